@@ -1,0 +1,66 @@
+"""Lists: ``{items, nextCursor}``, newest first; an opaque cursor over (ordering key, id)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.db.models import Q, QuerySet
+from rest_framework.response import Response
+
+from boilerhouse.core.errors import FieldError, Invalid
+
+DEFAULT_LIMIT, MAX_LIMIT = 50, 200
+
+
+def _invalid(name: str, detail: str) -> Invalid:
+    return Invalid(FieldError("", f"Query parameter {name}: {detail}", "invalid"))
+
+
+def check_parameters(request: Any, known: Iterable[str]) -> None:
+    """Refuse query parameters that the endpoint does not know."""
+    unknown = sorted(set(request.query_params) - set(known))
+    if unknown:
+        raise _invalid(unknown[0], "is unknown here")
+
+
+def integer(request: Any, name: str, default: int, low: int, high: int) -> int:
+    """A query parameter as an integer within bounds. Raises Invalid."""
+    raw = request.query_params.get(name)
+    if raw is None:
+        return default
+    if not raw.isascii() or not raw.isdigit() or not low <= int(raw[:12]) <= high:
+        raise _invalid(name, f"must be a whole number from {low} to {high}")
+    return int(raw)
+
+
+def paginate(
+    request: Any, rows: QuerySet[Any], render: Callable[[Any], Any], filters: dict[str, str], key: str = "created_at"
+) -> Response:
+    """Answer one page of ``rows``, newest first. ``filters`` maps query parameters to lookups."""
+    check_parameters(request, {*filters, "limit", "cursor"})
+    limit = integer(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+    for parameter, lookup in filters.items():
+        values = request.query_params.getlist(parameter)
+        if any("\0" in value for value in values):
+            raise _invalid(parameter, "holds a NUL character")
+        if values:
+            rows = rows.filter(**{f"{lookup}__in": values})
+    if cursor := request.query_params.get("cursor"):
+        try:
+            value, pk = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+            field, pk_field = rows.model._meta.get_field(key), rows.model._meta.pk
+            value, pk = field.to_python(value), pk_field.to_python(pk)
+        except Exception as error:
+            raise _invalid("cursor", "is not one that this list gave") from error
+        rows = rows.filter(Q(**{f"{key}__lt": value}) | Q(**{key: value, "pk__lt": pk}))
+    page = list(rows.order_by(f"-{key}", "-pk")[: limit + 1])
+    next_cursor = None
+    if len(page) > limit:
+        page = page[:limit]
+        last = getattr(page[-1], key)
+        raw = json.dumps([last.isoformat() if hasattr(last, "isoformat") else last, str(page[-1].pk)])
+        next_cursor = base64.urlsafe_b64encode(raw.encode()).decode()
+    return Response({"items": [render(row) for row in page], "nextCursor": next_cursor})

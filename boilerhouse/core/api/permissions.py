@@ -1,0 +1,36 @@
+"""What each role may do; a view widens it with ``tenant_scoped``, ``viewer_may_read`` or ``is_public``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.exceptions import NotAuthenticated, NotFound
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+
+from boilerhouse.core.models import Role
+
+
+class RolePermission(BasePermission):
+    message = "This key's role may not do that."
+
+    def has_permission(self, request: Any, view: Any) -> bool:
+        if getattr(view, "is_public", False):
+            return True
+        key = request.auth
+        if key is None:
+            raise NotAuthenticated("Send a key: Authorization: Bearer bh_…")
+        match key.role:
+            case Role.ADMIN:
+                return True
+            case Role.OPERATOR:
+                return not getattr(view, "admin_only", False)
+            case Role.VIEWER:
+                return request.method in SAFE_METHODS and getattr(view, "viewer_may_read", True)
+            case Role.TENANT:
+                tenant_id = view.kwargs.get("tenant_id")
+                if tenant_id is None:
+                    return False
+                if tenant_id not in key.tenant_ids:
+                    raise NotFound
+                return getattr(view, "tenant_scoped", True)
+        return False

@@ -1,0 +1,134 @@
+"""Errors as RFC 9457 problem documents: one table turns a family into a status."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse
+from rest_framework import exceptions, status
+from rest_framework.renderers import JSONRenderer
+
+from boilerhouse.core import context
+from boilerhouse.core.errors import (
+    BoilerhouseError,
+    Conflict,
+    Failed,
+    Invalid,
+    NotFound,
+    TimedOut,
+    Unavailable,
+)
+
+log = structlog.get_logger(__name__)
+
+STATUS: dict[type[BoilerhouseError], int] = {
+    NotFound: 404,
+    Conflict: 409,
+    Invalid: 422,
+    Failed: 502,
+    Unavailable: 503,
+    TimedOut: 504,
+}
+
+
+def problem(
+    status_code: int,
+    code: str,
+    detail: str,
+    errors: list[dict[str, str]] | None = None,
+    headers: dict[str, str] | None = None,
+) -> HttpResponse:
+    document = {
+        "type": f"urn:boilerhouse:problem:{code}",
+        "title": HTTPStatus(status_code).phrase,
+        "status": status_code,
+        "detail": detail,
+        "code": code,
+        "requestId": context.request_id(),
+        "errors": errors or [],
+    }
+    return HttpResponse(
+        JSONRenderer().render(document), status=status_code, content_type="application/problem+json", headers=headers
+    )
+
+
+def from_error(error: BoilerhouseError) -> HttpResponse:
+    """The answer that a service's error becomes."""
+    code = next((STATUS[family] for family in type(error).__mro__ if family in STATUS), 500)
+    errors = (
+        [{"pointer": e.pointer, "detail": e.detail, "code": e.code} for e in error.errors]
+        if isinstance(error, Invalid)
+        else None
+    )
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
+    return problem(code, error.code, error.detail, errors, headers)
+
+
+def _pointers(detail: Any, pointer: str = "") -> list[dict[str, str]]:
+    if isinstance(detail, dict):
+        found = []
+        for name, inner in detail.items():
+            escaped = str(name).replace("~", "~0").replace("/", "~1")
+            found += _pointers(inner, pointer if name == "non_field_errors" else f"{pointer}/{escaped}")
+        return found
+    if isinstance(detail, list):
+        found = []
+        for index, inner in enumerate(detail):
+            nested = isinstance(inner, dict | list)
+            if not (nested and not inner):
+                found += _pointers(inner, f"{pointer}/{index}" if nested else pointer)
+        return found
+    return [{"pointer": pointer, "detail": str(detail), "code": str(getattr(detail, "code", "invalid"))}]
+
+
+def handle(error: Exception, _context: Any) -> HttpResponse | None:
+    """DRF's exception handler; None lets Django answer 500 through ``server_error``."""
+    if isinstance(error, BoilerhouseError):
+        return from_error(error)
+    if isinstance(error, Http404 | exceptions.NotFound):
+        return problem(404, "not_found", str(error) or "There is no such thing.")
+    if isinstance(error, exceptions.ValidationError):
+        errors = _pointers(error.detail)
+        return problem(422, "invalid", "; ".join(f"{e['pointer'] or '/'}: {e['detail']}" for e in errors), errors)
+    if isinstance(error, exceptions.ParseError):
+        return problem(status.HTTP_400_BAD_REQUEST, "malformed", str(error.detail))
+    if isinstance(error, PermissionDenied):
+        return problem(403, "forbidden", str(error) or "This key may not do that.")
+    if isinstance(error, OperationalError | InterfaceError):
+        log.error("database unavailable", error=type(error).__name__)
+        return problem(503, "database_unavailable", "The database cannot be reached.", headers={"Retry-After": "2"})
+    if isinstance(error, exceptions.APIException):
+        headers = {}
+        if getattr(error, "auth_header", None):
+            headers["WWW-Authenticate"] = error.auth_header  # type: ignore[attr-defined]
+        if getattr(error, "wait", None):
+            headers["Retry-After"] = str(int(error.wait))  # type: ignore[attr-defined]
+        code = str(getattr(error, "default_code", "error"))
+        return problem(error.status_code, code, str(error.detail), headers=headers)
+    return None
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.path.startswith("/api/")
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if _is_api(request):
+        return problem(404, "not_found", f"Nothing is at {request.path}.")
+    from django.views.defaults import page_not_found
+
+    return page_not_found(request, exception or Http404())  # type: ignore[return-value]
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    log.error("unhandled error", path=request.path, exc_info=settings.DEBUG)
+    if _is_api(request):
+        return problem(500, "internal", "This is a defect of Boilerhouse; the log names it by the request id.")
+    from django.views.defaults import server_error as page
+
+    return page(request)

@@ -1,0 +1,55 @@
+"""Serializer base: camelCase on the outside, snake_case inside, unknown fields refused.
+
+Only declared field names are converted; keys of free-form objects (environment, config …) pass untouched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+
+def camel(name: str) -> str:
+    return re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), name)
+
+
+class ApiSerializer(serializers.Serializer[Any]):
+    """Declare fields in snake_case; the API shows them in camelCase."""
+
+    read_only_ignored: frozenset[str] = frozenset()
+    """Names that a client may send back unchanged (what GET gave) and that are ignored."""
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        named: dict[str, serializers.Field[Any, Any, Any, Any]] = {}
+        for name, field in super().get_fields().items():
+            outside = camel(name)
+            if outside != name and field.source is None:
+                field.source = name
+            named[outside] = field
+        return named
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            unknown = sorted(set(map(str, data)) - set(self.fields) - self.read_only_ignored)
+            if unknown:
+                raise ValidationError({name: [ErrorDetail("This field is unknown.", "unknown")] for name in unknown})
+        return super().to_internal_value(data)
+
+
+class StringMapField(serializers.DictField):
+    """An object of strings whose keys pass untouched."""
+
+    child = serializers.CharField(allow_blank=True, trim_whitespace=False)
+
+
+class ObjectField(serializers.JSONField):
+    """Any JSON object."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise ValidationError("Expected an object.", code="invalid")
+        return super().to_internal_value(data)

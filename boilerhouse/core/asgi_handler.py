@@ -1,0 +1,121 @@
+"""Django behind ASGI on a small, fixed set of long-lived threads.
+
+Each request runs the plain synchronous chain in one of N threads, so database connections are bounded and kept.
+A view that must wait returns ``Waiting`` and gives its thread back (ADR 0002).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.conf import settings
+from django.core import signals
+from django.core.handlers.asgi import ASGIRequest
+from django.core.handlers.base import BaseHandler
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
+
+from boilerhouse.core.waiting import TooManyWaiting, Waiters, Waiting
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+class BodyTooLarge(Exception):
+    pass
+
+
+class ThreadedHandler(BaseHandler):
+    """An ASGI application for HTTP; ``BOILERHOUSE_WEB_THREADS`` threads serve all requests of the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.load_middleware(is_async=False)
+        self.threads = ThreadPoolExecutor(settings.BOILERHOUSE_WEB_THREADS, thread_name_prefix="web")
+        self.waiters = Waiters(ThreadPoolExecutor(1, thread_name_prefix="waiters"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"not HTTP: {scope['type']}")
+        loop = asyncio.get_running_loop()
+        try:
+            body = await self._read(receive)
+        except BodyTooLarge:
+            await self._send(self._too_large(), send, loop)
+            return
+        resumed: Waiting | None = None
+        while True:
+            response = await loop.run_in_executor(self.threads, self._respond, scope, body, resumed)
+            if not isinstance(response, Waiting):
+                break
+            await self.waiters.wait(response)
+            resumed = response
+        await self._send(response, send, loop)
+
+    async def _read(self, receive: Receive) -> bytes:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return bytes(body)
+            body += message.get("body", b"")
+            if len(body) > MAX_BODY_BYTES:
+                while message.get("more_body"):
+                    message = await receive()
+                raise BodyTooLarge
+            if not message.get("more_body"):
+                return bytes(body)
+
+    def _respond(self, scope: Scope, body: bytes, resumed: Waiting | None) -> HttpResponseBase:
+        set_script_prefix(scope.get("root_path", "") or "/")
+        signals.request_started.send(sender=self.__class__, scope=scope)
+        request = ASGIRequest(scope, io.BytesIO(body))
+        request.resumed = resumed  # type: ignore[attr-defined]
+        request.may_wait = self.waiters.has_room()  # type: ignore[attr-defined]
+        response = self.get_response(request)
+        if isinstance(response, Waiting):
+            response.close()
+        return response
+
+    async def _send(self, response: HttpResponseBase, send: Send, loop: asyncio.AbstractEventLoop) -> None:
+        headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
+        headers += [(b"set-cookie", cookie.output(header="").strip().encode()) for cookie in response.cookies.values()]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        if response.streaming:
+            chunks = iter(response)
+            while True:
+                chunk = await loop.run_in_executor(self.threads, next, chunks, None)
+                if chunk is None:
+                    break
+                await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            assert isinstance(response, HttpResponse)
+            await send({"type": "http.response.body", "body": response.content})
+        await loop.run_in_executor(self.threads, response.close)
+
+    def _too_large(self) -> HttpResponse:
+        problem = {
+            "type": "about:blank",
+            "title": "Content Too Large",
+            "status": 413,
+            "detail": f"The body may have {MAX_BODY_BYTES} bytes at most.",
+            "code": "too_large",
+            "errors": [],
+        }
+        return HttpResponse(json.dumps(problem), status=413, content_type="application/problem+json")
+
+
+def check_room(request: Any) -> None:
+    """Raise TooManyWaiting when this process may not take another waiting request."""
+    if not getattr(request, "may_wait", True):
+        raise TooManyWaiting

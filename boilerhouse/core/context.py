@@ -1,0 +1,37 @@
+"""Who is doing this and for which request; carried into events and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import structlog
+
+_actor: ContextVar[str] = ContextVar("actor", default="system")
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+def actor() -> str:
+    """``key <name>``, ``user <name>``, ``command <name>`` or ``system``."""
+    return _actor.get()
+
+
+def request_id() -> str:
+    return _request_id.get()
+
+
+def set_actor(value: str) -> None:
+    _actor.set(value)
+
+
+@contextmanager
+def acting(actor: str, request_id: str = "") -> Iterator[None]:
+    """Within the block events and logs name ``actor`` and ``request_id``."""
+    tokens = _actor.set(actor), _request_id.set(request_id)
+    try:
+        with structlog.contextvars.bound_contextvars(**({"request_id": request_id} if request_id else {})):
+            yield
+    finally:
+        _actor.reset(tokens[0])
+        _request_id.reset(tokens[1])

@@ -1,0 +1,70 @@
+"""Which deployment this is: a random id, kept in the data directory and in the database."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import cache
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+
+from boilerhouse.core.errors import Conflict
+from boilerhouse.core.models import Deployment
+
+
+class DeploymentMismatch(Conflict):
+    """The data directory and the database belong to different deployments; nothing is touched."""
+
+    code = "deployment_mismatch"
+
+
+def _id_file() -> Path:
+    return Path(settings.BOILERHOUSE_DATA_DIR) / "deployment-id"
+
+
+def establish() -> str:
+    """Return the deployment's id; make it on first use. Raises DeploymentMismatch."""
+    path = _id_file()
+    with transaction.atomic():
+        row = Deployment.objects.select_for_update().first()
+        kept = path.read_text().strip() if path.exists() else None
+        if row and kept and row.deployment_id != kept:
+            raise DeploymentMismatch(f"{path} says {kept}, the database says {row.deployment_id}; nothing is touched.")
+        if row and not kept:
+            raise DeploymentMismatch(
+                f"The database belongs to deployment {row.deployment_id}, but {path} is missing. If this is its data"
+                f" directory, write that id into the file."
+            )
+        if not row:
+            row = Deployment.objects.create(
+                deployment_id=kept or secrets.token_hex(5), next_uid=settings.BOILERHOUSE_UID_RANGE[0]
+            )
+            if not kept:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(row.deployment_id)
+                    file.flush()
+                    os.fsync(file.fileno())
+    return row.deployment_id
+
+
+@cache
+def _checked(data_dir: str) -> str:
+    return establish()
+
+
+def deployment_id() -> str:
+    """The id, checked against both places once per process."""
+    return _checked(str(settings.BOILERHOUSE_DATA_DIR))
+
+
+def data_dir() -> Path:
+    return Path(settings.BOILERHOUSE_DATA_DIR)
+
+
+def ram_dir() -> Path:
+    """Where config and secrets live: a RAM file system whose path names the deployment."""
+    return Path(settings.BOILERHOUSE_RAM_DIR or f"/run/boilerhouse/{deployment_id()}")

@@ -1,0 +1,97 @@
+"""The event log. ``emit`` is its only writer; ids commit in order, so ``id > last`` loses nothing.
+
+Events are the last statements of their transaction, under an advisory lock on PostgreSQL: an id that
+was taken earlier but commits later would be lost to every reader that already moved past it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection, transaction
+
+from boilerhouse.core import context
+from boilerhouse.core.models import Event
+
+TYPES = frozenset(
+    """
+    container.created container.ready container.claimed container.released container.destroyed container.unhealthy
+    container.failed container.release_failed sync.started sync.progress sync.completed sync.failed sync.cancelled
+    pool.scaled pool.warning pool.recovered workload.updated
+    """.split()
+)
+CHANNEL = "boilerhouse"
+_ADVISORY_LOCK = 0x626F696C
+
+
+class _Open(threading.local):
+    pending: list[Event] | None = None
+
+
+_open = _Open()
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """A transaction whose events are written just before it commits; joins an outer one."""
+    if _open.pending is not None:
+        with transaction.atomic():
+            yield
+        return
+    _open.pending = []
+    try:
+        with transaction.atomic():
+            yield
+            _flush(_open.pending)
+    finally:
+        _open.pending = None
+
+
+def emit(
+    type: str,
+    *,
+    pool_id: str = "",
+    container_id: object = "",
+    tenant_id: str = "",
+    actor: str | None = None,
+    **payload: Any,
+) -> None:
+    """Record that something happened, in the surrounding ``recording()`` or in a transaction of its own."""
+    assert type in TYPES, type
+    event = Event(
+        type=type,
+        pool_id=pool_id,
+        container_id=str(container_id or ""),
+        tenant_id=tenant_id,
+        actor=actor or context.actor(),
+        request_id=context.request_id(),
+        payload=payload,
+    )
+    if _open.pending is None:
+        with transaction.atomic():
+            _flush([event])
+    else:
+        _open.pending.append(event)
+
+
+def wake() -> None:
+    """Tell waiting processes that a row they may wait for has changed; no event is recorded.
+
+    SQLite needs no word: its readers see every commit of another process.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+
+
+def _flush(events: list[Event]) -> None:
+    if not events:
+        return
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+    Event.objects.bulk_create(events)
+    wake()

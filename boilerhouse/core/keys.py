@@ -1,0 +1,41 @@
+"""Keys of this deployment that are made once and kept in the data directory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(48)
+
+
+def new_fernet_key() -> str:
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode()
+
+
+def stored(data_dir: Path, name: str, make: Callable[[], str] = new_token) -> str:
+    """Return the key kept as ``<data_dir>/keys/<name>`` (0600); make it first if there is none.
+
+    Two processes that start at once agree: the file appears whole, by a hard link, and only once.
+    """
+    path = data_dir / "keys" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(make())
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # another process was first; its key is the key
+        finally:
+            draft.unlink()
+    return path.read_text().strip()

@@ -1,0 +1,136 @@
+"""What belongs to the deployment as a whole: its identity, processes, leases, events and API keys."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from boilerhouse.core.ids import uuid7
+
+
+class Deployment(models.Model):
+    """The one row that says who we are; its id also stands in the data directory and on every label."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    deployment_id = models.CharField(max_length=16, unique=True)
+    created_at = models.DateTimeField(db_default=Now())
+    next_uid = models.PositiveIntegerField()
+    next_address = models.PositiveIntegerField(default=0)
+    """Offset into the subnet of the last address given out; addresses are given round robin."""
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="one_deployment")]
+
+    def __str__(self) -> str:
+        return self.deployment_id
+
+
+class Process(models.Model):
+    """A running process of ours; operations name it as their owner and are taken over when it is dead."""
+
+    class Kind(models.TextChoices):
+        WEB = "web"
+        WORKER = "worker"
+        CONTROLLER = "controller"
+        COMMAND = "command"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    kind = models.CharField(max_length=16, choices=Kind)
+    name = models.CharField(max_length=64, default="")
+    node = models.CharField(max_length=64)
+    boot_id = models.CharField(max_length=36)
+    pid = models.PositiveIntegerField()
+    pid_started = models.BigIntegerField()
+    """Start time of the pid in clock ticks since boot: a reused pid is another process."""
+    started_at = models.DateTimeField(db_default=Now())
+    heartbeat_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name_plural = "processes"
+        indexes = [models.Index(fields=["heartbeat_at"])]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=["web", "worker", "controller", "command"]), name="process_kind_known"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pid}@{self.node}"
+
+
+class Lease(models.Model):
+    """A named right that one process holds until ``expires_at`` (database clock)."""
+
+    name = models.CharField(max_length=32, primary_key=True)
+    holder = models.UUIDField(null=True)
+    expires_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Event(models.Model):
+    """Something that happened, in order of id. Written only by ``core.events.emit``."""
+
+    id = models.BigAutoField(primary_key=True)
+    type = models.CharField(max_length=40)
+    pool_id = models.CharField(max_length=63, default="", blank=True)
+    container_id = models.CharField(max_length=36, default="", blank=True)
+    tenant_id = models.CharField(max_length=128, default="", blank=True)
+    actor = models.CharField(max_length=160)
+    request_id = models.CharField(max_length=64, default="", blank=True)
+    payload = models.JSONField(default=dict)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["tenant_id", "id"]),
+            models.Index(fields=["pool_id", "id"]),
+            models.Index(fields=["type", "id"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.type}"
+
+
+class Role(models.TextChoices):
+    """What an API key may do."""
+
+    ADMIN = "admin"
+    """Everything."""
+    OPERATOR = "operator"
+    """Everything but keys, credentials and settings."""
+    VIEWER = "viewer"
+    """Reads; no logs, no exec, no keys."""
+    TENANT = "tenant"
+    """Only ``/tenants/{own}/…``."""
+
+
+class ApiKey(models.Model):
+    """A key of the REST API; the key itself is shown once and kept only as a hash."""
+
+    id = models.CharField(max_length=16, primary_key=True)
+    """The public part of the key, between ``bh_`` and the secret."""
+    name = models.CharField(max_length=100)
+    role = models.CharField(max_length=16, choices=Role)
+    tenant_ids = models.JSONField(default=list, blank=True)
+    key_hash = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "API key"
+        constraints = [models.CheckConstraint(condition=Q(role__in=Role.values), name="api_key_role_known")]
+
+    def __str__(self) -> str:
+        return f"{self.name} (bh_{self.id}…)"
+
+
+def random_nonce() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,135 @@
+"""Who is alive: every process of ours keeps a heartbeat row; operations name it as their owner."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import structlog
+from django.db import close_old_connections, connection
+from django.utils import timezone
+
+from boilerhouse.core.models import Process
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_S = 2.0
+DEAD_AFTER_S = 8.0
+
+_current: tuple[int, uuid.UUID] | None = None
+_kind: str = Process.Kind.COMMAND
+_lock = threading.Lock()
+
+
+@cache
+def node() -> str:
+    return socket.gethostname()[:64]
+
+
+@cache
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def pid_started(pid: int) -> int | None:
+    """Start time of ``pid`` in clock ticks since boot, None if it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def describe(kind: str) -> None:
+    """Say what this process and the workers it forks are; call it once at their start."""
+    global _kind
+    _kind = kind
+
+
+def current() -> uuid.UUID:
+    """The id of this process's row. Made on first use, again after a fork, kept alive by a thread."""
+    global _current
+    pid = os.getpid()
+    if _current and _current[0] == pid:
+        return _current[1]
+    with _lock:
+        if _current and _current[0] == pid:
+            return _current[1]
+        process = Process.objects.create(
+            kind=_kind,
+            name=os.environ.get("Q_CLUSTER_NAME", ""),
+            node=node(),
+            boot_id=boot_id(),
+            pid=pid,
+            pid_started=pid_started(pid) or 0,
+        )
+        _current = (pid, process.pk)
+        threading.Thread(target=_beat, args=(process.pk, pid), name="heartbeat", daemon=True).start()
+    return process.pk
+
+
+def _beat(process_id: uuid.UUID, pid: int) -> None:
+    stop = threading.Event()
+    while not stop.wait(HEARTBEAT_S):
+        if os.getpid() != pid:
+            return
+        try:
+            close_old_connections()
+            Process.objects.filter(pk=process_id).update(heartbeat_at=timezone.now())
+        except Exception as error:  # the database may be away; the next beat tries again
+            log.warning("heartbeat failed", error=type(error).__name__)
+            with contextlib.suppress(Exception):
+                connection.close()
+
+
+def leave() -> None:
+    """Take this process's row back, so that what it owned is taken over at once."""
+    global _current
+    if _current and _current[0] == os.getpid():
+        with contextlib.suppress(Exception):
+            Process.objects.filter(pk=_current[1]).delete()
+        _current = None
+
+
+def is_dead(process: Process, now: datetime) -> bool:
+    if process.heartbeat_at < now - timedelta(seconds=DEAD_AFTER_S):
+        return True
+    if process.node == node():
+        return process.boot_id != boot_id() or pid_started(process.pid) != process.pid_started
+    return False
+
+
+def living() -> set[uuid.UUID]:
+    """Ids of all processes that are not dead."""
+    now = timezone.now()
+    return {process.pk for process in Process.objects.all() if not is_dead(process, now)}
+
+
+def forget_dead() -> int:
+    """Delete the rows of processes that are dead for an hour; return how many."""
+    dead = Process.objects.filter(heartbeat_at__lt=timezone.now() - timedelta(hours=1))
+    return dead.delete()[0]
+
+
+def children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in task.read_text().split():
+                found += [int(child), *children(int(child))]
+    return found
+
+
+def kill_tree(pid: int, extra: Iterable[int] = ()) -> None:
+    """SIGKILL ``pid`` and all its descendants, the root first so that nothing is spawned again."""
+    for victim in [pid, *children(pid), *extra]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)

@@ -1,0 +1,56 @@
+"""The task boundary: how work is handed to django-q2 and how a task meets the outside.
+
+django-q2 is the transport, not the memory: a message carries ids, the row decides. Enqueueing inside the
+transaction that changes the row makes the ORM broker the outbox.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+import structlog
+from django_q.tasks import async_task
+
+from boilerhouse.core import context
+from boilerhouse.core.errors import BoilerhouseError
+
+log = structlog.get_logger(__name__)
+P = ParamSpec("P")
+
+
+def enqueue(queue: str, function: str, *ids: Any) -> None:
+    """Put ``function(*ids)`` on ``queue``; it is visible to workers when the transaction commits."""
+    async_task(function, *[str(value) for value in ids], cluster=queue, q_options={"save": False})
+
+
+def task(function: Callable[P, None]) -> Callable[P, None]:
+    """Run as a task: errors are logged by class and code only, for django-q2 stores tracebacks.
+
+    Whatever it left undone is found by the controller from its row.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        started = time.monotonic()
+        name = f"{function.__module__}.{function.__name__}"
+        with context.acting("system"), structlog.contextvars.bound_contextvars(task=name):
+            try:
+                function(*args, **kwargs)
+            except BoilerhouseError as error:
+                log.warning("task failed", code=error.code, detail=error.detail)
+            except Exception as error:
+                log.error("task broke", error=type(error).__name__, where=_where(error), detail=str(error)[:300])
+            else:
+                log.debug("task done", ms=round((time.monotonic() - started) * 1000))
+
+    return run
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""

@@ -1,0 +1,98 @@
+"""Requests that wait: they hold no thread and no connection, only a coroutine.
+
+A view that cannot answer yet returns ``Waiting(key, check, until)``. The ASGI handler gives its thread back, waits
+until ``check`` names the key among the settled ones (one query for all keys of a check) or ``until`` passes, and
+runs the view again with ``request.resumed`` set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Executor
+
+from django.conf import settings
+from django.http import HttpResponse
+
+from boilerhouse.core.errors import Unavailable
+from boilerhouse.core.live import pump
+
+Check = Callable[[set[Hashable]], set[Hashable]]
+
+
+class TooManyWaiting(Unavailable):
+    """Too many requests are waiting in this process."""
+
+    code = "too_many_waiting"
+
+
+class Waiting(HttpResponse):
+    """Not an answer: run the view again when ``check`` says that ``key`` is settled, or at ``until``."""
+
+    def __init__(self, key: Hashable, check: Check, until: float) -> None:
+        super().__init__(status=202)
+        self.key, self.check, self.until = key, check, until
+
+    def block(self) -> None:
+        """Wait in this thread; for callers without an event loop (commands, tests)."""
+        while time.time() < self.until and self.key not in self.check({self.key}):
+            time.sleep(0.02)
+
+
+class Waiters:
+    """All waiting requests of this process, matched by one query per check and pulse."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._events: dict[Check, dict[Hashable, set[asyncio.Event]]] = defaultdict(dict)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pulsed: asyncio.Event | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self.count = 0
+
+    def has_room(self) -> bool:
+        return self.count < int(settings.BOILERHOUSE_MAX_WAITERS)
+
+    async def wait(self, waiting: Waiting) -> None:
+        event = asyncio.Event()
+        self._start()
+        keys = self._events[waiting.check]
+        keys.setdefault(waiting.key, set()).add(event)
+        self.count += 1
+        assert self._pulsed
+        self._pulsed.set()
+        try:
+            await asyncio.wait_for(event.wait(), max(0.0, waiting.until - time.time()))
+        except TimeoutError:
+            pass  # the view decides what a passed deadline means
+        finally:
+            self.count -= 1
+            keys[waiting.key].discard(event)
+            if not keys[waiting.key]:
+                del keys[waiting.key]
+
+    def _start(self) -> None:
+        if self._runner is None or self._runner.done():
+            loop = self._loop = asyncio.get_running_loop()
+            pulsed = self._pulsed = asyncio.Event()
+            self._runner = loop.create_task(self._run())
+            pump.subscribe(lambda: loop.call_soon_threadsafe(pulsed.set) and None)
+
+    async def _run(self) -> None:
+        assert self._loop and self._pulsed
+        while True:
+            await self._pulsed.wait()
+            self._pulsed.clear()
+            for check, keys in list(self._events.items()):
+                if not keys:
+                    continue
+                try:
+                    settled = await self._loop.run_in_executor(self._executor, check, set(keys))
+                except Exception:  # the database is away; the waiters' own deadlines hold
+                    await asyncio.sleep(0.5)
+                    continue
+                for key in settled:
+                    for event in keys.get(key, ()):
+                        event.set()

@@ -1,0 +1,1 @@
+"""Pages that span the apps, health, and the one WebSocket that keeps them live."""

@@ -1,0 +1,75 @@
+"""Liveness and readiness; liveness touches nothing beyond the process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from boilerhouse.core import processes
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.models import Process
+from pools.runtime import get_runtime
+
+
+class HealthOutput(serializers.Serializer[Any]):
+    status = serializers.CharField()
+    version = serializers.CharField()
+
+
+class ReadyOutput(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(["ready", "not_ready"])
+    checks = serializers.DictField(child=serializers.CharField(), help_text="`ok`, or the reason")
+
+
+class HealthView(APIView):
+    is_public = True
+
+    @extend_schema(operation_id="getHealth", summary="Say that the web process lives", auth=[], responses=HealthOutput)
+    def get(self, request: Any) -> Response:
+        return Response({"status": "ok", "version": settings.VERSION})
+
+
+class ReadyView(APIView):
+    is_public = True
+    problem_codes = ("503",)
+
+    @extend_schema(
+        operation_id="getReadiness",
+        summary="Say whether each dependency works",
+        auth=[],
+        responses={200: ReadyOutput, 503: ReadyOutput},
+    )
+    def get(self, request: Any) -> Response:
+        checks = readiness()
+        is_ready = all(answer == "ok" for answer in checks.values())
+        return Response({"status": "ready" if is_ready else "not_ready", "checks": checks}, status=200 if is_ready else 503)
+
+
+def readiness() -> dict[str, str]:
+    """``ok`` or the reason why not, for database, engine, worker and controller."""
+    checks: dict[str, str] = {}
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        checks["database"] = "ok"
+        living = processes.living()
+        kinds = set(Process.objects.filter(pk__in=living).values_list("kind", "name"))
+        queues = {name for kind, name in kinds if kind == Process.Kind.WORKER}
+        missing = sorted(set(settings.QUEUES) - queues)
+        checks["workers"] = "ok" if not missing else f"no worker for {', '.join(missing)}"
+        has_controller = any(kind == Process.Kind.CONTROLLER for kind, _ in kinds)
+        checks["controller"] = "ok" if has_controller else "no controller is running"
+    except DatabaseError as error:
+        checks["database"] = type(error).__name__
+    try:
+        get_runtime().ping()
+        checks["engine"] = "ok"
+    except BoilerhouseError as error:
+        checks["engine"] = error.detail
+    return checks

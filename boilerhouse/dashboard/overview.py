@@ -1,0 +1,138 @@
+"""What the overview shows, read in a handful of queries; the page and the socket render the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Count, Q
+from django.utils import timezone
+
+from boilerhouse.core.models import Event
+from pools.models import Pool, PoolStatus
+from pools.states import PoolState
+from syncing.models import SyncRun, SyncSpec
+from syncing.states import SyncRunState
+from tenants.models import Assignment
+from tenants.states import AssignmentState
+
+TONES = {
+    PoolState.HEALTHY: ("ok", "Healthy"),
+    PoolState.DEGRADED: ("warn", "Degraded"),
+    PoolState.EXHAUSTED: ("warn", "Exhausted"),
+    PoolState.ERROR: ("error", "Cannot start"),
+    PoolState.PAUSED: ("idle", "Paused"),
+    PoolState.DRAINING: ("busy", "Draining"),
+}
+WORST_FIRST = [
+    PoolState.ERROR, PoolState.EXHAUSTED, PoolState.DEGRADED, PoolState.DRAINING, PoolState.PAUSED, PoolState.HEALTHY,
+]  # fmt: skip
+MAX_CELLS = 40
+ACTIVITY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRow:
+    pool: Pool
+    status: PoolStatus
+
+    @property
+    def tone(self) -> str:
+        return TONES[self.status.state][0]
+
+    @property
+    def word(self) -> str:
+        if self.status.state == PoolState.DEGRADED and not self.status.last_error and not self.status.unhealthy:
+            return "Filling"
+        return TONES[self.status.state][1]
+
+    @property
+    def shape(self) -> str:
+        return "busy" if self.word == "Filling" else self.tone
+
+    @property
+    def cells(self) -> list[str]:
+        """One class per slot: claimed, idle, starting, removing, free. Empty where there are too many to draw."""
+        status = self.status
+        if self.pool.max_size > MAX_CELLS:
+            return []
+        used = ["cl"] * status.claimed + ["id"] * status.idle + ["st"] * status.starting + ["rm"] * status.removing
+        return used + [""] * (self.pool.max_size - len(used))
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that a person should look at: what, why, and where to go."""
+
+    tone: str
+    what: str
+    subject: str
+    link: str
+    why: str
+
+
+def pool_rows() -> list[PoolRow]:
+    pools = Pool.objects.with_counts().select_related("workload")
+    rows = [PoolRow(pool, pool.status()) for pool in pools]
+    return sorted(rows, key=lambda row: (WORST_FIRST.index(row.status.state), row.pool.pk))
+
+
+def needs(rows: list[PoolRow]) -> list[Need]:
+    found = []
+    failed = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED).order_by("state_changed_at")[:20]
+    for held in failed:
+        why = f"{held.outcome_detail} The state is kept on this node. Tried {held.attempt + 1} times."
+        link = f"/admin/tenants/assignment/{held.pk}/change/"
+        found.append(Need("error", "State of {} is not saved", held.tenant_id, link, why))
+    for row in rows:
+        link = f"/admin/pools/pool/{row.pool.pk}/change/"
+        if row.status.state == PoolState.ERROR:
+            found.append(Need("error", "{} cannot start containers", row.pool.pk, link, row.status.last_error or ""))
+        elif row.status.state == PoolState.EXHAUSTED and row.status.waiting:
+            why = f"{row.status.waiting} claims wait. All {row.pool.max_size} containers of its maximum are in use."
+            found.append(Need("warn", "{} has no idle container", row.pool.pk, link, why))
+    for spec in SyncSpec.objects.filter(sink_health__state="unhealthy"):
+        link = f"/admin/syncing/syncspec/{spec.pk}/change/"
+        found.append(Need("error", "The sink of {} fails its probe", spec.pk, link, spec.sink_health.get("detail", "")))
+    return found
+
+
+def tiles(rows: list[PoolRow]) -> dict[str, Any]:
+    day = timezone.now() - timedelta(hours=24)
+    hour = timezone.now() - timedelta(hours=1)
+    held = Assignment.objects.aggregate(
+        assigned=Count("pk", filter=Q(state=AssignmentState.ASSIGNED)),
+        failed=Count("pk", filter=Q(state=AssignmentState.RELEASE_FAILED)),
+    )
+    runs = SyncRun.objects.filter(created_at__gt=day).aggregate(
+        running=Count("pk", filter=Q(state=SyncRunState.RUNNING)),
+        failed=Count("pk", filter=Q(state=SyncRunState.FAILED)),
+        done=Count("pk", filter=Q(state=SyncRunState.SUCCEEDED)),
+    )
+    recent = Assignment.objects.filter(assigned_at__gt=hour, latency_ms__isnull=False)
+    times = sorted(recent.order_by("-assigned_at").values_list("latency_ms", flat=True)[:1000])
+    return {
+        "pools": len(rows),
+        "troubled": sum(row.tone in ("warn", "error") and row.word != "Filling" for row in rows),
+        "size": sum(row.status.size for row in rows),
+        "max": sum(row.pool.max_size for row in rows),
+        "claimed": sum(row.status.claimed for row in rows),
+        "idle": sum(row.status.idle for row in rows),
+        "starting": sum(row.status.starting for row in rows),
+        "held": held,
+        "runs": runs,
+        "p50": times[len(times) // 2] if times else None,
+        "p99": times[min(len(times) - 1, len(times) * 99 // 100)] if times else None,
+        "claims": len(times),
+    }
+
+
+def activity() -> list[Event]:
+    return list(Event.objects.exclude(type__in=["container.created", "sync.progress"])[:ACTIVITY])
+
+
+def overview() -> dict[str, Any]:
+    """Everything on the page."""
+    rows = pool_rows()
+    return {"rows": rows, "needs": needs(rows), "tiles": tiles(rows), "events": activity(), "now": timezone.now()}

@@ -1,0 +1,56 @@
+"""Pages that span the apps."""
+
+from __future__ import annotations
+
+from django.contrib.auth import get_user_model, login
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.tokens import default_token_generator
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.shortcuts import redirect, render
+from django.utils.http import url_has_allowed_host_and_scheme, urlsafe_base64_decode
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from boilerhouse.dashboard.context import THEMES
+from boilerhouse.dashboard.overview import overview as read_overview
+
+YEAR_S = 365 * 24 * 3600
+
+
+def health_alias(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"status": "ok"})
+
+
+@require_GET
+@login_required
+def overview(request: HttpRequest) -> HttpResponse:
+    if not request.user.is_staff:
+        return render(request, "403.html", status=403)
+    return render(request, "dashboard/overview.html", read_overview())
+
+
+@require_POST
+def set_theme(request: HttpRequest) -> HttpResponse:
+    target = request.headers.get("Referer", "/")
+    if not url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
+        target = "/"
+    response = HttpResponseRedirect(target)
+    theme = request.POST.get("theme", "auto")
+    if theme in THEMES:
+        response.set_cookie("theme", theme, max_age=YEAR_S, samesite="Lax", httponly=True, secure=request.is_secure())
+    return response
+
+
+@never_cache
+@require_GET
+def one_time_login(request: HttpRequest, uid: str, token: str) -> HttpResponse:
+    """Log the link's user in; the token dies with the login."""
+    model = get_user_model()
+    try:
+        user = model.objects.filter(pk=int(urlsafe_base64_decode(uid).decode())).first()
+    except ValueError:
+        user = None
+    if user is None or not user.is_active or not default_token_generator.check_token(user, token):
+        return render(request, "registration/link_used.html", status=410)
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    return redirect("overview")

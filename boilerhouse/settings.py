@@ -1,0 +1,230 @@
+"""All settings; every deployment knob is read here once, from the environment (or ``NAME_FILE``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+import django_stubs_ext
+from environs import FileAwareEnv
+
+from boilerhouse.core import keys, logs
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VERSION = "0.1.0"
+
+django_stubs_ext.monkeypatch()
+env = FileAwareEnv()
+
+# Where things live -----------------------------------------------------------------------------
+_default_data = BASE_DIR / ".boilerhouse" if (BASE_DIR / "pyproject.toml").exists() else Path("/var/lib/boilerhouse")
+BOILERHOUSE_DATA_DIR = Path(env.str("BOILERHOUSE_DATA_DIR", str(_default_data))).absolute()
+BOILERHOUSE_RAM_DIR = env.str("BOILERHOUSE_RAM_DIR", "")
+"""Empty: ``/run/boilerhouse/<deployment>``, a tmpfs of our own."""
+BOILERHOUSE_RAM_SIZE_MB = env.int("BOILERHOUSE_RAM_SIZE_MB", 256)
+BOILERHOUSE_SUBNET = env.str("BOILERHOUSE_SUBNET", "")
+"""Empty: the first free /16 of 10.64.0.0/10."""
+BOILERHOUSE_LOCAL_SINK_ROOT = env.str("BOILERHOUSE_LOCAL_SINK_ROOT", "")
+BOILERHOUSE_S3_ENV_AUTH = env.bool("BOILERHOUSE_S3_ENV_AUTH", False)
+BOILERHOUSE_ALLOW_HOST_NETWORK = env.bool("BOILERHOUSE_ALLOW_HOST_NETWORK", False)
+BOILERHOUSE_ALLOW_ROOT = env.bool("BOILERHOUSE_ALLOW_ROOT", False)
+BOILERHOUSE_ALLOWED_RUNTIMES = env.list("BOILERHOUSE_ALLOWED_RUNTIMES", ["runc"])
+BOILERHOUSE_UID_RANGE = (200_000, 1_200_000)
+BOILERHOUSE_ADDRESS_QUARANTINE_S = 600
+BOILERHOUSE_DISCARD_RETENTION_S = env.int("BOILERHOUSE_DISCARD_RETENTION_S", 24 * 3600)
+BOILERHOUSE_PARALLEL_CREATES = env.int("BOILERHOUSE_PARALLEL_CREATES", 4)
+BOILERHOUSE_PARALLEL_TRANSFERS = env.int("BOILERHOUSE_PARALLEL_TRANSFERS", 6)
+BOILERHOUSE_MAX_FILE_BYTES = env.int("BOILERHOUSE_MAX_FILE_BYTES", 5 * 1024**3)
+BOILERHOUSE_TRANSFER_TIMEOUT_S = env.int("BOILERHOUSE_TRANSFER_TIMEOUT_S", 600)
+BOILERHOUSE_MAX_WAITERS = env.int("BOILERHOUSE_MAX_WAITERS", 200)
+BOILERHOUSE_WEB_THREADS = env.int("BOILERHOUSE_WEB_THREADS", 4)
+DOCKER_HOST = env.str("DOCKER_HOST", "unix:///var/run/docker.sock")
+BOILERHOUSE_RUNTIME = {"BACKEND": "pools.runtime.docker.DockerRuntime", "OPTIONS": {"base_url": DOCKER_HOST}}
+
+# Keys: given, or made once and kept in the data directory (0600) ----------------------------------
+SECRET_KEY = env.str("BOILERHOUSE_SECRET_KEY", "") or keys.stored(BOILERHOUSE_DATA_DIR, "secret-key")
+BOILERHOUSE_ENCRYPTION_KEYS = env.list("BOILERHOUSE_ENCRYPTION_KEYS", []) or [
+    keys.stored(BOILERHOUSE_DATA_DIR, "encryption-key", keys.new_fernet_key)
+]
+BOILERHOUSE_KEY_PEPPER = env.str("BOILERHOUSE_KEY_PEPPER", "") or keys.stored(BOILERHOUSE_DATA_DIR, "key-pepper")
+
+DEBUG = env.bool("BOILERHOUSE_DEBUG", False)
+ALLOWED_HOSTS = env.list("BOILERHOUSE_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("BOILERHOUSE_TRUSTED_ORIGINS", [])
+_https = env.bool("BOILERHOUSE_HTTPS", False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
+SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
+SECURE_SSL_REDIRECT = _https
+
+# Database ------------------------------------------------------------------------------------------
+_database: dict[str, Any] = dict(
+    dj_database_url.parse(env.str("DATABASE_URL", f"sqlite:///{BOILERHOUSE_DATA_DIR / 'boilerhouse.sqlite3'}"))
+)
+if _database["ENGINE"].endswith("sqlite3"):
+    _database |= {
+        "ENGINE": "boilerhouse.core.sqlite_gate",
+        "CONN_MAX_AGE": 600,
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=134217728;"
+            " PRAGMA journal_size_limit=27103364; PRAGMA cache_size=2000",
+        },
+        "TEST": {"NAME": str(BOILERHOUSE_DATA_DIR / "test.sqlite3")},
+    }
+else:
+    # Long-lived connections of a bounded set of threads; never a psycopg pool: django-q2 forks.
+    _database |= {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
+    _database.setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+DATABASES = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Queues: a long transfer never delays a claim, a create, a wipe, or the save of a release ----------
+_queue = {"orm": "default", "queue_limit": 1, "bulk": 1, "retry": 7200, "timeout": 900, "max_attempts": 1}
+_queue |= {"ack_failures": True, "save_limit": -1, "catch_up": False, "scheduler": False, "guard_cycle": 1.0}
+QUEUES = {"claim": {"workers": 3}, "pool": {"workers": 4}, "save": {"workers": 3}, "sync": {"workers": 2, "poll": 0.2}}
+Q_CLUSTER: dict[str, Any] = {
+    "name": "boilerhouse",
+    "label": "Queues",
+    "log_level": "WARNING",
+    "poll": 0.05,
+    "workers": 1,
+    **_queue,
+    "ALT_CLUSTERS": {name: {"poll": 0.05, **_queue, **own} for name, own in QUEUES.items()},
+}
+
+# Applications --------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "csp",
+    "django_htmx",
+    "template_partials.apps.SimpleAppConfig",
+    "rest_framework",
+    "drf_spectacular",
+    "django_q",
+    "boilerhouse.core",
+    "pools",
+    "syncing",
+    "tenants",
+    "boilerhouse.dashboard",
+]
+MIDDLEWARE = [
+    "boilerhouse.core.middleware.request_context",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "boilerhouse.urls"
+ASGI_APPLICATION = "boilerhouse.asgi.application"
+APPEND_SLASH = False
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "boilerhouse.dashboard.context.shell",
+            ],
+            "builtins": ["template_partials.templatetags.partials", "boilerhouse.core.templatetags.ui"],
+            "loaders": [
+                (
+                    "template_partials.loader.Loader",
+                    [
+                        (
+                            "django.template.loaders.cached.Loader",
+                            [
+                                "django.template.loaders.filesystem.Loader",
+                                "django.template.loaders.app_directories.Loader",
+                            ],
+                        )
+                    ],
+                )
+            ],
+        },
+    }
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "overview"
+LOGOUT_REDIRECT_URL = "login"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+
+# Static files: served from the sources, no build step ------------------------------------------------
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+        "form-action": ["'self'"],
+    }
+}
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+
+# API -------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["boilerhouse.core.api.authentication.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["boilerhouse.core.api.permissions.RolePermission"],
+    "DEFAULT_PARSER_CLASSES": ["boilerhouse.core.api.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "boilerhouse.core.api.schema.ProblemAutoSchema",
+    "EXCEPTION_HANDLER": "boilerhouse.core.api.problems.handle",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "boilerhouse.core.api.negotiation.AlwaysJSON",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Boilerhouse",
+    "DESCRIPTION": "Warm pools of containers, claimed by tenants in milliseconds, with their own state.",
+    "VERSION": VERSION,
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "ContainerState": "pools.states.ContainerState",
+        "ContainerHealth": "pools.states.ContainerHealth",
+        "AssignmentState": "tenants.states.AssignmentState",
+        "SyncRunState": "syncing.states.SyncRunState",
+    },
+}
+
+LOGGING_CONFIG = None
+logs.configure(env.str("BOILERHOUSE_LOG_FORMAT", "console"), env.str("BOILERHOUSE_LOG_LEVEL", "INFO"))
+SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016"]

@@ -1,0 +1,396 @@
+"""Workloads, pools and containers as the API shows and takes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+import jsonschema
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+from boilerhouse.core.api.serializers import ApiSerializer, ObjectField, StringMapField
+from boilerhouse.core.ids import SLUG
+from pools.models import Container, Pool, Workload
+from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, VARIABLE, WorkloadSpec
+from pools.states import ContainerHealth, ContainerState, PoolState
+
+NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,30}\Z")
+STANDARD_VOLUMES = ("state", "secrets", "comm")
+
+
+def slug(value: str) -> None:
+    if not SLUG.match(value) or value.endswith("\n"):
+        raise ValidationError("Use 1 to 63 of a-z, 0-9 and -, not starting with -.", code="invalid")
+
+
+def absolute_path(value: str) -> None:
+    path = PurePosixPath(value)
+    if not path.is_absolute() or ".." in path.parts or str(path) != value or value == "/":
+        raise ValidationError("Give an absolute, normal path such as /state, not / itself.", code="invalid")
+    if path.is_relative_to("/proc") or path.is_relative_to("/sys") or path.is_relative_to("/dev"):
+        raise ValidationError("Nothing can be mounted there.", code="invalid")
+
+
+def json_schema(value: Any) -> None:
+    try:
+        jsonschema.Draft202012Validator.check_schema(value)
+    except jsonschema.SchemaError as error:
+        where = "/".join(str(part) for part in error.absolute_path)
+        raise ValidationError(f"Not a JSON Schema (2020-12): {error.message} at /{where}", code="schema") from error
+
+
+class CommandField(serializers.ListField):
+    child = serializers.CharField(trim_whitespace=False)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_empty=options.pop("allow_empty", False), max_length=200, **options)
+
+
+class VolumeField(ApiSerializer):
+    container_path = serializers.CharField(validators=[absolute_path])
+    mode = serializers.ChoiceField(["rw", "ro"], default="rw")
+
+
+class SecretsVolumeField(ApiSerializer):
+    container_path = serializers.CharField(validators=[absolute_path])
+    mode = serializers.ChoiceField(["ro"], default="ro")
+
+
+class CustomVolumeField(VolumeField):
+    name = serializers.CharField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not NAME.match(attrs["name"]) or attrs["name"] in RESERVED_VOLUME_NAMES:
+            raise ValidationError({"name": ErrorDetail("Use 1 to 31 of a-z, 0-9 and -; not a reserved name.", "invalid")})
+        return attrs
+
+
+class VolumesField(ApiSerializer):
+    state = VolumeField(required=False)
+    secrets = SecretsVolumeField(required=False)
+    comm = VolumeField(required=False)
+    custom = CustomVolumeField(many=True, required=False)
+
+
+class PortField(ApiSerializer):
+    name = serializers.CharField(max_length=31)
+    container_port = serializers.IntegerField(min_value=1, max_value=65535)
+    protocol = serializers.ChoiceField(["tcp", "udp"], default="tcp")
+    publish = serializers.BooleanField(default=False)
+
+
+class HealthCheckField(ApiSerializer):
+    command = CommandField()
+    interval_ms = serializers.IntegerField(min_value=500, max_value=3_600_000, default=30_000)
+    timeout_ms = serializers.IntegerField(min_value=100, max_value=60_000, default=5_000)
+    retries = serializers.IntegerField(min_value=1, max_value=100, default=3)
+    start_period_ms = serializers.IntegerField(min_value=0, max_value=600_000, default=60_000)
+
+
+class ResourcesField(ApiSerializer):
+    cpus = serializers.FloatField(min_value=0.01, max_value=1024, default=1)
+    memory_mb = serializers.IntegerField(min_value=6, max_value=4_194_304, default=512)
+    pids_limit = serializers.IntegerField(min_value=1, max_value=4_194_304, default=256)
+    tmpfs_mb = serializers.IntegerField(min_value=1, max_value=1_048_576, default=64)
+    disk_mb = serializers.IntegerField(min_value=1, required=False, allow_null=True, default=None)
+
+
+class SecurityField(ApiSerializer):
+    read_only_root_filesystem = serializers.BooleanField(default=True)
+    run_as_user = serializers.IntegerField(min_value=0, max_value=2**31 - 2, required=False, allow_null=True, default=None)
+    network_mode = serializers.CharField(default="bridge", max_length=63)
+    runtime = serializers.CharField(required=False, allow_null=True, default=None, max_length=63)
+
+    def validate_runAsUser(self, value: int | None) -> int | None:  # noqa: N802  DRF wants the outside name
+        if value == 0 and not settings.BOILERHOUSE_ALLOW_ROOT:
+            raise ValidationError("This deployment does not allow root (BOILERHOUSE_ALLOW_ROOT).", code="not_allowed")
+        return value
+
+    def validate_networkMode(self, value: str) -> str:  # noqa: N802
+        if value == "host" and not settings.BOILERHOUSE_ALLOW_HOST_NETWORK:
+            detail = "This deployment does not allow the host's network (BOILERHOUSE_ALLOW_HOST_NETWORK)."
+            raise ValidationError(detail, code="not_allowed")
+        if value not in ("bridge", "none", "host"):
+            raise ValidationError("This deployment allows bridge and none.", code="not_allowed")
+        return value
+
+    def validate_runtime(self, value: str | None) -> str | None:
+        if value is not None and value not in settings.BOILERHOUSE_ALLOWED_RUNTIMES:
+            allowed = ", ".join(settings.BOILERHOUSE_ALLOWED_RUNTIMES)
+            raise ValidationError(f"This deployment allows the runtimes {allowed}.", code="not_allowed")
+        return value
+
+
+class HookField(ApiSerializer):
+    command = CommandField()
+    timeout_ms = serializers.IntegerField(min_value=100, max_value=600_000, default=10_000)
+
+
+class HooksField(ApiSerializer):
+    post_claim = HookField(required=False, allow_null=True)
+    pre_release = HookField(required=False, allow_null=True)
+
+
+class WorkloadInput(ApiSerializer):
+    """A workload as it is given; only name and image are required."""
+
+    read_only_ignored = frozenset({"version", "createdAt", "updatedAt"})
+
+    id = serializers.CharField(required=False, validators=[slug])
+    name = serializers.CharField(max_length=200)
+    image = serializers.CharField(max_length=500)
+    command = CommandField(required=False, allow_empty=True)
+    volumes = VolumesField(required=False)
+    environment = StringMapField(required=False)
+    ports = PortField(many=True, required=False)
+    health_check = HealthCheckField(required=False, allow_null=True)
+    stop_timeout_ms = serializers.IntegerField(min_value=0, max_value=600_000, default=10_000)
+    resources = ResourcesField(required=False)
+    security = SecurityField(required=False)
+    hooks = HooksField(required=False, allow_null=True)
+    seed = serializers.CharField(required=False, allow_null=True, max_length=200)
+    pull_policy = serializers.ChoiceField(["missing", "always", "never"], default="missing")
+    config_schema = ObjectField(required=False, allow_null=True, validators=[json_schema])
+
+    def validate_environment(self, value: dict[str, str]) -> dict[str, str]:
+        wrong: dict[str, list[ErrorDetail]] = {}
+        for name, text in value.items():
+            if not name or "=" in name:
+                wrong[name] = [ErrorDetail("A name may not be empty or hold =.", "invalid")]
+            for variable in VARIABLE.findall(text):
+                if variable not in BUILT_IN_VARIABLES:
+                    wrong[name] = [ErrorDetail(f"The variable ${{{variable}}} is unknown.", "unknown_variable")]
+        if wrong:
+            raise ValidationError(wrong)
+        return value
+
+    def validate_ports(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        names = [port["name"] for port in value]
+        if len(set(names)) != len(names):
+            raise ValidationError("Port names must differ.", code="duplicate")
+        return value
+
+    def validate_volumes(self, value: dict[str, Any]) -> dict[str, Any]:
+        flat = [value[name]["container_path"] for name in STANDARD_VOLUMES if name in value]
+        flat += [volume["container_path"] for volume in value.get("custom", [])]
+        names = [volume["name"] for volume in value.get("custom", [])]
+        if len(set(flat)) != len(flat) or len(set(names)) != len(names):
+            raise ValidationError("Volumes must differ in name and containerPath.", code="duplicate")
+        secrets = value.get("secrets", {}).get("container_path")
+        if secrets and any(PurePosixPath(path).is_relative_to(secrets) for path in flat if path != secrets):
+            raise ValidationError("No volume may lie within the secrets volume.", code="overlap")
+        return value
+
+    def to_spec(self) -> WorkloadSpec:
+        """The validated body as a spec, defaults filled in."""
+        data = dict(self.validated_data)
+        volumes = data.get("volumes", {})
+        flat = [{"name": name, **volumes[name]} for name in STANDARD_VOLUMES if name in volumes]
+        flat += [dict(volume) for volume in volumes.get("custom", [])]
+        hooks = data.get("hooks") or {}
+        return WorkloadSpec.from_json(
+            {
+                "image": data["image"],
+                "command": data.get("command", []),
+                "volumes": flat,
+                "environment": data.get("environment", {}),
+                "ports": [dict(port) for port in data.get("ports", [])],
+                "health_check": data.get("health_check"),
+                "stop_timeout_ms": data["stop_timeout_ms"],
+                "resources": data.get("resources", {}),
+                "security": data.get("security", {}),
+                "post_claim": hooks.get("post_claim"),
+                "pre_release": hooks.get("pre_release"),
+                "seed": data.get("seed"),
+                "pull_policy": data["pull_policy"],
+                "config_schema": data.get("config_schema"),
+            }
+        )
+
+
+class WorkloadOutput(WorkloadInput):
+    version = serializers.IntegerField()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+def render_workload(workload: Workload) -> dict[str, Any]:
+    version = workload.latest
+    spec = version.spec
+    volumes: dict[str, Any] = {}
+    for volume in spec.volumes:
+        shown = {"containerPath": volume.container_path, "mode": volume.mode}
+        if volume.name in STANDARD_VOLUMES:
+            volumes[volume.name] = shown
+        else:
+            volumes.setdefault("custom", []).append({"name": volume.name, **shown})
+    check, resources, security = spec.health_check, spec.resources, spec.security
+    hooks = {"postClaim": spec.post_claim, "preRelease": spec.pre_release}
+    return {
+        "id": workload.pk,
+        "name": workload.name,
+        "version": version.number,
+        "image": spec.image,
+        "command": list(spec.command),
+        "volumes": volumes,
+        "environment": spec.environment,
+        "ports": [
+            {"name": p.name, "containerPort": p.container_port, "protocol": p.protocol, "publish": p.publish}
+            for p in spec.ports
+        ],
+        "healthCheck": check
+        and {
+            "command": list(check.command),
+            "intervalMs": check.interval_ms,
+            "timeoutMs": check.timeout_ms,
+            "retries": check.retries,
+            "startPeriodMs": check.start_period_ms,
+        },
+        "stopTimeoutMs": spec.stop_timeout_ms,
+        "resources": {
+            "cpus": resources.cpus,
+            "memoryMb": resources.memory_mb,
+            "pidsLimit": resources.pids_limit,
+            "tmpfsMb": resources.tmpfs_mb,
+            "diskMb": resources.disk_mb,
+        },
+        "security": {
+            "readOnlyRootFilesystem": security.read_only_root_filesystem,
+            "runAsUser": security.run_as_user,
+            "networkMode": security.network_mode,
+            "runtime": security.runtime,
+        },
+        "hooks": {k: {"command": list(h.command), "timeoutMs": h.timeout_ms} for k, h in hooks.items() if h} or None,
+        "seed": spec.seed,
+        "pullPolicy": spec.pull_policy,
+        "configSchema": spec.config_schema,
+        "createdAt": workload.created_at,
+        "updatedAt": workload.updated_at,
+    }
+
+
+class PoolNetworkField(ApiSerializer):
+    name = serializers.CharField(max_length=63, required=False)
+    dns = serializers.ListField(child=serializers.IPAddressField(), max_length=3, required=False)
+
+    def validate_name(self, value: str) -> str:
+        raise ValidationError("This deployment allows only its own network.", code="not_allowed")
+
+
+class PoolInput(ApiSerializer):
+    """A pool as it is given; only workloadId is required."""
+
+    read_only_ignored = frozenset({"status", "createdAt", "updatedAt"})
+
+    id = serializers.CharField(required=False, validators=[slug])
+    name = serializers.CharField(max_length=200, required=False)
+    workload_id = serializers.CharField(max_length=63)
+    min_size = serializers.IntegerField(min_value=0, max_value=10_000, default=0)
+    max_size = serializers.IntegerField(min_value=1, max_value=10_000, default=10)
+    min_idle = serializers.IntegerField(min_value=0, max_value=10_000, required=False)
+    idle_timeout_ms = serializers.IntegerField(min_value=0, max_value=2**53, default=0)
+    on_unhealthy = serializers.ChoiceField(Pool.OnUnhealthy.choices, default="report")
+    network = PoolNetworkField(required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        attrs.setdefault("min_idle", min(attrs["min_size"], attrs["max_size"]))
+        wrong = {}
+        for name, value in (("minSize", attrs["min_size"]), ("minIdle", attrs["min_idle"])):
+            if value > attrs["max_size"]:
+                wrong[name] = ErrorDetail(f"Must not exceed maxSize ({attrs['max_size']}).", "out_of_range")
+        if wrong:
+            raise ValidationError(wrong)
+        return attrs
+
+
+class PoolStatusOutput(ApiSerializer):
+    size = serializers.IntegerField(help_text="starting + idle + claimed + removing")
+    idle = serializers.IntegerField()
+    claimed = serializers.IntegerField()
+    starting = serializers.IntegerField()
+    removing = serializers.IntegerField()
+    unhealthy = serializers.IntegerField()
+    release_failed = serializers.IntegerField()
+    waiting = serializers.IntegerField()
+    target_size = serializers.IntegerField()
+    desired_size = serializers.IntegerField()
+    state = serializers.ChoiceField([(state.value, state.value) for state in PoolState])
+    last_error = serializers.CharField(allow_null=True)
+
+
+class PoolOutput(ApiSerializer):
+    id = serializers.CharField()
+    name = serializers.CharField()
+    workload_id = serializers.CharField()
+    min_size = serializers.IntegerField()
+    max_size = serializers.IntegerField()
+    min_idle = serializers.IntegerField()
+    idle_timeout_ms = serializers.IntegerField()
+    on_unhealthy = serializers.CharField()
+    network = PoolNetworkField(allow_null=True)
+    status = PoolStatusOutput()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+def render_pool(pool: Pool) -> dict[str, Any]:
+    """A pool from ``with_counts()`` as the API shows it."""
+    shown: dict[str, Any] = PoolOutput({**_fields(pool), "status": pool.status()}).data
+    return shown
+
+
+def _fields(pool: Pool) -> dict[str, Any]:
+    names = "id name workload_id min_size max_size min_idle idle_timeout_ms on_unhealthy network created_at updated_at"
+    return {name: getattr(pool, name) for name in names.split()}
+
+
+class ScaleInput(ApiSerializer):
+    target_size = serializers.IntegerField(min_value=0, max_value=10_000)
+
+
+class EndpointOutput(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    host = serializers.CharField(allow_null=True)
+    port = serializers.IntegerField()
+    hostPort = serializers.IntegerField(required=False)
+    url = serializers.CharField(required=False)
+
+
+class ContainerOutput(ApiSerializer):
+    id = serializers.UUIDField()
+    pool_id = serializers.CharField()
+    workload_id = serializers.CharField(source="version.workload_id")
+    workload_version = serializers.IntegerField(source="version.number")
+    state = serializers.ChoiceField(ContainerState.choices)
+    health = serializers.ChoiceField(ContainerHealth.choices)
+    tenant_id = serializers.CharField(allow_null=True)
+    node = serializers.CharField()
+    runtime_id = serializers.CharField()
+    uid = serializers.IntegerField()
+    endpoints = EndpointOutput(many=True)
+    error = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    state_changed_at = serializers.DateTimeField()
+
+
+def render_container(container: Container, tenant_id: str | None) -> dict[str, Any]:
+    container.tenant_id = tenant_id  # type: ignore[attr-defined]
+    shown: dict[str, Any] = ContainerOutput(container).data
+    return shown
+
+
+class ExecInput(ApiSerializer):
+    command = CommandField()
+    timeout_ms = serializers.IntegerField(min_value=100, max_value=60_000, default=30_000)
+    encoding = serializers.ChoiceField(["utf-8", "base64"], default="utf-8")
+
+
+class ExecOutput(ApiSerializer):
+    exit_code = serializers.IntegerField()
+    stdout = serializers.CharField()
+    stderr = serializers.CharField()
+    truncated = serializers.BooleanField()
+    duration_ms = serializers.IntegerField()

@@ -1,0 +1,113 @@
+"""Errors of workloads, pools and containers."""
+
+from __future__ import annotations
+
+from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound, Unavailable
+
+
+class WorkloadNotFound(NotFound):
+    """There is no such workload."""
+
+    code = "workload_not_found"
+
+
+class PoolNotFound(NotFound):
+    """There is no such pool."""
+
+    code = "pool_not_found"
+
+
+class ContainerNotFound(NotFound):
+    """There is no such container."""
+
+    code = "container_not_found"
+
+
+class IdTaken(Conflict):
+    """This id is taken."""
+
+    code = "id_taken"
+
+
+class WorkloadInUse(Conflict):
+    """A pool uses this workload."""
+
+    code = "workload_in_use"
+
+
+class PoolInUse(Conflict):
+    """Tenants hold containers of this pool; force releases them, with save."""
+
+    code = "pool_in_use"
+
+
+class BelowClaimed(Conflict):
+    """The pool cannot be smaller than what tenants hold."""
+
+    code = "below_claimed"
+
+
+class NotClaimed(Conflict):
+    """Nobody holds this container."""
+
+    code = "not_claimed"
+
+
+class EngineUnavailable(Unavailable):
+    """The container engine does not answer."""
+
+    code = "engine_unavailable"
+
+
+class EngineFailure(Failed):
+    """The container engine refused."""
+
+    code = "engine_failed"
+
+
+class ImageMissing(EngineFailure):
+    """The image is not on this machine and could not be pulled."""
+
+    code = "image_missing"
+
+
+class ContainerMissing(EngineFailure):
+    """The engine has no such container."""
+
+    code = "container_missing"
+
+
+class NotRunning(EngineFailure):
+    """The container is not running."""
+
+    code = "container_not_running"
+
+
+class NameTaken(EngineFailure):
+    """The engine already has a container of this name."""
+
+    code = "name_taken"
+
+
+class NeverHealthy(EngineFailure):
+    """The container did not become healthy in time."""
+
+    code = "never_healthy"
+
+
+class HostNotReady(Unavailable):
+    """This host cannot isolate containers yet."""
+
+    code = "host_not_ready"
+
+
+class DirtyContainer(BoilerhouseError):
+    """The latch says that another tenant's data has been in this container."""
+
+    code = "dirty_container"
+
+
+class DirectoryGone(BoilerhouseError):
+    """The container's directory was wiped meanwhile."""
+
+    code = "directory_gone"

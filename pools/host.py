@@ -1,0 +1,214 @@
+"""What this host must offer before a container may start: network, firewall rules, RAM file system, uids, addresses.
+
+Rules vanish with a reboot or a firewall reload while Docker's network persists, so they are checked before each
+start (hazard I3).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+from django.utils import timezone
+
+from boilerhouse.core import deployment
+from boilerhouse.core.models import Deployment
+from pools.errors import HostNotReady
+from pools.models import HostLease
+from pools.runtime import get_runtime
+from pools.runtime.base import Network
+
+METADATA_RANGE = "169.254.0.0/16"
+_BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+PUBLISHED_PORTS = range(20_000, 30_000)
+DEPLOYMENT_LABEL = "boilerhouse.deployment"
+
+
+def network_name() -> str:
+    return f"boilerhouse-{deployment.deployment_id()}"
+
+
+def bridge_name() -> str:
+    return f"bh{deployment.deployment_id()}"
+
+
+def labels() -> dict[str, str]:
+    return {DEPLOYMENT_LABEL: deployment.deployment_id()}
+
+
+def _subnets() -> Iterator[str]:
+    if settings.BOILERHOUSE_SUBNET:
+        yield settings.BOILERHOUSE_SUBNET
+        return
+    taken = _routed_networks()
+    first = int(deployment.deployment_id(), 16) % 64
+    for step in range(64):
+        candidate = ipaddress.ip_network(f"10.{64 + (first + step) % 64}.0.0/16")
+        if not any(candidate.overlaps(network) for network in taken):
+            yield str(candidate)
+
+
+def _routed_networks() -> list[ipaddress.IPv4Network]:
+    found = []
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        fields = line.split()
+        address, mask = (int.from_bytes(bytes.fromhex(fields[i])[::-1], "big") for i in (1, 7))
+        if mask:
+            found.append(ipaddress.IPv4Network((address, bin(mask).count("1"))))
+    return found
+
+
+def ensure_network() -> Network:
+    """Have the deployment's network and its rules. Raises HostNotReady, EngineUnavailable."""
+    network = get_runtime().ensure_network(network_name(), bridge_name(), _subnets(), labels())
+    ensure_rules(network.bridge)
+    return network
+
+
+def _rules(bridge: str) -> list[tuple[str, list[str]]]:
+    comment = ["-m", "comment", "--comment", f"boilerhouse {deployment.deployment_id()}"]
+    new = ["-m", "conntrack", "--ctstate", "NEW"]
+    return [
+        ("iptables", ["INPUT", "-i", bridge, *new, *comment, "-j", "DROP"]),
+        ("iptables", ["DOCKER-USER", "-i", bridge, "-d", METADATA_RANGE, *comment, "-j", "DROP"]),
+        ("ip6tables", ["INPUT", "-i", bridge, *comment, "-j", "DROP"]),
+    ]
+
+
+def _iptables(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [program, "-w", "5", *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostNotReady(f"{program} cannot be run: {error}") from error
+
+
+def ensure_rules(bridge: str) -> None:
+    """Close the host and the metadata address to containers. Raises HostNotReady if that cannot be done."""
+    if not _BRIDGE_FILTER.exists() or _BRIDGE_FILTER.read_text().strip() != "1":
+        raise HostNotReady("Containers could reach each other: set sysctl net.bridge.bridge-nf-call-iptables=1.")
+    for program, rule in _rules(bridge):
+        if _iptables(program, "-C", *rule).returncode == 0:
+            continue
+        added = _iptables(program, "-I", *rule)
+        if added.returncode != 0:
+            raise HostNotReady(f"Firewall rule cannot be set: {added.stderr.strip()[:200]}")
+
+
+def missing_rules(bridge: str) -> list[str]:
+    """The rules that are not in force, as commands that would set them."""
+    return [
+        f"{program} -I {' '.join(rule)}"
+        for program, rule in _rules(bridge)
+        if _iptables(program, "-C", *rule).returncode != 0
+    ]
+
+
+def remove_rules(bridge: str) -> None:
+    for program, rule in _rules(bridge):
+        while _iptables(program, "-D", *rule).returncode == 0:
+            pass
+
+
+def ensure_ram_dir() -> Path:
+    """Have the directory for config and secrets on a RAM file system of our own. Raises HostNotReady."""
+    path = deployment.ram_dir()
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if _file_system(path) in ("tmpfs", "ramfs") and (settings.BOILERHOUSE_RAM_DIR or os.path.ismount(path)):
+        return path
+    options = f"size={settings.BOILERHOUSE_RAM_SIZE_MB}m,mode=0700,nosuid,nodev,noexec"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "boilerhouse", str(path)],
+        capture_output=True, text=True, timeout=15, check=False,
+    )  # fmt: skip
+    if mounted.returncode != 0:
+        raise HostNotReady(f"No RAM file system for secrets at {path}: {mounted.stderr.strip()[:200]}")
+    return path
+
+
+def remove_ram_dir() -> None:
+    path = deployment.ram_dir()
+    if os.path.ismount(path):
+        subprocess.run(["umount", str(path)], timeout=15, check=True)
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+
+
+def _file_system(path: Path) -> str:
+    best, kind = "", ""
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mountpoint, file_system, *_ = line.split()
+        if path.is_relative_to(mountpoint) and len(mountpoint) >= len(best):
+            best, kind = mountpoint, file_system
+    return kind
+
+
+# Uids and addresses: given round robin, never two at a time, addresses rest 10 minutes (I1, I2) ------
+
+
+def _lease(resource: str, container_id: UUID) -> bool:
+    if HostLease.objects.filter(pk=resource).exists():
+        return False
+    HostLease.objects.create(resource=resource, container_id=container_id)
+    return True
+
+
+def lease_uid(container_id: UUID) -> int:
+    """A host uid that nothing on this host uses; call it in the transaction that inserts the container."""
+    low, high = settings.BOILERHOUSE_UID_RANGE
+    uid = Deployment.objects.select_for_update().get().next_uid
+    for _ in range(high - low):
+        following = low + (uid + 1 - low) % (high - low)
+        if _lease(f"uid {uid}", container_id):
+            Deployment.objects.update(next_uid=following)
+            return uid
+        uid = following
+    raise HostNotReady("Every uid of the range is in use.")
+
+
+def lease_address(network: Network, container_id: UUID) -> str:
+    """A free address of the deployment's network, leased in this transaction."""
+    _forget_rested()
+    row = Deployment.objects.select_for_update().get()
+    subnet = ipaddress.ip_network(network.subnet)
+    usable = subnet.num_addresses - 3
+    for step in range(1, usable + 1):
+        offset = (row.next_address + step) % usable
+        address = str(subnet.network_address + 2 + offset)
+        if address != network.gateway and _lease(address, container_id):
+            Deployment.objects.update(next_address=offset)
+            return address
+    raise HostNotReady("Every address of the network is in use or was used within the last 10 minutes.")
+
+
+def lease_host_port(container_id: UUID) -> int:
+    """A port on 127.0.0.1 for a published port, leased in this transaction."""
+    start = Deployment.objects.select_for_update().get().next_address
+    for step in range(len(PUBLISHED_PORTS)):
+        port = PUBLISHED_PORTS[(start + step) % len(PUBLISHED_PORTS)]
+        if _lease(f"127.0.0.1:{port}", container_id):
+            return port
+    raise HostNotReady("Every port for publishing is in use or was used within the last 10 minutes.")
+
+
+def release_addresses(container_id: UUID) -> None:
+    """Send the container's addresses and ports into quarantine."""
+    HostLease.objects.filter(container_id=container_id).exclude(resource__startswith="uid ").update(
+        released_at=timezone.now()
+    )
+
+
+def release_uid(container_id: UUID) -> None:
+    """Give the uid back: nothing on this host belongs to it any more."""
+    HostLease.objects.filter(container_id=container_id, resource__startswith="uid ").delete()
+
+
+def _forget_rested() -> None:
+    rested = timezone.now() - timedelta(seconds=settings.BOILERHOUSE_ADDRESS_QUARANTINE_S)
+    HostLease.objects.filter(released_at__lt=rested).delete()

@@ -1,0 +1,34 @@
+"""Build images through the engine's API, so that no client plugin is needed."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pools.runtime import get_runtime
+
+EXAMPLE_IMAGE = "boilerhouse/example-workload:1"
+EXAMPLE_CONTEXT = Path(__file__).resolve().parent.parent / "docker" / "example-workload"
+BUSYBOX = Path("/bin/busybox")
+
+
+def pack(context: Path, extra: Mapping[str, Path]) -> bytes:
+    """A build context as a tar archive: the directory plus files from elsewhere under their new names."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(context, arcname=".")
+        for name, path in extra.items():
+            archive.add(path.resolve(), arcname=name)
+    return buffer.getvalue()
+
+
+def build(context: Path, tag: str, extra: Mapping[str, Path]) -> Iterator[str]:
+    """Build ``context`` into ``tag``; yield the engine's lines. Raises EngineFailure."""
+    yield from get_runtime().build(pack(context, extra), tag)
+
+
+def build_example() -> Iterator[str]:
+    """Build the example workload around this host's static busybox."""
+    yield from build(EXAMPLE_CONTEXT, EXAMPLE_IMAGE, {"busybox": BUSYBOX})

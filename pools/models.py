@@ -1,0 +1,209 @@
+"""Workloads, pools and the containers that pools own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from boilerhouse.core.ids import uuid7
+from boilerhouse.core.models import random_nonce
+from pools.querysets import ContainerQuerySet, PoolQuerySet
+from pools.spec import WorkloadSpec
+from pools.states import ContainerHealth, ContainerState, PoolState
+
+
+class Workload(models.Model):
+    """How to run one kind of container; each change is a new version."""
+
+    id = models.CharField(max_length=63, primary_key=True)
+    name = models.CharField(max_length=200)
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    versions: models.Manager[WorkloadVersion]
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def latest(self) -> WorkloadVersion:
+        return self.versions.order_by("-number")[0]
+
+
+class WorkloadVersion(models.Model):
+    """One immutable version of a workload's spec."""
+
+    workload = models.ForeignKey(Workload, on_delete=models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    spec_json = models.JSONField()
+    image_digest = models.CharField(max_length=100, default="", blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["workload", "number"], name="workload_version_once")]
+
+    def __str__(self) -> str:
+        return f"{self.workload_id} v{self.number}"
+
+    @property
+    def spec(self) -> WorkloadSpec:
+        return WorkloadSpec.from_json(self.spec_json)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """A pool's numbers and the state that follows from them."""
+
+    size: int
+    idle: int
+    claimed: int
+    starting: int
+    removing: int
+    unhealthy: int
+    release_failed: int
+    waiting: int
+    target_size: int
+    desired_size: int
+    state: PoolState
+    last_error: str | None
+
+
+class Pool(models.Model):
+    """A set of containers of one workload, kept warm."""
+
+    class OnUnhealthy(models.TextChoices):
+        REPORT = "report"
+        RELEASE = "release"
+
+    id = models.CharField(max_length=63, primary_key=True)
+    name = models.CharField(max_length=200)
+    workload = models.ForeignKey(Workload, on_delete=models.PROTECT, related_name="pools")
+    min_size = models.PositiveIntegerField(default=0)
+    max_size = models.PositiveIntegerField(default=10)
+    min_idle = models.PositiveIntegerField(default=0)
+    target_size = models.PositiveIntegerField(default=0)
+    idle_timeout_ms = models.PositiveBigIntegerField(default=0)
+    on_unhealthy = models.CharField(max_length=8, choices=OnUnhealthy, default=OnUnhealthy.REPORT)
+    network = models.JSONField(null=True, blank=True)
+    is_paused = models.BooleanField(default=False)
+    is_draining = models.BooleanField(default=False)
+    is_deleting = models.BooleanField(default=False)
+    last_error = models.TextField(default="", blank=True)
+    waiting = models.PositiveIntegerField(default=0)
+    """Claims that wait for a container; counted anew by ``tenants`` whenever that changes."""
+    release_failed = models.PositiveIntegerField(default=0)
+    """Assignments whose last save failed; counted like ``waiting``."""
+    failures = models.PositiveIntegerField(default=0)
+    """Starts that failed in a row; the back-off grows with it."""
+    next_start_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    containers: models.Manager[Container]
+    objects = PoolQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(min_size__lte=F("max_size")), name="pool_min_within_max"),
+            models.CheckConstraint(condition=Q(max_size__gte=1), name="pool_max_positive"),
+            models.CheckConstraint(condition=Q(on_unhealthy__in=["report", "release"]), name="pool_on_unhealthy_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+    def desired_size(self, claimed: int) -> int:
+        """How many containers there should be, given how many tenants hold one; those who wait count as idle."""
+        wanted = max(self.target_size, self.min_size, claimed + max(self.min_idle, self.waiting))
+        return min(self.max_size, wanted)
+
+    def status(self) -> PoolStatus:
+        """The pool's status; the row must come from ``with_counts()``."""
+        counts = {state: int(getattr(self, f"{state.value}_count")) for state in ContainerState}
+        idle, claimed = counts[ContainerState.IDLE], counts[ContainerState.CLAIMED]
+        starting = counts[ContainerState.STARTING]
+        removing = counts[ContainerState.REMOVING] + counts[ContainerState.FAILED]
+        size = starting + idle + claimed + removing
+        unhealthy = int(self.unhealthy_count)  # type: ignore[attr-defined]
+        desired = self.desired_size(claimed)
+        if self.is_draining or self.is_deleting:
+            state = PoolState.DRAINING
+        elif self.is_paused:
+            state = PoolState.PAUSED
+        elif self.last_error and not idle:
+            state = PoolState.ERROR
+        elif not idle and size >= self.max_size:
+            state = PoolState.EXHAUSTED
+        elif unhealthy or self.last_error or starting + idle + claimed < desired:
+            state = PoolState.DEGRADED
+        else:
+            state = PoolState.HEALTHY
+        return PoolStatus(
+            size, idle, claimed, starting, removing, unhealthy, self.release_failed, self.waiting,
+            self.target_size, desired, state, self.last_error or None,
+        )  # fmt: skip
+
+
+class Container(models.Model):
+    """One Docker container that a pool owns. Its name, labels and directories follow from its id."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="containers")
+    version = models.ForeignKey(WorkloadVersion, on_delete=models.PROTECT, related_name="+")
+    state = models.CharField(max_length=10, choices=ContainerState, default=ContainerState.STARTING)
+    health = models.CharField(max_length=10, choices=ContainerHealth, default=ContainerHealth.UNKNOWN)
+    node = models.CharField(max_length=64)
+    runtime_id = models.CharField(max_length=64, default="", blank=True)
+    nonce = models.CharField(max_length=32, default=random_nonce, editable=False)
+    """Stands on the container's label: a container of a restored or reset database is not taken for ours."""
+    uid = models.PositiveIntegerField()
+    address = models.GenericIPAddressField(null=True, blank=True)
+    host_ports = models.JSONField(default=dict, blank=True)
+    error = models.TextField(default="", blank=True)
+    owner = models.UUIDField(null=True, blank=True)
+    """The process that works on it (``core.Process``), so that another takes over when it is dead."""
+    created_at = models.DateTimeField(db_default=Now())
+    state_changed_at = models.DateTimeField(db_default=Now())
+
+    objects = ContainerQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=ContainerState.values), name="container_state_known"),
+            models.CheckConstraint(condition=Q(health__in=ContainerHealth.values), name="container_health_known"),
+            models.UniqueConstraint(fields=["address"], condition=Q(address__isnull=False), name="one_container_per_address"),
+        ]
+        indexes = [models.Index(fields=["pool", "state", "state_changed_at"], name="container_take")]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Where the container's ports answer, as the API shows it."""
+        found: list[dict[str, Any]] = []
+        for port in self.version.spec.ports:
+            endpoint: dict[str, Any] = {"name": port.name, "host": self.address, "port": port.container_port}
+            if port.protocol == "tcp" and self.address:
+                endpoint["url"] = f"http://{self.address}:{port.container_port}"
+            if host_port := self.host_ports.get(port.name):
+                endpoint["hostPort"] = host_port
+            if self.address or host_port:
+                found.append(endpoint)
+        return found
+
+
+class HostLease(models.Model):
+    """A uid, address or published port of this host in use; addresses and ports also rest after use (hazard I2)."""
+
+    resource = models.CharField(max_length=64, primary_key=True)
+    """``uid 200001``, ``10.64.0.5`` or ``127.0.0.1:20001``"""
+    container_id = models.UUIDField()
+    released_at = models.DateTimeField(null=True)
+    """Since when it is in quarantine; null while in use."""
+
+    def __str__(self) -> str:
+        return self.resource

@@ -1,0 +1,54 @@
+"""The vocabulary of container rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from django.db import connection, models
+from django.db.models import Count, Q
+from django.db.models.functions import Now
+
+from pools.states import TRANSITIONS, ContainerHealth, ContainerState
+
+if TYPE_CHECKING:
+    from pools.models import Container, Pool
+
+_TAKE = """
+UPDATE {table} SET state = %s, state_changed_at = {now} WHERE state = %s AND id = (
+    SELECT id FROM {table} WHERE pool_id = %s AND state = %s AND health <> %s
+    ORDER BY state_changed_at, id LIMIT 1 {skip}
+) RETURNING *
+"""
+
+
+class ContainerQuerySet(models.QuerySet["Container"]):
+    def idle(self) -> Self:
+        return self.filter(state=ContainerState.IDLE)
+
+    def transition(self, source: ContainerState, target: ContainerState, **changes: Any) -> int:
+        """Move matching rows from ``source`` to ``target``; return how many moved."""
+        assert target in TRANSITIONS[source], f"{source} -> {target}"
+        return self.filter(state=source).update(state=target, state_changed_at=Now(), **changes)
+
+    def take(self, pool: Pool) -> Container | None:
+        """Make the container that has been idle longest ``claimed`` and return it; None if there is none.
+
+        One guarded statement: whatever the number of processes, each container is returned once.
+        """
+        postgresql = connection.vendor == "postgresql"
+        sql = _TAKE.format(
+            table=self.model._meta.db_table,
+            now="now()" if postgresql else "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
+            skip="FOR UPDATE SKIP LOCKED" if postgresql else "",
+        )
+        idle = ContainerState.IDLE
+        parameters = [ContainerState.CLAIMED, idle, pool.pk, idle, ContainerHealth.UNHEALTHY]
+        return next(iter(self.model.objects.raw(sql, parameters)), None)
+
+
+class PoolQuerySet(models.QuerySet["Pool"]):
+    def with_counts(self) -> Self:
+        """Annotate the number of containers in each state, in one query."""
+        counted = {f"{state.value}_count": Count("containers", filter=Q(containers__state=state)) for state in ContainerState}
+        unhealthy = Count("containers", filter=Q(containers__health=ContainerHealth.UNHEALTHY))
+        return self.annotate(**counted, unhealthy_count=unhealthy)

@@ -1,0 +1,167 @@
+"""What Boilerhouse asks of a container engine. Frozen values in and out, never the engine's own objects."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A container at the engine."""
+
+    node: str
+    runtime_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    source: str
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    container_port: int
+    protocol: str
+    host_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    command: tuple[str, ...]
+    interval_ms: int
+    timeout_ms: int
+    retries: int
+    start_period_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """Everything the engine must know to create a container."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    labels: dict[str, str]
+    uid: int
+    mounts: tuple[Mount, ...]
+    network: str
+    """Name of a network, or ``none``, or ``host``."""
+    address: str | None
+    dns: tuple[str, ...]
+    ports: tuple[Published, ...]
+    exposed: tuple[tuple[int, str], ...]
+    read_only_root: bool
+    cpus: float
+    memory_mb: int
+    pids_limit: int
+    tmpfs_mb: int
+    runtime: str | None
+    probe: Probe | None
+    stop_timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A container as the engine sees it now."""
+
+    handle: Handle
+    labels: dict[str, str]
+    is_running: bool
+    status: str
+    exit_code: int | None = None
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    name: str
+    bridge: str
+    subnet: str
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do; callers ask instead of knowing its kind."""
+
+    live_restore: bool = False
+    published_ports: bool = True
+    fixed_addresses: bool = True
+    runtimes: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The engine accepted something but has not done it yet, and why."""
+
+    reason: str
+
+
+class ContainerRuntime(ABC):
+    """Verbs of an engine. Each has a deadline and raises only errors of ``pools.errors``.
+
+    Removing or stopping what is not there is a success. Creating a name twice raises ``NameTaken``.
+    """
+
+    node: str
+
+    @abstractmethod
+    def capabilities(self) -> Capabilities: ...
+
+    @abstractmethod
+    def ensure_image(self, image: str, policy: str) -> str:
+        """Have the image here by ``policy`` (missing, always, never); return its digest. Raises ImageMissing."""
+
+    @abstractmethod
+    def build(self, context: bytes, tag: str) -> Iterator[str]:
+        """Build a tar archive with a Dockerfile into ``tag``; yield the lines of its output."""
+
+    @abstractmethod
+    def ensure_network(self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str]) -> Network:
+        """Have the deployment's network: the first subnet that is free, no traffic between containers."""
+
+    @abstractmethod
+    def remove_network(self, name: str) -> None: ...
+
+    @abstractmethod
+    def create(self, plan: ContainerPlan) -> Handle: ...
+
+    @abstractmethod
+    def start(self, name: str) -> None: ...
+
+    @abstractmethod
+    def stop(self, name: str, timeout_ms: int) -> Pending | None:
+        """Stop it; afterwards ``inspect`` says it does not run, or Pending says why not yet."""
+
+    @abstractmethod
+    def remove(self, name: str) -> Pending | None: ...
+
+    @abstractmethod
+    def inspect(self, name: str) -> Observed | None:
+        """What the engine knows of ``name``; None if nothing."""
+
+    @abstractmethod
+    def list(self, labels: dict[str, str]) -> list[Observed]: ...
+
+    @abstractmethod
+    def exec(self, name: str, command: tuple[str, ...], timeout_ms: int, limit_bytes: int = 1 << 20) -> Executed:
+        """Run a command inside and wait for its end. Raises NotRunning, ContainerMissing, TimedOut."""
+
+    @abstractmethod
+    def ping(self) -> str:
+        """The engine's version. Raises EngineUnavailable."""

@@ -1,0 +1,324 @@
+"""The Docker Engine as runtime; the only module that imports docker.
+
+Pinned to API 1.41, which Debian 12's engine (20.10) speaks. Only the low-level client: the models ask twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import docker.errors
+import requests
+from docker.types import EndpointConfig, Healthcheck, IPAMConfig, IPAMPool, LogConfig, Ulimit
+from docker.types import Mount as DockerMount
+
+from boilerhouse.core.errors import TimedOut
+from boilerhouse.core.processes import node
+from pools import errors
+from pools.runtime.base import (
+    Capabilities,
+    ContainerPlan,
+    ContainerRuntime,
+    Executed,
+    Handle,
+    Network,
+    Observed,
+    Pending,
+)
+
+API_VERSION = "1.41"
+FAST_S, SLOW_S, PULL_S = 10, 60, 600
+
+
+class ExecTimedOut(TimedOut):
+    """The command did not end within its time."""
+
+    code = "exec_timed_out"
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn what docker and requests raise into our errors; most specific first."""
+    try:
+        yield
+    except docker.errors.ImageNotFound as error:
+        raise errors.ImageMissing(_words(error)) from error
+    except docker.errors.NotFound as error:
+        raise errors.ContainerMissing(_words(error)) from error
+    except docker.errors.APIError as error:
+        words = _words(error)
+        if error.status_code == 409 and "is already in use" in words:
+            raise errors.NameTaken(words) from error
+        if error.status_code == 409 and "not running" in words:
+            raise errors.NotRunning(words) from error
+        raise errors.EngineFailure(words) from error
+    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        raise errors.EngineUnavailable(f"The container engine does not answer ({type(error).__name__}).") from error
+
+
+def _words(error: docker.errors.APIError) -> str:
+    return str(error.explanation or error)[:500]
+
+
+class DockerRuntime(ContainerRuntime):
+    def __init__(self, base_url: str) -> None:
+        self.node = node()
+        self._base_url = base_url
+        self._clients: dict[int, docker.APIClient] = {}
+        self._lock = threading.Lock()
+
+    def _api(self, timeout_s: int = FAST_S) -> docker.APIClient:
+        with self._lock:
+            client = self._clients.get(timeout_s)
+            if client is None:
+                client = docker.APIClient(
+                    base_url=self._base_url, version=API_VERSION, timeout=timeout_s, max_pool_size=32
+                )
+                self._clients[timeout_s] = client
+            return client
+
+    def ping(self) -> str:
+        with translated():
+            return str(self._api().version()["Version"])
+
+    def capabilities(self) -> Capabilities:
+        with translated():
+            info = self._api().info()
+        return Capabilities(
+            live_restore=bool(info.get("LiveRestoreEnabled")), runtimes=frozenset(info.get("Runtimes", {}))
+        )
+
+    # Images ----------------------------------------------------------------------------------------
+
+    def ensure_image(self, image: str, policy: str) -> str:
+        with translated():
+            if policy != "always":
+                try:
+                    return str(self._api().inspect_image(image)["Id"])
+                except docker.errors.ImageNotFound:
+                    if policy == "never":
+                        raise
+            try:
+                repository, _, tag = image.rpartition(":") if ":" in image.rsplit("/", 1)[-1] else (image, "", "latest")
+                self._api(PULL_S).pull(repository, tag=tag)
+                return str(self._api().inspect_image(image)["Id"])
+            except docker.errors.APIError as error:
+                raise errors.ImageMissing(
+                    f"Image {image} is not on this machine and cannot be pulled: {_words(error)}"
+                ) from error
+
+    def build(self, context: bytes, tag: str) -> Iterator[str]:
+        with translated():
+            stream = self._api(PULL_S).build(
+                fileobj=io.BytesIO(context), custom_context=True, tag=tag, rm=True, forcerm=True, decode=True
+            )
+            for chunk in stream:
+                if "error" in chunk:
+                    raise errors.EngineFailure(f"Building {tag} failed: {chunk['error']}")
+                if line := str(chunk.get("stream", "")).strip():
+                    yield line
+
+    # Networks --------------------------------------------------------------------------------------
+
+    def ensure_network(self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str]) -> Network:
+        with translated():
+            for known in self._api().networks(names=[name]):
+                if known["Name"] == name:
+                    return self._network(known)
+            for subnet in subnets:
+                try:
+                    self._api(SLOW_S).create_network(
+                        name,
+                        driver="bridge",
+                        check_duplicate=True,
+                        labels=labels,
+                        ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)]),
+                        options={
+                            "com.docker.network.bridge.enable_icc": "false",
+                            "com.docker.network.bridge.name": bridge,
+                        },
+                    )
+                except docker.errors.APIError as error:
+                    if "overlap" in _words(error):
+                        continue
+                    if "already exists" not in _words(error):
+                        raise
+                return self._network(self._api().inspect_network(name))
+            raise errors.HostNotReady("No /16 network is free on this host; set BOILERHOUSE_SUBNET.")
+
+    def _network(self, found: dict[str, Any]) -> Network:
+        pool = found["IPAM"]["Config"][0]
+        bridge = found["Options"].get("com.docker.network.bridge.name", f"br-{found['Id'][:12]}")
+        return Network(found["Name"], bridge, pool["Subnet"], pool.get("Gateway", ""))
+
+    def remove_network(self, name: str) -> None:
+        with translated(), contextlib.suppress(docker.errors.NotFound):
+            self._api(SLOW_S).remove_network(name)
+
+    # Containers ------------------------------------------------------------------------------------
+
+    def create(self, plan: ContainerPlan) -> Handle:
+        api = self._api(SLOW_S)
+        host_config = api.create_host_config(
+            read_only=plan.read_only_root,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+            pids_limit=plan.pids_limit,
+            mem_limit=f"{plan.memory_mb}m",
+            memswap_limit=f"{plan.memory_mb}m",
+            nano_cpus=int(plan.cpus * 1_000_000_000),
+            tmpfs={"/tmp": f"rw,noexec,nosuid,nodev,size={plan.tmpfs_mb}m,mode=1777"},  # noqa: S108
+            shm_size=f"{plan.tmpfs_mb}m",
+            ipc_mode="private",
+            init=True,
+            ulimits=[Ulimit(name="nofile", soft=4096, hard=4096), Ulimit(name="core", soft=0, hard=0)],
+            log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
+            restart_policy={"Name": "no"},
+            mounts=[DockerMount(m.target, m.source, type="bind", read_only=m.read_only) for m in plan.mounts],
+            network_mode=plan.network,
+            dns=list(plan.dns) or None,
+            port_bindings={f"{p.container_port}/{p.protocol}": ("127.0.0.1", p.host_port) for p in plan.ports},
+            runtime=plan.runtime,
+        )
+        networking = None
+        if plan.address:
+            networking = {"EndpointsConfig": {plan.network: EndpointConfig(API_VERSION, ipv4_address=plan.address)}}
+        probe = plan.probe
+        health = probe and Healthcheck(
+            test=["CMD", *probe.command],
+            interval=probe.interval_ms * 1_000_000,
+            timeout=probe.timeout_ms * 1_000_000,
+            retries=probe.retries,
+            start_period=probe.start_period_ms * 1_000_000,
+        )
+        with translated():
+            made = api.create_container(
+                image=plan.image,
+                command=list(plan.command) or None,
+                name=plan.name,
+                user=f"{plan.uid}:{plan.uid}",
+                environment=plan.environment,
+                labels=plan.labels,
+                hostname=None if plan.network == "host" else plan.name[:63],
+                ports=[(port, protocol) for port, protocol in plan.exposed],
+                host_config=host_config,
+                networking_config=networking,
+                healthcheck=health,
+                stop_signal=None,
+            )
+        return Handle(self.node, made["Id"], plan.name)
+
+    def start(self, name: str) -> None:
+        with translated():
+            self._api(SLOW_S).start(name)
+
+    def stop(self, name: str, timeout_ms: int) -> Pending | None:
+        seconds = -(-timeout_ms // 1000)
+        with translated():
+            try:
+                self._api(SLOW_S + seconds).stop(name, timeout=seconds)
+            except docker.errors.NotFound:
+                return None
+        observed = self.inspect(name)
+        return Pending("The engine still runs it.") if observed and observed.is_running else None
+
+    def remove(self, name: str) -> Pending | None:
+        with translated():
+            try:
+                self._api(SLOW_S).remove_container(name, force=True, v=True)
+            except docker.errors.NotFound:
+                return None
+            except docker.errors.APIError as error:
+                if error.status_code == 409 and "in progress" in _words(error):
+                    return Pending("The engine is already removing it.")
+                raise
+        return None
+
+    def inspect(self, name: str) -> Observed | None:
+        with translated():
+            try:
+                found = self._api().inspect_container(name)
+            except docker.errors.NotFound:
+                return None
+        state = found["State"]
+        return Observed(
+            Handle(self.node, found["Id"], found["Name"].lstrip("/")),
+            found["Config"]["Labels"],
+            bool(state["Running"]),
+            state["Status"],
+            state["ExitCode"],
+            state["Pid"],
+        )
+
+    def list(self, labels: dict[str, str]) -> list[Observed]:
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        with translated():
+            found = self._api().containers(all=True, filters={"label": wanted})
+        return [
+            Observed(
+                Handle(self.node, item["Id"], item["Names"][0].lstrip("/") if item["Names"] else item["Id"]),
+                item["Labels"],
+                item["State"] in ("running", "paused"),
+                item["State"],
+            )
+            for item in found
+        ]
+
+    def exec(self, name: str, command: tuple[str, ...], timeout_ms: int, limit_bytes: int = 1 << 20) -> Executed:
+        started = time.monotonic()
+        out, truncated = {1: bytearray(), 2: bytearray()}, False
+        with translated():
+            api = self._api()
+            exec_id = api.exec_create(name, list(command))["Id"]
+            stream: Any = api.exec_start(exec_id, socket=True)
+            raw: socket.socket = getattr(stream, "_sock", stream)
+            deadline = started + timeout_ms / 1000
+            try:
+                for channel, chunk in _frames(raw, deadline):
+                    room = limit_bytes - len(out[1]) - len(out[2])
+                    out[channel] += chunk[: max(0, room)]
+                    truncated |= len(chunk) > room
+            except TimeoutError as error:
+                raise ExecTimedOut from error
+            finally:
+                stream.close()
+            exit_code = api.exec_inspect(exec_id)["ExitCode"]
+        duration = round((time.monotonic() - started) * 1000)
+        return Executed(
+            exit_code if exit_code is not None else -1, bytes(out[1]), bytes(out[2]), truncated, duration
+        )
+
+
+def _frames(raw: socket.socket, deadline: float) -> Iterator[tuple[int, bytes]]:
+    """Docker's multiplexed stream: 8 bytes of header (channel, length), then the payload."""
+
+    def read(count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            raw.settimeout(left)
+            chunk = raw.recv(min(65536, count - len(data)))
+            if not chunk:
+                return data
+            data += chunk
+        return data
+
+    while len(header := read(8)) == 8:
+        left = int.from_bytes(header[4:], "big")
+        while left:
+            chunk = read(min(left, 65536))
+            if not chunk:
+                return
+            left -= len(chunk)
+            yield (2 if header[0] == 2 else 1), chunk
+
+

@@ -1,0 +1,128 @@
+"""A workload's description as frozen values; JSON enters and leaves through ``WorkloadSpec`` only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Self
+
+VARIABLE = re.compile(r"\$\{([^}]*)\}")
+BUILT_IN_VARIABLES = frozenset({"CONTAINER_ID", "POOL_ID", "WORKLOAD_ID"})
+RESERVED_VOLUME_NAMES = frozenset({"state", "secrets", "comm", "claimed", "lock", "staging"})
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    name: str
+    container_path: str
+    mode: str
+    """``rw`` or ``ro``"""
+
+    @property
+    def path(self) -> PurePosixPath:
+        return PurePosixPath(self.container_path)
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    name: str
+    container_port: int
+    protocol: str = "tcp"
+    publish: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    command: tuple[str, ...]
+    interval_ms: int = 30_000
+    timeout_ms: int = 5_000
+    retries: int = 3
+    start_period_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    cpus: float = 1.0
+    memory_mb: int = 512
+    pids_limit: int = 256
+    tmpfs_mb: int = 64
+    disk_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    read_only_root_filesystem: bool = True
+    run_as_user: int | None = None
+    """None: a host uid of its own for each container."""
+    network_mode: str = "bridge"
+    runtime: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    command: tuple[str, ...]
+    timeout_ms: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSpec:
+    """How to run one kind of container."""
+
+    image: str
+    command: tuple[str, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    health_check: HealthCheck | None = None
+    stop_timeout_ms: int = 10_000
+    resources: Resources = Resources()
+    security: Security = Security()
+    post_claim: Hook | None = None
+    pre_release: Hook | None = None
+    seed: str | None = None
+    pull_policy: str = "missing"
+    config_schema: dict[str, Any] | None = None
+
+    def volume(self, name: str) -> Volume | None:
+        return next((volume for volume in self.volumes if volume.name == name), None)
+
+    def volume_of(self, container_path: str) -> tuple[Volume, PurePosixPath] | None:
+        """The volume that holds ``container_path`` and the path relative to it; the deepest one wins."""
+        path = PurePosixPath(container_path)
+        holding = [volume for volume in self.volumes if path.is_relative_to(volume.path)]
+        if not holding:
+            return None
+        deepest = max(holding, key=lambda volume: len(volume.path.parts))
+        return deepest, path.relative_to(deepest.path)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        def hook(value: dict[str, Any] | None) -> Hook | None:
+            return Hook(tuple(value["command"]), value["timeout_ms"]) if value else None
+
+        check = data.get("health_check")
+        return cls(
+            image=data["image"],
+            command=tuple(data["command"]),
+            volumes=tuple(Volume(**volume) for volume in data["volumes"]),
+            environment=dict(data["environment"]),
+            ports=tuple(Port(**port) for port in data["ports"]),
+            health_check=HealthCheck(**{**check, "command": tuple(check["command"])}) if check else None,
+            stop_timeout_ms=data["stop_timeout_ms"],
+            resources=Resources(**data["resources"]),
+            security=Security(**data["security"]),
+            post_claim=hook(data.get("post_claim")),
+            pre_release=hook(data.get("pre_release")),
+            seed=data.get("seed"),
+            pull_policy=data["pull_policy"],
+            config_schema=data.get("config_schema"),
+        )
+
+
+def interpolate(text: str, values: dict[str, str]) -> str:
+    """Replace each ``${NAME}`` by its value; unknown names were refused when the spec was saved."""
+    return VARIABLE.sub(lambda match: values.get(match[1], match[0]), text)

@@ -1,0 +1,52 @@
+"""The life cycle of a container on one page."""
+
+from __future__ import annotations
+
+from django.db.models import TextChoices
+
+
+class ContainerState(TextChoices):
+    """Where a container is in its life. A row that is gone has no state: it is deleted."""
+
+    STARTING = "starting"
+    """Its row exists; the engine is creating, starting or probing it."""
+    IDLE = "idle"
+    """Warm, held by nobody."""
+    CLAIMED = "claimed"
+    """Held by one tenant, the only one of its life."""
+    REMOVING = "removing"
+    """On its way out; counts until the engine has none of it and its directories are gone."""
+    FAILED = "failed"
+    """Never became healthy; about to be removed."""
+
+
+TRANSITIONS: dict[ContainerState, frozenset[ContainerState]] = {
+    ContainerState.STARTING: frozenset({ContainerState.IDLE, ContainerState.FAILED, ContainerState.REMOVING}),
+    ContainerState.IDLE: frozenset({ContainerState.CLAIMED, ContainerState.REMOVING}),
+    ContainerState.CLAIMED: frozenset({ContainerState.REMOVING}),
+    ContainerState.FAILED: frozenset({ContainerState.REMOVING}),
+    ContainerState.REMOVING: frozenset(),
+}
+
+
+class ContainerHealth(TextChoices):
+    """What the last probe said."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+    """Not probed yet, or the workload has no health check."""
+
+
+class PoolState(TextChoices):
+    """What a pool is doing; derived, by first match in this order."""
+
+    DRAINING = "draining"
+    PAUSED = "paused"
+    ERROR = "error"
+    """Cannot start containers and has none idle."""
+    EXHAUSTED = "exhausted"
+    """None idle and as large as it may be."""
+    DEGRADED = "degraded"
+    """Serves, but below its desired size or with unhealthy containers."""
+    HEALTHY = "healthy"

@@ -1,0 +1,400 @@
+"""Containers' directories on this node; the only module that touches what a tenant can write.
+
+``<data>/containers/<id>/{claimed, lock, staging/, <volume>/}`` and ``<ram>/<id>/secrets/``. Everything that reaches
+into a volume goes through directory handles that refuse links: a tenant may plant anything there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import UUID
+
+from boilerhouse.core import deployment
+from pools.errors import DirectoryGone, DirtyContainer
+from pools.spec import WorkloadSpec
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+PLAIN_FILE, PLAIN_DIR = 0o644, 0o755
+"""Modes that a restored file and directory have by themselves; only others are recorded."""
+MAX_PATH_BYTES = 900
+"""Longest path below a mapping that fits an object key of 1,024 bytes with its prefix."""
+
+
+def containers_dir() -> Path:
+    return deployment.data_dir() / "containers"
+
+
+def trash_dir() -> Path:
+    return deployment.data_dir() / "trash"
+
+
+def home(container_id: UUID) -> Path:
+    return containers_dir() / str(container_id)
+
+
+def secrets_dir(container_id: UUID) -> Path:
+    return deployment.ram_dir() / str(container_id) / "secrets"
+
+
+def volume_path(container_id: UUID, volume: str) -> Path:
+    """Where a volume lies on this host, for the engine's mount."""
+    return secrets_dir(container_id) if volume == "secrets" else home(container_id) / volume
+
+
+def prepare(container_id: UUID, uid: int, spec: WorkloadSpec) -> None:
+    """Make a container's directories, volumes owned by its uid, everything above for root only."""
+    for parent in (containers_dir(), trash_dir()):
+        parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    home(container_id).mkdir(exist_ok=True, mode=0o700)
+    (home(container_id) / "lock").touch(mode=0o600)
+    (home(container_id) / "staging").mkdir(exist_ok=True, mode=0o700)
+    for volume in spec.volumes:
+        path = volume_path(container_id, volume.name)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.chown(path, uid, uid)
+        path.chmod(0o500 if volume.name == "secrets" else 0o700)
+
+
+@contextmanager
+def locked(container_id: UUID) -> Iterator[int]:
+    """Hold the container's file lock; yields its descriptor for a child to inherit (hazard B1).
+
+    The kernel frees it only when the last process that holds the descriptor is dead.
+    Raises DirectoryGone when the directory was wiped, also while waiting.
+    """
+    path = home(container_id) / "lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError as error:
+        raise DirectoryGone from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            same = os.stat(path).st_ino == os.fstat(descriptor).st_ino
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise DirectoryGone
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def latch(container_id: UUID, tenant_id: str, generation: int) -> None:
+    """Mark the container as this tenant's for ever, durably, before its first byte (hazard A1).
+
+    Doing it twice for the same claim is fine. Raises DirtyContainer when another claim was there.
+    """
+    path = home(container_id) / "claimed"
+    content = json.dumps({"tenantId": tenant_id, "generation": generation})
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        if read_latch(container_id) != content:
+            raise DirtyContainer from error
+        return
+    except FileNotFoundError as error:
+        raise DirectoryGone from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_latch(container_id: UUID) -> str | None:
+    """What the latch holds, None if the container never saw a tenant."""
+    try:
+        return (home(container_id) / "claimed").read_text()
+    except FileNotFoundError:
+        return None
+
+
+def provision(
+    container_id: UUID, uid: int, config: dict[str, Any] | None, claim_secrets: dict[str, str], claim: dict[str, Any]
+) -> None:
+    """Write config and secrets, then ``claim.json`` last, each by write and rename, 0400 of the container's user."""
+    directory = os.open(secrets_dir(container_id), _DIRECTORY)
+    try:
+        if config is not None:
+            _write(directory, "config.json", json.dumps(config).encode(), uid)
+        for name, value in claim_secrets.items():
+            _write(directory, name, value.encode(), uid)
+        _write(directory, "claim.json", json.dumps(claim).encode(), uid)
+    finally:
+        os.close(directory)
+
+
+def _write(directory: int, name: str, content: bytes, uid: int) -> None:
+    draft = f".{secrets.token_hex(8)}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400, dir_fd=directory)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        os.fchown(file.fileno(), uid, uid)
+    os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+# Staging: restores land where the container cannot see them ------------------------------------------
+
+
+def new_staging(container_id: UUID, uid: int, name: str) -> Path:
+    """A fresh, empty directory of the container's user, on the volume's file system."""
+    path = home(container_id) / "staging" / name
+    if path.exists():
+        _destroy(path)
+    path.mkdir(mode=0o700)
+    os.chown(path, uid, uid)
+    return path
+
+
+def descend(root: Path, relative: PurePosixPath, create_for: int | None = None) -> int:
+    """Open a directory below ``root`` without following a link; make missing ones for uid ``create_for``.
+
+    The caller closes it. Raises FileNotFoundError, or NotADirectoryError / OSError(ELOOP) for anything planted.
+    """
+    current = os.open(root, _DIRECTORY)
+    try:
+        for part in relative.parts:
+            if create_for is not None:
+                try:
+                    os.mkdir(part, PLAIN_DIR, dir_fd=current)
+                    os.chown(part, create_for, create_for, dir_fd=current, follow_symlinks=False)
+                except FileExistsError:
+                    pass
+            inner = os.open(part, _DIRECTORY, dir_fd=current)
+            os.close(current)
+            current = inner
+    except BaseException:
+        os.close(current)
+        raise
+    return current
+
+
+def move_in(container_id: UUID, uid: int, staging: Path, volume: Path, relative: PurePosixPath, replace: bool) -> None:
+    """Move what was restored into the volume; with ``replace`` whatever was there before goes first."""
+    aside = home(container_id) / "staging" / f"old-{secrets.token_hex(4)}"
+    aside.mkdir(mode=0o700)
+    source, old = os.open(staging, _DIRECTORY), os.open(aside, _DIRECTORY)
+    target = descend(volume, relative, create_for=uid)
+    try:
+        if replace:
+            for name in os.listdir(target):
+                os.rename(name, name, src_dir_fd=target, dst_dir_fd=old)
+            for name in os.listdir(source):
+                os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+        else:
+            _merge(source, target, uid)
+    finally:
+        for descriptor in (source, old, target):
+            os.close(descriptor)
+    _destroy(aside)
+    _destroy(staging)
+
+
+def _merge(source: int, target: int, uid: int) -> None:
+    for entry in _entries(source):
+        if stat.S_ISDIR(entry.mode):
+            try:
+                os.mkdir(entry.name, PLAIN_DIR, dir_fd=target)
+                os.chown(entry.name, uid, uid, dir_fd=target, follow_symlinks=False)
+            except FileExistsError:
+                pass
+            inner_source = os.open(entry.name, _DIRECTORY, dir_fd=source)
+            try:
+                inner_target = os.open(entry.name, _DIRECTORY, dir_fd=target)
+                try:
+                    _merge(inner_source, inner_target, uid)
+                finally:
+                    os.close(inner_target)
+            finally:
+                os.close(inner_source)
+        else:
+            os.rename(entry.name, entry.name, src_dir_fd=source, dst_dir_fd=target)
+
+
+# Census: what is in a directory, without opening a file ---------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    name: str
+    mode: int
+    size: int
+
+
+def _entries(directory: int) -> list[Entry]:
+    found = []
+    for name in sorted(os.listdir(directory)):
+        try:
+            seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # a live tenant removed it meanwhile
+        found.append(Entry(name, seen.st_mode, seen.st_size))
+    return found
+
+
+@dataclass(slots=True)
+class Census:
+    """What lies below a directory: counts, and all that object storage cannot hold by itself."""
+
+    files: int = 0
+    bytes: int = 0
+    modes: dict[str, int] = field(default_factory=dict)
+    """Path → mode, of files and directories whose mode is not the plain 0644 / 0755."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Path → target, of symbolic links."""
+    empty_dirs: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    """Sockets, FIFOs and devices."""
+    unsaveable: list[tuple[str, str]] = field(default_factory=list)
+    """Path and why, of what cannot be saved exactly."""
+
+
+def census(root: int, matches: Callable[[str], bool] | None, max_file_bytes: int, *, grant: bool = False) -> Census:
+    """Count what lies below the open directory ``root``; with ``grant`` its owner may read all of it afterwards.
+
+    ``matches`` limits files and links to a mapping's pattern; None means everything. Modes are those found before.
+    """
+    result = Census()
+    stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", _entries(root))]
+    try:
+        while stack:
+            directory, prefix, entries = stack[-1]
+            if not entries:
+                os.close(stack.pop()[0])
+                continue
+            entry = entries.pop()
+            path, mode = prefix + entry.name, stat.S_IMODE(entry.mode) & 0o777
+            wanted = matches is None or matches(path)
+            if len(os.fsencode(path)) > MAX_PATH_BYTES:
+                if wanted or stat.S_ISDIR(entry.mode):
+                    result.unsaveable.append((path[:200] + "…", "its path is too long for the sink"))
+            elif stat.S_ISDIR(entry.mode):
+                if grant and mode & 0o700 != 0o700:
+                    _allow(directory, entry.name, mode | 0o700)
+                try:
+                    inner = os.open(entry.name, _DIRECTORY, dir_fd=directory)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # replaced meanwhile by a live tenant; never followed
+                children = _entries(inner)
+                if matches is None:
+                    if mode != PLAIN_DIR:
+                        result.modes[path] = mode
+                    if not children:
+                        result.empty_dirs.append(path)
+                stack.append((inner, f"{path}/", children))
+            elif not wanted:
+                continue
+            elif stat.S_ISREG(entry.mode):
+                if "\u201b" in entry.name:
+                    result.unsaveable.append((path, "its name holds U+201B, which rclone cannot carry"))
+                elif entry.size > max_file_bytes:
+                    result.unsaveable.append((path, f"it has {entry.size} bytes; {max_file_bytes} is the limit"))
+                result.files += 1
+                result.bytes += entry.size
+                if mode != PLAIN_FILE:
+                    result.modes[path] = mode
+                if grant and not mode & 0o400:
+                    _allow(directory, entry.name, mode | 0o400)
+            elif stat.S_ISLNK(entry.mode):
+                try:
+                    result.links[path] = os.readlink(entry.name, dir_fd=directory)
+                except OSError:
+                    continue  # no longer a link: the live tenant's next save has it
+            else:
+                result.skipped.append(path)
+    finally:
+        for directory, _, _ in stack:
+            os.close(directory)
+    return result
+
+
+def _allow(directory: int, name: str, mode: int) -> None:
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            os.chmod(f"/proc/self/fd/{descriptor}", mode)
+    finally:
+        os.close(descriptor)
+
+
+def apply_manifest(staging: Path, uid: int, modes: dict[str, int], links: dict[str, str], empty: list[str]) -> None:
+    """Give restored files their modes, links and empty directories back; only inside ``staging``."""
+    for path in empty:
+        os.close(descend(staging, _inside(path), create_for=uid))
+    for path, target in links.items():
+        inside = _inside(path)
+        parent = descend(staging, inside.parent, create_for=uid)
+        try:
+            os.symlink(target, inside.name, dir_fd=parent)
+            os.chown(inside.name, uid, uid, dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:
+            pass  # in copy mode a later file of that name replaced the link
+        finally:
+            os.close(parent)
+    deepest_first = sorted(modes, key=lambda path: -path.count("/"))
+    for path in deepest_first:
+        inside = _inside(path)
+        try:
+            parent = descend(staging, inside.parent)
+        except FileNotFoundError:
+            continue
+        try:
+            _allow(parent, inside.name, modes[path] & 0o777)
+        except FileNotFoundError:
+            continue
+        finally:
+            os.close(parent)
+
+
+def _inside(path: str) -> PurePosixPath:
+    inside = PurePosixPath(path)
+    if inside.is_absolute() or ".." in inside.parts or not inside.parts:
+        raise ValueError(f"manifest names a path outside: {path[:100]!r}")
+    return inside
+
+
+# Ends -------------------------------------------------------------------------------------------------
+
+
+def wipe(container_id: UUID) -> None:
+    """Remove everything of the container from this host. The rename comes first, so a late path fails."""
+    trashed = trash_dir() / str(container_id)
+    if home(container_id).exists():
+        home(container_id).rename(trashed)
+    _destroy(trashed)
+    _destroy(secrets_dir(container_id).parent)
+
+
+def discard(container_id: UUID) -> None:
+    """Put the container's unsaved state aside; it stays recoverable until ``empty_trash`` ages it out."""
+    if home(container_id).exists():
+        home(container_id).rename(trash_dir() / f"{container_id}.discarded-{int(time.time())}")
+    _destroy(secrets_dir(container_id).parent)
+
+
+def empty_trash(retention_s: int) -> int:
+    """Finish half-done wipes and remove discarded state older than ``retention_s``; return how many."""
+    removed = 0
+    for path in trash_dir().glob("*"):
+        _, discarded, stamp = path.name.partition(".discarded-")
+        if not discarded or int(stamp) < time.time() - retention_s:
+            _destroy(path)
+            removed += 1
+    return removed
+
+
+def _destroy(path: Path) -> None:
+    """``rm -rf``: deep trees break Python's own; never across a mount."""
+    if path.is_symlink() or path.exists():
+        subprocess.run(["rm", "-rf", "--one-file-system", "--", str(path)], check=True, timeout=300)

@@ -1,0 +1,93 @@
+"""Sync specs and runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from boilerhouse.core.api.pagination import check_parameters, paginate
+from boilerhouse.core.api.schema import CURSOR, LIMIT, page_of, query
+from boilerhouse.core.errors import FieldError, Invalid
+from pools.api.views import boolean
+from pools.models import Pool
+from pools.states import ContainerState
+from syncing import services
+from syncing.api.serializers import RunOutput, SyncSpecInput, SyncSpecOutput, render_run, render_spec
+from syncing.errors import SyncSpecNotFound
+from syncing.models import SyncRun, SyncSpec
+
+
+def find_spec(spec_id: str) -> SyncSpec:
+    spec = SyncSpec.objects.select_related("pool", "credential").filter(pk=spec_id).first()
+    if spec is None:
+        raise SyncSpecNotFound(f"There is no sync spec {spec_id}.")
+    return spec
+
+
+class SyncSpecListView(APIView):
+    problem_codes = ("409",)
+
+    @extend_schema(
+        operation_id="listSyncSpecs",
+        summary="List sync specs",
+        parameters=[query("poolId"), LIMIT, CURSOR],
+        responses=page_of("SyncSpecPage", SyncSpecOutput),
+    )
+    def get(self, request: Any) -> Response:
+        rows = SyncSpec.objects.prefetch_related("mappings")
+        return paginate(request, rows, render_spec, {"poolId": "pool_id"})
+
+    @extend_schema(
+        operation_id="createSyncSpec",
+        summary="Create a sync spec",
+        description="The sink is probed; an unreachable one does not refuse the spec, `sinkHealth` says so.",
+        request=SyncSpecInput,
+        responses={201: SyncSpecOutput},
+    )
+    def post(self, request: Any) -> Response:
+        body = SyncSpecInput(data=request.data)
+        body.is_valid(raise_exception=True)
+        data = body.validated_data
+        pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
+        if pool is None:
+            raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
+        spec = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
+        return Response(render_spec(find_spec(spec.pk)), status=201)
+
+
+class SyncSpecView(APIView):
+    problem_codes = ("409",)
+
+    @extend_schema(operation_id="getSyncSpec", summary="Show a sync spec", responses=SyncSpecOutput)
+    def get(self, request: Any, spec_id: str) -> Response:
+        return Response(render_spec(find_spec(spec_id)))
+
+    @extend_schema(
+        operation_id="deleteSyncSpec",
+        summary="Delete a sync spec",
+        description="409 while tenants hold containers that it covers, unless forced. What it saved stays in the sink.",
+        parameters=[OpenApiParameter("force", bool)],
+        responses={204: None},
+    )
+    def delete(self, request: Any, spec_id: str) -> Response:
+        check_parameters(request, {"force"})
+        spec = find_spec(spec_id)
+        held = spec.pool.containers.filter(state=ContainerState.CLAIMED).exists() or spec.pool.release_failed > 0
+        services.delete_spec(spec, held=held, force=boolean(request, "force"))
+        return Response(status=204)
+
+
+class SyncRunListView(APIView):
+    @extend_schema(
+        operation_id="listSyncRuns",
+        summary="List sync runs",
+        parameters=[query(n) for n in ("specId", "tenantId", "state", "trigger", "direction")] + [LIMIT, CURSOR],
+        responses=page_of("SyncRunPage", RunOutput),
+    )
+    def get(self, request: Any) -> Response:
+        filters = {"specId": "spec_id", "tenantId": "tenant_id"}
+        filters |= {name: name for name in ("state", "trigger", "direction")}
+        return paginate(request, SyncRun.objects.all(), render_run, filters)

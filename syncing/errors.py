@@ -1,0 +1,101 @@
+"""Errors of specs, sinks and runs. ``SyncFailed.code`` is what a run's ``error.code`` says."""
+
+from __future__ import annotations
+
+from boilerhouse.core.errors import Conflict, Failed, Invalid, NotFound
+
+
+class SyncSpecNotFound(NotFound):
+    """There is no such sync spec."""
+
+    code = "sync_spec_not_found"
+
+
+class CoverageHeld(Conflict):
+    """Tenants hold containers whose state this spec saves; force drops that."""
+
+    code = "coverage_held"
+
+
+class ManualSyncOff(Invalid):
+    """The spec does not allow a manual trigger."""
+
+    code = "manual_sync_off"
+
+
+class SyncFailed(Failed):
+    """The transfer failed."""
+
+    code = "failed"
+
+
+class SinkUnreachable(SyncFailed):
+    """The sink does not answer."""
+
+    code = "unreachable"
+
+
+class SinkDenied(SyncFailed):
+    """The sink refuses the credentials or their rights."""
+
+    code = "denied"
+
+
+class SinkMissing(SyncFailed):
+    """The bucket does not exist."""
+
+    code = "missing"
+
+
+class DiskFull(SyncFailed):
+    """The disk is full."""
+
+    code = "disk_full"
+
+
+class TransferTimedOut(SyncFailed):
+    """The transfer took longer than allowed."""
+
+    code = "timed_out"
+
+
+class TransferCancelled(SyncFailed):
+    """The transfer was cancelled."""
+
+    code = "cancelled"
+
+
+class Unsaveable(SyncFailed):
+    """Something cannot be saved exactly."""
+
+    code = "unsaveable"
+
+
+class Incomplete(SyncFailed):
+    """What arrived is not what was sent."""
+
+    code = "incomplete"
+
+
+class RemoteChanged(SyncFailed):
+    """A newer claim of this tenant has written there; nothing was changed."""
+
+    code = "remote_changed"
+
+
+class PathPlanted(SyncFailed):
+    """A link or another object stands where the mapping's directory should be."""
+
+    code = "path_planted"
+
+
+class StateMissing(SyncFailed):
+    """This tenant's state was saved there, but nothing is there now."""
+
+    code = "state_missing"
+
+
+class StateMoved(SyncFailed):
+    """This tenant's state was saved at another location."""
+
+    code = "state_moved"

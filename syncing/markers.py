@@ -1,0 +1,59 @@
+"""The marker: one object per location that says what the last completed save there was.
+
+It lies outside all locations. It also holds what object storage cannot: modes, links, empty directories. A save
+writes it ``open`` before the first byte and ``closed`` after the last; ``undo`` has room for the attempts in between.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a restore must yield."""
+
+    files: int = 0
+    bytes: int = 0
+    modes: dict[str, int] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    empty_dirs: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.files or self.links or self.empty_dirs)
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    tenant_id: str
+    deployment: str
+    location: str
+    generation: int
+    run_id: str
+    state: str
+    """``open`` while a save is under way, ``closed`` when it completed."""
+    saved_at: str
+    manifest: Manifest
+    """Of the last *completed* save."""
+    undo: list[dict[str, Any]] = field(default_factory=list)
+    """Attempts to take back, newest last: ``{runId, attempt, generation, backup}``."""
+    format: int = FORMAT
+
+    def dump(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def load(cls, content: bytes) -> Self:
+        """Raises ValueError for what is not a marker of a known format."""
+        data = json.loads(content)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError("marker of an unknown format")
+        try:
+            return cls(**{**data, "manifest": Manifest(**data["manifest"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError("marker of an unknown shape") from error

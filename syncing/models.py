@@ -1,0 +1,194 @@
+"""What is copied where and when, and what has been."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from boilerhouse.core.fields import EncryptedJSONField
+from boilerhouse.core.ids import uuid7
+from pools.models import Pool
+from syncing import locations
+from syncing.sinks import S3Sink, Sink
+from syncing.states import Direction, Mode, SyncRunState, Trigger
+
+
+class Credential(models.Model):
+    """Access to a sink, stored encrypted and referenced by its id."""
+
+    id = models.CharField(max_length=63, primary_key=True)
+    name = models.CharField(max_length=200)
+    secret = EncryptedJSONField()
+    """``{accessKeyId, secretAccessKey}``; never shown."""
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class SyncSpec(models.Model):
+    """What of a pool's containers is copied where and when."""
+
+    id = models.CharField(max_length=63, primary_key=True)
+    name = models.CharField(max_length=200)
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="sync_specs")
+    version = models.PositiveIntegerField(default=1)
+    sink = models.JSONField()
+    """The sink without its secrets, in the API's names."""
+    sink_secrets = EncryptedJSONField(null=True, blank=True)
+    credential = models.ForeignKey(Credential, on_delete=models.PROTECT, null=True, blank=True)
+    on_claim = models.BooleanField(default=False)
+    on_release = models.BooleanField(default=False)
+    interval_ms = models.PositiveBigIntegerField(null=True, blank=True)
+    allow_manual_trigger = models.BooleanField(default=True)
+    sink_health = models.JSONField(default=dict)
+    """``{state, checkedAt, code?, detail?}`` of the last probe."""
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    mappings: models.Manager[SyncMapping]
+
+    def __str__(self) -> str:
+        return self.id
+
+    def resolved_sink(self) -> Sink:
+        """The sink with its secrets."""
+        secrets: dict[str, Any] = (self.credential.secret if self.credential else self.sink_secrets) or {}
+        sink = self.sink
+        return S3Sink(
+            bucket=sink["bucket"],
+            region=sink["region"],
+            prefix=sink["prefix"],
+            endpoint=sink.get("endpoint") or "",
+            provider=sink.get("provider") or "",
+            access_key_id=secrets.get("accessKeyId") or sink.get("accessKeyId") or "",
+            secret_access_key=secrets.get("secretAccessKey") or "",
+            rclone_flags=tuple(sink.get("rcloneFlags") or ()),
+        )
+
+
+class SyncMapping(models.Model):
+    """One directory of the container and its place in the sink."""
+
+    spec = models.ForeignKey(SyncSpec, on_delete=models.CASCADE, related_name="mappings")
+    position = models.PositiveSmallIntegerField()
+    container_path = models.CharField(max_length=400)
+    pattern = models.CharField(max_length=200, default="", blank=True)
+    """Empty: everything."""
+    sink_path = models.CharField(max_length=400, default="", blank=True)
+    direction = models.CharField(max_length=16, choices=Direction)
+    mode = models.CharField(max_length=8, choices=Mode)
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [
+            models.UniqueConstraint(fields=["spec", "position"], name="mapping_position_once"),
+            models.CheckConstraint(condition=Q(direction__in=Direction.values), name="mapping_direction_known"),
+            models.CheckConstraint(condition=Q(mode__in=Mode.values), name="mapping_mode_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.spec_id}: {self.container_path}"
+
+    @property
+    def template(self) -> str:
+        return locations.join(self.spec.sink["prefix"], self.sink_path)
+
+    def location(self, tenant_id: str) -> str:
+        return locations.resolve(self.template, tenant_id)
+
+    @property
+    def restores(self) -> bool:
+        return self.direction in (Direction.DOWNLOAD, Direction.BIDIRECTIONAL)
+
+    @property
+    def uploads(self) -> bool:
+        return self.direction in (Direction.UPLOAD, Direction.BIDIRECTIONAL)
+
+
+class SyncRun(models.Model):
+    """One execution: spec x tenant x direction, one step (one rclone) per mapping."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    spec = models.ForeignKey(SyncSpec, on_delete=models.CASCADE, related_name="runs")
+    tenant_id = models.CharField(max_length=128)
+    container_id = models.UUIDField()
+    generation = models.BigIntegerField()
+    direction = models.CharField(max_length=16, choices=Direction)
+    trigger = models.CharField(max_length=16, choices=Trigger)
+    state = models.CharField(max_length=16, choices=SyncRunState, default=SyncRunState.QUEUED)
+    steps = models.JSONField(default=list)
+    progress = models.JSONField(default=dict)
+    deleted = models.PositiveIntegerField(default=0)
+    deletes = models.CharField(max_length=16, default="", blank=True)
+    """``withheld`` where an upload in mode sync had to leave what it did not restore."""
+    skipped = models.JSONField(default=list)
+    error_code = models.CharField(max_length=32, default="", blank=True)
+    error_detail = models.TextField(default="", blank=True)
+    owner = models.UUIDField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=SyncRunState.values), name="run_state_known"),
+            models.CheckConstraint(condition=Q(trigger__in=Trigger.values), name="run_trigger_known"),
+        ]
+        indexes = [
+            models.Index(fields=["tenant_id", "created_at"]),
+            models.Index(fields=["state", "created_at"]),
+            models.Index(fields=["spec", "created_at"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.direction} {self.tenant_id} {self.state}"
+
+
+class MappingRestore(models.Model):
+    """Proof that a generation restored a mapping: only then may its upload delete at the far end (hazard C3)."""
+
+    tenant_id = models.CharField(max_length=128)
+    generation = models.BigIntegerField()
+    mapping = models.ForeignKey(SyncMapping, on_delete=models.CASCADE)
+    location = models.TextField()
+    pattern = models.CharField(max_length=200, default="", blank=True)
+    spec_version = models.PositiveIntegerField()
+    files = models.PositiveIntegerField()
+    bytes = models.PositiveBigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant_id", "generation", "mapping"], name="one_restore_per_mapping")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.location}"
+
+
+class SavedState(models.Model):
+    """The last completed save of a tenant's mapping; what the sink's marker says, known here too (hazard C2)."""
+
+    tenant_id = models.CharField(max_length=128)
+    mapping = models.ForeignKey(SyncMapping, on_delete=models.SET_NULL, null=True)
+    place = models.TextField()
+    """Endpoint and bucket."""
+    location = models.TextField()
+    container_path = models.CharField(max_length=400)
+    pool_id = models.CharField(max_length=63)
+    generation = models.BigIntegerField()
+    run_id = models.UUIDField()
+    files = models.PositiveIntegerField()
+    bytes = models.PositiveBigIntegerField()
+    saved_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant_id", "place", "location"], name="one_saved_state_per_location")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.location}"

@@ -1,0 +1,232 @@
+"""Run rclone; the only module that starts it.
+
+One process per mapping, in the jail, with a clean environment (its own variables would act as flags), a deadline, and
+bounded output. It inherits the container's lock and a slot of the host, so the kernel frees both when it is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from django.conf import settings
+
+from boilerhouse.core.deployment import data_dir
+from syncing import errors
+from syncing.jail import VOLUME, Jail
+from syncing.sinks import Sink
+
+TERM_GRACE_S = 5
+PROGRESS_EVERY_S = 0.5
+_KEPT_LINES = 20
+
+COMMON = [
+    "--fast-list", "--transfers=32", "--checkers=32", "--retries=1", "--low-level-retries=3", "--contimeout=5s",
+    "--timeout=30s", "--use-json-log", "--stats=500ms", "--stats-log-level=NOTICE", "--skip-links",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What rclone said last about a transfer."""
+
+    bytes: int = 0
+    total_bytes: int = 0
+    files: int = 0
+    total_files: int = 0
+    checks: int = 0
+    deletes: int = 0
+    bytes_per_second: float = 0.0
+    eta_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    progress: Progress = field(default_factory=Progress)
+    lines: list[str] = field(default_factory=list)
+    """rclone's own error lines, the last few."""
+
+
+def download(sink: Sink, location: str, filters: list[str]) -> list[str]:
+    """``copy`` from the sink: a restore never deletes and never runs ``sync``."""
+    return ["copy", sink.remote(location), VOLUME, *_includes(filters), *COMMON, *sink.flags()]
+
+
+def upload(sink: Sink, location: str, filters: list[str], *, deletes: bool, inside: str) -> list[str]:
+    """``sync`` or ``copy`` of ``/vol/<inside>`` to the sink, compared by checksum."""
+    verb = "sync" if deletes else "copy"
+    source = f"{VOLUME}/{inside}" if inside else VOLUME
+    own = ["--checksum", "--local-no-check-updated"]
+    return [verb, source, sink.remote(location), *_includes(filters), *COMMON, *own, *sink.flags()]
+
+
+def _includes(filters: list[str]) -> list[str]:
+    return [f"--include={one}" for one in filters]
+
+
+@contextlib.contextmanager
+def slot(deadline: float) -> Iterator[int]:
+    """One of the host's transfer slots, held by whoever holds the descriptor. Raises TransferTimedOut."""
+    directory = data_dir() / "slots"
+    directory.mkdir(exist_ok=True, mode=0o700)
+    while True:
+        for number in range(settings.BOILERHOUSE_PARALLEL_TRANSFERS):
+            descriptor = os.open(directory / f"transfer-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                continue
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
+            return
+        if time.monotonic() > deadline:
+            raise errors.TransferTimedOut("No transfer slot became free in time.")
+        time.sleep(0.05)
+
+
+def run(
+    arguments: list[str],
+    sink: Sink,
+    jail: Jail,
+    lock: int,
+    *,
+    on_progress: Callable[[Progress], bool] | None = None,
+) -> Outcome:
+    """Run one transfer to its end. Raises a SyncFailed that says why, with rclone's own words.
+
+    ``on_progress`` is called at most twice a second; when it returns False the transfer is cancelled.
+    """
+    deadline = time.monotonic() + settings.BOILERHOUSE_TRANSFER_TIMEOUT_S
+    environment = {"RCLONE_CONFIG": "/dev/null", "PATH": "/bin", "HOME": "/tmp", **sink.environment()}  # noqa: S108
+    with slot(deadline) as held:
+        process = subprocess.Popen(
+            jail.wrap(arguments),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=(lock, held),
+            umask=0o022,
+            start_new_session=True,
+        )
+        try:
+            outcome = _follow(process, deadline, on_progress)
+        finally:
+            _end(process)
+    if process.returncode != 0:
+        raise _failure(process.returncode, outcome)
+    return outcome
+
+
+def _follow(
+    process: subprocess.Popen[bytes], deadline: float, on_progress: Callable[[Progress], bool] | None
+) -> Outcome:
+    outcome, buffer, told = Outcome(), b"", time.monotonic()
+    assert process.stderr
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stderr, selectors.EVENT_READ)
+        while True:
+            if time.monotonic() > deadline:
+                raise errors.TransferTimedOut
+            if selector.select(timeout=PROGRESS_EVERY_S):
+                chunk = os.read(process.stderr.fileno(), 65536)
+                if not chunk:
+                    process.wait(timeout=max(1.0, deadline - time.monotonic()))
+                    return outcome
+                *complete, buffer = (buffer + chunk).split(b"\n")
+                for line in complete:
+                    _read(line, outcome)
+                buffer = buffer[-65536:]
+            if on_progress and time.monotonic() - told >= PROGRESS_EVERY_S:
+                told = time.monotonic()
+                if not on_progress(outcome.progress):
+                    raise errors.TransferCancelled
+
+
+def _read(line: bytes, outcome: Outcome) -> None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        outcome.lines.append(line.decode(errors="replace")[:500])
+        record = {}
+    if stats := record.get("stats"):
+        eta = stats.get("eta")
+        outcome.progress = Progress(
+            stats["bytes"], stats["totalBytes"], stats["transfers"], stats["totalTransfers"],
+            stats["checks"], stats["deletes"], stats["speed"], None if eta is None else int(eta * 1000),
+        )  # fmt: skip
+    elif record.get("level") in ("error", "critical", "fatal"):
+        name = record.get("object", "")
+        outcome.lines.append(f"{name}: {record.get('msg', '')}".lstrip(": ")[:500])
+    del outcome.lines[:-_KEPT_LINES]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=TERM_GRACE_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.stderr:
+        process.stderr.close()
+
+
+def _failure(code: int, outcome: Outcome) -> errors.SyncFailed:
+    text = "\n".join(outcome.lines)
+    detail = outcome.lines[0] if outcome.lines else f"rclone ended with exit code {code}."
+    lower = text.lower()
+    if "no space left" in lower or "file too big for remaining disk space" in lower or "disk quota" in lower:
+        return errors.DiskFull(detail)
+    if "nosuchbucket" in lower:
+        return errors.SinkMissing(detail)
+    if any(word in lower for word in ("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403")):
+        return errors.SinkDenied(detail)
+    if code == 5 or "connection refused" in lower or "i/o timeout" in lower or "no such host" in lower:
+        return errors.SinkUnreachable(detail)
+    if "is a directory" in lower or "not a directory" in lower or "permission denied" in lower:
+        return errors.Unsaveable(detail)
+    return errors.SyncFailed(detail)
+
+
+def serve_s3(directory: Path, address: str, access_key: str, secret_key: str, log: Path) -> subprocess.Popen[bytes]:
+    """The embedded S3: ``rclone serve s3`` over a directory, for demos, tests and single machines."""
+    from syncing.jail import rclone_path
+
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    environment = {
+        "RCLONE_CONFIG": "/dev/null",
+        "RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"',
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": os.environ.get("HOME", "/root"),
+    }
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [rclone_path(), "serve", "s3", "--addr", address, "--dir-cache-time", "1s", str(directory)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=_die_with_parent,
+        )
+
+
+def _die_with_parent() -> None:
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -1,0 +1,147 @@
+"""The verbs of sync specs: create, probe, delete. Restores and saves are in ``transfers``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from boilerhouse.core.errors import FieldError, Invalid
+from boilerhouse.core.events import emit, recording
+from pools.errors import IdTaken
+from pools.models import Pool
+from pools.services import unused_id
+from pools.spec import WorkloadSpec
+from syncing import locations, patterns
+from syncing.errors import CoverageHeld, SyncFailed
+from syncing.models import SyncMapping, SyncSpec
+from syncing.states import Direction
+
+
+def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -> SyncSpec:
+    """Make a spec after checking that its mappings fit the workload and meet nobody else's location.
+
+    ``parts``: ``mappings`` (dicts of SyncMapping fields), ``sink``, ``sink_secrets``, ``policy`` fields. The sink is
+    probed afterwards; its health is shown, never a gate. Raises Invalid, IdTaken.
+    """
+    mappings = parts.pop("mappings")
+    name = name or id or f"{pool.pk}-sync"
+    try:
+        with recording():
+            # The deployment's locations are checked and taken under one lock.
+            list(SyncSpec.objects.select_for_update().values_list("pk"))
+            spec = SyncSpec(id=unused_id(id, name, SyncSpec.objects.all()), name=name, pool=pool, **parts)
+            rows = [SyncMapping(spec=spec, position=i, **mapping) for i, mapping in enumerate(mappings)]
+            check_mappings(spec, rows, pool.workload.latest.spec)
+            spec.save(force_insert=True)
+            SyncMapping.objects.bulk_create(rows)
+    except IntegrityError as error:
+        raise IdTaken from error
+    probe(spec)
+    return spec
+
+
+def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: WorkloadSpec) -> None:
+    """Raise Invalid with a pointer for each mapping that cannot be."""
+    wrong: list[FieldError] = []
+    areas = _areas_of_others(spec)
+    restoring: list[tuple[int, PurePosixPath]] = []
+    for index, mapping in enumerate(mappings):
+        at = f"/mappings/{index}"
+        found = workload.volume_of(mapping.container_path)
+        if found is None or found[0].name == "secrets":
+            known = ", ".join(v.container_path for v in workload.volumes if v.name != "secrets") or "none"
+            detail = f"Lies in no volume of the workload that can be synced (those are: {known})."
+            wrong.append(FieldError(f"{at}/containerPath", detail, "no_volume"))
+        if mapping.pattern and (problem := patterns.check(mapping.pattern)):
+            wrong.append(FieldError(f"{at}/pattern", problem, "pattern"))
+        if mapping.uploads and locations.TENANT not in mapping.template.split("/"):
+            detail = "An upload's location needs ${tenantId} as a whole segment of prefix or sinkPath."
+            wrong.append(FieldError(f"{at}/sinkPath", detail, "no_tenant"))
+        area = locations.Area(
+            spec.resolved_sink().place, mapping.template, spec.pool_id, mapping.uploads, mapping.restores, f"mapping {index}"
+        )
+        if problem := locations.conflict(area, areas):
+            wrong.append(FieldError(f"{at}/sinkPath", problem, "location_conflict"))
+        areas.append(area)
+        if mapping.restores:
+            path = PurePosixPath(mapping.container_path)
+            for other, taken in restoring:
+                if path.is_relative_to(taken) or taken.is_relative_to(path):
+                    detail = f"Mapping {other} restores into the same or a nested path."
+                    wrong.append(FieldError(f"{at}/containerPath", detail, "overlap"))
+            restoring.append((index, path))
+    if wrong:
+        raise Invalid(*wrong)
+
+
+def _areas_of_others(spec: SyncSpec) -> list[locations.Area]:
+    rows = SyncMapping.objects.exclude(spec_id=spec.pk).select_related("spec__credential")
+    return [
+        locations.Area(
+            row.spec.resolved_sink().place,
+            row.template,
+            row.spec.pool_id,
+            row.uploads,
+            row.restores,
+            f"sync spec {row.spec_id}, mapping {row.position}",
+        )
+        for row in rows
+    ]
+
+
+def delete_spec(spec: SyncSpec, *, held: bool, force: bool) -> None:
+    """Forget a spec; what it saved stays in the sink. Raises CoverageHeld while tenants are held, without ``force``."""
+    if held and not force:
+        raise CoverageHeld
+    with transaction.atomic():
+        spec.delete()
+
+
+def probe(spec: SyncSpec) -> dict[str, Any]:
+    """Write, read and delete at the sink; store and return ``{state, checkedAt, code?, detail?}``."""
+    now = timezone.now().isoformat().replace("+00:00", "Z")
+    try:
+        spec.resolved_sink().probe()
+        health = {"state": "healthy", "checkedAt": now}
+    except SyncFailed as error:
+        health = {"state": "unhealthy", "checkedAt": now, "code": error.code, "detail": error.detail}
+    with recording():
+        was = SyncSpec.objects.filter(pk=spec.pk).values_list("sink_health", flat=True).first() or {}
+        SyncSpec.objects.filter(pk=spec.pk).update(sink_health=health)
+        if was.get("state") != health["state"] and (was or health["state"] == "unhealthy"):
+            kind = "pool.warning" if health["state"] == "unhealthy" else "pool.recovered"
+            emit(kind, pool_id=spec.pool_id, specId=spec.pk, sink=health["state"], detail=health.get("detail", ""))
+    spec.sink_health = health
+    return health
+
+
+def specs_to_save(pool_id: str, sync: bool | None) -> list[SyncSpec]:
+    """Specs whose uploads a release runs: those with onRelease, all (True), or none (False)."""
+    if sync is False:
+        return []
+    specs = SyncSpec.objects.filter(pool_id=pool_id).select_related("credential").prefetch_related("mappings")
+    if sync is None:
+        specs = specs.filter(on_release=True)
+    return [spec for spec in specs.order_by("id") if _upload_mappings(spec)]
+
+
+def specs_to_restore(pool_id: str) -> list[SyncSpec]:
+    """Specs that restore something on claim."""
+    specs = SyncSpec.objects.filter(pool_id=pool_id, on_claim=True)
+    specs = specs.select_related("credential").prefetch_related("mappings").order_by("id")
+    return [spec for spec in specs if any(mapping.restores for mapping in spec.mappings.all())]
+
+
+def specs_for(pool_id: str, direction: Direction) -> list[SyncSpec]:
+    """Specs with a mapping of that direction, for a manual run."""
+    specs = SyncSpec.objects.filter(pool_id=pool_id).select_related("credential").prefetch_related("mappings")
+    wanted = "uploads" if direction == Direction.UPLOAD else "restores"
+    return [spec for spec in specs.order_by("id") if any(getattr(m, wanted) for m in spec.mappings.all())]
+
+
+def _upload_mappings(spec: SyncSpec) -> Iterable[SyncMapping]:
+    return [mapping for mapping in spec.mappings.all() if mapping.uploads]

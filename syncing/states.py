@@ -1,0 +1,51 @@
+"""States and choices of sync runs."""
+
+from __future__ import annotations
+
+from django.db.models import TextChoices
+
+
+class SyncRunState(TextChoices):
+    """How far a run is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: dict[SyncRunState, frozenset[SyncRunState]] = {
+    SyncRunState.QUEUED: frozenset({SyncRunState.RUNNING, SyncRunState.FAILED, SyncRunState.CANCELLED}),
+    SyncRunState.RUNNING: frozenset({SyncRunState.SUCCEEDED, SyncRunState.FAILED, SyncRunState.CANCELLED}),
+    SyncRunState.SUCCEEDED: frozenset(),
+    SyncRunState.FAILED: frozenset(),
+    SyncRunState.CANCELLED: frozenset(),
+}
+
+
+class Direction(TextChoices):
+    """Which way a mapping goes."""
+
+    UPLOAD = "upload"
+    DOWNLOAD = "download"
+    BIDIRECTIONAL = "bidirectional"
+    """Restored on claim, uploaded otherwise."""
+
+
+class Mode(TextChoices):
+    """What an upload does with what is only at the far end."""
+
+    SYNC = "sync"
+    """Deletes it, where this generation restored the mapping first."""
+    COPY = "copy"
+    """Leaves it."""
+
+
+class Trigger(TextChoices):
+    """Why a run was made."""
+
+    CLAIM = "claim"
+    RELEASE = "release"
+    INTERVAL = "interval"
+    MANUAL = "manual"

@@ -1,0 +1,505 @@
+"""Restore and save: what a claim brings back and what a release keeps.
+
+Both run under the container's file lock, which rclone inherits. A restore lands in staging, is verified and moved in; it
+never deletes at the far end. A save deletes there only what this generation restored first (P5).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from boilerhouse.core import processes
+from boilerhouse.core.deployment import deployment_id
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.events import emit, recording
+from pools import volumes
+from pools.spec import WorkloadSpec
+from syncing import errors, patterns, rclone, services
+from syncing.jail import Jail
+from syncing.locations import marker_key
+from syncing.markers import Manifest, Marker
+from syncing.models import MappingRestore, SavedState, SyncMapping, SyncRun, SyncSpec
+from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, Sink
+from syncing.states import Direction, Mode, SyncRunState, Trigger
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The container that a transfer works on, held by its lock."""
+
+    container_id: UUID
+    uid: int
+    pool_id: str
+    spec: WorkloadSpec
+    tenant_id: str
+    generation: int
+    lock: int
+    """Descriptor of the held lock; every rclone inherits it."""
+    is_stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the sink holds for one mapping of one tenant."""
+
+    mapping: SyncMapping
+    sink: Sink
+    location: str
+    marker: Marker | None
+    has_objects: bool
+
+    @property
+    def is_empty(self) -> bool:
+        if self.marker is not None and self.marker.state == "closed":
+            return self.marker.manifest.is_empty
+        return not self.has_objects
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    files: int = 0
+    bytes: int = 0
+
+
+# Survey ---------------------------------------------------------------------------------------------
+
+
+def survey(pool_id: str, tenant_id: str) -> list[Finding]:
+    """Ask the sinks, in process, what they hold for the tenant.
+
+    Raises SyncFailed when a sink does not say, StateMissing and StateMoved when it says nothing but we know of a save
+    (hazard C2): an empty answer is a first time only if nothing was ever saved.
+    """
+    return survey_specs(services.specs_to_restore(pool_id), tenant_id)
+
+
+def survey_specs(specs: list[SyncSpec], tenant_id: str) -> list[Finding]:
+    """``survey`` for given specs."""
+    findings = []
+    for spec in specs:
+        sink = spec.resolved_sink()
+        for mapping in spec.mappings.all():
+            if not mapping.restores:
+                continue
+            mapping.spec = spec
+            location = mapping.location(tenant_id)
+            marker = _read_marker(sink, location, CLAIM_DEADLINE_S)
+            has_objects = sink.has_objects(location, CLAIM_DEADLINE_S)
+            finding = Finding(mapping, sink, location, marker, has_objects)
+            if marker is None and not has_objects:
+                _check_first_time(finding, tenant_id)
+            findings.append(finding)
+    return findings
+
+
+def _read_marker(sink: Sink, location: str, deadline_s: int) -> Marker | None:
+    content = sink.get(marker_key(location), deadline_s)
+    if content is None:
+        return None
+    try:
+        return Marker.load(content)
+    except ValueError as error:
+        raise errors.Incomplete(f"The marker of {location} cannot be read: {error}.") from error
+
+
+def _check_first_time(finding: Finding, tenant_id: str) -> None:
+    if not finding.mapping.uploads:
+        return
+    saved = SavedState.objects.filter(tenant_id=tenant_id, place=_place(finding.sink), location=finding.location).first()
+    if saved and (saved.files or saved.bytes):
+        raise errors.StateMissing(
+            f"{saved.files} files were saved at {finding.location} on {saved.saved_at:%Y-%m-%d %H:%M} UTC;"
+            f" nothing is there now."
+        )
+    moved = SavedState.objects.filter(tenant_id=tenant_id, mapping=finding.mapping, files__gt=0).order_by("saved_at").last()
+    if moved and not saved:
+        raise errors.StateMoved(f"This tenant's state was saved at {moved.location}, not at {finding.location}.")
+
+
+def _place(sink: Sink) -> str:
+    return " ".join(sink.place)
+
+
+def record_restored(findings: list[Finding], site: Site, got: dict[int, Restored] | None = None) -> None:
+    """Note, per mapping, that this generation has what the sink held; uploads may delete there from now on."""
+    rows = []
+    for finding in findings:
+        counts = (got or {}).get(finding.mapping.pk, Restored())
+        rows.append(
+            MappingRestore(
+                tenant_id=site.tenant_id,
+                generation=site.generation,
+                mapping=finding.mapping,
+                location=finding.location,
+                pattern=finding.mapping.pattern,
+                spec_version=finding.mapping.spec.version,
+                files=counts.files,
+                bytes=counts.bytes,
+            )
+        )
+    MappingRestore.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+# Runs -----------------------------------------------------------------------------------------------
+
+
+def queue_run(spec: SyncSpec, site_of: Site, direction: Direction, trigger: Trigger) -> SyncRun:
+    return SyncRun.objects.create(
+        spec=spec,
+        tenant_id=site_of.tenant_id,
+        container_id=site_of.container_id,
+        generation=site_of.generation,
+        direction=direction,
+        trigger=trigger,
+    )
+
+
+@contextmanager
+def _running(spec: SyncSpec, site: Site, direction: Direction, trigger: Trigger, run: SyncRun | None) -> Iterator[SyncRun]:
+    """A run's row around its work: running, then succeeded or failed with the error's code and words."""
+    _bury_interrupted(spec, site)
+    with recording():
+        run = run or queue_run(spec, site, direction, trigger)
+        SyncRun.objects.filter(pk=run.pk, state=SyncRunState.QUEUED).update(
+            state=SyncRunState.RUNNING, started_at=Now(), owner=processes.current()
+        )
+        told = {"runId": str(run.pk), "specId": spec.pk, "direction": direction, "trigger": trigger}
+        about: dict[str, Any] = {"pool_id": site.pool_id, "tenant_id": site.tenant_id, "container_id": site.container_id}
+        emit("sync.started", **about, **told)
+    try:
+        yield run
+    except (BoilerhouseError, OSError) as error:
+        code, detail = getattr(error, "code", "failed"), getattr(error, "detail", str(error))
+        cancelled = isinstance(error, errors.TransferCancelled)
+        state = SyncRunState.CANCELLED if cancelled else SyncRunState.FAILED
+        with recording():
+            SyncRun.objects.filter(pk=run.pk).update(
+                state=state, finished_at=Now(), error_code=code, error_detail=detail, steps=run.steps, skipped=run.skipped
+            )
+            emit(f"sync.{state}", **about, **told, code=code, detail=detail)
+        if isinstance(error, BoilerhouseError):
+            raise
+        raise errors.SyncFailed(detail) from error
+    with recording():
+        SyncRun.objects.filter(pk=run.pk).update(
+            state=SyncRunState.SUCCEEDED,
+            finished_at=Now(),
+            steps=run.steps,
+            progress=run.progress,
+            deleted=run.deleted,
+            deletes=run.deletes,
+            skipped=run.skipped,
+        )
+        done = {"files": run.progress.get("files", 0), "bytes": run.progress.get("bytes", 0), "deleted": run.deleted}
+        emit("sync.completed", **about, **told, **done)
+
+
+def _bury_interrupted(spec: SyncSpec, site: Site) -> None:
+    """We hold the lock, so whatever still says it runs here is dead."""
+    SyncRun.objects.filter(spec=spec, container_id=site.container_id, state=SyncRunState.RUNNING).update(
+        state=SyncRunState.FAILED,
+        finished_at=Now(),
+        error_code="interrupted",
+        error_detail="The process that ran it died.",
+    )
+
+
+def _watch(run: SyncRun, keep_going: Callable[[], bool]) -> Callable[[rclone.Progress], bool]:
+    def on_progress(progress: rclone.Progress) -> bool:
+        SyncRun.objects.filter(pk=run.pk).update(progress=_progress(progress))
+        return keep_going()
+
+    return on_progress
+
+
+def _progress(progress: rclone.Progress) -> dict[str, Any]:
+    total = progress.total_bytes
+    return {
+        "bytes": progress.bytes,
+        "totalBytes": total,
+        "files": progress.files,
+        "totalFiles": progress.total_files,
+        "percent": round(100 * progress.bytes / total, 1) if total else None,
+        "bytesPerSecond": round(progress.bytes_per_second),
+        "etaMs": progress.eta_ms,
+    }
+
+
+def _add_step(run: SyncRun, mapping: SyncMapping, location: str, files: int, size: int, **more: Any) -> None:
+    step = {"mapping": mapping.position, "containerPath": mapping.container_path, "location": location}
+    run.steps = [*run.steps, {**step, "files": files, "bytes": size, **more}]
+    totals = {"files": sum(s["files"] for s in run.steps), "bytes": sum(s["bytes"] for s in run.steps)}
+    run.progress = {**totals, "totalFiles": totals["files"], "totalBytes": totals["bytes"], "percent": 100.0}
+
+
+# Restore --------------------------------------------------------------------------------------------
+
+
+def restore(
+    site: Site,
+    findings: list[Finding],
+    trigger: Trigger,
+    keep_going: Callable[[], bool],
+    run_of: Callable[[SyncSpec], SyncRun | None] = lambda _spec: None,
+) -> Restored:
+    """Bring what the sinks hold into the container's volumes and note it as restored.
+
+    Everything is staged and verified first. On a live container (manual) files are overwritten, never deleted.
+    Raises SyncFailed; the volumes are then as they were, but for mappings that were moved in before.
+    """
+    total = Restored()
+    for spec in {finding.mapping.spec_id: finding.mapping.spec for finding in findings}.values():
+        own = [finding for finding in findings if finding.mapping.spec_id == spec.pk]
+        got: dict[int, Restored] = {}
+        with _running(spec, site, Direction.DOWNLOAD, trigger, run_of(spec)) as run:
+            for finding in own:
+                if finding.is_empty:
+                    _add_step(run, finding.mapping, finding.location, 0, 0)
+                    continue
+                restored = _restore_mapping(run, finding, site, trigger, keep_going)
+                got[finding.mapping.pk] = restored
+                _add_step(run, finding.mapping, finding.location, restored.files, restored.bytes)
+                total = Restored(total.files + restored.files, total.bytes + restored.bytes)
+        if trigger == Trigger.CLAIM:
+            record_restored(own, site, got)
+    return total
+
+
+def _restore_mapping(
+    run: SyncRun, finding: Finding, site: Site, trigger: Trigger, keep_going: Callable[[], bool]
+) -> Restored:
+    mapping, marker = finding.mapping, finding.marker
+    filters = patterns.to_rclone(mapping.pattern) if mapping.pattern else []
+    staging = volumes.new_staging(site.container_id, site.uid, f"mapping-{mapping.pk}")
+    rclone.run(
+        rclone.download(finding.sink, finding.location, filters),
+        finding.sink,
+        Jail(staging, site.uid, writable=True),
+        site.lock,
+        on_progress=_watch(run, keep_going),
+    )
+    seen = _census(staging)
+    if marker is not None and marker.state == "closed":
+        expected = marker.manifest
+        if (seen.files, seen.bytes) != (expected.files, expected.bytes):
+            raise errors.Incomplete(
+                f"{finding.location} gave {seen.files} files, {seen.bytes} bytes; the last save had"
+                f" {expected.files} files, {expected.bytes} bytes."
+            )
+    if marker is not None:
+        manifest = marker.manifest
+        volumes.apply_manifest(staging, site.uid, manifest.modes, manifest.links, manifest.empty_dirs)
+    volume, relative = _place_of(site, mapping)
+    overlay = bool(mapping.pattern) or trigger != Trigger.CLAIM
+    with _planted(mapping):
+        volumes.move_in(site.container_id, site.uid, staging, volume, relative, replace=not overlay)
+    return Restored(seen.files, seen.bytes)
+
+
+def _census(directory: Path) -> volumes.Census:
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        return volumes.census(root, None, settings.BOILERHOUSE_MAX_FILE_BYTES)
+    finally:
+        os.close(root)
+
+
+def _place_of(site: Site, mapping: SyncMapping) -> tuple[Path, PurePosixPath]:
+    found = site.spec.volume_of(mapping.container_path)
+    if found is None:
+        raise errors.SyncFailed(f"{mapping.container_path} lies in no volume of this container's workload version.")
+    volume, relative = found
+    return volumes.volume_path(site.container_id, volume.name), relative
+
+
+@contextmanager
+def _planted(mapping: SyncMapping) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
+            raise errors.PathPlanted(f"Something else stands where {mapping.container_path} should be a directory.") from error
+        raise
+
+
+# Save -----------------------------------------------------------------------------------------------
+
+
+def save(
+    site: Site,
+    specs: list[SyncSpec],
+    trigger: Trigger,
+    keep_going: Callable[[], bool],
+    run_of: Callable[[SyncSpec], SyncRun | None] = lambda _spec: None,
+) -> None:
+    """Upload every upload mapping of ``specs``. Raises the first SyncFailed; what was saved before stays saved."""
+    failure: errors.SyncFailed | None = None
+    for spec in specs:
+        sink = spec.resolved_sink()
+        try:
+            with _running(spec, site, Direction.UPLOAD, trigger, run_of(spec)) as run:
+                for mapping in spec.mappings.all():
+                    if mapping.uploads:
+                        mapping.spec = spec
+                        _save_mapping(run, mapping, site, sink, keep_going)
+        except errors.SyncFailed as error:
+            failure = failure or error
+    if failure:
+        raise failure
+
+
+def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, keep_going: Callable[[], bool]) -> None:
+    location = mapping.location(site.tenant_id)
+    volume, relative = _place_of(site, mapping)
+    try:
+        with _planted(mapping):
+            root = volumes.descend(volume, relative, create_for=site.uid if site.is_stopped else None)
+    except FileNotFoundError:
+        _add_step(run, mapping, location, 0, 0, note="The directory does not exist yet.")
+        return
+    try:
+        matches = patterns.matcher(mapping.pattern)
+        limit = settings.BOILERHOUSE_MAX_FILE_BYTES
+        before = volumes.census(root, matches, limit, grant=site.is_stopped)
+        run.skipped = [*run.skipped, *(f"{mapping.container_path}/{_shown(path)}" for path in before.skipped)][:100]
+        if before.unsaveable:
+            named = "; ".join(f"{_shown(path)}: {why}" for path, why in before.unsaveable[:5])
+            raise errors.Unsaveable(f"{len(before.unsaveable)} things cannot be saved: {named}")
+        deletes = _may_delete(mapping, site, location)
+        marker = _open_marker(run, sink, location, site)
+        outcome = rclone.run(
+            rclone.upload(
+                sink,
+                location,
+                patterns.to_rclone(mapping.pattern) if mapping.pattern else [],
+                deletes=deletes,
+                inside=str(relative) if relative.parts else "",
+            ),
+            sink,
+            Jail(volume, site.uid, writable=False),
+            site.lock,
+            on_progress=_watch(run, keep_going),
+        )
+        with _planted(mapping):
+            again = volumes.descend(volume, relative)
+        moved = os.fstat(again).st_ino != os.fstat(root).st_ino
+        os.close(again)
+        if moved:
+            raise errors.PathPlanted(f"{mapping.container_path} was replaced while it was saved.")
+    finally:
+        os.close(root)
+    manifest = _manifest(sink, location, matches, before, marker.manifest, exact=deletes)
+    _check_complete(location, before, manifest, exact=deletes, is_stopped=site.is_stopped)
+    if mapping.mode == Mode.SYNC and not deletes:
+        run.deletes = "withheld"
+    run.deleted += outcome.progress.deletes
+    closed = replace(marker, state="closed", saved_at=_now(), manifest=manifest)
+    sink.put(marker_key(location), closed.dump())
+    with recording():
+        SavedState.objects.update_or_create(
+            tenant_id=site.tenant_id,
+            place=_place(sink),
+            location=location,
+            defaults={
+                "mapping": mapping,
+                "container_path": mapping.container_path,
+                "pool_id": site.pool_id,
+                "generation": site.generation,
+                "run_id": run.pk,
+                "files": manifest.files,
+                "bytes": manifest.bytes,
+                "saved_at": timezone.now(),
+            },
+        )
+    _add_step(run, mapping, location, before.files, before.bytes, transferred=outcome.progress.bytes)
+
+
+def _may_delete(mapping: SyncMapping, site: Site, location: str) -> bool:
+    if mapping.mode != Mode.SYNC:
+        return False
+    return MappingRestore.objects.filter(
+        tenant_id=site.tenant_id,
+        generation=site.generation,
+        mapping=mapping,
+        location=location,
+        pattern=mapping.pattern,
+        spec_version=mapping.spec.version,
+    ).exists()
+
+
+def _open_marker(run: SyncRun, sink: Sink, location: str, site: Site) -> Marker:
+    """Say at the sink that a save is under way; the manifest stays that of the last completed one."""
+    known = _read_marker(sink, location, RUN_DEADLINE_S)
+    if known is not None and known.generation > site.generation:
+        raise errors.RemoteChanged
+    opened = Marker(
+        tenant_id=site.tenant_id,
+        deployment=deployment_id(),
+        location=location,
+        generation=site.generation,
+        run_id=str(run.pk),
+        state="open",
+        saved_at=known.saved_at if known else "",
+        manifest=known.manifest if known else Manifest(),
+    )
+    sink.put(marker_key(location), opened.dump())
+    return opened
+
+
+def _manifest(
+    sink: Sink,
+    location: str,
+    matches: Callable[[str], bool] | None,
+    local: volumes.Census,
+    last: Manifest,
+    *,
+    exact: bool,
+) -> Manifest:
+    """What a restore would now yield: totals as the sink lists them, the rest from the census.
+
+    Where nothing was deleted at the far end, what earlier saves left there is still part of it.
+    """
+    files = size = 0
+    for name, length in sink.names(location):
+        if matches is None or matches(name):
+            files, size = files + 1, size + length
+    earlier = Manifest() if exact else last
+    return Manifest(
+        files=files,
+        bytes=size,
+        modes={**earlier.modes, **local.modes},
+        links={**earlier.links, **local.links},
+        empty_dirs=sorted({*earlier.empty_dirs, *local.empty_dirs}),
+    )
+
+
+def _check_complete(location: str, local: volumes.Census, far: Manifest, *, exact: bool, is_stopped: bool) -> None:
+    if not is_stopped:
+        return  # a live tenant goes on writing; the listing is the truth
+    same = (local.files, local.bytes) == (far.files, far.bytes)
+    if not (same if exact else far.files >= local.files and far.bytes >= local.bytes):
+        raise errors.Incomplete(
+            f"{location} holds {far.files} files, {far.bytes} bytes after saving {local.files} files, {local.bytes} bytes."
+        )
+
+
+def _shown(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _now() -> str:
+    return timezone.now().isoformat().replace("+00:00", "Z")

@@ -1,0 +1,118 @@
+"""Claims, releases and status as the API shows and takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from boilerhouse.core.api.serializers import ApiSerializer, ObjectField, StringMapField
+from pools.api.serializers import EndpointOutput
+from tenants.models import Assignment
+from tenants.states import AssignmentState, Source
+
+
+class ClaimInput(ApiSerializer):
+    pool_id = serializers.CharField(max_length=63)
+    config = ObjectField(required=False, allow_null=True)
+    secrets = StringMapField(required=False, allow_null=True, write_only=True)
+    metadata = ObjectField(required=False, allow_null=True)
+
+
+class RestoredOutput(serializers.Serializer[Any]):
+    files = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+
+
+class ClaimOutput(ApiSerializer):
+    tenant_id = serializers.CharField()
+    pool_id = serializers.CharField()
+    container_id = serializers.UUIDField()
+    generation = serializers.IntegerField()
+    state = serializers.ChoiceField(AssignmentState.choices)
+    source = serializers.ChoiceField(Source.choices)
+    endpoints = EndpointOutput(many=True)
+    restored = RestoredOutput(allow_null=True)
+    latency_ms = serializers.IntegerField()
+    assigned_at = serializers.DateTimeField()
+    ignored = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="What differed from the held claim and was not applied."
+    )
+
+
+def render_claim(assignment: Assignment, source: str, latency_ms: int, ignored: tuple[str, ...] = ()) -> dict[str, Any]:
+    shown = {
+        "tenantId": assignment.tenant_id,
+        "poolId": assignment.pool_id,
+        "containerId": str(assignment.container_ref),
+        "generation": assignment.generation,
+        "state": assignment.state,
+        "source": source,
+        "endpoints": assignment.endpoints,
+        "restored": assignment.restored,
+        "latencyMs": latency_ms,
+        "assignedAt": assignment.assigned_at,
+    }
+    return {**shown, "ignored": list(ignored)} if ignored else shown
+
+
+class ReleaseInput(ApiSerializer):
+    sync = serializers.BooleanField(required=False, allow_null=True, default=None)
+    discard = serializers.BooleanField(default=False)
+
+
+class ReleaseOutput(ApiSerializer):
+    tenant_id = serializers.CharField()
+    state = serializers.CharField(allow_null=True, help_text="null when the container is gone, else releasing")
+
+
+class HeldOutput(ApiSerializer):
+    tenant_id = serializers.CharField()
+    pool_id = serializers.CharField()
+    container_id = serializers.UUIDField(allow_null=True)
+    generation = serializers.IntegerField()
+    state = serializers.ChoiceField(AssignmentState.choices)
+    assigned_at = serializers.DateTimeField(allow_null=True)
+    last_activity_at = serializers.DateTimeField(allow_null=True)
+
+
+def render_held(assignment: Assignment) -> dict[str, Any]:
+    return {
+        "tenantId": assignment.tenant_id,
+        "poolId": assignment.pool_id,
+        "containerId": str(assignment.container_ref) if assignment.container_ref else None,
+        "generation": assignment.generation,
+        "state": assignment.state,
+        "assignedAt": assignment.assigned_at,
+        "lastActivityAt": assignment.last_activity_at,
+    }
+
+
+class SyncErrorOutput(ApiSerializer):
+    at = serializers.DateTimeField()
+    run_id = serializers.UUIDField()
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class SyncStatusOutput(ApiSerializer):
+    last_sync = serializers.DateTimeField(allow_null=True)
+    age_ms = serializers.IntegerField(allow_null=True)
+    pending = serializers.IntegerField()
+    errors = SyncErrorOutput(many=True)
+
+
+class StatusOutput(ApiSerializer):
+    assigned = serializers.BooleanField()
+    state = serializers.ChoiceField(AssignmentState.choices, allow_null=True)
+    container_id = serializers.UUIDField(allow_null=True)
+    pool_id = serializers.CharField(allow_null=True)
+    generation = serializers.IntegerField(allow_null=True)
+    assigned_at = serializers.DateTimeField(allow_null=True)
+    last_activity_at = serializers.DateTimeField(allow_null=True)
+    release_due_at = serializers.DateTimeField(allow_null=True)
+    sync_status = SyncStatusOutput()
+
+
+class SyncInput(ApiSerializer):
+    direction = serializers.ChoiceField(["outward", "inward", "both"])

@@ -1,0 +1,559 @@
+"""Claim: take a container, bring the tenant's state, config and secrets into it, and say so once.
+
+Order (hazards A): validate → take → latch → restore → config and secrets → ``claim.json`` → hook → verify alive → one
+conditional UPDATE that decides. Whoever loses that UPDATE obeys the row. This module never deletes anything but the
+container of a claim that it is preparing; cleaning up is the release's work.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import jsonschema
+import structlog
+from django.db import InterfaceError, IntegrityError, OperationalError, connection, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Greatest, Now
+from django.utils import timezone
+
+from boilerhouse.core import processes
+from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
+from boilerhouse.core.events import emit, recording, wake
+from boilerhouse.core.ids import TENANT_ID
+from boilerhouse.core.tasks import enqueue
+from pools import errors as pool_errors
+from pools import host, volumes
+from pools import services as pools
+from pools.models import Container, Pool
+from pools.runtime import get_runtime
+from pools.spec import WorkloadSpec
+from syncing import errors as sync_errors
+from syncing import transfers
+from syncing.states import Trigger
+from tenants import errors
+from tenants.models import Assignment, Tenant
+from tenants.states import AssignmentState, ReleaseStep, Source
+
+log = structlog.get_logger(__name__)
+
+SECRET_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+RESERVED_SECRETS = frozenset({"config.json", "claim.json"})
+MAX_SECRET_BYTES = 64 * 1024
+GRACE_S = 2
+PENDING = AssignmentState.PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a client asks for."""
+
+    tenant_id: str
+    pool_id: str
+    config: dict[str, Any] | None = None
+    secrets: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
+    timeout_ms: int = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A claim that was accepted; ``is_new`` is False when it found or joined another."""
+
+    assignment_id: UUID
+    generation: int
+    is_new: bool
+    ignored: tuple[str, ...] = ()
+
+
+# Validation -----------------------------------------------------------------------------------------
+
+
+def check_tenant_id(tenant_id: str) -> str:
+    """Raise Invalid for what cannot be a tenant's id."""
+    if not TENANT_ID.match(tenant_id):
+        detail = "A tenant id has 1 to 128 of A-Z a-z 0-9 . _ @ : - and starts with a letter or digit."
+        raise Invalid(FieldError("", detail, "tenant_id"), detail=detail)
+    return tenant_id
+
+
+def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
+    """Raise Invalid with a pointer for each thing in config or secrets that cannot be."""
+    wrong: list[FieldError] = []
+    has_volume = spec.volume("secrets") is not None
+    if claim.config is not None and not has_volume:
+        wrong.append(FieldError("/config", "The workload has no secrets volume to put it in.", "no_secrets_volume"))
+    if claim.secrets and not has_volume:
+        wrong.append(FieldError("/secrets", "The workload has no secrets volume to put them in.", "no_secrets_volume"))
+    for name, value in (claim.secrets or {}).items():
+        pointer = "/secrets/" + name.replace("~", "~0").replace("/", "~1")
+        if not SECRET_NAME.match(name) or name in RESERVED_SECRETS:
+            wrong.append(FieldError(pointer, "This name cannot be used for a secret.", "secret_name"))
+        elif len(value.encode("utf-8", "surrogatepass")) > MAX_SECRET_BYTES:
+            wrong.append(FieldError(pointer, f"A secret has {MAX_SECRET_BYTES} bytes at most.", "too_large"))
+    if spec.config_schema is not None:
+        validator = jsonschema.Draft202012Validator(spec.config_schema)
+        for error in sorted(validator.iter_errors(claim.config or {}), key=lambda e: list(map(str, e.absolute_path))):
+            path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.absolute_path)
+            wrong.append(FieldError(f"/config{path}", error.message[:300], str(error.validator)))
+    if wrong:
+        raise Invalid(*wrong)
+
+
+# Begin ----------------------------------------------------------------------------------------------
+
+
+def begin(claim: Claim) -> Begun:
+    """Accept a claim: take a container or queue for one, or find what the tenant holds already.
+
+    If a container was at hand and nothing has to be restored, it is ``assigned`` when this returns; otherwise a
+    worker prepares it, and ``settle`` says what became of it. Raises Invalid, PoolNotFound, and every 409 and 503.
+    """
+    started = time.monotonic()
+    check_tenant_id(claim.tenant_id)
+    pool = Pool.objects.select_related("workload").filter(pk=claim.pool_id).first()
+    if pool is None:
+        raise pool_errors.PoolNotFound(f"There is no pool {claim.pool_id}.")
+    check_claim(claim, pool.workload.latest.spec)
+    assignment, is_new = _take(claim, pool)
+    if not is_new:
+        return _existing(assignment, claim)
+    if assignment.container is not None:
+        _prepare_here(assignment, started)
+    return Begun(assignment.pk, assignment.generation, is_new=True)
+
+
+def _take(claim: Claim, pool: Pool) -> tuple[Assignment, bool]:
+    """One transaction: the tenant's generation, a container if one is idle, the assignment, and a refill."""
+    now = timezone.now()
+    try:
+        with recording():
+            held = _held(claim.tenant_id)
+            if held is not None:
+                return held, False
+            if pool.is_draining or pool.is_deleting:
+                raise errors.Draining
+            tenant, _ = Tenant.objects.select_for_update().get_or_create(pk=claim.tenant_id)
+            tenant.generation = max(tenant.generation + 1, int(now.timestamp() * 1_000_000))
+            tenant.save(update_fields=["generation"])
+            container = None if Assignment.objects.waiting(pool.pk).exists() else _take_free(pool)
+            assignment = Assignment(
+                tenant=tenant,
+                pool=pool,
+                generation=tenant.generation,
+                config=claim.config,
+                secrets=claim.secrets or {},
+                metadata=claim.metadata,
+                deadline=now + timedelta(milliseconds=claim.timeout_ms),
+                owner=processes.current(),
+                source=Source.WARM if container else Source.COLD,
+                created_at=now,
+                state_changed_at=now,
+            )
+            if container:
+                _bind(assignment, container)
+            else:
+                _check_can_wait(pool)
+                assignment.owner = None
+            assignment.save(force_insert=True)
+            if container is None:
+                _recount(pool.pk)
+            enqueue("pool", "pools.tasks.refill", pool.pk)
+            return assignment, True
+    except IntegrityError:
+        held = _held(claim.tenant_id)
+        if held is None:
+            raise
+        return held, False
+
+
+def _take_free(pool: Pool) -> Container | None:
+    """An idle container that no live assignment names, whatever its row says."""
+    while (container := pools.take(pool)) is not None:
+        if not Assignment.objects.live().filter(container_ref=container.pk).exists():
+            return container
+        log.error("a held container stood as idle; it is claimed again", container=str(container.pk))
+    return None
+
+
+def _held(tenant_id: str) -> Assignment | None:
+    return Assignment.objects.live().select_related("container__version").filter(tenant_id=tenant_id).first()
+
+
+def _bind(assignment: Assignment, container: Container) -> None:
+    assignment.container = container
+    assignment.container_ref = container.pk
+    assignment.version = container.version
+    assignment.uid = container.uid
+
+
+def _check_can_wait(pool: Pool) -> None:
+    starting = pool.containers.filter(state="starting").exists()
+    if pool.last_error and not starting:
+        raise errors.PoolError(f"The pool cannot start containers: {pool.last_error}")
+    if pool.is_paused and not starting:
+        raise errors.PoolPaused
+
+
+def _existing(assignment: Assignment, claim: Claim) -> Begun:
+    """What a second claim finds: the same container untouched, a claim to join, or a conflict."""
+    if assignment.pool_id != claim.pool_id:
+        raise errors.OtherPool(f"The tenant holds a container of pool {assignment.pool_id}.")
+    match assignment.state:
+        case AssignmentState.RELEASING:
+            raise errors.Releasing
+        case AssignmentState.RELEASE_FAILED:
+            from tenants import releases
+
+            releases.retry(assignment)
+            raise errors.ReleaseFailed
+    if assignment.state == PENDING:
+        until = timezone.now() + timedelta(milliseconds=claim.timeout_ms)
+        Assignment.objects.filter(pk=assignment.pk, state=PENDING).update(deadline=Greatest(F("deadline"), until))
+    ignored = [name for name in ("config", "metadata") if _differs(getattr(claim, name), getattr(assignment, name))]
+    if claim.secrets:
+        ignored.append("secrets")
+    return Begun(assignment.pk, assignment.generation, is_new=False, ignored=tuple(sorted(ignored)))
+
+
+def _differs(asked: Any, held: Any) -> bool:
+    return asked is not None and asked != held
+
+
+# Waiting for a container ----------------------------------------------------------------------------
+
+
+def match_waiters(pool_id: str) -> int:
+    """Give idle containers to waiting claims, first come first; return how many were served.
+
+    Any process may call it at any time: it is decided from rows under the pool's lock, so no wake-up can be lost
+    (hazard D8).
+    """
+    served = 0
+    with recording():
+        pool = Pool.objects.select_for_update().filter(pk=pool_id).first()
+        if pool is None:
+            return 0
+        for assignment in Assignment.objects.waiting(pool_id).filter(deadline__gt=timezone.now()):
+            container = _take_free(pool)
+            if container is None:
+                break
+            _bind(assignment, container)
+            assignment.save(update_fields=["container", "container_ref", "version", "uid"])
+            enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
+            served += 1
+        _recount(pool_id)
+        if served:
+            enqueue("pool", "pools.tasks.refill", pool_id)
+    return served
+
+
+def _recount(pool_id: str) -> None:
+    count = Assignment.objects.waiting(pool_id).count()
+    Pool.objects.filter(pk=pool_id).exclude(waiting=count).update(waiting=count)
+
+
+def settled(keys: set[Hashable]) -> set[Hashable]:
+    """Which of these assignments are no longer pending; serves those that wait for a container on the way."""
+    rows = list(Assignment.objects.filter(pk__in=keys).values_list("pk", "state", "container_ref", "pool_id"))
+    for pool_id in {pool for _, state, container, pool in rows if state == PENDING and container is None}:
+        if Container.objects.idle().filter(pool_id=pool_id).exists():
+            match_waiters(pool_id)
+    return {pk for pk, state, _, _ in rows if state != PENDING} | (keys - {pk for pk, *_ in rows})
+
+
+# Prepare --------------------------------------------------------------------------------------------
+
+
+def _prepare_here(assignment: Assignment, started: float) -> None:
+    """The hot path: if nothing has to be restored, finish the claim in this process; else hand it to a worker."""
+    spec = assignment.version.spec if assignment.version else None
+    assert spec
+    try:
+        findings = transfers.survey(assignment.pool_id, assignment.tenant_id)
+        needs_worker = spec.post_claim is not None or any(not finding.is_empty for finding in findings)
+        if not needs_worker:
+            needs_worker = not _finish(assignment, spec, findings, started)
+    except (BoilerhouseError, OSError) as error:
+        fail(assignment, error)
+        return
+    if needs_worker:
+        with transaction.atomic():
+            Assignment.objects.filter(pk=assignment.pk, owner=assignment.owner).update(owner=None)
+            enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
+
+
+def prepare(assignment_id: UUID, generation: int) -> None:
+    """On a worker: restore, provision and decide a pending claim; safe to run again, by another process too."""
+    assignment = _adopt(assignment_id, generation)
+    if assignment is None:
+        return
+    structlog.contextvars.bind_contextvars(tenant=assignment.tenant_id, generation=generation)
+    while assignment.container_ref is not None and assignment.version is not None:
+        structlog.contextvars.bind_contextvars(container=str(assignment.container_ref))
+        try:
+            findings = transfers.survey(assignment.pool_id, assignment.tenant_id)
+            if _finish(assignment, assignment.version.spec, findings, None):
+                return
+        except (BoilerhouseError, OSError) as error:
+            fail(assignment, error)
+            return
+        if not _is_pending(assignment):
+            return
+        _replace_container(assignment)
+        assignment = Assignment.objects.select_related("container", "version").get(pk=assignment_id)
+
+
+def _adopt(assignment_id: UUID, generation: int) -> Assignment | None:
+    rows = Assignment.objects.filter(pk=assignment_id, generation=generation, state=PENDING)
+    me = processes.current()
+    if not rows.filter(Q(owner=None) | ~Q(owner__in=processes.living() - {me})).update(owner=me):
+        return None
+    return Assignment.objects.select_related("container__pool", "version").get(pk=assignment_id)
+
+
+def _is_pending(assignment: Assignment) -> bool:
+    now = timezone.now()
+    rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, state=PENDING)
+    return rows.filter(deadline__gt=now).exists()
+
+
+def _finish(
+    assignment: Assignment, spec: WorkloadSpec, findings: list[transfers.Finding], started: float | None
+) -> bool:
+    """Latch, restore, provision, verify, decide. False: the container is dead or dirty, or the row moved on."""
+    container_id = assignment.held_container
+    assert assignment.uid is not None
+    _raise_generation(assignment, findings)
+    try:
+        with volumes.locked(container_id) as lock:
+            if not _is_pending(assignment):
+                return False
+            volumes.latch(container_id, assignment.tenant_id, assignment.generation)
+            site = transfers.Site(
+                container_id, assignment.uid, assignment.pool_id, spec, assignment.tenant_id,
+                assignment.generation, lock, is_stopped=False,
+            )  # fmt: skip
+            restored: transfers.Restored | None = None
+            if any(not finding.is_empty for finding in findings):
+                restored = transfers.restore(site, findings, Trigger.CLAIM, lambda: _is_pending(assignment))
+            if spec.volume("secrets"):
+                _provision(assignment)
+            _run_hook(assignment, spec)
+            seen = get_runtime().inspect(pools.runtime_name(container_id))
+            if seen is None or not seen.is_running:
+                return False
+            return _decide(assignment, findings, site, restored, started)
+    except (pool_errors.DirectoryGone, pool_errors.DirtyContainer) as error:
+        log.error("container refused", code=error.code, container=str(container_id))
+        return False
+
+
+def _raise_generation(assignment: Assignment, findings: list[transfers.Finding]) -> None:
+    """Above every marker's: a database that was set back must not make an old claim look newer (hazard A2)."""
+    seen = max((finding.marker.generation for finding in findings if finding.marker), default=0)
+    if seen < assignment.generation:
+        return
+    with transaction.atomic():
+        raised = seen + 1
+        rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, state=PENDING)
+        if rows.update(generation=raised):
+            Tenant.objects.filter(pk=assignment.tenant_id, generation__lt=raised).update(generation=raised)
+            assignment.generation = raised
+
+
+def _provision(assignment: Assignment) -> None:
+    assert assignment.uid is not None
+    claim = {
+        "tenantId": assignment.tenant_id,
+        "poolId": assignment.pool_id,
+        "containerId": str(assignment.container_ref),
+        "generation": assignment.generation,
+        "claimedAt": timezone.now().isoformat().replace("+00:00", "Z"),
+    }
+    volumes.provision(
+        assignment.held_container, assignment.uid, assignment.config, assignment.secrets or {}, claim
+    )
+
+
+def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
+    if spec.post_claim is None:
+        return
+    hook = spec.post_claim
+    done = get_runtime().exec(pools.runtime_name(assignment.held_container), hook.command, hook.timeout_ms, 4000)
+    if done.exit_code != 0:
+        said = (done.stderr or done.stdout).decode(errors="replace")[:300]
+        raise errors.HookFailed(f"postClaim ended with exit code {done.exit_code}: {said}")
+
+
+def _decide(
+    assignment: Assignment,
+    findings: list[transfers.Finding],
+    site: transfers.Site,
+    restored: transfers.Restored | None,
+    started: float | None,
+) -> bool:
+    """The one UPDATE that makes the claim true. False when it came too late."""
+    container = assignment.container
+    assert container is not None
+    now = timezone.now()
+    elapsed = time.monotonic() - started if started is not None else (now - assignment.created_at).total_seconds()
+    latency = max(1, round(elapsed * 1000))
+    shown = {"files": restored.files, "bytes": restored.bytes} if restored else None
+    try:
+        with recording():
+            rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, deadline__gt=now)
+            won = rows.transition(
+                PENDING,
+                AssignmentState.ASSIGNED,
+                secrets=None,
+                was_assigned=True,
+                assigned_at=now,
+                last_activity_at=now,
+                endpoints=container.endpoints(),
+                restored=shown,
+                latency_ms=latency,
+                owner=None,
+            )
+            if not won:
+                return False
+            if restored is None:
+                transfers.record_restored(findings, site)
+            emit(
+                "container.claimed",
+                pool_id=assignment.pool_id,
+                container_id=assignment.container_ref,
+                tenant_id=assignment.tenant_id,
+                generation=assignment.generation,
+                source=assignment.source,
+                latencyMs=latency,
+                restored=shown,
+            )
+    except (OperationalError, InterfaceError) as error:
+        return _read_outcome(assignment, error)
+    return True
+
+
+def _read_outcome(assignment: Assignment, error: Exception) -> bool:
+    """The commit's answer was lost: ask again until the deadline (hazard A7)."""
+    while time.time() < assignment.deadline.timestamp():
+        connection.close()
+        try:
+            state = Assignment.objects.filter(pk=assignment.pk).values_list("state", flat=True).first()
+        except (OperationalError, InterfaceError):
+            time.sleep(0.2)
+            continue
+        return state == AssignmentState.ASSIGNED
+    raise errors.OutcomeUnknown from error
+
+
+def _replace_container(assignment: Assignment) -> None:
+    """The container died, or is not clean: put it away and take another within the same claim (hazards A1, A11)."""
+    old = assignment.held_container
+    ours = json.dumps({"tenantId": assignment.tenant_id, "generation": assignment.generation})
+    if volumes.read_latch(old) in (None, ours):
+        pools.destroy_at_engine(old)
+        try:
+            with volumes.locked(old):
+                volumes.wipe(old)
+        except pool_errors.DirectoryGone:
+            volumes.wipe(old)
+        host.release_uid(old)
+        detail = "A container died before its claim was done; another was taken."
+    else:
+        pools.quarantine(old)
+        detail = "A container that had seen another tenant was about to be handed out; it is quarantined."
+    with recording():
+        emit("pool.warning", pool_id=assignment.pool_id, container_id=old, detail=detail)
+        pools.retire(old)
+        Assignment.objects.filter(pk=assignment.pk).update(
+            container=None, container_ref=None, source=Source.COLD, owner=None
+        )
+        pools.forget(old)
+    match_waiters(assignment.pool_id)
+
+
+# Failing and settling -------------------------------------------------------------------------------
+
+
+def fail(assignment: Assignment, error: BaseException) -> None:
+    """Fence a pending claim that cannot succeed; the release task cleans up. Loses quietly to whoever was first."""
+    detail = str(getattr(error, "detail", error))
+    code = _outcome(error)
+    log.warning("claim failed", tenant=assignment.tenant_id, code=code, detail=detail)
+    give_up(assignment.pk, code, detail)
+
+
+def _outcome(error: BaseException) -> str:
+    match error:
+        case sync_errors.StateMissing() | sync_errors.StateMoved():
+            return error.code
+        case sync_errors.SyncFailed():
+            return errors.RestoreFailed.code
+        case pool_errors.EngineUnavailable():
+            return errors.EngineUnavailable.code
+        case errors.HookFailed():
+            return error.code
+        case pool_errors.NotRunning() | pool_errors.ContainerMissing():
+            return errors.ContainerDied.code
+    return errors.RestoreFailed.code
+
+
+def give_up(assignment_id: UUID, code: str, detail: str = "") -> bool:
+    """Move a pending claim out of the way: nothing is held when this returns, clean-up follows. False if too late."""
+    with recording():
+        rows = Assignment.objects.filter(pk=assignment_id)
+        ended = rows.filter(container_ref=None).transition(
+            PENDING, AssignmentState.ENDED, secrets=None, outcome=code, outcome_detail=detail, ended_at=Now(), owner=None
+        )
+        if ended:
+            _recount(Assignment.objects.values_list("pool_id", flat=True).get(pk=assignment_id))
+            wake()
+            return True
+        moved = rows.transition(
+            PENDING,
+            AssignmentState.RELEASING,
+            secrets=None,
+            outcome=code,
+            outcome_detail=detail,
+            step=ReleaseStep.STOPPING,
+            owner=None,
+        )
+        if moved:
+            container = rows.values_list("container_ref", flat=True).get()
+            assert container
+            pools.retire(container)
+            enqueue("save", "tenants.tasks.finish_release", assignment_id)
+            wake()
+    return bool(moved)
+
+
+def settle(begun: Begun, until: float) -> Assignment | None:
+    """The assigned claim; None while it is pending and ``until`` is ahead. Raises its error otherwise."""
+    assignment = Assignment.objects.select_related("container").get(pk=begun.assignment_id)
+    if assignment.state == PENDING:
+        if time.time() < until:
+            return None
+        if not begun.is_new and assignment.deadline > timezone.now():
+            raise errors.OutcomeUnknown  # whoever else waits has longer; a new claim joins again
+        code, detail = _timeout_outcome(assignment)
+        give_up(assignment.pk, code, detail)
+        assignment.refresh_from_db()
+    if assignment.was_assigned and assignment.state == AssignmentState.ASSIGNED:
+        return assignment
+    raise errors.OUTCOMES.get(assignment.outcome, errors.ClaimAborted)(assignment.outcome_detail or None)
+
+
+def _timeout_outcome(assignment: Assignment) -> tuple[str, str]:
+    if assignment.container_ref is not None:
+        return errors.ClaimTimeout.code, ""
+    pool = assignment.pool
+    if pool.last_error:
+        return errors.PoolError.code, f"The pool cannot start containers: {pool.last_error}"
+    return errors.PoolExhausted.code, ""

@@ -1,0 +1,134 @@
+"""Errors of claim and release."""
+
+from __future__ import annotations
+
+from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound, TimedOut, Unavailable
+
+
+class NothingHeld(NotFound):
+    """This tenant holds nothing."""
+
+    code = "nothing_held"
+
+
+class OtherPool(Conflict):
+    """The tenant holds a container of another pool."""
+
+    code = "other_pool"
+
+
+class Releasing(Conflict):
+    """The tenant's last container is being released."""
+
+    code = "releasing"
+    retry_after = 1
+
+
+class ReleaseFailed(Conflict):
+    """The last save of this tenant failed and is being retried; a claim would lose it."""
+
+    code = "release_failed"
+    retry_after = 5
+
+
+class Draining(Conflict):
+    """The pool is draining and takes no new claims."""
+
+    code = "draining"
+
+
+class ClaimAborted(Conflict):
+    """The tenant was released while its claim was pending."""
+
+    code = "claim_aborted"
+
+
+class NotAssigned(Conflict):
+    """The tenant holds no container."""
+
+    code = "not_assigned"
+
+
+class RestoreFailed(Failed):
+    """The tenant's state could not be restored."""
+
+    code = "restore_failed"
+
+
+class StateMissing(Failed):
+    """The tenant's state was saved but is no longer there."""
+
+    code = "state_missing"
+
+
+class StateMoved(Failed):
+    """The tenant's state was saved at another location."""
+
+    code = "state_moved"
+
+
+class HookFailed(Failed):
+    """The workload's postClaim hook failed."""
+
+    code = "hook_failed"
+
+
+class ContainerDied(Failed):
+    """The container died while it was prepared."""
+
+    code = "container_died"
+
+
+class SaveFailed(Failed):
+    """The tenant's state could not be saved; it is kept on this node and retried."""
+
+    code = "save_failed"
+
+
+class PoolExhausted(Unavailable):
+    """No container came free in time."""
+
+    code = "pool_exhausted"
+
+
+class PoolError(Unavailable):
+    """The pool cannot start containers."""
+
+    code = "pool_error"
+    retry_after = 5
+
+
+class PoolPaused(Unavailable):
+    """The pool is paused and has no idle container."""
+
+    code = "pool_paused"
+    retry_after = 10
+
+
+class EngineUnavailable(Unavailable):
+    """The container engine does not answer."""
+
+    code = "engine_unavailable"
+
+
+class OutcomeUnknown(Unavailable):
+    """Whether the claim succeeded is not known; claim again to join it."""
+
+    code = "outcome_unknown"
+    retry_after = 1
+
+
+class ClaimTimeout(TimedOut):
+    """The claim was not served within its time; it holds nothing."""
+
+    code = "claim_timeout"
+
+
+OUTCOMES: dict[str, type[BoilerhouseError]] = {
+    error.code: error
+    for error in (
+        ClaimAborted, RestoreFailed, StateMissing, StateMoved, HookFailed, ContainerDied, PoolExhausted, PoolError,
+        PoolPaused, EngineUnavailable, ClaimTimeout, Draining,
+    )
+}  # fmt: skip
+"""What a claim that ended without success answers, by the outcome stored in its row."""

@@ -1,0 +1,117 @@
+"""Who holds what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from boilerhouse.core.fields import EncryptedJSONField
+from boilerhouse.core.ids import uuid7
+from pools.models import Container, Pool, WorkloadVersion
+from tenants.states import LIVE, TRANSITIONS, AssignmentState, ReleaseStep, Source
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+class Tenant(models.Model):
+    """Whoever claims; its generation grows with each claim and never goes back."""
+
+    id = models.CharField(max_length=128, primary_key=True)
+    generation = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class AssignmentQuerySet(models.QuerySet["Assignment"]):
+    def live(self) -> AssignmentQuerySet:
+        return self.filter(state__in=LIVE)
+
+    def transition(self, source: AssignmentState, target: AssignmentState, **changes: Any) -> int:
+        """Move matching rows from ``source`` to ``target``; return how many moved. The verdict of every race."""
+        assert target in TRANSITIONS[source], f"{source} -> {target}"
+        return self.filter(state=source).update(state=target, state_changed_at=Now(), **changes)
+
+    def waiting(self, pool_id: str) -> AssignmentQuerySet:
+        """Claims that wait for a container, first come first."""
+        rows = self.filter(pool_id=pool_id, state=AssignmentState.PENDING, container=None, container_ref=None)
+        return rows.order_by("created_at", "id")
+
+
+class Assignment(models.Model):
+    """A tenant holds a container, or wants one, or is giving it back."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="assignments")
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="assignments")
+    generation = models.BigIntegerField()
+    state = models.CharField(max_length=16, choices=AssignmentState, default=AssignmentState.PENDING)
+    container = models.ForeignKey(
+        Container, on_delete=models.SET_NULL, null=True, blank=True, related_name="assignments"
+    )
+    container_ref = models.UUIDField(null=True, blank=True)
+    """The container's id, also when its row is gone: its directories are named by it."""
+    version = models.ForeignKey(WorkloadVersion, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    uid = models.PositiveIntegerField(null=True, blank=True)
+    source = models.CharField(max_length=10, choices=Source, default=Source.WARM)
+    config = models.JSONField(null=True, blank=True)
+    secrets = EncryptedJSONField(null=True, blank=True)
+    """Only while pending: erased by the statement that makes the assignment ``assigned`` or gives it up."""
+    metadata = models.JSONField(null=True, blank=True)
+    endpoints = models.JSONField(default=list)
+    restored = models.JSONField(null=True, blank=True)
+    latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    outcome = models.CharField(max_length=32, default="", blank=True)
+    """Why it ended: the code of the claim's error, ``released`` or ``discarded``."""
+    outcome_detail = models.TextField(default="", blank=True)
+    step = models.CharField(max_length=12, choices=ReleaseStep, default="", blank=True)
+    was_assigned = models.BooleanField(default=False)
+    """Only then is there anything to save."""
+    save_all = models.BooleanField(null=True, default=None)
+    """The release's ``sync``: null = specs with onRelease, true = every upload, false = none."""
+    discard = models.BooleanField(default=False)
+    attempt = models.PositiveIntegerField(default=0)
+    next_attempt_at = models.DateTimeField(null=True, blank=True)
+    owner = models.UUIDField(null=True, blank=True)
+    deadline = models.DateTimeField()
+    created_at = models.DateTimeField(db_default=Now())
+    state_changed_at = models.DateTimeField(db_default=Now())
+    assigned_at = models.DateTimeField(null=True, blank=True)
+    last_activity_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    objects = AssignmentQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant"], condition=~Q(state="ended"), name="one_live_assignment_per_tenant"
+            ),
+            models.UniqueConstraint(
+                fields=["container_ref"],
+                condition=Q(container_ref__isnull=False) & ~Q(state="ended"),
+                name="one_live_assignment_per_container",
+            ),
+            models.CheckConstraint(condition=Q(state__in=AssignmentState.values), name="assignment_state_known"),
+            models.CheckConstraint(
+                condition=Q(state="pending") | Q(secrets__isnull=True), name="secrets_only_while_pending"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["state", "state_changed_at"]),
+            models.Index(fields=["pool", "state", "created_at"], name="assignment_waiting"),
+            models.Index(fields=["tenant", "created_at"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.state}"
+
+    @property
+    def held_container(self) -> UUID:
+        assert self.container_ref is not None
+        return self.container_ref

@@ -1,0 +1,315 @@
+"""Release: fence the tenant, save its state, destroy the container, wipe the disk.
+
+Steps are written ahead: each is committed before its act and safe to run again; from ``destroying`` on nothing is saved
+any more (hazard B2). Everything runs under the container's file lock, and whoever gets it reads the row again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from boilerhouse.core import processes
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.events import emit, recording, wake
+from boilerhouse.core.tasks import enqueue
+from pools import errors as pool_errors
+from pools import host, volumes
+from pools import services as pools
+from pools.models import Container, Pool
+from pools.runtime import get_runtime
+from syncing import errors as sync_errors
+from syncing import services as syncing
+from syncing import transfers
+from syncing.states import Trigger
+from tenants import claims, errors
+from tenants.models import Assignment
+from tenants.states import AssignmentState, ReleaseStep
+
+log = structlog.get_logger(__name__)
+
+RETRY_S = (5, 10, 30, 60, 120, 300, 600)
+ENGINE_RETRY_S = 2
+RELEASING, FAILED = AssignmentState.RELEASING, AssignmentState.RELEASE_FAILED
+
+
+class Interrupted(BoilerhouseError):
+    """Another process has taken this release over."""
+
+    code = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release that was accepted, to wait for."""
+
+    assignment_id: UUID
+    pool_id: str
+    attempt: int
+
+
+def begin(tenant_id: str, *, sync: bool | None = None, discard: bool = False) -> Release:
+    """Fence the tenant and start its release, or join, retry or discard one that is under way.
+
+    Raises NothingHeld. What becomes of it is said by ``settle``.
+    """
+    claims.check_tenant_id(tenant_id)
+    assignment = Assignment.objects.live().filter(tenant_id=tenant_id).first()
+    if assignment is None:
+        raise errors.NothingHeld
+    release = Release(assignment.pk, assignment.pool_id, assignment.attempt)
+    match assignment.state:
+        case AssignmentState.PENDING:
+            if claims.give_up(assignment.pk, errors.ClaimAborted.code):
+                return release
+            return begin(tenant_id, sync=sync, discard=discard)  # it was decided meanwhile
+        case AssignmentState.ASSIGNED:
+            if not fence(Assignment.objects.filter(pk=assignment.pk), save_all=sync, discard=discard):
+                return begin(tenant_id, sync=sync, discard=discard)
+        case AssignmentState.RELEASING:
+            if discard:
+                Assignment.objects.filter(pk=assignment.pk, state=RELEASING).update(discard=True)
+        case AssignmentState.RELEASE_FAILED:
+            if not retry(assignment, discard=discard):
+                return begin(tenant_id, sync=sync, discard=discard)
+            return Release(assignment.pk, assignment.pool_id, assignment.attempt + 1)
+    return release
+
+
+def fence(rows: Any, *, save_all: bool | None, discard: bool) -> bool:
+    """Move one assigned row to ``releasing`` and enqueue the work; False when another was first."""
+    with recording():
+        moved = rows.transition(
+            AssignmentState.ASSIGNED,
+            RELEASING,
+            step=ReleaseStep.STOPPING,
+            save_all=save_all,
+            discard=discard,
+            attempt=0,
+            owner=None,
+        )
+        if moved:
+            assignment = rows.get()
+            pools.retire(assignment.held_container)
+            enqueue("save", "tenants.tasks.finish_release", assignment.pk)
+    return bool(moved)
+
+
+def retry(assignment: Assignment, *, discard: bool = False) -> bool:
+    """Try a failed save again at once, or give its state up; False when another was first."""
+    with recording():
+        rows = Assignment.objects.filter(pk=assignment.pk, attempt=assignment.attempt)
+        moved = rows.transition(
+            FAILED,
+            RELEASING,
+            step=ReleaseStep.DESTROYING if discard else ReleaseStep.STOPPING,
+            discard=discard,
+            attempt=F("attempt") + 1,
+            owner=None,
+        )
+        if moved:
+            _recount(assignment.pool_id)
+            enqueue("save", "tenants.tasks.finish_release", assignment.pk)
+    return bool(moved)
+
+
+def settled(keys: set[Hashable]) -> set[Hashable]:
+    """Which of these assignments are no longer being released."""
+    busy = Assignment.objects.filter(pk__in=keys, state=RELEASING).values_list("pk", flat=True)
+    return keys - set(busy)
+
+
+def settle(release: Release) -> bool:
+    """True when state is safe and the container gone, False while it is not yet. Raises SaveFailed."""
+    assignment = Assignment.objects.filter(pk=release.assignment_id).first()
+    if assignment is None or assignment.state == AssignmentState.ENDED:
+        return True
+    if assignment.state == FAILED:
+        raise errors.SaveFailed(
+            f"The state could not be saved ({assignment.outcome}: {assignment.outcome_detail}). It is kept on this node"
+            f" and the save is retried."
+        )
+    return False
+
+
+# The work -------------------------------------------------------------------------------------------
+
+
+def finish(assignment_id: UUID) -> None:
+    """Carry a release on from the step its row says, to its end or to ``release_failed``. Safe to run again."""
+    assignment = _adopt(assignment_id)
+    if assignment is None:
+        return
+    container_id = assignment.held_container
+    structlog.contextvars.bind_contextvars(tenant=assignment.tenant_id, container=str(container_id))
+    try:
+        try:
+            with volumes.locked(container_id) as lock:
+                _run_steps(assignment, lock)
+        except pool_errors.DirectoryGone:
+            if assignment.step not in (ReleaseStep.DESTROYING, ReleaseStep.WIPING) and assignment.was_assigned:
+                log.error("the directory of an unsaved container is gone")
+            pools.destroy_at_engine(container_id)
+            volumes.wipe(container_id)
+        _end(assignment)
+    except Interrupted:
+        return
+    except sync_errors.SyncFailed as error:
+        _save_failed(assignment, error)
+    except (BoilerhouseError, OSError) as error:
+        log.warning("release interrupted", code=getattr(error, "code", "os"), detail=str(error)[:300])
+        Assignment.objects.filter(pk=assignment_id, owner=processes.current()).update(
+            owner=None, next_attempt_at=timezone.now() + timedelta(seconds=ENGINE_RETRY_S)
+        )
+
+
+def _adopt(assignment_id: UUID) -> Assignment | None:
+    rows = Assignment.objects.filter(pk=assignment_id, state=RELEASING)
+    me = processes.current()
+    if not rows.filter(Q(owner=None) | ~Q(owner__in=processes.living() - {me})).update(owner=me):
+        return None
+    return Assignment.objects.select_related("version", "container").get(pk=assignment_id)
+
+
+def _advance(assignment: Assignment, step: ReleaseStep) -> None:
+    """Write the next step before its act. Raises Interrupted when the row is no longer ours."""
+    rows = Assignment.objects.filter(
+        pk=assignment.pk, state=RELEASING, step=assignment.step, attempt=assignment.attempt, owner=processes.current()
+    )
+    if not rows.update(step=step):
+        raise Interrupted
+    assignment.step = step
+
+
+def _run_steps(assignment: Assignment, lock: int) -> None:
+    assignment.refresh_from_db()
+    container_id, name = assignment.held_container, pools.runtime_name(assignment.held_container)
+    if assignment.state != RELEASING or assignment.owner != processes.current():
+        raise Interrupted
+    if assignment.step in (ReleaseStep.STOPPING, ReleaseStep.SAVING):
+        if assignment.step == ReleaseStep.STOPPING and not assignment.discard:
+            _run_pre_release(assignment, name)
+        _stop(assignment, name)
+        if assignment.was_assigned and not assignment.discard:
+            _advance(assignment, ReleaseStep.SAVING)
+            try:
+                _save(assignment, lock)
+                _advance(assignment, ReleaseStep.SAVED)
+            except sync_errors.SyncFailed:
+                assignment.refresh_from_db(fields=["discard"])
+                if not assignment.discard:
+                    pools.destroy_at_engine(container_id)
+                    raise
+    if assignment.step not in (ReleaseStep.DESTROYING, ReleaseStep.WIPING):
+        _advance(assignment, ReleaseStep.DESTROYING)
+    if assignment.step == ReleaseStep.DESTROYING:
+        pools.destroy_at_engine(container_id)
+        _advance(assignment, ReleaseStep.WIPING)
+    assignment.refresh_from_db(fields=["discard"])
+    if assignment.discard and assignment.was_assigned:
+        volumes.discard(container_id)
+    else:
+        volumes.wipe(container_id)
+
+
+def _run_pre_release(assignment: Assignment, name: str) -> None:
+    spec = assignment.version.spec if assignment.version else None
+    if spec is None or spec.pre_release is None or not assignment.was_assigned:
+        return
+    try:
+        done = get_runtime().exec(name, spec.pre_release.command, spec.pre_release.timeout_ms, 4000)
+        failure = f"exit code {done.exit_code}" if done.exit_code else ""
+    except BoilerhouseError as error:
+        failure = error.detail
+    if failure:
+        detail = f"preRelease failed ({failure}); the save goes on."
+        emit("pool.warning", pool_id=assignment.pool_id, tenant_id=assignment.tenant_id, detail=detail)
+
+
+def _stop(assignment: Assignment, name: str) -> None:
+    """Stop the container and prove it: nothing is saved beside a live writer (hazard B3)."""
+    runtime = get_runtime()
+    grace = assignment.version.spec.stop_timeout_ms if assignment.version and assignment.was_assigned else 0
+    runtime.stop(name, grace)
+    seen = runtime.inspect(name)
+    if seen is not None and seen.is_running:
+        raise pool_errors.EngineFailure("The container still runs after it was stopped.")
+
+
+def _save(assignment: Assignment, lock: int) -> None:
+    specs = syncing.specs_to_save(assignment.pool_id, assignment.save_all)
+    if not specs or assignment.version is None or assignment.uid is None:
+        return
+
+    def keep_going() -> bool:
+        rows = Assignment.objects.filter(pk=assignment.pk, state=RELEASING, owner=processes.current(), discard=False)
+        return rows.exists()
+
+    site = transfers.Site(
+        assignment.held_container, assignment.uid, assignment.pool_id, assignment.version.spec, assignment.tenant_id,
+        assignment.generation, lock, is_stopped=True,
+    )  # fmt: skip
+    transfers.save(site, specs, Trigger.RELEASE, keep_going)
+
+
+def _end(assignment: Assignment) -> None:
+    host.release_uid(assignment.held_container)
+    outcome = assignment.outcome if not assignment.was_assigned else ("discarded" if assignment.discard else "released")
+    with recording():
+        ended = Assignment.objects.filter(pk=assignment.pk, owner=processes.current()).transition(
+            RELEASING, AssignmentState.ENDED, step="", outcome=outcome, ended_at=Now(), owner=None, next_attempt_at=None
+        )
+        if not ended:
+            return
+        pools.forget(assignment.held_container)
+        emit(
+            "container.released",
+            pool_id=assignment.pool_id,
+            container_id=assignment.container_ref,
+            tenant_id=assignment.tenant_id,
+            outcome=outcome,
+        )
+        enqueue("pool", "pools.tasks.refill", assignment.pool_id)
+
+
+def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
+    """The container is gone and its slot free; the directory stays and the save is retried (hazard B4)."""
+    delay = RETRY_S[min(assignment.attempt, len(RETRY_S) - 1)]
+    with recording():
+        moved = Assignment.objects.filter(pk=assignment.pk, owner=processes.current()).transition(
+            RELEASING,
+            FAILED,
+            step=ReleaseStep.SAVING,
+            outcome=error.code,
+            outcome_detail=error.detail,
+            owner=None,
+            next_attempt_at=timezone.now() + timedelta(seconds=delay),
+        )
+        if not moved:
+            return
+        _recount(assignment.pool_id)
+        emit(
+            "container.release_failed",
+            pool_id=assignment.pool_id,
+            container_id=assignment.container_ref,
+            tenant_id=assignment.tenant_id,
+            code=error.code,
+            detail=error.detail,
+            nextAttemptInMs=delay * 1000,
+        )
+        if Container.objects.filter(pk=assignment.held_container).exists():
+            pools.forget(assignment.held_container, keepsDirectory=True)
+        wake()
+
+
+def _recount(pool_id: str) -> None:
+    count = Assignment.objects.filter(pool_id=pool_id, state=FAILED).count()
+    Pool.objects.filter(pk=pool_id).update(release_failed=count)
