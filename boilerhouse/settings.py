@@ -97,7 +97,6 @@ Q_CLUSTER: dict[str, Any] = {
 
 # Applications --------------------------------------------------------------------------------------
 INSTALLED_APPS = [
-    "daphne",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

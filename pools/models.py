@@ -175,7 +175,9 @@ class Container(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(state__in=ContainerState.values), name="container_state_known"),
             models.CheckConstraint(condition=Q(health__in=ContainerHealth.values), name="container_health_known"),
-            models.UniqueConstraint(fields=["address"], condition=Q(address__isnull=False), name="one_container_per_address"),
+            models.UniqueConstraint(
+                fields=["address"], condition=Q(address__isnull=False), name="one_container_per_address"
+            ),
         ]
         indexes = [models.Index(fields=["pool", "state", "state_changed_at"], name="container_take")]
 

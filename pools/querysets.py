@@ -49,6 +49,8 @@ class ContainerQuerySet(models.QuerySet["Container"]):
 class PoolQuerySet(models.QuerySet["Pool"]):
     def with_counts(self) -> Self:
         """Annotate the number of containers in each state, in one query."""
-        counted = {f"{state.value}_count": Count("containers", filter=Q(containers__state=state)) for state in ContainerState}
+        counted = {
+            f"{state.value}_count": Count("containers", filter=Q(containers__state=state)) for state in ContainerState
+        }
         unhealthy = Count("containers", filter=Q(containers__health=ContainerHealth.UNHEALTHY))
         return self.annotate(**counted, unhealthy_count=unhealthy)

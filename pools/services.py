@@ -274,7 +274,9 @@ def _plan(container: Container, spec: WorkloadSpec, network: str) -> ContainerPl
         },
         uid=container.uid,
         mounts=tuple(
-            Mount(str(volumes.volume_path(container.pk, v.name)), v.container_path, v.mode == "ro" or v.name == "secrets")
+            Mount(
+                str(volumes.volume_path(container.pk, v.name)), v.container_path, v.mode == "ro" or v.name == "secrets"
+            )
             for v in spec.volumes
         ),
         network=network if mode == "bridge" else mode,
@@ -290,8 +292,7 @@ def _plan(container: Container, spec: WorkloadSpec, network: str) -> ContainerPl
         pids_limit=resources.pids_limit,
         tmpfs_mb=resources.tmpfs_mb,
         runtime=spec.security.runtime,
-        probe=check
-        and Probe(check.command, check.interval_ms, check.timeout_ms, check.retries, check.start_period_ms),
+        probe=check and Probe(check.command, check.interval_ms, check.timeout_ms, check.retries, check.start_period_ms),
         stop_timeout_ms=spec.stop_timeout_ms,
     )
 

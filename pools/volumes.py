@@ -151,7 +151,7 @@ def new_staging(container_id: UUID, uid: int, name: str) -> Path:
     """A fresh, empty directory of the container's user, on the volume's file system."""
     path = home(container_id) / "staging" / name
     if path.exists():
-        _destroy(path)
+        destroy(path)
     path.mkdir(mode=0o700)
     os.chown(path, uid, uid)
     return path
@@ -197,8 +197,8 @@ def move_in(container_id: UUID, uid: int, staging: Path, volume: Path, relative:
     finally:
         for descriptor in (source, old, target):
             os.close(descriptor)
-    _destroy(aside)
-    _destroy(staging)
+    destroy(aside)
+    destroy(staging)
 
 
 def _merge(source: int, target: int, uid: int) -> None:
@@ -372,15 +372,15 @@ def wipe(container_id: UUID) -> None:
     trashed = trash_dir() / str(container_id)
     if home(container_id).exists():
         home(container_id).rename(trashed)
-    _destroy(trashed)
-    _destroy(secrets_dir(container_id).parent)
+    destroy(trashed)
+    destroy(secrets_dir(container_id).parent)
 
 
 def discard(container_id: UUID) -> None:
     """Put the container's unsaved state aside; it stays recoverable until ``empty_trash`` ages it out."""
     if home(container_id).exists():
         home(container_id).rename(trash_dir() / f"{container_id}.discarded-{int(time.time())}")
-    _destroy(secrets_dir(container_id).parent)
+    destroy(secrets_dir(container_id).parent)
 
 
 def empty_trash(retention_s: int) -> int:
@@ -389,12 +389,12 @@ def empty_trash(retention_s: int) -> int:
     for path in trash_dir().glob("*"):
         _, discarded, stamp = path.name.partition(".discarded-")
         if not discarded or int(stamp) < time.time() - retention_s:
-            _destroy(path)
+            destroy(path)
             removed += 1
     return removed
 
 
-def _destroy(path: Path) -> None:
+def destroy(path: Path) -> None:
     """``rm -rf``: deep trees break Python's own; never across a mount."""
     if path.is_symlink() or path.exists():
         subprocess.run(["rm", "-rf", "--one-file-system", "--", str(path)], check=True, timeout=300)

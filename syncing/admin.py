@@ -28,7 +28,17 @@ class SyncMappingAdmin(ReadOnlyAdmin):
 
 @admin.register(SyncRun)
 class SyncRunAdmin(ReadOnlyAdmin):
-    list_display = ("id", "tenant_id", "spec", "direction", "trigger", "state", "error_code", "started_at", "finished_at")
+    list_display = (
+        "id",
+        "tenant_id",
+        "spec",
+        "direction",
+        "trigger",
+        "state",
+        "error_code",
+        "started_at",
+        "finished_at",
+    )
     list_filter = ("state", "direction", "trigger", "spec")
     search_fields = ("tenant_id", "error_detail")
 

@@ -72,6 +72,6 @@ def conflict(area: Area, others: Iterable[Area]) -> str | None:
             continue
         if area.uploads and other.uploads:
             return f"Its location meets the upload location of {other.label}."
-        if area.downloads and other.uploads or area.uploads and other.downloads:
+        if (area.downloads and other.uploads) or (area.uploads and other.downloads):
             return f"Its location meets that of {other.label}: one would restore what the other saves."
     return None

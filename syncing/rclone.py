@@ -195,7 +195,9 @@ def _failure(code: int, outcome: Outcome) -> errors.SyncFailed:
         return errors.DiskFull(detail)
     if "nosuchbucket" in lower:
         return errors.SinkMissing(detail)
-    if any(word in lower for word in ("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403")):
+    if any(
+        word in lower for word in ("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403")
+    ):
         return errors.SinkDenied(detail)
     if code == 5 or "connection refused" in lower or "i/o timeout" in lower or "no such host" in lower:
         return errors.SinkUnreachable(detail)

@@ -62,7 +62,12 @@ def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: Worklo
             detail = "An upload's location needs ${tenantId} as a whole segment of prefix or sinkPath."
             wrong.append(FieldError(f"{at}/sinkPath", detail, "no_tenant"))
         area = locations.Area(
-            spec.resolved_sink().place, mapping.template, spec.pool_id, mapping.uploads, mapping.restores, f"mapping {index}"
+            spec.resolved_sink().place,
+            mapping.template,
+            spec.pool_id,
+            mapping.uploads,
+            mapping.restores,
+            f"mapping {index}",
         )
         if problem := locations.conflict(area, areas):
             wrong.append(FieldError(f"{at}/sinkPath", problem, "location_conflict"))

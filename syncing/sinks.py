@@ -13,10 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, ProxyConnectionError
-
 from syncing.errors import SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.locations import MARKER_ROOT
 
@@ -119,6 +115,10 @@ class S3Sink(Sink):
         return ["--s3-no-check-bucket", *self.rclone_flags]
 
     def _client(self, deadline_s: int) -> Any:
+        # Imported here: it takes a quarter of a second, and most processes never ask a sink.
+        import boto3.session
+        from botocore.config import Config
+
         key = (self, deadline_s)
         with _clients_lock:
             if key not in _clients:
@@ -142,6 +142,8 @@ class S3Sink(Sink):
             return _clients[key]
 
     def get(self, key: str, deadline_s: int) -> bytes | None:
+        from botocore.exceptions import ClientError
+
         with self._translated():
             try:
                 found = self._client(deadline_s).get_object(Bucket=self.bucket, Key=key)
@@ -176,6 +178,8 @@ class S3Sink(Sink):
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
         where = f"{self.bucket} at {self.endpoint or 'AWS'}"
         try:
             yield
@@ -188,7 +192,7 @@ class S3Sink(Sink):
             if status >= 500:
                 raise SinkUnreachable(f"Bucket {where} answered {status} {code}.") from error
             raise SyncFailed(f"Bucket {where} answered {status} {code}.") from error
-        except (EndpointConnectionError, ProxyConnectionError, BotoCoreError, OSError) as error:
+        except (BotoCoreError, OSError) as error:
             raise SinkUnreachable(f"Bucket {where} cannot be reached ({type(error).__name__}).") from error
 
 

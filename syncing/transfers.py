@@ -119,13 +119,17 @@ def _read_marker(sink: Sink, location: str, deadline_s: int) -> Marker | None:
 def _check_first_time(finding: Finding, tenant_id: str) -> None:
     if not finding.mapping.uploads:
         return
-    saved = SavedState.objects.filter(tenant_id=tenant_id, place=_place(finding.sink), location=finding.location).first()
+    saved = SavedState.objects.filter(
+        tenant_id=tenant_id, place=_place(finding.sink), location=finding.location
+    ).first()
     if saved and (saved.files or saved.bytes):
         raise errors.StateMissing(
             f"{saved.files} files were saved at {finding.location} on {saved.saved_at:%Y-%m-%d %H:%M} UTC;"
             f" nothing is there now."
         )
-    moved = SavedState.objects.filter(tenant_id=tenant_id, mapping=finding.mapping, files__gt=0).order_by("saved_at").last()
+    moved = (
+        SavedState.objects.filter(tenant_id=tenant_id, mapping=finding.mapping, files__gt=0).order_by("saved_at").last()
+    )
     if moved and not saved:
         raise errors.StateMoved(f"This tenant's state was saved at {moved.location}, not at {finding.location}.")
 
@@ -169,7 +173,9 @@ def queue_run(spec: SyncSpec, site_of: Site, direction: Direction, trigger: Trig
 
 
 @contextmanager
-def _running(spec: SyncSpec, site: Site, direction: Direction, trigger: Trigger, run: SyncRun | None) -> Iterator[SyncRun]:
+def _running(
+    spec: SyncSpec, site: Site, direction: Direction, trigger: Trigger, run: SyncRun | None
+) -> Iterator[SyncRun]:
     """A run's row around its work: running, then succeeded or failed with the error's code and words."""
     _bury_interrupted(spec, site)
     with recording():
@@ -178,7 +184,11 @@ def _running(spec: SyncSpec, site: Site, direction: Direction, trigger: Trigger,
             state=SyncRunState.RUNNING, started_at=Now(), owner=processes.current()
         )
         told = {"runId": str(run.pk), "specId": spec.pk, "direction": direction, "trigger": trigger}
-        about: dict[str, Any] = {"pool_id": site.pool_id, "tenant_id": site.tenant_id, "container_id": site.container_id}
+        about: dict[str, Any] = {
+            "pool_id": site.pool_id,
+            "tenant_id": site.tenant_id,
+            "container_id": site.container_id,
+        }
         emit("sync.started", **about, **told)
     try:
         yield run
@@ -188,7 +198,12 @@ def _running(spec: SyncSpec, site: Site, direction: Direction, trigger: Trigger,
         state = SyncRunState.CANCELLED if cancelled else SyncRunState.FAILED
         with recording():
             SyncRun.objects.filter(pk=run.pk).update(
-                state=state, finished_at=Now(), error_code=code, error_detail=detail, steps=run.steps, skipped=run.skipped
+                state=state,
+                finished_at=Now(),
+                error_code=code,
+                error_detail=detail,
+                steps=run.steps,
+                skipped=run.skipped,
             )
             emit(f"sync.{state}", **about, **told, code=code, detail=detail)
         if isinstance(error, BoilerhouseError):
@@ -332,7 +347,9 @@ def _planted(mapping: SyncMapping) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
-            raise errors.PathPlanted(f"Something else stands where {mapping.container_path} should be a directory.") from error
+            raise errors.PathPlanted(
+                f"Something else stands where {mapping.container_path} should be a directory."
+            ) from error
         raise
 
 

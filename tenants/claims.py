@@ -18,7 +18,7 @@ from uuid import UUID
 
 import jsonschema
 import structlog
-from django.db import InterfaceError, IntegrityError, OperationalError, connection, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Greatest, Now
 from django.utils import timezone
@@ -377,9 +377,7 @@ def _provision(assignment: Assignment) -> None:
         "generation": assignment.generation,
         "claimedAt": timezone.now().isoformat().replace("+00:00", "Z"),
     }
-    volumes.provision(
-        assignment.held_container, assignment.uid, assignment.config, assignment.secrets or {}, claim
-    )
+    volumes.provision(assignment.held_container, assignment.uid, assignment.config, assignment.secrets or {}, claim)
 
 
 def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
@@ -510,7 +508,13 @@ def give_up(assignment_id: UUID, code: str, detail: str = "") -> bool:
     with recording():
         rows = Assignment.objects.filter(pk=assignment_id)
         ended = rows.filter(container_ref=None).transition(
-            PENDING, AssignmentState.ENDED, secrets=None, outcome=code, outcome_detail=detail, ended_at=Now(), owner=None
+            PENDING,
+            AssignmentState.ENDED,
+            secrets=None,
+            outcome=code,
+            outcome_detail=detail,
+            ended_at=Now(),
+            owner=None,
         )
         if ended:
             _recount(Assignment.objects.values_list("pool_id", flat=True).get(pk=assignment_id))

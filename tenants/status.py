@@ -20,7 +20,12 @@ def tenant_status(tenant_id: str) -> dict[str, Any]:
     assignment = Assignment.objects.live().select_related("pool").filter(tenant_id=tenant_id).first()
     generation = Tenant.objects.filter(pk=tenant_id).values_list("generation", flat=True).first()
     due = None
-    if assignment and assignment.pool.idle_timeout_ms and assignment.last_activity_at and assignment.state == "assigned":
+    if (
+        assignment
+        and assignment.pool.idle_timeout_ms
+        and assignment.last_activity_at
+        and assignment.state == "assigned"
+    ):
         due = assignment.last_activity_at + timedelta(milliseconds=assignment.pool.idle_timeout_ms)
     return {
         "assigned": assignment is not None,

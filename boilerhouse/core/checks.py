@@ -33,7 +33,7 @@ def environment(**_: Any) -> list[CheckMessage]:
             )
     if settings.Q_CLUSTER["retry"] <= settings.Q_CLUSTER["timeout"]:
         found.append(Error("Queue retry must exceed its timeout.", id="boilerhouse.E004"))
-    if settings.BOILERHOUSE_TRANSFER_TIMEOUT_S >= settings.Q_CLUSTER["timeout"]:
+    if settings.Q_CLUSTER["timeout"] <= settings.BOILERHOUSE_TRANSFER_TIMEOUT_S:
         found.append(
             Error(
                 "BOILERHOUSE_TRANSFER_TIMEOUT_S must be below the queue's timeout of 900 s.",

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 import structlog
 from django_q.tasks import async_task
 
-from boilerhouse.core import context
+from boilerhouse.core import canary, context
 from boilerhouse.core.errors import BoilerhouseError
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ def task(function: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         started = time.monotonic()
         name = f"{function.__module__}.{function.__name__}"
-        with context.acting("system"), structlog.contextvars.bound_contextvars(task=name):
+        with context.acting("system"), structlog.contextvars.bound_contextvars(task=name), canary.busy():
             try:
                 function(*args, **kwargs)
             except BoilerhouseError as error:

@@ -25,7 +25,8 @@ def fragments() -> dict[str, str]:
     """The overview's live parts by DOM id, in the order in which they are sent."""
     context = {**overview(), "oob": True}
     parts = {
-        name: render_to_string(f"dashboard/overview.html#{name}", context) for name in ("lede", "needs", "tiles", "feed")
+        name: render_to_string(f"dashboard/overview.html#{name}", context)
+        for name in ("lede", "needs", "tiles", "feed")
     }
     for row in context["rows"]:
         parts[f"pool-{row.pool.pk}"] = render_to_string("dashboard/overview.html#pool-row", {"row": row, "oob": True})
@@ -80,5 +81,3 @@ class PageConsumer(AsyncWebsocketConsumer):
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """The page says nothing that matters here."""
-
-

@@ -14,4 +14,9 @@ THEMES = ("auto", "light", "dark")
 
 def shell(request: HttpRequest) -> dict[str, Any]:
     theme = request.COOKIES.get("theme", "auto")
-    return {"version": settings.VERSION, "node": node(), "theme": theme if theme in THEMES else "auto", "themes": THEMES}
+    return {
+        "version": settings.VERSION,
+        "node": node(),
+        "theme": theme if theme in THEMES else "auto",
+        "themes": THEMES,
+    }

@@ -48,7 +48,9 @@ class ReadyView(APIView):
     def get(self, request: Any) -> Response:
         checks = readiness()
         is_ready = all(answer == "ok" for answer in checks.values())
-        return Response({"status": "ready" if is_ready else "not_ready", "checks": checks}, status=200 if is_ready else 503)
+        return Response(
+            {"status": "ready" if is_ready else "not_ready", "checks": checks}, status=200 if is_ready else 503
+        )
 
 
 def readiness() -> dict[str, str]:

@@ -64,7 +64,9 @@ class CustomVolumeField(VolumeField):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not NAME.match(attrs["name"]) or attrs["name"] in RESERVED_VOLUME_NAMES:
-            raise ValidationError({"name": ErrorDetail("Use 1 to 31 of a-z, 0-9 and -; not a reserved name.", "invalid")})
+            raise ValidationError(
+                {"name": ErrorDetail("Use 1 to 31 of a-z, 0-9 and -; not a reserved name.", "invalid")}
+            )
         return attrs
 
 
@@ -100,16 +102,18 @@ class ResourcesField(ApiSerializer):
 
 class SecurityField(ApiSerializer):
     read_only_root_filesystem = serializers.BooleanField(default=True)
-    run_as_user = serializers.IntegerField(min_value=0, max_value=2**31 - 2, required=False, allow_null=True, default=None)
+    run_as_user = serializers.IntegerField(
+        min_value=0, max_value=2**31 - 2, required=False, allow_null=True, default=None
+    )
     network_mode = serializers.CharField(default="bridge", max_length=63)
     runtime = serializers.CharField(required=False, allow_null=True, default=None, max_length=63)
 
-    def validate_runAsUser(self, value: int | None) -> int | None:  # noqa: N802  DRF wants the outside name
+    def validate_runAsUser(self, value: int | None) -> int | None:
         if value == 0 and not settings.BOILERHOUSE_ALLOW_ROOT:
             raise ValidationError("This deployment does not allow root (BOILERHOUSE_ALLOW_ROOT).", code="not_allowed")
         return value
 
-    def validate_networkMode(self, value: str) -> str:  # noqa: N802
+    def validate_networkMode(self, value: str) -> str:
         if value == "host" and not settings.BOILERHOUSE_ALLOW_HOST_NETWORK:
             detail = "This deployment does not allow the host's network (BOILERHOUSE_ALLOW_HOST_NETWORK)."
             raise ValidationError(detail, code="not_allowed")

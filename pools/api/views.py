@@ -97,9 +97,7 @@ class PoolListView(APIView):
     def get(self, request: Any) -> Response:
         return paginate(request, Pool.objects.with_counts(), render_pool, {"workloadId": "workload_id"})
 
-    @extend_schema(
-        operation_id="createPool", summary="Create a pool", request=PoolInput, responses={201: PoolOutput}
-    )
+    @extend_schema(operation_id="createPool", summary="Create a pool", request=PoolInput, responses={201: PoolOutput})
     def post(self, request: Any) -> Response:
         body = PoolInput(data=request.data)
         body.is_valid(raise_exception=True)
@@ -145,5 +143,3 @@ class PoolScaleView(APIView):
         body.is_valid(raise_exception=True)
         services.scale(pool_id, body.validated_data["target_size"])
         return Response(render_pool(find_pool(pool_id)), status=202)
-
-

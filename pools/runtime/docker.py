@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import docker
 import docker.errors
 import requests
 from docker.types import EndpointConfig, Healthcheck, IPAMConfig, IPAMPool, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
 
+import docker
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.processes import node
 from pools import errors
@@ -291,9 +291,7 @@ class DockerRuntime(ContainerRuntime):
                 stream.close()
             exit_code = api.exec_inspect(exec_id)["ExitCode"]
         duration = round((time.monotonic() - started) * 1000)
-        return Executed(
-            exit_code if exit_code is not None else -1, bytes(out[1]), bytes(out[2]), truncated, duration
-        )
+        return Executed(exit_code if exit_code is not None else -1, bytes(out[1]), bytes(out[2]), truncated, duration)
 
 
 def _frames(raw: socket.socket, deadline: float) -> Iterator[tuple[int, bytes]]:
@@ -320,5 +318,3 @@ def _frames(raw: socket.socket, deadline: float) -> Iterator[tuple[int, bytes]]:
                 return
             left -= len(chunk)
             yield (2 if header[0] == 2 else 1), chunk
-
-

@@ -36,7 +36,9 @@ class ClaimOutput(ApiSerializer):
     latency_ms = serializers.IntegerField()
     assigned_at = serializers.DateTimeField()
     ignored = serializers.ListField(
-        child=serializers.CharField(), required=False, help_text="What differed from the held claim and was not applied."
+        child=serializers.CharField(),
+        required=False,
+        help_text="What differed from the held claim and was not applied.",
     )
 
 

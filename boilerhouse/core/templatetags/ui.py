@@ -81,7 +81,14 @@ def sentence(event: Event) -> SafeString:
     pool = format_html("{}", event.pool_id)
     match event.type:
         case "container.claimed":
-            parts = [tenant, " claimed ", container, " in ", pool, f", {said.get('source')}, {said.get('latencyMs')} ms"]
+            parts = [
+                tenant,
+                " claimed ",
+                container,
+                " in ",
+                pool,
+                f", {said.get('source')}, {said.get('latencyMs')} ms",
+            ]
         case "container.released":
             parts = [tenant, " gave back ", container, f", {said.get('outcome')}"]
         case "container.ready":
@@ -107,7 +114,11 @@ def sentence(event: Event) -> SafeString:
         case "pool.recovered":
             parts = [pool, " works again"]
         case "workload.updated":
-            parts = ["Workload ", _mono(said.get("workloadId")), " was deleted" if said.get("deleted") else " was saved"]
+            parts = [
+                "Workload ",
+                _mono(said.get("workloadId")),
+                " was deleted" if said.get("deleted") else " was saved",
+            ]
         case _:
             parts = [event.type]
     return format_html_join("", "{}", ((part,) for part in parts))
@@ -116,7 +127,7 @@ def sentence(event: Event) -> SafeString:
 @register.simple_tag
 def oob(is_oob: bool) -> SafeString:
     """Mark a fragment that the socket sends as a replacement of the element with its id."""
-    return mark_safe('hx-swap-oob="true"') if is_oob else SafeString("")  # noqa: S308  constant
+    return mark_safe('hx-swap-oob="true"') if is_oob else SafeString("")
 
 
 @register.filter

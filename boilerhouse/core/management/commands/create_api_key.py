@@ -1,0 +1,37 @@
+"""Make an API key and print it, alone, on stdout."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.utils import timezone
+
+from boilerhouse.core import commands
+from boilerhouse.core.api.authentication import create_key
+from boilerhouse.core.ids import TENANT_ID
+from boilerhouse.core.models import Role
+
+
+class Command(commands.Command):
+    help = "Make an API key. It is shown once; only its hash is kept."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--name", required=True)
+        parser.add_argument("--role", required=True, choices=Role.values)
+        parser.add_argument("--tenant", action="append", default=[], help="a tenant of a tenant key; repeatable")
+        parser.add_argument("--expires-days", type=int)
+        self.add_output(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        role, tenants, days = Role(options["role"]), options["tenant"], options["expires_days"]
+        if (role == Role.TENANT) != bool(tenants):
+            raise CommandError("--tenant goes with --role tenant, and only with it.", returncode=commands.USAGE)
+        if wrong := [tenant for tenant in tenants if not TENANT_ID.match(tenant)]:
+            raise CommandError(f"Not a tenant id: {wrong[0]}", returncode=commands.USAGE)
+        if days is not None and days < 1:
+            raise CommandError("--expires-days must be at least 1.", returncode=commands.USAGE)
+        expires = timezone.now() + timedelta(days=days) if days else None
+        row, key = create_key(name=options["name"], role=role, tenant_ids=tenants, expires_at=expires)
+        self.result(options, {"id": row.pk, "key": key, "name": row.name, "role": row.role}, key)

@@ -1,0 +1,26 @@
+"""One django-q2 cluster whose every process dies with the one above it. Started by ``run_worker``."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django_q.cluster import Cluster
+
+from boilerhouse.core import processes
+from boilerhouse.core.commands import die_with_parent
+
+
+class Command(BaseCommand):
+    help = "Run the cluster that Q_CLUSTER_NAME names (use run_worker)."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        processes.describe("worker")
+        # django-q2 leaves its sentinel and workers behind when its master is killed (measured).
+        os.register_at_fork(after_in_child=die_with_parent)
+        cluster = Cluster()
+        cluster.start()
+        while not cluster.has_stopped and cluster.sentinel.is_alive():
+            time.sleep(0.5)

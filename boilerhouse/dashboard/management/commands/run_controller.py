@@ -1,0 +1,25 @@
+"""Run the controller until SIGTERM; several may run, one leads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from boilerhouse.core import commands, processes
+from boilerhouse.core.deployment import deployment_id
+from boilerhouse.dashboard.controller import Controller, abdicate
+
+TICK_S = 0.5
+
+
+class Command(commands.Command):
+    help = "Fill pools, serve those who wait, retry, and take over from the dead, until SIGTERM."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        processes.describe("controller")
+        deployment_id()
+        controller = Controller()
+        with commands.stopping() as stop:
+            while not stop.wait(TICK_S):
+                controller.tick()
+        abdicate()
+        processes.leave()

@@ -1,0 +1,152 @@
+"""Run web, worker, controller and the embedded S3 as children of one process."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+import structlog
+
+from boilerhouse.core import commands, keys, processes
+from boilerhouse.core.deployment import data_dir
+from syncing import rclone
+
+log = structlog.get_logger("boilerhouse.up")
+
+STOP_S = 9.0
+MIN_LIFE_S = 5.0
+BUCKET = "boilerhouse"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedS3:
+    """``rclone serve s3`` over a directory of the data directory."""
+
+    endpoint: str
+    access_key_id: str
+    secret_access_key: str
+    bucket: str = BUCKET
+
+    def sink(self, prefix: str) -> dict[str, object]:
+        """The sink of a sync spec that uses it."""
+        return {
+            "type": "s3", "bucket": self.bucket, "region": "us-east-1", "prefix": prefix, "endpoint": self.endpoint,
+            "provider": "Rclone", "accessKeyId": self.access_key_id, "secretAccessKey": self.secret_access_key,
+        }  # fmt: skip
+
+
+def embedded_s3(port: int | None = None) -> EmbeddedS3:
+    """The embedded S3 of this data directory; its keys are made once."""
+    remembered = data_dir() / "s3-port"
+    if port is None:
+        port = int(remembered.read_text()) if remembered.exists() else free_port()
+    remembered.write_text(str(port))
+    directory = data_dir()
+    access = keys.stored(directory, "s3-access-key", lambda: f"BH{secrets.token_hex(8).upper()}")
+    return EmbeddedS3(f"http://127.0.0.1:{port}", access, keys.stored(directory, "s3-secret-key", _s3_secret))
+
+
+def _s3_secret() -> str:
+    return secrets.token_hex(24)
+
+
+def start_s3(s3: EmbeddedS3) -> subprocess.Popen[bytes]:
+    root = data_dir() / "s3"
+    (root / s3.bucket).mkdir(parents=True, exist_ok=True)
+    address = s3.endpoint.removeprefix("http://")
+    return rclone.serve_s3(root, address, s3.access_key_id, s3.secret_access_key, data_dir() / "s3.log")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass(slots=True)
+class Child:
+    name: str
+    start: Callable[[], subprocess.Popen[bytes]]
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    quick_ends: int = 0
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Starts children, restarts what dies, stops all within ten seconds."""
+
+    children: list[Child] = field(default_factory=list)
+
+    def add(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+        self.children.append(Child(name, start))
+
+    def run(self, stop: Event) -> None:
+        """Until ``stop`` is set. A child that keeps dying at once is waited for longer and longer."""
+        for child in self.children:
+            self._start(child)
+        while not stop.wait(0.3):
+            for child in self.children:
+                if child.process is None or child.process.poll() is None:
+                    continue
+                lived = time.monotonic() - child.started
+                child.quick_ends = child.quick_ends + 1 if lived < MIN_LIFE_S else 0
+                log.error("process ended", process=child.name, code=child.process.returncode)
+                if child.quick_ends and stop.wait(min(10, child.quick_ends)):
+                    break
+                self._start(child)
+        self.stop()
+
+    def _start(self, child: Child) -> None:
+        child.process, child.started = child.start(), time.monotonic()
+
+    def stop(self) -> None:
+        """SIGTERM in reverse order of starting, then SIGKILL for what is left."""
+        deadline = time.monotonic() + STOP_S
+        for child in reversed(self.children):
+            if child.process and child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+        for child in self.children:
+            if child.process is None:
+                continue
+            try:
+                child.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("process killed", process=child.name)
+                processes.kill_tree(child.process.pid)
+                child.process.wait()
+
+
+def web(host: str, port: int) -> subprocess.Popen[bytes]:
+    arguments = [
+        "-m",
+        "daphne",
+        "-b",
+        host,
+        "-p",
+        str(port),
+        "-v",
+        "0",
+        "--no-server-name",
+        "boilerhouse.asgi:application",
+    ]
+    return commands.spawn(arguments, cwd=commands.MANAGE.parent)
+
+
+def command(name: str) -> subprocess.Popen[bytes]:
+    return commands.spawn([str(commands.MANAGE), name, "--skip-checks"], cwd=commands.MANAGE.parent)
+
+
+def write_state(path: Path, **values: object) -> None:
+    """Tell other commands where this deployment answers."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(values))
+    draft.rename(path)

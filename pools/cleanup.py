@@ -1,0 +1,41 @@
+"""Remove everything of this deployment from the host: containers, network, rules, directories."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+
+from boilerhouse.core import deployment, processes
+from boilerhouse.core.errors import Conflict
+from boilerhouse.core.models import Process
+from pools import host, volumes
+from pools.runtime import get_runtime
+
+
+class StillRunning(Conflict):
+    """Processes of this deployment are running; stop them first."""
+
+    code = "still_running"
+
+
+def purge() -> dict[str, int]:
+    """Remove what carries this deployment's label, and nothing else. Raises StillRunning."""
+    living = Process.objects.filter(pk__in=processes.living()).exclude(kind=Process.Kind.COMMAND)
+    if living.exists():
+        raise StillRunning(f"{living.count()} processes of this deployment are running; stop them first.")
+    runtime = get_runtime()
+    ours = runtime.list(host.labels())
+    for observed in ours:
+        runtime.remove(observed.handle.runtime_id)
+    runtime.remove_network(host.network_name())
+    host.remove_rules(host.bridge_name())
+    removed = 0
+    for directory in (volumes.containers_dir(), volumes.trash_dir(), deployment.ram_dir()):
+        if directory.is_dir():
+            for path in directory.iterdir():
+                volumes.destroy(path)
+                removed += 1
+    with contextlib.suppress(OSError):
+        host.remove_ram_dir()
+    shutil.rmtree(deployment.data_dir() / "slots", ignore_errors=True)
+    return {"containers": len(ours), "directories": removed}
