@@ -11,6 +11,7 @@ import django
 
 django.setup()
 
+import boto3.session  # noqa: F401  the first claim must not wait for this import
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
@@ -21,7 +22,7 @@ from boilerhouse.core.asgi_handler import ThreadedHandler
 from boilerhouse.dashboard.routing import websocket_urlpatterns
 
 processes.describe("web")
-get_resolver().url_patterns  # load every view now, not in the first request
+assert get_resolver().url_patterns  # load every view now, not in the first request
 application = ProtocolTypeRouter(
     {
         "http": ThreadedHandler(),

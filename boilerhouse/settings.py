@@ -40,7 +40,10 @@ BOILERHOUSE_TRANSFER_TIMEOUT_S = env.int("BOILERHOUSE_TRANSFER_TIMEOUT_S", 600)
 BOILERHOUSE_MAX_WAITERS = env.int("BOILERHOUSE_MAX_WAITERS", 200)
 BOILERHOUSE_WEB_THREADS = env.int("BOILERHOUSE_WEB_THREADS", 4)
 DOCKER_HOST = env.str("DOCKER_HOST", "unix:///var/run/docker.sock")
-BOILERHOUSE_RUNTIME = {"BACKEND": "pools.runtime.docker.DockerRuntime", "OPTIONS": {"base_url": DOCKER_HOST}}
+BOILERHOUSE_RUNTIME: dict[str, Any] = {
+    "BACKEND": "pools.runtime.docker.DockerRuntime",
+    "OPTIONS": {"base_url": DOCKER_HOST},
+}
 
 # Keys: given, or made once and kept in the data directory (0600) ----------------------------------
 SECRET_KEY = env.str("BOILERHOUSE_SECRET_KEY", "") or keys.stored(BOILERHOUSE_DATA_DIR, "secret-key")
@@ -51,7 +54,7 @@ BOILERHOUSE_KEY_PEPPER = env.str("BOILERHOUSE_KEY_PEPPER", "") or keys.stored(BO
 
 DEBUG = env.bool("BOILERHOUSE_DEBUG", False)
 ALLOWED_HOSTS = env.list("BOILERHOUSE_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS = env.list("BOILERHOUSE_TRUSTED_ORIGINS", [])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("BOILERHOUSE_TRUSTED_ORIGINS", [])
 _https = env.bool("BOILERHOUSE_HTTPS", False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
@@ -82,9 +85,21 @@ DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Queues: a long transfer never delays a claim, a create, a wipe, or the save of a release ----------
-_queue = {"orm": "default", "queue_limit": 1, "bulk": 1, "retry": 7200, "timeout": 900, "max_attempts": 1}
+_queue: dict[str, Any] = {
+    "orm": "default",
+    "queue_limit": 1,
+    "bulk": 1,
+    "retry": 7200,
+    "timeout": 900,
+    "max_attempts": 1,
+}
 _queue |= {"ack_failures": True, "save_limit": -1, "catch_up": False, "scheduler": False, "guard_cycle": 1.0}
-QUEUES = {"claim": {"workers": 3}, "pool": {"workers": 4}, "save": {"workers": 3}, "sync": {"workers": 2, "poll": 0.2}}
+QUEUES: dict[str, dict[str, Any]] = {
+    "claim": {"workers": 3},
+    "pool": {"workers": 4},
+    "save": {"workers": 3},
+    "sync": {"workers": 2, "poll": 0.2},
+}
 Q_CLUSTER: dict[str, Any] = {
     "name": "boilerhouse",
     "label": "Queues",
@@ -221,6 +236,10 @@ SPECTACULAR_SETTINGS = {
         "ContainerHealth": "pools.states.ContainerHealth",
         "AssignmentState": "tenants.states.AssignmentState",
         "SyncRunState": "syncing.states.SyncRunState",
+        "MappingDirection": "syncing.states.Direction",
+        "MappingMode": "syncing.states.Mode",
+        "SyncDirection": ["outward", "inward", "both"],
+        "VolumeMode": ["rw", "ro"],
     },
 }
 

@@ -1,14 +1,14 @@
 """Every URL of the product."""
 
 from django.contrib import admin
-from django.urls import include, path, re_path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 from drf_spectacular.views import SpectacularAPIView
 
 from boilerhouse.core.api import problems
 from boilerhouse.core.api.views import EventListView
 from boilerhouse.dashboard import health, views
 
-api = [
+api: list[URLPattern | URLResolver] = [
     path("", include("pools.api.urls")),
     path("", include("syncing.api.urls")),
     path("", include("tenants.api.urls")),

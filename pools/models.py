@@ -24,8 +24,6 @@ class Workload(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 
-    versions: models.Manager[WorkloadVersion]
-
     def __str__(self) -> str:
         return self.id
 
@@ -103,7 +101,6 @@ class Pool(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 
-    containers: models.Manager[Container]
     objects = PoolQuerySet.as_manager()
 
     class Meta:

@@ -66,7 +66,7 @@ def create_workload(*, id: str | None, name: str, spec: WorkloadSpec) -> Workloa
 def delete_workload(workload: Workload) -> None:
     """Forget a workload that no pool uses. Raises WorkloadInUse."""
     with recording():
-        if workload.pools.exists():  # type: ignore[attr-defined]
+        if workload.pools.exists():
             raise errors.WorkloadInUse
         emit("workload.updated", workloadId=workload.pk, deleted=True)
         workload.delete()
@@ -292,7 +292,9 @@ def _plan(container: Container, spec: WorkloadSpec, network: str) -> ContainerPl
         pids_limit=resources.pids_limit,
         tmpfs_mb=resources.tmpfs_mb,
         runtime=spec.security.runtime,
-        probe=check and Probe(check.command, check.interval_ms, check.timeout_ms, check.retries, check.start_period_ms),
+        probe=Probe(check.command, check.interval_ms, check.timeout_ms, check.retries, check.start_period_ms)
+        if check
+        else None,
         stop_timeout_ms=spec.stop_timeout_ms,
     )
 

@@ -39,7 +39,7 @@ class Jail:
             "--ro-bind-try", str(CERTIFICATES), str(CERTIFICATES),
             *(word for path in _FROM_HOST for word in ("--ro-bind-try", path, path)),
             "--bind" if self.writable else "--ro-bind", str(self.directory), VOLUME,
-            "--tmpfs", "/tmp",
+            "--tmpfs", "/tmp",  # noqa: S108
             "--chdir", "/",
             "/bin/setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs",
             "--inh-caps=-all", "--bounding-set=-all",

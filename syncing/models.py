@@ -49,8 +49,6 @@ class SyncSpec(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 
-    mappings: models.Manager[SyncMapping]
-
     def __str__(self) -> str:
         return self.id
 

@@ -122,7 +122,7 @@ class S3Sink(Sink):
         key = (self, deadline_s)
         with _clients_lock:
             if key not in _clients:
-                style = {"addressing_style": "path" if self.endpoint else "auto"}
+                style: Any = {"addressing_style": "path" if self.endpoint else "auto"}
                 _clients[key] = boto3.session.Session().client(
                     "s3",
                     region_name=self.region,

@@ -1,7 +1,7 @@
 """Restore and save: what a claim brings back and what a release keeps.
 
-Both run under the container's file lock, which rclone inherits. A restore lands in staging, is verified and moved in; it
-never deletes at the far end. A save deletes there only what this generation restored first (P5).
+Both run under the container's file lock, which rclone inherits. A restore lands in staging, is verified
+and moved in; it never deletes at the far end. A save deletes there only what this generation restored first (P5).
 """
 
 from __future__ import annotations
@@ -510,7 +510,8 @@ def _check_complete(location: str, local: volumes.Census, far: Manifest, *, exac
     same = (local.files, local.bytes) == (far.files, far.bytes)
     if not (same if exact else far.files >= local.files and far.bytes >= local.bytes):
         raise errors.Incomplete(
-            f"{location} holds {far.files} files, {far.bytes} bytes after saving {local.files} files, {local.bytes} bytes."
+            f"{location} holds {far.files} files, {far.bytes} bytes after a save of"
+            f" {local.files} files, {local.bytes} bytes."
         )
 
 

@@ -261,7 +261,9 @@ def _recount(pool_id: str) -> None:
 
 def settled(keys: set[Hashable]) -> set[Hashable]:
     """Which of these assignments are no longer pending; serves those that wait for a container on the way."""
-    rows = list(Assignment.objects.filter(pk__in=keys).values_list("pk", "state", "container_ref", "pool_id"))
+    rows = list(
+        Assignment.objects.filter(pk__in=list(map(str, keys))).values_list("pk", "state", "container_ref", "pool_id")
+    )
     for pool_id in {pool for _, state, container, pool in rows if state == PENDING and container is None}:
         if Container.objects.idle().filter(pool_id=pool_id).exists():
             match_waiters(pool_id)

@@ -48,7 +48,8 @@ def begin(tenant_id: str, direction: str) -> list[SyncRun]:
 
 
 def _site(assignment: Assignment, lock: int) -> transfers.Site:
-    assert assignment.version is not None and assignment.uid is not None
+    assert assignment.version is not None
+    assert assignment.uid is not None
     return transfers.Site(
         assignment.held_container, assignment.uid, assignment.pool_id, assignment.version.spec, assignment.tenant_id,
         assignment.generation, lock, is_stopped=False,

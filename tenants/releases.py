@@ -123,7 +123,7 @@ def retry(assignment: Assignment, *, discard: bool = False) -> bool:
 
 def settled(keys: set[Hashable]) -> set[Hashable]:
     """Which of these assignments are no longer being released."""
-    busy = Assignment.objects.filter(pk__in=keys, state=RELEASING).values_list("pk", flat=True)
+    busy = Assignment.objects.filter(pk__in=list(map(str, keys)), state=RELEASING).values_list("pk", flat=True)
     return keys - set(busy)
 
 

@@ -17,7 +17,25 @@ from boilerhouse.core import context
 from boilerhouse.core.models import Event
 
 TYPES = frozenset(
-    ["container.created", "container.ready", "container.claimed", "container.released", "container.destroyed", "container.unhealthy", "container.failed", "container.release_failed", "sync.started", "sync.progress", "sync.completed", "sync.failed", "sync.cancelled", "pool.scaled", "pool.warning", "pool.recovered", "workload.updated"]
+    [
+        "container.created",
+        "container.ready",
+        "container.claimed",
+        "container.released",
+        "container.destroyed",
+        "container.unhealthy",
+        "container.failed",
+        "container.release_failed",
+        "sync.started",
+        "sync.progress",
+        "sync.completed",
+        "sync.failed",
+        "sync.cancelled",
+        "pool.scaled",
+        "pool.warning",
+        "pool.recovered",
+        "workload.updated",
+    ]
 )
 CHANNEL = "boilerhouse"
 _ADVISORY_LOCK = 0x626F696C

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
+from functools import partial
 
 from django.conf import settings
 from django.http import HttpResponse
@@ -20,6 +21,10 @@ from boilerhouse.core.errors import Unavailable
 from boilerhouse.core.live import pump
 
 Check = Callable[[set[Hashable]], set[Hashable]]
+
+
+def pulse(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(event.set)
 
 
 class TooManyWaiting(Unavailable):
@@ -78,10 +83,11 @@ class Waiters:
             loop = self._loop = asyncio.get_running_loop()
             pulsed = self._pulsed = asyncio.Event()
             self._runner = loop.create_task(self._run())
-            pump.subscribe(lambda: loop.call_soon_threadsafe(pulsed.set) and None)
+            pump.subscribe(partial(pulse, loop, pulsed))
 
     async def _run(self) -> None:
-        assert self._loop and self._pulsed
+        assert self._loop
+        assert self._pulsed
         while True:
             await self._pulsed.wait()
             self._pulsed.clear()

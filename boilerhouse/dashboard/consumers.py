@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.template.loader import render_to_string
 
 from boilerhouse.core.live import pump
+from boilerhouse.core.waiting import pulse
 from boilerhouse.dashboard.overview import overview
 
 MIN_INTERVAL_S = 0.15
@@ -24,7 +26,7 @@ NOT_SIGNED_IN = 4401
 def fragments() -> dict[str, str]:
     """The overview's live parts by DOM id, in the order in which they are sent."""
     context = {**overview(), "oob": True}
-    parts = {
+    parts: dict[str, str] = {
         name: render_to_string(f"dashboard/overview.html#{name}", context)
         for name in ("lede", "needs", "tiles", "feed")
     }
@@ -49,7 +51,7 @@ class PageConsumer(AsyncWebsocketConsumer):
             return
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         changed.set()
-        self._unsubscribe = pump.subscribe(lambda: loop.call_soon_threadsafe(changed.set) and None)
+        self._unsubscribe = pump.subscribe(partial(pulse, loop, changed))
         self._task = loop.create_task(self._follow(changed))
 
     async def disconnect(self, code: int) -> None:

@@ -19,8 +19,8 @@ from boilerhouse.core import processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Lease
 from boilerhouse.core.tasks import enqueue
+from pools import host, volumes
 from pools import services as pools
-from pools import volumes
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from pools.states import ContainerState
@@ -80,7 +80,7 @@ def replace_vanished() -> int:
     idle = {c.pk: c.state_changed_at for c in Container.objects.idle()}
     if not idle:
         return 0
-    running = {seen.handle.name for seen in get_runtime().list(pools.host.labels()) if seen.is_running}
+    running = {seen.handle.name for seen in get_runtime().list(host.labels()) if seen.is_running}
     old = timezone.now() - STUCK_AFTER
     gone = [pk for pk, since in idle.items() if since < old and pools.runtime_name(pk) not in running]
     for pk in gone:

@@ -26,11 +26,14 @@ head -c 5000000 /dev/urandom > /tmp/seed
 for i in $(seq 0 999); do dd if=/tmp/seed of=small/$((i%10))/file-$i bs=5000 skip=$i count=1 2>/dev/null; done
 head -c 5000000 /dev/urandom > large.bin; rm /tmp/seed
 ln -s large.bin link; ln -s /nowhere/at-all dangling
-printf '#!/bin/sh\\necho it runs\\n' > run.sh; chmod 755 run.sh; chmod 700 private; echo x > private/key; chmod 600 private/key
+printf '#!/bin/sh\\necho it runs\\n' > run.sh; chmod 755 run.sh
+chmod 700 private; echo x > private/key; chmod 600 private/key
 """
 FINGERPRINT = """
-cd /state; find . -type f | sort | xargs sha256sum; find . -type f -o -type d | sort | xargs stat -c '%a %n' | grep -v ' \\.$'
-find . -type l | sort | while read l; do echo "$l $(readlink $l)"; done; find . -type f | sort | xargs stat -c '%Y %n'; ./run.sh 2>&1
+cd /state; find . -type f | sort | xargs sha256sum
+find . -type f -o -type d | sort | xargs stat -c '%a %n' | grep -v ' \\.$'
+find . -type l | sort | while read l; do echo "$l $(readlink $l)"; done
+find . -type f | sort | xargs stat -c '%Y %n'; ./run.sh 2>&1
 """
 
 

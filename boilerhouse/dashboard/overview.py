@@ -111,7 +111,7 @@ def tiles(rows: list[PoolRow]) -> dict[str, Any]:
         done=Count("pk", filter=Q(state=SyncRunState.SUCCEEDED)),
     )
     recent = Assignment.objects.filter(assigned_at__gt=hour, latency_ms__isnull=False)
-    times = sorted(recent.order_by("-assigned_at").values_list("latency_ms", flat=True)[:1000])
+    times = sorted(ms or 0 for ms in recent.order_by("-assigned_at").values_list("latency_ms", flat=True)[:1000])
     return {
         "pools": len(rows),
         "troubled": sum(row.tone in ("warn", "error") and row.word != "Filling" for row in rows),

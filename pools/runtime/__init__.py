@@ -15,7 +15,7 @@ __all__ = ["get_runtime"]
 
 @cache
 def _runtime(_pid: int, backend: str) -> ContainerRuntime:
-    runtime: ContainerRuntime = import_string(backend)(**settings.BOILERHOUSE_RUNTIME["OPTIONS"])
+    runtime: ContainerRuntime = import_string(backend)(**dict(settings.BOILERHOUSE_RUNTIME)["OPTIONS"])
     return runtime
 
 

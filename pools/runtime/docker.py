@@ -101,14 +101,14 @@ class DockerRuntime(ContainerRuntime):
         with translated():
             if policy != "always":
                 try:
-                    return str(self._api().inspect_image(image)["Id"])
+                    return str(self._api().inspect_image(image)["Id"])  # type: ignore[no-untyped-call]
                 except docker.errors.ImageNotFound:
                     if policy == "never":
                         raise
             try:
                 repository, _, tag = image.rpartition(":") if ":" in image.rsplit("/", 1)[-1] else (image, "", "latest")
                 self._api(PULL_S).pull(repository, tag=tag)
-                return str(self._api().inspect_image(image)["Id"])
+                return str(self._api().inspect_image(image)["Id"])  # type: ignore[no-untyped-call]
             except docker.errors.APIError as error:
                 raise errors.ImageMissing(
                     f"Image {image} is not on this machine and cannot be pulled: {_words(error)}"

@@ -89,7 +89,7 @@ class SyncSpecInput(ApiSerializer):
     id = serializers.CharField(required=False, validators=[slug])
     name = serializers.CharField(required=False, max_length=200)
     pool_id = serializers.CharField(max_length=63)
-    mappings = MappingField(many=True, allow_empty=False, max_length=50)
+    mappings = MappingField(many=True, allow_empty=False, max_length=50)  # type: ignore[call-arg]
     sink = SinkField()
     policy = PolicyField()
 

@@ -30,7 +30,7 @@ class ClaimOutput(ApiSerializer):
     container_id = serializers.UUIDField()
     generation = serializers.IntegerField()
     state = serializers.ChoiceField(AssignmentState.choices)
-    source = serializers.ChoiceField(Source.choices)
+    source = serializers.ChoiceField(Source.choices)  # type: ignore[assignment]
     endpoints = EndpointOutput(many=True)
     restored = RestoredOutput(allow_null=True)
     latency_ms = serializers.IntegerField()
@@ -101,7 +101,7 @@ class SyncStatusOutput(ApiSerializer):
     last_sync = serializers.DateTimeField(allow_null=True)
     age_ms = serializers.IntegerField(allow_null=True)
     pending = serializers.IntegerField()
-    errors = SyncErrorOutput(many=True)
+    errors = SyncErrorOutput(many=True)  # type: ignore[assignment]
 
 
 class StatusOutput(ApiSerializer):

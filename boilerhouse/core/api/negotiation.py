@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from rest_framework.negotiation import BaseContentNegotiation
 
 
 class AlwaysJSON(BaseContentNegotiation):
-    def select_parser(self, request: Any, parsers: Sequence[Any]) -> Any:
+    def select_parser(self, request: Any, parsers: Iterable[Any]) -> Any:
         content_type = (request.content_type or "").split(";")[0].strip()
         return next((p for p in parsers if p.media_type == content_type), None)
 

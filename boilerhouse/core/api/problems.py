@@ -122,7 +122,7 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
         return problem(404, "not_found", f"Nothing is at {request.path}.")
     from django.views.defaults import page_not_found
 
-    return page_not_found(request, exception or Http404())  # type: ignore[return-value]
+    return page_not_found(request, exception or Http404())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter, inline_serializer
@@ -24,12 +24,12 @@ class Problem(serializers.Serializer[Any]):
     detail = serializers.CharField()
     code = serializers.CharField()
     requestId = serializers.CharField()
-    errors = ProblemItem(many=True)
+    errors = ProblemItem(many=True)  # type: ignore[assignment]
 
 
 class ProblemAutoSchema(AutoSchema):
-    def _get_response_bodies(self, direction: str = "response") -> Any:
-        bodies = super()._get_response_bodies(direction)  # type: ignore[no-untyped-call]
+    def _get_response_bodies(self, direction: Literal["request", "response"] = "response") -> Any:
+        bodies = super()._get_response_bodies(direction)
         codes = {"404", "422", *getattr(self.view, "problem_codes", ())}
         if not getattr(self.view, "is_public", False):
             codes |= {"401", "403"}
@@ -45,7 +45,7 @@ class ProblemAutoSchema(AutoSchema):
 def page_of(name: str, item: type[serializers.Serializer[Any]]) -> serializers.Serializer[Any]:
     """The schema of a list's page."""
     fields = {"items": item(many=True), "nextCursor": serializers.CharField(allow_null=True)}
-    return inline_serializer(name, fields)  # type: ignore[arg-type]
+    return inline_serializer(name, fields)
 
 
 LIMIT = OpenApiParameter("limit", int, description="Items per page, 1 to 200 (default 50).")

@@ -26,7 +26,7 @@ class Cluster:
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
-        self.workers = int(settings.QUEUES[queue]["workers"])
+        self.workers = int(dict(settings.QUEUES[queue])["workers"])
         self.process: subprocess.Popen[bytes] | None = None
         self.started = 0.0
 

@@ -51,8 +51,9 @@ class Command(commands.Command):
             try:
                 self._image()
                 with (directory / "up.log").open("wb") as log:
+                    ports = ["--port", str(port), "--s3-port", str(s3_port)]
                     up = subprocess.Popen(
-                        [sys.executable, str(commands.MANAGE), "up", "--s3", "--port", str(port), "--s3-port", str(s3_port)],
+                        [sys.executable, str(commands.MANAGE), "up", "--s3", *ports],
                         env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                         start_new_session=True, preexec_fn=commands.die_with_parent,
                     )  # fmt: skip

@@ -1,0 +1,28 @@
+# Boilerhouse. `make demo` shows it at work, `make test` tests all of it; both do their own set-up.
+.PHONY: demo test test-long check bench schema bootstrap bootstrap-test
+
+ARGS ?=
+
+demo: bootstrap
+	@PATH="$$PATH:/usr/sbin:/sbin" .venv/bin/python manage.py demo $(ARGS)
+
+test: bootstrap-test
+	@scripts/test.sh -m "not long" $(ARGS)
+
+test-long: bootstrap-test
+	@BOILERHOUSE_LONG=1 scripts/test.sh $(ARGS)
+
+check: bootstrap-test
+	@scripts/check.sh
+
+bench: bootstrap
+	@PATH="$$PATH:/usr/sbin:/sbin" .venv/bin/python -m bench $(ARGS)
+
+schema: bootstrap-test
+	@.venv/bin/python manage.py spectacular --validate --fail-on-warn --format openapi-json --file docs/openapi.json
+
+bootstrap:
+	@scripts/bootstrap.sh demo
+
+bootstrap-test:
+	@scripts/bootstrap.sh test

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Have everything that `make demo` (or, with "test", `make test`) needs on this machine. Says each step, does nothing
+# twice. As root on Debian or Ubuntu it installs what is missing; elsewhere it names it, prints the command, and stops.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+purpose=${1:-demo}
+say() { printf 'bootstrap: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+# Operating system packages -------------------------------------------------------------------------
+missing=()
+need() { # need PACKAGE COMMAND...: note the package if none of the commands is there
+  local package=$1; shift
+  local candidate
+  for candidate in "$@"; do
+    if command -v "$candidate" >/dev/null 2>&1 || [ -x "/usr/sbin/$candidate" ] || compgen -G "$candidate" >/dev/null; then return 0; fi
+  done
+  missing+=("$package")
+}
+python3 -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 12)))' 2>/dev/null || fail "Python 3.11 is needed as python3 (found: $(python3 --version 2>&1))."
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+need docker.io dockerd
+need iptables iptables
+need bubblewrap bwrap
+need util-linux setpriv
+need ca-certificates /etc/ssl/certs/ca-certificates.crt
+if ! { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }; then missing+=(busybox-static); fi
+if [ "$purpose" = test ]; then
+  need chromium chromium
+  need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  install="apt-get install -y --no-install-recommends ${missing[*]}"
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >&2
+    $install -qq >/tmp/boilerhouse-apt.log 2>&1 || { tail -20 /tmp/boilerhouse-apt.log >&2; fail "apt-get failed."; }
+  else
+    say "missing: ${missing[*]}"
+    fail "on Debian or Ubuntu run: sudo $install"
+  fi
+fi
+
+# Python environment --------------------------------------------------------------------------------
+uv=$(command -v uv || true)
+if [ -z "$uv" ]; then
+  if [ ! -x .uv/bin/uv ]; then
+    say "installing uv into .uv"
+    python3 -m venv .uv
+    .uv/bin/pip install -q --disable-pip-version-check 'uv>=0.9,<1' >&2
+  fi
+  uv=.uv/bin/uv
+fi
+stamp=.venv/.boilerhouse-$purpose
+if [ ! -f "$stamp" ] || [ uv.lock -nt "$stamp" ]; then
+  say "installing the locked environment into .venv"
+  if [ "$purpose" = test ]; then groups=(); else groups=(--no-dev --inexact); fi
+  UV_PROJECT_ENVIRONMENT=.venv "$uv" sync --frozen -q --python "$(command -v python3)" "${groups[@]}" >&2
+  touch "$stamp"
+fi
+
+# Docker engine -------------------------------------------------------------------------------------
+export PATH="$PATH:/usr/sbin:/sbin"
+answers() {
+  .venv/bin/python - <<'PY' 2>/dev/null
+import docker, os
+docker.APIClient(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), version="1.41", timeout=5).ping()
+PY
+}
+if ! answers; then
+  [ -z "${DOCKER_HOST:-}" ] || fail "the Docker engine at $DOCKER_HOST does not answer."
+  [ "$(id -u)" = 0 ] || fail "no Docker engine answers; start one (sudo systemctl start docker) and be allowed to use it."
+  for pidfile in /var/run/docker.pid /var/run/docker/containerd/containerd.pid; do
+    [ -f "$pidfile" ] || continue
+    pid=$(cat "$pidfile"); state=$(awk '{print $3}' "/proc/$pid/stat" 2>/dev/null || echo gone)
+    name=$(cat "/proc/$pid/comm" 2>/dev/null || echo none)
+    case "$state:$name" in
+      gone:*|Z:*) say "removing stale $pidfile"; rm -f "$pidfile" ;;
+      *:dockerd|*:containerd) ;;
+      *) say "removing stale $pidfile (pid $pid is $name)"; rm -f "$pidfile" ;;
+    esac
+  done
+  for _ in $(seq 20); do answers && break; pgrep -x dockerd >/dev/null || break; sleep 0.5; done
+  if ! answers; then
+    modprobe br_netfilter 2>/dev/null || true
+    say "starting dockerd (log: /var/log/boilerhouse-dockerd.log)"
+    setsid dockerd --live-restore >>/var/log/boilerhouse-dockerd.log 2>&1 </dev/null &
+    for _ in $(seq 120); do answers && break; sleep 0.5; done
+    answers || { tail -5 /var/log/boilerhouse-dockerd.log >&2; fail "dockerd did not come up."; }
+  fi
+fi
