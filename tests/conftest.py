@@ -1,0 +1,65 @@
+"""Fixtures of all tests. Real parts: a real S3 endpoint, real files as root, the database that DATABASE_URL names."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.s3 import S3Server
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if os.geteuid() != 0:
+        pytest.exit("Tests need root: they make containers' directories, jails and firewall rules.", returncode=1)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3") / "data")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def data_dir(settings: object, tmp_path: Path, db: None) -> Path:
+    """A data directory of its own for one test, with the deployment's id written into it."""
+    from boilerhouse.core import deployment
+    from boilerhouse.core.models import Deployment
+
+    settings.BOILERHOUSE_DATA_DIR = tmp_path  # type: ignore[attr-defined]
+    settings.BOILERHOUSE_RAM_DIR = str(tmp_path / "ram")  # type: ignore[attr-defined]
+    deployment._checked.cache_clear()
+    Deployment.objects.all().delete()
+    deployment.deployment_id()
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _forget_deployment() -> Iterator[None]:
+    yield
+    from boilerhouse.core import deployment, processes
+
+    deployment._checked.cache_clear()
+    processes._current = None
+
+
+@pytest.fixture
+def run_tasks() -> Callable[[], int]:
+    """Run what is queued, in this process and after its commit; return how many tasks ran."""
+    from django_q.models import OrmQ
+
+    def run() -> int:
+        count = 0
+        while (message := OrmQ.objects.order_by("id").first()) is not None:
+            task = message.task()
+            message.delete()
+            module, _, name = task["func"].rpartition(".")
+            getattr(importlib.import_module(module), name)(*task["args"])
+            count += 1
+        return count
+
+    return run

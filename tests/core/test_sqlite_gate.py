@@ -1,0 +1,39 @@
+"""F3: writers of several threads take turns; nobody meets "database is locked"."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from boilerhouse.core.models import Lease
+from django.db import connection, transaction
+
+from django.utils import timezone
+
+
+def test_many_writers_lose_no_update(transactional_db):
+    if connection.vendor != "sqlite":
+        pytest.skip("the gate is SQLite's")
+    Lease.objects.create(name="counter", expires_at=timezone.now())
+    errors = []
+
+    def write() -> None:
+        try:
+            for _ in range(50):
+                with transaction.atomic():
+                    lease = Lease.objects.get(name="counter")
+                    Lease.objects.filter(pk=lease.pk).update(expires_at=lease.expires_at + timezone.timedelta(seconds=1))
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    before = Lease.objects.get().expires_at
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert not errors
+    assert (Lease.objects.get().expires_at - before).total_seconds() == 400

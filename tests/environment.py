@@ -1,0 +1,20 @@
+"""Loaded before Django's settings: every test run is a deployment of its own in a temporary directory."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+_directory = tempfile.mkdtemp(prefix="bh-test-")
+os.environ["BOILERHOUSE_DATA_DIR"] = _directory
+os.environ.setdefault("BOILERHOUSE_LOG_FORMAT", "json")
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+_pid = os.getpid()
+
+
+def _clean() -> None:
+    if os.getpid() == _pid:
+        shutil.rmtree(_directory, ignore_errors=True)
+
+
+atexit.register(_clean)

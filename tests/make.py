@@ -1,0 +1,69 @@
+"""Rows for tests: plain functions with defaults that work together."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from boilerhouse.core import deployment
+from pools.models import Container, Pool, Workload, WorkloadVersion
+from pools.spec import WorkloadSpec
+from pools.states import ContainerState
+from syncing.models import SyncMapping, SyncSpec
+
+_numbers = itertools.count(1)
+
+SPEC: dict[str, Any] = {
+    "image": "boilerhouse/example-workload:1",
+    "command": [],
+    "volumes": [
+        {"name": "state", "container_path": "/state", "mode": "rw"},
+        {"name": "secrets", "container_path": "/run/secrets", "mode": "ro"},
+    ],
+    "environment": {},
+    "ports": [{"name": "http", "container_port": 8080}],
+    "stop_timeout_ms": 1000,
+    "resources": {},
+    "security": {},
+    "pull_policy": "never",
+}
+
+
+def make_spec(**over: Any) -> WorkloadSpec:
+    """A workload's spec with a state and a secrets volume."""
+    return WorkloadSpec.from_json({**SPEC, **over})
+
+
+def make_workload(id: str | None = None, **over: Any) -> Workload:
+    id = id or f"workload-{next(_numbers)}"
+    workload = Workload.objects.create(id=id, name=id)
+    WorkloadVersion.objects.create(workload=workload, number=1, spec_json=make_spec(**over).to_json())
+    return workload
+
+
+def make_pool(id: str | None = None, **over: Any) -> Pool:
+    id = id or f"pool-{next(_numbers)}"
+    workload = over.pop("workload", None) or make_workload()
+    return Pool.objects.create(**{"id": id, "name": id, "workload": workload, "max_size": 10, **over})
+
+
+def make_container(pool: Pool | None = None, **over: Any) -> Container:
+    pool = pool or make_pool()
+    deployment.deployment_id()
+    values = {"pool": pool, "version": pool.workload.latest, "node": "test", "uid": 200_000 + next(_numbers)}
+    return Container.objects.create(**{**values, "state": ContainerState.IDLE, **over})
+
+
+def make_sync_spec(pool: Pool | None = None, mappings: list[dict[str, Any]] | None = None, **over: Any) -> SyncSpec:
+    pool = pool or make_pool()
+    sink = {"type": "s3", "bucket": "bucket", "region": "us-east-1", "prefix": "t/${tenantId}/"}
+    number = next(_numbers)
+    sink |= {"endpoint": "http://127.0.0.1:1", "accessKeyId": "AKIDTEST", **over.pop("sink", {})}
+    spec = SyncSpec.objects.create(
+        **{"id": f"spec-{number}", "name": "spec", "pool": pool, "sink": sink, "on_claim": True, "on_release": True}
+        | {"sink_secrets": {"accessKeyId": "AKIDTEST", "secretAccessKey": "test-secret"}, **over}
+    )
+    default = {"container_path": "/state", "sink_path": "state/", "direction": "bidirectional", "mode": "sync"}
+    for position, mapping in enumerate(mappings or [{}]):
+        SyncMapping.objects.create(spec=spec, position=position, **{**default, **mapping})
+    return spec
