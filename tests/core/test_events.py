@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from boilerhouse.core.events import emit, recording
@@ -48,6 +49,7 @@ def test_a_cursor_reader_loses_nothing_while_eight_writers_write(transactional_d
             last = batch[-1] if batch else last
             if finished and not batch:
                 break
+            time.sleep(0.002)
         connection.close()
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(writers)]

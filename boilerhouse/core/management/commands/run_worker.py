@@ -18,7 +18,7 @@ from boilerhouse.core.tasks import enqueue
 
 log = structlog.get_logger("boilerhouse.worker")
 
-CANARY_EVERY_S, WEDGED_AFTER_S, STOP_S = 5.0, 20.0, 8.0
+CANARY_EVERY_S, WEDGED_AFTER_S, STOP_S = 4.0, 12.0, 8.0
 
 
 class Cluster:

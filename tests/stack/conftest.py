@@ -1,0 +1,189 @@
+"""The running product: `manage.py up` with its web, worker, controller and S3, real Docker, and this process's ORM
+looking into the same database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from django.conf import settings
+from tests.s3 import S3Server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def eventually(check: Callable[[], Any], seconds: float = 30, every: float = 0.1) -> Any:
+    """Return what ``check`` returns once it is true; fail after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = check()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not true within {seconds} s: {value!r}"
+        time.sleep(every)
+
+
+def manage(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False, **options)
+
+
+@dataclass
+class Stack:
+    """A running deployment and a key for it."""
+
+    base: str
+    key: str
+    up: subprocess.Popen[bytes]
+    log: Path
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def call(self, method: str, path: str, body: Any = None, timeout: float = 120, **options: Any) -> requests.Response:
+        headers = {"Authorization": f"Bearer {self.key}", **options.pop("headers", {})}
+        return requests.request(method, f"{self.base}/api/v1/{path}", json=body, headers=headers, timeout=timeout, **options)
+
+    def ok(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
+        answer = self.call(method, path, body)
+        assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def problem(self, method: str, path: str, body: Any, status: int, code: str) -> dict[str, Any]:
+        answer = self.call(method, path, body)
+        assert answer.status_code == status, f"{answer.status_code} {answer.text}"
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        found: dict[str, Any] = answer.json()
+        assert found["code"] == code, found
+        return found
+
+    def claim(self, tenant: str, pool: str, timeout_ms: int = 60_000, **body: Any) -> dict[str, Any]:
+        path = f"tenants/{tenant}/claim?timeoutMs={timeout_ms}"
+        claimed: dict[str, Any] = self.ok("POST", path, {"poolId": pool, **body}, 201)
+        return claimed
+
+    def release(self, tenant: str, **body: Any) -> None:
+        self.ok("POST", f"tenants/{tenant}/release", body)
+
+    def exec(self, container_id: str, script: str, check: bool = True) -> str:
+        done = self.ok("POST", f"containers/{container_id}/exec", {"command": ["sh", "-c", script]})
+        assert not check or done["exitCode"] == 0, done
+        return str(done["stdout"])
+
+    def make_pool(self, *, sink: dict[str, Any] | None = None, warm: int = 1, **over: Any) -> str:
+        """A workload, a pool of it, and with ``sink`` a spec that restores and saves /state. Waits until warm."""
+        name = f"t-{uuid.uuid4().hex[:8]}"
+        workload = {
+            "id": name, "name": name, "image": "boilerhouse/example-workload:1", "pullPolicy": "never",
+            "volumes": {
+                "state": {"containerPath": "/state"}, "secrets": {"containerPath": "/run/secrets"},
+                "comm": {"containerPath": "/comm"}, "custom": [{"name": "extra", "containerPath": "/extra"}],
+            },
+            "ports": [{"name": "http", "containerPort": 8080}],
+            "healthCheck": {"command": ["true"]},
+            "resources": {"memoryMb": 64, "tmpfsMb": 16, "pidsLimit": 64}, "stopTimeoutMs": 500,
+            **over.pop("workload", {}),
+        }  # fmt: skip
+        mapping = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
+        mappings = over.pop("mappings", [mapping])
+        self.ok("POST", "workloads", workload, 201)
+        self.ok("POST", "pools", {"id": name, "workloadId": name, "minSize": warm, "maxSize": max(warm, 2), **over}, 201)
+        if sink:
+            policy = {"onClaim": True, "onRelease": True}
+            spec = {"id": name, "poolId": name, "mappings": mappings, "sink": sink, "policy": policy}
+            self.ok("POST", "sync-specs", spec, 201)
+        self.wait_warm(name, warm)
+        return name
+
+    def wait_warm(self, pool: str, count: int = 1, seconds: float = 90) -> None:
+        eventually(lambda: self.ok("GET", f"pools/{pool}")["status"]["idle"] >= count, seconds)
+
+    def drop_pool(self, pool: str) -> None:
+        self.call("DELETE", f"pools/{pool}?force=true")
+
+    def status(self, tenant: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.ok("GET", f"tenants/{tenant}/status")
+        return found
+
+
+@pytest.fixture(scope="session")
+def django_db_setup() -> None:
+    """No test database: the tests look into the one that the stack uses."""
+
+
+@pytest.fixture(scope="session")
+def stack(django_db_blocker: Any) -> Iterator[Stack]:
+    from boilerhouse.dashboard.supervisor import free_port
+    from pools import images
+    from pools.errors import ImageMissing
+    from pools.runtime import get_runtime
+
+    try:
+        get_runtime().ensure_image(images.EXAMPLE_IMAGE, "never")
+    except ImageMissing:
+        for _ in images.build_example():
+            pass
+    port = free_port()
+    log = Path(settings.BOILERHOUSE_DATA_DIR) / "up.log"
+    with log.open("wb") as output:
+        up = subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), "up", "--port", str(port)],
+            cwd=ROOT, env=dict(os.environ), stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    base = f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
+        assert up.poll() is None, log.read_text()[-4000:]
+        try:
+            return requests.get(f"{base}/api/v1/health/ready", timeout=5).status_code == 200
+        except requests.RequestException:
+            return False
+
+    try:
+        eventually(ready, 90, 0.3)
+        made = manage("create_api_key", "--name", "tests", "--role", "admin")
+        assert made.returncode == 0, made.stderr
+        with django_db_blocker.unblock():
+            yield Stack(base, made.stdout.strip(), up, log)
+    finally:
+        up.send_signal(signal.SIGTERM)
+        try:
+            up.wait(timeout=15)
+        finally:
+            purged = manage("purge", "--yes")
+            assert purged.returncode == 0, purged.stderr
+
+
+@pytest.fixture
+def sink_server(tmp_path: Path) -> Iterator[S3Server]:
+    """An S3 of one test, to stop and to start again."""
+    server = S3Server(tmp_path / "s3")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def pools(stack: Stack) -> Iterator[Callable[..., str]]:
+    """Make pools that are deleted after the test."""
+    made: list[str] = []
+
+    def make(**options: Any) -> str:
+        made.append(stack.make_pool(**options))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        from tenants.models import Assignment
+
+        for tenant in Assignment.objects.live().filter(pool_id=pool).values_list("tenant_id", flat=True):
+            stack.call("POST", f"tenants/{tenant}/release", {"discard": True})
+        stack.drop_pool(pool)
