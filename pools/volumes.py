@@ -254,6 +254,8 @@ class Census:
     links: dict[str, str] = field(default_factory=dict)
     """Path → target, of symbolic links."""
     empty_dirs: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """Paths whose last part holds characters that sinks write in different ways."""
     skipped: list[str] = field(default_factory=list)
     """Sockets, FIFOs and devices."""
     unsaveable: list[tuple[str, str]] = field(default_factory=list)
@@ -276,6 +278,8 @@ def census(root: int, matches: Callable[[str], bool] | None, max_file_bytes: int
             entry = entries.pop()
             path, mode = prefix + entry.name, stat.S_IMODE(entry.mode) & 0o777
             wanted = matches is None or matches(path)
+            if plain_name(entry.name) != entry.name and (wanted or stat.S_ISDIR(entry.mode)):
+                result.names.append(path)
             if len(os.fsencode(path)) > MAX_PATH_BYTES:
                 if wanted or stat.S_ISDIR(entry.mode):
                     result.unsaveable.append((path[:200] + "…", "its path is too long for the sink"))
@@ -326,6 +330,39 @@ def _allow(directory: int, name: str, mode: int) -> None:
             os.chmod(f"/proc/self/fd/{descriptor}", mode)
     finally:
         os.close(descriptor)
+
+
+def plain_name(name: str) -> str:
+    """How a name may come back from a sink: control characters as symbols, other bytes in rclone's quoting."""
+    shown = ""
+    for char in name:
+        code = ord(char)
+        if code < 0x20:
+            shown += chr(0x2400 + code)
+        elif code == 0x7F:
+            shown += "\u2421"
+        elif 0xDC80 <= code <= 0xDCFF:
+            shown += f"\u201b{code - 0xDC00:02X}"
+        else:
+            shown += char
+    return shown
+
+
+def restore_names(staging: Path, names: list[str]) -> None:
+    """Give restored files and directories back the exact names that the sink wrote in another way."""
+    for path in sorted(names, key=lambda path: path.count("/")):
+        inside = _inside(path)
+        try:
+            parent = descend(staging, inside.parent)
+        except FileNotFoundError:
+            continue
+        try:
+            present = os.listdir(parent)
+            alike = [name for name in present if plain_name(name) == plain_name(inside.name)]
+            if inside.name not in present and len(alike) == 1:
+                os.rename(alike[0], inside.name, src_dir_fd=parent, dst_dir_fd=parent)
+        finally:
+            os.close(parent)
 
 
 def apply_manifest(staging: Path, uid: int, modes: dict[str, int], links: dict[str, str], empty: list[str]) -> None:

@@ -1,0 +1,130 @@
+"""rclone in its jail: what it may see, whose it is, and that it dies with whoever started it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from syncing import errors, rclone
+from syncing.jail import Jail
+from tests.stack.conftest import eventually
+
+UID = 234_568
+
+
+@pytest.fixture
+def volume(data_dir, tmp_path):
+    path = tmp_path / "volume"
+    path.mkdir(mode=0o700)
+    os.chown(path, UID, UID)
+    return path
+
+
+@pytest.fixture
+def lock(tmp_path):
+    descriptor = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
+
+
+def upload(s3, volume, lock, location):
+    sink = s3.sink()
+    return rclone.run(rclone.upload(sink, location, [], deletes=False, inside=""), sink, Jail(volume, UID, False), lock)
+
+
+def test_files_go_up_and_come_back_as_the_containers_user(s3, volume, lock, tmp_path):
+    (volume / "a").write_text("hello")
+    os.chown(volume / "a", UID, UID)
+    upload(s3, volume, lock, "jail/one")
+    target = tmp_path / "back"
+    target.mkdir()
+    os.chown(target, UID, UID)
+    sink = s3.sink()
+    rclone.run(rclone.download(sink, "jail/one", []), sink, Jail(target, UID, True), lock)
+
+    assert (target / "a").read_text() == "hello"
+    assert (target / "a").stat().st_uid == UID
+
+
+def test_a_link_to_the_host_leads_nowhere(s3, volume, lock, tmp_path):
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "secret").write_text("HOST")
+    (volume / "dir").symlink_to(tmp_path / "host")
+    (volume / "file").symlink_to("/etc/passwd")
+    upload(s3, volume, lock, "jail/links")
+
+    assert s3.keys("jail/links") == {}
+
+
+def test_a_mapping_root_that_is_a_link_gives_nothing_of_the_host(s3, volume, lock):
+    (volume / "data").symlink_to("/etc")
+    sink = s3.sink()
+    arguments = rclone.upload(sink, "jail/root", [], deletes=False, inside="data")
+    try:
+        rclone.run(arguments, sink, Jail(volume, UID, False), lock)
+    except errors.SyncFailed:
+        pass
+
+    assert set(s3.keys("jail/root")) <= {"hosts", "resolv.conf", "nsswitch.conf", "ssl/certs/ca-certificates.crt"}
+
+
+@pytest.mark.parametrize(
+    ("over", "error"),
+    [
+        ({"bucket": "no-such-bucket"}, errors.SinkMissing),
+        ({"secret_access_key": "wrong"}, errors.SinkDenied),
+        ({"endpoint": "http://127.0.0.1:1"}, errors.SinkUnreachable),
+    ],
+)
+def test_each_failure_of_a_transfer_has_its_own_error(s3, volume, lock, over, error):
+    (volume / "a").write_text("x")
+    os.chown(volume / "a", UID, UID)
+    sink = s3.sink(**over)
+
+    with pytest.raises(error):
+        rclone.run(rclone.upload(sink, "x", [], deletes=False, inside=""), sink, Jail(volume, UID, False), lock)
+
+
+def test_a_transfer_is_cancelled_when_its_owner_says_so(s3, volume, lock):
+    with (volume / "big").open("wb") as file:
+        file.truncate(400_000_000)
+    os.chown(volume / "big", UID, UID)
+    sink = s3.sink(rclone_flags=("--bwlimit=1M",))
+    started = time.monotonic()
+    with pytest.raises(errors.TransferCancelled):
+        rclone.run(rclone.upload(sink, "big", [], deletes=False, inside=""), sink, Jail(volume, UID, False), lock,
+                   on_progress=lambda _progress: False)  # fmt: skip
+
+    assert time.monotonic() - started < 15
+
+
+def test_rclone_dies_with_the_process_that_started_it(s3, volume, tmp_path):
+    """C8, C10: kill -9 of the worker; the kernel ends bwrap, its pid namespace, and with them rclone."""
+    with (volume / "big").open("wb") as file:
+        file.truncate(400_000_000)
+    os.chown(volume / "big", UID, UID)
+    script = f"""
+import os, django
+os.environ["BOILERHOUSE_DATA_DIR"] = {str(tmp_path)!r}
+django.setup()
+from pathlib import Path
+from syncing import rclone
+from syncing.jail import Jail
+from syncing.sinks import S3Sink
+sink = S3Sink("{s3.bucket}", "us-east-1", "", "{s3.endpoint}", "Rclone", "{s3.access_key}", "{s3.secret_key}", ("--bwlimit=1M",))
+lock = os.open({str(tmp_path / "lock2")!r}, os.O_RDWR | os.O_CREAT)
+rclone.run(rclone.upload(sink, "kill-marker-xyz", [], deletes=False, inside=""), sink, Jail(Path({str(volume)!r}), {UID}, False), lock)
+"""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "boilerhouse.settings"}
+    worker = subprocess.Popen([sys.executable, "-c", script], env=environment)
+
+    def running() -> bool:
+        return subprocess.run(["pgrep", "-f", "bin/rclone.*kill-marker-xyz"], capture_output=True, check=False).returncode == 0
+
+    eventually(running, 20)
+    worker.kill()
+    worker.wait()
+    eventually(lambda: not running(), 5, 0.02)
