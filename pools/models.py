@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import models
 from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.utils import timezone
 
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import random_nonce
@@ -21,8 +21,8 @@ class Workload(models.Model):
 
     id = models.CharField(max_length=63, primary_key=True)
     name = models.CharField(max_length=200)
-    created_at = models.DateTimeField(db_default=Now())
-    updated_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
         return self.id
@@ -39,7 +39,7 @@ class WorkloadVersion(models.Model):
     number = models.PositiveIntegerField()
     spec_json = models.JSONField()
     image_digest = models.CharField(max_length=100, default="", blank=True)
-    created_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["workload", "number"], name="workload_version_once")]
@@ -98,8 +98,8 @@ class Pool(models.Model):
     failures = models.PositiveIntegerField(default=0)
     """Starts that failed in a row; the back-off grows with it."""
     next_start_at = models.DateTimeField(null=True, blank=True)
-    created_at = models.DateTimeField(db_default=Now())
-    updated_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(default=timezone.now)
 
     objects = PoolQuerySet.as_manager()
 
@@ -163,8 +163,8 @@ class Container(models.Model):
     error = models.TextField(default="", blank=True)
     owner = models.UUIDField(null=True, blank=True)
     """The process that works on it (``core.Process``), so that another takes over when it is dead."""
-    created_at = models.DateTimeField(db_default=Now())
-    state_changed_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
+    state_changed_at = models.DateTimeField(default=timezone.now)
 
     objects = ContainerQuerySet.as_manager()
 

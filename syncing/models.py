@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.utils import timezone
 
 from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
@@ -23,7 +23,7 @@ class Credential(models.Model):
     name = models.CharField(max_length=200)
     secret = EncryptedJSONField()
     """``{accessKeyId, secretAccessKey}``; never shown."""
-    created_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
         return self.id
@@ -46,8 +46,8 @@ class SyncSpec(models.Model):
     allow_manual_trigger = models.BooleanField(default=True)
     sink_health = models.JSONField(default=dict)
     """``{state, checkedAt, code?, detail?}`` of the last probe."""
-    created_at = models.DateTimeField(db_default=Now())
-    updated_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
         return self.id
@@ -127,7 +127,7 @@ class SyncRun(models.Model):
     error_code = models.CharField(max_length=32, default="", blank=True)
     error_detail = models.TextField(default="", blank=True)
     owner = models.UUIDField(null=True, blank=True)
-    created_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -181,7 +181,7 @@ class SavedState(models.Model):
     run_id = models.UUIDField()
     files = models.PositiveIntegerField()
     bytes = models.PositiveBigIntegerField()
-    saved_at = models.DateTimeField(db_default=Now())
+    saved_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         constraints = [

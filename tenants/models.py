@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
@@ -22,7 +23,7 @@ class Tenant(models.Model):
 
     id = models.CharField(max_length=128, primary_key=True)
     generation = models.BigIntegerField(default=0)
-    created_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
         return self.id
@@ -79,8 +80,8 @@ class Assignment(models.Model):
     next_attempt_at = models.DateTimeField(null=True, blank=True)
     owner = models.UUIDField(null=True, blank=True)
     deadline = models.DateTimeField()
-    created_at = models.DateTimeField(db_default=Now())
-    state_changed_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
+    state_changed_at = models.DateTimeField(default=timezone.now)
     assigned_at = models.DateTimeField(null=True, blank=True)
     last_activity_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)

@@ -6,7 +6,7 @@ import uuid
 
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.utils import timezone
 
 from boilerhouse.core.ids import uuid7
 
@@ -16,7 +16,7 @@ class Deployment(models.Model):
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     deployment_id = models.CharField(max_length=16, unique=True)
-    created_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
     next_uid = models.PositiveIntegerField()
     next_address = models.PositiveIntegerField(default=0)
     """Offset into the subnet of the last address given out; addresses are given round robin."""
@@ -45,8 +45,8 @@ class Process(models.Model):
     pid = models.PositiveIntegerField()
     pid_started = models.BigIntegerField()
     """Start time of the pid in clock ticks since boot: a reused pid is another process."""
-    started_at = models.DateTimeField(db_default=Now())
-    heartbeat_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(default=timezone.now)
+    heartbeat_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         verbose_name_plural = "processes"
@@ -83,7 +83,7 @@ class Event(models.Model):
     actor = models.CharField(max_length=160)
     request_id = models.CharField(max_length=64, default="", blank=True)
     payload = models.JSONField(default=dict)
-    created_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         ordering = ["-id"]
@@ -119,7 +119,7 @@ class ApiKey(models.Model):
     role = models.CharField(max_length=16, choices=Role)
     tenant_ids = models.JSONField(default=list, blank=True)
     key_hash = models.CharField(max_length=64, editable=False)
-    created_at = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -43,7 +43,7 @@ def json_schema(value: Any) -> None:
 
 
 class CommandField(serializers.ListField):
-    child = serializers.CharField(trim_whitespace=False)
+    child = serializers.CharField(trim_whitespace=False, allow_blank=True)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_empty=options.pop("allow_empty", False), max_length=200, **options)

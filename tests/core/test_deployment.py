@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from boilerhouse.core import deployment
 from boilerhouse.core.deployment import DeploymentMismatch
 from boilerhouse.core.models import Deployment

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from boilerhouse.core import fields
 from cryptography.fernet import Fernet, InvalidToken
 from django.db import connection
+
+from boilerhouse.core import fields
 from syncing.models import Credential
 
 

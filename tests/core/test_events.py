@@ -6,9 +6,10 @@ import threading
 import time
 
 import pytest
+from django.db import connection
+
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.models import Event
-from django.db import connection
 
 
 def test_an_event_of_a_rolled_back_transaction_is_not_written(db):

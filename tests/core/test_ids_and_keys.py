@@ -4,10 +4,11 @@ import stat
 import threading
 
 import pytest
+from django.utils import timezone
+
 from boilerhouse.core import ids, keys
 from boilerhouse.core.api.authentication import create_key, find_key
 from boilerhouse.core.models import ApiKey, Role
-from django.utils import timezone
 
 
 def test_uuid7_sorts_by_time_and_says_its_version():

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 
-from boilerhouse.core.models import Lease
 from django.db import connection, transaction
-
 from django.utils import timezone
+
+from boilerhouse.core.models import Lease
 
 
 def test_many_writers_lose_no_update(transactional_db):
@@ -22,7 +22,9 @@ def test_many_writers_lose_no_update(transactional_db):
             for _ in range(50):
                 with transaction.atomic():
                     lease = Lease.objects.select_for_update().get(name="counter")
-                    Lease.objects.filter(pk=lease.pk).update(expires_at=lease.expires_at + timezone.timedelta(seconds=1))
+                    Lease.objects.filter(pk=lease.pk).update(
+                        expires_at=lease.expires_at + timezone.timedelta(seconds=1)
+                    )
         except Exception as error:
             errors.append(error)
         finally:

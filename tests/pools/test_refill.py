@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
+from django.db import connection
+
 from boilerhouse.core.errors import Invalid
 from boilerhouse.core.models import Deployment
-from django.db import connection
 from pools import errors, services
 from pools.models import Container, HostLease, Pool
 from pools.states import ContainerState, PoolState

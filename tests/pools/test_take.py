@@ -11,6 +11,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import connection, transaction
+
 from pools.models import Container
 from pools.states import ContainerHealth, ContainerState
 from tests.make import make_container, make_pool

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from uuid import uuid4
 
 import pytest
+
 from pools import volumes
 from pools.errors import DirectoryGone, DirtyContainer
 from tests.make import make_spec
@@ -174,6 +175,6 @@ def test_config_and_secrets_belong_to_the_containers_user_alone(container):
     volumes.provision(container, UID, {"a": 1}, {"TOKEN": "x"}, {"tenantId": "alice"})
     directory = volumes.secrets_dir(container)
 
-    assert {p.name: (p.stat().st_uid, p.stat().st_mode & 0o777) for p in directory.iterdir()} == {
-        name: (UID, 0o400) for name in ("config.json", "TOKEN", "claim.json")
-    }
+    assert {p.name: (p.stat().st_uid, p.stat().st_mode & 0o777) for p in directory.iterdir()} == dict.fromkeys(
+        ("config.json", "TOKEN", "claim.json"), (UID, 256)
+    )

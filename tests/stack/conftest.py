@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import requests
 from django.conf import settings
+
 from tests.s3 import S3Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,9 @@ class Stack:
 
     def call(self, method: str, path: str, body: Any = None, timeout: float = 120, **options: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.key}", **options.pop("headers", {})}
-        return requests.request(method, f"{self.base}/api/v1/{path}", json=body, headers=headers, timeout=timeout, **options)
+        return requests.request(
+            method, f"{self.base}/api/v1/{path}", json=body, headers=headers, timeout=timeout, **options
+        )
 
     def ok(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
         answer = self.call(method, path, body)
@@ -95,7 +98,9 @@ class Stack:
         mapping = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
         mappings = over.pop("mappings", [mapping])
         self.ok("POST", "workloads", workload, 201)
-        self.ok("POST", "pools", {"id": name, "workloadId": name, "minSize": warm, "maxSize": max(warm, 2), **over}, 201)
+        self.ok(
+            "POST", "pools", {"id": name, "workloadId": name, "minSize": warm, "maxSize": max(warm, 2), **over}, 201
+        )
         if sink:
             policy = {"onClaim": True, "onRelease": True}
             spec = {"id": name, "poolId": name, "mappings": mappings, "sink": sink, "policy": policy}

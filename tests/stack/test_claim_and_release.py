@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+
 from pools.models import Container
 from tenants.models import Assignment
 from tests.stack.conftest import eventually
@@ -84,7 +85,9 @@ def test_releasing_nothing_is_404_and_a_released_container_is_gone(stack, pools)
 def test_config_that_breaks_the_schema_is_refused_with_pointers_and_takes_nothing(stack, pools):
     schema = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}, "n": {"minimum": 1}}}
     pool = pools(workload={"configSchema": schema})
-    found = stack.problem("POST", "tenants/gina/claim", {"poolId": pool, "config": {"model": 3, "n": 0}}, 422, "invalid")
+    found = stack.problem(
+        "POST", "tenants/gina/claim", {"poolId": pool, "config": {"model": 3, "n": 0}}, 422, "invalid"
+    )
 
     assert {e["pointer"] for e in found["errors"]} == {"/config/model", "/config/n"}
     assert not Assignment.objects.filter(tenant_id="gina").exists()
@@ -213,6 +216,7 @@ def test_an_image_that_is_missing_is_said_where_the_pool_is_and_claims_get_503(s
 
 def test_the_plans_and_our_example_files_load(stack, sink_server):
     import yaml
+
     from tests.stack.conftest import ROOT
 
     paths = {"Workload": "workloads", "Pool": "pools", "SyncSpec": "sync-specs"}
@@ -229,8 +233,11 @@ def test_the_plans_and_our_example_files_load(stack, sink_server):
     assert done["restored"] is None
     assert "batch/worker-1/results/result.txt" in sink_server.keys()
     trained = stack.claim("ml-1", "ml-gpu-pool")
-    stack.exec(trained["containerId"], "cd /data; mkdir -p checkpoints/sub logs/in; touch checkpoints/a.pt"
-               " checkpoints/sub/b.pt logs/top.log logs/in/deep.log logs/no.txt")
+    stack.exec(
+        trained["containerId"],
+        "cd /data; mkdir -p checkpoints/sub logs/in; touch checkpoints/a.pt"
+        " checkpoints/sub/b.pt logs/top.log logs/in/deep.log logs/no.txt",
+    )
     stack.release("ml-1")
     kept = {key.removeprefix("workloads/ml/ml-1/") for key in sink_server.keys() if key.startswith("workloads/")}
     assert kept == {"checkpoints/a.pt", "logs/top.log", "logs/in/deep.log"}

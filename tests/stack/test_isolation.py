@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from boilerhouse.core import deployment
 from django.db import connection
+
+from boilerhouse.core import deployment
 from pools import host, services, volumes
 from pools.models import Container, HostLease
 from pools.runtime import get_runtime
@@ -94,7 +95,10 @@ def test_planted_links_let_no_byte_out(stack, pools, sink_server, tmp_path):
     stack.release("link-1", discard=True)
 
     claimed = stack.claim("link-2", pool)
-    stack.exec(claimed["containerId"], f"mkdir /state/data; cd /state/data; ln -s {tmp_path} dir; ln -s {canary} file; echo ok > mine")
+    stack.exec(
+        claimed["containerId"],
+        f"mkdir /state/data; cd /state/data; ln -s {tmp_path} dir; ln -s {canary} file; echo ok > mine",
+    )
     stack.release("link-2")
     assert set(sink_server.keys("t/link-2/data")) == {"mine"}
 
@@ -111,8 +115,11 @@ def test_planted_links_and_partial_names_let_no_byte_in(stack, pools, sink_serve
     stack.exec(claimed["containerId"], "cd /state; mkdir sub; echo a > sub/f; echo b > g; echo c > h")
     stack.release("inward")
     claimed = stack.claim("inward", pool)
-    stack.exec(claimed["containerId"], f"""cd /state; rm -rf sub g; ln -s {outside} sub; ln -s {outside}/victim g
-        for s in partial 2fd68068.partial; do ln -s {outside}/victim h.$s; done""")
+    stack.exec(
+        claimed["containerId"],
+        f"""cd /state; rm -rf sub g; ln -s {outside} sub; ln -s {outside}/victim g
+        for s in partial 2fd68068.partial; do ln -s {outside}/victim h.$s; done""",
+    )
     (run,) = stack.ok("POST", "tenants/inward/sync", {"direction": "inward"}, 202)["runs"]
     ended = eventually(lambda: [r for r in stack.ok("GET", "sync-runs?tenantId=inward")["items"]
                                 if r["id"] == run["id"] and r["finishedAt"]])  # fmt: skip
@@ -206,7 +213,9 @@ def test_a_secret_is_found_nowhere_but_in_its_file(stack, pools, sink_server):
     path = volumes.secrets_dir(container_id)
     assert host._file_system(path) == "tmpfs"
     assert stack.exec(claimed["containerId"], "touch /run/secrets/new; echo $?", check=False) == "1\n"
-    inspect = subprocess.run(["docker", "inspect", services.runtime_name(container_id)], capture_output=True, check=True)
+    inspect = subprocess.run(
+        ["docker", "inspect", services.runtime_name(container_id)], capture_output=True, check=True
+    )
     stack.release("canary")
     sink_server.stop()  # and a claim that fails: its secrets must not stay either
     stack.call("POST", "tenants/canary/claim", {"poolId": pool, "secrets": {"TOKEN": CANARY}})
@@ -257,7 +266,9 @@ def test_a_used_container_whose_assignment_was_lost_is_quarantined_by_its_latch(
     stack.exec(held["containerId"], "echo hers > /state/x")
     stack.wait_warm(pool, 1) if stack.ok("GET", f"pools/{pool}")["status"]["starting"] else None
     Assignment.objects.filter(tenant_id="lost-1").delete()
-    Container.objects.filter(pk=held["containerId"]).update(state=ContainerState.IDLE, state_changed_at="2000-01-01T00:00:00Z")
+    Container.objects.filter(pk=held["containerId"]).update(
+        state=ContainerState.IDLE, state_changed_at="2000-01-01T00:00:00Z"
+    )
     other = stack.claim("lost-2", pool)
 
     assert other["containerId"] != held["containerId"]
@@ -281,7 +292,9 @@ def storm(stack, pool, tenants, threads):
     def one(number: int) -> tuple[str, str]:
         tenant = f"storm-{number}"
         claimed = stack.claim(tenant, pool, timeout_ms=300_000)
-        found = stack.exec(claimed["containerId"], f"ls -A /state; echo {tenant} > /state/me; cat /run/secrets/claim.json")
+        found = stack.exec(
+            claimed["containerId"], f"ls -A /state; echo {tenant} > /state/me; cat /run/secrets/claim.json"
+        )
         assert json.loads(found)["tenantId"] == tenant  # and nothing of anybody else was listed before it
         stack.release(tenant)
         return tenant, claimed["containerId"]
@@ -330,7 +343,9 @@ def test_another_deployments_containers_are_not_touched(stack, pools):
     stack.claim("p9", pool)
     stack.release("p9")
     try:
-        running = subprocess.run(["docker", "ps", "-q", "--no-trunc"], capture_output=True, text=True, check=True).stdout
+        running = subprocess.run(
+            ["docker", "ps", "-q", "--no-trunc"], capture_output=True, text=True, check=True
+        ).stdout
         assert foreign in running
         assert foreign not in {seen.handle.runtime_id for seen in get_runtime().list(host.labels())}
     finally:

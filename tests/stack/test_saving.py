@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 
-
 from boilerhouse.core import processes
 from boilerhouse.core.models import Process
 from pools import volumes
@@ -192,7 +191,9 @@ def test_a_worker_killed_while_it_prepares_a_claim_leaves_nothing_behind(stack, 
     answers = []
     call = threading.Thread(target=lambda: answers.append(stack.call("POST", "tenants/kat/claim", {"poolId": pool})))
     call.start()
-    eventually(lambda: SyncRun.objects.filter(tenant_id="kat", direction="download", state="running").exists(), 20, 0.005)
+    eventually(
+        lambda: SyncRun.objects.filter(tenant_id="kat", direction="download", state="running").exists(), 20, 0.005
+    )
     for worker in Process.objects.filter(kind="worker", name="claim", pk__in=processes.living()):
         os.kill(worker.pid, signal.SIGKILL)
     call.join()

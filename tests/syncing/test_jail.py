@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+
 from syncing import errors, rclone
 from syncing.jail import Jail
 from tests.stack.conftest import eventually
@@ -122,7 +123,10 @@ rclone.run(rclone.upload(sink, "kill-marker-xyz", [], deletes=False, inside=""),
     worker = subprocess.Popen([sys.executable, "-c", script], env=environment)
 
     def running() -> bool:
-        return subprocess.run(["pgrep", "-f", "bin/rclone.*kill-marker-xyz"], capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run(["pgrep", "-f", "bin/rclone.*kill-marker-xyz"], capture_output=True, check=False).returncode
+            == 0
+        )
 
     eventually(running, 20)
     worker.kill()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+
 from syncing import locations, patterns
 from syncing.jail import rclone_path
 from syncing.locations import Area
@@ -42,7 +43,8 @@ def test_patterns_that_mean_nothing_or_everything_are_refused(bad):
 
 
 @pytest.mark.parametrize(
-    "bad", ["/x", "a//b", "../x", "a/../b", "x${tenantId}y", "${other}/", ".boilerhouse/x", ".boilerhouse-trash", "a\nb"]
+    "bad",
+    ["/x", "a//b", "../x", "a/../b", "x${tenantId}y", "${other}/", ".boilerhouse/x", ".boilerhouse-trash", "a\nb"],
 )
 def test_prefixes_that_could_collide_or_escape_are_refused(bad):
     assert locations.check_path(bad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from syncing import errors
 from syncing.sinks import CLAIM_DEADLINE_S, check_flag
 
