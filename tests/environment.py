@@ -8,6 +8,7 @@ import tempfile
 _directory = tempfile.mkdtemp(prefix="bh-test-")
 os.environ["BOILERHOUSE_DATA_DIR"] = _directory
 os.environ.setdefault("BOILERHOUSE_LOG_FORMAT", "json")
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # Playwright keeps an event loop in the tests' thread
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 _pid = os.getpid()
 

@@ -72,14 +72,15 @@ class PageConsumer(AsyncWebsocketConsumer):
         current: dict[str, str] = await database_sync_to_async(fragments)()
         rows = {name for name in current if name.startswith("pool-")}
         known = {name for name in self._sent if name.startswith("pool-")}
-        changed = [html for name, html in current.items() if self._sent.get(name) != html]
-        if self._sent and rows != known:
+        whole = rows != known or not self._sent  # a row that the page does not have has no place to go
+        changed = [
+            html for name, html in current.items() if self._sent.get(name) != html and not (whole and name in rows)
+        ]
+        if whole:
             changed.append(await database_sync_to_async(pool_list)())
-        elif not self._sent:
-            changed = [await database_sync_to_async(pool_list)(), *(h for n, h in current.items() if n not in rows)]
         self._sent = current
-        if changed:
-            await self.send(text_data="\n".join(changed))
+        for fragment in changed:  # each by itself: a parser drops a table row that follows other elements
+            await self.send(text_data=fragment)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """The page says nothing that matters here."""

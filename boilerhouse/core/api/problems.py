@@ -6,7 +6,6 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
@@ -126,7 +125,7 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    log.error("unhandled error", path=request.path, exc_info=settings.DEBUG)
+    log.error("unhandled error", path=request.path, exc_info=True)
     if _is_api(request):
         return problem(500, "internal", "This is a defect of Boilerhouse; the log names it by the request id.")
     from django.views.defaults import server_error as page

@@ -25,7 +25,8 @@ def icon(name: str, more: str = "") -> SafeString:
 def clock(value: datetime) -> SafeString:
     """A time of day with the absolute time as title."""
     absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
-    return format_html('<time datetime="{}" title="{}">{:%H:%M:%S}</time>', value.isoformat(), absolute, value)
+    shown = f"{value:%H:%M:%S}"
+    return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), absolute, shown)
 
 
 @register.filter

@@ -1,0 +1,142 @@
+"""The overview, login and the admin, without a browser."""
+
+from __future__ import annotations
+
+import pytest
+from boilerhouse.core.events import emit
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.urls import reverse
+from pools.models import Pool
+from tenants.models import Assignment, Tenant
+from tests.make import make_container, make_pool, make_sync_spec
+
+
+@pytest.fixture
+def staff(client, db, data_dir):
+    client.force_login(User.objects.create_superuser("ada", password="a long password"))
+    return client
+
+
+def test_strangers_are_sent_to_the_login_and_customers_are_refused(client, db):
+    assert client.get("/").headers["Location"] == "/login/?next=/"
+    client.force_login(User.objects.create_user("carl"))
+    assert client.get("/").status_code == 403
+
+
+def test_an_empty_overview_says_what_to_do(staff):
+    page = staff.get("/").content.decode()
+
+    assert "Nothing runs yet" in page
+    assert "No pool yet" in page
+    assert "Nothing has happened yet" in page
+
+
+def test_what_needs_somebody_comes_first(staff):
+    pool = make_pool("broken", last_error="no such image")
+    good = make_pool("good")
+    make_container(good)
+    make_sync_spec(good, sink_health={"state": "unhealthy", "detail": "bucket is gone"})
+    from django.utils import timezone
+
+    Assignment.objects.create(
+        tenant=Tenant.objects.create(id="org:1"), pool=good, generation=1, state="release_failed", deadline=timezone.now(),
+        outcome_detail="403 from the sink",
+    )  # fmt: skip
+    page = staff.get("/").content.decode()
+
+    assert "3 things need you" in page
+    for words in ("org:1", "403 from the sink", "no such image", "bucket is gone"):
+        assert words in page
+    assert page.index('id="pool-broken"') < page.index('id="pool-good"')
+    assert "<title>(3!)" in page
+    assert pool
+
+
+def test_the_pages_queries_do_not_grow_with_pools(staff, django_assert_max_num_queries):
+    for number in range(12):
+        make_container(make_pool(f"p{number}"))
+    for _ in range(30):
+        emit("pool.scaled", pool_id="p1")
+
+    with django_assert_max_num_queries(14):
+        assert staff.get("/").status_code == 200
+
+
+def test_markup_in_names_is_shown_not_run(staff):
+    make_pool("x", last_error="<script>alert(1)</script>")
+    emit("pool.warning", pool_id="x", detail="<img src=x onerror=alert(1)>")
+    page = staff.get("/").content.decode()
+
+    assert "<script>alert(1)" not in page
+    assert "<img src=x" not in page
+
+
+def test_pages_have_a_strict_policy_and_no_inline_script_or_style(staff):
+    import re
+
+    make_container()
+    answer = staff.get("/")
+    page = answer.content.decode()
+
+    assert "default-src 'self'" in answer["Content-Security-Policy"]
+    assert "unsafe" not in answer["Content-Security-Policy"]
+    assert answer["X-Frame-Options"] == "DENY"
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page)
+
+
+def test_a_login_link_works_once(client, db, data_dir, capsys):
+    call_command("login_link", "--create", "--user", "eve", skip_checks=True)
+    path = capsys.readouterr().out.strip()
+
+    assert client.get(path).headers["Location"] == "/"
+    client.logout()
+    assert client.get(path).status_code == 410
+
+
+def test_the_theme_is_kept_in_a_cookie_and_leads_nowhere_else(staff):
+    answer = staff.post("/theme", {"theme": "dark"}, headers={"Referer": "https://evil.example/"})
+
+    assert answer.headers["Location"] == "/"
+    assert 'data-theme="dark"' in staff.get("/").content.decode()
+    staff.post("/theme", {"theme": "<x>"})
+    assert "<x>" not in staff.get("/").content.decode()
+
+
+def test_every_model_is_in_the_admin_read_only_and_without_secrets(staff):
+    pool = make_pool()
+    make_container(pool)
+    spec = make_sync_spec(pool, sink_secrets={"accessKeyId": "A", "secretAccessKey": "ADMIN-CANARY"})
+    for model, options in admin.site._registry.items():
+        if model._meta.app_label not in {"core", "pools", "syncing", "tenants"}:
+            continue
+        name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
+        page = staff.get(reverse(f"{name}_changelist"))
+        assert page.status_code == 200
+        assert staff.get(reverse(f"{name}_add")).status_code == 403
+        for row in model.objects.all()[:1]:
+            page = staff.get(reverse(f"{name}_change", args=[row.pk]))
+            assert page.status_code == 200
+            assert "ADMIN-CANARY" not in page.content.decode()
+            assert "name=\"_save\"" not in page.content.decode()
+        assert options
+    assert spec
+    from django.apps import apps
+
+    ours = {m for label in ("core", "pools", "syncing", "tenants") for m in apps.get_app_config(label).get_models()}
+    assert ours <= set(admin.site._registry)
+
+
+def test_admin_actions_are_for_superusers(client, db, data_dir):
+    from django.contrib.auth.models import Permission
+
+    helper = User.objects.create_user("hal", is_staff=True)
+    helper.user_permissions.add(Permission.objects.get(codename="view_pool"))
+    make_pool("p")
+    client.force_login(helper)
+    data = {"action": "refill", "_selected_action": ["p"]}
+    page = client.post(reverse("admin:pools_pool_changelist"), data, follow=True)
+
+    assert "Only superusers" in page.content.decode()
+    assert Pool.objects.count() == 1
