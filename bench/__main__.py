@@ -1,0 +1,175 @@
+"""`make bench`: figures of the product, each beside the bare thing in the same run.
+
+Warm claim: one client, tenants seen for the first time, a pool whose state syncs to S3 and with nothing to restore; from
+the request to the answer over HTTP. Bare: one inspect at the Docker engine and the same files by write and rename.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import secrets
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+CONFIG, SECRETS = {"model": "small", "greeting": "x" * 1000}, {f"SECRET_{n}": "y" * 100 for n in range(3)}
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def bare(runtime: Any, container: str, directory: Path) -> float:
+    """One inspect and the files of a claim, by write and rename, in milliseconds."""
+    started = time.perf_counter()
+    for name, content in {"config.json": json.dumps(CONFIG), **SECRETS, "claim.json": "{}" * 50}.items():
+        draft = directory / f".{secrets.token_hex(4)}"
+        draft.write_text(content)
+        draft.rename(directory / name)
+    runtime.inspect(container)
+    return (time.perf_counter() - started) * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench")
+    parser.add_argument("--claims", type=int, default=60)
+    options = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="bh-bench-"))
+    os.environ |= {"BOILERHOUSE_DATA_DIR": str(directory), "DJANGO_SETTINGS_MODULE": "boilerhouse.settings"}
+    os.environ.setdefault("BOILERHOUSE_LOG_LEVEL", "WARNING")
+    import django
+
+    django.setup()
+    import requests
+    from boilerhouse.dashboard.demo import Api
+    from boilerhouse.dashboard.supervisor import embedded_s3, free_port
+    from pools import images, services
+    from pools.errors import ImageMissing
+    from pools.runtime import get_runtime
+
+    runtime = get_runtime()
+    try:
+        runtime.ensure_image(images.EXAMPLE_IMAGE, "never")
+    except ImageMissing:
+        for _ in images.build_example():
+            pass
+    port, s3 = free_port(), embedded_s3(free_port())
+    manage = [sys.executable, str(ROOT / "manage.py")]
+    log = (directory / "up.log").open("wb")
+    up = subprocess.Popen(
+        [*manage, "up", "--s3", "--port", str(port), "--s3-port", s3.endpoint.rsplit(":", 1)[1]],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+    )  # fmt: skip
+    try:
+        base = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                if requests.get(f"{base}/api/v1/health/ready", timeout=5).status_code == 200:
+                    break
+            except requests.RequestException:
+                pass
+            if time.monotonic() > deadline or up.poll() is not None:
+                raise SystemExit((directory / "up.log").read_text()[-3000:])
+            time.sleep(0.3)
+        made = [*manage, "create_api_key", "--name", "bench", "--role", "admin"]
+        key = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        api = Api(base, key)
+        report = measure(api, s3, options.claims, runtime, services.runtime_name)
+    finally:
+        up.send_signal(signal.SIGTERM)
+        up.wait(timeout=30)
+        subprocess.run([*manage, "purge", "--yes"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(directory, ignore_errors=True)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "latest.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(table(report))
+
+
+def measure(api: Any, s3: Any, claims: int, runtime: Any, name_of: Any) -> dict[str, Any]:
+    """Warm up, then claim ``claims`` times, one bare measurement after each claim."""
+    from uuid import UUID
+
+    size = claims + 5
+    workload = {
+        "id": "bench", "name": "bench", "image": "boilerhouse/example-workload:1", "pullPolicy": "never",
+        "volumes": {"state": {"containerPath": "/state"}, "secrets": {"containerPath": "/run/secrets"}},
+        "ports": [{"name": "http", "containerPort": 8080}], "stopTimeoutMs": 0,
+        "resources": {"memoryMb": 32, "tmpfsMb": 8, "pidsLimit": 32},
+    }  # fmt: skip
+    mapping = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
+    policy = {"onClaim": True, "onRelease": True}
+    api.call("POST", "workloads", workload, (201,))
+    api.call("POST", "pools", {"id": "bench", "workloadId": "bench", "minSize": size, "maxSize": size, "minIdle": 0})
+    sink = s3.sink("bench/${tenantId}/")
+    api.call("POST", "sync-specs", {"poolId": "bench", "mappings": [mapping], "sink": sink, "policy": policy})
+    started = time.monotonic()
+    while api.call("GET", "pools/bench")["status"]["idle"] < size:
+        if time.monotonic() - started > 300:
+            raise SystemExit("the pool did not warm up")
+        time.sleep(0.2)
+    filled = time.monotonic() - started
+    time.sleep(2)
+    scratch = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    claim_ms: list[float] = []
+    bare_ms: list[float] = []
+    containers = set()
+    for number in range(size):
+        tenant = f"bench-{secrets.token_hex(6)}"
+        body = {"poolId": "bench", "config": CONFIG, "secrets": SECRETS}
+        began = time.perf_counter()
+        claimed = api.call("POST", f"tenants/{tenant}/claim", body, (201,))
+        took = (time.perf_counter() - began) * 1000
+        if claimed["source"] != "warm" or claimed["containerId"] in containers:
+            raise SystemExit(f"not a correct warm claim: {claimed}")
+        containers.add(claimed["containerId"])
+        lone = bare(runtime, name_of(UUID(claimed["containerId"])), scratch)
+        if number >= size - claims:  # the first few warm the process up
+            claim_ms.append(took)
+            bare_ms.append(lone)
+    shutil.rmtree(scratch)
+    figures = {
+        "n": len(claim_ms),
+        "claim": {"p50Ms": round(statistics.median(claim_ms), 2), "p99Ms": round(percentile(claim_ms, 0.99), 2)},
+        "bare": {"p50Ms": round(statistics.median(bare_ms), 2), "p99Ms": round(percentile(bare_ms, 0.99), 2)},
+        "targetP50Ms": 25,
+    }
+    cores = os.cpu_count()
+    machine = {
+        "cores": cores,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "engine": runtime.ping(),
+    }
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"at": at, "machine": machine, "database": "SQLite", "fillSeconds": round(filled, 1), "warmClaim": figures}
+
+
+def table(report: dict[str, Any]) -> str:
+    found = report["warmClaim"]
+    claim, lone = found["claim"], found["bare"]
+    rows = [
+        ("", "p50", "p99"),
+        ("warm claim, first-time tenant, S3 pool", f"{claim['p50Ms']} ms", f"{claim['p99Ms']} ms"),
+        ("bare inspect + file writes", f"{lone['p50Ms']} ms", f"{lone['p99Ms']} ms"),
+        ("ratio", f"{claim['p50Ms'] / lone['p50Ms']:.1f}", f"{claim['p99Ms'] / lone['p99Ms']:.1f}"),
+    ]
+    met = "met" if claim["p50Ms"] <= found["targetP50Ms"] else "not met"
+    lines = [f"{label:<42}{p50:>12}{p99:>12}" for label, p50, p99 in rows]
+    return "\n".join([*lines, f"n = {found['n']}; target p50 ≤ {found['targetP50Ms']} ms: {met}"])
+
+
+if __name__ == "__main__":
+    main()
