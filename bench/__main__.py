@@ -1,7 +1,7 @@
 """`make bench`: figures of the product, each beside the bare thing in the same run.
 
-Warm claim: one client, tenants seen for the first time, a pool whose state syncs to S3 and with nothing to restore; from
-the request to the answer over HTTP. Bare: one inspect at the Docker engine and the same files by write and rename.
+Warm claim: one client, tenants seen for the first time, a pool whose state syncs to S3, nothing to restore; from the
+request to the answer over HTTP. Bare: one inspect at the Docker engine and the same files by write and rename.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def main() -> None:
 
     django.setup()
     import requests
+
     from boilerhouse.dashboard.demo import Api
     from boilerhouse.dashboard.supervisor import embedded_s3, free_port
     from pools import images, services

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boilerhouse.settings")
 
@@ -34,3 +35,5 @@ application = ProtocolTypeRouter(
 gc.collect()
 gc.freeze()
 gc.set_threshold(10_000, 20, 50)
+# A thread that comes back from a sink or a file must not wait 5 ms for the interpreter.
+sys.setswitchinterval(0.0005)

@@ -96,9 +96,9 @@ _queue: dict[str, Any] = {
 _queue |= {"ack_failures": True, "save_limit": -1, "catch_up": False, "scheduler": False, "guard_cycle": 1.0}
 QUEUES: dict[str, dict[str, Any]] = {
     "claim": {"workers": 3},
-    "pool": {"workers": 4},
-    "save": {"workers": 3},
-    "sync": {"workers": 2, "poll": 0.2},
+    "pool": {"workers": 4, "poll": 0.1},
+    "save": {"workers": 3, "poll": 0.1},
+    "sync": {"workers": 2, "poll": 0.25},
 }
 Q_CLUSTER: dict[str, Any] = {
     "name": "boilerhouse",

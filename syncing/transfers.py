@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -79,31 +80,41 @@ class Restored:
 
 
 def survey(pool_id: str, tenant_id: str) -> list[Finding]:
-    """Ask the sinks, in process, what they hold for the tenant.
+    """Ask the sinks, in process, what they hold for the tenant; see ``begin_survey``."""
+    return survey_specs(services.specs_to_restore(pool_id), tenant_id)()
 
-    Raises SyncFailed when a sink does not say, StateMissing and StateMoved when it says nothing but we know of a save
-    (hazard C2): an empty answer is a first time only if nothing was ever saved.
+
+def begin_survey(pool_id: str, tenant_id: str) -> Callable[[], list[Finding]]:
+    """Start asking the sinks, in threads of their own, and return how to get the answer.
+
+    The returned function raises SyncFailed when a sink does not say, StateMissing and StateMoved when it says nothing
+    but we know of a save (hazard C2): an empty answer is a first time only if nothing was ever saved.
     """
     return survey_specs(services.specs_to_restore(pool_id), tenant_id)
 
 
-def survey_specs(specs: list[SyncSpec], tenant_id: str) -> list[Finding]:
-    """``survey`` for given specs."""
-    findings = []
+_askers = ThreadPoolExecutor(8, thread_name_prefix="sinks")
+
+
+def survey_specs(specs: list[SyncSpec], tenant_id: str) -> Callable[[], list[Finding]]:
+    """``begin_survey`` for given specs."""
+    asked: list[tuple[SyncMapping, Sink, str, Future[Marker | None], Future[bool]]] = []
     for spec in specs:
         sink = spec.resolved_sink()
         for mapping in spec.mappings.all():
-            if not mapping.restores:
-                continue
-            mapping.spec = spec
-            location = mapping.location(tenant_id)
-            marker = _read_marker(sink, location, CLAIM_DEADLINE_S)
-            has_objects = sink.has_objects(location, CLAIM_DEADLINE_S)
-            finding = Finding(mapping, sink, location, marker, has_objects)
-            if marker is None and not has_objects:
-                _check_first_time(finding, tenant_id)
-            findings.append(finding)
-    return findings
+            if mapping.restores:
+                mapping.spec = spec
+                location = mapping.location(tenant_id)
+                marker = _askers.submit(_read_marker, sink, location, CLAIM_DEADLINE_S)
+                has_objects = _askers.submit(sink.has_objects, location, CLAIM_DEADLINE_S)
+                asked.append((mapping, sink, location, marker, has_objects))
+
+    def answers() -> list[Finding]:
+        findings = [Finding(m, sink, at, marker.result(), has.result()) for m, sink, at, marker, has in asked]
+        _check_first_times([f for f in findings if f.marker is None and not f.has_objects], tenant_id)
+        return findings
+
+    return answers
 
 
 def _read_marker(sink: Sink, location: str, deadline_s: int) -> Marker | None:
@@ -116,22 +127,22 @@ def _read_marker(sink: Sink, location: str, deadline_s: int) -> Marker | None:
         raise errors.Incomplete(f"The marker of {location} cannot be read: {error}.") from error
 
 
-def _check_first_time(finding: Finding, tenant_id: str) -> None:
-    if not finding.mapping.uploads:
+def _check_first_times(silent: list[Finding], tenant_id: str) -> None:
+    silent = [finding for finding in silent if finding.mapping.uploads]
+    if not silent:
         return
-    saved = SavedState.objects.filter(
-        tenant_id=tenant_id, place=_place(finding.sink), location=finding.location
-    ).first()
-    if saved and (saved.files or saved.bytes):
-        raise errors.StateMissing(
-            f"{saved.files} files were saved at {finding.location} on {saved.saved_at:%Y-%m-%d %H:%M} UTC;"
-            f" nothing is there now."
-        )
-    moved = (
-        SavedState.objects.filter(tenant_id=tenant_id, mapping=finding.mapping, files__gt=0).order_by("saved_at").last()
-    )
-    if moved and not saved:
-        raise errors.StateMoved(f"This tenant's state was saved at {moved.location}, not at {finding.location}.")
+    known = list(SavedState.objects.filter(tenant_id=tenant_id, files__gt=0).order_by("-saved_at"))
+    for finding in silent:
+        for saved in known:
+            if (saved.place, saved.location) == (_place(finding.sink), finding.location):
+                raise errors.StateMissing(
+                    f"{saved.files} files were saved at {finding.location} on {saved.saved_at:%Y-%m-%d %H:%M} UTC;"
+                    f" nothing is there now."
+                )
+            if saved.mapping_id == finding.mapping.pk:
+                raise errors.StateMoved(
+                    f"This tenant's state was saved at {saved.location}, not at {finding.location}."
+                )
 
 
 def _place(sink: Sink) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -31,14 +31,14 @@ from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
 from pools import host, volumes
 from pools import services as pools
-from pools.models import Container, Pool
+from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.spec import WorkloadSpec
 from syncing import errors as sync_errors
 from syncing import transfers
 from syncing.states import Trigger
 from tenants import errors
-from tenants.models import Assignment, Tenant
+from tenants.models import Assignment, Tenant, next_generation
 from tenants.states import AssignmentState, ReleaseStep, Source
 
 log = structlog.get_logger(__name__)
@@ -70,6 +70,8 @@ class Begun:
     generation: int
     is_new: bool
     ignored: tuple[str, ...] = ()
+    assigned: Assignment | None = None
+    """The claim itself where it was decided at once."""
 
 
 # Validation -----------------------------------------------------------------------------------------
@@ -120,57 +122,62 @@ def begin(claim: Claim) -> Begun:
     pool = Pool.objects.select_related("workload").filter(pk=claim.pool_id).first()
     if pool is None:
         raise pool_errors.PoolNotFound(f"There is no pool {claim.pool_id}.")
-    check_claim(claim, pool.workload.latest.spec)
-    assignment, is_new = _take(claim, pool)
-    if not is_new:
-        return _existing(assignment, claim)
-    if assignment.container is not None:
-        _prepare_here(assignment, started)
-    return Begun(assignment.pk, assignment.generation, is_new=True)
-
-
-def _take(claim: Claim, pool: Pool) -> tuple[Assignment, bool]:
-    """One transaction: the tenant's generation, a container if one is idle, the assignment, and a refill."""
-    now = timezone.now()
+    latest = pool.workload.latest
+    check_claim(claim, latest.spec)
+    if Assignment.objects.live().filter(tenant_id=claim.tenant_id).exists():
+        held = _held(claim.tenant_id)
+        if held is not None:
+            return _existing(held, claim)
+    if pool.is_draining or pool.is_deleting:
+        raise errors.Draining
+    survey = transfers.begin_survey(pool.pk, claim.tenant_id)  # the sinks answer while the database works
     try:
-        with recording():
-            held = _held(claim.tenant_id)
-            if held is not None:
-                return held, False
-            if pool.is_draining or pool.is_deleting:
-                raise errors.Draining
-            tenant, _ = Tenant.objects.select_for_update().get_or_create(pk=claim.tenant_id)
-            tenant.generation = max(tenant.generation + 1, int(now.timestamp() * 1_000_000))
-            tenant.save(update_fields=["generation"])
-            container = None if Assignment.objects.waiting(pool.pk).exists() else _take_free(pool)
-            assignment = Assignment(
-                tenant=tenant,
-                pool=pool,
-                generation=tenant.generation,
-                config=claim.config,
-                secrets=claim.secrets or {},
-                metadata=claim.metadata,
-                deadline=now + timedelta(milliseconds=claim.timeout_ms),
-                owner=processes.current(),
-                source=Source.WARM if container else Source.COLD,
-                created_at=now,
-                state_changed_at=now,
-            )
-            if container:
-                _bind(assignment, container)
-            else:
-                _check_can_wait(pool)
-                assignment.owner = None
-            assignment.save(force_insert=True)
-            if container is None:
-                _recount(pool.pk)
-            enqueue("pool", "pools.tasks.refill", pool.pk)
-            return assignment, True
+        assignment = _take(claim, pool, latest)
     except IntegrityError:
         held = _held(claim.tenant_id)
-        if held is None:
-            raise
-        return held, False
+        if held is not None:
+            return _existing(held, claim)
+        assignment = _take(claim, pool, latest, is_careful=True)
+    is_done = assignment.container is not None and _prepare_here(assignment, survey, started)
+    return Begun(assignment.pk, assignment.generation, is_new=True, assigned=assignment if is_done else None)
+
+
+def _take(claim: Claim, pool: Pool, latest: WorkloadVersion, *, is_careful: bool = False) -> Assignment:
+    """One transaction: the tenant's generation, a container if one is idle, the assignment, and a refill.
+
+    Constraints guard it: IntegrityError when the tenant holds something, or when the container that was taken is held
+    although its row said idle; ``is_careful`` passes over such containers.
+    """
+    now = timezone.now()
+    with recording():
+        generation = next_generation(claim.tenant_id)
+        take = _take_free if is_careful else pools.take
+        container = None if Assignment.objects.waiting(pool.pk).exists() else take(pool)
+        if container and container.version_id == latest.pk:
+            container.version = latest
+        assignment = Assignment(
+            tenant_id=claim.tenant_id,
+            pool=pool,
+            generation=generation,
+            config=claim.config,
+            secrets=claim.secrets or {},
+            metadata=claim.metadata,
+            deadline=now + timedelta(milliseconds=claim.timeout_ms),
+            owner=processes.current(),
+            source=Source.WARM if container else Source.COLD,
+            created_at=now,
+            state_changed_at=now,
+        )
+        if container:
+            _bind(assignment, container)
+        else:
+            _check_can_wait(pool)
+            assignment.owner = None
+        assignment.save(force_insert=True)
+        if container is None:
+            _recount(pool.pk)
+        enqueue("pool", "pools.tasks.refill", pool.pk)
+    return assignment
 
 
 def _take_free(pool: Pool) -> Container | None:
@@ -273,22 +280,26 @@ def settled(keys: set[Hashable]) -> set[Hashable]:
 # Prepare --------------------------------------------------------------------------------------------
 
 
-def _prepare_here(assignment: Assignment, started: float) -> None:
-    """The hot path: if nothing has to be restored, finish the claim in this process; else hand it to a worker."""
+def _prepare_here(assignment: Assignment, survey: Callable[[], list[transfers.Finding]], started: float) -> bool:
+    """The hot path: if nothing has to be restored, finish the claim in this process; else hand it to a worker.
+
+    Returns whether the claim is assigned.
+    """
     spec = assignment.version.spec if assignment.version else None
     assert spec
     try:
-        findings = transfers.survey(assignment.pool_id, assignment.tenant_id)
+        findings = survey()
         needs_worker = spec.post_claim is not None or any(not finding.is_empty for finding in findings)
         if not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)
     except (BoilerhouseError, OSError) as error:
         fail(assignment, error)
-        return
+        return False
     if needs_worker:
         with transaction.atomic():
             Assignment.objects.filter(pk=assignment.pk, owner=assignment.owner).update(owner=None)
             enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
+    return not needs_worker
 
 
 def prepare(assignment_id: UUID, generation: int) -> None:
@@ -409,18 +420,17 @@ def _decide(
     try:
         with recording():
             rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, deadline__gt=now)
-            won = rows.transition(
-                PENDING,
-                AssignmentState.ASSIGNED,
-                secrets=None,
-                was_assigned=True,
-                assigned_at=now,
-                last_activity_at=now,
-                endpoints=container.endpoints(),
-                restored=shown,
-                latency_ms=latency,
-                owner=None,
-            )
+            decided: dict[str, Any] = {
+                "secrets": None,
+                "was_assigned": True,
+                "assigned_at": now,
+                "last_activity_at": now,
+                "endpoints": container.endpoints(),
+                "restored": shown,
+                "latency_ms": latency,
+                "owner": None,
+            }
+            won = rows.transition(PENDING, AssignmentState.ASSIGNED, **decided)
             if not won:
                 return False
             if restored is None:
@@ -436,7 +446,11 @@ def _decide(
                 restored=shown,
             )
     except (OperationalError, InterfaceError) as error:
-        return _read_outcome(assignment, error)
+        if not _read_outcome(assignment, error):
+            return False
+    assignment.state = AssignmentState.ASSIGNED
+    for name, value in decided.items():
+        setattr(assignment, name, value)
     return True
 
 
@@ -542,6 +556,8 @@ def give_up(assignment_id: UUID, code: str, detail: str = "") -> bool:
 
 def settle(begun: Begun, until: float) -> Assignment | None:
     """The assigned claim; None while it is pending and ``until`` is ahead. Raises its error otherwise."""
+    if begun.assigned is not None:
+        return begun.assigned
     assignment = Assignment.objects.select_related("container").get(pk=begun.assignment_id)
     if assignment.state == PENDING:
         if time.time() < until:

@@ -87,5 +87,5 @@ def _run(run: SyncRun, site: transfers.Site, keep_going: Callable[[], bool]) -> 
     if run.direction == Direction.UPLOAD:
         transfers.save(site, [run.spec], Trigger.MANUAL, keep_going, lambda _spec: run)
         return
-    findings = [f for f in transfers.survey_specs([run.spec], site.tenant_id) if f.mapping.spec_id == run.spec_id]
+    findings = transfers.survey_specs([run.spec], site.tenant_id)()
     transfers.restore(site, findings, Trigger.MANUAL, keep_going, lambda _spec: run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.db import models
+from django.db import connection, models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -27,6 +27,29 @@ class Tenant(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+_NEXT_GENERATION = """
+INSERT INTO {table} (id, generation, created_at) VALUES (%s, %s, {now})
+ON CONFLICT (id) DO UPDATE SET generation = {greatest}({table}.generation + 1, excluded.generation) RETURNING generation
+"""
+
+
+def next_generation(tenant_id: str) -> int:
+    """Make the tenant's row if there is none and raise its generation: above the last one and the clock (hazard A2).
+
+    One statement, which also locks the row until the caller's transaction ends.
+    """
+    now = timezone.now()
+    on_postgresql = connection.vendor == "postgresql"
+    sql = _NEXT_GENERATION.format(
+        table=Tenant._meta.db_table,
+        greatest="GREATEST" if on_postgresql else "MAX",
+        now="now()" if on_postgresql else "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [tenant_id, int(now.timestamp() * 1_000_000)])
+        return int(cursor.fetchone()[0])
 
 
 class AssignmentQuerySet(models.QuerySet["Assignment"]):
