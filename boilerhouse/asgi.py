@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boilerhouse.settings")
 
@@ -23,6 +24,7 @@ from boilerhouse.core.asgi_handler import ThreadedHandler
 from boilerhouse.dashboard.routing import websocket_urlpatterns
 
 processes.describe("web")
+threading.Thread(target=processes.current, name="register", daemon=True).start()
 assert get_resolver().url_patterns  # load every view now, not in the first request
 application = ProtocolTypeRouter(
     {

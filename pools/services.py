@@ -84,7 +84,7 @@ def create_pool(*, id: str | None, name: str | None, workload: Workload, **optio
             pool = Pool.objects.create(
                 id=unused_id(id, name, Pool.objects.all()), name=name, workload=workload, **options
             )
-            emit("pool.scaled", pool_id=pool.pk, targetSize=pool.target_size, desiredSize=pool.desired_size(0))
+            emit("pool.scaled", pool_id=pool.pk, created=True, desiredSize=pool.desired_size(0))
             enqueue("pool", "pools.tasks.refill", pool.pk)
     except IntegrityError as error:
         raise errors.IdTaken from error

@@ -230,6 +230,7 @@ class Entry:
     name: str
     mode: int
     size: int
+    mtime_ns: int
 
 
 def _entries(directory: int) -> list[Entry]:
@@ -239,7 +240,7 @@ def _entries(directory: int) -> list[Entry]:
             seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             continue  # a live tenant removed it meanwhile
-        found.append(Entry(name, seen.st_mode, seen.st_size))
+        found.append(Entry(name, seen.st_mode, seen.st_size, seen.st_mtime_ns))
     return found
 
 
@@ -254,6 +255,8 @@ class Census:
     links: dict[str, str] = field(default_factory=dict)
     """Path → target, of symbolic links."""
     empty_dirs: list[str] = field(default_factory=list)
+    mtimes: dict[str, int] = field(default_factory=dict)
+    """Path → modification time in ns of empty files: some servers do not keep that of an empty object."""
     names: list[str] = field(default_factory=list)
     """Paths whose last part holds characters that sinks write in different ways."""
     skipped: list[str] = field(default_factory=list)
@@ -306,6 +309,8 @@ def census(root: int, matches: Callable[[str], bool] | None, max_file_bytes: int
                     result.unsaveable.append((path, f"it has {entry.size} bytes; {max_file_bytes} is the limit"))
                 result.files += 1
                 result.bytes += entry.size
+                if entry.size == 0:
+                    result.mtimes[path] = entry.mtime_ns
                 if mode != PLAIN_FILE:
                     result.modes[path] = mode
                 if grant and not mode & 0o400:
@@ -361,6 +366,23 @@ def restore_names(staging: Path, names: list[str]) -> None:
             alike = [name for name in present if plain_name(name) == plain_name(inside.name)]
             if inside.name not in present and len(alike) == 1:
                 os.rename(alike[0], inside.name, src_dir_fd=parent, dst_dir_fd=parent)
+        finally:
+            os.close(parent)
+
+
+def apply_mtimes(staging: Path, mtimes: dict[str, int]) -> None:
+    """Give restored empty files their modification times back; what is no longer empty keeps the sink's."""
+    for path, mtime in mtimes.items():
+        inside = _inside(path)
+        try:
+            parent = descend(staging, inside.parent)
+        except FileNotFoundError:
+            continue
+        try:
+            if os.stat(inside.name, dir_fd=parent, follow_symlinks=False).st_size == 0:
+                os.utime(inside.name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
         finally:
             os.close(parent)
 

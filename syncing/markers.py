@@ -22,6 +22,7 @@ class Manifest:
     modes: dict[str, int] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     empty_dirs: list[str] = field(default_factory=list)
+    mtimes: dict[str, int] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
     @property

@@ -329,6 +329,7 @@ def _restore_mapping(
     if marker is not None:
         manifest = marker.manifest
         volumes.restore_names(staging, manifest.names)
+        volumes.apply_mtimes(staging, manifest.mtimes)
         volumes.apply_manifest(staging, site.uid, manifest.modes, manifest.links, manifest.empty_dirs)
     volume, relative = _place_of(site, mapping)
     overlay = bool(mapping.pattern) or trigger != Trigger.CLAIM
@@ -513,6 +514,7 @@ def _manifest(
         modes={**earlier.modes, **local.modes},
         links={**earlier.links, **local.links},
         empty_dirs=sorted({*earlier.empty_dirs, *local.empty_dirs}),
+        mtimes={**earlier.mtimes, **local.mtimes},
         names=sorted({*earlier.names, *local.names}),
     )
 

@@ -9,8 +9,11 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from boilerhouse.core import processes
+from boilerhouse.core.events import emit, recording
 from boilerhouse.core.tasks import enqueue
+from pools import services, volumes
 from pools.models import Container, Pool
+from pools.states import ContainerState
 from syncing.models import SyncRun
 from syncing.states import SyncRunState
 from tenants import claims, errors, releases
@@ -19,6 +22,7 @@ from tenants.states import AssignmentState
 
 ORPHANED_AFTER = timedelta(seconds=3)
 """A row without an owner may have its message still on the way."""
+QUARANTINE_AFTER = timedelta(seconds=10)
 
 
 def serve_waiters() -> int:
@@ -79,6 +83,24 @@ def retry_failed_saves() -> int:
     """Try failed saves again when their back-off has passed."""
     rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, next_attempt_at__lt=timezone.now())
     return sum(releases.retry(row) for row in rows)
+
+
+def quarantine_lost() -> int:
+    """Put away containers that are to be removed, have seen a tenant, and are nobody's: their state may be unsaved."""
+    old = timezone.now() - QUARANTINE_AFTER
+    held = Assignment.objects.live().exclude(container_ref=None).values("container_ref")
+    rows = Container.objects.filter(state=ContainerState.REMOVING, state_changed_at__lt=old).exclude(pk__in=held)
+    put_away = 0
+    for container in rows:
+        if volumes.read_latch(container.pk) is None:
+            continue
+        services.quarantine(container.pk)
+        with recording():
+            detail = "A container that had seen a tenant whose assignment is gone was to be removed; it is quarantined."
+            emit("pool.warning", pool_id=container.pool_id, container_id=container.pk, detail=detail)
+            services.forget(container.pk, keepsDirectory=True)
+        put_away += 1
+    return put_away
 
 
 def release_of_deleted_pools() -> int:

@@ -118,6 +118,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (5.0, upkeep.bury_dead_runs),
     (5.0, probe_sinks),
     (10.0, replace_vanished),
+    (10.0, upkeep.quarantine_lost),
     (60.0, tidy),
 ]
 """Every how many seconds each step runs."""

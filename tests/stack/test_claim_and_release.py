@@ -21,7 +21,7 @@ FILL = (
 LOOK = (
     "cd /state; find . | sort; find . -type f -o -type d | sort | xargs -d '\\n' stat -c '%a %n' 2>/dev/null"
     " || find . -type f -o -type d | sort | while read -r f; do stat -c '%a' \"$f\" 2>/dev/null; done;"
-    " stat -c '%a %Y' a.txt run private private/key zero empty; for l in link dangling; do readlink $l; done; cat a.txt; ./run; id -u >/dev/null"
+    " stat -c '%a %Y' a.txt run private/key zero; stat -c %a private empty deep; for l in link dangling; do readlink $l; done; cat a.txt; ./run; id -u >/dev/null"
 )
 
 

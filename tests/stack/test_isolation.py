@@ -275,8 +275,12 @@ def test_a_used_container_whose_assignment_was_lost_is_quarantined_by_its_latch(
     assert stack.exec(other["containerId"], "ls /state") == ""
     kept = volumes.containers_dir() / held["containerId"]
     assert (kept / "state" / "x").read_text() == "hers\n"  # a person decides about it
-    warnings = stack.ok("GET", f"events?type=pool.warning&poolId={pool}")["items"]
-    assert any("quarantined" in event["payload"]["detail"] for event in warnings)
+
+    def warned() -> bool:
+        warnings = stack.ok("GET", f"events?type=pool.warning&poolId={pool}")["items"]
+        return any("quarantined" in event["payload"]["detail"] for event in warnings)
+
+    eventually(warned, 40)  # at once when it was handed out, else when it was to be removed
 
 
 def storm(stack, pool, tenants, threads):

@@ -109,7 +109,8 @@ def sentence(event: Event) -> SafeString:
             verb = "Restore of " if said.get("direction") == "download" else "Save of "
             parts = [verb, tenant, f" {event.type.partition('.')[2]}: {said.get('detail')}"]
         case "pool.scaled":
-            parts = [pool, " was deleted" if said.get("deleted") else f" has target size {said.get('targetSize')}"]
+            done = "deleted" if said.get("deleted") else "made" if said.get("created") else ""
+            parts = [pool, f" was {done}" if done else f" has target size {said.get('targetSize')}"]
         case "pool.warning":
             parts = [pool, f": {said.get('detail')}"]
         case "pool.recovered":
