@@ -15,6 +15,7 @@ from typing import Any
 
 import docker.errors
 import requests
+import structlog
 from docker.types import EndpointConfig, Healthcheck, IPAMConfig, IPAMPool, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
 
@@ -32,6 +33,8 @@ from pools.runtime.base import (
     Observed,
     Pending,
 )
+
+log = structlog.get_logger(__name__)
 
 API_VERSION = "1.41"
 FAST_S, SLOW_S, PULL_S = 10, 60, 600
@@ -107,6 +110,7 @@ class DockerRuntime(ContainerRuntime):
                         raise
             try:
                 repository, _, tag = image.rpartition(":") if ":" in image.rsplit("/", 1)[-1] else (image, "", "latest")
+                log.info("pulling image", image=image, policy=policy)
                 self._api(PULL_S).pull(repository, tag=tag)
                 return str(self._api().inspect_image(image)["Id"])  # type: ignore[no-untyped-call]
             except docker.errors.APIError as error:
