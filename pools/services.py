@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import ProtectedError, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -65,11 +65,12 @@ def create_workload(*, id: str | None, name: str, spec: WorkloadSpec) -> Workloa
 
 def delete_workload(workload: Workload) -> None:
     """Forget a workload that no pool uses. Raises WorkloadInUse."""
-    with recording():
-        if workload.pools.exists():
-            raise errors.WorkloadInUse
-        emit("workload.updated", workloadId=workload.pk, deleted=True)
-        workload.delete()
+    try:
+        with recording():
+            emit("workload.updated", workloadId=workload.pk, deleted=True)
+            workload.delete()
+    except (ProtectedError, IntegrityError) as error:
+        raise errors.WorkloadInUse from error
 
 
 # Pools ----------------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ def refill(pool_id: str) -> int:
         )
         if pool.is_draining:
             _remove_idle(pool, idle)
-            if pool.is_deleting and not states and not pool.release_failed:
+            if pool.is_deleting and not states and not pool.release_failed and not pool.waiting:
                 emit("pool.scaled", pool_id=pool.pk, deleted=True)
                 pool.delete()
             return 0
@@ -206,8 +207,8 @@ def start_container(container_id: UUID) -> bool:
     try:
         digest = _create_and_start(container)
         health = _probe_until_healthy(container)
-    except (BoilerhouseError, OSError) as error:
-        _start_failed(container, getattr(error, "detail", str(error)))
+    except Exception as error:  # whatever it was, the row must not stay "starting" under a living owner
+        _start_failed(container, getattr(error, "detail", f"{type(error).__name__}: {error}"))
         return False
     with recording():
         moved = Container.objects.filter(pk=container_id, owner=processes.current()).transition(

@@ -203,7 +203,7 @@ def _running(
         emit("sync.started", **about, **told)
     try:
         yield run
-    except (BoilerhouseError, OSError) as error:
+    except Exception as error:  # whatever it was, the row must not say "running" for ever
         code, detail = getattr(error, "code", "failed"), getattr(error, "detail", str(error))
         cancelled = isinstance(error, errors.TransferCancelled)
         state = SyncRunState.CANCELLED if cancelled else SyncRunState.FAILED

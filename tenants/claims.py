@@ -24,7 +24,7 @@ from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
 from boilerhouse.core import processes
-from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
+from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.ids import TENANT_ID
 from boilerhouse.core.tasks import enqueue
@@ -137,6 +137,8 @@ def begin(claim: Claim) -> Begun:
         held = _held(claim.tenant_id)
         if held is not None:
             return _existing(held, claim)
+        if not Pool.objects.filter(pk=pool.pk).exists():
+            raise pool_errors.PoolNotFound(f"There is no pool {pool.pk}.") from None
         assignment = _take(claim, pool, latest, is_careful=True)
     is_done = assignment.container is not None and _prepare_here(assignment, survey, started)
     return Begun(assignment.pk, assignment.generation, is_new=True, assigned=assignment if is_done else None)
@@ -292,7 +294,9 @@ def _prepare_here(assignment: Assignment, survey: Callable[[], list[transfers.Fi
         needs_worker = spec.post_claim is not None or any(not finding.is_empty for finding in findings)
         if not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)
-    except (BoilerhouseError, OSError) as error:
+    except errors.OutcomeUnknown:
+        raise
+    except Exception as error:
         fail(assignment, error)
         return False
     if needs_worker:
@@ -314,7 +318,7 @@ def prepare(assignment_id: UUID, generation: int) -> None:
             findings = transfers.survey(assignment.pool_id, assignment.tenant_id)
             if _finish(assignment, assignment.version.spec, findings, None):
                 return
-        except (BoilerhouseError, OSError) as error:
+        except Exception as error:  # whatever it was, the claim must not stay pending under a living owner
             fail(assignment, error)
             return
         if not _is_pending(assignment):
@@ -558,7 +562,9 @@ def settle(begun: Begun, until: float) -> Assignment | None:
     """The assigned claim; None while it is pending and ``until`` is ahead. Raises its error otherwise."""
     if begun.assigned is not None:
         return begun.assigned
-    assignment = Assignment.objects.select_related("container").get(pk=begun.assignment_id)
+    assignment = Assignment.objects.select_related("container").filter(pk=begun.assignment_id).first()
+    if assignment is None:
+        raise errors.Draining  # its pool was deleted
     if assignment.state == PENDING:
         if time.time() < until:
             return None

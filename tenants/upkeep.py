@@ -104,9 +104,12 @@ def quarantine_lost() -> int:
 
 
 def release_of_deleted_pools() -> int:
-    """Release, with save, whoever holds a container of a pool that is being deleted."""
+    """Release, with save, whoever holds a container of a pool that is being deleted; who waits there is told."""
     deleting = Pool.objects.filter(is_deleting=True).values_list("pk", flat=True)
     released = 0
+    draining = Pool.objects.filter(is_draining=True, waiting__gt=0).values_list("pk", flat=True)
+    for row in Assignment.objects.filter(pool_id__in=list(draining), state=AssignmentState.PENDING, container_ref=None):
+        claims.give_up(row.pk, errors.Draining.code)
     for row in Assignment.objects.filter(pool_id__in=list(deleting), state=AssignmentState.ASSIGNED):
         released += releases.fence(Assignment.objects.filter(pk=row.pk), save_all=None, discard=False)
     return released

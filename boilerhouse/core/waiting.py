@@ -15,6 +15,7 @@ from concurrent.futures import Executor
 from functools import partial
 
 from django.conf import settings
+from django.db import close_old_connections
 from django.http import HttpResponse
 
 from boilerhouse.core.errors import Unavailable
@@ -44,6 +45,11 @@ class Waiting(HttpResponse):
         """Wait in this thread; for callers without an event loop (commands, tests)."""
         while time.time() < self.until and self.key not in self.check({self.key}):
             time.sleep(0.02)
+
+
+def _ask(check: Check, keys: set[Hashable]) -> set[Hashable]:
+    close_old_connections()  # this thread serves no request that would do it
+    return check(keys)
 
 
 class Waiters:
@@ -95,7 +101,7 @@ class Waiters:
                 if not keys:
                     continue
                 try:
-                    settled = await self._loop.run_in_executor(self._executor, check, set(keys))
+                    settled = await self._loop.run_in_executor(self._executor, _ask, check, set(keys))
                 except Exception:  # the database is away; the waiters' own deadlines hold
                     await asyncio.sleep(0.5)
                     continue
