@@ -6,10 +6,12 @@ start (hazard I3).
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -93,12 +95,15 @@ def ensure_rules(bridge: str) -> None:
     """Close the host and the metadata address to containers. Raises HostNotReady if that cannot be done."""
     if not _BRIDGE_FILTER.exists() or _BRIDGE_FILTER.read_text().strip() != "1":
         raise HostNotReady("Containers could reach each other: set sysctl net.bridge.bridge-nf-call-iptables=1.")
-    for program, rule in _rules(bridge):
-        if _iptables(program, "-C", *rule).returncode == 0:
-            continue
-        added = _iptables(program, "-I", *rule)
-        if added.returncode != 0:
-            raise HostNotReady(f"Firewall rule cannot be set: {added.stderr.strip()[:200]}")
+    if not missing_rules(bridge):
+        return
+    with _changing_the_host():
+        for program, rule in _rules(bridge):
+            if _iptables(program, "-C", *rule).returncode == 0:
+                continue
+            added = _iptables(program, "-I", *rule)
+            if added.returncode != 0:
+                raise HostNotReady(f"Firewall rule cannot be set: {added.stderr.strip()[:200]}")
 
 
 def missing_rules(bridge: str) -> list[str]:
@@ -119,9 +124,30 @@ def remove_rules(bridge: str) -> None:
 def ensure_ram_dir() -> Path:
     """Have the directory for config and secrets on a RAM file system of our own. Raises HostNotReady."""
     path = deployment.ram_dir()
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if _file_system(path) in ("tmpfs", "ramfs") and (settings.BOILERHOUSE_RAM_DIR or os.path.ismount(path)):
+    if _is_in_ram(path):
         return path
+    with _changing_the_host():
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not _is_in_ram(path):  # two mounts over each other would hide what the first one holds
+            _mount_ram(path)
+    return path
+
+
+def _is_in_ram(path: Path) -> bool:
+    if not path.is_dir() or _file_system(path) not in ("tmpfs", "ramfs"):
+        return False
+    return bool(settings.BOILERHOUSE_RAM_DIR) or os.path.ismount(path)
+
+
+@contextmanager
+def _changing_the_host() -> Iterator[None]:
+    """One process at a time sets up what all share."""
+    with (deployment.data_dir() / "host.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _mount_ram(path: Path) -> None:
     options = f"size={settings.BOILERHOUSE_RAM_SIZE_MB}m,mode=0700,nosuid,nodev,noexec"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "boilerhouse", str(path)],
@@ -129,7 +155,6 @@ def ensure_ram_dir() -> Path:
     )  # fmt: skip
     if mounted.returncode != 0:
         raise HostNotReady(f"No RAM file system for secrets at {path}: {mounted.stderr.strip()[:200]}")
-    return path
 
 
 def remove_ram_dir() -> None:

@@ -6,6 +6,7 @@ into a volume goes through directory handles that refuse links: a tenant may pla
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -356,35 +357,19 @@ def plain_name(name: str) -> str:
 def restore_names(staging: Path, names: list[str]) -> None:
     """Give restored files and directories back the exact names that the sink wrote in another way."""
     for path in sorted(names, key=lambda path: path.count("/")):
-        inside = _inside(path)
-        try:
-            parent = descend(staging, inside.parent)
-        except FileNotFoundError:
-            continue
-        try:
+        with contextlib.suppress(FileNotFoundError), _parent(staging, path) as (parent, name):
             present = os.listdir(parent)
-            alike = [name for name in present if plain_name(name) == plain_name(inside.name)]
-            if inside.name not in present and len(alike) == 1:
-                os.rename(alike[0], inside.name, src_dir_fd=parent, dst_dir_fd=parent)
-        finally:
-            os.close(parent)
+            alike = [other for other in present if plain_name(other) == plain_name(name)]
+            if name not in present and len(alike) == 1:
+                os.rename(alike[0], name, src_dir_fd=parent, dst_dir_fd=parent)
 
 
 def apply_mtimes(staging: Path, mtimes: dict[str, int]) -> None:
     """Give restored empty files their modification times back; what is no longer empty keeps the sink's."""
     for path, mtime in mtimes.items():
-        inside = _inside(path)
-        try:
-            parent = descend(staging, inside.parent)
-        except FileNotFoundError:
-            continue
-        try:
-            if os.stat(inside.name, dir_fd=parent, follow_symlinks=False).st_size == 0:
-                os.utime(inside.name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        finally:
-            os.close(parent)
+        with contextlib.suppress(FileNotFoundError), _parent(staging, path) as (parent, name):
+            if os.stat(name, dir_fd=parent, follow_symlinks=False).st_size == 0:
+                os.utime(name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
 
 
 def apply_manifest(staging: Path, uid: int, modes: dict[str, int], links: dict[str, str], empty: list[str]) -> None:
@@ -392,28 +377,24 @@ def apply_manifest(staging: Path, uid: int, modes: dict[str, int], links: dict[s
     for path in empty:
         os.close(descend(staging, _inside(path), create_for=uid))
     for path, target in links.items():
-        inside = _inside(path)
-        parent = descend(staging, inside.parent, create_for=uid)
-        try:
-            os.symlink(target, inside.name, dir_fd=parent)
-            os.chown(inside.name, uid, uid, dir_fd=parent, follow_symlinks=False)
-        except FileExistsError:
-            pass  # in copy mode a later file of that name replaced the link
-        finally:
-            os.close(parent)
-    deepest_first = sorted(modes, key=lambda path: -path.count("/"))
-    for path in deepest_first:
-        inside = _inside(path)
-        try:
-            parent = descend(staging, inside.parent)
-        except FileNotFoundError:
-            continue
-        try:
-            _allow(parent, inside.name, modes[path] & 0o777)
-        except FileNotFoundError:
-            continue
-        finally:
-            os.close(parent)
+        # In copy mode a later file of that name may have replaced the link.
+        with contextlib.suppress(FileExistsError), _parent(staging, path, create_for=uid) as (parent, name):
+            os.symlink(target, name, dir_fd=parent)
+            os.chown(name, uid, uid, dir_fd=parent, follow_symlinks=False)
+    for path in sorted(modes, key=lambda path: -path.count("/")):  # a closed directory last
+        with contextlib.suppress(FileNotFoundError), _parent(staging, path) as (parent, name):
+            _allow(parent, name, modes[path] & 0o777)
+
+
+@contextmanager
+def _parent(staging: Path, path: str, create_for: int | None = None) -> Iterator[tuple[int, str]]:
+    """The open directory that holds ``path``, and the path's last part."""
+    inside = _inside(path)
+    parent = descend(staging, inside.parent, create_for)
+    try:
+        yield parent, inside.name
+    finally:
+        os.close(parent)
 
 
 def _inside(path: str) -> PurePosixPath:

@@ -211,8 +211,10 @@ def test_after_all_of_it_no_lease_or_directory_is_left_over(stack, pools, sink_s
     def tidy() -> bool:
         known = {str(pk) for pk in Container.objects.values_list("pk", flat=True)}
         kept = {str(r) for r in Assignment.objects.live().values_list("container_ref", flat=True)}
+        quarantined = {path.parent.name for path in volumes.containers_dir().glob("*/claimed")}
         on_disk = {path.name for path in volumes.containers_dir().iterdir()}
         uids = HostLease.objects.filter(resource__startswith="uid ").values_list("container_id", flat=True)
-        return on_disk <= known | kept and {str(u) for u in uids} <= known | kept
+        accounted = known | kept | quarantined
+        return on_disk <= accounted and {str(u) for u in uids} <= accounted
 
     eventually(tidy, 30)
