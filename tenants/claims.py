@@ -249,12 +249,16 @@ def match_waiters(pool_id: str) -> int:
         pool = Pool.objects.select_for_update().filter(pk=pool_id).first()
         if pool is None:
             return 0
+        # Who gives up locks the pool first, too: none of these rows can end while a container is bound to it.
         for assignment in Assignment.objects.waiting(pool_id).filter(deadline__gt=timezone.now()):
             container = _take_free(pool)
             if container is None:
                 break
             _bind(assignment, container)
-            assignment.save(update_fields=["container", "container_ref", "version", "uid"])
+            bound = Assignment.objects.filter(pk=assignment.pk, state=PENDING, container_ref=None).update(
+                container=container, container_ref=container.pk, version_id=container.version_id, uid=container.uid
+            )
+            assert bound, "a waiting claim changed under the pool's lock"
             enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
             served += 1
         _recount(pool_id)
@@ -527,6 +531,10 @@ def give_up(assignment_id: UUID, code: str, detail: str = "") -> bool:
     """Move a pending claim out of the way: nothing is held when this returns, clean-up follows. False if too late."""
     with recording():
         rows = Assignment.objects.filter(pk=assignment_id)
+        waiting_in = rows.filter(container_ref=None).values_list("pool_id", flat=True).first()
+        if waiting_in is not None:
+            # The pool before the claim, in the order of ``match_waiters``.
+            Pool.objects.select_for_update().filter(pk=waiting_in).first()
         ended = rows.filter(container_ref=None).transition(
             PENDING,
             AssignmentState.ENDED,

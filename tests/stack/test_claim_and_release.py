@@ -158,14 +158,14 @@ def test_a_cold_start_serves_a_pool_that_keeps_nothing_warm(stack, pools):
 def test_forty_waiting_claims_hold_no_thread(stack, pools):
     pool = pools(warm=1, maxSize=1)
     stack.claim("holder", pool)
-    path = f"{stack.base}/api/v1/tenants/%s/claim?timeoutMs=6000"
+    path = f"{stack.base}/api/v1/tenants/%s/claim?timeoutMs=15000"
     headers = {"Authorization": f"Bearer {stack.key}"}
     with ThreadPoolExecutor(40) as many:
         waiting = [
             many.submit(requests.post, path % f"q{n}", json={"poolId": pool}, headers=headers, timeout=60)
             for n in range(40)
         ]
-        eventually(lambda: stack.ok("GET", f"pools/{pool}")["status"]["waiting"] == 40, 30)
+        eventually(lambda: stack.ok("GET", f"pools/{pool}")["status"]["waiting"] == 40, 14)
         started = time.monotonic()
         assert stack.call("GET", "health").status_code == 200
         took = time.monotonic() - started
