@@ -268,6 +268,8 @@ def match_waiters(pool_id: str) -> int:
 
 
 def _recount(pool_id: str) -> None:
+    # Locked before counting: whoever counts second must see what the first one committed.
+    Pool.objects.select_for_update().filter(pk=pool_id).first()
     count = Assignment.objects.waiting(pool_id).count()
     Pool.objects.filter(pk=pool_id).exclude(waiting=count).update(waiting=count)
 

@@ -311,5 +311,6 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
 
 
 def _recount(pool_id: str) -> None:
+    Pool.objects.select_for_update().filter(pk=pool_id).first()  # before counting, as for those who wait
     count = Assignment.objects.filter(pool_id=pool_id, state=FAILED).count()
     Pool.objects.filter(pk=pool_id).update(release_failed=count)

@@ -247,3 +247,20 @@ def test_deleting_a_pool_waits_for_its_tenants_and_forgets_its_history():
 
     assert not Pool.objects.exists()
     assert not Assignment.objects.exists()
+
+
+def test_many_that_begin_to_wait_at_once_are_all_counted(transactional_db, data_dir):
+    """Whoever counts second must see what the first one committed, or the pool starts too few."""
+    pool = make_pool(max_size=50)
+
+    def wait(number: int) -> None:
+        claim(f"tenant-{number}", pool)
+        connection.close()
+
+    threads = [threading.Thread(target=wait, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert Pool.objects.get().waiting == 16
