@@ -45,7 +45,7 @@ def _forget_deployment() -> Iterator[None]:
     from boilerhouse.core import deployment, processes
 
     deployment._checked.cache_clear()
-    processes._current = None
+    processes.stop_heartbeat()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ HEARTBEAT_S = 2.0
 DEAD_AFTER_S = 8.0
 
 _current: tuple[int, uuid.UUID] | None = None
+_heartbeat: tuple[int, threading.Thread, threading.Event] | None = None
 _kind: str = Process.Kind.COMMAND
 _lock = threading.Lock()
 
@@ -56,7 +57,7 @@ def describe(kind: str) -> None:
 
 def current() -> uuid.UUID:
     """The id of this process's row. Made on first use, again after a fork, kept alive by a thread."""
-    global _current
+    global _current, _heartbeat
     pid = os.getpid()
     if _current and _current[0] == pid:
         return _current[1]
@@ -72,31 +73,43 @@ def current() -> uuid.UUID:
             pid_started=pid_started(pid) or 0,
         )
         _current = (pid, process.pk)
-        threading.Thread(target=_beat, args=(process.pk, pid), name="heartbeat", daemon=True).start()
+        stop = threading.Event()
+        thread = threading.Thread(target=_beat, args=(process.pk, stop), name="heartbeat", daemon=True)
+        _heartbeat = (pid, thread, stop)
+        thread.start()
     return process.pk
 
 
-def _beat(process_id: uuid.UUID, pid: int) -> None:
-    stop = threading.Event()
-    while not stop.wait(HEARTBEAT_S):
-        if os.getpid() != pid:
-            return
-        try:
-            close_old_connections()
-            Process.objects.filter(pk=process_id).update(heartbeat_at=timezone.now())
-        except Exception as error:  # the database may be away; the next beat tries again
-            log.warning("heartbeat failed", error=type(error).__name__)
-            with contextlib.suppress(Exception):
-                connection.close()
+def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
+    try:
+        while not stop.wait(HEARTBEAT_S):
+            try:
+                close_old_connections()
+                Process.objects.filter(pk=process_id).update(heartbeat_at=timezone.now())
+            except Exception as error:  # the database may be away; the next beat tries again
+                log.warning("heartbeat failed", error=type(error).__name__)
+                with contextlib.suppress(Exception):
+                    connection.close()
+    finally:
+        connection.close()
+
+
+def stop_heartbeat() -> None:
+    """Afterwards no thread of this process beats or holds a connection; ``current()`` would begin anew."""
+    global _current, _heartbeat
+    if _heartbeat and _heartbeat[0] == os.getpid():
+        _heartbeat[2].set()
+        _heartbeat[1].join()
+    _current = _heartbeat = None
 
 
 def leave() -> None:
     """Take this process's row back, so that what it owned is taken over at once."""
-    global _current
-    if _current and _current[0] == os.getpid():
+    mine = _current
+    stop_heartbeat()
+    if mine and mine[0] == os.getpid():
         with contextlib.suppress(Exception):
-            Process.objects.filter(pk=_current[1]).delete()
-        _current = None
+            Process.objects.filter(pk=mine[1]).delete()
 
 
 def is_dead(process: Process, now: datetime) -> bool:
