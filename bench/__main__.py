@@ -56,7 +56,7 @@ def main() -> None:
 
     from boilerhouse.dashboard.demo import Api
     from boilerhouse.dashboard.supervisor import embedded_s3, free_port
-    from pools import images, services
+    from pools import images, lifecycle
     from pools.errors import ImageMissing
     from pools.runtime import get_runtime
 
@@ -88,7 +88,7 @@ def main() -> None:
         made = [*manage, "create_api_key", "--name", "bench", "--role", "admin"]
         key = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
         api = Api(base, key)
-        report = measure(api, s3, options.claims, runtime, services.runtime_name)
+        report = measure(api, s3, options.claims, runtime, lifecycle.runtime_name)
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(timeout=30)

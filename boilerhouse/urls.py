@@ -6,7 +6,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from boilerhouse.core.api import problems
 from boilerhouse.core.api.views import EventListView
-from boilerhouse.dashboard import health, views
+from boilerhouse.dashboard import health, metrics, views
 
 api: list[URLPattern | URLResolver] = [
     path("", include("pools.api.urls")),
@@ -15,6 +15,7 @@ api: list[URLPattern | URLResolver] = [
     path("events", EventListView.as_view()),
     path("health", health.HealthView.as_view()),
     path("health/ready", health.ReadyView.as_view()),
+    path("metrics", metrics.MetricsView.as_view()),
     path("openapi.json", SpectacularAPIView.as_view(), name="schema"),
     re_path(r"", problems.not_found),
 ]

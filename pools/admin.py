@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from boilerhouse.core.admin import ReadOnlyAdmin
 from boilerhouse.core.tasks import enqueue
-from pools.models import Container, HostLease, Pool, Workload, WorkloadVersion
+from pools.models import Container, ContainerUsage, HostLease, Pool, PoolUsage, Workload, WorkloadVersion
 
 
 @admin.register(Workload)
@@ -48,3 +48,4 @@ class ContainerAdmin(ReadOnlyAdmin):
 
 
 admin.site.register(HostLease, ReadOnlyAdmin)
+admin.site.register([ContainerUsage, PoolUsage], ReadOnlyAdmin)

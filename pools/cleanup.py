@@ -8,7 +8,7 @@ import shutil
 from boilerhouse.core import deployment, processes
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Process
-from pools import host, volumes
+from pools import host, quota, volumes
 from pools.runtime import get_runtime
 
 
@@ -33,6 +33,7 @@ def purge() -> dict[str, int]:
     for directory in (volumes.containers_dir(), volumes.trash_dir(), deployment.ram_dir()):
         if directory.is_dir():
             for path in directory.iterdir():
+                quota.release(path)
                 volumes.destroy(path)
                 removed += 1
     with contextlib.suppress(OSError):

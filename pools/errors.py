@@ -59,6 +59,10 @@ class EngineUnavailable(Unavailable):
     code = "engine_unavailable"
 
 
+class EngineTimeout(EngineUnavailable):
+    """The container engine did not answer in time; it may still do what it was asked."""
+
+
 class EngineFailure(Failed):
     """The container engine refused."""
 
@@ -75,6 +79,18 @@ class ContainerMissing(EngineFailure):
     """The engine has no such container."""
 
     code = "container_missing"
+
+
+class BadCommand(EngineFailure):
+    """The image cannot run this command."""
+
+    code = "bad_command"
+
+
+class SeedMissing(EngineFailure):
+    """The workload's seed directory is not on this host."""
+
+    code = "seed_missing"
 
 
 class NotRunning(EngineFailure):

@@ -174,6 +174,27 @@ def _file_system(path: Path) -> str:
     return kind
 
 
+# Disk ------------------------------------------------------------------------------------------------
+
+
+def free_disk_mb() -> int:
+    """What is free where containers' directories lie, in MiB."""
+    seen = os.statvfs(deployment.data_dir())
+    return seen.f_bavail * seen.f_frsize // (1 << 20)
+
+
+def disk_is_low() -> bool:
+    """Whether less is free than the floor below which no container is started."""
+    return free_disk_mb() < int(settings.BOILERHOUSE_DISK_FLOOR_MB)
+
+
+def disk_words() -> str:
+    return (
+        f"Less than {settings.BOILERHOUSE_DISK_FLOOR_MB} MiB are free on the disk of {deployment.data_dir()}; no"
+        f" container is started until there is more. Free some, or lower BOILERHOUSE_DISK_FLOOR_MB."
+    )
+
+
 # Uids and addresses: given round robin, never two at a time, addresses rest 10 minutes (I1, I2) ------
 
 
@@ -237,3 +258,9 @@ def release_uid(container_id: UUID) -> None:
 def _forget_rested() -> None:
     rested = timezone.now() - timedelta(seconds=settings.BOILERHOUSE_ADDRESS_QUARANTINE_S)
     HostLease.objects.filter(released_at__lt=rested).delete()
+
+
+def stray_leases(known: set[UUID]) -> list[HostLease]:
+    """Leases in use by containers that are neither in ``known`` nor on this disk."""
+    rows = HostLease.objects.filter(released_at=None).exclude(container_id__in=known)
+    return [row for row in rows if not (deployment.data_dir() / "containers" / str(row.container_id)).exists()]

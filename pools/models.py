@@ -13,7 +13,7 @@ from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import random_nonce
 from pools.querysets import ContainerQuerySet, PoolQuerySet
 from pools.spec import WorkloadSpec
-from pools.states import ContainerHealth, ContainerState, PoolState
+from pools.states import DEADLY, ContainerHealth, ContainerState, Fault, PoolState, Trouble
 
 
 class Workload(models.Model):
@@ -53,6 +53,14 @@ class WorkloadVersion(models.Model):
 
 
 @dataclass(frozen=True, slots=True)
+class Template:
+    """What a container is made from: when a pool's template changes, its containers are rolled."""
+
+    version_id: int
+    network: Any
+
+
+@dataclass(frozen=True, slots=True)
 class PoolStatus:
     """A pool's numbers and the state that follows from them."""
 
@@ -67,6 +75,7 @@ class PoolStatus:
     target_size: int
     desired_size: int
     state: PoolState
+    trouble: str | None
     last_error: str | None
 
 
@@ -91,6 +100,18 @@ class Pool(models.Model):
     is_draining = models.BooleanField(default=False)
     is_deleting = models.BooleanField(default=False)
     last_error = models.TextField(default="", blank=True)
+    trouble = models.CharField(max_length=16, choices=Trouble, default="", blank=True)
+    """What kind of thing ``last_error`` tells of."""
+    good_version = models.ForeignKey(
+        WorkloadVersion, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    """The last version of which a container became healthy here; it serves while a newer one is not proven."""
+    good_network = models.JSONField(null=True, blank=True)
+    halted_version = models.ForeignKey(
+        WorkloadVersion, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    """The version whose roll stopped because its first container did not become healthy."""
+    halted_network = models.JSONField(null=True, blank=True)
     waiting = models.PositiveIntegerField(default=0)
     """Claims that wait for a container; counted anew by ``tenants`` whenever that changes."""
     release_failed = models.PositiveIntegerField(default=0)
@@ -107,6 +128,7 @@ class Pool(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(min_size__lte=F("max_size")), name="pool_min_within_max"),
             models.CheckConstraint(condition=Q(max_size__gte=1), name="pool_max_positive"),
+            models.CheckConstraint(condition=Q(trouble="") | Q(trouble__in=Trouble.values), name="pool_trouble_known"),
             models.CheckConstraint(condition=Q(on_unhealthy__in=["report", "release"]), name="pool_on_unhealthy_known"),
         ]
 
@@ -117,6 +139,29 @@ class Pool(models.Model):
         """How many containers there should be, given how many tenants hold one; those who wait count as idle."""
         wanted = max(self.target_size, self.min_size, claimed + max(self.min_idle, self.waiting))
         return min(self.max_size, wanted)
+
+    @property
+    def cannot_start(self) -> bool:
+        """Whether new containers are out of reach for now; a roll that stopped leaves the last good version."""
+        return bool(self.last_error) and self.trouble != Trouble.ROLL_HALTED
+
+    @property
+    def wanted(self) -> Template:
+        """What new containers should be made from."""
+        return Template(self.workload.latest.pk, self.network)
+
+    @property
+    def good(self) -> Template | None:
+        return Template(self.good_version_id, self.good_network) if self.good_version_id else None
+
+    @property
+    def halted(self) -> Template | None:
+        return Template(self.halted_version_id, self.halted_network) if self.halted_version_id else None
+
+    @property
+    def serving_version(self) -> WorkloadVersion:
+        """The version that a claim gets by and by: the last good one, at first the latest."""
+        return self.good_version or self.workload.latest
 
     def status(self) -> PoolStatus:
         """The pool's status; the row must come from ``with_counts()``."""
@@ -131,7 +176,7 @@ class Pool(models.Model):
             state = PoolState.DRAINING
         elif self.is_paused:
             state = PoolState.PAUSED
-        elif self.last_error and not idle:
+        elif self.cannot_start and not idle:
             state = PoolState.ERROR
         elif not idle and size >= self.max_size:
             state = PoolState.EXHAUSTED
@@ -141,7 +186,8 @@ class Pool(models.Model):
             state = PoolState.HEALTHY
         return PoolStatus(
             size, idle, claimed, starting, removing, unhealthy, self.release_failed, self.waiting,
-            self.target_size, desired, state, self.last_error or None,
+            self.target_size, desired, state,
+            self.trouble or None, self.last_error or None,
         )  # fmt: skip
 
 
@@ -161,6 +207,15 @@ class Container(models.Model):
     address = models.GenericIPAddressField(null=True, blank=True)
     host_ports = models.JSONField(default=dict, blank=True)
     error = models.TextField(default="", blank=True)
+    fault = models.CharField(max_length=10, choices=Fault, default="", blank=True)
+    """What became wrong with it after it was idle; ``error`` says it in words."""
+    network = models.JSONField(null=True, blank=True)
+    """The pool's network settings when it was made."""
+    image_digest = models.CharField(max_length=100, default="", blank=True)
+    disk_bytes = models.PositiveBigIntegerField(null=True, blank=True)
+    """What its volumes held when they were last measured."""
+    keep_until = models.DateTimeField(null=True, blank=True)
+    """Until then the row stays although the engine has nothing: a create that timed out may still be done (D6)."""
     owner = models.UUIDField(null=True, blank=True)
     """The process that works on it (``core.Process``), so that another takes over when it is dead."""
     created_at = models.DateTimeField(default=timezone.now)
@@ -172,6 +227,7 @@ class Container(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(state__in=ContainerState.values), name="container_state_known"),
             models.CheckConstraint(condition=Q(health__in=ContainerHealth.values), name="container_health_known"),
+            models.CheckConstraint(condition=Q(fault="") | Q(fault__in=Fault.values), name="container_fault_known"),
             models.UniqueConstraint(
                 fields=["address"], condition=Q(address__isnull=False), name="one_container_per_address"
             ),
@@ -180,6 +236,14 @@ class Container(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+    @property
+    def template(self) -> Template:
+        return Template(self.version_id, self.network)
+
+    @property
+    def is_dead(self) -> bool:
+        return self.fault in DEADLY
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Where the container's ports answer, as the API shows it."""
@@ -206,3 +270,42 @@ class HostLease(models.Model):
 
     def __str__(self) -> str:
         return self.resource
+
+
+class ContainerUsage(models.Model):
+    """What a container used at one moment; kept for hours, for its charts."""
+
+    container_id = models.UUIDField()
+    at = models.DateTimeField()
+    cpu_ns = models.PositiveBigIntegerField()
+    """CPU time since its start; the difference of two samples is what it used between them."""
+    memory_bytes = models.PositiveBigIntegerField()
+    pids = models.PositiveIntegerField()
+    disk_bytes = models.PositiveBigIntegerField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["container_id", "at"]), models.Index(fields=["at"])]
+
+    def __str__(self) -> str:
+        return f"{self.container_id} {self.at:%H:%M:%S}"
+
+
+class PoolUsage(models.Model):
+    """What a pool's containers were and used at one moment; kept for days, for its charts."""
+
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="usage")
+    at = models.DateTimeField()
+    idle = models.PositiveIntegerField()
+    claimed = models.PositiveIntegerField()
+    size = models.PositiveIntegerField()
+    waiting = models.PositiveIntegerField()
+    desired_size = models.PositiveIntegerField()
+    cpu_cores = models.FloatField()
+    memory_bytes = models.PositiveBigIntegerField()
+    disk_bytes = models.PositiveBigIntegerField()
+
+    class Meta:
+        indexes = [models.Index(fields=["pool", "at"]), models.Index(fields=["at"])]
+
+    def __str__(self) -> str:
+        return f"{self.pool_id} {self.at:%H:%M:%S}"

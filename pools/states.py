@@ -38,6 +38,40 @@ class ContainerHealth(TextChoices):
     """Not probed yet, or the workload has no health check."""
 
 
+class Fault(TextChoices):
+    """What is wrong with a container that was well once."""
+
+    EXIT = "exit"
+    """Its main process ended."""
+    OOM = "oom"
+    """The kernel ended it: it wanted more memory than its limit."""
+    VANISHED = "vanished"
+    """The engine no longer has it."""
+    UNHEALTHY = "unhealthy"
+    """It runs, but its health check fails."""
+    DISK = "disk"
+    """It runs, but holds more on disk than its limit."""
+
+
+DEADLY = frozenset({Fault.EXIT, Fault.OOM, Fault.VANISHED})
+"""Faults of a container that runs no more."""
+
+
+class Trouble(TextChoices):
+    """Why a pool cannot start containers, or does not roll a version out."""
+
+    START_FAILED = "start_failed"
+    """Containers of it do not become healthy."""
+    ENGINE_DOWN = "engine_down"
+    """The container engine does not answer."""
+    HOST_NOT_READY = "host_not_ready"
+    """This host cannot isolate containers: rules, addresses, uids or RAM file system are missing."""
+    DISK_LOW = "disk_low"
+    """The host's disk is nearly full."""
+    ROLL_HALTED = "roll_halted"
+    """The newest version does not become healthy; the last good one keeps serving."""
+
+
 class PoolState(TextChoices):
     """What a pool is doing; derived, by first match in this order."""
 

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django.conf import settings
+
 from boilerhouse.core.tasks import task
-from pools import services
+from pools import lifecycle, sizing, volumes
 
 
 @task
 def refill(pool_id: str) -> None:
-    services.refill(pool_id)
+    sizing.refill(pool_id)
 
 
 @task
 def create_container(container_id: str) -> None:
-    services.start_container(UUID(container_id))
+    lifecycle.start_container(UUID(container_id))
 
 
 @task
 def destroy_container(container_id: str) -> None:
-    services.destroy_container(UUID(container_id))
+    lifecycle.destroy_container(UUID(container_id))
+
+
+@task
+def remove_orphan(runtime_id: str, container_id: str) -> None:
+    lifecycle.remove_orphan(runtime_id, None if container_id == "none" else UUID(container_id))
+
+
+@task
+def remove_leftover(runtime_id: str) -> None:
+    lifecycle.remove_leftover(runtime_id)
+
+
+@task
+def wipe_stray(container_id: str) -> None:
+    lifecycle.wipe_stray(UUID(container_id))
+
+
+@task
+def tidy() -> None:
+    volumes.empty_trash(int(settings.BOILERHOUSE_DISCARD_RETENTION_S))

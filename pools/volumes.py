@@ -1,6 +1,7 @@
 """Containers' directories on this node; the only module that touches what a tenant can write.
 
-``<data>/containers/<id>/{claimed, lock, staging/, <volume>/}`` and ``<ram>/<id>/secrets/``. Everything that reaches
+``<data>/containers/<id>/{claimed, lock, staging/, <volume>/}`` and ``<ram>/<id>/secrets/``; with a disk limit staging
+and volumes lie on a file system of their own, ``disk/``. Everything that reaches
 into a volume goes through directory handles that refuse links: a tenant may plant anything there.
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 from uuid import UUID
 
 from boilerhouse.core import deployment
+from pools import quota
 from pools.errors import DirectoryGone, DirtyContainer
 from pools.spec import WorkloadSpec
 
@@ -50,7 +52,12 @@ def secrets_dir(container_id: UUID) -> Path:
 
 def volume_path(container_id: UUID, volume: str) -> Path:
     """Where a volume lies on this host, for the engine's mount."""
-    return secrets_dir(container_id) if volume == "secrets" else home(container_id) / volume
+    return secrets_dir(container_id) if volume == "secrets" else quota.root(home(container_id)) / volume
+
+
+def staging_dir(container_id: UUID) -> Path:
+    """On the file system of the volumes, so that what is staged moves in by rename."""
+    return quota.root(home(container_id)) / "staging"
 
 
 def prepare(container_id: UUID, uid: int, spec: WorkloadSpec) -> None:
@@ -59,7 +66,8 @@ def prepare(container_id: UUID, uid: int, spec: WorkloadSpec) -> None:
         parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     home(container_id).mkdir(exist_ok=True, mode=0o700)
     (home(container_id) / "lock").touch(mode=0o600)
-    (home(container_id) / "staging").mkdir(exist_ok=True, mode=0o700)
+    quota.ensure(home(container_id), spec.resources.disk_mb)
+    staging_dir(container_id).mkdir(exist_ok=True, mode=0o700)
     for volume in spec.volumes:
         path = volume_path(container_id, volume.name)
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -150,7 +158,7 @@ def _write(directory: int, name: str, content: bytes, uid: int) -> None:
 
 def new_staging(container_id: UUID, uid: int, name: str) -> Path:
     """A fresh, empty directory of the container's user, on the volume's file system."""
-    path = home(container_id) / "staging" / name
+    path = staging_dir(container_id) / name
     if path.exists():
         destroy(path)
     path.mkdir(mode=0o700)
@@ -183,7 +191,7 @@ def descend(root: Path, relative: PurePosixPath, create_for: int | None = None) 
 
 def move_in(container_id: UUID, uid: int, staging: Path, volume: Path, relative: PurePosixPath, replace: bool) -> None:
     """Move what was restored into the volume; with ``replace`` whatever was there before goes first."""
-    aside = home(container_id) / "staging" / f"old-{secrets.token_hex(4)}"
+    aside = staging_dir(container_id) / f"old-{secrets.token_hex(4)}"
     aside.mkdir(mode=0o700)
     source, old = os.open(staging, _DIRECTORY), os.open(aside, _DIRECTORY)
     target = descend(volume, relative, create_for=uid)
@@ -221,6 +229,16 @@ def _merge(source: int, target: int, uid: int) -> None:
                 os.close(inner_source)
         else:
             os.rename(entry.name, entry.name, src_dir_fd=source, dst_dir_fd=target)
+
+
+def plant(container_id: UUID, uid: int, source: Path, volume: str) -> None:
+    """Copy a directory of the host's into a volume, owned by ``uid``; links stay links. Overwrites, never deletes."""
+    staging = new_staging(container_id, uid, "seed")
+    copy = ["cp", "-rP", "--preserve=mode,timestamps,links", "--", f"{source}/.", str(staging)]
+    subprocess.run(copy, check=True, timeout=300, capture_output=True)
+    owner = ["chown", "-R", "--no-dereference", f"{uid}:{uid}", "--", str(staging)]
+    subprocess.run(owner, check=True, timeout=300, capture_output=True)
+    move_in(container_id, uid, staging, volume_path(container_id, volume), PurePosixPath(), replace=False)
 
 
 # Census: what is in a directory, without opening a file ---------------------------------------------
@@ -404,6 +422,47 @@ def _inside(path: str) -> PurePosixPath:
     return inside
 
 
+# Watching: how large, and when last changed ------------------------------------------------------------
+
+MAX_WALK_ENTRIES, MAX_WALK_S = 20_000, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a bounded walk over a container's volumes found."""
+
+    bytes: int
+    newest_change: float
+    """The youngest inode change (ctime: mtime can be set to 2099), in Unix seconds; 0 if nothing lies there."""
+    is_complete: bool
+
+
+def walk(container_id: UUID, names: list[str]) -> Walked:
+    """Measure the volumes ``names`` without opening a file or following a link, at most 20,000 entries and 1 s."""
+    size, newest, count, until = 0, 0.0, 0, time.monotonic() + MAX_WALK_S
+    todo = [(volume_path(container_id, name), PurePosixPath()) for name in names]
+    while todo:
+        root, relative = todo.pop()
+        try:
+            directory = descend(root, relative)
+        except OSError:
+            continue  # replaced meanwhile by a live tenant
+        try:
+            newest = max(newest, os.fstat(directory).st_ctime)
+            for name in os.listdir(directory):
+                if (count := count + 1) > MAX_WALK_ENTRIES or time.monotonic() > until:
+                    return Walked(size, newest, is_complete=False)
+                with contextlib.suppress(FileNotFoundError):
+                    seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    size += seen.st_blocks * 512
+                    newest = max(newest, seen.st_ctime)
+                    if stat.S_ISDIR(seen.st_mode):
+                        todo.append((root, relative / name))
+        finally:
+            os.close(directory)
+    return Walked(size, newest, is_complete=True)
+
+
 # Ends -------------------------------------------------------------------------------------------------
 
 
@@ -411,6 +470,7 @@ def wipe(container_id: UUID) -> None:
     """Remove everything of the container from this host. The rename comes first, so a late path fails."""
     trashed = trash_dir() / str(container_id)
     if home(container_id).exists():
+        quota.release(home(container_id))
         home(container_id).rename(trashed)
     destroy(trashed)
     destroy(secrets_dir(container_id).parent)
@@ -419,8 +479,21 @@ def wipe(container_id: UUID) -> None:
 def discard(container_id: UUID) -> None:
     """Put the container's unsaved state aside; it stays recoverable until ``empty_trash`` ages it out."""
     if home(container_id).exists():
+        quota.release(home(container_id))
         home(container_id).rename(trash_dir() / f"{container_id}.discarded-{int(time.time())}")
     destroy(secrets_dir(container_id).parent)
+
+
+def on_disk() -> dict[UUID, float]:
+    """Every container that has a directory here, and when that was made or changed, in Unix seconds."""
+    found: dict[UUID, float] = {}
+    for parent in (containers_dir(), deployment.ram_dir()):
+        if not parent.is_dir():
+            continue
+        for path in parent.iterdir():
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                found[UUID(path.name)] = max(found.get(UUID(path.name), 0), path.stat().st_mtime)
+    return found
 
 
 def empty_trash(retention_s: int) -> int:

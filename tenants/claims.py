@@ -23,17 +23,19 @@ from django.db.models import F, Q
 from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
-from boilerhouse.core import processes
-from boilerhouse.core.errors import FieldError, Invalid
+from boilerhouse.core import failpoints, processes
+from boilerhouse.core.deployment import node_id
+from boilerhouse.core.errors import FieldError, Invalid, TimedOut
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.ids import TENANT_ID
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import host, volumes
-from pools import services as pools
+from pools import host, lifecycle, volumes
+from pools.feasibility import seed_path
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.spec import WorkloadSpec
+from pools.states import Trouble
 from syncing import errors as sync_errors
 from syncing import transfers
 from syncing.states import Trigger
@@ -119,32 +121,34 @@ def begin(claim: Claim) -> Begun:
     """
     started = time.monotonic()
     check_tenant_id(claim.tenant_id)
-    pool = Pool.objects.select_related("workload").filter(pk=claim.pool_id).first()
+    pool = Pool.objects.select_related("workload", "good_version").filter(pk=claim.pool_id).first()
     if pool is None:
         raise pool_errors.PoolNotFound(f"There is no pool {claim.pool_id}.")
-    latest = pool.workload.latest
-    check_claim(claim, latest.spec)
+    serving = pool.serving_version
+    check_claim(claim, serving.spec)
     if Assignment.objects.live().filter(tenant_id=claim.tenant_id).exists():
         held = _held(claim.tenant_id)
         if held is not None:
             return _existing(held, claim)
     if pool.is_draining or pool.is_deleting:
         raise errors.Draining
+    if pool.trouble == Trouble.ENGINE_DOWN:
+        raise errors.EngineUnavailable(pool.last_error)
     survey = transfers.begin_survey(pool.pk, claim.tenant_id)  # the sinks answer while the database works
     try:
-        assignment = _take(claim, pool, latest)
+        assignment = _take(claim, pool, serving)
     except IntegrityError:
         held = _held(claim.tenant_id)
         if held is not None:
             return _existing(held, claim)
         if not Pool.objects.filter(pk=pool.pk).exists():
             raise pool_errors.PoolNotFound(f"There is no pool {pool.pk}.") from None
-        assignment = _take(claim, pool, latest, is_careful=True)
+        assignment = _take(claim, pool, serving, is_careful=True)
     is_done = assignment.container is not None and _prepare_here(assignment, survey, started)
     return Begun(assignment.pk, assignment.generation, is_new=True, assigned=assignment if is_done else None)
 
 
-def _take(claim: Claim, pool: Pool, latest: WorkloadVersion, *, is_careful: bool = False) -> Assignment:
+def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: bool = False) -> Assignment:
     """One transaction: the tenant's generation, a container if one is idle, the assignment, and a refill.
 
     Constraints guard it: IntegrityError when the tenant holds something, or when the container that was taken is held
@@ -153,10 +157,10 @@ def _take(claim: Claim, pool: Pool, latest: WorkloadVersion, *, is_careful: bool
     now = timezone.now()
     with recording():
         generation = next_generation(claim.tenant_id)
-        take = _take_free if is_careful else pools.take
+        take = _take_free if is_careful else lifecycle.take
         container = None if Assignment.objects.waiting(pool.pk).exists() else take(pool)
-        if container and container.version_id == latest.pk:
-            container.version = latest
+        if container and container.version_id == serving.pk:
+            container.version = serving
         assignment = Assignment(
             tenant_id=claim.tenant_id,
             pool=pool,
@@ -179,12 +183,13 @@ def _take(claim: Claim, pool: Pool, latest: WorkloadVersion, *, is_careful: bool
         if container is None:
             _recount(pool.pk)
         enqueue("pool", "pools.tasks.refill", pool.pk)
+    failpoints.reach("claim.taken")
     return assignment
 
 
 def _take_free(pool: Pool) -> Container | None:
     """An idle container that no live assignment names, whatever its row says."""
-    while (container := pools.take(pool)) is not None:
+    while (container := lifecycle.take(pool)) is not None:
         if not Assignment.objects.live().filter(container_ref=container.pk).exists():
             return container
         log.error("a held container stood as idle; it is claimed again", container=str(container.pk))
@@ -204,7 +209,7 @@ def _bind(assignment: Assignment, container: Container) -> None:
 
 def _check_can_wait(pool: Pool) -> None:
     starting = pool.containers.filter(state="starting").exists()
-    if pool.last_error and not starting:
+    if pool.cannot_start and not starting:
         raise errors.PoolError(f"The pool cannot start containers: {pool.last_error}")
     if pool.is_paused and not starting:
         raise errors.PoolPaused
@@ -293,11 +298,14 @@ def _prepare_here(assignment: Assignment, survey: Callable[[], list[transfers.Fi
 
     Returns whether the claim is assigned.
     """
-    spec = assignment.version.spec if assignment.version else None
+    spec, container = (assignment.version.spec if assignment.version else None), assignment.container
     assert spec
+    assert container
     try:
         findings = survey()
-        needs_worker = spec.post_claim is not None or any(not finding.is_empty for finding in findings)
+        needs_worker = spec.post_claim is not None or spec.seed is not None
+        needs_worker |= any(not finding.is_empty for finding in findings)
+        needs_worker |= container.node != node_id() or get_runtime().is_suspect()
         if not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)
     except errors.OutcomeUnknown:
@@ -359,6 +367,7 @@ def _finish(
             if not _is_pending(assignment):
                 return False
             volumes.latch(container_id, assignment.tenant_id, assignment.generation)
+            failpoints.reach("claim.latched")
             site = transfers.Site(
                 container_id, assignment.uid, assignment.pool_id, spec, assignment.tenant_id,
                 assignment.generation, lock, is_stopped=False,
@@ -366,10 +375,15 @@ def _finish(
             restored: transfers.Restored | None = None
             if any(not finding.is_empty for finding in findings):
                 restored = transfers.restore(site, findings, Trigger.CLAIM, lambda: _is_pending(assignment))
+            elif spec.seed and not any(finding.marker for finding in findings):
+                _plant_seed(assignment, spec)
+            failpoints.reach("claim.restored")
             if spec.volume("secrets"):
                 _provision(assignment)
+            failpoints.reach("claim.provisioned")
             _run_hook(assignment, spec)
-            seen = get_runtime().inspect(pools.runtime_name(container_id))
+            left = (assignment.deadline - timezone.now()).total_seconds()
+            seen = get_runtime().inspect(lifecycle.runtime_name(container_id), timeout_s=left)
             if seen is None or not seen.is_running:
                 return False
             return _decide(assignment, findings, site, restored, started)
@@ -403,11 +417,24 @@ def _provision(assignment: Assignment) -> None:
     volumes.provision(assignment.held_container, assignment.uid, assignment.config, assignment.secrets or {}, claim)
 
 
+def _plant_seed(assignment: Assignment, spec: WorkloadSpec) -> None:
+    """First use: nothing was restored and nothing was ever saved, so the workload's own files go in."""
+    assert spec.seed
+    assert assignment.uid is not None
+    source = seed_path(spec.seed)
+    if not source.is_dir():
+        raise pool_errors.SeedMissing(f"The seed directory {source} is gone.")
+    volumes.plant(assignment.held_container, assignment.uid, source, "state")
+
+
 def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
     if spec.post_claim is None:
         return
-    hook = spec.post_claim
-    done = get_runtime().exec(pools.runtime_name(assignment.held_container), hook.command, hook.timeout_ms, 4000)
+    hook, name = spec.post_claim, lifecycle.runtime_name(assignment.held_container)
+    try:
+        done = get_runtime().exec(name, hook.command, hook.timeout_ms, 4000)
+    except TimedOut as error:
+        raise errors.HookFailed(f"postClaim did not end within {hook.timeout_ms} ms.") from error
     if done.exit_code != 0:
         said = (done.stderr or done.stdout).decode(errors="replace")[:300]
         raise errors.HookFailed(f"postClaim ended with exit code {done.exit_code}: {said}")
@@ -458,6 +485,7 @@ def _decide(
     except (OperationalError, InterfaceError) as error:
         if not _read_outcome(assignment, error):
             return False
+    failpoints.reach("claim.decided")
     assignment.state = AssignmentState.ASSIGNED
     for name, value in decided.items():
         setattr(assignment, name, value)
@@ -482,24 +510,20 @@ def _replace_container(assignment: Assignment) -> None:
     old = assignment.held_container
     ours = json.dumps({"tenantId": assignment.tenant_id, "generation": assignment.generation})
     if volumes.read_latch(old) in (None, ours):
-        pools.destroy_at_engine(old)
-        try:
-            with volumes.locked(old):
-                volumes.wipe(old)
-        except pool_errors.DirectoryGone:
-            volumes.wipe(old)
+        lifecycle.destroy_at_engine(old)
+        lifecycle.wipe(old)
         host.release_uid(old)
         detail = "A container died before its claim was done; another was taken."
     else:
-        pools.quarantine(old)
+        lifecycle.quarantine(old)
         detail = "A container that had seen another tenant was about to be handed out; it is quarantined."
     with recording():
         emit("pool.warning", pool_id=assignment.pool_id, container_id=old, detail=detail)
-        pools.retire(old)
+        lifecycle.retire(old)
         Assignment.objects.filter(pk=assignment.pk).update(
             container=None, container_ref=None, source=Source.COLD, owner=None
         )
-        pools.forget(old)
+        lifecycle.forget(old)
     match_waiters(assignment.pool_id)
 
 
@@ -562,7 +586,7 @@ def give_up(assignment_id: UUID, code: str, detail: str = "") -> bool:
         if moved:
             container = rows.values_list("container_ref", flat=True).get()
             assert container
-            pools.retire(container)
+            lifecycle.retire(container)
             enqueue("save", "tenants.tasks.finish_release", assignment_id)
             wake()
     return bool(moved)
@@ -589,9 +613,11 @@ def settle(begun: Begun, until: float) -> Assignment | None:
 
 
 def _timeout_outcome(assignment: Assignment) -> tuple[str, str]:
+    pool = assignment.pool
+    if pool.trouble == Trouble.ENGINE_DOWN:
+        return errors.EngineUnavailable.code, pool.last_error
     if assignment.container_ref is not None:
         return errors.ClaimTimeout.code, ""
-    pool = assignment.pool
-    if pool.last_error:
+    if pool.cannot_start:
         return errors.PoolError.code, f"The pool cannot start containers: {pool.last_error}"
     return errors.PoolExhausted.code, ""

@@ -12,7 +12,7 @@ from django.utils import timezone
 from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
 from pools.models import Container, Pool, WorkloadVersion
-from tenants.states import LIVE, TRANSITIONS, AssignmentState, ReleaseStep, Source
+from tenants.states import LIVE, TRANSITIONS, AssignmentState, ReleaseReason, ReleaseStep, Source
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -93,6 +93,8 @@ class Assignment(models.Model):
     outcome = models.CharField(max_length=32, default="", blank=True)
     """Why it ended: the code of the claim's error, ``released`` or ``discarded``."""
     outcome_detail = models.TextField(default="", blank=True)
+    reason = models.CharField(max_length=16, choices=ReleaseReason, default="", blank=True)
+    """What the release was for."""
     step = models.CharField(max_length=12, choices=ReleaseStep, default="", blank=True)
     was_assigned = models.BooleanField(default=False)
     """Only then is there anything to save."""

@@ -17,13 +17,12 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from boilerhouse.core import processes
+from boilerhouse.core import failpoints, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import host, volumes
-from pools import services as pools
+from pools import host, lifecycle, volumes
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from syncing import errors as sync_errors
@@ -32,7 +31,7 @@ from syncing import transfers
 from syncing.states import Trigger
 from tenants import claims, errors
 from tenants.models import Assignment
-from tenants.states import AssignmentState, ReleaseStep
+from tenants.states import AssignmentState, ReleaseReason, ReleaseStep
 
 log = structlog.get_logger(__name__)
 
@@ -84,8 +83,17 @@ def begin(tenant_id: str, *, sync: bool | None = None, discard: bool = False) ->
     return release
 
 
-def fence(rows: Any, *, save_all: bool | None, discard: bool) -> bool:
+def fence(
+    rows: Any,
+    *,
+    save_all: bool | None = None,
+    discard: bool = False,
+    reason: ReleaseReason = ReleaseReason.REQUESTED,
+) -> bool:
     """Move one assigned row to ``releasing`` and enqueue the work; False when another was first."""
+    pk = rows.values_list("pk", flat=True).first()
+    if pk is None:
+        return False
     with recording():
         moved = rows.transition(
             AssignmentState.ASSIGNED,
@@ -93,13 +101,15 @@ def fence(rows: Any, *, save_all: bool | None, discard: bool) -> bool:
             step=ReleaseStep.STOPPING,
             save_all=save_all,
             discard=discard,
+            reason=reason,
             attempt=0,
             owner=None,
         )
         if moved:
-            assignment = rows.get()
-            pools.retire(assignment.held_container)
+            assignment = Assignment.objects.get(pk=pk)
+            lifecycle.retire(assignment.held_container)
             enqueue("save", "tenants.tasks.finish_release", assignment.pk)
+    failpoints.reach("release.fenced")
     return bool(moved)
 
 
@@ -157,7 +167,7 @@ def finish(assignment_id: UUID) -> None:
         except pool_errors.DirectoryGone:
             if assignment.step not in (ReleaseStep.DESTROYING, ReleaseStep.WIPING) and assignment.was_assigned:
                 log.error("the directory of an unsaved container is gone")
-            pools.destroy_at_engine(container_id)
+            lifecycle.destroy_at_engine(container_id)
             volumes.wipe(container_id)
         _end(assignment)
     except Interrupted:
@@ -191,27 +201,30 @@ def _advance(assignment: Assignment, step: ReleaseStep) -> None:
 
 def _run_steps(assignment: Assignment, lock: int) -> None:
     assignment.refresh_from_db()
-    container_id, name = assignment.held_container, pools.runtime_name(assignment.held_container)
+    container_id, name = assignment.held_container, lifecycle.runtime_name(assignment.held_container)
     if assignment.state != RELEASING or assignment.owner != processes.current():
         raise Interrupted
     if assignment.step in (ReleaseStep.STOPPING, ReleaseStep.SAVING):
         if assignment.step == ReleaseStep.STOPPING and not assignment.discard:
             _run_pre_release(assignment, name)
         _stop(assignment, name)
+        failpoints.reach("release.stopped")
         if assignment.was_assigned and not assignment.discard:
             _advance(assignment, ReleaseStep.SAVING)
             try:
                 _save(assignment, lock)
+                failpoints.reach("release.saved")
                 _advance(assignment, ReleaseStep.SAVED)
             except sync_errors.SyncFailed:
                 assignment.refresh_from_db(fields=["discard"])
                 if not assignment.discard:
-                    pools.destroy_at_engine(container_id)
+                    lifecycle.destroy_at_engine(container_id)
                     raise
     if assignment.step not in (ReleaseStep.DESTROYING, ReleaseStep.WIPING):
         _advance(assignment, ReleaseStep.DESTROYING)
     if assignment.step == ReleaseStep.DESTROYING:
-        pools.destroy_at_engine(container_id)
+        lifecycle.destroy_at_engine(container_id)
+        failpoints.reach("release.destroyed")
         _advance(assignment, ReleaseStep.WIPING)
     assignment.refresh_from_db(fields=["discard"])
     if assignment.discard and assignment.was_assigned:
@@ -261,6 +274,7 @@ def _save(assignment: Assignment, lock: int) -> None:
 
 
 def _end(assignment: Assignment) -> None:
+    failpoints.reach("release.wiped")
     host.release_uid(assignment.held_container)
     outcome = assignment.outcome if not assignment.was_assigned else ("discarded" if assignment.discard else "released")
     with recording():
@@ -269,13 +283,14 @@ def _end(assignment: Assignment) -> None:
         )
         if not ended:
             return
-        pools.forget(assignment.held_container)
+        lifecycle.forget(assignment.held_container)
         emit(
             "container.released",
             pool_id=assignment.pool_id,
             container_id=assignment.container_ref,
             tenant_id=assignment.tenant_id,
             outcome=outcome,
+            reason=assignment.reason,
         )
         enqueue("pool", "pools.tasks.refill", assignment.pool_id)
 
@@ -306,7 +321,7 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
             nextAttemptInMs=delay * 1000,
         )
         if Container.objects.filter(pk=assignment.held_container).exists():
-            pools.forget(assignment.held_container, keepsDirectory=True)
+            lifecycle.forget(assignment.held_container, keepsDirectory=True)
         wake()
 
 

@@ -42,6 +42,18 @@ class ReleaseStep(TextChoices):
     WIPING = "wiping"
 
 
+class ReleaseReason(TextChoices):
+    """What a release was for."""
+
+    REQUESTED = "requested"
+    IDLE = "idle"
+    """No activity for the pool's idleTimeoutMs."""
+    CONTAINER_DIED = "container_died"
+    UNHEALTHY = "unhealthy"
+    """It ran, unhealthy, in a pool that releases such containers."""
+    POOL_DELETED = "pool_deleted"
+
+
 class Source(TextChoices):
     """How a claim was served."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from django.db.models import Max
@@ -10,6 +9,7 @@ from django.utils import timezone
 
 from syncing.models import SavedState, SyncRun
 from syncing.states import Direction, SyncRunState
+from tenants import idle
 from tenants.models import Assignment, Tenant
 
 MAX_ERRORS = 20
@@ -19,14 +19,7 @@ def tenant_status(tenant_id: str) -> dict[str, Any]:
     """The tenant's status in the API's shape; works for tenants never seen."""
     assignment = Assignment.objects.live().select_related("pool").filter(tenant_id=tenant_id).first()
     generation = Tenant.objects.filter(pk=tenant_id).values_list("generation", flat=True).first()
-    due = None
-    if (
-        assignment
-        and assignment.pool.idle_timeout_ms
-        and assignment.last_activity_at
-        and assignment.state == "assigned"
-    ):
-        due = assignment.last_activity_at + timedelta(milliseconds=assignment.pool.idle_timeout_ms)
+    due = idle.due_at(assignment) if assignment else None
     return {
         "assigned": assignment is not None,
         "state": assignment.state if assignment else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from boilerhouse.core.tasks import task
-from tenants import claims, manual, releases
+from tenants import claims, idle, manual, releases, upkeep
 
 
 @task
@@ -21,3 +21,23 @@ def finish_release(assignment_id: str) -> None:
 @task
 def manual_sync(assignment_id: str, generation: str) -> None:
     manual.run_queued(UUID(assignment_id), int(generation))
+
+
+@task
+def check_idle(assignment_id: str, generation: str) -> None:
+    idle.check(UUID(assignment_id), int(generation))
+
+
+@task
+def measure_disk(assignment_id: str) -> None:
+    idle.measure_disk(UUID(assignment_id))
+
+
+@task
+def put_away(container_id: str) -> None:
+    upkeep.put_away(UUID(container_id))
+
+
+@task
+def probe_sink(spec_id: str) -> None:
+    upkeep.probe_sink(spec_id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -11,14 +13,15 @@ from django.utils import timezone
 from boilerhouse.core import processes
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.tasks import enqueue
-from pools import services, volumes
+from pools import lifecycle, volumes
 from pools.models import Container, Pool
-from pools.states import ContainerState
-from syncing.models import SyncRun
+from pools.states import DEADLY, ContainerState
+from syncing import services as syncing
+from syncing.models import SyncRun, SyncSpec
 from syncing.states import SyncRunState
-from tenants import claims, errors, releases
+from tenants import claims, errors, idle, releases
 from tenants.models import Assignment
-from tenants.states import AssignmentState
+from tenants.states import AssignmentState, ReleaseReason
 
 ORPHANED_AFTER = timedelta(seconds=3)
 """A row without an owner may have its message still on the way."""
@@ -63,17 +66,24 @@ def _ownerless(rows: QuerySet[Assignment]) -> list[Assignment]:
 
 
 _tried: dict[object, float] = {}
+TRY_AGAIN_S = 10
+
+
+def _is_new(key: object) -> bool:
+    """Whether ``key`` was not seen in the last ten seconds: a message on its way is not doubled every second."""
+    now = time.monotonic()
+    if now - _tried.get(key, -TRY_AGAIN_S) < TRY_AGAIN_S:
+        return False
+    for stale in [k for k, at in _tried.items() if now - at > TRY_AGAIN_S]:
+        del _tried[stale]
+    _tried[key] = now
+    return True
 
 
 def _enqueue(row: Assignment, queue: str, function: str, *arguments: object) -> int:
-    """Once per orphan and owner: the message that is already on its way is not doubled every second."""
-    now = timezone.now().timestamp()
-    key = (row.pk, row.owner, row.attempt, row.next_attempt_at)
-    if now - _tried.get(key, 0) < 10:
+    """Once per orphan and owner."""
+    if not _is_new((row.pk, row.owner, row.attempt, row.next_attempt_at)):
         return 0
-    _tried[key] = now
-    for stale in [k for k, at in _tried.items() if now - at > 60]:
-        del _tried[stale]
     with transaction.atomic():
         enqueue(queue, function, *arguments)
     return 1
@@ -85,22 +95,33 @@ def retry_failed_saves() -> int:
     return sum(releases.retry(row) for row in rows)
 
 
-def quarantine_lost() -> int:
-    """Put away containers that are to be removed, have seen a tenant, and are nobody's: their state may be unsaved."""
+def find_lost() -> int:
+    """Have containers put away that are to be removed, have seen a tenant, and are nobody's."""
     old = timezone.now() - QUARANTINE_AFTER
-    held = Assignment.objects.live().exclude(container_ref=None).values("container_ref")
-    rows = Container.objects.filter(state=ContainerState.REMOVING, state_changed_at__lt=old).exclude(pk__in=held)
-    put_away = 0
-    for container in rows:
-        if volumes.read_latch(container.pk) is None:
-            continue
-        services.quarantine(container.pk)
-        with recording():
-            detail = "A container that had seen a tenant whose assignment is gone was to be removed; it is quarantined."
-            emit("pool.warning", pool_id=container.pool_id, container_id=container.pk, detail=detail)
-            services.forget(container.pk, keepsDirectory=True)
-        put_away += 1
-    return put_away
+    rows = Container.objects.filter(state=ContainerState.REMOVING, state_changed_at__lt=old)
+    lost = [pk for pk in rows.values_list("pk", flat=True) if is_lost(pk) and _is_new(("lost", pk))]
+    with transaction.atomic():
+        for pk in lost:
+            enqueue("pool", "tenants.tasks.put_away", pk)
+    return len(lost)
+
+
+def is_lost(container_id: UUID) -> bool:
+    """Whether it saw a tenant whose assignment is gone: its state may be unsaved."""
+    held = Assignment.objects.live().filter(container_ref=container_id).exists()
+    return not held and volumes.read_latch(container_id) is not None
+
+
+def put_away(container_id: UUID) -> None:
+    """Stop a lost container, free its slot, and keep its directory for a person to look into."""
+    container = Container.objects.filter(pk=container_id, state=ContainerState.REMOVING).first()
+    if container is None or not is_lost(container_id):
+        return
+    lifecycle.quarantine(container_id)
+    with recording():
+        detail = "A container that had seen a tenant whose assignment is gone was to be removed; it is quarantined."
+        emit("pool.warning", pool_id=container.pool_id, container_id=container_id, detail=detail)
+        lifecycle.forget(container_id, keepsDirectory=True)
 
 
 def release_of_deleted_pools() -> int:
@@ -111,13 +132,83 @@ def release_of_deleted_pools() -> int:
     for row in Assignment.objects.filter(pool_id__in=list(draining), state=AssignmentState.PENDING, container_ref=None):
         claims.give_up(row.pk, errors.Draining.code)
     for row in Assignment.objects.filter(pool_id__in=list(deleting), state=AssignmentState.ASSIGNED):
-        released += releases.fence(Assignment.objects.filter(pk=row.pk), save_all=None, discard=False)
+        released += releases.fence(Assignment.objects.filter(pk=row.pk), reason=ReleaseReason.POOL_DELETED)
     return released
 
 
-def retry_when_sink_recovers(spec_pool_id: str) -> int:
-    """A sink is healthy again: failed saves of its pool are tried at once."""
-    rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, pool_id=spec_pool_id)
+def release_dead() -> int:
+    """End, with a save from their directories, assignments whose container runs no more (contract: health)."""
+    rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__fault__in=DEADLY)
+    return sum(
+        releases.fence(Assignment.objects.filter(pk=pk), reason=ReleaseReason.CONTAINER_DIED)
+        for pk in rows.values_list("pk", flat=True)
+    )
+
+
+def release_unhealthy() -> int:
+    """Release, with save, containers that run but are unhealthy, where their pool says so."""
+    rows = Assignment.objects.filter(
+        state=AssignmentState.ASSIGNED, pool__on_unhealthy=Pool.OnUnhealthy.RELEASE, container__fault__gt=""
+    )
+    return sum(
+        releases.fence(Assignment.objects.filter(pk=pk), reason=ReleaseReason.UNHEALTHY)
+        for pk in rows.exclude(container__fault__in=DEADLY).values_list("pk", flat=True)
+    )
+
+
+def retire_unheld() -> int:
+    """Take away containers that are claimed by nobody: a database that was set back may show such."""
+    held = Assignment.objects.live().exclude(container_ref=None).values("container_ref")
+    old = timezone.now() - QUARANTINE_AFTER
+    rows = Container.objects.filter(state=ContainerState.CLAIMED, state_changed_at__lt=old).exclude(pk__in=held)
+    retired = 0
+    for pk in list(rows.values_list("pk", flat=True)):
+        with recording():
+            lifecycle.retire(pk)
+            enqueue("pool", "pools.tasks.destroy_container", pk)
+        retired += 1
+    return retired
+
+
+def held_containers() -> set[UUID]:
+    """Containers whose directories live assignments still need."""
+    rows = Assignment.objects.live().exclude(container_ref=None)
+    return {ref for ref in rows.values_list("container_ref", flat=True) if ref}
+
+
+def find_idle() -> int:
+    """Look closer at assignments without activity for their pool's idleTimeoutMs; a task walks their files."""
+    now = timezone.now()
+    found = 0
+    rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, pool__idle_timeout_ms__gt=0)
+    for row in rows.select_related("pool"):
+        due = idle.due_at(row)
+        if due and due + idle.SLACK < now and _is_new(("idle", row.pk, row.last_activity_at)):
+            with transaction.atomic():
+                enqueue("sync", "tenants.tasks.check_idle", row.pk, row.generation)
+            found += 1
+    return found
+
+
+def watch_disks() -> int:
+    """Measure claimed containers whose disk limit no file system keeps; a task walks them."""
+    rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED).select_related("version")
+    limited = [row.pk for row in rows if row.version and row.version.spec.resources.disk_mb]
+    with transaction.atomic():
+        for pk in limited:
+            enqueue("sync", "tenants.tasks.measure_disk", pk)
+    return len(limited)
+
+
+def probe_sink(spec_id: str) -> int:
+    """Probe a spec's sink; when it is healthy again, failed saves of its pool are tried at once."""
+    spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()
+    if spec is None:
+        return 0
+    was = spec.sink_health.get("state")
+    if syncing.probe(spec)["state"] != "healthy" or was != "unhealthy":
+        return 0
+    rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, pool_id=spec.pool_id)
     return sum(releases.retry(row) for row in rows)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from boilerhouse.core.models import ApiKey, Deployment, Event, Lease, Process
+from boilerhouse.core.models import ApiKey, Deployment, Event, Lease, Process, QueueHealth
 
 
 class ReadOnlyAdmin(admin.ModelAdmin[Any]):
@@ -49,3 +49,4 @@ admin.site.register(Lease, ReadOnlyAdmin)
 admin.site.site_header = "Boilerhouse"
 admin.site.site_title = "Boilerhouse"
 admin.site.index_title = "Everything in the database"
+admin.site.register(QueueHealth, ReadOnlyAdmin)

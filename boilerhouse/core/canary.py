@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from django.utils import timezone
+
 from boilerhouse.core.deployment import data_dir
+from boilerhouse.core.models import QueueHealth
 from boilerhouse.core.processes import current, pid_started
 
 
@@ -25,6 +28,7 @@ def sing(supervisor: str, queue: str) -> None:
     """Task: prove that ``queue`` of the supervisor with this pid serves."""
     current()
     (_directory(supervisor) / f"{queue}.canary").touch()
+    QueueHealth.objects.update_or_create(name=queue, defaults={"served_at": timezone.now()})
 
 
 def last_song(queue: str) -> float:
@@ -57,6 +61,12 @@ def busy_workers(queue: str) -> int:
         else:
             count += 1
     return count
+
+
+def is_saturated(queue: str, workers: int) -> bool:
+    """Whether a whole supervisor's worth of this node's workers of the queue are in a task: slow, not wedged."""
+    busy = [path for path in (data_dir() / "run").glob(f"*/{queue}.busy.*") if pid_started(int(path.suffix[1:]))]
+    return len(busy) >= workers
 
 
 def clear() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from functools import cache
 from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
 
+from boilerhouse.core import keys
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Deployment
 
@@ -68,3 +70,13 @@ def data_dir() -> Path:
 def ram_dir() -> Path:
     """Where config and secrets live: a RAM file system whose path names the deployment."""
     return Path(settings.BOILERHOUSE_RAM_DIR or f"/run/boilerhouse/{deployment_id()}")
+
+
+@cache
+def _node_id(directory: str) -> str:
+    return keys.once(Path(directory) / "node-id", lambda: f"{socket.gethostname()[:40]}-{secrets.token_hex(3)}")
+
+
+def node_id() -> str:
+    """The node that this data directory, and so every container's directories, lie on (hazard A12)."""
+    return _node_id(str(settings.BOILERHOUSE_DATA_DIR))

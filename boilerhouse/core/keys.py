@@ -19,14 +19,18 @@ def new_fernet_key() -> str:
 
 
 def stored(data_dir: Path, name: str, make: Callable[[], str] = new_token) -> str:
-    """Return the key kept as ``<data_dir>/keys/<name>`` (0600); make it first if there is none.
+    """Return the key kept as ``<data_dir>/keys/<name>`` (0600); make it first if there is none."""
+    return once(data_dir / "keys" / name, make)
+
+
+def once(path: Path, make: Callable[[], str]) -> str:
+    """Return what the file holds; make it (0600) first if there is none.
 
     Two processes that start at once agree: the file appears whole, by a hard link, and only once.
     """
-    path = data_dir / "keys" / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(make())

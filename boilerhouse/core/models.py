@@ -72,6 +72,20 @@ class Lease(models.Model):
         return self.name
 
 
+class QueueHealth(models.Model):
+    """When a queue last served a task; a cluster that is wedged accepts and never serves."""
+
+    name = models.CharField(max_length=32, primary_key=True)
+    served_at = models.DateTimeField(default=timezone.now)
+    is_warned = models.BooleanField(default=False)
+
+    class Meta:
+        verbose_name_plural = "queue health"
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Event(models.Model):
     """Something that happened, in order of id. Written only by ``core.events.emit``."""
 

@@ -31,8 +31,9 @@ _lock = threading.Lock()
 
 
 @cache
-def node() -> str:
-    return socket.gethostname()[:64]
+def pid_space() -> str:
+    """Host name and pid namespace: only within it does a pid say anything (two containers of ours differ)."""
+    return f"{socket.gethostname()[:40]} {os.readlink('/proc/self/ns/pid')}"
 
 
 @cache
@@ -67,7 +68,7 @@ def current() -> uuid.UUID:
         process = Process.objects.create(
             kind=_kind,
             name=os.environ.get("Q_CLUSTER_NAME", ""),
-            node=node(),
+            node=pid_space(),
             boot_id=boot_id(),
             pid=pid,
             pid_started=pid_started(pid) or 0,
@@ -115,7 +116,7 @@ def leave() -> None:
 def is_dead(process: Process, now: datetime) -> bool:
     if process.heartbeat_at < now - timedelta(seconds=DEAD_AFTER_S):
         return True
-    if process.node == node():
+    if process.node == pid_space():
         return process.boot_id != boot_id() or pid_started(process.pid) != process.pid_started
     return False
 

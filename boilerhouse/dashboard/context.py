@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
-
-from boilerhouse.core.processes import node
 
 THEMES = ("auto", "light", "dark")
 
@@ -16,7 +15,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
     theme = request.COOKIES.get("theme", "auto")
     return {
         "version": settings.VERSION,
-        "node": node(),
+        "node": socket.gethostname(),
         "theme": theme if theme in THEMES else "auto",
         "themes": THEMES,
     }

@@ -5,6 +5,7 @@ They span the apps, so they are put together here. Several controllers may run; 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,12 +20,11 @@ from boilerhouse.core import processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Lease
 from boilerhouse.core.tasks import enqueue
-from pools import host, volumes
-from pools import services as pools
-from pools.models import Container, Pool
-from pools.runtime import get_runtime
+from boilerhouse.dashboard.engine_watch import EngineWatch
+from boilerhouse.dashboard.queues import watch_queues
+from pools import lifecycle, sizing, usage
+from pools.models import Pool
 from pools.states import ContainerState
-from syncing import services as syncing
 from syncing.models import SyncSpec
 from tenants import upkeep
 
@@ -49,61 +49,55 @@ def abdicate() -> None:
 
 
 def fill_pools() -> int:
-    """Bring every pool whose numbers are off one step nearer to its desired size."""
-    changed = 0
-    for pool in Pool.objects.with_counts():
-        status = pool.status()
-        if status.starting + status.idle + status.claimed != status.desired_size or pool.is_draining:
-            changed += pools.refill(pool.pk)
-    return changed
+    """Have every pool that is not as it should be brought one step nearer."""
+    off = [pool.pk for pool in Pool.objects.select_related("workload") if sizing.is_off(pool)]
+    with transaction.atomic():
+        for pool_id in off:
+            enqueue("pool", "pools.tasks.refill", pool_id)
+    return len(off)
 
 
 _sent: dict[object, float] = {}
+SEND_AGAIN_S = 10
 
 
 def resume_containers() -> int:
     """Hand on starts and removals whose process is dead or whose message was lost."""
-    resumed = 0
-    for container in pools.stuck_containers(timezone.now() - STUCK_AFTER):
+    now, resumed = time.monotonic(), 0
+    for stale in [pk for pk, at in _sent.items() if now - at > SEND_AGAIN_S]:
+        del _sent[stale]
+    for container in lifecycle.stuck_containers(timezone.now() - STUCK_AFTER):
         starting = container.state == ContainerState.STARTING
-        if time.monotonic() - _sent.get(container.pk, -60) < 15:
+        if container.pk in _sent:
             continue
-        _sent[container.pk] = time.monotonic()
+        _sent[container.pk] = now
         with transaction.atomic():
             enqueue("pool", f"pools.tasks.{'create' if starting else 'destroy'}_container", container.pk)
         resumed += 1
     return resumed
 
 
-def replace_vanished() -> int:
-    """Remove idle containers that the engine no longer runs; the pool refills itself."""
-    idle = {c.pk: c.state_changed_at for c in Container.objects.idle()}
-    if not idle:
-        return 0
-    running = {seen.handle.name for seen in get_runtime().list(host.labels()) if seen.is_running}
-    old = timezone.now() - STUCK_AFTER
-    gone = [pk for pk, since in idle.items() if since < old and pools.runtime_name(pk) not in running]
-    for pk in gone:
-        with transaction.atomic():
-            if Container.objects.filter(pk=pk).transition(ContainerState.IDLE, ContainerState.REMOVING):
-                enqueue("pool", "pools.tasks.destroy_container", pk)
-    return len(gone)
-
-
 def probe_sinks() -> int:
-    """Probe sinks that were unhealthy or hold up saves; retry those saves when one is healthy again."""
-    retried = 0
+    """Have sinks probed that were unhealthy or hold up saves; those saves are retried when one is healthy again."""
     waiting = Pool.objects.filter(release_failed__gt=0).values_list("pk", flat=True)
-    for spec in SyncSpec.objects.filter(Q(pool_id__in=list(waiting)) | Q(sink_health__state="unhealthy")):
-        was = spec.sink_health.get("state")
-        if syncing.probe(spec)["state"] == "healthy" and was == "unhealthy":
-            retried += upkeep.retry_when_sink_recovers(spec.pool_id)
-    return retried
+    specs = SyncSpec.objects.filter(Q(pool_id__in=list(waiting)) | Q(sink_health__state="unhealthy"))
+    with transaction.atomic():
+        for spec_id in specs.values_list("pk", flat=True):
+            enqueue("sync", "tenants.tasks.probe_sink", spec_id)
+    return len(specs)
 
 
 def tidy() -> int:
-    """Finish half-done wipes, age out discarded state, forget long-dead processes."""
-    return volumes.empty_trash(settings.BOILERHOUSE_DISCARD_RETENTION_S) + processes.forget_dead()
+    """Forget long-dead processes and old samples; have half-done wipes finished and discarded state aged out."""
+    with transaction.atomic():
+        enqueue("pool", "pools.tasks.tidy")
+    return processes.forget_dead() + usage.forget_old()
+
+
+def sample_usage() -> int:
+    """Note what containers use, from files of the kernel; nothing to report."""
+    usage.sample()
+    return 0
 
 
 STEPS: list[tuple[float, Callable[[], int]]] = [
@@ -113,12 +107,18 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (1.0, upkeep.resume_releases),
     (1.0, upkeep.retry_failed_saves),
     (1.0, upkeep.release_of_deleted_pools),
+    (1.0, upkeep.release_dead),
+    (1.0, upkeep.release_unhealthy),
+    (1.0, upkeep.find_idle),
     (1.0, fill_pools),
     (2.0, resume_containers),
+    (2.0, watch_queues),
     (5.0, upkeep.bury_dead_runs),
     (5.0, probe_sinks),
-    (10.0, replace_vanished),
-    (10.0, upkeep.quarantine_lost),
+    (5.0, upkeep.retire_unheld),
+    (10.0, upkeep.find_lost),
+    (30.0, upkeep.watch_disks),
+    (float(settings.BOILERHOUSE_SAMPLE_EVERY_S), sample_usage),
     (60.0, tidy),
 ]
 """Every how many seconds each step runs."""
@@ -127,21 +127,34 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
 class Controller:
     """Runs the steps that are due, one after another; a step that fails is logged and tried again."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: threading.Event) -> None:
         self._due = {step: 0.0 for _, step in STEPS}
+        self._leads_until = 0.0
+        EngineWatch(self.is_leading, stop).start()
+
+    def is_leading(self) -> bool:
+        """Whether the lease was renewed so lately that nobody else can hold it."""
+        return time.monotonic() < self._leads_until
 
     def tick(self) -> None:
+        asked = time.monotonic()
         try:
             close_old_connections()
             if not lead():
+                self._leads_until = 0.0
                 return
         except DatabaseError as error:
             log.warning("database unavailable", error=type(error).__name__)
             connection.close()
             return
+        if not self._leads_until:
+            log.info("leads")
+        self._leads_until = asked + LEASE_TTL.total_seconds()
         for period, step in STEPS:
             if time.monotonic() < self._due[step]:
                 continue
+            if not self.is_leading():
+                return
             self._due[step] = time.monotonic() + period
             try:
                 if did := step():

@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 from boilerhouse.core import processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Process
+from boilerhouse.dashboard.queues import silent_queues
 from pools.runtime import get_runtime
 
 
@@ -64,13 +65,19 @@ def readiness() -> dict[str, str]:
         kinds = set(Process.objects.filter(pk__in=living).values_list("kind", "name"))
         queues = {name for kind, name in kinds if kind == Process.Kind.WORKER}
         missing = sorted(set(settings.QUEUES) - queues)
-        checks["workers"] = "ok" if not missing else f"no worker for {', '.join(missing)}"
+        silent = silent_queues()
+        checks["workers"] = "ok"
+        if missing:
+            checks["workers"] = f"no worker for {', '.join(missing)}"
+        elif silent:
+            said = [f"{name} has not served for {seconds} s" for name, seconds in silent.items()]
+            checks["workers"] = "; ".join(said)
         has_controller = any(kind == Process.Kind.CONTROLLER for kind, _ in kinds)
         checks["controller"] = "ok" if has_controller else "no controller is running"
     except DatabaseError as error:
         checks["database"] = type(error).__name__
     try:
-        get_runtime().ping()
+        get_runtime().ping(timeout_s=2)
         checks["engine"] = "ok"
     except BoilerhouseError as error:
         checks["engine"] = error.detail

@@ -13,9 +13,9 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from boilerhouse.core.api.serializers import ApiSerializer, ObjectField, StringMapField
 from boilerhouse.core.ids import SLUG
-from pools.models import Container, Pool, Workload
+from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, VARIABLE, WorkloadSpec
-from pools.states import ContainerHealth, ContainerState, PoolState
+from pools.states import ContainerHealth, ContainerState, PoolState, Trouble
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,30}\Z")
 STANDARD_VOLUMES = ("state", "secrets", "comm")
@@ -221,9 +221,39 @@ class WorkloadOutput(WorkloadInput):
     updated_at = serializers.DateTimeField()
 
 
+class WorkloadVersionOutput(ApiSerializer):
+    version = serializers.IntegerField()
+    image = serializers.CharField()
+    image_digest = serializers.CharField(help_text="What the image was when a container of it first became healthy")
+    spec = ObjectField(help_text="The workload as it was given")
+    created_at = serializers.DateTimeField()
+
+
+def render_version(version: WorkloadVersion) -> dict[str, Any]:
+    shown = render_spec(version.spec)
+    return {
+        "version": version.number,
+        "image": version.spec.image,
+        "imageDigest": version.image_digest,
+        "spec": shown,
+        "createdAt": version.created_at,
+    }
+
+
 def render_workload(workload: Workload) -> dict[str, Any]:
     version = workload.latest
-    spec = version.spec
+    return {
+        "id": workload.pk,
+        "name": workload.name,
+        "version": version.number,
+        **render_spec(version.spec),
+        "createdAt": workload.created_at,
+        "updatedAt": workload.updated_at,
+    }
+
+
+def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
+    """A spec in the API's names."""
     volumes: dict[str, Any] = {}
     for volume in spec.volumes:
         shown = {"containerPath": volume.container_path, "mode": volume.mode}
@@ -234,9 +264,6 @@ def render_workload(workload: Workload) -> dict[str, Any]:
     check, resources, security = spec.health_check, spec.resources, spec.security
     hooks = {"postClaim": spec.post_claim, "preRelease": spec.pre_release}
     return {
-        "id": workload.pk,
-        "name": workload.name,
-        "version": version.number,
         "image": spec.image,
         "command": list(spec.command),
         "volumes": volumes,
@@ -271,8 +298,6 @@ def render_workload(workload: Workload) -> dict[str, Any]:
         "seed": spec.seed,
         "pullPolicy": spec.pull_policy,
         "configSchema": spec.config_schema,
-        "createdAt": workload.created_at,
-        "updatedAt": workload.updated_at,
     }
 
 
@@ -322,6 +347,7 @@ class PoolStatusOutput(ApiSerializer):
     target_size = serializers.IntegerField()
     desired_size = serializers.IntegerField()
     state = serializers.ChoiceField([(state.value, state.value) for state in PoolState])
+    trouble = serializers.ChoiceField([(one.value, one.value) for one in Trouble], allow_null=True)
     last_error = serializers.CharField(allow_null=True)
 
 
@@ -351,6 +377,18 @@ def _fields(pool: Pool) -> dict[str, Any]:
     return {name: getattr(pool, name) for name in names.split()}
 
 
+class PoolUsageOutput(ApiSerializer):
+    at = serializers.DateTimeField()
+    idle = serializers.IntegerField()
+    claimed = serializers.IntegerField()
+    size = serializers.IntegerField()
+    waiting = serializers.IntegerField()
+    desired_size = serializers.IntegerField()
+    cpu_cores = serializers.FloatField()
+    memory_bytes = serializers.IntegerField()
+    disk_bytes = serializers.IntegerField()
+
+
 class ScaleInput(ApiSerializer):
     target_size = serializers.IntegerField(min_value=0, max_value=10_000)
 
@@ -375,7 +413,10 @@ class ContainerOutput(ApiSerializer):
     runtime_id = serializers.CharField()
     uid = serializers.IntegerField()
     endpoints = EndpointOutput(many=True)
+    fault = serializers.CharField(help_text="What went wrong with it: exit, oom, vanished, unhealthy, disk")
     error = serializers.CharField()
+    image_digest = serializers.CharField()
+    disk_bytes = serializers.IntegerField(allow_null=True)
     created_at = serializers.DateTimeField()
     state_changed_at = serializers.DateTimeField()
 

@@ -5,7 +5,12 @@ from pools.api import views
 urlpatterns = [
     path("workloads", views.WorkloadListView.as_view()),
     path("workloads/<str:workload_id>", views.WorkloadView.as_view()),
+    path("workloads/<str:workload_id>/versions", views.WorkloadVersionListView.as_view()),
     path("pools", views.PoolListView.as_view()),
     path("pools/<str:pool_id>", views.PoolView.as_view()),
     path("pools/<str:pool_id>/scale", views.PoolScaleView.as_view()),
+    path("pools/<str:pool_id>/pause", views.PoolPauseView.as_view()),
+    path("pools/<str:pool_id>/resume", views.PoolResumeView.as_view()),
+    path("pools/<str:pool_id>/drain", views.PoolDrainView.as_view()),
+    path("pools/<str:pool_id>/usage", views.PoolUsageView.as_view()),
 ]

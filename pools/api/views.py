@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -15,14 +16,17 @@ from pools import services
 from pools.api.serializers import (
     PoolInput,
     PoolOutput,
+    PoolUsageOutput,
     ScaleInput,
     WorkloadInput,
     WorkloadOutput,
+    WorkloadVersionOutput,
     render_pool,
+    render_version,
     render_workload,
 )
 from pools.errors import PoolNotFound, WorkloadNotFound
-from pools.models import Pool, Workload
+from pools.models import Pool, PoolUsage, Workload
 
 
 def find_workload(workload_id: str) -> Workload:
@@ -44,6 +48,11 @@ def boolean(request: Any, name: str) -> bool:
     if value not in ("true", "false"):
         raise Invalid(FieldError("", f"Query parameter {name}: must be true or false", "invalid"))
     return bool(value == "true")
+
+
+def same_id(data: dict[str, Any], known: str) -> None:
+    if data.get("id", known) != known:
+        raise Invalid(FieldError("/id", f"The id stays {known}.", "fixed"))
 
 
 class WorkloadListView(APIView):
@@ -79,10 +88,37 @@ class WorkloadView(APIView):
     def get(self, request: Any, workload_id: str) -> Response:
         return Response(render_workload(find_workload(workload_id)))
 
+    @extend_schema(
+        operation_id="replaceWorkload",
+        summary="Change a workload",
+        description="The full object. Another spec is a new version: it rolls through the pools, new containers proven"
+        " healthy first, claimed ones left alone.",
+        request=WorkloadInput,
+        responses=WorkloadOutput,
+    )
+    def put(self, request: Any, workload_id: str) -> Response:
+        workload = find_workload(workload_id)
+        body = WorkloadInput(data=request.data)
+        body.is_valid(raise_exception=True)
+        same_id(body.validated_data, workload_id)
+        services.update_workload(workload, name=body.validated_data["name"], spec=body.to_spec())
+        return Response(render_workload(find_workload(workload_id)))
+
     @extend_schema(operation_id="deleteWorkload", summary="Delete a workload that no pool uses", responses={204: None})
     def delete(self, request: Any, workload_id: str) -> Response:
         services.delete_workload(find_workload(workload_id))
         return Response(status=204)
+
+
+class WorkloadVersionListView(APIView):
+    @extend_schema(
+        operation_id="listWorkloadVersions",
+        summary="List a workload's versions",
+        parameters=[LIMIT, CURSOR],
+        responses=page_of("WorkloadVersionPage", WorkloadVersionOutput),
+    )
+    def get(self, request: Any, workload_id: str) -> Response:
+        return paginate(request, find_workload(workload_id).versions.all(), render_version, {})
 
 
 class PoolListView(APIView):
@@ -117,6 +153,26 @@ class PoolView(APIView):
         return Response(render_pool(find_pool(pool_id)))
 
     @extend_schema(
+        operation_id="replacePool",
+        summary="Change a pool",
+        description="The full object; `workloadId` stays. Containers follow; another network is rolled out.",
+        request=PoolInput,
+        responses=PoolOutput,
+    )
+    def put(self, request: Any, pool_id: str) -> Response:
+        pool = find_pool(pool_id)
+        body = PoolInput(data=request.data)
+        body.is_valid(raise_exception=True)
+        data = dict(body.validated_data)
+        same_id(data, pool_id)
+        if data.pop("workload_id") != pool.workload_id:
+            raise Invalid(FieldError("/workloadId", f"A pool keeps its workload ({pool.workload_id}).", "fixed"))
+        data.setdefault("network", None)
+        data.pop("id", None)
+        services.update_pool(pool_id, name=data.pop("name", None), **data)
+        return Response(render_pool(find_pool(pool_id)))
+
+    @extend_schema(
         operation_id="deletePool",
         summary="Drain and delete a pool",
         parameters=[OpenApiParameter("force", bool, description="Release tenants that hold containers, with save.")],
@@ -143,3 +199,48 @@ class PoolScaleView(APIView):
         body.is_valid(raise_exception=True)
         services.scale(pool_id, body.validated_data["target_size"])
         return Response(render_pool(find_pool(pool_id)), status=202)
+
+
+def _switch(operation: str, summary: str, description: str, act: Callable[[str], None]) -> type[APIView]:
+    """A view whose POST, without a body, does one thing to the pool and shows it."""
+
+    class PoolSwitchView(APIView):
+        problem_codes = ("409",)
+
+        @extend_schema(
+            operation_id=operation, summary=summary, description=description, request=None,
+            responses={202: PoolOutput},
+        )  # fmt: skip
+        def post(self, request: Any, pool_id: str) -> Response:
+            check_parameters(request, ())
+            act(pool_id)
+            return Response(render_pool(find_pool(pool_id)), status=202)
+
+    return PoolSwitchView
+
+
+PoolPauseView = _switch(
+    "pausePool", "Pause a pool", "No container is started; warm ones are still claimed.", services.pause
+)
+PoolResumeView = _switch(
+    "resumePool",
+    "Resume a pool",
+    "After a pause or a drain; also tries at once what had failed, a version whose roll stopped included.",
+    services.resume,
+)
+PoolDrainView = _switch(
+    "drainPool", "Drain a pool", "New claims are refused (409 `draining`), warm containers removed.", services.drain
+)
+
+
+class PoolUsageView(APIView):
+    @extend_schema(
+        operation_id="getPoolUsage",
+        summary="Show a pool's recent numbers",
+        description="Samples, newest first, about four a minute; kept for days.",
+        parameters=[LIMIT, CURSOR],
+        responses=page_of("PoolUsagePage", PoolUsageOutput),
+    )
+    def get(self, request: Any, pool_id: str) -> Response:
+        rows = PoolUsage.objects.filter(pool=find_pool(pool_id))
+        return paginate(request, rows, lambda row: dict(PoolUsageOutput(row).data), {}, key="at")

@@ -76,6 +76,23 @@ class Observed:
     status: str
     exit_code: int | None = None
     pid: int = 0
+    health: str = ""
+    """``healthy``, ``unhealthy``, ``starting``; empty without a health check of the engine's."""
+    is_oom_killed: bool = False
+    created_at: float = 0.0
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvent:
+    """Something that the engine says has just happened to a container of ours. A hint: ``list`` is the truth."""
+
+    kind: str
+    """``die``, ``oom``, ``health`` or ``destroy``"""
+    labels: dict[str, str]
+    runtime_id: str
+    exit_code: int | None = None
+    health: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,9 @@ class Capabilities:
     """What an engine can do; callers ask instead of knowing its kind."""
 
     live_restore: bool = False
+    cpus: int = 0
+    memory_mb: int = 0
+    """What the engine's machine has; 0 where it does not say."""
     published_ports: bool = True
     fixed_addresses: bool = True
     runtimes: frozenset[str] = field(default_factory=frozenset)
@@ -152,8 +172,20 @@ class ContainerRuntime(ABC):
     def remove(self, name: str) -> Pending | None: ...
 
     @abstractmethod
-    def inspect(self, name: str) -> Observed | None:
-        """What the engine knows of ``name``; None if nothing."""
+    def inspect(self, name: str, timeout_s: float | None = None) -> Observed | None:
+        """What the engine knows of ``name``; None if nothing. Raises EngineTimeout after ``timeout_s``."""
+
+    @abstractmethod
+    def is_suspect(self) -> bool:
+        """Whether the engine let a call of this process time out a moment ago: do not wait for it on a hot path."""
+
+    @abstractmethod
+    def events(self, labels: dict[str, str]) -> Iterator[EngineEvent]:
+        """What happens to our containers from now on; ends, without an error, when the engine goes away."""
+
+    @abstractmethod
+    def logs(self, name: str, tail: int) -> bytes:
+        """The last lines that the container wrote, 64 KiB at most."""
 
     @abstractmethod
     def list(self, labels: dict[str, str]) -> list[Observed]: ...
@@ -163,5 +195,5 @@ class ContainerRuntime(ABC):
         """Run a command inside and wait for its end. Raises NotRunning, ContainerMissing, TimedOut."""
 
     @abstractmethod
-    def ping(self) -> str:
+    def ping(self, timeout_s: float = 10) -> str:
         """The engine's version. Raises EngineUnavailable."""

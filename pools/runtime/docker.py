@@ -20,13 +20,14 @@ from docker.types import EndpointConfig, Healthcheck, IPAMConfig, IPAMPool, LogC
 from docker.types import Mount as DockerMount
 
 import docker
+from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import TimedOut
-from boilerhouse.core.processes import node
 from pools import errors
 from pools.runtime.base import (
     Capabilities,
     ContainerPlan,
     ContainerRuntime,
+    EngineEvent,
     Executed,
     Handle,
     Network,
@@ -38,6 +39,12 @@ log = structlog.get_logger(__name__)
 
 API_VERSION = "1.41"
 FAST_S, SLOW_S, PULL_S = 10, 60, 600
+LIST_S = 5
+"""The list is what tells that the engine hangs."""
+HOT_S = (0.5, 1.0, 2.0)
+"""Deadlines on hot paths; a few, for each has a client of its own."""
+SUSPECT_S = 5.0
+LOG_BYTES = 64 * 1024
 
 
 class ExecTimedOut(TimedOut):
@@ -61,7 +68,11 @@ def translated() -> Iterator[None]:
             raise errors.NameTaken(words) from error
         if error.status_code == 409 and "not running" in words:
             raise errors.NotRunning(words) from error
+        if "exec:" in words or "executable file not found" in words or "OCI runtime create failed" in words:
+            raise errors.BadCommand(words) from error
         raise errors.EngineFailure(words) from error
+    except (requests.Timeout, TimeoutError) as error:
+        raise errors.EngineTimeout("The container engine does not answer in time.") from error
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         raise errors.EngineUnavailable(f"The container engine does not answer ({type(error).__name__}).") from error
 
@@ -72,30 +83,35 @@ def _words(error: docker.errors.APIError) -> str:
 
 class DockerRuntime(ContainerRuntime):
     def __init__(self, base_url: str) -> None:
-        self.node = node()
+        self.node = node_id()
         self._base_url = base_url
-        self._clients: dict[int, docker.APIClient] = {}
+        self._clients: dict[float, docker.APIClient] = {}
         self._lock = threading.Lock()
+        self._timed_out_at = -SUSPECT_S
 
-    def _api(self, timeout_s: int = FAST_S) -> docker.APIClient:
+    def _api(self, timeout_s: float = FAST_S) -> docker.APIClient:
         with self._lock:
             client = self._clients.get(timeout_s)
             if client is None:
+                deadline: Any = timeout_s  # requests takes fractions, the stubs do not
                 client = docker.APIClient(
-                    base_url=self._base_url, version=API_VERSION, timeout=timeout_s, max_pool_size=32
+                    base_url=self._base_url, version=API_VERSION, timeout=deadline, max_pool_size=32
                 )
                 self._clients[timeout_s] = client
             return client
 
-    def ping(self) -> str:
+    def ping(self, timeout_s: float = FAST_S) -> str:
         with translated():
-            return str(self._api().version()["Version"])
+            return str(self._api(timeout_s).version()["Version"])
 
     def capabilities(self) -> Capabilities:
         with translated():
             info = self._api().info()
         return Capabilities(
-            live_restore=bool(info.get("LiveRestoreEnabled")), runtimes=frozenset(info.get("Runtimes", {}))
+            live_restore=bool(info.get("LiveRestoreEnabled")),
+            runtimes=frozenset(info.get("Runtimes", {})),
+            cpus=int(info.get("NCPU", 0)),
+            memory_mb=int(info.get("MemTotal", 0)) // (1 << 20),
         )
 
     # Images ----------------------------------------------------------------------------------------
@@ -245,12 +261,17 @@ class DockerRuntime(ContainerRuntime):
                 raise
         return None
 
-    def inspect(self, name: str) -> Observed | None:
-        with translated():
-            try:
-                found = self._api().inspect_container(name)
-            except docker.errors.NotFound:
-                return None
+    def inspect(self, name: str, timeout_s: float | None = None) -> Observed | None:
+        allowed = FAST_S if timeout_s is None else max((t for t in HOT_S if t <= timeout_s), default=HOT_S[0])
+        try:
+            with translated():
+                try:
+                    found = self._api(allowed).inspect_container(name)
+                except docker.errors.NotFound:
+                    return None
+        except errors.EngineTimeout:
+            self._timed_out_at = time.monotonic()
+            raise
         state = found["State"]
         return Observed(
             Handle(self.node, found["Id"], found["Name"].lstrip("/")),
@@ -259,21 +280,40 @@ class DockerRuntime(ContainerRuntime):
             state["Status"],
             state["ExitCode"],
             state["Pid"],
+            (state.get("Health") or {}).get("Status", ""),
+            bool(state["OOMKilled"]),
         )
+
+    def is_suspect(self) -> bool:
+        return time.monotonic() - self._timed_out_at < SUSPECT_S
 
     def list(self, labels: dict[str, str]) -> list[Observed]:
         wanted = [f"{name}={value}" for name, value in labels.items()]
         with translated():
-            found = self._api().containers(all=True, filters={"label": wanted})
+            found = self._api(LIST_S).containers(all=True, filters={"label": wanted})
         return [
             Observed(
                 Handle(self.node, item["Id"], item["Names"][0].lstrip("/") if item["Names"] else item["Id"]),
                 item["Labels"],
                 item["State"] in ("running", "paused"),
                 item["State"],
+                health=_health_of(item["Status"]),
+                created_at=float(item["Created"]),
             )
             for item in found
         ]
+
+    def events(self, labels: dict[str, str]) -> Iterator[EngineEvent]:
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        filters = {"type": "container", "label": wanted, "event": ["die", "oom", "destroy", "health_status"]}
+        with translated():
+            api = docker.APIClient(base_url=self._base_url, version=API_VERSION, timeout=FAST_S)
+            stream = api.events(decode=True, filters=filters)
+        return _events(api, stream)
+
+    def logs(self, name: str, tail: int) -> bytes:
+        with translated():
+            return bytes(self._api().logs(name, tail=tail))[-LOG_BYTES:]
 
     def exec(self, name: str, command: tuple[str, ...], timeout_ms: int, limit_bytes: int = 1 << 20) -> Executed:
         started = time.monotonic()
@@ -296,6 +336,32 @@ class DockerRuntime(ContainerRuntime):
             exit_code = api.exec_inspect(exec_id)["ExitCode"]
         duration = round((time.monotonic() - started) * 1000)
         return Executed(exit_code if exit_code is not None else -1, bytes(out[1]), bytes(out[2]), truncated, duration)
+
+
+def _events(api: docker.APIClient, stream: Any) -> Iterator[EngineEvent]:
+    with translated():
+        try:
+            for event in stream:
+                kind, _, health = event["Action"].partition(": ")
+                attributes = event["Actor"]["Attributes"]
+                code = attributes.get("exitCode")
+                yield EngineEvent(
+                    "health" if kind == "health_status" else kind,
+                    attributes,
+                    event["Actor"]["ID"],
+                    int(code) if code is not None else None,
+                    health,
+                )
+        finally:
+            api.close()
+
+
+def _health_of(status: str) -> str:
+    """From ``Up 5 minutes (healthy)`` of the engine's list."""
+    for word in ("unhealthy", "healthy", "starting"):
+        if f"({word})" in status or f"(health: {word})" in status:
+            return word
+    return ""
 
 
 def _frames(raw: socket.socket, deadline: float) -> Iterator[tuple[int, bytes]]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import time
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db.models import F, FilteredRelation, Q, QuerySet
 from django.http import HttpResponse
-from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -19,12 +17,12 @@ from boilerhouse.core.api.pagination import check_parameters, integer, paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, page_of, query
 from boilerhouse.core.asgi_handler import check_room
 from boilerhouse.core.waiting import Waiting
-from pools import services as pools
+from pools import lifecycle
 from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, render_container
 from pools.errors import ContainerNotFound, NotClaimed
 from pools.models import Container
 from syncing.api.serializers import RunsOutput, render_run
-from tenants import claims, manual, releases
+from tenants import claims, idle, manual, releases
 from tenants.api.serializers import (
     ClaimInput,
     ClaimOutput,
@@ -43,7 +41,6 @@ from tenants.status import tenant_status
 
 MAX_TIMEOUT_MS = 600_000
 DEFAULT_CLAIM_MS, DEFAULT_RELEASE_MS = 30_000, 60_000
-ACTIVITY_EVERY = timedelta(seconds=5)
 
 TIMEOUT = OpenApiParameter("timeoutMs", int, description="How long to wait, 1 to 600000.")
 
@@ -151,6 +148,20 @@ class SyncView(APIView):
         return Response({"runs": [render_run(run) for run in runs]}, status=202)
 
 
+class HeartbeatView(APIView):
+    @extend_schema(
+        operation_id="heartbeat",
+        summary="Say that the tenant is active",
+        description="Moves the deadline of a pool's `idleTimeoutMs`. 404 when the tenant holds nothing.",
+        request=None,
+        responses={204: None},
+    )
+    def post(self, request: Any, tenant_id: str) -> Response:
+        check_parameters(request, ())
+        idle.heartbeat(claims.check_tenant_id(tenant_id))
+        return Response(status=204)
+
+
 class TenantListView(APIView):
     @extend_schema(
         operation_id="listTenants",
@@ -236,9 +247,8 @@ class ExecView(APIView):
             if held.filter(state=AssignmentState.RELEASING).exists():
                 raise Releasing
             raise NotClaimed
-        now = timezone.now()
-        held.filter(last_activity_at__lt=now - ACTIVITY_EVERY).update(last_activity_at=now)
-        done = pools.exec_in(container, tuple(body.validated_data["command"]), body.validated_data["timeout_ms"])
+        idle.note_activity(container.pk)
+        done = lifecycle.exec_in(container, tuple(body.validated_data["command"]), body.validated_data["timeout_ms"])
         encode = _text if body.validated_data["encoding"] == "utf-8" else _base64
         return Response(
             {

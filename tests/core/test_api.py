@@ -46,7 +46,9 @@ PROTECTED = [
     ("GET", "sync-specs"), ("POST", "sync-specs"), ("GET", "sync-specs/x"), ("DELETE", "sync-specs/x"),
     ("GET", "sync-runs"), ("GET", "events"), ("GET", "tenants"), ("POST", "tenants/t/claim"),
     ("POST", "tenants/t/release"), ("GET", "tenants/t/status"), ("POST", "tenants/t/sync"), ("GET", "containers"),
-    ("GET", "containers/x"), ("POST", "containers/x/exec"),
+    ("GET", "containers/x"), ("POST", "containers/x/exec"), ("PUT", "workloads/x"), ("GET", "workloads/x/versions"),
+    ("PUT", "pools/x"), ("POST", "pools/x/pause"), ("POST", "pools/x/resume"), ("POST", "pools/x/drain"),
+    ("GET", "pools/x/usage"), ("POST", "tenants/t/heartbeat"), ("GET", "metrics"),
 ]  # fmt: skip
 
 

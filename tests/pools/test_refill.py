@@ -7,9 +7,10 @@ import threading
 import pytest
 from django.db import connection
 
+from boilerhouse.core import processes
 from boilerhouse.core.errors import Invalid
 from boilerhouse.core.models import Deployment
-from pools import errors, services
+from pools import errors, lifecycle, services, sizing
 from pools.models import Container, HostLease, Pool
 from pools.states import ContainerState, PoolState
 from tests.make import make_container, make_pool, make_workload
@@ -28,18 +29,18 @@ def test_refill_starts_what_is_missing_but_only_a_few_at_a_time(settings):
     settings.BOILERHOUSE_PARALLEL_CREATES = 2
     pool = make_pool(min_size=5)
 
-    assert services.refill(pool.pk) == 2
-    assert services.refill(pool.pk) == 0
+    assert sizing.refill(pool.pk) == 2
+    assert sizing.refill(pool.pk) == 0
     assert states(pool) == ["starting", "starting"]
 
 
 def test_each_container_gets_a_uid_of_its_own_that_is_not_reused_while_leased():
     pool = make_pool(min_size=3)
-    services.refill(pool.pk)
+    sizing.refill(pool.pk)
     uids = set(Container.objects.values_list("uid", flat=True))
     Container.objects.all().delete()
     Deployment.objects.update(next_uid=min(uids))
-    services.refill(pool.pk)
+    sizing.refill(pool.pk)
 
     assert len(uids) == 3
     assert not uids & set(Container.objects.values_list("uid", flat=True))
@@ -51,8 +52,8 @@ def test_claimed_and_removing_ones_count_against_max_size():
     for state in (ContainerState.CLAIMED, ContainerState.CLAIMED, ContainerState.REMOVING):
         make_container(pool, state=state)
 
-    assert services.refill(pool.pk) == 1
-    assert services.refill(pool.pk) == 0
+    assert sizing.refill(pool.pk) == 1
+    assert sizing.refill(pool.pk) == 0
 
 
 def test_shrinking_removes_the_oldest_idle_only():
@@ -60,7 +61,7 @@ def test_shrinking_removes_the_oldest_idle_only():
     oldest, newest = make_container(pool), make_container(pool)
     claimed = make_container(pool, state=ContainerState.CLAIMED)
     Container.objects.filter(pk=newest.pk).update(state_changed_at="2030-01-01T00:00:00Z")
-    services.refill(pool.pk)
+    sizing.refill(pool.pk)
 
     assert {c.pk: c.state for c in Container.objects.all()} == {
         oldest.pk: "removing", newest.pk: "removing", claimed.pk: "claimed",
@@ -68,7 +69,7 @@ def test_shrinking_removes_the_oldest_idle_only():
 
     Container.objects.filter(pk=newest.pk).update(state="idle")
     Pool.objects.update(target_size=2)
-    services.refill(pool.pk)
+    sizing.refill(pool.pk)
     newest.refresh_from_db()
     assert newest.state == "idle"
 
@@ -77,23 +78,24 @@ def test_a_paused_pool_starts_nothing_and_a_draining_one_removes_its_warm_ones()
     paused, draining = make_pool(min_size=2, is_paused=True), make_pool(min_size=2, is_draining=True)
     make_container(draining)
 
-    assert services.refill(paused.pk) == 0
-    services.refill(draining.pk)
+    assert sizing.refill(paused.pk) == 0
+    sizing.refill(draining.pk)
     assert states(draining) == ["removing"]
 
 
 def test_after_a_failed_start_one_try_per_back_off():
     pool = make_pool(min_size=5)
-    services.refill(pool.pk)
+    sizing.refill(pool.pk)
     for container in Container.objects.select_related("pool"):
-        services._start_failed(container, "image is missing")
+        Container.objects.filter(pk=container.pk).update(owner=processes.current())
+        lifecycle._start_failed(container, errors.EngineFailure("image is missing"))
     pool = Pool.objects.with_counts().get()
 
     assert pool.status().state == PoolState.ERROR
     assert pool.last_error == "image is missing"
-    assert services.refill(pool.pk) == 0
+    assert sizing.refill(pool.pk) == 0
     Pool.objects.update(next_start_at=None)
-    assert services.refill(pool.pk) == 1
+    assert sizing.refill(pool.pk) == 1
 
 
 def test_many_refills_at_once_never_overshoot(transactional_db, data_dir):
@@ -103,7 +105,7 @@ def test_many_refills_at_once_never_overshoot(transactional_db, data_dir):
     def work() -> None:
         try:
             for _ in range(5):
-                services.refill(pool.pk)
+                sizing.refill(pool.pk)
                 Container.objects.filter(state="starting").update(state="idle")
         except Exception as error:
             errors_seen.append(error)

@@ -189,12 +189,12 @@ def test_releasing_a_pending_claim_aborts_it(stack, pools):
 
 
 def test_a_dead_warm_container_is_replaced_within_the_claim(stack, pools):
-    from pools import services
+    from pools import lifecycle
     from pools.runtime import get_runtime
 
     pool = pools(warm=2, maxSize=3)
     oldest = Container.objects.filter(pool_id=pool).order_by("state_changed_at").first()
-    get_runtime().stop(services.runtime_name(oldest.pk), 0)
+    get_runtime().stop(lifecycle.runtime_name(oldest.pk), 0)
     claimed = stack.claim("ned", pool)
 
     assert claimed["containerId"] != str(oldest.pk)

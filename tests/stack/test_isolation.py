@@ -15,7 +15,7 @@ import requests
 from django.db import connection
 
 from boilerhouse.core import deployment
-from pools import host, services, volumes
+from pools import host, lifecycle, volumes
 from pools.models import Container, HostLease
 from pools.runtime import get_runtime
 from pools.states import ContainerState
@@ -43,7 +43,7 @@ def test_the_tenant_after_a_hostile_one_finds_nothing(stack, pools, sink_server)
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=2)
     hostile = stack.claim("mallory", pool, secrets={"TOKEN": "LEAK-secret"}, config={"note": "LEAK-config"})
     stack.exec(hostile["containerId"], DIRTY, check=False)
-    runtime_name = services.runtime_name(Container.objects.get(pk=hostile["containerId"]).pk)
+    runtime_name = lifecycle.runtime_name(Container.objects.get(pk=hostile["containerId"]).pk)
     address = hostile["endpoints"][0]["host"]
     uid = Container.objects.get(pk=hostile["containerId"]).uid
     peer = socket.create_connection((address, 8080), timeout=5)
@@ -60,7 +60,7 @@ def test_the_tenant_after_a_hostile_one_finds_nothing(stack, pools, sink_server)
         assert found == "claim.json\n0\n0\n", found
         assert claimed["endpoints"][0]["host"] != address
         assert Container.objects.get(pk=claimed["containerId"]).uid != uid
-        logs = subprocess.run(["docker", "logs", services.runtime_name(Container.objects.get(pk=claimed["containerId"]).pk)],
+        logs = subprocess.run(["docker", "logs", lifecycle.runtime_name(Container.objects.get(pk=claimed["containerId"]).pk)],
                               capture_output=True, check=True)  # fmt: skip
         assert b"LEAK" not in logs.stdout + logs.stderr
 
@@ -165,7 +165,7 @@ def test_containers_are_hardened_and_run_under_uids_of_their_own(stack, pools):
     pool = pools(warm=2, maxSize=2)
     found = []
     for container in Container.objects.filter(pool_id=pool):
-        inspect = json.loads(subprocess.run(["docker", "inspect", services.runtime_name(container.pk)],
+        inspect = json.loads(subprocess.run(["docker", "inspect", lifecycle.runtime_name(container.pk)],
                                             capture_output=True, check=True).stdout)[0]  # fmt: skip
         host_config = inspect["HostConfig"]
         found.append(inspect["Config"]["User"])
@@ -214,7 +214,7 @@ def test_a_secret_is_found_nowhere_but_in_its_file(stack, pools, sink_server):
     assert host._file_system(path) == "tmpfs"
     assert stack.exec(claimed["containerId"], "touch /run/secrets/new; echo $?", check=False) == "1\n"
     inspect = subprocess.run(
-        ["docker", "inspect", services.runtime_name(container_id)], capture_output=True, check=True
+        ["docker", "inspect", lifecycle.runtime_name(container_id)], capture_output=True, check=True
     )
     stack.release("canary")
     sink_server.stop()  # and a claim that fails: its secrets must not stay either

@@ -232,7 +232,7 @@ def test_a_release_whose_owner_is_dead_is_carried_on_once_per_message():
 
 
 def test_deleting_a_pool_waits_for_its_tenants_and_forgets_its_history():
-    from pools import services
+    from pools import services, sizing
 
     pool = make_pool()
     make_assignment("alice", pool=pool, state=AssignmentState.ENDED)
@@ -240,10 +240,10 @@ def test_deleting_a_pool_waits_for_its_tenants_and_forgets_its_history():
     with pytest.raises(pool_errors.PoolInUse):
         services.start_deleting(pool.pk, force=False)
     services.start_deleting(pool.pk, force=True)
-    services.refill(pool.pk)
+    sizing.refill(pool.pk)
     assert Pool.objects.exists()
     Container.objects.filter(pk=container.pk).delete()
-    services.refill(pool.pk)
+    sizing.refill(pool.pk)
 
     assert not Pool.objects.exists()
     assert not Assignment.objects.exists()

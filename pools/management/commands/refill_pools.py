@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from boilerhouse.core import commands
-from pools import services
+from pools import sizing
 from pools.errors import PoolNotFound
 from pools.models import Pool
 
@@ -28,7 +28,7 @@ class Command(commands.Command):
             pools = pools.filter(pk=options["pool"])
             if not pools.exists():
                 raise PoolNotFound(f"There is no pool {options['pool']}.")
-        started = {pool.pk: services.refill(pool.pk) for pool in pools}
+        started = {pool.pk: sizing.refill(pool.pk) for pool in pools}
         deadline = time.monotonic() + options["timeout"]
         while options["wait"]:
             lacking = [p.pk for p in pools.all() if p.status().idle + p.status().claimed < p.status().desired_size]

@@ -17,8 +17,8 @@ class Command(commands.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         processes.describe("controller")
         deployment_id()
-        controller = Controller()
         with commands.stopping() as stop:
+            controller = Controller(stop)
             while not stop.wait(TICK_S):
                 controller.tick()
         abdicate()

@@ -1,0 +1,61 @@
+"""Whether this host could ever run a spec: what cannot be is refused when it is saved, not at the first start."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from django.conf import settings
+
+from boilerhouse.core.errors import FieldError, Invalid
+from pools.errors import EngineUnavailable
+from pools.runtime import get_runtime
+from pools.runtime.base import Capabilities
+from pools.spec import WorkloadSpec
+
+KNOWN_FOR_S = 60.0
+_known: tuple[float, int, Capabilities] | None = None
+
+
+def seed_path(name: str) -> Path:
+    """Where a workload's seed directory lies."""
+    return Path(settings.BOILERHOUSE_SEED_DIR) / name
+
+
+def check_feasible(spec: WorkloadSpec) -> None:
+    """Raise Invalid with a pointer for each thing that cannot be here. An engine that is away refuses nothing."""
+    wrong: list[FieldError] = []
+    if spec.seed is not None:
+        if "/" in spec.seed or spec.seed.startswith(".") or "\0" in spec.seed:
+            wrong.append(FieldError("/seed", "Give the name of a directory, not a path.", "invalid"))
+        elif not seed_path(spec.seed).is_dir():
+            detail = f"There is no directory {spec.seed} in {settings.BOILERHOUSE_SEED_DIR}."
+            wrong.append(FieldError("/seed", detail, "not_found"))
+        if spec.volume("state") is None:
+            wrong.append(FieldError("/seed", "The workload has no state volume to copy it into.", "no_state_volume"))
+    can = _capabilities()
+    if can is not None:
+        resources, security = spec.resources, spec.security
+        if can.cpus and resources.cpus > can.cpus:
+            wrong.append(FieldError("/resources/cpus", f"This host has {can.cpus} CPUs.", "out_of_range"))
+        if can.memory_mb and resources.memory_mb > can.memory_mb:
+            detail = f"This host has {can.memory_mb} MiB of memory."
+            wrong.append(FieldError("/resources/memoryMb", detail, "out_of_range"))
+        if security.runtime and can.runtimes and security.runtime not in can.runtimes:
+            detail = f"The engine has only the runtimes {', '.join(sorted(can.runtimes))}."
+            wrong.append(FieldError("/security/runtime", detail, "not_found"))
+    if wrong:
+        raise Invalid(*wrong)
+
+
+def _capabilities() -> Capabilities | None:
+    global _known
+    if _known and _known[1] == os.getpid() and time.monotonic() - _known[0] < KNOWN_FOR_S:
+        return _known[2]
+    try:
+        can = get_runtime().capabilities()
+    except EngineUnavailable:
+        return None
+    _known = (time.monotonic(), os.getpid(), can)
+    return can

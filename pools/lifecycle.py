@@ -1,0 +1,379 @@
+"""The life of one container, from its row to its end: each verb is safe to run again, by another process too."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from boilerhouse.core import failpoints, processes
+from boilerhouse.core.deployment import deployment_id
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.tasks import enqueue
+from pools import errors, host, trouble, volumes
+from pools.models import Container, Pool, WorkloadVersion
+from pools.runtime import get_runtime
+from pools.runtime.base import ContainerPlan, Executed, Mount, Probe, Published
+from pools.services import lock_pool
+from pools.spec import WorkloadSpec, interpolate
+from pools.states import ContainerHealth, ContainerState, Trouble
+
+log = structlog.get_logger(__name__)
+
+PROBE_EVERY_S = 0.1
+BACKOFF_S = (1, 2, 5, 10, 30, 60)
+GHOST_S = 60
+"""How long the engine may still carry out a create whose answer never came (hazard D6)."""
+CONTAINER_LABEL, POOL_LABEL, NONCE_LABEL = "boilerhouse.container", "boilerhouse.pool", "boilerhouse.nonce"
+
+
+def runtime_name(container_id: UUID) -> str:
+    return f"bh-{container_id}"
+
+
+def adopt_ownership(container_id: UUID, state: ContainerState) -> Container | None:
+    """Make this process the owner of a container in ``state`` that nobody living works on; None if not."""
+    rows = Container.objects.filter(pk=container_id, state=state)
+    me = processes.current()
+    if not rows.filter(Q(owner=None) | ~Q(owner__in=processes.living() - {me})).update(owner=me):
+        return None
+    return Container.objects.select_related("pool", "version__workload").get(pk=container_id)
+
+
+def start_container(container_id: UUID) -> bool:
+    """Create, start and probe a ``starting`` container; it is ``idle`` afterwards, or ``failed`` with its reason.
+
+    Doing it twice finds the first: the name follows from the id, and a container made by a run that died is adopted.
+    Returns whether it became idle; False also when another process works on it.
+    """
+    container = adopt_ownership(container_id, ContainerState.STARTING)
+    if container is None:
+        return False
+    structlog.contextvars.bind_contextvars(container=str(container_id), pool=container.pool_id)
+    started = time.monotonic()
+    try:
+        digest = _create_and_start(container)
+        health = _probe_until_healthy(container)
+    except Exception as error:  # whatever it was, the row must not stay "starting" under a living owner
+        _start_failed(container, error)
+        return False
+    failpoints.reach("fill.healthy")
+    with recording():
+        pool = lock_pool(container.pool_id)
+        moved = Container.objects.filter(pk=container_id, owner=processes.current()).transition(
+            ContainerState.STARTING, ContainerState.IDLE, health=health, error="", owner=None, image_digest=digest
+        )
+        if not moved:
+            return False  # it was asked to go meanwhile; whoever asked removes it
+        WorkloadVersion.objects.filter(pk=container.version_id, image_digest="").update(image_digest=digest)
+        _proved(pool, container)
+        ms = round((time.monotonic() - started) * 1000)
+        version = container.version.number
+        emit("container.ready", pool_id=pool.pk, container_id=container_id, durationMs=ms, version=version)
+        enqueue("pool", "pools.tasks.refill", pool.pk)
+    return True
+
+
+def _proved(pool: Pool, container: Container) -> None:
+    """A container of this template became healthy here: it serves from now on, whatever stood in the way is over."""
+    if container.template == pool.wanted and pool.good != pool.wanted:
+        Pool.objects.filter(pk=pool.pk).update(
+            good_version=container.version_id, good_network=container.network, halted_version=None, halted_network=None
+        )
+        pool.halted_version_id = None
+    if pool.halted is None:
+        trouble.clear(pool)
+    elif pool.failures or pool.next_start_at:
+        Pool.objects.filter(pk=pool.pk).update(failures=0, next_start_at=None)
+
+
+def _create_and_start(container: Container) -> str:
+    runtime = get_runtime()
+    spec = container.version.spec
+    network = host.ensure_network()
+    host.ensure_ram_dir()
+    digest = runtime.ensure_image(spec.image, spec.pull_policy)
+    if container.address is None and spec.security.network_mode == "bridge":
+        with transaction.atomic():
+            container.address = host.lease_address(network, container.pk)
+            container.host_ports = {p.name: host.lease_host_port(container.pk) for p in spec.ports if p.publish}
+            container.save(update_fields=["address", "host_ports"])
+    volumes.prepare(container.pk, container.uid, spec)
+    failpoints.reach("fill.prepared")
+    plan = _plan(container, spec, network.name)
+    try:
+        handle = runtime.create(plan)
+    except errors.NameTaken:
+        seen = runtime.inspect(plan.name)
+        ours = seen and seen.labels.get(NONCE_LABEL) == container.nonce and not volumes.read_latch(container.pk)
+        if not seen or not ours:
+            raise
+        handle = seen.handle
+    failpoints.reach("fill.created")
+    with recording():
+        Container.objects.filter(pk=container.pk).update(runtime_id=handle.runtime_id)
+        emit("container.created", pool_id=container.pool_id, container_id=container.pk)
+    runtime.start(plan.name)
+    failpoints.reach("fill.started")
+    return digest
+
+
+def _plan(container: Container, spec: WorkloadSpec, network: str) -> ContainerPlan:
+    values = {
+        "CONTAINER_ID": str(container.pk),
+        "POOL_ID": container.pool_id,
+        "WORKLOAD_ID": container.version.workload_id,
+    }
+    resources, check = spec.resources, spec.health_check
+    mode = spec.security.network_mode
+    return ContainerPlan(
+        name=runtime_name(container.pk),
+        image=spec.image,
+        command=spec.command,
+        environment={name: interpolate(value, values) for name, value in spec.environment.items()},
+        labels={
+            host.DEPLOYMENT_LABEL: deployment_id(),
+            POOL_LABEL: container.pool_id,
+            CONTAINER_LABEL: str(container.pk),
+            NONCE_LABEL: container.nonce,
+        },
+        uid=container.uid,
+        mounts=tuple(
+            Mount(
+                str(volumes.volume_path(container.pk, v.name)), v.container_path, v.mode == "ro" or v.name == "secrets"
+            )
+            for v in spec.volumes
+        ),
+        network=network if mode == "bridge" else mode,
+        address=container.address,
+        dns=tuple((container.network or {}).get("dns", ())),
+        ports=tuple(
+            Published(p.container_port, p.protocol, container.host_ports[p.name]) for p in spec.ports if p.publish
+        ),
+        exposed=tuple((p.container_port, p.protocol) for p in spec.ports),
+        read_only_root=spec.security.read_only_root_filesystem,
+        cpus=resources.cpus,
+        memory_mb=resources.memory_mb,
+        pids_limit=resources.pids_limit,
+        tmpfs_mb=resources.tmpfs_mb,
+        runtime=spec.security.runtime,
+        probe=Probe(check.command, check.interval_ms, check.timeout_ms, check.retries, check.start_period_ms)
+        if check
+        else None,
+        stop_timeout_ms=spec.stop_timeout_ms,
+    )
+
+
+def _probe_until_healthy(container: Container) -> ContainerHealth:
+    """Run the health check at once and again until it passes. Raises NeverHealthy, NotRunning."""
+    runtime, name = get_runtime(), runtime_name(container.pk)
+    check = container.version.spec.health_check
+    seen = runtime.inspect(name)
+    if seen is None or not seen.is_running:
+        code = seen.exit_code if seen else None
+        raise errors.NotRunning(f"The container ended at once with exit code {code}.")
+    if check is None:
+        return ContainerHealth.UNKNOWN
+    deadline = time.monotonic() + (check.start_period_ms + check.timeout_ms) / 1000
+    while True:
+        try:
+            done = runtime.exec(name, check.command, check.timeout_ms, limit_bytes=2000)
+            if done.exit_code == 0:
+                return ContainerHealth.HEALTHY
+            last = f"exit code {done.exit_code}: {(done.stderr or done.stdout).decode(errors='replace')[:200]}"
+        except errors.NotRunning as error:
+            seen = runtime.inspect(name)
+            raise errors.NotRunning(
+                f"The container ended with exit code {seen.exit_code if seen else None} before it was healthy."
+            ) from error
+        except BoilerhouseError as error:
+            last = error.detail
+        if time.monotonic() > deadline:
+            raise errors.NeverHealthy(f"Not healthy within {check.start_period_ms} ms; last probe: {last}")
+        time.sleep(PROBE_EVERY_S)
+
+
+def _words(error: Exception, container: Container) -> str:
+    """What went wrong and what an operator can do about it."""
+    detail = getattr(error, "detail", f"{type(error).__name__}: {error}")
+    spec = container.version.spec
+    match error:
+        case errors.ImageMissing():
+            return f"{detail} Build or load {spec.image}, or correct the workload's image."
+        case errors.NeverHealthy() | errors.NotRunning():
+            said = _last_words(container)
+            return f"{detail} It said: {said}" if said else detail
+        case errors.BadCommand():
+            return f"{detail} Correct the workload's command."
+        case errors.EngineUnavailable():
+            return f"{detail} Start the engine (systemctl start docker); the pool goes on by itself."
+    return detail
+
+
+def _last_words(container: Container) -> str:
+    try:
+        return get_runtime().logs(runtime_name(container.pk), tail=5).decode(errors="replace").strip()[-400:]
+    except BoilerhouseError:
+        return ""
+
+
+def _start_failed(container: Container, error: Exception) -> None:
+    detail = _words(error, container)
+    log.warning("container failed to start", detail=detail)
+    now = timezone.now()
+    is_ghost = isinstance(error, errors.EngineUnavailable)
+    with recording():
+        pool = lock_pool(container.pool_id)
+        moved = Container.objects.filter(pk=container.pk, owner=processes.current()).transition(
+            ContainerState.STARTING,
+            ContainerState.FAILED,
+            error=detail,
+            owner=None,
+            keep_until=now + timedelta(seconds=GHOST_S) if is_ghost else None,
+        )
+        if not moved:
+            return
+        emit("container.failed", pool_id=pool.pk, container_id=container.pk, detail=detail)
+        is_trial = pool.good is not None and pool.good != pool.wanted and container.template == pool.wanted
+        match error:
+            case errors.EngineUnavailable():
+                kind = Trouble.ENGINE_DOWN
+            case errors.HostNotReady():
+                kind = Trouble.HOST_NOT_READY
+            case _:
+                kind = Trouble.ROLL_HALTED if is_trial else Trouble.START_FAILED
+        if kind == Trouble.ROLL_HALTED:
+            assert pool.good_version
+            detail = (
+                f"Version {container.version.number} does not become healthy and is not rolled out; version"
+                f" {pool.good_version.number} keeps serving. {detail}"
+            )
+            trouble.report(pool, kind, detail, halted_version=container.version_id, halted_network=container.network)
+        else:
+            delay = BACKOFF_S[min(pool.failures, len(BACKOFF_S) - 1)]
+            retry = {"failures": pool.failures + 1, "next_start_at": now + timedelta(seconds=delay)}
+            trouble.report(pool, kind, detail, **retry)
+        enqueue("pool", "pools.tasks.destroy_container", container.pk)
+
+
+def take(pool: Pool) -> Container | None:
+    """Claim the longest idle container of the pool within the caller's transaction."""
+    container = Container.objects.take(pool)
+    if container is not None:
+        container.pool = pool
+    return container
+
+
+def retire(container_id: UUID) -> None:
+    """Mark a claimed container as on its way out; from now on nothing of it may be handed out."""
+    Container.objects.filter(pk=container_id).transition(ContainerState.CLAIMED, ContainerState.REMOVING)
+
+
+def destroy_at_engine(container_id: UUID) -> None:
+    """Make the engine forget the container. Raises EngineUnavailable, or EngineFailure while it is not gone yet."""
+    runtime, name = get_runtime(), runtime_name(container_id)
+    deadline = time.monotonic() + 30
+    while (pending := runtime.remove(name)) is not None:
+        if time.monotonic() > deadline:
+            raise errors.EngineFailure(pending.reason)
+        time.sleep(0.1)
+
+
+def quarantine(container_id: UUID) -> None:
+    """Stop a container whose latch names somebody else and keep its directories for a person to look into."""
+    get_runtime().stop(runtime_name(container_id), 0)
+    log.error("container quarantined", container=str(container_id), latch=volumes.read_latch(container_id))
+
+
+def forget(container_id: UUID, **payload: Any) -> None:
+    """Delete the row of a container that engine and disk have none of any more; its slot is free."""
+    with recording():
+        container = Container.objects.filter(pk=container_id).first()
+        if container is None:
+            return
+        host.release_addresses(container_id)
+        container.delete()
+        emit("container.destroyed", pool_id=container.pool_id, container_id=container_id, **payload)
+        enqueue("pool", "pools.tasks.refill", container.pool_id)
+
+
+def destroy_container(container_id: UUID) -> None:
+    """Remove a ``failed`` or ``removing`` container that never saw a tenant. Safe to run again.
+
+    A latched one is left alone: its state may not be saved, and only a tenant's release may wipe it.
+    """
+    container = Container.objects.filter(pk=container_id).first()
+    if container is None or container.state not in (ContainerState.FAILED, ContainerState.REMOVING):
+        return
+    if volumes.read_latch(container_id) is not None:
+        return
+    Container.objects.filter(pk=container_id).transition(ContainerState.FAILED, ContainerState.REMOVING)
+    destroy_at_engine(container_id)
+    failpoints.reach("destroy.removed")
+    wipe(container_id)
+    if container.keep_until and container.keep_until > timezone.now():
+        return  # the engine may still make it; the controller comes back
+    failpoints.reach("destroy.wiped")
+    host.release_uid(container_id)
+    forget(container_id)
+
+
+def wipe(container_id: UUID) -> None:
+    """Remove the container's directories, once nothing else works on them."""
+    try:
+        with volumes.locked(container_id):
+            volumes.wipe(container_id)
+    except errors.DirectoryGone:
+        volumes.wipe(container_id)  # what is left: the RAM directory, or a wipe that was cut short
+
+
+def exec_in(container: Container, command: tuple[str, ...], timeout_ms: int) -> Executed:
+    """Run a command in a claimed container. Raises NotClaimed, NotRunning, ExecTimedOut."""
+    if container.state != ContainerState.CLAIMED:
+        raise errors.NotClaimed
+    return get_runtime().exec(runtime_name(container.pk), command, timeout_ms)
+
+
+def stuck_containers(older_than: datetime) -> list[Container]:
+    """Containers that should be under way but that no living process works on."""
+    living = processes.living()
+    under_way = [ContainerState.STARTING, ContainerState.REMOVING, ContainerState.FAILED]
+    rows = Container.objects.filter(state__in=under_way, state_changed_at__lt=older_than)
+    return [container for container in rows if container.owner not in living]
+
+
+def remove_orphan(runtime_id: str, container_id: UUID | None) -> None:
+    """Remove a container of this deployment that no row names and that never saw a tenant, with its directories."""
+    if container_id is not None and volumes.read_latch(container_id) is not None:
+        return
+    if remove_leftover(runtime_id) and container_id is not None:
+        wipe_stray(container_id)
+
+
+def remove_leftover(runtime_id: str) -> bool:
+    """Remove a container of this deployment that no row names from the engine; its directories are not touched."""
+    seen = get_runtime().inspect(runtime_id)
+    if seen is None or seen.labels.get(host.DEPLOYMENT_LABEL) != deployment_id():
+        return False
+    nonce = seen.labels.get(NONCE_LABEL)
+    if nonce and Container.objects.filter(nonce=nonce).exists():
+        return False
+    get_runtime().remove(runtime_id)
+    log.warning("orphan removed", container=seen.handle.name)
+    return True
+
+
+def wipe_stray(container_id: UUID) -> None:
+    """Remove the directories of a container that no row names and that never saw a tenant."""
+    if Container.objects.filter(pk=container_id).exists() or volumes.read_latch(container_id) is not None:
+        return
+    wipe(container_id)
+    host.release_uid(container_id)
+    host.release_addresses(container_id)

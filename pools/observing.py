@@ -1,0 +1,57 @@
+"""What the engine says of containers becomes rows: health, faults, deaths.
+
+Called by whoever hears of it first, an event of the engine or a reconcile; saying it twice changes nothing. Pools
+act on idle containers themselves; for claimed ones they leave the fault on the row, which ``tenants`` reads.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.tasks import enqueue
+from pools.models import Container
+from pools.states import DEADLY, ContainerHealth, ContainerState, Fault
+
+IDLE, CLAIMED = ContainerState.IDLE, ContainerState.CLAIMED
+
+
+def report_fault(container_id: UUID, fault: Fault, detail: str) -> bool:
+    """Write down what is wrong with an idle or claimed container; an idle one is replaced. False if known."""
+    with recording():
+        rows = Container.objects.filter(pk=container_id, state__in=[IDLE, CLAIMED]).exclude(fault__in=DEADLY)
+        rows = rows.exclude(fault=fault)
+        changed = rows.update(fault=fault, error=detail, health=ContainerHealth.UNHEALTHY)
+        if not changed:
+            return False
+        container = Container.objects.get(pk=container_id)
+        emit(
+            "container.unhealthy", pool_id=container.pool_id, container_id=container_id, reason=fault.value,
+            detail=detail, state=container.state,
+        )  # fmt: skip
+        if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
+            enqueue("pool", "pools.tasks.destroy_container", container_id)
+            enqueue("pool", "pools.tasks.refill", container.pool_id)
+    return True
+
+
+def report_health(container_id: UUID, health: str) -> bool:
+    """Take over the engine's verdict (``healthy`` or ``unhealthy``). Returns whether anything changed."""
+    if health == ContainerHealth.UNHEALTHY:
+        return report_fault(container_id, Fault.UNHEALTHY, "Its health check fails.")
+    rows = Container.objects.filter(pk=container_id, state__in=[IDLE, CLAIMED], fault__in=["", Fault.UNHEALTHY])
+    return bool(rows.exclude(health=ContainerHealth.HEALTHY).update(health=ContainerHealth.HEALTHY, fault="", error=""))
+
+
+def withdraw_fault(container_id: UUID, fault: Fault) -> bool:
+    """The fault is over; the engine's next verdict says how the container is. False if it was not the one known."""
+    rows = Container.objects.filter(pk=container_id, fault=fault)
+    return bool(rows.update(fault="", error="", health=ContainerHealth.UNKNOWN))
+
+
+def death_words(exit_code: int | None, *, is_oom: bool) -> tuple[Fault, str]:
+    """The fault of a container that ended, and its words."""
+    if is_oom:
+        return Fault.OOM, "It was killed: it wanted more memory than resources.memoryMb allows."
+    code = "" if exit_code is None else f" with exit code {exit_code}"
+    return Fault.EXIT, f"Its main process ended{code}."

@@ -1,0 +1,98 @@
+"""A container's disk limit: an ext4 file system in a file of that size, which all its volumes but secrets lie on.
+
+Loop mounts work wherever we are root on the engine's host. Project quotas would do without the file, but neither
+ext4 nor xfs offers them on every kernel, and two ways are two ways to be wrong. Where mounting is not possible the
+limit is watched: measured, and what is over it is treated as unhealthy.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from django.conf import settings
+
+from pools.errors import HostNotReady
+
+OVERHEAD_MB = 16
+"""What an empty file system takes for itself."""
+IMAGE, MOUNT = "disk.img", "disk"
+
+
+def is_enforced() -> bool:
+    """Whether limits are kept by the file system; otherwise they are only watched."""
+    wish = str(settings.BOILERHOUSE_DISK_LIMITS)
+    return wish == "loop" or (wish == "auto" and _can_mount())
+
+
+@cache
+def _can_mount() -> bool:
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            _make(Path(scratch), 1)
+            _mount(Path(scratch))
+            release(Path(scratch))
+        except HostNotReady:
+            return False
+    return True
+
+
+def ensure(home: Path, disk_mb: int | None) -> Path:
+    """Where the volumes of the container whose directory is ``home`` lie; mounted if they have a limit.
+
+    Raises HostNotReady when the file system cannot be made or mounted.
+    """
+    if disk_mb is not None and not (home / IMAGE).exists() and is_enforced():
+        _make(home, disk_mb)
+    return root(home)
+
+
+def root(home: Path) -> Path:
+    """``ensure`` for a directory that was made before, also after a reboot that unmounted it."""
+    if not (home / IMAGE).exists():
+        return home
+    if not os.path.ismount(home / MOUNT):
+        _mount(home)
+    return home / MOUNT
+
+
+def _make(home: Path, disk_mb: int) -> None:
+    draft = home / f"{IMAGE}.draft"
+    with draft.open("wb") as file:
+        file.truncate((disk_mb + OVERHEAD_MB) << 20)
+    _run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", "-E", "nodiscard", str(draft))
+    draft.rename(home / IMAGE)
+
+
+def _mount(home: Path) -> None:
+    (home / MOUNT).mkdir(mode=0o700, exist_ok=True)
+    _run("mount", "-o", "loop,nosuid,nodev", str(home / IMAGE), str(home / MOUNT))
+
+
+def release(home: Path) -> None:
+    """Unmount it; what it holds stays in the file."""
+    while os.path.ismount(home / MOUNT):
+        _run("umount", str(home / MOUNT))
+
+
+def used_bytes(home: Path) -> int | None:
+    """What lies on the container's own file system; None if it has none."""
+    if not os.path.ismount(home / MOUNT):
+        return None
+    seen = os.statvfs(home / MOUNT)
+    return (seen.f_blocks - seen.f_bfree) * seen.f_frsize
+
+
+def _run(*command: str) -> None:
+    environment = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, env=environment
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostNotReady(f"{command[0]} cannot be run: {error}") from error
+    if done.returncode != 0:
+        raise HostNotReady(f"{command[0]} failed: {done.stderr.strip()[:200]}")

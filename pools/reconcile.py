@@ -1,0 +1,198 @@
+"""Compare what the engine and the disk hold with the rows, and heal both ways.
+
+Rows, then the engine's list, then the rows again (hazard D5): what is listed and in no row of the second reading is an
+orphan; what is in both readings unchanged and not listed has vanished. Only what carries this deployment's label is
+looked at (P9). A latched container is never removed here: its state may be unsaved (hazard D3).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.tasks import enqueue
+from pools import host, lifecycle, observing, trouble, volumes
+from pools.models import Container, HostLease, Pool
+from pools.runtime import get_runtime
+from pools.runtime.base import Observed
+from pools.states import DEADLY, ContainerState, Fault, Trouble
+
+VANISHED_AFTER = timedelta(seconds=5)
+"""A row this young may be ahead of the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One difference, and what would be done about it."""
+
+    kind: str
+    subject: str
+    """The id of a container, or of what else is meant."""
+    detail: str
+    heal: Callable[[], object] | None
+    """None: nothing is done but to say so."""
+
+
+def find_drift(held: set[UUID]) -> list[Drift]:
+    """Everything that differs now. ``held`` are containers whose directories upper apps still need.
+
+    Raises EngineUnavailable.
+    """
+    before = {c.pk: c for c in Container.objects.all()}
+    listed = get_runtime().list(host.labels())
+    rows = {c.pk: c for c in Container.objects.all()}
+    found: list[Drift] = []
+    seen: dict[UUID, Observed] = {}
+    for observed in listed:
+        container_id = _id_of(observed)
+        row = rows.get(container_id) if container_id else None
+        if row is not None and observed.labels.get(lifecycle.NONCE_LABEL) == row.nonce:
+            seen[row.pk] = observed
+        else:
+            found += _orphan(container_id, observed, held)
+    for pk, row in rows.items():
+        if pk in before and before[pk].state_changed_at == row.state_changed_at:
+            found += _row(row, seen.get(pk))
+    return found + _on_disk(set(rows) | held) + _leases(set(rows) | held)
+
+
+def _id_of(observed: Observed) -> UUID | None:
+    try:
+        return UUID(observed.labels.get(lifecycle.CONTAINER_LABEL, ""))
+    except ValueError:
+        return None
+
+
+def _orphan(container_id: UUID | None, observed: Observed, held: set[UUID]) -> list[Drift]:
+    name = observed.handle.name
+    latch = volumes.read_latch(container_id) if container_id else None
+    if latch is not None and container_id not in held:
+        heal = (lambda: _quarantine(observed, container_id)) if observed.is_running else None
+        return [Drift("latched_orphan", name, f"no row, but it has seen a tenant: {latch}; kept, stopped", heal)]
+    if observed.created_at > time.time() - settings.BOILERHOUSE_ORPHAN_GRACE_S:
+        return [Drift("young_orphan", name, "no row names it; it is removed when it is older", None)]
+    runtime_id = observed.handle.runtime_id
+    if latch is not None:
+        detail = "its directory waits for a save; the container itself is removed"
+        return [Drift("leftover", name, detail, lambda: _enqueue("remove_leftover", runtime_id))]
+    return [
+        Drift("orphan", name, "no row names it", lambda: _enqueue("remove_orphan", runtime_id, container_id or "none"))
+    ]
+
+
+def _row(row: Container, observed: Observed | None) -> list[Drift]:
+    if row.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or row.fault in DEADLY:
+        return []
+    if observed is None:
+        if row.state_changed_at > timezone.now() - VANISHED_AFTER:
+            return []
+        detail = "The engine no longer has it."
+        return [Drift("vanished", str(row.pk), detail, lambda: observing.report_fault(row.pk, Fault.VANISHED, detail))]
+    if not observed.is_running:
+        return [Drift("ended", str(row.pk), f"the engine says {observed.status}", lambda: look_at(row.pk))]
+    if observed.health in ("healthy", "unhealthy") and observed.health != row.health and row.fault != Fault.DISK:
+        health = observed.health
+        return [Drift("health", str(row.pk), health, lambda: observing.report_health(row.pk, health))]
+    return []
+
+
+def look_at(container_id: UUID, *, is_oom: bool = False) -> bool:
+    """Ask the engine about one container that may have ended, and write down what it says."""
+    seen = get_runtime().inspect(lifecycle.runtime_name(container_id))
+    if seen is None:
+        return observing.report_fault(container_id, Fault.VANISHED, "The engine no longer has it.")
+    if seen.is_running:
+        return False
+    fault, detail = observing.death_words(
+        seen.exit_code, is_oom=is_oom or (seen.is_oom_killed and seen.exit_code == 137)
+    )
+    return observing.report_fault(container_id, fault, detail)
+
+
+def _quarantine(observed: Observed, container_id: UUID | None) -> None:
+    get_runtime().stop(observed.handle.name, 0)
+    detail = f"{observed.handle.name} has seen a tenant but no row knows it; it is stopped and its directory kept."
+    with recording():
+        emit(
+            "pool.warning", pool_id=observed.labels.get(lifecycle.POOL_LABEL, ""), container_id=container_id,
+            detail=detail,
+        )  # fmt: skip
+
+
+def _on_disk(known: set[UUID]) -> list[Drift]:
+    found = []
+    old = time.time() - settings.BOILERHOUSE_ORPHAN_GRACE_S
+    for container_id, changed in volumes.on_disk().items():
+        if container_id in known:
+            continue
+        if latch := volumes.read_latch(container_id):
+            found.append(Drift("quarantined", str(container_id), f"directory kept for {latch}", None))
+        elif changed < old:
+            found.append(_stray_directory(container_id))
+    return found
+
+
+def _stray_directory(container_id: UUID) -> Drift:
+    return Drift("stray_directory", str(container_id), "no row names it", lambda: _enqueue("wipe_stray", container_id))
+
+
+def _leases(known: set[UUID]) -> list[Drift]:
+    strays = host.stray_leases(known)
+    return [_stray_lease(lease) for lease in strays]
+
+
+def _stray_lease(lease: HostLease) -> Drift:
+    def free() -> None:
+        if lease.resource.startswith("uid "):
+            host.release_uid(lease.container_id)
+        else:
+            host.release_addresses(lease.container_id)
+
+    return Drift("stray_lease", lease.resource, f"its container {lease.container_id} is gone", free)
+
+
+def _enqueue(name: str, *arguments: object) -> None:
+    with transaction.atomic():
+        enqueue("pool", f"pools.tasks.{name}", *arguments)
+
+
+def heal(held: set[UUID]) -> int:
+    """Find what differs and heal it; return how much was healed. Raises EngineUnavailable."""
+    healed = 0
+    for drift in find_drift(held):
+        if drift.heal is not None:
+            drift.heal()
+            healed += 1
+    return healed
+
+
+# The engine itself ------------------------------------------------------------------------------------
+
+
+def engine_is_down(detail: str) -> None:
+    """Say of every pool that its engine does not answer."""
+    with recording():
+        for pool in Pool.objects.select_for_update().exclude(trouble=Trouble.ENGINE_DOWN).order_by("pk"):
+            trouble.report(pool, Trouble.ENGINE_DOWN, detail)
+
+
+def engine_is_back() -> int:
+    """Let pools that waited for the engine or the host start again at once; return how many."""
+    waiting = [Trouble.ENGINE_DOWN, Trouble.HOST_NOT_READY]
+    with recording():
+        pools = list(Pool.objects.select_for_update().filter(trouble__in=waiting).order_by("pk"))
+        for pool in pools:
+            if pool.trouble == Trouble.ENGINE_DOWN:
+                trouble.clear(pool)
+            else:
+                Pool.objects.filter(pk=pool.pk).update(next_start_at=None)
+            enqueue("pool", "pools.tasks.refill", pool.pk)
+    return len(pools)

@@ -1,0 +1,131 @@
+"""How a pool keeps its size and rolls to a new version: one step at a time, decided under the pool's lock.
+
+``decide`` is a pure function of rows; ``refill`` carries its verdict out. Whoever finishes a start or a removal, and
+the controller, call it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.utils import timezone
+
+from boilerhouse.core import failpoints
+from boilerhouse.core.deployment import node_id
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.tasks import enqueue
+from pools import host, trouble
+from pools.errors import HostNotReady
+from pools.models import Container, Pool, Template, WorkloadVersion
+from pools.states import ContainerState, Trouble
+
+STARTING, IDLE, CLAIMED = ContainerState.STARTING, ContainerState.IDLE, ContainerState.CLAIMED
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now: start so many containers of each template, remove these idle ones."""
+
+    start: list[Template] = field(default_factory=list)
+    remove: list[UUID] = field(default_factory=list)
+
+
+def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel: int) -> Step:
+    """The next step of a pool whose containers are ``members``, oldest first. Pure: no query, no clock.
+
+    At most ``parallel`` starts are under way at once, and ``maxSize`` counts every row (P2). While a new template is
+    not proven, one container of it is tried and the last good one keeps serving (hazard D7); claimed ones are left
+    alone, without headroom one idle container is swapped at a time.
+    """
+    idle = [c for c in members if c.state == IDLE]
+    starting = [c for c in members if c.state == STARTING]
+    claimed = sum(c.state == CLAIMED for c in members)
+    room = pool.max_size - len(members)
+    is_settled = len(members) == len(idle) + claimed
+    if pool.is_draining or pool.is_deleting:
+        return Step(remove=[c.pk for c in idle])
+    desired = pool.desired_size(claimed)
+    good = pool.good
+    is_trial = good is not None and good != wanted and pool.halted != wanted
+    serving = good if good is not None and (is_trial or pool.halted == wanted) else wanted
+
+    trials = [c for c in members if is_trial and c.template == wanted]
+    fresh_idle = [c for c in idle if c.template == serving]
+    old_idle = [c for c in idle if c.template != serving and c not in trials]
+    fresh = len(fresh_idle) + sum(c.template == serving for c in starting)
+    missing = max(0, desired - claimed - fresh - sum(c in starting for c in trials))
+    remove = [c.pk for c in old_idle[: max(0, len(idle) + claimed - desired)]]
+    remove += [c.pk for c in fresh_idle[: max(0, fresh + claimed - desired)]]
+    start: list[Template] = []
+    can_start = not (pool.is_paused or parallel <= len(starting))
+    if is_trial and not trials and can_start and (missing or idle):
+        if room > 0:
+            start.append(wanted)
+            missing -= 1
+            room -= 1
+        elif idle and not remove and is_settled:
+            return Step(remove=[idle[0].pk])
+    elif missing and room <= 0 and old_idle and not remove and is_settled and can_start:
+        return Step(remove=[old_idle[0].pk])
+    if can_start:
+        start += [serving] * max(0, min(missing, room, parallel - len(starting) - len(start)))
+    return Step(start, remove)
+
+
+def is_off(pool: Pool) -> bool:
+    """Whether ``refill`` would find something to do; reads only."""
+    members = list(pool.containers.order_by("state_changed_at", "id"))
+    if pool.is_deleting and not members:
+        return True
+    rests = pool.next_start_at is not None and pool.next_start_at > timezone.now()
+    step = decide(pool, pool.wanted, members, 0 if rests else int(settings.BOILERHOUSE_PARALLEL_CREATES))
+    return bool(step.start or step.remove) or (pool.trouble == Trouble.DISK_LOW and not host.disk_is_low())
+
+
+def refill(pool_id: str) -> int:
+    """Bring the pool one step nearer to what it should be; return how many starts and removals were decided.
+
+    Inserts ``starting`` rows and enqueues their creation, marks idle ones for removal and enqueues that.
+    """
+    disk_is_low = host.disk_is_low()
+    with recording():
+        pool = Pool.objects.select_for_update().filter(pk=pool_id).first()
+        if pool is None:
+            return 0
+        members = list(pool.containers.order_by("state_changed_at", "id"))
+        if pool.is_deleting and not members and not pool.release_failed and not pool.waiting:
+            emit("pool.scaled", pool_id=pool.pk, deleted=True)
+            pool.delete()
+            return 0
+        rests = pool.next_start_at is not None and pool.next_start_at > timezone.now()
+        parallel = 1 if pool.failures else int(settings.BOILERHOUSE_PARALLEL_CREATES)
+        step = decide(pool, pool.wanted, members, 0 if rests else parallel)
+        for container_id in step.remove:
+            if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
+                enqueue("pool", "pools.tasks.destroy_container", container_id)
+        if disk_is_low and step.start:
+            trouble.report(pool, Trouble.DISK_LOW, host.disk_words())
+            return len(step.remove)
+        if pool.trouble == Trouble.DISK_LOW and not disk_is_low:
+            trouble.clear(pool)
+        try:
+            for template in step.start:
+                _insert(pool, template)
+        except HostNotReady as error:  # no uid is free
+            trouble.report(pool, Trouble.HOST_NOT_READY, error.detail)
+            return len(step.remove)
+    failpoints.reach("fill.inserted")
+    return len(step.start) + len(step.remove)
+
+
+def _insert(pool: Pool, template: Template) -> None:
+    version = WorkloadVersion.objects.get(pk=template.version_id)
+    container = Container(pool=pool, version=version, network=template.network, node=node_id())
+    fixed: Any = version.spec.security.run_as_user
+    container.uid = fixed if fixed is not None else host.lease_uid(container.pk)
+    container.save(force_insert=True)
+    enqueue("pool", "pools.tasks.create_container", container.pk)

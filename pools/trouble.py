@@ -1,0 +1,30 @@
+"""A pool's trouble: said once when it begins, once when it is over, and kept on the row in words to act on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from boilerhouse.core.events import emit
+from pools.models import Pool
+from pools.states import Trouble
+
+
+def report(pool: Pool, kind: Trouble, detail: str, **changes: Any) -> None:
+    """Write down why the pool cannot start containers; call it in a transaction. Warns when the kind is new."""
+    is_new = (pool.trouble, pool.last_error) != (kind, detail)
+    is_news = pool.trouble != kind or (is_new and kind in (Trouble.START_FAILED, Trouble.ROLL_HALTED))
+    if is_new or changes:
+        Pool.objects.filter(pk=pool.pk).update(trouble=kind, last_error=detail, **changes)
+        pool.trouble, pool.last_error = kind, detail
+    if is_news:
+        emit("pool.warning", pool_id=pool.pk, trouble=kind.value, detail=detail)
+
+
+def clear(pool: Pool) -> None:
+    """The pool starts containers again: nothing is wrong, nothing is waited for, and that is said."""
+    if not (pool.trouble or pool.last_error or pool.failures or pool.next_start_at):
+        return
+    Pool.objects.filter(pk=pool.pk).update(trouble="", last_error="", failures=0, next_start_at=None)
+    if pool.trouble:
+        emit("pool.recovered", pool_id=pool.pk, trouble=pool.trouble)
+    pool.trouble = pool.last_error = ""

@@ -1,0 +1,85 @@
+"""Idle release: who did nothing for the pool's ``idleTimeoutMs`` gives the container back, with save.
+
+Activity is what the API did for the tenant, a heartbeat, or a file that changed. Files are looked at only when the
+deadline has passed, once, by a worker (hazard B7); what they say moves the deadline.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import structlog
+from django.utils import timezone
+
+from pools import observing, quota, volumes
+from pools.models import Container
+from pools.states import Fault
+from tenants import errors, releases
+from tenants.models import Assignment
+from tenants.states import AssignmentState, ReleaseReason
+
+log = structlog.get_logger(__name__)
+
+SLACK = timedelta(seconds=5)
+"""Activity is written once in this time, so the deadline may be that much later than it looks."""
+
+
+def due_at(assignment: Assignment) -> datetime | None:
+    """When the tenant will be released if nothing happens; None when never."""
+    timeout_ms = assignment.pool.idle_timeout_ms
+    if not timeout_ms or assignment.state != AssignmentState.ASSIGNED or assignment.last_activity_at is None:
+        return None
+    return assignment.last_activity_at + timedelta(milliseconds=timeout_ms)
+
+
+def note_activity(container_id: UUID) -> None:
+    """The API did something for whoever holds the container; written at most once in five seconds."""
+    now = timezone.now()
+    rows = Assignment.objects.filter(container_ref=container_id, state=AssignmentState.ASSIGNED)
+    rows.filter(last_activity_at__lt=now - SLACK).update(last_activity_at=now)
+
+
+def heartbeat(tenant_id: str) -> None:
+    """The tenant is active now. Raises NothingHeld."""
+    rows = Assignment.objects.filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED)
+    if not rows.update(last_activity_at=timezone.now()):
+        raise errors.NothingHeld
+
+
+def check(assignment_id: UUID, generation: int) -> bool:
+    """Release an assignment whose deadline has passed, unless its files changed since. Returns whether it did."""
+    rows = Assignment.objects.filter(pk=assignment_id, generation=generation, state=AssignmentState.ASSIGNED)
+    assignment = rows.select_related("pool", "version").first()
+    if assignment is None or assignment.version is None or assignment.last_activity_at is None:
+        return False
+    names = [volume.name for volume in assignment.version.spec.volumes if volume.name != "secrets"]
+    seen = volumes.walk(assignment.held_container, names)
+    Container.objects.filter(pk=assignment.held_container).update(disk_bytes=seen.bytes)
+    changed_at = min(datetime.fromtimestamp(seen.newest_change, UTC), timezone.now())
+    if changed_at > assignment.last_activity_at:
+        rows.filter(last_activity_at__lt=changed_at).update(last_activity_at=changed_at)
+    now, timeout = timezone.now(), timedelta(milliseconds=assignment.pool.idle_timeout_ms)
+    if not timeout:
+        return False
+    # One statement decides against a heartbeat or a call that comes in just now.
+    overdue = rows.filter(last_activity_at__lt=now - timeout)
+    return releases.fence(overdue, reason=ReleaseReason.IDLE)
+
+
+def measure_disk(assignment_id: UUID) -> None:
+    """Measure a claimed container with a disk limit that no file system keeps; over it, it is reported unhealthy."""
+    row = Assignment.objects.select_related("version").filter(pk=assignment_id).first()
+    if row is None or row.version is None or row.state != AssignmentState.ASSIGNED:
+        return
+    limit_mb, home = row.version.spec.resources.disk_mb, volumes.home(row.held_container)
+    if limit_mb is None or quota.used_bytes(home) is not None:
+        return
+    names = [volume.name for volume in row.version.spec.volumes if volume.name != "secrets"]
+    seen = volumes.walk(row.held_container, names)
+    Container.objects.filter(pk=row.held_container).update(disk_bytes=seen.bytes)
+    if seen.bytes > limit_mb << 20:
+        detail = f"It holds {seen.bytes >> 20} MiB on disk; resources.diskMb allows {limit_mb}."
+        observing.report_fault(row.held_container, Fault.DISK, detail)
+    elif observing.withdraw_fault(row.held_container, Fault.DISK):
+        log.info("disk use is below its limit again", container=str(row.held_container))
