@@ -3,3 +3,9 @@ from django.apps import AppConfig
 
 class SyncingConfig(AppConfig):
     name = "syncing"
+
+    def ready(self) -> None:
+        from pools.services import spec_checks
+        from syncing.services import check_workload
+
+        spec_checks.append(check_workload)

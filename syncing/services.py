@@ -12,7 +12,7 @@ from django.utils import timezone
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from pools.errors import IdTaken
-from pools.models import Pool
+from pools.models import Pool, Workload
 from pools.services import unused_id
 from pools.spec import WorkloadSpec
 from syncing import locations, patterns
@@ -81,6 +81,17 @@ def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: Worklo
             restoring.append((index, path))
     if wrong:
         raise Invalid(*wrong)
+
+
+def check_workload(workload: Workload, spec: WorkloadSpec) -> list[FieldError]:
+    """What sync specs have against a new spec of their pools' workload: every mapping keeps its volume."""
+    wrong = []
+    for mapping in SyncMapping.objects.filter(spec__pool__workload=workload).order_by("spec_id", "position"):
+        found = spec.volume_of(mapping.container_path)
+        if found is None or found[0].name == "secrets":
+            detail = f"Sync spec {mapping.spec_id} maps {mapping.container_path}; no volume would hold it."
+            wrong.append(FieldError("/volumes", detail, "mapped"))
+    return wrong
 
 
 def _areas_of_others(spec: SyncSpec) -> list[locations.Area]:

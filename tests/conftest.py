@@ -56,7 +56,7 @@ def run_tasks() -> Callable[[], int]:
     def run() -> int:
         count = 0
         while (message := OrmQ.objects.order_by("id").first()) is not None:
-            task = message.task()
+            task = message.task
             message.delete()
             module, _, name = task["func"].rpartition(".")
             getattr(importlib.import_module(module), name)(*task["args"])
