@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +29,8 @@ from pools.states import ContainerHealth, ContainerState, Trouble
 log = structlog.get_logger(__name__)
 
 PROBE_EVERY_S = 0.1
+CANNOT_RUN = re.compile(r"exit code 12[67]\b")
+"""What a shell, and the engine's init, answer for a command that is not there or not executable."""
 BACKOFF_S = (1, 2, 5, 10, 30, 60)
 GHOST_S = 60
 """How long the engine may still carry out a create whose answer never came (hazard D6)."""
@@ -209,7 +212,8 @@ def _words(error: Exception, container: Container) -> str:
             return f"{detail} Build or load {spec.image}, or correct the workload's image."
         case errors.NeverHealthy() | errors.NotRunning():
             said = _last_words(container)
-            return f"{detail} It said: {said}" if said else detail
+            told = f"{detail} It said: {said}" if said else detail
+            return f"{told} Correct the workload's command." if CANNOT_RUN.search(detail) else told
         case errors.BadCommand():
             return f"{detail} Correct the workload's command."
         case errors.EngineUnavailable():

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.tasks import enqueue
+from pools import volumes
 from pools.models import Container
 from pools.states import DEADLY, ContainerHealth, ContainerState, Fault
 
@@ -26,8 +27,8 @@ def report_fault(container_id: UUID, fault: Fault, detail: str) -> bool:
             return False
         container = Container.objects.get(pk=container_id)
         emit(
-            "container.unhealthy", pool_id=container.pool_id, container_id=container_id, reason=fault.value,
-            detail=detail, state=container.state,
+            "container.unhealthy", pool_id=container.pool_id, container_id=container_id,
+            tenant_id=volumes.tenant_of(container_id), reason=fault.value, detail=detail, state=container.state,
         )  # fmt: skip
         if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
             enqueue("pool", "pools.tasks.destroy_container", container_id)

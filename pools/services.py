@@ -103,14 +103,14 @@ def create_pool(*, id: str | None, name: str | None, workload: Workload, **optio
 
 
 def update_pool(pool_id: str, *, name: str | None, **options: Any) -> Pool:
-    """Change a pool's settings; its containers follow. The target size is kept within the new bounds.
+    """Change a pool's settings; its containers follow. The target size is kept within the new maxSize.
 
     Another network is rolled out like a version of the workload. Raises PoolNotFound.
     """
     with recording():
         pool = lock_pool(pool_id)
         before = {field: getattr(pool, field) for field in options}
-        options["target_size"] = min(max(pool.target_size, options["min_size"]), options["max_size"])
+        options["target_size"] = min(pool.target_size, options["max_size"])
         Pool.objects.filter(pk=pool_id).update(name=name or pool.name, updated_at=Now(), **options)
         changed = {field: value for field, value in options.items() if before.get(field, pool.target_size) != value}
         if changed:

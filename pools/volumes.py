@@ -129,6 +129,14 @@ def read_latch(container_id: UUID) -> str | None:
         return None
 
 
+def tenant_of(container_id: UUID) -> str:
+    """Whose the container is by its latch; empty if it never saw a tenant."""
+    try:
+        return str(json.loads(read_latch(container_id) or "{}").get("tenantId", ""))
+    except ValueError:
+        return ""  # a power cut before its content reached the disk
+
+
 def provision(
     container_id: UUID, uid: int, config: dict[str, Any] | None, claim_secrets: dict[str, str], claim: dict[str, Any]
 ) -> None:
@@ -468,6 +476,7 @@ def walk(container_id: UUID, names: list[str]) -> Walked:
 
 def wipe(container_id: UUID) -> None:
     """Remove everything of the container from this host. The rename comes first, so a late path fails."""
+    trash_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
     trashed = trash_dir() / str(container_id)
     if home(container_id).exists():
         quota.release(home(container_id))

@@ -7,6 +7,8 @@ import tempfile
 
 _directory = tempfile.mkdtemp(prefix="bh-test-")
 os.environ["BOILERHOUSE_DATA_DIR"] = _directory
+os.environ["BOILERHOUSE_FAILPOINTS"] = os.path.join(_directory, "failpoints")
+os.mkdir(os.environ["BOILERHOUSE_FAILPOINTS"])
 os.environ.setdefault("BOILERHOUSE_LOG_FORMAT", "json")
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # Playwright keeps an event loop in the tests' thread
 os.environ["PATH"] += ":/usr/sbin:/sbin"

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field, replace
 from boilerhouse.core import failpoints
 from pools import errors
 from pools.runtime.base import (
-    Capabilities, ContainerPlan, ContainerRuntime, EngineEvent, Executed, Handle, Network, Observed, Pending,
+    Capabilities,
+    ContainerPlan,
+    ContainerRuntime,
+    EngineEvent,
+    Executed,
+    Handle,
+    Network,
+    Observed,
+    Pending,
 )  # fmt: skip
 
 

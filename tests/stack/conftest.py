@@ -111,6 +111,24 @@ class Stack:
     def wait_warm(self, pool: str, count: int = 1, seconds: float = 90) -> None:
         eventually(lambda: self.ok("GET", f"pools/{pool}")["status"]["idle"] >= count, seconds)
 
+    def put_workload(self, name: str, **over: Any) -> dict[str, Any]:
+        """Change some fields of a workload, as a client does: GET, change, PUT."""
+        changed: dict[str, Any] = self.ok("PUT", f"workloads/{name}", {**self.ok("GET", f"workloads/{name}"), **over})
+        return changed
+
+    def pool_status(self, pool: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.ok("GET", f"pools/{pool}")["status"]
+        return found
+
+    def containers(self, pool: str, state: str = "idle") -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ok("GET", f"pools/{pool}/containers?state={state}")["items"]
+        return found
+
+    def events(self, type: str, **filters: str) -> list[dict[str, Any]]:
+        query = "&".join(f"{name}={value}" for name, value in filters.items())
+        found: list[dict[str, Any]] = self.ok("GET", f"events?type={type}&{query}")["items"]
+        return found
+
     def drop_pool(self, pool: str) -> None:
         self.call("DELETE", f"pools/{pool}?force=true")
 

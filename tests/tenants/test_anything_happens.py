@@ -156,17 +156,17 @@ class Anything(RuleBasedStateMachine):
             if not messages:
                 return
             self.arm(place if number == count - 1 else None)
-            self.run_one(random.Random(seed + number).choice(messages))  # noqa: S311
+            self.run_one(random.Random(seed + number).choice(messages))
 
     @rule(seed=st.integers(0, 99))
     @precondition(lambda self: OrmQ.objects.exists())
     def a_message_is_lost(self, seed):
-        random.Random(seed).choice(list(OrmQ.objects.all())).delete()  # noqa: S311
+        random.Random(seed).choice(list(OrmQ.objects.all())).delete()
 
     @rule(seed=st.integers(0, 99))
     @precondition(lambda self: OrmQ.objects.exists())
     def a_message_comes_twice(self, seed):
-        message = random.Random(seed).choice(list(OrmQ.objects.all()))  # noqa: S311
+        message = random.Random(seed).choice(list(OrmQ.objects.all()))
         OrmQ.objects.create(key=message.key, payload=message.payload, lock=message.lock)
 
     @rule(place=st.none() | st.sampled_from(PLACES))
@@ -177,7 +177,7 @@ class Anything(RuleBasedStateMachine):
     @rule(seed=st.integers(0, 99), how=st.sampled_from(["exited", "gone"]))
     @precondition(lambda self: self.runtime.containers)
     def a_container_ends(self, seed, how):
-        name = random.Random(seed).choice(sorted(self.runtime.containers))  # noqa: S311
+        name = random.Random(seed).choice(sorted(self.runtime.containers))
         if how == "gone":
             del self.runtime.containers[name]
         else:
@@ -225,7 +225,9 @@ class Anything(RuleBasedStateMachine):
 
     @invariant()
     def p7_an_error_holds_nothing(self):
-        for row in Assignment.objects.filter(state=AssignmentState.ENDED).exclude(outcome__in=["released", "discarded"]):
+        for row in Assignment.objects.filter(state=AssignmentState.ENDED).exclude(
+            outcome__in=["released", "discarded"]
+        ):
             assert not Assignment.objects.filter(pk=row.pk, was_assigned=True).exists()
             if row.container_ref:
                 assert not Container.objects.idle().filter(pk=row.container_ref).exists()
