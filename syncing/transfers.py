@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from boilerhouse.core import processes
+from boilerhouse.core import failpoints, processes
 from boilerhouse.core.deployment import deployment_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
@@ -318,6 +318,7 @@ def _restore_mapping(
         site.lock,
         on_progress=_watch(run, keep_going),
     )
+    failpoints.reach("restore.downloaded")
     seen = _census(staging)
     if marker is not None and marker.state == "closed":
         expected = marker.manifest
@@ -335,6 +336,7 @@ def _restore_mapping(
     overlay = bool(mapping.pattern) or trigger != Trigger.CLAIM
     with _planted(mapping):
         volumes.move_in(site.container_id, site.uid, staging, volume, relative, replace=not overlay)
+    failpoints.reach("restore.moved-in")
     return Restored(seen.files, seen.bytes)
 
 
@@ -411,6 +413,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
             raise errors.Unsaveable(f"{len(before.unsaveable)} things cannot be saved: {named}")
         deletes = _may_delete(mapping, site, location)
         marker = _open_marker(run, sink, location, site)
+        failpoints.reach("save.marker-open")
         outcome = rclone.run(
             rclone.upload(
                 sink,
@@ -424,6 +427,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
             site.lock,
             on_progress=_watch(run, keep_going),
         )
+        failpoints.reach("save.uploaded")
         with _planted(mapping):
             again = volumes.descend(volume, relative)
         moved = os.fstat(again).st_ino != os.fstat(root).st_ino
@@ -439,6 +443,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
     run.deleted += outcome.progress.deletes
     closed = replace(marker, state="closed", saved_at=_now(), manifest=manifest)
     sink.put(marker_key(location), closed.dump())
+    failpoints.reach("save.marker-closed")
     with recording():
         SavedState.objects.update_or_create(
             tenant_id=site.tenant_id,

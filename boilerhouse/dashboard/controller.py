@@ -16,7 +16,7 @@ from django.db import DatabaseError, close_old_connections, connection, transact
 from django.db.models import Q
 from django.utils import timezone
 
-from boilerhouse.core import processes
+from boilerhouse.core import failpoints, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Lease
 from boilerhouse.core.tasks import enqueue
@@ -156,6 +156,7 @@ class Controller:
             if not self.is_leading():
                 return
             self._due[step] = time.monotonic() + period
+            failpoints.reach(f"controller.{step.__name__}")
             try:
                 if did := step():
                     log.info("step", step=step.__name__, did=did)

@@ -1,0 +1,219 @@
+"""P8: kill -9 of web, worker or controller at every step of fill, claim, restore, release, save and destroy.
+
+Each line arms one place in the code; whoever passes it first is killed there, as by a power cut. Within 30 seconds
+everything is decided and done, nothing is left over, not a byte is lost. The whole table runs in ``make test-long``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from pools import lifecycle, reconcile, volumes
+from pools.models import Container
+from tenants import upkeep
+from tenants.models import Assignment
+from tests.stack.conftest import eventually
+
+STATE = "t/${tenantId}/"
+FAILPOINTS = Path(os.environ["BOILERHOUSE_FAILPOINTS"])
+CONVERGED_S = 30
+
+
+def table(*places: str, quick: set[str]) -> list[object]:
+    return [pytest.param(p, marks=() if p in quick else pytest.mark.long, id=p) for p in places]
+
+
+@pytest.fixture
+def arm():
+    armed = []
+
+    def arm(place: str) -> Path:
+        path = FAILPOINTS / place
+        path.touch()
+        armed.append(path)
+        return path
+
+    yield arm
+    for path in armed:
+        path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    from tests.s3 import S3Server
+
+    server = S3Server(tmp_path_factory.mktemp("kill-s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def pool(stack, server):
+    name = stack.make_pool(sink=server.json(STATE), warm=2, maxSize=5)
+    yield name
+    stack.drop_pool(name)
+
+
+def is_killed(path: Path) -> bool:
+    return not path.exists()
+
+
+def all_is_well(pool: str) -> bool:
+    """The pool has its size, rows and engine and disk agree, nothing is under way."""
+    from pools.models import Pool
+
+    status = Pool.objects.with_counts().get(pk=pool).status()
+    if status.idle + status.claimed != status.desired_size or status.starting or status.removing:
+        return False
+    if Assignment.objects.filter(pool_id=pool, state__in=["pending", "releasing", "release_failed"]).exists():
+        return False
+    listed = subprocess.run(
+        ["docker", "ps", "-a", "--filter", f"label=boilerhouse.pool={pool}", "--format", "{{.Names}}"],
+        capture_output=True, text=True, check=True, timeout=30,
+    ).stdout.split()  # fmt: skip
+    rows = set(Container.objects.filter(pool_id=pool).values_list("pk", flat=True))
+    if set(listed) != {lifecycle.runtime_name(pk) for pk in rows}:
+        return False
+    return not [d for d in reconcile.find_drift(upkeep.held_containers()) if d.kind not in ("young_orphan", "health")]
+
+
+def converges(pool: str) -> None:
+    eventually(lambda: all_is_well(pool), CONVERGED_S, 0.3)
+
+
+def claim_until_held(stack, tenant: str, pool: str) -> dict:
+    """As a client does: a claim whose answer is lost, or that says so, is made again."""
+    deadline = time.monotonic() + CONVERGED_S
+    while True:
+        try:
+            answer = stack.call("POST", f"tenants/{tenant}/claim", {"poolId": pool}, timeout=40)
+            if answer.status_code in (200, 201):
+                return answer.json()
+            assert answer.status_code in (409, 502, 503, 504), answer.text
+        except requests.RequestException:
+            pass
+        assert time.monotonic() < deadline, "not held in time"
+        time.sleep(0.3)
+
+
+def fill(stack, container_id: str) -> str:
+    script = "cd /state; for i in 1 2 3 4 5; do head -c 200000 /dev/urandom > f$i; done; ln -s f1 link; mkdir empty"
+    stack.exec(container_id, f"{script}; chmod 600 f2; sha256sum f? | sha256sum")
+    return fingerprint(stack, container_id)
+
+
+def fingerprint(stack, container_id: str) -> str:
+    return stack.exec(container_id, "cd /state; (sha256sum f?; readlink link; stat -c '%n %a' *) | sha256sum")
+
+
+@pytest.mark.parametrize(
+    "place",
+    table(
+        "fill.inserted", "fill.prepared", "fill.created", "fill.started", "fill.healthy", "controller.fill_pools",
+        "controller.resume_containers", quick={"fill.created"},
+    ),
+)  # fmt: skip
+def test_fill(stack, pool, arm, place):
+    converges(pool)
+    armed = arm(place)
+    stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 3}, 202)
+    eventually(lambda: is_killed(armed), 30)
+    eventually(lambda: stack.pool_status(pool)["idle"] == 3, CONVERGED_S)
+    converges(pool)
+    stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 2}, 202)
+    converges(pool)
+
+
+@pytest.mark.parametrize("place", table("destroy.removed", "destroy.wiped", quick={"destroy.removed"}))
+def test_destroy(stack, pool, arm, place):
+    stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 3}, 202)
+    converges(pool)
+    armed = arm(place)
+    stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 2}, 202)
+    eventually(lambda: is_killed(armed), 30)
+    converges(pool)
+    assert stack.pool_status(pool)["size"] == 2
+
+
+@pytest.mark.parametrize(
+    "place",
+    table("claim.taken", "claim.latched", "claim.provisioned", "claim.decided", quick={"claim.latched"}),
+)
+def test_a_first_claim_whose_web_process_dies(stack, pool, arm, place):
+    converges(pool)
+    tenant = f"first-{place.replace('.', '-')}-{time.time_ns()}"
+    armed = arm(place)
+    got = claim_until_held(stack, tenant, pool)
+    assert is_killed(armed)
+
+    held = Assignment.objects.live().filter(tenant_id=tenant)
+    assert [str(row.container_ref) for row in held] == [got["containerId"]]
+    assert stack.exec(got["containerId"], "cat /run/secrets/claim.json").count(tenant) == 1
+    fill(stack, got["containerId"])
+    stack.release(tenant)
+    converges(pool)
+
+
+@pytest.mark.parametrize(
+    "place",
+    table(
+        "restore.downloaded", "restore.moved-in", "claim.restored", "claim.provisioned", "claim.decided",
+        "controller.resume_claims", quick={"restore.moved-in"},
+    ),
+)  # fmt: skip
+def test_a_claim_with_restore(stack, pool, arm, place):
+    tenant = f"again-{place.replace('.', '-')}-{time.time_ns()}"
+    first = claim_until_held(stack, tenant, pool)
+    before = fill(stack, first["containerId"])
+    stack.release(tenant)
+    converges(pool)
+    armed = arm(place)
+    got = claim_until_held(stack, tenant, pool)
+    eventually(lambda: is_killed(armed), 10)
+
+    assert got["containerId"] != first["containerId"]
+    assert fingerprint(stack, got["containerId"]) == before
+    stack.release(tenant)
+    converges(pool)
+
+
+@pytest.mark.parametrize(
+    "place",
+    table(
+        "release.fenced", "release.stopped", "save.marker-open", "save.uploaded", "save.marker-closed",
+        "release.saved", "release.destroyed", "release.wiped", "controller.resume_releases",
+        quick={"save.uploaded", "release.destroyed"},
+    ),
+)  # fmt: skip
+def test_a_release_with_save(stack, pool, arm, place):
+    tenant = f"bye-{place.replace('.', '-')}-{time.time_ns()}"
+    first = claim_until_held(stack, tenant, pool)
+    before = fill(stack, first["containerId"])
+    armed = arm(place)
+    try:
+        answer = stack.call("POST", f"tenants/{tenant}/release", {}, timeout=CONVERGED_S + 10)
+        assert answer.status_code in (200, 202), answer.text
+    except requests.RequestException:
+        assert place == "release.fenced"  # the web process itself
+    eventually(lambda: is_killed(armed), 10)
+    eventually(lambda: not status_or_none(stack, tenant), CONVERGED_S, 0.3)
+
+    converges(pool)
+    assert not volumes.home(Container(pk=first["containerId"]).pk).exists()
+    got = claim_until_held(stack, tenant, pool)
+    assert fingerprint(stack, got["containerId"]) == before
+    stack.release(tenant)
+
+
+def status_or_none(stack, tenant: str) -> bool:
+    try:
+        return bool(stack.status(tenant)["assigned"])
+    except requests.RequestException:
+        return True
