@@ -63,6 +63,10 @@ class EngineTimeout(EngineUnavailable):
     """The container engine did not answer in time; it may still do what it was asked."""
 
 
+class CreateTimeout(EngineTimeout):
+    """The container engine did not say in time whether it made the container; it may still make it."""
+
+
 class EngineFailure(Failed):
     """The container engine refused."""
 

@@ -113,6 +113,8 @@ def _create_and_start(container: Container) -> str:
     plan = _plan(container, spec, network.name)
     try:
         handle = runtime.create(plan)
+    except errors.EngineTimeout as error:
+        raise errors.CreateTimeout from error
     except errors.NameTaken:
         seen = runtime.inspect(plan.name)
         ours = seen and seen.labels.get(NONCE_LABEL) == container.nonce and not volumes.read_latch(container.pk)
@@ -232,7 +234,7 @@ def _start_failed(container: Container, error: Exception) -> None:
     detail = _words(error, container)
     log.warning("container failed to start", detail=detail)
     now = timezone.now()
-    is_ghost = isinstance(error, errors.EngineUnavailable)
+    is_ghost = isinstance(error, errors.CreateTimeout)
     with recording():
         pool = lock_pool(container.pool_id)
         moved = Container.objects.filter(pk=container.pk, owner=processes.current()).transition(

@@ -27,6 +27,7 @@ need ca-certificates /etc/ssl/certs/ca-certificates.crt
 if ! { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }; then missing+=(busybox-static); fi
 if [ "$purpose" = test ]; then
   need chromium chromium
+  need iproute2 ip
   need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
 fi
 if [ ${#missing[@]} -gt 0 ]; then

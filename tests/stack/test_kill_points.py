@@ -65,27 +65,32 @@ def is_killed(path: Path) -> bool:
     return not path.exists()
 
 
-def all_is_well(pool: str) -> bool:
-    """The pool has its size, rows and engine and disk agree, nothing is under way."""
+def what_is_wrong(pool: str) -> str:
+    """Empty when the pool has its size, rows and engine and disk agree, and nothing is under way."""
     from pools.models import Pool
 
     status = Pool.objects.with_counts().get(pk=pool).status()
     if status.idle + status.claimed != status.desired_size or status.starting or status.removing:
-        return False
-    if Assignment.objects.filter(pool_id=pool, state__in=["pending", "releasing", "release_failed"]).exists():
-        return False
+        return str(status)
+    under_way = Assignment.objects.filter(pool_id=pool, state__in=["pending", "releasing", "release_failed"])
+    if row := under_way.first():
+        return f"{row.tenant_id} {row.state} {row.step} {row.outcome} {row.outcome_detail} {row.next_attempt_at}"
     listed = subprocess.run(
         ["docker", "ps", "-a", "--filter", f"label=boilerhouse.pool={pool}", "--format", "{{.Names}}"],
         capture_output=True, text=True, check=True, timeout=30,
     ).stdout.split()  # fmt: skip
-    rows = set(Container.objects.filter(pool_id=pool).values_list("pk", flat=True))
-    if set(listed) != {lifecycle.runtime_name(pk) for pk in rows}:
-        return False
-    return not [d for d in reconcile.find_drift(upkeep.held_containers()) if d.kind not in ("young_orphan", "health")]
+    rows = {lifecycle.runtime_name(pk) for pk in Container.objects.filter(pool_id=pool).values_list("pk", flat=True)}
+    if set(listed) != rows:
+        return f"engine has {listed}, rows are {rows}"
+    drift = [d for d in reconcile.find_drift(upkeep.held_containers()) if d.kind not in ("young_orphan", "health")]
+    return "; ".join(f"{d.kind} {d.subject} {d.detail}" for d in drift)
 
 
-def converges(pool: str) -> None:
-    eventually(lambda: all_is_well(pool), CONVERGED_S, 0.3)
+def converges(pool: str, seconds: float = CONVERGED_S) -> None:
+    deadline = time.monotonic() + seconds
+    while wrong := what_is_wrong(pool):
+        assert time.monotonic() < deadline, wrong
+        time.sleep(0.3)
 
 
 def claim_until_held(stack, tenant: str, pool: str) -> dict:

@@ -1,0 +1,127 @@
+"""P8, D6, D11: the engine is killed, stopped and frozen with tenants inside; nothing is lost, nothing hangs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from tenants.models import Assignment
+from tests.stack.conftest import eventually
+from tests.stack.test_kill_points import converges
+
+STATE = "t/${tenantId}/"
+BACK_S = 30
+
+
+@pytest.fixture(autouse=True)
+def _runs_again(engine):
+    yield
+    assert engine.process
+    engine.kill(signal.SIGCONT)
+    if engine.process.poll() is not None:
+        engine.live_restore = True
+        engine.start()
+
+
+def timed_claim(stack, tenant: str, pool: str, timeout_ms: int):
+    began = time.monotonic()
+    answer = stack.call("POST", f"tenants/{tenant}/claim?timeoutMs={timeout_ms}", {"poolId": pool}, timeout=60)
+    return answer, time.monotonic() - began
+
+
+def test_killed_with_tenants_inside_they_work_on_and_pools_go_on(stack, engine, pools, sink_server):
+    pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=4)
+    held = stack.claim("ada", pool)
+    stack.exec(held["containerId"], "echo 1 > /state/x")
+    engine.kill()
+    eventually(lambda: stack.pool_status(pool)["trouble"] == "engine_down", 10)
+    assert "systemctl start docker" in stack.pool_status(pool)["lastError"]
+    assert stack.call("GET", "health/ready").json()["checks"]["engine"] != "ok"
+    answer, took = timed_claim(stack, "bea", pool, 5000)
+    assert (answer.status_code, answer.json()["code"]) == (503, "engine_unavailable")
+    assert answer.headers["Retry-After"]
+    assert took < 6
+    assert stack.status("ada")["state"] == "assigned", "nobody is released because the engine is away"
+
+    engine.start()
+    converges(pool)
+    assert stack.pool_status(pool)["lastError"] is None
+    assert stack.exec(held["containerId"], "cat /state/x") == "1\n", "live-restore: the same container runs on"
+    assert stack.claim("bea", pool)["source"] in ("warm", "cold")
+    stack.release("ada")
+    assert set(sink_server.keys("t/ada/state")) == {"x"}
+
+
+def test_a_release_that_the_engines_death_interrupts_is_finished_when_it_is_back(stack, engine, pools, sink_server):
+    pool = pools(sink=sink_server.json(STATE), warm=1, maxSize=2, workload={"stopTimeoutMs": 3000})
+    held = stack.claim("cho", pool)
+    stack.exec(held["containerId"], "head -c 3000000 /dev/urandom > /state/f; cd /state; sha256sum f > sum")
+    thread = threading.Thread(target=lambda: stack.call("POST", "tenants/cho/release?timeoutMs=500", {}))
+    thread.start()
+    time.sleep(0.3)
+    engine.kill()
+    thread.join()
+    time.sleep(3)
+    engine.start()
+    eventually(lambda: not stack.status("cho")["assigned"], BACK_S + 10, 0.3)
+    converges(pool)
+    again = stack.claim("cho", pool)
+    assert "f: OK" in stack.exec(again["containerId"], "cd /state; sha256sum -c sum")
+
+
+def test_frozen_claims_end_in_time_and_nothing_is_doubled(stack, engine, pools):
+    pool = pools(warm=3, maxSize=6)
+    engine.kill(signal.SIGSTOP)
+    began = time.monotonic()
+    outcomes = [timed_claim(stack, f"eve-{n}", pool, 3000) for n in range(3)]
+    for answer, took in outcomes:
+        assert answer.status_code in (503, 504), answer.text
+        assert answer.headers["Retry-After"]
+        assert took < 3 + 2
+    eventually(lambda: stack.pool_status(pool)["trouble"] == "engine_down", 15)
+    answer, took = timed_claim(stack, "eve-9", pool, 3000)
+    assert (answer.status_code, took < 1) == (503, True), "once it is known, it is said at once"
+    assert stack.call("GET", "pools").status_code == 200
+    time.sleep(max(0, 12 - (time.monotonic() - began)))
+
+    engine.kill(signal.SIGCONT)
+    converges(pool)
+    assert stack.pool_status(pool)["idle"] == 3
+    assert not Assignment.objects.live().filter(pool_id=pool).exists(), "a claim that answered an error holds nothing"
+    stack.claim("eve-0", pool)
+
+
+def test_without_live_restore_every_container_dies_and_no_state_is_lost(stack, engine, pools, sink_server):
+    engine.kill(signal.SIGTERM)
+    engine.live_restore = False
+    engine.start()
+    pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=4)
+    held = [stack.claim(name, pool) for name in ("fay", "gus")]
+    for claimed in held:
+        stack.exec(claimed["containerId"], "echo $HOSTNAME > /state/x")
+    engine.kill()
+    eventually(lambda: stack.pool_status(pool)["trouble"] == "engine_down", 10)
+    engine.start()
+    eventually(lambda: not any(stack.status(name)["assigned"] for name in ("fay", "gus")), BACK_S, 0.3)
+    converges(pool)
+    for name, claimed in zip(("fay", "gus"), held, strict=True):
+        assert Assignment.objects.filter(tenant_id=name).latest("created_at").reason == "container_died"
+        again = stack.claim(name, pool)
+        assert claimed["containerId"] in stack.exec(again["containerId"], "cat /state/x")
+
+
+def test_stopped_and_started_as_an_upgrade_does(stack, engine, pools):
+    pool = pools(warm=2, maxSize=3)
+    before = {c["id"] for c in stack.containers(pool)}
+    engine.kill(signal.SIGTERM)
+    time.sleep(2)
+    engine.live_restore = True
+    engine.start()
+    converges(pool)
+    assert len(stack.containers(pool)) == 2
+    names = subprocess.run(["docker", "ps", "-aq"], capture_output=True, text=True, check=True).stdout.split()
+    assert len(names) >= 2, before
