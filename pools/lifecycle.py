@@ -17,6 +17,7 @@ from boilerhouse.core import failpoints, processes
 from boilerhouse.core.deployment import deployment_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
+from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
 from pools import errors, host, trouble, volumes
 from pools.models import Container, Pool, WorkloadVersion
@@ -64,6 +65,8 @@ def start_container(container_id: UUID) -> bool:
     try:
         digest = _create_and_start(container)
         health = _probe_until_healthy(container)
+    except DATABASE_LOST:
+        raise  # undecided: whoever takes over finds what was made
     except Exception as error:  # whatever it was, the row must not stay "starting" under a living owner
         _start_failed(container, error)
         return False

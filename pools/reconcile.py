@@ -180,7 +180,7 @@ def heal(held: set[UUID]) -> int:
 def engine_is_down(detail: str) -> None:
     """Say of every pool that its engine does not answer."""
     with recording():
-        for pool in Pool.objects.select_for_update().exclude(trouble=Trouble.ENGINE_DOWN).order_by("pk"):
+        for pool in Pool.objects.select_for_update(no_key=True).exclude(trouble=Trouble.ENGINE_DOWN).order_by("pk"):
             trouble.report(pool, Trouble.ENGINE_DOWN, detail)
 
 
@@ -188,7 +188,7 @@ def engine_is_back() -> int:
     """Let pools that waited for the engine or the host start again at once; return how many."""
     waiting = [Trouble.ENGINE_DOWN, Trouble.HOST_NOT_READY]
     with recording():
-        pools = list(Pool.objects.select_for_update().filter(trouble__in=waiting).order_by("pk"))
+        pools = list(Pool.objects.select_for_update(no_key=True).filter(trouble__in=waiting).order_by("pk"))
         for pool in pools:
             if pool.trouble == Trouble.ENGINE_DOWN:
                 trouble.clear(pool)

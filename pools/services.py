@@ -187,7 +187,7 @@ def start_deleting(pool_id: str, *, force: bool) -> None:
 
 def lock_pool(pool_id: str) -> Pool:
     """The pool's row, locked until the transaction ends: every insert of a container holds it (P2)."""
-    pool = Pool.objects.select_for_update().filter(pk=pool_id).first()
+    pool = Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()
     if pool is None:
         raise errors.PoolNotFound(f"There is no pool {pool_id}.")
     return pool

@@ -93,7 +93,7 @@ def refill(pool_id: str) -> int:
     """
     disk_is_low = host.disk_is_low()
     with recording():
-        pool = Pool.objects.select_for_update().filter(pk=pool_id).first()
+        pool = Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()
         if pool is None:
             return 0
         members = list(pool.containers.order_by("state_changed_at", "id"))

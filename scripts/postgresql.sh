@@ -15,4 +15,7 @@ cd "$dir"
   || { cat "$dir/log" >&2; exit 1; }
 "${as[@]}" "$bin/createdb" -h 127.0.0.1 -p "$port" -U boilerhouse boilerhouse
 cd - >/dev/null
+printf '#!/bin/sh\ncd %s && exec %s %s/pg_ctl -D %s/data -m immediate -w -l %s/log restart\n' "$dir" "${as[*]}" "$bin" "$dir" "$dir" >"$dir/restart"
+chmod 755 "$dir/restart"
+export BOILERHOUSE_TEST_RESTART_DATABASE="$dir/restart"
 DATABASE_URL="postgres://boilerhouse@127.0.0.1:$port/boilerhouse" "$@"

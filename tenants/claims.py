@@ -28,6 +28,7 @@ from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import FieldError, Invalid, TimedOut
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.ids import TENANT_ID
+from boilerhouse.core.outage import DATABASE_LOST, renounce
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
 from pools import host, lifecycle, volumes
@@ -251,7 +252,7 @@ def match_waiters(pool_id: str) -> int:
     """
     served = 0
     with recording():
-        pool = Pool.objects.select_for_update().filter(pk=pool_id).first()
+        pool = Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()
         if pool is None:
             return 0
         # Who gives up locks the pool first, too: none of these rows can end while a container is bound to it.
@@ -274,7 +275,7 @@ def match_waiters(pool_id: str) -> int:
 
 def _recount(pool_id: str) -> None:
     # Locked before counting: whoever counts second must see what the first one committed.
-    Pool.objects.select_for_update().filter(pk=pool_id).first()
+    Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()
     count = Assignment.objects.waiting(pool_id).count()
     Pool.objects.filter(pk=pool_id).exclude(waiting=count).update(waiting=count)
 
@@ -310,6 +311,9 @@ def _prepare_here(assignment: Assignment, survey: Callable[[], list[transfers.Fi
             needs_worker = not _finish(assignment, spec, findings, started)
     except errors.OutcomeUnknown:
         raise
+    except DATABASE_LOST:
+        renounce()  # undecided: a worker carries it on, and a new claim joins it
+        raise
     except Exception as error:
         fail(assignment, error)
         return False
@@ -332,6 +336,8 @@ def prepare(assignment_id: UUID, generation: int) -> None:
             findings = transfers.survey(assignment.pool_id, assignment.tenant_id)
             if _finish(assignment, assignment.version.spec, findings, None):
                 return
+        except DATABASE_LOST:
+            raise  # undecided: whoever takes over goes on, or the deadline ends it
         except Exception as error:  # whatever it was, the claim must not stay pending under a living owner
             fail(assignment, error)
             return
@@ -560,7 +566,7 @@ def give_up(assignment_id: UUID, code: str, detail: str = "") -> bool:
         waiting_in = rows.filter(container_ref=None).values_list("pool_id", flat=True).first()
         if waiting_in is not None:
             # The pool before the claim, in the order of ``match_waiters``.
-            Pool.objects.select_for_update().filter(pk=waiting_in).first()
+            Pool.objects.select_for_update(no_key=True).filter(pk=waiting_in).first()
         ended = rows.filter(container_ref=None).transition(
             PENDING,
             AssignmentState.ENDED,

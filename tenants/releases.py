@@ -20,6 +20,7 @@ from django.utils import timezone
 from boilerhouse.core import failpoints, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording, wake
+from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
 from pools import host, lifecycle, volumes
@@ -174,6 +175,8 @@ def finish(assignment_id: UUID) -> None:
         return
     except sync_errors.SyncFailed as error:
         _save_failed(assignment, error)
+    except DATABASE_LOST:
+        raise  # undecided: the step that is written down is carried on by whoever takes over
     except Exception as error:  # whatever it was, the row must not stay under a living owner that gave up
         log.warning("release interrupted", error=type(error).__name__, detail=str(error)[:300])
         Assignment.objects.filter(pk=assignment_id, owner=processes.current()).update(
@@ -326,6 +329,6 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
 
 
 def _recount(pool_id: str) -> None:
-    Pool.objects.select_for_update().filter(pk=pool_id).first()  # before counting, as for those who wait
+    Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()  # before counting, as for those who wait
     count = Assignment.objects.filter(pool_id=pool_id, state=FAILED).count()
     Pool.objects.filter(pk=pool_id).update(release_failed=count)

@@ -106,6 +106,7 @@ def _flush(events: list[Event]) -> None:
         return
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+            # Deferred foreign keys lock rows when they are checked: before this lock, for no lock may come after it.
+            cursor.execute(f"SET CONSTRAINTS ALL IMMEDIATE; SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
     Event.objects.bulk_create(events)
     wake()

@@ -95,13 +95,15 @@ def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
         connection.close()
 
 
-def stop_heartbeat() -> None:
-    """Afterwards no thread of this process beats or holds a connection; ``current()`` would begin anew."""
+def stop_heartbeat(*, wait: bool = True) -> None:
+    """Stop beating; ``current()`` would begin anew. With ``wait`` no thread beats or holds a connection afterwards."""
     global _current, _heartbeat
-    if _heartbeat and _heartbeat[0] == os.getpid():
-        _heartbeat[2].set()
-        _heartbeat[1].join()
-    _current = _heartbeat = None
+    with _lock:
+        beating, _current, _heartbeat = _heartbeat, None, None
+    if beating and beating[0] == os.getpid():
+        beating[2].set()
+        if wait:
+            beating[1].join()
 
 
 def leave() -> None:

@@ -16,6 +16,7 @@ from django_q.tasks import async_task
 
 from boilerhouse.core import canary, context
 from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.outage import DATABASE_LOST, renounce
 
 log = structlog.get_logger(__name__)
 P = ParamSpec("P")
@@ -39,6 +40,9 @@ def task(function: Callable[P, None]) -> Callable[P, None]:
         with context.acting("system"), structlog.contextvars.bound_contextvars(task=name), canary.busy():
             try:
                 function(*args, **kwargs)
+            except DATABASE_LOST as error:
+                log.warning("task lost the database", error=type(error).__name__, detail=str(error)[:300])
+                renounce()
             except BoilerhouseError as error:
                 log.warning("task failed", code=error.code, detail=error.detail)
             except Exception as error:

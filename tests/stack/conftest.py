@@ -20,6 +20,8 @@ from django.conf import settings
 
 from tests.s3 import S3Server
 
+collect_ignore = [] if "BOILERHOUSE_TEST_RESTART_DATABASE" in os.environ else ["test_database_restart.py"]
+"""That one is about PostgreSQL."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -177,6 +179,8 @@ def stack(django_db_blocker: Any) -> Iterator[Stack]:
         with django_db_blocker.unblock():
             yield Stack(base, made.stdout.strip(), up, log)
     finally:
+        if kept := os.environ.get("BOILERHOUSE_TEST_KEEP_LOG"):
+            Path(kept).write_bytes(log.read_bytes())
         up.send_signal(signal.SIGTERM)
         try:
             up.wait(timeout=15)

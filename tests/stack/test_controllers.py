@@ -1,0 +1,149 @@
+"""Several controllers and workers: one leads, hand-over is quick, a queue that is wedged is noticed, P2 under a storm."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from django.utils import timezone
+
+from boilerhouse.core import processes
+from boilerhouse.core.models import Lease, Process
+from pools.models import Container
+from tenants.models import Assignment
+from tests.stack.conftest import ROOT, eventually
+from tests.stack.test_kill_points import converges
+
+
+@contextmanager
+def running(command: str, count: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """More processes of one command beside the stack's own."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), command, "--skip-checks"], cwd=ROOT, env=dict(os.environ),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGTERM)
+        for process in started:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                processes.kill_tree(process.pid)
+
+
+def leader() -> Process | None:
+    holder = Lease.objects.filter(name="controller", expires_at__gt=timezone.now()).values_list("holder", flat=True)
+    return Process.objects.filter(pk__in=[h for h in holder if h]).first()
+
+
+def controllers() -> set[int]:
+    rows = Process.objects.filter(kind=Process.Kind.CONTROLLER, pk__in=processes.living())
+    return set(rows.values_list("pid", flat=True))
+
+
+def handed_over(victim: int) -> float:
+    began = time.monotonic()
+    eventually(lambda: (row := leader()) and row.pid != victim, 15, 0.02)
+    return time.monotonic() - began
+
+
+def test_one_leads_and_hands_over_at_once_on_sigterm_and_within_seconds_when_killed(stack):
+    with running("run_controller"):
+        eventually(lambda: len(controllers()) >= 2, 30)
+        first = eventually(leader, 10)
+        os.kill(first.pid, signal.SIGTERM)
+        assert handed_over(first.pid) < 1.5
+        eventually(lambda: len(controllers()) >= 2, 30)  # `up` starts its own again
+        second = eventually(leader, 10)
+        os.kill(second.pid, signal.SIGKILL)
+        assert handed_over(second.pid) < 5
+        eventually(lambda: len(controllers()) >= 1, 30)
+
+
+def test_a_queue_that_does_not_serve_is_said_and_restarted(stack):
+    """A worker killed at the wrong moment wedges its cluster for good; here the whole cluster is frozen."""
+    cluster = subprocess.run(
+        ["pgrep", "-f", "manage.py run_queue"], capture_output=True, text=True, check=True
+    ).stdout.split()  # fmt: skip
+
+    def queue_of(pid: str) -> str:
+        raw = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        found = dict(entry.split(b"=", 1) for entry in raw if b"=" in entry)
+        same = found.get(b"BOILERHOUSE_DATA_DIR", b"").decode() == os.environ["BOILERHOUSE_DATA_DIR"]
+        return found.get(b"Q_CLUSTER_NAME", b"").decode() if same else ""
+
+    frozen = [int(pid) for pid in cluster if queue_of(pid) == "sync"]
+    assert frozen
+    before = max((e["id"] for e in stack.events("pool.warning")), default=0)
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        said = eventually(lambda: [e for e in stack.events("pool.warning") if e["id"] > before], 20, 0.1)
+        assert "Queue sync has not served" in said[0]["payload"]["detail"]
+        eventually(lambda: "sync" not in readiness(stack).get("workers", "sync"), 40, 0.3)
+        eventually(lambda: [e for e in stack.events("pool.recovered") if e["id"] > before], 20, 0.3)
+    finally:
+        for pid in frozen:
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                continue  # run_worker has replaced it: that is the point
+
+
+def readiness(stack) -> dict[str, str]:
+    checks: dict[str, str] = requests.get(f"{stack.base}/api/v1/health/ready", timeout=5).json()["checks"]
+    return checks
+
+
+@pytest.mark.long
+def test_two_controllers_and_four_workers_never_overshoot_under_a_claim_storm(stack, pools):
+    """P2, D1, D8: maxSize 8, twenty tenants come and go; the population is looked at every 50 ms."""
+    pool = pools(warm=4, maxSize=8)
+    most, answers, stop = {"engine": 0, "rows": 0}, [], threading.Event()
+
+    def look() -> None:
+        docker = ["docker", "ps", "-aq", "--filter", f"label=boilerhouse.pool={pool}"]
+        while not stop.wait(0.05):
+            listed = subprocess.run(docker, capture_output=True, text=True, check=True).stdout.split()
+            most["engine"] = max(most["engine"], len(listed))
+            most["rows"] = max(most["rows"], Container.objects.filter(pool_id=pool).count())
+
+    def come_and_go(name: str) -> None:
+        for _ in range(3):
+            claimed = stack.call("POST", f"tenants/{name}/claim?timeoutMs=60000", {"poolId": pool})
+            answers.append(claimed.status_code)
+            if claimed.status_code == 201:
+                released = stack.call("POST", f"tenants/{name}/release?timeoutMs=60000", {})
+                answers.append(released.status_code)
+
+    with running("run_controller"), running("run_worker", 3):
+        eventually(lambda: Process.objects.filter(kind="worker", pk__in=processes.living()).count() > 24, 90, 0.5)
+        watch = threading.Thread(target=look)
+        watch.start()
+        threads = [threading.Thread(target=come_and_go, args=(f"storm-{n}",)) for n in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        stop.set()
+        watch.join()
+        assert set(answers) <= {200, 201}, {code: answers.count(code) for code in answers}
+        assert most["engine"] <= 8
+        assert most["rows"] <= 8
+        converges(pool)
+    assert not Assignment.objects.live().filter(pool_id=pool).exists()

@@ -1,0 +1,80 @@
+"""PostgreSQL restarted, as by a crash, under load: answers stay honest, nothing is lost, all goes on (P8, hazard A7)."""
+
+from __future__ import annotations
+
+import collections
+import os
+import subprocess
+import threading
+import time
+
+import requests
+from django.db import connection
+
+from tests.stack.conftest import eventually
+from tests.stack.test_kill_points import claim_until_held, converges
+
+STATE = "t/${tenantId}/"
+
+
+def test_restarted_under_load(stack, pools, sink_server):
+    pool = pools(sink=sink_server.json(STATE), warm=4, maxSize=8)
+    stop, codes = threading.Event(), collections.Counter()
+    written: dict[str, int] = {}
+
+    def call(method: str, path: str, body: object) -> requests.Response | None:
+        try:
+            answer = stack.call(method, path, body, timeout=60)
+        except requests.RequestException:
+            codes["no answer"] += 1
+            return None
+        codes[answer.status_code] += 1
+        return answer
+
+    def live(name: str) -> None:
+        """Claim, check and raise a counter, release; whatever does not succeed is asked again, as clients do."""
+        number = 0
+        while not stop.is_set():
+            claimed = call("POST", f"tenants/{name}/claim?timeoutMs=20000", {"poolId": pool})
+            if claimed is None or claimed.status_code not in (200, 201):
+                time.sleep(0.3)
+                continue
+            script = f"cat /state/n 2>/dev/null || echo 0; echo {number + 1} > /state/n"
+            body = {"command": ["sh", "-c", script]}
+            done = call("POST", f"containers/{claimed.json()['containerId']}/exec", body)
+            if done is not None and done.status_code == 200:
+                found = int(done.json()["stdout"])
+                assert found in (number, number + 1), f"{name} found {found}, wrote {number}"
+                number += 1
+                written[name] = number
+            call("POST", f"tenants/{name}/release?timeoutMs=20000", {})
+
+    failures: list[BaseException] = []
+
+    def guarded(name: str) -> None:
+        try:
+            live(name)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(f"pg-{n}",)) for n in range(5)]
+    for thread in threads:
+        thread.start()
+    for _ in range(2):
+        time.sleep(6)
+        subprocess.run([os.environ["BOILERHOUSE_TEST_RESTART_DATABASE"]], check=True, timeout=60, capture_output=True)
+    time.sleep(6)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    connection.close()
+
+    assert not failures, failures
+    assert codes[201] > 5, codes
+    assert set(codes) <= {200, 201, 202, 404, 409, 502, 503, 504, "no answer"}, codes
+    eventually(lambda: stack.call("GET", "health/ready").status_code == 200, 30)
+    for name, number in written.items():
+        got = claim_until_held(stack, name, pool)
+        assert int(stack.exec(got["containerId"], "cat /state/n")) in (number, number + 1)
+        stack.release(name)
+    converges(pool)
