@@ -19,7 +19,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
-from pools import errors, host, trouble, volumes
+from pools import errors, host, sizing, trouble, volumes
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import ContainerPlan, Executed, Mount, Probe, Published
@@ -83,7 +83,7 @@ def start_container(container_id: UUID) -> bool:
         ms = round((time.monotonic() - started) * 1000)
         version = container.version.number
         emit("container.ready", pool_id=pool.pk, container_id=container_id, durationMs=ms, version=version)
-        enqueue("pool", "pools.tasks.refill", pool.pk)
+    sizing.refill(pool.pk)  # here, not by a message: the next start must not wait for a poll
     return True
 
 
