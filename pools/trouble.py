@@ -21,10 +21,15 @@ def report(pool: Pool, kind: Trouble, detail: str, **changes: Any) -> None:
 
 
 def clear(pool: Pool) -> None:
-    """The pool starts containers again: nothing is wrong, nothing is waited for, and that is said."""
+    """The pool starts containers again: nothing is wrong, nothing is waited for, and that is said.
+
+    A roll that was stopped before is tried once more: what stood in its way may have been the same.
+    """
     if not (pool.trouble or pool.last_error or pool.failures or pool.next_start_at):
         return
-    Pool.objects.filter(pk=pool.pk).update(trouble="", last_error="", failures=0, next_start_at=None)
+    Pool.objects.filter(pk=pool.pk).update(
+        trouble="", last_error="", failures=0, next_start_at=None, halted_version=None, halted_network=None
+    )
     if pool.trouble:
         emit("pool.recovered", pool_id=pool.pk, trouble=pool.trouble)
     pool.trouble = pool.last_error = ""
