@@ -61,6 +61,9 @@ def start_container(container_id: UUID) -> bool:
     if container is None:
         return False
     structlog.contextvars.bind_contextvars(container=str(container_id), pool=container.pool_id)
+    if sizing.rests(container.pool):
+        _call_off(container)
+        return False
     started = time.monotonic()
     try:
         digest = _create_and_start(container)
@@ -233,6 +236,16 @@ def _last_words(container: Container) -> str:
         return ""
 
 
+def _call_off(container: Container) -> None:
+    """Another start of the pool has failed since this one was decided; it is not even tried."""
+    with recording():
+        moved = Container.objects.filter(pk=container.pk, owner=processes.current()).transition(
+            ContainerState.STARTING, ContainerState.FAILED, error="Another start of this pool has failed.", owner=None
+        )
+        if moved:
+            enqueue("pool", "pools.tasks.destroy_container", container.pk)
+
+
 def _start_failed(container: Container, error: Exception) -> None:
     detail = _words(error, container)
     log.warning("container failed to start", detail=detail)
@@ -266,8 +279,10 @@ def _start_failed(container: Container, error: Exception) -> None:
             )
             trouble.report(pool, kind, detail, halted_version=container.version_id, halted_network=container.network)
         else:
-            delay = BACKOFF_S[min(pool.failures, len(BACKOFF_S) - 1)]
-            retry = {"failures": pool.failures + 1, "next_start_at": now + timedelta(seconds=delay)}
+            retry: dict[str, Any] = {}
+            if not sizing.rests(pool):  # starts that fail together are one failure
+                delay = BACKOFF_S[min(pool.failures, len(BACKOFF_S) - 1)]
+                retry = {"failures": pool.failures + 1, "next_start_at": now + timedelta(seconds=delay)}
             trouble.report(pool, kind, detail, **retry)
         enqueue("pool", "pools.tasks.destroy_container", container.pk)
 

@@ -76,13 +76,25 @@ def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel:
     return Step(start, remove)
 
 
+def rests(pool: Pool) -> bool:
+    """Whether the pool waits after a start that failed."""
+    return pool.next_start_at is not None and pool.next_start_at > timezone.now()
+
+
+def _parallel(pool: Pool) -> int:
+    """How many starts may be under way: one while nothing says that they succeed, so that a broken image is tried once
+    per back-off."""
+    if rests(pool):
+        return 0
+    return 1 if pool.failures or pool.good is None else int(settings.BOILERHOUSE_PARALLEL_CREATES)
+
+
 def is_off(pool: Pool) -> bool:
     """Whether ``refill`` would find something to do; reads only."""
     members = list(pool.containers.order_by("state_changed_at", "id"))
     if pool.is_deleting and not members:
         return True
-    rests = pool.next_start_at is not None and pool.next_start_at > timezone.now()
-    step = decide(pool, pool.wanted, members, 0 if rests else int(settings.BOILERHOUSE_PARALLEL_CREATES))
+    step = decide(pool, pool.wanted, members, _parallel(pool))
     return bool(step.start or step.remove) or (pool.trouble == Trouble.DISK_LOW and not host.disk_is_low())
 
 
@@ -101,9 +113,7 @@ def refill(pool_id: str) -> int:
             emit("pool.scaled", pool_id=pool.pk, deleted=True)
             pool.delete()
             return 0
-        rests = pool.next_start_at is not None and pool.next_start_at > timezone.now()
-        parallel = 1 if pool.failures else int(settings.BOILERHOUSE_PARALLEL_CREATES)
-        step = decide(pool, pool.wanted, members, 0 if rests else parallel)
+        step = decide(pool, pool.wanted, members, _parallel(pool))
         for container_id in step.remove:
             if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
                 enqueue("pool", "pools.tasks.destroy_container", container_id)

@@ -44,7 +44,8 @@ def make_workload(id: str | None = None, **over: Any) -> Workload:
 def make_pool(id: str | None = None, **over: Any) -> Pool:
     id = id or f"pool-{next(_numbers)}"
     workload = over.pop("workload", None) or make_workload()
-    return Pool.objects.create(**{"id": id, "name": id, "workload": workload, "max_size": 10, **over})
+    proven = {"good_version": workload.latest}
+    return Pool.objects.create(**{"id": id, "name": id, "workload": workload, "max_size": 10, **proven, **over})
 
 
 def make_container(pool: Pool | None = None, **over: Any) -> Container:

@@ -285,29 +285,65 @@ def test_a_full_disk_stops_refills_says_so_and_they_go_on_by_themselves(engine, 
     assert (pool.trouble, pool.last_error) == ("", "")
 
 
-def test_a_broken_image_makes_one_create_per_back_off_and_recovers(engine):
-    pool = make_pool(min_size=3)
-    spec = pool.workload.latest.spec
-    engine.broken_images.add(spec.image)
-    for _ in range(5):
-        sizing.refill(pool.pk)
-        for row in Container.objects.filter(state="starting"):
-            lifecycle.start_container(row.pk)
-        for row in Container.objects.filter(state="failed"):
-            lifecycle.destroy_container(row.pk)
-    pool.refresh_from_db()
-    first = len(engine.creates)
-    assert first == 3, "those that were under way together, then none before the back-off has passed"
-    assert pool.failures == 3
-
-    Pool.objects.update(next_start_at=None)
-    sizing.refill(pool.pk)
-    assert Container.objects.filter(state="starting").count() == 1
-    engine.broken_images.clear()
+def start_all() -> None:
     for row in Container.objects.filter(state="starting"):
         lifecycle.start_container(row.pk)
+    for row in Container.objects.filter(state="failed"):
+        lifecycle.destroy_container(row.pk)
+
+
+def test_a_broken_image_is_tried_once_per_back_off_and_the_pool_recovers(engine):
+    pool = make_pool(min_size=5, good_version=None)
+    spec = pool.workload.latest.spec
+    engine.broken_images.add(spec.image)
+    for tries in range(1, 5):
+        Pool.objects.update(next_start_at=None)
+        for _ in range(3):
+            sizing.refill(pool.pk)
+            start_all()
+        pool.refresh_from_db()
+        assert len(engine.creates) == pool.failures == tries
+    assert (pool.next_start_at - timezone.now()).total_seconds() > 8
+    assert not Container.objects.exists()
+    assert Event.objects.filter(type="pool.warning").count() == 1
+
+    engine.broken_images.clear()
+    Pool.objects.update(next_start_at=None)
+    for _ in range(3):
+        sizing.refill(pool.pk)
+        start_all()
     pool.refresh_from_db()
+    assert Container.objects.idle().count() == 5
     assert (pool.failures, pool.last_error, pool.trouble) == (0, "", "")
+
+
+def test_starts_that_were_decided_before_the_first_failed_are_called_off(engine):
+    """An image that vanished under a pool that was well: what is under way fails, what is queued is not tried."""
+    pool = make_pool(min_size=5)
+    sizing.refill(pool.pk)
+    engine.broken_images.add(pool.workload.latest.spec.image)
+    start_all()
+    pool.refresh_from_db()
+
+    assert len(engine.creates) == 1
+    assert pool.failures == 1
+    assert not Container.objects.exists()
+
+
+def test_no_address_and_no_rule_are_the_hosts_trouble_and_said(engine, monkeypatch):
+    from pools.errors import HostNotReady
+
+    def refuse():
+        raise HostNotReady("No /16 network is free on this host; set BOILERHOUSE_SUBNET.")
+
+    pool = make_pool(min_size=2)
+    monkeypatch.setattr(host, "ensure_network", refuse)
+    sizing.refill(pool.pk)
+    start_all()
+    pool = Pool.objects.with_counts().get()
+    assert (pool.trouble, pool.status().state) == (Trouble.HOST_NOT_READY, "error")
+    assert "BOILERHOUSE_SUBNET" in pool.last_error
+    assert not engine.creates
 
 
 def test_the_nodes_id_is_made_once_and_stays(data_dir):

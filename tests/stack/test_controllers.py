@@ -147,3 +147,45 @@ def test_two_controllers_and_four_workers_never_overshoot_under_a_claim_storm(st
         assert most["rows"] <= 8
         converges(pool)
     assert not Assignment.objects.live().filter(pool_id=pool).exists()
+
+
+def test_those_who_wait_in_two_web_processes_are_served_first_come_first(stack, pools):
+    """D8: one container, five claims that wait in turn at either process; no wake-up is lost, nobody is passed."""
+    from dataclasses import replace
+
+    from boilerhouse.dashboard import supervisor
+
+    pool = pools(warm=1, maxSize=1)
+    port = supervisor.free_port()
+    second = supervisor.web("127.0.0.1", port)
+    other = replace(stack, base=f"http://127.0.0.1:{port}")
+    try:
+        eventually(lambda: _answers(other), 40, 0.3)
+        stack.claim("holder", pool)
+        served: list[str] = []
+
+        def wait(web, name: str) -> None:
+            web.claim(name, pool, timeout_ms=90_000)
+            served.append(name)
+            web.release(name)
+
+        threads = []
+        for number in range(5):
+            name = f"turn-{number}"
+            threads.append(threading.Thread(target=wait, args=((stack, other)[number % 2], name)))
+            threads[-1].start()
+            eventually(lambda name=name: Assignment.objects.live().filter(tenant_id=name).exists(), 10, 0.02)
+        stack.release("holder")
+        for thread in threads:
+            thread.join()
+        assert served == [f"turn-{number}" for number in range(5)]
+    finally:
+        second.send_signal(signal.SIGTERM)
+        second.wait(20)
+
+
+def _answers(web) -> bool:
+    try:
+        return requests.get(f"{web.base}/api/v1/health", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False

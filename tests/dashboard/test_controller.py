@@ -1,0 +1,212 @@
+"""Each step of the controller by itself: what it finds, what it decides or enqueues, and that it does not repeat itself."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from boilerhouse.core import processes
+from boilerhouse.core.models import Event, Lease, Process, QueueHealth
+from boilerhouse.dashboard import controller, queues
+from pools.models import Container, Pool
+from pools.states import ContainerState, Fault
+from tenants import idle, upkeep
+from tenants.models import Assignment
+from tenants.states import AssignmentState, ReleaseReason
+from tests.make import make_container, make_pool, make_sync_spec
+from tests.tenants.test_assignments import make_assignment
+
+LONG_AGO = timedelta(minutes=5)
+
+
+@pytest.fixture(autouse=True)
+def _fresh(data_dir):
+    controller._sent.clear()
+    upkeep._tried.clear()
+
+
+def queued() -> list[str]:
+    return sorted(message.task["func"].rpartition(".")[2] for message in OrmQ.objects.all())
+
+
+def hold(tenant: str = "alice", pool: Pool | None = None, **over) -> Assignment:
+    container = make_container(pool, state=ContainerState.CLAIMED, **over.pop("container", {}))
+    Container.objects.filter(pk=container.pk).update(state_changed_at=timezone.now() - LONG_AGO)
+    return make_assignment(
+        tenant, pool=container.pool, state=AssignmentState.ASSIGNED, container=container, container_ref=container.pk,
+        was_assigned=True, version=container.version, uid=container.uid,
+        **{"last_activity_at": timezone.now() - LONG_AGO, **over},
+    )  # fmt: skip
+
+
+def test_fill_pools_enqueues_for_pools_that_are_off_and_only_for_those():
+    make_pool(min_size=0)
+    off = make_pool(min_size=1)
+    full = make_pool(min_size=1)
+    make_container(full)
+
+    assert controller.fill_pools() == 1
+    assert [m.task["args"] for m in OrmQ.objects.all()] == [(off.pk,)]
+
+
+def test_resume_containers_hands_on_what_nobody_living_works_on_once():
+    old = timezone.now() - LONG_AGO
+    dead = Process.objects.create(
+        kind="worker", node=processes.pid_space(), boot_id=processes.boot_id(), pid=2**22, pid_started=1
+    )
+    for state in (ContainerState.STARTING, ContainerState.REMOVING, ContainerState.FAILED):
+        make_container(state=state, owner=dead.pk, state_changed_at=old)
+    make_container(state=ContainerState.STARTING, owner=processes.current(), state_changed_at=old)
+    make_container(state=ContainerState.STARTING)
+
+    assert controller.resume_containers() == 3
+    assert controller.resume_containers() == 0
+    assert queued() == ["create_container", "destroy_container", "destroy_container"]
+
+
+@pytest.mark.parametrize("fault", [Fault.EXIT, Fault.OOM, Fault.VANISHED])
+def test_release_dead_ends_the_assignment_with_its_reason(fault):
+    row = hold(container={"fault": fault})
+    hold("bob", container={"fault": Fault.UNHEALTHY})
+
+    assert upkeep.release_dead() == 1
+    row.refresh_from_db()
+    assert (row.state, row.reason) == (AssignmentState.RELEASING, ReleaseReason.CONTAINER_DIED)
+    assert queued() == ["finish_release"]
+    assert upkeep.release_dead() == 0
+
+
+def test_release_unhealthy_only_where_the_pool_says_so():
+    hold("bob", container={"fault": Fault.UNHEALTHY})
+    row = hold(pool=make_pool(on_unhealthy="release"), container={"fault": Fault.DISK})
+
+    assert upkeep.release_unhealthy() == 1
+    row.refresh_from_db()
+    assert row.reason == ReleaseReason.UNHEALTHY
+
+
+def test_find_idle_looks_only_at_overdue_assignments_of_pools_with_a_timeout_and_once():
+    pool = make_pool(idle_timeout_ms=60_000)
+    hold("overdue", pool)
+    hold("active", pool, last_activity_at=timezone.now())
+    hold("no-timeout")
+
+    assert upkeep.find_idle() == 1
+    assert upkeep.find_idle() == 0
+    assert queued() == ["check_idle"]
+
+
+def test_a_heartbeat_that_comes_in_between_wins_against_the_idle_release():
+    """B7: the controller's look may be stale; one statement decides."""
+    row = hold(pool=make_pool(idle_timeout_ms=60_000))
+    upkeep.find_idle()
+    idle.heartbeat("alice")
+
+    assert idle.check(row.pk, row.generation) is False
+    row.refresh_from_db()
+    assert row.state == AssignmentState.ASSIGNED
+    assert idle.check(row.pk, row.generation + 1) is False, "a later claim's container is not this one's"
+
+
+def test_files_that_changed_are_activity_whatever_their_mtime_says(data_dir):
+    import os
+
+    from pools import volumes
+
+    row = hold(pool=make_pool(idle_timeout_ms=60_000))
+    volumes.prepare(row.held_container, 200_001, row.version.spec)
+    state = volumes.volume_path(row.held_container, "state")
+    os.utime(state, (0, 0))
+    (state / "f").write_text("x")
+    os.utime(state / "f", (2**31, 2**31))
+    assert idle.check(row.pk, row.generation) is False
+    row.refresh_from_db()
+    assert abs(row.last_activity_at - timezone.now()) < timedelta(minutes=1), "not 2038, not 1970: ctime"
+
+
+def test_an_overdue_assignment_whose_files_lie_still_is_released(data_dir):
+    row = hold(pool=make_pool(idle_timeout_ms=60_000))
+    assert idle.check(row.pk, row.generation) is True
+    row.refresh_from_db()
+    assert (row.state, row.reason) == (AssignmentState.RELEASING, ReleaseReason.IDLE)
+
+
+def test_retire_unheld_takes_away_what_is_claimed_by_nobody():
+    held = hold()
+    old = timezone.now() - LONG_AGO
+    nobody = make_container(state=ContainerState.CLAIMED, state_changed_at=old)
+    make_container(state=ContainerState.CLAIMED)
+
+    assert upkeep.retire_unheld() == 1
+    nobody.refresh_from_db()
+    assert nobody.state == ContainerState.REMOVING
+    assert Container.objects.get(pk=held.held_container).state == ContainerState.CLAIMED
+
+
+def test_watch_disks_measures_only_who_has_a_limit():
+    from tests.make import make_workload
+
+    hold(pool=make_pool(workload=make_workload(resources={"disk_mb": 10})))
+    hold("bob")
+
+    assert upkeep.watch_disks() == 1
+    assert queued() == ["measure_disk"]
+
+
+def test_who_holds_more_than_its_limit_is_said_to_and_no_longer_when_it_has_less(data_dir, settings):
+    from pools import volumes
+    from tests.make import make_workload
+
+    settings.BOILERHOUSE_DISK_LIMITS = "watch"
+    row = hold(pool=make_pool(workload=make_workload(resources={"disk_mb": 1})))
+    volumes.prepare(row.held_container, 200_001, row.version.spec)
+    big = volumes.volume_path(row.held_container, "state") / "big"
+    big.write_bytes(b"x" * 3_000_000)
+    idle.measure_disk(row.pk)
+    container = Container.objects.get(pk=row.held_container)
+    assert (container.fault, container.state) == (Fault.DISK, ContainerState.CLAIMED)
+    assert "diskMb allows 1" in container.error
+    assert container.disk_bytes > 2_900_000
+
+    big.unlink()
+    idle.measure_disk(row.pk)
+    container.refresh_from_db()
+    assert container.fault == ""
+
+
+def test_probe_sinks_enqueues_for_unhealthy_ones_and_for_those_that_hold_up_saves():
+    make_sync_spec(sink_health={"state": "healthy"})
+    make_sync_spec(sink_health={"state": "unhealthy"})
+    make_sync_spec(make_pool(release_failed=1), sink_health={"state": "healthy"})
+
+    assert controller.probe_sinks() == 2
+    assert queued() == ["probe_sink", "probe_sink"]
+
+
+def test_a_queue_that_stopped_serving_is_said_once_and_again_when_it_serves():
+    QueueHealth.objects.create(name="sync", served_at=timezone.now() - LONG_AGO)
+    QueueHealth.objects.create(name="pool", served_at=timezone.now())
+    assert set(queues.silent_queues()) == {"sync"}
+    for _ in range(3):
+        queues.watch_queues()
+    assert Event.objects.filter(type="pool.warning").count() == 1
+    QueueHealth.objects.filter(name="sync").update(served_at=timezone.now())
+    for _ in range(3):
+        queues.watch_queues()
+    assert Event.objects.filter(type="pool.recovered").count() == 1
+
+
+def test_one_leads_until_its_lease_ends_or_it_gives_it_back():
+    """D10: a lease row on both databases."""
+    assert controller.lead()
+    Lease.objects.update(holder=Process.objects.create(
+        kind="controller", node="other", boot_id="x", pid=1, pid_started=1
+    ).pk)  # fmt: skip
+    assert not controller.lead()
+    Lease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert controller.lead()
+    controller.abdicate()
+    assert Lease.objects.get().holder is None
