@@ -10,8 +10,9 @@ from django.db.models import Count, Q
 from django.utils import timezone
 
 from boilerhouse.core.models import Event
+from boilerhouse.dashboard.queues import silent_queues
 from pools.models import Pool, PoolStatus
-from pools.states import PoolState
+from pools.states import PoolState, Trouble
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import SyncRunState
 from tenants.models import Assignment
@@ -89,9 +90,16 @@ def needs(rows: list[PoolRow]) -> list[Need]:
         link = f"/admin/pools/pool/{row.pool.pk}/change/"
         if row.status.state == PoolState.ERROR:
             found.append(Need("error", "{} cannot start containers", row.pool.pk, link, row.status.last_error or ""))
+        elif row.status.trouble == Trouble.ROLL_HALTED:
+            found.append(Need("warn", "{} keeps its last version", row.pool.pk, link, row.status.last_error or ""))
+        elif row.status.trouble:
+            found.append(Need("error", "{} starts no containers", row.pool.pk, link, row.status.last_error or ""))
         elif row.status.state == PoolState.EXHAUSTED and row.status.waiting:
             why = f"{row.status.waiting} claims wait. All {row.pool.max_size} containers of its maximum are in use."
             found.append(Need("warn", "{} has no idle container", row.pool.pk, link, why))
+    for name, seconds in silent_queues().items():
+        why = f"No task of it was served for {seconds} s although a worker is free. Its workers are being restarted."
+        found.append(Need("error", "Queue {} does not serve", name, "/admin/core/queuehealth/", why))
     for spec in SyncSpec.objects.filter(sink_health__state="unhealthy"):
         link = f"/admin/syncing/syncspec/{spec.pk}/change/"
         found.append(Need("error", "The sink of {} fails its probe", spec.pk, link, spec.sink_health.get("detail", "")))

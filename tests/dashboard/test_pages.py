@@ -55,6 +55,27 @@ def test_what_needs_somebody_comes_first(staff):
     assert pool
 
 
+def test_a_stopped_roll_an_engine_that_is_away_and_a_silent_queue_need_somebody(staff):
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    from boilerhouse.core.models import QueueHealth
+
+    make_container(make_pool("rolls", trouble="roll_halted", last_error="Version 2 does not become healthy."))
+    make_container(make_pool("stuck", trouble="engine_down", last_error="The container engine does not answer."))
+    QueueHealth.objects.create(name="save", served_at=timezone.now() - timedelta(minutes=1))
+    page = staff.get("/").content.decode()
+
+    for words in (
+        "keeps its last version",
+        "starts no containers",
+        "does not serve",
+        "Version 2 does not become healthy.",
+    ):
+        assert words in page
+
+
 def test_the_pages_queries_do_not_grow_with_pools(staff, django_assert_max_num_queries):
     for number in range(12):
         make_container(make_pool(f"p{number}"))
