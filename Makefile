@@ -7,7 +7,7 @@ demo: bootstrap
 	@PATH="$$PATH:/usr/sbin:/sbin" .venv/bin/python manage.py demo $(ARGS)
 
 test: bootstrap-test
-	@scripts/test.sh -m "not long" $(ARGS)
+	@scripts/test.sh $(ARGS)
 
 test-long: bootstrap-test
 	@BOILERHOUSE_LONG=1 scripts/test.sh $(ARGS)

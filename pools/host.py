@@ -22,7 +22,7 @@ from django.utils import timezone
 from boilerhouse.core import deployment
 from boilerhouse.core.models import Deployment
 from pools.errors import HostNotReady
-from pools.models import HostLease
+from pools.models import Container, HostLease
 from pools.runtime import get_runtime
 from pools.runtime.base import Network
 
@@ -260,7 +260,12 @@ def _forget_rested() -> None:
     HostLease.objects.filter(released_at__lt=rested).delete()
 
 
-def stray_leases(known: set[UUID]) -> list[HostLease]:
-    """Leases in use by containers that are neither in ``known`` nor on this disk."""
-    rows = HostLease.objects.filter(released_at=None).exclude(container_id__in=known)
+def stray_leases(held: set[UUID]) -> list[HostLease]:
+    """Leases in use by containers that have no row, are not in ``held``, and have nothing on this disk.
+
+    Rows are looked up by the same statement: a lease commits together with its container's row, so one that was just
+    made is never taken for a stray.
+    """
+    rows = HostLease.objects.filter(released_at=None).exclude(container_id__in=Container.objects.values("pk"))
+    rows = rows.exclude(container_id__in=held)
     return [row for row in rows if not (deployment.data_dir() / "containers" / str(row.container_id)).exists()]

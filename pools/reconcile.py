@@ -61,7 +61,7 @@ def find_drift(held: set[UUID]) -> list[Drift]:
     for pk, row in rows.items():
         if pk in before and before[pk].state_changed_at == row.state_changed_at:
             found += _row(row, seen.get(pk))
-    return found + _on_disk(set(rows) | held) + _leases(set(rows) | held)
+    return found + _on_disk(set(rows) | held) + _leases(held)
 
 
 def _id_of(observed: Observed) -> UUID | None:
@@ -144,8 +144,8 @@ def _stray_directory(container_id: UUID) -> Drift:
     return Drift("stray_directory", str(container_id), "no row names it", lambda: _enqueue("wipe_stray", container_id))
 
 
-def _leases(known: set[UUID]) -> list[Drift]:
-    strays = host.stray_leases(known)
+def _leases(held: set[UUID]) -> list[Drift]:
+    strays = host.stray_leases(held)
     return [_stray_lease(lease) for lease in strays]
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import requests
 
 from boilerhouse.core import processes
@@ -47,6 +48,7 @@ NOTHING: dict[str, set[str]] = {
 }
 
 
+@pytest.mark.any_database
 def test_the_demo_does_the_main_job_and_leaves_nothing(stack):
     before = traces()
     done = manage("demo", "--once", "--output", "json")
@@ -63,6 +65,7 @@ def test_the_demo_does_the_main_job_and_leaves_nothing(stack):
     assert left["rules"] == left["directories"] == set()
 
 
+@pytest.mark.any_database
 def test_ctrl_c_ends_the_demo_and_all_it_started(stack):
     before = traces()
     demo = subprocess.Popen(
@@ -115,6 +118,7 @@ def test_refill_pools_waits_and_reports(stack, pools):
     assert manage("refill_pools", "--pool", "none").returncode == 3
 
 
+@pytest.mark.any_database
 def test_a_key_is_printed_alone_and_bad_roles_are_usage_errors(stack):
     made = manage("create_api_key", "--name", "x", "--role", "tenant", "--tenant", "t1", "--expires-days", "1")
     assert re.fullmatch(r"bh_\w{46}\n", made.stdout)
