@@ -16,7 +16,7 @@ from syncing import services as syncing
 from syncing import transfers
 from syncing.models import SyncRun
 from syncing.states import Direction, SyncRunState, Trigger
-from tenants import claims, errors
+from tenants import errors, validation
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 
@@ -31,7 +31,7 @@ DIRECTIONS = {
 
 def begin(tenant_id: str, direction: str) -> list[SyncRun]:
     """Queue a run per spec and direction. Raises NotAssigned, ManualSyncOff, Invalid when nothing maps."""
-    claims.check_tenant_id(tenant_id)
+    validation.check_tenant_id(tenant_id)
     assignment = Assignment.objects.filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED).first()
     if assignment is None or assignment.version is None or assignment.uid is None:
         raise errors.NotAssigned

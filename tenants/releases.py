@@ -30,7 +30,7 @@ from syncing import errors as sync_errors
 from syncing import services as syncing
 from syncing import transfers
 from syncing.states import Trigger
-from tenants import claims, errors
+from tenants import errors, giving_up, validation
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason, ReleaseStep
 
@@ -61,14 +61,14 @@ def begin(tenant_id: str, *, sync: bool | None = None, discard: bool = False) ->
 
     Raises NothingHeld. What becomes of it is said by ``settle``.
     """
-    claims.check_tenant_id(tenant_id)
+    validation.check_tenant_id(tenant_id)
     assignment = Assignment.objects.live().filter(tenant_id=tenant_id).first()
     if assignment is None:
         raise errors.NothingHeld
     release = Release(assignment.pk, assignment.pool_id, assignment.attempt)
     match assignment.state:
         case AssignmentState.PENDING:
-            if claims.give_up(assignment.pk, errors.ClaimAborted.code):
+            if giving_up.give_up(assignment.pk, errors.ClaimAborted.code):
                 return release
             return begin(tenant_id, sync=sync, discard=discard)  # it was decided meanwhile
         case AssignmentState.ASSIGNED:

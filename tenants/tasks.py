@@ -5,12 +5,12 @@ from __future__ import annotations
 from uuid import UUID
 
 from boilerhouse.core.tasks import task
-from tenants import claims, idle, manual, releases, upkeep
+from tenants import idle, manual, preparing, releases, upkeep
 
 
 @task
 def prepare(assignment_id: str, generation: str) -> None:
-    claims.prepare(UUID(assignment_id), int(generation))
+    preparing.prepare(UUID(assignment_id), int(generation))
 
 
 @task

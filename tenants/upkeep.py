@@ -19,12 +19,14 @@ from pools.states import DEADLY, ContainerState
 from syncing import services as syncing
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import SyncRunState
-from tenants import claims, errors, idle, releases
+from tenants import errors, giving_up, idle, line, releases
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
 
 ORPHANED_AFTER = timedelta(seconds=3)
 """A row without an owner may have its message still on the way."""
+GRACE_S = 2
+"""Whoever waits for a claim gives it up itself at its deadline; this is for those who no longer wait."""
 QUARANTINE_AFTER = timedelta(seconds=10)
 
 
@@ -34,15 +36,15 @@ def serve_waiters() -> int:
     served = 0
     for pool_id in set(waiting.values_list("pool_id", flat=True)):
         if Container.objects.idle().filter(pool_id=pool_id).exists():
-            served += claims.match_waiters(pool_id)
+            served += line.match_waiters(pool_id)
     return served
 
 
 def abort_overdue_claims() -> int:
     """Give up pending claims that nobody waits for any more."""
-    overdue = timezone.now() - timedelta(seconds=claims.GRACE_S)
+    overdue = timezone.now() - timedelta(seconds=GRACE_S)
     rows = Assignment.objects.filter(state=AssignmentState.PENDING, deadline__lt=overdue)
-    return sum(claims.give_up(pk, errors.ClaimTimeout.code) for pk in rows.values_list("pk", flat=True))
+    return sum(giving_up.give_up(pk, errors.ClaimTimeout.code) for pk in rows.values_list("pk", flat=True))
 
 
 def resume_claims() -> int:
@@ -130,7 +132,7 @@ def release_of_deleted_pools() -> int:
     released = 0
     draining = Pool.objects.filter(is_draining=True, waiting__gt=0).values_list("pk", flat=True)
     for row in Assignment.objects.filter(pool_id__in=list(draining), state=AssignmentState.PENDING, container_ref=None):
-        claims.give_up(row.pk, errors.Draining.code)
+        giving_up.give_up(row.pk, errors.Draining.code)
     for row in Assignment.objects.filter(pool_id__in=list(deleting), state=AssignmentState.ASSIGNED):
         released += releases.fence(Assignment.objects.filter(pk=row.pk), reason=ReleaseReason.POOL_DELETED)
     return released

@@ -22,7 +22,7 @@ from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, render
 from pools.errors import ContainerNotFound, NotClaimed
 from pools.models import Container
 from syncing.api.serializers import RunsOutput, render_run
-from tenants import claims, idle, manual, releases
+from tenants import claims, idle, line, manual, releases, validation
 from tenants.api.serializers import (
     ClaimInput,
     ClaimOutput,
@@ -78,13 +78,13 @@ class ClaimView(APIView):
             timeout_ms = _timeout(request, DEFAULT_CLAIM_MS)
             body = ClaimInput(data=request.data)
             body.is_valid(raise_exception=True)
-            claim = claims.Claim(tenant_id=tenant_id, timeout_ms=timeout_ms, **body.validated_data)
+            claim = validation.Claim(tenant_id=tenant_id, timeout_ms=timeout_ms, **body.validated_data)
             check_room(request._request)
             begun, until = claims.begin(claim), arrived + timeout_ms / 1000
         else:
             begun, arrived, until = resumed.state
         while (assignment := claims.settle(begun, until)) is None:
-            waiting = _wait(request, begun.assignment_id, claims.settled, until, (begun, arrived, until))
+            waiting = _wait(request, begun.assignment_id, line.settled, until, (begun, arrived, until))
             if hasattr(request._request, "resumed"):
                 return waiting
         latency = max(1, round((time.time() - arrived) * 1000))
@@ -128,7 +128,7 @@ class StatusView(APIView):
     @extend_schema(operation_id="getTenantStatus", summary="Show what is known of a tenant", responses=StatusOutput)
     def get(self, request: Any, tenant_id: str) -> Response:
         check_parameters(request, ())
-        return Response(tenant_status(claims.check_tenant_id(tenant_id)))
+        return Response(tenant_status(validation.check_tenant_id(tenant_id)))
 
 
 class SyncView(APIView):
@@ -158,7 +158,7 @@ class HeartbeatView(APIView):
     )
     def post(self, request: Any, tenant_id: str) -> Response:
         check_parameters(request, ())
-        idle.heartbeat(claims.check_tenant_id(tenant_id))
+        idle.heartbeat(validation.check_tenant_id(tenant_id))
         return Response(status=204)
 
 

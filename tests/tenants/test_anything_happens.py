@@ -29,7 +29,7 @@ from boilerhouse.dashboard import controller
 from pools import host, lifecycle, reconcile, services, volumes
 from pools.models import Container, HostLease, Pool
 from pools.states import DEADLY, ContainerState
-from tenants import claims, releases, upkeep
+from tenants import claims, preparing, releases, upkeep, validation
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 from tests.fake_runtime import FakeRuntime
@@ -72,7 +72,7 @@ class Anything(RuleBasedStateMachine):
             "BOILERHOUSE_ORPHAN_GRACE_S": -1, "BOILERHOUSE_DISK_FLOOR_MB": 1,
         }.items():  # fmt: skip
             self.patches.setattr(django_settings, name, value)
-        for module in (lifecycle, reconcile, host, claims, releases):
+        for module in (lifecycle, reconcile, host, preparing, releases):
             self.patches.setattr(module, "get_runtime", lambda: self.runtime)
         self.patches.setattr(host, "ensure_rules", lambda bridge: None)
         self.patches.setattr(host, "ensure_ram_dir", lambda: self.directory / "ram")
@@ -141,7 +141,7 @@ class Anything(RuleBasedStateMachine):
     @rule(tenant=st.sampled_from(TENANTS), place=st.none() | st.sampled_from(PLACES))
     def claim(self, tenant, place):
         self.arm(place)
-        self.alive(lambda: self.begun.append(claims.begin(claims.Claim(tenant, self.pool.pk))))
+        self.alive(lambda: self.begun.append(claims.begin(validation.Claim(tenant, self.pool.pk))))
 
     @rule(tenant=st.sampled_from(TENANTS), place=st.none() | st.sampled_from(PLACES), discard=st.booleans())
     def release(self, tenant, place, discard):

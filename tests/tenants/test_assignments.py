@@ -15,7 +15,7 @@ from boilerhouse.core.errors import Invalid
 from pools import errors as pool_errors
 from pools.models import Container, Pool
 from pools.states import ContainerState
-from tenants import claims, errors, releases, upkeep
+from tenants import claims, errors, giving_up, line, releases, upkeep, validation
 from tenants.models import Assignment, Tenant, next_generation
 from tenants.states import TRANSITIONS, AssignmentState
 from tests.make import make_container, make_pool
@@ -34,7 +34,7 @@ def make_assignment(tenant="alice", **over):
 
 
 def claim(tenant, pool, **over):
-    return claims.begin(claims.Claim(tenant_id=tenant, pool_id=pool.pk, **over))
+    return claims.begin(validation.Claim(tenant_id=tenant, pool_id=pool.pk, **over))
 
 
 def test_the_generation_never_goes_back_even_when_the_clock_does():
@@ -85,7 +85,7 @@ def test_of_decide_and_abort_exactly_one_wins(transactional_db, data_dir):
             connection.close()
 
         def abort(pk=assignment.pk, won=won):
-            if claims.give_up(pk, "claim_timeout"):
+            if giving_up.give_up(pk, "claim_timeout"):
                 won.append("aborted")
             connection.close()
 
@@ -116,7 +116,7 @@ def test_those_who_wait_are_served_first_come_first():
     make_container(pool)
     OrmQ.objects.all().delete()
 
-    assert claims.match_waiters(pool.pk) == 2
+    assert line.match_waiters(pool.pk) == 2
     served = Assignment.objects.exclude(container_ref=None).values_list("tenant_id", flat=True)
     assert set(served) == {"first", "second"}
     assert Pool.objects.get().waiting == 1
@@ -161,9 +161,9 @@ def test_pools_that_cannot_serve_say_so_at_once(over, error):
 
 def test_a_pool_that_does_not_exist_is_404_and_a_bad_tenant_422():
     with pytest.raises(pool_errors.PoolNotFound):
-        claims.begin(claims.Claim("alice", "none"))
+        claims.begin(validation.Claim("alice", "none"))
     with pytest.raises(Invalid):
-        claims.begin(claims.Claim("../alice", "none"))
+        claims.begin(validation.Claim("../alice", "none"))
 
 
 @pytest.mark.parametrize(

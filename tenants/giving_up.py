@@ -1,0 +1,96 @@
+"""Claims that cannot succeed: fenced at once by one conditional UPDATE, cleaned up by the release's work (P7)."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import structlog
+from django.db.models.functions import Now
+
+from boilerhouse.core.events import recording, wake
+from boilerhouse.core.tasks import enqueue
+from pools import errors as pool_errors
+from pools import lifecycle
+from pools.models import Pool
+from pools.states import Trouble
+from syncing import errors as sync_errors
+from tenants import errors, line
+from tenants.models import Assignment
+from tenants.states import AssignmentState, ReleaseStep
+
+log = structlog.get_logger(__name__)
+
+PENDING = AssignmentState.PENDING
+
+
+def fail(assignment: Assignment, error: BaseException) -> None:
+    """Fence a pending claim that cannot succeed; the release task cleans up. Loses quietly to whoever was first."""
+    detail = str(getattr(error, "detail", error))
+    code = _outcome(error)
+    log.warning("claim failed", tenant=assignment.tenant_id, code=code, detail=detail)
+    give_up(assignment.pk, code, detail)
+
+
+def _outcome(error: BaseException) -> str:
+    match error:
+        case sync_errors.StateMissing() | sync_errors.StateMoved():
+            return error.code
+        case sync_errors.SyncFailed():
+            return errors.RestoreFailed.code
+        case pool_errors.EngineUnavailable():
+            return errors.EngineUnavailable.code
+        case errors.HookFailed():
+            return error.code
+        case pool_errors.NotRunning() | pool_errors.ContainerMissing():
+            return errors.ContainerDied.code
+    return errors.RestoreFailed.code
+
+
+def give_up(assignment_id: UUID, code: str, detail: str = "") -> bool:
+    """Move a pending claim out of the way: nothing is held when this returns, clean-up follows. False if too late."""
+    with recording():
+        rows = Assignment.objects.filter(pk=assignment_id)
+        waiting_in = rows.filter(container_ref=None).values_list("pool_id", flat=True).first()
+        if waiting_in is not None:
+            # The pool before the claim, in the order of ``match_waiters``.
+            Pool.objects.select_for_update(no_key=True).filter(pk=waiting_in).first()
+        ended = rows.filter(container_ref=None).transition(
+            PENDING,
+            AssignmentState.ENDED,
+            secrets=None,
+            outcome=code,
+            outcome_detail=detail,
+            ended_at=Now(),
+            owner=None,
+        )
+        if ended:
+            line.recount(Assignment.objects.values_list("pool_id", flat=True).get(pk=assignment_id))
+            wake()
+            return True
+        moved = rows.transition(
+            PENDING,
+            AssignmentState.RELEASING,
+            secrets=None,
+            outcome=code,
+            outcome_detail=detail,
+            step=ReleaseStep.STOPPING,
+            owner=None,
+        )
+        if moved:
+            container = rows.values_list("container_ref", flat=True).get()
+            assert container
+            lifecycle.retire(container)
+            enqueue("save", "tenants.tasks.finish_release", assignment_id)
+            wake()
+    return bool(moved)
+
+
+def timeout_outcome(assignment: Assignment) -> tuple[str, str]:
+    pool = assignment.pool
+    if pool.trouble == Trouble.ENGINE_DOWN:
+        return errors.EngineUnavailable.code, pool.last_error
+    if assignment.container_ref is not None:
+        return errors.ClaimTimeout.code, ""
+    if pool.cannot_start:
+        return errors.PoolError.code, f"The pool cannot start containers: {pool.last_error}"
+    return errors.PoolExhausted.code, ""

@@ -1,0 +1,279 @@
+"""Prepare a claim: bring the tenant's state, config and secrets into its container, then decide.
+
+Order (hazards A): latch → restore → seed → config and secrets → ``claim.json`` → hook → verify alive → one conditional
+UPDATE that decides. Whoever loses that UPDATE obeys the row. Nothing is deleted here but a container of the claim being
+prepared that turned out dead or dirty.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from boilerhouse.core import failpoints, processes
+from boilerhouse.core.deployment import node_id
+from boilerhouse.core.errors import TimedOut
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.outage import DATABASE_LOST, renounce
+from boilerhouse.core.tasks import enqueue
+from pools import errors as pool_errors
+from pools import host, lifecycle, volumes
+from pools.feasibility import seed_path
+from pools.runtime import get_runtime
+from pools.spec import WorkloadSpec
+from syncing import transfers
+from syncing.states import Trigger
+from tenants import errors, giving_up, line
+from tenants.models import Assignment, Tenant
+from tenants.states import AssignmentState, Source
+
+log = structlog.get_logger(__name__)
+
+PENDING = AssignmentState.PENDING
+
+
+def prepare_here(assignment: Assignment, survey: Callable[[], list[transfers.Finding]], started: float) -> bool:
+    """The hot path: if nothing has to be restored, finish the claim in this process; else hand it to a worker.
+
+    Returns whether the claim is assigned.
+    """
+    spec, container = (assignment.version.spec if assignment.version else None), assignment.container
+    assert spec
+    assert container
+    try:
+        findings = survey()
+        needs_worker = spec.post_claim is not None or spec.seed is not None
+        needs_worker |= any(not finding.is_empty for finding in findings)
+        needs_worker |= container.node != node_id() or get_runtime().is_suspect()
+        if not needs_worker:
+            needs_worker = not _finish(assignment, spec, findings, started)
+    except errors.OutcomeUnknown:
+        raise
+    except DATABASE_LOST:
+        renounce()  # undecided: a worker carries it on, and a new claim joins it
+        raise
+    except Exception as error:
+        giving_up.fail(assignment, error)
+        return False
+    if needs_worker:
+        with transaction.atomic():
+            Assignment.objects.filter(pk=assignment.pk, owner=assignment.owner).update(owner=None)
+            enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
+    return not needs_worker
+
+
+def prepare(assignment_id: UUID, generation: int) -> None:
+    """On a worker: restore, provision and decide a pending claim; safe to run again, by another process too."""
+    assignment = _adopt(assignment_id, generation)
+    if assignment is None:
+        return
+    structlog.contextvars.bind_contextvars(tenant=assignment.tenant_id, generation=generation)
+    while assignment.container_ref is not None and assignment.version is not None:
+        structlog.contextvars.bind_contextvars(container=str(assignment.container_ref))
+        try:
+            findings = transfers.survey(assignment.pool_id, assignment.tenant_id)
+            if _finish(assignment, assignment.version.spec, findings, None):
+                return
+        except DATABASE_LOST:
+            raise  # undecided: whoever takes over goes on, or the deadline ends it
+        except Exception as error:  # whatever it was, the claim must not stay pending under a living owner
+            giving_up.fail(assignment, error)
+            return
+        if not _is_pending(assignment):
+            return
+        _replace_container(assignment)
+        assignment = Assignment.objects.select_related("container", "version").get(pk=assignment_id)
+
+
+def _adopt(assignment_id: UUID, generation: int) -> Assignment | None:
+    rows = Assignment.objects.filter(pk=assignment_id, generation=generation, state=PENDING)
+    me = processes.current()
+    if not rows.filter(Q(owner=None) | ~Q(owner__in=processes.living() - {me})).update(owner=me):
+        return None
+    return Assignment.objects.select_related("container__pool", "version").get(pk=assignment_id)
+
+
+def _is_pending(assignment: Assignment) -> bool:
+    now = timezone.now()
+    rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, state=PENDING)
+    return rows.filter(deadline__gt=now).exists()
+
+
+def _finish(
+    assignment: Assignment, spec: WorkloadSpec, findings: list[transfers.Finding], started: float | None
+) -> bool:
+    """Latch, restore, provision, verify, decide. False: the container is dead or dirty, or the row moved on."""
+    container_id = assignment.held_container
+    assert assignment.uid is not None
+    _raise_generation(assignment, findings)
+    try:
+        with volumes.locked(container_id) as lock:
+            if not _is_pending(assignment):
+                return False
+            volumes.latch(container_id, assignment.tenant_id, assignment.generation)
+            failpoints.reach("claim.latched")
+            site = transfers.Site(
+                container_id, assignment.uid, assignment.pool_id, spec, assignment.tenant_id,
+                assignment.generation, lock, is_stopped=False,
+            )  # fmt: skip
+            restored: transfers.Restored | None = None
+            if any(not finding.is_empty for finding in findings):
+                restored = transfers.restore(site, findings, Trigger.CLAIM, lambda: _is_pending(assignment))
+            elif spec.seed and not any(finding.marker for finding in findings):
+                _plant_seed(assignment, spec)
+            failpoints.reach("claim.restored")
+            if spec.volume("secrets"):
+                _provision(assignment)
+            failpoints.reach("claim.provisioned")
+            _run_hook(assignment, spec)
+            left = (assignment.deadline - timezone.now()).total_seconds()
+            seen = get_runtime().inspect(lifecycle.runtime_name(container_id), timeout_s=left)
+            if seen is None or not seen.is_running:
+                return False
+            return _decide(assignment, findings, site, restored, started)
+    except (pool_errors.DirectoryGone, pool_errors.DirtyContainer) as error:
+        log.error("container refused", code=error.code, container=str(container_id))
+        return False
+
+
+def _raise_generation(assignment: Assignment, findings: list[transfers.Finding]) -> None:
+    """Above every marker's: a database that was set back must not make an old claim look newer (hazard A2)."""
+    seen = max((finding.marker.generation for finding in findings if finding.marker), default=0)
+    if seen < assignment.generation:
+        return
+    with transaction.atomic():
+        raised = seen + 1
+        rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, state=PENDING)
+        if rows.update(generation=raised):
+            Tenant.objects.filter(pk=assignment.tenant_id, generation__lt=raised).update(generation=raised)
+            assignment.generation = raised
+
+
+def _provision(assignment: Assignment) -> None:
+    assert assignment.uid is not None
+    claim = {
+        "tenantId": assignment.tenant_id,
+        "poolId": assignment.pool_id,
+        "containerId": str(assignment.container_ref),
+        "generation": assignment.generation,
+        "claimedAt": timezone.now().isoformat().replace("+00:00", "Z"),
+    }
+    volumes.provision(assignment.held_container, assignment.uid, assignment.config, assignment.secrets or {}, claim)
+
+
+def _plant_seed(assignment: Assignment, spec: WorkloadSpec) -> None:
+    """First use: nothing was restored and nothing was ever saved, so the workload's own files go in."""
+    assert spec.seed
+    assert assignment.uid is not None
+    source = seed_path(spec.seed)
+    if not source.is_dir():
+        raise pool_errors.SeedMissing(f"The seed directory {source} is gone.")
+    volumes.plant(assignment.held_container, assignment.uid, source, "state")
+
+
+def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
+    if spec.post_claim is None:
+        return
+    hook, name = spec.post_claim, lifecycle.runtime_name(assignment.held_container)
+    try:
+        done = get_runtime().exec(name, hook.command, hook.timeout_ms, 4000)
+    except TimedOut as error:
+        raise errors.HookFailed(f"postClaim did not end within {hook.timeout_ms} ms.") from error
+    if done.exit_code != 0:
+        said = (done.stderr or done.stdout).decode(errors="replace")[:300]
+        raise errors.HookFailed(f"postClaim ended with exit code {done.exit_code}: {said}")
+
+
+def _decide(
+    assignment: Assignment,
+    findings: list[transfers.Finding],
+    site: transfers.Site,
+    restored: transfers.Restored | None,
+    started: float | None,
+) -> bool:
+    """The one UPDATE that makes the claim true. False when it came too late."""
+    container = assignment.container
+    assert container is not None
+    now = timezone.now()
+    elapsed = time.monotonic() - started if started is not None else (now - assignment.created_at).total_seconds()
+    latency = max(1, round(elapsed * 1000))
+    shown = {"files": restored.files, "bytes": restored.bytes} if restored else None
+    try:
+        with recording():
+            rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, deadline__gt=now)
+            decided: dict[str, Any] = {
+                "secrets": None,
+                "was_assigned": True,
+                "assigned_at": now,
+                "last_activity_at": now,
+                "endpoints": container.endpoints(),
+                "restored": shown,
+                "latency_ms": latency,
+                "owner": None,
+            }
+            won = rows.transition(PENDING, AssignmentState.ASSIGNED, **decided)
+            if not won:
+                return False
+            if restored is None:
+                transfers.record_restored(findings, site)
+            emit(
+                "container.claimed",
+                pool_id=assignment.pool_id,
+                container_id=assignment.container_ref,
+                tenant_id=assignment.tenant_id,
+                generation=assignment.generation,
+                source=assignment.source,
+                latencyMs=latency,
+                restored=shown,
+            )
+    except (OperationalError, InterfaceError) as error:
+        if not _read_outcome(assignment, error):
+            return False
+    failpoints.reach("claim.decided")
+    assignment.state = AssignmentState.ASSIGNED
+    for name, value in decided.items():
+        setattr(assignment, name, value)
+    return True
+
+
+def _read_outcome(assignment: Assignment, error: Exception) -> bool:
+    """The commit's answer was lost: ask again until the deadline (hazard A7)."""
+    while time.time() < assignment.deadline.timestamp():
+        connection.close()
+        try:
+            state = Assignment.objects.filter(pk=assignment.pk).values_list("state", flat=True).first()
+        except (OperationalError, InterfaceError):
+            time.sleep(0.2)
+            continue
+        return state == AssignmentState.ASSIGNED
+    raise errors.OutcomeUnknown from error
+
+
+def _replace_container(assignment: Assignment) -> None:
+    """The container died, or is not clean: put it away and take another within the same claim (hazards A1, A11)."""
+    old = assignment.held_container
+    ours = json.dumps({"tenantId": assignment.tenant_id, "generation": assignment.generation})
+    if volumes.read_latch(old) in (None, ours):
+        lifecycle.destroy_at_engine(old)
+        lifecycle.wipe(old)
+        host.release_uid(old)
+        detail = "A container died before its claim was done; another was taken."
+    else:
+        lifecycle.quarantine(old)
+        detail = "A container that had seen another tenant was about to be handed out; it is quarantined."
+    with recording():
+        emit("pool.warning", pool_id=assignment.pool_id, container_id=old, detail=detail)
+        lifecycle.retire(old)
+        Assignment.objects.filter(pk=assignment.pk).update(
+            container=None, container_ref=None, source=Source.COLD, owner=None
+        )
+        lifecycle.forget(old)
+    line.match_waiters(assignment.pool_id)

@@ -1,0 +1,60 @@
+"""What a client may ask for: a tenant's id, its config by the workload's schema, names and sizes of secrets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema
+
+from boilerhouse.core.errors import FieldError, Invalid
+from boilerhouse.core.ids import TENANT_ID
+from pools.spec import WorkloadSpec
+
+SECRET_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+RESERVED_SECRETS = frozenset({"config.json", "claim.json"})
+MAX_SECRET_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a client asks for."""
+
+    tenant_id: str
+    pool_id: str
+    config: dict[str, Any] | None = None
+    secrets: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
+    timeout_ms: int = 30_000
+
+
+def check_tenant_id(tenant_id: str) -> str:
+    """Raise Invalid for what cannot be a tenant's id."""
+    if not TENANT_ID.match(tenant_id):
+        detail = "A tenant id has 1 to 128 of A-Z a-z 0-9 . _ @ : - and starts with a letter or digit."
+        raise Invalid(FieldError("", detail, "tenant_id"), detail=detail)
+    return tenant_id
+
+
+def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
+    """Raise Invalid with a pointer for each thing in config or secrets that cannot be."""
+    wrong: list[FieldError] = []
+    has_volume = spec.volume("secrets") is not None
+    if claim.config is not None and not has_volume:
+        wrong.append(FieldError("/config", "The workload has no secrets volume to put it in.", "no_secrets_volume"))
+    if claim.secrets and not has_volume:
+        wrong.append(FieldError("/secrets", "The workload has no secrets volume to put them in.", "no_secrets_volume"))
+    for name, value in (claim.secrets or {}).items():
+        pointer = "/secrets/" + name.replace("~", "~0").replace("/", "~1")
+        if not SECRET_NAME.match(name) or name in RESERVED_SECRETS:
+            wrong.append(FieldError(pointer, "This name cannot be used for a secret.", "secret_name"))
+        elif len(value.encode("utf-8", "surrogatepass")) > MAX_SECRET_BYTES:
+            wrong.append(FieldError(pointer, f"A secret has {MAX_SECRET_BYTES} bytes at most.", "too_large"))
+    if spec.config_schema is not None:
+        validator = jsonschema.Draft202012Validator(spec.config_schema)
+        for error in sorted(validator.iter_errors(claim.config or {}), key=lambda e: list(map(str, e.absolute_path))):
+            path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.absolute_path)
+            wrong.append(FieldError(f"/config{path}", error.message[:300], str(error.validator)))
+    if wrong:
+        raise Invalid(*wrong)
