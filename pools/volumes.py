@@ -292,10 +292,18 @@ class Census:
     """Path and why, of what cannot be saved exactly."""
 
 
-def census(root: int, matches: Callable[[str], bool] | None, max_file_bytes: int, *, grant: bool = False) -> Census:
+def census(
+    root: int,
+    matches: Callable[[str], bool] | None,
+    max_file_bytes: int,
+    *,
+    grant: bool = False,
+    max_path_bytes: int = MAX_PATH_BYTES,
+) -> Census:
     """Count what lies below the open directory ``root``; with ``grant`` its owner may read all of it afterwards.
 
-    ``matches`` limits files and links to a mapping's pattern; None means everything. Modes are those found before.
+    Longer paths and larger files are ``unsaveable``. ``matches`` limits files and links to a mapping's pattern; None
+    means everything. Modes are those found before.
     """
     result = Census()
     stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", _entries(root))]
@@ -310,7 +318,7 @@ def census(root: int, matches: Callable[[str], bool] | None, max_file_bytes: int
             wanted = matches is None or matches(path)
             if plain_name(entry.name) != entry.name and (wanted or stat.S_ISDIR(entry.mode)):
                 result.names.append(path)
-            if len(os.fsencode(path)) > MAX_PATH_BYTES:
+            if len(os.fsencode(path)) > min(max_path_bytes, MAX_PATH_BYTES):
                 if wanted or stat.S_ISDIR(entry.mode):
                     result.unsaveable.append((path[:200] + "…", "its path is too long for the sink"))
             elif stat.S_ISDIR(entry.mode):

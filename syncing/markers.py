@@ -1,7 +1,7 @@
 """The marker: one object per location that says what the last completed save there was.
 
 It lies outside all locations. It also holds what object storage cannot: modes, links, empty directories. A save
-writes it ``open`` before the first byte and ``closed`` after the last; ``undo`` has room for the attempts in between.
+writes it ``open`` before the first byte and ``closed`` after the last; ``undo`` names the attempts in between.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Marker:
     manifest: Manifest
     """Of the last *completed* save."""
     undo: list[dict[str, Any]] = field(default_factory=list)
-    """Attempts to take back, newest last: ``{runId, attempt, generation, backup}``."""
+    """Attempts to take back, newest last: ``{runId, attempt, backup}``."""
+    listing: str = ""
+    """Key of the listing of the last completed save; empty when that held no object."""
     format: int = FORMAT
 
     def dump(self) -> bytes:

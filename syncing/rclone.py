@@ -61,11 +61,14 @@ def download(sink: Sink, location: str, filters: list[str]) -> list[str]:
     return ["copy", sink.remote(location), VOLUME, *_includes(filters), *COMMON, *sink.flags()]
 
 
-def upload(sink: Sink, location: str, filters: list[str], *, deletes: bool, inside: str) -> list[str]:
-    """``sync`` or ``copy`` of ``/vol/<inside>`` to the sink, compared by checksum."""
+def upload(sink: Sink, location: str, filters: list[str], *, deletes: bool, inside: str, backup: str) -> list[str]:
+    """``sync`` or ``copy`` of ``/vol/<inside>`` to the sink, compared by checksum.
+
+    What it overwrites or deletes there goes to the location ``backup`` first.
+    """
     verb = "sync" if deletes else "copy"
     source = f"{VOLUME}/{inside}" if inside else VOLUME
-    own = ["--checksum", "--local-no-check-updated"]
+    own = ["--checksum", "--local-no-check-updated", f"--backup-dir={sink.remote(backup)}"]
     return [verb, source, sink.remote(location), *_includes(filters), *COMMON, *own, *sink.flags()]
 
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from syncing.errors import SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.locations import MARKER_ROOT
 
-CLAIM_DEADLINE_S, RUN_DEADLINE_S = 2, 15
+CLAIM_DEADLINE_S, RUN_DEADLINE_S, COPY_DEADLINE_S = 2, 15, 300
 REMOTE = "bh"
 
 
@@ -53,11 +53,23 @@ class Sink(ABC):
     def delete(self, key: str) -> None: ...
 
     @abstractmethod
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object within the sink, its modification time and metadata included."""
+
+    @abstractmethod
     def has_objects(self, location: str, deadline_s: int) -> bool: ...
 
     @abstractmethod
     def names(self, location: str) -> Iterator[tuple[str, int]]:
         """Relative key and size of every object at the location."""
+
+    @abstractmethod
+    def folders(self, location: str) -> Iterator[str]:
+        """The locations right below ``location``."""
+
+    @abstractmethod
+    def delete_all(self, location: str) -> None:
+        """Delete every object at the location."""
 
     @property
     @abstractmethod
@@ -162,6 +174,11 @@ class S3Sink(Sink):
         with self._translated():
             self._client(RUN_DEADLINE_S).delete_object(Bucket=self.bucket, Key=key)
 
+    def copy(self, source: str, target: str) -> None:
+        with self._translated():
+            origin = {"Bucket": self.bucket, "Key": source}
+            self._client(COPY_DEADLINE_S).copy_object(Bucket=self.bucket, Key=target, CopySource=origin)
+
     def has_objects(self, location: str, deadline_s: int) -> bool:
         with self._translated():
             found = self._client(deadline_s).list_objects_v2(Bucket=self.bucket, Prefix=f"{location}/", MaxKeys=1)
@@ -175,6 +192,21 @@ class S3Sink(Sink):
                 for item in page.get("Contents", ()):
                     if not item["Key"].endswith("/"):
                         yield item["Key"][len(prefix) :], item["Size"]
+
+    def folders(self, location: str) -> Iterator[str]:
+        prefix = f"{location}/"
+        with self._translated():
+            pages = self._client(RUN_DEADLINE_S).get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
+                for item in page.get("CommonPrefixes", ()):
+                    yield item["Prefix"].rstrip("/")
+
+    def delete_all(self, location: str) -> None:
+        keys = [f"{location}/{name}" for name, _ in self.names(location)]
+        for start in range(0, len(keys), 1000):
+            batch = {"Objects": [{"Key": key} for key in keys[start : start + 1000]], "Quiet": True}
+            with self._translated():
+                self._client(RUN_DEADLINE_S).delete_objects(Bucket=self.bucket, Delete=batch)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

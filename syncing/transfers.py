@@ -27,7 +27,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from pools import volumes
 from pools.spec import WorkloadSpec
-from syncing import errors, patterns, rclone, services
+from syncing import backups, errors, listings, patterns, rclone, services, undo
 from syncing.jail import Jail
 from syncing.locations import marker_key
 from syncing.markers import Manifest, Marker
@@ -36,6 +36,10 @@ from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, Sink
 from syncing.states import Direction, Mode, SyncRunState, Trigger
 
 log = structlog.get_logger(__name__)
+
+
+MAX_KEY_BYTES = 1024
+"""What object stores take as a key; the longest that a save makes is that of a backup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,9 @@ class Finding:
 
     @property
     def is_empty(self) -> bool:
-        if self.marker is not None and self.marker.state == "closed":
-            return self.marker.manifest.is_empty
+        """Nothing to restore and nothing to take back."""
+        if self.marker is not None:
+            return self.marker.state == "closed" and self.marker.manifest.is_empty
         return not self.has_objects
 
 
@@ -309,6 +314,10 @@ def _restore_mapping(
     run: SyncRun, finding: Finding, site: Site, trigger: Trigger, keep_going: Callable[[], bool]
 ) -> Restored:
     mapping, marker = finding.mapping, finding.marker
+    if marker is not None and marker.state == "open":
+        marker = undo.take_back(finding.sink, finding.location, marker)
+        if marker.manifest.is_empty:
+            return Restored()
     filters = patterns.to_rclone(mapping.pattern) if mapping.pattern else []
     staging = volumes.new_staging(site.container_id, site.uid, f"mapping-{mapping.pk}")
     rclone.run(
@@ -320,7 +329,7 @@ def _restore_mapping(
     )
     failpoints.reach("restore.downloaded")
     seen = _census(staging)
-    if marker is not None and marker.state == "closed":
+    if marker is not None:
         expected = marker.manifest
         if (seen.files, seen.bytes) != (expected.files, expected.bytes):
             raise errors.Incomplete(
@@ -406,7 +415,8 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
     try:
         matches = patterns.matcher(mapping.pattern)
         limit = settings.BOILERHOUSE_MAX_FILE_BYTES
-        before = volumes.census(root, matches, limit, grant=site.is_stopped)
+        room = MAX_KEY_BYTES - len(f"{backups.location_of(location, str(run.pk), 99)}/".encode())
+        before = volumes.census(root, matches, limit, grant=site.is_stopped, max_path_bytes=room)
         run.skipped = [*run.skipped, *(f"{mapping.container_path}/{_shown(path)}" for path in before.skipped)][:100]
         if before.unsaveable:
             named = "; ".join(f"{_shown(path)}: {why}" for path, why in before.unsaveable[:5])
@@ -421,6 +431,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
                 patterns.to_rclone(mapping.pattern) if mapping.pattern else [],
                 deletes=deletes,
                 inside=str(relative) if relative.parts else "",
+                backup=str(marker.undo[-1]["backup"]),
             ),
             sink,
             Jail(volume, site.uid, writable=False),
@@ -436,14 +447,18 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
             raise errors.PathPlanted(f"{mapping.container_path} was replaced while it was saved.")
     finally:
         os.close(root)
-    manifest = _manifest(sink, location, matches, before, marker.manifest, exact=deletes)
+    names = dict(sink.names(location))
+    manifest = _manifest(names, matches, before, marker.manifest, exact=deletes)
     _check_complete(location, before, manifest, exact=deletes, is_stopped=site.is_stopped)
     if mapping.mode == Mode.SYNC and not deletes:
         run.deletes = "withheld"
     run.deleted += outcome.progress.deletes
-    closed = replace(marker, state="closed", saved_at=_now(), manifest=manifest)
+    listing = listings.write(sink, location, str(run.pk), names)
+    closed = replace(marker, state="closed", saved_at=_now(), manifest=manifest, undo=[], listing=listing)
     sink.put(marker_key(location), closed.dump())
     failpoints.reach("save.marker-closed")
+    if marker.listing not in ("", listing):
+        sink.delete(marker.listing)
     with recording():
         SavedState.objects.update_or_create(
             tenant_id=site.tenant_id,
@@ -481,23 +496,40 @@ def _open_marker(run: SyncRun, sink: Sink, location: str, site: Site) -> Marker:
     known = _read_marker(sink, location, RUN_DEADLINE_S)
     if known is not None and known.generation > site.generation:
         raise errors.RemoteChanged
-    opened = Marker(
+    base = known or _first_marker(sink, location, site)
+    attempt = len(base.undo) + 1
+    backup = backups.location_of(location, str(run.pk), attempt)
+    opened = replace(
+        base,
         tenant_id=site.tenant_id,
         deployment=deployment_id(),
-        location=location,
         generation=site.generation,
         run_id=str(run.pk),
         state="open",
-        saved_at=known.saved_at if known else "",
-        manifest=known.manifest if known else Manifest(),
+        undo=[*base.undo, {"runId": str(run.pk), "attempt": attempt, "backup": backup}],
     )
     sink.put(marker_key(location), opened.dump())
     return opened
 
 
+def _first_marker(sink: Sink, location: str, site: Site) -> Marker:
+    """What an interrupted first save is taken back to: whatever was there before it (hazard C2: adopted)."""
+    names = dict(sink.names(location))
+    return Marker(
+        tenant_id=site.tenant_id,
+        deployment=deployment_id(),
+        location=location,
+        generation=site.generation,
+        run_id="",
+        state="closed",
+        saved_at="",
+        manifest=Manifest(files=len(names), bytes=sum(names.values())),
+        listing=listings.write(sink, location, "adopted", names),
+    )
+
+
 def _manifest(
-    sink: Sink,
-    location: str,
+    names: dict[str, int],
     matches: Callable[[str], bool] | None,
     local: volumes.Census,
     last: Manifest,
@@ -509,7 +541,7 @@ def _manifest(
     Where nothing was deleted at the far end, what earlier saves left there is still part of it.
     """
     files = size = 0
-    for name, length in sink.names(location):
+    for name, length in names.items():
         if matches is None or matches(name):
             files, size = files + 1, size + length
     earlier = Manifest() if exact else last

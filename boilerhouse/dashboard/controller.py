@@ -87,6 +87,15 @@ def probe_sinks() -> int:
     return len(specs)
 
 
+def expire_backups() -> int:
+    """Have old backups deleted at every sink, once where several specs share one."""
+    places = {spec.resolved_sink().place: spec.pk for spec in SyncSpec.objects.select_related("credential")}
+    with transaction.atomic():
+        for spec_id in places.values():
+            enqueue("sync", "syncing.tasks.expire_backups", spec_id)
+    return len(places)
+
+
 def tidy() -> int:
     """Forget long-dead processes and old samples; have half-done wipes finished and discarded state aged out."""
     with transaction.atomic():
@@ -120,6 +129,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (30.0, upkeep.watch_disks),
     (float(settings.BOILERHOUSE_SAMPLE_EVERY_S), sample_usage),
     (60.0, tidy),
+    (6 * 3600.0, expire_backups),
 ]
 """Every how many seconds each step runs."""
 

@@ -186,6 +186,15 @@ def test_probe_sinks_enqueues_for_unhealthy_ones_and_for_those_that_hold_up_save
     assert queued() == ["probe_sink", "probe_sink"]
 
 
+def test_backups_expire_once_per_sink_however_many_specs_share_it():
+    make_sync_spec()
+    make_sync_spec()
+    make_sync_spec(sink={"bucket": "another"})
+
+    assert controller.expire_backups() == 2
+    assert queued() == ["expire_backups", "expire_backups"]
+
+
 def test_a_queue_that_stopped_serving_is_said_once_and_again_when_it_serves():
     QueueHealth.objects.create(name="sync", served_at=timezone.now() - LONG_AGO)
     QueueHealth.objects.create(name="pool", served_at=timezone.now())

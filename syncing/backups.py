@@ -1,0 +1,59 @@
+"""Backups: what saves overwrote or deleted, kept at the sink for a while, outside all locations (hazards C6, C7).
+
+``.boilerhouse-trash/<deployment>/<UTC stamp>-<run>-<attempt>/<location>/…``. Age is told by the directory's name alone:
+the files' own times are the tenant's and may be anything.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from django.conf import settings
+
+from boilerhouse.core.deployment import deployment_id
+from syncing.locations import BACKUP_ROOT, marker_key
+from syncing.markers import Marker
+from syncing.sinks import RUN_DEADLINE_S, Sink
+
+log = structlog.get_logger(__name__)
+
+STAMP = "%Y%m%dT%H%M%SZ"
+
+
+def location_of(place: str, run_id: str, attempt: int) -> str:
+    """Where one attempt of one run puts what it overwrites or deletes at the location ``place``."""
+    return f"{BACKUP_ROOT}/{deployment_id()}/{datetime.now(UTC).strftime(STAMP)}-{run_id}-{attempt}/{place}"
+
+
+def expire(sink: Sink) -> int:
+    """Delete this deployment's backups past their retention, but for those of a save that is not done.
+
+    Returns how many went.
+    """
+    old = datetime.now(UTC) - timedelta(seconds=int(settings.BOILERHOUSE_BACKUP_RETENTION_S))
+    expired = 0
+    for folder in sink.folders(f"{BACKUP_ROOT}/{deployment_id()}"):
+        try:
+            made = datetime.strptime(folder.rpartition("/")[2].partition("-")[0], STAMP).replace(tzinfo=UTC)
+        except ValueError:
+            continue  # not ours by its name
+        if made < old and not _is_needed(sink, folder):
+            sink.delete_all(folder)
+            expired += 1
+    if expired:
+        log.info("backups expired", place=" ".join(sink.place), count=expired)
+    return expired
+
+
+def _is_needed(sink: Sink, folder: str) -> bool:
+    """Whether an open marker still names it: it may be long before that tenant comes back."""
+    name = next((name for name, _ in sink.names(folder)), "")
+    parts = name.split("/")
+    for depth in range(1, len(parts)):
+        content = sink.get(marker_key("/".join(parts[:depth])), RUN_DEADLINE_S)
+        if content is None:
+            continue
+        marker = Marker.load(content)
+        return marker.state == "open" and any(str(one["backup"]).startswith(f"{folder}/") for one in marker.undo)
+    return False

@@ -1,0 +1,14 @@
+"""Tasks on the ``sync`` queue."""
+
+from __future__ import annotations
+
+from boilerhouse.core.tasks import task
+from syncing import backups
+from syncing.models import SyncSpec
+
+
+@task
+def expire_backups(spec_id: str) -> None:
+    spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()
+    if spec is not None:
+        backups.expire(spec.resolved_sink())

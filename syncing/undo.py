@@ -1,0 +1,48 @@
+"""Take an interrupted save back: afterwards the location holds exactly its last completed save (P5, hazard C1).
+
+Each attempt of a save moves what it overwrites or deletes into a backup directory of its own, which the open marker
+names before the first byte. Taking back copies those backups, newest first, over what the attempts left, and moves what
+they added out of the way. It may itself be interrupted at any point and be run again.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import structlog
+
+from syncing import backups, errors, listings
+from syncing.locations import marker_key
+from syncing.markers import Marker
+from syncing.sinks import Sink
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 16
+
+
+def take_back(sink: Sink, location: str, marker: Marker) -> Marker:
+    """Undo the attempts of an open marker, close it, and return it. Raises SyncFailed; nothing is lost then."""
+    wanted = listings.read(sink, marker.listing)
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for attempt in reversed(marker.undo):
+            backup = str(attempt["backup"])
+            pairs = [(f"{backup}/{name}", f"{location}/{name}") for name, _ in sink.names(backup)]
+            list(threads.map(lambda pair: sink.copy(*pair), pairs))
+        added = [name for name, _ in sink.names(location) if name not in wanted]
+        aside = backups.location_of(location, marker.run_id, 0)
+        list(threads.map(lambda name: _move(sink, f"{location}/{name}", f"{aside}/{name}"), added))
+    found = dict(sink.names(location))
+    if found != wanted:
+        lacking = sorted(set(wanted) - set(found))[:3] or sorted(n for n in wanted if found.get(n) != wanted[n])[:3]
+        raise errors.Incomplete(f"An interrupted save of {location} cannot be taken back: {', '.join(lacking)}.")
+    closed = replace(marker, state="closed", undo=[])
+    sink.put(marker_key(location), closed.dump())
+    log.warning("interrupted save taken back", location=location, attempts=len(marker.undo), added=len(added))
+    return closed
+
+
+def _move(sink: Sink, source: str, target: str) -> None:
+    sink.copy(source, target)
+    sink.delete(source)

@@ -1,0 +1,321 @@
+"""P5, C1: whatever is killed in between, what a tenant gets back is exactly its last completed save. Real rclone, real S3."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from boilerhouse.core import failpoints
+from pools import volumes
+from syncing import backups, errors, listings, rclone, transfers
+from syncing.locations import BACKUP_ROOT, MARKER_ROOT, marker_key
+from syncing.markers import Marker
+from syncing.models import SavedState, SyncRun
+from syncing.states import SyncRunState, Trigger
+from tests.make import make_pool, make_spec, make_sync_spec
+
+UID = 200_777
+TENANT = "alice"
+LOCATION = f"t/{TENANT}/state"
+
+
+class PowerCut(BaseException):
+    """Nothing catches it."""
+
+
+class Tenant:
+    """A tenant's claims, one after another, each in a container directory of its own."""
+
+    def __init__(self, s3, prefix: str = "t/${tenantId}/") -> None:
+        self.s3, self.generation = s3, 0
+        pool = make_pool()
+        sink = s3.json(prefix)
+        secret = {"accessKeyId": s3.access_key, "secretAccessKey": s3.secret_key}
+        self.spec = make_sync_spec(
+            pool, sink={k: v for k, v in sink.items() if k != "secretAccessKey"}, sink_secrets=secret
+        )
+        self.sink = self.spec.resolved_sink()
+        self.claim()
+
+    def claim(self) -> None:
+        """A fresh container; what the sink holds is restored into it."""
+        self.generation += 1
+        self.container_id = uuid4()
+        volumes.prepare(self.container_id, UID, make_spec())
+        self.state = volumes.volume_path(self.container_id, "state")
+        with volumes.locked(self.container_id) as lock:
+            findings = transfers.survey_specs([self.fresh()], TENANT)()
+            site = self.site(lock)
+            if any(not finding.is_empty for finding in findings):
+                transfers.restore(site, findings, Trigger.CLAIM, lambda: True)
+            else:
+                transfers.record_restored(findings, site)
+
+    def fresh(self):
+        return type(self.spec).objects.prefetch_related("mappings").get(pk=self.spec.pk)
+
+    def site(self, lock: int) -> transfers.Site:
+        return transfers.Site(
+            self.container_id, UID, self.spec.pool_id, make_spec(), TENANT, self.generation, lock, is_stopped=True
+        )
+
+    def save(self) -> None:
+        with volumes.locked(self.container_id) as lock:
+            transfers.save(self.site(lock), [self.fresh()], Trigger.RELEASE, lambda: True)
+
+    def cut(self, place: str) -> None:
+        """A save that ends there as by a power cut."""
+
+        def now() -> None:
+            raise PowerCut
+
+        failpoints.hooks[place] = now
+        try:
+            self.save()
+        except PowerCut:
+            pass
+        finally:
+            failpoints.hooks.clear()
+
+    def write(self, **files: str) -> None:
+        for name, content in files.items():
+            path = self.state / name
+            path.write_text(content)
+            os.chown(path, UID, UID)
+
+    def remove(self, *names: str) -> None:
+        for name in names:
+            (self.state / name).unlink()
+
+    def look(self) -> dict[str, str]:
+        return {str(path.relative_to(self.state)): path.read_text() for path in self.state.rglob("*") if path.is_file()}
+
+    def lose_host(self) -> None:
+        shutil.rmtree(volumes.home(self.container_id))
+
+
+@pytest.fixture
+def tenant(s3, data_dir, transactional_db):
+    client = s3.sink()
+    for key in list(s3.keys()):
+        client.delete(key)
+    return Tenant(s3)
+
+
+@pytest.mark.parametrize("place", ["save.marker-open", "save.uploaded"])
+def test_a_save_that_was_cut_is_taken_back_when_the_host_is_lost(tenant, place):
+    tenant.write(kept="1", changed="old", deleted="here")
+    tenant.save()
+    saved = tenant.look()
+    tenant.write(changed="new", added="x")
+    tenant.remove("deleted")
+    tenant.cut(place)
+    tenant.lose_host()
+    tenant.claim()
+
+    assert tenant.look() == saved
+    assert Marker.load(tenant.sink.get(marker_key(LOCATION), 15)).state == "closed"
+
+
+def test_two_cut_attempts_are_taken_back_newest_first(tenant):
+    tenant.write(a="1", b="1")
+    tenant.save()
+    tenant.write(a="2", c="2")
+    tenant.cut("save.uploaded")
+    tenant.write(a="3", b="3")
+    tenant.remove("c")
+    tenant.cut("save.uploaded")
+    tenant.lose_host()
+    tenant.claim()
+
+    assert tenant.look() == {"a": "1", "b": "1"}
+
+
+def test_a_first_save_that_was_cut_leaves_an_empty_start(tenant):
+    tenant.write(a="1")
+    tenant.cut("save.uploaded")
+    tenant.lose_host()
+    tenant.claim()
+
+    assert tenant.look() == {}
+    assert not tenant.s3.keys("t/alice")
+    assert any(key.endswith("/a") for key in tenant.s3.keys(BACKUP_ROOT)), "put aside, not thrown away"
+
+
+def test_what_was_there_before_the_first_save_is_what_it_is_taken_back_to(tenant):
+    """C2: a location that somebody filled by hand is adopted."""
+    tenant.sink.put(f"{LOCATION}/by-hand", b"precious")
+    tenant.claim()
+    assert tenant.look() == {"by-hand": "precious"}
+    tenant.write(**{"by-hand": "overwritten", "new": "x"})
+    tenant.cut("save.uploaded")
+    tenant.lose_host()
+    tenant.claim()
+
+    assert tenant.look() == {"by-hand": "precious"}
+
+
+def test_the_same_save_tried_again_completes_and_nothing_is_taken_back(tenant):
+    tenant.write(a="1", b="1")
+    tenant.save()
+    tenant.write(a="2")
+    tenant.remove("b")
+    tenant.cut("save.uploaded")
+    tenant.save()
+    tenant.claim()
+
+    assert tenant.look() == {"a": "2"}
+    assert SyncRun.objects.filter(state=SyncRunState.SUCCEEDED, direction="upload").count() == 2
+
+
+def test_taking_back_may_itself_be_cut_anywhere(tenant, monkeypatch):
+    tenant.write(**{f"f{n}": "old" for n in range(12)})
+    tenant.save()
+    tenant.write(**{f"f{n}": "new" for n in range(12)}, **{f"g{n}": "new" for n in range(12)})
+    tenant.cut("save.uploaded")
+    tenant.lose_host()
+    from syncing.sinks import S3Sink
+
+    copy, left = S3Sink.copy, [0]
+
+    def failing(self, source, target):
+        left[0] -= 1
+        if left[0] < 0:
+            raise errors.SinkUnreachable("gone")
+        copy(self, source, target)
+
+    monkeypatch.setattr(S3Sink, "copy", failing)
+    for allowed in (0, 3, 9, 14, 20):
+        left[0] = allowed
+        with pytest.raises(errors.SyncFailed):
+            tenant.claim()
+    left[0] = 10**6
+    tenant.claim()
+
+    assert tenant.look() == {f"f{n}": "old" for n in range(12)}
+
+
+def test_what_a_save_overwrites_or_deletes_is_kept_outside_all_locations(tenant):
+    """C6, C7."""
+    tenant.write(a="1", b="1")
+    tenant.save()
+    tenant.write(a="2")
+    tenant.remove("b")
+    tenant.save()
+    (folder,) = {key.split("/")[2] for key in tenant.s3.keys() if key.startswith(BACKUP_ROOT)}
+    kept = tenant.s3.keys(BACKUP_ROOT)
+
+    assert {key.partition(f"{folder}/")[2] for key in kept} == {f"{LOCATION}/a", f"{LOCATION}/b"}
+    assert set(tenant.s3.keys(LOCATION)) == {"a"}
+
+
+def test_backups_expire_by_their_name_and_never_while_an_open_save_needs_them(tenant, settings):
+    tenant.write(a="1")
+    tenant.save()
+    os.utime(tenant.state / "a", (0, 0))
+    tenant.write(a="2")
+    tenant.save()
+    tenant.write(a="3")
+    tenant.cut("save.uploaded")
+    assert backups.expire(tenant.sink) == 0, "young, whatever the files' own times say"
+
+    settings.BOILERHOUSE_BACKUP_RETENTION_S = -60
+    assert backups.expire(tenant.sink) == 1, "the closed save's, not the open one's"
+    tenant.lose_host()
+    tenant.claim()
+    assert tenant.look() == {"a": "2"}
+    backups.expire(tenant.sink)
+    assert not tenant.s3.keys(BACKUP_ROOT)
+
+
+def test_one_listing_per_location_is_kept(tenant):
+    for number in range(3):
+        tenant.write(a=str(number))
+        tenant.save()
+    keys = [key for key in tenant.s3.keys() if key.startswith(f"{MARKER_ROOT}/")]
+    marker = Marker.load(tenant.sink.get(marker_key(LOCATION), 15))
+
+    assert set(keys) == {marker_key(LOCATION), marker.listing}
+    assert listings.read(tenant.sink, marker.listing) == {"a": 1}
+
+
+NAMES = ["a", "b c", "ü", "d.txt", "e"]
+ACTIONS = st.one_of(
+    st.tuples(st.just("write"), st.sampled_from(NAMES), st.integers(0, 9)),
+    st.tuples(st.just("remove"), st.sampled_from(NAMES), st.just(0)),
+    st.tuples(st.just("save"), st.just(""), st.just(0)),
+    st.tuples(st.just("cut"), st.sampled_from(["save.marker-open", "save.uploaded"]), st.just(0)),
+    st.tuples(st.just("kill"), st.just(""), st.integers(0, 120)),
+    st.tuples(st.just("host lost"), st.just(""), st.just(0)),
+)
+
+
+@settings(
+    max_examples=60 if os.environ.get("BOILERHOUSE_LONG") else 6, deadline=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+@given(actions=st.lists(ACTIONS, min_size=4, max_size=14))
+def test_random_edits_saves_kills_and_losses(s3, data_dir, transactional_db, actions):
+    client = s3.sink()
+    for key in list(s3.keys()):
+        client.delete(key)
+    SavedState.objects.all().delete()
+    tenant, saved = Tenant(s3), {}
+    for what, name, number in actions:
+        if what == "write":
+            tenant.write(**{name: str(number) * (number * 1000)})
+        elif what == "remove" and (tenant.state / name).exists():
+            tenant.remove(name)
+        elif what == "save":
+            tenant.save()
+            saved = tenant.look()
+        elif what == "cut":
+            tenant.cut(name)
+        elif what == "kill" and killed(tenant, number / 1000):
+            saved = tenant.look()
+        elif what == "host lost":
+            tenant.lose_host()
+            tenant.claim()
+            assert tenant.look() == saved
+    tenant.lose_host()
+    tenant.claim()
+    assert tenant.look() == saved
+
+
+def killed(tenant: Tenant, after_s: float) -> bool:
+    """A save whose rclone is killed after that time; True when it was done before."""
+    real, started = subprocess.Popen, []
+
+    def popen(*arguments, **options):
+        process = real(*arguments, **options)
+        started.append(process)
+        threading.Timer(after_s, lambda: process.poll() is None and os.killpg(process.pid, 9)).start()
+        return process
+
+    rclone.subprocess.Popen = popen  # type: ignore[misc]
+    try:
+        tenant.save()
+    except errors.SyncFailed:
+        return False
+    finally:
+        rclone.subprocess.Popen = real  # type: ignore[misc]
+        time.sleep(0.01)
+    return True
+
+
+def test_the_kept_names_are_read_back_exactly(s3):
+    names = {"a": 1, "ü\udc80": 2, "x/y z": 3}
+    key = listings.write(s3.sink(), "loc", "run", names)
+
+    assert listings.read(s3.sink(), key) == names
+    assert listings.write(s3.sink(), "loc", "run", {}) == ""
+    with pytest.raises(errors.Incomplete):
+        listings.read(s3.sink(), f"{key}x")
