@@ -33,7 +33,12 @@ def lock(tmp_path):
 
 def upload(s3, volume, lock, location):
     sink = s3.sink()
-    return rclone.run(rclone.upload(sink, location, [], deletes=False, inside=""), sink, Jail(volume, UID, False), lock)
+    return rclone.run(
+        rclone.upload(sink, location, [], deletes=False, inside="", backup=".boilerhouse-trash/test"),
+        sink,
+        Jail(volume, UID, False),
+        lock,
+    )
 
 
 def test_files_go_up_and_come_back_as_the_containers_user(s3, volume, lock, tmp_path):
@@ -63,7 +68,7 @@ def test_a_link_to_the_host_leads_nowhere(s3, volume, lock, tmp_path):
 def test_a_mapping_root_that_is_a_link_gives_nothing_of_the_host(s3, volume, lock):
     (volume / "data").symlink_to("/etc")
     sink = s3.sink()
-    arguments = rclone.upload(sink, "jail/root", [], deletes=False, inside="data")
+    arguments = rclone.upload(sink, "jail/root", [], deletes=False, inside="data", backup=".boilerhouse-trash/test")
     try:
         rclone.run(arguments, sink, Jail(volume, UID, False), lock)
     except errors.SyncFailed:
@@ -86,7 +91,12 @@ def test_each_failure_of_a_transfer_has_its_own_error(s3, volume, lock, over, er
     sink = s3.sink(**over)
 
     with pytest.raises(error):
-        rclone.run(rclone.upload(sink, "x", [], deletes=False, inside=""), sink, Jail(volume, UID, False), lock)
+        rclone.run(
+            rclone.upload(sink, "x", [], deletes=False, inside="", backup=".boilerhouse-trash/test"),
+            sink,
+            Jail(volume, UID, False),
+            lock,
+        )
 
 
 def test_a_transfer_is_cancelled_when_its_owner_says_so(s3, volume, lock):
@@ -96,7 +106,7 @@ def test_a_transfer_is_cancelled_when_its_owner_says_so(s3, volume, lock):
     sink = s3.sink(rclone_flags=("--bwlimit=1M",))
     started = time.monotonic()
     with pytest.raises(errors.TransferCancelled):
-        rclone.run(rclone.upload(sink, "big", [], deletes=False, inside=""), sink, Jail(volume, UID, False), lock,
+        rclone.run(rclone.upload(sink, "big", [], deletes=False, inside="", backup=".boilerhouse-trash/test"), sink, Jail(volume, UID, False), lock,
                    on_progress=lambda _progress: False)  # fmt: skip
 
     assert time.monotonic() - started < 15
@@ -117,7 +127,7 @@ from syncing.jail import Jail
 from syncing.sinks import S3Sink
 sink = S3Sink("{s3.bucket}", "us-east-1", "", "{s3.endpoint}", "Rclone", "{s3.access_key}", "{s3.secret_key}", ("--bwlimit=1M",))
 lock = os.open({str(tmp_path / "lock2")!r}, os.O_RDWR | os.O_CREAT)
-rclone.run(rclone.upload(sink, "kill-marker-xyz", [], deletes=False, inside=""), sink, Jail(Path({str(volume)!r}), {UID}, False), lock)
+rclone.run(rclone.upload(sink, "kill-marker-xyz", [], deletes=False, inside="", backup=".boilerhouse-trash/test"), sink, Jail(Path({str(volume)!r}), {UID}, False), lock)
 """
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "boilerhouse.settings"}
     worker = subprocess.Popen([sys.executable, "-c", script], env=environment)
