@@ -155,6 +155,8 @@ class MappingRestore(models.Model):
     location = models.TextField()
     pattern = models.CharField(max_length=200, default="", blank=True)
     spec_version = models.PositiveIntegerField()
+    marker_run = models.CharField(max_length=36, default="", blank=True)
+    """The run that the marker named then; a save is refused when the marker has changed since (hazard C8)."""
     files = models.PositiveIntegerField()
     bytes = models.PositiveBigIntegerField()
 

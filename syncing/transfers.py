@@ -167,6 +167,7 @@ def record_restored(findings: list[Finding], site: Site, got: dict[int, Restored
                 location=finding.location,
                 pattern=finding.mapping.pattern,
                 spec_version=finding.mapping.spec.version,
+                marker_run=finding.marker.run_id if finding.marker else "",
                 files=counts.files,
                 bytes=counts.bytes,
             )
@@ -249,9 +250,15 @@ def _bury_interrupted(spec: SyncSpec, site: Site) -> None:
     )
 
 
-def _watch(run: SyncRun, keep_going: Callable[[], bool]) -> Callable[[rclone.Progress], bool]:
+def _watch(run: SyncRun, site: Site, keep_going: Callable[[], bool]) -> Callable[[rclone.Progress], bool]:
     def on_progress(progress: rclone.Progress) -> bool:
-        SyncRun.objects.filter(pk=run.pk).update(progress=_progress(progress))
+        shown = _progress(progress)
+        with recording():
+            SyncRun.objects.filter(pk=run.pk).update(progress=shown)
+            emit(
+                "sync.progress", pool_id=site.pool_id, tenant_id=site.tenant_id, container_id=site.container_id,
+                runId=str(run.pk), specId=run.spec_id, direction=run.direction, **shown,
+            )  # fmt: skip
         return keep_going()
 
     return on_progress
@@ -325,7 +332,7 @@ def _restore_mapping(
         finding.sink,
         Jail(staging, site.uid, writable=True),
         site.lock,
-        on_progress=_watch(run, keep_going),
+        on_progress=_watch(run, site, keep_going),
     )
     failpoints.reach("restore.downloaded")
     seen = _census(staging)
@@ -422,7 +429,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
             named = "; ".join(f"{_shown(path)}: {why}" for path, why in before.unsaveable[:5])
             raise errors.Unsaveable(f"{len(before.unsaveable)} things cannot be saved: {named}")
         deletes = _may_delete(mapping, site, location)
-        marker = _open_marker(run, sink, location, site)
+        marker = _open_marker(run, mapping, sink, location, site)
         failpoints.reach("save.marker-open")
         outcome = rclone.run(
             rclone.upload(
@@ -436,7 +443,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
             sink,
             Jail(volume, site.uid, writable=False),
             site.lock,
-            on_progress=_watch(run, keep_going),
+            on_progress=_watch(run, site, keep_going),
         )
         failpoints.reach("save.uploaded")
         with _planted(mapping):
@@ -491,11 +498,10 @@ def _may_delete(mapping: SyncMapping, site: Site, location: str) -> bool:
     ).exists()
 
 
-def _open_marker(run: SyncRun, sink: Sink, location: str, site: Site) -> Marker:
+def _open_marker(run: SyncRun, mapping: SyncMapping, sink: Sink, location: str, site: Site) -> Marker:
     """Say at the sink that a save is under way; the manifest stays that of the last completed one."""
     known = _read_marker(sink, location, RUN_DEADLINE_S)
-    if known is not None and known.generation > site.generation:
-        raise errors.RemoteChanged
+    _check_unchanged(known, mapping, site)
     base = known or _first_marker(sink, location, site)
     attempt = len(base.undo) + 1
     backup = backups.location_of(location, str(run.pk), attempt)
@@ -510,6 +516,18 @@ def _open_marker(run: SyncRun, sink: Sink, location: str, site: Site) -> Marker:
     )
     sink.put(marker_key(location), opened.dump())
     return opened
+
+
+def _check_unchanged(known: Marker | None, mapping: SyncMapping, site: Site) -> None:
+    """Raise RemoteChanged unless the marker is what this claim's restore saw, or this claim's own."""
+    if known is not None and known.generation == site.generation:
+        return
+    if known is not None and known.generation > site.generation:
+        raise errors.RemoteChanged(f"A newer claim (generation {known.generation}) has saved there.")
+    rows = MappingRestore.objects.filter(tenant_id=site.tenant_id, generation=site.generation, mapping=mapping)
+    seen = rows.values_list("marker_run", flat=True).first()
+    if seen is not None and seen != (known.run_id if known else ""):
+        raise errors.RemoteChanged("What was restored when this claim began has been replaced since.")
 
 
 def _first_marker(sink: Sink, location: str, site: Site) -> Marker:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -234,6 +235,29 @@ def test_backups_expire_by_their_name_and_never_while_an_open_save_needs_them(te
     assert tenant.look() == {"a": "2"}
     backups.expire(tenant.sink)
     assert not tenant.s3.keys(BACKUP_ROOT)
+
+
+def test_a_save_is_refused_when_somebody_else_has_saved_there_since_the_claim(tenant):
+    """C8: another deployment, or a database that was set back; older or newer, what is there is not ours to replace."""
+    tenant.write(a="1")
+    tenant.save()
+    tenant.claim()
+    key = marker_key(LOCATION)
+    marker = Marker.load(tenant.sink.get(key, 15))
+    tenant.sink.put(key, replace(marker, run_id="another").dump())
+    tenant.write(a="2")
+    with pytest.raises(errors.RemoteChanged):
+        tenant.save()
+    assert tenant.sink.get(f"{LOCATION}/a", 15) == b"1"
+
+    tenant.sink.delete(key)
+    with pytest.raises(errors.RemoteChanged):
+        tenant.save()
+    tenant.sink.put(key, marker.dump())
+    tenant.save()
+    tenant.write(a="3")
+    tenant.save()  # what this claim saved itself is its own
+    assert tenant.sink.get(f"{LOCATION}/a", 15) == b"3"
 
 
 def test_one_listing_per_location_is_kept(tenant):
