@@ -84,7 +84,7 @@ def test_frozen_claims_end_in_time_and_nothing_is_doubled(stack, engine, pools):
         assert took < 3 + 2
     eventually(lambda: stack.pool_status(pool)["trouble"] == "engine_down", 15)
     answer, took = timed_claim(stack, "eve-9", pool, 3000)
-    assert (answer.status_code, took < 1) == (503, True), "once it is known, it is said at once"
+    assert (answer.status_code, took < 2) == (503, True), "once it is known, it is said at once"
     assert stack.call("GET", "pools").status_code == 200
     time.sleep(max(0, 12 - (time.monotonic() - began)))
 
