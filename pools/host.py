@@ -68,7 +68,8 @@ def _routed_networks() -> list[ipaddress.IPv4Network]:
 
 def ensure_network() -> Network:
     """Have the deployment's network and its rules. Raises HostNotReady, EngineUnavailable."""
-    network = get_runtime().ensure_network(network_name(), bridge_name(), _subnets(), labels())
+    with _changing_the_host():  # two that make it at once would meet in the bridge's name
+        network = get_runtime().ensure_network(network_name(), bridge_name(), _subnets(), labels())
     ensure_rules(network.bridge)
     return network
 

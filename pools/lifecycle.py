@@ -213,20 +213,25 @@ def _probe_until_healthy(container: Container) -> ContainerHealth:
 
 def _words(error: Exception, container: Container) -> str:
     """What went wrong and what an operator can do about it."""
-    detail = getattr(error, "detail", f"{type(error).__name__}: {error}")
+    detail = _sentence(getattr(error, "detail", f"{type(error).__name__}: {error}"))
     spec = container.version.spec
     match error:
         case errors.ImageMissing():
             return f"{detail} Build or load {spec.image}, or correct the workload's image."
         case errors.NeverHealthy() | errors.NotRunning():
             said = _last_words(container)
-            told = f"{detail} It said: {said}" if said else detail
+            told = _sentence(f"{detail} It said: {said}") if said else detail
             return f"{told} Correct the workload's command." if CANNOT_RUN.search(detail) else told
         case errors.BadCommand():
             return f"{detail} Correct the workload's command."
         case errors.EngineUnavailable():
             return f"{detail} Start the engine (systemctl start docker); the pool goes on by itself."
     return detail
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _last_words(container: Container) -> str:

@@ -121,9 +121,11 @@ class DockerRuntime(ContainerRuntime):
             if policy != "always":
                 try:
                     return str(self._api().inspect_image(image)["Id"])  # type: ignore[no-untyped-call]
-                except docker.errors.ImageNotFound:
+                except docker.errors.ImageNotFound as error:
                     if policy == "never":
-                        raise
+                        raise errors.ImageMissing(
+                            f"Image {image} is not on this machine, and pullPolicy is never."
+                        ) from error
             try:
                 repository, _, tag = image.rpartition(":") if ":" in image.rsplit("/", 1)[-1] else (image, "", "latest")
                 log.info("pulling image", image=image, policy=policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,29 @@ def test_a_network_is_chosen_that_no_route_of_the_host_uses(ram, settings):
     assert all(subnet.startswith("10.") and subnet.endswith(".0.0/16") for subnet in chosen)
     settings.BOILERHOUSE_SUBNET = "10.99.0.0/16"
     assert list(host._subnets()) == ["10.99.0.0/16"]
+
+
+def test_two_that_make_the_network_at_once_get_the_same_one(data_dir, monkeypatch):
+    """Docker refuses the second bridge of a name; nobody should meet that."""
+    from pools.runtime.base import Network
+
+    inside, seen = [0], []
+
+    class Engine:
+        def ensure_network(self, name, bridge, subnets, labels):
+            inside[0] += 1
+            seen.append(inside[0])
+            time.sleep(0.02)
+            inside[0] -= 1
+            return Network(name, bridge, "10.99.0.0/16", "10.99.0.1")
+
+    monkeypatch.setattr(host, "get_runtime", Engine)
+    monkeypatch.setattr(host, "ensure_rules", lambda bridge: None)
+    threads = [threading.Thread(target=host.ensure_network) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert set(seen) == {1}
+    assert len(seen) == 8

@@ -92,7 +92,7 @@ def test_after_a_failed_start_one_try_per_back_off():
     pool = Pool.objects.with_counts().get()
 
     assert pool.status().state == PoolState.ERROR
-    assert pool.last_error == "image is missing"
+    assert pool.last_error == "image is missing."
     assert sizing.refill(pool.pk) == 0
     Pool.objects.update(next_start_at=None)
     assert sizing.refill(pool.pk) == 1
