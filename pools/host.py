@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from boilerhouse.core import deployment
 from boilerhouse.core.models import Deployment
+from pools import volumes
 from pools.errors import HostNotReady
 from pools.models import Container, HostLease
 from pools.runtime import get_runtime
@@ -269,4 +270,4 @@ def stray_leases(held: set[UUID]) -> list[HostLease]:
     """
     rows = HostLease.objects.filter(released_at=None).exclude(container_id__in=Container.objects.values("pk"))
     rows = rows.exclude(container_id__in=held)
-    return [row for row in rows if not (deployment.data_dir() / "containers" / str(row.container_id)).exists()]
+    return [row for row in rows if not volumes.home(row.container_id).exists()]

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from pools import observing, quota, volumes
 from pools.models import Container
+from pools.spec import WorkloadSpec
 from pools.states import Fault
 from tenants import errors, releases
 from tenants.models import Assignment
@@ -47,15 +48,20 @@ def heartbeat(tenant_id: str) -> None:
         raise errors.NothingHeld
 
 
+def _measure(container_id: UUID, spec: WorkloadSpec) -> volumes.Walked:
+    """Walk the container's volumes and note what they hold."""
+    seen = volumes.walk(container_id, [volume.name for volume in spec.volumes if volume.name != "secrets"])
+    Container.objects.filter(pk=container_id).update(disk_bytes=seen.bytes)
+    return seen
+
+
 def check(assignment_id: UUID, generation: int) -> bool:
     """Release an assignment whose deadline has passed, unless its files changed since. Returns whether it did."""
     rows = Assignment.objects.filter(pk=assignment_id, generation=generation, state=AssignmentState.ASSIGNED)
     assignment = rows.select_related("pool", "version").first()
     if assignment is None or assignment.version is None or assignment.last_activity_at is None:
         return False
-    names = [volume.name for volume in assignment.version.spec.volumes if volume.name != "secrets"]
-    seen = volumes.walk(assignment.held_container, names)
-    Container.objects.filter(pk=assignment.held_container).update(disk_bytes=seen.bytes)
+    seen = _measure(assignment.held_container, assignment.version.spec)
     changed_at = min(datetime.fromtimestamp(seen.newest_change, UTC), timezone.now())
     if changed_at > assignment.last_activity_at:
         rows.filter(last_activity_at__lt=changed_at).update(last_activity_at=changed_at)
@@ -75,9 +81,7 @@ def measure_disk(assignment_id: UUID) -> None:
     limit_mb, home = row.version.spec.resources.disk_mb, volumes.home(row.held_container)
     if limit_mb is None or quota.used_bytes(home) is not None:
         return
-    names = [volume.name for volume in row.version.spec.volumes if volume.name != "secrets"]
-    seen = volumes.walk(row.held_container, names)
-    Container.objects.filter(pk=row.held_container).update(disk_bytes=seen.bytes)
+    seen = _measure(row.held_container, row.version.spec)
     if seen.bytes > limit_mb << 20:
         detail = f"It holds {seen.bytes >> 20} MiB on disk; resources.diskMb allows {limit_mb}."
         observing.report_fault(row.held_container, Fault.DISK, detail)

@@ -18,6 +18,7 @@ from syncing.models import SyncRun
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import errors, validation
 from tenants.models import Assignment
+from tenants.site import site_of
 from tenants.states import AssignmentState
 
 log = structlog.get_logger(__name__)
@@ -41,19 +42,10 @@ def begin(tenant_id: str, direction: str) -> list[SyncRun]:
     if not all(spec.allow_manual_trigger for spec, _ in wanted):
         raise sync_errors.ManualSyncOff
     with recording():
-        site = _site(assignment, -1)
+        site = site_of(assignment, -1, is_stopped=False)
         runs = [transfers.queue_run(spec, site, one, Trigger.MANUAL) for spec, one in wanted]
         enqueue("sync", "tenants.tasks.manual_sync", assignment.pk, assignment.generation)
     return runs
-
-
-def _site(assignment: Assignment, lock: int) -> transfers.Site:
-    assert assignment.version is not None
-    assert assignment.uid is not None
-    return transfers.Site(
-        assignment.held_container, assignment.uid, assignment.pool_id, assignment.version.spec, assignment.tenant_id,
-        assignment.generation, lock, is_stopped=False,
-    )  # fmt: skip
 
 
 def run_queued(assignment_id: UUID, generation: int) -> None:
@@ -75,7 +67,7 @@ def run_queued(assignment_id: UUID, generation: int) -> None:
                 if not keep_going():
                     break
                 try:
-                    _run(run, _site(assignment, lock), keep_going)
+                    _run(run, site_of(assignment, lock, is_stopped=False), keep_going)
                 except BoilerhouseError as error:
                     log.warning("manual sync failed", tenant=assignment.tenant_id, code=error.code)
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -33,6 +33,7 @@ from syncing import transfers
 from syncing.states import Trigger
 from tenants import errors, giving_up, line
 from tenants.models import Assignment, Tenant
+from tenants.site import site_of
 from tenants.states import AssignmentState, Source
 
 log = structlog.get_logger(__name__)
@@ -120,10 +121,7 @@ def _finish(
                 return False
             volumes.latch(container_id, assignment.tenant_id, assignment.generation)
             failpoints.reach("claim.latched")
-            site = transfers.Site(
-                container_id, assignment.uid, assignment.pool_id, spec, assignment.tenant_id,
-                assignment.generation, lock, is_stopped=False,
-            )  # fmt: skip
+            site = site_of(assignment, lock, is_stopped=False)
             restored: transfers.Restored | None = None
             if any(not finding.is_empty for finding in findings):
                 restored = transfers.restore(site, findings, Trigger.CLAIM, lambda: _is_pending(assignment))
@@ -234,7 +232,7 @@ def _decide(
                 latencyMs=latency,
                 restored=shown,
             )
-    except (OperationalError, InterfaceError) as error:
+    except DATABASE_LOST as error:
         if not _read_outcome(assignment, error):
             return False
     failpoints.reach("claim.decided")
@@ -250,7 +248,7 @@ def _read_outcome(assignment: Assignment, error: Exception) -> bool:
         connection.close()
         try:
             state = Assignment.objects.filter(pk=assignment.pk).values_list("state", flat=True).first()
-        except (OperationalError, InterfaceError):
+        except DATABASE_LOST:
             time.sleep(0.2)
             continue
         return state == AssignmentState.ASSIGNED

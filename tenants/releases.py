@@ -32,6 +32,7 @@ from syncing import transfers
 from syncing.states import Trigger
 from tenants import errors, giving_up, validation
 from tenants.models import Assignment
+from tenants.site import site_of
 from tenants.states import AssignmentState, ReleaseReason, ReleaseStep
 
 log = structlog.get_logger(__name__)
@@ -269,11 +270,7 @@ def _save(assignment: Assignment, lock: int) -> None:
         rows = Assignment.objects.filter(pk=assignment.pk, state=RELEASING, owner=processes.current(), discard=False)
         return rows.exists()
 
-    site = transfers.Site(
-        assignment.held_container, assignment.uid, assignment.pool_id, assignment.version.spec, assignment.tenant_id,
-        assignment.generation, lock, is_stopped=True,
-    )  # fmt: skip
-    transfers.save(site, specs, Trigger.RELEASE, keep_going)
+    transfers.save(site_of(assignment, lock, is_stopped=True), specs, Trigger.RELEASE, keep_going)
 
 
 def _end(assignment: Assignment) -> None:

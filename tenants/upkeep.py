@@ -129,22 +129,23 @@ def put_away(container_id: UUID) -> None:
 def release_of_deleted_pools() -> int:
     """Release, with save, whoever holds a container of a pool that is being deleted; who waits there is told."""
     deleting = Pool.objects.filter(is_deleting=True).values_list("pk", flat=True)
-    released = 0
     draining = Pool.objects.filter(is_draining=True, waiting__gt=0).values_list("pk", flat=True)
     for row in Assignment.objects.filter(pool_id__in=list(draining), state=AssignmentState.PENDING, container_ref=None):
         giving_up.give_up(row.pk, errors.Draining.code)
-    for row in Assignment.objects.filter(pool_id__in=list(deleting), state=AssignmentState.ASSIGNED):
-        released += releases.fence(Assignment.objects.filter(pk=row.pk), reason=ReleaseReason.POOL_DELETED)
-    return released
+    held = Assignment.objects.filter(pool_id__in=list(deleting), state=AssignmentState.ASSIGNED)
+    return _release_each(held, ReleaseReason.POOL_DELETED)
+
+
+def _release_each(rows: QuerySet[Assignment], reason: ReleaseReason) -> int:
+    """Fence each of these assignments for ``reason``, by a statement of its own; return how many it was first at."""
+    pks = list(rows.values_list("pk", flat=True))
+    return sum(releases.fence(Assignment.objects.filter(pk=pk), reason=reason) for pk in pks)
 
 
 def release_dead() -> int:
     """End, with a save from their directories, assignments whose container runs no more (contract: health)."""
     rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__fault__in=DEADLY)
-    return sum(
-        releases.fence(Assignment.objects.filter(pk=pk), reason=ReleaseReason.CONTAINER_DIED)
-        for pk in rows.values_list("pk", flat=True)
-    )
+    return _release_each(rows, ReleaseReason.CONTAINER_DIED)
 
 
 def release_unhealthy() -> int:
@@ -152,10 +153,7 @@ def release_unhealthy() -> int:
     rows = Assignment.objects.filter(
         state=AssignmentState.ASSIGNED, pool__on_unhealthy=Pool.OnUnhealthy.RELEASE, container__fault__gt=""
     )
-    return sum(
-        releases.fence(Assignment.objects.filter(pk=pk), reason=ReleaseReason.UNHEALTHY)
-        for pk in rows.exclude(container__fault__in=DEADLY).values_list("pk", flat=True)
-    )
+    return _release_each(rows.exclude(container__fault__in=DEADLY), ReleaseReason.UNHEALTHY)
 
 
 def retire_unheld() -> int:

@@ -7,7 +7,6 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import PermissionDenied
-from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions, status
 from rest_framework.renderers import JSONRenderer
@@ -22,6 +21,7 @@ from boilerhouse.core.errors import (
     TimedOut,
     Unavailable,
 )
+from boilerhouse.core.outage import DATABASE_LOST
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ def handle(error: Exception, _context: Any) -> HttpResponse | None:
         return problem(status.HTTP_400_BAD_REQUEST, "malformed", str(error.detail))
     if isinstance(error, PermissionDenied):
         return problem(403, "forbidden", str(error) or "This key may not do that.")
-    if isinstance(error, OperationalError | InterfaceError):
+    if isinstance(error, DATABASE_LOST):
         log.error("database unavailable", error=type(error).__name__)
         return problem(503, "database_unavailable", "The database cannot be reached.", headers={"Retry-After": "2"})
     if isinstance(error, exceptions.APIException):

@@ -1,0 +1,16 @@
+"""The place of a transfer, as an assignment names it."""
+
+from __future__ import annotations
+
+from syncing.transfers import Site
+from tenants.models import Assignment
+
+
+def site_of(assignment: Assignment, lock: int, *, is_stopped: bool) -> Site:
+    """The container that the assignment holds, for ``syncing``; ``lock`` is the descriptor of its held file lock."""
+    assert assignment.version is not None
+    assert assignment.uid is not None
+    return Site(
+        assignment.held_container, assignment.uid, assignment.pool_id, assignment.version.spec, assignment.tenant_id,
+        assignment.generation, lock, is_stopped=is_stopped,
+    )  # fmt: skip
