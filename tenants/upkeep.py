@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from django.utils import timezone
 
 from boilerhouse.core import processes
 from boilerhouse.core.events import emit, recording
+from boilerhouse.core.recently import Recently
 from boilerhouse.core.tasks import enqueue
 from pools import lifecycle, volumes
 from pools.models import Container, Pool
@@ -67,24 +67,12 @@ def _ownerless(rows: QuerySet[Assignment]) -> list[Assignment]:
     return [row for row in rows.filter(state_changed_at__lt=old) if row.owner not in living]
 
 
-_tried: dict[object, float] = {}
-TRY_AGAIN_S = 10
-
-
-def _is_new(key: object) -> bool:
-    """Whether ``key`` was not seen in the last ten seconds: a message on its way is not doubled every second."""
-    now = time.monotonic()
-    if now - _tried.get(key, -TRY_AGAIN_S) < TRY_AGAIN_S:
-        return False
-    for stale in [k for k, at in _tried.items() if now - at > TRY_AGAIN_S]:
-        del _tried[stale]
-    _tried[key] = now
-    return True
+_tried = Recently(10)
 
 
 def _enqueue(row: Assignment, queue: str, function: str, *arguments: object) -> int:
     """Once per orphan and owner."""
-    if not _is_new((row.pk, row.owner, row.attempt, row.next_attempt_at)):
+    if not _tried.is_new((row.pk, row.owner, row.attempt, row.next_attempt_at)):
         return 0
     with transaction.atomic():
         enqueue(queue, function, *arguments)
@@ -101,7 +89,7 @@ def find_lost() -> int:
     """Have containers put away that are to be removed, have seen a tenant, and are nobody's."""
     old = timezone.now() - QUARANTINE_AFTER
     rows = Container.objects.filter(state=ContainerState.REMOVING, state_changed_at__lt=old)
-    lost = [pk for pk in rows.values_list("pk", flat=True) if is_lost(pk) and _is_new(("lost", pk))]
+    lost = [pk for pk in rows.values_list("pk", flat=True) if is_lost(pk) and _tried.is_new(("lost", pk))]
     with transaction.atomic():
         for pk in lost:
             enqueue("pool", "tenants.tasks.put_away", pk)
@@ -183,7 +171,7 @@ def find_idle() -> int:
     rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, pool__idle_timeout_ms__gt=0)
     for row in rows.select_related("pool"):
         due = idle.due_at(row)
-        if due and due + idle.SLACK < now and _is_new(("idle", row.pk, row.last_activity_at)):
+        if due and due + idle.SLACK < now and _tried.is_new(("idle", row.pk, row.last_activity_at)):
             with transaction.atomic():
                 enqueue("sync", "tenants.tasks.check_idle", row.pk, row.generation)
             found += 1

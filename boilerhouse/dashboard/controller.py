@@ -19,6 +19,7 @@ from django.utils import timezone
 from boilerhouse.core import failpoints, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Lease
+from boilerhouse.core.recently import Recently
 from boilerhouse.core.tasks import enqueue
 from boilerhouse.dashboard.engine_watch import EngineWatch
 from boilerhouse.dashboard.queues import watch_queues
@@ -57,20 +58,16 @@ def fill_pools() -> int:
     return len(off)
 
 
-_sent: dict[object, float] = {}
-SEND_AGAIN_S = 10
+_sent = Recently(10)
 
 
 def resume_containers() -> int:
     """Hand on starts and removals whose process is dead or whose message was lost."""
-    now, resumed = time.monotonic(), 0
-    for stale in [pk for pk, at in _sent.items() if now - at > SEND_AGAIN_S]:
-        del _sent[stale]
+    resumed = 0
     for container in lifecycle.stuck_containers(timezone.now() - STUCK_AFTER):
         starting = container.state == ContainerState.STARTING
-        if container.pk in _sent:
+        if not _sent.is_new(container.pk):
             continue
-        _sent[container.pk] = now
         with transaction.atomic():
             enqueue("pool", f"pools.tasks.{'create' if starting else 'destroy'}_container", container.pk)
         resumed += 1
