@@ -127,6 +127,7 @@ class SyncRun(models.Model):
     error_code = models.CharField(max_length=32, default="", blank=True)
     error_detail = models.TextField(default="", blank=True)
     owner = models.UUIDField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)

@@ -197,9 +197,11 @@ def _running(
     _bury_interrupted(spec, site)
     with recording():
         run = run or queue_run(spec, site, direction, trigger)
-        SyncRun.objects.filter(pk=run.pk, state=SyncRunState.QUEUED).update(
+        began = SyncRun.objects.filter(pk=run.pk, state=SyncRunState.QUEUED).update(
             state=SyncRunState.RUNNING, started_at=Now(), owner=processes.current()
         )
+        if not began:
+            raise errors.TransferCancelled("It was cancelled before it began.")
         told = {"runId": str(run.pk), "specId": spec.pk, "direction": direction, "trigger": trigger}
         about: dict[str, Any] = {
             "pool_id": site.pool_id,

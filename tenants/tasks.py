@@ -1,11 +1,11 @@
-"""Tasks of claims, releases and manual syncs."""
+"""Tasks of claims, releases and syncs."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
 from boilerhouse.core.tasks import task
-from tenants import idle, manual, preparing, releases, upkeep
+from tenants import idle, preparing, releases, syncs, upkeep
 
 
 @task
@@ -19,8 +19,8 @@ def finish_release(assignment_id: str) -> None:
 
 
 @task
-def manual_sync(assignment_id: str, generation: str) -> None:
-    manual.run_queued(UUID(assignment_id), int(generation))
+def run_syncs(assignment_id: str, generation: str) -> None:
+    syncs.run_queued(UUID(assignment_id), int(generation))
 
 
 @task

@@ -27,7 +27,7 @@ from pools import lifecycle, sizing, usage
 from pools.models import Pool
 from pools.states import ContainerState
 from syncing.models import SyncSpec
-from tenants import upkeep
+from tenants import syncs, upkeep
 
 log = structlog.get_logger("boilerhouse.controller")
 
@@ -84,6 +84,15 @@ def probe_sinks() -> int:
     return len(specs)
 
 
+def probe_all_sinks() -> int:
+    """Have every sink probed, so that a healthy one that fails is known before a tenant finds out."""
+    with transaction.atomic():
+        specs = list(SyncSpec.objects.values_list("pk", flat=True))
+        for spec_id in specs:
+            enqueue("sync", "tenants.tasks.probe_sink", spec_id)
+    return len(specs)
+
+
 def expire_backups() -> int:
     """Have old backups deleted at every sink, once where several specs share one."""
     places = {spec.resolved_sink().place: spec.pk for spec in SyncSpec.objects.select_related("credential")}
@@ -119,11 +128,15 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (1.0, fill_pools),
     (2.0, resume_containers),
     (2.0, watch_queues),
+    (1.0, syncs.queue_beats),
     (5.0, upkeep.bury_dead_runs),
+    (5.0, syncs.resume),
     (5.0, probe_sinks),
     (5.0, upkeep.retire_unheld),
     (10.0, upkeep.find_lost),
     (30.0, upkeep.watch_disks),
+    (30.0, syncs.warn_of_unsaved),
+    (180.0, probe_all_sinks),
     (float(settings.BOILERHOUSE_SAMPLE_EVERY_S), sample_usage),
     (60.0, tidy),
     (6 * 3600.0, expire_backups),

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from tenants.api import views
+from tenants.api import sync_views, views
 
 urlpatterns = [
     path("tenants", views.TenantListView.as_view()),
@@ -9,6 +9,12 @@ urlpatterns = [
     path("tenants/<str:tenant_id>/status", views.StatusView.as_view()),
     path("tenants/<str:tenant_id>/sync", views.SyncView.as_view()),
     path("tenants/<str:tenant_id>/heartbeat", views.HeartbeatView.as_view()),
+    path("tenants/<str:tenant_id>/runs", sync_views.TenantRunListView.as_view()),
+    path("sync-specs/<str:spec_id>/trigger", sync_views.SpecTriggerView.as_view()),
+    path("sync-specs/<str:spec_id>/probe", sync_views.SpecProbeView.as_view()),
+    path("sync-specs/<str:spec_id>/status", sync_views.SpecStatusView.as_view()),
+    path("sync-runs/<str:run_id>", sync_views.SyncRunView.as_view()),
+    path("sync-runs/<str:run_id>/cancel", sync_views.SyncRunCancelView.as_view()),
     path("containers", views.ContainerListView.as_view()),
     path("containers/<str:container_id>", views.ContainerView.as_view()),
     path("containers/<str:container_id>/exec", views.ExecView.as_view()),

@@ -22,7 +22,7 @@ from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, render
 from pools.errors import ContainerNotFound, NotClaimed
 from pools.models import Container
 from syncing.api.serializers import RunsOutput, render_run
-from tenants import claims, idle, line, manual, releases, validation
+from tenants import claims, idle, line, releases, syncs, validation
 from tenants.api.serializers import (
     ClaimInput,
     ClaimOutput,
@@ -144,7 +144,7 @@ class SyncView(APIView):
     def post(self, request: Any, tenant_id: str) -> Response:
         body = SyncInput(data=request.data)
         body.is_valid(raise_exception=True)
-        runs = manual.begin(tenant_id, body.validated_data["direction"])
+        runs = syncs.begin(tenant_id, body.validated_data["direction"])
         return Response({"runs": [render_run(run) for run in runs]}, status=202)
 
 

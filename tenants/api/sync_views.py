@@ -1,0 +1,151 @@
+"""What sync specs and runs do to tenants: trigger, status, one run, cancel, a tenant's runs."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from boilerhouse.core.api.pagination import check_parameters, paginate
+from boilerhouse.core.api.schema import CURSOR, LIMIT, page_of, query
+from boilerhouse.core.api.serializers import ApiSerializer
+from syncing.api.serializers import RunOutput, RunsOutput, SinkHealthOutput, render_run
+from syncing.api.views import find_spec
+from syncing.models import SyncRun
+from syncing.states import Direction, SyncRunState, Trigger
+from tenants import syncs, upkeep, validation
+from tenants.spec_status import spec_status
+
+
+class TriggerInput(ApiSerializer):
+    direction = serializers.ChoiceField(["outward", "inward", "both"], default="outward")
+    tenant_id = serializers.CharField(required=False, allow_null=True, max_length=128)
+
+
+class BriefRunOutput(ApiSerializer):
+    id = serializers.UUIDField()
+    tenant_id = serializers.CharField()
+    direction = serializers.ChoiceField(Direction.choices)
+    trigger = serializers.ChoiceField(Trigger.choices)
+    state = serializers.ChoiceField(SyncRunState.choices)
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+
+
+class CoverageOutput(ApiSerializer):
+    covered = serializers.IntegerField()
+    stale = serializers.IntegerField()
+
+
+class SpecErrorOutput(ApiSerializer):
+    at = serializers.DateTimeField()
+    run_id = serializers.UUIDField()
+    tenant_id = serializers.CharField()
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class SpecStatusOutput(ApiSerializer):
+    spec_id = serializers.CharField()
+    sink_health = SinkHealthOutput()
+    last_run = BriefRunOutput(allow_null=True)
+    last_success_at = serializers.DateTimeField(allow_null=True)
+    running = serializers.IntegerField()
+    pending = serializers.IntegerField()
+    failed24h = serializers.IntegerField()
+    bytes24h = serializers.IntegerField()
+    tenants = CoverageOutput()
+    errors = SpecErrorOutput(many=True)  # type: ignore[assignment]
+
+
+class SpecTriggerView(APIView):
+    problem_codes = ("409",)
+
+    @extend_schema(
+        operation_id="triggerSyncSpec",
+        summary="Sync by this spec now",
+        description="For one tenant, or for all that are assigned a container of its pool.",
+        request=TriggerInput,
+        responses={202: RunsOutput},
+    )
+    def post(self, request: Any, spec_id: str) -> Response:
+        check_parameters(request, ())
+        body = TriggerInput(data=request.data)
+        body.is_valid(raise_exception=True)
+        data = body.validated_data
+        runs = syncs.trigger(find_spec(spec_id), data["direction"], data.get("tenant_id"))
+        return Response({"runs": [render_run(run) for run in runs]}, status=202)
+
+
+class SpecProbeView(APIView):
+    @extend_schema(
+        operation_id="probeSyncSpec",
+        summary="Probe the spec's sink now",
+        description="Writes, reads and deletes one object. Failed saves are tried at once when it is healthy again.",
+        request=None,
+        responses=SinkHealthOutput,
+    )
+    def post(self, request: Any, spec_id: str) -> Response:
+        check_parameters(request, ())
+        spec = find_spec(spec_id)
+        upkeep.probe_sink(spec.pk)
+        return Response(find_spec(spec_id).sink_health)
+
+
+class SpecStatusView(APIView):
+    @extend_schema(
+        operation_id="getSyncSpecStatus", summary="Show how a sync spec is doing", responses=SpecStatusOutput
+    )
+    def get(self, request: Any, spec_id: str) -> Response:
+        check_parameters(request, ())
+        return Response(spec_status(find_spec(spec_id)))
+
+
+def _run_id(value: str) -> UUID:
+    try:
+        return UUID(value)
+    except ValueError as error:
+        raise syncs.RunNotFound(f"There is no sync run {value}.") from error
+
+
+class SyncRunView(APIView):
+    @extend_schema(operation_id="getSyncRun", summary="Show a sync run", responses=RunOutput)
+    def get(self, request: Any, run_id: str) -> Response:
+        check_parameters(request, ())
+        run = SyncRun.objects.filter(pk=_run_id(run_id)).first()
+        if run is None:
+            raise syncs.RunNotFound(f"There is no sync run {run_id}.")
+        return Response(render_run(run))
+
+
+class SyncRunCancelView(APIView):
+    problem_codes = ("409",)
+
+    @extend_schema(
+        operation_id="cancelSyncRun",
+        summary="Cancel a sync run",
+        description="A queued one ends at once, a running one within seconds; the next save or restore takes back"
+        " what it had begun. 409 `not_cancellable` for runs that have ended, and for those of claims and releases.",
+        request=None,
+        responses={202: RunOutput},
+    )
+    def post(self, request: Any, run_id: str) -> Response:
+        check_parameters(request, ())
+        return Response(render_run(syncs.cancel(_run_id(run_id))), status=202)
+
+
+class TenantRunListView(APIView):
+    @extend_schema(
+        operation_id="listTenantRuns",
+        summary="List a tenant's sync runs",
+        parameters=[query(n) for n in ("specId", "state", "trigger", "direction")] + [LIMIT, CURSOR],
+        responses=page_of("TenantRunPage", RunOutput),
+    )
+    def get(self, request: Any, tenant_id: str) -> Response:
+        rows = SyncRun.objects.filter(tenant_id=validation.check_tenant_id(tenant_id))
+        filters = {"specId": "spec_id"} | {name: name for name in ("state", "trigger", "direction")}
+        return paginate(request, rows, render_run, filters)

@@ -1,0 +1,67 @@
+"""How a sync spec is doing: its sink, its runs of the last day, and how old its tenants' saves are."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from syncing.models import SyncRun, SyncSpec
+from syncing.states import Direction, SyncRunState
+from tenants import syncs
+
+DAY = timedelta(hours=24)
+MAX_ERRORS = 20
+
+
+def spec_status(spec: SyncSpec) -> dict[str, Any]:
+    """The status in the API's shape. A tenant is stale when its last complete save is older than twice the interval;
+    without an interval, none is."""
+    now = timezone.now()
+    runs = SyncRun.objects.filter(spec=spec)
+    recent = runs.filter(finished_at__gt=now - DAY)
+    last = runs.order_by("-created_at", "-pk").first()
+    success = runs.filter(state=SyncRunState.SUCCEEDED).order_by("-finished_at").first()
+    failed = recent.filter(state=SyncRunState.FAILED)
+    moved = recent.filter(state=SyncRunState.SUCCEEDED).values_list("progress", flat=True)
+    saves = syncs.oldest_saves(spec)
+    allowed = timedelta(milliseconds=2 * spec.interval_ms) if spec.interval_ms else None
+    overdue = {b.assignment.tenant_id for b in syncs.beats() if b.spec.pk == spec.pk and _is_over(b, now, allowed)}
+    return {
+        "specId": spec.pk,
+        "sinkHealth": spec.sink_health,
+        "lastRun": _brief(last) if last else None,
+        "lastSuccessAt": success.finished_at if success else None,
+        "running": runs.filter(state=SyncRunState.RUNNING).count(),
+        "pending": runs.filter(state=SyncRunState.QUEUED).count(),
+        "failed24h": failed.count(),
+        "bytes24h": sum(int(progress.get("bytes") or 0) for progress in moved),
+        "tenants": {"covered": len(saves) if _saves(spec) else 0, "stale": len(overdue)},
+        "errors": [
+            {"at": run.finished_at, "runId": str(run.pk), "tenantId": run.tenant_id}
+            | {"code": run.error_code, "detail": run.error_detail}
+            for run in failed.order_by("-finished_at")[:MAX_ERRORS]
+        ],
+    }
+
+
+def _saves(spec: SyncSpec) -> bool:
+    return any(mapping.uploads for mapping in spec.mappings.all())
+
+
+def _is_over(beat: syncs.Beat, now: Any, allowed: timedelta | None) -> bool:
+    return allowed is not None and now - beat.unsaved_since > allowed
+
+
+def _brief(run: SyncRun) -> dict[str, Any]:
+    direction = Direction(run.direction)
+    return {
+        "id": str(run.pk),
+        "tenantId": run.tenant_id,
+        "direction": direction.value,
+        "trigger": run.trigger,
+        "state": run.state,
+        "startedAt": run.started_at,
+        "finishedAt": run.finished_at,
+    }

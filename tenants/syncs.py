@@ -1,0 +1,312 @@
+"""Syncs of held containers while they run: on demand and every ``intervalMs``; the same restore and save.
+
+Runs are rows first. A message only says that a generation has queued runs; whoever gets the container's lock runs them
+in order, so a tenant has one at a time, and a lost message costs a few seconds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Max, QuerySet
+from django.utils import timezone
+
+from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid, NotFound
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.recently import Recently
+from boilerhouse.core.tasks import enqueue
+from pools import volumes
+from syncing import errors as sync_errors
+from syncing import services as syncing
+from syncing import transfers
+from syncing.models import SavedState, SyncRun, SyncSpec
+from syncing.states import Direction, SyncRunState, Trigger
+from tenants import errors, validation
+from tenants.models import Assignment
+from tenants.site import site_of
+from tenants.states import AssignmentState
+
+log = structlog.get_logger(__name__)
+
+DIRECTIONS = {
+    "outward": (Direction.UPLOAD,),
+    "inward": (Direction.DOWNLOAD,),
+    "both": (Direction.UPLOAD, Direction.DOWNLOAD),
+}
+LIVE = (Trigger.MANUAL, Trigger.INTERVAL)
+"""Triggers of runs on a container that runs; the others belong to a claim or a release."""
+UNFINISHED = (SyncRunState.QUEUED, SyncRunState.RUNNING)
+JITTER = 0.1
+"""Each tenant's beat is shorter than the interval by up to this share, so that claims made at once drift apart."""
+LOST_AFTER = timedelta(seconds=10)
+
+
+class RunNotFound(NotFound):
+    """There is no such sync run."""
+
+    code = "sync_run_not_found"
+
+
+class NotCancellable(Conflict):
+    """The run belongs to a claim or a release, or has ended."""
+
+    code = "not_cancellable"
+
+
+# On demand ------------------------------------------------------------------------------------------
+
+
+def begin(tenant_id: str, direction: str) -> list[SyncRun]:
+    """Queue a run per spec and direction. Raises NotAssigned, ManualSyncOff, Invalid when nothing maps."""
+    validation.check_tenant_id(tenant_id)
+    assignment = _assigned().filter(tenant_id=tenant_id).first()
+    if assignment is None or assignment.version is None or assignment.uid is None:
+        raise errors.NotAssigned
+    wanted = [(spec, one) for one in DIRECTIONS[direction] for spec in syncing.specs_for(assignment.pool_id, one)]
+    if not wanted:
+        raise Invalid(FieldError("/direction", "No mapping of this pool goes that way.", "no_mapping"))
+    if not all(spec.allow_manual_trigger for spec, _ in wanted):
+        raise sync_errors.ManualSyncOff
+    return _queue(assignment, wanted, Trigger.MANUAL)
+
+
+def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncRun]:
+    """Queue runs of one spec for a tenant, or for all that are assigned a container of its pool.
+
+    Raises ManualSyncOff, NotAssigned when the named tenant holds nothing there, Invalid when nothing maps.
+    """
+    if not spec.allow_manual_trigger:
+        raise sync_errors.ManualSyncOff
+    ways = [one for one in DIRECTIONS[direction] if any(_goes(mapping, one) for mapping in spec.mappings.all())]
+    if not ways:
+        raise Invalid(FieldError("/direction", "No mapping of this spec goes that way.", "no_mapping"))
+    held = _assigned().filter(pool_id=spec.pool_id)
+    if tenant_id is not None:
+        held = held.filter(tenant_id=validation.check_tenant_id(tenant_id))
+        if not held.exists():
+            raise errors.NotAssigned
+    return [run for one in held for run in _queue(one, [(spec, way) for way in ways], Trigger.MANUAL)]
+
+
+def _goes(mapping: object, direction: Direction) -> bool:
+    return bool(getattr(mapping, "uploads" if direction == Direction.UPLOAD else "restores"))
+
+
+def _assigned() -> QuerySet[Assignment]:
+    rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, version__isnull=False, uid__isnull=False)
+    return rows.select_related("version").order_by("created_at")
+
+
+def _queue(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], trigger: Trigger) -> list[SyncRun]:
+    with recording():
+        site = site_of(assignment, -1, is_stopped=False)
+        runs = [transfers.queue_run(spec, site, way, trigger) for spec, way in wanted]
+        enqueue("sync", "tenants.tasks.run_syncs", assignment.pk, assignment.generation)
+    return runs
+
+
+def cancel(run_id: UUID) -> SyncRun:
+    """End a queued run at once; have a running one stopped within a second or two.
+
+    Raises RunNotFound; NotCancellable for runs of claims and releases, which end with what they belong to.
+    """
+    run = SyncRun.objects.filter(pk=run_id).first()
+    if run is None:
+        raise RunNotFound(f"There is no sync run {run_id}.")
+    if run.trigger not in LIVE:
+        detail = f"It belongs to a {run.trigger}, and ends with it: release the tenant, or release with discard."
+        raise NotCancellable(detail)
+    now = timezone.now()
+    with recording():
+        rows = SyncRun.objects.filter(pk=run_id)
+        ended = rows.filter(state=SyncRunState.QUEUED).update(
+            state=SyncRunState.CANCELLED, finished_at=now, cancel_requested_at=now,
+            error_code="cancelled", error_detail="Cancelled before it began.",
+        )  # fmt: skip
+        if ended:
+            emit(
+                "sync.cancelled", pool_id=run.spec.pool_id, tenant_id=run.tenant_id, container_id=run.container_id,
+                runId=str(run.pk), specId=run.spec_id, direction=run.direction, trigger=run.trigger,
+            )  # fmt: skip
+        elif not rows.filter(state=SyncRunState.RUNNING).update(cancel_requested_at=now):
+            raise NotCancellable(f"It has ended already: {run.state}.")
+    run.refresh_from_db()
+    return run
+
+
+def run_queued(assignment_id: UUID, generation: int) -> None:
+    """Run what is queued for this generation, in order; what its generation has left behind is cancelled."""
+    rows = Assignment.objects.select_related("version").filter(pk=assignment_id, generation=generation)
+    assignment = rows.first()
+    if assignment is None:
+        return
+
+    def is_held() -> bool:
+        return rows.filter(state=AssignmentState.ASSIGNED).exists()
+
+    queued = SyncRun.objects.filter(
+        tenant_id=assignment.tenant_id, generation=generation, trigger__in=LIVE, state=SyncRunState.QUEUED
+    )
+    try:
+        with volumes.locked(assignment.held_container) as lock:
+            for run in queued.select_related("spec__credential").order_by("created_at", "id"):
+                if not is_held():
+                    break
+                if not queued.filter(pk=run.pk).exists():
+                    continue  # cancelled while others ran
+                try:
+                    _run(run, site_of(assignment, lock, is_stopped=False), is_held)
+                except BoilerhouseError as error:
+                    about = {"tenant": assignment.tenant_id, "run": str(run.pk), "trigger": run.trigger}
+                    log.warning("sync failed", **about, code=error.code)
+    finally:
+        if not is_held():
+            _cancel_left_behind(queued)
+
+
+def _run(run: SyncRun, site: transfers.Site, is_held: Callable[[], bool]) -> None:
+    def keep_going() -> bool:
+        return is_held() and not SyncRun.objects.filter(pk=run.pk, cancel_requested_at__isnull=False).exists()
+
+    trigger = Trigger(run.trigger)
+    if run.direction == Direction.UPLOAD:
+        transfers.save(site, [run.spec], trigger, keep_going, lambda _spec: run)
+        return
+    findings = transfers.survey_specs([run.spec], site.tenant_id)()
+    transfers.restore(site, findings, trigger, keep_going, lambda _spec: run)
+
+
+def _cancel_left_behind(rows: QuerySet[SyncRun]) -> int:
+    return rows.update(
+        state=SyncRunState.CANCELLED, finished_at=timezone.now(), error_code="cancelled",
+        error_detail="The tenant was released.",
+    )  # fmt: skip
+
+
+# On a timer -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A periodic save of one spec for one assignment."""
+
+    assignment: Assignment
+    spec: SyncSpec
+    due_at: datetime
+    unsaved_since: datetime
+    """When the last complete save of this generation was, or the claim."""
+
+
+def beats() -> Iterator[Beat]:
+    """Every periodic save that assigned tenants have coming, from rows alone: a restart loses none.
+
+    The next beat counts from the last run's start, so what was missed while nothing ran is one save, not many.
+    """
+    specs = defaultdict(list)
+    periodic = SyncSpec.objects.filter(interval_ms__isnull=False).prefetch_related("mappings").order_by("id")
+    for spec in periodic:
+        if any(mapping.uploads for mapping in spec.mappings.all()):
+            specs[spec.pool_id].append(spec)
+    held = list(_assigned().filter(pool_id__in=list(specs)))
+    tenants = [one.tenant_id for one in held]
+    runs = SyncRun.objects.filter(
+        tenant_id__in=tenants, spec__interval_ms__isnull=False, direction=Direction.UPLOAD
+    ).values("tenant_id", "generation", "spec_id")
+    began = {_key(row): row["at"] for row in runs.annotate(at=Max("created_at"))}
+    done = runs.filter(state=SyncRunState.SUCCEEDED)
+    saved = {_key(row): row["at"] for row in done.annotate(at=Max("finished_at"))}
+    for one in held:
+        for spec in specs[one.pool_id]:
+            key = (one.tenant_id, one.generation, spec.pk)
+            since = one.assigned_at or one.created_at
+            share = zlib.crc32("\0".join(map(str, key)).encode()) / 2**32 * JITTER
+            wait = timedelta(milliseconds=(spec.interval_ms or 0) * (1 - share))
+            yield Beat(one, spec, began.get(key, since) + wait, saved.get(key, since))
+
+
+def _key(row: Mapping[str, object]) -> tuple[object, object, object]:
+    return row["tenant_id"], row["generation"], row["spec_id"]
+
+
+def queue_beats() -> int:
+    """Queue the periodic saves that are due, longest overdue first, and no more than the host can work on soon."""
+    now = timezone.now()
+    due = sorted((beat for beat in beats() if beat.due_at <= now), key=lambda beat: beat.due_at)
+    if not due:
+        return 0
+    unfinished = SyncRun.objects.filter(state__in=UNFINISHED)
+    busy = set(unfinished.values_list("tenant_id", "spec_id"))
+    room = 2 * settings.BOILERHOUSE_PARALLEL_TRANSFERS - unfinished.filter(trigger=Trigger.INTERVAL).count()
+    queued = 0
+    for beat in due:
+        if queued >= room:
+            break
+        if (beat.assignment.tenant_id, beat.spec.pk) not in busy:
+            _queue(beat.assignment, [(beat.spec, Direction.UPLOAD)], Trigger.INTERVAL)
+            queued += 1
+    return queued
+
+
+_resent = Recently(30)
+
+
+def resume() -> int:
+    """Send again the message of runs that have waited long; cancel those whose tenant was released."""
+    old = timezone.now() - LOST_AFTER
+    waiting = SyncRun.objects.filter(state=SyncRunState.QUEUED, trigger__in=LIVE, created_at__lt=old)
+    held = {(one.tenant_id, one.generation): one for one in _assigned()}
+    left_behind, again = [], {}
+    for run in waiting:
+        assignment = held.get((run.tenant_id, run.generation))
+        if assignment is None:
+            left_behind.append(run.pk)
+        elif _resent.is_new((assignment.pk, run.pk)):
+            again[assignment.pk] = assignment
+    _cancel_left_behind(SyncRun.objects.filter(pk__in=left_behind, state=SyncRunState.QUEUED))
+    with transaction.atomic():
+        for assignment in again.values():
+            enqueue("sync", "tenants.tasks.run_syncs", assignment.pk, assignment.generation)
+    return len(again) + len(left_behind)
+
+
+_warned = Recently(600)
+
+
+def warn_of_unsaved() -> int:
+    """Warn, every ten minutes, of tenants whose last complete save is older than twice the interval (P13)."""
+    now = timezone.now()
+    warned = 0
+    for beat in beats():
+        age = now - beat.unsaved_since
+        allowed = timedelta(milliseconds=2 * (beat.spec.interval_ms or 0))
+        if age <= allowed or not _warned.is_new((beat.assignment.pk, beat.spec.pk)):
+            continue
+        detail = f"No complete save by sync spec {beat.spec.pk} for {round(age.total_seconds())} s; its interval is"
+        with recording():
+            emit(
+                "pool.warning", pool_id=beat.assignment.pool_id, tenant_id=beat.assignment.tenant_id,
+                container_id=beat.assignment.container_ref, specId=beat.spec.pk, code="save_overdue",
+                detail=f"{detail} {(beat.spec.interval_ms or 0) // 1000} s.",
+                ageMs=round(age.total_seconds() * 1000),
+            )  # fmt: skip
+        warned += 1
+    return warned
+
+
+def oldest_saves(spec: SyncSpec) -> dict[str, datetime | None]:
+    """Per assigned tenant of the spec's pool, when its least recently saved mapping of the spec was saved."""
+    uploads = [mapping.pk for mapping in spec.mappings.all() if mapping.uploads]
+    tenants = list(_assigned().filter(pool_id=spec.pool_id).values_list("tenant_id", flat=True))
+    saved: dict[str, list[datetime]] = defaultdict(list)
+    rows = SavedState.objects.filter(tenant_id__in=tenants, mapping_id__in=uploads)
+    for tenant_id, at in rows.values_list("tenant_id", "saved_at"):
+        saved[tenant_id].append(at)
+    return {one: min(saved[one]) if len(saved[one]) == len(uploads) and uploads else None for one in tenants}

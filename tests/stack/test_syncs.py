@@ -1,0 +1,94 @@
+"""Syncs of a held container, on demand and on a timer, on real parts: C12, C10, P13 and what cancel leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from boilerhouse.core import processes
+from boilerhouse.core.models import Process
+from syncing.models import SyncRun
+from tests.stack.conftest import eventually
+
+STATE = "t/${tenantId}/"
+UPLOAD = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
+
+
+def periodic(stack, sink_server, interval_ms: int = 5000, **policy) -> str:
+    pool = stack.make_pool(warm=2, maxSize=4)
+    policy = {"onClaim": True, "onRelease": True, "intervalMs": interval_ms, **policy}
+    body = {"id": pool, "poolId": pool, "mappings": [UPLOAD], "sink": sink_server.json(STATE), "policy": policy}
+    stack.ok("POST", "sync-specs", body, 201)
+    return pool
+
+
+def runs(stack, tenant: str, **filters) -> list[dict]:
+    query = "&".join(f"{name}={value}" for name, value in filters.items())
+    return stack.ok("GET", f"tenants/{tenant}/runs?{query}")["items"]
+
+
+def test_periodic_saves_go_on_over_a_killed_worker_and_lose_to_the_release(stack, sink_server):
+    pool = periodic(stack, sink_server)
+    try:
+        held = stack.claim("pia", pool)
+        stack.exec(held["containerId"], "echo 1 > /state/one")
+        eventually(lambda: set(sink_server.keys("t/pia/state")) == {"one"}, 30)
+        status = stack.ok("GET", f"sync-specs/{pool}/status")
+        assert status["tenants"] == {"covered": 1, "stale": 0}
+        assert status["lastRun"]["trigger"] == "interval"
+        assert stack.status("pia")["syncStatus"]["ageMs"] < 30_000
+
+        for worker in Process.objects.filter(kind="worker", pk__in=processes.living()):
+            os.kill(worker.pid, signal.SIGKILL)
+        stack.exec(held["containerId"], "rm /state/one; echo 2 > /state/two")
+        eventually(lambda: set(sink_server.keys("t/pia/state")) == {"two"}, 60)
+
+        stack.exec(held["containerId"], "echo 3 > /state/three")
+        stack.release("pia")
+        assert set(sink_server.keys("t/pia/state")) == {"two", "three"}
+        assert not SyncRun.objects.filter(tenant_id="pia", state__in=["queued", "running"]).exists()
+    finally:
+        stack.drop_pool(pool)
+
+
+def test_a_cancelled_save_is_taken_back_and_the_tenant_goes_on(stack, sink_server):
+    pool = periodic(stack, sink_server, 3_600_000)
+    try:
+        held = stack.claim("rex", pool)
+        stack.exec(held["containerId"], "echo kept > /state/x")
+        (run,) = stack.ok("POST", f"sync-specs/{pool}/trigger", {"tenantId": "rex"}, 202)["runs"]
+        eventually(lambda: stack.ok("GET", f"sync-runs/{run['id']}")["state"] == "succeeded", 30)
+        stack.problem("POST", f"sync-runs/{run['id']}/cancel", {}, 409, "not_cancellable")
+
+        stack.exec(held["containerId"], "head -c 400000000 /dev/urandom > /state/big")
+        (run,) = stack.ok("POST", "tenants/rex/sync", {"direction": "outward"}, 202)["runs"]
+        eventually(lambda: stack.ok("GET", f"sync-runs/{run['id']}")["state"] == "running", 30, 0.05)
+        stack.ok("POST", f"sync-runs/{run['id']}/cancel", {}, 202)
+        eventually(lambda: stack.ok("GET", f"sync-runs/{run['id']}")["state"] == "cancelled", 30)
+        assert stack.status("rex")["state"] == "assigned"
+        stack.release("rex", sync=False)
+        again = stack.claim("rex", pool)
+        assert stack.exec(again["containerId"], "cat /state/*") == "kept\n"
+    finally:
+        stack.drop_pool(pool)
+
+
+def test_triggers_say_what_is_wrong(stack, sink_server):
+    pool = periodic(stack, sink_server, 3_600_000, allowManualTrigger=False)
+    try:
+        stack.claim("sue", pool)
+        stack.problem("POST", f"sync-specs/{pool}/trigger", {}, 422, "manual_sync_off")
+        stack.problem("POST", "tenants/sue/sync", {"direction": "outward"}, 422, "manual_sync_off")
+        stack.problem("POST", "sync-specs/no-such/trigger", {}, 404, "sync_spec_not_found")
+        stack.problem("GET", "sync-runs/nonsense", None, 404, "sync_run_not_found")
+        assert stack.ok("POST", f"sync-specs/{pool}/probe")["state"] == "healthy"
+        sink_server.stop()
+        began = time.monotonic()
+        found = stack.ok("POST", f"sync-specs/{pool}/probe")
+        assert (found["state"], found["code"]) == ("unhealthy", "unreachable")
+        assert time.monotonic() - began < 30
+        sink_server.start()
+        assert stack.ok("POST", f"sync-specs/{pool}/probe")["state"] == "healthy"
+    finally:
+        stack.drop_pool(pool)

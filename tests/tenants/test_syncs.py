@@ -1,0 +1,178 @@
+"""Syncs of held containers as rows: when a beat is due, that none piles up, and what a cancel may end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from boilerhouse.core.models import Event
+from pools.states import ContainerState
+from syncing.models import SavedState, SyncRun
+from tenants import errors, syncs
+from tenants.models import Assignment
+from tenants.spec_status import spec_status
+from tenants.states import AssignmentState
+from tests.make import make_container, make_pool, make_sync_spec
+from tests.tenants.test_assignments import make_assignment
+
+MINUTE_MS = 60_000
+
+
+@pytest.fixture(autouse=True)
+def _fresh(data_dir):
+    syncs._resent.clear()
+    syncs._warned.clear()
+
+
+@pytest.fixture
+def pool(db):
+    return make_pool()
+
+
+def hold(pool, tenant="alice", minutes=0.0, **over) -> Assignment:
+    container = make_container(pool, state=ContainerState.CLAIMED)
+    return make_assignment(
+        tenant, pool=pool, state=AssignmentState.ASSIGNED, container=container, container_ref=container.pk,
+        was_assigned=True, version=container.version, uid=container.uid, last_activity_at=timezone.now(),
+        assigned_at=timezone.now() - timedelta(minutes=minutes), **over,
+    )  # fmt: skip
+
+
+def finish(run: SyncRun, state: str = "succeeded", minutes: float = 0.0) -> None:
+    at = timezone.now() - timedelta(minutes=minutes)
+    SyncRun.objects.filter(pk=run.pk).update(state=state, created_at=at, finished_at=at)
+
+
+def messages() -> int:
+    return sum(message.task["func"] == "tenants.tasks.run_syncs" for message in OrmQ.objects.all())
+
+
+def test_a_beat_is_due_after_the_interval_and_not_again_while_it_runs(pool):
+    spec = make_sync_spec(pool, interval_ms=MINUTE_MS)
+    hold(pool, "new", minutes=0.5)
+    hold(pool, "old", minutes=2)
+    assert syncs.queue_beats() == 1
+    run = SyncRun.objects.get()
+    assert (run.tenant_id, run.spec_id, run.trigger, run.direction) == ("old", spec.pk, "interval", "upload")
+    assert messages() == 1
+    assert syncs.queue_beats() == 0, "one run per tenant and spec at a time"
+    finish(run, "failed", minutes=0.1)
+    assert syncs.queue_beats() == 0, "the next counts from the last, failed or not"
+    finish(run, "succeeded", minutes=3)
+    assert syncs.queue_beats() == 1
+
+
+def test_hours_without_a_controller_cost_one_save_per_tenant_and_not_all_at_once(pool, settings):
+    settings.BOILERHOUSE_PARALLEL_TRANSFERS = 2
+    make_sync_spec(pool, interval_ms=5000)
+    for number in range(9):
+        hold(pool, f"tenant-{number}", minutes=600 + number)
+    assert syncs.queue_beats() == 4
+    assert syncs.queue_beats() == 0
+    assert "tenant-8" in SyncRun.objects.values_list("tenant_id", flat=True), "the longest overdue first"
+    done = 0
+    while SyncRun.objects.filter(state="queued").update(state="succeeded", finished_at=timezone.now()):
+        done += syncs.queue_beats()
+    assert done == 5
+    assert SyncRun.objects.count() == 9
+
+
+def test_no_beat_for_who_is_released_for_downloads_or_without_an_interval(pool):
+    make_sync_spec(pool)
+    way = {"direction": "download", "mode": "copy"}
+    make_sync_spec(pool, [way], interval_ms=5000)
+    hold(pool, minutes=60)
+    make_sync_spec(other := make_pool(), interval_ms=5000)
+    hold(other, "bob", minutes=60)
+    Assignment.objects.filter(tenant_id="bob").update(state=AssignmentState.RELEASING)
+    assert syncs.queue_beats() == 0
+
+
+def test_tenants_claimed_together_drift_apart_but_none_beats_later_than_its_interval(pool):
+    make_sync_spec(pool, interval_ms=100 * MINUTE_MS)
+    for number in range(20):
+        hold(pool, f"tenant-{number}")
+    waits = [(b.due_at - b.assignment.assigned_at) / timedelta(minutes=1) for b in syncs.beats()]
+    assert all(90 <= wait <= 100 for wait in waits)
+    assert max(waits) - min(waits) > 3
+
+
+def test_a_lost_message_is_sent_again_and_runs_of_a_past_generation_end(pool):
+    make_sync_spec(pool, interval_ms=MINUTE_MS)
+    hold(pool, minutes=5)
+    syncs.queue_beats()
+    OrmQ.objects.all().delete()
+    assert syncs.resume() == 0, "it may still be on its way"
+    SyncRun.objects.update(created_at=timezone.now() - timedelta(seconds=30))
+    assert syncs.resume() == 1
+    assert messages() == 1
+    assert syncs.resume() == 0
+    Assignment.objects.update(state=AssignmentState.RELEASING)
+    syncs.resume()
+    assert SyncRun.objects.get().state == "cancelled"
+
+
+def test_trigger_by_spec_takes_all_or_one(pool):
+    spec = make_sync_spec(pool)
+    hold(pool, "alice")
+    hold(pool, "bob")
+    assert {run.tenant_id for run in syncs.trigger(spec, "outward", None)} == {"alice", "bob"}
+    assert [run.direction for run in syncs.trigger(spec, "both", "bob")] == ["upload", "download"]
+    with pytest.raises(errors.NotAssigned):
+        syncs.trigger(spec, "outward", "carol")
+
+
+def test_cancel_ends_what_waits_asks_what_runs_and_refuses_the_rest(pool):
+    spec = make_sync_spec(pool)
+    hold(pool)
+    (run,) = syncs.trigger(spec, "outward", None)
+    assert syncs.cancel(run.pk).state == "cancelled"
+    assert Event.objects.filter(type="sync.cancelled").count() == 1
+    with pytest.raises(syncs.NotCancellable):
+        syncs.cancel(run.pk)
+    (run,) = syncs.trigger(spec, "outward", None)
+    SyncRun.objects.filter(pk=run.pk).update(state="running")
+    assert syncs.cancel(run.pk).cancel_requested_at
+    values = {"spec": spec, "tenant_id": "alice", "container_id": uuid4(), "generation": 1, "direction": "upload"}
+    with pytest.raises(syncs.NotCancellable, match="belongs to a release"):
+        syncs.cancel(SyncRun.objects.create(trigger="release", state="running", **values).pk)
+    with pytest.raises(syncs.RunNotFound):
+        syncs.cancel(uuid4())
+
+
+def test_an_overdue_save_is_warned_of_once_and_counted_as_stale(pool):
+    spec = make_sync_spec(pool, interval_ms=MINUTE_MS)
+    hold(pool, "late", minutes=5)
+    hold(pool, "fine", minutes=1.5)
+    assert syncs.warn_of_unsaved() == 1
+    assert syncs.warn_of_unsaved() == 0
+    event = Event.objects.get(type="pool.warning")
+    assert (event.tenant_id, event.payload["code"]) == ("late", "save_overdue")
+    found = spec_status(spec)
+    assert found["tenants"] == {"covered": 2, "stale": 1}
+    syncs.queue_beats()
+    finish(SyncRun.objects.get(tenant_id="late"))
+    assert spec_status(spec)["tenants"]["stale"] == 0
+
+
+def test_the_oldest_save_counts_every_mapping(pool):
+    ways = [{}, {"container_path": "/state/logs", "sink_path": "logs/", "direction": "upload", "mode": "copy"}]
+    spec = make_sync_spec(pool, ways)
+    hold(pool)
+    first, second = spec.mappings.all()
+    now = timezone.now()
+
+    def saved(mapping, minutes):
+        SavedState.objects.create(
+            tenant_id="alice", mapping=mapping, place="p", location=str(mapping.pk), container_path="/state",
+            pool_id=pool.pk, generation=1, run_id=uuid4(), files=1, bytes=1, saved_at=now - timedelta(minutes=minutes),
+        )  # fmt: skip
+
+    saved(first, 1)
+    assert syncs.oldest_saves(spec) == {"alice": None}
+    saved(second, 7)
+    assert syncs.oldest_saves(spec) == {"alice": now - timedelta(minutes=7)}
