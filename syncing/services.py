@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import F
 from django.utils import timezone
 
 from boilerhouse.core.errors import FieldError, Invalid
@@ -17,8 +18,11 @@ from pools.services import unused_id
 from pools.spec import WorkloadSpec
 from syncing import locations, patterns
 from syncing.errors import CoverageHeld, SyncFailed
-from syncing.models import SyncMapping, SyncSpec
+from syncing.models import Credential, SyncMapping, SyncSpec
 from syncing.states import Direction
+
+POSITIONS = 1000
+"""More than a spec has mappings: where they are put while they are renumbered."""
 
 
 def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -> SyncSpec:
@@ -35,6 +39,7 @@ def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -
             list(SyncSpec.objects.select_for_update().values_list("pk"))
             spec = SyncSpec(id=unused_id(id, name, SyncSpec.objects.all()), name=name, pool=pool, **parts)
             rows = [SyncMapping(spec=spec, position=i, **mapping) for i, mapping in enumerate(mappings)]
+            _check_credential(spec)
             check_mappings(spec, rows, pool.workload.latest.spec)
             spec.save(force_insert=True)
             SyncMapping.objects.bulk_create(rows)
@@ -42,6 +47,47 @@ def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -
         raise IdTaken from error
     probe(spec)
     return spec
+
+
+def update_spec(spec: SyncSpec, *, name: str | None, held: bool, force: bool, **parts: Any) -> None:
+    """Make the spec what ``parts`` say, as for ``create_spec``; its sink is probed afterwards.
+
+    A mapping that goes on with the same path and pattern keeps its row, and so its history. Held tenants' uploads run
+    without deletes until their next claim, for nothing was restored under the new version (hazard C3). Raises Invalid,
+    and CoverageHeld when tenants are held and would not be saved any more, without ``force``.
+    """
+    mappings = parts.pop("mappings")
+    with recording():
+        list(SyncSpec.objects.select_for_update().values_list("pk"))
+        spec.refresh_from_db()
+        old = {(m.container_path, m.pattern): m for m in SyncMapping.objects.filter(spec=spec)}
+        was_covered = _covered(list(old.values()), spec.on_release)
+        for field, value in {**parts, "name": name or spec.name}.items():
+            setattr(spec, field, value)
+        rows = [SyncMapping(spec=spec, position=i, **mapping) for i, mapping in enumerate(mappings)]
+        _check_credential(spec)
+        check_mappings(spec, rows, spec.pool.workload.latest.spec)
+        if held and not force and (lost := was_covered - _covered(rows, spec.on_release)):
+            paths = ", ".join(sorted(path for path, _ in lost))
+            raise CoverageHeld(f"Tenants hold containers whose {paths} would not be saved any more; force drops that.")
+        spec.version, spec.updated_at = spec.version + 1, timezone.now()
+        spec.save()
+        SyncMapping.objects.filter(spec=spec).update(position=F("position") + POSITIONS)
+        for row in rows:
+            if kept := old.pop((row.container_path, row.pattern), None):
+                row.pk = kept.pk
+            row.save()
+        SyncMapping.objects.filter(pk__in=[gone.pk for gone in old.values()]).delete()
+    probe(spec)
+
+
+def _covered(mappings: list[SyncMapping], on_release: bool) -> set[tuple[str, str]]:
+    return {(m.container_path, m.pattern) for m in mappings if m.uploads and on_release}
+
+
+def _check_credential(spec: SyncSpec) -> None:
+    if spec.credential_id and not Credential.objects.filter(pk=spec.credential_id).exists():
+        raise Invalid(FieldError("/sink/credentialId", "There is no such credential.", "not_found"))
 
 
 def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: WorkloadSpec) -> None:

@@ -63,10 +63,18 @@ class SinkField(ApiSerializer):
     provider = serializers.RegexField(r"^[A-Za-z0-9]{1,40}\Z", required=False, allow_null=True)
     access_key_id = serializers.CharField(required=False, allow_null=True, max_length=200)
     secret_access_key = serializers.CharField(required=False, allow_null=True, max_length=500, write_only=True)
+    credential_id = serializers.CharField(required=False, allow_null=True, max_length=63)
     rclone_flags = serializers.ListField(child=serializers.CharField(validators=[_flag]), required=False, max_length=20)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         given = [bool(attrs.get(name)) for name in ("access_key_id", "secret_access_key")]
+        if attrs.get("credential_id"):
+            if any(given):
+                detail = "Give credentialId or keys, not both."
+                raise ValidationError({"credentialId": ErrorDetail(detail, "invalid")})
+            return attrs
+        if given == [True, False] and self._keeps_secret(attrs):
+            return attrs
         if any(given) and not all(given):
             missing = "secretAccessKey" if given[0] else "accessKeyId"
             raise ValidationError({missing: ErrorDetail("Give both keys or none.", "required")})
@@ -74,6 +82,14 @@ class SinkField(ApiSerializer):
             detail = "Required: this deployment does not lend the host's own rights (BOILERHOUSE_S3_ENV_AUTH)."
             raise ValidationError({"accessKeyId": ErrorDetail(detail, "required")})
         return attrs
+
+    def _keeps_secret(self, attrs: dict[str, Any]) -> bool:
+        """Whether a PUT leaves the keys as stored: never for another endpoint, which would be shown their use."""
+        stored: SyncSpec | None = self.context.get("stored")
+        if stored is None or not stored.sink_secrets:
+            return False
+        same = {"accessKeyId": "access_key_id", "endpoint": "endpoint", "bucket": "bucket"}
+        return all((stored.sink.get(key) or None) == (attrs.get(name) or None) for key, name in same.items())
 
 
 class PolicyField(ApiSerializer):
@@ -94,20 +110,34 @@ class SyncSpecInput(ApiSerializer):
     policy = PolicyField()
 
     def parts(self) -> dict[str, Any]:
-        """The validated body as arguments of ``services.create_spec``, secrets apart from the sink."""
+        """The validated body as arguments of the service verbs, secrets apart from the sink."""
         data = self.validated_data
         sink = data["sink"]
-        secret = sink.get("secret_access_key")
         names = {"bucket": "bucket", "region": "region", "prefix": "prefix", "endpoint": "endpoint", "type": "type"}
-        names |= {"provider": "provider", "accessKeyId": "access_key_id", "rcloneFlags": "rclone_flags"}
+        names |= {
+            "credentialId": "credential_id",
+            "provider": "provider",
+            "accessKeyId": "access_key_id",
+            "rcloneFlags": "rclone_flags",
+        }
         policy = dict(data["policy"])
         return {
             "mappings": [{**mapping, "pattern": mapping.get("pattern") or ""} for mapping in data["mappings"]],
             "sink": {name: sink[key] for name, key in names.items() if sink.get(key) is not None},
-            "sink_secrets": {"accessKeyId": sink["access_key_id"], "secretAccessKey": secret} if secret else None,
+            "sink_secrets": self._secrets(sink),
+            "credential_id": sink.get("credential_id") or None,
             **{name: policy[name] for name in ("on_claim", "on_release", "allow_manual_trigger")},
             "interval_ms": policy.get("interval_ms"),
         }
+
+    def _secrets(self, sink: dict[str, Any]) -> dict[str, str] | None:
+        if sink.get("secret_access_key"):
+            return {"accessKeyId": sink["access_key_id"], "secretAccessKey": sink["secret_access_key"]}
+        stored: SyncSpec | None = self.context.get("stored")
+        if sink.get("access_key_id") and stored is not None:
+            kept: dict[str, str] | None = stored.sink_secrets
+            return kept
+        return None
 
 
 class SinkHealthOutput(ApiSerializer):

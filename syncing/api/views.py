@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 from boilerhouse.core.api.pagination import check_parameters, paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, page_of, query
 from boilerhouse.core.errors import FieldError, Invalid
-from pools.api.views import boolean
+from pools.api.views import boolean, same_id
 from pools.models import Pool
 from pools.states import ContainerState
 from syncing import services
@@ -25,6 +25,10 @@ def find_spec(spec_id: str) -> SyncSpec:
     if spec is None:
         raise SyncSpecNotFound(f"There is no sync spec {spec_id}.")
     return spec
+
+
+def _is_held(spec: SyncSpec) -> bool:
+    return spec.pool.containers.filter(state=ContainerState.CLAIMED).exists() or spec.pool.release_failed > 0
 
 
 class SyncSpecListView(APIView):
@@ -66,6 +70,27 @@ class SyncSpecView(APIView):
         return Response(render_spec(find_spec(spec_id)))
 
     @extend_schema(
+        operation_id="replaceSyncSpec",
+        summary="Change a sync spec",
+        description="The full object; `poolId` stays. `secretAccessKey` may be left out while accessKeyId, endpoint and"
+        " bucket stay. 409 when held tenants would not be saved any more, unless forced.",
+        parameters=[OpenApiParameter("force", bool)],
+        request=SyncSpecInput,
+        responses=SyncSpecOutput,
+    )
+    def put(self, request: Any, spec_id: str) -> Response:
+        check_parameters(request, {"force"})
+        spec = find_spec(spec_id)
+        body = SyncSpecInput(data=request.data, context={"stored": spec})
+        body.is_valid(raise_exception=True)
+        same_id(body.validated_data, spec_id)
+        if body.validated_data["pool_id"] != spec.pool_id:
+            raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({spec.pool_id}).", "fixed"))
+        name, force = body.validated_data.get("name"), boolean(request, "force")
+        services.update_spec(spec, name=name, held=_is_held(spec), force=force, **body.parts())
+        return Response(render_spec(find_spec(spec_id)))
+
+    @extend_schema(
         operation_id="deleteSyncSpec",
         summary="Delete a sync spec",
         description="409 while tenants hold containers that it covers, unless forced. What it saved stays in the sink.",
@@ -75,8 +100,7 @@ class SyncSpecView(APIView):
     def delete(self, request: Any, spec_id: str) -> Response:
         check_parameters(request, {"force"})
         spec = find_spec(spec_id)
-        held = spec.pool.containers.filter(state=ContainerState.CLAIMED).exists() or spec.pool.release_failed > 0
-        services.delete_spec(spec, held=held, force=boolean(request, "force"))
+        services.delete_spec(spec, held=_is_held(spec), force=boolean(request, "force"))
         return Response(status=204)
 
 

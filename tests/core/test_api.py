@@ -41,6 +41,9 @@ def problem(answer, status, code=None):
 
 
 PROTECTED = [
+    ("PUT", "sync-specs/x"), ("POST", "sync-specs/x/trigger"), ("POST", "sync-specs/x/probe"), ("GET", "sync-specs/x/status"),
+    ("GET", "sync-runs/x"), ("POST", "sync-runs/x/cancel"), ("GET", "tenants/x/runs"), ("GET", "credentials"),
+    ("POST", "credentials"), ("PUT", "credentials/x"), ("DELETE", "credentials/x"),
     ("GET", "workloads"), ("POST", "workloads"), ("GET", "workloads/x"), ("DELETE", "workloads/x"), ("GET", "pools"),
     ("POST", "pools"), ("GET", "pools/x"), ("DELETE", "pools/x"), ("POST", "pools/x/scale"), ("GET", "pools/x/containers"),
     ("GET", "sync-specs"), ("POST", "sync-specs"), ("GET", "sync-specs/x"), ("DELETE", "sync-specs/x"),

@@ -1,0 +1,64 @@
+"""The verbs of stored credentials: encrypted, referenced by id, never shown again."""
+
+from __future__ import annotations
+
+from django.db import IntegrityError
+from django.db.models import ProtectedError
+
+from boilerhouse.core.errors import Conflict, NotFound
+from boilerhouse.core.events import recording
+from boilerhouse.core.tasks import enqueue
+from pools.errors import IdTaken
+from pools.services import unused_id
+from syncing.models import Credential
+
+
+class CredentialNotFound(NotFound):
+    """There is no such credential."""
+
+    code = "credential_not_found"
+
+
+class CredentialInUse(Conflict):
+    """Sync specs use the credential."""
+
+    code = "in_use"
+
+
+def find(credential_id: str) -> Credential:
+    """Raises CredentialNotFound."""
+    credential = Credential.objects.prefetch_related("syncspec_set").filter(pk=credential_id).first()
+    if credential is None:
+        raise CredentialNotFound(f"There is no credential {credential_id}.")
+    return credential
+
+
+def create(*, id: str | None, name: str, access_key_id: str, secret_access_key: str) -> Credential:
+    """Raises IdTaken."""
+    secret = {"accessKeyId": access_key_id, "secretAccessKey": secret_access_key}
+    try:
+        with recording():
+            pk = unused_id(id, name, Credential.objects.all())
+            return Credential.objects.create(id=pk, name=name, secret=secret)
+    except IntegrityError as error:
+        raise IdTaken from error
+
+
+def replace(credential: Credential, *, name: str, access_key_id: str, secret_access_key: str) -> None:
+    """Rotate it: transfers that run go on with what they began with, later ones use this; sinks are probed anew."""
+    with recording():
+        credential.name = name
+        credential.secret = {"accessKeyId": access_key_id, "secretAccessKey": secret_access_key}
+        credential.save(update_fields=["name", "secret"])
+        for spec_id in credential.syncspec_set.values_list("pk", flat=True):
+            enqueue("sync", "tenants.tasks.probe_sink", spec_id)
+
+
+def delete(credential: Credential) -> None:
+    """Raises CredentialInUse with the specs' names."""
+    try:
+        with recording():
+            credential.delete()
+    except ProtectedError as error:
+        users = ", ".join(sorted(credential.syncspec_set.values_list("pk", flat=True)))
+        raise CredentialInUse(f"Used by sync specs {users}.") from error
