@@ -12,11 +12,13 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import structlog
-from django.db import close_old_connections, connection
+from django.db import close_old_connections, connection, transaction
 from django.utils import timezone
 
+from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import Process
 
 log = structlog.get_logger(__name__)
@@ -25,6 +27,8 @@ HEARTBEAT_S = 2.0
 DEAD_AFTER_S = 8.0
 
 _current: tuple[int, uuid.UUID] | None = None
+_written: uuid.UUID | None = None
+"""The id whose row is known to be committed; until then a rollback may have taken it back."""
 _heartbeat: tuple[int, threading.Thread, threading.Event] | None = None
 _kind: str = Process.Kind.COMMAND
 _lock = threading.Lock()
@@ -57,36 +61,55 @@ def describe(kind: str) -> None:
 
 
 def current() -> uuid.UUID:
-    """The id of this process's row. Made on first use, again after a fork, kept alive by a thread."""
+    """The id of this process's row. Made on first use, again after a fork, kept alive by a thread.
+
+    The row is there when the caller's transaction commits, also where an earlier transaction took it back.
+    """
+    mine, pid = _current, os.getpid()
+    if mine is None or mine[0] != pid:
+        mine = _begin(pid)
+    if _written != mine[1]:
+        _write(mine[1], pid)
+    return mine[1]
+
+
+def _begin(pid: int) -> tuple[int, uuid.UUID]:
     global _current, _heartbeat
-    pid = os.getpid()
-    if _current and _current[0] == pid:
-        return _current[1]
     with _lock:
-        if _current and _current[0] == pid:
-            return _current[1]
-        process = Process.objects.create(
-            kind=_kind,
-            name=os.environ.get("Q_CLUSTER_NAME", ""),
-            node=pid_space(),
-            boot_id=boot_id(),
-            pid=pid,
-            pid_started=pid_started(pid) or 0,
-        )
-        _current = (pid, process.pk)
-        stop = threading.Event()
-        thread = threading.Thread(target=_beat, args=(process.pk, stop), name="heartbeat", daemon=True)
-        _heartbeat = (pid, thread, stop)
-        thread.start()
-    return process.pk
+        if _current is None or _current[0] != pid:
+            _current = (pid, uuid7())
+            stop = threading.Event()
+            thread = threading.Thread(target=_beat, args=(_current[1], stop), name="heartbeat", daemon=True)
+            _heartbeat = (pid, thread, stop)
+            thread.start()
+        return _current
+
+
+def _write(process_id: uuid.UUID, pid: int) -> None:
+    values: dict[str, Any] = {
+        "kind": _kind,
+        "name": os.environ.get("Q_CLUSTER_NAME", ""),
+        "node": pid_space(),
+        "boot_id": boot_id(),
+    }
+    values |= {"pid": pid, "pid_started": pid_started(pid) or 0}
+    Process.objects.get_or_create(pk=process_id, defaults=values)
+
+    def committed() -> None:
+        global _written
+        _written = process_id
+
+    transaction.on_commit(committed)
 
 
 def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
+    global _written
     try:
         while not stop.wait(HEARTBEAT_S):
             try:
                 close_old_connections()
-                Process.objects.filter(pk=process_id).update(heartbeat_at=timezone.now())
+                if not Process.objects.filter(pk=process_id).update(heartbeat_at=timezone.now()):
+                    _written = None  # not committed yet, or taken back: the next use writes it again
             except Exception as error:  # the database may be away; the next beat tries again
                 log.warning("heartbeat failed", error=type(error).__name__)
                 with contextlib.suppress(Exception):

@@ -25,6 +25,13 @@ collect_ignore = [] if "BOILERHOUSE_TEST_RESTART_DATABASE" in os.environ else ["
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Beside tests that make a test database, these would look into that, and find nothing."""
+    apart = [item for item in items if {"stack", "engine"} & set(item.path.parts)]
+    if apart and len(apart) != len(items):
+        raise pytest.UsageError("Run tests/stack by itself.")
+
+
 def eventually(check: Callable[[], Any], seconds: float = 30, every: float = 0.1) -> Any:
     """Return what ``check`` returns once it is true; fail after ``seconds``."""
     deadline = time.monotonic() + seconds

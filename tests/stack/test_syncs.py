@@ -39,7 +39,9 @@ def test_periodic_saves_go_on_over_a_killed_worker_and_lose_to_the_release(stack
         assert status["lastRun"]["trigger"] == "interval"
         assert stack.status("pia")["syncStatus"]["ageMs"] < 30_000
 
-        for worker in Process.objects.filter(kind="worker", pk__in=processes.living()):
+        workers = Process.objects.filter(kind="worker", pk__in=processes.living())
+        assert workers
+        for worker in workers:
             os.kill(worker.pid, signal.SIGKILL)
         stack.exec(held["containerId"], "rm /state/one; echo 2 > /state/two")
         eventually(lambda: set(sink_server.keys("t/pia/state")) == {"two"}, 60)

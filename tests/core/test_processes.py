@@ -1,0 +1,29 @@
+"""A process's row: there whenever what it owns is, whatever was rolled back or deleted in between."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import transaction
+
+from boilerhouse.core import processes
+from boilerhouse.core.models import Process
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rollback_of_the_first_use_does_not_make_the_process_dead_for_ever():
+    with pytest.raises(RuntimeError), transaction.atomic():
+        first = processes.current()
+        raise RuntimeError
+    assert not Process.objects.filter(pk=first).exists()
+    assert processes.current() == first
+    assert first in processes.living()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_is_lost_is_noticed_by_the_heartbeat_and_written_again(monkeypatch):
+    monkeypatch.setattr(processes, "HEARTBEAT_S", 0.05)
+    first = processes.current()
+    Process.objects.all().delete()
+    processes._heartbeat[1].join(0.5)
+    assert processes.current() == first
+    assert first in processes.living()
