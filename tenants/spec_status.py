@@ -8,7 +8,7 @@ from typing import Any
 from django.utils import timezone
 
 from syncing.models import SyncRun, SyncSpec
-from syncing.states import Direction, SyncRunState
+from syncing.states import SyncRunState
 from tenants import syncs
 
 DAY = timedelta(hours=24)
@@ -26,8 +26,7 @@ def spec_status(spec: SyncSpec) -> dict[str, Any]:
     failed = recent.filter(state=SyncRunState.FAILED)
     moved = recent.filter(state=SyncRunState.SUCCEEDED).values_list("progress", flat=True)
     saves = syncs.oldest_saves(spec)
-    allowed = timedelta(milliseconds=2 * spec.interval_ms) if spec.interval_ms else None
-    overdue = {b.assignment.tenant_id for b in syncs.beats() if b.spec.pk == spec.pk and _is_over(b, now, allowed)}
+    overdue = [beat for beat in syncs.beats() if beat.spec.pk == spec.pk and beat.is_overdue(now)]
     return {
         "specId": spec.pk,
         "sinkHealth": spec.sink_health,
@@ -50,16 +49,11 @@ def _saves(spec: SyncSpec) -> bool:
     return any(mapping.uploads for mapping in spec.mappings.all())
 
 
-def _is_over(beat: syncs.Beat, now: Any, allowed: timedelta | None) -> bool:
-    return allowed is not None and now - beat.unsaved_since > allowed
-
-
 def _brief(run: SyncRun) -> dict[str, Any]:
-    direction = Direction(run.direction)
     return {
         "id": str(run.pk),
         "tenantId": run.tenant_id,
-        "direction": direction.value,
+        "direction": run.direction,
         "trigger": run.trigger,
         "state": run.state,
         "startedAt": run.started_at,

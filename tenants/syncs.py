@@ -204,6 +204,10 @@ class Beat:
     unsaved_since: datetime
     """When the last complete save of this generation was, or the claim."""
 
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether the last complete save is older than twice the interval (P13)."""
+        return now - self.unsaved_since > timedelta(milliseconds=2 * (self.spec.interval_ms or 0))
+
 
 def beats() -> Iterator[Beat]:
     """Every periodic save that assigned tenants have coming, from rows alone: a restart loses none.
@@ -286,8 +290,7 @@ def warn_of_unsaved() -> int:
     warned = 0
     for beat in beats():
         age = now - beat.unsaved_since
-        allowed = timedelta(milliseconds=2 * (beat.spec.interval_ms or 0))
-        if age <= allowed or not _warned.is_new((beat.assignment.pk, beat.spec.pk)):
+        if not beat.is_overdue(now) or not _warned.is_new((beat.assignment.pk, beat.spec.pk)):
             continue
         detail = f"No complete save by sync spec {beat.spec.pk} for {round(age.total_seconds())} s; its interval is"
         with recording():

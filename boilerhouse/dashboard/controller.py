@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 import structlog
@@ -52,10 +52,14 @@ def abdicate() -> None:
 def fill_pools() -> int:
     """Have every pool that is not as it should be brought one step nearer."""
     off = [pool.pk for pool in Pool.objects.select_related("workload") if sizing.is_off(pool)]
+    return _enqueue_each("pool", "pools.tasks.refill", off)
+
+
+def _enqueue_each(queue: str, function: str, ids: Collection[str]) -> int:
     with transaction.atomic():
-        for pool_id in off:
-            enqueue("pool", "pools.tasks.refill", pool_id)
-    return len(off)
+        for one in ids:
+            enqueue(queue, function, one)
+    return len(ids)
 
 
 _sent = Recently(10)
@@ -78,28 +82,18 @@ def probe_sinks() -> int:
     """Have sinks probed that were unhealthy or hold up saves; those saves are retried when one is healthy again."""
     waiting = Pool.objects.filter(release_failed__gt=0).values_list("pk", flat=True)
     specs = SyncSpec.objects.filter(Q(pool_id__in=list(waiting)) | Q(sink_health__state="unhealthy"))
-    with transaction.atomic():
-        for spec_id in specs.values_list("pk", flat=True):
-            enqueue("sync", "tenants.tasks.probe_sink", spec_id)
-    return len(specs)
+    return _enqueue_each("sync", "tenants.tasks.probe_sink", list(specs.values_list("pk", flat=True)))
 
 
 def probe_all_sinks() -> int:
     """Have every sink probed, so that a healthy one that fails is known before a tenant finds out."""
-    with transaction.atomic():
-        specs = list(SyncSpec.objects.values_list("pk", flat=True))
-        for spec_id in specs:
-            enqueue("sync", "tenants.tasks.probe_sink", spec_id)
-    return len(specs)
+    return _enqueue_each("sync", "tenants.tasks.probe_sink", list(SyncSpec.objects.values_list("pk", flat=True)))
 
 
 def expire_backups() -> int:
     """Have old backups deleted at every sink, once where several specs share one."""
     places = {spec.resolved_sink().place: spec.pk for spec in SyncSpec.objects.select_related("credential")}
-    with transaction.atomic():
-        for spec_id in places.values():
-            enqueue("sync", "syncing.tasks.expire_backups", spec_id)
-    return len(places)
+    return _enqueue_each("sync", "syncing.tasks.expire_backups", places.values())
 
 
 def tidy() -> int:
