@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from boilerhouse.core.errors import Conflict, Failed, Invalid, NotFound
 
 
@@ -27,12 +29,21 @@ class SyncFailed(Failed):
     """The transfer failed."""
 
     code = "failed"
+    may_pass: ClassVar[bool] = False
+    """Whether the same transfer may succeed a moment later."""
+
+
+class TransferBroke(SyncFailed):
+    """The transfer broke off for a reason that rclone's own words give."""
+
+    may_pass = True
 
 
 class SinkUnreachable(SyncFailed):
     """The sink does not answer."""
 
     code = "unreachable"
+    may_pass = True
 
 
 class SinkDenied(SyncFailed):
@@ -45,6 +56,12 @@ class SinkMissing(SyncFailed):
     """The bucket does not exist."""
 
     code = "missing"
+
+
+class SinkUnreliable(SyncFailed):
+    """The sink does not give back what was written."""
+
+    code = "unreliable"
 
 
 class DiskFull(SyncFailed):
@@ -63,6 +80,18 @@ class TransferCancelled(SyncFailed):
     """The transfer was cancelled."""
 
     code = "cancelled"
+
+
+class BadFilter(SyncFailed):
+    """rclone does not take the pattern or a flag."""
+
+    code = "bad_filter"
+
+
+class TooLarge(SyncFailed):
+    """More files or bytes than a save may have; nothing was sent."""
+
+    code = "too_large"
 
 
 class Unsaveable(SyncFailed):

@@ -21,16 +21,20 @@ _FROM_HOST = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
 
 @dataclass(frozen=True, slots=True)
 class Jail:
-    """What one run may see: ``directory`` as ``/vol``, owned by ``uid``."""
+    """What one run may see: ``directory`` as ``/vol``, owned by ``uid``, and what its sink binds."""
 
     directory: Path
     uid: int
     writable: bool
+    """Whether the volume is; a save reads it, a restore reads the sink."""
+    binds: tuple[tuple[Path, str], ...] = ()
+    """Directories of a sink on this host: (on the host, inside)."""
 
     def wrap(self, arguments: list[str]) -> list[str]:
         """The command that runs ``rclone <arguments>`` inside."""
         bwrap, setpriv = _programs()
         uid = str(self.uid)
+        sink_bind = "--ro-bind" if self.writable else "--bind"
         return [
             bwrap, "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
             *_library_binds(setpriv),
@@ -39,6 +43,7 @@ class Jail:
             "--ro-bind-try", str(CERTIFICATES), str(CERTIFICATES),
             *(word for path in _FROM_HOST for word in ("--ro-bind-try", path, path)),
             "--bind" if self.writable else "--ro-bind", str(self.directory), VOLUME,
+            *(word for path, inside in self.binds for word in (sink_bind, str(path), inside)),
             "--tmpfs", "/tmp",  # noqa: S108
             "--chdir", "/",
             "/bin/setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs",

@@ -11,8 +11,8 @@ from django.utils import timezone
 from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
 from pools.models import Pool
-from syncing import locations
-from syncing.sinks import S3Sink, Sink
+from syncing import locations, sinks
+from syncing.sinks import Sink
 from syncing.states import Direction, Mode, SyncRunState, Trigger
 
 
@@ -55,17 +55,12 @@ class SyncSpec(models.Model):
     def resolved_sink(self) -> Sink:
         """The sink with its secrets."""
         secrets: dict[str, Any] = (self.credential.secret if self.credential else self.sink_secrets) or {}
-        sink = self.sink
-        return S3Sink(
-            bucket=sink["bucket"],
-            region=sink["region"],
-            prefix=sink["prefix"],
-            endpoint=sink.get("endpoint") or "",
-            provider=sink.get("provider") or "",
-            access_key_id=secrets.get("accessKeyId") or sink.get("accessKeyId") or "",
-            secret_access_key=secrets.get("secretAccessKey") or "",
-            rclone_flags=tuple(sink.get("rcloneFlags") or ()),
-        )
+        return sinks.resolve(self.sink, secrets)
+
+    @property
+    def prefix(self) -> str:
+        """What the sink itself puts before every sink path."""
+        return sinks.prefix(self.sink)
 
 
 class SyncMapping(models.Model):
@@ -93,7 +88,7 @@ class SyncMapping(models.Model):
 
     @property
     def template(self) -> str:
-        return locations.join(self.spec.sink["prefix"], self.sink_path)
+        return locations.join(self.spec.prefix, self.sink_path)
 
     def location(self, tenant_id: str) -> str:
         return locations.resolve(self.template, tenant_id)
@@ -124,6 +119,8 @@ class SyncRun(models.Model):
     deletes = models.CharField(max_length=16, default="", blank=True)
     """``withheld`` where an upload in mode sync had to leave what it did not restore."""
     skipped = models.JSONField(default=list)
+    retries = models.PositiveSmallIntegerField(default=0)
+    """How often a transfer of it was tried again."""
     error_code = models.CharField(max_length=32, default="", blank=True)
     error_detail = models.TextField(default="", blank=True)
     owner = models.UUIDField(null=True, blank=True)

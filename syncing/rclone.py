@@ -68,7 +68,7 @@ def upload(sink: Sink, location: str, filters: list[str], *, deletes: bool, insi
     """
     verb = "sync" if deletes else "copy"
     source = f"{VOLUME}/{inside}" if inside else VOLUME
-    own = ["--checksum", "--local-no-check-updated", f"--backup-dir={sink.remote(backup)}"]
+    own = [*sink.compares, "--local-no-check-updated", f"--backup-dir={sink.remote(backup)}"]
     return [verb, source, sink.remote(location), *_includes(filters), *COMMON, *own, *sink.flags()]
 
 
@@ -206,7 +206,9 @@ def _failure(code: int, outcome: Outcome) -> errors.SyncFailed:
         return errors.SinkUnreachable(detail)
     if "is a directory" in lower or "not a directory" in lower or "permission denied" in lower:
         return errors.Unsaveable(detail)
-    return errors.SyncFailed(detail)
+    if code == 2 or "glob pattern" in lower or "in glob" in lower:
+        return errors.BadFilter(detail)
+    return errors.TransferBroke(detail)
 
 
 def serve_s3(directory: Path, address: str, access_key: str, secret_key: str, log: Path) -> subprocess.Popen[bytes]:

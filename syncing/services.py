@@ -108,8 +108,7 @@ def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: Worklo
             detail = "An upload's location needs ${tenantId} as a whole segment of prefix or sinkPath."
             wrong.append(FieldError(f"{at}/sinkPath", detail, "no_tenant"))
         area = locations.Area(
-            spec.resolved_sink().place,
-            mapping.template,
+            *spec.resolved_sink().area(mapping.template),
             spec.pool_id,
             mapping.uploads,
             mapping.restores,
@@ -144,8 +143,7 @@ def _areas_of_others(spec: SyncSpec) -> list[locations.Area]:
     rows = SyncMapping.objects.exclude(spec_id=spec.pk).select_related("spec__credential")
     return [
         locations.Area(
-            row.spec.resolved_sink().place,
-            row.template,
+            *row.spec.resolved_sink().area(row.template),
             row.spec.pool_id,
             row.uploads,
             row.restores,

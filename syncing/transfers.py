@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 from django.conf import settings
+from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -286,6 +288,29 @@ def _add_step(run: SyncRun, mapping: SyncMapping, location: str, files: int, siz
     run.progress = {**totals, "totalFiles": totals["files"], "totalBytes": totals["bytes"], "percent": 100.0}
 
 
+RETRY_AFTER_S = (0.5, 2.0)
+"""Pauses before a transfer is tried again; what then still fails is the run's error."""
+RETRY_WITHIN_S = 30
+"""A sink that took longer to fail is not waited for again: a tenant waits for the claim or the release."""
+
+T = TypeVar("T")
+
+
+def _persist(attempt: Callable[[], T], run: SyncRun, keep_going: Callable[[], bool]) -> T:
+    """The result of ``attempt``, tried again where that can help: a refusal or a full disk stays what it is."""
+    began = time.monotonic()
+    for pause in RETRY_AFTER_S:
+        try:
+            return attempt()
+        except errors.SyncFailed as error:
+            if not error.may_pass or time.monotonic() - began > RETRY_WITHIN_S or not keep_going():
+                raise
+            log.warning("transfer tried again", run=str(run.pk), code=error.code, detail=error.detail[:300])
+            SyncRun.objects.filter(pk=run.pk).update(retries=F("retries") + 1)
+        time.sleep(pause)
+    return attempt()
+
+
 # Restore --------------------------------------------------------------------------------------------
 
 
@@ -329,13 +354,10 @@ def _restore_mapping(
             return Restored()
     filters = patterns.to_rclone(mapping.pattern) if mapping.pattern else []
     staging = volumes.new_staging(site.container_id, site.uid, f"mapping-{mapping.pk}")
-    rclone.run(
-        rclone.download(finding.sink, finding.location, filters),
-        finding.sink,
-        Jail(staging, site.uid, writable=True),
-        site.lock,
-        on_progress=_watch(run, site, keep_going),
-    )
+    arguments = rclone.download(finding.sink, finding.location, filters)
+    jail = Jail(staging, site.uid, writable=True, binds=tuple(finding.sink.binds([finding.location], None)))
+    watch = _watch(run, site, keep_going)
+    _persist(lambda: rclone.run(arguments, finding.sink, jail, site.lock, on_progress=watch), run, keep_going)
     failpoints.reach("restore.downloaded")
     seen = _census(staging)
     if marker is not None:
@@ -431,22 +453,24 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
             named = "; ".join(f"{_shown(path)}: {why}" for path, why in before.unsaveable[:5])
             raise errors.Unsaveable(f"{len(before.unsaveable)} things cannot be saved: {named}")
         deletes = _may_delete(mapping, site, location)
-        marker = _open_marker(run, mapping, sink, location, site)
-        failpoints.reach("save.marker-open")
-        outcome = rclone.run(
-            rclone.upload(
+
+        def attempt() -> tuple[Marker, rclone.Outcome]:
+            # Each attempt has a backup of its own: what an earlier one moved there must not be overwritten.
+            opened = _open_marker(run, mapping, sink, location, site)
+            failpoints.reach("save.marker-open")
+            arguments = rclone.upload(
                 sink,
                 location,
                 patterns.to_rclone(mapping.pattern) if mapping.pattern else [],
                 deletes=deletes,
                 inside=str(relative) if relative.parts else "",
-                backup=str(marker.undo[-1]["backup"]),
-            ),
-            sink,
-            Jail(volume, site.uid, writable=False),
-            site.lock,
-            on_progress=_watch(run, site, keep_going),
-        )
+                backup=str(opened.undo[-1]["backup"]),
+            )
+            binds = sink.binds([location, str(opened.undo[-1]["backup"])], site.uid)
+            jail = Jail(volume, site.uid, writable=False, binds=tuple(binds))
+            return opened, rclone.run(arguments, sink, jail, site.lock, on_progress=_watch(run, site, keep_going))
+
+        marker, outcome = _persist(attempt, run, keep_going)
         failpoints.reach("save.uploaded")
         with _planted(mapping):
             again = volumes.descend(volume, relative)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
-from urllib.parse import urlsplit
 
-from django.conf import settings
 from rest_framework import serializers
-from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.exceptions import ValidationError
 
 from boilerhouse.core.api.serializers import ApiSerializer
 from pools.api.serializers import absolute_path, slug
 from syncing import locations, patterns
+from syncing.api.sinks import SinkField, StoredSink
 from syncing.models import SyncRun, SyncSpec
-from syncing.sinks import check_flag
 from syncing.states import Direction, Mode, SyncRunState, Trigger
-
-BUCKET = re.compile(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 
 
 def _path(value: str) -> None:
@@ -30,66 +25,12 @@ def _pattern(value: str) -> None:
         raise ValidationError(problem, code="pattern")
 
 
-def _flag(value: str) -> None:
-    if problem := check_flag(value):
-        raise ValidationError(problem, code="flag")
-
-
-def _bucket(value: str) -> None:
-    if not BUCKET.match(value):
-        raise ValidationError("Not a bucket name.", code="invalid")
-
-
-def _endpoint(value: str) -> None:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ValidationError("Give http(s)://host[:port], without credentials.", code="invalid")
-
-
 class MappingField(ApiSerializer):
     container_path = serializers.CharField(validators=[absolute_path], max_length=400)
     pattern = serializers.CharField(required=False, allow_null=True, validators=[_pattern])
     sink_path = serializers.CharField(default="", allow_blank=True, validators=[_path])
     direction = serializers.ChoiceField(Direction.choices)
     mode = serializers.ChoiceField(Mode.choices)
-
-
-class SinkField(ApiSerializer):
-    type = serializers.ChoiceField(["s3"])
-    bucket = serializers.CharField(validators=[_bucket])
-    region = serializers.CharField(max_length=60)
-    prefix = serializers.CharField(default="", allow_blank=True, validators=[_path])
-    endpoint = serializers.CharField(required=False, allow_null=True, max_length=300, validators=[_endpoint])
-    provider = serializers.RegexField(r"^[A-Za-z0-9]{1,40}\Z", required=False, allow_null=True)
-    access_key_id = serializers.CharField(required=False, allow_null=True, max_length=200)
-    secret_access_key = serializers.CharField(required=False, allow_null=True, max_length=500, write_only=True)
-    credential_id = serializers.CharField(required=False, allow_null=True, max_length=63)
-    rclone_flags = serializers.ListField(child=serializers.CharField(validators=[_flag]), required=False, max_length=20)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        given = [bool(attrs.get(name)) for name in ("access_key_id", "secret_access_key")]
-        if attrs.get("credential_id"):
-            if any(given):
-                detail = "Give credentialId or keys, not both."
-                raise ValidationError({"credentialId": ErrorDetail(detail, "invalid")})
-            return attrs
-        if given == [True, False] and self._keeps_secret(attrs):
-            return attrs
-        if any(given) and not all(given):
-            missing = "secretAccessKey" if given[0] else "accessKeyId"
-            raise ValidationError({missing: ErrorDetail("Give both keys or none.", "required")})
-        if not any(given) and not settings.BOILERHOUSE_S3_ENV_AUTH:
-            detail = "Required: this deployment does not lend the host's own rights (BOILERHOUSE_S3_ENV_AUTH)."
-            raise ValidationError({"accessKeyId": ErrorDetail(detail, "required")})
-        return attrs
-
-    def _keeps_secret(self, attrs: dict[str, Any]) -> bool:
-        """Whether a PUT leaves the keys as stored: never for another endpoint, which would be shown their use."""
-        stored: SyncSpec | None = self.context.get("stored")
-        if stored is None or not stored.sink_secrets:
-            return False
-        same = {"accessKeyId": "access_key_id", "endpoint": "endpoint", "bucket": "bucket"}
-        return all((stored.sink.get(key) or None) == (attrs.get(name) or None) for key, name in same.items())
 
 
 class PolicyField(ApiSerializer):
@@ -112,32 +53,16 @@ class SyncSpecInput(ApiSerializer):
     def parts(self) -> dict[str, Any]:
         """The validated body as arguments of the service verbs, secrets apart from the sink."""
         data = self.validated_data
-        sink = data["sink"]
-        names = {"bucket": "bucket", "region": "region", "prefix": "prefix", "endpoint": "endpoint", "type": "type"}
-        names |= {
-            "credentialId": "credential_id",
-            "provider": "provider",
-            "accessKeyId": "access_key_id",
-            "rcloneFlags": "rclone_flags",
-        }
         policy = dict(data["policy"])
+        sink: StoredSink = data["sink"]
         return {
             "mappings": [{**mapping, "pattern": mapping.get("pattern") or ""} for mapping in data["mappings"]],
-            "sink": {name: sink[key] for name, key in names.items() if sink.get(key) is not None},
-            "sink_secrets": self._secrets(sink),
-            "credential_id": sink.get("credential_id") or None,
+            "sink": sink.shown,
+            "sink_secrets": sink.secrets,
+            "credential_id": sink.credential_id,
             **{name: policy[name] for name in ("on_claim", "on_release", "allow_manual_trigger")},
             "interval_ms": policy.get("interval_ms"),
         }
-
-    def _secrets(self, sink: dict[str, Any]) -> dict[str, str] | None:
-        if sink.get("secret_access_key"):
-            return {"accessKeyId": sink["access_key_id"], "secretAccessKey": sink["secret_access_key"]}
-        stored: SyncSpec | None = self.context.get("stored")
-        if sink.get("access_key_id") and stored is not None:
-            kept: dict[str, str] | None = stored.sink_secrets
-            return kept
-        return None
 
 
 class SinkHealthOutput(ApiSerializer):

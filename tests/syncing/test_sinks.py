@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from syncing import errors
-from syncing.sinks import CLAIM_DEADLINE_S, check_flag
+from syncing.sinks import CLAIM_DEADLINE_S
+from syncing.sinks.flags import check_flag
 
 
 def test_put_get_list_and_delete(s3):

@@ -1,89 +1,17 @@
-"""Sinks: the far end of a sync. A kind of sink is one class: rclone's remote, and a small in-process client.
-
-The in-process client answers "is anything there?" in 2-4 ms, where an rclone process needs 75 ms (hazard A10).
-"""
+"""S3: AWS and everything that speaks it."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from syncing.errors import SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
+from syncing.errors import RemoteChanged, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.locations import MARKER_ROOT
-
-CLAIM_DEADLINE_S, RUN_DEADLINE_S, COPY_DEADLINE_S = 2, 15, 300
-REMOTE = "bh"
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Totals of the objects at a location."""
-
-    files: int
-    bytes: int
-
-
-class Sink(ABC):
-    """One far end, resolved: with its secrets, ready to be used."""
-
-    @abstractmethod
-    def environment(self) -> dict[str, str]:
-        """rclone's remote ``bh:`` as environment variables; secrets go nowhere else."""
-
-    @abstractmethod
-    def remote(self, location: str) -> str:
-        """rclone's path of a location, always ending in a slash."""
-
-    @abstractmethod
-    def flags(self) -> list[str]: ...
-
-    @abstractmethod
-    def get(self, key: str, deadline_s: int) -> bytes | None:
-        """An object's content, None if there is none. Raises SyncFailed, SinkMissing for a missing bucket."""
-
-    @abstractmethod
-    def put(self, key: str, content: bytes) -> None: ...
-
-    @abstractmethod
-    def delete(self, key: str) -> None: ...
-
-    @abstractmethod
-    def copy(self, source: str, target: str) -> None:
-        """Copy an object within the sink, its modification time and metadata included."""
-
-    @abstractmethod
-    def has_objects(self, location: str, deadline_s: int) -> bool: ...
-
-    @abstractmethod
-    def names(self, location: str) -> Iterator[tuple[str, int]]:
-        """Relative key and size of every object at the location."""
-
-    @abstractmethod
-    def folders(self, location: str) -> Iterator[str]:
-        """The locations right below ``location``."""
-
-    @abstractmethod
-    def delete_all(self, location: str) -> None:
-        """Delete every object at the location."""
-
-    @property
-    @abstractmethod
-    def place(self) -> tuple[str, str]:
-        """Endpoint and bucket: where locations of different specs can meet."""
-
-    def probe(self) -> None:
-        """Write, read and delete an object. Raises SyncFailed with the reason."""
-        key = f"{MARKER_ROOT}/probe"
-        self.put(key, b"probe")
-        if self.get(key, RUN_DEADLINE_S) != b"probe":
-            raise SyncFailed("The sink did not give back what was written.")
-        self.delete(key)
-
+from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
 
 _clients: dict[tuple[Any, ...], Any] = {}
 _clients_lock = threading.Lock()
@@ -91,7 +19,7 @@ _clients_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class S3Sink(Sink):
-    """AWS S3 and everything that speaks it."""
+    """A bucket, and the keys for it."""
 
     bucket: str
     region: str
@@ -103,6 +31,20 @@ class S3Sink(Sink):
     rclone_flags: tuple[str, ...] = ()
 
     type: ClassVar[str] = "s3"
+
+    @classmethod
+    def from_spec(cls, sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Self:
+        """The sink of a spec's body and its secrets ``{accessKeyId, secretAccessKey}``."""
+        return cls(
+            bucket=sink["bucket"],
+            region=sink["region"],
+            prefix=sink["prefix"],
+            endpoint=sink.get("endpoint") or "",
+            provider=sink.get("provider") or "",
+            access_key_id=secrets.get("accessKeyId") or sink.get("accessKeyId") or "",
+            secret_access_key=secrets.get("secretAccessKey") or "",
+            rclone_flags=tuple(sink.get("rcloneFlags") or ()),
+        )
 
     @property
     def place(self) -> tuple[str, str]:
@@ -154,6 +96,9 @@ class S3Sink(Sink):
             return _clients[key]
 
     def get(self, key: str, deadline_s: int) -> bytes | None:
+        return self.read(key, deadline_s)[0]
+
+    def read(self, key: str, deadline_s: int) -> tuple[bytes | None, str]:
         from botocore.exceptions import ClientError
 
         with self._translated():
@@ -161,10 +106,41 @@ class S3Sink(Sink):
                 found = self._client(deadline_s).get_object(Bucket=self.bucket, Key=key)
             except ClientError as error:
                 if error.response["Error"]["Code"] == "NoSuchKey":
-                    return None
+                    return None, ""
                 raise
-            content: bytes = found["Body"].read()
-            return content
+            return found["Body"].read(), found["ETag"]
+
+    def put_if(self, key: str, content: bytes, tag: str) -> str:
+        from botocore.exceptions import ClientError
+
+        condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
+        with self._translated():
+            try:
+                done = self._client(RUN_DEADLINE_S).put_object(Bucket=self.bucket, Key=key, Body=content, **condition)
+                return str(done["ETag"])
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (404, 409, 412):
+                    raise
+        now, new_tag = self.read(key, RUN_DEADLINE_S)
+        if now == content:
+            return new_tag  # our own write, whose answer was lost
+        raise RemoteChanged(f"Another has written {key} at the same time.")
+
+    def has_conditional_writes(self) -> bool:
+        key = f"{MARKER_ROOT}/probe-{uuid.uuid4().hex}"
+        try:
+            tag = self.put_if(key, b"one", "")
+            for stale in ("", '"0123456789abcdef0123456789abcdef"'):
+                try:
+                    self.put_if(key, b"two", stale)
+                except RemoteChanged:
+                    continue
+                return False
+            return self.put_if(key, b"three", tag) != tag
+        except SyncFailed:
+            return False
+        finally:
+            self.delete(key)
 
     def put(self, key: str, content: bytes) -> None:
         with self._translated():
@@ -226,36 +202,3 @@ class S3Sink(Sink):
             raise SyncFailed(f"Bucket {where} answered {status} {code}.") from error
         except (BotoCoreError, OSError) as error:
             raise SinkUnreachable(f"Bucket {where} cannot be reached ({type(error).__name__}).") from error
-
-
-# Flags a spec may add: exact names, typed values (facts: rclone §7) ---------------------------------
-
-_SIZE, _NUMBER = r"\d{1,9}[KMG]?", r"\d{1,2}"
-_BOOL = r"true|false"
-ALLOWED_FLAGS = {
-    "--s3-upload-cutoff": _SIZE,
-    "--s3-chunk-size": _SIZE,
-    "--s3-upload-concurrency": _NUMBER,
-    "--s3-storage-class": r"[A-Z_]{1,30}",
-    "--s3-acl": r"private",
-    "--s3-server-side-encryption": r"AES256|aws:kms",
-    "--s3-sse-kms-key-id": r"[A-Za-z0-9:/_-]{1,200}",
-    "--s3-requester-pays": _BOOL,
-    "--s3-disable-checksum": _BOOL,
-    "--transfers": r"[1-9]|[1-5]\d|6[0-4]",
-    "--checkers": r"[1-9]|[1-5]\d|6[0-4]",
-    "--bwlimit": r"\d{1,6}[KMG]?",
-    "--tpslimit": r"\d{1,5}",
-    "--buffer-size": r"\d{1,2}M",
-    "--multi-thread-streams": _NUMBER,
-}
-
-
-def check_flag(flag: str) -> str | None:
-    """What is wrong with one rclone flag; None if it may be used."""
-    name, equals, value = flag.partition("=")
-    if name not in ALLOWED_FLAGS:
-        return f"The flag {name[:60]} is not allowed."
-    if not equals or not re.fullmatch(ALLOWED_FLAGS[name], value):
-        return f"Write {name}=VALUE with a value that fits."
-    return None

@@ -1,0 +1,113 @@
+"""A sink: the far end of a sync. A kind of sink is one class: rclone's remote, and a small in-process client.
+
+The in-process client answers "is anything there?" in 2-4 ms, where an rclone process needs 75 ms (hazard A10).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from syncing.errors import SinkUnreliable
+from syncing.locations import MARKER_ROOT
+
+CLAIM_DEADLINE_S, RUN_DEADLINE_S, COPY_DEADLINE_S = 2, 15, 300
+REMOTE = "bh"
+
+
+class Sink(ABC):
+    """One far end, resolved: with its secrets, ready to be used. Locations and keys are relative to it.
+
+    All methods that ask it raise SinkUnreachable, SinkDenied, SinkMissing, DiskFull, or SyncFailed for what else it
+    says.
+    """
+
+    type: ClassVar[str]
+    compares: ClassVar[tuple[str, ...]] = ("--checksum",)
+    """How rclone tells what has changed; never by size or time alone."""
+    keeps_mtimes: ClassVar[bool] = True
+    """Whether a restored file has the modification time that the saved one had."""
+
+    @property
+    @abstractmethod
+    def place(self) -> tuple[str, str]:
+        """What tells it from every other sink: locations of the same place are the same objects."""
+
+    def area(self, template: str) -> tuple[tuple[str, str], str]:
+        """Where a location template lies, such that two of one place meet exactly when their objects do."""
+        return self.place, template
+
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """rclone's remote ``bh:`` as environment variables; secrets go nowhere else."""
+
+    @abstractmethod
+    def remote(self, location: str) -> str:
+        """rclone's path of a location, always ending in a slash."""
+
+    def flags(self) -> list[str]:
+        """More of rclone's flags."""
+        return []
+
+    def binds(self, locations: Sequence[str], uid: int | None) -> list[tuple[Path, str]]:
+        """What the jail must show for rclone to reach these locations: (on the host, inside).
+
+        With a uid that user may write there, and what is missing is made.
+        """
+        return []
+
+    @abstractmethod
+    def get(self, key: str, deadline_s: int) -> bytes | None:
+        """An object's content, None if there is none."""
+
+    @abstractmethod
+    def put(self, key: str, content: bytes) -> None:
+        """Afterwards the object has this content, or, after an error, what it had before."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Afterwards there is no such object; none before is no error."""
+
+    @abstractmethod
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object within the sink, its modification time included where the sink keeps one."""
+
+    @abstractmethod
+    def has_objects(self, location: str, deadline_s: int) -> bool: ...
+
+    @abstractmethod
+    def names(self, location: str) -> Iterator[tuple[str, int]]:
+        """Relative key and size of every object at the location."""
+
+    @abstractmethod
+    def folders(self, location: str) -> Iterator[str]:
+        """The locations right below ``location``."""
+
+    @abstractmethod
+    def delete_all(self, location: str) -> None:
+        """Delete every object at the location."""
+
+    def read(self, key: str, deadline_s: int) -> tuple[bytes | None, str]:
+        """``get``, and the object's tag for ``put_if``: empty where there is no object, or no conditional writes."""
+        return self.get(key, deadline_s), ""
+
+    def put_if(self, key: str, content: bytes, tag: str) -> str:
+        """``put`` only if the object still has that tag (empty: there is none); returns its new tag.
+
+        Raises RemoteChanged. Only for sinks whose ``has_conditional_writes`` was found true.
+        """
+        raise NotImplementedError
+
+    def probe(self) -> None:
+        """Write, read and delete an object. Raises SyncFailed with the reason."""
+        key = f"{MARKER_ROOT}/probe"
+        self.put(key, b"probe")
+        if self.get(key, RUN_DEADLINE_S) != b"probe":
+            raise SinkUnreliable("The sink did not give back what was written.")
+        self.delete(key)
+
+    def has_conditional_writes(self) -> bool:
+        """Whether a second conditional write is refused; tried, for servers that ignore the condition say nothing."""
+        return False

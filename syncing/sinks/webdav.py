@@ -1,0 +1,164 @@
+"""WebDAV: any server that speaks it, below one address.
+
+Servers keep neither checksums nor modification times in a way that all share. So a save sends every file, and the
+marker holds the times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+from urllib.parse import quote, unquote, urlsplit
+from xml.etree import ElementTree
+
+import requests
+
+from syncing.errors import DiskFull, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
+from syncing.sinks.base import COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
+
+_DAV = "{DAV:}"
+_ASK = b'<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
+
+
+@dataclass(frozen=True, slots=True)
+class WebDavSink(Sink):
+    """Collections below ``endpoint``; every request carries ``headers``, whose values are secrets."""
+
+    endpoint: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    type: ClassVar[str] = "http"
+    compares: ClassVar[tuple[str, ...]] = ("--ignore-times",)
+    keeps_mtimes: ClassVar[bool] = False
+
+    @classmethod
+    def from_spec(cls, sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Self:
+        """The sink of a spec's body and its secrets ``{headers: {name: value}}``."""
+        return cls(sink["endpoint"].rstrip("/"), tuple(sorted((secrets.get("headers") or {}).items())))
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.endpoint.lower(), ""
+
+    def area(self, template: str) -> tuple[tuple[str, str], str]:
+        parts = urlsplit(self.endpoint)
+        path = unquote(parts.path).strip("/")
+        return (f"{parts.scheme}://{parts.netloc}".lower(), ""), f"{path}/{template}" if path else template
+
+    def environment(self) -> dict[str, str]:
+        values = {"TYPE": "webdav", "URL": self.endpoint, "VENDOR": "other"}
+        if self.headers:
+            line = io.StringIO()
+            csv.writer(line, quoting=csv.QUOTE_ALL, lineterminator="").writerow(
+                [word for pair in self.headers for word in pair]
+            )
+            values["HEADERS"] = line.getvalue()
+        return {f"RCLONE_CONFIG_{REMOTE.upper()}_{name}": value for name, value in values.items()}
+
+    def remote(self, location: str) -> str:
+        return f"{REMOTE}:{location}/"
+
+    def get(self, key: str, deadline_s: int) -> bytes | None:
+        answer = self._ask("GET", key, deadline_s, good=(200, 404))
+        return answer.content if answer.status_code == 200 else None
+
+    def put(self, key: str, content: bytes) -> None:
+        answer = self._ask("PUT", key, RUN_DEADLINE_S, data=content, good=(200, 201, 204, 404, 409, 500))
+        if not answer.ok:  # most say 409 where the collection is missing; some anything
+            self._make_collection(key.rpartition("/")[0])
+            self._ask("PUT", key, RUN_DEADLINE_S, data=content, good=(200, 201, 204))
+
+    def delete(self, key: str) -> None:
+        self._ask("DELETE", key, RUN_DEADLINE_S, good=(200, 204, 404))
+
+    def copy(self, source: str, target: str) -> None:
+        headers = {"Destination": self._url(target), "Overwrite": "T"}
+        answer = self._ask("COPY", source, COPY_DEADLINE_S, headers=headers, good=(201, 204, 404, 409, 500))
+        if not answer.ok:
+            self._make_collection(target.rpartition("/")[0])
+            self._ask("COPY", source, COPY_DEADLINE_S, headers=headers, good=(201, 204))
+
+    def has_objects(self, location: str, deadline_s: int) -> bool:
+        return next(self._walk(location, deadline_s), None) is not None
+
+    def names(self, location: str) -> Iterator[tuple[str, int]]:
+        return self._walk(location, RUN_DEADLINE_S)
+
+    def folders(self, location: str) -> Iterator[str]:
+        for name, size in self._list(location, RUN_DEADLINE_S):
+            if size is None:
+                yield f"{location}/{name}"
+
+    def delete_all(self, location: str) -> None:
+        self._ask("DELETE", f"{location}/", COPY_DEADLINE_S, good=(200, 204, 404))
+
+    def _walk(self, location: str, deadline_s: int) -> Iterator[tuple[str, int]]:
+        todo = [""]
+        while todo:
+            inside = todo.pop()
+            for name, size in self._list(f"{location}/{inside}".rstrip("/"), deadline_s):
+                if size is None:
+                    todo.append(f"{inside}{name}/")
+                else:
+                    yield f"{inside}{name}", size
+
+    def _list(self, location: str, deadline_s: int) -> Iterator[tuple[str, int | None]]:
+        """Name and size of what a collection holds; None for a collection."""
+        headers = {"Depth": "1", "Content-Type": "application/xml"}
+        answer = self._ask("PROPFIND", f"{location}/", deadline_s, data=_ASK, headers=headers, good=(207, 404))
+        if answer.status_code == 404:
+            return
+        try:
+            found = ElementTree.fromstring(answer.content)  # noqa: S314 - expat bounds what entities may grow to
+        except ElementTree.ParseError as error:
+            raise SyncFailed(f"{self.endpoint} answered a listing that cannot be read.") from error
+        own = unquote(urlsplit(self._url(f"{location}/")).path).rstrip("/")
+        for response in found.iter(f"{_DAV}response"):
+            path = unquote(urlsplit(response.findtext(f"{_DAV}href") or "").path).rstrip("/")
+            parent, _, name = path.rpartition("/")
+            if parent != own or not name:
+                continue  # the collection itself
+            if response.find(f".//{_DAV}collection") is not None:
+                yield name, None
+            else:
+                yield name, int(response.findtext(f".//{_DAV}getcontentlength") or 0)
+
+    def _make_collection(self, location: str) -> None:
+        parts = location.split("/")
+        for depth in range(1, len(parts) + 1):
+            answer = self._ask("MKCOL", "/".join(parts[:depth]) + "/", RUN_DEADLINE_S, good=(200, 201, 405, 409, 301))
+            if answer.status_code == 409:
+                raise SinkMissing(f"{self.endpoint} does not exist: it answered 409 to a new collection.")
+
+    def _url(self, key: str) -> str:
+        return f"{self.endpoint}/{quote(key)}"
+
+    def _ask(self, method: str, key: str, deadline_s: int, *, good: tuple[int, ...], **more: Any) -> requests.Response:
+        headers = {**dict(self.headers), **more.pop("headers", {})}
+        with self._translated():
+            answer = requests.request(
+                method, self._url(key), headers=headers, timeout=deadline_s, allow_redirects=False, **more
+            )
+        if answer.status_code in good:
+            return answer
+        said = f"{self.endpoint} answered {answer.status_code} to {method}."
+        if answer.status_code in (401, 403):
+            raise SinkDenied(said)
+        if answer.status_code == 507:
+            raise DiskFull(said)
+        if answer.status_code in (404, 409):
+            raise SinkMissing(said)
+        if answer.status_code >= 500 or answer.status_code == 429:
+            raise SinkUnreachable(said)
+        raise SyncFailed(said)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (requests.RequestException, OSError) as error:
+            raise SinkUnreachable(f"{self.endpoint} cannot be reached ({type(error).__name__}).") from error
