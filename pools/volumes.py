@@ -14,6 +14,7 @@ import os
 import secrets
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -283,13 +284,17 @@ class Census:
     """Path → target, of symbolic links."""
     empty_dirs: list[str] = field(default_factory=list)
     mtimes: dict[str, int] = field(default_factory=dict)
-    """Path → modification time in ns of empty files: some servers do not keep that of an empty object."""
+    """Path → modification time in ns, of the files whose time the sink would not keep."""
     names: list[str] = field(default_factory=list)
     """Paths whose last part holds characters that sinks write in different ways."""
     skipped: list[str] = field(default_factory=list)
     """Sockets, FIFOs and devices."""
     unsaveable: list[tuple[str, str]] = field(default_factory=list)
     """Path and why, of what cannot be saved exactly."""
+    seen: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Path → size and modification time in ns, of every file."""
+    is_cut: bool = False
+    """There are more files than were asked for; the rest was not looked at."""
 
 
 def census(
@@ -299,11 +304,13 @@ def census(
     *,
     grant: bool = False,
     max_path_bytes: int = MAX_PATH_BYTES,
+    max_files: int = sys.maxsize,
+    all_mtimes: bool = False,
 ) -> Census:
     """Count what lies below the open directory ``root``; with ``grant`` its owner may read all of it afterwards.
 
-    Longer paths and larger files are ``unsaveable``. ``matches`` limits files and links to a mapping's pattern; None
-    means everything. Modes are those found before.
+    Longer paths and larger files are ``unsaveable``. It ends at ``max_files``. ``matches`` limits files and links to a
+    mapping's pattern; None means everything. Modes are those found before.
     """
     result = Census()
     stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", _entries(root))]
@@ -344,7 +351,11 @@ def census(
                     result.unsaveable.append((path, f"it has {entry.size} bytes; {max_file_bytes} is the limit"))
                 result.files += 1
                 result.bytes += entry.size
-                if entry.size == 0:
+                result.seen[path] = (entry.size, entry.mtime_ns)
+                if result.files > max_files:
+                    result.is_cut = True
+                    return result
+                if entry.size == 0 or all_mtimes:  # some servers do not keep that of an empty object
                     result.mtimes[path] = entry.mtime_ns
                 if mode != PLAIN_FILE:
                     result.modes[path] = mode
@@ -398,11 +409,11 @@ def restore_names(staging: Path, names: list[str]) -> None:
                 os.rename(alike[0], name, src_dir_fd=parent, dst_dir_fd=parent)
 
 
-def apply_mtimes(staging: Path, mtimes: dict[str, int]) -> None:
-    """Give restored empty files their modification times back; what is no longer empty keeps the sink's."""
+def apply_mtimes(staging: Path, mtimes: dict[str, int], *, only_empty: bool) -> None:
+    """Give restored files their modification times back; with ``only_empty`` others keep the sink's."""
     for path, mtime in mtimes.items():
         with contextlib.suppress(FileNotFoundError), _parent(staging, path) as (parent, name):
-            if os.stat(name, dir_fd=parent, follow_symlinks=False).st_size == 0:
+            if not only_empty or os.stat(name, dir_fd=parent, follow_symlinks=False).st_size == 0:
                 os.utime(name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
 
 

@@ -6,6 +6,7 @@ the files' own times are the tenant's and may be anything.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -14,6 +15,7 @@ from django.conf import settings
 from boilerhouse.core.deployment import deployment_id
 from syncing.locations import BACKUP_ROOT, marker_key
 from syncing.markers import Marker
+from syncing.models import Backup, SyncMapping
 from syncing.sinks import RUN_DEADLINE_S, Sink
 
 log = structlog.get_logger(__name__)
@@ -24,6 +26,41 @@ STAMP = "%Y%m%dT%H%M%SZ"
 def location_of(place: str, run_id: str, attempt: int) -> str:
     """Where one attempt of one run puts what it overwrites or deletes at the location ``place``."""
     return f"{BACKUP_ROOT}/{deployment_id()}/{datetime.now(UTC).strftime(STAMP)}-{run_id}-{attempt}/{place}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What one attempt of a save put aside."""
+
+    location: str
+    files: int
+    bytes: int
+
+
+def found(sink: Sink, location: str) -> Kept | None:
+    """What lies at a backup's location; None if nothing does."""
+    sizes = [size for _, size in sink.names(location)]
+    if not sizes:
+        sink.tidy(location)
+        return None
+    return Kept(location, len(sizes), sum(sizes))
+
+
+def record(tenant_id: str, mapping: SyncMapping, place: str, location: str, kept: list[Kept]) -> None:
+    """Note the backups of a save, so that they can be listed and restored."""
+    Backup.objects.bulk_create(
+        Backup(
+            tenant_id=tenant_id,
+            spec=mapping.spec,
+            place=place,
+            location=location,
+            backup=one.location,
+            container_path=mapping.container_path,
+            files=one.files,
+            bytes=one.bytes,
+        )
+        for one in kept
+    )
 
 
 def expire(sink: Sink) -> int:
@@ -40,6 +77,7 @@ def expire(sink: Sink) -> int:
             continue  # not ours by its name
         if made < old and not _is_needed(sink, folder):
             sink.delete_all(folder)
+            Backup.objects.filter(place=" ".join(sink.place), backup__startswith=f"{folder}/").delete()
             expired += 1
     if expired:
         log.info("backups expired", place=" ".join(sink.place), count=expired)

@@ -43,13 +43,19 @@ class Jail:
             "--ro-bind-try", str(CERTIFICATES), str(CERTIFICATES),
             *(word for path in _FROM_HOST for word in ("--ro-bind-try", path, path)),
             "--bind" if self.writable else "--ro-bind", str(self.directory), VOLUME,
-            *(word for path, inside in self.binds for word in (sink_bind, str(path), inside)),
+            *(word for path, inside in self.binds for word in (*_parents(inside), sink_bind, str(path), inside)),
             "--tmpfs", "/tmp",  # noqa: S108
             "--chdir", "/",
             "/bin/setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs",
             "--inh-caps=-all", "--bounding-set=-all",
             "/bin/rclone", *arguments,
         ]  # fmt: skip
+
+
+def _parents(path: str) -> list[str]:
+    """Make the directories above ``path`` such that rclone's uid may pass; bwrap's own are closed."""
+    above = [str(parent) for parent in reversed(Path(path).parents) if parent != Path("/")]
+    return [word for one in above for word in ("--perms", "0755", "--dir", one)]
 
 
 @cache

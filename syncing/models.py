@@ -108,7 +108,8 @@ class SyncRun(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     spec = models.ForeignKey(SyncSpec, on_delete=models.CASCADE, related_name="runs")
     tenant_id = models.CharField(max_length=128)
-    container_id = models.UUIDField()
+    container_id = models.UUIDField(null=True, blank=True)
+    """None for the restore of a backup: it happens at the sink."""
     generation = models.BigIntegerField()
     direction = models.CharField(max_length=16, choices=Direction)
     trigger = models.CharField(max_length=16, choices=Trigger)
@@ -190,3 +191,44 @@ class SavedState(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tenant_id} {self.location}"
+
+
+class Backup(models.Model):
+    """What one attempt of a save overwrote or deleted at the sink; kept there until its retention is over."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant_id = models.CharField(max_length=128)
+    spec = models.ForeignKey(SyncSpec, on_delete=models.CASCADE, related_name="backups")
+    place = models.TextField()
+    """Endpoint and bucket."""
+    location = models.TextField()
+    """Where its files were."""
+    backup = models.TextField()
+    """Where they are now."""
+    container_path = models.CharField(max_length=400)
+    files = models.PositiveIntegerField()
+    bytes = models.PositiveBigIntegerField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [models.Index(fields=["tenant_id", "created_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.backup}"
+
+
+class SinkProbe(models.Model):
+    """One probe of a spec's sink: its health's history."""
+
+    spec = models.ForeignKey(SyncSpec, on_delete=models.CASCADE, related_name="probes")
+    at = models.DateTimeField(default=timezone.now)
+    is_healthy = models.BooleanField()
+    code = models.CharField(max_length=32, default="", blank=True)
+    detail = models.TextField(default="", blank=True)
+    duration_ms = models.PositiveIntegerField()
+
+    class Meta:
+        indexes = [models.Index(fields=["spec", "at"])]
+
+    def __str__(self) -> str:
+        return f"{self.spec_id} {self.at}"

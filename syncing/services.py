@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,7 +19,7 @@ from pools.services import unused_id
 from pools.spec import WorkloadSpec
 from syncing import locations, patterns
 from syncing.errors import CoverageHeld, SyncFailed
-from syncing.models import Credential, SyncMapping, SyncSpec
+from syncing.models import Credential, SinkProbe, SyncMapping, SyncSpec
 from syncing.states import Direction
 
 POSITIONS = 1000
@@ -162,16 +163,28 @@ def delete_spec(spec: SyncSpec, *, held: bool, force: bool) -> None:
 
 
 def probe(spec: SyncSpec) -> dict[str, Any]:
-    """Write, read and delete at the sink; store and return ``{state, checkedAt, code?, detail?}``."""
-    now = timezone.now().isoformat().replace("+00:00", "Z")
+    """Write, read and delete at the sink; store and return ``{state, checkedAt, conditionalWrites, code, detail}``."""
+    now, began = timezone.now(), time.monotonic()
+    health: dict[str, Any] = {"state": "healthy", "checkedAt": now.isoformat().replace("+00:00", "Z")}
     try:
-        spec.resolved_sink().probe()
-        health = {"state": "healthy", "checkedAt": now}
+        sink = spec.resolved_sink()
+        sink.probe()
+        health["conditionalWrites"] = sink.has_conditional_writes()
     except SyncFailed as error:
-        health = {"state": "unhealthy", "checkedAt": now, "code": error.code, "detail": error.detail}
+        health |= {"state": "unhealthy", "code": error.code, "detail": error.detail}
+        health |= {name: spec.sink_health[name] for name in ("conditionalWrites",) if name in spec.sink_health}
+    took_ms = round(1000 * (time.monotonic() - began))
     with recording():
         was = SyncSpec.objects.filter(pk=spec.pk).values_list("sink_health", flat=True).first() or {}
         SyncSpec.objects.filter(pk=spec.pk).update(sink_health=health)
+        SinkProbe.objects.create(
+            spec=spec,
+            at=now,
+            is_healthy=health["state"] == "healthy",
+            code=health.get("code", ""),
+            detail=health.get("detail", ""),
+            duration_ms=took_ms,
+        )
         if was.get("state") != health["state"] and (was or health["state"] == "unhealthy"):
             kind = "pool.warning" if health["state"] == "unhealthy" else "pool.recovered"
             emit(kind, pool_id=spec.pool_id, specId=spec.pk, sink=health["state"], detail=health.get("detail", ""))

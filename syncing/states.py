@@ -49,3 +49,5 @@ class Trigger(TextChoices):
     RELEASE = "release"
     INTERVAL = "interval"
     MANUAL = "manual"
+    BACKUP = "backup"
+    """A backup is put back, at the sink."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +30,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from pools import volumes
 from pools.spec import WorkloadSpec
-from syncing import backups, errors, listings, patterns, rclone, services, undo
+from syncing import backups, conflicts, errors, listings, patterns, rclone, services, undo
 from syncing.jail import Jail
 from syncing.locations import marker_key
 from syncing.markers import Manifest, Marker
@@ -105,7 +106,7 @@ _askers = ThreadPoolExecutor(8, thread_name_prefix="sinks")
 
 def survey_specs(specs: list[SyncSpec], tenant_id: str) -> Callable[[], list[Finding]]:
     """``begin_survey`` for given specs."""
-    asked: list[tuple[SyncMapping, Sink, str, Future[Marker | None], Future[bool]]] = []
+    asked: list[tuple[SyncMapping, Sink, str, Future[tuple[Marker | None, str]], Future[bool]]] = []
     for spec in specs:
         sink = spec.resolved_sink()
         for mapping in spec.mappings.all():
@@ -117,19 +118,20 @@ def survey_specs(specs: list[SyncSpec], tenant_id: str) -> Callable[[], list[Fin
                 asked.append((mapping, sink, location, marker, has_objects))
 
     def answers() -> list[Finding]:
-        findings = [Finding(m, sink, at, marker.result(), has.result()) for m, sink, at, marker, has in asked]
+        findings = [Finding(m, sink, at, marker.result()[0], has.result()) for m, sink, at, marker, has in asked]
         _check_first_times([f for f in findings if f.marker is None and not f.has_objects], tenant_id)
         return findings
 
     return answers
 
 
-def _read_marker(sink: Sink, location: str, deadline_s: int) -> Marker | None:
-    content = sink.get(marker_key(location), deadline_s)
+def _read_marker(sink: Sink, location: str, deadline_s: int) -> tuple[Marker | None, str]:
+    """The marker of a location and its tag at the sink."""
+    content, tag = sink.read(marker_key(location), deadline_s)
     if content is None:
-        return None
+        return None, tag
     try:
-        return Marker.load(content)
+        return Marker.load(content), tag
     except ValueError as error:
         raise errors.Incomplete(f"The marker of {location} cannot be read: {error}.") from error
 
@@ -353,6 +355,8 @@ def _restore_mapping(
         if marker.manifest.is_empty:
             return Restored()
     filters = patterns.to_rclone(mapping.pattern) if mapping.pattern else []
+    if marker is not None:
+        _check_room(site, marker.manifest)
     staging = volumes.new_staging(site.container_id, site.uid, f"mapping-{mapping.pk}")
     arguments = rclone.download(finding.sink, finding.location, filters)
     jail = Jail(staging, site.uid, writable=True, binds=tuple(finding.sink.binds([finding.location], None)))
@@ -370,7 +374,7 @@ def _restore_mapping(
     if marker is not None:
         manifest = marker.manifest
         volumes.restore_names(staging, manifest.names)
-        volumes.apply_mtimes(staging, manifest.mtimes)
+        volumes.apply_mtimes(staging, manifest.mtimes, only_empty=finding.sink.keeps_mtimes)
         volumes.apply_manifest(staging, site.uid, manifest.modes, manifest.links, manifest.empty_dirs)
     volume, relative = _place_of(site, mapping)
     overlay = bool(mapping.pattern) or trigger != Trigger.CLAIM
@@ -378,6 +382,14 @@ def _restore_mapping(
         volumes.move_in(site.container_id, site.uid, staging, volume, relative, replace=not overlay)
     failpoints.reach("restore.moved-in")
     return Restored(seen.files, seen.bytes)
+
+
+def _check_room(site: Site, manifest: Manifest) -> None:
+    """Raise DiskFull before the first byte where the state cannot fit."""
+    disk = os.statvfs(volumes.home(site.container_id))
+    free = disk.f_bavail * disk.f_frsize
+    if manifest.bytes > free:
+        raise errors.DiskFull(f"The state has {manifest.bytes} bytes; {free} are free on this node.")
 
 
 def _census(directory: Path) -> volumes.Census:
@@ -444,29 +456,25 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
         _add_step(run, mapping, location, 0, 0, note="The directory does not exist yet.")
         return
     try:
-        matches = patterns.matcher(mapping.pattern)
-        limit = settings.BOILERHOUSE_MAX_FILE_BYTES
-        room = MAX_KEY_BYTES - len(f"{backups.location_of(location, str(run.pk), 99)}/".encode())
-        before = volumes.census(root, matches, limit, grant=site.is_stopped, max_path_bytes=room)
-        run.skipped = [*run.skipped, *(f"{mapping.container_path}/{_shown(path)}" for path in before.skipped)][:100]
-        if before.unsaveable:
-            named = "; ".join(f"{_shown(path)}: {why}" for path, why in before.unsaveable[:5])
-            raise errors.Unsaveable(f"{len(before.unsaveable)} things cannot be saved: {named}")
-        deletes = _may_delete(mapping, site, location)
+        before = _count(run, mapping, site, sink, root)
+        deletes, tag = _may_delete(mapping, site, location), ""
 
         def attempt() -> tuple[Marker, rclone.Outcome]:
             # Each attempt has a backup of its own: what an earlier one moved there must not be overwritten.
-            opened = _open_marker(run, mapping, sink, location, site)
+            nonlocal tag
+            opened, tag = _open_marker(run, mapping, sink, location, site)
             failpoints.reach("save.marker-open")
+            backup = str(opened.undo[-1]["backup"])
+            conflicts.clear(sink, location, opened, before, backup)
             arguments = rclone.upload(
                 sink,
                 location,
                 patterns.to_rclone(mapping.pattern) if mapping.pattern else [],
                 deletes=deletes,
                 inside=str(relative) if relative.parts else "",
-                backup=str(opened.undo[-1]["backup"]),
+                backup=backup,
             )
-            binds = sink.binds([location, str(opened.undo[-1]["backup"])], site.uid)
+            binds = sink.binds([location, backup], site.uid)
             jail = Jail(volume, site.uid, writable=False, binds=tuple(binds))
             return opened, rclone.run(arguments, sink, jail, site.lock, on_progress=_watch(run, site, keep_going))
 
@@ -478,18 +486,20 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
         os.close(again)
         if moved:
             raise errors.PathPlanted(f"{mapping.container_path} was replaced while it was saved.")
+        changed = 0 if site.is_stopped else _changed_since(before, root, mapping)
     finally:
         os.close(root)
     names = dict(sink.names(location))
-    manifest = _manifest(names, matches, before, marker.manifest, exact=deletes)
+    manifest = _manifest(names, patterns.matcher(mapping.pattern), before, marker.manifest, exact=deletes)
     _check_complete(location, before, manifest, exact=deletes, is_stopped=site.is_stopped)
     if mapping.mode == Mode.SYNC and not deletes:
         run.deletes = "withheld"
     run.deleted += outcome.progress.deletes
     listing = listings.write(sink, location, str(run.pk), names)
     closed = replace(marker, state="closed", saved_at=_now(), manifest=manifest, undo=[], listing=listing)
-    sink.put(marker_key(location), closed.dump())
+    _put_marker(mapping, sink, location, closed, tag)
     failpoints.reach("save.marker-closed")
+    kept = [backups.found(sink, str(one["backup"])) for one in marker.undo]
     if marker.listing not in ("", listing):
         sink.delete(marker.listing)
     with recording():
@@ -508,7 +518,46 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
                 "saved_at": timezone.now(),
             },
         )
-    _add_step(run, mapping, location, before.files, before.bytes, transferred=outcome.progress.bytes)
+        backups.record(site.tenant_id, mapping, _place(sink), location, [one for one in kept if one])
+        if deletes and before.files == 0 and marker.manifest.files:
+            emit(
+                "pool.warning", pool_id=site.pool_id, tenant_id=site.tenant_id, container_id=site.container_id,
+                code="emptied", specId=mapping.spec_id,
+                detail=f"The tenant has emptied {mapping.container_path}; its {marker.manifest.files} files are kept as"
+                " a backup.",
+            )  # fmt: skip
+    more = {"changedDuring": changed} if changed else {}
+    _add_step(run, mapping, location, before.files, before.bytes, transferred=outcome.progress.bytes, **more)
+
+
+def _count(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, root: int) -> volumes.Census:
+    """The census before a save. Raises Unsaveable, TooLarge: then nothing has been sent."""
+    room = MAX_KEY_BYTES - len(f"{backups.location_of(mapping.location(site.tenant_id), str(run.pk), 99)}/".encode())
+    max_files, max_bytes = settings.BOILERHOUSE_MAX_SAVE_FILES, settings.BOILERHOUSE_MAX_SAVE_BYTES
+    found = volumes.census(
+        root,
+        patterns.matcher(mapping.pattern),
+        settings.BOILERHOUSE_MAX_FILE_BYTES,
+        grant=site.is_stopped,
+        max_path_bytes=room,
+        max_files=max_files,
+        all_mtimes=not sink.keeps_mtimes,
+    )
+    run.skipped = [*run.skipped, *(f"{mapping.container_path}/{_shown(path)}" for path in found.skipped)][:100]
+    if found.is_cut:
+        raise errors.TooLarge(f"{mapping.container_path} holds more than {max_files} files.")
+    if found.bytes > max_bytes:
+        raise errors.TooLarge(f"{mapping.container_path} holds {found.bytes} bytes; {max_bytes} is the limit.")
+    if found.unsaveable:
+        named = "; ".join(f"{_shown(path)}: {why}" for path, why in found.unsaveable[:5])
+        raise errors.Unsaveable(f"{len(found.unsaveable)} things cannot be saved: {named}")
+    return found
+
+
+def _changed_since(before: volumes.Census, root: int, mapping: SyncMapping) -> int:
+    """How many files a live tenant wrote, made or removed during its save: each of them may be torn (hazard C12)."""
+    now = volumes.census(root, patterns.matcher(mapping.pattern), sys.maxsize, max_files=2 * before.files + 1000)
+    return len(dict(before.seen.items() ^ now.seen.items()))
 
 
 def _may_delete(mapping: SyncMapping, site: Site, location: str) -> bool:
@@ -524,9 +573,12 @@ def _may_delete(mapping: SyncMapping, site: Site, location: str) -> bool:
     ).exists()
 
 
-def _open_marker(run: SyncRun, mapping: SyncMapping, sink: Sink, location: str, site: Site) -> Marker:
-    """Say at the sink that a save is under way; the manifest stays that of the last completed one."""
-    known = _read_marker(sink, location, RUN_DEADLINE_S)
+def _open_marker(run: SyncRun, mapping: SyncMapping, sink: Sink, location: str, site: Site) -> tuple[Marker, str]:
+    """Say at the sink that a save is under way; the manifest stays that of the last completed one.
+
+    Returns the marker and what ``_put_marker`` needs to close it.
+    """
+    known, tag = _read_marker(sink, location, RUN_DEADLINE_S)
     _check_unchanged(known, mapping, site)
     base = known or _first_marker(sink, location, site)
     attempt = len(base.undo) + 1
@@ -540,8 +592,15 @@ def _open_marker(run: SyncRun, mapping: SyncMapping, sink: Sink, location: str, 
         state="open",
         undo=[*base.undo, {"runId": str(run.pk), "attempt": attempt, "backup": backup}],
     )
-    sink.put(marker_key(location), opened.dump())
-    return opened
+    return opened, _put_marker(mapping, sink, location, opened, tag)
+
+
+def _put_marker(mapping: SyncMapping, sink: Sink, location: str, marker: Marker, tag: str) -> str:
+    """Write the marker, where the sink can only if nobody else has since ``tag`` (hazard C9); returns its new tag."""
+    if mapping.spec.sink_health.get("conditionalWrites"):
+        return sink.put_if(marker_key(location), marker.dump(), tag)
+    sink.put(marker_key(location), marker.dump())
+    return ""
 
 
 def _check_unchanged(known: Marker | None, mapping: SyncMapping, site: Site) -> None:
@@ -588,15 +647,19 @@ def _manifest(
     for name, length in names.items():
         if matches is None or matches(name):
             files, size = files + 1, size + length
-    earlier = Manifest() if exact else last
+    shape = conflicts.Shape(local)
+
+    def carried(path: str) -> bool:
+        return not (exact or shape.holds(path) or shape.excludes(path))
+
     return Manifest(
         files=files,
         bytes=size,
-        modes={**earlier.modes, **local.modes},
-        links={**earlier.links, **local.links},
-        empty_dirs=sorted({*earlier.empty_dirs, *local.empty_dirs}),
-        mtimes={**earlier.mtimes, **local.mtimes},
-        names=sorted({*earlier.names, *local.names}),
+        modes={p: mode for p, mode in last.modes.items() if carried(p)} | local.modes,
+        links={p: target for p, target in last.links.items() if carried(p)} | local.links,
+        empty_dirs=sorted({p for p in last.empty_dirs if carried(p)} | set(local.empty_dirs)),
+        mtimes={p: at for p, at in last.mtimes.items() if carried(p)} | local.mtimes,
+        names=sorted({p for p in last.names if carried(p)} | set(local.names)),
     )
 
 

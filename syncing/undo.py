@@ -26,13 +26,16 @@ def take_back(sink: Sink, location: str, marker: Marker) -> Marker:
     """Undo the attempts of an open marker, close it, and return it. Raises SyncFailed; nothing is lost then."""
     wanted = listings.read(sink, marker.listing)
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        for attempt in reversed(marker.undo):
-            backup = str(attempt["backup"])
-            pairs = [(f"{backup}/{name}", f"{location}/{name}") for name, _ in sink.names(backup)]
-            list(threads.map(lambda pair: sink.copy(*pair), pairs))
+        # First what the attempts added: it may stand where something of another type has to come back (hazard B8).
         added = [name for name, _ in sink.names(location) if name not in wanted]
         aside = backups.location_of(location, marker.run_id, 0)
         list(threads.map(lambda name: _move(sink, f"{location}/{name}", f"{aside}/{name}"), added))
+        for folder in {name.rpartition("/")[0] for name in added} & set(wanted):
+            sink.delete_all(f"{location}/{folder}")  # some keep an empty folder
+        for attempt in reversed(marker.undo):
+            backup = str(attempt["backup"])
+            pairs = [(f"{backup}/{name}", f"{location}/{name}") for name, _ in sink.names(backup) if name in wanted]
+            list(threads.map(lambda pair: sink.copy(*pair), pairs))
     found = dict(sink.names(location))
     if found != wanted:
         lacking = sorted(set(wanted) - set(found))[:3] or sorted(n for n in wanted if found.get(n) != wanted[n])[:3]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import far_ends
 from tests.s3 import S3Server
 
 
@@ -23,6 +24,23 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session", params=far_ends.KINDS)
+def any_far_end(
+    request: pytest.FixtureRequest, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[far_ends.FarEnd]:
+    """Each kind of sink, one after another."""
+    yield from far_ends.start(request.param, tmp_path_factory.mktemp("far-end"), s3)
+
+
+@pytest.fixture
+def far_end(any_far_end: far_ends.FarEnd, settings: object) -> far_ends.FarEnd:
+    """Each kind of sink, empty, and allowed in this deployment."""
+    if isinstance(any_far_end, far_ends.Directory):
+        settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(any_far_end.root)  # type: ignore[attr-defined]
+    any_far_end.clear()
+    return any_far_end
 
 
 @pytest.fixture

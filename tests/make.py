@@ -59,7 +59,9 @@ def make_sync_spec(pool: Pool | None = None, mappings: list[dict[str, Any]] | No
     pool = pool or make_pool()
     sink = {"type": "s3", "bucket": "bucket", "region": "us-east-1", "prefix": "t/${tenantId}/"}
     number = next(_numbers)
-    sink |= {"endpoint": "http://127.0.0.1:1", "accessKeyId": "AKIDTEST", **over.pop("sink", {})}
+    sink |= {"endpoint": "http://127.0.0.1:1", "accessKeyId": "AKIDTEST"}
+    asked = over.pop("sink", {})
+    sink = {**sink, **asked} if asked.get("type", "s3") == "s3" else asked
     spec = SyncSpec.objects.create(
         **{"id": f"spec-{number}", "name": "spec", "pool": pool, "sink": sink, "on_claim": True, "on_release": True}
         | {"sink_secrets": {"accessKeyId": "AKIDTEST", "secretAccessKey": "test-secret"}, **over}

@@ -89,6 +89,9 @@ class Sink(ABC):
     def delete_all(self, location: str) -> None:
         """Delete every object at the location."""
 
+    def tidy(self, location: str) -> None:  # noqa: B027 - most have nothing to do
+        """Remove what an empty location leaves behind where folders exist by themselves."""
+
     def read(self, key: str, deadline_s: int) -> tuple[bytes | None, str]:
         """``get``, and the object's tag for ``put_if``: empty where there is no object, or no conditional writes."""
         return self.get(key, deadline_s), ""

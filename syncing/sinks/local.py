@@ -89,13 +89,20 @@ class LocalSink(Sink):
             path = self._path(key)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
-            for parent in path.parents:  # object stores have no empty folders, and a file may come in their place
-                if parent == self.root:
-                    break
-                try:
-                    parent.rmdir()
-                except OSError:
-                    break
+            self._prune(path.parent)  # object stores have no empty folders, and a file may come in their place
+
+    def tidy(self, location: str) -> None:
+        with self._translated():
+            self._prune(self._path(location))
+
+    def _prune(self, path: Path) -> None:
+        for directory in (path, *path.parents):
+            if directory == self.root:
+                break
+            try:
+                directory.rmdir()
+            except OSError:
+                break
 
     def copy(self, source: str, target: str) -> None:
         with self._translated(), self._written(target) as partial:

@@ -1,0 +1,66 @@
+"""Type conflicts: a file where the sink has a folder, or the other way round (hazard B8).
+
+Object stores hold both; directories, WebDAV and many that imitate S3 hold one, and there the save would fail for ever.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from pools.volumes import Census, plain_name
+from syncing import listings
+from syncing.markers import Marker
+from syncing.sinks import Sink
+
+AT_ONCE = 16
+
+
+class Shape:
+    """Which paths of a census are files or links, and which are folders."""
+
+    def __init__(self, census: Census) -> None:
+        self._links = {_plain(path) for path in census.links}
+        self._leaves = self._links | {_plain(path) for path in census.seen}
+        self._folders = {parent for path in self._leaves for parent in _parents(path)}
+        self._folders |= {_plain(path) for path in census.empty_dirs}
+
+    def holds(self, path: str) -> bool:
+        """Whether the census has something of that path."""
+        return _plain(path) in self._leaves or _plain(path) in self._folders
+
+    def is_leaf(self, path: str) -> bool:
+        """Whether it is a file or a link there."""
+        return _plain(path) in self._leaves
+
+    def excludes(self, path: str) -> bool:
+        """Whether a file of that path cannot be beside what the census has."""
+        plain = _plain(path)
+        return plain in self._folders or plain in self._links or any(one in self._leaves for one in _parents(plain))
+
+
+def clear(sink: Sink, location: str, marker: Marker, local: Census, backup: str) -> None:
+    """Move what stands in the way of a save at the far end into the backup of its attempt. Raises SyncFailed."""
+    is_first_attempt = len(marker.undo) == 1
+    names = listings.read(sink, marker.listing) if is_first_attempt else dict(sink.names(location))
+    shape = Shape(local)
+    in_the_way = [name for name in names if shape.excludes(name)]
+    if not in_the_way:
+        return
+
+    def move(name: str) -> None:
+        sink.copy(f"{location}/{name}", f"{backup}/{name}")
+        sink.delete(f"{location}/{name}")
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(move, in_the_way))
+    for folder in {parent for name in in_the_way for parent in _parents(name) if shape.is_leaf(parent)}:
+        sink.delete_all(f"{location}/{folder}")  # some keep an empty folder
+
+
+def _plain(path: str) -> str:
+    return "/".join(map(plain_name, path.split("/")))
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]

@@ -1,0 +1,131 @@
+"""The far ends that sinks are tried against: two independent S3 servers, a directory, and a WebDAV server."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from boilerhouse.dashboard.supervisor import free_port
+from syncing import sinks
+from syncing.jail import rclone_path
+from syncing.locations import BACKUP_ROOT, MARKER_ROOT
+from syncing.sinks import Sink
+from tests.s3 import S3Server
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError("the server did not start")
+
+
+class FarEnd:
+    """One sink as a spec names it, and a look at what lies there."""
+
+    shown: dict[str, Any]
+    secrets: dict[str, Any] | None = None
+    has_conditional_writes = False
+
+    def sink(self) -> Sink:
+        return sinks.resolve(self.shown, self.secrets or {})
+
+    def keys(self, prefix: str = "") -> dict[str, int]:
+        """Every object below the prefix with its size; without one, everything that tests put there."""
+        if prefix:
+            return dict(self.sink().names(prefix))
+        roots = (MARKER_ROOT, BACKUP_ROOT, "t")
+        return {f"{root}/{name}": size for root in roots for name, size in self.sink().names(root)}
+
+    def clear(self) -> None:
+        for root in (MARKER_ROOT, BACKUP_ROOT, "t"):
+            self.sink().delete_all(root)
+
+    def stop(self) -> None:
+        pass
+
+
+class RcloneS3(FarEnd):
+    def __init__(self, server: S3Server) -> None:
+        body = server.json("")
+        self.secrets = {"accessKeyId": server.access_key, "secretAccessKey": str(body.pop("secretAccessKey"))}
+        self.shown = body
+
+
+class MotoS3(FarEnd):
+    """moto: an S3 of its own kind, in memory, that honours conditional writes."""
+
+    has_conditional_writes = True
+
+    def __init__(self, directory: Path) -> None:
+        port = free_port()
+        command = [str(Path(sys.prefix) / "bin" / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+        with (directory / "moto.log").open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        wait_for(port, self.process)
+        self.shown = {
+            "type": "s3", "bucket": "testbucket", "region": "us-east-1", "prefix": "",
+            "endpoint": f"http://127.0.0.1:{port}", "accessKeyId": "AKIDMOTO",
+        }  # fmt: skip
+        self.secrets = {"accessKeyId": "AKIDMOTO", "secretAccessKey": "secret-of-moto"}
+        self.sink()._client(15).create_bucket(Bucket="testbucket")  # type: ignore[attr-defined]
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait(timeout=10)
+
+
+class Directory(FarEnd):
+    def __init__(self, root: Path) -> None:
+        root.mkdir()
+        self.root = root
+        self.shown = {"type": "local", "path": str(root)}
+
+    def sink(self) -> Sink:
+        return sinks.LocalSink(self.root)
+
+
+class WebDav(FarEnd):
+    """``rclone serve webdav`` behind a password."""
+
+    def __init__(self, directory: Path) -> None:
+        port = free_port()
+        (directory / "dav").mkdir()
+        environment = {**os.environ, "RCLONE_CONFIG": "/dev/null", "RCLONE_USER": "dav", "RCLONE_PASS": "dav-secret"}
+        command = [rclone_path(), "serve", "webdav", "--addr", f"127.0.0.1:{port}", str(directory / "dav")]
+        with (directory / "dav.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "--dir-cache-time", "1s"], env=environment, stdout=log, stderr=log
+            )
+        wait_for(port, self.process)
+        token = base64.b64encode(b"dav:dav-secret").decode()
+        self.shown = {"type": "http", "endpoint": f"http://127.0.0.1:{port}", "headers": {"Authorization": None}}
+        self.secrets = {"headers": {"Authorization": f"Basic {token}"}}
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=10)
+
+
+KINDS = ("rclone-s3", "moto-s3", "local", "webdav")
+
+
+def start(kind: str, directory: Path, server: S3Server) -> Iterator[FarEnd]:
+    makers = {"moto-s3": MotoS3, "local": lambda at: Directory(at / "sink"), "webdav": WebDav}
+    end = RcloneS3(server) if kind == "rclone-s3" else makers[kind](directory)  # type: ignore[operator]
+    try:
+        yield end
+    finally:
+        end.stop()

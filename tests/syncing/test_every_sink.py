@@ -1,0 +1,231 @@
+"""What holds at every kind of sink: P4, P5, hazards B8, B9, C6, C9 and what a tenant may try."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from boilerhouse.core.models import Event
+from syncing import errors, transfers
+from syncing.locations import marker_key
+from syncing.markers import Marker
+from syncing.models import Backup, SyncRun
+from tests import far_ends
+from tests.syncing.test_exactly_the_last_save import LOCATION, UID, Tenant
+
+
+@pytest.fixture
+def tenant(far_end, data_dir, transactional_db):
+    return Tenant(far_end)
+
+
+def own(tenant, *paths):
+    for path in paths:
+        os.chown(tenant.state / path, UID, UID, follow_symlinks=False)
+
+
+def test_a_probe_writes_reads_and_deletes(far_end):
+    sink = far_end.sink()
+    sink.probe()
+
+    assert sink.has_conditional_writes() is far_end.has_conditional_writes
+    assert not far_end.keys()
+
+
+def test_everything_a_directory_can_hold_comes_back(tenant):
+    """P4: bytes, names, modes, times, links, empty directories; sockets and FIFOs are named, not kept."""
+    state = tenant.state
+    tenant.write(**{"plain": "text", "empty": "", "ünïcode ☃": "snow", "new\nline": "n", "-dash": "d", " space ": "s",
+                    "back\\slash": "b", "per%cent": "p", "co:lon": "c", "que?ry": "q", "#hash": "h", "plus+": "+"})  # fmt: skip
+    (state / "deep" / "er").mkdir(parents=True)
+    (state / "deep" / "er" / "file").write_bytes(bytes(range(256)) * 100)
+    (state / "hollow").mkdir()
+    (state / "script").write_text("#!/bin/sh")
+    (state / "script").chmod(0o750)
+    (state / "sparse").touch()
+    os.truncate(state / "sparse", 3_000_000)
+    os.symlink("plain", state / "link")
+    os.symlink("/etc/passwd", state / "out")
+    os.mkfifo(state / "pipe")
+    own(tenant, "deep", "deep/er", "deep/er/file", "hollow", "script", "sparse", "link", "out", "pipe")
+    os.utime(state / "plain", (1_000_000_000, 1_000_000_000))
+    if isinstance(tenant.far_end, far_ends.MotoS3):
+        tenant.remove("new\nline")  # moto's routes do not match it
+    before = {p.name: p.read_bytes() for p in state.rglob("*") if p.is_file() and not p.is_symlink()}
+    tenant.save()
+    tenant.lose_host()
+    tenant.claim()
+
+    state = tenant.state
+    assert {p.name: p.read_bytes() for p in state.rglob("*") if p.is_file() and not p.is_symlink()} == before
+    assert (state / "hollow").is_dir()
+    assert (state / "script").stat().st_mode & 0o777 == 0o750
+    assert (state / "plain").stat().st_mtime == 1_000_000_000
+    assert (os.readlink(state / "link"), os.readlink(state / "out")) == ("plain", "/etc/passwd")
+    assert SyncRun.objects.filter(direction="upload").latest("created_at").skipped == ["/state/pipe"]
+    assert {p.stat().st_uid for p in state.rglob("*") if not p.is_symlink()} == {UID}
+
+
+def test_a_change_of_the_same_size_and_time_is_saved(tenant):
+    tenant.write(a="one")
+    os.utime(tenant.state / "a", (1_000_000_000, 1_000_000_000))
+    tenant.save()
+    tenant.write(a="two")
+    os.utime(tenant.state / "a", (1_000_000_000, 1_000_000_000))
+    tenant.save()
+    tenant.claim()
+
+    assert tenant.look() == {"a": "two"}
+
+
+@pytest.mark.parametrize("mode", ["sync", "copy"])
+def test_a_file_may_take_a_folders_place_and_back(far_end, data_dir, transactional_db, mode):
+    """B8: what stands in the way goes to the backup; the slot is not wedged."""
+    tenant = Tenant(far_end, mode=mode)
+    (tenant.state / "x" / "y").mkdir(parents=True)
+    own(tenant, "x", "x/y")
+    tenant.write(**{"x/y/z": "deep", "w": "flat"})
+    tenant.save()
+    (tenant.state / "x" / "y" / "z").unlink()
+    (tenant.state / "x" / "y").rmdir()
+    (tenant.state / "x").rmdir()
+    tenant.write(x="now a file")
+    tenant.remove("w")
+    (tenant.state / "w").mkdir()
+    own(tenant, "w")
+    tenant.write(**{"w/inner": "now a folder"})
+    tenant.save()
+    tenant.claim()
+    assert tenant.look() == {"x": "now a file", "w/inner": "now a folder"}
+
+    tenant.remove("x")
+    os.symlink("w", tenant.state / "x")
+    own(tenant, "x")
+    tenant.save()
+    tenant.claim()
+    assert os.readlink(tenant.state / "x") == "w"
+    assert {os.path.basename(key) for key in far_end.keys(".boilerhouse-trash")} >= {"z", "w", "x"}
+
+
+def test_a_cut_save_that_changed_types_is_taken_back(tenant):
+    (tenant.state / "x").mkdir()
+    own(tenant, "x")
+    tenant.write(**{"x/y": "deep", "w": "flat"})
+    tenant.save()
+    (tenant.state / "x" / "y").unlink()
+    (tenant.state / "x").rmdir()
+    tenant.write(x="now a file")
+    tenant.remove("w")
+    (tenant.state / "w").mkdir()
+    own(tenant, "w")
+    tenant.write(**{"w/inner": "now a folder"})
+    tenant.cut("save.uploaded")
+    tenant.lose_host()
+    tenant.claim()
+
+    assert tenant.look() == {"x/y": "deep", "w": "flat"}
+
+
+def test_emptied_on_purpose_is_saved_kept_and_said(tenant):
+    tenant.write(a="1", b="2")
+    tenant.save()
+    tenant.claim()
+    tenant.remove("a", "b")
+    tenant.save()
+    tenant.claim()
+
+    assert tenant.look() == {}
+    warning = Event.objects.get(type="pool.warning")
+    assert warning.payload["code"] == "emptied"
+    (backup,) = Backup.objects.all()
+    assert (backup.files, backup.bytes, backup.location) == (2, 2, LOCATION)
+    assert set(tenant.far_end.keys(backup.backup)) == {"a", "b"}
+
+
+def test_too_many_or_too_much_is_said_before_the_first_byte(tenant, settings):
+    tenant.write(a="1", b="2", c="3")
+    settings.BOILERHOUSE_MAX_SAVE_FILES = 2
+    with pytest.raises(errors.TooLarge, match="more than 2 files"):
+        tenant.save()
+    settings.BOILERHOUSE_MAX_SAVE_FILES, settings.BOILERHOUSE_MAX_SAVE_BYTES = 3, 2
+    with pytest.raises(errors.TooLarge, match="3 bytes; 2 is the limit"):
+        tenant.save()
+    assert not tenant.far_end.keys()
+
+    settings.BOILERHOUSE_MAX_SAVE_BYTES = 3
+    tenant.save()
+    assert set(tenant.far_end.keys(LOCATION)) == {"a", "b", "c"}
+
+
+def test_a_state_that_cannot_fit_is_refused_before_the_first_byte(tenant):
+    tenant.write(a="1")
+    tenant.save()
+    key = marker_key(LOCATION)
+    marker = Marker.load(tenant.sink.get(key, 15))
+    huge = replace(marker, manifest=replace(marker.manifest, bytes=10**18))
+    tenant.sink.put(key, huge.dump())
+    with pytest.raises(errors.DiskFull, match="are free on this node"):
+        tenant.claim()
+
+
+def test_two_who_write_the_marker_at_once(tenant, monkeypatch):
+    """C9: where the sink can, the second learns of it before it has changed anything."""
+    tenant.write(a="1")
+    tenant.save()
+    tenant.claim()
+    tenant.write(a="2")
+    key, real = marker_key(LOCATION), transfers._check_unchanged
+
+    def overtaken(known, mapping, site):
+        real(known, mapping, site)
+        tenant.sink.put(key, replace(known, run_id="another", generation=99).dump())
+
+    monkeypatch.setattr(transfers, "_check_unchanged", overtaken)
+    if tenant.far_end.has_conditional_writes:
+        with pytest.raises(errors.RemoteChanged):
+            tenant.save()
+        assert tenant.sink.get(f"{LOCATION}/a", 15) == b"1"
+    else:
+        tenant.save()
+
+
+def test_a_transfer_that_broke_is_tried_again_and_a_refusal_is_not(tenant, monkeypatch):
+    monkeypatch.setattr(transfers, "RETRY_AFTER_S", (0.01, 0.01))
+    real, said = transfers.rclone.run, [errors.TransferBroke("object not found"), errors.SinkUnreachable("reset")]
+
+    def flaky(*arguments, **options):
+        if said:
+            raise said.pop(0)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(transfers.rclone, "run", flaky)
+    tenant.write(a="1")
+    tenant.save()
+    assert SyncRun.objects.get(direction="upload").retries == 2
+
+    said += [errors.SinkDenied("403")]
+    with pytest.raises(errors.SinkDenied):
+        tenant.save()
+    assert not said
+    tenant.save()
+    tenant.claim()
+    assert tenant.look() == {"a": "1"}
+
+
+@pytest.mark.parametrize("tenant_id", ["a", "A", "a.b", "a:b", "a@b", "a-b", "a_b", "x" * 128])
+def test_tenants_whose_ids_look_alike_have_their_own(far_end, data_dir, transactional_db, tenant_id, monkeypatch):
+    import tests.syncing.test_exactly_the_last_save as harness
+
+    seen = {}
+    for other in ("a", "A", "a.b", "a:b", "a@b", tenant_id):
+        monkeypatch.setattr(harness, "TENANT", other)
+        one = seen.get(other) or Tenant(far_end)
+        seen[other] = one
+        one.write(**{"mine": other})
+        one.save()
+    for other, one in seen.items():
+        monkeypatch.setattr(harness, "TENANT", other)
+        one.claim()
+        assert one.look() == {"mine": other}
