@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from boilerhouse.core.admin import ReadOnlyAdmin
-from syncing.models import Credential, MappingRestore, SavedState, SyncMapping, SyncRun, SyncSpec
+from syncing.models import Credential, MappingRestore, SavedState, SinkProbe, SyncMapping, SyncRun, SyncSpec
 
 
 @admin.register(Credential)
@@ -47,6 +47,12 @@ class SyncRunAdmin(ReadOnlyAdmin):
 class SavedStateAdmin(ReadOnlyAdmin):
     list_display = ("tenant_id", "location", "files", "bytes", "generation", "saved_at")
     search_fields = ("tenant_id", "location")
+
+
+@admin.register(SinkProbe)
+class SinkProbeAdmin(ReadOnlyAdmin):
+    list_display = ("spec", "at", "is_healthy", "code", "duration_ms")
+    list_filter = ("is_healthy", "spec")
 
 
 admin.site.register(MappingRestore, ReadOnlyAdmin)

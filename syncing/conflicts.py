@@ -28,6 +28,10 @@ class Shape:
         """Whether the census has something of that path."""
         return _plain(path) in self._leaves or _plain(path) in self._folders
 
+    def is_folder(self, path: str) -> bool:
+        """Whether something lies in it, or it is an empty folder."""
+        return _plain(path) in self._folders
+
     def is_leaf(self, path: str) -> bool:
         """Whether it is a file or a link there."""
         return _plain(path) in self._leaves

@@ -13,20 +13,25 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from django.conf import settings
 
 from boilerhouse.core.deployment import data_dir
+from boilerhouse.core.processes import DEAD_AFTER_S
 from syncing import errors
 from syncing.jail import VOLUME, Jail
 from syncing.sinks import Sink
 
 TERM_GRACE_S = 5
 PROGRESS_EVERY_S = 0.5
+UNCONFIRMED_S = DEAD_AFTER_S / 2
+_UNCONFIRMED = "Nobody could confirm that the claim still stands."
 _KEPT_LINES = 20
 
 COMMON = [
@@ -125,7 +130,8 @@ def run(
             start_new_session=True,
         )
         try:
-            outcome = _follow(process, deadline, on_progress)
+            with _Supervisor(process) as supervisor:
+                outcome = _follow(process, deadline, supervisor, on_progress)
         finally:
             _end(process)
     if process.returncode != 0:
@@ -133,8 +139,43 @@ def run(
     return outcome
 
 
+class _Supervisor:
+    """Kills rclone when nobody has confirmed for a while that its claim still stands (hazard C8).
+
+    Asking the database may itself hang; a new claim elsewhere waits no longer than ``DEAD_AFTER_S`` for this process.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process, self._confirmed = process, time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="rclone-supervisor", daemon=True)
+        self.has_killed = False
+
+    def confirm(self) -> None:
+        """Somebody has just seen that the transfer may go on."""
+        self._confirmed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.5):
+            if time.monotonic() - self._confirmed > UNCONFIRMED_S and self._process.poll() is None:
+                self.has_killed = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+
+
 def _follow(
-    process: subprocess.Popen[bytes], deadline: float, on_progress: Callable[[Progress], bool] | None
+    process: subprocess.Popen[bytes],
+    deadline: float,
+    supervisor: _Supervisor,
+    on_progress: Callable[[Progress], bool] | None,
 ) -> Outcome:
     outcome, buffer, told = Outcome(), b"", time.monotonic()
     assert process.stderr
@@ -146,6 +187,8 @@ def _follow(
             if selector.select(timeout=PROGRESS_EVERY_S):
                 chunk = os.read(process.stderr.fileno(), 65536)
                 if not chunk:
+                    if supervisor.has_killed:
+                        raise errors.TransferCancelled(_UNCONFIRMED)
                     process.wait(timeout=max(1.0, deadline - time.monotonic()))
                     return outcome
                 *complete, buffer = (buffer + chunk).split(b"\n")
@@ -156,6 +199,11 @@ def _follow(
                 told = time.monotonic()
                 if not on_progress(outcome.progress):
                     raise errors.TransferCancelled
+                supervisor.confirm()
+                if supervisor.has_killed:
+                    raise errors.TransferCancelled(_UNCONFIRMED)
+            elif not on_progress:
+                supervisor.confirm()
 
 
 def _read(line: bytes, outcome: Outcome) -> None:

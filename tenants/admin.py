@@ -8,7 +8,9 @@ from django.http import HttpRequest
 
 from boilerhouse.core import context
 from boilerhouse.core.admin import ReadOnlyAdmin
-from tenants import releases
+from boilerhouse.core.errors import BoilerhouseError
+from syncing.models import Backup
+from tenants import backups, releases
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 
@@ -43,3 +45,27 @@ class AssignmentAdmin(ReadOnlyAdmin):
             rows = queryset.filter(state=AssignmentState.RELEASE_FAILED)
             done = sum(releases.retry(row, discard=discard) for row in rows)
         self.message_user(request, f"{done} {verb}; {queryset.count() - done} had no failed save.")
+
+
+@admin.register(Backup)
+class BackupAdmin(ReadOnlyAdmin):
+    """Backups lie with the sinks; putting one back concerns the tenant, so its admin is here."""
+
+    list_display = ("tenant_id", "spec", "container_path", "files", "bytes", "created_at")
+    list_filter = ("spec",)
+    search_fields = ("tenant_id",)
+    actions = ("put_back",)
+
+    @admin.action(description="Put the files of selected backups back", permissions=["view"])
+    def put_back(self, request: HttpRequest, queryset: QuerySet[Backup]) -> None:
+        if not request.user.is_superuser:
+            self.message_user(request, "Only superusers may do that.", messages.ERROR)
+            return
+        with context.acting(f"user {request.user.get_username()}"):
+            for backup in queryset:
+                try:
+                    run = backups.restore(backup.tenant_id, backup.pk)
+                except BoilerhouseError as error:
+                    self.message_user(request, f"{backup.tenant_id}: {error.detail}", messages.ERROR)
+                else:
+                    self.message_user(request, f"{backup.tenant_id}: run {run.pk} puts {backup.files} files back.")

@@ -87,7 +87,9 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
     """
     now = timezone.now()
     with recording():
-        generation = next_generation(claim.tenant_id)
+        generation, busy_with = next_generation(claim.tenant_id)
+        if busy_with is not None:
+            raise errors.RestoringBackup
         take = line.take_free if is_careful else lifecycle.take
         container = None if Assignment.objects.waiting(pool.pk).exists() else take(pool)
         if container and container.version_id == serving.pk:

@@ -31,6 +31,25 @@ class ReleaseFailed(Conflict):
     retry_after = 5
 
 
+class RestoringBackup(Conflict):
+    """A backup of this tenant is being restored."""
+
+    code = "restoring_backup"
+    retry_after = 1
+
+
+class Held(Conflict):
+    """The tenant holds a container, or its last save is not done; release it first."""
+
+    code = "held"
+
+
+class BackupNotFound(NotFound):
+    """There is no such backup."""
+
+    code = "backup_not_found"
+
+
 class Draining(Conflict):
     """The pool is draining and takes no new claims."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 from django.db import connection, models
 from django.db.models import Q
@@ -14,15 +15,14 @@ from boilerhouse.core.ids import uuid7
 from pools.models import Container, Pool, WorkloadVersion
 from tenants.states import LIVE, TRANSITIONS, AssignmentState, ReleaseReason, ReleaseStep, Source
 
-if TYPE_CHECKING:
-    from uuid import UUID
-
 
 class Tenant(models.Model):
     """Whoever claims; its generation grows with each claim and never goes back."""
 
     id = models.CharField(max_length=128, primary_key=True)
     generation = models.BigIntegerField(default=0)
+    backup_run = models.UUIDField(null=True, blank=True)
+    """The run that puts a backup back; no claim begins meanwhile."""
     created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
@@ -31,14 +31,16 @@ class Tenant(models.Model):
 
 _NEXT_GENERATION = """
 INSERT INTO {table} (id, generation, created_at) VALUES (%s, %s, {now})
-ON CONFLICT (id) DO UPDATE SET generation = {greatest}({table}.generation + 1, excluded.generation) RETURNING generation
+ON CONFLICT (id) DO UPDATE SET generation = {greatest}({table}.generation + 1, excluded.generation)
+RETURNING generation, backup_run
 """
 
 
-def next_generation(tenant_id: str) -> int:
+def next_generation(tenant_id: str) -> tuple[int, UUID | None]:
     """Make the tenant's row if there is none and raise its generation: above the last one and the clock (hazard A2).
 
-    One statement, which also locks the row until the caller's transaction ends.
+    One statement, which also locks the row until the caller's transaction ends. Returns it, and the run that puts a
+    backup back if there is one.
     """
     now = timezone.now()
     on_postgresql = connection.vendor == "postgresql"
@@ -49,7 +51,8 @@ def next_generation(tenant_id: str) -> int:
     )
     with connection.cursor() as cursor:
         cursor.execute(sql, [tenant_id, int(now.timestamp() * 1_000_000)])
-        return int(cursor.fetchone()[0])
+        generation, backup_run = cursor.fetchone()
+        return int(generation), UUID(str(backup_run)) if backup_run else None
 
 
 class AssignmentQuerySet(models.QuerySet["Assignment"]):

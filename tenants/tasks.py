@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from boilerhouse.core.tasks import task
-from tenants import idle, preparing, releases, syncs, upkeep
+from tenants import backups, idle, preparing, releases, syncs, upkeep
 
 
 @task
@@ -41,3 +41,13 @@ def put_away(container_id: str) -> None:
 @task
 def probe_sink(spec_id: str) -> None:
     upkeep.probe_sink(spec_id)
+
+
+@task
+def put_back(run_id: str) -> None:
+    backups.put_back(UUID(run_id))
+
+
+@task
+def forget_old() -> None:
+    upkeep.forget_old()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from boilerhouse.core import processes
@@ -17,7 +19,7 @@ from pools import lifecycle, volumes
 from pools.models import Container, Pool
 from pools.states import DEADLY, ContainerState
 from syncing import services as syncing
-from syncing.models import SyncRun, SyncSpec
+from syncing.models import MappingRestore, SinkProbe, SyncRun, SyncSpec
 from syncing.states import SyncRunState
 from tenants import errors, giving_up, idle, line, releases
 from tenants.models import Assignment
@@ -209,3 +211,28 @@ def bury_dead_runs() -> int:
         state=SyncRunState.FAILED, finished_at=timezone.now(), error_code="interrupted",
         error_detail="The process that ran it died.",
     )  # fmt: skip
+
+
+FORGET_AT_ONCE = 1000
+
+
+def forget_old() -> int:
+    """Delete finished runs and probes past their retention, the newest run per tenant and spec apart, and proofs of
+    restores by generations that are over. Returns how many rows went."""
+    now = timezone.now()
+    newer = SyncRun.objects.filter(
+        spec=OuterRef("spec"), tenant_id=OuterRef("tenant_id"), direction=OuterRef("direction"), pk__gt=OuterRef("pk")
+    )
+    runs = SyncRun.objects.filter(finished_at__lt=now - timedelta(seconds=int(settings.BOILERHOUSE_RUN_RETENTION_S)))
+    probes = SinkProbe.objects.filter(at__lt=now - timedelta(seconds=int(settings.BOILERHOUSE_PROBE_RETENTION_S)))
+    current = Assignment.objects.live().filter(tenant_id=OuterRef("tenant_id"), generation=OuterRef("generation"))
+    proofs = MappingRestore.objects.filter(~Exists(current))
+    return sum(_delete_in_parts(rows) for rows in (runs.filter(Exists(newer)), probes, proofs))
+
+
+def _delete_in_parts(rows: QuerySet[Any]) -> int:
+    """Delete them some at a time, so that no transaction is long."""
+    gone = 0
+    while pks := list(rows.order_by("pk").values_list("pk", flat=True)[:FORGET_AT_ONCE]):
+        gone += rows.model._default_manager.filter(pk__in=pks).delete()[0]
+    return gone

@@ -27,7 +27,7 @@ from pools import lifecycle, sizing, usage
 from pools.models import Pool
 from pools.states import ContainerState
 from syncing.models import SyncSpec
-from tenants import syncs, upkeep
+from tenants import backups, syncs, upkeep
 
 log = structlog.get_logger("boilerhouse.controller")
 
@@ -96,6 +96,13 @@ def expire_backups() -> int:
     return _enqueue_each("sync", "syncing.tasks.expire_backups", places.values())
 
 
+def forget_old_runs() -> int:
+    """Have runs and probes past their retention deleted."""
+    with transaction.atomic():
+        enqueue("sync", "tenants.tasks.forget_old")
+    return 0
+
+
 def tidy() -> int:
     """Forget long-dead processes and old samples; have half-done wipes finished and discarded state aged out."""
     with transaction.atomic():
@@ -125,6 +132,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (1.0, syncs.queue_beats),
     (5.0, upkeep.bury_dead_runs),
     (5.0, syncs.resume),
+    (5.0, backups.resume),
     (5.0, probe_sinks),
     (5.0, upkeep.retire_unheld),
     (10.0, upkeep.find_lost),
@@ -134,6 +142,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (float(settings.BOILERHOUSE_SAMPLE_EVERY_S), sample_usage),
     (60.0, tidy),
     (6 * 3600.0, expire_backups),
+    (3600.0, forget_old_runs),
 ]
 """Every how many seconds each step runs."""
 

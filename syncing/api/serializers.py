@@ -68,6 +68,7 @@ class SyncSpecInput(ApiSerializer):
 class SinkHealthOutput(ApiSerializer):
     state = serializers.ChoiceField(["healthy", "unhealthy"], required=False)
     checked_at = serializers.DateTimeField(required=False)
+    conditional_writes = serializers.BooleanField(required=False)
     code = serializers.CharField(required=False)
     detail = serializers.CharField(required=False)
 
@@ -115,7 +116,7 @@ class RunOutput(ApiSerializer):
     id = serializers.UUIDField()
     spec_id = serializers.CharField()
     tenant_id = serializers.CharField()
-    container_id = serializers.UUIDField()
+    container_id = serializers.UUIDField(allow_null=True)
     generation = serializers.IntegerField()
     direction = serializers.ChoiceField(Direction.choices)
     trigger = serializers.ChoiceField(Trigger.choices)
@@ -125,6 +126,7 @@ class RunOutput(ApiSerializer):
     deleted = serializers.IntegerField()
     deletes = serializers.CharField(allow_null=True)
     skipped = serializers.ListField(child=serializers.CharField())
+    retries = serializers.IntegerField()
     error = ErrorOutput(allow_null=True)
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
@@ -140,7 +142,7 @@ def render_run(run: SyncRun) -> dict[str, Any]:
         "id": str(run.pk),
         "specId": run.spec_id,
         "tenantId": run.tenant_id,
-        "containerId": str(run.container_id),
+        "containerId": str(run.container_id) if run.container_id else None,
         "generation": run.generation,
         "direction": run.direction,
         "trigger": run.trigger,
@@ -150,6 +152,7 @@ def render_run(run: SyncRun) -> dict[str, Any]:
         "deleted": run.deleted,
         "deletes": run.deletes or None,
         "skipped": run.skipped,
+        "retries": run.retries,
         "error": {"code": run.error_code, "detail": run.error_detail} if run.error_code else None,
         "createdAt": run.created_at,
         "startedAt": run.started_at,

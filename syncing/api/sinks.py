@@ -128,7 +128,7 @@ class LocalSinkInput(_KindOfSink):
             raise ValidationError(detail, code="not_allowed")
         if ".." in value.split("/") or not (Path(value) == root or Path(value).is_relative_to(root)):
             raise ValidationError(f"Must lie below {root}.", code="not_allowed")
-        if problem := locations.check_path(str(Path(value).relative_to(root)).removeprefix(".")):
+        if Path(value) != root and (problem := locations.check_path(str(Path(value).relative_to(root)))):
             raise ValidationError(problem, code="path")
         return str(Path(value))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from boilerhouse.core.api.pagination import check_parameters, paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, page_of, query
+from boilerhouse.core.api.serializers import ApiSerializer
 from boilerhouse.core.errors import FieldError, Invalid
 from pools.api.views import boolean, same_id
 from pools.models import Pool
@@ -17,7 +19,7 @@ from pools.states import ContainerState
 from syncing import services
 from syncing.api.serializers import RunOutput, SyncSpecInput, SyncSpecOutput, render_run, render_spec
 from syncing.errors import SyncSpecNotFound
-from syncing.models import SyncRun, SyncSpec
+from syncing.models import SinkProbe, SyncRun, SyncSpec
 
 
 def find_spec(spec_id: str) -> SyncSpec:
@@ -115,3 +117,33 @@ class SyncRunListView(APIView):
         filters = {"specId": "spec_id", "tenantId": "tenant_id"}
         filters |= {name: name for name in ("state", "trigger", "direction")}
         return paginate(request, SyncRun.objects.all(), render_run, filters)
+
+
+class SinkProbeOutput(ApiSerializer):
+    at = serializers.DateTimeField()
+    state = serializers.ChoiceField(["healthy", "unhealthy"])
+    code = serializers.CharField(allow_null=True)
+    detail = serializers.CharField(allow_null=True)
+    duration_ms = serializers.IntegerField()
+
+
+def render_probe(probe: SinkProbe) -> dict[str, Any]:
+    return {
+        "at": probe.at,
+        "state": "healthy" if probe.is_healthy else "unhealthy",
+        "code": probe.code or None,
+        "detail": probe.detail or None,
+        "durationMs": probe.duration_ms,
+    }
+
+
+class SinkProbeListView(APIView):
+    @extend_schema(
+        operation_id="listSinkProbes",
+        summary="List the probes of the spec's sink",
+        description="Newest first: its health's history.",
+        parameters=[LIMIT, CURSOR],
+        responses=page_of("SinkProbePage", SinkProbeOutput),
+    )
+    def get(self, request: Any, spec_id: str) -> Response:
+        return paginate(request, find_spec(spec_id).probes.all(), render_probe, {})

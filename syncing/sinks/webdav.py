@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -20,6 +21,8 @@ import requests
 from syncing.errors import DiskFull, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.sinks.base import COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
 
+_BUSY = (423, 429, 503)
+"""Locked, by another request of ours at the same moment, or too many at once."""
 _DAV = "{DAV:}"
 _ASK = b'<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
 
@@ -139,10 +142,14 @@ class WebDavSink(Sink):
 
     def _ask(self, method: str, key: str, deadline_s: int, *, good: tuple[int, ...], **more: Any) -> requests.Response:
         headers = {**dict(self.headers), **more.pop("headers", {})}
-        with self._translated():
-            answer = requests.request(
-                method, self._url(key), headers=headers, timeout=deadline_s, allow_redirects=False, **more
-            )
+        for pause in (0.05, 0.2, 0.5, 0):
+            with self._translated():
+                answer = requests.request(
+                    method, self._url(key), headers=headers, timeout=deadline_s, allow_redirects=False, **more
+                )
+            if answer.status_code not in _BUSY:
+                break
+            time.sleep(pause)
         if answer.status_code in good:
             return answer
         said = f"{self.endpoint} answered {answer.status_code} to {method}."
@@ -152,7 +159,7 @@ class WebDavSink(Sink):
             raise DiskFull(said)
         if answer.status_code in (404, 409):
             raise SinkMissing(said)
-        if answer.status_code >= 500 or answer.status_code == 429:
+        if answer.status_code >= 500 or answer.status_code in _BUSY:
             raise SinkUnreachable(said)
         raise SyncFailed(said)
 

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from tenants.api import sync_views, views
+from tenants.api import backup_views, sync_views, views
 
 urlpatterns = [
     path("tenants", views.TenantListView.as_view()),
@@ -10,6 +10,8 @@ urlpatterns = [
     path("tenants/<str:tenant_id>/sync", views.SyncView.as_view()),
     path("tenants/<str:tenant_id>/heartbeat", views.HeartbeatView.as_view()),
     path("tenants/<str:tenant_id>/runs", sync_views.TenantRunListView.as_view()),
+    path("tenants/<str:tenant_id>/backups", backup_views.BackupListView.as_view()),
+    path("tenants/<str:tenant_id>/backups/<str:backup_id>/restore", backup_views.BackupRestoreView.as_view()),
     path("sync-specs/<str:spec_id>/trigger", sync_views.SpecTriggerView.as_view()),
     path("sync-specs/<str:spec_id>/probe", sync_views.SpecProbeView.as_view()),
     path("sync-specs/<str:spec_id>/status", sync_views.SpecStatusView.as_view()),

@@ -41,6 +41,7 @@ def problem(answer, status, code=None):
 
 
 PROTECTED = [
+    ("GET", "sync-specs/x/probes"), ("GET", "tenants/x/backups"), ("POST", "tenants/x/backups/x/restore"),
     ("PUT", "sync-specs/x"), ("POST", "sync-specs/x/trigger"), ("POST", "sync-specs/x/probe"), ("GET", "sync-specs/x/status"),
     ("GET", "sync-runs/x"), ("POST", "sync-runs/x/cancel"), ("GET", "tenants/x/runs"), ("GET", "credentials"),
     ("POST", "credentials"), ("PUT", "credentials/x"), ("DELETE", "credentials/x"),

@@ -15,6 +15,8 @@ from syncing.models import Backup, SyncRun
 from tests import far_ends
 from tests.syncing.test_exactly_the_last_save import LOCATION, UID, Tenant
 
+pytestmark = pytest.mark.any_database
+
 
 @pytest.fixture
 def tenant(far_end, data_dir, transactional_db):

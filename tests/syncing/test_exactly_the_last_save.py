@@ -23,6 +23,8 @@ from syncing.models import SavedState, SyncRun
 from syncing.states import SyncRunState, Trigger
 from tests.make import make_pool, make_spec, make_sync_spec
 
+pytestmark = pytest.mark.any_database
+
 UID = 200_777
 TENANT = "alice"
 LOCATION = f"t/{TENANT}/state"

@@ -1,0 +1,114 @@
+"""Put a backup's files back where a save took them away, at the sink, while nobody holds the tenant's state.
+
+It is a save like any other: the marker is open while it goes on, what it replaces goes to a backup of its own, and a
+restore that finds it half done takes it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from boilerhouse.core import failpoints
+from boilerhouse.core.deployment import deployment_id
+from pools.volumes import Census
+from syncing import backups, conflicts, errors, listings, patterns, undo
+from syncing.locations import marker_key
+from syncing.markers import Manifest, Marker
+from syncing.models import Backup, SavedState, SyncMapping, SyncRun
+from syncing.sinks import RUN_DEADLINE_S, Sink
+
+AT_ONCE = 16
+
+
+def put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tuple[int, int]:
+    """Copy the backup's files to their location; return how many and how many bytes.
+
+    Raises SyncFailed, StateMoved when the spec saves elsewhere now. The next restore then takes back what was begun.
+    """
+    mapping, sink = _mapping_of(backup), backup.spec.resolved_sink()
+    location = backup.location
+    content = sink.get(marker_key(location), RUN_DEADLINE_S)
+    if content is None:
+        raise errors.StateMissing(f"Nothing says what was last saved at {location}.")
+    marker = Marker.load(content)
+    if marker.state == "open":
+        marker = undo.take_back(sink, location, marker)
+    files = dict(sink.names(backup.backup))
+    if not files:
+        raise errors.StateMissing("The backup is no longer at the sink.")
+    aside = backups.location_of(location, str(run.pk), 1)
+    opened = replace(
+        marker,
+        deployment=deployment_id(),
+        generation=run.generation,
+        run_id=str(run.pk),
+        state="open",
+        undo=[{"runId": str(run.pk), "attempt": 1, "backup": aside}],
+    )
+    sink.put(marker_key(location), opened.dump())
+    failpoints.reach("backup.marker-open")
+    shape = Census(seen=dict.fromkeys(files, (0, 0)))
+    conflicts.clear(sink, location, opened, shape, aside)
+    present = set(dict(sink.names(location)))
+
+    def copy(name: str) -> None:
+        if not keep_going():
+            raise errors.TransferCancelled
+        if name in present:
+            sink.copy(f"{location}/{name}", f"{aside}/{name}")
+        sink.copy(f"{backup.backup}/{name}", f"{location}/{name}")
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(copy, files))
+    failpoints.reach("backup.copied")
+    names = dict(sink.names(location))
+    closed = replace(
+        opened,
+        state="closed",
+        saved_at=run.created_at.isoformat().replace("+00:00", "Z"),
+        undo=[],
+        listing=listings.write(sink, location, str(run.pk), names),
+        manifest=_manifest(names, mapping, shape, marker.manifest),
+    )
+    sink.put(marker_key(location), closed.dump())
+    if marker.listing not in ("", closed.listing):
+        sink.delete(marker.listing)
+    _record(run, backup, mapping, sink, closed, aside)
+    return len(files), sum(files.values())
+
+
+def _mapping_of(backup: Backup) -> SyncMapping:
+    for mapping in SyncMapping.objects.select_related("spec__credential").filter(spec=backup.spec_id):
+        same = mapping.location(backup.tenant_id) == backup.location
+        if same and mapping.uploads and " ".join(mapping.spec.resolved_sink().place) == backup.place:
+            return mapping
+    raise errors.StateMoved(f"Sync spec {backup.spec_id} no longer saves {backup.container_path} at {backup.location}.")
+
+
+def _manifest(names: dict[str, int], mapping: SyncMapping, back: Census, last: Manifest) -> Manifest:
+    """What a restore will yield: of the files that are back, the modes and times are not known."""
+    matches, shape = patterns.matcher(mapping.pattern), conflicts.Shape(back)
+    sizes = [size for name, size in names.items() if matches is None or matches(name)]
+
+    def stays(path: str) -> bool:
+        return not (shape.is_leaf(path) or shape.excludes(path))
+
+    return Manifest(
+        files=len(sizes),
+        bytes=sum(sizes),
+        modes={path: mode for path, mode in last.modes.items() if stays(path) or shape.is_folder(path)},
+        links={path: target for path, target in last.links.items() if stays(path)},
+        empty_dirs=[path for path in last.empty_dirs if stays(path)],
+        mtimes={path: at for path, at in last.mtimes.items() if stays(path)},
+        names=last.names,
+    )
+
+
+def _record(run: SyncRun, backup: Backup, mapping: SyncMapping, sink: Sink, marker: Marker, aside: str) -> None:
+    kept = backups.found(sink, aside)
+    backups.record(run.tenant_id, mapping, backup.place, backup.location, [kept] if kept else [])
+    SavedState.objects.filter(tenant_id=run.tenant_id, place=backup.place, location=backup.location).update(
+        generation=run.generation, run_id=run.pk, files=marker.manifest.files, bytes=marker.manifest.bytes
+    )
