@@ -255,6 +255,7 @@ SPECTACULAR_SETTINGS = {
         "SyncRunState": "syncing.states.SyncRunState",
         "MappingDirection": "syncing.states.Direction",
         "MappingMode": "syncing.states.Mode",
+        "SinkState": ["healthy", "unhealthy"],
         "SyncDirection": ["outward", "inward", "both"],
         "VolumeMode": ["rw", "ro"],
     },

@@ -146,4 +146,4 @@ class SinkProbeListView(APIView):
         responses=page_of("SinkProbePage", SinkProbeOutput),
     )
     def get(self, request: Any, spec_id: str) -> Response:
-        return paginate(request, find_spec(spec_id).probes.all(), render_probe, {})
+        return paginate(request, find_spec(spec_id).probes.all(), render_probe, {}, key="at")
