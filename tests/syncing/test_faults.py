@@ -1,0 +1,240 @@
+"""Sinks that refuse, break, hang, cut off and fill up: each says its own word, and nobody's state is lost (P4, P5)."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from boilerhouse.core import deployment
+from boilerhouse.core.models import Deployment
+from syncing import backups, errors, rclone, transfers
+from syncing.locations import BACKUP_ROOT
+from syncing.models import SyncRun
+from tests import far_ends
+from tests.faulty import FaultyProxy
+from tests.syncing.test_exactly_the_last_save import TENANT, Tenant
+
+pytestmark = pytest.mark.any_database
+
+DATA = f"/t/{TENANT}/"
+
+
+@pytest.fixture
+def proxy(s3):
+    made = FaultyProxy(s3.endpoint)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def tenant(s3, proxy, data_dir, transactional_db, monkeypatch):
+    monkeypatch.setattr(transfers, "RETRY_AFTER_S", (0.01, 0.01))
+    quick = [
+        {"--timeout=30s": "--timeout=1s", "--low-level-retries=3": "--low-level-retries=1"}.get(f, f)
+        for f in rclone.COMMON
+    ]
+    monkeypatch.setattr(rclone, "COMMON", quick)
+    end = far_ends.RcloneS3(s3)
+    end.clear()
+    end.shown = {**end.shown, "endpoint": proxy.endpoint}
+    return Tenant(end)
+
+
+FAULTS = {
+    "403": {errors.SinkDenied.code},
+    "500": {errors.SinkUnreachable.code, errors.SyncFailed.code},
+    "503": {errors.SinkUnreachable.code, errors.SyncFailed.code},
+    "cut": {errors.SinkUnreachable.code, errors.SyncFailed.code},
+    "hang": {errors.SinkUnreachable.code, errors.SyncFailed.code, errors.TransferTimedOut.code},
+    "full": {errors.DiskFull.code, errors.SyncFailed.code},
+}
+
+
+QUICK = {("403", 0), ("403", 7), ("full", 0)}
+"""rclone waits long for what may pass: those take half a minute each."""
+
+
+def table(faults, afters):
+    cases = [(fault, after) for fault in faults for after in afters]
+    return [pytest.param(*case, marks=() if case in QUICK else pytest.mark.long) for case in cases]
+
+
+@pytest.mark.parametrize(("fault", "after"), table(FAULTS, (0, 7)))
+def test_a_save_that_the_sink_fails_is_taken_back(tenant, proxy, fault, after):
+    """From the first object on, and in the middle."""
+    saved = {f"f{number}": f"old {number}" for number in range(12)}
+    tenant.write(**saved)
+    tenant.save()
+    tenant.write(**dict.fromkeys(saved, "new"), more="new")
+    proxy.fault, proxy.only, proxy.methods, proxy.after = fault, DATA, ("PUT",), after
+    with pytest.raises(errors.SyncFailed) as raised:
+        tenant.save()
+    assert raised.value.code in FAULTS[fault], raised.value.detail
+    run = SyncRun.objects.filter(direction="upload").latest("created_at")
+    assert (run.state, run.error_code) == ("failed", raised.value.code)
+    assert run.error_detail
+
+    proxy.heal()
+    tenant.lose_host()
+    tenant.claim()
+    assert tenant.look() == saved
+
+
+@pytest.mark.parametrize(("fault", "after"), table(("403", "500", "cut", "hang"), (0,)))
+def test_a_restore_that_the_sink_fails_is_an_error_and_never_an_empty_start(tenant, proxy, fault, after):
+    tenant.write(**{f"f{number}": "x" for number in range(12)})
+    tenant.save()
+    saved = tenant.look()
+    proxy.fault, proxy.only, proxy.methods, proxy.after = fault, DATA, ("GET",), 3 + after
+    with pytest.raises(errors.SyncFailed) as raised:
+        tenant.claim()
+    assert raised.value.code in FAULTS[fault], raised.value.detail
+
+    proxy.heal()
+    tenant.claim()
+    assert tenant.look() == saved
+
+
+@pytest.mark.parametrize("fault", ["403", "500", "cut"])
+def test_a_sink_that_fails_the_first_question_fails_the_claim(tenant, proxy, fault):
+    proxy.fault, proxy.only = fault, ""
+    with pytest.raises(errors.SyncFailed) as raised:
+        tenant.claim()
+    assert raised.value.code in FAULTS[fault]
+
+
+def test_a_fault_that_passes_costs_a_retry_and_nothing_else(tenant, proxy):
+    """The facts: some servers fail a PUT into a new folder now and then."""
+    tenant.write(**{f"f{number}": "x" for number in range(5)})
+    struck = []
+    real = proxy.strikes
+
+    def once(method, path):
+        if method == "PUT" and DATA in path and len(struck) < 2:
+            struck.append(path)
+            return "500"
+        return real(method, path)
+
+    proxy.strikes = once
+    tenant.save()
+    assert SyncRun.objects.get(direction="upload").retries >= 1
+    tenant.claim()
+    assert len(tenant.look()) == 5
+
+
+def test_a_sink_that_fills_up_keeps_the_last_save(data_dir, transactional_db, settings, tmp_path):
+    """A real disk that is full: the save fails with its word, and what was saved before is all there."""
+    root = tmp_path / "small"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(root)], check=True)
+    try:
+        settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(root)
+        end = far_ends.Directory.__new__(far_ends.Directory)
+        end.root, end.shown = root, {"type": "local", "path": str(root)}
+        tenant = Tenant(end)
+        tenant.write(a="first", b="first")
+        tenant.save()
+        tenant.write(a="second", big="x" * 3_000_000)
+        with pytest.raises(errors.DiskFull):
+            tenant.save()
+        tenant.lose_host()
+        tenant.claim()
+        assert tenant.look() == {"a": "first", "b": "first"}
+    finally:
+        subprocess.run(["umount", "-l", str(root)], check=True)
+
+
+def test_keys_that_are_rotated_between_two_saves(tmp_path, data_dir, transactional_db):
+    from tests.s3 import S3Server
+
+    server = S3Server(tmp_path / "rotated")
+    server.start()
+    try:
+        tenant = Tenant(far_ends.RcloneS3(server))
+        tenant.write(a="1")
+        tenant.save()
+        server.stop()
+        server.access_key, server.secret_key = "AKIDROTATED", "another-secret-key"
+        server.start()
+        tenant.write(a="2")
+        with pytest.raises(errors.SinkDenied):
+            tenant.save()
+        tenant.spec.sink_secrets = {"accessKeyId": server.access_key, "secretAccessKey": server.secret_key}
+        tenant.spec.save()
+        tenant.save()
+        tenant.claim()
+        assert tenant.look() == {"a": "2"}
+    finally:
+        server.stop()
+
+
+def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir, transactional_db, settings, tmp_path):
+    """One takes over where the other saved only by a claim that restores; neither expires the other's backups."""
+    ours = Tenant(far_end)
+    ours.write(a="1")
+    ours.save()
+    ours.write(a="2")
+    ours.save()
+    before = set(far_end.keys(BACKUP_ROOT))
+    settings.BOILERHOUSE_DATA_DIR = tmp_path / "other"
+    settings.BOILERHOUSE_DATA_DIR.mkdir()
+    settings.BOILERHOUSE_RAM_DIR = str(tmp_path / "other-ram")
+    Deployment.objects.all().delete()
+    deployment._checked.cache_clear()
+    theirs = Tenant(far_end)
+    assert theirs.look() == {"a": "2"}
+    theirs.generation = ours.generation + 1
+    theirs.write(a="theirs")
+    theirs.save()
+    settings.BOILERHOUSE_BACKUP_RETENTION_S = -60
+    assert backups.expire(theirs.sink) >= 1
+    assert set(far_end.keys(BACKUP_ROOT)) == before
+
+    settings.BOILERHOUSE_DATA_DIR, settings.BOILERHOUSE_RAM_DIR = tmp_path, str(tmp_path / "ram")
+    Deployment.objects.all().delete()
+    deployment._checked.cache_clear()
+    ours.write(a="3")
+    with pytest.raises(errors.RemoteChanged):
+        ours.save()
+    assert far_end.sink().get(f"t/{TENANT}/state/a", 15) == b"theirs"
+
+
+def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypatch):
+    """C8: the question whether the claim still stands hangs; a new claim elsewhere must not meet this rclone."""
+    import threading
+    import time
+
+    monkeypatch.setattr(rclone, "UNCONFIRMED_S", 1.0)
+    proxy.delay_s = 0.3
+    tenant.write(**{f"f{number}": "x" * 1000 for number in range(400)})
+    stuck, asked, ended = threading.Event(), threading.Event(), []
+
+    def hangs() -> bool:
+        asked.set()
+        stuck.wait(20)
+        return True
+
+    def save() -> None:
+        from pools import volumes
+        from syncing.states import Trigger
+
+        with volumes.locked(tenant.container_id) as lock:
+            try:
+                transfers.save(tenant.site(lock), [tenant.fresh()], Trigger.RELEASE, hangs)
+            except errors.TransferCancelled as error:
+                ended.append(error)
+
+    process = []
+    real = rclone._Supervisor.__init__
+    monkeypatch.setattr(rclone._Supervisor, "__init__", lambda self, p: (process.append(p), real(self, p))[1])
+    thread = threading.Thread(target=save)
+    thread.start()
+    assert asked.wait(20)
+    deadline = time.monotonic() + 5
+    while process[0].poll() is None:
+        assert time.monotonic() < deadline, "rclone goes on"
+        time.sleep(0.05)
+    stuck.set()
+    thread.join(20)
+    assert ended
