@@ -9,6 +9,8 @@ _directory = tempfile.mkdtemp(prefix="bh-test-")
 os.environ["BOILERHOUSE_DATA_DIR"] = _directory
 os.environ["BOILERHOUSE_FAILPOINTS"] = os.path.join(_directory, "failpoints")
 os.mkdir(os.environ["BOILERHOUSE_FAILPOINTS"])
+os.environ["BOILERHOUSE_LOCAL_SINK_ROOT"] = os.path.join(_directory, "sinks")
+os.mkdir(os.environ["BOILERHOUSE_LOCAL_SINK_ROOT"], mode=0o700)
 os.environ["BOILERHOUSE_ORPHAN_GRACE_S"] = "3"
 os.environ["BOILERHOUSE_RECONCILE_EVERY_S"] = "5"
 os.environ.setdefault("BOILERHOUSE_LOG_FORMAT", "json")

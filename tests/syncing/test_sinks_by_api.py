@@ -22,6 +22,7 @@ def test_a_local_sink_lies_below_the_root_that_the_deployment_allows(call, pool,
     root = tmp_path / "sinks"
     root.mkdir()
     local = {"type": "local", "path": str(root / "one")}
+    settings.BOILERHOUSE_LOCAL_SINK_ROOT = ""
     found = call("POST", "sync-specs", spec(local), 422)
     assert pointers(found) == [("/sink/path", "not_allowed")], "no root, no local sink"
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(root)
