@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import refill
+from bench import refill, transfers
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -47,7 +47,7 @@ def bare(runtime: Any, container: str, directory: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("--claims", type=int, default=60)
-    parser.add_argument("--only", choices=["claim", "refill"])
+    parser.add_argument("--only", choices=["claim", "refill", "transfers"])
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="bh-bench-"))
     os.environ |= {"BOILERHOUSE_DATA_DIR": str(directory), "DJANGO_SETTINGS_MODULE": "boilerhouse.settings"}
@@ -97,6 +97,8 @@ def main() -> None:
             report["claimsDuringRefill"] = refill.claims_meanwhile(api)
         if options.only in (None, "claim"):
             report |= measure(api, s3, options.claims, runtime, lifecycle.runtime_name)
+        if options.only in (None, "transfers"):
+            report["transfers"] = transfers.measure(api, s3)
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(timeout=30)
@@ -192,6 +194,8 @@ def table(report: dict[str, Any]) -> str:
         lines.append(
             f"warm claim while a pool refills: p50 {during['p50Ms']} ms, p99 {during['p99Ms']} ms, n = {during['n']}"
         )
+    if found := report.get("transfers"):
+        lines += ["", *transfers.table(found)]
     return "\n".join(lines)
 
 

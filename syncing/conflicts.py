@@ -8,7 +8,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from pools.volumes import Census, plain_name
-from syncing import listings
+from syncing import errors, listings
 from syncing.markers import Marker
 from syncing.sinks import Sink
 
@@ -44,8 +44,7 @@ class Shape:
 
 def clear(sink: Sink, location: str, marker: Marker, local: Census, backup: str) -> None:
     """Move what stands in the way of a save at the far end into the backup of its attempt. Raises SyncFailed."""
-    is_first_attempt = len(marker.undo) == 1
-    names = listings.read(sink, marker.listing) if is_first_attempt else dict(sink.names(location))
+    names = _present(sink, location, marker)
     shape = Shape(local)
     in_the_way = [name for name in names if shape.excludes(name)]
     if not in_the_way:
@@ -59,6 +58,15 @@ def clear(sink: Sink, location: str, marker: Marker, local: Census, backup: str)
         list(threads.map(move, in_the_way))
     for folder in {parent for name in in_the_way for parent in _parents(name) if shape.is_leaf(parent)}:
         sink.delete_all(f"{location}/{folder}")  # some keep an empty folder
+
+
+def _present(sink: Sink, location: str, marker: Marker) -> dict[str, int]:
+    if len(marker.undo) == 1:  # nothing was begun since the last save
+        try:
+            return listings.read(sink, marker)
+        except errors.Incomplete:
+            pass  # lost at the sink: this save writes a new one
+    return dict(sink.names(location))
 
 
 def _plain(path: str) -> str:

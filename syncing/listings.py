@@ -1,7 +1,7 @@
 """The listing: every object of a location's last completed save, by name and size.
 
-The marker points to it. It is what an interrupted save is taken back to (hazard C1), and it is written whole under a
-name of its own before the marker that points to it, so that there is never half of one.
+It is what an interrupted save is taken back to (hazard C1). A short one is part of the marker. A long one is an object
+of its own, written whole under a new name before the marker that points to it, so that there is never half of one.
 """
 
 from __future__ import annotations
@@ -9,28 +9,40 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from dataclasses import replace
 
 from syncing import errors
 from syncing.locations import MARKER_ROOT
+from syncing.markers import Marker
 from syncing.sinks import RUN_DEADLINE_S, Sink
 
+INLINE_BYTES = 16_384
+"""A claim reads the marker, so it must stay small; a save of few files is spared two round trips."""
 
-def write(sink: Sink, location: str, run_id: str, names: dict[str, int]) -> str:
-    """Store the listing of a run; return its key, empty for an empty location."""
-    if not names:
-        return ""
-    digest = hashlib.sha256(location.encode()).hexdigest()
+
+def attach(sink: Sink, marker: Marker, run_id: str, names: dict[str, int]) -> Marker:
+    """The marker with this listing, which is stored first if it is too long to be part of it."""
+    text = json.dumps(names, ensure_ascii=True).encode()
+    if len(text) <= INLINE_BYTES:
+        return replace(marker, listing="", names=names)
+    digest = hashlib.sha256(marker.location.encode()).hexdigest()
     key = f"{MARKER_ROOT}/{digest}.{run_id}.names.gz"
-    sink.put(key, gzip.compress(json.dumps(names, ensure_ascii=True).encode(), 6, mtime=0))
-    return key
+    sink.put(key, gzip.compress(text, 6, mtime=0))
+    return replace(marker, listing=key, names={})
 
 
-def read(sink: Sink, key: str) -> dict[str, int]:
-    """The names and sizes behind a key that a marker holds. Raises Incomplete when it is gone."""
-    if not key:
-        return {}
-    content = sink.get(key, RUN_DEADLINE_S)
+def read(sink: Sink, marker: Marker) -> dict[str, int]:
+    """The names and sizes of the last completed save. Raises Incomplete when they are gone."""
+    if not marker.listing:
+        return marker.names
+    content = sink.get(marker.listing, RUN_DEADLINE_S)
     if content is None:
-        raise errors.Incomplete(f"The listing {key} of the last save is missing.")
+        raise errors.Incomplete(f"The listing {marker.listing} of the last save is missing.")
     found: dict[str, int] = json.loads(gzip.decompress(content))
     return found
+
+
+def forget(sink: Sink, old: Marker, new: Marker) -> None:
+    """Delete the object of a listing that nothing points to any more."""
+    if old.listing not in ("", new.listing):
+        sink.delete(old.listing)

@@ -45,7 +45,9 @@ class Marker:
     undo: list[dict[str, Any]] = field(default_factory=list)
     """Attempts to take back, newest last: ``{runId, attempt, backup}``."""
     listing: str = ""
-    """Key of the listing of the last completed save; empty when that held no object."""
+    """Key of the listing of the last completed save; empty when ``names`` is that listing."""
+    names: dict[str, int] = field(default_factory=dict)
+    """Name and size of every object of the last completed save, where they are few."""
     format: int = FORMAT
 
     def dump(self) -> bytes:

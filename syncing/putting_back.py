@@ -69,12 +69,11 @@ def put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tu
         state="closed",
         saved_at=run.created_at.isoformat().replace("+00:00", "Z"),
         undo=[],
-        listing=listings.write(sink, location, str(run.pk), names),
         manifest=_manifest(names, mapping, shape, marker.manifest),
     )
+    closed = listings.attach(sink, closed, str(run.pk), names)
     sink.put(marker_key(location), closed.dump())
-    if marker.listing not in ("", closed.listing):
-        sink.delete(marker.listing)
+    listings.forget(sink, marker, closed)
     _record(run, backup, mapping, sink, closed, aside)
     return len(files), sum(files.values())
 

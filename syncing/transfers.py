@@ -102,6 +102,8 @@ def begin_survey(pool_id: str, tenant_id: str) -> Callable[[], list[Finding]]:
 
 
 _askers = ThreadPoolExecutor(8, thread_name_prefix="sinks")
+_savers = ThreadPoolExecutor(16, thread_name_prefix="saves")
+"""Apart from the others: a sink that hangs while it is saved to must not keep claims waiting."""
 
 
 def survey_specs(specs: list[SyncSpec], tenant_id: str) -> Callable[[], list[Finding]]:
@@ -489,19 +491,19 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
         changed = 0 if site.is_stopped else _changed_since(before, root, mapping)
     finally:
         os.close(root)
+    asked = [_savers.submit(backups.found, sink, str(one["backup"])) for one in marker.undo]
     names = dict(sink.names(location))
+    kept = [answer.result() for answer in asked]
     manifest = _manifest(names, patterns.matcher(mapping.pattern), before, marker.manifest, exact=deletes)
     _check_complete(location, before, manifest, exact=deletes, is_stopped=site.is_stopped)
     if mapping.mode == Mode.SYNC and not deletes:
         run.deletes = "withheld"
     run.deleted += outcome.progress.deletes
-    listing = listings.write(sink, location, str(run.pk), names)
-    closed = replace(marker, state="closed", saved_at=_now(), manifest=manifest, undo=[], listing=listing)
+    closed = replace(marker, state="closed", saved_at=_now(), manifest=manifest, undo=[])
+    closed = listings.attach(sink, closed, str(run.pk), names)
     _put_marker(mapping, sink, location, closed, tag)
     failpoints.reach("save.marker-closed")
-    kept = [backups.found(sink, str(one["backup"])) for one in marker.undo]
-    if marker.listing not in ("", listing):
-        sink.delete(marker.listing)
+    listings.forget(sink, marker, closed)
     with recording():
         SavedState.objects.update_or_create(
             tenant_id=site.tenant_id,
@@ -578,9 +580,10 @@ def _open_marker(run: SyncRun, mapping: SyncMapping, sink: Sink, location: str, 
 
     Returns the marker and what ``_put_marker`` needs to close it.
     """
+    has_objects = _savers.submit(sink.has_objects, location, RUN_DEADLINE_S)
     known, tag = _read_marker(sink, location, RUN_DEADLINE_S)
     _check_unchanged(known, mapping, site)
-    base = known or _first_marker(sink, location, site)
+    base = known or _first_marker(sink, location, site, dict(sink.names(location)) if has_objects.result() else {})
     attempt = len(base.undo) + 1
     backup = backups.location_of(location, str(run.pk), attempt)
     opened = replace(
@@ -615,10 +618,9 @@ def _check_unchanged(known: Marker | None, mapping: SyncMapping, site: Site) -> 
         raise errors.RemoteChanged("What was restored when this claim began has been replaced since.")
 
 
-def _first_marker(sink: Sink, location: str, site: Site) -> Marker:
+def _first_marker(sink: Sink, location: str, site: Site, names: dict[str, int]) -> Marker:
     """What an interrupted first save is taken back to: whatever was there before it (hazard C2: adopted)."""
-    names = dict(sink.names(location))
-    return Marker(
+    marker = Marker(
         tenant_id=site.tenant_id,
         deployment=deployment_id(),
         location=location,
@@ -627,8 +629,8 @@ def _first_marker(sink: Sink, location: str, site: Site) -> Marker:
         state="closed",
         saved_at="",
         manifest=Manifest(files=len(names), bytes=sum(names.values())),
-        listing=listings.write(sink, location, "adopted", names),
     )
+    return listings.attach(sink, marker, "adopted", names)
 
 
 def _manifest(

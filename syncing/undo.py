@@ -24,7 +24,7 @@ AT_ONCE = 16
 
 def take_back(sink: Sink, location: str, marker: Marker) -> Marker:
     """Undo the attempts of an open marker, close it, and return it. Raises SyncFailed; nothing is lost then."""
-    wanted = listings.read(sink, marker.listing)
+    wanted = listings.read(sink, marker)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         # First what the attempts added: it may stand where something of another type has to come back (hazard B8).
         added = [name for name, _ in sink.names(location) if name not in wanted]

@@ -72,12 +72,13 @@ class S3Sink(Sink):
         # Imported here: it takes a quarter of a second, and most processes never ask a sink.
         import boto3.session
         from botocore.config import Config
+        from botocore.handlers import add_expect_header
 
         key = (self, deadline_s)
         with _clients_lock:
             if key not in _clients:
                 style: Any = {"addressing_style": "path" if self.endpoint else "auto"}
-                _clients[key] = boto3.session.Session().client(
+                client = boto3.session.Session().client(
                     "s3",
                     region_name=self.region,
                     endpoint_url=self.endpoint or None,
@@ -93,6 +94,9 @@ class S3Sink(Sink):
                         response_checksum_validation="when_required",
                     ),
                 )
+                # "Expect: 100-continue" costs each small write a round trip.
+                client.meta.events.unregister("before-call.s3", add_expect_header)
+                _clients[key] = client
             return _clients[key]
 
     def get(self, key: str, deadline_s: int) -> bytes | None:

@@ -18,7 +18,7 @@ from boilerhouse.core import failpoints
 from pools import volumes
 from syncing import backups, errors, listings, rclone, transfers
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, marker_key
-from syncing.markers import Marker
+from syncing.markers import Manifest, Marker
 from syncing.models import SavedState, SyncRun
 from syncing.states import SyncRunState, Trigger
 from tests.make import make_pool, make_spec, make_sync_spec
@@ -259,15 +259,27 @@ def test_a_save_is_refused_when_somebody_else_has_saved_there_since_the_claim(te
     assert tenant.sink.get(f"{LOCATION}/a", 15) == b"3"
 
 
-def test_one_listing_per_location_is_kept(tenant):
+@pytest.mark.parametrize("inline", [10_000, 2])
+def test_one_listing_per_location_is_kept(tenant, monkeypatch, inline):
+    monkeypatch.setattr(listings, "INLINE_BYTES", inline)
     for number in range(3):
         tenant.write(a=str(number))
         tenant.save()
     keys = [key for key in tenant.far_end.keys() if key.startswith(f"{MARKER_ROOT}/")]
     marker = Marker.load(tenant.sink.get(marker_key(LOCATION), 15))
 
-    assert set(keys) == {marker_key(LOCATION), marker.listing}
-    assert listings.read(tenant.sink, marker.listing) == {"a": 1}
+    assert set(keys) == {marker_key(LOCATION), marker.listing or marker_key(LOCATION)}
+    assert bool(marker.listing) is (inline == 2)
+    assert listings.read(tenant.sink, marker) == {"a": 1}
+    if marker.listing:
+        tenant.write(a="9", b="9")
+        tenant.cut("save.uploaded")
+        tenant.claim()
+        assert tenant.look() == {"a": "2"}
+        tenant.sink.delete(marker.listing)
+        tenant.cut("save.uploaded")
+        with pytest.raises(errors.Incomplete):
+            tenant.claim()
 
 
 NAMES = ["a", "b c", "ü", "d.txt", "e"]
@@ -333,11 +345,12 @@ def killed(tenant: Tenant, after_s: float) -> bool:
     return True
 
 
-def test_the_kept_names_are_read_back_exactly(s3):
+@pytest.mark.parametrize("inline", [10_000, 2])
+def test_the_kept_names_are_read_back_exactly(s3, monkeypatch, inline):
+    monkeypatch.setattr(listings, "INLINE_BYTES", inline)
     names = {"a": 1, "ü\udc80": 2, "x/y z": 3}
-    key = listings.write(s3.sink(), "loc", "run", names)
+    empty = Marker("alice", "d", "loc", 1, "run", "closed", "", Manifest())
+    marker = Marker.load(listings.attach(s3.sink(), empty, "run", names).dump())
 
-    assert listings.read(s3.sink(), key) == names
-    assert listings.write(s3.sink(), "loc", "run", {}) == ""
-    with pytest.raises(errors.Incomplete):
-        listings.read(s3.sink(), f"{key}x")
+    assert listings.read(s3.sink(), marker) == names
+    assert listings.read(s3.sink(), listings.attach(s3.sink(), marker, "run", {})) == {}
