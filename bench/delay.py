@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from urllib.parse import urlsplit
 
@@ -32,7 +33,8 @@ class DelayedRelay:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(self._relay(reader, far_writer), self._relay(far_reader, writer))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(self._relay(reader, far_writer), self._relay(far_reader, writer))
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=256)

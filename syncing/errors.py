@@ -82,6 +82,12 @@ class TransferCancelled(SyncFailed):
     code = "cancelled"
 
 
+class TransferInterrupted(SyncFailed):
+    """Nobody could confirm in time that the claim still stands, so the transfer was ended."""
+
+    code = "interrupted"
+
+
 class BadFilter(SyncFailed):
     """rclone does not take the pattern or a flag."""
 

@@ -23,15 +23,14 @@ from typing import Self
 from django.conf import settings
 
 from boilerhouse.core.deployment import data_dir
-from boilerhouse.core.processes import DEAD_AFTER_S
+from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
 from syncing import errors
 from syncing.jail import VOLUME, Jail
 from syncing.sinks import Sink
 
 TERM_GRACE_S = 5
 PROGRESS_EVERY_S = 0.5
-UNCONFIRMED_S = DEAD_AFTER_S / 2
-_UNCONFIRMED = "Nobody could confirm that the claim still stands."
+UNCONFIRMED_S = DEAD_AFTER_S - HEARTBEAT_S
 _KEPT_LINES = 20
 
 COMMON = [
@@ -188,7 +187,7 @@ def _follow(
                 chunk = os.read(process.stderr.fileno(), 65536)
                 if not chunk:
                     if supervisor.has_killed:
-                        raise errors.TransferCancelled(_UNCONFIRMED)
+                        raise errors.TransferInterrupted
                     process.wait(timeout=max(1.0, deadline - time.monotonic()))
                     return outcome
                 *complete, buffer = (buffer + chunk).split(b"\n")
@@ -201,7 +200,7 @@ def _follow(
                     raise errors.TransferCancelled
                 supervisor.confirm()
                 if supervisor.has_killed:
-                    raise errors.TransferCancelled(_UNCONFIRMED)
+                    raise errors.TransferInterrupted
             elif not on_progress:
                 supervisor.confirm()
 

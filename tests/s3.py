@@ -40,7 +40,11 @@ class S3Server:
     def stop(self) -> None:
         if self.process:
             self.process.terminate()
-            self.process.wait(timeout=10)
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:  # it waits for clients that hang
+                self.process.kill()
+                self.process.wait()
             self.process = None
 
     def sink(self, **over: object) -> S3Sink:

@@ -19,6 +19,9 @@ from boilerhouse.core.models import QueueHealth
 from boilerhouse.dashboard.queues import silent_queues
 from pools.models import Pool
 from pools.states import ContainerState
+from syncing.models import SyncRun
+from syncing.states import SyncRunState
+from tenants import syncs
 
 
 class DatabaseCollector(Collector):
@@ -27,6 +30,7 @@ class DatabaseCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _pools()
         yield from _queues()
+        yield from _saves()
 
 
 def _pools() -> Iterator[Metric]:
@@ -65,6 +69,29 @@ def _queues() -> Iterator[Metric]:
         age.add_metric([row.name], max(0.0, (now - row.served_at).total_seconds()))
         is_silent.add_metric([row.name], float(row.name in silent))
     yield from (age, is_silent)
+
+
+def _saves() -> Iterator[Metric]:
+    oldest = GaugeMetricFamily(
+        "boilerhouse_sync_oldest_unsaved_seconds",
+        "Longest time since a complete save among tenants whose state is saved on a timer.",
+        labels=["pool"],
+    )
+    overdue = GaugeMetricFamily(
+        "boilerhouse_sync_overdue_tenants", "Tenants whose last save is older than twice the interval.", labels=["pool"]
+    )
+    now, ages, late = timezone.now(), dict[str, float](), dict[str, set[str]]()
+    for beat in syncs.beats():
+        pool = beat.assignment.pool_id
+        ages[pool] = max(ages.get(pool, 0.0), (now - beat.unsaved_since).total_seconds())
+        late.setdefault(pool, set()).update({beat.assignment.tenant_id} if beat.is_overdue(now) else ())
+    for pool, age in ages.items():
+        oldest.add_metric([pool], age)
+        overdue.add_metric([pool], len(late[pool]))
+    runs = GaugeMetricFamily("boilerhouse_sync_runs", "Sync runs that wait or run.", labels=["state"])
+    for state in (SyncRunState.QUEUED, SyncRunState.RUNNING):
+        runs.add_metric([state.value], SyncRun.objects.filter(state=state).count())
+    yield from (oldest, overdue, runs)
 
 
 _registry = CollectorRegistry()

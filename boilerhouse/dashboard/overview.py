@@ -15,6 +15,7 @@ from pools.models import Pool, PoolStatus
 from pools.states import PoolState, Trouble
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import SyncRunState
+from tenants import syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 
@@ -100,9 +101,28 @@ def needs(rows: list[PoolRow]) -> list[Need]:
     for name, seconds in silent_queues().items():
         why = f"No task of it was served for {seconds} s although a worker is free. Its workers are being restarted."
         found.append(Need("error", "Queue {} does not serve", name, "/admin/core/queuehealth/", why))
+    found += _overdue_saves()
     for spec in SyncSpec.objects.filter(sink_health__state="unhealthy"):
         link = f"/admin/syncing/syncspec/{spec.pk}/change/"
         found.append(Need("error", "The sink of {} fails its probe", spec.pk, link, spec.sink_health.get("detail", "")))
+    return found
+
+
+def _overdue_saves() -> list[Need]:
+    """One per sync spec: how many of its tenants wait for a save, and how old the oldest is (P13)."""
+    now = timezone.now()
+    late: dict[str, list[syncs.Beat]] = {}
+    for beat in syncs.beats():
+        if beat.is_overdue(now):
+            late.setdefault(beat.spec.pk, []).append(beat)
+    found = []
+    for spec_id, beats in sorted(late.items()):
+        oldest = min(beats, key=lambda beat: beat.unsaved_since)
+        minutes = round((now - oldest.unsaved_since).total_seconds() / 60)
+        who = oldest.assignment.tenant_id if len(beats) == 1 else f"{len(beats)} tenants"
+        why = f"{who} would lose what changed in the last {minutes} min if this host were lost now."
+        link = f"/admin/syncing/syncspec/{spec_id}/change/"
+        found.append(Need("warn", "Saves of {} are overdue", spec_id, link, why))
     return found
 
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 
-from syncing.errors import DiskFull, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
+from syncing.errors import DiskFull, Incomplete, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.sinks.base import REMOTE, Sink
 
 INSIDE = "/sink"
@@ -70,6 +70,8 @@ class LocalSink(Sink):
                 if uid is not None:
                     self._make(path)
                     _give(path, uid)
+                elif not path.is_dir():
+                    raise Incomplete(f"Nothing lies at {location} any more.")
                 found.append((path, f"{INSIDE}/{location}"))
         return found
 
@@ -156,10 +158,7 @@ class LocalSink(Sink):
     def _written(self, key: str) -> Iterator[Path]:
         """A new file that takes the key's place, whole and on disk, when the block ends."""
         path = self._path(key)
-        self._make(path.parent)
-        handle, name = tempfile.mkstemp(prefix=".boilerhouse-partial-", dir=path.parent)
-        os.close(handle)
-        partial = Path(name)
+        partial = self._partial(path.parent)
         try:
             yield partial
             owner = path.parent.stat()
@@ -170,6 +169,15 @@ class LocalSink(Sink):
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+    def _partial(self, directory: Path) -> Path:
+        for _ in range(20):  # the delete of another may prune the directory in between
+            with contextlib.suppress(FileNotFoundError):
+                self._make(directory)
+                handle, name = tempfile.mkstemp(prefix=".boilerhouse-partial-", dir=directory)
+                os.close(handle)
+                return Path(name)
+        raise SyncFailed(f"The directory {directory} cannot be made.")
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -231,3 +231,32 @@ def test_tenants_whose_ids_look_alike_have_their_own(far_end, data_dir, transact
         monkeypatch.setattr(harness, "TENANT", other)
         one.claim()
         assert one.look() == {"mine": other}
+
+
+def test_a_location_that_vanished_is_an_error_with_its_name(tenant):
+    tenant.write(a="1")
+    tenant.save()
+    tenant.sink.delete_all(LOCATION)
+    with pytest.raises(errors.SyncFailed) as raised:
+        tenant.claim()
+    assert LOCATION in raised.value.detail
+
+
+def test_many_who_use_one_sink_at_once(far_end):
+    """Markers and probes come and go in the same folder: none meets half of another."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    sink = far_end.sink()
+
+    def one(number: int) -> None:
+        for turn in range(6):
+            key = f"t/{number % 4}/x{number}"
+            sink.put(key, str(turn).encode() * 100)
+            assert sink.get(key, 15) == str(turn).encode() * 100
+            sink.copy(key, f"t/copies/{number}")
+            sink.delete(key)
+            sink.delete(key)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(one, range(16)))
+    assert {name for name, _ in sink.names("t")} == {f"copies/{number}" for number in range(16)}

@@ -222,7 +222,7 @@ def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypat
         with volumes.locked(tenant.container_id) as lock:
             try:
                 transfers.save(tenant.site(lock), [tenant.fresh()], Trigger.RELEASE, hangs)
-            except errors.TransferCancelled as error:
+            except errors.TransferInterrupted as error:
                 ended.append(error)
 
     process = []

@@ -172,3 +172,21 @@ def test_old_runs_and_probes_are_forgotten_but_the_newest_of_each_tenant(one_far
     assert [run.pk for run in SyncRun.objects.filter(direction="upload")] == [newest]
     assert not SinkProbe.objects.exists()
     assert not MappingRestore.objects.exists()
+
+
+def test_the_admin_puts_back_what_superusers_select(one_far_end, run_tasks, client, admin_user):
+    state = one_far_end
+    state.write(a="1")
+    state.save()
+    state.write(a="2")
+    state.save()
+    backup = Backup.objects.get()
+    form = {"action": "put_back", "_selected_action": [str(backup.pk)]}
+    client.force_login(admin_user)
+    said = client.post("/admin/syncing/backup/", form, follow=True).content.decode()
+    assert "puts 1 files back" in said
+    run_tasks()
+    assert claim(state) == {"a": "1"}
+
+    type(admin_user).objects.filter(pk=admin_user.pk).update(is_superuser=False)
+    assert client.post("/admin/syncing/backup/", form).status_code == 403

@@ -176,3 +176,27 @@ def test_the_oldest_save_counts_every_mapping(pool):
     assert syncs.oldest_saves(spec) == {"alice": None}
     saved(second, 7)
     assert syncs.oldest_saves(spec) == {"alice": now - timedelta(minutes=7)}
+
+
+def test_the_oldest_save_is_measured_and_an_overdue_one_needs_somebody(pool, client):
+    """P13: the age of the last complete save, in the metrics and on the overview."""
+    from boilerhouse.core.api.authentication import create_key
+    from boilerhouse.core.models import Role
+    from boilerhouse.dashboard import overview
+
+    make_sync_spec(pool, id="notes", interval_ms=MINUTE_MS)
+    hold(pool, "fresh", minutes=0.5)
+    assert not overview.needs([])
+    hold(pool, "late", minutes=10)
+    key = create_key(name="prometheus", role=Role.VIEWER)[1]
+    lines = client.get("/api/v1/metrics", headers={"Authorization": f"Bearer {key}"}).content.decode().splitlines()
+    figures = dict(line.rsplit(" ", 1) for line in lines if line.startswith("boilerhouse_sync_"))
+
+    assert 600 <= float(figures[f'boilerhouse_sync_oldest_unsaved_seconds{{pool="{pool.pk}"}}']) < 660
+    assert float(figures[f'boilerhouse_sync_overdue_tenants{{pool="{pool.pk}"}}']) == 1
+    (need,) = overview.needs([])
+    assert (need.what, need.subject) == ("Saves of {} are overdue", "notes")
+    assert "late would lose what changed in the last 10 min" in need.why
+    hold(pool, "later", minutes=20)
+    (need,) = overview.needs([])
+    assert "2 tenants would lose what changed in the last 20 min" in need.why
