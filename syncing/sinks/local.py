@@ -147,12 +147,16 @@ class LocalSink(Sink):
 
     def _make(self, path: Path) -> None:
         """Make the directories down to ``path``, each its parent's owner's."""
-        if path.is_dir() or path == self.root:
-            return
-        self._make(path.parent)
-        path.mkdir(exist_ok=True, mode=0o755)
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+        for _ in range(20):  # the delete of another may prune a parent in between
+            if path.is_dir() or path == self.root:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                self._make(path.parent)
+                path.mkdir(exist_ok=True, mode=0o755)
+                owner = path.parent.stat()
+                os.chown(path, owner.st_uid, owner.st_gid)
+        if not path.is_dir():
+            raise SyncFailed(f"The directory {path} cannot be made.")
 
     @contextlib.contextmanager
     def _written(self, key: str) -> Iterator[Path]:
