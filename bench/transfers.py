@@ -91,7 +91,7 @@ def _case(case: Case, spec_id: str) -> dict[str, Any]:
 def _round(case: Case, spec_id: str) -> dict[str, float]:
     from pools import volumes
     from pools.models import Pool
-    from syncing import rclone, transfers
+    from syncing import rclone, restores, saves, sites, surveys
     from syncing.models import SyncSpec
     from syncing.states import Trigger
 
@@ -99,8 +99,8 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
     workload = Pool.objects.get(pk=spec.pool_id).workload.latest.spec
     tenant, took = f"bench-{secrets.token_hex(6)}", {}
 
-    def site(container: UUID, generation: int, lock: int) -> transfers.Site:
-        return transfers.Site(
+    def site(container: UUID, generation: int, lock: int) -> sites.Site:
+        return sites.Site(
             container, UID, spec.pool_id, workload, tenant, generation, lock, is_stopped=True
         )  # fmt: skip
 
@@ -118,12 +118,12 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
     scratch = Path(tempfile.mkdtemp(prefix="bh-bench-"))
     try:
         with volumes.locked(first) as lock:
-            transfers.record_restored(transfers.survey_specs([spec], tenant)(), site(first, 1, lock))
-            took["saveMs"] = _timed(lambda: transfers.save(site(first, 1, lock), [spec], Trigger.RELEASE, lambda: True))
+            restores.record_restored(surveys.survey_specs([spec], tenant)(), site(first, 1, lock))
+            took["saveMs"] = _timed(lambda: saves.save(site(first, 1, lock), [spec], Trigger.RELEASE, lambda: True))
         with volumes.locked(second) as lock:
-            findings = transfers.survey_specs([spec], tenant)()
+            findings = surveys.survey_specs([spec], tenant)()
             took["restoreMs"] = _timed(
-                lambda: transfers.restore(site(second, 2, lock), findings, Trigger.CLAIM, lambda: True)
+                lambda: restores.restore(site(second, 2, lock), findings, Trigger.CLAIM, lambda: True)
             )
         _check_equal(state, volumes.volume_path(second, "state"))
         sink, location = spec.resolved_sink(), f"{spec.sink['prefix'].split('/')[0]}/bare-{tenant}"

@@ -77,10 +77,10 @@ def expire(sink: Sink) -> int:
             continue  # not ours by its name
         if made < old and not _is_needed(sink, folder):
             sink.delete_all(folder)
-            Backup.objects.filter(place=" ".join(sink.place), backup__startswith=f"{folder}/").delete()
+            Backup.objects.filter(place=sink.place_name, backup__startswith=f"{folder}/").delete()
             expired += 1
     if expired:
-        log.info("backups expired", place=" ".join(sink.place), count=expired)
+        log.info("backups expired", place=sink.place_name, count=expired)
     return expired
 
 

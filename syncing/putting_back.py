@@ -81,7 +81,7 @@ def put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tu
 def _mapping_of(backup: Backup) -> SyncMapping:
     for mapping in SyncMapping.objects.select_related("spec__credential").filter(spec=backup.spec_id):
         same = mapping.location(backup.tenant_id) == backup.location
-        if same and mapping.uploads and " ".join(mapping.spec.resolved_sink().place) == backup.place:
+        if same and mapping.uploads and mapping.spec.resolved_sink().place_name == backup.place:
             return mapping
     raise errors.StateMoved(f"Sync spec {backup.spec_id} no longer saves {backup.container_path} at {backup.location}.")
 

@@ -1,4 +1,4 @@
-"""The verbs of sync specs: create, probe, delete. Restores and saves are in ``transfers``."""
+"""The verbs of sync specs: create, probe, delete. Restores and saves are in modules of their own."""
 
 from __future__ import annotations
 

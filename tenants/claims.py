@@ -23,7 +23,7 @@ from pools import errors as pool_errors
 from pools import lifecycle
 from pools.models import Pool, WorkloadVersion
 from pools.states import Trouble
-from syncing import transfers
+from syncing import surveys
 from tenants import errors, giving_up, line, preparing, validation
 from tenants.models import Assignment, next_generation
 from tenants.states import AssignmentState, Source
@@ -65,7 +65,7 @@ def begin(claim: Claim) -> Begun:
         raise errors.Draining
     if pool.trouble == Trouble.ENGINE_DOWN:
         raise errors.EngineUnavailable(pool.last_error)
-    survey = transfers.begin_survey(pool.pk, claim.tenant_id)  # the sinks answer while the database works
+    survey = surveys.begin_survey(pool.pk, claim.tenant_id)  # the sinks answer while the database works
     try:
         assignment = _take(claim, pool, serving)
     except IntegrityError:

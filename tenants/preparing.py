@@ -29,7 +29,7 @@ from pools import host, lifecycle, volumes
 from pools.feasibility import seed_path
 from pools.runtime import get_runtime
 from pools.spec import WorkloadSpec
-from syncing import transfers
+from syncing import restores, sites, surveys
 from syncing.states import Trigger
 from tenants import errors, giving_up, line
 from tenants.models import Assignment, Tenant
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 PENDING = AssignmentState.PENDING
 
 
-def prepare_here(assignment: Assignment, survey: Callable[[], list[transfers.Finding]], started: float) -> bool:
+def prepare_here(assignment: Assignment, survey: Callable[[], list[surveys.Finding]], started: float) -> bool:
     """The hot path: if nothing has to be restored, finish the claim in this process; else hand it to a worker.
 
     Returns whether the claim is assigned.
@@ -80,7 +80,7 @@ def prepare(assignment_id: UUID, generation: int) -> None:
     while assignment.container_ref is not None and assignment.version is not None:
         structlog.contextvars.bind_contextvars(container=str(assignment.container_ref))
         try:
-            findings = transfers.survey(assignment.pool_id, assignment.tenant_id)
+            findings = surveys.survey(assignment.pool_id, assignment.tenant_id)
             if _finish(assignment, assignment.version.spec, findings, None):
                 return
         except DATABASE_LOST:
@@ -108,9 +108,7 @@ def _is_pending(assignment: Assignment) -> bool:
     return rows.filter(deadline__gt=now).exists()
 
 
-def _finish(
-    assignment: Assignment, spec: WorkloadSpec, findings: list[transfers.Finding], started: float | None
-) -> bool:
+def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.Finding], started: float | None) -> bool:
     """Latch, restore, provision, verify, decide. False: the container is dead or dirty, or the row moved on."""
     container_id = assignment.held_container
     assert assignment.uid is not None
@@ -122,9 +120,9 @@ def _finish(
             volumes.latch(container_id, assignment.tenant_id, assignment.generation)
             failpoints.reach("claim.latched")
             site = site_of(assignment, lock, is_stopped=False)
-            restored: transfers.Restored | None = None
+            restored: restores.Restored | None = None
             if any(not finding.is_empty for finding in findings):
-                restored = transfers.restore(site, findings, Trigger.CLAIM, lambda: _is_pending(assignment))
+                restored = restores.restore(site, findings, Trigger.CLAIM, lambda: _is_pending(assignment))
             elif spec.seed and not any(finding.marker for finding in findings):
                 _plant_seed(assignment, spec)
             failpoints.reach("claim.restored")
@@ -142,7 +140,7 @@ def _finish(
         return False
 
 
-def _raise_generation(assignment: Assignment, findings: list[transfers.Finding]) -> None:
+def _raise_generation(assignment: Assignment, findings: list[surveys.Finding]) -> None:
     """Above every marker's: a database that was set back must not make an old claim look newer (hazard A2)."""
     seen = max((finding.marker.generation for finding in findings if finding.marker), default=0)
     if seen < assignment.generation:
@@ -192,9 +190,9 @@ def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
 
 def _decide(
     assignment: Assignment,
-    findings: list[transfers.Finding],
-    site: transfers.Site,
-    restored: transfers.Restored | None,
+    findings: list[surveys.Finding],
+    site: sites.Site,
+    restored: restores.Restored | None,
     started: float | None,
 ) -> bool:
     """The one UPDATE that makes the claim true. False when it came too late."""
@@ -221,7 +219,7 @@ def _decide(
             if not won:
                 return False
             if restored is None:
-                transfers.record_restored(findings, site)
+                restores.record_restored(findings, site)
             emit(
                 "container.claimed",
                 pool_id=assignment.pool_id,

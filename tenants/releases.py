@@ -27,8 +27,8 @@ from pools import host, lifecycle, volumes
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from syncing import errors as sync_errors
+from syncing import saves
 from syncing import services as syncing
-from syncing import transfers
 from syncing.states import Trigger
 from tenants import errors, giving_up, validation
 from tenants.models import Assignment
@@ -270,7 +270,7 @@ def _save(assignment: Assignment, lock: int) -> None:
         rows = Assignment.objects.filter(pk=assignment.pk, state=RELEASING, owner=processes.current(), discard=False)
         return rows.exists()
 
-    transfers.save(site_of(assignment, lock, is_stopped=True), specs, Trigger.RELEASE, keep_going)
+    saves.save(site_of(assignment, lock, is_stopped=True), specs, Trigger.RELEASE, keep_going)
 
 
 def _end(assignment: Assignment) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from syncing.transfers import Site
+from syncing.sites import Site
 from tenants.models import Assignment
 
 

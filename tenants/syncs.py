@@ -25,9 +25,10 @@ from boilerhouse.core.recently import Recently
 from boilerhouse.core.tasks import enqueue
 from pools import volumes
 from syncing import errors as sync_errors
+from syncing import restores, saves, sites, surveys
 from syncing import services as syncing
-from syncing import transfers
 from syncing.models import SavedState, SyncRun, SyncSpec
+from syncing.runs import queue_run
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import errors, validation
 from tenants.models import Assignment
@@ -108,7 +109,7 @@ def _assigned() -> QuerySet[Assignment]:
 def _queue(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], trigger: Trigger) -> list[SyncRun]:
     with recording():
         site = site_of(assignment, -1, is_stopped=False)
-        runs = [transfers.queue_run(spec, site, way, trigger) for spec, way in wanted]
+        runs = [queue_run(spec, site, way, trigger) for spec, way in wanted]
         enqueue("sync", "tenants.tasks.run_syncs", assignment.pk, assignment.generation)
     return runs
 
@@ -172,16 +173,16 @@ def run_queued(assignment_id: UUID, generation: int) -> None:
             _cancel_left_behind(queued)
 
 
-def _run(run: SyncRun, site: transfers.Site, is_held: Callable[[], bool]) -> None:
+def _run(run: SyncRun, site: sites.Site, is_held: Callable[[], bool]) -> None:
     def keep_going() -> bool:
         return is_held() and not SyncRun.objects.filter(pk=run.pk, cancel_requested_at__isnull=False).exists()
 
     trigger = Trigger(run.trigger)
     if run.direction == Direction.UPLOAD:
-        transfers.save(site, [run.spec], trigger, keep_going, lambda _spec: run)
+        saves.save(site, [run.spec], trigger, keep_going, lambda _spec: run)
         return
-    findings = transfers.survey_specs([run.spec], site.tenant_id)()
-    transfers.restore(site, findings, trigger, keep_going, lambda _spec: run)
+    findings = surveys.survey_specs([run.spec], site.tenant_id)()
+    restores.restore(site, findings, trigger, keep_going, lambda _spec: run)
 
 
 def _cancel_left_behind(rows: QuerySet[SyncRun]) -> int:

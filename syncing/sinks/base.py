@@ -35,6 +35,11 @@ class Sink(ABC):
     def place(self) -> tuple[str, str]:
         """What tells it from every other sink: locations of the same place are the same objects."""
 
+    @property
+    def place_name(self) -> str:
+        """The place as one string, as rows hold it."""
+        return " ".join(self.place)
+
     def area(self, template: str) -> tuple[tuple[str, str], str]:
         """Where a location template lies, such that two of one place meet exactly when their objects do."""
         return self.place, template

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from boilerhouse.core.models import Event
-from syncing import errors, transfers
+from syncing import errors, marking, rclone, runs
 from syncing.locations import marker_key
 from syncing.markers import Marker
 from syncing.models import Backup, SyncRun
@@ -178,13 +178,13 @@ def test_two_who_write_the_marker_at_once(tenant, monkeypatch):
     tenant.save()
     tenant.claim()
     tenant.write(a="2")
-    key, real = marker_key(LOCATION), transfers._check_unchanged
+    key, real = marker_key(LOCATION), marking.check_unchanged
 
     def overtaken(known, mapping, site):
         real(known, mapping, site)
         tenant.sink.put(key, replace(known, run_id="another", generation=99).dump())
 
-    monkeypatch.setattr(transfers, "_check_unchanged", overtaken)
+    monkeypatch.setattr(marking, "check_unchanged", overtaken)
     if tenant.far_end.has_conditional_writes:
         with pytest.raises(errors.RemoteChanged):
             tenant.save()
@@ -194,15 +194,15 @@ def test_two_who_write_the_marker_at_once(tenant, monkeypatch):
 
 
 def test_a_transfer_that_broke_is_tried_again_and_a_refusal_is_not(tenant, monkeypatch):
-    monkeypatch.setattr(transfers, "RETRY_AFTER_S", (0.01, 0.01))
-    real, said = transfers.rclone.run, [errors.TransferBroke("object not found"), errors.SinkUnreachable("reset")]
+    monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
+    real, said = rclone.run, [errors.TransferBroke("object not found"), errors.SinkUnreachable("reset")]
 
     def flaky(*arguments, **options):
         if said:
             raise said.pop(0)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(transfers.rclone, "run", flaky)
+    monkeypatch.setattr(rclone, "run", flaky)
     tenant.write(a="1")
     tenant.save()
     assert SyncRun.objects.get(direction="upload").retries == 2

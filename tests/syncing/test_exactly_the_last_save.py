@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from boilerhouse.core import failpoints
 from pools import volumes
-from syncing import backups, errors, listings, rclone, transfers
+from syncing import backups, errors, listings, rclone, restores, runs, saves, sites, surveys
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, marker_key
 from syncing.markers import Manifest, Marker
 from syncing.models import SavedState, SyncRun
@@ -56,24 +56,24 @@ class Tenant:
         volumes.prepare(self.container_id, UID, make_spec())
         self.state = volumes.volume_path(self.container_id, "state")
         with volumes.locked(self.container_id) as lock:
-            findings = transfers.survey_specs([self.fresh()], TENANT)()
+            findings = surveys.survey_specs([self.fresh()], TENANT)()
             site = self.site(lock)
             if any(not finding.is_empty for finding in findings):
-                transfers.restore(site, findings, Trigger.CLAIM, lambda: True)
+                restores.restore(site, findings, Trigger.CLAIM, lambda: True)
             else:
-                transfers.record_restored(findings, site)
+                restores.record_restored(findings, site)
 
     def fresh(self):
         return type(self.spec).objects.prefetch_related("mappings").get(pk=self.spec.pk)
 
-    def site(self, lock: int) -> transfers.Site:
-        return transfers.Site(
+    def site(self, lock: int) -> sites.Site:
+        return sites.Site(
             self.container_id, UID, self.spec.pool_id, make_spec(), TENANT, self.generation, lock, is_stopped=True
         )
 
     def save(self) -> None:
         with volumes.locked(self.container_id) as lock:
-            transfers.save(self.site(lock), [self.fresh()], Trigger.RELEASE, lambda: True)
+            saves.save(self.site(lock), [self.fresh()], Trigger.RELEASE, lambda: True)
 
     def cut(self, place: str) -> None:
         """A save that ends there as by a power cut."""
@@ -299,7 +299,7 @@ ACTIONS = st.one_of(
 )  # fmt: skip
 @given(actions=st.lists(ACTIONS, min_size=4, max_size=14))
 def test_random_edits_saves_kills_and_losses(far_end, data_dir, transactional_db, monkeypatch, actions):
-    monkeypatch.setattr(transfers, "RETRY_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
     far_end.clear()
     SavedState.objects.all().delete()
     tenant, saved = Tenant(far_end), {}

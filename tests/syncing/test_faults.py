@@ -8,7 +8,7 @@ import pytest
 
 from boilerhouse.core import deployment
 from boilerhouse.core.models import Deployment
-from syncing import backups, errors, rclone, transfers
+from syncing import backups, errors, rclone, runs, saves
 from syncing.locations import BACKUP_ROOT
 from syncing.models import SyncRun
 from tests import far_ends
@@ -29,7 +29,7 @@ def proxy(s3):
 
 @pytest.fixture
 def tenant(s3, proxy, data_dir, transactional_db, monkeypatch):
-    monkeypatch.setattr(transfers, "RETRY_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
     quick = [
         {"--timeout=30s": "--timeout=1s", "--low-level-retries=3": "--low-level-retries=1"}.get(f, f)
         for f in rclone.COMMON
@@ -221,7 +221,7 @@ def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypat
 
         with volumes.locked(tenant.container_id) as lock:
             try:
-                transfers.save(tenant.site(lock), [tenant.fresh()], Trigger.RELEASE, hangs)
+                saves.save(tenant.site(lock), [tenant.fresh()], Trigger.RELEASE, hangs)
             except errors.TransferInterrupted as error:
                 ended.append(error)
 

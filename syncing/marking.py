@@ -1,0 +1,76 @@
+"""Open and close the marker around a save, and refuse the save where another has written (hazards C1, C8, C9)."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from boilerhouse.core.deployment import deployment_id
+from syncing import backups, errors, listings
+from syncing.locations import marker_key
+from syncing.markers import Manifest, Marker
+from syncing.models import MappingRestore, SyncMapping, SyncRun
+from syncing.sinks import RUN_DEADLINE_S, Sink
+from syncing.sites import Site
+from syncing.surveys import read_marker
+
+savers = ThreadPoolExecutor(16, thread_name_prefix="saves")
+"""Apart from the others: a sink that hangs while it is saved to must not keep claims waiting."""
+
+
+def open_marker(run: SyncRun, mapping: SyncMapping, sink: Sink, location: str, site: Site) -> tuple[Marker, str]:
+    """Say at the sink that a save is under way; the manifest stays that of the last completed one.
+
+    Returns the marker and what ``put_marker`` needs to close it.
+    """
+    has_objects = savers.submit(sink.has_objects, location, RUN_DEADLINE_S)
+    known, tag = read_marker(sink, location, RUN_DEADLINE_S)
+    check_unchanged(known, mapping, site)
+    base = known or _first_marker(sink, location, site, dict(sink.names(location)) if has_objects.result() else {})
+    attempt = len(base.undo) + 1
+    backup = backups.location_of(location, str(run.pk), attempt)
+    opened = replace(
+        base,
+        tenant_id=site.tenant_id,
+        deployment=deployment_id(),
+        generation=site.generation,
+        run_id=str(run.pk),
+        state="open",
+        undo=[*base.undo, {"runId": str(run.pk), "attempt": attempt, "backup": backup}],
+    )
+    return opened, put_marker(mapping, sink, location, opened, tag)
+
+
+def put_marker(mapping: SyncMapping, sink: Sink, location: str, marker: Marker, tag: str) -> str:
+    """Write the marker, where the sink can only if nobody else has since ``tag`` (hazard C9); returns its new tag."""
+    if mapping.spec.sink_health.get("conditionalWrites"):
+        return sink.put_if(marker_key(location), marker.dump(), tag)
+    sink.put(marker_key(location), marker.dump())
+    return ""
+
+
+def check_unchanged(known: Marker | None, mapping: SyncMapping, site: Site) -> None:
+    """Raise RemoteChanged unless the marker is what this claim's restore saw, or this claim's own."""
+    if known is not None and known.generation == site.generation:
+        return
+    if known is not None and known.generation > site.generation:
+        raise errors.RemoteChanged(f"A newer claim (generation {known.generation}) has saved there.")
+    rows = MappingRestore.objects.filter(tenant_id=site.tenant_id, generation=site.generation, mapping=mapping)
+    seen = rows.values_list("marker_run", flat=True).first()
+    if seen is not None and seen != (known.run_id if known else ""):
+        raise errors.RemoteChanged("What was restored when this claim began has been replaced since.")
+
+
+def _first_marker(sink: Sink, location: str, site: Site, names: dict[str, int]) -> Marker:
+    """What an interrupted first save is taken back to: whatever was there before it (hazard C2: adopted)."""
+    marker = Marker(
+        tenant_id=site.tenant_id,
+        deployment=deployment_id(),
+        location=location,
+        generation=site.generation,
+        run_id="",
+        state="closed",
+        saved_at="",
+        manifest=Manifest(files=len(names), bytes=sum(names.values())),
+    )
+    return listings.attach(sink, marker, "adopted", names)

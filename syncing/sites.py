@@ -1,0 +1,50 @@
+"""Where a transfer works: a container held by its lock, and a mapping's directory in its volumes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from uuid import UUID
+
+from pools import volumes
+from pools.spec import WorkloadSpec
+from syncing import errors
+from syncing.models import SyncMapping
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The container that a transfer works on, held by its lock."""
+
+    container_id: UUID
+    uid: int
+    pool_id: str
+    spec: WorkloadSpec
+    tenant_id: str
+    generation: int
+    lock: int
+    """Descriptor of the held lock; every rclone inherits it."""
+    is_stopped: bool
+
+
+def place_of(site: Site, mapping: SyncMapping) -> tuple[Path, PurePosixPath]:
+    found = site.spec.volume_of(mapping.container_path)
+    if found is None:
+        raise errors.SyncFailed(f"{mapping.container_path} lies in no volume of this container's workload version.")
+    volume, relative = found
+    return volumes.volume_path(site.container_id, volume.name), relative
+
+
+@contextmanager
+def planted(mapping: SyncMapping) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
+            raise errors.PathPlanted(
+                f"Something else stands where {mapping.container_path} should be a directory."
+            ) from error
+        raise
