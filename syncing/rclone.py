@@ -32,6 +32,8 @@ TERM_GRACE_S = 5
 PROGRESS_EVERY_S = 0.5
 UNCONFIRMED_S = DEAD_AFTER_S - HEARTBEAT_S
 _KEPT_LINES = 20
+UNANSWERED = 4
+"""After so many files in a row that the sink did not answer, the transfer is given up."""
 
 COMMON = [
     "--fast-list", "--transfers=32", "--checkers=32", "--retries=1", "--low-level-retries=3", "--contimeout=5s",
@@ -58,6 +60,8 @@ class Outcome:
     progress: Progress = field(default_factory=Progress)
     lines: list[str] = field(default_factory=list)
     """rclone's own error lines, the last few."""
+    unanswered: int = 0
+    """Files in a row that failed because the sink did not answer."""
 
 
 def download(sink: Sink, location: str, filters: list[str]) -> list[str]:
@@ -194,6 +198,8 @@ def _follow(
                 for line in complete:
                     _read(line, outcome)
                 buffer = buffer[-65536:]
+                if outcome.unanswered >= UNANSWERED:  # it would go through all other files, at ten seconds each
+                    raise errors.SinkUnreachable(outcome.lines[0])
             if on_progress and time.monotonic() - told >= PROGRESS_EVERY_S:
                 told = time.monotonic()
                 if not on_progress(outcome.progress):
@@ -211,14 +217,18 @@ def _read(line: bytes, outcome: Outcome) -> None:
     except ValueError:
         outcome.lines.append(line.decode(errors="replace")[:500])
         record = {}
+    before = outcome.progress.files
     if stats := record.get("stats"):
         eta = stats.get("eta")
         outcome.progress = Progress(
             stats["bytes"], stats["totalBytes"], stats["transfers"], stats["totalTransfers"],
             stats["checks"], stats["deletes"], stats["speed"], None if eta is None else int(eta * 1000),
         )  # fmt: skip
+        if outcome.progress.files > before:
+            outcome.unanswered = 0
     elif record.get("level") in ("error", "critical", "fatal"):
         name = record.get("object", "")
+        outcome.unanswered += _is_unanswered(str(record.get("msg", "")).lower())
         outcome.lines.append(f"{name}: {record.get('msg', '')}".lstrip(": ")[:500])
     del outcome.lines[:-_KEPT_LINES]
 
@@ -249,13 +259,17 @@ def _failure(code: int, outcome: Outcome) -> errors.SyncFailed:
         word in lower for word in ("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403")
     ):
         return errors.SinkDenied(detail)
-    if code == 5 or "connection refused" in lower or "i/o timeout" in lower or "no such host" in lower:
+    if code == 5 or _is_unanswered(lower):
         return errors.SinkUnreachable(detail)
     if "is a directory" in lower or "not a directory" in lower or "permission denied" in lower:
         return errors.Unsaveable(detail)
     if code == 2 or "glob pattern" in lower or "in glob" in lower:
         return errors.BadFilter(detail)
     return errors.TransferBroke(detail)
+
+
+def _is_unanswered(text: str) -> bool:
+    return any(words in text for words in ("connection refused", "i/o timeout", "no such host", "connection reset"))
 
 
 def serve_s3(directory: Path, address: str, access_key: str, secret_key: str, log: Path) -> subprocess.Popen[bytes]:

@@ -238,3 +238,114 @@ def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypat
     stuck.set()
     thread.join(20)
     assert ended
+
+
+def test_a_credential_that_is_rotated_while_a_save_runs(s3, data_dir, transactional_db):
+    """The save that runs goes on with what it began with; the next one uses the new."""
+    import threading
+    import time
+
+    end = far_ends.RcloneS3(s3)
+    end.clear()
+    end.shown = {**end.shown, "rcloneFlags": ["--bwlimit=1M"]}
+    tenant = Tenant(end)
+    tenant.write(big="x" * 3_000_000)
+    failed: list[BaseException] = []
+
+    def save() -> None:
+        try:
+            tenant.save()
+        except errors.SyncFailed as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=save)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not SyncRun.objects.filter(direction="upload", state="running", progress__bytes__gt=0).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    type(tenant.spec).objects.update(sink_secrets={"accessKeyId": "ROTATED", "secretAccessKey": "not-yet-known"})
+    thread.join(30)
+    assert not failed
+    assert end.sink().get(f"t/{TENANT}/state/big", 15) == b"x" * 3_000_000
+    with pytest.raises(errors.SinkDenied):
+        tenant.save()
+
+
+@pytest.mark.parametrize("after_ms", [5, *(pytest.param(n, marks=pytest.mark.long) for n in range(60, 400, 40))])
+def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_db, monkeypatch, after_ms):
+    """P5: whatever of the save arrived, the next claim gets the last completed one."""
+    import threading
+    import time
+
+    from tests.s3 import S3Server
+
+    monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
+    server = S3Server(tmp_path / "killed")
+    server.start()
+    try:
+        tenant = Tenant(far_ends.RcloneS3(server))
+        saved = {f"f{number}": "old" * 1000 for number in range(60)}
+        tenant.write(**saved)
+        tenant.save()
+        new = {f"f{number}": "new" * 1000 for number in range(30, 90)}
+        tenant.write(**new)
+
+        def kill() -> None:
+            time.sleep(after_ms / 1000)
+            server.process.kill()
+            server.process.wait()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            tenant.save()
+            saved |= new
+        except errors.SyncFailed:
+            pass
+        killer.join()
+        server.process = None
+        server.start()
+        tenant.lose_host()
+        tenant.claim()
+        assert tenant.look() == saved
+    finally:
+        server.stop()
+
+
+def test_one_of_two_specs_fails_and_the_other_saves(s3, data_dir, transactional_db, settings, tmp_path):
+    """Several specs of one pool: the same path to two sinks; what one saved stays saved."""
+    from pools import volumes
+    from syncing import saves
+    from syncing.states import Trigger
+    from tests.make import make_sync_spec
+
+    settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(tmp_path / "second")
+    (tmp_path / "second").mkdir()
+    end = far_ends.RcloneS3(s3)
+    end.clear()
+    tenant = Tenant(end)
+    mapping = {"sink_path": "copy/${tenantId}/", "direction": "upload", "mode": "copy"}
+    second = make_sync_spec(
+        tenant.spec.pool,
+        sink={"type": "local", "path": str(tmp_path / "second")},
+        sink_secrets=None,
+        mappings=[mapping],
+    )
+    tenant.write(a="1")
+
+    def both() -> None:
+        with volumes.locked(tenant.container_id) as lock:
+            saves.save(tenant.site(lock), [tenant.fresh(), second], Trigger.RELEASE, lambda: True)
+
+    both()
+    assert end.sink().get(f"t/{TENANT}/state/a", 15) == b"1"
+    assert (tmp_path / "second" / "copy" / TENANT / "a").read_text() == "1"
+    type(tenant.spec).objects.filter(pk=tenant.spec.pk).update(
+        sink_secrets={"accessKeyId": "X", "secretAccessKey": "y"}
+    )
+    tenant.write(a="2")
+    with pytest.raises(errors.SinkDenied):
+        both()
+    assert (tmp_path / "second" / "copy" / TENANT / "a").read_text() == "2"
+    assert end.sink().get(f"t/{TENANT}/state/a", 15) == b"1"
