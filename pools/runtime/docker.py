@@ -325,9 +325,11 @@ class DockerRuntime(ContainerRuntime):
             exec_id = api.exec_create(name, list(command))["Id"]
             stream: Any = api.exec_start(exec_id, socket=True)
             raw: socket.socket = getattr(stream, "_sock", stream)
+            # What came together with the head of the answer lies in the response's buffer, no longer in the socket.
+            reader: io.BufferedReader = stream._response.raw._fp.fp
             deadline = started + timeout_ms / 1000
             try:
-                for channel, chunk in _frames(raw, deadline):
+                for channel, chunk in _frames(reader, raw, deadline):
                     room = limit_bytes - len(out[1]) - len(out[2])
                     out[channel] += chunk[: max(0, room)]
                     truncated |= len(chunk) > room
@@ -366,7 +368,7 @@ def _health_of(status: str) -> str:
     return ""
 
 
-def _frames(raw: socket.socket, deadline: float) -> Iterator[tuple[int, bytes]]:
+def _frames(reader: io.BufferedReader, raw: socket.socket, deadline: float) -> Iterator[tuple[int, bytes]]:
     """Docker's multiplexed stream: 8 bytes of header (channel, length), then the payload."""
 
     def read(count: int) -> bytes:
@@ -376,7 +378,7 @@ def _frames(raw: socket.socket, deadline: float) -> Iterator[tuple[int, bytes]]:
             if left <= 0:
                 raise TimeoutError
             raw.settimeout(left)
-            chunk = raw.recv(min(65536, count - len(data)))
+            chunk = reader.read1(min(65536, count - len(data)))
             if not chunk:
                 return data
             data += chunk
