@@ -50,12 +50,8 @@ def clear(sink: Sink, location: str, marker: Marker, local: Census, backup: str)
     if not in_the_way:
         return
 
-    def move(name: str) -> None:
-        sink.copy(f"{location}/{name}", f"{backup}/{name}")
-        sink.delete(f"{location}/{name}")
-
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(move, in_the_way))
+        list(threads.map(lambda name: sink.move(f"{location}/{name}", f"{backup}/{name}"), in_the_way))
     for folder in {parent for name in in_the_way for parent in _parents(name) if shape.is_leaf(parent)}:
         sink.delete_all(f"{location}/{folder}")  # some keep an empty folder
 

@@ -100,14 +100,12 @@ def _restore_mapping(
     failpoints.reach("restore.downloaded")
     seen = _census(staging)
     if marker is not None:
-        expected = marker.manifest
-        if (seen.files, seen.bytes) != (expected.files, expected.bytes):
+        manifest = marker.manifest
+        if (seen.files, seen.bytes) != (manifest.files, manifest.bytes):
             raise errors.Incomplete(
                 f"{finding.location} gave {seen.files} files, {seen.bytes} bytes; the last save had"
-                f" {expected.files} files, {expected.bytes} bytes."
+                f" {manifest.files} files, {manifest.bytes} bytes."
             )
-    if marker is not None:
-        manifest = marker.manifest
         volumes.restore_names(staging, manifest.names)
         volumes.apply_mtimes(staging, manifest.mtimes, only_empty=finding.sink.keeps_mtimes)
         volumes.apply_manifest(staging, site.uid, manifest.modes, manifest.links, manifest.empty_dirs)

@@ -65,11 +65,10 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
         return
     try:
         before = _count(run, mapping, site, sink, root)
-        deletes, tag = _may_delete(mapping, site, location), ""
+        deletes = _may_delete(mapping, site, location)
 
-        def attempt() -> tuple[Marker, rclone.Outcome]:
+        def attempt() -> tuple[Marker, str, rclone.Outcome]:
             # Each attempt has a backup of its own: what an earlier one moved there must not be overwritten.
-            nonlocal tag
             opened, tag = open_marker(run, mapping, sink, location, site)
             failpoints.reach("save.marker-open")
             backup = str(opened.undo[-1]["backup"])
@@ -84,9 +83,10 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
             )
             binds = sink.binds([location, backup], site.uid)
             jail = Jail(volume, site.uid, writable=False, binds=tuple(binds))
-            return opened, rclone.run(arguments, sink, jail, site.lock, on_progress=watch(run, site, keep_going))
+            told = watch(run, site, keep_going)
+            return opened, tag, rclone.run(arguments, sink, jail, site.lock, on_progress=told)
 
-        marker, outcome = persist(attempt, run, keep_going)
+        marker, tag, outcome = persist(attempt, run, keep_going)
         failpoints.reach("save.uploaded")
         with planted(mapping):
             again = volumes.descend(volume, relative)

@@ -29,7 +29,7 @@ def take_back(sink: Sink, location: str, marker: Marker) -> Marker:
         # First what the attempts added: it may stand where something of another type has to come back (hazard B8).
         added = [name for name, _ in sink.names(location) if name not in wanted]
         aside = backups.location_of(location, marker.run_id, 0)
-        list(threads.map(lambda name: _move(sink, f"{location}/{name}", f"{aside}/{name}"), added))
+        list(threads.map(lambda name: sink.move(f"{location}/{name}", f"{aside}/{name}"), added))
         for folder in {name.rpartition("/")[0] for name in added} & set(wanted):
             sink.delete_all(f"{location}/{folder}")  # some keep an empty folder
         for attempt in reversed(marker.undo):
@@ -44,8 +44,3 @@ def take_back(sink: Sink, location: str, marker: Marker) -> Marker:
     sink.put(marker_key(location), closed.dump())
     log.warning("interrupted save taken back", location=location, attempts=len(marker.undo), added=len(added))
     return closed
-
-
-def _move(sink: Sink, source: str, target: str) -> None:
-    sink.copy(source, target)
-    sink.delete(source)

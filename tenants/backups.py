@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -22,11 +21,9 @@ from syncing.models import Backup, SyncRun
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import errors, validation
 from tenants.models import Assignment, Tenant, next_generation
+from tenants.syncs import LOST_AFTER, UNFINISHED
 
 log = structlog.get_logger(__name__)
-
-UNFINISHED = (SyncRunState.QUEUED, SyncRunState.RUNNING)
-LOST_AFTER = timedelta(seconds=10)
 
 
 def of_tenant(tenant_id: str) -> QuerySet[Backup]:

@@ -9,15 +9,10 @@ from rest_framework.exceptions import ValidationError
 
 from boilerhouse.core.api.serializers import ApiSerializer
 from pools.api.serializers import absolute_path, slug
-from syncing import locations, patterns
-from syncing.api.sinks import SinkField, StoredSink
+from syncing import patterns
+from syncing.api.sinks import SinkField, StoredSink, location_path
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Direction, Mode, SyncRunState, Trigger
-
-
-def _path(value: str) -> None:
-    if problem := locations.check_path(value):
-        raise ValidationError(problem, code="path")
 
 
 def _pattern(value: str) -> None:
@@ -28,7 +23,7 @@ def _pattern(value: str) -> None:
 class MappingField(ApiSerializer):
     container_path = serializers.CharField(validators=[absolute_path], max_length=400)
     pattern = serializers.CharField(required=False, allow_null=True, validators=[_pattern])
-    sink_path = serializers.CharField(default="", allow_blank=True, validators=[_path])
+    sink_path = serializers.CharField(default="", allow_blank=True, validators=[location_path])
     direction = serializers.ChoiceField(Direction.choices)
     mode = serializers.ChoiceField(Mode.choices)
 

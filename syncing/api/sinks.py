@@ -35,7 +35,7 @@ class StoredSink:
     credential_id: str | None = None
 
 
-def _path(value: str) -> None:
+def location_path(value: str) -> None:
     if problem := locations.check_path(value):
         raise ValidationError(problem, code="path")
 
@@ -74,7 +74,7 @@ class S3SinkInput(_KindOfSink):
     type = serializers.ChoiceField(["s3"])
     bucket = serializers.CharField(validators=[_bucket])
     region = serializers.CharField(max_length=60)
-    prefix = serializers.CharField(default="", allow_blank=True, validators=[_path])
+    prefix = serializers.CharField(default="", allow_blank=True, validators=[location_path])
     endpoint = serializers.CharField(required=False, allow_null=True, max_length=300, validators=[_endpoint])
     provider = serializers.RegexField(r"^[A-Za-z0-9]{1,40}\Z", required=False, allow_null=True)
     access_key_id = serializers.CharField(required=False, allow_null=True, max_length=200)

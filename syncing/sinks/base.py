@@ -79,6 +79,11 @@ class Sink(ABC):
     def copy(self, source: str, target: str) -> None:
         """Copy an object within the sink, its modification time included where the sink keeps one."""
 
+    def move(self, source: str, target: str) -> None:
+        """``copy``, then ``delete``; cut in between, both are there."""
+        self.copy(source, target)
+        self.delete(source)
+
     @abstractmethod
     def has_objects(self, location: str, deadline_s: int) -> bool: ...
 
