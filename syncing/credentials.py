@@ -5,24 +5,12 @@ from __future__ import annotations
 from django.db import IntegrityError
 from django.db.models import ProtectedError
 
-from boilerhouse.core.errors import Conflict, NotFound
 from boilerhouse.core.events import recording
 from boilerhouse.core.tasks import enqueue
 from pools.errors import IdTaken
 from pools.services import unused_id
+from syncing.errors import CredentialInUse, CredentialNotFound
 from syncing.models import Credential
-
-
-class CredentialNotFound(NotFound):
-    """There is no such credential."""
-
-    code = "credential_not_found"
-
-
-class CredentialInUse(Conflict):
-    """Sync specs use the credential."""
-
-    code = "in_use"
 
 
 def find(credential_id: str) -> Credential:

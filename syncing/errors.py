@@ -13,6 +13,18 @@ class SyncSpecNotFound(NotFound):
     code = "sync_spec_not_found"
 
 
+class CredentialNotFound(NotFound):
+    """There is no such credential."""
+
+    code = "credential_not_found"
+
+
+class CredentialInUse(Conflict):
+    """Sync specs use the credential."""
+
+    code = "in_use"
+
+
 class CoverageHeld(Conflict):
     """Tenants hold containers whose state this spec saves; force drops that."""
 

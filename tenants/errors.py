@@ -31,6 +31,18 @@ class ReleaseFailed(Conflict):
     retry_after = 5
 
 
+class RunNotFound(NotFound):
+    """There is no such sync run."""
+
+    code = "sync_run_not_found"
+
+
+class NotCancellable(Conflict):
+    """The run belongs to a claim or a release, or has ended."""
+
+    code = "not_cancellable"
+
+
 class RestoringBackup(Conflict):
     """A backup of this tenant is being restored."""
 

@@ -19,7 +19,7 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 from django.utils import timezone
 
-from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid, NotFound
+from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.tasks import enqueue
@@ -48,18 +48,6 @@ UNFINISHED = (SyncRunState.QUEUED, SyncRunState.RUNNING)
 JITTER = 0.1
 """Each tenant's beat is shorter than the interval by up to this share, so that claims made at once drift apart."""
 LOST_AFTER = timedelta(seconds=10)
-
-
-class RunNotFound(NotFound):
-    """There is no such sync run."""
-
-    code = "sync_run_not_found"
-
-
-class NotCancellable(Conflict):
-    """The run belongs to a claim or a release, or has ended."""
-
-    code = "not_cancellable"
 
 
 # On demand ------------------------------------------------------------------------------------------
@@ -91,7 +79,7 @@ def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncR
         raise Invalid(FieldError("/direction", "No mapping of this spec goes that way.", "no_mapping"))
     held = _assigned().filter(pool_id=spec.pool_id)
     if tenant_id is not None:
-        held = held.filter(tenant_id=validation.check_tenant_id(tenant_id))
+        held = held.filter(tenant_id=validation.check_tenant_id(tenant_id, "/tenantId"))
         if not held.exists():
             raise errors.NotAssigned
     return [run for one in held for run in _queue(one, [(spec, way) for way in ways], Trigger.MANUAL)]
@@ -121,10 +109,10 @@ def cancel(run_id: UUID) -> SyncRun:
     """
     run = SyncRun.objects.filter(pk=run_id).first()
     if run is None:
-        raise RunNotFound(f"There is no sync run {run_id}.")
+        raise errors.RunNotFound(f"There is no sync run {run_id}.")
     if run.trigger not in LIVE:
         detail = f"It belongs to a {run.trigger}, and ends with it: release the tenant, or release with discard."
-        raise NotCancellable(detail)
+        raise errors.NotCancellable(detail)
     now = timezone.now()
     with recording():
         rows = SyncRun.objects.filter(pk=run_id)
@@ -138,7 +126,7 @@ def cancel(run_id: UUID) -> SyncRun:
                 runId=str(run.pk), specId=run.spec_id, direction=run.direction, trigger=run.trigger,
             )  # fmt: skip
         elif not rows.filter(state=SyncRunState.RUNNING).update(cancel_requested_at=now):
-            raise NotCancellable(f"It has ended already: {run.state}.")
+            raise errors.NotCancellable(f"It has ended already: {run.state}.")
     run.refresh_from_db()
     return run
 

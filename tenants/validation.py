@@ -29,11 +29,11 @@ class Claim:
     timeout_ms: int = 30_000
 
 
-def check_tenant_id(tenant_id: str) -> str:
-    """Raise Invalid for what cannot be a tenant's id."""
+def check_tenant_id(tenant_id: str, pointer: str = "") -> str:
+    """Raise Invalid for what cannot be a tenant's id; ``pointer`` says where a body holds it."""
     if not TENANT_ID.match(tenant_id):
         detail = "A tenant id has 1 to 128 of A-Z a-z 0-9 . _ @ : - and starts with a letter or digit."
-        raise Invalid(FieldError("", detail, "tenant_id"), detail=detail)
+        raise Invalid(FieldError(pointer, detail, "tenant_id"), detail=detail)
     return tenant_id
 
 

@@ -17,7 +17,7 @@ from syncing.api.serializers import RunOutput, RunsOutput, SinkHealthOutput, ren
 from syncing.api.views import find_spec
 from syncing.models import SyncRun
 from syncing.states import Direction, SyncRunState, Trigger
-from tenants import syncs, upkeep, validation
+from tenants import errors, syncs, upkeep, validation
 from tenants.spec_status import spec_status
 
 
@@ -109,7 +109,7 @@ def _run_id(value: str) -> UUID:
     try:
         return UUID(value)
     except ValueError as error:
-        raise syncs.RunNotFound(f"There is no sync run {value}.") from error
+        raise errors.RunNotFound(f"There is no sync run {value}.") from error
 
 
 class SyncRunView(APIView):
@@ -118,7 +118,7 @@ class SyncRunView(APIView):
         check_parameters(request, ())
         run = SyncRun.objects.filter(pk=_run_id(run_id)).first()
         if run is None:
-            raise syncs.RunNotFound(f"There is no sync run {run_id}.")
+            raise errors.RunNotFound(f"There is no sync run {run_id}.")
         return Response(render_run(run))
 
 

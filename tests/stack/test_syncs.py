@@ -62,6 +62,8 @@ def test_a_cancelled_save_is_taken_back_and_the_tenant_goes_on(stack, sink_serve
         (run,) = stack.ok("POST", f"sync-specs/{pool}/trigger", {"tenantId": "rex"}, 202)["runs"]
         eventually(lambda: stack.ok("GET", f"sync-runs/{run['id']}")["state"] == "succeeded", 30)
         stack.problem("POST", f"sync-runs/{run['id']}/cancel", {}, 409, "not_cancellable")
+        bad = stack.problem("POST", f"sync-specs/{pool}/trigger", {"tenantId": "no spaces"}, 422, "invalid")
+        assert bad["errors"][0]["pointer"] == "/tenantId"
 
         stack.exec(held["containerId"], "head -c 400000000 /dev/urandom > /state/big")
         (run,) = stack.ok("POST", "tenants/rex/sync", {"direction": "outward"}, 202)["runs"]

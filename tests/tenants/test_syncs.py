@@ -132,15 +132,15 @@ def test_cancel_ends_what_waits_asks_what_runs_and_refuses_the_rest(pool):
     (run,) = syncs.trigger(spec, "outward", None)
     assert syncs.cancel(run.pk).state == "cancelled"
     assert Event.objects.filter(type="sync.cancelled").count() == 1
-    with pytest.raises(syncs.NotCancellable):
+    with pytest.raises(errors.NotCancellable):
         syncs.cancel(run.pk)
     (run,) = syncs.trigger(spec, "outward", None)
     SyncRun.objects.filter(pk=run.pk).update(state="running")
     assert syncs.cancel(run.pk).cancel_requested_at
     values = {"spec": spec, "tenant_id": "alice", "container_id": uuid4(), "generation": 1, "direction": "upload"}
-    with pytest.raises(syncs.NotCancellable, match="belongs to a release"):
+    with pytest.raises(errors.NotCancellable, match="belongs to a release"):
         syncs.cancel(SyncRun.objects.create(trigger="release", state="running", **values).pk)
-    with pytest.raises(syncs.RunNotFound):
+    with pytest.raises(errors.RunNotFound):
         syncs.cancel(uuid4())
 
 
