@@ -101,7 +101,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
     names = dict(sink.names(location))
     kept = [answer.result() for answer in asked]
     manifest = _manifest(names, patterns.matcher(mapping.pattern), before, marker.manifest, exact=deletes)
-    _check_complete(location, before, manifest, exact=deletes, is_stopped=site.is_stopped)
+    _check_complete(location, before, manifest, names, exact=deletes, is_stopped=site.is_stopped)
     if mapping.mode == Mode.SYNC and not deletes:
         run.deletes = "withheld"
     run.deleted += outcome.progress.deletes
@@ -213,14 +213,18 @@ def _manifest(
     )
 
 
-def _check_complete(location: str, local: volumes.Census, far: Manifest, *, exact: bool, is_stopped: bool) -> None:
+def _check_complete(
+    location: str, local: volumes.Census, far: Manifest, names: dict[str, int], *, exact: bool, is_stopped: bool
+) -> None:
     if not is_stopped:
         return  # a live tenant goes on writing; the listing is the truth
     same = (local.files, local.bytes) == (far.files, far.bytes)
     if not (same if exact else far.files >= local.files and far.bytes >= local.bytes):
+        odd = sorted(local.seen.keys() ^ names.keys() if exact else local.seen.keys() - names.keys())
+        named = f" They differ in {', '.join(_shown(repr(path)) for path in odd[:5])}." if odd else ""
         raise errors.Incomplete(
             f"{location} holds {far.files} files, {far.bytes} bytes after a save of"
-            f" {local.files} files, {local.bytes} bytes."
+            f" {local.files} files, {local.bytes} bytes.{named}"
         )
 
 
