@@ -18,6 +18,7 @@ import structlog
 from boilerhouse.core import commands, keys, processes
 from boilerhouse.core.deployment import data_dir
 from syncing import rclone
+from syncing.locations import MARKER_ROOT
 
 log = structlog.get_logger("boilerhouse.up")
 
@@ -60,7 +61,10 @@ def _s3_secret() -> str:
 
 def start_s3(s3: EmbeddedS3) -> subprocess.Popen[bytes]:
     root = data_dir() / "s3"
-    (root / s3.bucket).mkdir(parents=True, exist_ok=True)
+    markers = root / s3.bucket / MARKER_ROOT
+    markers.mkdir(parents=True, exist_ok=True)
+    # rclone removes a folder with its last file and loses what is put into it meanwhile: a probe's end, a first marker
+    (markers / "stays").touch()
     address = s3.endpoint.removeprefix("http://")
     return rclone.serve_s3(root, address, s3.access_key_id, s3.secret_access_key, data_dir() / "s3.log")
 

@@ -247,6 +247,8 @@ def test_many_who_use_one_sink_at_once(far_end):
     from concurrent.futures import ThreadPoolExecutor
 
     sink = far_end.sink()
+    for folder in ("t/0", "t/1", "t/2", "t/3", "t/copies"):  # `rclone serve s3` loses a file that is put into a folder
+        sink.put(f"{folder}/stays", b"")  # while it deletes the folder's last one
 
     def one(number: int) -> None:
         for turn in range(6):
@@ -259,4 +261,5 @@ def test_many_who_use_one_sink_at_once(far_end):
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(one, range(16)))
-    assert {name for name, _ in sink.names("t")} == {f"copies/{number}" for number in range(16)}
+    found = {name for name, _ in sink.names("t") if not name.endswith("/stays")}
+    assert found == {f"copies/{number}" for number in range(16)}
