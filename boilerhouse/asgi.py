@@ -17,10 +17,11 @@ import boto3.session  # noqa: F401  the first claim must not wait for this impor
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
-from django.urls import get_resolver
+from django.urls import get_resolver, path, re_path
 
 from boilerhouse.core import processes
 from boilerhouse.core.asgi_handler import ThreadedHandler
+from boilerhouse.core.event_socket import EventSocket
 from boilerhouse.dashboard.routing import websocket_urlpatterns
 
 processes.describe("web")
@@ -29,7 +30,12 @@ assert get_resolver().url_patterns  # load every view now, not in the first requ
 application = ProtocolTypeRouter(
     {
         "http": ThreadedHandler(),
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        "websocket": URLRouter(
+            [
+                path("ws/events", EventSocket()),  # type: ignore[arg-type]  # looks at keys and origins by itself
+                re_path("", AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),
+            ]
+        ),
     }
 )
 

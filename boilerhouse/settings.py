@@ -56,6 +56,19 @@ BOILERHOUSE_MAX_SAVE_BYTES = env.int("BOILERHOUSE_MAX_SAVE_BYTES", 100 * 1024**3
 BOILERHOUSE_TRANSFER_TIMEOUT_S = env.int("BOILERHOUSE_TRANSFER_TIMEOUT_S", 600)
 BOILERHOUSE_MAX_WAITERS = env.int("BOILERHOUSE_MAX_WAITERS", 200)
 BOILERHOUSE_WEB_THREADS = env.int("BOILERHOUSE_WEB_THREADS", 4)
+BOILERHOUSE_CLAIM_THREADS = env.int("BOILERHOUSE_CLAIM_THREADS", 4)
+"""For claims: a sink that hangs holds these for two seconds each, and nothing else."""
+BOILERHOUSE_SLOW_THREADS = env.int("BOILERHOUSE_SLOW_THREADS", 16)
+"""For requests that wait for the engine or a sink: exec, logs, probes."""
+BOILERHOUSE_THROTTLE_RATE = env.float("BOILERHOUSE_THROTTLE_RATE", 200)
+"""Requests per second and API key that a web process answers; 0 = no limit."""
+BOILERHOUSE_THROTTLE_BURST = env.int("BOILERHOUSE_THROTTLE_BURST", 400)
+BOILERHOUSE_EVENT_RETENTION_S = env.int("BOILERHOUSE_EVENT_RETENTION_S", 7 * 86400)
+BOILERHOUSE_AUDIT_RETENTION_S = env.int("BOILERHOUSE_AUDIT_RETENTION_S", 365 * 86400)
+BOILERHOUSE_MAX_STREAMS = env.int("BOILERHOUSE_MAX_STREAMS", 1000)
+"""Open event streams and followed logs per web process."""
+BOILERHOUSE_ALLOWED_NETWORKS: list[str] = env.list("BOILERHOUSE_ALLOWED_NETWORKS", [])
+"""Engine networks besides ``bridge`` and ``none`` that workloads may name."""
 DOCKER_HOST = env.str("DOCKER_HOST", "unix:///var/run/docker.sock")
 BOILERHOUSE_RUNTIME: dict[str, Any] = {
     "BACKEND": "pools.runtime.docker.DockerRuntime",
@@ -141,6 +154,7 @@ INSTALLED_APPS = [
     "template_partials.apps.SimpleAppConfig",
     "rest_framework",
     "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django_q",
     "boilerhouse.core",
     "pools",
@@ -230,6 +244,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["boilerhouse.core.api.authentication.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["boilerhouse.core.api.permissions.RolePermission"],
+    "DEFAULT_THROTTLE_CLASSES": ["boilerhouse.core.api.throttling.KeyThrottle"],
     "DEFAULT_PARSER_CLASSES": ["boilerhouse.core.api.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "boilerhouse.core.api.schema.ProblemAutoSchema",

@@ -2,21 +2,30 @@
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
-from drf_spectacular.views import SpectacularAPIView
 
-from boilerhouse.core.api import problems
-from boilerhouse.core.api.views import EventListView
-from boilerhouse.dashboard import health, metrics, views
+from boilerhouse.core.api import openapi, problems
+from boilerhouse.core.api.audit_views import AuditListView
+from boilerhouse.core.api.event_views import EventListView, EventStreamView
+from boilerhouse.core.api.key_views import ApiKeyListView, ApiKeyView
+from boilerhouse.core.api.settings_views import SettingsView
+from boilerhouse.dashboard import health, metrics, stats, views
 
 api: list[URLPattern | URLResolver] = [
     path("", include("pools.api.urls")),
     path("", include("syncing.api.urls")),
     path("", include("tenants.api.urls")),
     path("events", EventListView.as_view()),
+    path("events/stream", EventStreamView.as_view()),
+    path("api-keys", ApiKeyListView.as_view()),
+    path("api-keys/<str:key_id>", ApiKeyView.as_view()),
+    path("audit", AuditListView.as_view()),
+    path("settings", SettingsView.as_view()),
+    path("stats", stats.StatsView.as_view()),
     path("health", health.HealthView.as_view()),
     path("health/ready", health.ReadyView.as_view()),
     path("metrics", metrics.MetricsView.as_view()),
-    path("openapi.json", SpectacularAPIView.as_view(), name="schema"),
+    path("openapi.json", openapi.SchemaView.as_view(), name="schema"),
+    path("docs", openapi.docs, name="api-docs"),
     re_path(r"", problems.not_found),
 ]
 
@@ -28,5 +37,6 @@ urlpatterns = [
     path("health", views.health_alias),
 ]
 
+handler400 = "boilerhouse.core.api.problems.bad_request"
 handler404 = "boilerhouse.core.api.problems.not_found"
 handler500 = "boilerhouse.core.api.problems.server_error"

@@ -53,6 +53,13 @@ class NotClaimed(Conflict):
     code = "not_claimed"
 
 
+class Starting(Conflict):
+    """The container is starting; it becomes idle or fails within its start period."""
+
+    code = "starting"
+    retry_after = 2
+
+
 class EngineUnavailable(Unavailable):
     """The container engine does not answer."""
 

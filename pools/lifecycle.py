@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from boilerhouse.core import failpoints, processes
+from boilerhouse.core import deployment_settings, failpoints, processes
 from boilerhouse.core.deployment import deployment_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
@@ -22,7 +22,7 @@ from boilerhouse.core.tasks import enqueue
 from pools import errors, host, sizing, trouble, volumes
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
-from pools.runtime.base import ContainerPlan, Executed, Mount, Probe, Published
+from pools.runtime.base import ContainerPlan, Mount, Probe, Published
 from pools.services import lock_pool
 from pools.spec import WorkloadSpec, interpolate
 from pools.states import ContainerHealth, ContainerState, Trouble
@@ -138,6 +138,7 @@ def _create_and_start(container: Container) -> str:
 
 def _plan(container: Container, spec: WorkloadSpec, network: str) -> ContainerPlan:
     values = {
+        **deployment_settings.current().variables,
         "CONTAINER_ID": str(container.pk),
         "POOL_ID": container.pool_id,
         "WORKLOAD_ID": container.version.workload_id,
@@ -361,13 +362,6 @@ def wipe(container_id: UUID) -> None:
             volumes.wipe(container_id)
     except errors.DirectoryGone:
         volumes.wipe(container_id)  # what is left: the RAM directory, or a wipe that was cut short
-
-
-def exec_in(container: Container, command: tuple[str, ...], timeout_ms: int) -> Executed:
-    """Run a command in a claimed container. Raises NotClaimed, NotRunning, ExecTimedOut."""
-    if container.state != ContainerState.CLAIMED:
-        raise errors.NotClaimed
-    return get_runtime().exec(runtime_name(container.pk), command, timeout_ms)
 
 
 def stuck_containers(older_than: datetime) -> list[Container]:

@@ -9,6 +9,7 @@ from django.db import IntegrityError
 from django.db.models import ProtectedError
 from django.db.models.functions import Now
 
+from boilerhouse.core import audit, deployment_settings
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.ids import SLUG, slugify
@@ -16,11 +17,24 @@ from boilerhouse.core.tasks import enqueue
 from pools import errors
 from pools.feasibility import check_feasible
 from pools.models import Pool, Workload, WorkloadVersion
-from pools.spec import WorkloadSpec
+from pools.spec import BUILT_IN_VARIABLES, VARIABLE, WorkloadSpec
 from pools.states import ContainerState
 
 spec_checks: list[Callable[[Workload, WorkloadSpec], list[FieldError]]] = []
 """What upper apps have against a new spec of a workload; they add to it when they are loaded."""
+
+
+def _variables_in_use(wanted: deployment_settings.DeploymentSettings) -> list[FieldError]:
+    known, wrong = BUILT_IN_VARIABLES | set(wanted.variables), list[FieldError]()
+    for workload in Workload.objects.all():
+        used = {name for text in workload.latest.spec.environment.values() for name in VARIABLE.findall(text)}
+        for name in sorted(used - known):
+            detail = f"Workload {workload.pk} uses ${{{name}}}."
+            wrong.append(FieldError("/variables", detail, "variable_in_use"))
+    return wrong
+
+
+deployment_settings.checks.append(_variables_in_use)
 
 
 # Workloads ------------------------------------------------------------------------------------------
@@ -48,19 +62,35 @@ def create_workload(*, id: str | None, name: str, spec: WorkloadSpec) -> Workloa
             workload = Workload.objects.create(id=unused_id(id, name, Workload.objects.all()), name=name)
             WorkloadVersion.objects.create(workload=workload, number=1, spec_json=spec.to_json())
             emit("workload.updated", workloadId=workload.pk, version=1)
+            audit.record("workload.create", workload.pk, after=_audited_workload(workload))
     except IntegrityError as error:
         raise errors.IdTaken from error
     return workload
 
 
-def update_workload(workload: Workload, *, name: str, spec: WorkloadSpec) -> Workload:
-    """Change a workload; another spec is a new version, which its pools roll to. Raises Invalid."""
+def _nothing(_row: Any) -> None:
+    pass
+
+
+def _audited_workload(workload: Workload) -> dict[str, Any]:
+    latest = workload.latest
+    return {"name": workload.name, "version": latest.number, "spec": latest.spec.to_json()}
+
+
+def update_workload(
+    workload: Workload, *, name: str, spec: WorkloadSpec, check: Callable[[Workload], None] = _nothing
+) -> Workload:
+    """Change a workload; another spec is a new version, which its pools roll to.
+
+    ``check`` sees the locked row first and raises what stands against the change. Raises Invalid.
+    """
     check_feasible(spec)
     if wrong := [error for check in spec_checks for error in check(workload, spec)]:
         raise Invalid(*wrong)
     with recording():
         workload = Workload.objects.select_for_update().get(pk=workload.pk)
-        latest = workload.latest
+        check(workload)
+        latest, before = workload.latest, _audited_workload(workload)
         Workload.objects.filter(pk=workload.pk).update(name=name, updated_at=Now())
         number = latest.number
         if latest.spec != spec:
@@ -69,6 +99,8 @@ def update_workload(workload: Workload, *, name: str, spec: WorkloadSpec) -> Wor
             for pool_id in workload.pools.values_list("pk", flat=True):
                 enqueue("pool", "pools.tasks.refill", pool_id)
         emit("workload.updated", workloadId=workload.pk, version=number)
+        after = {"name": name, "version": number, "spec": spec.to_json()}
+        audit.record("workload.update", workload.pk, **audit.changes(before, after))
     workload.refresh_from_db()
     return workload
 
@@ -78,6 +110,7 @@ def delete_workload(workload: Workload) -> None:
     try:
         with recording():
             emit("workload.updated", workloadId=workload.pk, deleted=True)
+            audit.record("workload.delete", workload.pk, before=_audited_workload(workload))
             workload.delete()
     except (ProtectedError, IntegrityError) as error:
         raise errors.WorkloadInUse from error
@@ -96,25 +129,30 @@ def create_pool(*, id: str | None, name: str | None, workload: Workload, **optio
                 id=unused_id(id, name, Pool.objects.all()), name=name, workload=workload, **options
             )
             emit("pool.scaled", pool_id=pool.pk, created=True, desiredSize=pool.desired_size(0))
+            audit.record("pool.create", pool.pk, after={"name": name, "workloadId": workload.pk, **options})
             enqueue("pool", "pools.tasks.refill", pool.pk)
     except IntegrityError as error:
         raise errors.IdTaken from error
     return pool
 
 
-def update_pool(pool_id: str, *, name: str | None, **options: Any) -> Pool:
+def update_pool(pool_id: str, *, name: str | None, check: Callable[[Pool], None] = _nothing, **options: Any) -> Pool:
     """Change a pool's settings; its containers follow. The target size is kept within the new maxSize.
 
-    Another network is rolled out like a version of the workload. Raises PoolNotFound.
+    Another network is rolled out like a version of the workload. ``check`` sees the locked row first and raises what
+    stands against the change. Raises PoolNotFound.
     """
     with recording():
         pool = lock_pool(pool_id)
+        check(pool)
         before = {field: getattr(pool, field) for field in options}
         options["target_size"] = min(pool.target_size, options["max_size"])
         Pool.objects.filter(pk=pool_id).update(name=name or pool.name, updated_at=Now(), **options)
         changed = {field: value for field, value in options.items() if before.get(field, pool.target_size) != value}
         if changed:
             emit("pool.scaled", pool_id=pool_id, changed=sorted(changed))
+        old = {"name": pool.name, "target_size": pool.target_size, **before}
+        audit.record("pool.update", pool_id, **audit.changes(old, {**old, "name": name or pool.name, **options}))
         enqueue("pool", "pools.tasks.refill", pool_id)
     pool.refresh_from_db()
     return pool
@@ -122,7 +160,7 @@ def update_pool(pool_id: str, *, name: str | None, **options: Any) -> Pool:
 
 def pause(pool_id: str) -> None:
     """Start no more containers; warm ones are still handed out. Raises PoolNotFound."""
-    _switch(pool_id, "paused", is_paused=True)
+    _switch(pool_id, "pause", "paused", is_paused=True)
 
 
 def resume(pool_id: str) -> None:
@@ -134,23 +172,24 @@ def resume(pool_id: str) -> None:
         if lock_pool(pool_id).is_deleting:
             raise errors.PoolInUse("The pool is being deleted.")
         _switch(
-            pool_id, "resumed", is_paused=False, is_draining=False, next_start_at=None, failures=0, last_error="",
-            trouble="", halted_version=None, halted_network=None,
+            pool_id, "resume", "resumed", is_paused=False, is_draining=False, next_start_at=None, failures=0,
+            last_error="", trouble="", halted_version=None, halted_network=None,
         )  # fmt: skip
 
 
 def drain(pool_id: str) -> None:
     """Refuse new claims and remove the warm containers; those who hold one keep it. Raises PoolNotFound."""
-    _switch(pool_id, "draining", is_draining=True)
+    _switch(pool_id, "drain", "draining", is_draining=True)
 
 
-def _switch(pool_id: str, word: str, **changes: Any) -> None:
+def _switch(pool_id: str, verb: str, word: str, **changes: Any) -> None:
     with recording():
         pool = lock_pool(pool_id)
         if any(getattr(pool, field) != value for field, value in changes.items()):
             Pool.objects.filter(pk=pool_id).update(updated_at=Now(), **changes)
             told: dict[str, Any] = {word: True}
             emit("pool.scaled", pool_id=pool_id, **told)
+            audit.record(f"pool.{verb}", pool_id)
         enqueue("pool", "pools.tasks.refill", pool_id)
 
 
@@ -166,6 +205,8 @@ def scale(pool_id: str, target_size: int) -> Pool:
             raise errors.BelowClaimed(f"{claimed} containers are claimed; {target_size} would be below that.")
         Pool.objects.filter(pk=pool_id).update(target_size=target_size, updated_at=Now())
         emit("pool.scaled", pool_id=pool_id, targetSize=target_size, before=pool.target_size)
+        sizes = {"before": {"targetSize": pool.target_size}, "after": {"targetSize": target_size}}
+        audit.record("pool.scale", pool_id, **sizes)
         enqueue("pool", "pools.tasks.refill", pool_id)
     pool.target_size = target_size
     return pool
@@ -181,6 +222,8 @@ def start_deleting(pool_id: str, *, force: bool) -> None:
         held = pool.containers.filter(state=ContainerState.CLAIMED).count() + pool.release_failed
         if held and not force:
             raise errors.PoolInUse(f"Tenants hold {held} containers of this pool; force releases them, with save.")
+        if not pool.is_deleting:
+            audit.record("pool.delete", pool_id, after={"force": force})
         Pool.objects.filter(pk=pool_id).update(is_deleting=True, is_draining=True, updated_at=Now())
         enqueue("pool", "pools.tasks.refill", pool_id)
 

@@ -512,6 +512,18 @@ def discard(container_id: UUID) -> None:
     destroy(secrets_dir(container_id).parent)
 
 
+def erase_discarded(tenant_id: str) -> int:
+    """Remove what was put aside of this tenant's discarded state; return how many directories."""
+    found = []
+    for path in trash_dir().glob("*.discarded-*"):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if json.loads((path / "claimed").read_text()).get("tenantId") == tenant_id:
+                found.append(path)
+    for path in found:
+        destroy(path)
+    return len(found)
+
+
 def on_disk() -> dict[UUID, float]:
     """Every container that has a directory here, and when that was made or changed, in Unix seconds."""
     found: dict[UUID, float] = {}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from django.conf import settings
 
+from boilerhouse.core import deployment_settings
 from boilerhouse.core.deployment import deployment_id
 from syncing.locations import BACKUP_ROOT, marker_key
 from syncing.markers import Marker
@@ -68,7 +68,7 @@ def expire(sink: Sink) -> int:
 
     Returns how many went.
     """
-    old = datetime.now(UTC) - timedelta(seconds=int(settings.BOILERHOUSE_BACKUP_RETENTION_S))
+    old = datetime.now(UTC) - timedelta(seconds=deployment_settings.current().retention_s["backups"])
     expired = 0
     for folder in sink.folders(f"{BACKUP_ROOT}/{deployment_id()}"):
         try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.db import IntegrityError
 from django.db.models import ProtectedError
 
+from boilerhouse.core import audit
 from boilerhouse.core.events import recording
 from boilerhouse.core.tasks import enqueue
 from pools.errors import IdTaken
@@ -27,14 +30,31 @@ def create(*, id: str | None, name: str, access_key_id: str, secret_access_key: 
     try:
         with recording():
             pk = unused_id(id, name, Credential.objects.all())
+            audit.record("credential.create", pk, after={"name": name, "accessKeyId": access_key_id})
             return Credential.objects.create(id=pk, name=name, secret=secret)
     except IntegrityError as error:
         raise IdTaken from error
 
 
-def replace(credential: Credential, *, name: str, access_key_id: str, secret_access_key: str) -> None:
-    """Rotate it: transfers that run go on with what they began with, later ones use this; sinks are probed anew."""
+def replace(
+    credential: Credential,
+    *,
+    name: str,
+    access_key_id: str,
+    secret_access_key: str,
+    check: Callable[[Credential], None] = lambda _locked: None,
+) -> None:
+    """Rotate it: transfers that run go on with what they began with, later ones use this; sinks are probed anew.
+
+    ``check`` sees the locked row first and raises what stands against the change.
+    """
     with recording():
+        credential = Credential.objects.select_for_update().get(pk=credential.pk)
+        check(credential)
+        before = {"name": credential.name, "accessKeyId": credential.secret["accessKeyId"]}
+        is_rotated = credential.secret["secretAccessKey"] != secret_access_key
+        after = {"name": name, "accessKeyId": access_key_id, "secretAccessKey": "changed" if is_rotated else None}
+        audit.record("credential.update", credential.pk, **audit.changes(before, after))
         credential.name = name
         credential.secret = {"accessKeyId": access_key_id, "secretAccessKey": secret_access_key}
         credential.save(update_fields=["name", "secret"])
@@ -46,6 +66,7 @@ def delete(credential: Credential) -> None:
     """Raises CredentialInUse with the specs' names."""
     try:
         with recording():
+            audit.record("credential.delete", credential.pk, before={"name": credential.name})
             credential.delete()
     except ProtectedError as error:
         users = ", ".join(sorted(credential.syncspec_set.values_list("pk", flat=True)))

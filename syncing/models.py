@@ -168,6 +168,12 @@ class MappingRestore(models.Model):
         return f"{self.tenant_id} {self.location}"
 
 
+class SavedStateQuerySet(models.QuerySet["SavedState"]):
+    def current(self) -> SavedStateQuerySet:
+        """Without what an admin had forgotten after it was gone from its sink."""
+        return self.filter(forgotten_at=None)
+
+
 class SavedState(models.Model):
     """The last completed save of a tenant's mapping; what the sink's marker says, known here too (hazard C2)."""
 
@@ -183,10 +189,18 @@ class SavedState(models.Model):
     files = models.PositiveIntegerField()
     bytes = models.PositiveBigIntegerField()
     saved_at = models.DateTimeField(default=timezone.now)
+    forgotten_at = models.DateTimeField(null=True, blank=True)
+    """Since when nothing is expected there any more; kept as a record."""
+
+    objects = SavedStateQuerySet.as_manager()
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["tenant_id", "place", "location"], name="one_saved_state_per_location")
+            models.UniqueConstraint(
+                fields=["tenant_id", "place", "location"],
+                condition=Q(forgotten_at__isnull=True),
+                name="one_saved_state_per_location",
+            )
         ]
 
     def __str__(self) -> str:

@@ -108,6 +108,6 @@ def _manifest(names: dict[str, int], mapping: SyncMapping, back: Census, last: M
 def _record(run: SyncRun, backup: Backup, mapping: SyncMapping, sink: Sink, marker: Marker, aside: str) -> None:
     kept = backups.found(sink, aside)
     backups.record(run.tenant_id, mapping, backup.place, backup.location, [kept] if kept else [])
-    SavedState.objects.filter(tenant_id=run.tenant_id, place=backup.place, location=backup.location).update(
+    SavedState.objects.current().filter(tenant_id=run.tenant_id, place=backup.place, location=backup.location).update(
         generation=run.generation, run_id=run.pk, files=marker.manifest.files, bytes=marker.manifest.bytes
     )

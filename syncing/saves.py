@@ -111,7 +111,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
     failpoints.reach("save.marker-closed")
     listings.forget(sink, marker, closed)
     with recording():
-        SavedState.objects.update_or_create(
+        SavedState.objects.current().update_or_create(
             tenant_id=site.tenant_id,
             place=sink.place_name,
             location=location,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from boilerhouse.core import audit
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from pools.errors import IdTaken
@@ -44,23 +45,46 @@ def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -
             check_mappings(spec, rows, pool.workload.latest.spec)
             spec.save(force_insert=True)
             SyncMapping.objects.bulk_create(rows)
+            audit.record("sync_spec.create", spec.pk, after=_audited(spec, rows))
     except IntegrityError as error:
         raise IdTaken from error
     probe(spec)
     return spec
 
 
-def update_spec(spec: SyncSpec, *, name: str | None, held: bool, force: bool, **parts: Any) -> None:
+def _audited(spec: SyncSpec, mappings: list[SyncMapping]) -> dict[str, Any]:
+    policy = ("on_claim", "on_release", "allow_manual_trigger", "interval_ms")
+    fields = ("container_path", "pattern", "sink_path", "direction", "mode")
+    return {
+        "name": spec.name,
+        "sink": spec.sink,
+        "policy": {name: getattr(spec, name) for name in policy},
+        "mappings": [{name: getattr(mapping, name) for name in fields} for mapping in mappings],
+    }
+
+
+def update_spec(
+    spec: SyncSpec,
+    *,
+    name: str | None,
+    held: bool,
+    force: bool,
+    check: Callable[[SyncSpec], None] = lambda _locked: None,
+    **parts: Any,
+) -> None:
     """Make the spec what ``parts`` say, as for ``create_spec``; its sink is probed afterwards.
 
     A mapping that goes on with the same path and pattern keeps its row, and so its history. Held tenants' uploads run
-    without deletes until their next claim, for nothing was restored under the new version (hazard C3). Raises Invalid,
+    without deletes until their next claim, for nothing was restored under the new version (hazard C3). ``check`` sees
+    the locked row first and raises what stands against the change. Raises Invalid,
     and CoverageHeld when tenants are held and would not be saved any more, without ``force``.
     """
     mappings = parts.pop("mappings")
     with recording():
         list(SyncSpec.objects.select_for_update().values_list("pk"))
         spec.refresh_from_db()
+        check(spec)
+        before = _audited(spec, list(spec.mappings.all()))
         old = {(m.container_path, m.pattern): m for m in SyncMapping.objects.filter(spec=spec)}
         was_covered = _covered(list(old.values()), spec.on_release)
         for field, value in {**parts, "name": name or spec.name}.items():
@@ -79,6 +103,7 @@ def update_spec(spec: SyncSpec, *, name: str | None, held: bool, force: bool, **
                 row.pk = kept.pk
             row.save()
         SyncMapping.objects.filter(pk__in=[gone.pk for gone in old.values()]).delete()
+        audit.record("sync_spec.update", spec.pk, **audit.changes(before, _audited(spec, rows)))
     probe(spec)
 
 
@@ -159,6 +184,7 @@ def delete_spec(spec: SyncSpec, *, held: bool, force: bool) -> None:
     if held and not force:
         raise CoverageHeld
     with transaction.atomic():
+        audit.record("sync_spec.delete", spec.pk, before=_audited(spec, list(spec.mappings.all())))
         spec.delete()
 
 

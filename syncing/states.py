@@ -51,3 +51,5 @@ class Trigger(TextChoices):
     MANUAL = "manual"
     BACKUP = "backup"
     """A backup is put back, at the sink."""
+    ERASE = "erase"
+    """What the sink holds of the tenant is erased."""

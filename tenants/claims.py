@@ -16,7 +16,7 @@ from django.db.models import F
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from boilerhouse.core import failpoints, processes
+from boilerhouse.core import audit, failpoints, processes
 from boilerhouse.core.events import recording
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
@@ -24,7 +24,7 @@ from pools import lifecycle
 from pools.models import Pool, WorkloadVersion
 from pools.states import Trouble
 from syncing import surveys
-from tenants import errors, giving_up, line, preparing, validation
+from tenants import errors, giving_up, line, preparing, sink_runs, validation
 from tenants.models import Assignment, next_generation
 from tenants.states import AssignmentState, Source
 from tenants.validation import Claim
@@ -89,7 +89,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
     with recording():
         generation, busy_with = next_generation(claim.tenant_id)
         if busy_with is not None:
-            raise errors.RestoringBackup
+            raise sink_runs.conflict(busy_with)
         take = line.take_free if is_careful else lifecycle.take
         container = None if Assignment.objects.waiting(pool.pk).exists() else take(pool)
         if container and container.version_id == serving.pk:
@@ -116,6 +116,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
         if container is None:
             line.recount(pool.pk)
         enqueue("pool", "pools.tasks.refill", pool.pk)
+        audit.record("tenant.claim", claim.tenant_id, after={"poolId": pool.pk, "generation": generation})
     failpoints.reach("claim.taken")
     return assignment
 

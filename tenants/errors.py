@@ -50,6 +50,31 @@ class RestoringBackup(Conflict):
     retry_after = 1
 
 
+class Erasing(Conflict):
+    """The state of this tenant is being erased."""
+
+    code = "erasing"
+    retry_after = 1
+
+
+class EraseFailed(Failed):
+    """Not everything could be erased."""
+
+    code = "erase_failed"
+
+
+class Unerasable(Conflict):
+    """Saved state lies where no sync spec leads any more."""
+
+    code = "out_of_reach"
+
+
+class NotMissing(Conflict):
+    """The tenant's last claim did not end with state_missing or state_moved: there is nothing to forget."""
+
+    code = "not_missing"
+
+
 class Held(Conflict):
     """The tenant holds a container, or its last save is not done; release it first."""
 

@@ -21,8 +21,8 @@ class Tenant(models.Model):
 
     id = models.CharField(max_length=128, primary_key=True)
     generation = models.BigIntegerField(default=0)
-    backup_run = models.UUIDField(null=True, blank=True)
-    """The run that puts a backup back; no claim begins meanwhile."""
+    busy_run = models.UUIDField(null=True, blank=True)
+    """The last of the runs that work at the sinks for it (``sink_runs``); no claim begins before they have ended."""
     created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
@@ -32,15 +32,15 @@ class Tenant(models.Model):
 _NEXT_GENERATION = """
 INSERT INTO {table} (id, generation, created_at) VALUES (%s, %s, {now})
 ON CONFLICT (id) DO UPDATE SET generation = {greatest}({table}.generation + 1, excluded.generation)
-RETURNING generation, backup_run
+RETURNING generation, busy_run
 """
 
 
 def next_generation(tenant_id: str) -> tuple[int, UUID | None]:
     """Make the tenant's row if there is none and raise its generation: above the last one and the clock (hazard A2).
 
-    One statement, which also locks the row until the caller's transaction ends. Returns it, and the run that puts a
-    backup back if there is one.
+    One statement, which also locks the row until the caller's transaction ends. Returns it, and the run
+    at the sinks that must end first if there is one.
     """
     now = timezone.now()
     on_postgresql = connection.vendor == "postgresql"
@@ -51,8 +51,8 @@ def next_generation(tenant_id: str) -> tuple[int, UUID | None]:
     )
     with connection.cursor() as cursor:
         cursor.execute(sql, [tenant_id, int(now.timestamp() * 1_000_000)])
-        generation, backup_run = cursor.fetchone()
-        return int(generation), UUID(str(backup_run)) if backup_run else None
+        generation, busy_run = cursor.fetchone()
+        return int(generation), UUID(str(busy_run)) if busy_run else None
 
 
 class AssignmentQuerySet(models.QuerySet["Assignment"]):

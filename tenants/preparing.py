@@ -180,7 +180,7 @@ def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
         return
     hook, name = spec.post_claim, lifecycle.runtime_name(assignment.held_container)
     try:
-        done = get_runtime().exec(name, hook.command, hook.timeout_ms, 4000)
+        done = get_runtime().exec(name, hook.command, hook.timeout_ms, limit_bytes=4000)
     except TimedOut as error:
         raise errors.HookFailed(f"postClaim did not end within {hook.timeout_ms} ms.") from error
     if done.exit_code != 0:

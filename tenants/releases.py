@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import structlog
-from django.db.models import F, Q
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from boilerhouse.core import failpoints, processes
+from boilerhouse.core import audit, failpoints, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.outage import DATABASE_LOST
@@ -63,26 +65,43 @@ def begin(tenant_id: str, *, sync: bool | None = None, discard: bool = False) ->
     Raises NothingHeld. What becomes of it is said by ``settle``.
     """
     validation.check_tenant_id(tenant_id)
-    assignment = Assignment.objects.live().filter(tenant_id=tenant_id).first()
-    if assignment is None:
-        raise errors.NothingHeld
+    return _begin(Assignment.objects.live().filter(tenant_id=tenant_id), sync, discard)
+
+
+def begin_in(container_id: UUID, *, discard: bool = False) -> Release:
+    """The same for whoever holds the container. Raises NothingHeld."""
+    return _begin(Assignment.objects.live().filter(container_ref=container_id), None, discard)
+
+
+def _begin(rows: QuerySet[Assignment], sync: bool | None, discard: bool) -> Release:
+    for assignment in iter(rows.first, None):  # again where another was first
+        with recording():
+            before = {"state": assignment.state, "poolId": assignment.pool_id, "generation": assignment.generation}
+            release = _try(assignment, sync, discard)
+            if release is not None:
+                after = {"sync": sync, "discard": discard}
+                audit.record("tenant.release", assignment.tenant_id, before=before, after=after)
+                return release
+    raise errors.NothingHeld
+
+
+def _try(assignment: Assignment, sync: bool | None, discard: bool) -> Release | None:
+    """None when another has moved the row meanwhile."""
     release = Release(assignment.pk, assignment.pool_id, assignment.attempt)
+    one = Assignment.objects.filter(pk=assignment.pk)
     match assignment.state:
         case AssignmentState.PENDING:
-            if giving_up.give_up(assignment.pk, errors.ClaimAborted.code):
-                return release
-            return begin(tenant_id, sync=sync, discard=discard)  # it was decided meanwhile
+            return release if giving_up.give_up(assignment.pk, errors.ClaimAborted.code) else None
         case AssignmentState.ASSIGNED:
-            if not fence(Assignment.objects.filter(pk=assignment.pk), save_all=sync, discard=discard):
-                return begin(tenant_id, sync=sync, discard=discard)
+            return release if fence(one, save_all=sync, discard=discard) else None
         case AssignmentState.RELEASING:
             if discard:
-                Assignment.objects.filter(pk=assignment.pk, state=RELEASING).update(discard=True)
+                one.filter(state=RELEASING).update(discard=True)
+            return release
         case AssignmentState.RELEASE_FAILED:
-            if not retry(assignment, discard=discard):
-                return begin(tenant_id, sync=sync, discard=discard)
-            return Release(assignment.pk, assignment.pool_id, assignment.attempt + 1)
-    return release
+            moved = retry(assignment, discard=discard)
+            return Release(assignment.pk, assignment.pool_id, assignment.attempt + 1) if moved else None
+    return None
 
 
 def fence(
@@ -111,7 +130,7 @@ def fence(
             assignment = Assignment.objects.get(pk=pk)
             lifecycle.retire(assignment.held_container)
             enqueue("save", "tenants.tasks.finish_release", assignment.pk)
-    failpoints.reach("release.fenced")
+        transaction.on_commit(partial(failpoints.reach, "release.fenced"))
     return bool(moved)
 
 
@@ -242,7 +261,7 @@ def _run_pre_release(assignment: Assignment, name: str) -> None:
     if spec is None or spec.pre_release is None or not assignment.was_assigned:
         return
     try:
-        done = get_runtime().exec(name, spec.pre_release.command, spec.pre_release.timeout_ms, 4000)
+        done = get_runtime().exec(name, spec.pre_release.command, spec.pre_release.timeout_ms, limit_bytes=4000)
         failure = f"exit code {done.exit_code}" if done.exit_code else ""
     except BoilerhouseError as error:
         failure = error.detail

@@ -34,7 +34,7 @@ def tenant_status(tenant_id: str) -> dict[str, Any]:
 
 
 def _sync_status(tenant_id: str) -> dict[str, Any]:
-    last = SavedState.objects.filter(tenant_id=tenant_id).aggregate(last=Max("saved_at"))["last"]
+    last = SavedState.objects.current().filter(tenant_id=tenant_id).aggregate(last=Max("saved_at"))["last"]
     runs = SyncRun.objects.filter(tenant_id=tenant_id)
     pending = runs.filter(state__in=[SyncRunState.QUEUED, SyncRunState.RUNNING]).count()
     failed = runs.filter(state=SyncRunState.FAILED)

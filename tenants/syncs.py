@@ -19,6 +19,7 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 from django.utils import timezone
 
+from boilerhouse.core import audit
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
@@ -64,7 +65,10 @@ def begin(tenant_id: str, direction: str) -> list[SyncRun]:
         raise Invalid(FieldError("/direction", "No mapping of this pool goes that way.", "no_mapping"))
     if not all(spec.allow_manual_trigger for spec, _ in wanted):
         raise sync_errors.ManualSyncOff
-    return _queue(assignment, wanted, Trigger.MANUAL)
+    with recording():
+        runs = _queue(assignment, wanted, Trigger.MANUAL)
+        audit.record("tenant.sync", tenant_id, after={"direction": direction, "runs": [str(run.pk) for run in runs]})
+    return runs
 
 
 def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncRun]:
@@ -82,7 +86,11 @@ def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncR
         held = held.filter(tenant_id=validation.check_tenant_id(tenant_id, "/tenantId"))
         if not held.exists():
             raise errors.NotAssigned
-    return [run for one in held for run in _queue(one, [(spec, way) for way in ways], Trigger.MANUAL)]
+    with recording():
+        runs = [run for one in held for run in _queue(one, [(spec, way) for way in ways], Trigger.MANUAL)]
+        told = {"direction": direction, "tenantId": tenant_id, "runs": len(runs)}
+        audit.record("sync_spec.trigger", spec.pk, after=told)
+    return runs
 
 
 def _goes(mapping: object, direction: Direction) -> bool:
@@ -127,6 +135,7 @@ def cancel(run_id: UUID) -> SyncRun:
             )  # fmt: skip
         elif not rows.filter(state=SyncRunState.RUNNING).update(cancel_requested_at=now):
             raise errors.NotCancellable(f"It has ended already: {run.state}.")
+        audit.record("sync_run.cancel", run_id, before={"state": run.state})
     run.refresh_from_db()
     return run
 
@@ -298,7 +307,7 @@ def oldest_saves(spec: SyncSpec) -> dict[str, datetime | None]:
     uploads = [mapping.pk for mapping in spec.mappings.all() if mapping.uploads]
     tenants = list(_assigned().filter(pool_id=spec.pool_id).values_list("tenant_id", flat=True))
     saved: dict[str, list[datetime]] = defaultdict(list)
-    rows = SavedState.objects.filter(tenant_id__in=tenants, mapping_id__in=uploads)
+    rows = SavedState.objects.current().filter(tenant_id__in=tenants, mapping_id__in=uploads)
     for tenant_id, at in rows.values_list("tenant_id", "saved_at"):
         saved[tenant_id].append(at)
     return {one: min(saved[one]) if len(saved[one]) == len(uploads) and uploads else None for one in tenants}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from boilerhouse.core.tasks import task
-from tenants import backups, idle, preparing, releases, syncs, upkeep
+from tenants import backups, erasing, idle, preparing, releases, syncs, upkeep
 
 
 @task
@@ -46,6 +46,11 @@ def probe_sink(spec_id: str) -> None:
 @task
 def put_back(run_id: str) -> None:
     backups.put_back(UUID(run_id))
+
+
+@task
+def erase(run_id: str) -> None:
+    erasing.erase(UUID(run_id))
 
 
 @task

@@ -6,12 +6,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
-from boilerhouse.core import processes
+from boilerhouse.core import deployment_settings, processes
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.tasks import enqueue
@@ -219,12 +218,12 @@ FORGET_AT_ONCE = 1000
 def forget_old() -> int:
     """Delete finished runs and probes past their retention, the newest run per tenant and spec apart, and proofs of
     restores by generations that are over. Returns how many rows went."""
-    now = timezone.now()
+    now, retention_s = timezone.now(), deployment_settings.current().retention_s
     newer = SyncRun.objects.filter(
         spec=OuterRef("spec"), tenant_id=OuterRef("tenant_id"), direction=OuterRef("direction"), pk__gt=OuterRef("pk")
     )
-    runs = SyncRun.objects.filter(finished_at__lt=now - timedelta(seconds=int(settings.BOILERHOUSE_RUN_RETENTION_S)))
-    probes = SinkProbe.objects.filter(at__lt=now - timedelta(seconds=int(settings.BOILERHOUSE_PROBE_RETENTION_S)))
+    runs = SyncRun.objects.filter(finished_at__lt=now - timedelta(seconds=retention_s["runs"]))
+    probes = SinkProbe.objects.filter(at__lt=now - timedelta(seconds=retention_s["probes"]))
     current = Assignment.objects.live().filter(tenant_id=OuterRef("tenant_id"), generation=OuterRef("generation"))
     proofs = MappingRestore.objects.filter(~Exists(current))
     return sum(_delete_in_parts(rows) for rows in (runs.filter(Exists(newer)), probes, proofs))

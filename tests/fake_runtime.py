@@ -15,6 +15,7 @@ from pools.runtime.base import (
     EngineEvent,
     Executed,
     Handle,
+    LogStream,
     Network,
     Observed,
     Pending,
@@ -108,7 +109,14 @@ class FakeRuntime(ContainerRuntime):
         seen = [self._observed(found) for found in self.containers.values()]
         return [one for one in seen if labels.items() <= one.labels.items()]
 
-    def exec(self, name: str, command: tuple[str, ...], timeout_ms: int, limit_bytes: int = 1 << 20) -> Executed:
+    def exec(
+        self,
+        name: str,
+        command: tuple[str, ...],
+        timeout_ms: int,
+        stdin: bytes | None = None,
+        limit_bytes: int = 1 << 20,
+    ) -> Executed:
         found = self.find(name)
         if found is None or found.status != "running":
             raise errors.NotRunning
@@ -120,8 +128,11 @@ class FakeRuntime(ContainerRuntime):
     def events(self, labels: dict[str, str]) -> Iterator[EngineEvent]:
         yield from ()
 
-    def logs(self, name: str, tail: int) -> bytes:
+    def logs(self, name: str, tail: int, since: float | None = None, limit_bytes: int = 64 * 1024) -> bytes:
         return b""
+
+    def follow_logs(self, name: str, tail: int, since: float | None = None) -> LogStream:
+        raise NotImplementedError
 
     def ping(self, timeout_s: float = 10) -> str:
         self._check()

@@ -7,7 +7,17 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from boilerhouse.core.models import ApiKey, Deployment, Event, Lease, Process, QueueHealth
+from boilerhouse.core.models import (
+    ApiKey,
+    AuditEntry,
+    Deployment,
+    Event,
+    IdempotencyRecord,
+    Lease,
+    Process,
+    QueueHealth,
+    Settings,
+)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin[Any]):
@@ -38,6 +48,21 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     exclude = ("key_hash",)
 
 
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    list_display = ("at", "actor", "action", "object_id", "request_id")
+    list_filter = ("kind", "action")
+    search_fields = ("object_id", "actor", "request_id")
+    date_hierarchy = "at"
+    show_full_result_count = False
+
+
+@admin.register(IdempotencyRecord)
+class IdempotencyRecordAdmin(ReadOnlyAdmin):
+    list_display = ("id", "created_at", "owner")
+    exclude = ("answer",)
+
+
 @admin.register(Process)
 class ProcessAdmin(ReadOnlyAdmin):
     list_display = ("id", "kind", "name", "node", "pid", "started_at", "heartbeat_at")
@@ -46,6 +71,7 @@ class ProcessAdmin(ReadOnlyAdmin):
 
 admin.site.register(Deployment, ReadOnlyAdmin)
 admin.site.register(Lease, ReadOnlyAdmin)
+admin.site.register(Settings, ReadOnlyAdmin)
 admin.site.site_header = "Boilerhouse"
 admin.site.site_title = "Boilerhouse"
 admin.site.index_title = "Everything in the database"

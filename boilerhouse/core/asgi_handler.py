@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,8 +18,13 @@ from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.base import BaseHandler
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import set_script_prefix
+from django.urls import Resolver404, resolve, set_script_prefix
 
+from boilerhouse.core import context
+from boilerhouse.core.api.problems import problem
+from boilerhouse.core.ids import uuid7
+from boilerhouse.core.middleware import safe_request_id
+from boilerhouse.core.streaming import Stream, Writer, streams
 from boilerhouse.core.waiting import TooManyWaiting, Waiters, Waiting
 
 Scope = dict[str, Any]
@@ -35,31 +39,57 @@ class BodyTooLarge(Exception):
 
 
 class ThreadedHandler(BaseHandler):
-    """An ASGI application for HTTP; ``BOILERHOUSE_WEB_THREADS`` threads serve all requests of the process."""
+    """An ASGI application for HTTP; a fixed number of threads serves all requests of the process."""
 
     def __init__(self) -> None:
         super().__init__()
         self.load_middleware(is_async=False)
         self.threads = ThreadPoolExecutor(settings.BOILERHOUSE_WEB_THREADS, thread_name_prefix="web")
+        self.lanes = {
+            "claim": ThreadPoolExecutor(settings.BOILERHOUSE_CLAIM_THREADS, thread_name_prefix="claim"),
+            "slow": ThreadPoolExecutor(settings.BOILERHOUSE_SLOW_THREADS, thread_name_prefix="slow"),
+        }
         self.waiters = Waiters(ThreadPoolExecutor(1, thread_name_prefix="waiters"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"not HTTP: {scope['type']}")
         loop = asyncio.get_running_loop()
+        threads = self.lanes.get(_lane(scope["path"]), self.threads)
         try:
             body = await self._read(receive)
         except BodyTooLarge:
-            await self._send(self._too_large(), send, loop)
+            await self._send(_too_large(scope), send, loop)
             return
         resumed: Waiting | None = None
         while True:
-            response = await loop.run_in_executor(self.threads, self._respond, scope, body, resumed)
+            response = await loop.run_in_executor(threads, self._respond, scope, body, resumed)
             if not isinstance(response, Waiting):
                 break
             await self.waiters.wait(response)
             resumed = response
-        await self._send(response, send, loop)
+        if isinstance(response, Stream):
+            await self._stream(response, scope, receive, send)
+        else:
+            await self._send(response, send, loop)
+
+    async def _stream(self, response: Stream, scope: Scope, receive: Receive, send: Send) -> None:
+        del response["Content-Length"]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
+
+        async def put(chunk: bytes) -> None:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+        async def gone() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        try:
+            if scope["method"] != "HEAD":
+                await streams.serve(response.run(Writer(put, scope.get("boilerhouse.backlog"))), gone())
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await asyncio.get_running_loop().run_in_executor(self.threads, response.close)
 
     async def _read(self, receive: Receive) -> bytes:
         body = bytearray()
@@ -87,9 +117,7 @@ class ThreadedHandler(BaseHandler):
         return response
 
     async def _send(self, response: HttpResponseBase, send: Send, loop: asyncio.AbstractEventLoop) -> None:
-        headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
-        headers += [(b"set-cookie", cookie.output(header="").strip().encode()) for cookie in response.cookies.values()]
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
         if response.streaming:
             chunks = iter(response)
             while True:
@@ -103,16 +131,30 @@ class ThreadedHandler(BaseHandler):
             await send({"type": "http.response.body", "body": response.content})
         await loop.run_in_executor(self.threads, response.close)
 
-    def _too_large(self) -> HttpResponse:
-        problem = {
-            "type": "about:blank",
-            "title": "Content Too Large",
-            "status": 413,
-            "detail": f"The body may have {MAX_BODY_BYTES} bytes at most.",
-            "code": "too_large",
-            "errors": [],
-        }
-        return HttpResponse(json.dumps(problem), status=413, content_type="application/problem+json")
+
+def _lane(path: str) -> str:
+    """Which threads serve the path: views that wait for something outside (engine, sink) have some of their own."""
+    try:
+        view = resolve(path).func
+    except Resolver404:
+        return ""
+    return getattr(getattr(view, "view_class", None), "lane", "")
+
+
+def _too_large(scope: Scope) -> HttpResponse:
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    request_id = safe_request_id(given) or uuid7().hex
+    with context.acting("anonymous", request_id):
+        response = problem(413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes at most.")
+    response["X-Request-ID"] = request_id
+    return response
+
+
+def _headers(response: HttpResponseBase) -> list[tuple[bytes, bytes]]:
+    headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
+    return headers + [
+        (b"set-cookie", cookie.output(header="").strip().encode()) for cookie in response.cookies.values()
+    ]
 
 
 def check_room(request: Any) -> None:

@@ -3,6 +3,7 @@
 BoilerhouseError
 ├── NotFound     → 404
 ├── Conflict     → 409
+├── PreconditionFailed → 412
 ├── Invalid      → 422   carries a list of FieldError
 ├── Failed       → 502   something beyond us (engine, sink, hook) said no
 ├── Unavailable  → 503   try again, ``retry_after`` seconds from now
@@ -38,6 +39,12 @@ class Conflict(BoilerhouseError):
     code = "conflict"
 
 
+class PreconditionFailed(BoilerhouseError):
+    """The object is no longer what If-Match names; get it again."""
+
+    code = "precondition_failed"
+
+
 @dataclass(frozen=True, slots=True)
 class FieldError:
     pointer: str
@@ -53,7 +60,9 @@ class Invalid(BoilerhouseError):
 
     def __init__(self, *errors: FieldError, detail: str | None = None) -> None:
         self.errors = list(errors)
-        super().__init__(detail or "; ".join(f"{e.pointer or '/'}: {e.detail}" for e in errors) or None)
+        super().__init__(
+            detail or "; ".join(f"{e.pointer}: {e.detail}" if e.pointer else e.detail for e in errors) or None
+        )
 
 
 class Failed(BoilerhouseError):

@@ -17,11 +17,16 @@ log = structlog.get_logger("boilerhouse.http")
 _SAFE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}\Z")
 
 
+def safe_request_id(given: str) -> str:
+    """A client's request id if it may stand in logs as it is, else nothing."""
+    return given if _SAFE_ID.match(given) else ""
+
+
 def request_context(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     def middleware(request: HttpRequest) -> HttpResponse:
         given = request.headers.get("X-Request-ID", "")
         resumed = getattr(request, "resumed", None)
-        request_id = given if _SAFE_ID.match(given) else getattr(resumed, "request_id", "") or uuid7().hex
+        request_id = safe_request_id(given) or getattr(resumed, "request_id", "") or uuid7().hex
         request.request_id = request_id  # type: ignore[attr-defined]
         started = time.monotonic()
         with context.acting("anonymous", request_id):

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
 
 
@@ -20,6 +21,8 @@ class Deployment(models.Model):
     next_uid = models.PositiveIntegerField()
     next_address = models.PositiveIntegerField(default=0)
     """Offset into the subnet of the last address given out; addresses are given round robin."""
+    events_forgotten_to = models.BigIntegerField(default=0)
+    """The greatest id of the events that retention has deleted."""
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(id=1), name="one_deployment")]
@@ -121,7 +124,7 @@ class Role(models.TextChoices):
     VIEWER = "viewer"
     """Reads; no logs, no exec, no keys."""
     TENANT = "tenant"
-    """Only ``/tenants/{own}/…``."""
+    """Only ``/tenants/{own}/…`` and their events."""
 
 
 class ApiKey(models.Model):
@@ -148,3 +151,61 @@ class ApiKey(models.Model):
 
 def random_nonce() -> str:
     return uuid.uuid4().hex
+
+
+class AuditEntry(models.Model):
+    """A change that somebody made, written in the transaction that made it. Holds no secret."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    at = models.DateTimeField(default=timezone.now)
+    actor = models.CharField(max_length=160)
+    """``key <name>``, ``user <name>``, ``command <name>`` or ``system``."""
+    request_id = models.CharField(max_length=64, default="", blank=True)
+    action = models.CharField(max_length=40)
+    """``<kind>.<verb>``, e.g. ``pool.scale``."""
+    kind = models.CharField(max_length=20)
+    object_id = models.CharField(max_length=128)
+    before = models.JSONField(null=True, blank=True)
+    after = models.JSONField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "audit entries"
+        indexes = [models.Index(fields=["at"]), models.Index(fields=["kind", "object_id", "at"])]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.object_id} by {self.actor}"
+
+
+class IdempotencyRecord(models.Model):
+    """The answer that a request with an ``Idempotency-Key`` got, or that it is still being worked on."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    """HMAC of API key, method, path and Idempotency-Key."""
+    body = models.CharField(max_length=64)
+    """HMAC of query and body."""
+    owner = models.UUIDField(null=True)
+    """The process that works on it; null once ``answer`` is there."""
+    answer = EncryptedJSONField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [models.Index(fields=["created_at"])]
+
+    def __str__(self) -> str:
+        return self.id[:12]
+
+
+class Settings(models.Model):
+    """The one row of what admins may set while Boilerhouse runs; the environment is its ceiling."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    values = models.JSONField(default=dict)
+    version = models.PositiveIntegerField(default=0)
+    updated_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name_plural = "settings"
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="one_settings_row")]
+
+    def __str__(self) -> str:
+        return "settings"

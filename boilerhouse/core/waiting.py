@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
 from functools import partial
+from typing import Any
 
 from django.conf import settings
 from django.db import close_old_connections
@@ -40,6 +41,10 @@ class Waiting(HttpResponse):
     def __init__(self, key: Hashable, check: Check, until: float) -> None:
         super().__init__(status=202)
         self.key, self.check, self.until = key, check, until
+        self.state: Any = None
+        """What the view needs to go on."""
+        self.idempotency: str | None = None
+        """The record that the answer will be kept in."""
 
     def block(self) -> None:
         """Wait in this thread; for callers without an event loop (commands, tests)."""

@@ -16,7 +16,7 @@ from django.db import DatabaseError, close_old_connections, connection, transact
 from django.db.models import Q
 from django.utils import timezone
 
-from boilerhouse.core import failpoints, processes
+from boilerhouse.core import failpoints, forgetting, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Lease
 from boilerhouse.core.recently import Recently
@@ -27,7 +27,7 @@ from pools import lifecycle, sizing, usage
 from pools.models import Pool
 from pools.states import ContainerState
 from syncing.models import SyncSpec
-from tenants import backups, syncs, upkeep
+from tenants import sink_runs, syncs, upkeep
 
 log = structlog.get_logger("boilerhouse.controller")
 
@@ -107,7 +107,7 @@ def tidy() -> int:
     """Forget long-dead processes and old samples; have half-done wipes finished and discarded state aged out."""
     with transaction.atomic():
         enqueue("pool", "pools.tasks.tidy")
-    return processes.forget_dead() + usage.forget_old()
+    return processes.forget_dead() + usage.forget_old() + forgetting.forget_old()
 
 
 def sample_usage() -> int:
@@ -132,7 +132,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (1.0, syncs.queue_beats),
     (5.0, upkeep.bury_dead_runs),
     (5.0, syncs.resume),
-    (5.0, backups.resume),
+    (5.0, sink_runs.resume),
     (5.0, probe_sinks),
     (5.0, upkeep.retire_unheld),
     (10.0, upkeep.find_lost),

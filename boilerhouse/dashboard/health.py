@@ -6,12 +6,12 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, connection
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from boilerhouse.core import processes
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.schema import operation
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Process
 from boilerhouse.dashboard.queues import silent_queues
@@ -28,19 +28,19 @@ class ReadyOutput(serializers.Serializer[Any]):
     checks = serializers.DictField(child=serializers.CharField(), help_text="`ok`, or the reason")
 
 
-class HealthView(APIView):
+class HealthView(ApiView):
     is_public = True
 
-    @extend_schema(operation_id="getHealth", summary="Say that the web process lives", auth=[], responses=HealthOutput)
+    @operation(operation_id="getHealth", summary="Say that the web process lives", auth=[], responses=HealthOutput)
     def get(self, request: Any) -> Response:
         return Response({"status": "ok", "version": settings.VERSION})
 
 
-class ReadyView(APIView):
+class ReadyView(ApiView):
     is_public = True
     problem_codes = ("503",)
 
-    @extend_schema(
+    @operation(
         operation_id="getReadiness",
         summary="Say whether each dependency works",
         auth=[],

@@ -9,12 +9,13 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from rest_framework.views import APIView
 
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.schema import operation
 from boilerhouse.core.models import QueueHealth
 from boilerhouse.dashboard.queues import silent_queues
 from pools.models import Pool
@@ -98,8 +99,8 @@ _registry = CollectorRegistry()
 _registry.register(DatabaseCollector())
 
 
-class MetricsView(APIView):
-    @extend_schema(
+class MetricsView(ApiView):
+    @operation(
         operation_id="getMetrics",
         summary="Show metrics in Prometheus' text format",
         responses={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR)},

@@ -10,9 +10,9 @@ from datetime import timedelta
 from django.conf import settings
 from django.utils import timezone
 
-from boilerhouse.core import canary
+from boilerhouse.core import canary, processes
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.models import QueueHealth
+from boilerhouse.core.models import Process, QueueHealth
 
 SILENT_AFTER = timedelta(seconds=10)
 """A canary is sent every four seconds."""
@@ -21,11 +21,14 @@ SILENT_AFTER = timedelta(seconds=10)
 def silent_queues() -> dict[str, int]:
     """Queues that do not serve although a worker is free → seconds since they last did."""
     now = timezone.now()
+    workers = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WORKER).order_by("-started_at")
+    since = dict(workers.values_list("name", "started_at"))  # nobody served while nothing ran: that is no silence
     rows = QueueHealth.objects.filter(name__in=list(settings.QUEUES), served_at__lt=now - SILENT_AFTER)
     return {
         row.name: round((now - row.served_at).total_seconds())
         for row in rows
-        if not canary.is_saturated(row.name, int(settings.QUEUES[row.name]["workers"]))
+        if since.get(row.name, row.served_at) < now - SILENT_AFTER
+        and not canary.is_saturated(row.name, int(settings.QUEUES[row.name]["workers"]))
     }
 
 

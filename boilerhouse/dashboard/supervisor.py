@@ -132,7 +132,7 @@ class Supervisor:
 def web(host: str, port: int) -> subprocess.Popen[bytes]:
     arguments = [
         "-m",
-        "daphne",
+        "boilerhouse.web",
         "-b",
         host,
         "-p",

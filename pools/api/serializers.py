@@ -7,10 +7,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import jsonschema
-from django.conf import settings
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
+from boilerhouse.core import deployment_settings
 from boilerhouse.core.api.serializers import ApiSerializer, ObjectField, StringMapField
 from boilerhouse.core.ids import SLUG
 from pools.models import Container, Pool, Workload, WorkloadVersion
@@ -109,21 +109,24 @@ class SecurityField(ApiSerializer):
     runtime = serializers.CharField(required=False, allow_null=True, default=None, max_length=63)
 
     def validate_runAsUser(self, value: int | None) -> int | None:
-        if value == 0 and not settings.BOILERHOUSE_ALLOW_ROOT:
+        if value == 0 and not deployment_settings.current().allow_root:
             raise ValidationError("This deployment does not allow root (BOILERHOUSE_ALLOW_ROOT).", code="not_allowed")
         return value
 
     def validate_networkMode(self, value: str) -> str:
-        if value == "host" and not settings.BOILERHOUSE_ALLOW_HOST_NETWORK:
+        if value == "host" and not deployment_settings.current().allow_host_network:
             detail = "This deployment does not allow the host's network (BOILERHOUSE_ALLOW_HOST_NETWORK)."
             raise ValidationError(detail, code="not_allowed")
-        if value not in ("bridge", "none", "host"):
-            raise ValidationError("This deployment allows bridge and none.", code="not_allowed")
+        networks = deployment_settings.current().allowed_networks
+        if value not in ("bridge", "none", "host", *networks):
+            allowed = ", ".join(("bridge", "none", *networks))
+            raise ValidationError(f"This deployment allows {allowed}.", code="not_allowed")
         return value
 
     def validate_runtime(self, value: str | None) -> str | None:
-        if value is not None and value not in settings.BOILERHOUSE_ALLOWED_RUNTIMES:
-            allowed = ", ".join(settings.BOILERHOUSE_ALLOWED_RUNTIMES)
+        runtimes = deployment_settings.current().allowed_runtimes
+        if value is not None and value not in runtimes:
+            allowed = ", ".join(runtimes)
             raise ValidationError(f"This deployment allows the runtimes {allowed}.", code="not_allowed")
         return value
 
@@ -161,11 +164,12 @@ class WorkloadInput(ApiSerializer):
 
     def validate_environment(self, value: dict[str, str]) -> dict[str, str]:
         wrong: dict[str, list[ErrorDetail]] = {}
+        known = BUILT_IN_VARIABLES | set(deployment_settings.current().variables)
         for name, text in value.items():
             if not name or "=" in name:
                 wrong[name] = [ErrorDetail("A name may not be empty or hold =.", "invalid")]
             for variable in VARIABLE.findall(text):
-                if variable not in BUILT_IN_VARIABLES:
+                if variable not in known:
                     wrong[name] = [ErrorDetail(f"The variable ${{{variable}}} is unknown.", "unknown_variable")]
         if wrong:
             raise ValidationError(wrong)
@@ -429,6 +433,7 @@ def render_container(container: Container, tenant_id: str | None) -> dict[str, A
 
 class ExecInput(ApiSerializer):
     command = CommandField()
+    stdin = serializers.CharField(required=False, allow_null=True, allow_blank=True, trim_whitespace=False)
     timeout_ms = serializers.IntegerField(min_value=100, max_value=60_000, default=30_000)
     encoding = serializers.ChoiceField(["utf-8", "base64"], default="utf-8")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from boilerhouse.core.api.pagination import check_parameters, paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, page_of, query
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.pagination import boolean, paginate
+from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
 from boilerhouse.core.errors import FieldError, Invalid
 from pools import services
 from pools.api.serializers import (
@@ -28,6 +28,8 @@ from pools.api.serializers import (
 from pools.errors import PoolNotFound, WorkloadNotFound
 from pools.models import Pool, PoolUsage, Workload
 
+POOL_VOLATILE = frozenset({"status"})
+
 
 def find_workload(workload_id: str) -> Workload:
     workload = Workload.objects.filter(pk=workload_id).first()
@@ -43,22 +45,15 @@ def find_pool(pool_id: str) -> Pool:
     return pool
 
 
-def boolean(request: Any, name: str) -> bool:
-    value = request.query_params.get(name, "false")
-    if value not in ("true", "false"):
-        raise Invalid(FieldError("", f"Query parameter {name}: must be true or false", "invalid"))
-    return bool(value == "true")
-
-
 def same_id(data: dict[str, Any], known: str) -> None:
     if data.get("id", known) != known:
         raise Invalid(FieldError("/id", f"The id stays {known}.", "fixed"))
 
 
-class WorkloadListView(APIView):
+class WorkloadListView(ApiView):
     problem_codes = ("409",)
 
-    @extend_schema(
+    @operation(
         operation_id="listWorkloads",
         summary="List workloads",
         parameters=[LIMIT, CURSOR],
@@ -67,28 +62,27 @@ class WorkloadListView(APIView):
     def get(self, request: Any) -> Response:
         return paginate(request, Workload.objects.all(), render_workload, {})
 
-    @extend_schema(
+    @operation(
         operation_id="createWorkload",
         summary="Register a workload",
         request=WorkloadInput,
         responses={201: WorkloadOutput},
     )
     def post(self, request: Any) -> Response:
-        body = WorkloadInput(data=request.data)
-        body.is_valid(raise_exception=True)
+        body = self.read(WorkloadInput)
         data = body.validated_data
         workload = services.create_workload(id=data.get("id"), name=data["name"], spec=body.to_spec())
-        return Response(render_workload(workload), status=201)
+        return self.shown(render_workload(workload), 201)
 
 
-class WorkloadView(APIView):
+class WorkloadView(ApiView):
     problem_codes = ("409",)
 
-    @extend_schema(operation_id="getWorkload", summary="Show a workload", responses=WorkloadOutput)
+    @operation(operation_id="getWorkload", summary="Show a workload", responses=WorkloadOutput)
     def get(self, request: Any, workload_id: str) -> Response:
-        return Response(render_workload(find_workload(workload_id)))
+        return self.shown(render_workload(find_workload(workload_id)))
 
-    @extend_schema(
+    @operation(
         operation_id="replaceWorkload",
         summary="Change a workload",
         description="The full object. Another spec is a new version: it rolls through the pools, new containers proven"
@@ -98,20 +92,25 @@ class WorkloadView(APIView):
     )
     def put(self, request: Any, workload_id: str) -> Response:
         workload = find_workload(workload_id)
-        body = WorkloadInput(data=request.data)
-        body.is_valid(raise_exception=True)
+        self.check_match(render_workload(workload))
+        body = self.read(WorkloadInput)
         same_id(body.validated_data, workload_id)
-        services.update_workload(workload, name=body.validated_data["name"], spec=body.to_spec())
-        return Response(render_workload(find_workload(workload_id)))
+        services.update_workload(
+            workload,
+            name=body.validated_data["name"],
+            spec=body.to_spec(),
+            check=lambda locked: self.check_match(render_workload(locked)),
+        )
+        return self.shown(render_workload(find_workload(workload_id)))
 
-    @extend_schema(operation_id="deleteWorkload", summary="Delete a workload that no pool uses", responses={204: None})
+    @operation(operation_id="deleteWorkload", summary="Delete a workload that no pool uses", responses={204: None})
     def delete(self, request: Any, workload_id: str) -> Response:
         services.delete_workload(find_workload(workload_id))
         return Response(status=204)
 
 
-class WorkloadVersionListView(APIView):
-    @extend_schema(
+class WorkloadVersionListView(ApiView):
+    @operation(
         operation_id="listWorkloadVersions",
         summary="List a workload's versions",
         parameters=[LIMIT, CURSOR],
@@ -121,10 +120,11 @@ class WorkloadVersionListView(APIView):
         return paginate(request, find_workload(workload_id).versions.all(), render_version, {})
 
 
-class PoolListView(APIView):
+class PoolListView(ApiView):
+    volatile = POOL_VOLATILE
     problem_codes = ("409",)
 
-    @extend_schema(
+    @operation(
         operation_id="listPools",
         summary="List pools",
         parameters=[query("workloadId"), LIMIT, CURSOR],
@@ -133,26 +133,26 @@ class PoolListView(APIView):
     def get(self, request: Any) -> Response:
         return paginate(request, Pool.objects.with_counts(), render_pool, {"workloadId": "workload_id"})
 
-    @extend_schema(operation_id="createPool", summary="Create a pool", request=PoolInput, responses={201: PoolOutput})
+    @operation(operation_id="createPool", summary="Create a pool", request=PoolInput, responses={201: PoolOutput})
     def post(self, request: Any) -> Response:
-        body = PoolInput(data=request.data)
-        body.is_valid(raise_exception=True)
+        body = self.read(PoolInput)
         data = dict(body.validated_data)
         workload = Workload.objects.filter(pk=data.pop("workload_id")).first()
         if workload is None:
             raise Invalid(FieldError("/workloadId", "There is no such workload.", "not_found"))
         pool = services.create_pool(id=data.pop("id", None), name=data.pop("name", None), workload=workload, **data)
-        return Response(render_pool(find_pool(pool.pk)), status=201)
+        return self.shown(render_pool(find_pool(pool.pk)), 201)
 
 
-class PoolView(APIView):
+class PoolView(ApiView):
+    volatile = POOL_VOLATILE
     problem_codes = ("409",)
 
-    @extend_schema(operation_id="getPool", summary="Show a pool and its status", responses=PoolOutput)
+    @operation(operation_id="getPool", summary="Show a pool and its status", responses=PoolOutput)
     def get(self, request: Any, pool_id: str) -> Response:
-        return Response(render_pool(find_pool(pool_id)))
+        return self.shown(render_pool(find_pool(pool_id)))
 
-    @extend_schema(
+    @operation(
         operation_id="replacePool",
         summary="Change a pool",
         description="The full object; `workloadId` stays. Containers follow; another network is rolled out.",
@@ -161,33 +161,37 @@ class PoolView(APIView):
     )
     def put(self, request: Any, pool_id: str) -> Response:
         pool = find_pool(pool_id)
-        body = PoolInput(data=request.data)
-        body.is_valid(raise_exception=True)
+        self.check_match(render_pool(pool))
+        body = self.read(PoolInput)
         data = dict(body.validated_data)
         same_id(data, pool_id)
         if data.pop("workload_id") != pool.workload_id:
             raise Invalid(FieldError("/workloadId", f"A pool keeps its workload ({pool.workload_id}).", "fixed"))
         data.setdefault("network", None)
         data.pop("id", None)
-        services.update_pool(pool_id, name=data.pop("name", None), **data)
-        return Response(render_pool(find_pool(pool_id)))
+        services.update_pool(
+            pool_id,
+            name=data.pop("name", None),
+            check=lambda _locked: self.check_match(render_pool(find_pool(pool_id))),
+            **data,
+        )
+        return self.shown(render_pool(find_pool(pool_id)))
 
-    @extend_schema(
+    @operation(
         operation_id="deletePool",
         summary="Drain and delete a pool",
         parameters=[OpenApiParameter("force", bool, description="Release tenants that hold containers, with save.")],
         responses={202: None},
     )
     def delete(self, request: Any, pool_id: str) -> Response:
-        check_parameters(request, {"force"})
         services.start_deleting(pool_id, force=boolean(request, "force"))
         return Response(status=202)
 
 
-class PoolScaleView(APIView):
+class PoolScaleView(ApiView):
     problem_codes = ("409",)
 
-    @extend_schema(
+    @operation(
         operation_id="scalePool",
         summary="Scale a pool",
         description="Sets targetSize; containers follow. Outside [minSize, maxSize] 422, below what is claimed 409.",
@@ -195,24 +199,22 @@ class PoolScaleView(APIView):
         responses={202: PoolOutput},
     )
     def post(self, request: Any, pool_id: str) -> Response:
-        body = ScaleInput(data=request.data)
-        body.is_valid(raise_exception=True)
+        body = self.read(ScaleInput)
         services.scale(pool_id, body.validated_data["target_size"])
         return Response(render_pool(find_pool(pool_id)), status=202)
 
 
-def _switch(operation: str, summary: str, description: str, act: Callable[[str], None]) -> type[APIView]:
+def _switch(operation_id: str, summary: str, description: str, act: Callable[[str], None]) -> type[ApiView]:
     """A view whose POST, without a body, does one thing to the pool and shows it."""
 
-    class PoolSwitchView(APIView):
+    class PoolSwitchView(ApiView):
         problem_codes = ("409",)
 
-        @extend_schema(
-            operation_id=operation, summary=summary, description=description, request=None,
+        @operation(
+            operation_id=operation_id, summary=summary, description=description, request=None,
             responses={202: PoolOutput},
         )  # fmt: skip
         def post(self, request: Any, pool_id: str) -> Response:
-            check_parameters(request, ())
             act(pool_id)
             return Response(render_pool(find_pool(pool_id)), status=202)
 
@@ -233,8 +235,8 @@ PoolDrainView = _switch(
 )
 
 
-class PoolUsageView(APIView):
-    @extend_schema(
+class PoolUsageView(ApiView):
+    @operation(
         operation_id="getPoolUsage",
         summary="Show a pool's recent numbers",
         description="Samples, newest first, about four a minute; kept for days.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,14 @@ class Pending:
     reason: str
 
 
+class LogStream(Protocol):
+    """Chunks of a log, as they are written; ``close`` ends it from any thread."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
 class ContainerRuntime(ABC):
     """Verbs of an engine. Each has a deadline and raises only errors of ``pools.errors``.
 
@@ -184,15 +193,32 @@ class ContainerRuntime(ABC):
         """What happens to our containers from now on; ends, without an error, when the engine goes away."""
 
     @abstractmethod
-    def logs(self, name: str, tail: int) -> bytes:
-        """The last lines that the container wrote, 64 KiB at most."""
+    def logs(self, name: str, tail: int, since: float | None = None, limit_bytes: int = 64 * 1024) -> bytes:
+        """The last lines that the container wrote, after ``since`` (Unix seconds); the last bytes where they are more.
+
+        Raises ContainerMissing.
+        """
+
+    @abstractmethod
+    def follow_logs(self, name: str, tail: int, since: float | None = None) -> LogStream:
+        """As ``logs``, and then what the container writes, until it ends."""
 
     @abstractmethod
     def list(self, labels: dict[str, str]) -> list[Observed]: ...
 
     @abstractmethod
-    def exec(self, name: str, command: tuple[str, ...], timeout_ms: int, limit_bytes: int = 1 << 20) -> Executed:
-        """Run a command inside and wait for its end. Raises NotRunning, ContainerMissing, TimedOut."""
+    def exec(
+        self,
+        name: str,
+        command: tuple[str, ...],
+        timeout_ms: int,
+        stdin: bytes | None = None,
+        limit_bytes: int = 1 << 20,
+    ) -> Executed:
+        """Run a command inside and wait for its end, not for that of what it left in the background.
+
+        Raises NotRunning, ContainerMissing, and TimedOut once it and its children were killed.
+        """
 
     @abstractmethod
     def ping(self, timeout_s: float = 10) -> str:

@@ -10,6 +10,7 @@ import io
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,8 @@ from docker.types import Mount as DockerMount
 import docker
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import TimedOut
-from pools import errors
+from pools import errors, host_processes
+from pools.runtime.attached import Attached
 from pools.runtime.base import (
     Capabilities,
     ContainerPlan,
@@ -30,6 +32,7 @@ from pools.runtime.base import (
     EngineEvent,
     Executed,
     Handle,
+    LogStream,
     Network,
     Observed,
     Pending,
@@ -45,6 +48,8 @@ HOT_S = (0.5, 1.0, 2.0)
 """Deadlines on hot paths; a few, for each has a client of its own."""
 SUSPECT_S = 5.0
 LOG_BYTES = 64 * 1024
+NEVER: Any = None
+"""A deadline: a log may be silent for days."""
 
 
 class ExecTimedOut(TimedOut):
@@ -313,33 +318,62 @@ class DockerRuntime(ContainerRuntime):
             stream = api.events(decode=True, filters=filters)
         return _events(api, stream)
 
-    def logs(self, name: str, tail: int) -> bytes:
+    def logs(self, name: str, tail: int, since: float | None = None, limit_bytes: int = LOG_BYTES) -> bytes:
         with translated():
-            return bytes(self._api().logs(name, tail=tail))[-LOG_BYTES:]
+            # As a stream: what has a limit must not be held whole in memory first.
+            kept = deque[bytes]()
+            size = 0
+            for chunk in self._api().logs(name, tail=tail, since=since, stream=True, follow=False):
+                kept.append(chunk)
+                size += len(chunk)
+                while size - len(kept[0]) >= limit_bytes:
+                    size -= len(kept.popleft())
+            return b"".join(kept)[-limit_bytes:]
 
-    def exec(self, name: str, command: tuple[str, ...], timeout_ms: int, limit_bytes: int = 1 << 20) -> Executed:
+    def follow_logs(self, name: str, tail: int, since: float | None = None) -> LogStream:
+        with translated():
+            api = docker.APIClient(base_url=self._base_url, version=API_VERSION, timeout=NEVER)
+            return _Followed(api, api.logs(name, tail=tail, since=since, stream=True, follow=True))
+
+    def exec(
+        self,
+        name: str,
+        command: tuple[str, ...],
+        timeout_ms: int,
+        stdin: bytes | None = None,
+        limit_bytes: int = 1 << 20,
+    ) -> Executed:
         started = time.monotonic()
-        out, truncated = {1: bytearray(), 2: bytearray()}, False
         with translated():
             api = self._api()
-            exec_id = api.exec_create(name, list(command))["Id"]
+            exec_id = api.exec_create(name, list(command), stdin=stdin is not None)["Id"]
             stream: Any = api.exec_start(exec_id, socket=True)
-            raw: socket.socket = getattr(stream, "_sock", stream)
-            # What came together with the head of the answer lies in the response's buffer, no longer in the socket.
-            reader: io.BufferedReader = stream._response.raw._fp.fp
-            deadline = started + timeout_ms / 1000
+
+            def is_running() -> bool:
+                return bool(api.exec_inspect(exec_id)["Running"])
+
+            connection: socket.socket = getattr(stream, "_sock", stream)
+            attached = Attached(stream._response.raw._fp.fp, connection, is_running)
             try:
-                for channel, chunk in _frames(reader, raw, deadline):
-                    room = limit_bytes - len(out[1]) - len(out[2])
-                    out[channel] += chunk[: max(0, room)]
-                    truncated |= len(chunk) > room
+                attached.run(stdin, started + timeout_ms / 1000, limit_bytes)
             except TimeoutError as error:
-                raise ExecTimedOut from error
+                raise ExecTimedOut(self._kill(api, exec_id, timeout_ms)) from error
             finally:
                 stream.close()
             exit_code = api.exec_inspect(exec_id)["ExitCode"]
         duration = round((time.monotonic() - started) * 1000)
-        return Executed(exit_code if exit_code is not None else -1, bytes(out[1]), bytes(out[2]), truncated, duration)
+        out, err = bytes(attached.stdout), bytes(attached.stderr)
+        return Executed(exit_code if exit_code is not None else -1, out, err, attached.truncated, duration)
+
+    def _kill(self, api: docker.APIClient, exec_id: str, timeout_ms: int) -> str:
+        """Kill what the command started and say so; the engine itself has no verb for that."""
+        seen = api.exec_inspect(exec_id)
+        late = f"The command did not end within {timeout_ms} ms"
+        if not seen["Running"]:
+            return f"{late}; it has ended since."
+        if host_processes.kill_tree(seen["Pid"], seen["ContainerID"]):
+            return f"{late} and was killed."
+        return f"{late}; it could not be killed from here and goes on until the container is released."
 
 
 def _events(api: docker.APIClient, stream: Any) -> Iterator[EngineEvent]:
@@ -360,35 +394,25 @@ def _events(api: docker.APIClient, stream: Any) -> Iterator[EngineEvent]:
             api.close()
 
 
+class _Followed:
+    """What a container writes, until it ends or ``close`` is called by another thread."""
+
+    def __init__(self, api: docker.APIClient, stream: Any) -> None:
+        self._api, self._stream = api, stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        with translated():
+            yield from self._stream
+
+    def close(self) -> None:
+        with contextlib.suppress(docker.errors.DockerException, OSError):
+            self._stream.close()
+        self._api.close()
+
+
 def _health_of(status: str) -> str:
     """From ``Up 5 minutes (healthy)`` of the engine's list."""
     for word in ("unhealthy", "healthy", "starting"):
         if f"({word})" in status or f"(health: {word})" in status:
             return word
     return ""
-
-
-def _frames(reader: io.BufferedReader, raw: socket.socket, deadline: float) -> Iterator[tuple[int, bytes]]:
-    """Docker's multiplexed stream: 8 bytes of header (channel, length), then the payload."""
-
-    def read(count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            raw.settimeout(left)
-            chunk = reader.read1(min(65536, count - len(data)))
-            if not chunk:
-                return data
-            data += chunk
-        return data
-
-    while len(header := read(8)) == 8:
-        left = int.from_bytes(header[4:], "big")
-        while left:
-            chunk = read(min(left, 65536))
-            if not chunk:
-                return
-            left -= len(chunk)
-            yield (2 if header[0] == 2 else 1), chunk

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from boilerhouse.core.api.pagination import check_parameters, paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, page_of
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.pagination import paginate
+from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of
 from boilerhouse.core.api.serializers import ApiSerializer
 from pools.api.serializers import slug
 from pools.api.views import same_id
@@ -49,12 +48,13 @@ def _fields(data: dict[str, Any]) -> dict[str, str]:
     return {name: data[name] for name in ("name", "access_key_id", "secret_access_key")}
 
 
-class CredentialListView(APIView):
+class CredentialListView(ApiView):
     admin_only = True
+    volatile = frozenset({"usedBy"})
     viewer_may_read = False
     problem_codes = ("409",)
 
-    @extend_schema(
+    @operation(
         operation_id="listCredentials",
         summary="List credentials",
         parameters=[LIMIT, CURSOR],
@@ -63,7 +63,7 @@ class CredentialListView(APIView):
     def get(self, request: Any) -> Response:
         return paginate(request, Credential.objects.prefetch_related("syncspec_set"), render_credential, {})
 
-    @extend_schema(
+    @operation(
         operation_id="createCredential",
         summary="Store a credential",
         description="The secret is encrypted and never shown again. Sync specs name it as `sink.credentialId`.",
@@ -71,19 +71,22 @@ class CredentialListView(APIView):
         responses={201: CredentialOutput},
     )
     def post(self, request: Any) -> Response:
-        check_parameters(request, ())
-        body = CredentialInput(data=request.data)
-        body.is_valid(raise_exception=True)
+        body = self.read(CredentialInput)
         made = credentials.create(id=body.validated_data.get("id"), **_fields(body.validated_data))
-        return Response(render_credential(credentials.find(made.pk)), status=201)
+        return self.shown(render_credential(credentials.find(made.pk)), 201)
 
 
-class CredentialView(APIView):
+class CredentialView(ApiView):
     admin_only = True
+    volatile = frozenset({"usedBy"})
     viewer_may_read = False
     problem_codes = ("409",)
 
-    @extend_schema(
+    @operation(operation_id="getCredential", summary="Show a credential", responses=CredentialOutput)
+    def get(self, request: Any, credential_id: str) -> Response:
+        return self.shown(render_credential(credentials.find(credential_id)))
+
+    @operation(
         operation_id="replaceCredential",
         summary="Rotate a credential",
         description="Transfers that run go on with the old one; all later ones use the new one at once.",
@@ -91,19 +94,17 @@ class CredentialView(APIView):
         responses=CredentialOutput,
     )
     def put(self, request: Any, credential_id: str) -> Response:
-        check_parameters(request, ())
         credential = credentials.find(credential_id)
-        body = CredentialInput(data=request.data)
-        body.is_valid(raise_exception=True)
+        self.check_match(render_credential(credential))
+        body = self.read(CredentialInput)
         data = dict(body.validated_data)
         same_id(data, credential_id)
-        credentials.replace(credential, **_fields(data))
-        return Response(render_credential(credentials.find(credential_id)))
+        credentials.replace(
+            credential, check=lambda locked: self.check_match(render_credential(locked)), **_fields(data)
+        )
+        return self.shown(render_credential(credentials.find(credential_id)))
 
-    @extend_schema(
-        operation_id="deleteCredential", summary="Delete a credential that no spec uses", responses={204: None}
-    )
+    @operation(operation_id="deleteCredential", summary="Delete a credential that no spec uses", responses={204: None})
     def delete(self, request: Any, credential_id: str) -> Response:
-        check_parameters(request, ())
         credentials.delete(credentials.find(credential_id))
         return Response(status=204)

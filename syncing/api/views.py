@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from boilerhouse.core.api.pagination import check_parameters, paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, page_of, query
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.pagination import boolean, paginate
+from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
 from boilerhouse.core.api.serializers import ApiSerializer
 from boilerhouse.core.errors import FieldError, Invalid
-from pools.api.views import boolean, same_id
+from pools.api.views import same_id
 from pools.models import Pool
 from pools.states import ContainerState
 from syncing import services
 from syncing.api.serializers import RunOutput, SyncSpecInput, SyncSpecOutput, render_run, render_spec
 from syncing.errors import SyncSpecNotFound
 from syncing.models import SinkProbe, SyncRun, SyncSpec
+
+SPEC_VOLATILE = frozenset({"sinkHealth"})
 
 
 def find_spec(spec_id: str) -> SyncSpec:
@@ -33,10 +35,12 @@ def _is_held(spec: SyncSpec) -> bool:
     return spec.pool.containers.filter(state=ContainerState.CLAIMED).exists() or spec.pool.release_failed > 0
 
 
-class SyncSpecListView(APIView):
+class SyncSpecListView(ApiView):
+    lane = "slow"
+    volatile = SPEC_VOLATILE
     problem_codes = ("409",)
 
-    @extend_schema(
+    @operation(
         operation_id="listSyncSpecs",
         summary="List sync specs",
         parameters=[query("poolId"), LIMIT, CURSOR],
@@ -46,7 +50,7 @@ class SyncSpecListView(APIView):
         rows = SyncSpec.objects.prefetch_related("mappings")
         return paginate(request, rows, render_spec, {"poolId": "pool_id"})
 
-    @extend_schema(
+    @operation(
         operation_id="createSyncSpec",
         summary="Create a sync spec",
         description="The sink is probed; an unreachable one does not refuse the spec, `sinkHealth` says so.",
@@ -54,24 +58,25 @@ class SyncSpecListView(APIView):
         responses={201: SyncSpecOutput},
     )
     def post(self, request: Any) -> Response:
-        body = SyncSpecInput(data=request.data)
-        body.is_valid(raise_exception=True)
+        body = self.read(SyncSpecInput)
         data = body.validated_data
         pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
         if pool is None:
             raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
         spec = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
-        return Response(render_spec(find_spec(spec.pk)), status=201)
+        return self.shown(render_spec(find_spec(spec.pk)), 201)
 
 
-class SyncSpecView(APIView):
+class SyncSpecView(ApiView):
+    lane = "slow"
+    volatile = SPEC_VOLATILE
     problem_codes = ("409",)
 
-    @extend_schema(operation_id="getSyncSpec", summary="Show a sync spec", responses=SyncSpecOutput)
+    @operation(operation_id="getSyncSpec", summary="Show a sync spec", responses=SyncSpecOutput)
     def get(self, request: Any, spec_id: str) -> Response:
-        return Response(render_spec(find_spec(spec_id)))
+        return self.shown(render_spec(find_spec(spec_id)))
 
-    @extend_schema(
+    @operation(
         operation_id="replaceSyncSpec",
         summary="Change a sync spec",
         description="The full object; `poolId` stays. `secretAccessKey` may be left out while accessKeyId, endpoint and"
@@ -81,18 +86,24 @@ class SyncSpecView(APIView):
         responses=SyncSpecOutput,
     )
     def put(self, request: Any, spec_id: str) -> Response:
-        check_parameters(request, {"force"})
         spec = find_spec(spec_id)
-        body = SyncSpecInput(data=request.data, context={"stored": spec})
-        body.is_valid(raise_exception=True)
+        self.check_match(render_spec(spec))
+        body = self.read(SyncSpecInput, stored=spec)
         same_id(body.validated_data, spec_id)
         if body.validated_data["pool_id"] != spec.pool_id:
             raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({spec.pool_id}).", "fixed"))
         name, force = body.validated_data.get("name"), boolean(request, "force")
-        services.update_spec(spec, name=name, held=_is_held(spec), force=force, **body.parts())
-        return Response(render_spec(find_spec(spec_id)))
+        services.update_spec(
+            spec,
+            name=name,
+            held=_is_held(spec),
+            force=force,
+            check=lambda locked: self.check_match(render_spec(locked)),
+            **body.parts(),
+        )
+        return self.shown(render_spec(find_spec(spec_id)))
 
-    @extend_schema(
+    @operation(
         operation_id="deleteSyncSpec",
         summary="Delete a sync spec",
         description="409 while tenants hold containers that it covers, unless forced. What it saved stays in the sink.",
@@ -100,14 +111,13 @@ class SyncSpecView(APIView):
         responses={204: None},
     )
     def delete(self, request: Any, spec_id: str) -> Response:
-        check_parameters(request, {"force"})
         spec = find_spec(spec_id)
         services.delete_spec(spec, held=_is_held(spec), force=boolean(request, "force"))
         return Response(status=204)
 
 
-class SyncRunListView(APIView):
-    @extend_schema(
+class SyncRunListView(ApiView):
+    @operation(
         operation_id="listSyncRuns",
         summary="List sync runs",
         parameters=[query(n) for n in ("specId", "tenantId", "state", "trigger", "direction")] + [LIMIT, CURSOR],
@@ -137,8 +147,8 @@ def render_probe(probe: SinkProbe) -> dict[str, Any]:
     }
 
 
-class SinkProbeListView(APIView):
-    @extend_schema(
+class SinkProbeListView(ApiView):
+    @operation(
         operation_id="listSinkProbes",
         summary="List the probes of the spec's sink",
         description="Newest first: its health's history.",

@@ -6,14 +6,13 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from boilerhouse.core.api.pagination import check_parameters, paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, page_of, query
+from boilerhouse.core import deployment_settings
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.pagination import paginate
+from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
 from boilerhouse.core.api.serializers import ApiSerializer
 from syncing.api.serializers import RunOutput, render_run
 from syncing.models import Backup
@@ -31,7 +30,7 @@ class BackupOutput(ApiSerializer):
     expires_at = serializers.DateTimeField()
 
 
-def render_backup(backup: Backup) -> dict[str, Any]:
+def render_backup(backup: Backup, kept_for: timedelta) -> dict[str, Any]:
     return {
         "id": str(backup.pk),
         "specId": backup.spec_id,
@@ -40,12 +39,12 @@ def render_backup(backup: Backup) -> dict[str, Any]:
         "files": backup.files,
         "bytes": backup.bytes,
         "createdAt": backup.created_at,
-        "expiresAt": backup.created_at + timedelta(seconds=int(settings.BOILERHOUSE_BACKUP_RETENTION_S)),
+        "expiresAt": backup.created_at + kept_for,
     }
 
 
-class BackupListView(APIView):
-    @extend_schema(
+class BackupListView(ApiView):
+    @operation(
         operation_id="listTenantBackups",
         summary="List a tenant's backups",
         description="What its saves overwrote or deleted at the sinks, until `expiresAt`.",
@@ -53,13 +52,15 @@ class BackupListView(APIView):
         responses=page_of("BackupPage", BackupOutput),
     )
     def get(self, request: Any, tenant_id: str) -> Response:
-        return paginate(request, backups.of_tenant(tenant_id), render_backup, {"specId": "spec_id"})
+        kept_for = timedelta(seconds=deployment_settings.current().retention_s["backups"])
+        rows = backups.of_tenant(tenant_id)
+        return paginate(request, rows, lambda row: render_backup(row, kept_for), {"specId": "spec_id"})
 
 
-class BackupRestoreView(APIView):
+class BackupRestoreView(ApiView):
     problem_codes = ("409",)
 
-    @extend_schema(
+    @operation(
         operation_id="restoreTenantBackup",
         summary="Put a backup's files back",
         description="At the sink, where a save took them away; files that it did not touch stay, and what is replaced"
@@ -69,7 +70,6 @@ class BackupRestoreView(APIView):
         responses={202: RunOutput},
     )
     def post(self, request: Any, tenant_id: str, backup_id: str) -> Response:
-        check_parameters(request, ())
         try:
             wanted = UUID(backup_id)
         except ValueError as error:

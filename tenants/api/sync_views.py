@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from boilerhouse.core.api.pagination import check_parameters, paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, page_of, query
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.pagination import paginate
+from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
 from boilerhouse.core.api.serializers import ApiSerializer
 from syncing.api.serializers import RunOutput, RunsOutput, SinkHealthOutput, render_run
 from syncing.api.views import find_spec
@@ -62,10 +61,10 @@ class SpecStatusOutput(ApiSerializer):
     errors = SpecErrorOutput(many=True)  # type: ignore[assignment]
 
 
-class SpecTriggerView(APIView):
+class SpecTriggerView(ApiView):
     problem_codes = ("409",)
 
-    @extend_schema(
+    @operation(
         operation_id="triggerSyncSpec",
         summary="Sync by this spec now",
         description="For one tenant, or for all that are assigned a container of its pool.",
@@ -73,16 +72,16 @@ class SpecTriggerView(APIView):
         responses={202: RunsOutput},
     )
     def post(self, request: Any, spec_id: str) -> Response:
-        check_parameters(request, ())
-        body = TriggerInput(data=request.data)
-        body.is_valid(raise_exception=True)
+        body = self.read(TriggerInput)
         data = body.validated_data
         runs = syncs.trigger(find_spec(spec_id), data["direction"], data.get("tenant_id"))
         return Response({"runs": [render_run(run) for run in runs]}, status=202)
 
 
-class SpecProbeView(APIView):
-    @extend_schema(
+class SpecProbeView(ApiView):
+    lane = "slow"
+
+    @operation(
         operation_id="probeSyncSpec",
         summary="Probe the spec's sink now",
         description="Writes, reads and deletes one object. Failed saves are tried at once when it is healthy again.",
@@ -90,18 +89,14 @@ class SpecProbeView(APIView):
         responses=SinkHealthOutput,
     )
     def post(self, request: Any, spec_id: str) -> Response:
-        check_parameters(request, ())
         spec = find_spec(spec_id)
         upkeep.probe_sink(spec.pk)
         return Response(find_spec(spec_id).sink_health)
 
 
-class SpecStatusView(APIView):
-    @extend_schema(
-        operation_id="getSyncSpecStatus", summary="Show how a sync spec is doing", responses=SpecStatusOutput
-    )
+class SpecStatusView(ApiView):
+    @operation(operation_id="getSyncSpecStatus", summary="Show how a sync spec is doing", responses=SpecStatusOutput)
     def get(self, request: Any, spec_id: str) -> Response:
-        check_parameters(request, ())
         return Response(spec_status(find_spec(spec_id)))
 
 
@@ -112,20 +107,19 @@ def _run_id(value: str) -> UUID:
         raise errors.RunNotFound(f"There is no sync run {value}.") from error
 
 
-class SyncRunView(APIView):
-    @extend_schema(operation_id="getSyncRun", summary="Show a sync run", responses=RunOutput)
+class SyncRunView(ApiView):
+    @operation(operation_id="getSyncRun", summary="Show a sync run", responses=RunOutput)
     def get(self, request: Any, run_id: str) -> Response:
-        check_parameters(request, ())
         run = SyncRun.objects.filter(pk=_run_id(run_id)).first()
         if run is None:
             raise errors.RunNotFound(f"There is no sync run {run_id}.")
         return Response(render_run(run))
 
 
-class SyncRunCancelView(APIView):
+class SyncRunCancelView(ApiView):
     problem_codes = ("409",)
 
-    @extend_schema(
+    @operation(
         operation_id="cancelSyncRun",
         summary="Cancel a sync run",
         description="A queued one ends at once, a running one within seconds; the next save or restore takes back"
@@ -134,12 +128,11 @@ class SyncRunCancelView(APIView):
         responses={202: RunOutput},
     )
     def post(self, request: Any, run_id: str) -> Response:
-        check_parameters(request, ())
         return Response(render_run(syncs.cancel(_run_id(run_id))), status=202)
 
 
-class TenantRunListView(APIView):
-    @extend_schema(
+class TenantRunListView(ApiView):
+    @operation(
         operation_id="listTenantRuns",
         summary="List a tenant's sync runs",
         parameters=[query(n) for n in ("specId", "state", "trigger", "direction")] + [LIMIT, CURSOR],

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from boilerhouse.core import ids, keys
-from boilerhouse.core.api.authentication import create_key, find_key
+from boilerhouse.core.api_keys import create_key, find_key
 from boilerhouse.core.models import ApiKey, Role
 
 

@@ -12,7 +12,7 @@ from boilerhouse.core import failpoints, processes
 from boilerhouse.core.models import Event
 from syncing import errors as sync_errors
 from syncing.models import Backup, SavedState, SyncRun
-from tenants import backups, claims, errors, upkeep
+from tenants import backups, claims, errors, sink_runs, upkeep
 from tenants.models import Tenant
 from tenants.states import AssignmentState
 from tests.syncing.test_exactly_the_last_save import TENANT, UID, PowerCut
@@ -62,7 +62,7 @@ def test_what_a_save_took_comes_back_and_what_it_replaces_is_kept(state, run_tas
     assert (run.state, run.trigger, run.container_id) == ("succeeded", "backup", None), run.error_detail
     found = claim(state)
     assert {name: found[name] for name in "abcd"} == {"a": "1", "b": "1", "c": "1", "d": "2"}
-    assert Tenant.objects.get(pk=TENANT).backup_run is None
+    assert Tenant.objects.get(pk=TENANT).busy_run is None
     assert SavedState.objects.get().files == 4
     assert "backup" in {event.payload["trigger"] for event in Event.objects.filter(type="sync.completed")}
 
@@ -106,10 +106,10 @@ def test_cut_in_the_middle_it_is_taken_back_and_the_tenant_may_claim(one_far_end
             backups.put_back(run.pk)
     finally:
         failpoints.hooks.clear()
-    assert backups.resume() == 0, "its process lives"
+    assert sink_runs.resume() == 0, "its process lives"
     monkeypatch.setattr(processes, "living", lambda: set())
     upkeep.bury_dead_runs()
-    assert backups.resume() == 1
+    assert sink_runs.resume() == 1
     run.refresh_from_db()
 
     assert (run.state, run.error_code) == ("failed", "interrupted")
@@ -130,7 +130,7 @@ def test_no_claim_begins_meanwhile_and_none_is_put_back_beside_a_claim(one_far_e
         claims.begin(claims.Claim(tenant_id=TENANT, pool_id=state.spec.pool_id))
     SyncRun.objects.filter(pk=run.pk).update(created_at=timezone.now() - timedelta(minutes=1))
     backups._resent.clear()
-    assert backups.resume() == 1, "a lost message is sent again"
+    assert sink_runs.resume() == 1, "a lost message is sent again"
     run_tasks()
     assert claim(state) == {"a": "1"}
 

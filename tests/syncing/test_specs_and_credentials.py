@@ -7,7 +7,7 @@ import json
 import pytest
 from django.db import connection
 
-from boilerhouse.core.api.authentication import create_key
+from boilerhouse.core.api_keys import create_key
 from boilerhouse.core.models import Role
 from pools.states import ContainerState
 from syncing.models import Credential, SyncMapping, SyncSpec

@@ -180,7 +180,7 @@ def test_the_oldest_save_counts_every_mapping(pool):
 
 def test_the_oldest_save_is_measured_and_an_overdue_one_needs_somebody(pool, client):
     """P13: the age of the last complete save, in the metrics and on the overview."""
-    from boilerhouse.core.api.authentication import create_key
+    from boilerhouse.core.api_keys import create_key
     from boilerhouse.core.models import Role
     from boilerhouse.dashboard import overview
 

@@ -36,17 +36,29 @@ def integer(request: Any, name: str, default: int, low: int, high: int) -> int:
     return int(raw)
 
 
+def boolean(request: Any, name: str) -> bool:
+    """A query parameter that is ``true`` or ``false`` (also if absent). Raises Invalid."""
+    value = request.query_params.get(name, "false")
+    if value not in ("true", "false"):
+        raise _invalid(name, "must be true or false")
+    return bool(value == "true")
+
+
+def values_of(parameters: Any, name: str) -> list[str]:
+    """The values of a repeatable query parameter. Raises Invalid."""
+    values: list[str] = parameters.getlist(name)
+    if any("\0" in value for value in values):
+        raise _invalid(name, "holds a NUL character")
+    return values
+
+
 def paginate(
     request: Any, rows: QuerySet[Any], render: Callable[[Any], Any], filters: dict[str, str], key: str = "created_at"
 ) -> Response:
     """Answer one page of ``rows``, newest first. ``filters`` maps query parameters to lookups."""
-    check_parameters(request, {*filters, "limit", "cursor"})
     limit = integer(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     for parameter, lookup in filters.items():
-        values = request.query_params.getlist(parameter)
-        if any("\0" in value for value in values):
-            raise _invalid(parameter, "holds a NUL character")
-        if values:
+        if values := values_of(request.query_params, parameter):
             rows = rows.filter(**{f"{lookup}__in": values})
     if cursor := request.query_params.get("cursor"):
         try:

@@ -1,4 +1,6 @@
-"""What each role may do; a view widens it with ``tenant_scoped``, ``viewer_may_read`` or ``is_public``."""
+"""What each role may do; a view says otherwise with ``admin_only``, ``viewer_may_read``, ``tenant_filtered`` (it shows
+a tenant key only what is its own), ``tenant_scoped`` or ``is_public``.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,8 @@ class RolePermission(BasePermission):
             case Role.VIEWER:
                 return request.method in SAFE_METHODS and getattr(view, "viewer_may_read", True)
             case Role.TENANT:
+                if getattr(view, "tenant_filtered", False):
+                    return request.method in SAFE_METHODS
                 tenant_id = view.kwargs.get("tenant_id")
                 if tenant_id is None:
                     return False

@@ -12,12 +12,14 @@ from rest_framework import exceptions, status
 from rest_framework.renderers import JSONRenderer
 
 from boilerhouse.core import context
+from boilerhouse.core.api.idempotency import Replay
 from boilerhouse.core.errors import (
     BoilerhouseError,
     Conflict,
     Failed,
     Invalid,
     NotFound,
+    PreconditionFailed,
     TimedOut,
     Unavailable,
 )
@@ -28,6 +30,7 @@ log = structlog.get_logger(__name__)
 STATUS: dict[type[BoilerhouseError], int] = {
     NotFound: 404,
     Conflict: 409,
+    PreconditionFailed: 412,
     Invalid: 422,
     Failed: 502,
     Unavailable: 503,
@@ -85,15 +88,21 @@ def _pointers(detail: Any, pointer: str = "") -> list[dict[str, str]]:
     return [{"pointer": pointer, "detail": str(detail), "code": str(getattr(detail, "code", "invalid"))}]
 
 
+def _sentence(errors: list[dict[str, str]]) -> str:
+    return "; ".join(f"{e['pointer']}: {e['detail']}" if e["pointer"] else e["detail"] for e in errors)
+
+
 def handle(error: Exception, _context: Any) -> HttpResponse | None:
     """DRF's exception handler; None lets Django answer 500 through ``server_error``."""
+    if isinstance(error, Replay):
+        return error.response
     if isinstance(error, BoilerhouseError):
         return from_error(error)
     if isinstance(error, Http404 | exceptions.NotFound):
         return problem(404, "not_found", str(error) or "There is no such thing.")
     if isinstance(error, exceptions.ValidationError):
         errors = _pointers(error.detail)
-        return problem(422, "invalid", "; ".join(f"{e['pointer'] or '/'}: {e['detail']}" for e in errors), errors)
+        return problem(422, "invalid", _sentence(errors), errors)
     if isinstance(error, exceptions.ParseError):
         return problem(status.HTTP_400_BAD_REQUEST, "malformed", str(error.detail))
     if isinstance(error, PermissionDenied):
@@ -122,6 +131,15 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
     from django.views.defaults import page_not_found
 
     return page_not_found(request, exception or Http404())
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """What Django itself refuses before any view: a host name that is not ours, too many fields …"""
+    if _is_api(request):
+        return problem(400, "malformed", f"The request was refused ({type(exception).__name__}).")
+    from django.views.defaults import bad_request as page
+
+    return page(request, exception or Exception())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from boilerhouse.core import commands
-from boilerhouse.core.api.authentication import create_key
+from boilerhouse.core.api_keys import create_key
 from boilerhouse.core.ids import TENANT_ID
 from boilerhouse.core.models import Role
 

@@ -1,0 +1,44 @@
+"""Who changed what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.response import Response
+
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.pagination import paginate
+from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.core.api.serializers import ApiSerializer
+from boilerhouse.core.models import AuditEntry
+
+
+class AuditOutput(ApiSerializer):
+    id = serializers.UUIDField()
+    at = serializers.DateTimeField()
+    actor = serializers.CharField(help_text="`key <name>`, `user <name>`, `command <name>` or `system`")
+    request_id = serializers.CharField(allow_blank=True)
+    action = serializers.CharField(help_text="`<kind>.<verb>`, e.g. `pool.scale`")
+    kind = serializers.CharField()
+    object_id = serializers.CharField()
+    before = serializers.JSONField(allow_null=True, help_text="Of a change: what differed. Never a secret.")
+    after = serializers.JSONField(allow_null=True)
+
+
+def render_entry(entry: AuditEntry) -> dict[str, Any]:
+    shown: dict[str, Any] = AuditOutput(entry).data
+    return shown
+
+
+class AuditListView(ApiView):
+    @operation(
+        operation_id="listAudit",
+        summary="List who changed what",
+        parameters=[*(query(name) for name in ("actor", "action", "kind", "objectId", "requestId")), LIMIT, CURSOR],
+        responses=page_of("AuditPage", AuditOutput),
+    )
+    def get(self, request: Any) -> Response:
+        filters = {"objectId": "object_id", "requestId": "request_id"}
+        filters |= {name: name for name in ("actor", "action", "kind")}
+        return paginate(request, AuditEntry.objects.all(), render_entry, filters, key="at")

@@ -1,0 +1,104 @@
+"""What every endpoint has in common; what its schema documents is what it accepts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.http import HttpResponse
+from rest_framework import serializers
+from rest_framework.permissions import SAFE_METHODS
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from boilerhouse.core.api import idempotency
+from boilerhouse.core.api.pagination import check_parameters
+from boilerhouse.core.errors import FieldError, Invalid, PreconditionFailed
+from boilerhouse.core.waiting import Waiting
+
+S = TypeVar("S", bound="serializers.Serializer[Any]")
+
+
+class ApiView(APIView):
+    """Checks query parameters, bodies, ``If-Match`` and ``Idempotency-Key`` before a handler runs."""
+
+    http_method_names = ["get", "head", "post", "put", "delete"]
+    problem_codes: tuple[str, ...] = ()
+    lane = ""
+    """Which threads serve it: ``claim``, ``slow`` (it waits for the engine or a sink), or those of all others."""
+    volatile: frozenset[str] = frozenset()
+    """Fields of the representation that say how the object is doing, not what it is: no part of its ETag."""
+
+    def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        self._record: str | None = None
+        super().initial(request, *args, **kwargs)
+        handler = getattr(self, request.method.lower(), None)
+        if request.method.lower() not in self.http_method_names or handler is None:
+            return  # a 405
+        check_parameters(request, handler.query_parameters)
+        resumed = getattr(request._request, "resumed", None)
+        if request.method == "POST":
+            if resumed is not None:
+                self._record = resumed.idempotency
+            else:
+                self._record = idempotency.begin(request, self.still_holds)
+        if not handler.takes_body:
+            _refuse_body(request)
+
+    def still_holds(self, response: HttpResponse) -> bool:
+        """Whether a kept answer to this POST may be given again."""
+        return True
+
+    def handle_exception(self, exc: Exception) -> Response:
+        try:
+            return super().handle_exception(exc)
+        except Exception:
+            if self._record is not None:
+                idempotency.abandon(self._record)
+            raise
+
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        response = super().finalize_response(request, response, *args, **kwargs)
+        record = getattr(self, "_record", None)
+        if isinstance(response, Waiting):
+            response.idempotency = record
+        elif record is not None:
+            if not getattr(response, "is_rendered", True):
+                response.render()
+            idempotency.end(record, response)
+        return response
+
+    def read(self, serializer: type[S], **context: Any) -> S:
+        """The request's body, valid. Raises what becomes a 400, 415 or 422."""
+        body = serializer(data=self.request.data, context=context)
+        body.is_valid(raise_exception=True)
+        return body
+
+    def shown(self, data: Any, status: int = 200) -> Response:
+        """The answer that shows one object, with its ETag."""
+        return Response(data, status=status, headers={"ETag": self.etag(data)})
+
+    def etag(self, data: Mapping[str, Any]) -> str:
+        kept = {name: value for name, value in data.items() if name not in self.volatile}
+        text = json.dumps(kept, sort_keys=True, cls=DjangoJSONEncoder)
+        return f'"{hashlib.sha256(text.encode()).hexdigest()[:24]}"'
+
+    def check_match(self, data: Mapping[str, Any]) -> None:
+        """Raise PreconditionFailed unless ``If-Match`` is absent, ``*`` or names ``data``."""
+        wanted = self.request.headers.get("If-Match")
+        if wanted is None or wanted.strip() == "*":
+            return
+        if self.etag(data) not in [tag.strip() for tag in wanted.split(",")]:
+            raise PreconditionFailed
+
+
+def _refuse_body(request: Any) -> None:
+    if request.method in SAFE_METHODS or not request._request.body:
+        return
+    if not isinstance(request.data, dict):
+        raise Invalid(FieldError("", "This operation takes no body.", "invalid"))
+    if request.data:
+        raise Invalid(*(FieldError(f"/{name}", "This field is unknown.", "unknown") for name in sorted(request.data)))

@@ -1,0 +1,123 @@
+"""Events: the log as a list, and as a stream that goes on."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any
+
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework import serializers
+from rest_framework.exceptions import NotFound
+from rest_framework.response import Response
+
+from boilerhouse.core import event_stream
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.pagination import integer, paginate, values_of
+from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, query
+from boilerhouse.core.errors import FieldError, Invalid
+from boilerhouse.core.event_stream import EventFilter, Sent, hub, render_event
+from boilerhouse.core.models import Role
+from boilerhouse.core.streaming import Stream, Writer, streams
+
+MAX_EVENT_ID = 2**63 - 1
+FILTERS = {"type": "type", "poolId": "pool_id", "tenantId": "tenant_id", "containerId": "container_id"}
+AFTER = OpenApiParameter("after", int, description="Only events with a greater id, oldest first.")
+
+
+class EventOutput(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    type = serializers.CharField()
+    payload = serializers.JSONField()
+    timestamp = serializers.DateTimeField()
+
+
+class EventPageOutput(serializers.Serializer[Any]):
+    items = EventOutput(many=True)
+    nextCursor = serializers.CharField(allow_null=True)
+    reset = serializers.BooleanField(
+        required=False,
+        help_text="With `after`: whether events after it are gone; read everything anew and go on from the newest id.",
+    )
+
+
+def wanted_events(parameters: Any, key: Any) -> EventFilter:
+    """The filter that the query asks for, within what the key may see. Raises NotFound for another's tenant."""
+    values = {column: frozenset(values_of(parameters, name)) for name, column in FILTERS.items()}
+    if key is not None and key.role == Role.TENANT:
+        own = frozenset(key.tenant_ids)
+        if values["tenant_id"] - own:
+            raise NotFound
+        values["tenant_id"] = values["tenant_id"] or own
+    return EventFilter(**values)
+
+
+class EventListView(ApiView):
+    tenant_filtered = True
+
+    @operation(
+        operation_id="listEvents",
+        summary="List events",
+        description="Newest first; oldest first after a given id when `after` is given. Ids commit in order, so going"
+        " on with the last id as `after` misses nothing. Tenant keys see the events of their tenants.",
+        parameters=[AFTER, *(query(name) for name in FILTERS), LIMIT, CURSOR],
+        responses=EventPageOutput,
+    )
+    def get(self, request: Any) -> Response:
+        rows = wanted_events(request.query_params, request.auth).rows()
+        if "after" not in request.query_params:
+            return paginate(request, rows, render_event, {}, key="id")
+        if "cursor" in request.query_params:
+            raise Invalid(FieldError("", "Query parameters after and cursor exclude each other.", "invalid"))
+        limit, after = integer(request, "limit", 50, 1, 200), integer(request, "after", 0, 0, MAX_EVENT_ID)
+        found = rows.filter(pk__gt=after).order_by("id")[:limit]
+        items = [render_event(event) for event in found]
+        return Response({"items": items, "nextCursor": None, "reset": event_stream.is_lost(after)})
+
+
+class EventStreamView(ApiView):
+    tenant_filtered = True
+
+    @operation(
+        operation_id="streamEvents",
+        summary="Follow events",
+        description="Server-sent events: what came after `Last-Event-ID` (or `after`), then each new event as it is"
+        " committed, without gap or double; without either from now on. `event: reset` says that `after` is too old:"
+        " read everything anew. A comment every 15 seconds shows that the stream lives. The same goes as JSON messages"
+        " over the WebSocket `/ws/events`.",
+        parameters=[
+            AFTER,
+            *(query(name) for name in FILTERS),
+            OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="As `after`, and before it."),
+        ],
+        responses={(200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, description="Server-sent events")},
+    )
+    def get(self, request: Any) -> HttpResponse:
+        wanted, key = wanted_events(request.query_params, request.auth), request.auth
+        after = None
+        if "after" in request.query_params:
+            after = integer(request, "after", 0, 0, MAX_EVENT_ID)
+        if last := request.headers.get("Last-Event-ID"):
+            if not last.isascii() or not last.isdigit() or int(last[:20]) > MAX_EVENT_ID:
+                raise Invalid(FieldError("", "Last-Event-ID: not an id of an event.", "invalid"))
+            after = int(last)
+        streams.check_room()
+
+        async def run(writer: Writer) -> None:
+            await writer.write(b": hello\n\n")
+            try:
+                async with aclosing(hub.read(after, wanted, key.pk)) as found:
+                    async for sent in found:
+                        await writer.write(_frame(sent))
+            except event_stream.Revoked:
+                await writer.write(b'event: revoked\ndata: {"detail":"This key was revoked or has expired."}\n\n')
+
+        return Stream(run, "text/event-stream")
+
+
+def _frame(sent: Sent | None) -> bytes:
+    if sent is None:
+        return b": still here\n\n"
+    kind = "event: reset\n" if sent.is_reset else ""
+    return f"id: {sent.id}\n{kind}data: {sent.text}\n\n".encode()

@@ -1,0 +1,102 @@
+"""What admins set while Boilerhouse runs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.response import Response
+
+from boilerhouse.core import deployment_settings
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.schema import operation
+from boilerhouse.core.api.serializers import ApiSerializer, StringMapField
+from boilerhouse.core.deployment_settings import RETENTION_CEILINGS, DeploymentSettings
+
+VARIABLE_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+RESERVED = frozenset({"CONTAINER_ID", "POOL_ID", "WORKLOAD_ID", "tenantId"})
+HOUR_MS = 3_600_000
+MAX_MS = 2**53
+
+
+def _retention() -> serializers.IntegerField:
+    return serializers.IntegerField(min_value=HOUR_MS, max_value=MAX_MS, required=False)
+
+
+class RetentionField(ApiSerializer):
+    """How long things are kept, in milliseconds; what is left out is kept as long as the environment says."""
+
+    events_ms = _retention()
+    runs_ms = _retention()
+    probes_ms = _retention()
+    backups_ms = _retention()
+    audit_ms = _retention()
+
+
+class SettingsInput(ApiSerializer):
+    """The full object; what is left out is as the environment says."""
+
+    variables = StringMapField(default=dict, help_text="For `${NAME}` in workloads' environment. No secrets.")
+    allow_host_network = serializers.BooleanField(default=False)
+    allow_root = serializers.BooleanField(default=False)
+    allowed_runtimes = serializers.ListField(child=serializers.CharField(max_length=63), default=list, max_length=50)
+    allowed_networks = serializers.ListField(child=serializers.CharField(max_length=63), default=list, max_length=50)
+    retention = RetentionField(default=dict)
+
+    def validate_variables(self, value: dict[str, str]) -> dict[str, str]:
+        wrong = {}
+        for name in value:
+            if not VARIABLE_NAME.match(name) or name in RESERVED:
+                wrong[name] = [ErrorDetail("Use letters, digits and _, and no built-in name.", "invalid")]
+        if wrong:
+            raise ValidationError(wrong)
+        return value
+
+    def wanted(self) -> DeploymentSettings:
+        data = self.validated_data
+        ceilings = {kind: deployment_settings.ceiling_s(kind) for kind in RETENTION_CEILINGS}
+        given = {name.removesuffix("_ms"): ms // 1000 for name, ms in data["retention"].items()}
+        return DeploymentSettings(
+            variables=data["variables"],
+            allow_host_network=data["allow_host_network"],
+            allow_root=data["allow_root"],
+            allowed_runtimes=tuple(data["allowed_runtimes"]),
+            allowed_networks=tuple(data["allowed_networks"]),
+            retention_s={**ceilings, **given},
+        )
+
+
+def render_settings(found: DeploymentSettings) -> dict[str, Any]:
+    return {
+        "variables": dict(found.variables),
+        "allowHostNetwork": found.allow_host_network,
+        "allowRoot": found.allow_root,
+        "allowedRuntimes": list(found.allowed_runtimes),
+        "allowedNetworks": list(found.allowed_networks),
+        "retention": {f"{kind}Ms": seconds * 1000 for kind, seconds in found.retention_s.items()},
+    }
+
+
+class SettingsView(ApiView):
+    admin_only = True
+    viewer_may_read = False
+
+    @operation(operation_id="getSettings", summary="Show the settings in force", responses=SettingsInput)
+    def get(self, request: Any) -> Response:
+        return self.shown(render_settings(deployment_settings.current()))
+
+    @operation(
+        operation_id="replaceSettings",
+        summary="Change the settings",
+        description="The environment is the ceiling: what it does not allow is a 422 with its variable's name. Running"
+        " containers keep what they have.",
+        request=SettingsInput,
+        responses=SettingsInput,
+    )
+    def put(self, request: Any) -> Response:
+        self.check_match(render_settings(deployment_settings.current()))
+        wanted = self.read(SettingsInput).wanted()
+        found = deployment_settings.replace(wanted, lambda locked: self.check_match(render_settings(locked)))
+        return self.shown(render_settings(found))

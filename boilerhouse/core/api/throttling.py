@@ -1,0 +1,51 @@
+"""A token bucket per API key, in the memory of each web process."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from typing import Any
+
+from django.conf import settings
+from rest_framework.throttling import BaseThrottle
+
+MAX_KEYS = 10_000
+
+
+class Buckets:
+    """``rate`` tokens a second, at most ``burst`` at once, for each name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, name: str, rate: float, burst: float, now: float) -> float:
+        """Take one token; return 0, or the seconds until there is one."""
+        with self._lock:
+            level, at = self._levels.pop(name, (burst, now))
+            level = min(burst, level + (now - at) * rate)
+            wait = 0.0 if level >= 1 else (1 - level) / rate
+            self._levels[name] = (level if wait else level - 1, now)
+            if len(self._levels) > MAX_KEYS:
+                self._levels.popitem(last=False)
+        return wait
+
+
+buckets = Buckets()
+
+
+class KeyThrottle(BaseThrottle):
+    """``BOILERHOUSE_THROTTLE_RATE`` requests a second per key, with bursts; 429 says when to come again."""
+
+    def allow_request(self, request: Any, view: Any) -> bool:
+        self._wait = 0.0
+        rate = settings.BOILERHOUSE_THROTTLE_RATE
+        if request.auth is None or not rate or getattr(request._request, "resumed", None) is not None:
+            return True
+        self._wait = buckets.take(request.auth.pk, rate, settings.BOILERHOUSE_THROTTLE_BURST, time.monotonic())
+        return not self._wait
+
+    def wait(self) -> float | None:
+        return math.ceil(self._wait)

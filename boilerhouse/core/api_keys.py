@@ -1,0 +1,104 @@
+"""API keys: ``bh_<id><secret><checksum>``, kept only as an HMAC under a pepper of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import string
+import zlib
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import close_old_connections
+from django.db.models import Q
+from django.utils import timezone
+
+from boilerhouse.core import audit
+from boilerhouse.core.errors import NotFound
+from boilerhouse.core.events import recording, wake
+from boilerhouse.core.models import ApiKey, Role
+
+ALPHABET = string.digits + string.ascii_letters
+ID_LENGTH, SECRET_LENGTH, CHECK_LENGTH = 8, 32, 6
+USED_EVERY = timedelta(minutes=1)
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def _checksum(text: str) -> str:
+    value, digits = zlib.crc32(text.encode()), ""
+    for _ in range(CHECK_LENGTH):
+        value, rest = divmod(value, len(ALPHABET))
+        digits += ALPHABET[rest]
+    return digits
+
+
+def _hash(key: str) -> str:
+    return hmac.new(settings.BOILERHOUSE_KEY_PEPPER.encode(), key.encode(), hashlib.sha256).hexdigest()
+
+
+class ApiKeyNotFound(NotFound):
+    """There is no such API key."""
+
+    code = "api_key_not_found"
+
+
+def create_key(
+    *, name: str, role: Role, tenant_ids: list[str] | None = None, expires_at: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """Make a key; return its row and the key itself, which is never seen again."""
+    body = _random(ID_LENGTH) + _random(SECRET_LENGTH)
+    key = f"bh_{body}{_checksum(body)}"
+    tenants = tenant_ids or []
+    with recording():
+        row = ApiKey.objects.create(
+            id=body[:ID_LENGTH], name=name, role=role, tenant_ids=tenants, key_hash=_hash(key), expires_at=expires_at
+        )
+        after = {"name": name, "role": role, "tenantIds": tenants, "expiresAt": expires_at}
+        audit.record("api_key.create", row.pk, after=after)
+    return row, key
+
+
+def revoke_key(key_id: str) -> None:
+    """From now on the key opens nothing; open streams of it end within a second. Raises ApiKeyNotFound."""
+    with recording():
+        row = ApiKey.objects.filter(pk=key_id, revoked_at=None).first()
+        if row is None:
+            raise ApiKeyNotFound(f"There is no API key {key_id}.")
+        ApiKey.objects.filter(pk=key_id).update(revoked_at=timezone.now())
+        audit.record("api_key.revoke", key_id, before={"name": row.name, "role": row.role})
+        wake()
+
+
+def _living() -> Q:
+    return Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+
+
+def living_keys(ids: Collection[str]) -> set[str]:
+    """Which of these keys still open something."""
+    return set(ApiKey.objects.filter(_living(), pk__in=ids).values_list("pk", flat=True))
+
+
+def lives(key_id: str) -> bool:
+    """Whether the key still opens something; for threads that serve no request."""
+    close_old_connections()
+    return key_id in living_keys([key_id])
+
+
+def find_key(key: str) -> ApiKey | None:
+    """The living row of a key, None for anything else; a wrong checksum does not reach the database."""
+    body = key[3:-CHECK_LENGTH]
+    if not key.startswith("bh_") or len(body) != ID_LENGTH + SECRET_LENGTH or not key.isascii():
+        return None
+    if not hmac.compare_digest(_checksum(body), key[-CHECK_LENGTH:]):
+        return None
+    row = ApiKey.objects.filter(_living(), pk=body[:ID_LENGTH]).first()
+    if row is None or not hmac.compare_digest(row.key_hash, _hash(key)):
+        return None
+    if row.last_used_at is None or row.last_used_at < timezone.now() - USED_EVERY:
+        ApiKey.objects.filter(pk=row.pk).update(last_used_at=timezone.now())
+    return row

@@ -1,0 +1,118 @@
+"""What admins set while Boilerhouse runs. The environment is the ceiling: nothing here goes beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from boilerhouse.core import audit
+from boilerhouse.core.errors import FieldError, Invalid
+from boilerhouse.core.events import recording
+from boilerhouse.core.models import Settings
+
+checks: list[Callable[[DeploymentSettings], list[FieldError]]] = []
+"""What upper apps have against new settings; they add to it when they are loaded."""
+
+RETENTION_CEILINGS = {
+    "events": "BOILERHOUSE_EVENT_RETENTION_S",
+    "runs": "BOILERHOUSE_RUN_RETENTION_S",
+    "probes": "BOILERHOUSE_PROBE_RETENTION_S",
+    "backups": "BOILERHOUSE_BACKUP_RETENTION_S",
+    "audit": "BOILERHOUSE_AUDIT_RETENTION_S",
+}
+
+
+def ceiling_s(kind: str) -> int:
+    return int(getattr(settings, RETENTION_CEILINGS[kind]))
+
+
+def _ceilings() -> dict[str, int]:
+    return {kind: ceiling_s(kind) for kind in RETENTION_CEILINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSettings:
+    """What is in force: what was set, as far as the environment still allows it."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """For ``${NAME}`` in the environment of workloads; shown to whoever may read workloads, so no secrets."""
+    allow_host_network: bool = False
+    allow_root: bool = False
+    allowed_runtimes: tuple[str, ...] = ()
+    allowed_networks: tuple[str, ...] = ()
+    retention_s: Mapping[str, int] = field(default_factory=dict)
+
+
+def current() -> DeploymentSettings:
+    """The settings in force now; one query."""
+    row = Settings.objects.filter(pk=1).first()
+    return _in_force(row.values if row else {})
+
+
+def _in_force(values: Mapping[str, Any]) -> DeploymentSettings:
+    runtimes, networks = settings.BOILERHOUSE_ALLOWED_RUNTIMES, settings.BOILERHOUSE_ALLOWED_NETWORKS
+    asked = {**_ceilings(), **values.get("retention_s", {})}
+    return DeploymentSettings(
+        variables=dict(values.get("variables", {})),
+        allow_host_network=settings.BOILERHOUSE_ALLOW_HOST_NETWORK and values.get("allow_host_network", True),
+        allow_root=settings.BOILERHOUSE_ALLOW_ROOT and values.get("allow_root", True),
+        allowed_runtimes=tuple(r for r in values.get("allowed_runtimes", runtimes) if r in runtimes),
+        allowed_networks=tuple(n for n in values.get("allowed_networks", networks) if n in networks),
+        retention_s={kind: min(ceiling_s(kind), int(asked[kind])) for kind in RETENTION_CEILINGS},
+    )
+
+
+def replace(wanted: DeploymentSettings, check: Callable[[DeploymentSettings], None]) -> DeploymentSettings:
+    """Put ``wanted`` in force. ``check`` sees what is in force, locked, and raises what stands against the change.
+
+    Raises Invalid with a pointer for each thing that the environment does not allow.
+    """
+    _refuse_beyond_ceiling(wanted)
+    if wrong := [error for one in checks for error in one(wanted)]:
+        raise Invalid(*wrong)
+    with recording():
+        Settings.objects.get_or_create(pk=1)
+        row = Settings.objects.select_for_update().get(pk=1)
+        before = _in_force(row.values)
+        check(before)
+        row.values = {f.name: _plain(getattr(wanted, f.name)) for f in fields(wanted)}
+        row.version, row.updated_at = row.version + 1, timezone.now()
+        row.save()
+        after = _in_force(row.values)
+        audit.record("settings.update", "settings", **audit.changes(asdict(before), asdict(after)))
+    return after
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _refuse_beyond_ceiling(wanted: DeploymentSettings) -> None:
+    wrong: list[FieldError] = []
+
+    def refuse(pointer: str, detail: str) -> None:
+        wrong.append(FieldError(pointer, detail, "not_allowed"))
+
+    if wanted.allow_host_network and not settings.BOILERHOUSE_ALLOW_HOST_NETWORK:
+        refuse("/allowHostNetwork", "The environment does not allow it (BOILERHOUSE_ALLOW_HOST_NETWORK).")
+    if wanted.allow_root and not settings.BOILERHOUSE_ALLOW_ROOT:
+        refuse("/allowRoot", "The environment does not allow it (BOILERHOUSE_ALLOW_ROOT).")
+    lists = (
+        ("allowedRuntimes", wanted.allowed_runtimes, "BOILERHOUSE_ALLOWED_RUNTIMES"),
+        ("allowedNetworks", wanted.allowed_networks, "BOILERHOUSE_ALLOWED_NETWORKS"),
+    )
+    for name, values, variable in lists:
+        allowed = getattr(settings, variable)
+        for index, value in enumerate(values):
+            if value not in allowed:
+                refuse(f"/{name}/{index}", f"The environment allows {', '.join(allowed) or 'none'} ({variable}).")
+    for kind, seconds in wanted.retention_s.items():
+        if seconds > ceiling_s(kind):
+            detail = f"At most {ceiling_s(kind) * 1000} ({RETENTION_CEILINGS[kind]})."
+            refuse(f"/retention/{kind}Ms", detail)
+    if wrong:
+        raise Invalid(*wrong)

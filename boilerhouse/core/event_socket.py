@@ -1,0 +1,138 @@
+"""``/ws/events``: the event stream as JSON messages over a WebSocket, for programs with a key and staff pages.
+
+A key needs no origin; a session counts only from our own pages, for browsers send cookies from anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import parse_qs
+
+import structlog
+from channels.auth import AuthMiddlewareStack
+from channels.db import database_sync_to_async
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.http import QueryDict
+from rest_framework.exceptions import NotFound
+
+from boilerhouse.core.api.event_views import FILTERS, MAX_EVENT_ID, wanted_events
+from boilerhouse.core.api_keys import find_key
+from boilerhouse.core.errors import Invalid
+from boilerhouse.core.event_stream import EventFilter, Revoked, hub
+from boilerhouse.core.models import ApiKey
+from boilerhouse.core.streaming import Stalled, TooManyStreams, Writer, streams
+
+log = structlog.get_logger(__name__)
+
+BAD_REQUEST, UNAUTHENTICATED, FORBIDDEN, NOT_FOUND, SLOW, BUSY = 4400, 4401, 4403, 4404, 4408, 4429
+SESSION_CHECK_EVERY_S = 5.0
+
+
+class Refused(Exception):
+    def __init__(self, code: int, detail: str) -> None:
+        self.code, self.detail = code, detail
+        super().__init__(detail)
+
+
+class EventSocket:
+    """An ASGI application for one path."""
+
+    def __init__(self) -> None:
+        self._with_session = AllowedHostsOriginValidator(AuthMiddlewareStack(self._serve))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = dict(scope["headers"])
+        if b"authorization" in headers:
+            scope = {**scope, "boilerhouse.key": await database_sync_to_async(_key)(headers[b"authorization"])}
+            await self._serve(scope, receive, send)
+        else:
+            await self._with_session(scope, receive, send)
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        if (await receive())["type"] != "websocket.connect":
+            return
+        await send({"type": "websocket.accept"})
+        try:
+            after, wanted, key = _wish(scope)
+            streams.check_room()
+        except Refused as refusal:
+            await _close(send, refusal.code, refusal.detail)
+            return
+        except TooManyStreams as error:
+            await _close(send, BUSY, error.detail)
+            return
+        writer = Writer(send, scope.get("boilerhouse.backlog"))
+        await streams.serve(self._follow(scope, writer, send, after, wanted, key), _gone(receive))
+
+    async def _follow(
+        self, scope: Any, writer: Writer, send: Any, after: int | None, wanted: EventFilter, key: ApiKey | None
+    ) -> None:
+        idle_s = SESSION_CHECK_EVERY_S if key is None else 3600.0
+        checked = asyncio.get_running_loop().time()
+        try:
+            async with aclosing(hub.read(after, wanted, key.pk if key else None, idle_s)) as found:
+                async for sent in found:
+                    now = asyncio.get_running_loop().time()
+                    if key is None and now - checked >= SESSION_CHECK_EVERY_S:
+                        checked = now
+                        if not await database_sync_to_async(_is_signed_in)(scope):
+                            await _close(send, UNAUTHENTICATED, "You have signed out.")
+                            return
+                    if sent is not None:
+                        await writer.write({"type": "websocket.send", "text": sent.text})
+        except Revoked:
+            await _close(send, UNAUTHENTICATED, "This key was revoked or has expired.")
+        except Stalled:
+            log.warning("slow reader dropped", reader=key.name if key else "session")
+            await _close(send, SLOW, "You read too slowly; go on with ?after=.")
+
+
+def _key(header: bytes) -> ApiKey | None:
+    scheme, _, key = header.decode("latin-1").partition(" ")
+    return find_key(key.strip()) if scheme.lower() == "bearer" else None
+
+
+def _wish(scope: Any) -> tuple[int | None, EventFilter, ApiKey | None]:
+    key = scope.get("boilerhouse.key")
+    if key is None:
+        user = scope.get("user")
+        if user is None or not user.is_authenticated:
+            raise Refused(UNAUTHENTICATED, "Send a key: Authorization: Bearer bh_…")
+        if not user.is_staff:
+            raise Refused(FORBIDDEN, "This page is for staff.")
+    text = scope["query_string"].decode("latin-1")
+    unknown = sorted(set(parse_qs(text, keep_blank_values=True)) - {*FILTERS, "after"})
+    if unknown:
+        raise Refused(BAD_REQUEST, f"Query parameter {unknown[0][:60]}: is unknown here")
+    query = QueryDict(text)
+    after = query.get("after")
+    if after is not None and not (after.isascii() and after.isdigit() and int(after[:20]) <= MAX_EVENT_ID):
+        raise Refused(BAD_REQUEST, "Query parameter after: must be an id of an event")
+    try:
+        return int(after) if after is not None else None, wanted_events(query, key), key
+    except NotFound:
+        raise Refused(NOT_FOUND, "There is no such tenant.") from None
+    except Invalid as error:
+        raise Refused(BAD_REQUEST, error.detail) from error
+
+
+def _is_signed_in(scope: Any) -> bool:
+    from django.contrib.auth import get_user_model
+    from django.contrib.sessions.models import Session
+
+    has_session = Session.objects.filter(pk=scope["session"].session_key).exists()
+    users = get_user_model().objects.filter(pk=scope["user"].pk, is_active=True, is_staff=True)
+    return has_session and users.exists()
+
+
+async def _gone(receive: Any) -> None:
+    while (await receive())["type"] != "websocket.disconnect":
+        pass  # the reader says nothing that matters here
+
+
+async def _close(send: Any, code: int, detail: str) -> None:
+    await send({"type": "websocket.send", "text": json.dumps({"type": "error", "code": code, "detail": detail})})
+    await send({"type": "websocket.close", "code": code, "reason": detail})

@@ -1,0 +1,161 @@
+"""Answers that go on: head first, then a coroutine writes until it is done or the client has gone.
+
+A writer never runs ahead of its client: what the kernel has not taken yet is bounded, and a client that takes nothing
+for a while is dropped. So a slow reader costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from typing import Any, Protocol
+
+import structlog
+from django.conf import settings
+from django.http import HttpResponse
+
+from boilerhouse.core.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+MAX_BACKLOG_BYTES = 256 * 1024
+STALLED_AFTER_S = 30.0
+LOOK_EVERY_S = 0.05
+
+Backlog = Callable[[], int]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class TooManyStreams(Unavailable):
+    """Too many streams are open in this process."""
+
+    code = "too_many_streams"
+    retry_after = 10
+
+
+class Stalled(Exception):
+    """The client has taken nothing for too long."""
+
+
+class Writer:
+    """Sends as fast as the client reads."""
+
+    def __init__(self, send: Callable[[Any], Awaitable[None]], backlog: Backlog | None) -> None:
+        self._send, self._backlog = send, backlog or (lambda: 0)
+
+    async def write(self, message: Any) -> None:
+        """Send one message. Raises Stalled."""
+        if self._backlog() > MAX_BACKLOG_BYTES:
+            await self._wait()
+        await self._send(message)
+
+    async def _wait(self) -> None:
+        least, since = self._backlog(), time.monotonic()
+        while (left := self._backlog()) > MAX_BACKLOG_BYTES:
+            if left < least:
+                least, since = left, time.monotonic()
+            elif time.monotonic() - since > STALLED_AFTER_S:
+                raise Stalled
+            await asyncio.sleep(LOOK_EVERY_S)
+
+
+class Source(Protocol):
+    """Chunks that are waited for in a thread; ``close``, from another, ends the waiting."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
+AHEAD = 16
+
+
+async def from_thread(source: Source, idle_s: float) -> AsyncGenerator[bytes]:
+    """What ``source`` yields, and an empty chunk after ``idle_s`` of silence; it is read only as fast as it is taken.
+
+    The source is closed when this ends. Raises what it raises.
+    """
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[bytes | Exception | None](AHEAD)
+    is_over = threading.Event()
+
+    def put(item: bytes | Exception | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
+
+    def read() -> None:
+        try:
+            for chunk in source:
+                if is_over.is_set():
+                    return
+                put(chunk)
+            put(None)
+        except Exception as error:
+            if not is_over.is_set():
+                put(error)
+
+    # Not of a pool: its threads would keep the process from ending while a log is silent.
+    threading.Thread(target=read, name="source", daemon=True).start()
+    try:
+        while True:
+            try:
+                item = await asyncio.wait_for(queue.get(), idle_s)
+            except TimeoutError:
+                yield b""
+                continue
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        is_over.set()
+        while not queue.empty():
+            queue.get_nowait()  # sets a thread free that waits for room
+        await loop.run_in_executor(None, source.close)
+
+
+class Stream(HttpResponse):
+    """An answer whose body ``run(writer)`` writes."""
+
+    def __init__(self, run: Callable[[Writer], Awaitable[None]], content_type: str) -> None:
+        super().__init__(content_type=content_type, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self.run = run
+
+    def when_closed(self, act: Callable[[], None]) -> None:
+        """Have ``act`` called when the answer is over, also if it never began."""
+        self._resource_closers.append(act)  # type: ignore[attr-defined]
+
+
+class Streams:
+    """The open streams of this process, counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def check_room(self) -> None:
+        """Raises TooManyStreams."""
+        if self.count >= settings.BOILERHOUSE_MAX_STREAMS:
+            raise TooManyStreams
+
+    async def serve(self, work: Awaitable[None], gone: Awaitable[None]) -> None:
+        """Let ``work`` go on until it is done or ``gone`` is; Stalled ends it without a word."""
+        self.count += 1
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
+        try:
+            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                try:
+                    working.result()
+                except Stalled:
+                    log.warning("slow reader dropped")
+        finally:
+            self.count -= 1
+            for task in (working, leaving):
+                task.cancel()
+            await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+streams = Streams()

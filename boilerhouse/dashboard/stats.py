@@ -1,0 +1,123 @@
+"""The deployment in numbers, for programs that want one request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Count, Q, Sum
+from django.utils import timezone
+from rest_framework import serializers
+from rest_framework.response import Response
+
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.schema import operation
+from boilerhouse.core.api.serializers import ApiSerializer
+from pools.models import Container, Pool
+from syncing.models import SyncRun, SyncSpec
+from syncing.states import SyncRunState
+from tenants import syncs
+from tenants.models import Assignment
+from tenants.states import AssignmentState, Source
+
+MAX_CLAIMS = 10_000
+
+
+class PoolStats(ApiSerializer):
+    total = serializers.IntegerField()
+    by_state = serializers.DictField(child=serializers.IntegerField())
+
+
+class ContainerStats(PoolStats):
+    max = serializers.IntegerField(help_text="Sum of the pools' maxSize")
+
+
+class TenantStats(ApiSerializer):
+    assigned = serializers.IntegerField()
+    release_failed = serializers.IntegerField()
+
+
+class SyncStats(ApiSerializer):
+    ok = serializers.IntegerField(help_text="Specs whose sink is healthy and whose saves are in time")
+    warning = serializers.IntegerField(help_text="The other specs")
+    running = serializers.IntegerField()
+    failed24h = serializers.IntegerField()
+    bytes24h = serializers.IntegerField()
+    oldest_unsaved_ms = serializers.IntegerField(allow_null=True)
+
+
+class ClaimStats(ApiSerializer):
+    last1h = serializers.IntegerField()
+    warm = serializers.IntegerField()
+    cold = serializers.IntegerField()
+    p50_ms = serializers.IntegerField(allow_null=True)
+    p99_ms = serializers.IntegerField(allow_null=True)
+
+
+class StatsOutput(ApiSerializer):
+    pools = PoolStats()
+    containers = ContainerStats()
+    tenants = TenantStats()
+    sync = SyncStats()
+    claims = ClaimStats()
+
+
+def stats() -> dict[str, Any]:
+    """What ``GET /stats`` answers."""
+    pools = list(Pool.objects.with_counts())
+    states = Counter(pool.status().state.value for pool in pools)
+    by_state = dict(Container.objects.values_list("state").annotate(Count("pk")).order_by("state"))
+    held = Assignment.objects.aggregate(
+        assigned=Count("pk", filter=Q(state=AssignmentState.ASSIGNED)),
+        release_failed=Count("pk", filter=Q(state=AssignmentState.RELEASE_FAILED)),
+    )
+    return {
+        "pools": {"total": len(pools), "byState": dict(sorted(states.items()))},
+        "containers": {
+            "total": sum(by_state.values()),
+            "max": Pool.objects.aggregate(total=Sum("max_size"))["total"] or 0,
+            "byState": by_state,
+        },
+        "tenants": {"assigned": held["assigned"], "releaseFailed": held["release_failed"]},
+        "sync": _sync(),
+        "claims": _claims(),
+    }
+
+
+def _sync() -> dict[str, Any]:
+    now = timezone.now()
+    day = SyncRun.objects.filter(created_at__gt=now - timedelta(hours=24))
+    beats = list(syncs.beats())
+    late = {beat.spec.pk for beat in beats if beat.is_overdue(now)}
+    specs = dict(SyncSpec.objects.values_list("pk", "sink_health"))
+    ok = sum(health.get("state") != "unhealthy" and pk not in late for pk, health in specs.items())
+    ages = [(now - beat.unsaved_since).total_seconds() for beat in beats]
+    return {
+        "ok": ok,
+        "warning": len(specs) - ok,
+        "running": SyncRun.objects.filter(state=SyncRunState.RUNNING).count(),
+        "failed24h": day.filter(state=SyncRunState.FAILED).count(),
+        "bytes24h": sum(progress.get("bytes", 0) for progress in day.values_list("progress", flat=True)),
+        "oldestUnsavedMs": round(max(ages) * 1000) if ages else None,
+    }
+
+
+def _claims() -> dict[str, Any]:
+    hour = timezone.now() - timedelta(hours=1)
+    rows = Assignment.objects.filter(assigned_at__gt=hour, latency_ms__isnull=False)
+    recent = list(rows.order_by("-assigned_at").values_list("latency_ms", "source")[:MAX_CLAIMS])
+    times = sorted(ms or 0 for ms, _ in recent)
+    return {
+        "last1h": len(recent),
+        "warm": sum(source == Source.WARM for _, source in recent),
+        "cold": sum(source == Source.COLD for _, source in recent),
+        "p50Ms": times[len(times) // 2] if times else None,
+        "p99Ms": times[min(len(times) - 1, len(times) * 99 // 100)] if times else None,
+    }
+
+
+class StatsView(ApiView):
+    @operation(operation_id="getStats", summary="Show the deployment in numbers", responses=StatsOutput)
+    def get(self, request: Any) -> Response:
+        return Response(stats())

@@ -1,0 +1,67 @@
+"""The engine's side of an attached command: output frames in, input bytes out, over one hijacked connection."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+LOOK_EVERY_S = 0.25
+"""How often it is asked whether a silent command has ended: what it left in the background may hold its output open."""
+LINGER_S = 0.05
+CHUNK = 65536
+
+
+class Attached:
+    """Talks to one command until it ends. ``is_running`` asks the engine, when nothing has come for a while."""
+
+    def __init__(self, reader: io.BufferedReader, connection: socket.socket, is_running: Callable[[], bool]) -> None:
+        self._connection, self._is_running = connection, is_running
+        # What came together with the head of the answer lies in the response's buffer, no longer in the socket.
+        connection.settimeout(0)
+        self._data = bytearray(reader.read1(len(reader.peek(1)))) if reader.peek(1) else bytearray()
+        connection.settimeout(None)
+        self.stdout, self.stderr, self.truncated = bytearray(), bytearray(), False
+
+    def run(self, stdin: bytes | None, deadline: float, limit_bytes: int) -> None:
+        """Feed ``stdin`` and collect output until the command ends. Raises TimeoutError at ``deadline`` (monotonic)."""
+        if stdin is not None:
+            threading.Thread(target=self._feed, args=(stdin,), name="exec-stdin", daemon=True).start()
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        wait, has_ended = LOOK_EVERY_S, False
+        while True:
+            self._take_frames(limit_bytes)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if poll.poll(1000 * min(left, LINGER_S if has_ended else wait)):
+                chunk = self._connection.recv(CHUNK)
+                if not chunk:
+                    return
+                self._data += chunk
+                wait = LOOK_EVERY_S
+            elif has_ended:
+                return
+            else:
+                has_ended = not self._is_running()
+                wait = min(2.0, wait * 1.5)
+
+    def _feed(self, stdin: bytes) -> None:
+        with contextlib.suppress(OSError):  # it ended, or closed its input, without reading all
+            self._connection.sendall(stdin)
+            self._connection.shutdown(socket.SHUT_WR)
+
+    def _take_frames(self, limit_bytes: int) -> None:
+        """Docker's multiplexed stream: 8 bytes of header (channel, length), then the payload."""
+        data = self._data
+        while len(data) >= 8 and len(data) >= 8 + (size := int.from_bytes(data[4:8], "big")):
+            kept = self.stderr if data[0] == 2 else self.stdout
+            room = max(0, limit_bytes - len(self.stdout) - len(self.stderr))
+            kept += data[8 : 8 + min(size, room)]
+            self.truncated |= size > room
+            del data[: 8 + size]

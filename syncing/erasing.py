@@ -1,0 +1,81 @@
+"""Erase one tenant's state at a spec's sink: what was saved, its markers and listings, its backups.
+
+Objects go before the marker that speaks of them: cut in between, the next restore finds a save that does not add up,
+and refuses, rather than adopting half of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from syncing import errors
+from syncing.locations import marker_key
+from syncing.markers import Marker
+from syncing.models import Backup, SavedState, SyncRun, SyncSpec
+from syncing.sinks import RUN_DEADLINE_S, Sink
+
+
+def traces(tenant_id: str) -> set[str]:
+    """The ids of specs that have saved something of the tenant, as far as is known here."""
+    found = set(SyncRun.objects.filter(tenant_id=tenant_id).values_list("spec_id", flat=True))
+    found |= set(Backup.objects.filter(tenant_id=tenant_id).values_list("spec_id", flat=True))
+    saved = SavedState.objects.filter(tenant_id=tenant_id, mapping__isnull=False)
+    return found | set(saved.values_list("mapping__spec_id", flat=True))
+
+
+def out_of_reach(tenant_id: str, specs: Iterable[SyncSpec]) -> list[str]:
+    """Where state of the tenant was saved, and is remembered, that no sink of ``specs`` reaches."""
+    places = {spec.resolved_sink().place_name for spec in specs}
+    saved = SavedState.objects.current().filter(tenant_id=tenant_id).exclude(place__in=places)
+    kept = Backup.objects.filter(tenant_id=tenant_id).exclude(place__in=places)
+    rows = [*saved.values_list("place", "location"), *kept.values_list("place", "backup")]
+    return [f"{location} at {place}" for place, location in rows]
+
+
+def erase(spec: SyncSpec, tenant_id: str, keep_going: Callable[[], bool]) -> list[dict[str, Any]]:
+    """Afterwards the spec's sink holds nothing of the tenant; returns a step per location. Safe to run again.
+
+    Raises SyncFailed.
+    """
+    sink, steps = spec.resolved_sink(), []
+    rows = SavedState.objects.filter(tenant_id=tenant_id, place=sink.place_name)
+    locations = set(rows.values_list("location", flat=True))
+    locations |= {mapping.location(tenant_id) for mapping in spec.mappings.all() if mapping.uploads}
+    for location in sorted(locations):
+        if not keep_going():
+            raise errors.TransferCancelled
+        steps.append({"location": location, "erased": _erase_location(sink, location)})
+        rows.filter(location=location).delete()
+    backups = Backup.objects.filter(tenant_id=tenant_id, place=sink.place_name)
+    for backup in backups:
+        if not keep_going():
+            raise errors.TransferCancelled
+        steps.append({"location": backup.backup, "erased": _empty(sink, backup.backup)})
+        backup.delete()
+    return steps
+
+
+def _erase_location(sink: Sink, location: str) -> int:
+    content, marker = sink.get(marker_key(location), RUN_DEADLINE_S), None
+    if content is not None:
+        try:
+            marker = Marker.load(content)
+        except ValueError:
+            marker = None  # not ours to read, but ours to erase
+    gone = _empty(sink, location)
+    if marker is not None:
+        gone += sum(_empty(sink, str(attempt["backup"])) for attempt in marker.undo)
+        if marker.listing:
+            sink.delete(marker.listing)
+    sink.delete(marker_key(location))
+    return gone
+
+
+def _empty(sink: Sink, location: str) -> int:
+    count = sum(1 for _ in sink.names(location))
+    sink.delete_all(location)
+    if any(True for _ in sink.names(location)):
+        raise errors.SinkUnreliable(f"The sink still holds objects at {location} after they were deleted.")
+    sink.tidy(location)
+    return count

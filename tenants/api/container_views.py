@@ -1,0 +1,257 @@
+"""Containers with who holds them; commands and logs in those that are held, by container and by tenant."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from contextlib import aclosing, suppress
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.db.models import F, FilteredRelation, Q, QuerySet
+from django.http import HttpResponse
+from django.utils.dateparse import parse_datetime
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework.response import Response
+
+from boilerhouse.core import api_keys
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.pagination import boolean, integer, paginate
+from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.core.errors import FieldError, Invalid
+from boilerhouse.core.streaming import Stream, Writer, from_thread, streams
+from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, render_container
+from pools.api.views import find_pool
+from pools.errors import ContainerNotFound, EngineUnavailable
+from pools.models import Container
+from tenants import removals, working
+from tenants.api.waiting import TIMEOUT, timeout_ms, wait
+from tenants.states import LIVE
+
+DEFAULT_TAIL, MAX_TAIL = 100, 10_000
+DEFAULT_REMOVE_MS = 60_000
+LOOK_AT_KEY_EVERY_S = 0.5
+
+
+def _containers() -> QuerySet[Container]:
+    held = FilteredRelation("assignments", condition=Q(assignments__state__in=list(LIVE)))
+    rows = Container.objects.select_related("version").annotate(held=held)
+    return rows.annotate(tenant=F("held__tenant_id"))
+
+
+def _render(container: Container) -> dict[str, Any]:
+    return render_container(container, container.tenant)  # type: ignore[attr-defined]
+
+
+def _id(container_id: str) -> UUID:
+    try:
+        return UUID(container_id)
+    except ValueError:
+        raise ContainerNotFound(f"There is no container {container_id[:60]}.") from None
+
+
+def _find(container_id: UUID) -> Container:
+    found = _containers().filter(pk=container_id).first()
+    if found is None:
+        raise ContainerNotFound(f"There is no container {container_id}.")
+    return found
+
+
+class ContainerListView(ApiView):
+    @operation(
+        operation_id="listContainers",
+        summary="List containers",
+        parameters=[query("poolId"), query("state"), query("tenantId"), LIMIT, CURSOR],
+        responses=page_of("ContainerPage", ContainerOutput),
+    )
+    def get(self, request: Any) -> Response:
+        filters = {"poolId": "pool_id", "state": "state", "tenantId": "tenant"}
+        return paginate(request, _containers(), _render, filters)
+
+
+class PoolContainerListView(ApiView):
+    @operation(
+        operation_id="listPoolContainers",
+        summary="List a pool's containers",
+        parameters=[query("state"), query("tenantId"), LIMIT, CURSOR],
+        responses=page_of("PoolContainerPage", ContainerOutput),
+    )
+    def get(self, request: Any, pool_id: str) -> Response:
+        rows = _containers().filter(pool=find_pool(pool_id))
+        return paginate(request, rows, _render, {"state": "state", "tenantId": "tenant"})
+
+
+class ContainerView(ApiView):
+    problem_codes = ("409", "502")
+
+    @operation(operation_id="getContainer", summary="Show a container", responses=ContainerOutput)
+    def get(self, request: Any, container_id: str) -> Response:
+        return Response(_render(_find(_id(container_id))))
+
+    @operation(
+        operation_id="removeContainer",
+        summary="Remove a container",
+        description="The pool makes another by itself. A claimed one is released, with save: 204 when its state is safe"
+        " and it is gone, 202 when that is not yet so within `timeoutMs`, 502 `save_failed` when the state is kept on"
+        " the node and the save is retried. 409 `starting` for one that is not idle yet.",
+        parameters=[OpenApiParameter("discard", bool, description="Give the tenant's unsaved state up."), TIMEOUT],
+        responses={204: None, 202: None},
+    )
+    def delete(self, request: Any, container_id: str) -> HttpResponse:
+        resumed = getattr(request._request, "resumed", None)
+        if resumed is None:
+            until = time.time() + timeout_ms(request, DEFAULT_REMOVE_MS) / 1000
+            removal = removals.begin(_id(container_id), discard=boolean(request, "discard"))
+        else:
+            removal, until = resumed.state
+        while not removals.settle(removal):
+            if time.time() >= until:
+                return Response(status=202)
+            waiting = wait(request, removal.container_id, removals.settled, until, (removal, until))
+            if waiting is not None:
+                return waiting
+        return Response(status=204)
+
+
+# Commands -------------------------------------------------------------------------------------------
+
+
+def _stdin(data: dict[str, Any]) -> bytes | None:
+    given = data.get("stdin")
+    if given is None:
+        return None
+    if data["encoding"] == "utf-8":
+        return str(given).encode("utf-8", "surrogatepass")
+    try:
+        return base64.b64decode(given, validate=True)
+    except (binascii.Error, ValueError):
+        raise Invalid(FieldError("/stdin", "This is not base64.", "invalid")) from None
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", errors="replace")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _execute(view: ApiView, container_id: UUID, data: dict[str, Any]) -> Response:
+    done = working.run(container_id, tuple(data["command"]), data["timeout_ms"], _stdin(data))
+    encode = _text if data["encoding"] == "utf-8" else _base64
+    return Response(
+        {
+            "exitCode": done.exit_code,
+            "stdout": encode(done.stdout),
+            "stderr": encode(done.stderr),
+            "truncated": done.truncated,
+            "durationMs": done.duration_ms,
+        }
+    )
+
+
+_EXEC: dict[str, Any] = {
+    "description": "Waits for its end, `timeoutMs` at most: then it and its children are killed, and the answer is 504."
+    " Output beyond 1 MiB is cut, and `truncated` says so. With `encoding: base64`, `stdin` and the output are exact"
+    " bytes; with `utf-8`, output that is no UTF-8 has replacement characters.",
+    "request": ExecInput,
+    "responses": ExecOutput,
+}
+
+
+class ExecView(ApiView):
+    lane = "slow"
+    problem_codes = ("409", "502", "503", "504")
+
+    @operation(operation_id="execInContainer", summary="Run a command in a claimed container", **_EXEC)
+    def post(self, request: Any, container_id: str) -> Response:
+        data = self.read(ExecInput).validated_data
+        return _execute(self, _find(_id(container_id)).pk, data)
+
+
+class TenantExecView(ApiView):
+    lane = "slow"
+    problem_codes = ("409", "502", "503", "504")
+
+    @operation(operation_id="execForTenant", summary="Run a command in the tenant's container", **_EXEC)
+    def post(self, request: Any, tenant_id: str) -> Response:
+        data = self.read(ExecInput).validated_data
+        return _execute(self, working.held_by(tenant_id), data)
+
+
+# Logs -----------------------------------------------------------------------------------------------
+
+_LOGS: dict[str, Any] = {
+    "description": "What the container's processes wrote to standard output and error, as they wrote it; 1 MiB at most."
+    " With `follow=true` the answer goes on with each new line until the container ends or the key is revoked.",
+    "parameters": [
+        OpenApiParameter("tail", int, description=f"Last lines, 0 to {MAX_TAIL} (default {DEFAULT_TAIL})."),
+        OpenApiParameter("since", OpenApiTypes.DATETIME, description="Only what was written after this moment."),
+        OpenApiParameter("follow", bool, description="Go on with what is written from now on."),
+    ],
+    "responses": {(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, description="The log")},
+}
+
+
+def _since(request: Any) -> float | None:
+    given = request.query_params.get("since")
+    if given is None:
+        return None
+    try:
+        at: datetime | None = parse_datetime(given)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None or at.timestamp() < 0:
+        detail = "Query parameter since: must be a moment such as 2026-01-31T12:00:00Z"
+        raise Invalid(FieldError("", detail, "invalid"))
+    return at.timestamp()
+
+
+def _logs(request: Any, container: Container) -> HttpResponse:
+    tail, since = integer(request, "tail", DEFAULT_TAIL, 0, MAX_TAIL), _since(request)
+    kind = "text/plain; charset=utf-8"
+    if not boolean(request, "follow"):
+        return HttpResponse(working.logs(container, tail, since), content_type=kind)
+    streams.check_room()
+    source, key_id = working.follow_logs(container, tail, since), request.auth.pk
+    is_alive = sync_to_async(api_keys.lives, thread_sensitive=False)
+
+    async def run(writer: Writer) -> None:
+        looked = time.monotonic()
+        with suppress(EngineUnavailable):  # the answer has begun: it can only end
+            async with aclosing(from_thread(source, LOOK_AT_KEY_EVERY_S)) as chunks:
+                async for chunk in chunks:
+                    if chunk:
+                        await writer.write(chunk)
+                    if time.monotonic() - looked >= LOOK_AT_KEY_EVERY_S:
+                        looked = time.monotonic()
+                        if not await is_alive(key_id):
+                            return
+
+    stream = Stream(run, kind)
+    stream.when_closed(source.close)
+    return stream
+
+
+class LogsView(ApiView):
+    lane = "slow"
+    viewer_may_read = False
+    problem_codes = ("502", "503")
+
+    @operation(operation_id="getContainerLogs", summary="Read a container's log", **_LOGS)
+    def get(self, request: Any, container_id: str) -> HttpResponse:
+        return _logs(request, _find(_id(container_id)))
+
+
+class TenantLogsView(ApiView):
+    lane = "slow"
+    viewer_may_read = False
+    problem_codes = ("409", "502", "503")
+
+    @operation(operation_id="getTenantLogs", summary="Read the log of the tenant's container", **_LOGS)
+    def get(self, request: Any, tenant_id: str) -> HttpResponse:
+        return _logs(request, _find(working.held_by(tenant_id)))

@@ -1,0 +1,68 @@
+"""A tenant's state given up for good: erased at the sinks, or forgotten after it has vanished from them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.http import HttpResponse
+from rest_framework import serializers
+from rest_framework.response import Response
+
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.schema import operation
+from boilerhouse.core.api.serializers import ApiSerializer
+from tenants import erasing
+from tenants.api.waiting import TIMEOUT, timeout_ms, wait
+
+DEFAULT_ERASE_MS = 60_000
+
+
+class ForgottenOutput(ApiSerializer):
+    forgotten = serializers.IntegerField(help_text="How many saved locations are no longer expected to hold anything")
+
+
+class StateView(ApiView):
+    problem_codes = ("409", "502")
+
+    @operation(
+        operation_id="eraseTenantState",
+        summary="Erase the tenant's state",
+        description="At every sink, backups included, and what was discarded on this node; the next claim starts empty."
+        " The tenant must hold nothing (409 `held`). 204 when nothing is left, 202 when that is not yet so within"
+        " `timeoutMs`: ask again to wait on. 502 `erase_failed` when a sink refused; ask again to carry it on.",
+        parameters=[TIMEOUT],
+        responses={204: None, 202: None},
+    )
+    def delete(self, request: Any, tenant_id: str) -> HttpResponse:
+        resumed = getattr(request._request, "resumed", None)
+        if resumed is None:
+            until = time.time() + timeout_ms(request, DEFAULT_ERASE_MS) / 1000
+            erasure = erasing.begin(tenant_id)
+        else:
+            erasure, until = resumed.state
+        while not erasing.settle(erasure):
+            if time.time() >= until:
+                return Response(status=202)
+            key = (erasure.tenant_id, erasure.generation)
+            waiting = wait(request, key, erasing.settled, until, (erasure, until))
+            if waiting is not None:
+                return waiting
+        return Response(status=204)
+
+
+class ForgetStateView(ApiView):
+    admin_only = True
+    tenant_scoped = False
+    problem_codes = ("409",)
+
+    @operation(
+        operation_id="forgetTenantState",
+        summary="Let the next claim start empty",
+        description="After a claim ended with `state_missing` or `state_moved` (else 409 `not_missing`). The records of"
+        " what was saved are kept.",
+        request=None,
+        responses=ForgottenOutput,
+    )
+    def post(self, request: Any, tenant_id: str) -> Response:
+        return Response({"forgotten": erasing.forget_state(tenant_id)})

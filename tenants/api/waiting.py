@@ -1,0 +1,30 @@
+"""Requests of tenants that wait for something to be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter
+
+from boilerhouse.core.api.pagination import integer
+from boilerhouse.core.waiting import Waiting
+
+MAX_TIMEOUT_MS = 600_000
+TIMEOUT = OpenApiParameter("timeoutMs", int, description="How long to wait, 1 to 600000.")
+
+
+def timeout_ms(request: Any, default: int) -> int:
+    return integer(request, "timeoutMs", default, 1, MAX_TIMEOUT_MS)
+
+
+def wait(request: Any, key: Any, check: Any, until: float, state: Any) -> Waiting | None:
+    """What to answer to give the thread back until ``key`` is settled or ``until`` has passed.
+
+    Without an event loop that would come back, it waits right here and returns None.
+    """
+    waiting = Waiting(key, check, until)
+    waiting.state = state
+    if hasattr(request._request, "resumed"):
+        return waiting
+    waiting.block()
+    return None

@@ -1,0 +1,60 @@
+"""Take one container away, whoever holds it: what is saved first is decided as for a release."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from uuid import UUID
+
+from boilerhouse.core import audit
+from boilerhouse.core.events import recording
+from boilerhouse.core.tasks import enqueue
+from pools import errors as pool_errors
+from pools.models import Container
+from pools.states import ContainerState
+from tenants import errors, releases
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A removal that was accepted, to wait for."""
+
+    container_id: UUID
+    release: releases.Release | None
+
+
+def begin(container_id: UUID, *, discard: bool) -> Removal:
+    """Start to remove the container, or join whoever does: a claimed one is released, with save unless ``discard``.
+
+    Raises ContainerNotFound, and Starting for one that is neither idle nor failed yet.
+    """
+    container = Container.objects.filter(pk=container_id).first()
+    if container is None:
+        raise pool_errors.ContainerNotFound(f"There is no container {container_id}.")
+    if container.state == ContainerState.STARTING:
+        raise pool_errors.Starting
+    if container.state == ContainerState.IDLE:
+        with recording():
+            if Container.objects.filter(pk=container_id).transition(ContainerState.IDLE, ContainerState.REMOVING):
+                audit.record("container.remove", container_id, before={"poolId": container.pool_id, "state": "idle"})
+                enqueue("pool", "pools.tasks.destroy_container", container_id)
+                enqueue("pool", "pools.tasks.refill", container.pool_id)
+                return Removal(container_id, None)
+        return begin(container_id, discard=discard)  # it was claimed meanwhile
+    try:
+        release = releases.begin_in(container_id, discard=discard)
+    except errors.NothingHeld:
+        return Removal(container_id, None)  # on its way out already
+    return Removal(container_id, release)
+
+
+def settled(keys: set[Hashable]) -> set[Hashable]:
+    """Which of these containers are gone."""
+    return keys - set(Container.objects.filter(pk__in=list(map(str, keys))).values_list("pk", flat=True))
+
+
+def settle(removal: Removal) -> bool:
+    """True when the container is gone and its state safe or given up, False while not yet. Raises SaveFailed."""
+    if removal.release is not None:
+        return releases.settle(removal.release)
+    return not Container.objects.filter(pk=removal.container_id).exists()

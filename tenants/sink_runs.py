@@ -1,0 +1,130 @@
+"""Runs that work at the sinks while their tenant holds nothing: a backup put back, state erased.
+
+They go one after another; until the last has ended, no claim of the tenant begins. What may be begun is decided under
+the tenant's row, as a claim is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from boilerhouse.core import processes
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.outage import DATABASE_LOST
+from boilerhouse.core.recently import Recently
+from boilerhouse.core.tasks import enqueue
+from syncing.models import SyncRun, SyncSpec
+from syncing.states import Direction, SyncRunState, Trigger
+from tenants import errors
+from tenants.models import Assignment, Tenant, next_generation
+from tenants.syncs import LOST_AFTER, UNFINISHED
+
+log = structlog.get_logger(__name__)
+
+TASKS = {Trigger.BACKUP: "tenants.tasks.put_back", Trigger.ERASE: "tenants.tasks.erase"}
+Work = Callable[[SyncRun, Callable[[], bool]], dict[str, Any]]
+
+
+def begin(tenant_id: str, trigger: Trigger, steps: list[tuple[SyncSpec, dict[str, Any]]]) -> list[SyncRun]:
+    """Queue a run per step, for the caller's transaction to commit; no claim begins until the last has ended.
+
+    Raises Held while the tenant holds something, RestoringBackup and Erasing while other runs are under way.
+    """
+    generation, busy_with = next_generation(tenant_id)  # locks the tenant's row, as a claim does
+    if busy_with is not None:
+        raise conflict(busy_with)
+    if Assignment.objects.live().filter(tenant_id=tenant_id).exists():
+        raise errors.Held
+    runs = [
+        SyncRun.objects.create(
+            spec=spec, tenant_id=tenant_id, generation=generation, direction=Direction.UPLOAD, trigger=trigger,
+            steps=[step],
+        )
+        for spec, step in steps
+    ]  # fmt: skip
+    Tenant.objects.filter(pk=tenant_id).update(busy_run=runs[-1].pk)
+    for run in runs:
+        enqueue("sync", TASKS[trigger], run.pk)
+    return runs
+
+
+def conflict(run_id: UUID) -> BoilerhouseError:
+    """Why a claim cannot begin while this run is under way."""
+    erases = SyncRun.objects.filter(pk=run_id, trigger=Trigger.ERASE).exists()
+    return errors.Erasing() if erases else errors.RestoringBackup()
+
+
+def work(run_id: UUID, do: Work) -> None:
+    """On a worker: ``do`` the run, which gets how to ask whether it may go on and returns changes of the row.
+
+    The tenant may claim again after its last run, whatever came of it.
+    """
+    me = processes.current()
+    rows = SyncRun.objects.filter(pk=run_id)
+    if not rows.filter(state=SyncRunState.QUEUED).update(
+        state=SyncRunState.RUNNING, started_at=timezone.now(), owner=me
+    ):
+        return
+    run = rows.select_related("spec__credential").get()
+    ours = rows.filter(state=SyncRunState.RUNNING, owner=me)
+    structlog.contextvars.bind_contextvars(tenant=run.tenant_id, run=str(run.pk))
+    emit("sync.started", **_about(run))
+    try:
+        changes = do(run, ours.exists)
+    except DATABASE_LOST:
+        raise  # undecided: the run is buried as interrupted
+    except Exception as error:  # whatever it was, the tenant must not stay shut out
+        code, detail = getattr(error, "code", "failed"), getattr(error, "detail", str(error))
+        log.warning("work at the sink failed", trigger=run.trigger, code=code, detail=detail[:300])
+        _end(run, ours, SyncRunState.FAILED, error_code=code, error_detail=detail)
+    else:
+        _end(run, ours, SyncRunState.SUCCEEDED, **changes)
+
+
+def _end(run: SyncRun, ours: QuerySet[SyncRun], state: SyncRunState, **changes: Any) -> None:
+    with recording():
+        if ours.update(state=state, finished_at=timezone.now(), **changes):
+            code = {"code": changes["error_code"]} if "error_code" in changes else {}
+            emit("sync.failed" if code else "sync.completed", **_about(run), **code)
+        _set_free([run.tenant_id])
+
+
+def _set_free(tenant_ids: list[str]) -> int:
+    """Let tenants claim again whose runs have all ended."""
+    free = 0
+    for tenant in Tenant.objects.select_for_update().filter(pk__in=tenant_ids, busy_run__isnull=False):
+        left = SyncRun.objects.filter(tenant_id=tenant.pk, trigger__in=list(TASKS), state__in=UNFINISHED)
+        if not left.exists():
+            free += Tenant.objects.filter(pk=tenant.pk, busy_run=tenant.busy_run).update(busy_run=None)
+    return free
+
+
+def _about(run: SyncRun) -> dict[str, Any]:
+    told = {"runId": str(run.pk), "specId": run.spec_id, "direction": run.direction, "trigger": run.trigger}
+    return {"pool_id": run.spec.pool_id, "tenant_id": run.tenant_id, **told}
+
+
+_resent = Recently(30)
+
+
+def resume() -> int:
+    """Send lost messages again, and let tenants claim whose runs have ended with their process."""
+    busy = list(Tenant.objects.exclude(busy_run=None).values_list("pk", flat=True))
+    if not busy:
+        return 0
+    with transaction.atomic():
+        done = _set_free(busy)
+    queued = SyncRun.objects.filter(state=SyncRunState.QUEUED, trigger__in=list(TASKS), tenant_id__in=busy)
+    again = [run for run in queued.filter(created_at__lt=timezone.now() - LOST_AFTER) if _resent.is_new(run.pk)]
+    with transaction.atomic():
+        for run in again:
+            enqueue("sync", TASKS[Trigger(run.trigger)], run.pk)
+    return done + len(again)

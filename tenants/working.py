@@ -1,0 +1,66 @@
+"""What may be done in a container while a tenant holds it: commands and logs, of this tenant's container only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from uuid import UUID
+
+from boilerhouse.core import audit
+from boilerhouse.core.events import recording
+from pools import errors as pool_errors
+from pools import lifecycle
+from pools.models import Container
+from pools.runtime import get_runtime
+from pools.runtime.base import Executed, LogStream
+from tenants import errors, idle, validation
+from tenants.models import Assignment
+from tenants.states import AssignmentState
+
+LOG_BYTES = 1 << 20
+
+
+def held_by(tenant_id: str) -> UUID:
+    """The container that the tenant works in. Raises Invalid, Releasing, NotAssigned."""
+    validation.check_tenant_id(tenant_id)
+    row = Assignment.objects.live().filter(tenant_id=tenant_id).first()
+    if row is None or row.state != AssignmentState.ASSIGNED:
+        if row is not None and row.state == AssignmentState.RELEASING:
+            raise errors.Releasing
+        raise errors.NotAssigned
+    return row.held_container
+
+
+def run(container_id: UUID, command: tuple[str, ...], timeout_ms: int, stdin: bytes | None) -> Executed:
+    """Run a command in a claimed container and wait for its end; it is audited, by a digest of its words.
+
+    Raises NotClaimed, Releasing, NotRunning, BadCommand, EngineUnavailable, TimedOut.
+    """
+    held = Assignment.objects.filter(container_ref=container_id)
+    row = held.filter(state=AssignmentState.ASSIGNED).first()
+    if row is None:
+        if held.filter(state=AssignmentState.RELEASING).exists():
+            raise errors.Releasing
+        raise pool_errors.NotClaimed
+    idle.note_activity(container_id)
+    with recording():
+        digest = hashlib.sha256(json.dumps(command).encode()).hexdigest()
+        about = {"tenantId": row.tenant_id, "generation": row.generation, "commandSha256": digest}
+        audit.record("container.exec", container_id, after=about)
+    try:
+        return get_runtime().exec(lifecycle.runtime_name(container_id), command, timeout_ms, stdin=stdin)
+    except pool_errors.ContainerMissing as error:
+        raise pool_errors.NotRunning from error
+
+
+def logs(container: Container, tail: int, since: float | None) -> bytes:
+    """The container's last lines, 1 MiB at most. Raises EngineUnavailable, ContainerMissing."""
+    return get_runtime().logs(lifecycle.runtime_name(container.pk), tail, since, LOG_BYTES)
+
+
+def follow_logs(container: Container, tail: int, since: float | None) -> LogStream:
+    """The same, and what comes after until the container ends."""
+    runtime, name = get_runtime(), lifecycle.runtime_name(container.pk)
+    if runtime.inspect(name) is None:  # with a deadline, which the stream has not
+        raise pool_errors.ContainerMissing(f"The engine has no container {name}.")
+    return runtime.follow_logs(name, tail, since)

@@ -1,0 +1,147 @@
+"""Every route of the URL table by who asks. A new route cannot escape: what is not in ``MAY`` fails."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+
+import pytest
+from django.urls import URLResolver
+from django.utils import timezone
+
+from boilerhouse.core.api_keys import create_key
+from boilerhouse.core.models import ApiKey, Role
+from boilerhouse.urls import api
+
+ADMIN, OPERATOR, VIEWER, TENANT = Role.ADMIN, Role.OPERATOR, Role.VIEWER, Role.TENANT
+STAFF_READ, STAFF_WRITE = {ADMIN, OPERATOR, VIEWER}, {ADMIN, OPERATOR}
+OWN_READ, OWN_WRITE = {*STAFF_READ, TENANT}, {*STAFF_WRITE, TENANT}
+OWN_PRIVATE = {ADMIN, OPERATOR, TENANT}
+
+MAY = {
+    "workloads": {"GET": STAFF_READ, "POST": STAFF_WRITE},
+    "workloads/*": {"GET": STAFF_READ, "PUT": STAFF_WRITE, "DELETE": STAFF_WRITE},
+    "workloads/*/versions": {"GET": STAFF_READ},
+    "pools": {"GET": STAFF_READ, "POST": STAFF_WRITE},
+    "pools/*": {"GET": STAFF_READ, "PUT": STAFF_WRITE, "DELETE": STAFF_WRITE},
+    "pools/*/scale": {"POST": STAFF_WRITE},
+    "pools/*/pause": {"POST": STAFF_WRITE},
+    "pools/*/resume": {"POST": STAFF_WRITE},
+    "pools/*/drain": {"POST": STAFF_WRITE},
+    "pools/*/usage": {"GET": STAFF_READ},
+    "pools/*/containers": {"GET": STAFF_READ},
+    "sync-specs": {"GET": STAFF_READ, "POST": STAFF_WRITE},
+    "sync-specs/*": {"GET": STAFF_READ, "PUT": STAFF_WRITE, "DELETE": STAFF_WRITE},
+    "sync-specs/*/status": {"GET": STAFF_READ},
+    "sync-specs/*/probes": {"GET": STAFF_READ},
+    "sync-specs/*/probe": {"POST": STAFF_WRITE},
+    "sync-specs/*/trigger": {"POST": STAFF_WRITE},
+    "sync-runs": {"GET": STAFF_READ},
+    "sync-runs/*": {"GET": STAFF_READ},
+    "sync-runs/*/cancel": {"POST": STAFF_WRITE},
+    "tenants": {"GET": STAFF_READ},
+    "tenants/*/claim": {"POST": OWN_WRITE},
+    "tenants/*/release": {"POST": OWN_WRITE},
+    "tenants/*/status": {"GET": OWN_READ},
+    "tenants/*/sync": {"POST": OWN_WRITE},
+    "tenants/*/heartbeat": {"POST": OWN_WRITE},
+    "tenants/*/exec": {"POST": OWN_PRIVATE},
+    "tenants/*/logs": {"GET": OWN_PRIVATE},
+    "tenants/*/runs": {"GET": OWN_READ},
+    "tenants/*/backups": {"GET": OWN_READ},
+    "tenants/*/backups/*/restore": {"POST": OWN_WRITE},
+    "tenants/*/state": {"DELETE": OWN_WRITE},
+    "tenants/*/forget-state": {"POST": {ADMIN}},
+    "containers": {"GET": STAFF_READ},
+    "containers/*": {"GET": STAFF_READ, "DELETE": STAFF_WRITE},
+    "containers/*/exec": {"POST": STAFF_WRITE},
+    "containers/*/logs": {"GET": STAFF_WRITE},
+    "credentials": {"GET": {ADMIN}, "POST": {ADMIN}},
+    "credentials/*": {"GET": {ADMIN}, "PUT": {ADMIN}, "DELETE": {ADMIN}},
+    "api-keys": {"GET": {ADMIN}, "POST": {ADMIN}},
+    "api-keys/*": {"DELETE": {ADMIN}},
+    "settings": {"GET": {ADMIN}, "PUT": {ADMIN}},
+    "audit": {"GET": STAFF_READ},
+    "events": {"GET": OWN_READ},
+    "events/stream": {"GET": OWN_READ},
+    "stats": {"GET": STAFF_READ},
+    "metrics": {"GET": STAFF_READ},
+}
+PUBLIC = {"health", "health/ready", "openapi.json", "docs"}
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+
+
+def routes(entries=api, prefix=""):
+    """Every (route, method) that the URL table serves, ids as ``*``."""
+    for entry in entries:
+        if isinstance(entry, URLResolver):
+            yield from routes(entry.url_patterns, prefix + str(entry.pattern))
+            continue
+        route = prefix + re.sub(r"<[^>]+>", "*", str(entry.pattern))
+        view = getattr(entry.callback, "view_class", None)
+        if route and route not in PUBLIC:
+            yield from ((route, method) for method in METHODS if hasattr(view, method.lower()))
+
+
+ROUTES = sorted(routes())
+
+
+def test_the_table_says_something_of_every_route_and_of_no_other():
+    assert set(ROUTES) == {(route, method) for route, may in MAY.items() for method in may}
+
+
+@pytest.fixture
+def ask(client, db):
+    def ask(method, route, key, tenant="own"):
+        path = route.replace("tenants/*", f"tenants/{tenant}").replace("*", "x")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        body = "" if method in ("GET", "DELETE") else json.dumps({})
+        return client.generic(method, f"/api/v1/{path}", body, content_type="application/json", headers=headers)
+
+    return ask
+
+
+def key_of(role, **more):
+    return create_key(name=role, role=role, **more)[1]
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize(("route", "method"), ROUTES)
+def test_nobody_gets_in_without_a_living_key(ask, route, method):
+    revoked, expired = key_of(ADMIN), key_of(ADMIN, expires_at=timezone.now() - timedelta(seconds=1))
+    ApiKey.objects.filter(pk=revoked[3:11]).update(revoked_at=timezone.now())
+    other_checksum = revoked[:-1] + ("a" if revoked[-1] != "a" else "b")
+    for key in (None, "", "nonsense", "bh_" + "0" * 46, other_checksum, revoked, expired):
+        answer = ask(method, route, key)
+
+        assert answer.status_code == 401, (key, answer.content)
+        assert answer["WWW-Authenticate"].startswith("Bearer")
+        assert answer["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize(("route", "method"), ROUTES)
+def test_a_role_may_what_the_table_says(ask, route, method, role):
+    key = key_of(role, tenant_ids=["own"] if role == TENANT else None)
+    answer = ask(method, route, key)
+
+    if role in MAY[route][method]:
+        assert answer.status_code not in (401, 403), answer.content
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied"), answer.content
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize(("route", "method"), [one for one in ROUTES if one[0].startswith("tenants/")])
+def test_another_tenants_things_are_not_there(ask, route, method):
+    """404, not 403: whether such a tenant exists is nobody else's business."""
+    answer = ask(method, route, key_of(TENANT, tenant_ids=["own"]), tenant="other")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), answer.content
+
+
+@pytest.mark.parametrize("path", ["health", "openapi.json", "docs"])
+def test_what_is_public_needs_no_key(client, db, path):
+    assert client.get(f"/api/v1/{path}").status_code == 200
