@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+from boilerhouse.core import processes
+
 PROC = Path("/proc")
 
 
@@ -24,7 +26,7 @@ def kill_tree(pid: int, runtime_id: str) -> bool:
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 os.kill(one, signal.SIGSTOP)
                 found.append(one)
-                todo += _children(one)
+                todo += processes.children(one)
         for one in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, signal.SIGKILL)
@@ -38,11 +40,3 @@ def _belongs_to(pid: int, runtime_id: str) -> bool:
         return runtime_id in (PROC / str(pid) / "cgroup").read_text()
     except OSError:
         return False
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for thread in (PROC / str(pid) / "task").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            found += map(int, (thread / "children").read_text().split())
-    return found

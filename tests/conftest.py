@@ -6,10 +6,12 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import far_ends
+from tests.asking import Call
 from tests.s3 import S3Server
 
 
@@ -55,6 +57,12 @@ def data_dir(settings: object, tmp_path: Path, db: None) -> Path:
     Deployment.objects.all().delete()
     deployment.deployment_id()
     return tmp_path
+
+
+@pytest.fixture
+def call(client: Any, db: None, data_dir: Path) -> Call:
+    """Ask the API in this process, by default with an admin's key."""
+    return Call(client)
 
 
 @pytest.fixture(autouse=True)

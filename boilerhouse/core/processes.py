@@ -159,16 +159,20 @@ def forget_dead() -> int:
 
 
 def children(pid: int) -> list[int]:
+    """The processes that ``pid`` started and that are there now."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            for child in task.read_text().split():
-                found += [int(child), *children(int(child))]
+            found += map(int, task.read_text().split())
     return found
+
+
+def descendants(pid: int) -> list[int]:
+    return [one for child in children(pid) for one in (child, *descendants(child))]
 
 
 def kill_tree(pid: int, extra: Iterable[int] = ()) -> None:
     """SIGKILL ``pid`` and all its descendants, the root first so that nothing is spawned again."""
-    for victim in [pid, *children(pid), *extra]:
+    for victim in [pid, *descendants(pid), *extra]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)

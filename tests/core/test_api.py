@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from boilerhouse.core.api_keys import create_key
 from boilerhouse.core.events import emit
-from boilerhouse.core.models import Event, Role
+from boilerhouse.core.models import Event
 from pools.models import Pool, Workload
+from tests.asking import problem
 from tests.make import make_container, make_pool, make_sync_spec, make_workload
-
-
-@pytest.fixture
-def call(client, db, data_dir):
-    def key_of(role, **more):
-        return create_key(name=role, role=role, **more)[1]
-
-    admin = key_of(Role.ADMIN)
-
-    def call(method, path, body=None, key=admin, raw=None, content_type="application/json"):
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        data = raw if raw is not None else (json.dumps(body) if body is not None else "")
-        return client.generic(method, f"/api/v1/{path}", data, content_type=content_type, headers=headers)
-
-    call.key_of = key_of
-    return call
-
-
-def problem(answer, status, code=None):
-    assert answer.status_code == status, answer.content
-    assert answer["Content-Type"] == "application/problem+json"
-    found = answer.json()
-    assert found["status"] == status
-    assert found["requestId"] == answer["X-Request-ID"]
-    assert code is None or found["code"] == code, found
-    return found
 
 
 def test_health_is_public_and_unknown_paths_are_problems(call):

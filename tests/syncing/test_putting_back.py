@@ -129,7 +129,7 @@ def test_no_claim_begins_meanwhile_and_none_is_put_back_beside_a_claim(one_far_e
     with pytest.raises(errors.RestoringBackup):
         claims.begin(claims.Claim(tenant_id=TENANT, pool_id=state.spec.pool_id))
     SyncRun.objects.filter(pk=run.pk).update(created_at=timezone.now() - timedelta(minutes=1))
-    backups._resent.clear()
+    sink_runs._resent.clear()
     assert sink_runs.resume() == 1, "a lost message is sent again"
     run_tasks()
     assert claim(state) == {"a": "1"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from django.conf import settings
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.response import Response
@@ -39,10 +40,10 @@ class SettingsInput(ApiSerializer):
     """The full object; what is left out is as the environment says."""
 
     variables = StringMapField(default=dict, help_text="For `${NAME}` in workloads' environment. No secrets.")
-    allow_host_network = serializers.BooleanField(default=False)
-    allow_root = serializers.BooleanField(default=False)
-    allowed_runtimes = serializers.ListField(child=serializers.CharField(max_length=63), default=list, max_length=50)
-    allowed_networks = serializers.ListField(child=serializers.CharField(max_length=63), default=list, max_length=50)
+    allow_host_network = serializers.BooleanField(required=False)
+    allow_root = serializers.BooleanField(required=False)
+    allowed_runtimes = serializers.ListField(child=serializers.CharField(max_length=63), required=False, max_length=50)
+    allowed_networks = serializers.ListField(child=serializers.CharField(max_length=63), required=False, max_length=50)
     retention = RetentionField(default=dict)
 
     def validate_variables(self, value: dict[str, str]) -> dict[str, str]:
@@ -60,10 +61,10 @@ class SettingsInput(ApiSerializer):
         given = {name.removesuffix("_ms"): ms // 1000 for name, ms in data["retention"].items()}
         return DeploymentSettings(
             variables=data["variables"],
-            allow_host_network=data["allow_host_network"],
-            allow_root=data["allow_root"],
-            allowed_runtimes=tuple(data["allowed_runtimes"]),
-            allowed_networks=tuple(data["allowed_networks"]),
+            allow_host_network=data.get("allow_host_network", settings.BOILERHOUSE_ALLOW_HOST_NETWORK),
+            allow_root=data.get("allow_root", settings.BOILERHOUSE_ALLOW_ROOT),
+            allowed_runtimes=tuple(data.get("allowed_runtimes", settings.BOILERHOUSE_ALLOWED_RUNTIMES)),
+            allowed_networks=tuple(data.get("allowed_networks", settings.BOILERHOUSE_ALLOWED_NETWORKS)),
             retention_s={**ceilings, **given},
         )
 

@@ -1,0 +1,154 @@
+"""Idempotency-Key: the same request is done once, whoever dies meanwhile; nothing of it is kept in the clear (A5, A6)."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from boilerhouse.core.api import idempotency
+from boilerhouse.core.models import ApiKey, IdempotencyRecord
+from pools.models import Pool, Workload
+from tenants.models import Assignment, Tenant
+from tests.asking import problem
+from tests.make import make_container, make_pool, make_workload
+
+KEY = "Idempotency_Key"
+WORKLOAD = {"name": "n", "image": "i"}
+
+
+def make(call, key="k1", body=WORKLOAD, path="workloads", **more):
+    return call("POST", path, body, **{KEY: key}, **more)
+
+
+def test_the_second_gets_the_answer_of_the_first_and_nothing_is_done_again(call):
+    first, second = make(call), make(call)
+
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.content == first.content
+    assert second["ETag"] == first["ETag"]
+    assert (first.get("Idempotency-Replayed"), second["Idempotency-Replayed"]) == (None, "true")
+    assert Workload.objects.count() == 1
+    assert make(call, key="k2").json()["id"] == "n-2"
+
+
+def test_another_body_query_route_or_api_key_is_another_request(call):
+    make(call)
+    found = problem(make(call, body={**WORKLOAD, "name": "other"}), 422, "invalid")
+    assert found["errors"][0]["code"] == "idempotency_key_reused"
+    problem(make(call, path="workloads?x=1"), 422)
+    make_workload("w")
+    assert make(call, path="pools", body={"workloadId": "w"}).status_code == 201
+    other = call.key_of("admin")
+    assert call("POST", "workloads", WORKLOAD, key=other, **{KEY: "k1"}).json()["id"] == "n-2"
+
+
+def test_what_could_pass_on_another_try_is_tried_again_and_what_cannot_is_kept(call):
+    pool = make_pool(min_size=0, max_size=4)
+    container = make_container(pool, state="claimed")
+    path, body = f"pools/{pool.pk}/scale", {"targetSize": 0}
+    problem(make(call, path=path, body=body), 409, "below_claimed")
+    container.delete()
+    assert make(call, path=path, body=body).status_code == 202
+
+    bad = {"name": "n"}
+    assert make(call, key="bad", body=bad).content != b""
+    assert make(call, key="bad", body=bad)["Idempotency-Replayed"] == "true"
+
+
+def test_a_key_in_flight_is_a_conflict_until_its_process_is_dead(call):
+    make(call)
+    from boilerhouse.core import processes
+
+    IdempotencyRecord.objects.update(answer=None, owner=processes.current())
+    found = make(call)
+    problem(found, 409, "idempotency_key_in_flight")
+    assert found["Retry-After"]
+    IdempotencyRecord.objects.update(owner=uuid4())
+    assert make(call).json()["id"] == "n-2", "the dead one's answer is lost: the request is worked on"
+    assert make(call)["Idempotency-Replayed"] == "true"
+
+
+def test_a_request_that_broke_leaves_nothing_in_flight(call, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("pools.services.create_workload", broken)
+    call.client.raise_request_exception = False
+    problem(make(call), 500)
+    monkeypatch.undo()
+    assert make(call).status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "ä", "x" * 256, "a\tb"])
+def test_bad_keys_are_refused(call, key):
+    problem(make(call, key=key), 422, "invalid")
+    assert not Workload.objects.exists()
+
+
+def test_neither_bodies_nor_answers_nor_keys_stand_in_the_database(call):
+    secret = {"name": "s3", "accessKeyId": "AKID", "secretAccessKey": "IDEM-CANARY-BODY"}
+    assert make(call, key="IDEM-CANARY-KEY", path="credentials", body=secret).status_code == 201
+    shown = make(call, path="api-keys", body={"name": "k", "role": "viewer"}).json()["key"]
+    assert make(call, path="api-keys", body={"name": "k", "role": "viewer"}).json()["key"] == shown
+    assert ApiKey.objects.filter(role="viewer").count() == 1
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM core_idempotencyrecord")
+        dump = str(cursor.fetchall())
+    for canary in ("IDEM-CANARY", shown, "secretAccessKey"):
+        assert canary not in dump
+
+
+def test_records_end_after_a_day(call):
+    make(call)
+    IdempotencyRecord.objects.update(created_at=timezone.now() - timedelta(hours=25))
+    assert make(call).json()["id"] == "n-2"
+    IdempotencyRecord.objects.update(created_at=timezone.now() - timedelta(hours=25))
+    assert idempotency.forget_old() == 1
+
+
+def test_a_claim_is_told_again_only_while_it_lives(call):
+    """A5: after a release the address in a kept answer is somebody else's."""
+    pool = make_pool()
+    record = uuid4()
+    Tenant.objects.create(id="alice")
+    row = Assignment.objects.create(
+        tenant_id="alice", pool=pool, generation=7, state="assigned", container_ref=record, was_assigned=True,
+        deadline=timezone.now(), assigned_at=timezone.now(), latency_ms=3,
+    )  # fmt: skip
+    body = {"poolId": pool.pk}
+    first = make(call, path="tenants/alice/claim", body=body)
+    assert (first.status_code, first.json()["source"]) == (200, "existing")
+    assert make(call, path="tenants/alice/claim", body=body)["Idempotency-Replayed"] == "true"
+    Assignment.objects.filter(pk=row.pk).update(state="release_failed")
+    problem(make(call, path="tenants/alice/claim", body=body), 409, "release_failed")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_at_once_one_is_done(client, data_dir, transactional_db):
+    from tests.asking import Call
+
+    call, answers = Call(client), []
+    make_workload("w")
+
+    def ask():
+        from django.test import Client
+
+        other = Call.__new__(Call)
+        other.client, other.admin = Client(), call.admin
+        answers.append(make(other, path="pools", body={"workloadId": "w"}))
+        connection.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert {answer.json()["id"] for answer in answers if answer.status_code == 201} == {Pool.objects.get().pk}
