@@ -67,6 +67,8 @@ BOILERHOUSE_EVENT_RETENTION_S = env.int("BOILERHOUSE_EVENT_RETENTION_S", 7 * 864
 BOILERHOUSE_AUDIT_RETENTION_S = env.int("BOILERHOUSE_AUDIT_RETENTION_S", 365 * 86400)
 BOILERHOUSE_MAX_STREAMS = env.int("BOILERHOUSE_MAX_STREAMS", 1000)
 """Open event streams and followed logs per web process."""
+BOILERHOUSE_STREAM_STALL_S = env.float("BOILERHOUSE_STREAM_STALL_S", 30)
+"""How long a client of a stream may take nothing of what waits for it."""
 BOILERHOUSE_ALLOWED_NETWORKS: list[str] = env.list("BOILERHOUSE_ALLOWED_NETWORKS", [])
 """Engine networks besides ``bridge`` and ``none`` that workloads may name."""
 DOCKER_HOST = env.str("DOCKER_HOST", "unix:///var/run/docker.sock")

@@ -14,7 +14,8 @@ import daphne.server
 from daphne.cli import CommandLineInterface
 from daphne.ws_protocol import WebSocketFactory
 
-MAX_MESSAGE_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 4 << 20
+"""In both directions: a page's partial may be long, and a client's message takes no more than this of our memory."""
 
 
 def backlog(protocol: Any) -> int:

@@ -48,8 +48,10 @@ class EventSocket:
         if b"authorization" in headers:
             scope = {**scope, "boilerhouse.key": await database_sync_to_async(_key)(headers[b"authorization"])}
             await self._serve(scope, receive, send)
-        else:
+        elif b"origin" in headers:
             await self._with_session(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)  # no browser, and no key
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         if (await receive())["type"] != "websocket.connect":

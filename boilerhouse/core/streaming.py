@@ -22,7 +22,6 @@ from boilerhouse.core.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 MAX_BACKLOG_BYTES = 256 * 1024
-STALLED_AFTER_S = 30.0
 LOOK_EVERY_S = 0.05
 
 Backlog = Callable[[], int]
@@ -57,7 +56,7 @@ class Writer:
         while (left := self._backlog()) > MAX_BACKLOG_BYTES:
             if left < least:
                 least, since = left, time.monotonic()
-            elif time.monotonic() - since > STALLED_AFTER_S:
+            elif time.monotonic() - since > settings.BOILERHOUSE_STREAM_STALL_S:
                 raise Stalled
             await asyncio.sleep(LOOK_EVERY_S)
 

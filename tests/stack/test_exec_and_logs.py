@@ -1,0 +1,210 @@
+"""exec and logs in real containers: exact bytes, ends, kills, bounds, and nobody else's."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+
+import pytest
+import requests
+
+from tests.stack.conftest import eventually
+
+pytestmark = [pytest.mark.stack, pytest.mark.any_database]
+
+
+@pytest.fixture(scope="module")
+def pool(stack):
+    name = stack.make_pool(warm=2, maxSize=6)
+    yield name
+    stack.drop_pool(name)
+
+
+@pytest.fixture
+def held(stack, pool):
+    claimed = stack.claim("exec-alice", pool)
+    yield claimed["containerId"]
+    stack.release("exec-alice", sync=False)
+
+
+def run(stack, container, *command, status=200, **more):
+    return stack.ok("POST", f"containers/{container}/exec", {"command": list(command), **more}, status)
+
+
+def test_stdin_exit_code_and_both_outputs_are_exact(stack, held):
+    done = run(stack, held, "sh", "-c", "cat; echo err >&2; exit 7", stdin="hello\nworld")
+    assert (done["stdout"], done["stderr"], done["exitCode"], done["truncated"]) == ("hello\nworld", "err\n", 7, False)
+
+    every_byte = bytes(range(256)) * 1000
+    given = base64.b64encode(every_byte).decode()
+    done = run(stack, held, "cat", stdin=given, encoding="base64")
+    assert base64.b64decode(done["stdout"]) == every_byte
+    assert run(stack, held, "cat", stdin="")["stdout"] == ""
+    assert run(stack, held, "sh", "-c", "cat; echo end")["stdout"] == "end\n", "without stdin its input is empty"
+    assert run(stack, held, "true", stdin="x" * 500_000)["exitCode"] == 0, "it may leave its input unread"
+    assert "\ufffd" in run(stack, held, "printf", "\\377")["stdout"]
+    found = stack.problem(
+        "POST", f"containers/{held}/exec", {"command": ["cat"], "stdin": "%", "encoding": "base64"}, 422, "invalid"
+    )
+    assert found["errors"][0]["pointer"] == "/stdin"
+
+
+def test_output_is_bounded(stack, held):
+    done = run(stack, held, "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x; echo done >&2", timeoutMs=30_000)
+    assert done["truncated"] is True
+    assert len(done["stdout"]) == 1 << 20
+    assert done["exitCode"] == 0
+
+
+def test_a_command_that_is_too_slow_is_killed_with_its_children(stack, held):
+    began = time.monotonic()
+    script = "sleep 1234 & (sleep 1235; true) & exec sleep 1236"
+    found = stack.problem(
+        "POST", f"containers/{held}/exec", {"command": ["sh", "-c", script], "timeoutMs": 700}, 504, "exec_timed_out"
+    )
+    assert time.monotonic() - began < 5
+    assert "was killed" in found["detail"]
+    left = run(stack, held, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")["stdout"]
+    assert "sleep 12" not in left
+
+
+def test_it_ends_when_its_process_ends_whatever_that_left_behind(stack, held):
+    """Docker's own stream stays open as long as anybody holds the output."""
+    began = time.monotonic()
+    done = run(stack, held, "sh", "-c", "sleep 30 & echo started", timeoutMs=20_000)
+    assert (done["stdout"], done["exitCode"]) == ("started\n", 0)
+    assert time.monotonic() - began < 10
+
+
+def test_what_cannot_run_is_said_so(stack, held):
+    answer = stack.call("POST", f"containers/{held}/exec", {"command": ["/no/such/thing"]})
+    assert answer.status_code in (200, 502), answer.text
+    if answer.status_code == 200:
+        assert answer.json()["exitCode"] in (126, 127)
+    for body, pointer in (
+        ({}, "/command"),
+        ({"command": []}, "/command"),
+        ({"command": ["a"], "timeoutMs": 5}, "/timeoutMs"),
+    ):
+        found = stack.problem("POST", f"containers/{held}/exec", body, 422, "invalid")
+        assert found["errors"][0]["pointer"] == pointer
+
+
+def test_a_tenants_key_reaches_its_own_container_only(stack, pool, held):
+    key = stack.ok("POST", "api-keys", {"name": "alice", "role": "tenant", "tenantIds": ["exec-alice"]}, 201)["key"]
+    own = {"Authorization": f"Bearer {key}"}
+    other = stack.claim("exec-bob", pool)["containerId"]
+    try:
+        done = stack.call(
+            "POST", "tenants/exec-alice/exec", {"command": ["cat", "/run/secrets/claim.json"]}, headers=own
+        )
+        assert held in done.json()["stdout"]
+        for method, path in (
+            ("POST", "tenants/exec-bob/exec"), ("GET", "tenants/exec-bob/logs"), ("GET", "tenants/exec-bob/status"),
+        ):  # fmt: skip
+            assert stack.call(method, path, {"command": ["id"]}, headers=own).status_code == 404
+        for method, path in (("POST", f"containers/{other}/exec"), ("GET", f"containers/{held}/logs")):
+            assert stack.call(method, path, {"command": ["id"]}, headers=own).status_code == 403
+    finally:
+        stack.release("exec-bob", sync=False)
+    stack.problem("POST", "tenants/exec-bob/exec", {"command": ["id"]}, 409, "not_assigned")
+    stack.problem("GET", "tenants/exec-bob/logs", None, 409, "not_assigned")
+    idle = stack.containers(pool)[0]["id"]
+    stack.problem("POST", f"containers/{idle}/exec", {"command": ["id"]}, 409, "not_claimed")
+
+
+@pytest.fixture(scope="module")
+def talker(stack):
+    """A container that writes what it finds in a file to its output."""
+    script = "echo booted; while true; do [ -f /state/say ] && cat /state/say && rm /state/say; sleep 0.05; done"
+    pool = stack.make_pool(warm=1, workload={"command": ["sh", "-c", script], "healthCheck": None})
+    claimed = stack.claim("talker", pool)
+    yield claimed["containerId"]
+    stack.release("talker", sync=False)
+    stack.drop_pool(pool)
+
+
+def say(stack, container, text):
+    run(stack, container, "sh", "-c", "cat > /state/new && mv /state/new /state/say", stdin=text + "\n")
+    eventually(lambda: text in stack.call("GET", f"containers/{container}/logs").text)
+
+
+def test_logs_by_tail_and_since(stack, talker):
+    say(stack, talker, "one")
+    time.sleep(1.1)
+    since = time.time()
+    say(stack, talker, "two")
+    logs = f"containers/{talker}/logs"
+    answer = stack.call("GET", logs)
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.text.splitlines() == ["booted", "one", "two"]
+    assert stack.call("GET", f"{logs}?tail=1").text == "two\n"
+    assert stack.call("GET", f"{logs}?tail=0").text == ""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since)) + f".{int(since % 1 * 1e6):06d}Z"
+    assert stack.call("GET", f"{logs}?since={moment}").text == "two\n"
+    assert stack.call("GET", "tenants/talker/logs?tail=1").text == "two\n"
+    for bad in ("tail=-1", "tail=x", "tail=10001", "since=yesterday", "since=2026-01-01", "follow=yes", "until=1"):
+        stack.problem("GET", f"{logs}?{bad}", None, 422, "invalid")
+
+
+def follow(stack, container, key, found, done):
+    with requests.get(
+        f"{stack.base}/api/v1/containers/{container}/logs?follow=true&tail=0",
+        headers={"Authorization": f"Bearer {key}"}, stream=True, timeout=60,
+    ) as answer:  # fmt: skip
+        for chunk in answer.iter_content(None):
+            found.append(chunk)
+    done.set()
+
+
+def test_logs_are_followed_until_the_key_is_revoked(stack, talker):
+    made = stack.ok("POST", "api-keys", {"name": "f", "role": "operator"}, 201)
+    found, done = [], threading.Event()
+    threading.Thread(target=follow, args=(stack, talker, made["key"], found, done), daemon=True).start()
+    time.sleep(0.5)
+    for word in ("three", "four"):
+        say(stack, talker, word)
+        eventually(lambda word=word: word.encode() in b"".join(found), 5)
+    assert not done.is_set()
+    stack.ok("DELETE", f"api-keys/{made['id']}", status=204)
+    assert done.wait(5), "the open log ends with its key"
+    assert b"".join(found) == b"three\nfour\n"
+
+
+def test_a_followed_log_ends_with_its_container(stack, pool):
+    claimed = stack.claim("followed", pool)
+    found, done = [], threading.Event()
+    args = (stack, claimed["containerId"], stack.key, found, done)
+    threading.Thread(target=follow, args=args, daemon=True).start()
+    time.sleep(0.5)
+    stack.release("followed", sync=False)
+    assert done.wait(10)
+
+
+def test_a_container_is_removed_by_hand_and_the_pool_makes_another(stack, pool):
+    stack.wait_warm(pool, 1)
+    idle = stack.containers(pool)[0]["id"]
+    stack.ok("DELETE", f"containers/{idle}", status=204)
+    stack.problem("GET", f"containers/{idle}", None, 404, "container_not_found")
+    stack.wait_warm(pool, 1)
+
+
+def test_a_claimed_container_is_saved_before_it_is_removed(stack, s3):
+    pool = stack.make_pool(sink=s3.json("removed/${tenantId}/"))
+    claimed = stack.claim("removed", pool)
+    stack.exec(claimed["containerId"], "echo kept > /state/f")
+    stack.ok("DELETE", f"containers/{claimed['containerId']}", status=204)
+    assert stack.status("removed")["assigned"] is False
+    again = stack.claim("removed", pool)
+    assert stack.exec(again["containerId"], "cat /state/f") == "kept\n"
+    stack.exec(again["containerId"], "echo lost > /state/f")
+    stack.ok("DELETE", f"containers/{again['containerId']}?discard=true", status=204)
+    third = stack.claim("removed", pool)
+    assert stack.exec(third["containerId"], "cat /state/f") == "kept\n"
+    stack.release("removed")
+    stack.ok("DELETE", "tenants/removed/state", status=204)
+    assert stack.claim("removed", pool)["restored"] is None
+    stack.problem("DELETE", "tenants/removed/state", None, 409, "held")
+    stack.release("removed", sync=False)
+    stack.drop_pool(pool)
