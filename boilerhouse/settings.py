@@ -265,6 +265,11 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": [],
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "SORT_OPERATIONS": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "boilerhouse.core.api.schema_finish.finish",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "ContainerState": "pools.states.ContainerState",
         "ContainerHealth": "pools.states.ContainerHealth",

@@ -38,7 +38,6 @@ class HealthView(ApiView):
 
 class ReadyView(ApiView):
     is_public = True
-    problem_codes = ("503",)
 
     @operation(
         operation_id="getReadiness",

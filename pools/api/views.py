@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter
 from rest_framework.response import Response
 
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import boolean, paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of, query
 from boilerhouse.core.errors import FieldError, Invalid
 from pools import services
 from pools.api.serializers import (
@@ -51,8 +50,6 @@ def same_id(data: dict[str, Any], known: str) -> None:
 
 
 class WorkloadListView(ApiView):
-    problem_codes = ("409",)
-
     @operation(
         operation_id="listWorkloads",
         summary="List workloads",
@@ -64,6 +61,7 @@ class WorkloadListView(ApiView):
 
     @operation(
         operation_id="createWorkload",
+        problems={409: "id_taken"},
         summary="Register a workload",
         request=WorkloadInput,
         responses={201: WorkloadOutput},
@@ -76,8 +74,6 @@ class WorkloadListView(ApiView):
 
 
 class WorkloadView(ApiView):
-    problem_codes = ("409",)
-
     @operation(operation_id="getWorkload", summary="Show a workload", responses=WorkloadOutput)
     def get(self, request: Any, workload_id: str) -> Response:
         return self.shown(render_workload(find_workload(workload_id)))
@@ -103,7 +99,12 @@ class WorkloadView(ApiView):
         )
         return self.shown(render_workload(find_workload(workload_id)))
 
-    @operation(operation_id="deleteWorkload", summary="Delete a workload that no pool uses", responses={204: None})
+    @operation(
+        operation_id="deleteWorkload",
+        problems={409: "workload_in_use"},
+        summary="Delete a workload that no pool uses",
+        responses={204: None},
+    )
     def delete(self, request: Any, workload_id: str) -> Response:
         services.delete_workload(find_workload(workload_id))
         return Response(status=204)
@@ -122,7 +123,6 @@ class WorkloadVersionListView(ApiView):
 
 class PoolListView(ApiView):
     volatile = POOL_VOLATILE
-    problem_codes = ("409",)
 
     @operation(
         operation_id="listPools",
@@ -133,7 +133,13 @@ class PoolListView(ApiView):
     def get(self, request: Any) -> Response:
         return paginate(request, Pool.objects.with_counts(), render_pool, {"workloadId": "workload_id"})
 
-    @operation(operation_id="createPool", summary="Create a pool", request=PoolInput, responses={201: PoolOutput})
+    @operation(
+        operation_id="createPool",
+        problems={409: "id_taken"},
+        summary="Create a pool",
+        request=PoolInput,
+        responses={201: PoolOutput},
+    )
     def post(self, request: Any) -> Response:
         body = self.read(PoolInput)
         data = dict(body.validated_data)
@@ -146,7 +152,6 @@ class PoolListView(ApiView):
 
 class PoolView(ApiView):
     volatile = POOL_VOLATILE
-    problem_codes = ("409",)
 
     @operation(operation_id="getPool", summary="Show a pool and its status", responses=PoolOutput)
     def get(self, request: Any, pool_id: str) -> Response:
@@ -179,8 +184,9 @@ class PoolView(ApiView):
 
     @operation(
         operation_id="deletePool",
+        problems={409: "pool_in_use"},
         summary="Drain and delete a pool",
-        parameters=[OpenApiParameter("force", bool, description="Release tenants that hold containers, with save.")],
+        parameters=[flag("force", "Release tenants that hold containers, with save.")],
         responses={202: None},
     )
     def delete(self, request: Any, pool_id: str) -> Response:
@@ -189,10 +195,9 @@ class PoolView(ApiView):
 
 
 class PoolScaleView(ApiView):
-    problem_codes = ("409",)
-
     @operation(
         operation_id="scalePool",
+        problems={409: "below_claimed"},
         summary="Scale a pool",
         description="Sets targetSize; containers follow. Outside [minSize, maxSize] 422, below what is claimed 409.",
         request=ScaleInput,
@@ -208,8 +213,6 @@ def _switch(operation_id: str, summary: str, description: str, act: Callable[[st
     """A view whose POST, without a body, does one thing to the pool and shows it."""
 
     class PoolSwitchView(ApiView):
-        problem_codes = ("409",)
-
         @operation(
             operation_id=operation_id, summary=summary, description=description, request=None,
             responses={202: PoolOutput},

@@ -52,7 +52,6 @@ class CredentialListView(ApiView):
     admin_only = True
     volatile = frozenset({"usedBy"})
     viewer_may_read = False
-    problem_codes = ("409",)
 
     @operation(
         operation_id="listCredentials",
@@ -65,6 +64,7 @@ class CredentialListView(ApiView):
 
     @operation(
         operation_id="createCredential",
+        problems={409: "id_taken"},
         summary="Store a credential",
         description="The secret is encrypted and never shown again. Sync specs name it as `sink.credentialId`.",
         request=CredentialInput,
@@ -80,7 +80,6 @@ class CredentialView(ApiView):
     admin_only = True
     volatile = frozenset({"usedBy"})
     viewer_may_read = False
-    problem_codes = ("409",)
 
     @operation(operation_id="getCredential", summary="Show a credential", responses=CredentialOutput)
     def get(self, request: Any, credential_id: str) -> Response:
@@ -104,7 +103,12 @@ class CredentialView(ApiView):
         )
         return self.shown(render_credential(credentials.find(credential_id)))
 
-    @operation(operation_id="deleteCredential", summary="Delete a credential that no spec uses", responses={204: None})
+    @operation(
+        operation_id="deleteCredential",
+        problems={409: "in_use"},
+        summary="Delete a credential that no spec uses",
+        responses={204: None},
+    )
     def delete(self, request: Any, credential_id: str) -> Response:
         credentials.delete(credentials.find(credential_id))
         return Response(status=204)

@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from boilerhouse.core.api.serializers import ApiSerializer
+from boilerhouse.core.api.serializers import ApiSerializer, ObjectField
 from pools.api.serializers import absolute_path, slug
 from syncing import patterns
 from syncing.api.sinks import SinkField, StoredSink, location_path
@@ -116,12 +116,13 @@ class RunOutput(ApiSerializer):
     direction = serializers.ChoiceField(Direction.choices)
     trigger = serializers.ChoiceField(Trigger.choices)
     state = serializers.ChoiceField(SyncRunState.choices)
-    steps = serializers.ListField(child=serializers.JSONField())
-    progress = serializers.JSONField()
+    steps = serializers.ListField(child=ObjectField())
+    progress = ObjectField()
     deleted = serializers.IntegerField()
     deletes = serializers.CharField(allow_null=True)
     skipped = serializers.ListField(child=serializers.CharField())
     retries = serializers.IntegerField()
+    changed_during = serializers.IntegerField(help_text="Files that a live tenant changed while they were saved")
     error = ErrorOutput(allow_null=True)
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
@@ -148,6 +149,7 @@ def render_run(run: SyncRun) -> dict[str, Any]:
         "deletes": run.deletes or None,
         "skipped": run.skipped,
         "retries": run.retries,
+        "changedDuring": sum(step.get("changedDuring", 0) for step in run.steps),
         "error": {"code": run.error_code, "detail": run.error_detail} if run.error_code else None,
         "createdAt": run.created_at,
         "startedAt": run.started_at,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.response import Response
 
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import boolean, paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of, query
 from boilerhouse.core.api.serializers import ApiSerializer
 from boilerhouse.core.errors import FieldError, Invalid
 from pools.api.views import same_id
@@ -21,6 +20,7 @@ from syncing.api.serializers import RunOutput, SyncSpecInput, SyncSpecOutput, re
 from syncing.errors import SyncSpecNotFound
 from syncing.models import SinkProbe, SyncRun, SyncSpec
 
+FORCE = flag("force", "Also where tenants are held that would not be saved any more.")
 SPEC_VOLATILE = frozenset({"sinkHealth"})
 
 
@@ -38,7 +38,6 @@ def _is_held(spec: SyncSpec) -> bool:
 class SyncSpecListView(ApiView):
     lane = "slow"
     volatile = SPEC_VOLATILE
-    problem_codes = ("409",)
 
     @operation(
         operation_id="listSyncSpecs",
@@ -52,6 +51,7 @@ class SyncSpecListView(ApiView):
 
     @operation(
         operation_id="createSyncSpec",
+        problems={409: "id_taken"},
         summary="Create a sync spec",
         description="The sink is probed; an unreachable one does not refuse the spec, `sinkHealth` says so.",
         request=SyncSpecInput,
@@ -70,7 +70,6 @@ class SyncSpecListView(ApiView):
 class SyncSpecView(ApiView):
     lane = "slow"
     volatile = SPEC_VOLATILE
-    problem_codes = ("409",)
 
     @operation(operation_id="getSyncSpec", summary="Show a sync spec", responses=SyncSpecOutput)
     def get(self, request: Any, spec_id: str) -> Response:
@@ -78,10 +77,11 @@ class SyncSpecView(ApiView):
 
     @operation(
         operation_id="replaceSyncSpec",
+        problems={409: "coverage_held"},
         summary="Change a sync spec",
         description="The full object; `poolId` stays. `secretAccessKey` may be left out while accessKeyId, endpoint and"
         " bucket stay. 409 when held tenants would not be saved any more, unless forced.",
-        parameters=[OpenApiParameter("force", bool)],
+        parameters=[FORCE],
         request=SyncSpecInput,
         responses=SyncSpecOutput,
     )
@@ -105,9 +105,10 @@ class SyncSpecView(ApiView):
 
     @operation(
         operation_id="deleteSyncSpec",
+        problems={409: "coverage_held"},
         summary="Delete a sync spec",
         description="409 while tenants hold containers that it covers, unless forced. What it saved stays in the sink.",
-        parameters=[OpenApiParameter("force", bool)],
+        parameters=[FORCE],
         responses={204: None},
     )
     def delete(self, request: Any, spec_id: str) -> Response:

@@ -58,10 +58,9 @@ class BackupListView(ApiView):
 
 
 class BackupRestoreView(ApiView):
-    problem_codes = ("409",)
-
     @operation(
         operation_id="restoreTenantBackup",
+        problems={409: "held restoring_backup erasing"},
         summary="Put a backup's files back",
         description="At the sink, where a save took them away; files that it did not touch stay, and what is replaced"
         " becomes a backup itself. The tenant must hold nothing (409 `held`), and cannot claim until the run has ended"

@@ -21,7 +21,7 @@ from rest_framework.response import Response
 from boilerhouse.core import api_keys
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import boolean, integer, paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of, query, whole
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.streaming import Stream, Writer, from_thread, streams
 from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, render_container
@@ -86,19 +86,23 @@ class PoolContainerListView(ApiView):
 
 
 class ContainerView(ApiView):
-    problem_codes = ("409", "502")
-
-    @operation(operation_id="getContainer", summary="Show a container", responses=ContainerOutput)
+    @operation(
+        operation_id="getContainer",
+        problems={404: "container_not_found"},
+        summary="Show a container",
+        responses=ContainerOutput,
+    )
     def get(self, request: Any, container_id: str) -> Response:
         return Response(_render(_find(_id(container_id))))
 
     @operation(
         operation_id="removeContainer",
+        problems={409: "starting", 502: "save_failed"},
         summary="Remove a container",
         description="The pool makes another by itself. A claimed one is released, with save: 204 when its state is safe"
         " and it is gone, 202 when that is not yet so within `timeoutMs`, 502 `save_failed` when the state is kept on"
         " the node and the save is retried. 409 `starting` for one that is not idle yet.",
-        parameters=[OpenApiParameter("discard", bool, description="Give the tenant's unsaved state up."), TIMEOUT],
+        parameters=[flag("discard", "Give the tenant's unsaved state up."), TIMEOUT],
         responses={204: None, 202: None},
     )
     def delete(self, request: Any, container_id: str) -> HttpResponse:
@@ -165,9 +169,18 @@ _EXEC: dict[str, Any] = {
 
 class ExecView(ApiView):
     lane = "slow"
-    problem_codes = ("409", "502", "503", "504")
 
-    @operation(operation_id="execInContainer", summary="Run a command in a claimed container", **_EXEC)
+    @operation(
+        operation_id="execInContainer",
+        problems={
+            409: "not_claimed releasing",
+            502: "container_not_running bad_command engine_failed",
+            503: "engine_unavailable",
+            504: "exec_timed_out",
+        },
+        summary="Run a command in a claimed container",
+        **_EXEC,
+    )
     def post(self, request: Any, container_id: str) -> Response:
         data = self.read(ExecInput).validated_data
         return _execute(self, _find(_id(container_id)).pk, data)
@@ -175,9 +188,18 @@ class ExecView(ApiView):
 
 class TenantExecView(ApiView):
     lane = "slow"
-    problem_codes = ("409", "502", "503", "504")
 
-    @operation(operation_id="execForTenant", summary="Run a command in the tenant's container", **_EXEC)
+    @operation(
+        operation_id="execForTenant",
+        problems={
+            409: "not_assigned releasing",
+            502: "container_not_running bad_command engine_failed",
+            503: "engine_unavailable",
+            504: "exec_timed_out",
+        },
+        summary="Run a command in the tenant's container",
+        **_EXEC,
+    )
     def post(self, request: Any, tenant_id: str) -> Response:
         data = self.read(ExecInput).validated_data
         return _execute(self, working.held_by(tenant_id), data)
@@ -189,9 +211,9 @@ _LOGS: dict[str, Any] = {
     "description": "What the container's processes wrote to standard output and error, as they wrote it; 1 MiB at most."
     " With `follow=true` the answer goes on with each new line until the container ends or the key is revoked.",
     "parameters": [
-        OpenApiParameter("tail", int, description=f"Last lines, 0 to {MAX_TAIL} (default {DEFAULT_TAIL})."),
+        whole("tail", 0, MAX_TAIL, f"Last lines (default {DEFAULT_TAIL})."),
         OpenApiParameter("since", OpenApiTypes.DATETIME, description="Only what was written after this moment."),
-        OpenApiParameter("follow", bool, description="Go on with what is written from now on."),
+        flag("follow", "Go on with what is written from now on."),
     ],
     "responses": {(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, description="The log")},
 }
@@ -240,9 +262,13 @@ def _logs(request: Any, container: Container) -> HttpResponse:
 class LogsView(ApiView):
     lane = "slow"
     viewer_may_read = False
-    problem_codes = ("502", "503")
 
-    @operation(operation_id="getContainerLogs", summary="Read a container's log", **_LOGS)
+    @operation(
+        operation_id="getContainerLogs",
+        problems={502: "container_missing engine_failed", 503: "engine_unavailable too_many_streams"},
+        summary="Read a container's log",
+        **_LOGS,
+    )
     def get(self, request: Any, container_id: str) -> HttpResponse:
         return _logs(request, _find(_id(container_id)))
 
@@ -250,8 +276,16 @@ class LogsView(ApiView):
 class TenantLogsView(ApiView):
     lane = "slow"
     viewer_may_read = False
-    problem_codes = ("409", "502", "503")
 
-    @operation(operation_id="getTenantLogs", summary="Read the log of the tenant's container", **_LOGS)
+    @operation(
+        operation_id="getTenantLogs",
+        problems={
+            502: "container_missing engine_failed",
+            503: "engine_unavailable too_many_streams",
+            409: "not_assigned releasing",
+        },
+        summary="Read the log of the tenant's container",
+        **_LOGS,
+    )
     def get(self, request: Any, tenant_id: str) -> HttpResponse:
         return _logs(request, _find(working.held_by(tenant_id)))

@@ -23,10 +23,9 @@ class ForgottenOutput(ApiSerializer):
 
 
 class StateView(ApiView):
-    problem_codes = ("409", "502")
-
     @operation(
         operation_id="eraseTenantState",
+        problems={409: "held restoring_backup out_of_reach", 502: "erase_failed"},
         summary="Erase the tenant's state",
         description="At every sink, backups included, and what was discarded on this node; the next claim starts empty."
         " The tenant must hold nothing (409 `held`). 204 when nothing is left, 202 when that is not yet so within"
@@ -54,10 +53,10 @@ class StateView(ApiView):
 class ForgetStateView(ApiView):
     admin_only = True
     tenant_scoped = False
-    problem_codes = ("409",)
 
     @operation(
         operation_id="forgetTenantState",
+        problems={409: "not_missing held"},
         summary="Let the next claim start empty",
         description="After a claim ended with `state_missing` or `state_moved` (else 409 `not_missing`). The records of"
         " what was saved are kept.",

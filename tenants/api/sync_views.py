@@ -62,10 +62,9 @@ class SpecStatusOutput(ApiSerializer):
 
 
 class SpecTriggerView(ApiView):
-    problem_codes = ("409",)
-
     @operation(
         operation_id="triggerSyncSpec",
+        problems={409: "not_assigned"},
         summary="Sync by this spec now",
         description="For one tenant, or for all that are assigned a container of its pool.",
         request=TriggerInput,
@@ -117,10 +116,9 @@ class SyncRunView(ApiView):
 
 
 class SyncRunCancelView(ApiView):
-    problem_codes = ("409",)
-
     @operation(
         operation_id="cancelSyncRun",
+        problems={409: "not_cancellable"},
         summary="Cancel a sync run",
         description="A queued one ends at once, a running one within seconds; the next save or restore takes back"
         " what it had begun. 409 `not_cancellable` for runs that have ended, and for those of claims and releases.",

@@ -36,10 +36,16 @@ DEFAULT_CLAIM_MS, DEFAULT_RELEASE_MS = 30_000, 60_000
 
 class ClaimView(ApiView):
     lane = "claim"
-    problem_codes = ("409", "502", "503", "504")
 
     @operation(
         operation_id="claimContainer",
+        problems={
+            404: "pool_not_found",
+            409: "other_pool releasing release_failed draining claim_aborted restoring_backup erasing",
+            502: "restore_failed state_missing state_moved hook_failed container_died",
+            503: "pool_exhausted pool_error pool_paused engine_unavailable outcome_unknown too_many_waiting",
+            504: "claim_timeout",
+        },
         summary="Claim a container for the tenant",
         description="Answers when the tenant's state, config and secrets are in the container. Claiming again returns"
         " the same container, untouched.",
@@ -75,10 +81,9 @@ class ClaimView(ApiView):
 
 
 class ReleaseView(ApiView):
-    problem_codes = ("409", "502", "503")
-
     @operation(
         operation_id="releaseContainer",
+        problems={404: "nothing_held", 502: "save_failed", 503: "too_many_waiting"},
         summary="Release the tenant's container",
         description="200: state safe and container gone. 202: not yet. 502 `save_failed`: the state is kept on the node"
         " and the save is retried.",
@@ -112,10 +117,9 @@ class StatusView(ApiView):
 
 
 class SyncView(ApiView):
-    problem_codes = ("409",)
-
     @operation(
         operation_id="syncTenant",
+        problems={409: "not_assigned"},
         summary="Sync the tenant's state now",
         description="`inward` overwrites what differs and deletes nothing; `both` is outward, then inward.",
         request=SyncInput,
@@ -130,6 +134,7 @@ class SyncView(ApiView):
 class HeartbeatView(ApiView):
     @operation(
         operation_id="heartbeat",
+        problems={404: "nothing_held"},
         summary="Say that the tenant is active",
         description="Moves the deadline of a pool's `idleTimeoutMs`. 404 when the tenant holds nothing.",
         request=None,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter
-
 from boilerhouse.core.api.pagination import integer
+from boilerhouse.core.api.schema import whole
 from boilerhouse.core.waiting import Waiting
 
 MAX_TIMEOUT_MS = 600_000
-TIMEOUT = OpenApiParameter("timeoutMs", int, description="How long to wait, 1 to 600000.")
+TIMEOUT = whole("timeoutMs", 1, MAX_TIMEOUT_MS, "How long to wait.")
 
 
 def timeout_ms(request: Any, default: int) -> int:

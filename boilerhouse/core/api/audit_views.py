@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
-from boilerhouse.core.api.serializers import ApiSerializer
+from boilerhouse.core.api.serializers import ApiSerializer, ObjectField
 from boilerhouse.core.models import AuditEntry
 
 
@@ -22,8 +22,8 @@ class AuditOutput(ApiSerializer):
     action = serializers.CharField(help_text="`<kind>.<verb>`, e.g. `pool.scale`")
     kind = serializers.CharField()
     object_id = serializers.CharField()
-    before = serializers.JSONField(allow_null=True, help_text="Of a change: what differed. Never a secret.")
-    after = serializers.JSONField(allow_null=True)
+    before = ObjectField(allow_null=True, help_text="Of a change: what differed. Never a secret.")
+    after = ObjectField(allow_null=True)
 
 
 def render_entry(entry: AuditEntry) -> dict[str, Any]:

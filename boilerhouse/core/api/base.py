@@ -26,7 +26,6 @@ class ApiView(APIView):
     """Checks query parameters, bodies, ``If-Match`` and ``Idempotency-Key`` before a handler runs."""
 
     http_method_names = ["get", "head", "post", "put", "delete"]
-    problem_codes: tuple[str, ...] = ()
     lane = ""
     """Which threads serve it: ``claim``, ``slow`` (it waits for the engine or a sink), or those of all others."""
     volatile: frozenset[str] = frozenset()

@@ -15,7 +15,8 @@ from rest_framework.response import Response
 from boilerhouse.core import event_stream
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import integer, paginate, values_of
-from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, query
+from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, query, whole
+from boilerhouse.core.api.serializers import ObjectField
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.event_stream import EventFilter, Sent, hub, render_event
 from boilerhouse.core.models import Role
@@ -23,13 +24,13 @@ from boilerhouse.core.streaming import Stream, Writer, streams
 
 MAX_EVENT_ID = 2**63 - 1
 FILTERS = {"type": "type", "poolId": "pool_id", "tenantId": "tenant_id", "containerId": "container_id"}
-AFTER = OpenApiParameter("after", int, description="Only events with a greater id, oldest first.")
+AFTER = whole("after", 0, MAX_EVENT_ID, "Only events with a greater id, oldest first.")
 
 
 class EventOutput(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     type = serializers.CharField()
-    payload = serializers.JSONField()
+    payload = ObjectField()
     timestamp = serializers.DateTimeField()
 
 
@@ -81,6 +82,7 @@ class EventStreamView(ApiView):
 
     @operation(
         operation_id="streamEvents",
+        problems={503: "too_many_streams"},
         summary="Follow events",
         description="Server-sent events: what came after `Last-Event-ID` (or `after`), then each new event as it is"
         " committed, without gap or double; without either from now on. `event: reset` says that `after` is too old:"
