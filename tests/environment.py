@@ -14,6 +14,7 @@ os.mkdir(os.environ["BOILERHOUSE_LOCAL_SINK_ROOT"], mode=0o700)
 os.environ["BOILERHOUSE_ORPHAN_GRACE_S"] = "3"
 os.environ["BOILERHOUSE_RECONCILE_EVERY_S"] = "5"
 os.environ["BOILERHOUSE_STREAM_STALL_S"] = "2"
+os.environ["BOILERHOUSE_THROTTLE_RATE"] = "0"
 os.environ.setdefault("BOILERHOUSE_LOG_FORMAT", "json")
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # Playwright keeps an event loop in the tests' thread
 os.environ["PATH"] += ":/usr/sbin:/sbin"

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import jsonschema
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
@@ -34,6 +35,23 @@ def absolute_path(value: str) -> None:
         raise ValidationError("Nothing can be mounted there.", code="invalid")
 
 
+@extend_schema_field({"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"})
+class IdField(serializers.CharField):
+    """An id that the client may choose."""
+
+    default_validators = [slug]
+
+
+@extend_schema_field({"type": "string", "pattern": "^/.+", "maxLength": 400})
+class PathField(serializers.CharField):
+    """An absolute path in a container."""
+
+    default_validators = [absolute_path]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=400, **options)
+
+
 def json_schema(value: Any) -> None:
     try:
         jsonschema.Draft202012Validator.check_schema(value)
@@ -50,12 +68,12 @@ class CommandField(serializers.ListField):
 
 
 class VolumeField(ApiSerializer):
-    container_path = serializers.CharField(validators=[absolute_path])
+    container_path = PathField()
     mode = serializers.ChoiceField(["rw", "ro"], default="rw")
 
 
 class SecretsVolumeField(ApiSerializer):
-    container_path = serializers.CharField(validators=[absolute_path])
+    container_path = PathField()
     mode = serializers.ChoiceField(["ro"], default="ro")
 
 
@@ -146,7 +164,7 @@ class WorkloadInput(ApiSerializer):
 
     read_only_ignored = frozenset({"version", "createdAt", "updatedAt"})
 
-    id = serializers.CharField(required=False, validators=[slug])
+    id = IdField(required=False)
     name = serializers.CharField(max_length=200)
     image = serializers.CharField(max_length=500)
     command = CommandField(required=False, allow_empty=True)
@@ -318,7 +336,7 @@ class PoolInput(ApiSerializer):
 
     read_only_ignored = frozenset({"status", "createdAt", "updatedAt"})
 
-    id = serializers.CharField(required=False, validators=[slug])
+    id = IdField(required=False)
     name = serializers.CharField(max_length=200, required=False)
     workload_id = serializers.CharField(max_length=63)
     min_size = serializers.IntegerField(min_value=0, max_value=10_000, default=0)

@@ -11,7 +11,7 @@ from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of
 from boilerhouse.core.api.serializers import ApiSerializer
-from pools.api.serializers import slug
+from pools.api.serializers import IdField
 from pools.api.views import same_id
 from syncing import credentials
 from syncing.models import Credential
@@ -20,7 +20,7 @@ from syncing.models import Credential
 class CredentialInput(ApiSerializer):
     read_only_ignored = frozenset({"usedBy", "createdAt"})
 
-    id = serializers.CharField(required=False, validators=[slug])
+    id = IdField(required=False)
     name = serializers.CharField(max_length=200)
     access_key_id = serializers.CharField(max_length=200)
     secret_access_key = serializers.CharField(max_length=500, write_only=True, trim_whitespace=False)

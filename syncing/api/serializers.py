@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 from boilerhouse.core.api.serializers import ApiSerializer, ObjectField
-from pools.api.serializers import absolute_path, slug
+from pools.api.serializers import IdField, PathField
 from syncing import patterns
 from syncing.api.sinks import SinkField, StoredSink, location_path
 from syncing.models import SyncRun, SyncSpec
@@ -21,7 +21,7 @@ def _pattern(value: str) -> None:
 
 
 class MappingField(ApiSerializer):
-    container_path = serializers.CharField(validators=[absolute_path], max_length=400)
+    container_path = PathField()
     pattern = serializers.CharField(required=False, allow_null=True, validators=[_pattern])
     sink_path = serializers.CharField(default="", allow_blank=True, validators=[location_path])
     direction = serializers.ChoiceField(Direction.choices)
@@ -38,7 +38,7 @@ class PolicyField(ApiSerializer):
 class SyncSpecInput(ApiSerializer):
     read_only_ignored = frozenset({"sinkHealth", "createdAt", "updatedAt"})
 
-    id = serializers.CharField(required=False, validators=[slug])
+    id = IdField(required=False)
     name = serializers.CharField(required=False, max_length=200)
     pool_id = serializers.CharField(max_length=63)
     mappings = MappingField(many=True, allow_empty=False, max_length=50)  # type: ignore[call-arg]

@@ -14,7 +14,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from boilerhouse.core.api.serializers import ApiSerializer, camel
-from pools.api.serializers import absolute_path
+from pools.api.serializers import PathField
 from syncing import locations
 from syncing.models import SyncSpec
 from syncing.sinks.flags import check_flag
@@ -119,7 +119,7 @@ class S3SinkInput(_KindOfSink):
 
 class LocalSinkInput(_KindOfSink):
     type = serializers.ChoiceField(["local"])
-    path = serializers.CharField(max_length=400, validators=[absolute_path])
+    path = PathField()
 
     def validate_path(self, value: str) -> str:
         root = local_root()

@@ -64,6 +64,7 @@ class SpecStatusOutput(ApiSerializer):
 class SpecTriggerView(ApiView):
     @operation(
         operation_id="triggerSyncSpec",
+        is_body_optional=True,
         problems={409: "not_assigned"},
         summary="Sync by this spec now",
         description="For one tenant, or for all that are assigned a container of its pool.",

@@ -83,6 +83,7 @@ class ClaimView(ApiView):
 class ReleaseView(ApiView):
     @operation(
         operation_id="releaseContainer",
+        is_body_optional=True,
         problems={404: "nothing_held", 502: "save_failed", 503: "too_many_waiting"},
         summary="Release the tenant's container",
         description="200: state safe and container gone. 202: not yet. 502 `save_failed`: the state is kept on the node"
@@ -95,8 +96,7 @@ class ReleaseView(ApiView):
         resumed = getattr(request._request, "resumed", None)
         if resumed is None:
             until = time.time() + timeout_ms(request, DEFAULT_RELEASE_MS) / 1000
-            body = ReleaseInput(data=request.data if request.body else {})
-            body.is_valid(raise_exception=True)
+            body = self.read(ReleaseInput)
             check_room(request._request)
             release = releases.begin(tenant_id, **body.validated_data)
         else:

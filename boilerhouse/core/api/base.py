@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from django.core.serializers.json import DjangoJSONEncoder
 from django.http import HttpResponse
 from rest_framework import serializers
+from rest_framework.exceptions import ParseError
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -46,6 +47,8 @@ class ApiView(APIView):
                 self._record = idempotency.begin(request, self.still_holds)
         if not handler.takes_body:
             _refuse_body(request)
+        elif resumed is None and not handler.is_body_optional and not request._request.body:
+            raise ParseError("A body is needed: a JSON object.")
 
     def still_holds(self, response: HttpResponse) -> bool:
         """Whether a kept answer to this POST may be given again."""

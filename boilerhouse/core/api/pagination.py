@@ -31,7 +31,7 @@ def integer(request: Any, name: str, default: int, low: int, high: int) -> int:
     raw = request.query_params.get(name)
     if raw is None:
         return default
-    if not raw.isascii() or not raw.isdigit() or not low <= int(raw[:12]) <= high:
+    if not raw.isascii() or not raw.isdigit() or len(raw) > 20 or not low <= int(raw) <= high:
         raise _invalid(name, f"must be a whole number from {low} to {high}")
     return int(raw)
 

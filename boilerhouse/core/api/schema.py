@@ -37,6 +37,7 @@ def operation(
     *,
     parameters: Sequence[OpenApiParameter] = (),
     request: Any = None,
+    is_body_optional: bool = False,
     problems: Mapping[int, str] | None = None,
     **schema: Any,
 ) -> Callable[[H], H]:
@@ -48,6 +49,7 @@ def operation(
         function: Any = handler
         function.query_parameters = frozenset(one.name for one in parameters if one.location == OpenApiParameter.QUERY)
         function.takes_body = request is not None
+        function.is_body_optional = is_body_optional
         function.problems = problems or {}
         documented: H = extend_schema(parameters=list(parameters), request=request, **schema)(handler)
         return documented
@@ -85,6 +87,10 @@ class ProblemAutoSchema(AutoSchema):
         if not getattr(self.view, "is_public", False):
             found += {"POST": [IDEMPOTENCY_KEY], "PUT": [IF_MATCH]}.get(self.method, [])
         return found
+
+    def get_extensions(self) -> dict[str, Any]:
+        handler = getattr(self.view, self.method.lower())
+        return {"x-body-optional": True} if handler.is_body_optional else {}
 
     def get_tags(self) -> list[str]:
         """The first word of the path: workloads, pools, tenants …"""

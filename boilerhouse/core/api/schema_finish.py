@@ -63,8 +63,35 @@ def finish(result: Schema, generator: Any, request: Any, public: bool) -> Schema
             _finish_operation(operation, examples, has_etag=has_etag and method != "delete")
             if method == "post" and operation["operationId"].startswith("create"):
                 _header(operation, "201", "ETag", ETAG)
+    _link(result["paths"])
     result["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
     return result
+
+
+LINKS = {
+    "createWorkload": {"workloadId": "$response.body#/id"},
+    "createPool": {"poolId": "$response.body#/id"},
+    "createSyncSpec": {"specId": "$response.body#/id"},
+    "createCredential": {"credentialId": "$response.body#/id"},
+    "createApiKey": {"keyId": "$response.body#/id"},
+    "claimContainer": {"tenantId": "$request.path.tenantId", "containerId": "$response.body#/containerId"},
+    "listContainers": {"containerId": "$response.body#/items/0/id"},
+    "syncTenant": {"runId": "$response.body#/runs/0/id"},
+    "listTenantBackups": {"tenantId": "$request.path.tenantId", "backupId": "$response.body#/items/0/id"},
+}
+"""Where the ids come from that other operations name in their paths."""
+
+
+def _link(paths: Schema) -> None:
+    operations = [(path, operation) for path, methods in paths.items() for operation in methods.values()]
+    for _, source in operations:
+        known = LINKS.get(source["operationId"], {})
+        for path, target in operations:
+            wanted = re.findall(r"\{(\w+)\}", path)
+            if known and wanted and set(wanted) <= set(known) and target is not source:
+                done = next(response for status, response in source["responses"].items() if status.startswith("2"))
+                link = {"operationId": target["operationId"], "parameters": {name: known[name] for name in wanted}}
+                done.setdefault("links", {})[target["operationId"]] = link
 
 
 def _camel_path(path: str) -> str:
@@ -80,7 +107,7 @@ def _finish_operation(operation: Schema, examples: _Examples, *, has_etag: bool)
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is not None:
         body["example"] = REQUESTS[operation["operationId"]]
-        operation["requestBody"]["required"] = operation["operationId"] != "releaseContainer"
+        operation["requestBody"]["required"] = not operation.pop("x-body-optional", False)
     for status, response in operation["responses"].items():
         codes = response.pop("x-codes", None)
         if codes:
@@ -109,7 +136,7 @@ def _problem(status: str, code: str) -> Schema:
     if status == "422":
         errors = [{"pointer": "/poolId", "detail": "This field is required.", "code": "required"}]
     return {
-        "type": "about:blank",
+        "type": f"urn:boilerhouse:problem:{code}",
         "title": HTTPStatus(int(status)).phrase,
         "status": int(status),
         "detail": errors[0]["pointer"] + ": " + errors[0]["detail"] if errors else f"{WORDS[status]}.",
