@@ -66,10 +66,11 @@ def create_key(
 def revoke_key(key_id: str) -> None:
     """From now on the key opens nothing; open streams of it end within a second. Raises ApiKeyNotFound."""
     with recording():
-        row = ApiKey.objects.filter(pk=key_id, revoked_at=None).first()
+        row = ApiKey.objects.filter(pk=key_id).first()
         if row is None:
-            raise ApiKeyNotFound(f"There is no API key {key_id}.")
-        ApiKey.objects.filter(pk=key_id).update(revoked_at=timezone.now())
+            raise ApiKeyNotFound(f"There is no API key {key_id[:60]}.")
+        if not ApiKey.objects.filter(pk=key_id, revoked_at=None).update(revoked_at=timezone.now()):
+            return
         audit.record("api_key.revoke", key_id, before={"name": row.name, "role": row.role})
         wake()
 
