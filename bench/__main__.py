@@ -22,7 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import refill, transfers
+from bench import crud, fan_out, refill, transfers
+from bench.api import Api
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -47,17 +48,17 @@ def bare(runtime: Any, container: str, directory: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("--claims", type=int, default=60)
-    parser.add_argument("--only", choices=["claim", "refill", "transfers"])
+    parser.add_argument("--only", choices=["claim", "refill", "transfers", "crud", "events"])
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="bh-bench-"))
     os.environ |= {"BOILERHOUSE_DATA_DIR": str(directory), "DJANGO_SETTINGS_MODULE": "boilerhouse.settings"}
     os.environ.setdefault("BOILERHOUSE_LOG_LEVEL", "WARNING")
+    os.environ["BOILERHOUSE_THROTTLE_RATE"] = "0"
     import django
 
     django.setup()
     import requests
 
-    from boilerhouse.dashboard.demo import Api
     from boilerhouse.dashboard.supervisor import embedded_s3, free_port
     from pools import images, lifecycle
     from pools.errors import ImageMissing
@@ -99,6 +100,10 @@ def main() -> None:
             report |= measure(api, s3, options.claims, runtime, lifecycle.runtime_name)
         if options.only in (None, "transfers"):
             report["transfers"] = transfers.measure(api, s3)
+        if options.only in (None, "crud"):
+            report["crud"] = crud.measure(api)
+        if options.only in (None, "events"):
+            report["events"] = fan_out.measure(base, key, web_memory_kb)
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(timeout=30)
@@ -116,6 +121,16 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "latest.json").write_text(json.dumps(report, indent=2) + "\n")
     print(table(report))
+
+
+def web_memory_kb() -> int:
+    """Resident memory of the web process."""
+    from boilerhouse.core import processes
+    from boilerhouse.core.models import Process
+
+    living = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WEB)
+    status = Path(f"/proc/{living.latest('started_at').pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
 def measure(api: Any, s3: Any, claims: int, runtime: Any, name_of: Any) -> dict[str, Any]:
@@ -196,6 +211,10 @@ def table(report: dict[str, Any]) -> str:
         )
     if found := report.get("transfers"):
         lines += ["", *transfers.table(found)]
+    if found := report.get("crud"):
+        lines += ["", *crud.table(found)]
+    if found := report.get("events"):
+        lines += ["", *fan_out.table(found)]
     return "\n".join(lines)
 
 

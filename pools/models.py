@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from boilerhouse.core.ids import uuid7
@@ -16,6 +16,16 @@ from pools.spec import WorkloadSpec
 from pools.states import DEADLY, ContainerHealth, ContainerState, Fault, PoolState, Trouble
 
 
+class WorkloadQuerySet(models.QuerySet["Workload"]):
+    def with_latest(self) -> WorkloadQuerySet:
+        """Annotate ``latest_number`` and ``latest_spec_json``, by the same statement: no version can go in between."""
+        newest = WorkloadVersion.objects.filter(workload=OuterRef("pk")).order_by("-number")
+        return self.annotate(
+            latest_number=Subquery(newest.values("number")[:1]),
+            latest_spec_json=Subquery(newest.values("spec_json")[:1]),
+        )
+
+
 class Workload(models.Model):
     """How to run one kind of container; each change is a new version."""
 
@@ -23,6 +33,8 @@ class Workload(models.Model):
     name = models.CharField(max_length=200)
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
+
+    objects = WorkloadQuerySet.as_manager()
 
     def __str__(self) -> str:
         return self.id

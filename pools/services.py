@@ -26,8 +26,9 @@ spec_checks: list[Callable[[Workload, WorkloadSpec], list[FieldError]]] = []
 
 def _variables_in_use(wanted: deployment_settings.DeploymentSettings) -> list[FieldError]:
     known, wrong = BUILT_IN_VARIABLES | set(wanted.variables), list[FieldError]()
-    for workload in Workload.objects.all():
-        used = {name for text in workload.latest.spec.environment.values() for name in VARIABLE.findall(text)}
+    for workload in Workload.objects.with_latest():
+        spec = WorkloadSpec.from_json(workload.latest_spec_json)
+        used = {name for text in spec.environment.values() for name in VARIABLE.findall(text)}
         for name in sorted(used - known):
             detail = f"Workload {workload.pk} uses ${{{name}}}."
             wrong.append(FieldError("/variables", detail, "variable_in_use"))
@@ -88,7 +89,7 @@ def update_workload(
     if wrong := [error for check in spec_checks for error in check(workload, spec)]:
         raise Invalid(*wrong)
     with recording():
-        workload = Workload.objects.select_for_update().get(pk=workload.pk)
+        workload = Workload.objects.with_latest().select_for_update().get(pk=workload.pk)
         check(workload)
         latest, before = workload.latest, _audited_workload(workload)
         Workload.objects.filter(pk=workload.pk).update(name=name, updated_at=Now())

@@ -1,4 +1,4 @@
-"""The main job on example data, as a client would do it: everything through the REST API.
+"""The main job on example data, as a client would do it: everything through the Python client of the REST API.
 
 alice claims, works, releases; bob finds nothing of hers; alice comes back to another container and finds all of it.
 """
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
 import yaml
+from boilerhouse_client import Claim, Client
 
 from boilerhouse.dashboard.supervisor import EmbeddedS3
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "notes.yaml"
-PATHS = {"Workload": "workloads", "Pool": "pools", "SyncSpec": "sync-specs"}
+KINDS = {"Workload": "workloads", "Pool": "pools", "SyncSpec": "sync_specs"}
 WRITE_FILES = """
 set -e; cd /state; mkdir -p small empty private
 for d in 0 1 2 3 4 5 6 7 8 9; do mkdir -p small/$d; done
@@ -41,27 +41,11 @@ class DemoFailed(Exception):
     """Something came out other than it must."""
 
 
-@dataclass
-class Api:
-    """The few calls that the demo needs."""
-
-    base: str
-    key: str
-    session: requests.Session = field(default_factory=requests.Session)
-
-    def call(self, method: str, path: str, body: Any = None, expect: tuple[int, ...] = (200, 201, 202)) -> Any:
-        headers = {"Authorization": f"Bearer {self.key}"}
-        answer = self.session.request(method, f"{self.base}/api/v1/{path}", json=body, headers=headers, timeout=120)
-        if answer.status_code not in expect:
-            raise DemoFailed(f"{method} {path} answered {answer.status_code}: {answer.text[:600]}")
-        return answer.json() if answer.content else None
-
-    def exec(self, container_id: str, script: str) -> str:
-        body = {"command": ["sh", "-c", script], "timeoutMs": 60_000}
-        done = self.call("POST", f"containers/{container_id}/exec", body)
-        if done["exitCode"] != 0:
-            raise DemoFailed(f"In the container: exit code {done['exitCode']}: {done['stderr'][:300]}")
-        return str(done["stdout"])
+def run(claim: Claim, script: str) -> str:
+    """What a shell script in the container prints. Raises DemoFailed when it fails."""
+    done = claim.exec(["sh", "-c", script], timeout_s=60)
+    require(done.exit_code == 0, f"In the container: exit code {done.exit_code}: {done.stderr[:300]}")
+    return done.stdout
 
 
 def require(truth: bool, words: str) -> None:
@@ -73,7 +57,7 @@ def require(truth: bool, words: str) -> None:
 class Demo:
     """One run of the main job; ``timings`` fills with milliseconds as it goes."""
 
-    api: Api
+    client: Client
     s3: EmbeddedS3
     say: Callable[[str], None]
     timings: dict[str, float] = field(default_factory=dict)
@@ -90,24 +74,24 @@ class Demo:
         config, secrets = {"greeting": "hello"}, {"TOKEN": "demo-secret-value"}
         alice = self._claim("alice", "claimMs", {"config": config, "secrets": secrets})
         self._work(alice)
-        before = self.api.exec(alice["containerId"], FINGERPRINT)
-        self._release("alice", "releaseMs", "saveMs")
+        before = run(alice, FINGERPRINT)
+        self._release(alice, "releaseMs")
         bob = self._claim("bob", "claimSecondTenantMs", {})
-        left = self.api.exec(bob["containerId"], "ls -A /state /tmp /run/secrets")
+        left = run(bob, "ls -A /state /tmp /run/secrets")
         require("small" not in left and "notes" not in left and "TOKEN" not in left, f"bob sees something: {left}")
         require(self._notes(bob) == "", "bob sees alice's notes")
         self.say("bob claims: nothing of alice's is there")
         again = self._claim("alice", "claimWithRestoreMs", {"config": config, "secrets": secrets})
-        require(again["containerId"] != alice["containerId"], "alice got the same container again")
-        after = self.api.exec(again["containerId"], FINGERPRINT)
+        require(again.container_id != alice.container_id, "alice got the same container again")
+        after = run(again, FINGERPRINT)
         require(after == before, "alice's files differ after the restore")
         require("it runs" in after, "the executable does not run")
         require("tea" in self._notes(again), "alice's note is gone")
-        restored = again["restored"] or {}
+        restored = again.answer["restored"] or {}
         self.sizes |= {"restoredFiles": restored.get("files", 0), "restoredBytes": restored.get("bytes", 0)}
         self.say(f"alice is back in another container, {restored.get('files')} files as she left them")
-        self._release("bob", "releaseEmptyMs", None)
-        self._release("alice", "releaseUnchangedMs", "saveUnchangedMs")
+        self._release(bob, "releaseEmptyMs")
+        self._release(again, "releaseUnchangedMs")
         self._read_run_times()
 
     def _register(self) -> None:
@@ -115,7 +99,7 @@ class Demo:
             kind = document.pop("kind")
             if kind == "SyncSpec":
                 document["sink"] = self.s3.sink(document["sink"]["prefix"])
-            made = self.api.call("POST", PATHS[kind], document, (201,))
+            made = getattr(self.client, KINDS[kind]).create(document)
             if kind == "SyncSpec":
                 require(made["sinkHealth"]["state"] == "healthy", f"the sink is not healthy: {made['sinkHealth']}")
             if kind == "Pool":
@@ -125,44 +109,39 @@ class Demo:
     def _wait_warm(self) -> None:
         deadline = time.monotonic() + 90
         while True:
-            status = self.api.call("GET", "pools/notes")["status"]
+            status = self.client.pools.get("notes")["status"]
             if status["idle"] >= 3:
                 break
             require(time.monotonic() < deadline, f"the pool did not warm up: {status}")
             time.sleep(0.05)
         self.say(f"3 containers warm after {self._timed('poolWarmMs', self._pool_made):.0f} ms")
 
-    def _claim(self, tenant: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _claim(self, tenant: str, name: str, body: dict[str, Any]) -> Claim:
         started = time.monotonic()
-        claim: dict[str, Any] = self.api.call("POST", f"tenants/{tenant}/claim", {"poolId": "notes", **body}, (201,))
-        self.say(f"{tenant} claims: {claim['source']}, {self._timed(name, started):.0f} ms")
+        claim = self.client.claim(tenant, "notes", **body)
+        self.say(f"{tenant} claims: {claim.source}, {self._timed(name, started):.0f} ms")
         return claim
 
-    def _release(self, tenant: str, name: str, save: str | None) -> None:
+    def _release(self, claim: Claim, name: str) -> None:
         started = time.monotonic()
-        self.api.call("POST", f"tenants/{tenant}/release", {}, (200,))
-        self.say(f"{tenant} releases: saved and gone after {self._timed(name, started):.0f} ms")
+        require(claim.release(), f"the release of {claim.id} was not done in time")
+        self.say(f"{claim.id} releases: saved and gone after {self._timed(name, started):.0f} ms")
 
-    def _url(self, claim: dict[str, Any]) -> str:
-        return str(next(e["url"] for e in claim["endpoints"] if e["name"] == "http"))
+    def _notes(self, claim: Claim) -> str:
+        return claim.request("GET", "/cgi-bin/notes").text
 
-    def _notes(self, claim: dict[str, Any]) -> str:
-        return requests.get(f"{self._url(claim)}/cgi-bin/notes", timeout=10).text
-
-    def _work(self, claim: dict[str, Any]) -> None:
-        about = requests.get(f"{self._url(claim)}/cgi-bin/about", timeout=10).json()
+    def _work(self, claim: Claim) -> None:
+        about = claim.request("GET", "/cgi-bin/about").json()
         require(about["claim"]["tenantId"] == "alice", f"the workload sees another claim: {about}")
         require({"config.json", "TOKEN", "claim.json"} <= set(about["files"]), f"files are missing: {about}")
-        requests.post(f"{self._url(claim)}/cgi-bin/notes", data='{"note": "buy tea"}', timeout=10).raise_for_status()
-        self.api.exec(claim["containerId"], WRITE_FILES)
-        count, size = self.api.exec(
-            claim["containerId"], "find /state -type f | wc -l; find /state -type f | xargs cat | wc -c"
-        ).split()
+        claim.request("POST", "/cgi-bin/notes", data='{"note": "buy tea"}').raise_for_status()
+        run(claim, WRITE_FILES)
+        count, size = run(claim, "find /state -type f | wc -l; find /state -type f | xargs cat | wc -c").split()
         self.sizes |= {"files": int(count), "bytes": int(size)}
         self.say(f"alice writes {count} files, {int(size) / 1e6:.1f} MB, links and an executable")
 
     def _read_run_times(self) -> None:
-        runs = self.api.call("GET", "sync-runs?tenantId=alice")["items"]
+        runs = list(self.client.tenant("alice").runs())
         took = {
             run["id"]: (_seconds(run["finishedAt"]) - _seconds(run["startedAt"])) * 1000
             for run in runs

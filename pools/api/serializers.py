@@ -263,12 +263,12 @@ def render_version(version: WorkloadVersion) -> dict[str, Any]:
 
 
 def render_workload(workload: Workload) -> dict[str, Any]:
-    version = workload.latest
+    """A workload from ``with_latest()`` as the API shows it."""
     return {
         "id": workload.pk,
         "name": workload.name,
-        "version": version.number,
-        **render_spec(version.spec),
+        "version": workload.latest_number,  # type: ignore[attr-defined]
+        **render_spec(WorkloadSpec.from_json(workload.latest_spec_json)),  # type: ignore[attr-defined]
         "createdAt": workload.created_at,
         "updatedAt": workload.updated_at,
     }

@@ -31,7 +31,7 @@ POOL_VOLATILE = frozenset({"status"})
 
 
 def find_workload(workload_id: str) -> Workload:
-    workload = Workload.objects.filter(pk=workload_id).first()
+    workload = Workload.objects.with_latest().filter(pk=workload_id).first()
     if workload is None:
         raise WorkloadNotFound(f"There is no workload {workload_id}.")
     return workload
@@ -57,7 +57,7 @@ class WorkloadListView(ApiView):
         responses=page_of("WorkloadPage", WorkloadOutput),
     )
     def get(self, request: Any) -> Response:
-        return paginate(request, Workload.objects.all(), render_workload, {})
+        return paginate(request, Workload.objects.with_latest(), render_workload, {})
 
     @operation(
         operation_id="createWorkload",
@@ -70,7 +70,7 @@ class WorkloadListView(ApiView):
         body = self.read(WorkloadInput)
         data = body.validated_data
         workload = services.create_workload(id=data.get("id"), name=data["name"], spec=body.to_spec())
-        return self.shown(render_workload(workload), 201)
+        return self.shown(render_workload(find_workload(workload.pk)), 201)
 
 
 class WorkloadView(ApiView):

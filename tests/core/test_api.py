@@ -195,3 +195,53 @@ def test_events_after_an_id_come_oldest_first_and_filter(call):
 def test_request_ids_are_taken_over_only_when_safe(client, db):
     assert client.get("/api/v1/health", headers={"X-Request-ID": "abc-1"})["X-Request-ID"] == "abc-1"
     assert client.get("/api/v1/health", headers={"X-Request-ID": "a b\tc"})["X-Request-ID"] != "a b\tc"
+
+
+def test_lists_ask_the_database_the_same_however_long_they_are(call, django_assert_max_num_queries):
+    for number in range(12):
+        make_pool(f"q{number}", workload=make_workload(f"q{number}"))
+        make_sync_spec(Pool.objects.get(pk=f"q{number}"), sink={"prefix": f"q{number}/${{tenantId}}/"})
+        make_container(Pool.objects.get(pk=f"q{number}"))
+    for path in (
+        "workloads",
+        "pools",
+        "sync-specs",
+        "containers",
+        "tenants",
+        "sync-runs",
+        "events",
+        "audit",
+        "api-keys",
+    ):
+        with django_assert_max_num_queries(5):
+            assert call("GET", path).status_code == 200
+
+
+@pytest.mark.any_database
+@pytest.mark.django_db(transaction=True)
+def test_a_list_survives_what_is_deleted_while_it_is_made(client, data_dir, transactional_db):
+    """P12: a workload's version may go between the list and the look at it."""
+    import threading
+
+    from django.db import connection, transaction
+
+    from tests.asking import Call
+
+    call, over = Call(client), threading.Event()
+
+    def churn():
+        number = 0
+        while not over.is_set():
+            with transaction.atomic():
+                make_workload(f"churn-{number}")
+            Workload.objects.filter(pk=f"churn-{number}").delete()
+            number += 1
+        connection.close()
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        assert {call("GET", "workloads").status_code for _ in range(150)} == {200}
+    finally:
+        over.set()
+        thread.join()

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from boilerhouse_client import ApiError, Client, Unreachable
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from boilerhouse.core import commands
 from boilerhouse.core.errors import BoilerhouseError
-from boilerhouse.dashboard.demo import Api, Demo, DemoFailed
+from boilerhouse.dashboard.demo import Demo, DemoFailed
 from boilerhouse.dashboard.supervisor import EmbeddedS3, free_port
 from pools import images
 from pools.errors import ImageMissing
@@ -68,12 +69,12 @@ class Command(commands.Command):
                 access = (directory / "keys" / "s3-access-key").read_text().strip()
                 secret = (directory / "keys" / "s3-secret-key").read_text().strip()
                 s3 = EmbeddedS3(f"http://127.0.0.1:{s3_port}", access, secret)
-                demo = Demo(Api(base, key), s3, self.say)
+                demo = Demo(Client(base, key, timeout_s=120), s3, self.say)
                 demo.run()
                 if not options["once"]:
                     self._show(options, demo, base, key, link)
                     stop.wait()
-            except (DemoFailed, BoilerhouseError, requests.RequestException, OSError) as error:
+            except (DemoFailed, ApiError, Unreachable, BoilerhouseError, requests.RequestException, OSError) as error:
                 detail = getattr(error, "detail", str(error))
                 if up is not None:
                     self.say(_tail(directory / "up.log"))
