@@ -27,7 +27,7 @@ spec_checks: list[Callable[[Workload, WorkloadSpec], list[FieldError]]] = []
 def _variables_in_use(wanted: deployment_settings.DeploymentSettings) -> list[FieldError]:
     known, wrong = BUILT_IN_VARIABLES | set(wanted.variables), list[FieldError]()
     for workload in Workload.objects.with_latest():
-        spec = WorkloadSpec.from_json(workload.latest_spec_json)
+        spec = WorkloadSpec.from_json(workload.latest_spec_json)  # type: ignore[attr-defined]
         used = {name for text in spec.environment.values() for name in VARIABLE.findall(text)}
         for name in sorted(used - known):
             detail = f"Workload {workload.pk} uses ${{{name}}}."

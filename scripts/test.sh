@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin"
 unset DATABASE_URL BOILERHOUSE_DATA_DIR
-if [ -n "${BOILERHOUSE_LONG:-}" ]; then first=() second=(); else first=(-m "not long") second=(-m "not long and not any_database"); fi
+if [ -n "${BOILERHOUSE_LONG:-}" ]; then first=() second=(); else first=(-m "not long and not postgresql") second=(-m "not long and not any_database"); fi
 parts=(tests/core tests/pools tests/syncing tests/tenants tests/dashboard)
 .venv/bin/pytest -q "${parts[@]}" "${first[@]}" "$@"
 scripts/postgresql.sh .venv/bin/pytest -q "${parts[@]}" "${second[@]}" "$@"

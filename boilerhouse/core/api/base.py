@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from django.core.serializers.json import DjangoJSONEncoder
 from django.http import HttpResponse
 from rest_framework import serializers
-from rest_framework.exceptions import ParseError
+from rest_framework.exceptions import NotFound, ParseError
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -38,6 +38,8 @@ class ApiView(APIView):
         handler = getattr(self, request.method.lower(), None)
         if request.method.lower() not in self.http_method_names or handler is None:
             return  # a 405
+        if any("\0" in value for name, value in kwargs.items() if name != "tenant_id"):
+            raise NotFound  # no id has one, and PostgreSQL does not even ask
         check_parameters(request, handler.query_parameters)
         resumed = getattr(request._request, "resumed", None)
         if request.method == "POST":

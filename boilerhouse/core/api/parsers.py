@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any
 
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
+
+MAX_DEPTH = 64
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def has_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any(has_nul(k) or has_nul(v) for k, v in value.items())
-    return isinstance(value, list) and any(has_nul(item) for item in value)
+def _check(value: Any) -> None:
+    """Raise ParseError for what no database keeps, anywhere, and for what is nested too deep to be meant."""
+    todo = [(value, 1)]
+    while todo:
+        one, depth = todo.pop()
+        if isinstance(one, str):
+            if "\0" in one:
+                raise ParseError("The body holds a NUL character.")
+            if not one.isascii() and SURROGATE.search(one):
+                raise ParseError("The body holds half of a surrogate pair, which is no character.")
+        elif isinstance(one, float):
+            if not math.isfinite(one):
+                raise ParseError("The body holds a number that is too large.")
+        elif isinstance(one, dict | list):
+            if depth > MAX_DEPTH:
+                raise ParseError(f"The body is nested more than {MAX_DEPTH} levels deep.")
+            inner = [*one, *one.values()] if isinstance(one, dict) else one
+            todo += [(item, depth + 1) for item in inner]
 
 
 class StrictJSONParser(BaseParser):
@@ -31,6 +48,5 @@ class StrictJSONParser(BaseParser):
             raise ParseError("The body is not UTF-8.") from error
         except (ValueError, RecursionError) as error:
             raise ParseError(f"The body is not JSON: {str(error)[:200]}") from error
-        if has_nul(value):
-            raise ParseError("The body holds a NUL character.")
+        _check(value)
         return value

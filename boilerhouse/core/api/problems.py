@@ -38,6 +38,10 @@ STATUS: dict[type[BoilerhouseError], int] = {
 }
 
 
+MAX_WORDS, MAX_ERRORS = 500, 100
+"""An answer does not throw a long request back."""
+
+
 def problem(
     status_code: int,
     code: str,
@@ -45,14 +49,15 @@ def problem(
     errors: list[dict[str, str]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> HttpResponse:
+    shown = [{name: text[:MAX_WORDS] for name, text in error.items()} for error in (errors or [])[:MAX_ERRORS]]
     document = {
         "type": f"urn:boilerhouse:problem:{code}",
         "title": HTTPStatus(status_code).phrase,
         "status": status_code,
-        "detail": detail,
+        "detail": detail[:MAX_WORDS],
         "code": code,
         "requestId": context.request_id(),
-        "errors": errors or [],
+        "errors": shown,
     }
     return HttpResponse(
         JSONRenderer().render(document), status=status_code, content_type="application/problem+json", headers=headers

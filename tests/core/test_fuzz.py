@@ -1,0 +1,148 @@
+"""P12: nasty values in every field of every body and in every id: a 4xx says what and where, and nothing has changed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+import pytest
+from django.apps import apps
+from django.urls import resolve
+
+from boilerhouse.core.api.schema_examples import REQUESTS
+from boilerhouse.core.models import ApiKey
+from tests.core.test_authorisation import ROUTES
+from tests.core.test_schema import PATHS
+from tests.make import make_container, make_pool, make_sync_spec, make_workload
+from tests.tenants.test_assignments import make_assignment
+
+pytestmark = pytest.mark.postgresql
+
+DEEP: object = {}
+for _ in range(200):
+    DEEP = {"a": [DEEP]}
+NASTY = [
+    None, True, -1, 0, 2**63, -(2**70), 1e308, 0.5, "", " ", "\n", "a" * 70_000, "../../etc/passwd", "/../x", "a\u0000b",
+    "\ud800", "${POOL_ID}${", "${NOPE}", "%00", "'; DROP TABLE pools;--", "<script>", [], {}, [None], [[]], {"": ""},
+    {"$ref": "#/x"}, {"a": None}, [1, "a", {}], DEEP, "2001-02-30T25:00:00Z", "\u202e\u200b", "🛢️" * 50,
+]  # fmt: skip
+IDS = [
+    "..", "%2e%2e", "%2e%2e%2f", "a%2Fb", "%00", "a%00", "%0a", "-", "x" * 2000, "%F0%9F%9B%A2", "%ff%fe", "'", "%20", "a b",
+    "0" * 40, "${tenantId}", "..%5c..", "nan", "-1", "99999999999999999999", "%2F", "@", "a;b", "null",
+]  # fmt: skip
+WATCHED = ("core", "pools", "syncing", "tenants")
+MOVES = {"IdempotencyRecord", "Process", "QueueHealth", "Lease", "SinkProbe"}
+
+
+def snapshot():
+    """Every row that a request could have changed, but for when a key was last used."""
+    found = {}
+    for label in WATCHED:
+        for model in apps.get_app_config(label).get_models():
+            if model.__name__ not in MOVES:
+                rows = list(model._default_manager.order_by("pk").values())
+                found[model.__name__] = [{k: v for k, v in row.items() if k != "last_used_at"} for row in rows]
+    return json.dumps(found, default=str, sort_keys=True)
+
+
+def places(value, at=()):
+    """The path of every value within a body."""
+    yield at
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*at, key))
+
+
+def replaced(body, at, value):
+    if not at:
+        return value
+    body = copy.deepcopy(body)
+    target = body
+    for key in at[:-1]:
+        target = target[key]
+    target[at[-1]] = value
+    return body
+
+
+@pytest.fixture
+def world(call, monkeypatch):
+    """What the examples name, and no sink or engine that could be asked."""
+    monkeypatch.setattr("syncing.services.probe", lambda spec: {"state": "unhealthy"})
+    pool = make_pool("notes", workload=make_workload("notes"), max_size=20)
+    make_sync_spec(pool, id="notes", sink={"prefix": "notes/${tenantId}/"})
+    call("POST", "credentials", {"id": "storage", "name": "S", "accessKeyId": "A", "secretAccessKey": "S"})
+    container = make_container(pool, state="claimed")
+    make_assignment("alice", pool=pool, state="release_failed", container_ref=container.pk)
+    return container
+
+
+def is_said_well(answer):
+    """A problem document that says what is wrong, and where if it is in the body."""
+    found = answer.json()
+    assert answer["Content-Type"] == "application/problem+json"
+    assert found["detail"]
+    assert found["code"]
+    assert len(answer.content) < 20_000, "the answer does not throw the request back"
+    for error in found["errors"]:
+        assert error["pointer"] == "" or error["pointer"].startswith("/")
+        assert error["detail"]
+
+
+@pytest.mark.parametrize("name", sorted(set(REQUESTS) - {"releaseContainer", "syncTenant"}))
+def test_bodies(call, world, name):
+    method, template = PATHS[name]
+    ids = {"credentialId": "storage", "tenantId": "bob", "containerId": str(world.pk)}
+    path = re.sub(r"\{(\w+)\}", lambda match: ids.get(match[1], "notes"), template).removeprefix("/api/v1/")
+    if name == "claimContainer":
+        path += "?timeoutMs=1"
+    call.client.raise_request_exception = False
+    before = snapshot()
+    refused = 0
+    for at in places(REQUESTS[name]):
+        for value in NASTY:
+            answer = call(method, path, replaced(REQUESTS[name], at, value))
+            assert answer.status_code < 500 or answer.json()["code"] in ("pool_exhausted", "claim_timeout"), (
+                at,
+                value,
+                answer.content,
+            )
+            if answer.status_code < 400 or answer.status_code >= 500:
+                before = snapshot()
+                continue
+            refused += 1
+            is_said_well(answer)
+            if refused % 7 == 0:
+                assert snapshot() == before, (at, str(value)[:100])
+    assert refused > 15
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize(("route", "method"), [one for one in ROUTES if "*" in one[0] and one[0] != "events/stream"])
+def test_ids(call, world, route, method):
+    call.client.raise_request_exception = False
+    before = snapshot()
+    for value in IDS:
+        body = {} if method in ("POST", "PUT") else None
+        answer = call(method, route.replace("*", value), body)
+        assert answer.status_code < 500, (value, answer.content)
+        if answer.status_code >= 400:
+            is_said_well(answer)
+    if method != "DELETE" or route != "tenants/*/state":
+        assert snapshot() == before
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["nan", "NaN", "[1,]", "{'a': 1}", '{"a": 1e999999}', "[" * 2000 + "]" * 2000, '"\\ud800"', "\ufeff{}", "{}{}", ""],
+)
+def test_text_that_is_no_body(call, world, raw):
+    before = snapshot()
+    for name in ("createWorkload", "createPool", "claimContainer", "replacePool"):
+        method, path = PATHS[name]
+        path = re.sub(r"\{(\w+)\}", "notes", path).removeprefix("/api/v1/")
+        answer = call(method, path, raw=raw.encode("utf-8", "surrogatepass"))
+        assert answer.status_code in (400, 422), answer.content
+        is_said_well(answer)
+    assert snapshot() == before
+    assert resolve("/api/v1/pools")
+    assert ApiKey.objects.count() == 1
