@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,8 +20,9 @@ from pools.models import Pool, Workload
 from pools.services import unused_id
 from pools.spec import WorkloadSpec
 from syncing import locations, patterns
-from syncing.errors import CoverageHeld, SyncFailed
+from syncing.errors import CoverageHeld, SinkUnreachable, SyncFailed
 from syncing.models import Credential, SinkProbe, SyncMapping, SyncSpec
+from syncing.sinks import Sink
 from syncing.states import Direction
 
 POSITIONS = 1000
@@ -188,14 +190,29 @@ def delete_spec(spec: SyncSpec, *, held: bool, force: bool) -> None:
         spec.delete()
 
 
+PROBE_DEADLINE_S = 8
+"""Whoever makes a spec waits for its first probe."""
+_probers = ThreadPoolExecutor(8, thread_name_prefix="probes")
+
+
+def _try(sink: Sink) -> bool:
+    sink.probe()
+    return sink.has_conditional_writes()
+
+
 def probe(spec: SyncSpec) -> dict[str, Any]:
-    """Write, read and delete at the sink; store and return ``{state, checkedAt, conditionalWrites, code, detail}``."""
+    """Write, read and delete at the sink, within ``PROBE_DEADLINE_S``.
+
+    Stores and returns ``{state, checkedAt, conditionalWrites, code, detail}``.
+    """
     now, began = timezone.now(), time.monotonic()
     health: dict[str, Any] = {"state": "healthy", "checkedAt": now.isoformat().replace("+00:00", "Z")}
     try:
-        sink = spec.resolved_sink()
-        sink.probe()
-        health["conditionalWrites"] = sink.has_conditional_writes()
+        asked = _probers.submit(_try, spec.resolved_sink())
+        try:
+            health["conditionalWrites"] = asked.result(PROBE_DEADLINE_S)
+        except TimeoutError:
+            raise SinkUnreachable(f"The sink has not answered within {PROBE_DEADLINE_S} s.") from None
     except SyncFailed as error:
         health |= {"state": "unhealthy", "code": error.code, "detail": error.detail}
         health |= {name: spec.sink_health[name] for name in ("conditionalWrites",) if name in spec.sink_health}

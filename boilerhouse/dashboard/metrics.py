@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
-from boilerhouse.core.models import QueueHealth
+from boilerhouse.core.models import ApiKey, QueueHealth, Role
 from boilerhouse.dashboard.queues import silent_queues
 from pools.models import Pool
 from pools.states import ContainerState
@@ -100,9 +101,19 @@ _registry.register(DatabaseCollector())
 
 
 class MetricsView(ApiView):
+    def perform_authentication(self, request: Any) -> None:
+        """With a key, or with the token, for scrapers that should hold no key."""
+        token = settings.BOILERHOUSE_METRICS_TOKEN
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if token and scheme.lower() == "bearer" and secrets.compare_digest(token.encode(), given.strip().encode()):
+            request.user, request.auth = None, ApiKey(id="metrics", name="metrics token", role=Role.VIEWER)
+        else:
+            super().perform_authentication(request)
+
     @operation(
         operation_id="getMetrics",
         summary="Show metrics in Prometheus' text format",
+        description="With a key, or with the deployment's BOILERHOUSE_METRICS_TOKEN as bearer token.",
         responses={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR)},
     )
     def get(self, request: Any) -> HttpResponse:

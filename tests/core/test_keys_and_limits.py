@@ -238,3 +238,14 @@ def test_a_body_where_none_is_taken_is_named(call, method, path):
     assert found["errors"] == [{"pointer": "/force", "detail": "This field is unknown.", "code": "unknown"}]
     problem(call(method, path, raw="{", content_type="application/json"), 400)
     problem(call(method, path, raw="x", content_type="text/plain"), 415)
+
+
+def test_a_metrics_token_opens_the_metrics_and_nothing_else(call, settings):
+    problem(call("GET", "metrics", key="a-token"), 401)
+    settings.BOILERHOUSE_METRICS_TOKEN = "a-token"
+    answer = call("GET", "metrics", key="a-token")
+    assert answer.status_code == 200
+    assert b"boilerhouse_" in answer.content
+    problem(call("GET", "metrics", key="a-toke"), 401)
+    problem(call("GET", "pools", key="a-token"), 401)
+    problem(call("GET", "metrics", key=None), 401)

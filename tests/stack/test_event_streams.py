@@ -376,3 +376,26 @@ def test_a_reader_goes_on_across_a_restart_of_the_web_process(stack, pool):
         stop.set()
         reader.join()
     assert numbers(seen) == [*range(10), *range(10)]
+
+
+@pytest.mark.long
+def test_a_silent_stream_shows_that_it_lives(stack, pool):
+    with requests.get(
+        f"{stack.base}/api/v1/events/stream?poolId={pool}",
+        headers={"Authorization": f"Bearer {stack.key}"},
+        stream=True,
+        timeout=30,
+    ) as answer:
+        lines = [line for line, _ in zip((one for one in answer.iter_lines() if one), range(2), strict=False)]
+    assert lines == [b": hello", b": still here"]
+
+
+@pytest.mark.long
+def test_two_hundred_sockets_at_fifty_events_a_second(stack):
+    """Nothing lost, nothing double, in order, and no growth; the figures are the bench's."""
+    from bench import fan_out
+
+    found = fan_out.measure(stack.base, stack.key, lambda: resident_kb(web_pid(stack)), seconds=10)
+    assert found["delivered"] == 200 * 50 * 10
+    assert found["p95Ms"] < 5 * fan_out.TARGET_P95_MS
+    assert found["memoryGrowthKb"] < 60_000
