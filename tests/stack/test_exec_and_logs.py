@@ -110,6 +110,7 @@ def test_a_tenants_key_reaches_its_own_container_only(stack, pool, held):
         stack.release("exec-bob", sync=False)
     stack.problem("POST", "tenants/exec-bob/exec", {"command": ["id"]}, 409, "not_assigned")
     stack.problem("GET", "tenants/exec-bob/logs", None, 409, "not_assigned")
+    stack.wait_warm(pool)
     idle = stack.containers(pool)[0]["id"]
     stack.problem("POST", f"containers/{idle}/exec", {"command": ["id"]}, 409, "not_claimed")
 
