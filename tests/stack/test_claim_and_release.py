@@ -188,6 +188,7 @@ def test_releasing_a_pending_claim_aborts_it(stack, pools):
     assert stack.status("mia")["assigned"] is False
 
 
+@pytest.mark.any_database
 def test_a_dead_warm_container_is_replaced_within_the_claim(stack, pools):
     from pools import lifecycle
     from pools.runtime import get_runtime
@@ -201,6 +202,7 @@ def test_a_dead_warm_container_is_replaced_within_the_claim(stack, pools):
     eventually(lambda: not Container.objects.filter(pk=oldest.pk).exists())
 
 
+@pytest.mark.any_database
 def test_an_image_that_is_missing_is_said_where_the_pool_is_and_claims_get_503(stack, pools):
     pool = pools(warm=0)
     workload = {"id": f"{pool}-x", "name": "x", "image": "nowhere/none:1", "pullPolicy": "never"}
@@ -214,6 +216,7 @@ def test_an_image_that_is_missing_is_said_where_the_pool_is_and_claims_get_503(s
     stack.drop_pool(f"{pool}-x")
 
 
+@pytest.mark.any_database
 def test_the_plans_and_our_example_files_load(stack, sink_server):
     import yaml
 

@@ -95,6 +95,7 @@ def test_ctrl_c_ends_the_demo_and_all_it_started(stack):
     assert alive == ""
 
 
+@pytest.mark.any_database
 def test_purge_is_refused_while_processes_run(stack):
     done = manage("purge", "--yes")
 
@@ -102,6 +103,7 @@ def test_purge_is_refused_while_processes_run(stack):
     assert "running" in done.stderr
 
 
+@pytest.mark.any_database
 def test_purge_does_not_ask_where_nobody_can_answer(stack):
     done = manage("purge", stdin=subprocess.DEVNULL)
 
@@ -126,6 +128,7 @@ def test_a_key_is_printed_alone_and_bad_roles_are_usage_errors(stack):
         assert manage("create_api_key", "--name", "x", *wrong).returncode == 2
 
 
+@pytest.mark.any_database
 def test_up_restarts_what_dies_and_tenants_keep_working(stack, pools):
     """P8: kill -9 of web, controller and worker, one after another."""
     pool = pools(warm=1, maxSize=2)

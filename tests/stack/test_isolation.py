@@ -39,6 +39,7 @@ netstat -ltn | grep -c 9999; true
 """
 
 
+@pytest.mark.any_database
 def test_the_tenant_after_a_hostile_one_finds_nothing(stack, pools, sink_server):
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=2)
     hostile = stack.claim("mallory", pool, secrets={"TOKEN": "LEAK-secret"}, config={"note": "LEAK-config"})
@@ -65,6 +66,7 @@ def test_the_tenant_after_a_hostile_one_finds_nothing(stack, pools, sink_server)
         assert b"LEAK" not in logs.stdout + logs.stderr
 
 
+@pytest.mark.any_database
 def test_a_hostile_tenants_own_files_come_back_exactly(stack, pools, sink_server):
     """Odd names, locked directories and FIFOs: kept or named, never silently left out (P4)."""
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=2)
@@ -80,6 +82,7 @@ def test_a_hostile_tenants_own_files_come_back_exactly(stack, pools, sink_server
     assert stack.exec(again["containerId"], "chmod 700 /state/locked; cat /state/locked/in") == "LEAK\n"
 
 
+@pytest.mark.any_database
 def test_planted_links_let_no_byte_out(stack, pools, sink_server, tmp_path):
     """P11: a link where a mapping's directory should be, and links within it, are never followed by a save."""
     canary = tmp_path / "host-secret"
@@ -103,6 +106,7 @@ def test_planted_links_let_no_byte_out(stack, pools, sink_server, tmp_path):
     assert set(sink_server.keys("t/link-2/data")) == {"mine"}
 
 
+@pytest.mark.any_database
 def test_planted_links_and_partial_names_let_no_byte_in(stack, pools, sink_server, tmp_path):
     """P11: a sync inward onto a live container writes through no link, whatever its name."""
     outside = tmp_path / "outside"
@@ -130,6 +134,7 @@ def test_planted_links_and_partial_names_let_no_byte_in(stack, pools, sink_serve
     assert [path.name for path in outside.iterdir()] == ["victim"]
 
 
+@pytest.mark.any_database
 def test_containers_reach_neither_each_other_nor_the_host_nor_the_metadata_address(stack, pools):
     pool = pools(warm=2, maxSize=2)
     one, two = stack.claim("net-1", pool), stack.claim("net-2", pool)
@@ -150,6 +155,7 @@ def test_containers_reach_neither_each_other_nor_the_host_nor_the_metadata_addre
     assert not host.missing_rules(host.bridge_name())
 
 
+@pytest.mark.any_database
 def test_a_firewall_rule_that_vanished_is_back_before_the_next_start(stack, pools):
     """I3: a firewall reload takes our rules while Docker's network stays."""
     pool = pools(warm=1, maxSize=3)
@@ -161,6 +167,7 @@ def test_a_firewall_rule_that_vanished_is_back_before_the_next_start(stack, pool
     assert not host.missing_rules(host.bridge_name())
 
 
+@pytest.mark.any_database
 def test_containers_are_hardened_and_run_under_uids_of_their_own(stack, pools):
     pool = pools(warm=2, maxSize=2)
     found = []

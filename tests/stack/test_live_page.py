@@ -60,6 +60,7 @@ def test_a_new_pool_appears_and_a_deleted_one_goes(stack, pools, page):
     expect(page.locator(f"#pool-{pool}")).to_have_count(0, timeout=15000)
 
 
+@pytest.mark.any_database
 def test_the_socket_turns_strangers_away(stack):
     import asyncio
 
@@ -78,6 +79,7 @@ def test_the_socket_turns_strangers_away(stack):
         assert apart.submit(lambda: asyncio.run(connect())).result() == 4401
 
 
+@pytest.mark.any_database
 def test_the_page_fits_narrow_and_dark_and_its_controls_have_names(stack, pools, page, tmp_path):
     pool = pools(warm=2, maxSize=6)
     stack.claim("shot-1", pool)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 from boilerhouse.core import processes
 from boilerhouse.core.models import Process
 from pools import volumes
@@ -65,6 +67,7 @@ def test_discard_gives_up_a_failed_save_and_keeps_it_recoverable(stack, pools, s
     assert (kept / "state" / "x").read_text() == "last words\n"
 
 
+@pytest.mark.any_database
 def test_sync_false_deletes_the_state_because_the_caller_said_so(stack, pools, sink_server):
     pool = pools(sink=sink_server.json(STATE))
     claimed = stack.claim("dan", pool)
@@ -74,6 +77,7 @@ def test_sync_false_deletes_the_state_because_the_caller_said_so(stack, pools, s
     assert not sink_server.keys()
 
 
+@pytest.mark.any_database
 def test_deletes_happen_only_after_a_restore_of_the_same_mapping(stack, pools, sink_server):
     """C3: files of the sink that this generation never saw are not deleted by its save."""
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=3)
@@ -97,6 +101,7 @@ def test_deletes_happen_only_after_a_restore_of_the_same_mapping(stack, pools, s
     assert run.deletes == "withheld"
 
 
+@pytest.mark.any_database
 def test_a_bucket_that_lost_the_state_is_not_taken_for_a_first_time(stack, pools, sink_server):
     """C2: an empty answer is a first time only if nothing was ever saved."""
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=3)
@@ -111,6 +116,7 @@ def test_a_bucket_that_lost_the_state_is_not_taken_for_a_first_time(stack, pools
     eventually(lambda: not stack.status("fay")["assigned"])
 
 
+@pytest.mark.any_database
 def test_a_restore_that_lacks_a_file_fails_the_claim(stack, pools, sink_server):
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=3)
     claimed = stack.claim("gus", pool)
@@ -122,6 +128,7 @@ def test_a_restore_that_lacks_a_file_fails_the_claim(stack, pools, sink_server):
     eventually(lambda: not stack.status("gus")["assigned"])
 
 
+@pytest.mark.any_database
 def test_a_newer_claims_save_is_not_overwritten_by_an_older_one(stack, pools, sink_server):
     """P6: the marker says that a newer generation has written; the older save fails and keeps its state."""
     import dataclasses
@@ -160,6 +167,7 @@ def test_sync_on_demand_saves_a_running_container(stack, pools, sink_server):
     assert stack.status("ivy")["syncStatus"]["lastSync"]
 
 
+@pytest.mark.any_database
 def test_a_worker_killed_in_the_middle_of_a_save_loses_nothing(stack, pools, sink_server):
     """B1, B2, P8: the whole worker tree dies while rclone runs; another takes the release over and finishes it."""
     pool = pools(sink=sink_server.json(STATE), warm=1, maxSize=2)

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from boilerhouse.core import processes
 from boilerhouse.core.models import Process
 from syncing.models import SyncRun
@@ -54,6 +56,7 @@ def test_periodic_saves_go_on_over_a_killed_worker_and_lose_to_the_release(stack
         stack.drop_pool(pool)
 
 
+@pytest.mark.any_database
 def test_a_cancelled_save_is_taken_back_and_the_tenant_goes_on(stack, sink_server):
     pool = periodic(stack, sink_server, 3_600_000)
     try:
