@@ -155,6 +155,7 @@ def test_a_cold_start_serves_a_pool_that_keeps_nothing_warm(stack, pools):
     assert claimed["source"] == "cold"
 
 
+@pytest.mark.postgresql
 def test_forty_waiting_claims_hold_no_thread(stack, pools):
     pool = pools(warm=1, maxSize=1)
     stack.claim("holder", pool)

@@ -65,7 +65,7 @@ def test_the_demo_does_the_main_job_and_leaves_nothing(stack):
     assert left["rules"] == left["directories"] == set()
 
 
-@pytest.mark.any_database
+@pytest.mark.long
 def test_ctrl_c_ends_the_demo_and_all_it_started(stack):
     before = traces()
     demo = subprocess.Popen(

@@ -331,6 +331,7 @@ def check_storm(stack, pool, tenants, threads, max_size, sink_server):
     assert not Assignment.objects.live().filter(pool_id=pool).exists()
 
 
+@pytest.mark.postgresql
 def test_sixty_claims_and_releases_at_once_share_nothing(stack, pools, sink_server):
     pool = pools(sink=sink_server.json(STATE), warm=6, maxSize=8, minIdle=4)
 

@@ -29,6 +29,9 @@ def table(*places: str, quick: set[str]) -> list[object]:
     return [pytest.param(p, marks=() if p in quick else pytest.mark.long, id=p) for p in places]
 
 
+pytestmark = pytest.mark.postgresql
+
+
 @pytest.fixture
 def arm():
     armed = []

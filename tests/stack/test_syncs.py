@@ -30,6 +30,7 @@ def runs(stack, tenant: str, **filters) -> list[dict]:
     return stack.ok("GET", f"tenants/{tenant}/runs?{query}")["items"]
 
 
+@pytest.mark.postgresql
 def test_periodic_saves_go_on_over_a_killed_worker_and_lose_to_the_release(stack, sink_server):
     pool = periodic(stack, sink_server)
     try:
