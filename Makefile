@@ -1,5 +1,5 @@
 # Boilerhouse. `make demo` shows it at work, `make test` tests all of it; both do their own set-up.
-.PHONY: demo test test-long check bench schema bootstrap bootstrap-test
+.PHONY: demo test test-long check bench schema screenshots bootstrap bootstrap-test
 
 ARGS ?=
 
@@ -26,3 +26,6 @@ bootstrap:
 
 bootstrap-test:
 	@scripts/bootstrap.sh test
+
+screenshots: bootstrap-test
+	@BOILERHOUSE_SCREENSHOTS=$(CURDIR)/docs/screenshots .venv/bin/pytest -q tests/stack/test_pages.py -k every_page

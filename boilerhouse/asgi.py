@@ -14,15 +14,12 @@ import django
 django.setup()
 
 import boto3.session  # noqa: F401  the first claim must not wait for this import
-from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
-from django.urls import get_resolver, path, re_path
+from django.urls import get_resolver, path
 
 from boilerhouse.core import processes
 from boilerhouse.core.asgi_handler import ThreadedHandler
 from boilerhouse.core.event_socket import EventSocket
-from boilerhouse.dashboard.routing import websocket_urlpatterns
 
 processes.describe("web")
 threading.Thread(target=processes.current, name="register", daemon=True).start()
@@ -30,12 +27,7 @@ assert get_resolver().url_patterns  # load every view now, not in the first requ
 application = ProtocolTypeRouter(
     {
         "http": ThreadedHandler(),
-        "websocket": URLRouter(
-            [
-                path("ws/events", EventSocket()),  # type: ignore[arg-type]  # looks at keys and origins by itself
-                re_path("", AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),
-            ]
-        ),
+        "websocket": URLRouter([path("ws/events", EventSocket())]),  # type: ignore[arg-type]  # looks at keys itself
     }
 )
 

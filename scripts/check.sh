@@ -13,3 +13,4 @@ python manage.py makemigrations --check --dry-run
 python manage.py check --deploy --fail-level WARNING
 python manage.py spectacular --validate --fail-on-warn --format openapi-json --file "$BOILERHOUSE_DATA_DIR/openapi.json"
 diff -q docs/openapi.json "$BOILERHOUSE_DATA_DIR/openapi.json"
+(cd static/vendor && sha512sum --quiet -c SHA512SUMS)

@@ -1,38 +1,272 @@
-// The connection pill, the tab's title and icon. Everything else on a page is HTML from the server.
-const pill = document.getElementById("conn");
-const states = {
+// The shell of every page: the connection and its pill, refreshing what has changed, dialogs, toasts, times, keys.
+// What a page shows is HTML from the server; htmx asks for it again and idiomorph keeps focus, scroll and open rows.
+"use strict";
+
+const main = () => document.getElementById("main");
+const announce = (text) => { document.getElementById("announce").textContent = text; };
+
+// Connection ------------------------------------------------------------------------------------------
+
+const STATES = {
   live: ["t-ok", "s-ok", "Live"],
+  polling: ["t-ok", "s-ok", "Live, polling"],
   waiting: ["t-warn", "s-busy", "Reconnecting"],
   offline: ["t-error", "s-error", "Offline"],
+  paused: ["t-idle", "s-idle", "Paused"],
+  gone: ["t-warn", "s-warn", "Gone"],
 };
 let failures = 0;
 let lostAt = null;
+let socket = null;
+let polling = null;
+let isPaused = false;
+let isGone = false;
+let missed = 0;
 
 function show(state, words) {
+  if (isGone) state = "gone";
+  const pill = document.getElementById("conn");
   if (!pill) return;
-  const [tone, shape, label] = states[state];
+  const [tone, shape, label] = STATES[state];
   pill.className = `conn ${tone}`;
   pill.querySelector("use").setAttribute("href", `#${shape}`);
   pill.querySelector("span").textContent = words || label;
   pill.title = words || label;
 }
 
-document.addEventListener("htmx:wsOpen", () => { failures = 0; lostAt = null; show("live"); });
-document.addEventListener("htmx:wsClose", (event) => {
-  if (event.detail.event && event.detail.event.code === 4401) { location.reload(); return; }
-  failures += 1;
-  lostAt = lostAt || new Date();
-  if (failures < 2) return;
+function connect() {
+  if (!main() || !main().hasAttribute("hx-get")) { show("live", "Ready"); return; }
+  const filters = main().dataset.events || "";
+  const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/events${filters && `?${filters}`}`;
+  socket = new WebSocket(address);
+  socket.onopen = () => {
+    const wasLost = lostAt !== null;
+    failures = 0; lostAt = null;
+    clearInterval(polling); polling = null;
+    show(isPaused ? "paused" : "live");
+    if (wasLost) refresh();
+  };
+  socket.onmessage = () => refresh();
+  socket.onclose = (event) => {
+    if (event.code === 4401) { location.reload(); return; }
+    failures += 1;
+    lostAt = lostAt || new Date();
+    if (failures >= 2) showLoss();
+    if (failures >= 3 && !polling) polling = setInterval(() => refresh(), 5000);
+    setTimeout(connect, Math.min(30000, 500 * 2 ** failures) * (0.5 + Math.random()));
+  };
+}
+
+function showLoss() {
+  if (polling && document.body.dataset.polled === "ok") { show("polling"); return; }
   const since = lostAt.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
   if (Date.now() - lostAt > 10000) show("offline", `Offline since ${since}`);
   else show("waiting");
+}
+
+// Refreshing ------------------------------------------------------------------------------------------
+
+const EVERY_MS = 400;
+const SAFETY_MS = 10000;
+let lastAsked = 0;
+let isDue = null;
+let seenAt = Date.now();
+
+function refresh() {
+  if (isPaused) {
+    missed += 1;
+    show("paused", `Paused, ${missed} update${missed === 1 ? "" : "s"}`);
+    return;
+  }
+  if (isDue || isGone || !main()) return;
+  isDue = setTimeout(() => {
+    isDue = null; lastAsked = Date.now();
+    if (!document.hidden) htmx.trigger(main(), "bh:refresh");
+  }, Math.max(0, lastAsked + EVERY_MS - Date.now()));
+}
+
+setInterval(() => {
+  if (!isPaused && Date.now() - lastAsked > SAFETY_MS) refresh();
+  for (const card of document.querySelectorAll(".card")) {
+    card.classList.toggle("stale", !isPaused && !document.hidden && Date.now() - seenAt > 3 * SAFETY_MS);
+  }
+  if (lostAt && failures >= 2) showLoss();
+}, 1000);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (event.detail.elt !== main() && event.detail.elt.id !== "main") return;
+  if (event.detail.successful) { seenAt = Date.now(); document.body.dataset.polled = "ok"; } else document.body.dataset.polled = "";
 });
-document.addEventListener("htmx:wsAfterMessage", () => {
-  const lede = document.getElementById("lede");
-  if (!lede) return;
-  const needs = Number(lede.dataset.needs);
-  document.title = `${needs ? `(${needs}!) ` : ""}Overview · Boilerhouse`;
+document.addEventListener("htmx:responseError", (event) => {
+  if (event.detail.elt.id !== "main" || event.detail.xhr.status !== 404 || isGone) return;
+  isGone = true;
+  show("gone");
+  const note = document.createElement("p");
+  note.className = "note t-warn";
+  note.setAttribute("role", "alert");
+  note.textContent = "This no longer exists. What is shown is how it was last.";
+  main().prepend(note);
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  // Signed out meanwhile: the login page must not be put into this one.
+  if (event.detail.elt.id === "main" && event.detail.xhr.status < 400 && !event.detail.xhr.responseText.includes('id="nav"')) { event.detail.shouldSwap = false; location.reload(); }
+});
+document.addEventListener("htmx:afterSettle", settle);
+
+function settle() {
+  const here = main();
+  if (!here) return;
+  const alerts = Number(here.dataset.alert || 0);
+  if (here.dataset.title) document.title = `${alerts ? `(${alerts}!) ` : ""}${here.dataset.title} · Boilerhouse`;
   const icon = document.getElementById("favicon");
-  const wanted = needs ? icon.dataset.alert : icon.dataset.ok;
+  const wanted = alerts ? icon.dataset.alert : icon.dataset.ok;
   if (icon.getAttribute("href") !== wanted) icon.setAttribute("href", wanted);
+  for (const form of document.querySelectorAll("[data-pick]")) countPicked(form);
+  tail();
+  tick();
+}
+
+if (window.Idiomorph) {
+  Object.assign(Idiomorph.defaults.callbacks, {
+    beforeNodeMorphed(old, fresh) {
+      if (old.nodeType !== 1) return true;
+      if (old.hasAttribute("data-keep")) return false; // what is being typed or read stays
+      if (old.matches("tr[data-v], article[data-v]") && fresh.dataset && old.dataset.v !== fresh.dataset.v) {
+        fresh.classList.add("flash");
+      }
+      return true;
+    },
+    beforeAttributeUpdated(name, node) {
+      if (name === "open" && node.matches("details, dialog")) return false;
+      if (name === "checked" && node.closest("[data-pick]")) return false;
+      if (name === "hidden" && node.matches(".bulk")) return false;
+      if (name === "class" && node.id === "conn") return false;
+      return true;
+    },
+  });
+}
+
+// Times -----------------------------------------------------------------------------------------------
+
+const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+
+function words(seconds) {
+  const past = Math.max(0, Math.round(seconds));
+  const [unit, size] = UNITS.find(([, one]) => past >= one) || UNITS[3];
+  return past < 2 ? "now" : `${Math.floor(past / size)} ${unit}`;
+}
+
+function tick() {
+  for (const time of document.querySelectorAll("time[data-rel]")) {
+    const seconds = (Date.now() - new Date(time.dateTime)) / 1000;
+    const said = seconds < -1 ? `in ${words(-seconds)}` : words(seconds);
+    const text = time.dataset.rel === "ago" && said !== "now" && seconds >= 0 ? `${said} ago` : said;
+    if (time.textContent !== text) time.textContent = text;
+  }
+}
+setInterval(tick, 5000);
+
+// What a click does -----------------------------------------------------------------------------------
+
+const hasCommands = "command" in HTMLButtonElement.prototype;
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button, a");
+  if (!button) return;
+  if (!hasCommands && button.hasAttribute("commandfor")) {
+    const dialog = document.getElementById(button.getAttribute("commandfor"));
+    if (button.getAttribute("command") === "show-modal") dialog.showModal(); else dialog.close();
+  }
+  if (button.hasAttribute("data-close")) button.closest(".toast").remove();
+  if (button.dataset.copy !== undefined) copy(button);
+  if (button.dataset.step) {
+    const input = document.getElementById(button.dataset.for);
+    input.value = String(Math.max(0, (Number(input.value) || 0) + Number(button.dataset.step)));
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  if (button.id === "pause") {
+    isPaused = !isPaused; missed = 0;
+    button.setAttribute("aria-pressed", String(isPaused));
+    show(isPaused ? "paused" : socket && socket.readyState === 1 ? "live" : "waiting");
+    if (!isPaused) refresh();
+  }
 });
+
+async function copy(button) {
+  try {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    announce("Copied");
+  } catch {
+    const shown = button.previousElementSibling;
+    if (shown) getSelection().selectAllChildren(shown);
+    announce("The clipboard is not available; the text is selected");
+  }
+}
+
+document.addEventListener("input", (event) => {
+  const typed = event.target.closest("[data-typed]");
+  if (typed) typed.closest("form").querySelector("[type=submit]").disabled = typed.value !== typed.dataset.typed;
+});
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+  const form = event.target.closest("[data-pick]");
+  if (!form) return;
+  if (event.target.matches("[data-all]")) {
+    for (const one of form.querySelectorAll("input[name=id]")) one.checked = event.target.checked;
+  }
+  countPicked(form);
+});
+
+function countPicked(form) {
+  const count = form.querySelectorAll("input[name=id]:checked").length;
+  const bar = form.querySelector(".bulk");
+  if (!bar) return;
+  bar.hidden = count === 0;
+  for (const place of form.querySelectorAll("[data-count]")) place.textContent = String(count);
+}
+
+document.addEventListener("submit", (event) => {
+  for (const button of event.target.querySelectorAll("[type=submit]")) {
+    if (event.target.method !== "get") setTimeout(() => { button.setAttribute("aria-busy", "true"); button.disabled = true; }, 0);
+  }
+});
+addEventListener("pageshow", (event) => {
+  if (!event.persisted) return;
+  for (const button of document.querySelectorAll("[aria-busy=true]")) { button.removeAttribute("aria-busy"); button.disabled = false; }
+});
+
+for (const toast of document.querySelectorAll(".toast[data-toast=success]")) {
+  let leaves = setTimeout(() => toast.remove(), 5000);
+  toast.addEventListener("mouseenter", () => clearTimeout(leaves));
+  toast.addEventListener("mouseleave", () => { leaves = setTimeout(() => toast.remove(), 2000); });
+}
+
+// Keys: off inside fields; `?` shows them -----------------------------------------------------------------
+
+const PLACES = { o: "/", p: "/pools/", t: "/tenants/", s: "/sync/", w: "/workloads/", a: "/activity/" };
+let goes = false;
+document.addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && event.key === "k") { event.preventDefault(); document.getElementById("q").focus(); return; }
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, [contenteditable], dialog[open]")) return;
+  if (event.key === "/") {
+    event.preventDefault();
+    (document.getElementById("f-q") || document.getElementById("q")).focus();
+  } else if (goes && PLACES[event.key]) location.href = PLACES[event.key];
+  goes = event.key === "g";
+});
+
+// Logs stay at their end unless somebody reads further up --------------------------------------------------
+
+const beingRead = new WeakSet();
+document.addEventListener("scroll", (event) => {
+  const log = event.target;
+  if (!(log instanceof Element) || !log.matches("[data-tail]")) return;
+  if (log.scrollHeight - log.scrollTop - log.clientHeight > 40) beingRead.add(log); else beingRead.delete(log);
+}, true);
+
+function tail() {
+  for (const log of document.querySelectorAll("[data-tail]")) if (!beingRead.has(log)) log.scrollTop = log.scrollHeight;
+}
+
+settle();
+connect();

@@ -138,7 +138,7 @@ def _lane(path: str) -> str:
         view = resolve(path).func
     except Resolver404:
         return ""
-    return getattr(getattr(view, "view_class", None), "lane", "")
+    return getattr(getattr(view, "view_class", view), "lane", "")
 
 
 def _too_large(scope: Scope) -> HttpResponse:

@@ -3,19 +3,70 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+
+from boilerhouse.core.models import Role
+from boilerhouse.dashboard.access import may, role_of
+from pools.models import Pool
+from tenants.models import Assignment
+from tenants.states import AssignmentState
 
 THEMES = ("auto", "light", "dark")
 
 
+@dataclass(frozen=True, slots=True)
+class NavItem:
+    label: str
+    icon: str
+    url: str
+    is_current: bool
+    is_optional: bool = False
+    count: int | None = None
+    alerts: int = 0
+
+
 def shell(request: HttpRequest) -> dict[str, Any]:
     theme = request.COOKIES.get("theme", "auto")
-    return {
+    shown: dict[str, Any] = {
         "version": settings.VERSION,
         "node": socket.gethostname(),
         "theme": theme if theme in THEMES else "auto",
         "themes": THEMES,
+        "now": timezone.now(),
     }
+    if request.path.startswith(("/admin/", "/api/", "/login/")) or not hasattr(request, "user"):
+        return shown
+    role = getattr(request, "role", None) or role_of(request.user)
+    if role is None:
+        return shown
+    request.role = role  # type: ignore[attr-defined]
+    rights = {"may_operate": may(request, Role.OPERATOR), "may_admin": may(request, Role.ADMIN)}
+    return {**shown, **rights, "nav": _nav(request.path), "role_name": role.value}
+
+
+def _nav(path: str) -> list[NavItem]:
+    held = dict.fromkeys(AssignmentState.values, 0)
+    for state in Assignment.objects.live().values_list("state", flat=True):
+        held[state] += 1
+    pools = list(Pool.objects.values_list("last_error", flat=True))
+
+    def item(label: str, icon: str, name: str, **more: Any) -> NavItem:
+        url = reverse(name)
+        is_current = path == url if url == "/" else path.startswith(url) or (name == "pools" and "/containers/" in path)
+        return NavItem(label, icon, url, is_current, **more)
+
+    return [
+        item("Overview", "i-gauge", "overview"),
+        item("Pools", "i-boxes", "pools", count=len(pools), alerts=sum(1 for error in pools if error)),
+        item("Tenants", "i-users", "tenants", count=held["assigned"], alerts=held["release_failed"]),
+        item("Sync", "i-arrow-down-up", "sync"),
+        item("Workloads", "i-blocks", "workloads", is_optional=True),
+        item("Activity", "i-activity", "activity", is_optional=True),
+        item("Settings", "i-settings", "settings", is_optional=True),
+    ]

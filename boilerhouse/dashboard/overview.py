@@ -7,26 +7,21 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models import Count, Q
+from django.urls import reverse
 from django.utils import timezone
 
 from boilerhouse.core.models import Event
+from boilerhouse.core.templatetags.ui import short
+from boilerhouse.dashboard import tones
 from boilerhouse.dashboard.queues import silent_queues
-from pools.models import Pool, PoolStatus
-from pools.states import PoolState, Trouble
+from pools.models import Container, Pool, PoolStatus
+from pools.states import ContainerState, PoolState, Trouble
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import SyncRunState
 from tenants import syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 
-TONES = {
-    PoolState.HEALTHY: ("ok", "Healthy"),
-    PoolState.DEGRADED: ("warn", "Degraded"),
-    PoolState.EXHAUSTED: ("warn", "Exhausted"),
-    PoolState.ERROR: ("error", "Cannot start"),
-    PoolState.PAUSED: ("idle", "Paused"),
-    PoolState.DRAINING: ("busy", "Draining"),
-}
 WORST_FIRST = [
     PoolState.ERROR, PoolState.EXHAUSTED, PoolState.DEGRADED, PoolState.DRAINING, PoolState.PAUSED, PoolState.HEALTHY,
 ]  # fmt: skip
@@ -35,23 +30,20 @@ ACTIVITY = 20
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    kind: str
+    x: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolRow:
     pool: Pool
     status: PoolStatus
 
     @property
-    def tone(self) -> str:
-        return TONES[self.status.state][0]
-
-    @property
-    def word(self) -> str:
-        if self.status.state == PoolState.DEGRADED and not self.status.last_error and not self.status.unhealthy:
-            return "Filling"
-        return TONES[self.status.state][1]
-
-    @property
-    def shape(self) -> str:
-        return "busy" if self.word == "Filling" else self.tone
+    def said(self) -> tones.Said:
+        return tones.pool(self.status)
 
     @property
     def cells(self) -> list[str]:
@@ -60,7 +52,19 @@ class PoolRow:
         if self.pool.max_size > MAX_CELLS:
             return []
         used = ["cl"] * status.claimed + ["id"] * status.idle + ["st"] * status.starting + ["rm"] * status.removing
-        return used + [""] * (self.pool.max_size - len(used))
+        used += [""] * (self.pool.max_size - len(used))
+        for position in range(min(status.unhealthy, status.claimed)):
+            used[status.claimed - 1 - position] = "un"
+        return used
+
+    @property
+    def bars(self) -> list[Bar]:
+        """The same as bars, for pools with too many slots to draw each."""
+        found, x = [], 0
+        for kind, width in (("cl", self.status.claimed), ("id", self.status.idle), ("st", self.status.starting)):
+            found.append(Bar(kind, x, width))
+            x += width
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +84,11 @@ def pool_rows() -> list[PoolRow]:
     return sorted(rows, key=lambda row: (WORST_FIRST.index(row.status.state), row.pool.pk))
 
 
-def needs(rows: list[PoolRow]) -> list[Need]:
+def pool_needs(rows: list[PoolRow]) -> list[Need]:
+    """What in these pools wants somebody: trouble, waiting claims, unhealthy containers that tenants hold."""
     found = []
-    failed = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED).order_by("state_changed_at")[:20]
-    for held in failed:
-        why = f"{held.outcome_detail} The state is kept on this node. Tried {held.attempt + 1} times."
-        link = f"/admin/tenants/assignment/{held.pk}/change/"
-        found.append(Need("error", "State of {} is not saved", held.tenant_id, link, why))
     for row in rows:
-        link = f"/admin/pools/pool/{row.pool.pk}/change/"
+        link = reverse("pool", args=[row.pool.pk])
         if row.status.state == PoolState.ERROR:
             found.append(Need("error", "{} cannot start containers", row.pool.pk, link, row.status.last_error or ""))
         elif row.status.trouble == Trouble.ROLL_HALTED:
@@ -98,12 +98,35 @@ def needs(rows: list[PoolRow]) -> list[Need]:
         elif row.status.state == PoolState.EXHAUSTED and row.status.waiting:
             why = f"{row.status.waiting} claims wait. All {row.pool.max_size} containers of its maximum are in use."
             found.append(Need("warn", "{} has no idle container", row.pool.pk, link, why))
+    pools = [row.pool.pk for row in rows if row.status.unhealthy]
+    if pools:
+        ill = Container.objects.filter(pool_id__in=pools, health="unhealthy", state=ContainerState.CLAIMED)
+        for one in ill.order_by("state_changed_at")[:20]:
+            link = reverse("container", args=[one.pk])
+            why = f"{one.error} Releasing saves the state; the next claim gets a fresh container."
+            found.append(Need("error", "Container {} of a tenant is unhealthy", short(str(one.pk)), link, why))
+    return found
+
+
+def needs(rows: list[PoolRow]) -> list[Need]:
+    found = []
+    failed = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED).order_by("state_changed_at")[:20]
+    for held in failed:
+        why = f"{held.outcome_detail} The state is kept on this node. Tried {held.attempt + 1} times."
+        link = reverse("tenant", args=[held.tenant_id])
+        found.append(Need("error", "State of {} is not saved", held.tenant_id, link, why))
+    found += pool_needs(rows)
     for name, seconds in silent_queues().items():
         why = f"No task of it was served for {seconds} s although a worker is free. Its workers are being restarted."
         found.append(Need("error", "Queue {} does not serve", name, "/admin/core/queuehealth/", why))
-    found += _overdue_saves()
+    return found + sync_needs()
+
+
+def sync_needs() -> list[Need]:
+    """What of the saves wants somebody: overdue ones, and sinks that do not answer as they should."""
+    found = _overdue_saves()
     for spec in SyncSpec.objects.filter(sink_health__state="unhealthy"):
-        link = f"/admin/syncing/syncspec/{spec.pk}/change/"
+        link = reverse("sync-spec", args=[spec.pk])
         found.append(Need("error", "The sink of {} fails its probe", spec.pk, link, spec.sink_health.get("detail", "")))
     return found
 
@@ -121,7 +144,7 @@ def _overdue_saves() -> list[Need]:
         minutes = round((now - oldest.unsaved_since).total_seconds() / 60)
         who = oldest.assignment.tenant_id if len(beats) == 1 else f"{len(beats)} tenants"
         why = f"{who} would lose what changed in the last {minutes} min if this host were lost now."
-        link = f"/admin/syncing/syncspec/{spec_id}/change/"
+        link = reverse("sync-spec", args=[spec_id])
         found.append(Need("warn", "Saves of {} are overdue", spec_id, link, why))
     return found
 
@@ -142,7 +165,7 @@ def tiles(rows: list[PoolRow]) -> dict[str, Any]:
     times = sorted(ms or 0 for ms in recent.order_by("-assigned_at").values_list("latency_ms", flat=True)[:1000])
     return {
         "pools": len(rows),
-        "troubled": sum(row.tone in ("warn", "error") and row.word != "Filling" for row in rows),
+        "troubled": sum(row.said.tone in ("warn", "error") for row in rows),
         "size": sum(row.status.size for row in rows),
         "max": sum(row.pool.max_size for row in rows),
         "claimed": sum(row.status.claimed for row in rows),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django.contrib.auth import get_user_model, login
-from django.contrib.auth.decorators import login_required
 from django.contrib.auth.tokens import default_token_generator
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import redirect, render
@@ -11,6 +10,7 @@ from django.utils.http import url_has_allowed_host_and_scheme, urlsafe_base64_de
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from boilerhouse.dashboard.access import page
 from boilerhouse.dashboard.context import THEMES
 from boilerhouse.dashboard.overview import overview as read_overview
 
@@ -21,11 +21,8 @@ def health_alias(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"status": "ok"})
 
 
-@require_GET
-@login_required
+@page()
 def overview(request: HttpRequest) -> HttpResponse:
-    if not request.user.is_staff:
-        return render(request, "403.html", status=403)
     return render(request, "dashboard/overview.html", read_overview())
 
 

@@ -31,7 +31,7 @@ def find_spec(spec_id: str) -> SyncSpec:
     return spec
 
 
-def _is_held(spec: SyncSpec) -> bool:
+def is_held(spec: SyncSpec) -> bool:
     return spec.pool.containers.filter(state=ContainerState.CLAIMED).exists() or spec.pool.release_failed > 0
 
 
@@ -96,7 +96,7 @@ class SyncSpecView(ApiView):
         services.update_spec(
             spec,
             name=name,
-            held=_is_held(spec),
+            held=is_held(spec),
             force=force,
             check=lambda locked: self.check_match(render_spec(locked)),
             **body.parts(),
@@ -113,7 +113,7 @@ class SyncSpecView(ApiView):
     )
     def delete(self, request: Any, spec_id: str) -> Response:
         spec = find_spec(spec_id)
-        services.delete_spec(spec, held=_is_held(spec), force=boolean(request, "force"))
+        services.delete_spec(spec, held=is_held(spec), force=boolean(request, "force"))
         return Response(status=204)
 
 

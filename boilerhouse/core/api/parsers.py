@@ -38,6 +38,20 @@ def _check(value: Any) -> None:
             todo += [(item, depth + 1) for item in inner]
 
 
+def check_body(text: str) -> Any:
+    """The JSON value of ``text``, as strict as a request's body. Raises ValueError in words."""
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+        _check(value)
+    except ParseError as error:
+        raise ValueError(str(error.detail)) from error
+    except RecursionError as error:
+        raise ValueError("This is nested too deep.") from error
+    except ValueError as error:
+        raise ValueError(f"This is not JSON: {str(error)[:200]}") from error
+    return value
+
+
 class StrictJSONParser(BaseParser):
     media_type = "application/json"
 

@@ -76,19 +76,19 @@ def from_error(error: BoilerhouseError) -> HttpResponse:
     return problem(code, error.code, error.detail, errors, headers)
 
 
-def _pointers(detail: Any, pointer: str = "") -> list[dict[str, str]]:
+def pointers(detail: Any, pointer: str = "") -> list[dict[str, str]]:
     if isinstance(detail, dict):
         found = []
         for name, inner in detail.items():
             escaped = str(name).replace("~", "~0").replace("/", "~1")
-            found += _pointers(inner, pointer if name == "non_field_errors" else f"{pointer}/{escaped}")
+            found += pointers(inner, pointer if name == "non_field_errors" else f"{pointer}/{escaped}")
         return found
     if isinstance(detail, list):
         found = []
         for index, inner in enumerate(detail):
             nested = isinstance(inner, dict | list)
             if not (nested and not inner):
-                found += _pointers(inner, f"{pointer}/{index}" if nested else pointer)
+                found += pointers(inner, f"{pointer}/{index}" if nested else pointer)
         return found
     return [{"pointer": pointer, "detail": str(detail), "code": str(getattr(detail, "code", "invalid"))}]
 
@@ -106,7 +106,7 @@ def handle(error: Exception, _context: Any) -> HttpResponse | None:
     if isinstance(error, Http404 | exceptions.NotFound):
         return problem(404, "not_found", str(error) or "There is no such thing.")
     if isinstance(error, exceptions.ValidationError):
-        errors = _pointers(error.detail)
+        errors = pointers(error.detail)
         return problem(422, "invalid", _sentence(errors), errors)
     if isinstance(error, exceptions.ParseError):
         return problem(status.HTTP_400_BAD_REQUEST, "malformed", str(error.detail))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
 from django import template
+from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 
 from boilerhouse.core.models import Event
 
@@ -30,6 +33,116 @@ def clock(value: datetime) -> SafeString:
 
 
 @register.filter
+def ago(value: datetime | None) -> SafeString:
+    """How long ago, ticking in the browser, with the absolute time as title; ``never`` without one."""
+    if value is None:
+        return SafeString("never")
+    absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    seconds = (timezone.now() - value).total_seconds()
+    said = duration(abs(seconds))
+    shown = f"in {said}" if seconds < 0 else f"{said} ago"
+    return format_html('<time datetime="{}" title="{}" data-rel="ago">{}</time>', value.isoformat(), absolute, shown)
+
+
+@register.filter
+def age(value: datetime | None) -> SafeString:
+    """How long since, ticking in the browser."""
+    if value is None:
+        return SafeString("never")
+    shown = duration((timezone.now() - value).total_seconds())
+    absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    return format_html('<time datetime="{}" title="{}" data-rel="age">{}</time>', value.isoformat(), absolute, shown)
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """``320 ms``, ``6.1 s``, ``42 s``, ``3 h 12 min``, ``2 d 4 h``."""
+    if seconds is None:
+        return "not known"
+    if seconds < 1:
+        return f"{max(0, round(seconds * 1000))} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= length:
+            rest = int(seconds % length // part)
+            return f"{int(seconds // length)} {unit}" + (f" {rest} {smaller}" if rest and unit != "min" else "")
+    return f"{round(seconds)} s"
+
+
+@register.filter
+def duration_ms(milliseconds: float | None) -> str:
+    return duration(None if milliseconds is None else milliseconds / 1000)
+
+
+@register.filter
+def took(run: Any) -> str:
+    """How long something with ``started_at`` and ``finished_at`` took, so far or in all."""
+    if run.started_at is None:
+        return ""
+    return duration(((run.finished_at or timezone.now()) - run.started_at).total_seconds())
+
+
+@register.filter
+def at(mapping: Any, key: str) -> Any:
+    """``mapping[key]``, which templates cannot write."""
+    return mapping.get(key, "")
+
+
+SHAPES = frozenset({"ok", "busy", "warn", "error", "idle", "unknown"})
+
+
+@register.simple_tag
+def chip(said: Any) -> SafeString:
+    """A state with its tone and shape, for headers and lists."""
+    assert said.tone in SHAPES
+    return format_html('<span class="chip t-{}">{}{}</span>', said.tone, icon(f"s-{said.tone}"), said.word)
+
+
+@register.simple_tag
+def word(said: Any) -> SafeString:
+    """The same for dense cells."""
+    assert said.tone in SHAPES
+    return format_html('<span class="word t-{}">{}{}</span>', said.tone, icon(f"s-{said.tone}"), said.word)
+
+
+@register.simple_tag
+def tenant_link(tenant_id: str) -> SafeString:
+    return format_html('<a class="mono" href="{}">{}</a>', reverse("tenant", args=[tenant_id]), tenant_id)
+
+
+@register.simple_tag
+def container_link(container_id: object) -> SafeString:
+    return format_html(
+        '<a class="mono" href="{}" title="{}">{}</a>',
+        reverse("container", args=[container_id]), container_id, short(str(container_id)),
+    )  # fmt: skip
+
+
+@register.simple_tag
+def pool_link(pool_id: str) -> SafeString:
+    return format_html('<a href="{}">{}</a>', reverse("pool", args=[pool_id]), pool_id)
+
+
+@register.simple_tag
+def sort_head(listing: Any, name: str, label: str, more: str = "") -> SafeString:
+    """The head of a column that the list can be sorted by."""
+    direction = listing.direction(name)
+    arrow = {"": "i-chevrons-up-down", "ascending": "i-arrow-up", "descending": "i-arrow-down"}[direction]
+    sort = format_html(' aria-sort="{}"', direction) if direction else ""
+    return format_html(
+        '<th scope="col"{}{}><a href="{}">{}{}</a></th>',
+        format_html(' class="{}"', more) if more else "", sort, listing.sort_url(name), label, icon(arrow),
+    )  # fmt: skip
+
+
+@register.filter
+def pretty(value: Any) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+@register.filter
 def size(value: int | None) -> str:
     """Bytes for people: 48.2 MB."""
     amount = float(value or 0)
@@ -41,6 +154,7 @@ def size(value: int | None) -> str:
 
 
 TONES = {
+    "container.created": "busy",
     "container.claimed": "ok",
     "container.ready": "ok",
     "container.released": "idle",
@@ -78,8 +192,9 @@ def _mono(value: object) -> SafeString:
 def sentence(event: Event) -> SafeString:
     """What happened, in words."""
     said: dict[str, Any] = event.payload
-    tenant, container = _mono(event.tenant_id), _mono(short(event.container_id))
-    pool = format_html("{}", event.pool_id)
+    tenant = tenant_link(event.tenant_id) if event.tenant_id else _mono("nobody")
+    container = container_link(event.container_id) if event.container_id else _mono("")
+    pool = pool_link(event.pool_id) if event.pool_id else SafeString("")
     match event.type:
         case "container.claimed":
             parts = [
@@ -92,6 +207,8 @@ def sentence(event: Event) -> SafeString:
             ]
         case "container.released":
             parts = [tenant, " gave back ", container, f", {said.get('outcome')}"]
+        case "container.created":
+            parts = [pool, " starts ", container]
         case "container.ready":
             parts = [pool, " has ", container, f" ready after {said.get('durationMs')} ms"]
         case "container.destroyed":
@@ -104,13 +221,13 @@ def sentence(event: Event) -> SafeString:
             parts = ["Restoring " if said.get("direction") == "download" else "Saving ", tenant]
         case "sync.completed":
             verb = "Restored " if said.get("direction") == "download" else "Saved "
-            parts = [verb, tenant, f": {said.get('files')} files, {size(said.get('bytes'))}"]
+            files = said.get("files")
+            parts = [verb, tenant, f": {files} file{'' if files == 1 else 's'}, {size(said.get('bytes'))}"]
         case "sync.failed" | "sync.cancelled":
             verb = "Restore of " if said.get("direction") == "download" else "Save of "
             parts = [verb, tenant, f" {event.type.partition('.')[2]}: {said.get('detail')}"]
         case "pool.scaled":
-            done = "deleted" if said.get("deleted") else "made" if said.get("created") else ""
-            parts = [pool, f" was {done}" if done else f" has target size {said.get('targetSize')}"]
+            parts = [pool, f" {_scaled(said)}"]
         case "pool.warning":
             parts = [pool, f": {said.get('detail')}"]
         case "pool.recovered":
@@ -126,10 +243,14 @@ def sentence(event: Event) -> SafeString:
     return format_html_join("", "{}", ((part,) for part in parts))
 
 
-@register.simple_tag
-def oob(is_oob: bool) -> SafeString:
-    """Mark a fragment that the socket sends as a replacement of the element with its id."""
-    return mark_safe('hx-swap-oob="true"') if is_oob else SafeString("")
+def _scaled(said: dict[str, Any]) -> str:
+    if "targetSize" in said:
+        return f"was scaled from {said.get('before')} to {said['targetSize']}"
+    words = {"created": "was made", "deleted": "was deleted", "paused": "was paused", "resumed": "was resumed"}
+    words |= {"draining": "is drained"}
+    if changed := said.get("changed"):
+        return f"was changed: {', '.join(changed).replace('_', ' ')}"
+    return next((text for name, text in words.items() if said.get(name)), "has changed")
 
 
 @register.filter

@@ -1,0 +1,107 @@
+"""Who may see and do what on the pages: the API's roles, by Django's groups ``admin``, ``operator`` and ``viewer``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST, require_safe
+
+from boilerhouse.core import context
+from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
+from boilerhouse.core.models import Role
+
+View = Callable[..., HttpResponse]
+Action = Callable[..., str | HttpResponse]
+RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
+
+
+def role_of(user: Any) -> Role | None:
+    """The user's role; None for who is not staff. Superusers are admins, staff without a group are viewers."""
+    if not user.is_authenticated or not user.is_active or not user.is_staff:
+        return None
+    if user.is_superuser:
+        return Role.ADMIN
+    names = set(user.groups.values_list("name", flat=True))
+    return next((role for role in (Role.ADMIN, Role.OPERATOR) if role.value in names), Role.VIEWER)
+
+
+def may(request: HttpRequest, least: Role) -> bool:
+    role: Role | None = getattr(request, "role", None)
+    return role is not None and RANK[role] >= RANK[least]
+
+
+def slow(view: View) -> View:
+    """A view that waits for the engine or a sink: it takes no thread of the others."""
+    view.lane = "slow"  # type: ignore[attr-defined]
+    return view
+
+
+def _guarded(view: View, least: Role) -> View:
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return redirect_to_login(request.get_full_path())
+        request.role = role_of(request.user)  # type: ignore[attr-defined]
+        if not may(request, least):
+            return render(request, "403.html", {"least": least.value}, status=403)
+        with context.acting(f"user {request.user.get_username()}", getattr(request, "request_id", "")):
+            try:
+                return view(request, *args, **kwargs)
+            except NotFound as error:
+                return render(request, "404.html", {"detail": error.detail}, status=404)
+
+    return guarded
+
+
+def page(least: Role = Role.VIEWER) -> Callable[[View], View]:
+    """A page for staff of at least this role."""
+
+    def decorate(view: View) -> View:
+        return require_safe(_guarded(view, least))
+
+    return decorate
+
+
+def action(least: Role = Role.OPERATOR) -> Callable[[Action], View]:
+    """What a form on a page does: the view returns what to say; the page it came from shows that, or why not."""
+
+    def decorate(view: Action) -> View:
+        @wraps(view)
+        def act(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            try:
+                said = view(request, *args, **kwargs)
+            except NotFound:
+                raise
+            except BoilerhouseError as error:
+                messages.error(request, _why(error), extra_tags=getattr(request, "request_id", ""))
+                return back(request)
+            if isinstance(said, HttpResponse):
+                return said
+            messages.success(request, said)
+            return back(request)
+
+        return require_POST(_guarded(act, least))
+
+    return decorate
+
+
+def _why(error: BoilerhouseError) -> str:
+    if isinstance(error, Invalid):
+        return " ".join(one.detail for one in error.errors) or error.detail
+    return error.detail
+
+
+def back(request: HttpRequest) -> HttpResponseRedirect:
+    """To the page that the form stood on, or to that of its ``next``."""
+    for target in (request.POST.get("next", ""), request.headers.get("Referer", "")):
+        if target and url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
+            return HttpResponseRedirect(target, status=303)
+    return HttpResponseRedirect(reverse("overview"), status=303)

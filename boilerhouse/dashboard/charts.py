@@ -1,0 +1,126 @@
+"""Charts as SVG that the server draws: geometry in attributes, words and a table beside it for who cannot see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+WIDTH, HEIGHT = 600.0, 120.0
+RANGES = {"1h": timedelta(hours=1), "6h": timedelta(hours=6), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
+POINTS = 240
+TABLE_ROWS = 12
+Point = tuple[datetime, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One series: its name, its class of stroke (``a`` or ``b``), and runs of points without a gap between."""
+
+    name: str
+    stroke: str
+    runs: list[str]
+    fills: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    title: str
+    now: str
+    lines: list[Line]
+    top: str
+    middle: str
+    ticks: list[str]
+    gaps: list[tuple[float, float]]
+    said: str
+    """What a reader of the screen hears."""
+    rows: list[tuple[str, list[str]]]
+    is_empty: bool
+
+
+def asked_range(text: str | None) -> str:
+    return text if text in RANGES else "1h"
+
+
+def thin(rows: Sequence[Point]) -> list[Point]:
+    """At most ``POINTS`` of them, evenly chosen, the last one included."""
+    step = max(1, len(rows) // POINTS)
+    return list(rows[::step]) + ([rows[-1]] if rows and (len(rows) - 1) % step else [])
+
+
+def chart(
+    title: str, span: str, series: dict[str, Sequence[Point]], show: Callable[[float], str], *, least: float = 1
+) -> Chart:
+    """Draw one or two series over the last ``span``; a pause of samples is a gap, not a line."""
+    end = timezone.now()
+    start = end - RANGES[span]
+    kept = {name: thin([one for one in points if one[0] >= start]) for name, points in series.items()}
+    top = max([least, *(value for points in kept.values() for _, value in points)])
+    quiet = max(timedelta(seconds=60), RANGES[span] / POINTS * 4)
+
+    def x(at: datetime) -> float:
+        return round(WIDTH * ((at - start) / RANGES[span]), 1)
+
+    def y(value: float) -> float:
+        return round(HEIGHT * (1 - value / top), 1)
+
+    gaps: list[tuple[float, float]] = []
+    lines = []
+    for number, (name, points) in enumerate(kept.items()):
+        runs: list[list[Point]] = []
+        for point in points:
+            if runs and point[0] - runs[-1][-1][0] <= quiet:
+                runs[-1].append(point)
+            else:
+                if runs and number == 0:
+                    left = x(runs[-1][-1][0])
+                    gaps.append((left, round(x(point[0]) - left, 1)))
+                runs.append([point])
+        drawn = [" ".join(f"{x(at)},{y(value)}" for at, value in one) for one in runs]
+        fills = []
+        if number == 0:
+            for one in runs:
+                inside = " ".join(f"{x(at)} {y(value)}" for at, value in one)
+                fills.append(f"M{x(one[0][0])} {HEIGHT}L{inside} {x(one[-1][0])} {HEIGHT}Z")
+        lines.append(Line(name, "ab"[number], drawn, fills))
+    newest = {name: points[-1][1] for name, points in kept.items() if points}
+    form = "%d %b %H:%M" if RANGES[span] > timedelta(days=1) else "%H:%M"
+    ticks = [(start + RANGES[span] * part / 4).strftime(form) for part in range(5)]
+    first = next(iter(kept.values()), [])
+    sample = first[:: max(1, len(first) // TABLE_ROWS)]
+    rows = [
+        (at.strftime(form), [show(_near(points, at)) if points else "not known" for points in kept.values()])
+        for at, _ in sample
+    ]
+    ranges = [
+        f"{name} between {show(min(v for _, v in points))} and {show(max(v for _, v in points))}"
+        for name, points in kept.items()
+        if points
+    ]
+    return Chart(
+        title,
+        ", ".join(f"{show(value)}{f' {name}' if len(kept) > 1 else ''}" for name, value in newest.items()),
+        lines,
+        show(top),
+        show(top / 2),
+        ticks,
+        gaps,
+        "; ".join(ranges) or "no samples",
+        rows,
+        not newest,
+    )
+
+
+def _near(points: Sequence[Point], at: datetime) -> float:
+    return min(points, key=lambda point: abs(point[0] - at))[1]
+
+
+def spark(values: Sequence[float], width: float = 96, height: float = 24) -> str:
+    """The points of a sparkline."""
+    top = max([1.0, *values])
+    step = width / max(1, len(values) - 1)
+    return " ".join(
+        f"{round(i * step, 1)},{round(height - 2 - (height - 4) * v / top, 1)}" for i, v in enumerate(values)
+    )

@@ -1,0 +1,135 @@
+"""Lists on pages: filter, search, sort and page stand in the URL, so that a link or a reload shows the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.paginator import Page, Paginator
+from django.db.models import F, Q, QuerySet
+from django.http import HttpRequest, QueryDict
+
+PER_PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A filter that offers values."""
+
+    name: str
+    label: str
+    lookup: str
+    options: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A filter that is on, and where the list is without it."""
+
+    label: str
+    value: str
+    without: str
+
+
+class Listing:
+    """One page of ``rows`` as the request's query asks; what it cannot mean is ignored, as if it were not there."""
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        rows: QuerySet[Any],
+        *,
+        choices: Sequence[Choice] = (),
+        fixed: Mapping[str, tuple[str, str]] | None = None,
+        search: Sequence[str] = (),
+        sorts: Mapping[str, str] | None = None,
+        default: str = "",
+        per_page: int = PER_PAGE,
+    ) -> None:
+        """``fixed`` maps more parameters to (label, lookup), set by links only; ``sorts`` maps names to fields."""
+        self._query, self.sorts, self.choices = request.GET, dict(sorts or {}), list(choices)
+        self.path, self.chips = request.path, list[Chip]()
+        for choice in choices:
+            value = self._query.get(choice.name, "")
+            if value in dict(choice.options):
+                rows = rows.filter(**{choice.lookup: value})
+                self._chip(choice.name, choice.label, dict(choice.options)[value])
+        for name, (label, lookup) in (fixed or {}).items():
+            if value := self._query.get(name, "").replace("\0", ""):
+                rows = rows.filter(**{lookup: value})
+                self._chip(name, label, value)
+        self.q = self._query.get("q", "").replace("\0", "").strip()[:200]
+        self.is_searchable = bool(search)
+        if self.q and search:
+            wanted = Q()
+            for field in search:
+                wanted |= Q(**{f"{field}__icontains": self.q})
+            rows = rows.filter(wanted)
+            self._chip("q", "contains", self.q)
+        asked = self._query.get("sort", "")
+        self.sort = asked if asked.lstrip("-") in self.sorts else default
+        if self.sort:
+            by = F(self.sorts[self.sort.lstrip("-")])
+            ordering = by.desc(nulls_last=True) if self.sort.startswith("-") else by.asc(nulls_last=True)
+            rows = rows.order_by(ordering, "pk")
+        number = self._query.get("page", "1")
+        self.page: Page[Any] = Paginator(rows, per_page).get_page(number if number.isascii() else 1)
+        self.total = self.page.paginator.count
+
+    def __iter__(self) -> Any:
+        return iter(self.page.object_list)
+
+    def __bool__(self) -> bool:
+        return self.total > 0
+
+    def _chip(self, name: str, label: str, value: str) -> None:
+        self.chips.append(Chip(label, value, self._url({name: None, "page": None})))
+
+    def _url(self, changes: Mapping[str, str | None]) -> str:
+        query = QueryDict(mutable=True)
+        for name, values in self._query.lists():
+            if name not in changes:
+                query.setlist(name, values)
+        for name, value in changes.items():
+            if value is not None:
+                query[name] = value
+        text = query.urlencode()
+        return f"?{text}" if text else self.path
+
+    @property
+    def bare(self) -> str:
+        """The list without any filter, sorted as it is."""
+        return f"?sort={self.sort}" if self._query.get("sort") else self.path
+
+    @property
+    def hidden(self) -> list[tuple[str, str]]:
+        """What the filter form must send along."""
+        names = {choice.name for choice in self.choices} | {"q", "page"}
+        return [(name, value) for name, values in self._query.lists() for value in values if name not in names]
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        return {choice.name: self._query.get(choice.name, "") for choice in self.choices}
+
+    def sort_url(self, name: str) -> str:
+        return self._url({"sort": f"-{name}" if self.sort == name else name, "page": None})
+
+    def direction(self, name: str) -> str:
+        """For ``aria-sort``; empty where the list is not sorted by it."""
+        return {name: "ascending", f"-{name}": "descending"}.get(self.sort, "")
+
+    @property
+    def newer(self) -> str:
+        return self._url({"page": str(self.page.previous_page_number())}) if self.page.has_previous() else ""
+
+    @property
+    def older(self) -> str:
+        return self._url({"page": str(self.page.next_page_number())}) if self.page.has_next() else ""
+
+    @property
+    def shown(self) -> str:
+        """``23`` or ``1 to 50 of 140``."""
+        if self.page.paginator.num_pages == 1:
+            return str(self.total)
+        return f"{self.page.start_index()} to {self.page.end_index()} of {self.total}"

@@ -1,0 +1,70 @@
+"""Activity: every event, and the search over everything that has a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+
+from boilerhouse.core.events import TYPES
+from boilerhouse.core.models import Event
+from boilerhouse.dashboard.access import page
+from boilerhouse.dashboard.listing import Choice, Listing
+from pools.models import Container, Pool
+from syncing.models import SyncSpec
+from tenants.models import Tenant
+
+FOUND = 20
+FIXED = {
+    "tenantId": ("tenant", "tenant_id"), "poolId": ("pool", "pool_id"), "containerId": ("container", "container_id"),
+    "actor": ("actor", "actor"), "requestId": ("request", "request_id"),
+}  # fmt: skip
+
+
+@page()
+def activity(request: HttpRequest) -> HttpResponse:
+    rows = Listing(
+        request,
+        Event.objects.all(),
+        choices=[Choice("type", "type", "type", [(one, one) for one in sorted(TYPES)])],
+        fixed=FIXED,
+        search=["tenant_id", "pool_id", "container_id", "actor", "request_id"],
+        sorts={"time": "id"},
+        default="-time",
+    )  # fmt: skip
+    return render(request, "pages/activity.html", {"list": rows})
+
+
+@page()
+def search(request: HttpRequest) -> HttpResponse:
+    wanted = request.GET.get("q", "").replace("\0", "").strip()[:200]
+    found: list[tuple[str, str, str]] = []
+    if wanted:
+        for pk in Pool.objects.filter(Q(pk__icontains=wanted) | Q(name__icontains=wanted)).values_list("pk", flat=True)[
+            :FOUND
+        ]:
+            found.append(("Pool", pk, reverse("pool", args=[pk])))
+        for pk in Tenant.objects.filter(pk__icontains=wanted).order_by("pk").values_list("pk", flat=True)[:FOUND]:
+            found.append(("Tenant", pk, reverse("tenant", args=[pk])))
+        for pk in SyncSpec.objects.filter(pk__icontains=wanted).order_by("pk").values_list("pk", flat=True)[:FOUND]:
+            found.append(("Sync spec", pk, reverse("sync-spec", args=[pk])))
+        found += [("Container", str(pk), reverse("container", args=[pk])) for pk in _containers(wanted)]
+    exact = [url for _, name, url in found if name == wanted]
+    if exact:
+        return HttpResponseRedirect(exact[0])
+    context: dict[str, Any] = {"found": found, "query_text": wanted, "limit": FOUND}
+    return render(request, "pages/search.html", context)
+
+
+def _containers(wanted: str) -> list[Any]:
+    """By the end of their ids, as pages show them, by the whole id, or by the engine's."""
+    end = wanted.removeprefix("c-").lower().replace("-", "")
+    rows = Container.objects.filter(Q(runtime_id__startswith=wanted) | Q(runtime_id__startswith=end))
+    found = list(rows.values_list("pk", flat=True)[:FOUND])
+    if len(end) >= 4:
+        known = Container.objects.values_list("pk", flat=True)[:5000]
+        found += [pk for pk in known if (pk.hex.endswith(end) or pk.hex == end) and pk not in found][:FOUND]
+    return found

@@ -1,0 +1,284 @@
+"""Pools: the list, one pool with its containers, its form, its charts and its end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.db.models import CharField, FilteredRelation, Q, QuerySet
+from django.db.models.functions import Cast
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+
+from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
+from boilerhouse.core.models import Event, Role
+from boilerhouse.core.templatetags.ui import size
+from boilerhouse.dashboard import charts, tones
+from boilerhouse.dashboard.access import action, back, may, page
+from boilerhouse.dashboard.forms import ApiForm
+from boilerhouse.dashboard.listing import Choice, Listing
+from boilerhouse.dashboard.overview import PoolRow, pool_needs, pool_rows
+from pools import services
+from pools.api.serializers import PoolInput, render_pool
+from pools.api.views import find_pool
+from pools.models import Container, Pool, PoolUsage, Workload
+from pools.states import ContainerState
+from tenants import releases
+from tenants.models import Assignment
+from tenants.states import LIVE
+
+TABS = (("containers", "Containers"), ("usage", "Usage"), ("configuration", "Configuration"), ("timeline", "Timeline"))
+TIMELINE = 30
+
+
+@page()
+def pool_list(request: HttpRequest) -> HttpResponse:
+    rows = pool_rows()
+    wanted = request.GET.get("q", "").strip()
+    shown = [row for row in rows if wanted.lower() in row.pool.pk or wanted.lower() in row.pool.name.lower()]
+    state = request.GET.get("state", "")
+    if state:
+        shown = [row for row in shown if row.status.state == state]
+    context = {
+        "rows": shown,
+        "total": len(rows),
+        "q": wanted,
+        "state": state,
+        "states": _states(rows),
+    }
+    return render(request, "pages/pools.html", {**context, "needs": pool_needs(rows)})
+
+
+def _states(rows: list[PoolRow]) -> list[tuple[str, str]]:
+    return sorted({(row.status.state.value, row.status.state.label) for row in rows})
+
+
+def containers_of(rows: QuerySet[Container]) -> QuerySet[Container]:
+    """With the tenant that holds each, and its number of seconds alive for sorting."""
+    held = FilteredRelation("assignments", condition=Q(assignments__state__in=list(LIVE)))
+    return rows.select_related("version").annotate(held=held).annotate(tenant=Cast("held__tenant_id", CharField()))
+
+
+@page()
+def pool(request: HttpRequest, pool_id: str) -> HttpResponse:
+    found = find_pool(pool_id)
+    row = PoolRow(found, found.status())
+    tab = request.GET.get("tab", "containers")
+    if tab not in dict(TABS):
+        tab = "containers"
+    context: dict[str, Any] = {"pool": found, "row": row, "status": row.status, "tab": tab, "tabs": TABS}
+    context["said"] = tones.pool(row.status)
+    context["needs"] = pool_needs([row])
+    context["held"] = row.status.claimed + found.release_failed
+    context["specs"] = list(found.sync_specs.order_by("pk"))
+    match tab:
+        case "containers":
+            context["list"] = _containers(request, found)
+        case "usage":
+            span = charts.asked_range(request.GET.get("range"))
+            context |= {"span": span, "spans": list(charts.RANGES), "charts": _charts(found, span)}
+        case "configuration":
+            context["form"] = pool_form(render_pool(found))
+        case "timeline":
+            context["events"] = Event.objects.filter(pool_id=pool_id).exclude(type="sync.progress")[:TIMELINE]
+    return render(request, "pages/pool.html", context)
+
+
+def _containers(request: HttpRequest, found: Pool) -> Listing:
+    return Listing(
+        request,
+        containers_of(found.containers.all()),
+        choices=[Choice("state", "state", "state", ContainerState.choices)],
+        search=["tenant", "runtime_id"],
+        sorts={"id": "pk", "state": "state", "tenant": "tenant", "age": "created_at", "health": "health",
+               "version": "version__number", "disk": "disk_bytes"},
+        default="-health",
+    )  # fmt: skip
+
+
+def _charts(found: Pool, span: str) -> list[charts.Chart]:
+    since = timezone.now() - charts.RANGES[span]
+    names = ("at", "claimed", "idle", "waiting", "cpu_cores", "memory_bytes", "disk_bytes")
+    rows = list(PoolUsage.objects.filter(pool=found, at__gte=since).order_by("at").values_list(*names))
+
+    def series(position: int) -> list[tuple[datetime, float]]:
+        return [(row[0], float(row[position])) for row in rows]
+
+    def whole(value: float) -> str:
+        return f"{value:.0f}"
+
+    def cores(value: float) -> str:
+        return f"{value:.2f} cores"
+
+    def amount(value: float) -> str:
+        return size(int(value))
+
+    return [
+        charts.chart("Held and warm", span, {"claimed": series(1), "idle": series(2)}, whole, least=found.max_size),
+        charts.chart("Claims that wait", span, {"waiting": series(3)}, whole),
+        charts.chart("CPU, all containers", span, {"used": series(4)}, cores, least=0.1),
+        charts.chart("Memory, all containers", span, {"in use": series(5)}, amount, least=1_000_000),
+    ]
+
+
+# Forms ----------------------------------------------------------------------------------------------
+
+LABELS = {
+    "id": ("Id", "Letters, digits and -; stays for ever. Empty: made from the name"),
+    "name": ("Name", "A label; may repeat"),
+    "workloadId": ("Workload", "What its containers run; stays for ever"),
+    "minSize": ("Min size", "Never fewer containers than this"),
+    "maxSize": ("Max size", "Never more, starting ones included"),
+    "minIdle": ("Keep idle", "Warm ones ready beyond those claimed"),
+    "idleTimeoutMs": ("Release when inactive for, ms", "0 = never. State is saved first"),
+    "onUnhealthy": ("When a claimed one is unhealthy", "Idle ones are replaced at once"),
+}
+
+
+def pool_form(values: dict[str, Any], *, is_new: bool = False) -> ApiForm:
+    names = ["id", "name", "workloadId"] if is_new else ["name"]
+    names += ["minSize", "maxSize", "minIdle", "idleTimeoutMs", "onUnhealthy"]
+    choices: dict[str, list[tuple[str, str]]] = {
+        "onUnhealthy": [("report", "Report it"), ("release", "Release it, saved")]
+    }
+    if is_new:
+        choices["workloadId"] = [(pk, pk) for pk in Workload.objects.order_by("id").values_list("pk", flat=True)]
+    return ApiForm(PoolInput, names, LABELS, values, choices)
+
+
+def new_pool(request: HttpRequest) -> HttpResponse:
+    return _create_pool(request) if request.method == "POST" else _new_pool(request)
+
+
+@page(Role.OPERATOR)
+def _new_pool(request: HttpRequest) -> HttpResponse:
+    start = {"minSize": 2, "maxSize": 10, "idleTimeoutMs": 0, "workloadId": request.GET.get("workload", "")}
+    form = pool_form(start, is_new=True)
+    return render(request, "pages/pool_new.html", {"form": form, "workloads": Workload.objects.exists()})
+
+
+@action()
+def _create_pool(request: HttpRequest) -> str | HttpResponse:
+    form = pool_form({}, is_new=True)
+    data = form.read(request.POST)
+    if data is None:
+        return render(request, "pages/pool_new.html", {"form": form, "workloads": True}, status=422)
+    try:
+        workload = Workload.objects.filter(pk=data.pop("workload_id")).first()
+        if workload is None:
+            raise Invalid(FieldError("/workloadId", "There is no such workload.", "not_found"))
+        made = services.create_pool(id=data.pop("id", None), name=data.pop("name", None), workload=workload, **data)
+    except (Invalid, Conflict) as error:
+        form.add(error)
+        return render(request, "pages/pool_new.html", {"form": form, "workloads": True}, status=422)
+    messages.success(request, f"Pool {made.pk} is being filled.")
+    return HttpResponseRedirect(reverse("pool", args=[made.pk]), status=303)
+
+
+@action()
+def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
+    found = find_pool(pool_id)
+    form = pool_form(render_pool(found))
+    data = form.read(request.POST, workloadId=found.workload_id)
+    if data is None:
+        row = PoolRow(found, found.status())
+        context = {"pool": found, "row": row, "status": row.status, "tab": "configuration", "tabs": TABS, "form": form}
+        context |= {"said": tones.pool(row.status), "held": row.status.claimed + found.release_failed}
+        return render(request, "pages/pool.html", context, status=422)
+    data.pop("workload_id")
+    data.setdefault("network", found.network)
+    services.update_pool(pool_id, name=data.pop("name", None), **data)
+    return f"{pool_id} was changed; its containers follow."
+
+
+# Actions --------------------------------------------------------------------------------------------
+
+
+@action()
+def scale(request: HttpRequest, pool_id: str) -> str:
+    wanted = request.POST.get("targetSize", "").strip()
+    size = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else -1
+    services.scale(pool_id, size)
+    return f"{pool_id} goes to {size}."
+
+
+@action()
+def pause(request: HttpRequest, pool_id: str) -> str:
+    services.pause(pool_id)
+    return f"Refill of {pool_id} is paused; warm containers are still claimed."
+
+
+@action()
+def resume(request: HttpRequest, pool_id: str) -> str:
+    services.resume(pool_id)
+    return f"{pool_id} works again."
+
+
+@action()
+def drain(request: HttpRequest, pool_id: str) -> str:
+    services.drain(pool_id)
+    return f"{pool_id} is drained: new claims are refused, warm containers removed."
+
+
+@action()
+def delete(request: HttpRequest, pool_id: str) -> str | HttpResponse:
+    if request.POST.get("typed") != pool_id:
+        messages.error(request, f"Nothing was deleted: {pool_id} was not typed.")
+        return back(request)
+    services.start_deleting(pool_id, force=True)
+    messages.success(request, f"{pool_id} is being deleted; whoever holds a container is saved and released first.")
+    return HttpResponseRedirect(reverse("pools"), status=303)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+@action()
+def release_many(request: HttpRequest, pool_id: str) -> str | HttpResponse:
+    """Release, with save, those who hold the picked containers; each is told by itself."""
+    picked = request.POST.getlist("id")[:200]
+    rows = Assignment.objects.live().filter(pool_id=pool_id, container_ref__in=[*filter(None, map(_uuid, picked))])
+    done, refused = 0, []
+    for row in rows:
+        try:
+            releases.begin_in(row.held_container)
+            done += 1
+        except BoilerhouseError as error:
+            refused.append(f"{row.tenant_id}: {error.detail}")
+    skipped = len(picked) - done - len(refused)
+    said = f"{done} of {len(picked)} are being saved and released."
+    if skipped:
+        said += f" {skipped} were held by nobody."
+    if refused:
+        messages.warning(request, f"{said} Not released: {'; '.join(refused)}")
+        return back(request)
+    return said
+
+
+@page()
+def effect(request: HttpRequest, pool_id: str) -> HttpResponse:
+    """What a target size would do, for the form that asks for it."""
+    found = find_pool(pool_id)
+    status = found.status()
+    text = request.GET.get("targetSize", "")
+    wanted = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+    context: dict[str, Any] = {
+        "pool": found,
+        "status": status,
+        "wanted": wanted,
+        "may_operate": may(request, Role.OPERATOR),
+    }
+    if wanted is not None and max(found.min_size, status.claimed) <= wanted <= found.max_size:
+        present = status.starting + status.idle + status.claimed
+        desired = min(found.max_size, max(wanted, found.min_size, status.claimed + found.min_idle))
+        context |= {"starts": max(0, desired - present), "removes": max(0, min(status.idle, present - desired))}
+        context["fits"] = True
+    return render(request, "pages/pool_effect.html", context)

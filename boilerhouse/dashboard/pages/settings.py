@@ -1,0 +1,206 @@
+"""Settings: API keys, credentials of sinks, what admins set while Boilerhouse runs, and who changed what."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import Any
+
+import django
+from django.conf import settings
+from django.contrib import messages
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+
+from boilerhouse.core import api_keys, deployment_settings
+from boilerhouse.core.api.key_views import ApiKeyInput
+from boilerhouse.core.api.settings_views import SettingsInput, render_settings
+from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
+from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, Process, Role
+from boilerhouse.dashboard.access import action, page
+from boilerhouse.dashboard.forms import ApiForm, JsonForm, as_json, check_seen, seen
+from boilerhouse.dashboard.listing import Choice, Listing
+from syncing import credentials
+from syncing.api.credentials import CredentialInput, render_credential
+from syncing.models import Credential
+
+KEY_LABELS = {
+    "name": ("Name", "What uses it; shown in logs and in the history of changes"),
+    "role": ("Role", "Viewers read, operators work, admins also manage keys and settings"),
+    "tenantIds": ("Tenants", "Of a key with the role tenant only: the ids it may act for, with spaces between"),
+    "expiresAt": ("Expires", "Like 2027-01-31T00:00:00Z. Empty: never"),
+}
+CREDENTIAL_LABELS = {
+    "id": ("Id", "Sync specs name it. Empty: made from the name"),
+    "name": ("Name", "A label"),
+    "accessKeyId": ("Access key id", "Or the user name of a WebDAV server"),
+    "secretAccessKey": ("Secret access key", "Kept encrypted; never shown again"),
+}
+
+
+def key_form() -> ApiForm:
+    return ApiForm(
+        ApiKeyInput, list(KEY_LABELS), KEY_LABELS, {"role": Role.OPERATOR.value},
+        {"role": [(str(value), str(label)) for value, label in Role.choices]}, lists=["tenantIds"],
+    )  # fmt: skip
+
+
+def credential_form() -> ApiForm:
+    return ApiForm(CredentialInput, list(CREDENTIAL_LABELS), CREDENTIAL_LABELS, {}, secrets=["secretAccessKey"])
+
+
+@page()
+def about(request: HttpRequest) -> HttpResponse:
+    deployment = Deployment.objects.first()
+    context: dict[str, Any] = {
+        "section": "about", "deployment": deployment, "processes": Process.objects.order_by("kind", "name"),
+        "now": timezone.now(), "python": sys.version.split()[0], "django": django.get_version(),
+        "database": connection.vendor, "system": platform.platform(terse=True),
+        "data_dir": settings.BOILERHOUSE_DATA_DIR,
+    }  # fmt: skip
+    return render(request, "pages/about.html", context)
+
+
+# API keys -------------------------------------------------------------------------------------------
+
+
+def keys(request: HttpRequest) -> HttpResponse:
+    return _create_key(request) if request.method == "POST" else _keys(request)
+
+
+def _key_page(request: HttpRequest, form: ApiForm, status: int = 200, **more: Any) -> HttpResponse:
+    rows = Listing(
+        request,
+        ApiKey.objects.all(),
+        choices=[Choice("role", "role", "role", [(str(value), str(label)) for value, label in Role.choices])],
+        search=["name", "id"],
+        sorts={"name": "name", "made": "created_at", "used": "last_used_at"},
+        default="-made",
+    )
+    context = {"section": "keys", "list": rows, "form": form, "now": timezone.now(), **more}
+    return render(request, "pages/keys.html", context, status=status)
+
+
+@page(Role.ADMIN)
+def _keys(request: HttpRequest) -> HttpResponse:
+    return _key_page(request, key_form())
+
+
+@action(Role.ADMIN)
+def _create_key(request: HttpRequest) -> HttpResponse:
+    form = key_form()
+    data = form.read(request.POST)
+    if data is None:
+        return _key_page(request, form, 422)
+    row, key = api_keys.create_key(
+        name=data["name"], role=Role(data["role"]), tenant_ids=data.get("tenant_ids"), expires_at=data.get("expires_at")
+    )
+    answer = _key_page(request, key_form(), made=row, key=key)
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+@action(Role.ADMIN)
+def revoke_key(request: HttpRequest, key_id: str) -> str:
+    api_keys.revoke_key(key_id)
+    return "The key is revoked; what was open with it is closed."
+
+
+# Credentials ----------------------------------------------------------------------------------------
+
+
+def credential_list(request: HttpRequest) -> HttpResponse:
+    return _create_credential(request) if request.method == "POST" else _credentials(request)
+
+
+def _credential_page(request: HttpRequest, form: ApiForm, status: int = 200) -> HttpResponse:
+    rows = [render_credential(one) for one in Credential.objects.prefetch_related("syncspec_set").order_by("pk")]
+    return render(
+        request, "pages/credentials.html", {"section": "credentials", "rows": rows, "form": form}, status=status
+    )
+
+
+@page(Role.ADMIN)
+def _credentials(request: HttpRequest) -> HttpResponse:
+    return _credential_page(request, credential_form())
+
+
+@action(Role.ADMIN)
+def _create_credential(request: HttpRequest) -> HttpResponse:
+    form = credential_form()
+    data = form.read(request.POST)
+    if data is not None:
+        try:
+            made = credentials.create(
+                id=data.get("id"), name=data["name"], access_key_id=data["access_key_id"],
+                secret_access_key=data["secret_access_key"],
+            )  # fmt: skip
+        except Conflict as error:
+            form.add(error)
+        else:
+            messages.success(request, f"Credential {made.pk} is stored.")
+            return HttpResponseRedirect(reverse("credentials"), status=303)
+    return _credential_page(request, form, 422)
+
+
+@action(Role.ADMIN)
+def delete_credential(request: HttpRequest, credential_id: str) -> str:
+    credentials.delete(credentials.find(credential_id))
+    return f"Credential {credential_id} is deleted."
+
+
+# What admins set ------------------------------------------------------------------------------------
+
+
+def deployment(request: HttpRequest) -> HttpResponse:
+    return _save_deployment(request) if request.method == "POST" else _deployment(request)
+
+
+def _deployment_page(request: HttpRequest, form: JsonForm, mark: str, status: int = 200) -> HttpResponse:
+    context = {"section": "deployment", "form": form, "seen": mark}
+    return render(request, "pages/deployment.html", context, status=status)
+
+
+@page(Role.ADMIN)
+def _deployment(request: HttpRequest) -> HttpResponse:
+    shown = render_settings(deployment_settings.current())
+    return _deployment_page(request, JsonForm(as_json(shown)), seen(shown))
+
+
+@action(Role.ADMIN)
+def _save_deployment(request: HttpRequest) -> HttpResponse:
+    mark = request.POST.get("seen", "")
+    form = JsonForm(request.POST.get("json", ""))
+    body = form.read(SettingsInput)
+    if body is not None:
+        try:
+            deployment_settings.replace(body.wanted(), lambda locked: check_seen(mark, render_settings(locked)))
+        except (Invalid, PreconditionFailed) as error:
+            form.add(error)
+        else:
+            messages.success(request, "Settings are saved. Running containers keep what they have.")
+            return HttpResponseRedirect(reverse("settings-deployment"), status=303)
+    return _deployment_page(request, form, mark, 422)
+
+
+@page(Role.ADMIN)
+def changes(request: HttpRequest) -> HttpResponse:
+    """Who changed what."""
+    kinds = [(one, one) for one in AuditEntry.objects.order_by("kind").values_list("kind", flat=True).distinct()]
+    rows = Listing(
+        request,
+        AuditEntry.objects.all(),
+        choices=[Choice("kind", "kind", "kind", kinds)],
+        fixed={
+            "objectId": ("object", "object_id"),
+            "actor": ("actor", "actor"),
+            "requestId": ("request", "request_id"),
+        },
+        search=["object_id", "actor", "action", "request_id"],
+        sorts={"time": "at"},
+        default="-time",
+    )
+    return render(request, "pages/changes.html", {"section": "changes", "list": rows})

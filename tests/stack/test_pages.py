@@ -1,0 +1,337 @@
+"""The pages in a real Chromium on the real stack: live, usable by keyboard, narrow and dark, and honest when cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.contrib.auth.models import Group, User
+from django.contrib.sessions.models import Session
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from boilerhouse.core import processes
+from boilerhouse.core.models import Process
+from tests.stack.conftest import Stack, eventually, manage
+
+pytestmark = [pytest.mark.stack, pytest.mark.any_database]
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync"]  # fmt: skip
+STATE = "t/${tenantId}/"
+PASSWORD = "a long password of a test"
+FIVE_TIMES_PROMISED_MS = 5000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # Playwright's loop runs in this thread; the tests are not async
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+        yield browser
+        browser.close()
+    os.environ.pop("DJANGO_ALLOW_ASYNC_UNSAFE")
+
+
+def watched(browser: Browser, **options: Any) -> Page:
+    page = browser.new_page(viewport={"width": 1440, "height": 900}, **options)
+    page.problems = []  # type: ignore[attr-defined]
+    page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)  # type: ignore[attr-defined]
+    page.on("pageerror", lambda error: page.problems.append(str(error)))  # type: ignore[attr-defined]
+    return page
+
+
+@pytest.fixture(scope="module")
+def admins_page(stack: Stack, browser: Browser) -> Iterator[Page]:
+    """Signed in by the one-time link."""
+    made = manage("login_link", "--create", "--user", "tester")
+    assert made.returncode == 0, made.stderr
+    page = watched(browser)
+    page.goto(stack.base + made.stdout.strip())
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(admins_page: Page, pools: Any) -> Iterator[Page]:
+    """It has no error and no violation of the policy, and leaves before the pools that it shows are removed."""
+    yield admins_page
+    admins_page.goto("about:blank")
+    problems, admins_page.problems = admins_page.problems, []  # type: ignore[attr-defined]
+    assert problems == []
+
+
+def member(name: str, group: str) -> User:
+    User.objects.filter(username=name).delete()
+    user = User.objects.create_user(name, password=PASSWORD, is_staff=True)
+    user.groups.add(Group.objects.get_or_create(name=group)[0])
+    return user
+
+
+def sign_in(stack: Stack, page: Page, name: str, password: str = PASSWORD) -> None:
+    page.goto(f"{stack.base}/login/")
+    page.get_by_label("User name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def live(page: Page, url: str) -> None:
+    page.goto(url)
+    expect(page.locator("#conn")).to_have_text("Live", timeout=10_000)
+
+
+def test_a_claim_made_elsewhere_shows_within_a_second(stack, pools, page):
+    pool = pools(warm=2, maxSize=4)
+    live(page, f"{stack.base}/")
+    row = page.locator(f"#pool-{pool}")
+    expect(row.get_by_text("2 idle")).to_be_visible()
+    stack.claim("live-1", pool)
+    started = time.monotonic()
+    expect(row.get_by_text("1 claimed")).to_be_visible(timeout=FIVE_TIMES_PROMISED_MS)
+    print(f"row changed {(time.monotonic() - started) * 1000:.0f} ms after the claim's answer")
+    expect(page.locator("#feed")).to_contain_text("live-1 claimed")
+    stack.release("live-1")
+    expect(row.get_by_text("0 claimed")).to_be_visible(timeout=FIVE_TIMES_PROMISED_MS)
+
+
+def test_a_new_pool_appears_and_a_deleted_one_goes(stack, pools, page):
+    live(page, f"{stack.base}/pools/")
+    pool = pools(warm=1)
+    expect(page.locator(f"#pool-{pool}")).to_be_visible(timeout=FIVE_TIMES_PROMISED_MS)
+    stack.drop_pool(pool)
+    expect(page.locator(f"#pool-{pool}")).to_have_count(0, timeout=15_000)
+
+
+def test_a_tenant_is_followed_from_claim_to_release_by_keyboard(stack, pools, page, sink_server):
+    """No mouse: from the overview to the pool, its container, its tenant, and the release with its confirmation."""
+    pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=3)
+    held = stack.claim("keys-1", pool, config={"model": "small"})
+    stack.exec(held["containerId"], "echo hello > /state/one; echo said-by-the-container > /proc/1/fd/1")
+    live(page, f"{stack.base}/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Control+k")
+    expect(page.locator("#q")).to_be_focused()
+    page.keyboard.type(pool)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(pool)
+    page.get_by_role("link", name=f"c-{held['containerId'][-8:]}").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#log")).to_contain_text("said-by-the-container")
+    expect(page.get_by_text("Held by keys-1")).to_be_visible()
+    page.get_by_role("link", name="keys-1").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("At work in")).to_be_visible()
+    expect(page.get_by_label("Config of keys-1")).to_contain_text('"model": "small"')
+    page.get_by_role("button", name="Sync now").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("1 save of keys-1 queued.")).to_be_visible()
+    expect(page.locator("#main table").first).to_contain_text("Done", timeout=20_000)
+    page.get_by_role("button", name="Release").first.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="Release").first.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Save and release").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("It holds nothing now.")).to_be_visible(timeout=30_000)
+    assert set(sink_server.keys("t/keys-1/state")) == {"one"}
+    assert stack.status("keys-1")["assigned"] is False
+
+
+def test_focus_typing_open_rows_selection_and_scroll_survive_updates(stack, pools, page):
+    pool = pools(warm=4, maxSize=6)
+    for number in range(2):
+        stack.claim(f"stay-{number}", pool)
+    live(page, f"{stack.base}/pools/{pool}/")
+    page.locator("input[name=id]").first.check()
+    expect(page.locator(".bulk")).to_contain_text("1 selected")
+    page.locator("#f-q").fill("half a wor")
+    stack.claim("stay-2", pool)
+    expect(page.locator("#main")).to_contain_text("stay-2", timeout=FIVE_TIMES_PROMISED_MS)
+    expect(page.locator("#f-q")).to_have_value("half a wor")
+    expect(page.locator("#f-q")).to_be_focused()
+    expect(page.locator("input[name=id]:checked")).to_have_count(1)
+    expect(page.locator(".bulk")).to_contain_text("1 selected")
+
+    live(page, f"{stack.base}/activity/?poolId={pool}")
+    page.locator("#main summary").first.click()
+    page.evaluate("scrollTo(0, 200)")
+    stack.claim("stay-3", pool)
+    expect(page.locator("#main")).to_contain_text("stay-3 claimed", timeout=FIVE_TIMES_PROMISED_MS)
+    expect(page.locator("#main details[open]")).not_to_have_count(0)
+    assert abs(page.evaluate("scrollY") - 200) < 150 or page.evaluate("document.body.scrollHeight < innerHeight + 200")
+    for number in range(4):
+        stack.release(f"stay-{number}")
+
+
+def test_several_are_released_at_once_and_the_effect_of_a_size_is_shown_before(stack, pools, page):
+    pool = pools(warm=3, maxSize=5)
+    for number in range(2):
+        stack.claim(f"bulk-{number}", pool)
+    live(page, f"{stack.base}/pools/{pool}/")
+    page.get_by_label("Target size").fill("5")
+    expect(page.locator("#effect")).to_contain_text("leave all 2 claimed ones alone")
+    page.get_by_label("Target size").fill("50")
+    expect(page.locator("#effect")).to_contain_text("cannot be")
+    page.get_by_label("Select all on this page").check()
+    page.get_by_role("button", name="Save and release 2").click()
+    expect(page.locator("#toasts")).to_contain_text("2 of 2 are being saved and released.")
+    eventually(lambda: not stack.status("bulk-0")["assigned"] and not stack.status("bulk-1")["assigned"], 30)
+    page.get_by_role("button", name="Pause refill").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Paused")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("button", name="Pause refill")).to_be_visible()
+
+
+def test_a_pool_is_deleted_only_after_its_id_is_typed(stack, pools, page):
+    pool = pools(warm=1)
+    live(page, f"{stack.base}/pools/{pool}/?tab=configuration")
+    page.get_by_role("button", name="Delete pool").first.click()
+    button = page.locator("#dlg-del button[type=submit]")
+    expect(button).to_be_disabled()
+    page.locator("#dlg-del-in").fill(pool)
+    expect(button).to_be_enabled()
+    button.click()
+    expect(page.locator("#toasts")).to_contain_text("is being deleted")
+    expect(page.locator(f"#pool-{pool}")).to_have_count(0, timeout=20_000)
+
+
+def test_a_restarted_server_is_said_and_what_was_missed_is_fetched(stack, pools, page):
+    pool = pools(warm=2, maxSize=3)
+    live(page, f"{stack.base}/tenants/")
+    web = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WEB).latest("started_at")
+    os.kill(web.pid, signal.SIGKILL)
+    expect(page.locator("#conn")).not_to_have_text("Live", timeout=15_000)
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return stack.call("GET", "health").status_code == 200
+        return False
+
+    eventually(answers, 40)
+    stack.claim("missed-1", pool)
+    expect(page.locator("#main")).to_contain_text("missed-1", timeout=40_000)
+    expect(page.locator("#conn")).to_have_text("Live", timeout=40_000)
+    stack.release("missed-1")
+    page.problems = []  # a connection that breaks is an error of the console
+
+
+def test_without_web_sockets_the_page_polls(stack, pools, browser):
+    pool = pools(warm=2, maxSize=3)
+    member("poller", "viewer")
+    page = watched(browser)
+    page.route_web_socket("**/ws/events*", lambda socket: socket.close())
+    sign_in(stack, page, "poller")
+    expect(page.locator("#conn")).to_have_text("Live, polling", timeout=40_000)
+    stack.claim("polled-1", pool)
+    expect(page.locator("#feed")).to_contain_text("polled-1 claimed", timeout=15_000)
+    stack.release("polled-1")
+    page.close()
+
+
+def test_a_session_that_ends_leads_to_the_login_and_back(stack, browser):
+    user = member("leaver", "viewer")
+    page = watched(browser)
+    sign_in(stack, page, "leaver")
+    live(page, f"{stack.base}/sync/")
+    for session in Session.objects.all():
+        if session.get_decoded().get("_auth_user_id") == str(user.pk):
+            session.delete()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible(timeout=30_000)
+    assert "next=/sync/" in page.url
+    sign_in(stack, page, "leaver", "wrong")
+    expect(page.get_by_role("alert")).to_contain_text("wrong")
+    page.close()
+
+
+def test_a_page_of_what_is_gone_says_so(stack, pools, browser):
+    pool = pools(warm=1)
+    member("keeper", "viewer")
+    page = watched(browser)
+    sign_in(stack, page, "keeper")
+    live(page, f"{stack.base}/pools/{pool}/")
+    stack.drop_pool(pool)
+    expect(page.get_by_role("alert")).to_contain_text("no longer exists", timeout=30_000)
+    expect(page.locator("#conn")).to_have_text("Gone")
+    assert page.goto(f"{stack.base}/pools/{pool}/").status == 404
+    expect(page.get_by_text("To the overview")).to_be_visible()
+    page.close()
+
+
+def test_viewers_are_shown_no_action_and_refused_admin_pages(stack, pools, browser):
+    pool = pools(warm=1)
+    member("looker", "viewer")
+    page = watched(browser)
+    sign_in(stack, page, "looker")
+    page.goto(f"{stack.base}/pools/{pool}/")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(pool)
+    expect(page.get_by_role("button", name="Drain")).to_have_count(0)
+    answer = page.goto(f"{stack.base}/settings/keys/")
+    assert answer.status == 403
+    expect(page.get_by_text("It needs the role admin")).to_be_visible()
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def shown(stack) -> Iterator[dict[str, str]]:
+    """A pool with a claim, a save and a sink, for pictures of every page."""
+    from tests.s3 import S3Server
+
+    directory = Path(os.environ["BOILERHOUSE_DATA_DIR"]) / "pictures"
+    directory.mkdir(exist_ok=True)
+    server = S3Server(directory)
+    server.start()
+    with contextlib.ExitStack() as last:
+        last.callback(server.stop)
+        sink = server.json(STATE)
+        pool = stack.make_pool(sink=sink, warm=3, maxSize=8)
+        held = stack.claim("team-vision", pool, config={"model": "vit-base-16", "epochs": 40})
+        stack.exec(
+            held["containerId"], "echo state > /state/one; for i in 1 2 3 4; do echo step $i > /proc/1/fd/1; done"
+        )
+        stack.ok("POST", "tenants/team-vision/sync", {"direction": "outward"}, 202)
+        eventually(lambda: set(server.keys("t/team-vision/state")) == {"one"}, 30)
+        workload = stack.ok("GET", f"pools/{pool}")["workloadId"]
+        yield {
+            "overview": "/", "pools": "/pools/", "pool": f"/pools/{pool}/", "pool-usage": f"/pools/{pool}/?tab=usage",
+            "pool-configuration": f"/pools/{pool}/?tab=configuration", "pool-timeline": f"/pools/{pool}/?tab=timeline",
+            "pool-new": "/pools/new", "container": f"/containers/{held['containerId']}/", "tenants": "/tenants/",
+            "tenant": "/tenants/team-vision/", "sync": "/sync/", "sync-spec": f"/sync/{pool}/",
+            "sync-spec-edit": f"/sync/{pool}/edit", "workloads": "/workloads/", "workload": f"/workloads/{workload}/",
+            "workload-edit": f"/workloads/{workload}/edit", "activity": "/activity/", "search": "/search?q=e",
+            "settings": "/settings/", "settings-keys": "/settings/keys/", "settings-credentials": "/settings/credentials/",
+            "settings-deployment": "/settings/deployment/", "settings-changes": "/settings/changes/", "password": "/password/",
+        }  # fmt: skip
+        stack.release("team-vision")
+        stack.drop_pool(pool)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_fits_is_named_and_has_no_violation_that_axe_knows(stack, page, shown, theme, tmp_path):
+    pictures = Path(os.environ.get("BOILERHOUSE_SCREENSHOTS", tmp_path))
+    found = {}
+    page.emulate_media(color_scheme=theme)
+    for name, path in shown.items():
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(stack.base + path)
+            expect(page.get_by_role("heading", level=1)).to_be_visible()
+            overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            if overflow > 0:
+                found[f"{name} {width}"] = f"{overflow} px too wide"
+            page.screenshot(path=pictures / f"{name}-{theme}-{width}.png", full_page=True)
+        results = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+        for one in results.response["violations"]:
+            found[f"{name} {one['id']}"] = [node["html"][:200] for node in one["nodes"]][:3]
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.emulate_media(color_scheme="light")
+    assert found == {}
