@@ -40,11 +40,10 @@ function connect() {
   const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/events${filters && `?${filters}`}`;
   socket = new WebSocket(address);
   socket.onopen = () => {
-    const wasLost = lostAt !== null;
     failures = 0; lostAt = null;
     clearInterval(polling); polling = null;
     show(isPaused ? "paused" : "live");
-    if (wasLost) refresh();
+    refresh(); // what happened while there was no socket
   };
   socket.onmessage = () => refresh();
   socket.onclose = (event) => {

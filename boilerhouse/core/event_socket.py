@@ -21,7 +21,7 @@ from rest_framework.exceptions import NotFound
 from boilerhouse.core.api.event_views import FILTERS, MAX_EVENT_ID, wanted_events
 from boilerhouse.core.api_keys import find_key
 from boilerhouse.core.errors import Invalid
-from boilerhouse.core.event_stream import EventFilter, Revoked, hub
+from boilerhouse.core.event_stream import EventFilter, Revoked, hub, newest_id
 from boilerhouse.core.models import ApiKey
 from boilerhouse.core.streaming import Stalled, TooManyStreams, Writer, streams
 
@@ -56,26 +56,34 @@ class EventSocket:
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         if (await receive())["type"] != "websocket.connect":
             return
-        await send({"type": "websocket.accept"})
         try:
             after, wanted, key = _wish(scope)
             streams.check_room()
         except Refused as refusal:
-            await _close(send, refusal.code, refusal.detail)
+            await _refuse(send, refusal.code, refusal.detail)
             return
         except TooManyStreams as error:
-            await _close(send, BUSY, error.detail)
+            await _refuse(send, BUSY, error.detail)
             return
+        opened_at = await database_sync_to_async(newest_id)()
+        await send({"type": "websocket.accept"})
         writer = Writer(send, scope.get("boilerhouse.backlog"))
-        await streams.serve(self._follow(scope, writer, send, after, wanted, key), _gone(receive))
+        await streams.serve(self._follow(scope, writer, send, (after, opened_at), wanted, key), _gone(receive))
 
     async def _follow(
-        self, scope: Any, writer: Writer, send: Any, after: int | None, wanted: EventFilter, key: ApiKey | None
+        self,
+        scope: Any,
+        writer: Writer,
+        send: Any,
+        start: tuple[int | None, int],
+        wanted: EventFilter,
+        key: ApiKey | None,
     ) -> None:
+        after, opened_at = start
         idle_s = SESSION_CHECK_EVERY_S if key is None else 3600.0
         checked = asyncio.get_running_loop().time()
         try:
-            async with aclosing(hub.read(after, wanted, key.pk if key else None, idle_s)) as found:
+            async with aclosing(hub.read(after, wanted, key.pk if key else None, idle_s, opened_at=opened_at)) as found:
                 async for sent in found:
                     now = asyncio.get_running_loop().time()
                     if key is None and now - checked >= SESSION_CHECK_EVERY_S:
@@ -133,6 +141,12 @@ def _is_signed_in(scope: Any) -> bool:
 async def _gone(receive: Any) -> None:
     while (await receive())["type"] != "websocket.disconnect":
         pass  # the reader says nothing that matters here
+
+
+async def _refuse(send: Any, code: int, detail: str) -> None:
+    """Only an open socket can be closed with a code of ours."""
+    await send({"type": "websocket.accept"})
+    await _close(send, code, detail)
 
 
 async def _close(send: Any, code: int, detail: str) -> None:

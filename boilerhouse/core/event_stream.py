@@ -124,9 +124,17 @@ class Hub:
         self.readers = 0
 
     async def read(
-        self, after: int | None, wanted: EventFilter, key_id: str | None = None, idle_s: float = 15.0
+        self,
+        after: int | None,
+        wanted: EventFilter,
+        key_id: str | None = None,
+        idle_s: float = 15.0,
+        *,
+        opened_at: int | None = None,
     ) -> AsyncGenerator[Sent | None, None]:
         """Every wanted event after ``after`` (None: from now on), then each new one; None after ``idle_s`` of silence.
+
+        ``opened_at`` is the newest id when the reader was told that its stream is open: from there on it misses none.
 
         A ``reset`` comes first where ``after`` is too old. Raises Revoked when the key stops to open anything.
         """
@@ -138,6 +146,8 @@ class Hub:
                     yield _reset(position)
                 else:
                     position = after
+            elif opened_at is not None:
+                position = opened_at
             spoke = time.monotonic()
             while True:
                 if key_id in self._dead:

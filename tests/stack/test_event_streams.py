@@ -204,6 +204,21 @@ def test_nobody_reads_without_a_living_key(stack):
 
 
 @pytest.mark.any_database
+def test_what_is_committed_as_soon_as_a_stream_is_open_arrives(stack, pool):
+    for number in range(15):
+        with socket_of(stack, poolId=pool) as opened:
+            say(pool)
+            assert numbers(take(opened, 1)) == [0], number
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    for number in range(5):
+        with requests.get(
+            f"{stack.base}/api/v1/events/stream?poolId={pool}", headers=headers, stream=True, timeout=10
+        ) as answer:
+            say(pool)
+            assert any(line.startswith(b"data: ") for line in answer.iter_lines()), number
+
+
+@pytest.mark.any_database
 def test_a_revoked_key_loses_its_open_streams_at_once(stack, pool):
     made = stack.ok("POST", "api-keys", {"name": "r", "role": "viewer"}, 201)
     said: list[bytes] = []

@@ -105,11 +105,12 @@ class EventStreamView(ApiView):
                 raise Invalid(FieldError("", "Last-Event-ID: not an id of an event.", "invalid"))
             after = int(last)
         streams.check_room()
+        opened_at = event_stream.newest_id()
 
         async def run(writer: Writer) -> None:
             await writer.write(b": hello\n\n")
             try:
-                async with aclosing(hub.read(after, wanted, key.pk)) as found:
+                async with aclosing(hub.read(after, wanted, key.pk, opened_at=opened_at)) as found:
                     async for sent in found:
                         await writer.write(_frame(sent))
             except event_stream.Revoked:
