@@ -10,6 +10,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,31 +54,28 @@ def crud(connection: Connection, own: str, turn: int) -> None:
             connection.ask("GET", path)
 
 
+def together(work: Callable[[], None], count: int) -> None:
+    """``work`` in ``count`` threads until all have ended; raises what one of them raised."""
+    with ThreadPoolExecutor(count) as threads:
+        for one in [threads.submit(work) for _ in range(count)]:
+            one.result()
+
+
 def saturate(base: str, key: str, connections: int, act: Callable[[Connection, str, int], None]) -> list[float]:
     """Each connection asks again as soon as it is answered; milliseconds per request, the first second apart."""
     times: list[float] = []
-    failed: list[BaseException] = []
     began = time.monotonic()
 
     def work() -> None:
         connection, own, turn = Connection(base, key), f"crud-{secrets.token_hex(5)}", 0
-        try:
-            while time.monotonic() - began < SATURATE_S or turn % 8:
-                started = time.perf_counter()
-                act(connection, own, turn)
-                if time.monotonic() - began > 1:
-                    times.append((time.perf_counter() - started) * 1000)
-                turn += 1
-        except BaseException as error:
-            failed.append(error)
+        while time.monotonic() - began < SATURATE_S or turn % 8:
+            started = time.perf_counter()
+            act(connection, own, turn)
+            if time.monotonic() - began > 1:
+                times.append((time.perf_counter() - started) * 1000)
+            turn += 1
 
-    threads = [threading.Thread(target=work) for _ in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
+    together(work, connections)
     return times
 
 
@@ -89,32 +87,22 @@ def open_loop(base: str, key: str, act: Callable[[Connection, str, int], None]) 
         due.append(at)
     lanes = 24
     times: list[float] = []
-    failed: list[BaseException] = []
     began = time.perf_counter()
     taking = threading.Lock()
 
     def work() -> None:
         connection, own, turn = Connection(base, key), f"open-{secrets.token_hex(5)}", 0
-        try:
-            while True:
-                with taking:
-                    if not due:
-                        return
-                    planned = due.pop(0)
-                time.sleep(max(0.0, began + planned - time.perf_counter()))
-                act(connection, own, turn)
-                times.append((time.perf_counter() - began - planned) * 1000)
-                turn += 1
-        except BaseException as error:
-            failed.append(error)
+        while True:
+            with taking:
+                if not due:
+                    return
+                planned = due.pop(0)
+            time.sleep(max(0.0, began + planned - time.perf_counter()))
+            act(connection, own, turn)
+            times.append((time.perf_counter() - began - planned) * 1000)
+            turn += 1
 
-    threads = [threading.Thread(target=work) for _ in range(lanes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
+    together(work, lanes)
     return times
 
 

@@ -207,8 +207,8 @@ class Beat:
         return now - self.unsaved_since > timedelta(milliseconds=2 * (self.spec.interval_ms or 0))
 
 
-def beats() -> Iterator[Beat]:
-    """Every periodic save that assigned tenants have coming, from rows alone: a restart loses none.
+def beats(tenant_id: str | None = None) -> Iterator[Beat]:
+    """Every periodic save that assigned tenants, or that one, have coming, from rows alone: a restart loses none.
 
     The next beat counts from the last run's start, so what was missed while nothing ran is one save, not many.
     """
@@ -217,7 +217,8 @@ def beats() -> Iterator[Beat]:
     for spec in periodic:
         if any(mapping.uploads for mapping in spec.mappings.all()):
             specs[spec.pool_id].append(spec)
-    held = list(_assigned().filter(pool_id__in=list(specs)))
+    assigned = _assigned() if tenant_id is None else _assigned().filter(tenant_id=tenant_id)
+    held = list(assigned.filter(pool_id__in=list(specs)))
     tenants = [one.tenant_id for one in held]
     runs = SyncRun.objects.filter(
         tenant_id__in=tenants, spec__interval_ms__isnull=False, direction=Direction.UPLOAD

@@ -65,7 +65,7 @@ class EventSocket:
         except TooManyStreams as error:
             await _refuse(send, BUSY, error.detail)
             return
-        opened_at = await database_sync_to_async(newest_id)()
+        opened_at = await database_sync_to_async(newest_id)() if after is None else None
         await send({"type": "websocket.accept"})
         writer = Writer(send, scope.get("boilerhouse.backlog"))
         await streams.serve(self._follow(scope, writer, send, (after, opened_at), wanted, key), _gone(receive))
@@ -75,7 +75,7 @@ class EventSocket:
         scope: Any,
         writer: Writer,
         send: Any,
-        start: tuple[int | None, int],
+        start: tuple[int | None, int | None],
         wanted: EventFilter,
         key: ApiKey | None,
     ) -> None:

@@ -15,7 +15,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
 from boilerhouse.core import context
-from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
+from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound
 from boilerhouse.core.models import Role
 
 View = Callable[..., HttpResponse]
@@ -91,6 +91,12 @@ def action(least: Role = Role.OPERATOR) -> Callable[[Action], View]:
         return require_POST(_guarded(act, least))
 
     return decorate
+
+
+def require_typed(request: HttpRequest, name: str, done: str) -> None:
+    """Raise Conflict unless the form's ``typed`` is ``name``: what cannot be undone is confirmed so."""
+    if request.POST.get("typed") != name:
+        raise Conflict(f"Nothing was {done}: {name} was not typed.")
 
 
 def _why(error: BoilerhouseError) -> str:

@@ -115,12 +115,3 @@ def chart(
 
 def _near(points: Sequence[Point], at: datetime) -> float:
     return min(points, key=lambda point: abs(point[0] - at))[1]
-
-
-def spark(values: Sequence[float], width: float = 96, height: float = 24) -> str:
-    """The points of a sparkline."""
-    top = max([1.0, *values])
-    step = width / max(1, len(values) - 1)
-    return " ".join(
-        f"{round(i * step, 1)},{round(height - 2 - (height - 4) * v / top, 1)}" for i, v in enumerate(values)
-    )

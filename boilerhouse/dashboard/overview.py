@@ -1,4 +1,4 @@
-"""What the overview shows, read in a handful of queries; the page and the socket render the same."""
+"""What the overview shows, read in a handful of queries."""
 
 from __future__ import annotations
 
@@ -186,4 +186,4 @@ def activity() -> list[Event]:
 def overview() -> dict[str, Any]:
     """Everything on the page."""
     rows = pool_rows()
-    return {"rows": rows, "needs": needs(rows), "tiles": tiles(rows), "events": activity(), "now": timezone.now()}
+    return {"rows": rows, "needs": needs(rows), "tiles": tiles(rows), "events": activity()}

@@ -105,7 +105,7 @@ class EventStreamView(ApiView):
                 raise Invalid(FieldError("", "Last-Event-ID: not an id of an event.", "invalid"))
             after = int(last)
         streams.check_room()
-        opened_at = event_stream.newest_id()
+        opened_at = event_stream.newest_id() if after is None else None
 
         async def run(writer: Writer) -> None:
             await writer.write(b": hello\n\n")

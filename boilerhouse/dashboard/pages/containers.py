@@ -47,7 +47,7 @@ def container(request: HttpRequest, container_id: UUID) -> HttpResponse:
         "container": found, "held": held, "said": tones.CONTAINER[ContainerState(found.state)],
         "health": tones.health(found), "span": span, "spans": SPANS, "charts": _charts(found, span),
         "events": Event.objects.filter(container_id=str(found.pk)).exclude(type="sync.progress")[:EVENTS],
-        "ports": found.endpoints(), "now": timezone.now(), "log_lines": LOG_LINES, **_logs(request, found),
+        "ports": found.endpoints(), "log_lines": LOG_LINES, **_logs(request, found),
     }  # fmt: skip
     return render(request, "pages/container.html", context)
 

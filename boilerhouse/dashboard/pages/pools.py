@@ -17,8 +17,8 @@ from django.utils import timezone
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
 from boilerhouse.core.models import Event, Role
 from boilerhouse.core.templatetags.ui import size
-from boilerhouse.dashboard import charts, tones
-from boilerhouse.dashboard.access import action, back, may, page
+from boilerhouse.dashboard import charts
+from boilerhouse.dashboard.access import action, back, may, page, require_typed
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import PoolRow, pool_needs, pool_rows
@@ -58,23 +58,28 @@ def _states(rows: list[PoolRow]) -> list[tuple[str, str]]:
 
 
 def containers_of(rows: QuerySet[Container]) -> QuerySet[Container]:
-    """With the tenant that holds each, and its number of seconds alive for sorting."""
+    """With the tenant that holds each."""
     held = FilteredRelation("assignments", condition=Q(assignments__state__in=list(LIVE)))
     return rows.select_related("version").annotate(held=held).annotate(tenant=Cast("held__tenant_id", CharField()))
+
+
+def _context(found: Pool, tab: str) -> dict[str, Any]:
+    """What every tab of a pool's page shows."""
+    row = PoolRow(found, found.status())
+    return {
+        "pool": found, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "said": row.said,
+        "needs": pool_needs([row]), "held": row.status.claimed + found.release_failed,
+        "specs": list(found.sync_specs.order_by("pk")),
+    }  # fmt: skip
 
 
 @page()
 def pool(request: HttpRequest, pool_id: str) -> HttpResponse:
     found = find_pool(pool_id)
-    row = PoolRow(found, found.status())
     tab = request.GET.get("tab", "containers")
     if tab not in dict(TABS):
         tab = "containers"
-    context: dict[str, Any] = {"pool": found, "row": row, "status": row.status, "tab": tab, "tabs": TABS}
-    context["said"] = tones.pool(row.status)
-    context["needs"] = pool_needs([row])
-    context["held"] = row.status.claimed + found.release_failed
-    context["specs"] = list(found.sync_specs.order_by("pk"))
+    context = _context(found, tab)
     match tab:
         case "containers":
             context["list"] = _containers(request, found)
@@ -185,10 +190,7 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     form = pool_form(render_pool(found))
     data = form.read(request.POST, workloadId=found.workload_id)
     if data is None:
-        row = PoolRow(found, found.status())
-        context = {"pool": found, "row": row, "status": row.status, "tab": "configuration", "tabs": TABS, "form": form}
-        context |= {"said": tones.pool(row.status), "held": row.status.claimed + found.release_failed}
-        return render(request, "pages/pool.html", context, status=422)
+        return render(request, "pages/pool.html", {**_context(found, "configuration"), "form": form}, status=422)
     data.pop("workload_id")
     data.setdefault("network", found.network)
     services.update_pool(pool_id, name=data.pop("name", None), **data)
@@ -226,9 +228,7 @@ def drain(request: HttpRequest, pool_id: str) -> str:
 
 @action()
 def delete(request: HttpRequest, pool_id: str) -> str | HttpResponse:
-    if request.POST.get("typed") != pool_id:
-        messages.error(request, f"Nothing was deleted: {pool_id} was not typed.")
-        return back(request)
+    require_typed(request, pool_id, "deleted")
     services.start_deleting(pool_id, force=True)
     messages.success(request, f"{pool_id} is being deleted; whoever holds a container is saved and released first.")
     return HttpResponseRedirect(reverse("pools"), status=303)

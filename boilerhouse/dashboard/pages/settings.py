@@ -13,7 +13,6 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils import timezone
 
 from boilerhouse.core import api_keys, deployment_settings
 from boilerhouse.core.api.key_views import ApiKeyInput
@@ -57,7 +56,7 @@ def about(request: HttpRequest) -> HttpResponse:
     deployment = Deployment.objects.first()
     context: dict[str, Any] = {
         "section": "about", "deployment": deployment, "processes": Process.objects.order_by("kind", "name"),
-        "now": timezone.now(), "python": sys.version.split()[0], "django": django.get_version(),
+        "python": sys.version.split()[0], "django": django.get_version(),
         "database": connection.vendor, "system": platform.platform(terse=True),
         "data_dir": settings.BOILERHOUSE_DATA_DIR,
     }  # fmt: skip
@@ -80,7 +79,7 @@ def _key_page(request: HttpRequest, form: ApiForm, status: int = 200, **more: An
         sorts={"name": "name", "made": "created_at", "used": "last_used_at"},
         default="-made",
     )
-    context = {"section": "keys", "list": rows, "form": form, "now": timezone.now(), **more}
+    context = {"section": "keys", "list": rows, "form": form, **more}
     return render(request, "pages/keys.html", context, status=status)
 
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard import tones
-from boilerhouse.dashboard.access import action, back, page, slow
+from boilerhouse.dashboard.access import action, back, page, require_typed, slow
 from boilerhouse.dashboard.forms import JsonForm, as_json, check_seen, seen
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import sync_needs
@@ -179,9 +179,7 @@ def _save(request: HttpRequest, spec_id: str) -> HttpResponse:
 
 @action()
 def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
-    if request.POST.get("typed") != spec_id:
-        messages.error(request, f"Nothing was deleted: {spec_id} was not typed.")
-        return back(request)
+    require_typed(request, spec_id, "deleted")
     found = find_spec(spec_id)
     services.delete_spec(found, held=is_held(found), force=True)
     messages.success(request, f"{spec_id} is deleted. What it saved stays in the sink.")

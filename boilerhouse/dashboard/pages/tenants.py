@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from django.contrib import messages
 from django.db.models import Max
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -14,7 +13,7 @@ from django.utils import timezone
 from boilerhouse.core.errors import NotFound
 from boilerhouse.core.models import Event
 from boilerhouse.dashboard import tones
-from boilerhouse.dashboard.access import action, back, page
+from boilerhouse.dashboard.access import action, page, require_typed
 from boilerhouse.dashboard.listing import Choice, Listing
 from pools.models import Pool
 from syncing.models import SavedState, SyncRun
@@ -71,7 +70,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
     held = Assignment.objects.live().select_related("pool", "version").filter(tenant_id=tenant_id).first()
     last = Assignment.objects.filter(tenant_id=tenant_id).order_by("-created_at").first()
     running = [run for run in runs if run.state in (SyncRunState.RUNNING, SyncRunState.QUEUED)]
-    beats = [one for one in syncs.beats() if one.assignment.tenant_id == tenant_id] if held else []
+    beats = list(syncs.beats(tenant_id)) if held else []
     now = timezone.now()
     context: dict[str, Any] = {
         "tenant_id": tenant_id, "tenant": known, "held": held, "last": last, "saved": saved, "now": now,
@@ -98,10 +97,8 @@ def release(request: HttpRequest, tenant_id: str) -> str:
 
 
 @action()
-def discard(request: HttpRequest, tenant_id: str) -> str | HttpResponse:
-    if request.POST.get("typed") != tenant_id:
-        messages.error(request, f"Nothing was discarded: {tenant_id} was not typed.")
-        return back(request)
+def discard(request: HttpRequest, tenant_id: str) -> str:
+    require_typed(request, tenant_id, "discarded")
     releases.begin(tenant_id, discard=True)
     return f"What {tenant_id} had not saved is given up; it is kept on this node for a while."
 

@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard.access import action, back, page, slow
+from boilerhouse.dashboard.access import action, page, require_typed, slow
 from boilerhouse.dashboard.forms import JsonForm, as_json, check_seen, seen
 from boilerhouse.dashboard.listing import Listing
 from pools import services
@@ -143,9 +143,7 @@ def _save(request: HttpRequest, workload_id: str) -> HttpResponse:
 
 @action()
 def delete(request: HttpRequest, workload_id: str) -> HttpResponse:
-    if request.POST.get("typed") != workload_id:
-        messages.error(request, f"Nothing was deleted: {workload_id} was not typed.")
-        return back(request)
+    require_typed(request, workload_id, "deleted")
     services.delete_workload(find_workload(workload_id))
     messages.success(request, f"{workload_id} is deleted.")
     return HttpResponseRedirect(reverse("workloads"), status=303)
