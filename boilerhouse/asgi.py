@@ -20,6 +20,7 @@ from django.urls import get_resolver, path
 from boilerhouse.core import processes
 from boilerhouse.core.asgi_handler import ThreadedHandler
 from boilerhouse.core.event_socket import EventSocket
+from boilerhouse.dashboard.terminal_socket import TerminalSocket
 
 processes.describe("web")
 threading.Thread(target=processes.current, name="register", daemon=True).start()
@@ -27,7 +28,12 @@ assert get_resolver().url_patterns  # load every view now, not in the first requ
 application = ProtocolTypeRouter(
     {
         "http": ThreadedHandler(),
-        "websocket": URLRouter([path("ws/events", EventSocket())]),  # type: ignore[arg-type]  # looks at keys itself
+        "websocket": URLRouter(
+            [
+                path("ws/events", EventSocket()),  # type: ignore[arg-type]  # looks at keys itself
+                path("ws/terminal/<uuid:container_id>", TerminalSocket()),  # type: ignore[arg-type]
+            ]
+        ),
     }
 )
 

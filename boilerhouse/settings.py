@@ -67,6 +67,12 @@ BOILERHOUSE_METRICS_TOKEN = env.str("BOILERHOUSE_METRICS_TOKEN", "")
 """A bearer token that opens ``/metrics`` and nothing else; empty: only API keys do."""
 BOILERHOUSE_EVENT_RETENTION_S = env.int("BOILERHOUSE_EVENT_RETENTION_S", 7 * 86400)
 BOILERHOUSE_AUDIT_RETENTION_S = env.int("BOILERHOUSE_AUDIT_RETENTION_S", 365 * 86400)
+BOILERHOUSE_TERMINAL = env.bool("BOILERHOUSE_TERMINAL", False)
+"""Whether operators may open a shell in a tenant's container from its page; each is recorded with its reason."""
+BOILERHOUSE_TERMINAL_LIMIT_S = env.int("BOILERHOUSE_TERMINAL_LIMIT_S", 3600)
+BOILERHOUSE_LOGIN_FAILURES = env.int("BOILERHOUSE_LOGIN_FAILURES", 10)
+"""After so many wrong passwords for one name from one address both wait BOILERHOUSE_LOGIN_COOLOFF_S."""
+BOILERHOUSE_LOGIN_COOLOFF_S = env.int("BOILERHOUSE_LOGIN_COOLOFF_S", 900)
 BOILERHOUSE_MAX_STREAMS = env.int("BOILERHOUSE_MAX_STREAMS", 1000)
 """Open event streams and followed logs per web process."""
 BOILERHOUSE_STREAM_STALL_S = env.float("BOILERHOUSE_STREAM_STALL_S", 30)
@@ -155,7 +161,6 @@ INSTALLED_APPS = [
     "channels",
     "csp",
     "django_htmx",
-    "template_partials.apps.SimpleAppConfig",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -194,18 +199,13 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "boilerhouse.dashboard.context.shell",
             ],
-            "builtins": ["template_partials.templatetags.partials", "boilerhouse.core.templatetags.ui"],
+            "builtins": ["boilerhouse.core.templatetags.ui"],
             "loaders": [
                 (
-                    "template_partials.loader.Loader",
+                    "django.template.loaders.cached.Loader",
                     [
-                        (
-                            "django.template.loaders.cached.Loader",
-                            [
-                                "django.template.loaders.filesystem.Loader",
-                                "django.template.loaders.app_directories.Loader",
-                            ],
-                        )
+                        "django.template.loaders.filesystem.Loader",
+                        "django.template.loaders.app_directories.Loader",
                     ],
                 )
             ],

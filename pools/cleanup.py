@@ -8,7 +8,7 @@ import shutil
 from boilerhouse.core import deployment, processes
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Process
-from pools import host, quota, volumes
+from pools import host, quota, trials, volumes
 from pools.runtime import get_runtime
 
 
@@ -27,6 +27,7 @@ def purge() -> dict[str, int]:
     ours = runtime.list(host.labels())
     for observed in ours:
         runtime.remove(observed.handle.runtime_id)
+    trials.remove_all()
     runtime.remove_network(host.network_name())
     host.remove_rules(host.bridge_name())
     removed = 0

@@ -116,7 +116,7 @@ def _create_and_start(container: Container) -> str:
             container.save(update_fields=["address", "host_ports"])
     volumes.prepare(container.pk, container.uid, spec)
     failpoints.reach("fill.prepared")
-    plan = _plan(container, spec, network.name)
+    plan = plan_of(container, spec, network.name)
     try:
         handle = runtime.create(plan)
     except errors.EngineTimeout as error:
@@ -136,7 +136,8 @@ def _create_and_start(container: Container) -> str:
     return digest
 
 
-def _plan(container: Container, spec: WorkloadSpec, network: str) -> ContainerPlan:
+def plan_of(container: Container, spec: WorkloadSpec, network: str) -> ContainerPlan:
+    """What the engine is asked to create for the row."""
     values = {
         **deployment_settings.current().variables,
         "CONTAINER_ID": str(container.pk),

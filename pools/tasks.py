@@ -7,7 +7,7 @@ from uuid import UUID
 from django.conf import settings
 
 from boilerhouse.core.tasks import task
-from pools import lifecycle, sizing, volumes
+from pools import lifecycle, sizing, trials, volumes
 
 
 @task
@@ -43,3 +43,4 @@ def wipe_stray(container_id: str) -> None:
 @task
 def tidy() -> None:
     volumes.empty_trash(int(settings.BOILERHOUSE_DISCARD_RETENTION_S))
+    trials.sweep()

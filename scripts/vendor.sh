@@ -3,19 +3,25 @@
 # usage: scripts/vendor.sh [--check]   (needs npm; nothing else of Boilerhouse does)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-files=(
+files=( # PACKAGE@VERSION FILE...
   "idiomorph@0.7.4 dist/idiomorph-ext.min.js LICENSE"
+  "uplot@1.6.32 dist/uPlot.iife.min.js dist/uPlot.min.css LICENSE"
+  "@xterm/xterm@6.0.0 lib/xterm.js css/xterm.css LICENSE"
+  "@xterm/addon-fit@0.11.0 lib/addon-fit.js LICENSE"
 )
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 for entry in "${files[@]}"; do
-  read -r name wanted license <<<"$entry"
+  read -r -a words <<<"$entry"
+  name=${words[0]}
   (cd "$work" && npm pack --silent "$name" >/dev/null && tar -xzf ./*.tgz && rm ./*.tgz)
-  target="static/vendor/${name/@/-}"
-  if [ "${1:-}" = --check ]; then
-    cmp "$work/package/$wanted" "$target/$(basename "$wanted")"
-  else
-    mkdir -p "$target"; cp "$work/package/$wanted" "$work/package/$license" "$target/"
-  fi
+  flat=${name#@}; flat=${flat//\//-}; target="static/vendor/${flat/@/-}"
+  for wanted in "${words[@]:1}"; do
+    if [ "${1:-}" = --check ]; then
+      cmp <(sed '/^\/\/# sourceMappingURL=/d' "$work/package/$wanted") "$target/$(basename "$wanted")"
+    else
+      mkdir -p "$target"; sed '/^\/\/# sourceMappingURL=/d' "$work/package/$wanted" >"$target/$(basename "$wanted")"
+    fi
+  done
   rm -rf "$work/package"
 done
 (cd static/vendor && if [ "${1:-}" = --check ]; then sha512sum --quiet -c SHA512SUMS; else find . -type f ! -name SHA512SUMS | sort | xargs sha512sum >SHA512SUMS; fi)

@@ -124,6 +124,7 @@ function settle() {
   for (const form of document.querySelectorAll("[data-pick]")) countPicked(form);
   tail();
   tick();
+  inZone();
 }
 
 if (window.Idiomorph) {
@@ -131,6 +132,10 @@ if (window.Idiomorph) {
     beforeNodeMorphed(old, fresh) {
       if (old.nodeType !== 1) return true;
       if (old.hasAttribute("data-keep")) return false; // what is being typed or read stays
+      if (window.charts && old.matches(".plot[data-chart]") && charts.has(old)) {
+        if (fresh.dataset && fresh.dataset.chart) charts.update(old, fresh.dataset.chart);
+        return false;
+      }
       if (old.matches("tr[data-v], article[data-v]") && fresh.dataset && old.dataset.v !== fresh.dataset.v) {
         fresh.classList.add("flash");
       }
@@ -165,6 +170,16 @@ function tick() {
   }
 }
 setInterval(tick, 5000);
+
+function inZone() { // what the server writes is UTC
+  if (document.body.dataset.times !== "local") return;
+  for (const time of document.querySelectorAll("time[data-clock]:not([data-local])")) {
+    const at = new Date(time.dateTime);
+    time.textContent = at.toLocaleTimeString([], { hour12: false });
+    time.title = `${at.toLocaleString()} (${time.title})`;
+    time.dataset.local = "";
+  }
+}
 
 // What a click does -----------------------------------------------------------------------------------
 
@@ -208,6 +223,13 @@ document.addEventListener("input", (event) => {
 });
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+  if (event.target.matches("[data-reload]")) { // another value shows other fields; nothing is saved
+    const form = event.target.form;
+    const wish = document.createElement("input");
+    Object.assign(wish, { type: "hidden", name: "do", value: "tab:form" });
+    form.append(wish);
+    form.submit();
+  }
   const form = event.target.closest("[data-pick]");
   if (!form) return;
   if (event.target.matches("[data-all]")) {
@@ -247,12 +269,28 @@ let goes = false;
 document.addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && event.key === "k") { event.preventDefault(); document.getElementById("q").focus(); return; }
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, [contenteditable], dialog[open]")) return;
+  if (localStorage.getItem("keys") === "off") return;
+  if (event.key === "?") { document.getElementById("keys").showModal(); return; }
+  if (event.key === "j" || event.key === "k") { step(event.key === "j" ? 1 : -1); return; }
   if (event.key === "/") {
     event.preventDefault();
     (document.getElementById("f-q") || document.getElementById("q")).focus();
   } else if (goes && PLACES[event.key]) location.href = PLACES[event.key];
   goes = event.key === "g";
 });
+
+function step(by) { // from row to row by what each row links to first
+  const rows = [...document.querySelectorAll("#main tbody tr, #main .feed > li")].map((row) => row.querySelector("a")).filter((link) => link && link.offsetParent);
+  if (!rows.length) return;
+  const here = rows.findIndex((link) => link.closest("tr, li").contains(document.activeElement));
+  rows[Math.min(rows.length - 1, Math.max(0, here + by))].focus();
+}
+
+const keysOn = document.getElementById("keys-on");
+if (keysOn) {
+  keysOn.checked = localStorage.getItem("keys") !== "off";
+  keysOn.addEventListener("change", () => localStorage.setItem("keys", keysOn.checked ? "on" : "off"));
+}
 
 // Logs stay at their end unless somebody reads further up --------------------------------------------------
 

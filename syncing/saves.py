@@ -65,7 +65,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
         return
     try:
         before = _count(run, mapping, site, sink, root)
-        deletes = _may_delete(mapping, site, location)
+        deletes = may_delete(mapping, site, location)
 
         def attempt() -> tuple[Marker, str, rclone.Outcome]:
             # Each attempt has a backup of its own: what an earlier one moved there must not be overwritten.
@@ -168,7 +168,8 @@ def _changed_since(before: volumes.Census, root: int, mapping: SyncMapping) -> i
     return len(dict(before.seen.items() ^ now.seen.items()))
 
 
-def _may_delete(mapping: SyncMapping, site: Site, location: str) -> bool:
+def may_delete(mapping: SyncMapping, site: Site, location: str) -> bool:
+    """Whether this generation restored the mapping as it is now, so that its save may delete there (P5)."""
     if mapping.mode != Mode.SYNC:
         return False
     return MappingRestore.objects.filter(

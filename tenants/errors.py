@@ -99,6 +99,12 @@ class ClaimAborted(Conflict):
     code = "claim_aborted"
 
 
+class TerminalsOff(Conflict):
+    """Terminals are off here; BOILERHOUSE_TERMINAL=true allows them."""
+
+    code = "terminals_off"
+
+
 class NotAssigned(Conflict):
     """The tenant holds no container."""
 

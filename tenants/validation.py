@@ -51,10 +51,20 @@ def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
             wrong.append(FieldError(pointer, "This name cannot be used for a secret.", "secret_name"))
         elif len(value.encode("utf-8", "surrogatepass")) > MAX_SECRET_BYTES:
             wrong.append(FieldError(pointer, f"A secret has {MAX_SECRET_BYTES} bytes at most.", "too_large"))
-    if spec.config_schema is not None:
-        validator = jsonschema.Draft202012Validator(spec.config_schema)
-        for error in sorted(validator.iter_errors(claim.config or {}), key=lambda e: list(map(str, e.absolute_path))):
-            path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.absolute_path)
-            wrong.append(FieldError(f"/config{path}", error.message[:300], str(error.validator)))
+    wrong += [
+        FieldError(f"/config{one.pointer}", one.detail, one.code) for one in config_errors(claim.config or {}, spec)
+    ]
     if wrong:
         raise Invalid(*wrong)
+
+
+def config_errors(config: dict[str, Any], spec: WorkloadSpec) -> list[FieldError]:
+    """What the workload's schema has against a config, with pointers into it."""
+    if spec.config_schema is None:
+        return []
+    validator = jsonschema.Draft202012Validator(spec.config_schema)
+    found = []
+    for error in sorted(validator.iter_errors(config), key=lambda e: list(map(str, e.absolute_path))):
+        path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.absolute_path)
+        found.append(FieldError(path, error.message[:300], str(error.validator)))
+    return found

@@ -6,18 +6,23 @@ import hashlib
 import json
 from uuid import UUID
 
+from django.conf import settings
+
 from boilerhouse.core import audit
+from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import recording
 from pools import errors as pool_errors
 from pools import lifecycle
 from pools.models import Container
 from pools.runtime import get_runtime
-from pools.runtime.base import Executed, LogStream
+from pools.runtime.base import Executed, LogStream, Terminal
 from tenants import errors, idle, validation
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 
 LOG_BYTES = 1 << 20
+SHELL = ("sh", "-c", "exec $(command -v bash || echo sh)")
+MIN_REASON, MAX_REASON = 3, 500
 
 
 def held_by(tenant_id: str) -> UUID:
@@ -36,12 +41,7 @@ def run(container_id: UUID, command: tuple[str, ...], timeout_ms: int, stdin: by
 
     Raises NotClaimed, Releasing, NotRunning, BadCommand, EngineUnavailable, TimedOut.
     """
-    held = Assignment.objects.filter(container_ref=container_id)
-    row = held.filter(state=AssignmentState.ASSIGNED).first()
-    if row is None:
-        if held.filter(state=AssignmentState.RELEASING).exists():
-            raise errors.Releasing
-        raise pool_errors.NotClaimed
+    row = _claimed(container_id)
     idle.note_activity(container_id)
     with recording():
         digest = hashlib.sha256(json.dumps(command).encode()).hexdigest()
@@ -53,14 +53,50 @@ def run(container_id: UUID, command: tuple[str, ...], timeout_ms: int, stdin: by
         raise pool_errors.NotRunning from error
 
 
-def logs(container: Container, tail: int, since: float | None) -> bytes:
+def open_terminal(container_id: UUID, reason: str, columns: int, rows: int) -> Terminal:
+    """A shell in a claimed container for a person; it is audited with who it is and why.
+
+    Raises TerminalsOff, Invalid without a reason, NotClaimed, Releasing, NotRunning, EngineUnavailable.
+    """
+    if not settings.BOILERHOUSE_TERMINAL:
+        raise errors.TerminalsOff
+    reason = reason.strip()[:MAX_REASON]
+    if len(reason) < MIN_REASON:
+        raise Invalid(FieldError("/reason", f"Say why, in {MIN_REASON} characters or more.", "required"))
+    row = _claimed(container_id)
+    idle.note_activity(container_id)
+    with recording():
+        about = {"tenantId": row.tenant_id, "generation": row.generation, "reason": reason}
+        audit.record("container.terminal", container_id, after=about)
+    try:
+        return get_runtime().terminal(lifecycle.runtime_name(container_id), SHELL, columns, rows)
+    except pool_errors.ContainerMissing as error:
+        raise pool_errors.NotRunning from error
+
+
+def is_claimed(container_id: UUID) -> bool:
+    """Whether somebody works in it now; people in it must leave when that ends."""
+    return Assignment.objects.filter(container_ref=container_id, state=AssignmentState.ASSIGNED).exists()
+
+
+def _claimed(container_id: UUID) -> Assignment:
+    held = Assignment.objects.filter(container_ref=container_id)
+    row = held.filter(state=AssignmentState.ASSIGNED).first()
+    if row is None:
+        if held.filter(state=AssignmentState.RELEASING).exists():
+            raise errors.Releasing
+        raise pool_errors.NotClaimed
+    return row
+
+
+def logs(container: Container, tail: int, since: float | None, *, timestamps: bool = False) -> bytes:
     """The container's last lines, 1 MiB at most. Raises EngineUnavailable, ContainerMissing."""
-    return get_runtime().logs(lifecycle.runtime_name(container.pk), tail, since, LOG_BYTES)
+    return get_runtime().logs(lifecycle.runtime_name(container.pk), tail, since, LOG_BYTES, timestamps=timestamps)
 
 
-def follow_logs(container: Container, tail: int, since: float | None) -> LogStream:
+def follow_logs(container: Container, tail: int, since: float | None, *, timestamps: bool = False) -> LogStream:
     """The same, and what comes after until the container ends."""
     runtime, name = get_runtime(), lifecycle.runtime_name(container.pk)
     if runtime.inspect(name) is None:  # with a deadline, which the stream has not
         raise pool_errors.ContainerMissing(f"The engine has no container {name}.")
-    return runtime.follow_logs(name, tail, since)
+    return runtime.follow_logs(name, tail, since, timestamps=timestamps)

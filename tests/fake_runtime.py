@@ -19,6 +19,7 @@ from pools.runtime.base import (
     Network,
     Observed,
     Pending,
+    Terminal,
 )  # fmt: skip
 
 
@@ -128,10 +129,21 @@ class FakeRuntime(ContainerRuntime):
     def events(self, labels: dict[str, str]) -> Iterator[EngineEvent]:
         yield from ()
 
-    def logs(self, name: str, tail: int, since: float | None = None, limit_bytes: int = 64 * 1024) -> bytes:
+    def logs(
+        self,
+        name: str,
+        tail: int,
+        since: float | None = None,
+        limit_bytes: int = 64 * 1024,
+        *,
+        timestamps: bool = False,
+    ) -> bytes:
         return b""
 
-    def follow_logs(self, name: str, tail: int, since: float | None = None) -> LogStream:
+    def terminal(self, name: str, command: tuple[str, ...], columns: int, rows: int) -> Terminal:
+        raise NotImplementedError
+
+    def follow_logs(self, name: str, tail: int, since: float | None = None, *, timestamps: bool = False) -> LogStream:
         raise NotImplementedError
 
     def ping(self, timeout_s: float = 10) -> str:

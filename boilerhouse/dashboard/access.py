@@ -7,7 +7,9 @@ from functools import wraps
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.auth import get_user_model
 from django.contrib.auth.views import redirect_to_login
+from django.contrib.sessions.models import Session
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
@@ -31,6 +33,15 @@ def role_of(user: Any) -> Role | None:
         return Role.ADMIN
     names = set(user.groups.values_list("name", flat=True))
     return next((role for role in (Role.ADMIN, Role.OPERATOR) if role.value in names), Role.VIEWER)
+
+
+def signed_in(user: Any, session_key: str | None, least: Role) -> bool:
+    """Whether somebody who stays for long may still be there: the session lives and the user has the role now."""
+    if not user.is_authenticated or not Session.objects.filter(pk=session_key).exists():
+        return False
+    fresh = get_user_model().objects.filter(pk=user.pk).first()
+    role = role_of(fresh) if fresh is not None else None
+    return role is not None and RANK[role] >= RANK[least]
 
 
 def may(request: HttpRequest, least: Role) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,6 +39,12 @@ class Chart:
     """What a reader of the screen hears."""
     rows: list[tuple[str, list[str]]]
     is_empty: bool
+    data: str
+    """The samples as JSON, for the browser to draw with a cursor."""
+
+
+Mark = tuple[datetime, str]
+"""Something that happened while the samples were taken, to be seen beside them."""
 
 
 def asked_range(text: str | None) -> str:
@@ -51,9 +58,19 @@ def thin(rows: Sequence[Point]) -> list[Point]:
 
 
 def chart(
-    title: str, span: str, series: dict[str, Sequence[Point]], show: Callable[[float], str], *, least: float = 1
+    title: str,
+    span: str,
+    series: dict[str, Sequence[Point]],
+    show: Callable[[float], str],
+    *,
+    least: float = 1,
+    unit: str = "",
+    marks: Sequence[Mark] = (),
 ) -> Chart:
-    """Draw one or two series over the last ``span``; a pause of samples is a gap, not a line."""
+    """Draw one or two series over the last ``span``; a pause of samples is a gap, not a line.
+
+    ``unit`` tells the browser how to write values: ``bytes``, ``cores`` or nothing.
+    """
     end = timezone.now()
     start = end - RANGES[span]
     kept = {name: thin([one for one in points if one[0] >= start]) for name, points in series.items()}
@@ -110,7 +127,29 @@ def chart(
         "; ".join(ranges) or "no samples",
         rows,
         not newest,
+        _data(kept, quiet, start, end, unit, marks),
     )
+
+
+def _data(
+    kept: dict[str, list[Point]], quiet: timedelta, start: datetime, end: datetime, unit: str, marks: Sequence[Mark]
+) -> str:
+    """One axis of times for all series; a missing value is a gap."""
+    by_time: dict[float, dict[str, float]] = {}
+    for name, points in kept.items():
+        for at, value in points:
+            by_time.setdefault(round(at.timestamp(), 1), {})[name] = value
+    times: list[float] = []
+    for at in sorted(by_time):
+        if times and at - times[-1] > quiet.total_seconds():
+            times.append(times[-1] + 0.1)
+        times.append(at)
+    found = {
+        "times": times, "from": start.timestamp(), "to": end.timestamp(), "unit": unit,
+        "series": [{"name": name, "values": [by_time.get(at, {}).get(name) for at in times]} for name in kept],
+        "marks": [[at.timestamp(), label] for at, label in marks if at >= start],
+    }  # fmt: skip
+    return json.dumps(found, separators=(",", ":"))
 
 
 def _near(points: Sequence[Point], at: datetime) -> float:

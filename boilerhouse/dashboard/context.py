@@ -18,6 +18,7 @@ from tenants.models import Assignment
 from tenants.states import AssignmentState
 
 THEMES = ("auto", "light", "dark")
+TIMES = ("utc", "local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,13 @@ class NavItem:
 
 def shell(request: HttpRequest) -> dict[str, Any]:
     theme = request.COOKIES.get("theme", "auto")
+    times = request.COOKIES.get("times", "utc")
     shown: dict[str, Any] = {
         "version": settings.VERSION,
         "node": socket.gethostname(),
         "theme": theme if theme in THEMES else "auto",
         "themes": THEMES,
+        "times": times if times in TIMES else "utc",
         "now": timezone.now(),
     }
     if request.path.startswith(("/admin/", "/api/", "/login/")) or not hasattr(request, "user"):

@@ -10,7 +10,6 @@ from typing import Any
 
 from rest_framework import serializers
 
-from boilerhouse.core.api.parsers import check_body
 from boilerhouse.core.api.problems import pointers
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid, PreconditionFailed
 
@@ -77,36 +76,6 @@ class ApiForm:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-class JsonForm:
-    """One JSON document in a text area, checked by a serializer; errors name their place."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.errors: list[FieldError] = []
-
-    @property
-    def rows(self) -> int:
-        """How many lines the text area shows."""
-        return min(40, max(12, self.text.count("\n") + 2))
-
-    def read(self, serializer: type[serializers.Serializer[Any]], **more: Any) -> Any:
-        """The valid serializer, or None with ``errors`` filled."""
-        try:
-            value = check_body(self.text)
-        except ValueError as error:
-            self.errors = [FieldError("", str(error), "malformed")]
-            return None
-        body = serializer(data=value, **more)
-        if body.is_valid():
-            return body
-        self.errors = [FieldError(one["pointer"], one["detail"], one["code"]) for one in pointers(body.errors)]
-        return None
-
-    def add(self, error: BoilerhouseError) -> None:
-        """What a service had against it."""
-        self.errors += error.errors if isinstance(error, Invalid) else [FieldError("", error.detail, error.code)]
 
 
 def seen(shown: Mapping[str, Any]) -> str:

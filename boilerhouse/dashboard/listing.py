@@ -73,6 +73,8 @@ class Listing:
             by = F(self.sorts[self.sort.lstrip("-")])
             ordering = by.desc(nulls_last=True) if self.sort.startswith("-") else by.asc(nulls_last=True)
             rows = rows.order_by(ordering, "pk")
+        self.all: QuerySet[Any] = rows
+        """What the filters show, not only this page."""
         number = self._query.get("page", "1")
         self.page: Page[Any] = Paginator(rows, per_page).get_page(number if number.isascii() else 1)
         self.total = self.page.paginator.count
@@ -118,6 +120,11 @@ class Listing:
     def direction(self, name: str) -> str:
         """For ``aria-sort``; empty where the list is not sorted by it."""
         return {name: "ascending", f"-{name}": "descending"}.get(self.sort, "")
+
+    @property
+    def csv(self) -> str:
+        """The same list as a file."""
+        return self._url({"format": "csv", "page": None})
 
     @property
     def newer(self) -> str:

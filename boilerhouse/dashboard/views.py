@@ -11,7 +11,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from boilerhouse.dashboard.access import page
-from boilerhouse.dashboard.context import THEMES
+from boilerhouse.dashboard.context import THEMES, TIMES
 from boilerhouse.dashboard.overview import overview as read_overview
 
 YEAR_S = 365 * 24 * 3600
@@ -26,16 +26,26 @@ def overview(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/overview.html", read_overview())
 
 
-@require_POST
-def set_theme(request: HttpRequest) -> HttpResponse:
+def _choose(request: HttpRequest, name: str, offered: tuple[str, ...]) -> HttpResponse:
+    """Back to where it was chosen, which then looks so, for a year in this browser."""
     target = request.headers.get("Referer", "/")
     if not url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
         target = "/"
     response = HttpResponseRedirect(target)
-    theme = request.POST.get("theme", "auto")
-    if theme in THEMES:
-        response.set_cookie("theme", theme, max_age=YEAR_S, samesite="Lax", httponly=True, secure=request.is_secure())
+    chosen = request.POST.get(name, "")
+    if chosen in offered:
+        response.set_cookie(name, chosen, max_age=YEAR_S, samesite="Lax", httponly=True, secure=request.is_secure())
     return response
+
+
+@require_POST
+def set_theme(request: HttpRequest) -> HttpResponse:
+    return _choose(request, "theme", THEMES)
+
+
+@require_POST
+def set_times(request: HttpRequest) -> HttpResponse:
+    return _choose(request, "times", TIMES)
 
 
 @never_cache

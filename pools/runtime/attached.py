@@ -16,15 +16,21 @@ LINGER_S = 0.05
 CHUNK = 65536
 
 
+def early_bytes(reader: io.BufferedReader, connection: socket.socket) -> bytearray:
+    """What came together with the head of the answer: it lies in the response's buffer, no longer in the socket."""
+    connection.settimeout(0)
+    try:
+        return bytearray(reader.read1(len(reader.peek(1)))) if reader.peek(1) else bytearray()
+    finally:
+        connection.settimeout(None)
+
+
 class Attached:
     """Talks to one command until it ends. ``is_running`` asks the engine, when nothing has come for a while."""
 
     def __init__(self, reader: io.BufferedReader, connection: socket.socket, is_running: Callable[[], bool]) -> None:
         self._connection, self._is_running = connection, is_running
-        # What came together with the head of the answer lies in the response's buffer, no longer in the socket.
-        connection.settimeout(0)
-        self._data = bytearray(reader.read1(len(reader.peek(1)))) if reader.peek(1) else bytearray()
-        connection.settimeout(None)
+        self._data = early_bytes(reader, connection)
         self.stdout, self.stderr, self.truncated = bytearray(), bytearray(), False
 
     def run(self, stdin: bytes | None, deadline: float, limit_bytes: int) -> None:

@@ -141,6 +141,22 @@ class LogStream(Protocol):
     def close(self) -> None: ...
 
 
+class Terminal(Protocol):
+    """A command on a terminal of its own: yields what it writes until it ends."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def resize(self, columns: int, rows: int) -> None: ...
+
+    def exit_code(self) -> int | None:
+        """None while it runs, and where the engine does not know."""
+
+    def close(self) -> None:
+        """End it, with what it started; from any thread."""
+
+
 class ContainerRuntime(ABC):
     """Verbs of an engine. Each has a deadline and raises only errors of ``pools.errors``.
 
@@ -193,14 +209,23 @@ class ContainerRuntime(ABC):
         """What happens to our containers from now on; ends, without an error, when the engine goes away."""
 
     @abstractmethod
-    def logs(self, name: str, tail: int, since: float | None = None, limit_bytes: int = 64 * 1024) -> bytes:
+    def logs(
+        self,
+        name: str,
+        tail: int,
+        since: float | None = None,
+        limit_bytes: int = 64 * 1024,
+        *,
+        timestamps: bool = False,
+    ) -> bytes:
         """The last lines that the container wrote, after ``since`` (Unix seconds); the last bytes where they are more.
 
-        Raises ContainerMissing.
+        With ``timestamps`` each line begins with its moment (RFC 3339, nanoseconds) and a space. Raises
+        ContainerMissing.
         """
 
     @abstractmethod
-    def follow_logs(self, name: str, tail: int, since: float | None = None) -> LogStream:
+    def follow_logs(self, name: str, tail: int, since: float | None = None, *, timestamps: bool = False) -> LogStream:
         """As ``logs``, and then what the container writes, until it ends."""
 
     @abstractmethod
@@ -219,6 +244,10 @@ class ContainerRuntime(ABC):
 
         Raises NotRunning, ContainerMissing, and TimedOut once it and its children were killed.
         """
+
+    @abstractmethod
+    def terminal(self, name: str, command: tuple[str, ...], columns: int, rows: int) -> Terminal:
+        """Run a command inside on a terminal. Raises NotRunning, ContainerMissing."""
 
     @abstractmethod
     def ping(self, timeout_s: float = 10) -> str:

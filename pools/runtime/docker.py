@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import select
 import socket
 import threading
 import time
@@ -22,9 +23,9 @@ from docker.types import Mount as DockerMount
 
 import docker
 from boilerhouse.core.deployment import node_id
-from boilerhouse.core.errors import TimedOut
+from boilerhouse.core.errors import BoilerhouseError, TimedOut
 from pools import errors, host_processes
-from pools.runtime.attached import Attached
+from pools.runtime.attached import Attached, early_bytes
 from pools.runtime.base import (
     Capabilities,
     ContainerPlan,
@@ -36,6 +37,7 @@ from pools.runtime.base import (
     Network,
     Observed,
     Pending,
+    Terminal,
 )
 
 log = structlog.get_logger(__name__)
@@ -318,22 +320,43 @@ class DockerRuntime(ContainerRuntime):
             stream = api.events(decode=True, filters=filters)
         return _events(api, stream)
 
-    def logs(self, name: str, tail: int, since: float | None = None, limit_bytes: int = LOG_BYTES) -> bytes:
+    def logs(
+        self,
+        name: str,
+        tail: int,
+        since: float | None = None,
+        limit_bytes: int = LOG_BYTES,
+        *,
+        timestamps: bool = False,
+    ) -> bytes:
         with translated():
             # As a stream: what has a limit must not be held whole in memory first.
             kept = deque[bytes]()
             size = 0
-            for chunk in self._api().logs(name, tail=tail, since=since, stream=True, follow=False):
+            asked: Any = {"tail": tail, "since": since, "timestamps": timestamps}
+            for chunk in self._api().logs(name, **asked, stream=True, follow=False):
                 kept.append(chunk)
                 size += len(chunk)
                 while size - len(kept[0]) >= limit_bytes:
                     size -= len(kept.popleft())
             return b"".join(kept)[-limit_bytes:]
 
-    def follow_logs(self, name: str, tail: int, since: float | None = None) -> LogStream:
+    def follow_logs(self, name: str, tail: int, since: float | None = None, *, timestamps: bool = False) -> LogStream:
         with translated():
             api = docker.APIClient(base_url=self._base_url, version=API_VERSION, timeout=NEVER)
-            return _Followed(api, api.logs(name, tail=tail, since=since, stream=True, follow=True))
+            asked: Any = {"tail": tail, "since": since, "timestamps": timestamps}
+            return _Followed(api, api.logs(name, **asked, stream=True, follow=True))
+
+    def terminal(self, name: str, command: tuple[str, ...], columns: int, rows: int) -> Terminal:
+        with translated():
+            api = self._api()
+            environment = {"TERM": "xterm-256color"}
+            made = api.exec_create(name, list(command), stdin=True, tty=True, environment=environment)
+            stream: Any = api.exec_start(made["Id"], tty=True, socket=True)
+            terminal = AttachedTerminal(api, made["Id"], stream)
+            with contextlib.suppress(docker.errors.APIError):  # it has ended already
+                api.exec_resize(made["Id"], height=rows, width=columns)
+            return terminal
 
     def exec(
         self,
@@ -408,6 +431,58 @@ class _Followed:
         with contextlib.suppress(docker.errors.DockerException, OSError):
             self._stream.close()
         self._api.close()
+
+
+class AttachedTerminal:
+    """A command on a terminal, over one hijacked connection."""
+
+    LOOK_EVERY_MS = 500
+
+    def __init__(self, api: docker.APIClient, exec_id: str, stream: Any) -> None:
+        self._api, self._exec_id, self._stream = api, exec_id, stream
+        self._connection: socket.socket = getattr(stream, "_sock", stream)
+        self._early = early_bytes(stream._response.raw._fp.fp, self._connection)
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._early:
+            yield bytes(self._early)
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        while not self._is_closed:
+            if not poll.poll(self.LOOK_EVERY_MS):
+                continue
+            try:
+                chunk = self._connection.recv(65536)
+            except OSError:
+                return
+            if not chunk:
+                return
+            yield chunk
+
+    def write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has ended; the reader finds that out
+            self._connection.sendall(data)
+
+    def resize(self, columns: int, rows: int) -> None:
+        with contextlib.suppress(docker.errors.APIError), translated():
+            self._api.exec_resize(self._exec_id, height=rows, width=columns)
+
+    def exit_code(self) -> int | None:
+        with contextlib.suppress(BoilerhouseError), translated():
+            found = self._api.exec_inspect(self._exec_id)["ExitCode"]
+            return int(found) if found is not None else None
+        return None
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with contextlib.suppress(BoilerhouseError), translated():
+            seen = self._api.exec_inspect(self._exec_id)
+            if seen["Running"]:
+                host_processes.kill_tree(seen["Pid"], seen["ContainerID"])
+        self._stream.close()
 
 
 def _health_of(status: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from datetime import timedelta
@@ -19,21 +20,24 @@ from boilerhouse.core.models import Process, Role
 from boilerhouse.dashboard.urls import urlpatterns
 from pools.models import ContainerUsage, PoolUsage
 from syncing import credentials
-from syncing.models import SyncRun
+from syncing.models import Backup, SyncRun
 from tenants.models import Assignment, Tenant
 from tests.make import make_container, make_pool, make_sync_spec, make_workload
 
-OPEN = {"set-theme", "login", "logout", "one-time-login", "password_change"}
-ADMIN_PAGES = {"settings-keys", "credentials", "settings-deployment", "changes"}
+OPEN = {"set-theme", "set-times", "login", "logout", "one-time-login", "password_change"}
+ADMIN_PAGES = {"settings-keys", "credentials", "credential", "settings-deployment", "changes"}
 ADMIN_ACTIONS = {"revoke-key", "delete-credential"}
-OPERATOR_PAGES = {"new-pool", "new-workload", "edit-workload", "new-spec", "edit-spec"}
+OPERATOR_PAGES = {
+    "container-logs", "container-follow", "terminal", "tenant-sync", "new-pool", "new-workload", "edit-workload", "new-spec",
+    "edit-spec",
+}  # fmt: skip
 VIEWER_PAGES = {
-    "overview", "pools", "pool", "pool-effect", "container", "container-logs", "tenants", "tenant", "sync", "sync-spec",
+    "overview", "pools", "pool", "pool-effect", "container", "tenants", "tenant", "sync", "sync-specs", "sync-spec", "run",
     "workloads", "workload", "activity", "search", "settings",
 }  # fmt: skip
 OPERATOR_ACTIONS = {
     "pool-configure", "pool-scale", "pool-pause", "pool-resume", "pool-drain", "pool-delete", "pool-release",
-    "container-remove", "tenant-release", "tenant-discard", "tenant-sync", "run-cancel", "sync-trigger", "sync-probe",
+    "container-remove", "tenant-release", "tenant-discard", "tenant-erase", "tenant-forget", "backup-put-back", "run-cancel", "sync-trigger", "sync-probe",
     "delete-spec", "delete-workload",
 }  # fmt: skip
 PAGES = VIEWER_PAGES | OPERATOR_PAGES | ADMIN_PAGES
@@ -80,6 +84,10 @@ def world(db, data_dir) -> dict[str, Any]:
             error_detail=HOSTILE if state == "failed" else "",
         )  # fmt: skip
     run = SyncRun.objects.filter(state="queued").get()
+    backup = Backup.objects.create(
+        tenant_id="gone", spec=spec, place="p", location="t/gone/state", backup="b", container_path="/state", files=3,
+        bytes=9,
+    )  # fmt: skip
     with acting("user ada"), recording():
         emit("pool.warning", pool_id="p1", detail=HOSTILE)
         emit("container.claimed", pool_id="p1", tenant_id="a.b@c", container_id=held.pk, source="warm", latencyMs=4)
@@ -98,14 +106,17 @@ def world(db, data_dir) -> dict[str, Any]:
     assert Process.objects.count() >= 0
     return {
         "pool_id": "p1", "container_id": held.pk, "idle": idle.pk, "tenant_id": "a.b@c", "spec_id": "s1",
-        "workload_id": "w1", "run_id": run.pk, "key_id": key.pk, "credential_id": "c1", "pool": pool,
+        "workload_id": "w1", "run_id": run.pk, "key_id": key.pk, "credential_id": "c1", "backup_id": backup.pk, "pool": pool,
     }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _engine(monkeypatch) -> None:
     """The pages' own part; logs from a real engine are read in tests/stack."""
-    monkeypatch.setattr("tenants.working.logs", lambda container, tail, since: b"first line\n<b>second</b>\n")
+    text = b"2026-01-31T12:00:00.123456789Z first line\n2026-01-31T12:00:01.000000001Z <b>second</b> error\n"
+    monkeypatch.setattr("tenants.working.logs", lambda container, tail, since, timestamps=False: text)
+    monkeypatch.setattr("tenants.working.follow_logs", lambda container, tail, since, timestamps=False: io.BytesIO())
+    monkeypatch.setattr("tenants.previews.of_sync", lambda tenant_id, direction: [])
 
 
 def routes() -> dict[str, URLPattern]:
@@ -192,7 +203,8 @@ def test_what_waits_for_the_engine_or_a_sink_takes_no_thread_of_the_others(world
 
     slow = {name for name in PAGES | OPERATOR_ACTIONS if _lane(url_of(name, world)) == "slow"}
     assert slow == {
-        "container", "container-logs", "new-spec", "edit-spec", "sync-probe", "new-workload", "edit-workload",
+        "container", "container-logs", "container-follow", "new-spec", "edit-spec", "sync-probe", "new-workload",
+        "edit-workload", "tenant-sync",
     }  # fmt: skip
     assert _lane("/api/v1/tenants/x/claim") == "claim"
     assert _lane("/no/such/page") == ""
@@ -201,7 +213,7 @@ def test_what_waits_for_the_engine_or_a_sink_takes_no_thread_of_the_others(world
 def test_what_is_not_there_is_404_with_a_way_on(client, world):
     client.force_login(User.objects.create_superuser("ada"))
     for path in (
-        "/pools/none/", "/tenants/none/", "/sync/none/", "/workloads/none/", "/containers/00000000-0000-7000-8000-000000000000/",
+        "/pools/none/", "/tenants/none/", "/sync/specs/none/", "/sync/runs/00000000-0000-7000-8000-000000000000/", "/workloads/none/", "/containers/00000000-0000-7000-8000-000000000000/",
         "/no/such/page",
     ):  # fmt: skip
         answer = client.get(path)
@@ -306,7 +318,7 @@ def test_a_pool_is_deleted_only_when_its_id_was_typed(client, world):
 
 def test_workloads_and_specs_are_edited_as_json_and_a_change_meanwhile_is_noticed(client, world):
     client.force_login(User.objects.create_superuser("ada"))
-    page = client.get("/workloads/w1/edit").content.decode()
+    page = client.get("/workloads/w1/edit?tab=json").content.decode()
     seen = re.search(r'name="seen" value="(\w+)"', page).group(1)  # type: ignore[union-attr]
     text = _text(page)
     changed = json.dumps({**json.loads(text), "name": "renamed", "stopTimeoutMs": 2000})
@@ -327,16 +339,15 @@ def test_workloads_and_specs_are_edited_as_json_and_a_change_meanwhile_is_notice
         answer = client.post("/workloads/new", {"json": bad})
         assert answer.status_code == 422, bad[:20]
         assert words in answer.content.decode(), bad[:20]
-    page = client.get("/sync/s1/edit").content.decode()
+    page = client.get("/sync/specs/s1/edit?tab=json").content.decode()
     assert "test-secret" not in page
     seen = re.search(r'name="seen" value="(\w+)"', page).group(1)  # type: ignore[union-attr]
     spec = json.loads(_text(page))
     spec["mappings"][0]["mode"] = "copy"
-    answer = client.post("/sync/s1/edit", {"json": json.dumps(spec), "seen": seen})
+    answer = client.post("/sync/specs/s1/edit", {"json": json.dumps(spec), "seen": seen})
     assert answer.status_code == 303, answer.content.decode()
-    assert (
-        client.post("/sync/s1/edit", {"json": json.dumps({**spec, "poolId": "other"}), "seen": seen}).status_code == 422
-    )
+    other = json.dumps({**spec, "poolId": "other"})
+    assert client.post("/sync/specs/s1/edit", {"json": other, "seen": seen}).status_code == 422
 
 
 def _text(page: str) -> str:
@@ -373,7 +384,7 @@ def test_a_key_is_shown_once_and_a_stored_secret_never(client, world):
 
 def test_settings_are_changed_within_the_environments_ceiling(client, world):
     client.force_login(User.objects.create_superuser("ada"))
-    page = client.get("/settings/deployment/").content.decode()
+    page = client.get("/settings/deployment/?tab=json").content.decode()
     seen = re.search(r'name="seen" value="(\w+)"', page).group(1)  # type: ignore[union-attr]
     values = json.loads(_text(page))
     answer = client.post(
@@ -399,7 +410,7 @@ def test_queries_do_not_grow_with_rows(client, world, django_assert_max_num_quer
             container_ref=one.pk, assigned_at=timezone.now(),
         )  # fmt: skip
         emit("pool.scaled", pool_id="p1")
-    for name in sorted(PAGES - {"container-logs", "pool-effect"}):
+    for name in sorted(PAGES - {"container-logs", "container-follow", "pool-effect"}):
         with django_assert_max_num_queries(25) as counted:
             assert client.get(url_of(name, world)).status_code == 200
         print(name, len(counted))

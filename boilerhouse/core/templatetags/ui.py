@@ -29,7 +29,7 @@ def clock(value: datetime) -> SafeString:
     """A time of day with the absolute time as title."""
     absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
     shown = f"{value:%H:%M:%S}"
-    return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), absolute, shown)
+    return format_html('<time datetime="{}" title="{}" data-clock>{}</time>', value.isoformat(), absolute, shown)
 
 
 @register.filter

@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from boilerhouse.core.events import TYPES
 from boilerhouse.core.models import Event
+from boilerhouse.dashboard import exports
 from boilerhouse.dashboard.access import page
 from boilerhouse.dashboard.listing import Choice, Listing
 from pools.models import Container, Pool
@@ -22,6 +23,13 @@ FIXED = {
     "tenantId": ("tenant", "tenant_id"), "poolId": ("pool", "pool_id"), "containerId": ("container", "container_id"),
     "actor": ("actor", "actor"), "requestId": ("request", "request_id"),
 }  # fmt: skip
+
+COLUMNS: exports.Columns = [
+    ("id", lambda event: event.pk), ("createdAt", lambda event: event.created_at), ("type", lambda event: event.type),
+    ("poolId", lambda event: event.pool_id), ("tenantId", lambda event: event.tenant_id),
+    ("containerId", lambda event: event.container_id), ("actor", lambda event: event.actor),
+    ("requestId", lambda event: event.request_id), ("payload", lambda event: event.payload),
+]  # fmt: skip
 
 
 @page()
@@ -35,6 +43,8 @@ def activity(request: HttpRequest) -> HttpResponse:
         sorts={"time": "id"},
         default="-time",
     )  # fmt: skip
+    if exports.wanted(request):
+        return exports.as_csv("activity", rows.all, COLUMNS)
     return render(request, "pages/activity.html", {"list": rows})
 
 

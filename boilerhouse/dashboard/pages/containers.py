@@ -1,32 +1,43 @@
-"""One container: what it is, who holds it, what it uses and says."""
+"""One container: what it is, who holds it, what it uses and says; its log as it grows, and a shell in it."""
 
 from __future__ import annotations
 
+import time
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
+from csp.decorators import csp_update
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 
 from boilerhouse.core.errors import BoilerhouseError
-from boilerhouse.core.models import Event
+from boilerhouse.core.models import Event, Role
+from boilerhouse.core.streaming import Stream, Writer, from_thread, streams
 from boilerhouse.core.templatetags.ui import short, size
 from boilerhouse.dashboard import charts, tones
-from boilerhouse.dashboard.access import action, page, slow
+from boilerhouse.dashboard.access import action, may, page, signed_in, slow
 from pools import errors as pool_errors
 from pools.models import Container, ContainerUsage
 from pools.states import ContainerState
 from tenants import removals, working
 from tenants.models import Assignment
 
-LOG_LINES = 500
+LOG_LINES = (500, 2000, 5000)
+MAX_TAIL = 10_000
 EVENTS = 20
 SPANS = ("1h", "6h", "24h")
+LOOK_AT_SESSION_EVERY_S = 5.0
+LEVELS = (("error", ("error", "fatal", "critical", "traceback", "panic")), ("warn", ("warn",)))
 
 
 def _find(container_id: UUID) -> Container:
@@ -47,33 +58,125 @@ def container(request: HttpRequest, container_id: UUID) -> HttpResponse:
         "container": found, "held": held, "said": tones.CONTAINER[ContainerState(found.state)],
         "health": tones.health(found), "span": span, "spans": SPANS, "charts": _charts(found, span),
         "events": Event.objects.filter(container_id=str(found.pk)).exclude(type="sync.progress")[:EVENTS],
-        "ports": found.endpoints(), "log_lines": LOG_LINES, **_logs(request, found),
+        "ports": found.endpoints(), "has_terminal": settings.BOILERHOUSE_TERMINAL,
+        **(_logs(request, found) if may(request, Role.OPERATOR) else {}),
     }  # fmt: skip
     return render(request, "pages/container.html", context)
 
 
-def _lines(found: Container) -> list[str]:
-    return working.logs(found, LOG_LINES, None).decode(errors="replace").splitlines()
+# Logs -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    at: str
+    """RFC 3339 with nanoseconds: what tells lines apart."""
+    text: str
+    tone: str
+
+    @property
+    def clock(self) -> str:
+        return self.at[11:23]
+
+
+def _tone(text: str) -> str:
+    head = text[:200].lower()
+    return next((tone for tone, words in LEVELS if any(word in head for word in words)), "")
+
+
+def log_lines(data: bytes) -> list[LogLine]:
+    """The engine's lines, each of which begins with its moment."""
+    found = []
+    for line in data.decode(errors="replace").splitlines():
+        at, _, text = line.partition(" ")
+        found.append(LogLine(at, text, _tone(text)))
+    return found
+
+
+def _moment(text: str) -> float | None:
+    """Unix seconds of an RFC 3339 moment; the engine's have more digits than Python's."""
+    head, dot, rest = text.partition(".")
+    with suppress(ValueError):
+        at = parse_datetime(f"{head}{dot}{rest[:6].rstrip('Z')}Z" if dot else text)
+        return at.timestamp() if at is not None and at.tzinfo is not None else None
+    return None
+
+
+def _asked_lines(request: HttpRequest) -> int:
+    asked = request.GET.get("lines", "")
+    return next((count for count in LOG_LINES if str(count) == asked), LOG_LINES[0])
 
 
 def _logs(request: HttpRequest, found: Container) -> dict[str, Any]:
-    wanted = request.GET.get("q", "")[:200]
+    wanted, count = request.GET.get("q", "").replace("\0", "")[:200], _asked_lines(request)
+    level = request.GET.get("level", "")
+    shown: dict[str, Any] = {"log_q": wanted, "log_lines": count, "log_level": level, "log_counts": LOG_LINES}
     try:
-        lines = _lines(found)
+        lines = log_lines(working.logs(found, count, None, timestamps=True))
     except BoilerhouseError as error:
-        return {"log_error": error.detail, "log_q": wanted}
-    shown = [line for line in lines if wanted.lower() in line.lower()]
-    return {"lines": shown, "log_total": len(lines), "log_q": wanted}
+        return {**shown, "log_error": error.detail}
+    tones_wanted = {"warn": {"warn", "error"}, "error": {"error"}}.get(level)
+    fits = [
+        line for line in lines
+        if wanted.lower() in line.text.lower() and (tones_wanted is None or line.tone in tones_wanted)
+    ]  # fmt: skip
+    return {**shown, "lines": fits, "log_total": len(lines), "log_line": request.GET.get("line", "")}
 
 
 @slow
-@page()
+@page(Role.OPERATOR)
 def logs(request: HttpRequest, container_id: UUID) -> HttpResponse:
-    """The same lines as a file."""
+    """The same lines as a file, each with its moment in UTC."""
     found = _find(container_id)
-    answer = HttpResponse("\n".join([*_lines(found), ""]), content_type="text/plain; charset=utf-8")
+    wanted = request.GET.get("q", "").replace("\0", "")[:200].lower()
+    lines = log_lines(working.logs(found, MAX_TAIL, None, timestamps=True))
+    kept = [f"{line.at} {line.text}" for line in lines if wanted in line.text.lower()]
+    answer = HttpResponse("\n".join([*kept, ""]), content_type="text/plain; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="{short(str(found.pk))}.log"'
     return answer
+
+
+@slow
+@page(Role.OPERATOR)
+def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
+    """The log as it grows, each line with its moment, until the container ends or the user leaves."""
+    found = _find(container_id)
+    since = _moment(request.GET.get("since", ""))
+    streams.check_room()
+    source = working.follow_logs(found, 0 if since is None else MAX_TAIL, since, timestamps=True)
+    is_signed_in = sync_to_async(signed_in, thread_sensitive=False)
+    user, session = request.user, request.session.session_key
+
+    async def run(writer: Writer) -> None:
+        looked = time.monotonic()
+        with suppress(pool_errors.EngineUnavailable):  # the answer has begun: it can only end
+            async with aclosing(from_thread(source, LOOK_AT_SESSION_EVERY_S)) as chunks:
+                async for chunk in chunks:
+                    await writer.write(chunk)
+                    if time.monotonic() - looked >= LOOK_AT_SESSION_EVERY_S:
+                        looked = time.monotonic()
+                        if not await is_signed_in(user, session, Role.OPERATOR):
+                            return
+
+    stream = Stream(run, "text/plain; charset=utf-8")
+    stream.when_closed(source.close)
+    return stream
+
+
+# Shell ------------------------------------------------------------------------------------------------
+
+
+@csp_update({"style-src": ["'self'", "'unsafe-inline'"]})  # type: ignore[arg-type]  # xterm.js makes style elements
+@page(Role.OPERATOR)
+def terminal(request: HttpRequest, container_id: UUID) -> HttpResponse:
+    """Where a shell is asked for; what is typed goes over ``/ws/terminal``."""
+    found = _find(container_id)
+    held = Assignment.objects.live().filter(container_ref=found.pk).first()
+    context = {
+        "container": found, "held": held, "is_on": settings.BOILERHOUSE_TERMINAL,
+        "limit_s": settings.BOILERHOUSE_TERMINAL_LIMIT_S,
+    }  # fmt: skip
+    return render(request, "pages/terminal.html", context)
 
 
 def _charts(found: Container, span: str) -> list[charts.Chart]:
@@ -87,8 +190,8 @@ def _charts(found: Container, span: str) -> list[charts.Chart]:
             cores.append((at, (total - used) / 1e9 / seconds))
     memory = [(at, float(amount)) for at, _, amount in rows]
     return [
-        charts.chart("CPU", span, {"used": cores}, lambda value: f"{value:.2f} cores", least=0.1),
-        charts.chart("Memory", span, {"in use": memory}, lambda value: size(int(value)), least=1_000_000),
+        charts.chart("CPU", span, {"used": cores}, lambda value: f"{value:.2f} cores", least=0.1, unit="cores"),
+        charts.chart("Memory", span, {"in use": memory}, lambda value: size(int(value)), least=1_000_000, unit="bytes"),
     ]
 
 

@@ -33,6 +33,7 @@ from tenants.states import LIVE
 
 TABS = (("containers", "Containers"), ("usage", "Usage"), ("configuration", "Configuration"), ("timeline", "Timeline"))
 TIMELINE = 30
+MARKED, MARKS = ("pool.scaled", "pool.warning"), 50
 
 
 @page()
@@ -110,6 +111,9 @@ def _charts(found: Pool, span: str) -> list[charts.Chart]:
     names = ("at", "claimed", "idle", "waiting", "cpu_cores", "memory_bytes", "disk_bytes")
     rows = list(PoolUsage.objects.filter(pool=found, at__gte=since).order_by("at").values_list(*names))
 
+    happened = Event.objects.filter(pool_id=found.pk, type__in=MARKED, created_at__gte=since).order_by("-id")[:MARKS]
+    marks = [(event.created_at, event.type.removeprefix("pool.")) for event in happened]
+
     def series(position: int) -> list[tuple[datetime, float]]:
         return [(row[0], float(row[position])) for row in rows]
 
@@ -123,10 +127,12 @@ def _charts(found: Pool, span: str) -> list[charts.Chart]:
         return size(int(value))
 
     return [
-        charts.chart("Held and warm", span, {"claimed": series(1), "idle": series(2)}, whole, least=found.max_size),
+        charts.chart(
+            "Held and warm", span, {"claimed": series(1), "idle": series(2)}, whole, least=found.max_size, marks=marks
+        ),
         charts.chart("Claims that wait", span, {"waiting": series(3)}, whole),
-        charts.chart("CPU, all containers", span, {"used": series(4)}, cores, least=0.1),
-        charts.chart("Memory, all containers", span, {"in use": series(5)}, amount, least=1_000_000),
+        charts.chart("CPU, all containers", span, {"used": series(4)}, cores, least=0.1, unit="cores"),
+        charts.chart("Memory, all containers", span, {"in use": series(5)}, amount, least=1_000_000, unit="bytes"),
     ]
 
 
@@ -193,7 +199,11 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
         return render(request, "pages/pool.html", {**_context(found, "configuration"), "form": form}, status=422)
     data.pop("workload_id")
     data.setdefault("network", found.network)
-    services.update_pool(pool_id, name=data.pop("name", None), **data)
+    try:
+        services.update_pool(pool_id, name=data.pop("name", None), **data)
+    except (Invalid, Conflict) as error:
+        form.add(error)
+        return render(request, "pages/pool.html", {**_context(found, "configuration"), "form": form}, status=422)
     return f"{pool_id} was changed; its containers follow."
 
 

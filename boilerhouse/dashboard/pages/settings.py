@@ -19,9 +19,13 @@ from boilerhouse.core.api.key_views import ApiKeyInput
 from boilerhouse.core.api.settings_views import SettingsInput, render_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
 from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, Process, Role
+from boilerhouse.dashboard import exports
 from boilerhouse.dashboard.access import action, page
-from boilerhouse.dashboard.forms import ApiForm, JsonForm, as_json, check_seen, seen
+from boilerhouse.dashboard.documents import Document
+from boilerhouse.dashboard.forms import ApiForm, check_seen, seen
 from boilerhouse.dashboard.listing import Choice, Listing
+from boilerhouse.dashboard.sections import deployment as sections
+from pools import host
 from syncing import credentials
 from syncing.api.credentials import CredentialInput, render_credential
 from syncing.models import Credential
@@ -38,6 +42,13 @@ CREDENTIAL_LABELS = {
     "accessKeyId": ("Access key id", "Or the user name of a WebDAV server"),
     "secretAccessKey": ("Secret access key", "Kept encrypted; never shown again"),
 }
+
+CHANGE_COLUMNS: exports.Columns = [
+    ("at", lambda entry: entry.at), ("actor", lambda entry: entry.actor), ("action", lambda entry: entry.action),
+    ("kind", lambda entry: entry.kind), ("objectId", lambda entry: entry.object_id),
+    ("requestId", lambda entry: entry.request_id), ("before", lambda entry: entry.before),
+    ("after", lambda entry: entry.after),
+]  # fmt: skip
 
 
 def key_form() -> ApiForm:
@@ -145,6 +156,40 @@ def _create_credential(request: HttpRequest) -> HttpResponse:
     return _credential_page(request, form, 422)
 
 
+def rotate_credential(request: HttpRequest, credential_id: str) -> HttpResponse:
+    return _rotate(request, credential_id) if request.method == "POST" else _rotation(request, credential_id)
+
+
+def rotation_form(found: Credential) -> ApiForm:
+    values = {"name": found.name, "accessKeyId": found.secret["accessKeyId"]}
+    names = ["name", "accessKeyId", "secretAccessKey"]
+    return ApiForm(CredentialInput, names, CREDENTIAL_LABELS, values, secrets=["secretAccessKey"])
+
+
+def _rotation_page(request: HttpRequest, found: Credential, form: ApiForm, status: int = 200) -> HttpResponse:
+    context = {"section": "credentials", "credential": render_credential(found), "form": form}
+    return render(request, "pages/credential.html", context, status=status)
+
+
+@page(Role.ADMIN)
+def _rotation(request: HttpRequest, credential_id: str) -> HttpResponse:
+    found = credentials.find(credential_id)
+    return _rotation_page(request, found, rotation_form(found))
+
+
+@action(Role.ADMIN)
+def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
+    found = credentials.find(credential_id)
+    form = rotation_form(found)
+    data = form.read(request.POST)
+    if data is None:
+        return _rotation_page(request, found, form, 422)
+    given = {name: data[name] for name in ("name", "access_key_id", "secret_access_key")}
+    credentials.replace(found, **given)
+    messages.success(request, f"Credential {credential_id} is replaced; its sinks are probed anew.")
+    return HttpResponseRedirect(reverse("credentials"), status=303)
+
+
 @action(Role.ADMIN)
 def delete_credential(request: HttpRequest, credential_id: str) -> str:
     credentials.delete(credentials.find(credential_id))
@@ -158,31 +203,32 @@ def deployment(request: HttpRequest) -> HttpResponse:
     return _save_deployment(request) if request.method == "POST" else _deployment(request)
 
 
-def _deployment_page(request: HttpRequest, form: JsonForm, mark: str, status: int = 200) -> HttpResponse:
-    context = {"section": "deployment", "form": form, "seen": mark}
-    return render(request, "pages/deployment.html", context, status=status)
+def _deployment_page(request: HttpRequest, document: Document, mark: str) -> HttpResponse:
+    context = {"section": "deployment", "document": document, "seen": mark, "network": host.network_name()}
+    return render(request, "pages/deployment.html", context, status=document.status)
 
 
 @page(Role.ADMIN)
 def _deployment(request: HttpRequest) -> HttpResponse:
     shown = render_settings(deployment_settings.current())
-    return _deployment_page(request, JsonForm(as_json(shown)), seen(shown))
+    tab = "json" if request.GET.get("tab") == "json" else "form"
+    return _deployment_page(request, Document(shown, sections.sections, tab=tab), seen(shown))
 
 
 @action(Role.ADMIN)
 def _save_deployment(request: HttpRequest) -> HttpResponse:
     mark = request.POST.get("seen", "")
-    form = JsonForm(request.POST.get("json", ""))
-    body = form.read(SettingsInput)
+    document = Document.posted(request.POST, sections.sections)
+    body = document.read(SettingsInput) if document.do == "save" else None
     if body is not None:
         try:
             deployment_settings.replace(body.wanted(), lambda locked: check_seen(mark, render_settings(locked)))
         except (Invalid, PreconditionFailed) as error:
-            form.add(error)
+            document.add(error)
         else:
             messages.success(request, "Settings are saved. Running containers keep what they have.")
             return HttpResponseRedirect(reverse("settings-deployment"), status=303)
-    return _deployment_page(request, form, mark, 422)
+    return _deployment_page(request, document, mark)
 
 
 @page(Role.ADMIN)
@@ -202,4 +248,6 @@ def changes(request: HttpRequest) -> HttpResponse:
         sorts={"time": "at"},
         default="-time",
     )
+    if exports.wanted(request):
+        return exports.as_csv("changes", rows.all, CHANGE_COLUMNS)
     return render(request, "pages/changes.html", {"section": "changes", "list": rows})

@@ -1,50 +1,48 @@
-"""Sync: what runs now, what has run, and how the sinks are."""
+"""The sync monitor: what runs now, what has run, how the sinks are; and one run."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.contrib import messages
 from django.db.models import Count, Q
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
 from django.utils import timezone
 
-from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
-from boilerhouse.core.models import Role
-from boilerhouse.dashboard import tones
-from boilerhouse.dashboard.access import action, back, page, require_typed, slow
-from boilerhouse.dashboard.forms import JsonForm, as_json, check_seen, seen
+from boilerhouse.core.models import Event
+from boilerhouse.core.templatetags.ui import size
+from boilerhouse.dashboard import charts, exports, tones
+from boilerhouse.dashboard.access import action, page
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import sync_needs
-from pools.models import Pool
-from syncing import services
-from syncing.api.serializers import SyncSpecInput, render_spec
-from syncing.api.views import find_spec, is_held
 from syncing.models import SinkProbe, SyncRun, SyncSpec
-from syncing.states import SyncRunState, Trigger
-from tenants import syncs, upkeep
+from syncing.states import Direction, SyncRunState, Trigger
+from tenants import errors, syncs
 
 UNFINISHED = (SyncRunState.RUNNING, SyncRunState.QUEUED)
 SHOWN_RUNNING = 20
+CHARTED = 20_000
 PROBES = 48
-SERVER_OWNED = ("version", "sinkHealth", "createdAt", "updatedAt")
-START: dict[str, Any] = {
-    "mappings": [{"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}],
-    "sink": {"type": "s3", "bucket": "", "region": "", "prefix": "t/${tenantId}/", "credentialId": ""},
-    "policy": {"onClaim": True, "onRelease": True, "intervalMs": 300000, "allowManualTrigger": True},
-}
+COLUMNS: exports.Columns = [
+    ("id", lambda run: run.pk), ("spec", lambda run: run.spec_id), ("tenant", lambda run: run.tenant_id),
+    ("generation", lambda run: run.generation), ("direction", lambda run: run.direction),
+    ("trigger", lambda run: run.trigger), ("state", lambda run: run.state),
+    ("bytes", lambda run: run.progress.get("bytes", 0)), ("files", lambda run: run.progress.get("files", 0)),
+    ("deleted", lambda run: run.deleted), ("createdAt", lambda run: run.created_at),
+    ("startedAt", lambda run: run.started_at), ("finishedAt", lambda run: run.finished_at),
+    ("error", lambda run: run.error_code), ("detail", lambda run: run.error_detail),
+]  # fmt: skip
 
 
-def _said(runs: Any) -> list[tuple[SyncRun, tones.Said, str]]:
+def said(runs: Any) -> list[tuple[SyncRun, tones.Said, str]]:
+    """Each run with its state and what it does, in words."""
     return [(run, tones.RUN[SyncRunState(run.state)], tones.run_verb(run)) for run in runs]
 
 
-def _probes(specs: list[SyncSpec]) -> list[tuple[SyncSpec, tones.Said, list[SinkProbe]]]:
+def probed(specs: list[SyncSpec]) -> list[tuple[SyncSpec, tones.Said, list[SinkProbe]]]:
     """Each spec with its last probes, oldest first."""
     since = timezone.now() - timedelta(hours=24)
     rows: dict[str, list[SinkProbe]] = defaultdict(list)
@@ -75,138 +73,64 @@ def monitor(request: HttpRequest) -> HttpResponse:
         sorts={"tenant": "tenant_id", "ended": "finished_at", "spec": "spec_id", "result": "state"},
         default="-ended",
     )
+    if exports.wanted(request):
+        return exports.as_csv("sync-runs", rows.all, COLUMNS)
     count = unfinished.count()
+    span = charts.asked_range(request.GET.get("range", "24h"))
     context: dict[str, Any] = {
-        "list": rows, "runs": _said(rows), "running": _said(unfinished[:SHOWN_RUNNING]), "count": count,
-        "totals": totals, "sinks": _probes(specs), "needs": sync_needs(),
+        "list": rows, "runs": said(rows), "running": said(unfinished[:SHOWN_RUNNING]), "count": count,
+        "totals": totals, "sinks": probed(specs), "needs": sync_needs(), "span": span, "spans": list(charts.RANGES),
+        "charts": _charts(span),
     }  # fmt: skip
     return render(request, "pages/sync.html", context)
 
 
+def _charts(span: str) -> list[charts.Chart]:
+    """What was transferred, and how long it took, per part of the time shown."""
+    start = timezone.now() - charts.RANGES[span]
+    step = charts.RANGES[span] / 48
+    names = ("finished_at", "started_at", "direction", "progress", "state")
+    rows = SyncRun.objects.filter(finished_at__gte=start).order_by("-finished_at").values_list(*names)[:CHARTED]
+    saved, restored, failed, done = ([0.0] * 49 for _ in range(4))
+    for ended, _began, direction, progress, state in rows:
+        slot = min(48, int((ended - start) / step))
+        amounts = restored if direction == Direction.DOWNLOAD else saved
+        amounts[slot] += float((progress or {}).get("bytes") or 0)
+        (failed if state == SyncRunState.FAILED else done)[slot] += 1
+
+    def series(values: list[float]) -> list[tuple[datetime, float]]:
+        return [(start + step * number, value) for number, value in enumerate(values)] if rows else []
+
+    def amount(value: float) -> str:
+        return size(int(value))
+
+    def whole(value: float) -> str:
+        return f"{value:.0f}"
+
+    bytes_of = {"saved": series(saved), "restored": series(restored)}
+    runs_of = {"done": series(done), "failed": series(failed)}
+    return [
+        charts.chart("Transferred", span, bytes_of, amount, least=1000, unit="bytes"),
+        charts.chart("Runs", span, runs_of, whole),
+    ]
+
+
 @page()
-def spec(request: HttpRequest, spec_id: str) -> HttpResponse:
-    found = find_spec(spec_id)
-    runs = SyncRun.objects.filter(spec=found)
-    _, said, probes = _probes([found])[0]
+def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    found = SyncRun.objects.select_related("spec").filter(pk=run_id).first()
+    if found is None:
+        raise errors.RunNotFound(f"There is no sync run {run_id}; runs are forgotten after a while.")
+    events = Event.objects.filter(tenant_id=found.tenant_id, type__startswith="sync.").exclude(type="sync.progress")
+    state = SyncRunState(found.state)
     context: dict[str, Any] = {
-        "spec": found, "mappings": list(found.mappings.all()), "said": said, "probes": probes,
-        "runs": _said(runs.order_by("-created_at")[:25]),
-        "failed": runs.filter(state=SyncRunState.FAILED, created_at__gte=timezone.now() - timedelta(hours=24)).count(),
+        "run": found, "said": tones.RUN[state], "verb": tones.run_verb(found), "is_running": state in UNFINISHED,
+        "events": [one for one in events.order_by("-id")[:200] if one.payload.get("runId") == str(found.pk)][:20],
+        "lines": [line for line in found.error_detail.splitlines() if line],
     }  # fmt: skip
-    return render(request, "pages/sync_spec.html", context)
-
-
-def _editor(
-    request: HttpRequest, form: JsonForm, found: SyncSpec | None, mark: str, status: int = 200, **more: Any
-) -> HttpResponse:
-    context = {"form": form, "spec": found, "seen": mark, **more}
-    return render(request, "pages/sync_spec_edit.html", context, status=status)
-
-
-@slow
-def new_spec(request: HttpRequest) -> HttpResponse:
-    return _create(request) if request.method == "POST" else _new(request)
-
-
-@page(Role.OPERATOR)
-def _new(request: HttpRequest) -> HttpResponse:
-    pool_id = request.GET.get("pool") or Pool.objects.order_by("pk").values_list("pk", flat=True).first()
-    return _editor(request, JsonForm(as_json({"poolId": pool_id or "", **START})), None, "")
-
-
-@action()
-def _create(request: HttpRequest) -> HttpResponse:
-    form = JsonForm(request.POST.get("json", ""))
-    body = form.read(SyncSpecInput)
-    if body is not None:
-        data = body.validated_data
-        try:
-            pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
-            if pool is None:
-                raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
-            made = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
-        except (Invalid, Conflict) as error:
-            form.add(error)
-        else:
-            messages.success(request, f"{made.pk} saves and restores from the next claim on.")
-            return HttpResponseRedirect(reverse("sync-spec", args=[made.pk]), status=303)
-    return _editor(request, form, None, "", 422)
-
-
-@slow
-def edit_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
-    return _save(request, spec_id) if request.method == "POST" else _edit(request, spec_id)
-
-
-def _shown(found: SyncSpec) -> dict[str, Any]:
-    """What of a spec can be changed."""
-    return {name: value for name, value in render_spec(found).items() if name not in SERVER_OWNED}
-
-
-@page(Role.OPERATOR)
-def _edit(request: HttpRequest, spec_id: str) -> HttpResponse:
-    found = find_spec(spec_id)
-    return _editor(request, JsonForm(as_json(_shown(found))), found, seen(_shown(found)))
-
-
-@action()
-def _save(request: HttpRequest, spec_id: str) -> HttpResponse:
-    found = find_spec(spec_id)
-    mark = request.POST.get("seen", "")
-    force = request.POST.get("force") == "yes"
-    form = JsonForm(request.POST.get("json", ""))
-    body = form.read(SyncSpecInput, context={"stored": found})
-    may_force = False
-    if body is not None:
-        data = body.validated_data
-        try:
-            if data.get("id", spec_id) != spec_id:
-                raise Invalid(FieldError("/id", f"The id stays {spec_id}.", "fixed"))
-            if data["pool_id"] != found.pool_id:
-                raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({found.pool_id}).", "fixed"))
-            services.update_spec(
-                found, name=data.get("name"), held=is_held(found), force=force,
-                check=lambda locked: check_seen(mark, _shown(locked)), **body.parts(),
-            )  # fmt: skip
-        except (Invalid, Conflict, PreconditionFailed) as error:
-            may_force = error.code == "coverage_held"
-            form.add(error)
-        else:
-            messages.success(request, f"{spec_id} is saved.")
-            return HttpResponseRedirect(reverse("sync-spec", args=[spec_id]), status=303)
-    return _editor(request, form, found, mark, 422, may_force=may_force)
-
-
-@action()
-def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
-    require_typed(request, spec_id, "deleted")
-    found = find_spec(spec_id)
-    services.delete_spec(found, held=is_held(found), force=True)
-    messages.success(request, f"{spec_id} is deleted. What it saved stays in the sink.")
-    return HttpResponseRedirect(reverse("sync"), status=303)
-
-
-@slow
-@action()
-def probe(request: HttpRequest, spec_id: str) -> HttpResponse:
-    """Write, read and delete one object at the sink now."""
-    found = find_spec(spec_id)
-    upkeep.probe_sink(found.pk)
-    health = find_spec(spec_id).sink_health
-    if health.get("state") == "healthy":
-        messages.success(request, "The sink took a write, gave it back and deleted it.")
-    else:
-        messages.error(request, f"The sink fails its probe: {health.get('detail', 'no reason is known')}")
-    return back(request)
+    return render(request, "pages/run.html", context)
 
 
 @action()
 def cancel(request: HttpRequest, run_id: UUID) -> str:
     run = syncs.cancel(run_id)
     return f"{tones.run_verb(run)} of {run.tenant_id} is being cancelled; what it had begun at the sink is taken back."
-
-
-@action()
-def trigger(request: HttpRequest, spec_id: str) -> str:
-    made = syncs.trigger(find_spec(spec_id), "outward", None)
-    return f"{len(made)} save{'s' if len(made) != 1 else ''} queued."

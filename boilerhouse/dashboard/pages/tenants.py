@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
+from django.contrib import messages
 from django.db.models import Max
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils import timezone
 
-from boilerhouse.core.errors import NotFound
-from boilerhouse.core.models import Event
+from boilerhouse.core import deployment_settings
+from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
+from boilerhouse.core.models import Event, Role
 from boilerhouse.dashboard import tones
-from boilerhouse.dashboard.access import action, page, require_typed
+from boilerhouse.dashboard.access import action, page, require_typed, slow
 from boilerhouse.dashboard.listing import Choice, Listing
 from pools.models import Pool
 from syncing.models import SavedState, SyncRun
-from syncing.states import SyncRunState
-from tenants import idle, releases, syncs, validation
+from syncing.states import Direction, SyncRunState
+from tenants import backups, erasing, errors, idle, previews, releases, syncs, validation
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState, ReleaseStep
 
 RUNS = 25
 EVENTS = 20
+BACKUPS = 20
+LOST = (errors.StateMissing.code, errors.StateMoved.code)
 STEPS = {
     "": "Waiting for a worker",
     ReleaseStep.STOPPING: "Stopping the container",
@@ -32,6 +38,8 @@ STEPS = {
     ReleaseStep.DESTROYING: "Removing the container",
     ReleaseStep.WIPING: "Wiping its directories",
 }
+
+CLAIM_STEPS = ("A container", "State restored, config and secrets written", "Ready for the tenant")
 
 
 def last_saves(tenants: list[str]) -> dict[str, datetime]:
@@ -75,6 +83,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
     context: dict[str, Any] = {
         "tenant_id": tenant_id, "tenant": known, "held": held, "last": last, "saved": saved, "now": now,
         "said": tones.ASSIGNMENT[AssignmentState(held.state)] if held else tones.Said("idle", "Holds nothing"),
+        "steps": _steps(held), "usual_ms": _usual_ms(held),
         "step": STEPS.get(held.step, held.step) if held else "",
         "due": idle.due_at(held) if held else None,
         "runs": [(run, tones.RUN[SyncRunState(run.state)], tones.run_verb(run)) for run in runs],
@@ -85,6 +94,9 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
         "interval_s": min(((beat.spec.interval_ms or 0) // 1000 for beat in beats), default=0),
         "has_specs": bool(held and held.pool.sync_specs.exists()),
         "events": Event.objects.filter(tenant_id=tenant_id).exclude(type="sync.progress")[:EVENTS],
+        "backups": list(backups.of_tenant(tenant_id).order_by("-created_at")[:BACKUPS]),
+        "kept_for_s": deployment_settings.current().retention_s["backups"],
+        "verdict": _verdict(held), "has_lost_state": last is not None and last.outcome in LOST,
     }  # fmt: skip
     return render(request, "pages/tenant.html", context)
 
@@ -103,7 +115,90 @@ def discard(request: HttpRequest, tenant_id: str) -> str:
     return f"What {tenant_id} had not saved is given up; it is kept on this node for a while."
 
 
+def _steps(held: Assignment | None) -> list[tuple[str, str]]:
+    """Each step of a claim or a release under way, with ``done``, ``now`` or ``todo``."""
+    if held is None or held.state not in (AssignmentState.PENDING, AssignmentState.RELEASING):
+        return []
+    if held.state == AssignmentState.PENDING:
+        words, at = list(CLAIM_STEPS), 1 if held.container_ref else 0
+    else:
+        order = [step for step in STEPS if step]
+        words, at = [STEPS[step] for step in order], order.index(held.step) if held.step in order else 0
+    return [(word, "done" if n < at else "now" if n == at else "todo") for n, word in enumerate(words)]
+
+
+def _usual_ms(held: Assignment | None) -> int | None:
+    """The median of the last claims of the pool; None where nothing is known or nothing is under way."""
+    if held is None or held.state != AssignmentState.PENDING:
+        return None
+    rows = Assignment.objects.filter(pool_id=held.pool_id, latency_ms__isnull=False).order_by("-created_at")
+    times = sorted(ms or 0 for ms in rows.values_list("latency_ms", flat=True)[:50])
+    return times[len(times) // 2] if times else None
+
+
+def _verdict(held: Assignment | None) -> dict[str, Any] | None:
+    """What the workload's schema says of the tenant's config: that of its container, and the newest."""
+    if held is None or held.config is None or held.version is None:
+        return None
+    newest = held.pool.workload.latest
+    found = {"errors": validation.config_errors(held.config, held.version.spec), "version": held.version.number,
+             "has_schema": held.version.spec.config_schema is not None}  # fmt: skip
+    if newest.number != held.version.number:
+        found |= {"newest": newest.number, "later": validation.config_errors(held.config, newest.spec)}
+    return found
+
+
+# Sync now ---------------------------------------------------------------------------------------------
+
+
+@slow
+def sync(request: HttpRequest, tenant_id: str) -> HttpResponse:
+    return _sync(request, tenant_id) if request.method == "POST" else _preview(request, tenant_id)
+
+
+@page(Role.OPERATOR)
+def _preview(request: HttpRequest, tenant_id: str) -> HttpResponse:
+    """What a save and a restore would do, before one is asked for."""
+    context: dict[str, Any] = {"tenant_id": tenant_id}
+    try:
+        context["saves"] = previews.of_sync(tenant_id, Direction.UPLOAD)
+        context["restores"] = previews.of_sync(tenant_id, Direction.DOWNLOAD)
+    except Invalid as error:
+        raise NotFound(error.detail) from error
+    except BoilerhouseError as error:
+        context["refusal"] = error.detail
+    return render(request, "pages/tenant_sync.html", context)
+
+
 @action()
-def sync(request: HttpRequest, tenant_id: str) -> str:
-    made = syncs.begin(tenant_id, "outward")
-    return f"{len(made)} save{'s' if len(made) != 1 else ''} of {tenant_id} queued." if made else "Nothing to save."
+def _sync(request: HttpRequest, tenant_id: str) -> HttpResponse:
+    direction = "inward" if request.POST.get("direction") == "inward" else "outward"
+    made = syncs.begin(tenant_id, direction)
+    noun = "save" if direction == "outward" else "restore"
+    messages.success(request, f"{len(made)} {noun}{'s' if len(made) != 1 else ''} of {tenant_id} queued.")
+    return HttpResponseRedirect(reverse("tenant", args=[tenant_id]), status=303)
+
+
+# What is kept of it -----------------------------------------------------------------------------------
+
+
+@action()
+def put_back(request: HttpRequest, tenant_id: str, backup_id: UUID) -> str:
+    backups.restore(tenant_id, backup_id)
+    return f"The files of the backup are being put back; {tenant_id} cannot claim until that has ended."
+
+
+@action()
+def erase(request: HttpRequest, tenant_id: str) -> str:
+    require_typed(request, tenant_id, "erased")
+    erasure = erasing.begin(tenant_id)
+    if erasure.generation is None:
+        return f"Nothing is kept of {tenant_id}."
+    return f"What is saved of {tenant_id} is being erased, backups included."
+
+
+@action()
+def forget(request: HttpRequest, tenant_id: str) -> str:
+    require_typed(request, tenant_id, "forgotten")
+    count = erasing.forget_state(tenant_id)
+    return f"{count} saved location{'s' if count != 1 else ''} of {tenant_id} forgotten; its next claim starts empty."

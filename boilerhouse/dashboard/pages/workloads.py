@@ -10,26 +10,24 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
+from boilerhouse.core.api.parsers import check_body
 from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard.access import action, page, require_typed, slow
-from boilerhouse.dashboard.forms import JsonForm, as_json, check_seen, seen
+from boilerhouse.dashboard.documents import Document
+from boilerhouse.dashboard.forms import as_json, check_seen, seen
 from boilerhouse.dashboard.listing import Listing
-from pools import services
+from boilerhouse.dashboard.sections import workloads as sections
+from pools import services, trials
 from pools.api.serializers import WorkloadInput, render_spec, render_workload
 from pools.api.views import find_workload
 from pools.models import Container, Workload
 from pools.spec import WorkloadSpec
+from tenants import validation
+from tenants.models import Assignment
 
 SERVER_OWNED = ("version", "createdAt", "updatedAt")
-START = {
-    "name": "My workload",
-    "image": "registry.example/image:tag",
-    "volumes": {"state": {"containerPath": "/state", "mode": "rw"}},
-    "ports": [{"name": "http", "containerPort": 8080, "protocol": "tcp"}],
-    "healthCheck": {"command": ["true"], "intervalMs": 30000, "timeoutMs": 5000, "retries": 3},
-    "resources": {"cpus": 1, "memoryMb": 512},
-}
+MAX_TENANTS = 500
 
 
 @page()
@@ -74,71 +72,107 @@ def _diff(old: WorkloadSpec, new: WorkloadSpec) -> list[tuple[str, str]]:
     return [(kinds.get(line[:1], ""), line) for line in list(lines)[2:]]
 
 
-def _editor(request: HttpRequest, form: JsonForm, found: Workload | None, mark: str, status: int = 200) -> HttpResponse:
-    context = {"form": form, "workload": found, "seen": mark}
-    return render(request, "pages/workload_edit.html", context, status=status)
+# The editor -------------------------------------------------------------------------------------------
+
+
+def _editor(request: HttpRequest, document: Document, found: Workload | None, mark: str, **more: Any) -> HttpResponse:
+    context = {"document": document, "workload": found, "seen": mark, "sample": request.POST.get("sample", ""), **more}
+    answer = render(request, "pages/workload_edit.html", context, status=document.status)
+    answer["Cache-Control"] = "no-store"
+    return answer
 
 
 @slow
 def new_workload(request: HttpRequest) -> HttpResponse:
-    return _create(request) if request.method == "POST" else _new(request)
-
-
-@page(Role.OPERATOR)
-def _new(request: HttpRequest) -> HttpResponse:
-    return _editor(request, JsonForm(as_json(START)), None, "")
-
-
-@action()
-def _create(request: HttpRequest) -> HttpResponse:
-    form = JsonForm(request.POST.get("json", ""))
-    body = form.read(WorkloadInput)
-    if body is not None:
-        data = body.validated_data
-        try:
-            made = services.create_workload(id=data.get("id"), name=data["name"], spec=body.to_spec())
-        except (Invalid, Conflict) as error:
-            form.add(error)
-        else:
-            messages.success(request, f"Workload {made.pk} is there; a pool can keep it warm.")
-            return HttpResponseRedirect(reverse("workload", args=[made.pk]), status=303)
-    return _editor(request, form, None, "", 422)
+    return _save(request, None) if request.method == "POST" else _open(request, None)
 
 
 @slow
 def edit_workload(request: HttpRequest, workload_id: str) -> HttpResponse:
-    return _save(request, workload_id) if request.method == "POST" else _edit(request, workload_id)
+    return _save(request, workload_id) if request.method == "POST" else _open(request, workload_id)
 
 
 @page(Role.OPERATOR)
-def _edit(request: HttpRequest, workload_id: str) -> HttpResponse:
-    found = find_workload(workload_id)
-    shown = render_workload(found)
-    form = JsonForm(as_json({name: value for name, value in shown.items() if name not in SERVER_OWNED}))
-    return _editor(request, form, found, seen(shown))
+def _open(request: HttpRequest, workload_id: str | None) -> HttpResponse:
+    copied = request.GET.get("copy")
+    found = find_workload(workload_id or copied) if workload_id or copied else None
+    shown = render_workload(found) if found else {}
+    value = {name: one for name, one in shown.items() if name not in SERVER_OWNED} if found else sections.start()
+    if copied and found:
+        value = {**value, "id": "", "name": f"{found.name}, copy"}
+    tab = "json" if request.GET.get("tab") == "json" else "form"
+    document = Document(value, sections.sections_of(is_new=workload_id is None), tab=tab)
+    return _editor(request, document, found if workload_id else None, seen(shown) if workload_id else "")
 
 
 @action()
-def _save(request: HttpRequest, workload_id: str) -> HttpResponse:
-    found = find_workload(workload_id)
+def _save(request: HttpRequest, workload_id: str | None) -> HttpResponse:
+    found = find_workload(workload_id) if workload_id else None
     mark = request.POST.get("seen", "")
-    form = JsonForm(request.POST.get("json", ""))
-    body = form.read(WorkloadInput)
-    if body is not None:
-        try:
-            if body.validated_data.get("id", workload_id) != workload_id:
-                raise Invalid(FieldError("/id", f"The id stays {workload_id}.", "fixed"))
-            services.update_workload(
-                found, name=body.validated_data["name"], spec=body.to_spec(),
-                check=lambda locked: check_seen(mark, render_workload(locked)),
-            )  # fmt: skip
-        except (Invalid, Conflict, PreconditionFailed) as error:
-            form.add(error)
-        else:
-            number = find_workload(workload_id).latest.number
-            messages.success(request, f"{workload_id} is saved as version {number}; its pools roll to it.")
-            return HttpResponseRedirect(reverse("workload", args=[workload_id]), status=303)
-    return _editor(request, form, found, mark, 422)
+    document = Document.posted(request.POST, sections.sections_of(is_new=found is None))
+    more: dict[str, Any] = {}
+    match document.do:
+        case "save":
+            saved = _store(request, document, found, mark)
+            if saved is not None:
+                return HttpResponseRedirect(reverse("workload", args=[saved]), status=303)
+        case "try":
+            more["verdict"] = _verdict(document, request.POST.get("sample", ""), found)
+        case "check":
+            body = document.read(WorkloadInput)
+            if body is not None:
+                try:
+                    more["trial"] = trials.run(body.to_spec())
+                except Conflict as error:
+                    document.add(error)
+    return _editor(request, document, found, mark, **more)
+
+
+def _store(request: HttpRequest, document: Document, found: Workload | None, mark: str) -> str | None:
+    """The id of what was saved; None when something is wrong: the document then says what."""
+    body = document.read(WorkloadInput)
+    if body is None:
+        return None
+    data = body.validated_data
+    try:
+        if found is None:
+            made = services.create_workload(id=data.get("id"), name=data["name"], spec=body.to_spec())
+            messages.success(request, f"Workload {made.pk} is there; a pool can keep it warm.")
+            return str(made.pk)
+        if data.get("id", found.pk) != found.pk:
+            raise Invalid(FieldError("/id", f"The id stays {found.pk}.", "fixed"))
+        services.update_workload(
+            found,
+            name=data["name"],
+            spec=body.to_spec(),
+            check=lambda locked: check_seen(mark, render_workload(locked)),
+        )
+    except (Invalid, Conflict, PreconditionFailed) as error:
+        document.add(error)
+        return None
+    number = find_workload(found.pk).latest.number
+    messages.success(request, f"{found.pk} is saved as version {number}; its pools roll to it.")
+    return str(found.pk)
+
+
+def _verdict(document: Document, sample: str, found: Workload | None) -> dict[str, Any] | None:
+    """What the schema says of the sample, and which tenants' configs it would refuse at their next claim."""
+    body = document.read(WorkloadInput)
+    if body is None:
+        return None
+    spec = body.to_spec()
+    try:
+        config = check_body(sample or "{}")
+    except ValueError as error:
+        return {"errors": [FieldError("", str(error), "malformed")]}
+    if not isinstance(config, dict):
+        return {"errors": [FieldError("", "A config is an object: { … }.", "invalid")]}
+    rows: list[Assignment] = []
+    if found is not None:
+        rows = list(Assignment.objects.live().filter(pool__workload=found, config__isnull=False)[:MAX_TENANTS])
+    refused = [(row.tenant_id, wrong) for row in rows if (wrong := validation.config_errors(row.config or {}, spec))]
+    return {"errors": validation.config_errors(config, spec), "tenants": len(rows), "refused": refused[:20],
+            "has_schema": spec.config_schema is not None}  # fmt: skip
 
 
 @action()

@@ -1,0 +1,360 @@
+"""A JSON document edited as a form or as text: one document, one validator, nothing lost between the two.
+
+The whole document travels with the form. What the form shows is laid over it; what it does not show stays as it was.
+Every button sends the same form, and its ``do`` says what for: ``save``, ``tab:json``, ``add:/mappings``,
+``remove:/mappings/1``, or what a page adds to these. So all of it works without a script.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.http import QueryDict
+from django.utils.text import slugify
+from rest_framework import serializers
+
+from boilerhouse.core.api.parsers import check_body
+from boilerhouse.core.api.problems import pointers
+from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
+from boilerhouse.core.templatetags.ui import duration
+from boilerhouse.dashboard.forms import as_json
+
+MAX_ROWS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One value that the form shows."""
+
+    path: str
+    """From the section's object, such as ``image``."""
+    label: str
+    hint: str = ""
+    kind: str = "text"
+    """``text``, ``number``, ``ms``, ``mb``, ``words`` (a command), ``list``, ``map`` (NAME=value lines), ``flag``,
+    ``choice``, ``json`` or ``secret``."""
+    options: Sequence[tuple[str, str]] = ()
+    default: Any = None
+    """What holds where the document says nothing."""
+    reloads: bool = False
+    """Another value shows other fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Values that belong together: of the document itself, of one object in it, or of each in a list."""
+
+    title: str
+    parts: tuple[Part, ...]
+    lede: str = ""
+    path: str = ""
+    blank: Mapping[str, Any] | None = None
+    """What is added where nothing is; an object that has one may also be absent."""
+    is_list: bool = False
+    one: str = ""
+
+
+@dataclass(slots=True)
+class ShownPart:
+    part: Part
+    pointer: str
+    text: str
+    is_on: bool = False
+    error: str = ""
+
+    @property
+    def rows(self) -> int:
+        return min(MAX_ROWS, max(4, self.text.count("\n") + 2))
+
+    @property
+    def slug(self) -> str:
+        """As ``slugify`` writes the pointer: errors link to it."""
+        return slugify(self.pointer)
+
+    @property
+    def is_wide(self) -> bool:
+        return self.part.kind in ("map", "json", "list")
+
+    @property
+    def choices(self) -> list[tuple[str, str]]:
+        """What may be chosen, and what stands there even if it may not."""
+        known = [value for value, _ in self.part.options]
+        return [*self.part.options, *([(self.text, self.text)] if self.text not in known and self.text else [])]
+
+    @property
+    def unit_words(self) -> str:
+        return duration(int(self.text) / 1000) if self.part.kind == "ms" and self.text.isdecimal() else ""
+
+    @property
+    def unit(self) -> str:
+        return {"ms": "ms", "mb": "MB"}.get(self.part.kind, "")
+
+
+@dataclass(slots=True)
+class ShownGroup:
+    title: str
+    pointer: str
+    parts: list[ShownPart]
+    can_go: bool
+
+
+@dataclass(slots=True)
+class ShownSection:
+    section: Section
+    pointer: str
+    groups: list[ShownGroup] = field(default_factory=list)
+    can_grow: bool = False
+
+
+Sections = Callable[[dict[str, Any]], Sequence[Section]]
+
+
+class Document:
+    """What is edited, in one of its two forms, with what is wrong with it."""
+
+    def __init__(self, value: Any, sections: Sections, *, tab: str = "form") -> None:
+        self.value, self._sections = value, sections
+        self.text = as_json(value)
+        self.errors: list[FieldError] = []
+        self.do = ""
+        self.tab = tab if tab == "json" or self._fits() else "json"
+        self._typed: dict[str, str] = {}
+
+    @classmethod
+    def posted(cls, data: QueryDict, sections: Sections) -> Document:
+        """What was sent. ``do`` is then what is left to do: empty where the button only concerned the form."""
+        is_text = "json" in data
+        text = data.get("json" if is_text else "document", "")
+        try:
+            value = check_body(text)
+        except ValueError as error:
+            broken = cls({}, sections, tab="json")
+            broken.text = text
+            broken.errors = [FieldError("", str(error), "malformed")]
+            broken.do = "refused"
+            return broken
+        made = cls(value, sections, tab="json" if is_text else "form")
+        made.text = text if is_text else made.text
+        if not is_text and made.tab == "form":
+            made._lay_over(data)
+        verb, _, argument = data.get("do", "save").partition(":")
+        match verb:
+            case "tab":
+                made.tab = argument if argument == "json" or made._fits() else "json"
+            case "add":
+                made._add(argument)
+            case "remove":
+                made._remove(argument)
+            case _:
+                made.do = data.get("do", "save") if not made.errors else "refused"
+        if not is_text or verb == "tab":
+            made.text = as_json(made.value)
+        return made
+
+    @property
+    def rows(self) -> int:
+        """How many lines the text area shows."""
+        return min(MAX_ROWS, max(12, self.text.count("\n") + 2))
+
+    @property
+    def status(self) -> int:
+        return 422 if self.errors else 200
+
+    def read(self, serializer: type[serializers.Serializer[Any]], **more: Any) -> Any:
+        """The valid serializer, or None with ``errors`` filled."""
+        if self.errors:
+            return None
+        body = serializer(data=self.value, **more)
+        if body.is_valid():
+            return body
+        self.errors = [FieldError(one["pointer"], one["detail"], one["code"]) for one in pointers(body.errors)]
+        return None
+
+    def add(self, error: BoilerhouseError) -> None:
+        """What a service had against it."""
+        self.errors += error.errors if isinstance(error, Invalid) else [FieldError("", error.detail, error.code)]
+
+    # The form ---------------------------------------------------------------------------------------
+
+    def shown(self) -> list[ShownSection]:
+        """The form, with each error at its field."""
+        shown = []
+        for section in self._sections(self.value):
+            pointer = _pointer("", section.path)
+            one = ShownSection(section, pointer, can_grow=section.is_list)
+            found = get(self.value, pointer)
+            if section.is_list:
+                for number in range(len(found or [])):
+                    at = f"{pointer}/{number}"
+                    one.groups.append(
+                        ShownGroup(f"{section.one} {number + 1}", at, self._parts(section, at), can_go=True)
+                    )
+            elif found is None and section.blank is not None:
+                one.can_grow = True
+            else:
+                can_go = section.blank is not None
+                one.groups.append(ShownGroup("", pointer, self._parts(section, pointer), can_go=can_go))
+            shown.append(one)
+        return shown
+
+    def _parts(self, section: Section, base: str) -> list[ShownPart]:
+        return [self._part(part, _pointer(base, part.path)) for part in section.parts]
+
+    def _part(self, part: Part, pointer: str) -> ShownPart:
+        value = get(self.value, pointer)
+        value = part.default if value is None else value
+        text = self._typed.get(pointer, _text(part, value))
+        error = next((e.detail for e in self.errors if e.pointer == pointer or e.pointer.startswith(f"{pointer}/")), "")
+        return ShownPart(part, pointer, text, is_on=value is True, error=error)
+
+    def _fits(self) -> bool:
+        """Whether the form can show it: every section finds an object, a list of objects, or nothing."""
+        if not isinstance(self.value, dict):
+            return False
+        for section in self._sections(self.value):
+            found = get(self.value, _pointer("", section.path))
+            items = found if section.is_list and isinstance(found, list) else [found]
+            if section.is_list and found is not None and not isinstance(found, list):
+                return False
+            if any(one is not None and not isinstance(one, dict) for one in items):
+                return False
+        return True
+
+    def _fields(self) -> Iterator[ShownPart]:
+        for section in self.shown():
+            for group in section.groups:
+                yield from group.parts
+
+    def _lay_over(self, data: QueryDict) -> None:
+        for shown in list(self._fields()):
+            typed = data.get(shown.pointer, "").replace("\r\n", "\n")
+            try:
+                value = shown.pointer in data if shown.part.kind == "flag" else _value(shown.part, typed)
+            except ValueError as error:
+                self._typed[shown.pointer] = typed
+                self.errors.append(FieldError(shown.pointer, str(error), "malformed"))
+                continue
+            if value is None:
+                unset(self.value, shown.pointer)
+            else:
+                put(self.value, shown.pointer, value)
+
+    def _add(self, pointer: str) -> None:
+        for section in self._sections(self.value):
+            if _pointer("", section.path) == pointer and section.blank is not None:
+                blank = json.loads(json.dumps(section.blank))
+                if section.is_list:
+                    put(self.value, pointer, [*(get(self.value, pointer) or []), blank])
+                elif get(self.value, pointer) is None:
+                    put(self.value, pointer, blank)
+
+    def _remove(self, pointer: str) -> None:
+        for section in self.shown():
+            if any(group.pointer == pointer and group.can_go for group in section.groups):
+                unset(self.value, pointer)
+                return
+
+
+# Pointers ---------------------------------------------------------------------------------------------
+
+
+def _pointer(base: str, path: str) -> str:
+    return f"{base}/{path}" if path else base
+
+
+def _names(pointer: str) -> list[str]:
+    return pointer.split("/")[1:]
+
+
+def get(value: Any, pointer: str) -> Any:
+    """What stands there; None where nothing does."""
+    for name in _names(pointer):
+        if isinstance(value, dict):
+            value = value.get(name)
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return None
+    return value
+
+
+def put(value: Any, pointer: str, new: Any) -> None:
+    """Set what stands there, making the objects on the way."""
+    *way, last = _names(pointer)
+    for name in way:
+        inner = value[int(name)] if isinstance(value, list) else value.get(name)
+        if inner is None:
+            inner = value[name] = {}
+        value = inner
+    value[int(last) if isinstance(value, list) else last] = new
+
+
+def unset(value: Any, pointer: str) -> None:
+    """Nothing stands there any more."""
+    above, _, last = pointer.rpartition("/")
+    holder = get(value, above)
+    if isinstance(holder, dict):
+        holder.pop(last, None)
+    elif isinstance(holder, list):
+        del holder[int(last)]
+
+
+# Values -----------------------------------------------------------------------------------------------
+
+
+def _text(part: Part, value: Any) -> str:
+    if value is None or part.kind == "flag":
+        return ""
+    if part.kind == "words" and isinstance(value, list):
+        return shlex.join(str(one) for one in value)
+    if part.kind == "list" and isinstance(value, list):
+        return "\n".join(str(one) for one in value)
+    if part.kind == "map" and isinstance(value, dict):
+        if any(not isinstance(one, str) or "\n" in one for one in value.values()):
+            return as_json(value)
+        return "\n".join(f"{name}={one}" for name, one in value.items())
+    if part.kind == "json" or isinstance(value, dict | list):
+        return as_json(value)
+    return str(value)
+
+
+def _value(part: Part, typed: str) -> Any:
+    """What the typed text stands for; None for nothing. Raises ValueError in words."""
+    text = typed.strip()
+    if not text:
+        return None
+    match part.kind:
+        case "number" | "ms" | "mb":
+            for convert in (int, float):
+                try:
+                    return convert(text)
+                except ValueError:
+                    continue
+            return text  # the validator says what is wrong with it
+        case "words":
+            try:
+                return shlex.split(text)
+            except ValueError as error:
+                raise ValueError(f"This is not a command line: {error}.") from error
+        case "list":
+            return text.replace(",", " ").split()
+        case "map":
+            return check_body(text) if text.startswith("{") else dict(map(_assignment, _lines(typed)))
+        case "json":
+            return check_body(text)
+    return typed if part.kind == "secret" else text
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _assignment(line: str) -> tuple[str, str]:
+    name, equals, value = line.partition("=")
+    if not equals:
+        raise ValueError(f"Write one NAME=value in each line; “{line.strip()[:60]}” has no =.")
+    return name.strip(), value

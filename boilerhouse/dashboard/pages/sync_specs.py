@@ -1,0 +1,199 @@
+"""Sync specs: the list, one with its runs and its sink's health, and its editor."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+
+from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid, PreconditionFailed
+from boilerhouse.core.models import Role
+from boilerhouse.dashboard import tones
+from boilerhouse.dashboard.access import action, back, page, require_typed, slow
+from boilerhouse.dashboard.documents import Document, get
+from boilerhouse.dashboard.forms import check_seen, seen
+from boilerhouse.dashboard.listing import Choice, Listing
+from boilerhouse.dashboard.pages.sync import probed, said
+from boilerhouse.dashboard.sections import sync_specs as sections
+from pools.models import Pool
+from syncing import services
+from syncing.api.serializers import SyncSpecInput, render_spec
+from syncing.api.views import find_spec, is_held
+from syncing.models import SyncRun, SyncSpec
+from syncing.states import SyncRunState
+from tenants import previews, syncs, upkeep
+from tenants.models import Assignment
+from tenants.states import AssignmentState
+
+RUNS = 25
+SERVER_OWNED = ("version", "sinkHealth", "createdAt", "updatedAt")
+TENANTS_OFFERED = 50
+
+
+@page()
+def spec_list(request: HttpRequest) -> HttpResponse:
+    pools = [(pk, pk) for pk in Pool.objects.order_by("pk").values_list("pk", flat=True)]
+    rows = Listing(
+        request,
+        SyncSpec.objects.prefetch_related("mappings"),
+        choices=[Choice("pool", "pool", "pool_id", pools)],
+        search=["id", "name"],
+        sorts={"id": "pk", "pool": "pool_id", "changed": "updated_at"},
+        default="id",
+    )
+    lines = [(one, tones.sink(one), list(one.mappings.all())) for one in rows]
+    return render(request, "pages/sync_specs.html", {"list": rows, "lines": lines})
+
+
+@page()
+def spec(request: HttpRequest, spec_id: str) -> HttpResponse:
+    found = find_spec(spec_id)
+    runs = SyncRun.objects.filter(spec=found)
+    _, health, probes = probed([found])[0]
+    context: dict[str, Any] = {
+        "spec": found, "mappings": list(found.mappings.all()), "said": health, "probes": probes,
+        "runs": said(runs.order_by("-created_at")[:RUNS]),
+        "failed": runs.filter(state=SyncRunState.FAILED, created_at__gte=timezone.now() - timedelta(hours=24)).count(),
+    }  # fmt: skip
+    return render(request, "pages/sync_spec.html", context)
+
+
+# The editor -------------------------------------------------------------------------------------------
+
+
+def _editor(request: HttpRequest, document: Document, found: SyncSpec | None, mark: str, **more: Any) -> HttpResponse:
+    pool_id = found.pool_id if found else str(get(document.value, "/poolId") or "")
+    at_work = Assignment.objects.filter(pool_id=pool_id, state=AssignmentState.ASSIGNED).order_by("tenant_id")
+    context = {
+        "document": document, "spec": found, "seen": mark, "tenants": list(at_work[:TENANTS_OFFERED]),
+        "tenant": request.POST.get("tenant", ""), "paths": request.POST.get("paths", ""), **more,
+    }  # fmt: skip
+    answer = render(request, "pages/sync_spec_edit.html", context, status=document.status)
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+@slow
+def new_spec(request: HttpRequest) -> HttpResponse:
+    return _save(request, None) if request.method == "POST" else _open(request, None)
+
+
+@slow
+def edit_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
+    return _save(request, spec_id) if request.method == "POST" else _open(request, spec_id)
+
+
+def _shown(found: SyncSpec) -> dict[str, Any]:
+    """What of a spec can be changed."""
+    return {name: value for name, value in render_spec(found).items() if name not in SERVER_OWNED}
+
+
+@page(Role.OPERATOR)
+def _open(request: HttpRequest, spec_id: str | None) -> HttpResponse:
+    found = find_spec(spec_id) if spec_id else None
+    if found is not None:
+        value = _shown(found)
+    else:
+        first = Pool.objects.order_by("pk").values_list("pk", flat=True).first()
+        value = sections.start(request.GET.get("pool") or first or "")
+    tab = "json" if request.GET.get("tab") == "json" else "form"
+    document = Document(value, sections.sections_of(is_new=found is None), tab=tab)
+    return _editor(request, document, found, seen(value) if found else "")
+
+
+@action()
+def _save(request: HttpRequest, spec_id: str | None) -> HttpResponse:
+    found = find_spec(spec_id) if spec_id else None
+    mark = request.POST.get("seen", "")
+    document = Document.posted(request.POST, sections.sections_of(is_new=found is None))
+    more: dict[str, Any] = {}
+    match document.do:
+        case "save":
+            saved = _store(request, document, found, mark)
+            if saved is not None:
+                return HttpResponseRedirect(reverse("sync-spec", args=[saved]), status=303)
+            more["may_force"] = any(error.code == "coverage_held" for error in document.errors)
+        case "preview":
+            more["previews"], more["preview_error"] = _preview(request, document, found)
+    return _editor(request, document, found, mark, **more)
+
+
+def _store(request: HttpRequest, document: Document, found: SyncSpec | None, mark: str) -> str | None:
+    """The id of what was saved; None when something is wrong: the document then says what."""
+    body = document.read(SyncSpecInput, context={"stored": found} if found else {})
+    if body is None:
+        return None
+    data = body.validated_data
+    try:
+        if found is None:
+            pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
+            if pool is None:
+                raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
+            made = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
+            messages.success(request, f"{made.pk} saves and restores from the next claim on.")
+            return str(made.pk)
+        if data.get("id", found.pk) != found.pk:
+            raise Invalid(FieldError("/id", f"The id stays {found.pk}.", "fixed"))
+        if data["pool_id"] != found.pool_id:
+            raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({found.pool_id}).", "fixed"))
+        services.update_spec(
+            found, name=data.get("name"), held=is_held(found), force=request.POST.get("force") == "yes",
+            check=lambda locked: check_seen(mark, _shown(locked)), **body.parts(),
+        )  # fmt: skip
+    except (Invalid, Conflict, PreconditionFailed) as error:
+        document.add(error)
+        return None
+    messages.success(request, f"{found.pk} is saved.")
+    return str(found.pk)
+
+
+def _preview(request: HttpRequest, document: Document, found: SyncSpec | None) -> tuple[list[previews.Matched], str]:
+    """Which files each mapping means: of a tenant at work, or of paths that were typed."""
+    items = get(document.value, "/mappings")
+    rows = [one for one in items if isinstance(one, dict)] if isinstance(items, list) else []
+    mappings = [(str(one.get("containerPath") or ""), str(one.get("pattern") or "")) for one in rows]
+    tenant_id = request.POST.get("tenant", "")
+    if not tenant_id:
+        return previews.matches_among(request.POST.get("paths", "").split(), mappings), ""
+    pool_id = found.pool_id if found else str(get(document.value, "/poolId") or "")
+    try:
+        return previews.matches_of_tenant(tenant_id, pool_id, mappings), ""
+    except BoilerhouseError as error:
+        return [], error.detail
+
+
+# Actions ----------------------------------------------------------------------------------------------
+
+
+@action()
+def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
+    require_typed(request, spec_id, "deleted")
+    found = find_spec(spec_id)
+    services.delete_spec(found, held=is_held(found), force=True)
+    messages.success(request, f"{spec_id} is deleted. What it saved stays in the sink.")
+    return HttpResponseRedirect(reverse("sync"), status=303)
+
+
+@slow
+@action()
+def probe(request: HttpRequest, spec_id: str) -> HttpResponse:
+    """Write, read and delete one object at the sink now."""
+    found = find_spec(spec_id)
+    upkeep.probe_sink(found.pk)
+    health = find_spec(spec_id).sink_health
+    if health.get("state") == "healthy":
+        messages.success(request, "The sink took a write, gave it back and deleted it.")
+    else:
+        messages.error(request, f"The sink fails its probe: {health.get('detail', 'no reason is known')}")
+    return back(request)
+
+
+@action()
+def trigger(request: HttpRequest, spec_id: str) -> str:
+    made = syncs.trigger(find_spec(spec_id), "outward", None)
+    return f"{len(made)} save{'s' if len(made) != 1 else ''} queued."

@@ -1,0 +1,1 @@
+"""What the forms of the documents show: workloads, sync specs, and what admins set."""

@@ -1,0 +1,101 @@
+"""The form of a workload."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from boilerhouse.core import deployment_settings
+from boilerhouse.dashboard.documents import Part, Section, Sections
+from pools.spec import BUILT_IN_VARIABLES
+
+MODES = (("rw", "read and write"), ("ro", "read only"))
+
+
+def sections_of(*, is_new: bool) -> Sections:
+    """For one request: what may be chosen is read once."""
+    allowed = deployment_settings.current()
+    variables = ", ".join(f"${{{name}}}" for name in sorted(BUILT_IN_VARIABLES | set(allowed.variables)))
+    networks = ["bridge", "none", *(["host"] if allowed.allow_host_network else []), *allowed.allowed_networks]
+    new_id = (Part("id", "Id", "Letters, digits and -; stays for ever. Empty: made from the name"),) if is_new else ()
+
+    def mount(name: str, title: str, lede: str, path: str, *, is_fixed: bool = False) -> Section:
+        mode = () if is_fixed else (Part("mode", "Mode", kind="choice", options=MODES, default="rw"),)
+        parts = (Part("containerPath", "Path in the container", "Absolute, such as /state"), *mode)
+        return Section(title, parts, lede, f"volumes/{name}", {"containerPath": path})
+
+    def hook(name: str, title: str, lede: str) -> Section:
+        parts = (
+            Part("command", "Command", "Exit 0 is success", "words"),
+            Part("timeoutMs", "Ends after", kind="ms", default=10_000),
+        )
+        return Section(title, parts, lede, f"hooks/{name}", {"command": ["true"], "timeoutMs": 10_000})
+
+    made = (
+        Section("Workload", (
+            *new_id,
+            Part("name", "Name", "A label; may repeat"),
+            Part("image", "Image", "With its tag or digest"),
+            Part("pullPolicy", "Pull", kind="choice", default="missing", options=(
+                ("missing", "when it is not here"), ("always", "always"), ("never", "never"))),
+            Part("command", "Command", "Empty: the image's own", "words"),
+            Part("stopTimeoutMs", "Time to stop", "Between SIGTERM and SIGKILL", "ms", default=10_000),
+        )),
+        Section("Health check", (
+            Part("command", "Command", "Exit 0 is healthy", "words"),
+            Part("intervalMs", "Every", kind="ms", default=30_000),
+            Part("timeoutMs", "Fails after", kind="ms", default=5_000),
+            Part("retries", "Failures in a row", "Until it is unhealthy", "number", default=3),
+            Part("startPeriodMs", "Time to start", "The first success ends it", "ms", default=60_000),
+        ), "A container is warm once this has passed.", "healthCheck", {"command": ["true"], "intervalMs": 30_000}),
+        Section("Resources", (
+            Part("cpus", "CPUs", kind="number", default=1),
+            Part("memoryMb", "Memory", kind="mb", default=512),
+            Part("pidsLimit", "Processes", kind="number", default=256),
+            Part("tmpfsMb", "Temporary files, in RAM", kind="mb", default=64),
+            Part("diskMb", "Disk, all volumes", "Empty: no limit", "mb"),
+        ), path="resources"),
+        mount("state", "State volume", "What a sync spec can save.", "/state"),
+        mount("secrets", "Secrets volume", "config.json, claim.json and the claim's secrets, in RAM.", "/run/secrets",
+              is_fixed=True),
+        mount("comm", "Communication volume", "For what the container and its host exchange.", "/comm"),
+        Section("More volumes", (
+            Part("name", "Name"), Part("containerPath", "Path in the container"),
+            Part("mode", "Mode", kind="choice", options=MODES, default="rw"),
+        ), path="volumes/custom", blank={"name": "", "containerPath": "/data"}, is_list=True, one="Volume"),
+        Section("Environment", (
+            Part("environment", "Variables", f"NAME=value, one in a line. Known inside values: {variables}", "map"),
+        ), "Set before a tenant claims; for what differs by tenant read claim.json."),
+        Section("Ports", (
+            Part("name", "Name"), Part("containerPort", "Port", kind="number"),
+            Part("protocol", "Protocol", kind="choice", options=(("tcp", "tcp"), ("udp", "udp")), default="tcp"),
+            Part("publish", "Also on a port of the host's 127.0.0.1", kind="flag"),
+        ), path="ports", blank={"name": "http", "containerPort": 8080}, is_list=True, one="Port"),
+        Section("Security", (
+            Part("readOnlyRootFilesystem", "The root file system is read only", kind="flag", default=True),
+            Part("runAsUser", "User id", "Empty: one of its own for each container", "number"),
+            Part("networkMode", "Network", kind="choice", options=[(one, one) for one in networks], default="bridge"),
+            Part("runtime", "Runtime", kind="choice",
+                 options=[("", "the engine's own"), *((one, one) for one in allowed.allowed_runtimes)]),
+        ), path="security"),
+        hook("postClaim", "After a claim", "Runs inside once the tenant's state, config and secrets are there."),
+        hook("preRelease", "Before a release", "Runs inside before the container is stopped and saved."),
+        Section("Seed", (
+            Part("seed", "First state", "A directory below the deployment's seeds, for tenants that have none"),
+        )),
+        Section("Config schema", (
+            Part("configSchema", "JSON Schema (2020-12)", "Claims whose config does not fit are refused", "json"),
+        )),
+    )  # fmt: skip
+    return lambda _value: made
+
+
+def start() -> dict[str, Any]:
+    """Where a new workload begins."""
+    return {
+        "name": "My workload",
+        "image": "registry.example/image:tag",
+        "volumes": {"state": {"containerPath": "/state", "mode": "rw"}},
+        "ports": [{"name": "http", "containerPort": 8080, "protocol": "tcp"}],
+        "healthCheck": {"command": ["true"], "intervalMs": 30000, "timeoutMs": 5000, "retries": 3},
+        "resources": {"cpus": 1, "memoryMb": 512},
+    }

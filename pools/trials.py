@@ -1,0 +1,185 @@
+"""One try of a spec in a scratch container: it starts, its health check runs, it is removed.
+
+It has no row, no tenant and no network, and carries a label of its own, so that nothing else counts or heals it. One at
+a time on a host; what a killed try left behind goes with the next one, or when the controller tidies up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+
+from boilerhouse.core.deployment import data_dir, deployment_id, node_id
+from boilerhouse.core.errors import BoilerhouseError, Conflict
+from boilerhouse.core.ids import uuid7
+from pools import errors, lifecycle, volumes
+from pools.models import Container, WorkloadVersion
+from pools.runtime import get_runtime
+from pools.runtime.base import Mount
+from pools.spec import Volume, WorkloadSpec
+
+TRIAL_LABEL = "boilerhouse.trial"
+LIMIT_S = 30.0
+SETTLE_S = 1.0
+OUTPUT_BYTES = 4000
+
+
+class TrialRunning(Conflict):
+    """Another try is under way on this host."""
+
+    code = "trial_running"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of a try."""
+
+    is_healthy: bool
+    said: str
+    """In words."""
+    exit_code: int | None
+    output: str
+    """Of the health check."""
+    log: str
+    """Of the container."""
+    started_ms: int
+    """Until it ran."""
+    probe_ms: int
+    attempts: int
+
+
+def run(spec: WorkloadSpec) -> Trial:
+    """Try the spec once. Raises TrialRunning."""
+    with _alone(wait=False):
+        _remove_left_behind()
+        trial_id = uuid7()
+        try:
+            return _try(trial_id, spec)
+        finally:
+            get_runtime().remove(_name(trial_id))
+            volumes.destroy(_home(trial_id))
+
+
+def sweep() -> None:
+    """Remove what a killed try has left; nothing while one is under way."""
+    if not _root().exists():
+        return
+    try:
+        with _alone(wait=False):
+            _remove_left_behind()
+    except TrialRunning:
+        return
+
+
+def remove_all() -> None:
+    """For the end of the deployment."""
+    if _root().exists():
+        with _alone(wait=True):
+            _remove_left_behind()
+
+
+def _root() -> Path:
+    return data_dir() / "trials"
+
+
+def _home(trial_id: UUID) -> Path:
+    return _root() / str(trial_id)
+
+
+def _name(trial_id: UUID) -> str:
+    return f"bh-trial-{trial_id}"
+
+
+@contextmanager
+def _alone(*, wait: bool) -> Iterator[None]:
+    _root().mkdir(exist_ok=True, mode=0o700)
+    descriptor = os.open(_root() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    except BlockingIOError as error:
+        raise TrialRunning("Another health check is being tried on this host; wait for its end.") from error
+    finally:
+        os.close(descriptor)
+
+
+def _remove_left_behind() -> None:
+    for observed in get_runtime().list({TRIAL_LABEL: deployment_id()}):
+        get_runtime().remove(observed.handle.runtime_id)
+    for path in _root().iterdir():
+        if path.is_dir():
+            volumes.destroy(path)
+
+
+def _try(trial_id: UUID, spec: WorkloadSpec) -> Trial:
+    runtime, name, began = get_runtime(), _name(trial_id), time.monotonic()
+    uid = spec.security.run_as_user
+    uid = settings.BOILERHOUSE_UID_RANGE[1] if uid is None else uid  # beyond those that are leased
+    log = ""
+    try:
+        runtime.ensure_image(spec.image, spec.pull_policy)
+        mounts = tuple(_mount(trial_id, uid, volume) for volume in spec.volumes)
+        version = WorkloadVersion(workload_id="trial", number=0, spec_json=spec.to_json())
+        row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node=node_id())
+        plan = lifecycle.plan_of(row, replace(spec, ports=()), "none")
+        labels = {TRIAL_LABEL: deployment_id()}
+        plan = replace(plan, name=name, labels=labels, mounts=mounts, network="none", dns=(), probe=None)
+        runtime.create(plan)
+        runtime.start(name)
+        started_ms = round((time.monotonic() - began) * 1000)
+        trial = _probe(name, spec, started_ms)
+        log = _log(name)
+    except BoilerhouseError as error:
+        return Trial(False, error.detail, None, "", _log(name) or log, round((time.monotonic() - began) * 1000), 0, 0)
+    return replace(trial, log=log)
+
+
+def _mount(trial_id: UUID, uid: int, volume: Volume) -> Mount:
+    path = _home(trial_id) / volume.name
+    path.mkdir(parents=True, mode=0o700)
+    os.chown(path, uid, uid)
+    return Mount(str(path), volume.container_path, volume.mode == "ro" or volume.name == "secrets")
+
+
+def _probe(name: str, spec: WorkloadSpec, started_ms: int) -> Trial:
+    runtime, check = get_runtime(), spec.health_check
+    if check is None:
+        time.sleep(SETTLE_S)
+        seen = runtime.inspect(name)
+        if seen is not None and seen.is_running:
+            return Trial(True, "It runs. It has no health check.", None, "", "", started_ms, 0, 0)
+        code = seen.exit_code if seen else None
+        return Trial(False, f"It ended at once with exit code {code}.", code, "", "", started_ms, 0, 0)
+    deadline = time.monotonic() + min(LIMIT_S, (check.start_period_ms + check.timeout_ms) / 1000)
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            done = runtime.exec(name, check.command, check.timeout_ms, limit_bytes=OUTPUT_BYTES)
+        except errors.NotRunning:
+            seen = runtime.inspect(name)
+            code = seen.exit_code if seen else None
+            return Trial(False, f"It ended with exit code {code}.", code, "", "", started_ms, 0, attempts)
+        output = (done.stdout + done.stderr).decode(errors="replace")
+        if done.exit_code == 0:
+            said = f"Healthy at try {attempts}." if attempts > 1 else "Healthy at the first try."
+            return Trial(True, said, 0, output, "", started_ms, done.duration_ms, attempts)
+        if time.monotonic() > deadline:
+            said = f"Not healthy after {attempts} tries; the last ended with exit code {done.exit_code}."
+            return Trial(False, said, done.exit_code, output, "", started_ms, done.duration_ms, attempts)
+        time.sleep(lifecycle.PROBE_EVERY_S)
+
+
+def _log(name: str) -> str:
+    try:
+        return get_runtime().logs(name, 20, limit_bytes=OUTPUT_BYTES).decode(errors="replace")
+    except BoilerhouseError:
+        return ""

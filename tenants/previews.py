@@ -1,0 +1,182 @@
+"""What a sync would do, and which files a pattern means, told from names and sizes; nothing is touched.
+
+Names and sizes only: a file that changed and kept its size is found by checksum when the sync runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from pools import volumes
+from pools.errors import DirectoryGone
+from syncing import errors as sync_errors
+from syncing import patterns, saves
+from syncing import services as syncing
+from syncing.models import SyncMapping
+from syncing.sinks import Sink
+from syncing.sites import Site, place_of, planted
+from syncing.states import Direction
+from tenants import errors, validation
+from tenants.models import Assignment
+from tenants.site import site_of
+from tenants.states import AssignmentState
+
+LOOK_AT = 20_000
+"""Files of one directory that are looked at."""
+NAMED = 20
+
+
+@dataclass(slots=True)
+class Matched:
+    """Which files of a directory one mapping means."""
+
+    container_path: str
+    pattern: str
+    files: int = 0
+    bytes: int = 0
+    names: list[str] = field(default_factory=list)
+    others: int = 0
+    other_names: list[str] = field(default_factory=list)
+    is_cut: bool = False
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Planned:
+    """What one mapping would do now."""
+
+    spec_id: str
+    container_path: str
+    location: str
+    new: int = 0
+    changed: int = 0
+    same: int = 0
+    deletes: int = 0
+    bytes: int = 0
+    is_cut: bool = False
+    problem: str = ""
+
+
+# Patterns ---------------------------------------------------------------------------------------------
+
+
+def matches_among(names: Iterable[str], mappings: Iterable[tuple[str, str]]) -> list[Matched]:
+    """Which of these paths each (containerPath, pattern) means; paths are as the container sees them."""
+    given = [PurePosixPath(name) for name in names]
+    found = []
+    for container_path, pattern in mappings:
+        root = PurePosixPath(container_path)
+        inside = {str(path.relative_to(root)): 0 for path in given if path.is_relative_to(root) and path != root}
+        found.append(_matched(container_path, pattern, inside))
+    return found
+
+
+def matches_of_tenant(tenant_id: str, pool_id: str, mappings: Iterable[tuple[str, str]]) -> list[Matched]:
+    """The same of what lies in the container that the tenant holds now. Raises Invalid, NotAssigned."""
+    site = _site(tenant_id, pool_id)
+    found = []
+    for container_path, pattern in mappings:
+        mapping = SyncMapping(container_path=container_path)
+        try:
+            census = _census(site, mapping, "")
+        except (sync_errors.SyncFailed, OSError, DirectoryGone) as error:
+            found.append(Matched(container_path, pattern, problem=_words(error)))
+            continue
+        sizes = {name: size for name, (size, _) in census.seen.items()}
+        found.append(_matched(container_path, pattern, sizes, is_cut=census.is_cut))
+    return found
+
+
+def _matched(container_path: str, pattern: str, sizes: dict[str, int], *, is_cut: bool = False) -> Matched:
+    found = Matched(container_path, pattern, is_cut=is_cut)
+    if pattern and (problem := patterns.check(pattern)):
+        found.problem = problem
+        return found
+    fits = patterns.matcher(pattern)
+    for name in sorted(sizes):
+        if fits is None or fits(name):
+            found.files, found.bytes = found.files + 1, found.bytes + sizes[name]
+            if len(found.names) < NAMED:
+                found.names.append(name)
+        else:
+            found.others += 1
+            if len(found.other_names) < NAMED:
+                found.other_names.append(name)
+    return found
+
+
+# Syncs ------------------------------------------------------------------------------------------------
+
+
+def of_sync(tenant_id: str, direction: Direction) -> list[Planned]:
+    """What a save (upload) or a restore (download) of the tenant would do now. Raises Invalid, NotAssigned."""
+    site = _site(tenant_id, None)
+    found = []
+    for spec in syncing.specs_for(site.pool_id, direction):
+        sink = spec.resolved_sink()
+        for mapping in spec.mappings.all():
+            if mapping.uploads if direction == Direction.UPLOAD else mapping.restores:
+                mapping.spec = spec
+                found.append(_plan(site, mapping, sink, direction))
+    return found
+
+
+def _plan(site: Site, mapping: SyncMapping, sink: Sink, direction: Direction) -> Planned:
+    location = mapping.location(site.tenant_id)
+    planned = Planned(mapping.spec_id, mapping.container_path, location)
+    try:
+        here = _census(site, mapping, mapping.pattern)
+        there: dict[str, int] = {}
+        fits = patterns.matcher(mapping.pattern)
+        for name, size in sink.names(location):
+            if fits is None or fits(name):
+                there[name] = size
+            if len(there) >= LOOK_AT:
+                planned.is_cut = True
+                break
+    except (sync_errors.SyncFailed, OSError, DirectoryGone) as error:
+        planned.problem = _words(error)
+        return planned
+    planned.is_cut |= here.is_cut
+    sizes = {name: size for name, (size, _) in here.seen.items()}
+    source, target = (sizes, there) if direction == Direction.UPLOAD else (there, sizes)
+    for name, size in source.items():
+        if name not in target:
+            planned.new, planned.bytes = planned.new + 1, planned.bytes + size
+        elif target[name] != size:
+            planned.changed, planned.bytes = planned.changed + 1, planned.bytes + size
+        else:
+            planned.same += 1
+    if direction == Direction.UPLOAD and saves.may_delete(mapping, site, location):
+        planned.deletes = len(target.keys() - source.keys())
+    return planned
+
+
+def _site(tenant_id: str, pool_id: str | None) -> Site:
+    validation.check_tenant_id(tenant_id)
+    rows = Assignment.objects.select_related("version").filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED)
+    row = (rows if pool_id is None else rows.filter(pool_id=pool_id)).first()
+    if row is None or row.version is None or row.uid is None:
+        raise errors.NotAssigned
+    return site_of(row, -1, is_stopped=False)
+
+
+def _census(site: Site, mapping: SyncMapping, pattern: str) -> volumes.Census:
+    volume, relative = place_of(site, mapping)
+    try:
+        with planted(mapping):
+            root = volumes.descend(volume, relative)
+    except FileNotFoundError:
+        return volumes.Census()
+    try:
+        return volumes.census(root, patterns.matcher(pattern), sys.maxsize, max_files=LOOK_AT)
+    finally:
+        os.close(root)
+
+
+def _words(error: Exception) -> str:
+    return str(getattr(error, "detail", "") or f"{type(error).__name__}: {error}")
