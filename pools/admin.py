@@ -1,51 +1,90 @@
-"""Workloads, pools and containers in the admin; services own their state."""
+"""Workloads, pools and what containers use, in the admin; services own their state."""
 
 from __future__ import annotations
 
-from django.contrib import admin, messages
-from django.db.models import QuerySet
+from typing import Any
+
+from django.contrib import admin
+from django.db import transaction
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
-from boilerhouse.core.admin import ReadOnlyAdmin
+from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
 from boilerhouse.core.tasks import enqueue
-from pools.models import Container, ContainerUsage, HostLease, Pool, PoolUsage, Workload, WorkloadVersion
+from pools import services
+from pools.models import ContainerUsage, HostLease, Pool, PoolUsage, Workload, WorkloadVersion
+
+
+def _refill(pool: Pool) -> None:
+    with transaction.atomic():
+        enqueue("pool", "pools.tasks.refill", pool.pk)
 
 
 @admin.register(Workload)
 class WorkloadAdmin(ReadOnlyAdmin):
-    list_display = ("id", "name", "created_at", "updated_at")
+    page = "workload"
+    list_display = ("id", "name", "version_count", "pool_count", "created_at", "updated_at")
     search_fields = ("id", "name")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        counts = {"n_versions": Count("versions", distinct=True), "n_pools": Count("pools", distinct=True)}
+        return super().get_queryset(request).annotate(**counts)
+
+    @admin.display(description="versions", ordering="n_versions")
+    def version_count(self, row: Any) -> int:
+        return int(row.n_versions)
+
+    @admin.display(description="pools", ordering="n_pools")
+    def pool_count(self, row: Any) -> int:
+        return int(row.n_pools)
 
 
 @admin.register(WorkloadVersion)
 class WorkloadVersionAdmin(ReadOnlyAdmin):
+    page, page_argument = "workload", "workload_id"
     list_display = ("workload", "number", "image_digest", "created_at")
     list_filter = ("workload",)
+    search_fields = ("workload__id", "image_digest")
 
 
 @admin.register(Pool)
 class PoolAdmin(ReadOnlyAdmin):
-    list_display = ("id", "workload", "min_size", "max_size", "target_size", "is_paused", "is_draining", "last_error")
-    list_filter = ("is_paused", "is_draining", "workload")
-    search_fields = ("id", "name")
-    actions = ("refill",)
-
-    @admin.action(description="Refill selected pools", permissions=["view"])
-    def refill(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
-        if not request.user.is_superuser:
-            self.message_user(request, "Only superusers may refill pools.", messages.ERROR)
-            return
-        for pool in queryset:
-            enqueue("pool", "pools.tasks.refill", pool.pk)
-        self.message_user(request, f"{queryset.count()} pools are being refilled.")
-
-
-@admin.register(Container)
-class ContainerAdmin(ReadOnlyAdmin):
-    list_display = ("id", "pool", "state", "health", "address", "uid", "state_changed_at", "error")
-    list_filter = ("state", "health", "pool")
-    search_fields = ("id", "address")
+    page = "pool"
+    list_display = (
+        "id", "workload", "min_size", "max_size", "target_size", "is_paused", "is_draining", "trouble", "last_error",
+    )  # fmt: skip
+    list_filter = ("trouble", "is_paused", "is_draining", "workload")
+    search_fields = ("id", "name", "last_error")
+    actions = (
+        service_action("refill", "Refill selected pools", _refill),
+        service_action("pause", "Pause refill of selected pools", lambda row: services.pause(row.pk)),
+        service_action("resume", "Resume selected pools", lambda row: services.resume(row.pk)),
+        service_action(
+            "drain", "Drain selected pools", lambda row: services.drain(row.pk),
+            confirm="New claims are refused and idle containers removed. Tenants stay until they release.",
+        ),
+    )  # fmt: skip
 
 
-admin.site.register(HostLease, ReadOnlyAdmin)
-admin.site.register([ContainerUsage, PoolUsage], ReadOnlyAdmin)
+@admin.register(HostLease)
+class HostLeaseAdmin(ReadOnlyAdmin):
+    page, page_argument = "container", "container_id"
+    list_display = ("resource", "container_id", "released_at")
+    list_filter = (("released_at", admin.EmptyFieldListFilter),)
+    search_fields = ("resource", "container_id")
+
+
+@admin.register(ContainerUsage)
+class ContainerUsageAdmin(ReadOnlyAdmin):
+    page, page_argument = "container", "container_id"
+    list_display = ("container_id", "at", "cpu_ns", "memory_bytes", "pids")
+    search_fields = ("container_id",)
+    date_hierarchy = "at"
+
+
+@admin.register(PoolUsage)
+class PoolUsageAdmin(ReadOnlyAdmin):
+    page, page_argument = "pool", "pool_id"
+    list_display = ("pool", "at", "idle", "claimed", "waiting", "desired_size", "cpu_cores", "memory_bytes")
+    list_filter = ("pool",)
+    date_hierarchy = "at"

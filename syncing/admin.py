@@ -1,58 +1,49 @@
-"""Specs and runs in the admin; secrets are never shown."""
+"""What is kept of saves, in the admin; secrets are never shown."""
 
 from __future__ import annotations
 
 from django.contrib import admin
 
-from boilerhouse.core.admin import ReadOnlyAdmin
-from syncing.models import Credential, MappingRestore, SavedState, SinkProbe, SyncMapping, SyncRun, SyncSpec
+from boilerhouse.core.admin_actions import ReadOnlyAdmin
+from syncing.models import Credential, MappingRestore, SavedState, SinkProbe, SyncMapping
 
 
 @admin.register(Credential)
 class CredentialAdmin(ReadOnlyAdmin):
+    page = "credential"
     list_display = ("id", "name", "created_at")
+    search_fields = ("id", "name")
     exclude = ("secret",)
-
-
-@admin.register(SyncSpec)
-class SyncSpecAdmin(ReadOnlyAdmin):
-    list_display = ("id", "pool", "on_claim", "on_release", "interval_ms", "updated_at")
-    list_filter = ("pool",)
-    exclude = ("sink_secrets",)
 
 
 @admin.register(SyncMapping)
 class SyncMappingAdmin(ReadOnlyAdmin):
+    page, page_argument = "sync-spec", "spec_id"
     list_display = ("spec", "position", "container_path", "pattern", "sink_path", "direction", "mode")
-
-
-@admin.register(SyncRun)
-class SyncRunAdmin(ReadOnlyAdmin):
-    list_display = (
-        "id",
-        "tenant_id",
-        "spec",
-        "direction",
-        "trigger",
-        "state",
-        "error_code",
-        "started_at",
-        "finished_at",
-    )
-    list_filter = ("state", "direction", "trigger", "spec")
-    search_fields = ("tenant_id", "error_detail")
+    list_filter = ("direction", "mode", "spec")
+    search_fields = ("spec__id", "container_path", "sink_path")
 
 
 @admin.register(SavedState)
 class SavedStateAdmin(ReadOnlyAdmin):
-    list_display = ("tenant_id", "location", "files", "bytes", "generation", "saved_at")
+    page, page_argument = "tenant", "tenant_id"
+    list_display = ("tenant_id", "location", "files", "bytes", "generation", "saved_at", "forgotten_at")
+    list_filter = (("forgotten_at", admin.EmptyFieldListFilter),)
     search_fields = ("tenant_id", "location")
+    date_hierarchy = "saved_at"
 
 
 @admin.register(SinkProbe)
 class SinkProbeAdmin(ReadOnlyAdmin):
+    page, page_argument = "sync-spec", "spec_id"
     list_display = ("spec", "at", "is_healthy", "code", "duration_ms")
     list_filter = ("is_healthy", "spec")
+    search_fields = ("spec__id", "detail")
+    date_hierarchy = "at"
 
 
-admin.site.register(MappingRestore, ReadOnlyAdmin)
+@admin.register(MappingRestore)
+class MappingRestoreAdmin(ReadOnlyAdmin):
+    page, page_argument = "tenant", "tenant_id"
+    list_display = ("tenant_id", "generation", "mapping", "location", "files", "bytes")
+    search_fields = ("tenant_id", "location")

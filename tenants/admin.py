@@ -1,71 +1,116 @@
-"""Tenants and assignments in the admin; actions go through the services."""
+"""Tenants, what they hold and what is done for them, in the admin.
+
+Containers, sync specs, runs and backups are here too: what is done to them concerns tenants, whose services lie above.
+"""
 
 from __future__ import annotations
 
-from django.contrib import admin, messages
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.contrib import admin
+from django.db import transaction
 
-from boilerhouse.core import context
-from boilerhouse.core.admin import ReadOnlyAdmin
-from boilerhouse.core.errors import BoilerhouseError
-from syncing.models import Backup
-from tenants import backups, releases
+from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
+from boilerhouse.core.tasks import enqueue
+from pools.models import Container
+from syncing.models import Backup, SyncRun, SyncSpec
+from tenants import backups, releases, removals, syncs
+from tenants.errors import NotAssigned
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
+
+SAVED_FIRST = "Each is stopped, its state saved, then it is removed; its tenant loses the connection now."
+
+
+def _failed_save(row: Assignment, *, discard: bool) -> None:
+    if row.state != AssignmentState.RELEASE_FAILED or not releases.retry(row, discard=discard):
+        raise NotAssigned("It has no save that failed.")
+
+
+def _probe(row: SyncSpec) -> None:
+    with transaction.atomic():
+        enqueue("sync", "tenants.tasks.probe_sink", row.pk)
 
 
 @admin.register(Tenant)
 class TenantAdmin(ReadOnlyAdmin):
+    page = "tenant"
     list_display = ("id", "generation", "created_at")
     search_fields = ("id",)
+    date_hierarchy = "created_at"
+    actions = (service_action("sync", "Save selected tenants now", lambda row: syncs.begin(row.pk, "outward")),)
 
 
 @admin.register(Assignment)
 class AssignmentAdmin(ReadOnlyAdmin):
+    page, page_argument = "tenant", "tenant_id"
     list_display = ("tenant", "pool", "state", "step", "source", "latency_ms", "assigned_at", "outcome", "attempt")
-    list_filter = ("state", "pool", "source")
-    search_fields = ("tenant__id",)
+    list_filter = ("state", "outcome", "source", "pool")
+    search_fields = ("tenant__id", "outcome_detail")
+    date_hierarchy = "created_at"
     exclude = ("secrets",)
-    actions = ("retry", "discard")
+    actions = (
+        service_action(
+            "release", "Save and release selected assignments", lambda row: releases.begin(row.tenant_id),
+            confirm=SAVED_FIRST,
+        ),
+        service_action(
+            "retry", "Retry the failed save of selected assignments", lambda row: _failed_save(row, discard=False)
+        ),
+        service_action(
+            "discard", "Give up the unsaved state of selected assignments", lambda row: _failed_save(row, discard=True),
+            confirm="What changed since their last complete save is given up. It is kept on this node for a while.",
+        ),
+    )  # fmt: skip
 
-    @admin.action(description="Retry the save of selected assignments", permissions=["view"])
-    def retry(self, request: HttpRequest, queryset: QuerySet[Assignment]) -> None:
-        self._each(request, queryset, "retried", discard=False)
 
-    @admin.action(description="Give up the unsaved state of selected assignments (kept 24 h)", permissions=["view"])
-    def discard(self, request: HttpRequest, queryset: QuerySet[Assignment]) -> None:
-        self._each(request, queryset, "discarded", discard=True)
+@admin.register(Container)
+class ContainerAdmin(ReadOnlyAdmin):
+    page = "container"
+    list_display = ("id", "pool", "version", "state", "health", "address", "uid", "state_changed_at", "error")
+    list_filter = ("state", "health", "fault", "pool")
+    search_fields = ("id", "runtime_id", "address", "error")
+    actions = (
+        service_action(
+            "remove", "Save, release and remove selected containers",
+            lambda row: removals.begin(row.pk, discard=False), confirm=SAVED_FIRST,
+        ),
+    )  # fmt: skip
 
-    def _each(self, request: HttpRequest, queryset: QuerySet[Assignment], verb: str, *, discard: bool) -> None:
-        if not request.user.is_superuser:
-            self.message_user(request, "Only superusers may do that.", messages.ERROR)
-            return
-        with context.acting(f"user {request.user.get_username()}"):
-            rows = queryset.filter(state=AssignmentState.RELEASE_FAILED)
-            done = sum(releases.retry(row, discard=discard) for row in rows)
-        self.message_user(request, f"{done} {verb}; {queryset.count() - done} had no failed save.")
+
+@admin.register(SyncSpec)
+class SyncSpecAdmin(ReadOnlyAdmin):
+    page = "sync-spec"
+    list_display = ("id", "pool", "on_claim", "on_release", "interval_ms", "updated_at")
+    list_filter = ("on_claim", "on_release", "pool")
+    search_fields = ("id", "name")
+    exclude = ("sink_secrets",)
+    actions = (
+        service_action("sync", "Save all assigned tenants now", lambda row: syncs.trigger(row, "outward", None)),
+        service_action("probe", "Probe the sinks of selected specs", _probe),
+    )
+
+
+@admin.register(SyncRun)
+class SyncRunAdmin(ReadOnlyAdmin):
+    page = "run"
+    list_display = (
+        "id", "tenant_id", "spec", "direction", "trigger", "state", "error_code", "started_at", "finished_at",
+    )  # fmt: skip
+    list_filter = ("state", "direction", "trigger", "error_code", "spec")
+    search_fields = ("tenant_id", "error_detail")
+    date_hierarchy = "created_at"
+    actions = (service_action("cancel", "Cancel selected runs", lambda row: syncs.cancel(row.pk)),)
 
 
 @admin.register(Backup)
 class BackupAdmin(ReadOnlyAdmin):
-    """Backups lie with the sinks; putting one back concerns the tenant, so its admin is here."""
-
+    page, page_argument = "tenant", "tenant_id"
     list_display = ("tenant_id", "spec", "container_path", "files", "bytes", "created_at")
     list_filter = ("spec",)
-    search_fields = ("tenant_id",)
-    actions = ("put_back",)
-
-    @admin.action(description="Put the files of selected backups back", permissions=["view"])
-    def put_back(self, request: HttpRequest, queryset: QuerySet[Backup]) -> None:
-        if not request.user.is_superuser:
-            self.message_user(request, "Only superusers may do that.", messages.ERROR)
-            return
-        with context.acting(f"user {request.user.get_username()}"):
-            for backup in queryset:
-                try:
-                    run = backups.restore(backup.tenant_id, backup.pk)
-                except BoilerhouseError as error:
-                    self.message_user(request, f"{backup.tenant_id}: {error.detail}", messages.ERROR)
-                else:
-                    self.message_user(request, f"{backup.tenant_id}: run {run.pk} puts {backup.files} files back.")
+    search_fields = ("tenant_id", "location")
+    date_hierarchy = "created_at"
+    actions = (
+        service_action(
+            "put_back", "Put the files of selected backups back", lambda row: backups.restore(row.tenant_id, row.pk),
+            confirm="They replace what is at the sink now; what they replace becomes a backup itself.",
+        ),
+    )  # fmt: skip

@@ -1,12 +1,11 @@
-"""Read-only views of what services own."""
+"""What belongs to the deployment as a whole, in the admin."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin
-from django.http import HttpRequest
 
+from boilerhouse.core import api_keys
+from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
 from boilerhouse.core.models import (
     ApiKey,
     AuditEntry,
@@ -16,36 +15,36 @@ from boilerhouse.core.models import (
     Lease,
     Process,
     QueueHealth,
+    Role,
     Settings,
 )
 
-
-class ReadOnlyAdmin(admin.ModelAdmin[Any]):
-    """Rows that services write: looked at here, never changed."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+admin.site.site_header = "Boilerhouse"
+admin.site.site_title = "Boilerhouse"
+admin.site.index_title = "Everything in the database"
+admin.site.site_url = "/"
 
 
 @admin.register(Event)
 class EventAdmin(ReadOnlyAdmin):
     list_display = ("id", "created_at", "type", "pool_id", "tenant_id", "container_id", "actor")
     list_filter = ("type",)
-    search_fields = ("pool_id", "tenant_id", "container_id", "actor")
-    show_full_result_count = False
+    search_fields = ("pool_id", "tenant_id", "container_id", "actor", "request_id")
+    date_hierarchy = "created_at"
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnlyAdmin):
     list_display = ("id", "name", "role", "created_at", "last_used_at", "expires_at", "revoked_at")
-    list_filter = ("role",)
+    list_filter = ("role", ("revoked_at", admin.EmptyFieldListFilter))
+    search_fields = ("id", "name")
     exclude = ("key_hash",)
+    actions = (
+        service_action(
+            "revoke", "Revoke selected API keys", lambda row: api_keys.revoke_key(row.pk), least=Role.ADMIN,
+            confirm="What is open with them is closed at once. They cannot be used again.",
+        ),
+    )  # fmt: skip
 
 
 @admin.register(AuditEntry)
@@ -54,25 +53,37 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     list_filter = ("kind", "action")
     search_fields = ("object_id", "actor", "request_id")
     date_hierarchy = "at"
-    show_full_result_count = False
 
 
 @admin.register(IdempotencyRecord)
 class IdempotencyRecordAdmin(ReadOnlyAdmin):
     list_display = ("id", "created_at", "owner")
+    search_fields = ("id",)
     exclude = ("answer",)
 
 
 @admin.register(Process)
 class ProcessAdmin(ReadOnlyAdmin):
     list_display = ("id", "kind", "name", "node", "pid", "started_at", "heartbeat_at")
-    list_filter = ("kind",)
+    list_filter = ("kind", "node")
+    search_fields = ("id", "name", "node")
 
 
-admin.site.register(Deployment, ReadOnlyAdmin)
-admin.site.register(Lease, ReadOnlyAdmin)
-admin.site.register(Settings, ReadOnlyAdmin)
-admin.site.site_header = "Boilerhouse"
-admin.site.site_title = "Boilerhouse"
-admin.site.index_title = "Everything in the database"
-admin.site.register(QueueHealth, ReadOnlyAdmin)
+@admin.register(QueueHealth)
+class QueueHealthAdmin(ReadOnlyAdmin):
+    list_display = ("name", "served_at")
+
+
+@admin.register(Lease)
+class LeaseAdmin(ReadOnlyAdmin):
+    list_display = ("name", "holder", "expires_at")
+
+
+@admin.register(Deployment)
+class DeploymentAdmin(ReadOnlyAdmin):
+    list_display = ("deployment_id",)
+
+
+@admin.register(Settings)
+class SettingsAdmin(ReadOnlyAdmin):
+    list_display = ("id", "version", "updated_at")

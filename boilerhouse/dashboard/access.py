@@ -19,20 +19,10 @@ from django.views.decorators.http import require_POST, require_safe
 from boilerhouse.core import context
 from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound
 from boilerhouse.core.models import Role
+from boilerhouse.core.roles import reaches, role_of
 
 View = Callable[..., HttpResponse]
 Action = Callable[..., str | HttpResponse]
-RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
-
-
-def role_of(user: Any) -> Role | None:
-    """The user's role; None for who is not staff. Superusers are admins, staff without a group are viewers."""
-    if not user.is_authenticated or not user.is_active or not user.is_staff:
-        return None
-    if user.is_superuser:
-        return Role.ADMIN
-    names = set(user.groups.values_list("name", flat=True))
-    return next((role for role in (Role.ADMIN, Role.OPERATOR) if role.value in names), Role.VIEWER)
 
 
 def signed_in(user: Any, session_key: str | None, least: Role) -> bool:
@@ -40,13 +30,11 @@ def signed_in(user: Any, session_key: str | None, least: Role) -> bool:
     if not user.is_authenticated or not Session.objects.filter(pk=session_key).exists():
         return False
     fresh = get_user_model().objects.filter(pk=user.pk).first()
-    role = role_of(fresh) if fresh is not None else None
-    return role is not None and RANK[role] >= RANK[least]
+    return fresh is not None and reaches(role_of(fresh), least)
 
 
 def may(request: HttpRequest, least: Role) -> bool:
-    role: Role | None = getattr(request, "role", None)
-    return role is not None and RANK[role] >= RANK[least]
+    return reaches(getattr(request, "role", None), least)
 
 
 def slow(view: View) -> View:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -60,7 +60,7 @@ def thin(rows: Sequence[Point]) -> list[Point]:
 def chart(
     title: str,
     span: str,
-    series: dict[str, Sequence[Point]],
+    series: Mapping[str, Sequence[Point]],
     show: Callable[[float], str],
     *,
     least: float = 1,
@@ -140,13 +140,13 @@ def _data(
         for at, value in points:
             by_time.setdefault(round(at.timestamp(), 1), {})[name] = value
     times: list[float] = []
-    for at in sorted(by_time):
-        if times and at - times[-1] > quiet.total_seconds():
+    for second in sorted(by_time):
+        if times and second - times[-1] > quiet.total_seconds():
             times.append(times[-1] + 0.1)
-        times.append(at)
+        times.append(second)
     found = {
         "times": times, "from": start.timestamp(), "to": end.timestamp(), "unit": unit,
-        "series": [{"name": name, "values": [by_time.get(at, {}).get(name) for at in times]} for name in kept],
+        "series": [{"name": name, "values": [by_time.get(second, {}).get(name) for second in times]} for name in kept],
         "marks": [[at.timestamp(), label] for at, label in marks if at >= start],
     }  # fmt: skip
     return json.dumps(found, separators=(",", ":"))

@@ -12,7 +12,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard.access import may, role_of
+from boilerhouse.core.roles import role_of
+from boilerhouse.dashboard.access import may
 from pools.models import Pool
 from tenants.models import Assignment
 from tenants.states import AssignmentState

@@ -69,8 +69,9 @@ class TerminalSocket:
         writer = Writer(send, scope.get("boilerhouse.backlog"))
 
         async def is_allowed() -> bool:
-            may_stay = await database_sync_to_async(signed_in)(user, session, Role.OPERATOR)
-            return may_stay and await database_sync_to_async(working.is_claimed)(container_id)
+            if not await database_sync_to_async(signed_in)(user, session, Role.OPERATOR):
+                return False
+            return bool(await database_sync_to_async(working.is_claimed)(container_id))
 
         try:
             await streams.serve(_show(terminal, writer, send, is_allowed), _type(receive, terminal))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib.auth import get_user_model, login
 from django.contrib.auth.tokens import default_token_generator
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
@@ -46,6 +47,14 @@ def set_theme(request: HttpRequest) -> HttpResponse:
 @require_POST
 def set_times(request: HttpRequest) -> HttpResponse:
     return _choose(request, "times", TIMES)
+
+
+def too_many_failures(request: HttpRequest, *_: object, **__: object) -> HttpResponse:
+    """What somebody sees who has guessed too often; pages and admin alike."""
+    context = {"cooloff_s": settings.BOILERHOUSE_LOGIN_COOLOFF_S}
+    answer = render(request, "registration/locked.html", context, status=429)
+    answer["Retry-After"] = str(settings.BOILERHOUSE_LOGIN_COOLOFF_S)
+    return answer
 
 
 @never_cache

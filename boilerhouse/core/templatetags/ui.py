@@ -124,6 +124,16 @@ def pool_link(pool_id: str) -> SafeString:
     return format_html('<a href="{}">{}</a>', reverse("pool", args=[pool_id]), pool_id)
 
 
+@register.simple_tag(takes_context=True)
+def admin_link(context: Any, row: Any) -> SafeString:
+    """The row in the Django admin, for who may look at it there."""
+    meta, user = row._meta, context["request"].user
+    if not user.has_perm(f"{meta.app_label}.view_{meta.model_name}"):
+        return SafeString("")
+    url = reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
+    return format_html('<dt>Admin</dt><dd><a href="{}">Open the row</a></dd>', url)
+
+
 @register.simple_tag
 def sort_head(listing: Any, name: str, label: str, more: str = "") -> SafeString:
     """The head of a column that the list can be sorted by."""

@@ -166,7 +166,7 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
 # Shell ------------------------------------------------------------------------------------------------
 
 
-@csp_update({"style-src": ["'self'", "'unsafe-inline'"]})  # type: ignore[arg-type]  # xterm.js makes style elements
+@csp_update({"style-src": ["'self'", "'unsafe-inline'"]})  # xterm.js makes style elements
 @page(Role.OPERATOR)
 def terminal(request: HttpRequest, container_id: UUID) -> HttpResponse:
     """Where a shell is asked for; what is typed goes over ``/ws/terminal``."""

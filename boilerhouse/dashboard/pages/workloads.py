@@ -95,7 +95,8 @@ def edit_workload(request: HttpRequest, workload_id: str) -> HttpResponse:
 @page(Role.OPERATOR)
 def _open(request: HttpRequest, workload_id: str | None) -> HttpResponse:
     copied = request.GET.get("copy")
-    found = find_workload(workload_id or copied) if workload_id or copied else None
+    source = workload_id or copied
+    found = find_workload(source) if source else None
     shown = render_workload(found) if found else {}
     value = {name: one for name, one in shown.items() if name not in SERVER_OWNED} if found else sections.start()
     if copied and found:

@@ -1,0 +1,80 @@
+"""The admin looks at rows; what it does to them goes through the services, and is told row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from boilerhouse.core import context
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.models import Role
+from boilerhouse.core.roles import reaches, role_of
+
+AT_ONCE = 200
+Action = Callable[["ReadOnlyAdmin", HttpRequest, QuerySet[Any]], HttpResponse | None]
+
+
+class ReadOnlyAdmin(admin.ModelAdmin[Any]):
+    """Rows that services write: looked at here, never changed."""
+
+    page = ""
+    """The name of the page that shows one row; it is linked as Django links a site."""
+    page_argument = "pk"
+    list_per_page = 50
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def view_on_site(self, obj: Any) -> str | None:  # type: ignore[override]  # Django takes a method too
+        argument = getattr(obj, self.page_argument)
+        return reverse(self.page, args=[argument]) if self.page and argument else None
+
+
+def service_action(
+    name: str, description: str, act: Callable[[Any], object], *, least: Role = Role.OPERATOR, confirm: str = ""
+) -> Action:
+    """An action that calls ``act`` for each row; with ``confirm`` the rows are named and asked about first."""
+
+    def run(options: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
+        if not reaches(role_of(request.user), least):
+            options.message_user(request, f"Nothing was done: it needs the role {least.value}.", messages.ERROR)
+            return None
+        picked = list(rows[: AT_ONCE + 1])
+        if len(picked) > AT_ONCE:
+            options.message_user(request, f"Nothing was done: {AT_ONCE} at once at most.", messages.ERROR)
+            return None
+        if confirm and request.POST.get("confirmed") != "yes":
+            asked = {
+                **options.admin_site.each_context(request), "title": f"{description}?", "effect": confirm,
+                "rows": picked, "action": name, "opts": options.model._meta, "checkbox": ACTION_CHECKBOX_NAME,
+            }  # fmt: skip
+            return TemplateResponse(request, "admin/confirm_action.html", asked)
+        done = 0
+        with context.acting(f"user {request.user.get_username()}", getattr(request, "request_id", "")):
+            for row in picked:
+                try:
+                    act(row)
+                    done += 1
+                except BoilerhouseError as error:
+                    options.message_user(request, f"{row}: {error.detail}", messages.ERROR)
+        options.message_user(request, f"{description}: {done} of {len(picked)}.", messages.SUCCESS)
+        return None
+
+    run.__name__ = name
+    run.short_description = description  # type: ignore[attr-defined]
+    run.allowed_permissions = ("view",)  # type: ignore[attr-defined]
+    return run
