@@ -122,7 +122,6 @@ function settle() {
   const wanted = alerts ? icon.dataset.alert : icon.dataset.ok;
   if (icon.getAttribute("href") !== wanted) icon.setAttribute("href", wanted);
   for (const form of document.querySelectorAll("[data-pick]")) countPicked(form);
-  tail();
   tick();
   inZone();
 }
@@ -247,6 +246,7 @@ function countPicked(form) {
 }
 
 document.addEventListener("submit", (event) => {
+  if (event.target.method !== "get") sessionStorage.setItem("place", JSON.stringify([location.pathname + location.search, scrollY, Date.now()]));
   for (const button of event.target.querySelectorAll("[type=submit]")) {
     if (event.target.method !== "get") setTimeout(() => { button.setAttribute("aria-busy", "true"); button.disabled = true; }, 0);
   }
@@ -292,18 +292,12 @@ if (keysOn) {
   keysOn.addEventListener("change", () => localStorage.setItem("keys", keysOn.checked ? "on" : "off"));
 }
 
-// Logs stay at their end unless somebody reads further up --------------------------------------------------
-
-const beingRead = new WeakSet();
-document.addEventListener("scroll", (event) => {
-  const log = event.target;
-  if (!(log instanceof Element) || !log.matches("[data-tail]")) return;
-  if (log.scrollHeight - log.scrollTop - log.clientHeight > 40) beingRead.add(log); else beingRead.delete(log);
-}, true);
-
-function tail() {
-  for (const log of document.querySelectorAll("[data-tail]")) if (!beingRead.has(log)) log.scrollTop = log.scrollHeight;
-}
+// Whoever acts stays where they were.
+try {
+  const [path, y, at] = JSON.parse(sessionStorage.getItem("place") || "[]");
+  sessionStorage.removeItem("place");
+  if (path === location.pathname + location.search && Date.now() - at < 15000) scrollTo(0, y);
+} catch { /* somebody else's entry */ }
 
 settle();
 connect();

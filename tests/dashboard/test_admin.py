@@ -113,7 +113,7 @@ def test_what_fails_is_told_row_by_row(as_role):
                 version=one.version,
                 uid=one.uid,
                 step="saving",
-            )  # fmt: skip
+            )
         )
     page = act(client, "tenants_assignment", "retry", *[row.pk for row in rows])
     assert "1 of 2" in page

@@ -168,7 +168,7 @@ def stack(django_db_blocker: Any) -> Iterator[Stack]:
     with log.open("wb") as output:
         up = subprocess.Popen(
             [sys.executable, str(ROOT / "manage.py"), "up", "--port", str(port)],
-            cwd=ROOT, env=dict(os.environ), stdout=output, stderr=output, start_new_session=True,
+            cwd=ROOT, env={**os.environ, "BOILERHOUSE_TERMINAL": "true"}, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     base = f"http://127.0.0.1:{port}"
 
@@ -221,3 +221,6 @@ def pools(stack: Stack) -> Iterator[Callable[..., str]]:
         for tenant in Assignment.objects.live().filter(pool_id=pool).values_list("tenant_id", flat=True):
             stack.call("POST", f"tenants/{tenant}/release", {"discard": True})
         stack.drop_pool(pool)
+
+
+from tests.stack.chromium import admins_page, browser, page  # noqa: E402, F401  they need the stack above

@@ -8,81 +8,19 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import expect
 
 from boilerhouse.core import processes
 from boilerhouse.core.models import Process
-from tests.stack.conftest import Stack, eventually, manage
+from tests.stack.chromium import FIVE_TIMES_PROMISED_MS, live, member, sign_in, watched
+from tests.stack.conftest import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.any_database]
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync"]  # fmt: skip
 STATE = "t/${tenantId}/"
-PASSWORD = "a long password of a test"
-FIVE_TIMES_PROMISED_MS = 5000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # Playwright's loop runs in this thread; the tests are not async
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
-        yield browser
-        browser.close()
-    os.environ.pop("DJANGO_ALLOW_ASYNC_UNSAFE")
-
-
-def watched(browser: Browser, **options: Any) -> Page:
-    page = browser.new_page(viewport={"width": 1440, "height": 900}, **options)
-    page.problems = []  # type: ignore[attr-defined]
-    page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)  # type: ignore[attr-defined]
-    page.on("pageerror", lambda error: page.problems.append(str(error)))  # type: ignore[attr-defined]
-    return page
-
-
-@pytest.fixture(scope="module")
-def admins_page(stack: Stack, browser: Browser) -> Iterator[Page]:
-    """Signed in by the one-time link."""
-    made = manage("login_link", "--create", "--user", "tester")
-    assert made.returncode == 0, made.stderr
-    page = watched(browser)
-    page.goto(stack.base + made.stdout.strip())
-    yield page
-    page.close()
-
-
-@pytest.fixture
-def page(admins_page: Page, pools: Any) -> Iterator[Page]:
-    """It has no error and no violation of the policy, and leaves before the pools that it shows are removed."""
-    yield admins_page
-    admins_page.goto("about:blank")
-    problems, admins_page.problems = admins_page.problems, []  # type: ignore[attr-defined]
-    assert problems == []
-
-
-def member(name: str, group: str) -> User:
-    User.objects.filter(username=name).delete()
-    user = User.objects.create_user(name, password=PASSWORD, is_staff=True)
-    user.groups.add(Group.objects.get_or_create(name=group)[0])
-    return user
-
-
-def sign_in(stack: Stack, page: Page, name: str, password: str = PASSWORD) -> None:
-    page.goto(f"{stack.base}/login/")
-    page.get_by_label("User name").fill(name)
-    page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Sign in").click()
-
-
-def live(page: Page, url: str) -> None:
-    page.goto(url)
-    expect(page.locator("#conn")).to_have_text("Live", timeout=10_000)
 
 
 def test_a_claim_made_elsewhere_shows_within_a_second(stack, pools, page):
@@ -128,7 +66,10 @@ def test_a_tenant_is_followed_from_claim_to_release_by_keyboard(stack, pools, pa
     page.keyboard.press("Enter")
     expect(page.get_by_text("At work in")).to_be_visible()
     expect(page.get_by_label("Config of keys-1")).to_contain_text('"model": "small"')
-    page.get_by_role("button", name="Sync now").focus()
+    page.get_by_role("link", name="Sync now").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Sync keys-1 now")
+    page.get_by_role("button", name="Save now").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_text("1 save of keys-1 queued.")).to_be_visible()
     expect(page.locator("#main table").first).to_contain_text("Done", timeout=20_000)
@@ -303,18 +244,24 @@ def shown(stack) -> Iterator[dict[str, str]]:
         stack.ok("POST", "tenants/team-vision/sync", {"direction": "outward"}, 202)
         eventually(lambda: set(server.keys("t/team-vision/state")) == {"one"}, 30)
         workload = stack.ok("GET", f"pools/{pool}")["workloadId"]
+        run = stack.ok("GET", "tenants/team-vision/runs")["items"][0]["id"]
+        access = {"id": "pictures", "name": "pictures", "accessKeyId": "AKIDPICTURES", "secretAccessKey": "x" * 20}
+        stack.call("POST", "credentials", access)
         yield {
             "overview": "/", "pools": "/pools/", "pool": f"/pools/{pool}/", "pool-usage": f"/pools/{pool}/?tab=usage",
             "pool-configuration": f"/pools/{pool}/?tab=configuration", "pool-timeline": f"/pools/{pool}/?tab=timeline",
-            "pool-new": "/pools/new", "container": f"/containers/{held['containerId']}/", "tenants": "/tenants/",
-            "tenant": "/tenants/team-vision/", "sync": "/sync/", "sync-spec": f"/sync/{pool}/",
-            "sync-spec-edit": f"/sync/{pool}/edit", "workloads": "/workloads/", "workload": f"/workloads/{workload}/",
-            "workload-edit": f"/workloads/{workload}/edit", "activity": "/activity/", "search": "/search?q=e",
-            "settings": "/settings/", "settings-keys": "/settings/keys/", "settings-credentials": "/settings/credentials/",
+            "pool-new": "/pools/new", "container": f"/containers/{held['containerId']}/", "terminal": f"/containers/{held['containerId']}/terminal/",
+            "tenants": "/tenants/",
+            "tenant": "/tenants/team-vision/", "tenant-sync": "/tenants/team-vision/sync", "sync": "/sync/",
+            "sync-specs": "/sync/specs/", "sync-spec": f"/sync/specs/{pool}/", "run": f"/sync/runs/{run}/",
+            "sync-spec-edit": f"/sync/specs/{pool}/edit", "sync-spec-json": f"/sync/specs/{pool}/edit?tab=json", "workloads": "/workloads/", "workload": f"/workloads/{workload}/",
+            "workload-edit": f"/workloads/{workload}/edit", "workload-new": "/workloads/new", "activity": "/activity/", "search": "/search?q=e",
+            "settings": "/settings/", "settings-keys": "/settings/keys/", "settings-credentials": "/settings/credentials/", "settings-credential": "/settings/credentials/pictures/",
             "settings-deployment": "/settings/deployment/", "settings-changes": "/settings/changes/", "password": "/password/",
         }  # fmt: skip
         stack.release("team-vision")
         stack.drop_pool(pool)
+        stack.call("DELETE", "credentials/pictures")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
