@@ -22,10 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import crud, fan_out, refill, transfers
+from bench import crud, fan_out, pages, refill, transfers
 from bench.api import Api
 
-GROUPS = ["refill", "claim", "transfers", "crud", "events"]
+GROUPS = ["refill", "claim", "transfers", "crud", "events", "pages"]
+LONG = ["growth"]
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 CONFIG, SECRETS = {"model": "small", "greeting": "x" * 1000}, {f"SECRET_{n}": "y" * 100 for n in range(3)}
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=GROUPS,
+        choices=[*GROUPS, *LONG],
         default=GROUPS,
         help="measure these; keep the others' last figures",
     )
@@ -111,6 +112,10 @@ def main() -> None:
             report["crud"] = crud.measure(api)
         if "events" in options.only:
             report["events"] = fan_out.measure(base, key, web_memory_kb)
+        if "pages" in options.only:
+            report["pages"] = pages.measure(base, manage)
+        if "growth" in options.only:
+            report["growth"] = pages.measure_growth(base, manage, web_memory_kb)
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(timeout=30)
@@ -126,7 +131,7 @@ def main() -> None:
     at = datetime.now(UTC).isoformat(timespec="seconds")
     RESULTS.mkdir(exist_ok=True)
     latest = RESULTS / "latest.json"
-    known = json.loads(latest.read_text()) if latest.exists() and options.only != GROUPS else {}
+    known = json.loads(latest.read_text()) if latest.exists() else {}
     measured = {**known.get("measuredAt", {}), **dict.fromkeys(options.only, at)}
     report = {**known, "at": at, "measuredAt": measured, "machine": machine, "database": "SQLite", **report}
     latest.write_text(json.dumps(report, indent=2) + "\n")
@@ -225,6 +230,10 @@ def table(report: dict[str, Any]) -> str:
         lines += ["", *crud.table(found)]
     if found := report.get("events"):
         lines += ["", *fan_out.table(found)]
+    if found := report.get("pages"):
+        lines += ["", *pages.table(found)]
+    if found := report.get("growth"):
+        lines += ["", *pages.growth_table(found)]
     return "\n".join(lines)
 
 

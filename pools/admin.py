@@ -28,7 +28,8 @@ class WorkloadAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         counts = {"n_versions": Count("versions", distinct=True), "n_pools": Count("pools", distinct=True)}
-        return super().get_queryset(request).annotate(**counts)
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(**counts)
+        return rows
 
     @admin.display(description="versions", ordering="n_versions")
     def version_count(self, row: Any) -> int:

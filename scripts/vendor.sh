@@ -24,4 +24,10 @@ for entry in "${files[@]}"; do
   done
   rm -rf "$work/package"
 done
+# CodeMirror comes as modules; its lock file names each by hash, and esbuild makes one file of them.
+cp -r scripts/vendor/json-editor "$work/"
+(cd "$work/json-editor" && npm ci --silent --no-audit --no-fund >/dev/null && npx --no-install esbuild editor.js --bundle --minify --format=iife --target=es2022 --legal-comments=none --log-level=error --outfile=json-editor.min.js)
+target=static/vendor/json-editor
+if [ "${1:-}" = --check ]; then cmp "$work/json-editor/json-editor.min.js" "$target/json-editor.min.js"
+else mkdir -p "$target"; cp "$work/json-editor/json-editor.min.js" "$target/"; cp "$work/json-editor/node_modules/@codemirror/view/LICENSE" "$target/LICENSE"; fi
 (cd static/vendor && if [ "${1:-}" = --check ]; then sha512sum --quiet -c SHA512SUMS; else find . -type f ! -name SHA512SUMS | sort | xargs sha512sum >SHA512SUMS; fi)

@@ -93,8 +93,16 @@ setInterval(() => {
 }, 1000);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 
+let slow = null; // what is asked for takes long: the cards say so, and keep what they show
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.detail.elt.id === "main") slow = setTimeout(() => busy(true), 300);
+});
+function busy(isOn) { for (const card of document.querySelectorAll("#main > .card, #main .cols .card")) if (isOn) card.setAttribute("aria-busy", "true"); else card.removeAttribute("aria-busy"); }
+
 document.addEventListener("htmx:afterRequest", (event) => {
   if (event.detail.elt !== main() && event.detail.elt.id !== "main") return;
+  clearTimeout(slow);
+  busy(false);
   if (event.detail.successful) { seenAt = Date.now(); document.body.dataset.polled = "ok"; } else document.body.dataset.polled = "";
 });
 document.addEventListener("htmx:responseError", (event) => {
@@ -131,6 +139,7 @@ if (window.Idiomorph) {
     beforeNodeMorphed(old, fresh) {
       if (old.nodeType !== 1) return true;
       if (old.hasAttribute("data-keep")) return false; // what is being typed or read stays
+      if (old.matches("time[data-local]") && fresh.dateTime === old.dateTime) return false;
       if (window.charts && old.matches(".plot[data-chart]") && charts.has(old)) {
         if (fresh.dataset && fresh.dataset.chart) charts.update(old, fresh.dataset.chart);
         return false;

@@ -28,15 +28,15 @@
     const options = {
       width: plot.clientWidth, height: 150, cursor: { sync: { key: sync.key }, y: false }, ms: 1e-3,
       tzDate: (seconds) => (document.body.dataset.times === "local" ? new Date(seconds * 1000) : uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC")),
-      scales: { x: { time: true, range: () => [charts.get(plot).from, charts.get(plot).to] }, y: { range: (_u, _low, high) => [0, Math.max(high || 0, 1e-9) * 1.05] } },
+      scales: { x: { time: true, range: () => [charts.get(plot).from, charts.get(plot).to] }, y: { range: (_u, _low, high) => [0, Math.max(high || 0, charts.get(plot).top) * 1.05] } },
       axes: [
         { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line }, size: 28, values: [[86400, "{D} {MMM}", null, null, null, null, null, null, 1], [3600, "{HH}:{mm}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
-        { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: 62, values: (_u, values) => values.map(write) },
+        { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: 62, values: (_u, values) => values.map((value) => write(value).replace(" cores", "")) },
       ],
       series: [
         { value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" },
         ...data.series.map((one, number) => ({
-          label: one.name, stroke: strokes[number], width: 1.5, dash: number ? [4, 3] : undefined, points: { show: false },
+          label: one.name, stroke: strokes[number], width: 1.5, dash: number ? [4, 3] : undefined, points: { size: 4 },
           value: (_u, value) => (value === null || value === undefined ? "no sample" : write(value)),
         })),
       ],

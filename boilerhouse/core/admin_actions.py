@@ -39,7 +39,7 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def view_on_site(self, obj: Any) -> str | None:  # type: ignore[override]  # Django takes a method too
+    def view_on_site(self, obj: Any) -> str | None:
         argument = getattr(obj, self.page_argument)
         return reverse(self.page, args=[argument]) if self.page and argument else None
 

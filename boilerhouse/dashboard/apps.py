@@ -17,7 +17,7 @@ def make_groups(**_: Any) -> None:
 
     views = Permission.objects.filter(content_type__app_label__in=OURS, codename__startswith="view_")
     for role in RANK:
-        group, _ = Group.objects.get_or_create(name=role.value)
+        group = Group.objects.get_or_create(name=role.value)[0]
         rows = views if role == Role.ADMIN else views.exclude(content_type__model__in=FOR_ADMINS)
         group.permissions.set(rows)
 

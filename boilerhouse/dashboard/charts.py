@@ -66,10 +66,12 @@ def chart(
     least: float = 1,
     unit: str = "",
     marks: Sequence[Mark] = (),
+    now: str = "",
 ) -> Chart:
     """Draw one or two series over the last ``span``; a pause of samples is a gap, not a line.
 
-    ``unit`` tells the browser how to write values: ``bytes``, ``cores`` or nothing.
+    ``unit`` tells the browser how to write values: ``bytes``, ``cores`` or nothing. ``now`` is what the chart says in
+    figures, if not the newest samples.
     """
     end = timezone.now()
     start = end - RANGES[span]
@@ -118,7 +120,7 @@ def chart(
     ]
     return Chart(
         title,
-        ", ".join(f"{show(value)}{f' {name}' if len(kept) > 1 else ''}" for name, value in newest.items()),
+        now or ", ".join(f"{show(value)}{f' {name}' if len(kept) > 1 else ''}" for name, value in newest.items()),
         lines,
         show(top),
         show(top / 2),
@@ -127,12 +129,17 @@ def chart(
         "; ".join(ranges) or "no samples",
         rows,
         not newest,
-        _data(kept, quiet, start, end, unit, marks),
+        _data(kept, quiet, (start, end), unit, marks, top),
     )
 
 
 def _data(
-    kept: dict[str, list[Point]], quiet: timedelta, start: datetime, end: datetime, unit: str, marks: Sequence[Mark]
+    kept: dict[str, list[Point]],
+    quiet: timedelta,
+    shown: tuple[datetime, datetime],
+    unit: str,
+    marks: Sequence[Mark],
+    top: float,
 ) -> str:
     """One axis of times for all series; a missing value is a gap."""
     by_time: dict[float, dict[str, float]] = {}
@@ -145,9 +152,9 @@ def _data(
             times.append(times[-1] + 0.1)
         times.append(second)
     found = {
-        "times": times, "from": start.timestamp(), "to": end.timestamp(), "unit": unit,
+        "times": times, "from": shown[0].timestamp(), "to": shown[1].timestamp(), "unit": unit, "top": top,
         "series": [{"name": name, "values": [by_time.get(second, {}).get(name) for second in times]} for name in kept],
-        "marks": [[at.timestamp(), label] for at, label in marks if at >= start],
+        "marks": [[at.timestamp(), label] for at, label in marks if at >= shown[0]],
     }  # fmt: skip
     return json.dumps(found, separators=(",", ":"))
 

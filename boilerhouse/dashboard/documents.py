@@ -161,6 +161,11 @@ class Document:
         return min(MAX_ROWS, max(12, self.text.count("\n") + 2))
 
     @property
+    def places(self) -> str:
+        """What is wrong where, for the editor: JSON of (pointer, words)."""
+        return json.dumps([(error.pointer, error.detail) for error in self.errors])
+
+    @property
     def status(self) -> int:
         return 422 if self.errors else 200
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from boilerhouse.core.models import Event
 from boilerhouse.core.templatetags.ui import short
-from boilerhouse.dashboard import tones
+from boilerhouse.dashboard import sparks, tones
 from boilerhouse.dashboard.queues import silent_queues
 from pools.models import Container, Pool, PoolStatus
 from pools.states import ContainerState, PoolState, Trouble
@@ -40,6 +40,7 @@ class Bar:
 class PoolRow:
     pool: Pool
     status: PoolStatus
+    spark: sparks.Spark = sparks.NOTHING
 
     @property
     def said(self) -> tones.Said:
@@ -80,7 +81,8 @@ class Need:
 
 def pool_rows() -> list[PoolRow]:
     pools = Pool.objects.with_counts().select_related("workload")
-    rows = [PoolRow(pool, pool.status()) for pool in pools]
+    found = sparks.of_pools({pool.pk: pool.max_size for pool in pools})
+    rows = [PoolRow(pool, pool.status(), found.get(pool.pk, sparks.NOTHING)) for pool in pools]
     return sorted(rows, key=lambda row: (WORST_FIRST.index(row.status.state), row.pool.pk))
 
 

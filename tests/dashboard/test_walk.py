@@ -16,9 +16,9 @@ from django.utils import timezone
 from boilerhouse.core import api_keys, audit
 from boilerhouse.core.context import acting
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.models import Process, Role
+from boilerhouse.core.models import Event, Process, Role
 from boilerhouse.dashboard.urls import urlpatterns
-from pools.models import ContainerUsage, PoolUsage
+from pools.models import Container, ContainerUsage, PoolUsage
 from syncing import credentials
 from syncing.models import Backup, SyncRun
 from tenants.models import Assignment, Tenant
@@ -402,8 +402,15 @@ def test_settings_are_changed_within_the_environments_ceiling(client, world):
 def test_queries_do_not_grow_with_rows(client, world, django_assert_max_num_queries):
     client.force_login(User.objects.create_superuser("ada"))
     pool = world["pool"]
-    for number in range(60):
-        one = make_container(pool, state="claimed")
+    Event.objects.bulk_create(
+        Event(type="container.claimed", pool_id="p1", tenant_id="a.b@c", payload={"source": "warm"})
+        for _ in range(5000)
+    )
+    uids, version = range(300_000, 300_500), pool.workload.latest
+    Container.objects.bulk_create(
+        Container(pool=pool, version=version, node="n", uid=uid, state="claimed") for uid in uids
+    )
+    for number, one in enumerate(Container.objects.filter(uid__in=uids)):
         tenant = Tenant.objects.create(id=f"t{number}")
         Assignment.objects.create(
             tenant=tenant, pool=pool, generation=1, state="assigned", deadline=timezone.now(), container=one,

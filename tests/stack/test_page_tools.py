@@ -295,3 +295,48 @@ def test_charts_have_a_cursor_and_do_not_pile_up(stack, pools, page):
     assert page.evaluate("charts.count()") == 4
     assert page.locator(".uplot canvas").count() == 4
     expect(page.get_by_text("Show as table").first).to_be_visible()
+
+
+def test_json_is_edited_with_its_problems_at_their_places(stack, pools, page):
+    pool = pools(warm=1)
+    page.goto(f"{stack.base}/workloads/{pool}/edit?tab=json")
+    editor = page.get_by_role("textbox", name="Workload as JSON")
+    expect(editor).to_contain_text('"image"')
+    expect(page.locator("#json")).to_be_hidden()
+    editor.click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text('{\n  "name": "x",\n  "image": "i",\n  "resources": {\n    "memoryMb": 1\n  }\n}')
+    page.get_by_role("button", name="Save workload").last.click()
+    expect(page.get_by_role("alert")).to_contain_text("/resources/memoryMb")
+    marked = page.locator(".cm-lintRange-error")
+    expect(marked).to_have_text("1", timeout=10_000)
+    editor.click()
+    page.keyboard.press("Control+End")
+    page.keyboard.type("x")
+    expect(page.locator(".cm-lint-marker-error").first).to_be_visible(timeout=10_000)
+    page.get_by_role("button", name="Form", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("not JSON")
+    page.problems = [one for one in page.problems if "422" not in one]  # the console notes what was refused
+    assert stack.ok("GET", f"workloads/{pool}")["version"] == 1
+
+
+def test_without_a_script_forms_and_lists_work_all_the_same(stack, pools, browser):
+    pool = pools(warm=1, maxSize=3)
+    member("plain", "operator")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    sign_in(stack, page, "plain")
+    page.goto(f"{stack.base}/workloads/{pool}/edit")
+    page.get_by_role("button", name="Add port").click()
+    expect(page.locator("[name='/ports/1/containerPort']")).to_be_visible()
+    page.locator("[name='/ports/1/name']").fill("metrics")
+    page.locator("[name='/ports/1/containerPort']").fill("9100")
+    page.get_by_role("button", name="Save workload").last.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(pool)
+    assert [port["name"] for port in stack.ok("GET", f"workloads/{pool}")["ports"]] == ["http", "metrics"]
+    page.goto(f"{stack.base}/pools/{pool}/?state=idle&sort=-age")
+    expect(page.locator(".filter")).to_contain_text("state: Idle")
+    page.get_by_label("Target size").fill("2")
+    page.get_by_role("button", name="Scale", exact=True).click()
+    expect(page.locator("#toasts")).to_contain_text("goes to 2")
+    context.close()

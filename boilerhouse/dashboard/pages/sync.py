@@ -109,9 +109,11 @@ def _charts(span: str) -> list[charts.Chart]:
 
     bytes_of = {"saved": series(saved), "restored": series(restored)}
     runs_of = {"done": series(done), "failed": series(failed)}
+    moved = f"{amount(sum(saved))} saved, {amount(sum(restored))} restored"
+    ended = f"{whole(sum(done))} done, {whole(sum(failed))} failed"
     return [
-        charts.chart("Transferred", span, bytes_of, amount, least=1000, unit="bytes"),
-        charts.chart("Runs", span, runs_of, whole),
+        charts.chart("Transferred", span, bytes_of, amount, least=1000, unit="bytes", now=moved),
+        charts.chart("Runs", span, runs_of, whole, now=ended),
     ]
 
 
