@@ -19,7 +19,7 @@ def make_groups(**_: Any) -> None:
     for role in RANK:
         group = Group.objects.get_or_create(name=role.value)[0]
         rows = views if role == Role.ADMIN else views.exclude(content_type__model__in=FOR_ADMINS)
-        group.permissions.set(rows)
+        group.permissions.add(*rows)
 
 
 class DashboardConfig(AppConfig):

@@ -399,6 +399,34 @@ def test_settings_are_changed_within_the_environments_ceiling(client, world):
     assert "REGION" in client.get("/settings/deployment/").content.decode()
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/", "No pool yet"), ("/pools/", "No pool"), ("/pools/new", "No workload yet"), ("/tenants/", "No tenants yet"),
+        ("/sync/", "Nothing runs now"), ("/sync/specs/", "No sync specs yet"), ("/workloads/", "No workloads yet"),
+        ("/activity/", "No events yet"), ("/settings/keys/", "No keys yet"), ("/settings/changes/", "No changes yet"),
+        ("/settings/credentials/", "No credential yet"), ("/sync/specs/new", "No tenant of the pool is at work now"),
+        ("/search?q=x", "Nothing is called"),
+    ],
+)  # fmt: skip
+def test_a_page_of_nothing_says_what_would_be_there(client, db, data_dir, path, words):
+    client.force_login(User.objects.create_superuser("ada"))
+    assert words in client.get(path).content.decode()
+
+
+def test_an_engine_that_is_away_is_said_and_the_page_stands(client, world, monkeypatch):
+    from pools.errors import EngineUnavailable
+
+    def away(*_: Any, **__: Any) -> bytes:
+        raise EngineUnavailable("The container engine does not answer.")
+
+    monkeypatch.setattr("tenants.working.logs", away)
+    client.force_login(User.objects.create_superuser("ada"))
+    page = client.get(url_of("container", world)).content.decode()
+    assert "The container engine does not answer." in page
+    assert "Usage" in page
+
+
 def test_queries_do_not_grow_with_rows(client, world, django_assert_max_num_queries):
     client.force_login(User.objects.create_superuser("ada"))
     pool = world["pool"]

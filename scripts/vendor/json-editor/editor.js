@@ -13,7 +13,7 @@ const look = EditorView.theme({
   "&": { font: "var(--fs-xs)/1.6 var(--mono)", color: "var(--ink)", background: "var(--surface)", border: "1px solid var(--control)", borderRadius: "var(--r2)" },
   "&.cm-focused": { outline: "var(--ring) solid var(--focus)", outlineOffset: "1px" },
   ".cm-scroller": { fontFamily: "inherit", lineHeight: "inherit", maxHeight: "40rem" },
-  ".cm-content": { caretColor: "var(--ink)", padding: "var(--s2) 0" },
+  ".cm-content": { caretColor: "var(--ink)", padding: "var(--s2) 0", minHeight: "7rem" },
   ".cm-cursor": { borderLeftColor: "var(--ink)" },
   ".cm-gutters": { background: "var(--sunken)", color: "var(--ink-3)", border: "0", borderRight: "1px solid var(--line)" },
   ".cm-activeLine, .cm-activeLineGutter": { background: "var(--hover)" },
