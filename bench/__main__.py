@@ -113,9 +113,9 @@ def main() -> None:
         if "events" in options.only:
             report["events"] = fan_out.measure(base, key, web_memory_kb)
         if "pages" in options.only:
-            report["pages"] = pages.measure(base, manage)
+            report["pages"] = pages.measure(base, manage, up.pid)
         if "growth" in options.only:
-            report["growth"] = pages.measure_growth(base, manage, web_memory_kb)
+            report["growth"] = pages.measure_growth(base, manage, up.pid, web_memory_kb)
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(timeout=30)

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -28,8 +28,8 @@ NAVIGATION = "performance.getEntriesByType('navigation')[0]"
 
 
 @contextmanager
-def seeded() -> Iterator[dict[str, Any]]:
-    """The rows, and nobody at work on them."""
+def seeded(supervisor: int) -> Iterator[dict[str, Any]]:
+    """The rows, and nobody at work on them: neither those who would, nor the one who would start them anew."""
     from django.utils import timezone
 
     from boilerhouse.core import processes
@@ -41,6 +41,7 @@ def seeded() -> Iterator[dict[str, Any]]:
 
     quiet = [Process.Kind.WORKER, Process.Kind.CONTROLLER]
     halted = list(Process.objects.filter(pk__in=processes.living(), kind__in=quiet).values_list("pid", flat=True))
+    halted.insert(0, supervisor)
     for pid in halted:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -87,7 +88,8 @@ def seeded() -> Iterator[dict[str, Any]]:
         Container.objects.filter(pool_id="pages").delete()
         Pool.objects.filter(pk="pages").delete()
         for pid in halted:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # it lost its lease meanwhile, and ended as it should
+                os.kill(pid, signal.SIGCONT)
 
 
 def _session(base: str, manage: list[str]) -> requests.Session:
@@ -99,10 +101,10 @@ def _session(base: str, manage: list[str]) -> requests.Session:
     return session
 
 
-def measure(base: str, manage: list[str]) -> dict[str, Any]:
+def measure(base: str, manage: list[str], supervisor: int) -> dict[str, Any]:
     """Every page by a kept connection; then loads and navigations in Chromium."""
     session = _session(base, manage)
-    with seeded() as names:
+    with seeded(supervisor) as names:
         pages = {
             "overview": "/", "pools": "/pools/", "pool": f"/pools/{names['pool']}/",
             "pool, page 5 by age": f"/pools/{names['pool']}/?sort=-age&page=5",
@@ -165,7 +167,9 @@ def _browser(base: str, session: requests.Session, pages: dict[str, str]) -> dic
     return {"firstLoad": first, "navigation": _figures(times)}
 
 
-def measure_growth(base: str, manage: list[str], memory_kb: Any, seconds: int = GROWTH_S) -> dict[str, Any]:
+def measure_growth(
+    base: str, manage: list[str], supervisor: int, memory_kb: Any, seconds: int = GROWTH_S
+) -> dict[str, Any]:
     """The overview, a pool and activity stay open while events come; what the browser and the web process hold."""
     from django.db import connection
     from playwright.sync_api import sync_playwright
@@ -184,7 +188,7 @@ def measure_growth(base: str, manage: list[str], memory_kb: Any, seconds: int = 
             connection.close()
 
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-    with seeded() as names, sync_playwright() as playwright:
+    with seeded(supervisor) as names, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=[*CHROMIUM, "--js-flags=--expose-gc"]
         )

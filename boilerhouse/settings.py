@@ -254,6 +254,8 @@ CONTENT_SECURITY_POLICY = {
 }
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 5000
+"""A workload of a thousand ports is a form, too."""
 
 # API -------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {

@@ -437,11 +437,14 @@ class AttachedTerminal:
     """A command on a terminal, over one hijacked connection."""
 
     LOOK_EVERY_MS = 500
+    WRITE_S = 5.0
+    """What is typed into a command that does not read it is dropped after that long."""
 
     def __init__(self, api: docker.APIClient, exec_id: str, stream: Any) -> None:
         self._api, self._exec_id, self._stream = api, exec_id, stream
         self._connection: socket.socket = getattr(stream, "_sock", stream)
         self._early = early_bytes(stream._response.raw._fp.fp, self._connection)
+        self._connection.settimeout(self.WRITE_S)
         self._is_closed = False
 
     def __iter__(self) -> Iterator[bytes]:

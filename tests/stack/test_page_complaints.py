@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from datetime import timedelta
@@ -108,7 +107,7 @@ def test_18_an_error_stays_can_be_copied_and_names_its_request(stack, pools, pag
     page.get_by_role("button", name="Scale", exact=True).click()
     toast = page.locator(".toast")
     expect(toast).to_have_attribute("role", "alert")
-    page.wait_for_timeout(6000)
+    page.wait_for_timeout(5500)  # what went well leaves after five seconds
     expect(toast).to_contain_text("Request")
     expect(toast.get_by_role("button", name="Copy")).to_be_visible()
     toast.get_by_role("button", name="Close").click()
@@ -202,8 +201,6 @@ def test_25_who_did_it_is_known_and_times_can_be_local(stack, pools, browser):
     expect(page.locator("#main .feed time").first).not_to_have_text(utc)
     local = page.locator("#main .feed time").first.inner_text()
     assert (int(local[:2]) - int(utc[:2])) % 24 == 9, (utc, local)
-    with contextlib.suppress(Exception):
-        page.get_by_role("button", name="Resume").click()
     page.close()
 
 

@@ -285,6 +285,7 @@ def test_a_run_that_fails_says_why_on_its_page(stack, pools, page, sink_server):
     page.problems = []
 
 
+@pytest.mark.long  # waits for samples
 def test_charts_have_a_cursor_and_do_not_pile_up(stack, pools, page):
     pool = pools(warm=2, maxSize=4)
     live(page, f"{stack.base}/pools/{pool}/?tab=usage")

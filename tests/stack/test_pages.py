@@ -264,9 +264,9 @@ def shown(stack) -> Iterator[dict[str, str]]:
         stack.call("DELETE", "credentials/pictures")
 
 
-def test_every_page_fits_is_named_and_has_no_violation_that_axe_knows(stack, page, shown, tmp_path):
+def test_every_page_fits_is_named_and_has_no_violation_that_axe_knows(stack, page, shown):
     """In light and dark, wide and narrow; also what `make screenshots` takes its pictures with."""
-    pictures = Path(os.environ.get("BOILERHOUSE_SCREENSHOTS", tmp_path))
+    pictures = os.environ.get("BOILERHOUSE_SCREENSHOTS", "")
     rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
     found = {}
     for name, path in shown.items():
@@ -279,7 +279,8 @@ def test_every_page_fits_is_named_and_has_no_violation_that_axe_knows(stack, pag
                 found[f"{name} {width}"] = f"{overflow} px too wide"
             for theme in ("light", "dark"):
                 page.emulate_media(color_scheme=theme)
-                page.screenshot(path=pictures / f"{name}-{theme}-{width}.png", full_page=True)
+                if pictures:
+                    page.screenshot(path=Path(pictures) / f"{name}-{theme}-{width}.png", full_page=True)
                 if width == 1440:
                     results = Axe().run(page, options=rules)
                     for one in results.response["violations"]:
