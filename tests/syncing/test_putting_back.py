@@ -174,7 +174,7 @@ def test_old_runs_and_probes_are_forgotten_but_the_newest_of_each_tenant(one_far
     assert not MappingRestore.objects.exists()
 
 
-def test_the_admin_puts_back_what_superusers_select(one_far_end, run_tasks, client, admin_user):
+def test_the_admin_puts_back_what_is_selected_and_confirmed(one_far_end, run_tasks, client, admin_user):
     state = one_far_end
     state.write(a="1")
     state.save()
@@ -183,8 +183,11 @@ def test_the_admin_puts_back_what_superusers_select(one_far_end, run_tasks, clie
     backup = Backup.objects.get()
     form = {"action": "put_back", "_selected_action": [str(backup.pk)]}
     client.force_login(admin_user)
-    said = client.post("/admin/syncing/backup/", form, follow=True).content.decode()
-    assert "puts 1 files back" in said
+    asked = client.post("/admin/syncing/backup/", form, follow=True).content.decode()
+    assert "what they replace becomes a backup itself" in asked
+    assert not SyncRun.objects.filter(trigger="backup").exists()
+    said = client.post("/admin/syncing/backup/", {**form, "confirmed": "yes"}, follow=True).content.decode()
+    assert "1 of 1" in said
     run_tasks()
     assert claim(state) == {"a": "1"}
 
