@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import threading
@@ -17,7 +16,7 @@ import boto3.session  # noqa: F401  the first claim must not wait for this impor
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.urls import get_resolver, path
 
-from boilerhouse.core import processes
+from boilerhouse.core import collector, processes
 from boilerhouse.core.asgi_handler import ThreadedHandler
 from boilerhouse.core.event_socket import EventSocket
 from boilerhouse.dashboard.terminal_socket import TerminalSocket
@@ -38,8 +37,6 @@ application = ProtocolTypeRouter(
 )
 
 # Pauses of the collector were the 99th percentile (measured: 62-75 ms without, 13-16 ms with).
-gc.collect()
-gc.freeze()
-gc.set_threshold(10_000, 20, 50)
+collector.calm()
 # A thread that comes back from a sink or a file must not wait 5 ms for the interpreter.
 sys.setswitchinterval(0.0005)
