@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.serializers.json import DjangoJSONEncoder
 
 from boilerhouse.core import context
 from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound, TimedOut
@@ -41,7 +42,7 @@ class Command(BaseCommand):
 
     def result(self, options: dict[str, Any], value: dict[str, Any], table: str) -> None:
         """Print the command's data in the asked form."""
-        self.stdout.write(json.dumps(value) if options["output"] == "json" else table)
+        self.stdout.write(json.dumps(value, cls=DjangoJSONEncoder) if options["output"] == "json" else table)
 
 
 def exit_code(error: BoilerhouseError) -> int:

@@ -151,3 +151,40 @@ def test_up_restarts_what_dies_and_tenants_keep_working(stack, pools):
         eventually(is_back, 40, 0.3)
     assert stack.exec(held["containerId"], "cat /state/x") == "here\n"
     assert stack.claim("newcomer", pool)["tenantId"] == "newcomer"
+
+
+@pytest.mark.long  # a dozen starts of Django
+@pytest.mark.any_database
+def test_operators_claim_look_run_save_and_release_by_commands(stack, pools, sink_server, tmp_path):
+    pool = pools(sink=sink_server.json("t/${tenantId}/"), warm=1, maxSize=2)
+    (tmp_path / "secrets.json").write_text('{"TOKEN": "COMMAND-CANARY"}')
+    claimed = manage("claim", "ops-1", "--pool", pool, "--secrets", str(tmp_path / "secrets.json"), "--output", "json")
+    assert claimed.returncode == 0, claimed.stderr
+    assert json.loads(claimed.stdout)["tenantId"] == "ops-1"
+    ran = manage(
+        "exec",
+        "ops-1",
+        "--",
+        "sh",
+        "-c",
+        "cat /run/secrets/TOKEN; echo kept > /state/a; echo said > /proc/1/fd/1; exit 7",
+    )
+    assert (ran.returncode, ran.stdout) == (7, "COMMAND-CANARY")
+    assert manage("logs", "ops-1").stdout == "said\n"
+    planned = manage("sync", "ops-1", "--dry-run")
+    assert "new 1, changed 0" in planned.stdout
+    assert not sink_server.keys("t/ops-1/state")
+    saved = manage("sync", "ops-1", "--wait", "--output", "json")
+    assert saved.returncode == 0, saved.stderr
+    assert json.loads(saved.stdout)["runs"][0]["state"] == "succeeded"
+    assert list(sink_server.keys("t/ops-1/state")) == ["a"]
+    released = manage("release", "ops-1")
+    assert "is released; its state is saved" in released.stdout
+    assert manage("release", "ops-1").returncode == 3
+    assert manage("exec", "ops-1", "--", "true").returncode == 5
+    assert manage("claim", "ops-1", "--pool", "none").returncode == 3
+    assert manage("release", "ops-1", "--discard").returncode == 2
+    examined = manage("doctor", "--output", "json")
+    failures = [one for one in json.loads(examined.stdout)["findings"] if one["state"] == "failure"]
+    assert failures == []
+    assert examined.returncode == 0

@@ -38,6 +38,14 @@ def _check(value: Any) -> None:
             todo += [(item, depth + 1) for item in inner]
 
 
+def check_value(value: Any) -> None:
+    """The same for a value that did not come as JSON. Raises ValueError in words."""
+    try:
+        _check(value)
+    except ParseError as error:
+        raise ValueError(str(error.detail)) from error
+
+
 def check_body(text: str) -> Any:
     """The JSON value of ``text``, as strict as a request's body. Raises ValueError in words."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from boilerhouse.core import commands, processes
+from boilerhouse.core import collector, commands, processes
 from boilerhouse.core.deployment import deployment_id
 from boilerhouse.dashboard.controller import Controller, abdicate
 
@@ -17,6 +17,7 @@ class Command(commands.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         processes.describe("controller")
         deployment_id()
+        collector.calm()
         with commands.stopping() as stop:
             controller = Controller(stop)
             while not stop.wait(TICK_S):

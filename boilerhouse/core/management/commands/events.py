@@ -1,0 +1,70 @@
+"""Print what happens: one line per event, in the order of their commits."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db.models import QuerySet
+
+from boilerhouse.core import commands
+from boilerhouse.core.event_stream import render_event
+from boilerhouse.core.events import TYPES
+from boilerhouse.core.models import Deployment, Event
+
+LOOK_EVERY_S = 0.3
+PAGE = 500
+
+
+class Command(commands.Command):
+    help = "Print events; --follow goes on with what happens from now on. JSON is one event per line."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("-f", "--follow", action="store_true")
+        parser.add_argument("--after", type=int, help="only events with a greater id")
+        parser.add_argument("--limit", type=int, default=50, help="of those that have happened")
+        parser.add_argument("--type", action="append", default=[], choices=sorted(TYPES))
+        parser.add_argument("--pool")
+        parser.add_argument("--tenant")
+        self.add_output(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        rows = Event.objects.order_by("id")
+        named = {"pool_id": options["pool"], "tenant_id": options["tenant"], "type__in": options["type"]}
+        rows = rows.filter(**{name: value for name, value in named.items() if value})
+        after = options["after"]
+        if after is None:
+            last = list(rows.order_by("-id").values_list("pk", flat=True)[: options["limit"]])
+            after = (last[-1] - 1) if last else 0
+        elif after < (Deployment.objects.values_list("events_forgotten_to", flat=True).first() or 0):
+            raise CommandError("What followed that event is forgotten; begin anew.", returncode=commands.NOT_FOUND)
+        after = self._print(rows, after, options)
+        if not options["follow"]:
+            return
+        with commands.stopping() as stop:
+            while not stop.wait(LOOK_EVERY_S):
+                after = self._print(rows, after, options)
+        sys.exit(130)
+
+    def _print(self, rows: QuerySet[Event], after: int, options: dict[str, Any]) -> int:
+        while page := list(rows.filter(pk__gt=after)[:PAGE]):
+            for event in page:
+                self.stdout.write(_line(event) if options["output"] == "table" else _json(event))
+            self.stdout.flush()
+            after = page[-1].pk
+            if len(page) < PAGE:
+                break
+        return after
+
+
+def _json(event: Event) -> str:
+    return json.dumps(render_event(event), cls=DjangoJSONEncoder)
+
+
+def _line(event: Event) -> str:
+    about = " ".join(part for part in (event.pool_id, event.tenant_id) if part)
+    more = " ".join(f"{name}={value}" for name, value in event.payload.items() if not isinstance(value, dict | list))
+    return f"{event.created_at:%Y-%m-%d %H:%M:%S} {event.pk:>8} {event.type:<24} {about} {more}".rstrip()

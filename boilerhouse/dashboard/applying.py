@@ -1,0 +1,228 @@
+"""Documents of workloads, pools, credentials and sync specs, made so: what differs is changed, nothing is deleted."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rest_framework import serializers
+
+from boilerhouse.core.api.parsers import check_value
+from boilerhouse.core.api.problems import pointers
+from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
+from boilerhouse.dashboard.forms import as_json
+from pools import services as pool_services
+from pools.api.serializers import PoolInput, WorkloadInput, render_pool, render_workload
+from pools.api.serializers import render_spec as render_workload_spec
+from pools.models import Pool, Workload
+from syncing import credentials
+from syncing import services as sync_services
+from syncing.api.credentials import CredentialInput, render_credential
+from syncing.api.serializers import SyncSpecInput, render_spec
+from syncing.api.views import is_held
+from syncing.models import Credential, SyncSpec
+
+ORDER = ("Workload", "Pool", "Credential", "SyncSpec")
+"""In which they refer to each other."""
+SERVER_OWNED = {
+    "Workload": {"version", "createdAt", "updatedAt"}, "Pool": {"status", "createdAt", "updatedAt"},
+    "Credential": {"usedBy", "createdAt"}, "SyncSpec": {"sinkHealth", "createdAt", "updatedAt"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One of a file, with where it stood."""
+
+    place: str
+    kind: str
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Applied:
+    """What became of a document: ``created``, ``changed``, ``unchanged`` or ``failed``."""
+
+    place: str
+    kind: str
+    id: str
+    outcome: str
+    errors: list[FieldError] = field(default_factory=list)
+    difference: list[str] = field(default_factory=list)
+
+
+def read(paths: Sequence[Path]) -> Iterator[Document | Applied]:
+    """The documents of files and of the ``*.yaml`` in directories; what cannot be read is one that failed."""
+    for path in paths:
+        for file in sorted(path.glob("*.y*ml")) if path.is_dir() else [path]:
+            try:
+                found = list(yaml.safe_load_all(file.read_text()))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                yield _failed(str(file), "", "", [FieldError("", f"Cannot be read: {str(error)[:300]}", "malformed")])
+                continue
+            for number, body in enumerate(found, 1):
+                place = f"{file}#{number}"
+                if body is None:
+                    continue
+                kind = body.pop("kind", None) if isinstance(body, dict) else None
+                if kind not in ORDER:
+                    wanted = f"kind must be one of {', '.join(ORDER)}"
+                    yield _failed(place, str(kind or ""), "", [FieldError("/kind", wanted, "invalid_choice")])
+                    continue
+                yield Document(place, kind, body)
+
+
+def apply(documents: Sequence[Document | Applied], *, dry_run: bool) -> list[Applied]:
+    """Make each so, what others name first; one that is wrong stops none of the rest."""
+    done = [one for one in documents if isinstance(one, Applied)]
+    given = [one for one in documents if isinstance(one, Document)]
+    planned: set[tuple[str, str]] = set()
+    for document in sorted(given, key=lambda one: ORDER.index(one.kind)):
+        known_id = str(document.body.get("id", ""))
+        try:
+            check_value(document.body)
+            result = _KINDS[document.kind](document, dry_run, planned)
+        except BoilerhouseError as error:
+            wrong = (
+                error.errors
+                if isinstance(error, Invalid) and error.errors
+                else [FieldError("", error.detail, error.code)]
+            )
+            result = _failed(document.place, document.kind, known_id, wrong)
+        except ValueError as error:
+            result = _failed(document.place, document.kind, known_id, [FieldError("", str(error), "malformed")])
+        if result.outcome == "created":
+            planned.add((document.kind, result.id))
+        done.append(result)
+    return done
+
+
+def _failed(place: str, kind: str, id: str, errors: list[FieldError]) -> Applied:
+    return Applied(place, kind, id, "failed", errors)
+
+
+def _valid(document: Document, serializer: type[serializers.Serializer[Any]], **more: Any) -> Any:
+    if not document.body.get("id"):
+        raise Invalid(FieldError("/id", "A document needs an id: it says what is changed.", "required"))
+    body = serializer(data=document.body, **more)
+    if not body.is_valid():
+        raise Invalid(*(FieldError(one["pointer"], one["detail"], one["code"]) for one in pointers(body.errors)))
+    return body
+
+
+def _difference(kind: str, before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
+    hidden = SERVER_OWNED[kind]
+    old = as_json({k: v for k, v in (before or {}).items() if k not in hidden}).splitlines() if before else []
+    new = as_json({k: v for k, v in after.items() if k not in hidden}).splitlines()
+    return list(difflib.unified_diff(old, new, lineterm="", n=1))[2:]
+
+
+def _result(document: Document, before: dict[str, Any] | None, after: dict[str, Any]) -> Applied:
+    difference = _difference(document.kind, before, after)
+    outcome = "created" if before is None else "changed" if difference else "unchanged"
+    return Applied(document.place, document.kind, str(after["id"]), outcome, difference=difference)
+
+
+def _workload(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
+    body = _valid(document, WorkloadInput)
+    data, spec = body.validated_data, body.to_spec()
+    row = Workload.objects.with_latest().filter(pk=data["id"]).first()
+    before = render_workload(row) if row else None
+    after = {**(before or {}), "id": data["id"], "name": data["name"], **render_workload_spec(spec)}
+    if not dry_run and (before is None or _difference("Workload", before, after)):
+        if row is None:
+            pool_services.create_workload(id=data["id"], name=data["name"], spec=spec)
+        else:
+            pool_services.update_workload(row, name=data["name"], spec=spec)
+    return _result(document, before, after)
+
+
+def _pool(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
+    body = _valid(document, PoolInput)
+    data = dict(body.validated_data)
+    row = Pool.objects.with_counts().filter(pk=data["id"]).first()
+    before = render_pool(row) if row else None
+    workload_id = data.pop("workload_id")
+    workload = Workload.objects.filter(pk=workload_id).first()
+    if workload is None and ("Workload", workload_id) not in planned:
+        raise Invalid(FieldError("/workloadId", "There is no such workload.", "not_found"))
+    if row is not None and row.workload_id != workload_id:
+        raise Invalid(FieldError("/workloadId", f"A pool keeps its workload ({row.workload_id}).", "fixed"))
+    id, name = data.pop("id"), data.pop("name", None)
+    names = {"min_size": "minSize", "max_size": "maxSize", "min_idle": "minIdle", "idle_timeout_ms": "idleTimeoutMs",
+             "on_unhealthy": "onUnhealthy", "network": "network"}  # fmt: skip
+    asked = {names[key]: value for key, value in data.items()}
+    after = {
+        **(before or {}),
+        "id": id,
+        "name": name or (before or {}).get("name", id),
+        "workloadId": workload_id,
+        **asked,
+    }
+    if not dry_run and (before is None or _difference("Pool", before, after)):
+        if row is None:
+            assert workload is not None
+            pool_services.create_pool(id=id, name=name, workload=workload, **data)
+        else:
+            data.setdefault("network", row.network)
+            pool_services.update_pool(id, name=name, **data)
+    return _result(document, before, after)
+
+
+def _credential(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
+    data = _valid(document, CredentialInput).validated_data
+    row = Credential.objects.prefetch_related("syncspec_set").filter(pk=data["id"]).first()
+    secret = data["secret_access_key"]
+    is_rotated = row is not None and row.secret["secretAccessKey"] != secret
+    before = {**render_credential(row), "secretAccessKey": "as stored"} if row else None
+    after = {**(before or {}), "id": data["id"], "name": data["name"], "accessKeyId": data["access_key_id"],
+             "secretAccessKey": "another" if is_rotated or row is None else "as stored"}  # fmt: skip
+    given = {"name": data["name"], "access_key_id": data["access_key_id"], "secret_access_key": secret}
+    if not dry_run and (row is None or _difference("Credential", before, after)):
+        if row is None:
+            credentials.create(id=data["id"], **given)
+        else:
+            credentials.replace(row, **given)
+    return _result(document, before, after)
+
+
+def _sync_spec(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
+    row = SyncSpec.objects.filter(pk=str(document.body.get("id", ""))).first()
+    body = _valid(document, SyncSpecInput, context={"stored": row} if row else {})
+    data, parts = body.validated_data, body.parts()
+    before = render_spec(row) if row else None
+    pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
+    if pool is None and ("Pool", data["pool_id"]) not in planned:
+        raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
+    if row is not None and row.pool_id != data["pool_id"]:
+        raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({row.pool_id}).", "fixed"))
+    mappings = [
+        {"containerPath": one["container_path"], **({"pattern": one["pattern"]} if one["pattern"] else {}),
+         "sinkPath": one["sink_path"], "direction": one["direction"], "mode": one["mode"]}
+        for one in parts["mappings"]
+    ]  # fmt: skip
+    policy = {"onClaim": parts["on_claim"], "onRelease": parts["on_release"], "intervalMs": parts["interval_ms"],
+              "allowManualTrigger": parts["allow_manual_trigger"]}  # fmt: skip
+    name = data.get("name") or (before or {}).get("name") or data["id"]
+    after = {**(before or {}), "id": data["id"], "name": name, "poolId": data["pool_id"], "mappings": mappings,
+             "sink": parts["sink"], "policy": policy}  # fmt: skip
+    has_other_secret = row is not None and parts["sink_secrets"] != row.sink_secrets
+    if not dry_run and (before is None or has_other_secret or _difference("SyncSpec", before, after)):
+        if row is None:
+            assert pool is not None
+            sync_services.create_spec(id=data["id"], name=data.get("name"), pool=pool, **parts)
+        else:
+            sync_services.update_spec(row, name=data.get("name"), held=is_held(row), force=False, **parts)
+    result = _result(document, before, after)
+    if has_other_secret and result.outcome == "unchanged":
+        result.outcome, result.difference = "changed", ["+ another secret"]
+    return result
+
+
+_KINDS: dict[str, Callable[[Document, bool, set[tuple[str, str]]], Applied]] = {
+    "Workload": _workload, "Pool": _pool, "Credential": _credential, "SyncSpec": _sync_spec,
+}  # fmt: skip

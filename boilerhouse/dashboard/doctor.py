@@ -1,0 +1,211 @@
+"""Look at everything a deployment needs, and say of each what is wrong and what to do."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.core.checks import WARNING, run_checks
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
+
+from boilerhouse.core import processes
+from boilerhouse.core.deployment import data_dir, deployment_id, ram_dir
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.models import Process
+from boilerhouse.dashboard.queues import silent_queues
+from pools import host
+from pools.models import Pool
+from pools.runtime import get_runtime
+from syncing.jail import rclone_path
+from syncing.models import SyncSpec
+from tenants import syncs
+
+OK, WARN, FAILURE = "ok", "warning", "failure"
+CLOCK_S, TIGHT_CLOCK_S = 30.0, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look found; ``todo`` is empty where all is well."""
+
+    name: str
+    state: str
+    detail: str
+    todo: str = ""
+
+
+def examine() -> list[Finding]:
+    """Every check, in the order in which one builds on the other. Nothing is changed."""
+    found: list[Finding] = []
+    for name, check in CHECKS:
+        try:
+            found += [Finding(name, *rest) for rest in check()]
+        except (BoilerhouseError, DatabaseError, OSError, subprocess.SubprocessError) as error:
+            detail = getattr(error, "detail", "") or f"{type(error).__name__}: {error}"
+            found.append(Finding(name, FAILURE, detail, "Mend this first; what follows may depend on it."))
+            if name == "database":
+                break
+    return found
+
+
+Rest = tuple[str, str, str] | tuple[str, str]
+
+
+def _settings() -> Iterator[Rest]:
+    seen = [one for one in run_checks() if one.level >= WARNING and str(one.id).startswith("boilerhouse.")]
+    for one in seen:
+        yield (WARN if one.level == WARNING else FAILURE), str(one.msg), str(one.hint or "")
+    if not seen:
+        yield OK, "nothing to object to"
+
+
+def _database() -> Iterator[Rest]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if plan:
+        yield FAILURE, f"{len(plan)} migrations are not applied", "manage.py migrate"
+    else:
+        yield OK, f"{connection.vendor}, deployment {deployment_id()}"
+    if connection.vendor == "sqlite":
+        yield OK, "SQLite serves one host; several web or worker hosts want PostgreSQL (DATABASE_URL)"
+
+
+def _clock() -> Iterator[Rest]:
+    with connection.cursor() as cursor:
+        now = "now()" if connection.vendor == "postgresql" else "strftime('%s.%f', 'now')"
+        before = time.time()
+        cursor.execute(f"SELECT {now}")
+        said = cursor.fetchone()[0]
+    if not isinstance(said, datetime):
+        yield OK, "the database's clock is this host's"
+        return
+    skew = abs(said.timestamp() - (before + time.time()) / 2)
+    detail = f"{skew * 1000:.0f} ms between the database and this host"
+    if skew > TIGHT_CLOCK_S:
+        yield (FAILURE if skew > CLOCK_S else WARN), detail, "Run chrony or systemd-timesyncd on both."
+    else:
+        yield OK, detail
+
+
+def _privileges() -> Iterator[Rest]:
+    if os.geteuid() != 0:
+        yield FAILURE, f"running as uid {os.geteuid()}", "Run worker and controller as root on the Docker node."
+    else:
+        yield OK, "root"
+
+
+def _data_directory() -> Iterator[Rest]:
+    path = data_dir()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        yield FAILURE, f"{path} is open to others ({mode:04o})", f"chmod 700 {path}"
+    else:
+        yield OK, f"{path} ({mode:04o})"
+    keys = path / "keys"
+    loose = [one.name for one in keys.iterdir() if stat.S_IMODE(one.stat().st_mode) & 0o077] if keys.is_dir() else []
+    if loose:
+        yield FAILURE, f"keys are open to others: {', '.join(loose)}", f"chmod 600 {keys}/*"
+    if host.disk_is_low():
+        yield FAILURE, host.disk_words(), "Free disk space."
+    else:
+        yield OK, f"{host.free_disk_mb()} MiB are free"
+    ram = ram_dir()
+    if ram.is_dir() and _file_system(ram) not in ("tmpfs", "ramfs"):
+        yield FAILURE, f"{ram} is not in RAM", "Unmount what lies over it, or set BOILERHOUSE_RAM_DIR to a tmpfs."
+
+
+def _file_system(path: Path) -> str:
+    done = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
+
+
+def _engine() -> Iterator[Rest]:
+    runtime = get_runtime()
+    version = runtime.ping()
+    can = runtime.capabilities()
+    yield OK, f"Docker {version}, {can.cpus} CPUs, {can.memory_mb} MiB"
+    if not can.live_restore:
+        yield (
+            WARN, "live-restore is off: containers end when dockerd restarts",
+            'Put {"live-restore": true} into /etc/docker/daemon.json.',
+        )  # fmt: skip
+    unknown = [one for one in settings.BOILERHOUSE_ALLOWED_RUNTIMES if can.runtimes and one not in can.runtimes]
+    if unknown:
+        yield WARN, f"runtimes that the engine does not know: {', '.join(unknown)}", "BOILERHOUSE_ALLOWED_RUNTIMES"
+
+
+def _firewall() -> Iterator[Rest]:
+    missing = host.missing_rules(host.bridge_name())
+    if missing:
+        yield WARN, "; ".join(missing), "They are set before the next container starts."
+    else:
+        yield OK, "containers reach neither the host nor the metadata address"
+
+
+def _transfers() -> Iterator[Rest]:
+    said = subprocess.run([rclone_path(), "version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    yield OK, said.splitlines()[0]
+    tried = ["bwrap", "--unshare-pid", "--ro-bind", "/", "/", "true"]
+    done = subprocess.run(tried, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode:
+        yield FAILURE, f"bubblewrap cannot make a jail: {done.stderr.strip()[:200]}", "Allow user or PID namespaces."
+    else:
+        yield OK, "the jail can be made"
+
+
+def _sinks() -> Iterator[Rest]:
+    specs = list(SyncSpec.objects.order_by("pk"))
+    for spec in specs:
+        health = spec.sink_health
+        if health.get("state") != "healthy":
+            detail = health.get("detail", "not probed yet")
+            yield (FAILURE if health else WARN), f"{spec.pk}: {detail}", f"manage.py sync --spec {spec.pk} --dry-run"
+        elif not health.get("conditionalWrites"):
+            yield OK, f"{spec.pk}: healthy; without conditional writes, so keep one deployment per location"
+        else:
+            yield OK, f"{spec.pk}: healthy"
+    if not specs:
+        yield WARN, "no sync spec: what tenants write is lost on release", "Make one for each pool whose state matters."
+
+
+def _processes() -> Iterator[Rest]:
+    alive = list(Process.objects.filter(pk__in=processes.living()))
+    queues = {one.name for one in alive if one.kind == Process.Kind.WORKER}
+    for queue in sorted(set(settings.QUEUES) - queues):
+        yield FAILURE, f"no worker serves the queue {queue}", "manage.py run_worker (or up)"
+    for queue, seconds in silent_queues().items():
+        yield FAILURE, f"the queue {queue} has not served for {seconds} s", "Its workers are being restarted."
+    for kind, start in ((Process.Kind.CONTROLLER, "run_controller"), (Process.Kind.WEB, "up")):
+        count = sum(one.kind == kind for one in alive)
+        if not count:
+            yield FAILURE, f"no {kind.value} process is running", f"manage.py {start}"
+        else:
+            yield OK, f"{count} {kind.value}"
+
+
+def _pools() -> Iterator[Rest]:
+    for pool in Pool.objects.exclude(trouble="").order_by("pk"):
+        yield FAILURE, f"{pool.pk}: {pool.last_error}", f"/pools/{pool.pk}/ says more."
+    late = [beat for beat in syncs.beats() if beat.is_overdue(timezone.now())]
+    if late:
+        yield WARN, f"{len(late)} saves are overdue", "See the overview; a sink may be slow or down."
+    if not late:
+        yield OK, "saves are on time"
+
+
+CHECKS: list[tuple[str, Callable[[], Iterator[Rest]]]] = [
+    ("database", _database), ("settings", _settings), ("clock", _clock), ("privileges", _privileges),
+    ("data", _data_directory), ("engine", _engine), ("firewall", _firewall), ("transfers", _transfers),
+    ("sinks", _sinks), ("processes", _processes), ("pools", _pools),
+]  # fmt: skip

@@ -1,0 +1,39 @@
+"""Make workloads, pools, credentials and sync specs as files describe them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from boilerhouse.core import commands
+from boilerhouse.dashboard import applying
+
+
+class Command(commands.Command):
+    help = "Apply YAML documents (kind: and the API's body). Shows the difference, then makes it so; never deletes."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files, or directories of *.yaml")
+        parser.add_argument("--dry-run", action="store_true", help="only show the difference")
+        self.add_output(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        missing = [str(path) for path in options["paths"] if not path.exists()]
+        if missing:
+            raise CommandError(f"Not there: {', '.join(missing)}", returncode=commands.NOT_FOUND)
+        done = applying.apply(list(applying.read(options["paths"])), dry_run=options["dry_run"])
+        lines = []
+        for one in done:
+            lines.append(f"{one.outcome:<10} {one.kind:<11} {one.id or one.place}")
+            lines += [f"    {line}" for line in one.difference]
+            lines += [f"    {one.place}: {error.pointer or '/'}: {error.detail}" for error in one.errors]
+        shown = {"dryRun": options["dry_run"], "documents": [asdict(one) for one in done]}
+        self.result(options, shown, "\n".join(lines) or "No document was given.")
+        failed = sum(one.outcome == "failed" for one in done)
+        if failed:
+            sys.stdout.flush()
+            raise CommandError(f"{failed} of {len(done)} documents failed.", returncode=commands.FAILED)

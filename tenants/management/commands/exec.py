@@ -1,0 +1,47 @@
+"""Run a command in a tenant's container; its output and its exit code are the command's own."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from argparse import REMAINDER
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from boilerhouse.core import commands
+from tenants import working
+
+MAX_STDIN = 1 << 20
+
+
+class Command(commands.Command):
+    help = "Run a command in the container that a tenant holds: manage.py exec TENANT -- ls -l /state"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--stdin", action="store_true", help="feed this command's stdin, 1 MiB at most")
+        parser.add_argument("--timeout-ms", type=int, default=30_000)
+        self.add_output(parser)
+        parser.add_argument("tenant")
+        parser.add_argument("words", nargs=REMAINDER, metavar="command")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        words = tuple(options["words"][1:] if options["words"][:1] == ["--"] else options["words"])
+        if not words:
+            raise CommandError("Say what to run: exec TENANT -- COMMAND…", returncode=commands.USAGE)
+        stdin = sys.stdin.buffer.read(MAX_STDIN) if options["stdin"] else None
+        done = working.run(working.held_by(options["tenant"]), words, options["timeout_ms"], stdin)
+        if options["output"] == "json":
+            out, err = (base64.b64encode(data).decode() for data in (done.stdout, done.stderr))
+            shown = {"exitCode": done.exit_code, "stdout": out, "stderr": err, "truncated": done.truncated,
+                     "durationMs": done.duration_ms, "encoding": "base64"}  # fmt: skip
+            self.result(options, shown, "")
+        else:
+            sys.stdout.buffer.write(done.stdout)
+            sys.stdout.flush()
+            sys.stderr.buffer.write(done.stderr)
+            if done.truncated:
+                self.say("The output was cut at 1 MiB.")
+        sys.stderr.flush()
+        if done.exit_code:
+            sys.exit(done.exit_code if 0 < done.exit_code < 256 else commands.FAILED)

@@ -1,0 +1,42 @@
+"""Print what a tenant's container wrote."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils.dateparse import parse_datetime
+
+from boilerhouse.core import commands
+from pools.models import Container
+from tenants import working
+
+
+class Command(commands.Command):
+    help = "Print the log of the container that a tenant holds."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("tenant")
+        parser.add_argument("--tail", type=int, default=100)
+        parser.add_argument("--since", type=parse_datetime, metavar="MOMENT", help="such as 2026-01-31T12:00:00Z")
+        parser.add_argument("--timestamps", action="store_true")
+        parser.add_argument("-f", "--follow", action="store_true", help="go on until the container ends")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        container = Container.objects.get(pk=working.held_by(options["tenant"]))
+        since = options["since"].timestamp() if options["since"] else None
+        asked: dict[str, Any] = {"timestamps": options["timestamps"]}
+        if not options["follow"]:
+            sys.stdout.buffer.write(working.logs(container, options["tail"], since, **asked))
+            sys.stdout.flush()
+            return
+        source = working.follow_logs(container, options["tail"], since, **asked)
+        try:
+            for chunk in source:
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            sys.exit(130)
+        finally:
+            source.close()
