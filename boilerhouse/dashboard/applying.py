@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,6 @@ from rest_framework import serializers
 from boilerhouse.core.api.parsers import check_value
 from boilerhouse.core.api.problems import pointers
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
-from boilerhouse.dashboard.forms import as_json
 from pools import services as pool_services
 from pools.api.serializers import PoolInput, WorkloadInput, render_pool, render_workload
 from pools.api.serializers import render_spec as render_workload_spec
@@ -116,9 +116,14 @@ def _valid(document: Document, serializer: type[serializers.Serializer[Any]], **
 
 def _difference(kind: str, before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
     hidden = SERVER_OWNED[kind]
-    old = as_json({k: v for k, v in (before or {}).items() if k not in hidden}).splitlines() if before else []
-    new = as_json({k: v for k, v in after.items() if k not in hidden}).splitlines()
+    old = _lines({k: v for k, v in before.items() if k not in hidden}) if before else []
+    new = _lines({k: v for k, v in after.items() if k not in hidden})
     return list(difflib.unified_diff(old, new, lineterm="", n=1))[2:]
+
+
+def _lines(value: dict[str, Any]) -> list[str]:
+    """Sorted: PostgreSQL keeps no order of names."""
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str).splitlines()
 
 
 def _result(document: Document, before: dict[str, Any] | None, after: dict[str, Any]) -> Applied:
