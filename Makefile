@@ -28,4 +28,7 @@ bootstrap-test:
 	@scripts/bootstrap.sh test
 
 screenshots: bootstrap-test
+	@rm -f docs/screenshots/*.png
 	@BOILERHOUSE_SCREENSHOTS=$(CURDIR)/docs/screenshots .venv/bin/pytest -q tests/stack/test_pages.py -k every_page
+	@rm -f docs/screenshots/*-dark-390.png
+	@.venv/bin/python scripts/smaller.py docs/screenshots/*.png

@@ -24,6 +24,13 @@ for entry in "${files[@]}"; do
   done
   rm -rf "$work/package"
 done
+# Icons: one sprite of our own shapes and some of Lucide's, part of every page.
+(cd "$work" && npm pack --silent lucide-static@1.62.0 >/dev/null && tar -xzf ./*.tgz && rm ./*.tgz)
+python3 scripts/vendor/sprite.py "$work/package" "$work/sprite.html"
+if [ "${1:-}" = --check ]; then cmp "$work/sprite.html" templates/components/sprite.html
+else cp "$work/sprite.html" templates/components/sprite.html; mkdir -p static/vendor/lucide-static-1.62.0; cp "$work/package/LICENSE" static/vendor/lucide-static-1.62.0/; fi
+rm -rf "$work/package"
+
 # CodeMirror comes as modules; its lock file names each by hash, and esbuild makes one file of them.
 cp -r scripts/vendor/json-editor "$work/"
 (cd "$work/json-editor" && npm ci --silent --no-audit --no-fund >/dev/null && npx --no-install esbuild editor.js --bundle --minify --format=iife --target=es2022 --legal-comments=none --log-level=error --outfile=json-editor.min.js)

@@ -200,6 +200,18 @@ def _try(sink: Sink) -> bool:
     return sink.has_conditional_writes()
 
 
+def try_sink(sink: Sink) -> bool:
+    """Write, read and delete one object there, within ``PROBE_DEADLINE_S``; whether it has conditional writes.
+
+    Raises SyncFailed.
+    """
+    asked = _probers.submit(_try, sink)
+    try:
+        return asked.result(PROBE_DEADLINE_S)
+    except TimeoutError:
+        raise SinkUnreachable(f"The sink has not answered within {PROBE_DEADLINE_S} s.") from None
+
+
 def probe(spec: SyncSpec) -> dict[str, Any]:
     """Write, read and delete at the sink, within ``PROBE_DEADLINE_S``.
 
@@ -208,11 +220,7 @@ def probe(spec: SyncSpec) -> dict[str, Any]:
     now, began = timezone.now(), time.monotonic()
     health: dict[str, Any] = {"state": "healthy", "checkedAt": now.isoformat().replace("+00:00", "Z")}
     try:
-        asked = _probers.submit(_try, spec.resolved_sink())
-        try:
-            health["conditionalWrites"] = asked.result(PROBE_DEADLINE_S)
-        except TimeoutError:
-            raise SinkUnreachable(f"The sink has not answered within {PROBE_DEADLINE_S} s.") from None
+        health["conditionalWrites"] = try_sink(spec.resolved_sink())
     except SyncFailed as error:
         health |= {"state": "unhealthy", "code": error.code, "detail": error.detail}
         health |= {name: spec.sink_health[name] for name in ("conditionalWrites",) if name in spec.sink_health}

@@ -117,12 +117,12 @@ def _knock(stack: Any, container_id: str, cookies: str, origin: str) -> int | st
         address = f"{stack.base.replace('http', 'ws')}/ws/terminal/{container_id}"
         try:
             async with websockets.connect(address, additional_headers=headers, origin=origin) as socket:  # type: ignore[arg-type]
-                await socket.send('{"reason": "a stranger at the door"}')
-                while True:
-                    try:
+                try:
+                    await socket.send('{"reason": "a stranger at the door"}')  # it may be closed already
+                    while True:
                         await asyncio.wait_for(socket.recv(), 10)
-                    except websockets.ConnectionClosed as closed:
-                        return closed.rcvd.code if closed.rcvd else 0
+                except websockets.ConnectionClosed as closed:
+                    return closed.rcvd.code if closed.rcvd else 0
         except websockets.InvalidStatus as refused:
             return f"HTTP {refused.response.status_code}"
 
@@ -229,6 +229,13 @@ def test_the_files_that_a_pattern_means_are_shown_before_it_is_saved(stack, pool
     expect(shown).to_contain_text("2 files match")
     expect(shown).to_contain_text("deep/b.pt")
     assert stack.ok("GET", f"sync-specs/{pool}")["mappings"][0].get("pattern") is None
+    page.get_by_role("button", name="Probe this sink").click()
+    expect(page.get_by_text("The sink took a write, gave it back and deleted it.")).to_be_visible()
+    page.locator("[name='/sink/bucket']").fill("no-such-bucket")
+    page.locator("[name='/sink/secretAccessKey']").fill(sink_server.json(STATE)["secretAccessKey"])
+    page.get_by_role("button", name="Probe this sink").click()
+    expect(page.get_by_role("alert")).to_contain_text("bucket")
+    assert stack.ok("GET", f"sync-specs/{pool}")["sink"]["bucket"] != "no-such-bucket"
 
 
 def test_a_sync_says_what_it_would_do_and_a_backup_brings_a_file_back(stack, pools, page, sink_server):

@@ -267,6 +267,7 @@ def shown(stack) -> Iterator[dict[str, str]]:
 def test_every_page_fits_is_named_and_has_no_violation_that_axe_knows(stack, page, shown):
     """In light and dark, wide and narrow; also what `make screenshots` takes its pictures with."""
     pictures = os.environ.get("BOILERHOUSE_SCREENSHOTS", "")
+    page.emulate_media(reduced_motion="reduce")  # no colour is on its way to another while axe looks
     rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
     found = {}
     for name, path in shown.items():
@@ -286,5 +287,5 @@ def test_every_page_fits_is_named_and_has_no_violation_that_axe_knows(stack, pag
                     for one in results.response["violations"]:
                         found[f"{name} {theme} {one['id']}"] = [node["html"][:200] for node in one["nodes"]][:3]
     page.set_viewport_size({"width": 1440, "height": 900})
-    page.emulate_media(color_scheme="light")
+    page.emulate_media(color_scheme="light", reduced_motion="no-preference")
     assert found == {}

@@ -24,7 +24,7 @@ from pools.models import Pool
 from syncing import services
 from syncing.api.serializers import SyncSpecInput, render_spec
 from syncing.api.views import find_spec, is_held
-from syncing.models import SyncRun, SyncSpec
+from syncing.models import Credential, SyncRun, SyncSpec
 from syncing.states import SyncRunState
 from tenants import previews, syncs, upkeep
 from tenants.models import Assignment
@@ -118,6 +118,8 @@ def _save(request: HttpRequest, spec_id: str | None) -> HttpResponse:
             if saved is not None:
                 return HttpResponseRedirect(reverse("sync-spec", args=[saved]), status=303)
             more["may_force"] = any(error.code == "coverage_held" for error in document.errors)
+        case "probe":
+            more["probed"] = _probe_typed(document, found)
         case "preview":
             more["previews"], more["preview_error"] = _preview(request, document, found)
     return _editor(request, document, found, mark, **more)
@@ -150,6 +152,21 @@ def _store(request: HttpRequest, document: Document, found: SyncSpec | None, mar
         return None
     messages.success(request, f"{found.pk} is saved.")
     return str(found.pk)
+
+
+def _probe_typed(document: Document, found: SyncSpec | None) -> tuple[bool, str] | None:
+    """Whether the sink as it stands in the form takes a write, gives it back and deletes it; and in which words."""
+    body = document.read(SyncSpecInput, context={"stored": found} if found else {})
+    if body is None:
+        return None
+    parts = body.parts()
+    credential = Credential.objects.filter(pk=parts["credential_id"]).first()
+    typed = SyncSpec(sink=parts["sink"], sink_secrets=parts["sink_secrets"], credential=credential)
+    try:
+        services.try_sink(typed.resolved_sink())
+    except BoilerhouseError as error:
+        return False, error.detail
+    return True, "The sink took a write, gave it back and deleted it."
 
 
 def _preview(request: HttpRequest, document: Document, found: SyncSpec | None) -> tuple[list[previews.Matched], str]:
