@@ -308,6 +308,38 @@ def test_what_is_picked_may_be_anything(client, world):
     assert "0 of 3 are being saved and released. 3 were held by nobody." in page
 
 
+def test_what_fails_of_several_is_named_and_not_called_done(client, world, monkeypatch):
+    from tenants import releases
+    from tenants.errors import NothingHeld
+
+    pool = world["pool"]
+    held = []
+    for number in range(5):
+        one = make_container(pool, state="claimed")
+        tenant = Tenant.objects.create(id=f"many-{number}")
+        Assignment.objects.create(
+            tenant=tenant, pool=pool, generation=1, state="assigned", deadline=timezone.now(), container=one,
+            container_ref=one.pk, version=one.version, uid=one.uid,
+        )  # fmt: skip
+        held.append(one.pk)
+    really = releases.begin_in
+
+    def begin_in(container_id: Any, **options: Any) -> Any:
+        if container_id in held[:3]:
+            raise NothingHeld(f"Somebody else was first in {str(container_id)[-4:]}.")
+        return really(container_id, **options)
+
+    monkeypatch.setattr(releases, "begin_in", begin_in)
+    client.force_login(User.objects.create_superuser("ada"))
+    page = client.post("/pools/p1/release", {"id": [str(pk) for pk in held]}, follow=True).content.decode()
+    assert "2 of 5 are being saved and released." in page
+    for number in range(3):
+        assert f"many-{number}: Somebody else was first" in page
+    assert 'data-toast="warning"' in page
+    states = Assignment.objects.filter(tenant_id__startswith="many-").order_by("tenant_id")
+    assert [one.state for one in states] == ["assigned"] * 3 + ["releasing"] * 2
+
+
 def test_a_pool_is_deleted_only_when_its_id_was_typed(client, world):
     client.force_login(User.objects.create_superuser("ada"))
     page = client.post("/pools/p1/delete", {"typed": "p2"}, follow=True).content.decode()

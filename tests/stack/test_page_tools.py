@@ -182,6 +182,22 @@ def test_a_shell_leaves_nothing_behind_when_its_page_is_closed(stack, pools, bro
     eventually(lambda: "sleep 5353" not in stack.exec(held, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"), 15)
 
 
+@pytest.mark.long  # waits longer than others' consoles last
+def test_a_shell_survives_idleness(stack, pools, page):
+    pool = pools(warm=1)
+    held = stack.claim("shell-3", pool)["containerId"]
+    page.goto(f"{stack.base}/containers/{held}/terminal/")
+    page.get_by_label("Why").fill("doing nothing for a while")
+    page.get_by_role("button", name="Open shell").click()
+    expect(page.locator("#term-state")).to_have_text("Open")
+    page.keyboard.type("echo before\n")
+    eventually(lambda: "before" in page.evaluate("window.terminalText()"), 10)
+    page.wait_for_timeout(130_000)
+    page.keyboard.type("echo after-$((1+1))\n")
+    eventually(lambda: "after-2" in page.evaluate("window.terminalText()"), 10)
+    assert "before" in page.evaluate("window.terminalText()")
+
+
 # Trials and previews ----------------------------------------------------------------------------------
 
 
