@@ -336,7 +336,7 @@ def test_what_fails_of_several_is_named_and_not_called_done(client, world, monke
     for number in range(3):
         assert f"many-{number}: Somebody else was first" in page
     assert 'data-toast="warning"' in page
-    states = Assignment.objects.filter(tenant_id__startswith="many-").order_by("tenant_id")
+    states = Assignment.objects.filter(tenant__id__startswith="many-").order_by("tenant_id")
     assert [one.state for one in states] == ["assigned"] * 3 + ["releasing"] * 2
 
 
