@@ -64,7 +64,7 @@ def plans(pool: str, count: int) -> Iterator[Any]:
         address = str(top - 1 - number)
         row = Container(pk=uuid4(), pool_id=pool, version=version, uid=1_300_000 + number, address=address)
         volumes.prepare(row.pk, row.uid, version.spec)
-        plan = lifecycle._plan(row, version.spec, network.name)
+        plan = lifecycle.plan_of(row, version.spec, network.name)
         yield row.pk, dataclasses.replace(plan, name=f"bench-{row.pk}", labels={})
 
 
