@@ -123,7 +123,6 @@ def _try(trial_id: UUID, spec: WorkloadSpec) -> Trial:
     runtime, name, began = get_runtime(), _name(trial_id), time.monotonic()
     uid = spec.security.run_as_user
     uid = settings.BOILERHOUSE_UID_RANGE[1] if uid is None else uid  # beyond those that are leased
-    log = ""
     try:
         runtime.ensure_image(spec.image, spec.pull_policy)
         mounts = tuple(_mount(trial_id, uid, volume) for volume in spec.volumes)
@@ -136,10 +135,9 @@ def _try(trial_id: UUID, spec: WorkloadSpec) -> Trial:
         runtime.start(name)
         started_ms = round((time.monotonic() - began) * 1000)
         trial = _probe(name, spec, started_ms)
-        log = _log(name)
     except BoilerhouseError as error:
-        return Trial(False, error.detail, None, "", _log(name) or log, round((time.monotonic() - began) * 1000), 0, 0)
-    return replace(trial, log=log)
+        return Trial(False, error.detail, None, "", _log(name), round((time.monotonic() - began) * 1000), 0, 0)
+    return replace(trial, log=_log(name))
 
 
 def _mount(trial_id: UUID, uid: int, volume: Volume) -> Mount:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rest_framework import serializers
 
 from boilerhouse.core.api.parsers import check_value
-from boilerhouse.core.api.problems import pointers
+from boilerhouse.core.api.problems import field_errors
+from boilerhouse.core.api.serializers import ApiSerializer, camel
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from pools import services as pool_services
 from pools.api.serializers import PoolInput, WorkloadInput, render_pool, render_workload
@@ -28,9 +28,8 @@ from syncing.models import Credential, SyncSpec
 
 ORDER = ("Workload", "Pool", "Credential", "SyncSpec")
 """In which they refer to each other."""
-SERVER_OWNED = {
-    "Workload": {"version", "createdAt", "updatedAt"}, "Pool": {"status", "createdAt", "updatedAt"},
-    "Credential": {"usedBy", "createdAt"}, "SyncSpec": {"sinkHealth", "createdAt", "updatedAt"},
+SERIALIZERS: dict[str, type[ApiSerializer]] = {
+    "Workload": WorkloadInput, "Pool": PoolInput, "Credential": CredentialInput, "SyncSpec": SyncSpecInput,
 }  # fmt: skip
 
 
@@ -105,17 +104,17 @@ def _failed(place: str, kind: str, id: str, errors: list[FieldError]) -> Applied
     return Applied(place, kind, id, "failed", errors)
 
 
-def _valid(document: Document, serializer: type[serializers.Serializer[Any]], **more: Any) -> Any:
+def _valid(document: Document, **more: Any) -> Any:
     if not document.body.get("id"):
         raise Invalid(FieldError("/id", "A document needs an id: it says what is changed.", "required"))
-    body = serializer(data=document.body, **more)
+    body = SERIALIZERS[document.kind](data=document.body, **more)
     if not body.is_valid():
-        raise Invalid(*(FieldError(one["pointer"], one["detail"], one["code"]) for one in pointers(body.errors)))
+        raise Invalid(*field_errors(body.errors))
     return body
 
 
 def _difference(kind: str, before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
-    hidden = SERVER_OWNED[kind]
+    hidden = SERIALIZERS[kind].read_only_ignored
     old = _lines({k: v for k, v in before.items() if k not in hidden}) if before else []
     new = _lines({k: v for k, v in after.items() if k not in hidden})
     return list(difflib.unified_diff(old, new, lineterm="", n=1))[2:]
@@ -133,21 +132,22 @@ def _result(document: Document, before: dict[str, Any] | None, after: dict[str, 
 
 
 def _workload(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
-    body = _valid(document, WorkloadInput)
+    body = _valid(document)
     data, spec = body.validated_data, body.to_spec()
     row = Workload.objects.with_latest().filter(pk=data["id"]).first()
     before = render_workload(row) if row else None
     after = {**(before or {}), "id": data["id"], "name": data["name"], **render_workload_spec(spec)}
-    if not dry_run and (before is None or _difference("Workload", before, after)):
+    result = _result(document, before, after)
+    if not dry_run and result.outcome != "unchanged":
         if row is None:
             pool_services.create_workload(id=data["id"], name=data["name"], spec=spec)
         else:
             pool_services.update_workload(row, name=data["name"], spec=spec)
-    return _result(document, before, after)
+    return result
 
 
 def _pool(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
-    body = _valid(document, PoolInput)
+    body = _valid(document)
     data = dict(body.validated_data)
     row = Pool.objects.with_counts().filter(pk=data["id"]).first()
     before = render_pool(row) if row else None
@@ -158,9 +158,7 @@ def _pool(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> A
     if row is not None and row.workload_id != workload_id:
         raise Invalid(FieldError("/workloadId", f"A pool keeps its workload ({row.workload_id}).", "fixed"))
     id, name = data.pop("id"), data.pop("name", None)
-    names = {"min_size": "minSize", "max_size": "maxSize", "min_idle": "minIdle", "idle_timeout_ms": "idleTimeoutMs",
-             "on_unhealthy": "onUnhealthy", "network": "network"}  # fmt: skip
-    asked = {names[key]: value for key, value in data.items()}
+    asked = {camel(key): value for key, value in data.items()}
     after = {
         **(before or {}),
         "id": id,
@@ -168,18 +166,19 @@ def _pool(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> A
         "workloadId": workload_id,
         **asked,
     }
-    if not dry_run and (before is None or _difference("Pool", before, after)):
+    result = _result(document, before, after)
+    if not dry_run and result.outcome != "unchanged":
         if row is None:
             assert workload is not None
             pool_services.create_pool(id=id, name=name, workload=workload, **data)
         else:
             data.setdefault("network", row.network)
             pool_services.update_pool(id, name=name, **data)
-    return _result(document, before, after)
+    return result
 
 
 def _credential(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
-    data = _valid(document, CredentialInput).validated_data
+    data = _valid(document).validated_data
     row = Credential.objects.prefetch_related("syncspec_set").filter(pk=data["id"]).first()
     secret = data["secret_access_key"]
     is_rotated = row is not None and row.secret["secretAccessKey"] != secret
@@ -187,17 +186,18 @@ def _credential(document: Document, dry_run: bool, planned: set[tuple[str, str]]
     after = {**(before or {}), "id": data["id"], "name": data["name"], "accessKeyId": data["access_key_id"],
              "secretAccessKey": "another" if is_rotated or row is None else "as stored"}  # fmt: skip
     given = {"name": data["name"], "access_key_id": data["access_key_id"], "secret_access_key": secret}
-    if not dry_run and (row is None or _difference("Credential", before, after)):
+    result = _result(document, before, after)
+    if not dry_run and result.outcome != "unchanged":
         if row is None:
             credentials.create(id=data["id"], **given)
         else:
             credentials.replace(row, **given)
-    return _result(document, before, after)
+    return result
 
 
 def _sync_spec(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
     row = SyncSpec.objects.filter(pk=str(document.body.get("id", ""))).first()
-    body = _valid(document, SyncSpecInput, context={"stored": row} if row else {})
+    body = _valid(document, context={"stored": row} if row else {})
     data, parts = body.validated_data, body.parts()
     before = render_spec(row) if row else None
     pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
@@ -216,15 +216,15 @@ def _sync_spec(document: Document, dry_run: bool, planned: set[tuple[str, str]])
     after = {**(before or {}), "id": data["id"], "name": name, "poolId": data["pool_id"], "mappings": mappings,
              "sink": parts["sink"], "policy": policy}  # fmt: skip
     has_other_secret = row is not None and parts["sink_secrets"] != row.sink_secrets
-    if not dry_run and (before is None or has_other_secret or _difference("SyncSpec", before, after)):
+    result = _result(document, before, after)
+    if has_other_secret and result.outcome == "unchanged":
+        result.outcome, result.difference = "changed", ["+ another secret"]
+    if not dry_run and result.outcome != "unchanged":
         if row is None:
             assert pool is not None
             sync_services.create_spec(id=data["id"], name=data.get("name"), pool=pool, **parts)
         else:
             sync_services.update_spec(row, name=data.get("name"), held=is_held(row), force=False, **parts)
-    result = _result(document, before, after)
-    if has_other_secret and result.outcome == "unchanged":
-        result.outcome, result.difference = "changed", ["+ another secret"]
     return result
 
 

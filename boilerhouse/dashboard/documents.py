@@ -18,7 +18,7 @@ from django.utils.text import slugify
 from rest_framework import serializers
 
 from boilerhouse.core.api.parsers import check_body
-from boilerhouse.core.api.problems import pointers
+from boilerhouse.core.api.problems import field_errors
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.templatetags.ui import duration
 from boilerhouse.dashboard.forms import as_json
@@ -121,7 +121,7 @@ class Document:
         self.text = as_json(value)
         self.errors: list[FieldError] = []
         self.do = ""
-        self.tab = tab if tab == "json" or self._fits() else "json"
+        self.tab = self._shows(tab)
         self._typed: dict[str, str] = {}
 
     @classmethod
@@ -144,7 +144,7 @@ class Document:
         verb, _, argument = data.get("do", "save").partition(":")
         match verb:
             case "tab":
-                made.tab = argument if argument == "json" or made._fits() else "json"
+                made.tab = made._shows(argument)
             case "add":
                 made._add(argument)
             case "remove":
@@ -176,7 +176,7 @@ class Document:
         body = serializer(data=self.value, **more)
         if body.is_valid():
             return body
-        self.errors = [FieldError(one["pointer"], one["detail"], one["code"]) for one in pointers(body.errors)]
+        self.errors = field_errors(body.errors)
         return None
 
     def add(self, error: BoilerhouseError) -> None:
@@ -215,6 +215,9 @@ class Document:
         text = self._typed.get(pointer, _text(part, value))
         error = next((e.detail for e in self.errors if e.pointer == pointer or e.pointer.startswith(f"{pointer}/")), "")
         return ShownPart(part, pointer, text, is_on=value is True, error=error)
+
+    def _shows(self, asked: str) -> str:
+        return "form" if asked != "json" and self._fits() else "json"
 
     def _fits(self) -> bool:
         """Whether the form can show it: every section finds an object, a list of objects, or nothing."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from boilerhouse.core.api.problems import pointers
+from boilerhouse.core.api.problems import field_errors
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid, PreconditionFailed
 
 
@@ -61,7 +61,7 @@ class ApiForm:
         body = self._serializer(data=given)
         if body.is_valid():
             return dict(body.validated_data)
-        self.errors = [FieldError(one["pointer"], one["detail"], one["code"]) for one in pointers(body.errors)]
+        self.errors = field_errors(body.errors)
         for field in self.fields:
             field.error = next((e.detail for e in self.errors if e.pointer.split("/")[1:2] == [field.name]), "")
         return None

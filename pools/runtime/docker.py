@@ -468,7 +468,7 @@ class AttachedTerminal:
             self._connection.sendall(data)
 
     def resize(self, columns: int, rows: int) -> None:
-        with contextlib.suppress(docker.errors.APIError), translated():
+        with contextlib.suppress(BoilerhouseError), translated():  # it has ended
             self._api.exec_resize(self._exec_id, height=rows, width=columns)
 
     def exit_code(self) -> int | None:

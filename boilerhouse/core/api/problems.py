@@ -17,6 +17,7 @@ from boilerhouse.core.errors import (
     BoilerhouseError,
     Conflict,
     Failed,
+    FieldError,
     Invalid,
     NotFound,
     PreconditionFailed,
@@ -74,6 +75,11 @@ def from_error(error: BoilerhouseError) -> HttpResponse:
     )
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
     return problem(code, error.code, error.detail, errors, headers)
+
+
+def field_errors(detail: Any) -> list[FieldError]:
+    """What a serializer has against its data, each with its pointer."""
+    return [FieldError(one["pointer"], one["detail"], one["code"]) for one in pointers(detail)]
 
 
 def pointers(detail: Any, pointer: str = "") -> list[dict[str, str]]:

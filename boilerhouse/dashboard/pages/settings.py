@@ -211,8 +211,8 @@ def _deployment_page(request: HttpRequest, document: Document, mark: str) -> Htt
 @page(Role.ADMIN)
 def _deployment(request: HttpRequest) -> HttpResponse:
     shown = render_settings(deployment_settings.current())
-    tab = "json" if request.GET.get("tab") == "json" else "form"
-    return _deployment_page(request, Document(shown, sections.sections, tab=tab), seen(shown))
+    document = Document(shown, sections.sections, tab=request.GET.get("tab", "form"))
+    return _deployment_page(request, document, seen(shown))
 
 
 @action(Role.ADMIN)

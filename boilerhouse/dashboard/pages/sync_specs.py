@@ -31,7 +31,6 @@ from tenants.models import Assignment
 from tenants.states import AssignmentState
 
 RUNS = 25
-SERVER_OWNED = ("version", "sinkHealth", "createdAt", "updatedAt")
 TENANTS_OFFERED = 50
 
 
@@ -90,7 +89,7 @@ def edit_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
 
 def _shown(found: SyncSpec) -> dict[str, Any]:
     """What of a spec can be changed."""
-    return {name: value for name, value in render_spec(found).items() if name not in SERVER_OWNED}
+    return {name: value for name, value in render_spec(found).items() if name not in SyncSpecInput.read_only_ignored}
 
 
 @page(Role.OPERATOR)
@@ -101,8 +100,7 @@ def _open(request: HttpRequest, spec_id: str | None) -> HttpResponse:
     else:
         first = Pool.objects.order_by("pk").values_list("pk", flat=True).first()
         value = sections.start(request.GET.get("pool") or first or "")
-    tab = "json" if request.GET.get("tab") == "json" else "form"
-    document = Document(value, sections.sections_of(is_new=found is None), tab=tab)
+    document = Document(value, sections.sections_of(is_new=found is None), tab=request.GET.get("tab", "form"))
     return _editor(request, document, found, seen(value) if found else "")
 
 

@@ -26,7 +26,6 @@ from pools.spec import WorkloadSpec
 from tenants import validation
 from tenants.models import Assignment
 
-SERVER_OWNED = ("version", "createdAt", "updatedAt")
 MAX_TENANTS = 500
 
 
@@ -98,11 +97,11 @@ def _open(request: HttpRequest, workload_id: str | None) -> HttpResponse:
     source = workload_id or copied
     found = find_workload(source) if source else None
     shown = render_workload(found) if found else {}
-    value = {name: one for name, one in shown.items() if name not in SERVER_OWNED} if found else sections.start()
+    owned = WorkloadInput.read_only_ignored
+    value = {name: one for name, one in shown.items() if name not in owned} if found else sections.start()
     if copied and found:
         value = {**value, "id": "", "name": f"{found.name}, copy"}
-    tab = "json" if request.GET.get("tab") == "json" else "form"
-    document = Document(value, sections.sections_of(is_new=workload_id is None), tab=tab)
+    document = Document(value, sections.sections_of(is_new=workload_id is None), tab=request.GET.get("tab", "form"))
     return _editor(request, document, found if workload_id else None, seen(shown) if workload_id else "")
 
 
