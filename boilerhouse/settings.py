@@ -88,9 +88,8 @@ BOILERHOUSE_RUNTIME: dict[str, Any] = {
 
 # Keys: given, or made once and kept in the data directory (0600) ----------------------------------
 SECRET_KEY = env.str("BOILERHOUSE_SECRET_KEY", "") or keys.stored(BOILERHOUSE_DATA_DIR, "secret-key")
-BOILERHOUSE_ENCRYPTION_KEYS = env.list("BOILERHOUSE_ENCRYPTION_KEYS", []) or [
-    keys.stored(BOILERHOUSE_DATA_DIR, "encryption-key", keys.new_fernet_key)
-]
+BOILERHOUSE_ENCRYPTION_KEYS: list[str] = env.list("BOILERHOUSE_ENCRYPTION_KEYS", [])
+"""Empty: kept in ``<data>/keys/encryption-key`` (``core.encryption``)."""
 BOILERHOUSE_KEY_PEPPER = env.str("BOILERHOUSE_KEY_PEPPER", "") or keys.stored(BOILERHOUSE_DATA_DIR, "key-pepper")
 
 DEBUG = env.bool("BOILERHOUSE_DEBUG", False)

@@ -96,12 +96,22 @@ def _row(row: Container, observed: Observed | None) -> list[Drift]:
             return []
         detail = "The engine no longer has it."
         return [Drift("vanished", str(row.pk), detail, lambda: observing.report_fault(row.pk, Fault.VANISHED, detail))]
+    if row.state == ContainerState.IDLE and (latch := volumes.read_latch(row.pk)):
+        detail = f"It stands as idle, but it has seen a tenant: {latch}; it is taken out of the pool, its directory kept"
+        return [Drift("latched_idle", str(row.pk), detail, lambda: _take_out(row))]
     if not observed.is_running:
         return [Drift("ended", str(row.pk), f"the engine says {observed.status}", lambda: look_at(row.pk))]
     if observed.health in ("healthy", "unhealthy") and observed.health != row.health and row.fault != Fault.DISK:
         health = observed.health
         return [Drift("health", str(row.pk), health, lambda: observing.report_health(row.pk, health))]
     return []
+
+
+def _take_out(row: Container) -> None:
+    """Unless it was claimed meanwhile, which is what latches it. ``tenants`` puts away what has seen a tenant."""
+    Container.objects.filter(pk=row.pk, state_changed_at=row.state_changed_at).transition(
+        ContainerState.IDLE, ContainerState.REMOVING
+    )
 
 
 def look_at(container_id: UUID, *, is_oom: bool = False) -> bool:

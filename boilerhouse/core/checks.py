@@ -10,11 +10,13 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
+from boilerhouse.core import encryption
+
 
 @register()
 def environment(**_: Any) -> list[CheckMessage]:
     found: list[CheckMessage] = []
-    for index, key in enumerate(settings.BOILERHOUSE_ENCRYPTION_KEYS):
+    for index, key in enumerate(encryption.in_force()):
         try:
             Fernet(key)
         except ValueError:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from typing import Any
 
-from cryptography.fernet import Fernet, MultiFernet
-from django.conf import settings
 from django.db import models
 
-
-@cache
-def _cipher(keys: tuple[str, ...]) -> MultiFernet:
-    return MultiFernet([Fernet(key) for key in keys])
-
-
-def cipher() -> MultiFernet:
-    return _cipher(tuple(settings.BOILERHOUSE_ENCRYPTION_KEYS))
+from boilerhouse.core.encryption import Ciphertext, cipher
 
 
 class EncryptedJSONField(models.BinaryField):  # type: ignore[type-arg]
     """A JSON value, stored encrypted. A value that no key opens raises ``InvalidToken``."""
 
     def get_prep_value(self, value: Any) -> bytes | None:
-        return None if value is None else cipher().encrypt(json.dumps(value).encode())
+        if value is None or isinstance(value, Ciphertext):
+            return value
+        return cipher().encrypt(json.dumps(value).encode())
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         value = value if prepared else self.get_prep_value(value)

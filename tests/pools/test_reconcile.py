@@ -121,6 +121,26 @@ def test_a_container_of_a_row_with_another_nonce_is_not_taken_for_it(engine):
     assert found.plan.name not in engine.containers
 
 
+def test_an_idle_container_that_has_seen_a_tenant_is_taken_out_before_anybody_gets_it(engine):
+    """A1: a database that was set back calls it idle, and its tenant still works in it."""
+    container = old(make_container())
+    volumes.prepare(container.pk, 200_001, container.version.spec)
+    at_engine(engine, container.pk, container.nonce)
+    volumes.latch(container.pk, "alice", 7)
+    (found,) = reconcile.find_drift(set())
+    assert found.kind == "latched_idle"
+
+    Container.objects.filter(pk=container.pk).update(state="claimed", state_changed_at=timezone.now())
+    found.heal()
+    assert Container.objects.get().state == ContainerState.CLAIMED, "claimed meanwhile, which is what latched it"
+
+    old(container)
+    Container.objects.filter(pk=container.pk).update(state="idle")
+    reconcile.heal(set())
+    assert Container.objects.get().state == ContainerState.REMOVING
+    assert volumes.read_latch(container.pk), "its state may be unsaved"
+
+
 def test_what_is_not_ours_is_never_touched(engine):
     """P9: no label, or another deployment's."""
     for labels in ({host.DEPLOYMENT_LABEL: "another"}, {host.DEPLOYMENT_LABEL: ""}):

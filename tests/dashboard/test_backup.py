@@ -1,0 +1,285 @@
+"""``backup`` and ``restore``: all rows, none of the secrets, and only into what is empty."""
+
+from __future__ import annotations
+
+import json
+import uuid
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from django.apps import apps
+from django.contrib.auth.models import Group, Permission, User
+from django.db import connection
+from django.utils import timezone
+
+from boilerhouse.core import audit, deployment, encryption
+from boilerhouse.core.errors import Conflict, Invalid, NotFound
+from boilerhouse.core.events import emit
+from boilerhouse.core.models import ApiKey, Deployment, Event
+from boilerhouse.dashboard import archives, restoring
+from pools import volumes
+from pools.models import Container, HostLease, Pool
+from pools.states import ContainerState
+from syncing.models import Credential, SavedState, SyncRun
+from tenants.models import Assignment, Tenant
+from tenants.states import AssignmentState
+from tests import make
+
+CANARY = "c4n4ry-in-a-sink"
+
+
+def wipe() -> None:
+    """An empty database with tables, as after ``migrate``; and no word of which deployment it is."""
+    tables = [apps.get_model(label)._meta.db_table for label in archives.KEPT if label != "auth.Group"]
+    tables += [User.groups.through._meta.db_table, User.user_permissions.through._meta.db_table]
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("PRAGMA defer_foreign_keys = ON")
+            for table in tables:
+                cursor.execute(f'DELETE FROM "{table}"')
+        else:
+            cursor.execute(f"TRUNCATE {', '.join(tables)} CASCADE")
+    deployment._checked.cache_clear()
+
+
+def rows_of(label: str) -> list[dict[str, Any]]:
+    return list(apps.get_model(label)._base_manager.order_by("pk").values())
+
+
+@pytest.fixture
+def furnished(data_dir: Path) -> Path:
+    """A row of everything that is kept; one tenant at work, one whose claim is under way, one whose save failed."""
+    pool = make.make_pool("p")
+    spec = make.make_sync_spec(pool, sink_secrets={"accessKeyId": "A", "secretAccessKey": CANARY})
+    Credential.objects.create(id="cred", name="cred", secret={"secretAccessKey": CANARY})
+    ApiKey.objects.create(id="k1", name="key", role="admin", key_hash="0" * 64)
+    User.objects.create_user("olga", password="a-long-password", is_staff=True).groups.add(
+        Group.objects.get(name="operator")
+    )
+    audit.record("pool.create", "p", after={"id": "p"})
+    emit("pool.scaled", pool_id="p", targetSize=1)
+    states = {"alice": AssignmentState.ASSIGNED, "bob": AssignmentState.PENDING, "carl": AssignmentState.RELEASE_FAILED}
+    for tenant_id, state in states.items():
+        tenant = Tenant.objects.create(id=tenant_id, generation=7)
+        container = make.make_container(pool, state=ContainerState.CLAIMED)
+        volumes.prepare(container.pk, container.uid, make.make_spec())
+        volumes.latch(container.pk, tenant_id, 7)
+        HostLease.objects.create(resource=f"uid {container.uid}", container_id=container.pk)
+        Assignment.objects.create(
+            tenant=tenant, pool=pool, generation=7, state=state, container=container, container_ref=container.pk,
+            version=container.version, uid=container.uid, deadline=timezone.now(), config={"a": [1, None]},
+            was_assigned=state != AssignmentState.PENDING,
+            secrets={"TOKEN": CANARY} if state == AssignmentState.PENDING else None,
+        )  # fmt: skip
+    HostLease.objects.create(resource="10.64.0.9", container_id=uuid.uuid4())
+    run = SyncRun.objects.create(
+        spec=spec, tenant_id="alice", generation=7, direction="upload", trigger="release", state="succeeded"
+    )
+    SavedState.objects.create(
+        tenant_id="alice", mapping=spec.mappings.get(), place="x", location="t/alice/state", container_path="/state",
+        pool_id="p", generation=7, run_id=run.pk, files=1, bytes=2,
+    )  # fmt: skip
+    return data_dir
+
+
+def take(path: Path) -> archives.Archive:
+    archives.write(path, lambda _: None)
+    return archives.Archive(path)
+
+
+def test_every_model_is_kept_or_left_out_for_a_reason():
+    known = set(archives.KEPT) | set(archives.LEFT_OUT)
+    assert {m._meta.label for m in apps.get_models() if not m._meta.proxy} == known
+
+
+def test_a_restored_database_holds_the_same_rows(furnished, tmp_path):
+    changed = {"core.Deployment", "tenants.Assignment", "pools.Container", "pools.Pool", "pools.HostLease"}
+    same = [label for label in archives.KEPT if label not in changed | {"core.AuditEntry"}]
+    before = {label: rows_of(label) for label in same}
+    archive = take(tmp_path / "b.zip")
+    assert all(archive.manifest.rows[label] for label in ("tenants.Tenant", "core.Event", "syncing.SavedState"))
+    wipe()
+
+    done = restoring.restore(archive, None)
+
+    assert {label: rows_of(label) for label in same} == before
+    assert done.containers_found == 3
+    assert done.tenants_gone == []
+    assert set(User.objects.get().groups.values_list("name", flat=True)) == {"operator"}
+    assert User.objects.get().check_password("a-long-password")
+    assert Credential.objects.get().secret == {"secretAccessKey": CANARY}
+    assert deployment.deployment_id() == archive.manifest.deployment_id
+
+
+def test_no_secret_of_anybody_is_readable_in_it(furnished, tmp_path):
+    take(tmp_path / "b.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip") as found:
+        content = b"".join(found.read(name) for name in found.namelist())
+
+    assert CANARY.encode() not in content
+    for key in (*encryption.in_force(), "test-secret"):
+        assert key.encode() not in content
+    assert (tmp_path / "b.zip").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_claim_under_way_is_given_up_because_its_secrets_are_gone(furnished, tmp_path):
+    """Provisioned without its secrets it would be handed to its tenant wrong."""
+    archive = take(tmp_path / "b.zip")
+    wipe()
+    restoring.restore(archive, None)
+
+    row = Assignment.objects.get(tenant_id="bob")
+    assert (row.state, row.outcome, row.secrets) == ("releasing", "claim_aborted", None)
+    assert row.container.state == ContainerState.REMOVING
+    assert Assignment.objects.get(tenant_id="alice").state == "assigned"
+    assert Assignment.objects.get(tenant_id="carl").state == "release_failed"
+    assert Pool.objects.get().release_failed == 1
+
+
+def test_on_a_machine_without_the_directories_their_tenants_hold_nothing(furnished, tmp_path):
+    """Nothing may be saved from a directory that is not there: it would look as if the tenant had emptied it."""
+    archive = take(tmp_path / "b.zip")
+    wipe()
+    for path in volumes.containers_dir().iterdir():
+        volumes.destroy(path)
+
+    done = restoring.restore(archive, None)
+
+    assert sorted(done.tenants_gone) == ["alice", "carl"]
+    assert done.containers_gone == 3
+    assert set(Assignment.objects.values_list("state", "outcome")) == {("ended", "host_lost")}
+    assert not Container.objects.exists()
+    assert Pool.objects.get().release_failed == 0
+    assert not HostLease.objects.filter(resource__startswith="uid").exists()
+    assert SavedState.objects.get().tenant_id == "alice"
+
+
+def test_a_directory_that_another_claim_has_used_since_is_not_taken_for_this_ones(furnished, tmp_path):
+    archive = take(tmp_path / "b.zip")
+    held = Assignment.objects.get(tenant_id="alice").held_container
+    wipe()
+    (volumes.home(held) / "claimed").write_text(json.dumps({"tenantId": "mallory", "generation": 9}))
+
+    done = restoring.restore(archive, None)
+
+    assert done.tenants_gone == ["alice"]
+    assert Assignment.objects.get(tenant_id="alice").outcome == "host_lost"
+
+
+def test_ids_given_out_after_the_backup_are_not_given_out_again(furnished, tmp_path):
+    """Containers of after the backup may still run under their uid and address; clients have seen its events."""
+    archive = take(tmp_path / "b.zip")
+    before = Deployment.objects.get()
+    last = Event.objects.order_by("-id")[0].pk
+    wipe()
+    restoring.restore(archive, None)
+    after = Deployment.objects.get()
+
+    assert abs(after.next_uid - before.next_uid) >= 100_000
+    assert after.next_address - before.next_address >= 1 << 14
+    emit("pool.scaled", pool_id="p", targetSize=2)
+    assert Event.objects.order_by("-id")[0].pk > last + 100_000
+    assert after.events_forgotten_to > last, "a client that resumes from before is told to begin anew"
+    assert HostLease.objects.get(resource="10.64.0.9").released_at, "an address of a container that is gone rests"
+
+
+@pytest.mark.parametrize("what", ["rows", "nothing_readable", "cut", "another_format", "newer", "absent"])
+def test_what_cannot_be_restored_is_refused_and_nothing_has_changed(furnished, tmp_path, what):
+    path = tmp_path / "b.zip"
+    archive = take(path)
+    if what == "rows":
+        with pytest.raises(restoring.NotEmpty):
+            restoring.restore(archive, None)
+        return
+    wipe()
+    match what:
+        case "absent":
+            path.unlink()
+        case "nothing_readable":
+            path.write_bytes(b"no zip at all")
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-200])
+        case _:
+            rewrite(path, {"format": 99} if what == "another_format" else {"migrations": [["pools", "9999_later"]]})
+    with pytest.raises((NotFound, Invalid)):
+        restoring.restore(archives.Archive(path), None)
+    assert not Tenant.objects.exists()
+
+
+def rewrite(path: Path, changes: dict[str, Any]) -> None:
+    with zipfile.ZipFile(path) as old:
+        content = {name: old.read(name) for name in old.namelist()}
+    content["manifest.json"] = json.dumps({**json.loads(content["manifest.json"]), **changes}).encode()
+    with zipfile.ZipFile(path, "w") as new:
+        for name, data in content.items():
+            new.writestr(name, data)
+
+
+def test_a_backup_that_lacks_rows_is_refused_whole(furnished, tmp_path):
+    take(path := tmp_path / "b.zip")
+    with zipfile.ZipFile(path) as found:
+        counts = json.loads(found.read("manifest.json"))["rows"]
+    rewrite(path, {"rows": {**counts, "syncing.SavedState": 2}})
+    wipe()
+    with pytest.raises(archives.NotABackup):
+        restoring.restore(archives.Archive(path), None)
+    assert not Tenant.objects.exists()
+
+
+def test_without_its_keys_a_backup_is_refused_and_with_them_restored(furnished, tmp_path, settings):
+    archives.write_keys(keys := tmp_path / "keys.json")
+    assert keys.stat().st_mode & 0o777 == 0o600
+    archive = take(tmp_path / "b.zip")
+    wipe()
+    settings.BOILERHOUSE_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    with pytest.raises(archives.KeysMissing):
+        restoring.restore(archive, None)
+    settings.BOILERHOUSE_ENCRYPTION_KEYS = []
+    encryption.key_file().write_text(Fernet.generate_key().decode())
+    with pytest.raises(archives.KeysMissing):
+        restoring.restore(archive, None)
+    assert not Tenant.objects.exists()
+
+    restoring.restore(archive, archives.read_keys(keys))
+
+    assert Credential.objects.get().secret == {"secretAccessKey": CANARY}
+
+
+def test_another_pepper_is_refused_because_no_key_of_the_api_would_work(furnished, tmp_path, settings):
+    archive = take(tmp_path / "b.zip")
+    wipe()
+    settings.BOILERHOUSE_KEY_PEPPER = "another"
+    with pytest.raises(archives.KeysMissing):
+        restoring.restore(archive, None)
+
+
+def test_the_data_directory_of_another_deployment_is_refused(furnished, tmp_path, settings):
+    archive = take(tmp_path / "b.zip")
+    wipe()
+    (furnished / "deployment-id").write_text("0000000000")
+    with pytest.raises(deployment.DeploymentMismatch):
+        restoring.restore(archive, None)
+
+
+def test_a_file_that_is_there_is_never_written_over(furnished, tmp_path):
+    (tmp_path / "b.zip").write_text("mine")
+    with pytest.raises(Conflict):
+        archives.write(tmp_path / "b.zip", lambda _: None)
+    with pytest.raises(Conflict):
+        archives.write_keys(tmp_path / "b.zip")
+    assert (tmp_path / "b.zip").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".b")] == []
+
+
+def test_rights_of_a_group_survive_by_name(furnished, tmp_path):
+    group = Group.objects.create(name="night-shift")
+    group.permissions.add(Permission.objects.get(codename="view_pool"))
+    archive = take(tmp_path / "b.zip")
+    group.delete()
+    wipe()
+    restoring.restore(archive, None)
+
+    assert [p.codename for p in Group.objects.get(name="night-shift").permissions.all()] == ["view_pool"]
