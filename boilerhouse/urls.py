@@ -35,6 +35,7 @@ urlpatterns = [
     path("", include("boilerhouse.dashboard.urls")),
     re_path(r"^api/", problems.not_found),
     path("health", views.health_alias),
+    path("metrics", metrics.MetricsView.as_view(schema=None)),  # where scrapers look
 ]
 
 handler400 = "boilerhouse.core.api.problems.bad_request"

@@ -20,6 +20,7 @@ from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
 from pools import errors, host, sizing, trouble, volumes
+from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import ContainerPlan, Mount, Probe, Published
@@ -86,6 +87,8 @@ def start_container(container_id: UUID) -> bool:
         ms = round((time.monotonic() - started) * 1000)
         version = container.version.number
         emit("container.ready", pool_id=pool.pk, container_id=container_id, durationMs=ms, version=version)
+    CONTAINER_STARTS.labels(container.pool_id, "ready").inc()
+    CONTAINER_START_SECONDS.labels(container.pool_id).observe((timezone.now() - container.created_at).total_seconds())
     sizing.refill(pool.pk)  # here, not by a message: the next start must not wait for a poll
     return True
 
@@ -255,6 +258,7 @@ def _call_off(container: Container) -> None:
 
 def _start_failed(container: Container, error: Exception) -> None:
     detail = _words(error, container)
+    CONTAINER_STARTS.labels(container.pool_id, getattr(error, "code", "failed")).inc()
     log.warning("container failed to start", detail=detail)
     now = timezone.now()
     is_ghost = isinstance(error, errors.CreateTimeout)

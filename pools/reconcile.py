@@ -20,6 +20,7 @@ from django.utils import timezone
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.tasks import enqueue
 from pools import host, lifecycle, observing, trouble, volumes
+from pools.instruments import DRIFT
 from pools.models import Container, HostLease, Pool
 from pools.runtime import get_runtime
 from pools.runtime.base import Observed
@@ -97,7 +98,7 @@ def _row(row: Container, observed: Observed | None) -> list[Drift]:
         detail = "The engine no longer has it."
         return [Drift("vanished", str(row.pk), detail, lambda: observing.report_fault(row.pk, Fault.VANISHED, detail))]
     if row.state == ContainerState.IDLE and (latch := volumes.read_latch(row.pk)):
-        detail = f"It stands as idle, but it has seen a tenant: {latch}; it is taken out of the pool, its directory kept"
+        detail = f"It stands as idle, but it has seen a tenant: {latch}; it is taken out, its directory kept"
         return [Drift("latched_idle", str(row.pk), detail, lambda: _take_out(row))]
     if not observed.is_running:
         return [Drift("ended", str(row.pk), f"the engine says {observed.status}", lambda: look_at(row.pk))]
@@ -179,6 +180,7 @@ def heal(held: set[UUID]) -> int:
     healed = 0
     for drift in find_drift(held):
         if drift.heal is not None:
+            DRIFT.labels(drift.kind).inc()
             drift.heal()
             healed += 1
     return healed

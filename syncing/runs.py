@@ -15,6 +15,7 @@ from boilerhouse.core import processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from syncing import errors, rclone
+from syncing.instruments import SYNC_BYTES, SYNC_RUNS, SYNC_SECONDS
 from syncing.models import SyncMapping, SyncRun, SyncSpec
 from syncing.sites import Site
 from syncing.states import Direction, SyncRunState, Trigger
@@ -53,6 +54,12 @@ def running(
             "container_id": site.container_id,
         }
         emit("sync.started", **about, **told)
+    began_at = time.monotonic()
+
+    def count(result: str) -> None:
+        SYNC_RUNS.labels(site.pool_id, direction, trigger, result).inc()
+        SYNC_SECONDS.labels(direction, trigger).observe(time.monotonic() - began_at)
+
     try:
         yield run
     except Exception as error:  # whatever it was, the row must not say "running" for ever
@@ -69,6 +76,7 @@ def running(
                 skipped=run.skipped,
             )
             emit(f"sync.{state}", **about, **told, code=code, detail=detail)
+        count("cancelled" if cancelled else code)
         if isinstance(error, BoilerhouseError):
             raise
         raise errors.SyncFailed(detail) from error
@@ -84,6 +92,8 @@ def running(
         )
         done = {"files": run.progress.get("files", 0), "bytes": run.progress.get("bytes", 0), "deleted": run.deleted}
         emit("sync.completed", **about, **told, **done)
+    count("succeeded")
+    SYNC_BYTES.labels(direction).inc(sum(step.get("transferred", step["bytes"]) for step in run.steps))
 
 
 def _bury_interrupted(spec: SyncSpec, site: Site) -> None:

@@ -25,6 +25,7 @@ from pools.models import Pool, WorkloadVersion
 from pools.states import Trouble
 from syncing import surveys
 from tenants import errors, giving_up, line, preparing, sink_runs, validation
+from tenants.instruments import CLAIM_PHASE_SECONDS, EXHAUSTED
 from tenants.models import Assignment, next_generation
 from tenants.states import AssignmentState, Source
 from tenants.validation import Claim
@@ -66,6 +67,7 @@ def begin(claim: Claim) -> Begun:
     if pool.trouble == Trouble.ENGINE_DOWN:
         raise errors.EngineUnavailable(pool.last_error)
     survey = surveys.begin_survey(pool.pk, claim.tenant_id)  # the sinks answer while the database works
+    taking = time.monotonic()
     try:
         assignment = _take(claim, pool, serving)
     except IntegrityError:
@@ -75,6 +77,9 @@ def begin(claim: Claim) -> Begun:
         if not Pool.objects.filter(pk=pool.pk).exists():
             raise pool_errors.PoolNotFound(f"There is no pool {pool.pk}.") from None
         assignment = _take(claim, pool, serving, is_careful=True)
+    CLAIM_PHASE_SECONDS.labels("take").observe(time.monotonic() - taking)
+    if assignment.container is None:
+        EXHAUSTED.labels(pool.pk).inc()
     is_done = assignment.container is not None and preparing.prepare_here(assignment, survey, started)
     return Begun(assignment.pk, assignment.generation, is_new=True, assigned=assignment if is_done else None)
 

@@ -15,6 +15,7 @@ from pools.models import Pool
 from pools.states import Trouble
 from syncing import errors as sync_errors
 from tenants import errors, line
+from tenants.instruments import CLAIMS
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
 
@@ -48,6 +49,14 @@ def _outcome(error: BaseException) -> str:
 
 def give_up(assignment_id: UUID, code: str, detail: str = "") -> bool:
     """Move a pending claim out of the way: nothing is held when this returns, clean-up follows. False if too late."""
+    is_mine = _move_out(assignment_id, code, detail)
+    if is_mine:
+        pool, source = Assignment.objects.values_list("pool_id", "source").get(pk=assignment_id)
+        CLAIMS.labels(pool, source, code).inc()
+    return is_mine
+
+
+def _move_out(assignment_id: UUID, code: str, detail: str) -> bool:
     with recording():
         rows = Assignment.objects.filter(pk=assignment_id)
         waiting_in = rows.filter(container_ref=None).values_list("pool_id", flat=True).first()

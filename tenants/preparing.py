@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from boilerhouse.core import failpoints, processes
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
+from boilerhouse.core.metering import timed
 from boilerhouse.core.outage import DATABASE_LOST, renounce
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
@@ -32,6 +34,7 @@ from pools.spec import WorkloadSpec
 from syncing import restores, sites, surveys
 from syncing.states import Trigger
 from tenants import errors, giving_up, line
+from tenants.instruments import CLAIM_PHASE_SECONDS, CLAIM_SECONDS, CLAIMS
 from tenants.models import Assignment, Tenant
 from tenants.site import site_of
 from tenants.states import AssignmentState, Source
@@ -39,6 +42,10 @@ from tenants.states import AssignmentState, Source
 log = structlog.get_logger(__name__)
 
 PENDING = AssignmentState.PENDING
+
+
+def _phase(name: str) -> AbstractContextManager[None]:
+    return timed(CLAIM_PHASE_SECONDS.labels(name))
 
 
 def prepare_here(assignment: Assignment, survey: Callable[[], list[surveys.Finding]], started: float) -> bool:
@@ -50,7 +57,8 @@ def prepare_here(assignment: Assignment, survey: Callable[[], list[surveys.Findi
     assert spec
     assert container
     try:
-        findings = survey()
+        with _phase("survey"):
+            findings = survey()
         needs_worker = spec.post_claim is not None or spec.seed is not None
         needs_worker |= any(not finding.is_empty for finding in findings)
         needs_worker |= container.node != node_id() or get_runtime().is_suspect()
@@ -80,7 +88,8 @@ def prepare(assignment_id: UUID, generation: int) -> None:
     while assignment.container_ref is not None and assignment.version is not None:
         structlog.contextvars.bind_contextvars(container=str(assignment.container_ref))
         try:
-            findings = surveys.survey(assignment.pool_id, assignment.tenant_id)
+            with _phase("survey"):
+                findings = surveys.survey(assignment.pool_id, assignment.tenant_id)
             if _finish(assignment, assignment.version.spec, findings, None):
                 return
         except DATABASE_LOST:
@@ -122,19 +131,26 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
             site = site_of(assignment, lock, is_stopped=False)
             restored: restores.Restored | None = None
             if any(not finding.is_empty for finding in findings):
-                restored = restores.restore(site, findings, Trigger.CLAIM, lambda: _is_pending(assignment))
+                with _phase("restore"):
+                    restored = restores.restore(site, findings, Trigger.CLAIM, lambda: _is_pending(assignment))
             elif spec.seed and not any(finding.marker for finding in findings):
-                _plant_seed(assignment, spec)
+                with _phase("seed"):
+                    _plant_seed(assignment, spec)
             failpoints.reach("claim.restored")
             if spec.volume("secrets"):
-                _provision(assignment)
+                with _phase("provision"):
+                    _provision(assignment)
             failpoints.reach("claim.provisioned")
-            _run_hook(assignment, spec)
+            if spec.post_claim is not None:
+                with _phase("hook"):
+                    _run_hook(assignment, spec)
             left = (assignment.deadline - timezone.now()).total_seconds()
-            seen = get_runtime().inspect(lifecycle.runtime_name(container_id), timeout_s=left)
+            with _phase("verify"):
+                seen = get_runtime().inspect(lifecycle.runtime_name(container_id), timeout_s=left)
             if seen is None or not seen.is_running:
                 return False
-            return _decide(assignment, findings, site, restored, started)
+            with _phase("decide"):
+                return _decide(assignment, findings, site, restored, started)
     except (pool_errors.DirectoryGone, pool_errors.DirtyContainer) as error:
         log.error("container refused", code=error.code, container=str(container_id))
         return False
@@ -235,6 +251,8 @@ def _decide(
             return False
     failpoints.reach("claim.decided")
     assignment.state = AssignmentState.ASSIGNED
+    CLAIMS.labels(assignment.pool_id, assignment.source, "assigned").inc()
+    CLAIM_SECONDS.labels(assignment.pool_id, assignment.source).observe(elapsed)
     for name, value in decided.items():
         setattr(assignment, name, value)
     return True

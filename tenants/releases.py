@@ -33,6 +33,7 @@ from syncing import saves
 from syncing import services as syncing
 from syncing.states import Trigger
 from tenants import errors, giving_up, validation
+from tenants.instruments import RELEASE_SECONDS, RELEASES
 from tenants.models import Assignment
 from tenants.site import site_of
 from tenants.states import AssignmentState, ReleaseReason, ReleaseStep
@@ -312,6 +313,10 @@ def _end(assignment: Assignment) -> None:
             reason=assignment.reason,
         )
         enqueue("pool", "pools.tasks.refill", assignment.pool_id)
+    if assignment.was_assigned:
+        RELEASES.labels(assignment.pool_id, outcome).inc()
+        took = timezone.now() - assignment.state_changed_at
+        RELEASE_SECONDS.labels(assignment.pool_id).observe(max(0.0, took.total_seconds()))
 
 
 def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
@@ -342,6 +347,7 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
         if Container.objects.filter(pk=assignment.held_container).exists():
             lifecycle.forget(assignment.held_container, keepsDirectory=True)
         wake()
+    RELEASES.labels(assignment.pool_id, error.code).inc()
 
 
 def _recount(pool_id: str) -> None:

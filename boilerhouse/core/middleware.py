@@ -11,8 +11,10 @@ from django.http import HttpRequest, HttpResponse
 
 from boilerhouse.core import context
 from boilerhouse.core.ids import uuid7
+from boilerhouse.core.instruments import HTTP_REQUESTS, HTTP_SECONDS
 from boilerhouse.core.waiting import Waiting
 
+METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 log = structlog.get_logger("boilerhouse.http")
 _SAFE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}\Z")
 
@@ -20,6 +22,15 @@ _SAFE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}\Z")
 def safe_request_id(given: str) -> str:
     """A client's request id if it may stand in logs as it is, else nothing."""
     return given if _SAFE_ID.match(given) else ""
+
+
+def _count(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
+    """By the pattern of the path, for a path names tenants; unknown paths and methods count as one each."""
+    match = request.resolver_match
+    route = f"/{match.route}" if match else "unknown"
+    method = request.method if request.method in METHODS else "other"
+    HTTP_REQUESTS.labels(method, route, str(response.status_code)).inc()
+    HTTP_SECONDS.labels(route).observe(seconds)
 
 
 def request_context(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -33,10 +44,13 @@ def request_context(get_response: Callable[[HttpRequest], HttpResponse]) -> Call
             response = get_response(request)
             if isinstance(response, Waiting):
                 response.request_id = request_id  # type: ignore[attr-defined]
+                response.asked_at = getattr(resumed, "asked_at", started)  # type: ignore[attr-defined]
                 return response
             level = log.warning if response.status_code >= 500 else log.info
             if not request.path.startswith("/static/"):
-                ms = round((time.monotonic() - started) * 1000, 1)
+                seconds = time.monotonic() - getattr(resumed, "asked_at", started)
+                ms = round(seconds * 1000, 1)
+                _count(request, response, seconds)
                 level("request", method=request.method, path=request.path, status=response.status_code, ms=ms)
         response["X-Request-ID"] = request_id
         return response

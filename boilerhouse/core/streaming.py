@@ -18,6 +18,7 @@ from django.conf import settings
 from django.http import HttpResponse
 
 from boilerhouse.core.errors import Unavailable
+from boilerhouse.core.instruments import OPEN_STREAMS
 
 log = structlog.get_logger(__name__)
 
@@ -142,6 +143,7 @@ class Streams:
     async def serve(self, work: Awaitable[None], gone: Awaitable[None]) -> None:
         """Let ``work`` go on until it is done or ``gone`` is; Stalled ends it without a word."""
         self.count += 1
+        OPEN_STREAMS.inc()
         working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
         try:
             await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -152,6 +154,7 @@ class Streams:
                     log.warning("slow reader dropped")
         finally:
             self.count -= 1
+            OPEN_STREAMS.dec()
             for task in (working, leaving):
                 task.cancel()
             await asyncio.gather(working, leaving, return_exceptions=True)

@@ -16,6 +16,7 @@ from django_q.tasks import async_task
 
 from boilerhouse.core import canary, context
 from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.instruments import TASK_SECONDS, TASKS
 from boilerhouse.core.outage import DATABASE_LOST, renounce
 
 log = structlog.get_logger(__name__)
@@ -24,22 +25,24 @@ P = ParamSpec("P")
 
 def enqueue(queue: str, function: str, *ids: Any) -> None:
     """Put ``function(*ids)`` on ``queue``; it is visible to workers when the transaction commits."""
-    async_task(function, *[str(value) for value in ids], cluster=queue, q_options={"save": False})
+    asked = {"asked_by": context.request_id()} if context.request_id() else {}
+    async_task(function, *[str(value) for value in ids], **asked, cluster=queue, q_options={"save": False})
 
 
-def task(function: Callable[P, None]) -> Callable[P, None]:
+def task(function: Callable[P, None]) -> Callable[..., None]:
     """Run as a task: errors are logged by class and code only, for django-q2 stores tracebacks.
 
-    Whatever it left undone is found by the controller from its row.
+    Whatever it left undone is found by the controller from its row. Logs and events carry the id of the request that
+    asked for it.
     """
 
     @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        started = time.monotonic()
+    def run(*args: Any, asked_by: str = "") -> None:
+        started, result = time.monotonic(), "failed"
         name = f"{function.__module__}.{function.__name__}"
-        with context.acting("system"), structlog.contextvars.bound_contextvars(task=name), canary.busy():
+        with context.acting("system", asked_by), structlog.contextvars.bound_contextvars(task=name), canary.busy():
             try:
-                function(*args, **kwargs)
+                function(*args)  # type: ignore[call-arg]
             except DATABASE_LOST as error:
                 log.warning("task lost the database", error=type(error).__name__, detail=str(error)[:300])
                 renounce()
@@ -48,7 +51,11 @@ def task(function: Callable[P, None]) -> Callable[P, None]:
             except Exception as error:
                 log.error("task broke", error=type(error).__name__, where=_where(error), detail=str(error)[:300])
             else:
+                result = "done"
                 log.debug("task done", ms=round((time.monotonic() - started) * 1000))
+            finally:
+                TASKS.labels(name, result).inc()
+                TASK_SECONDS.labels(name).observe(time.monotonic() - started)
 
     return run
 

@@ -16,7 +16,7 @@ from django.db import DatabaseError, close_old_connections, connection, transact
 from django.db.models import Q
 from django.utils import timezone
 
-from boilerhouse.core import failpoints, forgetting, processes
+from boilerhouse.core import failpoints, forgetting, metering, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Lease
 from boilerhouse.core.recently import Recently
@@ -104,10 +104,10 @@ def forget_old_runs() -> int:
 
 
 def tidy() -> int:
-    """Forget long-dead processes and old samples; have half-done wipes finished and discarded state aged out."""
+    """Forget long-dead processes, their files of counts, and old samples; have wipes finished and discards aged."""
     with transaction.atomic():
         enqueue("pool", "pools.tasks.tidy")
-    return processes.forget_dead() + usage.forget_old() + forgetting.forget_old()
+    return processes.forget_dead() + usage.forget_old() + forgetting.forget_old() + metering.fold()
 
 
 def sample_usage() -> int:

@@ -1,25 +1,34 @@
-"""Gauges for Prometheus, read from the database at each scrape; no tenant or container in a label."""
+"""What Prometheus scrapes: gauges read from the database at each scrape, and what all processes have counted.
+
+No tenant or container in a label.
+"""
 
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Count, Min
 from django.http import HttpResponse
 from django.utils import timezone
+from django_q.models import OrmQ
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from boilerhouse.core import processes
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
-from boilerhouse.core.models import ApiKey, QueueHealth, Role
+from boilerhouse.core.metering import ProcessesCollector
+from boilerhouse.core.models import ApiKey, Lease, Process, QueueHealth, Role
 from boilerhouse.dashboard.queues import silent_queues
-from pools.models import Pool
+from pools import host
+from pools.models import Container, Pool
 from pools.states import ContainerState
 from syncing.models import SyncRun
 from syncing.states import SyncRunState
@@ -33,6 +42,20 @@ class DatabaseCollector(Collector):
         yield from _pools()
         yield from _queues()
         yield from _saves()
+        yield from _processes()
+
+
+def _processes() -> Iterator[Metric]:
+    alive = GaugeMetricFamily("boilerhouse_processes", "Processes with a heartbeat.", labels=["kind"])
+    living = processes.living()
+    kinds = Counter(Process.objects.filter(pk__in=living).values_list("kind", flat=True))
+    for kind in (Process.Kind.WEB, Process.Kind.WORKER, Process.Kind.CONTROLLER):
+        alive.add_metric([kind.value], kinds[kind.value])
+    leading = GaugeMetricFamily("boilerhouse_controller_leading", "1 while a controller holds the lease.")
+    leading.add_metric([], float(Lease.objects.filter(holder__in=living, expires_at__gt=timezone.now()).exists()))
+    free = GaugeMetricFamily("boilerhouse_disk_free_bytes", "Free where containers' directories lie.")
+    free.add_metric([], host.free_disk_mb() * 1024.0 * 1024.0)
+    yield from (alive, leading, free)
 
 
 def _pools() -> Iterator[Metric]:
@@ -44,6 +67,20 @@ def _pools() -> Iterator[Metric]:
     failed = GaugeMetricFamily(
         "boilerhouse_pool_release_failed", "Tenants whose last save failed and is retried.", labels=["pool"]
     )
+    missing = GaugeMetricFamily(
+        "boilerhouse_pool_missing_containers",
+        "Containers that a pool should have and nobody has begun.",
+        labels=["pool"],
+    )
+    oldest = GaugeMetricFamily(
+        "boilerhouse_pool_oldest_start_seconds", "Since when the oldest start of a pool is under way.", labels=["pool"]
+    )
+    since = dict(
+        Container.objects.filter(state=ContainerState.STARTING)
+        .values_list("pool_id")
+        .annotate(oldest=Min("created_at"))
+        .order_by()
+    )
     trouble = GaugeMetricFamily(
         "boilerhouse_pool_trouble", "1 while a pool cannot start containers or roll out.", labels=["pool", "kind"]
     )
@@ -53,10 +90,13 @@ def _pools() -> Iterator[Metric]:
             containers.add_metric([pool.pk, state.value], getattr(pool, f"{state.value}_count"))
         desired.add_metric([pool.pk], status.desired_size)
         waiting.add_metric([pool.pk], status.waiting)
+        missing.add_metric([pool.pk], max(0, status.desired_size - status.starting - status.idle - status.claimed))
+        age = (timezone.now() - since[pool.pk]).total_seconds() if pool.pk in since else 0.0
+        oldest.add_metric([pool.pk], max(0.0, age))
         failed.add_metric([pool.pk], status.release_failed)
         if pool.trouble:
             trouble.add_metric([pool.pk, pool.trouble], 1)
-    yield from (containers, desired, waiting, failed, trouble)
+    yield from (containers, desired, waiting, missing, oldest, failed, trouble)
 
 
 def _queues() -> Iterator[Metric]:
@@ -70,7 +110,17 @@ def _queues() -> Iterator[Metric]:
     for row in QueueHealth.objects.filter(name__in=list(settings.QUEUES)).order_by("name"):
         age.add_metric([row.name], max(0.0, (now - row.served_at).total_seconds()))
         is_silent.add_metric([row.name], float(row.name in silent))
-    yield from (age, is_silent)
+    depth = GaugeMetricFamily("boilerhouse_queue_depth", "Tasks that wait for a worker.", labels=["queue"])
+    waits = GaugeMetricFamily(
+        "boilerhouse_queue_oldest_seconds", "How long the first task in a queue has waited.", labels=["queue"]
+    )
+    due = OrmQ.objects.filter(lock__lte=now).values_list("key").annotate(n=Count("id"), oldest=Min("lock")).order_by()
+    found = {key: (count, (now - oldest).total_seconds()) for key, count, oldest in due}
+    for name in settings.QUEUES:
+        count, longest = found.get(name, (0, 0.0))
+        depth.add_metric([name], count)
+        waits.add_metric([name], longest)
+    yield from (age, is_silent, depth, waits)
 
 
 def _saves() -> Iterator[Metric]:
@@ -98,6 +148,7 @@ def _saves() -> Iterator[Metric]:
 
 _registry = CollectorRegistry()
 _registry.register(DatabaseCollector())
+_registry.register(ProcessesCollector())
 
 
 class MetricsView(ApiView):

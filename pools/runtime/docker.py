@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import select
 import socket
 import threading
@@ -25,6 +26,7 @@ import docker
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import BoilerhouseError, TimedOut
 from pools import errors, host_processes
+from pools.instruments import DOCKER_ERRORS, DOCKER_SECONDS
 from pools.runtime.attached import Attached, early_bytes
 from pools.runtime.base import (
     Capabilities,
@@ -88,6 +90,32 @@ def _words(error: docker.errors.APIError) -> str:
     return str(error.explanation or error)[:500]
 
 
+class MeteredClient(docker.APIClient):
+    """Counts each call by its path without names: how long until it is answered, and whether the engine failed it."""
+
+    def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
+        call, began = _call_of(str(method), str(url)), time.monotonic()
+        try:
+            answer = super().request(method, url, *args, **options)
+        except requests.RequestException as error:
+            DOCKER_ERRORS.labels(call, "timeout" if isinstance(error, requests.Timeout) else "unreachable").inc()
+            raise
+        finally:
+            DOCKER_SECONDS.labels(call).observe(time.monotonic() - began)
+        if answer.status_code >= 500:
+            DOCKER_ERRORS.labels(call, str(answer.status_code)).inc()
+        return answer
+
+
+_NAMED = re.compile(r"/(containers|images|networks|exec)/(?!create$|json$|search$|load$|prune$).+?(/\w+)?$")
+
+
+def _call_of(method: str, url: str) -> str:
+    """``POST /containers/{id}/start``"""
+    path = url.partition(f"/v{API_VERSION}")[2].partition("?")[0]
+    return f"{method.upper()} {_NAMED.sub(lambda found: f'/{found[1]}/{{id}}{found[2] or str()}', path)}"
+
+
 class DockerRuntime(ContainerRuntime):
     def __init__(self, base_url: str) -> None:
         self.node = node_id()
@@ -101,9 +129,7 @@ class DockerRuntime(ContainerRuntime):
             client = self._clients.get(timeout_s)
             if client is None:
                 deadline: Any = timeout_s  # requests takes fractions, the stubs do not
-                client = docker.APIClient(
-                    base_url=self._base_url, version=API_VERSION, timeout=deadline, max_pool_size=32
-                )
+                client = MeteredClient(base_url=self._base_url, version=API_VERSION, timeout=deadline, max_pool_size=32)
                 self._clients[timeout_s] = client
             return client
 

@@ -1,0 +1,13 @@
+"""What is counted of requests, streams and tasks."""
+
+from __future__ import annotations
+
+from boilerhouse.core.metering import FAST, counter, gauge, histogram
+
+HTTP_REQUESTS = counter("http_requests_total", "Requests answered.", "method", "route", "status")
+HTTP_SECONDS = histogram(
+    "http_request_seconds", "From a request to its answer, waiting included.", "route", buckets=(*FAST, 30, 60)
+)
+OPEN_STREAMS = gauge("open_streams", "Open event sockets, event streams and followed logs.")
+TASKS = counter("tasks_total", "Tasks that ended on a worker.", "task", "result")
+TASK_SECONDS = histogram("task_seconds", "How long a task took.", "task")

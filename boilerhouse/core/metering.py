@@ -1,0 +1,146 @@
+"""Counters and histograms that every process adds to and one scrape adds up.
+
+Each process counts in files of its own in ``<data>/metrics`` (prometheus_client's form for several processes) and holds
+a lock on a file beside them while it lives; what dead processes counted is folded into one file, so that totals never
+go back and files never pile up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.conf import settings
+from prometheus_client import Counter, Gauge, Histogram, values
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector, CollectorRegistry
+
+FOLDED = "folded"
+FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+"""Seconds: what answers at once."""
+SLOW = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""Seconds: what waits for the engine, a sink or another tenant."""
+
+directory = Path(settings.BOILERHOUSE_DATA_DIR) / "metrics"
+_unregistered = CollectorRegistry()
+"""Instruments live here; only the files of all processes together are shown."""
+_mine: tuple[int, str, int] | None = None
+
+
+def _identifier() -> str:
+    """A name of this process's files that no other process, living or dead, ever had."""
+    global _mine
+    pid = os.getpid()
+    if _mine is None or _mine[0] != pid:
+        if _mine is not None:
+            os.close(_mine[2])  # a fork's parent holds its lock by itself
+        name = f"{pid}-{secrets.token_hex(4)}"
+        descriptor = os.open(directory / f"{name}.alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        _mine = (pid, name, descriptor)
+    return _mine[1]
+
+
+directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+values.ValueClass = values.MultiProcessValue(_identifier)  # type: ignore[no-untyped-call]
+
+
+def counter(name: str, words: str, *labels: str) -> Counter:
+    return Counter(f"boilerhouse_{name}", words, labels, registry=_unregistered)
+
+
+def histogram(name: str, words: str, *labels: str, buckets: tuple[float, ...] = SLOW) -> Histogram:
+    """Of seconds; ``name`` says so."""
+    assert name.endswith("_seconds"), name
+    return Histogram(f"boilerhouse_{name}", words, labels, registry=_unregistered, buckets=buckets)
+
+
+def gauge(name: str, words: str, *labels: str) -> Gauge:
+    """The sum over living processes."""
+    return Gauge(f"boilerhouse_{name}", words, labels, registry=_unregistered, multiprocess_mode="livesum")
+
+
+@contextmanager
+def timed(instrument: Histogram) -> Iterator[None]:
+    """Observe how long the block takes, also when it raises."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        instrument.observe(time.monotonic() - began)
+
+
+class ProcessesCollector(Collector):
+    """What all processes of this node have counted."""
+
+    def collect(self) -> Iterator[object]:  # type: ignore[override]
+        with _reading(fcntl.LOCK_SH):
+            for gone in _dead():
+                for path in directory.glob(f"gauge_live*_{gone}.db"):
+                    path.unlink(missing_ok=True)
+            counted = MultiProcessCollector(None, str(directory))  # type: ignore[no-untyped-call]
+            yield from list(counted.collect())  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _reading(lock: int) -> Iterator[None]:
+    with (directory / "lock").open("a") as file:
+        fcntl.flock(file, lock)
+        yield
+
+
+def _dead() -> list[str]:
+    """Processes that hold their lock no more."""
+    found = []
+    for path in directory.glob("*.alive"):
+        with contextlib.suppress(FileNotFoundError), path.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            found.append(path.stem)
+    return found
+
+
+def fold() -> int:
+    """Add what dead processes counted to one file and remove theirs; return how many there were.
+
+    Killed in between, some of their counts are lost, none is counted twice.
+    """
+    with _reading(fcntl.LOCK_EX):
+        gone = _dead()
+        for kind in ("counter", "histogram"):
+            paths = [path for one in gone if (path := directory / f"{kind}_{one}.db").exists()]
+            if paths:
+                _fold(kind, paths)
+        for one in gone:
+            for path in directory.glob(f"*_{one}.db"):
+                path.unlink()
+            (directory / f"{one}.alive").unlink()
+    return len(gone)
+
+
+def _fold(kind: str, paths: list[Path]) -> None:
+    target = directory / f"{kind}_{FOLDED}.db"
+    draft = directory / f"{kind}.draft"
+    draft.unlink(missing_ok=True)
+    if target.exists():
+        shutil.copyfile(target, draft)
+    total = MmapedDict(str(draft))  # type: ignore[no-untyped-call]
+    for path in paths:
+        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
+            before, _ = total.read_value(key)  # type: ignore[no-untyped-call]
+            total.write_value(key, before + value, 0.0)  # type: ignore[no-untyped-call]
+    total.close()  # type: ignore[no-untyped-call]
+    for path in paths:
+        path.unlink()
+    draft.rename(target)
