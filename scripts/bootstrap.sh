@@ -58,7 +58,7 @@ if [ ! -f "$stamp" ] || [ uv.lock -nt "$stamp" ]; then
   say "installing the locked environment into .venv"
   # The interpreter itself, not a shim: uv would take another path for another Python and start anew.
   interpreter=$(python3 -c 'import os, sys; print(os.path.realpath(sys.executable))')
-  if [ "$purpose" = test ]; then groups=(); else groups=(--no-dev --inexact); fi
+  if [ "$purpose" = test ]; then groups=(--all-extras); else groups=(--no-dev --inexact); fi
   UV_PROJECT_ENVIRONMENT=.venv "$uv" sync --frozen -q --python "$interpreter" "${groups[@]}" >&2
   touch "$stamp"
 fi

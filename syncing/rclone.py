@@ -20,13 +20,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import structlog
 from django.conf import settings
 
+from boilerhouse.core import context, tracing
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
 from syncing import errors
 from syncing.jail import VOLUME, Jail
 from syncing.sinks import Sink
+
+log = structlog.get_logger(__name__)
 
 TERM_GRACE_S = 5
 PROGRESS_EVERY_S = 0.5
@@ -119,6 +123,23 @@ def run(
 
     ``on_progress`` is called at most twice a second; when it returns False the transfer is cancelled.
     """
+    began, verb = time.monotonic(), arguments[0]
+    if request_id := context.request_id():
+        # Sinks write it into their own logs of access.
+        arguments = [*arguments, f"--user-agent=boilerhouse/{settings.VERSION} (request {request_id})"]
+    with tracing.span(f"rclone {verb}"):
+        outcome, code = _run(arguments, sink, jail, lock, on_progress)
+    ms = round((time.monotonic() - began) * 1000)
+    done = outcome.progress
+    log.info("transfer ended", verb=verb, code=code, ms=ms, bytes=done.bytes, files=done.files, deletes=done.deletes)
+    if code != 0:
+        raise _failure(code, outcome)
+    return outcome
+
+
+def _run(
+    arguments: list[str], sink: Sink, jail: Jail, lock: int, on_progress: Callable[[Progress], bool] | None
+) -> tuple[Outcome, int]:
     deadline = time.monotonic() + settings.BOILERHOUSE_TRANSFER_TIMEOUT_S
     environment = {"RCLONE_CONFIG": "/dev/null", "PATH": "/bin", "HOME": "/tmp", **sink.environment()}  # noqa: S108
     with slot(deadline) as held:
@@ -137,9 +158,7 @@ def run(
                 outcome = _follow(process, deadline, supervisor, on_progress)
         finally:
             _end(process)
-    if process.returncode != 0:
-        raise _failure(process.returncode, outcome)
-    return outcome
+    return outcome, process.returncode
 
 
 class _Supervisor:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from boilerhouse.core import failpoints, processes
+from boilerhouse.core import failpoints, processes, tracing
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
@@ -44,8 +44,10 @@ log = structlog.get_logger(__name__)
 PENDING = AssignmentState.PENDING
 
 
-def _phase(name: str) -> AbstractContextManager[None]:
-    return timed(CLAIM_PHASE_SECONDS.labels(name))
+@contextmanager
+def _phase(name: str) -> Iterator[None]:
+    with tracing.span(f"claim {name}"), timed(CLAIM_PHASE_SECONDS.labels(name)):
+        yield
 
 
 def prepare_here(assignment: Assignment, survey: Callable[[], list[surveys.Finding]], started: float) -> bool:

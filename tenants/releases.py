@@ -181,7 +181,9 @@ def finish(assignment_id: UUID) -> None:
     if assignment is None:
         return
     container_id = assignment.held_container
-    structlog.contextvars.bind_contextvars(tenant=assignment.tenant_id, container=str(container_id))
+    structlog.contextvars.bind_contextvars(
+        tenant=assignment.tenant_id, container=str(container_id), generation=assignment.generation
+    )
     try:
         try:
             with volumes.locked(container_id) as lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.util import find_spec
 from typing import Any
 
 from cryptography.fernet import Fernet
@@ -43,6 +44,9 @@ def environment(**_: Any) -> list[CheckMessage]:
                 id="boilerhouse.E005",
             )
         )
+    if settings.BOILERHOUSE_TRACING and find_spec("opentelemetry") is None:
+        hint = "Install the extra: uv sync --extra tracing, or pip install 'boilerhouse[tracing]'."
+        found.append(Error("BOILERHOUSE_TRACING is on and OpenTelemetry is missing.", hint=hint, id="boilerhouse.E006"))
     if os.geteuid() != 0:
         found.append(
             Warning(

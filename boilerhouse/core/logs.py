@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Any
 
 import structlog
 
+_LOOKS_SECRET = re.compile(
+    r"bh_[A-Za-z0-9]{8,}[A-Za-z0-9_-]*|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)|(?i:bearer|basic) [\w.~+/=-]{8,}"
+)
+"""API keys, names and passwords within URLs, and what an Authorization header holds."""
 SECRET_WORDS = ("secret", "password", "token", "authorization", "key_hash", "api_key")
 
 
 def redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Replace the values of keys that name a secret; the last net, not the first."""
-    for name in event:
-        if any(word in name.lower() for word in SECRET_WORDS):
-            event[name] = "[redacted]"
-    return event
+    """Replace the values of keys that name a secret, at any depth, and what looks like a key; the last net."""
+    return {name: _clean(name, value) for name, value in event.items()}
+
+
+def _clean(name: str, value: Any) -> Any:
+    if any(word in name.lower() for word in SECRET_WORDS):
+        return "[redacted]"
+    match value:
+        case str():
+            return _LOOKS_SECRET.sub("[redacted]", value)
+        case dict():
+            return {key: _clean(str(key), inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_clean("", inner) for inner in value]
+    return value
 
 
 def configure(style: str, level: str) -> None:
@@ -25,12 +40,15 @@ def configure(style: str, level: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,  # never with the values of variables
         redact,
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 from django.http import HttpRequest, HttpResponse
 
-from boilerhouse.core import context
+from boilerhouse.core import context, tracing
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.instruments import HTTP_REQUESTS, HTTP_SECONDS
 from boilerhouse.core.waiting import Waiting
@@ -26,11 +26,14 @@ def safe_request_id(given: str) -> str:
 
 def _count(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
     """By the pattern of the path, for a path names tenants; unknown paths and methods count as one each."""
-    match = request.resolver_match
-    route = f"/{match.route}" if match else "unknown"
+    route = _route(request)
     method = request.method if request.method in METHODS else "other"
     HTTP_REQUESTS.labels(method, route, str(response.status_code)).inc()
     HTTP_SECONDS.labels(route).observe(seconds)
+
+
+def _route(request: HttpRequest) -> str:
+    return f"/{request.resolver_match.route}" if request.resolver_match else "unknown"
 
 
 def request_context(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -40,9 +43,12 @@ def request_context(get_response: Callable[[HttpRequest], HttpResponse]) -> Call
         request_id = safe_request_id(given) or getattr(resumed, "request_id", "") or uuid7().hex
         request.request_id = request_id  # type: ignore[attr-defined]
         started = time.monotonic()
-        with context.acting("anonymous", request_id):
+        carrier = getattr(resumed, "trace", None) or {"traceparent": request.headers.get("traceparent", "")}
+        with context.acting("anonymous", request_id), tracing.span(f"HTTP {request.method}", carrier):
             response = get_response(request)
+            tracing.note(**{"http.route": _route(request), "http.response.status_code": response.status_code})
             if isinstance(response, Waiting):
+                response.trace = tracing.carrier()  # type: ignore[attr-defined]
                 response.request_id = request_id  # type: ignore[attr-defined]
                 response.asked_at = getattr(resumed, "asked_at", started)  # type: ignore[attr-defined]
                 return response

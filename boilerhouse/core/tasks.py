@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 import structlog
 from django_q.tasks import async_task
 
-from boilerhouse.core import canary, context
+from boilerhouse.core import canary, context, tracing
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.instruments import TASK_SECONDS, TASKS
 from boilerhouse.core.outage import DATABASE_LOST, renounce
@@ -25,7 +25,9 @@ P = ParamSpec("P")
 
 def enqueue(queue: str, function: str, *ids: Any) -> None:
     """Put ``function(*ids)`` on ``queue``; it is visible to workers when the transaction commits."""
-    asked = {"asked_by": context.request_id()} if context.request_id() else {}
+    asked: dict[str, Any] = {"asked_by": context.request_id()} if context.request_id() else {}
+    if trace := tracing.carrier():
+        asked["trace"] = trace
     async_task(function, *[str(value) for value in ids], **asked, cluster=queue, q_options={"save": False})
 
 
@@ -37,12 +39,13 @@ def task(function: Callable[P, None]) -> Callable[..., None]:
     """
 
     @wraps(function)
-    def run(*args: Any, asked_by: str = "") -> None:
+    def run(*args: Any, asked_by: str = "", trace: dict[str, str] | None = None) -> None:
         started, result = time.monotonic(), "failed"
         name = f"{function.__module__}.{function.__name__}"
         with context.acting("system", asked_by), structlog.contextvars.bound_contextvars(task=name), canary.busy():
             try:
-                function(*args)  # type: ignore[call-arg]
+                with tracing.span(f"task {name}", trace or {}):
+                    function(*args)  # type: ignore[call-arg]
             except DATABASE_LOST as error:
                 log.warning("task lost the database", error=type(error).__name__, detail=str(error)[:300])
                 renounce()

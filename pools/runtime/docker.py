@@ -23,6 +23,7 @@ from docker.types import EndpointConfig, Healthcheck, IPAMConfig, IPAMPool, LogC
 from docker.types import Mount as DockerMount
 
 import docker
+from boilerhouse.core import tracing
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import BoilerhouseError, TimedOut
 from pools import errors, host_processes
@@ -96,7 +97,8 @@ class MeteredClient(docker.APIClient):
     def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
         call, began = _call_of(str(method), str(url)), time.monotonic()
         try:
-            answer = super().request(method, url, *args, **options)
+            with tracing.span(f"docker {call}"):
+                answer = super().request(method, url, *args, **options)
         except requests.RequestException as error:
             DOCKER_ERRORS.labels(call, "timeout" if isinstance(error, requests.Timeout) else "unreachable").inc()
             raise

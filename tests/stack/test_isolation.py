@@ -234,7 +234,8 @@ def test_a_secret_is_found_nowhere_but_in_its_file(stack, pools, sink_server):
         assert not any(secret in argv for argv in seen)
         assert secret.encode() not in inspect.stdout
         assert secret not in stack.log.read_text()
-        for table in ("events?limit=200", "sync-runs?limit=200", "sync-specs", "tenants", "containers"):
+        shown = ("events?limit=200", "sync-runs?limit=200", "sync-specs", "tenants", "containers", "audit", "metrics")
+        for table in shown:
             assert secret not in stack.call("GET", table).text
         assert secret.encode() not in database_dump()
     assert not path.exists()

@@ -1,0 +1,71 @@
+"""Traces by OpenTelemetry, where ``BOILERHOUSE_TRACING`` asks for them; otherwise these functions do nothing.
+
+A request is one trace: the web process begins it (or goes on with the caller's ``traceparent``), messages to workers
+carry it, so that a claim that a worker prepares shows whole. Where spans are sent is said by the ``OTEL_…`` variables
+of the standard. Names of tenants and containers are attributes; config and secrets never are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from django.conf import settings
+
+
+@functools.cache
+def _tracer() -> Any:
+    """Set up on first use: in the process that uses it, after every fork before."""
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({"service.name": "boilerhouse"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=1000))
+    trace.set_tracer_provider(provider)
+    return provider.get_tracer("boilerhouse", settings.VERSION)
+
+
+@contextmanager
+def span(name: str, carrier: Mapping[str, str] | None = None, **attributes: Any) -> Iterator[None]:
+    """A span around the block, within the present one or, with ``carrier``, within the one that it carries."""
+    if not settings.BOILERHOUSE_TRACING:
+        yield
+        return
+    from opentelemetry.trace import StatusCode
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    context = TraceContextTextMapPropagator().extract(dict(carrier)) if carrier else None
+    about = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in attributes.items()}
+    # An exception's words may quote what a tenant gave; its class says enough.
+    options = {"attributes": about, "record_exception": False, "set_status_on_exception": False}
+    with _tracer().start_as_current_span(name, context, **options) as current:
+        try:
+            yield
+        except BaseException as error:
+            current.set_attribute("error.type", getattr(error, "code", type(error).__name__))
+            current.set_status(StatusCode.ERROR)
+            raise
+
+
+def note(**attributes: Any) -> None:
+    """Add attributes to the present span."""
+    if settings.BOILERHOUSE_TRACING:
+        from opentelemetry import trace
+
+        trace.get_current_span().set_attributes({key: str(value) for key, value in attributes.items()})
+
+
+def carrier() -> dict[str, str]:
+    """What a message carries so that its span joins the present trace; empty without one."""
+    if not settings.BOILERHOUSE_TRACING:
+        return {}
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    found: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(found)
+    return found
