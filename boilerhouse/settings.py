@@ -68,6 +68,8 @@ BOILERHOUSE_METRICS_TOKEN = env.str("BOILERHOUSE_METRICS_TOKEN", "")
 """A bearer token that opens ``/metrics`` and nothing else; empty: only API keys do."""
 BOILERHOUSE_TRACING = env.bool("BOILERHOUSE_TRACING", False)
 """Whether requests and tasks are traced by OpenTelemetry, whose own OTEL_… variables say where to."""
+BOILERHOUSE_DRAIN_S = env.float("BOILERHOUSE_DRAIN_S", 6)
+"""How long a web process that is asked to stop lets requests wait before it tells them to ask again."""
 BOILERHOUSE_EVENT_RETENTION_S = env.int("BOILERHOUSE_EVENT_RETENTION_S", 7 * 86400)
 BOILERHOUSE_AUDIT_RETENTION_S = env.int("BOILERHOUSE_AUDIT_RETENTION_S", 365 * 86400)
 BOILERHOUSE_TERMINAL = env.bool("BOILERHOUSE_TERMINAL", False)

@@ -1,21 +1,35 @@
-"""The web server: daphne that tells applications how far a client is behind, and takes no huge messages.
+"""The web server: daphne that tells applications how far a client is behind, takes no huge messages, and drains.
 
 Daphne's ``send`` never waits for the client. Applications that stream find ``boilerhouse.backlog`` in their scope: a
 function that returns how many bytes the client's connection has not taken yet.
+
+On SIGTERM it takes no new connection, ends streams, finishes what was asked, and exits; requests that still wait after
+``BOILERHOUSE_DRAIN_S`` are told to ask again. With a listening socket that is handed to it (``--fd``) connections wait
+for the next process meanwhile, and none is refused.
 """
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
+import time
+import weakref
 from functools import partial
 from typing import Any
 
 import daphne.server
 from daphne.cli import CommandLineInterface
+from daphne.http_protocol import HTTPFactory
 from daphne.ws_protocol import WebSocketFactory
 
 MAX_MESSAGE_BYTES = 4 << 20
 """In both directions: a page's partial may be long, and a client's message takes no more than this of our memory."""
+LOOK_EVERY_S = 0.05
+FIRST_WORDS_S = 1.0
+"""A connection that was just made has its first request still on the way."""
+LAST_WORDS_S = 1.0
+"""For answers that are written when waiting is cut."""
 
 
 def backlog(protocol: Any) -> int:
@@ -28,8 +42,84 @@ def backlog(protocol: Any) -> int:
 
 
 class Server(daphne.server.Server):  # type: ignore[misc]
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.open: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+        """Connections of clients, and when they were made."""
+        self._ports: list[Any] = []
+        self._draining_since: float | None = None
+
+    def run(self) -> None:
+        daphne.server.reactor.callWhenRunning(self._take_signals)
+        super().run()
+
+    def listen_success(self, port: Any) -> None:
+        self._ports.append(port)
+        super().listen_success(port)
+
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         return super().create_application(protocol, {**scope, "boilerhouse.backlog": partial(backlog, protocol)})
+
+    def _take_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: daphne.server.reactor.callFromThread(self.drain))
+
+    def drain(self) -> None:
+        """Stop as soon as what was asked is answered; asked twice, at once."""
+        from boilerhouse.core import draining
+
+        if self._draining_since is not None:
+            self.stop()
+            return
+        self._draining_since = time.monotonic()
+        for port in self._ports:
+            port.stopListening()
+        draining.begun.come()
+        self._drained()
+
+    def _drained(self) -> None:
+        from django.conf import settings
+
+        from boilerhouse.core import draining
+
+        assert self._draining_since is not None
+        waited = time.monotonic() - self._draining_since
+        fresh = time.monotonic() - FIRST_WORDS_S
+        busy = any(made_at > fresh for connection, made_at in self.open.items() if _is_idle(connection))
+        for connection, made_at in list(self.open.items()):
+            if made_at <= fresh:
+                _close_when_answered(connection)
+        busy |= any(
+            not details["application_instance"].done()
+            for details in self.connections.values()
+            if "application_instance" in details
+        )
+        if waited > settings.BOILERHOUSE_DRAIN_S:
+            draining.cut.come()
+        if (not busy and waited > LOOK_EVERY_S) or waited > settings.BOILERHOUSE_DRAIN_S + LAST_WORDS_S:
+            asyncio.get_event_loop().call_later(LOOK_EVERY_S, self.stop)  # what was written goes out first
+        else:
+            daphne.server.reactor.callLater(LOOK_EVERY_S, self._drained)
+
+
+def _is_idle(connection: Any) -> bool:
+    """Whether it is open, no WebSocket, and nothing is asked on it."""
+    transport = connection._channel.transport
+    return transport is not None and transport.protocol is connection and not connection._channel.requests
+
+
+def _close_when_answered(connection: Any) -> None:
+    if _is_idle(connection):
+        connection._channel.loseConnection()
+    else:
+        connection._channel.persistent = False
+
+
+class Connections(HTTPFactory):  # type: ignore[misc]
+    def buildProtocol(self, address: Any) -> Any:
+        connection = super().buildProtocol(address)
+        self.server.open[connection] = time.monotonic()
+        return connection
 
 
 class SmallMessages(WebSocketFactory):  # type: ignore[misc]
@@ -44,6 +134,7 @@ class Interface(CommandLineInterface):  # type: ignore[misc]
 
 def main() -> None:
     daphne.server.WebSocketFactory = SmallMessages
+    daphne.server.HTTPFactory = Connections
     Interface().run(sys.argv[1:])
 
 

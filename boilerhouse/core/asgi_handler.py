@@ -20,7 +20,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve, set_script_prefix
 
-from boilerhouse.core import context
+from boilerhouse.core import context, draining
 from boilerhouse.core.api.problems import problem
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.middleware import safe_request_id
@@ -65,6 +65,9 @@ class ThreadedHandler(BaseHandler):
         while True:
             response = await loop.run_in_executor(threads, self._respond, scope, body, resumed)
             if not isinstance(response, Waiting):
+                break
+            if draining.cut.has_come:
+                response = _ask_again(response)
                 break
             await self.waiters.wait(response)
             resumed = response
@@ -139,6 +142,17 @@ def _lane(path: str) -> str:
     except Resolver404:
         return ""
     return getattr(getattr(view, "view_class", view), "lane", "")
+
+
+def _ask_again(waiting: Waiting) -> HttpResponse:
+    """This process stops and what the request waits for goes on without it."""
+    request_id = str(getattr(waiting, "request_id", ""))
+    with context.acting("anonymous", request_id):
+        response = problem(
+            503, "outcome_unknown", "This process stops before the outcome is known; ask again, and join what goes on."
+        )
+    response["X-Request-ID"], response["Retry-After"] = request_id, "1"
+    return response
 
 
 def _too_large(scope: Scope) -> HttpResponse:

@@ -18,6 +18,7 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from django.http import QueryDict
 from rest_framework.exceptions import NotFound
 
+from boilerhouse.core import draining
 from boilerhouse.core.api.event_views import FILTERS, MAX_EVENT_ID, wanted_events
 from boilerhouse.core.api_keys import find_key
 from boilerhouse.core.errors import Invalid
@@ -27,6 +28,7 @@ from boilerhouse.core.streaming import Stalled, TooManyStreams, Writer, streams
 
 log = structlog.get_logger(__name__)
 
+RESTARTING = 4503
 BAD_REQUEST, UNAUTHENTICATED, FORBIDDEN, NOT_FOUND, SLOW, BUSY = 4400, 4401, 4403, 4404, 4408, 4429
 SESSION_CHECK_EVERY_S = 5.0
 
@@ -69,6 +71,8 @@ class EventSocket:
         await send({"type": "websocket.accept"})
         writer = Writer(send, scope.get("boilerhouse.backlog"))
         await streams.serve(self._follow(scope, writer, send, (after, opened_at), wanted, key), _gone(receive))
+        if draining.begun.has_come:
+            await _close(send, RESTARTING, "This process stops; connect again.")
 
     async def _follow(
         self,

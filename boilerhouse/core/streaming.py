@@ -17,6 +17,7 @@ import structlog
 from django.conf import settings
 from django.http import HttpResponse
 
+from boilerhouse.core import draining
 from boilerhouse.core.errors import Unavailable
 from boilerhouse.core.instruments import OPEN_STREAMS
 
@@ -141,12 +142,13 @@ class Streams:
             raise TooManyStreams
 
     async def serve(self, work: Awaitable[None], gone: Awaitable[None]) -> None:
-        """Let ``work`` go on until it is done or ``gone`` is; Stalled ends it without a word."""
+        """Let ``work`` go on until it is done, ``gone`` is, or this process stops; Stalled ends it without a word."""
         self.count += 1
         OPEN_STREAMS.inc()
         working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
+        stopping = asyncio.ensure_future(draining.begun.wait())
         try:
-            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, leaving, stopping), return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 try:
                     working.result()
@@ -155,9 +157,9 @@ class Streams:
         finally:
             self.count -= 1
             OPEN_STREAMS.dec()
-            for task in (working, leaving):
+            for task in (working, leaving, stopping):
                 task.cancel()
-            await asyncio.gather(working, leaving, return_exceptions=True)
+            await asyncio.gather(working, leaving, stopping, return_exceptions=True)
 
 
 streams = Streams()

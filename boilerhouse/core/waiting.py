@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import close_old_connections
 from django.http import HttpResponse
 
+from boilerhouse.core import draining
 from boilerhouse.core.errors import Unavailable
 from boilerhouse.core.live import pump
 
@@ -79,11 +80,14 @@ class Waiters:
         self.count += 1
         assert self._pulsed
         self._pulsed.set()
+        settled, cut = asyncio.ensure_future(event.wait()), asyncio.ensure_future(draining.cut.wait())
+        left = max(0.0, waiting.until - time.time())
         try:
-            await asyncio.wait_for(event.wait(), max(0.0, waiting.until - time.time()))
-        except TimeoutError:
-            pass  # the view decides what a passed deadline means
+            # The view decides what a passed deadline means.
+            await asyncio.wait((settled, cut), timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            settled.cancel()
+            cut.cancel()
             self.count -= 1
             keys[waiting.key].discard(event)
             if not keys[waiting.key]:

@@ -17,6 +17,7 @@ import structlog
 
 from boilerhouse.core import commands, keys, processes
 from boilerhouse.core.deployment import data_dir
+from boilerhouse.core.errors import Failed
 from syncing import rclone
 from syncing.locations import MARKER_ROOT
 
@@ -129,20 +130,25 @@ class Supervisor:
                 child.process.wait()
 
 
-def web(host: str, port: int) -> subprocess.Popen[bytes]:
-    arguments = [
-        "-m",
-        "boilerhouse.web",
-        "-b",
-        host,
-        "-p",
-        str(port),
-        "-v",
-        "0",
-        "--no-server-name",
-        "boilerhouse.asgi:application",
-    ]
-    return commands.spawn(arguments, cwd=commands.MANAGE.parent)
+WEB = ["-m", "boilerhouse.web", "-v", "0", "--no-server-name", "boilerhouse.asgi:application"]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket for ``web``: while no web process runs, connections wait in it. Raises Failed."""
+    try:
+        return socket.create_server((host, port), family=_family(host), backlog=1024)
+    except OSError as error:
+        raise Failed(f"{host}:{port} cannot be listened on: {error.strerror or error}") from error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def web(listening: socket.socket) -> subprocess.Popen[bytes]:
+    """A web process that takes its connections from a socket that outlives it."""
+    number = listening.fileno()
+    return commands.spawn([*WEB, "--fd", str(number)], cwd=commands.MANAGE.parent, pass_fds=(number,))
 
 
 def command(name: str) -> subprocess.Popen[bytes]:

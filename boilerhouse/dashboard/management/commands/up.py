@@ -31,7 +31,8 @@ class Command(commands.Command):
             everything.add("s3", lambda: supervisor.start_s3(s3))
             self.say(f"S3 at {s3.endpoint}, bucket {s3.bucket}, keys in {data_dir() / 'keys'}")
         host, port = options["host"], options["port"]
-        everything.add("web", lambda: supervisor.web(host, port))
+        listening = supervisor.listen(host, port)
+        everything.add("web", lambda: supervisor.web(listening))
         everything.add("controller", lambda: supervisor.command("run_controller"))
         everything.add("worker", lambda: supervisor.command("run_worker"))
         self.say(f"Dashboard at http://{host}:{port}/  (Ctrl-C stops everything; pools stay warm)")

@@ -1,0 +1,37 @@
+"""Run a web process until SIGTERM; several may run behind a proxy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from boilerhouse.core import commands
+from boilerhouse.dashboard import supervisor
+
+FIRST_PASSED = 3
+"""systemd hands sockets on from this number."""
+
+
+class Command(commands.Command):
+    help = "Answer HTTP and WebSockets until SIGTERM; what was asked is finished first."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1")
+        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--fd", type=int, help="a listening socket that this process was handed")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        number = options["fd"]
+        if number is None and os.environ.get("LISTEN_PID") == str(os.getpid()):
+            if os.environ.get("LISTEN_FDS") != "1":
+                raise CommandError("One socket is taken from systemd; give each web process its own.")
+            number = FIRST_PASSED
+        where = ["-b", options["host"], "-p", str(options["port"])] if number is None else ["--fd", str(number)]
+        if number is not None:
+            os.set_inheritable(number, True)
+        os.chdir(commands.MANAGE.parent)
+        # In place of this process: the server has to be the first to choose its event loop.
+        os.execv(sys.executable, [sys.executable, *supervisor.WEB, *where])  # noqa: S606
