@@ -1,5 +1,5 @@
 # Boilerhouse. `make demo` shows it at work, `make test` tests all of it; both do their own set-up.
-.PHONY: demo test test-long check bench schema screenshots bootstrap bootstrap-test
+.PHONY: availability demo test test-long check bench schema screenshots bootstrap bootstrap-test
 
 ARGS ?=
 
@@ -32,3 +32,6 @@ screenshots: bootstrap-test
 	@BOILERHOUSE_SCREENSHOTS=$(CURDIR)/docs/screenshots .venv/bin/pytest -q tests/stack/test_pages.py -k every_page
 	@rm -f docs/screenshots/*-dark-390.png
 	@.venv/bin/python scripts/smaller.py docs/screenshots/*.png
+
+availability: bootstrap-test
+	@PATH="$$PATH:/usr/sbin:/sbin" scripts/engine.sh scripts/postgresql.sh .venv/bin/python -m tests.availability $(ARGS)

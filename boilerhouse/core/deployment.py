@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from boilerhouse.core import keys
 from boilerhouse.core.errors import Conflict
@@ -28,6 +28,13 @@ def _id_file() -> Path:
 
 def establish() -> str:
     """Return the deployment's id; make it on first use. Raises DeploymentMismatch."""
+    try:
+        return _establish()
+    except IntegrityError:  # another process was first, by an instant
+        return _establish()
+
+
+def _establish() -> str:
     path = _id_file()
     with transaction.atomic():
         row = Deployment.objects.select_for_update().first()
