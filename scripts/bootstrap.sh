@@ -28,6 +28,9 @@ if ! { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }; then missin
 if [ "$purpose" = test ]; then
   need chromium chromium
   need iproute2 ip
+  need nginx-light nginx
+  need haproxy haproxy
+  need prometheus promtool
   need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
 fi
 if [ ${#missing[@]} -gt 0 ]; then

@@ -55,6 +55,9 @@ class FakeRuntime(ContainerRuntime):
     def capabilities(self) -> Capabilities:
         return Capabilities()
 
+    def sees(self, path: str, labels: dict[str, str]) -> bool | None:
+        return True
+
     def ensure_image(self, image: str, policy: str) -> str:
         self._check()
         return f"sha256:{image}"

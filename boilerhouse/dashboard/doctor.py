@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import subprocess
 import time
@@ -145,6 +146,25 @@ def _engine() -> Iterator[Rest]:
         yield WARN, f"runtimes that the engine does not know: {', '.join(unknown)}", "BOILERHOUSE_ALLOWED_RUNTIMES"
 
 
+def _same_path() -> Iterator[Rest]:
+    """The engine mounts containers' directories by the paths that we name."""
+    path = data_dir() / f"probe-{secrets.token_hex(8)}"
+    path.mkdir(mode=0o700)
+    try:
+        seen = get_runtime().sees(str(path), host.labels())
+    finally:
+        path.rmdir()
+    if seen is None:
+        yield WARN, "the engine has no image yet, so it cannot be asked for our directories", "manage.py build_example"
+    elif seen:
+        yield OK, f"the engine finds {data_dir()} under the same path"
+    else:
+        yield (
+            FAILURE, f"the engine does not find {data_dir()}: it would mount nothing of ours",
+            "Give the data directory the same path on the host and in our container (docs/deployment.md).",
+        )  # fmt: skip
+
+
 def _firewall() -> Iterator[Rest]:
     missing = host.missing_rules(host.bridge_name())
     if missing:
@@ -206,6 +226,6 @@ def _pools() -> Iterator[Rest]:
 
 CHECKS: list[tuple[str, Callable[[], Iterator[Rest]]]] = [
     ("database", _database), ("settings", _settings), ("clock", _clock), ("privileges", _privileges),
-    ("data", _data_directory), ("engine", _engine), ("firewall", _firewall), ("transfers", _transfers),
-    ("sinks", _sinks), ("processes", _processes), ("pools", _pools),
+    ("data", _data_directory), ("engine", _engine), ("same path", _same_path), ("firewall", _firewall),
+    ("transfers", _transfers), ("sinks", _sinks), ("processes", _processes), ("pools", _pools),
 ]  # fmt: skip

@@ -169,6 +169,13 @@ class ContainerRuntime(ABC):
     def capabilities(self) -> Capabilities: ...
 
     @abstractmethod
+    def sees(self, path: str, labels: dict[str, str]) -> bool | None:
+        """Whether the engine finds this directory under the same path; None where it cannot be asked.
+
+        What is made to find out carries ``labels`` and is gone afterwards.
+        """
+
+    @abstractmethod
     def ensure_image(self, image: str, policy: str) -> str:
         """Have the image here by ``policy`` (missing, always, never); return its digest. Raises ImageMissing."""
 

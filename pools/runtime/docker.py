@@ -80,6 +80,8 @@ def translated() -> Iterator[None]:
             raise errors.NotRunning(words) from error
         if "exec:" in words or "executable file not found" in words or "OCI runtime create failed" in words:
             raise errors.BadCommand(words) from error
+        if error.status_code == 403:
+            raise errors.EngineFailure("The socket of this process does not let this call through.") from error
         raise errors.EngineFailure(words) from error
     except (requests.Timeout, TimeoutError) as error:
         raise errors.EngineTimeout("The container engine does not answer in time.") from error
@@ -148,6 +150,22 @@ class DockerRuntime(ContainerRuntime):
             cpus=int(info.get("NCPU", 0)),
             memory_mb=int(info.get("MemTotal", 0)) // (1 << 20),
         )
+
+    def sees(self, path: str, labels: dict[str, str]) -> bool | None:
+        with translated():
+            images = self._api().images(quiet=True)
+            if not images:
+                return None
+            mount = DockerMount("/probe", path, type="bind", read_only=True)
+            try:
+                host_config = self._api().create_host_config(mounts=[mount])
+                made = self._api(SLOW_S).create_container(images[0], ["probe"], labels=labels, host_config=host_config)
+            except docker.errors.APIError as error:
+                if "bind source path does not exist" in _words(error):
+                    return False
+                raise
+            self._api(SLOW_S).remove_container(made["Id"], force=True)
+            return True
 
     # Images ----------------------------------------------------------------------------------------
 

@@ -33,9 +33,9 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "boilerhouse.settings"
 os.environ["BOILERHOUSE_DATA_DIR"] = tempfile.mkdtemp(prefix="bh-availability-")
 django.setup()
 
-from tests.engine.conftest import Engine
-from tests.s3 import S3Server
-from tests.stack.conftest import ROOT, eventually
+from tests.engine.conftest import Engine  # noqa: E402
+from tests.s3 import S3Server  # noqa: E402
+from tests.stack.conftest import ROOT, eventually  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
 TENANTS, WARM, MAX = 6, 6, 14
@@ -226,7 +226,7 @@ def recovered(probe: Client, pool: str) -> bool:
     status, claimed = probe.ask("POST", f"tenants/{name}/claim?timeoutMs=5000", {"poolId": pool})
     if status not in (200, 201):
         return False
-    status, done = probe.ask("POST", f"containers/{claimed['containerId']}/exec", {"command": ["true"]})
+    status, _ = probe.ask("POST", f"containers/{claimed['containerId']}/exec", {"command": ["true"]})
     return status == 200 and probe.ask("POST", f"tenants/{name}/release", {"discard": True})[0] in (200, 202)
 
 
@@ -346,7 +346,7 @@ def run(
         "failures": seen.failures,
         "lostState": seen.lost,
         "doubleClaims": seen.doubles,
-        "restarts": {name: found for name, found in restarts.items()},
+        "restarts": dict(restarts),
         "probeRefused": dict(calm.refused.most_common()),
     }
 

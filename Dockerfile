@@ -1,0 +1,42 @@
+# Boilerhouse: one image for web, worker and controller. `docker build -t boilerhouse .`
+# BASE is any Debian 12 with Python 3.11; a locally made root file system will do.
+ARG BASE=debian:12-slim
+FROM ${BASE} AS built
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3 python3-venv ca-certificates \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/boilerhouse
+# Extra options of pip, e.g. an index of your own.
+ARG PIP_OPTIONS=""
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install -q --no-cache-dir ${PIP_OPTIONS} 'uv>=0.9,<1'
+COPY pyproject.toml uv.lock ./
+COPY clients/python clients/python
+RUN UV_PROJECT_ENVIRONMENT=/opt/boilerhouse/.venv /opt/uv/bin/uv sync --frozen --no-dev --extra tracing --no-cache \
+    --python /usr/bin/python3
+COPY manage.py README.md ./
+COPY boilerhouse boilerhouse
+COPY pools pools
+COPY tenants tenants
+COPY syncing syncing
+COPY templates templates
+COPY static static
+COPY docker docker
+RUN .venv/bin/python -m compileall -q boilerhouse pools tenants syncing .venv/lib
+
+FROM ${BASE}
+# bubblewrap jails rclone; iptables closes the host to containers; util-linux has setpriv, mount and losetup.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3 bubblewrap iptables util-linux e2fsprogs ca-certificates tini busybox-static \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=built /opt/boilerhouse /opt/boilerhouse
+WORKDIR /opt/boilerhouse
+ENV PATH=/opt/boilerhouse/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONUNBUFFERED=1 \
+    BOILERHOUSE_DATA_DIR=/var/lib/boilerhouse \
+    BOILERHOUSE_LOG_FORMAT=json
+EXPOSE 8000
+# Answers for the web process; workers and controllers are watched by their heartbeats (/health/ready, metrics).
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD \
+    ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/api/v1/health', timeout=2)"]
+ENTRYPOINT ["tini", "--", "python", "manage.py"]
+CMD ["run_web", "--host", "0.0.0.0"]

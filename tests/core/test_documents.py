@@ -1,0 +1,205 @@
+"""Documents and deployment files say what is: links lead somewhere, and what they name exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from django.core.management import get_commands
+
+from boilerhouse.dashboard.metrics import DatabaseCollector
+from pools import instruments as of_pools
+from syncing import instruments as of_sync
+from tenants import instruments as of_tenants
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/**/*.md"),
+    *ROOT.glob("clients/python/*.md"),
+    *ROOT.glob("bench/results/*.md"),
+]
+DEPLOY = ROOT / "deploy"
+
+
+def without_code(text: str) -> str:
+    text = re.sub(r"```.*?```", "", text, flags=re.S)
+    return "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+
+
+def anchors(path: Path) -> set[str]:
+    heads = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{page.name}: {target}"
+        if anchor and there.suffix == ".md":
+            assert anchor in anchors(there), f"{page.name}: {target}"
+
+
+def test_every_page_is_reached_from_the_first():
+    seen, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page in seen:
+            continue
+        seen.add(page)
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+            there = (page.parent / target).resolve()
+            if there.suffix == ".md" and there.exists():
+                todo.append(there)
+    assert {*ROOT.glob("docs/*.md"), ROOT / "CONTRIBUTING.md"} <= seen
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_blocks_of_json_are_json(page):
+    for block in re.findall(r"```json\n(.*?)```", page.read_text(), flags=re.S):
+        json.loads(block)
+
+
+def test_every_test_that_the_security_model_names_exists():
+    known = {
+        name
+        for path in ROOT.glob("tests/**/*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), flags=re.M)
+    }
+    text = (ROOT / "docs" / "security.md").read_text()
+    for promise in range(1, 14):
+        (row,) = re.findall(rf"^\| P{promise} \|.*$", text, flags=re.M)
+        named = re.findall(r"`(test_\w+)`", row)
+        assert named
+        assert set(named) <= known, set(named) - known
+
+
+def test_every_setting_is_documented():
+    settings = (ROOT / "boilerhouse" / "settings.py").read_text()
+    text = (ROOT / "docs" / "operations.md").read_text()
+    known = set(re.findall(r'env\.\w+\(\s*"(\w+)"', settings))
+    documented = set(re.findall(r"`(\w+)`", text)) | set(re.findall(r"`BOILERHOUSE_ALLOW_\w+`", text))
+    assert known - documented <= {"BOILERHOUSE_DEBUG"}, known - documented
+
+
+def test_every_command_of_ours_is_documented():
+    ours = {
+        name
+        for name, app in get_commands().items()
+        if str(app).split(".")[0] in ("boilerhouse", "pools", "syncing", "tenants")
+    }
+    text = (ROOT / "docs" / "operations.md").read_text()
+    missing = {name for name in ours if not re.search(rf"`{name}\b", text)}
+    assert missing <= {"run_queue"}, missing
+
+
+# Deployment files ---------------------------------------------------------------------------------------
+
+
+def alerts() -> list[dict[str, object]]:
+    (group,) = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    return group["rules"]
+
+
+def known_metrics() -> set[str]:
+    found = {"up"}
+    for module in (of_pools, of_sync, of_tenants, __import__("boilerhouse.core.instruments", fromlist=["x"])):
+        for one in vars(module).values():
+            if hasattr(one, "describe"):
+                for family in one.describe():
+                    kinds = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+                    found |= {family.name + kind for kind in kinds}
+    return found
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_exist(db, data_dir):
+    known = known_metrics() | {family.name for family in DatabaseCollector().collect()}
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "boilerhouse.json").read_text())
+    asked = [str(rule["expr"]) for rule in alerts()]
+    asked += [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    assert len(asked) > 40
+    for expression in asked:
+        named = set(re.findall(r"\bboilerhouse_\w+", expression))
+        assert named or expression.startswith("up"), expression
+        assert named <= known, f"{expression}: {named - known}"
+
+
+def test_each_alert_is_in_the_runbook_and_the_runbook_has_no_other():
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    names = {str(rule["alert"]) for rule in alerts()}
+    assert set(re.findall(r"^### (Boilerhouse\w+)$", text, flags=re.M)) == names
+    for rule in alerts():
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{str(rule['alert']).lower()}"
+
+
+def test_promtool_accepts_rules_and_configuration_and_their_tests_pass(tmp_path):
+    directory = DEPLOY / "prometheus"
+    for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+        done = subprocess.run(["promtool", *arguments], cwd=directory, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    text = (directory / "prometheus.yml").read_text().replace("/run/secrets/metrics_token", "/dev/null")
+    (tmp_path / "prometheus.yml").write_text(text)
+    (tmp_path / "alerts.yml").write_text((directory / "alerts.yml").read_text())
+    done = subprocess.run(
+        ["promtool", "check", "config", str(tmp_path / "prometheus.yml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_haproxy_accepts_the_proxys_configuration(tmp_path):
+    environment = {"PROXY_DIR": str(tmp_path), "ENGINE_SOCKET": "/var/run/docker.sock", "PATH": "/usr/sbin:/usr/bin"}
+    done = subprocess.run(
+        ["haproxy", "-c", "-f", str(DEPLOY / "docker-proxy" / "haproxy.cfg")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+
+
+def test_compose_keeps_the_same_path_rule_and_gives_each_process_the_least():
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    services = compose["services"]
+    for name in ("web", "worker", "controller"):
+        service = services[name]
+        for mount in service["volumes"]:
+            outside, inside, *_ = mount.split(":")
+            assert outside == inside or not outside.startswith("/"), mount
+        assert service["cap_drop"] == ["ALL"]
+        assert "privileged" not in service
+        assert not any("docker.sock:" in mount for mount in service["volumes"])
+    assert services["web"]["environment"]["DOCKER_HOST"].endswith("/web.sock")
+    assert set(services["web"]["cap_add"]) < set(services["worker"]["cap_add"])
+    assert "SYS_ADMIN" not in services["web"]["cap_add"]
+    named = {
+        volume.split(":")[0] for s in services.values() for volume in s.get("volumes", ()) if volume[0] not in "./"
+    }
+    assert named == set(compose["volumes"])
+    for service in services.values():
+        for other in service.get("depends_on", {}):
+            assert other in services
+    example = (DEPLOY / "compose.env.example").read_text()
+    for name in re.findall(r"\$\{(\w+):\?", (ROOT / "compose.yaml").read_text()):
+        assert f"{name}=" in example
+
+
+def test_units_name_each_other_and_files_that_exist():
+    directory = DEPLOY / "systemd"
+    names = {path.name for path in directory.iterdir()}
+    target = (directory / "boilerhouse.target").read_text()
+    wanted = {word for line in re.findall(r"^Wants=(.*)$", target, flags=re.M) for word in line.split()}
+    assert {re.sub(r"@\d", "@", one) for one in wanted} <= names
+    for path in directory.glob("*.service"):
+        text = path.read_text()
+        assert "KillMode=mixed" in text
+        (command,) = re.findall(r"manage\.py (\w+)", text)
+        assert command in get_commands()
+    for example in re.findall(r"^(\w+)=", (directory / "boilerhouse.env.example").read_text(), flags=re.M):
+        assert example in (ROOT / "boilerhouse" / "settings.py").read_text()
