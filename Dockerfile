@@ -21,6 +21,7 @@ COPY syncing syncing
 COPY templates templates
 COPY static static
 COPY docker docker
+COPY deploy/docker-proxy deploy/docker-proxy
 RUN .venv/bin/python -m compileall -q boilerhouse pools tenants syncing .venv/lib
 
 FROM ${BASE}

@@ -29,7 +29,6 @@ if [ "$purpose" = test ]; then
   need chromium chromium
   need iproute2 ip
   need nginx-light nginx
-  need haproxy haproxy
   need prometheus promtool
   need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
 fi

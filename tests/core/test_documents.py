@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -154,14 +155,33 @@ def test_promtool_accepts_rules_and_configuration_and_their_tests_pass(tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_haproxy_accepts_the_proxys_configuration(tmp_path):
-    environment = {"PROXY_DIR": str(tmp_path), "ENGINE_SOCKET": "/var/run/docker.sock", "PATH": "/usr/sbin:/usr/bin"}
-    done = subprocess.run(
-        ["haproxy", "-c", "-f", str(DEPLOY / "docker-proxy" / "haproxy.cfg")],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "WARNING" not in done.stderr
+@pytest.mark.parametrize(
+    "head",
+    [
+        "POST /v1.41/containers/create HTTP/1.1",
+        "GET /v1.41/containers/../images/json HTTP/1.1",
+        "GET /v1.41/containers/%2e%2e/json HTTP/1.1",
+        "GET /v1.41//containers/json HTTP/1.1",
+        "GET /containers/json HTTP/1.1",
+        "GET /v1.41/containers/json HTTP/1.0",
+        "GET /v1.41/containers/json HTTP/1.1\r\n folded: x",
+        "GET /v1.41/containers/json HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+        "GET /v1.41/containers/json HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4",
+        "GET  /v1.41/containers/json HTTP/1.1",
+        "\xff",
+    ],
+)
+def test_the_proxy_of_dockers_socket_passes_nothing_odd_on(head):
+    proxy = runpy.run_path(str(DEPLOY / "docker-proxy" / "proxy.py"))
+    assert proxy["passed_on"](head.encode("latin-1"), proxy["ALLOWED"]["web"]) is None
+
+
+def test_the_proxy_of_dockers_socket_lets_one_request_through_per_connection():
+    proxy = runpy.run_path(str(DEPLOY / "docker-proxy" / "proxy.py"))
+    head = b"GET /v1.41/containers/json?all=1 HTTP/1.1\r\nHost: x\r\nConnection: keep-alive"
+    assert proxy["passed_on"](head, proxy["ALLOWED"]["web"]) == (
+        b"GET /v1.41/containers/json?all=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
 
 
 def test_compose_keeps_the_same_path_rule_and_gives_each_process_the_least():

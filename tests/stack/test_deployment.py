@@ -25,9 +25,8 @@ STATE = "t/${tenantId}/"
 def sockets(tmp_path: Path) -> Iterator[Path]:
     """The two sockets of ``deploy/docker-proxy``, in front of this machine's engine."""
     engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-    environment = {**os.environ, "PROXY_DIR": str(tmp_path), "ENGINE_SOCKET": engine}
     proxy = subprocess.Popen(
-        ["haproxy", "-db", "-f", str(ROOT / "deploy" / "docker-proxy" / "haproxy.cfg")], env=environment
+        [sys.executable, str(ROOT / "deploy" / "docker-proxy" / "proxy.py"), str(tmp_path), engine]
     )
     eventually(lambda: (tmp_path / "worker.sock").exists(), 10)
     yield tmp_path
