@@ -11,7 +11,8 @@ ARG PIP_OPTIONS=""
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install -q --no-cache-dir ${PIP_OPTIONS} 'uv>=0.9,<1'
 COPY pyproject.toml uv.lock ./
 COPY clients/python clients/python
-RUN UV_PROJECT_ENVIRONMENT=/opt/boilerhouse/.venv /opt/uv/bin/uv sync --frozen --no-dev --extra tracing --no-cache \
+# The system's certificates: some networks have an authority of their own.
+RUN UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 UV_PROJECT_ENVIRONMENT=/opt/boilerhouse/.venv /opt/uv/bin/uv sync --frozen --no-dev --extra tracing --no-cache \
     --python /usr/bin/python3
 COPY manage.py README.md ./
 COPY boilerhouse boilerhouse
@@ -33,6 +34,7 @@ COPY --from=built /opt/boilerhouse /opt/boilerhouse
 WORKDIR /opt/boilerhouse
 ENV PATH=/opt/boilerhouse/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 \
+    TINI_SUBREAPER=1 \
     BOILERHOUSE_DATA_DIR=/var/lib/boilerhouse \
     BOILERHOUSE_LOG_FORMAT=json
 EXPOSE 8000

@@ -33,5 +33,6 @@ screenshots: bootstrap-test
 	@rm -f docs/screenshots/*-dark-390.png
 	@.venv/bin/python scripts/smaller.py docs/screenshots/*.png
 
-availability: bootstrap-test
+availability:
+	@scripts/bootstrap.sh availability
 	@PATH="$$PATH:/usr/sbin:/sbin" scripts/engine.sh scripts/postgresql.sh .venv/bin/python -m tests.availability $(ARGS)

@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose=${1:-demo}
+with_nginx=; if [ "$purpose" = availability ]; then with_nginx=1; purpose=test; fi
 say() { printf 'bootstrap: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
@@ -28,10 +29,9 @@ if ! { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }; then missin
 if [ "$purpose" = test ]; then
   need chromium chromium
   need iproute2 ip
-  need nginx-light nginx
-  need prometheus promtool
   need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
 fi
+if [ -n "$with_nginx" ]; then need nginx-light nginx; fi
 if [ ${#missing[@]} -gt 0 ]; then
   install="apt-get install -y --no-install-recommends ${missing[*]}"
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -63,6 +63,15 @@ if [ ! -f "$stamp" ] || [ uv.lock -nt "$stamp" ]; then
   if [ "$purpose" = test ]; then groups=(--all-extras); else groups=(--no-dev --inexact); fi
   UV_PROJECT_ENVIRONMENT=.venv "$uv" sync --frozen -q --python "$interpreter" "${groups[@]}" >&2
   touch "$stamp"
+fi
+
+# promtool alone: Debian's package would also start a server where there is an init.
+if [ "$purpose" = test ] && [ ! -x .venv/bin/promtool ] && ! command -v promtool >/dev/null; then
+  say "fetching promtool into .venv/bin"
+  command -v apt-get >/dev/null || fail "promtool is missing; install Prometheus' tools."
+  unpacked=$(mktemp -d)
+  (cd "$unpacked" && apt-get download -qq prometheus >/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb .) || fail "promtool could not be fetched (apt-get download prometheus)."
+  cp "$unpacked/usr/bin/promtool" .venv/bin/promtool; rm -rf "$unpacked"
 fi
 
 # Docker engine -------------------------------------------------------------------------------------

@@ -7,14 +7,17 @@ export PATH="$PATH:/usr/sbin:/sbin"
 unset DATABASE_URL BOILERHOUSE_DATA_DIR
 if [ -n "${BOILERHOUSE_LONG:-}" ]; then first=() second=(); else first=(-m "not long and not postgresql") second=(-m "not long and not any_database"); fi
 parts=(tests/core tests/pools tests/syncing tests/tenants tests/dashboard)
-# These two need a processor each and nothing of one another; the rest waits for containers and clocks, and runs alone.
+# These need a processor each and nothing of one another, and the engine's tests have an engine of their own; the rest
+# waits for containers and clocks, and runs alone.
 second_log=$(mktemp)
-scripts/postgresql.sh .venv/bin/pytest -q "${parts[@]}" "${second[@]}" "$@" >"$second_log" 2>&1 & beside=$!
+beside() {
+  scripts/postgresql.sh .venv/bin/pytest -q "${parts[@]}" "${second[@]}" "$@" && scripts/engine.sh .venv/bin/pytest -q tests/engine "${first[@]}" "$@"
+}
+beside "$@" >"$second_log" 2>&1 & beside=$!
 first_rc=0; .venv/bin/pytest -q "${parts[@]}" "${first[@]}" "$@" || first_rc=$?
 second_rc=0; wait "$beside" || second_rc=$?
 cat "$second_log"; rm -f "$second_log"
 [ "$first_rc" = 0 ] && [ "$second_rc" = 0 ]
 .venv/bin/pytest -q tests/stack "${first[@]}" "$@"
 scripts/postgresql.sh .venv/bin/pytest -q tests/stack "${second[@]}" "$@"
-scripts/engine.sh .venv/bin/pytest -q tests/engine "${first[@]}" "$@"
 if [ -n "${BOILERHOUSE_LONG:-}" ]; then scripts/engine.sh scripts/postgresql.sh .venv/bin/pytest -q tests/engine "$@"; fi

@@ -148,21 +148,28 @@ def _engine() -> Iterator[Rest]:
 
 def _same_path() -> Iterator[Rest]:
     """The engine mounts containers' directories by the paths that we name."""
-    path = data_dir() / f"probe-{secrets.token_hex(8)}"
-    path.mkdir(mode=0o700)
-    try:
-        seen = get_runtime().sees(str(path), host.labels())
-    finally:
-        path.rmdir()
-    if seen is None:
-        yield WARN, "the engine has no image yet, so it cannot be asked for our directories", "manage.py build_example"
-    elif seen:
-        yield OK, f"the engine finds {data_dir()} under the same path"
-    else:
-        yield (
-            FAILURE, f"the engine does not find {data_dir()}: it would mount nothing of ours",
-            "Give the data directory the same path on the host and in our container (docs/deployment.md).",
-        )  # fmt: skip
+    for directory in (data_dir(), host.ensure_ram_dir()):
+        path = directory / f"probe-{secrets.token_hex(8)}"
+        path.mkdir(mode=0o700)
+        try:
+            seen = get_runtime().sees(str(path), host.labels())
+        finally:
+            path.rmdir()
+        if seen is None:
+            yield (
+                WARN,
+                "the engine has no image yet, so it cannot be asked for our directories",
+                "manage.py build_example",
+            )
+            return
+        if seen:
+            yield OK, f"the engine finds {directory} under the same path"
+        else:
+            yield (
+                FAILURE, f"the engine does not find {directory}: it can mount nothing of it",
+                "Give it the same path on the host and in our container; on the host it must be what we see, and the"
+                " one for secrets a tmpfs there (docs/deployment.md).",
+            )  # fmt: skip
 
 
 def _firewall() -> Iterator[Rest]:

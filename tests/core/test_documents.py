@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -141,17 +143,22 @@ def test_each_alert_is_in_the_runbook_and_the_runbook_has_no_other():
         assert rule["annotations"]["runbook"] == f"docs/runbook.md#{str(rule['alert']).lower()}"
 
 
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    found = shutil.which("promtool", path=f"{ROOT}/.venv/bin:{os.environ['PATH']}")
+    assert found, "scripts/bootstrap.sh test fetches it"
+    directory = DEPLOY / "prometheus"
+    return subprocess.run([found, *arguments], cwd=directory, capture_output=True, text=True, check=False)
+
+
 def test_promtool_accepts_rules_and_configuration_and_their_tests_pass(tmp_path):
     directory = DEPLOY / "prometheus"
     for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
-        done = subprocess.run(["promtool", *arguments], cwd=directory, capture_output=True, text=True, check=False)
+        done = promtool(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
     text = (directory / "prometheus.yml").read_text().replace("/run/secrets/metrics_token", "/dev/null")
     (tmp_path / "prometheus.yml").write_text(text)
     (tmp_path / "alerts.yml").write_text((directory / "alerts.yml").read_text())
-    done = subprocess.run(
-        ["promtool", "check", "config", str(tmp_path / "prometheus.yml")], capture_output=True, text=True, check=False
-    )
+    done = promtool("check", "config", str(tmp_path / "prometheus.yml"))
     assert done.returncode == 0, done.stderr
 
 

@@ -78,3 +78,39 @@ def test_restarted_under_load(stack, pools, sink_server):
         assert int(stack.exec(got["containerId"], "cat /state/n")) in (number, number + 1)
         stack.release(name)
     converges(pool)
+
+
+def test_a_read_only_database_is_said_and_nothing_is_decided(stack, pools, sink_server):
+    """As after a fail-over, while what answers is still a standby."""
+    pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=3)
+    held = stack.claim("ro-held", pool)
+    stack.exec(held["containerId"], "echo kept > /state/x")
+
+    def read_only(on: bool) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = off")
+            cursor.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if on else 'off'}")
+            cursor.execute("SELECT pg_reload_conf()")
+
+    read_only(True)
+    try:
+        eventually(lambda: stack.call("POST", "tenants/ro-new/claim", {"poolId": pool}).status_code == 503, 15)
+        for method, path, body in (
+            ("POST", "tenants/ro-new/claim", {"poolId": pool}),
+            ("POST", "tenants/ro-held/release", {}),
+            ("POST", "workloads", {"name": "x", "image": "y"}),
+        ):
+            answer = stack.call(method, path, body)
+            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable"), answer.text
+            assert answer.headers["Retry-After"]
+        assert stack.status("ro-held")["state"] == "assigned", "what is only read is answered"
+        time.sleep(10)  # heartbeats fail, the lease runs out, nobody decides anything
+        assert stack.exec(held["containerId"], "cat /state/x") == "kept\n"
+    finally:
+        read_only(False)
+    eventually(lambda: stack.call("GET", "health/ready").status_code == 200, 30)
+    assert claim_until_held(stack, "ro-new", pool)
+    stack.release("ro-held")
+    stack.release("ro-new")
+    assert set(sink_server.keys("t/ro-held/state")) == {"x"}
+    converges(pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,12 +10,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
+import yaml
 
 import docker
 from boilerhouse.dashboard.supervisor import free_port
+from tests.s3 import S3Server
 from tests.stack.conftest import ROOT, Stack, eventually
 from tests.stack.machines import Machine
 
@@ -185,6 +189,26 @@ def test_the_first_claim_of_the_readme_works_as_it_is_written(machine, tmp_path)
 
 @pytest.mark.long
 @pytest.mark.any_database
+def test_the_guide_makes_a_workload_of_ones_own_as_it_is_written(machine):
+    guide = (ROOT / "docs" / "workloads.md").read_text().partition("## In five minutes")[2].partition("\n## ")[0]
+    image, document, commands = code_blocks(guide)
+    machine.start()
+    done = subprocess.run(
+        ["bash", "-c", f"set -eu\n{image}\n{document}\ncd {ROOT}\n{commands}"],
+        cwd=ROOT, env=machine.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    try:
+        assert done.returncode == 0, done.stderr
+        assert "1 visits" in done.stdout, done.stdout
+    finally:
+        machine.manage("release", "alice")
+        machine.lose()
+        subprocess.run(["docker", "rmi", "-f", "counter:1"], capture_output=True, check=False)
+        shutil.rmtree("/tmp/counter", ignore_errors=True)
+
+
+@pytest.mark.long
+@pytest.mark.any_database
 def test_the_image_builds_on_a_local_base_and_runs_its_commands(tmp_path):
     """No registry is reached: the base is made by debootstrap, packages come from where this machine gets them."""
     if not shutil.which("debootstrap"):
@@ -194,7 +218,11 @@ def test_the_image_builds_on_a_local_base_and_runs_its_commands(tmp_path):
         ["debootstrap", "--variant=minbase", "--include=ca-certificates,python3,python3-venv", "bookworm", str(root)],
         check=True, capture_output=True, timeout=400,
     )  # fmt: skip
-    for path in ("/etc/ssl/certs/ca-certificates.crt", "/etc/apt/sources.list", "/etc/pip.conf"):
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt").read_text()
+    trusted = root / "usr" / "local" / "share" / "ca-certificates"
+    for number, one in enumerate(re.findall(r"-----BEGIN.*?END CERTIFICATE-----\n", bundle, flags=re.S)):
+        (trusted / f"{number}.crt").write_text(one)
+    for path in ("/etc/apt/sources.list", "/etc/pip.conf"):
         if Path(path).exists():
             shutil.copy(path, root / path[1:])
     for directory in ("/etc/apt/sources.list.d", "/usr/share/keyrings"):
@@ -207,10 +235,12 @@ def test_the_image_builds_on_a_local_base_and_runs_its_commands(tmp_path):
     tar.wait()
     try:
         built = subprocess.run(
-            ["docker", "build", "--network", "host", "--build-arg", "BASE=boilerhouse-base:test", "-t", "boilerhouse:test", "."],
+            ["docker", "build", "--network", "host", "--build-arg", "BASE=boilerhouse-base:test",
+             "--build-arg", "PIP_OPTIONS=--cert /etc/ssl/certs/ca-certificates.crt", "-t", "boilerhouse:test", "."],
             cwd=ROOT, capture_output=True, text=True, check=False, timeout=580,
         )  # fmt: skip
         assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-2000:]
+        run_as_compose_says(tmp_path)
         run = ["docker", "run", "--rm", "--network", "none", "-e", "BOILERHOUSE_DATA_DIR=/tmp/b", "boilerhouse:test"]
         for arguments, expected in (
             (["check"], "no issues"),
@@ -224,3 +254,106 @@ def test_the_image_builds_on_a_local_base_and_runs_its_commands(tmp_path):
         subprocess.run(
             ["docker", "rmi", "-f", "boilerhouse:test", "boilerhouse-base:test"], capture_output=True, check=False
         )
+
+
+def run_as_compose_says(directory: Path) -> None:
+    """A claim, work, a save and a release with each process in a container of its own, as ``compose.yaml`` starts it."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    data, port, name = directory / "same-path", free_port(), f"compose-{os.getpid()}"
+    ram = Path(f"/run/boilerhouse-{name}")
+    data.mkdir(mode=0o700)
+    ram.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0700", "tmpfs", str(ram)], check=True)  # as /run under systemd
+    s3 = S3Server(directory / "compose-s3")
+    s3.start()
+    mounts = ["-v", f"{data}:{data}", "-v", f"{ram}:{ram}", "-v", f"{name}:/run/boilerhouse-docker"]
+    ours = {
+        "DATABASE_URL": f"sqlite:///{data}/db.sqlite3",
+        "BOILERHOUSE_DATA_DIR": str(data),
+        "BOILERHOUSE_RAM_DIR": str(ram),
+    }
+
+    def options(service: dict[str, Any]) -> list[str]:
+        found = [f"--cap-drop={one}" for one in service["cap_drop"]] + [
+            f"--cap-add={one}" for one in service["cap_add"]
+        ]
+        found += [f"--security-opt={one.replace(':', '=')}" for one in service.get("security_opt", ())]
+        found += [f"--network={service['network_mode']}"] + ([f"--pid={service['pid']}"] if "pid" in service else [])
+        return found + (["--read-only"] if service.get("read_only") else [])
+
+    def container(kind: str, *arguments: str, detach: bool = True) -> str:
+        service = services[kind]
+        environment = {**service.get("environment", {}), **ours}
+        given = [f"-e{key}={value}" for key, value in environment.items() if "${" not in str(value)]
+        command = [
+            "docker",
+            "run",
+            "-d" if detach else "--rm",
+            "--name",
+            f"{name}-{kind}",
+            *options(service),
+            *given,
+            *mounts,
+        ]
+        done = subprocess.run(
+            [*command, "boilerhouse:test", *arguments], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    try:
+        proxy = services["docker-proxy"]
+        subprocess.run(
+            ["docker", "run", "-d", "--name", f"{name}-docker-proxy", *options(proxy), "--entrypoint", proxy["entrypoint"][0],
+             "-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", f"{name}:/run/boilerhouse-docker",
+             "boilerhouse:test", *proxy["entrypoint"][1:]],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        container("migrate", "migrate", "-v", "0", detach=False)
+        container("web", "run_web", "--host", "127.0.0.1", "--port", str(port))
+        container("worker", "run_worker")
+        container("controller", "run_controller")
+        made = ["docker", "exec", f"{name}-worker", "python", "manage.py"]
+        key = subprocess.run(
+            [*made, "create_api_key", "--name", "k", "--role", "admin"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        served = Stack(f"http://127.0.0.1:{port}", key, subprocess.Popen(["true"]), directory / "none")
+
+        def ready() -> bool:
+            try:
+                return served.call("GET", "health/ready", timeout=5).status_code == 200
+            except requests.RequestException:
+                return False
+
+        eventually(ready, 60, 0.3)
+        pool = served.make_pool(sink=s3.json(STATE), warm=2, maxSize=3)
+        for turn in ("1", "2"):
+            claimed = served.claim("ana", pool, secrets={"T": "x"})
+            done = served.exec(claimed["containerId"], "cat /run/secrets/T; echo x >> /state/n; wc -l < /state/n")
+            assert done == f"x{turn}\n"
+            served.release("ana")
+        looked = subprocess.run([*made, "doctor", "--output", "json"], capture_output=True, text=True, check=False)
+        wrong = [one for one in json.loads(looked.stdout)["findings"] if one["state"] == "failure"]
+        assert not wrong, wrong
+        served.drop_pool(pool)
+        eventually(lambda: served.call("GET", f"pools/{pool}").status_code == 404, 60)
+    except BaseException:
+        for kind in ("web", "worker", "controller", "docker-proxy"):
+            said = subprocess.run(
+                ["docker", "logs", "--tail", "15", f"{name}-{kind}"], capture_output=True, text=True, check=False
+            )
+            print(kind, said.stdout[-1500:], said.stderr[-3000:])
+        raise
+    finally:
+        for kind in ("web", "controller"):
+            subprocess.run(["docker", "rm", "-f", f"{name}-{kind}"], capture_output=True, check=False)
+        subprocess.run(
+            ["docker", "exec", f"{name}-worker", "sh", "-c", "kill $(pgrep -f 'manage.py run_worker' | head -1); sleep 4;"
+             " python manage.py purge --yes"], capture_output=True, check=False,
+        )  # fmt: skip
+        for kind in ("worker", "docker-proxy", "migrate"):
+            subprocess.run(["docker", "rm", "-f", f"{name}-{kind}"], capture_output=True, check=False)
+        subprocess.run(["docker", "volume", "rm", "-f", name], capture_output=True, check=False)
+        subprocess.run(["umount", str(ram)], check=False)
+        shutil.rmtree(ram, ignore_errors=True)
+        s3.stop()
