@@ -148,7 +148,7 @@ def _engine() -> Iterator[Rest]:
 
 def _same_path() -> Iterator[Rest]:
     """The engine mounts containers' directories by the paths that we name."""
-    for directory in (data_dir(), host.ensure_ram_dir()):
+    for directory in (one for one in (data_dir(), ram_dir()) if one.is_dir()):
         path = directory / f"probe-{secrets.token_hex(8)}"
         path.mkdir(mode=0o700)
         try:

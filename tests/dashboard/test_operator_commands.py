@@ -153,7 +153,7 @@ def test_the_doctor_names_what_is_missing_and_what_to_do(db, data_dir):
     missing = [one for one in found["processes"] if one["state"] == "failure"]
     assert any("no controller" in one["detail"] for one in missing)
     assert any("run_worker" in one["todo"] for one in missing)
-    (data_dir / "keys").mkdir()
+    (data_dir / "keys").mkdir(exist_ok=True)
     (data_dir / "keys" / "secret-key").write_text("x")
     (data_dir / "keys" / "secret-key").chmod(0o644)
     told = [one for one in run("doctor", code=1)["findings"] if "keys are open" in one["detail"]]

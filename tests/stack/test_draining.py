@@ -16,6 +16,8 @@ from boilerhouse.core import processes
 from boilerhouse.core.models import Process
 from tests.stack.conftest import eventually
 
+pytestmark = pytest.mark.any_database
+
 
 def stop_web() -> int:
     """Ask the web process to stop, as a restart does; ``up`` starts another. Returns its pid."""

@@ -48,6 +48,7 @@ def spans() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     server.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.any_database
 def test_a_claim_with_a_restore_is_one_trace_and_its_request_id_is_in_every_log(
     stack, tmp_path: Path, spans, sink_server
