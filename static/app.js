@@ -51,6 +51,8 @@ function connect() {
     failures += 1;
     lostAt = lostAt || new Date();
     if (failures >= 2) showLoss();
+    // A server that restarts lets connections wait: there is no second failure then.
+    else setTimeout(() => { if (lostAt) showLoss(); }, 1500);
     if (failures >= 3 && !polling) polling = setInterval(() => refresh(), 5000);
     setTimeout(connect, Math.min(30000, 500 * 2 ** failures) * (0.5 + Math.random()));
   };

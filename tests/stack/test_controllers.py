@@ -157,7 +157,7 @@ def test_those_who_wait_in_two_web_processes_are_served_first_come_first(stack, 
 
     pool = pools(warm=1, maxSize=1)
     port = supervisor.free_port()
-    second = supervisor.web("127.0.0.1", port)
+    second = supervisor.web(supervisor.listen("127.0.0.1", port))
     other = replace(stack, base=f"http://127.0.0.1:{port}")
     try:
         eventually(lambda: _answers(other), 40, 0.3)
