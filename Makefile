@@ -1,5 +1,5 @@
 # Boilerhouse. `make demo` shows it at work, `make test` tests all of it; both do their own set-up.
-.PHONY: availability demo test test-long check bench schema screenshots bootstrap bootstrap-test
+.PHONY: availability demo test test-long check bench bench-quick schema screenshots bootstrap bootstrap-test
 
 ARGS ?=
 
@@ -17,6 +17,9 @@ check: bootstrap-test
 
 bench: bootstrap
 	@PATH="$$PATH:/usr/sbin:/sbin" .venv/bin/python -m bench $(ARGS)
+
+bench-quick: bootstrap
+	@PATH="$$PATH:/usr/sbin:/sbin" .venv/bin/python -m bench --quick $(ARGS)
 
 schema: bootstrap-test
 	@.venv/bin/python manage.py spectacular --validate --fail-on-warn --format openapi-json --file docs/openapi.json

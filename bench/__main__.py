@@ -22,10 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import crud, fan_out, pages, refill, transfers
+from bench import claims, crud, fan_out, pages, refill, report, transfers
 from bench.api import Api
 
-GROUPS = ["refill", "claim", "transfers", "crud", "events", "pages"]
+GROUPS = ["refill", "claim", "claims", "transfers", "crud", "events", "pages"]
+QUICK = ["refill", "claim", "claims"]
 LONG = ["growth"]
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -54,14 +55,19 @@ def main() -> None:
         "--only",
         nargs="+",
         choices=[*GROUPS, *LONG],
-        default=GROUPS,
         help="measure these; keep the others' last figures",
     )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds of a few groups; nothing is written")
     options = parser.parse_args()
+    options.only = options.only or (QUICK if options.quick else GROUPS)
+    options.claims = 20 if options.quick else options.claims
     directory = Path(tempfile.mkdtemp(prefix="bh-bench-"))
     os.environ |= {"BOILERHOUSE_DATA_DIR": str(directory), "DJANGO_SETTINGS_MODULE": "boilerhouse.settings"}
     os.environ.setdefault("BOILERHOUSE_LOG_LEVEL", "WARNING")
     os.environ["BOILERHOUSE_THROTTLE_RATE"] = "0"
+    database = "PostgreSQL" if "postgres" in os.environ.get("DATABASE_URL", "") else "SQLite"
+    RESULTS.mkdir(exist_ok=True)
+    latest = RESULTS / ("latest.json" if database == "SQLite" else "latest-postgresql.json")
     import django
 
     django.setup()
@@ -100,22 +106,27 @@ def main() -> None:
         made = [*manage, "create_api_key", "--name", "bench", "--role", "admin"]
         key = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
         api = Api(base, key)
-        report: dict[str, Any] = {}
+        known = json.loads(latest.read_text()) if latest.exists() else {}
+        found: dict[str, Any] = {}
         if "refill" in options.only:
-            report["refill"] = refill.measure(api, runtime)
-            report["claimsDuringRefill"] = refill.claims_meanwhile(api)
+            found["refill"] = refill.measure(api, runtime, 1 if options.quick else refill.ROUNDS)
+            found["claimsDuringRefill"] = refill.claims_meanwhile(api)
         if "claim" in options.only:
-            report |= measure(api, s3, options.claims, runtime, lifecycle.runtime_name)
+            found |= measure(api, s3, options.claims, runtime, lifecycle.runtime_name)
+        if "claims" in options.only:
+            rates = (found.get("refill") or known["refill"])["perSecond"]
+            rate = statistics.median(rates)
+            found["claims"] = claims.measure(api, s3, runtime, rate=rate, quick=options.quick)
         if "transfers" in options.only:
-            report["transfers"] = transfers.measure(api, s3)
+            found["transfers"] = transfers.measure(api, s3)
         if "crud" in options.only:
-            report["crud"] = crud.measure(api)
+            found["crud"] = crud.measure(api)
         if "events" in options.only:
-            report["events"] = fan_out.measure(base, key, web_memory_kb)
+            found["events"] = fan_out.measure(base, key, web_memory_kb)
         if "pages" in options.only:
-            report["pages"] = pages.measure(base, manage, up.pid)
+            found["pages"] = pages.measure(base, manage, up.pid)
         if "growth" in options.only:
-            report["growth"] = pages.measure_growth(base, manage, up.pid, web_memory_kb)
+            found["growth"] = pages.measure_growth(base, manage, up.pid, web_memory_kb)
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(timeout=30)
@@ -129,13 +140,16 @@ def main() -> None:
         "engine": runtime.ping(),
     }
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    RESULTS.mkdir(exist_ok=True)
-    latest = RESULTS / "latest.json"
-    known = json.loads(latest.read_text()) if latest.exists() else {}
     measured = {**known.get("measuredAt", {}), **dict.fromkeys(options.only, at)}
-    report = {**known, "at": at, "measuredAt": measured, "machine": machine, "database": "SQLite", **report}
-    latest.write_text(json.dumps(report, indent=2) + "\n")
-    print(table(report))
+    if options.quick:
+        print(table(found))
+        return
+    everything = {**known, "at": at, "measuredAt": measured, "machine": machine, "database": database, **found}
+    latest.write_text(json.dumps(everything, indent=2) + "\n")
+    text = table(everything)
+    if database == "SQLite":
+        report.write(everything, text, RESULTS)
+    print(text)
 
 
 def web_memory_kb() -> int:
@@ -224,6 +238,8 @@ def table(report: dict[str, Any]) -> str:
         lines.append(
             f"warm claim while a pool refills: p50 {during['p50Ms']} ms, p99 {during['p99Ms']} ms, n = {during['n']}"
         )
+    if found := report.get("claims"):
+        lines += ["", *claims.table(found)]
     if found := report.get("transfers"):
         lines += ["", *transfers.table(found)]
     if found := report.get("crud"):

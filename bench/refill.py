@@ -91,13 +91,13 @@ def bare(runtime: Any, pool: str, count: int) -> float:
     return took
 
 
-def measure(api: Any, runtime: Any) -> dict[str, Any]:
+def measure(api: Any, runtime: Any, rounds: int = ROUNDS) -> dict[str, Any]:
     """Rounds of both, one after the other, so that a busy machine slows both."""
     api.call("POST", "workloads", {"id": "refill", "name": "refill", **WORKLOAD}, (201,))
     api.call("POST", "pools", {"id": "refill", "workloadId": "refill", "maxSize": COUNT})
     product(api, "refill", 4)
     ours, lone = [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         ours.append(COUNT / product(api, "refill", COUNT))
         lone.append(COUNT / bare(runtime, "refill", COUNT))
     share = statistics.median(a / b for a, b in zip(ours, lone, strict=True))
