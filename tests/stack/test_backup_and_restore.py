@@ -24,6 +24,7 @@ def machine(stack: object, tmp_path: Path) -> Iterator[Machine]:
     made.lose()
 
 
+@pytest.mark.long
 @pytest.mark.any_database
 def test_a_new_machine_takes_over_from_a_backup(machine, sink_server, tmp_path):
     old = machine.start()
