@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,28 +92,12 @@ def rotate(*, forget_old: bool = False) -> dict[str, Any]:
     with _alone():
         before = in_force()
         if not forget_old:
-            _write((keys.new_fernet_key(), *before))
+            keys.replace(key_file(), ",".join((keys.new_fernet_key(), *before)))
         done = _reencrypt()
         # Older than what was newest before this rotation: nobody encrypted by those since the last one.
         left = in_force()[: 1 if forget_old else 2]
-        _write(left)
+        keys.replace(key_file(), ",".join(left))
         return {"keys": len(left), "made": not forget_old, "reencrypted": done}
-
-
-def _write(all_keys: tuple[str, ...]) -> None:
-    path = key_file()
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(",".join(all_keys))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 class _alone:

@@ -29,13 +29,7 @@ def once(path: Path, make: Callable[[], str]) -> str:
     Two processes that start at once agree: the file appears whole, by a hard link, and only once.
     """
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(make())
-            file.flush()
-            os.fsync(file.fileno())
+        draft = _draft(path, make())
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -43,3 +37,25 @@ def once(path: Path, make: Callable[[], str]) -> str:
         finally:
             draft.unlink()
     return path.read_text().strip()
+
+
+def replace(path: Path, text: str) -> None:
+    """Have the file hold ``text`` (0600), durably; who reads it meanwhile finds all of the old or all of the new."""
+    _draft(path, text).rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _draft(path: Path, text: str) -> Path:
+    """A file beside ``path`` that holds ``text`` and is on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return draft

@@ -43,8 +43,10 @@ def _identifier() -> str:
         if _mine is not None:
             os.close(_mine[2])  # a fork's parent holds its lock by itself
         name = f"{pid}-{secrets.token_hex(4)}"
-        descriptor = os.open(directory / f"{name}.alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        draft = directory / f"{name}.draft"
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
+        draft.rename(directory / f"{name}.alive")  # locked from its first moment: nobody takes it for a dead one's
         _mine = (pid, name, descriptor)
     return _mine[1]
 

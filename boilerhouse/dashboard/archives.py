@@ -35,7 +35,8 @@ from boilerhouse.core.fields import EncryptedJSONField
 
 FORMAT = 1
 KEPT = [
-    "core.Deployment", "core.Settings", "core.ApiKey", "core.AuditEntry", "core.Event",
+    # Events before the deployment: where their ids go on stands there.
+    "core.Event", "core.Deployment", "core.Settings", "core.ApiKey", "core.AuditEntry",
     "pools.Workload", "pools.WorkloadVersion",
     # Containers and assignments before pools: how many wait there follows from them.
     "pools.Container", "tenants.Tenant", "tenants.Assignment", "pools.Pool", "pools.HostLease", "pools.PoolUsage",
@@ -172,7 +173,7 @@ def _write_rows(archive: zipfile.ZipFile, label: str) -> int:
 def _rows(model: type[models.Model]) -> Iterator[Row]:
     if model is Group:
         for group in Group.objects.prefetch_related("permissions__content_type").order_by("pk"):
-            yield {"name": group.name, "permissions": sorted(_words(one) for one in group.permissions.all())}
+            yield {"name": group.name, "permissions": sorted(permission_name(one) for one in group.permissions.all())}
         return
     fields = model._meta.concrete_fields
     hidden = [field for field in fields if isinstance(field, EncryptedJSONField)]
@@ -186,11 +187,11 @@ def _rows(model: type[models.Model]) -> Iterator[Row]:
         if model is User:
             user = User.objects.get(pk=row["id"])
             row["groups"] = sorted(user.groups.values_list("name", flat=True))
-            row["user_permissions"] = sorted(_words(one) for one in user.user_permissions.all())
+            row["user_permissions"] = sorted(permission_name(one) for one in user.user_permissions.all())
         yield row
 
 
-def _words(permission: Any) -> str:
+def permission_name(permission: Any) -> str:
     return f"{permission.content_type.app_label}.{permission.codename}"
 
 

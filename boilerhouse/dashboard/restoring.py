@@ -8,7 +8,6 @@ that is not there and every tenant gets its last completed save at its next clai
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
-from boilerhouse.core import deployment, encryption, processes
+from boilerhouse.core import deployment, encryption, keys, processes
 from boilerhouse.core.errors import Conflict, Invalid
 from boilerhouse.core.models import Process
 from boilerhouse.dashboard import archives
@@ -70,7 +69,7 @@ def restore(archive: Archive, given_keys: dict[str, str] | None) -> Outcome:
     all_keys = encryption.parse(held["encryption-key"]) if held else encryption.in_force()
     archive.check_keys(all_keys, held.get("key-pepper", settings.BOILERHOUSE_KEY_PEPPER))
     for name, value in held.items():
-        _put(Path(settings.BOILERHOUSE_DATA_DIR) / "keys" / name, value)
+        keys.replace(Path(settings.BOILERHOUSE_DATA_DIR) / "keys" / name, value)
     state = _tables(archive)
     with transaction.atomic():
         _let_rows_come_in_any_order()
@@ -78,7 +77,7 @@ def restore(archive: Archive, given_keys: dict[str, str] | None) -> Outcome:
         for label in archives.KEPT:
             fitting.outcome.rows += _load(state, label, fitting)
         _reset_sequences(state, fitting)
-        _put(Path(settings.BOILERHOUSE_DATA_DIR) / "deployment-id", archive.manifest.deployment_id)
+        keys.replace(Path(settings.BOILERHOUSE_DATA_DIR) / "deployment-id", archive.manifest.deployment_id)
     call_command("migrate", verbosity=0)
     _people(archive)
     return fitting.outcome
@@ -166,6 +165,7 @@ class _Fitting:
         self.archive = archive
         self.outcome = Outcome()
         self.now = timezone.now().isoformat()
+        self.last_event = 0
         self.first_event = EVENTS_BETWEEN
         self._here: set[str] = set()
         self._release: set[str] = set()
@@ -174,6 +174,7 @@ class _Fitting:
 
     def rows(self, label: str) -> Iterator[Row]:
         fit = {
+            "core.Event": self._event,
             "core.Deployment": self._deployment,
             "pools.Container": self._container,
             "tenants.Assignment": self._assignment,
@@ -210,13 +211,16 @@ class _Fitting:
             return False
         return (seen.get("tenantId"), seen.get("generation")) == (row["tenant_id"], row["generation"])
 
+    def _event(self, row: Row) -> Row:
+        self.last_event = row["id"]  # they come in the order of their ids
+        return row
+
     def _deployment(self, row: Row) -> Row:
         """Uids, addresses and event ids of after the backup are not given out again."""
         low, high = settings.BOILERHOUSE_UID_RANGE
         row["next_uid"] = low + (row["next_uid"] - low + (high - low) // 2) % (high - low)
         row["next_address"] += 1 << 15
-        last = max((event["id"] for event in self.archive.rows("core.Event")), default=0)
-        self.first_event = max(last, row["events_forgotten_to"]) + EVENTS_BETWEEN
+        self.first_event = max(self.last_event, row["events_forgotten_to"]) + EVENTS_BETWEEN
         row["events_forgotten_to"] = self.first_event
         return row
 
@@ -278,7 +282,7 @@ def _reset_sequences(state: Any, fitting: _Fitting) -> None:
 
 def _people(archive: Archive) -> None:
     """Groups and people get their rights by name: migrate gives those numbers of its own."""
-    rights = {archives._words(one): one for one in Permission.objects.select_related("content_type")}
+    rights = {archives.permission_name(one): one for one in Permission.objects.select_related("content_type")}
     with transaction.atomic():
         for row in archive.rows("auth.Group"):
             group, _ = Group.objects.get_or_create(name=row["name"])
@@ -287,14 +291,3 @@ def _people(archive: Archive) -> None:
             user = User.objects.get(pk=row["id"])
             user.groups.set(Group.objects.filter(name__in=row["groups"]))
             user.user_permissions.set(rights[word] for word in row["user_permissions"] if word in rights)
-
-
-def _put(path: Path, value: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(value)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)

@@ -43,6 +43,13 @@ def eventually(check: Callable[[], Any], seconds: float = 30, every: float = 0.1
         time.sleep(every)
 
 
+def is_ready(base: str) -> bool:
+    try:
+        return requests.get(f"{base}/api/v1/health/ready", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
 def manage(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "manage.py"), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False, **options)
@@ -174,10 +181,7 @@ def stack(django_db_blocker: Any) -> Iterator[Stack]:
 
     def ready() -> bool:
         assert up.poll() is None, log.read_text()[-4000:]
-        try:
-            return requests.get(f"{base}/api/v1/health/ready", timeout=5).status_code == 200
-        except requests.RequestException:
-            return False
+        return is_ready(base)
 
     try:
         eventually(ready, 90, 0.3)
@@ -224,3 +228,4 @@ def pools(stack: Stack) -> Iterator[Callable[..., str]]:
 
 
 from tests.stack.chromium import admins_page, browser, page  # noqa: E402, F401  they need the stack above
+from tests.stack.machines import machine  # noqa: E402, F401

@@ -9,14 +9,15 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import requests
+import pytest
 
 from boilerhouse.dashboard.supervisor import free_port
-from tests.stack.conftest import ROOT, Stack, eventually
+from tests.stack.conftest import ROOT, Stack, eventually, is_ready
 
 
 class Machine:
@@ -66,10 +67,7 @@ class Machine:
 
         def ready() -> bool:
             assert up.poll() is None, self.log.read_text()[-4000:]
-            try:
-                return requests.get(f"{base}/api/v1/health/ready", timeout=5).status_code == 200
-            except requests.RequestException:
-                return False
+            return is_ready(base)
 
         eventually(ready, 90, 0.3)
         key = key or self.manage("create_api_key", "--name", "machine", "--role", "admin").strip()
@@ -87,3 +85,11 @@ class Machine:
         if (self.data / "deployment-id").exists():
             self.manage("purge", "--yes")
         shutil.rmtree(self.data, ignore_errors=True)
+
+
+@pytest.fixture
+def machine(stack: Stack, tmp_path: Path) -> Iterator[Machine]:
+    """One of a test's own; ``stack`` has seen to the image."""
+    made = Machine(tmp_path / "machine")
+    yield made
+    made.lose()

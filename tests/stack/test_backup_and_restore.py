@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,14 +12,6 @@ from tests.stack.conftest import eventually
 from tests.stack.machines import Machine
 
 STATE = "t/${tenantId}/"
-
-
-@pytest.fixture
-def machine(stack: object, tmp_path: Path) -> Iterator[Machine]:
-    """``stack`` has seen to the image."""
-    made = Machine(tmp_path / "machine")
-    yield made
-    made.lose()
 
 
 @pytest.mark.long

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import yaml
 
 import docker
 from boilerhouse.dashboard.supervisor import free_port
 from tests.s3 import S3Server
-from tests.stack.conftest import ROOT, Stack, eventually
-from tests.stack.machines import Machine
+from tests.stack.conftest import ROOT, Stack, eventually, is_ready
 
 STATE = "t/${tenantId}/"
 
@@ -36,14 +34,6 @@ def sockets(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     proxy.terminate()
     proxy.wait(10)
-
-
-@pytest.fixture
-def machine(stack: object, tmp_path: Path) -> Iterator[Machine]:
-    """``stack`` has seen to the image."""
-    made = Machine(tmp_path / "machine")
-    yield made
-    made.lose()
 
 
 @pytest.mark.long
@@ -66,13 +56,7 @@ def test_each_process_needs_no_more_of_docker_than_its_socket_lets_through(machi
                 )
         served = Stack(f"http://127.0.0.1:{port}", key, started[0], machine.log)
 
-        def ready() -> bool:
-            try:
-                return served.call("GET", "health/ready", timeout=5).status_code == 200
-            except requests.RequestException:
-                return False
-
-        eventually(ready, 60, 0.3)
+        eventually(lambda: is_ready(f"http://127.0.0.1:{port}"), 60, 0.3)
         pool = served.make_pool(sink=sink_server.json(STATE), warm=2, maxSize=3)
         for _ in range(2):
             claimed = served.claim("ana", pool, secrets={"T": "x"})
@@ -161,13 +145,7 @@ def test_the_first_claim_of_the_readme_works_as_it_is_written(machine, tmp_path)
             env=machine.environment, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
 
-    def ready() -> bool:
-        try:
-            return requests.get(f"http://127.0.0.1:{port}/api/v1/health/ready", timeout=5).status_code == 200
-        except requests.RequestException:
-            return False
-
-    eventually(ready, 60, 0.3)
+    eventually(lambda: is_ready(f"http://127.0.0.1:{port}"), 60, 0.3)
     script = "\n".join(["set -eu", *shell, "echo key=$KEY"])
     script = script.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace(".boilerhouse/", f"{machine.data}/")
     script = re.sub(r"^(api POST tenants/alice/claim)", r"sleep 4\n\1", script, count=1, flags=re.M)
@@ -319,13 +297,7 @@ def run_as_compose_says(directory: Path) -> None:
         ).stdout.strip()
         served = Stack(f"http://127.0.0.1:{port}", key, subprocess.Popen(["true"]), directory / "none")
 
-        def ready() -> bool:
-            try:
-                return served.call("GET", "health/ready", timeout=5).status_code == 200
-            except requests.RequestException:
-                return False
-
-        eventually(ready, 60, 0.3)
+        eventually(lambda: is_ready(f"http://127.0.0.1:{port}"), 60, 0.3)
         pool = served.make_pool(sink=s3.json(STATE), warm=2, maxSize=3)
         for turn in ("1", "2"):
             claimed = served.claim("ana", pool, secrets={"T": "x"})
