@@ -118,10 +118,10 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
     scratch = Path(tempfile.mkdtemp(prefix="bh-bench-"))
     try:
         with volumes.locked(first) as lock:
-            restores.record_restored(surveys.survey_specs([spec], tenant)(), site(first, 1, lock))
+            restores.record_restored(surveys.survey_spec(spec, tenant).answer(), site(first, 1, lock))
             took["saveMs"] = _timed(lambda: saves.save(site(first, 1, lock), [spec], Trigger.RELEASE, lambda: True))
         with volumes.locked(second) as lock:
-            findings = surveys.survey_specs([spec], tenant)()
+            findings = surveys.survey_spec(spec, tenant).answer()
             took["restoreMs"] = _timed(
                 lambda: restores.restore(site(second, 2, lock), findings, Trigger.CLAIM, lambda: True)
             )

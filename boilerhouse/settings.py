@@ -61,6 +61,8 @@ BOILERHOUSE_CLAIM_THREADS = env.int("BOILERHOUSE_CLAIM_THREADS", 4)
 """For claims: a sink that hangs holds these for two seconds each, and nothing else."""
 BOILERHOUSE_SLOW_THREADS = env.int("BOILERHOUSE_SLOW_THREADS", 16)
 """For requests that wait for the engine or a sink: exec, logs, probes."""
+BOILERHOUSE_WEB_REALTIME = env.bool("BOILERHOUSE_WEB_REALTIME", True)
+"""Whether the web process runs before ordinary processes, where the system permits it."""
 BOILERHOUSE_THROTTLE_RATE = env.float("BOILERHOUSE_THROTTLE_RATE", 200)
 """Requests per second and API key that a web process answers; 0 = no limit."""
 BOILERHOUSE_THROTTLE_BURST = env.int("BOILERHOUSE_THROTTLE_BURST", 400)
@@ -140,18 +142,21 @@ _queue: dict[str, Any] = {
 _queue |= {"ack_failures": True, "save_limit": -1, "catch_up": False, "scheduler": False, "guard_cycle": 1.0}
 QUEUES: dict[str, dict[str, Any]] = {
     "claim": {"workers": 3},
-    "pool": {"workers": 4, "poll": 0.1},
-    "save": {"workers": 3, "poll": 0.1},
-    "sync": {"workers": 2, "poll": 0.25},
+    "pool": {"workers": 4},
+    "save": {"workers": 3},
+    "sync": {"workers": 2},
 }
+QUEUE_LOOK_S = 0.25
+"""How often a queue is looked at when no bell rings: work from another machine waits that long at most."""
 Q_CLUSTER: dict[str, Any] = {
     "name": "boilerhouse",
     "label": "Queues",
     "log_level": "WARNING",
-    "poll": 0.05,
+    "broker_class": "boilerhouse.core.broker.Broker",
+    "poll": 0,
     "workers": 1,
     **_queue,
-    "ALT_CLUSTERS": {name: {"poll": 0.05, **_queue, **own} for name, own in QUEUES.items()},
+    "ALT_CLUSTERS": {name: {"poll": 0, **_queue, **own} for name, own in QUEUES.items()},
 }
 
 # Applications --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ for the next process meanwhile, and none is refused.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -133,6 +134,10 @@ class Interface(CommandLineInterface):  # type: ignore[misc]
 
 
 def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boilerhouse.settings")
+    from boilerhouse.core import urgency
+
+    urgency.be_urgent()  # first of all: threads inherit it
     daphne.server.WebSocketFactory = SmallMessages
     daphne.server.HTTPFactory = Connections
     Interface().run(sys.argv[1:])

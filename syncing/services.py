@@ -253,11 +253,11 @@ def specs_to_save(pool_id: str, sync: bool | None) -> list[SyncSpec]:
     return [spec for spec in specs.order_by("id") if _upload_mappings(spec)]
 
 
-def specs_to_restore(pool_id: str) -> list[SyncSpec]:
-    """Specs that restore something on claim."""
-    specs = SyncSpec.objects.filter(pool_id=pool_id, on_claim=True)
-    specs = specs.select_related("credential").prefetch_related("mappings").order_by("id")
-    return [spec for spec in specs if any(mapping.restores for mapping in spec.mappings.all())]
+def mappings_to_restore(pool_id: str) -> list[SyncMapping]:
+    """What is restored on claim, in the order of specs and positions."""
+    mappings = SyncMapping.objects.filter(spec__pool_id=pool_id, spec__on_claim=True)
+    mappings = mappings.select_related("spec__credential").order_by("spec_id", "position")
+    return [mapping for mapping in mappings if mapping.restores]
 
 
 def specs_for(pool_id: str, direction: Direction) -> list[SyncSpec]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 from syncing import errors, services
 from syncing.locations import marker_key
@@ -31,42 +31,60 @@ class Finding:
         return not self.has_objects
 
 
-def survey(pool_id: str, tenant_id: str) -> list[Finding]:
-    """Ask the sinks, in process, what they hold for the tenant; see ``begin_survey``."""
-    return survey_specs(services.specs_to_restore(pool_id), tenant_id)()
+_Asked = tuple[SyncMapping, Sink, str, Future[tuple[Marker | None, str]], Future[bool]]
 
 
-def begin_survey(pool_id: str, tenant_id: str) -> Callable[[], list[Finding]]:
-    """Start asking the sinks, in threads of their own, and return how to get the answer.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was asked of the sinks for a tenant, in threads of their own."""
 
-    The returned function raises SyncFailed when a sink does not say, StateMissing and StateMoved when it says nothing
-    but we know of a save (hazard C2): an empty answer is a first time only if nothing was ever saved.
-    """
-    return survey_specs(services.specs_to_restore(pool_id), tenant_id)
+    tenant_id: str
+    asked: list[_Asked]
+
+    def is_done(self, within_s: float) -> bool:
+        """Whether all sinks have answered, or failed, ``within_s`` seconds from now; returns as soon as they have."""
+        futures: list[Future[Any]] = [future for *_, marker, has in self.asked for future in (marker, has)]
+        waited = wait(futures, within_s)
+        return not waited.not_done
+
+    def answer(self) -> list[Finding]:
+        """What the sinks hold; waits for them.
+
+        Raises SyncFailed when a sink does not say, StateMissing and StateMoved when it says nothing but we know of a
+        save (hazard C2): an empty answer is a first time only if nothing was ever saved.
+        """
+        findings = [Finding(m, sink, at, marker.result()[0], has.result()) for m, sink, at, marker, has in self.asked]
+        _check_first_times([f for f in findings if f.marker is None and not f.has_objects], self.tenant_id)
+        return findings
+
+
+def begin_survey(pool_id: str, tenant_id: str) -> Survey:
+    """Start asking the sinks what they hold for the tenant."""
+    return _ask(services.mappings_to_restore(pool_id), tenant_id)
+
+
+def survey_spec(spec: SyncSpec, tenant_id: str) -> Survey:
+    """``begin_survey`` for one given spec."""
+    mappings = [mapping for mapping in spec.mappings.all() if mapping.restores]
+    for mapping in mappings:
+        mapping.spec = spec
+    return _ask(mappings, tenant_id)
 
 
 _askers = ThreadPoolExecutor(8, thread_name_prefix="sinks")
 
 
-def survey_specs(specs: list[SyncSpec], tenant_id: str) -> Callable[[], list[Finding]]:
-    """``begin_survey`` for given specs."""
-    asked: list[tuple[SyncMapping, Sink, str, Future[tuple[Marker | None, str]], Future[bool]]] = []
-    for spec in specs:
-        sink = spec.resolved_sink()
-        for mapping in spec.mappings.all():
-            if mapping.restores:
-                mapping.spec = spec
-                location = mapping.location(tenant_id)
-                marker = _askers.submit(read_marker, sink, location, CLAIM_DEADLINE_S)
-                has_objects = _askers.submit(sink.has_objects, location, CLAIM_DEADLINE_S)
-                asked.append((mapping, sink, location, marker, has_objects))
-
-    def answers() -> list[Finding]:
-        findings = [Finding(m, sink, at, marker.result()[0], has.result()) for m, sink, at, marker, has in asked]
-        _check_first_times([f for f in findings if f.marker is None and not f.has_objects], tenant_id)
-        return findings
-
-    return answers
+def _ask(mappings: list[SyncMapping], tenant_id: str) -> Survey:
+    asked: list[_Asked] = []
+    sinks: dict[str, Sink] = {}
+    for mapping in mappings:
+        if mapping.spec_id not in sinks:
+            sinks[mapping.spec_id] = mapping.spec.resolved_sink()
+        sink, location = sinks[mapping.spec_id], mapping.location(tenant_id)
+        marker = _askers.submit(read_marker, sink, location, CLAIM_DEADLINE_S)
+        has_objects = _askers.submit(sink.has_objects, location, CLAIM_DEADLINE_S)
+        asked.append((mapping, sink, location, marker, has_objects))
+    return Survey(tenant_id, asked)
 
 
 def read_marker(sink: Sink, location: str, deadline_s: int) -> tuple[Marker | None, str]:

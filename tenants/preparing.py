@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from boilerhouse.core import failpoints, processes, tracing
+from boilerhouse.core import failpoints, processes, tracing, turns
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
@@ -42,6 +42,8 @@ from tenants.states import AssignmentState, Source
 log = structlog.get_logger(__name__)
 
 PENDING = AssignmentState.PENDING
+NEAR_S = 0.015
+"""A near sink has answered by then; for one that is farther the claim's turn is given to others."""
 
 
 @contextmanager
@@ -50,7 +52,12 @@ def _phase(name: str) -> Iterator[None]:
         yield
 
 
-def prepare_here(assignment: Assignment, survey: Callable[[], list[surveys.Finding]], started: float) -> bool:
+def _wait_aside(survey: surveys.Survey) -> list[surveys.Finding]:
+    with turns.aside():
+        return survey.answer()
+
+
+def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float) -> bool:
     """The hot path: if nothing has to be restored, finish the claim in this process; else hand it to a worker.
 
     Returns whether the claim is assigned.
@@ -60,7 +67,7 @@ def prepare_here(assignment: Assignment, survey: Callable[[], list[surveys.Findi
     assert container
     try:
         with _phase("survey"):
-            findings = survey()
+            findings = survey.answer() if survey.is_done(NEAR_S) else _wait_aside(survey)
         needs_worker = spec.post_claim is not None or spec.seed is not None
         needs_worker |= any(not finding.is_empty for finding in findings)
         needs_worker |= container.node != node_id() or get_runtime().is_suspect()
@@ -91,7 +98,7 @@ def prepare(assignment_id: UUID, generation: int) -> None:
         structlog.contextvars.bind_contextvars(container=str(assignment.container_ref))
         try:
             with _phase("survey"):
-                findings = surveys.survey(assignment.pool_id, assignment.tenant_id)
+                findings = surveys.begin_survey(assignment.pool_id, assignment.tenant_id).answer()
             if _finish(assignment, assignment.version.spec, findings, None):
                 return
         except DATABASE_LOST:

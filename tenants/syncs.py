@@ -178,7 +178,7 @@ def _run(run: SyncRun, site: sites.Site, is_held: Callable[[], bool]) -> None:
     if run.direction == Direction.UPLOAD:
         saves.save(site, [run.spec], trigger, keep_going, lambda _spec: run)
         return
-    findings = surveys.survey_specs([run.spec], site.tenant_id)()
+    findings = surveys.survey_spec(run.spec, site.tenant_id).answer()
     restores.restore(site, findings, trigger, keep_going, lambda _spec: run)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import io
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -25,6 +26,7 @@ from boilerhouse.core.api.problems import problem
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.middleware import safe_request_id
 from boilerhouse.core.streaming import Stream, Writer, streams
+from boilerhouse.core.turns import Turns
 from boilerhouse.core.waiting import TooManyWaiting, Waiters, Waiting
 
 Scope = dict[str, Any]
@@ -49,13 +51,17 @@ class ThreadedHandler(BaseHandler):
             "claim": ThreadPoolExecutor(settings.BOILERHOUSE_CLAIM_THREADS, thread_name_prefix="claim"),
             "slow": ThreadPoolExecutor(settings.BOILERHOUSE_SLOW_THREADS, thread_name_prefix="slow"),
         }
+        self.turns = {"claim": Turns()}
         self.waiters = Waiters(ThreadPoolExecutor(1, thread_name_prefix="waiters"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"not HTTP: {scope['type']}")
         loop = asyncio.get_running_loop()
-        threads = self.lanes.get(_lane(scope["path"]), self.threads)
+        lane = _lane(scope["path"])
+        threads, respond = self.lanes.get(lane, self.threads), self._respond
+        if lane in self.turns:
+            respond = partial(self._respond_in_turn, self.turns[lane])
         try:
             body = await self._read(receive)
         except BodyTooLarge:
@@ -63,7 +69,7 @@ class ThreadedHandler(BaseHandler):
             return
         resumed: Waiting | None = None
         while True:
-            response = await loop.run_in_executor(threads, self._respond, scope, body, resumed)
+            response = await loop.run_in_executor(threads, respond, scope, body, resumed)
             if not isinstance(response, Waiting):
                 break
             if draining.cut.has_come:
@@ -107,6 +113,10 @@ class ThreadedHandler(BaseHandler):
                 raise BodyTooLarge
             if not message.get("more_body"):
                 return bytes(body)
+
+    def _respond_in_turn(self, turns: Turns, *arguments: Any) -> HttpResponseBase:
+        with turns.turn():
+            return self._respond(*arguments)
 
     def _respond(self, scope: Scope, body: bytes, resumed: Waiting | None) -> HttpResponseBase:
         set_script_prefix(scope.get("root_path", "") or "/")

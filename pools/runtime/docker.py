@@ -134,6 +134,9 @@ class DockerRuntime(ContainerRuntime):
             if client is None:
                 deadline: Any = timeout_s  # requests takes fractions, the stubs do not
                 client = MeteredClient(base_url=self._base_url, version=API_VERSION, timeout=deadline, max_pool_size=32)
+                client.trust_env = not str(client.base_url).startswith(
+                    "http+docker:"
+                )  # no proxy, no netrc for a socket
                 self._clients[timeout_s] = client
             return client
 
@@ -298,9 +301,15 @@ class DockerRuntime(ContainerRuntime):
         seconds = -(-timeout_ms // 1000)
         with translated():
             try:
-                self._api(SLOW_S + seconds).stop(name, timeout=seconds)
+                if seconds:
+                    self._api(SLOW_S + seconds).stop(name, timeout=seconds)
+                else:  # the engine's stop sends two signals even then, each by a process of its own
+                    self._api(SLOW_S).kill(name)
             except docker.errors.NotFound:
                 return None
+            except docker.errors.APIError as error:
+                if seconds or error.status_code != 409:
+                    raise
         observed = self.inspect(name)
         return Pending("The engine still runs it.") if observed and observed.is_running else None
 

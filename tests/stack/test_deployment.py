@@ -256,6 +256,7 @@ def run_as_compose_says(directory: Path) -> None:
             f"--cap-add={one}" for one in service["cap_add"]
         ]
         found += [f"--security-opt={one.replace(':', '=')}" for one in service.get("security_opt", ())]
+        found += [f"--ulimit={one}={most}" for one, most in service.get("ulimits", {}).items()]
         found += [f"--network={service['network_mode']}"] + ([f"--pid={service['pid']}"] if "pid" in service else [])
         return found + (["--read-only"] if service.get("read_only") else [])
 

@@ -56,7 +56,7 @@ class Tenant:
         volumes.prepare(self.container_id, UID, make_spec())
         self.state = volumes.volume_path(self.container_id, "state")
         with volumes.locked(self.container_id) as lock:
-            findings = surveys.survey_specs([self.fresh()], TENANT)()
+            findings = surveys.survey_spec(self.fresh(), TENANT).answer()
             site = self.site(lock)
             if any(not finding.is_empty for finding in findings):
                 restores.restore(site, findings, Trigger.CLAIM, lambda: True)

@@ -1,0 +1,57 @@
+"""Bells: who puts work on a queue wakes those on this machine who wait for it.
+
+A bell is a named pipe in the data directory, one for each process that waits. It is a hint: whoever waits also looks
+by itself from time to time, so that a bell that is lost, or work from another machine, costs some time and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+from pathlib import Path
+
+from boilerhouse.core.deployment import data_dir
+
+
+def _directory() -> Path:
+    return data_dir() / "bells"
+
+
+class Bell:
+    """Hung up when this returns; a ring from then on is not missed."""
+
+    def __init__(self, queue: str) -> None:
+        _directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+        own = secrets.token_hex(6)
+        draft = _directory() / f".{queue}.{own}"
+        os.mkfifo(draft, 0o600)
+        # For writing, too: otherwise it would read as ended whenever nobody has it open.
+        self._pipe = os.open(draft, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        draft.rename(_directory() / f"{queue}.{own}")  # no ringer finds it without a reader, and takes it for dead
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
+
+    def silence(self) -> None:
+        """Forget rings; looking for work comes after this."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._pipe, 4096):
+                pass
+
+    def wait(self, seconds: float) -> None:
+        """Until it has rung, at most that long."""
+        self._poll.poll(seconds * 1000)
+
+
+def ring(queue: str) -> None:
+    """Wake all who wait for this queue on this machine; takes away bells of processes that have ended."""
+    for path in _directory().glob(f"{queue}.*"):
+        try:
+            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            path.unlink(missing_ok=True)
+            continue
+        with contextlib.suppress(BlockingIOError):  # full: it rings anyway
+            os.write(pipe, b".")
+        os.close(pipe)

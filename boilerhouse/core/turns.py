@@ -1,0 +1,85 @@
+"""Turns: of several threads that would compute at once, the one that came first goes on, the others wait.
+
+Threads share one processor (the interpreter's lock). Four that take turns every few milliseconds are all done when the
+last is; one after the other, the first is done after a quarter of that, and none later (ADR 22). Whoever waits for
+somebody else (a sink, the engine) steps ``aside`` meanwhile. A turn is a courtesy, not a lock: after ``patience_s``
+a thread goes on without one, so that nobody who is stuck with it holds up the rest.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PATIENCE_S = 0.1
+
+
+class _Turn:
+    __slots__ = ("is_held", "number", "of")
+
+    def __init__(self, of: Turns, number: int) -> None:
+        self.of, self.number, self.is_held = of, number, False
+
+
+_mine = threading.local()
+
+
+class Turns:
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
+        self._numbers = itertools.count()
+        self._changing = threading.Lock()
+        self._is_taken = False
+        self._line: list[tuple[int, threading.Event]] = []
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """What runs in it has the turn, or has waited ``patience_s`` for it."""
+        turn = _mine.turn = _Turn(self, next(self._numbers))
+        self._take(turn)
+        try:
+            yield
+        finally:
+            _mine.turn = None
+            self._give(turn)
+
+    def _take(self, turn: _Turn) -> None:
+        with self._changing:
+            if not self._is_taken:
+                self._is_taken = turn.is_held = True
+                return
+            come = threading.Event()
+            heapq.heappush(self._line, (turn.number, come))
+        come.wait(self._patience_s)
+        with self._changing:
+            turn.is_held = come.is_set()
+            if not turn.is_held:
+                self._line.remove((turn.number, come))
+                heapq.heapify(self._line)
+
+    def _give(self, turn: _Turn) -> None:
+        if not turn.is_held:
+            return
+        turn.is_held = False
+        with self._changing:
+            if self._line:
+                heapq.heappop(self._line)[1].set()
+            else:
+                self._is_taken = False
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Give this thread's turn to others while it waits, and take it again before those who came later."""
+    turn: _Turn | None = getattr(_mine, "turn", None)
+    if turn is None:
+        yield
+        return
+    turn.of._give(turn)
+    try:
+        yield
+    finally:
+        turn.of._take(turn)

@@ -1,0 +1,33 @@
+"""The web process runs before everything else on the machine: it answers in milliseconds and sleeps most of the time.
+
+Containers that start keep all processors busy for a while, and an ordinary process that wakes up waits for its share of
+them, whatever its nice value says (ADR 24).
+"""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+from django.conf import settings
+
+log = structlog.get_logger("boilerhouse.web")
+
+LOWEST = 1
+"""Of the real-time priorities: before every ordinary process, after whatever else is urgent here."""
+
+
+def be_urgent() -> bool:
+    """Have this thread, and those that it starts, run before ordinary processes; returns whether they do.
+
+    Not on a single processor, where a busy web process would keep everything else from running, and not where the
+    system does not permit it: then all goes on as before.
+    """
+    if not settings.BOILERHOUSE_WEB_REALTIME or len(os.sched_getaffinity(0)) < 2:
+        return False
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(LOWEST))
+    except OSError as error:
+        log.info("no real-time priority", detail=str(error))
+        return False
+    return True

@@ -1,0 +1,84 @@
+"""Work wakes those who wait for it, of its own queue alone; bells of dead processes are taken away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from django.db import transaction
+
+from boilerhouse.core import bells
+from boilerhouse.core.broker import Broker
+from boilerhouse.core.deployment import data_dir
+
+
+@pytest.fixture
+def own_directory(settings, tmp_path):
+    settings.BOILERHOUSE_DATA_DIR = str(tmp_path)
+    return tmp_path
+
+
+def test_a_ring_wakes_all_of_its_queue_and_nobody_else(own_directory):
+    mine, other, different = bells.Bell("claim"), bells.Bell("claim"), bells.Bell("pool")
+    bells.ring("claim")
+    for bell, has_rung in ((mine, True), (other, True), (different, False)):
+        began = time.monotonic()
+        bell.wait(0.3)
+        assert (time.monotonic() - began < 0.2) == has_rung
+
+
+def test_a_ring_before_waiting_is_not_missed_and_a_silenced_one_is_over(own_directory):
+    bell = bells.Bell("claim")
+    for _ in range(70_000):  # more than a pipe holds: the ringer never waits
+        bells.ring("claim")
+    began = time.monotonic()
+    bell.wait(5)
+    assert time.monotonic() - began < 1
+    bell.silence()
+    began = time.monotonic()
+    bell.wait(0.2)
+    assert time.monotonic() - began >= 0.2
+
+
+def test_bells_of_processes_that_were_killed_are_taken_away(own_directory):
+    code = (
+        "import os,signal,django; os.environ['DJANGO_SETTINGS_MODULE']='boilerhouse.settings'; django.setup();"
+        "from boilerhouse.core.bells import Bell; kept = Bell('claim'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "BOILERHOUSE_DATA_DIR": str(own_directory)})
+    assert len(list((data_dir() / "bells").glob("claim.*"))) == 1
+    bells.ring("claim")
+    assert not list((data_dir() / "bells").glob("claim.*"))
+
+
+def test_a_message_wakes_its_worker_when_it_is_committed(transactional_db, own_directory, settings):
+    settings.QUEUE_LOOK_S = 30
+    broker, found, looked = Broker(list_key="bell-test"), [], threading.Event()
+
+    def worker():
+        from django.db import connection
+
+        mine = Broker(list_key="bell-test")
+        looked.set()
+        while not found:
+            got = mine.dequeue()
+            if got:
+                found.append((time.monotonic(), got))
+        connection.close()
+
+    thread = threading.Thread(target=worker)
+    thread.start()
+    looked.wait(5)
+    time.sleep(0.3)
+    with transaction.atomic():
+        broker.enqueue("payload")
+        time.sleep(0.3)
+        assert not found  # it waits, and there is nothing to see yet
+    committed = time.monotonic()
+    thread.join(10)
+    assert found[0][1][0][1] == "payload"
+    assert found[0][0] - committed < 5
