@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
-import random
+import itertools
 import secrets
-import statistics
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
-SATURATE_S, OPEN_S, RATE = 8.0, 20.0, 30.0
+from bench import figures
+from bench.load import Act, Connection, apart, by_chance, together
+from bench.server import Api, Server
+
+SATURATE_S, WARM_UP_S, OPEN_S, QUIET_S, RATE, LANES = 6.0, 1.0, 20.0, 8.0, 30.0, 24
 REFILL = 16
-TARGETS_MS = {"open": 50, "saturated10": 120}
 
-
-class Connection:
-    """One kept-alive connection; raises what is not the expected status."""
-
-    def __init__(self, base: str, key: str) -> None:
-        parts = urlsplit(base)
-        assert parts.hostname
-        self.http = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
-        self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-
-    def ask(self, method: str, path: str, body: Any = None, expect: int = 200) -> Any:
-        self.http.request(method, path, json.dumps(body) if body is not None else None, self.headers)
-        answer = self.http.getresponse()
-        content = answer.read()
-        if answer.status != expect:
-            raise SystemExit(f"{method} {path} answered {answer.status}: {content[:300]!r}")
-        return json.loads(content) if content else None
+Request = Callable[[Connection, str, int], None]
 
 
 def crud(connection: Connection, own: str, turn: int) -> None:
@@ -56,97 +37,62 @@ def crud(connection: Connection, own: str, turn: int) -> None:
             connection.ask("GET", path)
 
 
-def together(work: Callable[[], None], count: int) -> None:
-    """``work`` in ``count`` threads until all have ended; raises what one of them raised."""
-    with ThreadPoolExecutor(count) as threads:
-        for one in [threads.submit(work) for _ in range(count)]:
-            one.result()
+def empty(connection: Connection, _own: str, _turn: int) -> None:
+    connection.ask("GET", "/health")
 
 
-def saturate(base: str, key: str, connections: int, act: Callable[[Connection, str, int], None]) -> list[float]:
+def measure(server: Server, *, quick: bool = False) -> dict[str, Any]:
+    """All of it, against a server whose throttle is off."""
+    api = server.api
+    found: dict[str, Any] = {}
+    for connections in (10,) if quick else (10, 50):
+        both = [_saturate(api, connections, act) for act in (crud, empty)]
+        found[f"saturated{connections}"] = figures.beside(both[0], both[1])
+    if not quick:
+        found["openQuiet"] = figures.beside(*(figures.of(_open_loop(api, act, QUIET_S)) for act in (crud, empty)))
+    seconds = 6.0 if quick else OPEN_S
+    with _refilling(api):
+        lone = figures.of(_open_loop(api, empty, seconds))
+        found["openRefill"] = figures.beside(figures.of(_open_loop(api, crud, seconds)), lone)
+    return found
+
+
+def _saturate(api: Api, connections: int, act: Request) -> dict[str, Any]:
     """Each connection asks again as soon as it is answered; milliseconds per request, the first second apart."""
     times: list[float] = []
     began = time.monotonic()
 
     def work() -> None:
-        connection, own, turn = Connection(base, key), f"crud-{secrets.token_hex(5)}", 0
+        connection, own, turn = Connection(api.base, api.key), f"crud-{secrets.token_hex(5)}", 0
         while time.monotonic() - began < SATURATE_S or turn % 8:
             started = time.perf_counter()
             act(connection, own, turn)
-            if time.monotonic() - began > 1:
+            if time.monotonic() - began > WARM_UP_S:
                 times.append((time.perf_counter() - started) * 1000)
             turn += 1
 
-    together(work, connections)
-    return times
+    with apart():
+        together(work, connections)
+    return figures.of([times], perSecond=round(len(times) / (SATURATE_S - WARM_UP_S), 1))
 
 
-def open_loop(base: str, key: str, act: Callable[[Connection, str, int], None]) -> list[float]:
-    """Requests come by chance, ``RATE`` a second, whether earlier ones are answered or not; waiting counts.
+def _open_loop(api: Api, act: Request, seconds: float) -> list[list[float]]:
+    """The lanes begin at different places of their cycles: in step they would all write at once, and then all read."""
+    numbers = itertools.count()
 
-    The lanes begin at different places of their cycles: in step they would all write at once, and then all read.
-    """
-    due, at = [], 0.0
-    while at < OPEN_S:
-        at += random.expovariate(RATE)
-        due.append(at)
-    lanes = 24
-    times: list[float] = []
-    began = [0.0]
-    taking, ready = threading.Lock(), threading.Barrier(lanes, lambda: began.__setitem__(0, time.perf_counter()))
-    numbers = iter(range(lanes))
-
-    def work() -> None:
-        connection, own, turn = Connection(base, key), f"open-{secrets.token_hex(5)}", 0
-        with taking:
-            ahead = next(numbers) % 8
+    def prepare() -> Act:
+        connection, own, ahead = Connection(api.base, api.key), f"open-{secrets.token_hex(5)}", next(numbers) % 8
+        turns = itertools.count(ahead)
         for turn in range(ahead):
             act(connection, own, turn)
-        turn = ahead
-        ready.wait()
-        while True:
-            with taking:
-                if not due:
-                    return
-                planned = due.pop(0)
-            time.sleep(max(0.0, began[0] + planned - time.perf_counter()))
-            act(connection, own, turn)
-            times.append((time.perf_counter() - began[0] - planned) * 1000)
-            turn += 1
+        return lambda: act(connection, own, next(turns))
 
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -10)  # clients have processors of their own; threads inherit it
-    try:
-        together(work, lanes)
-    finally:
-        with suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
-    return times
+    return by_chance(RATE, seconds, prepare, lanes=LANES, windows=4)
 
 
-def empty(connection: Connection, _own: str, _turn: int) -> None:
-    connection.ask("GET", "/health")
-
-
-def figures(times: list[float], seconds: float) -> dict[str, float]:
-    ordered = sorted(times)
-    return {
-        "n": len(ordered),
-        "perSecond": round(len(ordered) / seconds, 1),
-        "p50Ms": round(statistics.median(ordered), 2),
-        "p99Ms": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], 2),
-    }
-
-
-def measure(api: Any) -> dict[str, Any]:
-    """All of it, against a server whose throttle is off."""
-    found: dict[str, Any] = {}
-    for connections in (10, 50):
-        for name, act in (("crud", crud), ("empty", empty)):
-            times = saturate(api.base, api.key, connections, act)
-            found[f"{name}{connections}"] = figures(times, SATURATE_S - 1)
-    found["openQuiet"] = figures(open_loop(api.base, api.key, crud), OPEN_S)
-    found["openEmpty"] = figures(open_loop(api.base, api.key, empty), OPEN_S)
+@contextmanager
+def _refilling(api: Api) -> Iterator[None]:
+    """Meanwhile a pool is filled and emptied again and again."""
     name = f"crud-{secrets.token_hex(4)}"
     workload = {
         "id": name, "name": name, "image": "boilerhouse/example-workload:1", "pullPolicy": "never", "stopTimeoutMs": 0,
@@ -157,7 +103,6 @@ def measure(api: Any) -> dict[str, Any]:
     over = threading.Event()
 
     def refill() -> None:
-        """Fill and empty the pool again and again."""
         connection = Connection(api.base, api.key)
         while not over.is_set():
             for wanted in (REFILL, 0):
@@ -171,33 +116,8 @@ def measure(api: Any) -> dict[str, Any]:
     filler.start()
     time.sleep(1)
     try:
-        found["openEmptyRefill"] = figures(open_loop(api.base, api.key, empty), OPEN_S)
-        found["open"] = figures(open_loop(api.base, api.key, crud), OPEN_S)
+        yield
     finally:
         over.set()
         filler.join()
         api.call("DELETE", f"pools/{name}?force=true")
-    return {**found, "targetsP99Ms": TARGETS_MS}
-
-
-def table(found: dict[str, Any]) -> list[str]:
-    rows = [f"{'CRUD over HTTP':<50}{'p50':>10}{'p99':>10}{'per s':>10}{'ratio p50':>11}"]
-
-    def row(label: str, name: str, bare: str) -> str:
-        one, lone = found[name], found[bare]
-        ratio = one["p50Ms"] / lone["p50Ms"]
-        return f"{label:<50}{one['p50Ms']:>10}{one['p99Ms']:>10}{one['perSecond']:>10}{ratio:>11.1f}"
-
-    for connections in (10, 50):
-        rows.append(row(f"{connections} saturating connections", f"crud{connections}", f"empty{connections}"))
-        rows.append(row("  an empty Django view", f"empty{connections}", f"empty{connections}"))
-    rows.append(row(f"open loop, {RATE:.0f}/s", "openQuiet", "openEmpty"))
-    rows.append(row(f"open loop, {RATE:.0f}/s, while a pool refills", "open", "openEmptyRefill"))
-    rows.append(row("  an empty Django view, open loop", "openEmpty", "openEmpty"))
-    rows.append(row("  the same while a pool refills", "openEmptyRefill", "openEmptyRefill"))
-    for name, measured in (("open", "open"), ("saturated10", "crud10")):
-        target = found["targetsP99Ms"][name]
-        met = "met" if found[measured]["p99Ms"] <= target else "not met"
-        label = "open loop while a pool refills" if name == "open" else "10 connections"
-        rows.append(f"target p99, {label}: ≤ {target} ms: {met}")
-    return rows

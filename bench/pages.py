@@ -18,8 +18,10 @@ from typing import Any
 
 import requests
 
+from bench.server import MANAGE, Server
+
 CONTAINERS, EVENTS, RUNS = 500, 5000, 500
-ROUNDS, LOADS = 30, 10
+ROUNDS, LOADS = 20, 8
 GROWTH_S, UPDATES_PER_S = 600, 5
 TARGETS_MS = {"server": 100, "firstLoad": 500, "navigation": 200}
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -92,8 +94,9 @@ def seeded(supervisor: int) -> Iterator[dict[str, Any]]:
                 os.kill(pid, signal.SIGCONT)
 
 
-def _session(base: str, manage: list[str]) -> requests.Session:
-    made = [*manage, "login_link", "--create", "--user", "bench"]
+def sign_in(base: str) -> requests.Session:
+    """A session of an admin's."""
+    made = [*MANAGE, "login_link", "--create", "--user", "bench"]
     path = subprocess.run(made, capture_output=True, text=True, check=True).stdout.strip()
     session = requests.Session()
     if session.get(base + path, timeout=30).status_code != 200:
@@ -101,10 +104,11 @@ def _session(base: str, manage: list[str]) -> requests.Session:
     return session
 
 
-def measure(base: str, manage: list[str], supervisor: int) -> dict[str, Any]:
+def measure(server: Server) -> dict[str, Any]:
     """Every page by a kept connection; then loads and navigations in Chromium."""
-    session = _session(base, manage)
-    with seeded(supervisor) as names:
+    base = server.api.base
+    session = sign_in(base)
+    with seeded(server.supervisor) as names:
         pages = {
             "overview": "/", "pools": "/pools/", "pool": f"/pools/{names['pool']}/",
             "pool, page 5 by age": f"/pools/{names['pool']}/?sort=-age&page=5",
@@ -112,7 +116,7 @@ def measure(base: str, manage: list[str], supervisor: int) -> dict[str, Any]:
             "tenant": f"/tenants/{names['tenant']}/", "sync": "/sync/", "workloads": "/workloads/",
             "activity": "/activity/", "activity, searched": "/activity/?q=pages-01", "settings": "/settings/",
         }  # fmt: skip
-        server = {}
+        answers = {}
         for name, path in {"an empty view": "/health", **pages}.items():
             times = []
             for _ in range(ROUNDS + 3):
@@ -121,9 +125,9 @@ def measure(base: str, manage: list[str], supervisor: int) -> dict[str, Any]:
                 times.append((time.perf_counter() - began) * 1000)
                 if answer.status_code != 200:
                     raise SystemExit(f"{path} answered {answer.status_code}")
-            server[name] = {**_figures(times[3:]), "kB": round(len(answer.content) / 1000, 1)}
+            answers[name] = {**_figures(times[3:]), "kB": round(len(answer.content) / 1000, 1)}
         browser = _browser(base, session, pages)
-    return {"containers": CONTAINERS, "events": EVENTS, "server": server, **browser, "targetsMs": TARGETS_MS}
+    return {"containers": CONTAINERS, "events": EVENTS, "server": answers, **browser, "targetsMs": TARGETS_MS}
 
 
 def _figures(times: list[float]) -> dict[str, float]:
@@ -167,16 +171,15 @@ def _browser(base: str, session: requests.Session, pages: dict[str, str]) -> dic
     return {"firstLoad": first, "navigation": _figures(times)}
 
 
-def measure_growth(
-    base: str, manage: list[str], supervisor: int, memory_kb: Any, seconds: int = GROWTH_S
-) -> dict[str, Any]:
+def measure_growth(server: Server, seconds: int = GROWTH_S) -> dict[str, Any]:
     """The overview, a pool and activity stay open while events come; what the browser and the web process hold."""
     from django.db import connection
     from playwright.sync_api import sync_playwright
 
     from boilerhouse.core.events import emit
 
-    session, over = _session(base, manage), threading.Event()
+    base = server.api.base
+    session, over = sign_in(base), threading.Event()
     sent = [0]
 
     def write() -> None:
@@ -188,7 +191,7 @@ def measure_growth(
             connection.close()
 
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-    with seeded(supervisor) as names, sync_playwright() as playwright:
+    with seeded(server.supervisor) as names, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=[*CHROMIUM, "--js-flags=--expose-gc"]
         )
@@ -214,7 +217,7 @@ def measure_growth(
                     for page, _ in opened.values():
                         page.bring_to_front()  # a hidden page does not refresh
                         page.wait_for_timeout(1500)
-                marks.append({name: _held(cdp) for name, (_, cdp) in opened.items()} | {"webKb": memory_kb()})
+                marks.append({name: _held(cdp) for name, (_, cdp) in opened.items()} | {"webKb": server.memory_kb()})
         finally:
             over.set()
             writer.join()

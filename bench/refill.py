@@ -12,7 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
-COUNT, ROUNDS, PARALLEL = 24, 3, 4
+from bench import figures
+from bench.server import Server
+
+COUNT, ROUNDS, PARALLEL = 20, 3, 4
 WORKLOAD = {
     "image": "boilerhouse/example-workload:1", "pullPolicy": "never",
     "volumes": {"state": {"containerPath": "/state"}, "secrets": {"containerPath": "/run/secrets"}},
@@ -32,13 +35,13 @@ def product(api: Any, pool: str, count: int) -> float:
     return took
 
 
-def wait_idle(pool: str, count: int, seconds: float = 300) -> None:
+def wait_idle(pool: str, count: int, seconds: float = 120) -> None:
     from pools.models import Container
 
     _until(lambda: Container.objects.idle().filter(pool_id=pool).count() >= count, seconds)
 
 
-def wait_size(pool: str, count: int, seconds: float = 300) -> None:
+def wait_size(pool: str, count: int, seconds: float = 120) -> None:
     from pools.models import Container
 
     _until(lambda: Container.objects.filter(pool_id=pool).count() == count, seconds)
@@ -91,8 +94,9 @@ def bare(runtime: Any, pool: str, count: int) -> float:
     return took
 
 
-def measure(api: Any, runtime: Any, rounds: int = ROUNDS) -> dict[str, Any]:
+def measure(server: Server, rounds: int = ROUNDS) -> dict[str, Any]:
     """Rounds of both, one after the other, so that a busy machine slows both."""
+    api, runtime = server.api, server.runtime
     api.call("POST", "workloads", {"id": "refill", "name": "refill", **WORKLOAD}, (201,))
     api.call("POST", "pools", {"id": "refill", "workloadId": "refill", "maxSize": COUNT})
     product(api, "refill", 4)
@@ -111,15 +115,15 @@ def measure(api: Any, runtime: Any, rounds: int = ROUNDS) -> dict[str, Any]:
     }
 
 
-def claims_meanwhile(api: Any) -> dict[str, Any]:
+def claims_meanwhile(server: Server) -> dict[str, Any]:
     """Warm claims of one pool, 10 a second, while another pool fills."""
-    warm = 40
+    from pools.models import Container
+
+    warm, api = 40, server.api
     api.call("POST", "pools", {"id": "warm", "workloadId": "refill", "minSize": warm, "maxSize": warm, "minIdle": 0})
     wait_idle("warm", warm)
     time.sleep(1)
     api.call("POST", "pools/refill/scale", {"targetSize": COUNT}, (202,))
-    from pools.models import Container
-
     found: list[float] = []
     while len(found) < warm and Container.objects.idle().filter(pool_id="refill").count() < COUNT:
         began = time.perf_counter()
@@ -129,9 +133,7 @@ def claims_meanwhile(api: Any) -> dict[str, Any]:
             raise SystemExit(f"not a warm claim: {claimed}")
         found.append(took)
         time.sleep(max(0, 0.1 - took / 1000))
-    ordered = sorted(found)
-    return {
-        "n": len(found),
-        "p50Ms": round(statistics.median(found), 1),
-        "p99Ms": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], 1),
-    }
+    for pool in ("warm", "refill"):
+        api.call("DELETE", f"pools/{pool}?force=true")
+    wait_size("warm", 0)
+    return figures.of([found])

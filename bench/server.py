@@ -20,6 +20,10 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE = [sys.executable, str(ROOT / "manage.py")]
 READY_S = 90
+KINDS = {
+    "boilerhouse.web": "web", "run_controller": "controller", "run_queue": "queues of the worker",
+    "run_worker": "worker", "serve\0s3": "S3", "manage.py\0up": "supervisor",
+}  # fmt: skip
 
 
 @dataclass
@@ -53,6 +57,28 @@ class Server:
         from boilerhouse.core.models import Process
 
         return Process.objects.filter(pk__in=processes.living(), kind=kind).latest("started_at").pid
+
+    def processes(self) -> list[tuple[str, int]]:
+        """What `up` has started, and what that has: kind and process id."""
+        children: dict[int, list[int]] = {}
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = status.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), []).append(int(status.parent.name))
+        found, left = [], [self.supervisor]
+        while left:
+            pid = left.pop()
+            left += children.get(pid, [])
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_text()
+            except OSError:
+                continue
+            kind = next((name for part, name in KINDS.items() if part in command), "")
+            if kind:
+                found.append((kind, pid))
+        return found
 
     def memory_kb(self, kind: str = "web") -> int:
         """Resident memory of that process alone."""

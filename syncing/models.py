@@ -6,6 +6,8 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from boilerhouse.core.fields import EncryptedJSONField
@@ -137,12 +139,21 @@ class SyncRun(models.Model):
         ]
         indexes = [
             models.Index(fields=["tenant_id", "created_at"]),
+            models.Index(fields=["tenant_id", "state", "finished_at"]),
             models.Index(fields=["state", "created_at"]),
             models.Index(fields=["spec", "created_at"]),
+            models.Index(fields=["created_at", "id"]),
+            models.Index(fields=["finished_at", "id"]),
         ]
 
     def __str__(self) -> str:
         return f"{self.direction} {self.tenant_id} {self.state}"
+
+
+def bytes_moved(runs: models.QuerySet[SyncRun]) -> int:
+    """What these runs transferred, added up by the database."""
+    each = Cast(KeyTextTransform("bytes", "progress"), models.BigIntegerField())
+    return runs.aggregate(total=models.Sum(each))["total"] or 0
 
 
 class MappingRestore(models.Model):

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from syncing.models import SyncRun, SyncSpec
+from syncing.models import SyncRun, SyncSpec, bytes_moved
 from syncing.states import SyncRunState
 from tenants import syncs
 
@@ -24,7 +24,6 @@ def spec_status(spec: SyncSpec) -> dict[str, Any]:
     last = runs.order_by("-created_at", "-pk").first()
     success = runs.filter(state=SyncRunState.SUCCEEDED).order_by("-finished_at").first()
     failed = recent.filter(state=SyncRunState.FAILED)
-    moved = recent.filter(state=SyncRunState.SUCCEEDED).values_list("progress", flat=True)
     saves = syncs.oldest_saves(spec)
     overdue = [beat for beat in syncs.beats() if beat.spec.pk == spec.pk and beat.is_overdue(now)]
     return {
@@ -35,7 +34,7 @@ def spec_status(spec: SyncSpec) -> dict[str, Any]:
         "running": runs.filter(state=SyncRunState.RUNNING).count(),
         "pending": runs.filter(state=SyncRunState.QUEUED).count(),
         "failed24h": failed.count(),
-        "bytes24h": sum(int(progress.get("bytes") or 0) for progress in moved),
+        "bytes24h": bytes_moved(recent.filter(state=SyncRunState.SUCCEEDED)),
         "tenants": {"covered": len(saves) if _saves(spec) else 0, "stale": len(overdue)},
         "errors": [
             {"at": run.finished_at, "runId": str(run.pk), "tenantId": run.tenant_id}

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.paginator import Page, Paginator
-from django.db.models import F, Q, QuerySet
+from django.core.exceptions import FieldDoesNotExist
+from django.core.paginator import Page
+from django.db.models import F, Model, Q, QuerySet
 from django.http import HttpRequest, QueryDict
+
+from boilerhouse.dashboard.counting import BoundedPaginator
 
 PER_PAGE = 50
 
@@ -32,6 +35,15 @@ class Chip:
     without: str
 
 
+def _may_be_empty(model: type[Model], name: str) -> bool:
+    """Whether the order has to say where empty ones go: where it says so for nothing, no index gives it."""
+    try:
+        field = model._meta.get_field(name)
+    except FieldDoesNotExist:  # computed, or of a related row
+        return True
+    return bool(getattr(field, "null", True))
+
+
 class Listing:
     """One page of ``rows`` as the request's query asks; what it cannot mean is ignored, as if it were not there."""
 
@@ -46,8 +58,12 @@ class Listing:
         sorts: Mapping[str, str] | None = None,
         default: str = "",
         per_page: int = PER_PAGE,
+        filled: Sequence[str] = (),
     ) -> None:
-        """``fixed`` maps more parameters to (label, lookup), set by links only; ``sorts`` maps names to fields."""
+        """``fixed`` maps more parameters to (label, lookup), set by links only; ``sorts`` maps names to fields.
+
+        ``filled`` are fields that none of ``rows`` leaves empty: then an index may give their order.
+        """
         self._query, self.sorts, self.choices = request.GET, dict(sorts or {}), list(choices)
         self.path, self.chips = request.path, list[Chip]()
         for choice in choices:
@@ -70,14 +86,16 @@ class Listing:
         asked = self._query.get("sort", "")
         self.sort = asked if asked.lstrip("-") in self.sorts else default
         if self.sort:
-            by = F(self.sorts[self.sort.lstrip("-")])
-            ordering = by.desc(nulls_last=True) if self.sort.startswith("-") else by.asc(nulls_last=True)
-            rows = rows.order_by(ordering, "pk")
+            field, is_falling = self.sorts[self.sort.lstrip("-")], self.sort.startswith("-")
+            last = True if field not in filled and _may_be_empty(rows.model, field) else None
+            by = F(field).desc(nulls_last=last) if is_falling else F(field).asc(nulls_last=last)
+            rows = rows.order_by(by, "-pk" if is_falling else "pk")
         self.all: QuerySet[Any] = rows
         """What the filters show, not only this page."""
         number = self._query.get("page", "1")
-        self.page: Page[Any] = Paginator(rows, per_page).get_page(number if number.isascii() else 1)
-        self.total = self.page.paginator.count
+        self._paginator = BoundedPaginator(rows, per_page)
+        self.page: Page[Any] = self._paginator.get_page(number if number.isascii() else 1)
+        self.total = self._paginator.count
 
     def __iter__(self) -> Any:
         return iter(self.page.object_list)
@@ -136,7 +154,7 @@ class Listing:
 
     @property
     def shown(self) -> str:
-        """``23`` or ``1 to 50 of 140``."""
-        if self.page.paginator.num_pages == 1:
+        """``23``, ``1 to 50 of 140`` or ``1 to 50 of more than 10,000``."""
+        if self.page.paginator.num_pages == 1 and not self._paginator.has_more:
             return str(self.total)
-        return f"{self.page.start_index()} to {self.page.end_index()} of {self.total}"
+        return f"{self.page.start_index()} to {self.page.end_index()} of {self._paginator.total}"

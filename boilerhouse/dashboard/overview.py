@@ -13,6 +13,7 @@ from django.utils import timezone
 from boilerhouse.core.models import Event
 from boilerhouse.core.templatetags.ui import short
 from boilerhouse.dashboard import sparks, tones
+from boilerhouse.dashboard.counting import up_to
 from boilerhouse.dashboard.queues import silent_queues
 from pools.models import Container, Pool, PoolStatus
 from pools.states import ContainerState, PoolState, Trouble
@@ -158,11 +159,12 @@ def tiles(rows: list[PoolRow]) -> dict[str, Any]:
         assigned=Count("pk", filter=Q(state=AssignmentState.ASSIGNED)),
         failed=Count("pk", filter=Q(state=AssignmentState.RELEASE_FAILED)),
     )
-    runs = SyncRun.objects.filter(created_at__gt=day).aggregate(
-        running=Count("pk", filter=Q(state=SyncRunState.RUNNING)),
-        failed=Count("pk", filter=Q(state=SyncRunState.FAILED)),
-        done=Count("pk", filter=Q(state=SyncRunState.SUCCEEDED)),
-    )
+    recent_runs = SyncRun.objects.filter(created_at__gt=day)
+    runs = {
+        "running": up_to(SyncRun.objects.filter(state=SyncRunState.RUNNING)),
+        "failed": up_to(recent_runs.filter(state=SyncRunState.FAILED)),
+        "done": up_to(recent_runs.filter(state=SyncRunState.SUCCEEDED)),
+    }
     recent = Assignment.objects.filter(assigned_at__gt=hour, latency_ms__isnull=False)
     times = sorted(ms or 0 for ms in recent.order_by("-assigned_at").values_list("latency_ms", flat=True)[:1000])
     return {

@@ -15,7 +15,7 @@ from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
 from boilerhouse.core.api.serializers import ApiSerializer
 from pools.models import Container, Pool
-from syncing.models import SyncRun, SyncSpec
+from syncing.models import SyncRun, SyncSpec, bytes_moved
 from syncing.states import SyncRunState
 from tenants import syncs
 from tenants.models import Assignment
@@ -98,7 +98,7 @@ def _sync() -> dict[str, Any]:
         "warning": len(specs) - ok,
         "running": SyncRun.objects.filter(state=SyncRunState.RUNNING).count(),
         "failed24h": day.filter(state=SyncRunState.FAILED).count(),
-        "bytes24h": sum(progress.get("bytes", 0) for progress in day.values_list("progress", flat=True)),
+        "bytes24h": bytes_moved(day),
         "oldestUnsavedMs": round(max(ages) * 1000) if ages else None,
     }
 

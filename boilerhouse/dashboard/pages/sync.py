@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Q
+from django.db.models.fields.json import KeyTextTransform
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -16,6 +16,7 @@ from boilerhouse.core.models import Event
 from boilerhouse.core.templatetags.ui import size
 from boilerhouse.dashboard import charts, exports, tones
 from boilerhouse.dashboard.access import action, page
+from boilerhouse.dashboard.counting import up_to
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import sync_needs
 from syncing.models import SinkProbe, SyncRun, SyncSpec
@@ -24,7 +25,7 @@ from tenants import errors, syncs
 
 UNFINISHED = (SyncRunState.RUNNING, SyncRunState.QUEUED)
 SHOWN_RUNNING = 20
-CHARTED = 20_000
+CHARTED = 10_000
 PROBES = 48
 COLUMNS: exports.Columns = [
     ("id", lambda run: run.pk), ("spec", lambda run: run.spec_id), ("tenant", lambda run: run.tenant_id),
@@ -56,10 +57,9 @@ def monitor(request: HttpRequest) -> HttpResponse:
     day = timezone.now() - timedelta(hours=24)
     specs = list(SyncSpec.objects.order_by("pk"))
     unfinished = SyncRun.objects.filter(state__in=UNFINISHED).order_by("state", "created_at")
-    finished = SyncRun.objects.exclude(state__in=UNFINISHED)
-    totals = SyncRun.objects.filter(created_at__gte=day).aggregate(
-        all=Count("pk"), failed=Count("pk", filter=Q(state=SyncRunState.FAILED))
-    )
+    finished = SyncRun.objects.filter(finished_at__isnull=False)
+    recent = SyncRun.objects.filter(created_at__gte=day)
+    totals = {"all": up_to(recent), "failed": up_to(recent.filter(state=SyncRunState.FAILED))}
     states = [(state.value, tones.RUN[state].word) for state in SyncRunState if state not in UNFINISHED]
     rows = Listing(
         request,
@@ -72,6 +72,7 @@ def monitor(request: HttpRequest) -> HttpResponse:
         search=["tenant_id", "error_detail"],
         sorts={"tenant": "tenant_id", "ended": "finished_at", "spec": "spec_id", "result": "state"},
         default="-ended",
+        filled=["finished_at"],
     )
     if exports.wanted(request):
         return exports.as_csv("sync-runs", rows.all, COLUMNS)
@@ -89,13 +90,13 @@ def _charts(span: str) -> list[charts.Chart]:
     """What was transferred, and how long it took, per part of the time shown."""
     start = timezone.now() - charts.RANGES[span]
     step = charts.RANGES[span] / 48
-    names = ("finished_at", "started_at", "direction", "progress", "state")
-    rows = SyncRun.objects.filter(finished_at__gte=start).order_by("-finished_at").values_list(*names)[:CHARTED]
+    columns = ("finished_at", "direction", "state", KeyTextTransform("bytes", "progress"))
+    rows = list(SyncRun.objects.filter(finished_at__gte=start).order_by("-finished_at").values_list(*columns)[:CHARTED])
     saved, restored, failed, done = ([0.0] * 49 for _ in range(4))
-    for ended, _began, direction, progress, state in rows:
+    for ended, direction, state, amount_moved in rows:
         slot = min(48, int((ended - start) / step))
         amounts = restored if direction == Direction.DOWNLOAD else saved
-        amounts[slot] += float((progress or {}).get("bytes") or 0)
+        amounts[slot] += float(amount_moved or 0)
         (failed if state == SyncRunState.FAILED else done)[slot] += 1
 
     def series(values: list[float]) -> list[tuple[datetime, float]]:
@@ -111,6 +112,8 @@ def _charts(span: str) -> list[charts.Chart]:
     runs_of = {"done": series(done), "failed": series(failed)}
     moved = f"{amount(sum(saved))} saved, {amount(sum(restored))} restored"
     ended = f"{whole(sum(done))} done, {whole(sum(failed))} failed"
+    if len(rows) == CHARTED:
+        moved, ended = (f"{one}, of the newest {CHARTED:,} runs" for one in (moved, ended))
     return [
         charts.chart("Transferred", span, bytes_of, amount, least=1000, unit="bytes", now=moved),
         charts.chart("Runs", span, runs_of, whole, now=ended),

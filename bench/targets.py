@@ -1,0 +1,115 @@
+"""The promises in figures: what was measured of each, beside the bare thing, and whether it is kept."""
+# ruff: noqa: RUF001, E501  the page's own signs and lines
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Line:
+    key: str
+    what: str
+    target: str
+    figure: str
+    bare: str
+    over: float
+    """The figure as a share of what is allowed: at most 1 is met."""
+
+    @property
+    def is_met(self) -> bool:
+        return self.over <= 1
+
+    @property
+    def verdict(self) -> str:
+        return "met" if self.is_met else f"**missed by {self.over - 1:.0%}**"
+
+
+AT_MOST = [
+    ("claim", ("scale", "claim"), "warm claim, one client, first-time tenant, S3 pool", {"p50Ms": 25, "p99Ms": 100}),
+    ("tenAtOnce", ("burst", "tenAtOnce"), "10 claims at once on 10 warm", {"p50Ms": 80}),
+    ("twentyAtOnce", ("burst", "twentyAtOnce"), "20 claims at once on 10 warm, none refused", {"p95Ms": 2500}),
+    ("fortyPerSecond", ("scale", "fortyPerSecond"), "40 claims/s for 4 s on 200 warm", {"p99Ms": 150}),
+    ("half", ("half",), "half the refill rate for 60 s, with releases", {"p99Ms": 150}),
+    ("restored", ("state", "restored100KB"), "warm claim with 10 files / 100 KB restored", {"p50Ms": 250}),
+]
+WHICH = {"p50Ms": "p50", "p95Ms": "p95", "p99Ms": "p99"}
+
+
+def lines(groups: dict[str, Any]) -> Iterator[Line]:
+    """Of the groups that were measured; in the contract's order."""
+    for key, path, what, limits in AT_MOST:
+        one = groups
+        for name in path:
+            one = one.get(name, {})
+        if one:
+            yield _times(key, what, one, limits)
+    yield from _transfers(groups.get("transfers", []))
+    yield from _with_state(groups.get("state", {}))
+    if found := groups.get("refill"):
+        share = found["share"]
+        bare = f"{max(found['barePerSecond'])}/s bare"
+        yield Line("refill", "refill of 20", "≥ 85 % of bare", f"{share:.0%}", bare, 0.85 / share)
+    if found := groups.get("events"):
+        yield _times("events", "event to client, 200 sockets, from commit", found, {"p95Ms": 200})
+    if found := groups.get("crud"):
+        if "openRefill" in found:
+            what = "CRUD, 30/s open loop while a pool refills"
+            yield _times("crudOpen", what, found["openRefill"], {"p99Ms": 50})
+        yield _times("crud10", "CRUD, 10 saturating connections", found["saturated10"], {"p99Ms": 120})
+    if found := groups.get("pages"):
+        view = found["server"]["an empty view"]["p95Ms"]
+        slow, time = max((one["p95Ms"], name) for name, one in found["firstLoad"].items())[::-1]
+        yield Line(
+            "firstLoad", f"page: first load interactive (slowest: {slow})", "p95 ≤ 500 ms", f"{time} ms", "", time / 500
+        )
+        time = found["navigation"]["p95Ms"]
+        bare = f"{time / view:.0f} × an empty view" if view else ""
+        yield Line("navigation", "page: navigation", "p95 ≤ 200 ms", f"{time} ms", bare, time / 200)
+
+
+def _times(key: str, what: str, one: dict[str, Any], limits: dict[str, int]) -> Line:
+    bare = ""
+    if "bare" in one:
+        ratios = [f"{one[which] / max(0.1, one['bare'][which]):.1f}" for which in limits]
+        bare = f"{' / '.join(ratios)} × " + " / ".join(f"{one['bare'][which]}" for which in limits) + " ms"
+    figure = " / ".join(f"{one[which]}" for which in limits) + f" ms (n = {one['n']})"
+    spread = [one["spread"][which] for which in limits]
+    if one["rounds"] > 1:
+        figure += "; rounds " + ", ".join(f"{low}–{high}" for low, high in spread)
+    target = ", ".join(f"{WHICH[which]} ≤ {most} ms" for which, most in limits.items())
+    return Line(key, what, target, figure, bare, max(one[which] / most for which, most in limits.items()))
+
+
+def _transfers(rows: list[dict[str, Any]]) -> Iterator[Line]:
+    for row in rows:
+        if not row["case"].startswith("10 MB"):
+            continue
+        over = max(row[f"{verb}Ms"] / (1.25 * row[f"{verb}RcloneMs"] + 100) for verb in ("save", "restore"))
+        yield Line(
+            f"transfer {row['case']} {row['distance']}", f"{row['case']}, {row['distance']}: save / restore",
+            "≤ 1.25 × rclone + 100 ms", f"{row['saveMs']:.0f} / {row['restoreMs']:.0f} ms",
+            f"{row['saveRatio']:.2f} / {row['restoreRatio']:.2f} × {row['saveRcloneMs']:.0f} / {row['restoreRcloneMs']:.0f} ms",
+            over,
+        )  # fmt: skip
+
+
+def _with_state(found: dict[str, Any]) -> Iterator[Line]:
+    for size, label in (("100KB", "100 KB"), ("10MB", "10 MB in 1 file"), ("1000", "10 MB in 1,000 files")):
+        if one := found.get(f"release{size}"):
+            allowed = 1.25 * one["bare"]["p50Ms"] + 100
+            yield Line(
+                f"release{size}", f"release, {label} saved, container gone", "p50 ≤ 1.25 × (stop + rclone + rm) + 100 ms",
+                f"{one['p50Ms']} ms (n = {one['n']})", f"{one['ratioP50']:.2f} × {one['bare']['p50Ms']} ms",
+                one["p50Ms"] / allowed,
+            )  # fmt: skip
+    for size, label in (("10MB", "10 MB in 1 file"), ("1000", "10 MB in 1,000 files")):
+        if one := found.get(f"restored{size}"):
+            allowed = 1.25 * one["bare"]["p50Ms"] + 100
+            yield Line(
+                f"restored{size}", f"warm claim, {label} restored", "p50 ≤ 1.25 × (rclone + inspect + files) + 100 ms",
+                f"{one['p50Ms']} ms (n = {one['n']})", f"{one['ratioP50']:.2f} × {one['bare']['p50Ms']} ms",
+                one["p50Ms"] / allowed,
+            )  # fmt: skip

@@ -1,0 +1,39 @@
+"""Counts for people: exact while they are small, and never more work than that."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+
+MOST = 10_000
+
+
+def up_to(rows: QuerySet[Any], most: int = MOST) -> str:
+    """``1234``, or ``10,000+`` where there are more; rows beyond are not looked at."""
+    count = rows.order_by()[: most + 1].count()
+    return f"{most:,}+" if count > most else str(count)
+
+
+class BoundedPaginator(Paginator[Any]):
+    """Pages of the first ten thousand; whoever looks for more filters or searches."""
+
+    @cached_property
+    def _counted(self) -> int:
+        rows = self.object_list
+        return rows.order_by()[: MOST + 1].count() if isinstance(rows, QuerySet) else len(rows)
+
+    @cached_property
+    def count(self) -> int:
+        return min(MOST, self._counted)
+
+    @property
+    def has_more(self) -> bool:
+        return self._counted > MOST
+
+    @property
+    def total(self) -> str:
+        """``140``, or ``more than 10,000``."""
+        return f"more than {MOST:,}" if self.has_more else str(self.count)

@@ -1,0 +1,87 @@
+"""What lists and counts cost does not grow with the tables: they stop at ten thousand and say so."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from boilerhouse.core.models import Event
+from boilerhouse.dashboard import counting
+from boilerhouse.dashboard.counting import BoundedPaginator, up_to
+from syncing.models import SyncRun, bytes_moved
+from tests.make import make_sync_spec
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(counting, "MOST", 3)
+    Event.objects.bulk_create([Event(type="pool.scaled", actor="system") for _ in range(5)])
+
+
+def test_counts_are_exact_while_they_are_small():
+    assert up_to(Event.objects.all()) == "0"
+    Event.objects.bulk_create([Event(type="pool.scaled", actor="system") for _ in range(3)])
+    assert up_to(Event.objects.all(), most=3) == "3"
+    assert up_to(Event.objects.all(), most=2) == "2+"
+
+
+def test_pages_end_where_counting_ends_and_say_that_there_is_more(few):
+    pages = BoundedPaginator(Event.objects.order_by("-id"), 2)
+    assert (pages.count, pages.num_pages, pages.has_more, pages.total) == (3, 2, True, "more than 3")
+    newest = Event.objects.latest("id").pk
+    assert [event.pk for event in pages.get_page(1)] == [newest, newest - 1]
+    Event.objects.filter(pk__gt=newest - 3).delete()
+    pages = BoundedPaginator(Event.objects.order_by("-id"), 2)
+    assert (pages.has_more, pages.total) == (False, "2")
+
+
+def test_the_page_of_events_says_so(few, client, django_user_model):
+    client.force_login(django_user_model.objects.create_superuser("root"))
+    text = client.get("/activity/").content.decode()
+    assert "1 to 3 of more than 3" in text or "more than 3" in text or ">3<" in text
+
+
+def plan_of(rows) -> str:
+    with CaptureQueriesContext(
+        connection,
+    ) as captured:
+        list(rows)
+    sql = captured.captured_queries[-1]["sql"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            ("EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN ") + sql.replace("%", "%%")
+        )
+        return "\n".join(str(row) for row in cursor.fetchall())
+
+
+@pytest.mark.parametrize("rows", [
+    lambda: SyncRun.objects.order_by("-created_at", "-pk")[:51],
+    lambda: SyncRun.objects.filter(finished_at__isnull=False).order_by("-finished_at", "-pk")[:50],
+    lambda: SyncRun.objects.filter(tenant_id="t", state="succeeded").order_by("-finished_at")[:1],
+    lambda: Event.objects.order_by("-id")[:50],
+], ids=["newest runs", "runs by their end", "a tenant's last save", "newest events"])  # fmt: skip
+def test_an_index_gives_the_order_of_lists(rows):
+    if connection.vendor == "sqlite":
+        assert "TEMP B-TREE" not in plan_of(rows())
+        assert "USING" in plan_of(rows()) or "SCAN core_event" in plan_of(rows())
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+        assert "Sort" not in plan_of(rows())
+
+
+def test_the_database_adds_up_what_was_moved():
+    spec, now = make_sync_spec(), timezone.now()
+    for number, progress in enumerate([{"bytes": 5}, {"bytes": 7, "files": 1}, {}, {"bytes": 4_000_000_000}]):
+        SyncRun.objects.create(
+            spec=spec, tenant_id="t", generation=1, direction="upload", trigger="manual", state="succeeded",
+            progress=progress, finished_at=now - timedelta(minutes=number),
+        )  # fmt: skip
+    assert bytes_moved(SyncRun.objects.all()) == 4_000_000_012
+    assert bytes_moved(SyncRun.objects.none()) == 0
