@@ -20,31 +20,37 @@ from bench import figures
 from bench.server import ROOT, Server
 
 CLIENTS, PER_SECOND, SECONDS = 200, 50, 10
-TARGET_P95_MS = 200
 
 
-def measure(
-    server: Server, clients: int = CLIENTS, per_second: int = PER_SECOND, seconds: int = SECONDS
-) -> dict[str, Any]:
-    """Write events in this process, read them with ``clients`` sockets. Ends the bench when any is lost or double."""
+def measure(server: Server) -> dict[str, Any]:
+    """Write events in this process, read them with 200 sockets; then the same through a bare WebSocket server."""
+    load = (CLIENTS, PER_SECOND, SECONDS)
+    before = server.memory_kb()
+    times = deliver(server.api.base, server.api.key, load)
+    after = server.memory_kb()
+    found = figures.beside(figures.of([times]), figures.of([_bare(load)]))
+    return {**found, "clients": CLIENTS, "perSecond": PER_SECOND, "memoryGrowthKb": after - before}
+
+
+def deliver(base: str, key: str, load: tuple[int, int, int]) -> list[float]:
+    """Milliseconds from commit to each client; ``load``: sockets, events per second, seconds.
+
+    Ends the bench when any event is lost, double or out of order.
+    """
     from django.db import connection
 
     from boilerhouse.core.events import emit
 
     pool = f"fan-{uuid.uuid4().hex[:8]}"
-    url = f"{server.api.base.replace('http', 'ws')}/ws/events?poolId={pool}"
-    load = (clients, per_second, seconds)
 
-    def say(number: int) -> None:
-        emit("pool.scaled", pool_id=pool, number=number)
+    def end() -> None:
+        connection.close()  # the writing thread's own
 
-    before = server.memory_kb()
-    times = _fan_out(
-        url, {"Authorization": f"Bearer {server.api.key}"}, say, lambda: connection.close(), _number_of_event, load
+    url = f"{base.replace('http', 'ws')}/ws/events?poolId={pool}"
+    headers = {"Authorization": f"Bearer {key}"}
+    return _fan_out(
+        url, headers, lambda number: emit("pool.scaled", pool_id=pool, number=number), end, _number_of_event, load
     )
-    after = server.memory_kb()
-    found = figures.beside(figures.of([times]), figures.of([_bare(load)]))
-    return {**found, "clients": clients, "perSecond": per_second, "memoryGrowthKb": after - before}
 
 
 def _number_of_event(text: str) -> int:
