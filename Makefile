@@ -15,10 +15,10 @@ test-long: bootstrap-test
 check: bootstrap-test
 	@scripts/check.sh
 
-bench: bootstrap
+bench: bootstrap-test
 	@PATH="$$PATH:/usr/sbin:/sbin" .venv/bin/python -m bench $(ARGS)
 
-bench-quick: bootstrap
+bench-quick: bootstrap-test
 	@PATH="$$PATH:/usr/sbin:/sbin" .venv/bin/python -m bench --quick $(ARGS)
 
 schema: bootstrap-test

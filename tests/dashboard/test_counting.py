@@ -44,7 +44,7 @@ def test_pages_end_where_counting_ends_and_say_that_there_is_more(few):
 def test_the_page_of_events_says_so(few, client, django_user_model):
     client.force_login(django_user_model.objects.create_superuser("root"))
     text = client.get("/activity/").content.decode()
-    assert "1 to 3 of more than 3" in text or "more than 3" in text or ">3<" in text
+    assert "1 to 3 of more than 3" in text
 
 
 def plan_of(rows) -> str:
@@ -60,6 +60,7 @@ def plan_of(rows) -> str:
         return "\n".join(str(row) for row in cursor.fetchall())
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("rows", [
     lambda: SyncRun.objects.order_by("-created_at", "-pk")[:51],
     lambda: SyncRun.objects.filter(finished_at__isnull=False).order_by("-finished_at", "-pk")[:50],
@@ -69,13 +70,13 @@ def plan_of(rows) -> str:
 def test_an_index_gives_the_order_of_lists(rows):
     if connection.vendor == "sqlite":
         assert "TEMP B-TREE" not in plan_of(rows())
-        assert "USING" in plan_of(rows()) or "SCAN core_event" in plan_of(rows())
     else:
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL enable_seqscan = off")
         assert "Sort" not in plan_of(rows())
 
 
+@pytest.mark.any_database
 def test_the_database_adds_up_what_was_moved():
     spec, now = make_sync_spec(), timezone.now()
     for number, progress in enumerate([{"bytes": 5}, {"bytes": 7, "files": 1}, {}, {"bytes": 4_000_000_000}]):
