@@ -33,6 +33,7 @@ WORKLOAD = {
 }  # fmt: skip
 MAPPING = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
 LANES = 48
+STALE_S = 30
 
 
 class Connection:
@@ -43,8 +44,12 @@ class Connection:
         assert parts.hostname
         self.http = http.client.HTTPConnection(parts.hostname, parts.port, timeout=90)
         self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self.used_at = time.monotonic()
 
     def ask(self, method: str, path: str, body: Any = None, expect: int = 200) -> Any:
+        if time.monotonic() - self.used_at > STALE_S:
+            self.http.close()  # the server may have closed it, or be about to; the next request opens it again
+        self.used_at = time.monotonic()
         self.http.request(method, path, json.dumps(body) if body is not None else None, self.headers)
         answer = self.http.getresponse()
         content = answer.read()
