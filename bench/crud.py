@@ -14,7 +14,7 @@ from bench import figures
 from bench.load import Act, Connection, apart, by_chance, together
 from bench.server import Api, Server
 
-SATURATE_S, WARM_UP_S, OPEN_S, QUIET_S, RATE, LANES = 6.0, 1.0, 20.0, 8.0, 30.0, 24
+SATURATE_S, WARM_UP_S, OPEN_S, QUIET_S, RATE, LANES = 6.0, 1.0, 20.0, 6.0, 30.0, 24
 REFILL = 16
 
 Request = Callable[[Connection, str, int], None]
@@ -41,19 +41,18 @@ def empty(connection: Connection, _own: str, _turn: int) -> None:
     connection.ask("GET", "/health")
 
 
-def measure(server: Server, *, quick: bool = False) -> dict[str, Any]:
+def measure(server: Server, *, all_of_it: bool = True) -> dict[str, Any]:
     """All of it, against a server whose throttle is off."""
     api = server.api
     found: dict[str, Any] = {}
-    for connections in (10,) if quick else (10, 50):
+    for connections in (10, 50) if all_of_it else (10,):
         both = [_saturate(api, connections, act) for act in (crud, empty)]
         found[f"saturated{connections}"] = figures.beside(both[0], both[1])
-    if not quick:
+    if all_of_it:
         found["openQuiet"] = figures.beside(*(figures.of(_open_loop(api, act, QUIET_S)) for act in (crud, empty)))
-    seconds = 6.0 if quick else OPEN_S
     with _refilling(api):
-        lone = figures.of(_open_loop(api, empty, seconds))
-        found["openRefill"] = figures.beside(figures.of(_open_loop(api, crud, seconds)), lone)
+        lone = figures.of(_open_loop(api, empty, OPEN_S / 2))
+        found["openRefill"] = figures.beside(figures.of(_open_loop(api, crud, OPEN_S)), lone)
     return found
 
 

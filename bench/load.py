@@ -174,13 +174,18 @@ class Tenants:
             _, tenant = self.held.popitem()
         self.connection().ask("POST", f"/api/v1/tenants/{tenant}/release?timeoutMs=60000", {})
 
+    def _discard(self, container: str) -> None:
+        with self._lock:
+            tenant = self.held.pop(container)
+        self.connection().ask("POST", f"/api/v1/tenants/{tenant}/release?timeoutMs=60000", {"discard": True})
+
     def release_all(self) -> None:
-        """All that are held; the pool starts no others in their place."""
+        """All that are held, unsaved; the pool starts no others in their place."""
         if not self.held:
             return
         self.api.call("POST", f"pools/{self.pool}/pause")
         with ThreadPoolExecutor(8) as threads:
-            list(threads.map(self.release, list(self.held)))
+            list(threads.map(self._discard, list(self.held)))
         self.api.call("POST", f"pools/{self.pool}/scale", {"targetSize": 0}, (202,))
         self.api.call("POST", f"pools/{self.pool}/resume")
 

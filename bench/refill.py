@@ -15,7 +15,7 @@ from uuid import uuid4
 from bench import figures
 from bench.server import Server
 
-COUNT, ROUNDS, PARALLEL = 20, 3, 4
+COUNT, ROUNDS, PARALLEL = 16, 3, 4
 WORKLOAD = {
     "image": "boilerhouse/example-workload:1", "pullPolicy": "never",
     "volumes": {"state": {"containerPath": "/state"}, "secrets": {"containerPath": "/run/secrets"}},

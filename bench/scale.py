@@ -17,15 +17,16 @@ RATE, RATE_S = 40.0, 4.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def measure(server: Server, *, quick: bool = False) -> dict[str, Any]:
-    sizes = (10, 60) if quick else SIZES
+def measure(server: Server, *, quick: bool = False, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
+    """The last size stands idle for a while if it is the largest that is measured anywhere."""
+    sizes = (10, 60) if quick else sizes
     tenants = Tenants(server, "scale")
     rounds: dict[int, tuple[list[float], list[float]]] = {}
     found: dict[str, Any] = {}
     for size in sizes:
         tenants.release_all()
         tenants.size(size, size)
-        if size == sizes[-1] and not quick:
+        if size == SIZES[-1]:
             found["idle"] = _idle(server, size)
         rounds[size] = _one_by_one(tenants, min(size, CLAIMS + WARM_UP))
     tenants.expect_warm()

@@ -40,7 +40,7 @@ def measure(server: Server, group: str, found: dict[str, Any], *, quick: bool, i
             measured = refill.measure(server, 1 if quick else refill.ROUNDS)
             return measured if quick else {**measured, "claims": refill.claims_meanwhile(server)}
         case "scale":
-            return scale.measure(server, quick=quick)
+            return scale.measure(server, quick=quick, sizes=scale.SIZES if is_default else (10, 200))
         case "burst":
             return burst.measure(server, quick=quick, most=is_default)
         case "half":
@@ -53,13 +53,13 @@ def measure(server: Server, group: str, found: dict[str, Any], *, quick: bool, i
         case "transfers":
             return transfers.measure(server)
         case "crud":
-            return crud.measure(server, quick=quick)
+            return crud.measure(server, all_of_it=is_default)
         case "events":
             return fan_out.measure(server)
         case "pages":
             return pages.measure(server)
         case "tables":
-            return tables.measure(server)
+            return tables.measure(server, tables.ROWS if is_default else (tables.ROWS[0], tables.ROWS[-1]))
         case "growth":
             return pages.measure_growth(server)
     raise ValueError(group)

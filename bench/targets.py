@@ -51,7 +51,7 @@ def lines(groups: dict[str, Any]) -> Iterator[Line]:
     if found := groups.get("refill"):
         share = found["share"]
         bare = f"{max(found['barePerSecond'])}/s bare"
-        yield Line("refill", "refill of 20", "≥ 85 % of bare", f"{share:.0%}", bare, 0.85 / share)
+        yield Line("refill", "refill of 16", "≥ 85 % of bare", f"{share:.0%}", bare, 0.85 / share)
     if found := groups.get("events"):
         yield _times("events", "event to client, 200 sockets, from commit", found, {"p95Ms": 200})
     if found := groups.get("crud"):
