@@ -14,7 +14,7 @@ from bench import figures
 from bench.load import Act, Connection, apart, by_chance, together
 from bench.server import Api, Server
 
-SATURATE_S, WARM_UP_S, OPEN_S, QUIET_S, RATE, LANES = 6.0, 1.0, 20.0, 6.0, 30.0, 24
+SATURATE_S, WARM_UP_S, OPEN_S, QUIET_S, RATE, LANES = 5.0, 1.0, 20.0, 5.0, 30.0, 24
 REFILL = 16
 
 Request = Callable[[Connection, str, int], None]

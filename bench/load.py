@@ -88,7 +88,10 @@ def at_once(count: int, prepare: Callable[[], Act]) -> list[float]:
 def by_chance(
     rate: float, seconds: float, prepare: Callable[[], Act], *, lanes: int = LANES, windows: int = 1
 ) -> list[list[float]]:
-    """A Poisson process of ``rate`` acts per second; milliseconds of each, in equal windows of when they were due."""
+    """A Poisson process of ``rate`` acts per second; milliseconds of each, in equal windows of when they were due.
+
+    An act that returns False is not counted.
+    """
     due, at = [], 0.0
     while (at := at + random.expovariate(rate)) < seconds:
         due.append(at)
@@ -106,8 +109,8 @@ def by_chance(
                     return
                 planned = due.pop(0)
             time.sleep(max(0.0, began[0] + planned - time.perf_counter()))
-            act()
-            times.append((planned, (time.perf_counter() - began[0] - planned) * 1000))
+            if act() is not False:
+                times.append((planned, (time.perf_counter() - began[0] - planned) * 1000))
 
     with apart():
         together(lane, lanes)

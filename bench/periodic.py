@@ -18,7 +18,7 @@ from bench.load import Tenants
 from bench.scale import _cpu_s
 from bench.server import Server
 
-TENANTS, INTERVAL_S, SECONDS = 50, 10, 30
+TENANTS, INTERVAL_S, SECONDS = 50, 10, 20
 FILES, BYTES = 10, 10_000
 PARALLEL = 2
 """Processes that save: as many transfers at once does the bare thing."""

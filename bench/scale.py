@@ -12,7 +12,7 @@ from bench.load import Tenants, by_chance
 from bench.server import Server
 
 SIZES, CLAIMS, WARM_UP = (10, 100, 250), 25, 3
-IDLE_S = 15.0
+IDLE_S = 10.0
 RATE, RATE_S = 40.0, 4.0
 TICKS = os.sysconf("SC_CLK_TCK")
 

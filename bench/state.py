@@ -16,7 +16,7 @@ from bench import bare, figures, refill, transfers
 from bench.load import Tenants
 from bench.server import Server
 
-SETTLED_S = 0.5
+SETTLED_S = 0.3
 
 
 @dataclass(frozen=True)

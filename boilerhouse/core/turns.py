@@ -28,11 +28,12 @@ _mine = threading.local()
 
 
 class Turns:
-    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, places: int = 1, patience_s: float = PATIENCE_S) -> None:
+        """``places``: how many have their turn at the same moment."""
         self._patience_s = patience_s
         self._numbers = itertools.count()
         self._changing = threading.Lock()
-        self._is_taken = False
+        self._free = places
         self._line: list[tuple[int, threading.Event]] = []
 
     @contextmanager
@@ -48,8 +49,9 @@ class Turns:
 
     def _take(self, turn: _Turn) -> None:
         with self._changing:
-            if not self._is_taken:
-                self._is_taken = turn.is_held = True
+            if self._free:
+                self._free -= 1
+                turn.is_held = True
                 return
             come = threading.Event()
             heapq.heappush(self._line, (turn.number, come))
@@ -68,7 +70,7 @@ class Turns:
             if self._line:
                 heapq.heappop(self._line)[1].set()
             else:
-                self._is_taken = False
+                self._free += 1
 
 
 @contextmanager
