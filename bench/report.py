@@ -280,7 +280,7 @@ def _lines(measured: dict[str, Any]) -> str:
         "#15803d",
         "#7c3aed",
         "#0e7490",
-        "#b45309",
+        "#eab308",
         "#be185d",
         "#475569",
         "#65a30d",

@@ -7,6 +7,7 @@ by itself from time to time, so that a bell that is lost, or work from another m
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import select
@@ -49,9 +50,10 @@ def ring(queue: str) -> None:
     for path in _directory().glob(f"{queue}.*"):
         try:
             pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            path.unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nobody reads it any more
+                path.unlink(missing_ok=True)
             continue
-        with contextlib.suppress(BlockingIOError):  # full: it rings anyway
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # full: it rings anyway
             os.write(pipe, b".")
         os.close(pipe)
