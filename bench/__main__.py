@@ -22,7 +22,8 @@ from bench.server import ROOT
 from bench.session import ORDER
 
 RESULTS = ROOT / "bench" / "results"
-SQLITE = ["refill", "scale", "burst", "half", "state", "periodic", "transfers", "crud", "events", "pages", "tables"]
+SQLITE = [group for group in ORDER if group != "growth"]
+"""All but ten minutes of open pages, which are asked for by name."""
 POSTGRESQL = ["scale", "burst", "crud", "tables"]
 QUICK = {"SQLite": ["scale", "burst", "state"], "PostgreSQL": ["burst"]}
 
@@ -41,12 +42,11 @@ def main() -> None:
     for database, groups in asked.items():
         if options.database not in (None, database):
             continue
-        chosen = (
-            options.only if options.only and options.database else [g for g in groups if g in (options.only or groups)]
-        )
-        if not chosen:
+        if options.only:
+            groups = [group for group in options.only if options.database or group in groups]
+        if not groups:
             continue
-        found = run(database, chosen, quick=options.quick)
+        found = run(database, groups, quick=options.quick)
         before = databases.get(database, {})
         databases[database] = {
             name: {**before.get(name, {}), **value} if isinstance(value, dict) else value
@@ -55,6 +55,7 @@ def main() -> None:
     everything = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "minutes": round((time.monotonic() - began) / 60, 1),
+        "isWhole": not (options.only or options.database),
         "machine": machine(),
         "databases": databases,
     }

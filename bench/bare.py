@@ -65,10 +65,7 @@ def end(runtime: Any, pool: str) -> float:
     runtime.create(plan)
     runtime.start(plan.name)
     time.sleep(0.5)
-    began = time.perf_counter()
-    runtime.stop(plan.name, 0)
-    runtime.remove(plan.name)
-    took = (time.perf_counter() - began) * 1000
+    took = timed(lambda: (runtime.stop(plan.name, 0), runtime.remove(plan.name)))
     volumes.wipe(container_id)
     return took
 

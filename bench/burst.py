@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from typing import Any
-from uuid import UUID
 
 from bench import bare, figures
 from bench.load import Act, Tenants, at_once, by_chance
@@ -42,13 +41,8 @@ def measure(server: Server, *, quick: bool = False, most: bool = True) -> dict[s
 
 
 def _bare(tenants: Tenants, count: int) -> list[float]:
-    from pools import lifecycle
-
-    names = [lifecycle.runtime_name(UUID(container)) for container in tenants.held]
-    if not names:
-        return []
     with bare.scratch() as directory:
-        return at_once(count, bare.claims(tenants.server.runtime, names, directory))
+        return at_once(count, bare.claims(tenants.server.runtime, tenants.names(), directory))
 
 
 def _served(tenants: Tenants, count: int, bound: int) -> list[float]:
@@ -69,7 +63,7 @@ def _served(tenants: Tenants, count: int, bound: int) -> list[float]:
     def give_back() -> None:
         for _ in range((count - bound) // 4):
             left.acquire()
-            tenants.release_any()
+            tenants.release()
 
     givers = [threading.Thread(target=give_back) for _ in range(4)]
     for giver in givers:
@@ -113,18 +107,7 @@ def half_rate(server: Server, rate: float) -> dict[str, Any]:
         raise SystemExit(f"{len(tenants.held)} were not given back")
     found = figures.of(times, perSecond=round(rate / 2, 1), sources=dict(tenants.sources))
     tenants.size(0, 2, min_idle=2)
-    names = _some_names(tenants)
     with bare.scratch() as directory:
-        lone = by_chance(rate / 2, 5, bare.claims(server.runtime, names, directory), lanes=8)
+        lone = by_chance(rate / 2, 5, bare.claims(server.runtime, tenants.names(), directory), lanes=8)
     tenants.end()
     return figures.beside(found, figures.of(lone))
-
-
-def _some_names(tenants: Tenants) -> list[str]:
-    from pools import lifecycle
-    from pools.models import Container
-
-    return [
-        lifecycle.runtime_name(pk)
-        for pk in Container.objects.idle().filter(pool_id=tenants.pool).values_list("pk", flat=True)
-    ]

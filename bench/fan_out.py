@@ -48,9 +48,7 @@ def deliver(base: str, key: str, load: tuple[int, int, int]) -> list[float]:
 
     url = f"{base.replace('http', 'ws')}/ws/events?poolId={pool}"
     headers = {"Authorization": f"Bearer {key}"}
-    return _fan_out(
-        url, headers, lambda number: emit("pool.scaled", pool_id=pool, number=number), end, _number_of_event, load
-    )
+    return _fan_out(url, headers, lambda number: emit("pool.scaled", pool_id=pool, number=number), end, load)
 
 
 def _number_of_event(text: str) -> int:
@@ -59,9 +57,9 @@ def _number_of_event(text: str) -> int:
 
 def _bare(load: tuple[int, int, int]) -> list[float]:
     """The same messages through a server that does nothing but pass them on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    from boilerhouse.dashboard.supervisor import free_port
+
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "bench.broadcast", str(port)], cwd=ROOT)
     try:
         until = time.monotonic() + 10
@@ -77,7 +75,7 @@ def _bare(load: tuple[int, int, int]) -> list[float]:
             text = json.dumps({"payload": {"padding": "x" * 300}})[:-2]
             return _fan_out(
                 f"ws://127.0.0.1:{port}/", {}, lambda number: said.send(f'{text}, "number": {number}}}}}'),
-                lambda: None, _number_of_event, load,
+                lambda: None, load,
             )  # fmt: skip
     finally:
         process.terminate()
@@ -89,7 +87,6 @@ def _fan_out(
     headers: dict[str, str],
     say: Callable[[int], object],
     end: Callable[[], object],
-    number_of: Callable[[str], int],
     load: tuple[int, int, int],
 ) -> list[float]:
     """Milliseconds from when each was said to when each client had it."""
@@ -114,7 +111,7 @@ def _fan_out(
             ready.release()
             while len(seen) < count:
                 text = await asyncio.wait_for(opened.recv(), 60)
-                seen.append((number_of(str(text)), time.perf_counter()))
+                seen.append((_number_of_event(str(text)), time.perf_counter()))
         return seen
 
     async def run() -> None:

@@ -29,6 +29,11 @@ def _at(times: Sequence[float], share: float) -> float:
     return statistics.median(times) if share == 0.5 else percentile(times, share)
 
 
+def with_margin(bare_ms: float) -> float:
+    """What transfers and releases may take: a quarter more than the bare things, and 100 ms."""
+    return 1.25 * bare_ms + 100
+
+
 def beside(found: dict[str, Any], bare: dict[str, Any]) -> dict[str, Any]:
     """The figures with those of the bare thing, and the ratio of the medians."""
     ratio = found["p50Ms"] / bare["p50Ms"] if bare["p50Ms"] else 0.0

@@ -18,19 +18,14 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from bench import refill
-from bench.server import Server
+from bench.server import EXAMPLE, Server
 
 Act = Callable[[], object]
-WORKLOAD = {
-    "image": "boilerhouse/example-workload:1", "pullPolicy": "never", "stopTimeoutMs": 0,
-    "volumes": {"state": {"containerPath": "/state"}, "secrets": {"containerPath": "/run/secrets"}},
-    "ports": [{"name": "http", "containerPort": 8080}],
-    "resources": {"memoryMb": 32, "tmpfsMb": 8, "pidsLimit": 32},
-}  # fmt: skip
 MAPPING = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
 LANES = 48
 STALE_S = 30
@@ -131,7 +126,7 @@ class Tenants:
 
     def __init__(self, server: Server, pool: str, *, interval_ms: int | None = None) -> None:
         self.api, self.server, self.pool = server.api, server, pool
-        self.api.call("POST", "workloads", {"id": pool, "name": pool, **WORKLOAD}, (201,))
+        self.api.call("POST", "workloads", {"id": pool, "name": pool, **EXAMPLE}, (201,))
         sizes = {"minSize": 0, "maxSize": 1, "minIdle": 0}
         self.api.call("POST", "pools", {"id": pool, "workloadId": pool, **sizes}, (201,))
         policy = {"onClaim": True, "onRelease": True, **({"intervalMs": interval_ms} if interval_ms else {})}
@@ -165,22 +160,15 @@ class Tenants:
         self.connection()
         return self.claim
 
-    def release(self, container: str) -> None:
-        """Its place among the held is given up first: after the answer the container may be another's already."""
-        with self._lock:
-            tenant = self.held.pop(container)
-        self.connection().ask("POST", f"/api/v1/tenants/{tenant}/release?timeoutMs=60000", {})
+    def release(self, container: str | None = None, *, discard: bool = False) -> None:
+        """This one, or any that is held.
 
-    def release_any(self) -> None:
-        """One of those that are held."""
+        Its place among the held is given up first: after the answer the container may be another's already.
+        """
         with self._lock:
-            _, tenant = self.held.popitem()
-        self.connection().ask("POST", f"/api/v1/tenants/{tenant}/release?timeoutMs=60000", {})
-
-    def _discard(self, container: str) -> None:
-        with self._lock:
-            tenant = self.held.pop(container)
-        self.connection().ask("POST", f"/api/v1/tenants/{tenant}/release?timeoutMs=60000", {"discard": True})
+            tenant = self.held.pop(container) if container else self.held.popitem()[1]
+        path = f"/api/v1/tenants/{tenant}/release?timeoutMs=60000"
+        self.connection().ask("POST", path, {"discard": True} if discard else {})
 
     def release_all(self) -> None:
         """All that are held, unsaved; the pool starts no others in their place."""
@@ -188,7 +176,7 @@ class Tenants:
             return
         self.api.call("POST", f"pools/{self.pool}/pause")
         with ThreadPoolExecutor(8) as threads:
-            list(threads.map(self._discard, list(self.held)))
+            list(threads.map(partial(self.release, discard=True), list(self.held)))
         self.api.call("POST", f"pools/{self.pool}/scale", {"targetSize": 0}, (202,))
         self.api.call("POST", f"pools/{self.pool}/resume")
 
@@ -211,15 +199,21 @@ class Tenants:
         self.api.call("PUT", path, {**self.api.call("GET", path), "minSize": 0, "maxSize": most, "minIdle": min_idle})
         self.api.call("POST", f"{path}/scale", {"targetSize": warm}, (202,))
 
+    def names(self) -> list[str]:
+        """What the engine calls the pool's containers, by its rows."""
+        from pools import lifecycle
+        from pools.models import Container
+
+        return [
+            lifecycle.runtime_name(pk)
+            for pk in Container.objects.filter(pool_id=self.pool).values_list("pk", flat=True)
+        ]
+
     def check_population(self) -> None:
         """Ends the bench unless the engine runs exactly the containers that rows name."""
         from pools import host, lifecycle
-        from pools.models import Container
 
-        rows = {
-            lifecycle.runtime_name(pk)
-            for pk in Container.objects.filter(pool_id=self.pool).values_list("pk", flat=True)
-        }
+        rows = set(self.names())
         labels = {**host.labels(), lifecycle.POOL_LABEL: self.pool}
         seen = {one.handle.name for one in self.server.runtime.list(labels) if one.is_running}
         if rows != seen:

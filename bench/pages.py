@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import statistics
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import requests
 
+from bench import figures
 from bench.server import MANAGE, Server
 
 CONTAINERS, EVENTS, RUNS = 500, 5000, 500
@@ -125,15 +125,9 @@ def measure(server: Server) -> dict[str, Any]:
                 times.append((time.perf_counter() - began) * 1000)
                 if answer.status_code != 200:
                     raise SystemExit(f"{path} answered {answer.status_code}")
-            answers[name] = {**_figures(times[3:]), "kB": round(len(answer.content) / 1000, 1)}
+            answers[name] = {**figures.of([times[3:]]), "kB": round(len(answer.content) / 1000, 1)}
         browser = _browser(base, session, pages)
     return {"containers": CONTAINERS, "events": EVENTS, "server": answers, **browser, "targetsMs": TARGETS_MS}
-
-
-def _figures(times: list[float]) -> dict[str, float]:
-    ordered = sorted(times)
-    p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
-    return {"n": len(ordered), "p50Ms": round(statistics.median(ordered), 1), "p95Ms": round(p95, 1)}
 
 
 def _cookies(base: str, session: requests.Session) -> list[Any]:
@@ -156,7 +150,7 @@ def _browser(base: str, session: requests.Session, pages: dict[str, str]) -> dic
                 page.goto(base + pages[name])
                 times.append(float(page.evaluate(f"{NAVIGATION}.domContentLoadedEventEnd")))
                 context.close()
-            first[name] = _figures(times)
+            first[name] = figures.of([times])
         context = chromium.new_context()
         context.add_cookies(_cookies(base, session))
         page = context.new_page()
@@ -168,7 +162,7 @@ def _browser(base: str, session: requests.Session, pages: dict[str, str]) -> dic
                 page.wait_for_load_state("domcontentloaded")
                 times.append(float(page.evaluate(f"{NAVIGATION}.domContentLoadedEventEnd")))
         chromium.close()
-    return {"firstLoad": first, "navigation": _figures(times)}
+    return {"firstLoad": first, "navigation": figures.of([times])}
 
 
 def measure_growth(server: Server, seconds: int = GROWTH_S) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from uuid import UUID
 
 from bench import figures, transfers
 from bench.load import Tenants
-from bench.scale import _cpu_s
 from bench.server import Server
 
 TENANTS, INTERVAL_S, SECONDS = 50, 10, 20
@@ -41,7 +40,7 @@ def measure(server: Server) -> dict[str, Any]:
         for number in range(FILES):
             _change(state, number)
     time.sleep(INTERVAL_S * 1.5)
-    since, before = timezone.now(), {pid: _cpu_s(pid) for _, pid in server.processes()}
+    since, before = timezone.now(), server.cpu_s()
     began = time.monotonic()
     turn = 0
     while time.monotonic() - began < SECONDS:
@@ -50,7 +49,7 @@ def measure(server: Server) -> dict[str, Any]:
         turn += 1
         time.sleep(max(0.0, began + turn * INTERVAL_S / 2 - time.monotonic()))
     took = time.monotonic() - began
-    cpu = sum(_cpu_s(pid) - before.get(pid, 0) for kind, pid in server.processes() if kind != "S3") / took
+    spent = [after - before.get(one, 0.0) for one, after in server.cpu_s().items() if one[0] != "S3"]
     runs = list(SyncRun.objects.filter(spec_id=tenants.spec_id, trigger="interval", created_at__gte=since))
     failed = [run for run in runs if run.state in ("failed", "cancelled")]
     if failed:
@@ -72,7 +71,7 @@ def measure(server: Server) -> dict[str, Any]:
     def bare_save(number: int) -> float:
         far = f"bare/periodic-{number}"
         up = rclone.upload(sink, far, [], deletes=True, inside="", backup=f".boilerhouse-trash/{far}")
-        return 1000 * transfers.bare(up, states[number], sink)
+        return transfers.bare_rclone(up, states[number], sink)
 
     with ThreadPoolExecutor(PARALLEL) as threads:
         sent = time.monotonic()
@@ -89,7 +88,7 @@ def measure(server: Server) -> dict[str, Any]:
         "perSecond": round(len(done) / took, 2),
         "run": figures.beside(figures.of([lasting]), figures.of([lone])),
         "gap": figures.of([gaps]),
-        "cpuPercent": round(100 * cpu, 1),
+        "cpuPercent": round(100 * sum(spent) / took, 1),
         "bareSweepS": round(sweep, 2),
     }
 

@@ -13,15 +13,10 @@ from typing import Any
 from uuid import uuid4
 
 from bench import figures
-from bench.server import Server
+from bench.server import EXAMPLE, Server
 
 COUNT, ROUNDS, PARALLEL = 16, 3, 4
-WORKLOAD = {
-    "image": "boilerhouse/example-workload:1", "pullPolicy": "never",
-    "volumes": {"state": {"containerPath": "/state"}, "secrets": {"containerPath": "/run/secrets"}},
-    "ports": [{"name": "http", "containerPort": 8080}], "healthCheck": {"command": ["true"]}, "stopTimeoutMs": 0,
-    "resources": {"memoryMb": 32, "tmpfsMb": 8, "pidsLimit": 32},
-}  # fmt: skip
+WORKLOAD = {**EXAMPLE, "healthCheck": {"command": ["true"]}}
 
 
 def product(api: Any, pool: str, count: int) -> float:

@@ -99,16 +99,11 @@ def write(found: dict[str, Any], results: Path) -> str:
         " and rm and rclone with the same flags for releases, create, start and probe for refills, an empty Django view, a bare WebSocket server.",
         "",
     ]
-    dates = {
-        at[:16] for one in found["databases"].values() for group, at in one["measuredAt"].items() if group != "growth"
-    }
-    if len({date[:13] for date in dates}) > 2:
+    if not found["isWhole"]:
         page += ["Groups are of different runs:", ""]
-        page += [
-            f"- {name}: " + ", ".join(f"{g} {at}" for g, at in one["measuredAt"].items())
-            for name, one in found["databases"].items()
-        ]
-        page += [""]
+        for name, one in found["databases"].items():
+            page.append(f"- {name}: " + ", ".join(f"{group} {at}" for group, at in one["measuredAt"].items()))
+        page.append("")
     page += ["## Targets", ""]
     missed: list[str] = []
     for name, one in found["databases"].items():

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
+from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 from bench import bare, figures
 from bench.load import Tenants, by_chance
-from bench.server import Server
+from bench.server import Server, pss_mb
 
 SIZES, CLAIMS, WARM_UP = (10, 100, 250), 25, 3
 IDLE_S = 10.0
 RATE, RATE_S = 40.0, 4.0
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def measure(server: Server, *, quick: bool = False, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
@@ -38,29 +37,19 @@ def measure(server: Server, *, quick: bool = False, sizes: tuple[int, ...] = SIZ
     times = by_chance(RATE, seconds, tenants.prepare, windows=4)
     tenants.expect_warm()
     with bare.scratch() as directory:
-        lone = by_chance(RATE, seconds, bare.claims(server.runtime, _names(tenants), directory), lanes=16)
+        lone = by_chance(RATE, seconds, bare.claims(server.runtime, tenants.names(), directory), lanes=16)
     found["fortyPerSecond"] = figures.beside(figures.of(times), figures.of(lone))
     tenants.end()
     return found
 
 
-def _names(tenants: Tenants) -> list[str]:
-    from uuid import UUID
-
-    from pools import lifecycle
-
-    return [lifecycle.runtime_name(UUID(container)) for container in tenants.held]
-
-
 def _one_by_one(tenants: Tenants, count: int) -> tuple[list[float], list[float]]:
     """Claims by one client, first-time tenants; one bare claim after each. The first few warm up."""
-    ours, lone = [], []
+    ours, lone, runtime = [], [], tenants.server.runtime
     with bare.scratch() as directory:
-        for _ in range(count):
-            began = time.perf_counter()
-            tenants.claim(config=bare.CONFIG, secrets=bare.SECRETS)
-            ours.append((time.perf_counter() - began) * 1000)
-            lone.append(bare.timed(lambda: bare.claim(tenants.server.runtime, _names(tenants)[-1], directory)))
+        for name in islice(cycle(tenants.names()), count):
+            ours.append(bare.timed(lambda: tenants.claim(config=bare.CONFIG, secrets=bare.SECRETS)))
+            lone.append(bare.timed(partial(bare.claim, runtime, name, directory)))
     return ours[WARM_UP:], lone[WARM_UP:]
 
 
@@ -70,16 +59,16 @@ def _idle(server: Server, containers: int) -> dict[str, Any]:
     from tenants import upkeep
 
     time.sleep(3)
-    before = {pid: _cpu_s(pid) for _, pid in server.processes()}
+    before = server.cpu_s()
     began = time.monotonic()
     time.sleep(IDLE_S)
     took = time.monotonic() - began
     rows: dict[str, dict[str, float]] = {}
-    for kind, pid in server.processes():
+    for (kind, pid), spent in server.cpu_s().items():
         row = rows.setdefault(kind, {"processes": 0, "cpuPercent": 0.0, "memoryMb": 0.0})
         row["processes"] += 1
-        row["cpuPercent"] += 100 * (_cpu_s(pid) - before.get(pid, 0.0)) / took
-        row["memoryMb"] += _pss_mb(pid)
+        row["cpuPercent"] += 100 * (spent - before.get((kind, pid), 0.0)) / took
+        row["memoryMb"] += pss_mb(pid)
     compared, listed = [], []
     for _ in range(7):
         compared.append(bare.timed(lambda: _expect_nothing(reconcile.find_drift(upkeep.held_containers()))))
@@ -92,18 +81,6 @@ def _idle(server: Server, containers: int) -> dict[str, Any]:
 def _expect_nothing(drift: list[Any]) -> None:
     if drift:
         raise SystemExit(f"rows and engine differ: {drift[:3]}")
-
-
-def _cpu_s(pid: int) -> float:
-    """Of the process itself, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _pss_mb(pid: int) -> float:
-    """Memory, what is shared counted in parts."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
 
 
 def table(found: dict[str, Any]) -> list[str]:

@@ -20,6 +20,14 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE = [sys.executable, str(ROOT / "manage.py")]
 READY_S = 90
+TICKS = os.sysconf("SC_CLK_TCK")
+EXAMPLE = {
+    "image": "boilerhouse/example-workload:1", "pullPolicy": "never", "stopTimeoutMs": 0,
+    "volumes": {"state": {"containerPath": "/state"}, "secrets": {"containerPath": "/run/secrets"}},
+    "ports": [{"name": "http", "containerPort": 8080}],
+    "resources": {"memoryMb": 32, "tmpfsMb": 8, "pidsLimit": 32},
+}  # fmt: skip
+"""The workload that benches run."""
 KINDS = {
     "boilerhouse.web": "web", "run_controller": "controller", "run_queue": "queues of the worker",
     "run_worker": "worker", "serve\0s3": "S3", "manage.py\0up": "supervisor",
@@ -80,14 +88,33 @@ class Server:
                 found.append((kind, pid))
         return found
 
+    def cpu_s(self) -> dict[tuple[str, int], float]:
+        """Processor time, user and system, of each of these processes until now."""
+        return {(kind, pid): cpu_s(pid) for kind, pid in self.processes()}
+
     def memory_kb(self, kind: str = "web") -> int:
         """Resident memory of that process alone."""
         return _memory_kb(self.pid(kind))
 
 
 def _memory_kb(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    return _line_kb(f"/proc/{pid}/status", "VmRSS:")
+
+
+def pss_mb(pid: int) -> float:
+    """Memory, what is shared counted in parts."""
+    return _line_kb(f"/proc/{pid}/smaps_rollup", "Pss:") / 1024
+
+
+def _line_kb(path: str, name: str) -> int:
+    lines = Path(path).read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of the process itself, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ ORDER = [
     "tables",
     "growth",
 ]
+PLAIN: dict[str, Callable[[Server], Any]] = {
+    "periodic": periodic.measure, "transfers": transfers.measure, "events": fan_out.measure, "pages": pages.measure,
+    "growth": pages.measure_growth,
+}  # fmt: skip
+"""Groups that are the same on each database and whether it is to be quick or not."""
 REFILL_PER_S = 5.0
 """What half of is asked for where refill was not measured."""
 
@@ -48,21 +54,11 @@ def measure(server: Server, group: str, found: dict[str, Any], *, quick: bool, i
             return burst.half_rate(server, statistics.median(measured["perSecond"]) if measured else REFILL_PER_S)
         case "state":
             return state.measure(server, quick=quick)
-        case "periodic":
-            return periodic.measure(server)
-        case "transfers":
-            return transfers.measure(server)
         case "crud":
             return crud.measure(server, all_of_it=is_default)
-        case "events":
-            return fan_out.measure(server)
-        case "pages":
-            return pages.measure(server)
         case "tables":
             return tables.measure(server, tables.ROWS if is_default else (tables.ROWS[0], tables.ROWS[-1]))
-        case "growth":
-            return pages.measure_growth(server)
-    raise ValueError(group)
+    return PLAIN[group](server)
 
 
 def claim_phases(server: Server) -> dict[str, float]:

@@ -89,7 +89,7 @@ def _round(server: Server, tenants: Tenants, case: Case) -> list[tuple[str, floa
         location = mapping.location(tenant)
         far = f"bare/{tenant}"
         up = rclone.upload(sink, far, [], deletes=True, inside="", backup=f".boilerhouse-trash/{far}")
-        lone = bare.end(server.runtime, tenants.pool) + 1000 * transfers.bare(up, copied, sink)
+        lone = bare.end(server.runtime, tenants.pool) + transfers.bare_rclone(up, copied, sink)
         found.append((f"release{case.key}", saved, lone))
         began = time.perf_counter()
         again = tenants.claim(tenant)
@@ -99,7 +99,7 @@ def _round(server: Server, tenants: Tenants, case: Case) -> list[tuple[str, floa
         if _digest(_state(again["containerId"])) != digest:
             raise SystemExit("what came back is not what was saved")
         _settle(tenants)
-        down = 1000 * transfers.bare(rclone.download(sink, location, []), scratch / "restored", sink)
+        down = transfers.bare_rclone(rclone.download(sink, location, []), scratch / "restored", sink)
         lone = down + bare.timed(lambda: bare.claim(server.runtime, _name(again), scratch))
         found.append((f"restored{case.key}", restored, lone))
         tenants.release(again["containerId"])

@@ -13,8 +13,7 @@ import requests
 from bench import bare, figures
 from bench.load import Connection, Tenants
 from bench.pages import sign_in
-from bench.scale import _cpu_s
-from bench.server import Server
+from bench.server import Server, cpu_s
 
 ROWS = (10_000, 100_000, 1_000_000)
 OTHERS = 500
@@ -47,11 +46,11 @@ def measure(server: Server, sizes: tuple[int, ...] = ROWS) -> dict[str, Any]:
             one[name] = _asked(partial(connection.ask, "GET", path))
         for name, path in (("page: overview", "/"), ("page: activity", "/activity/"), ("page: sync", "/sync/")):
             one[name] = _asked(partial(_load, session, server.api.base + path))
-        one["release"] = figures.of([[bare.timed(tenants.release_any) for _ in range(CLAIMS // 2)]])
+        one["release"] = figures.of([[bare.timed(tenants.release) for _ in range(CLAIMS // 2)]])
         controller = server.pid("controller")
-        before = _cpu_s(controller)
+        before = cpu_s(controller)
         time.sleep(CPU_S)
-        one["controllerPercent"] = round(100 * (_cpu_s(controller) - before) / CPU_S, 1)
+        one["controllerPercent"] = round(100 * (cpu_s(controller) - before) / CPU_S, 1)
         found[str(rows)] = one
         tenants.release_all()
     tenants.end()

@@ -10,12 +10,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from bench import bare, figures
 from bench.delay import DelayedRelay
 from bench.server import Server
 
@@ -79,12 +79,12 @@ def _case(case: Case, spec_id: str) -> dict[str, Any]:
     times: dict[str, list[float]] = {}
     for _ in range(case.rounds):
         for name, took in _round(case, spec_id).items():
-            times.setdefault(name, []).append(took * 1000)
+            times.setdefault(name, []).append(took)
     found: dict[str, Any] = {name: round(statistics.median(values), 1) for name, values in times.items()}
     found["rounds"] = case.rounds
     for verb in ("save", "restore"):
         found[f"{verb}Ratio"] = round(found[f"{verb}Ms"] / found[f"{verb}RcloneMs"], 2)
-        found[f"{verb}Met"] = found[f"{verb}Ms"] <= 1.25 * found[f"{verb}RcloneMs"] + 100
+        found[f"{verb}Met"] = found[f"{verb}Ms"] <= figures.with_margin(found[f"{verb}RcloneMs"])
     found["rcloneMaxRssMb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
     return found
 
@@ -120,20 +120,20 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
     try:
         with volumes.locked(first) as lock:
             restores.record_restored(surveys.survey_spec(spec, tenant).answer(), site(first, 1, lock))
-            took["saveMs"] = _timed(lambda: saves.save(site(first, 1, lock), [spec], Trigger.RELEASE, lambda: True))
+            took["saveMs"] = bare.timed(lambda: saves.save(site(first, 1, lock), [spec], Trigger.RELEASE, lambda: True))
         with volumes.locked(second) as lock:
             findings = surveys.survey_spec(spec, tenant).answer()
-            took["restoreMs"] = _timed(
+            took["restoreMs"] = bare.timed(
                 lambda: restores.restore(site(second, 2, lock), findings, Trigger.CLAIM, lambda: True)
             )
         _check_equal(state, volumes.volume_path(second, "state"))
         sink, location = spec.resolved_sink(), f"{spec.sink['prefix'].split('/')[0]}/bare-{tenant}"
         up = rclone.upload(sink, location, [], deletes=True, inside="", backup=f".boilerhouse-trash/bare/{tenant}")
-        took["saveRcloneMs"] = bare(up, state, sink)
+        took["saveRcloneMs"] = bare_rclone(up, state, sink)
         down = rclone.download(sink, location, [])
-        took["restoreRcloneMs"] = bare(down, scratch / "restored", sink)
+        took["restoreRcloneMs"] = bare_rclone(down, scratch / "restored", sink)
         _check_equal(state, scratch / "restored")
-        took["cpMs"] = _timed(lambda: subprocess.run(["cp", "-r", str(state), str(scratch / "copy")], check=True))
+        took["cpMs"] = bare.timed(lambda: subprocess.run(["cp", "-r", str(state), str(scratch / "copy")], check=True))
         for one in (f"{location}", f"{spec.sink['prefix'].split('/')[0]}/{tenant}"):
             sink.delete_all(one)
     finally:
@@ -154,21 +154,15 @@ def _rclone(arguments: list[str], directory: Path, sink: Any) -> None:
         raise RuntimeError(done.stderr[-2000:])
 
 
-def bare(arguments: list[str], directory: Path, sink: Any) -> float:
-    """Seconds of a bare rclone that succeeds: ``rclone serve s3`` fails a write into a new folder now and then."""
+def bare_rclone(arguments: list[str], directory: Path, sink: Any) -> float:
+    """Milliseconds of a bare rclone that succeeds: ``rclone serve s3`` fails a write into a new folder now and then."""
     for _ in range(4):
         try:
-            return _timed(lambda: _rclone(arguments, directory, sink))
+            return bare.timed(lambda: _rclone(arguments, directory, sink))
         except RuntimeError as error:
             said = str(error)
             print(f"bare rclone failed and is tried again: {said.splitlines()[0][:300]}", file=sys.stderr)
     raise SystemExit(said)
-
-
-def _timed(work: Any) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def _check_equal(one: Path, other: Path) -> None:

@@ -139,7 +139,7 @@ _queue: dict[str, Any] = {
     "timeout": 900,
     "max_attempts": 1,
 }
-_queue |= {"ack_failures": True, "save_limit": -1, "catch_up": False, "scheduler": False, "guard_cycle": 1.0}
+_queue |= {"poll": 0, "ack_failures": True, "save_limit": -1, "catch_up": False, "scheduler": False, "guard_cycle": 1.0}
 QUEUES: dict[str, dict[str, Any]] = {
     "claim": {"workers": 3},
     "pool": {"workers": 4},
@@ -153,10 +153,9 @@ Q_CLUSTER: dict[str, Any] = {
     "label": "Queues",
     "log_level": "WARNING",
     "broker_class": "boilerhouse.core.broker.Broker",
-    "poll": 0,
     "workers": 1,
     **_queue,
-    "ALT_CLUSTERS": {name: {"poll": 0, **_queue, **own} for name, own in QUEUES.items()},
+    "ALT_CLUSTERS": {name: {**_queue, **own} for name, own in QUEUES.items()},
 }
 
 # Applications --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -52,11 +52,6 @@ def _phase(name: str) -> Iterator[None]:
         yield
 
 
-def _wait_aside(survey: surveys.Survey) -> list[surveys.Finding]:
-    with turns.aside():
-        return survey.answer()
-
-
 def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float) -> bool:
     """The hot path: if nothing has to be restored, finish the claim in this process; else hand it to a worker.
 
@@ -66,8 +61,8 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
     assert spec
     assert container
     try:
-        with _phase("survey"):
-            findings = survey.answer() if survey.is_done(NEAR_S) else _wait_aside(survey)
+        with _phase("survey"), nullcontext() if survey.is_done(NEAR_S) else turns.aside():
+            findings = survey.answer()
         needs_worker = spec.post_claim is not None or spec.seed is not None
         needs_worker |= any(not finding.is_empty for finding in findings)
         needs_worker |= container.node != node_id() or get_runtime().is_suspect()

@@ -13,8 +13,13 @@ MOST = 10_000
 
 def up_to(rows: QuerySet[Any], most: int = MOST) -> str:
     """``1234``, or ``10,000+`` where there are more; rows beyond are not looked at."""
-    count = rows.order_by()[: most + 1].count()
+    count = _counted(rows, most)
     return f"{most:,}+" if count > most else str(count)
+
+
+def _counted(rows: QuerySet[Any], most: int) -> int:
+    """One more than ``most`` where there are more."""
+    return rows.order_by()[: most + 1].count()
 
 
 class BoundedPaginator(Paginator[Any]):
@@ -23,7 +28,7 @@ class BoundedPaginator(Paginator[Any]):
     @cached_property
     def _counted(self) -> int:
         rows = self.object_list
-        return rows.order_by()[: MOST + 1].count() if isinstance(rows, QuerySet) else len(rows)
+        return _counted(rows, MOST) if isinstance(rows, QuerySet) else len(rows)
 
     @cached_property
     def count(self) -> int:

@@ -134,9 +134,8 @@ class DockerRuntime(ContainerRuntime):
             if client is None:
                 deadline: Any = timeout_s  # requests takes fractions, the stubs do not
                 client = MeteredClient(base_url=self._base_url, version=API_VERSION, timeout=deadline, max_pool_size=32)
-                client.trust_env = not str(client.base_url).startswith(
-                    "http+docker:"
-                )  # no proxy, no netrc for a socket
+                is_socket = str(client.base_url).startswith("http+docker:")
+                client.trust_env = not is_socket  # that has neither a proxy nor an entry in .netrc
                 self._clients[timeout_s] = client
             return client
 
