@@ -67,9 +67,11 @@ def chart(
     unit: str = "",
     marks: Sequence[Mark] = (),
     now: str = "",
+    every: timedelta = timedelta(0),
 ) -> Chart:
     """Draw one or two series over the last ``span``; a pause of samples is a gap, not a line.
 
+    ``every`` is how far apart the points are where that is much: what lies between two of them is no pause.
     ``unit`` tells the browser how to write values: ``bytes``, ``cores`` or nothing. ``now`` is what the chart says in
     figures, if not the newest samples.
     """
@@ -77,7 +79,7 @@ def chart(
     start = end - RANGES[span]
     kept = {name: thin([one for one in points if one[0] >= start]) for name, points in series.items()}
     top = max([least, *(value for points in kept.values() for _, value in points)])
-    quiet = max(timedelta(seconds=60), RANGES[span] / POINTS * 4)
+    quiet = max(timedelta(seconds=60), RANGES[span] / POINTS * 4, every * 2)
 
     def x(at: datetime) -> float:
         return round(WIDTH * ((at - start) / RANGES[span]), 1)

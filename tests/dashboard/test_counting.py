@@ -10,8 +10,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from boilerhouse.core.models import Event
-from boilerhouse.dashboard import counting
+from boilerhouse.dashboard import charts, counting
 from boilerhouse.dashboard.counting import BoundedPaginator, up_to
+from boilerhouse.dashboard.pages import sync
 from syncing.models import SyncRun, bytes_moved
 from tests.make import make_sync_spec
 
@@ -45,6 +46,33 @@ def test_the_page_of_events_says_so(few, client, django_user_model):
     client.force_login(django_user_model.objects.create_superuser("root"))
     text = client.get("/activity/").content.decode()
     assert "1 to 3 of more than 3" in text
+
+
+def test_many_runs_are_said_in_the_plural_and_their_charts_have_lines(monkeypatch, client, django_user_model):
+    monkeypatch.setattr("boilerhouse.dashboard.pages.sync.CHARTED", 4)
+    client.force_login(django_user_model.objects.create_superuser("root"))
+    spec, now = make_sync_spec(), timezone.now()
+
+    def run(minutes: int) -> None:
+        at = now - timedelta(minutes=minutes)
+        SyncRun.objects.create(
+            spec=spec, tenant_id="t", generation=1, direction="upload", trigger="manual", state="succeeded",
+            progress={"bytes": 5000}, created_at=at, finished_at=at,
+        )  # fmt: skip
+
+    run(5)
+    assert "1 run in 24 h, 0 failed." in client.get("/sync/").content.decode()
+    for minutes in (10, 15, 300):
+        run(minutes)
+    text = client.get("/sync/").content.decode()
+    assert "4 runs in 24 h, 0 failed." in text
+    assert "20.0 kB saved, 0 B restored, of the newest 4 runs" in text
+    monkeypatch.setattr("boilerhouse.dashboard.pages.sync.up_to", lambda rows: up_to(rows, most=2))
+    assert "2+ runs in 24 h, 0 failed." in client.get("/sync/").content.decode()
+    for span in charts.RANGES:
+        for chart in sync._charts(span):
+            assert [len(line.runs) for line in chart.lines] == [1, 1], (span, chart.title)
+            assert chart.gaps == []
 
 
 def plan_of(rows) -> str:

@@ -115,8 +115,8 @@ def _charts(span: str) -> list[charts.Chart]:
     if len(rows) == CHARTED:
         moved, ended = (f"{one}, of the newest {CHARTED:,} runs" for one in (moved, ended))
     return [
-        charts.chart("Transferred", span, bytes_of, amount, least=1000, unit="bytes", now=moved),
-        charts.chart("Runs", span, runs_of, whole, now=ended),
+        charts.chart("Transferred", span, bytes_of, amount, least=1000, unit="bytes", now=moved, every=step),
+        charts.chart("Runs", span, runs_of, whole, now=ended, every=step),
     ]
 
 
