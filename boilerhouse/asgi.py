@@ -12,7 +12,6 @@ import django
 
 django.setup()
 
-import boto3.session  # noqa: F401  the first claim must not wait for this import
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.urls import get_resolver, path
 
@@ -20,9 +19,11 @@ from boilerhouse.core import collector, processes
 from boilerhouse.core.asgi_handler import ThreadedHandler
 from boilerhouse.core.event_socket import EventSocket
 from boilerhouse.dashboard.terminal_socket import TerminalSocket
+from syncing.sinks import s3_access
 
 processes.describe("web")
 threading.Thread(target=processes.current, name="register", daemon=True).start()
+s3_access.warm()  # the first claim must not wait for it
 assert get_resolver().url_patterns  # load every view now, not in the first request
 application = ProtocolTypeRouter(
     {

@@ -126,7 +126,9 @@ if _database["ENGINE"].endswith("sqlite3"):
 else:
     # Long-lived connections of a bounded set of threads; never a psycopg pool: django-q2 forks.
     _database |= {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
-    _database.setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+    # Statements are prepared: PostgreSQL plans one once per connection, and values go beside it (ADR 25).
+    _prepared = {"server_side_binding": True, "prepare_threshold": 3}
+    _database["OPTIONS"] = {"connect_timeout": 5, **_prepared, **_database.get("OPTIONS", {})}
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

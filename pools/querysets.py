@@ -17,7 +17,7 @@ _TAKE = """
 UPDATE {table} SET state = %s, state_changed_at = {now} WHERE state = %s AND id = (
     SELECT id FROM {table} WHERE pool_id = %s AND state = %s AND health <> %s
     ORDER BY state_changed_at, id LIMIT 1 {skip}
-) RETURNING *
+) RETURNING {columns}
 """
 
 
@@ -40,6 +40,8 @@ class ContainerQuerySet(models.QuerySet["Container"]):
             table=self.model._meta.db_table,
             now="now()" if postgresql else "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
             skip="FOR UPDATE SKIP LOCKED" if postgresql else "",
+            # By name: a statement that PostgreSQL has prepared must go on after a migration that adds one.
+            columns=", ".join(f'"{field.column}"' for field in self.model._meta.concrete_fields),
         )
         idle = ContainerState.IDLE
         parameters = [ContainerState.CLAIMED, idle, pool.pk, idle, ContainerHealth.UNHEALTHY]

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import Count, Q
 from django.utils import timezone
 
 from boilerhouse.core import failpoints
@@ -24,6 +25,8 @@ from pools.models import Container, Pool, Template, WorkloadVersion
 from pools.states import ContainerState, Trouble
 
 STARTING, IDLE, CLAIMED = ContainerState.STARTING, ContainerState.IDLE, ContainerState.CLAIMED
+CLAIMS_AT_ONCE = 16
+"""Claims that have not committed do not see each other; with so many spare ones it makes no difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,18 @@ def is_off(pool: Pool) -> bool:
         return True
     step = decide(pool, pool.wanted, members, _parallel(pool))
     return bool(step.start or step.remove) or (pool.trouble == Trouble.DISK_LOW and not host.disk_is_low())
+
+
+def may_lack(pool: Pool) -> bool:
+    """Whether the pool may have to start a container in the place of one that a tenant has just got.
+
+    Where it need not, the workers are spared a message; what this overlooks ``fill_pools`` sees within a second.
+    """
+    if not pool.min_idle:
+        return False  # one idle less and one claimed more: as many as before
+    spare = Count("pk", filter=Q(state__in=[IDLE, STARTING]))
+    counted = pool.containers.aggregate(size=Count("pk"), spare=spare)
+    return bool(counted["size"] < pool.max_size and counted["spare"] < pool.min_idle + CLAIMS_AT_ONCE)
 
 
 def refill(pool_id: str) -> int:

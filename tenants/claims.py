@@ -85,8 +85,9 @@ def begin(claim: Claim) -> Begun:
 
 
 def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: bool = False) -> Assignment:
-    """One transaction: the tenant's generation, a container if one is idle, the assignment, and a refill.
+    """One transaction: the tenant's generation, a container if one is idle, the assignment.
 
+    A pool that had none is refilled at once; one that had is when the claim is decided, for nobody waits for that.
     Constraints guard it: IntegrityError when the tenant holds something, or when the container that was taken is held
     although its row said idle; ``is_careful`` passes over such containers.
     """
@@ -120,7 +121,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
         assignment.save(force_insert=True)
         if container is None:
             line.recount(pool.pk)
-        enqueue("pool", "pools.tasks.refill", pool.pk)
+            enqueue("pool", "pools.tasks.refill", pool.pk)
         audit.record("tenant.claim", claim.tenant_id, after={"poolId": pool.pk, "generation": generation})
     failpoints.reach("claim.taken")
     return assignment

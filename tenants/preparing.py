@@ -27,7 +27,7 @@ from boilerhouse.core.metering import timed
 from boilerhouse.core.outage import DATABASE_LOST, renounce
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import host, lifecycle, volumes
+from pools import host, lifecycle, sizing, volumes
 from pools.feasibility import seed_path
 from pools.runtime import get_runtime
 from pools.spec import WorkloadSpec
@@ -42,8 +42,6 @@ from tenants.states import AssignmentState, Source
 log = structlog.get_logger(__name__)
 
 PENDING = AssignmentState.PENDING
-NEAR_S = 0.015
-"""A near sink has answered by then; for one that is farther the claim's turn is given to others."""
 
 
 @contextmanager
@@ -61,7 +59,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
     assert spec
     assert container
     try:
-        with _phase("survey"), nullcontext() if survey.is_done(NEAR_S) else turns.aside():
+        with _phase("survey"), nullcontext() if survey.is_near(surveys.NEAR_S) else turns.aside():
             findings = survey.answer()
         needs_worker = spec.post_claim is not None or spec.seed is not None
         needs_worker |= any(not finding.is_empty for finding in findings)
@@ -250,6 +248,8 @@ def _decide(
                 latencyMs=latency,
                 restored=shown,
             )
+            if sizing.may_lack(container.pool):
+                enqueue("pool", "pools.tasks.refill", assignment.pool_id)
     except DATABASE_LOST as error:
         if not _read_outcome(assignment, error):
             return False

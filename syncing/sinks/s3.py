@@ -7,14 +7,17 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from syncing.errors import RemoteChanged, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.locations import MARKER_ROOT
 from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
 
-_clients: dict[tuple[Any, ...], Any] = {}
-_clients_lock = threading.Lock()
+if TYPE_CHECKING:
+    from syncing.sinks.s3_access import Access
+
+_accesses: dict[tuple[S3Sink, int], Access] = {}
+_accesses_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +72,19 @@ class S3Sink(Sink):
         return ["--s3-no-check-bucket", *self.rclone_flags]
 
     def _client(self, deadline_s: int) -> Any:
+        return self._access(deadline_s).client
+
+    def _access(self, deadline_s: int) -> Access:
         # Imported here: it takes a quarter of a second, and most processes never ask a sink.
-        import boto3.session
-        from botocore.config import Config
-        from botocore.handlers import add_expect_header
+        from syncing.sinks.s3_access import Access
 
         key = (self, deadline_s)
-        with _clients_lock:
-            if key not in _clients:
-                style: Any = {"addressing_style": "path" if self.endpoint else "auto"}
-                client = boto3.session.Session().client(
-                    "s3",
-                    region_name=self.region,
-                    endpoint_url=self.endpoint or None,
-                    aws_access_key_id=self.access_key_id or None,
-                    aws_secret_access_key=self.secret_access_key or None,
-                    config=Config(
-                        connect_timeout=deadline_s,
-                        read_timeout=deadline_s,
-                        retries={"total_max_attempts": 1 if deadline_s == CLAIM_DEADLINE_S else 3},
-                        s3=style,
-                        max_pool_connections=16,
-                        request_checksum_calculation="when_required",
-                        response_checksum_validation="when_required",
-                    ),
-                )
-                # "Expect: 100-continue" costs each small write a round trip.
-                client.meta.events.unregister("before-call.s3", add_expect_header)
-                _clients[key] = client
-            return _clients[key]
+        with _accesses_lock:
+            if key not in _accesses:
+                keys = self.access_key_id, self.secret_access_key
+                attempts = 1 if deadline_s == CLAIM_DEADLINE_S else 3
+                _accesses[key] = Access(self.bucket, self.region, self.endpoint, *keys, deadline_s, attempts)
+            return _accesses[key]
 
     def get(self, key: str, deadline_s: int) -> bytes | None:
         return self.read(key, deadline_s)[0]
@@ -105,7 +92,11 @@ class S3Sink(Sink):
     def read(self, key: str, deadline_s: int) -> tuple[bytes | None, str]:
         from botocore.exceptions import ClientError
 
+        from syncing.sinks.s3_access import Unclear
+
         with self._translated():
+            with contextlib.suppress(Unclear):
+                return self._access(deadline_s).read(key)
             try:
                 found = self._client(deadline_s).get_object(Bucket=self.bucket, Key=key)
             except ClientError as error:
@@ -160,7 +151,11 @@ class S3Sink(Sink):
             self._client(COPY_DEADLINE_S).copy_object(Bucket=self.bucket, Key=target, CopySource=origin)
 
     def has_objects(self, location: str, deadline_s: int) -> bool:
+        from syncing.sinks.s3_access import Unclear
+
         with self._translated():
+            with contextlib.suppress(Unclear):
+                return self._access(deadline_s).has_objects(f"{location}/")
             found = self._client(deadline_s).list_objects_v2(Bucket=self.bucket, Prefix=f"{location}/", MaxKeys=1)
             return bool(found.get("Contents"))
 

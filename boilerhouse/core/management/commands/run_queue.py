@@ -16,6 +16,10 @@ from boilerhouse.core import collector, processes
 from boilerhouse.core.commands import die_with_parent
 
 
+def _nothing() -> None:
+    pass
+
+
 class Command(BaseCommand):
     help = "Run the cluster that Q_CLUSTER_NAME names (use run_worker)."
 
@@ -25,8 +29,8 @@ class Command(BaseCommand):
         os.register_at_fork(after_in_child=die_with_parent)
         for app in apps.get_app_configs():  # before the fork: no task waits for an import inside its transaction
             if module_has_submodule(app.module, "tasks"):
-                import_module(f"{app.name}.tasks")
-        import_module("boto3.session")
+                tasks = import_module(f"{app.name}.tasks")
+                getattr(tasks, "before_fork", _nothing)()
         collector.calm()
         cluster = Cluster()
         cluster.start()

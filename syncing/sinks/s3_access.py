@@ -1,0 +1,132 @@
+"""How S3 is asked: botocore's client, and for the two questions of every claim its signer and transport alone.
+
+A client validates parameters, resolves the endpoint and calls hooks for each request; for two small questions that was
+a third of a claim (ADR 25). Whatever is not one of their plain answers is left to the client, which knows redirects,
+retries and every error.
+
+Importing this takes a quarter of a second, and making the first client once more; a process that asks often does both
+before it is waited for (``warm``).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import ConnectionClosedError, NoCredentialsError, SSLError
+from botocore.handlers import add_expect_header
+from botocore.httpsession import URLLib3Session
+from botocore.session import Session
+from botocore.utils import get_environ_proxies
+
+_session = Session()
+"""One for all, since it keeps what it has read of S3's description; only its use to make something takes the lock."""
+_making = threading.Lock()
+
+
+class Unclear(Exception):
+    """Not a plain answer: ask the client."""
+
+
+def warm() -> None:
+    """Afterwards a client is made in milliseconds, here and in the processes that are forked from this one."""
+    Access("", "us-east-1", "http://127.0.0.1", "none", "none", deadline_s=1, attempts=1).client.close()
+
+
+@dataclass(frozen=True)
+class Access:
+    """One bucket, asked by one pair of keys (empty: the host's own rights) with one deadline."""
+
+    bucket: str
+    region: str
+    endpoint: str
+    access_key_id: str
+    secret_access_key: str
+    deadline_s: int
+    attempts: int
+
+    @cached_property
+    def client(self) -> Any:
+        style: Any = {"addressing_style": "path" if self.endpoint else "auto"}
+        with _making:
+            client = _session.create_client(
+                "s3",
+                region_name=self.region,
+                endpoint_url=self.endpoint or None,
+                aws_access_key_id=self.access_key_id or None,
+                aws_secret_access_key=self.secret_access_key or None,
+                config=Config(
+                    connect_timeout=self.deadline_s,
+                    read_timeout=self.deadline_s,
+                    retries={"total_max_attempts": self.attempts},
+                    s3=style,
+                    max_pool_connections=16,
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+            )
+        # "Expect: 100-continue" costs each small write a round trip.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
+        return client
+
+    def read(self, key: str) -> tuple[bytes | None, str]:
+        """An object's content and tag; (None, "") if there is none. Raises Unclear, or botocore's own errors."""
+        answer = self._get(f"/{quote(key, safe='/~')}")
+        if answer.status_code == 200 and answer.headers.get("Content-Length") == str(len(answer.content)):
+            return answer.content, answer.headers["ETag"]
+        if answer.status_code == 404 and b"<Code>NoSuchKey</Code>" in answer.content:
+            return None, ""
+        raise Unclear
+
+    def has_objects(self, prefix: str) -> bool:
+        """Whether any key begins with ``prefix``. Raises Unclear, or botocore's own errors."""
+        answer = self._get("", {"list-type": "2", "max-keys": "1", "prefix": prefix})
+        if answer.status_code == 200 and b"</ListBucketResult>" in answer.content:
+            if b"<Contents>" in answer.content:
+                return True
+            if b"Contents" not in answer.content:
+                return False
+        raise Unclear
+
+    def _get(self, path: str, query: dict[str, str] | None = None) -> AWSResponse:
+        request = AWSRequest("GET", self._address + path, params=query)
+        # Frozen, because roles' credentials may be renewed while a request is signed.
+        S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self.region).add_auth(request)
+        try:
+            return self._transport.send(request.prepare())
+        except (ConnectionClosedError, SSLError) as error:
+            raise Unclear from error
+
+    @cached_property
+    def _credentials(self) -> Any:
+        if self.access_key_id:
+            return Credentials(self.access_key_id, self.secret_access_key)
+        with _making:
+            found = _session.get_credentials()
+        if found is None:
+            raise NoCredentialsError
+        return found
+
+    @cached_property
+    def _address(self) -> str:
+        if self.endpoint:
+            return f"{self.endpoint.rstrip('/')}/{self.bucket}"
+        # At AWS the client decides whether the bucket is part of the host or of the path.
+        signed = self.client.generate_presigned_url("list_objects_v2", Params={"Bucket": self.bucket})
+        return str(signed).partition("?")[0].rstrip("/")
+
+    @cached_property
+    def _transport(self) -> URLLib3Session:
+        return URLLib3Session(
+            verify=_session.get_config_variable("ca_bundle") or True,
+            proxies=get_environ_proxies(self._address),
+            timeout=self.deadline_s,
+            max_pool_connections=16,
+        )
