@@ -21,7 +21,17 @@ CONFIG, SECRETS = {"model": "small", "greeting": "x" * 1000}, {f"SECRET_{n}": "y
 
 @contextmanager
 def scratch() -> Iterator[Path]:
+    """A directory in memory, as that of a claim's config and secrets is."""
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="bh-bench-") as directory:
+        yield Path(directory)
+
+
+@contextmanager
+def disk() -> Iterator[Path]:
+    """A directory where volumes are, too."""
+    from django.conf import settings
+
+    with tempfile.TemporaryDirectory(dir=settings.BOILERHOUSE_DATA_DIR, prefix="bare-") as directory:
         yield Path(directory)
 
 

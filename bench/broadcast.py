@@ -1,4 +1,7 @@
-"""A bare WebSocket server: what comes on ``/say`` goes to all others. Run as a process with a port."""
+"""A bare WebSocket server: what comes on ``/say`` goes to all others, what comes on ``/echo`` back.
+
+Run as a process with a port.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,10 @@ async def main(port: int) -> None:
         if connection.request and connection.request.path == "/say":
             async for message in connection:
                 broadcast(listening, message)
+            return
+        if connection.request and connection.request.path == "/echo":
+            async for message in connection:
+                await connection.send(message)
             return
         listening.add(connection)
         try:

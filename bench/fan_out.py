@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from websockets.asyncio.client import connect
@@ -20,16 +21,25 @@ from bench import figures
 from bench.server import ROOT, Server
 
 CLIENTS, PER_SECOND, SECONDS = 200, 50, 10
+ALONE = (1, 10, 4)
+TEXT = json.dumps({"payload": {"padding": "x" * 300}})[:-2]
 
 
 def measure(server: Server) -> dict[str, Any]:
-    """Write events in this process, read them with 200 sockets; then the same through a bare WebSocket server."""
+    """Write events in this process, read them with 200 sockets; then the same through a bare WebSocket server.
+
+    One event for one socket beside a bare echo.
+    """
     load = (CLIENTS, PER_SECOND, SECONDS)
+    alone = deliver(server.api.base, server.api.key, ALONE)
     before = server.memory_kb()
     times = deliver(server.api.base, server.api.key, load)
     after = server.memory_kb()
-    found = figures.beside(figures.of([times]), figures.of([_bare(load)]))
-    return {**found, "clients": CLIENTS, "perSecond": PER_SECOND, "memoryGrowthKb": after - before}
+    with _bare_server() as port:
+        broadcast, echo = _broadcast(port, load), _echo(port)
+    found = figures.beside(figures.of([times]), figures.of([broadcast]))
+    lone = figures.beside(figures.of([alone]), figures.of([echo]))
+    return {**found, "clients": CLIENTS, "perSecond": PER_SECOND, "memoryGrowthKb": after - before, "alone": lone}
 
 
 def deliver(base: str, key: str, load: tuple[int, int, int]) -> list[float]:
@@ -55,8 +65,9 @@ def _number_of_event(text: str) -> int:
     return int(json.loads(text)["payload"]["number"])
 
 
-def _bare(load: tuple[int, int, int]) -> list[float]:
-    """The same messages through a server that does nothing but pass them on."""
+@contextmanager
+def _bare_server() -> Iterator[int]:
+    """A server that does nothing but pass messages on; its port."""
     from boilerhouse.dashboard.supervisor import free_port
 
     port = free_port()
@@ -71,15 +82,32 @@ def _bare(load: tuple[int, int, int]) -> list[float]:
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.05)
-        with connect_plainly(f"ws://127.0.0.1:{port}/say") as said:
-            text = json.dumps({"payload": {"padding": "x" * 300}})[:-2]
-            return _fan_out(
-                f"ws://127.0.0.1:{port}/", {}, lambda number: said.send(f'{text}, "number": {number}}}}}'),
-                lambda: None, load,
-            )  # fmt: skip
+        yield port
     finally:
         process.terminate()
         process.wait()
+
+
+def _broadcast(port: int, load: tuple[int, int, int]) -> list[float]:
+    with connect_plainly(f"ws://127.0.0.1:{port}/say") as said:
+        return _fan_out(
+            f"ws://127.0.0.1:{port}/", {}, lambda number: said.send(f'{TEXT}, "number": {number}}}}}'),
+            lambda: None, load,
+        )  # fmt: skip
+
+
+def _echo(port: int) -> list[float]:
+    """Milliseconds there and back, a few times a second as the events are."""
+    _, per_second, seconds = ALONE
+    times = []
+    with connect_plainly(f"ws://127.0.0.1:{port}/echo") as opened:
+        for _ in range(per_second * seconds):
+            time.sleep(1 / per_second)
+            began = time.perf_counter()
+            opened.send(TEXT)
+            opened.recv()
+            times.append((time.perf_counter() - began) * 1000)
+    return times
 
 
 def _fan_out(
@@ -133,9 +161,13 @@ def _fan_out(
 
 
 def table(found: dict[str, Any]) -> list[str]:
+    bare, alone = found["bare"], found["alone"]
+    echo = alone["bare"]
     return [
         f"events to {found['clients']} sockets at {found['perSecond']}/s: commit to client p50 {found['p50Ms']} ms, p95"
         f" {found['p95Ms']} ms, p99 {found['p99Ms']} ms; {found['n']} delivered, none lost",
-        f"a bare WebSocket server: p50 {found['bare']['p50Ms']} ms, p95 {found['bare']['p95Ms']} ms, p99"
-        f" {found['bare']['p99Ms']} ms; the web process grew by {found['memoryGrowthKb']} kB",
+        f"a bare WebSocket server: p50 {bare['p50Ms']} ms, p95 {bare['p95Ms']} ms, p99 {bare['p99Ms']} ms; the web process"
+        f" grew by {found['memoryGrowthKb']} kB",
+        f"one event for one socket: p50 {alone['p50Ms']} ms, p95 {alone['p95Ms']} ms; a bare WebSocket echo, there and"
+        f" back: p50 {echo['p50Ms']} ms, p95 {echo['p95Ms']} ms",
     ]

@@ -68,7 +68,7 @@ def _round(server: Server, tenants: Tenants, case: Case) -> list[tuple[str, floa
     sink, mapping = spec.resolved_sink(), spec.mappings.get()
     mapping.spec = spec
     tenant, found = f"s-{secrets.token_hex(6)}", []
-    with bare.scratch() as scratch:
+    with bare.scratch() as scratch, bare.disk() as disk:
         _settle(tenants)
         began = time.perf_counter()
         claimed = tenants.claim(tenant)
@@ -81,7 +81,7 @@ def _round(server: Server, tenants: Tenants, case: Case) -> list[tuple[str, floa
         if case.key == "100KB":
             found.append(("firstAnswer", ours, lone))
         digest = _write_state(claimed["containerId"], case)
-        copied = scratch / "copy"
+        copied = disk / "copy"
         shutil.copytree(_state(claimed["containerId"]), copied)
         _settle(tenants)
         saved = bare.timed(lambda: tenants.release(claimed["containerId"]))
@@ -99,7 +99,7 @@ def _round(server: Server, tenants: Tenants, case: Case) -> list[tuple[str, floa
         if _digest(_state(again["containerId"])) != digest:
             raise SystemExit("what came back is not what was saved")
         _settle(tenants)
-        down = transfers.bare_rclone(rclone.download(sink, location, []), scratch / "restored", sink)
+        down = transfers.bare_rclone(rclone.download(sink, location, []), disk / "restored", sink)
         lone = down + bare.timed(lambda: bare.claim(server.runtime, _name(again), scratch))
         found.append((f"restored{case.key}", restored, lone))
         tenants.release(again["containerId"])

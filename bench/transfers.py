@@ -90,6 +90,8 @@ def _case(case: Case, spec_id: str) -> dict[str, Any]:
 
 
 def _round(case: Case, spec_id: str) -> dict[str, float]:
+    from django.conf import settings
+
     from pools import volumes
     from pools.models import Pool
     from syncing import rclone, restores, saves, sites, surveys
@@ -116,7 +118,7 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
             for start in range(0, case.bytes, 1_000_000):
                 file.write(os.urandom(min(1_000_000, case.bytes - start)))
     subprocess.run(["chown", "-R", f"{UID}:{UID}", str(state)], check=True)
-    scratch = Path(tempfile.mkdtemp(prefix="bh-bench-"))
+    scratch = Path(tempfile.mkdtemp(dir=settings.BOILERHOUSE_DATA_DIR, prefix="bare-"))
     try:
         with volumes.locked(first) as lock:
             restores.record_restored(surveys.survey_spec(spec, tenant).answer(), site(first, 1, lock))

@@ -148,7 +148,8 @@ def _check_first_times(silent: list[Finding], tenant_id: str) -> None:
     silent = [finding for finding in silent if finding.mapping.uploads]
     if not silent:
         return
-    known = list(SavedState.objects.current().filter(tenant_id=tenant_id, files__gt=0).order_by("-saved_at"))
+    known = list(SavedState.objects.current().filter(tenant_id=tenant_id, files__gt=0))
+    known.sort(key=lambda saved: saved.saved_at, reverse=True)
     for finding in silent:
         for saved in known:
             if (saved.place, saved.location) == (finding.sink.place_name, finding.location):

@@ -13,12 +13,13 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import docker.errors
 import requests
 import structlog
+import urllib3
 from docker.types import EndpointConfig, Healthcheck, IPAMConfig, IPAMPool, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
 
@@ -83,9 +84,9 @@ def translated() -> Iterator[None]:
         if error.status_code == 403:
             raise errors.EngineFailure("The socket of this process does not let this call through.") from error
         raise errors.EngineFailure(words) from error
-    except (requests.Timeout, TimeoutError) as error:
+    except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
         raise errors.EngineTimeout("The container engine does not answer in time.") from error
-    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+    except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise errors.EngineUnavailable(f"The container engine does not answer ({type(error).__name__}).") from error
 
 
@@ -97,18 +98,53 @@ class MeteredClient(docker.APIClient):
     """Counts each call by its path without names: how long until it is answered, and whether the engine failed it."""
 
     def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
-        call, began = _call_of(str(method), str(url)), time.monotonic()
-        try:
-            with tracing.span(f"docker {call}"):
-                answer = super().request(method, url, *args, **options)
-        except requests.RequestException as error:
-            DOCKER_ERRORS.labels(call, "timeout" if isinstance(error, requests.Timeout) else "unreachable").inc()
-            raise
-        finally:
-            DOCKER_SECONDS.labels(call).observe(time.monotonic() - began)
-        if answer.status_code >= 500:
-            DOCKER_ERRORS.labels(call, str(answer.status_code)).inc()
+        with _metered(_call_of(str(method), str(url))) as told:
+            answer = super().request(method, url, *args, **options)
+            told(answer.status_code)
         return answer
+
+    def state_of(self, name: str) -> dict[str, Any]:
+        """``inspect_container``, at a third of its price where the engine is a socket: every claim asks it.
+
+        Whatever is no plain answer is asked again in the ordinary way, which has the words for it.
+        """
+        if self.is_socket and _PLAIN_NAME.match(name):
+            pool = self.get_adapter(self.base_url).get_connection(self.base_url)  # type: ignore[attr-defined]
+            with _metered("GET /containers/{id}/json") as told:
+                path = f"/v{API_VERSION}/containers/{name}/json"
+                answer = pool.urlopen("GET", path, retries=False, timeout=self.timeout)
+                told(answer.status)
+            if answer.status == 200:
+                found: dict[str, Any] = answer.json()
+                return found
+        return dict(self.inspect_container(name))
+
+    @property
+    def is_socket(self) -> bool:
+        return str(self.base_url).startswith("http+docker:")
+
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
+
+
+@contextlib.contextmanager
+def _metered(call: str) -> Iterator[Callable[[int], None]]:
+    """Count a call and how long it takes; what is yielded is told the answer's status."""
+    began = time.monotonic()
+
+    def told(status: int) -> None:
+        if status >= 500:
+            DOCKER_ERRORS.labels(call, str(status)).inc()
+
+    try:
+        with tracing.span(f"docker {call}"):
+            yield told
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        is_late = isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError)
+        DOCKER_ERRORS.labels(call, "timeout" if is_late else "unreachable").inc()
+        raise
+    finally:
+        DOCKER_SECONDS.labels(call).observe(time.monotonic() - began)
 
 
 _NAMED = re.compile(r"/(containers|images|networks|exec)/(?!create$|json$|search$|load$|prune$).+?(/\w+)?$")
@@ -124,18 +160,17 @@ class DockerRuntime(ContainerRuntime):
     def __init__(self, base_url: str) -> None:
         self.node = node_id()
         self._base_url = base_url
-        self._clients: dict[float, docker.APIClient] = {}
+        self._clients: dict[float, MeteredClient] = {}
         self._lock = threading.Lock()
         self._timed_out_at = -SUSPECT_S
 
-    def _api(self, timeout_s: float = FAST_S) -> docker.APIClient:
+    def _api(self, timeout_s: float = FAST_S) -> MeteredClient:
         with self._lock:
             client = self._clients.get(timeout_s)
             if client is None:
                 deadline: Any = timeout_s  # requests takes fractions, the stubs do not
                 client = MeteredClient(base_url=self._base_url, version=API_VERSION, timeout=deadline, max_pool_size=32)
-                is_socket = str(client.base_url).startswith("http+docker:")
-                client.trust_env = not is_socket  # that has neither a proxy nor an entry in .netrc
+                client.trust_env = not client.is_socket  # that has neither a proxy nor an entry in .netrc
                 self._clients[timeout_s] = client
             return client
 
@@ -329,7 +364,7 @@ class DockerRuntime(ContainerRuntime):
         try:
             with translated():
                 try:
-                    found = self._api(allowed).inspect_container(name)
+                    found = self._api(allowed).state_of(name)
                 except docker.errors.NotFound:
                     return None
         except errors.EngineTimeout:
