@@ -166,8 +166,8 @@ def table(found: dict[str, Any]) -> list[str]:
     return [
         f"events to {found['clients']} sockets at {found['perSecond']}/s: commit to client p50 {found['p50Ms']} ms, p95"
         f" {found['p95Ms']} ms, p99 {found['p99Ms']} ms; {found['n']} delivered, none lost",
-        f"a bare WebSocket server: p50 {bare['p50Ms']} ms, p95 {bare['p95Ms']} ms, p99 {bare['p99Ms']} ms; the web process"
-        f" grew by {found['memoryGrowthKb']} kB",
+        f"a bare WebSocket server: p50 {bare['p50Ms']} ms, p95 {bare['p95Ms']} ms, p99 {bare['p99Ms']} ms; the web"
+        f" process grew by {found['memoryGrowthKb']} kB",
         f"one event for one socket: p50 {alone['p50Ms']} ms, p95 {alone['p95Ms']} ms; a bare WebSocket echo, there and"
         f" back: p50 {echo['p50Ms']} ms, p95 {echo['p95Ms']} ms",
     ]

@@ -97,7 +97,9 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
         if busy_with is not None:
             raise sink_runs.conflict(busy_with)
         take = line.take_free if is_careful else lifecycle.take
-        container = None if Assignment.objects.waiting(pool.pk).exists() else take(pool)
+        # Who began to wait after the pool was read came at the same time as this claim, not before it.
+        others_wait = pool.waiting and Assignment.objects.waiting(pool.pk).exists()
+        container = None if others_wait else take(pool)
         if container and container.version_id == serving.pk:
             container.version = serving
         assignment = Assignment(

@@ -97,8 +97,8 @@ def find_key(key: str) -> ApiKey | None:
         return None
     if not hmac.compare_digest(_checksum(body), key[-CHECK_LENGTH:]):
         return None
-    row = ApiKey.objects.filter(_living(), pk=body[:ID_LENGTH]).first()
-    if row is None or not hmac.compare_digest(row.key_hash, _hash(key)):
+    row = ApiKey.objects.filter(pk=body[:ID_LENGTH]).first()
+    if row is None or not row.is_living or not hmac.compare_digest(row.key_hash, _hash(key)):
         return None
     if row.last_used_at is None or row.last_used_at < timezone.now() - USED_EVERY:
         ApiKey.objects.filter(pk=row.pk).update(last_used_at=timezone.now())

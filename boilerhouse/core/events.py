@@ -107,6 +107,9 @@ def _flush(events: list[Event]) -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             # Deferred foreign keys lock rows when they are checked: before this lock, for no lock may come after it.
-            cursor.execute(f"SET CONSTRAINTS ALL IMMEDIATE; SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+            # The word to waiting processes goes out with the commit, whenever it is said.
+            cursor.execute(
+                f"SET CONSTRAINTS ALL IMMEDIATE; SELECT pg_advisory_xact_lock({_ADVISORY_LOCK});"
+                f" SELECT pg_notify('{CHANNEL}', '')"
+            )
     Event.objects.bulk_create(events)
-    wake()

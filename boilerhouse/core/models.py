@@ -148,6 +148,11 @@ class ApiKey(models.Model):
     def __str__(self) -> str:
         return f"{self.name} (bh_{self.id}…)"
 
+    @property
+    def is_living(self) -> bool:
+        """Whether it opens anything: neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > timezone.now())
+
 
 def random_nonce() -> str:
     return uuid.uuid4().hex
