@@ -29,6 +29,8 @@ from botocore.utils import get_environ_proxies
 _session = Session()
 """One for all, since it keeps what it has read of S3's description; only its use to make something takes the lock."""
 _making = threading.Lock()
+# Nobody here wants to know when an object was modified, and to parse that was half of the cost of a long listing.
+_session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
 
 
 class Unclear(Exception):
