@@ -21,7 +21,7 @@ from bench import figures
 from bench.server import ROOT, Server
 
 CLIENTS, PER_SECOND, SECONDS = 200, 50, 10
-ALONE = (1, 10, 4)
+ALONE = (1, 10, 3)
 TEXT = json.dumps({"payload": {"padding": "x" * 300}})[:-2]
 
 

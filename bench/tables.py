@@ -18,7 +18,7 @@ from bench.server import Server, cpu_s
 ROWS = (10_000, 100_000, 1_000_000)
 OTHERS = 500
 """Tenants whose rows these are."""
-CLAIMS, ASKED, CPU_S = 8, 12, 4.0
+CLAIMS, ASKED, CPU_S = 8, 12, 2.0
 
 
 def measure(server: Server, sizes: tuple[int, ...] = ROWS) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Case:
     is_tried_far: bool = True
 
 
+WARM_UP = Case("first connections", 1, 10_000, 1)
 CASES = [
     Case("100 KB in 10 files", 10, 10_000, 3, is_tried_far=False),
     Case("10 MB in 1 file", 1, 10_000_000, 3),
@@ -66,6 +67,7 @@ def measure(server: Server) -> list[dict[str, Any]]:
             mapping = {"containerPath": "/state", "sinkPath": "s/", "direction": "bidirectional", "mode": "sync"}
             body = {"poolId": "transfers", "mappings": [mapping], "sink": sink}
             spec = api.call("POST", "sync-specs", {**body, "policy": {"onClaim": True, "onRelease": True}}, (201,))
+            _round(WARM_UP, spec["id"])
             for case in CASES:
                 if distance == "near" or case.is_tried_far:
                     rows.append({"case": case.name, "distance": distance, **_case(case, spec["id"])})

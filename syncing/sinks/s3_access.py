@@ -25,6 +25,7 @@ from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session
 from botocore.session import Session
 from botocore.utils import get_environ_proxies
+from django.conf import settings
 
 _session = Session()
 """One for all, since it keeps what it has read of S3's description; only its use to make something takes the lock."""
@@ -81,9 +82,10 @@ class Access:
     def read(self, key: str) -> tuple[bytes | None, str]:
         """An object's content and tag; (None, "") if there is none. Raises Unclear, or botocore's own errors."""
         answer = self._get(f"/{quote(key, safe='/~')}")
-        if answer.status_code == 200 and answer.headers.get("Content-Length") == str(len(answer.content)):
-            return answer.content, answer.headers["ETag"]
-        if answer.status_code == 404 and b"<Code>NoSuchKey</Code>" in answer.content:
+        content, headers = answer.content, answer.headers
+        if answer.status_code == 200 and headers.get("Content-Length") == str(len(content)) and "ETag" in headers:
+            return content, headers["ETag"]
+        if answer.status_code == 404 and b"<Code>NoSuchKey</Code>" in content:
             return None, ""
         raise Unclear
 
@@ -98,7 +100,8 @@ class Access:
         raise Unclear
 
     def _get(self, path: str, query: dict[str, str] | None = None) -> AWSResponse:
-        request = AWSRequest("GET", self._address + path, params=query)
+        own = {"User-Agent": f"boilerhouse/{settings.VERSION}"}
+        request = AWSRequest("GET", self._address + path, headers=own, params=query)
         # Frozen, because roles' credentials may be renewed while a request is signed.
         S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self.region).add_auth(request)
         try:

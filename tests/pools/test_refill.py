@@ -147,3 +147,26 @@ def test_a_row_that_no_transition_allows_is_refused():
 
     with pytest.raises(AssertionError):
         Container.objects.filter(pk=container.pk).transition(ContainerState.CLAIMED, ContainerState.IDLE)
+
+
+def test_a_claim_need_not_ask_for_another_container_while_the_pool_keeps_none_idle_or_has_plenty():
+    """Claims at once do not see each other, so there must be that many to spare."""
+    keeps_none, keeps_two = make_pool(max_size=5), make_pool(min_idle=2, max_size=50)
+    make_container(keeps_none)
+    for _ in range(2 + sizing.CLAIMS_AT_ONCE):
+        last = make_container(keeps_two)
+
+    assert not sizing.may_lack(keeps_none)
+    assert not sizing.may_lack(keeps_two)
+    Container.objects.filter(pk=last.pk).update(state=ContainerState.CLAIMED)
+    assert sizing.may_lack(keeps_two)
+
+
+def test_a_pool_that_is_full_lacks_nothing_that_it_could_start():
+    pool = make_pool(min_idle=2, max_size=2)
+    for state in (ContainerState.IDLE, ContainerState.CLAIMED):
+        make_container(pool, state=state)
+
+    assert not sizing.may_lack(pool)
+    Container.objects.filter(state=ContainerState.CLAIMED).delete()
+    assert sizing.may_lack(pool)

@@ -1,0 +1,158 @@
+"""A claim's two questions without botocore's client: a plain answer is believed, any other is asked again by the client.
+
+The server is a real one that says what S3 servers and proxies say on bad days; S3 itself is asked in test_sinks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from syncing import errors
+from syncing.sinks import CLAIM_DEADLINE_S, S3Sink
+
+LIST = b'<?xml version="1.0"?><ListBucketResult><Name>b</Name>%s<IsTruncated>false</IsTruncated></ListBucketResult>'
+KEY = b"<Key>p/x</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified><ETag>e</ETag>"
+FULL = LIST % (b"<Contents>" + KEY + b"</Contents>")
+NO_KEY = b"<Error><Code>NoSuchKey</Code><Message>none</Message></Error>"
+NO_BUCKET = b"<Error><Code>NoSuchBucket</Code><Message>none</Message></Error>"
+TAG = {"ETag": '"tag"'}
+
+
+class Answers:
+    """A server that gives one answer to our own question and one to the client's; who asked, in order."""
+
+    def __init__(self, ours, clients=None):
+        self.asked: list[str] = []
+        answers = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                is_client = not self.headers["User-Agent"].startswith("boilerhouse/")
+                answers.asked.append("client" if is_client else "we")
+                answer = clients if is_client else ours
+                if callable(answer):
+                    answer(self)
+                    return
+                status, body, headers = answer
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def sink(self):
+        endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        return S3Sink("b", "us-east-1", "", endpoint, access_key_id="AKIDTEST", secret_access_key="secret")
+
+
+@pytest.fixture
+def answers():
+    made = []
+
+    def make(*those):
+        made.append(Answers(*those))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.server.shutdown()
+        one.server.server_close()
+
+
+def cut_short(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100")
+    handler.send_header("ETag", '"tag"')
+    handler.end_headers()
+    handler.wfile.write(b"half")
+    handler.close_connection = True
+
+
+def hung_up(handler):
+    handler.close_connection = True
+    handler.connection.close()
+
+
+def test_plain_answers_are_believed(answers):
+    for answer, ask, expected in (
+        ((200, FULL, {}), lambda sink: sink.has_objects("p", CLAIM_DEADLINE_S), True),
+        ((200, LIST % b"", {}), lambda sink: sink.has_objects("p", CLAIM_DEADLINE_S), False),
+        ((200, b"content", TAG), lambda sink: sink.read("k", CLAIM_DEADLINE_S), (b"content", '"tag"')),
+        ((404, NO_KEY, {}), lambda sink: sink.read("k", CLAIM_DEADLINE_S), (None, "")),
+    ):
+        server = answers(answer)
+        assert ask(server.sink) == expected
+        assert server.asked == ["we"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (200, LIST % b"<Prefix>Contents/</Prefix>", {}),
+        (200, LIST % b'<Contents xmlns="urn:x"><Key>p/x</Key></Contents>', {}),
+        (200, FULL[:-20], {}),
+        (200, b"<html>a proxy's own page</html>", {}),
+        (307, b"", {"Location": "/elsewhere"}),
+        (503, b"<Error><Code>SlowDown</Code></Error>", {}),
+        hung_up,
+    ],
+)
+def test_a_listing_that_is_not_plain_is_left_to_the_client(answers, odd):
+    """P5, hazard C2: nothing but a whole and empty listing may be taken for a first time."""
+    server = answers(odd, (200, FULL, {}))
+
+    assert server.sink.has_objects("p", CLAIM_DEADLINE_S) is True
+    assert server.asked == ["we", "client"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [cut_short, hung_up, (200, b"content", {}), (404, b"<html>not here</html>", {}), (301, b"", {}), (500, b"", {})],
+)
+def test_a_marker_that_is_not_plain_is_left_to_the_client(answers, odd):
+    server = answers(odd, (200, b"content", TAG))
+
+    assert server.sink.read("k", CLAIM_DEADLINE_S) == (b"content", '"tag"')
+    assert server.asked == ["we", "client"]
+
+
+def test_the_clients_words_are_the_sinks_errors(answers):
+    missing, denied = (404, NO_BUCKET, {}), (403, b"<Error><Code>AccessDenied</Code></Error>", {})
+
+    with pytest.raises(errors.SinkMissing):
+        answers(missing, missing).sink.read("k", CLAIM_DEADLINE_S)
+    with pytest.raises(errors.SinkDenied):
+        answers(denied, denied).sink.has_objects("p", CLAIM_DEADLINE_S)
+
+
+def test_a_server_that_hangs_is_waited_for_once(answers):
+    server = answers(lambda _handler: time.sleep(CLAIM_DEADLINE_S + 2))
+    began = time.monotonic()
+
+    with pytest.raises(errors.SinkUnreachable):
+        server.sink.read("k", CLAIM_DEADLINE_S)
+    assert server.asked == ["we"]
+    assert time.monotonic() - began < CLAIM_DEADLINE_S + 2
+
+
+def test_keys_are_asked_for_by_their_exact_names(s3):
+    """What is signed is what is asked: spaces, percent signs, other scripts."""
+    sink = s3.sink()
+    for name in ("a b", "100%", "ä/ö", "x+y=z&q?", "~tilde'(1)!*"):
+        sink.put(f"names/{name}", name.encode())
+        assert sink.read(f"names/{name}", CLAIM_DEADLINE_S)[0] == name.encode()
+        assert sink.has_objects("names", CLAIM_DEADLINE_S)

@@ -1,0 +1,86 @@
+"""Who asks the sinks: a claim itself where they are near, others for it where they are not (ADR 25)."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from syncing import surveys
+from syncing.markers import Manifest, Marker
+from syncing.sinks import LocalSink
+from tests.make import make_sync_spec
+
+MARKER = Marker("alice", "d", "x/alice", 1, "run", "closed", "2026-01-01T00:00:00Z", Manifest(files=1, bytes=1))
+
+
+class Asked(LocalSink):
+    """A sink that takes its time, and remembers who asked it what."""
+
+    takes_s = 0.0
+    marker: Marker | None = None
+    questions: list[tuple[str, bool]]
+
+    def _note(self, what):
+        self.questions.append((what, threading.current_thread() is threading.main_thread()))
+        time.sleep(self.takes_s)
+
+    def read(self, key, deadline_s):
+        self._note("marker")
+        return (self.marker.dump(), "") if self.marker else (None, "")
+
+    def has_objects(self, location, deadline_s):
+        self._note("objects")
+        return self.marker is not None
+
+
+@pytest.fixture
+def spec(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(surveys, "_took_s", {})
+    sink = type("Own", (Asked,), {"questions": []})(tmp_path)
+    spec = make_sync_spec()
+    monkeypatch.setattr(type(spec), "resolved_sink", lambda _self: sink)
+    spec.far_end = sink
+    return spec
+
+
+def ask(spec):
+    type(spec.far_end).questions = []
+    survey = surveys.survey_spec(spec, "alice")
+    return survey, survey.answer(), sorted(spec.far_end.questions)
+
+
+def test_a_sink_that_is_not_known_is_asked_by_others_and_a_near_one_by_the_claim_itself(spec):
+    _, _, first = ask(spec)
+    survey, (finding,), then = ask(spec)
+
+    assert first == [("marker", False), ("objects", False)]
+    assert then == [("marker", True), ("objects", True)]
+    assert survey.is_near(0)
+    assert finding.is_empty
+
+
+def test_of_a_near_sink_with_a_marker_nothing_more_is_asked(spec):
+    ask(spec)
+    type(spec.far_end).marker = MARKER
+    _, (finding,), questions = ask(spec)
+
+    assert questions == [("marker", True)]
+    assert finding.marker == MARKER
+    assert not finding.is_empty
+
+
+def test_a_sink_that_became_slow_is_asked_by_others_from_then_on_and_the_claims_turn_is_given_away(spec):
+    ask(spec)
+    type(spec.far_end).takes_s = 2 * surveys.NEAR_S
+    _, _, surprised = ask(spec)
+    survey, _, later = ask(spec)
+
+    assert all(is_own for _, is_own in surprised)
+    assert not any(is_own for _, is_own in later)
+    assert len(later) == 2
+    again = surveys.survey_spec(spec, "alice")
+    assert not again.is_near(0)
+    again.answer()
+    assert survey.is_near(0), "it has answered"
