@@ -156,7 +156,8 @@ def running() -> Iterator[Server]:
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(timeout=30)
-        subprocess.run([*MANAGE, "purge", "--yes"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        # What the engine keeps (a network whose endpoints it has miscounted) is said, and takes no figure back.
+        subprocess.run([*MANAGE, "purge", "--yes"], cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
         shutil.rmtree(directory, ignore_errors=True)
 
 

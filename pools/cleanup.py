@@ -19,7 +19,10 @@ class StillRunning(Conflict):
 
 
 def purge() -> dict[str, int]:
-    """Remove what carries this deployment's label, and nothing else. Raises StillRunning."""
+    """Remove what carries this deployment's label, and nothing else.
+
+    Raises StillRunning, and EngineFailure when the engine keeps the network, all else is gone then.
+    """
     living = Process.objects.filter(pk__in=processes.living()).exclude(kind=Process.Kind.COMMAND)
     if living.exists():
         raise StillRunning(f"{living.count()} processes of this deployment are running; stop them first.")
@@ -28,7 +31,6 @@ def purge() -> dict[str, int]:
     for observed in ours:
         runtime.remove(observed.handle.runtime_id)
     trials.remove_all()
-    runtime.remove_network(host.network_name())
     host.remove_rules(host.bridge_name())
     removed = 0
     for directory in (volumes.containers_dir(), volumes.trash_dir(), deployment.ram_dir()):
@@ -40,4 +42,6 @@ def purge() -> dict[str, int]:
     with contextlib.suppress(OSError):
         host.remove_ram_dir()
     shutil.rmtree(deployment.data_dir() / "slots", ignore_errors=True)
+    # Last: an engine that has lost count of a network's endpoints (20.10 does, rarely) keeps it until it is restarted.
+    runtime.remove_network(host.network_name())
     return {"containers": len(ours), "directories": removed}

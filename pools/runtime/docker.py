@@ -81,7 +81,7 @@ def translated() -> Iterator[None]:
             raise errors.NotRunning(words) from error
         if "exec:" in words or "executable file not found" in words or "OCI runtime create failed" in words:
             raise errors.BadCommand(words) from error
-        if error.status_code == 403:
+        if error.status_code == 403 and "active endpoints" not in words:
             raise errors.EngineFailure("The socket of this process does not let this call through.") from error
         raise errors.EngineFailure(words) from error
     except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
