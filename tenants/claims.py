@@ -66,7 +66,7 @@ def begin(claim: Claim) -> Begun:
         raise errors.Draining
     if pool.trouble == Trouble.ENGINE_DOWN:
         raise errors.EngineUnavailable(pool.last_error)
-    survey = surveys.begin_survey(pool.pk, claim.tenant_id)  # the sinks answer while the database works
+    survey = surveys.begin_survey(pool.pk, claim.tenant_id)  # a far sink answers while the database works
     taking = time.monotonic()
     try:
         assignment = _take(claim, pool, serving)
