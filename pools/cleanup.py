@@ -21,7 +21,7 @@ class StillRunning(Conflict):
 def purge() -> dict[str, int]:
     """Remove what carries this deployment's label, and nothing else.
 
-    Raises StillRunning, and EngineFailure when the engine keeps the network, all else is gone then.
+    Raises StillRunning, and EngineFailure when the engine keeps the network; all else is gone then.
     """
     living = Process.objects.filter(pk__in=processes.living()).exclude(kind=Process.Kind.COMMAND)
     if living.exists():

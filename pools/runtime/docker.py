@@ -104,7 +104,7 @@ class MeteredClient(docker.APIClient):
         return answer
 
     def state_of(self, name: str) -> dict[str, Any]:
-        """``inspect_container``, at a third of its price where the engine is a socket: every claim asks it.
+        """``inspect_container``, at about half of its price where the engine is a socket: every claim asks it.
 
         Whatever is no plain answer is asked again in the ordinary way, which has the words for it.
         """
