@@ -28,6 +28,12 @@ BOILERHOUSE_SUBNET = env.str("BOILERHOUSE_SUBNET", "")
 """Empty: the first free /16 of 10.64.0.0/10."""
 BOILERHOUSE_LOCAL_SINK_ROOT = env.str("BOILERHOUSE_LOCAL_SINK_ROOT", "")
 BOILERHOUSE_S3_ENV_AUTH = env.bool("BOILERHOUSE_S3_ENV_AUTH", False)
+BOILERHOUSE_CA_BUNDLE = env.str("BOILERHOUSE_CA_BUNDLE", "")
+"""The file of certificates that sinks are verified with; empty: the system's."""
+HTTPS_PROXY = env.str("HTTPS_PROXY", "") or env.str("https_proxy", "")
+HTTP_PROXY = env.str("HTTP_PROXY", "") or env.str("http_proxy", "")
+NO_PROXY: list[str] = [name for name in (env.str("NO_PROXY", "") or env.str("no_proxy", "")).split(",") if name.strip()]
+"""What sinks are reached by (``syncing.sinks.reaching``). A proxy's URL may hold a password."""
 BOILERHOUSE_ALLOW_HOST_NETWORK = env.bool("BOILERHOUSE_ALLOW_HOST_NETWORK", False)
 BOILERHOUSE_ALLOW_ROOT = env.bool("BOILERHOUSE_ALLOW_ROOT", False)
 BOILERHOUSE_ALLOWED_RUNTIMES = env.list("BOILERHOUSE_ALLOWED_RUNTIMES", ["runc"])

@@ -64,6 +64,18 @@ class SinkDenied(SyncFailed):
     code = "denied"
 
 
+class SinkUntrusted(SyncFailed):
+    """The sink's certificate is not vouched for by the certificates in use."""
+
+    code = "untrusted"
+
+    def __init__(self, said: str) -> None:
+        super().__init__(
+            f"{said.rstrip('.')}. For a private authority let BOILERHOUSE_CA_BUNDLE name the file of its certificates,"
+            " and start again."
+        )
+
+
 class SinkMissing(SyncFailed):
     """The bucket does not exist."""
 

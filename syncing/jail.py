@@ -10,13 +10,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from syncing.sinks import reaching
 
 VOLUME = "/vol"
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-_FROM_HOST = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+"""Where rclone looks for them first."""
+_RESOLVER = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +38,9 @@ class Jail:
         """The command that runs ``rclone <arguments>`` inside."""
         bwrap, setpriv = _programs()
         uid = str(self.uid)
-        sink_bind = "--ro-bind" if self.writable else "--bind"
         return [
             bwrap, "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
-            *_library_binds(setpriv),
-            "--ro-bind", setpriv, "/bin/setpriv",
-            "--ro-bind", rclone_path(), "/bin/rclone",
-            "--ro-bind-try", str(CERTIFICATES), str(CERTIFICATES),
-            *(word for path in _FROM_HOST for word in ("--ro-bind-try", path, path)),
-            "--bind" if self.writable else "--ro-bind", str(self.directory), VOLUME,
-            *(word for path, inside in self.binds for word in (*_parents(inside), sink_bind, str(path), inside)),
+            *(word for bind in self._binds(setpriv) for word in bind),
             "--tmpfs", "/tmp",  # noqa: S108
             "--chdir", "/",
             "/bin/setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs",
@@ -51,11 +48,26 @@ class Jail:
             "/bin/rclone", *arguments,
         ]  # fmt: skip
 
+    def _binds(self, setpriv: str) -> Iterator[tuple[str, ...]]:
+        """Everything that is to be seen inside, below directories that rclone's uid may pass.
 
-def _parents(path: str) -> list[str]:
-    """Make the directories above ``path`` such that rclone's uid may pass; bwrap's own are closed."""
-    above = [str(parent) for parent in reversed(Path(path).parents) if parent != Path("/")]
-    return [word for one in above for word in ("--perms", "0755", "--dir", one)]
+        bwrap itself makes a missing directory above a bind for root alone.
+        """
+        volume, sink = ("--bind", "--ro-bind") if self.writable else ("--ro-bind", "--bind")
+        binds = [
+            *(("--ro-bind", source, inside) for source, inside in _libraries(setpriv)),
+            ("--ro-bind", setpriv, "/bin/setpriv"),
+            ("--ro-bind", rclone_path(), "/bin/rclone"),
+            ("--ro-bind", reaching.ca_bundle(), CERTIFICATES),
+            *(("--ro-bind-try", path, path) for path in _RESOLVER),
+            (volume, str(self.directory), VOLUME),
+            *((sink, str(path), inside) for path, inside in self.binds),
+        ]
+        above = {parent: None for _, _, inside in binds for parent in reversed(PurePosixPath(inside).parents)}
+        for parent in above:
+            if parent != PurePosixPath("/"):
+                yield "--perms", "0755", "--dir", str(parent)
+        yield from binds
 
 
 @cache
@@ -71,10 +83,7 @@ def _programs() -> tuple[str, str]:
 
 
 @cache
-def _library_binds(program: str) -> list[str]:
-    """Bind exactly the shared libraries that ``program`` loads."""
+def _libraries(program: str) -> tuple[tuple[str, str], ...]:
+    """The shared libraries that ``program`` loads: (on the host, inside)."""
     listed = subprocess.run(["ldd", program], capture_output=True, text=True, timeout=10, check=True).stdout
-    binds: list[str] = []
-    for library in re.findall(r"(/\S+)", listed):
-        binds += ["--ro-bind", str(Path(library).resolve()), library]
-    return binds
+    return tuple((str(Path(library).resolve()), library) for library in re.findall(r"(/\S+)", listed))

@@ -28,7 +28,7 @@ from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
 from syncing import errors
 from syncing.jail import VOLUME, Jail
-from syncing.sinks import Sink
+from syncing.sinks import Sink, reaching
 
 log = structlog.get_logger(__name__)
 
@@ -141,7 +141,13 @@ def _run(
     arguments: list[str], sink: Sink, jail: Jail, lock: int, on_progress: Callable[[Progress], bool] | None
 ) -> tuple[Outcome, int]:
     deadline = time.monotonic() + settings.BOILERHOUSE_TRANSFER_TIMEOUT_S
-    environment = {"RCLONE_CONFIG": "/dev/null", "PATH": "/bin", "HOME": "/tmp", **sink.environment()}  # noqa: S108
+    environment = {
+        "RCLONE_CONFIG": "/dev/null",
+        "PATH": "/bin",
+        "HOME": "/tmp",  # noqa: S108
+        **reaching.rclone_environment(sink.address),
+        **sink.environment(),
+    }
     with slot(deadline) as held:
         process = subprocess.Popen(
             jail.wrap(arguments),
@@ -278,6 +284,8 @@ def _failure(code: int, outcome: Outcome) -> errors.SyncFailed:
         word in lower for word in ("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403")
     ):
         return errors.SinkDenied(detail)
+    if "x509:" in lower:
+        return errors.SinkUntrusted(next(line for line in outcome.lines if "x509:" in line.lower()))
     if code == 5 or _is_unanswered(lower):
         return errors.SinkUnreachable(detail)
     if "is a directory" in lower or "not a directory" in lower or "permission denied" in lower:
@@ -291,7 +299,9 @@ def _is_unanswered(text: str) -> bool:
     return any(words in text for words in ("connection refused", "i/o timeout", "no such host", "connection reset"))
 
 
-def serve_s3(directory: Path, address: str, access_key: str, secret_key: str, log: Path) -> subprocess.Popen[bytes]:
+def serve_s3(
+    directory: Path, address: str, access_key: str, secret_key: str, log: Path, *flags: str
+) -> subprocess.Popen[bytes]:
     """The embedded S3: ``rclone serve s3`` over a directory, for demos, tests and single machines."""
     from syncing.jail import rclone_path
 
@@ -304,7 +314,7 @@ def serve_s3(directory: Path, address: str, access_key: str, secret_key: str, lo
     }
     with log.open("ab") as output:
         return subprocess.Popen(
-            [rclone_path(), "serve", "s3", "--addr", address, "--dir-cache-time", "1s", str(directory)],
+            [rclone_path(), "serve", "s3", "--addr", address, "--dir-cache-time", "1s", *flags, str(directory)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -4,11 +4,16 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
+
+from tests.certificates import Authority
 
 _directory = tempfile.mkdtemp(prefix="bh-test-")
 os.environ["BOILERHOUSE_DATA_DIR"] = _directory
 os.environ["BOILERHOUSE_FAILPOINTS"] = os.path.join(_directory, "failpoints")
 os.mkdir(os.environ["BOILERHOUSE_FAILPOINTS"])
+AUTHORITY = Authority(Path(_directory) / "ca")
+os.environ["BOILERHOUSE_CA_BUNDLE"] = str(AUTHORITY.bundle)
 os.environ["BOILERHOUSE_LOCAL_SINK_ROOT"] = os.path.join(_directory, "sinks")
 os.mkdir(os.environ["BOILERHOUSE_LOCAL_SINK_ROOT"], mode=0o700)
 os.environ["BOILERHOUSE_ORPHAN_GRACE_S"] = "3"

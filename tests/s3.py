@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
 import subprocess
 import time
@@ -11,25 +12,46 @@ from pathlib import Path
 from boilerhouse.dashboard.supervisor import free_port
 from syncing import rclone
 from syncing.sinks import S3Sink
+from tests import environment
+
+TLS_NAME = "sink.test"
+HOSTS = Path("/etc/hosts")
+
+
+def name_loopback(name: str) -> None:
+    """Afterwards ``name`` is 127.0.0.1 on this machine; the name stays, for other tests may use it at the same time."""
+    with HOSTS.open("r+") as hosts:
+        fcntl.flock(hosts, fcntl.LOCK_EX)
+        text = hosts.read()
+        if not any(name in line.partition("#")[0].split()[1:] for line in text.splitlines()):
+            hosts.write(("" if text.endswith("\n") or not text else "\n") + f"127.0.0.1 {name}\n")
 
 
 class S3Server:
-    """``rclone serve s3`` over a directory; ``bucket`` exists."""
+    """``rclone serve s3`` over a directory; ``bucket`` exists.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.port = directory, free_port()
+    With TLS it is https at a host's name, ``sink.test``, and only the tests' own authority vouches for it.
+    """
+
+    def __init__(self, directory: Path, *, tls: bool = False) -> None:
+        self.directory, self.port, self.tls = directory, free_port(), tls
         self.bucket, self.access_key, self.secret_key = "testbucket", "AKIDTESTS3", "secret-key-of-tests"
         self.process: subprocess.Popen[bytes] | None = None
         (directory / self.bucket).mkdir(parents=True)
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://{TLS_NAME}:{self.port}" if self.tls else f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         address = f"127.0.0.1:{self.port}"
         log = self.directory.parent / f"{self.directory.name}.log"
-        self.process = rclone.serve_s3(self.directory, address, self.access_key, self.secret_key, log)
+        flags = []
+        if self.tls:
+            name_loopback(TLS_NAME)
+            shown = environment.AUTHORITY.issue(TLS_NAME)
+            flags = ["--cert", str(shown.certificate), "--key", str(shown.key)]
+        self.process = rclone.serve_s3(self.directory, address, self.access_key, self.secret_key, log, *flags)
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):

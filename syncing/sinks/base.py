@@ -36,6 +36,11 @@ class Sink(ABC):
         """What tells it from every other sink: locations of the same place are the same objects."""
 
     @property
+    def address(self) -> str:
+        """The URL that is asked; empty for a sink that is on no network."""
+        return ""
+
+    @property
     def place_name(self) -> str:
         """The place as one string, as rows hold it."""
         return " ".join(self.place)

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from syncing.errors import RemoteChanged, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
+from syncing.errors import RemoteChanged, SinkDenied, SinkMissing, SinkUnreachable, SinkUntrusted, SyncFailed
 from syncing.locations import MARKER_ROOT
+from syncing.sinks import reaching
 from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ class S3Sink(Sink):
     def place(self) -> tuple[str, str]:
         return self.endpoint.rstrip("/").lower(), self.bucket
 
+    @property
+    def address(self) -> str:
+        if self.endpoint:
+            return self.endpoint
+        domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
+        return f"https://{self.bucket}.s3.{self.region}.{domain}"
+
     def environment(self) -> dict[str, str]:
         values = {
             "TYPE": "s3",
@@ -83,7 +91,8 @@ class S3Sink(Sink):
             if key not in _accesses:
                 keys = self.access_key_id, self.secret_access_key
                 attempts = 1 if deadline_s == CLAIM_DEADLINE_S else 3
-                _accesses[key] = Access(self.bucket, self.region, self.endpoint, *keys, deadline_s, attempts)
+                proxies = reaching.proxies_for(self.address)
+                _accesses[key] = Access(self.bucket, self.region, self.endpoint, *keys, proxies, deadline_s, attempts)
             return _accesses[key]
 
     def get(self, key: str, deadline_s: int) -> bytes | None:
@@ -200,4 +209,6 @@ class S3Sink(Sink):
                 raise SinkUnreachable(f"Bucket {where} answered {status} {code}.") from error
             raise SyncFailed(f"Bucket {where} answered {status} {code}.") from error
         except (BotoCoreError, OSError) as error:
+            if reaching.is_untrusted(error):
+                raise SinkUntrusted(f"The certificate of bucket {where} cannot be verified.") from error
             raise SinkUnreachable(f"Bucket {where} cannot be reached ({type(error).__name__}).") from error

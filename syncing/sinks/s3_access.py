@@ -11,7 +11,7 @@ before it is waited for (``warm``).
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
@@ -24,11 +24,13 @@ from botocore.exceptions import ConnectionClosedError, NoCredentialsError, SSLEr
 from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session
 from botocore.session import Session
-from botocore.utils import get_environ_proxies
 from django.conf import settings
+
+from syncing.sinks import reaching
 
 _session = Session()
 """One for all, since it keeps what it has read of S3's description; only its use to make something takes the lock."""
+_session.set_config_variable("ca_bundle", reaching.ca_bundle())  # of what it asks for credentials
 _making = threading.Lock()
 # Nobody here wants to know when an object was modified, and to parse that was half of the cost of a long listing.
 _session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
@@ -40,7 +42,7 @@ class Unclear(Exception):
 
 def warm() -> None:
     """Afterwards a client is made in milliseconds, here and in the processes that are forked from this one."""
-    Access("", "us-east-1", "http://127.0.0.1", "none", "none", deadline_s=1, attempts=1).client.close()
+    Access("", "us-east-1", "http://127.0.0.1", "none", "none", {}, deadline_s=1, attempts=1).client.close()
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Access:
     region: str
     endpoint: str
     access_key_id: str
-    secret_access_key: str
+    secret_access_key: str = field(repr=False)
+    proxies: dict[str, str] = field(repr=False)
     deadline_s: int
     attempts: int
 
@@ -65,7 +68,10 @@ class Access:
                 endpoint_url=self.endpoint or None,
                 aws_access_key_id=self.access_key_id or None,
                 aws_secret_access_key=self.secret_access_key or None,
+                verify=reaching.ca_bundle(),
                 config=Config(
+                    proxies=self.proxies,
+                    proxies_config=self._proxies_config,
                     connect_timeout=self.deadline_s,
                     read_timeout=self.deadline_s,
                     retries={"total_max_attempts": self.attempts},
@@ -127,11 +133,18 @@ class Access:
         signed = self.client.generate_presigned_url("list_objects_v2", Params={"Bucket": self.bucket})
         return str(signed).partition("?")[0].rstrip("/")
 
+    @property
+    def _proxies_config(self) -> Any:
+        is_https = any(proxy.startswith("https:") for proxy in self.proxies.values())
+        return {"proxy_ca_bundle": reaching.ca_bundle()} if is_https else None
+
     @cached_property
     def _transport(self) -> URLLib3Session:
+        verify: Any = reaching.ca_bundle()
         return URLLib3Session(
-            verify=_session.get_config_variable("ca_bundle") or True,
-            proxies=get_environ_proxies(self._address),
+            verify=verify,
+            proxies=self.proxies,
+            proxies_config=self._proxies_config,
             timeout=self.deadline_s,
             max_pool_connections=16,
         )

@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 
 import requests
 
-from syncing.errors import DiskFull, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
+from syncing.errors import DiskFull, SinkDenied, SinkMissing, SinkUnreachable, SinkUntrusted, SyncFailed
+from syncing.sinks import reaching
 from syncing.sinks.base import COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
 
 _BUSY = (423, 429, 503)
@@ -46,6 +47,10 @@ class WebDavSink(Sink):
     @property
     def place(self) -> tuple[str, str]:
         return self.endpoint.lower(), ""
+
+    @property
+    def address(self) -> str:
+        return self.endpoint
 
     def area(self, template: str) -> tuple[tuple[str, str], str]:
         parts = urlsplit(self.endpoint)
@@ -144,8 +149,10 @@ class WebDavSink(Sink):
     def _ask(self, method: str, key: str, deadline_s: int, *, good: tuple[int, ...], **more: Any) -> requests.Response:
         headers = {**dict(self.headers), **more.pop("headers", {})}
         for pause in (0.05, 0.2, 0.5, 0):
-            with self._translated():
-                answer = requests.request(
+            with self._translated(), requests.Session() as session:
+                session.trust_env = False  # it would go by rules of its own, and send what a .netrc holds
+                session.verify, session.proxies = reaching.ca_bundle(), reaching.proxies_for(self.endpoint)
+                answer = session.request(
                     method, self._url(key), headers=headers, timeout=deadline_s, allow_redirects=False, **more
                 )
             if answer.status_code not in _BUSY:
@@ -169,4 +176,6 @@ class WebDavSink(Sink):
         try:
             yield
         except (requests.RequestException, OSError) as error:
+            if reaching.is_untrusted(error):
+                raise SinkUntrusted(f"The certificate of {self.endpoint} cannot be verified.") from error
             raise SinkUnreachable(f"{self.endpoint} cannot be reached ({type(error).__name__}).") from error

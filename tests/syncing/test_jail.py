@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from syncing import errors, rclone
 from syncing.jail import Jail
+from tests.s3 import S3Server
 from tests.stack.conftest import eventually
 
 UID = 234_568
@@ -75,6 +77,75 @@ def test_a_mapping_root_that_is_a_link_gives_nothing_of_the_host(s3, volume, loc
         pass
 
     assert set(s3.keys("jail/root")) <= {"hosts", "resolv.conf", "nsswitch.conf", "ssl/certs/ca-certificates.crt"}
+
+
+def test_rclone_finds_an_https_sink_by_name_and_verifies_it(volume, lock, tmp_path):
+    """S2: nobody but the private authority vouches for it, and nothing but /etc/hosts knows its name."""
+    server = S3Server(tmp_path / "s3", tls=True)
+    server.start()
+    try:
+        (volume / "a").write_text("hello")
+        os.chown(volume / "a", UID, UID)
+        upload(server, volume, lock, "jail/tls")
+        target = tmp_path / "back"
+        target.mkdir()
+        os.chown(target, UID, UID)
+        sink = server.sink()
+        rclone.run(rclone.download(sink, "jail/tls", []), sink, Jail(target, UID, True), lock)
+
+        assert (target / "a").read_text() == "hello"
+        assert sink.get("jail/tls/a", 15) == b"hello"  # the in-process client says the same
+    finally:
+        server.stop()
+
+
+def test_a_sink_that_nobody_vouches_for_is_not_used(volume, lock, tmp_path, settings):
+    """S2: by rclone and by the client alike, and the error says what to do."""
+    settings.BOILERHOUSE_CA_BUNDLE = ""
+    server = S3Server(tmp_path / "s3", tls=True)
+    server.start()
+    try:
+        (volume / "a").write_text("hello")
+        os.chown(volume / "a", UID, UID)
+        with pytest.raises(errors.SinkUntrusted) as by_rclone:
+            upload(server, volume, lock, "jail/tls")
+        with pytest.raises(errors.SinkUntrusted) as by_client:
+            server.sink().put("a", b"")
+        assert "BOILERHOUSE_CA_BUNDLE" in by_rclone.value.detail
+        assert "BOILERHOUSE_CA_BUNDLE" in by_client.value.detail
+    finally:
+        server.stop()
+
+
+def test_every_directory_of_the_jail_is_open_to_the_containers_user(volume):
+    """S2: bwrap makes what lies above a bind for root alone, unless it is told."""
+    words = Jail(volume, UID, False, ((volume, "/sink/a/b"), (volume, "/sink/a/c"))).wrap([])
+    shown = [words[i + 2] for i, word in enumerate(words) if word.removeprefix("--ro-").startswith("bind")]
+    above = {str(parent) for path in [*shown, "/sink/a/b"] for parent in Path(path).parents}
+    look = f"import os\nfor d in {above!r}: assert os.access(d, os.R_OK | os.X_OK), d\n"
+    python = ["--ro-bind", "/usr", "/usr", "--ro-bind", "/lib", "/lib", "--ro-bind", "/lib64", "/lib64"]
+    at = words.index("--tmpfs")
+    command = [*words[:at], *python, *words[at:-1], "/usr/bin/python3", "-c", look]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_resolvers_file_may_be_a_link(volume, tmp_path):
+    """S2: as systemd-resolved has it."""
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / "real.conf").write_text("nameserver 192.0.2.53\n")
+    (etc / "resolv.conf").symlink_to("real.conf")
+    words = Jail(volume, UID, False).wrap([])
+    at = next(i for i, word in enumerate(words) if word == "/etc/resolv.conf" and words[i - 1] == "--ro-bind-try")
+    words[at] = str(etc / "resolv.conf")
+    command = [*words[:-1], "/bin/rclone", "cat", "/etc/resolv.conf"]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+
+    assert done.stdout == "nameserver 192.0.2.53\n"
 
 
 @pytest.mark.parametrize(
