@@ -98,6 +98,12 @@ class BadCommand(EngineFailure):
     code = "bad_command"
 
 
+class CannotMount(EngineFailure):
+    """The workload's volumes cannot be mounted together."""
+
+    code = "cannot_mount"
+
+
 class SeedMissing(EngineFailure):
     """The workload's seed directory is not on this host."""
 

@@ -19,7 +19,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
-from pools import errors, host, sizing, trouble, volumes
+from pools import errors, host, mounts, sizing, trouble, volumes
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
@@ -109,6 +109,7 @@ def _proved(pool: Pool, container: Container) -> None:
 def _create_and_start(container: Container) -> str:
     runtime = get_runtime()
     spec = container.version.spec
+    mounts.check(spec)
     network = host.ensure_network()
     host.ensure_ram_dir()
     digest = runtime.ensure_image(spec.image, spec.pull_policy)

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 VARIABLE = re.compile(r"\$\{([^}]*)\}")
 BUILT_IN_VARIABLES = frozenset({"CONTAINER_ID", "POOL_ID", "WORKLOAD_ID"})
+STANDARD_VOLUMES = ("state", "secrets", "comm")
 RESERVED_VOLUME_NAMES = frozenset({"state", "secrets", "comm", "claimed", "lock", "staging", "disk", "disk-img"})
 
 

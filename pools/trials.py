@@ -20,7 +20,7 @@ from django.conf import settings
 from boilerhouse.core.deployment import data_dir, deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError, Conflict
 from boilerhouse.core.ids import uuid7
-from pools import errors, lifecycle, volumes
+from pools import errors, lifecycle, mounts, volumes
 from pools.models import Container, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import Mount
@@ -124,13 +124,14 @@ def _try(trial_id: UUID, spec: WorkloadSpec) -> Trial:
     uid = spec.security.run_as_user
     uid = settings.BOILERHOUSE_UID_RANGE[1] if uid is None else uid  # beyond those that are leased
     try:
+        mounts.check(spec)
         runtime.ensure_image(spec.image, spec.pull_policy)
-        mounts = tuple(_mount(trial_id, uid, volume) for volume in spec.volumes)
+        binds = tuple(_mount(trial_id, uid, volume) for volume in spec.volumes)
         version = WorkloadVersion(workload_id="trial", number=0, spec_json=spec.to_json())
         row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node=node_id())
         plan = lifecycle.plan_of(row, replace(spec, ports=()), "none")
         labels = {TRIAL_LABEL: deployment_id()}
-        plan = replace(plan, name=name, labels=labels, mounts=mounts, network="none", dns=(), probe=None)
+        plan = replace(plan, name=name, labels=labels, mounts=binds, network="none", dns=(), probe=None)
         runtime.create(plan)
         runtime.start(name)
         started_ms = round((time.monotonic() - began) * 1000)

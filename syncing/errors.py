@@ -142,6 +142,12 @@ class RemoteChanged(SyncFailed):
     code = "remote_changed"
 
 
+class VolumeInside(SyncFailed):
+    """Another volume is mounted within the mapping's directory."""
+
+    code = "volume_inside"
+
+
 class PathPlanted(SyncFailed):
     """A link or another object stands where the mapping's directory should be."""
 

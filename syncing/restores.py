@@ -19,7 +19,7 @@ from syncing.jail import Jail
 from syncing.markers import Manifest
 from syncing.models import MappingRestore, SyncRun, SyncSpec
 from syncing.runs import add_step, persist, running, watch
-from syncing.sites import Site, place_of, planted
+from syncing.sites import Site, check_alone, place_of, planted
 from syncing.states import Direction, Trigger
 from syncing.surveys import Finding
 
@@ -85,6 +85,7 @@ def _restore_mapping(
     run: SyncRun, finding: Finding, site: Site, trigger: Trigger, keep_going: Callable[[], bool]
 ) -> Restored:
     mapping, marker = finding.mapping, finding.marker
+    check_alone(site, mapping)
     if marker is not None and marker.state == "open":
         marker = undo.take_back(finding.sink, finding.location, marker)
         if marker.manifest.is_empty:

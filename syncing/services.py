@@ -15,6 +15,7 @@ from django.utils import timezone
 from boilerhouse.core import audit
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording
+from pools import mounts
 from pools.errors import IdTaken
 from pools.models import Pool, Workload
 from pools.services import unused_id
@@ -130,6 +131,9 @@ def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: Worklo
             known = ", ".join(v.container_path for v in workload.volumes if v.name != "secrets") or "none"
             detail = f"Lies in no volume of the workload that can be synced (those are: {known})."
             wrong.append(FieldError(f"{at}/containerPath", detail, "no_volume"))
+        if inner := mounts.inside(workload, mapping.container_path):
+            detail = f"The volume {inner.name} ({inner.container_path}) is mounted inside it."
+            wrong.append(FieldError(f"{at}/containerPath", detail, "overlap"))
         if mapping.pattern and (problem := patterns.check(mapping.pattern)):
             wrong.append(FieldError(f"{at}/pattern", problem, "pattern"))
         if mapping.uploads and locations.TENANT not in mapping.template.split("/"):
@@ -163,6 +167,9 @@ def check_workload(workload: Workload, spec: WorkloadSpec) -> list[FieldError]:
         found = spec.volume_of(mapping.container_path)
         if found is None or found[0].name == "secrets":
             detail = f"Sync spec {mapping.spec_id} maps {mapping.container_path}; no volume would hold it."
+            wrong.append(FieldError("/volumes", detail, "mapped"))
+        if inner := mounts.inside(spec, mapping.container_path):
+            detail = f"Sync spec {mapping.spec_id} maps {mapping.container_path}, where {inner.name} would be mounted."
             wrong.append(FieldError("/volumes", detail, "mapped"))
     return wrong
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from uuid import UUID
 
-from pools import volumes
+from pools import mounts, volumes
 from pools.spec import WorkloadSpec
 from syncing import errors
 from syncing.models import SyncMapping
@@ -36,6 +36,15 @@ def place_of(site: Site, mapping: SyncMapping) -> tuple[Path, PurePosixPath]:
         raise errors.SyncFailed(f"{mapping.container_path} lies in no volume of this container's workload version.")
     volume, relative = found
     return volumes.volume_path(site.container_id, volume.name), relative
+
+
+def check_alone(site: Site, mapping: SyncMapping) -> None:
+    """Raise VolumeInside where moving files in would take another volume's mount away from the container."""
+    if other := mounts.inside(site.spec, mapping.container_path):
+        raise errors.VolumeInside(
+            f"The volume {other.name} ({other.container_path}) is mounted inside {mapping.container_path}; nothing can"
+            " be restored around it. Save the workload with its volumes beside each other."
+        )
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 from typing import Any
 
 import jsonschema
@@ -12,14 +11,14 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from boilerhouse.core import deployment_settings
-from boilerhouse.core.api.serializers import ApiSerializer, ObjectField, StringMapField
+from boilerhouse.core.api.serializers import ApiSerializer, ObjectField, StringMapField, nested
 from boilerhouse.core.ids import SLUG
+from pools import mounts
 from pools.models import Container, Pool, Workload, WorkloadVersion
-from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, VARIABLE, WorkloadSpec
+from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, STANDARD_VOLUMES, VARIABLE, Volume, WorkloadSpec
 from pools.states import ContainerHealth, ContainerState, PoolState, Trouble
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,30}\Z")
-STANDARD_VOLUMES = ("state", "secrets", "comm")
 
 
 def slug(value: str) -> None:
@@ -28,11 +27,8 @@ def slug(value: str) -> None:
 
 
 def absolute_path(value: str) -> None:
-    path = PurePosixPath(value)
-    if not path.is_absolute() or ".." in path.parts or str(path) != value or value == "/":
+    if not mounts.is_normal(value):
         raise ValidationError("Give an absolute, normal path such as /state, not / itself.", code="invalid")
-    if path.is_relative_to("/proc") or path.is_relative_to("/sys") or path.is_relative_to("/dev"):
-        raise ValidationError("Nothing can be mounted there.", code="invalid")
 
 
 @extend_schema_field({"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"})
@@ -42,14 +38,14 @@ class IdField(serializers.CharField):
     default_validators = [slug]
 
 
-@extend_schema_field({"type": "string", "pattern": "^/.+", "maxLength": 400})
+@extend_schema_field({"type": "string", "pattern": r"^(/[^/\x00-\x1f\x7f-\x9f]+)+$", "maxLength": mounts.MAX_PATH})
 class PathField(serializers.CharField):
     """An absolute path in a container."""
 
     default_validators = [absolute_path]
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(max_length=400, **options)
+        super().__init__(max_length=mounts.MAX_PATH, trim_whitespace=False, **options)
 
 
 def json_schema(value: Any) -> None:
@@ -78,7 +74,7 @@ class SecretsVolumeField(ApiSerializer):
 
 
 class CustomVolumeField(VolumeField):
-    name = serializers.CharField()
+    name = serializers.CharField(trim_whitespace=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not NAME.match(attrs["name"]) or attrs["name"] in RESERVED_VOLUME_NAMES:
@@ -86,6 +82,12 @@ class CustomVolumeField(VolumeField):
                 {"name": ErrorDetail("Use 1 to 31 of a-z, 0-9 and -; not a reserved name.", "invalid")}
             )
         return attrs
+
+
+def flat_volumes(volumes: dict[str, Any]) -> list[dict[str, Any]]:
+    """The validated ``volumes`` as a spec keeps them: one list, each with its name."""
+    standard = [{"name": name, **volumes[name]} for name in STANDARD_VOLUMES if name in volumes]
+    return standard + [dict(volume) for volume in volumes.get("custom", [])]
 
 
 class VolumesField(ApiSerializer):
@@ -200,28 +202,23 @@ class WorkloadInput(ApiSerializer):
         return value
 
     def validate_volumes(self, value: dict[str, Any]) -> dict[str, Any]:
-        flat = [value[name]["container_path"] for name in STANDARD_VOLUMES if name in value]
-        flat += [volume["container_path"] for volume in value.get("custom", [])]
         names = [volume["name"] for volume in value.get("custom", [])]
-        if len(set(flat)) != len(flat) or len(set(names)) != len(names):
-            raise ValidationError("Volumes must differ in name and containerPath.", code="duplicate")
-        secrets = value.get("secrets", {}).get("container_path")
-        if secrets and any(PurePosixPath(path).is_relative_to(secrets) for path in flat if path != secrets):
-            raise ValidationError("No volume may lie within the secrets volume.", code="overlap")
+        if len(set(names)) != len(names):
+            raise ValidationError("Volumes must differ in name.", code="duplicate")
+        wrong = mounts.problems([Volume(**one) for one in flat_volumes(value)])
+        if wrong:
+            raise ValidationError(nested(wrong, below="/volumes"))
         return value
 
     def to_spec(self) -> WorkloadSpec:
         """The validated body as a spec, defaults filled in."""
         data = dict(self.validated_data)
-        volumes = data.get("volumes", {})
-        flat = [{"name": name, **volumes[name]} for name in STANDARD_VOLUMES if name in volumes]
-        flat += [dict(volume) for volume in volumes.get("custom", [])]
         hooks = data.get("hooks") or {}
         return WorkloadSpec.from_json(
             {
                 "image": data["image"],
                 "command": data.get("command", []),
-                "volumes": flat,
+                "volumes": flat_volumes(data.get("volumes", {})),
                 "environment": data.get("environment", {}),
                 "ports": [dict(port) for port in data.get("ports", [])],
                 "health_check": data.get("health_check"),

@@ -6,16 +6,30 @@ Only declared field names are converted; keys of free-form objects (environment,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
+from boilerhouse.core.errors import FieldError
+
 
 def camel(name: str) -> str:
     return re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), name)
+
+
+def nested(errors: Iterable[FieldError], below: str) -> dict[str, Any]:
+    """Errors with pointers as what a validator of the field at the pointer ``below`` raises."""
+    found: dict[str, Any] = {}
+    for error in errors:
+        *way, last = error.pointer.removeprefix(below).strip("/").split("/")
+        place = found
+        for name in way:
+            place = place.setdefault(name, {})
+        place.setdefault(last, []).append(ErrorDetail(error.detail, error.code))
+    return found
 
 
 class ApiSerializer(serializers.Serializer[Any]):

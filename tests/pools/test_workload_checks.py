@@ -1,0 +1,199 @@
+"""What a workload may mount: said when it is saved, and again before a container of a stored one starts."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.urls import reverse
+
+from boilerhouse.core.models import Event
+from pools import host, lifecycle, sizing, volumes
+from pools.models import Container, Pool, Workload, WorkloadVersion
+from pools.states import ContainerState, PoolState, Trouble
+from syncing.errors import VolumeInside
+from syncing.models import SyncSpec
+from syncing.restores import _restore_mapping
+from syncing.sites import Site
+from syncing.states import Trigger
+from syncing.surveys import Finding
+from tests.asking import problem
+from tests.fake_runtime import FakeRuntime
+from tests.make import make_container, make_pool, make_spec, make_sync_spec, make_workload
+
+
+def mounted(path, **more):
+    return {"containerPath": path, **more}
+
+
+STATE, SECRETS, COMM = ("/volumes/state/containerPath", "/volumes/secrets/containerPath", "/volumes/comm/containerPath")
+FIRST, SECOND = ("/volumes/custom/0/containerPath", "/volumes/custom/1/containerPath")
+
+
+def custom(*paths):
+    return [mounted(path, name=f"c{number}") for number, path in enumerate(paths)]
+
+
+REFUSED = [
+    # S4: volumes inside volumes, whichever kinds they are
+    ({"state": mounted("/state"), "secrets": mounted("/state/.secrets")}, {SECRETS: "overlap"}),
+    ({"state": mounted("/state"), "custom": custom("/state/cache")}, {FIRST: "overlap"}),
+    ({"state": mounted("/a/b/c"), "comm": mounted("/a")}, {STATE: "overlap"}),
+    ({"state": mounted("/run/secrets/x"), "secrets": mounted("/run/secrets")}, {STATE: "overlap"}),
+    ({"custom": custom("/a/b", "/a")}, {FIRST: "overlap"}),
+    ({"custom": custom("/a", "/a/b", "/a/b/c")}, {FIRST: None, SECOND: "overlap", "/volumes/custom/2/containerPath": "overlap"}),
+    ({"state": mounted("/state"), "comm": mounted("/state")}, {COMM: "duplicate"}),
+    ({"custom": custom("/a", "/a")}, {SECOND: "duplicate"}),
+    # B45: what something else covers, or what would cover it
+    *(
+        ({"state": mounted(path)}, {STATE: "covered"})
+        for path in (
+            "/tmp", "/tmp/x", "/proc", "/proc/x", "/sys", "/sys/fs/cgroup", "/dev", "/dev/shm", "/dev/shm/x", "/etc",
+            "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/.dockerenv", "/sbin", "/sbin/docker-init",
+        )
+    ),
+    ({"custom": custom("/x", "/tmp")}, {SECOND: "covered"}),
+    ({"secrets": mounted("/tmp/secrets")}, {SECRETS: "covered"}),
+    # O4: another way to write a place that is taken
+    *(
+        ({"state": mounted(path)}, {STATE: "invalid"})
+        for path in (
+            "/", "//", "///", "//proc", "//sys", "//run/secrets/x", "//state", "/state/", "/./state", "/a//b", "/a/../b",
+            "/..", "state", "./state", "/a\nb", "/state\n", " /state", "/a\u0085b", "/a\x1bb", "/a\x7f", "/" + "a" * 400,
+        )
+    ),
+    *(({"custom": [mounted("/c", name=name)]}, {"/volumes/custom/0/name": "invalid"}) for name in ("x\n", " x", "a b")),
+]  # fmt: skip
+
+
+def said_of(answer):
+    found = problem(answer, 422, "invalid")
+    return {(one["pointer"], one["code"]) for one in found["errors"]}, found
+
+
+@pytest.mark.parametrize(("asked", "expected"), REFUSED, ids=lambda one: json.dumps(one)[:60])
+def test_what_cannot_be_mounted_is_refused_at_every_door(call, tmp_path, asked, expected):
+    """S4, B45, O4: no volume inside another, none at a path that something else covers, one way to write a path."""
+    make_workload("old")
+    body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never", "volumes": asked}
+    wanted = {(pointer, code) for pointer, code in expected.items() if code}
+
+    said, found = said_of(call("POST", "workloads", body))
+    # a path that is too long or not normal has one error; what it would cover is beside the point then
+    assert wanted <= {(pointer, "invalid" if code == "max_length" else code) for pointer, code in said}, found
+    assert not {pointer for pointer, code in expected.items() if not code} & {pointer for pointer, _ in said}
+    assert all(one["detail"] for one in found["errors"])
+    assert said_of(call("PUT", "workloads/old", {**body, "id": "old"}))[0] == said
+
+    file = tmp_path / "w.yaml"
+    file.write_text(json.dumps({"kind": "Workload", **body}))
+    for more in ([], ["--dry-run"]):
+        out = io.StringIO()
+        with pytest.raises(CommandError):
+            call_command("apply", str(file), *more, "--output", "json", stdout=out)
+        (document,) = json.loads(out.getvalue())["documents"]
+        assert {(one["pointer"], one["code"]) for one in document["errors"]} == said
+    assert list(Workload.objects.values_list("pk", flat=True)) == ["old"]
+    assert WorkloadVersion.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"state": mounted("/state"), "secrets": mounted("/run/secrets"), "custom": custom("/run/nginx", "/var/lib/x")},
+        {"state": mounted("/state"), "comm": mounted("/State"), "custom": custom("/state2", "/STATE", "/stat")},
+        {"custom": custom("/run", "/var/log/nginx", "/tmp2", "/process", "/devices", "/etc/hosts.d", "/a b,c:d")},
+    ],
+)
+def test_volumes_beside_each_other_are_taken(call, asked):
+    """S4, B45: names that only begin alike are beside each other, and so are those that differ in case."""
+    body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never", "volumes": asked}
+    assert call("POST", "workloads", body).status_code == 201
+
+
+def test_the_editor_says_it_too(client, admin_user, data_dir):
+    """S4: the page has the same validator, and says it at the inner volume."""
+    client.force_login(admin_user)
+    body = {"name": "w", "image": "nothing:1", "volumes": {"state": mounted("/s"), "custom": custom("/s/cache")}}
+    answer = client.post(reverse("new-workload"), {"json": json.dumps(body), "do": "save"})
+    assert answer.status_code == 422
+    assert "/volumes/custom/0/containerPath" in answer.content.decode()
+    assert not Workload.objects.exists()
+
+
+# Versions that were stored before --------------------------------------------------------------------
+
+NESTED = [
+    {"name": "state", "container_path": "/state", "mode": "rw"},
+    {"name": "cache", "container_path": "/state/cache", "mode": "rw"},
+]
+AT_TMP = [{"name": "state", "container_path": "/tmp", "mode": "rw"}]
+
+
+@pytest.fixture
+def engine(data_dir, monkeypatch):
+    fake = FakeRuntime()
+    for module in (lifecycle, host):
+        monkeypatch.setattr(module, "get_runtime", lambda: fake)
+    monkeypatch.setattr(host, "ensure_rules", lambda bridge: None)
+    monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)
+    (data_dir / "ram").mkdir()
+    return fake
+
+
+@pytest.mark.parametrize(("stored", "pointer"), [(NESTED, FIRST), (AT_TMP, STATE)])
+def test_no_container_of_a_stored_version_starts_whose_volumes_would_lose_state(engine, stored, pointer):
+    """S4, B45: the pool says which volume and why, once; containers that tenants hold are left alone."""
+    pool = make_pool(workload=make_workload(volumes=stored), min_size=2)
+    held = make_container(pool, state=ContainerState.CLAIMED)
+    sizing.refill(pool.pk)
+    starting = Container.objects.filter(state=ContainerState.STARTING)
+    for row in list(starting):
+        assert not lifecycle.start_container(row.pk)
+
+    pool = Pool.objects.with_counts().get(pk=pool.pk)
+    assert pool.status().state == PoolState.ERROR
+    assert pool.trouble == Trouble.START_FAILED
+    assert pointer in pool.last_error
+    assert "Save the workload with other paths" in pool.last_error
+    assert Event.objects.filter(type="pool.warning", payload__detail=pool.last_error).count() == 1
+    assert not engine.creates
+    held.refresh_from_db()
+    assert held.state == ContainerState.CLAIMED
+
+
+def test_a_restore_around_a_mounted_volume_is_refused_before_its_first_byte(data_dir):
+    """S4: of a warm container of a version stored before: moving files in would take the inner mount away."""
+    pool = make_pool(workload=make_workload(volumes=NESTED))
+    container = make_container(pool)
+    spec = make_sync_spec(pool)
+    volumes.prepare(container.pk, container.uid, container.version.spec)
+    site = Site(container.pk, container.uid, pool.pk, container.version.spec, "alice", 1, -1, False)
+    finding = Finding(spec.mappings.get(), spec.resolved_sink(), "t/alice/state/", None, True)
+    with pytest.raises(VolumeInside, match="cache"):
+        _restore_mapping(None, finding, site, Trigger.CLAIM, lambda: True)
+    assert not list(volumes.staging_dir(container.pk).iterdir())
+
+
+def test_a_mapping_around_another_volume_is_refused(call, monkeypatch):
+    """S4: also where the workload's version was stored before."""
+    pool = make_pool("p", workload=make_workload(volumes=NESTED))
+    sink = {"type": "s3", "bucket": "bucket", "region": "us-east-1", "prefix": "t/${tenantId}/"}
+    sink |= {"endpoint": "http://127.0.0.1:1", "accessKeyId": "AKID", "secretAccessKey": "secret"}
+    mapping = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
+    body = {"id": "s", "poolId": pool.pk, "mappings": [mapping], "sink": sink, "policy": {"onClaim": True}}
+    said, _ = said_of(call("POST", "sync-specs", body))
+    assert said == {("/mappings/0/containerPath", "overlap")}
+    assert not SyncSpec.objects.exists()
+
+
+def test_a_spec_that_nests_is_never_what_a_program_builds():
+    """S4: the table holds for what is built in code as well."""
+    from pools import mounts
+    from pools.errors import CannotMount
+
+    mounts.check(make_spec())
+    with pytest.raises(CannotMount, match="/state/cache lies inside the volume state"):
+        mounts.check(make_spec(volumes=NESTED))
