@@ -39,6 +39,11 @@ _KEPT_LINES = 20
 UNANSWERED = 4
 """After so many files in a row that the sink did not answer, the transfer is given up."""
 
+_UNANSWERED_WORDS = (
+    "connection refused", "i/o timeout", "no such host", "connection reset",
+    "proxy authentication required", "statuscode: 407",
+)  # fmt: skip
+
 COMMON = [
     "--fast-list", "--transfers=32", "--checkers=32", "--retries=1", "--low-level-retries=3", "--contimeout=5s",
     "--timeout=30s", "--use-json-log", "--stats=500ms", "--stats-log-level=NOTICE", "--skip-links",
@@ -296,7 +301,7 @@ def _failure(code: int, outcome: Outcome) -> errors.SyncFailed:
 
 
 def _is_unanswered(text: str) -> bool:
-    return any(words in text for words in ("connection refused", "i/o timeout", "no such host", "connection reset"))
+    return any(words in text for words in _UNANSWERED_WORDS)
 
 
 def serve_s3(

@@ -72,8 +72,9 @@ class MotoS3(FarEnd):
     def __init__(self, directory: Path) -> None:
         port = free_port()
         command = [str(Path(sys.prefix) / "bin" / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+        environment = {**os.environ, "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true"}  # a host's name is no bucket's
         with (directory / "moto.log").open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         wait_for(port, self.process)
         self.shown = {
             "type": "s3", "bucket": "testbucket", "region": "us-east-1", "prefix": "",

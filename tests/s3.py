@@ -30,26 +30,29 @@ def name_loopback(name: str) -> None:
 class S3Server:
     """``rclone serve s3`` over a directory; ``bucket`` exists.
 
-    With TLS it is https at a host's name, ``sink.test``, and only the tests' own authority vouches for it.
+    With TLS it is https at a host's name, ``sink.test``, and only the tests' own authority vouches for it. A name that
+    is not known here is known to a proxy.
     """
 
-    def __init__(self, directory: Path, *, tls: bool = False) -> None:
+    def __init__(self, directory: Path, *, tls: bool = False, name: str = "") -> None:
         self.directory, self.port, self.tls = directory, free_port(), tls
+        self.name = name or (TLS_NAME if tls else "127.0.0.1")
         self.bucket, self.access_key, self.secret_key = "testbucket", "AKIDTESTS3", "secret-key-of-tests"
         self.process: subprocess.Popen[bytes] | None = None
         (directory / self.bucket).mkdir(parents=True)
 
     @property
     def endpoint(self) -> str:
-        return f"https://{TLS_NAME}:{self.port}" if self.tls else f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.name}:{self.port}"
 
     def start(self) -> None:
         address = f"127.0.0.1:{self.port}"
         log = self.directory.parent / f"{self.directory.name}.log"
         flags = []
-        if self.tls:
+        if self.name == TLS_NAME:
             name_loopback(TLS_NAME)
-            shown = environment.AUTHORITY.issue(TLS_NAME)
+        if self.tls:
+            shown = environment.AUTHORITY.issue(self.name)
             flags = ["--cert", str(shown.certificate), "--key", str(shown.key)]
         self.process = rclone.serve_s3(self.directory, address, self.access_key, self.secret_key, log, *flags)
         deadline = time.monotonic() + 15

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
+import stat
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 from django.conf import settings
@@ -47,6 +50,7 @@ def environment(**_: Any) -> list[CheckMessage]:
     if settings.BOILERHOUSE_TRACING and find_spec("opentelemetry") is None:
         hint = "Install the extra: uv sync --extra tracing, or pip install 'boilerhouse[tracing]'."
         found.append(Error("BOILERHOUSE_TRACING is on and OpenTelemetry is missing.", hint=hint, id="boilerhouse.E006"))
+    found += _reaching_of_sinks()
     if os.geteuid() != 0:
         found.append(
             Warning(
@@ -58,3 +62,26 @@ def environment(**_: Any) -> list[CheckMessage]:
     if settings.DEBUG:
         found.append(Warning("BOILERHOUSE_DEBUG is on.", hint="Never in production.", id="boilerhouse.W002"))
     return found
+
+
+def _reaching_of_sinks() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    if (bundle := settings.BOILERHOUSE_CA_BUNDLE) and (problem := _problem_of_bundle(bundle)):
+        hint = "It names a PEM file, readable by everybody, with the certificates of every authority that sinks need."
+        found.append(Error(f"BOILERHOUSE_CA_BUNDLE: {bundle} {problem}.", hint=hint, id="boilerhouse.E007"))
+    for name in ("HTTPS_PROXY", "HTTP_PROXY"):
+        proxy = getattr(settings, name)
+        if "://" in proxy and (urlsplit(proxy).scheme not in ("http", "https") or not urlsplit(proxy).hostname):
+            # What it says is not shown: it may hold a password.
+            hint = "Write http://host:port or https://host:port; no other kind of proxy is used by every client."
+            found.append(Error(f"{name} names no HTTP proxy.", hint=hint, id="boilerhouse.E008"))
+    return found
+
+
+def _problem_of_bundle(path: str) -> str:
+    try:
+        ssl.create_default_context(cafile=path)
+        may_all_read = os.stat(path).st_mode & stat.S_IROTH
+    except OSError as error:
+        return f"holds no certificates ({error.strerror})"
+    return "" if may_all_read else "is not readable by the containers' users, as whom rclone runs"

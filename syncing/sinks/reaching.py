@@ -20,7 +20,8 @@ _SYSTEM_BUNDLES = (
     "/etc/ssl/ca-bundle.pem",  # openSUSE
 )
 _PORTS = {"http": 80, "https": 443}
-PROXY_SCHEMES = ("http", "https")
+PROXY_DENIES = 407
+"""What a proxy answers that wants other credentials."""
 
 
 def ca_bundle() -> str:

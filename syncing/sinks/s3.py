@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _accesses: dict[tuple[S3Sink, int], Access] = {}
 _accesses_lock = threading.Lock()
+_HOST_KEYS = (
+    "The spec has none of its own, so the node's are looked for: in its environment, a profile, a web identity, or the"
+    " instance's role."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +66,30 @@ class S3Sink(Sink):
         return f"https://{self.bucket}.s3.{self.region}.{domain}"
 
     def environment(self) -> dict[str, str]:
+        access_key_id, secret_access_key, session_token = self._keys()
         values = {
             "TYPE": "s3",
             "PROVIDER": self.provider or ("Other" if self.endpoint else "AWS"),
             "REGION": self.region,
             "ENDPOINT": self.endpoint,
-            "ACCESS_KEY_ID": self.access_key_id,
-            "SECRET_ACCESS_KEY": self.secret_access_key,
-            "ENV_AUTH": "false" if self.access_key_id else "true",
+            "ACCESS_KEY_ID": access_key_id,
+            "SECRET_ACCESS_KEY": secret_access_key,
+            "SESSION_TOKEN": session_token,
+            "ENV_AUTH": "false",
         }
         return {f"RCLONE_CONFIG_{REMOTE.upper()}_{name}": value for name, value in values.items() if value}
+
+    def _keys(self) -> tuple[str, str, str]:
+        """Key id, secret and session token; without keys of its own those that the host has right now.
+
+        rclone in its jail sees nothing of where the host's come from: environment, profile, web identity or role.
+        """
+        if self.access_key_id:
+            return self.access_key_id, self.secret_access_key, ""
+        from syncing.sinks.s3_access import host_keys
+
+        with self._translated():
+            return host_keys()
 
     def remote(self, location: str) -> str:
         return f"{REMOTE}:{self.bucket}/{location}/"
@@ -196,18 +214,26 @@ class S3Sink(Sink):
     def _translated(self) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError
 
+        from syncing.sinks.s3_access import NO_HOST_KEYS, is_about_host_keys
+
         where = f"{self.bucket} at {self.endpoint or 'AWS'}"
         try:
             yield
         except ClientError as error:
             code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if is_about_host_keys(error):
+                raise SinkDenied(f"{error.operation_name} answered {status} {code}. {_HOST_KEYS}") from error
             if code == "NoSuchBucket":
                 raise SinkMissing(f"Bucket {where} does not exist.") from error
             if status in (401, 403):
                 raise SinkDenied(f"Bucket {where} answered {status} {code}.") from error
             if status >= 500:
                 raise SinkUnreachable(f"Bucket {where} answered {status} {code}.") from error
+            if status == reaching.PROXY_DENIES:
+                raise SinkUnreachable(f"The proxy before bucket {where} demands other credentials.") from error
             raise SyncFailed(f"Bucket {where} answered {status} {code}.") from error
+        except NO_HOST_KEYS as error:
+            raise SinkDenied(f"There are no keys for bucket {where} ({type(error).__name__}). {_HOST_KEYS}") from error
         except (BotoCoreError, OSError) as error:
             if reaching.is_untrusted(error):
                 raise SinkUntrusted(f"The certificate of bucket {where} cannot be verified.") from error

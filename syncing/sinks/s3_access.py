@@ -20,7 +20,16 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.config import Config
 from botocore.credentials import Credentials
-from botocore.exceptions import ConnectionClosedError, NoCredentialsError, SSLError
+from botocore.exceptions import (
+    ClientError,
+    ConfigNotFound,
+    ConnectionClosedError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+    UnknownCredentialError,
+)
 from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session
 from botocore.session import Session
@@ -28,12 +37,19 @@ from django.conf import settings
 
 from syncing.sinks import reaching
 
-_session = Session()
+
+def new_session() -> Session:
+    """A session as all here use it; it finds the host's keys when it is first asked for them."""
+    session = Session()
+    session.set_config_variable("ca_bundle", reaching.ca_bundle())  # of what it asks for keys
+    # Nobody here wants to know when an object was modified, and to parse that was half of the cost of a long listing.
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    return session
+
+
+_session = new_session()
 """One for all, since it keeps what it has read of S3's description; only its use to make something takes the lock."""
-_session.set_config_variable("ca_bundle", reaching.ca_bundle())  # of what it asks for credentials
 _making = threading.Lock()
-# Nobody here wants to know when an object was modified, and to parse that was half of the cost of a long listing.
-_session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
 
 
 class Unclear(Exception):
@@ -43,6 +59,32 @@ class Unclear(Exception):
 def warm() -> None:
     """Afterwards a client is made in milliseconds, here and in the processes that are forked from this one."""
     Access("", "us-east-1", "http://127.0.0.1", "none", "none", {}, deadline_s=1, attempts=1).client.close()
+
+
+NO_HOST_KEYS = (NoCredentialsError, PartialCredentialsError, ProfileNotFound, ConfigNotFound, UnknownCredentialError)
+"""What is raised when the host has no keys; other errors say that it cannot tell at the moment."""
+
+
+def host_keys() -> tuple[str, str, str]:
+    """Key id, secret and session token that the host has right now; renewed first where they soon expire.
+
+    Raises botocore's own errors.
+    """
+    now = _host_credentials().get_frozen_credentials()
+    return now.access_key, now.secret_key, now.token or ""
+
+
+def is_about_host_keys(error: ClientError) -> bool:
+    """Whether it was not S3 that answered so, but who gives the host its keys."""
+    return error.operation_name.startswith(("AssumeRole", "GetSession", "GetRoleCredentials"))
+
+
+def _host_credentials() -> Any:
+    with _making:
+        found = _session.get_credentials()
+    if found is None:
+        raise NoCredentialsError
+    return found
 
 
 @dataclass(frozen=True)
@@ -119,11 +161,7 @@ class Access:
     def _credentials(self) -> Any:
         if self.access_key_id:
             return Credentials(self.access_key_id, self.secret_access_key)
-        with _making:
-            found = _session.get_credentials()
-        if found is None:
-            raise NoCredentialsError
-        return found
+        return _host_credentials()
 
     @cached_property
     def _address(self) -> str:

@@ -11,7 +11,7 @@ import csv
 import io
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree
@@ -33,7 +33,7 @@ class WebDavSink(Sink):
     """Collections below ``endpoint``; every request carries ``headers``, whose values are secrets."""
 
     endpoint: str
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     type: ClassVar[str] = "http"
     compares: ClassVar[tuple[str, ...]] = ("--ignore-times",)
@@ -167,6 +167,8 @@ class WebDavSink(Sink):
             raise DiskFull(said)
         if answer.status_code in (404, 409):
             raise SinkMissing(said)
+        if answer.status_code == reaching.PROXY_DENIES:
+            raise SinkUnreachable(f"The proxy before {self.endpoint} demands other credentials.")
         if answer.status_code >= 500 or answer.status_code in _BUSY:
             raise SinkUnreachable(said)
         raise SyncFailed(said)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import traceback
 from pathlib import Path
 
 import pytest
+from django.core import checks
 
+from boilerhouse.dashboard.supervisor import free_port
+from syncing import errors, rclone, sinks
+from syncing.jail import Jail
 from syncing.sinks import S3Sink, reaching
+from tests.far_ends import FarEnd, RcloneS3, WebDav
+from tests.proxies import HIDDEN_NAME, Proxy
+from tests.s3 import S3Server
+
+UID = 234_571
 
 
 @pytest.fixture
@@ -88,3 +100,126 @@ def test_without_a_bundle_of_its_own_the_systems_certificates_count(settings):
 
     settings.BOILERHOUSE_CA_BUNDLE = "/etc/own.pem"
     assert reaching.ca_bundle() == "/etc/own.pem"
+
+
+class Proxied:
+    """A sink that only a proxy finds."""
+
+    def __init__(self, end: FarEnd, proxy: Proxy) -> None:
+        self.end, self.proxy = end, proxy
+
+
+def _s3(directory, *, tls):
+    server = S3Server(directory / "s3", tls=tls, name=HIDDEN_NAME)
+    server.start()
+    return RcloneS3(server), server.stop
+
+
+def _webdav(directory):
+    end = WebDav(directory)
+    end.shown["endpoint"] = end.shown["endpoint"].replace("127.0.0.1", HIDDEN_NAME)
+    return end, end.stop
+
+
+@pytest.fixture(params=["http", "https", "webdav"])
+def proxied(request, tmp_path, settings):
+    end, stop = _webdav(tmp_path) if request.param == "webdav" else _s3(tmp_path, tls=request.param == "https")
+    proxy = Proxy()
+    settings.HTTP_PROXY = settings.HTTPS_PROXY = proxy.url
+    settings.NO_PROXY = []
+    yield Proxied(end, proxy)
+    stop()
+    proxy.stop()
+
+
+@pytest.fixture
+def moved(data_dir, tmp_path):
+    """Save one file by rclone in its jail, and restore it; returns what came back."""
+    volume, target = tmp_path / "volume", tmp_path / "target"
+    for directory in (volume, target):
+        directory.mkdir()
+        os.chown(directory, UID, UID)
+    (volume / "a b").write_text("hello")
+    os.chown(volume / "a b", UID, UID)
+    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+
+    def move(sink):
+        upload = rclone.upload(sink, "t/one", [], deletes=True, inside="", backup=".boilerhouse-trash/x")
+        rclone.run(upload, sink, Jail(volume, UID, False), lock)
+        rclone.run(rclone.download(sink, "t/one", []), sink, Jail(target, UID, True), lock)
+        return (target / "a b").read_text()
+
+    yield move
+    os.close(lock)
+
+
+def test_every_client_goes_through_the_proxy(proxied, moved):
+    """B26: that alone knows the endpoint's name, and wants a password."""
+    sink = proxied.end.sink()
+    sink.probe()
+    assert moved(sink) == "hello"
+    assert dict(sink.names("t/one")) == {"a b": 5}
+    rclones = {"rclone", "Go-http-client"} & proxied.proxy.agents
+    assert len(rclones) == 1, proxied.proxy.agents
+    assert proxied.proxy.agents - rclones
+
+
+def test_what_no_proxy_names_no_client_asks_through_it(proxied, moved, settings):
+    """B26: both go by the proxy, or neither."""
+    settings.NO_PROXY = [HIDDEN_NAME]
+    sink = proxied.end.sink()
+
+    with pytest.raises(errors.SinkUnreachable):
+        sink.probe()
+    with pytest.raises(errors.SinkUnreachable):
+        moved(sink)
+    assert proxied.proxy.asked == []
+
+
+def test_a_proxys_password_is_told_to_nobody(proxied, moved, settings, caplog, capfd, monkeypatch):
+    """P10: not in an error, a log, or arguments; not when the proxy refuses it, nor when it is dead."""
+    shown = []
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **more: shown.append(words) or real(words, **more))
+    good = proxied.proxy.password
+    for url in (proxied.proxy.url.replace(good, "other-pass-word"), f"http://corp:{good}@127.0.0.1:{free_port()}"):
+        settings.HTTP_PROXY = settings.HTTPS_PROXY = url
+        sinks.s3._accesses.clear()
+        sink = proxied.end.sink()
+        for ask in (sink.probe, lambda sink=sink: moved(sink)):
+            with pytest.raises(errors.SinkUnreachable) as raised:
+                ask()
+            shown.append(raised.value.detail)
+            shown.append("".join(traceback.format_exception(raised.value)))
+    said = str(shown) + caplog.text + str(capfd.readouterr())
+
+    assert "pass-word" not in said
+    assert "127.0.0.1" in str(shown)
+
+
+def found_ids():
+    return {found.id for found in checks.run_checks()} & {"boilerhouse.E007", "boilerhouse.E008"}
+
+
+def test_a_bundle_that_cannot_be_used_is_said_at_the_start(settings, tmp_path):
+    """S2: missing, no certificates, or closed to the users that rclone runs as."""
+    assert not found_ids()
+    good = Path(settings.BOILERHOUSE_CA_BUNDLE).read_text()
+    settings.BOILERHOUSE_CA_BUNDLE = str(tmp_path / "ca.pem")
+    assert found_ids() == {"boilerhouse.E007"}
+    (tmp_path / "ca.pem").write_text("no certificate")
+    assert found_ids() == {"boilerhouse.E007"}
+    (tmp_path / "ca.pem").write_text(good)
+    assert not found_ids()
+    (tmp_path / "ca.pem").chmod(0o600)
+    assert found_ids() == {"boilerhouse.E007"}
+
+
+def test_a_proxy_that_not_every_client_can_use_is_said_at_the_start(settings):
+    """B26; P10: without what it says, for that may hold a password."""
+    for url in ("socks5://user:pass-word@proxy:1080", "http://"):
+        settings.HTTPS_PROXY = url
+        assert found_ids() == {"boilerhouse.E008"}
+        assert "pass-word" not in str(checks.run_checks())
+    settings.HTTPS_PROXY = "http://user:pass-word@proxy:3128"
+    assert not found_ids()
