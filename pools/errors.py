@@ -141,6 +141,6 @@ class DirtyContainer(BoilerhouseError):
 
 
 class DirectoryGone(BoilerhouseError):
-    """The container's directory was wiped meanwhile."""
+    """The container's directory is not on this node."""
 
-    code = "directory_gone"
+    code = "directory_missing"

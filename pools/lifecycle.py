@@ -14,7 +14,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from boilerhouse.core import deployment_settings, failpoints, processes
-from boilerhouse.core.deployment import deployment_id
+from boilerhouse.core.deployment import deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
@@ -44,8 +44,8 @@ def runtime_name(container_id: UUID) -> str:
 
 
 def adopt_ownership(container_id: UUID, state: ContainerState) -> Container | None:
-    """Make this process the owner of a container in ``state`` that nobody living works on; None if not."""
-    rows = Container.objects.filter(pk=container_id, state=state)
+    """Make this process the owner of this node's container in ``state`` that nobody living works on; None if not."""
+    rows = Container.objects.filter(pk=container_id, state=state, node=node_id())
     me = processes.current()
     if not rows.filter(Q(owner=None) | ~Q(owner__in=processes.living() - {me})).update(owner=me):
         return None
@@ -343,9 +343,10 @@ def forget(container_id: UUID, **payload: Any) -> None:
 def destroy_container(container_id: UUID) -> None:
     """Remove a ``failed`` or ``removing`` container that never saw a tenant. Safe to run again.
 
-    A latched one is left alone: its state may not be saved, and only a tenant's release may wipe it.
+    A latched one is left alone: its state may not be saved, and only a tenant's release may wipe it. So is one of
+    another node, whose latch cannot be read here.
     """
-    container = Container.objects.filter(pk=container_id).first()
+    container = Container.objects.filter(pk=container_id, node=node_id()).first()
     if container is None or container.state not in (ContainerState.FAILED, ContainerState.REMOVING):
         return
     if volumes.read_latch(container_id) is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from pools.errors import HostNotReady
+from pools.errors import DirectoryGone, HostNotReady
 
 OVERHEAD_MB, OVERHEAD = 2, 1.07
 """What a file system takes for itself: mostly inodes, 256 bytes for each 4 KiB."""
@@ -51,12 +51,18 @@ def ensure(home: Path, disk_mb: int | None) -> Path:
 
 
 def root(home: Path) -> Path:
-    """``ensure`` for a directory that was made before, also after a reboot that unmounted it."""
-    if not (home / IMAGE).exists():
-        return home
-    if not os.path.ismount(home / MOUNT):
+    """``ensure`` for a directory that was made before, also after a reboot that unmounted it.
+
+    Raises DirectoryGone when it had a file system of its own whose image is not there, HostNotReady as ``ensure``.
+    """
+    if os.path.ismount(home / MOUNT):
+        return home / MOUNT
+    if (home / IMAGE).exists():
         _mount(home)
-    return home / MOUNT
+        return home / MOUNT
+    if (home / MOUNT).is_dir():
+        raise DirectoryGone(f"{home / IMAGE}, the disk of this container, is not there.")
+    return home
 
 
 def _make(home: Path, disk_mb: int) -> None:

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.tasks import enqueue
 from pools import host, lifecycle, observing, trouble, volumes
@@ -92,6 +93,8 @@ def _orphan(container_id: UUID | None, observed: Observed, held: set[UUID]) -> l
 def _row(row: Container, observed: Observed | None) -> list[Drift]:
     if row.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or row.fault in DEADLY:
         return []
+    if row.node != node_id():
+        return []  # another node's engine has it
     if observed is None:
         if row.state_changed_at > timezone.now() - VANISHED_AFTER:
             return []

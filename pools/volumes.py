@@ -25,7 +25,7 @@ from uuid import UUID
 
 from boilerhouse.core import deployment
 from pools import quota
-from pools.errors import DirectoryGone, DirtyContainer
+from pools.errors import DirectoryGone, DirtyContainer, HostNotReady
 from pools.spec import WorkloadSpec
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,7 +62,13 @@ def staging_dir(container_id: UUID) -> Path:
 
 
 def prepare(container_id: UUID, uid: int, spec: WorkloadSpec) -> None:
-    """Make a container's directories, volumes owned by its uid, everything above for root only."""
+    """Make a container's directories, volumes owned by its uid, everything above for root only.
+
+    Raises HostNotReady where the data directory itself is not there: what is made in an empty mount point is hidden
+    when the mount comes back.
+    """
+    if not deployment.is_in_place():
+        raise HostNotReady(f"{deployment.data_dir()} is not this deployment's data directory. Is it mounted?")
     for parent in (containers_dir(), trash_dir()):
         parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     home(container_id).mkdir(exist_ok=True, mode=0o700)
@@ -76,18 +82,30 @@ def prepare(container_id: UUID, uid: int, spec: WorkloadSpec) -> None:
         path.chmod(0o500 if volume.name == "secrets" else 0o700)
 
 
+def check(container_id: UUID, spec: WorkloadSpec) -> None:
+    """Return if every volume that ``prepare`` made is there. Raises DirectoryGone, HostNotReady."""
+    for volume in spec.volumes:
+        path = volume_path(container_id, volume.name)
+        if not path.is_dir():
+            raise _gone(path)
+
+
+def _gone(path: Path) -> DirectoryGone:
+    return DirectoryGone(f"The directory {path} is not there on node {deployment.node_id()}.")
+
+
 @contextmanager
 def locked(container_id: UUID) -> Iterator[int]:
     """Hold the container's file lock; yields its descriptor for a child to inherit (hazard B1).
 
     The kernel frees it only when the last process that holds the descriptor is dead.
-    Raises DirectoryGone when the directory was wiped, also while waiting.
+    Raises DirectoryGone when the directory is not there, or was wiped while waiting.
     """
     path = home(container_id) / "lock"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError as error:
-        raise DirectoryGone from error
+        raise _gone(path.parent) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
@@ -95,7 +113,7 @@ def locked(container_id: UUID) -> Iterator[int]:
         except FileNotFoundError:
             same = False
         if not same:
-            raise DirectoryGone
+            raise _gone(path.parent)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -115,7 +133,7 @@ def latch(container_id: UUID, tenant_id: str, generation: int) -> None:
             raise DirtyContainer from error
         return
     except FileNotFoundError as error:
-        raise DirectoryGone from error
+        raise _gone(path.parent) from error
     with os.fdopen(descriptor, "w") as file:
         file.write(content)
         file.flush()
@@ -142,7 +160,7 @@ def provision(
     container_id: UUID, uid: int, config: dict[str, Any] | None, claim_secrets: dict[str, str], claim: dict[str, Any]
 ) -> None:
     """Write config and secrets, then ``claim.json`` last, each by write and rename, 0400 of the container's user."""
-    directory = os.open(secrets_dir(container_id), _DIRECTORY)
+    directory = _open(secrets_dir(container_id))
     try:
         if config is not None:
             _write(directory, "config.json", json.dumps(config).encode(), uid)
@@ -170,17 +188,28 @@ def new_staging(container_id: UUID, uid: int, name: str) -> Path:
     path = staging_dir(container_id) / name
     if path.exists():
         destroy(path)
-    path.mkdir(mode=0o700)
+    try:
+        path.mkdir(mode=0o700)
+    except FileNotFoundError as error:
+        raise _gone(path.parent) from error
     os.chown(path, uid, uid)
     return path
+
+
+def _open(root: Path) -> int:
+    try:
+        return os.open(root, _DIRECTORY)
+    except FileNotFoundError as error:
+        raise _gone(root) from error
 
 
 def descend(root: Path, relative: PurePosixPath, create_for: int | None = None) -> int:
     """Open a directory below ``root`` without following a link; make missing ones for uid ``create_for``.
 
-    The caller closes it. Raises FileNotFoundError, or NotADirectoryError / OSError(ELOOP) for anything planted.
+    The caller closes it. Raises DirectoryGone when ``root`` itself is missing, FileNotFoundError for what is missing
+    in it, NotADirectoryError / OSError(ELOOP) for anything planted.
     """
-    current = os.open(root, _DIRECTORY)
+    current = _open(root)
     try:
         for part in relative.parts:
             if create_for is not None:
@@ -465,7 +494,10 @@ class Walked:
 
 
 def walk(container_id: UUID, names: list[str]) -> Walked:
-    """Measure the volumes ``names`` without opening a file or following a link, at most 20,000 entries and 1 s."""
+    """Measure the volumes ``names`` without opening a file or following a link, at most 20,000 entries and 1 s.
+
+    Raises DirectoryGone when a volume is not there: nothing is known of it then.
+    """
     size, newest, count, until = 0, 0.0, 0, time.monotonic() + MAX_WALK_S
     todo = [(volume_path(container_id, name), PurePosixPath()) for name in names]
     while todo:

@@ -148,6 +148,12 @@ class VolumeInside(SyncFailed):
     code = "volume_inside"
 
 
+class DirectoryMissing(SyncFailed):
+    """The container's directory is not on this node, so there is nothing that could be saved or restored."""
+
+    code = "directory_missing"
+
+
 class PathPlanted(SyncFailed):
     """A link or another object stands where the mapping's directory should be."""
 

@@ -96,6 +96,22 @@ def running(
     SYNC_BYTES.labels(direction).inc(sum(step.get("transferred", step["bytes"]) for step in run.steps))
 
 
+def fail_queued(run: SyncRun, error: errors.SyncFailed) -> None:
+    """End a run that cannot begin; nothing happens to one that is no longer queued."""
+    with recording():
+        failed = SyncRun.objects.filter(pk=run.pk, state=SyncRunState.QUEUED).update(
+            state=SyncRunState.FAILED, finished_at=Now(), error_code=error.code, error_detail=error.detail
+        )
+        if not failed:
+            return
+        emit(
+            "sync.failed", pool_id=run.spec.pool_id, tenant_id=run.tenant_id, container_id=run.container_id,
+            runId=str(run.pk), specId=run.spec_id, direction=run.direction, trigger=run.trigger,
+            code=error.code, detail=error.detail,
+        )  # fmt: skip
+    SYNC_RUNS.labels(run.spec.pool_id, run.direction, run.trigger, error.code).inc()
+
+
 def _bury_interrupted(spec: SyncSpec, site: Site) -> None:
     """We hold the lock, so whatever still says it runs here is dead."""
     SyncRun.objects.filter(spec=spec, container_id=site.container_id, state=SyncRunState.RUNNING).update(

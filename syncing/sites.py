@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from uuid import UUID
 
+from pools import errors as pool_errors
 from pools import mounts, volumes
 from pools.spec import WorkloadSpec
 from syncing import errors
@@ -31,11 +32,15 @@ class Site:
 
 
 def place_of(site: Site, mapping: SyncMapping) -> tuple[Path, PurePosixPath]:
+    """The volume on this node that holds the mapping's directory, and the path in it. Raises DirectoryMissing."""
     found = site.spec.volume_of(mapping.container_path)
     if found is None:
         raise errors.SyncFailed(f"{mapping.container_path} lies in no volume of this container's workload version.")
     volume, relative = found
-    return volumes.volume_path(site.container_id, volume.name), relative
+    try:
+        return volumes.volume_path(site.container_id, volume.name), relative
+    except (pool_errors.DirectoryGone, pool_errors.HostNotReady) as error:  # its own file system, which is gone
+        raise errors.DirectoryMissing(error.detail) from error
 
 
 def check_alone(site: Site, mapping: SyncMapping) -> None:
@@ -49,8 +54,11 @@ def check_alone(site: Site, mapping: SyncMapping) -> None:
 
 @contextmanager
 def planted(mapping: SyncMapping) -> Iterator[None]:
+    """Within the block, what stands in the way is PathPlanted, and a volume that is not there DirectoryMissing."""
     try:
         yield
+    except pool_errors.DirectoryGone as error:
+        raise errors.DirectoryMissing(error.detail) from error
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
             raise errors.PathPlanted(

@@ -142,7 +142,7 @@ class ContainerDied(Failed):
 
 
 class SaveFailed(Failed):
-    """The tenant's state could not be saved; it is kept on this node and retried."""
+    """The tenant's state could not be saved; nothing of it was deleted, and the save is retried."""
 
     code = "save_failed"
 

@@ -10,9 +10,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from pools import observing, quota, volumes
+from pools.errors import DirectoryGone
 from pools.models import Container
 from pools.spec import WorkloadSpec
 from pools.states import Fault
@@ -48,9 +50,17 @@ def heartbeat(tenant_id: str) -> None:
         raise errors.NothingHeld
 
 
-def _measure(container_id: UUID, spec: WorkloadSpec) -> volumes.Walked:
-    """Walk the container's volumes and note what they hold."""
-    seen = volumes.walk(container_id, [volume.name for volume in spec.volumes if volume.name != "secrets"])
+def _measure(rows: QuerySet[Assignment], container_id: UUID, spec: WorkloadSpec) -> volumes.Walked | None:
+    """Walk the container's volumes and note what they hold; None when the tenant has given it back meanwhile.
+
+    Raises DirectoryGone: what the tenant does there cannot be seen, so nothing is decided.
+    """
+    try:
+        seen = volumes.walk(container_id, [volume.name for volume in spec.volumes if volume.name != "secrets"])
+    except DirectoryGone:
+        if rows.exists():
+            raise
+        return None
     Container.objects.filter(pk=container_id).update(disk_bytes=seen.bytes)
     return seen
 
@@ -61,7 +71,9 @@ def check(assignment_id: UUID, generation: int) -> bool:
     assignment = rows.select_related("pool", "version").first()
     if assignment is None or assignment.version is None or assignment.last_activity_at is None:
         return False
-    seen = _measure(assignment.held_container, assignment.version.spec)
+    seen = _measure(rows, assignment.held_container, assignment.version.spec)
+    if seen is None:
+        return False
     changed_at = min(datetime.fromtimestamp(seen.newest_change, UTC), timezone.now())
     if changed_at > assignment.last_activity_at:
         rows.filter(last_activity_at__lt=changed_at).update(last_activity_at=changed_at)
@@ -75,13 +87,16 @@ def check(assignment_id: UUID, generation: int) -> bool:
 
 def measure_disk(assignment_id: UUID) -> None:
     """Measure a claimed container with a disk limit that no file system keeps; over it, it is reported unhealthy."""
-    row = Assignment.objects.select_related("version").filter(pk=assignment_id).first()
-    if row is None or row.version is None or row.state != AssignmentState.ASSIGNED:
+    rows = Assignment.objects.filter(pk=assignment_id, state=AssignmentState.ASSIGNED)
+    row = rows.select_related("version").first()
+    if row is None or row.version is None:
         return
     limit_mb, home = row.version.spec.resources.disk_mb, volumes.home(row.held_container)
     if limit_mb is None or quota.used_bytes(home) is not None:
         return
-    seen = _measure(row.held_container, row.version.spec)
+    seen = _measure(rows, row.held_container, row.version.spec)
+    if seen is None:
+        return
     if seen.bytes > limit_mb << 20:
         detail = f"It holds {seen.bytes >> 20} MiB on disk; resources.diskMb allows {limit_mb}."
         observing.report_fault(row.held_container, Fault.DISK, detail)

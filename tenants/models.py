@@ -13,6 +13,7 @@ from django.utils import timezone
 from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
 from pools.models import Container, Pool, WorkloadVersion
+from syncing.errors import DirectoryMissing
 from tenants.states import LIVE, TRANSITIONS, AssignmentState, ReleaseReason, ReleaseStep, Source
 
 
@@ -139,6 +140,13 @@ class Assignment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tenant_id} {self.state}"
+
+    @property
+    def whereabouts(self) -> str:
+        """Where the state of a failed save is, as a sentence for people."""
+        if self.outcome == DirectoryMissing.code:
+            return "Nothing was deleted: mount the directory or put it back, or discard the state."
+        return "It is kept on this node."
 
     @property
     def held_container(self) -> UUID:

@@ -31,6 +31,7 @@ from pools import host, lifecycle, sizing, volumes
 from pools.feasibility import seed_path
 from pools.runtime import get_runtime
 from pools.spec import WorkloadSpec
+from syncing import errors as sync_errors
 from syncing import restores, sites, surveys
 from syncing.states import Trigger
 from tenants import errors, giving_up, line
@@ -128,6 +129,7 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
         with volumes.locked(container_id) as lock:
             if not _is_pending(assignment):
                 return False
+            volumes.check(container_id, spec)
             volumes.latch(container_id, assignment.tenant_id, assignment.generation)
             failpoints.reach("claim.latched")
             site = site_of(assignment, lock, is_stopped=False)
@@ -153,7 +155,7 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
                 return False
             with _phase("decide"):
                 return _decide(assignment, findings, site, restored, started)
-    except (pool_errors.DirectoryGone, pool_errors.DirtyContainer) as error:
+    except (pool_errors.DirectoryGone, sync_errors.DirectoryMissing, pool_errors.DirtyContainer) as error:
         log.error("container refused", code=error.code, container=str(container_id))
         return False
 

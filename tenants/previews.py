@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from pools import volumes
-from pools.errors import DirectoryGone
 from syncing import errors as sync_errors
 from syncing import patterns, saves
 from syncing import services as syncing
@@ -83,7 +82,7 @@ def matches_of_tenant(tenant_id: str, pool_id: str, mappings: Iterable[tuple[str
         mapping = SyncMapping(container_path=container_path)
         try:
             census = _census(site, mapping, "")
-        except (sync_errors.SyncFailed, OSError, DirectoryGone) as error:
+        except (sync_errors.SyncFailed, OSError) as error:
             found.append(Matched(container_path, pattern, problem=_words(error)))
             continue
         sizes = {name: size for name, (size, _) in census.seen.items()}
@@ -138,7 +137,7 @@ def _plan(site: Site, mapping: SyncMapping, sink: Sink, direction: Direction) ->
             if len(there) >= LOOK_AT:
                 planned.is_cut = True
                 break
-    except (sync_errors.SyncFailed, OSError, DirectoryGone) as error:
+    except (sync_errors.SyncFailed, OSError) as error:
         planned.problem = _words(error)
         return planned
     planned.is_cut |= here.is_cut

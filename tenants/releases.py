@@ -166,8 +166,8 @@ def settle(release: Release) -> bool:
         return True
     if assignment.state == FAILED:
         raise errors.SaveFailed(
-            f"The state could not be saved ({assignment.outcome}: {assignment.outcome_detail}). It is kept on this node"
-            f" and the save is retried."
+            f"The state could not be saved ({assignment.outcome}: {assignment.outcome_detail})."
+            f" {assignment.whereabouts} The save is retried."
         )
     return False
 
@@ -188,11 +188,8 @@ def finish(assignment_id: UUID) -> None:
         try:
             with volumes.locked(container_id) as lock:
                 _run_steps(assignment, lock)
-        except pool_errors.DirectoryGone:
-            if assignment.step not in (ReleaseStep.DESTROYING, ReleaseStep.WIPING) and assignment.was_assigned:
-                log.error("the directory of an unsaved container is gone")
-            lifecycle.destroy_at_engine(container_id)
-            volumes.wipe(container_id)
+        except pool_errors.DirectoryGone as error:
+            _without_directory(assignment, error)
         _end(assignment)
     except Interrupted:
         return
@@ -225,11 +222,40 @@ def _advance(assignment: Assignment, step: ReleaseStep) -> None:
     assignment.step = step
 
 
-def _run_steps(assignment: Assignment, lock: int) -> None:
+def _without_directory(assignment: Assignment, error: pool_errors.DirectoryGone) -> None:
+    """Finish what needs no directory. Raises DirectoryMissing while the state in it is neither saved nor given up.
+
+    The directory may be on another machine or on a mount that comes back, so its absence is no success (P4).
+    """
+    _confirm(assignment)
+    if not _may_destroy(assignment):
+        name = lifecycle.runtime_name(assignment.held_container)
+        if assignment.step == ReleaseStep.STOPPING:
+            _run_pre_release(assignment, name)
+        _stop(assignment, name)
+        lifecycle.destroy_at_engine(assignment.held_container)
+        raise sync_errors.DirectoryMissing(error.detail) from error
+    lifecycle.destroy_at_engine(assignment.held_container)
+    volumes.wipe(assignment.held_container)
+
+
+def _may_destroy(assignment: Assignment) -> bool:
+    """Whether the directory holds nothing that still has to be saved."""
+    if assignment.discard or not assignment.was_assigned:
+        return True
+    return assignment.step in (ReleaseStep.SAVED, ReleaseStep.DESTROYING, ReleaseStep.WIPING)
+
+
+def _confirm(assignment: Assignment) -> None:
+    """Read the row again. Raises Interrupted when it is no longer ours."""
     assignment.refresh_from_db()
-    container_id, name = assignment.held_container, lifecycle.runtime_name(assignment.held_container)
     if assignment.state != RELEASING or assignment.owner != processes.current():
         raise Interrupted
+
+
+def _run_steps(assignment: Assignment, lock: int) -> None:
+    _confirm(assignment)
+    container_id, name = assignment.held_container, lifecycle.runtime_name(assignment.held_container)
     if assignment.step in (ReleaseStep.STOPPING, ReleaseStep.SAVING):
         if assignment.step == ReleaseStep.STOPPING and not assignment.discard:
             _run_pre_release(assignment, name)

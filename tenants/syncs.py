@@ -24,12 +24,13 @@ from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.tasks import enqueue
+from pools import errors as pool_errors
 from pools import volumes
 from syncing import errors as sync_errors
 from syncing import restores, saves, sites, surveys
 from syncing import services as syncing
 from syncing.models import SavedState, SyncRun, SyncSpec
-from syncing.runs import queue_run
+from syncing.runs import fail_queued, queue_run
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import errors, validation
 from tenants.models import Assignment
@@ -165,6 +166,10 @@ def run_queued(assignment_id: UUID, generation: int) -> None:
                 except BoilerhouseError as error:
                     about = {"tenant": assignment.tenant_id, "run": str(run.pk), "trigger": run.trigger}
                     log.warning("sync failed", **about, code=error.code)
+    except pool_errors.DirectoryGone as error:
+        if is_held():
+            for run in queued.select_related("spec"):
+                fail_queued(run, sync_errors.DirectoryMissing(error.detail))
     finally:
         if not is_held():
             _cancel_left_behind(queued)

@@ -51,7 +51,12 @@ def make_pool(id: str | None = None, **over: Any) -> Pool:
 def make_container(pool: Pool | None = None, **over: Any) -> Container:
     pool = pool or make_pool()
     deployment.deployment_id()
-    values = {"pool": pool, "version": pool.workload.latest, "node": "test", "uid": 200_000 + next(_numbers)}
+    values = {
+        "pool": pool,
+        "version": pool.workload.latest,
+        "node": deployment.node_id(),
+        "uid": 200_000 + next(_numbers),
+    }
     return Container.objects.create(**{**values, "state": ContainerState.IDLE, **over})
 
 

@@ -74,6 +74,11 @@ def data_dir() -> Path:
     return Path(settings.BOILERHOUSE_DATA_DIR)
 
 
+def is_in_place() -> bool:
+    """Whether the data directory holds the deployment's id: an empty mount point does not."""
+    return _id_file().is_file()
+
+
 def ram_dir() -> Path:
     """Where config and secrets live: a RAM file system whose path names the deployment."""
     return Path(settings.BOILERHOUSE_RAM_DIR or f"/run/boilerhouse/{deployment_id()}")

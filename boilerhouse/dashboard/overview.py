@@ -115,7 +115,7 @@ def needs(rows: list[PoolRow]) -> list[Need]:
     found = []
     failed = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED).order_by("state_changed_at")[:20]
     for held in failed:
-        why = f"{held.outcome_detail} The state is kept on this node. Tried {held.attempt + 1} times."
+        why = f"{held.outcome_detail} {held.whereabouts} Tried {held.attempt + 1} times."
         link = reverse("tenant", args=[held.tenant_id])
         found.append(Need("error", "State of {} is not saved", held.tenant_id, link, why))
     found += pool_needs(rows)

@@ -25,6 +25,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
 from boilerhouse.core import deployment, encryption, keys, processes
+from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import Conflict, Invalid
 from boilerhouse.core.models import Process
 from boilerhouse.dashboard import archives
@@ -229,7 +230,7 @@ class _Fitting:
             self.outcome.containers_gone += 1
             return None
         self.outcome.containers_found += 1
-        row["owner"] = None
+        row |= {"owner": None, "node": node_id()}
         if row["id"] in self._release:
             row |= {"state": ContainerState.REMOVING, "state_changed_at": self.now}
         return row

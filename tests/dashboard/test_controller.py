@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from datetime import timedelta
 
 import pytest
@@ -11,6 +13,7 @@ from django_q.models import OrmQ
 from boilerhouse.core import processes
 from boilerhouse.core.models import Event, Lease, Process, QueueHealth
 from boilerhouse.dashboard import controller, queues
+from pools import volumes
 from pools.models import Container, Pool
 from pools.states import ContainerState, Fault
 from tenants import idle, upkeep
@@ -102,6 +105,7 @@ def test_find_idle_looks_only_at_overdue_assignments_of_pools_with_a_timeout_and
 def test_a_heartbeat_that_comes_in_between_wins_against_the_idle_release():
     """B7: the controller's look may be stale; one statement decides."""
     row = hold(pool=make_pool(idle_timeout_ms=60_000))
+    volumes.prepare(row.held_container, 200_001, row.version.spec)
     upkeep.find_idle()
     idle.heartbeat("alice")
 
@@ -112,10 +116,6 @@ def test_a_heartbeat_that_comes_in_between_wins_against_the_idle_release():
 
 
 def test_files_that_changed_are_activity_whatever_their_mtime_says(data_dir):
-    import os
-
-    from pools import volumes
-
     row = hold(pool=make_pool(idle_timeout_ms=60_000))
     volumes.prepare(row.held_container, 200_001, row.version.spec)
     state = volumes.volume_path(row.held_container, "state")
@@ -128,7 +128,10 @@ def test_files_that_changed_are_activity_whatever_their_mtime_says(data_dir):
 
 
 def test_an_overdue_assignment_whose_files_lie_still_is_released(data_dir):
-    row = hold(pool=make_pool(idle_timeout_ms=60_000))
+    row = hold(pool=make_pool(idle_timeout_ms=100))
+    volumes.prepare(row.held_container, 200_001, row.version.spec)
+    assert idle.check(row.pk, row.generation) is False, "its directory was made just now"
+    time.sleep(0.2)
     assert idle.check(row.pk, row.generation) is True
     row.refresh_from_db()
     assert (row.state, row.reason) == (AssignmentState.RELEASING, ReleaseReason.IDLE)
@@ -157,7 +160,6 @@ def test_watch_disks_measures_only_who_has_a_limit():
 
 
 def test_who_holds_more_than_its_limit_is_said_to_and_no_longer_when_it_has_less(data_dir, settings):
-    from pools import volumes
     from tests.make import make_workload
 
     settings.BOILERHOUSE_DISK_LIMITS = "watch"

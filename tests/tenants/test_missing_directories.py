@@ -1,0 +1,253 @@
+"""A directory that is not there is never a success: nothing is reported as saved, and what comes back is saved then.
+
+Rows, files, mounts, rclone and S3 are real; the engine is a fake one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from boilerhouse.core import deployment
+from boilerhouse.core.models import Event
+from pools import host, lifecycle, reconcile, volumes
+from pools.errors import DirectoryGone, HostNotReady
+from pools.models import Container
+from pools.states import ContainerState
+from syncing.models import SavedState, SyncRun
+from syncing.states import Direction, Trigger
+from tenants import idle, preparing, releases, syncs, upkeep
+from tenants.models import Assignment
+from tenants.states import AssignmentState, ReleaseStep
+from tests.fake_runtime import FakeRuntime
+from tests.make import make_container, make_pool, make_spec, make_sync_spec
+from tests.tenants.test_assignments import make_assignment
+
+pytestmark = pytest.mark.any_database
+
+
+@pytest.fixture
+def engine(monkeypatch) -> FakeRuntime:
+    runtime = FakeRuntime()
+    for module in (lifecycle, reconcile, host, preparing, releases):
+        monkeypatch.setattr(module, "get_runtime", lambda: runtime)
+    return runtime
+
+
+@pytest.fixture
+def pool(data_dir, transactional_db, s3, engine):
+    pool = make_pool()
+    body = s3.json("t/${tenantId}/")
+    secret = body.pop("secretAccessKey")
+    make_sync_spec(pool, sink=body, sink_secrets={"accessKeyId": s3.access_key, "secretAccessKey": secret})
+    return pool
+
+
+def hold(pool, engine, tenant, **resources) -> Assignment:
+    """A tenant at work with a file of its own."""
+    container = make_container(pool, state=ContainerState.CLAIMED)
+    spec = make_spec(resources=resources)
+    volumes.prepare(container.pk, container.uid, spec)
+    volumes.latch(container.pk, tenant, 1)
+    (volumes.volume_path(container.pk, "state") / "precious").write_text(tenant)
+    engine.create(lifecycle.plan_of(container, container.version.spec, "net"))
+    engine.start(lifecycle.runtime_name(container.pk))
+    return make_assignment(
+        tenant, pool=pool, state=AssignmentState.ASSIGNED, container=container, container_ref=container.pk,
+        was_assigned=True, version=container.version, uid=container.uid, last_activity_at=timezone.now(),
+        assigned_at=timezone.now(),
+    )  # fmt: skip
+
+
+def release(held: Assignment) -> Assignment:
+    releases.begin(held.tenant_id)
+    releases.finish(held.pk)
+    held.refresh_from_db()
+    return held
+
+
+def take_away_all(held):
+    return volumes.containers_dir()
+
+
+def take_away_home(held):
+    return volumes.home(held.held_container)
+
+
+def take_away_lock(held):
+    return volumes.home(held.held_container) / "lock"
+
+
+def take_away_volume(held):
+    return volumes.volume_path(held.held_container, "state")
+
+
+@pytest.mark.parametrize("missing", [take_away_all, take_away_home, take_away_lock, take_away_volume])
+def test_a_release_without_its_directory_fails_and_heals_when_it_comes_back(pool, engine, missing):
+    """F1: never ``released`` with nothing saved; the retry saves it when the directory is back."""
+    held = hold(pool, engine, f"{missing.__name__}")
+    there = missing(held)
+    aside = there.with_name(f"aside-{there.name}")
+    there.rename(aside)
+
+    release(held)
+    assert (held.state, held.outcome) == (AssignmentState.RELEASE_FAILED, "directory_missing")
+    assert str(there.parent if there.name == "lock" else there) in held.outcome_detail or there.name == "containers"
+    assert deployment.node_id() in held.outcome_detail
+    assert "kept on this node" not in held.whereabouts
+    assert not engine.containers, "its slot is free"
+    assert not SavedState.objects.filter(tenant_id=held.tenant_id).exists()
+    for run in SyncRun.objects.filter(tenant_id=held.tenant_id):
+        assert (run.state, run.error_code) == ("failed", "directory_missing")
+
+    Assignment.objects.update(next_attempt_at=timezone.now() - timedelta(seconds=1))
+    assert upkeep.retry_failed_saves() == 1
+    releases.finish(held.pk)
+    held.refresh_from_db()
+    assert (held.state, held.attempt) == (AssignmentState.RELEASE_FAILED, 1), "still away, still kept"
+    assert held.next_attempt_at > timezone.now()
+
+    aside.rename(there)
+    assert releases.retry(held)
+    releases.finish(held.pk)
+    held.refresh_from_db()
+    assert (held.state, held.outcome) == (AssignmentState.ENDED, "released")
+    assert SavedState.objects.get(tenant_id=held.tenant_id).files == 1
+    assert not volumes.home(held.held_container).exists()
+
+
+def test_a_discard_ends_a_release_whose_directory_never_comes_back(pool, engine):
+    """F1: giving the state up is the caller's word, and the only other way out."""
+    held = hold(pool, engine, "gone")
+    shutil.rmtree(volumes.home(held.held_container))
+    release(held)
+    assert held.outcome == "directory_missing"
+    releases.begin(held.tenant_id, discard=True)
+    releases.finish(held.pk)
+    held.refresh_from_db()
+    assert (held.state, held.outcome) == (AssignmentState.ENDED, "discarded")
+
+
+@pytest.mark.parametrize("step", [ReleaseStep.DESTROYING, ReleaseStep.WIPING])
+def test_a_wipe_that_was_done_before_a_crash_is_a_success(pool, engine, step):
+    """F1: from ``destroying`` on the directory may be gone, because it was saved."""
+    held = hold(pool, engine, step)
+    releases.begin(held.tenant_id)
+    Assignment.objects.update(step=step)
+    volumes.wipe(held.held_container)
+    releases.finish(held.pk)
+    held.refresh_from_db()
+    assert (held.state, held.outcome) == (AssignmentState.ENDED, "released")
+
+
+def test_a_disk_image_that_is_missing_fails_the_release(pool, engine):
+    """F1: without its image a container with diskMb has no volumes at all."""
+    held = hold(pool, engine, "disk", disk_mb=16)
+    home = volumes.home(held.held_container)
+    assert os.path.ismount(home / "disk")
+    subprocess.run(["umount", str(home / "disk")], check=True)
+    (home / "disk.img").rename(home / "elsewhere")
+
+    release(held)
+    assert (held.state, held.outcome) == (AssignmentState.RELEASE_FAILED, "directory_missing")
+    assert "disk.img" in held.outcome_detail
+    (home / "elsewhere").rename(home / "disk.img")
+    assert releases.retry(held)
+    releases.finish(held.pk)
+    assert SavedState.objects.get(tenant_id="disk").files == 1
+
+
+@pytest.mark.parametrize("trigger", [Trigger.MANUAL, Trigger.INTERVAL])
+@pytest.mark.parametrize("missing", [take_away_home, take_away_volume])
+def test_a_save_while_it_runs_without_its_directory_fails(pool, engine, missing, trigger):
+    """F1: neither "succeeded" with nothing, nor queued for ever; the next one after it is back succeeds."""
+    held = hold(pool, engine, f"{missing.__name__}-{trigger}")
+    there = missing(held)
+    aside = there.with_name("aside")
+    there.rename(aside)
+    spec = pool.sync_specs.get()
+    [run] = syncs._queue(held, [(spec, Direction.UPLOAD)], trigger)
+    syncs.run_queued(held.pk, held.generation)
+    run.refresh_from_db()
+    assert (run.state, run.error_code) == ("failed", "directory_missing")
+    assert str(there) in run.error_detail
+    assert Event.objects.filter(type="sync.failed", tenant_id=held.tenant_id).count() == 1
+    aside.rename(there)
+    [run] = syncs._queue(held, [(spec, Direction.UPLOAD)], trigger)
+    syncs.run_queued(held.pk, held.generation)
+    run.refresh_from_db()
+    assert run.state == "succeeded"
+
+
+def test_a_directory_that_is_missing_inside_a_volume_is_empty(pool, engine):
+    """F1: a path that the tenant never made is no failure."""
+    spec = pool.sync_specs.get()
+    spec.mappings.update(container_path="/state/not/made")
+    held = hold(pool, engine, "young")
+    [run] = syncs._queue(held, [(spec, Direction.UPLOAD)], Trigger.MANUAL)
+    syncs.run_queued(held.pk, held.generation)
+    run.refresh_from_db()
+    assert run.state == "succeeded"
+
+
+def test_an_idle_check_without_the_directory_decides_nothing(pool, engine):
+    """F1: whether its files changed cannot be seen, so it is not released for having been idle."""
+    pool.idle_timeout_ms = 1000
+    pool.save()
+    held = hold(pool, engine, "quiet")
+    Assignment.objects.update(last_activity_at=timezone.now() - timedelta(hours=1))
+    shutil.rmtree(volumes.home(held.held_container))
+    with pytest.raises(DirectoryGone):
+        idle.check(held.pk, held.generation)
+    held.refresh_from_db()
+    assert held.state == AssignmentState.ASSIGNED
+    Assignment.objects.update(state=AssignmentState.RELEASING)
+    assert idle.check(held.pk, held.generation) is False
+
+
+@pytest.mark.parametrize("missing", [take_away_home, take_away_volume])
+def test_a_claim_whose_containers_directory_is_missing_takes_another(pool, engine, missing):
+    """F1: what is missing before the claim costs the tenant nothing."""
+    first, second = (make_container(pool, state=ContainerState.CLAIMED) for _ in range(2))
+    for container in (first, second):
+        volumes.prepare(container.pk, container.uid, container.version.spec)
+        engine.create(lifecycle.plan_of(container, container.version.spec, "net"))
+        engine.start(lifecycle.runtime_name(container.pk))
+    Container.objects.filter(pk=second.pk).update(state=ContainerState.IDLE)
+    claim = make_assignment(
+        missing.__name__, pool=pool, container=first, container_ref=first.pk, version=first.version, uid=first.uid
+    )
+    shutil.rmtree(missing(claim))
+    preparing.prepare(claim.pk, claim.generation)
+    claim.refresh_from_db()
+    if claim.container_ref is None or claim.state == AssignmentState.PENDING:
+        preparing.prepare(claim.pk, claim.generation)
+        claim.refresh_from_db()
+    assert (claim.state, claim.container_ref) == (AssignmentState.ASSIGNED, second.pk)
+
+
+def test_another_nodes_containers_are_neither_removed_nor_missed_here(pool, engine):
+    """F1: rows of another machine are not judged by this machine's engine and disk."""
+    removing = make_container(pool, state=ContainerState.REMOVING, node="elsewhere")
+    claimed = make_container(
+        pool, state=ContainerState.CLAIMED, node="elsewhere", state_changed_at=timezone.now() - timedelta(hours=1)
+    )
+    lifecycle.destroy_container(removing.pk)
+    reconcile.heal(set())
+    assert Container.objects.filter(pk=removing.pk).exists()
+    claimed.refresh_from_db()
+    assert claimed.fault == ""
+
+
+def test_nothing_is_made_in_an_empty_mount_point(pool, data_dir):
+    """F1: what is made there is hidden, and so missing, as soon as the mount is back."""
+    container = make_container(pool)
+    (data_dir / "deployment-id").rename(data_dir / "aside")
+    with pytest.raises(HostNotReady, match="mounted"):
+        volumes.prepare(container.pk, container.uid, make_spec())
+    assert not volumes.containers_dir().exists()
