@@ -54,15 +54,17 @@ def plans(pool: str, count: int) -> Iterator[Any]:
     """What the product creates for this pool, under names and addresses that it does not use, without its labels."""
     from pools import host, lifecycle, volumes
     from pools.models import Container, Pool
+    from pools.runtime import get_runtime
 
     network = host.ensure_network()
     version = Pool.objects.get(pk=pool).workload.latest
+    image = get_runtime().ensure_image(version.spec.image, "never")
     top = ipaddress.ip_network(network.subnet).broadcast_address
     for number in range(count):
         address = str(top - 1 - number)
         row = Container(pk=uuid4(), pool_id=pool, version=version, uid=1_300_000 + number, address=address)
         volumes.prepare(row.pk, row.uid, version.spec)
-        plan = lifecycle.plan_of(row, version.spec, network.name)
+        plan = lifecycle.plan_of(row, version.spec, network.name, image)
         yield row.pk, dataclasses.replace(plan, name=f"bench-{row.pk}", labels={})
 
 

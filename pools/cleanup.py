@@ -41,7 +41,8 @@ def purge() -> dict[str, int]:
                 removed += 1
     with contextlib.suppress(OSError):
         host.remove_ram_dir()
-    shutil.rmtree(deployment.data_dir() / "slots", ignore_errors=True)
+    for name in ("slots", "empty"):
+        shutil.rmtree(deployment.data_dir() / name, ignore_errors=True)
     # Last: an engine that has lost count of a network's endpoints (20.10 does, rarely) keeps it until it is restarted.
     runtime.remove_network(host.network_name())
     return {"containers": len(ours), "directories": removed}

@@ -9,9 +9,10 @@ from pathlib import Path
 from django.conf import settings
 
 from boilerhouse.core.errors import FieldError, Invalid
-from pools.errors import EngineUnavailable
+from pools import mounts
+from pools.errors import EngineFailure, EngineUnavailable
 from pools.runtime import get_runtime
-from pools.runtime.base import Capabilities
+from pools.runtime.base import Capabilities, Image
 from pools.spec import WorkloadSpec
 
 KNOWN_FOR_S = 60.0
@@ -23,8 +24,11 @@ def seed_path(name: str) -> Path:
     return Path(settings.BOILERHOUSE_SEED_DIR) / name
 
 
-def check_feasible(spec: WorkloadSpec) -> None:
-    """Raise Invalid with a pointer for each thing that cannot be here. An engine that is away refuses nothing."""
+def check_feasible(spec: WorkloadSpec) -> Image | None:
+    """Raise Invalid with a pointer for each thing that cannot be here. An engine that is away refuses nothing.
+
+    Returns the image as it is here; None where it is not, or cannot be looked at.
+    """
     wrong: list[FieldError] = []
     if spec.seed is not None:
         if "/" in spec.seed or spec.seed.startswith(".") or "\0" in spec.seed:
@@ -45,8 +49,19 @@ def check_feasible(spec: WorkloadSpec) -> None:
         if security.runtime and can.runtimes and security.runtime not in can.runtimes:
             detail = f"The engine has only the runtimes {', '.join(sorted(can.runtimes))}."
             wrong.append(FieldError("/security/runtime", detail, "not_found"))
+    image = None if can is None else _image(spec.image)
+    if image is not None:
+        wrong += mounts.declared(spec.volumes, image.volumes).wrong
     if wrong:
         raise Invalid(*wrong)
+    return image
+
+
+def _image(name: str) -> Image | None:
+    try:
+        return get_runtime().ensure_image(name, "never")
+    except (EngineFailure, EngineUnavailable):
+        return None
 
 
 def _capabilities() -> Capabilities | None:

@@ -23,7 +23,7 @@ from pools import errors, host, mounts, sizing, trouble, volumes
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
-from pools.runtime.base import ContainerPlan, Mount, Probe, Published
+from pools.runtime.base import ContainerPlan, Image, Mount, Probe, Published
 from pools.services import lock_pool
 from pools.spec import WorkloadSpec, interpolate
 from pools.states import ContainerHealth, ContainerState, Trouble
@@ -67,7 +67,7 @@ def start_container(container_id: UUID) -> bool:
         return False
     started = time.monotonic()
     try:
-        digest = _create_and_start(container)
+        image = _create_and_start(container)
         health = _probe_until_healthy(container)
     except DATABASE_LOST:
         raise  # undecided: whoever takes over finds what was made
@@ -78,12 +78,13 @@ def start_container(container_id: UUID) -> bool:
     with recording():
         pool = lock_pool(container.pool_id)
         moved = Container.objects.filter(pk=container_id, owner=processes.current()).transition(
-            ContainerState.STARTING, ContainerState.IDLE, health=health, error="", owner=None, image_digest=digest
+            ContainerState.STARTING, ContainerState.IDLE, health=health, error="", owner=None, image_digest=image.id
         )
         if not moved:
             return False  # it was asked to go meanwhile; whoever asked removes it
-        WorkloadVersion.objects.filter(pk=container.version_id, image_digest="").update(image_digest=digest)
-        _proved(pool, container)
+        WorkloadVersion.objects.filter(pk=container.version_id, image_digest="").update(image_digest=image.id)
+        is_new = _proved(pool, container)
+        _tell_bare_volumes(pool, container, image, is_new=is_new)
         ms = round((time.monotonic() - started) * 1000)
         version = container.version.number
         emit("container.ready", pool_id=pool.pk, container_id=container_id, durationMs=ms, version=version)
@@ -93,9 +94,13 @@ def start_container(container_id: UUID) -> bool:
     return True
 
 
-def _proved(pool: Pool, container: Container) -> None:
-    """A container of this template became healthy here: it serves from now on, whatever stood in the way is over."""
-    if container.template == pool.wanted and pool.good != pool.wanted:
+def _proved(pool: Pool, container: Container) -> bool:
+    """A container of this template became healthy here: it serves from now on, whatever stood in the way is over.
+
+    Returns whether it is the first of its template.
+    """
+    is_new = container.template == pool.wanted and pool.good != pool.wanted
+    if is_new:
         Pool.objects.filter(pk=pool.pk).update(
             good_version=container.version_id, good_network=container.network, halted_version=None, halted_network=None
         )
@@ -104,15 +109,38 @@ def _proved(pool: Pool, container: Container) -> None:
         trouble.clear(pool)
     elif pool.failures or pool.next_start_at:
         Pool.objects.filter(pk=pool.pk).update(failures=0, next_start_at=None)
+    return is_new
 
 
-def _create_and_start(container: Container) -> str:
+def _tell_bare_volumes(pool: Pool, container: Container, image: Image, *, is_new: bool) -> None:
+    """Keep on the pool, and say once per version, which VOLUMEs of the image no volume of the workload holds."""
+    bare = list(mounts.declared(container.version.spec.volumes, image.volumes).bare)
+    is_other = pool.bare_volumes != bare
+    if is_other:
+        Pool.objects.filter(pk=pool.pk).update(bare_volumes=bare)
+    if bare and (is_new or is_other):
+        detail = " ".join(one.detail for one in mounts.warnings(bare))
+        version = container.version.number
+        emit("pool.warning", pool_id=pool.pk, code=mounts.IMAGE_VOLUME, version=version, paths=bare, detail=detail)
+
+
+def _look_at_image(container: Container) -> Image:
+    """Have the image here and note what it declares. Raises ImageMissing, CannotMount."""
+    version = container.version
+    image = get_runtime().ensure_image(version.spec.image, version.spec.pull_policy)
+    if version.image_volumes != list(image.volumes):
+        version.image_volumes = list(image.volumes)
+        version.save(update_fields=["image_volumes"])
+    mounts.check(version.spec, image)
+    return image
+
+
+def _create_and_start(container: Container) -> Image:
     runtime = get_runtime()
     spec = container.version.spec
-    mounts.check(spec)
     network = host.ensure_network()
     host.ensure_ram_dir()
-    digest = runtime.ensure_image(spec.image, spec.pull_policy)
+    image = _look_at_image(container)
     if container.address is None and spec.security.network_mode == "bridge":
         with transaction.atomic():
             container.address = host.lease_address(network, container.pk)
@@ -120,7 +148,7 @@ def _create_and_start(container: Container) -> str:
             container.save(update_fields=["address", "host_ports"])
     volumes.prepare(container.pk, container.uid, spec)
     failpoints.reach("fill.prepared")
-    plan = plan_of(container, spec, network.name)
+    plan = plan_of(container, spec, network.name, image)
     try:
         handle = runtime.create(plan)
     except errors.EngineTimeout as error:
@@ -137,10 +165,10 @@ def _create_and_start(container: Container) -> str:
         emit("container.created", pool_id=container.pool_id, container_id=container.pk)
     runtime.start(plan.name)
     failpoints.reach("fill.started")
-    return digest
+    return image
 
 
-def plan_of(container: Container, spec: WorkloadSpec, network: str) -> ContainerPlan:
+def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image) -> ContainerPlan:
     """What the engine is asked to create for the row."""
     values = {
         **deployment_settings.current().variables,
@@ -152,7 +180,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str) -> Container
     mode = spec.security.network_mode
     return ContainerPlan(
         name=runtime_name(container.pk),
-        image=spec.image,
+        image=image.id,
         command=spec.command,
         environment={name: interpolate(value, values) for name, value in spec.environment.items()},
         labels={
@@ -179,7 +207,9 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str) -> Container
         cpus=resources.cpus,
         memory_mb=resources.memory_mb,
         pids_limit=resources.pids_limit,
-        tmpfs_mb=resources.tmpfs_mb,
+        shm_mb=resources.tmpfs_mb,
+        tmpfs=mounts.tmpfs(spec, container.uid, image),
+        placeholder=str(volumes.placeholder_dir()),
         runtime=spec.security.runtime,
         probe=Probe(check.command, check.interval_ms, check.timeout_ms, check.retries, check.start_period_ms)
         if check
@@ -227,12 +257,20 @@ def _words(error: Exception, container: Container) -> str:
         case errors.NeverHealthy() | errors.NotRunning():
             said = _last_words(container)
             told = _sentence(f"{detail} It said: {said}") if said else detail
-            return f"{told} Correct the workload's command." if CANNOT_RUN.search(detail) else told
+            return _with_warnings(
+                f"{told} Correct the workload's command." if CANNOT_RUN.search(detail) else told, container
+            )
         case errors.BadCommand():
-            return f"{detail} Correct the workload's command."
+            return _with_warnings(f"{detail} Correct the workload's command.", container)
         case errors.EngineUnavailable():
             return f"{detail} Start the engine (systemctl start docker); the pool goes on by itself."
     return detail
+
+
+def _with_warnings(text: str, container: Container) -> str:
+    version = container.version
+    bare = mounts.declared(version.spec.volumes, version.image_volumes or ()).bare
+    return " ".join([text, *(one.detail for one in mounts.warnings(bare))])
 
 
 def _sentence(text: str) -> str:

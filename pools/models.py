@@ -9,8 +9,10 @@ from django.db import models
 from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 
+from boilerhouse.core.errors import FieldError
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import random_nonce
+from pools import mounts
 from pools.querysets import ContainerQuerySet, PoolQuerySet
 from pools.spec import WorkloadSpec
 from pools.states import DEADLY, ContainerHealth, ContainerState, Fault, PoolState, Trouble
@@ -18,11 +20,15 @@ from pools.states import DEADLY, ContainerHealth, ContainerState, Fault, PoolSta
 
 class WorkloadQuerySet(models.QuerySet["Workload"]):
     def with_latest(self) -> WorkloadQuerySet:
-        """Annotate ``latest_number`` and ``latest_spec_json``, by the same statement: no version can go in between."""
+        """Annotate ``latest_number``, ``latest_spec_json`` and ``latest_image_volumes``.
+
+        By the same statement: no version can go in between.
+        """
         newest = WorkloadVersion.objects.filter(workload=OuterRef("pk")).order_by("-number")
         return self.annotate(
             latest_number=Subquery(newest.values("number")[:1]),
             latest_spec_json=Subquery(newest.values("spec_json")[:1]),
+            latest_image_volumes=Subquery(newest.values("image_volumes")[:1]),
         )
 
 
@@ -51,6 +57,8 @@ class WorkloadVersion(models.Model):
     number = models.PositiveIntegerField()
     spec_json = models.JSONField()
     image_digest = models.CharField(max_length=100, default="", blank=True)
+    image_volumes = models.JSONField(null=True, blank=True)
+    """The VOLUMEs that its image declared when that was last looked at; null before."""
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -89,6 +97,7 @@ class PoolStatus:
     state: PoolState
     trouble: str | None
     last_error: str | None
+    warnings: list[FieldError]
 
 
 class Pool(models.Model):
@@ -124,6 +133,8 @@ class Pool(models.Model):
     )
     """The version whose roll stopped because its first container did not become healthy."""
     halted_network = models.JSONField(null=True, blank=True)
+    bare_volumes = models.JSONField(default=list, blank=True)
+    """The paths of VOLUMEs of the serving version's image where no volume of the workload is mounted."""
     waiting = models.PositiveIntegerField(default=0)
     """Claims that wait for a container; counted anew by ``tenants`` whenever that changes."""
     release_failed = models.PositiveIntegerField(default=0)
@@ -199,7 +210,7 @@ class Pool(models.Model):
         return PoolStatus(
             size, idle, claimed, starting, removing, unhealthy, self.release_failed, self.waiting,
             self.target_size, desired, state,
-            self.trouble or None, self.last_error or None,
+            self.trouble or None, self.last_error or None, mounts.warnings(self.bare_volumes),
         )  # fmt: skip
 
 

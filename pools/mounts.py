@@ -6,11 +6,14 @@ take it away from the running container; what lies below or above something else
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from boilerhouse.core.errors import FieldError
 from pools.errors import CannotMount
+from pools.runtime.base import Image, Tmpfs
 from pools.spec import STANDARD_VOLUMES, Volume, WorkloadSpec
 
 SCRATCH = "/tmp"  # noqa: S108
@@ -28,6 +31,9 @@ TAKEN: dict[str, str] = {
 }
 """What every container has mounted, whatever its workload says."""
 MAX_PATH = 400
+MAX_BARE = 50
+IMAGE_VOLUME = "image_volume"
+"""The code of what an image's VOLUME stands in the way of, or goes without."""
 
 
 def has_control(text: str) -> bool:
@@ -84,11 +90,93 @@ def problems(volumes: Sequence[Volume]) -> list[FieldError]:
     return wrong
 
 
-def check(spec: WorkloadSpec) -> None:
-    """Raise CannotMount for a spec that was stored before all of this was checked."""
-    if wrong := problems(spec.volumes):
+@dataclass(slots=True)
+class Declared:
+    """What an image's VOLUMEs come to beside the volumes of a workload."""
+
+    bare: list[str] = field(default_factory=list)
+    """Where no volume is mounted: each gets a tmpfs of its own."""
+    on_scratch: bool = False
+    """Whether one is the scratch space, which is a tmpfs anyway."""
+    wrong: list[FieldError] = field(default_factory=list)
+    """Why such an image cannot be run with these volumes."""
+
+
+def declared(volumes: Sequence[Volume], image_volumes: Iterable[str]) -> Declared:
+    """Compare an image's VOLUMEs, as it writes them, with the volumes of a workload."""
+    found = Declared()
+    mounted = {volume.path for volume in volumes}
+    for written in sorted(set(image_volumes)):
+        path = _engine_path(written)
+        if path is None:
+            detail = (
+                f"The image declares VOLUME {written[:100]!r}, and nothing can be mounted there. Use another image."
+            )
+            found.wrong.append(FieldError("/image", detail, IMAGE_VOLUME))
+        elif path == SCRATCH:
+            found.on_scratch = True
+        elif PurePosixPath(path) not in mounted and path not in found.bare:
+            clashes = [error for placed in pointers(volumes) if (error := _clash(path, *placed))]
+            found.wrong += clashes
+            found.bare += [] if clashes else [path]
+    found.bare.sort()
+    if len(found.bare) > MAX_BARE:
+        detail = f"The image declares {len(found.bare)} VOLUMEs that no volume holds; {MAX_BARE} are the most."
+        found.wrong.append(FieldError("/image", detail, IMAGE_VOLUME))
+    return found
+
+
+def _engine_path(written: str) -> str | None:
+    """Where the engine mounts a VOLUME; None where it cannot, or where that would cover what is there anyway."""
+    path = "/" + posixpath.normpath(written).lstrip("/")
+    if not written.startswith("/") or len(path) > MAX_PATH or not is_normal(path):
+        return None
+    parsed = PurePosixPath(path)
+    clashes = (
+        parsed.is_relative_to(taken) or PurePosixPath(taken).is_relative_to(parsed)
+        for taken in TAKEN
+        if taken != SCRATCH
+    )
+    return None if any(clashes) else path
+
+
+def _clash(path: str, pointer: str, volume: Volume) -> FieldError | None:
+    where = PurePosixPath(path)
+    if where.is_relative_to(volume.path):
+        why = "inside this volume: it would lie over it, and what is written there would not be saved"
+    elif volume.path.is_relative_to(where):
+        why = "around this volume: what is written beside it would not be saved"
+    else:
+        return None
+    return FieldError(pointer, f"The image declares VOLUME {path} {why}. Mount the volume at {path}.", IMAGE_VOLUME)
+
+
+def warnings(bare: Iterable[str]) -> list[FieldError]:
+    """What to know of each VOLUME of an image that no volume of the workload holds."""
+    return [
+        FieldError(
+            "/image",
+            f"The image declares VOLUME {path}, and no volume of the workload is mounted there. It is empty memory of"
+            " tmpfsMb: the image's own files there are hidden, and what is written there is gone with the container."
+            " Mount a volume there to keep it.",
+            IMAGE_VOLUME,
+        )
+        for path in bare
+    ]
+
+
+def tmpfs(spec: WorkloadSpec, uid: int, image: Image) -> tuple[Tmpfs, ...]:
+    """The memory that a container has mounted: its scratch space, and what its image declares and no volume holds."""
+    found, size = declared(spec.volumes, image.volumes), spec.resources.tmpfs_mb
+    scratch = Tmpfs(SCRATCH, size, 0o1777, is_declared=found.on_scratch)
+    return scratch, *(Tmpfs(path, size, 0o700, uid, is_declared=True) for path in found.bare)
+
+
+def check(spec: WorkloadSpec, image: Image) -> None:
+    """Raise CannotMount for a spec that was stored before all of this was checked, or for another image by its name."""
+    if wrong := problems(spec.volumes) + declared(spec.volumes, image.volumes).wrong:
         said = " ".join(dict.fromkeys(f"{one.pointer}: {one.detail}" for one in wrong))
-        raise CannotMount(f"Its volumes cannot be mounted as they stand. {said} Save the workload with other paths.")
+        raise CannotMount(f"Save the workload with other paths: {said}")
 
 
 def inside(spec: WorkloadSpec, container_path: str) -> Volume | None:

@@ -17,6 +17,7 @@ from boilerhouse.core.tasks import enqueue
 from pools import errors
 from pools.feasibility import check_feasible
 from pools.models import Pool, Workload, WorkloadVersion
+from pools.runtime.base import Image
 from pools.spec import BUILT_IN_VARIABLES, VARIABLE, WorkloadSpec
 from pools.states import ContainerState
 
@@ -57,16 +58,22 @@ def unused_id(wanted: str | None, name: str, taken: Any) -> str:
 
 def create_workload(*, id: str | None, name: str, spec: WorkloadSpec) -> Workload:
     """Register a workload as its version 1. Raises IdTaken, and Invalid for what this host cannot run."""
-    check_feasible(spec)
+    image = check_feasible(spec)
     try:
         with recording():
             workload = Workload.objects.create(id=unused_id(id, name, Workload.objects.all()), name=name)
-            WorkloadVersion.objects.create(workload=workload, number=1, spec_json=spec.to_json())
+            WorkloadVersion.objects.create(
+                workload=workload, number=1, spec_json=spec.to_json(), image_volumes=_declared(image)
+            )
             emit("workload.updated", workloadId=workload.pk, version=1)
             audit.record("workload.create", workload.pk, after=_audited_workload(workload))
     except IntegrityError as error:
         raise errors.IdTaken from error
     return workload
+
+
+def _declared(image: Image | None) -> list[str] | None:
+    return None if image is None else list(image.volumes)
 
 
 def _nothing(_row: Any) -> None:
@@ -85,7 +92,7 @@ def update_workload(
 
     ``check`` sees the locked row first and raises what stands against the change. Raises Invalid.
     """
-    check_feasible(spec)
+    image = check_feasible(spec)
     if wrong := [error for check in spec_checks for error in check(workload, spec)]:
         raise Invalid(*wrong)
     with recording():
@@ -96,9 +103,13 @@ def update_workload(
         number = latest.number
         if latest.spec != spec:
             number += 1
-            WorkloadVersion.objects.create(workload=workload, number=number, spec_json=spec.to_json())
+            WorkloadVersion.objects.create(
+                workload=workload, number=number, spec_json=spec.to_json(), image_volumes=_declared(image)
+            )
             for pool_id in workload.pools.values_list("pk", flat=True):
                 enqueue("pool", "pools.tasks.refill", pool_id)
+        elif image is not None and latest.image_volumes != _declared(image):
+            WorkloadVersion.objects.filter(pk=latest.pk).update(image_volumes=_declared(image))
         emit("workload.updated", workloadId=workload.pk, version=number)
         after = {"name": name, "version": number, "spec": spec.to_json()}
         audit.record("workload.update", workload.pk, **audit.changes(before, after))

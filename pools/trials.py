@@ -54,6 +54,7 @@ class Trial:
     """Until it ran."""
     probe_ms: int
     attempts: int
+    warnings: tuple[str, ...] = ()
 
 
 def run(spec: WorkloadSpec) -> Trial:
@@ -124,12 +125,12 @@ def _try(trial_id: UUID, spec: WorkloadSpec) -> Trial:
     uid = spec.security.run_as_user
     uid = settings.BOILERHOUSE_UID_RANGE[1] if uid is None else uid  # beyond those that are leased
     try:
-        mounts.check(spec)
-        runtime.ensure_image(spec.image, spec.pull_policy)
+        image = runtime.ensure_image(spec.image, spec.pull_policy)
+        mounts.check(spec, image)
         binds = tuple(_mount(trial_id, uid, volume) for volume in spec.volumes)
         version = WorkloadVersion(workload_id="trial", number=0, spec_json=spec.to_json())
         row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node=node_id())
-        plan = lifecycle.plan_of(row, replace(spec, ports=()), "none")
+        plan = lifecycle.plan_of(row, replace(spec, ports=()), "none", image)
         labels = {TRIAL_LABEL: deployment_id()}
         plan = replace(plan, name=name, labels=labels, mounts=binds, network="none", dns=(), probe=None)
         runtime.create(plan)
@@ -138,7 +139,8 @@ def _try(trial_id: UUID, spec: WorkloadSpec) -> Trial:
         trial = _probe(name, spec, started_ms)
     except BoilerhouseError as error:
         return Trial(False, error.detail, None, "", _log(name), round((time.monotonic() - began) * 1000), 0, 0)
-    return replace(trial, log=_log(name))
+    bare = mounts.declared(spec.volumes, image.volumes).bare
+    return replace(trial, log=_log(name), warnings=tuple(one.detail for one in mounts.warnings(bare)))
 
 
 def _mount(trial_id: UUID, uid: int, volume: Volume) -> Mount:

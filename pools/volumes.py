@@ -56,6 +56,13 @@ def volume_path(container_id: UUID, volume: str) -> Path:
     return secrets_dir(container_id) if volume == "secrets" else quota.root(home(container_id)) / volume
 
 
+def placeholder_dir() -> Path:
+    """A directory that stays empty, for mounts that only keep a place from the engine."""
+    path = deployment.data_dir() / "empty"
+    path.mkdir(exist_ok=True, mode=0o500)
+    return path
+
+
 def staging_dir(container_id: UUID) -> Path:
     """On the file system of the volumes, so that what is staged moves in by rename."""
     return quota.root(home(container_id)) / "staging"

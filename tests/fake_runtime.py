@@ -15,6 +15,7 @@ from pools.runtime.base import (
     EngineEvent,
     Executed,
     Handle,
+    Image,
     LogStream,
     Network,
     Observed,
@@ -41,6 +42,8 @@ class FakeRuntime(ContainerRuntime):
         self.containers: dict[str, Fake] = {}
         self.is_down = False
         self.broken_images: set[str] = set()
+        self.declared: dict[str, tuple[str, ...]] = {}
+        """The VOLUMEs of images."""
         self.creates: list[ContainerPlan] = []
         self._number = 0
 
@@ -58,9 +61,9 @@ class FakeRuntime(ContainerRuntime):
     def sees(self, path: str, labels: dict[str, str]) -> bool | None:
         return True
 
-    def ensure_image(self, image: str, policy: str) -> str:
+    def ensure_image(self, image: str, policy: str) -> Image:
         self._check()
-        return f"sha256:{image}"
+        return Image(f"sha256:{image}", self.declared.get(image, ()))
 
     def build(self, context: bytes, tag: str) -> Iterator[str]:
         yield ""
@@ -85,7 +88,7 @@ class FakeRuntime(ContainerRuntime):
         found = self.find(name)
         if found is None:
             raise errors.ContainerMissing
-        found.status = "exited" if found.plan.image in self.broken_images else "running"
+        found.status = "exited" if found.plan.image.removeprefix("sha256:") in self.broken_images else "running"
 
     def stop(self, name: str, timeout_ms: int) -> Pending | None:
         if found := self.find(name):

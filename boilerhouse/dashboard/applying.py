@@ -15,9 +15,11 @@ from boilerhouse.core.api.parsers import check_value
 from boilerhouse.core.api.problems import field_errors
 from boilerhouse.core.api.serializers import ApiSerializer, camel
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
+from pools import mounts
 from pools import services as pool_services
 from pools.api.serializers import PoolInput, WorkloadInput, render_pool, render_workload
 from pools.api.serializers import render_spec as render_workload_spec
+from pools.feasibility import check_feasible
 from pools.models import Pool, Workload
 from syncing import credentials
 from syncing import services as sync_services
@@ -52,6 +54,7 @@ class Applied:
     outcome: str
     errors: list[FieldError] = field(default_factory=list)
     difference: list[str] = field(default_factory=list)
+    warnings: list[FieldError] = field(default_factory=list)
 
 
 def read(paths: Sequence[Path]) -> Iterator[Document | Applied]:
@@ -134,10 +137,12 @@ def _result(document: Document, before: dict[str, Any] | None, after: dict[str, 
 def _workload(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
     body = _valid(document)
     data, spec = body.validated_data, body.to_spec()
+    image = check_feasible(spec)
     row = Workload.objects.with_latest().filter(pk=data["id"]).first()
     before = render_workload(row) if row else None
     after = {**(before or {}), "id": data["id"], "name": data["name"], **render_workload_spec(spec)}
     result = _result(document, before, after)
+    result.warnings = mounts.warnings(mounts.declared(spec.volumes, image.volumes).bare) if image else []
     if not dry_run and result.outcome != "unchanged":
         if row is None:
             pool_services.create_workload(id=data["id"], name=data["name"], spec=spec)

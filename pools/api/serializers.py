@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import jsonschema
@@ -164,7 +166,7 @@ class HooksField(ApiSerializer):
 class WorkloadInput(ApiSerializer):
     """A workload as it is given; only name and image are required."""
 
-    read_only_ignored = frozenset({"version", "createdAt", "updatedAt"})
+    read_only_ignored = frozenset({"version", "warnings", "createdAt", "updatedAt"})
 
     id = IdField(required=False)
     name = serializers.CharField(max_length=200)
@@ -234,7 +236,14 @@ class WorkloadInput(ApiSerializer):
         )
 
 
+class WarningOutput(ApiSerializer):
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    pointer = serializers.CharField(help_text="JSON Pointer into the workload")
+
+
 class WorkloadOutput(WorkloadInput):
+    warnings = WarningOutput(many=True, help_text="What works, but may not be what was meant")
     version = serializers.IntegerField()
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
@@ -261,14 +270,22 @@ def render_version(version: WorkloadVersion) -> dict[str, Any]:
 
 def render_workload(workload: Workload) -> dict[str, Any]:
     """A workload from ``with_latest()`` as the API shows it."""
+    spec = WorkloadSpec.from_json(workload.latest_spec_json)  # type: ignore[attr-defined]
     return {
         "id": workload.pk,
         "name": workload.name,
         "version": workload.latest_number,  # type: ignore[attr-defined]
-        **render_spec(WorkloadSpec.from_json(workload.latest_spec_json)),  # type: ignore[attr-defined]
+        **render_spec(spec),
+        "warnings": render_warnings(spec, workload.latest_image_volumes),  # type: ignore[attr-defined]
         "createdAt": workload.created_at,
         "updatedAt": workload.updated_at,
     }
+
+
+def render_warnings(spec: WorkloadSpec, image_volumes: Sequence[str] | None) -> list[dict[str, Any]]:
+    """What to know of a spec whose image declares these VOLUMEs; nothing where that is not known."""
+    bare = mounts.declared(spec.volumes, image_volumes or ()).bare
+    return [asdict(one) for one in mounts.warnings(bare)]
 
 
 def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
@@ -368,6 +385,7 @@ class PoolStatusOutput(ApiSerializer):
     state = serializers.ChoiceField([(state.value, state.value) for state in PoolState])
     trouble = serializers.ChoiceField([(one.value, one.value) for one in Trouble], allow_null=True)
     last_error = serializers.CharField(allow_null=True)
+    warnings = WarningOutput(many=True, help_text="Of the version that serves; pointers into its workload")
 
 
 class PoolOutput(ApiSerializer):

@@ -28,6 +28,8 @@ from pools.errors import PoolNotFound, WorkloadNotFound
 from pools.models import Pool, PoolUsage, Workload
 
 POOL_VOLATILE = frozenset({"status"})
+WORKLOAD_VOLATILE = frozenset({"warnings"})
+"""They follow from the image, which may change."""
 
 
 def find_workload(workload_id: str) -> Workload:
@@ -50,6 +52,8 @@ def same_id(data: dict[str, Any], known: str) -> None:
 
 
 class WorkloadListView(ApiView):
+    volatile = WORKLOAD_VOLATILE
+
     @operation(
         operation_id="listWorkloads",
         summary="List workloads",
@@ -74,6 +78,8 @@ class WorkloadListView(ApiView):
 
 
 class WorkloadView(ApiView):
+    volatile = WORKLOAD_VOLATILE
+
     @operation(operation_id="getWorkload", summary="Show a workload", responses=WorkloadOutput)
     def get(self, request: Any, workload_id: str) -> Response:
         return self.shown(render_workload(find_workload(workload_id)))

@@ -25,6 +25,28 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """Memory mounted as a directory; it counts towards the container's and is gone with it."""
+
+    path: str
+    size_mb: int
+    mode: int
+    """Of an image that has the path already, the engine takes the mode of that."""
+    uid: int = 0
+    is_declared: bool = False
+    """Whether the image declares a VOLUME there: the engine must not make one of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image at the engine."""
+
+    id: str
+    volumes: tuple[str, ...] = ()
+    """The VOLUMEs that it declares, as it writes them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     container_port: int
     protocol: str
@@ -46,6 +68,7 @@ class ContainerPlan:
 
     name: str
     image: str
+    """Its id: a tag that moves meanwhile changes nothing."""
     command: tuple[str, ...]
     environment: dict[str, str]
     labels: dict[str, str]
@@ -61,7 +84,10 @@ class ContainerPlan:
     cpus: float
     memory_mb: int
     pids_limit: int
-    tmpfs_mb: int
+    shm_mb: int
+    tmpfs: tuple[Tmpfs, ...]
+    placeholder: str
+    """An empty directory on the host that is never written to."""
     runtime: str | None
     probe: Probe | None
     stop_timeout_ms: int
@@ -176,8 +202,8 @@ class ContainerRuntime(ABC):
         """
 
     @abstractmethod
-    def ensure_image(self, image: str, policy: str) -> str:
-        """Have the image here by ``policy`` (missing, always, never); return its digest. Raises ImageMissing."""
+    def ensure_image(self, image: str, policy: str) -> Image:
+        """Have the image here by ``policy`` (missing, always, never). Raises ImageMissing."""
 
     @abstractmethod
     def build(self, context: bytes, tag: str) -> Iterator[str]:

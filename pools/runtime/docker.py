@@ -37,11 +37,13 @@ from pools.runtime.base import (
     EngineEvent,
     Executed,
     Handle,
+    Image,
     LogStream,
     Network,
     Observed,
     Pending,
     Terminal,
+    Tmpfs,
 )
 
 log = structlog.get_logger(__name__)
@@ -206,11 +208,11 @@ class DockerRuntime(ContainerRuntime):
 
     # Images ----------------------------------------------------------------------------------------
 
-    def ensure_image(self, image: str, policy: str) -> str:
+    def ensure_image(self, image: str, policy: str) -> Image:
         with translated():
             if policy != "always":
                 try:
-                    return str(self._api().inspect_image(image)["Id"])  # type: ignore[no-untyped-call]
+                    return _image(self._api().inspect_image(image))  # type: ignore[no-untyped-call]
                 except docker.errors.ImageNotFound as error:
                     if policy == "never":
                         raise errors.ImageMissing(
@@ -220,7 +222,7 @@ class DockerRuntime(ContainerRuntime):
                 repository, _, tag = image.rpartition(":") if ":" in image.rsplit("/", 1)[-1] else (image, "", "latest")
                 log.info("pulling image", image=image, policy=policy)
                 self._api(PULL_S).pull(repository, tag=tag)
-                return str(self._api().inspect_image(image)["Id"])  # type: ignore[no-untyped-call]
+                return _image(self._api().inspect_image(image))  # type: ignore[no-untyped-call]
             except docker.errors.APIError as error:
                 raise errors.ImageMissing(
                     f"Image {image} is not on this machine and cannot be pulled: {_words(error)}"
@@ -286,14 +288,14 @@ class DockerRuntime(ContainerRuntime):
             mem_limit=f"{plan.memory_mb}m",
             memswap_limit=f"{plan.memory_mb}m",
             nano_cpus=int(plan.cpus * 1_000_000_000),
-            tmpfs={"/tmp": f"rw,noexec,nosuid,nodev,size={plan.tmpfs_mb}m,mode=1777"},  # noqa: S108
-            shm_size=f"{plan.tmpfs_mb}m",
+            tmpfs={one.path: _options(one) for one in plan.tmpfs},
+            shm_size=f"{plan.shm_mb}m",
             ipc_mode="private",
             init=True,
             ulimits=[Ulimit(name="nofile", soft=4096, hard=4096), Ulimit(name="core", soft=0, hard=0)],
             log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
             restart_policy={"Name": "no"},
-            mounts=[DockerMount(m.target, m.source, type="bind", read_only=m.read_only) for m in plan.mounts],
+            mounts=_binds(plan),
             network_mode=plan.network,
             dns=list(plan.dns) or None,
             port_bindings={f"{p.container_port}/{p.protocol}": ("127.0.0.1", p.host_port) for p in plan.ports},
@@ -486,6 +488,25 @@ class DockerRuntime(ContainerRuntime):
         if host_processes.kill_tree(seen["Pid"], seen["ContainerID"]):
             return f"{late} and was killed."
         return f"{late}; it could not be killed from here and goes on until the container is released."
+
+
+def _image(found: dict[str, Any]) -> Image:
+    return Image(found["Id"], tuple(sorted(found["Config"].get("Volumes") or ())))
+
+
+def _options(tmpfs: Tmpfs) -> str:
+    return f"rw,noexec,nosuid,nodev,size={tmpfs.size_mb}m,mode={tmpfs.mode:o},uid={tmpfs.uid},gid={tmpfs.uid}"
+
+
+def _binds(plan: ContainerPlan) -> list[DockerMount]:
+    """The volumes, and one that is never mounted for each VOLUME of the image that has a tmpfs.
+
+    The engine makes an anonymous volume for whatever the image declares and the request does not bind; where a tmpfs
+    lies, it mounts neither. Should another engine mount this one, it is empty and read-only.
+    """
+    declared = [one.path for one in plan.tmpfs if one.is_declared]
+    hidden = [DockerMount(path, plan.placeholder, type="bind", read_only=True) for path in declared]
+    return [DockerMount(m.target, m.source, type="bind", read_only=m.read_only) for m in plan.mounts] + hidden
 
 
 def _events(api: docker.APIClient, stream: Any) -> Iterator[EngineEvent]:

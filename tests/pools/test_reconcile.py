@@ -43,8 +43,8 @@ def at_engine(engine: FakeRuntime, container_id, nonce="", name="", **over):
     plan = ContainerPlan(
         name=name or lifecycle.runtime_name(container_id), image="i", command=(), environment={},
         labels={**labels, **over.pop("labels", {})}, uid=1, mounts=(), network="n", address=None, dns=(), ports=(),
-        exposed=(), read_only_root=True, cpus=1, memory_mb=1, pids_limit=1, tmpfs_mb=1, runtime=None, probe=None,
-        stop_timeout_ms=1,
+        exposed=(), read_only_root=True, cpus=1, memory_mb=1, pids_limit=1, shm_mb=1, tmpfs=(), placeholder="", runtime=None,
+        probe=None, stop_timeout_ms=1,
     )  # fmt: skip
     engine.create(plan)
     found = engine.containers[plan.name]

@@ -10,8 +10,10 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from boilerhouse.core.models import Event
-from pools import host, lifecycle, sizing, volumes
+from pools import host, lifecycle, mounts, sizing, volumes
+from pools.errors import CannotMount
 from pools.models import Container, Pool, Workload, WorkloadVersion
+from pools.runtime.base import Image
 from pools.states import ContainerState, PoolState, Trouble
 from syncing.errors import VolumeInside
 from syncing.models import SyncSpec
@@ -157,7 +159,7 @@ def test_no_container_of_a_stored_version_starts_whose_volumes_would_lose_state(
     assert pool.status().state == PoolState.ERROR
     assert pool.trouble == Trouble.START_FAILED
     assert pointer in pool.last_error
-    assert "Save the workload with other paths" in pool.last_error
+    assert pool.last_error.startswith("Save the workload with other paths")
     assert Event.objects.filter(type="pool.warning", payload__detail=pool.last_error).count() == 1
     assert not engine.creates
     held.refresh_from_db()
@@ -191,9 +193,80 @@ def test_a_mapping_around_another_volume_is_refused(call, monkeypatch):
 
 def test_a_spec_that_nests_is_never_what_a_program_builds():
     """S4: the table holds for what is built in code as well."""
-    from pools import mounts
-    from pools.errors import CannotMount
-
-    mounts.check(make_spec())
+    image = Image("sha256:1")
+    mounts.check(make_spec(), image)
     with pytest.raises(CannotMount, match="/state/cache lies inside the volume state"):
-        mounts.check(make_spec(volumes=NESTED))
+        mounts.check(make_spec(volumes=NESTED), image)
+
+
+# VOLUMEs of images ------------------------------------------------------------------------------------
+
+ONE = [{"name": "state", "container_path": "/state", "mode": "rw"}]
+DECLARED = [
+    # what the image declares, where nothing is mounted, pointers of what is in the way
+    ([], [], []),
+    (["/state"], [], []),
+    (["/state/", "//state", "/x/../state"], [], []),
+    (["/data"], ["/data"], []),
+    (["/b", "/a/", "/a", "//b"], ["/a", "/b"], []),
+    (["/a", "/a/b", "/a/b/c"], ["/a", "/a/b", "/a/b/c"], []),
+    (["/State", "/state2"], ["/State", "/state2"], []),
+    (["/tmp", "/tmp/x"], ["/tmp/x"], []),
+    (["/state/db"], [], [STATE]),
+    (["/run/secrets"], ["/run/secrets"], []),
+    (["/"], [], ["/image"]),
+    (["/.."], [], ["/image"]),
+    (["//"], [], ["/image"]),
+    (["data"], [], ["/image"]),
+    ([""], [], ["/image"]),
+    (["/proc"], [], ["/image"]),
+    (["/x/../proc/self"], [], ["/image"]),
+    (["/dev/shm"], [], ["/image"]),
+    (["/etc"], [], ["/image"]),
+    (["/etc/hosts"], [], ["/image"]),
+    (["/a\nb"], [], ["/image"]),
+    (["/" + "a" * 400], [], ["/image"]),
+    ([f"/v{n:02}" for n in range(51)], None, ["/image"]),
+]
+
+
+@pytest.mark.parametrize(("image_volumes", "bare", "wrong"), DECLARED, ids=lambda one: repr(one)[:50])
+def test_volumes_of_an_image_beside_those_of_a_workload(image_volumes, bare, wrong):
+    """B2: each is a volume of the workload, memory of its own, or a reason to refuse; however it is written."""
+    found = mounts.declared(make_spec(volumes=ONE).volumes, image_volumes)
+    assert bare is None or found.bare == bare
+    assert [(one.pointer, one.code) for one in found.wrong] == [(pointer, "image_volume") for pointer in wrong]
+    assert found.on_scratch == ("/tmp" in image_volumes)
+
+
+def test_a_volume_of_the_image_around_one_of_the_workload_is_in_the_way():
+    """B45: part of what is written there would be saved and part would not."""
+    volumes = [*ONE, {"name": "deep", "container_path": "/var/lib/db/data", "mode": "rw"}]
+    found = mounts.declared(make_spec(volumes=volumes).volumes, ["/var/lib/db", "/state"])
+    assert [(one.pointer, one.code) for one in found.wrong] == [(FIRST, "image_volume")]
+    assert "Mount the volume at /var/lib/db." in found.wrong[0].detail
+
+
+def test_an_image_that_declares_something_else_by_the_same_name_is_looked_at_before_each_start(engine):
+    """B2: said once for each version, again when the image changes, and kept until it is over."""
+    pool = make_pool(workload=make_workload(volumes=ONE), min_size=1)
+    image = pool.workload.latest.spec.image
+    said = []
+    for declared in (("/data",), ("/data",), ("/data", "/more"), ("/state/db",), ()):
+        engine.declared[image] = declared
+        Pool.objects.update(next_start_at=None)
+        sizing.refill(pool.pk)
+        row = Container.objects.get(state=ContainerState.STARTING)
+        started = lifecycle.start_container(row.pk)
+        assert started == (declared != ("/state/db",))
+        pool = Pool.objects.with_counts().get(pk=pool.pk)
+        warnings = Event.objects.filter(type="pool.warning", payload__code="image_volume").order_by("-pk")
+        said.append((warnings.count(), [one.detail.split(",")[0].split()[-1] for one in pool.status().warnings]))
+        assert WorkloadVersion.objects.get().image_volumes == list(declared)
+        Container.objects.all().delete()
+    assert said == [(1, ["/data"]), (1, ["/data"]), (2, ["/data", "/more"]), (2, ["/data", "/more"]), (2, [])]
+    plan = engine.creates[2]
+    assert [(one.path, one.mode, one.uid, one.is_declared) for one in plan.tmpfs] == [
+        ("/tmp", 0o1777, 0, False), ("/data", 0o700, plan.uid, True), ("/more", 0o700, plan.uid, True),
+    ]  # fmt: skip
+    assert plan.image == f"sha256:{image}", "a tag that moves between the look and the create changes nothing"

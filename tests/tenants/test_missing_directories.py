@@ -18,6 +18,7 @@ from boilerhouse.core.models import Event
 from pools import host, lifecycle, reconcile, volumes
 from pools.errors import DirectoryGone, HostNotReady
 from pools.models import Container
+from pools.runtime.base import Image
 from pools.states import ContainerState
 from syncing.models import SavedState, SyncRun
 from syncing.states import Direction, Trigger
@@ -55,7 +56,7 @@ def hold(pool, engine, tenant, **resources) -> Assignment:
     volumes.prepare(container.pk, container.uid, spec)
     volumes.latch(container.pk, tenant, 1)
     (volumes.volume_path(container.pk, "state") / "precious").write_text(tenant)
-    engine.create(lifecycle.plan_of(container, container.version.spec, "net"))
+    engine.create(lifecycle.plan_of(container, container.version.spec, "net", Image("sha256:1")))
     engine.start(lifecycle.runtime_name(container.pk))
     return make_assignment(
         tenant, pool=pool, state=AssignmentState.ASSIGNED, container=container, container_ref=container.pk,
@@ -216,7 +217,7 @@ def test_a_claim_whose_containers_directory_is_missing_takes_another(pool, engin
     first, second = (make_container(pool, state=ContainerState.CLAIMED) for _ in range(2))
     for container in (first, second):
         volumes.prepare(container.pk, container.uid, container.version.spec)
-        engine.create(lifecycle.plan_of(container, container.version.spec, "net"))
+        engine.create(lifecycle.plan_of(container, container.version.spec, "net", Image("sha256:1")))
         engine.start(lifecycle.runtime_name(container.pk))
     Container.objects.filter(pk=second.pk).update(state=ContainerState.IDLE)
     claim = make_assignment(

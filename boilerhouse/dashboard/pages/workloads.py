@@ -138,6 +138,7 @@ def _store(request: HttpRequest, document: Document, found: Workload | None, mar
         if found is None:
             made = services.create_workload(id=data.get("id"), name=data["name"], spec=body.to_spec())
             messages.success(request, f"Workload {made.pk} is there; a pool can keep it warm.")
+            _warn(request, made.pk)
             return str(made.pk)
         if data.get("id", found.pk) != found.pk:
             raise Invalid(FieldError("/id", f"The id stays {found.pk}.", "fixed"))
@@ -152,7 +153,13 @@ def _store(request: HttpRequest, document: Document, found: Workload | None, mar
         return None
     number = find_workload(found.pk).latest.number
     messages.success(request, f"{found.pk} is saved as version {number}; its pools roll to it.")
+    _warn(request, found.pk)
     return str(found.pk)
+
+
+def _warn(request: HttpRequest, workload_id: str) -> None:
+    for one in render_workload(find_workload(workload_id))["warnings"]:
+        messages.warning(request, one["detail"])
 
 
 def _verdict(document: Document, sample: str, found: Workload | None) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ class Command(commands.Command):
         for one in done:
             lines.append(f"{one.outcome:<10} {one.kind:<11} {one.id or one.place}")
             lines += [f"    {line}" for line in one.difference]
+            lines += [f"    warning: {one.place}: {warning.pointer}: {warning.detail}" for warning in one.warnings]
             lines += [f"    {one.place}: {error.pointer or '/'}: {error.detail}" for error in one.errors]
         shown = {"dryRun": options["dry_run"], "documents": [asdict(one) for one in done]}
         self.result(options, shown, "\n".join(lines) or "No document was given.")

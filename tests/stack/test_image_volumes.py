@@ -1,0 +1,184 @@
+"""VOLUMEs of real images in real containers: bounded memory, gone with the container, and no volume of the engine's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from pools import lifecycle
+from tests.stack.conftest import eventually, manage
+
+RUN = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+STATE = "t/${tenantId}/"
+
+
+def docker(*arguments: str, **options) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=60, **options)
+    return done.stdout
+
+
+def volumes_of_the_engine() -> set[str]:
+    return set(docker("volume", "ls", "-q").split())
+
+
+@pytest.fixture(scope="module")
+def image(stack, tmp_path_factory):
+    """Make images of the example's files with other VOLUMEs: ``image("/data", "/x")``."""
+    tar, made = tmp_path_factory.mktemp("image") / "fs.tar", []
+    name = docker("create", "boilerhouse/example-workload:1").strip()
+    docker("export", name, "-o", str(tar))
+    docker("rm", name)
+
+    def make(*declared: str) -> str:
+        tag = f"test-image-volumes:{len(made)}"
+        docker("import", "--change", f"VOLUME {json.dumps(declared)}", str(tar), tag)
+        made.append(tag)
+        return tag
+
+    yield make
+    for tag in made:
+        subprocess.run(["docker", "rmi", "-f", tag], capture_output=True, check=False)
+
+
+def workload_of(image: str, **more):
+    return {"image": image, "command": RUN, "ports": [], **more}
+
+
+@pytest.mark.any_database
+def test_a_volume_of_the_image_is_bounded_memory_that_no_other_tenant_sees(stack, pools, sink_server, image):
+    """B2, P3: it is the container's own, of tmpfsMb, never on the node's disk, and empty for the next tenant."""
+    before = volumes_of_the_engine()
+    resources = {"memoryMb": 64, "tmpfsMb": 8, "pidsLimit": 64, "diskMb": 32}
+    pool = pools(
+        sink=sink_server.json(STATE),
+        maxSize=2,
+        workload=workload_of(image("/data", "/srv/cache/"), resources=resources),
+    )
+    (idle,) = stack.containers(pool)
+    assert volumes_of_the_engine() == before, "not even while it is warm"
+    first = stack.claim("mallory", pool)
+    inside = first["containerId"]
+    assert inside == idle["id"]
+    uid = stack.exec(inside, "id -u").strip()
+    for path in ("/data", "/srv/cache"):
+        assert stack.exec(inside, f"stat -c %u:%g {path}").strip() == f"{uid}:{uid}"
+        (line,) = stack.exec(inside, f"grep ' {path} ' /proc/mounts").splitlines()
+        assert line.startswith("tmpfs ")
+        assert {"nosuid", "nodev", "noexec", "size=8192k", "mode=700", f"uid={uid}"} <= set(line.split()[3].split(","))
+    said = stack.exec(inside, "dd if=/dev/zero of=/data/big bs=1M count=100 2>&1; stat -c %s /data/big", check=False)
+    assert "No space left on device" in said
+    assert int(said.split()[-1]) <= 8 << 20
+    stack.exec(inside, "rm /data/big; echo PRIVATE > /data/diary; echo kept > /state/x")
+    mounts = json.loads(docker("inspect", "-f", "{{json .Mounts}}", lifecycle.runtime_name(inside)))
+    assert {one["Type"] for one in mounts} == {"bind"}
+    assert volumes_of_the_engine() == before
+    stack.release("mallory")
+    assert volumes_of_the_engine() == before
+
+    second = stack.claim("bob", pool)
+    everywhere = "/data /srv /state /comm /extra /run /tmp /var /home /dev/shm"
+    assert stack.exec(second["containerId"], "ls -A /data /srv/cache") == "/data:\n\n/srv/cache:\n"
+    assert stack.exec(second["containerId"], f"grep -r PRIVATE {everywhere} 2>/dev/null", check=False) == ""
+    again = stack.claim("mallory", pool)
+    assert stack.exec(again["containerId"], "cat /state/x; ls -A /data") == "kept\n"
+
+
+@pytest.mark.any_database
+def test_it_is_said_when_the_workload_is_saved_and_when_its_pool_starts(stack, pools, image, tmp_path):
+    """B2: in the answers, in the pool's status, by one event for each version, and by apply."""
+    first, second = image("/data"), image("/data", "/more", "/state")
+    pool = pools(workload=workload_of(first), maxSize=1)
+    (warning,) = stack.ok("GET", f"workloads/{pool}")["warnings"]
+    assert (warning["code"], warning["pointer"]) == ("image_volume", "/image")
+    assert "VOLUME /data" in warning["detail"]
+    assert stack.pool_status(pool)["warnings"] == [warning]
+    (event,) = stack.events("pool.warning", poolId=pool)
+    assert (event["payload"]["code"], event["payload"]["version"], event["payload"]["paths"]) == (
+        "image_volume",
+        1,
+        ["/data"],
+    )
+    assert warning["detail"] in event["payload"]["detail"]
+
+    changed = stack.put_workload(pool, image=second)
+    assert ["/data" in changed["warnings"][0]["detail"], "/more" in changed["warnings"][1]["detail"]] == [True, True]
+    assert len(changed["warnings"]) == 2, "/state has a volume of the workload"
+    eventually(lambda: [one["workloadVersion"] for one in stack.containers(pool)] == [2], 60)
+    stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 1}, 202)
+    assert [one["payload"]["version"] for one in stack.events("pool.warning", poolId=pool)] == [2, 1]
+
+    custom = [{"name": "data", "containerPath": "/data"}, {"name": "more", "containerPath": "/more"}]
+    volumes = {"state": {"containerPath": "/state"}, "custom": custom}
+    body = {"kind": "Workload", "id": f"{pool}-b", "name": "b", **workload_of(second)}
+    file = tmp_path / "w.yaml"
+    for more, expected in (({}, ["/data", "/more", "/state"]), ({"volumes": volumes}, [])):
+        file.write_text(json.dumps({**body, **more}))
+        done = manage("apply", str(file), "--dry-run", "--output", "json")
+        (document,) = json.loads(done.stdout)["documents"]
+        assert [one["detail"].split(",")[0].split()[-1] for one in document["warnings"]] == expected
+    covered = stack.put_workload(pool, volumes=volumes)
+    assert covered["warnings"] == []
+    eventually(lambda: stack.pool_status(pool)["warnings"] == [], 60)
+
+
+@pytest.mark.any_database
+def test_a_volume_of_the_image_that_would_lie_over_ours_or_around_it_is_refused(stack, image):
+    """B2, B45: what is written there would not be saved; said at once where the image is here, else by the pool."""
+    tag = image("/state/db", "/var/lib")
+    volumes = {"state": {"containerPath": "/state"}, "custom": [{"name": "x", "containerPath": "/var/lib/x"}]}
+    body = {"id": "over", "name": "over", **workload_of(tag), "pullPolicy": "never", "volumes": volumes}
+    found = stack.problem("POST", "workloads", body, 422, "invalid")
+    assert {(one["pointer"], one["code"]) for one in found["errors"]} == {
+        ("/volumes/state/containerPath", "image_volume"), ("/volumes/custom/0/containerPath", "image_volume"),
+    }  # fmt: skip
+    # An image that comes to this name later
+    docker("tag", "boilerhouse/example-workload:1", "test-image-volumes:late")
+    before = volumes_of_the_engine()
+    try:
+        stack.ok("POST", "workloads", {**body, "image": "test-image-volumes:late"}, 201)
+        docker("tag", tag, "test-image-volumes:late")
+        stack.ok("POST", "pools", {"id": "over", "workloadId": "over", "minSize": 1, "maxSize": 1}, 201)
+        eventually(lambda: "VOLUME /state/db" in (stack.pool_status("over")["lastError"] or ""), 60)
+        assert stack.pool_status("over")["state"] == "error"
+        assert volumes_of_the_engine() == before
+        docker("tag", "boilerhouse/example-workload:1", "test-image-volumes:late")
+        eventually(lambda: stack.pool_status("over")["idle"] == 1, 90)
+    finally:
+        stack.drop_pool("over")
+        docker("rmi", "-f", "test-image-volumes:late")
+
+
+@pytest.mark.any_database
+def test_odd_volumes_of_a_hostile_image_make_no_volume_of_the_engines(stack, pools, image):
+    """B2: however they are written, nested or many; what cannot be mounted is refused in words."""
+    before = volumes_of_the_engine()
+    odd = [
+        "/data/",
+        "//two",
+        "/a/./b/../c",
+        "/with space",
+        "/col:on",
+        "/com,ma",
+        "/n",
+        "/n/e",
+        "/n/e/s/t",
+        "/tmp",
+        "/tmp/x",
+    ]
+    pool = pools(workload=workload_of(image(*odd)), maxSize=1)
+    inside = stack.claim("odd", pool)["containerId"]
+    assert volumes_of_the_engine() == before
+    for path in ("/data", "/two", "/a/c", "/with space", "/col:on", "/com,ma", "/n", "/n/e", "/n/e/s/t", "/tmp/x"):
+        stack.exec(
+            inside,
+            f"echo x > '{path}/file'; ! dd if=/dev/zero of='{path}/big' bs=1M count=30 2>/dev/null; rm '{path}/big'",
+        )
+    assert stack.exec(inside, "stat -c %a /tmp").strip() == "1777"
+    for declared in (["/"], ["/proc"], ["/proc/x"], ["/dev/shm"], ["/etc"], ["/etc/hosts"], ["data"], ["/a\nb"],
+                     ["/sbin/docker-init"], ["/" + "a" * 500], [f"/v{n}" for n in range(51)]):  # fmt: skip
+        body = {"name": "refused", **workload_of(image(*declared)), "pullPolicy": "never"}
+        found = stack.problem("POST", "workloads", body, 422, "invalid")
+        assert [(one["pointer"], one["code"]) for one in found["errors"]] == [("/image", "image_volume")], declared
+    assert volumes_of_the_engine() == before
