@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
+from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import enqueue
 from pools import host, lifecycle, observing, trouble, volumes
 from pools.instruments import DRIFT
@@ -180,13 +181,15 @@ def _enqueue(name: str, *arguments: object) -> None:
 
 def heal(held: set[UUID]) -> int:
     """Find what differs and heal it; return how much was healed. Raises EngineUnavailable."""
-    healed = 0
-    for drift in find_drift(held):
-        if drift.heal is not None:
-            DRIFT.labels(drift.kind).inc()
-            drift.heal()
-            healed += 1
-    return healed
+    return each(find_drift(held), _heal)
+
+
+def _heal(drift: Drift) -> int:
+    if drift.heal is None:
+        return 0
+    DRIFT.labels(drift.kind).inc()
+    drift.heal()
+    return 1
 
 
 # The engine itself ------------------------------------------------------------------------------------

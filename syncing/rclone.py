@@ -200,7 +200,7 @@ class _Supervisor:
         while not self._done.wait(0.5):
             if time.monotonic() - self._confirmed > UNCONFIRMED_S and self._process.poll() is None:
                 self.has_killed = True
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(OSError):
                     os.killpg(self._process.pid, signal.SIGKILL)
 
 

@@ -13,6 +13,7 @@ import structlog
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from boilerhouse.core.steps import earlier, later
 from pools import observing, quota, volumes
 from pools.errors import DirectoryGone
 from pools.models import Container
@@ -33,7 +34,7 @@ def due_at(assignment: Assignment) -> datetime | None:
     timeout_ms = assignment.pool.idle_timeout_ms
     if not timeout_ms or assignment.state != AssignmentState.ASSIGNED or assignment.last_activity_at is None:
         return None
-    return assignment.last_activity_at + timedelta(milliseconds=timeout_ms)
+    return later(assignment.last_activity_at, timeout_ms)
 
 
 def note_activity(container_id: UUID) -> None:
@@ -77,11 +78,11 @@ def check(assignment_id: UUID, generation: int) -> bool:
     changed_at = min(datetime.fromtimestamp(seen.newest_change, UTC), timezone.now())
     if changed_at > assignment.last_activity_at:
         rows.filter(last_activity_at__lt=changed_at).update(last_activity_at=changed_at)
-    now, timeout = timezone.now(), timedelta(milliseconds=assignment.pool.idle_timeout_ms)
-    if not timeout:
+    timeout_ms = assignment.pool.idle_timeout_ms
+    if not timeout_ms:
         return False
     # One statement decides against a heartbeat or a call that comes in just now.
-    overdue = rows.filter(last_activity_at__lt=now - timeout)
+    overdue = rows.filter(last_activity_at__lt=earlier(timezone.now(), timeout_ms))
     return releases.fence(overdue, reason=ReleaseReason.IDLE)
 
 

@@ -23,6 +23,7 @@ from boilerhouse.core import audit
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
+from boilerhouse.core.steps import each, later
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
 from pools import volumes
@@ -209,7 +210,7 @@ class Beat:
 
     def is_overdue(self, now: datetime) -> bool:
         """Whether the last complete save is older than twice the interval (P13)."""
-        return now - self.unsaved_since > timedelta(milliseconds=2 * (self.spec.interval_ms or 0))
+        return later(self.unsaved_since, 2 * (self.spec.interval_ms or 0)) < now
 
 
 def beats(tenant_id: str | None = None) -> Iterator[Beat]:
@@ -236,8 +237,8 @@ def beats(tenant_id: str | None = None) -> Iterator[Beat]:
             key = (one.tenant_id, one.generation, spec.pk)
             since = one.assigned_at or one.created_at
             share = zlib.crc32("\0".join(map(str, key)).encode()) / 2**32 * JITTER
-            wait = timedelta(milliseconds=(spec.interval_ms or 0) * (1 - share))
-            yield Beat(one, spec, began.get(key, since) + wait, saved.get(key, since))
+            due_at = later(began.get(key, since), (spec.interval_ms or 0) * (1 - share))
+            yield Beat(one, spec, due_at, saved.get(key, since))
 
 
 def _key(row: Mapping[str, object]) -> tuple[object, object, object]:
@@ -253,14 +254,12 @@ def queue_beats() -> int:
     unfinished = SyncRun.objects.filter(state__in=UNFINISHED)
     busy = set(unfinished.values_list("tenant_id", "spec_id"))
     room = 2 * settings.BOILERHOUSE_PARALLEL_TRANSFERS - unfinished.filter(trigger=Trigger.INTERVAL).count()
-    queued = 0
-    for beat in due:
-        if queued >= room:
-            break
-        if (beat.assignment.tenant_id, beat.spec.pk) not in busy:
-            _queue(beat.assignment, [(beat.spec, Direction.UPLOAD)], Trigger.INTERVAL)
-            queued += 1
-    return queued
+    ready = [beat for beat in due if (beat.assignment.tenant_id, beat.spec.pk) not in busy]
+
+    def queue(beat: Beat) -> int:
+        return len(_queue(beat.assignment, [(beat.spec, Direction.UPLOAD)], Trigger.INTERVAL))
+
+    return each(ready[: max(0, room)], queue)
 
 
 _resent = Recently(30)
@@ -291,11 +290,11 @@ _warned = Recently(600)
 def warn_of_unsaved() -> int:
     """Warn, every ten minutes, of tenants whose last complete save is older than twice the interval (P13)."""
     now = timezone.now()
-    warned = 0
-    for beat in beats():
+
+    def warn(beat: Beat) -> int:
         age = now - beat.unsaved_since
         if not beat.is_overdue(now) or not _warned.is_new((beat.assignment.pk, beat.spec.pk)):
-            continue
+            return 0
         detail = f"No complete save by sync spec {beat.spec.pk} for {round(age.total_seconds())} s; its interval is"
         with recording():
             emit(
@@ -304,8 +303,9 @@ def warn_of_unsaved() -> int:
                 detail=f"{detail} {(beat.spec.interval_ms or 0) // 1000} s.",
                 ageMs=round(age.total_seconds() * 1000),
             )  # fmt: skip
-        warned += 1
-    return warned
+        return 1
+
+    return each(beats(), warn)
 
 
 def oldest_saves(spec: SyncSpec) -> dict[str, datetime | None]:

@@ -13,6 +13,7 @@ from django.utils import timezone
 from boilerhouse.core import deployment_settings, processes
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
+from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import enqueue
 from pools import lifecycle, volumes
 from pools.models import Container, Pool
@@ -34,24 +35,24 @@ QUARANTINE_AFTER = timedelta(seconds=10)
 def serve_waiters() -> int:
     """The net under the waiters' own matching: idle containers go to claims that wait."""
     waiting = Assignment.objects.filter(state=AssignmentState.PENDING, container_ref=None)
-    served = 0
-    for pool_id in set(waiting.values_list("pool_id", flat=True)):
-        if Container.objects.idle().filter(pool_id=pool_id).exists():
-            served += line.match_waiters(pool_id)
-    return served
+    return each(set(waiting.values_list("pool_id", flat=True)), _serve)
+
+
+def _serve(pool_id: str) -> int:
+    return line.match_waiters(pool_id) if Container.objects.idle().filter(pool_id=pool_id).exists() else 0
 
 
 def abort_overdue_claims() -> int:
     """Give up pending claims that nobody waits for any more."""
     overdue = timezone.now() - timedelta(seconds=GRACE_S)
     rows = Assignment.objects.filter(state=AssignmentState.PENDING, deadline__lt=overdue)
-    return sum(giving_up.give_up(pk, errors.ClaimTimeout.code) for pk in rows.values_list("pk", flat=True))
+    return each(rows.values_list("pk", flat=True), lambda pk: giving_up.give_up(pk, errors.ClaimTimeout.code))
 
 
 def resume_claims() -> int:
     """Hand on claims whose process is dead."""
     rows = Assignment.objects.filter(state=AssignmentState.PENDING, container_ref__isnull=False)
-    return sum(_enqueue(row, "claim", "tenants.tasks.prepare", row.pk, row.generation) for row in _ownerless(rows))
+    return each(_ownerless(rows), lambda row: _enqueue(row, "claim", "tenants.tasks.prepare", row.pk, row.generation))
 
 
 def resume_releases() -> int:
@@ -59,7 +60,7 @@ def resume_releases() -> int:
     now = timezone.now()
     rows = Assignment.objects.filter(state=AssignmentState.RELEASING)
     rows = rows.exclude(next_attempt_at__gt=now)
-    return sum(_enqueue(row, "save", "tenants.tasks.finish_release", row.pk) for row in _ownerless(rows))
+    return each(_ownerless(rows), lambda row: _enqueue(row, "save", "tenants.tasks.finish_release", row.pk))
 
 
 def _ownerless(rows: QuerySet[Assignment]) -> list[Assignment]:
@@ -83,18 +84,22 @@ def _enqueue(row: Assignment, queue: str, function: str, *arguments: object) -> 
 def retry_failed_saves() -> int:
     """Try failed saves again when their back-off has passed."""
     rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, next_attempt_at__lt=timezone.now())
-    return sum(releases.retry(row) for row in rows)
+    return each(rows, releases.retry)
 
 
 def find_lost() -> int:
     """Have containers put away that are to be removed, have seen a tenant, and are nobody's."""
     old = timezone.now() - QUARANTINE_AFTER
     rows = Container.objects.filter(state=ContainerState.REMOVING, state_changed_at__lt=old)
-    lost = [pk for pk in rows.values_list("pk", flat=True) if is_lost(pk) and _tried.is_new(("lost", pk))]
+    return each(rows.values_list("pk", flat=True), _have_put_away)
+
+
+def _have_put_away(pk: UUID) -> int:
+    if not is_lost(pk) or not _tried.is_new(("lost", pk)):
+        return 0
     with transaction.atomic():
-        for pk in lost:
-            enqueue("pool", "tenants.tasks.put_away", pk)
-    return len(lost)
+        enqueue("pool", "tenants.tasks.put_away", pk)
+    return 1
 
 
 def is_lost(container_id: UUID) -> bool:
@@ -119,8 +124,8 @@ def release_of_deleted_pools() -> int:
     """Release, with save, whoever holds a container of a pool that is being deleted; who waits there is told."""
     deleting = Pool.objects.filter(is_deleting=True).values_list("pk", flat=True)
     draining = Pool.objects.filter(is_draining=True, waiting__gt=0).values_list("pk", flat=True)
-    for row in Assignment.objects.filter(pool_id__in=list(draining), state=AssignmentState.PENDING, container_ref=None):
-        giving_up.give_up(row.pk, errors.Draining.code)
+    waiting = Assignment.objects.filter(pool_id__in=list(draining), state=AssignmentState.PENDING, container_ref=None)
+    each(waiting.values_list("pk", flat=True), lambda pk: giving_up.give_up(pk, errors.Draining.code))
     held = Assignment.objects.filter(pool_id__in=list(deleting), state=AssignmentState.ASSIGNED)
     return _release_each(held, ReleaseReason.POOL_DELETED)
 
@@ -128,7 +133,7 @@ def release_of_deleted_pools() -> int:
 def _release_each(rows: QuerySet[Assignment], reason: ReleaseReason) -> int:
     """Fence each of these assignments for ``reason``, by a statement of its own; return how many it was first at."""
     pks = list(rows.values_list("pk", flat=True))
-    return sum(releases.fence(Assignment.objects.filter(pk=pk), reason=reason) for pk in pks)
+    return each(pks, lambda pk: releases.fence(Assignment.objects.filter(pk=pk), reason=reason))
 
 
 def release_dead() -> int:
@@ -150,13 +155,14 @@ def retire_unheld() -> int:
     held = Assignment.objects.live().exclude(container_ref=None).values("container_ref")
     old = timezone.now() - QUARANTINE_AFTER
     rows = Container.objects.filter(state=ContainerState.CLAIMED, state_changed_at__lt=old).exclude(pk__in=held)
-    retired = 0
-    for pk in list(rows.values_list("pk", flat=True)):
-        with recording():
-            lifecycle.retire(pk)
-            enqueue("pool", "pools.tasks.destroy_container", pk)
-        retired += 1
-    return retired
+    return each(list(rows.values_list("pk", flat=True)), _retire)
+
+
+def _retire(pk: UUID) -> int:
+    with recording():
+        lifecycle.retire(pk)
+        enqueue("pool", "pools.tasks.destroy_container", pk)
+    return 1
 
 
 def held_containers() -> set[UUID]:
@@ -167,26 +173,33 @@ def held_containers() -> set[UUID]:
 
 def find_idle() -> int:
     """Look closer at assignments without activity for their pool's idleTimeoutMs; a task walks their files."""
-    now = timezone.now()
-    found = 0
     rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, pool__idle_timeout_ms__gt=0)
-    for row in rows.select_related("pool"):
-        due = idle.due_at(row)
-        if due and due + idle.SLACK < now and _tried.is_new(("idle", row.pk, row.last_activity_at)):
-            with transaction.atomic():
-                enqueue("sync", "tenants.tasks.check_idle", row.pk, row.generation)
-            found += 1
-    return found
+    return each(rows.select_related("pool"), _have_checked)
+
+
+def _have_checked(row: Assignment) -> int:
+    due = idle.due_at(row)
+    if due is None or due >= timezone.now() - idle.SLACK:
+        return 0
+    if not _tried.is_new(("idle", row.pk, row.last_activity_at)):
+        return 0
+    with transaction.atomic():
+        enqueue("sync", "tenants.tasks.check_idle", row.pk, row.generation)
+    return 1
 
 
 def watch_disks() -> int:
     """Measure claimed containers whose disk limit no file system keeps; a task walks them."""
     rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED).select_related("version")
-    limited = [row.pk for row in rows if row.version and row.version.spec.resources.disk_mb]
+    return each(rows, _have_measured)
+
+
+def _have_measured(row: Assignment) -> int:
+    if row.version is None or not row.version.spec.resources.disk_mb:
+        return 0
     with transaction.atomic():
-        for pk in limited:
-            enqueue("sync", "tenants.tasks.measure_disk", pk)
-    return len(limited)
+        enqueue("sync", "tenants.tasks.measure_disk", row.pk)
+    return 1
 
 
 def probe_sink(spec_id: str) -> int:

@@ -11,6 +11,7 @@ from boilerhouse.core.models import (
     AuditEntry,
     Deployment,
     Event,
+    FailingStep,
     IdempotencyRecord,
     Lease,
     Process,
@@ -72,6 +73,12 @@ class ProcessAdmin(ReadOnlyAdmin):
 @admin.register(QueueHealth)
 class QueueHealthAdmin(ReadOnlyAdmin):
     list_display = ("name", "served_at")
+
+
+@admin.register(FailingStep)
+class FailingStepAdmin(ReadOnlyAdmin):
+    list_display = ("name", "error", "detail", "since")
+    search_fields = ("name",)
 
 
 @admin.register(Lease)

@@ -9,5 +9,6 @@ HTTP_SECONDS = histogram(
     "http_request_seconds", "From a request to its answer, waiting included.", "route", buckets=(*FAST, 30, 60)
 )
 OPEN_STREAMS = gauge("open_streams", "Open event sockets, event streams and followed logs.")
+STEP_FAILURES = counter("step_failures_total", "Turns of controllers' and watchers' steps that failed.", "step")
 TASKS = counter("tasks_total", "Tasks that ended on a worker.", "task", "result")
 TASK_SECONDS = histogram("task_seconds", "How long a task took.", "task")

@@ -17,6 +17,7 @@ import structlog
 from django.db import connection
 
 from boilerhouse.core.events import CHANNEL
+from boilerhouse.core.instruments import STEP_FAILURES
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +54,9 @@ class Pump:
         while True:
             try:
                 follow()
-            except (sqlite3.Error, psycopg.Error, OSError) as error:
-                log.warning("pump reconnects", error=type(error).__name__)
+            except Exception as error:  # whoever waits in this process waits for this thread
+                STEP_FAILURES.labels("pump").inc()
+                log.warning("pump reconnects", error=type(error).__name__, detail=str(error)[:200])
             with contextlib.suppress(Exception):
                 connection.close()
             self._pulse()

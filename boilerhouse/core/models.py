@@ -89,6 +89,19 @@ class QueueHealth(models.Model):
         return self.name
 
 
+class FailingStep(models.Model):
+    """A step of the controller or of a watcher that fails each time; the row goes when it works again."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    error = models.CharField(max_length=100)
+    """The exception's class."""
+    detail = models.TextField(default="", blank=True)
+    since = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.error}"
+
+
 class Event(models.Model):
     """Something that happened, in order of id. Written only by ``core.events.emit``."""
 

@@ -19,6 +19,7 @@ from django.db import close_old_connections, connection, transaction
 from django.utils import timezone
 
 from boilerhouse.core.ids import uuid7
+from boilerhouse.core.instruments import STEP_FAILURES
 from boilerhouse.core.models import Process
 
 log = structlog.get_logger(__name__)
@@ -111,6 +112,7 @@ def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
                 if not Process.objects.filter(pk=process_id).update(heartbeat_at=timezone.now()):
                     _written = None  # not committed yet, or taken back: the next use writes it again
             except Exception as error:  # the database may be away; the next beat tries again
+                STEP_FAILURES.labels("heartbeat").inc()
                 log.warning("heartbeat failed", error=type(error).__name__)
                 with contextlib.suppress(Exception):
                     connection.close()

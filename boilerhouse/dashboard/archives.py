@@ -47,6 +47,7 @@ KEPT = [
 LEFT_OUT = {
     "core.Process": "true only while they run",
     "core.Lease": "true only while they run",
+    "core.FailingStep": "true only while they run",
     "core.QueueHealth": "true only while they run",
     "core.IdempotencyRecord": "answers of a day, secrets among them",
     "pools.ContainerUsage": "hours of charts",

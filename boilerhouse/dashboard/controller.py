@@ -9,22 +9,23 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.db import close_old_connections, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from boilerhouse.core import failpoints, forgetting, metering, processes
-from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Lease
 from boilerhouse.core.recently import Recently
+from boilerhouse.core.steps import each, steps
 from boilerhouse.core.tasks import enqueue
 from boilerhouse.dashboard.engine_watch import EngineWatch
 from boilerhouse.dashboard.queues import watch_queues
 from pools import lifecycle, sizing, usage
-from pools.models import Pool
+from pools.models import Container, Pool
 from pools.states import ContainerState
 from syncing.models import SyncSpec
 from tenants import sink_runs, syncs, upkeep
@@ -51,8 +52,11 @@ def abdicate() -> None:
 
 def fill_pools() -> int:
     """Have every pool that is not as it should be brought one step nearer."""
-    off = [pool.pk for pool in Pool.objects.select_related("workload") if sizing.is_off(pool)]
-    return _enqueue_each("pool", "pools.tasks.refill", off)
+
+    def fill(pool: Pool) -> int:
+        return _enqueue_each("pool", "pools.tasks.refill", [pool.pk]) if sizing.is_off(pool) else 0
+
+    return each(Pool.objects.select_related("workload"), fill)
 
 
 def _enqueue_each(queue: str, function: str, ids: Collection[str]) -> int:
@@ -67,15 +71,14 @@ _sent = Recently(10)
 
 def resume_containers() -> int:
     """Hand on starts and removals whose process is dead or whose message was lost."""
-    resumed = 0
-    for container in lifecycle.stuck_containers(timezone.now() - STUCK_AFTER):
-        starting = container.state == ContainerState.STARTING
-        if not _sent.is_new(container.pk):
-            continue
-        with transaction.atomic():
-            enqueue("pool", f"pools.tasks.{'create' if starting else 'destroy'}_container", container.pk)
-        resumed += 1
-    return resumed
+    return each(lifecycle.stuck_containers(timezone.now() - STUCK_AFTER), _resume_container)
+
+
+def _resume_container(container: Container) -> int:
+    if not _sent.is_new(container.pk):
+        return 0
+    verb = "create" if container.state == ContainerState.STARTING else "destroy"
+    return _enqueue_each("pool", f"pools.tasks.{verb}_container", [str(container.pk)])
 
 
 def probe_sinks() -> int:
@@ -92,8 +95,16 @@ def probe_all_sinks() -> int:
 
 def expire_backups() -> int:
     """Have old backups deleted at every sink, once where several specs share one."""
-    places = {spec.resolved_sink().place: spec.pk for spec in SyncSpec.objects.select_related("credential")}
-    return _enqueue_each("sync", "syncing.tasks.expire_backups", places.values())
+    done: set[object] = set()
+
+    def expire(spec: SyncSpec) -> int:
+        place = spec.resolved_sink().place
+        if place in done:
+            return 0
+        done.add(place)
+        return _enqueue_each("sync", "syncing.tasks.expire_backups", [spec.pk])
+
+    return each(SyncSpec.objects.select_related("credential").order_by("pk"), expire)
 
 
 def forget_old_runs() -> int:
@@ -107,7 +118,11 @@ def tidy() -> int:
     """Forget long-dead processes, their files of counts, and old samples; have wipes finished and discards aged."""
     with transaction.atomic():
         enqueue("pool", "pools.tasks.tidy")
-    return processes.forget_dead() + usage.forget_old() + forgetting.forget_old() + metering.fold()
+    return each((processes.forget_dead, usage.forget_old, forgetting.forget_old, metering.fold), _call)
+
+
+def _call(forget: Callable[[], int]) -> int:
+    return forget()
 
 
 def sample_usage() -> int:
@@ -147,32 +162,38 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
 """Every how many seconds each step runs."""
 
 
+def _run(step: Callable[[], int]) -> None:
+    if did := step():
+        log.info("step", step=step.__name__, did=did)
+
+
 class Controller:
-    """Runs the steps that are due, one after another; a step that fails is logged and tried again."""
+    """Runs the steps that are due, one after another; one that fails leaves the others their turn (``core.steps``)."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._due = {step: 0.0 for _, step in STEPS}
         self._leads_until = 0.0
         EngineWatch(self.is_leading, stop).start()
 
+    def _renew(self) -> None:
+        asked = time.monotonic()
+        close_old_connections()
+        if not lead():
+            self._leads_until = 0.0
+            return
+        if not self._leads_until:
+            log.info("leads")
+        self._leads_until = asked + LEASE_TTL.total_seconds()
+
     def is_leading(self) -> bool:
         """Whether the lease was renewed so lately that nobody else can hold it."""
         return time.monotonic() < self._leads_until
 
     def tick(self) -> None:
-        asked = time.monotonic()
-        try:
-            close_old_connections()
-            if not lead():
-                self._leads_until = 0.0
-                return
-        except DatabaseError as error:
-            log.warning("database unavailable", error=type(error).__name__)
+        """Renew the lease and run what is due. Raises nothing."""
+        if not steps.attempt("lead", self._renew):
             connection.close()
             return
-        if not self._leads_until:
-            log.info("leads")
-        self._leads_until = asked + LEASE_TTL.total_seconds()
         for period, step in STEPS:
             if time.monotonic() < self._due[step]:
                 continue
@@ -180,8 +201,4 @@ class Controller:
                 return
             self._due[step] = time.monotonic() + period
             failpoints.reach(f"controller.{step.__name__}")
-            try:
-                if did := step():
-                    log.info("step", step=step.__name__, did=did)
-            except (BoilerhouseError, DatabaseError, OSError) as error:
-                log.warning("step failed", step=step.__name__, error=type(error).__name__, detail=str(error)[:200])
+            steps.attempt(step.__name__, partial(_run, step))

@@ -21,7 +21,7 @@ from django.utils import timezone
 from boilerhouse.core import processes
 from boilerhouse.core.deployment import data_dir, deployment_id, ram_dir
 from boilerhouse.core.errors import BoilerhouseError
-from boilerhouse.core.models import Process
+from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.dashboard.queues import silent_queues
 from pools import host
 from pools.models import Pool
@@ -213,6 +213,9 @@ def _processes() -> Iterator[Rest]:
         yield FAILURE, f"no worker serves the queue {queue}", "manage.py run_worker (or up)"
     for queue, seconds in silent_queues().items():
         yield FAILURE, f"the queue {queue} has not served for {seconds} s", "Its workers are being restarted."
+    for step in FailingStep.objects.order_by("name"):
+        words = "The log of that process says more; docs/runbook.md#boilerhousestepfails."
+        yield FAILURE, f"the step {step.name} fails: {step.error}: {step.detail}", words
     for kind, start in ((Process.Kind.CONTROLLER, "run_controller"), (Process.Kind.WEB, "up")):
         count = sum(one.kind == kind for one in alive)
         if not count:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import close_old_connections, connection
 
-from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.steps import steps
 from pools import host, lifecycle, observing, reconcile
 from pools.errors import EngineUnavailable
 from pools.models import Container, Pool
@@ -27,6 +28,11 @@ from tenants import upkeep
 log = structlog.get_logger("boilerhouse.controller")
 
 DOWN_EVERY_S, OOM_WITHIN_S = 1.0, 10.0
+
+
+def _turn(target: Callable[[], None]) -> None:
+    close_old_connections()
+    target()
 
 
 class EngineWatch:
@@ -47,13 +53,8 @@ class EngineWatch:
             if not self._is_leading():
                 self._stop.wait(0.2)
                 continue
-            try:
-                close_old_connections()
-                target()
-            except (BoilerhouseError, DatabaseError, OSError) as error:
-                log.warning("engine watch", step=target.__name__, error=type(error).__name__, detail=str(error)[:200])
-                if isinstance(error, DatabaseError):
-                    connection.close()
+            if not steps.attempt(f"engine{target.__name__}", partial(_turn, target)):
+                connection.close()
                 self._stop.wait(0.5)
 
     # Events ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from boilerhouse.core import processes
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
 from boilerhouse.core.errors import BoilerhouseError
-from boilerhouse.core.models import Process
+from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.dashboard.queues import silent_queues
 from pools.runtime import get_runtime
 
@@ -26,6 +26,10 @@ class HealthOutput(serializers.Serializer[Any]):
 class ReadyOutput(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["ready", "not_ready"])
     checks = serializers.DictField(child=serializers.CharField(), help_text="`ok`, or the reason")
+    failingSteps = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Steps of controllers and watchers that fail each time; they do not make it unready.",
+    )
 
 
 class HealthView(ApiView):
@@ -48,9 +52,13 @@ class ReadyView(ApiView):
     def get(self, request: Any) -> Response:
         checks = readiness()
         is_ready = all(answer == "ok" for answer in checks.values())
-        return Response(
-            {"status": "ready" if is_ready else "not_ready", "checks": checks}, status=200 if is_ready else 503
-        )
+        answer: dict[str, Any] = {"status": "ready" if is_ready else "not_ready", "checks": checks}
+        answer |= {"failingSteps": failing_steps() if checks["database"] == "ok" else []}
+        return Response(answer, status=200 if is_ready else 503)
+
+
+def failing_steps() -> list[str]:
+    return list(FailingStep.objects.order_by("name").values_list("name", flat=True))
 
 
 def readiness() -> dict[str, str]:

@@ -10,7 +10,7 @@ from django.db.models import Count, Q
 from django.urls import reverse
 from django.utils import timezone
 
-from boilerhouse.core.models import Event
+from boilerhouse.core.models import Event, FailingStep
 from boilerhouse.core.templatetags.ui import short
 from boilerhouse.dashboard import sparks, tones
 from boilerhouse.dashboard.counting import up_to
@@ -122,6 +122,9 @@ def needs(rows: list[PoolRow]) -> list[Need]:
     for name, seconds in silent_queues().items():
         why = f"No task of it was served for {seconds} s although a worker is free. Its workers are being restarted."
         found.append(Need("error", "Queue {} does not serve", name, "/admin/core/queuehealth/", why))
+    for step in FailingStep.objects.order_by("since"):
+        why = f"{step.error}: {step.detail} It is tried again and again; the other steps go on."
+        found.append(Need("error", "The step {} fails", step.name, reverse("settings"), why))
     return found + sync_needs()
 
 

@@ -55,7 +55,9 @@ def hold(pool, engine, tenant, **resources) -> Assignment:
     spec = make_spec(resources=resources)
     volumes.prepare(container.pk, container.uid, spec)
     volumes.latch(container.pk, tenant, 1)
-    (volumes.volume_path(container.pk, "state") / "precious").write_text(tenant)
+    precious = volumes.volume_path(container.pk, "state") / "precious"
+    precious.write_text(tenant)
+    os.chown(precious, container.uid, container.uid)
     engine.create(lifecycle.plan_of(container, container.version.spec, "net", Image("sha256:1")))
     engine.start(lifecycle.runtime_name(container.pk))
     return make_assignment(

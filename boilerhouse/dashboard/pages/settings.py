@@ -18,7 +18,7 @@ from boilerhouse.core import api_keys, deployment_settings
 from boilerhouse.core.api.key_views import ApiKeyInput
 from boilerhouse.core.api.settings_views import SettingsInput, render_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
-from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, Process, Role
+from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, FailingStep, Process, Role
 from boilerhouse.dashboard import exports
 from boilerhouse.dashboard.access import action, page
 from boilerhouse.dashboard.documents import Document
@@ -67,6 +67,7 @@ def about(request: HttpRequest) -> HttpResponse:
     deployment = Deployment.objects.first()
     context: dict[str, Any] = {
         "section": "about", "deployment": deployment, "processes": Process.objects.order_by("kind", "name"),
+        "failing_steps": FailingStep.objects.order_by("name"),
         "python": sys.version.split()[0], "django": django.get_version(),
         "database": connection.vendor, "system": platform.platform(terse=True),
         "data_dir": settings.BOILERHOUSE_DATA_DIR,
