@@ -8,9 +8,10 @@ from typing import Any
 
 import dj_database_url
 import django_stubs_ext
+import structlog
 from environs import FileAwareEnv
 
-from boilerhouse.core import keys, logs
+from boilerhouse.core import keys, logs, privacy
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
@@ -18,9 +19,14 @@ VERSION = "0.1.0"
 django_stubs_ext.monkeypatch()
 env = FileAwareEnv()
 
+LOGGING_CONFIG = None
+logs.configure(env.str("BOILERHOUSE_LOG_FORMAT", "console"), env.str("BOILERHOUSE_LOG_LEVEL", "INFO"))
+
 # Where things live -----------------------------------------------------------------------------
 _default_data = BASE_DIR / ".boilerhouse" if (BASE_DIR / "pyproject.toml").exists() else Path("/var/lib/boilerhouse")
 BOILERHOUSE_DATA_DIR = Path(env.str("BOILERHOUSE_DATA_DIR", str(_default_data))).absolute()
+if _narrowed := privacy.close(BOILERHOUSE_DATA_DIR):
+    structlog.get_logger("boilerhouse").warning("closed to others", paths=_narrowed)
 BOILERHOUSE_RAM_DIR = env.str("BOILERHOUSE_RAM_DIR", "")
 """Empty: ``/run/boilerhouse/<deployment>``, a tmpfs of our own."""
 BOILERHOUSE_RAM_SIZE_MB = env.int("BOILERHOUSE_RAM_SIZE_MB", 256)
@@ -256,6 +262,8 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = env.str("BOILERHOUSE_STATIC_ROOT", "") or None
 WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 WHITENOISE_AUTOREFRESH = DEBUG
+FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o755
+"""Of what ``collectstatic`` makes: a server in front reads it as another user."""
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -313,6 +321,4 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
-LOGGING_CONFIG = None
-logs.configure(env.str("BOILERHOUSE_LOG_FORMAT", "console"), env.str("BOILERHOUSE_LOG_LEVEL", "INFO"))
 SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016"]

@@ -130,6 +130,8 @@ def ensure_ram_dir() -> Path:
         return path
     with _changing_the_host():
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not settings.BOILERHOUSE_RAM_DIR:
+            path.parent.chmod(0o700)  # of deployments that an earlier version made
         if not _is_in_ram(path):  # two mounts over each other would hide what the first one holds
             _mount_ram(path)
     return path

@@ -220,11 +220,8 @@ def descend(root: Path, relative: PurePosixPath, create_for: int | None = None) 
     try:
         for part in relative.parts:
             if create_for is not None:
-                try:
-                    os.mkdir(part, PLAIN_DIR, dir_fd=current)
-                    os.chown(part, create_for, create_for, dir_fd=current, follow_symlinks=False)
-                except FileExistsError:
-                    pass
+                with contextlib.suppress(FileExistsError):
+                    _make_dir(current, part, create_for)
             inner = os.open(part, _DIRECTORY, dir_fd=current)
             os.close(current)
             current = inner
@@ -232,6 +229,13 @@ def descend(root: Path, relative: PurePosixPath, create_for: int | None = None) 
         os.close(current)
         raise
     return current
+
+
+def _make_dir(parent: int, name: str, uid: int) -> None:
+    """A plain directory of the container's user, whatever this process's umask. Raises FileExistsError."""
+    os.mkdir(name, 0o700, dir_fd=parent)
+    _allow(parent, name, PLAIN_DIR)
+    os.chown(name, uid, uid, dir_fd=parent, follow_symlinks=False)
 
 
 def move_in(container_id: UUID, uid: int, staging: Path, volume: Path, relative: PurePosixPath, replace: bool) -> None:
@@ -258,11 +262,8 @@ def move_in(container_id: UUID, uid: int, staging: Path, volume: Path, relative:
 def _merge(source: int, target: int, uid: int) -> None:
     for entry in _entries(source):
         if stat.S_ISDIR(entry.mode):
-            try:
-                os.mkdir(entry.name, PLAIN_DIR, dir_fd=target)
-                os.chown(entry.name, uid, uid, dir_fd=target, follow_symlinks=False)
-            except FileExistsError:
-                pass
+            with contextlib.suppress(FileExistsError):
+                _make_dir(target, entry.name, uid)
             inner_source = os.open(entry.name, _DIRECTORY, dir_fd=source)
             try:
                 inner_target = os.open(entry.name, _DIRECTORY, dir_fd=target)

@@ -152,7 +152,8 @@ class LocalSink(Sink):
                 return
             with contextlib.suppress(FileNotFoundError):
                 self._make(path.parent)
-                path.mkdir(exist_ok=True, mode=0o755)
+                path.mkdir(exist_ok=True)
+                path.chmod(0o755)  # whatever the umask: a later claim's user reads what an earlier one's wrote
                 owner = path.parent.stat()
                 os.chown(path, owner.st_uid, owner.st_gid)
         if not path.is_dir():

@@ -137,6 +137,7 @@ def test_the_resolvers_file_may_be_a_link(volume, tmp_path):
     etc = tmp_path / "etc"
     etc.mkdir()
     (etc / "real.conf").write_text("nameserver 192.0.2.53\n")
+    (etc / "real.conf").chmod(0o644)
     (etc / "resolv.conf").symlink_to("real.conf")
     words = Jail(volume, UID, False).wrap([])
     at = next(i for i, word in enumerate(words) if word == "/etc/resolv.conf" and words[i - 1] == "--ro-bind-try")
