@@ -66,7 +66,10 @@ BOILERHOUSE_PARALLEL_TRANSFERS = env.int("BOILERHOUSE_PARALLEL_TRANSFERS", 6)
 BOILERHOUSE_MAX_FILE_BYTES = env.int("BOILERHOUSE_MAX_FILE_BYTES", 5 * 1024**3)
 BOILERHOUSE_MAX_SAVE_FILES = env.int("BOILERHOUSE_MAX_SAVE_FILES", 1_000_000)
 BOILERHOUSE_MAX_SAVE_BYTES = env.int("BOILERHOUSE_MAX_SAVE_BYTES", 100 * 1024**3)
-BOILERHOUSE_TRANSFER_TIMEOUT_S = env.int("BOILERHOUSE_TRANSFER_TIMEOUT_S", 600)
+BOILERHOUSE_TRANSFER_STALL_S = env.int("BOILERHOUSE_TRANSFER_STALL_S", 120)
+"""A transfer ends when nothing of it has moved for so long; however long it takes, nothing else ends it."""
+BOILERHOUSE_LARGE_BYTES = env.int("BOILERHOUSE_LARGE_BYTES", 256 * 1024**2)
+"""Transfers from so many bytes on leave room to others: two of the slots, and the workers of all queues but one."""
 BOILERHOUSE_MAX_WAITERS = env.int("BOILERHOUSE_MAX_WAITERS", 200)
 BOILERHOUSE_WEB_THREADS = env.int("BOILERHOUSE_WEB_THREADS", 4)
 BOILERHOUSE_CLAIM_THREADS = env.int("BOILERHOUSE_CLAIM_THREADS", 4)
@@ -154,11 +157,14 @@ _queue: dict[str, Any] = {
     "max_attempts": 1,
 }
 _queue |= {"poll": 0, "ack_failures": True, "save_limit": -1, "catch_up": False, "scheduler": False, "guard_cycle": 1.0}
+_MONTH_S = 30 * 86400
+_transfers = {"timeout": _MONTH_S, "retry": 2 * _MONTH_S}
+"""A transfer ends when it stalls, not by the queue; one whose worker died is found by its row, not by the queue."""
 QUEUES: dict[str, dict[str, Any]] = {
-    "claim": {"workers": 3},
+    "claim": {"workers": 3, **_transfers},
     "pool": {"workers": 4},
-    "save": {"workers": 3},
-    "sync": {"workers": 2},
+    "save": {"workers": 3, **_transfers},
+    "sync": {"workers": 2, **_transfers},
 }
 QUEUE_LOOK_S = 0.25
 """How often a queue is looked at when no bell rings: work from another machine waits that long at most."""

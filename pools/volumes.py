@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import UUID
 
-from boilerhouse.core import deployment
+from boilerhouse.core import deployment, stalling
 from pools import quota
 from pools.errors import DirectoryGone, DirtyContainer, HostNotReady
 from pools.spec import WorkloadSpec
@@ -280,10 +279,8 @@ def _merge(source: int, target: int, uid: int) -> None:
 def plant(container_id: UUID, uid: int, source: Path, volume: str) -> None:
     """Copy a directory of the host's into a volume, owned by ``uid``; links stay links. Overwrites, never deletes."""
     staging = new_staging(container_id, uid, "seed")
-    copy = ["cp", "-rP", "--preserve=mode,timestamps,links", "--", f"{source}/.", str(staging)]
-    subprocess.run(copy, check=True, timeout=300, capture_output=True)
-    owner = ["chown", "-R", "--no-dereference", f"{uid}:{uid}", "--", str(staging)]
-    subprocess.run(owner, check=True, timeout=300, capture_output=True)
+    stalling.run(["cp", "-rP", "--preserve=mode,timestamps,links", "--", f"{source}/.", str(staging)])
+    stalling.run(["chown", "-R", "--no-dereference", f"{uid}:{uid}", "--", str(staging)])
     move_in(container_id, uid, staging, volume_path(container_id, volume), PurePosixPath(), replace=False)
 
 
@@ -590,4 +587,4 @@ def empty_trash(retention_s: int) -> int:
 def destroy(path: Path) -> None:
     """``rm -rf``: deep trees break Python's own; never across a mount."""
     if path.is_symlink() or path.exists():
-        subprocess.run(["rm", "-rf", "--one-file-system", "--", str(path)], check=True, timeout=300)
+        stalling.run(["rm", "-rf", "--one-file-system", "--", str(path)])

@@ -94,10 +94,11 @@ class DiskFull(SyncFailed):
     code = "disk_full"
 
 
-class TransferTimedOut(SyncFailed):
-    """The transfer took longer than allowed."""
+class TransferStalled(SyncFailed):
+    """Nothing of the transfer has moved for as long as the deployment allows."""
 
-    code = "timed_out"
+    code = "stalled"
+    may_pass = True
 
 
 class TransferCancelled(SyncFailed):

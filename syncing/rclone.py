@@ -1,7 +1,8 @@
 """Run rclone; the only module that starts it.
 
-One process per mapping, in the jail, with a clean environment (its own variables would act as flags), a deadline, and
-bounded output. It inherits the container's lock and a slot of the host, so the kernel frees both when it is dead.
+One process per mapping, in the jail, with a clean environment (its own variables would act as flags), and bounded
+output. It may take as long as something moves. It inherits the container's lock and a slot of the host, so the kernel
+frees both when it is dead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Self
 import structlog
 from django.conf import settings
 
-from boilerhouse.core import context, tracing
+from boilerhouse.core import context, processes, stalling, tracing
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
 from syncing import errors
@@ -34,8 +35,17 @@ log = structlog.get_logger(__name__)
 
 TERM_GRACE_S = 5
 PROGRESS_EVERY_S = 0.5
+ASK_EVERY_S = 0.5
+READ_BYTES = 1 << 20
+"""So much that it has read is work, too, as of files that it compares; what it reads while it waits is far less."""
+KEPT_FREE = 2
+"""Slots that large transfers leave to others, for they may hold theirs for hours."""
 UNCONFIRMED_S = DEAD_AFTER_S - HEARTBEAT_S
 _KEPT_LINES = 20
+_COUNTERS = (
+    "bytes", "checks", "deletedDirs", "deletes", "listed", "renames", "serverSideCopies", "serverSideCopyBytes",
+    "serverSideMoveBytes", "serverSideMoves", "transfers",
+)  # fmt: skip
 UNANSWERED = 4
 """After so many files in a row that the sink did not answer, the transfer is given up."""
 
@@ -71,6 +81,8 @@ class Outcome:
     """rclone's own error lines, the last few."""
     unanswered: int = 0
     """Files in a row that failed because the sink did not answer."""
+    counters: tuple[int, ...] = ()
+    """All that rclone counts up: it gets further when one of them changes."""
 
 
 def download(sink: Sink, location: str, filters: list[str]) -> list[str]:
@@ -93,13 +105,23 @@ def _includes(filters: list[str]) -> list[str]:
     return [f"--include={one}" for one in filters]
 
 
+def _always() -> bool:
+    return True
+
+
 @contextlib.contextmanager
-def slot(deadline: float) -> Iterator[int]:
-    """One of the host's transfer slots, held by whoever holds the descriptor. Raises TransferTimedOut."""
+def slot(size: int = 0, keep_going: Callable[[], bool] = _always) -> Iterator[int]:
+    """One of the host's transfer slots, held by whoever holds the descriptor; ``size`` is in bytes.
+
+    Waits as long as others hold them and ``keep_going`` says so. Raises TransferCancelled when it does not.
+    """
     directory = data_dir() / "slots"
     directory.mkdir(exist_ok=True, mode=0o700)
+    count, asked = settings.BOILERHOUSE_PARALLEL_TRANSFERS, time.monotonic()
+    if size >= settings.BOILERHOUSE_LARGE_BYTES:
+        count = max(1, count - KEPT_FREE)
     while True:
-        for number in range(settings.BOILERHOUSE_PARALLEL_TRANSFERS):
+        for number in reversed(range(count)):
             descriptor = os.open(directory / f"transfer-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,8 +133,11 @@ def slot(deadline: float) -> Iterator[int]:
             finally:
                 os.close(descriptor)
             return
-        if time.monotonic() > deadline:
-            raise errors.TransferTimedOut("No transfer slot became free in time.")
+        if time.monotonic() - asked >= ASK_EVERY_S:
+            asked = time.monotonic()
+            stalling.moved()  # standing in line is not standing still
+            if not keep_going():
+                raise errors.TransferCancelled
         time.sleep(0.05)
 
 
@@ -122,18 +147,21 @@ def run(
     jail: Jail,
     lock: int,
     *,
-    on_progress: Callable[[Progress], bool] | None = None,
+    size: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
+    keep_going: Callable[[], bool] = _always,
 ) -> Outcome:
     """Run one transfer to its end. Raises a SyncFailed that says why, with rclone's own words.
 
-    ``on_progress`` is called at most twice a second; when it returns False the transfer is cancelled.
+    ``size`` is about how many bytes it is for. ``on_progress`` and ``keep_going`` are called at most twice a second;
+    when ``keep_going`` returns False the transfer is cancelled. When nothing moves for the bound it has stalled.
     """
     began, verb = time.monotonic(), arguments[0]
     if request_id := context.request_id():
         # Sinks write it into their own logs of access.
         arguments = [*arguments, f"--user-agent=boilerhouse/{settings.VERSION} (request {request_id})"]
-    with tracing.span(f"rclone {verb}"):
-        outcome, code = _run(arguments, sink, jail, lock, on_progress)
+    with tracing.span(f"rclone {verb}"), slot(size, keep_going) as held:
+        outcome, code = _run(arguments, sink, jail, (lock, held), _Follower(on_progress, keep_going))
     ms = round((time.monotonic() - began) * 1000)
     done = outcome.progress
     log.info("transfer ended", verb=verb, code=code, ms=ms, bytes=done.bytes, files=done.files, deletes=done.deletes)
@@ -143,9 +171,8 @@ def run(
 
 
 def _run(
-    arguments: list[str], sink: Sink, jail: Jail, lock: int, on_progress: Callable[[Progress], bool] | None
+    arguments: list[str], sink: Sink, jail: Jail, held: tuple[int, ...], follower: _Follower
 ) -> tuple[Outcome, int]:
-    deadline = time.monotonic() + settings.BOILERHOUSE_TRANSFER_TIMEOUT_S
     environment = {
         "RCLONE_CONFIG": "/dev/null",
         "PATH": "/bin",
@@ -153,22 +180,21 @@ def _run(
         **reaching.rclone_environment(sink.address),
         **sink.environment(),
     }
-    with slot(deadline) as held:
-        process = subprocess.Popen(
-            jail.wrap(arguments),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=(lock, held),
-            umask=0o022,
-            start_new_session=True,
-        )
-        try:
-            with _Supervisor(process) as supervisor:
-                outcome = _follow(process, deadline, supervisor, on_progress)
-        finally:
-            _end(process)
+    process = subprocess.Popen(
+        jail.wrap(arguments),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=held,
+        umask=0o022,
+        start_new_session=True,
+    )
+    try:
+        with _Supervisor(process) as supervisor:
+            outcome = follower.follow(process, supervisor)
+    finally:
+        _end(process)
     return outcome, process.returncode
 
 
@@ -204,41 +230,68 @@ class _Supervisor:
                     os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def _follow(
-    process: subprocess.Popen[bytes],
-    deadline: float,
-    supervisor: _Supervisor,
-    on_progress: Callable[[Progress], bool] | None,
-) -> Outcome:
-    outcome, buffer, told = Outcome(), b"", time.monotonic()
-    assert process.stderr
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stderr, selectors.EVENT_READ)
-        while True:
-            if time.monotonic() > deadline:
-                raise errors.TransferTimedOut
-            if selector.select(timeout=PROGRESS_EVERY_S):
-                chunk = os.read(process.stderr.fileno(), 65536)
-                if not chunk:
+@dataclass(slots=True)
+class _Follower:
+    """Follows a transfer to its end, asks whether it may go on, and ends it when it stands still."""
+
+    on_progress: Callable[[Progress], None] | None
+    keep_going: Callable[[], bool]
+    still: stalling.Still = field(default_factory=stalling.Still)
+    _counters: tuple[int, ...] = ()
+    _read: int = 0
+
+    def follow(self, process: subprocess.Popen[bytes], supervisor: _Supervisor) -> Outcome:
+        """What rclone said until it closed its output. Raises SyncFailed when it has to be ended before."""
+        outcome, buffer, told = Outcome(), b"", time.monotonic()
+        assert process.stderr
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stderr, selectors.EVENT_READ)
+            while True:
+                if selector.select(timeout=PROGRESS_EVERY_S):
+                    chunk = os.read(process.stderr.fileno(), 65536)
+                    if not chunk:
+                        if supervisor.has_killed:
+                            raise errors.TransferInterrupted
+                        self._wait(process)
+                        return outcome
+                    *complete, buffer = (buffer + chunk).split(b"\n")
+                    for line in complete:
+                        _read(line, outcome)
+                    buffer = buffer[-65536:]
+                    if outcome.unanswered >= UNANSWERED:  # it would go through all other files, at ten seconds each
+                        raise errors.SinkUnreachable(outcome.lines[0])
+                if time.monotonic() - told >= PROGRESS_EVERY_S:
+                    told = time.monotonic()
+                    self._look(process, outcome)
+                    if self.on_progress:
+                        self.on_progress(outcome.progress)
+                    if not self.keep_going():
+                        raise errors.TransferCancelled
+                    supervisor.confirm()
                     if supervisor.has_killed:
                         raise errors.TransferInterrupted
-                    process.wait(timeout=max(1.0, deadline - time.monotonic()))
-                    return outcome
-                *complete, buffer = (buffer + chunk).split(b"\n")
-                for line in complete:
-                    _read(line, outcome)
-                buffer = buffer[-65536:]
-                if outcome.unanswered >= UNANSWERED:  # it would go through all other files, at ten seconds each
-                    raise errors.SinkUnreachable(outcome.lines[0])
-            if on_progress and time.monotonic() - told >= PROGRESS_EVERY_S:
-                told = time.monotonic()
-                if not on_progress(outcome.progress):
-                    raise errors.TransferCancelled
-                supervisor.confirm()
-                if supervisor.has_killed:
-                    raise errors.TransferInterrupted
-            elif not on_progress:
-                supervisor.confirm()
+
+    def _look(self, process: subprocess.Popen[bytes], outcome: Outcome) -> None:
+        """Raise TransferStalled when neither its counts have changed nor anything much was read for the bound."""
+        read = max((stalling.bytes_read(pid) for pid in processes.descendants(process.pid)), default=0)
+        if outcome.counters != self._counters or read - self._read >= READ_BYTES:
+            self._counters, self._read = outcome.counters, read
+            self.still.moved()
+        elif self.still.is_too_long:
+            self._raise_stalled(outcome)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        try:
+            process.wait(timeout=self.still.bound_s)
+        except subprocess.TimeoutExpired as error:
+            raise errors.TransferStalled("rclone has closed its output and does not end.") from error
+
+    def _raise_stalled(self, outcome: Outcome) -> None:
+        said = f" rclone's last words: {outcome.lines[-1]}" if outcome.lines else ""
+        done = outcome.progress
+        raise errors.TransferStalled(
+            f"Nothing has moved for {self.still.bound_s:.0f} s, after {done.files} files and {done.bytes} bytes.{said}"
+        )
 
 
 def _read(line: bytes, outcome: Outcome) -> None:
@@ -254,6 +307,7 @@ def _read(line: bytes, outcome: Outcome) -> None:
             stats["bytes"], stats["totalBytes"], stats["transfers"], stats["totalTransfers"],
             stats["checks"], stats["deletes"], stats["speed"], None if eta is None else int(eta * 1000),
         )  # fmt: skip
+        outcome.counters = tuple(int(stats.get(name, 0)) for name in _COUNTERS)
         if outcome.progress.files > before:
             outcome.unanswered = 0
     elif record.get("level") in ("error", "critical", "fatal"):

@@ -18,7 +18,7 @@ from syncing import errors, patterns, rclone, undo
 from syncing.jail import Jail
 from syncing.markers import Manifest
 from syncing.models import MappingRestore, SyncRun, SyncSpec
-from syncing.runs import add_step, persist, running, watch
+from syncing.runs import Told, add_step, persist, running
 from syncing.sites import Site, check_alone, place_of, planted
 from syncing.states import Direction, Trigger
 from syncing.surveys import Finding
@@ -96,8 +96,14 @@ def _restore_mapping(
     staging = volumes.new_staging(site.container_id, site.uid, f"mapping-{mapping.pk}")
     arguments = rclone.download(finding.sink, finding.location, filters)
     jail = Jail(staging, site.uid, writable=True, binds=tuple(finding.sink.binds([finding.location], None)))
-    told = watch(run, site, keep_going)
-    persist(lambda: rclone.run(arguments, finding.sink, jail, site.lock, on_progress=told), run, keep_going)
+    told = Told(run, site)
+
+    def attempt() -> None:
+        told.begin_try(0, 0)
+        size = marker.manifest.bytes if marker else 0
+        rclone.run(arguments, finding.sink, jail, site.lock, size=size, on_progress=told, keep_going=keep_going)
+
+    persist(attempt, told, run, keep_going, resumes=True)
     failpoints.reach("restore.downloaded")
     seen = _census(staging)
     if marker is not None:

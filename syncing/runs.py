@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import structlog
+from django.conf import settings
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -122,31 +123,85 @@ def _bury_interrupted(spec: SyncSpec, site: Site) -> None:
     )
 
 
-def watch(run: SyncRun, site: Site, keep_going: Callable[[], bool]) -> Callable[[rclone.Progress], bool]:
-    def on_progress(progress: rclone.Progress) -> bool:
-        shown = _progress(progress)
+class Told:
+    """Writes down, and tells in events, how far a run is, over all the tries of its transfers.
+
+    Often while it is young, then every five seconds: a transfer of hours must not fill the log of events.
+    """
+
+    def __init__(self, run: SyncRun, site: Site, total_files: int = 0, total_bytes: int = 0) -> None:
+        """The totals are what the run is for where that is known; 0: rclone's own word is taken."""
+        self._run, self._site = run, site
+        self._totals = total_files, total_bytes
+        self._before = rclone.Progress()
+        self._began = self._moved_at = time.monotonic()
+        self._said_at = -TELL_AT_MOST_S
+        self.progress = rclone.Progress()
+
+    def begin_try(self, files: int, size: int) -> None:
+        """A try begins, with so much there already of what the totals count."""
+        self._before, self.progress = rclone.Progress(bytes=size, files=files), rclone.Progress()
+        if self._totals[1] >= settings.BOILERHOUSE_LARGE_BYTES:
+            self._tell(force=True)  # it may stand in line for a while before it moves
+
+    @property
+    def sent(self) -> tuple[int, int]:
+        """Files and bytes of all tries so far."""
+        return self._before.files + self.progress.files, self._before.bytes + self.progress.bytes
+
+    @property
+    def arrived(self) -> int:
+        """Files that this try has brought, or taken away, whole: what the next one need not do again."""
+        return self.progress.files + self.progress.deletes
+
+    @property
+    def idle_s(self) -> float:
+        """How long nothing has moved."""
+        return time.monotonic() - self._moved_at
+
+    def __call__(self, progress: rclone.Progress) -> None:
+        if _counts(progress) != _counts(self.progress):
+            self._moved_at = time.monotonic()
+        self.progress = progress
+        self._tell()
+
+    def _tell(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._said_at < min(TELL_AT_MOST_S, (now - self._began) / 60):
+            return
+        self._said_at = now
+        shown = self.shown()
         with recording():
-            SyncRun.objects.filter(pk=run.pk).update(progress=shown)
+            SyncRun.objects.filter(pk=self._run.pk).update(progress=shown)
             emit(
-                "sync.progress", pool_id=site.pool_id, tenant_id=site.tenant_id, container_id=site.container_id,
-                runId=str(run.pk), specId=run.spec_id, direction=run.direction, **shown,
+                "sync.progress", pool_id=self._site.pool_id, tenant_id=self._site.tenant_id,
+                container_id=self._site.container_id, runId=str(self._run.pk), specId=self._run.spec_id,
+                direction=self._run.direction, **shown,
             )  # fmt: skip
-        return keep_going()
 
-    return on_progress
+    def shown(self) -> dict[str, Any]:
+        """The run's ``progress`` as the API shows it."""
+        now, (total_files, total) = self.progress, self._totals
+        files, done = self._before.files + now.files, self._before.bytes + now.bytes
+        total_files = total_files or self._before.files + now.total_files
+        total = total or self._before.bytes + now.total_bytes
+        files, done = min(files, total_files), min(done, total)
+        eta = now.eta_ms
+        if self._totals[1]:
+            eta = round((total - done) / now.bytes_per_second * 1000) if now.bytes_per_second >= 1 else None
+        return {
+            "bytes": done,
+            "totalBytes": total,
+            "files": files,
+            "totalFiles": total_files,
+            "percent": round(100 * done / total, 1) if total else None,
+            "bytesPerSecond": round(now.bytes_per_second),
+            "etaMs": eta,
+        }
 
 
-def _progress(progress: rclone.Progress) -> dict[str, Any]:
-    total = progress.total_bytes
-    return {
-        "bytes": progress.bytes,
-        "totalBytes": total,
-        "files": progress.files,
-        "totalFiles": progress.total_files,
-        "percent": round(100 * progress.bytes / total, 1) if total else None,
-        "bytesPerSecond": round(progress.bytes_per_second),
-        "etaMs": progress.eta_ms,
-    }
+def _counts(progress: rclone.Progress) -> tuple[int, ...]:
+    return progress.bytes, progress.files, progress.checks, progress.deletes
 
 
 def add_step(run: SyncRun, mapping: SyncMapping, location: str, files: int, size: int, **more: Any) -> None:
@@ -156,27 +211,34 @@ def add_step(run: SyncRun, mapping: SyncMapping, location: str, files: int, size
     run.progress = {**totals, "totalFiles": totals["files"], "totalBytes": totals["bytes"], "percent": 100.0}
 
 
+TELL_AT_MOST_S = 5.0
+
 RETRY_AFTER_S = (0.5, 2.0)
-"""Pauses before a transfer is tried again; what then still fails is the run's error."""
-
-
+"""Pauses after tries that brought nothing; the next such failure is the run's error."""
 RETRY_WITHIN_S = 30
-"""A sink that took longer to fail is not waited for again: a tenant waits for the claim or the release."""
-
+"""Where nothing has moved for longer, nothing is tried again: a tenant waits for the claim or the release."""
 
 T = TypeVar("T")
 
 
-def persist(attempt: Callable[[], T], run: SyncRun, keep_going: Callable[[], bool]) -> T:
-    """The result of ``attempt``, tried again where that can help: a refusal or a full disk stays what it is."""
-    began = time.monotonic()
-    for pause in RETRY_AFTER_S:
+def persist(attempt: Callable[[], T], told: Told, run: SyncRun, keep_going: Callable[[], bool], *, resumes: bool) -> T:
+    """The result of ``attempt``, tried again where that can help: a refusal or a full disk stays what it is.
+
+    With ``resumes``, when a try goes on where the last one stopped, there are as many as bring a file each.
+    """
+    fruitless = 0
+    while True:
         try:
             return attempt()
         except errors.SyncFailed as error:
-            if not error.may_pass or time.monotonic() - began > RETRY_WITHIN_S or not keep_going():
+            has_moved = resumes and told.arrived > 0
+            if has_moved:
+                fruitless = 0
+            elif fruitless >= len(RETRY_AFTER_S) or told.idle_s > RETRY_WITHIN_S:
+                raise
+            if not error.may_pass or (not has_moved and isinstance(error, errors.TransferStalled)) or not keep_going():
                 raise
             log.warning("transfer tried again", run=str(run.pk), code=error.code, detail=error.detail[:300])
             SyncRun.objects.filter(pk=run.pk).update(retries=F("retries") + 1)
-        time.sleep(pause)
-    return attempt()
+        time.sleep(RETRY_AFTER_S[min(fruitless, len(RETRY_AFTER_S) - 1)])
+        fruitless += 1

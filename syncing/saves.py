@@ -22,7 +22,7 @@ from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
 from syncing.marking import open_marker, put_marker, savers
 from syncing.models import MappingRestore, SavedState, SyncMapping, SyncRun, SyncSpec
-from syncing.runs import add_step, persist, running, watch
+from syncing.runs import Told, add_step, persist, running
 from syncing.sinks import Sink
 from syncing.sites import Site, place_of, planted
 from syncing.states import Direction, Mode, Trigger
@@ -65,7 +65,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
         return
     try:
         before = _count(run, mapping, site, sink, root)
-        deletes = may_delete(mapping, site, location)
+        deletes, told = may_delete(mapping, site, location), Told(run, site)
 
         def attempt() -> tuple[Marker, str, rclone.Outcome]:
             # Each attempt has a backup of its own: what an earlier one moved there must not be overwritten.
@@ -83,10 +83,15 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
             )
             binds = sink.binds([location, backup], site.uid)
             jail = Jail(volume, site.uid, writable=False, binds=tuple(binds))
-            told = watch(run, site, keep_going)
-            return opened, tag, rclone.run(arguments, sink, jail, site.lock, on_progress=told)
+            told.begin_try(*told.sent)
+            done = rclone.run(
+                arguments, sink, jail, site.lock, size=before.bytes, on_progress=told, keep_going=keep_going
+            )
+            return opened, tag, done
 
-        marker, tag, outcome = persist(attempt, run, keep_going)
+        # What runs goes on changing, so that its tries need never end; its next save goes on where this one stopped.
+        resumes = sink.resumes_saves and site.is_stopped
+        marker, tag, outcome = persist(attempt, told, run, keep_going, resumes=resumes)
         failpoints.reach("save.uploaded")
         with planted(mapping):
             again = volumes.descend(volume, relative)

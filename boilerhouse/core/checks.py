@@ -39,14 +39,23 @@ def environment(**_: Any) -> list[CheckMessage]:
             )
     if settings.Q_CLUSTER["retry"] <= settings.Q_CLUSTER["timeout"]:
         found.append(Error("Queue retry must exceed its timeout.", id="boilerhouse.E004"))
-    if settings.Q_CLUSTER["timeout"] <= settings.BOILERHOUSE_TRANSFER_TIMEOUT_S:
+    if settings.BOILERHOUSE_TRANSFER_STALL_S < 1:
         found.append(
             Error(
-                "BOILERHOUSE_TRANSFER_TIMEOUT_S must be below the queue's timeout of 900 s.",
-                hint="A transfer ends by its own deadline, never by the queue's.",
+                "BOILERHOUSE_TRANSFER_STALL_S must be 1 or more.",
+                hint="It is how long, in seconds, nothing of a transfer may move; 120 by default.",
                 id="boilerhouse.E005",
             )
         )
+    for name in ("BOILERHOUSE_TRANSFER_TIMEOUT_S", "BOILERHOUSE_TRANSFER_TIMEOUT_S_FILE"):
+        if name in os.environ:
+            found.append(
+                Warning(
+                    f"{name} is set and has no effect: a transfer may take as long as something moves.",
+                    hint="Remove it; BOILERHOUSE_TRANSFER_STALL_S says how long nothing may move.",
+                    id="boilerhouse.W003",
+                )
+            )
     if settings.BOILERHOUSE_TRACING and find_spec("opentelemetry") is None:
         hint = "Install the extra: uv sync --extra tracing, or pip install 'boilerhouse[tracing]'."
         found.append(Error("BOILERHOUSE_TRACING is on and OpenTelemetry is missing.", hint=hint, id="boilerhouse.E006"))

@@ -38,6 +38,7 @@ class WebDavSink(Sink):
     type: ClassVar[str] = "http"
     compares: ClassVar[tuple[str, ...]] = ("--ignore-times",)
     keeps_mtimes: ClassVar[bool] = False
+    resumes_saves: ClassVar[bool] = False
 
     @classmethod
     def from_spec(cls, sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Self:

@@ -46,7 +46,7 @@ FAULTS = {
     "500": {errors.SinkUnreachable.code, errors.SyncFailed.code},
     "503": {errors.SinkUnreachable.code, errors.SyncFailed.code},
     "cut": {errors.SinkUnreachable.code, errors.SyncFailed.code},
-    "hang": {errors.SinkUnreachable.code, errors.SyncFailed.code, errors.TransferTimedOut.code},
+    "hang": {errors.SinkUnreachable.code, errors.SyncFailed.code, errors.TransferStalled.code},
     "full": {errors.DiskFull.code, errors.SyncFailed.code},
 }
 

@@ -179,7 +179,7 @@ def test_a_transfer_is_cancelled_when_its_owner_says_so(s3, volume, lock):
     started = time.monotonic()
     with pytest.raises(errors.TransferCancelled):
         rclone.run(rclone.upload(sink, "big", [], deletes=False, inside="", backup=".boilerhouse-trash/test"), sink, Jail(volume, UID, False), lock,
-                   on_progress=lambda _progress: False)  # fmt: skip
+                   keep_going=lambda: False)  # fmt: skip
 
     assert time.monotonic() - started < 15
 

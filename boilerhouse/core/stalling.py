@@ -1,0 +1,117 @@
+"""What bounds long work: not how long it takes, but how long nothing moves.
+
+Whoever does a part of it says ``moved``; whoever waits for it is told by ``heard_by``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from django.conf import settings
+
+from boilerhouse.core.errors import Failed
+
+HEARD_EVERY_S = 1.0
+_LOOK_EVERY_S = 0.5
+_hearer: ContextVar[Callable[[], None] | None] = ContextVar("hearer", default=None)
+
+
+class Stalled(Failed):
+    """Nothing has moved for BOILERHOUSE_TRANSFER_STALL_S."""
+
+    code = "stalled"
+
+
+class Still:
+    """How long nothing has moved."""
+
+    def __init__(self) -> None:
+        self.bound_s = float(settings.BOILERHOUSE_TRANSFER_STALL_S)
+        self._moved_at = time.monotonic()
+
+    def moved(self) -> None:
+        self._moved_at = time.monotonic()
+        moved()
+
+    @property
+    def is_too_long(self) -> bool:
+        return time.monotonic() - self._moved_at > self.bound_s
+
+
+def moved() -> None:
+    """Say that the work of this thread has got further."""
+    if (hearer := _hearer.get()) is not None:
+        hearer()
+
+
+@contextmanager
+def heard_by(hearer: Callable[[], None]) -> Iterator[None]:
+    """Within the block ``hearer`` is called when this thread's work moves, at most once a second."""
+    heard = -HEARD_EVERY_S
+
+    def hear() -> None:
+        nonlocal heard
+        if time.monotonic() - heard >= HEARD_EVERY_S:
+            heard = time.monotonic()
+            hearer()
+
+    token = _hearer.set(hear)
+    try:
+        yield
+    finally:
+        _hearer.reset(token)
+
+
+def bytes_read(pid: int) -> int:
+    """What the process has read so far, from files, pipes and the network; 0 once it is gone."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "rchar":
+                return int(value)
+    return 0
+
+
+def run(command: list[str]) -> None:
+    """Run a program of this host to its end, however long that takes.
+
+    Raises Stalled when it neither uses the processor nor reads or writes for the bound, Failed when it fails.
+    """
+    still = Still()
+    done: tuple[str, ...] = ()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=_LOOK_EVERY_S)
+                    break
+                before, done = done, _work_done(process.pid)
+                if done != before:
+                    still.moved()
+                if still.is_too_long:
+                    raise Stalled(f"{command[0]} has done nothing for {still.bound_s:.0f} s.")
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        if process.returncode != 0:
+            said.seek(0)
+            words = said.read(400).decode(errors="replace").strip()
+            raise Failed(f"{command[0]} failed with exit code {process.returncode}: {words}")
+
+
+def _work_done(pid: int) -> tuple[str, ...]:
+    """Processor time, reads and writes of a process so far."""
+    with contextlib.suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (*stat[11:13], Path(f"/proc/{pid}/io").read_text())
+    return ()

@@ -1,0 +1,87 @@
+"""A line to a far end that breaks as lines do: it is cut again and again, or falls silent. It counts what crosses it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from urllib.parse import urlsplit
+
+
+class Line:
+    """A TCP relay before ``target``. What it carries it neither reads nor changes."""
+
+    def __init__(self, target: str) -> None:
+        parts = urlsplit(target)
+        self._target = (parts.hostname or "", parts.port or 80)
+        self.up = self.down = 0
+        """Bytes that crossed it towards the far end, and from it."""
+        self.cut_every, self.cuts_left, self.dead_s = 0, 0, 0.0
+        """After so many bytes, and so many times, every connection is cut and none is taken for ``dead_s`` seconds."""
+        self.cuts = 0
+        self.silent = threading.Event()
+        self._since_cut, self._dead_until = 0, 0.0
+        self._lock, self._open = threading.Lock(), set[socket.socket]()
+        self._server = socket.create_server(("127.0.0.1", 0), backlog=128)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._server.getsockname()[1]}"
+
+    def stop(self) -> None:
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Cut all connections there are."""
+        with self._lock:
+            self._cut()
+
+    def _cut(self) -> None:
+        self.cuts += 1
+        self._since_cut, self._dead_until = 0, time.monotonic() + self.dead_s
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            if time.monotonic() < self._dead_until:
+                client.close()
+                continue
+            server = socket.create_connection(self._target)
+            with self._lock:
+                self._open |= {client, server}
+            for source, target, is_up in ((client, server, True), (server, client, False)):
+                threading.Thread(target=self._relay, args=(source, target, is_up), daemon=True).start()
+
+    def _relay(self, source: socket.socket, target: socket.socket, is_up: bool) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(16384):
+                while self.silent.is_set():
+                    time.sleep(0.05)
+                self._count(len(chunk), is_up)
+                target.sendall(chunk)
+        for one in (source, target):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._open.discard(source)
+        source.close()
+
+    def _count(self, size: int, is_up: bool) -> None:
+        with self._lock:
+            if is_up:
+                self.up += size
+            else:
+                self.down += size
+            self._since_cut += size
+            if self.cuts_left and self._since_cut >= self.cut_every:
+                self.cuts_left -= 1
+                self._cut()
