@@ -336,15 +336,14 @@ def census(
     matches: Callable[[str], bool] | None,
     max_file_bytes: int,
     *,
-    grant: bool = False,
     max_path_bytes: int = MAX_PATH_BYTES,
     max_files: int = sys.maxsize,
     all_mtimes: bool = False,
 ) -> Census:
-    """Count what lies below the open directory ``root``; with ``grant`` its owner may read all of it afterwards.
+    """Count what lies below the open directory ``root``, without changing anything there.
 
     Longer paths and larger files are ``unsaveable``. It ends at ``max_files``. ``matches`` limits files and links to a
-    mapping's pattern; None means everything. Modes are those found before.
+    mapping's pattern; None means everything.
     """
     result = Census()
     stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", _entries(root))]
@@ -363,8 +362,6 @@ def census(
                 if wanted or stat.S_ISDIR(entry.mode):
                     result.unsaveable.append((path[:200] + "…", "its path is too long for the sink"))
             elif stat.S_ISDIR(entry.mode):
-                if grant and mode & 0o700 != 0o700:
-                    _allow(directory, entry.name, mode | 0o700)
                 try:
                     inner = os.open(entry.name, _DIRECTORY, dir_fd=directory)
                 except (FileNotFoundError, NotADirectoryError):
@@ -393,8 +390,6 @@ def census(
                     result.mtimes[path] = entry.mtime_ns
                 if mode != PLAIN_FILE:
                     result.modes[path] = mode
-                if grant and not mode & 0o400:
-                    _allow(directory, entry.name, mode | 0o400)
             elif stat.S_ISLNK(entry.mode):
                 try:
                     result.links[path] = os.readlink(entry.name, dir_fd=directory)

@@ -1,7 +1,8 @@
 """The sandbox that rclone runs in; the only module that builds it.
 
 Inside are the volume, rclone, setpriv with its libraries, certificates and the resolver, and nothing else. rclone
-runs as the container's uid with no capability; whatever links a tenant planted resolve inside.
+runs as the container's uid; whatever links a tenant planted resolve inside. A restore has no capability. A save sees
+the volume read-only and has one: it reads what its owner closed, so that no mode on the disk has to change for it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from syncing.sinks import reaching
 VOLUME = "/vol"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 """Where rclone looks for them first."""
+_DAC_READ_SEARCH = 2
 _RESOLVER = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
 
 
@@ -34,17 +36,17 @@ class Jail:
     binds: tuple[tuple[Path, str], ...] = ()
     """Directories of a sink on this host: (on the host, inside)."""
 
-    def wrap(self, arguments: list[str]) -> list[str]:
-        """The command that runs ``rclone <arguments>`` inside."""
+    def wrap(self, arguments: list[str], refused: int) -> list[str]:
+        """The command that runs ``rclone <arguments>`` inside; it inherits the descriptor of ``syscalls.refused``."""
         bwrap, setpriv = _programs()
-        uid = str(self.uid)
+        uid, rights = str(self.uid), "-all" if self.writable else "-all,+dac_read_search"
         return [
             bwrap, "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
             *(word for bind in self._binds(setpriv) for word in bind),
             "--tmpfs", "/tmp",  # noqa: S108
-            "--chdir", "/",
+            "--chdir", "/", "--seccomp", str(refused),
             "/bin/setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs",
-            "--inh-caps=-all", "--bounding-set=-all",
+            f"--inh-caps={rights}", f"--ambient-caps={rights}", f"--bounding-set={rights}",
             "/bin/rclone", *arguments,
         ]  # fmt: skip
 
@@ -68,6 +70,12 @@ class Jail:
             if parent != PurePosixPath("/"):
                 yield "--perms", "0755", "--dir", str(parent)
         yield from binds
+
+
+def can_read_all() -> bool:
+    """Whether this process has the capability that it gives to rclone for a save."""
+    status = Path("/proc/self/status").read_text()
+    return bool(int(status.partition("CapEff:")[2].split()[0], 16) >> _DAC_READ_SEARCH & 1)
 
 
 @cache

@@ -27,7 +27,7 @@ from django.conf import settings
 from boilerhouse.core import context, processes, stalling, tracing
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
-from syncing import errors
+from syncing import errors, syscalls
 from syncing.jail import VOLUME, Jail
 from syncing.sinks import Sink, reaching
 
@@ -180,16 +180,17 @@ def _run(
         **reaching.rclone_environment(sink.address),
         **sink.environment(),
     }
-    process = subprocess.Popen(
-        jail.wrap(arguments),
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        pass_fds=held,
-        umask=0o022,
-        start_new_session=True,
-    )
+    with syscalls.refused() as refused:
+        process = subprocess.Popen(
+            jail.wrap(arguments, refused),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=(*held, refused),
+            umask=0o022,
+            start_new_session=True,
+        )
     try:
         with _Supervisor(process) as supervisor:
             outcome = follower.follow(process, supervisor)

@@ -151,7 +151,6 @@ def _count(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, root: int
         root,
         patterns.matcher(mapping.pattern),
         settings.BOILERHOUSE_MAX_FILE_BYTES,
-        grant=site.is_stopped,
         max_path_bytes=room,
         max_files=max_files,
         all_mtimes=not sink.keeps_mtimes,

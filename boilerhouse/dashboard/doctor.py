@@ -26,6 +26,7 @@ from boilerhouse.dashboard.queues import silent_queues
 from pools import host
 from pools.models import Pool
 from pools.runtime import get_runtime
+from syncing import jail
 from syncing.jail import rclone_path
 from syncing.models import SyncSpec
 from tenants import syncs
@@ -102,6 +103,8 @@ def _clock() -> Iterator[Rest]:
 def _privileges() -> Iterator[Rest]:
     if os.geteuid() != 0:
         yield FAILURE, f"running as uid {os.geteuid()}", "Run worker and controller as root on the Docker node."
+    elif not jail.can_read_all():
+        yield WARN, "this process could not save what its owner closed", "Let the worker have CAP_DAC_READ_SEARCH."
     else:
         yield OK, "root"
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
+from pathlib import Path
 
 import pytest
 
-from syncing import errors, rclone
+from syncing import errors, jail, rclone, syscalls
 from syncing.jail import Jail
 from tests.s3 import S3Server
 from tests.stack.conftest import eventually
@@ -67,6 +70,79 @@ def test_a_link_to_the_host_leads_nowhere(s3, volume, lock, tmp_path):
     assert s3.keys("jail/links") == {}
 
 
+INSIDE = """
+import ctypes, json, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+said = {"bounding": [c for c in range(64) if libc.prctl(23, c, 0, 0, 0) == 1],
+        "ambient": [c for c in range(64) if libc.prctl(47, 1, c, 0, 0) == 1],
+        "noNewPrivileges": libc.prctl(39, 0, 0, 0, 0), "uid": os.getuid()}
+def tried(what):
+    try:
+        return what() or "done"
+    except OSError as error:
+        return error.strerror
+said["read"] = tried(lambda: open("/vol/closed/file").read())
+said["write"] = tried(lambda: open("/vol/closed/file", "a"))
+said["mode"] = tried(lambda: os.chmod("/vol/closed", 0o777))
+class Handle(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("inode", ctypes.c_uint), ("generation", ctypes.c_uint)]
+at = os.open("/vol", os.O_RDONLY | os.O_DIRECTORY)
+root = libc.open_by_handle_at(at, ctypes.byref(Handle(8, 1, 2, 0)), os.O_RDONLY)
+said["host"] = sorted(os.listdir(root)) if root >= 0 else os.strerror(ctypes.get_errno())
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture
+def inside(volume, monkeypatch):
+    """What a program sees and may do where rclone would run."""
+    python = Path(sys.executable).resolve()
+    base = Path(sys.base_prefix)
+    binds = [(path, str(path)) for path in (Path("/usr/lib"), base)]
+    binds += [(path.resolve(), str(path)) for path in (Path("/lib"), Path("/lib64")) if path.exists()]
+    monkeypatch.setattr(jail, "rclone_path", lambda: str(python))
+    (volume / "closed").mkdir(mode=0o700)
+    (volume / "closed" / "file").write_text("content")
+    for path in (volume, volume / "closed", volume / "closed" / "file"):
+        os.chown(path, UID, UID)
+    for path in (volume / "closed" / "file", volume / "closed"):
+        path.chmod(0)
+
+    def run(writable):
+        with syscalls.refused() as refused:
+            command = Jail(volume, UID, writable, tuple(binds)).wrap(["-I", "-c", INSIDE], refused)
+            environment = {"PYTHONHOME": str(base), "PATH": "/bin"}
+            done = subprocess.run(command, pass_fds=(refused,), env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_a_save_may_read_what_its_owner_closed_and_nothing_else(inside, volume):
+    """B46, P11: one capability, in the saving jail only; it neither writes nor opens what lies past the mount."""
+    said = inside(writable=False)
+    assert said == {
+        "bounding": [2], "ambient": [2], "noNewPrivileges": 1, "uid": UID, "read": "content",
+        "write": "Permission denied", "mode": "Read-only file system", "host": "Operation not permitted",
+    }  # fmt: skip
+    assert (volume / "closed").stat().st_mode & 0o7777 == 0
+
+
+def test_a_restore_has_no_capability(inside):
+    """B46, P11."""
+    said = inside(writable=True)
+    assert (said["bounding"], said["ambient"], said["read"]) == ([], [], "Permission denied")
+
+
+def test_without_the_filter_a_save_would_open_the_hosts_root_by_its_number(inside, monkeypatch, volume):
+    """B46: what the filter is for; on file systems whose root is inode 2 (ext4)."""
+    if os.stat(volume).st_dev != os.stat("/").st_dev or os.stat("/").st_ino != 2:
+        pytest.skip("needs the volume on an ext4 root")
+    monkeypatch.setattr(syscalls, "_filter", lambda _machine: struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000))
+    assert "etc" in inside(writable=False)["host"]
+
+
 def test_a_mapping_root_that_is_a_link_gives_nothing_of_the_host(s3, volume, lock):
     (volume / "data").symlink_to("/etc")
     sink = s3.sink()
@@ -117,9 +193,15 @@ def test_a_sink_that_nobody_vouches_for_is_not_used(volume, lock, tmp_path, sett
         server.stop()
 
 
-def test_every_directory_of_the_jail_is_open_to_the_containers_user(volume):
+@pytest.fixture
+def refused():
+    with syscalls.refused() as descriptor:
+        yield descriptor
+
+
+def test_every_directory_of_the_jail_is_open_to_the_containers_user(volume, refused):
     """S2: bwrap makes what lies above a bind for root alone, unless it is told."""
-    words = Jail(volume, UID, False, ((volume, "/sink/a/b"), (volume, "/sink/a/c"))).wrap([])
+    words = Jail(volume, UID, False, ((volume, "/sink/a/b"), (volume, "/sink/a/c"))).wrap([], refused)
     shown = [words[i + 2] for i, word in enumerate(words) if word.removeprefix("--ro-").startswith("bind")]
     above = {str(parent) for path in [*shown, "/sink/a/b"] for parent in Path(path).parents}
     look = f"import os\nfor d in {above!r}: assert os.access(d, os.R_OK | os.X_OK), d\n"
@@ -127,24 +209,24 @@ def test_every_directory_of_the_jail_is_open_to_the_containers_user(volume):
     at = words.index("--tmpfs")
     command = [*words[:at], *python, *words[at:-1], "/usr/bin/python3", "-c", look]
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, pass_fds=(refused,))
 
     assert done.returncode == 0, done.stderr
 
 
-def test_the_resolvers_file_may_be_a_link(volume, tmp_path):
+def test_the_resolvers_file_may_be_a_link(volume, tmp_path, refused):
     """S2: as systemd-resolved has it."""
     etc = tmp_path / "etc"
     etc.mkdir()
     (etc / "real.conf").write_text("nameserver 192.0.2.53\n")
     (etc / "real.conf").chmod(0o644)
     (etc / "resolv.conf").symlink_to("real.conf")
-    words = Jail(volume, UID, False).wrap([])
+    words = Jail(volume, UID, False).wrap([], refused)
     at = next(i for i, word in enumerate(words) if word == "/etc/resolv.conf" and words[i - 1] == "--ro-bind-try")
     words[at] = str(etc / "resolv.conf")
     command = [*words[:-1], "/bin/rclone", "cat", "/etc/resolv.conf"]
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, pass_fds=(refused,))
 
     assert done.stdout == "nameserver 192.0.2.53\n"
 

@@ -1,0 +1,44 @@
+"""System calls that nothing in rclone's jail may make.
+
+A save's rclone may read whatever its owner closed (CAP_DAC_READ_SEARCH). The same right opens any file of the file
+system by its number, past every mount and directory, so exactly that call is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+_ARCHITECTURES = {"x86_64": (0xC000003E, (303, 304)), "aarch64": (0xC00000B7, (264, 265))}
+"""By machine: the kernel's number of it, and of name_to_handle_at and open_by_handle_at."""
+_X32 = 0x40000000
+"""Calls from here on are the same ones under other numbers."""
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _REFUSE = 0x7FFF0000, 0x00050001  # EPERM
+
+
+@contextmanager
+def refused() -> Iterator[int]:
+    """A descriptor with the filter, for bwrap's ``--seccomp`` once."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        with os.fdopen(write, "wb") as file:
+            file.write(_filter(platform.machine()))
+        yield read
+    finally:
+        os.close(read)
+
+
+@cache
+def _filter(machine: str) -> bytes:
+    """The filter as the kernel's program (seccomp, classic BPF). Raises KeyError for a machine that is not known."""
+    architecture, calls = _ARCHITECTURES[machine]
+    checks = [(_EQUAL, call) for call in calls] + [(_AT_LEAST, _X32)]
+    program = [(_LOAD, 0, 0, 4), (_EQUAL, 0, len(checks) + 2, architecture), (_LOAD, 0, 0, 0)]
+    program += [(code, len(checks) - number, 0, value) for number, (code, value) in enumerate(checks)]
+    program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
+    return b"".join(struct.pack("=HBBI", *one) for one in program)
