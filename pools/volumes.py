@@ -25,6 +25,7 @@ from uuid import UUID
 from boilerhouse.core import deployment, stalling
 from pools import quota
 from pools.errors import DirectoryGone, DirtyContainer, HostNotReady
+from pools.names import plain
 from pools.spec import WorkloadSpec
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -330,6 +331,10 @@ class Census:
     is_cut: bool = False
     """There are more files than were asked for; the rest was not looked at."""
 
+    def sizes(self) -> dict[str, int]:
+        """Path → size, of every file."""
+        return {path: size for path, (size, _) in self.seen.items()}
+
 
 def census(
     root: int,
@@ -356,7 +361,7 @@ def census(
             entry = entries.pop()
             path, mode = prefix + entry.name, stat.S_IMODE(entry.mode) & 0o777
             wanted = matches is None or matches(path)
-            if plain_name(entry.name) != entry.name and (wanted or stat.S_ISDIR(entry.mode)):
+            if plain(entry.name) != entry.name and (wanted or stat.S_ISDIR(entry.mode)):
                 result.names.append(path)
             if len(os.fsencode(path)) > min(max_path_bytes, MAX_PATH_BYTES):
                 if wanted or stat.S_ISDIR(entry.mode):
@@ -376,9 +381,7 @@ def census(
             elif not wanted:
                 continue
             elif stat.S_ISREG(entry.mode):
-                if "\u201b" in entry.name:
-                    result.unsaveable.append((path, "its name holds U+201B, which rclone cannot carry"))
-                elif entry.size > max_file_bytes:
+                if entry.size > max_file_bytes:
                     result.unsaveable.append((path, f"it has {entry.size} bytes; {max_file_bytes} is the limit"))
                 result.files += 1
                 result.bytes += entry.size
@@ -412,30 +415,25 @@ def _allow(directory: int, name: str, mode: int) -> None:
         os.close(descriptor)
 
 
-def plain_name(name: str) -> str:
-    """How a name may come back from a sink: control characters as symbols, other bytes in rclone's quoting."""
-    shown = ""
-    for char in name:
-        code = ord(char)
-        if code < 0x20:
-            shown += chr(0x2400 + code)
-        elif code == 0x7F:
-            shown += "\u2421"
-        elif 0xDC80 <= code <= 0xDCFF:
-            shown += f"\u201b{code - 0xDC00:02X}"
-        else:
-            shown += char
-    return shown
-
-
 def restore_names(staging: Path, names: list[str]) -> None:
-    """Give restored files and directories back the exact names that the sink wrote in another way."""
-    for path in sorted(names, key=lambda path: path.count("/")):
-        with contextlib.suppress(FileNotFoundError), _parent(staging, path) as (parent, name):
-            present = os.listdir(parent)
-            alike = [other for other in present if plain_name(other) == plain_name(name)]
-            if name not in present and len(alike) == 1:
-                os.rename(alike[0], name, src_dir_fd=parent, dst_dir_fd=parent)
+    """Give restored files and directories back the exact names that the sink wrote in another way.
+
+    A name that nothing in its directory can stand for, or more than one thing, is left alone.
+    """
+    by_parent: dict[str, list[str]] = {}
+    for path in sorted(names, key=lambda path: path.count("/")):  # a directory before what lies in it
+        parent, _, name = path.rpartition("/")
+        by_parent.setdefault(parent, []).append(name)
+    for parent, wanted in by_parent.items():
+        with contextlib.suppress(FileNotFoundError), _parent(staging, f"{parent}/x".lstrip("/")) as (opened, _):
+            present = set(os.listdir(opened))
+            others: dict[str, list[str]] = {}
+            for other in present.difference(wanted):
+                others.setdefault(plain(other), []).append(other)
+            for name in wanted:
+                alike = others.get(plain(name), [])
+                if name not in present and len(alike) == 1:
+                    os.rename(alike[0], name, src_dir_fd=opened, dst_dir_fd=opened)
 
 
 def apply_mtimes(staging: Path, mtimes: dict[str, int], *, only_empty: bool) -> None:

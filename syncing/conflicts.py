@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from pools.volumes import Census, plain_name
+from pools.names import plain
+from pools.volumes import Census
 from syncing import errors, listings
 from syncing.markers import Marker
 from syncing.sinks import Sink
@@ -19,27 +20,28 @@ class Shape:
     """Which paths of a census are files or links, and which are folders."""
 
     def __init__(self, census: Census) -> None:
-        self._links = {_plain(path) for path in census.links}
-        self._leaves = self._links | {_plain(path) for path in census.seen}
+        self._links = {plain(path) for path in census.links}
+        self._leaves = self._links | {plain(path) for path in census.seen}
         self._folders = {parent for path in self._leaves for parent in _parents(path)}
-        self._folders |= {_plain(path) for path in census.empty_dirs}
+        self._folders |= {plain(path) for path in census.empty_dirs}
 
     def holds(self, path: str) -> bool:
         """Whether the census has something of that path."""
-        return _plain(path) in self._leaves or _plain(path) in self._folders
+        return plain(path) in self._leaves or plain(path) in self._folders
 
     def is_folder(self, path: str) -> bool:
         """Whether something lies in it, or it is an empty folder."""
-        return _plain(path) in self._folders
+        return plain(path) in self._folders
 
     def is_leaf(self, path: str) -> bool:
         """Whether it is a file or a link there."""
-        return _plain(path) in self._leaves
+        return plain(path) in self._leaves
 
     def excludes(self, path: str) -> bool:
         """Whether a file of that path cannot be beside what the census has."""
-        plain = _plain(path)
-        return plain in self._folders or plain in self._links or any(one in self._leaves for one in _parents(plain))
+        spelled = plain(path)
+        leaves = any(one in self._leaves for one in _parents(spelled))
+        return leaves or spelled in self._folders or spelled in self._links
 
 
 def clear(sink: Sink, location: str, marker: Marker, local: Census, backup: str) -> None:
@@ -63,10 +65,6 @@ def _present(sink: Sink, location: str, marker: Marker) -> dict[str, int]:
         except errors.Incomplete:
             pass  # lost at the sink: this save writes a new one
     return dict(sink.names(location))
-
-
-def _plain(path: str) -> str:
-    return "/".join(map(plain_name, path.split("/")))
 
 
 def _parents(path: str) -> list[str]:

@@ -34,12 +34,12 @@ def attach(sink: Sink, marker: Marker, run_id: str, names: dict[str, int]) -> Ma
 def read(sink: Sink, marker: Marker) -> dict[str, int]:
     """The names and sizes of the last completed save. Raises Incomplete when they are gone."""
     if not marker.listing:
-        return marker.names
+        return {sink.listed(name): size for name, size in marker.names.items()}
     content = sink.get(marker.listing, RUN_DEADLINE_S)
     if content is None:
         raise errors.Incomplete(f"The listing {marker.listing} of the last save is missing.")
     found: dict[str, int] = json.loads(gzip.decompress(content))
-    return found
+    return {sink.listed(name): size for name, size in found.items()}
 
 
 def forget(sink: Sink, old: Marker, new: Marker) -> None:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -27,6 +27,7 @@ from django.conf import settings
 from boilerhouse.core import context, processes, stalling, tracing
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
+from pools.names import show
 from syncing import errors, syscalls
 from syncing.jail import VOLUME, Jail
 from syncing.sinks import Sink, reaching
@@ -57,7 +58,9 @@ _UNANSWERED_WORDS = (
 COMMON = [
     "--fast-list", "--transfers=32", "--checkers=32", "--retries=1", "--low-level-retries=3", "--contimeout=5s",
     "--timeout=30s", "--use-json-log", "--stats=500ms", "--stats-log-level=NOTICE", "--skip-links",
+    "--no-unicode-normalization", "--local-encoding=Raw",
 ]  # fmt: skip
+"""The last two keep names as they are: others look for one of two Unicode forms, and quote the sign that quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +93,34 @@ def download(sink: Sink, location: str, filters: list[str]) -> list[str]:
     return ["copy", sink.remote(location), VOLUME, *_includes(filters), *COMMON, *sink.flags()]
 
 
-def upload(sink: Sink, location: str, filters: list[str], *, deletes: bool, inside: str, backup: str) -> list[str]:
+def upload(
+    sink: Sink,
+    location: str,
+    filters: list[str],
+    *,
+    deletes: bool,
+    inside: str,
+    backup: str,
+    paths: Collection[str] = (),
+) -> list[str]:
     """``sync`` or ``copy`` of ``/vol/<inside>`` to the sink, compared by checksum.
 
-    What it overwrites or deletes there goes to the location ``backup`` first.
+    What it overwrites or deletes there goes to the location ``backup`` first. ``paths`` are those of the files; raises
+    Unsaveable where the sink cannot take one of them.
     """
     verb = "sync" if deletes else "copy"
     source = f"{VOLUME}/{inside}" if inside else VOLUME
     own = [*sink.compares, "--local-no-check-updated", f"--backup-dir={sink.remote(backup)}"]
-    return [verb, source, sink.remote(location), *_includes(filters), *COMMON, *own, *sink.flags()]
+    return [
+        verb,
+        source,
+        sink.remote(location),
+        *_includes(filters),
+        *COMMON,
+        *own,
+        *sink.flags(),
+        *sink.respelling(paths),
+    ]
 
 
 def _includes(filters: list[str]) -> list[str]:
@@ -312,7 +334,7 @@ def _read(line: bytes, outcome: Outcome) -> None:
         if outcome.progress.files > before:
             outcome.unanswered = 0
     elif record.get("level") in ("error", "critical", "fatal"):
-        name = record.get("object", "")
+        name = show(record.get("object", ""))
         outcome.unanswered += _is_unanswered(str(record.get("msg", "")).lower())
         outcome.lines.append(f"{name}: {record.get('msg', '')}".lstrip(": ")[:500])
     del outcome.lines[:-_KEPT_LINES]
@@ -374,13 +396,16 @@ def serve_s3(
     }
     with log.open("ab") as output:
         return subprocess.Popen(
-            [rclone_path(), "serve", "s3", "--addr", address, "--dir-cache-time", "1s", *flags, str(directory)],
+            [
+                rclone_path(), "serve", "s3", "--addr", address, "--dir-cache-time", "1s",
+                "--no-unicode-normalization", *flags, str(directory),
+            ],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             preexec_fn=_die_with_parent,
-        )
+        )  # fmt: skip
 
 
 def _die_with_parent() -> None:

@@ -17,7 +17,8 @@ from django.utils import timezone
 from boilerhouse.core import failpoints
 from boilerhouse.core.events import emit, recording
 from pools import volumes
-from syncing import backups, conflicts, errors, listings, patterns, rclone
+from pools.names import show
+from syncing import backups, completeness, conflicts, errors, listings, patterns, rclone
 from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
 from syncing.marking import open_marker, put_marker, savers
@@ -80,6 +81,7 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
                 deletes=deletes,
                 inside=str(relative) if relative.parts else "",
                 backup=backup,
+                paths=before.seen,
             )
             binds = sink.binds([location, backup], site.uid)
             jail = Jail(volume, site.uid, writable=False, binds=tuple(binds))
@@ -105,8 +107,10 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
     asked = [savers.submit(backups.found, sink, str(one["backup"])) for one in marker.undo]
     names = dict(sink.names(location))
     kept = [answer.result() for answer in asked]
-    manifest = _manifest(names, patterns.matcher(mapping.pattern), before, marker.manifest, exact=deletes)
-    _check_complete(location, before, manifest, names, exact=deletes, is_stopped=site.is_stopped)
+    matches = patterns.matcher(mapping.pattern)
+    manifest = _manifest(names, matches, before, marker.manifest, exact=deletes)
+    if site.is_stopped:  # a live tenant goes on writing; the listing is the truth
+        completeness.check(location, before.sizes(), names, matches, exact=deletes)
     if mapping.mode == Mode.SYNC and not deletes:
         run.deletes = "withheld"
     run.deleted += outcome.progress.deletes
@@ -155,13 +159,13 @@ def _count(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, root: int
         max_files=max_files,
         all_mtimes=not sink.keeps_mtimes,
     )
-    run.skipped = [*run.skipped, *(f"{mapping.container_path}/{_shown(path)}" for path in found.skipped)][:100]
+    run.skipped = [*run.skipped, *(f"{mapping.container_path}/{_text(path)}" for path in found.skipped)][:100]
     if found.is_cut:
         raise errors.TooLarge(f"{mapping.container_path} holds more than {max_files} files.")
     if found.bytes > max_bytes:
         raise errors.TooLarge(f"{mapping.container_path} holds {found.bytes} bytes; {max_bytes} is the limit.")
     if found.unsaveable:
-        named = "; ".join(f"{_shown(path)}: {why}" for path, why in found.unsaveable[:5])
+        named = "; ".join(f"{show(path)}: {why}" for path, why in found.unsaveable[:5])
         raise errors.Unsaveable(f"{len(found.unsaveable)} things cannot be saved: {named}")
     return found
 
@@ -218,22 +222,8 @@ def _manifest(
     )
 
 
-def _check_complete(
-    location: str, local: volumes.Census, far: Manifest, names: dict[str, int], *, exact: bool, is_stopped: bool
-) -> None:
-    if not is_stopped:
-        return  # a live tenant goes on writing; the listing is the truth
-    same = (local.files, local.bytes) == (far.files, far.bytes)
-    if not (same if exact else far.files >= local.files and far.bytes >= local.bytes):
-        odd = sorted(local.seen.keys() ^ names.keys() if exact else local.seen.keys() - names.keys())
-        named = f" They differ in {', '.join(_shown(repr(path)) for path in odd[:5])}." if odd else ""
-        raise errors.Incomplete(
-            f"{location} holds {far.files} files, {far.bytes} bytes after a save of"
-            f" {local.files} files, {local.bytes} bytes.{named}"
-        )
-
-
-def _shown(path: str) -> str:
+def _text(path: str) -> str:
+    """A path that can be stored and sent, whatever bytes it has."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class FarEnd:
 
 class RcloneS3(FarEnd):
     def __init__(self, server: S3Server) -> None:
+        self.server = server
         body = server.json("")
         self.secrets = {"accessKeyId": server.access_key, "secretAccessKey": str(body.pop("secretAccessKey"))}
         self.shown = body
@@ -101,14 +102,14 @@ class Directory(FarEnd):
 class WebDav(FarEnd):
     """``rclone serve webdav`` behind a password."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, more: Sequence[str] = ("--no-unicode-normalization",)) -> None:
         port = free_port()
         (directory / "dav").mkdir()
         environment = {**os.environ, "RCLONE_CONFIG": "/dev/null", "RCLONE_USER": "dav", "RCLONE_PASS": "dav-secret"}
         command = [rclone_path(), "serve", "webdav", "--addr", f"127.0.0.1:{port}", str(directory / "dav")]
         with (directory / "dav.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--dir-cache-time", "1s"], env=environment, stdout=log, stderr=log
+                [*command, "--dir-cache-time", "1s", *more], env=environment, stdout=log, stderr=log
             )
         wait_for(port, self.process)
         token = base64.b64encode(b"dav:dav-secret").decode()

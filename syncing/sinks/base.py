@@ -6,7 +6,7 @@ The in-process client answers "is anything there?" in 2-4 ms, where an rclone pr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,6 +62,17 @@ class Sink(ABC):
     def flags(self) -> list[str]:
         """More of rclone's flags."""
         return []
+
+    def respelling(self, paths: Collection[str]) -> list[str]:
+        """The flags under which an upload of these files gives them names that the sink gives back.
+
+        Raises Unsaveable where none do.
+        """
+        return []
+
+    def listed(self, key: str) -> str:
+        """How a listing spells a key that an earlier listing spelled so."""
+        return key
 
     def binds(self, locations: Sequence[str], uid: int | None) -> list[tuple[Path, str]]:
         """What the jail must show for rclone to reach these locations: (on the host, inside).

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from syncing.errors import RemoteChanged, SinkDenied, SinkMissing, SinkUnreachable, SinkUntrusted, SyncFailed
 from syncing.locations import MARKER_ROOT
-from syncing.sinks import reaching
+from syncing.sinks import rclone_names, reaching
 from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
 
 if TYPE_CHECKING:
     from syncing.sinks.s3_access import Access
 
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _accesses: dict[tuple[S3Sink, int], Access] = {}
 _accesses_lock = threading.Lock()
 _HOST_KEYS = (
@@ -95,7 +97,14 @@ class S3Sink(Sink):
         return f"{REMOTE}:{self.bucket}/{location}/"
 
     def flags(self) -> list[str]:
-        return ["--s3-no-check-bucket", *self.rclone_flags]
+        own = [f"--s3-encoding={rclone_names.ENCODING}"] if self.provider == "Rclone" else []
+        return ["--s3-no-check-bucket", *own, *self.rclone_flags]
+
+    def respelling(self, paths: Collection[str]) -> list[str]:
+        return rclone_names.respelling(paths) if self.provider == "Rclone" else []
+
+    def listed(self, key: str) -> str:
+        return rclone_names.listed(key) if self.provider == "Rclone" else key
 
     def _client(self, deadline_s: int) -> Any:
         return self._access(deadline_s).client
@@ -205,6 +214,10 @@ class S3Sink(Sink):
 
     def delete_all(self, location: str) -> None:
         keys = [f"{location}/{name}" for name, _ in self.names(location)]
+        for key in keys:  # a request for many of them is XML, which cannot name all
+            if _NOT_XML.search(key):
+                self.delete(key)
+        keys = [key for key in keys if not _NOT_XML.search(key)]
         for start in range(0, len(keys), 1000):
             batch = {"Objects": [{"Key": key} for key in keys[start : start + 1000]], "Quiet": True}
             with self._translated():

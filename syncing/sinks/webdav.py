@@ -10,7 +10,7 @@ import contextlib
 import csv
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 from urllib.parse import quote, unquote, urlsplit
@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import requests
 
 from syncing.errors import DiskFull, SinkDenied, SinkMissing, SinkUnreachable, SinkUntrusted, SyncFailed
-from syncing.sinks import reaching
+from syncing.sinks import rclone_names, reaching
 from syncing.sinks.base import COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
 
 _BUSY = (423, 429, 503)
@@ -71,6 +71,12 @@ class WebDavSink(Sink):
 
     def remote(self, location: str) -> str:
         return f"{REMOTE}:{location}/"
+
+    def flags(self) -> list[str]:
+        return [f"--webdav-encoding={rclone_names.ENCODING}"]
+
+    def respelling(self, paths: Collection[str]) -> list[str]:
+        return rclone_names.respelling(paths)
 
     def get(self, key: str, deadline_s: int) -> bytes | None:
         answer = self._ask("GET", key, deadline_s, good=(200, 404))
