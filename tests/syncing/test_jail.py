@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from pathlib import Path
 
 import pytest
 
