@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from boilerhouse.core.errors import FieldError
+from boilerhouse.core.text import has_control
 from pools.errors import CannotMount
 from pools.runtime.base import Image, Tmpfs
 from pools.spec import STANDARD_VOLUMES, Volume, WorkloadSpec
@@ -34,11 +35,6 @@ MAX_PATH = 400
 MAX_BARE = 50
 IMAGE_VOLUME = "image_volume"
 """The code of what an image's VOLUME stands in the way of, or goes without."""
-
-
-def has_control(text: str) -> bool:
-    """Whether a control character is in the text: a newline, an escape, a NUL …"""
-    return any(ord(one) < 32 or 127 <= ord(one) < 160 for one in text)
 
 
 def is_normal(path: str) -> bool:

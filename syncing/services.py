@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
 
+import structlog
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
@@ -25,6 +26,8 @@ from syncing.errors import CoverageHeld, SinkUnreachable, SyncFailed
 from syncing.models import Credential, SinkProbe, SyncMapping, SyncSpec
 from syncing.sinks import Sink
 from syncing.states import Direction
+
+log = structlog.get_logger(__name__)
 
 POSITIONS = 1000
 """More than a spec has mappings: where they are put while they are renumbered."""
@@ -231,6 +234,10 @@ def probe(spec: SyncSpec) -> dict[str, Any]:
     except SyncFailed as error:
         health |= {"state": "unhealthy", "code": error.code, "detail": error.detail}
         health |= {name: spec.sink_health[name] for name in ("conditionalWrites",) if name in spec.sink_health}
+    except Exception as error:  # the spec is stored by now: whoever made it must not be told that it is not
+        log.error("probe failed", spec=spec.pk, exc_info=True)
+        detail = f"The sink could not be tried ({type(error).__name__}); the log says more."
+        health |= {"state": "unhealthy", "code": SyncFailed.code, "detail": detail}
     took_ms = round(1000 * (time.monotonic() - began))
     with recording():
         was = SyncSpec.objects.filter(pk=spec.pk).values_list("sink_health", flat=True).first() or {}

@@ -6,10 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema
-
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.ids import TENANT_ID
+from pools import schemas
 from pools.spec import WorkloadSpec
 
 SECRET_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
@@ -62,9 +61,15 @@ def config_errors(config: dict[str, Any], spec: WorkloadSpec) -> list[FieldError
     """What the workload's schema has against a config, with pointers into it."""
     if spec.config_schema is None:
         return []
-    validator = jsonschema.Draft202012Validator(spec.config_schema)
+    try:
+        if problem := schemas.known_problem(spec.config_schema):
+            raise ValueError(problem)
+        errors = list(schemas.validator(spec.config_schema).iter_errors(config))
+    except schemas.UNUSABLE as error:
+        detail = f"The workload's configSchema cannot be applied to it: {error} ({type(error).__name__})."
+        return [FieldError("", detail[:300], "schema")]
     found = []
-    for error in sorted(validator.iter_errors(config), key=lambda e: list(map(str, e.absolute_path))):
-        path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.absolute_path)
-        found.append(FieldError(path, error.message[:300], str(error.validator)))
+    for wrong in sorted(errors, key=lambda e: list(map(str, e.absolute_path))):
+        path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in wrong.absolute_path)
+        found.append(FieldError(path, wrong.message[:300], str(wrong.validator)))
     return found

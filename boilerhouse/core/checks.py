@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from boilerhouse.core import encryption
+from boilerhouse.core import bounds, encryption
 
 
 @register()
@@ -68,8 +68,26 @@ def environment(**_: Any) -> list[CheckMessage]:
                 id="boilerhouse.W001",
             )
         )
+    found += _numbers()
     if settings.DEBUG:
         found.append(Warning("BOILERHOUSE_DEBUG is on.", hint="Never in production.", id="boilerhouse.W002"))
+    return found
+
+
+HIGHEST = {"_S": bounds.TEN_YEARS_S, "_MS": bounds.TEN_YEARS_MS, "_MB": bounds.MAX_MB}
+"""By the unit that a setting's name ends with."""
+
+
+def _numbers() -> list[CheckMessage]:
+    """Whatever number the environment sets can be added to a date and kept in a database."""
+    found: list[CheckMessage] = []
+    for name in sorted({one for one in dir(settings) if one.startswith("BOILERHOUSE_")}):
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        highest = next((high for unit, high in HIGHEST.items() if name.endswith(unit)), 2**53)
+        if not 0 <= value <= highest:
+            found.append(Error(f"{name} must be a number from 0 to {highest}.", id="boilerhouse.E009"))
     return found
 
 

@@ -4,24 +4,71 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
+from django.utils.dateparse import parse_datetime
 
-from boilerhouse.core import context
+from boilerhouse.core import bounds, context
 from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound, TimedOut
 
 FAILED, USAGE, NOT_FOUND, CONFLICT, TIMED_OUT = 1, 2, 3, 5, 6
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An argument's type: a whole number from ``low`` to ``high``."""
+
+    def whole_number(text: str) -> int:
+        number = bounds.natural(text, high)
+        if number is None or number < low:
+            raise ArgumentTypeError(f"must be a whole number from {low} to {high}")
+        return number
+
+    return whole_number
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """An argument's type: a number from ``low`` to ``high``."""
+
+    def any_number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ArgumentTypeError(f"must be a number from {low:g} to {high:g}")
+        return value
+
+    return any_number
+
+
+def moment(text: str) -> datetime:
+    """An argument's type: a moment with its zone, since 1970."""
+    try:
+        at = parse_datetime(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None or at.timestamp() < 0:
+        raise ArgumentTypeError("must be a moment such as 2026-01-31T12:00:00Z")
+    return at
+
+
+PORT = whole(0, 65535)
+TIMEOUT_MS = whole(1, 86_400_000)
+"""At most a day."""
 
 
 class Command(BaseCommand):

@@ -18,8 +18,8 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from django.http import QueryDict
 from rest_framework.exceptions import NotFound
 
-from boilerhouse.core import draining
-from boilerhouse.core.api.event_views import FILTERS, MAX_EVENT_ID, wanted_events
+from boilerhouse.core import bounds, draining
+from boilerhouse.core.api.event_views import FILTERS, wanted_events
 from boilerhouse.core.api_keys import find_key
 from boilerhouse.core.errors import Invalid
 from boilerhouse.core.event_stream import EventFilter, Revoked, hub, newest_id
@@ -122,11 +122,11 @@ def _wish(scope: Any) -> tuple[int | None, EventFilter, ApiKey | None]:
     if unknown:
         raise Refused(BAD_REQUEST, f"Query parameter {unknown[0][:60]}: is unknown here")
     query = QueryDict(text)
-    after = query.get("after")
-    if after is not None and not (after.isascii() and after.isdigit() and int(after[:20]) <= MAX_EVENT_ID):
+    after = bounds.natural(query["after"], bounds.MAX_ID) if "after" in query else None
+    if after is None and "after" in query:
         raise Refused(BAD_REQUEST, "Query parameter after: must be an id of an event")
     try:
-        return int(after) if after is not None else None, wanted_events(query, key), key
+        return after, wanted_events(query, key), key
     except NotFound:
         raise Refused(NOT_FOUND, "There is no such tenant.") from None
     except Invalid as error:

@@ -63,7 +63,7 @@ def read(paths: Sequence[Path]) -> Iterator[Document | Applied]:
         for file in sorted(path.glob("*.y*ml")) if path.is_dir() else [path]:
             try:
                 found = list(yaml.safe_load_all(file.read_text()))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            except (OSError, ValueError, yaml.YAMLError) as error:
                 yield _failed(str(file), "", "", [FieldError("", f"Cannot be read: {str(error)[:300]}", "malformed")])
                 continue
             for number, body in enumerate(found, 1):

@@ -19,6 +19,7 @@ from rest_framework import serializers
 
 from boilerhouse.core.api.parsers import check_body
 from boilerhouse.core.api.problems import field_errors
+from boilerhouse.core.bounds import TEN_YEARS_MS, natural
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.templatetags.ui import duration
 from boilerhouse.dashboard.forms import as_json
@@ -87,7 +88,8 @@ class ShownPart:
 
     @property
     def unit_words(self) -> str:
-        return duration(int(self.text) / 1000) if self.part.kind == "ms" and self.text.isdecimal() else ""
+        number = natural(self.text, TEN_YEARS_MS)
+        return duration(number / 1000) if self.part.kind == "ms" and number is not None else ""
 
     @property
     def unit(self) -> str:

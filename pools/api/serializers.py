@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import jsonschema
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from boilerhouse.core import deployment_settings
-from boilerhouse.core.api.serializers import ApiSerializer, ObjectField, StringMapField, nested
+from boilerhouse.core.api.serializers import ApiSerializer, LineField, NumberField, ObjectField, StringMapField, nested
+from boilerhouse.core.bounds import MAX_MB, TEN_YEARS_MS
 from boilerhouse.core.ids import SLUG
-from pools import mounts
+from boilerhouse.core.text import has_control
+from pools import mounts, schemas
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, STANDARD_VOLUMES, VARIABLE, Volume, WorkloadSpec
 from pools.states import ContainerHealth, ContainerState, PoolState, Trouble
@@ -34,14 +35,17 @@ def absolute_path(value: str) -> None:
 
 
 @extend_schema_field({"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"})
-class IdField(serializers.CharField):
+class IdField(LineField):
     """An id that the client may choose."""
 
     default_validators = [slug]
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(trim_whitespace=False, **options)
+
 
 @extend_schema_field({"type": "string", "pattern": r"^(/[^/\x00-\x1f\x7f-\x9f]+)+$", "maxLength": mounts.MAX_PATH})
-class PathField(serializers.CharField):
+class PathField(LineField):
     """An absolute path in a container."""
 
     default_validators = [absolute_path]
@@ -51,11 +55,8 @@ class PathField(serializers.CharField):
 
 
 def json_schema(value: Any) -> None:
-    try:
-        jsonschema.Draft202012Validator.check_schema(value)
-    except jsonschema.SchemaError as error:
-        where = "/".join(str(part) for part in error.absolute_path)
-        raise ValidationError(f"Not a JSON Schema (2020-12): {error.message} at /{where}", code="schema") from error
+    if problem := schemas.problem(value):
+        raise ValidationError(problem, code="schema")
 
 
 class CommandField(serializers.ListField):
@@ -76,7 +77,7 @@ class SecretsVolumeField(ApiSerializer):
 
 
 class CustomVolumeField(VolumeField):
-    name = serializers.CharField(trim_whitespace=False)
+    name = LineField(trim_whitespace=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not NAME.match(attrs["name"]) or attrs["name"] in RESERVED_VOLUME_NAMES:
@@ -100,7 +101,7 @@ class VolumesField(ApiSerializer):
 
 
 class PortField(ApiSerializer):
-    name = serializers.CharField(max_length=31)
+    name = LineField(max_length=31)
     container_port = serializers.IntegerField(min_value=1, max_value=65535)
     protocol = serializers.ChoiceField(["tcp", "udp"], default="tcp")
     publish = serializers.BooleanField(default=False)
@@ -115,11 +116,11 @@ class HealthCheckField(ApiSerializer):
 
 
 class ResourcesField(ApiSerializer):
-    cpus = serializers.FloatField(min_value=0.01, max_value=1024, default=1)
+    cpus = NumberField(min_value=0.01, max_value=1024, default=1)
     memory_mb = serializers.IntegerField(min_value=6, max_value=4_194_304, default=512)
     pids_limit = serializers.IntegerField(min_value=1, max_value=4_194_304, default=256)
     tmpfs_mb = serializers.IntegerField(min_value=1, max_value=1_048_576, default=64)
-    disk_mb = serializers.IntegerField(min_value=1, required=False, allow_null=True, default=None)
+    disk_mb = serializers.IntegerField(min_value=1, max_value=MAX_MB, required=False, allow_null=True, default=None)
 
 
 class SecurityField(ApiSerializer):
@@ -127,8 +128,8 @@ class SecurityField(ApiSerializer):
     run_as_user = serializers.IntegerField(
         min_value=0, max_value=2**31 - 2, required=False, allow_null=True, default=None
     )
-    network_mode = serializers.CharField(default="bridge", max_length=63)
-    runtime = serializers.CharField(required=False, allow_null=True, default=None, max_length=63)
+    network_mode = LineField(default="bridge", max_length=63)
+    runtime = LineField(required=False, allow_null=True, default=None, max_length=63)
 
     def validate_runAsUser(self, value: int | None) -> int | None:
         if value == 0 and not deployment_settings.current().allow_root:
@@ -169,8 +170,8 @@ class WorkloadInput(ApiSerializer):
     read_only_ignored = frozenset({"version", "warnings", "createdAt", "updatedAt"})
 
     id = IdField(required=False)
-    name = serializers.CharField(max_length=200)
-    image = serializers.CharField(max_length=500)
+    name = LineField(max_length=200)
+    image = LineField(max_length=500)
     command = CommandField(required=False, allow_empty=True)
     volumes = VolumesField(required=False)
     environment = StringMapField(required=False)
@@ -180,7 +181,7 @@ class WorkloadInput(ApiSerializer):
     resources = ResourcesField(required=False)
     security = SecurityField(required=False)
     hooks = HooksField(required=False, allow_null=True)
-    seed = serializers.CharField(required=False, allow_null=True, max_length=200)
+    seed = LineField(required=False, allow_null=True, max_length=200)
     pull_policy = serializers.ChoiceField(["missing", "always", "never"], default="missing")
     config_schema = ObjectField(required=False, allow_null=True, validators=[json_schema])
 
@@ -188,8 +189,8 @@ class WorkloadInput(ApiSerializer):
         wrong: dict[str, list[ErrorDetail]] = {}
         known = BUILT_IN_VARIABLES | set(deployment_settings.current().variables)
         for name, text in value.items():
-            if not name or "=" in name:
-                wrong[name] = [ErrorDetail("A name may not be empty or hold =.", "invalid")]
+            if not name or "=" in name or has_control(name):
+                wrong[name] = [ErrorDetail("A name may not be empty or hold = or a control character.", "invalid")]
             for variable in VARIABLE.findall(text):
                 if variable not in known:
                     wrong[name] = [ErrorDetail(f"The variable ${{{variable}}} is unknown.", "unknown_variable")]
@@ -338,7 +339,7 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
 
 
 class PoolNetworkField(ApiSerializer):
-    name = serializers.CharField(max_length=63, required=False)
+    name = LineField(max_length=63, required=False)
     dns = serializers.ListField(child=serializers.IPAddressField(), max_length=3, required=False)
 
     def validate_name(self, value: str) -> str:
@@ -351,12 +352,12 @@ class PoolInput(ApiSerializer):
     read_only_ignored = frozenset({"status", "createdAt", "updatedAt"})
 
     id = IdField(required=False)
-    name = serializers.CharField(max_length=200, required=False)
-    workload_id = serializers.CharField(max_length=63)
+    name = LineField(max_length=200, required=False)
+    workload_id = LineField(max_length=63)
     min_size = serializers.IntegerField(min_value=0, max_value=10_000, default=0)
     max_size = serializers.IntegerField(min_value=1, max_value=10_000, default=10)
     min_idle = serializers.IntegerField(min_value=0, max_value=10_000, required=False)
-    idle_timeout_ms = serializers.IntegerField(min_value=0, max_value=2**53, default=0)
+    idle_timeout_ms = serializers.IntegerField(min_value=0, max_value=TEN_YEARS_MS, default=0)
     on_unhealthy = serializers.ChoiceField(Pool.OnUnhealthy.choices, default="report")
     network = PoolNetworkField(required=False, allow_null=True)
 

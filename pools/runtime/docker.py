@@ -203,7 +203,7 @@ class DockerRuntime(ContainerRuntime):
                 if "bind source path does not exist" in _words(error):
                     return False
                 raise
-            self._api(SLOW_S).remove_container(made["Id"], force=True)
+            self._api(SLOW_S).remove_container(made["Id"], force=True, v=True)  # of whichever image it is
             return True
 
     # Images ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of
-from boilerhouse.core.api.serializers import ApiSerializer
+from boilerhouse.core.api.serializers import ApiSerializer, KeyField, LineField
 from pools.api.serializers import IdField
 from pools.api.views import same_id
 from syncing import credentials
@@ -21,9 +21,9 @@ class CredentialInput(ApiSerializer):
     read_only_ignored = frozenset({"usedBy", "createdAt"})
 
     id = IdField(required=False)
-    name = serializers.CharField(max_length=200)
-    access_key_id = serializers.CharField(max_length=200)
-    secret_access_key = serializers.CharField(max_length=500, write_only=True, trim_whitespace=False)
+    name = LineField(max_length=200)
+    access_key_id = KeyField(max_length=200)
+    secret_access_key = KeyField(max_length=500, write_only=True, trim_whitespace=False)
 
 
 class CredentialOutput(ApiSerializer):

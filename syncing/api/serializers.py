@@ -7,7 +7,8 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from boilerhouse.core.api.serializers import ApiSerializer, ObjectField
+from boilerhouse.core.api.serializers import ApiSerializer, LineField, ObjectField
+from boilerhouse.core.bounds import TEN_YEARS_MS
 from pools.api.serializers import IdField, PathField
 from syncing import patterns
 from syncing.api.sinks import SinkField, StoredSink, location_path
@@ -22,8 +23,8 @@ def _pattern(value: str) -> None:
 
 class MappingField(ApiSerializer):
     container_path = PathField()
-    pattern = serializers.CharField(required=False, allow_null=True, validators=[_pattern])
-    sink_path = serializers.CharField(default="", allow_blank=True, validators=[location_path])
+    pattern = LineField(required=False, allow_null=True, validators=[_pattern])
+    sink_path = LineField(default="", allow_blank=True, validators=[location_path])
     direction = serializers.ChoiceField(Direction.choices)
     mode = serializers.ChoiceField(Mode.choices)
 
@@ -31,7 +32,7 @@ class MappingField(ApiSerializer):
 class PolicyField(ApiSerializer):
     on_claim = serializers.BooleanField(default=False)
     on_release = serializers.BooleanField(default=False)
-    interval_ms = serializers.IntegerField(min_value=5000, max_value=2**40, required=False, allow_null=True)
+    interval_ms = serializers.IntegerField(min_value=5000, max_value=TEN_YEARS_MS, required=False, allow_null=True)
     allow_manual_trigger = serializers.BooleanField(default=True)
 
 
@@ -39,8 +40,8 @@ class SyncSpecInput(ApiSerializer):
     read_only_ignored = frozenset({"sinkHealth", "createdAt", "updatedAt"})
 
     id = IdField(required=False)
-    name = serializers.CharField(required=False, max_length=200)
-    pool_id = serializers.CharField(max_length=63)
+    name = LineField(required=False, max_length=200)
+    pool_id = LineField(max_length=63)
     mappings = MappingField(many=True, allow_empty=False, max_length=50)  # type: ignore[call-arg]
     sink = SinkField()
     policy = PolicyField()

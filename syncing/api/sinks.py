@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_fiel
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from boilerhouse.core.api.serializers import ApiSerializer, camel
+from boilerhouse.core.api.serializers import ApiSerializer, KeyField, LineField, camel
 from pools.api.serializers import PathField
 from syncing import locations
 from syncing.models import SyncSpec
@@ -21,6 +22,11 @@ from syncing.sinks.flags import check_flag
 from syncing.sinks.local import local_root
 
 BUCKET = re.compile(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+REGION = re.compile(r"^(?![0-9]+\Z)(?!-)[A-Za-z0-9-]{1,60}(?<!-)\Z")
+ENDPOINT = re.compile(
+    r"^(?i:https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~!$&'()*+,;=:@/-]*)?\Z"
+)
+LABEL = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
 HEADER_NAME = re.compile(r"^[A-Za-z0-9-]{1,64}\Z")
 HEADER_VALUE = re.compile(r"^[ -~]{1,4000}\Z")
 OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "destination", "depth"})
@@ -46,14 +52,42 @@ def _flag(value: str) -> None:
 
 
 def _bucket(value: str) -> None:
-    if not BUCKET.match(value):
+    if not BUCKET.match(value) or ".." in value:
         raise ValidationError("Not a bucket name.", code="invalid")
 
 
+def _region(value: str) -> None:
+    if not REGION.match(value):
+        raise ValidationError("Letters, digits and - only, such as eu-central-1.", code="invalid")
+
+
+def _s3_endpoint(value: str) -> None:
+    _endpoint(value)
+    if "_" in str(urlsplit(value).hostname):
+        raise ValidationError("No _ in the host's name: S3 clients refuse it.", code="invalid")
+
+
 def _endpoint(value: str) -> None:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ValidationError("Give http(s)://host[:port], without credentials.", code="invalid")
+    if not _is_endpoint(value):
+        detail = "Give http(s)://host[:port], a plain path at most after it, without credentials."
+        raise ValidationError(detail, code="invalid")
+
+
+def _is_endpoint(value: str) -> bool:
+    """Whether every client understands it alike: what one of them cannot read must not be stored."""
+    if not ENDPOINT.match(value):
+        return False
+    try:
+        parts = urlsplit(value)
+        if parts.port == 0 or not parts.hostname:
+            return False
+        if parts.netloc.startswith("["):
+            ipaddress.IPv6Address(parts.hostname)
+            return True
+    except ValueError:  # brackets, numbers of ports
+        return False
+    host = parts.hostname.removesuffix(".")
+    return len(host) <= 253 and all(LABEL.match(label) for label in host.split("."))
 
 
 class _KindOfSink(ApiSerializer):
@@ -72,15 +106,15 @@ class _KindOfSink(ApiSerializer):
 
 class S3SinkInput(_KindOfSink):
     type = serializers.ChoiceField(["s3"])
-    bucket = serializers.CharField(validators=[_bucket])
-    region = serializers.CharField(max_length=60)
-    prefix = serializers.CharField(default="", allow_blank=True, validators=[location_path])
-    endpoint = serializers.CharField(required=False, allow_null=True, max_length=300, validators=[_endpoint])
+    bucket = LineField(validators=[_bucket])
+    region = LineField(max_length=60, validators=[_region])
+    prefix = LineField(default="", allow_blank=True, validators=[location_path])
+    endpoint = LineField(required=False, allow_null=True, max_length=300, validators=[_s3_endpoint])
     provider = serializers.RegexField(r"^[A-Za-z0-9]{1,40}\Z", required=False, allow_null=True)
-    access_key_id = serializers.CharField(required=False, allow_null=True, max_length=200)
-    secret_access_key = serializers.CharField(required=False, allow_null=True, max_length=500, write_only=True)
-    credential_id = serializers.CharField(required=False, allow_null=True, max_length=63)
-    rclone_flags = serializers.ListField(child=serializers.CharField(validators=[_flag]), required=False, max_length=20)
+    access_key_id = KeyField(required=False, allow_null=True, max_length=200)
+    secret_access_key = KeyField(required=False, allow_null=True, max_length=500, write_only=True)
+    credential_id = LineField(required=False, allow_null=True, max_length=63)
+    rclone_flags = serializers.ListField(child=LineField(validators=[_flag]), required=False, max_length=20)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         given = [bool(attrs.get(name)) for name in ("access_key_id", "secret_access_key")]
@@ -144,7 +178,7 @@ class HeadersField(serializers.DictField):
 
 class HttpSinkInput(_KindOfSink):
     type = serializers.ChoiceField(["http"])
-    endpoint = serializers.CharField(max_length=300, validators=[_endpoint])
+    endpoint = LineField(max_length=300, validators=[_endpoint])
     headers = HeadersField(required=False)
 
     def validate_endpoint(self, value: str) -> str:

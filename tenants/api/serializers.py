@@ -6,14 +6,14 @@ from typing import Any
 
 from rest_framework import serializers
 
-from boilerhouse.core.api.serializers import ApiSerializer, ObjectField, StringMapField
+from boilerhouse.core.api.serializers import ApiSerializer, LineField, ObjectField, StringMapField
 from pools.api.serializers import EndpointOutput
 from tenants.models import Assignment
 from tenants.states import AssignmentState, Source
 
 
 class ClaimInput(ApiSerializer):
-    pool_id = serializers.CharField(max_length=63)
+    pool_id = LineField(max_length=63)
     config = ObjectField(required=False, allow_null=True)
     secrets = StringMapField(required=False, allow_null=True, write_only=True)
     metadata = ObjectField(required=False, allow_null=True)

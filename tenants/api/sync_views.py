@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
-from boilerhouse.core.api.serializers import ApiSerializer
+from boilerhouse.core.api.serializers import ApiSerializer, LineField
 from syncing.api.serializers import RunOutput, RunsOutput, SinkHealthOutput, render_run
 from syncing.api.views import find_spec
 from syncing.models import SyncRun
@@ -22,7 +22,7 @@ from tenants.spec_status import spec_status
 
 class TriggerInput(ApiSerializer):
     direction = serializers.ChoiceField(["outward", "inward", "both"], default="outward")
-    tenant_id = serializers.CharField(required=False, allow_null=True, max_length=128)
+    tenant_id = LineField(required=False, allow_null=True, max_length=128)
 
 
 class BriefRunOutput(ApiSerializer):

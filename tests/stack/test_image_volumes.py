@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from pools import lifecycle
+from pools.runtime import get_runtime
 from tests.stack.conftest import eventually, manage
 
 RUN = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
@@ -26,20 +27,24 @@ def volumes_of_the_engine() -> set[str]:
 @pytest.fixture(scope="module")
 def image(stack, tmp_path_factory):
     """Make images of the example's files with other VOLUMEs: ``image("/data", "/x")``."""
-    tar, made = tmp_path_factory.mktemp("image") / "fs.tar", []
+    tar, made = tmp_path_factory.mktemp("image") / "fs.tar", dict[str, str]()
     name = docker("create", "boilerhouse/example-workload:1").strip()
     docker("export", name, "-o", str(tar))
     docker("rm", name)
 
     def make(*declared: str) -> str:
         tag = f"test-image-volumes:{len(made)}"
-        docker("import", "--change", f"VOLUME {json.dumps(declared)}", str(tar), tag)
-        made.append(tag)
+        made[tag] = docker("import", "--change", f"VOLUME {json.dumps(declared)}", str(tar), tag).strip()
         return tag
 
     yield make
-    for tag in made:
-        subprocess.run(["docker", "rmi", "-f", tag], capture_output=True, check=False)
+
+    def is_gone() -> bool:
+        """Once the last container of it has gone; until then the engine keeps it without a name."""
+        subprocess.run(["docker", "rmi", "-f", *made.values()], capture_output=True, check=False)
+        return not set(made.values()) & set(docker("images", "-aq", "--no-trunc").split())
+
+    eventually(is_gone, 60, 1)
 
 
 def workload_of(image: str, **more):
@@ -181,4 +186,13 @@ def test_odd_volumes_of_a_hostile_image_make_no_volume_of_the_engines(stack, poo
         body = {"name": "refused", **workload_of(image(*declared)), "pullPolicy": "never"}
         found = stack.problem("POST", "workloads", body, 422, "invalid")
         assert [(one["pointer"], one["code"]) for one in found["errors"]] == [("/image", "image_volume")], declared
+    assert volumes_of_the_engine() == before
+
+
+@pytest.mark.any_database
+def test_looking_whether_the_engine_sees_a_directory_leaves_no_volume_either(stack, image, tmp_path):
+    """B2: that asks by a container of whichever image is there."""
+    image("/data", "/more")
+    before = volumes_of_the_engine()
+    assert get_runtime().sees(str(tmp_path), {"boilerhouse.probe": "tests"})
     assert volumes_of_the_engine() == before

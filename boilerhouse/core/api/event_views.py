@@ -12,19 +12,19 @@ from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.response import Response
 
-from boilerhouse.core import event_stream
+from boilerhouse.core import bounds, event_stream
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import integer, paginate, values_of
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, query, whole
 from boilerhouse.core.api.serializers import ObjectField
+from boilerhouse.core.bounds import MAX_ID
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.event_stream import EventFilter, Sent, hub, render_event
 from boilerhouse.core.models import Role
 from boilerhouse.core.streaming import Stream, Writer, streams
 
-MAX_EVENT_ID = 2**63 - 1
 FILTERS = {"type": "type", "poolId": "pool_id", "tenantId": "tenant_id", "containerId": "container_id"}
-AFTER = whole("after", 0, MAX_EVENT_ID, "Only events with a greater id, oldest first.")
+AFTER = whole("after", 0, MAX_ID, "Only events with a greater id, oldest first.")
 
 
 class EventOutput(serializers.Serializer[Any]):
@@ -71,7 +71,7 @@ class EventListView(ApiView):
             return paginate(request, rows, render_event, {}, key="id")
         if "cursor" in request.query_params:
             raise Invalid(FieldError("", "Query parameters after and cursor exclude each other.", "invalid"))
-        limit, after = integer(request, "limit", 50, 1, 200), integer(request, "after", 0, 0, MAX_EVENT_ID)
+        limit, after = integer(request, "limit", 50, 1, 200), integer(request, "after", 0, 0, MAX_ID)
         found = rows.filter(pk__gt=after).order_by("id")[:limit]
         items = [render_event(event) for event in found]
         return Response({"items": items, "nextCursor": None, "reset": event_stream.is_lost(after)})
@@ -91,7 +91,12 @@ class EventStreamView(ApiView):
         parameters=[
             AFTER,
             *(query(name) for name in FILTERS),
-            OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="As `after`, and before it."),
+            OpenApiParameter(
+                "Last-Event-ID",
+                {"type": "integer", "minimum": 0, "maximum": MAX_ID},
+                OpenApiParameter.HEADER,
+                description="As `after`, and before it.",
+            ),
         ],
         responses={(200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, description="Server-sent events")},
     )
@@ -99,11 +104,11 @@ class EventStreamView(ApiView):
         wanted, key = wanted_events(request.query_params, request.auth), request.auth
         after = None
         if "after" in request.query_params:
-            after = integer(request, "after", 0, 0, MAX_EVENT_ID)
+            after = integer(request, "after", 0, 0, MAX_ID)
         if last := request.headers.get("Last-Event-ID"):
-            if not last.isascii() or not last.isdigit() or int(last[:20]) > MAX_EVENT_ID:
+            after = bounds.natural(last, MAX_ID)
+            if after is None:
                 raise Invalid(FieldError("", "Last-Event-ID: not an id of an event.", "invalid"))
-            after = int(last)
         streams.check_room()
         opened_at = event_stream.newest_id() if after is None else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -13,7 +14,8 @@ from boilerhouse.core import api_keys
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
-from boilerhouse.core.api.serializers import ApiSerializer
+from boilerhouse.core.api.serializers import ApiSerializer, LineField
+from boilerhouse.core.bounds import TEN_YEARS_S
 from boilerhouse.core.ids import TENANT_ID
 from boilerhouse.core.models import ApiKey, Role
 
@@ -21,7 +23,7 @@ MAX_TENANTS = 1000
 
 
 class ApiKeyInput(ApiSerializer):
-    name = serializers.CharField(max_length=100)
+    name = LineField(max_length=100)
     role = serializers.ChoiceField(Role.choices)
     tenant_ids = serializers.ListField(
         child=serializers.RegexField(TENANT_ID, max_length=128),
@@ -34,6 +36,9 @@ class ApiKeyInput(ApiSerializer):
     def validate_expiresAt(self, value: Any) -> Any:
         if value is not None and value <= timezone.now():
             raise ValidationError("This is in the past.", code="out_of_range")
+        if value is not None and value > timezone.now() + timedelta(seconds=TEN_YEARS_S):
+            detail = "Ten years are the most; leave it out for a key that does not expire."
+            raise ValidationError(detail, code="out_of_range")
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import Q, QuerySet
 from rest_framework.response import Response
 
+from boilerhouse.core import bounds
 from boilerhouse.core.errors import FieldError, Invalid
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
@@ -31,9 +33,10 @@ def integer(request: Any, name: str, default: int, low: int, high: int) -> int:
     raw = request.query_params.get(name)
     if raw is None:
         return default
-    if not raw.isascii() or not raw.isdigit() or len(raw) > 20 or not low <= int(raw) <= high:
+    number = bounds.natural(raw, high)
+    if number is None or number < low:
         raise _invalid(name, f"must be a whole number from {low} to {high}")
-    return int(raw)
+    return number
 
 
 def boolean(request: Any, name: str) -> bool:
@@ -52,6 +55,25 @@ def values_of(parameters: Any, name: str) -> list[str]:
     return values
 
 
+def _position(field: Any, value: Any) -> Any:
+    """What a cursor holds as a value that the database can compare. Raises whatever it is that it cannot."""
+    if isinstance(value, bool) or value is None:
+        raise TypeError
+    found = field.to_python(value)
+    match found:
+        case datetime():
+            if found.tzinfo is None or not 1970 <= found.astimezone(UTC).year < 9999:
+                raise ValueError
+        case int():
+            if not 0 <= found <= bounds.MAX_ID:
+                raise ValueError
+        case str():
+            if "\0" in found:
+                raise ValueError
+            found.encode()
+    return found
+
+
 def paginate(
     request: Any, rows: QuerySet[Any], render: Callable[[Any], Any], filters: dict[str, str], key: str = "created_at"
 ) -> Response:
@@ -63,8 +85,7 @@ def paginate(
     if cursor := request.query_params.get("cursor"):
         try:
             value, pk = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-            field, pk_field = rows.model._meta.get_field(key), rows.model._meta.pk
-            value, pk = field.to_python(value), pk_field.to_python(pk)
+            value, pk = _position(rows.model._meta.get_field(key), value), _position(rows.model._meta.pk, pk)
         except Exception as error:
             raise _invalid("cursor", "is not one that this list gave") from error
         rows = rows.filter(Q(**{f"{key}__lt": value}) | Q(**{key: value, "pk__lt": pk}))

@@ -5,15 +5,18 @@ Only declared field names are converted; keys of free-form objects (environment,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django.core.validators import RegexValidator
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from boilerhouse.core.errors import FieldError
+from boilerhouse.core.text import has_control
 
 
 def camel(name: str) -> str:
@@ -59,6 +62,41 @@ class StringMapField(serializers.DictField):
     """An object of strings whose keys pass untouched."""
 
     child = serializers.CharField(allow_blank=True, trim_whitespace=False)
+
+
+class LineField(serializers.CharField):
+    """Text of one line: no control character, also none at its ends, where spaces are trimmed."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not self.allow_blank:  # for the schema, which would split a blank one in two
+            self.validators.append(RegexValidator(r"^[^\x00-\x1f\x7f-\x9f]*$"))
+
+    def to_internal_value(self, data: Any) -> str:
+        if isinstance(data, str) and has_control(data):
+            raise ValidationError("No control characters, such as a newline.", code="invalid")
+        text: str = super().to_internal_value(data)
+        return text
+
+
+class KeyField(LineField):
+    """What goes into an HTTP header as it stands: printable ASCII without spaces."""
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        if any(not "!" <= one <= "~" for one in text):
+            raise ValidationError("Printable ASCII only, without spaces.", code="invalid")
+        return text
+
+
+class NumberField(serializers.FloatField):
+    """A finite number."""
+
+    def to_internal_value(self, data: Any) -> float:
+        number: float = super().to_internal_value(data)
+        if isinstance(data, bool) or not math.isfinite(number):
+            self.fail("invalid")
+        return number
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})

@@ -13,17 +13,17 @@ from rest_framework.response import Response
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
-from boilerhouse.core.api.serializers import ApiSerializer, StringMapField
+from boilerhouse.core.api.serializers import ApiSerializer, LineField, StringMapField
+from boilerhouse.core.bounds import TEN_YEARS_MS
 from boilerhouse.core.deployment_settings import RETENTION_CEILINGS, DeploymentSettings
 
 VARIABLE_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 RESERVED = frozenset({"CONTAINER_ID", "POOL_ID", "WORKLOAD_ID", "tenantId"})
 HOUR_MS = 3_600_000
-MAX_MS = 2**53
 
 
 def _retention() -> serializers.IntegerField:
-    return serializers.IntegerField(min_value=HOUR_MS, max_value=MAX_MS, required=False)
+    return serializers.IntegerField(min_value=HOUR_MS, max_value=TEN_YEARS_MS, required=False)
 
 
 class RetentionField(ApiSerializer):
@@ -42,8 +42,8 @@ class SettingsInput(ApiSerializer):
     variables = StringMapField(default=dict, help_text="For `${NAME}` in workloads' environment. No secrets.")
     allow_host_network = serializers.BooleanField(required=False)
     allow_root = serializers.BooleanField(required=False)
-    allowed_runtimes = serializers.ListField(child=serializers.CharField(max_length=63), required=False, max_length=50)
-    allowed_networks = serializers.ListField(child=serializers.CharField(max_length=63), required=False, max_length=50)
+    allowed_runtimes = serializers.ListField(child=LineField(max_length=63), required=False, max_length=50)
+    allowed_networks = serializers.ListField(child=LineField(max_length=63), required=False, max_length=50)
     retention = RetentionField(default=dict)
 
     def validate_variables(self, value: dict[str, str]) -> dict[str, str]:

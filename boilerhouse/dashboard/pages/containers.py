@@ -98,7 +98,7 @@ def _moment(text: str) -> float | None:
     head, dot, rest = text.partition(".")
     with suppress(ValueError):
         at = parse_datetime(f"{head}{dot}{rest[:6].rstrip('Z')}Z" if dot else text)
-        return at.timestamp() if at is not None and at.tzinfo is not None else None
+        return at.timestamp() if at is not None and at.tzinfo is not None and at.timestamp() >= 0 else None
     return None
 
 

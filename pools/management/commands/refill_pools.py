@@ -19,7 +19,9 @@ class Command(commands.Command):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--pool", help="only this pool")
         parser.add_argument("--wait", action="store_true", help="until the pools have their desired size")
-        parser.add_argument("--timeout", type=float, default=120, help="seconds to wait (default 120)")
+        parser.add_argument(
+            "--timeout", type=commands.number(0, 86_400), default=120, help="seconds to wait (default 120)"
+        )
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

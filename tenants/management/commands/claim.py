@@ -29,7 +29,7 @@ class Command(commands.Command):
         parser.add_argument(
             "--secrets", metavar="FILE", help="a JSON object of names and values; - reads it from stdin"
         )
-        parser.add_argument("--timeout-ms", type=int, default=30_000)
+        parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=30_000)
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

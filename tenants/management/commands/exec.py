@@ -20,7 +20,7 @@ class Command(commands.Command):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--stdin", action="store_true", help="feed this command's stdin, 1 MiB at most")
-        parser.add_argument("--timeout-ms", type=int, default=30_000)
+        parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=30_000)
         self.add_output(parser)
         parser.add_argument("tenant")
         parser.add_argument("words", nargs=REMAINDER, metavar="command")

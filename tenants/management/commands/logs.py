@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.utils.dateparse import parse_datetime
 
 from boilerhouse.core import commands
 from pools.models import Container
@@ -18,8 +17,8 @@ class Command(commands.Command):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("tenant")
-        parser.add_argument("--tail", type=int, default=100)
-        parser.add_argument("--since", type=parse_datetime, metavar="MOMENT", help="such as 2026-01-31T12:00:00Z")
+        parser.add_argument("--tail", type=commands.whole(0, 10_000), default=100)
+        parser.add_argument("--since", type=commands.moment, metavar="MOMENT", help="such as 2026-01-31T12:00:00Z")
         parser.add_argument("--timestamps", action="store_true")
         parser.add_argument("-f", "--follow", action="store_true", help="go on until the container ends")
 

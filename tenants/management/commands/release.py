@@ -21,7 +21,7 @@ class Command(commands.Command):
         parser.add_argument("tenant")
         parser.add_argument("--discard", action="store_true", help="give up what is not saved; wants --yes")
         parser.add_argument("--yes", action="store_true", help="do not ask")
-        parser.add_argument("--timeout-ms", type=int, default=60_000)
+        parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=60_000)
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

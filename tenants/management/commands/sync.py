@@ -30,7 +30,7 @@ class Command(commands.Command):
         parser.add_argument("--direction", choices=sorted(syncs.DIRECTIONS), default="outward")
         parser.add_argument("--dry-run", action="store_true", help="say what it would do; of one tenant only")
         parser.add_argument("--wait", action="store_true", help="until the runs have ended")
-        parser.add_argument("--timeout-ms", type=int, default=600_000)
+        parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=600_000)
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from boilerhouse.core import commands
 from boilerhouse.core.api_keys import create_key
+from boilerhouse.core.bounds import TEN_YEARS_S
 from boilerhouse.core.ids import TENANT_ID
 from boilerhouse.core.models import Role
 
@@ -21,7 +22,7 @@ class Command(commands.Command):
         parser.add_argument("--name", required=True)
         parser.add_argument("--role", required=True, choices=Role.values)
         parser.add_argument("--tenant", action="append", default=[], help="a tenant of a tenant key; repeatable")
-        parser.add_argument("--expires-days", type=int)
+        parser.add_argument("--expires-days", type=commands.whole(1, TEN_YEARS_S // 86_400))
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -30,8 +31,6 @@ class Command(commands.Command):
             raise CommandError("--tenant goes with --role tenant, and only with it.", returncode=commands.USAGE)
         if wrong := [tenant for tenant in tenants if not TENANT_ID.match(tenant)]:
             raise CommandError(f"Not a tenant id: {wrong[0]}", returncode=commands.USAGE)
-        if days is not None and days < 1:
-            raise CommandError("--expires-days must be at least 1.", returncode=commands.USAGE)
         expires = timezone.now() + timedelta(days=days) if days else None
         row, key = create_key(name=options["name"], role=role, tenant_ids=tenants, expires_at=expires)
         self.result(options, {"id": row.pk, "key": key, "name": row.name, "role": row.role}, key)

@@ -11,6 +11,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import QuerySet
 
 from boilerhouse.core import commands
+from boilerhouse.core.bounds import MAX_ID
 from boilerhouse.core.event_stream import render_event
 from boilerhouse.core.events import TYPES
 from boilerhouse.core.models import Deployment, Event
@@ -24,8 +25,8 @@ class Command(commands.Command):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("-f", "--follow", action="store_true")
-        parser.add_argument("--after", type=int, help="only events with a greater id")
-        parser.add_argument("--limit", type=int, default=50, help="of those that have happened")
+        parser.add_argument("--after", type=commands.whole(0, MAX_ID), help="only events with a greater id")
+        parser.add_argument("--limit", type=commands.whole(1, 100_000), default=50, help="of those that have happened")
         parser.add_argument("--type", action="append", default=[], choices=sorted(TYPES))
         parser.add_argument("--pool")
         parser.add_argument("--tenant")

@@ -35,7 +35,7 @@ class Command(commands.Command):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--once", action="store_true", help="clean up and exit instead of staying")
-        parser.add_argument("--port", type=int, help="of the dashboard (default: 8000, or a free one)")
+        parser.add_argument("--port", type=commands.PORT, help="of the dashboard (default: 8000, or a free one)")
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

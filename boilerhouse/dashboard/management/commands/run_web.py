@@ -20,8 +20,10 @@ class Command(commands.Command):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1")
-        parser.add_argument("--port", type=int, default=8000)
-        parser.add_argument("--fd", type=int, help="a listening socket that this process was handed")
+        parser.add_argument("--port", type=commands.PORT, default=8000)
+        parser.add_argument(
+            "--fd", type=commands.whole(0, 1 << 20), help="a listening socket that this process was handed"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         number = options["fd"]

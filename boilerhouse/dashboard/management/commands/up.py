@@ -17,9 +17,9 @@ class Command(commands.Command):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1")
-        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--port", type=commands.PORT, default=8000)
         parser.add_argument("--s3", action="store_true", help="also run an S3 server over the data directory")
-        parser.add_argument("--s3-port", type=int)
+        parser.add_argument("--s3-port", type=commands.PORT)
 
     def handle(self, *args: Any, **options: Any) -> None:
         data_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
