@@ -70,6 +70,10 @@ BOILERHOUSE_TRANSFER_STALL_S = env.int("BOILERHOUSE_TRANSFER_STALL_S", 120)
 """A transfer ends when nothing of it has moved for so long; however long it takes, nothing else ends it."""
 BOILERHOUSE_LARGE_BYTES = env.int("BOILERHOUSE_LARGE_BYTES", 256 * 1024**2)
 """Transfers from so many bytes on leave room to others: two of the slots, and the workers of all queues but one."""
+BOILERHOUSE_SNAPSHOT_MAX_BYTES = env.int("BOILERHOUSE_SNAPSHOT_MAX_BYTES", 2 * 1024**3)
+"""What a save of a running container may copy to the node's disk; what is above it is sent while the tenant works."""
+BOILERHOUSE_FREEZE_MAX_MS = env.int("BOILERHOUSE_FREEZE_MAX_MS", 1000)
+"""How long such a save may hold a container still."""
 BOILERHOUSE_MAX_WAITERS = env.int("BOILERHOUSE_MAX_WAITERS", 200)
 BOILERHOUSE_WEB_THREADS = env.int("BOILERHOUSE_WEB_THREADS", 4)
 BOILERHOUSE_CLAIM_THREADS = env.int("BOILERHOUSE_CLAIM_THREADS", 4)
@@ -321,6 +325,7 @@ SPECTACULAR_SETTINGS = {
         "SyncRunState": "syncing.states.SyncRunState",
         "MappingDirection": "syncing.states.Direction",
         "MappingMode": "syncing.states.Mode",
+        "Quiesce": "syncing.states.Quiesce",
         "SinkState": ["healthy", "unhealthy"],
         "SyncDirection": ["outward", "inward", "both"],
         "VolumeMode": ["rw", "ro"],

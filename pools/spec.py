@@ -81,6 +81,7 @@ class WorkloadSpec:
     security: Security = Security()
     post_claim: Hook | None = None
     pre_release: Hook | None = None
+    pre_save: Hook | None = None
     seed: str | None = None
     pull_policy: str = "missing"
     config_schema: dict[str, Any] | None = None
@@ -118,6 +119,7 @@ class WorkloadSpec:
             security=Security(**data["security"]),
             post_claim=hook(data.get("post_claim")),
             pre_release=hook(data.get("pre_release")),
+            pre_save=hook(data.get("pre_save")),
             seed=data.get("seed"),
             pull_policy=data["pull_policy"],
             config_schema=data.get("config_schema"),

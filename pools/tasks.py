@@ -7,7 +7,7 @@ from uuid import UUID
 from django.conf import settings
 
 from boilerhouse.core.tasks import task
-from pools import lifecycle, sizing, trials, volumes
+from pools import freezer, lifecycle, sizing, trials, volumes
 
 
 @task
@@ -41,6 +41,12 @@ def wipe_stray(container_id: str) -> None:
 
 
 @task
+def thaw(container_id: str) -> None:
+    freezer.thaw_forgotten(UUID(container_id))
+
+
+@task
 def tidy() -> None:
+    volumes.sweep_snapshots()
     volumes.empty_trash(int(settings.BOILERHOUSE_DISCARD_RETENTION_S))
     trials.sweep()

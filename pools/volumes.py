@@ -1,7 +1,7 @@
 """Containers' directories on this node; the only module that touches what a tenant can write.
 
-``<data>/containers/<id>/{claimed, lock, staging/, <volume>/}`` and ``<ram>/<id>/secrets/``; with a disk limit staging
-and volumes lie on a file system of their own, ``disk/``. Everything that reaches
+``<data>/containers/<id>/{claimed, lock, .saved/, .snapshot/, staging/, <volume>/}`` and ``<ram>/<id>/secrets/``; with a
+disk limit staging and volumes lie on a file system of their own, ``disk/``. Everything that reaches
 into a volume goes through directory handles that refuse links: a tenant may plant anything there.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import secrets
 import stat
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from boilerhouse.core import deployment, stalling
@@ -102,11 +103,12 @@ def _gone(path: Path) -> DirectoryGone:
 
 
 @contextmanager
-def locked(container_id: UUID) -> Iterator[int]:
+def locked(container_id: UUID, *, wait: bool = True) -> Iterator[int]:
     """Hold the container's file lock; yields its descriptor for a child to inherit (hazard B1).
 
     The kernel frees it only when the last process that holds the descriptor is dead.
-    Raises DirectoryGone when the directory is not there, or was wiped while waiting.
+    Raises DirectoryGone when the directory is not there, or was wiped while waiting; BlockingIOError where it shall
+    not wait.
     """
     path = home(container_id) / "lock"
     try:
@@ -114,7 +116,7 @@ def locked(container_id: UUID) -> Iterator[int]:
     except FileNotFoundError as error:
         raise _gone(path.parent) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             same = os.stat(path).st_ino == os.fstat(descriptor).st_ino
         except FileNotFoundError:
@@ -288,12 +290,40 @@ def plant(container_id: UUID, uid: int, source: Path, volume: str) -> None:
 # Census: what is in a directory, without opening a file ---------------------------------------------
 
 
+class Stamp(NamedTuple):
+    """What a file's inode says of its content. Equal stamps are equal content: no container can set a ctime."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, seen: os.stat_result) -> Self:
+        return cls(seen.st_size, seen.st_mtime_ns, seen.st_ino, seen.st_ctime_ns)
+
+    def is_settled(self, at_ns: int) -> bool:
+        """Whether a change after ``at_ns`` gets another ctime: clocks of file systems tick, some once per second."""
+        tick = COARSE_TICK_NS if self.ctime_ns % 1_000_000_000 == 0 else FINE_TICK_NS
+        return at_ns - self.ctime_ns > tick
+
+
+FINE_TICK_NS, COARSE_TICK_NS = 50_000_000, 1_050_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     name: str
     mode: int
-    size: int
-    mtime_ns: int
+    stamp: Stamp
+
+    @property
+    def size(self) -> int:
+        return self.stamp.size
+
+    @property
+    def mtime_ns(self) -> int:
+        return self.stamp.mtime_ns
 
 
 def _entries(directory: int) -> list[Entry]:
@@ -303,7 +333,7 @@ def _entries(directory: int) -> list[Entry]:
             seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             continue  # a live tenant removed it meanwhile
-        found.append(Entry(name, seen.st_mode, seen.st_size, seen.st_mtime_ns))
+        found.append(Entry(name, seen.st_mode, Stamp.of(seen)))
     return found
 
 
@@ -326,14 +356,30 @@ class Census:
     """Sockets, FIFOs and devices."""
     unsaveable: list[tuple[str, str]] = field(default_factory=list)
     """Path and why, of what cannot be saved exactly."""
-    seen: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Path → size and modification time in ns, of every file."""
+    seen: dict[str, Stamp] = field(default_factory=dict)
+    """Path → what its inode says, of every file."""
     is_cut: bool = False
     """There are more files than were asked for; the rest was not looked at."""
 
     def sizes(self) -> dict[str, int]:
         """Path → size, of every file."""
-        return {path: size for path, (size, _) in self.seen.items()}
+        return {path: stamp.size for path, stamp in self.seen.items()}
+
+    def correct(self, path: str, stamp: Stamp | None) -> None:
+        """Say of a file what was copied of it, where that is not what was counted; None: it had gone by then."""
+        counted = self.seen.get(path)
+        if counted is None or counted == stamp:
+            return
+        self.bytes += (stamp.size if stamp else 0) - counted.size
+        if stamp:
+            self.seen[path] = stamp
+            if path in self.mtimes:
+                self.mtimes[path] = stamp.mtime_ns
+            return
+        self.files -= 1
+        del self.seen[path]
+        for one in (self.modes, self.mtimes):
+            one.pop(path, None)
 
 
 def census(
@@ -344,16 +390,20 @@ def census(
     max_path_bytes: int = MAX_PATH_BYTES,
     max_files: int = sys.maxsize,
     all_mtimes: bool = False,
+    until: float = math.inf,
 ) -> Census:
     """Count what lies below the open directory ``root``, without changing anything there.
 
     Longer paths and larger files are ``unsaveable``. It ends at ``max_files``. ``matches`` limits files and links to a
-    mapping's pattern; None means everything.
+    mapping's pattern; None means everything. Raises TimeoutError when it is not done
+    ``until`` then (monotonic seconds).
     """
     result = Census()
     stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", _entries(root))]
     try:
         while stack:
+            if time.monotonic() > until:
+                raise TimeoutError
             directory, prefix, entries = stack[-1]
             if not entries:
                 os.close(stack.pop()[0])
@@ -385,7 +435,7 @@ def census(
                     result.unsaveable.append((path, f"it has {entry.size} bytes; {max_file_bytes} is the limit"))
                 result.files += 1
                 result.bytes += entry.size
-                result.seen[path] = (entry.size, entry.mtime_ns)
+                result.seen[path] = entry.stamp
                 if result.files > max_files:
                     result.is_cut = True
                     return result
@@ -518,6 +568,31 @@ def walk(container_id: UUID, names: list[str]) -> Walked:
         finally:
             os.close(directory)
     return Walked(size, newest, is_complete=True)
+
+
+# Snapshots: copies that a save of a running container sends ------------------------------------------
+
+
+def snapshot_dir(home_or_disk: Path) -> Path:
+    """Where a snapshot lies; no volume can have that name."""
+    return home_or_disk / ".snapshot"
+
+
+def clear_snapshots(container_id: UUID) -> None:
+    """Remove what a save that was killed has left. The caller holds the container's lock."""
+    for parent in (home(container_id), home(container_id) / quota.MOUNT):
+        destroy(snapshot_dir(parent))
+
+
+def sweep_snapshots() -> int:
+    """Remove what killed saves have left in containers that nobody works on; return in how many."""
+    swept = 0
+    for container_id in on_disk():
+        if any(snapshot_dir(one).exists() for one in (home(container_id), home(container_id) / quota.MOUNT)):
+            with contextlib.suppress(DirectoryGone, BlockingIOError), locked(container_id, wait=False):
+                clear_snapshots(container_id)
+                swept += 1
+    return swept
 
 
 # Ends -------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ if ! { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }; then missin
 if [ "$purpose" = test ]; then
   need chromium chromium
   need iproute2 ip
+  need xfsprogs mkfs.xfs
   need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
 fi
 if [ -n "$with_nginx" ]; then need nginx-light nginx; fi

@@ -131,6 +131,13 @@ class Unsaveable(SyncFailed):
     code = "unsaveable"
 
 
+class FileChanging(SyncFailed):
+    """A file that is too large to be copied for a save changed each time while it was sent."""
+
+    code = "file_changing"
+    may_pass = True
+
+
 class Incomplete(SyncFailed):
     """What arrived is not what was sent."""
 

@@ -7,3 +7,7 @@ from boilerhouse.core.metering import counter, histogram
 SYNC_RUNS = counter("sync_runs_total", "Sync runs that ended.", "pool", "direction", "trigger", "result")
 SYNC_SECONDS = histogram("sync_run_seconds", "From a run's start to its end.", "direction", "trigger")
 SYNC_BYTES = counter("sync_bytes_total", "Bytes that runs transferred.", "direction")
+FREEZE_SECONDS = histogram(
+    "freeze_seconds", "How long a container was held still for a save.",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
+)  # fmt: skip

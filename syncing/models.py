@@ -15,7 +15,7 @@ from boilerhouse.core.ids import uuid7
 from pools.models import Pool
 from syncing import locations, sinks
 from syncing.sinks import Sink
-from syncing.states import Direction, Mode, SyncRunState, Trigger
+from syncing.states import Direction, Mode, Quiesce, SyncRunState, Trigger
 
 
 class Credential(models.Model):
@@ -46,10 +46,14 @@ class SyncSpec(models.Model):
     on_release = models.BooleanField(default=False)
     interval_ms = models.PositiveBigIntegerField(null=True, blank=True)
     allow_manual_trigger = models.BooleanField(default=True)
+    quiesce = models.CharField(max_length=16, choices=Quiesce, default=Quiesce.FREEZE)
     sink_health = models.JSONField(default=dict)
     """``{state, checkedAt, code?, detail?}`` of the last probe."""
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(quiesce__in=Quiesce.values), name="quiesce_known")]
 
     def __str__(self) -> str:
         return self.id

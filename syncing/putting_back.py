@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from boilerhouse.core import failpoints
 from boilerhouse.core.deployment import deployment_id
-from pools.volumes import Census
+from pools.volumes import Census, Stamp
 from syncing import backups, conflicts, errors, listings, patterns, undo
 from syncing.locations import marker_key
 from syncing.markers import Manifest, Marker
@@ -49,7 +49,7 @@ def put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tu
     )
     sink.put(marker_key(location), opened.dump())
     failpoints.reach("backup.marker-open")
-    shape = Census(seen=dict.fromkeys(files, (0, 0)))
+    shape = Census(seen=dict.fromkeys(files, Stamp(0, 0, 0, 0)))
     conflicts.clear(sink, location, opened, shape, aside)
     present = set(dict(sink.names(location)))
 

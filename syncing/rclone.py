@@ -54,6 +54,8 @@ _UNANSWERED_WORDS = (
     "connection refused", "i/o timeout", "no such host", "connection reset",
     "proxy authentication required", "statuscode: 407",
 )  # fmt: skip
+NAMES = "/names"
+"""Where the jail shows the list of files of an upload that has one."""
 
 COMMON = [
     "--fast-list", "--transfers=32", "--checkers=32", "--retries=1", "--low-level-retries=3", "--contimeout=5s",
@@ -121,6 +123,12 @@ def upload(
         *sink.flags(),
         *sink.respelling(paths),
     ]
+
+
+def upload_named(sink: Sink, location: str, *, inside: str, backup: str, paths: Collection[str]) -> list[str]:
+    """``copy`` to the sink of the files below ``/vol/<inside>`` that the file ``NAMES`` lists, each ended by a NUL."""
+    plain = upload(sink, location, [], deletes=False, inside=inside, backup=backup, paths=paths)
+    return [*plain, f"--files-from0={NAMES}"]
 
 
 def _includes(filters: list[str]) -> list[str]:

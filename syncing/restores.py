@@ -6,6 +6,7 @@ It lands in staging, is verified and moved in; it never deletes at the far end.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from django.conf import settings
 
 from boilerhouse.core import failpoints
 from pools import volumes
-from syncing import errors, patterns, rclone, undo
+from syncing import errors, patterns, rclone, records, snapshots, undo
 from syncing.jail import Jail
 from syncing.markers import Manifest
 from syncing.models import MappingRestore, SyncRun, SyncSpec
@@ -118,8 +119,17 @@ def _restore_mapping(
         volumes.apply_manifest(staging, site.uid, manifest.modes, manifest.links, manifest.empty_dirs)
     volume, relative = place_of(site, mapping)
     overlay = bool(mapping.pattern) or trigger != Trigger.CLAIM
+    is_recorded = trigger == Trigger.CLAIM and marker is not None and mapping.spec.interval_ms is not None
+    staged = _census(staging).seen if is_recorded else {}
     with planted(mapping):
         volumes.move_in(site.container_id, site.uid, staging, volume, relative, replace=not overlay)
+        if is_recorded and marker is not None:
+            present, at_ns = volumes.descend(volume, relative), time.time_ns()
+            try:
+                now = records.restored(staged, snapshots.still(present, list(staged)), at_ns)
+            finally:
+                os.close(present)
+            records.store(site, mapping, finding.sink, finding.location, marker.saved_at, now)
     failpoints.reach("restore.moved-in")
     return Restored(seen.files, seen.bytes)
 

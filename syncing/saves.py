@@ -6,28 +6,34 @@ restored first (P5).
 
 from __future__ import annotations
 
+import math
 import os
-import sys
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
 
 from django.conf import settings
 from django.utils import timezone
 
-from boilerhouse.core import failpoints
+from boilerhouse.core import failpoints, stalling
 from boilerhouse.core.events import emit, recording
 from pools import volumes
-from pools.names import show
-from syncing import backups, completeness, conflicts, errors, listings, patterns, rclone
+from pools.names import plain, show
+from syncing import backups, completeness, conflicts, errors, listings, patterns, rclone, records, snapshots
 from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
 from syncing.marking import open_marker, put_marker, savers
 from syncing.models import MappingRestore, SavedState, SyncMapping, SyncRun, SyncSpec
 from syncing.runs import Told, add_step, persist, running
-from syncing.sinks import Sink
+from syncing.sinks import RUN_DEADLINE_S, Sink
 from syncing.sites import Site, place_of, planted
 from syncing.states import Direction, Mode, Trigger
+from syncing.surveys import read_marker
 
+DELETED_AT_ONCE = 256
+"""So often a save that deletes much asks whether it may go on."""
 MAX_KEY_BYTES = 1024
 """What object stores take as a key; the longest that a save makes is that of a backup."""
 
@@ -39,84 +45,264 @@ def save(
     keep_going: Callable[[], bool],
     run_of: Callable[[SyncSpec], SyncRun | None] = lambda _spec: None,
 ) -> None:
-    """Upload every upload mapping of ``specs``. Raises the first SyncFailed; what was saved before stays saved."""
+    """Upload every upload mapping of ``specs``. Raises the first SyncFailed; what was saved before stays saved.
+
+    A stopped container is read as it lies there. Of a running one a snapshot is taken, and that is sent.
+    """
     failure: errors.SyncFailed | None = None
     for spec in specs:
         sink = spec.resolved_sink()
+        mappings = [mapping for mapping in spec.mappings.all() if mapping.uploads]
+        for mapping in mappings:
+            mapping.spec = spec
         try:
             with running(spec, site, Direction.UPLOAD, trigger, run_of(spec)) as run:
-                for mapping in spec.mappings.all():
-                    if mapping.uploads:
-                        mapping.spec = spec
-                        _save_mapping(run, mapping, site, sink, keep_going)
+                saves = [_Save.of(run, mapping, site, sink, keep_going) for mapping in mappings]
+                if site.is_stopped:
+                    for one in saves:
+                        _save_stopped(one)
+                elif saves:
+                    _save_live(saves, spec)
         except errors.SyncFailed as error:
             failure = failure or error
     if failure:
         raise failure
 
 
-def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, keep_going: Callable[[], bool]) -> None:
-    location = mapping.location(site.tenant_id)
-    volume, relative = place_of(site, mapping)
+@dataclass(frozen=True, slots=True)
+class _Save:
+    """One mapping's save within a run."""
+
+    run: SyncRun
+    mapping: SyncMapping
+    site: Site
+    sink: Sink
+    keep_going: Callable[[], bool]
+    location: str
+    deletes: bool
+    """Whether it may delete at the sink."""
+    told: Told
+
+    @classmethod
+    def of(cls, run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, keep_going: Callable[[], bool]) -> Self:
+        location = mapping.location(site.tenant_id)
+        deletes = may_delete(mapping, site, location)
+        return cls(run, mapping, site, sink, keep_going, location, deletes, Told(run, site))
+
+    def send(self, arguments: list[str], directory: Path, binds: list[tuple[Path, str]], size: int) -> rclone.Outcome:
+        """Run rclone over what is in ``directory``; ``size`` is how much that is, in bytes."""
+        jail = Jail(directory, self.site.uid, writable=False, binds=tuple(binds))
+        self.told.begin_try(*self.told.sent)
+        return rclone.run(
+            arguments, self.sink, jail, self.site.lock, size=size, on_progress=self.told, keep_going=self.keep_going
+        )
+
+    def persist(self, attempt: Callable[[], _Sent], *, is_fixed: bool) -> _Sent:
+        """Where what is sent is fixed, tries go on where the last one stopped, and there are as many as bring a file.
+
+        What goes on changing could keep them busy for ever.
+        """
+        resumes = self.sink.resumes_saves and is_fixed
+        return persist(attempt, self.told, self.run, self.keep_going, resumes=resumes)
+
+    def note_missing(self) -> None:
+        add_step(self.run, self.mapping, self.location, 0, 0, note="The directory does not exist yet.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What an attempt has brought to the sink."""
+
+    marker: Marker
+    tag: str
+    bytes: int
+    deleted: int
+
+
+def _save_stopped(one: _Save) -> None:
+    volume, relative = place_of(one.site, one.mapping)
     try:
-        with planted(mapping):
-            root = volumes.descend(volume, relative, create_for=site.uid if site.is_stopped else None)
+        with planted(one.mapping):
+            root = volumes.descend(volume, relative, create_for=one.site.uid)
     except FileNotFoundError:
-        add_step(run, mapping, location, 0, 0, note="The directory does not exist yet.")
+        one.note_missing()
         return
     try:
-        before = _count(run, mapping, site, sink, root)
-        deletes, told = may_delete(mapping, site, location), Told(run, site)
+        local = _count(one, root)
+        filters = patterns.to_rclone(one.mapping.pattern) if one.mapping.pattern else []
 
-        def attempt() -> tuple[Marker, str, rclone.Outcome]:
-            # Each attempt has a backup of its own: what an earlier one moved there must not be overwritten.
-            opened, tag = open_marker(run, mapping, sink, location, site)
-            failpoints.reach("save.marker-open")
-            backup = str(opened.undo[-1]["backup"])
-            conflicts.clear(sink, location, opened, before, backup)
+        def attempt() -> _Sent:
+            marker, tag, backup, binds = _begin_attempt(one, local)
+            inside = str(relative) if relative.parts else ""
             arguments = rclone.upload(
-                sink,
-                location,
-                patterns.to_rclone(mapping.pattern) if mapping.pattern else [],
-                deletes=deletes,
-                inside=str(relative) if relative.parts else "",
-                backup=backup,
-                paths=before.seen,
+                one.sink, one.location, filters, deletes=one.deletes, inside=inside, backup=backup, paths=local.seen
             )
-            binds = sink.binds([location, backup], site.uid)
-            jail = Jail(volume, site.uid, writable=False, binds=tuple(binds))
-            told.begin_try(*told.sent)
-            done = rclone.run(
-                arguments, sink, jail, site.lock, size=before.bytes, on_progress=told, keep_going=keep_going
-            )
-            return opened, tag, done
+            done = one.send(arguments, volume, binds, local.bytes).progress
+            return _Sent(marker, tag, done.bytes, done.deletes)
 
-        # What runs goes on changing, so that its tries need never end; its next save goes on where this one stopped.
-        resumes = sink.resumes_saves and site.is_stopped
-        marker, tag, outcome = persist(attempt, told, run, keep_going, resumes=resumes)
+        sent = one.persist(attempt, is_fixed=True)
         failpoints.reach("save.uploaded")
-        with planted(mapping):
-            again = volumes.descend(volume, relative)
-        moved = os.fstat(again).st_ino != os.fstat(root).st_ino
-        os.close(again)
-        if moved:
-            raise errors.PathPlanted(f"{mapping.container_path} was replaced while it was saved.")
-        changed = 0 if site.is_stopped else _changed_since(before, root, mapping)
+        _check_in_place(one.mapping, volume, relative, root)
     finally:
         os.close(root)
-    asked = [savers.submit(backups.found, sink, str(one["backup"])) for one in marker.undo]
+    _complete(one, local, sent)
+
+
+def _save_live(saves: list[_Save], spec: SyncSpec) -> None:
+    """All mappings of a spec are saved as they were at one moment, if the spec does not say otherwise."""
+    site, keep_going = saves[0].site, saves[0].keep_going
+    parts = [_part_of(one) for one in saves]
+    with snapshots.taken(site, parts, spec.quiesce, keep_going):
+        for one, part in zip(saves, parts, strict=True):
+            if part.is_missing:
+                one.note_missing()
+            elif part.failure is None:
+                _save_part(one, part)
+    for part in parts:
+        if part.failure:
+            raise part.failure
+
+
+def _part_of(one: _Save) -> snapshots.Part:
+    known, suspects = _known(one)
+    volume, relative = place_of(one.site, one.mapping)
+    return snapshots.Part(
+        one.mapping, volume, relative, known, suspects, count=lambda root, until: _count(one, root, until)
+    )
+
+
+def _known(one: _Save) -> tuple[dict[str, volumes.Stamp] | None, frozenset[str]]:
+    """What the sink holds for sure of this mapping, and what an unfinished save of it may have touched there."""
+    marker = read_marker(one.sink, one.location, RUN_DEADLINE_S)[0]
+    if marker is None:
+        return None, frozenset()
+    known = records.load(one.site, one.mapping, one.sink, one.location, marker.saved_at)
+    if known is None or not marker.undo:
+        return known, frozenset()
+    try:
+        listed = listings.read(one.sink, marker)
+    except errors.Incomplete:
+        return None, frozenset()  # lost at the sink: this save writes a new one
+    touched = {name for name, _ in dict(one.sink.names(one.location)).items() ^ listed.items()}
+    for attempt in marker.undo:
+        touched |= {name for name, _ in one.sink.names(str(attempt["backup"]))}
+    return known, frozenset(map(plain, touched))
+
+
+def _save_part(one: _Save, part: snapshots.Part) -> None:
+    local = part.census
+
+    def attempt() -> _Sent:
+        marker, tag, backup, binds = _begin_attempt(one, local)
+        sent = 0
+        if part.copied:
+            arguments = rclone.upload(
+                one.sink, one.location, [], deletes=False, inside="", backup=backup, paths=part.copied
+            )
+            sent += one.send(arguments, part.tree, binds, part.size).progress.bytes
+        if part.direct:
+            sent += _send_direct(one, part, backup, binds)
+        deleted = _delete_surplus(one, local, backup) if one.deletes else 0
+        return _Sent(marker, tag, sent, deleted)
+
+    sent = one.persist(attempt, is_fixed=not part.direct)
+    failpoints.reach("save.uploaded")
+    saved_at = _complete(one, local, sent, torn=part.torn, snapshot=part.told)
+    records.store(one.site, one.mapping, one.sink, one.location, saved_at, part.settled())
+
+
+def _send_direct(one: _Save, part: snapshots.Part, backup: str, binds: list[tuple[Path, str]]) -> int:
+    """Send the files that there was no room to copy, and have the census say what was sent. Raises FileChanging."""
+    before = snapshots.still(part.root, sorted(part.direct))
+    for path in part.direct - before.keys():
+        part.census.correct(path, None)
+    part.direct &= before.keys()
+    listed = part.tree.with_name(f"names-{one.mapping.pk}")
+    listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in before))
+    listed.chmod(0o644)
+    inside = str(part.relative) if part.relative.parts else ""
+    arguments = rclone.upload_named(one.sink, one.location, inside=inside, backup=backup, paths=before)
+    failure: errors.SyncFailed | None = None
+    sent = 0
+    try:
+        size = sum(stamp.size for stamp in before.values())
+        sent = one.send(arguments, part.volume, [*binds, (listed, rclone.NAMES)], size).progress.bytes
+    except errors.TransferBroke as error:
+        failure = error  # what changes while it is sent breaks its transfer
+    _check_in_place(one.mapping, part.volume, part.relative, part.root)
+    after = snapshots.still(part.root, list(before))
+    if changed := [path for path, stamp in before.items() if after.get(path) != stamp]:
+        raise errors.FileChanging(
+            f"{show(changed[0])} changed while it was sent. Copies of what changed take at most"
+            f" {settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES} bytes (BOILERHOUSE_SNAPSHOT_MAX_BYTES) and leave"
+            f" {settings.BOILERHOUSE_DISK_FLOOR_MB} MB of the node's disk free; it did not fit."
+        ) from failure
+    if failure:
+        raise failure
+    for path, stamp in before.items():
+        if part.census.seen[path] != stamp:
+            part.told["pointInTime"] = False
+        part.census.correct(path, stamp)
+    return sent
+
+
+def _delete_surplus(one: _Save, local: volumes.Census, backup: str) -> int:
+    """Move what the sink has and the container no longer has into the attempt's backup; return how many."""
+    matches, kept = patterns.matcher(one.mapping.pattern), set(map(plain, local.seen))
+    surplus = [
+        name
+        for name, _ in one.sink.names(one.location)
+        if (matches is None or matches(name)) and plain(name) not in kept
+    ]
+
+    def move(name: str) -> None:
+        one.sink.move(f"{one.location}/{name}", f"{backup}/{name}")
+
+    with ThreadPoolExecutor(conflicts.AT_ONCE) as threads:
+        for begin in range(0, len(surplus), DELETED_AT_ONCE):
+            stalling.moved()
+            if begin and not one.keep_going():
+                raise errors.TransferCancelled
+            list(threads.map(move, surplus[begin : begin + DELETED_AT_ONCE]))
+    return len(surplus)
+
+
+def _begin_attempt(one: _Save, local: volumes.Census) -> tuple[Marker, str, str, list[tuple[Path, str]]]:
+    """Open the marker and clear what stands in the way; the marker, its tag, the attempt's backup and its binds."""
+    # Each attempt has a backup of its own: what an earlier one moved there must not be overwritten.
+    marker, tag = open_marker(one.run, one.mapping, one.sink, one.location, one.site)
+    failpoints.reach("save.marker-open")
+    backup = str(marker.undo[-1]["backup"])
+    conflicts.clear(one.sink, one.location, marker, local, backup)
+    return marker, tag, backup, one.sink.binds([one.location, backup], one.site.uid)
+
+
+def _check_in_place(mapping: SyncMapping, volume: Path, relative: PurePosixPath, root: int) -> None:
+    with planted(mapping):
+        again = volumes.descend(volume, relative)
+    moved = os.fstat(again).st_ino != os.fstat(root).st_ino
+    os.close(again)
+    if moved:
+        raise errors.PathPlanted(f"{mapping.container_path} was replaced while it was saved.")
+
+
+def _complete(one: _Save, local: volumes.Census, sent: _Sent, *, torn: int = 0, **told: Any) -> str:
+    """Check what the sink has now, close the marker and note the save; returns when it was."""
+    run, mapping, site, sink, location, deletes = one.run, one.mapping, one.site, one.sink, one.location, one.deletes
+    marker = sent.marker
+    asked = [savers.submit(backups.found, sink, str(attempt["backup"])) for attempt in marker.undo]
     names = dict(sink.names(location))
     kept = [answer.result() for answer in asked]
     matches = patterns.matcher(mapping.pattern)
-    manifest = _manifest(names, matches, before, marker.manifest, exact=deletes)
-    if site.is_stopped:  # a live tenant goes on writing; the listing is the truth
-        completeness.check(location, before.sizes(), names, matches, exact=deletes)
+    manifest = _manifest(names, matches, local, marker.manifest, exact=deletes)
+    completeness.check(location, local.sizes(), names, matches, exact=deletes)
+    run.skipped = [*run.skipped, *(f"{mapping.container_path}/{_text(path)}" for path in local.skipped)][:100]
     if mapping.mode == Mode.SYNC and not deletes:
         run.deletes = "withheld"
-    run.deleted += outcome.progress.deletes
+    run.deleted += sent.deleted
     closed = replace(marker, state="closed", saved_at=_now(), manifest=manifest, undo=[])
     closed = listings.attach(sink, closed, str(run.pk), names)
-    put_marker(mapping, sink, location, closed, tag)
+    put_marker(mapping, sink, location, closed, sent.tag)
     failpoints.reach("save.marker-closed")
     listings.forget(sink, marker, closed)
     with recording():
@@ -136,19 +322,21 @@ def _save_mapping(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, ke
             },
         )
         backups.record(site.tenant_id, mapping, sink.place_name, location, [one for one in kept if one])
-        if deletes and before.files == 0 and marker.manifest.files:
+        if deletes and local.files == 0 and marker.manifest.files:
             emit(
                 "pool.warning", pool_id=site.pool_id, tenant_id=site.tenant_id, container_id=site.container_id,
                 code="emptied", specId=mapping.spec_id,
                 detail=f"The tenant has emptied {mapping.container_path}; its {marker.manifest.files} files are kept as"
                 " a backup.",
             )  # fmt: skip
-    more = {"changedDuring": changed} if changed else {}
-    add_step(run, mapping, location, before.files, before.bytes, transferred=outcome.progress.bytes, **more)
+    more = {"changedDuring": torn} if torn else {}
+    add_step(run, mapping, location, local.files, local.bytes, transferred=sent.bytes, **more, **told)
+    return closed.saved_at
 
 
-def _count(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, root: int) -> volumes.Census:
-    """The census before a save. Raises Unsaveable, TooLarge: then nothing has been sent."""
+def _count(one: _Save, root: int, until: float = math.inf) -> volumes.Census:
+    """The census before a save. Raises Unsaveable, TooLarge: then nothing has been sent; TimeoutError at ``until``."""
+    run, mapping, site, sink = one.run, one.mapping, one.site, one.sink
     room = MAX_KEY_BYTES - len(f"{backups.location_of(mapping.location(site.tenant_id), str(run.pk), 99)}/".encode())
     max_files, max_bytes = settings.BOILERHOUSE_MAX_SAVE_FILES, settings.BOILERHOUSE_MAX_SAVE_BYTES
     found = volumes.census(
@@ -158,8 +346,8 @@ def _count(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, root: int
         max_path_bytes=room,
         max_files=max_files,
         all_mtimes=not sink.keeps_mtimes,
+        until=until,
     )
-    run.skipped = [*run.skipped, *(f"{mapping.container_path}/{_text(path)}" for path in found.skipped)][:100]
     if found.is_cut:
         raise errors.TooLarge(f"{mapping.container_path} holds more than {max_files} files.")
     if found.bytes > max_bytes:
@@ -168,12 +356,6 @@ def _count(run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, root: int
         named = "; ".join(f"{show(path)}: {why}" for path, why in found.unsaveable[:5])
         raise errors.Unsaveable(f"{len(found.unsaveable)} things cannot be saved: {named}")
     return found
-
-
-def _changed_since(before: volumes.Census, root: int, mapping: SyncMapping) -> int:
-    """How many files a live tenant wrote, made or removed during its save: each of them may be torn (hazard C12)."""
-    now = volumes.census(root, patterns.matcher(mapping.pattern), sys.maxsize, max_files=2 * before.files + 1000)
-    return len(dict(before.seen.items() ^ now.seen.items()))
 
 
 def may_delete(mapping: SyncMapping, site: Site, location: str) -> bool:

@@ -59,7 +59,7 @@ def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -
 
 
 def _audited(spec: SyncSpec, mappings: list[SyncMapping]) -> dict[str, Any]:
-    policy = ("on_claim", "on_release", "allow_manual_trigger", "interval_ms")
+    policy = ("on_claim", "on_release", "allow_manual_trigger", "interval_ms", "quiesce")
     fields = ("container_path", "pattern", "sink_path", "direction", "mode")
     return {
         "name": spec.name,

@@ -42,6 +42,15 @@ class Mode(TextChoices):
     """Leaves it."""
 
 
+class Quiesce(TextChoices):
+    """How a running container is saved."""
+
+    FREEZE = "freeze"
+    """It stands still for a moment, and is saved as it was then."""
+    NONE = "none"
+    """It goes on: each file is whole, all of them together are not of one moment."""
+
+
 class Trigger(TextChoices):
     """Why a run was made."""
 

@@ -85,7 +85,7 @@ def matches_of_tenant(tenant_id: str, pool_id: str, mappings: Iterable[tuple[str
         except (sync_errors.SyncFailed, OSError) as error:
             found.append(Matched(container_path, pattern, problem=_words(error)))
             continue
-        sizes = {name: size for name, (size, _) in census.seen.items()}
+        sizes = {name: stamp.size for name, stamp in census.seen.items()}
         found.append(_matched(container_path, pattern, sizes, is_cut=census.is_cut))
     return found
 
@@ -141,7 +141,7 @@ def _plan(site: Site, mapping: SyncMapping, sink: Sink, direction: Direction) ->
         planned.problem = _words(error)
         return planned
     planned.is_cut |= here.is_cut
-    sizes = {name: size for name, (size, _) in here.seen.items()}
+    sizes = {name: stamp.size for name, stamp in here.seen.items()}
     source, target = (sizes, there) if direction == Direction.UPLOAD else (there, sizes)
     for name, size in source.items():
         if name not in target:

@@ -25,14 +25,14 @@ from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import host, lifecycle, volumes
+from pools import freezer, host, lifecycle, volumes
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from syncing import errors as sync_errors
 from syncing import saves
 from syncing import services as syncing
 from syncing.states import Trigger
-from tenants import errors, giving_up, validation
+from tenants import errors, giving_up, hooks, validation
 from tenants.instruments import RELEASE_SECONDS, RELEASES
 from tenants.models import Assignment
 from tenants.site import site_of
@@ -231,7 +231,7 @@ def _without_directory(assignment: Assignment, error: pool_errors.DirectoryGone)
     if not _may_destroy(assignment):
         name = lifecycle.runtime_name(assignment.held_container)
         if assignment.step == ReleaseStep.STOPPING:
-            _run_pre_release(assignment, name)
+            _run_pre_release(assignment)
         _stop(assignment, name)
         lifecycle.destroy_at_engine(assignment.held_container)
         raise sync_errors.DirectoryMissing(error.detail) from error
@@ -256,9 +256,11 @@ def _confirm(assignment: Assignment) -> None:
 def _run_steps(assignment: Assignment, lock: int) -> None:
     _confirm(assignment)
     container_id, name = assignment.held_container, lifecycle.runtime_name(assignment.held_container)
+    if assignment.container and freezer.is_frozen(assignment.container.runtime_id):
+        freezer.thaw(assignment.container.runtime_id, name)  # nothing of it could end
     if assignment.step in (ReleaseStep.STOPPING, ReleaseStep.SAVING):
         if assignment.step == ReleaseStep.STOPPING and not assignment.discard:
-            _run_pre_release(assignment, name)
+            _run_pre_release(assignment)
         _stop(assignment, name)
         failpoints.reach("release.stopped")
         if assignment.was_assigned and not assignment.discard:
@@ -285,18 +287,10 @@ def _run_steps(assignment: Assignment, lock: int) -> None:
         volumes.wipe(container_id)
 
 
-def _run_pre_release(assignment: Assignment, name: str) -> None:
+def _run_pre_release(assignment: Assignment) -> None:
     spec = assignment.version.spec if assignment.version else None
-    if spec is None or spec.pre_release is None or not assignment.was_assigned:
-        return
-    try:
-        done = get_runtime().exec(name, spec.pre_release.command, spec.pre_release.timeout_ms, limit_bytes=4000)
-        failure = f"exit code {done.exit_code}" if done.exit_code else ""
-    except BoilerhouseError as error:
-        failure = error.detail
-    if failure:
-        detail = f"preRelease failed ({failure}); the save goes on."
-        emit("pool.warning", pool_id=assignment.pool_id, tenant_id=assignment.tenant_id, detail=detail)
+    if spec is not None and assignment.was_assigned:
+        hooks.run_before_save(assignment, "preRelease", spec.pre_release)
 
 
 def _stop(assignment: Assignment, name: str) -> None:

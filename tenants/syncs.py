@@ -33,7 +33,7 @@ from syncing import services as syncing
 from syncing.models import SavedState, SyncRun, SyncSpec
 from syncing.runs import fail_queued, queue_run
 from syncing.states import Direction, SyncRunState, Trigger
-from tenants import errors, validation
+from tenants import errors, hooks, validation
 from tenants.models import Assignment
 from tenants.site import site_of
 from tenants.states import AssignmentState
@@ -163,7 +163,7 @@ def run_queued(assignment_id: UUID, generation: int) -> None:
                 if not queued.filter(pk=run.pk).exists():
                     continue  # cancelled while others ran
                 try:
-                    _run(run, site_of(assignment, lock, is_stopped=False), is_held)
+                    _run(run, assignment, site_of(assignment, lock, is_stopped=False), is_held)
                 except BoilerhouseError as error:
                     about = {"tenant": assignment.tenant_id, "run": str(run.pk), "trigger": run.trigger}
                     log.warning("sync failed", **about, code=error.code)
@@ -176,12 +176,13 @@ def run_queued(assignment_id: UUID, generation: int) -> None:
             _cancel_left_behind(queued)
 
 
-def _run(run: SyncRun, site: sites.Site, is_held: Callable[[], bool]) -> None:
+def _run(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callable[[], bool]) -> None:
     def keep_going() -> bool:
         return is_held() and not SyncRun.objects.filter(pk=run.pk, cancel_requested_at__isnull=False).exists()
 
     trigger = Trigger(run.trigger)
     if run.direction == Direction.UPLOAD:
+        hooks.run_before_save(assignment, "preSave", site.spec.pre_save)
         saves.save(site, [run.spec], trigger, keep_going, lambda _spec: run)
         return
     findings = surveys.survey_spec(run.spec, site.tenant_id).answer()

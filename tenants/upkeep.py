@@ -15,7 +15,7 @@ from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import enqueue
-from pools import lifecycle, volumes
+from pools import freezer, lifecycle, volumes
 from pools.models import Container, Pool
 from pools.states import DEADLY, ContainerState
 from syncing import services as syncing
@@ -30,6 +30,17 @@ ORPHANED_AFTER = timedelta(seconds=3)
 GRACE_S = 2
 """Whoever waits for a claim gives it up itself at its deadline; this is for those who no longer wait."""
 QUARANTINE_AFTER = timedelta(seconds=10)
+
+
+def thaw_forgotten() -> int:
+    """Have containers let go on that a save, killed in the middle, has left standing still."""
+    return sum(_send("pool", "pools.tasks.thaw", pk) for pk in freezer.left_frozen())
+
+
+def _send(queue: str, function: str, pk: UUID) -> bool:
+    with transaction.atomic():
+        enqueue(queue, function, pk)
+    return True
 
 
 def serve_waiters() -> int:

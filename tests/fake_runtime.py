@@ -100,6 +100,14 @@ class FakeRuntime(ContainerRuntime):
             del self.containers[found.plan.name]
         return None
 
+    def pause(self, name: str) -> None:
+        if found := self.find(name):
+            found.status = "paused"
+
+    def unpause(self, name: str) -> None:
+        if (found := self.find(name)) and found.status == "paused":
+            found.status = "running"
+
     def inspect(self, name: str, timeout_s: float | None = None) -> Observed | None:
         found = self.find(name)
         return found and self._observed(found)
@@ -107,7 +115,7 @@ class FakeRuntime(ContainerRuntime):
     def _observed(self, found: Fake) -> Observed:
         handle = Handle(self.node, found.runtime_id, found.plan.name)
         return Observed(
-            handle, found.plan.labels, found.status == "running", found.status, found.exit_code,
+            handle, found.plan.labels, found.status in ("running", "paused"), found.status, found.exit_code,
             created_at=found.created_at,
         )  # fmt: skip
 

@@ -216,7 +216,7 @@ def _sync_spec(document: Document, dry_run: bool, planned: set[tuple[str, str]])
         for one in parts["mappings"]
     ]  # fmt: skip
     policy = {"onClaim": parts["on_claim"], "onRelease": parts["on_release"], "intervalMs": parts["interval_ms"],
-              "allowManualTrigger": parts["allow_manual_trigger"]}  # fmt: skip
+              "allowManualTrigger": parts["allow_manual_trigger"], "quiesce": parts["quiesce"]}  # fmt: skip
     name = data.get("name") or (before or {}).get("name") or data["id"]
     after = {**(before or {}), "id": data["id"], "name": name, "poolId": data["pool_id"], "mappings": mappings,
              "sink": parts["sink"], "policy": policy}  # fmt: skip

@@ -147,6 +147,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (1.0, syncs.queue_beats),
     (5.0, upkeep.bury_dead_runs),
     (5.0, syncs.resume),
+    (5.0, upkeep.thaw_forgotten),
     (5.0, sink_runs.resume),
     (5.0, probe_sinks),
     (5.0, upkeep.retire_unheld),

@@ -162,6 +162,7 @@ class HookField(ApiSerializer):
 class HooksField(ApiSerializer):
     post_claim = HookField(required=False, allow_null=True)
     pre_release = HookField(required=False, allow_null=True)
+    pre_save = HookField(required=False, allow_null=True)
 
 
 class WorkloadInput(ApiSerializer):
@@ -230,6 +231,7 @@ class WorkloadInput(ApiSerializer):
                 "security": data.get("security", {}),
                 "post_claim": hooks.get("post_claim"),
                 "pre_release": hooks.get("pre_release"),
+                "pre_save": hooks.get("pre_save"),
                 "seed": data.get("seed"),
                 "pull_policy": data["pull_policy"],
                 "config_schema": data.get("config_schema"),
@@ -299,7 +301,7 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
         else:
             volumes.setdefault("custom", []).append({"name": volume.name, **shown})
     check, resources, security = spec.health_check, spec.resources, spec.security
-    hooks = {"postClaim": spec.post_claim, "preRelease": spec.pre_release}
+    hooks = {"postClaim": spec.post_claim, "preRelease": spec.pre_release, "preSave": spec.pre_save}
     return {
         "image": spec.image,
         "command": list(spec.command),

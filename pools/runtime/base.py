@@ -108,6 +108,8 @@ class Observed:
     is_oom_killed: bool = False
     created_at: float = 0.0
     """Unix seconds."""
+    next_probe_at: float | None = None
+    """When the engine's health check runs next, in Unix seconds; None where it has none, or has not run one yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,14 @@ class ContainerRuntime(ABC):
     def remove(self, name: str) -> Pending | None: ...
 
     @abstractmethod
+    def pause(self, name: str) -> None:
+        """Hold all its processes still. One that is paused already stays so. Raises NotRunning, ContainerMissing."""
+
+    @abstractmethod
+    def unpause(self, name: str) -> None:
+        """Let them go on. One that is not paused, or not there, is a success."""
+
+    @abstractmethod
     def inspect(self, name: str, timeout_s: float | None = None) -> Observed | None:
         """What the engine knows of ``name``; None if nothing. Raises EngineTimeout after ``timeout_s``."""
 
@@ -275,6 +285,7 @@ class ContainerRuntime(ABC):
     ) -> Executed:
         """Run a command inside and wait for its end, not for that of what it left in the background.
 
+        It waits while the container is held still for a save.
         Raises NotRunning, ContainerMissing, and TimedOut once it and its children were killed.
         """
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import docker.errors
@@ -55,6 +56,8 @@ LIST_S = 5
 HOT_S = (0.5, 1.0, 2.0)
 """Deadlines on hot paths; a few, for each has a client of its own."""
 SUSPECT_S = 5.0
+STANDS_STILL_S = 5.0
+"""How long a command waits for a container that is held still for a save."""
 LOG_BYTES = 64 * 1024
 NEVER: Any = None
 """A deadline: a log may be silent for days."""
@@ -361,6 +364,24 @@ class DockerRuntime(ContainerRuntime):
                 raise
         return None
 
+    def pause(self, name: str) -> None:
+        with translated():
+            try:
+                self._api().pause(name)
+            except docker.errors.APIError as error:
+                if "already paused" not in _words(error):
+                    raise
+
+    def unpause(self, name: str) -> None:
+        with translated():
+            try:
+                self._api().unpause(name)
+            except docker.errors.NotFound:
+                return
+            except docker.errors.APIError as error:
+                if "not paused" not in _words(error) and "not running" not in _words(error):
+                    raise
+
     def inspect(self, name: str, timeout_s: float | None = None) -> Observed | None:
         allowed = FAST_S if timeout_s is None else max((t for t in HOT_S if t <= timeout_s), default=HOT_S[0])
         try:
@@ -382,6 +403,7 @@ class DockerRuntime(ContainerRuntime):
             state["Pid"],
             (state.get("Health") or {}).get("Status", ""),
             bool(state["OOMKilled"]),
+            next_probe_at=_next_probe(found),
         )
 
     def is_suspect(self) -> bool:
@@ -457,27 +479,45 @@ class DockerRuntime(ContainerRuntime):
         stdin: bytes | None = None,
         limit_bytes: int = 1 << 20,
     ) -> Executed:
+        until = time.monotonic() + STANDS_STILL_S
+        while True:
+            with translated():
+                try:
+                    done, has_begun = self._exec(name, command, timeout_ms, stdin, limit_bytes)
+                except docker.errors.APIError as error:
+                    if "is paused" not in _words(error) or time.monotonic() > until:
+                        raise
+                else:
+                    if has_begun or time.monotonic() > until:
+                        return done
+            time.sleep(0.02)
+
+    def _exec(
+        self, name: str, command: tuple[str, ...], timeout_ms: int, stdin: bytes | None, limit_bytes: int
+    ) -> tuple[Executed, bool]:
+        """The result, and whether the command began: the engine begins none while the container stands still."""
         started = time.monotonic()
-        with translated():
-            api = self._api()
-            exec_id = api.exec_create(name, list(command), stdin=stdin is not None)["Id"]
-            stream: Any = api.exec_start(exec_id, socket=True)
+        api = self._api()
+        exec_id = api.exec_create(name, list(command), stdin=stdin is not None)["Id"]
+        stream: Any = api.exec_start(exec_id, socket=True)
 
-            def is_running() -> bool:
-                return bool(api.exec_inspect(exec_id)["Running"])
+        def is_running() -> bool:
+            return bool(api.exec_inspect(exec_id)["Running"])
 
-            connection: socket.socket = getattr(stream, "_sock", stream)
-            attached = Attached(stream._response.raw._fp.fp, connection, is_running)
-            try:
-                attached.run(stdin, started + timeout_ms / 1000, limit_bytes)
-            except TimeoutError as error:
-                raise ExecTimedOut(self._kill(api, exec_id, timeout_ms)) from error
-            finally:
-                stream.close()
-            exit_code = api.exec_inspect(exec_id)["ExitCode"]
+        connection: socket.socket = getattr(stream, "_sock", stream)
+        attached = Attached(stream._response.raw._fp.fp, connection, is_running)
+        try:
+            attached.run(stdin, started + timeout_ms / 1000, limit_bytes)
+        except TimeoutError as error:
+            raise ExecTimedOut(self._kill(api, exec_id, timeout_ms)) from error
+        finally:
+            stream.close()
+        seen = api.exec_inspect(exec_id)
         duration = round((time.monotonic() - started) * 1000)
         out, err = bytes(attached.stdout), bytes(attached.stderr)
-        return Executed(exit_code if exit_code is not None else -1, out, err, attached.truncated, duration)
+        exit_code = -1 if seen["ExitCode"] is None else seen["ExitCode"]
+        has_begun = bool(seen["Pid"]) or b"cannot exec in a paused container" not in out
+        return Executed(exit_code, out, err, attached.truncated, duration), has_begun
 
     def _kill(self, api: docker.APIClient, exec_id: str, timeout_ms: int) -> str:
         """Kill what the command started and say so; the engine itself has no verb for that."""
@@ -596,6 +636,14 @@ class AttachedTerminal:
             if seen["Running"]:
                 host_processes.kill_tree(seen["Pid"], seen["ContainerID"])
         self._stream.close()
+
+
+def _next_probe(found: dict[str, Any]) -> float | None:
+    log = (found["State"].get("Health") or {}).get("Log")
+    if not log:
+        return None
+    interval_ns = (found["Config"].get("Healthcheck") or {}).get("Interval") or 30 * 10**9
+    return datetime.fromisoformat(log[-1]["End"]).timestamp() + interval_ns / 1e9
 
 
 def _health_of(status: str) -> str:

@@ -13,7 +13,7 @@ from pools.api.serializers import IdField, PathField
 from syncing import patterns
 from syncing.api.sinks import SinkField, StoredSink, location_path
 from syncing.models import SyncRun, SyncSpec
-from syncing.states import Direction, Mode, SyncRunState, Trigger
+from syncing.states import Direction, Mode, Quiesce, SyncRunState, Trigger
 
 
 def _pattern(value: str) -> None:
@@ -34,6 +34,11 @@ class PolicyField(ApiSerializer):
     on_release = serializers.BooleanField(default=False)
     interval_ms = serializers.IntegerField(min_value=5000, max_value=TEN_YEARS_MS, required=False, allow_null=True)
     allow_manual_trigger = serializers.BooleanField(default=True)
+    quiesce = serializers.ChoiceField(
+        Quiesce.choices,
+        default=Quiesce.FREEZE,
+        help_text="Whether a running container stands still for a moment when it is saved",
+    )
 
 
 class SyncSpecInput(ApiSerializer):
@@ -56,7 +61,7 @@ class SyncSpecInput(ApiSerializer):
             "sink": sink.shown,
             "sink_secrets": sink.secrets,
             "credential_id": sink.credential_id,
-            **{name: policy[name] for name in ("on_claim", "on_release", "allow_manual_trigger")},
+            **{name: policy[name] for name in ("on_claim", "on_release", "allow_manual_trigger", "quiesce")},
             "interval_ms": policy.get("interval_ms"),
         }
 
@@ -96,6 +101,7 @@ def render_spec(spec: SyncSpec) -> dict[str, Any]:
             "onRelease": spec.on_release,
             "intervalMs": spec.interval_ms,
             "allowManualTrigger": spec.allow_manual_trigger,
+            "quiesce": spec.quiesce,
         },
         "sinkHealth": spec.sink_health,
         "createdAt": spec.created_at,
@@ -123,7 +129,9 @@ class RunOutput(ApiSerializer):
     deletes = serializers.CharField(allow_null=True)
     skipped = serializers.ListField(child=serializers.CharField())
     retries = serializers.IntegerField()
-    changed_during = serializers.IntegerField(help_text="Files that a live tenant changed while they were saved")
+    changed_during = serializers.IntegerField(
+        help_text="Files that a live tenant changed while they were copied, so that they may be torn"
+    )
     error = ErrorOutput(allow_null=True)
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)

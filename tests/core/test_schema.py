@@ -109,7 +109,7 @@ CONTRACT_WORKLOAD = {
     "healthCheck": {"command": ["true"], "intervalMs": 30000, "timeoutMs": 5000, "retries": 3, "startPeriodMs": 60000},
     "stopTimeoutMs": 10000, "resources": {"cpus": 1, "memoryMb": 512, "pidsLimit": 256, "tmpfsMb": 64, "diskMb": 100},
     "security": {"readOnlyRootFilesystem": True, "networkMode": "bridge"},
-    "hooks": {"postClaim": {"command": ["a"], "timeoutMs": 1000}, "preRelease": {"command": ["b"], "timeoutMs": 1000}},
+    "hooks": {"postClaim": {"command": ["a"], "timeoutMs": 1000}, "preRelease": {"command": ["b"], "timeoutMs": 1000}, "preSave": {"command": ["c"], "timeoutMs": 1000}},
     "pullPolicy": "missing", "configSchema": {"type": "object"},
 }  # fmt: skip
 
@@ -144,7 +144,8 @@ def test_the_contracts_workload_and_the_plans_sync_spec_work_as_written(call, se
     made = call("POST", "sync-specs", PLAN)
     assert made.status_code == 201, made.content
     shown = made.json()
-    assert {name: shown[name] for name in PLAN} == PLAN
+    plan = {**PLAN, "policy": {**PLAN["policy"], "quiesce": "freeze"}}
+    assert {name: shown[name] for name in plan} == plan
     assert call("PUT", "sync-specs/ml-training-sync", shown).status_code == 200
 
 

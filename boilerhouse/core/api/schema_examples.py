@@ -27,7 +27,7 @@ SINK = {
     "endpoint": "https://s3.example.com",
     "credentialId": "storage",
 }
-POLICY = {"onClaim": True, "onRelease": True, "intervalMs": 60_000, "allowManualTrigger": True}
+POLICY = {"onClaim": True, "onRelease": True, "intervalMs": 60_000, "allowManualTrigger": True, "quiesce": "freeze"}
 CLAIM = {
     "poolId": "notes",
     "config": {"greeting": "hello"},

@@ -7,13 +7,17 @@ from typing import Any
 from boilerhouse.dashboard.documents import Part, Section, Sections, get
 from pools.models import Pool
 from syncing.models import Credential
-from syncing.states import Direction, Mode
+from syncing.states import Direction, Mode, Quiesce
 
 KINDS = (("s3", "S3, or compatible"), ("http", "WebDAV"), ("local", "a directory of this host"))
 DIRECTIONS = (
     (Direction.BIDIRECTIONAL.value, "saved and restored"),
     (Direction.UPLOAD.value, "saved only"),
     (Direction.DOWNLOAD.value, "restored only"),
+)
+QUIESCE = (
+    (Quiesce.FREEZE.value, "as it is at one moment: it stands still for some milliseconds"),
+    (Quiesce.NONE.value, "each file by itself: it never stands still"),
 )
 MODES = ((Mode.SYNC.value, "as it is: what is deleted here is deleted there"), (Mode.COPY.value, "never deletes"))
 MAPPING = {"containerPath": "/state", "sinkPath": "", "direction": "bidirectional", "mode": "sync"}
@@ -64,6 +68,7 @@ def sections_of(*, is_new: bool) -> Sections:
                 Part("onClaim", "Restore when a tenant claims", kind="flag"),
                 Part("onRelease", "Save when it is released", kind="flag"),
                 Part("intervalMs", "Save while it works, every", "Empty: no timer", "ms"),
+                Part("quiesce", "While it works, save", kind="choice", options=QUIESCE, default="freeze"),
                 Part("allowManualTrigger", "Save and restore by hand is allowed", kind="flag", default=True),
             ), path="policy"),
         ]  # fmt: skip

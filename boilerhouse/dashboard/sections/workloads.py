@@ -79,6 +79,7 @@ def sections_of(*, is_new: bool) -> Sections:
         ), path="security"),
         hook("postClaim", "After a claim", "Runs inside once the tenant's state, config and secrets are there."),
         hook("preRelease", "Before a release", "Runs inside before the container is stopped and saved."),
+        hook("preSave", "Before a save while it works", "Runs inside before each periodic save and each by hand."),
         Section("Seed", (
             Part("seed", "First state", "A directory below the deployment's seeds, for tenants that have none"),
         )),

@@ -1,0 +1,217 @@
+"""Copies of single files out of a volume that a tenant may be writing to: never outside of it, never of half a file
+unnoticed, never waiting for the tenant.
+
+A path is followed through handles that refuse links. What stands at its end is looked at before it is opened, and
+opened without waiting, for it may be a FIFO by then, or a file on which the tenant holds a lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pools.volumes import Stamp
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FICLONE = 0x40049409
+_CANNOT_CLONE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.ETXTBSY)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+CHUNK = 8 << 20
+CLONED_FROM_BYTES = 1 << 20
+"""A clone has its file written to the disk first; what is smaller is sooner copied."""
+
+
+class Busy(OSError):
+    """The tenant holds a lease on the file: it can be opened once that is given up, or broken by the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """One file as it was copied."""
+
+    stamp: Stamp
+    """Of the moment before the copy, with the size of the copy."""
+    name: str
+    """Of the copy, in the copies' directory."""
+    began_ns: int
+    is_whole: bool
+    """Whether it was the same after the copy as before."""
+
+    def is_of(self, stamp: Stamp) -> bool:
+        """Whether it is the content of the file that now has this stamp."""
+        return self.is_whole and self.stamp == stamp and stamp.is_settled(self.began_ns)
+
+
+@dataclass(slots=True)
+class Copies:
+    """A directory of copies, on one file system, that may take ``room`` bytes and leaves ``floor`` bytes free.
+
+    ``clones`` says whether large files are cloned (reflinks): these take no room.
+    """
+
+    directory: Path
+    room: int
+    floor: int
+    clones: bool = True
+    used: int = 0
+    cloned: int = 0
+    _count: int = 0
+    _handle: int = -1
+    _taken: dict[str, int] = field(default_factory=dict)
+
+    def __enter__(self) -> Copies:
+        self._handle = os.open(self.directory, _DIRECTORY)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+    def take(self, root: int, path: str, until: float) -> Copied | None:
+        """Copy the file ``path`` below the open directory ``root``; None where there is no room for it.
+
+        Raises FileNotFoundError when no file is there (any more), Busy, TimeoutError.
+        """
+        with _opened(root, path) as source:
+            began_ns = time.time_ns()
+            before = os.fstat(source)
+            self._count += 1
+            name = str(self._count)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            target = os.open(name, flags, 0o644, dir_fd=self._handle)
+            try:
+                if not self._fill(source, target, before, name, until):
+                    os.unlink(name, dir_fd=self._handle)
+                    return None
+                os.fchmod(target, 0o644)
+                os.utime(target, ns=(before.st_mtime_ns, before.st_mtime_ns))
+                size = os.fstat(target).st_size
+            except OSError as error:
+                self.drop(name)
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    return None
+                raise
+            finally:
+                os.close(target)
+            stamp = Stamp.of(before)
+            is_whole = stamp == Stamp.of(os.fstat(source))
+            return Copied(stamp._replace(size=size), name, began_ns, is_whole and size == stamp.size)
+
+    def drop(self, name: str) -> None:
+        """Remove a copy; its room is free again."""
+        self.used -= self._taken.pop(name, 0)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._handle)
+
+    def _fill(self, source: int, target: int, seen: os.stat_result, name: str, until: float) -> bool:
+        if self.clones and seen.st_size >= CLONED_FROM_BYTES:
+            try:
+                fcntl.ioctl(target, _FICLONE, source)
+            except OSError as error:
+                if error.errno not in _CANNOT_CLONE:
+                    raise
+                self.clones = self.cloned > 0  # some files cannot be; where the first cannot, none can
+            else:
+                self.cloned += 1
+                return True
+        needs = min(seen.st_size, seen.st_blocks * 512)
+        disk = os.fstatvfs(target)
+        if self.used + needs > self.room or disk.f_bavail * disk.f_frsize - needs < self.floor:
+            return False
+        self._taken[name] = needs
+        self.used += needs
+        _copy_data(source, target, seen.st_size, until)
+        return True
+
+
+def can_clone(directory: Path) -> bool:
+    """Whether files on the file system of ``directory`` can be cloned within it; tried."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as one, tempfile.TemporaryFile(dir=directory) as other:
+            one.write(b"x" * 4096)
+            one.flush()
+            fcntl.ioctl(other.fileno(), _FICLONE, one.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def stamp_of(root: int, path: str) -> Stamp | None:
+    """The present stamp of a file; None where none is."""
+    try:
+        with _reached(root, path) as found:
+            seen = os.fstat(found)
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise
+    return Stamp.of(seen) if stat.S_ISREG(seen.st_mode) else None
+
+
+@contextmanager
+def _reached(root: int, path: str) -> Iterator[int]:
+    """Whatever stands at ``path``, not opened."""
+    *above, name = path.split("/")
+    current = os.dup(root)
+    try:
+        for part in above:
+            inner = os.open(part, _DIRECTORY, dir_fd=current)
+            os.close(current)
+            current = inner
+        found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
+    finally:
+        os.close(current)
+    try:
+        yield found
+    finally:
+        os.close(found)
+
+
+@contextmanager
+def _opened(root: int, path: str) -> Iterator[int]:
+    """A regular file, open for reading. Raises FileNotFoundError for whatever else is there, Busy."""
+    try:
+        with _reached(root, path) as found:
+            if not stat.S_ISREG(os.fstat(found).st_mode):
+                raise FileNotFoundError(errno.ENOENT, "not a file")
+            source = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _GONE:
+            raise FileNotFoundError(errno.ENOENT, "no file") from error
+        if error.errno == errno.EWOULDBLOCK:
+            raise Busy(errno.EWOULDBLOCK, "the tenant holds a lease on it") from error
+        raise
+    try:
+        yield source
+    finally:
+        os.close(source)
+
+
+def _copy_data(source: int, target: int, size: int, until: float) -> None:
+    """Copy ``size`` bytes; holes stay holes. What is shorter by then is what it is. Raises TimeoutError."""
+    os.ftruncate(target, size)
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+            end = min(os.lseek(source, at, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # a hole up to the end
+            raise
+        os.lseek(target, min(at, size), os.SEEK_SET)
+        while at < end:
+            if time.monotonic() > until:
+                raise TimeoutError
+            sent = os.sendfile(target, source, at, min(CHUNK, end - at))
+            if not sent:
+                return
+            at += sent

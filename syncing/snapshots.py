@@ -1,0 +1,313 @@
+"""A copy of what changed in a running container since its last save, as it was at one moment (ADR 30).
+
+First, while the tenant works, whatever has changed is copied. Then the container stands still, the files are counted
+again, and what has changed once more is copied once more; that is soon done. What is sent is the copies. Where a moment
+cannot be had in time, each file is copied so that it is at least whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import structlog
+from django.conf import settings
+
+from boilerhouse.core import failpoints, stalling
+from boilerhouse.core.errors import BoilerhouseError
+from pools import copies, freezer, lifecycle, quota, volumes
+from pools.copies import Copied, Copies
+from pools.models import Container
+from pools.names import plain
+from pools.volumes import Census, Stamp
+from syncing import errors
+from syncing.instruments import FREEZE_SECONDS
+from syncing.models import SyncMapping
+from syncing.sites import Site, planted
+from syncing.states import Quiesce
+
+log = structlog.get_logger(__name__)
+
+ROUNDS = 3
+TRIES = 3
+"""How often a file that changes is copied where nothing stands still; the last copy counts, and is said to be torn."""
+WALK_SHARE = 0.8
+"""Where counting alone takes this share of the longest freeze, none is tried."""
+LEASE_S = 60.0
+"""A lease that a tenant holds on a file is broken by the kernel before that (``/proc/sys/fs/lease-break-time``)."""
+LOOK_EVERY_S = 0.5
+
+
+@dataclass(slots=True)
+class Part:
+    """One mapping's share of a snapshot."""
+
+    mapping: SyncMapping
+    volume: Path
+    relative: PurePosixPath
+    known: dict[str, Stamp] | None
+    """What the sink holds for sure; None: nothing is known."""
+    suspects: frozenset[str]
+    """Names at the sink that an unfinished save may have touched, as ``names.plain`` writes them."""
+    count: Callable[[int, float], Census]
+    root: int = -1
+    """The mapping's directory, open, as it stood there at the last look."""
+    is_missing: bool = False
+    failure: errors.SyncFailed | None = None
+    """Why it cannot be saved; the others can."""
+    census: Census = field(default_factory=Census)
+    counted_ns: int = 0
+    """When the census began."""
+    copied: dict[str, Copied] = field(default_factory=dict)
+    direct: set[str] = field(default_factory=set)
+    """Files that there is no room to copy: they are sent while the tenant works."""
+    torn: int = 0
+    tree: Path = Path()
+    """Where the copies lie, as they are to be sent."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What the run's step says about it."""
+
+    def look(self, until: float) -> None:
+        """Open the directory that stands there now, and count. Raises TimeoutError."""
+        self.close()
+        self.counted_ns = time.time_ns()
+        try:
+            with planted(self.mapping):
+                self.root = volumes.descend(self.volume, self.relative)
+            self.census, self.is_missing, self.failure = self.count(self.root, until), False, None
+        except FileNotFoundError:
+            self.census, self.is_missing = Census(), True
+        except errors.SyncFailed as error:
+            self.census, self.failure = Census(), error
+
+    @property
+    def size(self) -> int:
+        """Of the copies, in bytes."""
+        return sum(one.stamp.size for one in self.copied.values())
+
+    def close(self) -> None:
+        if self.root >= 0:
+            os.close(self.root)
+        self.root = -1
+
+    def changed(self) -> list[str]:
+        """Files that the sink may not have as they are, those changed last first: they are most in need of a copy."""
+        known, suspects = self.known, self.suspects
+        if known is None:
+            found = list(self.census.seen)
+        else:
+            found = [path for path, stamp in self.census.seen.items() if known.get(path) != stamp]
+        if known is not None and suspects:
+            more = [path for path in self.census.seen if plain(path) in suspects]
+            found = list(dict.fromkeys([*found, *more]))
+        return sorted(found, key=lambda path: -self.census.seen[path].ctime_ns)
+
+    def lacking(self) -> list[str]:
+        """Changed files of which there is no copy yet."""
+        seen, copied = self.census.seen, self.copied
+        return [
+            path
+            for path in self.changed()
+            if path not in self.direct and not ((one := copied.get(path)) and one.is_of(seen[path]))
+        ]
+
+    def settled(self) -> dict[str, Stamp]:
+        """For the record: stamps of files that the sink now has, as far as no later change can hide behind them."""
+        changed = set(self.changed())
+        found = {path: stamp for path, stamp in self.census.seen.items() if path not in changed}
+        for path in changed:
+            stamp, one = self.census.seen[path], self.copied.get(path)
+            at_ns = one.began_ns if one and one.is_whole else self.counted_ns if path in self.direct else 0
+            if stamp.is_settled(at_ns):
+                found[path] = stamp
+        return found
+
+
+@contextmanager
+def taken(site: Site, parts: list[Part], quiesce: str, keep_going: Callable[[], bool]) -> Iterator[None]:
+    """In the block the parts' trees hold what changed, and their census says what there was at that moment.
+
+    Raises SyncFailed; TransferCancelled when ``keep_going`` says no.
+    """
+    directory = _fresh_directory(site)
+    floor = settings.BOILERHOUSE_DISK_FLOOR_MB << 20
+    try:
+        (directory / "files").mkdir(mode=0o700)
+        with Copies(directory / "files", settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES, floor) as held:
+            _Taking(site, parts, held, keep_going).run(quiesce)
+        for part in parts:
+            _plant(part, directory)
+        failpoints.reach("save.snapshot-taken")
+        yield
+    finally:
+        for part in parts:
+            part.close()
+        volumes.destroy(directory)
+
+
+def _fresh_directory(site: Site) -> Path:
+    """On the volumes' own file system where that clones files, else on the node's disk: a limit is the tenant's."""
+    volumes.clear_snapshots(site.container_id)
+    home = volumes.home(site.container_id)
+    own = quota.root(home)
+    directory = volumes.snapshot_dir(own if own != home and copies.can_clone(own) else home)
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+def _plant(part: Part, directory: Path) -> None:
+    """Lay the copies out as they are to be sent; who sends them is another user, who may read them."""
+    part.tree = directory / f"tree-{part.mapping.pk}"
+    above = {parent for path in part.copied for parent in PurePosixPath(path).parents}
+    for parent in sorted({PurePosixPath(), *above}, key=lambda one: len(one.parts)):
+        (part.tree / parent).mkdir()
+        (part.tree / parent).chmod(0o755)
+    for path, one in part.copied.items():
+        (directory / "files" / one.name).rename(part.tree / path)
+
+
+class _Taking:
+    def __init__(self, site: Site, parts: list[Part], held: Copies, keep_going: Callable[[], bool]) -> None:
+        self._site, self._parts, self._copies, self._keep_going = site, parts, held, keep_going
+        self._most_s = settings.BOILERHOUSE_FREEZE_MAX_MS / 1000
+        self._looked = time.monotonic()
+        self._frozen_s: list[float] = []
+        rows = Container.objects.filter(pk=site.container_id)
+        self._runtime_id = rows.values_list("runtime_id", flat=True).first() or ""
+
+    def run(self, quiesce: str) -> None:
+        if freezer.is_frozen(self._runtime_id):  # by a save that was killed, and its guard with it
+            freezer.thaw(self._runtime_id, lifecycle.runtime_name(self._site.container_id))
+        is_moment = quiesce == Quiesce.FREEZE and self._at_one_moment()
+        if not is_moment:
+            self._one_by_one()
+        for part in self._parts:
+            self._settle(part)
+            part.told = {
+                "pointInTime": is_moment,
+                "freezeMs": round(1000 * max(self._frozen_s, default=0.0), 1),
+                "copiedFiles": len(part.copied),
+                "copiedBytes": part.size,
+                "copiedBy": "reflink" if self._copies.cloned else "copy",
+                **({"sentLive": len(part.direct)} if part.direct else {}),
+            }
+
+    def _settle(self, part: Part) -> None:
+        """Leave only copies of what was there at the end, and have the census say what the copies are."""
+        for path in [path for path in part.copied if path not in part.census.seen]:
+            self._copies.drop(part.copied.pop(path).name)
+        for path in part.changed():
+            if path not in part.direct:
+                one = part.copied.get(path)
+                part.census.correct(path, one.stamp if one else None)
+        part.torn = sum(not one.is_whole for one in part.copied.values())
+
+    # At one moment --------------------------------------------------------------------------------
+
+    def _at_one_moment(self) -> bool:
+        name = lifecycle.runtime_name(self._site.container_id)
+        try:
+            how = freezer.of(self._runtime_id, name)
+            for _ in range(ROUNDS):
+                if self._pass(math.inf, tries=1) > WALK_SHARE * self._most_s:
+                    log.info("no freeze: counting takes too long", files=[len(p.census.seen) for p in self._parts])
+                    return False
+                if how is None:  # nothing runs, so nothing changes
+                    self._pass(math.inf, tries=1)
+                    return True
+                freezer.wait_for_probe(name, self._most_s)
+                with contextlib.suppress(TimeoutError, copies.Busy):
+                    self._frozen(how)
+                    return True
+                log.info("freeze given up: not done in time", most_s=self._most_s)
+        except BoilerhouseError as error:
+            if isinstance(error, errors.SyncFailed):
+                raise
+            log.warning("no freeze", code=error.code, detail=error.detail[:200])
+        return False
+
+    def _frozen(self, how: freezer.Freezer) -> None:
+        was_enabled = gc.isenabled()
+        gc.disable()  # a collection of all that a worker holds takes longer than the rest
+        freeze = freezer.Freeze()
+        try:
+            with freezer.held(how, self._most_s) as freeze:
+                failpoints.reach("save.frozen")
+                self._pass(time.monotonic() + self._most_s, tries=0)
+        finally:
+            if was_enabled:
+                gc.enable()
+            if freeze.seconds:
+                self._frozen_s.append(freeze.seconds)
+                FREEZE_SECONDS.observe(freeze.seconds)
+
+    # One by one -----------------------------------------------------------------------------------
+
+    def _one_by_one(self) -> None:
+        self._pass(math.inf, tries=TRIES)
+
+    # Passes ---------------------------------------------------------------------------------------
+
+    def _pass(self, until: float, tries: int) -> float:
+        """Count, and copy what there is no copy of; returns how long the counting took.
+
+        With ``tries`` 0 the container stands still: nothing waits for the tenant or the database.
+        """
+        walked_s = 0.0
+        for part in self._parts:
+            began = time.monotonic()
+            part.look(until)
+            walked_s += time.monotonic() - began
+            for path in part.lacking():
+                self._copy(part, path, until, tries)
+        return walked_s
+
+    def _copy(self, part: Part, path: str, until: float, tries: int) -> None:
+        for _ in range(tries or 1):
+            if old := part.copied.pop(path, None):
+                self._copies.drop(old.name)
+            try:
+                made = self._take(part, path, until, can_wait=tries > 0)
+            except FileNotFoundError:
+                return
+            if made is None:
+                part.direct.add(path)
+                return
+            part.copied[path] = made
+            if made.is_whole:
+                return
+
+    def _take(self, part: Part, path: str, until: float, *, can_wait: bool) -> Copied | None:
+        give_up = time.monotonic() + LEASE_S
+        while True:
+            if can_wait:
+                self._look()
+            try:
+                return self._copies.take(part.root, path, until)
+            except copies.Busy as error:
+                if not can_wait:
+                    raise
+                if time.monotonic() > give_up:
+                    raise errors.Unsaveable(f"{path}: a lease that the tenant holds on it is not given up.") from error
+            time.sleep(0.2)
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked > LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            stalling.moved()
+            if not self._keep_going():
+                raise errors.TransferCancelled
+
+
+def still(root: int, paths: list[str]) -> dict[str, Stamp]:
+    """The present stamps of those of the files that are there."""
+    found = ((path, copies.stamp_of(root, path)) for path in paths)
+    return {path: stamp for path, stamp in found if stamp is not None}

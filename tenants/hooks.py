@@ -1,0 +1,25 @@
+"""Hooks that run inside a held container before its state is saved; a save goes on without them."""
+
+from __future__ import annotations
+
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.events import emit
+from pools import lifecycle
+from pools.runtime import get_runtime
+from pools.spec import Hook
+from tenants.models import Assignment
+
+
+def run_before_save(assignment: Assignment, name: str, hook: Hook | None) -> None:
+    """Run the hook ``name`` and wait for its end; that it failed is said by an event of type ``pool.warning``."""
+    if hook is None:
+        return
+    try:
+        container = lifecycle.runtime_name(assignment.held_container)
+        done = get_runtime().exec(container, hook.command, hook.timeout_ms, limit_bytes=4000)
+        failure = f"exit code {done.exit_code}" if done.exit_code else ""
+    except BoilerhouseError as error:
+        failure = error.detail
+    if failure:
+        detail = f"{name} failed ({failure}); the save goes on."
+        emit("pool.warning", pool_id=assignment.pool_id, tenant_id=assignment.tenant_id, detail=detail)
