@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ from boilerhouse.core import failpoints, stalling
 from boilerhouse.core.events import emit, recording
 from pools import volumes
 from pools.names import plain, show
-from syncing import backups, completeness, conflicts, errors, listings, patterns, rclone, records, snapshots
+from syncing import backups, completeness, conflicts, errors, listings, patterns, rclone, records, snapshots, unhashed
 from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
 from syncing.marking import open_marker, put_marker, savers
@@ -132,7 +132,7 @@ def _save_stopped(one: _Save) -> None:
         filters = patterns.to_rclone(one.mapping.pattern) if one.mapping.pattern else []
 
         def attempt() -> _Sent:
-            marker, tag, backup, binds = _begin_attempt(one, local)
+            marker, tag, backup, binds = _begin_attempt(one, local, local.seen)
             inside = str(relative) if relative.parts else ""
             arguments = rclone.upload(
                 one.sink, one.location, filters, deletes=one.deletes, inside=inside, backup=backup, paths=local.seen
@@ -193,7 +193,7 @@ def _save_part(one: _Save, part: snapshots.Part) -> None:
     local = part.census
 
     def attempt() -> _Sent:
-        marker, tag, backup, binds = _begin_attempt(one, local)
+        marker, tag, backup, binds = _begin_attempt(one, local, part.copied.keys() | part.direct)
         sent = 0
         if part.copied:
             arguments = rclone.upload(
@@ -267,13 +267,20 @@ def _delete_surplus(one: _Save, local: volumes.Census, backup: str) -> int:
     return len(surplus)
 
 
-def _begin_attempt(one: _Save, local: volumes.Census) -> tuple[Marker, str, str, list[tuple[Path, str]]]:
-    """Open the marker and clear what stands in the way; the marker, its tag, the attempt's backup and its binds."""
+def _begin_attempt(
+    one: _Save, local: volumes.Census, paths: Collection[str]
+) -> tuple[Marker, str, str, list[tuple[Path, str]]]:
+    """Open the marker and clear what stands in the way of sending the files ``paths``.
+
+    Returns the marker, its tag, the attempt's backup and its binds.
+    """
+    doubtful = savers.submit(one.sink.unhashed, one.location)
     # Each attempt has a backup of its own: what an earlier one moved there must not be overwritten.
     marker, tag = open_marker(one.run, one.mapping, one.sink, one.location, one.site)
     failpoints.reach("save.marker-open")
     backup = str(marker.undo[-1]["backup"])
     conflicts.clear(one.sink, one.location, marker, local, backup)
+    unhashed.clear(one.sink, one.location, doubtful.result(), paths, backup)
     return marker, tag, backup, one.sink.binds([one.location, backup], one.site.uid)
 
 

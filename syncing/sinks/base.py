@@ -109,6 +109,10 @@ class Sink(ABC):
     def names(self, location: str) -> Iterator[tuple[str, int]]:
         """Relative key and size of every object at the location."""
 
+    def unhashed(self, location: str) -> list[str]:
+        """Relative keys of the objects there whose MD5 rclone cannot know, where it compares by that."""
+        return []
+
     @abstractmethod
     def folders(self, location: str) -> Iterator[str]:
         """The locations right below ``location``."""

@@ -15,7 +15,6 @@ ALLOWED_FLAGS = {
     "--s3-server-side-encryption": r"AES256|aws:kms",
     "--s3-sse-kms-key-id": r"[A-Za-z0-9:/_-]{1,200}",
     "--s3-requester-pays": _BOOL,
-    "--s3-disable-checksum": _BOOL,
     "--transfers": r"[1-9]|[1-5]\d|6[0-4]",
     "--checkers": r"[1-9]|[1-5]\d|6[0-4]",
     "--bwlimit": r"\d{1,6}[KMG]?",
@@ -25,9 +24,16 @@ ALLOWED_FLAGS = {
 }
 
 
+_GONE = {
+    "--s3-disable-checksum": "without checksums a change that leaves a file's size as it was would not be saved",
+}
+
+
 def check_flag(flag: str) -> str | None:
     """What is wrong with one rclone flag; None if it may be used."""
     name, equals, value = flag.partition("=")
+    if name in _GONE:
+        return f"The flag {name} is no longer allowed: {_GONE[name]}. Leave it out."
     if name not in ALLOWED_FLAGS:
         return f"The flag {name[:60]} is not allowed."
     if not equals or not re.fullmatch(ALLOWED_FLAGS[name], value):

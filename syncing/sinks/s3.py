@@ -7,6 +7,7 @@ import re
 import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,6 +19,7 @@ from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DE
 if TYPE_CHECKING:
     from syncing.sinks.s3_access import Access
 
+_MD5 = re.compile("[0-9a-f]{32}")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _accesses: dict[tuple[S3Sink, int], Access] = {}
 _accesses_lock = threading.Lock()
@@ -203,6 +205,27 @@ class S3Sink(Sink):
                 for item in page.get("Contents", ()):
                     if not item["Key"].endswith("/"):
                         yield item["Key"][len(prefix) :], item["Size"]
+
+    def unhashed(self, location: str) -> list[str]:
+        prefix, is_kms = f"{location}/", "--s3-server-side-encryption=aws:kms" in self.rclone_flags
+        with self._translated():
+            client = self._client(RUN_DEADLINE_S)
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            found = [item for page in pages for item in page.get("Contents", ()) if not item["Key"].endswith("/")]
+            doubtful = [item["Key"] for item in found if is_kms or not _MD5.fullmatch(item["ETag"].strip('"').lower())]
+            if not doubtful:
+                return []
+
+            def has_none(key: str) -> bool:
+                # rclone keeps it there where it cannot be the tag.
+                return "md5chksum" not in client.head_object(Bucket=self.bucket, Key=key)["Metadata"]
+
+            with ThreadPoolExecutor(16) as threads:
+                return [
+                    key[len(prefix) :]
+                    for key, lacks in zip(doubtful, threads.map(has_none, doubtful), strict=True)
+                    if lacks
+                ]
 
     def folders(self, location: str) -> Iterator[str]:
         prefix = f"{location}/"

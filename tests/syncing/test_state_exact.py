@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import replace
 
 import pytest
+from django.apps import apps
 
 from pools.names import show
 from syncing import errors
 from syncing.locations import marker_key
 from syncing.markers import Marker
+from syncing.models import SyncRun
 from tests import far_ends
+from tests.make import make_sync_spec
 from tests.syncing.test_exactly_the_last_save import LOCATION, UID, Tenant
 
 pytestmark = pytest.mark.any_database
@@ -251,3 +255,113 @@ def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
     tenant.claim()
     assert modes(tenant) == before
     assert look(tenant)[b"closed/in"] == b"closed/in"
+
+
+# Contents -----------------------------------------------------------------------------------------------
+
+PART = 5 * 1024**2
+
+
+def in_parts(far_end, name: str, content: bytes) -> None:
+    """Put an object as other clients put large ones: its ETag is no MD5."""
+    sink = far_end.sink()
+    client, key = sink._client(15), {"Bucket": sink.bucket, "Key": f"{LOCATION}/{name}"}
+    upload = {**key, "UploadId": client.create_multipart_upload(**key)["UploadId"]}
+    parts = []
+    for number, start in enumerate(range(0, len(content), PART), 1):
+        done = client.upload_part(**upload, PartNumber=number, Body=content[start : start + PART])
+        parts.append({"PartNumber": number, "ETag": done["ETag"]})
+    client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+
+
+def overwrite(tenant, name: str) -> bytes:
+    """Change some bytes and nothing else, neither size nor time; returns the content."""
+    path = tenant.state / name
+    was = path.stat()
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"CHANGED")
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    return path.read_bytes()
+
+
+def transferred() -> int:
+    return int(SyncRun.objects.filter(direction="upload").latest("created_at").steps[0]["transferred"])
+
+
+def only_s3(far_end) -> None:
+    if not isinstance(far_end, far_ends.RcloneS3 | far_ends.MotoS3):
+        pytest.skip("only S3 has objects without an MD5")
+
+
+@pytest.mark.parametrize("mode", ["sync", "copy"])
+def test_a_change_of_the_same_size_in_an_object_that_others_put_in_parts_is_saved(
+    far_end, data_dir, transactional_db, mode
+):
+    """S1: adopted, restored, changed, saved with 200: the change comes back. What has not changed is sent once more."""
+    only_s3(far_end)
+    content = os.urandom(PART) * 2 + b"end"
+    for name in ("changed", "same", "elsewhere"):
+        in_parts(far_end, name, content)
+    tenant = Tenant(far_end, mode=mode)
+    changed = overwrite(tenant, "changed")
+    tenant.remove("elsewhere")
+    tenant.save()
+    kept = {b"elsewhere": content} if mode == "copy" else {}
+    tenant.save()
+    assert transferred() == 0, "not sent on every save for ever"
+    tenant.lose_host()
+    tenant.claim()
+    assert look(tenant) == {b"changed": changed, b"same": content, **kept}
+
+
+def test_what_was_saved_without_checksums_is_sent_again_with_them(far_end, data_dir, transactional_db):
+    """S1: a spec that said ``--s3-disable-checksum`` has left objects in parts that no MD5 is known of."""
+    only_s3(far_end)
+    flags = ["--s3-upload-cutoff=5M", "--s3-disable-checksum=true"]
+    tenant = Tenant(far_end)
+    tenant.spec.sink["rcloneFlags"] = flags
+    tenant.spec.save()
+    put(tenant, "db.bin", os.urandom(PART) * 2)
+    tenant.save()
+    tenant.spec.sink["rcloneFlags"] = flags[:1]
+    tenant.spec.save()
+    tenant.claim()
+    changed = overwrite(tenant, "db.bin")
+    tenant.save()
+    tenant.save()
+    assert transferred() == 0
+    tenant.claim()
+    assert look(tenant) == {b"db.bin": changed}
+
+
+def test_a_save_that_is_cut_while_it_sends_such_objects_again_is_taken_back(far_end, data_dir, transactional_db):
+    """S1: what was put aside to be sent again is in the attempt's backup."""
+    only_s3(far_end)
+    content = os.urandom(PART) * 2 + b"end"
+    in_parts(far_end, "db.bin", content)
+    tenant = Tenant(far_end)
+    overwrite(tenant, "db.bin")
+    # The embedded S3 reads an object's MD5 off its disk, however it came.
+    aside = [] if isinstance(far_end, far_ends.RcloneS3) else ["save.unhashed-aside"]
+    for place in (*aside, "save.uploaded"):
+        tenant.cut(place)
+    tenant.lose_host()
+    tenant.claim()
+    assert look(tenant) == {b"db.bin": content}
+
+
+def test_the_flag_that_leaves_checksums_out_is_gone_from_specs_and_refused(call, transactional_db):
+    """S1: stored specs lose it, so that what GET gave may be sent back; a PUT that still carries it says why not."""
+    spec = make_sync_spec()
+    spec.sink["rcloneFlags"] = ["--s3-disable-checksum=true", "--transfers=4"]
+    spec.save()
+    importlib.import_module("syncing.migrations.0009_drop_disable_checksum").drop(apps, None)
+    shown = call("GET", f"sync-specs/{spec.pk}").json()
+    assert shown["sink"]["rcloneFlags"] == ["--transfers=4"]
+    assert call("PUT", f"sync-specs/{spec.pk}", shown).status_code == 200
+    shown["sink"]["rcloneFlags"].append("--s3-disable-checksum=true")
+    refused = call("PUT", f"sync-specs/{spec.pk}", shown)
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "/sink/rcloneFlags/1"
+    assert "would not be saved" in refused.json()["errors"][0]["detail"]
