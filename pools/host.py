@@ -17,9 +17,8 @@ from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
-from django.utils import timezone
 
-from boilerhouse.core import deployment
+from boilerhouse.core import clock, deployment
 from boilerhouse.core.models import Deployment
 from pools import volumes
 from pools.errors import HostNotReady
@@ -250,7 +249,7 @@ def lease_host_port(container_id: UUID) -> int:
 def release_addresses(container_id: UUID) -> None:
     """Send the container's addresses and ports into quarantine."""
     HostLease.objects.filter(container_id=container_id).exclude(resource__startswith="uid ").update(
-        released_at=timezone.now()
+        released_at=clock.now()
     )
 
 
@@ -260,7 +259,7 @@ def release_uid(container_id: UUID) -> None:
 
 
 def _forget_rested() -> None:
-    rested = timezone.now() - timedelta(seconds=settings.BOILERHOUSE_ADDRESS_QUARANTINE_S)
+    rested = clock.now() - timedelta(seconds=settings.BOILERHOUSE_ADDRESS_QUARANTINE_S)
     HostLease.objects.filter(released_at__lt=rested).delete()
 
 

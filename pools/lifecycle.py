@@ -11,9 +11,8 @@ from uuid import UUID
 import structlog
 from django.db import transaction
 from django.db.models import Q
-from django.utils import timezone
 
-from boilerhouse.core import deployment_settings, failpoints, processes
+from boilerhouse.core import clock, deployment_settings, failpoints, processes
 from boilerhouse.core.deployment import deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
@@ -89,7 +88,7 @@ def start_container(container_id: UUID) -> bool:
         version = container.version.number
         emit("container.ready", pool_id=pool.pk, container_id=container_id, durationMs=ms, version=version)
     CONTAINER_STARTS.labels(container.pool_id, "ready").inc()
-    CONTAINER_START_SECONDS.labels(container.pool_id).observe((timezone.now() - container.created_at).total_seconds())
+    CONTAINER_START_SECONDS.labels(container.pool_id).observe((clock.now() - container.created_at).total_seconds())
     sizing.refill(pool.pk)  # here, not by a message: the next start must not wait for a poll
     return True
 
@@ -299,7 +298,7 @@ def _start_failed(container: Container, error: Exception) -> None:
     detail = _words(error, container)
     CONTAINER_STARTS.labels(container.pool_id, getattr(error, "code", "failed")).inc()
     log.warning("container failed to start", detail=detail)
-    now = timezone.now()
+    now = clock.now()
     is_ghost = isinstance(error, errors.CreateTimeout)
     with recording():
         pool = lock_pool(container.pool_id)
@@ -393,7 +392,7 @@ def destroy_container(container_id: UUID) -> None:
     destroy_at_engine(container_id)
     failpoints.reach("destroy.removed")
     wipe(container_id)
-    if container.keep_until and container.keep_until > timezone.now():
+    if container.keep_until and container.keep_until > clock.now():
         return  # the engine may still make it; the controller comes back
     failpoints.reach("destroy.wiped")
     host.release_uid(container_id)

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
+from boilerhouse.core import clock
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.steps import each
@@ -97,7 +97,7 @@ def _row(row: Container, observed: Observed | None) -> list[Drift]:
     if row.node != node_id():
         return []  # another node's engine has it
     if observed is None:
-        if row.state_changed_at > timezone.now() - VANISHED_AFTER:
+        if row.state_changed_at > clock.now() - VANISHED_AFTER:
             return []
         detail = "The engine no longer has it."
         return [Drift("vanished", str(row.pk), detail, lambda: observing.report_fault(row.pk, Fault.VANISHED, detail))]

@@ -13,9 +13,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Count, Q
-from django.utils import timezone
 
-from boilerhouse.core import failpoints
+from boilerhouse.core import clock, failpoints
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.tasks import enqueue
@@ -81,7 +80,7 @@ def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel:
 
 def rests(pool: Pool) -> bool:
     """Whether the pool waits after a start that failed."""
-    return pool.next_start_at is not None and pool.next_start_at > timezone.now()
+    return pool.next_start_at is not None and pool.next_start_at > clock.now()
 
 
 def _parallel(pool: Pool) -> int:
@@ -152,7 +151,10 @@ def refill(pool_id: str) -> int:
 
 def _insert(pool: Pool, template: Template) -> None:
     version = WorkloadVersion.objects.get(pk=template.version_id)
-    container = Container(pool=pool, version=version, network=template.network, node=node_id())
+    now = clock.now()
+    container = Container(
+        pool=pool, version=version, network=template.network, node=node_id(), created_at=now, state_changed_at=now
+    )
     fixed: Any = version.spec.security.run_as_user
     container.uid = fixed if fixed is not None else host.lease_uid(container.pk)
     container.save(force_insert=True)

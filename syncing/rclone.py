@@ -42,6 +42,7 @@ READ_BYTES = 1 << 20
 KEPT_FREE = 2
 """Slots that large transfers leave to others, for they may hold theirs for hours."""
 UNCONFIRMED_S = DEAD_AFTER_S - HEARTBEAT_S
+WATCH_EVERY_S = 0.5
 _KEPT_LINES = 20
 _COUNTERS = (
     "bytes", "checks", "deletedDirs", "deletes", "listed", "renames", "serverSideCopies", "serverSideCopyBytes",
@@ -241,9 +242,9 @@ class _Supervisor:
         self._thread = threading.Thread(target=self._watch, name="rclone-supervisor", daemon=True)
         self.has_killed = False
 
-    def confirm(self) -> None:
-        """Somebody has just seen that the transfer may go on."""
-        self._confirmed = time.monotonic()
+    def confirm(self, asked: float) -> None:
+        """Somebody has seen that the transfer may go on; ``asked`` is when it began to look, by the monotonic clock."""
+        self._confirmed = asked
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -254,8 +255,9 @@ class _Supervisor:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._done.wait(0.5):
-            if time.monotonic() - self._confirmed > UNCONFIRMED_S and self._process.poll() is None:
+        while not self._done.wait(WATCH_EVERY_S):
+            unconfirmed_s = max(time.monotonic() - self._confirmed, processes.unconfirmed_s())
+            if unconfirmed_s > UNCONFIRMED_S and self._process.poll() is None:
                 self.has_killed = True
                 with contextlib.suppress(OSError):
                     os.killpg(self._process.pid, signal.SIGKILL)
@@ -298,7 +300,7 @@ class _Follower:
                         self.on_progress(outcome.progress)
                     if not self.keep_going():
                         raise errors.TransferCancelled
-                    supervisor.confirm()
+                    supervisor.confirm(told)
                     if supervisor.has_killed:
                         raise errors.TransferInterrupted
 

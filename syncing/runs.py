@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db.models import F
 from django.db.models.functions import Now
 
-from boilerhouse.core import processes
+from boilerhouse.core import clock, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from syncing import errors, rclone
@@ -32,6 +32,7 @@ def queue_run(spec: SyncSpec, site_of: Site, direction: Direction, trigger: Trig
         generation=site_of.generation,
         direction=direction,
         trigger=trigger,
+        created_at=clock.now(),
     )
 
 

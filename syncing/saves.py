@@ -15,9 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from django.conf import settings
-from django.utils import timezone
 
-from boilerhouse.core import failpoints, stalling
+from boilerhouse.core import clock, failpoints, stalling
 from boilerhouse.core.events import emit, recording
 from pools import volumes
 from pools.names import plain, show
@@ -325,7 +324,7 @@ def _complete(one: _Save, local: volumes.Census, sent: _Sent, *, torn: int = 0, 
                 "run_id": run.pk,
                 "files": manifest.files,
                 "bytes": manifest.bytes,
-                "saved_at": timezone.now(),
+                "saved_at": clock.now(),
             },
         )
         backups.record(site.tenant_id, mapping, sink.place_name, location, [one for one in kept if one])
@@ -417,4 +416,4 @@ def _text(path: str) -> str:
 
 
 def _now() -> str:
-    return timezone.now().isoformat().replace("+00:00", "Z")
+    return clock.now().isoformat().replace("+00:00", "Z")

@@ -14,9 +14,8 @@ from uuid import UUID
 from django.db import IntegrityError
 from django.db.models import F
 from django.db.models.functions import Greatest
-from django.utils import timezone
 
-from boilerhouse.core import audit, failpoints, processes
+from boilerhouse.core import audit, clock, failpoints, processes
 from boilerhouse.core.events import recording
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
@@ -91,7 +90,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
     Constraints guard it: IntegrityError when the tenant holds something, or when the container that was taken is held
     although its row said idle; ``is_careful`` passes over such containers.
     """
-    now = timezone.now()
+    now = clock.now()
     with recording():
         generation, busy_with = next_generation(claim.tenant_id)
         if busy_with is not None:
@@ -146,7 +145,7 @@ def _existing(assignment: Assignment, claim: Claim) -> Begun:
             releases.retry(assignment)
             raise errors.ReleaseFailed
     if assignment.state == PENDING:
-        until = timezone.now() + timedelta(milliseconds=claim.timeout_ms)
+        until = clock.now() + timedelta(milliseconds=claim.timeout_ms)
         Assignment.objects.filter(pk=assignment.pk, state=PENDING).update(deadline=Greatest(F("deadline"), until))
     ignored = [name for name in ("config", "metadata") if _differs(getattr(claim, name), getattr(assignment, name))]
     if claim.secrets:
@@ -168,7 +167,7 @@ def settle(begun: Begun, until: float) -> Assignment | None:
     if assignment.state == PENDING:
         if time.time() < until:
             return None
-        if not begun.is_new and assignment.deadline > timezone.now():
+        if not begun.is_new and assignment.deadline > clock.now():
             raise errors.OutcomeUnknown  # whoever else waits has longer; a new claim joins again
         code, detail = giving_up.timeout_outcome(assignment)
         giving_up.give_up(assignment.pk, code, detail)

@@ -6,13 +6,13 @@ deadline has passed, once, by a worker (hazard B7); what they say moves the dead
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 from django.db.models import QuerySet
-from django.utils import timezone
 
+from boilerhouse.core import clock
 from boilerhouse.core.steps import earlier, later
 from pools import observing, quota, volumes
 from pools.errors import DirectoryGone
@@ -39,7 +39,7 @@ def due_at(assignment: Assignment) -> datetime | None:
 
 def note_activity(container_id: UUID) -> None:
     """The API did something for whoever holds the container; written at most once in five seconds."""
-    now = timezone.now()
+    now = clock.now()
     rows = Assignment.objects.filter(container_ref=container_id, state=AssignmentState.ASSIGNED)
     rows.filter(last_activity_at__lt=now - SLACK).update(last_activity_at=now)
 
@@ -47,7 +47,7 @@ def note_activity(container_id: UUID) -> None:
 def heartbeat(tenant_id: str) -> None:
     """The tenant is active now. Raises NothingHeld."""
     rows = Assignment.objects.filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED)
-    if not rows.update(last_activity_at=timezone.now()):
+    if not rows.update(last_activity_at=clock.now()):
         raise errors.NothingHeld
 
 
@@ -75,14 +75,14 @@ def check(assignment_id: UUID, generation: int) -> bool:
     seen = _measure(rows, assignment.held_container, assignment.version.spec)
     if seen is None:
         return False
-    changed_at = min(datetime.fromtimestamp(seen.newest_change, UTC), timezone.now())
+    changed_at = min(clock.of_host(seen.newest_change), clock.now())
     if changed_at > assignment.last_activity_at:
         rows.filter(last_activity_at__lt=changed_at).update(last_activity_at=changed_at)
     timeout_ms = assignment.pool.idle_timeout_ms
     if not timeout_ms:
         return False
     # One statement decides against a heartbeat or a call that comes in just now.
-    overdue = rows.filter(last_activity_at__lt=earlier(timezone.now(), timeout_ms))
+    overdue = rows.filter(last_activity_at__lt=earlier(clock.now(), timeout_ms))
     return releases.fence(overdue, reason=ReleaseReason.IDLE)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 import structlog
-from django.utils import timezone
 
+from boilerhouse.core import clock
 from boilerhouse.core.events import recording
 from boilerhouse.core.tasks import enqueue
 from pools import lifecycle
@@ -36,7 +36,7 @@ def match_waiters(pool_id: str) -> int:
         if pool is None:
             return 0
         # Who gives up locks the pool first, too: none of these rows can end while a container is bound to it.
-        for assignment in Assignment.objects.waiting(pool_id).filter(deadline__gt=timezone.now()):
+        for assignment in Assignment.objects.waiting(pool_id).filter(deadline__gt=clock.now()):
             container = take_free(pool)
             if container is None:
                 break

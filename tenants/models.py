@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from boilerhouse.core import clock
 from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
 from pools.models import Container, Pool, WorkloadVersion
@@ -43,7 +44,7 @@ def next_generation(tenant_id: str) -> tuple[int, UUID | None]:
     One statement, which also locks the row until the caller's transaction ends. Returns it, and the run
     at the sinks that must end first if there is one.
     """
-    now = timezone.now()
+    now = clock.now()
     on_postgresql = connection.vendor == "postgresql"
     sql = _NEXT_GENERATION.format(
         table=Tenant._meta.db_table,

@@ -17,9 +17,8 @@ from uuid import UUID
 import structlog
 from django.db import connection, transaction
 from django.db.models import Q
-from django.utils import timezone
 
-from boilerhouse.core import failpoints, processes, tracing, turns
+from boilerhouse.core import clock, failpoints, processes, tracing, turns
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
@@ -115,7 +114,7 @@ def _adopt(assignment_id: UUID, generation: int) -> Assignment | None:
 
 
 def _is_pending(assignment: Assignment) -> bool:
-    now = timezone.now()
+    now = clock.now()
     rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, state=PENDING)
     return rows.filter(deadline__gt=now).exists()
 
@@ -148,7 +147,7 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
             if spec.post_claim is not None:
                 with _phase("hook"):
                     _run_hook(assignment, spec)
-            left = (assignment.deadline - timezone.now()).total_seconds()
+            left = (assignment.deadline - clock.now()).total_seconds()
             with _phase("verify"):
                 seen = get_runtime().inspect(lifecycle.runtime_name(container_id), timeout_s=left)
             if seen is None or not seen.is_running:
@@ -180,7 +179,7 @@ def _provision(assignment: Assignment) -> None:
         "poolId": assignment.pool_id,
         "containerId": str(assignment.container_ref),
         "generation": assignment.generation,
-        "claimedAt": timezone.now().isoformat().replace("+00:00", "Z"),
+        "claimedAt": clock.now().isoformat().replace("+00:00", "Z"),
     }
     volumes.provision(assignment.held_container, assignment.uid, assignment.config, assignment.secrets or {}, claim)
 
@@ -218,7 +217,7 @@ def _decide(
     """The one UPDATE that makes the claim true. False when it came too late."""
     container = assignment.container
     assert container is not None
-    now = timezone.now()
+    now = clock.now()
     elapsed = time.monotonic() - started if started is not None else (now - assignment.created_at).total_seconds()
     latency = max(1, round(elapsed * 1000))
     shown = {"files": restored.files, "bytes": restored.bytes} if restored else None
@@ -266,7 +265,7 @@ def _decide(
 
 def _read_outcome(assignment: Assignment, error: Exception) -> bool:
     """The commit's answer was lost: ask again until the deadline (hazard A7)."""
-    while time.time() < assignment.deadline.timestamp():
+    while clock.now() < assignment.deadline:
         connection.close()
         try:
             state = Assignment.objects.filter(pk=assignment.pk).values_list("state", flat=True).first()

@@ -17,9 +17,8 @@ import structlog
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
-from django.utils import timezone
 
-from boilerhouse.core import audit, failpoints, processes
+from boilerhouse.core import audit, clock, failpoints, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.outage import DATABASE_LOST
@@ -200,7 +199,7 @@ def finish(assignment_id: UUID) -> None:
     except Exception as error:  # whatever it was, the row must not stay under a living owner that gave up
         log.warning("release interrupted", error=type(error).__name__, detail=str(error)[:300])
         Assignment.objects.filter(pk=assignment_id, owner=processes.current()).update(
-            owner=None, next_attempt_at=timezone.now() + timedelta(seconds=ENGINE_RETRY_S)
+            owner=None, next_attempt_at=clock.now() + timedelta(seconds=ENGINE_RETRY_S)
         )
 
 
@@ -337,7 +336,7 @@ def _end(assignment: Assignment) -> None:
         enqueue("pool", "pools.tasks.refill", assignment.pool_id)
     if assignment.was_assigned:
         RELEASES.labels(assignment.pool_id, outcome).inc()
-        took = timezone.now() - assignment.state_changed_at
+        took = clock.now() - assignment.state_changed_at
         RELEASE_SECONDS.labels(assignment.pool_id).observe(max(0.0, took.total_seconds()))
 
 
@@ -352,7 +351,7 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
             outcome=error.code,
             outcome_detail=error.detail,
             owner=None,
-            next_attempt_at=timezone.now() + timedelta(seconds=delay),
+            next_attempt_at=clock.now() + timedelta(seconds=delay),
         )
         if not moved:
             return

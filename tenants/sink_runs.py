@@ -13,9 +13,8 @@ from uuid import UUID
 import structlog
 from django.db import transaction
 from django.db.models import QuerySet
-from django.utils import timezone
 
-from boilerhouse.core import processes
+from boilerhouse.core import clock, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
@@ -69,9 +68,7 @@ def work(run_id: UUID, do: Work) -> None:
     """
     me = processes.current()
     rows = SyncRun.objects.filter(pk=run_id)
-    if not rows.filter(state=SyncRunState.QUEUED).update(
-        state=SyncRunState.RUNNING, started_at=timezone.now(), owner=me
-    ):
+    if not rows.filter(state=SyncRunState.QUEUED).update(state=SyncRunState.RUNNING, started_at=clock.now(), owner=me):
         return
     run = rows.select_related("spec__credential").get()
     ours = rows.filter(state=SyncRunState.RUNNING, owner=me)
@@ -91,7 +88,7 @@ def work(run_id: UUID, do: Work) -> None:
 
 def _end(run: SyncRun, ours: QuerySet[SyncRun], state: SyncRunState, **changes: Any) -> None:
     with recording():
-        if ours.update(state=state, finished_at=timezone.now(), **changes):
+        if ours.update(state=state, finished_at=clock.now(), **changes):
             code = {"code": changes["error_code"]} if "error_code" in changes else {}
             emit("sync.failed" if code else "sync.completed", **_about(run), **code)
         _set_free([run.tenant_id])
@@ -123,7 +120,7 @@ def resume() -> int:
     with transaction.atomic():
         done = _set_free(busy)
     queued = SyncRun.objects.filter(state=SyncRunState.QUEUED, trigger__in=list(TASKS), tenant_id__in=busy)
-    again = [run for run in queued.filter(created_at__lt=timezone.now() - LOST_AFTER) if _resent.is_new(run.pk)]
+    again = [run for run in queued.filter(created_at__lt=clock.now() - LOST_AFTER) if _resent.is_new(run.pk)]
     with transaction.atomic():
         for run in again:
             enqueue("sync", TASKS[Trigger(run.trigger)], run.pk)

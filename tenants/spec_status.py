@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.utils import timezone
-
+from boilerhouse.core import clock
 from syncing.models import SyncRun, SyncSpec, bytes_moved
 from syncing.states import SyncRunState
 from tenants import syncs
@@ -18,7 +17,7 @@ MAX_ERRORS = 20
 def spec_status(spec: SyncSpec) -> dict[str, Any]:
     """The status in the API's shape. A tenant is stale when its last complete save is older than twice the interval;
     without an interval, none is."""
-    now = timezone.now()
+    now = clock.now()
     runs = SyncRun.objects.filter(spec=spec)
     recent = runs.filter(finished_at__gt=now - DAY)
     last = runs.order_by("-created_at", "-pk").first()

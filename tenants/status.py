@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import Max
-from django.utils import timezone
 
+from boilerhouse.core import clock
 from syncing.models import SavedState, SyncRun
 from syncing.states import Direction, SyncRunState
 from tenants import idle
@@ -43,7 +43,7 @@ def _sync_status(tenant_id: str) -> dict[str, Any]:
         failed = failed.filter(finished_at__gt=success.finished_at)
     return {
         "lastSync": last,
-        "ageMs": round((timezone.now() - last).total_seconds() * 1000) if last else None,
+        "ageMs": round((clock.now() - last).total_seconds() * 1000) if last else None,
         "pending": pending,
         "errors": [
             {"at": run.finished_at, "runId": str(run.pk), "code": run.error_code, "detail": run.error_detail}

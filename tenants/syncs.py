@@ -17,9 +17,8 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, QuerySet
-from django.utils import timezone
 
-from boilerhouse.core import audit
+from boilerhouse.core import audit, clock
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
@@ -123,7 +122,7 @@ def cancel(run_id: UUID) -> SyncRun:
     if run.trigger not in LIVE:
         detail = f"It belongs to a {run.trigger}, and ends with it: release the tenant, or release with discard."
         raise errors.NotCancellable(detail)
-    now = timezone.now()
+    now = clock.now()
     with recording():
         rows = SyncRun.objects.filter(pk=run_id)
         ended = rows.filter(state=SyncRunState.QUEUED).update(
@@ -191,7 +190,7 @@ def _run(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callab
 
 def _cancel_left_behind(rows: QuerySet[SyncRun]) -> int:
     return rows.update(
-        state=SyncRunState.CANCELLED, finished_at=timezone.now(), error_code="cancelled",
+        state=SyncRunState.CANCELLED, finished_at=clock.now(), error_code="cancelled",
         error_detail="The tenant was released.",
     )  # fmt: skip
 
@@ -248,7 +247,7 @@ def _key(row: Mapping[str, object]) -> tuple[object, object, object]:
 
 def queue_beats() -> int:
     """Queue the periodic saves that are due, longest overdue first, and no more than the host can work on soon."""
-    now = timezone.now()
+    now = clock.now()
     due = sorted((beat for beat in beats() if beat.due_at <= now), key=lambda beat: beat.due_at)
     if not due:
         return 0
@@ -268,7 +267,7 @@ _resent = Recently(30)
 
 def resume() -> int:
     """Send again the message of runs that have waited long; cancel those whose tenant was released."""
-    old = timezone.now() - LOST_AFTER
+    old = clock.now() - LOST_AFTER
     waiting = SyncRun.objects.filter(state=SyncRunState.QUEUED, trigger__in=LIVE, created_at__lt=old)
     held = {(one.tenant_id, one.generation): one for one in _assigned()}
     left_behind, again = [], {}
@@ -290,7 +289,7 @@ _warned = Recently(600)
 
 def warn_of_unsaved() -> int:
     """Warn, every ten minutes, of tenants whose last complete save is older than twice the interval (P13)."""
-    now = timezone.now()
+    now = clock.now()
 
     def warn(beat: Beat) -> int:
         age = now - beat.unsaved_since

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
-from django.utils import timezone
 
-from boilerhouse.core import deployment_settings, processes
+from boilerhouse.core import clock, deployment_settings, processes
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.steps import each
@@ -55,7 +54,7 @@ def _serve(pool_id: str) -> int:
 
 def abort_overdue_claims() -> int:
     """Give up pending claims that nobody waits for any more."""
-    overdue = timezone.now() - timedelta(seconds=GRACE_S)
+    overdue = clock.now() - timedelta(seconds=GRACE_S)
     rows = Assignment.objects.filter(state=AssignmentState.PENDING, deadline__lt=overdue)
     return each(rows.values_list("pk", flat=True), lambda pk: giving_up.give_up(pk, errors.ClaimTimeout.code))
 
@@ -68,7 +67,7 @@ def resume_claims() -> int:
 
 def resume_releases() -> int:
     """Carry on releases whose process is dead."""
-    now = timezone.now()
+    now = clock.now()
     rows = Assignment.objects.filter(state=AssignmentState.RELEASING)
     rows = rows.exclude(next_attempt_at__gt=now)
     return each(_ownerless(rows), lambda row: _enqueue(row, "save", "tenants.tasks.finish_release", row.pk))
@@ -76,7 +75,7 @@ def resume_releases() -> int:
 
 def _ownerless(rows: QuerySet[Assignment]) -> list[Assignment]:
     living = processes.living()
-    old = timezone.now() - ORPHANED_AFTER
+    old = clock.now() - ORPHANED_AFTER
     return [row for row in rows.filter(state_changed_at__lt=old) if row.owner not in living]
 
 
@@ -94,13 +93,13 @@ def _enqueue(row: Assignment, queue: str, function: str, *arguments: object) -> 
 
 def retry_failed_saves() -> int:
     """Try failed saves again when their back-off has passed."""
-    rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, next_attempt_at__lt=timezone.now())
+    rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, next_attempt_at__lt=clock.now())
     return each(rows, releases.retry)
 
 
 def find_lost() -> int:
     """Have containers put away that are to be removed, have seen a tenant, and are nobody's."""
-    old = timezone.now() - QUARANTINE_AFTER
+    old = clock.now() - QUARANTINE_AFTER
     rows = Container.objects.filter(state=ContainerState.REMOVING, state_changed_at__lt=old)
     return each(rows.values_list("pk", flat=True), _have_put_away)
 
@@ -164,7 +163,7 @@ def release_unhealthy() -> int:
 def retire_unheld() -> int:
     """Take away containers that are claimed by nobody: a database that was set back may show such."""
     held = Assignment.objects.live().exclude(container_ref=None).values("container_ref")
-    old = timezone.now() - QUARANTINE_AFTER
+    old = clock.now() - QUARANTINE_AFTER
     rows = Container.objects.filter(state=ContainerState.CLAIMED, state_changed_at__lt=old).exclude(pk__in=held)
     return each(list(rows.values_list("pk", flat=True)), _retire)
 
@@ -190,7 +189,7 @@ def find_idle() -> int:
 
 def _have_checked(row: Assignment) -> int:
     due = idle.due_at(row)
-    if due is None or due >= timezone.now() - idle.SLACK:
+    if due is None or due >= clock.now() - idle.SLACK:
         return 0
     if not _tried.is_new(("idle", row.pk, row.last_activity_at)):
         return 0
@@ -231,7 +230,7 @@ def bury_dead_runs() -> int:
     rows = SyncRun.objects.filter(state=SyncRunState.RUNNING)
     dead = [run.pk for run in rows if run.owner not in living]
     return SyncRun.objects.filter(pk__in=dead, state=SyncRunState.RUNNING).update(
-        state=SyncRunState.FAILED, finished_at=timezone.now(), error_code="interrupted",
+        state=SyncRunState.FAILED, finished_at=clock.now(), error_code="interrupted",
         error_detail="The process that ran it died.",
     )  # fmt: skip
 
@@ -242,7 +241,7 @@ FORGET_AT_ONCE = 1000
 def forget_old() -> int:
     """Delete finished runs and probes past their retention, the newest run per tenant and spec apart, and proofs of
     restores by generations that are over. Returns how many rows went."""
-    now, retention_s = timezone.now(), deployment_settings.current().retention_s
+    now, retention_s = clock.now(), deployment_settings.current().retention_s
     newer = SyncRun.objects.filter(
         spec=OuterRef("spec"), tenant_id=OuterRef("tenant_id"), direction=OuterRef("direction"), pk__gt=OuterRef("pk")
     )

@@ -7,17 +7,19 @@ import os
 import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import structlog
 from django.db import close_old_connections, connection, transaction
-from django.utils import timezone
+from django.db.models.functions import Now
 
+from boilerhouse.core import clock
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.instruments import STEP_FAILURES
 from boilerhouse.core.models import Process
@@ -25,19 +27,26 @@ from boilerhouse.core.models import Process
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_S = 2.0
+MEASURE_EVERY = 10
+"""Beats between two looks at the database's clock."""
 DEAD_AFTER_S = 8.0
 
 _current: tuple[int, uuid.UUID] | None = None
 _written: uuid.UUID | None = None
 """The id whose row is known to be committed; until then a rollback may have taken it back."""
 _heartbeat: tuple[int, threading.Thread, threading.Event] | None = None
+_beaten = 0.0
+"""When the last beat that the database took was begun, by the monotonic clock."""
 _kind: str = Process.Kind.COMMAND
 _lock = threading.Lock()
 
 
 @cache
 def pid_space() -> str:
-    """Host name and pid namespace: only within it does a pid say anything (two containers of ours differ)."""
+    """Host name and pid namespace; with the boot id the only place where a pid says anything.
+
+    Other machines may have both: a namespace's number is the same on each for its first processes.
+    """
     return f"{socket.gethostname()[:40]} {os.readlink('/proc/self/ns/pid')}"
 
 
@@ -75,9 +84,10 @@ def current() -> uuid.UUID:
 
 
 def _begin(pid: int) -> tuple[int, uuid.UUID]:
-    global _current, _heartbeat
+    global _current, _heartbeat, _beaten
     with _lock:
         if _current is None or _current[0] != pid:
+            _beaten = time.monotonic()
             _current = (pid, uuid7())
             stop = threading.Event()
             thread = threading.Thread(target=_beat, args=(_current[1], stop), name="heartbeat", daemon=True)
@@ -93,7 +103,7 @@ def _write(process_id: uuid.UUID, pid: int) -> None:
         "node": pid_space(),
         "boot_id": boot_id(),
     }
-    values |= {"pid": pid, "pid_started": pid_started(pid) or 0}
+    values |= {"pid": pid, "pid_started": pid_started(pid) or 0, "started_at": Now(), "heartbeat_at": Now()}
     Process.objects.get_or_create(pk=process_id, defaults=values)
 
     def committed() -> None:
@@ -104,13 +114,19 @@ def _write(process_id: uuid.UUID, pid: int) -> None:
 
 
 def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
-    global _written
+    global _written, _beaten
+    beats = 0
     try:
         while not stop.wait(HEARTBEAT_S):
             try:
                 close_old_connections()
-                if not Process.objects.filter(pk=process_id).update(heartbeat_at=timezone.now()):
+                asked = time.monotonic()
+                if Process.objects.filter(pk=process_id).update(heartbeat_at=Now()):
+                    _beaten = asked
+                else:
                     _written = None  # not committed yet, or taken back: the next use writes it again
+                if (beats := beats + 1) % MEASURE_EVERY == 0:
+                    clock.measure()
             except Exception as error:  # the database may be away; the next beat tries again
                 STEP_FAILURES.labels("heartbeat").inc()
                 log.warning("heartbeat failed", error=type(error).__name__)
@@ -140,23 +156,30 @@ def leave() -> None:
             Process.objects.filter(pk=mine[1]).delete()
 
 
-def is_dead(process: Process, now: datetime) -> bool:
-    if process.heartbeat_at < now - timedelta(seconds=DEAD_AFTER_S):
-        return True
-    if process.node == pid_space():
-        return process.boot_id != boot_id() or pid_started(process.pid) != process.pid_started
-    return False
-
-
 def living() -> set[uuid.UUID]:
-    """Ids of all processes that are not dead."""
-    now = timezone.now()
-    return {process.pk for process in Process.objects.all() if not is_dead(process, now)}
+    """Ids of all processes that are not dead: their heartbeat is fresh by the database's clock, and where their pid
+    can be looked at it is there."""
+    fresh = Process.objects.filter(heartbeat_at__gte=Now() - timedelta(seconds=DEAD_AFTER_S))
+    return {process.pk for process in fresh if not _is_gone(process)}
+
+
+def _is_gone(process: Process) -> bool:
+    """Whether it ran in this pid namespace of this kernel and has ended; of any other only its heartbeat is known."""
+    is_here = (process.node, process.boot_id) == (pid_space(), boot_id())
+    return is_here and pid_started(process.pid) != process.pid_started
+
+
+def unconfirmed_s() -> float:
+    """For how long the database has not taken a heartbeat of this process: others give it up after ``DEAD_AFTER_S``.
+
+    0 where it has none, because nothing names it as an owner.
+    """
+    return time.monotonic() - _beaten if _current and _current[0] == os.getpid() else 0.0
 
 
 def forget_dead() -> int:
     """Delete the rows of processes that are dead for an hour; return how many."""
-    dead = Process.objects.filter(heartbeat_at__lt=timezone.now() - timedelta(hours=1))
+    dead = Process.objects.filter(heartbeat_at__lt=Now() - timedelta(hours=1))
     return dead.delete()[0]
 
 

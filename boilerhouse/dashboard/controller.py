@@ -15,9 +15,9 @@ import structlog
 from django.conf import settings
 from django.db import close_old_connections, connection, transaction
 from django.db.models import Q
-from django.utils import timezone
+from django.db.models.functions import Now
 
-from boilerhouse.core import failpoints, forgetting, metering, processes
+from boilerhouse.core import clock, failpoints, forgetting, metering, processes
 from boilerhouse.core.models import Lease
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.steps import each, steps
@@ -38,16 +38,16 @@ STUCK_AFTER = timedelta(seconds=5)
 
 def lead() -> bool:
     """Take or renew the lease; False while another living controller holds it."""
-    me, now = processes.current(), timezone.now()
+    me = processes.current()
     with transaction.atomic():
-        Lease.objects.get_or_create(name=LEASE, defaults={"expires_at": now})
-        rows = Lease.objects.filter(name=LEASE).filter(Q(holder=me) | Q(expires_at__lt=now) | Q(holder=None))
-        return bool(rows.update(holder=me, expires_at=now + LEASE_TTL))
+        Lease.objects.get_or_create(name=LEASE, defaults={"expires_at": Now()})
+        rows = Lease.objects.filter(name=LEASE).filter(Q(holder=me) | Q(expires_at__lt=Now()) | Q(holder=None))
+        return bool(rows.update(holder=me, expires_at=Now() + LEASE_TTL))
 
 
 def abdicate() -> None:
     """Give the lease back, so that another controller leads at once."""
-    Lease.objects.filter(name=LEASE, holder=processes.current()).update(holder=None, expires_at=timezone.now())
+    Lease.objects.filter(name=LEASE, holder=processes.current()).update(holder=None, expires_at=Now())
 
 
 def fill_pools() -> int:
@@ -71,7 +71,7 @@ _sent = Recently(10)
 
 def resume_containers() -> int:
     """Hand on starts and removals whose process is dead or whose message was lost."""
-    return each(lifecycle.stuck_containers(timezone.now() - STUCK_AFTER), _resume_container)
+    return each(lifecycle.stuck_containers(clock.now() - STUCK_AFTER), _resume_container)
 
 
 def _resume_container(container: Container) -> int:

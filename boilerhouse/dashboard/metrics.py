@@ -12,8 +12,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Count, Min
+from django.db.models.functions import Now
 from django.http import HttpResponse
-from django.utils import timezone
 from django_q.models import OrmQ
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
@@ -21,7 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from boilerhouse.core import processes
+from boilerhouse.core import clock, processes
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
 from boilerhouse.core.metering import ProcessesCollector
@@ -52,7 +52,7 @@ def _processes() -> Iterator[Metric]:
     for kind in (Process.Kind.WEB, Process.Kind.WORKER, Process.Kind.CONTROLLER):
         alive.add_metric([kind.value], kinds[kind.value])
     leading = GaugeMetricFamily("boilerhouse_controller_leading", "1 while a controller holds the lease.")
-    leading.add_metric([], float(Lease.objects.filter(holder__in=living, expires_at__gt=timezone.now()).exists()))
+    leading.add_metric([], float(Lease.objects.filter(holder__in=living, expires_at__gt=Now()).exists()))
     free = GaugeMetricFamily("boilerhouse_disk_free_bytes", "Free where containers' directories lie.")
     free.add_metric([], host.free_disk_mb() * 1024.0 * 1024.0)
     yield from (alive, leading, free)
@@ -91,7 +91,7 @@ def _pools() -> Iterator[Metric]:
         desired.add_metric([pool.pk], status.desired_size)
         waiting.add_metric([pool.pk], status.waiting)
         missing.add_metric([pool.pk], max(0, status.desired_size - status.starting - status.idle - status.claimed))
-        age = (timezone.now() - since[pool.pk]).total_seconds() if pool.pk in since else 0.0
+        age = (clock.now() - since[pool.pk]).total_seconds() if pool.pk in since else 0.0
         oldest.add_metric([pool.pk], max(0.0, age))
         failed.add_metric([pool.pk], status.release_failed)
         if pool.trouble:
@@ -106,7 +106,7 @@ def _queues() -> Iterator[Metric]:
     is_silent = GaugeMetricFamily(
         "boilerhouse_queue_silent", "1 while a queue does not serve although a worker is free.", labels=["queue"]
     )
-    now, silent = timezone.now(), silent_queues()
+    now, silent = clock.now(), silent_queues()
     for row in QueueHealth.objects.filter(name__in=list(settings.QUEUES)).order_by("name"):
         age.add_metric([row.name], max(0.0, (now - row.served_at).total_seconds()))
         is_silent.add_metric([row.name], float(row.name in silent))
@@ -132,7 +132,7 @@ def _saves() -> Iterator[Metric]:
     overdue = GaugeMetricFamily(
         "boilerhouse_sync_overdue_tenants", "Tenants whose last save is older than twice the interval.", labels=["pool"]
     )
-    now, ages, late = timezone.now(), dict[str, float](), dict[str, set[str]]()
+    now, ages, late = clock.now(), dict[str, float](), dict[str, set[str]]()
     for beat in syncs.beats():
         pool = beat.assignment.pool_id
         ages[pool] = max(ages.get(pool, 0.0), (now - beat.unsaved_since).total_seconds())

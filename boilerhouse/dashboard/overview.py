@@ -8,8 +8,8 @@ from typing import Any
 
 from django.db.models import Count, Q
 from django.urls import reverse
-from django.utils import timezone
 
+from boilerhouse.core import clock
 from boilerhouse.core.models import Event, FailingStep
 from boilerhouse.core.templatetags.ui import short
 from boilerhouse.dashboard import sparks, tones
@@ -139,7 +139,7 @@ def sync_needs() -> list[Need]:
 
 def _overdue_saves() -> list[Need]:
     """One per sync spec: how many of its tenants wait for a save, and how old the oldest is (P13)."""
-    now = timezone.now()
+    now = clock.now()
     late: dict[str, list[syncs.Beat]] = {}
     for beat in syncs.beats():
         if beat.is_overdue(now):
@@ -156,8 +156,8 @@ def _overdue_saves() -> list[Need]:
 
 
 def tiles(rows: list[PoolRow]) -> dict[str, Any]:
-    day = timezone.now() - timedelta(hours=24)
-    hour = timezone.now() - timedelta(hours=1)
+    day = clock.now() - timedelta(hours=24)
+    hour = clock.now() - timedelta(hours=1)
     held = Assignment.objects.aggregate(
         assigned=Count("pk", filter=Q(state=AssignmentState.ASSIGNED)),
         failed=Count("pk", filter=Q(state=AssignmentState.RELEASE_FAILED)),

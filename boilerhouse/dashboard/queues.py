@@ -8,9 +8,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.conf import settings
-from django.utils import timezone
 
-from boilerhouse.core import canary, processes
+from boilerhouse.core import canary, clock, processes
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.models import Process, QueueHealth
 
@@ -20,7 +19,7 @@ SILENT_AFTER = timedelta(seconds=10)
 
 def silent_queues() -> dict[str, int]:
     """Queues that do not serve although a worker is free → seconds since they last did."""
-    now = timezone.now()
+    now = clock.now()
     workers = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WORKER).order_by("-started_at")
     since = dict(workers.values_list("name", "started_at"))  # nobody served while nothing ran: that is no silence
     rows = QueueHealth.objects.filter(name__in=list(settings.QUEUES), served_at__lt=now - SILENT_AFTER)

@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models import Count, Q, Sum
-from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.response import Response
 
+from boilerhouse.core import clock
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
 from boilerhouse.core.api.serializers import ApiSerializer
@@ -86,7 +86,7 @@ def stats() -> dict[str, Any]:
 
 
 def _sync() -> dict[str, Any]:
-    now = timezone.now()
+    now = clock.now()
     day = SyncRun.objects.filter(created_at__gt=now - timedelta(hours=24))
     beats = list(syncs.beats())
     late = {beat.spec.pk for beat in beats if beat.is_overdue(now)}
@@ -104,7 +104,7 @@ def _sync() -> dict[str, Any]:
 
 
 def _claims() -> dict[str, Any]:
-    hour = timezone.now() - timedelta(hours=1)
+    hour = clock.now() - timedelta(hours=1)
     rows = Assignment.objects.filter(assigned_at__gt=hour, latency_ms__isnull=False)
     recent = list(rows.order_by("-assigned_at").values_list("latency_ms", "source")[:MAX_CLAIMS])
     times = sorted(ms or 0 for ms, _ in recent)
