@@ -3,3 +3,9 @@ from django.apps import AppConfig
 
 class PoolsConfig(AppConfig):
     name = "pools"
+
+    def ready(self) -> None:
+        from boilerhouse.core import deployment
+        from pools.models import Container
+
+        deployment.nodes_of_rows.append(lambda: set(Container.objects.values_list("node", flat=True).distinct()))

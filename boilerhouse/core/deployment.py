@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +13,14 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from boilerhouse.core import keys
-from boilerhouse.core.errors import Conflict
+from boilerhouse.core.errors import Conflict, Failed
 from boilerhouse.core.models import Deployment
+
+
+class WrongNode(Failed):
+    """Containers of another node are in the database and none of this one."""
+
+    code = "wrong_node"
 
 
 class DeploymentMismatch(Conflict):
@@ -43,8 +50,8 @@ def _establish() -> str:
             raise DeploymentMismatch(f"{path} says {kept}, the database says {row.deployment_id}; nothing is touched.")
         if row and not kept:
             raise DeploymentMismatch(
-                f"The database belongs to deployment {row.deployment_id}, but {path} is missing. If this is its data"
-                f" directory, write that id into the file."
+                f"The database belongs to deployment {row.deployment_id}, but {path} is missing. Mount its data"
+                f" directory there; if that is lost, restore a backup into an empty database (manage.py restore)."
             )
         if not row:
             row = Deployment.objects.create(
@@ -92,3 +99,22 @@ def _node_id(directory: str) -> str:
 def node_id() -> str:
     """The node that this data directory, and so every container's directories, lie on (hazard A12)."""
     return _node_id(str(settings.BOILERHOUSE_DATA_DIR))
+
+
+nodes_of_rows: list[Callable[[], set[str]]] = []
+"""What upper apps know of which nodes hold containers; they add to it when they are loaded."""
+
+
+def check_node() -> None:
+    """Raise WrongNode where the containers of the database lie on other nodes and none on this one.
+
+    A worker that started here would find none of their directories, and its engine none of them.
+    """
+    named = {node for ask in nodes_of_rows for node in ask()}
+    if named and node_id() not in named:
+        raise WrongNode(
+            f"This node is {node_id()}, by {data_dir() / 'node-id'}, but the containers of the database are on"
+            f" {', '.join(sorted(named))}: their directories are not here, and nothing is started. Mount that node's"
+            f" data directory at {data_dir()}, or start there; if it is lost, restore a backup into an empty database"
+            " (manage.py restore)."
+        )

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import OperationalError
+from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from django_q.models import OrmQ
 
-from boilerhouse.core import live
+from boilerhouse.core import clock, live, processes
 from boilerhouse.core import steps as core_steps
+from boilerhouse.core.broker import Broker
 from boilerhouse.core.errors import Unavailable
-from boilerhouse.core.models import FailingStep
+from boilerhouse.core.models import FailingStep, Lease, Process
 from boilerhouse.core.steps import Steps, each, earlier, later
+from boilerhouse.core.tasks import enqueue
 from boilerhouse.dashboard import controller, engine_watch, health, overview
 from pools.models import Pool
+from syncing import rclone
 from syncing.models import SyncSpec
-from tenants import idle, syncs, upkeep
+from tenants import claims, idle, syncs, upkeep, validation
 from tenants.models import Assignment
-from tests.make import make_pool, make_sync_spec
+from tests.make import make_container, make_pool, make_sync_spec
+from tests.stack.conftest import eventually
+from tests.tenants.test_assignments import make_assignment
 from tests.tenants.test_syncs import hold
 
 HUGE_MS = 2**53 - 1
@@ -198,3 +207,108 @@ def test_the_pump_survives_any_exception(steps, monkeypatch):
     live.Pump().subscribe(lambda: pulses.append(1))
     assert tried_again.wait(15)
     assert len(pulses) == 2
+
+
+# Clocks and machines (F6, F7) ------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[-9, 9])
+def skew(request, monkeypatch, data_dir, transactional_db) -> timedelta:
+    """This machine's clock is wrong; the database's is right."""
+    off = timedelta(seconds=request.param)
+    real, real_time = timezone.now, time.time
+    monkeypatch.setattr(timezone, "now", lambda: real() + off)
+    monkeypatch.setattr(time, "time", lambda: real_time() + request.param)
+    monkeypatch.setattr(clock, "_measured", None)
+    return off
+
+
+def another_machine(**over) -> Process:
+    """A process elsewhere, with our host name and the same number of pid namespace, that has just beaten."""
+    values = {"kind": "worker", "node": processes.pid_space(), "boot_id": "another-kernel", "pid": 2**22}
+    row = Process.objects.create(**{**values, "pid_started": 1, **over})
+    Process.objects.filter(pk=row.pk).update(heartbeat_at=Now())
+    return row
+
+
+def test_a_living_process_of_another_machine_with_our_name_is_not_dead(data_dir, transactional_db):
+    """F6: equal host names, the first pid namespace's number, another boot id: it was dead at once."""
+    there = another_machine()
+    here = another_machine(boot_id=processes.boot_id())
+    assert there.pk in processes.living()
+    assert here.pk not in processes.living(), "here its pid can be looked at, and it is gone"
+
+
+def test_a_clock_that_is_wrong_makes_nobody_dead_and_nobody_immortal(skew):
+    """F7: nine seconds slow was dead while alive."""
+    me, there = processes.current(), another_machine()
+    assert {me, there.pk} <= processes.living()
+    Process.objects.filter(pk=there.pk).update(heartbeat_at=Now() - timedelta(seconds=processes.DEAD_AFTER_S + 1))
+    assert there.pk not in processes.living()
+
+
+def test_a_beat_is_written_by_the_databases_clock(skew, monkeypatch):
+    """F7: what a machine with a wrong clock writes is judged by another."""
+    monkeypatch.setattr(processes, "HEARTBEAT_S", 0.05)
+    me = processes.current()
+    Process.objects.filter(pk=me).update(heartbeat_at=Now() - timedelta(hours=1))
+    fresh = Process.objects.filter(pk=me, heartbeat_at__gte=Now() - timedelta(seconds=3))
+    fresh = fresh.filter(heartbeat_at__lte=Now() + timedelta(seconds=3))
+    eventually(fresh.exists, 10)
+
+
+def test_a_lease_is_neither_robbed_nor_kept_by_a_clock_that_is_wrong(skew):
+    """F7: the lease says "database clock", the code used the host's."""
+    there = another_machine()
+    Lease.objects.create(name=controller.LEASE, holder=there.pk, expires_at=Now() + timedelta(seconds=3))
+    assert not controller.lead()
+    Lease.objects.update(expires_at=Now() - timedelta(seconds=1))
+    assert controller.lead()
+    assert Lease.objects.filter(expires_at__gt=Now(), expires_at__lt=Now() + timedelta(seconds=4)).exists()
+
+
+def test_deadlines_ages_and_retries_are_judged_by_the_databases_clock(skew):
+    """F7: a claim made by one machine is given up, and resumed, by another."""
+    upkeep._tried.clear()
+    pool = make_pool()
+    make_assignment("waits", pool=pool, deadline=Now() + timedelta(seconds=5))
+    make_assignment("late", pool=pool, deadline=Now() - timedelta(seconds=5))
+    assert upkeep.abort_overdue_claims() == 1
+    assert Assignment.objects.get(tenant_id="late").state == "ended"
+
+    young, old = (make_container(pool, state="claimed") for _ in range(2))
+    for tenant, container, age in (("young", young, 0), ("old", old, 6)):
+        at = Now() - timedelta(seconds=age)
+        one = make_assignment(tenant, pool=pool, container=container, container_ref=container.pk)
+        Assignment.objects.filter(pk=one.pk).update(state_changed_at=at)
+    assert upkeep.resume_claims() == 1
+    begun = claims.begin(validation.Claim(tenant_id="new", pool_id=pool.pk, timeout_ms=30_000))
+    row = Assignment.objects.filter(pk=begun.assignment_id)
+    assert row.filter(deadline__gt=Now() + timedelta(seconds=25), deadline__lt=Now() + timedelta(seconds=35)).exists()
+
+
+def test_a_message_of_a_machine_with_a_wrong_clock_is_seen_at_once(skew, monkeypatch):
+    """F7: a message from a fast clock lay in the queue until the others' clocks had reached it."""
+    enqueue("pool", "pools.tasks.refill", "p")
+    monkeypatch.undo()
+    [(pk, _)] = Broker("pool").dequeue()
+    assert OrmQ.objects.get(pk=pk).lock > timezone.now() + timedelta(hours=1)
+    assert Broker("pool").dequeue() == []
+
+
+def test_times_of_files_are_put_into_the_databases_terms(skew):
+    """F7: what a file's change says is compared with rows."""
+    assert abs((clock.of_host(time.time()) - clock.now()).total_seconds()) < 1
+
+
+def test_a_transfer_ends_before_anybody_takes_its_process_for_dead(data_dir, transactional_db, monkeypatch):
+    """F7: the fence of rclone is tied to the heartbeat that the database took, with room before others give it up."""
+    room_s = processes.DEAD_AFTER_S - rclone.UNCONFIRMED_S - rclone.WATCH_EVERY_S
+    assert room_s >= 1
+    processes.current()
+    sleeping = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    with rclone._Supervisor(sleeping) as supervisor:
+        monkeypatch.setattr(processes, "_beaten", time.monotonic() - rclone.UNCONFIRMED_S - 1)
+        supervisor.confirm(time.monotonic())
+        sleeping.wait(10)
+    assert supervisor.has_killed

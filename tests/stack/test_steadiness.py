@@ -1,0 +1,113 @@
+"""A deployment on a machine that has no time for it: it comes up, restarts nothing in a loop, and stops (B44, F8, C)."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from boilerhouse.core import processes
+from boilerhouse.dashboard.supervisor import free_port
+from tests.stack.conftest import ROOT, eventually, is_ready
+from tests.stack.machines import Machine
+
+CPU = Path("/sys/fs/cgroup/cpu")
+QUOTA_US = 25_000
+"""Of every 100 ms: a quarter of one processor for web, controller, four queues and their supervisor."""
+LOOPS = 20
+
+
+@pytest.fixture
+def quarter() -> Iterator[Path]:
+    """A control group with a quarter of a processor."""
+    group = CPU / f"bh-test-{os.getpid()}"
+    if not (CPU / "cpu.cfs_quota_us").parent.is_dir() or not (CPU / "cpu.cfs_period_us").exists():
+        pytest.skip("needs the cpu controller of cgroup v1")
+    group.mkdir()
+    (group / "cpu.cfs_quota_us").write_text(str(QUOTA_US))
+    yield group
+    eventually(lambda: not (group / "tasks").read_text(), 60)
+    group.rmdir()
+
+
+@contextmanager
+def load(loops: int) -> Iterator[None]:
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+    try:
+        yield
+    finally:
+        for one in spinning:
+            one.kill()
+        for one in spinning:
+            one.wait()
+
+
+@contextmanager
+def up(machine: Machine, before: Callable[[], None] | None = None) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    port = free_port()
+    with machine.log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), "up", "--port", str(port)],
+            cwd=ROOT, env=machine.environment, stdout=output, stderr=output, start_new_session=True, preexec_fn=before,
+        )  # fmt: skip
+    machine.up = process
+    try:
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        if process.poll() is None:
+            processes.kill_tree(process.pid)
+            process.wait()
+
+
+def restarts(machine: Machine) -> int:
+    return len(re.findall("queue restarted", machine.log.read_text()))
+
+
+def queues_serve(base: str) -> bool:
+    try:
+        return requests.get(f"{base}/api/v1/health/ready", timeout=30).json()["checks"].get("workers") == "ok"
+    except (requests.RequestException, ValueError):
+        return False
+
+
+@pytest.mark.long  # a quarter of a processor takes minutes for what takes seconds
+def test_a_deployment_with_a_quarter_of_a_processor_comes_up(machine, quarter):
+    """B44: 55 restarts in 200 s, and no queue ever served; a start has its patience now."""
+
+    def join() -> None:
+        (quarter / "tasks").write_text(str(os.getpid()))
+
+    with up(machine, join) as (_, base):
+        began = time.monotonic()
+        eventually(lambda: queues_serve(base), 600, 1)
+        print(f"up with a quarter of a processor after {time.monotonic() - began:.0f} s")
+        time.sleep(30)  # long enough for the next silence to be judged
+        assert restarts(machine) <= 1
+        assert queues_serve(base)
+
+
+@pytest.mark.long  # twenty busy loops make every step slow
+def test_under_a_load_of_twenty_queues_serve_and_up_stops(machine):
+    """F8, C: no queue is restarted in a loop, and SIGTERM ends everything, hung tasks included."""
+    with up(machine) as (process, base), load(LOOPS):
+        eventually(lambda: is_ready(base), 300, 0.5)
+        time.sleep(40)  # three silences of a queue that served no canary
+        assert restarts(machine) <= 1
+        everyone = processes.descendants(process.pid)
+        for hung in [pid for pid in everyone if b"run_queue" in Path(f"/proc/{pid}/cmdline").read_bytes()][::3]:
+            os.kill(hung, signal.SIGSTOP)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=50)  # 10 s are promised
+        print(f"up stopped under load {os.getloadavg()[0]:.0f} after {time.monotonic() - began:.1f} s")
+        assert process.returncode == 0
+        eventually(lambda: not [pid for pid in everyone if processes.pid_started(pid) is not None], 20)
