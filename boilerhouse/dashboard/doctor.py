@@ -16,10 +16,9 @@ from django.conf import settings
 from django.core.checks import WARNING, run_checks
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.utils import timezone
 
-from boilerhouse.core import processes
-from boilerhouse.core.deployment import data_dir, deployment_id, ram_dir
+from boilerhouse.core import clock, processes
+from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deployment_id, ram_dir
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.dashboard.queues import silent_queues
@@ -111,6 +110,10 @@ def _privileges() -> Iterator[Rest]:
 
 def _data_directory() -> Iterator[Rest]:
     path = data_dir()
+    try:
+        check_node()
+    except WrongNode as error:
+        yield FAILURE, error.detail, "Mount the data directory, or restore a backup."
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         yield FAILURE, f"{path} is open to others ({mode:04o})", f"chmod 700 {path}"
@@ -230,7 +233,7 @@ def _processes() -> Iterator[Rest]:
 def _pools() -> Iterator[Rest]:
     for pool in Pool.objects.exclude(trouble="").order_by("pk"):
         yield FAILURE, f"{pool.pk}: {pool.last_error}", f"/pools/{pool.pk}/ says more."
-    late = [beat for beat in syncs.beats() if beat.is_overdue(timezone.now())]
+    late = [beat for beat in syncs.beats() if beat.is_overdue(clock.now())]
     if late:
         yield WARN, f"{len(late)} saves are overdue", "See the overview; a sink may be slow or down."
     if not late:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from boilerhouse.core import collector, commands, processes
-from boilerhouse.core.deployment import deployment_id
+from boilerhouse.core.deployment import check_node, deployment_id
 from boilerhouse.dashboard.controller import Controller, abdicate
 
 TICK_S = 0.5
@@ -17,6 +17,7 @@ class Command(commands.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         processes.describe("controller")
         deployment_id()
+        check_node()
         collector.calm()
         with commands.stopping() as stop:
             controller = Controller(stop)

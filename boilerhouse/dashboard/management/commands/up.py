@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandParser
 
 from boilerhouse.core import commands
-from boilerhouse.core.deployment import data_dir, deployment_id
+from boilerhouse.core.deployment import check_node, data_dir, deployment_id
 from boilerhouse.dashboard import supervisor
 
 
@@ -25,6 +25,7 @@ class Command(commands.Command):
         data_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
         call_command("migrate", verbosity=0, interactive=False)
         self.say(f"Deployment {deployment_id()}, data in {data_dir()}")
+        check_node()
         everything = supervisor.Supervisor()
         if options["s3"]:
             s3 = supervisor.embedded_s3(options["s3_port"])
