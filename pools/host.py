@@ -125,12 +125,12 @@ def remove_rules(bridge: str) -> None:
 def ensure_ram_dir() -> Path:
     """Have the directory for config and secrets on a RAM file system of our own. Raises HostNotReady."""
     path = deployment.ram_dir()
+    if not settings.BOILERHOUSE_RAM_DIR and path.parent.is_dir():
+        path.parent.chmod(0o700)  # an earlier version, or another deployment's, may have made it
     if _is_in_ram(path):
         return path
     with _changing_the_host():
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not settings.BOILERHOUSE_RAM_DIR:
-            path.parent.chmod(0o700)  # of deployments that an earlier version made
         if not _is_in_ram(path):  # two mounts over each other would hide what the first one holds
             _mount_ram(path)
     return path
