@@ -74,6 +74,9 @@ BOILERHOUSE_SNAPSHOT_MAX_BYTES = env.int("BOILERHOUSE_SNAPSHOT_MAX_BYTES", 2 * 1
 """What a save of a running container may copy to the node's disk; what is above it is sent while the tenant works."""
 BOILERHOUSE_FREEZE_MAX_MS = env.int("BOILERHOUSE_FREEZE_MAX_MS", 1000)
 """How long such a save may hold a container still."""
+BOILERHOUSE_STAGED_MAX_BYTES = env.int("BOILERHOUSE_STAGED_MAX_BYTES", 100 * 1024**3)
+"""What claims that failed have restored so far is kept for the tenant's next claim, up to so much; 0: not at all."""
+BOILERHOUSE_STAGED_RETENTION_S = env.int("BOILERHOUSE_STAGED_RETENTION_S", 6 * 3600)
 BOILERHOUSE_MAX_WAITERS = env.int("BOILERHOUSE_MAX_WAITERS", 200)
 BOILERHOUSE_WEB_THREADS = env.int("BOILERHOUSE_WEB_THREADS", 4)
 BOILERHOUSE_CLAIM_THREADS = env.int("BOILERHOUSE_CLAIM_THREADS", 4)

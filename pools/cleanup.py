@@ -8,7 +8,7 @@ import shutil
 from boilerhouse.core import deployment, processes
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Process
-from pools import host, quota, trials, volumes
+from pools import host, quota, staged, trials, volumes
 from pools.runtime import get_runtime
 
 
@@ -33,7 +33,7 @@ def purge() -> dict[str, int]:
     trials.remove_all()
     host.remove_rules(host.bridge_name())
     removed = 0
-    for directory in (volumes.containers_dir(), volumes.trash_dir(), deployment.ram_dir()):
+    for directory in (volumes.containers_dir(), volumes.trash_dir(), staged.directory(), deployment.ram_dir()):
         if directory.is_dir():
             for path in directory.iterdir():
                 quota.release(path)

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.conf import settings
 
 from boilerhouse.core.tasks import task
-from pools import freezer, lifecycle, sizing, trials, volumes
+from pools import freezer, lifecycle, sizing, staged, trials, volumes
 
 
 @task
@@ -49,4 +49,5 @@ def thaw(container_id: str) -> None:
 def tidy() -> None:
     volumes.sweep_snapshots()
     volumes.empty_trash(int(settings.BOILERHOUSE_DISCARD_RETENTION_S))
+    staged.tidy()
     trials.sweep()

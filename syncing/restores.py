@@ -5,19 +5,21 @@ It lands in staging, is verified and moved in; it never deletes at the far end.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.conf import settings
 
 from boilerhouse.core import failpoints
-from pools import volumes
+from pools import staged, volumes
 from syncing import errors, patterns, rclone, records, snapshots, undo
 from syncing.jail import Jail
-from syncing.markers import Manifest
+from syncing.markers import Manifest, Marker
 from syncing.models import MappingRestore, SyncRun, SyncSpec
 from syncing.runs import Told, add_step, persist, running
 from syncing.sites import Site, check_alone, place_of, planted
@@ -67,78 +69,151 @@ def restore(
     total = Restored()
     for spec in {finding.mapping.spec_id: finding.mapping.spec for finding in findings}.values():
         own = [finding for finding in findings if finding.mapping.spec_id == spec.pk]
-        got: dict[int, Restored] = {}
         with running(spec, site, Direction.DOWNLOAD, trigger, run_of(spec)) as run:
-            for finding in own:
-                if finding.is_empty:
-                    add_step(run, finding.mapping, finding.location, 0, 0)
-                    continue
-                restored = _restore_mapping(run, finding, site, trigger, keep_going)
-                got[finding.mapping.pk] = restored
-                add_step(run, finding.mapping, finding.location, restored.files, restored.bytes)
-                total = Restored(total.files + restored.files, total.bytes + restored.bytes)
+            got = _Restore(run, site, trigger, keep_going, _told_of(run, site, own)).run(own)
+        total = Restored(total.files + sum(one.files for one in got.values()),
+                         total.bytes + sum(one.bytes for one in got.values()))  # fmt: skip
         if trigger == Trigger.CLAIM:
             record_restored(own, site, got)
     return total
 
 
-def _restore_mapping(
-    run: SyncRun, finding: Finding, site: Site, trigger: Trigger, keep_going: Callable[[], bool]
-) -> Restored:
-    mapping, marker = finding.mapping, finding.marker
-    check_alone(site, mapping)
-    if marker is not None and marker.state == "open":
-        marker = undo.take_back(finding.sink, finding.location, marker)
-        if marker.manifest.is_empty:
-            return Restored()
-    filters = patterns.to_rclone(mapping.pattern) if mapping.pattern else []
-    if marker is not None:
-        _check_room(site, marker.manifest)
-    staging = volumes.new_staging(site.container_id, site.uid, f"mapping-{mapping.pk}")
-    arguments = rclone.download(finding.sink, finding.location, filters)
-    jail = Jail(staging, site.uid, writable=True, binds=tuple(finding.sink.binds([finding.location], None)))
-    told = Told(run, site)
-
-    def attempt() -> None:
-        told.begin_try(0, 0)
-        size = marker.manifest.bytes if marker else 0
-        rclone.run(arguments, finding.sink, jail, site.lock, size=size, on_progress=told, keep_going=keep_going)
-
-    persist(attempt, told, run, keep_going, resumes=True)
-    failpoints.reach("restore.downloaded")
-    seen = _census(staging)
-    if marker is not None:
-        manifest = marker.manifest
-        if (seen.files, seen.bytes) != (manifest.files, manifest.bytes):
-            raise errors.Incomplete(
-                f"{finding.location} gave {seen.files} files, {seen.bytes} bytes; the last save had"
-                f" {manifest.files} files, {manifest.bytes} bytes."
-            )
-        volumes.restore_names(staging, manifest.names)
-        volumes.apply_mtimes(staging, manifest.mtimes, only_empty=finding.sink.keeps_mtimes)
-        volumes.apply_manifest(staging, site.uid, manifest.modes, manifest.links, manifest.empty_dirs)
-    volume, relative = place_of(site, mapping)
-    overlay = bool(mapping.pattern) or trigger != Trigger.CLAIM
-    is_recorded = trigger == Trigger.CLAIM and marker is not None and mapping.spec.interval_ms is not None
-    staged = _census(staging).seen if is_recorded else {}
-    with planted(mapping):
-        volumes.move_in(site.container_id, site.uid, staging, volume, relative, replace=not overlay)
-        if is_recorded and marker is not None:
-            present, at_ns = volumes.descend(volume, relative), time.time_ns()
-            try:
-                now = records.restored(staged, snapshots.still(present, list(staged)), at_ns)
-            finally:
-                os.close(present)
-            records.store(site, mapping, finding.sink, finding.location, marker.saved_at, now)
-    failpoints.reach("restore.moved-in")
-    return Restored(seen.files, seen.bytes)
+def _told_of(run: SyncRun, site: Site, findings: list[Finding]) -> Told:
+    """Tells how far the run is from the first second on: the markers say how much there is."""
+    wanted = [finding for finding in findings if not finding.is_empty]
+    manifests = [finding.marker.manifest for finding in wanted if finding.marker]
+    if len(manifests) < len(wanted):
+        return Told(run, site)
+    return Told(run, site, sum(one.files for one in manifests), sum(one.bytes for one in manifests))
 
 
-def _check_room(site: Site, manifest: Manifest) -> None:
-    """Raise DiskFull before the first byte where the state cannot fit."""
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """A mapping's state, verified, ready to be moved in."""
+
+    finding: Finding
+    name: str
+    directory: Path
+    note: staged.Note | None
+    restored: Restored
+    marker: Marker | None
+
+
+@dataclass(slots=True)
+class _Restore:
+    """A spec's mappings: all of them are staged before the first is moved in, so that less is lost when one fails."""
+
+    run_row: SyncRun
+    site: Site
+    trigger: Trigger
+    keep_going: Callable[[], bool]
+    told: Told
+    _done: Restored = field(default_factory=Restored)
+
+    def run(self, findings: list[Finding]) -> dict[int, Restored]:
+        """Stage and move in; return what each mapping had, by its id. Raises SyncFailed."""
+        got: dict[int, Restored] = {}
+        ready: list[_Staged] = []
+        for finding in findings:
+            check_alone(self.site, finding.mapping)
+            mapping = finding.mapping
+            one = Restored() if finding.is_empty else self._stage(finding)
+            if isinstance(one, _Staged):
+                ready.append(one)
+                one = one.restored
+            self._done = Restored(self._done.files + one.files, self._done.bytes + one.bytes)
+            if not finding.is_empty:
+                got[mapping.pk] = one
+        for staging in ready:
+            self._move_in(staging)
+        for finding in findings:
+            one = got.get(finding.mapping.pk, Restored())
+            add_step(self.run_row, finding.mapping, finding.location, one.files, one.bytes)
+        return got
+
+    def _stage(self, finding: Finding) -> _Staged | Restored:
+        """Fetch what is missing and verify all of it. Restored: there is nothing to move in any more."""
+        mapping, marker, site = finding.mapping, finding.marker, self.site
+        if marker is not None and marker.state == "open":
+            marker = undo.take_back(finding.sink, finding.location, marker)
+            if marker.manifest.is_empty:
+                return Restored()
+        name, note = f"mapping-{mapping.pk}", self._note(finding, marker)
+        if note is not None and self.trigger == Trigger.CLAIM:
+            known = staged.planted(site.container_id, name, note)
+            if known is not None:
+                return Restored(*known)
+        staging = staged.open_staging(site.container_id, site.uid, name, note)
+        if marker is not None:
+            _check_room(site, marker.manifest, staged.count(staging)[1])
+        self._fetch(finding, staging, marker.manifest.bytes if marker else 0)
+        failpoints.reach("restore.downloaded")
+        seen = _census(staging)
+        staged.close(site.container_id, name)
+        if marker is not None:
+            _apply(finding, site, staging, seen, marker.manifest)
+        return _Staged(finding, name, staging, note, Restored(seen.files, seen.bytes), marker)
+
+    def _note(self, finding: Finding, marker: Marker | None) -> staged.Note | None:
+        """What tells that something staged is of the same save; None where nothing says which save it is."""
+        if marker is None:
+            return None
+        where = [finding.sink.place_name, finding.location, finding.mapping.pattern]
+        save = hashlib.sha256(marker.dump()).hexdigest()
+        return staged.note_of(self.site.tenant_id, json.dumps(where), save)
+
+    def _fetch(self, finding: Finding, staging: Path, size: int) -> None:
+        site, run, sink = self.site, self.run_row, finding.sink
+        filters = patterns.to_rclone(finding.mapping.pattern) if finding.mapping.pattern else []
+        arguments = rclone.download(sink, finding.location, filters)
+        jail = Jail(staging, site.uid, writable=True, binds=tuple(sink.binds([finding.location], None)))
+
+        def attempt() -> None:
+            files, there = staged.count(staging)
+            self.told.begin_try(self._done.files + files, self._done.bytes + there)
+            rclone.run(
+                arguments, sink, jail, site.lock, size=size, on_progress=self.told, keep_going=self.keep_going
+            )  # fmt: skip
+
+        persist(attempt, self.told, run, self.keep_going, resumes=True)
+
+    def _move_in(self, one: _Staged) -> None:
+        site, mapping = self.site, one.finding.mapping
+        volume, relative = place_of(site, mapping)
+        overlay = bool(mapping.pattern) or self.trigger != Trigger.CLAIM
+        marker = one.marker if self.trigger == Trigger.CLAIM and mapping.spec.interval_ms is not None else None
+        names = _census(one.directory).seen if marker else {}
+        with planted(mapping):
+            volumes.move_in(site.container_id, site.uid, one.directory, volume, relative, replace=not overlay)
+            if marker is not None:
+                present, at_ns = volumes.descend(volume, relative), time.time_ns()
+                try:
+                    now = records.restored(names, snapshots.still(present, list(names)), at_ns)
+                finally:
+                    os.close(present)
+                records.store(site, mapping, one.finding.sink, one.finding.location, marker.saved_at, now)
+        if one.note is not None and self.trigger == Trigger.CLAIM:
+            staged.mark_planted(site.container_id, one.name, one.note, one.restored.files, one.restored.bytes)
+        failpoints.reach("restore.moved-in")
+
+
+def _apply(finding: Finding, site: Site, staging: Path, seen: volumes.Census, manifest: Manifest) -> None:
+    """Verify what arrived against the manifest, and give it all that the sink could not hold. Raises Incomplete."""
+    if (seen.files, seen.bytes) != (manifest.files, manifest.bytes):
+        raise errors.Incomplete(
+            f"{finding.location} gave {seen.files} files, {seen.bytes} bytes; the last save had"
+            f" {manifest.files} files, {manifest.bytes} bytes."
+        )
+    volumes.restore_names(staging, manifest.names)
+    volumes.apply_mtimes(staging, manifest.mtimes, only_empty=finding.sink.keeps_mtimes)
+    volumes.apply_manifest(staging, site.uid, manifest.modes, manifest.links, manifest.empty_dirs)
+
+
+def _check_room(site: Site, manifest: Manifest, there: int) -> None:
+    """Raise DiskFull before the first byte where the state cannot fit; ``there`` bytes of it have arrived before."""
     disk = os.statvfs(volumes.home(site.container_id))
     free = disk.f_bavail * disk.f_frsize
-    if manifest.bytes > free:
+    if manifest.bytes - there > free:
         raise errors.DiskFull(f"The state has {manifest.bytes} bytes; {free} are free on this node.")
 
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from boilerhouse.core import audit
 from boilerhouse.core.events import recording
-from pools import volumes
+from pools import staged, volumes
 from syncing import erasing
 from syncing.models import SavedState, SyncRun, SyncSpec
 from syncing.states import SyncRunState, Trigger
@@ -54,6 +54,7 @@ def begin(tenant_id: str) -> Erasure:
     if Assignment.objects.live().filter(tenant_id=tenant_id).exists():
         raise errors.Held
     volumes.erase_discarded(tenant_id)
+    staged.forget(tenant_id)
     if not specs:
         return Erasure(tenant_id, None)
     with recording():

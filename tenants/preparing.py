@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +26,7 @@ from boilerhouse.core.metering import timed
 from boilerhouse.core.outage import DATABASE_LOST, renounce
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import host, lifecycle, sizing, volumes
+from pools import host, lifecycle, sizing, staged, volumes
 from pools.feasibility import seed_path
 from pools.runtime import get_runtime
 from pools.spec import WorkloadSpec
@@ -282,6 +282,8 @@ def _replace_container(assignment: Assignment) -> None:
     ours = json.dumps({"tenantId": assignment.tenant_id, "generation": assignment.generation})
     if volumes.read_latch(old) in (None, ours):
         lifecycle.destroy_at_engine(old)
+        with suppress(pool_errors.DirectoryGone), volumes.locked(old):
+            staged.put_aside(old, assignment.tenant_id)
         lifecycle.wipe(old)
         host.release_uid(old)
         detail = "A container died before its claim was done; another was taken."

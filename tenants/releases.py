@@ -24,7 +24,7 @@ from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import freezer, host, lifecycle, volumes
+from pools import freezer, host, lifecycle, staged, volumes
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from syncing import errors as sync_errors
@@ -282,8 +282,10 @@ def _run_steps(assignment: Assignment, lock: int) -> None:
     assignment.refresh_from_db(fields=["discard"])
     if assignment.discard and assignment.was_assigned:
         volumes.discard(container_id)
-    else:
-        volumes.wipe(container_id)
+        return
+    if not assignment.was_assigned:
+        staged.put_aside(container_id, assignment.tenant_id)
+    volumes.wipe(container_id)
 
 
 def _run_pre_release(assignment: Assignment) -> None:

@@ -17,9 +17,9 @@ class Line:
         self._target = (parts.hostname or "", parts.port or 80)
         self.up = self.down = 0
         """Bytes that crossed it towards the far end, and from it."""
-        self.cut_every, self.cuts_left, self.dead_s = 0, 0, 0.0
-        """After so many bytes, and so many times, every connection is cut and none is taken for ``dead_s`` seconds."""
-        self.cuts = 0
+        self.cuts, self.dead_s = 0, 1.0
+        """How often it was cut; after each it takes no connection for so many seconds."""
+        self._cut_every = self._cuts_left = 0
         self.silent = threading.Event()
         self._since_cut, self._dead_until = 0, 0.0
         self._lock, self._open = threading.Lock(), set[socket.socket]()
@@ -33,6 +33,12 @@ class Line:
     def stop(self) -> None:
         self._server.close()
         self.cut()
+
+    def breaks(self, times: int, every: int) -> None:
+        """From now on it is cut after every so many bytes, so many times; counts begin at zero."""
+        with self._lock:
+            self.up = self.down = self.cuts = self._since_cut = 0
+            self._cut_every, self._cuts_left = every, times
 
     def cut(self) -> None:
         """Cut all connections there are."""
@@ -82,6 +88,6 @@ class Line:
             else:
                 self.down += size
             self._since_cut += size
-            if self.cuts_left and self._since_cut >= self.cut_every:
-                self.cuts_left -= 1
+            if self._cuts_left and self._since_cut >= self._cut_every:
+                self._cuts_left -= 1
                 self._cut()

@@ -8,18 +8,21 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from boilerhouse.core import processes
 from boilerhouse.core.deployment import data_dir as deployments_dir
-from syncing import errors, rclone
+from pools import staged, volumes
+from syncing import errors, rclone, restores, runs, surveys
 from syncing.jail import Jail
 from syncing.models import SyncRun
 from syncing.sinks import LocalSink
+from syncing.states import Trigger
 from tests import far_ends
 from tests.lines import Line
-from tests.syncing.test_exactly_the_last_save import UID, Tenant
+from tests.syncing.test_exactly_the_last_save import TENANT, UID, Tenant
 
 pytestmark = pytest.mark.any_database
 
@@ -168,3 +171,184 @@ def test_no_queue_ends_a_transfer_by_a_timeout_of_its_own(settings):
         queue = settings.Q_CLUSTER["ALT_CLUSTERS"][name]
         assert queue["timeout"] >= 7 * 86400
         assert queue["retry"] > queue["timeout"]
+
+
+# It goes on where it stopped ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pieces", "size", "times", "flags"),
+    [
+        (8, 200_000, 2, ("--bwlimit=2M", "--transfers=2")),
+        # long: 40 MB twice over a line that is cut ten times, as the issue asks for
+        pytest.param(80, 500_000, 10, ("--bwlimit=4M", "--transfers=2"), marks=pytest.mark.long),
+    ],
+)
+def test_a_line_that_is_cut_again_and_again_costs_no_file_twice(make_tenant, line, pieces, size, times, flags):
+    """B28: save and restore go on where they stopped, within one run; at most what was under way is sent again."""
+    tenant = make_tenant(*flags)
+    made = fill(tenant, pieces, size)
+    total = pieces * size
+    spare = (times + 1) * 2 * (size + 65_536) + pieces * 4000  # both transfers of each cut, buffers, and headers
+    line.breaks(times, every=total // (times + 1))
+    tenant.save()
+    assert line.cuts == times
+    assert total <= line.up <= total + spare
+    run = SyncRun.objects.get(direction="upload")
+    assert run.state == "succeeded"
+    assert run.retries >= 1
+
+    line.breaks(times, every=total // (times + 1))
+    tenant.claim()
+    assert lies_in(tenant) == made
+    assert line.cuts == times
+    assert total <= line.down <= total + spare
+    run = SyncRun.objects.get(direction="download", state="succeeded")
+    assert (run.progress["files"], run.progress["bytes"]) == (pieces, total)
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def stop_after(monkeypatch, size: int, error: BaseException) -> None:
+    """Break off the next transfer when so many bytes have come, once."""
+    real = runs.Told.__call__
+
+    def told(self, progress):
+        real(self, progress)
+        if progress.bytes >= size:
+            monkeypatch.setattr(runs.Told, "__call__", real)
+            raise error
+
+    monkeypatch.setattr(runs.Told, "__call__", told)
+
+
+def carry_on(tenant: Tenant) -> None:
+    """What the next worker does for the same claim."""
+    with volumes.locked(tenant.container_id) as lock:
+        findings = surveys.survey_spec(tenant.fresh(), TENANT).answer()
+        restores.restore(tenant.site(lock), findings, Trigger.CLAIM, lambda: True)
+
+
+def test_a_restore_whose_worker_died_is_carried_on_with_what_was_staged(make_tenant, line, monkeypatch):
+    """B28: the next worker fetches what is missing, and progress counts what was there."""
+    tenant = make_tenant("--bwlimit=1M", "--transfers=1")
+    made = fill(tenant, 8, 400_000)
+    tenant.save()
+    stop_after(monkeypatch, 1_500_000, Killed())
+    with pytest.raises(Killed):
+        tenant.claim()
+    there = files_staged(tenant)
+    assert there >= 2
+    line.down = 0
+    carry_on(tenant)
+    assert lies_in(tenant) == made
+    assert line.down <= (8 - there) * 400_000 + 200_000
+    assert SyncRun.objects.filter(direction="download").latest("created_at").progress["bytes"] == 3_200_000
+
+
+def files_staged(tenant: Tenant) -> int:
+    [staging] = volumes.staging_dir(tenant.container_id).iterdir()
+    return staged.count(staging)[0]
+
+
+def test_a_claim_that_failed_leaves_what_it_had_to_the_tenants_next_container(make_tenant, line, monkeypatch):
+    """B28: moved in by rename, owned by the new container's user, and fetched no second time."""
+    tenant = make_tenant("--bwlimit=1M", "--transfers=1")
+    made = fill(tenant, 8, 400_000)
+    tenant.save()
+    there = fail_a_claim(tenant, monkeypatch)
+    line.down = 0
+    tenant.claim()
+    assert lies_in(tenant) == made
+    assert line.down <= (8 - there) * 400_000 + 200_000
+    assert not list(staged.directory().glob("*/*"))
+
+
+def fail_a_claim(tenant: Tenant, monkeypatch) -> int:
+    """A claim that is given up in the middle of its restore; its container is wiped. Returns how many files came."""
+    stop_after(monkeypatch, 1_500_000, errors.TransferCancelled())
+    with pytest.raises(errors.TransferCancelled):
+        tenant.claim()
+    there = files_staged(tenant)
+    assert there >= 2
+    with volumes.locked(tenant.container_id):
+        assert staged.put_aside(tenant.container_id, TENANT) == 1
+        volumes.wipe(tenant.container_id)
+    return there
+
+
+def test_what_is_kept_of_a_claim_is_of_its_tenant_and_its_save_alone(make_tenant, monkeypatch, settings):
+    """B28, P3: another save of the place, another tenant, an erasure and its age: each is the end of it."""
+    tenant = make_tenant("--bwlimit=1M", "--transfers=1")
+    fill(tenant, 8, 400_000)
+    tenant.save()
+    fail_a_claim(tenant, monkeypatch)
+    [home] = staged.directory().glob("*/*")
+    assert home.parent.stat().st_mode & 0o777 == home.stat().st_mode & 0o777 == 0o700
+    note = staged._read(home / "note.json")
+    path = volumes.staging_dir(tenant.container_id)
+    for other in (replace(note, tenant_id="bob"), replace(note, subject="elsewhere")):
+        assert not staged._take(other, path / "never")
+        assert home.exists()
+    assert not staged._take(replace(note, key="another save"), path / "never")
+    assert not home.exists()
+
+    fail_a_claim(tenant, monkeypatch)
+    assert list(staged.directory().glob("*/*"))
+    staged.forget("bob")
+    assert list(staged.directory().glob("*/*"))
+    staged.forget(TENANT)
+    assert not list(staged.directory().glob("*"))
+
+    fail_a_claim(tenant, monkeypatch)
+    assert staged.tidy() == 0
+    settings.BOILERHOUSE_STAGED_MAX_BYTES = 1000
+    assert staged.tidy() == 1
+    assert not list(staged.directory().glob("*"))
+
+
+def test_a_save_in_between_is_never_mixed_with_what_was_kept(make_tenant, monkeypatch):
+    """B28, P5: what comes back is the last completed save, whole."""
+    tenant = make_tenant("--bwlimit=1M", "--transfers=1")
+    fill(tenant, 8, 400_000)
+    tenant.save()
+    first = tenant.container_id, tenant.generation, tenant.state
+    fail_a_claim(tenant, monkeypatch)
+    failed = tenant.generation
+    tenant.container_id, tenant.generation, tenant.state = first
+    made = fill(tenant, 8, 400_000)  # same names, same sizes, other bytes
+    tenant.save()
+    tenant.generation = failed
+    tenant.claim()
+    assert lies_in(tenant) == made
+    assert not list(staged.directory().glob("*/*"))
+
+
+def test_staging_that_lies_on_a_file_system_of_its_own_is_copied(data_dir, tmp_path):
+    """B28: where a disk limit is a file system, rename cannot leave it."""
+    import subprocess
+    from uuid import uuid4
+
+    from tests.make import make_spec
+
+    container_id, other = uuid4(), uuid4()
+    for one in (container_id, other):
+        volumes.prepare(one, UID, make_spec())
+    apart = volumes.staging_dir(container_id)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", str(apart)], check=True)
+    try:
+        note = staged.note_of("alice", "t/alice", "save")
+        path = staged.open_staging(container_id, UID, "mapping-1", note)
+        (path / "d").mkdir()
+        (path / "d" / "one").write_bytes(b"1" * 1000)
+        (path / "two.0123abcd.partial").write_bytes(b"2")
+        os.utime(path / "d" / "one", (5, 5))
+        assert staged.put_aside(container_id, "alice") == 1
+    finally:
+        subprocess.run(["umount", "-l", str(apart)], check=True)
+    got = staged.open_staging(other, UID + 1, "mapping-1", note)
+    assert staged.count(got) == (1, 1000)
+    seen = (got / "d" / "one").stat()
+    assert (seen.st_uid, seen.st_mtime) == (UID + 1, 5)

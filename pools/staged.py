@@ -1,0 +1,250 @@
+"""What restores have staged, so that it is not fetched twice: by the next try, the next worker, or the next claim.
+
+A note beside each staging directory, on the host only, says whose and what it is: ``subject`` is the mapping's
+location, ``key`` the save that is restored. Of a claim that fails, what was staged is put aside in
+``<data>/staged/<tenant>/<subject>/``, and moves into the staging of that tenant's next container. Nobody but root sees
+it there, no container sees it before, and all of it happens under the container's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+
+from boilerhouse.core import deployment, processes, stalling
+from boilerhouse.core.errors import Failed
+from pools import volumes
+
+log = structlog.get_logger(__name__)
+
+COPY_S = 20
+"""Between two file systems a failed claim's clean-up copies for so long, and puts aside what it got."""
+_LEFT_OVER = re.compile(r"\.[0-9a-f]{1,8}\.partial\Z")
+"""What rclone calls a file that has not arrived yet; a tenant's own that is called so is fetched again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What lies in a staging directory, or was put aside."""
+
+    tenant_id: str
+    subject: str
+    key: str
+    boot_id: str = ""
+    """After a crash of the host nobody knows which bytes have reached the disk."""
+    planted: tuple[int, int] | None = None
+    """Files and bytes, once they have been moved into the volume."""
+
+
+def note_of(tenant_id: str, subject: str, key: str) -> Note:
+    return Note(tenant_id, subject, key, processes.boot_id())
+
+
+# In a container -----------------------------------------------------------------------------------------
+
+
+def open_staging(container_id: UUID, uid: int, name: str, note: Note | None) -> Path:
+    """The container's staging directory of this name, its user's, with what is there already of the same save.
+
+    Without a note it is empty.
+    """
+    path, at = volumes.staging_dir(container_id) / name, _note_path(container_id, name)
+    if note is not None and path.is_dir() and _read(at) == note:
+        _give(path, uid)
+        return path
+    at.unlink(missing_ok=True)
+    volumes.new_staging(container_id, uid, name)
+    if note is not None:
+        path.rmdir()
+        _write(at, note)
+        if not _take(note, path):
+            path.mkdir(mode=0o700)
+        _give(path, uid)
+    return path
+
+
+def count(path: Path) -> tuple[int, int]:
+    """How many files, and bytes, have arrived whole in a staging directory; what has not is removed."""
+    files = size = 0
+    for one in _files(path):
+        if _LEFT_OVER.search(one.name):
+            os.unlink(one)
+        else:
+            files, size = files + 1, size + one.lstat().st_size
+    return files, size
+
+
+def close(container_id: UUID, name: str) -> None:
+    """From now on what is staged is changed and moved; cut in between, it is fetched anew."""
+    _note_path(container_id, name).unlink(missing_ok=True)
+
+
+def mark_planted(container_id: UUID, name: str, note: Note, files: int, size: int) -> None:
+    """Note that it lies in the volume: whoever carries the claim on has nothing to do for it."""
+    _write(_note_path(container_id, name), Note(note.tenant_id, note.subject, note.key, note.boot_id, (files, size)))
+
+
+def planted(container_id: UUID, name: str, note: Note) -> tuple[int, int] | None:
+    """Files and bytes of this save that lie in the volume already; None if it was not moved in."""
+    known = _read(_note_path(container_id, name))
+    if known is None or known.planted is None:
+        return None
+    is_same = (known.tenant_id, known.subject, known.key) == (note.tenant_id, note.subject, note.key)
+    return known.planted if is_same else None
+
+
+def _note_path(container_id: UUID, name: str) -> Path:
+    return volumes.home(container_id) / "notes" / f"{name}.json"
+
+
+def _give(path: Path, uid: int) -> None:
+    stalling.run(["chown", "-R", "--no-dereference", f"{uid}:{uid}", "--", str(path)])
+
+
+# Between claims -----------------------------------------------------------------------------------------
+
+
+def directory() -> Path:
+    return deployment.data_dir() / "staged"
+
+
+def put_aside(container_id: UUID, tenant_id: str) -> int:
+    """Keep what was staged in the container, which is about to be wiped, for this tenant; return how many.
+
+    The caller holds the container's lock.
+    """
+    kept = 0
+    for at in sorted((volumes.home(container_id) / "notes").glob("*.json")):
+        note, path = _read(at), volumes.staging_dir(container_id) / at.stem
+        wanted = note is not None and note.planted is None and note.tenant_id == tenant_id
+        if note is None or not wanted or not settings.BOILERHOUSE_STAGED_MAX_BYTES or not path.is_dir():
+            continue
+        files, size = count(path)
+        if files and note.boot_id == processes.boot_id():
+            close(container_id, at.stem)
+            _keep(note, path)
+            log.info("staging put aside", tenant=tenant_id, files=files, bytes=size)
+            kept += 1
+    if kept:
+        tidy()
+    return kept
+
+
+def _keep(note: Note, source: Path) -> None:
+    home = _home_of(note)
+    volumes.destroy(home)
+    home.mkdir(parents=True, mode=0o700)
+    try:
+        os.rename(source, home / "files")
+    except OSError:
+        _copy_some(source, home / "files")
+    os.chown(home / "files", 0, 0)
+    _write(home / "note.json", note)
+
+
+def _copy_some(source: Path, target: Path) -> None:
+    """Copy whole files, with their times, for ``COPY_S`` seconds at most."""
+    until = time.monotonic() + COPY_S
+    target.mkdir(mode=0o700)
+    for one in _files(source):
+        if time.monotonic() > until or shutil.disk_usage(target).free < one.lstat().st_size + _floor_bytes():
+            return
+        copy = target / one.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        shutil.copy2(one, copy, follow_symlinks=False)
+        stalling.moved()
+
+
+def _take(note: Note, target: Path) -> bool:
+    """Move what was put aside of the same save to ``target``, which is not there; whether there was any.
+
+    What is there of another save of the same place is destroyed.
+    """
+    home = _home_of(note)
+    if _read(home / "note.json") != note:
+        volumes.destroy(home)
+        return False
+    mine = home.with_name(f"{home.name}.taken")
+    volumes.destroy(mine)
+    try:
+        home.rename(mine)  # from here on nobody tidies it away
+    except FileNotFoundError:
+        return False
+    try:
+        os.rename(mine / "files", target)
+    except OSError:
+        target.mkdir(mode=0o700)
+        try:
+            stalling.run(["cp", "-rP", "--preserve=mode,timestamps", "--", f"{mine / 'files'}/.", str(target)])
+        except Failed as error:  # as on a full disk: the restore says so itself
+            log.warning("staging could not be copied", detail=error.detail)
+    volumes.destroy(mine)
+    return True
+
+
+def forget(tenant_id: str) -> None:
+    """Destroy all that is kept of a tenant's unfinished restores."""
+    volumes.destroy(directory() / _name(tenant_id))
+
+
+def tidy() -> int:
+    """Destroy what is too old, or too much for its bound or for the disk, oldest first; return how many went."""
+    now, floor = time.time(), 2 * _floor_bytes()
+    kept = sorted((path for path in directory().glob("*/*")), key=lambda path: -path.stat().st_mtime)
+    total, gone = 0, 0
+    for home in kept:
+        total += sum(one.lstat().st_blocks * 512 for one in _files(home))
+        is_old = home.stat().st_mtime < now - settings.BOILERHOUSE_STAGED_RETENTION_S
+        is_low = shutil.disk_usage(directory()).free < floor
+        if is_old or is_low or total > settings.BOILERHOUSE_STAGED_MAX_BYTES:
+            volumes.destroy(home)
+            gone += 1
+    for tenant in directory().glob("*"):
+        with contextlib.suppress(OSError):
+            tenant.rmdir()
+    return gone
+
+
+def _floor_bytes() -> int:
+    return int(settings.BOILERHOUSE_DISK_FLOOR_MB) << 20
+
+
+def _home_of(note: Note) -> Path:
+    return directory() / _name(note.tenant_id) / _name(note.subject)
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(root):
+        for name in names:
+            yield Path(parent, name)
+
+
+def _read(path: Path) -> Note | None:
+    try:
+        found = Note(**json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return None
+    return Note(**{**asdict(found), "planted": (found.planted[0], found.planted[1])}) if found.planted else found
+
+
+def _write(path: Path, note: Note) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(asdict(note)))
+    draft.rename(path)
