@@ -35,6 +35,16 @@ def kill_tree(pid: int, runtime_id: str) -> bool:
     return True
 
 
+def mount_info(pid: int, runtime_id: str) -> bytes | None:
+    """What is mounted where the process runs; None if it is not one of the container's, or not seen from here."""
+    if not pid or not _belongs_to(pid, runtime_id):
+        return None
+    try:
+        return (PROC / str(pid) / "mountinfo").read_bytes()
+    except OSError:
+        return None
+
+
 def _belongs_to(pid: int, runtime_id: str) -> bool:
     try:
         return runtime_id in (PROC / str(pid) / "cgroup").read_text()

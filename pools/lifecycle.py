@@ -18,7 +18,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
-from pools import errors, host, mounts, sizing, trouble, volumes
+from pools import errors, host, mounted, mounts, sizing, trouble, volumes
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
@@ -225,6 +225,8 @@ def _probe_until_healthy(container: Container) -> ContainerHealth:
     if seen is None or not seen.is_running:
         code = seen.exit_code if seen else None
         raise errors.NotRunning(f"The container ended at once with exit code {code}.")
+    spec = container.version.spec
+    mounted.check(seen, {one.name: volumes.volume_path(container.pk, one.name) for one in spec.volumes})
     if check is None:
         return ContainerHealth.UNKNOWN
     deadline = time.monotonic() + (check.start_period_ms + check.timeout_ms) / 1000

@@ -17,6 +17,8 @@ from tests.asking import problem
 from tests.core.test_fuzz import snapshot
 from tests.make import SPEC, make_pool, make_workload
 
+pytestmark = pytest.mark.any_database
+
 SINK = {"type": "s3", "bucket": "bucket", "region": "us-east-1", "prefix": "t/${tenantId}/", "endpoint": "http://127.0.0.1:1",
         "accessKeyId": "AKID", "secretAccessKey": "secret"}  # fmt: skip
 HTTP = {"type": "http", "endpoint": "http://127.0.0.1:1/dav"}

@@ -25,6 +25,8 @@ from tests.asking import problem
 from tests.fake_runtime import FakeRuntime
 from tests.make import make_container, make_pool, make_spec, make_sync_spec, make_workload
 
+pytestmark = pytest.mark.any_database
+
 
 def mounted(path, **more):
     return {"containerPath": path, **more}

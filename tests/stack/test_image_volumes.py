@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tarfile
+from uuid import UUID
 
 import pytest
 
 from pools import lifecycle
+from pools import volumes as volumes_module
 from pools.runtime import get_runtime
 from tests.stack.conftest import eventually, manage
 
@@ -27,14 +30,24 @@ def volumes_of_the_engine() -> set[str]:
 @pytest.fixture(scope="module")
 def image(stack, tmp_path_factory):
     """Make images of the example's files with other VOLUMEs: ``image("/data", "/x")``."""
-    tar, made = tmp_path_factory.mktemp("image") / "fs.tar", dict[str, str]()
+    whole, made = tmp_path_factory.mktemp("image") / "fs.tar", dict[str, str]()
     name = docker("create", "boilerhouse/example-workload:1").strip()
-    docker("export", name, "-o", str(tar))
+    docker("export", name, "-o", str(whole))
     docker("rm", name)
 
-    def make(*declared: str) -> str:
+    def make(*declared: str, links: dict[str, str] | None = None) -> str:
         tag = f"test-image-volumes:{len(made)}"
-        made[tag] = docker("import", "--change", f"VOLUME {json.dumps(declared)}", str(tar), tag).strip()
+        tar = whole
+        if links:
+            tar = whole.with_name(f"{len(made)}.tar")
+            tar.write_bytes(whole.read_bytes())
+            with tarfile.open(tar, "a") as archive:
+                for path, target in links.items():
+                    link = tarfile.TarInfo(path.lstrip("/"))
+                    link.type, link.linkname = tarfile.SYMTYPE, target
+                    archive.addfile(link)
+        change = ["--change", f"VOLUME {json.dumps(declared)}"] if declared else []
+        made[tag] = docker("import", *change, str(tar), tag).strip()
         return tag
 
     yield make
@@ -196,3 +209,66 @@ def test_looking_whether_the_engine_sees_a_directory_leaves_no_volume_either(sta
     before = volumes_of_the_engine()
     assert get_runtime().sees(str(tmp_path), {"boilerhouse.probe": "tests"})
     assert volumes_of_the_engine() == before
+
+
+LINKED = [
+    # links of the image, paths of volumes, whether state would be lost
+    ({"/data": "/tmp"}, {"state": "/data"}, True),
+    ({"/data": "/tmp/inside"}, {"state": "/data"}, True),
+    ({"/var/run": "/run"}, {"state": "/run/a", "secrets": "/var/run/a/secrets"}, True),
+    ({"/var/run": "/run"}, {"state": "/var/run/a", "secrets": "/run/secrets"}, False),
+]
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize(("links", "paths", "is_lost"), LINKED)
+def test_a_link_of_the_image_that_leads_a_volume_elsewhere(stack, image, links, paths, is_lost):
+    """S4, B45: what the paths do not show is seen in the running container, before a tenant gets it."""
+    tag = image(links=links)
+    volumes = {name: {"containerPath": path} for name, path in paths.items()}
+    name = f"linked-{LINKED.index((links, paths, is_lost))}"
+    stack.ok(
+        "POST",
+        "workloads",
+        {"id": name, "name": name, **workload_of(tag), "pullPolicy": "never", "volumes": volumes},
+        201,
+    )
+    stack.ok("POST", "pools", {"id": name, "workloadId": name, "minSize": 1, "maxSize": 1}, 201)
+    try:
+        if is_lost:
+            said = eventually(lambda: stack.pool_status(name)["lastError"], 60)
+            assert said.startswith("By a link of the image the volume")
+        else:
+            stack.wait_warm(name)
+            inside = stack.claim(name, name)["containerId"]
+            stack.exec(inside, f"echo kept > {paths['state']}/x")
+            assert (volumes_module.volume_path(UUID(inside), "state") / "x").read_text() == "kept\n"
+            stack.release(name)
+    finally:
+        stack.drop_pool(name)
+
+
+@pytest.mark.any_database
+def test_what_a_tenant_leaves_there_counts_as_its_memory_and_ends_with_it(stack, pools, image):
+    """B2, P3: also what it holds open, has unlinked, or lets a process in the background keep; and never more than memoryMb."""
+    resources = {"memoryMb": 32, "tmpfsMb": 64, "pidsLimit": 64}
+    pool = pools(workload=workload_of(image("/data", "/more"), resources=resources), warm=2, maxSize=3)
+    neighbour = stack.claim("nell", pool)["containerId"]
+    hostile = stack.claim("mallory", pool)["containerId"]
+    stack.exec(hostile, "echo SECRET > /data/a; (exec 9< /data/a; rm /data/a; exec sleep 600) > /dev/null 2>&1 &")
+    stack.exec(
+        hostile, "mkfifo /data/pipe; ln -s /state /data/link; echo SECRET > /more/b; chmod 000 /more/b; chmod 000 /more"
+    )
+    assert stack.exec(neighbour, "ls -A /data /more") == "/data:\n\n/more:\n"
+    script = "for n in 1 2 3 4 5 6; do dd if=/dev/zero of=/data/$n bs=1M count=10 || exit 1; done"
+    answer = stack.call("POST", f"containers/{hostile}/exec", {"command": ["sh", "-c", script]})
+    assert answer.status_code != 200 or answer.json()["exitCode"] != 0, "60 MB in 32 MB of memory"
+    assert stack.exec(neighbour, "echo alive") == "alive\n"
+    stack.call("POST", "tenants/mallory/release", {"discard": True})
+    eventually(lambda: not stack.status("mallory")["assigned"], 60)
+    for tenant in ("mallory", "bob"):
+        inside = stack.claim(tenant, pool)["containerId"]
+        assert stack.exec(
+            inside, "ls -A /data /more; grep -rs SECRET /data /more /state /tmp /dev/shm", check=False
+        ) == ("/data:\n\n/more:\n")
+        stack.release(tenant)
