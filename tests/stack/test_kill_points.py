@@ -51,7 +51,7 @@ def arm():
 def server(tmp_path_factory):
     from tests.s3 import S3Server
 
-    server = S3Server(tmp_path_factory.mktemp("kill-s3"))
+    server = S3Server(tmp_path_factory.mktemp("kill-s3"), tls=True)
     server.start()
     yield server
     server.stop()
