@@ -14,6 +14,7 @@ from pools.errors import IdTaken
 from pools.services import unused_id
 from syncing.errors import CredentialInUse, CredentialNotFound
 from syncing.models import Credential
+from syncing.services import CHANGED
 
 
 def find(credential_id: str) -> Credential:
@@ -59,7 +60,7 @@ def replace(
         credential.secret = {"accessKeyId": access_key_id, "secretAccessKey": secret_access_key}
         credential.save(update_fields=["name", "secret"])
         for spec_id in credential.syncspec_set.values_list("pk", flat=True):
-            enqueue("sync", "tenants.tasks.probe_sink", spec_id)
+            enqueue("sync", "tenants.tasks.probe_sink", spec_id, CHANGED)
 
 
 def delete(credential: Credential) -> None:

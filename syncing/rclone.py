@@ -48,6 +48,9 @@ _COUNTERS = (
     "bytes", "checks", "deletedDirs", "deletes", "listed", "renames", "serverSideCopies", "serverSideCopyBytes",
     "serverSideMoveBytes", "serverSideMoves", "transfers",
 )  # fmt: skip
+TRANSFERS, PROBES = "transfer", "probe"
+"""Lanes: probes do not wait for transfers, which may take hours."""
+PARALLEL_PROBES = 2
 UNANSWERED = 4
 """After so many files in a row that the sink did not answer, the transfer is given up."""
 
@@ -140,20 +143,26 @@ def _always() -> bool:
     return True
 
 
+def peek(sink: Sink, location: str, name: str) -> list[str]:
+    """Read one byte of a file there, which goes nowhere."""
+    return ["cat", f"{sink.remote(location)}{name}", "--head=1", *COMMON, *sink.flags()]
+
+
 @contextlib.contextmanager
-def slot(size: int = 0, keep_going: Callable[[], bool] = _always) -> Iterator[int]:
+def slot(size: int = 0, keep_going: Callable[[], bool] = _always, lane: str = TRANSFERS) -> Iterator[int]:
     """One of the host's transfer slots, held by whoever holds the descriptor; ``size`` is in bytes.
 
     Waits as long as others hold them and ``keep_going`` says so. Raises TransferCancelled when it does not.
     """
     directory = data_dir() / "slots"
     directory.mkdir(exist_ok=True, mode=0o700)
-    count, asked = settings.BOILERHOUSE_PARALLEL_TRANSFERS, time.monotonic()
+    count = {TRANSFERS: settings.BOILERHOUSE_PARALLEL_TRANSFERS, PROBES: PARALLEL_PROBES}[lane]
+    asked = time.monotonic()
     if size >= settings.BOILERHOUSE_LARGE_BYTES:
         count = max(1, count - KEPT_FREE)
     while True:
         for number in reversed(range(count)):
-            descriptor = os.open(directory / f"transfer-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(directory / f"{lane}-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -181,6 +190,7 @@ def run(
     size: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
     keep_going: Callable[[], bool] = _always,
+    lane: str = TRANSFERS,
 ) -> Outcome:
     """Run one transfer to its end. Raises a SyncFailed that says why, with rclone's own words.
 
@@ -191,7 +201,7 @@ def run(
     if request_id := context.request_id():
         # Sinks write it into their own logs of access.
         arguments = [*arguments, f"--user-agent=boilerhouse/{settings.VERSION} (request {request_id})"]
-    with tracing.span(f"rclone {verb}"), slot(size, keep_going) as held:
+    with tracing.span(f"rclone {verb}"), slot(size, keep_going, lane) as held:
         outcome, code = _run(arguments, sink, jail, (lock, held), _Follower(on_progress, keep_going))
     ms = round((time.monotonic() - began) * 1000)
     done = outcome.progress

@@ -20,7 +20,19 @@ from boilerhouse.core import clock, failpoints, stalling
 from boilerhouse.core.events import emit, recording
 from pools import volumes
 from pools.names import plain, show
-from syncing import backups, completeness, conflicts, errors, listings, patterns, rclone, records, snapshots, unhashed
+from syncing import (
+    backups,
+    completeness,
+    conflicts,
+    errors,
+    listings,
+    patterns,
+    rclone,
+    records,
+    services,
+    snapshots,
+    unhashed,
+)
 from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
 from syncing.marking import open_marker, put_marker, savers
@@ -62,6 +74,7 @@ def save(
                         _save_stopped(one)
                 elif saves:
                     _save_live(saves, spec)
+            services.seen_to_work(spec)
         except errors.SyncFailed as error:
             failure = failure or error
     if failure:

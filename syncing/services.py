@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,22 +13,25 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from boilerhouse.core import audit
+from boilerhouse.core import audit, clock
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording
+from boilerhouse.core.tasks import enqueue
 from pools import mounts
 from pools.errors import IdTaken
 from pools.models import Pool, Workload
 from pools.services import unused_id
 from pools.spec import WorkloadSpec
-from syncing import locations, patterns
-from syncing.errors import CoverageHeld, SinkUnreachable, SyncFailed
+from syncing import locations, patterns, probing
+from syncing.errors import CoverageHeld, SyncFailed
 from syncing.models import Credential, SinkProbe, SyncMapping, SyncSpec
 from syncing.sinks import Sink
 from syncing.states import Direction
 
 log = structlog.get_logger(__name__)
 
+CHANGED, PERIODIC = "changed", "periodic"
+"""Why a task probes: what saves go by has changed; nothing has."""
 POSITIONS = 1000
 """More than a spec has mappings: where they are put while they are renumbered."""
 
@@ -54,7 +57,7 @@ def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -
             audit.record("sync_spec.create", spec.pk, after=_audited(spec, rows))
     except IntegrityError as error:
         raise IdTaken from error
-    probe(spec)
+    probe(spec, is_changed=True)
     return spec
 
 
@@ -110,7 +113,7 @@ def update_spec(
             row.save()
         SyncMapping.objects.filter(pk__in=[gone.pk for gone in old.values()]).delete()
         audit.record("sync_spec.update", spec.pk, **audit.changes(before, _audited(spec, rows)))
-    probe(spec)
+    probe(spec, is_changed=True)
 
 
 def _covered(mappings: list[SyncMapping], on_release: bool) -> set[tuple[str, str]]:
@@ -200,61 +203,123 @@ def delete_spec(spec: SyncSpec, *, held: bool, force: bool) -> None:
         spec.delete()
 
 
-PROBE_DEADLINE_S = 8
-"""Whoever makes a spec waits for its first probe."""
-_probers = ThreadPoolExecutor(8, thread_name_prefix="probes")
+FULL_PROBE_EVERY = timedelta(minutes=15)
+"""A healthy sink is asked more often than that, but without rclone."""
+WORKERS_ANSWER_S = probing.DEADLINE_S + 5
 
 
-def _try(sink: Sink) -> bool:
-    sink.probe()
-    return sink.has_conditional_writes()
+def try_sink(sink: Sink, mappings: list[SyncMapping]) -> bool:
+    """Probe a sink that belongs to no stored spec; whether a save by rclone was part of it.
 
-
-def try_sink(sink: Sink) -> bool:
-    """Write, read and delete one object there, within ``PROBE_DEADLINE_S``; whether it has conditional writes.
-
-    Raises SyncFailed.
+    Only a process that may make a jail can do that. Raises SyncFailed.
     """
-    asked = _probers.submit(_try, sink)
-    try:
-        return asked.result(PROBE_DEADLINE_S)
-    except TimeoutError:
-        raise SinkUnreachable(f"The sink has not answered within {PROBE_DEADLINE_S} s.") from None
+    probe = probing.Probe(sink, mappings)
+    probing.run(probe, probing.IN_PROCESS, probing.ANSWER_DEADLINE_S)
+    if not probing.can_jail():
+        return False
+    probing.run(probe, probing.BY_RCLONE, probing.TRANSFER_DEADLINE_S)
+    return True
 
 
-def probe(spec: SyncSpec) -> dict[str, Any]:
-    """Write, read and delete at the sink, within ``PROBE_DEADLINE_S``.
+def probe(spec: SyncSpec, *, is_changed: bool = False, is_periodic: bool = False) -> dict[str, Any]:
+    """Find out whether a save to the spec's sink would work, within ``WORKERS_ANSWER_S``, and store it.
 
-    Stores and returns ``{state, checkedAt, conditionalWrites, code, detail}``.
+    Returns ``{state, checkedAt, transferredAt, conditionalWrites, code, detail}``. A periodic probe leaves out rclone
+    for ``FULL_PROBE_EVERY`` after one that did not. Where this process may make no jail, a worker is asked; one that
+    does not answer in time leaves what was known. Failed saves are tried again when the sink has become healthy, and
+    when it is healthy after a change.
     """
-    now, began = timezone.now(), time.monotonic()
-    health: dict[str, Any] = {"state": "healthy", "checkedAt": now.isoformat().replace("+00:00", "Z")}
+    now, began, was = clock.now(), time.monotonic(), _stored_health(spec)
+    asked = probing.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
+    transferred_at = was.get("transferredAt")
     try:
-        health["conditionalWrites"] = try_sink(spec.resolved_sink())
+        probing.run(asked, probing.IN_PROCESS, probing.ANSWER_DEADLINE_S)
+        if not is_periodic or is_changed or was.get("state") != "healthy" or _is_due(transferred_at, now):
+            if not probing.can_jail():
+                return _ask_worker(spec, is_changed)
+            probing.run(asked, probing.BY_RCLONE, probing.TRANSFER_DEADLINE_S)
+            transferred_at = _stamp(now)
+        health = {"state": "healthy", "checkedAt": _stamp(now), "transferredAt": transferred_at, **asked.findings}
     except SyncFailed as error:
-        health |= {"state": "unhealthy", "code": error.code, "detail": error.detail}
-        health |= {name: spec.sink_health[name] for name in ("conditionalWrites",) if name in spec.sink_health}
+        health = _unhealthy(now, error.code, error.detail, was, asked.findings)
     except Exception as error:  # the spec is stored by now: whoever made it must not be told that it is not
         log.error("probe failed", spec=spec.pk, exc_info=True)
         detail = f"The sink could not be tried ({type(error).__name__}); the log says more."
-        health |= {"state": "unhealthy", "code": SyncFailed.code, "detail": detail}
-    took_ms = round(1000 * (time.monotonic() - began))
+        health = _unhealthy(now, SyncFailed.code, detail, was, asked.findings)
+    _store_health(spec, health, round(1000 * (time.monotonic() - began)), is_changed)
+    spec.sink_health = health
+    return health
+
+
+def _unhealthy(now: datetime, code: str, detail: str, was: dict[str, Any], findings: dict[str, Any]) -> dict[str, Any]:
+    known = {name: was[name] for name in ("conditionalWrites", "transferredAt") if name in was}
+    return {"state": "unhealthy", "checkedAt": _stamp(now), "code": code, "detail": detail, **known, **findings}
+
+
+def _stored_health(spec: SyncSpec) -> dict[str, Any]:
+    return dict(SyncSpec.objects.filter(pk=spec.pk).values_list("sink_health", flat=True).first() or {})
+
+
+def _stamp(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def _is_due(transferred_at: str | None, now: datetime) -> bool:
+    return transferred_at is None or now - datetime.fromisoformat(transferred_at) > FULL_PROBE_EVERY
+
+
+def _store_health(spec: SyncSpec, health: dict[str, Any], took_ms: int, is_changed: bool) -> None:
+    is_healthy, detail = health["state"] == "healthy", health.get("detail", "")
     with recording():
-        was = SyncSpec.objects.filter(pk=spec.pk).values_list("sink_health", flat=True).first() or {}
+        was = _stored_health(spec)
         SyncSpec.objects.filter(pk=spec.pk).update(sink_health=health)
         SinkProbe.objects.create(
             spec=spec,
-            at=now,
-            is_healthy=health["state"] == "healthy",
+            at=clock.now(),
+            is_healthy=is_healthy,
             code=health.get("code", ""),
-            detail=health.get("detail", ""),
+            detail=detail,
             duration_ms=took_ms,
         )
-        if was.get("state") != health["state"] and (was or health["state"] == "unhealthy"):
-            kind = "pool.warning" if health["state"] == "unhealthy" else "pool.recovered"
-            emit(kind, pool_id=spec.pool_id, specId=spec.pk, sink=health["state"], detail=health.get("detail", ""))
-    spec.sink_health = health
-    return health
+        if was.get("state") != health["state"] and (was or not is_healthy):
+            kind = "pool.recovered" if is_healthy else "pool.warning"
+            emit(kind, pool_id=spec.pool_id, specId=spec.pk, sink=health["state"], detail=detail)
+        if is_healthy and (is_changed or was.get("state") != "healthy"):
+            # Whoever saw it: what failed for the sink's sake waits no longer (P4).
+            enqueue("pool", "tenants.tasks.retry_saves", spec.pk)
+
+
+def _ask_worker(spec: SyncSpec, is_changed: bool) -> dict[str, Any]:
+    last = _last_probe(spec)
+    with transaction.atomic():
+        enqueue("sync", "tenants.tasks.probe_sink", spec.pk, CHANGED if is_changed else "")
+    until = time.monotonic() + WORKERS_ANSWER_S
+    while _last_probe(spec) == last and time.monotonic() < until:
+        time.sleep(0.1)
+    spec.sink_health = known = _stored_health(spec)
+    return known
+
+
+def seen_to_work(spec: SyncSpec) -> None:
+    """A save to its sink has just worked; one that was unhealthy is probed at once, not when its next probe is due."""
+    if spec.sink_health.get("state") == "unhealthy":
+        with transaction.atomic():
+            enqueue("sync", "tenants.tasks.probe_sink", spec.pk)
+
+
+def _last_probe(spec: SyncSpec) -> int | None:
+    return SinkProbe.objects.filter(spec=spec).order_by("-pk").values_list("pk", flat=True).first()
+
+
+def sharing(spec: SyncSpec) -> list[SyncSpec]:
+    """Specs, this one among them, that save to the same place or use the same credential."""
+    place = spec.resolved_sink().place
+    others = SyncSpec.objects.select_related("credential")
+    return [
+        one
+        for one in others
+        if one.resolved_sink().place == place or (one.credential_id and one.credential_id == spec.credential_id)
+    ]
 
 
 def specs_to_save(pool_id: str, sync: bool | None) -> list[SyncSpec]:

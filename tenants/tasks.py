@@ -39,8 +39,13 @@ def put_away(container_id: str) -> None:
 
 
 @task
-def probe_sink(spec_id: str) -> None:
-    upkeep.probe_sink(spec_id)
+def probe_sink(spec_id: str, why: str = "") -> None:
+    upkeep.probe_sink(spec_id, why)
+
+
+@task
+def retry_saves(spec_id: str) -> None:
+    upkeep.retry_saves(spec_id)
 
 
 @task

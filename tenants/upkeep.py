@@ -212,15 +212,20 @@ def _have_measured(row: Assignment) -> int:
     return 1
 
 
-def probe_sink(spec_id: str) -> int:
-    """Probe a spec's sink; when it is healthy again, failed saves of its pool are tried at once."""
+def probe_sink(spec_id: str, why: str = "") -> None:
+    """Probe a spec's sink: after a change, periodically, or for somebody who waits for the answer."""
+    spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()
+    if spec is not None:
+        syncing.probe(spec, is_changed=why == syncing.CHANGED, is_periodic=why == syncing.PERIODIC)
+
+
+def retry_saves(spec_id: str) -> int:
+    """Try failed saves again at once in every pool that saves where this spec does, or by its credential."""
     spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()
     if spec is None:
         return 0
-    was = spec.sink_health.get("state")
-    if syncing.probe(spec)["state"] != "healthy" or was != "unhealthy":
-        return 0
-    rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, pool_id=spec.pool_id)
+    pools = {one.pool_id for one in syncing.sharing(spec)}
+    rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, pool_id__in=pools)
     return sum(releases.retry(row) for row in rows)
 
 

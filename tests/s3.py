@@ -7,6 +7,7 @@ import fcntl
 import socket
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 from boilerhouse.dashboard.supervisor import free_port
@@ -37,7 +38,11 @@ class S3Server:
     def __init__(self, directory: Path, *, tls: bool = False, name: str = "") -> None:
         self.directory, self.port, self.tls = directory, free_port(), tls
         self.name = name or (TLS_NAME if tls else "127.0.0.1")
-        self.bucket, self.access_key, self.secret_key = "testbucket", "AKIDTESTS3", "secret-key-of-tests"
+        self.bucket, self.access_key, self.secret_key = (
+            "testbucket",
+            "AKIDTESTS3",
+            f"secret-of-tests-{uuid.uuid4().hex}",
+        )
         self.process: subprocess.Popen[bytes] | None = None
         (directory / self.bucket).mkdir(parents=True)
 

@@ -31,3 +31,8 @@ def be_urgent() -> bool:
         log.info("no real-time priority", detail=str(error))
         return False
     return True
+
+
+def be_ordinary() -> None:
+    """Have this thread, and the processes that it starts, run like everybody else's."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 from django.conf import settings
 from django.db import close_old_connections, connection, transaction
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 from django.db.models.functions import Now
 
 from boilerhouse.core import clock, failpoints, forgetting, metering, processes
@@ -27,7 +27,8 @@ from boilerhouse.dashboard.queues import watch_queues
 from pools import lifecycle, sizing, usage
 from pools.models import Container, Pool
 from pools.states import ContainerState
-from syncing.models import SyncSpec
+from syncing.models import SinkProbe, SyncSpec
+from syncing.services import PERIODIC
 from tenants import sink_runs, syncs, upkeep
 
 log = structlog.get_logger("boilerhouse.controller")
@@ -59,14 +60,16 @@ def fill_pools() -> int:
     return each(Pool.objects.select_related("workload"), fill)
 
 
-def _enqueue_each(queue: str, function: str, ids: Collection[str]) -> int:
+def _enqueue_each(queue: str, function: str, ids: Collection[str], *more: str) -> int:
     with transaction.atomic():
         for one in ids:
-            enqueue(queue, function, one)
+            enqueue(queue, function, one, *more)
     return len(ids)
 
 
 _sent = Recently(10)
+PROBE_REST = 4
+"""A sink that fails rests for so many times as long as its last probe took."""
 
 
 def resume_containers() -> int:
@@ -82,15 +85,29 @@ def _resume_container(container: Container) -> int:
 
 
 def probe_sinks() -> int:
-    """Have sinks probed that were unhealthy or hold up saves; those saves are retried when one is healthy again."""
+    """Have sinks probed that were unhealthy or hold up saves; those saves are retried when one is healthy again.
+
+    A probe of a sink that hangs is long, and the queue is also that of periodic saves: the longer it was, the later the
+    next.
+    """
     waiting = Pool.objects.filter(release_failed__gt=0).values_list("pk", flat=True)
     specs = SyncSpec.objects.filter(Q(pool_id__in=list(waiting)) | Q(sink_health__state="unhealthy"))
-    return _enqueue_each("sync", "tenants.tasks.probe_sink", list(specs.values_list("pk", flat=True)))
+    last = SinkProbe.objects.filter(spec=OuterRef("pk")).order_by("-at")
+    rows = specs.annotate(probed_at=Subquery(last.values("at")[:1]), took_ms=Subquery(last.values("duration_ms")[:1]))
+    now = clock.now()
+    due = [
+        spec.pk
+        for spec in rows
+        if spec.probed_at is None or now - spec.probed_at > timedelta(milliseconds=PROBE_REST * spec.took_ms)
+        if _sent.is_new((spec.pk, spec.probed_at))
+    ]
+    return _enqueue_each("sync", "tenants.tasks.probe_sink", due, PERIODIC)
 
 
 def probe_all_sinks() -> int:
     """Have every sink probed, so that a healthy one that fails is known before a tenant finds out."""
-    return _enqueue_each("sync", "tenants.tasks.probe_sink", list(SyncSpec.objects.values_list("pk", flat=True)))
+    every = list(SyncSpec.objects.values_list("pk", flat=True))
+    return _enqueue_each("sync", "tenants.tasks.probe_sink", every, PERIODIC)
 
 
 def expire_backups() -> int:

@@ -25,7 +25,7 @@ from boilerhouse.dashboard.queues import silent_queues
 from pools import host
 from pools.models import Pool
 from pools.runtime import get_runtime
-from syncing import jail
+from syncing import jail, probing, services
 from syncing.jail import rclone_path
 from syncing.models import SyncSpec
 from tenants import syncs
@@ -189,21 +189,19 @@ def _firewall() -> Iterator[Rest]:
 def _transfers() -> Iterator[Rest]:
     said = subprocess.run([rclone_path(), "version"], capture_output=True, text=True, timeout=30, check=True).stdout
     yield OK, said.splitlines()[0]
-    tried = ["bwrap", "--unshare-pid", "--ro-bind", "/", "/", "true"]
-    done = subprocess.run(tried, capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode:
-        yield FAILURE, f"bubblewrap cannot make a jail: {done.stderr.strip()[:200]}", "Allow user or PID namespaces."
+    if problem := probing.jail_problem():
+        yield FAILURE, f"bubblewrap cannot make rclone's jail: {problem}", "Allow user or PID namespaces."
     else:
-        yield OK, "the jail can be made"
+        yield OK, "rclone runs in its jail as a container's user"
 
 
 def _sinks() -> Iterator[Rest]:
-    specs = list(SyncSpec.objects.order_by("pk"))
+    specs = list(SyncSpec.objects.select_related("credential").order_by("pk"))
     for spec in specs:
-        health = spec.sink_health
+        health = services.probe(spec, is_periodic=True)
         if health.get("state") != "healthy":
             detail = health.get("detail", "not probed yet")
-            yield (FAILURE if health else WARN), f"{spec.pk}: {detail}", f"manage.py sync --spec {spec.pk} --dry-run"
+            yield (FAILURE if health else WARN), f"{spec.pk}: {detail}", "docs/sync.md says what a sink must allow."
         elif not health.get("conditionalWrites"):
             yield OK, f"{spec.pk}: healthy; without conditional writes, so keep one deployment per location"
         else:

@@ -69,6 +69,9 @@ class SyncSpecInput(ApiSerializer):
 class SinkHealthOutput(ApiSerializer):
     state = serializers.ChoiceField(["healthy", "unhealthy"], required=False)
     checked_at = serializers.DateTimeField(required=False)
+    transferred_at = serializers.DateTimeField(
+        required=False, help_text="When a save and a restore were last tried and worked."
+    )
     conditional_writes = serializers.BooleanField(required=False)
     code = serializers.CharField(required=False)
     detail = serializers.CharField(required=False)

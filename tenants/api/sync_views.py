@@ -84,7 +84,8 @@ class SpecProbeView(ApiView):
     @operation(
         operation_id="probeSyncSpec",
         summary="Probe the spec's sink now",
-        description="Writes, reads and deletes one object. Failed saves are tried at once when it is healthy again.",
+        description="Does what a save and a restore do, with a few small files for a tenant that cannot be, and deletes"
+        " them: healthy means that a save would work. Failed saves are tried at once when it is healthy again.",
         request=None,
         responses=SinkHealthOutput,
     )

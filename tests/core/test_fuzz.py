@@ -67,7 +67,7 @@ def replaced(body, at, value):
 @pytest.fixture
 def world(call, monkeypatch):
     """What the examples name, and no sink or engine that could be asked."""
-    monkeypatch.setattr("syncing.services.probe", lambda spec: {"state": "unhealthy"})
+    monkeypatch.setattr("syncing.services.probe", lambda spec, **_: {"state": "unhealthy"})
     pool = make_pool("notes", workload=make_workload("notes"), max_size=20)
     make_sync_spec(pool, id="notes", sink={"prefix": "notes/${tenantId}/"})
     call("POST", "credentials", {"id": "storage", "name": "S", "accessKeyId": "A", "secretAccessKey": "S"})

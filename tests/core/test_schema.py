@@ -131,7 +131,7 @@ PLAN = {
 
 def test_the_contracts_workload_and_the_plans_sync_spec_work_as_written(call, settings, monkeypatch):
     """The seed plan's ML training example: its sink has no keys, so the host's own rights must be lent."""
-    monkeypatch.setattr("syncing.services.probe", lambda spec: {"state": "healthy"})  # its bucket is elsewhere
+    monkeypatch.setattr("syncing.services.probe", lambda spec, **_: {"state": "healthy"})  # its bucket is elsewhere
     assert call("POST", "workloads", CONTRACT_WORKLOAD).status_code == 201
     volumes = {"state": {"containerPath": "/data"}, "custom": [{"name": "config", "containerPath": "/config"}]}
     assert (

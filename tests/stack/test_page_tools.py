@@ -246,7 +246,7 @@ def test_the_files_that_a_pattern_means_are_shown_before_it_is_saved(stack, pool
     expect(shown).to_contain_text("deep/b.pt")
     assert stack.ok("GET", f"sync-specs/{pool}")["mappings"][0].get("pattern") is None
     page.get_by_role("button", name="Probe this sink").click()
-    expect(page.get_by_text("The sink took a write, gave it back and deleted it.")).to_be_visible()
+    expect(page.get_by_text("A save and a restore worked")).to_be_visible()
     page.locator("[name='/sink/bucket']").fill("no-such-bucket")
     page.locator("[name='/sink/secretAccessKey']").fill(sink_server.json(STATE)["secretAccessKey"])
     page.get_by_role("button", name="Probe this sink").click()

@@ -24,13 +24,14 @@ from pools.models import Pool
 from syncing import services
 from syncing.api.serializers import SyncSpecInput, render_spec
 from syncing.api.views import find_spec, is_held
-from syncing.models import Credential, SyncRun, SyncSpec
+from syncing.models import Credential, SyncMapping, SyncRun, SyncSpec
 from syncing.states import SyncRunState
 from tenants import previews, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 
 RUNS = 25
+SAVE_WORKS = "A save and a restore worked: what was written came back, and nothing of it is left."
 TENANTS_OFFERED = 50
 
 
@@ -153,18 +154,22 @@ def _store(request: HttpRequest, document: Document, found: SyncSpec | None, mar
 
 
 def _probe_typed(document: Document, found: SyncSpec | None) -> tuple[bool, str] | None:
-    """Whether the sink as it stands in the form takes a write, gives it back and deletes it; and in which words."""
+    """Whether a save to the sink as it stands in the form would work, and in which words."""
     body = document.read(SyncSpecInput, context={"stored": found} if found else {})
     if body is None:
         return None
     parts = body.parts()
     credential = Credential.objects.filter(pk=parts["credential_id"]).first()
     typed = SyncSpec(sink=parts["sink"], sink_secrets=parts["sink_secrets"], credential=credential)
+    mappings = [SyncMapping(spec=typed, position=i, **mapping) for i, mapping in enumerate(parts["mappings"])]
     try:
-        services.try_sink(typed.resolved_sink())
+        by_transfer = services.try_sink(typed.resolved_sink(), mappings)
     except BoilerhouseError as error:
         return False, error.detail
-    return True, "The sink took a write, gave it back and deleted it."
+    return True, SAVE_WORKS if by_transfer else (
+        "The sink took a write, gave it back and deleted it. Whether a save works is tried by a worker when the spec is"
+        " stored: this process may not do it."
+    )
 
 
 def _preview(request: HttpRequest, document: Document, found: SyncSpec | None) -> tuple[list[previews.Matched], str]:
@@ -197,12 +202,12 @@ def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
 @slow
 @action()
 def probe(request: HttpRequest, spec_id: str) -> HttpResponse:
-    """Write, read and delete one object at the sink now."""
+    """Do at the sink what a save and a restore do, now."""
     found = find_spec(spec_id)
     upkeep.probe_sink(found.pk)
     health = find_spec(spec_id).sink_health
     if health.get("state") == "healthy":
-        messages.success(request, "The sink took a write, gave it back and deleted it.")
+        messages.success(request, SAVE_WORKS)
     else:
         messages.error(request, f"The sink fails its probe: {health.get('detail', 'no reason is known')}")
     return back(request)

@@ -1,0 +1,363 @@
+"""Whether a sink can be used: what a save and a restore do, done with a few small files and undone.
+
+The checks go from cheap to thorough and end at the first that fails. The last is a save and a restore by rclone, in the
+same jail, under a uid of the containers' kind, with the same flags, certificates, proxy and keys. It works at the
+mappings' own locations, for a tenant that cannot be, so that rights limited by prefix are tried, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import structlog
+from django.conf import settings
+
+from boilerhouse.core import urgency
+from boilerhouse.core.deployment import data_dir, deployment_id
+from syncing import backups, errors, rclone, syscalls
+from syncing.jail import Jail
+from syncing.locations import marker_key
+from syncing.models import SyncMapping
+from syncing.sinks import RUN_DEADLINE_S, Sink
+
+log = structlog.get_logger(__name__)
+
+ANSWER_DEADLINE_S = 8
+"""For the checks by the client in the process: a sink that does not answer is known after that long."""
+TRANSFER_DEADLINE_S = 20
+"""For the check by rclone."""
+DEADLINE_S = ANSWER_DEADLINE_S + TRANSFER_DEADLINE_S
+"""Whoever makes a spec waits for its first probe."""
+JOURNAL = "journal.json"
+TENANT_PREFIX = ".boilerhouse-probe-"
+"""No tenant's id begins with a dot."""
+_FIRST = {"a file é": b"first", "changes": b"one", "empty": b"", "goes": b"gone"}
+_SECOND = {"a file é": b"first", "changes": b"two", "empty": b""}
+_PUT_ASIDE = {"changes": b"one", "goes": b"gone"}
+_RIGHTS = "The keys need the rights of docs/sync.md at this prefix, below .boilerhouse/ and below .boilerhouse-trash/."
+_probers = ThreadPoolExecutor(8, thread_name_prefix="probes", initializer=urgency.be_ordinary)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One probe of one sink."""
+
+    sink: Sink
+    mappings: Sequence[SyncMapping]
+    spec_id: str = ""
+    """Empty for a spec that is not stored."""
+    tenant_id: str = field(default_factory=lambda: f"{TENANT_PREFIX}{secrets.token_hex(8)}")
+    findings: dict[str, Any] = field(default_factory=dict)
+    """What the checks learn, in the names of a spec's ``sinkHealth``."""
+
+    @property
+    def uploads(self) -> list[SyncMapping]:
+        return [mapping for mapping in self.mappings if mapping.uploads]
+
+    @property
+    def downloads(self) -> list[SyncMapping]:
+        """Mappings that only restore."""
+        return [mapping for mapping in self.mappings if not mapping.uploads]
+
+
+Check = Callable[[Probe], None]
+
+
+# By the client in the process --------------------------------------------------------------------------
+
+
+def answers(probe: Probe) -> None:
+    """The sink takes an object, gives it back, and deletes it; without uploads it is only listed."""
+    if probe.uploads or not probe.mappings:
+        probe.sink.probe()
+
+
+def conditional_writes(probe: Probe) -> None:
+    """Find out whether the sink refuses a write whose condition does not hold."""
+    if probe.uploads or not probe.mappings:
+        probe.findings["conditionalWrites"] = probe.sink.has_conditional_writes()
+
+
+def locations(probe: Probe) -> None:
+    """Each mapping's location can be listed and its marker read; where it saves, objects written, read and deleted."""
+    saved = {mapping.location(probe.tenant_id) for mapping in probe.uploads}
+    restored = {mapping.location(probe.tenant_id) for mapping in probe.mappings}
+    for location in sorted(saved | restored):
+        with _said(f"The location {location} cannot be used"):
+            probe.sink.has_objects(location, RUN_DEADLINE_S)
+            probe.sink.get(marker_key(location), RUN_DEADLINE_S)
+            if location in saved:
+                key = f"{location}/probe"
+                probe.sink.put(key, b"probe")
+                if probe.sink.get(key, RUN_DEADLINE_S) != b"probe":
+                    raise errors.SinkUnreliable(f"{key} did not come back as it was written.")
+                _clear(probe.sink, [_root(location, probe.tenant_id)])
+
+
+# By rclone ---------------------------------------------------------------------------------------------
+
+
+def transfers(probe: Probe) -> None:
+    """A save, a second one that overwrites and deletes, and a restore are what they should be; nothing is left."""
+    with _workplace(probe) as place:
+        for mapping in probe.uploads[:1]:
+            _save_and_restore(place, mapping)
+        for mapping in probe.downloads[:1]:
+            _look(place, mapping)
+
+
+IN_PROCESS: list[Check] = [answers, conditional_writes, locations]
+"""In this order. They need no right but to ask the sink."""
+BY_RCLONE: list[Check] = [transfers]
+"""In this order, after the others. They need a process that may make a jail."""
+
+
+def run(probe: Probe, checks: list[Check], deadline_s: float) -> None:
+    """Run the checks in order. Raises the first SyncFailed; SinkUnreachable when they take too long."""
+    deployment_id()  # read here: the checks' own threads leave the database alone
+
+    def all_of_them() -> None:
+        for check in checks:
+            check(probe)
+
+    asked = _probers.submit(all_of_them)
+    try:
+        asked.result(deadline_s)
+    except TimeoutError:
+        raise errors.SinkUnreachable(f"The sink has not answered within {deadline_s:.0f} s.") from None
+
+
+def can_jail() -> bool:
+    """Whether this process may make rclone's jail; compose gives that right to workers alone."""
+    return not jail_problem()
+
+
+@cache
+def jail_problem() -> str:
+    """Why rclone cannot be started in its jail by this process; empty if it can."""
+    uid = _uid()
+    with _directory(f"try-{secrets.token_hex(8)}", uid) as place, syscalls.refused() as refused:
+        command = Jail(place, uid, writable=False).wrap(["version"], refused)
+        done = subprocess.run(command, capture_output=True, timeout=30, check=False, env={}, pass_fds=(refused,))
+    return "" if done.returncode == 0 else done.stderr.decode(errors="replace").strip()[:300]
+
+
+# The work of a transfer --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a probe works on this node, and how long it may."""
+
+    probe: Probe
+    directory: Path
+    uid: int
+    lock: int
+    deadline: float
+
+    @property
+    def volume(self) -> Path:
+        return self.directory / "volume"
+
+    @property
+    def restored(self) -> Path:
+        return self.directory / "restored"
+
+    def rclone(self, arguments: list[str], jail: Jail) -> None:
+        def in_time() -> bool:
+            return time.monotonic() < self.deadline
+
+        try:
+            rclone.run(arguments, self.probe.sink, jail, self.lock, keep_going=in_time, lane=rclone.PROBES)
+        except errors.TransferCancelled:
+            raise errors.SinkUnreachable(f"It has not ended within {TRANSFER_DEADLINE_S} s.") from None
+
+
+def _save_and_restore(place: _Place, mapping: SyncMapping) -> None:
+    probe, sink = place.probe, place.probe.sink
+    location = mapping.location(probe.tenant_id)
+    backup = backups.location_of(location, probe.tenant_id, 1)
+    with _undone(place, [_root(location, probe.tenant_id), backup.removesuffix(f"/{location}")]):
+        with _said("rclone cannot save there"):
+            _write(place, _FIRST)
+            _upload(place, location, backup)
+            _expect(sink, location, _FIRST)
+        with _said("rclone cannot overwrite and delete there, for which it puts what was there aside"):
+            _write(place, _SECOND)
+            _upload(place, location, backup)
+            _expect(sink, location, _SECOND)
+            _expect(sink, backup, _PUT_ASIDE, exactly=False)
+        with _said("rclone cannot restore from there"):
+            _restore(place, location)
+
+
+def _upload(place: _Place, location: str, backup: str) -> None:
+    sink = place.probe.sink
+    binds = tuple(sink.binds([location, backup], place.uid))
+    arguments = rclone.upload(sink, location, [], deletes=True, inside="", backup=backup)
+    place.rclone(arguments, Jail(place.volume, place.uid, writable=False, binds=binds))
+
+
+def _restore(place: _Place, location: str) -> None:
+    sink = place.probe.sink
+    binds = tuple(sink.binds([location], None))
+    place.rclone(rclone.download(sink, location, []), Jail(place.restored, place.uid, writable=True, binds=binds))
+    found = {path.name: path.read_bytes() for path in place.restored.iterdir()}
+    if found != _SECOND:
+        odd = sorted(name for name in {*found, *_SECOND} if found.get(name) != _SECOND.get(name))
+        raise errors.SinkUnreliable(f"What came back differs in {', '.join(map(repr, odd))}.")
+
+
+def _look(place: _Place, mapping: SyncMapping) -> None:
+    """List a location that is only restored from, and read one byte of what lies there."""
+    sink, location = place.probe.sink, mapping.location(place.probe.tenant_id)
+    with _said("rclone cannot restore from there"):
+        first = next(sink.names(location), None)
+        if first is None:
+            return  # a restore of nothing does not ask rclone either
+        binds = tuple(sink.binds([location], None))
+        arguments = rclone.peek(sink, location, first[0])
+        place.rclone(arguments, Jail(place.restored, place.uid, writable=True, binds=binds))
+
+
+def _write(place: _Place, files: dict[str, bytes]) -> None:
+    for path in place.volume.iterdir():
+        path.unlink()
+    for name, content in files.items():
+        path = place.volume / name
+        path.write_bytes(content)
+        os.chown(path, place.uid, place.uid)
+
+
+def _expect(sink: Sink, location: str, files: dict[str, bytes], *, exactly: bool = True) -> None:
+    listed = {name for name, _ in sink.names(location)}
+    if listed != set(files) if exactly else not listed >= set(files):
+        raise errors.SinkUnreliable(f"{location} lists {sorted(listed)} where {sorted(files)} were written.")
+    for name, content in files.items():
+        if sink.get(f"{location}/{name}", RUN_DEADLINE_S) != content:
+            raise errors.SinkUnreliable(f"{location} does not hold {name!r} as it was written.")
+
+
+def _root(location: str, tenant_id: str) -> str:
+    """The uppermost location that is the probe's own: no other has its name in it."""
+    above, own, _ = location.partition(tenant_id)
+    return above + own
+
+
+@contextlib.contextmanager
+def _undone(place: _Place, roots: list[str]) -> Iterator[None]:
+    """Delete in the end what lies at these locations; a journal tells a later probe, should this one be killed."""
+    sink, journal = place.probe.sink, place.directory / JOURNAL
+    journal.write_text(json.dumps({"specId": place.probe.spec_id, "roots": roots}))
+    try:
+        yield
+    except errors.SyncFailed:
+        try:
+            _clear(sink, roots)
+        except errors.SyncFailed as error:  # the first failure says more
+            log.info("a probe leaves objects to the next one", roots=roots, code=error.code, detail=error.detail)
+        else:
+            journal.unlink()
+        raise
+    with _said("What a probe has put there cannot be deleted"):
+        _clear(sink, roots)
+    journal.unlink()
+
+
+def _clear(sink: Sink, roots: list[str]) -> None:
+    for root in roots:
+        sink.delete_all(root)
+        if above := root.rpartition("/")[0]:
+            sink.tidy(above)
+        if left := next(sink.names(root), None):
+            raise errors.SinkUnreliable(f"{root}/{left[0]} is still listed after it was deleted.")
+
+
+# The probe's own directory, and what killed ones left ---------------------------------------------------
+
+
+@contextlib.contextmanager
+def _workplace(probe: Probe) -> Iterator[_Place]:
+    uid = _uid()
+    _tidy(probe)
+    with _directory(probe.tenant_id, uid) as directory:
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield _Place(probe, directory, uid, lock, time.monotonic() + TRANSFER_DEADLINE_S)
+        finally:
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def _directory(name: str, uid: int) -> Iterator[Path]:
+    """A directory for one probe. It stays while a journal in it says that something is left at the sink."""
+    path = _directories() / name
+    path.mkdir(exist_ok=True, mode=0o700)
+    for inside in ("volume", "restored"):
+        (path / inside).mkdir(exist_ok=True, mode=0o700)
+        os.chown(path / inside, uid, uid)
+    try:
+        yield path
+    finally:
+        if not (path / JOURNAL).exists():
+            shutil.rmtree(path)
+
+
+def _tidy(probe: Probe) -> None:
+    """Undo what probes of this spec left that were killed or could not delete; of others' only what is long over."""
+    for path in _directories().iterdir():
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):  # gone meanwhile, or at work
+            age_s = time.time() - path.stat().st_mtime
+            if age_s > 2 * DEADLINE_S:
+                _undo(probe, path, is_over=age_s > settings.BOILERHOUSE_PROBE_RETENTION_S)
+
+
+def _undo(probe: Probe, path: Path, *, is_over: bool) -> None:
+    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        journal = path / JOURNAL
+        left = json.loads(journal.read_text()) if journal.exists() else None
+        if left and probe.spec_id and left["specId"] == probe.spec_id:
+            _clear(probe.sink, left["roots"])
+        elif left and not is_over:
+            return
+        shutil.rmtree(path)
+    finally:
+        os.close(lock)
+
+
+def _directories() -> Path:
+    path = data_dir() / "probes"
+    path.mkdir(exist_ok=True, mode=0o700)
+    return path
+
+
+def _uid() -> int:
+    """One that no container has: beyond those that are leased, and beyond that of health checks on trial."""
+    return settings.BOILERHOUSE_UID_RANGE[1] + 1
+
+
+@contextlib.contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Let a failure say at which step it happened, and what to do."""
+    try:
+        yield
+    except errors.SyncFailed as error:
+        hint = f" {_RIGHTS}" if isinstance(error, errors.SinkDenied) else ""
+        error.detail = f"{what}: {error.detail}{hint}"
+        raise

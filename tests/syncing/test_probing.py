@@ -1,0 +1,259 @@
+"""The probe does what a save and a restore do, at every kind of sink, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from syncing import errors, probing, rclone, services
+from syncing.locations import BACKUP_ROOT
+from syncing.models import SinkProbe, SyncMapping, SyncSpec
+from syncing.sinks import S3Sink
+from tests import far_ends
+from tests.make import make_sync_spec
+from tests.s3 import S3Server
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def spec(far_end, data_dir):
+    mapping = {} if isinstance(far_end, far_ends.RcloneS3 | far_ends.MotoS3) else {"sink_path": "t/${tenantId}/state"}
+    sink = {**far_end.shown, "prefix": "t/${tenantId}/"} if "bucket" in far_end.shown else far_end.shown
+    return make_sync_spec(sink=sink, sink_secrets=far_end.secrets, mappings=[mapping])
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The commands by which rclone was started for a transfer."""
+    commands = []
+    real = rclone.subprocess.Popen
+
+    def start(words, **more):
+        if "/bin/rclone" in words and words[-1] != "version":
+            commands.append(words)
+        return real(words, **more)
+
+    monkeypatch.setattr(rclone.subprocess, "Popen", start)
+    return commands
+
+
+def verbs(commands):
+    """What each rclone was to do: the word after the last path of it."""
+    return [words[len(words) - words[::-1].index("/bin/rclone")] for words in commands]
+
+
+def left(far_end):
+    """All that is at the far end, folders included where they exist by themselves."""
+    if isinstance(far_end, far_ends.Directory):
+        return [str(path) for path in far_end.root.rglob("*")]
+    folders = [
+        name for root in ("t", BACKUP_ROOT) for name in far_end.sink().folders(root) if probing.TENANT_PREFIX in name
+    ]
+    return [*far_end.keys(), *folders]
+
+
+def test_a_probe_saves_and_restores_by_rclone_and_leaves_nothing(spec, far_end, started, data_dir):
+    """S2: in the jail, under a uid of the containers' kind, with the flags of a save."""
+    health = services.probe(spec)
+
+    assert health["state"] == "healthy", health
+    assert health["transferredAt"]
+    assert health["conditionalWrites"] is far_end.has_conditional_writes
+    assert verbs(started) == ["sync", "sync", "copy"]
+    for words in started:
+        assert int(words[words.index("--reuid") + 1]) > 1_000_000
+        assert not any(secret in word for secret in _secrets(far_end) for word in words), "P10"
+    assert any(word.startswith("--backup-dir=bh:") for word in started[1])
+    assert left(far_end) == []
+    assert list((data_dir / "probes").iterdir()) == []
+
+
+def _secrets(far_end):
+    values = (far_end.secrets or {}).copy()
+    return [value for value in (*values.pop("headers", {}).values(), values.get("secretAccessKey", "")) if value]
+
+
+def test_a_sink_that_only_the_process_reaches_is_not_healthy(data_dir, tmp_path, monkeypatch):
+    """S2: what the in-process client can do and rclone cannot is what a save cannot do."""
+    server = S3Server(tmp_path / "s3", tls=True)
+    server.start()
+    try:
+        body = server.json("t/${tenantId}/")
+        spec = make_sync_spec(
+            sink=body, sink_secrets={"accessKeyId": server.access_key, "secretAccessKey": body.pop("secretAccessKey")}
+        )
+        assert services.probe(spec)["state"] == "healthy"
+        monkeypatch.setattr("syncing.jail.CERTIFICATES", "/elsewhere.pem")
+        health = services.probe(spec)
+    finally:
+        server.stop()
+
+    assert health["state"] == "unhealthy"
+    assert health["detail"].startswith("rclone cannot save there: ")
+    assert health["code"] == "untrusted"
+
+
+def test_a_sink_for_restores_alone_is_only_looked_at(spec, far_end, started, data_dir):
+    SyncMapping.objects.update(direction="download")
+    put = far_end.sink().put
+    health = services.probe(spec)
+    assert health["state"] == "healthy", health
+    assert started == []
+
+    mapping = spec.mappings.get()
+    mapping.sink_path = mapping.sink_path.replace("t/${tenantId}/", "t/all/")
+    spec.sink = {**spec.sink, "prefix": "t/all/"} if "prefix" in spec.sink else spec.sink
+    spec.save()
+    mapping.spec = spec
+    mapping.save()
+    key = f"{mapping.location('nobody')}/a file é"
+    put(key, b"shared")
+    health = services.probe(SyncSpec.objects.get(pk=spec.pk))
+
+    assert health["state"] == "healthy", health
+    assert verbs(started) == ["cat"]
+    assert set(far_end.keys()) == {key}
+
+
+def test_every_mappings_location_is_tried(s3, data_dir, monkeypatch):
+    """Rights may end at a prefix: the second mapping's is tried, too."""
+    body = s3.json("t/${tenantId}/")
+    secrets = {"accessKeyId": s3.access_key, "secretAccessKey": body.pop("secretAccessKey")}
+    two = [{}, {"container_path": "/extra", "sink_path": "closed/"}]
+    spec = make_sync_spec(sink=body, sink_secrets=secrets, mappings=two)
+    real = S3Sink.put
+
+    def put(self, key, content):
+        if "/closed/" in key:
+            raise errors.SinkDenied("Bucket answered 403 AccessDenied.")
+        real(self, key, content)
+
+    monkeypatch.setattr(S3Sink, "put", put)
+    health = services.probe(spec)
+
+    assert (health["state"], health["code"]) == ("unhealthy", "denied")
+    assert "/closed cannot be used: Bucket answered 403" in health["detail"]
+    assert "docs/sync.md" in health["detail"]
+
+
+def test_a_healthy_sink_is_asked_by_rclone_only_now_and_then(spec, started):
+    """The cheap checks go on; the thorough one comes after a failure, a change, a wish, and a quarter of an hour."""
+    services.probe(spec, is_periodic=True)
+    assert len(started) == 3
+    first = services.probe(spec, is_periodic=True)
+    assert len(started) == 3
+    services.probe(spec, is_periodic=True, is_changed=True)
+    assert len(started) == 6
+    services.probe(spec)
+    assert len(started) == 9
+    SyncSpec.objects.update(sink_health={**first, "state": "unhealthy"})
+    services.probe(spec, is_periodic=True)
+    assert len(started) == 12
+    SyncSpec.objects.update(sink_health={**first, "transferredAt": "2020-01-01T00:00:00Z"})
+    services.probe(spec, is_periodic=True)
+    assert len(started) == 15
+
+
+def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir, monkeypatch):
+    """Killed in its middle: objects at the sink, a backup, a directory on this node."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(probing, "_restore", die)
+        probe = probing.Probe(far_end.sink(), list(spec.mappings.all()), spec.pk)
+        with pytest.raises(Killed):
+            probing.transfers(probe)
+    (directory,) = (data_dir / "probes").iterdir()
+    assert far_end.keys()
+    assert any(key.startswith(BACKUP_ROOT) for key in far_end.keys())
+    services.probe(spec)
+    assert directory.exists(), "it may still be at work"
+
+    old = time.time() - 3 * probing.DEADLINE_S
+    os.utime(directory, (old, old))
+    assert services.probe(spec)["state"] == "healthy"
+    assert left(far_end) == []
+    assert list((data_dir / "probes").iterdir()) == []
+
+
+def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3, data_dir, monkeypatch):
+    body = s3.json("t/${tenantId}/")
+    secrets = {"accessKeyId": s3.access_key, "secretAccessKey": body.pop("secretAccessKey")}
+    spec = make_sync_spec(sink=body, sink_secrets=secrets)
+
+    real = S3Sink.delete_all
+
+    def refuse(self, location):
+        if list((data_dir / "probes").glob(f"*/{probing.JOURNAL}")):
+            raise errors.SinkDenied("Bucket answered 403 AccessDenied.")
+        real(self, location)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(S3Sink, "delete_all", refuse)
+        health = services.probe(spec)
+    assert health["detail"].startswith("What a probe has put there cannot be deleted: ")
+    (directory,) = (data_dir / "probes").iterdir()
+    old = time.time() - 3 * probing.DEADLINE_S
+    os.utime(directory, (old, old))
+
+    assert services.probe(spec)["state"] == "healthy"
+    assert s3.keys("t") == {}
+    assert list((data_dir / "probes").iterdir()) == []
+
+
+def test_a_process_that_may_make_no_jail_asks_a_worker(spec, monkeypatch, run_tasks, started):
+    """As the web process in compose: it waits for the answer, and never says healthy on its own."""
+
+    monkeypatch.setattr(probing, "can_jail", lambda: False)
+    monkeypatch.setattr(services, "WORKERS_ANSWER_S", 0.3)
+    assert services.probe(spec) == {}, "no worker has answered"
+    assert SinkProbe.objects.count() == 0
+
+    monkeypatch.setattr(probing, "can_jail", lambda: True)
+    assert run_tasks() == 2  # the probe, and the retry of failed saves
+    spec.refresh_from_db()
+    assert spec.sink_health["state"] == "healthy"
+    assert len(started) == 3
+
+
+def test_a_dead_sink_is_said_without_a_worker(data_dir, monkeypatch):
+    monkeypatch.setattr(probing, "can_jail", lambda: False)
+    spec = make_sync_spec()
+
+    assert services.probe(spec)["code"] == "unreachable"
+
+
+def test_a_typed_sink_is_probed_without_being_stored(spec, far_end, monkeypatch):
+    mappings = list(spec.mappings.all())
+    assert services.try_sink(far_end.sink(), mappings) is True
+    monkeypatch.setattr(probing, "can_jail", lambda: False)
+    assert services.try_sink(far_end.sink(), mappings) is False
+    assert left(far_end) == []
+    assert SinkProbe.objects.count() == 0
+
+
+def test_no_container_has_the_uid_of_a_probe(settings):
+    """P11: neither those that are leased nor that of a health check on trial."""
+    assert probing._uid() > settings.BOILERHOUSE_UID_RANGE[1]
+    assert probing.can_jail()
+
+
+def test_a_probe_of_an_urgent_process_is_not_urgent():
+    """The web process runs before all others; rclone that it starts must not."""
+
+    def policy():
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        pool = type(probing._probers)(1, initializer=probing._probers._initializer)
+        return pool.submit(os.sched_getscheduler, 0).result()
+
+    with ThreadPoolExecutor(1) as urgent:
+        assert urgent.submit(policy).result() == os.SCHED_OTHER
