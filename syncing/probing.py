@@ -207,7 +207,7 @@ def _save_and_restore(place: _Place, mapping: SyncMapping) -> None:
 def _upload(place: _Place, location: str, backup: str) -> None:
     sink = place.probe.sink
     binds = tuple(sink.binds([location, backup], place.uid))
-    arguments = rclone.upload(sink, location, [], deletes=True, inside="", backup=backup)
+    arguments = rclone.upload(sink, location, [], deletes=True, inside="", backup=backup, paths=_FIRST)
     place.rclone(arguments, Jail(place.volume, place.uid, writable=False, binds=binds))
 
 

@@ -300,6 +300,8 @@ def run_as_compose_says(directory: Path) -> None:
 
         eventually(lambda: is_ready(f"http://127.0.0.1:{port}"), 60, 0.3)
         pool = served.make_pool(sink=s3.json(STATE), warm=2, maxSize=3)
+        # Only the worker may make the jail: it has saved and restored for the probe that the web process was asked for.
+        assert "transferredAt" in served.ok("GET", f"sync-specs/{pool}")["sinkHealth"]
         for turn in ("1", "2"):
             claimed = served.claim("ana", pool, secrets={"T": "x"})
             done = served.exec(claimed["containerId"], "cat /run/secrets/T; echo x >> /state/n; wc -l < /state/n")
