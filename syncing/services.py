@@ -252,7 +252,7 @@ def probe(spec: SyncSpec, *, is_changed: bool = False, is_periodic: bool = False
 
 
 def _unhealthy(now: datetime, code: str, detail: str, was: dict[str, Any], findings: dict[str, Any]) -> dict[str, Any]:
-    known = {name: was[name] for name in ("conditionalWrites", "transferredAt") if name in was}
+    known: dict[str, Any] = {name: was[name] for name in ("conditionalWrites", "transferredAt") if name in was}
     return {"state": "unhealthy", "checkedAt": _stamp(now), "code": code, "detail": detail, **known, **findings}
 
 

@@ -12,6 +12,9 @@ _directory = tempfile.mkdtemp(prefix="bh-test-")
 os.environ["BOILERHOUSE_DATA_DIR"] = _directory
 os.environ["BOILERHOUSE_FAILPOINTS"] = os.path.join(_directory, "failpoints")
 os.mkdir(os.environ["BOILERHOUSE_FAILPOINTS"])
+for _name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
+    os.environ.pop(_name, None)
+    os.environ.pop(_name.lower(), None)
 AUTHORITY = Authority(Path(_directory) / "ca")
 os.environ["BOILERHOUSE_CA_BUNDLE"] = str(AUTHORITY.bundle)
 os.environ["BOILERHOUSE_LOCAL_SINK_ROOT"] = os.path.join(_directory, "sinks")

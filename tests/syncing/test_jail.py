@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -211,6 +212,18 @@ def test_every_directory_of_the_jail_is_open_to_the_containers_user(volume, refu
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, pass_fds=(refused,))
 
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_of_the_host_is_seen_but_what_rclone_needs(volume, refused):
+    """P11: certificates, the resolver's files, two programs and the libraries of one, and what the run is about."""
+    (volume / "mine").touch()
+    command = Jail(volume, UID, False).wrap(["lsf", "-R", "--files-only", "--links", "/"], refused)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, pass_fds=(refused,), env={})
+    seen = {path for path in done.stdout.splitlines() if not re.match(r"lib(64)?/.*\.so[.\d]*$", path)}
+
+    assert seen - {"etc/resolv.conf", "etc/hosts", "etc/nsswitch.conf"} == {
+        "bin/rclone", "bin/setpriv", "etc/ssl/certs/ca-certificates.crt", "vol/mine",
+    }  # fmt: skip
 
 
 def test_the_resolvers_file_may_be_a_link(volume, tmp_path, refused):

@@ -27,6 +27,13 @@ def spec(far_end, data_dir):
 
 
 @pytest.fixture
+def s3_spec(s3, data_dir):
+    body = s3.json("t/${tenantId}/")
+    secrets = {"accessKeyId": s3.access_key, "secretAccessKey": body.pop("secretAccessKey")}
+    return make_sync_spec(sink=body, sink_secrets=secrets)
+
+
+@pytest.fixture
 def started(monkeypatch):
     """The commands by which rclone was started for a transfer."""
     commands = []
@@ -140,7 +147,8 @@ def test_every_mappings_location_is_tried(s3, data_dir, monkeypatch):
     assert "docs/sync.md" in health["detail"]
 
 
-def test_a_healthy_sink_is_asked_by_rclone_only_now_and_then(spec, started):
+def test_a_healthy_sink_is_asked_by_rclone_only_now_and_then(s3_spec, started):
+    spec = s3_spec
     """The cheap checks go on; the thorough one comes after a failure, a change, a wish, and a quarter of an hour."""
     services.probe(spec, is_periodic=True)
     assert len(started) == 3
@@ -185,11 +193,8 @@ def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir
     assert list((data_dir / "probes").iterdir()) == []
 
 
-def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3, data_dir, monkeypatch):
-    body = s3.json("t/${tenantId}/")
-    secrets = {"accessKeyId": s3.access_key, "secretAccessKey": body.pop("secretAccessKey")}
-    spec = make_sync_spec(sink=body, sink_secrets=secrets)
-
+def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3_spec, s3, data_dir, monkeypatch):
+    spec = s3_spec
     real = S3Sink.delete_all
 
     def refuse(self, location):
@@ -210,8 +215,9 @@ def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3, data_dir, monke
     assert list((data_dir / "probes").iterdir()) == []
 
 
-def test_a_process_that_may_make_no_jail_asks_a_worker(spec, monkeypatch, run_tasks, started):
+def test_a_process_that_may_make_no_jail_asks_a_worker(s3_spec, monkeypatch, run_tasks, started):
     """As the web process in compose: it waits for the answer, and never says healthy on its own."""
+    spec = s3_spec
 
     monkeypatch.setattr(probing, "can_jail", lambda: False)
     monkeypatch.setattr(services, "WORKERS_ANSWER_S", 0.3)

@@ -11,7 +11,7 @@ import pytest
 from django.core import checks
 
 from boilerhouse.dashboard.supervisor import free_port
-from syncing import errors, rclone, sinks
+from syncing import errors, rclone
 from syncing.jail import Jail
 from syncing.sinks import S3Sink, reaching
 from tests.far_ends import FarEnd, RcloneS3, WebDav
@@ -176,25 +176,40 @@ def test_what_no_proxy_names_no_client_asks_through_it(proxied, moved, settings)
     assert proxied.proxy.asked == []
 
 
-def test_a_proxys_password_is_told_to_nobody(proxied, moved, settings, caplog, capfd, monkeypatch):
-    """P10: not in an error, a log, or arguments; not when the proxy refuses it, nor when it is dead."""
+@pytest.fixture
+def said(caplog, capfd, monkeypatch):
+    """All that is said while sinks are asked: arguments, logs, output; and, by ``said(ask)``, how ``ask`` fails."""
     shown = []
     real = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda words, **more: shown.append(words) or real(words, **more))
-    good = proxied.proxy.password
-    for url in (proxied.proxy.url.replace(good, "other-pass-word"), f"http://corp:{good}@127.0.0.1:{free_port()}"):
-        settings.HTTP_PROXY = settings.HTTPS_PROXY = url
-        sinks.s3._accesses.clear()
-        sink = proxied.end.sink()
-        for ask in (sink.probe, lambda sink=sink: moved(sink)):
-            with pytest.raises(errors.SinkUnreachable) as raised:
-                ask()
-            shown.append(raised.value.detail)
-            shown.append("".join(traceback.format_exception(raised.value)))
-    said = str(shown) + caplog.text + str(capfd.readouterr())
 
-    assert "pass-word" not in said
-    assert "127.0.0.1" in str(shown)
+    def failure(ask):
+        with pytest.raises(errors.SinkUnreachable) as raised:
+            ask()
+        shown.extend([raised.value.detail, "".join(traceback.format_exception(raised.value))])
+        return f"{shown}{caplog.text}{capfd.readouterr()}"
+
+    return failure
+
+
+def test_a_password_that_the_proxy_refuses_is_told_to_nobody(proxied, moved, settings, said):
+    """P10: not in an error, a log, or arguments."""
+    refused = proxied.proxy.url.replace(proxied.proxy.password, "other-pass-word")
+    settings.HTTP_PROXY = settings.HTTPS_PROXY = refused
+    sink = proxied.end.sink()
+
+    for ask in (sink.probe, lambda: moved(sink)):
+        assert "pass-word" not in said(ask)
+    assert proxied.proxy.asked
+
+
+def test_a_dead_proxys_password_is_told_to_nobody(moved, settings, said):
+    """P10"""
+    settings.HTTP_PROXY, settings.NO_PROXY = f"http://corp:proxy-pass-word@127.0.0.1:{free_port()}", []
+    sink = S3Sink("b", "us-east-1", "", f"http://{HIDDEN_NAME}", "", "AKIDTEST", "secret")
+
+    for ask in (sink.probe, lambda: moved(sink)):
+        assert "pass-word" not in said(ask)
 
 
 def found_ids():
