@@ -225,6 +225,7 @@ def test_a_bundle_that_cannot_be_used_is_said_at_the_start(settings, tmp_path):
     (tmp_path / "ca.pem").write_text("no certificate")
     assert found_ids() == {"boilerhouse.E007"}
     (tmp_path / "ca.pem").write_text(good)
+    (tmp_path / "ca.pem").chmod(0o644)
     assert not found_ids()
     (tmp_path / "ca.pem").chmod(0o600)
     assert found_ids() == {"boilerhouse.E007"}
