@@ -17,7 +17,7 @@ from pools.runtime.base import Image
 from pools.states import ContainerState, PoolState, Trouble
 from syncing.errors import VolumeInside
 from syncing.models import SyncSpec
-from syncing.restores import _restore_mapping
+from syncing.restores import restore
 from syncing.sites import Site
 from syncing.states import Trigger
 from syncing.surveys import Finding
@@ -177,7 +177,7 @@ def test_a_restore_around_a_mounted_volume_is_refused_before_its_first_byte(data
     site = Site(container.pk, container.uid, pool.pk, container.version.spec, "alice", 1, -1, False)
     finding = Finding(spec.mappings.get(), spec.resolved_sink(), "t/alice/state/", None, True)
     with pytest.raises(VolumeInside, match="cache"):
-        _restore_mapping(None, finding, site, Trigger.CLAIM, lambda: True)
+        restore(site, [finding], Trigger.CLAIM, lambda: True)
     assert not list(volumes.staging_dir(container.pk).iterdir())
 
 
