@@ -78,6 +78,11 @@ def restore(
     return total
 
 
+def size_of(findings: list[Finding]) -> int:
+    """About how many bytes a restore of them fetches."""
+    return sum(finding.marker.manifest.bytes for finding in findings if finding.marker)
+
+
 def _told_of(run: SyncRun, site: Site, findings: list[Finding]) -> Told:
     """Tells how far the run is from the first second on: the markers say how much there is."""
     wanted = [finding for finding in findings if not finding.is_empty]

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import F, Sum
 from django.utils import timezone
 
 from boilerhouse.core import audit, clock
@@ -24,7 +24,7 @@ from pools.services import unused_id
 from pools.spec import WorkloadSpec
 from syncing import locations, patterns, probing
 from syncing.errors import CoverageHeld, SyncFailed
-from syncing.models import Credential, SinkProbe, SyncMapping, SyncSpec
+from syncing.models import Credential, SavedState, SinkProbe, SyncMapping, SyncSpec
 from syncing.sinks import Sink
 from syncing.states import Direction
 
@@ -348,3 +348,9 @@ def specs_for(pool_id: str, direction: Direction) -> list[SyncSpec]:
 
 def _upload_mappings(spec: SyncSpec) -> Iterable[SyncMapping]:
     return [mapping for mapping in spec.mappings.all() if mapping.uploads]
+
+
+def known_bytes(tenant_id: str) -> int:
+    """How many bytes the tenant's state had when it was last saved."""
+    rows = SavedState.objects.current().filter(tenant_id=tenant_id)
+    return int(rows.aggregate(bytes=Sum("bytes"))["bytes"] or 0)

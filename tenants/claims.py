@@ -23,7 +23,7 @@ from pools import lifecycle
 from pools.models import Pool, WorkloadVersion
 from pools.states import Trouble
 from syncing import surveys
-from tenants import errors, giving_up, line, preparing, sink_runs, validation
+from tenants import errors, giving_up, line, patience, preparing, sink_runs, validation
 from tenants.instruments import CLAIM_PHASE_SECONDS, EXHAUSTED
 from tenants.models import Assignment, next_generation
 from tenants.states import AssignmentState, Source
@@ -109,6 +109,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
             secrets=claim.secrets or {},
             metadata=claim.metadata,
             deadline=now + timedelta(milliseconds=claim.timeout_ms),
+            waits=claim.wait,
             owner=processes.current(),
             source=Source.WARM if container else Source.COLD,
             created_at=now,
@@ -116,6 +117,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
         )
         if container:
             line.bind(assignment, container)
+            patience.begin(assignment)
         else:
             line.check_can_wait(pool)
             assignment.owner = None
@@ -146,7 +148,9 @@ def _existing(assignment: Assignment, claim: Claim) -> Begun:
             raise errors.ReleaseFailed
     if assignment.state == PENDING:
         until = clock.now() + timedelta(milliseconds=claim.timeout_ms)
-        Assignment.objects.filter(pk=assignment.pk, state=PENDING).update(deadline=Greatest(F("deadline"), until))
+        waits = {} if claim.wait else {"waits": False}
+        rows = Assignment.objects.filter(pk=assignment.pk, state=PENDING)
+        rows.update(deadline=Greatest(F("deadline"), until), **waits)
     ignored = [name for name in ("config", "metadata") if _differs(getattr(claim, name), getattr(assignment, name))]
     if claim.secrets:
         ignored.append("secrets")
@@ -155,6 +159,11 @@ def _existing(assignment: Assignment, claim: Claim) -> Begun:
 
 def _differs(asked: Any, held: Any) -> bool:
     return asked is not None and asked != held
+
+
+def peek(begun: Begun) -> Assignment:
+    """The claim as it is now, pending or assigned. Raises its error if it has failed."""
+    return settle(begun, float("inf")) or Assignment.objects.get(pk=begun.assignment_id)
 
 
 def settle(begun: Begun, until: float) -> Assignment | None:
@@ -167,8 +176,8 @@ def settle(begun: Begun, until: float) -> Assignment | None:
     if assignment.state == PENDING:
         if time.time() < until:
             return None
-        if not begun.is_new and assignment.deadline > clock.now():
-            raise errors.OutcomeUnknown  # whoever else waits has longer; a new claim joins again
+        if (not begun.is_new or not assignment.waits) and assignment.deadline > clock.now():
+            raise errors.OutcomeUnknown  # whoever else wants it has longer; a new claim joins again
         code, detail = giving_up.timeout_outcome(assignment)
         giving_up.give_up(assignment.pk, code, detail)
         assignment.refresh_from_db()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import structlog
 from django.db.models.functions import Now
 
-from boilerhouse.core.events import recording, wake
+from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
 from pools import lifecycle
@@ -59,6 +60,7 @@ def give_up(assignment_id: UUID, code: str, detail: str = "") -> bool:
 def _move_out(assignment_id: UUID, code: str, detail: str) -> bool:
     with recording():
         rows = Assignment.objects.filter(pk=assignment_id)
+        about = rows.values("pool_id", "tenant_id", "container_ref", "generation").first()
         waiting_in = rows.filter(container_ref=None).values_list("pool_id", flat=True).first()
         if waiting_in is not None:
             # The pool before the claim, in the order of ``match_waiters``.
@@ -74,6 +76,7 @@ def _move_out(assignment_id: UUID, code: str, detail: str) -> bool:
         )
         if ended:
             line.recount(Assignment.objects.values_list("pool_id", flat=True).get(pk=assignment_id))
+            _tell(about, code, detail)
             wake()
             return True
         moved = rows.transition(
@@ -90,8 +93,25 @@ def _move_out(assignment_id: UUID, code: str, detail: str) -> bool:
             assert container
             lifecycle.retire(container)
             enqueue("save", "tenants.tasks.finish_release", assignment_id)
+            _tell(about, code, detail)
             wake()
     return bool(moved)
+
+
+def _tell(about: Any, code: str, detail: str) -> None:
+    emit(
+        "container.claim_failed", pool_id=about["pool_id"], tenant_id=about["tenant_id"],
+        container_id=about["container_ref"] or "", generation=about["generation"], code=code, detail=detail,
+    )  # fmt: skip
+
+
+def overdue_outcome(assignment: Assignment) -> tuple[str, str]:
+    """Why a pending claim whose deadline has passed is given up."""
+    if assignment.waits:
+        return errors.ClaimTimeout.code, ""
+    if assignment.container_ref is None:
+        return timeout_outcome(assignment)
+    return errors.ClaimTimeout.code, "Nothing of the claim has moved for as long as the deployment allows."
 
 
 def timeout_outcome(assignment: Assignment) -> tuple[str, str]:

@@ -110,6 +110,8 @@ class Assignment(models.Model):
     next_attempt_at = models.DateTimeField(null=True, blank=True)
     owner = models.UUIDField(null=True, blank=True)
     deadline = models.DateTimeField()
+    waits = models.BooleanField(default=True, db_default=True)
+    """Whether somebody waits for the claim. If not, the deadline moves with whatever of its restore moves."""
     created_at = models.DateTimeField(default=timezone.now)
     state_changed_at = models.DateTimeField(default=timezone.now)
     assigned_at = models.DateTimeField(null=True, blank=True)

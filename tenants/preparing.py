@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ import structlog
 from django.db import connection, transaction
 from django.db.models import Q
 
-from boilerhouse.core import clock, failpoints, processes, tracing, turns
+from boilerhouse.core import clock, failpoints, lanes, processes, tracing, turns
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
@@ -33,7 +34,7 @@ from pools.spec import WorkloadSpec
 from syncing import errors as sync_errors
 from syncing import restores, sites, surveys
 from syncing.states import Trigger
-from tenants import errors, giving_up, line
+from tenants import errors, giving_up, line, patience
 from tenants.instruments import CLAIM_PHASE_SECONDS, CLAIM_SECONDS, CLAIMS
 from tenants.models import Assignment, Tenant
 from tenants.site import site_of
@@ -77,6 +78,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
     if needs_worker:
         with transaction.atomic():
             Assignment.objects.filter(pk=assignment.pk, owner=assignment.owner).update(owner=None)
+            patience.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
             enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
     return not needs_worker
 
@@ -87,13 +89,18 @@ def prepare(assignment_id: UUID, generation: int) -> None:
     if assignment is None:
         return
     structlog.contextvars.bind_contextvars(tenant=assignment.tenant_id, generation=generation)
+    patience.take_up(assignment)
     while assignment.container_ref is not None and assignment.version is not None:
         structlog.contextvars.bind_contextvars(container=str(assignment.container_ref))
         try:
             with _phase("survey"):
                 findings = surveys.begin_survey(assignment.pool_id, assignment.tenant_id).answer()
-            if _finish(assignment, assignment.version.spec, findings, None):
-                return
+            with lanes.entered(restores.size_of(findings)) as may_begin, patience.moving(assignment):
+                if not may_begin:
+                    _stand_in_line(assignment)
+                    return
+                if _finish(assignment, assignment.version.spec, findings, None):
+                    return
         except DATABASE_LOST:
             raise  # undecided: whoever takes over goes on, or the deadline ends it
         except Exception as error:  # whatever it was, the claim must not stay pending under a living owner
@@ -103,6 +110,13 @@ def prepare(assignment_id: UUID, generation: int) -> None:
             return
         _replace_container(assignment)
         assignment = Assignment.objects.select_related("container", "version").get(pk=assignment_id)
+
+
+def _stand_in_line(assignment: Assignment) -> None:
+    """The controller hands it on again in a while."""
+    mine = Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=processes.current())
+    patience.stand_in_line(mine)
+    mine.update(owner=None)
 
 
 def _adopt(assignment_id: UUID, generation: int) -> Assignment | None:
@@ -147,7 +161,7 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
             if spec.post_claim is not None:
                 with _phase("hook"):
                     _run_hook(assignment, spec)
-            left = (assignment.deadline - clock.now()).total_seconds()
+            left = max(1.0, (assignment.deadline - clock.now()).total_seconds())
             with _phase("verify"):
                 seen = get_runtime().inspect(lifecycle.runtime_name(container_id), timeout_s=left)
             if seen is None or not seen.is_running:
@@ -198,6 +212,7 @@ def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
     if spec.post_claim is None:
         return
     hook, name = spec.post_claim, lifecycle.runtime_name(assignment.held_container)
+    patience.allow(assignment, timedelta(milliseconds=hook.timeout_ms))
     try:
         done = get_runtime().exec(name, hook.command, hook.timeout_ms, limit_bytes=4000)
     except TimedOut as error:

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
-from boilerhouse.core import audit, clock, failpoints, processes
+from boilerhouse.core import audit, clock, failpoints, lanes, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.outage import DATABASE_LOST
@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 RETRY_S = (5, 10, 30, 60, 120, 300, 600)
 ENGINE_RETRY_S = 2
+LINE_S = 5
+SAVES = (ReleaseStep.STOPPING, ReleaseStep.SAVING)
 RELEASING, FAILED = AssignmentState.RELEASING, AssignmentState.RELEASE_FAILED
 
 
@@ -184,12 +186,11 @@ def finish(assignment_id: UUID) -> None:
         tenant=assignment.tenant_id, container=str(container_id), generation=assignment.generation
     )
     try:
-        try:
-            with volumes.locked(container_id) as lock:
-                _run_steps(assignment, lock)
-        except pool_errors.DirectoryGone as error:
-            _without_directory(assignment, error)
-        _end(assignment)
+        with lanes.entered(_size_of(assignment)) as may_begin:
+            if not may_begin:
+                _put_off(assignment, LINE_S)
+                return
+            _carry_on(assignment)
     except Interrupted:
         return
     except sync_errors.SyncFailed as error:
@@ -198,9 +199,29 @@ def finish(assignment_id: UUID) -> None:
         raise  # undecided: the step that is written down is carried on by whoever takes over
     except Exception as error:  # whatever it was, the row must not stay under a living owner that gave up
         log.warning("release interrupted", error=type(error).__name__, detail=str(error)[:300])
-        Assignment.objects.filter(pk=assignment_id, owner=processes.current()).update(
-            owner=None, next_attempt_at=clock.now() + timedelta(seconds=ENGINE_RETRY_S)
-        )
+        _put_off(assignment, ENGINE_RETRY_S)
+
+
+def _carry_on(assignment: Assignment) -> None:
+    try:
+        with volumes.locked(assignment.held_container) as lock:
+            _run_steps(assignment, lock)
+    except pool_errors.DirectoryGone as error:
+        _without_directory(assignment, error)
+    _end(assignment)
+
+
+def _put_off(assignment: Assignment, delay_s: int) -> None:
+    """Let whoever comes first take it up again, in a while."""
+    later = clock.now() + timedelta(seconds=delay_s)
+    Assignment.objects.filter(pk=assignment.pk, owner=processes.current()).update(owner=None, next_attempt_at=later)
+
+
+def _size_of(assignment: Assignment) -> int:
+    """About how many bytes its save looks at, as far as is known before."""
+    if not assignment.was_assigned or assignment.discard or assignment.step not in SAVES:
+        return 0
+    return syncing.known_bytes(assignment.tenant_id)
 
 
 def _adopt(assignment_id: UUID) -> Assignment | None:

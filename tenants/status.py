@@ -8,16 +8,21 @@ from django.db.models import Max
 
 from boilerhouse.core import clock
 from syncing.models import SavedState, SyncRun
-from syncing.states import Direction, SyncRunState
-from tenants import idle
+from syncing.states import Direction, SyncRunState, Trigger
+from tenants import errors, idle
 from tenants.models import Assignment, Tenant
+from tenants.states import AssignmentState
 
 MAX_ERRORS = 20
+NOTHING_YET = {
+    "bytes": 0, "totalBytes": 0, "files": 0, "totalFiles": 0, "percent": None, "bytesPerSecond": 0, "etaMs": None,
+}  # fmt: skip
 
 
 def tenant_status(tenant_id: str) -> dict[str, Any]:
     """The tenant's status in the API's shape; works for tenants never seen."""
-    assignment = Assignment.objects.live().select_related("pool").filter(tenant_id=tenant_id).first()
+    newest = Assignment.objects.select_related("pool").filter(tenant_id=tenant_id).order_by("-created_at").first()
+    assignment = newest if newest and newest.state != AssignmentState.ENDED else None
     generation = Tenant.objects.filter(pk=tenant_id).values_list("generation", flat=True).first()
     due = idle.due_at(assignment) if assignment else None
     return {
@@ -29,7 +34,33 @@ def tenant_status(tenant_id: str) -> dict[str, Any]:
         "assignedAt": assignment.assigned_at if assignment else None,
         "lastActivityAt": assignment.last_activity_at if assignment else None,
         "releaseDueAt": due,
+        "deadline": assignment.deadline if assignment and assignment.state == AssignmentState.PENDING else None,
+        "restore": restore_progress(assignment),
+        "claimError": _claim_error(newest),
         "syncStatus": _sync_status(tenant_id),
+    }
+
+
+def restore_progress(assignment: Assignment | None) -> dict[str, Any] | None:
+    """How far the restore of a pending claim is; None while nothing is being restored."""
+    if assignment is None or assignment.state != AssignmentState.PENDING:
+        return None
+    runs = SyncRun.objects.filter(
+        tenant_id=assignment.tenant_id, container_id=assignment.container_ref, trigger=Trigger.CLAIM,
+        state=SyncRunState.RUNNING,
+    )  # fmt: skip
+    run = runs.order_by("-created_at").first()
+    return {"runId": str(run.pk), **NOTHING_YET, **run.progress} if run else None
+
+
+def _claim_error(newest: Assignment | None) -> dict[str, Any] | None:
+    if newest is None or newest.was_assigned or not newest.outcome:
+        return None
+    return {
+        "at": newest.ended_at or newest.state_changed_at,
+        "generation": newest.generation,
+        "code": newest.outcome,
+        "detail": newest.outcome_detail or str(getattr(errors.OUTCOMES.get(newest.outcome), "__doc__", "") or ""),
     }
 
 

@@ -6,9 +6,11 @@ in order, so a tenant has one at a time, and a lost message costs a few seconds.
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -18,7 +20,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, QuerySet
 
-from boilerhouse.core import audit, clock
+from boilerhouse.core import audit, clock, lanes
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
@@ -50,6 +52,7 @@ UNFINISHED = (SyncRunState.QUEUED, SyncRunState.RUNNING)
 JITTER = 0.1
 """Each tenant's beat is shorter than the interval by up to this share, so that claims made at once drift apart."""
 LOST_AFTER = timedelta(seconds=10)
+TURN_S = 5.0
 
 
 # On demand ------------------------------------------------------------------------------------------
@@ -155,7 +158,10 @@ def run_queued(assignment_id: UUID, generation: int) -> None:
         tenant_id=assignment.tenant_id, generation=generation, trigger__in=LIVE, state=SyncRunState.QUEUED
     )
     try:
-        with volumes.locked(assignment.held_container) as lock:
+        with lanes.entered(syncing.known_bytes(assignment.tenant_id)) as may_begin, ExitStack() as held:
+            lock = _turn(held, assignment.held_container) if may_begin else None
+            if lock is None:
+                return  # ``resume`` sends the message again
             for run in queued.select_related("spec__credential").order_by("created_at", "id"):
                 if not is_held():
                     break
@@ -173,6 +179,18 @@ def run_queued(assignment_id: UUID, generation: int) -> None:
     finally:
         if not is_held():
             _cancel_left_behind(queued)
+
+
+def _turn(held: ExitStack, container_id: UUID) -> int | None:
+    """The container's lock; None while another holds it for long: that may be a transfer of hours."""
+    until = time.monotonic() + TURN_S
+    while True:
+        try:
+            return held.enter_context(volumes.locked(container_id, wait=False))
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return None
+        time.sleep(0.05)
 
 
 def _run(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callable[[], bool]) -> None:

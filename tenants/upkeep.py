@@ -20,7 +20,7 @@ from pools.states import DEADLY, ContainerState
 from syncing import services as syncing
 from syncing.models import MappingRestore, SinkProbe, SyncRun, SyncSpec
 from syncing.states import SyncRunState
-from tenants import errors, giving_up, idle, line, releases
+from tenants import errors, giving_up, idle, line, patience, releases
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
 
@@ -56,13 +56,18 @@ def abort_overdue_claims() -> int:
     """Give up pending claims that nobody waits for any more."""
     overdue = clock.now() - timedelta(seconds=GRACE_S)
     rows = Assignment.objects.filter(state=AssignmentState.PENDING, deadline__lt=overdue)
-    return each(rows.values_list("pk", flat=True), lambda pk: giving_up.give_up(pk, errors.ClaimTimeout.code))
+    return each(rows.select_related("pool"), lambda row: giving_up.give_up(row.pk, *giving_up.overdue_outcome(row)))
 
 
 def resume_claims() -> int:
     """Hand on claims whose process is dead."""
     rows = Assignment.objects.filter(state=AssignmentState.PENDING, container_ref__isnull=False)
-    return each(_ownerless(rows), lambda row: _enqueue(row, "claim", "tenants.tasks.prepare", row.pk, row.generation))
+    return each(_ownerless(rows), _hand_on)
+
+
+def _hand_on(row: Assignment) -> int:
+    patience.stand_in_line(Assignment.objects.filter(pk=row.pk))
+    return _enqueue(row, "claim", "tenants.tasks.prepare", row.pk, row.generation)
 
 
 def resume_releases() -> int:

@@ -25,6 +25,7 @@ class Claim:
     config: dict[str, Any] | None = None
     secrets: dict[str, str] | None = None
     metadata: dict[str, Any] | None = None
+    wait: bool = True
     timeout_ms: int = 30_000
 
 

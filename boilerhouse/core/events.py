@@ -21,6 +21,7 @@ TYPES = frozenset(
         "container.created",
         "container.ready",
         "container.claimed",
+        "container.claim_failed",
         "container.released",
         "container.destroyed",
         "container.unhealthy",

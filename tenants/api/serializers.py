@@ -17,6 +17,11 @@ class ClaimInput(ApiSerializer):
     config = ObjectField(required=False, allow_null=True)
     secrets = StringMapField(required=False, allow_null=True, write_only=True)
     metadata = ObjectField(required=False, allow_null=True)
+    wait = serializers.BooleanField(
+        default=True,
+        help_text="Whether to answer when the container is ready. false: 202 at once when it is not; `timeoutMs` then"
+        " bounds only the wait for a container, and the restore may take as long as something of it moves.",
+    )
 
 
 class RestoredOutput(serializers.Serializer[Any]):
@@ -40,6 +45,30 @@ class ClaimOutput(ApiSerializer):
         required=False,
         help_text="What differed from the held claim and was not applied.",
     )
+
+
+class PendingOutput(ApiSerializer):
+    tenant_id = serializers.CharField()
+    pool_id = serializers.CharField()
+    container_id = serializers.UUIDField(allow_null=True)
+    generation = serializers.IntegerField()
+    state = serializers.ChoiceField([AssignmentState.PENDING])
+    deadline = serializers.DateTimeField(
+        help_text="When the claim is given up if nothing moves until then; it moves with whatever does."
+    )
+    ignored = serializers.ListField(child=serializers.CharField(), required=False)
+
+
+def render_pending(assignment: Assignment, ignored: tuple[str, ...] = ()) -> dict[str, Any]:
+    shown = {
+        "tenantId": assignment.tenant_id,
+        "poolId": assignment.pool_id,
+        "containerId": str(assignment.container_ref) if assignment.container_ref else None,
+        "generation": assignment.generation,
+        "state": assignment.state,
+        "deadline": assignment.deadline,
+    }
+    return {**shown, "ignored": list(ignored)} if ignored else shown
 
 
 def render_claim(assignment: Assignment, source: str, latency_ms: int, ignored: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -104,6 +133,24 @@ class SyncStatusOutput(ApiSerializer):
     errors = SyncErrorOutput(many=True)  # type: ignore[assignment]
 
 
+class RestoreProgressOutput(ApiSerializer):
+    run_id = serializers.UUIDField()
+    bytes = serializers.IntegerField()
+    total_bytes = serializers.IntegerField()
+    files = serializers.IntegerField()
+    total_files = serializers.IntegerField()
+    percent = serializers.FloatField(allow_null=True)
+    bytes_per_second = serializers.IntegerField()
+    eta_ms = serializers.IntegerField(allow_null=True)
+
+
+class ClaimErrorOutput(ApiSerializer):
+    at = serializers.DateTimeField()
+    generation = serializers.IntegerField()
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
 class StatusOutput(ApiSerializer):
     assigned = serializers.BooleanField()
     state = serializers.ChoiceField(AssignmentState.choices, allow_null=True)
@@ -113,6 +160,15 @@ class StatusOutput(ApiSerializer):
     assigned_at = serializers.DateTimeField(allow_null=True)
     last_activity_at = serializers.DateTimeField(allow_null=True)
     release_due_at = serializers.DateTimeField(allow_null=True)
+    deadline = serializers.DateTimeField(
+        allow_null=True, help_text="While pending: when the claim is given up if nothing moves until then."
+    )
+    restore = RestoreProgressOutput(
+        allow_null=True, help_text="While pending: how far the restore is, of the sync spec that is being restored."
+    )
+    claim_error = ClaimErrorOutput(
+        allow_null=True, help_text="Why the tenant's last claim failed, until it claims again."
+    )
     sync_status = SyncStatusOutput()
 
 

@@ -19,12 +19,14 @@ from tenants.api.serializers import (
     ClaimInput,
     ClaimOutput,
     HeldOutput,
+    PendingOutput,
     ReleaseInput,
     ReleaseOutput,
     StatusOutput,
     SyncInput,
     render_claim,
     render_held,
+    render_pending,
 )
 from tenants.api.waiting import TIMEOUT, timeout_ms, wait
 from tenants.models import Assignment
@@ -48,10 +50,12 @@ class ClaimView(ApiView):
         },
         summary="Claim a container for the tenant",
         description="Answers when the tenant's state, config and secrets are in the container. Claiming again returns"
-        " the same container, untouched.",
+        " the same container, untouched. With `wait: false` it answers 202 where that takes a while: the restore's"
+        " progress is in the tenant's status and in `sync.progress` events; `container.claimed` or"
+        " `container.claim_failed` tells what became of it.",
         parameters=[TIMEOUT],
         request=ClaimInput,
-        responses={201: ClaimOutput, 200: ClaimOutput},
+        responses={201: ClaimOutput, 200: ClaimOutput, 202: PendingOutput},
     )
     def post(self, request: Any, tenant_id: str) -> HttpResponse:
         resumed = getattr(request._request, "resumed", None)
@@ -62,12 +66,19 @@ class ClaimView(ApiView):
             claim = validation.Claim(tenant_id=tenant_id, timeout_ms=allowed_ms, **body.validated_data)
             check_room(request._request)
             begun, until = claims.begin(claim), arrived + allowed_ms / 1000
+            if not claim.wait:
+                return self._answer(claims.peek(begun), begun, arrived)
         else:
             begun, arrived, until = resumed.state
         while (assignment := claims.settle(begun, until)) is None:
             waiting = wait(request, begun.assignment_id, line.settled, until, (begun, arrived, until))
             if waiting is not None:
                 return waiting
+        return self._answer(assignment, begun, arrived)
+
+    def _answer(self, assignment: Assignment, begun: claims.Begun, arrived: float) -> Response:
+        if assignment.state == AssignmentState.PENDING:
+            return Response(render_pending(assignment, begun.ignored), status=202)
         latency = max(1, round((time.time() - arrived) * 1000))
         if begun.is_new:
             return Response(render_claim(assignment, assignment.source, latency), status=201)
@@ -75,9 +86,9 @@ class ClaimView(ApiView):
 
     def still_holds(self, response: HttpResponse) -> bool:
         """A kept claim is told again only while its generation lives: its address may be another's later."""
-        generation = json.loads(response.content)["generation"]
-        held = Assignment.objects.filter(tenant_id=self.kwargs["tenant_id"], generation=generation)
-        return held.filter(state=AssignmentState.ASSIGNED).exists()
+        kept = json.loads(response.content)
+        held = Assignment.objects.filter(tenant_id=self.kwargs["tenant_id"], generation=kept["generation"])
+        return held.filter(state=kept["state"]).exists()  # a pending one that is assigned now answers with all of it
 
 
 class ReleaseView(ApiView):

@@ -166,6 +166,7 @@ def size(value: int | None) -> str:
 TONES = {
     "container.created": "busy",
     "container.claimed": "ok",
+    "container.claim_failed": "error",
     "container.ready": "ok",
     "container.released": "idle",
     "container.destroyed": "idle",
@@ -215,6 +216,8 @@ def sentence(event: Event) -> SafeString:
                 pool,
                 f", {said.get('source')}, {said.get('latencyMs')} ms",
             ]
+        case "container.claim_failed":
+            parts = ["Claim of ", tenant, " in ", pool, f" failed: {said.get('detail') or said.get('code')}"]
         case "container.released":
             parts = [tenant, " gave back ", container, f", {said.get('outcome')}"]
         case "container.created":

@@ -1,6 +1,6 @@
 """A client for the REST API of Boilerhouse."""
 
-from boilerhouse_client.client import Claim, Client, Collection, Event, Executed, Tenant
+from boilerhouse_client.client import Claim, Client, Collection, Event, Executed, PendingClaim, Tenant
 from boilerhouse_client.errors import (
     ApiError,
     Conflict,
@@ -28,6 +28,7 @@ __all__ = [
     "Forbidden",
     "Invalid",
     "NotFound",
+    "PendingClaim",
     "PreconditionFailed",
     "Tenant",
     "Throttled",

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -15,7 +15,16 @@ from urllib.parse import quote
 
 import requests
 
-from boilerhouse_client.errors import BY_STATUS, ApiError, NotFound, Throttled, Unavailable, Unreachable
+from boilerhouse_client.errors import (
+    BY_STATUS,
+    ApiError,
+    Failed,
+    NotFound,
+    Throttled,
+    TimedOut,
+    Unavailable,
+    Unreachable,
+)
 
 Json = dict[str, Any]
 Direction = Literal["outward", "inward", "both"]
@@ -90,9 +99,25 @@ class Client:
 
         Use it in a ``with`` block, which releases at its end. Raises ApiError.
         """
-        given = {"config": config, "secrets": secrets, "metadata": metadata}
-        body = {"poolId": pool_id, **{name: value for name, value in given.items() if value is not None}}
+        body = _claim_body(pool_id, config, secrets, metadata)
         return Claim(self, self.tenant(tenant_id)._wait("POST", "claim", body, timeout_s))
+
+    def begin_claim(
+        self,
+        tenant_id: str,
+        pool_id: str,
+        *,
+        config: Json | None = None,
+        secrets: dict[str, str] | None = None,
+        metadata: Json | None = None,
+        timeout_s: float = 30,
+    ) -> PendingClaim:
+        """Claim without waiting (``wait: false``), for a state whose restore takes longer than a request may.
+
+        ``timeout_s`` bounds only the wait for a container. Raises ApiError when the claim is refused.
+        """
+        body = {**_claim_body(pool_id, config, secrets, metadata), "wait": False}
+        return PendingClaim(self, self.tenant(tenant_id)._wait("POST", "claim", body, timeout_s))
 
     def tenant(self, tenant_id: str) -> Tenant:
         return Tenant(self, tenant_id)
@@ -266,6 +291,37 @@ class Tenant:
         return self.client.raw("DELETE", f"{self._path}/state", params=query, wait_s=timeout_s).status_code == 204
 
 
+class PendingClaim(Tenant):
+    """A claim that was begun; its state may still be on the way."""
+
+    def __init__(self, client: Client, answer: Json) -> None:
+        super().__init__(client, answer["tenantId"])
+        self.answer = answer
+        self.pool_id: str = answer["poolId"]
+
+    def wait(
+        self, timeout_s: float | None = None, *, every_s: float = 1.0, on_progress: Callable[[Json], None] | None = None
+    ) -> Claim:
+        """Wait until the container is ready, as long as something of the restore moves, or ``timeout_s`` at most.
+
+        ``on_progress`` gets the status's ``restore`` while there is one. Raises ApiError with the claim's code when it
+        failed, and TimedOut, which leaves the claim as it is.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            status = self.status()
+            if status["state"] == "assigned":
+                return Claim(self.client, self._wait("POST", "claim", {"poolId": self.pool_id}, 30))
+            if status["claimError"] or status["state"] != "pending":
+                gone = {"code": "claim_aborted", "detail": "The tenant's claim is no longer there."}
+                raise Failed(502, status["claimError"] or gone)
+            if on_progress and status["restore"]:
+                on_progress(status["restore"])
+            if until is not None and time.monotonic() > until:
+                raise TimedOut(504, {"code": "claim_pending", "detail": "The claim is still under way."})
+            time.sleep(every_s)
+
+
 class Claim(Tenant):
     """A container that the tenant holds. As a context manager it is released, with save, at the end of the block."""
 
@@ -310,6 +366,11 @@ class Claim(Tenant):
                 raise
             if hasattr(error, "add_note"):  # the block's own error matters more
                 error.add_note(f"The release failed too: {failed}")
+
+
+def _claim_body(pool_id: str, config: Json | None, secrets: dict[str, str] | None, metadata: Json | None) -> Json:
+    given = {"config": config, "secrets": secrets, "metadata": metadata}
+    return {"poolId": pool_id, **{name: value for name, value in given.items() if value is not None}}
 
 
 def _error(answer: requests.Response) -> ApiError:

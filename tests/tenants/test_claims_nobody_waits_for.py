@@ -1,0 +1,154 @@
+"""B28: a claim with `wait: false`: 202, then as long as something moves; what became of it is in status and events."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from boilerhouse.core import stalling
+from boilerhouse.core.models import Event
+from pools.states import ContainerState
+from syncing.models import SyncRun
+from tenants import claims, errors, giving_up, line, patience, upkeep, validation
+from tenants.models import Assignment, Tenant
+from tenants.states import AssignmentState
+from tests.make import make_container, make_pool, make_sync_spec
+
+pytestmark = pytest.mark.any_database
+
+
+@pytest.fixture(autouse=True)
+def _deployment(data_dir):
+    pass
+
+
+def pending(**over) -> Assignment:
+    """A claim whose restore is under way in a container."""
+    Tenant.objects.get_or_create(pk="alice")
+    container = make_container(state=ContainerState.CLAIMED)
+    values = {
+        "tenant_id": "alice", "pool": container.pool, "generation": 1, "container": container,
+        "container_ref": container.pk, "deadline": timezone.now() + timedelta(seconds=30), "waits": False,
+    }  # fmt: skip
+    return Assignment.objects.create(**{**values, **over})
+
+
+def test_it_answers_202_and_the_same_key_gets_the_same_answer_while_it_is_pending(call):
+    """B28: nothing is at hand, so the claim waits for a container, and its caller does not."""
+    pool = make_pool()
+    body, key = {"poolId": pool.pk, "wait": False}, {"Idempotency_Key": "one"}
+    first = call("POST", "tenants/alice/claim?timeoutMs=5000", body, **key)
+    assert first.status_code == 202
+    told = first.json()
+    assert {name: told[name] for name in ("tenantId", "poolId", "containerId", "state")} == {
+        "tenantId": "alice", "poolId": pool.pk, "containerId": None, "state": "pending",
+    }  # fmt: skip
+    again = call("POST", "tenants/alice/claim?timeoutMs=5000", body, **key)
+    assert (again.status_code, again.json()) == (202, told)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert Assignment.objects.count() == 1
+
+    status = call("GET", "tenants/alice/status").json()
+    assert (status["state"], status["restore"], status["claimError"]) == ("pending", None, None)
+    assert status["deadline"] == told["deadline"]
+    assert call("POST", "tenants/alice/claim", {"poolId": pool.pk, "wait": "soon"}).status_code == 422
+
+
+def test_one_that_fails_says_so_in_status_and_events_until_the_next_claim(call):
+    """B28: its caller has gone, so the answer is kept where it looks."""
+    pool = make_pool()
+    call("POST", "tenants/alice/claim", {"poolId": pool.pk, "wait": False})
+    assert call("POST", "tenants/alice/release", {}).status_code == 200
+    told = call("GET", "tenants/alice/status").json()
+    assert (told["state"], told["claimError"]["code"]) == (None, "claim_aborted")
+    event = Event.objects.get(type="container.claim_failed")
+    assert (event.tenant_id, event.pool_id, event.payload["code"]) == ("alice", pool.pk, "claim_aborted")
+    call("POST", "tenants/alice/claim", {"poolId": pool.pk, "wait": False})
+    assert call("GET", "tenants/alice/status").json()["claimError"] is None
+
+
+def test_the_wait_for_a_container_has_an_end(call):
+    """B28: timeoutMs bounds it, whoever waits."""
+    pool = make_pool()
+    call("POST", "tenants/alice/claim?timeoutMs=1", {"poolId": pool.pk, "wait": False})
+    Assignment.objects.update(deadline=timezone.now() - timedelta(seconds=10))
+    assert upkeep.abort_overdue_claims() == 1
+    assert call("GET", "tenants/alice/status").json()["claimError"]["code"] == "pool_exhausted"
+
+
+def test_its_deadline_moves_with_its_restore_and_with_nothing_else(settings):
+    """B28: whatever moves pushes it on; a claim that somebody waits for keeps its own (P7)."""
+    settings.BOILERHOUSE_TRANSFER_STALL_S = 100
+    mine = pending()
+    with patience.moving(mine):
+        stalling.moved()
+    mine.refresh_from_db()
+    assert 90 < (mine.deadline - timezone.now()).total_seconds() < 101
+
+    Assignment.objects.update(waits=True, deadline=timezone.now() + timedelta(seconds=30))
+    mine.refresh_from_db()
+    with patience.moving(mine):
+        stalling.moved()
+    patience.take_up(mine)
+    patience.stand_in_line(Assignment.objects.all())
+    mine.refresh_from_db()
+    assert (mine.deadline - timezone.now()).total_seconds() < 31
+
+
+def test_one_that_stands_still_is_given_up(settings):
+    """B28: also when its worker hangs where nothing else ends it; what is over is not moved on again."""
+    mine = pending(deadline=timezone.now() - timedelta(seconds=5))
+    with patience.moving(mine):
+        stalling.moved()
+    assert upkeep.abort_overdue_claims() == 1
+    mine.refresh_from_db()
+    assert (mine.state, mine.outcome) == (AssignmentState.RELEASING, "claim_timeout")
+    assert "Nothing of the claim has moved" in mine.outcome_detail
+
+
+def test_one_whose_worker_died_has_time_until_the_next_one_is_free():
+    """B28: workers may be busy with other restores of hours."""
+    mine = pending(state_changed_at=timezone.now() - timedelta(seconds=60))
+    assert upkeep.resume_claims() == 1
+    mine.refresh_from_db()
+    assert mine.deadline > timezone.now() + timedelta(hours=1)
+    patience.take_up(mine)
+    mine.refresh_from_db()
+    assert mine.deadline < timezone.now() + timedelta(hours=1)
+
+
+def test_a_container_that_comes_free_gives_it_time():
+    pool = make_pool()
+    claims.begin(validation.Claim("alice", pool.pk, wait=False, timeout_ms=5000))
+    make_container(pool, state=ContainerState.IDLE)
+    assert line.match_waiters(pool.pk) == 1
+    assert Assignment.objects.get().deadline > timezone.now() + timedelta(hours=1)
+
+
+def test_who_waits_for_a_claim_that_another_does_not_wait_for_ends_nothing():
+    """B28, P7: the answer is the one that says that the claim may still succeed."""
+    pool = make_pool()
+    first = claims.begin(validation.Claim("alice", pool.pk, timeout_ms=60_000))
+    claims.begin(validation.Claim("alice", pool.pk, wait=False, timeout_ms=60_000))
+    with pytest.raises(errors.OutcomeUnknown):
+        claims.settle(first, 0)
+    assert Assignment.objects.get().state == AssignmentState.PENDING
+    assert giving_up.give_up(first.assignment_id, "claim_aborted")
+
+
+def test_the_status_shows_how_far_the_restore_is(call):
+    """B28: percent and what is left come with the run's progress; without any, zero of what is not known."""
+    mine = pending()
+    spec = make_sync_spec(mine.pool)
+    run = SyncRun.objects.create(
+        spec=spec, tenant_id="alice", container_id=mine.container_ref, generation=1, direction="download",
+        trigger="claim", state="running",
+    )  # fmt: skip
+    assert call("GET", "tenants/alice/status").json()["restore"]["bytes"] == 0
+    run.progress = {"bytes": 5, "totalBytes": 10, "files": 1, "totalFiles": 2, "percent": 50.0, "bytesPerSecond": 1,
+                    "etaMs": 5000}  # fmt: skip
+    run.save()
+    told = call("GET", "tenants/alice/status").json()["restore"]
+    assert told == {"runId": str(run.pk), **run.progress}
