@@ -96,7 +96,7 @@ def test_a_value_that_nothing_can_use_is_refused_and_nothing_is_saved(call, numb
 ])  # fmt: skip
 def test_endpoints_that_every_client_reads_are_taken(call, monkeypatch, endpoint):
     """O4: the rule is not narrower than it must be."""
-    monkeypatch.setattr("syncing.services.probe", lambda spec: {"state": "unhealthy"})
+    monkeypatch.setattr("syncing.services.probe", lambda spec, **_: {"state": "unhealthy"})
     make_pool("notes", workload=make_workload("notes"))
     path, body = spec(sink={"endpoint": endpoint})
     assert call("POST", path, body).status_code == 201
