@@ -31,6 +31,7 @@ from syncing import backups, errors, rclone, syscalls
 from syncing.jail import Jail
 from syncing.locations import marker_key
 from syncing.models import SyncMapping
+from syncing.runs import RETRY_AFTER_S
 from syncing.sinks import RUN_DEADLINE_S, Sink
 
 log = structlog.get_logger(__name__)
@@ -94,17 +95,26 @@ def conditional_writes(probe: Probe) -> None:
 def locations(probe: Probe) -> None:
     """Each mapping's location can be listed and its marker read; where it saves, objects written, read and deleted."""
     saved = {mapping.location(probe.tenant_id) for mapping in probe.uploads}
-    restored = {mapping.location(probe.tenant_id) for mapping in probe.mappings}
-    for location in sorted(saved | restored):
-        with _said(f"The location {location} cannot be used"):
-            probe.sink.has_objects(location, RUN_DEADLINE_S)
-            probe.sink.get(marker_key(location), RUN_DEADLINE_S)
-            if location in saved:
-                key = f"{location}/probe"
-                probe.sink.put(key, b"probe")
-                if probe.sink.get(key, RUN_DEADLINE_S) != b"probe":
-                    raise errors.SinkUnreliable(f"{key} did not come back as it was written.")
-                _clear(probe.sink, [_root(location, probe.tenant_id)])
+    restored = {mapping.location(probe.tenant_id) for mapping in probe.mappings} - saved
+    for location in sorted(restored):
+        _list(probe.sink, location)
+    for location in sorted(saved):
+        with _workplace(probe) as place, _undone(place, [_root(location, probe.tenant_id)]):
+            _list(probe.sink, location)
+            _put_and_get(probe.sink, location)
+
+
+def _list(sink: Sink, location: str) -> None:
+    with _said(f"The location {location} cannot be read"):
+        sink.has_objects(location, RUN_DEADLINE_S)
+        sink.get(marker_key(location), RUN_DEADLINE_S)
+
+
+def _put_and_get(sink: Sink, location: str) -> None:
+    with _said(f"The location {location} cannot be used"):
+        sink.put(f"{location}/probe", b"probe")
+        if sink.get(f"{location}/probe", RUN_DEADLINE_S) != b"probe":
+            raise errors.SinkUnreliable("An object there did not come back as it was written.")
 
 
 # By rclone ---------------------------------------------------------------------------------------------
@@ -177,13 +187,25 @@ class _Place:
         return self.directory / "restored"
 
     def rclone(self, arguments: list[str], jail: Jail) -> None:
-        def in_time() -> bool:
-            return time.monotonic() < self.deadline
+        """Run it, and again where a save or a restore would try again. Raises SyncFailed."""
+        for pause in RETRY_AFTER_S:
+            try:
+                return self._rclone(arguments, jail)
+            except errors.SyncFailed as error:
+                if not error.may_pass or not self._is_in_time():
+                    raise
+                log.info("a probe tries again", spec=self.probe.spec_id, code=error.code, detail=error.detail[:300])
+            time.sleep(pause)
+        return self._rclone(arguments, jail)
 
+    def _rclone(self, arguments: list[str], jail: Jail) -> None:
         try:
-            rclone.run(arguments, self.probe.sink, jail, self.lock, keep_going=in_time, lane=rclone.PROBES)
+            rclone.run(arguments, self.probe.sink, jail, self.lock, keep_going=self._is_in_time, lane=rclone.PROBES)
         except errors.TransferCancelled:
             raise errors.SinkUnreachable(f"It has not ended within {TRANSFER_DEADLINE_S} s.") from None
+
+    def _is_in_time(self) -> bool:
+        return time.monotonic() < self.deadline
 
 
 def _save_and_restore(place: _Place, mapping: SyncMapping) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import yaml
+from django.conf import settings
 
 from syncing import errors, probing, rclone, services
 from syncing.locations import BACKUP_ROOT
@@ -143,7 +147,7 @@ def test_every_mappings_location_is_tried(s3, data_dir, monkeypatch):
     health = services.probe(spec)
 
     assert (health["state"], health["code"]) == ("unhealthy", "denied")
-    assert "/closed cannot be used: Bucket answered 403" in health["detail"]
+    assert "/closed cannot be used: Bucket answered 403" in health["detail"], health
     assert "docs/sync.md" in health["detail"]
 
 
@@ -175,19 +179,22 @@ def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir
     def die(*_):
         raise Killed
 
-    with monkeypatch.context() as patched:
-        patched.setattr(probing, "_restore", die)
-        probe = probing.Probe(far_end.sink(), list(spec.mappings.all()), spec.pk)
-        with pytest.raises(Killed):
-            probing.transfers(probe)
-    (directory,) = (data_dir / "probes").iterdir()
-    assert far_end.keys()
+    for step, check in (("_put_and_get", probing.locations), ("_restore", probing.transfers)):
+        with monkeypatch.context() as patched:
+            real = getattr(probing, step)
+            patched.setattr(probing, step, lambda *given, real=real: (real(*given), die()))
+            with pytest.raises(Killed):
+                check(probing.Probe(far_end.sink(), list(spec.mappings.all()), spec.pk))
+    directories = list((data_dir / "probes").iterdir())
+    assert len(directories) == 2
+    assert len({key.split("/")[1] for key in far_end.keys() if key.startswith("t/")}) == 2
     assert any(key.startswith(BACKUP_ROOT) for key in far_end.keys())
     services.probe(spec)
-    assert directory.exists(), "it may still be at work"
+    assert all(one.exists() for one in directories), "they may still be at work"
 
     old = time.time() - 3 * probing.DEADLINE_S
-    os.utime(directory, (old, old))
+    for one in directories:
+        os.utime(one, (old, old))
     assert services.probe(spec)["state"] == "healthy"
     assert left(far_end) == []
     assert list((data_dir / "probes").iterdir()) == []
@@ -229,6 +236,20 @@ def test_a_process_that_may_make_no_jail_asks_a_worker(s3_spec, monkeypatch, run
     spec.refresh_from_db()
     assert spec.sink_health["state"] == "healthy"
     assert len(started) == 3
+
+
+def test_the_web_process_of_compose_knows_that_it_may_make_no_jail(data_dir):
+    """With the rights that compose.yaml gives it, and no others."""
+    given = yaml.safe_load((settings.BASE_DIR / "compose.yaml").read_text())["services"]["web"]["cap_add"]
+    rights = ",".join(["-all", *(f"+{one.lower()}" for one in given)])
+    ask = (
+        "import django; django.setup()\nfrom syncing import probing\nprint(probing.can_jail(), probing.jail_problem())"
+    )
+    told = {"DJANGO_SETTINGS_MODULE": "boilerhouse.settings", "BOILERHOUSE_DATA_DIR": str(data_dir)}
+    command = ["setpriv", f"--bounding-set={rights}", "--inh-caps=-all", "--no-new-privs", sys.executable, "-c", ask]
+    done = subprocess.run(command, env={**os.environ, **told}, capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout.startswith("False bwrap: ")
 
 
 def test_a_dead_sink_is_said_without_a_worker(data_dir, monkeypatch):
