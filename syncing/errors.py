@@ -58,6 +58,33 @@ class SinkUnreachable(SyncFailed):
     may_pass = True
 
 
+class SinkThrottled(SinkUnreachable):
+    """The sink asks for fewer requests."""
+
+    code = "throttled"
+
+    def __init__(self, detail: str | None = None, after_s: float = 0) -> None:
+        super().__init__(detail)
+        self.after_s = after_s
+        """How long the sink asks to wait; 0 where it does not say."""
+
+
+class SinkRefused(SyncFailed):
+    """The sink does not take this kind of request."""
+
+
+class ClockSkewed(SyncFailed):
+    """This machine's clock differs too much from the sink's."""
+
+    code = "clock_skew"
+
+
+class SinkElsewhere(SyncFailed):
+    """The bucket is in another region than the spec says."""
+
+    code = "wrong_region"
+
+
 class SinkDenied(SyncFailed):
     """The sink refuses the credentials or their rights."""
 

@@ -30,7 +30,7 @@ from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
 from pools.names import show
 from syncing import errors, syscalls
 from syncing.jail import VOLUME, Jail
-from syncing.sinks import Sink, reaching
+from syncing.sinks import Sink, reaching, refusals
 
 log = structlog.get_logger(__name__)
 
@@ -96,7 +96,7 @@ class Outcome:
 
 def download(sink: Sink, location: str, filters: list[str]) -> list[str]:
     """``copy`` from the sink: a restore never deletes and never runs ``sync``."""
-    return ["copy", sink.remote(location), VOLUME, *_includes(filters), *COMMON, *sink.flags()]
+    return ["copy", sink.remote(location), VOLUME, *_includes(filters), *COMMON, *sink.flags(location)]
 
 
 def upload(
@@ -124,7 +124,7 @@ def upload(
         *_includes(filters),
         *COMMON,
         *own,
-        *sink.flags(),
+        *sink.flags(location),
         *sink.respelling(paths),
     ]
 
@@ -380,12 +380,8 @@ def _failure(code: int, outcome: Outcome) -> errors.SyncFailed:
     lower = text.lower()
     if "no space left" in lower or "file too big for remaining disk space" in lower or "disk quota" in lower:
         return errors.DiskFull(detail)
-    if "nosuchbucket" in lower:
-        return errors.SinkMissing(detail)
-    if any(
-        word in lower for word in ("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403")
-    ):
-        return errors.SinkDenied(detail)
+    if refused := refusals.of_rclone(outcome.lines):
+        return refused
     if "x509:" in lower:
         return errors.SinkUntrusted(next(line for line in outcome.lines if "x509:" in line.lower()))
     if code == 5 or _is_unanswered(lower):

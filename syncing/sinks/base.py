@@ -59,8 +59,8 @@ class Sink(ABC):
     def remote(self, location: str) -> str:
         """rclone's path of a location, always ending in a slash."""
 
-    def flags(self) -> list[str]:
-        """More of rclone's flags."""
+    def flags(self, location: str) -> list[str]:
+        """More of rclone's flags for a transfer from or to a location."""
         return []
 
     def respelling(self, paths: Collection[str]) -> list[str]:

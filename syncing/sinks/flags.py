@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 _SIZE, _NUMBER = r"\d{1,9}[KMG]?", r"\d{1,2}"
 _BOOL = r"true|false"
+_ARCHIVES = r"(?:GLACIER|DEEP_ARCHIVE|ARCHIVE|COLD_ARCHIVE|DEEP_COLD_ARCHIVE)\Z"
+"""What is stored so must be brought back for hours before it can be read: no claim can wait for that."""
+KMS = "aws:kms"
 ALLOWED_FLAGS = {
     "--s3-upload-cutoff": _SIZE,
     "--s3-chunk-size": _SIZE,
     "--s3-upload-concurrency": _NUMBER,
-    "--s3-storage-class": r"[A-Z_]{1,30}",
+    "--s3-storage-class": rf"(?!{_ARCHIVES})[A-Z_]{{1,30}}",
     "--s3-acl": r"private",
-    "--s3-server-side-encryption": r"AES256|aws:kms",
+    "--s3-server-side-encryption": rf"AES256|{KMS}",
     "--s3-sse-kms-key-id": r"[A-Za-z0-9:/_-]{1,200}",
     "--s3-requester-pays": _BOOL,
+    "--s3-force-path-style": _BOOL,
     "--transfers": r"[1-9]|[1-5]\d|6[0-4]",
     "--checkers": r"[1-9]|[1-5]\d|6[0-4]",
     "--bwlimit": r"\d{1,6}[KMG]?",
@@ -39,3 +46,32 @@ def check_flag(flag: str) -> str | None:
     if not equals or not re.fullmatch(ALLOWED_FLAGS[name], value):
         return f"Write {name}=VALUE with a value that fits."
     return None
+
+
+_CARRIED = {
+    "--s3-server-side-encryption": "ServerSideEncryption",
+    "--s3-sse-kms-key-id": "SSEKMSKeyId",
+    "--s3-acl": "ACL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a spec's rclone flags say that every request to S3 must say too, for buckets that refuse it otherwise."""
+
+    parameters: tuple[tuple[str, str], ...] = ()
+    """Names as S3's operations have them; each belongs to the operations that know it."""
+    storage_class: str = ""
+    """Of data alone: the product's own small objects are read by every claim."""
+    has_path_style: bool = True
+    """False where the bucket is part of the host's name."""
+
+    @classmethod
+    def by(cls, flags: Sequence[str]) -> Self:
+        """As rclone reads them: the last of a name counts."""
+        said = {name: value for name, _, value in (flag.partition("=") for flag in flags)}
+        parameters = [(parameter, said[flag]) for flag, parameter in _CARRIED.items() if said.get(flag)]
+        if said.get("--s3-requester-pays") == "true":
+            parameters.append(("RequestPayer", "requester"))
+        has_path_style = said.get("--s3-force-path-style") != "false"
+        return cls(tuple(parameters), said.get("--s3-storage-class", ""), has_path_style)

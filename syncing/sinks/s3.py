@@ -6,18 +6,43 @@ import contextlib
 import re
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from syncing.errors import RemoteChanged, SinkDenied, SinkMissing, SinkUnreachable, SinkUntrusted, SyncFailed
+import structlog
+
+from syncing.errors import (
+    RemoteChanged,
+    SinkDenied,
+    SinkRefused,
+    SinkUnreachable,
+    SinkUnreliable,
+    SinkUntrusted,
+    SyncFailed,
+)
 from syncing.locations import MARKER_ROOT
-from syncing.sinks import rclone_names, reaching
+from syncing.sinks import rclone_names, reaching, refusals
 from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
+from syncing.sinks.flags import KMS, Carried
+from syncing.sinks.patience import insist
 
 if TYPE_CHECKING:
-    from syncing.sinks.s3_access import Access
+    from syncing.sinks.s3_access import Access, Seen
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+AT_ONCE = 1000
+"""How many objects S3 deletes by one request."""
+IN_HOST = frozenset({
+    "AWS", "Alibaba", "Cubbit", "DigitalOcean", "Dreamhost", "GCS", "Hetzner", "HuaweiOBS", "ImpossibleCloud",
+    "Intercolo", "Leviia", "Linode", "LyveCloud", "Netease", "OVHcloud", "Petabox", "Rabata", "RackCorp", "Scaleway",
+    "Selectel", "Servercore", "Storj", "Synology", "TencentCOS", "Wasabi", "Zata", "us3",
+})  # fmt: skip
+"""The providers for which rclone makes the bucket a part of the host's name; for all others it is in the path."""
 
 _MD5 = re.compile("[0-9a-f]{32}")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -27,6 +52,7 @@ _HOST_KEYS = (
     "The spec has none of its own, so the node's are looked for: in its environment, a profile, a web identity, or the"
     " instance's role."
 )
+_seen: dict[S3Sink, Seen] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +124,45 @@ class S3Sink(Sink):
     def remote(self, location: str) -> str:
         return f"{REMOTE}:{self.bucket}/{location}/"
 
-    def flags(self) -> list[str]:
+    def flags(self, location: str) -> list[str]:
         own = [f"--s3-encoding={rclone_names.ENCODING}"] if self.provider == "Rclone" else []
-        return ["--s3-no-check-bucket", *own, *self.rclone_flags]
+        return ["--s3-no-check-bucket", *own, *self.rclone_flags, *self._encryption(location)]
 
     def respelling(self, paths: Collection[str]) -> list[str]:
         return rclone_names.respelling(paths) if self.provider == "Rclone" else []
 
     def listed(self, key: str) -> str:
         return rclone_names.listed(key) if self.provider == "Rclone" else key
+
+    def _encryption(self, location: str) -> list[str]:
+        """What rclone must be told of a bucket that encrypts with KMS by itself: there no ETag is an MD5.
+
+        Naming the key that it uses anyway changes nothing but that.
+        """
+        if self.names_encryption:
+            return []
+        seen = self.seen or self._ask(RUN_DEADLINE_S, lambda access: _first(access, f"{location}/"))
+        if seen is None or seen.encryption != KMS:
+            return []
+        key = [f"--s3-sse-kms-key-id={seen.key_id}"] if seen.key_id else []
+        return [f"--s3-server-side-encryption={KMS}", *key]
+
+    @property
+    def names_encryption(self) -> bool:
+        """Whether the spec's own flags say how objects are encrypted."""
+        return any(flag.startswith("--s3-server-side-encryption=") for flag in self.rclone_flags)
+
+    @property
+    def seen(self) -> Seen | None:
+        """The object that this process has written or read there last."""
+        return _seen.get(self)
+
+    @property
+    def carried(self) -> Carried:
+        """What the flags say that every request must say; the bucket's place in it as rclone has it."""
+        carried = Carried.by(self.rclone_flags)
+        is_in_path = bool(self.endpoint) and self.provider not in IN_HOST and carried.has_path_style
+        return replace(carried, has_path_style=is_in_path)
 
     def _client(self, deadline_s: int) -> Any:
         return self._access(deadline_s).client
@@ -119,41 +175,48 @@ class S3Sink(Sink):
         with _accesses_lock:
             if key not in _accesses:
                 keys = self.access_key_id, self.secret_access_key
-                attempts = 1 if deadline_s == CLAIM_DEADLINE_S else 3
                 proxies = reaching.proxies_for(self.address)
-                _accesses[key] = Access(self.bucket, self.region, self.endpoint, *keys, proxies, deadline_s, attempts)
+                _accesses[key] = Access(
+                    self.bucket, self.region, self.endpoint, *keys, proxies, self.carried, deadline_s
+                )
             return _accesses[key]
+
+    def _ask(self, deadline_s: int, ask: Callable[[Access], T]) -> T:
+        """What ``ask`` gets from S3: a claim's question is asked once, a run's with patience. Raises SyncFailed."""
+
+        def once() -> T:
+            with self._translated():
+                return ask(self._access(deadline_s))
+
+        return once() if deadline_s == CLAIM_DEADLINE_S else insist(once)
 
     def get(self, key: str, deadline_s: int) -> bytes | None:
         return self.read(key, deadline_s)[0]
 
     def read(self, key: str, deadline_s: int) -> tuple[bytes | None, str]:
-        from botocore.exceptions import ClientError
+        found = self._note(self._ask(deadline_s, lambda access: _read(access, key)))
+        return (found.content, found.tag) if found else (None, "")
 
-        from syncing.sinks.s3_access import Unclear
-
-        with self._translated():
-            with contextlib.suppress(Unclear):
-                return self._access(deadline_s).read(key)
-            try:
-                found = self._client(deadline_s).get_object(Bucket=self.bucket, Key=key)
-            except ClientError as error:
-                if error.response["Error"]["Code"] == "NoSuchKey":
-                    return None, ""
-                raise
-            return found["Body"].read(), found["ETag"]
+    def _note(self, seen: Seen | None) -> Seen | None:
+        if seen is not None:
+            _seen[self] = seen
+        return seen
 
     def put_if(self, key: str, content: bytes, tag: str) -> str:
         from botocore.exceptions import ClientError
 
         condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
-        with self._translated():
+
+        def put(access: Access) -> Seen | None:
             try:
-                done = self._client(RUN_DEADLINE_S).put_object(Bucket=self.bucket, Key=key, Body=content, **condition)
-                return str(done["ETag"])
+                return _put(access, key, content, **condition)
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (404, 409, 412):
                     raise
+                return None
+
+        if written := self._note(self._ask(RUN_DEADLINE_S, put)):
+            return written.tag
         now, new_tag = self.read(key, RUN_DEADLINE_S)
         if now == content:
             return new_tag  # our own write, whose answer was lost
@@ -175,76 +238,95 @@ class S3Sink(Sink):
         finally:
             self.delete(key)
 
+    def probe(self) -> None:
+        from syncing.sinks.s3_checks import check
+
+        check(self)
+
     def put(self, key: str, content: bytes) -> None:
-        with self._translated():
-            self._client(RUN_DEADLINE_S).put_object(Bucket=self.bucket, Key=key, Body=content)
+        self._note(self._ask(RUN_DEADLINE_S, lambda access: _put(access, key, content)))
 
     def delete(self, key: str) -> None:
-        with self._translated():
-            self._client(RUN_DEADLINE_S).delete_object(Bucket=self.bucket, Key=key)
+        self._ask(RUN_DEADLINE_S, lambda access: access.ask("delete_object", Key=key))
 
     def copy(self, source: str, target: str) -> None:
-        with self._translated():
-            origin = {"Bucket": self.bucket, "Key": source}
-            self._client(COPY_DEADLINE_S).copy_object(Bucket=self.bucket, Key=target, CopySource=origin)
+        origin, stored = {"Bucket": self.bucket, "Key": source}, self.carried.storage_class
+        more = {"StorageClass": stored} if stored else {}
+        self._ask(COPY_DEADLINE_S, lambda access: access.ask("copy_object", Key=target, CopySource=origin, **more))
 
     def has_objects(self, location: str, deadline_s: int) -> bool:
-        from syncing.sinks.s3_access import Unclear
-
-        with self._translated():
-            with contextlib.suppress(Unclear):
-                return self._access(deadline_s).has_objects(f"{location}/")
-            found = self._client(deadline_s).list_objects_v2(Bucket=self.bucket, Prefix=f"{location}/", MaxKeys=1)
-            return bool(found.get("Contents"))
+        return self._ask(deadline_s, lambda access: _has_objects(access, f"{location}/"))
 
     def names(self, location: str) -> Iterator[tuple[str, int]]:
         prefix = f"{location}/"
-        with self._translated():
-            pages = self._client(RUN_DEADLINE_S).get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
-                for item in page.get("Contents", ()):
-                    if not item["Key"].endswith("/"):
-                        yield item["Key"][len(prefix) :], item["Size"]
+        for page in self._pages(Prefix=prefix):
+            for item in page.get("Contents", ()):
+                if not item["Key"].endswith("/"):
+                    yield item["Key"][len(prefix) :], item["Size"]
 
     def unhashed(self, location: str) -> list[str]:
-        prefix, is_kms = f"{location}/", "--s3-server-side-encryption=aws:kms" in self.rclone_flags
-        with self._translated():
-            client = self._client(RUN_DEADLINE_S)
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-            found = [item for page in pages for item in page.get("Contents", ()) if not item["Key"].endswith("/")]
-            doubtful = [item["Key"] for item in found if is_kms or not _MD5.fullmatch(item["ETag"].strip('"').lower())]
-            if not doubtful:
-                return []
+        prefix, is_kms = f"{location}/", f"--s3-server-side-encryption={KMS}" in self.flags(location)
+        found = [item for page in self._pages(Prefix=prefix) for item in page.get("Contents", ())]
+        doubtful = [
+            item["Key"]
+            for item in found
+            if not item["Key"].endswith("/") and (is_kms or not _MD5.fullmatch(item["ETag"].strip('"').lower()))
+        ]
+        if not doubtful:
+            return []
+        with ThreadPoolExecutor(16) as threads:
+            hashed = list(threads.map(self._names_md5, doubtful))
+        return [key[len(prefix) :] for key, is_hashed in zip(doubtful, hashed, strict=True) if not is_hashed]
 
-            def has_none(key: str) -> bool:
-                # rclone keeps it there where it cannot be the tag.
-                return "md5chksum" not in client.head_object(Bucket=self.bucket, Key=key)["Metadata"]
-
-            with ThreadPoolExecutor(16) as threads:
-                return [
-                    key[len(prefix) :]
-                    for key, lacks in zip(doubtful, threads.map(has_none, doubtful), strict=True)
-                    if lacks
-                ]
+    def _names_md5(self, key: str) -> bool:
+        """Whether the object's metadata do: rclone keeps it there where it cannot be the tag."""
+        return "md5chksum" in self._ask(RUN_DEADLINE_S, lambda access: access.ask("head_object", Key=key))["Metadata"]
 
     def folders(self, location: str) -> Iterator[str]:
-        prefix = f"{location}/"
-        with self._translated():
-            pages = self._client(RUN_DEADLINE_S).get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
-                for item in page.get("CommonPrefixes", ()):
-                    yield item["Prefix"].rstrip("/")
+        for page in self._pages(Prefix=f"{location}/", Delimiter="/"):
+            for item in page.get("CommonPrefixes", ()):
+                yield item["Prefix"].rstrip("/")
+
+    def _pages(self, **what: Any) -> Iterator[Mapping[str, Any]]:
+        """The pages of a whole listing. Raises SinkUnreliable where it has no end."""
+        token = ""
+        while True:
+            more: dict[str, Any] = {"ContinuationToken": token} if token else {}
+            page = self._ask(RUN_DEADLINE_S, partial(_list, **what, **more))
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            last, token = token, page.get("NextContinuationToken") or ""
+            if token in ("", last):
+                raise SinkUnreliable(f"A listing of {self._where} goes on, but it does not say where.")
 
     def delete_all(self, location: str) -> None:
         keys = [f"{location}/{name}" for name, _ in self.names(location)]
-        for key in keys:  # a request for many of them is XML, which cannot name all
-            if _NOT_XML.search(key):
-                self.delete(key)
+        unnamed = [key for key in keys if _NOT_XML.search(key)]  # a request for many is XML, which cannot name all
+        self._delete_each(unnamed)
         keys = [key for key in keys if not _NOT_XML.search(key)]
-        for start in range(0, len(keys), 1000):
-            batch = {"Objects": [{"Key": key} for key in keys[start : start + 1000]], "Quiet": True}
-            with self._translated():
-                self._client(RUN_DEADLINE_S).delete_objects(Bucket=self.bucket, Delete=batch)
+        for start in range(0, len(keys), AT_ONCE):
+            self._delete_many(keys[start : start + AT_ONCE])
+
+    def _delete_many(self, keys: list[str]) -> None:
+        """By one request, and one by one what it leaves: not every store has it, or takes ours."""
+        batch = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        try:
+            done = self._ask(RUN_DEADLINE_S, lambda access: access.ask("delete_objects", Delete=batch))
+            left = [one["Key"] for one in done.get("Errors", ())]
+        except SinkRefused as error:
+            log.info("many objects are deleted one by one", place=self.place_name, detail=error.detail)
+            left = keys
+        self._delete_each(left)
+
+    def _delete_each(self, keys: list[str]) -> None:
+        if keys:
+            with ThreadPoolExecutor(16) as threads:
+                list(threads.map(self.delete, keys))
+
+    @property
+    def _where(self) -> str:
+        return f"bucket {self.bucket} at {self.endpoint or 'AWS'}"
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -252,25 +334,77 @@ class S3Sink(Sink):
 
         from syncing.sinks.s3_access import NO_HOST_KEYS, is_about_host_keys
 
-        where = f"{self.bucket} at {self.endpoint or 'AWS'}"
         try:
             yield
         except ClientError as error:
             code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
             if is_about_host_keys(error):
                 raise SinkDenied(f"{error.operation_name} answered {status} {code}. {_HOST_KEYS}") from error
-            if code == "NoSuchBucket":
-                raise SinkMissing(f"Bucket {where} does not exist.") from error
-            if status in (401, 403):
-                raise SinkDenied(f"Bucket {where} answered {status} {code}.") from error
-            if status >= 500:
-                raise SinkUnreachable(f"Bucket {where} answered {status} {code}.") from error
             if status == reaching.PROXY_DENIES:
-                raise SinkUnreachable(f"The proxy before bucket {where} demands other credentials.") from error
-            raise SyncFailed(f"Bucket {where} answered {status} {code}.") from error
+                raise SinkUnreachable(f"The proxy before {self._where} demands other credentials.") from error
+            raise refusals.of_s3(self._where, error.response) from error
         except NO_HOST_KEYS as error:
-            raise SinkDenied(f"There are no keys for bucket {where} ({type(error).__name__}). {_HOST_KEYS}") from error
+            raise SinkDenied(f"There are no keys for {self._where} ({type(error).__name__}). {_HOST_KEYS}") from error
         except (BotoCoreError, OSError) as error:
             if reaching.is_untrusted(error):
-                raise SinkUntrusted(f"The certificate of bucket {where} cannot be verified.") from error
-            raise SinkUnreachable(f"Bucket {where} cannot be reached ({type(error).__name__}).") from error
+                raise SinkUntrusted(f"The certificate of {self._where} cannot be verified.") from error
+            raise SinkUnreachable(f"The {self._where} cannot be reached ({type(error).__name__}).") from error
+
+
+def _read(access: Access, key: str) -> Seen | None:
+    from botocore.exceptions import ClientError
+
+    from syncing.sinks.s3_access import Unclear
+
+    with contextlib.suppress(Unclear):
+        return access.read(key)
+    try:
+        found = access.ask("get_object", Key=key)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code == "NoSuchKey" or (code in ("AccessDenied", "Forbidden") and not _is_listed(access, key)):
+            return None
+        raise
+    return _as_seen(found["Body"].read(), found)
+
+
+def _first(access: Access, prefix: str) -> Seen | None:
+    """One of the objects below a prefix, without its content."""
+    for item in _list(access, Prefix=prefix, MaxKeys=1).get("Contents", ()):
+        return _as_seen(b"", access.ask("head_object", Key=item["Key"]))
+    return None
+
+
+def _as_seen(content: bytes, answer: Mapping[str, Any]) -> Seen:
+    from syncing.sinks.s3_access import Seen
+
+    return Seen(content, answer["ETag"], answer.get("ServerSideEncryption", ""), answer.get("SSEKMSKeyId", ""))
+
+
+def _is_listed(access: Access, key: str) -> bool:
+    """Whether there is such an object, by a listing.
+
+    Some stores refuse the question for a missing key in place of answering that it is missing. A listing that is
+    refused as well says nothing, and is an error.
+    """
+    return any(item["Key"] == key for item in _list(access, Prefix=key, MaxKeys=1).get("Contents", ()))
+
+
+def _has_objects(access: Access, prefix: str) -> bool:
+    from syncing.sinks.s3_access import Unclear
+
+    with contextlib.suppress(Unclear):
+        return access.has_objects(prefix)
+    return bool(_list(access, Prefix=prefix, MaxKeys=1).get("Contents"))
+
+
+def _list(access: Access, **what: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = access.ask("list_objects_v2", **what)
+    return found
+
+
+def _put(access: Access, key: str, content: bytes, **condition: str) -> Seen:
+    """Content-MD5 is what buckets with Object Lock demand."""
+    from syncing.sinks.s3_access import md5
+
+    return _as_seen(content, access.ask("put_object", Key=key, Body=content, ContentMD5=md5(content), **condition))

@@ -10,6 +10,9 @@ before it is waited for (``warm``).
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +39,7 @@ from botocore.session import Session
 from django.conf import settings
 
 from syncing.sinks import reaching
+from syncing.sinks.flags import Carried
 
 
 def new_session() -> Session:
@@ -51,14 +55,53 @@ _session = new_session()
 """One for all, since it keeps what it has read of S3's description; only its use to make something takes the lock."""
 _making = threading.Lock()
 
+_ENCRYPTION = "x-amz-server-side-encryption"
+_KEY_ID = f"{_ENCRYPTION}-aws-kms-key-id"
+
 
 class Unclear(Exception):
     """Not a plain answer: ask the client."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One object, as an answer tells of it."""
+
+    content: bytes
+    tag: str
+    encryption: str = ""
+    """By whom S3 says that it is encrypted: AES256, aws:kms, or nothing."""
+    key_id: str = ""
+
+    @property
+    def has_md5_tag(self) -> bool:
+        """False where the tag looks like an MD5 and is another's."""
+        tag = self.tag.strip('"')
+        return not _MD5.fullmatch(tag) or tag == hashlib.md5(self.content, usedforsecurity=False).hexdigest()
+
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+def md5(content: bytes) -> str:
+    """As Content-MD5 has it."""
+    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+
+
+def _add_md5(params: dict[str, Any], **_: Any) -> None:
+    """In place of a checksum of a newer kind, which many stores do not take for a request that demands one."""
+    params["context"].pop("checksum", None)
+    params["headers"]["Content-MD5"] = md5(params["body"])
+
+
+def _stay(context: dict[str, Any], **_: Any) -> None:
+    """Do not ask in another region: rclone cannot follow where the spec names the endpoint."""
+    context["s3_redirect"]["redirected"] = True
+
+
 def warm() -> None:
     """Afterwards a client is made in milliseconds, here and in the processes that are forked from this one."""
-    Access("", "us-east-1", "http://127.0.0.1", "none", "none", {}, deadline_s=1, attempts=1).client.close()
+    Access("", "us-east-1", "http://127.0.0.1", "none", "none", {}, Carried(), deadline_s=1).client.close()
 
 
 NO_HOST_KEYS = (NoCredentialsError, PartialCredentialsError, ProfileNotFound, ConfigNotFound, UnknownCredentialError)
@@ -97,12 +140,19 @@ class Access:
     access_key_id: str
     secret_access_key: str = field(repr=False)
     proxies: dict[str, str] = field(repr=False)
+    carried: Carried
     deadline_s: int
-    attempts: int
+
+    def ask(self, operation: str, **parameters: Any) -> Any:
+        """One of the client's operations on the bucket, with what the spec's flags say. Raises botocore's errors."""
+        client = self.client
+        known = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation])
+        carried = {name: value for name, value in self.carried.parameters if name in known.input_shape.members}
+        return getattr(client, operation)(Bucket=self.bucket, **{**carried, **parameters})
 
     @cached_property
     def client(self) -> Any:
-        style: Any = {"addressing_style": "path" if self.endpoint else "auto"}
+        style: Any = {"addressing_style": self._addressing}
         with _making:
             client = _session.create_client(
                 "s3",
@@ -116,7 +166,7 @@ class Access:
                     proxies_config=self._proxies_config,
                     connect_timeout=self.deadline_s,
                     read_timeout=self.deadline_s,
-                    retries={"total_max_attempts": self.attempts},
+                    retries={"total_max_attempts": 1},  # whoever asks decides how often (``patience``)
                     s3=style,
                     max_pool_connections=16,
                     request_checksum_calculation="when_required",
@@ -125,16 +175,25 @@ class Access:
             )
         # "Expect: 100-continue" costs each small write a round trip.
         client.meta.events.unregister("before-call.s3", add_expect_header)
+        client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
+        if self.endpoint:
+            client.meta.events.register("before-parameter-build.s3", _stay)
         return client
 
-    def read(self, key: str) -> tuple[bytes | None, str]:
-        """An object's content and tag; (None, "") if there is none. Raises Unclear, or botocore's own errors."""
+    @property
+    def _addressing(self) -> str:
+        if not self.endpoint:
+            return "auto"
+        return "path" if self.carried.has_path_style else "virtual"
+
+    def read(self, key: str) -> Seen | None:
+        """An object; None if there is none. Raises Unclear, or botocore's own errors."""
         answer = self._get(f"/{quote(key, safe='/~')}")
         content, headers = answer.content, answer.headers
         if answer.status_code == 200 and headers.get("Content-Length") == str(len(content)) and "ETag" in headers:
-            return content, headers["ETag"]
+            return Seen(content, headers["ETag"], headers.get(_ENCRYPTION, ""), headers.get(_KEY_ID, ""))
         if answer.status_code == 404 and b"<Code>NoSuchKey</Code>" in content:
-            return None, ""
+            return None
         raise Unclear
 
     def has_objects(self, prefix: str) -> bool:
@@ -149,6 +208,8 @@ class Access:
 
     def _get(self, path: str, query: dict[str, str] | None = None) -> AWSResponse:
         own = {"User-Agent": f"boilerhouse/{settings.VERSION}"}
+        if ("RequestPayer", "requester") in self.carried.parameters:
+            own["x-amz-request-payer"] = "requester"
         request = AWSRequest("GET", self._address + path, headers=own, params=query)
         # Frozen, because roles' credentials may be renewed while a request is signed.
         S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self.region).add_auth(request)
@@ -165,9 +226,9 @@ class Access:
 
     @cached_property
     def _address(self) -> str:
-        if self.endpoint:
+        if self._addressing == "path":
             return f"{self.endpoint.rstrip('/')}/{self.bucket}"
-        # At AWS the client decides whether the bucket is part of the host or of the path.
+        # Here the client decides how the bucket is part of the host, or of the path.
         signed = self.client.generate_presigned_url("list_objects_v2", Params={"Bucket": self.bucket})
         return str(signed).partition("?")[0].rstrip("/")
 

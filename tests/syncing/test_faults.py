@@ -12,7 +12,7 @@ from syncing import backups, errors, rclone, runs, saves
 from syncing.locations import BACKUP_ROOT
 from syncing.models import SyncRun
 from tests import far_ends
-from tests.faulty import FaultyProxy
+from tests.providers import FaultyProxy
 from tests.syncing.test_exactly_the_last_save import TENANT, Tenant
 
 pytestmark = pytest.mark.any_database

@@ -1,0 +1,129 @@
+"""What a sink's refusal means: its own words are kept, and ours say what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from syncing import errors
+
+MAX_WORDS = 300
+LONGEST_AFTER_S = 60.0
+
+_THROTTLED = frozenset({
+    "SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestLimitExceeded",
+    "TooManyRequests", "TooManyRequestsException", "BandwidthLimitExceeded", "ServiceUnavailable",
+})  # fmt: skip
+_ELSEWHERE = frozenset({
+    "PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+})  # fmt: skip
+_FULL = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"})
+
+
+def words(text: object) -> str:
+    """A server's sentence as it can be shown: one line, printable, of bounded length."""
+    line = " ".join(str(text or "").split())
+    shown = "".join(char for char in line if char.isprintable())
+    return shown if len(shown) <= MAX_WORDS else f"{shown[:MAX_WORDS]}…"
+
+
+def after_s(header: str | None) -> float:
+    """How long a Retry-After header asks to wait; 0 without a usable one."""
+    if not header:
+        return 0
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0
+    return min(max(0.0, seconds), LONGEST_AFTER_S)
+
+
+def of_s3(where: str, response: Mapping[str, Any]) -> errors.SyncFailed:
+    """The error that S3's answer is; ``response`` as botocore has taken it apart."""
+    said, about = response.get("Error", {}), response.get("ResponseMetadata", {})
+    code, status, headers = str(said.get("Code", "")), about.get("HTTPStatusCode", 0), about.get("HTTPHeaders", {})
+    told = f"The {where} answered {status} {words(code)}"
+    told = f"{told}: {sentence}" if (sentence := words(said.get("Message"))) else f"{told}."
+    if code == "NoSuchBucket":
+        return errors.SinkMissing(f"The {where} does not exist.")
+    region = region_of(response)
+    if region or status in (301, 302, 307) or code in _ELSEWHERE - {"AuthorizationHeaderMalformed"}:
+        return errors.SinkElsewhere(f"{told} {_set_region(region)}")
+    if code == "RequestTimeTooSkewed":
+        return errors.ClockSkewed(f"{told} {_set_clock(said.get('ServerTime'), headers.get('date'))}")
+    if code in _FULL or status == 507:
+        return errors.DiskFull(told)
+    if code in _THROTTLED or status in (429, 503):
+        return errors.SinkThrottled(told, after_s(headers.get("retry-after")))
+    if code == "InvalidObjectState":
+        return errors.SyncFailed(f"{told} It lies in an archive; bring it back there first.")
+    if status in (401, 403):
+        return errors.SinkDenied(told)
+    if status == 408 or code == "RequestTimeout" or (status >= 500 and status != 501):
+        return errors.SinkUnreachable(told)
+    return errors.SinkRefused(told)
+
+
+def region_of(response: Mapping[str, Any]) -> str:
+    """The region that a refusal names as the bucket's; empty if it is about something else."""
+    said, about = response.get("Error", {}), response.get("ResponseMetadata", {})
+    is_refused = about.get("HTTPStatusCode", 0) in (301, 302, 307) or said.get("Code") in _ELSEWHERE
+    return words(about.get("HTTPHeaders", {}).get("x-amz-bucket-region") or said.get("Region")) if is_refused else ""
+
+
+_IN_RCLONES_WORDS: tuple[tuple[tuple[str, ...], type[errors.SyncFailed]], ...] = (
+    (("nosuchbucket",), errors.SinkMissing),
+    (("requesttimetooskewed",), errors.ClockSkewed),
+    (
+        ("permanentredirect", "authorizationheadermalformed", "can't set region", "statuscode: 301"),
+        errors.SinkElsewhere,
+    ),
+    (("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403"), errors.SinkDenied),
+    (("slowdown", "statuscode: 503", "statuscode: 429", "toomanyrequests"), errors.SinkThrottled),
+)
+
+
+def of_rclone(lines: list[str]) -> errors.SyncFailed | None:
+    """The error that rclone's lines tell of a sink; None if they tell of something else."""
+    lower = "\n".join(lines).lower()
+    for signs, kind in _IN_RCLONES_WORDS:
+        if any(sign in lower for sign in signs):
+            told = next(line for line in lines if any(sign in line.lower() for sign in signs))
+            if kind is errors.SinkElsewhere:
+                found = re.search(r"(?:expecting|set region to) ['\"]([a-z0-9-]+)['\"]", "\n".join(lines))
+                told = f"{told} {_set_region(found[1] if found else '')}"
+            if kind is errors.ClockSkewed:
+                told = f"{told} {_set_clock(None, None)}"
+            return kind(told)
+    return None
+
+
+def _set_region(region: str) -> str:
+    return f"The bucket is in {region}; set region." if region else "Set the bucket's own region and endpoint."
+
+
+def _set_clock(server_time: object, date: object) -> str:
+    now, theirs = datetime.now(UTC), _time(server_time) or _time(date)
+    if theirs is None or abs(theirs - now) < timedelta(minutes=1):
+        return "Set this machine's clock, or the sink's."
+    minutes = round(abs((theirs - now).total_seconds()) / 60)
+    way = "behind" if theirs > now else "ahead of"
+    return f"This machine's clock is {minutes} minutes {way} the sink's; set it (NTP)."
+
+
+def _time(text: object) -> datetime | None:
+    """ISO 8601 or as HTTP has it; None for anything else."""
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            found = parse(str(text))
+        except (ValueError, TypeError):
+            continue
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return None
