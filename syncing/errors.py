@@ -58,7 +58,14 @@ class SinkUnreachable(SyncFailed):
     may_pass = True
 
 
-class SinkThrottled(SinkUnreachable):
+class SinkStumbled(SinkUnreachable):
+    """The sink answers others, perhaps, but failed at this request."""
+
+    after_s: float = 0
+    """How long the sink asks to wait; 0 where it does not say."""
+
+
+class SinkThrottled(SinkStumbled):
     """The sink asks for fewer requests."""
 
     code = "throttled"
@@ -66,7 +73,6 @@ class SinkThrottled(SinkUnreachable):
     def __init__(self, detail: str | None = None, after_s: float = 0) -> None:
         super().__init__(detail)
         self.after_s = after_s
-        """How long the sink asks to wait; 0 where it does not say."""
 
 
 class SinkRefused(SyncFailed):

@@ -17,6 +17,8 @@ from syncing.sinks import CLAIM_DEADLINE_S, Sink
 
 NEAR_S = 0.015
 """A near sink answers within this time."""
+BRIEF_S = 5
+"""A sink that has failed every claim for longer is down: further claims do not wait for it to pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class Survey:
         futures: list[Future[Any]] = [future for one in self.questions for future in one.begun or ()]
         return not wait(futures, within_s).not_done
 
+    def may_pass(self) -> bool:
+        """Whether its sinks answered until a moment ago, so that what failed may succeed when it is asked again."""
+        now = time.monotonic()
+        return all(now - _silent_since.get(one.sink.place_name, now) < BRIEF_S for one in self.questions)
+
     def answer(self) -> list[Finding]:
         """What the sinks hold; waits for them.
 
@@ -95,6 +102,8 @@ def survey_spec(spec: SyncSpec, tenant_id: str) -> Survey:
 _askers = ThreadPoolExecutor(8, thread_name_prefix="sinks")
 _took_s: dict[str, float] = {}
 """How long each sink took for its last answer to a claim."""
+_silent_since: dict[str, float] = {}
+"""When each sink that has not answered since failed first."""
 
 
 def _ask(mappings: list[SyncMapping], tenant_id: str) -> Survey:
@@ -129,6 +138,11 @@ def _timed(sink: Sink) -> Iterator[None]:
     began = time.monotonic()
     try:
         yield
+    except errors.SinkUnreachable:
+        _silent_since.setdefault(sink.place_name, began)
+        raise
+    else:
+        _silent_since.pop(sink.place_name, None)
     finally:
         _took_s[sink.place_name] = time.monotonic() - began
 

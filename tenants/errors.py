@@ -117,6 +117,13 @@ class RestoreFailed(Failed):
     code = "restore_failed"
 
 
+class SinkThrottled(Unavailable):
+    """The sink asks for fewer requests; nothing is held, ask again."""
+
+    code = "sink_throttled"
+    retry_after = 5
+
+
 class StateMissing(Failed):
     """The tenant's state was saved but is no longer there."""
 
@@ -190,7 +197,7 @@ OUTCOMES: dict[str, type[BoilerhouseError]] = {
     error.code: error
     for error in (
         ClaimAborted, RestoreFailed, StateMissing, StateMoved, HookFailed, ContainerDied, PoolExhausted, PoolError,
-        PoolPaused, EngineUnavailable, ClaimTimeout, Draining,
+        PoolPaused, EngineUnavailable, ClaimTimeout, Draining, SinkThrottled,
     )
 }  # fmt: skip
 """What a claim that ended without success answers, by the outcome stored in its row."""

@@ -8,6 +8,7 @@ prepared that turned out dead or dirty.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -33,6 +34,7 @@ from pools.runtime import get_runtime
 from pools.spec import WorkloadSpec
 from syncing import errors as sync_errors
 from syncing import restores, sites, surveys
+from syncing.sinks import patience
 from syncing.states import Trigger
 from tenants import errors, giving_up, line, patience
 from tenants.instruments import CLAIM_PHASE_SECONDS, CLAIM_SECONDS, CLAIMS
@@ -43,6 +45,10 @@ from tenants.states import AssignmentState, Source
 log = structlog.get_logger(__name__)
 
 PENDING = AssignmentState.PENDING
+THROTTLED_FOR = timedelta(seconds=15)
+"""How long a claim goes on asking a sink that throttles."""
+ANSWER_TAKES = timedelta(seconds=1)
+"""What is left of a claim's time for the sink's answer and all that follows it."""
 
 
 @contextmanager
@@ -73,7 +79,8 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
         renounce()  # undecided: a worker carries it on, and a new claim joins it
         raise
     except Exception as error:
-        giving_up.fail(assignment, error)
+        if not (survey.may_pass() and _ask_later(assignment, error, 0)):
+            giving_up.fail(assignment, error)
         return False
     if needs_worker:
         with transaction.atomic():
@@ -83,8 +90,42 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
     return not needs_worker
 
 
-def prepare(assignment_id: UUID, generation: int) -> None:
-    """On a worker: restore, provision and decide a pending claim; safe to run again, by another process too."""
+def _ask_later(assignment: Assignment, error: Exception, asked: int) -> bool:
+    """Have a worker ask the sinks again in a moment, where that can help and the claim has the time.
+
+    Nothing waits meanwhile: were the message lost, the claim would be resumed as one whose process is dead.
+    """
+    may_help = sync_errors.SinkThrottled if asked else sync_errors.SinkStumbled
+    if not isinstance(error, may_help):
+        return False
+    pause = timedelta(seconds=max(patience.pause_s(asked + 1), error.after_s))
+    until = min(assignment.deadline, assignment.created_at + THROTTLED_FOR)
+    if timezone.now() + pause + ANSWER_TAKES > until:
+        return False
+    log.info("the sink is asked again", tenant=assignment.tenant_id, asked=asked, code=error.code, detail=error.detail)
+    Assignment.objects.filter(pk=assignment.pk, owner=assignment.owner).update(owner=None)
+    arguments = assignment.pk, assignment.generation, asked + 1
+    later = threading.Timer(pause.total_seconds(), _send, arguments)
+    later.daemon = True
+    later.start()
+    return True
+
+
+def _send(*arguments: Any) -> None:
+    try:
+        with transaction.atomic():
+            enqueue("claim", "tenants.tasks.prepare", *arguments)
+    except DATABASE_LOST as error:
+        log.warning("a claim is left to be resumed", error=type(error).__name__)
+    finally:
+        connection.close()
+
+
+def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
+    """On a worker: restore, provision and decide a pending claim; safe to run again, by another process too.
+
+    ``asked``: how often its sinks were asked before and did not say what they hold.
+    """
     assignment = _adopt(assignment_id, generation)
     if assignment is None:
         return
@@ -92,6 +133,7 @@ def prepare(assignment_id: UUID, generation: int) -> None:
     patience.take_up(assignment)
     while assignment.container_ref is not None and assignment.version is not None:
         structlog.contextvars.bind_contextvars(container=str(assignment.container_ref))
+        findings: list[surveys.Finding] | None = None
         try:
             with _phase("survey"):
                 findings = surveys.begin_survey(assignment.pool_id, assignment.tenant_id).answer()
@@ -104,7 +146,8 @@ def prepare(assignment_id: UUID, generation: int) -> None:
         except DATABASE_LOST:
             raise  # undecided: whoever takes over goes on, or the deadline ends it
         except Exception as error:  # whatever it was, the claim must not stay pending under a living owner
-            giving_up.fail(assignment, error)
+            if findings is not None or not _ask_later(assignment, error, asked):
+                giving_up.fail(assignment, error)
             return
         if not _is_pending(assignment):
             return

@@ -9,8 +9,8 @@ from tenants import backups, erasing, idle, preparing, releases, syncs, upkeep
 
 
 @task
-def prepare(assignment_id: str, generation: str) -> None:
-    preparing.prepare(UUID(assignment_id), int(generation))
+def prepare(assignment_id: str, generation: str, asked: str = "0") -> None:
+    preparing.prepare(UUID(assignment_id), int(generation), int(asked))
 
 
 @task

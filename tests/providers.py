@@ -145,6 +145,15 @@ class DeniesKeys(Behaviour):
         return None
 
 
+class DeniesReading(Behaviour):
+    """A policy that lets list and write, but not read."""
+
+    def refuse(self, asked: Asked) -> Answer | None:
+        if asked.key and asked.method in ("GET", "HEAD"):
+            return refusal(403, "AccessDenied", "User is not authorized to perform: s3:GetObject")
+        return None
+
+
 class DeniesListing(Behaviour):
     """s3:GetObject without s3:ListBucket: a missing key is 403, and no listing says that it is missing."""
 

@@ -30,19 +30,19 @@ def insist(ask: Callable[[], T], *, within_s: float = THROTTLED_S, tries: int = 
         try:
             return ask()
         except SinkThrottled as error:
-            pause = max(_pause(pauses), error.after_s)
+            pause = max(pause_s(pauses), error.after_s)
             if time.monotonic() + pause > until:
                 raise
         except SinkUnreachable:
             failed += 1
-            pause = _pause(pauses)
+            pause = pause_s(pauses)
             if failed >= tries:
                 raise
         time.sleep(pause)
         pauses += 1
 
 
-def _pause(number: int) -> float:
+def pause_s(number: int) -> float:
     """Twice as long each time, and never the same for all who were refused at the same moment."""
     longest: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**number)
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

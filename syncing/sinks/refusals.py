@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,20 @@ def words(text: object) -> str:
     line = " ".join(str(text or "").split())
     shown = "".join(char for char in line if char.isprintable())
     return shown if len(shown) <= MAX_WORDS else f"{shown[:MAX_WORDS]}…"
+
+
+_SENTENCES = (
+    re.compile(r"<(?:\w+:)?(?:message|responsedescription)\b[^>]*>(.*?)</", re.IGNORECASE | re.DOTALL),
+    re.compile(r"<title\b[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL),
+    re.compile(r"\A\s*([^<]+)"),
+)
+
+
+def sentence_of(content: bytes) -> str:
+    """What an error's body says: WebDAV's message, a page's title, or plain text; empty for anything else."""
+    text = content[:20_000].decode(errors="replace")
+    found = (pattern.search(text) for pattern in _SENTENCES)
+    return next((html.unescape(match[1]).strip() for match in found if match), "")
 
 
 def after_s(header: str | None) -> float:
@@ -67,7 +82,7 @@ def of_s3(where: str, response: Mapping[str, Any]) -> errors.SyncFailed:
     if status in (401, 403):
         return errors.SinkDenied(told)
     if status == 408 or code == "RequestTimeout" or (status >= 500 and status != 501):
-        return errors.SinkUnreachable(told)
+        return errors.SinkStumbled(told)
     return errors.SinkRefused(told)
 
 

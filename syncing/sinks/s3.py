@@ -18,6 +18,7 @@ from syncing.errors import (
     RemoteChanged,
     SinkDenied,
     SinkRefused,
+    SinkStumbled,
     SinkUnreachable,
     SinkUnreliable,
     SinkUntrusted,
@@ -332,7 +333,7 @@ class S3Sink(Sink):
     def _translated(self) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        from syncing.sinks.s3_access import NO_HOST_KEYS, is_about_host_keys
+        from syncing.sinks.s3_access import BRIEF, NO_HOST_KEYS, is_about_host_keys
 
         try:
             yield
@@ -348,7 +349,8 @@ class S3Sink(Sink):
         except (BotoCoreError, OSError) as error:
             if reaching.is_untrusted(error):
                 raise SinkUntrusted(f"The certificate of {self._where} cannot be verified.") from error
-            raise SinkUnreachable(f"The {self._where} cannot be reached ({type(error).__name__}).") from error
+            kind = SinkStumbled if isinstance(error, BRIEF) else SinkUnreachable
+            raise kind(f"The {self._where} cannot be reached ({type(error).__name__}).") from error
 
 
 def _read(access: Access, key: str) -> Seen | None:

@@ -27,9 +27,12 @@ from botocore.exceptions import (
     ClientError,
     ConfigNotFound,
     ConnectionClosedError,
+    ConnectTimeoutError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    ReadTimeoutError,
     SSLError,
     UnknownCredentialError,
 )
@@ -104,6 +107,8 @@ def warm() -> None:
     Access("", "us-east-1", "http://127.0.0.1", "none", "none", {}, Carried(), deadline_s=1).client.close()
 
 
+BRIEF = (ReadTimeoutError, ConnectTimeoutError, ConnectionClosedError, IncompleteReadError)
+"""What may be raised once by a sink that otherwise answers."""
 NO_HOST_KEYS = (NoCredentialsError, PartialCredentialsError, ProfileNotFound, ConfigNotFound, UnknownCredentialError)
 """What is raised when the host has no keys; other errors say that it cannot tell at the moment."""
 

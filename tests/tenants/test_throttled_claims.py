@@ -1,0 +1,127 @@
+"""B43: a claim whose sink fails for a moment asks again within its time; one that still is throttled says so."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from django_q.models import OrmQ
+
+from boilerhouse.core.deployment import node_id
+from pools import lifecycle, volumes
+from syncing import surveys
+from tenants import claims, errors, preparing, tasks, upkeep
+from tenants.models import Assignment
+from tests import far_ends, providers
+from tests.fake_runtime import Fake, FakeRuntime
+from tests.make import make_container, make_pool, make_spec, make_sync_spec
+
+pytestmark = pytest.mark.any_database
+
+UID = 200_779
+
+
+@pytest.fixture
+def provider(s3, monkeypatch):
+    monkeypatch.setattr(surveys, "_took_s", {})
+    monkeypatch.setattr(surveys, "_silent_since", {})
+    made = providers.Provider(s3.endpoint)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def pool(provider, s3, transactional_db, data_dir, monkeypatch):
+    """A pool with three warm containers, whose spec leads to the provider; the engine says that they run."""
+    runtime = FakeRuntime()
+    monkeypatch.setattr(preparing, "get_runtime", lambda: runtime)
+    pool = make_pool()
+    for _ in range(3):
+        container = make_container(pool, node=node_id(), uid=UID)
+        volumes.prepare(container.pk, UID, make_spec())
+        name = lifecycle.runtime_name(container.pk)
+        plan = SimpleNamespace(name=name, labels={})
+        runtime.containers[name] = Fake(plan, name, "running")
+    end = far_ends.RcloneS3(s3)
+    end.clear()
+    sink = {**end.shown, "endpoint": provider.endpoint}
+    make_sync_spec(pool, sink=sink, sink_secrets=end.secrets, mappings=[{"sink_path": "t/${tenantId}/"}])
+    return pool
+
+
+def work() -> int:
+    """Do what workers would do for claims, and nothing else; return how much that was."""
+    messages = [one for one in OrmQ.objects.order_by("id") if one.task["func"] == "tenants.tasks.prepare"]
+    for message in messages:
+        message.delete()
+        tasks.prepare(*message.task["args"])
+    return len(messages)
+
+
+def outcome(pool, tenant="ann", **over) -> Assignment:
+    """What a claim comes to. Raises its error."""
+    begun = claims.begin(claims.Claim(tenant_id=tenant, pool_id=pool.pk, **over))
+    until = time.time() + 20
+    while (settled := claims.settle(begun, until)) is None:
+        work()
+        time.sleep(0.02)
+    return settled
+
+
+def refused(kind, times):
+    return providers.SlowDown(positions=range(times), answer=providers.REFUSALS[kind])
+
+
+# Each of a claim's two questions is asked by the lean reader first, then by the client: four requests.
+
+
+@pytest.mark.parametrize(("kind", "times"), [("503", 4), ("503", 16), ("500", 4)])
+def test_a_claim_rides_over_a_moment_of_a_sink(pool, provider, kind, times):
+    provider.behaviour = refused(kind, times)
+    claimed = outcome(pool)
+
+    assert claimed.state == "assigned"
+    assert provider.behaviour.count > times
+
+
+def test_what_is_still_throttled_is_answered_503_and_holds_nothing(pool, provider, monkeypatch):
+    provider.behaviour = providers.SlowDown(share=1.0)
+    with pytest.raises(errors.SinkThrottled, match="Please reduce your request rate") as raised:
+        outcome(pool, timeout_ms=2_500)
+
+    assert raised.value.retry_after
+    row = Assignment.objects.get(tenant_id="ann")
+    assert (row.outcome, row.state) == ("sink_throttled", "releasing")
+    assert provider.behaviour.count > 4, "it was asked again while there was time"
+
+
+def test_an_error_that_stays_is_a_failed_restore(pool, provider):
+    provider.behaviour = providers.SlowDown(share=1.0, answer=providers.REFUSALS["500"])
+    with pytest.raises(errors.RestoreFailed, match="500 InternalError: Try again"):
+        outcome(pool)
+    asked = provider.behaviour.count
+
+    is_silent_for_long()
+    with pytest.raises(errors.RestoreFailed):
+        outcome(pool, "bob")
+    assert provider.behaviour.count - asked < asked, "a sink that is down is asked once per claim"
+
+
+def is_silent_for_long() -> None:
+    """The sink has failed for a while."""
+    for place in surveys._silent_since:
+        surveys._silent_since[place] -= surveys.BRIEF_S
+
+
+def test_a_message_that_was_lost_is_found(pool, provider, monkeypatch):
+    """P8: the process that was to ask again died meanwhile."""
+    monkeypatch.setattr(preparing, "_send", lambda *_: None)
+    monkeypatch.setattr(upkeep, "ORPHANED_AFTER", upkeep.ORPHANED_AFTER * 0)
+    provider.behaviour = providers.SlowDown(positions=range(4))
+    begun = claims.begin(claims.Claim(tenant_id="ann", pool_id=pool.pk))
+    assert begun.assigned is None
+    assert upkeep.resume_claims() == 1
+    assert work() == 1
+
+    assert claims.settle(begun, time.time() + 5).state == "assigned"
