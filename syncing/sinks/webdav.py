@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -18,12 +17,27 @@ from xml.etree import ElementTree
 
 import requests
 
-from syncing.errors import DiskFull, SinkDenied, SinkMissing, SinkUnreachable, SinkUntrusted, SyncFailed
-from syncing.sinks import rclone_names, reaching
-from syncing.sinks.base import COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
+from syncing.errors import (
+    DiskFull,
+    SinkDenied,
+    SinkMissing,
+    SinkRefused,
+    SinkStumbled,
+    SinkThrottled,
+    SinkUnreachable,
+    SinkUntrusted,
+    SyncFailed,
+)
+from syncing.sinks import rclone_names, reaching, refusals
+from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
+from syncing.sinks.patience import insist
 
 _BUSY = (423, 429, 503)
 """Locked, by another request of ours at the same moment, or too many at once."""
+_ANY_OF_THE_ROOT = (200, 207, 301, 302, 403, 404, 405, 501)
+"""Rights may begin below the endpoint; 404 alone says that it is not there."""
+CLAIM_WAITS_S = 0.8
+"""How long a claim's question is asked again where the server is busy."""
 _DAV = "{DAV:}"
 _ASK = b'<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
 
@@ -99,7 +113,13 @@ class WebDavSink(Sink):
             self._ask("COPY", source, COPY_DEADLINE_S, headers=headers, good=(201, 204))
 
     def has_objects(self, location: str, deadline_s: int) -> bool:
-        return next(self._walk(location, deadline_s), None) is not None
+        if next(self._walk(location, deadline_s), None) is not None:
+            return True
+        # A server answers 404 for a location that is missing, and also where all of them are.
+        answer = self._ask("PROPFIND", "", deadline_s, data=_ASK, headers={"Depth": "0"}, good=_ANY_OF_THE_ROOT)
+        if answer.status_code == 404:
+            raise self._refusal("PROPFIND", answer)
+        return False
 
     def names(self, location: str) -> Iterator[tuple[str, int]]:
         return self._walk(location, RUN_DEADLINE_S)
@@ -154,31 +174,48 @@ class WebDavSink(Sink):
         return f"{self.endpoint}/{quote(key)}"
 
     def _ask(self, method: str, key: str, deadline_s: int, *, good: tuple[int, ...], **more: Any) -> requests.Response:
+        """An answer with one of the ``good`` statuses; where the server is busy, with the patience it asks for."""
         headers = {**dict(self.headers), **more.pop("headers", {})}
-        for pause in (0.05, 0.2, 0.5, 0):
-            with self._translated(), requests.Session() as session:
-                session.trust_env = False  # it would go by rules of its own, and send what a .netrc holds
-                session.verify, session.proxies = reaching.ca_bundle(), reaching.proxies_for(self.endpoint)
-                answer = session.request(
-                    method, self._url(key), headers=headers, timeout=deadline_s, allow_redirects=False, **more
-                )
-            if answer.status_code not in _BUSY:
-                break
-            time.sleep(pause)
-        if answer.status_code in good:
-            return answer
-        said = f"{self.endpoint} answered {answer.status_code} to {method}."
-        if answer.status_code in (401, 403):
-            raise SinkDenied(said)
-        if answer.status_code == 507:
-            raise DiskFull(said)
-        if answer.status_code in (404, 409):
-            raise SinkMissing(said)
-        if answer.status_code == reaching.PROXY_DENIES:
-            raise SinkUnreachable(f"The proxy before {self.endpoint} demands other credentials.")
-        if answer.status_code >= 500 or answer.status_code in _BUSY:
-            raise SinkUnreachable(said)
-        raise SyncFailed(said)
+
+        def once() -> requests.Response:
+            answer = self._send(method, key, deadline_s, headers=headers, **more)
+            if answer.status_code in good:
+                return answer
+            raise self._refusal(method, answer)
+
+        if deadline_s == CLAIM_DEADLINE_S:
+            return insist(once, within_s=CLAIM_WAITS_S, tries=1)
+        return insist(once)
+
+    def _send(self, method: str, key: str, deadline_s: int, **more: Any) -> requests.Response:
+        with self._translated(), requests.Session() as session:
+            session.trust_env = False  # it would go by rules of its own, and send what a .netrc holds
+            session.verify, session.proxies = reaching.ca_bundle(), reaching.proxies_for(self.endpoint)
+            return session.request(method, self._url(key), timeout=deadline_s, allow_redirects=False, **more)
+
+    def _refusal(self, method: str, answer: requests.Response) -> SyncFailed:
+        status = answer.status_code
+        if status == reaching.PROXY_DENIES:
+            return SinkUnreachable(f"The proxy before {self.endpoint} demands other credentials.")
+        told = f"{self.endpoint} answered {status} to {method}"
+        told = f"{told}: {sentence}" if (sentence := self._sentence(answer)) else f"{told}."
+        if status in _BUSY:
+            return SinkThrottled(told, refusals.after_s(answer.headers.get("Retry-After")))
+        if status in (401, 403):
+            return SinkDenied(told)
+        if status == 507:
+            return DiskFull(told)
+        if status in (404, 409):
+            return SinkMissing(told)
+        return SinkStumbled(told) if status >= 500 and status != 501 else SinkRefused(told)
+
+    def _sentence(self, answer: requests.Response) -> str:
+        """The server's own words, without what we sent it in confidence."""
+        sentence = refusals.sentence_of(answer.content)
+        for _, value in self.headers:
+            for secret in (value, *value.split()):
+                sentence = sentence.replace(secret, "…") if len(secret) > 5 else sentence
+        return refusals.words(sentence)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -187,4 +224,5 @@ class WebDavSink(Sink):
         except (requests.RequestException, OSError) as error:
             if reaching.is_untrusted(error):
                 raise SinkUntrusted(f"The certificate of {self.endpoint} cannot be verified.") from error
-            raise SinkUnreachable(f"{self.endpoint} cannot be reached ({type(error).__name__}).") from error
+            kind = SinkStumbled if isinstance(error, requests.Timeout) else SinkUnreachable
+            raise kind(f"{self.endpoint} cannot be reached ({type(error).__name__}).") from error
