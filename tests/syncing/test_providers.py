@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
+
 import pytest
 
 from boilerhouse.core.models import Event
 from syncing import backups, errors, runs, services
 from syncing.locations import BACKUP_ROOT
 from syncing.models import Backup, SavedState, SyncRun
+from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S
 from tenants import backups as tenant_backups
 from tenants import erasing
 from tenants.models import Tenant
 from tests import far_ends, providers
 from tests.providers import Provider
+from tests.s3 import name_loopback
 from tests.syncing.test_exactly_the_last_save import TENANT
 from tests.syncing.test_exactly_the_last_save import Tenant as State
 
@@ -264,3 +269,265 @@ def test_what_cannot_be_used_is_found_by_the_probe_and_nothing_is_half_done(behi
     state.save()
     state.claim()
     assert state.look() == {"a": "2"}
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [providers.DeniesKeys(".boilerhouse/"), providers.DeniesKeys(""), providers.DeniesReading()],
+    ids=["markers are hidden", "everything is hidden", "nothing can be read"],
+)
+def test_a_refusal_is_never_taken_for_a_first_time(behind, behaviour):
+    """B25, P4, P5: what was saved is there, and no 403 makes a claim begin empty."""
+    end = behind(providers.PrefixPolicy())
+    state = State(end)
+    state.write(a="1")
+    state.save()
+    end.provider.behaviour = behaviour
+    SavedState.objects.all().delete()  # as in another deployment, which knows of no save
+
+    with pytest.raises(errors.SinkDenied) as raised:
+        state.claim()
+    assert "403 AccessDenied" in raised.value.detail
+    end.provider.behaviour = providers.PrefixPolicy()
+    state.claim()
+    assert state.look() == {"a": "1"}
+
+
+def test_a_denied_listing_is_never_taken_for_a_first_time(behind):
+    """B25, P4: the marker is not there, and nothing says that nothing else is."""
+    end = behind(providers.Behaviour())
+    state = State(end)
+    state.sink.put(f"{DATA}state/by-hand", b"precious")
+    end.provider.behaviour = providers.DeniesListing()
+
+    with pytest.raises(errors.SinkDenied) as raised:
+        state.claim()
+    assert "s3:ListBucket" in raised.value.detail
+
+
+@pytest.mark.parametrize("wrong", [{"accessKeyId": "WRONG"}, {"secretAccessKey": "wrong"}])
+def test_wrong_keys_are_denied_also_where_a_missing_key_is(behind, s3, wrong):
+    """B25, P4: a store that answers 403 to a missing key and to wrong keys alike."""
+    end = behind(providers.PrefixPolicy(), end=far_ends.RcloneS3(s3))
+    state = State(end)
+    state.write(a="1")
+    state.save()
+    SavedState.objects.all().delete()
+    state.spec.sink_secrets = {**end.secrets, **wrong}
+    state.spec.save()
+
+    with pytest.raises(errors.SinkDenied):
+        state.claim()
+
+
+def test_what_lies_there_without_a_marker_is_restored_from_a_bucket_that_encrypts(behind, monkeypatch):
+    """B23: nothing was written or read yet that would say so."""
+    end = behind(providers.DefaultKms())
+    state = State(end)
+    state.sink.put(f"{DATA}state/by-hand", b"precious")
+    monkeypatch.setattr("syncing.sinks.s3._seen", {})
+    state.claim()
+
+    assert state.look() == {"by-hand": "precious"}
+
+
+@pytest.mark.parametrize(
+    ("ahead", "words"), [(20, "20 minutes behind"), (-180, "180 minutes ahead of"), (0, "Set this")]
+)
+def test_a_clock_that_is_off_is_named_with_how_far(behind, ahead, words):
+    """B41: both ways; a store that refuses without a time of its own gets no figure."""
+    end = behind(providers.OtherClock(timedelta(minutes=ahead)))
+    with pytest.raises(errors.ClockSkewed, match=words):
+        end.sink().probe()
+
+
+def test_rclones_own_refusals_have_the_same_names(behind):
+    """B22, B41: a save that meets them first in a transfer."""
+    end = behind(providers.Behaviour())
+    state = State(end)
+    for number, (behaviour, error, words) in enumerate(
+        [
+            (providers.OtherClock(), errors.ClockSkewed, "clock"),
+            (providers.OtherRegion(redirects=False), errors.SinkElsewhere, "The bucket is in eu-west-1; set region."),
+            (providers.OtherRegion(), errors.SinkElsewhere, "region"),
+            (providers.DemandsEncryption(), errors.SinkDenied, "explicit deny in a resource-based policy"),
+        ]
+    ):
+        end.provider.behaviour = ForRclone(behaviour)
+        state.write(a=str(number))
+        with pytest.raises(error, match=words):
+            state.save()
+
+
+class ForRclone(providers.Behaviour):
+    """Befalls rclone alone: the client's questions come through."""
+
+    def __init__(self, behaviour: providers.Behaviour) -> None:
+        self.behaviour = behaviour
+
+    def refuse(self, asked):
+        return None if "Botocore" in asked.agent or "boilerhouse" in asked.agent else self.behaviour.refuse(asked)
+
+
+# Throttling
+
+
+def test_small_requests_of_a_run_ride_over_throttling(behind):
+    """B43: each kind of request is refused three times, then answered."""
+    end = behind(providers.Behaviour())
+    sink = end.sink()
+    sink.put("t/x/one", b"1")
+    asks = [
+        lambda: sink.put("t/x/two", b"2"),
+        lambda: sink.put_if("t/x/three", b"3", ""),
+        lambda: sink.read("t/x/one", RUN_DEADLINE_S),
+        lambda: sink.has_objects("t/x", RUN_DEADLINE_S),
+        lambda: list(sink.names("t/x")),
+        lambda: list(sink.folders("t")),
+        lambda: sink.copy("t/x/one", "t/y/one"),
+        lambda: sink.delete("t/x/two"),
+        lambda: sink.delete_all("t/y"),
+    ]
+    for ask in asks:
+        end.provider.behaviour = providers.SlowDown(positions=range(3))
+        ask()
+        assert end.provider.behaviour.count > 3
+    assert end.keys() == {"t/x/one": 1, "t/x/three": 1}
+
+
+def test_what_a_batch_leaves_is_deleted_one_by_one(behind):
+    """B21: a store that answers 200 to the batch, with errors in it."""
+
+    class Leaves(providers.Behaviour):
+        def refuse(self, asked):
+            if asked.deletes_many:
+                error = b"<Error><Key>t/x/1</Key><Code>InternalError</Code><Message>busy</Message></Error>"
+                body = b"<DeleteResult>" + error + b"</DeleteResult>"
+                return providers.Answer(200, [("Content-Type", "application/xml")], body)
+            return None
+
+    end = behind(Leaves())
+    sink = end.sink()
+    sink.put("t/x/1", b"1")
+    sink.delete_all("t/x")
+
+    assert not end.keys()
+
+
+def test_a_listing_without_an_end_is_an_error(behind):
+    """P5: half a listing is never taken for all of it."""
+
+    class Endless(providers.Behaviour):
+        def answered(self, asked, answer):
+            content = answer.content.replace(b"<IsTruncated>false", b"<IsTruncated>true")
+            return providers.Answer(answer.status, answer.headers, content)
+
+    end = behind(Endless())
+    with pytest.raises(errors.SinkUnreliable):
+        list(end.sink().names("t"))
+
+
+# The bucket's place
+
+
+@pytest.fixture
+def named(behind):
+    """A far end by host name; the bucket is a name below it, too."""
+    name_loopback("testbucket.sink.test")
+    name_loopback("sink.test")
+
+    def make(behaviour, **shown):
+        end = behind(behaviour, **shown)
+        end.shown["endpoint"] = f"http://sink.test:{end.provider.port}"
+        return end
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "shown"),
+    [
+        (providers.BucketInHost, {"rcloneFlags": ["--s3-force-path-style=false"]}),
+        pytest.param(providers.BucketInHost, {"provider": "Alibaba"}, marks=pytest.mark.long),
+        pytest.param(providers.BucketInPath, {}, marks=pytest.mark.long),
+    ],
+)  # one is enough for make test: each takes three seconds
+def test_a_whole_life_where_the_bucket_has_one_place(named, run_tasks, behaviour, shown):
+    """Virtual-host and path style: rclone and the client agree on it."""
+    live(named(behaviour(), **shown), run_tasks)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "shown", "words"),
+    [
+        (providers.BucketInHost, {}, 'add "--s3-force-path-style=false" to rcloneFlags'),
+        (
+            providers.BucketInPath,
+            {"rcloneFlags": ["--s3-force-path-style=false"]},
+            'leave "--s3-force-path-style=false"',
+        ),
+        (providers.BucketInPath, {"provider": "Wasabi"}, 'set provider to "Other"'),
+    ],
+)
+def test_the_probe_finds_out_where_the_bucket_goes(named, behaviour, shown, words):
+    """Virtual-host and path style: the other way was tried, and is named."""
+    with pytest.raises(errors.SyncFailed) as raised:
+        named(behaviour(), **shown).sink().probe()
+    assert words in raised.value.detail
+
+
+# WebDAV
+
+
+@pytest.fixture
+def dav(tmp_path):
+    end = far_ends.WebDav(tmp_path)
+    made = Behind(end, providers.Behaviour())
+    yield made
+    made.stop()
+    end.stop()
+
+
+def test_webdav_waits_as_long_as_it_is_asked_to(dav):
+    """B43: 429 with Retry-After; a question of a claim is not waited for so long."""
+    sink = dav.sink()
+    busy = providers.Answer(429, [("Retry-After", "1")], b"Too many requests from you")
+    dav.provider.behaviour = providers.SlowDown(positions=range(2), answer=busy)
+    began = time.monotonic()
+    sink.put("t/one", b"1")
+    assert time.monotonic() - began > 1.5
+
+    dav.provider.behaviour = providers.SlowDown(share=1.0, answer=busy)
+    with pytest.raises(errors.SinkThrottled, match="Too many requests from you") as raised:
+        sink.get("t/one", CLAIM_DEADLINE_S)
+    assert raised.value.after_s == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            b"<d:error xmlns:d='DAV:' xmlns:s='x'><s:message>No  quota &amp; no luck</s:message></d:error>",
+            "No quota & no luck",
+        ),
+        (b"<html><head><title>403 Forbidden</title></head><body>nginx</body></html>", "403 Forbidden"),
+        (b"You sent Basic ZGF2OmRhdi1zZWNyZXQ=\x00\x1b[31m", "You sent …"),
+        (b"\xff\xfe\x00" * 1000, ""),
+    ],
+)
+def test_webdavs_own_words_are_kept_without_our_secrets(dav, body, words):
+    """B22, P10: one printable line."""
+    dav.provider.behaviour = providers.SlowDown(share=1.0, answer=providers.Answer(403, [], body))
+    with pytest.raises(errors.SinkDenied) as raised:
+        dav.sink().get("t/one", RUN_DEADLINE_S)
+    assert words in raised.value.detail
+    assert raised.value.detail.isprintable()
+    assert "ZGF2OmRhdi1zZWNyZXQ" not in raised.value.detail
+
+
+def test_a_webdav_endpoint_that_is_not_there_is_missing_and_not_empty(dav):
+    """P4: 404 of everything; a location that is not there yet is empty all the same."""
+    assert dav.sink().has_objects("t/none", CLAIM_DEADLINE_S) is False
+    dav.shown["endpoint"] += "/no/such/place"
+    with pytest.raises(errors.SinkMissing):
+        dav.sink().has_objects("t/none", CLAIM_DEADLINE_S)

@@ -139,6 +139,43 @@ def test_the_clients_words_are_the_sinks_errors(answers):
         answers(denied, denied).sink.has_objects("p", CLAIM_DEADLINE_S)
 
 
+LONGER = LIST % b"<Contents><Key>k2</Key><Size>1</Size></Contents>"
+THERE = LIST % b"<Contents><Key>k</Key><Size>1</Size></Contents>"
+DENIED = (403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>", {})
+
+
+@pytest.mark.parametrize(
+    ("refusal", "listing", "expected", "asked"),
+    [
+        (DENIED, (200, LIST % b"", {}), (None, ""), 3),
+        (DENIED, (200, LONGER, {}), (None, ""), 3),
+        (DENIED, (200, THERE, {}), errors.SinkDenied, 3),
+        (DENIED, DENIED, errors.SinkDenied, 3),
+        (DENIED, (503, b"<Error><Code>SlowDown</Code></Error>", {}), errors.SinkThrottled, 3),
+        ((403, b"<Error><Code>InvalidAccessKeyId</Code></Error>", {}), (200, LIST % b"", {}), errors.SinkDenied, 2),
+        ((403, b"<Error><Code>SignatureDoesNotMatch</Code></Error>", {}), (200, LIST % b"", {}), errors.SinkDenied, 2),
+        ((403, b"<html>a firewall's page</html>", {}), (200, LIST % b"", {}), errors.SinkDenied, 2),
+    ],
+)
+def test_a_refused_marker_is_missing_only_where_a_listing_says_so(answers, refusal, listing, expected, asked):
+    """B25, P4: any other refusal, and any other listing, is an error."""
+
+    def clients(handler):
+        status, body, _ = listing if "list-type" in handler.path else refusal
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    server = answers(refusal, clients)
+    if isinstance(expected, tuple):
+        assert server.sink.read("k", CLAIM_DEADLINE_S) == expected
+    else:
+        with pytest.raises(expected):
+            server.sink.read("k", CLAIM_DEADLINE_S)
+    assert len(server.asked) == asked
+
+
 def test_a_server_that_hangs_is_waited_for_once(answers):
     server = answers(lambda _handler: time.sleep(CLAIM_DEADLINE_S + 2))
     began = time.monotonic()

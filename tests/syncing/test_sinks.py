@@ -40,7 +40,10 @@ def test_a_sinks_secret_is_not_in_its_repr(s3):
     assert s3.secret_key not in repr(s3.sink())
 
 
-@pytest.mark.parametrize("flag", ["--s3-upload-cutoff=100M", "--transfers=8", "--s3-storage-class=STANDARD_IA"])
+@pytest.mark.parametrize(
+    "flag",
+    ["--s3-upload-cutoff=100M", "--transfers=8", "--s3-storage-class=STANDARD_IA", "--s3-force-path-style=false"],
+)
 def test_flags_that_only_tune_are_allowed(flag):
     assert check_flag(flag) is None
 
@@ -48,7 +51,8 @@ def test_flags_that_only_tune_are_allowed(flag):
 @pytest.mark.parametrize(
     "flag",
     ["--config=/etc/x", "-L", "--password-command=id", "--s3-endpoint=http://x", "--transfers", "--transfers=65",
-     "--transfers=8 --links", "--log-file=/etc/passwd", "--TRANSFERS=8", "--backup-dir=x", "--delete-excluded=true"],
+     "--transfers=8 --links", "--log-file=/etc/passwd", "--TRANSFERS=8", "--backup-dir=x", "--delete-excluded=true",
+     "--s3-storage-class=GLACIER", "--s3-storage-class=DEEP_ARCHIVE"],
 )  # fmt: skip
 def test_flags_that_run_write_or_leak_are_refused(flag):
     assert check_flag(flag)
