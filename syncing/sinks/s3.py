@@ -195,13 +195,12 @@ class S3Sink(Sink):
         return self.read(key, deadline_s)[0]
 
     def read(self, key: str, deadline_s: int) -> tuple[bytes | None, str]:
-        found = self._note(self._ask(deadline_s, lambda access: _read(access, key)))
-        return (found.content, found.tag) if found else (None, "")
-
-    def _note(self, seen: Seen | None) -> Seen | None:
-        if seen is not None:
-            _seen[self] = seen
-        return seen
+        found = self._ask(deadline_s, lambda access: _read(access, key))
+        if found is None:
+            return None, ""
+        content, seen = found
+        _seen[self] = seen
+        return content, seen.tag
 
     def put_if(self, key: str, content: bytes, tag: str) -> str:
         from botocore.exceptions import ClientError
@@ -216,7 +215,8 @@ class S3Sink(Sink):
                     raise
                 return None
 
-        if written := self._note(self._ask(RUN_DEADLINE_S, put)):
+        if written := self._ask(RUN_DEADLINE_S, put):
+            _seen[self] = written
             return written.tag
         now, new_tag = self.read(key, RUN_DEADLINE_S)
         if now == content:
@@ -245,7 +245,7 @@ class S3Sink(Sink):
         check(self)
 
     def put(self, key: str, content: bytes) -> None:
-        self._note(self._ask(RUN_DEADLINE_S, lambda access: _put(access, key, content)))
+        _seen[self] = self._ask(RUN_DEADLINE_S, lambda access: _put(access, key, content))
 
     def delete(self, key: str) -> None:
         self._ask(RUN_DEADLINE_S, lambda access: access.ask("delete_object", Key=key))
@@ -353,7 +353,7 @@ class S3Sink(Sink):
             raise kind(f"The {self._where} cannot be reached ({type(error).__name__}).") from error
 
 
-def _read(access: Access, key: str) -> Seen | None:
+def _read(access: Access, key: str) -> tuple[bytes, Seen] | None:
     from botocore.exceptions import ClientError
 
     from syncing.sinks.s3_access import Unclear
@@ -367,7 +367,8 @@ def _read(access: Access, key: str) -> Seen | None:
         if code == "NoSuchKey" or (code in ("AccessDenied", "Forbidden") and not _is_listed(access, key)):
             return None
         raise
-    return _as_seen(found["Body"].read(), found)
+    content = found["Body"].read()
+    return content, _as_seen(content, found)
 
 
 def _first(access: Access, prefix: str) -> Seen | None:
@@ -380,7 +381,8 @@ def _first(access: Access, prefix: str) -> Seen | None:
 def _as_seen(content: bytes, answer: Mapping[str, Any]) -> Seen:
     from syncing.sinks.s3_access import Seen
 
-    return Seen(content, answer["ETag"], answer.get("ServerSideEncryption", ""), answer.get("SSEKMSKeyId", ""))
+    told = answer["ETag"], answer.get("ServerSideEncryption", ""), answer.get("SSEKMSKeyId", "")
+    return Seen.of(content, *told)
 
 
 def _is_listed(access: Access, key: str) -> bool:

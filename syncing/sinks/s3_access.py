@@ -16,7 +16,7 @@ import re
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from botocore.auth import S3SigV4Auth
@@ -70,17 +70,18 @@ class Unclear(Exception):
 class Seen:
     """One object, as an answer tells of it."""
 
-    content: bytes
     tag: str
+    has_md5_tag: bool
+    """False where the tag looks like an MD5 and is not that of the content."""
     encryption: str = ""
     """By whom S3 says that it is encrypted: AES256, aws:kms, or nothing."""
     key_id: str = ""
 
-    @property
-    def has_md5_tag(self) -> bool:
-        """False where the tag looks like an MD5 and is another's."""
-        tag = self.tag.strip('"')
-        return not _MD5.fullmatch(tag) or tag == hashlib.md5(self.content, usedforsecurity=False).hexdigest()
+    @classmethod
+    def of(cls, content: bytes, tag: str, encryption: str, key_id: str) -> Self:
+        plain = tag.strip('"')
+        is_md5 = plain == hashlib.md5(content, usedforsecurity=False).hexdigest()
+        return cls(tag, is_md5 or not _MD5.fullmatch(plain), encryption, key_id)
 
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -191,12 +192,13 @@ class Access:
             return "auto"
         return "path" if self.carried.has_path_style else "virtual"
 
-    def read(self, key: str) -> Seen | None:
-        """An object; None if there is none. Raises Unclear, or botocore's own errors."""
+    def read(self, key: str) -> tuple[bytes, Seen] | None:
+        """An object's content, and the object; None if there is none. Raises Unclear, or botocore's own errors."""
         answer = self._get(f"/{quote(key, safe='/~')}")
         content, headers = answer.content, answer.headers
         if answer.status_code == 200 and headers.get("Content-Length") == str(len(content)) and "ETag" in headers:
-            return Seen(content, headers["ETag"], headers.get(_ENCRYPTION, ""), headers.get(_KEY_ID, ""))
+            told = headers["ETag"], headers.get(_ENCRYPTION, ""), headers.get(_KEY_ID, "")
+            return content, Seen.of(content, *told)
         if answer.status_code == 404 and b"<Code>NoSuchKey</Code>" in content:
             return None
         raise Unclear

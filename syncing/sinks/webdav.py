@@ -86,7 +86,7 @@ class WebDavSink(Sink):
     def remote(self, location: str) -> str:
         return f"{REMOTE}:{location}/"
 
-    def flags(self) -> list[str]:
+    def flags(self, location: str) -> list[str]:
         return [f"--webdav-encoding={rclone_names.ENCODING}"]
 
     def respelling(self, paths: Collection[str]) -> list[str]:
