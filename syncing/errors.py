@@ -79,6 +79,12 @@ class SinkRefused(SyncFailed):
     """The sink does not take this kind of request."""
 
 
+class SinkArchived(SyncFailed):
+    """The object lies in an archive of the sink, and cannot be read at once."""
+
+    code = "archived"
+
+
 class ClockSkewed(SyncFailed):
     """This machine's clock differs too much from the sink's."""
 

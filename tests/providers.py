@@ -266,6 +266,16 @@ class ObjectLock(Behaviour):
         return None
 
 
+class Archived(Behaviour):
+    """A lifecycle rule has moved tenants' files into an archive."""
+
+    def refuse(self, asked: Asked) -> Answer | None:
+        if asked.method == "GET" and asked.key.startswith("t/"):
+            words = "The operation is not valid for the object's storage class"
+            return refusal(403, "InvalidObjectState", words, "<StorageClass>GLACIER</StorageClass>")
+        return None
+
+
 class RefusesEveryWrite(Behaviour):
     """Whatever a store may say that nobody has thought of."""
 

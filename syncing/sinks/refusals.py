@@ -22,6 +22,7 @@ _ELSEWHERE = frozenset({
     "PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
 })  # fmt: skip
+_BRING_BACK = "It lies in an archive; bring it back there first."
 _FULL = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"})
 
 
@@ -78,7 +79,7 @@ def of_s3(where: str, response: Mapping[str, Any]) -> errors.SyncFailed:
     if code in _THROTTLED or status in (429, 503):
         return errors.SinkThrottled(told, after_s(headers.get("retry-after")))
     if code == "InvalidObjectState":
-        return errors.SyncFailed(f"{told} It lies in an archive; bring it back there first.")
+        return errors.SinkArchived(f"{told} {_BRING_BACK}")
     if status in (401, 403):
         return errors.SinkDenied(told)
     if status == 408 or code == "RequestTimeout" or (status >= 500 and status != 501):
@@ -100,6 +101,7 @@ _IN_RCLONES_WORDS: tuple[tuple[tuple[str, ...], type[errors.SyncFailed]], ...] =
         ("permanentredirect", "authorizationheadermalformed", "can't set region", "statuscode: 301"),
         errors.SinkElsewhere,
     ),
+    (("invalidobjectstate",), errors.SinkArchived),
     (("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403"), errors.SinkDenied),
     (("slowdown", "statuscode: 503", "statuscode: 429", "toomanyrequests"), errors.SinkThrottled),
 )
@@ -116,6 +118,8 @@ def of_rclone(lines: list[str]) -> errors.SyncFailed | None:
                 told = f"{told} {_set_region(found[1] if found else '')}"
             if kind is errors.ClockSkewed:
                 told = f"{told} {_set_clock(None, None)}"
+            if kind is errors.SinkArchived:
+                told = f"{told} {_BRING_BACK}"
             return kind(told)
     return None
 

@@ -182,6 +182,7 @@ def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir,
     settings.BOILERHOUSE_RAM_DIR = str(tmp_path / "other-ram")
     Deployment.objects.all().delete()
     deployment._checked.cache_clear()
+    deployment.deployment_id()
     theirs = Tenant(far_end)
     assert theirs.look() == {"a": "2"}
     theirs.generation = ours.generation + 1

@@ -359,6 +359,20 @@ def test_rclones_own_refusals_have_the_same_names(behind):
             state.save()
 
 
+def test_what_was_moved_into_an_archive_is_named_so(behind):
+    """B22: rclone's 403 there is about no right."""
+    end = behind(providers.Behaviour())
+    state = State(end)
+    state.write(a="1")
+    state.save()
+    end.provider.behaviour = providers.Archived()
+
+    with pytest.raises(errors.SinkArchived, match=r"InvalidObjectState.*bring it back there first"):
+        state.claim()
+    with pytest.raises(errors.SinkArchived):
+        state.sink.get(f"{DATA}state/a", RUN_DEADLINE_S)
+
+
 class ForRclone(providers.Behaviour):
     """Befalls rclone alone: the client's questions come through."""
 
