@@ -101,7 +101,7 @@ _IN_RCLONES_WORDS: tuple[tuple[tuple[str, ...], type[errors.SyncFailed]], ...] =
         ("permanentredirect", "authorizationheadermalformed", "can't set region", "statuscode: 301"),
         errors.SinkElsewhere,
     ),
-    (("invalidobjectstate",), errors.SinkArchived),
+    (("invalidobjectstate", "restore first"), errors.SinkArchived),
     (("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403"), errors.SinkDenied),
     (("slowdown", "statuscode: 503", "statuscode: 429", "toomanyrequests"), errors.SinkThrottled),
 )
