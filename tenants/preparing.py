@@ -100,7 +100,7 @@ def _ask_later(assignment: Assignment, error: Exception, asked: int) -> bool:
         return False
     pause = timedelta(seconds=max(patience.pause_s(asked + 1), error.after_s))
     until = min(assignment.deadline, assignment.created_at + THROTTLED_FOR)
-    if timezone.now() + pause + ANSWER_TAKES > until:
+    if clock.now() + pause + ANSWER_TAKES > until:
         return False
     log.info("the sink is asked again", tenant=assignment.tenant_id, asked=asked, code=error.code, detail=error.detail)
     Assignment.objects.filter(pk=assignment.pk, owner=assignment.owner).update(owner=None)
