@@ -145,7 +145,7 @@ def _always() -> bool:
 
 def peek(sink: Sink, location: str, name: str) -> list[str]:
     """Read one byte of a file there, which goes nowhere."""
-    return ["cat", f"{sink.remote(location)}{name}", "--head=1", *COMMON, *sink.flags()]
+    return ["cat", f"{sink.remote(location)}{name}", "--head=1", *COMMON, *sink.flags(location)]
 
 
 @contextlib.contextmanager
