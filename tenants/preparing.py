@@ -34,7 +34,7 @@ from pools.runtime import get_runtime
 from pools.spec import WorkloadSpec
 from syncing import errors as sync_errors
 from syncing import restores, sites, surveys
-from syncing.sinks import patience
+from syncing.sinks.patience import pause_s
 from syncing.states import Trigger
 from tenants import errors, giving_up, line, patience
 from tenants.instruments import CLAIM_PHASE_SECONDS, CLAIM_SECONDS, CLAIMS
@@ -45,8 +45,8 @@ from tenants.states import AssignmentState, Source
 log = structlog.get_logger(__name__)
 
 PENDING = AssignmentState.PENDING
-THROTTLED_FOR = timedelta(seconds=15)
-"""How long a claim goes on asking a sink that throttles."""
+ASKED_AGAIN = 8
+"""How often a claim asks a sink that throttles again: with the pauses between for some ten seconds."""
 ANSWER_TAKES = timedelta(seconds=1)
 """What is left of a claim's time for the sink's answer and all that follows it."""
 
@@ -96,11 +96,10 @@ def _ask_later(assignment: Assignment, error: Exception, asked: int) -> bool:
     Nothing waits meanwhile: were the message lost, the claim would be resumed as one whose process is dead.
     """
     may_help = sync_errors.SinkThrottled if asked else sync_errors.SinkStumbled
-    if not isinstance(error, may_help):
+    if not isinstance(error, may_help) or asked >= ASKED_AGAIN:
         return False
-    pause = timedelta(seconds=max(patience.pause_s(asked + 1), error.after_s))
-    until = min(assignment.deadline, assignment.created_at + THROTTLED_FOR)
-    if clock.now() + pause + ANSWER_TAKES > until:
+    pause = timedelta(seconds=max(pause_s(asked + 1), error.after_s))
+    if clock.now() + pause + ANSWER_TAKES > assignment.deadline:
         return False
     log.info("the sink is asked again", tenant=assignment.tenant_id, asked=asked, code=error.code, detail=error.detail)
     Assignment.objects.filter(pk=assignment.pk, owner=assignment.owner).update(owner=None)
