@@ -42,7 +42,7 @@ class Broker(ORM):  # type: ignore[misc]
         if self._bell is None:
             self._bell = bells.Bell(self.list_key)
         self._bell.silence()
-        found = self._look() + self._canaries()
+        found = self._canaries() or self._look()  # a canary waits for no database
         if not found:
             self._bell.wait(settings.QUEUE_LOOK_S)
         return found

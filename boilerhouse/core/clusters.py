@@ -27,8 +27,8 @@ WEDGED_AFTER_S = 12.0
 STARVED_AFTER_S = 120.0
 """The same while it waits for the processor, or works."""
 START_S, MAX_START_S = 120.0, 960.0
-STARVED = 0.1
-"""Of the silence: the time that a cluster's idle processes ran or waited for the processor. A wedged one sleeps."""
+STARVED = 0.3
+"""Of the silence: the time that the processes which should serve ran or waited for the processor. Wedged ones sleep."""
 ONE_AT_A_TIME_S = 30.0
 MAX_DELAY_S = 60.0
 LAST_WAIT_S = 1.0
@@ -76,10 +76,9 @@ class Tree:
         return silent > STARVED_AFTER_S or share < STARVED
 
     def _demand(self, busy: set[int]) -> float:
-        """Seconds that its processes ran or waited for the processor, those in a task apart."""
-        apart = {pid for one in busy for pid in (one, *processes.descendants(one))}
-        pids = {self.process.pid, *processes.descendants(self.process.pid)} - apart
-        return sum(map(_ran_or_waited, pids))
+        """Seconds that its pusher, its monitor and its free workers ran or waited for the processor."""
+        serving = {pid for sentinel in processes.children(self.process.pid) for pid in processes.children(sentinel)}
+        return sum(map(_ran_or_waited, serving - busy))
 
     def retire(self) -> None:
         """End all of it but the workers that are in a task, and have nothing spawned again; ``is_done`` says when."""

@@ -25,9 +25,9 @@ from boilerhouse.dashboard.supervisor import Supervisor
 from tests.stack.conftest import eventually
 
 SLEEPS = "import time; time.sleep(600)"
-SPINS = "while True: pass"
 ENDS = "pass"
 # A master with a sentinel with two workers, as django-q2 has them; the sentinel says who they are.
+IDLES, SPINS = "import time; time.sleep(600)", "while True: pass"
 TREE = """
 import subprocess, sys, time
 if len(sys.argv) == 2:
@@ -104,8 +104,13 @@ def test_a_wedged_cluster_is_replaced_and_one_that_lacks_the_processor_is_not(st
     """F8: a free worker and a busy machine are no wedge; sleep without a song is one."""
     monkeypatch.setattr(clusters, "WEDGED_AFTER_S", 1.0)
     monkeypatch.setattr(clusters, "STARVED_AFTER_S", 30.0)
-    wedged, works = cluster_of(started, SLEEPS), cluster_of(started, SPINS)
-    time.sleep(1)  # what an interpreter's start takes is no demand of theirs
+    wedged, works = (
+        cluster_of(started, TREE, TREE),
+        cluster_of(started, TREE.replace(IDLES, SPINS), TREE.replace(IDLES, SPINS)),
+    )
+    for one in (wedged, works):
+        eventually(lambda one=one: len(processes.descendants(one.tree.process.pid)) == 3, 20)
+    time.sleep(2)  # what an interpreter's start takes is no demand of theirs
     for one in (wedged, works):
         sing(one)
         one.watch(time.monotonic(), may_restart=True)
