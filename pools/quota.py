@@ -7,18 +7,28 @@ limit is watched: measured, and what is over it is treated as unhealthy.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import structlog
 from django.conf import settings
 
 from pools.errors import DirectoryGone, HostNotReady
 
+log = structlog.get_logger(__name__)
+
 OVERHEAD_MB, OVERHEAD = 2, 1.07
 """What a file system takes for itself: mostly inodes, 256 bytes for each 4 KiB."""
+FRESH_BYTES = 128 << 10
+"""What lies on a fresh one: lost+found, the directories of volumes and of a restore."""
+SPARE, SPARE_BYTES = ".spare", 128 << 10
 IMAGE, MOUNT = "disk.img", "disk"
 
 
@@ -47,6 +57,8 @@ def ensure(home: Path, disk_mb: int | None) -> Path:
     """
     if disk_mb is not None and not (home / IMAGE).exists() and is_enforced():
         _make(home, disk_mb)
+        root(home)
+        _keep_spare(home)
     return root(home)
 
 
@@ -82,6 +94,51 @@ def release(home: Path) -> None:
     """Unmount it; what it holds stays in the file."""
     while os.path.ismount(home / MOUNT):
         _run("umount", str(home / MOUNT))
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a fresh file system holds of files and their directories."""
+
+    bytes: int
+    block: int
+    """Bytes of which each file takes a multiple."""
+
+
+def capacity(home: Path) -> Capacity | None:
+    """That of the container's own file system, whatever is in it; None if it has none."""
+    if not os.path.ismount(home / MOUNT):
+        return None
+    seen = os.statvfs(home / MOUNT)
+    kept = min(seen.f_blocks // 50, 4096)  # by ext4, for its own ends
+    return Capacity((seen.f_blocks - kept) * seen.f_frsize - FRESH_BYTES, seen.f_frsize)
+
+
+@contextmanager
+def spare(home: Path) -> Iterator[None]:
+    """Meanwhile the file system has a little more room: a restore has directories of its own.
+
+    Otherwise what filled the disk to the last block would not come back.
+    """
+    (home / MOUNT / SPARE).unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        _keep_spare(home)
+
+
+def _keep_spare(home: Path) -> None:
+    if not os.path.ismount(home / MOUNT):
+        return
+    file = os.open(home / MOUNT / SPARE, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(file, 0, SPARE_BYTES)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        log.warning("disk is too full to keep something spare", home=str(home))
+    finally:
+        os.close(file)
 
 
 def used_bytes(home: Path) -> int | None:

@@ -16,7 +16,7 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -32,6 +32,9 @@ from pools.spec import WorkloadSpec
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PLAIN_FILE, PLAIN_DIR = 0o644, 0o755
 """Modes that a restored file and directory have by themselves; only others are recorded."""
+KEPT_BITS = 0o3777
+"""Of a mode: all but setuid, which a container without new privileges has no use for."""
+ANY_SIZE = sys.maxsize
 MAX_PATH_BYTES = 900
 """Longest path below a mapping that fits an object key of 1,024 bytes with its prefix."""
 
@@ -253,7 +256,7 @@ def move_in(container_id: UUID, uid: int, staging: Path, volume: Path, relative:
             for name in os.listdir(source):
                 os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
         else:
-            _merge(source, target, uid)
+            _merge(source, target)
     finally:
         for descriptor in (source, old, target):
             os.close(descriptor)
@@ -261,16 +264,23 @@ def move_in(container_id: UUID, uid: int, staging: Path, volume: Path, relative:
     destroy(staging)
 
 
-def _merge(source: int, target: int, uid: int) -> None:
+def _is_there(parent: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _merge(source: int, target: int) -> None:
+    """Move each thing; a directory that is there keeps its mode, another comes with its own."""
     for entry in _entries(source):
-        if stat.S_ISDIR(entry.mode):
-            with contextlib.suppress(FileExistsError):
-                _make_dir(target, entry.name, uid)
+        if stat.S_ISDIR(entry.mode) and _is_there(target, entry.name):
             inner_source = os.open(entry.name, _DIRECTORY, dir_fd=source)
             try:
                 inner_target = os.open(entry.name, _DIRECTORY, dir_fd=target)
                 try:
-                    _merge(inner_source, inner_target, uid)
+                    _merge(inner_source, inner_target)
                 finally:
                     os.close(inner_target)
             finally:
@@ -316,6 +326,14 @@ class Entry:
     name: str
     mode: int
     stamp: Stamp
+    blocks: int
+    """Of 512 bytes, that it takes of the disk."""
+    links: int
+    """How many names it has."""
+
+    @property
+    def has_holes(self) -> bool:
+        return self.size >= 4096 and self.blocks * 512 + 4096 <= self.size
 
     @property
     def size(self) -> int:
@@ -333,7 +351,7 @@ def _entries(directory: int) -> list[Entry]:
             seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             continue  # a live tenant removed it meanwhile
-        found.append(Entry(name, seen.st_mode, Stamp.of(seen)))
+        found.append(Entry(name, seen.st_mode, Stamp.of(seen), seen.st_blocks, seen.st_nlink))
     return found
 
 
@@ -348,8 +366,6 @@ class Census:
     links: dict[str, str] = field(default_factory=dict)
     """Path → target, of symbolic links."""
     empty_dirs: list[str] = field(default_factory=list)
-    mtimes: dict[str, int] = field(default_factory=dict)
-    """Path → modification time in ns, of the files whose time the sink would not keep."""
     names: list[str] = field(default_factory=list)
     """Paths whose last part holds characters that sinks write in different ways."""
     skipped: list[str] = field(default_factory=list)
@@ -358,6 +374,10 @@ class Census:
     """Path and why, of what cannot be saved exactly."""
     seen: dict[str, Stamp] = field(default_factory=dict)
     """Path → what its inode says, of every file."""
+    sparse: list[str] = field(default_factory=list)
+    """Files with holes."""
+    grows: dict[str, int] = field(default_factory=dict)
+    """Path → bytes of disk that a file takes more when it comes back: full of zeros, or a further name of another."""
     is_cut: bool = False
     """There are more files than were asked for; the rest was not looked at."""
 
@@ -373,13 +393,10 @@ class Census:
         self.bytes += (stamp.size if stamp else 0) - counted.size
         if stamp:
             self.seen[path] = stamp
-            if path in self.mtimes:
-                self.mtimes[path] = stamp.mtime_ns
             return
         self.files -= 1
         del self.seen[path]
-        for one in (self.modes, self.mtimes):
-            one.pop(path, None)
+        self.modes.pop(path, None)
 
 
 def census(
@@ -389,7 +406,6 @@ def census(
     *,
     max_path_bytes: int = MAX_PATH_BYTES,
     max_files: int = sys.maxsize,
-    all_mtimes: bool = False,
     until: float = math.inf,
 ) -> Census:
     """Count what lies below the open directory ``root``, without changing anything there.
@@ -399,6 +415,7 @@ def census(
     ``until`` then (monotonic seconds).
     """
     result = Census()
+    named: set[int] = set()
     stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", _entries(root))]
     try:
         while stack:
@@ -409,7 +426,7 @@ def census(
                 os.close(stack.pop()[0])
                 continue
             entry = entries.pop()
-            path, mode = prefix + entry.name, stat.S_IMODE(entry.mode) & 0o777
+            path, mode = prefix + entry.name, entry.mode & KEPT_BITS
             wanted = matches is None or matches(path)
             if plain(entry.name) != entry.name and (wanted or stat.S_ISDIR(entry.mode)):
                 result.names.append(path)
@@ -436,11 +453,16 @@ def census(
                 result.files += 1
                 result.bytes += entry.size
                 result.seen[path] = entry.stamp
+                if entry.has_holes:
+                    result.sparse.append(path)
+                if entry.has_holes or entry.links > 1:
+                    here = 0 if entry.stamp.inode in named else entry.blocks * 512
+                    named.add(entry.stamp.inode)
+                    if entry.size > here:
+                        result.grows[path] = entry.size - here
                 if result.files > max_files:
                     result.is_cut = True
                     return result
-                if entry.size == 0 or all_mtimes:  # some servers do not keep that of an empty object
-                    result.mtimes[path] = entry.mtime_ns
                 if mode != PLAIN_FILE:
                     result.modes[path] = mode
             elif stat.S_ISLNK(entry.mode):
@@ -470,12 +492,8 @@ def restore_names(staging: Path, names: list[str]) -> None:
 
     A name that nothing in its directory can stand for, or more than one thing, is left alone.
     """
-    by_parent: dict[str, list[str]] = {}
-    for path in sorted(names, key=lambda path: path.count("/")):  # a directory before what lies in it
-        parent, _, name = path.rpartition("/")
-        by_parent.setdefault(parent, []).append(name)
-    for parent, wanted in by_parent.items():
-        with contextlib.suppress(FileNotFoundError), _parent(staging, f"{parent}/x".lstrip("/")) as (opened, _):
+    for parent, wanted in _by_parent(names):
+        with contextlib.suppress(FileNotFoundError), _parent(staging, f"{parent}x") as (opened, _):
             present = set(os.listdir(opened))
             others: dict[str, list[str]] = {}
             for other in present.difference(wanted):
@@ -486,12 +504,69 @@ def restore_names(staging: Path, names: list[str]) -> None:
                     os.rename(alike[0], name, src_dir_fd=opened, dst_dir_fd=opened)
 
 
-def apply_mtimes(staging: Path, mtimes: dict[str, int], *, only_empty: bool) -> None:
-    """Give restored files their modification times back; with ``only_empty`` others keep the sink's."""
-    for path, mtime in mtimes.items():
-        with contextlib.suppress(FileNotFoundError), _parent(staging, path) as (parent, name):
-            if not only_empty or os.stat(name, dir_fd=parent, follow_symlinks=False).st_size == 0:
-                os.utime(name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
+def _by_parent(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Directory (empty, or ending in a slash) and the names in it; a directory comes before what lies below it."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(paths, key=lambda path: path.count("/")):
+        parent, slash, name = path.rpartition("/")
+        found.setdefault(parent + slash, []).append(name)
+    yield from found.items()
+
+
+def apply_mtimes(staging: Path, mtimes: dict[str, int]) -> list[str]:
+    """Give restored files their modification times back; return the paths that are not there."""
+    missing = []
+    for parent, names in _by_parent(mtimes):
+        try:
+            with _parent(staging, f"{parent}x") as (opened, _):
+                for name in names:
+                    at = mtimes[parent + name]
+                    try:
+                        os.utime(name, ns=(at, at), dir_fd=opened, follow_symlinks=False)
+                    except FileNotFoundError:
+                        missing.append(parent + name)
+        except (FileNotFoundError, NotADirectoryError):
+            missing += [parent + name for name in names]
+    return missing
+
+
+def modes_on_way(volume: Path, relative: PurePosixPath) -> list[int]:
+    """The modes of the directories that lead from a volume's root to a mapping's directory, that one's last.
+
+    The root is one of them only if it is the mapping's directory itself.
+    """
+    found = []
+    for depth in range(1 if relative.parts else 0, len(relative.parts) + 1):
+        directory = descend(volume, PurePosixPath(*relative.parts[:depth]))
+        found.append(os.fstat(directory).st_mode & KEPT_BITS)
+        os.close(directory)
+    return found
+
+
+def apply_modes_on_way(volume: Path, relative: PurePosixPath, modes: list[int]) -> None:
+    """Give those directories their modes back; of another number of them only the last."""
+    ways = [PurePosixPath(*relative.parts[:depth]) for depth in range(1, len(relative.parts) + 1)] or [relative]
+    if len(ways) != len(modes):
+        ways, modes = ways[-1:], modes[-1:]
+    for way, mode in zip(ways, modes, strict=False):
+        directory = descend(volume, way)
+        try:
+            os.fchmod(directory, mode & KEPT_BITS)
+        finally:
+            os.close(directory)
+
+
+def dig_holes(staging: Path, paths: Iterable[str]) -> None:
+    """Give restored files that had holes theirs back: blocks of zeros no longer take any of the disk."""
+    for parent, names in _by_parent(paths):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), _parent(staging, f"{parent}x") as (opened, _):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=opened)
+                    try:
+                        stalling.run(["fallocate", "--dig-holes", f"/proc/{os.getpid()}/fd/{file}"])
+                    finally:
+                        os.close(file)
 
 
 def apply_manifest(staging: Path, uid: int, modes: dict[str, int], links: dict[str, str], empty: list[str]) -> None:
@@ -505,7 +580,7 @@ def apply_manifest(staging: Path, uid: int, modes: dict[str, int], links: dict[s
             os.chown(name, uid, uid, dir_fd=parent, follow_symlinks=False)
     for path in sorted(modes, key=lambda path: -path.count("/")):  # a closed directory last
         with contextlib.suppress(FileNotFoundError), _parent(staging, path) as (parent, name):
-            _allow(parent, name, modes[path] & 0o777)
+            _allow(parent, name, modes[path] & KEPT_BITS)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Shape:
 
 def clear(sink: Sink, location: str, marker: Marker, local: Census, backup: str) -> None:
     """Move what stands in the way of a save at the far end into the backup of its attempt. Raises SyncFailed."""
-    names = _present(sink, location, marker)
+    names = present(sink, location, marker)
     shape = Shape(local)
     in_the_way = [name for name in names if shape.excludes(name)]
     if not in_the_way:
@@ -58,7 +58,8 @@ def clear(sink: Sink, location: str, marker: Marker, local: Census, backup: str)
         sink.delete_all(f"{location}/{folder}")  # some keep an empty folder
 
 
-def _present(sink: Sink, location: str, marker: Marker) -> dict[str, int]:
+def present(sink: Sink, location: str, marker: Marker) -> dict[str, int]:
+    """What lies there now, by name and size."""
     if len(marker.undo) == 1:  # nothing was begun since the last save
         try:
             return listings.read(sink, marker)

@@ -6,11 +6,16 @@ writes it ``open`` before the first byte and ``closed`` after the last; ``undo``
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 FORMAT = 1
+PLAIN_BYTES = 65_536
+"""A longer one is compressed: it names every file."""
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,16 @@ class Manifest:
     links: dict[str, str] = field(default_factory=dict)
     empty_dirs: list[str] = field(default_factory=list)
     mtimes: dict[str, int] = field(default_factory=dict)
+    """Path → modification time in ns; of every file that is known of."""
     names: list[str] = field(default_factory=list)
+    way: list[int] = field(default_factory=list)
+    """Modes of the directories that lead to the mapping's, from its volume's root on, and last its own."""
+    sparse: list[str] = field(default_factory=list)
+    """Files that had holes."""
+    room: int = 0
+    """What a restore takes of a disk, in bytes; 0 in markers of older versions."""
+    is_exact: bool = False
+    """Whether each file of ``mtimes`` must be there; not in markers of older versions."""
 
     @property
     def is_empty(self) -> bool:
@@ -51,11 +65,17 @@ class Marker:
     format: int = FORMAT
 
     def dump(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        content = json.dumps(asdict(self)).encode()
+        return content if len(content) <= PLAIN_BYTES else gzip.compress(content, 1, mtime=0)
 
     @classmethod
     def load(cls, content: bytes) -> Self:
         """Raises ValueError for what is not a marker of a known format."""
+        if content.startswith(_GZIP):
+            try:
+                content = gzip.decompress(content)
+            except (OSError, EOFError, zlib.error) as error:
+                raise ValueError("half a marker") from error
         data = json.loads(content)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError("marker of an unknown format")

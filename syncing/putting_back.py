@@ -13,7 +13,7 @@ from dataclasses import replace
 from boilerhouse.core import failpoints
 from boilerhouse.core.deployment import deployment_id
 from pools.volumes import Census, Stamp
-from syncing import backups, conflicts, errors, listings, patterns, undo
+from syncing import backups, conflicts, errors, fitting, listings, patterns, undo
 from syncing.locations import marker_key
 from syncing.markers import Manifest, Marker
 from syncing.models import Backup, SavedState, SyncMapping, SyncRun
@@ -89,19 +89,25 @@ def _mapping_of(backup: Backup) -> SyncMapping:
 def _manifest(names: dict[str, int], mapping: SyncMapping, back: Census, last: Manifest) -> Manifest:
     """What a restore will yield: of the files that are back, the modes and times are not known."""
     matches, shape = patterns.matcher(mapping.pattern), conflicts.Shape(back)
-    sizes = [size for name, size in names.items() if matches is None or matches(name)]
+    sizes = {name: size for name, size in names.items() if matches is None or matches(name)}
 
     def stays(path: str) -> bool:
         return not (shape.is_leaf(path) or shape.excludes(path))
 
+    links = {path: target for path, target in last.links.items() if stays(path)}
+    empty_dirs = [path for path in last.empty_dirs if stays(path)]
     return Manifest(
         files=len(sizes),
-        bytes=sum(sizes),
+        bytes=sum(sizes.values()),
         modes={path: mode for path, mode in last.modes.items() if stays(path) or shape.is_folder(path)},
-        links={path: target for path, target in last.links.items() if stays(path)},
-        empty_dirs=[path for path in last.empty_dirs if stays(path)],
+        links=links,
+        empty_dirs=empty_dirs,
         mtimes={path: at for path, at in last.mtimes.items() if stays(path)},
         names=last.names,
+        way=last.way,
+        sparse=[path for path in last.sparse if stays(path)],
+        room=fitting.room_of(sizes, links, empty_dirs),
+        is_exact=last.is_exact,
     )
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from django.conf import settings
 
 from boilerhouse.core import failpoints
-from pools import staged, volumes
-from syncing import errors, patterns, rclone, records, snapshots, undo
+from pools import quota, staged, volumes
+from pools.names import show
+from syncing import errors, fitting, patterns, rclone, records, snapshots, undo
 from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
 from syncing.models import MappingRestore, SyncRun, SyncSpec
@@ -66,6 +67,17 @@ def restore(
     Everything is staged and verified first. On a live container (manual) files are overwritten, never deleted.
     Raises SyncFailed; the volumes are then as they were, but for mappings that were moved in before.
     """
+    with quota.spare(volumes.home(site.container_id)):
+        return _restore(site, findings, trigger, keep_going, run_of)
+
+
+def _restore(
+    site: Site,
+    findings: list[Finding],
+    trigger: Trigger,
+    keep_going: Callable[[], bool],
+    run_of: Callable[[SyncSpec], SyncRun | None],
+) -> Restored:
     total = Restored()
     for spec in {finding.mapping.spec_id: finding.mapping.spec for finding in findings}.values():
         own = [finding for finding in findings if finding.mapping.spec_id == spec.pk]
@@ -150,7 +162,8 @@ class _Restore:
                 return Restored(*known)
         staging = staged.open_staging(site.container_id, site.uid, name, note)
         if marker is not None:
-            _check_room(site, marker.manifest, staged.count(staging)[1])
+            need = max(marker.manifest.room, marker.manifest.bytes) - staged.count(staging)[1]
+            fitting.check_room(site, need, finding.location, beside=self.trigger != Trigger.CLAIM)
         self._fetch(finding, staging, marker.manifest.bytes if marker else 0)
         failpoints.reach("restore.downloaded")
         seen = _census(staging)
@@ -186,10 +199,13 @@ class _Restore:
         site, mapping = self.site, one.finding.mapping
         volume, relative = place_of(site, mapping)
         overlay = bool(mapping.pattern) or self.trigger != Trigger.CLAIM
-        marker = one.marker if self.trigger == Trigger.CLAIM and mapping.spec.interval_ms is not None else None
+        restored = one.marker if self.trigger == Trigger.CLAIM else None
+        marker = restored if mapping.spec.interval_ms is not None else None
         names = _census(one.directory).seen if marker else {}
         with planted(mapping):
             volumes.move_in(site.container_id, site.uid, one.directory, volume, relative, replace=not overlay)
+            if restored is not None:
+                volumes.apply_modes_on_way(volume, relative, restored.manifest.way)
             if marker is not None:
                 present, at_ns = volumes.descend(volume, relative), time.time_ns()
                 try:
@@ -209,17 +225,12 @@ def _apply(finding: Finding, site: Site, staging: Path, seen: volumes.Census, ma
             f"{finding.location} gave {seen.files} files, {seen.bytes} bytes; the last save had"
             f" {manifest.files} files, {manifest.bytes} bytes."
         )
-    volumes.restore_names(staging, manifest.names)
-    volumes.apply_mtimes(staging, manifest.mtimes, only_empty=finding.sink.keeps_mtimes)
+    volumes.restore_names(staging, [name for name in manifest.names if name not in manifest.links])
+    volumes.dig_holes(staging, manifest.sparse)
+    missing = volumes.apply_mtimes(staging, manifest.mtimes)
+    if missing and manifest.is_exact:
+        raise errors.Incomplete(f"{finding.location} gave back no {', '.join(map(show, missing[:5]))}.")
     volumes.apply_manifest(staging, site.uid, manifest.modes, manifest.links, manifest.empty_dirs)
-
-
-def _check_room(site: Site, manifest: Manifest, there: int) -> None:
-    """Raise DiskFull before the first byte where the state cannot fit; ``there`` bytes of it have arrived before."""
-    disk = os.statvfs(volumes.home(site.container_id))
-    free = disk.f_bavail * disk.f_frsize
-    if manifest.bytes - there > free:
-        raise errors.DiskFull(f"The state has {manifest.bytes} bytes; {free} are free on this node.")
 
 
 def _census(directory: Path) -> volumes.Census:

@@ -25,6 +25,7 @@ from syncing import (
     completeness,
     conflicts,
     errors,
+    fitting,
     listings,
     patterns,
     rclone,
@@ -286,11 +287,14 @@ def _begin_attempt(
 
     Returns the marker, its tag, the attempt's backup and its binds.
     """
+    fitting.check(one.site, one.mapping, local, {})
     doubtful = savers.submit(one.sink.unhashed, one.location)
     # Each attempt has a backup of its own: what an earlier one moved there must not be overwritten.
     marker, tag = open_marker(one.run, one.mapping, one.sink, one.location, one.site)
     failpoints.reach("save.marker-open")
     backup = str(marker.undo[-1]["backup"])
+    if not one.deletes:
+        fitting.check(one.site, one.mapping, local, conflicts.present(one.sink, one.location, marker))
     conflicts.clear(one.sink, one.location, marker, local, backup)
     unhashed.clear(one.sink, one.location, doubtful.result(), paths, backup)
     return marker, tag, backup, one.sink.binds([one.location, backup], one.site.uid)
@@ -313,7 +317,10 @@ def _complete(one: _Save, local: volumes.Census, sent: _Sent, *, torn: int = 0, 
     names = dict(sink.names(location))
     kept = [answer.result() for answer in asked]
     matches = patterns.matcher(mapping.pattern)
-    manifest = _manifest(names, matches, local, marker.manifest, exact=deletes)
+    manifest = replace(
+        _manifest(names, matches, local, marker.manifest, exact=deletes),
+        way=volumes.modes_on_way(*place_of(site, mapping)),
+    )
     completeness.check(location, local.sizes(), names, matches, exact=deletes)
     run.skipped = [*run.skipped, *(f"{mapping.container_path}/{_text(path)}" for path in local.skipped)][:100]
     if mapping.mode == Mode.SYNC and not deletes:
@@ -355,7 +362,7 @@ def _complete(one: _Save, local: volumes.Census, sent: _Sent, *, torn: int = 0, 
 
 def _count(one: _Save, root: int, until: float = math.inf) -> volumes.Census:
     """The census before a save. Raises Unsaveable, TooLarge: then nothing has been sent; TimeoutError at ``until``."""
-    run, mapping, site, sink = one.run, one.mapping, one.site, one.sink
+    run, mapping, site = one.run, one.mapping, one.site
     room = MAX_KEY_BYTES - len(f"{backups.location_of(mapping.location(site.tenant_id), str(run.pk), 99)}/".encode())
     max_files, max_bytes = settings.BOILERHOUSE_MAX_SAVE_FILES, settings.BOILERHOUSE_MAX_SAVE_BYTES
     found = volumes.census(
@@ -364,7 +371,6 @@ def _count(one: _Save, root: int, until: float = math.inf) -> volumes.Census:
         settings.BOILERHOUSE_MAX_FILE_BYTES,
         max_path_bytes=room,
         max_files=max_files,
-        all_mtimes=not sink.keeps_mtimes,
         until=until,
     )
     if found.is_cut:
@@ -403,23 +409,26 @@ def _manifest(
 
     Where nothing was deleted at the far end, what earlier saves left there is still part of it.
     """
-    files = size = 0
-    for name, length in names.items():
-        if matches is None or matches(name):
-            files, size = files + 1, size + length
-    shape = conflicts.Shape(local)
+    sizes = {name: size for name, size in names.items() if matches is None or matches(name)}
+    shape, far = conflicts.Shape(local), set() if exact else set(map(plain, names))
 
     def carried(path: str) -> bool:
         return not (exact or shape.holds(path) or shape.excludes(path))
 
+    links = {p: target for p, target in last.links.items() if carried(p)} | local.links
+    empty_dirs = sorted({p for p in last.empty_dirs if carried(p)} | set(local.empty_dirs))
     return Manifest(
-        files=files,
-        bytes=size,
+        files=len(sizes),
+        bytes=sum(sizes.values()),
         modes={p: mode for p, mode in last.modes.items() if carried(p)} | local.modes,
-        links={p: target for p, target in last.links.items() if carried(p)} | local.links,
-        empty_dirs=sorted({p for p in last.empty_dirs if carried(p)} | set(local.empty_dirs)),
-        mtimes={p: at for p, at in last.mtimes.items() if carried(p)} | local.mtimes,
+        links=links,
+        empty_dirs=empty_dirs,
+        mtimes={p: at for p, at in last.mtimes.items() if carried(p) and plain(p) in far}
+        | {p: stamp.mtime_ns for p, stamp in local.seen.items()},
         names=sorted({p for p in last.names if carried(p)} | set(local.names)),
+        sparse=sorted({p for p in last.sparse if carried(p)} | set(local.sparse)),
+        room=fitting.room_of(sizes, links, empty_dirs),
+        is_exact=True,
     )
 
 

@@ -27,8 +27,6 @@ class Sink(ABC):
     type: ClassVar[str]
     compares: ClassVar[tuple[str, ...]] = ("--checksum",)
     """How rclone tells what has changed; never by size or time alone."""
-    keeps_mtimes: ClassVar[bool] = True
-    """Whether a restored file has the modification time that the saved one had."""
     resumes_saves: ClassVar[bool] = True
     """Whether a save that is tried again sends only what the sink does not have yet."""
 

@@ -51,7 +51,6 @@ class WebDavSink(Sink):
 
     type: ClassVar[str] = "http"
     compares: ClassVar[tuple[str, ...]] = ("--ignore-times",)
-    keeps_mtimes: ClassVar[bool] = False
     resumes_saves: ClassVar[bool] = False
 
     @classmethod

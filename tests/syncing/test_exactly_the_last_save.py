@@ -37,6 +37,8 @@ class PowerCut(BaseException):
 class Tenant:
     """A tenant's claims, one after another, each in a container directory of its own."""
 
+    workload = make_spec()
+
     def __init__(self, far_end, **mapping) -> None:
         self.far_end, self.generation = far_end, 0
         self.spec = make_sync_spec(
@@ -53,7 +55,7 @@ class Tenant:
         """A fresh container; what the sink holds is restored into it."""
         self.generation += 1
         self.container_id = uuid4()
-        volumes.prepare(self.container_id, UID, make_spec())
+        volumes.prepare(self.container_id, UID, self.workload)
         self.state = volumes.volume_path(self.container_id, "state")
         with volumes.locked(self.container_id) as lock:
             findings = surveys.survey_spec(self.fresh(), TENANT).answer()
@@ -68,12 +70,18 @@ class Tenant:
 
     def site(self, lock: int) -> sites.Site:
         return sites.Site(
-            self.container_id, UID, self.spec.pool_id, make_spec(), TENANT, self.generation, lock, is_stopped=True
+            self.container_id, UID, self.spec.pool_id, self.workload, TENANT, self.generation, lock, is_stopped=True
         )
 
     def save(self) -> None:
         with volumes.locked(self.container_id) as lock:
             saves.save(self.site(lock), [self.fresh()], Trigger.RELEASE, lambda: True)
+
+    def inward(self) -> None:
+        """What the sink holds is merged into the container, as somebody's wish."""
+        with volumes.locked(self.container_id) as lock:
+            findings = surveys.survey_spec(self.fresh(), TENANT).answer()
+            restores.restore(self.site(lock), findings, Trigger.MANUAL, lambda: True)
 
     def cut(self, place: str) -> None:
         """A save that ends there as by a power cut."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from django.apps import apps
 
+from pools import quota, volumes
 from pools.names import show
-from syncing import errors
+from syncing import errors, markers
 from syncing.locations import marker_key
 from syncing.markers import Marker
 from syncing.models import SyncRun
 from tests import far_ends
-from tests.make import make_sync_spec
+from tests.make import make_spec, make_sync_spec
 from tests.syncing.test_exactly_the_last_save import LOCATION, UID, Tenant
 
 pytestmark = pytest.mark.any_database
@@ -257,6 +261,110 @@ def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
     assert look(tenant)[b"closed/in"] == b"closed/in"
 
 
+@pytest.mark.parametrize("below", ["", "pg", "a/pg"])
+def test_the_mappings_own_directory_keeps_its_mode(far_end, data_dir, transactional_db, below):
+    """B5b: 0700 as PostgreSQL demands, at the volume's root and below it, with what leads there."""
+    tenant = Tenant(far_end, container_path=f"/state/{below}".rstrip("/"))
+    top = tenant.state
+    put(tenant, f"{below}/PG_VERSION".lstrip("/"), b"15")
+    wanted = {path: 0o2710 - number for number, path in enumerate(("a", "a/pg") if below == "a/pg" else (below,))}
+    for path, mode in wanted.items():
+        os.chown(top / path, UID, UID)
+        (top / path).chmod(mode)
+    tenant.save()
+    tenant.lose_host()
+    tenant.claim()
+    assert {path: (tenant.state / path).stat().st_mode & 0o7777 for path in wanted} == wanted
+    assert (tenant.state / below / "PG_VERSION").read_text() == "15"
+    assert (tenant.state / below).stat().st_uid == UID
+
+
+def test_setgid_and_sticky_bits_are_kept_and_setuid_is_not(tenant):
+    """B5c: 2775, 1777 and 2755 come back; 4755 comes back as 0755, which docs/workloads.md says."""
+    for name, mode in {"group/f": 0o644, "sticky/f": 0o644, "sgid": 0o2755, "suid": 0o4755, "all": 0o6711}.items():
+        os.chmod(put(tenant, name), mode)
+    (tenant.state / "group").chmod(0o2775)
+    (tenant.state / "sticky").chmod(0o1777)
+    wanted = {**modes(tenant), "suid": 0o755, "all": 0o2711}
+    tenant.save()
+    tenant.lose_host()
+    tenant.claim()
+    assert modes(tenant) == wanted
+
+
+def test_a_sync_inward_brings_new_directories_with_their_modes(tenant):
+    """B5b: where files are merged into what is there, what was there keeps its mode."""
+    put(tenant, "new/deep/f")
+    put(tenant, "old/f")
+    for name, mode in {"new/deep": 0o1770, "new": 0o700, "old": 0o700}.items():
+        (tenant.state / name).chmod(mode)
+    tenant.save()
+    shutil.rmtree(tenant.state / "new")
+    (tenant.state / "old").chmod(0o750)
+    tenant.inward()
+    assert {name: modes(tenant)[name] for name in ("new", "new/deep", "old")} == {
+        "new": 0o700, "new/deep": 0o1770, "old": 0o750,
+    }  # fmt: skip
+
+
+def test_times_come_back_to_the_nanosecond_also_of_what_was_only_touched(tenant):
+    """S1, B29b: a file whose time alone has changed is not sent again; the embedded S3 keeps milliseconds."""
+    path = put(tenant, "a", b"content")
+    os.utime(path, ns=(1, 1_500_000_000_123_456_789))
+    tenant.save()
+    forgets(tenant.far_end)
+    tenant.lose_host()
+    tenant.claim()
+    assert (tenant.state / "a").stat().st_mtime_ns == 1_500_000_000_123_456_789
+
+    os.utime(path := os.fsencode(tenant.state / "a"), ns=(1, 1_400_000_000_000_000_001))
+    tenant.save()
+    tenant.claim()
+    assert (tenant.state / "a").stat().st_mtime_ns == 1_400_000_000_000_000_001
+
+
+def test_a_restore_that_does_not_give_a_files_name_back_fails_by_that_name(tenant):
+    """B29b: never silently under another name, whatever the totals say."""
+    put(tenant, "r\u00e9sum\u00e9", b"1234")
+    tenant.save()
+    tenant.sink.move(f"{LOCATION}/r\u00e9sum\u00e9", f"{LOCATION}/resume")
+    with pytest.raises(errors.Incomplete, match=r"r\\xe9sum\\xe9"):
+        tenant.claim()
+
+
+def test_a_marker_of_an_older_version_is_read_and_a_newer_one_is_refused_by_it(tenant):
+    """B5b: old ones name neither modes on the way nor every time; what an older version cannot read it refuses."""
+    put(tenant, "a", b"1")
+    tenant.save()
+    key = marker_key(LOCATION)
+    kept = json.loads(tenant.sink.get(key, 15))
+    for name in ("way", "is_exact"):
+        del kept["manifest"][name]
+    kept["manifest"]["mtimes"] = {"vanished": 1}
+    tenant.sink.put(key, json.dumps(kept).encode())
+    tenant.claim()
+    assert look(tenant) == {b"a": b"1"}
+    kept["manifest"]["of a later version"] = 1
+    with pytest.raises(ValueError, match="unknown shape"):
+        Marker.load(json.dumps(kept).encode())
+
+
+def test_a_marker_of_many_files_is_short(tenant, monkeypatch):
+    """S1: it names every file and its time, and a claim reads it."""
+    monkeypatch.setattr(markers, "PLAIN_BYTES", 1000)
+    for number in range(60):
+        put(tenant, f"directory-{number % 7}/file-{number}")
+    tenant.save()
+    content = tenant.sink.get(marker_key(LOCATION), 15)
+    assert content.startswith(b"\x1f\x8b")
+    assert len(Marker.load(content).manifest.mtimes) == 60
+    for half in (content[: len(content) // 2], b"\x1f\x8b"):
+        with pytest.raises(ValueError, match="half"):
+            Marker.load(half)
+    tenant.claim()
+    assert len(look(tenant)) == 60
+
+
 # Contents -----------------------------------------------------------------------------------------------
 
 PART = 5 * 1024**2
@@ -365,3 +473,171 @@ def test_the_flag_that_leaves_checksums_out_is_gone_from_specs_and_refused(call,
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["pointer"] == "/sink/rcloneFlags/1"
     assert "would not be saved" in refused.json()["errors"][0]["detail"]
+
+
+# Disk limits ---------------------------------------------------------------------------------------------
+
+MB = 1024**2
+
+
+class Limited(Tenant):
+    """A tenant whose containers have a disk of 16 MB."""
+
+    workload = make_spec(resources={"disk_mb": 16})
+
+    def __init__(self, far_end, **mapping) -> None:
+        self.homes: list[Path] = []
+        super().__init__(far_end, **mapping)
+
+    def claim(self) -> None:
+        try:
+            super().claim()
+        finally:
+            self.homes.append(volumes.home(self.container_id))
+
+    def lose_host(self) -> None:
+        self.release()
+        super().lose_host()
+
+    def release(self) -> None:
+        for home in self.homes:
+            quota.release(home)
+
+
+@pytest.fixture
+def limited(far_end, data_dir, transactional_db):
+    if not quota.is_enforced():
+        pytest.skip("needs loop mounts")
+    if not isinstance(far_end, far_ends.Directory | far_ends.RcloneS3):
+        pytest.skip("the disk is the same whatever the sink")
+    made: list[Limited] = []
+
+    def make(**mapping) -> Limited:
+        made.append(Limited.__new__(Limited))
+        made[0].__init__(far_end, **mapping)
+        return made[0]
+
+    yield make
+    for one in made:
+        one.release()
+
+
+def sparse(tenant, name: str, size: int, data: bytes = b"") -> None:
+    with open(put(tenant, name), "r+b") as file:
+        file.write(data)
+        file.truncate(size)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_what_would_not_fit_the_disk_limit_when_it_comes_back_is_refused_before_the_first_byte(
+    limited, live, monkeypatch
+):
+    """B15, S5: a file with holes, then hard links; named, with what to do, by releases and by live saves alike."""
+    tenant = limited()
+    if live:
+        site = tenant.site
+        monkeypatch.setattr(tenant, "site", lambda lock: replace(site(lock), is_stopped=False))
+    sparse(tenant, "img", 200 * MB, b"data" * 1000)
+    with pytest.raises(errors.TooLarge) as raised:
+        tenant.save()
+    assert "diskMb 16" in raised.value.detail
+    assert "/state/img" in raised.value.detail
+    assert not tenant.far_end.keys()
+
+    tenant.remove("img")
+    put(tenant, "a", os.urandom(6 * MB))
+    for name in ("b", "c"):
+        os.link(tenant.state / "a", tenant.state / name)
+    with pytest.raises(errors.TooLarge, match="under one name"):
+        tenant.save()
+    assert not tenant.far_end.keys()
+
+    tenant.remove("b")
+    before = look(tenant)
+    tenant.save()
+    tenant.claim()
+    assert look(tenant) == before
+
+
+def test_the_largest_file_with_holes_that_is_accepted_comes_back(limited):
+    """B15: what the check before a save says is what a restore finds."""
+    tenant = limited()
+    disk = quota.capacity(volumes.home(tenant.container_id))
+    room = disk.bytes - disk.bytes % disk.block - disk.block  # the mapping's directory
+    sparse(tenant, "img", room + 1)
+    with pytest.raises(errors.TooLarge):
+        tenant.save()
+    os.truncate(tenant.state / "img", room)
+    tenant.save()
+    tenant.claim()
+    assert (tenant.state / "img").stat().st_size == room
+
+
+def test_a_file_with_holes_that_fits_comes_back_with_its_holes(limited):
+    """B15: the zeros take none of the disk again."""
+    tenant = limited()
+    data = os.urandom(MB)
+    sparse(tenant, "img", 10 * MB, data)
+    put(tenant, "zeros", bytes(MB))
+    tenant.save()
+    tenant.lose_host()
+    tenant.claim()
+    assert look(tenant) == {b"img": data + bytes(9 * MB), b"zeros": bytes(MB)}
+    assert (tenant.state / "img").stat().st_blocks * 512 < 2 * MB
+    assert (tenant.state / "zeros").stat().st_blocks * 512 >= MB
+
+
+def test_many_small_files_that_fit_come_back(limited):
+    """B15: what a restore asks for before its first byte is no more than they take."""
+    tenant = limited()
+    if not isinstance(tenant.far_end, far_ends.Directory):
+        pytest.skip("a directory is the fastest of them")
+    for number in range(2500):
+        put(tenant, f"{number % 10}/{number}", b"x")
+    os.link(tenant.state / "0" / "0", tenant.state / "again")
+    before = look(tenant)
+    tenant.save()
+    tenant.claim()
+    assert look(tenant) == before
+
+
+def test_a_disk_that_is_full_to_the_last_block_comes_back(limited):
+    """B15: without holes and links what lay on the disk fits it, and a restore has room for its own directories."""
+    tenant = limited()
+    (tenant.state / "dir").mkdir()
+    os.chown(tenant.state / "dir", UID, UID)
+    size = 5 * MB
+    for number in range(10_000):
+        try:
+            put(tenant, f"dir/{number}", os.urandom(size))
+        except OSError:
+            tenant.remove(f"dir/{number}")
+            if size <= 4096:
+                break
+            size = max(size // 2, 4096)
+    assert os.statvfs(tenant.state).f_bavail < 16
+    before = look(tenant)
+    tenant.save()
+    tenant.claim()
+    assert look(tenant) == before
+
+
+def test_what_mode_copy_keeps_at_the_sink_counts_too(limited):
+    """S5: files that were deleted here come back with the next claim."""
+    tenant = limited(mode="copy")
+    put(tenant, "old", os.urandom(9 * MB))
+    tenant.save()
+    tenant.remove("old")
+    put(tenant, "new", os.urandom(9 * MB))
+    with pytest.raises(errors.TooLarge, match="1 files that the container no longer has"):
+        tenant.save()
+    assert set(tenant.far_end.keys(LOCATION)) == {"old"}
+
+
+def test_a_sync_inward_that_has_no_room_to_be_staged_says_so(limited):
+    """B15b: it needs its room beside what is there, on the container's own disk."""
+    tenant = limited()
+    put(tenant, "large", os.urandom(9 * MB))
+    tenant.save()
+    with pytest.raises(errors.DiskFull, match=r"\(diskMb 16\). It is staged beside"):
+        tenant.inward()
