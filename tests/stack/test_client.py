@@ -59,6 +59,27 @@ def test_a_claim_is_released_with_its_state_at_the_end_of_the_block(client, pool
         assert c.answer["restored"] is None
 
 
+def test_a_claim_is_begun_and_waited_for_apart(client, pool):
+    """B28: with progress while there is a restore; one that fails raises its code."""
+    with client.begin_claim("c-cora", pool, config={"a": 1}).wait(60) as c:
+        c.exec(["sh", "-c", "echo kept > /state/f"])
+    seen = []
+    with client.begin_claim("c-cora", pool).wait(60, every_s=0.01, on_progress=seen.append) as c:
+        assert c.exec(["cat", "/state/f"]).stdout == "kept\n"
+        assert c.answer["restored"]["files"] == 1
+    assert all(one["percent"] is None or 0 <= one["percent"] <= 100 for one in seen)
+
+    held = [client.claim(f"c-{n}", pool) for n in range(4)]  # all that the pool may have
+    try:
+        pending = client.begin_claim("c-cora", pool, timeout_s=0.5)
+        with pytest.raises(bh.Failed) as raised:
+            pending.wait(30)
+        assert raised.value.code == "pool_exhausted"
+    finally:
+        for claim in held:
+            claim.release(discard=True)
+
+
 def test_an_error_in_the_block_still_releases(client, pool):
     with pytest.raises(ZeroDivisionError), client.claim("c-err", pool):
         raise ZeroDivisionError
