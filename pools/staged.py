@@ -69,9 +69,11 @@ def open_staging(container_id: UUID, uid: int, name: str, note: Note | None) -> 
     if note is not None:
         path.rmdir()
         _write(at, note)
-        if not _take(note, path):
+        if _take(note, path):
+            _give(path, uid)
+        else:
             path.mkdir(mode=0o700)
-        _give(path, uid)
+            os.chown(path, uid, uid)
     return path
 
 

@@ -61,10 +61,13 @@ def restore(
     trigger: Trigger,
     keep_going: Callable[[], bool],
     run_of: Callable[[SyncSpec], SyncRun | None] = lambda _spec: None,
+    *,
+    is_patient: bool = False,
 ) -> Restored:
     """Bring what the sinks hold into the container's volumes and note it as restored.
 
     Everything is staged and verified first. On a live container (manual) files are overwritten, never deleted.
+    ``is_patient``: a line that is dead is waited for as long as a transfer may stand still, for nobody waits.
     Raises SyncFailed; the volumes are then as they were, but for mappings that were moved in before.
     """
     with quota.spare(volumes.home(site.container_id)):
@@ -82,7 +85,7 @@ def _restore(
     for spec in {finding.mapping.spec_id: finding.mapping.spec for finding in findings}.values():
         own = [finding for finding in findings if finding.mapping.spec_id == spec.pk]
         with running(spec, site, Direction.DOWNLOAD, trigger, run_of(spec)) as run:
-            got = _Restore(run, site, trigger, keep_going, _told_of(run, site, own)).run(own)
+            got = _Restore(run, site, trigger, keep_going, _told_of(run, site, own), is_patient).run(own)
         total = Restored(total.files + sum(one.files for one in got.values()),
                          total.bytes + sum(one.bytes for one in got.values()))  # fmt: skip
         if trigger == Trigger.CLAIM:
@@ -125,6 +128,7 @@ class _Restore:
     trigger: Trigger
     keep_going: Callable[[], bool]
     told: Told
+    is_patient: bool
     _done: Restored = field(default_factory=Restored)
 
     def run(self, findings: list[Finding]) -> dict[int, Restored]:
@@ -193,7 +197,7 @@ class _Restore:
                 arguments, sink, jail, site.lock, size=size, on_progress=self.told, keep_going=self.keep_going
             )  # fmt: skip
 
-        persist(attempt, self.told, run, self.keep_going, resumes=True)
+        persist(attempt, self.told, run, self.keep_going, resumes=True, is_patient=self.is_patient)
 
     def _move_in(self, one: _Staged) -> None:
         site, mapping = self.site, one.finding.mapping

@@ -216,17 +216,28 @@ TELL_AT_MOST_S = 5.0
 
 RETRY_AFTER_S = (0.5, 2.0)
 """Pauses after tries that brought nothing; the next such failure is the run's error."""
+PATIENT_PAUSE_S = 5.0
 RETRY_WITHIN_S = 30
 """Where nothing has moved for longer, nothing is tried again: a tenant waits for the claim or the release."""
 
 T = TypeVar("T")
 
 
-def persist(attempt: Callable[[], T], told: Told, run: SyncRun, keep_going: Callable[[], bool], *, resumes: bool) -> T:
+def persist(
+    attempt: Callable[[], T],
+    told: Told,
+    run: SyncRun,
+    keep_going: Callable[[], bool],
+    *,
+    resumes: bool,
+    is_patient: bool = False,
+) -> T:
     """The result of ``attempt``, tried again where that can help: a refusal or a full disk stays what it is.
 
-    With ``resumes``, when a try goes on where the last one stopped, there are as many as bring a file each.
+    With ``resumes``, when a try goes on where the last one stopped, there are as many as bring a file each. With
+    ``is_patient``, when nobody waits, it goes on until nothing has moved for as long as a transfer may stand still.
     """
+    within_s = settings.BOILERHOUSE_TRANSFER_STALL_S if is_patient else RETRY_WITHIN_S
     fruitless = 0
     while True:
         try:
@@ -235,11 +246,11 @@ def persist(attempt: Callable[[], T], told: Told, run: SyncRun, keep_going: Call
             has_moved = resumes and told.arrived > 0
             if has_moved:
                 fruitless = 0
-            elif fruitless >= len(RETRY_AFTER_S) or told.idle_s > RETRY_WITHIN_S:
+            elif (fruitless >= len(RETRY_AFTER_S) and not is_patient) or told.idle_s > within_s:
                 raise
             if not error.may_pass or (not has_moved and isinstance(error, errors.TransferStalled)) or not keep_going():
                 raise
             log.warning("transfer tried again", run=str(run.pk), code=error.code, detail=error.detail[:300])
             SyncRun.objects.filter(pk=run.pk).update(retries=F("retries") + 1)
-        time.sleep(RETRY_AFTER_S[min(fruitless, len(RETRY_AFTER_S) - 1)])
+        time.sleep(RETRY_AFTER_S[fruitless] if fruitless < len(RETRY_AFTER_S) else PATIENT_PAUSE_S)
         fruitless += 1

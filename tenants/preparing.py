@@ -191,7 +191,9 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
             restored: restores.Restored | None = None
             if any(not finding.is_empty for finding in findings):
                 with _phase("restore"):
-                    restored = restores.restore(site, findings, Trigger.CLAIM, lambda: _is_pending(assignment))
+                    restored = restores.restore(
+                        site, findings, Trigger.CLAIM, lambda: _is_pending(assignment), is_patient=not assignment.waits
+                    )
             elif spec.seed and not any(finding.marker for finding in findings):
                 with _phase("seed"):
                     _plant_seed(assignment, spec)

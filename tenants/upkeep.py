@@ -66,8 +66,10 @@ def resume_claims() -> int:
 
 
 def _hand_on(row: Assignment) -> int:
-    patience.stand_in_line(Assignment.objects.filter(pk=row.pk))
-    return _enqueue(row, "claim", "tenants.tasks.prepare", row.pk, row.generation)
+    handed_on = _enqueue(row, "claim", "tenants.tasks.prepare", row.pk, row.generation)
+    if handed_on:
+        patience.stand_in_line(Assignment.objects.filter(pk=row.pk))
+    return handed_on
 
 
 def resume_releases() -> int:

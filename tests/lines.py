@@ -45,6 +45,12 @@ class Line:
         with self._lock:
             self._cut()
 
+    def die(self, seconds: float) -> None:
+        """Cut all connections, and take none for so long."""
+        with self._lock:
+            self._cut()
+            self._dead_until = time.monotonic() + seconds
+
     def _cut(self) -> None:
         self.cuts += 1
         self._since_cut, self._dead_until = 0, time.monotonic() + self.dead_s

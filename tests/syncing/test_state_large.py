@@ -3,6 +3,7 @@ stopped. Real rclone, real S3, a line that breaks."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -277,6 +278,27 @@ def fail_a_claim(tenant: Tenant, monkeypatch) -> int:
         assert staged.put_aside(tenant.container_id, TENANT) == 1
         volumes.wipe(tenant.container_id)
     return there
+
+
+@pytest.mark.long  # the line is dead for longer than a claim that somebody waits for would try
+@pytest.mark.parametrize("is_patient", [True, False])
+def test_a_line_that_is_dead_for_a_while_ends_only_claims_that_somebody_waits_for(
+    make_tenant, line, monkeypatch, settings, is_patient
+):
+    """B28: with nobody waiting, what bounds a claim is how long nothing may move."""
+    tenant = make_tenant("--bwlimit=1M", "--transfers=1")
+    made = fill(tenant, 8, 400_000)
+    tenant.save()
+    stop_after(monkeypatch, 1_200_000, Killed())
+    with pytest.raises(Killed):
+        tenant.claim()
+    settings.BOILERHOUSE_TRANSFER_STALL_S = 120
+    findings = surveys.survey_spec(tenant.fresh(), TENANT).answer()
+    line.die(30)
+    ends = contextlib.nullcontext() if is_patient else pytest.raises(errors.SyncFailed)
+    with volumes.locked(tenant.container_id) as lock, ends:
+        restores.restore(tenant.site(lock), findings, Trigger.CLAIM, lambda: True, is_patient=is_patient)
+    assert (lies_in(tenant) == made) is is_patient
 
 
 def test_what_is_kept_of_a_claim_is_of_its_tenant_and_its_save_alone(make_tenant, monkeypatch, settings):
