@@ -71,7 +71,7 @@ def restore(
     Raises SyncFailed; the volumes are then as they were, but for mappings that were moved in before.
     """
     with quota.spare(volumes.home(site.container_id)):
-        return _restore(site, findings, trigger, keep_going, run_of)
+        return _restore(site, findings, trigger, keep_going, run_of, is_patient=is_patient)
 
 
 def _restore(
@@ -80,6 +80,8 @@ def _restore(
     trigger: Trigger,
     keep_going: Callable[[], bool],
     run_of: Callable[[SyncSpec], SyncRun | None],
+    *,
+    is_patient: bool,
 ) -> Restored:
     total = Restored()
     for spec in {finding.mapping.spec_id: finding.mapping.spec for finding in findings}.values():
