@@ -25,12 +25,13 @@ from pools import host, lifecycle, volumes
 from pools.errors import DirectoryGone
 from pools.models import Container
 from pools.runtime import get_runtime
+from pools.runtime.docker import API_VERSION
 from pools.states import ContainerState
 
 log = structlog.get_logger(__name__)
 
 CGROUP = Path("/sys/fs/cgroup")
-FREEZES_WITHIN_S = 0.25
+FREEZES_WITHIN_S = 0.5
 """The kernel's freezer takes 0.2 ms; a process that waits for a disk that hangs keeps it from ever being done."""
 GUARD_SPARE_S = 0.5
 
@@ -111,7 +112,15 @@ class EnginePause:
         return seen is not None and seen.status == "paused"
 
     def guard(self, after_s: float) -> list[str]:
-        return [sys.executable, "-m", "pools.runtime.unpause", settings.DOCKER_HOST, self.name, f"{after_s:.1f}"]
+        return [
+            sys.executable,
+            "-m",
+            "pools.runtime.unpause",
+            settings.DOCKER_HOST,
+            API_VERSION,
+            self.name,
+            f"{after_s:.1f}",
+        ]
 
 
 def group_of(runtime_id: str, root: Path = CGROUP) -> Group | None:
@@ -236,8 +245,9 @@ def held(freezer: Freezer, most_s: float) -> Iterator[Freeze]:
 def _guarded(freezer: Freezer, most_s: float) -> Iterator[None]:
     command = freezer.guard(FREEZES_WITHIN_S + most_s + GUARD_SPARE_S)
     guard = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        cwd=settings.BASE_DIR,
+    )  # fmt: skip
     try:
         yield
     finally:

@@ -30,6 +30,7 @@ if [ "$purpose" = test ]; then
   need chromium chromium
   need iproute2 ip
   need xfsprogs mkfs.xfs
+  need sqlite3 sqlite3
   need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
 fi
 if [ -n "$with_nginx" ]; then need nginx-light nginx; fi

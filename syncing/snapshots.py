@@ -7,7 +7,6 @@ cannot be had in time, each file is copied so that it is at least whole.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
 import os
@@ -180,6 +179,7 @@ class _Taking:
         self._most_s = settings.BOILERHOUSE_FREEZE_MAX_MS / 1000
         self._looked = time.monotonic()
         self._frozen_s: list[float] = []
+        self._reason = ""
         rows = Container.objects.filter(pk=site.container_id)
         self._runtime_id = rows.values_list("runtime_id", flat=True).first() or ""
 
@@ -197,6 +197,7 @@ class _Taking:
                 "copiedFiles": len(part.copied),
                 "copiedBytes": part.size,
                 "copiedBy": "reflink" if self._copies.cloned else "copy",
+                **({"reason": self._reason} if self._reason and not is_moment else {}),
                 **({"sentLive": len(part.direct)} if part.direct else {}),
             }
 
@@ -218,20 +219,32 @@ class _Taking:
             how = freezer.of(self._runtime_id, name)
             for _ in range(ROUNDS):
                 if self._pass(math.inf, tries=1) > WALK_SHARE * self._most_s:
-                    log.info("no freeze: counting takes too long", files=[len(p.census.seen) for p in self._parts])
+                    self._reason = f"Counting the files alone takes longer than {round(self._most_s * 1000)} ms."
                     return False
                 if how is None:  # nothing runs, so nothing changes
                     self._pass(math.inf, tries=1)
                     return True
                 freezer.wait_for_probe(name, self._most_s)
-                with contextlib.suppress(TimeoutError, copies.Busy):
-                    self._frozen(how)
+                if self._is_done_frozen(how):
                     return True
-                log.info("freeze given up: not done in time", most_s=self._most_s)
+        except errors.SyncFailed:
+            raise
         except BoilerhouseError as error:
-            if isinstance(error, errors.SyncFailed):
-                raise
-            log.warning("no freeze", code=error.code, detail=error.detail[:200])
+            self._reason = error.detail
+        return False
+
+    def _is_done_frozen(self, how: freezer.Freezer) -> bool:
+        try:
+            self._frozen(how)
+        except copies.Busy:
+            self._reason = "A program holds a lease on a file."
+        except TimeoutError:
+            self._reason = f"It could not be done within {round(self._most_s * 1000)} ms."
+        except freezer.CannotFreeze as error:
+            self._reason = error.detail
+        else:
+            return True
+        log.info("freeze given up", reason=self._reason)
         return False
 
     def _frozen(self, how: freezer.Freezer) -> None:

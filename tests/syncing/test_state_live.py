@@ -431,6 +431,7 @@ def test_a_freeze_that_cannot_be_done_in_time_is_given_up_and_the_save_goes_on(o
     one.start("import time; print('go')\nwhile True: time.sleep(0.01)")
     told = one.told()
     assert told["pointInTime"] is False
+    assert "1 ms" in told["reason"]
     assert len(one.far_end.keys(LOCATION)) == 2000
 
 
