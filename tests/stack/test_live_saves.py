@@ -1,0 +1,185 @@
+"""Saves of running containers, on real parts: commands and health checks meanwhile, kill -9, hooks, limits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from pools import freezer, quota, volumes
+from pools.models import Container
+from tests.stack.conftest import eventually
+from tests.stack.test_syncs import UPLOAD
+
+STATE = "t/${tenantId}/"
+FAILPOINTS = Path(os.environ["BOILERHOUSE_FAILPOINTS"])
+
+
+def live_pool(stack, pools, sink_server, interval_ms: int | None = None, workload: dict | None = None, **policy) -> str:
+    pool = pools(workload=workload or {}, warm=2, maxSize=4)
+    policy = {"onClaim": True, "onRelease": True, "intervalMs": interval_ms, **policy}
+    body = {"id": pool, "poolId": pool, "mappings": [UPLOAD], "sink": sink_server.json(STATE), "policy": policy}
+    stack.ok("POST", "sync-specs", body, 201)
+    return pool
+
+
+def save(stack, tenant: str) -> dict:
+    """A save by hand, completed; what its step says."""
+    (run,) = stack.ok("POST", f"tenants/{tenant}/sync", {"direction": "outward"}, 202)["runs"]
+    done = eventually(lambda: ended(stack, run["id"]), 60)
+    assert done["state"] == "succeeded", done
+    return done["steps"][0]
+
+
+def ended(stack, run_id: str) -> dict | None:
+    run = stack.ok("GET", f"sync-runs/{run_id}")
+    return run if run["state"] not in ("queued", "running") else None
+
+
+# Meanwhile ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_database
+def test_commands_and_health_checks_never_fail_of_a_freeze(stack, pools, sink_server):
+    """B17: commands during saves wait a moment; a health check that fails once would make it unhealthy, and none does."""
+    check = {"command": ["true"], "intervalMs": 500, "retries": 1, "startPeriodMs": 500}
+    pool = live_pool(stack, pools, sink_server, workload={"healthCheck": check})
+    held = stack.claim("eve", pool)["containerId"]
+    stack.exec(held, "for i in $(seq 3000); do echo $i > /state/f$i; done")
+    failures: list[str] = []
+    is_done = threading.Event()
+
+    def ask() -> None:
+        while not is_done.is_set():
+            done = stack.ok("POST", f"containers/{held}/exec", {"command": ["echo", "fine"]})
+            if (done["exitCode"], done["stdout"]) != (0, "fine\n"):
+                failures.append(str(done))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(12):
+            stack.exec(held, f"echo {number} > /state/now")
+            told = save(stack, "eve")["snapshot"]
+            assert told["pointInTime"], told
+    finally:
+        is_done.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert not stack.events("container.unhealthy", poolId=pool)
+
+
+@pytest.mark.any_database
+def test_a_worker_killed_while_it_holds_a_container_still(stack, pools, sink_server):
+    """B17, P8: the container goes on at once, and the next save completes."""
+    pool = live_pool(stack, pools, sink_server, 5000)
+    held = stack.claim("fay", pool)["containerId"]
+    stack.exec(held, "echo 1 > /state/one")
+    armed = FAILPOINTS / "save.frozen"
+    armed.touch()
+    eventually(lambda: not armed.exists(), 60, 0.02)
+    runtime_id = Container.objects.get(pk=held).runtime_id
+    eventually(lambda: not freezer.is_frozen(runtime_id), 10, 0.02)
+    assert stack.exec(held, "cat /state/one") == "1\n"
+    eventually(lambda: set(sink_server.keys("t/fay/state")) == {"one"}, 60)
+    eventually(lambda: not volumes.snapshot_dir(volumes.home(Container.objects.get(pk=held).pk)).exists(), 30)
+
+
+@pytest.mark.any_database
+def test_a_container_found_frozen_goes_on_within_thirty_seconds(stack, pools, sink_server):
+    """B17, P8: whoever left it so, by the kernel's file or by the engine's pause; and its release is not in the way."""
+    pool = live_pool(stack, pools, sink_server)
+    held = stack.claim("gil", pool)["containerId"]
+    stack.exec(held, "echo 1 > /state/one")
+    runtime_id = Container.objects.get(pk=held).runtime_id
+    group = freezer.group_of(runtime_id)
+    assert group
+    group.freeze()
+    eventually(lambda: not freezer.is_frozen(runtime_id), 30)
+    subprocess.run(["docker", "pause", runtime_id], check=True, capture_output=True)
+    eventually(lambda: not freezer.is_frozen(runtime_id), 30)
+    assert stack.exec(held, "cat /state/one") == "1\n"
+    group.freeze()
+    stack.release("gil")
+    assert set(sink_server.keys("t/gil/state")) == {"one"}
+
+
+@pytest.mark.any_database
+def test_the_engines_pause_does_where_the_kernels_freezer_cannot_be_reached(stack, pools, sink_server):
+    """B17: the other way of holding still; killed while it does so, its guard unpauses."""
+    pool = live_pool(stack, pools, sink_server)
+    held = stack.claim("hal", pool)["containerId"]
+    runtime_id = Container.objects.get(pk=held).runtime_id
+    pause = freezer.EnginePause(f"bh-{held}")
+    with freezer.held(pause, 5.0) as freeze:
+        assert freezer.is_frozen(runtime_id)
+        assert pause.is_frozen()
+    assert freeze.seconds > 0
+    assert not freezer.is_frozen(runtime_id)
+    assert stack.exec(held, "echo on") == "on\n"
+    pause.freeze()
+    guard = subprocess.Popen(pause.guard(60), stdin=subprocess.PIPE)
+    assert guard.stdin
+    guard.stdin.close()
+    guard.wait(timeout=30)
+    assert not pause.is_frozen()
+
+
+# Hooks, limits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_database
+def test_pre_save_runs_before_each_live_save_and_its_failure_is_said(stack, pools, sink_server):
+    """B17: what the hook writes is in the save; when it fails the save goes on; a release runs preRelease only."""
+    script = "test ! -e /state/fail && date +%s%N > /state/dump"
+    hooks = {"preSave": {"command": ["sh", "-c", script]}, "preRelease": {"command": ["touch", "/state/released"]}}
+    pool = live_pool(stack, pools, sink_server, workload={"hooks": hooks})
+    held = stack.claim("ida", pool)["containerId"]
+    save(stack, "ida")
+    first = sink_server.sink().get("t/ida/state/dump", 15)
+    assert first == stack.exec(held, "cat /state/dump").encode()
+    stack.exec(held, "touch /state/fail")
+    save(stack, "ida")
+    assert set(sink_server.keys("t/ida/state")) == {"dump", "fail"}
+    (warning,) = [e for e in stack.events("pool.warning", poolId=pool) if "preSave" in e["payload"]["detail"]]
+    assert warning["payload"]["detail"] == "preSave failed (exit code 1); the save goes on."
+    stack.exec(held, "rm /state/fail")
+    stack.release("ida")
+    assert sink_server.sink().get("t/ida/state/dump", 15) == first
+    assert "released" in sink_server.keys("t/ida/state")
+
+
+@pytest.mark.any_database
+def test_copies_do_not_take_from_a_tenants_disk(stack, pools, sink_server):
+    """B17: a tenant that has used nearly all of its diskMb is saved like any other."""
+    limits = {"memoryMb": 64, "pidsLimit": 64, "diskMb": 20}
+    pool = live_pool(stack, pools, sink_server, workload={"resources": limits})
+    held = stack.claim("jon", pool)["containerId"]
+    stack.exec(held, "head -c 18000000 /dev/urandom > /state/big")
+    assert (volumes.home(Container.objects.get(pk=held).pk) / quota.IMAGE).exists() or not quota.is_enforced()
+    step = save(stack, "jon")
+    assert (step["snapshot"]["copiedBytes"], step["snapshot"]["copiedBy"]) == (18_000_000, "copy")
+    assert sink_server.keys("t/jon/state") == {"big": 18_000_000}
+    stack.release("jon", sync=False)
+    held = stack.claim("jon", pool)["containerId"]
+    assert stack.exec(held, "wc -c < /state/big") == "18000000\n"
+
+
+@pytest.mark.any_database
+def test_quiesce_is_kept_and_checked(stack, pools, sink_server):
+    """B17: ``policy.quiesce`` by API: kept, shown, refused where it means nothing."""
+    pool = live_pool(stack, pools, sink_server, quiesce="none")
+    found = stack.ok("GET", f"sync-specs/{pool}")
+    assert found["policy"]["quiesce"] == "none"
+    bad = {**found, "policy": {**found["policy"], "quiesce": "later"}}
+    bad["sink"]["secretAccessKey"] = sink_server.secret_key
+    refused = stack.problem("PUT", f"sync-specs/{pool}", bad, 422, "invalid")
+    assert refused["errors"][0]["pointer"] == "/policy/quiesce"
+    held = stack.claim("kim", pool)["containerId"]
+    stack.exec(held, "echo 1 > /state/one")
+    assert save(stack, "kim")["snapshot"]["pointInTime"] is False
