@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from boilerhouse.core.admin_actions import ReadOnlyAdmin
-from syncing.models import Credential, MappingRestore, SavedState, SinkProbe, SyncMapping
+from syncing.models import Credential, MappingRestore, SavedState, SinkPlace, SinkProbe, SyncMapping
 
 
 @admin.register(Credential)
@@ -31,6 +31,12 @@ class SavedStateAdmin(ReadOnlyAdmin):
     list_filter = (("forgotten_at", admin.EmptyFieldListFilter),)
     search_fields = ("tenant_id", "location")
     date_hierarchy = "saved_at"
+
+
+@admin.register(SinkPlace)
+class SinkPlaceAdmin(ReadOnlyAdmin):
+    list_display = ("name", "place_id", "seen_at")
+    search_fields = ("name", "place_id")
 
 
 @admin.register(SinkProbe)

@@ -13,9 +13,10 @@ import structlog
 
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.deployment import deployment_id
+from syncing import places
 from syncing.locations import BACKUP_ROOT, marker_key
 from syncing.markers import Marker
-from syncing.models import Backup, SyncMapping
+from syncing.models import Backup, SyncMapping, SyncSpec
 from syncing.sinks import RUN_DEADLINE_S, Sink
 
 log = structlog.get_logger(__name__)
@@ -63,11 +64,13 @@ def record(tenant_id: str, mapping: SyncMapping, place: str, location: str, kept
     )
 
 
-def expire(sink: Sink) -> int:
-    """Delete this deployment's backups past their retention, but for those of a save that is not done.
+def expire(spec: SyncSpec) -> int:
+    """Delete this deployment's backups in the spec's place past their retention, but for those of a save that is not
+    done.
 
-    Returns how many went.
+    Returns how many went. Raises SyncFailed.
     """
+    sink, names = places.sink_of(spec), places.names_of(spec)
     old = datetime.now(UTC) - timedelta(seconds=deployment_settings.current().retention_s["backups"])
     expired = 0
     for folder in sink.folders(f"{BACKUP_ROOT}/{deployment_id()}"):
@@ -77,7 +80,7 @@ def expire(sink: Sink) -> int:
             continue  # not ours by its name
         if made < old and not _is_needed(sink, folder):
             sink.delete_all(folder)
-            Backup.objects.filter(place=sink.place_name, backup__startswith=f"{folder}/").delete()
+            Backup.objects.filter(place__in=names, backup__startswith=f"{folder}/").delete()
             expired += 1
     if expired:
         log.info("backups expired", place=sink.place_name, count=expired)

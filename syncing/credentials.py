@@ -12,6 +12,7 @@ from boilerhouse.core.events import recording
 from boilerhouse.core.tasks import enqueue
 from pools.errors import IdTaken
 from pools.services import unused_id
+from syncing import places
 from syncing.errors import CredentialInUse, CredentialNotFound
 from syncing.models import Credential
 from syncing.services import CHANGED
@@ -59,6 +60,7 @@ def replace(
         credential.name = name
         credential.secret = {"accessKeyId": access_key_id, "secretAccessKey": secret_access_key}
         credential.save(update_fields=["name", "secret"])
+        places.doubt(credential.syncspec_set.all())  # under other keys, the name may be another's bucket
         for spec_id in credential.syncspec_set.values_list("pk", flat=True):
             enqueue("sync", "tenants.tasks.probe_sink", spec_id, CHANGED)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from syncing import errors
+from syncing import errors, places
 from syncing.locations import marker_key
 from syncing.markers import Marker
 from syncing.models import Backup, SavedState, SyncRun, SyncSpec
@@ -26,9 +26,9 @@ def traces(tenant_id: str) -> set[str]:
 
 def out_of_reach(tenant_id: str, specs: Iterable[SyncSpec]) -> list[str]:
     """Where state of the tenant was saved, and is remembered, that no sink of ``specs`` reaches."""
-    places = {spec.resolved_sink().place_name for spec in specs}
-    saved = SavedState.objects.current().filter(tenant_id=tenant_id).exclude(place__in=places)
-    kept = Backup.objects.filter(tenant_id=tenant_id).exclude(place__in=places)
+    names = {name for spec in specs for name in places.names_of(spec)}
+    saved = SavedState.objects.current().filter(tenant_id=tenant_id).exclude(place__in=names)
+    kept = Backup.objects.filter(tenant_id=tenant_id).exclude(place__in=names)
     rows = [*saved.values_list("place", "location"), *kept.values_list("place", "backup")]
     return [f"{location} at {place}" for place, location in rows]
 
@@ -38,8 +38,9 @@ def erase(spec: SyncSpec, tenant_id: str, keep_going: Callable[[], bool]) -> lis
 
     Raises SyncFailed.
     """
-    sink, steps = spec.resolved_sink(), []
-    rows = SavedState.objects.filter(tenant_id=tenant_id, place=sink.place_name)
+    sink, steps = places.sink_of(spec), []
+    names = places.names_of(spec)
+    rows = SavedState.objects.filter(tenant_id=tenant_id, place__in=names)
     locations = set(rows.values_list("location", flat=True))
     locations |= {mapping.location(tenant_id) for mapping in spec.mappings.all() if mapping.uploads}
     for location in sorted(locations):
@@ -47,7 +48,7 @@ def erase(spec: SyncSpec, tenant_id: str, keep_going: Callable[[], bool]) -> lis
             raise errors.TransferCancelled
         steps.append({"location": location, "erased": _erase_location(sink, location)})
         rows.filter(location=location).delete()
-    backups = Backup.objects.filter(tenant_id=tenant_id, place=sink.place_name)
+    backups = Backup.objects.filter(tenant_id=tenant_id, place__in=names)
     for backup in backups:
         if not keep_going():
             raise errors.TransferCancelled

@@ -217,3 +217,15 @@ class StateMoved(SyncFailed):
     """This tenant's state was saved at another location."""
 
     code = "state_moved"
+
+
+class LocationConflict(SyncFailed):
+    """The spec's locations meet those of another spec; nothing is transferred until one of them is changed."""
+
+    code = "location_conflict"
+
+
+class PlaceChanged(SyncFailed):
+    """The sink leads to another place than when the spec was saved; nothing is transferred until it is saved again."""
+
+    code = "place_changed"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Cast
+from django.db.models.functions import Cast, Now
 from django.utils import timezone
 
 from boilerhouse.core.fields import EncryptedJSONField
@@ -15,7 +15,7 @@ from boilerhouse.core.ids import uuid7
 from pools.models import Pool
 from syncing import locations, sinks
 from syncing.sinks import Sink
-from syncing.states import Direction, Mode, Quiesce, SyncRunState, Trigger
+from syncing.states import Direction, Mode, PlaceState, Quiesce, SyncRunState, Trigger
 
 
 class Credential(models.Model):
@@ -49,6 +49,15 @@ class SyncSpec(models.Model):
     quiesce = models.CharField(max_length=16, choices=Quiesce, default=Quiesce.FREEZE)
     sink_health = models.JSONField(default=dict)
     """``{state, checkedAt, code?, detail?}`` of the last probe."""
+    place = models.JSONField(default=dict, db_default=Value({}, models.JSONField()), blank=True)
+    """``{spelled, id, others, addresses}`` as ``places`` found it, for the sink as it is spelled there."""
+    place_state = models.CharField(
+        max_length=16, choices=PlaceState, default=PlaceState.UNASKED, db_default=PlaceState.UNASKED, blank=True
+    )
+    place_detail = models.TextField(default="", db_default="", blank=True)
+    """Why nothing is transferred, where that is so."""
+    located_at = models.DateTimeField(default=timezone.now, db_default=Now())
+    """Since when its locations are what they are: of two specs that meet, the earlier one goes on."""
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
 
@@ -59,7 +68,7 @@ class SyncSpec(models.Model):
         return self.id
 
     def resolved_sink(self) -> Sink:
-        """The sink with its secrets."""
+        """The sink with its secrets. What transfers asks ``places.sink_of``."""
         secrets: dict[str, Any] = (self.credential.secret if self.credential else self.sink_secrets) or {}
         return sinks.resolve(self.sink, secrets)
 
@@ -67,6 +76,18 @@ class SyncSpec(models.Model):
     def prefix(self) -> str:
         """What the sink itself puts before every sink path."""
         return sinks.prefix(self.sink)
+
+
+class SinkPlace(models.Model):
+    """Which place a spelling of a sink led to when it was last asked; several spellings may be one place."""
+
+    name = models.TextField(unique=True)
+    """Endpoint and bucket, as ``SavedState.place`` and ``Backup.place`` hold it."""
+    place_id = models.CharField(max_length=64, db_index=True)
+    seen_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class SyncMapping(models.Model):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from boilerhouse.core import failpoints
 from boilerhouse.core.deployment import deployment_id
 from pools.volumes import Census, Stamp
-from syncing import backups, conflicts, errors, fitting, listings, patterns, undo
+from syncing import backups, conflicts, errors, fitting, listings, patterns, places, undo
 from syncing.locations import marker_key
 from syncing.markers import Manifest, Marker
 from syncing.models import Backup, SavedState, SyncMapping, SyncRun
@@ -27,7 +27,7 @@ def put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tu
 
     Raises SyncFailed, StateMoved when the spec saves elsewhere now. The next restore then takes back what was begun.
     """
-    mapping, sink = _mapping_of(backup), backup.spec.resolved_sink()
+    mapping, sink = _mapping_of(backup), places.sink_of(backup.spec)
     location = backup.location
     content = sink.get(marker_key(location), RUN_DEADLINE_S)
     if content is None:
@@ -79,9 +79,10 @@ def put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tu
 
 
 def _mapping_of(backup: Backup) -> SyncMapping:
-    for mapping in SyncMapping.objects.select_related("spec__credential").filter(spec=backup.spec_id):
+    names = places.names_of(backup.spec)
+    for mapping in SyncMapping.objects.select_related("spec").filter(spec=backup.spec_id):
         same = mapping.location(backup.tenant_id) == backup.location
-        if same and mapping.uploads and mapping.spec.resolved_sink().place_name == backup.place:
+        if same and mapping.uploads and backup.place in names:
             return mapping
     raise errors.StateMoved(f"Sync spec {backup.spec_id} no longer saves {backup.container_path} at {backup.location}.")
 
@@ -114,6 +115,7 @@ def _manifest(names: dict[str, int], mapping: SyncMapping, back: Census, last: M
 def _record(run: SyncRun, backup: Backup, mapping: SyncMapping, sink: Sink, marker: Marker, aside: str) -> None:
     kept = backups.found(sink, aside)
     backups.record(run.tenant_id, mapping, backup.place, backup.location, [kept] if kept else [])
-    SavedState.objects.current().filter(tenant_id=run.tenant_id, place=backup.place, location=backup.location).update(
+    saved = SavedState.objects.current().filter(tenant_id=run.tenant_id, place__in=places.names_of(mapping.spec))
+    saved.filter(location=backup.location).update(
         generation=run.generation, run_id=run.pk, files=marker.manifest.files, bytes=marker.manifest.bytes
     )

@@ -30,6 +30,7 @@ from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
 from pools.names import show
 from syncing import errors, syscalls
 from syncing.jail import VOLUME, Jail
+from syncing.locations import MARKER_ROOT
 from syncing.sinks import Sink, reaching, refusals
 
 log = structlog.get_logger(__name__)
@@ -94,9 +95,16 @@ class Outcome:
     """All that rclone counts up: it gets further when one of them changes."""
 
 
-def download(sink: Sink, location: str, filters: list[str]) -> list[str]:
-    """``copy`` from the sink: a restore never deletes and never runs ``sync``."""
-    return ["copy", sink.remote(location), VOLUME, *_includes(filters), *COMMON, *sink.flags(location)]
+def download(sink: Sink, location: str, filters: list[str], *, spares_places: bool = False) -> list[str]:
+    """``copy`` from the sink: a restore never deletes and never runs ``sync``.
+
+    With ``spares_places`` it leaves what Boilerhouse put there, should the location be a place itself.
+    """
+    chosen = _includes(filters)
+    if spares_places:
+        chosen = [f"--filter=- /{MARKER_ROOT}/**", *(f"--filter=+ {one}" for one in filters)]
+        chosen += ["--filter=- **"] if filters else []
+    return ["copy", sink.remote(location), VOLUME, *chosen, *COMMON, *sink.flags(location)]
 
 
 def upload(

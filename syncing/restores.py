@@ -189,7 +189,8 @@ class _Restore:
     def _fetch(self, finding: Finding, staging: Path, size: int) -> None:
         site, run, sink = self.site, self.run_row, finding.sink
         filters = patterns.to_rclone(finding.mapping.pattern) if finding.mapping.pattern else []
-        arguments = rclone.download(sink, finding.location, filters)
+        spares = not finding.mapping.uploads
+        arguments = rclone.download(sink, finding.location, filters, spares_places=spares)
         jail = Jail(staging, site.uid, writable=True, binds=tuple(sink.binds([finding.location], None)))
 
         def attempt() -> None:

@@ -28,6 +28,7 @@ from syncing import (
     fitting,
     listings,
     patterns,
+    places,
     rclone,
     records,
     services,
@@ -63,12 +64,12 @@ def save(
     """
     failure: errors.SyncFailed | None = None
     for spec in specs:
-        sink = spec.resolved_sink()
         mappings = [mapping for mapping in spec.mappings.all() if mapping.uploads]
         for mapping in mappings:
             mapping.spec = spec
         try:
             with running(spec, site, Direction.UPLOAD, trigger, run_of(spec)) as run:
+                sink = places.sink_of(spec)
                 saves = [_Save.of(run, mapping, site, sink, keep_going) for mapping in mappings]
                 if site.is_stopped:
                     for one in saves:
@@ -332,7 +333,10 @@ def _complete(one: _Save, local: volumes.Census, sent: _Sent, *, torn: int = 0, 
     failpoints.reach("save.marker-closed")
     listings.forget(sink, marker, closed)
     with recording():
-        SavedState.objects.current().update_or_create(
+        saved = SavedState.objects.current().filter(tenant_id=site.tenant_id, location=location)
+        if aliases := places.names_of(mapping.spec) - {sink.place_name}:
+            saved.filter(place__in=aliases).delete()
+        saved.update_or_create(
             tenant_id=site.tenant_id,
             place=sink.place_name,
             location=location,

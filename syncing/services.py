@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -22,7 +23,7 @@ from pools.errors import IdTaken
 from pools.models import Pool, Workload
 from pools.services import unused_id
 from pools.spec import WorkloadSpec
-from syncing import locations, patterns, probing
+from syncing import locations, patterns, places, probing
 from syncing.errors import CoverageHeld, SyncFailed
 from syncing.models import Credential, SavedState, SinkProbe, SyncMapping, SyncSpec
 from syncing.sinks import Sink
@@ -44,15 +45,22 @@ def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -
     """
     mappings = parts.pop("mappings")
     name = name or id or f"{pool.pk}-sync"
+    spec = SyncSpec(name=name, pool=pool, located_at=clock.now(), **parts)
+    rows = [SyncMapping(spec=spec, position=i, **mapping) for i, mapping in enumerate(mappings)]
+    _check_credential(spec)
+    survey = places.survey_to_save(spec, rows)
     try:
         with recording():
             # The deployment's locations are checked and taken under one lock.
-            list(SyncSpec.objects.select_for_update().values_list("pk"))
-            spec = SyncSpec(id=unused_id(id, name, SyncSpec.objects.all()), name=name, pool=pool, **parts)
-            rows = [SyncMapping(spec=spec, position=i, **mapping) for i, mapping in enumerate(mappings)]
+            places.lock()
+            spec.id = unused_id(id, name, SyncSpec.objects.all())
             _check_credential(spec)
+            places.settle(survey)
+            places.place(spec, survey)
             check_mappings(spec, rows, pool.workload.latest.spec)
             spec.save(force_insert=True)
+            for row in rows:
+                row.spec = spec
             SyncMapping.objects.bulk_create(rows)
             audit.record("sync_spec.create", spec.pk, after=_audited(spec, rows))
     except IntegrityError as error:
@@ -67,6 +75,7 @@ def _audited(spec: SyncSpec, mappings: list[SyncMapping]) -> dict[str, Any]:
     return {
         "name": spec.name,
         "sink": spec.sink,
+        "place": spec.place.get("id"),
         "policy": {name: getattr(spec, name) for name in policy},
         "mappings": [{name: getattr(mapping, name) for name in fields} for mapping in mappings],
     }
@@ -89,17 +98,24 @@ def update_spec(
     and CoverageHeld when tenants are held and would not be saved any more, without ``force``.
     """
     mappings = parts.pop("mappings")
+    draft = copy.copy(spec)
+    _change(draft, parts)
+    _check_credential(draft)
+    survey = places.survey_to_save(draft, [SyncMapping(spec=draft, **mapping) for mapping in mappings])
     with recording():
-        list(SyncSpec.objects.select_for_update().values_list("pk"))
+        places.lock()
         spec.refresh_from_db()
         check(spec)
+        places.settle(survey)
         before = _audited(spec, list(spec.mappings.all()))
         old = {(m.container_path, m.pattern): m for m in SyncMapping.objects.filter(spec=spec)}
-        was_covered = _covered(list(old.values()), spec.on_release)
-        for field, value in {**parts, "name": name or spec.name}.items():
-            setattr(spec, field, value)
+        was_covered, was_at = _covered(list(old.values()), spec.on_release), _located(spec, list(old.values()))
+        _change(spec, {**parts, "name": name or spec.name})
         rows = [SyncMapping(spec=spec, position=i, **mapping) for i, mapping in enumerate(mappings)]
         _check_credential(spec)
+        places.place(spec, survey)
+        if _located(spec, rows) != was_at:
+            spec.located_at = clock.now()
         check_mappings(spec, rows, spec.pool.workload.latest.spec)
         if held and not force and (lost := was_covered - _covered(rows, spec.on_release)):
             paths = ", ".join(sorted(path for path, _ in lost))
@@ -116,6 +132,16 @@ def update_spec(
     probe(spec, is_changed=True)
 
 
+def _change(spec: SyncSpec, parts: dict[str, Any]) -> None:
+    for field, value in parts.items():
+        setattr(spec, field, value)
+
+
+def _located(spec: SyncSpec, mappings: list[SyncMapping]) -> tuple[Any, ...]:
+    """What decides where a spec's locations are."""
+    return spec.sink, spec.credential_id, spec.place.get("id"), {(m.template, m.direction) for m in mappings}
+
+
 def _covered(mappings: list[SyncMapping], on_release: bool) -> set[tuple[str, str]]:
     return {(m.container_path, m.pattern) for m in mappings if m.uploads and on_release}
 
@@ -128,7 +154,7 @@ def _check_credential(spec: SyncSpec) -> None:
 def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: WorkloadSpec) -> None:
     """Raise Invalid with a pointer for each mapping that cannot be."""
     wrong: list[FieldError] = []
-    areas = _areas_of_others(spec)
+    areas = places.areas_of_others(spec)
     restoring: list[tuple[int, PurePosixPath]] = []
     for index, mapping in enumerate(mappings):
         at = f"/mappings/{index}"
@@ -145,13 +171,7 @@ def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: Worklo
         if mapping.uploads and locations.TENANT not in mapping.template.split("/"):
             detail = "An upload's location needs ${tenantId} as a whole segment of prefix or sinkPath."
             wrong.append(FieldError(f"{at}/sinkPath", detail, "no_tenant"))
-        area = locations.Area(
-            *spec.resolved_sink().area(mapping.template),
-            spec.pool_id,
-            mapping.uploads,
-            mapping.restores,
-            f"mapping {index}",
-        )
+        area = places.area(spec, mapping, f"mapping {index}")
         if problem := locations.conflict(area, areas):
             wrong.append(FieldError(f"{at}/sinkPath", problem, "location_conflict"))
         areas.append(area)
@@ -178,20 +198,6 @@ def check_workload(workload: Workload, spec: WorkloadSpec) -> list[FieldError]:
             detail = f"Sync spec {mapping.spec_id} maps {mapping.container_path}, where {inner.name} would be mounted."
             wrong.append(FieldError("/volumes", detail, "mapped"))
     return wrong
-
-
-def _areas_of_others(spec: SyncSpec) -> list[locations.Area]:
-    rows = SyncMapping.objects.exclude(spec_id=spec.pk).select_related("spec__credential")
-    return [
-        locations.Area(
-            *row.spec.resolved_sink().area(row.template),
-            row.spec.pool_id,
-            row.uploads,
-            row.restores,
-            f"sync spec {row.spec_id}, mapping {row.position}",
-        )
-        for row in rows
-    ]
 
 
 def delete_spec(spec: SyncSpec, *, held: bool, force: bool) -> None:
@@ -233,6 +239,7 @@ def probe(spec: SyncSpec, *, is_changed: bool = False, is_periodic: bool = False
     asked = probing.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
     transferred_at = was.get("transferredAt")
     try:
+        places.review(spec)  # first: where it may not be used, nothing is written either
         probing.run(asked, probing.IN_PROCESS, probing.ANSWER_DEADLINE_S)
         if not is_periodic or is_changed or was.get("state") != "healthy" or _is_due(transferred_at, now):
             if not probing.can_jail():
@@ -281,7 +288,8 @@ def _store_health(spec: SyncSpec, health: dict[str, Any], took_ms: int, is_chang
             detail=detail,
             duration_ms=took_ms,
         )
-        if was.get("state") != health["state"] and (was or not is_healthy):
+        before, after = ((one.get("state"), one.get("code")) for one in (was, health))
+        if before != after and (was or not is_healthy):
             kind = "pool.recovered" if is_healthy else "pool.warning"
             emit(kind, pool_id=spec.pool_id, specId=spec.pk, sink=health["state"], detail=detail)
         if is_healthy and (is_changed or was.get("state") != "healthy"):
@@ -313,12 +321,11 @@ def _last_probe(spec: SyncSpec) -> int | None:
 
 def sharing(spec: SyncSpec) -> list[SyncSpec]:
     """Specs, this one among them, that save to the same place or use the same credential."""
-    place = spec.resolved_sink().place
-    others = SyncSpec.objects.select_related("credential")
+    place, others = places.key(spec), SyncSpec.objects.all()
     return [
         one
         for one in others
-        if one.resolved_sink().place == place or (one.credential_id and one.credential_id == spec.credential_id)
+        if places.key(one) == place or (one.credential_id and one.credential_id == spec.credential_id)
     ]
 
 

@@ -62,3 +62,16 @@ class Trigger(TextChoices):
     """A backup is put back, at the sink."""
     ERASE = "erase"
     """What the sink holds of the tenant is erased."""
+
+
+class PlaceState(TextChoices):
+    """What is known of the place that a spec's sink leads to, and whether the spec may use it."""
+
+    UNASKED = "", "Not asked yet"
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+    """The sink answers, but the place's object can be neither read nor made."""
+    CONFLICT = "conflict"
+    """Another spec has locations there that this one would meet."""
+    CHANGED = "changed"
+    """It was another place when the spec was saved."""

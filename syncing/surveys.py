@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from syncing import errors, services
+from syncing import errors, places, services
 from syncing.locations import marker_key
 from syncing.markers import Marker
 from syncing.models import SavedState, SyncMapping, SyncSpec
@@ -44,18 +44,20 @@ class Question:
     """What is asked of a sink for one mapping: by threads of their own, or by whoever wants the answer."""
 
     mapping: SyncMapping
-    sink: Sink
+    sink: Sink | None
+    """None where it is not known yet whether the spec may use its sink: whoever wants the answer finds out first."""
     location: str
-    begun: tuple[Future[Marker | None], Future[bool]] | None
+    begun: tuple[Future[Marker | None], Future[bool]] | None = None
 
     def answer(self) -> Finding:
+        sink = self.sink or _admitted(self.mapping.spec)
         if self.begun:
             asked_marker, asked_objects = self.begun
             marker, has_objects = asked_marker.result(), asked_objects.result()
         else:
-            marker = _marker(self.sink, self.location)
-            has_objects = marker is not None or _has_objects(self.sink, self.location)
-        return Finding(self.mapping, self.sink, self.location, marker, has_objects)
+            marker = _marker(sink, self.location)
+            has_objects = marker is not None or _has_objects(sink, self.location)
+        return Finding(self.mapping, sink, self.location, marker, has_objects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,16 @@ class Survey:
 
     def is_near(self, within_s: float) -> bool:
         """Whether all sinks have answered, or failed, ``within_s`` seconds from now, or are known to be so fast."""
+        if any(one.sink is None for one in self.questions):
+            return False
         futures: list[Future[Any]] = [future for one in self.questions for future in one.begun or ()]
         return not wait(futures, within_s).not_done
 
     def may_pass(self) -> bool:
         """Whether its sinks answered until a moment ago, so that what failed may succeed when it is asked again."""
         now = time.monotonic()
-        return all(now - _silent_since.get(one.sink.place_name, now) < BRIEF_S for one in self.questions)
+        names = {places.spelling(one.mapping.spec) for one in self.questions}
+        return all(now - _silent_since.get(name, now) < BRIEF_S for name in names)
 
     def answer(self) -> list[Finding]:
         """What the sinks hold; waits for them.
@@ -107,44 +112,52 @@ _silent_since: dict[str, float] = {}
 
 
 def _ask(mappings: list[SyncMapping], tenant_id: str) -> Survey:
-    sinks: dict[str, Sink] = {}
+    specs: dict[str, SyncSpec] = {}
+    sinks: dict[str, Sink | None] = {}
     for mapping in mappings:
+        mapping.spec = specs.setdefault(mapping.spec_id, mapping.spec)
         if mapping.spec_id not in sinks:
-            sinks[mapping.spec_id] = mapping.spec.resolved_sink()
+            sink = mapping.spec.resolved_sink()
+            sinks[mapping.spec_id] = sink if places.is_settled(mapping.spec, sink) else None
     return Survey(tenant_id, [_question(one, sinks[one.spec_id], one.location(tenant_id)) for one in mappings])
 
 
-def _question(mapping: SyncMapping, sink: Sink, location: str) -> Question:
+def _question(mapping: SyncMapping, sink: Sink | None, location: str) -> Question:
     """Two threads for a sink that takes its time, so that it answers while the database works; a near one has answered
     before two threads have had their turns (ADR 25)."""
-    if _took_s.get(sink.place_name, NEAR_S) < NEAR_S:
-        return Question(mapping, sink, location, None)
+    if sink is None or _took_s.get(sink.place_name, NEAR_S) < NEAR_S:
+        return Question(mapping, sink, location)
     marker = _askers.submit(_marker, sink, location)
     return Question(mapping, sink, location, (marker, _askers.submit(_has_objects, sink, location)))
 
 
+def _admitted(spec: SyncSpec) -> Sink:
+    with _timed(places.spelling(spec)):
+        return places.sink_of(spec)
+
+
 def _marker(sink: Sink, location: str) -> Marker | None:
-    with _timed(sink):
+    with _timed(sink.place_name):
         return read_marker(sink, location, CLAIM_DEADLINE_S)[0]
 
 
 def _has_objects(sink: Sink, location: str) -> bool:
-    with _timed(sink):
+    with _timed(sink.place_name):
         return sink.has_objects(location, CLAIM_DEADLINE_S)
 
 
 @contextmanager
-def _timed(sink: Sink) -> Iterator[None]:
+def _timed(name: str) -> Iterator[None]:
     began = time.monotonic()
     try:
         yield
     except errors.SinkUnreachable:
-        _silent_since.setdefault(sink.place_name, began)
+        _silent_since.setdefault(name, began)
         raise
     else:
-        _silent_since.pop(sink.place_name, None)
+        _silent_since.pop(name, None)
     finally:
-        _took_s[sink.place_name] = time.monotonic() - began
+        _took_s[name] = time.monotonic() - began
 
 
 def read_marker(sink: Sink, location: str, deadline_s: int) -> tuple[Marker | None, str]:
@@ -163,10 +176,14 @@ def _check_first_times(silent: list[Finding], tenant_id: str) -> None:
     if not silent:
         return
     known = list(SavedState.objects.current().filter(tenant_id=tenant_id, files__gt=0))
+    if not known:
+        return
     known.sort(key=lambda saved: saved.saved_at, reverse=True)
+    specs = {finding.mapping.spec_id: finding.mapping.spec for finding in silent}
+    names = {pk: places.names_of(spec) for pk, spec in specs.items()}
     for finding in silent:
         for saved in known:
-            if (saved.place, saved.location) == (finding.sink.place_name, finding.location):
+            if saved.location == finding.location and saved.place in names[finding.mapping.spec_id]:
                 raise errors.StateMissing(
                     f"{saved.files} files were saved at {finding.location} on {saved.saved_at:%Y-%m-%d %H:%M} UTC;"
                     f" nothing is there now."

@@ -18,4 +18,4 @@ def before_fork() -> None:
 def expire_backups(spec_id: str) -> None:
     spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()
     if spec is not None:
-        backups.expire(spec.resolved_sink())
+        backups.expire(spec)

@@ -136,6 +136,18 @@ class StateMoved(Failed):
     code = "state_moved"
 
 
+class LocationConflict(Failed):
+    """The sync spec's locations meet those of another spec; nothing is restored until one of them is changed."""
+
+    code = "location_conflict"
+
+
+class PlaceChanged(Failed):
+    """The sink leads to another place than when the sync spec was saved; save it again to use the place as it is."""
+
+    code = "place_changed"
+
+
 class HookFailed(Failed):
     """The workload's postClaim hook failed."""
 
@@ -196,8 +208,8 @@ class ClaimTimeout(TimedOut):
 OUTCOMES: dict[str, type[BoilerhouseError]] = {
     error.code: error
     for error in (
-        ClaimAborted, RestoreFailed, StateMissing, StateMoved, HookFailed, ContainerDied, PoolExhausted, PoolError,
-        PoolPaused, EngineUnavailable, ClaimTimeout, Draining, SinkThrottled,
+        ClaimAborted, RestoreFailed, StateMissing, StateMoved, LocationConflict, PlaceChanged, HookFailed,
+        ContainerDied, PoolExhausted, PoolError, PoolPaused, EngineUnavailable, ClaimTimeout, Draining, SinkThrottled,
     )
 }  # fmt: skip
 """What a claim that ended without success answers, by the outcome stored in its row."""

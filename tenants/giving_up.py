@@ -37,6 +37,8 @@ def _outcome(error: BaseException) -> str:
     match error:
         case sync_errors.StateMissing() | sync_errors.StateMoved():
             return error.code
+        case sync_errors.LocationConflict() | sync_errors.PlaceChanged():
+            return error.code
         case sync_errors.SinkThrottled():
             return errors.SinkThrottled.code
         case sync_errors.SyncFailed():

@@ -13,10 +13,9 @@ from pathlib import PurePosixPath
 
 from pools import volumes
 from syncing import errors as sync_errors
-from syncing import patterns, saves
+from syncing import patterns, places, saves
 from syncing import services as syncing
 from syncing.models import SyncMapping
-from syncing.sinks import Sink
 from syncing.sites import Site, place_of, planted
 from syncing.states import Direction
 from tenants import errors, validation
@@ -116,22 +115,21 @@ def of_sync(tenant_id: str, direction: Direction) -> list[Planned]:
     site = _site(tenant_id, None)
     found = []
     for spec in syncing.specs_for(site.pool_id, direction):
-        sink = spec.resolved_sink()
         for mapping in spec.mappings.all():
             if mapping.uploads if direction == Direction.UPLOAD else mapping.restores:
                 mapping.spec = spec
-                found.append(_plan(site, mapping, sink, direction))
+                found.append(_plan(site, mapping, direction))
     return found
 
 
-def _plan(site: Site, mapping: SyncMapping, sink: Sink, direction: Direction) -> Planned:
+def _plan(site: Site, mapping: SyncMapping, direction: Direction) -> Planned:
     location = mapping.location(site.tenant_id)
     planned = Planned(mapping.spec_id, mapping.container_path, location)
     try:
         here = _census(site, mapping, mapping.pattern)
         there: dict[str, int] = {}
         fits = patterns.matcher(mapping.pattern)
-        for name, size in sink.names(location):
+        for name, size in places.sink_of(mapping.spec).names(location):
             if fits is None or fits(name):
                 there[name] = size
             if len(there) >= LOOK_AT:

@@ -202,7 +202,11 @@ def _run(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callab
         hooks.run_before_save(assignment, "preSave", site.spec.pre_save)
         saves.save(site, [run.spec], trigger, keep_going, lambda _spec: run)
         return
-    findings = surveys.survey_spec(run.spec, site.tenant_id).answer()
+    try:
+        findings = surveys.survey_spec(run.spec, site.tenant_id).answer()
+    except sync_errors.SyncFailed as error:
+        fail_queued(run, error)
+        raise
     restores.restore(site, findings, trigger, keep_going, lambda _spec: run)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from boilerhouse.dashboard.supervisor import free_port
 from syncing import sinks
 from syncing.jail import rclone_path
-from syncing.locations import BACKUP_ROOT, MARKER_ROOT
+from syncing.locations import BACKUP_ROOT, MARKER_ROOT, PLACE_KEY
 from syncing.sinks import Sink
 from tests.s3 import S3Server
 
@@ -47,11 +47,15 @@ class FarEnd:
         if prefix:
             return dict(self.sink().names(prefix))
         roots = (MARKER_ROOT, BACKUP_ROOT, "t")
-        return {f"{root}/{name}": size for root in roots for name, size in self.sink().names(root)}
+        found = {f"{root}/{name}": size for root in roots for name, size in self.sink().names(root)}
+        return {key: size for key, size in found.items() if key != PLACE_KEY}
 
     def clear(self) -> None:
-        for root in (MARKER_ROOT, BACKUP_ROOT, "t"):
+        """Empty it; what it is known by stays, as making that anew takes a while."""
+        for root in (BACKUP_ROOT, "t"):
             self.sink().delete_all(root)
+        for key in self.keys():
+            self.sink().delete(key)
 
     def stop(self) -> None:
         pass
@@ -119,6 +123,49 @@ class WebDav(FarEnd):
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(timeout=10)
+
+
+_FORWARD = """
+import asyncio, sys
+port, target = map(int, sys.argv[1:])
+async def pipe(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+async def accept(reader, writer):
+    there, back = await asyncio.open_connection("127.0.0.1", target)
+    await asyncio.gather(pipe(reader, back), pipe(there, writer))
+async def main():
+    async with await asyncio.start_server(accept, "127.0.0.1", port) as server:
+        await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+class Alias:
+    """Another address of a server, which does not answer before ``start``."""
+
+    def __init__(self, target: int) -> None:
+        self.port, self.target = free_port(), target
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", _FORWARD, str(self.port), str(self.target)])
+        wait_for(self.port, self.process)
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.terminate()
+            self.process.wait(timeout=10)
 
 
 KINDS = ("rclone-s3", "moto-s3", "local", "webdav")

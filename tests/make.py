@@ -9,7 +9,9 @@ from boilerhouse.core import deployment
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.spec import WorkloadSpec
 from pools.states import ContainerState
+from syncing import places
 from syncing.models import SyncMapping, SyncSpec
+from syncing.states import PlaceState
 
 _numbers = itertools.count(1)
 
@@ -60,7 +62,10 @@ def make_container(pool: Pool | None = None, **over: Any) -> Container:
     return Container.objects.create(**{**values, "state": ContainerState.IDLE, **over})
 
 
-def make_sync_spec(pool: Pool | None = None, mappings: list[dict[str, Any]] | None = None, **over: Any) -> SyncSpec:
+def make_sync_spec(
+    pool: Pool | None = None, mappings: list[dict[str, Any]] | None = None, *, is_settled: bool = False, **over: Any
+) -> SyncSpec:
+    """With ``is_settled`` it is not asked at first use which place the sink is, and whom it meets there."""
     pool = pool or make_pool()
     sink = {"type": "s3", "bucket": "bucket", "region": "us-east-1", "prefix": "t/${tenantId}/"}
     number = next(_numbers)
@@ -71,6 +76,9 @@ def make_sync_spec(pool: Pool | None = None, mappings: list[dict[str, Any]] | No
         **{"id": f"spec-{number}", "name": "spec", "pool": pool, "sink": sink, "on_claim": True, "on_release": True}
         | {"sink_secrets": {"accessKeyId": "AKIDTEST", "secretAccessKey": "test-secret"}, **over}
     )
+    if is_settled:
+        spec.place, spec.place_state = {"spelled": places.spelling(spec)}, PlaceState.KNOWN
+        spec.save()
     default = {"container_path": "/state", "sink_path": "state/", "direction": "bidirectional", "mode": "sync"}
     for position, mapping in enumerate(mappings or [{}]):
         SyncMapping.objects.create(spec=spec, position=position, **{**default, **mapping})

@@ -41,7 +41,7 @@ KEPT = [
     # Containers and assignments before pools: how many wait there follows from them.
     "pools.Container", "tenants.Tenant", "tenants.Assignment", "pools.Pool", "pools.HostLease", "pools.PoolUsage",
     "syncing.Credential", "syncing.SyncSpec", "syncing.SyncMapping", "syncing.SyncRun", "syncing.MappingRestore",
-    "syncing.SavedState", "syncing.Backup", "syncing.SinkProbe",
+    "syncing.SinkPlace", "syncing.SavedState", "syncing.Backup", "syncing.SinkProbe",
     "auth.Group", "auth.User",
 ]  # fmt: skip
 LEFT_OUT = {

@@ -27,6 +27,7 @@ from boilerhouse.dashboard.queues import watch_queues
 from pools import lifecycle, sizing, usage
 from pools.models import Container, Pool
 from pools.states import ContainerState
+from syncing import places
 from syncing.models import SinkProbe, SyncSpec
 from syncing.services import PERIODIC
 from tenants import sink_runs, syncs, upkeep
@@ -115,13 +116,13 @@ def expire_backups() -> int:
     done: set[object] = set()
 
     def expire(spec: SyncSpec) -> int:
-        place = spec.resolved_sink().place
+        place = places.key(spec)
         if place in done:
             return 0
         done.add(place)
         return _enqueue_each("sync", "syncing.tasks.expire_backups", [spec.pk])
 
-    return each(SyncSpec.objects.select_related("credential").order_by("pk"), expire)
+    return each(SyncSpec.objects.exclude(place_state__in=places.REFUSED).order_by("pk"), expire)
 
 
 def forget_old_runs() -> int:

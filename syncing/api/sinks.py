@@ -184,6 +184,9 @@ class HttpSinkInput(_KindOfSink):
     def validate_endpoint(self, value: str) -> str:
         if ".." in value.split("/") or "%" in value or "//" in value.partition("://")[2]:
             raise ValidationError("Give a plain path, without .., // or %.", code="invalid")
+        if {locations.MARKER_ROOT, locations.BACKUP_ROOT} & set(value.split("/")):
+            detail = f"{locations.MARKER_ROOT} and {locations.BACKUP_ROOT} are reserved."
+            raise ValidationError(detail, code="invalid")
         return value.rstrip("/")
 
     def validate_headers(self, value: dict[str, str | None]) -> dict[str, str | None]:

@@ -46,8 +46,21 @@ class Sink(ABC):
         return " ".join(self.place)
 
     def area(self, template: str) -> tuple[tuple[str, str], str]:
-        """Where a location template lies, such that two of one place meet exactly when their objects do."""
+        """Where a location template lies, as far as the sink's spelling tells: two of one place meet where their
+        objects do."""
         return self.place, template
+
+    def addresses(self) -> list[str]:
+        """The addresses of the sink's server, asked of the resolver; none for a directory."""
+        return []
+
+    def anchors(self, prefix: str) -> list[str]:
+        """Folders of the sink that may be reached by other ways too, each to be known by an object of its own."""
+        return [""]
+
+    def above(self) -> Iterator[tuple[Sink, str]]:
+        """The sinks of the folders that hold this one, nearest first, and where it lies in them."""
+        return iter(())
 
     @abstractmethod
     def environment(self) -> dict[str, str]:
@@ -86,6 +99,14 @@ class Sink(ABC):
     @abstractmethod
     def put(self, key: str, content: bytes) -> None:
         """Afterwards the object has this content, or, after an error, what it had before."""
+
+    def create(self, key: str, content: bytes) -> bool:
+        """``put`` where there is no such object yet, as far as the sink can tell.
+
+        Returns whether it is certain that no other's was overwritten, by now or later.
+        """
+        self.put(key, content)
+        return False
 
     @abstractmethod
     def delete(self, key: str) -> None:

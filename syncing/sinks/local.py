@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 
+from syncing import locations
 from syncing.errors import DiskFull, Incomplete, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.sinks.base import REMOTE, Sink
 
@@ -56,6 +57,10 @@ class LocalSink(Sink):
     def place(self) -> tuple[str, str]:
         return "local", str(self.root)
 
+    def anchors(self, prefix: str) -> list[str]:
+        literal = locations.literal(prefix)
+        return ["", literal] if literal else [""]  # links and mounts below the root lead to the same directory
+
     def environment(self) -> dict[str, str]:
         return {f"RCLONE_CONFIG_{REMOTE.upper()}_TYPE": "local"}
 
@@ -85,6 +90,19 @@ class LocalSink(Sink):
     def put(self, key: str, content: bytes) -> None:
         with self._translated(), self._written(key) as partial:
             partial.write_bytes(content)
+
+    def create(self, key: str, content: bytes) -> bool:
+        with self._translated():
+            path = self._path(key)
+            partial = self._partial(path.parent)
+            try:
+                partial.write_bytes(content)
+                self._finish(partial)
+                with contextlib.suppress(FileExistsError):
+                    os.link(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+        return True
 
     def delete(self, key: str) -> None:
         with self._translated():
@@ -166,14 +184,18 @@ class LocalSink(Sink):
         partial = self._partial(path.parent)
         try:
             yield partial
-            owner = path.parent.stat()
-            os.chown(partial, owner.st_uid, owner.st_gid)
-            partial.chmod(0o644)
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
+            self._finish(partial)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+    def _finish(self, partial: Path) -> None:
+        """Give a new file its owner and mode, and have it on disk."""
+        owner = partial.parent.stat()
+        os.chown(partial, owner.st_uid, owner.st_gid)
+        partial.chmod(0o644)
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
 
     def _partial(self, directory: Path) -> Path:
         for _ in range(20):  # the delete of another may prune the directory in between

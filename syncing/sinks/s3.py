@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import structlog
 
+from syncing import addresses
 from syncing.errors import (
     RemoteChanged,
     SinkDenied,
@@ -88,6 +89,15 @@ class S3Sink(Sink):
     @property
     def place(self) -> tuple[str, str]:
         return self.endpoint.rstrip("/").lower(), self.bucket
+
+    def area(self, template: str) -> tuple[tuple[str, str], str]:
+        if addresses.is_aws(self.endpoint):
+            return ("aws", self.bucket), template
+        server = f"{addresses.server(self.endpoint)}/{addresses.path(self.endpoint)}".rstrip("/")
+        return (server, self.bucket), template
+
+    def addresses(self) -> list[str]:
+        return addresses.resolved(self.endpoint)
 
     @property
     def address(self) -> str:
@@ -222,6 +232,20 @@ class S3Sink(Sink):
         if now == content:
             return new_tag  # our own write, whose answer was lost
         raise RemoteChanged(f"Another has written {key} at the same time.")
+
+    def create(self, key: str, content: bytes) -> bool:
+        try:
+            self.put_if(key, content, "")
+        except RemoteChanged:
+            return True
+        except SinkRefused:  # the condition itself
+            self.put(key, content)
+            return False
+        try:
+            self.put_if(key, content + b"\n", "")
+        except RemoteChanged:
+            return True
+        return False  # it ignores the condition
 
     def has_conditional_writes(self) -> bool:
         key = f"{MARKER_ROOT}/probe-{uuid.uuid4().hex}"

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import requests
 
+from syncing import addresses
 from syncing.errors import (
     DiskFull,
     SinkDenied,
@@ -67,9 +68,18 @@ class WebDavSink(Sink):
         return self.endpoint
 
     def area(self, template: str) -> tuple[tuple[str, str], str]:
+        path = addresses.path(self.endpoint)
+        return (addresses.server(self.endpoint), ""), f"{path}/{template}" if path else template
+
+    def addresses(self) -> list[str]:
+        return addresses.resolved(self.endpoint)
+
+    def above(self) -> Iterator[tuple[Sink, str]]:
         parts = urlsplit(self.endpoint)
-        path = unquote(parts.path).strip("/")
-        return (f"{parts.scheme}://{parts.netloc}".lower(), ""), f"{path}/{template}" if path else template
+        names = [name for name in parts.path.split("/") if name]
+        for depth in range(len(names) - 1, -1, -1):
+            path = "/".join(["", *names[:depth]])
+            yield WebDavSink(f"{parts.scheme}://{parts.netloc}{path}", self.headers), unquote("/".join(names[depth:]))
 
     def environment(self) -> dict[str, str]:
         # rclone's own pace is one request every 10 ms; it slows down by itself where a server asks for that.

@@ -220,11 +220,11 @@ def test_a_transfer_that_broke_is_tried_again_and_a_refusal_is_not(tenant, monke
 def test_tenants_whose_ids_look_alike_have_their_own(far_end, data_dir, transactional_db, tenant_id, monkeypatch):
     import tests.syncing.test_exactly_the_last_save as harness
 
-    seen = {}
+    seen, spec = {}, None
     for other in ("a", "A", "a.b", "a:b", "a@b", tenant_id):
         monkeypatch.setattr(harness, "TENANT", other)
-        one = seen.get(other) or Tenant(far_end)
-        seen[other] = one
+        one = seen.get(other) or Tenant(far_end, spec=spec)
+        seen[other], spec = one, one.spec
         one.write(**{"mine": other})
         one.save()
     for other, one in seen.items():

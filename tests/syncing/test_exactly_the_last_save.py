@@ -19,7 +19,7 @@ from pools import volumes
 from syncing import backups, errors, listings, rclone, restores, runs, saves, sites, surveys
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, marker_key
 from syncing.markers import Manifest, Marker
-from syncing.models import SavedState, SyncRun
+from syncing.models import SavedState, SyncRun, SyncSpec
 from syncing.states import SyncRunState, Trigger
 from tests.make import make_pool, make_spec, make_sync_spec
 
@@ -39,14 +39,15 @@ class Tenant:
 
     workload = make_spec()
 
-    def __init__(self, far_end, **mapping) -> None:
+    def __init__(self, far_end, *, spec=None, is_settled=False, **mapping) -> None:
         self.far_end, self.generation = far_end, 0
-        self.spec = make_sync_spec(
+        self.spec = spec or make_sync_spec(
             make_pool(),
             sink=far_end.shown,
             sink_secrets=far_end.secrets,
             mappings=[{"sink_path": "t/${tenantId}/state/", **mapping}],
             sink_health={"state": "healthy", "conditionalWrites": far_end.has_conditional_writes},
+            is_settled=is_settled,
         )
         self.sink = self.spec.resolved_sink()
         self.claim()
@@ -233,14 +234,14 @@ def test_backups_expire_by_their_name_and_never_while_an_open_save_needs_them(te
     tenant.save()
     tenant.write(a="3")
     tenant.cut("save.uploaded")
-    assert backups.expire(tenant.sink) == 0, "young, whatever the files' own times say"
+    assert backups.expire(tenant.spec) == 0, "young, whatever the files' own times say"
 
     settings.BOILERHOUSE_BACKUP_RETENTION_S = -60
-    assert backups.expire(tenant.sink) == 1, "the closed save's, not the open one's"
+    assert backups.expire(tenant.spec) == 1, "the closed save's, not the open one's"
     tenant.lose_host()
     tenant.claim()
     assert tenant.look() == {"a": "2"}
-    backups.expire(tenant.sink)
+    backups.expire(tenant.spec)
     assert not tenant.far_end.keys(BACKUP_ROOT)
 
 
@@ -310,6 +311,7 @@ def test_random_edits_saves_kills_and_losses(far_end, data_dir, transactional_db
     monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
     far_end.clear()
     SavedState.objects.all().delete()
+    SyncSpec.objects.all().delete()
     tenant, saved = Tenant(far_end), {}
     for what, name, number in actions:
         if what == "write":

@@ -183,13 +183,13 @@ def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir,
     Deployment.objects.all().delete()
     deployment._checked.cache_clear()
     deployment.deployment_id()
-    theirs = Tenant(far_end)
+    theirs = Tenant(far_end, is_settled=True)
     assert theirs.look() == {"a": "2"}
     theirs.generation = ours.generation + 1
     theirs.write(a="theirs")
     theirs.save()
     settings.BOILERHOUSE_BACKUP_RETENTION_S = -60
-    assert backups.expire(theirs.sink) >= 1
+    assert backups.expire(theirs.spec) >= 1
     assert set(far_end.keys(BACKUP_ROOT)) == before
 
     settings.BOILERHOUSE_DATA_DIR, settings.BOILERHOUSE_RAM_DIR = tmp_path, str(tmp_path / "ram")

@@ -51,7 +51,7 @@ def test_prefixes_that_could_collide_or_escape_are_refused(bad):
 
 
 def area(template, uploads=True, downloads=False, place=("e", "b")):
-    return Area(place, template, "pool", uploads, downloads, template)
+    return Area(((place, template),), uploads, downloads, template)
 
 
 @pytest.mark.parametrize(

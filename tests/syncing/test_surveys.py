@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from syncing import surveys
+from syncing import places, surveys
 from syncing.markers import Manifest, Marker
 from syncing.sinks import LocalSink
 from tests.make import make_sync_spec
@@ -39,6 +39,7 @@ class Asked(LocalSink):
 def spec(data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(surveys, "_took_s", {})
     sink = type("Own", (Asked,), {"questions": []})(tmp_path)
+    monkeypatch.setattr(places, "is_settled", lambda _spec, _sink: True)
     spec = make_sync_spec()
     monkeypatch.setattr(type(spec), "resolved_sink", lambda _self: sink)
     spec.far_end = sink

@@ -21,7 +21,7 @@ from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.pages.sync import probed, said
 from boilerhouse.dashboard.sections import sync_specs as sections
 from pools.models import Pool
-from syncing import services
+from syncing import places, services
 from syncing.api.serializers import SyncSpecInput, render_spec
 from syncing.api.views import find_spec, is_held
 from syncing.models import Credential, SyncMapping, SyncRun, SyncSpec
@@ -56,7 +56,8 @@ def spec(request: HttpRequest, spec_id: str) -> HttpResponse:
     runs = SyncRun.objects.filter(spec=found)
     _, health, probes = probed([found])[0]
     context: dict[str, Any] = {
-        "spec": found, "mappings": list(found.mappings.all()), "said": health, "probes": probes,
+        "spec": found, "aliases": sorted(places.names_of(found) - {places.spelling(found)}),
+        "mappings": list(found.mappings.all()), "said": health, "probes": probes,
         "runs": said(runs.order_by("-created_at")[:RUNS]),
         "failed": runs.filter(state=SyncRunState.FAILED, created_at__gte=timezone.now() - timedelta(hours=24)).count(),
     }  # fmt: skip
@@ -161,8 +162,11 @@ def _probe_typed(document: Document, found: SyncSpec | None) -> tuple[bool, str]
     parts = body.parts()
     credential = Credential.objects.filter(pk=parts["credential_id"]).first()
     typed = SyncSpec(sink=parts["sink"], sink_secrets=parts["sink_secrets"], credential=credential)
+    if found is not None:
+        typed.id, typed.located_at = found.pk, found.located_at
     mappings = [SyncMapping(spec=typed, position=i, **mapping) for i, mapping in enumerate(parts["mappings"])]
     try:
+        places.check_typed(typed, mappings)
         by_transfer = services.try_sink(typed.resolved_sink(), mappings)
     except BoilerhouseError as error:
         return False, error.detail

@@ -1,0 +1,475 @@
+"""Places: which sinks lead to the same objects, told by an object there and not by how the sink is spelled (ADR 33).
+
+A place is a bucket, a directory or an address, and is known by the random id in its ``.boilerhouse/place.json``. A spec
+transfers nothing until its place is known and none of its locations meets another spec's there. What was found stays
+in the spec's row, so whoever transfers pays for it once.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import QuerySet
+
+from boilerhouse.core import clock
+from boilerhouse.core.events import recording
+from boilerhouse.core.tasks import enqueue
+from syncing import errors, locations, sinks
+from syncing.locations import PLACE_KEY, Area, Spot, marker_key
+from syncing.models import SavedState, SinkPlace, SyncMapping, SyncSpec
+from syncing.sinks import CLAIM_DEADLINE_S, Sink
+from syncing.states import PlaceState
+
+FORMAT = 1
+LOOK_DEADLINE_S = 4
+"""Whoever saves a spec waits for it, and so does a claim that is the first to use one."""
+SETTLE_S = 0.5
+"""Where a sink cannot refuse a second writer, who made the object looks again so much later and takes what is there."""
+FRESH_S = 5
+"""An object that is not older may yet be replaced by that of another who began at the same time."""
+WITNESSES = 3
+ADMITTED = (PlaceState.KNOWN, PlaceState.UNKNOWN)
+REFUSED = (PlaceState.CONFLICT, PlaceState.CHANGED)
+
+_lookers = ThreadPoolExecutor(16, thread_name_prefix="places")
+_making: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look at a sink found."""
+
+    spelled: str
+    id: str
+    """Empty where the place's object can be neither read nor made."""
+    others: tuple[dict[str, str], ...] = ()
+    """Other places that hold the spec's locations: ``{id, at}`` lies in this one, ``{id, above}`` holds it."""
+    addresses: tuple[str, ...] = ()
+    is_same: bool = True
+    """Whether it is the place that was expected: by its id, or because the last saves lie there."""
+
+    def names(self) -> dict[str, str]:
+        """The ids of the place and of those that lie in it, by how they are spelled from here."""
+        own = {self.spelled: self.id} if self.id else {}
+        return own | {f"{self.spelled} /{one['at']}": one["id"] for one in self.others if "at" in one}
+
+    def row(self) -> dict[str, Any]:
+        others = [dict(one) for one in self.others]
+        return {"spelled": self.spelled, "id": self.id, "others": others, "addresses": list(self.addresses)}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a place's object says; nothing where there is none, or none that may be read."""
+
+    id: str = ""
+    made_at: float = 0.0
+    is_denied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One sink to look at; needs no database."""
+
+    sink: Sink
+    prefix: str
+    templates: tuple[str, ...]
+    expected: str = ""
+    """The id that the place had; empty where any is taken."""
+    witnesses: tuple[str, ...] = ()
+    """Locations of the last saves there."""
+    version: int = 0
+    is_confirmed: bool = False
+    """Whether the place is taken as it is now, as whoever saves a spec says."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found for a spec, and for those others on which it depends whether the spec may use its place."""
+
+    own: Seen | errors.SyncFailed
+    others: dict[str, Seen | errors.SyncFailed] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    is_new: bool = False
+    """Whether a place was found of which no spec is known to use it yet: it may lie in another's."""
+
+
+# The gate -------------------------------------------------------------------------------------------
+
+
+def sink_of(spec: SyncSpec) -> Sink:
+    """The spec's sink for a transfer: its place is known, and none of its locations meets another spec's.
+
+    Asks the sink only where that is not known yet. Raises SyncFailed when it does not answer, LocationConflict,
+    PlaceChanged.
+    """
+    sink = spec.resolved_sink()
+    if not is_settled(spec, sink):
+        _refuse(spec)
+        review(spec)
+        if spec.place_state not in ADMITTED or spec.place.get("spelled") != sink.place_name:
+            raise errors.SinkUnreachable("The sync spec was changed while its sink was asked which place it is.")
+    return sink
+
+
+def is_settled(spec: SyncSpec, sink: Sink) -> bool:
+    """Whether ``sink_of`` answers without asking anybody."""
+    return spec.place_state == PlaceState.KNOWN and spec.place.get("spelled") == sink.place_name
+
+
+def review(spec: SyncSpec) -> None:
+    """Look where the spec's sink leads now; the row says afterwards what was found and whether the spec may use it.
+
+    Raises SyncFailed when the sink does not answer, and LocationConflict or PlaceChanged where nothing may be
+    transferred.
+    """
+    survey = _survey(spec, _look(spec, spec.mappings.all()), is_saving=False)
+    if isinstance(survey.own, errors.SyncFailed):
+        raise survey.own
+    if survey.others or survey.is_new or not _is_as_noted(spec, survey.own):
+        with recording():
+            settle(survey, spec.pk)
+        spec.refresh_from_db(fields=["place", "place_state", "place_detail"])
+    _refuse(spec)
+
+
+def _refuse(spec: SyncSpec) -> None:
+    if spec.place_state == PlaceState.CONFLICT:
+        raise errors.LocationConflict(spec.place_detail)
+    if spec.place_state == PlaceState.CHANGED:
+        raise errors.PlaceChanged(spec.place_detail)
+
+
+def _is_as_noted(spec: SyncSpec, seen: Seen) -> bool:
+    return seen.is_same and spec.place_state in ADMITTED and spec.place == seen.row()
+
+
+# Looking --------------------------------------------------------------------------------------------
+
+
+def survey_to_save(spec: SyncSpec, mappings: list[SyncMapping]) -> Survey:
+    """Look where a spec that is about to be saved leads, before the lock; a sink that does not answer refuses none.
+
+    One of which it is known that it leads elsewhere now is taken as it is: whoever saves it again says so.
+    """
+    return _survey(spec, _look(spec, mappings, is_confirmed=spec.place_state == PlaceState.CHANGED), is_saving=True)
+
+
+def _look(spec: SyncSpec, mappings: Iterable[SyncMapping], *, is_confirmed: bool = False) -> Look:
+    sink, templates = spec.resolved_sink(), tuple(sorted({mapping.template for mapping in mappings}))
+    is_noted = spec.place.get("spelled") == sink.place_name
+    expected = str(spec.place.get("id", "")) if is_noted else ""
+    witnesses: list[str] = []
+    if expected and not is_confirmed:
+        saved = SavedState.objects.current().filter(place__in=names_of(spec)).order_by("-saved_at")
+        witnesses = list(saved.values_list("location", flat=True)[:WITNESSES])
+    return Look(sink, spec.prefix, templates, expected, tuple(witnesses), spec.version, is_confirmed)
+
+
+def _survey(spec: SyncSpec, look: Look, *, is_saving: bool) -> Survey:
+    """Look at the spec's sink, and at those of others where that decides: all of them when the place is a new one,
+    which may lie in theirs, else those that were not asked yet, unless this spec is in use already."""
+    own = _ask({"": look})[""]
+    if isinstance(own, errors.SyncFailed):
+        return Survey(own)
+    is_new = own.is_same and _is_new(own)
+    others = SyncSpec.objects.exclude(pk=spec.pk).select_related("credential").prefetch_related("mappings")
+    if not is_new:
+        is_in_use = spec.place_state in ADMITTED and not is_saving
+        others = others.none() if is_in_use else others.filter(place_state=PlaceState.UNASKED)
+    looks = {one.pk: _look(one, one.mappings.all()) for one in others}
+    if is_new and looks:
+        time.sleep(SETTLE_S)  # other servers of the same files may list them a moment later
+    versions = {pk: one.version for pk, one in looks.items()} | {spec.pk: look.version}
+    return Survey(own, _ask(looks), versions, is_new)
+
+
+def _is_new(seen: Seen) -> bool:
+    ids = set(seen.names().values())
+    return SinkPlace.objects.filter(place_id__in=ids).values("place_id").distinct().count() < len(ids)
+
+
+def _ask(looks: dict[str, Look]) -> dict[str, Seen | errors.SyncFailed]:
+    """Look at each, all at once; what has not answered in time is unreachable."""
+    until = time.monotonic() + LOOK_DEADLINE_S
+    asked = {key: _lookers.submit(look_at, look) for key, look in looks.items()}
+    return {key: _answer(future, until - time.monotonic()) for key, future in asked.items()}
+
+
+def _answer(future: Future[Seen], within_s: float) -> Seen | errors.SyncFailed:
+    try:
+        return future.result(max(0.0, within_s))
+    except TimeoutError:
+        future.cancel()
+        return errors.SinkUnreachable(f"The sink has not said within {LOOK_DEADLINE_S} s which place it is.")
+    except errors.SyncFailed as error:
+        return error
+
+
+def look_at(look: Look) -> Seen:
+    """Read the place's object, and make it where there is none yet. Raises SyncFailed when the sink does not say."""
+    sink = look.sink
+    mark = _read_steady(sink, "", look.expected)
+    found = mark.id
+    is_same = look.is_confirmed or not look.expected or found == look.expected
+    if not is_same:
+        if mark.is_denied:
+            raise errors.SinkDenied(f"The keys may no longer read {PLACE_KEY}, by which the place is known.")
+        is_same = not look.witnesses or any(_has_marker(sink, location) for location in look.witnesses)
+    if not found and is_same:
+        found = _make(sink, "", look.expected or uuid.uuid4().hex)
+    others = tuple(_others(look, may_make=bool(found))) if is_same else ()
+    return Seen(sink.place_name, found, others, tuple(sink.addresses()), is_same)
+
+
+def _others(look: Look, *, may_make: bool) -> Iterator[dict[str, str]]:
+    anchors = look.sink.anchors(look.prefix) if may_make else []
+    folders = {level for template in look.templates for level in locations.levels(template)}
+    for folder in sorted(folders | {one for one in anchors if one}):
+        found = _read_other(look.sink, folder)
+        if not found and folder in anchors:
+            found = _make(look.sink, folder, uuid.uuid4().hex)
+        if found:
+            yield {"id": found, "at": folder}
+    for sink, inside in look.sink.above():
+        if found := _read_other(sink, ""):
+            yield {"id": found, "above": inside}
+
+
+def _read_other(sink: Sink, folder: str) -> str:
+    """The id of another place; a folder that has none, or does not show it, is no place."""
+    try:
+        return _read(sink, folder).id
+    except errors.SyncFailed as error:
+        if folder and error.may_pass:
+            raise
+        return ""  # what lies above may be another server's
+
+
+def _read(sink: Sink, folder: str) -> Mark:
+    """A place's object as it is now. Raises SinkUnreliable where it is not what Boilerhouse put there."""
+    key = locations.join(folder, PLACE_KEY)
+    try:
+        content = sink.get(key, CLAIM_DEADLINE_S)
+    except errors.SinkDenied:
+        return Mark(is_denied=True)
+    if content is None:
+        return Mark()
+    try:
+        found = json.loads(content)
+        return Mark(uuid.UUID(hex=found["id"]).hex, float(found.get("madeAt", 0)))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        detail = f"{key} is not what Boilerhouse put there; delete it, and probe the sink."
+        raise errors.SinkUnreliable(detail) from None
+
+
+def _read_steady(sink: Sink, folder: str, expected: str) -> Mark:
+    """``_read``, and again a little later where it may be half written, or another's write may be on its way."""
+    try:
+        mark = _read(sink, folder)
+    except errors.SinkUnreliable:
+        mark = None
+    if mark is None or (mark.id not in ("", expected) and abs(time.time() - mark.made_at) < FRESH_S):
+        time.sleep(SETTLE_S)
+        mark = _read(sink, folder)
+    return mark
+
+
+def _make(sink: Sink, folder: str, place_id: str) -> str:
+    """Put the object there unless there is one; returns the id that all who did so at once end with, or none where it
+    may not be put there."""
+    key = locations.join(folder, PLACE_KEY)
+    content = json.dumps({"format": FORMAT, "id": place_id, "madeAt": round(time.time(), 3)}).encode()
+    with _making[sink.place_name, folder]:
+        if found := _read_steady(sink, folder, "").id:
+            return found
+        try:
+            if not sink.create(key, content):
+                time.sleep(SETTLE_S)
+        except (errors.SinkDenied, errors.SinkRefused):
+            return ""
+        return _read_steady(sink, folder, place_id).id
+
+
+def _has_marker(sink: Sink, location: str) -> bool:
+    return sink.get(marker_key(location), CLAIM_DEADLINE_S) is not None
+
+
+# Deciding -------------------------------------------------------------------------------------------
+
+
+def place(spec: SyncSpec, survey: Survey) -> None:
+    """Note on a spec that is about to be saved where it leads; a sink that did not answer is asked at its first use."""
+    if isinstance(survey.own, errors.SyncFailed):
+        is_kept = spec.place.get("spelled") == spelling(spec)
+        spec.place, spec.place_state, spec.place_detail = spec.place if is_kept else {}, PlaceState.UNASKED, ""
+    else:
+        _note(spec, survey.own)
+
+
+def settle(survey: Survey, spec_id: str = "") -> None:
+    """Write what a survey found to the rows, and decide for each of those specs whether it may use its place.
+
+    Belongs into a transaction. With ``spec_id`` the survey's own spec is one of them.
+    """
+    found = {**survey.others, **({spec_id: survey.own} if spec_id else {})}
+    if not found:
+        return
+    lock()
+    rows = {one.pk: one for one in _without_secrets()}
+    looked = [(rows[pk], seen) for pk, seen in found.items() if pk in rows and rows[pk].version == survey.versions[pk]]
+    looked.sort(key=lambda pair: _order(pair[0]))
+    for one, seen in looked:
+        if isinstance(seen, Seen):
+            _note(one, seen)
+        elif survey.is_new and one.place_state in ADMITTED:
+            one.place_state = PlaceState.UNASKED  # the new place may lie in its own
+            _have_probed(one)
+    for one, _ in looked:
+        _judge(one, rows.values())
+    for one, _ in looked:
+        _store(one)
+
+
+def lock() -> None:
+    """Until the end of the transaction, nobody else decides about locations of the deployment."""
+    list(SyncSpec.objects.select_for_update(no_key=True).order_by("pk").values_list("pk"))
+
+
+def _without_secrets() -> QuerySet[SyncSpec]:
+    """All specs, for what needs nothing decrypted."""
+    return SyncSpec.objects.defer("sink_secrets").prefetch_related("mappings")
+
+
+def areas_of_others(spec: SyncSpec) -> list[Area]:
+    """What a spec that is about to be saved must not meet: a later spec that may use nothing for that very reason does
+    not count."""
+    rows = _without_secrets().exclude(pk=spec.pk)
+    blocked = PlaceState.CONFLICT
+    return [area for one in rows if one.place_state != blocked or _order(one) < _order(spec) for area in areas(one)]
+
+
+def areas(spec: SyncSpec) -> list[Area]:
+    """Where the spec's mappings lie."""
+    return [area(spec, one, f"sync spec {spec.pk}, mapping {one.position}") for one in spec.mappings.all()]
+
+
+def area(spec: SyncSpec, mapping: SyncMapping, label: str) -> Area:
+    """Where a mapping lies, by the sink's spelling and in every place that is known to hold it."""
+    template = mapping.template
+    spelled, at = sinks.resolve(spec.sink, {}).area(template)
+    spots: list[Spot] = [(("spelled", *spelled), at)]
+    if spec.place.get("id"):
+        spots.append((("id", spec.place["id"]), template))
+    for other in spec.place.get("others", ()):
+        if "above" in other:
+            spots.append((("id", other["id"]), locations.join(other["above"], template)))
+        elif template == other["at"] or template.startswith(f"{other['at']}/"):
+            spots.append((("id", other["id"]), template[len(other["at"]) :].strip("/")))
+    near = tuple(((address, *spelled[1:]), at) for address in spec.place.get("addresses", ()))
+    is_known = spec.place_state != PlaceState.UNKNOWN
+    return Area(tuple(spots), mapping.uploads, mapping.restores, label, near, is_known)
+
+
+def _order(spec: SyncSpec) -> tuple[Any, str]:
+    return spec.located_at, spec.pk
+
+
+def _note(spec: SyncSpec, seen: Seen) -> None:
+    if not seen.is_same:
+        spec.place_state = PlaceState.CHANGED
+        what = "another place than when this spec was saved" if seen.id else "a place without its object"
+        spec.place_detail = (
+            f"The sink leads to {what}, and none of the last saves is there: it was emptied, or its address leads"
+            " elsewhere now. Nothing is restored or saved. Mend the address, or save the spec again to use the place"
+            " as it is."
+        )
+        return
+    spec.place, spec.place_detail = seen.row(), ""
+    spec.place_state = PlaceState.KNOWN if seen.id else PlaceState.UNKNOWN
+    for name, place_id in seen.names().items():
+        SinkPlace.objects.update_or_create(name=name, defaults={"place_id": place_id, "seen_at": clock.now()})
+
+
+def _judge(spec: SyncSpec, everybody: Iterable[SyncSpec]) -> None:
+    """Of two specs that meet, the one whose locations are older goes on."""
+    if spec.place_state not in ADMITTED:
+        return
+    own = areas(spec)
+    for other in everybody:
+        if other.pk == spec.pk or other.place_state == PlaceState.CONFLICT:
+            continue
+        theirs = areas(other)
+        is_older = _order(spec) < _order(other)
+        loser, winner = (theirs, own) if is_older else (own, theirs)
+        problem = next((found for one in loser if (found := locations.conflict(one, winner))), None)
+        if problem is None:
+            continue
+        if not is_older:
+            spec.place_state, spec.place_detail = PlaceState.CONFLICT, _words(problem)
+            return
+        if other.place_state in ADMITTED:
+            other.place_state, other.place_detail = PlaceState.CONFLICT, _words(problem)
+            _store(other)
+            _have_probed(other)
+
+
+def _words(problem: str) -> str:
+    return f"{problem} Nothing is restored or saved until one of the two is changed."
+
+
+def _store(spec: SyncSpec) -> None:
+    SyncSpec.objects.filter(pk=spec.pk).update(
+        place=spec.place, place_state=spec.place_state, place_detail=spec.place_detail
+    )
+
+
+def _have_probed(spec: SyncSpec) -> None:
+    enqueue("sync", "tenants.tasks.probe_sink", spec.pk)
+
+
+def doubt(rows: QuerySet[SyncSpec]) -> None:
+    """Have these specs' places asked again before anything is transferred; belongs into a transaction."""
+    rows.filter(place_state__in=ADMITTED).update(place_state=PlaceState.UNASKED)
+
+
+def check_typed(spec: SyncSpec, mappings: list[SyncMapping]) -> None:
+    """Raise LocationConflict, or what the sink says instead, where a spec that is not stored may write nothing."""
+    survey = survey_to_save(spec, mappings)
+    if isinstance(survey.own, errors.SyncFailed):
+        raise survey.own
+    spec.place = survey.own.row()
+    spec.place_state = PlaceState.KNOWN if survey.own.id else PlaceState.UNKNOWN
+    others = areas_of_others(spec)
+    for one in mappings:
+        if problem := locations.conflict(area(spec, one, ""), others):
+            raise errors.LocationConflict(problem)
+
+
+# Names ----------------------------------------------------------------------------------------------
+
+
+def spelling(spec: SyncSpec) -> str:
+    """How the spec's sink is spelled, without a look at its secrets."""
+    return sinks.resolve(spec.sink, {}).place_name
+
+
+def key(spec: SyncSpec) -> str:
+    """The same for all specs that save to one place, as far as is known."""
+    return str(spec.place.get("id") or spelling(spec))
+
+
+def names_of(spec: SyncSpec) -> set[str]:
+    """Every spelling by which the spec's own place is known, as rows of saves and backups hold them."""
+    names = {spelling(spec)}
+    if place_id := spec.place.get("id"):
+        names |= set(SinkPlace.objects.filter(place_id=place_id).values_list("name", flat=True))
+    return names
