@@ -397,6 +397,10 @@ class Census:
         self.files -= 1
         del self.seen[path]
         self.modes.pop(path, None)
+        self.grows.pop(path, None)
+        for listed in (self.names, self.sparse):
+            if path in listed:
+                listed.remove(path)
 
 
 def census(

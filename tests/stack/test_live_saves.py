@@ -1,21 +1,31 @@
-"""Saves of running containers, on real parts: commands and health checks meanwhile, kill -9, hooks, limits."""
+"""Saves of running containers, on real parts: a busy database, commands and health checks meanwhile, kill -9, hooks, limits."""
 
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pools import freezer, quota, volumes
 from pools.models import Container
+from tests import sqlite
 from tests.stack.conftest import eventually
-from tests.stack.test_syncs import UPLOAD
+from tests.stack.test_syncs import UPLOAD, runs
 
 STATE = "t/${tenantId}/"
 FAILPOINTS = Path(os.environ["BOILERHOUSE_FAILPOINTS"])
+
+
+@pytest.fixture(scope="module")
+def sqlite_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with sqlite.built_image(tmp_path_factory.mktemp("image")) as image:
+        yield image
 
 
 def live_pool(stack, pools, sink_server, interval_ms: int | None = None, workload: dict | None = None, **policy) -> str:
@@ -37,6 +47,71 @@ def save(stack, tenant: str) -> dict:
 def ended(stack, run_id: str) -> dict | None:
     run = stack.ok("GET", f"sync-runs/{run_id}")
     return run if run["state"] not in ("queued", "running") else None
+
+
+# A busy database ------------------------------------------------------------------------------------
+
+
+def content_at(sink_server, tenant: str, directory: Path) -> str:
+    """What the database at the sink holds."""
+    directory.mkdir()
+    sink = sink_server.sink()
+    for name, _ in sink.names(f"t/{tenant}/state"):
+        (directory / name).write_bytes(sink.get(f"t/{tenant}/state/{name}", 15))
+    return sqlite.content(directory / "app.db")
+
+
+def content_in(stack, container_id: str) -> str:
+    script = "sqlite3 /state/app.db 'PRAGMA integrity_check' 'SELECT max(tx) FROM t' .sha3sum"
+    checked, newest, said = stack.exec(container_id, script).split("\n")[:3]
+    assert checked == "ok"
+    return f"{newest} {said.strip()}"
+
+
+def follow(stack, sink_server, tenant: str, count: int, directory: Path) -> tuple[dict[str, str], list[dict]]:
+    """Wait for so many periodic saves; by their ids what the sink then held, and what their steps say."""
+    contents: dict[str, str] = {}
+    steps: list[dict] = []
+    deadline = time.monotonic() + 60 + 20 * count
+    while len(contents) < count:
+        assert time.monotonic() < deadline
+        for run in runs(stack, tenant, direction="upload"):
+            assert run["state"] in ("queued", "running", "succeeded"), run
+            if run["state"] == "succeeded" and run["id"] not in contents:
+                steps += run["steps"]
+                contents[run["id"]] = content_at(sink_server, tenant, directory / run["id"])
+        time.sleep(0.1)
+    return contents, steps
+
+
+@pytest.mark.parametrize("saves", [4, pytest.param(20, marks=pytest.mark.long)])  # 20 take two minutes
+@pytest.mark.any_database
+def test_a_busy_database_is_saved_each_time_and_comes_back_as_it_was(
+    stack, pools, sink_server, sqlite_image, tmp_path, saves, capsys
+):
+    """B17: each periodic save of a SQLite in WAL mode under constant commits completes; the host lost, it is the last."""
+    workload = {"image": sqlite_image, "resources": {"memoryMb": 128, "pidsLimit": 64}}
+    pool = live_pool(stack, pools, sink_server, 5000, workload)
+    held = stack.claim("dora", pool)
+    stack.exec(held["containerId"], "(sh /writer.sh > /dev/null 2>&1) &")
+    script = "sqlite3 /state/app.db 'SELECT count(*) > 100 FROM t' 2>/dev/null || true"
+    eventually(lambda: stack.exec(held["containerId"], script) == "1\n", 60)
+    contents, steps = follow(stack, sink_server, "dora", saves, tmp_path)
+    told = [step["snapshot"] for step in steps]
+    assert all(one["pointInTime"] for one in told)
+    newest = [int(content.split()[0]) for content in contents.values()]
+    assert newest == sorted(newest)
+    assert newest[-1] > newest[0]
+    time.sleep(random.uniform(0, 6))
+    stack.release("dora", discard=True)
+    done = [run["id"] for run in runs(stack, "dora", direction="upload") if run["state"] == "succeeded"]
+    held = stack.claim("dora", pool)
+    expected = contents.get(done[0]) or content_at(sink_server, "dora", tmp_path / "last")
+    assert content_in(stack, held["containerId"]) == expected
+    frozen = sorted(one["freezeMs"] for one in told)
+    with capsys.disabled():
+        p50, p95 = frozen[len(frozen) // 2], frozen[int(0.95 * (len(frozen) - 1))]
+        print(f"\nbusy database, freeze ms, n={len(frozen)}: min {frozen[0]} p50 {p50} p95 {p95} max {frozen[-1]}")
 
 
 # Meanwhile ------------------------------------------------------------------------------------------
