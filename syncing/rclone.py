@@ -287,7 +287,7 @@ class _Follower:
 
     on_progress: Callable[[Progress], None] | None
     keep_going: Callable[[], bool]
-    still: stalling.Still = field(default_factory=stalling.Still)
+    still: stalling.StallTimer = field(default_factory=stalling.StallTimer)
     _counters: tuple[int, ...] = ()
     _read: int = 0
 

@@ -22,7 +22,7 @@ from syncing import errors, fitting, patterns, rclone, records, snapshots, undo
 from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
 from syncing.models import MappingRestore, SyncRun, SyncSpec
-from syncing.runs import Told, add_step, persist, running
+from syncing.runs import ProgressReporter, add_step, persist, running
 from syncing.sites import Site, check_alone, place_of, planted
 from syncing.states import Direction, Trigger
 from syncing.surveys import Finding
@@ -87,7 +87,7 @@ def _restore(
     for spec in {finding.mapping.spec_id: finding.mapping.spec for finding in findings}.values():
         own = [finding for finding in findings if finding.mapping.spec_id == spec.pk]
         with running(spec, site, Direction.DOWNLOAD, trigger, run_of(spec)) as run:
-            got = _Restore(run, site, trigger, keep_going, _told_of(run, site, own), is_patient).run(own)
+            got = _Restore(run, site, trigger, keep_going, _reporter_of(run, site, own), is_patient).run(own)
         total = Restored(total.files + sum(one.files for one in got.values()),
                          total.bytes + sum(one.bytes for one in got.values()))  # fmt: skip
         if trigger == Trigger.CLAIM:
@@ -100,13 +100,13 @@ def size_of(findings: list[Finding]) -> int:
     return sum(finding.marker.manifest.bytes for finding in findings if finding.marker)
 
 
-def _told_of(run: SyncRun, site: Site, findings: list[Finding]) -> Told:
+def _reporter_of(run: SyncRun, site: Site, findings: list[Finding]) -> ProgressReporter:
     """Tells how far the run is from the first second on: the markers say how much there is."""
     wanted = [finding for finding in findings if not finding.is_empty]
     manifests = [finding.marker.manifest for finding in wanted if finding.marker]
     if len(manifests) < len(wanted):
-        return Told(run, site)
-    return Told(run, site, sum(one.files for one in manifests), sum(one.bytes for one in manifests))
+        return ProgressReporter(run, site)
+    return ProgressReporter(run, site, sum(one.files for one in manifests), sum(one.bytes for one in manifests))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class _Restore:
     site: Site
     trigger: Trigger
     keep_going: Callable[[], bool]
-    told: Told
+    reporter: ProgressReporter
     is_patient: bool
     _done: Restored = field(default_factory=Restored)
 
@@ -195,12 +195,12 @@ class _Restore:
 
         def attempt() -> None:
             files, there = staged.count(staging)
-            self.told.begin_try(self._done.files + files, self._done.bytes + there)
+            self.reporter.begin_try(self._done.files + files, self._done.bytes + there)
             rclone.run(
-                arguments, sink, jail, site.lock, size=size, on_progress=self.told, keep_going=self.keep_going
+                arguments, sink, jail, site.lock, size=size, on_progress=self.reporter, keep_going=self.keep_going
             )  # fmt: skip
 
-        persist(attempt, self.told, run, self.keep_going, resumes=True, is_patient=self.is_patient)
+        persist(attempt, self.reporter, run, self.keep_going, resumes=True, is_patient=self.is_patient)
 
     def _move_in(self, one: _Staged) -> None:
         site, mapping = self.site, one.finding.mapping

@@ -124,7 +124,7 @@ def _bury_interrupted(spec: SyncSpec, site: Site) -> None:
     )
 
 
-class Told:
+class ProgressReporter:
     """Writes down, and tells in events, how far a run is, over all the tries of its transfers.
 
     Often while it is young, then every five seconds: a transfer of hours must not fill the log of events.
@@ -225,7 +225,7 @@ T = TypeVar("T")
 
 def persist(
     attempt: Callable[[], T],
-    told: Told,
+    reporter: ProgressReporter,
     run: SyncRun,
     keep_going: Callable[[], bool],
     *,
@@ -243,10 +243,10 @@ def persist(
         try:
             return attempt()
         except errors.SyncFailed as error:
-            has_moved = resumes and told.arrived > 0
+            has_moved = resumes and reporter.arrived > 0
             if has_moved:
                 fruitless = 0
-            elif (fruitless >= len(RETRY_AFTER_S) and not is_patient) or told.idle_s > within_s:
+            elif (fruitless >= len(RETRY_AFTER_S) and not is_patient) or reporter.idle_s > within_s:
                 raise
             if not error.may_pass or (not has_moved and isinstance(error, errors.TransferStalled)) or not keep_going():
                 raise

@@ -39,7 +39,7 @@ from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
 from syncing.marking import open_marker, put_marker, savers
 from syncing.models import MappingRestore, SavedState, SyncMapping, SyncRun, SyncSpec
-from syncing.runs import Told, add_step, persist, running
+from syncing.runs import ProgressReporter, add_step, persist, running
 from syncing.sinks import RUN_DEADLINE_S, Sink
 from syncing.sites import Site, place_of, planted
 from syncing.states import Direction, Mode, Trigger
@@ -95,20 +95,20 @@ class _Save:
     location: str
     deletes: bool
     """Whether it may delete at the sink."""
-    told: Told
+    reporter: ProgressReporter
 
     @classmethod
     def of(cls, run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, keep_going: Callable[[], bool]) -> Self:
         location = mapping.location(site.tenant_id)
         deletes = may_delete(mapping, site, location)
-        return cls(run, mapping, site, sink, keep_going, location, deletes, Told(run, site))
+        return cls(run, mapping, site, sink, keep_going, location, deletes, ProgressReporter(run, site))
 
     def send(self, arguments: list[str], directory: Path, binds: list[tuple[Path, str]], size: int) -> rclone.Outcome:
         """Run rclone over what is in ``directory``; ``size`` is how much that is, in bytes."""
         jail = Jail(directory, self.site.uid, writable=False, binds=tuple(binds))
-        self.told.begin_try(*self.told.sent)
+        self.reporter.begin_try(*self.reporter.sent)
         return rclone.run(
-            arguments, self.sink, jail, self.site.lock, size=size, on_progress=self.told, keep_going=self.keep_going
+            arguments, self.sink, jail, self.site.lock, size=size, on_progress=self.reporter, keep_going=self.keep_going
         )
 
     def persist(self, attempt: Callable[[], _Sent], *, is_fixed: bool) -> _Sent:
@@ -117,7 +117,7 @@ class _Save:
         What goes on changing could keep them busy for ever.
         """
         resumes = self.sink.resumes_saves and is_fixed
-        return persist(attempt, self.told, self.run, self.keep_going, resumes=resumes)
+        return persist(attempt, self.reporter, self.run, self.keep_going, resumes=resumes)
 
     def note_missing(self) -> None:
         add_step(self.run, self.mapping, self.location, 0, 0, note="The directory does not exist yet.")

@@ -23,7 +23,7 @@ from pools import lifecycle
 from pools.models import Pool, WorkloadVersion
 from pools.states import Trouble
 from syncing import surveys
-from tenants import errors, giving_up, line, patience, preparing, sink_runs, validation
+from tenants import deadlines, errors, giving_up, line, preparing, sink_runs, validation
 from tenants.instruments import CLAIM_PHASE_SECONDS, EXHAUSTED
 from tenants.models import Assignment, next_generation
 from tenants.states import AssignmentState, Source
@@ -117,7 +117,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
         )
         if container:
             line.bind(assignment, container)
-            patience.begin(assignment)
+            deadlines.begin(assignment)
         else:
             line.check_can_wait(pool)
             assignment.owner = None

@@ -15,7 +15,7 @@ from boilerhouse.core.events import recording
 from boilerhouse.core.tasks import enqueue
 from pools import lifecycle
 from pools.models import Container, Pool
-from tenants import errors, patience
+from tenants import deadlines, errors
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 
@@ -45,7 +45,7 @@ def match_waiters(pool_id: str) -> int:
                 container=container, container_ref=container.pk, version_id=container.version_id, uid=container.uid
             )
             assert bound, "a waiting claim changed under the pool's lock"
-            patience.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
+            deadlines.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
             enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
             served += 1
         recount(pool_id)

@@ -34,9 +34,9 @@ from pools.runtime import get_runtime
 from pools.spec import WorkloadSpec
 from syncing import errors as sync_errors
 from syncing import restores, sites, surveys
-from syncing.sinks.patience import pause_s
+from syncing.sinks.retrying import pause_s
 from syncing.states import Trigger
-from tenants import errors, giving_up, line, patience
+from tenants import deadlines, errors, giving_up, line
 from tenants.instruments import CLAIM_PHASE_SECONDS, CLAIM_SECONDS, CLAIMS
 from tenants.models import Assignment, Tenant
 from tenants.site import site_of
@@ -85,7 +85,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
     if needs_worker:
         with transaction.atomic():
             Assignment.objects.filter(pk=assignment.pk, owner=assignment.owner).update(owner=None)
-            patience.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
+            deadlines.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
             enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
     return not needs_worker
 
@@ -129,14 +129,14 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
     if assignment is None:
         return
     structlog.contextvars.bind_contextvars(tenant=assignment.tenant_id, generation=generation)
-    patience.take_up(assignment)
+    deadlines.take_up(assignment)
     while assignment.container_ref is not None and assignment.version is not None:
         structlog.contextvars.bind_contextvars(container=str(assignment.container_ref))
         findings: list[surveys.Finding] | None = None
         try:
             with _phase("survey"):
                 findings = surveys.begin_survey(assignment.pool_id, assignment.tenant_id).answer()
-            with lanes.entered(restores.size_of(findings)) as may_begin, patience.moving(assignment):
+            with lanes.entered(restores.size_of(findings)) as may_begin, deadlines.moving(assignment):
                 if not may_begin:
                     _stand_in_line(assignment)
                     return
@@ -157,7 +157,7 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
 def _stand_in_line(assignment: Assignment) -> None:
     """The controller hands it on again in a while."""
     mine = Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=processes.current())
-    patience.stand_in_line(mine)
+    deadlines.stand_in_line(mine)
     mine.update(owner=None)
 
 
@@ -256,7 +256,7 @@ def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
     if spec.post_claim is None:
         return
     hook, name = spec.post_claim, lifecycle.runtime_name(assignment.held_container)
-    patience.allow(assignment, timedelta(milliseconds=hook.timeout_ms))
+    deadlines.allow(assignment, timedelta(milliseconds=hook.timeout_ms))
     try:
         done = get_runtime().exec(name, hook.command, hook.timeout_ms, limit_bytes=4000)
     except TimedOut as error:

@@ -20,7 +20,7 @@ from pools.states import DEADLY, ContainerState
 from syncing import services as syncing
 from syncing.models import MappingRestore, SinkProbe, SyncRun, SyncSpec
 from syncing.states import SyncRunState
-from tenants import errors, giving_up, idle, line, patience, releases
+from tenants import deadlines, errors, giving_up, idle, line, releases
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
 
@@ -68,7 +68,7 @@ def resume_claims() -> int:
 def _hand_on(row: Assignment) -> int:
     handed_on = _enqueue(row, "claim", "tenants.tasks.prepare", row.pk, row.generation)
     if handed_on:
-        patience.stand_in_line(Assignment.objects.filter(pk=row.pk))
+        deadlines.stand_in_line(Assignment.objects.filter(pk=row.pk))
     return handed_on
 
 

@@ -1,6 +1,6 @@
-"""What bounds long work: not how long it takes, but how long nothing moves.
+"""Long work is bounded by how long nothing of it moves, not by how long it takes.
 
-Whoever does a part of it says ``moved``; whoever waits for it is told by ``heard_by``.
+The code that does a part of it calls ``moved``; a caller that waits for it listens with ``reporting_to``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from django.conf import settings
 
 from boilerhouse.core.errors import Failed
 
-HEARD_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 _LOOK_EVERY_S = 0.5
-_hearer: ContextVar[Callable[[], None] | None] = ContextVar("hearer", default=None)
+_listener: ContextVar[Callable[[], None] | None] = ContextVar("listener", default=None)
 
 
 class Stalled(Failed):
@@ -30,7 +30,7 @@ class Stalled(Failed):
     code = "stalled"
 
 
-class Still:
+class StallTimer:
     """How long nothing has moved."""
 
     def __init__(self) -> None:
@@ -48,26 +48,26 @@ class Still:
 
 def moved() -> None:
     """Say that the work of this thread has got further."""
-    if (hearer := _hearer.get()) is not None:
-        hearer()
+    if (listener := _listener.get()) is not None:
+        listener()
 
 
 @contextmanager
-def heard_by(hearer: Callable[[], None]) -> Iterator[None]:
-    """Within the block ``hearer`` is called when this thread's work moves, at most once a second."""
-    heard = -HEARD_EVERY_S
+def reporting_to(listener: Callable[[], None]) -> Iterator[None]:
+    """Within the block ``listener`` is called when this thread's work moves, at most once a second."""
+    heard = -REPORT_EVERY_S
 
     def hear() -> None:
         nonlocal heard
-        if time.monotonic() - heard >= HEARD_EVERY_S:
+        if time.monotonic() - heard >= REPORT_EVERY_S:
             heard = time.monotonic()
-            hearer()
+            listener()
 
-    token = _hearer.set(hear)
+    token = _listener.set(hear)
     try:
         yield
     finally:
-        _hearer.reset(token)
+        _listener.reset(token)
 
 
 def bytes_read(pid: int) -> int:
@@ -85,7 +85,7 @@ def run(command: list[str]) -> None:
 
     Raises Stalled when it neither uses the processor nor reads or writes for the bound, Failed when it fails.
     """
-    still = Still()
+    still = StallTimer()
     done: tuple[str, ...] = ()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)

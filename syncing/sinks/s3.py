@@ -29,7 +29,7 @@ from syncing.locations import MARKER_ROOT
 from syncing.sinks import rclone_names, reaching, refusals
 from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
 from syncing.sinks.flags import KMS, Carried
-from syncing.sinks.patience import insist
+from syncing.sinks.retrying import retry
 
 if TYPE_CHECKING:
     from syncing.sinks.s3_access import Access, Seen
@@ -199,7 +199,7 @@ class S3Sink(Sink):
             with self._translated():
                 return ask(self._access(deadline_s))
 
-        return once() if deadline_s == CLAIM_DEADLINE_S else insist(once)
+        return once() if deadline_s == CLAIM_DEADLINE_S else retry(once)
 
     def get(self, key: str, deadline_s: int) -> bytes | None:
         return self.read(key, deadline_s)[0]

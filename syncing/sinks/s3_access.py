@@ -172,7 +172,7 @@ class Access:
                     proxies_config=self._proxies_config,
                     connect_timeout=self.deadline_s,
                     read_timeout=self.deadline_s,
-                    retries={"total_max_attempts": 1},  # whoever asks decides how often (``patience``)
+                    retries={"total_max_attempts": 1},  # whoever asks decides how often (``retrying``)
                     s3=style,
                     max_pool_connections=16,
                     request_checksum_calculation="when_required",

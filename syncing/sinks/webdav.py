@@ -31,7 +31,7 @@ from syncing.errors import (
 )
 from syncing.sinks import rclone_names, reaching, refusals
 from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
-from syncing.sinks.patience import insist
+from syncing.sinks.retrying import retry
 
 _BUSY = (423, 429, 503)
 """Locked, by another request of ours at the same moment, or too many at once."""
@@ -193,8 +193,8 @@ class WebDavSink(Sink):
             raise self._refusal(method, answer)
 
         if deadline_s == CLAIM_DEADLINE_S:
-            return insist(once, within_s=CLAIM_WAITS_S, tries=1)
-        return insist(once)
+            return retry(once, within_s=CLAIM_WAITS_S, tries=1)
+        return retry(once)
 
     def _send(self, method: str, key: str, deadline_s: int, **more: Any) -> requests.Response:
         with self._translated(), requests.Session() as session:

@@ -214,15 +214,15 @@ class Killed(BaseException):
 
 def stop_after(monkeypatch, size: int, error: BaseException) -> None:
     """Break off the next transfer when so many bytes have come, once."""
-    real = runs.Told.__call__
+    real = runs.ProgressReporter.__call__
 
     def told(self, progress):
         real(self, progress)
         if progress.bytes >= size:
-            monkeypatch.setattr(runs.Told, "__call__", real)
+            monkeypatch.setattr(runs.ProgressReporter, "__call__", real)
             raise error
 
-    monkeypatch.setattr(runs.Told, "__call__", told)
+    monkeypatch.setattr(runs.ProgressReporter, "__call__", told)
 
 
 def carry_on(tenant: Tenant) -> None:

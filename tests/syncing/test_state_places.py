@@ -14,7 +14,6 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from tests.faulty import FaultyProxy
 
 from boilerhouse.core.models import AuditEntry, Event
 from boilerhouse.dashboard.supervisor import free_port
@@ -41,6 +40,7 @@ from syncing.states import Direction, Mode, PlaceState, Trigger
 from tenants import upkeep
 from tests import far_ends
 from tests.make import make_pool, make_spec, make_sync_spec
+from tests.providers import FaultyProxy
 from tests.s3 import S3Server
 from tests.syncing.test_exactly_the_last_save import TENANT, UID
 from tests.syncing.test_exactly_the_last_save import Tenant as State

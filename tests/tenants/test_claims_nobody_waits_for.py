@@ -11,7 +11,7 @@ from boilerhouse.core import stalling
 from boilerhouse.core.models import Event
 from pools.states import ContainerState
 from syncing.models import SyncRun
-from tenants import claims, errors, giving_up, line, patience, upkeep, validation
+from tenants import claims, deadlines, errors, giving_up, line, upkeep, validation
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 from tests.make import make_container, make_pool, make_sync_spec
@@ -82,17 +82,17 @@ def test_its_deadline_moves_with_its_restore_and_with_nothing_else(settings):
     """B28: whatever moves pushes it on; a claim that somebody waits for keeps its own (P7)."""
     settings.BOILERHOUSE_TRANSFER_STALL_S = 100
     mine = pending()
-    with patience.moving(mine):
+    with deadlines.moving(mine):
         stalling.moved()
     mine.refresh_from_db()
     assert 90 < (mine.deadline - timezone.now()).total_seconds() < 101
 
     Assignment.objects.update(waits=True, deadline=timezone.now() + timedelta(seconds=30))
     mine.refresh_from_db()
-    with patience.moving(mine):
+    with deadlines.moving(mine):
         stalling.moved()
-    patience.take_up(mine)
-    patience.stand_in_line(Assignment.objects.all())
+    deadlines.take_up(mine)
+    deadlines.stand_in_line(Assignment.objects.all())
     mine.refresh_from_db()
     assert (mine.deadline - timezone.now()).total_seconds() < 31
 
@@ -100,7 +100,7 @@ def test_its_deadline_moves_with_its_restore_and_with_nothing_else(settings):
 def test_one_that_stands_still_is_given_up(settings):
     """B28: also when its worker hangs where nothing else ends it; what is over is not moved on again."""
     mine = pending(deadline=timezone.now() - timedelta(seconds=5))
-    with patience.moving(mine):
+    with deadlines.moving(mine):
         stalling.moved()
     assert upkeep.abort_overdue_claims() == 1
     mine.refresh_from_db()
@@ -114,7 +114,7 @@ def test_one_whose_worker_died_has_time_until_the_next_one_is_free():
     assert upkeep.resume_claims() == 1
     mine.refresh_from_db()
     assert mine.deadline > timezone.now() + timedelta(hours=1)
-    patience.take_up(mine)
+    deadlines.take_up(mine)
     mine.refresh_from_db()
     assert mine.deadline < timezone.now() + timedelta(hours=1)
 

@@ -51,7 +51,7 @@ def moving(assignment: Assignment) -> Iterator[None]:
 
     Also of one that gets to be so meanwhile, by a second claim that joins it.
     """
-    with stalling.heard_by(lambda: _move(assignment, _still_until())):
+    with stalling.reporting_to(lambda: _move(assignment, _still_until())):
         yield
 
 

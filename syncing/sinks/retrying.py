@@ -18,7 +18,7 @@ TRIES = 3
 T = TypeVar("T")
 
 
-def insist(ask: Callable[[], T], *, within_s: float = THROTTLED_S, tries: int = TRIES) -> T:
+def retry(ask: Callable[[], T], *, within_s: float = THROTTLED_S, tries: int = TRIES) -> T:
     """What ``ask`` returns, asked again where that can help.
 
     A throttled question is asked until ``within_s`` are over, one that got no answer ``tries`` times. Raises what was
