@@ -12,6 +12,7 @@ from pathlib import Path
 
 from boilerhouse.dashboard.supervisor import free_port
 from syncing import rclone
+from syncing.locations import PLACE_KEY
 from syncing.sinks import S3Sink
 from tests import environment
 
@@ -90,8 +91,10 @@ class S3Server:
         }  # fmt: skip
 
     def keys(self, prefix: str = "") -> dict[str, int]:
-        """Every object below the prefix with its size."""
-        return dict(self.sink().names(prefix)) if prefix else dict(self._all())
+        """Every object below the prefix with its size; without one, all but the object that names the place."""
+        if prefix:
+            return dict(self.sink().names(prefix))
+        return {key: size for key, size in self._all() if key != PLACE_KEY}
 
     def _all(self) -> list[tuple[str, int]]:
         client = self.sink()._client(15)

@@ -516,7 +516,7 @@ class DockerRuntime(ContainerRuntime):
         duration = round((time.monotonic() - started) * 1000)
         out, err = bytes(attached.stdout), bytes(attached.stderr)
         exit_code = -1 if seen["ExitCode"] is None else seen["ExitCode"]
-        has_begun = bool(seen["Pid"]) or b"cannot exec in a paused container" not in out
+        has_begun = b"cannot exec in a paused container" not in out or bool(seen["Pid"])
         return Executed(exit_code, out, err, attached.truncated, duration), has_begun
 
     def _kill(self, api: docker.APIClient, exec_id: str, timeout_ms: int) -> str:
