@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from django.db.models import QuerySet
 
 from boilerhouse.core import clock
@@ -27,6 +28,8 @@ from syncing.locations import PLACE_KEY, Area, Spot, marker_key
 from syncing.models import SavedState, SinkPlace, SyncMapping, SyncSpec
 from syncing.sinks import CLAIM_DEADLINE_S, Sink
 from syncing.states import PlaceState
+
+log = structlog.get_logger(__name__)
 
 FORMAT = 1
 LOOK_DEADLINE_S = 4
@@ -212,6 +215,9 @@ def _answer(future: Future[Seen], within_s: float) -> Seen | errors.SyncFailed:
         return errors.SinkUnreachable(f"The sink has not said within {LOOK_DEADLINE_S} s which place it is.")
     except errors.SyncFailed as error:
         return error
+    except Exception as error:  # a client's library may make anything of an endpoint; that must not refuse the spec
+        log.error("place not asked", exc_info=True)
+        return errors.SyncFailed(f"The sink could not be asked ({type(error).__name__}); the log says more.")
 
 
 def look_at(look: Look) -> Seen:

@@ -105,10 +105,10 @@ def test_endpoints_that_every_client_reads_are_taken(call, monkeypatch, endpoint
 def test_a_spec_that_is_stored_is_never_answered_with_an_error_of_its_probe(call, monkeypatch):
     """O4: whatever a client's library makes of an endpoint."""
 
-    def probe(self):
+    def read(self, key, deadline_s):
         raise ValueError("Invalid endpoint")
 
-    monkeypatch.setattr(S3Sink, "probe", probe)
+    monkeypatch.setattr(S3Sink, "read", read)
     make_pool("notes", workload=make_workload("notes"))
     answer = call("POST", *spec())
     assert answer.status_code == 201

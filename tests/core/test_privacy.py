@@ -123,6 +123,8 @@ def test_what_containers_and_later_claims_must_reach_is_as_open_as_before(data_d
         assert (mode(path), path.stat().st_uid) == (0o755, 200_001)
     staging = volumes.new_staging(container, 200_001, "m")
     (staging / "made" / "inner").mkdir(parents=True)
+    for path in (staging / "made", staging / "made" / "inner"):
+        path.chmod(0o755)  # as rclone makes them
     volumes.move_in(container, 200_001, staging, state, volumes.PurePosixPath(), replace=False)
     assert mode(state / "made" / "inner") == 0o755
 
