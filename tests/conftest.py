@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def far_end(any_far_end: far_ends.FarEnd, settings: object) -> far_ends.FarEnd:
 
 
 @pytest.fixture
-def data_dir(settings: object, tmp_path: Path, db: None) -> Path:
-    """A data directory of its own for one test, with the deployment's id written into it."""
+def data_dir(settings: object, tmp_path: Path, db: None) -> Iterator[Path]:
+    """A data directory of its own for one test, with the deployment's id written into it. Its mounts go with it."""
     from boilerhouse.core import deployment
     from boilerhouse.core.models import Deployment
 
@@ -56,7 +57,10 @@ def data_dir(settings: object, tmp_path: Path, db: None) -> Path:
     deployment._checked.cache_clear()
     Deployment.objects.all().delete()
     deployment.deployment_id()
-    return tmp_path
+    yield tmp_path
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed([one for one in mounted if Path(one).is_relative_to(tmp_path)]):
+        subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 @pytest.fixture
