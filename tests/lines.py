@@ -15,6 +15,7 @@ class Line:
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
         self._target = (parts.hostname or "", parts.port or 80)
+        self._name = f"{parts.scheme}://{parts.hostname}"
         self.up = self.down = 0
         """Bytes that crossed it towards the far end, and from it."""
         self.cuts, self.dead_s = 0, 1.0
@@ -28,7 +29,8 @@ class Line:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        """Under the name of the far end, whose certificate holds for it."""
+        return f"{self._name}:{self._server.getsockname()[1]}"
 
     def stop(self) -> None:
         self._server.close()
