@@ -44,7 +44,7 @@ def tenant(s3, proxy, data_dir, transactional_db, monkeypatch):
 FAULTS = {
     "403": {errors.SinkDenied.code},
     "500": {errors.SinkUnreachable.code, errors.SyncFailed.code},
-    "503": {errors.SinkUnreachable.code, errors.SyncFailed.code},
+    "503": {errors.SinkThrottled.code},
     "cut": {errors.SinkUnreachable.code, errors.SyncFailed.code},
     "hang": {errors.SinkUnreachable.code, errors.SyncFailed.code, errors.TransferStalled.code},
     "full": {errors.DiskFull.code, errors.SyncFailed.code},
