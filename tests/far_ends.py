@@ -150,13 +150,10 @@ asyncio.run(main())
 class Alias:
     """Another address of a server, which does not answer before ``start``."""
 
-    def __init__(self, target: int) -> None:
-        self.port, self.target = free_port(), target
+    def __init__(self, server: S3Server) -> None:
+        self.port, self.target = free_port(), server.port
+        self.endpoint = server.endpoint.replace(f":{server.port}", f":{self.port}")
         self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", _FORWARD, str(self.port), str(self.target)])
