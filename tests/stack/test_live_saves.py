@@ -234,14 +234,14 @@ def test_copies_do_not_take_from_a_tenants_disk(stack, pools, sink_server):
     """B17: a tenant that has used nearly all of its diskMb is saved like any other."""
     limits = {"memoryMb": 64, "pidsLimit": 64, "diskMb": 20}
     pool = live_pool(stack, pools, sink_server, workload={"resources": limits})
-    held = stack.claim("jon", pool)["containerId"]
+    held = stack.claim("wim", pool)["containerId"]
     stack.exec(held, "head -c 18000000 /dev/urandom > /state/big")
     assert (volumes.home(Container.objects.get(pk=held).pk) / quota.IMAGE).exists() or not quota.is_enforced()
-    step = save(stack, "jon")
+    step = save(stack, "wim")
     assert (step["snapshot"]["copiedBytes"], step["snapshot"]["copiedBy"]) == (18_000_000, "copy")
     assert sink_server.keys("t/jon/state") == {"big": 18_000_000}
-    stack.release("jon", sync=False)
-    held = stack.claim("jon", pool)["containerId"]
+    stack.release("wim", sync=False)
+    held = stack.claim("wim", pool)["containerId"]
     assert stack.exec(held, "wc -c < /state/big") == "18000000\n"
 
 
