@@ -75,7 +75,8 @@ class Mark:
 
     id: str = ""
     made_at: float = 0.0
-    is_denied: bool = False
+    refusal: str = ""
+    """What the sink said where it does not let the keys read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +228,9 @@ def look_at(look: Look) -> Seen:
     found = mark.id
     is_same = look.is_confirmed or not look.expected or found == look.expected
     if not is_same:
-        if mark.is_denied:
-            raise errors.SinkDenied(f"The keys may no longer read {PLACE_KEY}, by which the place is known.")
+        if mark.refusal:
+            detail = f"{mark.refusal} The keys may no longer read {PLACE_KEY}, by which the place is known."
+            raise errors.SinkDenied(detail)
         is_same = not look.witnesses or any(_has_marker(sink, location) for location in look.witnesses)
     if not found and is_same:
         found = _make(sink, "", look.expected or uuid.uuid4().hex)
@@ -265,8 +267,8 @@ def _read(sink: Sink, folder: str) -> Mark:
     key = locations.join(folder, PLACE_KEY)
     try:
         content = sink.get(key, CLAIM_DEADLINE_S)
-    except errors.SinkDenied:
-        return Mark(is_denied=True)
+    except errors.SinkDenied as error:
+        return Mark(refusal=error.detail)
     if content is None:
         return Mark()
     try:

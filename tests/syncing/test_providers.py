@@ -117,7 +117,7 @@ def live(end: Behind, run_tasks) -> State:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("django.conf.settings.BOILERHOUSE_BACKUP_RETENTION_S", -60)
-        assert backups.expire(state.sink) >= 1
+        assert backups.expire(state.spec) >= 1
     assert not end.keys(BACKUP_ROOT)
     erasure = erasing.begin(TENANT)
     run_tasks()
@@ -198,7 +198,7 @@ REFUSES = {
         providers.RequesterPays,
         {},
         errors.SinkDenied,
-        ["Access Denied", 'add "--s3-requester-pays=true" to rcloneFlags'],
+        ["Access Denied"],
     ),
     "listing is denied": (
         providers.DeniesListing,
@@ -269,6 +269,14 @@ def test_what_cannot_be_used_is_found_by_the_probe_and_nothing_is_half_done(behi
     state.save()
     state.claim()
     assert state.look() == {"a": "2"}
+
+
+def test_the_probe_guesses_what_it_does_not_try(behind):
+    """B24: a request that says that it pays costs money."""
+    end = behind(providers.RequesterPays())
+    with pytest.raises(errors.SinkDenied, match=r"Access Denied.*If whoever asks pays there, add"):
+        end.sink().probe()
+    assert not [one for one in end.provider.log if "x-amz-request-payer" in one.headers]
 
 
 @pytest.mark.parametrize(

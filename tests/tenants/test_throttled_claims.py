@@ -46,7 +46,8 @@ def pool(provider, s3, transactional_db, data_dir, monkeypatch):
     end = far_ends.RcloneS3(s3)
     end.clear()
     sink = {**end.shown, "endpoint": provider.endpoint}
-    make_sync_spec(pool, sink=sink, sink_secrets=end.secrets, mappings=[{"sink_path": "t/${tenantId}/"}])
+    mappings = [{"sink_path": "t/${tenantId}/"}]
+    make_sync_spec(pool, sink=sink, sink_secrets=end.secrets, mappings=mappings, is_settled=True)
     return pool
 
 
