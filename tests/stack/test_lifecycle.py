@@ -132,9 +132,11 @@ def test_reconcile_shows_and_heals_an_orphan(stack, pools):
             "boilerhouse.container=00000000-0000-7000-8000-000000000000", "boilerhouse/example-workload:1",
         ).strip()  # fmt: skip
         shown = manage("reconcile", "--dry-run")
-        if "orphan" in shown.stdout:
+        is_left = docker("ps", "-aq", "--no-trunc", "--filter", f"id={stray}").strip() == stray
+        if "orphan" in shown.stdout and is_left:
             break
     assert "orphan" in shown.stdout
+    assert is_left
     eventually(lambda: not docker("ps", "-aq", "--no-trunc", "--filter", f"id={stray}").strip(), 40, 0.5)
 
 
