@@ -239,7 +239,7 @@ def test_copies_do_not_take_from_a_tenants_disk(stack, pools, sink_server):
     assert (volumes.home(Container.objects.get(pk=held).pk) / quota.IMAGE).exists() or not quota.is_enforced()
     step = save(stack, "wim")
     assert (step["snapshot"]["copiedBytes"], step["snapshot"]["copiedBy"]) == (18_000_000, "copy")
-    assert sink_server.keys("t/jon/state") == {"big": 18_000_000}
+    assert sink_server.keys("t/wim/state") == {"big": 18_000_000}
     stack.release("wim", sync=False)
     held = stack.claim("wim", pool)["containerId"]
     assert stack.exec(held, "wc -c < /state/big") == "18000000\n"

@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from boilerhouse.core.models import AuditEntry
+from boilerhouse.core.models import AuditEntry, Process
 from tests.stack.chromium import live, member, sign_in, watched
 from tests.stack.conftest import eventually
 
@@ -156,7 +156,9 @@ def test_22_a_transfer_shows_its_bytes_files_and_time_or_that_it_still_lists(sta
     from tests.make import make_sync_spec
 
     spec = make_sync_spec(crowd, id="crowd-spec")
-    about = {"spec": spec, "tenant_id": "crowd-001", "generation": 1, "direction": "upload", "trigger": "manual"}
+    alive = Process.objects.filter(kind="controller").latest("heartbeat_at").pk  # a dead owner's runs soon are failed
+    about = {"spec": spec, "tenant_id": "crowd-001", "generation": 1, "direction": "upload", "trigger": "manual",
+             "owner": alive}  # fmt: skip
     known = {"bytes": 1_200_000_000, "totalBytes": 62_500_000_000, "percent": 1.9, "files": 2, "totalFiles": 86,
              "bytesPerSecond": 464_000, "etaMs": 137_000_000}  # fmt: skip
     runs = [
