@@ -58,7 +58,7 @@ def plans(pool: str, count: int) -> Iterator[Any]:
 
     network = host.ensure_network()
     version = Pool.objects.get(pk=pool).workload.latest
-    image = get_runtime().ensure_image(version.spec.image, "never")
+    image = get_runtime().find_image(version.spec.image)
     top = ipaddress.ip_network(network.subnet).broadcast_address
     for number in range(count):
         address = str(top - 1 - number)

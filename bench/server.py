@@ -137,7 +137,7 @@ def running() -> Iterator[Server]:
 
     runtime = get_runtime()
     try:
-        runtime.ensure_image(images.EXAMPLE_IMAGE, "never")
+        runtime.find_image(images.EXAMPLE_IMAGE)
     except ImageMissing:
         for _ in images.build_example():
             pass

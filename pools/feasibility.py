@@ -59,7 +59,7 @@ def check_feasible(spec: WorkloadSpec) -> Image | None:
 
 def _image(name: str) -> Image | None:
     try:
-        return get_runtime().ensure_image(name, "never")
+        return get_runtime().find_image(name)
     except (EngineFailure, EngineUnavailable):
         return None
 

@@ -18,7 +18,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
-from pools import errors, host, mounted, mounts, sizing, trouble, volumes
+from pools import errors, host, mounted, mounts, pulling, sizing, trouble, volumes
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
@@ -126,7 +126,7 @@ def _tell_bare_volumes(pool: Pool, container: Container, image: Image, *, is_new
 def _look_at_image(container: Container) -> Image:
     """Have the image here and note what it declares. Raises ImageMissing, CannotMount."""
     version = container.version
-    image = get_runtime().ensure_image(version.spec.image, version.spec.pull_policy)
+    image = pulling.image_for(version.spec)
     if version.image_volumes != list(image.volumes):
         version.image_volumes = list(image.volumes)
         version.save(update_fields=["image_volumes"])
@@ -251,10 +251,7 @@ def _probe_until_healthy(container: Container) -> ContainerHealth:
 def _words(error: Exception, container: Container) -> str:
     """What went wrong and what an operator can do about it."""
     detail = _sentence(getattr(error, "detail", f"{type(error).__name__}: {error}"))
-    spec = container.version.spec
     match error:
-        case errors.ImageMissing():
-            return f"{detail} Build or load {spec.image}, or correct the workload's image."
         case errors.NeverHealthy() | errors.NotRunning():
             said = _last_words(container)
             told = _sentence(f"{detail} It said: {said}") if said else detail

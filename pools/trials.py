@@ -20,7 +20,7 @@ from django.conf import settings
 from boilerhouse.core.deployment import data_dir, deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError, Conflict
 from boilerhouse.core.ids import uuid7
-from pools import errors, lifecycle, mounts, volumes
+from pools import errors, lifecycle, mounts, pulling, volumes
 from pools.models import Container, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import Mount
@@ -125,7 +125,7 @@ def _try(trial_id: UUID, spec: WorkloadSpec) -> Trial:
     uid = spec.security.run_as_user
     uid = settings.BOILERHOUSE_UID_RANGE[1] if uid is None else uid  # beyond those that are leased
     try:
-        image = runtime.ensure_image(spec.image, spec.pull_policy)
+        image = pulling.image_for(spec)
         mounts.check(spec, image)
         binds = tuple(_mount(trial_id, uid, volume) for volume in spec.volumes)
         version = WorkloadVersion(workload_id="trial", number=0, spec_json=spec.to_json())

@@ -28,6 +28,7 @@ need ca-certificates /etc/ssl/certs/ca-certificates.crt
 if ! { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }; then missing+=(busybox-static); fi
 if [ "$purpose" = test ]; then
   need chromium chromium
+  need docker-registry docker-registry
   need iproute2 ip
   need xfsprogs mkfs.xfs
   need sqlite3 sqlite3

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from boilerhouse.core import failpoints
 from pools import errors
+from pools.references import Reference
 from pools.runtime.base import (
     Capabilities,
     ContainerPlan,
@@ -20,6 +21,8 @@ from pools.runtime.base import (
     Network,
     Observed,
     Pending,
+    Pull,
+    RegistryLogin,
     Terminal,
 )  # fmt: skip
 
@@ -61,9 +64,12 @@ class FakeRuntime(ContainerRuntime):
     def sees(self, path: str, labels: dict[str, str]) -> bool | None:
         return True
 
-    def ensure_image(self, image: str, policy: str) -> Image:
+    def find_image(self, image: str) -> Image:
         self._check()
         return Image(f"sha256:{image}", self.declared.get(image, ()))
+
+    def pull(self, reference: Reference, login: RegistryLogin | None = None, patience_s: float = 120) -> Pull:
+        raise NotImplementedError
 
     def build(self, context: bytes, tag: str) -> Iterator[str]:
         yield ""

@@ -16,7 +16,7 @@ from boilerhouse.core.api.serializers import ApiSerializer, LineField, NumberFie
 from boilerhouse.core.bounds import MAX_MB, TEN_YEARS_MS
 from boilerhouse.core.ids import SLUG
 from boilerhouse.core.text import has_control
-from pools import mounts, schemas
+from pools import mounts, references, schemas
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, STANDARD_VOLUMES, VARIABLE, Volume, WorkloadSpec
 from pools.states import ContainerHealth, ContainerState, PoolState, Trouble
@@ -165,6 +165,22 @@ class HooksField(ApiSerializer):
     pre_save = HookField(required=False, allow_null=True)
 
 
+@extend_schema_field({"type": "string", "maxLength": 500, "pattern": references.PATTERN})
+class ImageField(LineField):
+    """The name of an image, by digest or not, or the id of a local one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=500, **options)
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        try:
+            references.parse(text)
+        except references.InvalidReference as error:
+            raise ValidationError(str(error), code="invalid") from error
+        return text
+
+
 class WorkloadInput(ApiSerializer):
     """A workload as it is given; only name and image are required."""
 
@@ -172,7 +188,7 @@ class WorkloadInput(ApiSerializer):
 
     id = IdField(required=False)
     name = LineField(max_length=200)
-    image = LineField(max_length=500)
+    image = ImageField()
     command = CommandField(required=False, allow_empty=True)
     volumes = VolumesField(required=False)
     environment = StringMapField(required=False)

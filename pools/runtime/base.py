@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pools.references import Reference
+
 
 @dataclass(frozen=True, slots=True)
 class Handle:
@@ -44,6 +46,34 @@ class Image:
     id: str
     volumes: tuple[str, ...] = ()
     """The VOLUMEs that it declares, as it writes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLogin:
+    """What a registry is shown; never logged, never in an error."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull is. Layers that were here before count as done, and their bytes do not."""
+
+    bytes: int = 0
+    known_bytes: int = 0
+    """The sizes of the layers whose size is known: the engine says one when it begins with the layer."""
+    estimated_bytes: int = 0
+    """That, and for each layer of unknown size the mean of the others."""
+    layers: int = 0
+    layers_done: int = 0
+    is_size_known: bool = False
+    is_extracting: bool = False
+    """All has been fetched, and is being unpacked."""
+    is_in_line: bool = False
+    """No layer of it is being fetched: the engine fetches only a few at once, of all pulls together."""
+    digest: str = ""
+    """Of the manifest, once the registry has named it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +199,18 @@ class LogStream(Protocol):
     def close(self) -> None: ...
 
 
+class Pull(Protocol):
+    """The progress of a pull, again whenever something has moved; its end is the end of the pull.
+
+    Raises PullFailed with the engine's words, EngineUnavailable, EngineTimeout when the engine says nothing at first.
+    """
+
+    def __iter__(self) -> Iterator[PullProgress]: ...
+
+    def close(self) -> None:
+        """Break it off, from any thread; the engine keeps the layers that are complete."""
+
+
 class Terminal(Protocol):
     """A command on a terminal of its own: yields what it writes until it ends."""
 
@@ -204,8 +246,15 @@ class ContainerRuntime(ABC):
         """
 
     @abstractmethod
-    def ensure_image(self, image: str, policy: str) -> Image:
-        """Have the image here by ``policy`` (missing, always, never). Raises ImageMissing."""
+    def find_image(self, image: str) -> Image:
+        """The image of this name, digest or id as it is here. Raises ImageMissing."""
+
+    @abstractmethod
+    def pull(self, reference: Reference, login: RegistryLogin | None = None, patience_s: float = 120) -> Pull:
+        """Fetch an image; it begins when the progress is read. Without ``login`` as root's Docker client would.
+
+        ``patience_s`` is how long the engine may say nothing before the registry has answered.
+        """
 
     @abstractmethod
     def build(self, context: bytes, tag: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+import docker.auth
 import docker.errors
 import requests
 import structlog
@@ -28,8 +29,9 @@ import docker
 from boilerhouse.core import tracing
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import BoilerhouseError, TimedOut
-from pools import errors, host_processes
+from pools import errors, host_processes, pull_errors, references
 from pools.instruments import DOCKER_ERRORS, DOCKER_SECONDS
+from pools.pull_errors import PullFault
 from pools.runtime.attached import Attached, early_bytes
 from pools.runtime.base import (
     Capabilities,
@@ -43,14 +45,18 @@ from pools.runtime.base import (
     Network,
     Observed,
     Pending,
+    Pull,
+    PullProgress,
+    RegistryLogin,
     Terminal,
     Tmpfs,
 )
+from pools.runtime.pull_stream import Layers
 
 log = structlog.get_logger(__name__)
 
 API_VERSION = "1.41"
-FAST_S, SLOW_S, PULL_S = 10, 60, 600
+FAST_S, SLOW_S, BUILD_S = 10, 60, 600
 LIST_S = 5
 """The list is what tells that the engine hangs."""
 HOT_S = (0.5, 1.0, 2.0)
@@ -211,29 +217,21 @@ class DockerRuntime(ContainerRuntime):
 
     # Images ----------------------------------------------------------------------------------------
 
-    def ensure_image(self, image: str, policy: str) -> Image:
+    def find_image(self, image: str) -> Image:
         with translated():
-            if policy != "always":
-                try:
-                    return _image(self._api().inspect_image(image))  # type: ignore[no-untyped-call]
-                except docker.errors.ImageNotFound as error:
-                    if policy == "never":
-                        raise errors.ImageMissing(
-                            f"Image {image} is not on this machine, and pullPolicy is never."
-                        ) from error
-            try:
-                repository, _, tag = image.rpartition(":") if ":" in image.rsplit("/", 1)[-1] else (image, "", "latest")
-                log.info("pulling image", image=image, policy=policy)
-                self._api(PULL_S).pull(repository, tag=tag)
-                return _image(self._api().inspect_image(image))  # type: ignore[no-untyped-call]
-            except docker.errors.APIError as error:
-                raise errors.ImageMissing(
-                    f"Image {image} is not on this machine and cannot be pulled: {_words(error)}"
-                ) from error
+            return _image(_inspect_image(self._api(), references.at_engine(image)))
+
+    def pull(
+        self, reference: references.Reference, login: RegistryLogin | None = None, patience_s: float = SLOW_S
+    ) -> Pull:
+        with translated():  # a client of its own: it reads root's ~/.docker/config.json as it is now, and is long
+            api = MeteredClient(base_url=self._base_url, version=API_VERSION, timeout=NEVER)
+            api.trust_env = not api.is_socket
+        return DockerPull(api, reference, login, patience_s)
 
     def build(self, context: bytes, tag: str) -> Iterator[str]:
         with translated():
-            stream = self._api(PULL_S).build(
+            stream = self._api(BUILD_S).build(
                 fileobj=io.BytesIO(context), custom_context=True, tag=tag, rm=True, forcerm=True, decode=True
             )
             for chunk in stream:
@@ -530,6 +528,17 @@ class DockerRuntime(ContainerRuntime):
         return f"{late}; it could not be killed from here and goes on until the container is released."
 
 
+def _inspect_image(api: Any, name: str) -> dict[str, Any]:
+    """As ``inspect_image``, which would write @ as %40: the proxy before the socket lets no % through."""
+    if _PLAIN_IMAGE.match(name):
+        answer: dict[str, Any] = api._result(api._get(api._url(f"/images/{name}/json")), True)
+        return answer
+    return dict(api.inspect_image(name))
+
+
+_PLAIN_IMAGE = re.compile(r"[\w./:@-]+\Z")
+
+
 def _image(found: dict[str, Any]) -> Image:
     return Image(found["Id"], tuple(sorted(found["Config"].get("Volumes") or ())))
 
@@ -565,6 +574,74 @@ def _events(api: docker.APIClient, stream: Any) -> Iterator[EngineEvent]:
                 )
         finally:
             api.close()
+
+
+class DockerPull:
+    """One pull, over one connection: the engine goes on as long as that is open."""
+
+    def __init__(
+        self, api: docker.APIClient, reference: references.Reference, login: RegistryLogin | None, patience_s: float
+    ) -> None:
+        self._api: Any = api  # what streams is not part of its public face
+        self._reference, self._login, self._patience_s = reference, login, patience_s
+        self._connection: socket.socket | None = None
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[PullProgress]:
+        try:
+            with translated():
+                yield from self._progress()
+        finally:
+            self._api.close()
+
+    def _progress(self) -> Iterator[PullProgress]:
+        reference, layers = self._reference, Layers()
+        answer = self._ask()
+        try:
+            for line in self._api._stream_helper(answer, decode=True):
+                if "error" in line:
+                    detail = line.get("errorDetail") or {}
+                    raise pull_errors.pull_failed(reference, str(detail.get("message") or line["error"]))
+                if layers.hear(line):
+                    yield layers.progress
+        finally:
+            answer.close()
+        if self._is_closed:
+            raise errors.EngineUnavailable("The pull was broken off.")
+
+    def _ask(self) -> requests.Response:
+        reference, api = self._reference, self._api
+        asked = {"fromImage": reference.name, "tag": reference.version}
+        allowed = (FAST_S, self._patience_s)
+        url, headers = api._url("/images/create"), self._headers()
+        try:
+            answer: requests.Response = api._post(url, params=asked, headers=headers, stream=True, timeout=allowed)
+        except requests.ReadTimeout as error:
+            words = f"nothing came from {reference.registry} for {self._patience_s:.0f} s"
+            raise pull_errors.pull_failed(reference, words, PullFault.TIMEOUT) from error
+        try:
+            api._raise_for_status(answer)
+        except docker.errors.APIError as error:
+            raise pull_errors.pull_failed(reference, _words(error)) from error
+        found: Any = api._get_raw_response_socket(answer)
+        self._connection = getattr(found, "_sock", found)
+        self._connection.settimeout(None)  # it may be silent while other pulls have their turn
+        if self._is_closed:
+            self.close()
+        return answer
+
+    def _headers(self) -> dict[str, str | bytes]:
+        if self._login is not None:
+            login = {"username": self._login.username, "password": self._login.password}
+            return {"X-Registry-Auth": docker.auth.encode_header({**login, "serveraddress": self._reference.registry})}
+        header = docker.auth.get_config_header(self._api, self._reference.registry)
+        return {"X-Registry-Auth": header} if header else {}
+
+    def close(self) -> None:
+        self._is_closed = True
+        if self._connection is not None:
+            with contextlib.suppress(OSError):  # it has ended
+                self._connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Followed:

@@ -167,7 +167,7 @@ def stack(django_db_blocker: Any) -> Iterator[Stack]:
     from pools.runtime import get_runtime
 
     try:
-        get_runtime().ensure_image(images.EXAMPLE_IMAGE, "never")
+        get_runtime().find_image(images.EXAMPLE_IMAGE)
     except ImageMissing:
         for _ in images.build_example():
             pass

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.any_database
 @pytest.fixture
 def image(tmp_path):
     try:
-        get_runtime().ensure_image(images.EXAMPLE_IMAGE, "never")
+        get_runtime().find_image(images.EXAMPLE_IMAGE)
     except ImageMissing:
         for _ in images.build_example():
             pass

@@ -89,7 +89,7 @@ class Command(commands.Command):
 
     def _image(self) -> None:
         try:
-            get_runtime().ensure_image(images.EXAMPLE_IMAGE, "never")
+            get_runtime().find_image(images.EXAMPLE_IMAGE)
         except ImageMissing:
             self.say("Building the example image …")
             for _ in images.build_example():

@@ -1,0 +1,117 @@
+"""Why an image could not be pulled: the engine's own words, what kind of failure they tell of, and what to do."""
+
+from __future__ import annotations
+
+import re
+
+from django.db.models import TextChoices
+
+from pools.errors import ImageMissing
+from pools.references import DEFAULT_REGISTRY, Reference
+
+
+class PullFault(TextChoices):
+    """What kind of failure it was."""
+
+    NO_SPACE = "no_space"
+    """The engine's disk is full."""
+    NO_PLATFORM = "no_platform"
+    """The image was not built for this machine's platform."""
+    UNAUTHORIZED = "unauthorized"
+    """The registry wants a credential, or another one."""
+    NOT_FOUND = "not_found"
+    """The registry has no such repository, tag or digest."""
+    LOST_LAYER = "lost_layer"
+    """The registry has the image, but not all of its parts."""
+    CORRUPT = "corrupt"
+    """What came is not what the image says."""
+    TLS = "tls"
+    """The registry's certificate is not trusted, or it speaks plain HTTP."""
+    THROTTLED = "throttled"
+    """The registry answers that there were too many requests."""
+    TIMEOUT = "timeout"
+    """The registry does not answer in time."""
+    UNREACHABLE = "unreachable"
+    """The registry cannot be reached."""
+    STALLED = "stalled"
+    """Nothing has come for as long as the deployment allows."""
+    INTERRUPTED = "interrupted"
+    """The process that pulled has ended."""
+    OTHER = "other"
+
+
+class PullFailed(ImageMissing):
+    """The image could not be pulled."""
+
+    code = "image_pull_failed"
+
+    def __init__(self, detail: str = "", fault: PullFault = PullFault.OTHER) -> None:
+        super().__init__(detail)
+        self.fault = fault
+
+
+_TELLING = [
+    (PullFault.NO_SPACE, r"no space left on device|disk quota exceeded"),
+    (PullFault.NO_PLATFORM, r"no matching manifest|image operating system .* cannot be used|the specified platform"),
+    (PullFault.TLS, r"x509:|tls: |certificate|server gave HTTP response to HTTPS|not look like a TLS handshake"),
+    (PullFault.THROTTLED, r"toomanyrequests|429 too many|rate limit"),
+    (
+        PullFault.UNAUTHORIZED,
+        r"unauthorized|no basic auth credentials|authentication required|access denied|access to the resource is denied"
+        r"|denied:|403 forbidden|incorrect username or password",
+    ),
+    (PullFault.LOST_LAYER, r"unknown blob|blob unknown"),
+    (
+        PullFault.NOT_FOUND,
+        r"manifest unknown|manifest for .* not found|name unknown|repository name not known|: not found|no such image",
+    ),
+    (PullFault.CORRUPT, r"verification failed|digest did not match|failed size validation|invalid checksum"),
+    (PullFault.TIMEOUT, r"timeout|timed out|deadline exceeded|request canceled"),
+    (
+        PullFault.UNREACHABLE,
+        r"connection refused|connection reset|no such host|no route to host|network is unreachable|dial tcp"
+        r"|proxyconnect|\bEOF\b|server misbehaving|\b50[0234]\b|bad gateway|service unavailable",
+    ),
+]
+"""In this order: the first that is found in the words."""
+_TELLING_RE = [(fault, re.compile(pattern, re.IGNORECASE)) for fault, pattern in _TELLING]
+
+
+def fault_of(words: str) -> PullFault:
+    """What kind of failure the engine's words tell of."""
+    return next((fault for fault, pattern in _TELLING_RE if pattern.search(words)), PullFault.OTHER)
+
+
+def pull_failed(reference: Reference, words: str, fault: PullFault | None = None) -> PullFailed:
+    """The error for what the engine said, with what to do about it where that is known."""
+    fault = fault or fault_of(words)
+    said = _without_secrets(words.strip())[:500].rstrip(".")
+    advice = _advice(fault, reference)
+    return PullFailed(f"Image {reference.text} cannot be pulled: {said}.{' ' * bool(advice)}{advice}", fault)
+
+
+def _without_secrets(words: str) -> str:
+    """Without what is behind ? in addresses, where stores sign requests, and without names and passwords before @."""
+    return re.sub(r"(https?://)(?:[^/@\s\"]+@)?([^\s\"?]+)(?:\?[^\s\"]*)?", r"\1\2", words)
+
+
+def _advice(fault: PullFault, reference: Reference) -> str:
+    registry = "Docker Hub" if reference.registry == DEFAULT_REGISTRY else reference.registry
+    return _ADVICE.get(fault, "").format(registry=registry, host=reference.registry)
+
+
+_ADVICE = {
+    PullFault.NO_SPACE: "The disk of the engine is full: docker system df says of what, docker image prune removes"
+    " images that nothing uses. The pool tries again by itself.",
+    PullFault.NO_PLATFORM: "Push a build for this machine's platform as well, or name another image.",
+    PullFault.UNAUTHORIZED: "Give a login that may pull it from {registry}, or correct the image's name.",
+    PullFault.NOT_FOUND: "Push it to {registry}, or correct the workload's image.",
+    PullFault.LOST_LAYER: "Push the image again: {registry} has lost a part of it.",
+    PullFault.CORRUPT: "Push the image again, and see what lies between this machine and {registry}.",
+    PullFault.TLS: "Put the certificate of its authority into /etc/docker/certs.d/{host}/ca.crt on this machine; a"
+    " registry without TLS is named in insecure-registries of /etc/docker/daemon.json.",
+    PullFault.THROTTLED: "{registry} limits requests, mostly less those with a login. The pool tries again by itself.",
+    PullFault.TIMEOUT: "See whether {registry} answers this machine. The pool tries again by itself.",
+    PullFault.UNREACHABLE: "See whether {registry} can be reached from this machine. The pool tries again by itself.",
+    PullFault.STALLED: "The pool tries again by itself, and layers that had arrived whole are kept.",
+}

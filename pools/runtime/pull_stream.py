@@ -1,0 +1,69 @@
+"""What the engine says while it pulls an image, line by line, as one progress; and its errors in words to act on.
+
+An error comes inside an answer that began with 200: whoever does not read the lines to their end does not see it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pools.runtime.base import PullProgress
+
+_HERE = ("Already exists", "Pull complete", "Exists")
+_WAITS = ("Pulling fs layer", "Waiting")
+_ARRIVED = ("Verifying Checksum", "Download complete", "Extracting", *_HERE)
+
+
+@dataclass
+class _Layer:
+    status: str = ""
+    bytes: int = 0
+    size: int | None = None
+    is_known: bool = False
+    """Whether it was on this machine before."""
+
+
+@dataclass
+class Layers:
+    """All layers of one pull; ``hear`` takes a line and says whether anything has moved."""
+
+    digest: str = ""
+    _layers: dict[str, _Layer] = field(default_factory=dict)
+
+    def hear(self, line: dict[str, Any]) -> bool:
+        status, name = str(line.get("status", "")), str(line.get("id", ""))
+        if status.startswith("Digest: "):
+            self.digest = status.removeprefix("Digest: ")
+        if not name or status.startswith("Pulling from"):
+            return bool(status)
+        layer = self._layers.setdefault(name, _Layer())
+        before = (layer.status, layer.bytes, str(line.get("progressDetail")))
+        detail = line.get("progressDetail") or {}
+        if status == "Downloading" and "total" in detail:
+            layer.bytes, layer.size = int(detail.get("current", 0)), int(detail["total"])
+        elif status.startswith(_ARRIVED) and layer.size is not None:
+            layer.bytes = layer.size
+        layer.is_known = layer.is_known or status == "Already exists"
+        layer.status = status
+        return before != (layer.status, layer.bytes, str(detail))
+
+    @property
+    def progress(self) -> PullProgress:
+        wanted = [one for one in self._layers.values() if not one.is_known]
+        sizes = [one.size for one in wanted if one.size]
+        unknown = sum(one.size is None and not one.status.startswith(_ARRIVED) for one in wanted)
+        arrived = sum(one.status.startswith(_ARRIVED) for one in wanted)
+        done = sum(one.status.startswith(_HERE) for one in self._layers.values())
+        missing = [one for one in wanted if not one.status.startswith(_ARRIVED)]
+        return PullProgress(
+            bytes=sum(one.bytes for one in wanted),
+            known_bytes=sum(sizes),
+            estimated_bytes=sum(sizes) + (unknown * sum(sizes) // len(sizes) if sizes else 0),
+            layers=len(self._layers),
+            layers_done=done,
+            is_size_known=bool(sizes) and not unknown,
+            is_extracting=bool(wanted) and arrived == len(wanted),
+            is_in_line=bool(missing) and all(one.status.startswith(_WAITS) for one in missing),
+            digest=self.digest,
+        )

@@ -1,0 +1,203 @@
+"""A registry of one test run (Debian's ``docker-registry``) on 127.0.0.1, and a line to it that is slow or fails."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import select
+import socket
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+
+import docker
+from boilerhouse.dashboard.supervisor import free_port
+from pools import images
+from pools.errors import ImageMissing
+from pools.runtime import get_runtime
+
+CONFIG = """version: 0.1
+log: {{level: error}}
+storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+{auth}
+"""
+_numbers = itertools.count(1)
+
+
+class Registry:
+    """``host`` is where it answers; images are put into it by its own address, whatever line is pulled over."""
+
+    def __init__(self, directory: Path, htpasswd: str = "") -> None:
+        self.directory, self.port = directory, free_port()
+        directory.mkdir(parents=True, exist_ok=True)
+        auth = ""
+        if htpasswd:
+            (directory / "htpasswd").write_text(htpasswd)
+            auth = f"auth: {{htpasswd: {{realm: test, path: {directory / 'htpasswd'}}}}}"
+        root = directory / "data"
+        (directory / "config.yml").write_text(CONFIG.format(root=root, port=self.port, auth=auth))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lines: list[Line] = []
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with (self.directory / "log").open("ab") as log:
+            command = ["docker-registry", "serve", str(self.directory / "config.yml")]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"http://{self.host}/v2/", timeout=2).status_code in (200, 401):
+                    return
+            assert time.monotonic() < deadline, (self.directory / "log").read_text()
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        for line in self._lines:
+            line.close()
+        if self._process:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def line(self, **options: Any) -> Line:
+        """Another way to it."""
+        self._lines.append(Line(self.port, **options))
+        return self._lines[-1]
+
+    def put(self, name: str, tag: str = "1", size: int = 0, login: dict[str, str] | None = None) -> str:
+        """Push an image that the example workload runs in, with a layer of ``size`` random bytes, and forget it here.
+
+        Returns its digest.
+        """
+        engine, here = docker.APIClient(version="auto"), f"{self.host}/{name}"
+        tags = [f"boilerhouse-test/{name}-{next(_numbers)}:{os.getpid()}", f"{here}:{tag}"]
+        build(tags[0], size)
+        engine.tag(tags[0], here, tag)
+        told = list(engine.push(here, tag, auth_config=login, stream=True, decode=True))
+        wrong = [line["error"] for line in told if "error" in line]
+        assert not wrong, wrong
+        for one in tags:
+            engine.remove_image(one)
+        engine.close()
+        return next(line["aux"]["Digest"] for line in told if "aux" in line)
+
+    def put_for_another_platform(self, name: str) -> None:
+        """Make ``name:1`` a list of builds that has none for this machine."""
+        self.put(name, tag="only")
+        kind = "application/vnd.docker.distribution.manifest.v2+json"
+        address = f"http://{self.host}/v2/{name}/manifests"
+        found = requests.get(f"{address}/only", headers={"Accept": kind}, timeout=5)
+        entry = {"mediaType": kind, "size": len(found.content), "digest": found.headers["Docker-Content-Digest"]}
+        entry["platform"] = {"architecture": "s390x", "os": "linux"}
+        kind = "application/vnd.docker.distribution.manifest.list.v2+json"
+        body = {"schemaVersion": 2, "mediaType": kind, "manifests": [entry]}
+        requests.put(f"{address}/1", json=body, headers={"Content-Type": kind}, timeout=5).raise_for_status()
+
+    def lose_layers(self, name: str, digest: str) -> int:
+        """Remove the bytes of the image's last layer, as a registry that lost them."""
+        blobs = self.directory / "data/docker/registry/v2/blobs/sha256"
+        manifest = requests.get(
+            f"http://{self.host}/v2/{name}/manifests/{digest}", timeout=5,
+            headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+        ).json()  # fmt: skip
+        lost = manifest["layers"][-1]["digest"].removeprefix("sha256:")
+        (blobs / lost[:2] / lost / "data").unlink()
+        return int(manifest["layers"][-1]["size"])
+
+
+def build(tag: str, size: int) -> None:
+    """An image of the example workload with a layer of random bytes, which no other image has."""
+    runtime = get_runtime()
+    try:
+        runtime.find_image(images.EXAMPLE_IMAGE)
+    except ImageMissing:
+        for _ in images.build_example():
+            pass
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        dockerfile = f"FROM {images.EXAMPLE_IMAGE}\nCOPY blob /opt/blob\n".encode()
+        for name, content in (("Dockerfile", dockerfile), ("blob", os.urandom(max(size, 16)))):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    for _ in runtime.build(buffer.getvalue(), tag):
+        pass
+
+
+def forget(image: str) -> None:
+    """Take the image away from the engine, where it has it."""
+    engine = docker.APIClient(version="auto")
+    with contextlib.suppress(docker.errors.NotFound, docker.errors.ImageNotFound):
+        engine.remove_image(image, force=True)
+    engine.close()
+
+
+class Line:
+    """A way to a port of this machine that may be slow, cut or dead; ``mode`` may change while it is used."""
+
+    CHUNK = 4096
+
+    def __init__(self, port: int, bytes_per_second: int = 0, cut_after: int = 0, is_dead: bool = False) -> None:
+        self.to, self.bytes_per_second, self.cut_after, self.is_dead = port, bytes_per_second, cut_after, is_dead
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._is_closed = False
+        self.connections = 0
+        self.carried = 0
+        """Bytes towards whoever asks."""
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._is_closed:
+            try:
+                near = self._listener.accept()[0]
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        with near, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.to)) as far:
+            for chunk in self._answers(near, far):
+                near.sendall(chunk)
+                self.carried += len(chunk)
+
+    def _answers(self, near: socket.socket, far: socket.socket) -> Iterator[bytes]:
+        sent = 0
+        while not self._is_closed:
+            for end in select.select([near, far], [], [], 0.2)[0]:
+                while self.is_dead and not self._is_closed:
+                    time.sleep(0.05)
+                chunk = end.recv(self.CHUNK)
+                if not chunk:
+                    return
+                if end is near:
+                    far.sendall(chunk)
+                    continue
+                sent += len(chunk)
+                if self.cut_after and sent > self.cut_after:
+                    return
+                yield chunk
+                if self.bytes_per_second:
+                    time.sleep(len(chunk) / self.bytes_per_second)
