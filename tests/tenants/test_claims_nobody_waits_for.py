@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
 from django.utils import timezone
 
 from boilerhouse.core import stalling
@@ -152,3 +155,24 @@ def test_the_status_shows_how_far_the_restore_is(call):
     run.save()
     told = call("GET", "tenants/alice/status").json()["restore"]
     assert told == {"runId": str(run.pk), **run.progress}
+
+
+def test_the_command_does_not_wait_either_and_says_how_to_follow_it():
+    """B28: `claim --no-wait` prints the pending claim as the API does; another one joins it."""
+    pool = make_pool()
+    begin = ["claim", "alice", "--pool", pool.pk, "--no-wait", "--timeout-ms", "60000"]
+    out, err = io.StringIO(), io.StringIO()
+    call_command(*begin, "--output", "json", stdout=out, stderr=err, skip_checks=True)
+    told = json.loads(out.getvalue())
+    claim = Assignment.objects.get()
+    assert (told["state"], told["containerId"], told["generation"]) == ("pending", None, claim.generation)
+    assert claim.waits is False
+    for words in ("events --follow --tenant alice", f"claim alice --pool {pool.pk}", "tenants/alice/status"):
+        assert words in err.getvalue()
+
+    Assignment.objects.update(waits=True)
+    out = io.StringIO()
+    call_command(*begin, stdout=out, stderr=io.StringIO(), skip_checks=True)
+    assert f"alice is claiming a container of {pool.pk}; it is given up at " in out.getvalue()
+    claim.refresh_from_db()
+    assert claim.waits is False

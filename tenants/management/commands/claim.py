@@ -1,4 +1,4 @@
-"""Claim a container for a tenant and wait until it is ready."""
+"""Claim a container for a tenant, and wait until it is ready or not."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from django.core.management.base import CommandError, CommandParser
 from boilerhouse.core import commands
 from boilerhouse.core.api.parsers import check_body
 from tenants import claims, validation
-from tenants.api.serializers import ClaimInput, render_claim
-from tenants.states import Source
+from tenants.api.serializers import ClaimInput, render_claim, render_pending
+from tenants.models import Assignment
+from tenants.states import AssignmentState, Source
 
 LOOK_EVERY_S = 0.02
 
@@ -30,12 +31,17 @@ class Command(commands.Command):
             "--secrets", metavar="FILE", help="a JSON object of names and values; - reads it from stdin"
         )
         parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=30_000)
+        parser.add_argument(
+            "--no-wait",
+            action="store_true",
+            help="do not wait for the restore; --timeout-ms then bounds only the wait for a container",
+        )
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["config"] == options["secrets"] == "-":
             raise CommandError("Only one of --config and --secrets can be stdin.", returncode=commands.USAGE)
-        body = {"poolId": options["pool"]}
+        body: dict[str, Any] = {"poolId": options["pool"], "wait": not options["no_wait"]}
         body |= {name: _read(options[name]) for name in ("config", "secrets") if options[name]}
         given = ClaimInput(data=body)
         if not given.is_valid():
@@ -43,14 +49,31 @@ class Command(commands.Command):
         arrived, timeout_ms = time.time(), options["timeout_ms"]
         claim = validation.Claim(tenant_id=options["tenant"], timeout_ms=timeout_ms, **given.validated_data)
         begun, until = claims.begin(claim), arrived + timeout_ms / 1000
-        while (assignment := claims.settle(begun, until)) is None:
+        assignment = None if claim.wait else claims.peek(begun)
+        while assignment is None and (assignment := claims.settle(begun, until)) is None:
             time.sleep(LOOK_EVERY_S)
-        latency = max(1, round((time.time() - arrived) * 1000))
+        if assignment.state == AssignmentState.PENDING:
+            self._tell_pending(options, assignment, begun)
+        else:
+            self._tell_held(options, assignment, begun, max(1, round((time.time() - arrived) * 1000)))
+
+    def _tell_held(self, options: dict[str, Any], assignment: Assignment, begun: claims.Begun, latency_ms: int) -> None:
         source = str(assignment.source) if begun.is_new else str(Source.EXISTING)
-        shown = render_claim(assignment, source, latency, begun.ignored)
+        shown = render_claim(assignment, source, latency_ms, begun.ignored)
         places = ", ".join(f"{one['host']}:{one['port']}" for one in assignment.endpoints) or "no port"
         where = f"{assignment.container_ref} of {assignment.pool_id}"
-        self.result(options, shown, f"{assignment.tenant_id} holds {where} ({source}, {latency} ms) at {places}")
+        self.result(options, shown, f"{assignment.tenant_id} holds {where} ({source}, {latency_ms} ms) at {places}")
+
+    def _tell_pending(self, options: dict[str, Any], assignment: Assignment, begun: claims.Begun) -> None:
+        tenant, pool = assignment.tenant_id, assignment.pool_id
+        where = f"{assignment.container_ref} of {pool}" if assignment.container_ref else f"a container of {pool}"
+        ends = f"it is given up at {assignment.deadline:%H:%M:%S} UTC unless something of it moves"
+        self.result(options, render_pending(assignment, begun.ignored), f"{tenant} is claiming {where}; {ends}")
+        self.say(
+            f"Follow it: manage.py events --follow --tenant {tenant}\n"
+            f"Wait for it: manage.py claim {tenant} --pool {pool}\n"
+            f"How far it is: GET /api/v1/tenants/{tenant}/status, or the tenant's page"
+        )
 
 
 def _read(source: str) -> Any:
