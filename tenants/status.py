@@ -36,7 +36,7 @@ def tenant_status(tenant_id: str) -> dict[str, Any]:
         "releaseDueAt": due,
         "deadline": assignment.deadline if assignment and assignment.state == AssignmentState.PENDING else None,
         "restore": restore_progress(assignment),
-        "claimError": _claim_error(newest),
+        "claimError": claim_error(newest),
         "syncStatus": _sync_status(tenant_id),
     }
 
@@ -53,7 +53,8 @@ def restore_progress(assignment: Assignment | None) -> dict[str, Any] | None:
     return {"runId": str(run.pk), **NOTHING_YET, **run.progress} if run else None
 
 
-def _claim_error(newest: Assignment | None) -> dict[str, Any] | None:
+def claim_error(newest: Assignment | None) -> dict[str, Any] | None:
+    """Why the tenant's newest claim failed; None where it did not."""
     if newest is None or newest.was_assigned or not newest.outcome:
         return None
     return {

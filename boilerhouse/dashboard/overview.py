@@ -18,7 +18,7 @@ from boilerhouse.dashboard.queues import silent_queues
 from pools.models import Container, Pool, PoolStatus
 from pools.states import ContainerState, PoolState, Trouble
 from syncing.models import SyncRun, SyncSpec
-from syncing.states import SyncRunState
+from syncing.states import PlaceState, SyncRunState
 from tenants import syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState
@@ -123,7 +123,7 @@ def needs(rows: list[PoolRow]) -> list[Need]:
         why = f"No task of it was served for {seconds} s although a worker is free. Its workers are being restarted."
         found.append(Need("error", "Queue {} does not serve", name, "/admin/core/queuehealth/", why))
     for step in FailingStep.objects.order_by("since"):
-        why = f"{step.error}: {step.detail} It is tried again and again; the other steps go on."
+        why = f"{step.error}: {step.detail.rstrip('.')}. It is tried again and again; the other steps go on."
         found.append(Need("error", "The step {} fails", step.name, reverse("settings"), why))
     return found + sync_needs()
 
@@ -131,9 +131,11 @@ def needs(rows: list[PoolRow]) -> list[Need]:
 def sync_needs() -> list[Need]:
     """What of the saves wants somebody: overdue ones, and sinks that do not answer as they should."""
     found = _overdue_saves()
-    for spec in SyncSpec.objects.filter(sink_health__state="unhealthy"):
+    for spec in SyncSpec.objects.filter(Q(sink_health__state="unhealthy") | Q(place_state__in=tones.REFUSED)):
         link = reverse("sync-spec", args=[spec.pk])
-        found.append(Need("error", "The sink of {} fails its probe", spec.pk, link, spec.sink_health.get("detail", "")))
+        is_refused = PlaceState(spec.place_state) in tones.REFUSED
+        what = "{} transfers nothing" if is_refused else "The sink of {} fails its probe"
+        found.append(Need("error", what, spec.pk, link, tones.sink_detail(spec)))
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pools.models import Container, PoolStatus
 from pools.states import ContainerHealth, ContainerState, PoolState
 from syncing.models import SyncRun, SyncSpec
-from syncing.states import Direction, SyncRunState, Trigger
+from syncing.states import Direction, PlaceState, SyncRunState, Trigger
 from tenants.states import AssignmentState
 
 
@@ -72,10 +72,25 @@ def run_verb(run: SyncRun) -> str:
     return "Restore" if run.direction == Direction.DOWNLOAD else "Save"
 
 
+REFUSED = {
+    PlaceState.CONFLICT: Said("error", "Location conflict"),
+    PlaceState.CHANGED: Said("error", "Place changed"),
+}
+"""A spec that may transfer nothing, whatever the last probe of its sink said."""
+
+
 def sink(spec: SyncSpec) -> Said:
+    if found := REFUSED.get(PlaceState(spec.place_state)):
+        return found
     match spec.sink_health.get("state"):
         case "healthy":
             return Said("ok", "Healthy")
         case "unhealthy":
             return Said("error", str(spec.sink_health.get("code", "unhealthy")).replace("_", " ").capitalize())
     return Said("unknown", "Not probed yet")
+
+
+def sink_detail(spec: SyncSpec) -> str:
+    """Why nothing is saved to it, in words; empty while saves work."""
+    is_refused = PlaceState(spec.place_state) in REFUSED and spec.place_detail
+    return str(spec.place_detail if is_refused else spec.sink_health.get("detail", ""))

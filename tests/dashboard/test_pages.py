@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import User
@@ -73,6 +75,59 @@ def test_a_stopped_roll_an_engine_that_is_away_and_a_silent_queue_need_somebody(
         "Version 2 does not become healthy.",
     ):
         assert words in page
+
+
+def test_a_claim_that_nobody_waits_for_says_until_when_and_one_that_failed_says_why(staff):
+    """B28: its caller reads them here. While it is pending nothing of the tenant could be lost."""
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    soon, container = timezone.now() + timedelta(minutes=4), make_container(state="claimed")
+    about = {"pool": container.pool, "generation": 1, "waits": False, "deadline": soon}
+    on_its_way = {"container": container, "container_ref": container.pk}
+    Assignment.objects.create(tenant=Tenant.objects.create(id="alice"), **about, **on_its_way)
+    Assignment.objects.create(tenant=Tenant.objects.create(id="walt"), **about)
+    Assignment.objects.create(tenant=Tenant.objects.create(id="waiter"), **{**about, "waits": True})
+    Assignment.objects.create(
+        tenant=Tenant.objects.create(id="bob"), **about, state="ended", outcome="claim_timeout",
+        outcome_detail="Nothing of the claim has moved for 300 s.", ended_at=timezone.now(),
+    )  # fmt: skip
+    pages = {name: staff.get(f"/tenants/{name}/").content.decode() for name in ("alice", "walt", "waiter", "bob")}
+
+    assert re.search(r"given up <time[^>]*>in [^<]*</time> unless something of it moves", pages["alice"])
+    assert "Nothing would be lost." in pages["alice"]
+    assert "unless one is free by then" in pages["walt"]
+    assert re.search(r"Whoever waits for it has until <time", pages["waiter"])
+    assert re.search(r"Its last claim failed <time[^>]*>[^<]*</time> \(claim_timeout\)", pages["bob"])
+    assert "Nothing of the claim has moved for 300 s." in pages["bob"]
+    assert "Claim failed" in pages["bob"]
+
+
+def test_a_spec_that_may_transfer_nothing_is_not_shown_as_healthy(staff):
+    """S3: another spec's save may find the conflict, after this one's last probe was well."""
+    well = {"state": "healthy", "checkedAt": "2026-01-31T12:00:00Z"}
+    words = "Nothing is restored or saved until one of the two is changed."
+    make_sync_spec(id="meets", sink_health=well, place_state="conflict", place_detail=words)
+    for path in ("/", "/sync/", "/sync/specs/meets/"):
+        assert words in staff.get(path).content.decode(), path
+    assert "meets</a> transfers nothing" in staff.get("/").content.decode()
+    page = staff.get("/sync/specs/meets/").content.decode()
+    assert "Location conflict" in page
+    assert "Healthy" not in page
+    assert re.search(r"Probed last <time[^>]*2026-01-31", page)
+
+
+def test_failing_steps_stand_in_sentences_with_room_for_them(staff):
+    """O1: beside another card their table ran out of the page."""
+    from django.utils import timezone
+
+    from boilerhouse.core.models import FailingStep
+
+    FailingStep.objects.create(name="probe", error="ZeroDivisionError", detail="x.py:88", since=timezone.now())
+    assert "ZeroDivisionError: x.py:88. It is tried again" in staff.get("/").content.decode()
+    page = staff.get("/settings/").content.decode()
+    assert page.index("Failing steps") < page.index('class="cols"')
 
 
 def test_the_pages_queries_do_not_grow_with_pools(staff, django_assert_max_num_queries):

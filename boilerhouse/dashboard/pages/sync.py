@@ -43,13 +43,13 @@ def said(runs: Any) -> list[tuple[SyncRun, tones.Said, str]]:
     return [(run, tones.RUN[SyncRunState(run.state)], tones.run_verb(run)) for run in runs]
 
 
-def probed(specs: list[SyncSpec]) -> list[tuple[SyncSpec, tones.Said, list[SinkProbe]]]:
-    """Each spec with its last probes, oldest first."""
+def probed(specs: list[SyncSpec]) -> list[tuple[SyncSpec, tones.Said, list[SinkProbe], str]]:
+    """Each spec with its last probes, oldest first, and what is wrong with its sink."""
     since = timezone.now() - timedelta(hours=24)
     rows: dict[str, list[SinkProbe]] = defaultdict(list)
     for probe in SinkProbe.objects.filter(spec__in=specs, at__gte=since).order_by("at"):
         rows[probe.spec_id].append(probe)
-    return [(spec, tones.sink(spec), rows[spec.pk][-PROBES:]) for spec in specs]
+    return [(spec, tones.sink(spec), rows[spec.pk][-PROBES:], tones.sink_detail(spec)) for spec in specs]
 
 
 @page()

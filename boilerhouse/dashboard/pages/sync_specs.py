@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.models import Role
@@ -54,10 +55,12 @@ def spec_list(request: HttpRequest) -> HttpResponse:
 def spec(request: HttpRequest, spec_id: str) -> HttpResponse:
     found = find_spec(spec_id)
     runs = SyncRun.objects.filter(spec=found)
-    _, health, probes = probed([found])[0]
+    _, health, probes, trouble = probed([found])[0]
     context: dict[str, Any] = {
         "spec": found, "aliases": sorted(places.names_of(found) - {places.spelling(found)}),
         "mappings": list(found.mappings.all()), "said": health, "probes": probes,
+        "is_refused": found.place_state in places.REFUSED, "trouble": trouble,
+        "checked_at": parse_datetime(str(found.sink_health.get("checkedAt", ""))),
         "runs": said(runs.order_by("-created_at")[:RUNS]),
         "failed": runs.filter(state=SyncRunState.FAILED, created_at__gte=timezone.now() - timedelta(hours=24)).count(),
     }  # fmt: skip

@@ -22,7 +22,7 @@ from boilerhouse.dashboard.listing import Choice, Listing
 from pools.models import Pool
 from syncing.models import SavedState, SyncRun
 from syncing.states import Direction, SyncRunState
-from tenants import backups, erasing, errors, idle, previews, releases, syncs, validation
+from tenants import backups, erasing, errors, idle, previews, releases, status, syncs, validation
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState, ReleaseStep
 
@@ -77,12 +77,13 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
         raise NotFound(f"Nothing is known of {tenant_id}.")
     held = Assignment.objects.live().select_related("pool", "version").filter(tenant_id=tenant_id).first()
     last = Assignment.objects.filter(tenant_id=tenant_id).order_by("-created_at").first()
+    claim_error = status.claim_error(last)
     running = [run for run in runs if run.state in (SyncRunState.RUNNING, SyncRunState.QUEUED)]
     beats = list(syncs.beats(tenant_id)) if held else []
     now = timezone.now()
     context: dict[str, Any] = {
         "tenant_id": tenant_id, "tenant": known, "held": held, "last": last, "saved": saved, "now": now,
-        "said": tones.ASSIGNMENT[AssignmentState(held.state)] if held else tones.Said("idle", "Holds nothing"),
+        "said": _said(held, claim_error), "claim_error": claim_error,
         "steps": _steps(held), "usual_ms": _usual_ms(held),
         "step": STEPS.get(held.step, held.step) if held else "",
         "due": idle.due_at(held) if held else None,
@@ -113,6 +114,12 @@ def discard(request: HttpRequest, tenant_id: str) -> str:
     require_typed(request, tenant_id, "discarded")
     releases.begin(tenant_id, discard=True)
     return f"What {tenant_id} had not saved is given up; it is kept on this node for a while."
+
+
+def _said(held: Assignment | None, claim_error: dict[str, Any] | None) -> tones.Said:
+    if held is not None:
+        return tones.ASSIGNMENT[AssignmentState(held.state)]
+    return tones.Said("error", "Claim failed") if claim_error else tones.Said("idle", "Holds nothing")
 
 
 def _steps(held: Assignment | None) -> list[tuple[str, str]]:
