@@ -66,6 +66,10 @@ class EngineUnavailable(Unavailable):
     code = "engine_unavailable"
 
 
+class EngineUnsupported(EngineUnavailable):
+    """The container engine cannot be used; the words say what to do about it."""
+
+
 class EngineTimeout(EngineUnavailable):
     """The container engine did not answer in time; it may still do what it was asked."""
 

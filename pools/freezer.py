@@ -25,7 +25,6 @@ from pools import host, lifecycle, volumes
 from pools.errors import DirectoryGone
 from pools.models import Container
 from pools.runtime import get_runtime
-from pools.runtime.docker import API_VERSION
 from pools.states import ContainerState
 
 log = structlog.get_logger(__name__)
@@ -112,15 +111,8 @@ class EnginePause:
         return seen is not None and seen.status == "paused"
 
     def guard(self, after_s: float) -> list[str]:
-        return [
-            sys.executable,
-            "-m",
-            "pools.runtime.unpause",
-            settings.DOCKER_HOST,
-            API_VERSION,
-            self.name,
-            f"{after_s:.1f}",
-        ]
+        arguments = [settings.DOCKER_HOST, self.name, f"{after_s:.1f}"]
+        return [sys.executable, "-m", "pools.runtime.unpause", *arguments]
 
 
 def group_of(runtime_id: str, root: Path = CGROUP) -> Group | None:

@@ -95,7 +95,10 @@ def _iptables(program: str, *arguments: str) -> subprocess.CompletedProcess[str]
 def ensure_rules(bridge: str) -> None:
     """Close the host and the metadata address to containers. Raises HostNotReady if that cannot be done."""
     if not _BRIDGE_FILTER.exists() or _BRIDGE_FILTER.read_text().strip() != "1":
-        raise HostNotReady("Containers could reach each other: set sysctl net.bridge.bridge-nf-call-iptables=1.")
+        raise HostNotReady(
+            "Containers could reach each other: load br_netfilter (modprobe br_netfilter) and set sysctl"
+            " net.bridge.bridge-nf-call-iptables=1."
+        )
     if not missing_rules(bridge):
         return
     with _changing_the_host():

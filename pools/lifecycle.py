@@ -260,6 +260,8 @@ def _words(error: Exception, container: Container) -> str:
             )
         case errors.BadCommand():
             return _with_warnings(f"{detail} Correct the workload's command.", container)
+        case errors.EngineUnsupported():
+            return detail
         case errors.EngineUnavailable():
             return f"{detail} Start the engine (systemctl start docker); the pool goes on by itself."
     return detail

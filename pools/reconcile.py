@@ -198,7 +198,8 @@ def _heal(drift: Drift) -> int:
 def engine_is_down(detail: str) -> None:
     """Say of every pool that its engine does not answer."""
     with recording():
-        for pool in Pool.objects.select_for_update(no_key=True).exclude(trouble=Trouble.ENGINE_DOWN).order_by("pk"):
+        untold = Pool.objects.exclude(trouble=Trouble.ENGINE_DOWN, last_error=detail)
+        for pool in untold.select_for_update(no_key=True).order_by("pk"):
             trouble.report(pool, Trouble.ENGINE_DOWN, detail)
 
 

@@ -82,7 +82,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 answers() {
   .venv/bin/python - <<'PY' 2>/dev/null
 import docker, os
-docker.APIClient(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), version="1.41", timeout=5).ping()
+docker.APIClient(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), version="auto", timeout=5)
 PY
 }
 if ! answers; then

@@ -18,7 +18,7 @@ from django.db import close_old_connections, connection
 
 from boilerhouse.core.steps import steps
 from pools import host, lifecycle, observing, reconcile
-from pools.errors import EngineUnavailable
+from pools.errors import EngineUnavailable, EngineUnsupported
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from pools.runtime.base import EngineEvent
@@ -105,8 +105,8 @@ class EngineWatch:
             healed = reconcile.heal(upkeep.held_containers())
         except EngineUnavailable as error:
             self._is_down = True
-            words = f"{error.detail} Start it (systemctl start docker); the pool goes on by itself."
-            reconcile.engine_is_down(words)
+            start = " Start it (systemctl start docker); the pool goes on by itself."
+            reconcile.engine_is_down(error.detail + ("" if isinstance(error, EngineUnsupported) else start))
             return
         if self._is_down or Pool.objects.filter(trouble=Trouble.ENGINE_DOWN).exists():
             reconcile.engine_is_back()

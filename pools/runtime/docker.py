@@ -1,6 +1,6 @@
 """The Docker Engine as runtime; the only module that imports docker.
 
-Pinned to API 1.41, which Debian 12's engine (20.10) speaks. Only the low-level client: the models ask twice.
+Only the low-level client: the models ask twice. ``pools.runtime.dialect`` says which API version is spoken.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from boilerhouse.core.errors import BoilerhouseError, TimedOut
 from pools import errors, host_processes, pull_errors, references
 from pools.instruments import DOCKER_ERRORS, DOCKER_SECONDS
 from pools.pull_errors import PullFault
+from pools.runtime import dialect
 from pools.runtime.attached import Attached, early_bytes
 from pools.runtime.base import (
     Capabilities,
@@ -55,7 +56,6 @@ from pools.runtime.pull_stream import Layers
 
 log = structlog.get_logger(__name__)
 
-API_VERSION = "1.41"
 FAST_S, SLOW_S, BUILD_S = 10, 60, 600
 LIST_S = 5
 """The list is what tells that the engine hangs."""
@@ -65,7 +65,7 @@ SUSPECT_S = 5.0
 STANDS_STILL_S = 5.0
 """How long a command waits for a container that is held still for a save."""
 LOG_BYTES = 64 * 1024
-NEVER: Any = None
+NEVER = None
 """A deadline: a log may be silent for days."""
 
 
@@ -105,13 +105,68 @@ def _words(error: docker.errors.APIError) -> str:
     return str(error.explanation or error)[:500]
 
 
+class Speech:
+    """The API version that a process speaks with its engine: one for all its clients."""
+
+    def __init__(self) -> None:
+        self._agreed: dialect.Dialect | None = None
+
+    def agreed(self, client: MeteredClient) -> dialect.Dialect:
+        """What was agreed; asks the engine by ``client``, within its deadline, where nothing is."""
+        if (known := self._agreed) is None:  # two threads may both ask: they hear the same
+            known = self._agreed = dialect.agree(client.said_version())
+        return known
+
+    def heard(self, newest: str | None) -> None:
+        """An answer named the engine's newest version: if it is another one than before, the engine is, too."""
+        known = self._agreed
+        if known is not None and newest is not None and newest != known.newest:
+            log.info("the engine behind the socket has changed", was=known.newest, now=newest)
+            self._agreed = None
+
+    def forget(self) -> None:
+        """Ask again before the next call."""
+        self._agreed = None
+
+
 class MeteredClient(docker.APIClient):
-    """Counts each call by its path without names: how long until it is answered, and whether the engine failed it."""
+    """Counts each call by its path without names: how long until it is answered, and whether the engine failed it.
+
+    Speaks the version that ``speech`` has agreed with the engine.
+    """
+
+    def __init__(self, base_url: str, timeout_s: float | None, speech: Speech) -> None:
+        deadline: Any = timeout_s  # requests takes fractions and None, the stubs do not
+        super().__init__(base_url=base_url, version=dialect.OLDEST, timeout=deadline, max_pool_size=32)
+        self.trust_env = not self.is_socket  # that has neither a proxy nor an entry in .netrc
+        self._speech = speech
+
+    def agree(self) -> None:
+        """Speak what the engine understands. Raises EngineUnsupported."""
+        self._version = self._speech.agreed(self).version
+
+    def said_version(self) -> dict[str, Any]:
+        """What the engine says of itself; the one call that needs no version."""
+        said: dict[str, Any] = self.version(api_version=False)
+        return said
 
     def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
-        with _metered(_call_of(str(method), str(url))) as told:
+        answer = self._asked(str(method), str(url), *args, **options)
+        if answer.status_code == 400 and dialect.is_refusal(400, answer.content):
+            # The engine was exchanged since we agreed. It has done nothing yet, so the call may be made once more.
+            self._speech.forget()
+            self.agree()
+            if hasattr(options.get("data"), "seek"):
+                options["data"].seek(0)
+            spoken = _VERSION.sub(f"/v{self._version}", str(url), count=1)
+            answer = self._asked(str(method), spoken, *args, **options)
+        return answer
+
+    def _asked(self, method: str, url: str, *args: Any, **options: Any) -> requests.Response:
+        with _metered(_call_of(method, url)) as told:
             answer = super().request(method, url, *args, **options)
             told(answer.status_code)
+        self._speech.heard(answer.headers.get("Api-Version"))
         return answer
 
     def state_of(self, name: str) -> dict[str, Any]:
@@ -122,9 +177,10 @@ class MeteredClient(docker.APIClient):
         if self.is_socket and _PLAIN_NAME.match(name):
             pool = self.get_adapter(self.base_url).get_connection(self.base_url)  # type: ignore[attr-defined]
             with _metered("GET /containers/{id}/json") as told:
-                path = f"/v{API_VERSION}/containers/{name}/json"
+                path = f"/v{self._version}/containers/{name}/json"
                 answer = pool.urlopen("GET", path, retries=False, timeout=self.timeout)
                 told(answer.status)
+            self._speech.heard(answer.headers.get("Api-Version"))
             if answer.status == 200:
                 found: dict[str, Any] = answer.json()
                 return found
@@ -158,12 +214,14 @@ def _metered(call: str) -> Iterator[Callable[[int], None]]:
         DOCKER_SECONDS.labels(call).observe(time.monotonic() - began)
 
 
+_VERSION = re.compile(r"(?<=[^/])/v\d+\.\d+(?=/)")
+_BEFORE_PATH = re.compile(r"^[a-z+]+://[^/]*(/v\d+\.\d+(?=/))?")
 _NAMED = re.compile(r"/(containers|images|networks|exec)/(?!create$|json$|search$|load$|prune$).+?(/\w+)?$")
 
 
 def _call_of(method: str, url: str) -> str:
     """``POST /containers/{id}/start``"""
-    path = url.partition(f"/v{API_VERSION}")[2].partition("?")[0]
+    path = _BEFORE_PATH.sub("", url).partition("?")[0]
     return f"{method.upper()} {_NAMED.sub(lambda found: f'/{found[1]}/{{id}}{found[2] or str()}', path)}"
 
 
@@ -172,22 +230,33 @@ class DockerRuntime(ContainerRuntime):
         self.node = node_id()
         self._base_url = base_url
         self._clients: dict[float, MeteredClient] = {}
+        self._speech = Speech()
         self._lock = threading.Lock()
         self._timed_out_at = -SUSPECT_S
 
     def _api(self, timeout_s: float = FAST_S) -> MeteredClient:
+        self._speech.agreed(self._client(min(timeout_s, FAST_S)))
+        client = self._client(timeout_s)
+        client.agree()
+        return client
+
+    def _client(self, timeout_s: float) -> MeteredClient:
         with self._lock:
             client = self._clients.get(timeout_s)
             if client is None:
-                deadline: Any = timeout_s  # requests takes fractions, the stubs do not
-                client = MeteredClient(base_url=self._base_url, version=API_VERSION, timeout=deadline, max_pool_size=32)
-                client.trust_env = not client.is_socket  # that has neither a proxy nor an entry in .netrc
-                self._clients[timeout_s] = client
+                client = self._clients[timeout_s] = MeteredClient(self._base_url, timeout_s, self._speech)
             return client
+
+    def _own_api(self, timeout_s: float | None) -> MeteredClient:
+        """A client for one call whose answer goes on; whoever asked closes it."""
+        self._speech.agreed(self._client(FAST_S))
+        client = MeteredClient(self._base_url, timeout_s, self._speech)
+        client.agree()
+        return client
 
     def ping(self, timeout_s: float = FAST_S) -> str:
         with translated():
-            return str(self._api(timeout_s).version()["Version"])
+            return str(self._api(timeout_s).said_version()["Version"])
 
     def capabilities(self) -> Capabilities:
         with translated():
@@ -225,8 +294,7 @@ class DockerRuntime(ContainerRuntime):
         self, reference: references.Reference, login: RegistryLogin | None = None, patience_s: float = SLOW_S
     ) -> Pull:
         with translated():  # a client of its own: it reads root's ~/.docker/config.json as it is now, and is long
-            api = MeteredClient(base_url=self._base_url, version=API_VERSION, timeout=NEVER)
-            api.trust_env = not api.is_socket
+            api = self._own_api(NEVER)
         return DockerPull(api, reference, login, patience_s)
 
     def build(self, context: bytes, tag: str) -> Iterator[str]:
@@ -235,8 +303,9 @@ class DockerRuntime(ContainerRuntime):
                 fileobj=io.BytesIO(context), custom_context=True, tag=tag, rm=True, forcerm=True, decode=True
             )
             for chunk in stream:
-                if "error" in chunk:
-                    raise errors.EngineFailure(f"Building {tag} failed: {chunk['error']}")
+                detail = chunk.get("errorDetail") or {}
+                if words := detail.get("message") or chunk.get("error"):  # the second one goes away after API 1.48
+                    raise errors.EngineFailure(f"Building {tag} failed: {words}")
                 if line := str(chunk.get("stream", "")).strip():
                     yield line
 
@@ -280,7 +349,8 @@ class DockerRuntime(ContainerRuntime):
     # Containers ------------------------------------------------------------------------------------
 
     def create(self, plan: ContainerPlan) -> Handle:
-        api = self._api(SLOW_S)
+        with translated():
+            api = self._api(SLOW_S)
         host_config = api.create_host_config(
             read_only=plan.read_only_root,
             cap_drop=["ALL"],
@@ -304,7 +374,7 @@ class DockerRuntime(ContainerRuntime):
         )
         networking = None
         if plan.address:
-            networking = {"EndpointsConfig": {plan.network: EndpointConfig(API_VERSION, ipv4_address=plan.address)}}
+            networking = {"EndpointsConfig": {plan.network: EndpointConfig(api.api_version, ipv4_address=plan.address)}}
         probe = plan.probe
         health = probe and Healthcheck(
             test=["CMD", *probe.command],
@@ -427,7 +497,7 @@ class DockerRuntime(ContainerRuntime):
         wanted = [f"{name}={value}" for name, value in labels.items()]
         filters = {"type": "container", "label": wanted, "event": ["die", "oom", "destroy", "health_status"]}
         with translated():
-            api = docker.APIClient(base_url=self._base_url, version=API_VERSION, timeout=FAST_S)
+            api = self._own_api(FAST_S)
             stream = api.events(decode=True, filters=filters)
         return _events(api, stream)
 
@@ -454,7 +524,7 @@ class DockerRuntime(ContainerRuntime):
 
     def follow_logs(self, name: str, tail: int, since: float | None = None, *, timestamps: bool = False) -> LogStream:
         with translated():
-            api = docker.APIClient(base_url=self._base_url, version=API_VERSION, timeout=NEVER)
+            api = self._own_api(NEVER)
             asked: Any = {"tail": tail, "since": since, "timestamps": timestamps}
             return _Followed(api, api.logs(name, **asked, stream=True, follow=True))
 
@@ -540,7 +610,7 @@ _PLAIN_IMAGE = re.compile(r"[\w./:@-]+\Z")
 
 
 def _image(found: dict[str, Any]) -> Image:
-    return Image(found["Id"], tuple(sorted(found["Config"].get("Volumes") or ())))
+    return Image(found["Id"], tuple(sorted((found.get("Config") or {}).get("Volumes") or ())))
 
 
 def _options(tmpfs: Tmpfs) -> str:

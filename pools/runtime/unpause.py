@@ -11,10 +11,10 @@ import docker.errors
 import docker
 
 
-def main(base_url: str, version: str, name: str, after_s: str) -> None:
+def main(base_url: str, name: str, after_s: str) -> None:
     select.select([sys.stdin], [], [], float(after_s))
     with contextlib.suppress(docker.errors.APIError):  # it goes on already, or is gone
-        docker.APIClient(base_url=base_url, version=version, timeout=30).unpause(name)
+        docker.APIClient(base_url=base_url, version="auto", timeout=30).unpause(name)
 
 
 if __name__ == "__main__":

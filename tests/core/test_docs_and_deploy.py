@@ -170,6 +170,8 @@ def test_promtool_accepts_rules_and_configuration_and_their_tests_pass(tmp_path)
         "GET /v1.41/containers/%2e%2e/json HTTP/1.1",
         "GET /v1.41//containers/json HTTP/1.1",
         "GET /containers/json HTTP/1.1",
+        "POST /version HTTP/1.1",
+        "GET /v2.0/containers/json HTTP/1.1",
         "GET /v1.41/containers/json HTTP/1.0",
         "GET /v1.41/containers/json HTTP/1.1\r\n folded: x",
         "GET /v1.41/containers/json HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
@@ -189,6 +191,14 @@ def test_the_proxy_of_dockers_socket_lets_one_request_through_per_connection():
     assert proxy["passed_on"](head, proxy["ALLOWED"]["web"]) == (
         b"GET /v1.41/containers/json?all=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     )
+
+
+@pytest.mark.parametrize("target", ["/version", "/v1.41/info", "/v1.44/info", "/v1.51/info"])
+def test_the_proxy_of_dockers_socket_takes_each_version_and_the_question_for_it(target):
+    """B30: the version is agreed through the proxy, too."""
+    proxy = runpy.run_path(str(DEPLOY / "docker-proxy" / "proxy.py"))
+    for rules in proxy["ALLOWED"].values():
+        assert proxy["passed_on"](f"GET {target} HTTP/1.1\r\nHost: x".encode(), rules)
 
 
 def test_compose_keeps_the_same_path_rule_and_gives_each_process_the_least():

@@ -126,6 +126,8 @@ def test_names_follow_the_customs(scraping):
 )
 def test_calls_of_the_engine_are_counted_without_names(path, call):
     assert docker._call_of("post", f"http+docker://localhost/v1.41{path}") == call
+    assert docker._call_of("post", f"http+docker://localhost/v1.51{path}") == call
+    assert docker._call_of("get", "http+docker://localhost/version") == "GET /version"
 
 
 def test_drift_is_counted_by_kind(scraping, monkeypatch):

@@ -31,7 +31,7 @@ class Engine(socketserver.StreamRequestHandler):
                 head += b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
                 self.wfile.write(head + frame(1, b"first ") + frame(2, b"warned") + frame(1, b"x" * 100_000))
                 return
-            body = json.dumps({"Id": "e1", "ExitCode": 0}).encode()
+            body = json.dumps({"Id": "e1", "ExitCode": 0, "ApiVersion": "1.41"}).encode()
             status = b"201 Created" if line.startswith("POST") else b"200 OK"
             head = b"HTTP/1.1 " + status + b"\r\nContent-Type: application/json\r\nContent-Length: "
             self.wfile.write(head + str(len(body)).encode() + b"\r\n\r\n" + body)

@@ -89,8 +89,8 @@ def test_the_narrow_socket_lets_nothing_be_made_or_removed_and_the_other_nothing
     pool = pools()
     (container,) = stack.containers(pool)
     name = f"bh-{container['id']}"
-    web = docker.APIClient(base_url=f"unix://{sockets}/web.sock", version="1.41")
-    worker = docker.APIClient(base_url=f"unix://{sockets}/worker.sock", version="1.41")
+    web = docker.APIClient(base_url=f"unix://{sockets}/web.sock", version="auto")
+    worker = docker.APIClient(base_url=f"unix://{sockets}/worker.sock", version="auto")
     assert web.inspect_container(name)["State"]["Running"]
     for act in (
         lambda: web.create_container("boilerhouse/example-workload:1", "true"),

@@ -1,0 +1,195 @@
+"""The API version is agreed with each engine; the real engine stands behind a socket that answers as others do."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+import uuid
+
+import pytest
+
+from boilerhouse.dashboard import engine_watch
+from pools import errors, host, images, lifecycle, reconcile
+from pools.runtime import dialect
+from pools.runtime.base import ContainerPlan
+from pools.runtime.docker import DockerRuntime
+from pools.states import Trouble
+from tests.engine_filter import EngineFilter
+from tests.make import make_pool
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """Answers as Docker 29 does, until the test makes it another one."""
+    served = EngineFilter(tmp_path / "engine.sock")
+    served.start()
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def runtime(engine, data_dir):
+    return DockerRuntime(engine.url)
+
+
+@pytest.fixture
+def image(runtime):
+    try:
+        return runtime.ensure_image(images.EXAMPLE_IMAGE, "never")
+    except errors.ImageMissing:
+        for _ in runtime.build(images.pack(images.EXAMPLE_CONTEXT, {"busybox": images.BUSYBOX}), images.EXAMPLE_IMAGE):
+            pass
+        return runtime.ensure_image(images.EXAMPLE_IMAGE, "never")
+
+
+def plan(image: str, labels: dict[str, str], placeholder: str) -> ContainerPlan:
+    return ContainerPlan(
+        name=f"bh-test-{uuid.uuid4().hex[:12]}", image=image, command=("sleep", "60"), environment={}, labels=labels,
+        uid=65534, mounts=(), network="none", address=None, dns=(), ports=(), exposed=(), read_only_root=True, cpus=1,
+        memory_mb=32, pids_limit=32, shm_mb=1, tmpfs=(), placeholder=placeholder, runtime=None, probe=None,
+        stop_timeout_ms=0,
+    )  # fmt: skip
+
+
+def test_an_engine_that_left_our_oldest_behind_takes_every_call(engine, runtime, image, tmp_path):
+    """B30: Docker 29 refuses calls below API 1.44."""
+    labels = {"boilerhouse.test": uuid.uuid4().hex}
+    made = runtime.create(plan(image.id, labels, str(tmp_path)))
+    try:
+        following = runtime.events(labels)
+        runtime.start(made.name)
+        done = runtime.exec(made.name, ("sh", "-c", "cat; echo said >&2"), 10_000, stdin=b"fed")
+        assert (done.exit_code, done.stdout, done.stderr) == (0, b"fed", b"said\n")
+        terminal = runtime.terminal(made.name, ("echo", "seen"), 80, 24)
+        assert b"".join(terminal) == b"seen\r\n"
+        terminal.close()
+        runtime.pause(made.name)
+        assert runtime.inspect(made.name).status == "paused"
+        runtime.unpause(made.name)
+        assert [one.handle.name for one in runtime.list(labels)] == [made.name]
+        assert runtime.logs(made.name, tail=5) == b""
+        assert runtime.sees(str(tmp_path), {"boilerhouse.test": "probe"})
+        assert runtime.capabilities().cpus
+        assert runtime.stop(made.name, 0) is None
+        assert next(iter(following)).kind == "die"
+        following.close()
+    finally:
+        assert runtime.remove(made.name) is None
+    assert runtime.inspect(made.name) is None
+    assert set(engine.asked) == {"", dialect.NEWEST}
+    assert not engine.refused
+
+
+def test_an_engine_exchanged_under_us_is_asked_again(engine, runtime):
+    """B30: an upgrade, and the way back, while the process goes on; no call fails, whichever meets the new one first.
+
+    The version in use is refused at once by both: too old for the one, too new for the other.
+    """
+    for oldest, newest, spoken in [("1.12", "1.41", "1.41"), ("1.44", "1.52", "1.51"), ("1.12", "1.43", "1.43")]:
+        engine.oldest, engine.newest = oldest, newest
+        before = len(engine.refused)
+        assert runtime.inspect("bh-no-such") is None
+        assert runtime.list({"boilerhouse.test": "none"}) == []
+        assert engine.asked[-1] == spoken
+        assert len(engine.refused) - before <= 2, "one call is refused, and at most its quick form before it"
+
+
+def test_a_newer_engine_that_takes_the_old_version_too_is_spoken_to_in_the_newest(engine, runtime):
+    engine.oldest, engine.newest = "1.12", "1.41"
+    runtime.list({"boilerhouse.test": "none"})
+    assert engine.asked[-1] == "1.41"
+    engine.newest = "1.48"
+    runtime.list({"boilerhouse.test": "none"})
+    runtime.list({"boilerhouse.test": "none"})
+    assert engine.asked[-1] == "1.48"
+    assert not engine.refused
+
+
+def test_what_is_sent_along_is_sent_again_to_the_exchanged_engine(engine, runtime):
+    """B30: the body of a build has been read when the engine refuses its version."""
+    engine.oldest, engine.newest = "1.12", "1.41"
+    runtime.ping()
+    engine.oldest, engine.newest = "1.44", "1.52"
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        text = b"FROM scratch\nCOPY big /\n"
+        for name, content in (("Dockerfile", text), ("big", b"x" * 3_000_000)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    tag = f"boilerhouse/test-{uuid.uuid4().hex[:8]}:1"
+    try:
+        list(runtime.build(context.getvalue(), tag))
+        assert runtime.ensure_image(tag, "never").id.startswith("sha256:")
+    finally:
+        runtime._api().remove_image(tag, force=True)
+    assert "1.41" in engine.refused
+
+
+def test_an_engine_that_is_too_old_is_refused_in_words(engine, runtime):
+    """B30: below Docker 20.10 there is nothing to agree on."""
+    engine.oldest, engine.newest, engine.version = "1.12", "1.40", "19.03.15"
+    with pytest.raises(errors.EngineUnsupported) as refused:
+        runtime.ping()
+    assert refused.value.detail == (
+        "The container engine is too old: Docker 19.03.15 has API 1.40, and Boilerhouse needs 1.41 (Docker 20.10) or"
+        " newer. Upgrade the engine, or set DOCKER_HOST to another one."
+    )
+    assert set(engine.asked) == {""}, "nothing but its version was asked"
+    engine.newest = "1.41"
+    assert runtime.ping()
+
+
+@pytest.mark.parametrize(
+    ("oldest", "newest", "spoken"),
+    [
+        ("1.12", "1.41", "1.41"),
+        ("1.24", "1.45", "1.45"),
+        ("1.44", "1.51", "1.51"),
+        ("1.44", "1.52", "1.51"),
+        ("1.52", "1.60", "1.52"),
+        ("1.44", "1.100", "1.51"),
+        ("", "1.41", "1.41"),
+    ],
+)
+def test_the_newest_that_both_know_is_agreed(oldest, newest, spoken):
+    agreed = dialect.agree({"Version": "x", "ApiVersion": newest, "MinAPIVersion": oldest})
+    assert agreed.version == spoken
+
+
+@pytest.mark.parametrize("said", [{}, {"ApiVersion": "1.9"}, {"ApiVersion": "one"}])
+def test_who_names_no_version_of_ours_is_no_engine_for_us(said):
+    with pytest.raises(errors.EngineUnsupported):
+        dialect.agree(said)
+
+
+# What is refused, and by whom ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(runtime, monkeypatch):
+    """This deployment's engine is the one of the test."""
+    for module in (lifecycle, reconcile, host, engine_watch):
+        monkeypatch.setattr(module, "get_runtime", lambda: runtime)
+    return runtime
+
+
+def test_pools_say_that_their_engine_is_too_old_and_that_it_is_right_again(engine, served, monkeypatch):
+    """B30: not that it should be started; and what they said while it was down is not what stays."""
+    pool = make_pool(min_size=1)
+    monkeypatch.setattr(engine_watch, "close_old_connections", lambda: None)  # the test's own
+    watch = engine_watch.EngineWatch(lambda: True, threading.Event())
+    watch._is_down = True  # it looks at once
+    reconcile.engine_is_down("The container engine does not answer. Start it.")
+    engine.oldest, engine.newest, engine.version = "1.12", "1.40", "19.03.15"
+    watch._due.set()
+    watch._reconcile()
+    pool.refresh_from_db()
+    assert pool.trouble == Trouble.ENGINE_DOWN
+    assert pool.last_error.endswith("Upgrade the engine, or set DOCKER_HOST to another one.")
+    engine.newest = "1.41"
+    watch._due.set()
+    watch._reconcile()
+    pool.refresh_from_db()
+    assert (pool.trouble, pool.last_error) == ("", "")
