@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
 from django.conf import settings
 
 from boilerhouse.core.errors import FieldError, Invalid
-from pools import mounts
+from pools import mounts, suitability
 from pools.errors import EngineFailure, EngineUnavailable
 from pools.runtime import get_runtime
 from pools.runtime.base import Capabilities, Image
 from pools.spec import WorkloadSpec
-
-KNOWN_FOR_S = 60.0
-_known: tuple[float, int, Capabilities] | None = None
 
 
 def seed_path(name: str) -> Path:
@@ -65,12 +60,7 @@ def _image(name: str) -> Image | None:
 
 
 def _capabilities() -> Capabilities | None:
-    global _known
-    if _known and _known[1] == os.getpid() and time.monotonic() - _known[0] < KNOWN_FOR_S:
-        return _known[2]
     try:
-        can = get_runtime().capabilities()
+        return suitability.known(get_runtime())
     except EngineUnavailable:
         return None
-    _known = (time.monotonic(), os.getpid(), can)
-    return can

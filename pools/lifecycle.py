@@ -18,7 +18,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
-from pools import errors, host, mounted, mounts, pulling, sizing, trouble, volumes
+from pools import errors, host, mounted, mounts, pulling, sizing, suitability, trouble, volumes
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
@@ -137,6 +137,7 @@ def _look_at_image(container: Container) -> Image:
 def _create_and_start(container: Container) -> Image:
     runtime = get_runtime()
     spec = container.version.spec
+    suitability.check(runtime)
     network = host.ensure_network()
     host.ensure_ram_dir()
     image = _look_at_image(container)

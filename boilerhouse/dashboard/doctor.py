@@ -22,7 +22,7 @@ from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deploym
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.dashboard.queues import silent_queues
-from pools import host
+from pools import host, suitability
 from pools.models import Pool
 from pools.runtime import get_runtime
 from syncing import jail, probing, services
@@ -139,9 +139,13 @@ def _file_system(path: Path) -> str:
 
 def _engine() -> Iterator[Rest]:
     runtime = get_runtime()
-    version = runtime.ping()
     can = runtime.capabilities()
-    yield OK, f"Docker {version}, {can.cpus} CPUs, {can.memory_mb} MiB"
+    yield (
+        OK, f"Docker {can.version}, API {can.api_version}, cgroup v{can.cgroup_version}, images by {can.image_store},"
+        f" {can.cpus} CPUs, {can.memory_mb} MiB",
+    )  # fmt: skip
+    for one in suitability.objections(can):
+        yield FAILURE, one.detail, one.todo
     if not can.live_restore:
         yield (
             WARN, "live-restore is off: containers end when dockerd restarts",

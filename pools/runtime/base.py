@@ -175,6 +175,22 @@ class Network:
 class Capabilities:
     """What an engine can do; callers ask instead of knowing its kind."""
 
+    version: str = ""
+    """The engine's."""
+    api_version: str = ""
+    """Of the API that is spoken with it."""
+    newest_api_version: str = ""
+    """That it could speak."""
+    cgroup_version: str = ""
+    image_store: str = ""
+    """``containerd``, or the name of the engine's storage driver."""
+    is_rootless: bool = False
+    remaps_users: bool = False
+    """Whether a uid in a container is another one on the host."""
+    cannot_limit: tuple[str, ...] = ()
+    """What of a container the engine cannot limit, in words."""
+    firewall: str = ""
+    """What the engine sets its firewall rules with; empty where it does not say."""
     live_restore: bool = False
     cpus: int = 0
     memory_mb: int = 0

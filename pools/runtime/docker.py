@@ -64,6 +64,8 @@ HOT_S = (0.5, 1.0, 2.0)
 SUSPECT_S = 5.0
 STANDS_STILL_S = 5.0
 """How long a command waits for a container that is held still for a save."""
+_LIMITS = {"MemoryLimit": "memory", "CpuCfsQuota": "CPU time", "PidsLimit": "processes"}
+"""What the engine says of itself, and of what it speaks."""
 LOG_BYTES = 64 * 1024
 NEVER = None
 """A deadline: a log may be silent for days."""
@@ -260,8 +262,20 @@ class DockerRuntime(ContainerRuntime):
 
     def capabilities(self) -> Capabilities:
         with translated():
-            info = self._api().info()
+            api = self._api()
+            info, spoken = api.info(), self._speech.agreed(api)
+        security = {part for option in info.get("SecurityOptions") or () for part in option.split(",")}
+        store = dict(info.get("DriverStatus") or ()).get("driver-type", "")
         return Capabilities(
+            version=spoken.engine,
+            api_version=spoken.version,
+            newest_api_version=spoken.newest,
+            cgroup_version=str(info.get("CgroupVersion", "")),
+            image_store="containerd" if store.startswith("io.containerd.snapshotter") else str(info.get("Driver", "")),
+            is_rootless="name=rootless" in security,
+            remaps_users="name=userns" in security,
+            cannot_limit=tuple(words for name, words in _LIMITS.items() if info.get(name) is False),
+            firewall=str((info.get("FirewallBackend") or {}).get("Driver", "")),
             live_restore=bool(info.get("LiveRestoreEnabled")),
             runtimes=frozenset(info.get("Runtimes", {})),
             cpus=int(info.get("NCPU", 0)),

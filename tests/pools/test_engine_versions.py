@@ -9,12 +9,13 @@ import uuid
 
 import pytest
 
-from boilerhouse.dashboard import engine_watch
-from pools import errors, host, images, lifecycle, reconcile
+from boilerhouse.dashboard import doctor, engine_watch
+from pools import errors, host, images, lifecycle, reconcile, sizing, suitability
+from pools.models import Container, Pool
 from pools.runtime import dialect
 from pools.runtime.base import ContainerPlan
 from pools.runtime.docker import DockerRuntime
-from pools.states import Trouble
+from pools.states import ContainerState, Trouble
 from tests.engine_filter import EngineFilter
 from tests.make import make_pool
 
@@ -170,7 +171,7 @@ def test_who_names_no_version_of_ours_is_no_engine_for_us(said):
 @pytest.fixture
 def served(runtime, monkeypatch):
     """This deployment's engine is the one of the test."""
-    for module in (lifecycle, reconcile, host, engine_watch):
+    for module in (lifecycle, reconcile, host, doctor, engine_watch):
         monkeypatch.setattr(module, "get_runtime", lambda: runtime)
     return runtime
 
@@ -193,3 +194,56 @@ def test_pools_say_that_their_engine_is_too_old_and_that_it_is_right_again(engin
     watch._reconcile()
     pool.refresh_from_db()
     assert (pool.trouble, pool.last_error) == ("", "")
+
+
+REFUSED = [
+    ({"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]}, "runs rootless", "DOCKER_HOST=unix:"),
+    ({"SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}, "userns-remap", "daemon.json"),
+    ({"MemoryLimit": False, "PidsLimit": False}, "cannot limit memory, processes", "cgroup"),
+    ({"FirewallBackend": {"Driver": "nftables"}}, "firewall backend is nftables", '"firewall-backend": "iptables"'),
+]
+
+
+@pytest.mark.parametrize(("info", "why", "todo"), REFUSED)
+def test_an_engine_set_up_so_that_containers_cannot_be_ours_is_refused_by_pool_and_doctor(
+    engine, served, info, why, todo
+):
+    """B34: in plain words, with what to do, before a container is made; and it goes on once that is done."""
+    engine.info = info
+    found = list(doctor._engine())
+    (said,) = [one for one in found if one[0] == doctor.FAILURE]
+    assert why in said[1]
+    assert todo in said[2]
+
+    pool = make_pool(min_size=1)
+    sizing.refill(pool.pk)
+    row = Container.objects.get()
+    assert not lifecycle.start_container(row.pk)
+    pool = Pool.objects.with_counts().get()
+    row.refresh_from_db()
+    assert (pool.trouble, pool.status().state) == (Trouble.HOST_NOT_READY, "error")
+    assert why in pool.last_error
+    assert todo in pool.last_error
+    assert row.state == ContainerState.FAILED
+    assert row.runtime_id == ""
+
+    engine.info = {}
+    suitability.check(served)
+    assert not any(one[0] == doctor.FAILURE for one in doctor._engine())
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"], "CgroupVersion": "2"},
+        {"FirewallBackend": {"Driver": "iptables+firewalld"}},
+        {"Driver": "overlayfs", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]},
+    ],
+)
+def test_engines_that_are_set_up_otherwise_are_not_refused(engine, served, info):
+    """B34: cgroup v2 and the containerd image store are supported."""
+    engine.info = info
+    suitability.check(served)
+    (said,) = [one[1] for one in doctor._engine() if one[0] == doctor.OK]
+    assert said.startswith("Docker 29.0.0, API 1.51, cgroup v")
+    assert ("images by containerd" in said) == ("DriverStatus" in info)
