@@ -52,7 +52,7 @@ from pools.runtime.base import (
     Terminal,
     Tmpfs,
 )
-from pools.runtime.pull_stream import Layers
+from pools.runtime.pull_stream import Layers, error_of
 
 log = structlog.get_logger(__name__)
 
@@ -317,8 +317,7 @@ class DockerRuntime(ContainerRuntime):
                 fileobj=io.BytesIO(context), custom_context=True, tag=tag, rm=True, forcerm=True, decode=True
             )
             for chunk in stream:
-                detail = chunk.get("errorDetail") or {}
-                if words := detail.get("message") or chunk.get("error"):  # the second one goes away after API 1.48
+                if words := error_of(chunk):
                     raise errors.EngineFailure(f"Building {tag} failed: {words}")
                 if line := str(chunk.get("stream", "")).strip():
                     yield line
@@ -683,9 +682,8 @@ class DockerPull:
         answer = self._ask()
         try:
             for line in self._api._stream_helper(answer, decode=True):
-                if "error" in line:
-                    detail = line.get("errorDetail") or {}
-                    raise pull_errors.pull_failed(reference, str(detail.get("message") or line["error"]))
+                if words := error_of(line):
+                    raise pull_errors.pull_failed(reference, words)
                 if layers.hear(line):
                     yield layers.progress
         finally:

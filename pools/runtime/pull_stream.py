@@ -15,6 +15,14 @@ _WAITS = ("Pulling fs layer", "Waiting")
 _ARRIVED = ("Verifying Checksum", "Download complete", "Extracting", *_HERE)
 
 
+def error_of(line: dict[str, Any]) -> str:
+    """Why the engine gave up, of a line of a pull's or a build's answer; empty while it goes on.
+
+    ``error`` alone is what engines before API 1.48 were sure to write, ``errorDetail`` what later ones keep.
+    """
+    return str((line.get("errorDetail") or {}).get("message") or line.get("error") or "")
+
+
 @dataclass
 class _Layer:
     status: str = ""

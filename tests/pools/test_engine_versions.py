@@ -37,11 +37,11 @@ def runtime(engine, data_dir):
 @pytest.fixture
 def image(runtime):
     try:
-        return runtime.ensure_image(images.EXAMPLE_IMAGE, "never")
+        return runtime.find_image(images.EXAMPLE_IMAGE)
     except errors.ImageMissing:
         for _ in runtime.build(images.pack(images.EXAMPLE_CONTEXT, {"busybox": images.BUSYBOX}), images.EXAMPLE_IMAGE):
             pass
-        return runtime.ensure_image(images.EXAMPLE_IMAGE, "never")
+        return runtime.find_image(images.EXAMPLE_IMAGE)
 
 
 def plan(image: str, labels: dict[str, str], placeholder: str) -> ContainerPlan:
@@ -122,7 +122,7 @@ def test_what_is_sent_along_is_sent_again_to_the_exchanged_engine(engine, runtim
     tag = f"boilerhouse/test-{uuid.uuid4().hex[:8]}:1"
     try:
         list(runtime.build(context.getvalue(), tag))
-        assert runtime.ensure_image(tag, "never").id.startswith("sha256:")
+        assert runtime.find_image(tag).id.startswith("sha256:")
     finally:
         runtime._api().remove_image(tag, force=True)
     assert "1.41" in engine.refused
