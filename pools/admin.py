@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
 from boilerhouse.core.tasks import enqueue
 from pools import services
-from pools.models import ContainerUsage, HostLease, Pool, PoolUsage, Workload, WorkloadVersion
+from pools.models import ContainerUsage, HostLease, Pool, PoolUsage, RegistryCredential, Workload, WorkloadVersion
 
 
 def _refill(pool: Pool) -> None:
@@ -46,6 +46,14 @@ class WorkloadVersionAdmin(ReadOnlyAdmin):
     list_display = ("workload", "number", "image_digest", "created_at")
     list_filter = ("workload",)
     search_fields = ("workload__id", "image_digest")
+
+
+@admin.register(RegistryCredential)
+class RegistryCredentialAdmin(ReadOnlyAdmin):
+    page = "registry-credential"
+    list_display = ("id", "name", "registry", "created_at", "updated_at")
+    search_fields = ("id", "name", "registry")
+    exclude = ("secret",)
 
 
 @admin.register(Pool)

@@ -60,6 +60,24 @@ class Starting(Conflict):
     retry_after = 2
 
 
+class RegistryCredentialNotFound(NotFound):
+    """There is no such registry credential."""
+
+    code = "registry_credential_not_found"
+
+
+class RegistryCredentialInUse(Conflict):
+    """Images of workloads are pulled with this registry credential."""
+
+    code = "in_use"
+
+
+class RegistryTaken(Conflict):
+    """A credential is stored for this registry already."""
+
+    code = "registry_taken"
+
+
 class EngineUnavailable(Unavailable):
     """The container engine does not answer."""
 

@@ -10,6 +10,7 @@ from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from boilerhouse.core.errors import FieldError
+from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import random_nonce
 from pools import mounts
@@ -70,6 +71,22 @@ class WorkloadVersion(models.Model):
     @property
     def spec(self) -> WorkloadSpec:
         return WorkloadSpec.from_json(self.spec_json)
+
+
+class RegistryCredential(models.Model):
+    """Access to a registry, or to what lies below a path of it; stored encrypted, chosen by where an image lies."""
+
+    id = models.CharField(max_length=63, primary_key=True)
+    name = models.CharField(max_length=200)
+    registry = models.CharField(max_length=300, unique=True)
+    """``host[:port][/path]``, as ``registry_credentials.places`` spells it."""
+    secret = EncryptedJSONField()
+    """``{username, password}`` or ``{identityToken}``; never shown."""
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return self.id
 
 
 @dataclass(frozen=True, slots=True)

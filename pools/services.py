@@ -175,6 +175,15 @@ def pause(pool_id: str) -> None:
     _switch(pool_id, "pause", "paused", is_paused=True)
 
 
+AGAIN: dict[str, Any] = {"next_start_at": None, "failures": 0, "halted_version": None, "halted_network": None}
+"""The pool waits for nothing after a start that failed, and tries a version again whose roll stopped."""
+
+
+def try_again(pool_id: str) -> None:
+    """Let the pool's next start not wait: what made the last ones fail may be over."""
+    Pool.objects.filter(pk=pool_id).update(**AGAIN)
+
+
 def resume(pool_id: str) -> None:
     """Take up the pool's work again after a pause or a drain, and try at once what had failed.
 
@@ -184,8 +193,7 @@ def resume(pool_id: str) -> None:
         if lock_pool(pool_id).is_deleting:
             raise errors.PoolInUse("The pool is being deleted.")
         _switch(
-            pool_id, "resume", "resumed", is_paused=False, is_draining=False, next_start_at=None, failures=0,
-            last_error="", trouble="", halted_version=None, halted_network=None,
+            pool_id, "resume", "resumed", is_paused=False, is_draining=False, last_error="", trouble="", **AGAIN
         )  # fmt: skip
 
 

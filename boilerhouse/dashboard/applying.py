@@ -15,12 +15,18 @@ from boilerhouse.core.api.parsers import check_value
 from boilerhouse.core.api.problems import field_errors
 from boilerhouse.core.api.serializers import ApiSerializer, camel
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
-from pools import mounts
+from pools import mounts, registry_credentials
 from pools import services as pool_services
+from pools.api.registry_credentials import (
+    RegistryCredentialInput,
+    render_registry_credential,
+    same_registry,
+    secret_of,
+)
 from pools.api.serializers import PoolInput, WorkloadInput, render_pool, render_workload
 from pools.api.serializers import render_spec as render_workload_spec
 from pools.feasibility import check_feasible
-from pools.models import Pool, Workload
+from pools.models import Pool, RegistryCredential, Workload
 from syncing import credentials
 from syncing import services as sync_services
 from syncing.api.credentials import CredentialInput, render_credential
@@ -28,10 +34,11 @@ from syncing.api.serializers import SyncSpecInput, render_spec
 from syncing.api.views import is_held
 from syncing.models import Credential, SyncSpec
 
-ORDER = ("Workload", "Pool", "Credential", "SyncSpec")
+ORDER = ("RegistryCredential", "Workload", "Pool", "Credential", "SyncSpec")
 """In which they refer to each other."""
 SERIALIZERS: dict[str, type[ApiSerializer]] = {
     "Workload": WorkloadInput, "Pool": PoolInput, "Credential": CredentialInput, "SyncSpec": SyncSpecInput,
+    "RegistryCredential": RegistryCredentialInput,
 }  # fmt: skip
 
 
@@ -200,6 +207,25 @@ def _credential(document: Document, dry_run: bool, planned: set[tuple[str, str]]
     return result
 
 
+def _registry_credential(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
+    data = _valid(document).validated_data
+    row = RegistryCredential.objects.filter(pk=data["id"]).first()
+    if row is not None:
+        same_registry(data, row)
+    secret, name = secret_of(data), data.get("name") or (row.name if row else data["registry"])
+    is_same = row is not None and row.secret == secret
+    before = {**render_registry_credential(row, ()), "secret": "as stored"} if row else None
+    after = {**(before or {}), "id": data["id"], "name": name, "registry": data["registry"],
+             "username": secret.get("username"), "secret": "as stored" if is_same else "another"}  # fmt: skip
+    result = _result(document, before, after)
+    if not dry_run and result.outcome != "unchanged":
+        if row is None:
+            registry_credentials.create(id=data["id"], name=name, registry=data["registry"], secret=secret)
+        else:
+            registry_credentials.replace(row, name=name, secret=secret)
+    return result
+
+
 def _sync_spec(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> Applied:
     row = SyncSpec.objects.filter(pk=str(document.body.get("id", ""))).first()
     body = _valid(document, context={"stored": row} if row else {})
@@ -235,4 +261,5 @@ def _sync_spec(document: Document, dry_run: bool, planned: set[tuple[str, str]])
 
 _KINDS: dict[str, Callable[[Document, bool, set[tuple[str, str]]], Applied]] = {
     "Workload": _workload, "Pool": _pool, "Credential": _credential, "SyncSpec": _sync_spec,
+    "RegistryCredential": _registry_credential,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from django.apps import AppConfig, apps
 from django.db.models.signals import post_migrate
 
 OURS = ("core", "pools", "syncing", "tenants")
-FOR_ADMINS = frozenset({"apikey", "auditentry", "credential", "settings", "idempotencyrecord"})
+FOR_ADMINS = frozenset({"apikey", "auditentry", "credential", "registrycredential", "settings", "idempotencyrecord"})
 """What the pages and the API show to admins only."""
 
 

@@ -2,7 +2,17 @@ from django.contrib.auth import views as auth
 from django.urls import path
 
 from boilerhouse.dashboard import views
-from boilerhouse.dashboard.pages import activity, containers, pools, settings, sync, sync_specs, tenants, workloads
+from boilerhouse.dashboard.pages import (
+    activity,
+    containers,
+    pools,
+    registries,
+    settings,
+    sync,
+    sync_specs,
+    tenants,
+    workloads,
+)
 
 urlpatterns = [
     path("", views.overview, name="overview"),
@@ -51,6 +61,13 @@ urlpatterns = [
     path("settings/credentials/", settings.credential_list, name="credentials"),
     path("settings/credentials/<str:credential_id>/", settings.rotate_credential, name="credential"),
     path("settings/credentials/<str:credential_id>/delete", settings.delete_credential, name="delete-credential"),
+    path("settings/registries/", registries.registry_list, name="registries"),
+    path("settings/registries/<str:registry_credential_id>/", registries.rotate_registry, name="registry-credential"),
+    path(
+        "settings/registries/<str:registry_credential_id>/delete",
+        registries.delete_registry,
+        name="delete-registry-credential",
+    ),
     path("settings/deployment/", settings.deployment, name="settings-deployment"),
     path("settings/changes/", settings.changes, name="changes"),
     path("activity/", activity.activity, name="activity"),

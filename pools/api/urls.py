@@ -1,8 +1,10 @@
 from django.urls import path
 
-from pools.api import views
+from pools.api import registry_credentials, views
 
 urlpatterns = [
+    path("registry-credentials", registry_credentials.RegistryCredentialListView.as_view()),
+    path("registry-credentials/<str:registry_credential_id>", registry_credentials.RegistryCredentialView.as_view()),
     path("workloads", views.WorkloadListView.as_view()),
     path("workloads/<str:workload_id>", views.WorkloadView.as_view()),
     path("workloads/<str:workload_id>/versions", views.WorkloadVersionListView.as_view()),

@@ -54,6 +54,10 @@ class RegistryLogin:
 
     username: str
     password: str = field(repr=False)
+    identity_token: str = field(default="", repr=False)
+    """In place of the password."""
+    credential: str = ""
+    """The id under which it is stored."""
 
 
 @dataclass(frozen=True, slots=True)

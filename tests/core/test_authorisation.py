@@ -59,6 +59,8 @@ MAY = {
     "containers/*/logs": {"GET": STAFF_WRITE},
     "credentials": {"GET": {ADMIN}, "POST": {ADMIN}},
     "credentials/*": {"GET": {ADMIN}, "PUT": {ADMIN}, "DELETE": {ADMIN}},
+    "registry-credentials": {"GET": {ADMIN}, "POST": {ADMIN}},
+    "registry-credentials/*": {"GET": {ADMIN}, "PUT": {ADMIN}, "DELETE": {ADMIN}},
     "api-keys": {"GET": {ADMIN}, "POST": {ADMIN}},
     "api-keys/*": {"DELETE": {ADMIN}},
     "settings": {"GET": {ADMIN}, "PUT": {ADMIN}},

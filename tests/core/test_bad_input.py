@@ -71,6 +71,14 @@ ROWS = [
     *((("pools", {"id": "q", "workloadId": text}), "/workloadId") for text in LINES),
     *((("credentials", {"name": "c", "accessKeyId": text, "secretAccessKey": "s"}), "/accessKeyId") for text in [*LINES, "a b"]),
     *((("credentials", {"name": "c", "accessKeyId": "a", "secretAccessKey": text}), "/secretAccessKey") for text in [*LINES, "a b"]),
+    *((("registry-credentials", {"registry": text, "username": "u", "password": "p"}), "/registry") for text in [
+        *LINES, "https://ghcr.io", "a b", "ghcr.io/", "ghcr.io//x", "ghcr.io/../x", "\u00e9.example.com", "user@ghcr.io", "/x",
+    ]),
+    *((("registry-credentials", {"registry": "r", "username": text, "password": "p"}), "/username") for text in [*LINES, "a:b", ""]),
+    (("registry-credentials", {"registry": "r", "username": "u"}), "/password"),
+    (("registry-credentials", {"registry": "r", "password": "p"}), "/username"),
+    (("registry-credentials", {"registry": "r", "username": "u", "identityToken": "t"}), "/username"),
+    (("registry-credentials", {"registry": "r", "username": "u", "password": "p", "identityToken": "t"}), "/identityToken"),
     *((("api-keys", {"name": text, "role": "viewer"}), "/name") for text in LINES),
 ]  # fmt: skip
 

@@ -71,6 +71,8 @@ def world(call, monkeypatch):
     pool = make_pool("notes", workload=make_workload("notes"), max_size=20)
     make_sync_spec(pool, id="notes", sink={"prefix": "notes/${tenantId}/"})
     call("POST", "credentials", {"id": "storage", "name": "S", "accessKeyId": "A", "secretAccessKey": "S"})
+    place = {"id": "registry", "registry": "registry.example.net", "username": "u", "password": "secret"}
+    call("POST", "registry-credentials", place)
     container = make_container(pool, state="claimed")
     make_assignment("alice", pool=pool, state="release_failed", container_ref=container.pk)
     return container
@@ -91,7 +93,12 @@ def is_said_well(answer):
 @pytest.mark.parametrize("name", sorted(set(REQUESTS) - {"releaseContainer", "syncTenant"}))
 def test_bodies(call, world, name):
     method, template = PATHS[name]
-    ids = {"credentialId": "storage", "tenantId": "bob", "containerId": str(world.pk)}
+    ids = {
+        "credentialId": "storage",
+        "registryCredentialId": "registry",
+        "tenantId": "bob",
+        "containerId": str(world.pk),
+    }
     path = re.sub(r"\{(\w+)\}", lambda match: ids.get(match[1], "notes"), template).removeprefix("/api/v1/")
     if name == "claimContainer":
         path += "?timeoutMs=1"

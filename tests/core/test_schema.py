@@ -80,10 +80,16 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
     for name in (
         "createWorkload", "replaceWorkload", "createPool", "scalePool", "replacePool", "createCredential", "createSyncSpec",
         "replaceSyncSpec", "triggerSyncSpec", "replaceCredential", "createApiKey", "replaceSettings", "claimContainer",
-        "releaseContainer", "syncTenant", "execForTenant", "execInContainer",
+        "releaseContainer", "syncTenant", "execForTenant", "execInContainer", "createRegistryCredential",
+        "replaceRegistryCredential",
     ):  # fmt: skip
         method, path = PATHS[name]
-        ids = {"credentialId": "storage", "tenantId": "alice", "containerId": str(make_container().pk)}
+        ids = {
+            "credentialId": "storage",
+            "registryCredentialId": "registry",
+            "tenantId": "alice",
+            "containerId": str(make_container().pk),
+        }
         path = re.sub(r"\{(\w+)\}", lambda match, ids=ids: ids.get(match[1], "notes"), path).removeprefix("/api/v1/")
         # What needs an engine or a sink is accepted by validation and then told what is missing.
         query = "?timeoutMs=1" if name == "claimContainer" else ""

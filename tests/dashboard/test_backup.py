@@ -21,7 +21,7 @@ from boilerhouse.core.events import emit
 from boilerhouse.core.models import ApiKey, Deployment, Event
 from boilerhouse.dashboard import archives, restoring
 from pools import volumes
-from pools.models import Container, HostLease, Pool
+from pools.models import Container, HostLease, Pool, RegistryCredential
 from pools.states import ContainerState
 from syncing.models import Credential, SavedState, SyncRun
 from tenants.models import Assignment, Tenant
@@ -55,6 +55,8 @@ def furnished(data_dir: Path) -> Path:
     pool = make.make_pool("p")
     spec = make.make_sync_spec(pool, sink_secrets={"accessKeyId": "A", "secretAccessKey": CANARY})
     Credential.objects.create(id="cred", name="cred", secret={"secretAccessKey": CANARY})
+    secret = {"username": "puller", "password": CANARY}
+    RegistryCredential.objects.create(id="reg", name="reg", registry="registry.example.com", secret=secret)
     ApiKey.objects.create(id="k1", name="key", role="admin", key_hash="0" * 64)
     User.objects.create_user("olga", password="a-long-password", is_staff=True).groups.add(
         Group.objects.get(name="operator")

@@ -18,6 +18,7 @@ from boilerhouse.core.context import acting
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.models import Event, Process, Role
 from boilerhouse.dashboard.urls import urlpatterns
+from pools import registry_credentials
 from pools.models import Container, ContainerUsage, PoolUsage
 from syncing import credentials
 from syncing.models import Backup, SyncRun
@@ -25,8 +26,16 @@ from tenants.models import Assignment, Tenant
 from tests.make import make_container, make_pool, make_sync_spec, make_workload
 
 OPEN = {"set-theme", "set-times", "login", "logout", "one-time-login", "password_change"}
-ADMIN_PAGES = {"settings-keys", "credentials", "credential", "settings-deployment", "changes"}
-ADMIN_ACTIONS = {"revoke-key", "delete-credential"}
+ADMIN_PAGES = {
+    "settings-keys",
+    "credentials",
+    "credential",
+    "registries",
+    "registry-credential",
+    "settings-deployment",
+    "changes",
+}
+ADMIN_ACTIONS = {"revoke-key", "delete-credential", "delete-registry-credential"}
 OPERATOR_PAGES = {
     "container-logs", "container-follow", "terminal", "tenant-sync", "new-pool", "new-workload", "edit-workload", "new-spec",
     "edit-spec",
@@ -93,6 +102,8 @@ def world(db, data_dir) -> dict[str, Any]:
         emit("container.claimed", pool_id="p1", tenant_id="a.b@c", container_id=held.pk, source="warm", latencyMs=4)
         audit.record("pool.update", "p1", before={"name": HOSTILE}, after={"name": "x"})
         key, _ = api_keys.create_key(name="gateway", role=Role.OPERATOR)
+        secret = {"username": "puller", "password": SECRET}
+        registry_credentials.create(id="r1", name="r", registry="registry.example.com", secret=secret)
         credentials.create(id="c1", name="c", access_key_id="AKID", secret_access_key=SECRET)
     for minute in range(3):
         at = now - timedelta(minutes=minute)
@@ -106,7 +117,7 @@ def world(db, data_dir) -> dict[str, Any]:
     assert Process.objects.count() >= 0
     return {
         "pool_id": "p1", "container_id": held.pk, "idle": idle.pk, "tenant_id": "a.b@c", "spec_id": "s1",
-        "workload_id": "w1", "run_id": run.pk, "key_id": key.pk, "credential_id": "c1", "backup_id": backup.pk, "pool": pool,
+        "workload_id": "w1", "run_id": run.pk, "key_id": key.pk, "credential_id": "c1", "registry_credential_id": "r1", "backup_id": backup.pk, "pool": pool,
     }  # fmt: skip
 
 

@@ -247,6 +247,8 @@ def shown(stack) -> Iterator[dict[str, str]]:
         run = stack.ok("GET", "tenants/team-vision/runs")["items"][0]["id"]
         access = {"id": "pictures", "name": "pictures", "accessKeyId": "AKIDPICTURES", "secretAccessKey": "x" * 20}
         stack.call("POST", "credentials", access)
+        registry = {"id": "pictures", "registry": "registry.example.com", "username": "puller", "password": "x" * 20}
+        stack.call("POST", "registry-credentials", registry)
         yield {
             "overview": "/", "pools": "/pools/", "pool": f"/pools/{pool}/", "pool-usage": f"/pools/{pool}/?tab=usage",
             "pool-configuration": f"/pools/{pool}/?tab=configuration", "pool-timeline": f"/pools/{pool}/?tab=timeline",
@@ -257,11 +259,13 @@ def shown(stack) -> Iterator[dict[str, str]]:
             "sync-spec-edit": f"/sync/specs/{pool}/edit", "sync-spec-json": f"/sync/specs/{pool}/edit?tab=json", "workloads": "/workloads/", "workload": f"/workloads/{workload}/",
             "workload-edit": f"/workloads/{workload}/edit", "workload-new": "/workloads/new", "activity": "/activity/", "search": "/search?q=e",
             "settings": "/settings/", "settings-keys": "/settings/keys/", "settings-credentials": "/settings/credentials/", "settings-credential": "/settings/credentials/pictures/",
+            "settings-registries": "/settings/registries/", "settings-registry": "/settings/registries/pictures/",
             "settings-deployment": "/settings/deployment/", "settings-changes": "/settings/changes/", "password": "/password/",
         }  # fmt: skip
         stack.release("team-vision")
         stack.drop_pool(pool)
         stack.call("DELETE", "credentials/pictures")
+        stack.call("DELETE", "registry-credentials/pictures")
 
 
 def test_every_page_fits_is_named_and_has_no_violation_that_axe_knows(stack, page, shown):

@@ -73,6 +73,7 @@ NOT_FOUND = {
     "spec_id": "sync_spec_not_found",
     "run_id": "sync_run_not_found",
     "credential_id": "credential_not_found",
+    "registry_credential_id": "registry_credential_not_found",
     "key_id": "api_key_not_found",
     "backup_id": "backup_not_found",
     "tenant_id": "not_found",

@@ -80,6 +80,7 @@ class Client:
         self.sync_runs = Collection(self, "sync-runs")
         self.containers = Collection(self, "containers")
         self.credentials = Collection(self, "credentials")
+        self.registry_credentials = Collection(self, "registry-credentials")
         self.api_keys = Collection(self, "api-keys")
         self.audit = Collection(self, "audit")
 

@@ -1,0 +1,111 @@
+"""Settings: credentials for registries of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+
+from boilerhouse.core.errors import Conflict
+from boilerhouse.core.models import Role
+from boilerhouse.dashboard.access import action, page
+from boilerhouse.dashboard.forms import ApiForm
+from pools import registry_credentials
+from pools.api.registry_credentials import (
+    RegistryCredentialInput,
+    render_registry_credential,
+    secret_of,
+    shown_credential,
+)
+from pools.models import RegistryCredential
+
+LABELS = {
+    "id": ("Id", "Shown where a pull is refused. Empty: made from the name"),
+    "name": ("Name", "A label. Empty: the registry"),
+    "registry": ("Registry", "As images name it: registry.example.com:5000, docker.io, or with a path, ghcr.io/acme"),
+    "username": ("User name", "Of the account, or of the access token"),
+    "password": ("Password or access token", "Kept encrypted; never shown again"),
+    "identityToken": ("Identity token", "In place of both, where the registry gives one"),
+}
+SECRETS = ["password", "identityToken"]
+
+
+def new_form() -> ApiForm:
+    return ApiForm(RegistryCredentialInput, list(LABELS), LABELS, {}, secrets=SECRETS)
+
+
+def rotation_form(found: RegistryCredential) -> ApiForm:
+    names = ["name", "username", *SECRETS]
+    values = {"name": found.name, "username": found.secret.get("username")}
+    return ApiForm(RegistryCredentialInput, names, LABELS, values, secrets=SECRETS)
+
+
+def registry_list(request: HttpRequest) -> HttpResponse:
+    return _create(request) if request.method == "POST" else _list(request)
+
+
+def _list_page(request: HttpRequest, form: ApiForm, status: int = 200) -> HttpResponse:
+    users = registry_credentials.users()
+    rows = [render_registry_credential(one, users[one.pk]) for one in RegistryCredential.objects.order_by("registry")]
+    context = {"section": "registries", "rows": rows, "form": form}
+    return render(request, "pages/registries.html", context, status=status)
+
+
+@page(Role.ADMIN)
+def _list(request: HttpRequest) -> HttpResponse:
+    return _list_page(request, new_form())
+
+
+@action(Role.ADMIN)
+def _create(request: HttpRequest) -> HttpResponse:
+    form = new_form()
+    data = form.read(request.POST)
+    if data is not None:
+        try:
+            made = registry_credentials.create(
+                id=data.get("id"), name=data.get("name") or data["registry"], registry=data["registry"],
+                secret=secret_of(data),
+            )  # fmt: skip
+        except Conflict as error:
+            form.add(error)
+        else:
+            messages.success(request, f"Credential {made.pk} is stored; images of {made.registry} are pulled with it.")
+            return HttpResponseRedirect(reverse("registries"), status=303)
+    return _list_page(request, form, 422)
+
+
+def rotate_registry(request: HttpRequest, registry_credential_id: str) -> HttpResponse:
+    show = _rotate if request.method == "POST" else _rotation
+    return show(request, registry_credential_id)
+
+
+def _rotation_page(request: HttpRequest, form: ApiForm, shown: dict[str, Any], status: int = 200) -> HttpResponse:
+    context = {"section": "registries", "credential": shown, "form": form}
+    return render(request, "pages/registry_credential.html", context, status=status)
+
+
+@page(Role.ADMIN)
+def _rotation(request: HttpRequest, credential_id: str) -> HttpResponse:
+    shown = shown_credential(credential_id)
+    return _rotation_page(request, rotation_form(registry_credentials.find(credential_id)), shown)
+
+
+@action(Role.ADMIN)
+def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
+    found = registry_credentials.find(credential_id)
+    form = rotation_form(found)
+    data = form.read(request.POST, registry=found.registry)
+    if data is None:
+        return _rotation_page(request, form, shown_credential(credential_id), 422)
+    registry_credentials.replace(found, name=data.get("name") or found.name, secret=secret_of(data))
+    messages.success(request, f"Credential {credential_id} is replaced; the next pull from {found.registry} uses it.")
+    return HttpResponseRedirect(reverse("registries"), status=303)
+
+
+@action(Role.ADMIN)
+def delete_registry(request: HttpRequest, registry_credential_id: str) -> str:
+    registry_credentials.delete(registry_credentials.find(registry_credential_id))
+    return f"Credential {registry_credential_id} is deleted."

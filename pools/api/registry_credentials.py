@@ -1,0 +1,205 @@
+"""Credentials for registries: write-only secrets, chosen by where an image lies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.response import Response
+
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.pagination import boolean, paginate
+from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of
+from boilerhouse.core.api.serializers import ApiSerializer, LineField
+from boilerhouse.core.errors import FieldError, Invalid
+from pools import registry_credentials
+from pools.api.serializers import IdField
+from pools.api.views import same_id
+from pools.models import RegistryCredential
+
+HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?"
+PLACE = re.compile(rf"({HOST})(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\Z")
+MAX_SECRET = 16_384
+"""Tokens of clouds, and keys of service accounts that are given as passwords, are a few thousand characters long."""
+
+
+class SecretField(serializers.CharField):
+    """A secret as it is, newlines and all; never shown."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=MAX_SECRET, write_only=True, trim_whitespace=False, **options)
+
+
+class RegistryCredentialInput(ApiSerializer):
+    """A user name with a password or access token, or an identity token alone."""
+
+    read_only_ignored = frozenset({"usedBy", "createdAt", "updatedAt"})
+
+    id = IdField(required=False)
+    name = LineField(max_length=200, required=False)
+    registry = LineField(
+        max_length=300, help_text="As images name it: `registry.example.com:5000`, or with a path, `ghcr.io/acme`"
+    )
+    username = LineField(max_length=255, required=False, allow_null=True)
+    password = SecretField(required=False)
+    identity_token = SecretField(required=False)
+
+    def validate_registry(self, value: str) -> str:
+        if "://" in value:
+            raise ValidationError("Write it as images name it, without https:// or http://.", code="invalid")
+        if not PLACE.match(value):
+            detail = "Give a host, with its port where it has one, and a path below it if you like: ghcr.io/acme."
+            raise ValidationError(detail, code="invalid")
+        host, slash, path = value.partition("/")
+        return f"{registry_credentials.registry_name(host)}{slash}{path}"
+
+    def validate_username(self, value: str | None) -> str | None:
+        if value and ":" in value:
+            raise ValidationError("A user name holds no colon.", code="invalid")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        has_token, has_password = "identity_token" in attrs, "password" in attrs
+        wrong: dict[str, ErrorDetail] = {}
+        if has_token and has_password:
+            wrong["identityToken"] = ErrorDetail("Give a password or an identity token, not both.", "invalid")
+        elif not has_token and not has_password:
+            wrong["password"] = ErrorDetail("Give a password, or an identityToken in its place.", "required")
+        elif has_password and not attrs.get("username"):
+            wrong["username"] = ErrorDetail("A password goes with a user name.", "required")
+        elif has_token and attrs.get("username"):
+            wrong["username"] = ErrorDetail("An identity token stands alone.", "invalid")
+        if wrong:
+            raise ValidationError(wrong)
+        return attrs
+
+
+class RegistryCredentialOutput(ApiSerializer):
+    id = serializers.CharField()
+    name = serializers.CharField()
+    registry = serializers.CharField()
+    username = serializers.CharField(allow_null=True, help_text="null: an identity token")
+    used_by = serializers.ListField(
+        child=serializers.CharField(), help_text="Workloads whose image lies there, and nowhere nearer to another one"
+    )
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+def render_registry_credential(credential: RegistryCredential, used_by: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id": credential.pk,
+        "name": credential.name,
+        "registry": credential.registry,
+        "username": credential.secret.get("username"),
+        "usedBy": list(used_by),
+        "createdAt": credential.created_at,
+        "updatedAt": credential.updated_at,
+    }
+
+
+def shown_credential(credential_id: str) -> dict[str, Any]:
+    """Raises RegistryCredentialNotFound."""
+    found = registry_credentials.find(credential_id)
+    return render_registry_credential(found, registry_credentials.users().get(found.pk, []))
+
+
+def secret_of(data: dict[str, Any]) -> dict[str, str]:
+    """What is stored of a validated body."""
+    if "identity_token" in data:
+        return {"identityToken": data["identity_token"]}
+    return {"username": data["username"], "password": data["password"]}
+
+
+class RegistryCredentialListView(ApiView):
+    admin_only = True
+    volatile = frozenset({"usedBy"})
+    viewer_may_read = False
+
+    @operation(
+        operation_id="listRegistryCredentials",
+        summary="List credentials for registries",
+        parameters=[LIMIT, CURSOR],
+        responses=page_of("RegistryCredentialPage", RegistryCredentialOutput),
+    )
+    def get(self, request: Any) -> Response:
+        users = registry_credentials.users()
+        return paginate(
+            request,
+            RegistryCredential.objects.all(),
+            lambda row: render_registry_credential(row, users.get(row.pk, [])),
+            {},
+        )
+
+    @operation(
+        operation_id="createRegistryCredential",
+        problems={409: "id_taken registry_taken"},
+        summary="Store a credential for a registry",
+        description="Images that lie there are pulled with it; of several that match, the one with the longest path."
+        " The secret is encrypted and never shown again. Pools that could not start try again at once.",
+        request=RegistryCredentialInput,
+        responses={201: RegistryCredentialOutput},
+    )
+    def post(self, request: Any) -> Response:
+        data = self.read(RegistryCredentialInput).validated_data
+        made = registry_credentials.create(
+            id=data.get("id"), name=data.get("name") or data["registry"], registry=data["registry"],
+            secret=secret_of(data),
+        )  # fmt: skip
+        return self.shown(shown_credential(made.pk), 201)
+
+
+class RegistryCredentialView(ApiView):
+    admin_only = True
+    volatile = frozenset({"usedBy"})
+    viewer_may_read = False
+
+    @operation(
+        operation_id="getRegistryCredential",
+        summary="Show a credential for a registry",
+        responses=RegistryCredentialOutput,
+    )
+    def get(self, request: Any, registry_credential_id: str) -> Response:
+        return self.shown(shown_credential(registry_credential_id))
+
+    @operation(
+        operation_id="replaceRegistryCredential",
+        summary="Rotate a credential for a registry",
+        description="The next pull uses it; pools that could not start try again at once. `registry` stays.",
+        request=RegistryCredentialInput,
+        responses=RegistryCredentialOutput,
+    )
+    def put(self, request: Any, registry_credential_id: str) -> Response:
+        found = registry_credentials.find(registry_credential_id)
+        self.check_match(render_registry_credential(found, ()))
+        data = dict(self.read(RegistryCredentialInput).validated_data)
+        same_id(data, registry_credential_id)
+        same_registry(data, found)
+        registry_credentials.replace(
+            found,
+            name=data.get("name") or found.name,
+            secret=secret_of(data),
+            check=lambda locked: self.check_match(render_registry_credential(locked, ())),
+        )
+        return self.shown(shown_credential(registry_credential_id))
+
+    @operation(
+        operation_id="deleteRegistryCredential",
+        problems={409: "in_use"},
+        summary="Delete a credential for a registry",
+        parameters=[flag("force", "Though images of workloads are pulled with it.")],
+        responses={204: None},
+    )
+    def delete(self, request: Any, registry_credential_id: str) -> Response:
+        found = registry_credentials.find(registry_credential_id)
+        registry_credentials.delete(found, force=boolean(request, "force"))
+        return Response(status=204)
+
+
+def same_registry(data: dict[str, Any], found: RegistryCredential) -> None:
+    if data["registry"] != found.registry:
+        detail = f"A credential keeps its registry ({found.registry}); store another one."
+        raise Invalid(FieldError("/registry", detail, "fixed"))

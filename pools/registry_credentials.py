@@ -1,0 +1,146 @@
+"""The verbs of credentials for registries: encrypted, chosen by where an image lies, never shown again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db import IntegrityError
+
+from boilerhouse.core import audit
+from boilerhouse.core.events import recording
+from boilerhouse.core.tasks import enqueue
+from pools import references
+from pools.errors import IdTaken, RegistryCredentialInUse, RegistryCredentialNotFound, RegistryTaken
+from pools.models import Pool, RegistryCredential, Workload
+from pools.references import InvalidReference, Reference
+from pools.runtime.base import RegistryLogin
+from pools.services import try_again, unused_id
+from pools.spec import WorkloadSpec
+
+ALIASES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+"""Other names of Docker Hub."""
+
+
+def registry_name(host: str) -> str:
+    """One spelling of a registry's host."""
+    host = host.lower()
+    return references.DEFAULT_REGISTRY if host in ALIASES else host
+
+
+def places(reference: Reference) -> list[str]:
+    """Everything that the image lies below, the nearest first: its repository, each path above it, its registry."""
+    if reference.is_id:
+        return []
+    parts = [registry_name(reference.registry), *reference.repository.split("/")]
+    return ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
+
+
+def places_of(image: str) -> list[str]:
+    """The same for an image as a workload names it; nothing for what is no reference."""
+    try:
+        return places(references.parse(image))
+    except InvalidReference:
+        return []
+
+
+def login(reference: Reference) -> RegistryLogin | None:
+    """What is stored for the place where the image lies, the nearest where several match; None where nothing is."""
+    near = places(reference)
+    found = {one.registry: one for one in RegistryCredential.objects.filter(registry__in=near)}
+    chosen = next((found[place] for place in near if place in found), None)
+    if chosen is None:
+        return None
+    secret = chosen.secret
+    return RegistryLogin(
+        secret.get("username", ""), secret.get("password", ""), secret.get("identityToken", ""), chosen.pk
+    )
+
+
+def users() -> dict[str, list[str]]:
+    """Which workloads each credential is used by: credential id → workload ids."""
+    stored = dict(RegistryCredential.objects.values_list("registry", "pk"))
+    found: dict[str, list[str]] = {pk: [] for pk in stored.values()}
+    for workload in Workload.objects.with_latest().order_by("pk"):
+        image = WorkloadSpec.from_json(workload.latest_spec_json).image  # type: ignore[attr-defined]
+        place = next((one for one in places_of(image) if one in stored), None)
+        if place is not None:
+            found[stored[place]].append(workload.pk)
+    return found
+
+
+def find(credential_id: str) -> RegistryCredential:
+    """Raises RegistryCredentialNotFound."""
+    credential = RegistryCredential.objects.filter(pk=credential_id).first()
+    if credential is None:
+        raise RegistryCredentialNotFound(f"There is no registry credential {credential_id}.")
+    return credential
+
+
+def create(*, id: str | None, name: str, registry: str, secret: dict[str, str]) -> RegistryCredential:
+    """Store access to a registry; pools that fail to start from it try again at once. Raises IdTaken, RegistryTaken."""
+    try:
+        with recording():
+            _refuse_second(registry)
+            pk = unused_id(id, name, RegistryCredential.objects.all())
+            audit.record("registry-credential.create", pk, after=_audited(name, registry, secret))
+            made = RegistryCredential.objects.create(id=pk, name=name, registry=registry, secret=secret)
+            _try_again(registry)
+            return made
+    except IntegrityError as error:
+        _refuse_second(registry)
+        raise IdTaken from error
+
+
+def _refuse_second(registry: str) -> None:
+    if other := RegistryCredential.objects.filter(registry=registry).first():
+        raise RegistryTaken(f"{other.pk} is stored for {registry} already; replace it.")
+
+
+def replace(
+    credential: RegistryCredential,
+    *,
+    name: str,
+    secret: dict[str, str],
+    check: Callable[[RegistryCredential], None] = lambda _locked: None,
+) -> None:
+    """Rotate it: the next pull uses this; pools that fail to start from its registry try again at once.
+
+    ``check`` sees the locked row first and raises what stands against the change.
+    """
+    with recording():
+        credential = RegistryCredential.objects.select_for_update().get(pk=credential.pk)
+        check(credential)
+        before = _audited(credential.name, credential.registry, credential.secret)
+        after = _audited(name, credential.registry, secret)
+        after |= {"secret": "changed"} if credential.secret != secret else {}
+        audit.record("registry-credential.update", credential.pk, **audit.changes(before, after))
+        credential.name, credential.secret = name, secret
+        credential.save(update_fields=["name", "secret", "updated_at"])
+        _try_again(credential.registry)
+
+
+def delete(credential: RegistryCredential, *, force: bool = False) -> None:
+    """Forget it. Raises RegistryCredentialInUse with the workloads whose image it is for, unless ``force``.
+
+    Images that are on this machine stay, and start as before.
+    """
+    with recording():
+        used = users().get(credential.pk, [])
+        if used and not force:
+            raise RegistryCredentialInUse(f"The images of the workloads {', '.join(used)} are pulled with it.")
+        before = _audited(credential.name, credential.registry, credential.secret)
+        audit.record("registry-credential.delete", credential.pk, before=before)
+        credential.delete()
+
+
+def _audited(name: str, registry: str, secret: dict[str, str]) -> dict[str, Any]:
+    return {"name": name, "registry": registry, "username": secret.get("username")}
+
+
+def _try_again(registry: str) -> None:
+    """Let pools whose image lies there, and that cannot start or roll, do so now."""
+    for pool in Pool.objects.exclude(trouble="").select_related("workload").order_by("pk"):
+        if registry in places_of(pool.workload.latest.spec.image):
+            try_again(pool.pk)
+            enqueue("pool", "pools.tasks.refill", pool.pk)
