@@ -79,11 +79,11 @@ class RegistryCredential(models.Model):
     id = models.CharField(max_length=63, primary_key=True)
     name = models.CharField(max_length=200)
     registry = models.CharField(max_length=300, unique=True)
-    """``host[:port][/path]``, as ``registry_credentials.places`` spells it."""
+    """``host[:port][/path]``, as ``registry_logins.places`` spells it."""
     secret = EncryptedJSONField()
     """``{username, password}`` or ``{identityToken}``; never shown."""
     created_at = models.DateTimeField(default=timezone.now)
-    updated_at = models.DateTimeField(auto_now=True)
+    updated_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
         return self.id

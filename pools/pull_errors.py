@@ -8,6 +8,7 @@ from django.db.models import TextChoices
 
 from pools.errors import ImageMissing
 from pools.references import DEFAULT_REGISTRY, Reference
+from pools.runtime.base import RegistryLogin
 
 
 class PullFault(TextChoices):
@@ -82,11 +83,13 @@ def fault_of(words: str) -> PullFault:
     return next((fault for fault, pattern in _TELLING_RE if pattern.search(words)), PullFault.OTHER)
 
 
-def pull_failed(reference: Reference, words: str, fault: PullFault | None = None) -> PullFailed:
-    """The error for what the engine said, with what to do about it where that is known."""
+def pull_failed(
+    reference: Reference, words: str, fault: PullFault | None = None, login: RegistryLogin | None = None
+) -> PullFailed:
+    """The error for what the engine said, without ``login``, with what to do about it where that is known."""
     fault = fault or fault_of(words)
-    said = _without_secrets(words.strip())[:500].rstrip(".")
-    advice = _advice(fault, reference)
+    said = _without_secrets(login.scrub(words.strip()) if login else words.strip())[:500].rstrip(".")
+    advice = _advice(fault, reference, login)
     return PullFailed(f"Image {reference.text} cannot be pulled: {said}.{' ' * bool(advice)}{advice}", fault)
 
 
@@ -95,8 +98,13 @@ def _without_secrets(words: str) -> str:
     return re.sub(r"(https?://)(?:[^/@\s\"]+@)?([^\s\"?]+)(?:\?[^\s\"]*)?", r"\1\2", words)
 
 
-def _advice(fault: PullFault, reference: Reference) -> str:
+def _advice(fault: PullFault, reference: Reference, login: RegistryLogin | None) -> str:
     registry = "Docker Hub" if reference.registry == DEFAULT_REGISTRY else reference.registry
+    if fault == PullFault.UNAUTHORIZED and login is not None:
+        return (
+            f"The registry credential {login.credential} was shown: replace it, or let its account pull"
+            f" {reference.repository}."
+        )
     return _ADVICE.get(fault, "").format(registry=registry, host=reference.registry)
 
 
@@ -104,7 +112,8 @@ _ADVICE = {
     PullFault.NO_SPACE: "The disk of the engine is full: docker system df says of what, docker image prune removes"
     " images that nothing uses. The pool tries again by itself.",
     PullFault.NO_PLATFORM: "Push a build for this machine's platform as well, or name another image.",
-    PullFault.UNAUTHORIZED: "Give a login that may pull it from {registry}, or correct the image's name.",
+    PullFault.UNAUTHORIZED: "No registry credential is stored for {host}: store one (Settings, Registries), or"
+    " correct the image's name.",
     PullFault.NOT_FOUND: "Push it to {registry}, or correct the workload's image.",
     PullFault.LOST_LAYER: "Push the image again: {registry} has lost a part of it.",
     PullFault.CORRUPT: "Push the image again, and see what lies between this machine and {registry}.",

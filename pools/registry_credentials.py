@@ -7,54 +7,14 @@ from typing import Any
 
 from django.db import IntegrityError
 
-from boilerhouse.core import audit
+from boilerhouse.core import audit, clock
 from boilerhouse.core.events import recording
 from boilerhouse.core.tasks import enqueue
-from pools import references
 from pools.errors import IdTaken, RegistryCredentialInUse, RegistryCredentialNotFound, RegistryTaken
 from pools.models import Pool, RegistryCredential, Workload
-from pools.references import InvalidReference, Reference
-from pools.runtime.base import RegistryLogin
+from pools.registry_logins import places_of
 from pools.services import try_again, unused_id
 from pools.spec import WorkloadSpec
-
-ALIASES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
-"""Other names of Docker Hub."""
-
-
-def registry_name(host: str) -> str:
-    """One spelling of a registry's host."""
-    host = host.lower()
-    return references.DEFAULT_REGISTRY if host in ALIASES else host
-
-
-def places(reference: Reference) -> list[str]:
-    """Everything that the image lies below, the nearest first: its repository, each path above it, its registry."""
-    if reference.is_id:
-        return []
-    parts = [registry_name(reference.registry), *reference.repository.split("/")]
-    return ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
-
-
-def places_of(image: str) -> list[str]:
-    """The same for an image as a workload names it; nothing for what is no reference."""
-    try:
-        return places(references.parse(image))
-    except InvalidReference:
-        return []
-
-
-def login(reference: Reference) -> RegistryLogin | None:
-    """What is stored for the place where the image lies, the nearest where several match; None where nothing is."""
-    near = places(reference)
-    found = {one.registry: one for one in RegistryCredential.objects.filter(registry__in=near)}
-    chosen = next((found[place] for place in near if place in found), None)
-    if chosen is None:
-        return None
-    secret = chosen.secret
-    return RegistryLogin(
-        secret.get("username", ""), secret.get("password", ""), secret.get("identityToken", ""), chosen.pk
-    )
 
 
 def users() -> dict[str, list[str]]:
@@ -115,7 +75,7 @@ def replace(
         after = _audited(name, credential.registry, secret)
         after |= {"secret": "changed"} if credential.secret != secret else {}
         audit.record("registry-credential.update", credential.pk, **audit.changes(before, after))
-        credential.name, credential.secret = name, secret
+        credential.name, credential.secret, credential.updated_at = name, secret, clock.now()
         credential.save(update_fields=["name", "secret", "updated_at"])
         _try_again(credential.registry)
 

@@ -1,16 +1,46 @@
-"""Which login a registry is shown: whoever keeps some adds a source when it is loaded."""
+"""Which login a registry is shown: the stored credential whose place is nearest to the image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from pools.references import Reference
+from pools import references
+from pools.models import RegistryCredential
+from pools.references import InvalidReference, Reference
 from pools.runtime.base import RegistryLogin
 
-sources: list[Callable[[Reference, str], RegistryLogin | None]] = []
-"""Each is asked with the image and the id of the credential that the workload names, empty where it names none."""
+ALIASES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+"""Other names of Docker Hub."""
 
 
-def login_for(reference: Reference, credential: str = "") -> RegistryLogin | None:
-    """The first that a source has; None: the engine's client configuration of this host's root decides."""
-    return next((found for source in sources if (found := source(reference, credential))), None)
+def registry_name(host: str) -> str:
+    """One spelling of a registry's host."""
+    host = host.lower()
+    return references.DEFAULT_REGISTRY if host in ALIASES else host
+
+
+def places(reference: Reference) -> list[str]:
+    """Everything that the image lies below, the nearest first: its repository, each path above it, its registry."""
+    if reference.is_id:
+        return []
+    parts = [registry_name(reference.registry), *reference.repository.split("/")]
+    return ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
+
+
+def places_of(image: str) -> list[str]:
+    """The same for an image as a workload names it; nothing for what is no reference."""
+    try:
+        return places(references.parse(image))
+    except InvalidReference:
+        return []
+
+
+def login_for(reference: Reference) -> RegistryLogin | None:
+    """What is stored for the image's place; None: the engine's client configuration of this host's root decides."""
+    near = places(reference)
+    found = {one.registry: one for one in RegistryCredential.objects.filter(registry__in=near)}
+    chosen = next((found[place] for place in near if place in found), None)
+    if chosen is None:
+        return None
+    secret = chosen.secret
+    return RegistryLogin(
+        secret.get("username", ""), secret.get("password", ""), secret.get("identityToken", ""), chosen.pk
+    )

@@ -15,7 +15,7 @@ from boilerhouse.core.api.pagination import boolean, paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of
 from boilerhouse.core.api.serializers import ApiSerializer, LineField
 from boilerhouse.core.errors import FieldError, Invalid
-from pools import registry_credentials
+from pools import registry_credentials, registry_logins
 from pools.api.serializers import IdField
 from pools.api.views import same_id
 from pools.models import RegistryCredential
@@ -54,7 +54,7 @@ class RegistryCredentialInput(ApiSerializer):
             detail = "Give a host, with its port where it has one, and a path below it if you like: ghcr.io/acme."
             raise ValidationError(detail, code="invalid")
         host, slash, path = value.partition("/")
-        return f"{registry_credentials.registry_name(host)}{slash}{path}"
+        return f"{registry_logins.registry_name(host)}{slash}{path}"
 
     def validate_username(self, value: str | None) -> str | None:
         if value and ":" in value:

@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
                 ('registry', models.CharField(max_length=300, unique=True)),
                 ('secret', boilerhouse.core.fields.EncryptedJSONField()),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
+                ('updated_at', models.DateTimeField(default=django.utils.timezone.now)),
             ],
         ),
     ]

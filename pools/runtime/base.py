@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import quote, quote_plus
 
 from pools.references import Reference
 
@@ -58,6 +61,26 @@ class RegistryLogin:
     """In place of the password."""
     credential: str = ""
     """The id under which it is stored."""
+
+    def scrub(self, words: str) -> str:
+        """The words without the secret, in whatever spelling a registry may have sent it back."""
+        for spelled in sorted(self._spellings(), key=len, reverse=True):
+            words = words.replace(spelled, "…")
+        return words
+
+    def _spellings(self) -> set[str]:
+        """A secret of up to three characters only as headers hold it: words would be torn apart, and guess it."""
+        pair = f"{self.username}:{self.password}"
+        found = {*_base64(pair)} if self.password else set()
+        for secret in (one for one in (self.password, self.identity_token) if len(one) > 3):
+            found |= {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], *_base64(secret)}
+        return found
+
+
+def _base64(text: str) -> Iterator[str]:
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        spelled = encode(text.encode()).decode()
+        yield from (spelled, spelled.rstrip("="))
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,11 @@ def translated() -> Iterator[None]:
 
 
 def _words(error: docker.errors.APIError) -> str:
-    return str(error.explanation or error)[:500]
+    return _all_words(error)[:500]
+
+
+def _all_words(error: docker.errors.APIError) -> str:
+    return str(error.explanation or error)
 
 
 class Speech:
@@ -683,7 +687,7 @@ class DockerPull:
         try:
             for line in self._api._stream_helper(answer, decode=True):
                 if words := error_of(line):
-                    raise pull_errors.pull_failed(reference, words)
+                    raise pull_errors.pull_failed(reference, words, login=self._login)
                 if layers.hear(line):
                     yield layers.progress
         finally:
@@ -695,7 +699,7 @@ class DockerPull:
         reference, api = self._reference, self._api
         asked = {"fromImage": reference.name, "tag": reference.version}
         allowed = (FAST_S, self._patience_s)
-        url, headers = api._url("/images/create"), self._headers()
+        url, headers = api._url("/images/create"), _shown_to(reference, self._login, api)
         try:
             answer: requests.Response = api._post(url, params=asked, headers=headers, stream=True, timeout=allowed)
         except requests.ReadTimeout as error:
@@ -704,7 +708,7 @@ class DockerPull:
         try:
             api._raise_for_status(answer)
         except docker.errors.APIError as error:
-            raise pull_errors.pull_failed(reference, _words(error)) from error
+            raise pull_errors.pull_failed(reference, _all_words(error), login=self._login) from error
         found: Any = api._get_raw_response_socket(answer)
         self._connection = getattr(found, "_sock", found)
         self._connection.settimeout(None)  # it may be silent while other pulls have their turn
@@ -712,18 +716,22 @@ class DockerPull:
             self.close()
         return answer
 
-    def _headers(self) -> dict[str, str | bytes]:
-        if self._login is not None:
-            login = {"username": self._login.username, "password": self._login.password}
-            return {"X-Registry-Auth": docker.auth.encode_header({**login, "serveraddress": self._reference.registry})}
-        header = docker.auth.get_config_header(self._api, self._reference.registry)
-        return {"X-Registry-Auth": header} if header else {}
-
     def close(self) -> None:
         self._is_closed = True
         if self._connection is not None:
             with contextlib.suppress(OSError):  # it has ended
                 self._connection.shutdown(socket.SHUT_RDWR)
+
+
+def _shown_to(reference: references.Reference, login: RegistryLogin | None, api: Any) -> dict[str, str | bytes]:
+    """The header that holds the login, for the engine to show to the image's registry."""
+    if login is None:
+        header = docker.auth.get_config_header(api, reference.registry)
+        return {"X-Registry-Auth": header} if header else {}
+    shown = {"username": login.username, "password": login.password}
+    if login.identity_token:
+        shown = {"identitytoken": login.identity_token}
+    return {"X-Registry-Auth": docker.auth.encode_header({**shown, "serveraddress": reference.registry})}
 
 
 class _Followed:

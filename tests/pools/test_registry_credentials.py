@@ -14,7 +14,7 @@ from django.db import connection
 from boilerhouse.core import clock
 from boilerhouse.core.api_keys import create_key
 from boilerhouse.core.models import AuditEntry, Event, Role
-from pools import references, registry_credentials
+from pools import references, registry_logins
 from pools.models import Pool, RegistryCredential
 from tests.make import make_pool, make_workload
 
@@ -39,7 +39,7 @@ def call(client, db, data_dir):
 
 
 def login(image: str):
-    return registry_credentials.login(references.parse(image))
+    return registry_logins.login_for(references.parse(image))
 
 
 @pytest.mark.any_database

@@ -1,0 +1,190 @@
+"""Pulls from a real registry that demands a password, and from one that tells the password to everybody (P10)."""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import json
+import secrets
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
+
+import pytest
+
+from pools import pulling, registry_credentials, trials
+from pools.pull_errors import PullFailed, PullFault
+from pools.runtime.base import RegistryLogin
+from tests import registry as registries
+from tests.make import make_spec
+
+pytestmark = pytest.mark.django_db
+USER, PASSWORD = "puller", 'CANARY pass/word+?&="of a registry'
+
+
+def bcrypted(password: str) -> str:
+    """As htpasswd -B does."""
+    crypt = ctypes.CDLL("libcrypt.so.1").crypt
+    crypt.restype = ctypes.c_char_p
+    salt = b"$2b$05$" + secrets.token_hex(11).encode()
+    return crypt(password.encode(), salt).decode()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    found = registries.Registry(tmp_path_factory.mktemp("registry"), f"{USER}:{bcrypted(PASSWORD)}\n")
+    found.start()
+    found.put("private", login={"username": USER, "password": PASSWORD})
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def image(registry):
+    name = f"{registry.host}/private:1"
+    yield name
+    registries.forget(name)
+
+
+def store(host: str, password: str = PASSWORD, **more):
+    secret = {"username": USER, "password": password}
+    return registry_credentials.create(id="reg", name="reg", registry=host, **{"secret": secret, **more})
+
+
+def refused(image: str) -> PullFailed:
+    with pytest.raises(PullFailed) as caught:
+        pulling.image_for(make_spec(image=image, pull_policy="missing"))
+    assert caught.value.fault == PullFault.UNAUTHORIZED
+    assert "CANARY" not in caught.value.detail
+    return caught.value
+
+
+def test_it_is_pulled_by_what_is_stored_and_by_what_replaced_it(data_dir, registry, image, capfd):
+    """B33: without one, with a wrong one, with the right one; the engine's words, and which one was shown."""
+    said = refused(image).detail
+    assert "no basic auth credentials" in said
+    assert f"No registry credential is stored for {registry.host}" in said
+    found = store(registry.host, "CANARY of another")
+    said = refused(image).detail
+    assert "unauthorized" in said
+    assert "The registry credential reg was shown: replace it, or let its account pull private." in said
+    registry_credentials.replace(found, name="reg", secret={"username": USER, "password": PASSWORD})
+    assert pulling.image_for(make_spec(image=image, pull_policy="missing")).id
+    out, err = capfd.readouterr()
+    assert "CANARY" not in out + err
+
+
+def test_an_image_that_is_here_starts_without_a_credential(data_dir, registry, image):
+    """B33: as documented, what the node has is the deployment's; always asks the registry, and is refused."""
+    found = store(registry.host)
+    here = pulling.image_for(make_spec(image=image, pull_policy="missing"))
+    registry_credentials.delete(found)
+    assert pulling.image_for(make_spec(image=image, pull_policy="missing")) == here
+    with pytest.raises(PullFailed):
+        pulling.image_for(make_spec(image=image, pull_policy="always"))
+
+
+def test_a_trial_is_pulled_by_it_too(data_dir, registry, image):
+    """B33: and says the same words without one."""
+    spec = make_spec(image=image, pull_policy="missing", ports=[])
+    assert "No registry credential is stored" in trials.run(spec).said
+    store(registry.host)
+    tried = trials.run(spec)
+    assert tried.is_healthy, tried
+
+
+class Teller(BaseHTTPRequestHandler):
+    """A registry that puts what it was shown into its refusal, in every spelling, and far to the right."""
+
+    def do_GET(self) -> None:
+        shown = self.headers.get("Authorization", "")
+        pair = base64.b64decode(shown.partition(" ")[2]).decode()
+        told = [shown, pair, pair.partition(":")[2], json.dumps(pair)]
+        message = f"denied: {'. ' * self.server.padding}{' '.join(told)}"
+        body = json.dumps({"errors": [{"code": "DENIED", "message": message}]}).encode()
+        self.send_response(401 if not shown else 403)
+        self.send_header("WWW-Authenticate", 'Basic realm="told"')
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("padding", [0, 150, 225])
+def test_a_registry_that_sends_the_secret_back_does_not_get_it_into_words(data_dir, padding):
+    """B33, P10: also where the words are cut within it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Teller)
+    server.padding = padding
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        host = f"127.0.0.1:{server.server_address[1]}"
+        store(host)
+        with pytest.raises(PullFailed) as caught:
+            pulling.image_for(make_spec(image=f"{host}/x:1", pull_policy="missing"))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "denied" in caught.value.detail
+    pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    for part in ("CANARY", "word+", pair[:12]):
+        assert part not in caught.value.detail
+
+
+class Desk(BaseHTTPRequestHandler):
+    """A registry with a desk for tokens, which gives one for an identity token; it has no image."""
+
+    def do_GET(self) -> None:
+        if self.headers.get("Authorization") == "Bearer for-a-while":
+            self._answer(404 if "manifests" in self.path else 200, {"errors": [{"code": "MANIFEST_UNKNOWN"}]})
+        else:
+            here = self.headers["Host"]
+            self._answer(401, {}, f'Bearer realm="http://{here}/token",service="{here}"')
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.server.asked.append((self.path, parse_qs(body)))
+        self._answer(200, {"access_token": "for-a-while", "expires_in": 300})
+
+    def _answer(self, status: int, body: dict[str, object], challenge: str = "") -> None:
+        self.send_response(status)
+        if challenge:
+            self.send_header("WWW-Authenticate", challenge)
+        content = json.dumps(body).encode()
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_an_identity_token_is_shown_as_one(data_dir):
+    """B33: the engine changes it for a token of a while, and is let in."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Desk)
+    server.asked = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        host = f"127.0.0.1:{server.server_address[1]}"
+        store(host, secret={"identityToken": "CANARY-TOKEN"})
+        with pytest.raises(PullFailed, match="manifest unknown") as caught:
+            pulling.image_for(make_spec(image=f"{host}/x:1", pull_policy="missing"))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert caught.value.fault == PullFault.NOT_FOUND
+    path, body = server.asked[-1]
+    assert (path, body["grant_type"], body["refresh_token"]) == ("/token", ["refresh_token"], ["CANARY-TOKEN"])
+
+
+def test_no_login_shows_its_secret():
+    """B33, P10: neither its repr, nor that of the error that holds it."""
+    shown = RegistryLogin(USER, PASSWORD, "CANARY-TOKEN", "reg")
+    assert "CANARY" not in repr(shown)
+    assert shown.scrub(f"{PASSWORD} and CANARY-TOKEN") == "… and …"
+    assert RegistryLogin("u", "abc").scrub("abc dTphYmM=") == "abc …", "three letters are no needle"

@@ -1,0 +1,72 @@
+"""Private registries in a whole deployment: a pool waits for its credential, and nobody ever sees it (B33, P10)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import registry as registries
+from tests.pools.test_registry_logins import PASSWORD, USER, bcrypted
+from tests.stack.conftest import eventually
+
+LOGIN = {"username": USER, "password": PASSWORD}
+WORKLOAD = {"pullPolicy": "missing", "ports": []}
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory):
+    found = registries.Registry(tmp_path_factory.mktemp("registry"), f"{USER}:{bcrypted(PASSWORD)}\n")
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def image(private):
+    private.put("app", login=LOGIN)
+    yield f"{private.host}/app:1"
+    registries.forget(f"{private.host}/app:1")
+
+
+def command_lines() -> bytes:
+    found = b""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += path.read_bytes()
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.any_database
+def test_a_pool_waits_for_its_credential_and_starts_at_once_with_it(stack, private, image):
+    """B33: none, a wrong one, the right one, by API alone; each step takes effect without a resume."""
+    name = "private-registry"
+    body = {"id": name, "name": name, "image": image, **WORKLOAD, "resources": {"memoryMb": 64, "tmpfsMb": 16}}
+    stack.ok("POST", "workloads", body, 201)
+    stack.ok("POST", "pools", {"id": name, "workloadId": name, "minSize": 1, "maxSize": 2}, 201)
+    try:
+        said = eventually(lambda: stack.pool_status(name)["lastError"], 60)
+        assert "no basic auth credentials" in said
+        assert f"No registry credential is stored for {private.host}" in said
+        wrong = {"id": "ours", "registry": private.host, "username": USER, "password": "CANARY, a wrong one"}
+        assert stack.ok("POST", "registry-credentials", wrong, 201)["usedBy"] == [name]
+        eventually(lambda: "The registry credential ours was shown" in stack.pool_status(name)["lastError"], 60)
+        assert "unauthorized" in stack.pool_status(name)["lastError"]
+        stack.problem("DELETE", "registry-credentials/ours", None, 409, "in_use")
+        stack.ok("PUT", "registry-credentials/ours", {**wrong, **LOGIN})
+        stack.wait_warm(name)
+        assert stack.pool_status(name)["lastError"] is None
+        held = stack.claim("ada", name)
+        assert "CANARY" not in stack.exec(held["containerId"], "env; cat /proc/1/environ")
+        stack.release("ada")
+        told = [
+            stack.call("GET", path).text for path in ("events?limit=200", "audit?limit=200", "registry-credentials")
+        ]
+        told += [stack.log.read_text(), stack.call("GET", "metrics").text]
+        assert [one for one in told if "CANARY" in one] == []
+        assert b"CANARY" not in command_lines()
+    finally:
+        stack.drop_pool(name)
+        stack.call("DELETE", "registry-credentials/ours?force=true")
