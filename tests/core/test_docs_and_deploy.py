@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *ROOT.glob("*.md"),
     *ROOT.glob("docs/**/*.md"),
+    *ROOT.glob("examples/**/*.md"),
     *ROOT.glob("clients/python/*.md"),
     *ROOT.glob("bench/results/*.md"),
 ]
