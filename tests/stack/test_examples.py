@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import uuid
@@ -22,6 +23,7 @@ pytestmark = [
     pytest.mark.any_database,
 ]
 EXAMPLES = ROOT / "examples"
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture
@@ -165,6 +167,28 @@ def test_the_toolbox_keeps_repository_environment_and_packages(stack, example):
     assert run(stack, again, more) == "hook\nhook\n"
     ran = run(stack, again, "printf '#!/bin/sh\\necho ran' > $TMPDIR/x; chmod +x $TMPDIR/x; $TMPDIR/x")
     assert ran == "ran\n"
+
+
+PAGE = """<title>none</title><h1>Here</h1><script>
+localStorage.visits = Number(localStorage.visits || 0) + 1; document.title = `visit ${localStorage.visits}`</script>"""
+VISIT = """cd /tmp; printf %s "$PAGE" > index.html; python3 -m http.server --bind 127.0.0.1 8000 >/dev/null 2>&1 & server=$!
+until python3 -c 'import socket; socket.create_connection(("127.0.0.1", 8000))' 2>/dev/null; do sleep 0.1; done
+browse http://127.0.0.1:8000/ /state/page.png; code=$?; kill $server; exit $code"""
+
+
+def test_chromium_takes_a_picture_and_knows_the_page_after_its_return(stack, example):
+    """B10: a browser in a container, its profile kept."""
+    pool = example("chromium")
+    visit = f"PAGE='{PAGE}'; {VISIT}"
+    claimed = stack.claim("cho", pool)
+    assert run(stack, claimed, visit) == "visit 1\n"
+    picture = base64.b64decode(run(stack, claimed, "base64 /state/page.png"))
+    assert picture.startswith(PNG)
+    assert picture[16:24] == (1280).to_bytes(4) + (800).to_bytes(4)
+    stack.release("cho")
+
+    again = stack.claim("cho", pool)
+    assert run(stack, again, visit) == "visit 2\n"
 
 
 class Lab:
