@@ -96,6 +96,15 @@ BOILERHOUSE_DRAIN_S = env.float("BOILERHOUSE_DRAIN_S", 6)
 """How long a web process that is asked to stop lets requests wait before it tells them to ask again."""
 BOILERHOUSE_EVENT_RETENTION_S = env.int("BOILERHOUSE_EVENT_RETENTION_S", 7 * 86400)
 BOILERHOUSE_AUDIT_RETENTION_S = env.int("BOILERHOUSE_AUDIT_RETENTION_S", 365 * 86400)
+BOILERHOUSE_EXEC_TIMEOUT_MAX_MS = env.int("BOILERHOUSE_EXEC_TIMEOUT_MAX_MS", 600_000)
+"""The longest ``timeoutMs`` of a command that a request waits for."""
+BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES = env.int("BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES", 1 << 20)
+"""What is kept of each of a command's two streams."""
+BOILERHOUSE_EXEC_STDIN_MAX_BYTES = env.int("BOILERHOUSE_EXEC_STDIN_MAX_BYTES", 1 << 20)
+BOILERHOUSE_EXEC_COMMAND_MAX_BYTES = env.int("BOILERHOUSE_EXEC_COMMAND_MAX_BYTES", 128 * 1024)
+"""Of a command and its arguments together; the kernel takes 128 KiB of one argument."""
+BOILERHOUSE_EXEC_PARALLEL = env.int("BOILERHOUSE_EXEC_PARALLEL", 4)
+"""Commands in one container that a web process waits for at once; each takes one of BOILERHOUSE_SLOW_THREADS."""
 BOILERHOUSE_TERMINAL = env.bool("BOILERHOUSE_TERMINAL", False)
 """Whether operators may open a shell in a tenant's container from its page; each is recorded with its reason."""
 BOILERHOUSE_TERMINAL_LIMIT_S = env.int("BOILERHOUSE_TERMINAL_LIMIT_S", 3600)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound, Unavailable
+from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound, TimedOut, Unavailable
 
 
 class WorkloadNotFound(NotFound):
@@ -166,3 +166,23 @@ class DirectoryGone(BoilerhouseError):
     """The container's directory is not on this node."""
 
     code = "directory_missing"
+
+
+class ExecTimedOut(TimedOut):
+    """The command did not end within its time."""
+
+    code = "exec_timed_out"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        stdout: bytes = b"",
+        stderr: bytes = b"",
+        *,
+        stdout_truncated: bool = False,
+        stderr_truncated: bool = False,
+    ) -> None:
+        """``stdout`` and ``stderr`` are what it had printed until then."""
+        self.stdout, self.stderr = stdout, stderr
+        self.stdout_truncated, self.stderr_truncated = stdout_truncated, stderr_truncated
+        super().__init__(detail)

@@ -31,6 +31,12 @@ class ReleaseFailed(Conflict):
     retry_after = 5
 
 
+class TooManyCommands(Unavailable):
+    """As many commands as are allowed at once run in this container; wait for one to end."""
+
+    code = "too_many_commands"
+
+
 class RunNotFound(NotFound):
     """There is no such sync run."""
 

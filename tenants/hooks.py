@@ -18,6 +18,8 @@ def run_before_save(assignment: Assignment, name: str, hook: Hook | None) -> Non
         container = lifecycle.runtime_name(assignment.held_container)
         done = get_runtime().exec(container, hook.command, hook.timeout_ms, limit_bytes=4000)
         failure = f"exit code {done.exit_code}" if done.exit_code else ""
+        if done.refusal:
+            failure += f": {done.refusal}"
     except BoilerhouseError as error:
         failure = error.detail
     if failure:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from django.conf import settings
@@ -24,6 +28,9 @@ LOG_BYTES = 1 << 20
 SHELL = ("sh", "-c", "exec $(command -v bash || echo sh)")
 MIN_REASON, MAX_REASON = 3, 500
 
+_commands: Counter[UUID] = Counter()
+_counting = threading.Lock()
+
 
 def held_by(tenant_id: str) -> UUID:
     """The container that the tenant works in. Raises Invalid, Releasing, NotAssigned."""
@@ -39,18 +46,44 @@ def held_by(tenant_id: str) -> UUID:
 def run(container_id: UUID, command: tuple[str, ...], timeout_ms: int, stdin: bytes | None) -> Executed:
     """Run a command in a claimed container and wait for its end; it is audited, by a digest of its words.
 
-    Raises NotClaimed, Releasing, NotRunning, BadCommand, EngineUnavailable, TimedOut.
+    Raises NotClaimed, Releasing, TooManyCommands, NotRunning, EngineUnavailable, ExecTimedOut.
     """
     row = _claimed(container_id)
+    with _one_more(container_id):
+        return _run(row, container_id, command, timeout_ms, stdin)
+
+
+def _run(
+    row: Assignment, container_id: UUID, command: tuple[str, ...], timeout_ms: int, stdin: bytes | None
+) -> Executed:
     idle.note_activity(container_id)
     with recording():
         digest = hashlib.sha256(json.dumps(command).encode()).hexdigest()
         about = {"tenantId": row.tenant_id, "generation": row.generation, "commandSha256": digest}
         audit.record("container.exec", container_id, after=about)
     try:
-        return get_runtime().exec(lifecycle.runtime_name(container_id), command, timeout_ms, stdin=stdin)
+        return get_runtime().exec(
+            lifecycle.runtime_name(container_id), command, timeout_ms, stdin=stdin,
+            limit_bytes=settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES,
+        )  # fmt: skip
     except pool_errors.ContainerMissing as error:
         raise pool_errors.NotRunning from error
+
+
+@contextmanager
+def _one_more(container_id: UUID) -> Iterator[None]:
+    """Count a command of the container while it runs: one tenant's must not take all threads (P14)."""
+    with _counting:
+        if _commands[container_id] >= settings.BOILERHOUSE_EXEC_PARALLEL:
+            raise errors.TooManyCommands
+        _commands[container_id] += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _commands[container_id] -= 1
+            if not _commands[container_id]:
+                del _commands[container_id]
 
 
 def open_terminal(container_id: UUID, reason: str, columns: int, rows: int) -> Terminal:

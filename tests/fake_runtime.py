@@ -141,7 +141,7 @@ class FakeRuntime(ContainerRuntime):
         found = self.find(name)
         if found is None or found.status != "running":
             raise errors.NotRunning
-        return Executed(0, b"", b"", False, 1)
+        return Executed(0, b"", b"", 1)
 
     def is_suspect(self) -> bool:
         return False

@@ -68,7 +68,7 @@ def environment(**_: Any) -> list[CheckMessage]:
                 id="boilerhouse.W001",
             )
         )
-    found += _numbers()
+    found += _numbers() + _limits_of_exec()
     if settings.DEBUG:
         found.append(Warning("BOILERHOUSE_DEBUG is on.", hint="Never in production.", id="boilerhouse.W002"))
     return found
@@ -89,6 +89,24 @@ def _numbers() -> list[CheckMessage]:
         if not 0 <= value <= highest:
             found.append(Error(f"{name} must be a number from 0 to {highest}.", id="boilerhouse.E009"))
     return found
+
+
+EXEC_LIMITS = {
+    "BOILERHOUSE_EXEC_TIMEOUT_MAX_MS": (100, 3_600_000),
+    "BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES": (1024, 16 << 20),
+    "BOILERHOUSE_EXEC_STDIN_MAX_BYTES": (0, 1 << 20),
+    "BOILERHOUSE_EXEC_COMMAND_MAX_BYTES": (1024, 1 << 20),
+    "BOILERHOUSE_EXEC_PARALLEL": (1, 1000),
+}
+"""A request waits for the command with a thread, and its answer is made in memory."""
+
+
+def _limits_of_exec() -> list[CheckMessage]:
+    return [
+        Error(f"{name} must be a number from {low} to {high}.", id="boilerhouse.E012")
+        for name, (low, high) in EXEC_LIMITS.items()
+        if not low <= getattr(settings, name) <= high
+    ]
 
 
 def _reaching_of_sinks() -> list[CheckMessage]:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from boilerhouse.core import deployment_settings
+from boilerhouse.core.api.schema import Problem
 from boilerhouse.core.api.serializers import ApiSerializer, LineField, NumberField, ObjectField, StringMapField, nested
 from boilerhouse.core.bounds import MAX_MB, TEN_YEARS_MS
 from boilerhouse.core.ids import SLUG
@@ -483,16 +485,46 @@ def render_container(container: Container, tenant_id: str | None) -> dict[str, A
     return shown
 
 
+DEFAULT_EXEC_MS = 30_000
+MAX_ARGUMENT_BYTES = 128 * 1024 - 1
+"""What Linux takes of one argument, without its end."""
+
+
 class ExecInput(ApiSerializer):
     command = CommandField()
     stdin = serializers.CharField(required=False, allow_null=True, allow_blank=True, trim_whitespace=False)
-    timeout_ms = serializers.IntegerField(min_value=100, max_value=60_000, default=30_000)
     encoding = serializers.ChoiceField(["utf-8", "base64"], default="utf-8")
+
+    def get_fields(self) -> dict[str, Any]:
+        longest = settings.BOILERHOUSE_EXEC_TIMEOUT_MAX_MS
+        usual = min(DEFAULT_EXEC_MS, longest)
+        timeout = serializers.IntegerField(min_value=100, max_value=longest, default=usual, source="timeout_ms")
+        return {**super().get_fields(), "timeoutMs": timeout}
+
+    def validate_command(self, command: list[str]) -> list[str]:
+        sizes = [len(word.encode("utf-8", "surrogatepass")) for word in command]
+        highest = settings.BOILERHOUSE_EXEC_COMMAND_MAX_BYTES
+        if sum(sizes) > highest:
+            raise ValidationError(f"The command has {sum(sizes)} bytes; {highest} are the most.", "too_large")
+        if max(sizes) > MAX_ARGUMENT_BYTES:
+            raise ValidationError(f"An argument has {MAX_ARGUMENT_BYTES} bytes at most.", "too_large")
+        return command
 
 
 class ExecOutput(ApiSerializer):
-    exit_code = serializers.IntegerField()
+    exit_code = serializers.IntegerField(help_text="127: no such command, 126: it cannot be executed; stderr says why.")
     stdout = serializers.CharField()
     stderr = serializers.CharField()
-    truncated = serializers.BooleanField()
+    truncated = serializers.BooleanField(help_text="Whether either stream was cut.")
+    stdout_truncated = serializers.BooleanField()
+    stderr_truncated = serializers.BooleanField()
     duration_ms = serializers.IntegerField()
+
+
+class ExecProblem(Problem):
+    """A command that was not done in time, with what it had printed until then."""
+
+    stdout = serializers.CharField(required=False)
+    stderr = serializers.CharField(required=False)
+    stdoutTruncated = serializers.BooleanField(required=False)
+    stderrTruncated = serializers.BooleanField(required=False)

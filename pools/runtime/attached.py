@@ -31,10 +31,14 @@ class Attached:
     def __init__(self, reader: io.BufferedReader, connection: socket.socket, is_running: Callable[[], bool]) -> None:
         self._connection, self._is_running = connection, is_running
         self._data = early_bytes(reader, connection)
-        self.stdout, self.stderr, self.truncated = bytearray(), bytearray(), False
+        self.stdout, self.stderr = bytearray(), bytearray()
+        self.stdout_truncated = self.stderr_truncated = False
 
     def run(self, stdin: bytes | None, deadline: float, limit_bytes: int) -> None:
-        """Feed ``stdin`` and collect output until the command ends. Raises TimeoutError at ``deadline`` (monotonic)."""
+        """Feed ``stdin`` and collect output, ``limit_bytes`` of each stream, until the command ends.
+
+        Raises TimeoutError at ``deadline`` (monotonic); what has come until then is kept.
+        """
         if stdin is not None:
             threading.Thread(target=self._feed, args=(stdin,), name="exec-stdin", daemon=True).start()
         poll = select.poll()
@@ -66,8 +70,12 @@ class Attached:
         """Docker's multiplexed stream: 8 bytes of header (channel, length), then the payload."""
         data = self._data
         while len(data) >= 8 and len(data) >= 8 + (size := int.from_bytes(data[4:8], "big")):
-            kept = self.stderr if data[0] == 2 else self.stdout
-            room = max(0, limit_bytes - len(self.stdout) - len(self.stderr))
+            is_error = data[0] == 2
+            kept = self.stderr if is_error else self.stdout
+            room = limit_bytes - len(kept)
             kept += data[8 : 8 + min(size, room)]
-            self.truncated |= size > room
+            if size > room and is_error:
+                self.stderr_truncated = True
+            elif size > room:
+                self.stdout_truncated = True
             del data[: 8 + size]

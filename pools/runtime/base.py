@@ -183,11 +183,21 @@ class EngineEvent:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
+    """What a command did."""
+
     exit_code: int
+    """127 where there is no such command, 126 where it cannot be executed."""
     stdout: bytes
     stderr: bytes
-    truncated: bool
     duration_ms: int
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    refusal: str = ""
+    """Why it never began; empty for one that did."""
+
+    @property
+    def truncated(self) -> bool:
+        return self.stdout_truncated or self.stderr_truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,8 +387,9 @@ class ContainerRuntime(ABC):
     ) -> Executed:
         """Run a command inside and wait for its end, not for that of what it left in the background.
 
+        Of each stream the first ``limit_bytes`` are kept. One that cannot begin ends with 126 or 127, as in a shell.
         It waits while the container is held still for a save.
-        Raises NotRunning, ContainerMissing, and TimedOut once it and its children were killed.
+        Raises NotRunning, ContainerMissing, and ExecTimedOut once it and its children were killed.
         """
 
     @abstractmethod

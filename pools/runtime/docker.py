@@ -28,11 +28,11 @@ from docker.types import Mount as DockerMount
 import docker
 from boilerhouse.core import tracing
 from boilerhouse.core.deployment import node_id
-from boilerhouse.core.errors import BoilerhouseError, TimedOut
+from boilerhouse.core.errors import BoilerhouseError
 from pools import errors, host_processes, pull_errors, references
 from pools.instruments import DOCKER_ERRORS, DOCKER_SECONDS
 from pools.pull_errors import PullFault
-from pools.runtime import dialect
+from pools.runtime import dialect, refusals
 from pools.runtime.attached import Attached, early_bytes
 from pools.runtime.base import (
     Capabilities,
@@ -69,12 +69,6 @@ _LIMITS = {"MemoryLimit": "memory", "CpuCfsQuota": "CPU time", "PidsLimit": "pro
 LOG_BYTES = 64 * 1024
 NEVER = None
 """A deadline: a log may be silent for days."""
-
-
-class ExecTimedOut(TimedOut):
-    """The command did not end within its time."""
-
-    code = "exec_timed_out"
 
 
 @contextlib.contextmanager
@@ -584,7 +578,12 @@ class DockerRuntime(ContainerRuntime):
         started = time.monotonic()
         api = self._api()
         exec_id = api.exec_create(name, list(command), stdin=stdin is not None)["Id"]
-        stream: Any = api.exec_start(exec_id, socket=True)
+        try:
+            stream: Any = api.exec_start(exec_id, socket=True)
+        except docker.errors.APIError as error:
+            if refused := refusals.executed(_words(error), command, _ms_since(started)):
+                return refused, True
+            raise
 
         def is_running() -> bool:
             return bool(api.exec_inspect(exec_id)["Running"])
@@ -594,15 +593,26 @@ class DockerRuntime(ContainerRuntime):
         try:
             attached.run(stdin, started + timeout_ms / 1000, limit_bytes)
         except TimeoutError as error:
-            raise ExecTimedOut(self._kill(api, exec_id, timeout_ms)) from error
+            raise errors.ExecTimedOut(
+                self._kill(api, exec_id, timeout_ms),
+                bytes(attached.stdout),
+                bytes(attached.stderr),
+                stdout_truncated=attached.stdout_truncated,
+                stderr_truncated=attached.stderr_truncated,
+            ) from error
         finally:
             stream.close()
         seen = api.exec_inspect(exec_id)
-        duration = round((time.monotonic() - started) * 1000)
         out, err = bytes(attached.stdout), bytes(attached.stderr)
         exit_code = -1 if seen["ExitCode"] is None else seen["ExitCode"]
-        has_begun = b"cannot exec in a paused container" not in out or bool(seen["Pid"])
-        return Executed(exit_code, out, err, attached.truncated, duration), has_begun
+        if exit_code and not seen["Pid"]:
+            if b"cannot exec in a paused container" in out:
+                return Executed(exit_code, out, err, _ms_since(started)), False
+            if refused := refusals.executed((out or err).decode(errors="replace"), command, _ms_since(started)):
+                return refused, True
+        cut = attached.stdout_truncated, attached.stderr_truncated
+        done = Executed(exit_code, out, err, _ms_since(started), *cut)
+        return refusals.at_execve(done, command) or done, True
 
     def _kill(self, api: docker.APIClient, exec_id: str, timeout_ms: int) -> str:
         """Kill what the command started and say so; the engine itself has no verb for that."""
@@ -613,6 +623,10 @@ class DockerRuntime(ContainerRuntime):
         if host_processes.kill_tree(seen["Pid"], seen["ContainerID"]):
             return f"{late} and was killed."
         return f"{late}; it could not be killed from here and goes on until the container is released."
+
+
+def _ms_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
 
 
 def _inspect_image(api: Any, name: str) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import time
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db.models import F, FilteredRelation, Q, QuerySet
 from django.http import HttpResponse
 from django.utils.dateparse import parse_datetime
@@ -21,13 +23,15 @@ from rest_framework.response import Response
 from boilerhouse.core import api_keys
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import boolean, integer, paginate
+from boilerhouse.core.api.problems import from_error
 from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of, query, whole
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.streaming import Stream, Writer, from_thread, streams
-from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, render_container
+from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, ExecProblem, render_container
 from pools.api.views import find_pool
-from pools.errors import ContainerNotFound, EngineUnavailable
+from pools.errors import ContainerNotFound, EngineUnavailable, ExecTimedOut
 from pools.models import Container
+from pools.runtime.base import Executed
 from tenants import removals, working
 from tenants.api.waiting import TIMEOUT, timeout_ms, wait
 from tenants.states import LIVE
@@ -129,11 +133,16 @@ def _stdin(data: dict[str, Any]) -> bytes | None:
     if given is None:
         return None
     if data["encoding"] == "utf-8":
-        return str(given).encode("utf-8", "surrogatepass")
-    try:
-        return base64.b64decode(given, validate=True)
-    except (binascii.Error, ValueError):
-        raise Invalid(FieldError("/stdin", "This is not base64.", "invalid")) from None
+        found = str(given).encode("utf-8", "surrogatepass")
+    else:
+        try:
+            found = base64.b64decode(given, validate=True)
+        except (binascii.Error, ValueError):
+            raise Invalid(FieldError("/stdin", "This is not base64.", "invalid")) from None
+    highest = settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES
+    if len(found) > highest:
+        raise Invalid(FieldError("/stdin", f"It has {len(found)} bytes; {highest} are the most.", "too_large"))
+    return found
 
 
 def _text(data: bytes) -> str:
@@ -144,26 +153,36 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _execute(view: ApiView, container_id: UUID, data: dict[str, Any]) -> Response:
-    done = working.run(container_id, tuple(data["command"]), data["timeout_ms"], _stdin(data))
+def _execute(container_id: UUID, data: dict[str, Any]) -> HttpResponse:
     encode = _text if data["encoding"] == "utf-8" else _base64
-    return Response(
-        {
-            "exitCode": done.exit_code,
-            "stdout": encode(done.stdout),
-            "stderr": encode(done.stderr),
-            "truncated": done.truncated,
-            "durationMs": done.duration_ms,
-        }
-    )
+    try:
+        done = working.run(container_id, tuple(data["command"]), data["timeout_ms"], _stdin(data))
+    except ExecTimedOut as error:
+        return from_error(error, **_streams(error, encode))
+    shown = {"exitCode": done.exit_code, **_streams(done, encode), "truncated": done.truncated}
+    return Response({**shown, "durationMs": done.duration_ms})
+
+
+def _streams(done: Executed | ExecTimedOut, encode: Callable[[bytes], str]) -> dict[str, Any]:
+    return {
+        "stdout": encode(done.stdout),
+        "stderr": encode(done.stderr),
+        "stdoutTruncated": done.stdout_truncated,
+        "stderrTruncated": done.stderr_truncated,
+    }
 
 
 _EXEC: dict[str, Any] = {
-    "description": "Waits for its end, `timeoutMs` at most: then it and its children are killed, and the answer is 504."
-    " Output beyond 1 MiB is cut, and `truncated` says so. With `encoding: base64`, `stdin` and the output are exact"
-    " bytes; with `utf-8`, output that is no UTF-8 has replacement characters.",
+    "description": "Waits for its end, `timeoutMs` at most: then it and its children are killed, and the answer is 504"
+    " with what it had printed. Of each stream the first "
+    f"{settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES} bytes are kept; `stdoutTruncated` and `stderrTruncated` say whether"
+    f" there was more. `stdin` may have {settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES} bytes, the command with its"
+    f" arguments {settings.BOILERHOUSE_EXEC_COMMAND_MAX_BYTES}; its environment is the container's. A command that is"
+    " not there ends with 127, one that cannot be executed with 126, both with words in `stderr`. With `encoding:"
+    " base64`, `stdin` and the output are exact bytes; with `utf-8`, output that is no UTF-8 has replacement"
+    " characters. The limits are the deployment's: `BOILERHOUSE_EXEC_…`.",
     "request": ExecInput,
-    "responses": ExecOutput,
+    "responses": {200: ExecOutput, (504, "application/problem+json"): ExecProblem},
 }
 
 
@@ -175,15 +194,15 @@ class ExecView(ApiView):
         problems={
             409: "not_claimed releasing",
             502: "container_not_running bad_command engine_failed",
-            503: "engine_unavailable",
+            503: "engine_unavailable too_many_commands",
             504: "exec_timed_out",
         },
         summary="Run a command in a claimed container",
         **_EXEC,
     )
-    def post(self, request: Any, container_id: str) -> Response:
+    def post(self, request: Any, container_id: str) -> HttpResponse:
         data = self.read(ExecInput).validated_data
-        return _execute(self, _find(_id(container_id)).pk, data)
+        return _execute(_find(_id(container_id)).pk, data)
 
 
 class TenantExecView(ApiView):
@@ -194,15 +213,15 @@ class TenantExecView(ApiView):
         problems={
             409: "not_assigned releasing",
             502: "container_not_running bad_command engine_failed",
-            503: "engine_unavailable",
+            503: "engine_unavailable too_many_commands",
             504: "exec_timed_out",
         },
         summary="Run a command in the tenant's container",
         **_EXEC,
     )
-    def post(self, request: Any, tenant_id: str) -> Response:
+    def post(self, request: Any, tenant_id: str) -> HttpResponse:
         data = self.read(ExecInput).validated_data
-        return _execute(self, working.held_by(tenant_id), data)
+        return _execute(working.held_by(tenant_id), data)
 
 
 # Logs -----------------------------------------------------------------------------------------------

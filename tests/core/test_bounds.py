@@ -55,6 +55,17 @@ def numbers(schema, at=(), seen=()):
             yield from numbers(inner, at, seen)
 
 
+def test_limits_of_exec_have_sane_maxima(settings):
+    """B37: a request waits with a thread, and its answer is made in memory."""
+    for name, (low, high) in checks.EXEC_LIMITS.items():
+        assert low <= getattr(settings, name) <= high
+        for wrong in (low - 1, high + 1):
+            before = getattr(settings, name)
+            setattr(settings, name, wrong)
+            assert [f"{name} must be" in one.msg for one in checks.environment() if one.id == "boilerhouse.E012"]
+            setattr(settings, name, before)
+
+
 def in_bodies():
     for path, methods in SCHEMA["paths"].items():
         for method, operation in methods.items():

@@ -8,6 +8,8 @@ import threading
 
 import pytest
 
+from pools.runtime import refusals
+from pools.runtime.base import Executed
 from pools.runtime.docker import DockerRuntime
 
 
@@ -54,3 +56,50 @@ def test_output_that_comes_with_the_answers_head_is_not_lost(engine):
 
     assert (done.exit_code, done.stderr) == (0, b"warned")
     assert done.stdout == b"first " + b"x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "code", "words"),
+    [
+        ('exec: "nope": executable file not found in $PATH: unknown', "nope", 127, "nope: command not found"),
+        ('exec: "/x": stat /x: no such file or directory: unknown', "/x", 127, "/x: no such file, or its interpreter"),
+        ("exec /x.sh: no such file or directory: unknown", "/x.sh", 127, "/x.sh: no such file, or its interpreter"),
+        ('exec: "/etc": is a directory: unknown', "/etc", 126, "/etc: is a directory"),
+        ('exec: "/x": permission denied: unknown', "/x", 126, "/x: permission denied"),
+        ("exec /x: exec format error: unknown", "/x", 126, "/x: is not a program"),
+        (
+            'chdir to cwd ("/w") set in config.json failed: permission denied: unknown',
+            "ls",
+            126,
+            "ls: the container's work",
+        ),
+        ("something else: unknown", "ls", 126, "ls: could not be started: something else"),
+        (
+            'exec: "permission denied": executable file not found in $PATH',
+            "permission denied",
+            127,
+            "permission denied: c",
+        ),
+        ('exec: "a\\nb": executable file not found in $PATH', "a\nb", 127, "a?b: command not found"),
+    ],
+)
+def test_what_an_engine_says_of_a_command_that_never_began_is_said_as_by_a_shell(said, name, code, words):
+    """B37b: in the words of old engines and new ones."""
+    for prefix in ("unable to start container process", "container_linux.go:380: starting container process caused"):
+        done = refusals.executed(f"OCI runtime exec failed: exec failed: {prefix}: {said}\r\n", (name, "-l"), 3)
+        assert done
+        assert (done.exit_code, done.stdout) == (code, b"")
+        assert done.stderr.decode().startswith(words)
+        assert done.stderr.decode() == f"{done.refusal}\n"
+    assert refusals.executed("cannot exec in a paused container", (name,), 3) is None
+
+
+def test_what_the_kernel_says_of_a_script_is_said_so_too_and_a_programs_own_words_stay():
+    """B37b: the engine's helper has begun by then."""
+    said = b"exec /w/run.sh: no such file or directory\n"
+    done = refusals.at_execve(Executed(1, b"", said, 3), ("/w/run.sh",))
+    assert done
+    assert (done.exit_code, done.stderr) == (127, b"/w/run.sh: no such file, or its interpreter is not there\n")
+    for other in (Executed(1, b"x", said, 3), Executed(2, b"", said, 3), Executed(1, b"", b"a\n" + said, 3)):
+        assert refusals.at_execve(other, ("/w/run.sh",)) is None
+    assert refusals.at_execve(Executed(1, b"", said, 3), ("sh", "-c", "exec /w/run.sh")) is None

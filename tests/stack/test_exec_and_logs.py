@@ -9,7 +9,7 @@ import time
 import pytest
 import requests
 
-from tests.stack.conftest import eventually
+from tests.stack.conftest import eventually, manage
 
 pytestmark = [pytest.mark.stack, pytest.mark.any_database]
 
@@ -51,8 +51,10 @@ def test_stdin_exit_code_and_both_outputs_are_exact(stack, held):
 
 
 def test_output_is_bounded(stack, held):
+    """B37: of each stream for itself; a flood of one leaves the words of the other."""
     done = run(stack, held, "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x; echo done >&2", timeoutMs=30_000)
-    assert done["truncated"] is True
+    assert (done["truncated"], done["stdoutTruncated"], done["stderrTruncated"]) == (True, True, False)
+    assert done["stderr"] == "done\n"
     assert len(done["stdout"]) == 1 << 20
     assert done["exitCode"] == 0
 
@@ -65,8 +67,37 @@ def test_a_command_that_is_too_slow_is_killed_with_its_children(stack, held):
     )
     assert time.monotonic() - began < 5
     assert "was killed" in found["detail"]
+    assert (found["stdout"], found["stderr"]) == ("", "")
     left = run(stack, held, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")["stdout"]
     assert "sleep 12" not in left
+
+
+def test_what_it_printed_until_then_is_kept(stack, held):
+    """B37: the output of a build that was too slow was lost with it."""
+    body = {"command": ["sh", "-c", "echo built 1; echo slow >&2; head -c 2000000 /dev/zero; sleep 1234"]}
+    body |= {"timeoutMs": 1500, "encoding": "base64"}
+    found = stack.problem("POST", f"containers/{held}/exec", body, 504, "exec_timed_out")
+    assert base64.b64decode(found["stdout"]).startswith(b"built 1\n")
+    assert base64.b64decode(found["stderr"]) == b"slow\n"
+    assert (found["stdoutTruncated"], found["stderrTruncated"]) == (True, False)
+    by_hand = manage("exec", "--timeout-ms", "1500", "exec-alice", "--", "sh", "-c", "echo built 1; sleep 1234")
+    assert (by_hand.returncode, by_hand.stdout) == (6, "built 1\n")
+    assert "did not end within 1500 ms" in by_hand.stderr
+
+
+def test_one_tenants_commands_leave_threads_to_others(stack, held, pool):
+    """B37, P14: each waits with a thread of the web process, for minutes if asked to. Some of the eight are refused."""
+    path, busy = f"containers/{held}/exec", {"command": ["sleep", "10"]}
+    waiting = [threading.Thread(target=stack.call, args=("POST", path, busy), daemon=True) for _ in range(8)]
+    for one in waiting:
+        one.start()
+    eventually(lambda: stack.call("POST", path, {"command": ["true"]}).status_code == 503, 10, 0.05)
+    other = stack.claim("exec-bob", pool)["containerId"]
+    assert run(stack, other, "true")["exitCode"] == 0
+    stack.release("exec-bob", sync=False)
+    for one in waiting:
+        one.join()
+    assert run(stack, held, "true")["exitCode"] == 0
 
 
 def test_it_ends_when_its_process_ends_whatever_that_left_behind(stack, held):
@@ -77,15 +108,35 @@ def test_it_ends_when_its_process_ends_whatever_that_left_behind(stack, held):
     assert time.monotonic() - began < 10
 
 
-def test_what_cannot_run_is_said_so(stack, held):
-    answer = stack.call("POST", f"containers/{held}/exec", {"command": ["/no/such/thing"]})
-    assert answer.status_code in (200, 502), answer.text
-    if answer.status_code == 200:
-        assert answer.json()["exitCode"] in (126, 127)
+def test_what_cannot_run_is_said_as_a_shell_says_it(stack, held):
+    """B37b: the engine's sentence came as standard output, with 126 for whatever was wrong."""
+    run(
+        stack, held, "sh", "-c", "echo x > /state/plain; printf '#!/no/such\n' > /state/script; chmod 755 /state/script"
+    )
+    for command, code, words in (
+        ("nope", 127, "nope: command not found\n"),
+        ("/no/such/thing", 127, "/no/such/thing: no such file, or its interpreter is not there\n"),
+        ("/state/script", 127, "/state/script: no such file, or its interpreter is not there\n"),
+        ("/state/plain", 126, "/state/plain: permission denied: the container's user may not execute it\n"),
+        ("/etc", 126, "/etc: permission denied: the container's user may not execute it\n"),
+        ("permission denied", 127, "permission denied: command not found\n"),
+    ):
+        done = run(stack, held, command)
+        assert (done["exitCode"], done["stdout"], done["stderr"]) == (code, "", words)
+    mimic = "OCI runtime exec failed: exec failed: unable to start container process: nope"
+    done = run(stack, held, "sh", "-c", f"echo '{mimic}'; exit 126")
+    assert (done["exitCode"], done["stdout"], done["stderr"]) == (126, f"{mimic}\n", "")
+    by_hand = manage("exec", "exec-alice", "--", "nope")
+    assert (by_hand.returncode, by_hand.stdout, by_hand.stderr) == (127, "", "nope: command not found\n")
+
+
+def test_what_is_no_command_is_refused(stack, held):
     for body, pointer in (
         ({}, "/command"),
         ({"command": []}, "/command"),
         ({"command": ["a"], "timeoutMs": 5}, "/timeoutMs"),
+        ({"command": ["a"], "timeoutMs": 600_001}, "/timeoutMs"),
+        ({"command": ["a", "x" * 70_000, "x" * 70_000]}, "/command"),
     ):
         found = stack.problem("POST", f"containers/{held}/exec", body, 422, "invalid")
         assert found["errors"][0]["pointer"] == pointer

@@ -49,6 +49,7 @@ def problem(
     detail: str,
     errors: list[dict[str, str]] | None = None,
     headers: dict[str, str] | None = None,
+    more: dict[str, Any] | None = None,
 ) -> HttpResponse:
     shown = [{name: text[:MAX_WORDS] for name, text in error.items()} for error in (errors or [])[:MAX_ERRORS]]
     document = {
@@ -59,14 +60,15 @@ def problem(
         "code": code,
         "requestId": context.request_id(),
         "errors": shown,
+        **(more or {}),
     }
     return HttpResponse(
         JSONRenderer().render(document), status=status_code, content_type="application/problem+json", headers=headers
     )
 
 
-def from_error(error: BoilerhouseError) -> HttpResponse:
-    """The answer that a service's error becomes."""
+def from_error(error: BoilerhouseError, **more: Any) -> HttpResponse:
+    """The answer that a service's error becomes; ``more`` are further members of its document."""
     code = next((STATUS[family] for family in type(error).__mro__ if family in STATUS), 500)
     errors = (
         [{"pointer": e.pointer, "detail": e.detail, "code": e.code} for e in error.errors]
@@ -74,7 +76,7 @@ def from_error(error: BoilerhouseError) -> HttpResponse:
         else None
     )
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
-    return problem(code, error.code, error.detail, errors, headers)
+    return problem(code, error.code, error.detail, errors, headers, more)
 
 
 def field_errors(detail: Any) -> list[FieldError]:

@@ -140,7 +140,7 @@ class ProblemAutoSchema(AutoSchema):
                 bodies[status] = self._get_response_for_code(  # type: ignore[no-untyped-call]
                     Problem, status, media_types=["application/problem+json"], direction=direction
                 )
-                bodies[status]["x-codes"] = list(dict.fromkeys(codes))
+            bodies[status]["x-codes"] = list(dict.fromkeys(codes))
         return bodies
 
 

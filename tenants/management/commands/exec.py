@@ -7,19 +7,20 @@ import sys
 from argparse import REMAINDER
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from boilerhouse.core import commands
+from pools.errors import ExecTimedOut
+from pools.runtime.base import Executed
 from tenants import working
-
-MAX_STDIN = 1 << 20
 
 
 class Command(commands.Command):
     help = "Run a command in the container that a tenant holds: manage.py exec TENANT -- ls -l /state"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--stdin", action="store_true", help="feed this command's stdin, 1 MiB at most")
+        parser.add_argument("--stdin", action="store_true", help="feed this command's stdin")
         parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=30_000)
         self.add_output(parser)
         parser.add_argument("tenant")
@@ -29,19 +30,37 @@ class Command(commands.Command):
         words = tuple(options["words"][1:] if options["words"][:1] == ["--"] else options["words"])
         if not words:
             raise CommandError("Say what to run: exec TENANT -- COMMAND…", returncode=commands.USAGE)
-        stdin = sys.stdin.buffer.read(MAX_STDIN) if options["stdin"] else None
-        done = working.run(working.held_by(options["tenant"]), words, options["timeout_ms"], stdin)
+        stdin = _read_stdin() if options["stdin"] else None
+        try:
+            done = working.run(working.held_by(options["tenant"]), words, options["timeout_ms"], stdin)
+        except ExecTimedOut as error:
+            _pass_on(error)
+            raise
         if options["output"] == "json":
             out, err = (base64.b64encode(data).decode() for data in (done.stdout, done.stderr))
             shown = {"exitCode": done.exit_code, "stdout": out, "stderr": err, "truncated": done.truncated,
+                     "stdoutTruncated": done.stdout_truncated, "stderrTruncated": done.stderr_truncated,
                      "durationMs": done.duration_ms, "encoding": "base64"}  # fmt: skip
             self.result(options, shown, "")
         else:
-            sys.stdout.buffer.write(done.stdout)
-            sys.stdout.flush()
-            sys.stderr.buffer.write(done.stderr)
+            _pass_on(done)
             if done.truncated:
-                self.say("The output was cut at 1 MiB.")
+                self.say(f"The output was cut at {settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES} bytes of a stream.")
         sys.stderr.flush()
         if done.exit_code:
             sys.exit(done.exit_code if 0 < done.exit_code < 256 else commands.FAILED)
+
+
+def _pass_on(done: Executed | ExecTimedOut) -> None:
+    sys.stdout.buffer.write(done.stdout)
+    sys.stdout.flush()
+    sys.stderr.buffer.write(done.stderr)
+    sys.stderr.flush()
+
+
+def _read_stdin() -> bytes:
+    highest = settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES
+    given = sys.stdin.buffer.read(highest + 1)
+    if len(given) > highest:
+        raise CommandError(f"Nothing was run: stdin has more than {highest} bytes.", returncode=commands.USAGE)
+    return given

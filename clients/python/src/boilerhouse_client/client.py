@@ -40,6 +40,8 @@ class Executed:
     stderr_bytes: bytes
     truncated: bool
     duration_ms: int
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
 
     @property
     def stdout(self) -> str:
@@ -249,14 +251,19 @@ class Tenant:
         return answer["state"] is None
 
     def exec(self, command: Sequence[str], *, stdin: bytes | str | None = None, timeout_s: float = 30) -> Executed:
-        """Run a command in the tenant's container and wait for its end. Raises TimedOut when it was killed."""
+        """Run a command in the tenant's container and wait for its end.
+
+        Its ``exit_code`` is 127 where there is no such command, 126 where it cannot be executed. Raises TimedOut when
+        it was killed; the error's ``stdout_bytes`` and ``stderr_bytes`` are what it had printed.
+        """
         body: Json = {"command": list(command), "encoding": "base64", "timeoutMs": round(timeout_s * 1000)}
         if stdin is not None:
             given = stdin.encode() if isinstance(stdin, str) else stdin
             body["stdin"] = base64.b64encode(given).decode()
         done = self.client.call("POST", f"{self._path}/exec", body, wait_s=timeout_s)
         out, err = base64.b64decode(done["stdout"]), base64.b64decode(done["stderr"])
-        return Executed(done["exitCode"], out, err, done["truncated"], done["durationMs"])
+        cut = done["stdoutTruncated"], done["stderrTruncated"]
+        return Executed(done["exitCode"], out, err, done["truncated"], done["durationMs"], *cut)
 
     def logs(self, tail: int = 100) -> str:
         return self.client.raw("GET", f"{self._path}/logs", params={"tail": tail}).text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 
@@ -57,7 +58,15 @@ class Unavailable(ApiError):
 
 
 class TimedOut(ApiError):
-    """504: not within its time."""
+    """504: not within its time.
+
+    ``stdout_bytes`` and ``stderr_bytes`` are what a command had printed until then.
+    """
+
+    def __init__(self, status: int, problem: dict[str, Any], retry_after: float | None = None) -> None:
+        self.stdout_bytes = base64.b64decode(problem.get("stdout", ""))
+        self.stderr_bytes = base64.b64decode(problem.get("stderr", ""))
+        super().__init__(status, problem, retry_after)
 
 
 class Unreachable(Exception):

@@ -1,0 +1,63 @@
+"""Commands that an engine could not start: its sentence becomes an exit code and words, as a shell has them."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from pools.runtime.base import Executed
+
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+MAX_NAME = 200
+_BEGINS = "OCI runtime exec failed"
+_INNER = re.compile(r"(?:unable to start container process|starting container process caused): (.*)", re.DOTALL)
+
+
+def executed(said: str, command: tuple[str, ...], duration_ms: int) -> Executed | None:
+    """What the engine's sentence about a command that never began comes to; None if it is about something else."""
+    if not said.lstrip().startswith(_BEGINS):
+        return None
+    code, why = _meaning(said, command[0])
+    words = f"{_shown(command[0])}: {why}"
+    return Executed(code, b"", f"{words}\n".encode(errors="replace"), duration_ms, refusal=words)
+
+
+_AT_EXECVE = re.compile(r"exec (.+): (no such file or directory|exec format error|permission denied)\n\Z")
+
+
+def at_execve(done: Executed, command: tuple[str, ...]) -> Executed | None:
+    """The same where the engine's helper had begun already: it prints the kernel's words and ends with 1 or 255."""
+    said = _AT_EXECVE.match(done.stderr.decode(errors="replace")) if not done.stdout else None
+    if (
+        said is None
+        or done.exit_code not in (1, 126, 127, 255)
+        or posixpath.basename(said[1]) != posixpath.basename(command[0])
+    ):
+        return None
+    code, why = _meaning(said[2], "")
+    words = f"{_shown(command[0])}: {why}"
+    return Executed(code, b"", f"{words}\n".encode(errors="replace"), done.duration_ms, refusal=words)
+
+
+def _shown(name: str) -> str:
+    line = "".join(char if char.isprintable() else "?" for char in name[:MAX_NAME])
+    return line or '""'
+
+
+def _meaning(said: str, name: str) -> tuple[int, str]:
+    inner = said.replace(name, "") if name else said  # what it is called must not decide what is said of it
+    if "executable file not found" in inner:
+        return NOT_FOUND, "command not found"
+    if "chdir to cwd" in inner:
+        return NOT_EXECUTABLE, "the container's working directory cannot be entered by its user"
+    if "no such file or directory" in inner:
+        return NOT_FOUND, "no such file, or its interpreter is not there"
+    if "is a directory" in inner:
+        return NOT_EXECUTABLE, "is a directory"
+    if "exec format error" in inner:
+        return NOT_EXECUTABLE, "is not a program that this machine can run"
+    if "permission denied" in inner:
+        return NOT_EXECUTABLE, "permission denied: the container's user may not execute it"
+    found = _INNER.search(said)
+    rest = " ".join((found[1] if found else said).removesuffix(": unknown").split())
+    return NOT_EXECUTABLE, f"could not be started: {rest[:300]}"
