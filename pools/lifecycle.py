@@ -18,7 +18,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
-from pools import errors, host, mounted, mounts, pulling, sizing, suitability, trouble, volumes
+from pools import errors, host, last_words, mounted, mounts, pulling, sizing, suitability, trouble, volumes
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
@@ -224,8 +224,7 @@ def _probe_until_healthy(container: Container) -> ContainerHealth:
     check = container.version.spec.health_check
     seen = runtime.inspect(name)
     if seen is None or not seen.is_running:
-        code = seen.exit_code if seen else None
-        raise errors.NotRunning(f"The container ended at once with exit code {code}.")
+        raise errors.NotRunning(f"The container ended at once with {last_words.ended(seen)}.")
     spec = container.version.spec
     mounted.check(seen, {one.name: volumes.volume_path(container.pk, one.name) for one in spec.volumes})
     if check is None:
@@ -238,10 +237,8 @@ def _probe_until_healthy(container: Container) -> ContainerHealth:
                 return ContainerHealth.HEALTHY
             last = f"exit code {done.exit_code}: {(done.stderr or done.stdout).decode(errors='replace')[:200]}"
         except errors.NotRunning as error:
-            seen = runtime.inspect(name)
-            raise errors.NotRunning(
-                f"The container ended with exit code {seen.exit_code if seen else None} before it was healthy."
-            ) from error
+            how = last_words.ended(runtime.inspect(name))
+            raise errors.NotRunning(f"The container ended before it was healthy, with {how}.") from error
         except BoilerhouseError as error:
             last = error.detail
         if time.monotonic() > deadline:
@@ -254,7 +251,7 @@ def _words(error: Exception, container: Container) -> str:
     detail = _sentence(getattr(error, "detail", f"{type(error).__name__}: {error}"))
     match error:
         case errors.NeverHealthy() | errors.NotRunning():
-            said = _last_words(container)
+            said = last_words.of(runtime_name(container.pk))
             told = _sentence(f"{detail} It said: {said}") if said else detail
             return _with_warnings(
                 f"{told} Correct the workload's command." if CANNOT_RUN.search(detail) else told, container
@@ -277,13 +274,6 @@ def _with_warnings(text: str, container: Container) -> str:
 def _sentence(text: str) -> str:
     text = text.strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _last_words(container: Container) -> str:
-    try:
-        return get_runtime().logs(runtime_name(container.pk), tail=5).decode(errors="replace").strip()[-400:]
-    except BoilerhouseError:
-        return ""
 
 
 def _call_off(container: Container) -> None:

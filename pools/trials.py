@@ -20,7 +20,7 @@ from django.conf import settings
 from boilerhouse.core.deployment import data_dir, deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError, Conflict
 from boilerhouse.core.ids import uuid7
-from pools import errors, lifecycle, mounts, pulling, volumes
+from pools import errors, last_words, lifecycle, mounts, pulling, volumes
 from pools.models import Container, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import Mount
@@ -30,6 +30,7 @@ TRIAL_LABEL = "boilerhouse.trial"
 LIMIT_S = 30.0
 SETTLE_S = 1.0
 OUTPUT_BYTES = 4000
+LOG_LINES = 50
 
 
 class TrialRunning(Conflict):
@@ -158,7 +159,7 @@ def _probe(name: str, spec: WorkloadSpec, started_ms: int) -> Trial:
         if seen is not None and seen.is_running:
             return Trial(True, "It runs. It has no health check.", None, "", "", started_ms, 0, 0)
         code = seen.exit_code if seen else None
-        return Trial(False, f"It ended at once with exit code {code}.", code, "", "", started_ms, 0, 0)
+        return Trial(False, f"It ended at once with {last_words.ended(seen)}.", code, "", "", started_ms, 0, 0)
     deadline = time.monotonic() + min(LIMIT_S, (check.start_period_ms + check.timeout_ms) / 1000)
     attempts = 0
     while True:
@@ -168,7 +169,7 @@ def _probe(name: str, spec: WorkloadSpec, started_ms: int) -> Trial:
         except errors.NotRunning:
             seen = runtime.inspect(name)
             code = seen.exit_code if seen else None
-            return Trial(False, f"It ended with exit code {code}.", code, "", "", started_ms, 0, attempts)
+            return Trial(False, f"It ended with {last_words.ended(seen)}.", code, "", "", started_ms, 0, attempts)
         output = (done.stdout + done.stderr).decode(errors="replace")
         if done.exit_code == 0:
             said = f"Healthy at try {attempts}." if attempts > 1 else "Healthy at the first try."
@@ -180,7 +181,10 @@ def _probe(name: str, spec: WorkloadSpec, started_ms: int) -> Trial:
 
 
 def _log(name: str) -> str:
+    """All that it wrote where that is little, else the lines that say most."""
     try:
-        return get_runtime().logs(name, 20, limit_bytes=OUTPUT_BYTES).decode(errors="replace")
+        said = get_runtime().logs(name, LOG_LINES, limit_bytes=OUTPUT_BYTES + 1)
     except BoilerhouseError:
         return ""
+    fits = len(said) <= OUTPUT_BYTES and said.count(b"\n") < LOG_LINES
+    return said.decode(errors="replace") if fits else last_words.of(name)

@@ -157,6 +157,7 @@ class FakeRuntime(ContainerRuntime):
         limit_bytes: int = 64 * 1024,
         *,
         timestamps: bool = False,
+        errors_only: bool = False,
     ) -> bytes:
         return b""
 

@@ -362,11 +362,12 @@ class ContainerRuntime(ABC):
         limit_bytes: int = 64 * 1024,
         *,
         timestamps: bool = False,
+        errors_only: bool = False,
     ) -> bytes:
         """The last lines that the container wrote, after ``since`` (Unix seconds); the last bytes where they are more.
 
-        With ``timestamps`` each line begins with its moment (RFC 3339, nanoseconds) and a space. Raises
-        ContainerMissing.
+        With ``timestamps`` each line begins with its moment (RFC 3339, nanoseconds) and a space. With
+        ``errors_only`` only what went to standard error. Raises ContainerMissing.
         """
 
     @abstractmethod

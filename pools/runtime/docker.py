@@ -520,12 +520,13 @@ class DockerRuntime(ContainerRuntime):
         limit_bytes: int = LOG_BYTES,
         *,
         timestamps: bool = False,
+        errors_only: bool = False,
     ) -> bytes:
         with translated():
             # As a stream: what has a limit must not be held whole in memory first.
             kept = deque[bytes]()
             size = 0
-            asked: Any = {"tail": tail, "since": since, "timestamps": timestamps}
+            asked: Any = {"tail": tail, "since": since, "timestamps": timestamps, "stdout": not errors_only}
             for chunk in self._api().logs(name, **asked, stream=True, follow=False):
                 kept.append(chunk)
                 size += len(chunk)

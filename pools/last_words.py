@@ -1,0 +1,91 @@
+"""What a container that ended leaves: how it ended, and the lines of its output that say why."""
+
+from __future__ import annotations
+
+import re
+import signal
+from itertools import pairwise
+
+from boilerhouse.core.errors import BoilerhouseError
+from pools.runtime import get_runtime
+from pools.runtime.base import Observed
+
+LOOK_AT_LINES, LOOK_AT_BYTES = 5000, 1 << 20
+"""A dump of many threads is long, and begins with what matters."""
+FIRST, TOLD, LAST = 2, 6, 3
+"""Lines that are kept: the first, those that name an error, the last."""
+MAX_LINE = 240
+OOM = "it wanted more memory than resources.memoryMb allows"
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_FRAME = re.compile(r"\s+at |\s*File \"|\s+from |\s*\.\.\. \d+ more|goroutine \d+ |\s+\S+\.go:\d+")
+_TELLS = re.compile(
+    r"\b[A-Za-z_$][\w$.]*(?:Error|Exception|Fault|Failure)\b|\b[A-Z][A-Z0-9_]*ERROR\b|\berror\b|\bfatal\b|\bpanic"
+    r"|\bCaused by\b|\bException in thread\b|\bUnhandled\b|\bUncaught\b|\bSegmentation fault\b|\bFATAL\b|\[FATAL",
+)
+
+
+def code_words(exit_code: int | None, *, is_oom: bool = False) -> str:
+    """``exit code 139 (SIGSEGV)``; 126 and up may be a shell's, or a signal's, number."""
+    if exit_code is None:
+        return "an exit code that is not known"
+    name = signal_name(exit_code)
+    words = f"exit code {exit_code} ({name})" if name else f"exit code {exit_code}"
+    return f"{words}: {OOM}" if is_oom else words
+
+
+def signal_name(exit_code: int | None) -> str:
+    """``SIGKILL`` of 137; empty where the code stands for no signal."""
+    try:
+        return signal.Signals((exit_code or 0) - 128).name
+    except ValueError:
+        return ""
+
+
+def ended(seen: Observed | None) -> str:
+    """How a container that does not run any more has ended, as ``exit code …``."""
+    code = seen.exit_code if seen else None
+    is_oom = seen is not None and seen.is_oom_killed and code == 128 + signal.SIGKILL
+    words = code_words(code, is_oom=is_oom)
+    if seen is not None and seen.is_oom_killed and not is_oom:
+        return f"{words}; before that one of its processes was killed, for {OOM}"
+    return words
+
+
+def of(name: str) -> str:
+    """The lines of the container's output that say why it ended; empty where it said nothing or is not there."""
+    runtime = get_runtime()
+    try:
+        errors = runtime.logs(name, LOOK_AT_LINES, limit_bytes=LOOK_AT_BYTES, errors_only=True)
+        if errors.strip() and _tells(lines_of(errors)):
+            return pick(errors)
+        everything = runtime.logs(name, LOOK_AT_LINES, limit_bytes=LOOK_AT_BYTES)
+    except BoilerhouseError:
+        return ""
+    return pick(everything if _tells(lines_of(everything)) or not errors.strip() else errors)
+
+
+def pick(output: bytes) -> str:
+    """The first and the last lines and those that name an error, in their order, with … where lines are left out."""
+    lines = lines_of(output)
+    kept = {*range(min(FIRST, len(lines))), *range(max(0, len(lines) - LAST), len(lines)), *_tells(lines)[-TOLD:]}
+    places = sorted(kept)
+    shown = [_shortened(lines[place]) for place in places[:1]]
+    for before, place in pairwise(places):
+        shown += ["…"] * (place - before > 1) + [_shortened(lines[place])]
+    return "\n".join(shown)
+
+
+def lines_of(output: bytes) -> list[str]:
+    """Its lines that are not empty, as they can be shown."""
+    text = _ESCAPES.sub("", output.decode(errors="replace"))
+    lines = ("".join(c for c in line if c.isprintable() or c == "\t").rstrip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def _tells(lines: list[str]) -> list[int]:
+    return [place for place, line in enumerate(lines) if _TELLS.search(line) and not _FRAME.match(line)]
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}…"

@@ -1,0 +1,107 @@
+"""B48: last words hold the message, wherever a language prints it. The dumps are what the programs themselves print."""
+
+from __future__ import annotations
+
+import pytest
+
+from pools import last_words
+from pools.runtime.base import Handle, Observed
+
+NODE = """node:os:365
+    throw new ERR_SYSTEM_ERROR(ctx);
+    ^
+
+SystemError [ERR_SYSTEM_ERROR]: A system error occurred: uv_os_get_passwd returned ENOENT (no such file or directory)
+    at Object.userInfo (node:os:365:11)
+    at Object.<anonymous> (/app/server.js:3:17)
+    at Module._compile (node:internal/modules/cjs/loader:1198:14)
+    at Object.Module._extensions..js (node:internal/modules/cjs/loader:1252:10)
+    at Module.load (node:internal/modules/cjs/loader:1076:32)
+    at Function.Module._load (node:internal/modules/cjs/loader:911:12)
+    at node:internal/main/run_main_module:22:47 {
+  code: 'ERR_SYSTEM_ERROR',
+  info: {
+    errno: -2,
+    code: 'ENOENT',
+    message: 'no such file or directory',
+    syscall: 'uv_os_get_passwd'
+  },
+  errno: [Getter/Setter],
+  syscall: [Getter/Setter]
+}
+
+Node.js v18.20.4
+"""
+PYTHON = """INFO starting
+Traceback (most recent call last):
+  File "/app/main.py", line 4, in connect
+    socket.create_connection(("db", 5432))
+ConnectionRefusedError: [Errno 111] Connection refused
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/app/main.py", line 11, in <module>
+    main()
+  File "/app/main.py", line 8, in main
+    raise RuntimeError("no database") from error
+RuntimeError: no database
+"""
+JAVA = (
+    """Exception in thread "main" java.lang.IllegalStateException: cannot start
+"""
+    + "".join(f"\tat org.example.App.step{n}(App.java:{n})\n" for n in range(40))
+    + """Caused by: java.net.BindException: Permission denied
+"""
+    + "".join(f"\tat sun.nio.ch.Net.bind{n}(Net.java:{n})\n" for n in range(20))
+    + "\t... 12 more\n"
+)
+GO = """panic: runtime error: invalid memory address or nil pointer dereference
+[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x48f1c5]
+
+""" + "\n".join(f"goroutine {n} [running]:\nmain.work({n})\n\t/src/main.go:{n} +0x1c5\n" for n in range(1, 400))
+
+
+@pytest.mark.parametrize(
+    ("dump", "words"),
+    [
+        (NODE, ["SystemError [ERR_SYSTEM_ERROR]: A system error occurred: uv_os_get_passwd returned ENOENT"]),
+        (PYTHON, ["ConnectionRefusedError: [Errno 111] Connection refused", "RuntimeError: no database"]),
+        (JAVA, ["IllegalStateException: cannot start", "Caused by: java.net.BindException: Permission denied"]),
+        (GO, ["panic: runtime error: invalid memory address or nil pointer dereference"]),
+    ],
+    ids=["node", "python", "java", "go"],
+)
+def test_the_message_is_among_them(dump, words):
+    """B48: the last five lines, or 400 characters, missed it."""
+    noise = "".join(f"GET /{n} 200\n" for n in range(1000))
+    for before in ("", noise):
+        said = last_words.pick((before + dump).encode())
+        for one in words:
+            assert one in said
+        assert said.endswith(last_words.lines_of(dump.encode())[-1])
+        assert len(said.splitlines()) <= 2 * (last_words.FIRST + last_words.TOLD + last_words.LAST)
+        assert len(said) < 4000
+
+
+def test_few_lines_are_all_kept_and_none_is_endless():
+    """B48: nothing is left out that fits, and control characters are not passed on."""
+    assert last_words.pick(b"one\n\ntwo\n\x1b[31mthree\x1b[0m\r\n\x07four\nfive") == "one\ntwo\nthree\nfour\nfive"
+    assert last_words.pick(b"") == ""
+    assert len(last_words.pick(b"x" * 1_000_000)) == last_words.MAX_LINE + 1
+    assert last_words.pick(b"\n".join(b"%d" % n for n in range(100))) == "0\n1\n…\n97\n98\n99"
+
+
+def test_signals_have_names_and_memory_is_said_as_such():
+    """B48: of a number from 129 on; a child that was killed for memory is told, too."""
+
+    def seen(code: int, *, is_oom: bool = False) -> Observed:
+        return Observed(Handle("n", "i", "c"), {}, False, "exited", code, is_oom_killed=is_oom)
+
+    assert last_words.ended(seen(1)) == "exit code 1"
+    assert last_words.ended(seen(139)) == "exit code 139 (SIGSEGV)"
+    assert last_words.ended(seen(137)) == "exit code 137 (SIGKILL)"
+    assert last_words.ended(seen(255)) == "exit code 255"
+    assert last_words.ended(seen(137, is_oom=True)).startswith("exit code 137 (SIGKILL): it wanted more memory")
+    assert "one of its processes was killed, for it wanted more memory" in last_words.ended(seen(1, is_oom=True))
+    assert last_words.ended(None) == "an exit code that is not known"
