@@ -6,19 +6,26 @@ act on idle containers themselves; for claimed ones they leave the fault on the 
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.tasks import enqueue
-from pools import volumes
+from pools import last_words, volumes
 from pools.models import Container
+from pools.runtime.base import Observed
 from pools.states import DEADLY, ContainerHealth, ContainerState, Fault
 
 IDLE, CLAIMED = ContainerState.IDLE, ContainerState.CLAIMED
 
 
-def report_fault(container_id: UUID, fault: Fault, detail: str) -> bool:
-    """Write down what is wrong with an idle or claimed container; an idle one is replaced. False if known."""
+def report_fault(
+    container_id: UUID, fault: Fault, detail: str, *, exit_code: int | None = None, words: str = ""
+) -> bool:
+    """Write down what is wrong with an idle or claimed container; an idle one is replaced. False if known.
+
+    ``words`` are the lines of its output that say why: they go into the private part of the event.
+    """
     with recording():
         rows = Container.objects.filter(pk=container_id, state__in=[IDLE, CLAIMED]).exclude(fault__in=DEADLY)
         rows = rows.exclude(fault=fault)
@@ -26,9 +33,11 @@ def report_fault(container_id: UUID, fault: Fault, detail: str) -> bool:
         if not changed:
             return False
         container = Container.objects.get(pk=container_id)
+        died: dict[str, Any] = {"exitCode": exit_code, "signal": last_words.signal_name(exit_code) or None}
         emit(
             "container.unhealthy", pool_id=container.pool_id, container_id=container_id,
             tenant_id=volumes.tenant_of(container_id), reason=fault.value, detail=detail, state=container.state,
+            private={"lastWords": words} if words else None, **(died if exit_code is not None else {}),
         )  # fmt: skip
         if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
             enqueue("pool", "pools.tasks.destroy_container", container_id)
@@ -50,9 +59,8 @@ def withdraw_fault(container_id: UUID, fault: Fault) -> bool:
     return bool(rows.update(fault="", error="", health=ContainerHealth.UNKNOWN))
 
 
-def death_words(exit_code: int | None, *, is_oom: bool) -> tuple[Fault, str]:
+def death_words(seen: Observed, *, is_oom: bool) -> tuple[Fault, str]:
     """The fault of a container that ended, and its words."""
     if is_oom:
-        return Fault.OOM, "It was killed: it wanted more memory than resources.memoryMb allows."
-    code = "" if exit_code is None else f" with exit code {exit_code}"
-    return Fault.EXIT, f"Its main process ended{code}."
+        return Fault.OOM, f"It was killed: {last_words.OOM}."
+    return Fault.EXIT, f"Its main process ended with {last_words.ended(seen)}."

@@ -21,7 +21,7 @@ from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import enqueue
-from pools import host, lifecycle, observing, trouble, volumes
+from pools import host, last_words, lifecycle, observing, trouble, volumes
 from pools.instruments import DRIFT
 from pools.models import Container, HostLease, Pool
 from pools.runtime import get_runtime
@@ -121,15 +121,15 @@ def _take_out(row: Container) -> None:
 
 def look_at(container_id: UUID, *, is_oom: bool = False) -> bool:
     """Ask the engine about one container that may have ended, and write down what it says."""
-    seen = get_runtime().inspect(lifecycle.runtime_name(container_id))
+    name = lifecycle.runtime_name(container_id)
+    seen = get_runtime().inspect(name)
     if seen is None:
         return observing.report_fault(container_id, Fault.VANISHED, "The engine no longer has it.")
     if seen.is_running:
         return False
-    fault, detail = observing.death_words(
-        seen.exit_code, is_oom=is_oom or (seen.is_oom_killed and seen.exit_code == 137)
-    )
-    return observing.report_fault(container_id, fault, detail)
+    fault, detail = observing.death_words(seen, is_oom=is_oom or (seen.is_oom_killed and seen.exit_code == 137))
+    words = last_words.of(name)
+    return observing.report_fault(container_id, fault, detail, exit_code=seen.exit_code, words=words)
 
 
 def _quarantine(observed: Observed, container_id: UUID | None) -> None:

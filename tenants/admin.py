@@ -14,7 +14,7 @@ from pools.models import Container
 from syncing.models import Backup, SyncRun, SyncSpec
 from tenants import backups, releases, removals, syncs
 from tenants.errors import NotAssigned
-from tenants.models import Assignment, Tenant
+from tenants.models import Assignment, Death, Tenant
 from tenants.states import AssignmentState
 
 SAVED_FIRST = "Each is stopped, its state saved, then it is removed; its tenant loses the connection now."
@@ -87,6 +87,14 @@ class SyncSpecAdmin(ReadOnlyAdmin):
         service_action("sync", "Save all assigned tenants now", lambda row: syncs.trigger(row, "outward", None)),
         service_action("probe", "Probe the sinks of selected specs", _probe),
     )
+
+
+@admin.register(Death)
+class DeathAdmin(ReadOnlyAdmin):
+    page, page_argument = "tenant", "tenant_id"
+    list_display = ("tenant_id", "container_ref", "at", "exit_code", "detail")
+    search_fields = ("tenant_id", "container_ref")
+    exclude = ("words", "log")
 
 
 @admin.register(SyncRun)

@@ -18,7 +18,7 @@ from pools import staged, volumes
 from syncing import erasing
 from syncing.models import SavedState, SyncRun, SyncSpec
 from syncing.states import SyncRunState, Trigger
-from tenants import errors, sink_runs, validation
+from tenants import deaths, errors, sink_runs, validation
 from tenants.models import Assignment, Tenant
 from tenants.syncs import UNFINISHED
 
@@ -55,6 +55,7 @@ def begin(tenant_id: str) -> Erasure:
         raise errors.Held
     volumes.erase_discarded(tenant_id)
     staged.forget(tenant_id)
+    deaths.forget(tenant_id)
     if not specs:
         return Erasure(tenant_id, None)
     with recording():

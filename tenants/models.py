@@ -155,3 +155,21 @@ class Assignment(models.Model):
     def held_container(self) -> UUID:
         assert self.container_ref is not None
         return self.container_ref
+
+
+class Death(models.Model):
+    """How a tenant's container ended by itself, and what it said last."""
+
+    assignment = models.OneToOneField(Assignment, on_delete=models.CASCADE, related_name="death")
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="deaths")
+    container_ref = models.UUIDField(db_index=True)
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    exit_code = models.IntegerField(null=True)
+    detail = models.TextField()
+    words = EncryptedJSONField()
+    """The lines of its output that say why; empty where none are known."""
+    log = EncryptedJSONField()
+    """The end of its log, each line with its moment."""
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.at:%Y-%m-%d %H:%M:%S}"

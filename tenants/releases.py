@@ -31,7 +31,7 @@ from syncing import errors as sync_errors
 from syncing import saves
 from syncing import services as syncing
 from syncing.states import Trigger
-from tenants import errors, giving_up, hooks, validation
+from tenants import deaths, errors, giving_up, hooks, validation
 from tenants.instruments import RELEASE_SECONDS, RELEASES
 from tenants.models import Assignment
 from tenants.site import site_of
@@ -323,6 +323,7 @@ def _stop(assignment: Assignment, name: str) -> None:
     seen = runtime.inspect(name)
     if seen is not None and seen.is_running:
         raise pool_errors.EngineFailure("The container still runs after it was stopped.")
+    deaths.keep(assignment, seen)
 
 
 def _save(assignment: Assignment, lock: int) -> None:

@@ -9,7 +9,7 @@ from django.db.models import Max
 from boilerhouse.core import clock
 from syncing.models import SavedState, SyncRun
 from syncing.states import Direction, SyncRunState, Trigger
-from tenants import errors, idle
+from tenants import deaths, errors, idle
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 
@@ -19,8 +19,9 @@ NOTHING_YET = {
 }  # fmt: skip
 
 
-def tenant_status(tenant_id: str) -> dict[str, Any]:
+def tenant_status(tenant_id: str, *, reads_logs: bool = False) -> dict[str, Any]:
     """The tenant's status in the API's shape; works for tenants never seen."""
+    death = deaths.last_of(tenant_id)
     newest = Assignment.objects.select_related("pool").filter(tenant_id=tenant_id).order_by("-created_at").first()
     assignment = newest if newest and newest.state != AssignmentState.ENDED else None
     generation = Tenant.objects.filter(pk=tenant_id).values_list("generation", flat=True).first()
@@ -37,6 +38,7 @@ def tenant_status(tenant_id: str) -> dict[str, Any]:
         "deadline": assignment.deadline if assignment and assignment.state == AssignmentState.PENDING else None,
         "restore": restore_progress(assignment),
         "claimError": claim_error(newest),
+        "lastDeath": deaths.render(death, reads_logs=reads_logs) if death else None,
         "syncStatus": _sync_status(tenant_id),
     }
 

@@ -20,7 +20,7 @@ from pools.states import DEADLY, ContainerState
 from syncing import services as syncing
 from syncing.models import MappingRestore, SinkProbe, SyncRun, SyncSpec
 from syncing.states import SyncRunState
-from tenants import deadlines, errors, giving_up, idle, line, releases
+from tenants import deadlines, deaths, errors, giving_up, idle, line, releases
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
 
@@ -261,7 +261,7 @@ def forget_old() -> int:
     probes = SinkProbe.objects.filter(at__lt=now - timedelta(seconds=retention_s["probes"]))
     current = Assignment.objects.live().filter(tenant_id=OuterRef("tenant_id"), generation=OuterRef("generation"))
     proofs = MappingRestore.objects.filter(~Exists(current))
-    return sum(_delete_in_parts(rows) for rows in (runs.filter(Exists(newer)), probes, proofs))
+    return deaths.forget_old() + sum(_delete_in_parts(rows) for rows in (runs.filter(Exists(newer)), probes, proofs))
 
 
 def _delete_in_parts(rows: QuerySet[Any]) -> int:

@@ -32,6 +32,7 @@ class EventAdmin(ReadOnlyAdmin):
     list_filter = ("type",)
     search_fields = ("pool_id", "tenant_id", "container_id", "actor", "request_id")
     date_hierarchy = "created_at"
+    exclude = ("private",)
 
 
 @admin.register(ApiKey)

@@ -38,11 +38,13 @@ LOOK_AT_KEYS_EVERY_S = 0.5
 MIN_INTERVAL_S = 0.01
 
 
-def render_event(event: Event) -> dict[str, Any]:
-    """An event in the API's shape."""
+def render_event(event: Event, *, reads_logs: bool = False) -> dict[str, Any]:
+    """An event in the API's shape, with its private part for who may read logs."""
     named = {"poolId": event.pool_id, "containerId": event.container_id, "tenantId": event.tenant_id}
     payload = {name: value for name, value in named.items() if value}
     payload |= {"actor": event.actor, "requestId": event.request_id, **event.payload}
+    if reads_logs and event.private:
+        payload |= event.private
     timestamp = event.created_at.isoformat().replace("+00:00", "Z")
     return {"id": event.id, "type": event.type, "payload": payload, "timestamp": timestamp}
 
@@ -55,6 +57,8 @@ class EventFilter:
     pool_id: frozenset[str] = frozenset()
     container_id: frozenset[str] = frozenset()
     tenant_id: frozenset[str] = frozenset()
+    reads_logs: bool = False
+    """Whether the reader is shown the private part of events."""
 
     @property
     def _wanted(self) -> Mapping[str, frozenset[str]]:
@@ -91,11 +95,20 @@ class Revoked(Exception):
 class _Known:
     event: Event
     sent: Sent
+    with_private: Sent
+
+    def sent_to(self, wanted: EventFilter) -> Sent:
+        return self.with_private if wanted.reads_logs else self.sent
 
 
 def _load(rows: QuerySet[Event]) -> list[_Known]:
     encode = partial(json.dumps, cls=DjangoJSONEncoder, separators=(",", ":"))
-    return [_Known(event, Sent(event.pk, encode(render_event(event)))) for event in rows]
+    found = []
+    for event in rows:
+        sent = Sent(event.pk, encode(render_event(event)))
+        full = Sent(event.pk, encode(render_event(event, reads_logs=True))) if event.private else sent
+        found.append(_Known(event, sent, full))
+    return found
 
 
 def newest_id() -> int:
@@ -155,7 +168,7 @@ class Hub:
                 coming = self._next
                 found, position_now = await self._after(position, wanted)
                 for known in found:
-                    yield known.sent
+                    yield known.sent_to(wanted)
                 if found:
                     spoke = time.monotonic()
                 if position_now > position:

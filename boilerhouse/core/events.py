@@ -72,9 +72,14 @@ def emit(
     container_id: object = "",
     tenant_id: str = "",
     actor: str | None = None,
+    private: Any = None,
     **payload: Any,
 ) -> None:
-    """Record that something happened, in the surrounding ``recording()`` or in a transaction of its own."""
+    """Record that something happened, in the surrounding ``recording()`` or in a transaction of its own.
+
+    ``private``, an object or None, is the part of the payload that may hold what tenants print: only who may read
+    logs is shown it.
+    """
     assert type in TYPES, type
     event = Event(
         type=type,
@@ -84,6 +89,7 @@ def emit(
         actor=actor or context.actor(),
         request_id=context.request_id(),
         payload=payload,
+        private=private,
     )
     if _open.pending is None:
         with transaction.atomic():

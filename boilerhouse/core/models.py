@@ -113,6 +113,8 @@ class Event(models.Model):
     actor = models.CharField(max_length=160)
     request_id = models.CharField(max_length=64, default="", blank=True)
     payload = models.JSONField(default=dict)
+    private = EncryptedJSONField(null=True)
+    """What of the payload only those may read who may read logs; most events have none."""
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -51,6 +51,7 @@ LEFT_OUT = {
     "core.QueueHealth": "true only while they run",
     "core.IdempotencyRecord": "answers of a day, secrets among them",
     "pools.ContainerUsage": "hours of charts",
+    "tenants.Death": "days of what tenants print",
     "django_q.OrmQ": "the controller queues again what is due",
     "django_q.Task": "results of tasks",
     "django_q.Schedule": "not used",

@@ -29,11 +29,13 @@ from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.streaming import Stream, Writer, from_thread, streams
 from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, ExecProblem, render_container
 from pools.api.views import find_pool
-from pools.errors import ContainerNotFound, EngineUnavailable, ExecTimedOut
+from pools.errors import ContainerMissing, ContainerNotFound, EngineUnavailable, ExecTimedOut
 from pools.models import Container
 from pools.runtime.base import Executed
-from tenants import removals, working
+from tenants import deaths, removals, working
 from tenants.api.waiting import TIMEOUT, timeout_ms, wait
+from tenants.errors import NotAssigned, Releasing
+from tenants.models import Death
 from tenants.states import LIVE
 
 DEFAULT_TAIL, MAX_TAIL = 100, 10_000
@@ -228,7 +230,8 @@ class TenantExecView(ApiView):
 
 _LOGS: dict[str, Any] = {
     "description": "What the container's processes wrote to standard output and error, as they wrote it; 1 MiB at most."
-    " With `follow=true` the answer goes on with each new line until the container ends or the key is revoked.",
+    " With `follow=true` the answer goes on with each new line until the container ends or the key is revoked. Of a"
+    " container that died under its tenant the last 32 KiB are kept, and answered until the tenant claims again.",
     "parameters": [
         whole("tail", 0, MAX_TAIL, f"Last lines (default {DEFAULT_TAIL})."),
         OpenApiParameter("since", OpenApiTypes.DATETIME, description="Only what was written after this moment."),
@@ -278,6 +281,13 @@ def _logs(request: Any, container: Container) -> HttpResponse:
     return stream
 
 
+def _kept(request: Any, death: Death) -> HttpResponse:
+    """What a container that is gone left; there is nothing to follow."""
+    tail, since = integer(request, "tail", DEFAULT_TAIL, 0, MAX_TAIL), _since(request)
+    boolean(request, "follow")
+    return HttpResponse(deaths.log_of(death, tail, since), content_type="text/plain; charset=utf-8")
+
+
 class LogsView(ApiView):
     lane = "slow"
     viewer_may_read = False
@@ -289,7 +299,14 @@ class LogsView(ApiView):
         **_LOGS,
     )
     def get(self, request: Any, container_id: str) -> HttpResponse:
-        return _logs(request, _find(_id(container_id)))
+        pk = _id(container_id)
+        try:
+            return _logs(request, _find(pk))
+        except (ContainerNotFound, ContainerMissing):
+            death = deaths.of_container(pk)
+            if death is None:
+                raise
+            return _kept(request, death)
 
 
 class TenantLogsView(ApiView):
@@ -307,4 +324,10 @@ class TenantLogsView(ApiView):
         **_LOGS,
     )
     def get(self, request: Any, tenant_id: str) -> HttpResponse:
-        return _logs(request, _find(working.held_by(tenant_id)))
+        try:
+            return _logs(request, _find(working.held_by(tenant_id)))
+        except (NotAssigned, Releasing, ContainerNotFound, ContainerMissing):
+            death = deaths.last_of(tenant_id)
+            if death is None:
+                raise
+            return _kept(request, death)

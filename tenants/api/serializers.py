@@ -151,6 +151,18 @@ class ClaimErrorOutput(ApiSerializer):
     detail = serializers.CharField()
 
 
+class DeathOutput(ApiSerializer):
+    at = serializers.DateTimeField()
+    container_id = serializers.UUIDField()
+    generation = serializers.IntegerField()
+    exit_code = serializers.IntegerField(allow_null=True)
+    signal = serializers.CharField(allow_null=True, help_text="Such as SIGKILL, where the exit code stands for one.")
+    detail = serializers.CharField()
+    last_words = serializers.CharField(
+        allow_null=True, allow_blank=True, help_text="The lines of its output that say why; null for role viewer."
+    )
+
+
 class StatusOutput(ApiSerializer):
     assigned = serializers.BooleanField()
     state = serializers.ChoiceField(AssignmentState.choices, allow_null=True)
@@ -168,6 +180,10 @@ class StatusOutput(ApiSerializer):
     )
     claim_error = ClaimErrorOutput(
         allow_null=True, help_text="Why the tenant's last claim failed, until it claims again."
+    )
+    last_death = DeathOutput(
+        allow_null=True,
+        help_text="How the container of the newest claim died, if it did.",
     )
     sync_status = SyncStatusOutput()
 

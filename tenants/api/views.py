@@ -10,6 +10,7 @@ from django.http import HttpResponse
 from rest_framework.response import Response
 
 from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.event_views import reads_logs
 from boilerhouse.core.api.pagination import paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
 from boilerhouse.core.asgi_handler import check_room
@@ -125,7 +126,7 @@ class ReleaseView(ApiView):
 class StatusView(ApiView):
     @operation(operation_id="getTenantStatus", summary="Show what is known of a tenant", responses=StatusOutput)
     def get(self, request: Any, tenant_id: str) -> Response:
-        return Response(tenant_status(validation.check_tenant_id(tenant_id)))
+        return Response(tenant_status(validation.check_tenant_id(tenant_id), reads_logs=reads_logs(request.auth)))
 
 
 class SyncView(ApiView):

@@ -51,6 +51,36 @@ def test_a_claimed_container_that_dies_is_reported_at_once_saved_and_released(st
     assert stack.exec(again["containerId"], "cat /state/x") == "written\n"
 
 
+LIVES_UNTIL_TOLD = """
+while [ ! -e /state/now ]; do sleep 0.1; done
+echo 'ValueError: invalid permissions on /data' >&2
+i=0; while [ $i -lt 30 ]; do echo "  at step $i" >&2; i=$((i+1)); done
+exit 3
+"""
+
+
+@pytest.mark.any_database
+def test_a_claimed_container_that_dies_leaves_its_last_words_to_its_tenant(stack, pools):
+    """B42: its log answered 409 or 502 from then on, and the cause was nowhere."""
+    spec = {"command": ["sh", "-c", LIVES_UNTIL_TOLD], "healthCheck": None, "ports": []}
+    pool = pools(workload=spec, maxSize=2)
+    claimed = stack.claim("ida", pool)
+    stack.exec(claimed["containerId"], "touch /state/now")
+    (event,) = eventually(lambda: stack.events("container.unhealthy", poolId=pool), 30)
+    assert (event["payload"]["exitCode"], event["payload"]["reason"]) == (3, "exit")
+    assert "ValueError: invalid permissions on /data" in event["payload"]["lastWords"]
+    eventually(lambda: not stack.status("ida")["assigned"], 60)
+    death = stack.status("ida")["lastDeath"]
+    assert (death["exitCode"], death["signal"], death["containerId"]) == (3, None, claimed["containerId"])
+    assert death["detail"] == "Its main process ended with exit code 3."
+    assert death["lastWords"].startswith("ValueError: invalid permissions on /data")
+    for path in ("tenants/ida/logs", f"containers/{claimed['containerId']}/logs"):
+        lines = stack.call("GET", path).text.splitlines()
+        assert (lines[0], lines[-1], len(lines)) == ("ValueError: invalid permissions on /data", "  at step 29", 31)
+    assert "lastWords" not in stack.ok("GET", f"pools/{pool}")["status"]
+    assert "ValueError" not in stack.call("GET", f"pools/{pool}").text
+
+
 @pytest.mark.any_database
 def test_a_container_that_wanted_too_much_memory_is_told_apart(stack, pools):
     glutton = "while [ ! -e /state/now ]; do sleep 0.1; done; exec tail /dev/zero"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from django.http import HttpResponse
@@ -51,7 +52,12 @@ def wanted_events(parameters: Any, key: Any) -> EventFilter:
         if values["tenant_id"] - own:
             raise NotFound
         values["tenant_id"] = values["tenant_id"] or own
-    return EventFilter(**values)
+    return EventFilter(**values, reads_logs=reads_logs(key))
+
+
+def reads_logs(key: Any) -> bool:
+    """Whether the key may read logs: of all containers, or of those of its tenants, whose events it sees."""
+    return key is not None and key.role != Role.VIEWER
 
 
 class EventListView(ApiView):
@@ -67,13 +73,14 @@ class EventListView(ApiView):
     )
     def get(self, request: Any) -> Response:
         rows = wanted_events(request.query_params, request.auth).rows()
+        render = partial(render_event, reads_logs=reads_logs(request.auth))
         if "after" not in request.query_params:
-            return paginate(request, rows, render_event, {}, key="id")
+            return paginate(request, rows, render, {}, key="id")
         if "cursor" in request.query_params:
             raise Invalid(FieldError("", "Query parameters after and cursor exclude each other.", "invalid"))
         limit, after = integer(request, "limit", 50, 1, 200), integer(request, "after", 0, 0, MAX_ID)
         found = rows.filter(pk__gt=after).order_by("id")[:limit]
-        items = [render_event(event) for event in found]
+        items = [render(event) for event in found]
         return Response({"items": items, "nextCursor": None, "reset": event_stream.is_lost(after)})
 
 

@@ -22,7 +22,7 @@ from boilerhouse.dashboard.listing import Choice, Listing
 from pools.models import Pool
 from syncing.models import SavedState, SyncRun
 from syncing.states import Direction, SyncRunState
-from tenants import backups, erasing, errors, idle, previews, releases, status, syncs, validation
+from tenants import backups, deaths, erasing, errors, idle, previews, releases, status, syncs, validation
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState, ReleaseStep
 
@@ -84,6 +84,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
     context: dict[str, Any] = {
         "tenant_id": tenant_id, "tenant": known, "held": held, "last": last, "saved": saved, "now": now,
         "said": _said(held, claim_error), "claim_error": claim_error,
+        "death": deaths.last_of(tenant_id),
         "steps": _steps(held), "usual_ms": _usual_ms(held),
         "step": STEPS.get(held.step, held.step) if held else "",
         "due": idle.due_at(held) if held else None,

@@ -9,7 +9,8 @@ from django.core.management.base import CommandParser
 
 from boilerhouse.core import commands
 from pools.models import Container
-from tenants import working
+from tenants import deaths, working
+from tenants.errors import NotAssigned, Releasing
 
 
 class Command(commands.Command):
@@ -23,9 +24,18 @@ class Command(commands.Command):
         parser.add_argument("-f", "--follow", action="store_true", help="go on until the container ends")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        container = Container.objects.get(pk=working.held_by(options["tenant"]))
         since = options["since"].timestamp() if options["since"] else None
         asked: dict[str, Any] = {"timestamps": options["timestamps"]}
+        try:
+            container = Container.objects.get(pk=working.held_by(options["tenant"]))
+        except (NotAssigned, Releasing, Container.DoesNotExist):
+            death = deaths.last_of(options["tenant"])
+            if death is None:
+                raise
+            self.say(f"Its container is gone: {death.detail} This is what is kept of its log.")
+            sys.stdout.buffer.write(deaths.log_of(death, options["tail"], since, **asked))
+            sys.stdout.flush()
+            return
         if not options["follow"]:
             sys.stdout.buffer.write(working.logs(container, options["tail"], since, **asked))
             sys.stdout.flush()

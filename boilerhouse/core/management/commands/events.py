@@ -62,7 +62,7 @@ class Command(commands.Command):
 
 
 def _json(event: Event) -> str:
-    return json.dumps(render_event(event), cls=DjangoJSONEncoder)
+    return json.dumps(render_event(event, reads_logs=True), cls=DjangoJSONEncoder)
 
 
 def _line(event: Event) -> str:

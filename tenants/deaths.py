@@ -1,0 +1,105 @@
+"""What containers that died under tenants left: how they ended, the lines that say why, and the end of their logs.
+
+It is what tenants print, so it is encrypted at rest, is shown to who may read logs and to nobody else, is bounded per
+tenant, and goes when the tenant's state is erased.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.utils.dateparse import parse_datetime
+
+from boilerhouse.core import clock, deployment_settings
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.models import Event
+from pools import last_words, lifecycle
+from pools.runtime import get_runtime
+from pools.runtime.base import Observed
+from tenants.models import Assignment, Death
+from tenants.states import ReleaseReason
+
+LOG_LINES, LOG_BYTES = 1000, 32 * 1024
+PER_TENANT = 2
+ENDED_AS_ASKED = (0, 137, 143)
+"""What a container that is stopped usually ends with: by itself, by SIGKILL, by SIGTERM."""
+
+
+def keep(assignment: Assignment, seen: Observed | None) -> None:
+    """Keep what a container leaves that died by itself, or that ended with an error when it was stopped; once."""
+    has_died = assignment.reason == ReleaseReason.CONTAINER_DIED or bool(
+        assignment.container and assignment.container.is_dead
+    )
+    if not has_died and (seen is None or seen.exit_code in ENDED_AS_ASKED):
+        return
+    if Death.objects.filter(assignment=assignment).exists():
+        return
+    name, container = lifecycle.runtime_name(assignment.held_container), assignment.container
+    known = container.error if container and container.is_dead else ""
+    Death.objects.create(
+        assignment=assignment,
+        tenant_id=assignment.tenant_id,
+        container_ref=assignment.held_container,
+        exit_code=seen.exit_code if seen else None,
+        detail=known or f"Its main process ended with {last_words.ended(seen)}{'' if has_died else ' when stopped'}.",
+        words=last_words.of(name),
+        log=_end_of_log(name),
+    )
+    mine = Death.objects.filter(tenant_id=assignment.tenant_id).order_by("-pk")
+    Death.objects.filter(pk__in=list(mine.values_list("pk", flat=True)[PER_TENANT:])).delete()
+
+
+def _end_of_log(name: str) -> str:
+    """Each line with its moment; the first one may be cut."""
+    try:
+        return get_runtime().logs(name, LOG_LINES, limit_bytes=LOG_BYTES, timestamps=True).decode(errors="replace")
+    except BoilerhouseError:
+        return ""
+
+
+def last_of(tenant_id: str) -> Death | None:
+    """What the container of the tenant's newest claim left; None where that has not died."""
+    newest = Assignment.objects.filter(tenant_id=tenant_id).order_by("-created_at").values_list("pk", flat=True).first()
+    return Death.objects.filter(assignment=newest).first() if newest else None
+
+
+def of_container(container_id: UUID) -> Death | None:
+    return Death.objects.filter(container_ref=container_id).order_by("-pk").first()
+
+
+def log_of(death: Death, tail: int, since: float | None, *, timestamps: bool = False) -> bytes:
+    """The kept end of the log, as ``working.logs`` gives one of a container that is there."""
+    kept = []
+    for line in death.log.splitlines():
+        at, _, text = line.partition(" ")
+        moment = parse_datetime(f"{at[:26].rstrip('Z')}Z") if "T" in at[:12] else None
+        if since is None or (moment is not None and moment.timestamp() > since):
+            kept.append(line if timestamps else text)
+    return "".join(f"{line}\n" for line in kept[-tail:] if tail).encode()
+
+
+def render(death: Death, *, reads_logs: bool) -> dict[str, Any]:
+    """As the API shows it; ``lastWords`` is null for who may not read logs."""
+    return {
+        "at": death.at,
+        "containerId": str(death.container_ref),
+        "generation": death.assignment.generation,
+        "exitCode": death.exit_code,
+        "signal": last_words.signal_name(death.exit_code) or None,
+        "detail": death.detail,
+        "lastWords": death.words if reads_logs else None,
+    }
+
+
+def forget(tenant_id: str) -> None:
+    """Delete all of it, also from the events, which stay without it."""
+    Death.objects.filter(tenant_id=tenant_id).delete()
+    Event.objects.filter(tenant_id=tenant_id, type="container.unhealthy").update(private=None)
+
+
+def forget_old() -> int:
+    """Delete what is older than events are kept. Returns how many rows went."""
+    old = clock.now() - timedelta(seconds=deployment_settings.current().retention_s["events"])
+    return Death.objects.filter(at__lt=old).delete()[0]
