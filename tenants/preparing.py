@@ -28,7 +28,7 @@ from boilerhouse.core.metering import timed
 from boilerhouse.core.outage import DATABASE_LOST, renounce
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import host, lifecycle, sizing, staged, volumes
+from pools import host, last_words, lifecycle, sizing, staged, volumes
 from pools.feasibility import seed_path
 from pools.runtime import get_runtime
 from pools.spec import WorkloadSpec
@@ -340,12 +340,13 @@ def _replace_container(assignment: Assignment) -> None:
     old = assignment.held_container
     ours = json.dumps({"tenantId": assignment.tenant_id, "generation": assignment.generation})
     if volumes.read_latch(old) in (None, ours):
+        how = last_words.ended(get_runtime().inspect(lifecycle.runtime_name(old)))
         lifecycle.destroy_at_engine(old)
         with suppress(pool_errors.DirectoryGone), volumes.locked(old):
             staged.put_aside(old, assignment.tenant_id)
         lifecycle.wipe(old)
         host.release_uid(old)
-        detail = "A container died before its claim was done; another was taken."
+        detail = f"A container died before its claim was done, with {how}; another was taken."
     else:
         lifecycle.quarantine(old)
         detail = "A container that had seen another tenant was about to be handed out; it is quarantined."

@@ -80,6 +80,18 @@ def test_a_claim_is_begun_and_waited_for_apart(client, pool):
             claim.release(discard=True)
 
 
+def test_a_command_that_is_not_there_or_too_slow_says_so(client, pool):
+    """B37, B37b: with what it had printed."""
+    with client.claim("c-slow", pool) as c:
+        done = c.exec(["nope"])
+        assert (done.exit_code, done.stdout, done.stderr) == (127, "", "nope: command not found\n")
+        with pytest.raises(bh.TimedOut) as raised:
+            c.exec(["sh", "-c", "echo one; echo two >&2; sleep 1234"], timeout_s=1.5)
+        assert (raised.value.code, raised.value.stdout_bytes, raised.value.stderr_bytes) == (
+            "exec_timed_out", b"one\n", b"two\n",
+        )  # fmt: skip
+
+
 def test_an_error_in_the_block_still_releases(client, pool):
     with pytest.raises(ZeroDivisionError), client.claim("c-err", pool):
         raise ZeroDivisionError

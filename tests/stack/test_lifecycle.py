@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pools import lifecycle, volumes
+from pools import lifecycle, trials, volumes
 from pools.models import Container, ContainerUsage
 from tenants.models import Assignment
+from tests.make import make_spec
 from tests.stack.conftest import eventually, manage
 
 STATE = "t/${tenantId}/"
@@ -91,6 +92,24 @@ def test_a_container_that_wanted_too_much_memory_is_told_apart(stack, pools):
 
     assert event["payload"]["reason"] == "oom"
     assert "memoryMb" in event["payload"]["detail"]
+
+
+@pytest.mark.any_database
+def test_a_pool_that_cannot_start_says_the_message_and_not_the_tail_of_the_dump(stack, pools):
+    """B48: also in a trial before the workload is saved, and with the signal's name."""
+    dump = (
+        "echo 'Error: no config at /etc/app' >&2; i=0; while [ $i -lt 40 ]; do echo '    at step' >&2; i=$((i+1)); done"
+    )
+    sick = {"command": ["false"], "startPeriodMs": 20_000}
+    pool = pools(warm=0, workload={"command": ["sh", "-c", f"{dump}; kill -SEGV $$"], "healthCheck": sick, "ports": []})
+    stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 1}, 202)
+    said = eventually(lambda: stack.pool_status(pool)["lastError"], 60)
+    assert "Error: no config at /etc/app" in said
+    assert "exit code 139 (SIGSEGV)" in said
+    spec = make_spec(command=["sh", "-c", f"{dump}; exit 4"], volumes=[], ports=[])
+    found = trials.run(spec)
+    assert (found.is_healthy, found.exit_code) == (False, 4)
+    assert found.log.startswith("Error: no config at /etc/app")
 
 
 SICK = {
