@@ -272,3 +272,30 @@ def test_jupyterlab_runs_a_cell_in_the_browser_and_has_the_notebook_after_its_re
         Lab(stack.claim("joy", pool, secrets={"TOKEN": first}), first).call("GET", "contents/work.ipynb").status_code
         == 404
     )
+
+
+def test_code_server_edits_a_file_in_the_browser_and_has_it_after_its_return(stack, example, browser: Browser):
+    """B8: an editor that writes into its home at its start, as a user that the image names."""
+    pool = example("editor")
+    claimed = stack.claim("eda", pool, 120_000, secrets={"PASSWORD": "of this claim"})
+    run(stack, claimed, "touch /state/project/words.txt")
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(address(claimed))
+    page.locator("input[type=password]").fill("of this claim")
+    page.keyboard.press("Enter")
+    page.locator(".explorer-folders-view").get_by_text("words.txt").dblclick(timeout=120_000)
+    page.locator(".editor-instance .view-lines").first.click(timeout=60_000)
+    page.keyboard.type("written through it")
+    page.keyboard.press("Control+s")
+    eventually(lambda: run(stack, claimed, "cat /state/project/words.txt") == "written through it", 60, 1)
+    page.close()
+    stack.release("eda")
+
+    again = stack.claim("eda", pool, 120_000, secrets={"PASSWORD": "another"})
+    assert run(stack, again, "cat /state/project/words.txt; id -un") == "written through itcoder\n"
+    login = {"password": "of this claim"}, {"password": "another"}
+    codes = [
+        requests.post(f"{address(again)}/login", data=one, timeout=30, allow_redirects=False).status_code
+        for one in login
+    ]
+    assert codes == [200, 302]
