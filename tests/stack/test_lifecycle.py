@@ -398,6 +398,20 @@ def test_a_failing_pre_release_hook_is_reported_and_the_save_goes_on(stack, pool
 
 
 @pytest.mark.any_database
+def test_a_hook_that_is_not_there_is_said_so(stack, pools):
+    """B37b: in the words of a shell, at both ends of a claim."""
+    missing = {"command": ["nope"], "timeoutMs": 5000}
+    pool = pools(workload={"hooks": {"preRelease": missing}})
+    stack.claim("ines", pool)
+    stack.release("ines")
+    (warning,) = [e for e in stack.events("pool.warning", poolId=pool) if "preRelease" in e["payload"]["detail"]]
+    assert "exit code 127: nope: command not found" in warning["payload"]["detail"]
+    pool = pools(workload={"hooks": {"postClaim": missing}})
+    found = stack.problem("POST", "tenants/ines/claim", {"poolId": pool}, 502, "hook_failed")
+    assert "exit code 127: nope: command not found" in found["detail"]
+
+
+@pytest.mark.any_database
 def test_seed_files_are_there_on_first_use_only(stack, pools, sink_server):
     seeds = Path(volumes.deployment.data_dir()) / "seeds" / "starter"
     seeds.mkdir(parents=True, exist_ok=True)
