@@ -264,3 +264,11 @@ def test_many_that_begin_to_wait_at_once_are_all_counted(transactional_db, data_
         thread.join()
 
     assert Pool.objects.get().waiting == 16
+
+
+def test_a_row_whose_key_is_gone_can_be_deleted(db):
+    row = make_assignment(secrets={"TOKEN": "x"})
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE tenants_assignment SET secrets = %s", [b"no key opens this"])
+    Assignment.objects.filter(pk=row.pk).delete()
+    assert not Assignment.objects.filter(pk=row.pk).exists()
