@@ -31,6 +31,7 @@ if [ "$purpose" = test ]; then
   need docker-registry docker-registry
   need iproute2 ip
   need xfsprogs mkfs.xfs
+  need debootstrap debootstrap
   need sqlite3 sqlite3
   need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
 fi
