@@ -47,7 +47,7 @@ class Reference:
 
     @property
     def version(self) -> str:
-        """What is asked of the registry: the digest where there is one, else the tag, else ``latest``."""
+        """The digest if the name has one, else the tag, else ``latest``: what the registry is asked for."""
         return self.digest or self.tag or "latest"
 
 

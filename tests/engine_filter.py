@@ -104,7 +104,7 @@ class _Handler(socketserver.BaseRequestHandler):
             self._answer(*data.split(b"\r\n\r\n", 1))
 
     def _answer(self, head: bytes, body: bytes) -> None:
-        """One request per connection: the engine is told to close it."""
+        """Send one request per connection, and ask the engine to close it."""
         first, *lines = head.decode().split("\r\n")
         method, target, _ = first.split(" ")
         found = re.match(r"/v([\d.]+)(/.*)", target)

@@ -248,7 +248,7 @@ class DockerRuntime(ContainerRuntime):
             return client
 
     def _own_api(self, timeout_s: float | None) -> MeteredClient:
-        """A client for one call whose answer goes on; whoever asked closes it."""
+        """A client for one streaming call. The caller closes it."""
         self._speech.agreed(self._client(FAST_S))
         client = MeteredClient(self._base_url, timeout_s, self._speech)
         client.agree()

@@ -1,6 +1,6 @@
 """What the engine says while it pulls an image, line by line, as one progress; and its errors in words to act on.
 
-An error comes inside an answer that began with 200: whoever does not read the lines to their end does not see it.
+An error comes inside an answer that began with 200, so the lines must be read to their end.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def _shown(name: str) -> str:
 
 
 def _meaning(said: str, name: str) -> tuple[int, str]:
-    inner = said.replace(name, "") if name else said  # what it is called must not decide what is said of it
+    inner = said.replace(name, "") if name else said  # words in the name itself must not decide the verdict
     if "executable file not found" in inner:
         return NOT_FOUND, "command not found"
     if "chdir to cwd" in inner:
