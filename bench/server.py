@@ -132,15 +132,10 @@ def running() -> Iterator[Server]:
     django.setup()
     from boilerhouse.dashboard.supervisor import embedded_s3, free_port
     from pools import images
-    from pools.errors import ImageMissing
     from pools.runtime import get_runtime
 
     runtime = get_runtime()
-    try:
-        runtime.find_image(images.EXAMPLE_IMAGE)
-    except ImageMissing:
-        for _ in images.build_example():
-            pass
+    images.ensure_example()
     port, s3 = free_port(), embedded_s3(free_port())
     with (directory / "up.log").open("wb") as log:
         up = subprocess.Popen(

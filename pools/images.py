@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pools.errors import ImageMissing
 from pools.runtime import get_runtime
 
 EXAMPLE_IMAGE = "boilerhouse/example-workload:1"
@@ -32,3 +33,12 @@ def build(context: Path, tag: str, extra: Mapping[str, Path]) -> Iterator[str]:
 def build_example() -> Iterator[str]:
     """Build the example workload around this host's static busybox."""
     yield from build(EXAMPLE_CONTEXT, EXAMPLE_IMAGE, {"busybox": BUSYBOX})
+
+
+def ensure_example() -> None:
+    """Have the example workload's image here, built if it is not. Raises EngineFailure."""
+    try:
+        get_runtime().find_image(EXAMPLE_IMAGE)
+    except ImageMissing:
+        for _ in build_example():
+            pass

@@ -21,7 +21,6 @@ import requests
 import docker
 from boilerhouse.dashboard.supervisor import free_port
 from pools import images
-from pools.errors import ImageMissing
 from pools.runtime import get_runtime
 
 CONFIG = """version: 0.1
@@ -121,11 +120,7 @@ class Registry:
 def build(tag: str, size: int) -> None:
     """An image of the example workload with a layer of random bytes, which no other image has."""
     runtime = get_runtime()
-    try:
-        runtime.find_image(images.EXAMPLE_IMAGE)
-    except ImageMissing:
-        for _ in images.build_example():
-            pass
+    images.ensure_example()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         dockerfile = f"FROM {images.EXAMPLE_IMAGE}\nCOPY blob /opt/blob\n".encode()

@@ -163,14 +163,8 @@ def django_db_setup() -> None:
 def stack(django_db_blocker: Any) -> Iterator[Stack]:
     from boilerhouse.dashboard.supervisor import free_port
     from pools import images
-    from pools.errors import ImageMissing
-    from pools.runtime import get_runtime
 
-    try:
-        get_runtime().find_image(images.EXAMPLE_IMAGE)
-    except ImageMissing:
-        for _ in images.build_example():
-            pass
+    images.ensure_example()
     port = free_port()
     log = Path(settings.BOILERHOUSE_DATA_DIR) / "up.log"
     with log.open("wb") as output:

@@ -12,9 +12,7 @@ import pytest
 
 from boilerhouse.core import failpoints
 from pools import images, lifecycle
-from pools.errors import ImageMissing
 from pools.models import Container
-from pools.runtime import get_runtime
 from syncing import errors
 from syncing.models import SyncRun
 from tests import sqlite
@@ -27,11 +25,7 @@ pytestmark = pytest.mark.any_database
 
 @pytest.fixture
 def image(tmp_path):
-    try:
-        get_runtime().find_image(images.EXAMPLE_IMAGE)
-    except ImageMissing:
-        for _ in images.build_example():
-            pass
+    images.ensure_example()
     with sqlite.built_image(tmp_path / "image") as built:
         yield built
 
