@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,11 +19,24 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
-from pools import errors, host, last_words, mounted, mounts, pulling, sizing, suitability, trouble, volumes
+from pools import (
+    errors,
+    health,
+    host,
+    last_words,
+    mounted,
+    mounts,
+    pulling,
+    sizing,
+    steadiness,
+    suitability,
+    trouble,
+    volumes,
+)
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, Pool, WorkloadVersion
 from pools.runtime import get_runtime
-from pools.runtime.base import ContainerPlan, Image, Mount, Probe, Published
+from pools.runtime.base import ContainerPlan, Image, Mount, Published
 from pools.services import lock_pool
 from pools.spec import WorkloadSpec, interpolate
 from pools.states import ContainerHealth, ContainerState, Trouble
@@ -32,7 +46,8 @@ log = structlog.get_logger(__name__)
 PROBE_EVERY_S = 0.1
 CANNOT_RUN = re.compile(r"exit code 12[67]\b")
 """What a shell, and the engine's init, answer for a command that is not there or not executable."""
-BACKOFF_S = (1, 2, 5, 10, 30, 60)
+WANTS_PID_1 = re.compile(r"\b(as|is|be) pid ?1\b", re.IGNORECASE)
+"""What inits say that find themselves below another one: s6-overlay, systemd."""
 GHOST_S = 60
 """How long the engine may still carry out a create whose answer never came (hazard D6)."""
 CONTAINER_LABEL, POOL_LABEL, NONCE_LABEL = "boilerhouse.container", "boilerhouse.pool", "boilerhouse.nonce"
@@ -61,13 +76,13 @@ def start_container(container_id: UUID) -> bool:
     if container is None:
         return False
     structlog.contextvars.bind_contextvars(container=str(container_id), pool=container.pool_id)
-    if sizing.rests(container.pool):
+    if trouble.rests(container.pool):
         _call_off(container)
         return False
     started = time.monotonic()
     try:
         image = _create_and_start(container)
-        health = _probe_until_healthy(container)
+        verdict = _probe_until_healthy(container, image)
     except DATABASE_LOST:
         raise  # undecided: whoever takes over finds what was made
     except Exception as error:  # whatever it was, the row must not stay "starting" under a living owner
@@ -77,7 +92,7 @@ def start_container(container_id: UUID) -> bool:
     with recording():
         pool = lock_pool(container.pool_id)
         moved = Container.objects.filter(pk=container_id, owner=processes.current()).transition(
-            ContainerState.STARTING, ContainerState.IDLE, health=health, error="", owner=None, image_digest=image.id
+            ContainerState.STARTING, ContainerState.IDLE, health=verdict, error="", owner=None, image_digest=image.id
         )
         if not moved:
             return False  # it was asked to go meanwhile; whoever asked removes it
@@ -104,6 +119,8 @@ def _proved(pool: Pool, container: Container) -> bool:
             good_version=container.version_id, good_network=container.network, halted_version=None, halted_network=None
         )
         pool.halted_version_id = None
+    elif steadiness.counts(pool):
+        return False
     if pool.halted is None:
         trouble.clear(pool)
     elif pool.failures or pool.next_start_at:
@@ -147,6 +164,7 @@ def _create_and_start(container: Container) -> Image:
             container.host_ports = {p.name: host.lease_host_port(container.pk) for p in spec.ports if p.publish}
             container.save(update_fields=["address", "host_ports"])
     volumes.prepare(container.pk, container.uid, spec)
+    volumes.make_working_dir(partial(volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
     failpoints.reach("fill.prepared")
     plan = plan_of(container, spec, network.name, image)
     try:
@@ -176,7 +194,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         "POOL_ID": container.pool_id,
         "WORKLOAD_ID": container.version.workload_id,
     }
-    resources, check = spec.resources, spec.health_check
+    resources = spec.resources
     mode = spec.security.network_mode
     return ContainerPlan(
         name=runtime_name(container.pk),
@@ -211,28 +229,32 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         tmpfs=mounts.tmpfs(spec, container.uid, image),
         placeholder=str(volumes.placeholder_dir()),
         runtime=spec.security.runtime,
-        probe=Probe(check.command, check.interval_ms, check.timeout_ms, check.retries, check.start_period_ms)
-        if check
-        else None,
+        probe=health.own_probe(spec.health_check) if spec.health_check else None,
         stop_timeout_ms=spec.stop_timeout_ms,
+        entrypoint=spec.entrypoint,
+        working_dir=spec.working_dir,
+        init=spec.init,
+        stop_signal=spec.stop_signal,
+        is_probe_off=spec.is_health_check_off,
     )
 
 
-def _probe_until_healthy(container: Container) -> ContainerHealth:
+def _probe_until_healthy(container: Container, image: Image) -> ContainerHealth:
     """Run the health check at once and again until it passes. Raises NeverHealthy, NotRunning."""
     runtime, name = get_runtime(), runtime_name(container.pk)
-    check = container.version.spec.health_check
     seen = runtime.inspect(name)
     if seen is None or not seen.is_running:
         raise errors.NotRunning(f"The container ended at once with {last_words.ended(seen)}.")
     spec = container.version.spec
     mounted.check(seen, {one.name: volumes.volume_path(container.pk, one.name) for one in spec.volumes})
+    check = health.check_of(spec, image)
     if check is None:
         return ContainerHealth.UNKNOWN
-    deadline = time.monotonic() + (check.start_period_ms + check.timeout_ms) / 1000
+    probe = check.probe
+    deadline = time.monotonic() + (check.patience_ms + probe.timeout_ms) / 1000
     while True:
         try:
-            done = runtime.exec(name, check.command, check.timeout_ms, limit_bytes=2000)
+            done = runtime.exec(name, probe.command, probe.timeout_ms, limit_bytes=2000)
             if done.exit_code == 0:
                 return ContainerHealth.HEALTHY
             last = f"exit code {done.exit_code}: {(done.stderr or done.stdout).decode(errors='replace')[:200]}"
@@ -242,7 +264,8 @@ def _probe_until_healthy(container: Container) -> ContainerHealth:
         except BoilerhouseError as error:
             last = error.detail
         if time.monotonic() > deadline:
-            raise errors.NeverHealthy(f"Not healthy within {check.start_period_ms} ms; last probe: {last}")
+            late = f"Not healthy within {check.patience_ms} ms; last probe: {last}"
+            raise errors.NeverHealthy(health.failing(probe.command, late, is_images=True) if check.is_images else late)
         time.sleep(PROBE_EVERY_S)
 
 
@@ -253,6 +276,8 @@ def _words(error: Exception, container: Container) -> str:
         case errors.NeverHealthy() | errors.NotRunning():
             said = last_words.of(runtime_name(container.pk))
             told = _sentence(f"{detail} It said: {said}") if said else detail
+            if container.version.spec.init and WANTS_PID_1.search(said):
+                told = f'{told} Set the workload\'s init: "image", and its own process is process 1.'
             return _with_warnings(
                 f"{told} Correct the workload's command." if CANNOT_RUN.search(detail) else told, container
             )
@@ -320,11 +345,7 @@ def _start_failed(container: Container, error: Exception) -> None:
             )
             trouble.report(pool, kind, detail, halted_version=container.version_id, halted_network=container.network)
         else:
-            retry: dict[str, Any] = {}
-            if not sizing.rests(pool):  # starts that fail together are one failure
-                delay = BACKOFF_S[min(pool.failures, len(BACKOFF_S) - 1)]
-                retry = {"failures": pool.failures + 1, "next_start_at": now + timedelta(seconds=delay)}
-            trouble.report(pool, kind, detail, **retry)
+            trouble.report(pool, kind, detail, **trouble.back_off(pool))
         enqueue("pool", "pools.tasks.destroy_container", container.pk)
 
 

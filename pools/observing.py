@@ -11,9 +11,11 @@ from uuid import UUID
 
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.tasks import enqueue
-from pools import last_words, volumes
-from pools.models import Container
+from pools import health, last_words, lifecycle, steadiness, volumes
+from pools.models import Container, Pool
+from pools.runtime import get_runtime
 from pools.runtime.base import Observed
+from pools.services import lock_pool
 from pools.states import DEADLY, ContainerHealth, ContainerState, Fault
 
 IDLE, CLAIMED = ContainerState.IDLE, ContainerState.CLAIMED
@@ -27,6 +29,9 @@ def report_fault(
     ``words`` are the lines of its output that say why: they go into the private part of the event.
     """
     with recording():
+        pool = _locked_pool(container_id)
+        if pool is None:
+            return False
         rows = Container.objects.filter(pk=container_id, state__in=[IDLE, CLAIMED]).exclude(fault__in=DEADLY)
         rows = rows.exclude(fault=fault)
         changed = rows.update(fault=fault, error=detail, health=ContainerHealth.UNHEALTHY)
@@ -40,6 +45,7 @@ def report_fault(
             private={"lastWords": words} if words else None, **(died if exit_code is not None else {}),
         )  # fmt: skip
         if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
+            steadiness.note_failure(pool, container, fault, detail)
             enqueue("pool", "pools.tasks.destroy_container", container_id)
             enqueue("pool", "pools.tasks.refill", container.pool_id)
     return True
@@ -48,9 +54,30 @@ def report_fault(
 def report_health(container_id: UUID, health: str) -> bool:
     """Take over the engine's verdict (``healthy`` or ``unhealthy``). Returns whether anything changed."""
     if health == ContainerHealth.UNHEALTHY:
-        return report_fault(container_id, Fault.UNHEALTHY, "Its health check fails.")
+        return report_fault(container_id, Fault.UNHEALTHY, _unhealthy_words(container_id))
     rows = Container.objects.filter(pk=container_id, state__in=[IDLE, CLAIMED], fault__in=["", Fault.UNHEALTHY])
     return bool(rows.exclude(health=ContainerHealth.HEALTHY).update(health=ContainerHealth.HEALTHY, fault="", error=""))
+
+
+def _locked_pool(container_id: UUID) -> Pool | None:
+    """The container's pool, locked before the container's row is, as everywhere; None if the container is gone."""
+    rows = Container.objects.filter(pk=container_id, state__in=[IDLE, CLAIMED])
+    pool_id = rows.values_list("pool_id", flat=True).first()
+    return None if pool_id is None else lock_pool(pool_id)
+
+
+def _unhealthy_words(container_id: UUID) -> str:
+    """Whose health check fails, and what it said last; what a tenant may have written is left out."""
+    container = Container.objects.select_related("version").filter(pk=container_id).first()
+    if container is None:
+        return health.failing((), "", is_images=False)
+    seen = get_runtime().inspect(lifecycle.runtime_name(container_id))
+    probed = seen.probed if seen else None
+    said = f"exit code {probed.exit_code}" if probed else ""
+    if probed and probed.output.strip() and container.state == IDLE:
+        said = f"{said}: {probed.output.strip()[:300]}"
+    is_images = container.version.spec.health_check is None
+    return health.failing(probed.command if probed else (), said, is_images=is_images)
 
 
 def withdraw_fault(container_id: UUID, fault: Fault) -> bool:

@@ -18,7 +18,7 @@ from boilerhouse.core import clock, failpoints
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.tasks import enqueue
-from pools import host, trouble
+from pools import host, steadiness, trouble
 from pools.errors import HostNotReady
 from pools.models import Container, Pool, Template, WorkloadVersion
 from pools.states import ContainerState, Trouble
@@ -78,15 +78,10 @@ def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel:
     return Step(start, remove)
 
 
-def rests(pool: Pool) -> bool:
-    """Whether the pool waits after a start that failed."""
-    return pool.next_start_at is not None and pool.next_start_at > clock.now()
-
-
 def _parallel(pool: Pool) -> int:
     """How many starts may be under way: one while nothing says that they succeed, so that a broken image is tried once
     per back-off."""
-    if rests(pool):
+    if trouble.rests(pool):
         return 0
     return 1 if pool.failures or pool.good is None else int(settings.BOILERHOUSE_PARALLEL_CREATES)
 
@@ -97,7 +92,13 @@ def is_off(pool: Pool) -> bool:
     if pool.is_deleting and not members:
         return True
     step = decide(pool, pool.wanted, members, _parallel(pool))
-    return bool(step.start or step.remove) or (pool.trouble == Trouble.DISK_LOW and not host.disk_is_low())
+    is_over = (pool.trouble == Trouble.DISK_LOW and not host.disk_is_low()) or _has_settled(pool)
+    return bool(step.start or step.remove) or is_over
+
+
+def _has_settled(pool: Pool) -> bool:
+    """Whether containers that did not last were counted and one has lasted since."""
+    return steadiness.counts(pool) and steadiness.is_steady(pool)
 
 
 def may_lack(pool: Pool) -> bool:
@@ -138,6 +139,8 @@ def refill(pool_id: str) -> int:
             trouble.report(pool, Trouble.DISK_LOW, host.disk_words())
             return len(step.remove)
         if pool.trouble == Trouble.DISK_LOW and not disk_is_low:
+            trouble.clear(pool)
+        if _has_settled(pool):
             trouble.clear(pool)
         try:
             for template in step.start:

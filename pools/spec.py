@@ -85,6 +85,16 @@ class WorkloadSpec:
     seed: str | None = None
     pull_policy: str = "missing"
     config_schema: dict[str, Any] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    """None: the image's own; empty: none, so that the command runs by itself."""
+    working_dir: str | None = None
+    """None: the image's own."""
+    init: bool = True
+    """Whether a small init is process 1; otherwise the image's own process is."""
+    stop_signal: str | None = None
+    """None: the image's STOPSIGNAL, else SIGTERM."""
+    is_health_check_off: bool = False
+    """Whether the image's HEALTHCHECK does not run; without ``health_check`` it does otherwise."""
 
     def volume(self, name: str) -> Volume | None:
         return next((volume for volume in self.volumes if volume.name == name), None)
@@ -107,6 +117,7 @@ class WorkloadSpec:
             return Hook(tuple(value["command"]), value["timeout_ms"]) if value else None
 
         check = data.get("health_check")
+        entrypoint = data.get("entrypoint")
         return cls(
             image=data["image"],
             command=tuple(data["command"]),
@@ -123,6 +134,11 @@ class WorkloadSpec:
             seed=data.get("seed"),
             pull_policy=data["pull_policy"],
             config_schema=data.get("config_schema"),
+            entrypoint=None if entrypoint is None else tuple(entrypoint),
+            working_dir=data.get("working_dir"),
+            init=data.get("init", True),
+            stop_signal=data.get("stop_signal"),
+            is_health_check_off=data.get("is_health_check_off", False),
         )
 
 

@@ -68,6 +68,8 @@ class Trouble(TextChoices):
     """This host cannot isolate containers: rules, addresses, uids or RAM file system are missing."""
     DISK_LOW = "disk_low"
     """The host's disk is nearly full."""
+    UNSTABLE = "unstable"
+    """Containers of it become warm and then fail."""
     ROLL_HALTED = "roll_halted"
     """The newest version does not become healthy; the last good one keeps serving."""
 

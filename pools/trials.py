@@ -20,7 +20,7 @@ from django.conf import settings
 from boilerhouse.core.deployment import data_dir, deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError, Conflict
 from boilerhouse.core.ids import uuid7
-from pools import errors, last_words, lifecycle, mounts, pulling, volumes
+from pools import errors, health, last_words, lifecycle, mounts, pulling, volumes
 from pools.models import Container, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import Mount
@@ -129,15 +129,17 @@ def _try(trial_id: UUID, spec: WorkloadSpec) -> Trial:
         image = pulling.image_for(spec)
         mounts.check(spec, image)
         binds = tuple(_mount(trial_id, uid, volume) for volume in spec.volumes)
+        volumes.make_working_dir(_home(trial_id).joinpath, uid, spec, image.working_dir)
         version = WorkloadVersion(workload_id="trial", number=0, spec_json=spec.to_json())
         row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node=node_id())
         plan = lifecycle.plan_of(row, replace(spec, ports=()), "none", image)
         labels = {TRIAL_LABEL: deployment_id()}
-        plan = replace(plan, name=name, labels=labels, mounts=binds, network="none", dns=(), probe=None)
+        plan = replace(plan, name=name, labels=labels, mounts=binds, network="none", dns=())
+        plan = replace(plan, probe=None, is_probe_off=True)
         runtime.create(plan)
         runtime.start(name)
         started_ms = round((time.monotonic() - began) * 1000)
-        trial = _probe(name, spec, started_ms)
+        trial = _probe(name, health.check_of(spec, image), started_ms)
     except BoilerhouseError as error:
         return Trial(False, error.detail, None, "", _log(name), round((time.monotonic() - began) * 1000), 0, 0)
     bare = mounts.declared(spec.volumes, image.volumes).bare
@@ -151,8 +153,8 @@ def _mount(trial_id: UUID, uid: int, volume: Volume) -> Mount:
     return Mount(str(path), volume.container_path, volume.mode == "ro" or volume.name == "secrets")
 
 
-def _probe(name: str, spec: WorkloadSpec, started_ms: int) -> Trial:
-    runtime, check = get_runtime(), spec.health_check
+def _probe(name: str, check: health.Check | None, started_ms: int) -> Trial:
+    runtime = get_runtime()
     if check is None:
         time.sleep(SETTLE_S)
         seen = runtime.inspect(name)
@@ -160,12 +162,13 @@ def _probe(name: str, spec: WorkloadSpec, started_ms: int) -> Trial:
             return Trial(True, "It runs. It has no health check.", None, "", "", started_ms, 0, 0)
         code = seen.exit_code if seen else None
         return Trial(False, f"It ended at once with {last_words.ended(seen)}.", code, "", "", started_ms, 0, 0)
-    deadline = time.monotonic() + min(LIMIT_S, (check.start_period_ms + check.timeout_ms) / 1000)
+    probe = check.probe
+    deadline = time.monotonic() + min(LIMIT_S, (check.patience_ms + probe.timeout_ms) / 1000)
     attempts = 0
     while True:
         attempts += 1
         try:
-            done = runtime.exec(name, check.command, check.timeout_ms, limit_bytes=OUTPUT_BYTES)
+            done = runtime.exec(name, probe.command, probe.timeout_ms, limit_bytes=OUTPUT_BYTES)
         except errors.NotRunning:
             seen = runtime.inspect(name)
             code = seen.exit_code if seen else None
@@ -175,7 +178,8 @@ def _probe(name: str, spec: WorkloadSpec, started_ms: int) -> Trial:
             said = f"Healthy at try {attempts}." if attempts > 1 else "Healthy at the first try."
             return Trial(True, said, 0, output, "", started_ms, done.duration_ms, attempts)
         if time.monotonic() > deadline:
-            said = f"Not healthy after {attempts} tries; the last ended with exit code {done.exit_code}."
+            said = f"Not healthy after {attempts} tries; the last ended with exit code {done.exit_code}"
+            said = health.failing(probe.command, said, is_images=True) if check.is_images else f"{said}."
             return Trial(False, said, done.exit_code, output, "", started_ms, done.duration_ms, attempts)
         time.sleep(lifecycle.PROBE_EVERY_S)
 

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+from boilerhouse.core import clock
 from boilerhouse.core.events import emit
 from pools.models import Pool
 from pools.states import Trouble
+
+BACKOFF_S = (1, 2, 5, 10, 30, 60)
+
+
+def rests(pool: Pool) -> bool:
+    """Whether the pool waits after a start that failed."""
+    return pool.next_start_at is not None and pool.next_start_at > clock.now()
+
+
+def back_off(pool: Pool) -> dict[str, Any]:
+    """What changes on the row when one more start has failed; nothing while it rests: what fails together is one."""
+    if rests(pool):
+        return {}
+    delay = BACKOFF_S[min(pool.failures, len(BACKOFF_S) - 1)]
+    return {"failures": pool.failures + 1, "next_start_at": clock.now() + timedelta(seconds=delay)}
 
 
 def report(pool: Pool, kind: Trouble, detail: str, **changes: Any) -> None:

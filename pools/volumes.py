@@ -93,6 +93,19 @@ def prepare(container_id: UUID, uid: int, spec: WorkloadSpec) -> None:
         path.chmod(0o500 if volume.name == "secrets" else 0o700)
 
 
+def make_working_dir(place: Callable[[str], Path], uid: int, spec: WorkloadSpec, image_dir: str) -> None:
+    """Make the directory that the container's process begins in, where that lies in a volume, its user's.
+
+    The engine would make it root's, and the container could not write there. ``place`` says where a volume lies,
+    ``image_dir`` is what the image says.
+    """
+    path = os.path.normpath(spec.working_dir or image_dir or "/")
+    found = spec.volume_of(path)
+    if found is not None and found[0].name != "secrets":
+        volume, relative = found
+        os.close(descend(place(volume.name), relative, create_for=uid))
+
+
 def check(container_id: UUID, spec: WorkloadSpec) -> None:
     """Return if every volume that ``prepare`` made is there. Raises DirectoryGone, HostNotReady."""
     for volume in spec.volumes:

@@ -41,6 +41,8 @@ class Part:
     options: Sequence[tuple[str, str]] = ()
     default: Any = None
     """What holds where the document says nothing."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """What the choices stand for that are no text."""
     reloads: bool = False
     """Another value shows other fields."""
 
@@ -55,8 +57,15 @@ class Section:
     path: str = ""
     blank: Mapping[str, Any] | None = None
     """What is added where nothing is; an object that has one may also be absent."""
+    instead: frozenset[str] = frozenset()
+    """Words that may stand where the object would; then it is absent."""
     is_list: bool = False
     one: str = ""
+
+    def find(self, value: Any) -> Any:
+        """What of the document it shows; None where that is absent."""
+        found = get(value, _pointer("", self.path))
+        return None if isinstance(found, str) and found in self.instead else found
 
 
 @dataclass(slots=True)
@@ -193,7 +202,7 @@ class Document:
         for section in self._sections(self.value):
             pointer = _pointer("", section.path)
             one = ShownSection(section, pointer, can_grow=section.is_list)
-            found = get(self.value, pointer)
+            found = section.find(self.value)
             if section.is_list:
                 for number in range(len(found or [])):
                     at = f"{pointer}/{number}"
@@ -213,7 +222,8 @@ class Document:
 
     def _part(self, part: Part, pointer: str) -> ShownPart:
         value = get(self.value, pointer)
-        value = part.default if value is None else value
+        if value is None and not (part.values and has(self.value, pointer)):
+            value = part.default
         text = self._typed.get(pointer, _text(part, value))
         error = next((e.detail for e in self.errors if e.pointer == pointer or e.pointer.startswith(f"{pointer}/")), "")
         return ShownPart(part, pointer, text, is_on=value is True, error=error)
@@ -226,7 +236,7 @@ class Document:
         if not isinstance(self.value, dict):
             return False
         for section in self._sections(self.value):
-            found = get(self.value, _pointer("", section.path))
+            found = section.find(self.value)
             items = found if section.is_list and isinstance(found, list) else [found]
             if section.is_list and found is not None and not isinstance(found, list):
                 return False
@@ -248,8 +258,9 @@ class Document:
                 self._typed[shown.pointer] = typed
                 self.errors.append(FieldError(shown.pointer, str(error), "malformed"))
                 continue
-            if value is None:
-                unset(self.value, shown.pointer)
+            if value is None and typed not in shown.part.values:
+                if get(self.value, shown.pointer) != []:  # which shows as nothing, but may say something
+                    unset(self.value, shown.pointer)
             else:
                 put(self.value, shown.pointer, value)
 
@@ -259,7 +270,7 @@ class Document:
                 blank = json.loads(json.dumps(section.blank))
                 if section.is_list:
                     put(self.value, pointer, [*(get(self.value, pointer) or []), blank])
-                elif get(self.value, pointer) is None:
+                elif section.find(self.value) is None:
                     put(self.value, pointer, blank)
 
     def _remove(self, pointer: str) -> None:
@@ -292,6 +303,13 @@ def get(value: Any, pointer: str) -> Any:
     return value
 
 
+def has(value: Any, pointer: str) -> bool:
+    """Whether the object that would hold it says anything of it, be it null."""
+    above, _, last = pointer.rpartition("/")
+    holder = get(value, above)
+    return isinstance(holder, dict) and last in holder
+
+
 def put(value: Any, pointer: str, new: Any) -> None:
     """Set what stands there, making the objects on the way."""
     *way, last = _names(pointer)
@@ -317,6 +335,9 @@ def unset(value: Any, pointer: str) -> None:
 
 
 def _text(part: Part, value: Any) -> str:
+    for text, stands_for in part.values.items():
+        if value is stands_for:
+            return text
     if value is None or part.kind == "flag":
         return ""
     if part.kind == "words" and isinstance(value, list):
@@ -337,6 +358,8 @@ def _value(part: Part, typed: str) -> Any:
     text = typed.strip()
     if not text:
         return None
+    if typed in part.values:
+        return part.values[typed]
     match part.kind:
         case "number" | "ms" | "mb":
             for convert in (int, float):

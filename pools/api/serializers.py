@@ -8,9 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.fields import empty
 
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.api.schema import Problem
@@ -19,6 +22,7 @@ from boilerhouse.core.bounds import MAX_MB, TEN_YEARS_MS
 from boilerhouse.core.ids import SLUG
 from boilerhouse.core.text import has_control
 from pools import mounts, references, schemas
+from pools.api import process_fields
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, STANDARD_VOLUMES, VARIABLE, Volume, WorkloadSpec
 from pools.states import ContainerHealth, ContainerState, PoolState, Trouble
@@ -117,6 +121,27 @@ class HealthCheckField(ApiSerializer):
     start_period_ms = serializers.IntegerField(min_value=0, max_value=600_000, default=60_000)
 
 
+class HealthCheckChoice(HealthCheckField):
+    """The workload's own health check, ``"image"`` for that of its image, or null for none."""
+
+    default_error_messages = {
+        "invalid": 'Give a health check, "image" for the HEALTHCHECK of the image, or null for none.',
+    }
+
+    def run_validation(self, data: Any = empty) -> Any:
+        return data if data == process_fields.IMAGES_OWN else super().run_validation(data)
+
+
+class HealthCheckSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """Says of ``HealthCheckChoice`` what else it takes."""
+
+    target_class = HealthCheckChoice
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        own = auto_schema.resolve_serializer(HealthCheckField(), direction).ref
+        return {"oneOf": [{"type": "string", "const": process_fields.IMAGES_OWN}, own]}
+
+
 class ResourcesField(ApiSerializer):
     cpus = NumberField(min_value=0.01, max_value=1024, default=1)
     memory_mb = serializers.IntegerField(min_value=6, max_value=4_194_304, default=512)
@@ -195,7 +220,7 @@ class WorkloadInput(ApiSerializer):
     volumes = VolumesField(required=False)
     environment = StringMapField(required=False)
     ports = PortField(many=True, required=False)
-    health_check = HealthCheckField(required=False, allow_null=True)
+    health_check = HealthCheckChoice(required=False, allow_null=True)
     stop_timeout_ms = serializers.IntegerField(min_value=0, max_value=600_000, default=10_000)
     resources = ResourcesField(required=False)
     security = SecurityField(required=False)
@@ -203,6 +228,10 @@ class WorkloadInput(ApiSerializer):
     seed = LineField(required=False, allow_null=True, max_length=200)
     pull_policy = serializers.ChoiceField(["missing", "always", "never"], default="missing")
     config_schema = ObjectField(required=False, allow_null=True, validators=[json_schema])
+    entrypoint = process_fields.EntrypointField(required=False, allow_null=True)
+    working_dir = process_fields.WorkingDirField(required=False, allow_null=True)
+    init = process_fields.InitField(required=False)
+    stop_signal = serializers.ChoiceField(process_fields.STOP_SIGNALS, required=False, allow_null=True)
 
     def validate_environment(self, value: dict[str, str]) -> dict[str, str]:
         wrong: dict[str, list[ErrorDetail]] = {}
@@ -236,6 +265,7 @@ class WorkloadInput(ApiSerializer):
         """The validated body as a spec, defaults filled in."""
         data = dict(self.validated_data)
         hooks = data.get("hooks") or {}
+        health_check = data.get("health_check", process_fields.IMAGES_OWN)
         return WorkloadSpec.from_json(
             {
                 "image": data["image"],
@@ -243,7 +273,8 @@ class WorkloadInput(ApiSerializer):
                 "volumes": flat_volumes(data.get("volumes", {})),
                 "environment": data.get("environment", {}),
                 "ports": [dict(port) for port in data.get("ports", [])],
-                "health_check": data.get("health_check"),
+                "health_check": None if health_check == process_fields.IMAGES_OWN else health_check,
+                "is_health_check_off": health_check is None,
                 "stop_timeout_ms": data["stop_timeout_ms"],
                 "resources": data.get("resources", {}),
                 "security": data.get("security", {}),
@@ -253,6 +284,10 @@ class WorkloadInput(ApiSerializer):
                 "seed": data.get("seed"),
                 "pull_policy": data["pull_policy"],
                 "config_schema": data.get("config_schema"),
+                "entrypoint": data.get("entrypoint"),
+                "working_dir": data.get("working_dir"),
+                "init": data.get("init", True),
+                "stop_signal": data.get("stop_signal"),
             }
         )
 
@@ -318,7 +353,7 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
             volumes[volume.name] = shown
         else:
             volumes.setdefault("custom", []).append({"name": volume.name, **shown})
-    check, resources, security = spec.health_check, spec.resources, spec.security
+    resources, security = spec.resources, spec.security
     hooks = {"postClaim": spec.post_claim, "preRelease": spec.pre_release, "preSave": spec.pre_save}
     return {
         "image": spec.image,
@@ -329,14 +364,7 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
             {"name": p.name, "containerPort": p.container_port, "protocol": p.protocol, "publish": p.publish}
             for p in spec.ports
         ],
-        "healthCheck": check
-        and {
-            "command": list(check.command),
-            "intervalMs": check.interval_ms,
-            "timeoutMs": check.timeout_ms,
-            "retries": check.retries,
-            "startPeriodMs": check.start_period_ms,
-        },
+        "healthCheck": _render_health_check(spec),
         "stopTimeoutMs": spec.stop_timeout_ms,
         "resources": {
             "cpus": resources.cpus,
@@ -355,6 +383,23 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
         "seed": spec.seed,
         "pullPolicy": spec.pull_policy,
         "configSchema": spec.config_schema,
+        "entrypoint": None if spec.entrypoint is None else list(spec.entrypoint),
+        "workingDir": spec.working_dir,
+        "init": True if spec.init else process_fields.IMAGES_OWN,
+        "stopSignal": spec.stop_signal,
+    }
+
+
+def _render_health_check(spec: WorkloadSpec) -> dict[str, Any] | str | None:
+    check = spec.health_check
+    if check is None:
+        return None if spec.is_health_check_off else process_fields.IMAGES_OWN
+    return {
+        "command": list(check.command),
+        "intervalMs": check.interval_ms,
+        "timeoutMs": check.timeout_ms,
+        "retries": check.retries,
+        "startPeriodMs": check.start_period_ms,
     }
 
 

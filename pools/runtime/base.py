@@ -49,6 +49,10 @@ class Image:
     id: str
     volumes: tuple[str, ...] = ()
     """The VOLUMEs that it declares, as it writes them."""
+    working_dir: str = ""
+    """Its WORKDIR; empty: none."""
+    probe: Probe | None = None
+    """Its HEALTHCHECK."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,15 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """The last run of the engine's health check."""
+
+    command: tuple[str, ...]
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerPlan:
     """Everything the engine must know to create a container."""
 
@@ -148,6 +161,16 @@ class ContainerPlan:
     runtime: str | None
     probe: Probe | None
     stop_timeout_ms: int
+    entrypoint: tuple[str, ...] | None = None
+    """None: the image's own; empty: none."""
+    working_dir: str | None = None
+    """None: the image's own."""
+    init: bool = True
+    """Whether the engine's init is process 1."""
+    stop_signal: str | None = None
+    """None: the image's own, else SIGTERM."""
+    is_probe_off: bool = False
+    """Whether the engine does not run the image's HEALTHCHECK; without ``probe`` it does otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +190,7 @@ class Observed:
     """Unix seconds."""
     next_probe_at: float | None = None
     """When the engine's health check runs next, in Unix seconds; None where it has none, or has not run one yet."""
+    probed: Probed | None = None
 
 
 @dataclass(frozen=True, slots=True)

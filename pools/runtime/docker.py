@@ -46,6 +46,8 @@ from pools.runtime.base import (
     Network,
     Observed,
     Pending,
+    Probe,
+    Probed,
     Pull,
     PullProgress,
     RegistryLogin,
@@ -373,7 +375,7 @@ class DockerRuntime(ContainerRuntime):
             tmpfs={one.path: _options(one) for one in plan.tmpfs},
             shm_size=f"{plan.shm_mb}m",
             ipc_mode="private",
-            init=True,
+            init=plan.init,
             ulimits=[Ulimit(name="nofile", soft=4096, hard=4096), Ulimit(name="core", soft=0, hard=0)],
             log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
             restart_policy={"Name": "no"},
@@ -394,10 +396,14 @@ class DockerRuntime(ContainerRuntime):
             retries=probe.retries,
             start_period=probe.start_period_ms * 1_000_000,
         )
+        if plan.is_probe_off:
+            health = Healthcheck(test=["NONE"])
         with translated():
             made = api.create_container(
                 image=plan.image,
                 command=list(plan.command) or None,
+                entrypoint=None if plan.entrypoint is None else list(plan.entrypoint),
+                working_dir=plan.working_dir,
                 name=plan.name,
                 user=f"{plan.uid}:{plan.uid}",
                 environment=plan.environment,
@@ -407,7 +413,7 @@ class DockerRuntime(ContainerRuntime):
                 host_config=host_config,
                 networking_config=networking,
                 healthcheck=health,
-                stop_signal=None,
+                stop_signal=plan.stop_signal,
             )
         return Handle(self.node, made["Id"], plan.name)
 
@@ -483,6 +489,7 @@ class DockerRuntime(ContainerRuntime):
             (state.get("Health") or {}).get("Status", ""),
             bool(state["OOMKilled"]),
             next_probe_at=_next_probe(found),
+            probed=_probed(found),
         )
 
     def is_suspect(self) -> bool:
@@ -642,7 +649,33 @@ _PLAIN_IMAGE = re.compile(r"[\w./:@-]+\Z")
 
 
 def _image(found: dict[str, Any]) -> Image:
-    return Image(found["Id"], tuple(sorted((found.get("Config") or {}).get("Volumes") or ())))
+    config = found.get("Config") or {}
+    return Image(
+        found["Id"], tuple(sorted(config.get("Volumes") or ())), config.get("WorkingDir") or "", _images_probe(config)
+    )
+
+
+def _images_probe(config: dict[str, Any]) -> Probe | None:
+    """The HEALTHCHECK of an image, with the engine's defaults where it leaves something out."""
+    check = config.get("Healthcheck") or {}
+    command = _probe_command(config)
+    if not command:
+        return None
+
+    def ms(name: str, default: int) -> int:
+        return (check.get(name) or 0) // 1_000_000 or default
+
+    return Probe(
+        command, ms("Interval", 30_000), ms("Timeout", 30_000), check.get("Retries") or 3, ms("StartPeriod", 0)
+    )
+
+
+def _probe_command(config: dict[str, Any]) -> tuple[str, ...]:
+    """What the engine runs for the health check of an image or a container; empty for none."""
+    kind, *words = (config.get("Healthcheck") or {}).get("Test") or ["NONE"]
+    if kind == "CMD-SHELL":
+        return (*(config.get("Shell") or ("/bin/sh", "-c")), *words)
+    return tuple(words) if kind == "CMD" else ()
 
 
 def _options(tmpfs: Tmpfs) -> str:
@@ -818,6 +851,13 @@ class AttachedTerminal:
             if seen["Running"]:
                 host_processes.kill_tree(seen["Pid"], seen["ContainerID"])
         self._stream.close()
+
+
+def _probed(found: dict[str, Any]) -> Probed | None:
+    log = (found["State"].get("Health") or {}).get("Log")
+    if not log:
+        return None
+    return Probed(_probe_command(found["Config"]), log[-1]["ExitCode"], log[-1]["Output"])
 
 
 def _next_probe(found: dict[str, Any]) -> float | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from boilerhouse.core import deployment_settings
 from boilerhouse.dashboard.documents import Part, Section, Sections
+from pools.api.process_fields import IMAGES_OWN, STOP_SIGNALS
 from pools.spec import BUILT_IN_VARIABLES
 
 MODES = (("rw", "read and write"), ("ro", "read only"))
@@ -30,6 +32,11 @@ def sections_of(*, is_new: bool) -> Sections:
         )
         return Section(title, parts, lede, f"hooks/{name}", {"command": ["true"], "timeoutMs": 10_000})
 
+    no_check = Section("Without a health check of its own", (
+        Part("healthCheck", "Health is", kind="choice", default=IMAGES_OWN, values={"off": None}, options=(
+            (IMAGES_OWN, "what the image's own HEALTHCHECK says, if it has one"),
+            ("off", "not asked for: a HEALTHCHECK of the image does not run"))),
+    ))  # fmt: skip
     made = (
         Section("Workload", (
             *new_id,
@@ -37,16 +44,27 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("image", "Image", "With its tag or digest"),
             Part("pullPolicy", "Pull", kind="choice", default="missing", options=(
                 ("missing", "when it is not here"), ("always", "always"), ("never", "never"))),
-            Part("command", "Command", "Empty: the image's own", "words"),
-            Part("stopTimeoutMs", "Time to stop", "Between SIGTERM and SIGKILL", "ms", default=10_000),
+            Part("command", "Command", "Empty: the image's own. An entrypoint gets it as its arguments", "words"),
+            Part("stopTimeoutMs", "Time to stop", "Between the signal to stop and SIGKILL", "ms", default=10_000),
         )),
+        Section("Process", (
+            Part("entrypoint", "Entrypoint", "Empty: the image's own. For none write [] under JSON", "words"),
+            Part("workingDir", "Working directory", "Absolute. Empty: the image's own"),
+            Part("init", "Process 1", kind="choice", default="init", values={"init": True}, options=(
+                ("init", "a small init: passes signals on, reaps processes"),
+                ("image", "the image's own process, such as s6's /init"))),
+            Part("stopSignal", "Signal to stop", kind="choice", options=(
+                ("", "the image's STOPSIGNAL, else SIGTERM"), *((one, one) for one in STOP_SIGNALS))),
+        ), "What of the image's own start is replaced."),
         Section("Health check", (
             Part("command", "Command", "Exit 0 is healthy", "words"),
             Part("intervalMs", "Every", kind="ms", default=30_000),
             Part("timeoutMs", "Fails after", kind="ms", default=5_000),
             Part("retries", "Failures in a row", "Until it is unhealthy", "number", default=3),
             Part("startPeriodMs", "Time to start", "The first success ends it", "ms", default=60_000),
-        ), "A container is warm once this has passed.", "healthCheck", {"command": ["true"], "intervalMs": 30_000}),
+        ), "A container is warm once this has passed.", "healthCheck", {"command": ["true"], "intervalMs": 30_000},
+           instead=frozenset({IMAGES_OWN})),
+        no_check,
         Section("Resources", (
             Part("cpus", "CPUs", kind="number", default=1),
             Part("memoryMb", "Memory", kind="mb", default=512),
@@ -87,7 +105,12 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("configSchema", "JSON Schema (2020-12)", "Claims whose config does not fit are refused", "json"),
         )),
     )  # fmt: skip
-    return lambda _value: made
+
+    def sections(value: dict[str, Any]) -> Sequence[Section]:
+        has_check = isinstance(value.get("healthCheck"), dict)
+        return [one for one in made if one is not no_check or not has_check]
+
+    return sections
 
 
 def start() -> dict[str, Any]:

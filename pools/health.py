@@ -1,0 +1,48 @@
+"""The health check that a container has: the workload's own, else the image's HEALTHCHECK unless it is switched off."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pools.runtime.base import Image, Probe
+from pools.spec import HealthCheck, WorkloadSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A health check, and whose it is."""
+
+    probe: Probe
+    is_images: bool
+
+    @property
+    def patience_ms(self) -> int:
+        """How long a container may take to pass it for the first time."""
+        own = self.probe.start_period_ms
+        return own + self.probe.retries * self.probe.interval_ms if self.is_images else own
+
+
+def own_probe(check: HealthCheck) -> Probe:
+    return Probe(check.command, check.interval_ms, check.timeout_ms, check.retries, check.start_period_ms)
+
+
+def check_of(spec: WorkloadSpec, image: Image) -> Check | None:
+    """What decides on a container's health; None if nothing does."""
+    if spec.health_check is not None:
+        return Check(own_probe(spec.health_check), is_images=False)
+    if spec.is_health_check_off or image.probe is None:
+        return None
+    return Check(image.probe, is_images=True)
+
+
+def failing(command: Sequence[str], said: str, *, is_images: bool) -> str:
+    """What to tell of a check that fails, and what can be done where the workload did not ask for it."""
+    words = f" fails: {said.strip().rstrip('.')}." if said.strip() else " fails."
+    if not is_images:
+        return f"Its health check{words}"
+    return (
+        f"The image's own HEALTHCHECK ({shlex.join(command)[:200]}){words} The workload did not ask for it:"
+        " healthCheck: null switches it off, and a healthCheck of the workload's own takes its place."
+    )
