@@ -82,7 +82,9 @@ def _pools() -> Iterator[Metric]:
         .order_by()
     )
     trouble = GaugeMetricFamily(
-        "boilerhouse_pool_trouble", "1 while a pool cannot start containers or roll out.", labels=["pool", "kind"]
+        "boilerhouse_pool_trouble",
+        "1 while a pool cannot start containers, keep them or roll out.",
+        labels=["pool", "kind"],
     )
     for pool in Pool.objects.with_counts().select_related("workload"):
         status = pool.status()

@@ -92,7 +92,9 @@ def pool_needs(rows: list[PoolRow]) -> list[Need]:
     found = []
     for row in rows:
         link = reverse("pool", args=[row.pool.pk])
-        if row.status.state == PoolState.ERROR:
+        if row.status.trouble == Trouble.UNSTABLE:
+            found.append(Need("error", "Containers of {} do not last", row.pool.pk, link, row.status.last_error or ""))
+        elif row.status.state == PoolState.ERROR:
             found.append(Need("error", "{} cannot start containers", row.pool.pk, link, row.status.last_error or ""))
         elif row.status.trouble == Trouble.ROLL_HALTED:
             found.append(Need("warn", "{} keeps its last version", row.pool.pk, link, row.status.last_error or ""))

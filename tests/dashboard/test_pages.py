@@ -64,12 +64,14 @@ def test_a_stopped_roll_an_engine_that_is_away_and_a_silent_queue_need_somebody(
     from boilerhouse.core.models import QueueHealth
 
     make_container(make_pool("rolls", trouble="roll_halted", last_error="Version 2 does not become healthy."))
+    make_container(make_pool("churns", trouble="unstable", last_error="Containers become warm and then fail."))
     make_container(make_pool("stuck", trouble="engine_down", last_error="The container engine does not answer."))
     QueueHealth.objects.create(name="save", served_at=timezone.now() - timedelta(minutes=1))
     page = staff.get("/").content.decode()
 
     for words in (
         "keeps its last version",
+        "do not last",
         "starts no containers",
         "does not serve",
         "Version 2 does not become healthy.",

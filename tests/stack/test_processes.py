@@ -174,7 +174,7 @@ def test_a_release_stops_with_the_signal_that_is_asked_for(
     assert stack.exec(again, "cat /state/signals").split() == [expected]
 
 
-FAILS = """HEALTHCHECK --interval=1s --timeout=5s --retries=2 CMD echo "no /home/jovyan/runtime.json"; exit 1"""
+FAILS = """HEALTHCHECK --interval=1s --timeout=2s --retries=2 CMD echo "no /home/jovyan/runtime.json"; exit 1"""
 FLIPS = "HEALTHCHECK --interval=500ms --timeout=5s --retries=1 CMD test ! -e /tmp/late || { echo flipped; exit 1; }"
 
 
@@ -201,7 +201,7 @@ def test_an_images_own_failing_healthcheck_is_named_backs_off_and_can_be_switche
     assert stack.pool_status(pool)["lastError"] is None
 
 
-@pytest.mark.any_database
+@pytest.mark.long  # three containers in a row become warm, fail later and are waited for: 20 s
 def test_an_images_healthcheck_that_fails_later_is_named_and_does_not_churn(stack, pools, image):
     """B1: a tenant's own output is not told; warm ones that fail are replaced more and more slowly, and that is said."""
     late = ["sh", "-c", "trap 'exit 0' TERM; sleep 2; touch /tmp/late; while :; do sleep 0.1; done"]
