@@ -6,6 +6,7 @@
 # machine's apt, so no image registry is needed: Debian's packages, PyPI and npm are. The base trusts the certificate
 # authorities that this machine trusts. It is kept in EXAMPLES_CACHE for the next time.
 set -euo pipefail
+umask 022
 cd "$(dirname "$0")"
 export PATH="$PATH:/usr/sbin:/sbin"
 release=bookworm
@@ -60,5 +61,7 @@ for name in "$@"; do [ -f "$name/Dockerfile" ] || fail "no example is called $na
 if [ -z "${BASE:-}" ]; then make_base; BASE=$made; fi
 for name in "$@"; do
   say "building boilerhouse-examples/$name:1"
-  docker build -q --network host --build-arg BASE="$BASE" -t "boilerhouse-examples/$name:1" "$name" >/dev/null
+  # Containers run under a uid of their own: what an umask of 077 kept from others in the checkout is readable in the image.
+  tar -C "$name" --mode='go-w,a+rX' -c . |
+    docker build -q --network host --build-arg BASE="$BASE" -t "boilerhouse-examples/$name:1" - >/dev/null
 done

@@ -16,13 +16,21 @@ BUSYBOX = Path("/bin/busybox")
 
 
 def pack(context: Path, extra: Mapping[str, Path]) -> bytes:
-    """A build context as a tar archive: the directory plus files from elsewhere under their new names."""
+    """A build context as a tar archive: the directory plus files from elsewhere under their new names.
+
+    Everybody may read what it holds, whatever the umask of the checkout was: containers run under a uid of their own.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.add(context, arcname=".")
+        archive.add(context, arcname=".", filter=_readable)
         for name, path in extra.items():
-            archive.add(path.resolve(), arcname=name)
+            archive.add(path.resolve(), arcname=name, filter=_readable)
     return buffer.getvalue()
+
+
+def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+    return entry
 
 
 def build(context: Path, tag: str, extra: Mapping[str, Path]) -> Iterator[str]:
