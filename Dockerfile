@@ -39,7 +39,8 @@ ENV PATH=/opt/boilerhouse/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
     BOILERHOUSE_LOG_FORMAT=json
 EXPOSE 8000
 # Answers for the web process; workers and controllers are watched by their heartbeats (/health/ready, metrics).
+# Where run_web is given another --port, set BOILERHOUSE_PORT as well. A proxy for sinks (HTTP_PROXY) is not asked.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD \
-    ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/api/v1/health', timeout=2)"]
+    ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:%s/api/v1/health' % os.environ.get('BOILERHOUSE_PORT', '8000'), timeout=2)"]
 ENTRYPOINT ["tini", "--", "python", "manage.py"]
 CMD ["run_web", "--host", "0.0.0.0"]

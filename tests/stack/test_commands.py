@@ -50,8 +50,11 @@ NOTHING: dict[str, set[str]] = {
 
 @pytest.mark.any_database
 def test_the_demo_does_the_main_job_and_leaves_nothing(stack):
+    """B47: also in an environment that is set for another deployment, behind TLS, and for a proxy."""
     before = traces()
-    done = manage("demo", "--once", "--output", "json")
+    others = {"BOILERHOUSE_HTTPS": "true", "BOILERHOUSE_ALLOWED_HOSTS": "boilerhouse.example.com",
+              "BOILERHOUSE_BASE_PATH": "/bh", "HTTP_PROXY": "http://127.0.0.1:9"}  # fmt: skip
+    done = manage("demo", "--once", "--output", "json", env={**os.environ, **others})
 
     assert done.returncode == 0, done.stderr[-3000:]
     (line,) = done.stdout.splitlines()

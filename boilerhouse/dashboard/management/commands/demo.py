@@ -28,6 +28,12 @@ from pools.errors import ImageMissing
 from pools.runtime import get_runtime
 
 START_S = 60
+NOT_OURS = (
+    "DATABASE_URL", "BOILERHOUSE_RAM_DIR", "BOILERHOUSE_SUBNET", "BOILERHOUSE_ENCRYPTION_KEYS",
+    "BOILERHOUSE_HTTPS", "BOILERHOUSE_ALLOWED_HOSTS", "BOILERHOUSE_TRUSTED_ORIGINS", "BOILERHOUSE_BASE_PATH",
+)  # fmt: skip
+"""Settings of another deployment, which may stand in this environment."""
+PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 class Command(commands.Command):
@@ -43,8 +49,9 @@ class Command(commands.Command):
         directory = settings.BASE_DIR / ".boilerhouse" / f"demo-{secrets.token_hex(3)}"
         directory.mkdir(parents=True, mode=0o700)
         port, s3_port = options["port"] or _port(), free_port()
-        dropped = ("DATABASE_URL", "BOILERHOUSE_RAM_DIR", "BOILERHOUSE_SUBNET", "BOILERHOUSE_ENCRYPTION_KEYS")
-        environment = {k: v for k, v in os.environ.items() if k not in dropped and not k.startswith("Q_CLUSTER")}
+        environment = {k: v for k, v in os.environ.items() if k not in NOT_OURS and not k.startswith("Q_CLUSTER")}
+        for name in PROXIES:  # what this process asks is on this machine
+            os.environ.pop(name, None)
         environment |= {"BOILERHOUSE_DATA_DIR": str(directory), "BOILERHOUSE_LOG_FORMAT": "json"}
         self.environment = environment
         up: subprocess.Popen[bytes] | None = None
