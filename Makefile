@@ -36,6 +36,5 @@ screenshots: bootstrap-test
 	@rm -f docs/screenshots/*-dark-390.png
 	@.venv/bin/python scripts/smaller.py docs/screenshots/*.png
 
-availability:
-	@scripts/bootstrap.sh availability
+availability: bootstrap-test
 	@PATH="$$PATH:/usr/sbin:/sbin" scripts/engine.sh scripts/postgresql.sh .venv/bin/python -m tests.availability $(ARGS)

@@ -4,7 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose=${1:-demo}
-with_nginx=; if [ "$purpose" = availability ]; then with_nginx=1; purpose=test; fi
 say() { printf 'bootstrap: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
@@ -33,9 +32,9 @@ if [ "$purpose" = test ]; then
   need xfsprogs mkfs.xfs
   need debootstrap debootstrap
   need sqlite3 sqlite3
+  need nginx-light nginx
   need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
 fi
-if [ -n "$with_nginx" ]; then need nginx-light nginx; fi
 if [ ${#missing[@]} -gt 0 ]; then
   install="apt-get install -y --no-install-recommends ${missing[*]}"
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -34,6 +34,7 @@ os.environ["BOILERHOUSE_DATA_DIR"] = tempfile.mkdtemp(prefix="bh-availability-")
 django.setup()
 
 from tests.engine.conftest import Engine  # noqa: E402
+from tests.nginx import Nginx  # noqa: E402
 from tests.s3 import S3Server  # noqa: E402
 from tests.stack.conftest import ROOT, eventually  # noqa: E402
 
@@ -105,37 +106,10 @@ class Site:
 
     def start_nginx(self) -> tuple[str, Path]:
         """nginx with the example of ``deploy/``; returns its URL and the certificate that it shows."""
-        certificate, key = self.directory / "fullchain.pem", self.directory / "privkey.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", certificate,
-             "-subj", "/CN=boilerhouse.example.com", "-addext", "subjectAltName=DNS:boilerhouse.example.com,IP:127.0.0.1"],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        text = (ROOT / "deploy" / "nginx" / "boilerhouse.conf").read_text()
-        for old, new in (
-            ("listen 443 ssl http2;", f"listen 127.0.0.1:{port} ssl;"),
-            ("/etc/ssl/boilerhouse/fullchain.pem", str(certificate)),
-            ("/etc/ssl/boilerhouse/privkey.pem", str(key)),
-            ("127.0.0.1:8001", f"127.0.0.1:{self.sockets[0].getsockname()[1]}"),
-            ("127.0.0.1:8002", f"127.0.0.1:{self.sockets[1].getsockname()[1]}"),
-        ):
-            assert old in text, old
-            text = text.replace(old, new)
-        site = self.directory / "site.conf"
-        site.write_text(text)
-        main = self.directory / "nginx.conf"
-        main.write_text(
-            f"user root; pid {self.directory}/nginx.pid; error_log {self.directory}/nginx.log warn; daemon off;\n"
-            f"events {{ worker_connections 1024; }}\nhttp {{ access_log off; client_body_temp_path {self.directory}/body;"
-            f" proxy_temp_path {self.directory}/proxy; fastcgi_temp_path {self.directory}/fastcgi;"
-            f" uwsgi_temp_path {self.directory}/uwsgi; scgi_temp_path {self.directory}/scgi; include {site}; }}\n"
-        )
-        subprocess.run(["nginx", "-t", "-q", "-c", str(main)], check=True)
-        self.running["nginx"] = subprocess.Popen(["nginx", "-c", str(main)], start_new_session=True)
-        return f"https://127.0.0.1:{port}", certificate
+        one, other = (opened.getsockname()[1] for opened in self.sockets)
+        nginx = Nginx(self.directory / "nginx", (one, other))
+        self.running["nginx"] = nginx.process
+        return nginx.url, nginx.certificate
 
     def stop(self) -> None:
         for process in self.running.values():
