@@ -13,11 +13,14 @@ import django
 django.setup()
 
 from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings
 from django.urls import get_resolver, path
 
 from boilerhouse.core import collector, processes
 from boilerhouse.core.asgi_handler import ThreadedHandler
+from boilerhouse.core.base_path import BelowBasePath
 from boilerhouse.core.event_socket import EventSocket
+from boilerhouse.core.handshakes import OverTls
 from boilerhouse.dashboard.terminal_socket import TerminalSocket
 from syncing.sinks import s3_access
 
@@ -25,16 +28,14 @@ processes.describe("web")
 threading.Thread(target=processes.current, name="register", daemon=True).start()
 s3_access.warm()  # the first claim must not wait for it
 assert get_resolver().url_patterns  # load every view now, not in the first request
-application = ProtocolTypeRouter(
-    {
-        "http": ThreadedHandler(),
-        "websocket": URLRouter(
-            [
-                path("ws/events", EventSocket()),  # type: ignore[arg-type]  # looks at keys itself
-                path("ws/terminal/<uuid:container_id>", TerminalSocket()),  # type: ignore[arg-type]
-            ]
-        ),
-    }
+sockets = URLRouter(
+    [
+        path("ws/events", EventSocket()),  # type: ignore[arg-type]  # looks at keys itself
+        path("ws/terminal/<uuid:container_id>", TerminalSocket()),  # type: ignore[arg-type]
+    ]
+)
+application = BelowBasePath(
+    ProtocolTypeRouter({"http": ThreadedHandler(), "websocket": OverTls(sockets)}), settings.BOILERHOUSE_BASE_PATH
 )
 
 # Pauses of the collector were the 99th percentile (measured: 62-75 ms without, 13-16 ms with).

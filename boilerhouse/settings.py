@@ -130,13 +130,18 @@ BOILERHOUSE_ENCRYPTION_KEYS: list[str] = env.list("BOILERHOUSE_ENCRYPTION_KEYS",
 BOILERHOUSE_KEY_PEPPER = env.str("BOILERHOUSE_KEY_PEPPER", "") or keys.stored(BOILERHOUSE_DATA_DIR, "key-pepper")
 
 DEBUG = env.bool("BOILERHOUSE_DEBUG", False)
-ALLOWED_HOSTS = env.list("BOILERHOUSE_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS: list[str] = env.list("BOILERHOUSE_TRUSTED_ORIGINS", [])
-_https = env.bool("BOILERHOUSE_HTTPS", False)
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
-SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
-SECURE_SSL_REDIRECT = _https
+ALLOWED_HOSTS: list[str] = env.list("BOILERHOUSE_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"], subcast=str.strip)
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("BOILERHOUSE_TRUSTED_ORIGINS", [], subcast=str.strip)
+BOILERHOUSE_BASE_PATH = env.str("BOILERHOUSE_BASE_PATH", "").strip().rstrip("/")
+"""The path below which a proxy serves everything, as ``/boilerhouse``; empty: at its root."""
+FORCE_SCRIPT_NAME = BOILERHOUSE_BASE_PATH or None
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = BOILERHOUSE_BASE_PATH or "/"
+CSRF_FAILURE_VIEW = "boilerhouse.dashboard.views.form_refused"
+BOILERHOUSE_HTTPS = env.bool("BOILERHOUSE_HTTPS", False)
+"""Whether a proxy with TLS is in front; ``core.arrival`` answers nothing else then, but probes of this machine."""
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BOILERHOUSE_HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BOILERHOUSE_HTTPS else None
+SECURE_HSTS_SECONDS = 31_536_000 if BOILERHOUSE_HTTPS else 0
 
 # Database ------------------------------------------------------------------------------------------
 _database: dict[str, Any] = dict(
@@ -218,6 +223,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "boilerhouse.core.middleware.request_context",
+    "boilerhouse.core.arrival.over_tls",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -279,7 +285,7 @@ LANGUAGE_CODE = "en-us"
 USE_I18N = False
 
 # Static files: served from the sources, no build step ------------------------------------------------
-STATIC_URL = "/static/"
+STATIC_URL = f"{BOILERHOUSE_BASE_PATH}/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = env.str("BOILERHOUSE_STATIC_ROOT", "") or None
 WHITENOISE_USE_FINDERS = STATIC_ROOT is None
@@ -318,6 +324,7 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Boilerhouse",
     "DESCRIPTION": "Warm pools of containers, claimed by tenants in milliseconds, with their own state.",
     "VERSION": VERSION,
+    "SERVERS": [{"url": BOILERHOUSE_BASE_PATH}] if BOILERHOUSE_BASE_PATH else [],
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,

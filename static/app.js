@@ -2,6 +2,7 @@
 // What a page shows is HTML from the server; htmx asks for it again and idiomorph keeps focus, scroll and open rows.
 "use strict";
 
+const home = document.body.dataset.home; // "/", or the path that the proxy serves us below
 const main = () => document.getElementById("main");
 const announce = (text) => { document.getElementById("announce").textContent = text; };
 
@@ -37,7 +38,7 @@ function show(state, words) {
 function connect() {
   if (!main() || !main().hasAttribute("hx-get")) { show("live", "Ready"); return; }
   const filters = main().dataset.events || "";
-  const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/events${filters && `?${filters}`}`;
+  const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${home}ws/events${filters && `?${filters}`}`;
   socket = new WebSocket(address);
   socket.onopen = () => {
     failures = 0; lostAt = null;
@@ -275,7 +276,7 @@ for (const toast of document.querySelectorAll(".toast[data-toast=success]")) {
 
 // Keys: off inside fields; `?` shows them -----------------------------------------------------------------
 
-const PLACES = { o: "/", p: "/pools/", t: "/tenants/", s: "/sync/", w: "/workloads/", a: "/activity/" };
+const PLACES = { o: "", p: "pools/", t: "tenants/", s: "sync/", w: "workloads/", a: "activity/" };
 let goes = false;
 document.addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && event.key === "k") { event.preventDefault(); document.getElementById("q").focus(); return; }
@@ -286,7 +287,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "/") {
     event.preventDefault();
     (document.getElementById("f-q") || document.getElementById("q")).focus();
-  } else if (goes && PLACES[event.key]) location.href = PLACES[event.key];
+  } else if (goes && event.key in PLACES) location.href = home + PLACES[event.key];
   goes = event.key === "g";
 });
 

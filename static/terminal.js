@@ -19,7 +19,7 @@
     fit.fit();
     say("Opening");
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    socket = new WebSocket(`${scheme}://${location.host}/ws/terminal/${place.dataset.container}`);
+    socket = new WebSocket(`${scheme}://${location.host}${document.body.dataset.home}ws/terminal/${place.dataset.container}`);
     socket.binaryType = "arraybuffer";
     let ended = "";
     socket.onopen = () => { socket.send(JSON.stringify({ reason, ...size() })); say("Open"); term.focus(); };

@@ -60,7 +60,7 @@ class ThreadedHandler(BaseHandler):
         if scope["type"] != "http":
             raise ValueError(f"not HTTP: {scope['type']}")
         loop = asyncio.get_running_loop()
-        lane = _lane(scope["path"])
+        lane = _lane(scope["path"].removeprefix(scope.get("root_path", "")))
         threads, respond = self.lanes.get(lane, self.threads), self._respond
         if lane in self.turns:
             respond = partial(self._respond_in_turn, self.turns[lane])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import ssl
 import stat
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +15,7 @@ from urllib.parse import urlsplit
 from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
+from django.urls import get_resolver
 
 from boilerhouse.core import bounds, encryption
 
@@ -60,6 +63,7 @@ def environment(**_: Any) -> list[CheckMessage]:
         hint = "Install the extra: uv sync --extra tracing, or pip install 'boilerhouse[tracing]'."
         found.append(Error("BOILERHOUSE_TRACING is on and OpenTelemetry is missing.", hint=hint, id="boilerhouse.E006"))
     found += _reaching_of_sinks()
+    found += _being_reached()
     if os.geteuid() != 0:
         found.append(
             Warning(
@@ -74,6 +78,10 @@ def environment(**_: Any) -> list[CheckMessage]:
     return found
 
 
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_HOST = re.compile(r"(\*|\.?[\w.-]+|\[[0-9a-fA-F:.]+\])\Z")
+_BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+\Z")
+_ORIGIN = re.compile(r"https?://(\*\.)?([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d+)?\Z")
 HIGHEST = {"_S": bounds.TEN_YEARS_S, "_MS": bounds.TEN_YEARS_MS, "_MB": bounds.MAX_MB}
 """By the unit that a setting's name ends with."""
 
@@ -107,6 +115,56 @@ def _limits_of_exec() -> list[CheckMessage]:
         for name, (low, high) in EXEC_LIMITS.items()
         if not low <= getattr(settings, name) <= high
     ]
+
+
+def _being_reached() -> list[CheckMessage]:
+    """What no browser could ever match is refused, for the page that says so would come after the proxy is set up."""
+    found: list[CheckMessage] = []
+    for name in settings.ALLOWED_HOSTS:
+        if not _HOST.match(name):
+            hint = "Write names alone, without scheme, port or path, separated by commas: boilerhouse.example.com"
+            found.append(Error(f"BOILERHOUSE_ALLOWED_HOSTS: {name!r} is no host.", hint=hint, id="boilerhouse.E010"))
+    for origin in settings.CSRF_TRUSTED_ORIGINS:
+        if not _ORIGIN.match(origin):
+            hint = (
+                "Write scheme, name, and the port if it is not the scheme's own: https://boilerhouse.example.com:8443"
+            )
+            words = f"BOILERHOUSE_TRUSTED_ORIGINS: {origin!r} is no origin."
+            found.append(Error(words, hint=hint, id="boilerhouse.E011"))
+    found += _base_path()
+    is_local = all(name in _LOCAL for name in settings.ALLOWED_HOSTS)
+    if settings.BOILERHOUSE_HTTPS and is_local and not settings.CSRF_TRUSTED_ORIGINS:
+        hint = "Set BOILERHOUSE_ALLOWED_HOSTS to the name by which browsers open the proxy."
+        words = "BOILERHOUSE_HTTPS is on, and BOILERHOUSE_ALLOWED_HOSTS has local names only."
+        found.append(Warning(words, hint=hint, id="boilerhouse.W004"))
+    return found
+
+
+def _base_path() -> list[CheckMessage]:
+    base = settings.BOILERHOUSE_BASE_PATH
+    if not base:
+        return []
+    number, words = "boilerhouse.E013", f"BOILERHOUSE_BASE_PATH: {base!r}"
+    if not _BASE_PATH.match(base) or {".", ".."} & set(base.split("/")):
+        hint = "Write it as it stands in the address, with a slash before it: /boilerhouse"
+        return [Error(f"{words} is no path.", hint=hint, id=number)]
+    first = base.split("/")[1]
+    if first in {"static", "ws", *_first_of_each(get_resolver().url_patterns)}:
+        hint = (
+            "Take another, as /boilerhouse: a proxy that removes it would leave addresses that could mean two things."
+        )
+        return [Error(f"{words} begins as an address of Boilerhouse's own.", hint=hint, id=number)]
+    return []
+
+
+def _first_of_each(patterns: Iterable[Any]) -> Iterator[str]:
+    """What the paths of all pages and of the API begin with."""
+    for one in patterns:
+        route = str(one.pattern).lstrip("^")
+        if not route:
+            yield from _first_of_each(getattr(one, "url_patterns", ()))
+        else:
+            yield route.split("/")[0]
 
 
 def _reaching_of_sinks() -> list[CheckMessage]:

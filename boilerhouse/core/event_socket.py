@@ -14,7 +14,6 @@ from urllib.parse import parse_qs
 import structlog
 from channels.auth import AuthMiddlewareStack
 from channels.db import database_sync_to_async
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.http import QueryDict
 from rest_framework.exceptions import NotFound
 
@@ -23,6 +22,7 @@ from boilerhouse.core.api.event_views import FILTERS, wanted_events
 from boilerhouse.core.api_keys import find_key
 from boilerhouse.core.errors import Invalid
 from boilerhouse.core.event_stream import EventFilter, Revoked, hub, newest_id
+from boilerhouse.core.handshakes import OurPagesOnly
 from boilerhouse.core.models import ApiKey
 from boilerhouse.core.streaming import Stalled, TooManyStreams, Writer, streams
 
@@ -43,7 +43,7 @@ class EventSocket:
     """An ASGI application for one path."""
 
     def __init__(self) -> None:
-        self._with_session = AllowedHostsOriginValidator(AuthMiddlewareStack(self._serve))
+        self._with_session = OurPagesOnly(AuthMiddlewareStack(self._serve))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = dict(scope["headers"])

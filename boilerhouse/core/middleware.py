@@ -53,7 +53,7 @@ def request_context(get_response: Callable[[HttpRequest], HttpResponse]) -> Call
                 response.asked_at = getattr(resumed, "asked_at", started)  # type: ignore[attr-defined]
                 return response
             level = log.warning if response.status_code >= 500 else log.info
-            if not request.path.startswith("/static/"):
+            if not request.path_info.startswith("/static/"):
                 seconds = time.monotonic() - getattr(resumed, "asked_at", started)
                 ms = round(seconds * 1000, 1)
                 _count(request, response, seconds)

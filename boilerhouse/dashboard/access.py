@@ -13,10 +13,9 @@ from django.contrib.sessions.models import Session
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
-from boilerhouse.core import context
+from boilerhouse.core import arrival, context
 from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import reaches, role_of
@@ -106,7 +105,6 @@ def _why(error: BoilerhouseError) -> str:
 
 def back(request: HttpRequest) -> HttpResponseRedirect:
     """To the page that the form stood on, or to that of its ``next``."""
-    for target in (request.POST.get("next", ""), request.headers.get("Referer", "")):
-        if target and url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
-            return HttpResponseRedirect(target, status=303)
-    return HttpResponseRedirect(reverse("overview"), status=303)
+    targets = (request.POST.get("next", ""), request.headers.get("Referer", ""))
+    found = next(filter(None, (arrival.path_of_ours(one, request) for one in targets)), reverse("overview"))
+    return HttpResponseRedirect(found, status=303)

@@ -44,7 +44,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "times": times if times in TIMES else "utc",
         "now": timezone.now(),
     }
-    if request.path.startswith(("/admin/", "/api/", "/login/")) or not hasattr(request, "user"):
+    if request.path_info.startswith(("/admin/", "/api/", "/login/")) or not hasattr(request, "user"):
         return shown
     role = getattr(request, "role", None) or role_of(request.user)
     if role is None:
@@ -62,7 +62,9 @@ def _nav(path: str) -> list[NavItem]:
 
     def item(label: str, icon: str, name: str, **more: Any) -> NavItem:
         url = reverse(name)
-        is_current = path == url if url == "/" else path.startswith(url) or (name == "pools" and "/containers/" in path)
+        is_current = (
+            path == url if name == "overview" else path.startswith(url) or (name == "pools" and "/containers/" in path)
+        )
         return NavItem(label, icon, url, is_current, **more)
 
     return [

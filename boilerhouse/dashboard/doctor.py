@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.checks import WARNING, run_checks
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.urls import reverse
 
 from boilerhouse.core import clock, processes
 from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deployment_id, ram_dir
@@ -234,7 +235,7 @@ def _processes() -> Iterator[Rest]:
 
 def _pools() -> Iterator[Rest]:
     for pool in Pool.objects.exclude(trouble="").order_by("pk"):
-        yield FAILURE, f"{pool.pk}: {pool.last_error}", f"/pools/{pool.pk}/ says more."
+        yield FAILURE, f"{pool.pk}: {pool.last_error}", f"{reverse('pool', args=[pool.pk])} says more."
     late = [beat for beat in syncs.beats() if beat.is_overdue(clock.now())]
     if late:
         yield WARN, f"{len(late)} saves are overdue", "See the overview; a sink may be slow or down."

@@ -123,7 +123,7 @@ def needs(rows: list[PoolRow]) -> list[Need]:
     found += pool_needs(rows)
     for name, seconds in silent_queues().items():
         why = f"No task of it was served for {seconds} s although a worker is free. Its workers are being restarted."
-        found.append(Need("error", "Queue {} does not serve", name, "/admin/core/queuehealth/", why))
+        found.append(Need("error", "Queue {} does not serve", name, reverse("admin:core_queuehealth_changelist"), why))
     for step in FailingStep.objects.order_by("since"):
         why = f"{step.error}: {step.detail.rstrip('.')}. It is tried again and again; the other steps go on."
         found.append(Need("error", "The step {} fails", step.name, reverse("settings"), why))

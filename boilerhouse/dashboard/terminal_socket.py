@@ -16,12 +16,12 @@ from uuid import UUID
 import structlog
 from channels.auth import AuthMiddlewareStack
 from channels.db import database_sync_to_async
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings
 
 from boilerhouse.core import audit, context
 from boilerhouse.core.errors import BoilerhouseError, Invalid
 from boilerhouse.core.events import recording
+from boilerhouse.core.handshakes import OurPagesOnly
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import Role
 from boilerhouse.core.streaming import Stalled, Writer, from_thread, streams
@@ -42,7 +42,7 @@ class TerminalSocket:
     """An ASGI application for one path."""
 
     def __init__(self) -> None:
-        self._with_session = AllowedHostsOriginValidator(AuthMiddlewareStack(self._serve))
+        self._with_session = OurPagesOnly(AuthMiddlewareStack(self._serve))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self._with_session(scope, receive, send)

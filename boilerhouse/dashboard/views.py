@@ -6,11 +6,14 @@ from django.conf import settings
 from django.contrib.auth import get_user_model, login
 from django.contrib.auth.tokens import default_token_generator
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.middleware.csrf import REASON_MALFORMED_REFERER, REASON_NO_CSRF_COOKIE, REASON_NO_REFERER
 from django.shortcuts import redirect, render
-from django.utils.http import url_has_allowed_host_and_scheme, urlsafe_base64_decode
+from django.urls import reverse
+from django.utils.http import urlsafe_base64_decode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from boilerhouse.core import arrival
 from boilerhouse.dashboard.access import page
 from boilerhouse.dashboard.context import THEMES, TIMES
 from boilerhouse.dashboard.overview import overview as read_overview
@@ -29,14 +32,40 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 def _choose(request: HttpRequest, name: str, offered: tuple[str, ...]) -> HttpResponse:
     """Back to where it was chosen, which then looks so, for a year in this browser."""
-    target = request.headers.get("Referer", "/")
-    if not url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
-        target = "/"
-    response = HttpResponseRedirect(target)
+    target = arrival.path_of_ours(request.headers.get("Referer", ""), request)
+    response = HttpResponseRedirect(target or reverse("overview"))
     chosen = request.POST.get(name, "")
     if chosen in offered:
-        response.set_cookie(name, chosen, max_age=YEAR_S, samesite="Lax", httponly=True, secure=request.is_secure())
+        response.set_cookie(
+            name,
+            chosen,
+            max_age=YEAR_S,
+            samesite="Lax",
+            httponly=True,
+            secure=request.is_secure(),
+            path=settings.SESSION_COOKIE_PATH,
+        )
     return response
+
+
+def form_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """What somebody sees whose form is not known to come from a page of ours, and what to do where it did."""
+    title = "This form was refused"
+    return render(request, "refused.html", {"title": title, "detail": _why_refused(request, reason)}, status=403)
+
+
+def _why_refused(request: HttpRequest, reason: str) -> str:
+    origin = request.META.get("HTTP_ORIGIN", "") or arrival.origin_of(request.META.get("HTTP_REFERER", ""))
+    if origin and (why := arrival.why_not_ours(origin, request)):
+        return why
+    if reason in (REASON_NO_REFERER, REASON_MALFORMED_REFERER):
+        return "Your browser sent neither Origin nor Referer; let it send one of them to this site."
+    if reason == REASON_NO_CSRF_COOKIE:
+        return (
+            "Your browser sent no cookie back. Allow cookies for this site, and sign in at the address at which you"
+            f" opened it{', by https' if settings.BOILERHOUSE_HTTPS else ''}."
+        )
+    return "The page was older than your sign-in. Nothing was changed. Go back, load it again, and repeat it."
 
 
 @require_POST

@@ -261,6 +261,13 @@ def test_a_staff_session_reads_from_our_own_pages_only_and_until_it_signs_out(st
     own = {"Cookie": f"sessionid={cookie}", "Origin": stack.base}
     with pytest.raises(InvalidStatus, match="403"), socket_of(stack, headers={**own, "Origin": "https://evil.example"}):
         pass
+    for other in (
+        "http://127.0.0.1:1",
+        stack.base.replace("http", "https"),
+        "null",
+    ):  # B39: a tenant's page, at another port
+        with pytest.raises(InvalidStatus, match="403"), socket_of(stack, headers={**own, "Origin": other}):
+            pass
     with socket_of(stack, headers={"Cookie": own["Cookie"]}) as opened:
         assert refusal(opened)[0] == 4401, "a cookie alone, from who knows where, opens nothing"
     with socket_of(stack, headers={**own, "Cookie": f"sessionid={session_of(guest, stack)}"}) as opened:

@@ -58,7 +58,7 @@ def begin(request: Any, still_holds: Callable[[Any], bool]) -> str | None:
         return None
     if not _VALID.match(key):
         raise Invalid(FieldError("", "Idempotency-Key: 1 to 255 printable ASCII characters without spaces.", "invalid"))
-    path = request.path.encode()
+    path = request.path_info.encode()
     record = _digest(b"key", request.auth.pk.encode(), request.method.encode(), path, key.encode())
     body = _digest(b"body", request.META.get("QUERY_STRING", "").encode(), request._request.body)
     me = processes.current()

@@ -6,8 +6,9 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import DisallowedHost, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
 from rest_framework import exceptions, status
 from rest_framework.renderers import JSONRenderer
 
@@ -134,12 +135,12 @@ def handle(error: Exception, _context: Any) -> HttpResponse | None:
     return None
 
 
-def _is_api(request: HttpRequest) -> bool:
-    return request.path.startswith("/api/")
+def is_api(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/api/")
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    if _is_api(request):
+    if is_api(request):
         return problem(404, "not_found", f"Nothing is at {request.path}.")
     from django.views.defaults import page_not_found
 
@@ -148,16 +149,21 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """What Django itself refuses before any view: a host name that is not ours, too many fields …"""
-    if _is_api(request):
-        return problem(400, "malformed", f"The request was refused ({type(exception).__name__}).")
-    from django.views.defaults import bad_request as page
-
-    return page(request, exception or Exception())
+    detail = f"The request was refused ({type(exception).__name__})."
+    if isinstance(exception, DisallowedHost):
+        given = request.META.get("HTTP_HOST", "")[:100]
+        detail = (
+            f"This came for the host {given!r}, which is not in BOILERHOUSE_ALLOWED_HOSTS. Open Boilerhouse by a name"
+            " that is there, or add this one. The node itself may ask for health and metrics by 127.0.0.1."
+        )
+    if is_api(request):
+        return problem(400, "malformed", detail)
+    return render(request, "refused.html", {"title": "This was refused", "detail": detail}, status=400)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     log.error("unhandled error", path=request.path, exc_info=True)
-    if _is_api(request):
+    if is_api(request):
         return problem(500, "internal", "This is a defect of Boilerhouse; the log names it by the request id.")
     from django.views.defaults import server_error as page
 

@@ -1,0 +1,25 @@
+"""Everything lies below a path of the proxy (BOILERHOUSE_BASE_PATH), whether that passes the path on or removes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BelowBasePath:
+    """An ASGI application that another sees below ``base`` (as ``/boilerhouse``, or empty), whatever the client says.
+
+    Daphne takes a root path from a header of the client's; it counts for nothing here.
+    """
+
+    def __init__(self, application: Any, base: str) -> None:
+        self.application, self.base = application, base
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] in ("http", "websocket"):
+            scope = {**scope, "root_path": self.base, "path": self._whole(scope["path"])}
+        await self.application(scope, receive, send)
+
+    def _whole(self, path: str) -> str:
+        if not self.base or path.startswith(f"{self.base}/"):
+            return path
+        return f"{self.base}/" if path == self.base else self.base + path
