@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import sqlite3
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-IMAGE = "boilerhouse/test-sqlite:1"
 
 WRITER = """
 i=$(sqlite3 /state/app.db 'PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t (tx, n, x);' \\
@@ -26,7 +25,8 @@ done | sqlite3 /state/app.db > /dev/null
 
 @contextmanager
 def built_image(context: Path) -> Iterator[str]:
-    """The example workload's image with sqlite3 and ``/writer.sh``."""
+    """The example workload's image with sqlite3 and ``/writer.sh``, by a name that no other test uses."""
+    image = f"boilerhouse/test-sqlite:{uuid.uuid4().hex[:8]}"
     root = context / "root"
     listed = subprocess.run(["ldd", "/usr/bin/sqlite3"], capture_output=True, text=True, check=True).stdout
     for path, inside in [("/usr/bin/sqlite3", "/bin/sqlite3"), *((one, one) for one in re.findall(r"(/\S+)", listed))]:
@@ -37,11 +37,11 @@ def built_image(context: Path) -> Iterator[str]:
     for path in root.rglob("*"):
         path.chmod(0o755)
     (context / "Dockerfile").write_text("FROM boilerhouse/example-workload:1\nCOPY root/ /\n")
-    subprocess.run(["docker", "build", "-q", "-t", IMAGE, str(context)], check=True, capture_output=True)
+    subprocess.run(["docker", "build", "-q", "-t", image, str(context)], check=True, capture_output=True)
     try:
-        yield IMAGE
+        yield image
     finally:
-        subprocess.run(["docker", "rmi", "-f", IMAGE], check=True, capture_output=True)
+        subprocess.run(["docker", "rmi", "-f", image], check=True, capture_output=True)
 
 
 def content(path: Path) -> str:

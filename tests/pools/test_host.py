@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_many_that_start_at_once_mount_one_ram_file_system(ram):
 
 
 def test_rules_are_set_once_and_all_go_again(ram):
-    bridge = "bhtest0"
+    bridge = f"bh{uuid.uuid4().hex[:8]}"  # the rules of tests beside this one are listed, too
     threads = [threading.Thread(target=host.ensure_rules, args=(bridge,)) for _ in range(6)]
     for thread in threads:
         thread.start()

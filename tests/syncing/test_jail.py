@@ -283,6 +283,7 @@ def test_rclone_dies_with_the_process_that_started_it(s3, volume, tmp_path):
     with (volume / "big").open("wb") as file:
         file.truncate(400_000_000)
     os.chown(volume / "big", UID, UID)
+    marker = f"kill-marker-{os.getpid()}"  # the same test may run on the other database meanwhile
     script = f"""
 import os, django
 os.environ["BOILERHOUSE_DATA_DIR"] = {str(tmp_path)!r}
@@ -293,15 +294,14 @@ from syncing.jail import Jail
 from syncing.sinks import S3Sink
 sink = S3Sink("{s3.bucket}", "us-east-1", "", "{s3.endpoint}", "Rclone", "{s3.access_key}", "{s3.secret_key}", ("--bwlimit=1M",))
 lock = os.open({str(tmp_path / "lock2")!r}, os.O_RDWR | os.O_CREAT)
-rclone.run(rclone.upload(sink, "kill-marker-xyz", [], deletes=False, inside="", backup=".boilerhouse-trash/test"), sink, Jail(Path({str(volume)!r}), {UID}, False), lock)
+rclone.run(rclone.upload(sink, {marker!r}, [], deletes=False, inside="", backup=".boilerhouse-trash/test"), sink, Jail(Path({str(volume)!r}), {UID}, False), lock)
 """
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "boilerhouse.settings"}
     worker = subprocess.Popen([sys.executable, "-c", script], env=environment)
 
     def running() -> bool:
         return (
-            subprocess.run(["pgrep", "-f", "bin/rclone.*kill-marker-xyz"], capture_output=True, check=False).returncode
-            == 0
+            subprocess.run(["pgrep", "-f", f"bin/rclone.*{marker}"], capture_output=True, check=False).returncode == 0
         )
 
     eventually(running, 20)
