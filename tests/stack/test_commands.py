@@ -19,65 +19,71 @@ from boilerhouse.core.models import Process
 from tests.stack.conftest import ROOT, eventually, manage
 
 
-def traces() -> dict[str, set[str]]:
-    """Everything of any deployment on this host: containers, networks, rules, mounts, directories."""
-    run = {"capture_output": True, "text": True, "check": True}
-    docker = ["docker", "--log-level", "error"]
-    labelled = ["--filter", "label=boilerhouse.deployment", "--format", "{{.ID}}"]
-    return {
-        "containers": set(subprocess.run([*docker, "ps", "-a", *labelled], **run).stdout.split()),
-        "networks": set(subprocess.run([*docker, "network", "ls", *labelled], **run).stdout.split()),
-        "rules": set(re.findall(r'"boilerhouse (\w+)"', subprocess.run(["iptables", "-S"], **run).stdout)),
-        "mounts": {
-            line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if "/boilerhouse/" in line
-        },
-        "directories": {path.name for path in (ROOT / ".boilerhouse").glob("demo-*")},
-    }
+class Demo:
+    """A ``manage.py demo`` that was begun, and everything that its deployment has on this host."""
 
+    def __init__(self, *arguments: str, **options) -> None:
+        before = set(self._directories())
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), "demo", *arguments],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options,
+        )  # fmt: skip
+        (self.directory,) = eventually(lambda: set(self._directories()) - before)
+        self.id = eventually(self._id, 60)
 
-def without(found: dict[str, set[str]], before: dict[str, set[str]]) -> dict[str, set[str]]:
-    return {name: values - before[name] for name, values in found.items()}
+    @staticmethod
+    def _directories() -> list[Path]:
+        return list((ROOT / ".boilerhouse").glob("demo-*"))
 
+    def _id(self) -> str:
+        assert self.process.poll() is None, self.process.stderr.read()[-3000:]
+        try:
+            return (self.directory / "deployment-id").read_text().strip()
+        except FileNotFoundError:
+            return ""
 
-NOTHING: dict[str, set[str]] = {
-    "containers": set(),
-    "networks": set(),
-    "rules": set(),
-    "mounts": set(),
-    "directories": set(),
-}
+    def traces(self) -> dict[str, str]:
+        """What there is, by kind; other deployments come and go on this host meanwhile."""
+        run = {"capture_output": True, "text": True, "check": True}
+        docker = ["docker", "--log-level", "error"]
+        labelled = ["--filter", f"label=boilerhouse.deployment={self.id}", "--format", "{{.ID}}"]
+        rules = [subprocess.run([one, "-S"], **run).stdout for one in ("iptables", "ip6tables")]
+        mounts = Path("/proc/mounts").read_text()
+        found = {
+            "containers": subprocess.run([*docker, "ps", "-a", *labelled], **run).stdout,
+            "networks": subprocess.run([*docker, "network", "ls", *labelled], **run).stdout,
+            "rules": "\n".join(re.findall(rf'^.*"boilerhouse {self.id}".*$', "\n".join(rules), re.M)),
+            "mounts": "\n".join(re.findall(rf"^.*(?:{self.id}|{self.directory}).*$", mounts, re.M)),
+            "directory": "\n".join(path.name for path in [self.directory] if path.exists()),
+            "processes": subprocess.run(["pgrep", "-f", self.directory], **{**run, "check": False}).stdout,
+        }
+        return {kind: text for kind, text in found.items() if text}
 
 
 @pytest.mark.any_database
 def test_the_demo_does_the_main_job_and_leaves_nothing(stack):
     """B47: also in an environment that is set for another deployment, behind TLS, and for a proxy."""
-    before = traces()
     others = {"BOILERHOUSE_HTTPS": "true", "BOILERHOUSE_ALLOWED_HOSTS": "boilerhouse.example.com",
               "BOILERHOUSE_BASE_PATH": "/bh", "HTTP_PROXY": "http://127.0.0.1:9"}  # fmt: skip
-    done = manage("demo", "--once", "--output", "json", env={**os.environ, **others})
+    demo = Demo("--once", "--output", "json", env={**os.environ, **others})
+    eventually(lambda: {"networks", "rules", "mounts", "directory"} <= set(demo.traces()), 60)
+    said, complained = demo.process.communicate(timeout=180)
 
-    assert done.returncode == 0, done.stderr[-3000:]
-    (line,) = done.stdout.splitlines()
+    assert demo.process.returncode == 0, complained[-3000:]
+    (line,) = said.splitlines()
     found = json.loads(line)
     assert found["ok"] is True
     assert found["sizes"]["restoredFiles"] == found["sizes"]["files"] > 1000
     assert {"poolWarmMs", "claimMs", "restoreMs", "saveMs", "releaseMs", "totalMs"} <= set(found["timings"])
-    # other tests' pools come and go in the shared deployment; what is new must not stay
-    eventually(lambda: without(traces(), before)["networks"] == without(traces(), before)["mounts"] == set(), 10)
-    left = without(traces(), before)
-    assert left["rules"] == left["directories"] == set()
+    assert demo.traces() == {}
 
 
 @pytest.mark.long
 def test_ctrl_c_ends_the_demo_and_all_it_started(stack):
-    before = traces()
-    demo = subprocess.Popen(
-        [sys.executable, str(ROOT / "manage.py"), "demo"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    demo = Demo()
     said = ""
-    assert demo.stderr
-    for line in demo.stderr:
+    assert demo.process.stderr
+    for line in demo.process.stderr:
         said += line
         if "Ctrl-C" in line:
             break
@@ -86,16 +92,13 @@ def test_ctrl_c_ends_the_demo_and_all_it_started(stack):
     session = requests.Session()
     assert "Overview" in session.get(link[1], timeout=10).text
     assert requests.get(link[1], timeout=10).status_code == 410
-    (directory,) = without(traces(), before)["directories"]
+    assert {"containers", "networks", "rules", "mounts", "directory", "processes"} <= set(demo.traces())
     started = time.monotonic()
-    os.killpg(demo.pid, signal.SIGINT)
-    demo.communicate(timeout=40)
+    os.killpg(demo.process.pid, signal.SIGINT)
+    demo.process.communicate(timeout=40)
 
     assert time.monotonic() - started < 30
-    left = without(traces(), before)
-    assert left["networks"] == left["rules"] == left["mounts"] == left["directories"] == set()
-    alive = subprocess.run(["pgrep", "-f", directory], capture_output=True, text=True, check=False).stdout
-    assert alive == ""
+    assert demo.traces() == {}
 
 
 @pytest.mark.any_database
