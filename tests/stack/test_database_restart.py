@@ -60,13 +60,16 @@ def test_restarted_under_load(stack, pools, sink_server):
     threads = [threading.Thread(target=guarded, args=(f"pg-{n}",)) for n in range(5)]
     for thread in threads:
         thread.start()
-    for _ in range(2):
+    try:
+        for _ in range(2):
+            time.sleep(6)
+            restart = [os.environ["BOILERHOUSE_TEST_RESTART_DATABASE"]]
+            subprocess.run(restart, check=True, timeout=60, capture_output=True)
         time.sleep(6)
-        subprocess.run([os.environ["BOILERHOUSE_TEST_RESTART_DATABASE"]], check=True, timeout=60, capture_output=True)
-    time.sleep(6)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     connection.close()
 
     assert not failures, failures
