@@ -139,6 +139,11 @@ class ProgressReporter:
         self._said_at = -TELL_AT_MOST_S
         self.progress = rclone.Progress()
 
+    def begin_attempt(self) -> None:
+        """Nothing has arrived in the attempt that begins, and perhaps its transfer never does."""
+        files, size = self.sent
+        self._before, self.progress = rclone.Progress(bytes=size, files=files), rclone.Progress()
+
     def begin_try(self, files: int, size: int) -> None:
         """A try begins, with so much there already of what the totals count."""
         self._before, self.progress = rclone.Progress(bytes=size, files=files), rclone.Progress()
@@ -240,6 +245,7 @@ def persist(
     within_s = settings.BOILERHOUSE_TRANSFER_STALL_S if is_patient else RETRY_WITHIN_S
     fruitless = 0
     while True:
+        reporter.begin_attempt()
         try:
             return attempt()
         except errors.SyncFailed as error:

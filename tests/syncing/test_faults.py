@@ -314,6 +314,39 @@ def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_
         server.stop()
 
 
+def test_a_save_ends_when_its_sink_dies_after_some_files_have_arrived(tmp_path, data_dir, transactional_db):
+    """P5: what an earlier try brought is no progress of the tries that bring nothing."""
+    import time
+
+    from pools import volumes
+    from syncing.states import Trigger
+    from tests.s3 import S3Server
+
+    server = S3Server(tmp_path / "dying")
+    server.start()
+    end = far_ends.RcloneS3(server)
+    end.shown = {**end.shown, "rcloneFlags": ["--bwlimit=1M"]}
+    tenant = Tenant(end)
+    tenant.write(small="x", big="x" * 10_000_000)
+    until = time.monotonic() + 60
+
+    def kills_it() -> bool:
+        if server.process and SyncRun.objects.filter(direction="upload", progress__files__gt=0).exists():
+            server.process.kill()
+            server.process.wait()
+            server.process = None
+        return time.monotonic() < until
+
+    try:
+        with volumes.locked(tenant.container_id) as lock, pytest.raises(errors.SyncFailed) as ended:
+            saves.save(tenant.site(lock), [tenant.fresh()], Trigger.RELEASE, kills_it)
+    finally:
+        server.stop()
+    assert time.monotonic() < until, "it was still at it"
+    assert ended.value.code == "unreachable"
+    assert SyncRun.objects.get(direction="upload").state == "failed"
+
+
 def test_one_of_two_specs_fails_and_the_other_saves(s3, data_dir, transactional_db, settings, tmp_path):
     """Several specs of one pool: the same path to two sinks; what one saved stays saved."""
     from pools import volumes
