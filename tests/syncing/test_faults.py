@@ -274,13 +274,14 @@ def test_a_credential_that_is_rotated_while_a_save_runs(s3, data_dir, transactio
 
 
 @pytest.mark.parametrize("after_ms", [5, *(pytest.param(n, marks=pytest.mark.long) for n in range(60, 400, 40))])
-def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_db, monkeypatch, after_ms):
+def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_db, monkeypatch, settings, after_ms):
     """P5: whatever of the save arrived, the next claim gets the last completed one."""
     import threading
     import time
 
     from tests.s3 import S3Server
 
+    settings.BOILERHOUSE_TRANSFER_STALL_S = 10  # rclone alone would go on asking the dead for minutes
     monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
     server = S3Server(tmp_path / "killed")
     server.start()
