@@ -12,7 +12,16 @@ from django.http import HttpRequest
 from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
 from boilerhouse.core.tasks import enqueue
 from pools import services
-from pools.models import ContainerUsage, HostLease, Pool, PoolUsage, RegistryCredential, Workload, WorkloadVersion
+from pools.models import (
+    ContainerUsage,
+    HostLease,
+    ImagePull,
+    Pool,
+    PoolUsage,
+    RegistryCredential,
+    Workload,
+    WorkloadVersion,
+)
 
 
 def _refill(pool: Pool) -> None:
@@ -54,6 +63,14 @@ class RegistryCredentialAdmin(ReadOnlyAdmin):
     list_display = ("id", "name", "registry", "created_at", "updated_at")
     search_fields = ("id", "name", "registry")
     exclude = ("secret",)
+
+
+@admin.register(ImagePull)
+class ImagePullAdmin(ReadOnlyAdmin):
+    list_display = ("image", "node", "state", "asked_at", "started_at", "finished_at", "fault", "error")
+    list_filter = ("state", "fault")
+    search_fields = ("image", "error")
+    date_hierarchy = "asked_at"
 
 
 @admin.register(Pool)

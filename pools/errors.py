@@ -108,6 +108,13 @@ class ImageMissing(EngineFailure):
     code = "image_missing"
 
 
+class ImagePending(Unavailable):
+    """The image is being pulled."""
+
+    code = "image_pending"
+    retry_after = 5
+
+
 class ContainerMissing(EngineFailure):
     """The engine has no such container."""
 

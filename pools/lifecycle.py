@@ -34,12 +34,13 @@ from pools import (
     volumes,
 )
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
-from pools.models import Container, Pool, WorkloadVersion
+from pools.models import Container, ImagePull, Pool, WorkloadVersion
+from pools.pull_errors import PullFailed
 from pools.runtime import get_runtime
 from pools.runtime.base import ContainerPlan, Image, Mount, Published
 from pools.services import lock_pool
 from pools.spec import WorkloadSpec, interpolate
-from pools.states import ContainerHealth, ContainerState, Trouble
+from pools.states import PULLING, ContainerHealth, ContainerState, Trouble
 
 log = structlog.get_logger(__name__)
 
@@ -81,10 +82,12 @@ def start_container(container_id: UUID) -> bool:
         return False
     started = time.monotonic()
     try:
-        image = _create_and_start(container)
+        image, failed_pull = _create_and_start(container)
         verdict = _probe_until_healthy(container, image)
     except DATABASE_LOST:
         raise  # undecided: whoever takes over finds what was made
+    except errors.ImagePending:
+        return False  # whoever pulls it has the start go on
     except Exception as error:  # whatever it was, the row must not stay "starting" under a living owner
         _start_failed(container, error)
         return False
@@ -98,6 +101,8 @@ def start_container(container_id: UUID) -> bool:
             return False  # it was asked to go meanwhile; whoever asked removes it
         WorkloadVersion.objects.filter(pk=container.version_id, image_digest="").update(image_digest=image.id)
         is_new = _proved(pool, container)
+        if failed_pull is not None:
+            pulling.bear(pool, failed_pull)
         _tell_bare_volumes(pool, container, image, is_new=is_new)
         ms = round((time.monotonic() - started) * 1000)
         version = container.version.number
@@ -140,24 +145,26 @@ def _tell_bare_volumes(pool: Pool, container: Container, image: Image, *, is_new
         emit("pool.warning", pool_id=pool.pk, code=mounts.IMAGE_VOLUME, version=version, paths=bare, detail=detail)
 
 
-def _look_at_image(container: Container) -> Image:
-    """Have the image here and note what it declares. Raises ImageMissing, CannotMount."""
+def _look_at_image(container: Container) -> pulling.Found:
+    """Have the image here and note what it declares. Raises ImagePending, ImageMissing, CannotMount."""
     version = container.version
-    image = pulling.image_for(version.spec)
+    found = pulling.image_for_start(container)
+    image = found.image
     if version.image_volumes != list(image.volumes):
         version.image_volumes = list(image.volumes)
         version.save(update_fields=["image_volumes"])
     mounts.check(version.spec, image)
-    return image
+    return found
 
 
-def _create_and_start(container: Container) -> Image:
+def _create_and_start(container: Container) -> tuple[Image, ImagePull | None]:
     runtime = get_runtime()
     spec = container.version.spec
     suitability.check(runtime)
     network = host.ensure_network()
     host.ensure_ram_dir()
-    image = _look_at_image(container)
+    found = _look_at_image(container)
+    image = found.image
     if container.address is None and spec.security.network_mode == "bridge":
         with transaction.atomic():
             container.address = host.lease_address(network, container.pk)
@@ -183,7 +190,7 @@ def _create_and_start(container: Container) -> Image:
         emit("container.created", pool_id=container.pool_id, container_id=container.pk)
     runtime.start(plan.name)
     failpoints.reach("fill.started")
-    return image
+    return image, found.failed
 
 
 def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image) -> ContainerPlan:
@@ -344,6 +351,8 @@ def _start_failed(container: Container, error: Exception) -> None:
                 f" {pool.good_version.number} keeps serving. {detail}"
             )
             trouble.report(pool, kind, detail, halted_version=container.version_id, halted_network=container.network)
+            if isinstance(error, PullFailed) and container.pull is not None:
+                pulling.bear(pool, container.pull)  # which says nothing against the version: it is tried again
         else:
             trouble.report(pool, kind, detail, **trouble.back_off(pool))
         enqueue("pool", "pools.tasks.destroy_container", container.pk)
@@ -426,6 +435,8 @@ def stuck_containers(older_than: datetime) -> list[Container]:
     living = processes.living()
     under_way = [ContainerState.STARTING, ContainerState.REMOVING, ContainerState.FAILED]
     rows = Container.objects.filter(state__in=under_way, state_changed_at__lt=older_than)
+    # Whoever pulls has these go on.
+    rows = rows.exclude(state=ContainerState.STARTING, owner=None, pull__state__in=PULLING)
     return [container for container in rows if container.owner not in living]
 
 

@@ -16,7 +16,7 @@ from boilerhouse.core.models import random_nonce
 from pools import mounts
 from pools.querysets import ContainerQuerySet, PoolQuerySet
 from pools.spec import WorkloadSpec
-from pools.states import DEADLY, ContainerHealth, ContainerState, Fault, PoolState, Trouble
+from pools.states import DEADLY, PULLING, ContainerHealth, ContainerState, Fault, PoolState, PullState, Trouble
 
 
 class WorkloadQuerySet(models.QuerySet["Workload"]):
@@ -89,6 +89,58 @@ class RegistryCredential(models.Model):
         return self.id
 
 
+class ImagePull(models.Model):
+    """What is known of pulling an image onto a node: one row, and one pull at a time, however many pools want it."""
+
+    node = models.CharField(max_length=64)
+    image = models.CharField(max_length=500)
+    state = models.CharField(max_length=7, choices=PullState, default=PullState.WAITING)
+    owner = models.UUIDField(null=True, blank=True)
+    """The process that pulls (``core.Process``), so that another takes over when it is dead."""
+    asked_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    wanted_until = models.DateTimeField(null=True, blank=True)
+    """Until then it goes on although no start waits for it: somebody tries a workload."""
+    progress = models.JSONField(default=dict, blank=True)
+    """As the API shows it."""
+    digest = models.CharField(max_length=200, default="", blank=True)
+    """What the registry said the image is, when it was last pulled."""
+    error = models.TextField(default="", blank=True)
+    """Why the last pull failed, until one succeeds."""
+    fault = models.CharField(max_length=16, default="", blank=True)
+    """What kind of failure that was (``pull_errors.PullFault``)."""
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["node", "image"], name="one_pull_per_image"),
+            models.CheckConstraint(condition=Q(state__in=PullState.values), name="image_pull_state_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.image
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.state in PULLING
+
+    def shown(self) -> dict[str, Any]:
+        """As a pool's status shows it."""
+        return {"image": self.image, "state": self.state, "startedAt": self.started_at, **self.progress}
+
+    def words(self) -> str:
+        """How far it is, for whoever waits for it."""
+        done = self.progress
+        if self.state == PullState.WAITING:
+            return f"Image {self.image} waits for its turn to be pulled"
+        if done.get("phase") == "extracting":
+            return f"Image {self.image} has been fetched and is being unpacked"
+        percent, eta = done.get("percent"), done.get("etaMs")
+        told = f": {percent} %" if percent is not None else ""
+        told += f", about {round(eta / 1000)} s left" if eta is not None else ""
+        return f"Image {self.image} is being pulled{told}"
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """What a container is made from: when a pool's template changes, its containers are rolled."""
@@ -115,6 +167,8 @@ class PoolStatus:
     trouble: str | None
     last_error: str | None
     warnings: list[FieldError]
+    pulling: dict[str, Any] | None
+    """How far the image is that its starts wait for."""
 
 
 class Pool(models.Model):
@@ -152,6 +206,8 @@ class Pool(models.Model):
     halted_network = models.JSONField(null=True, blank=True)
     bare_volumes = models.JSONField(default=list, blank=True)
     """The paths of VOLUMEs of the serving version's image where no volume of the workload is mounted."""
+    failed_pull = models.ForeignKey(ImagePull, on_delete=models.SET_NULL, null=True, blank=True, related_name="pools")
+    """The pull whose failure it bears: an older image serves, or the roll to another image has stopped."""
     waiting = models.PositiveIntegerField(default=0)
     """Claims that wait for a container; counted anew by ``tenants`` whenever that changes."""
     release_failed = models.PositiveIntegerField(default=0)
@@ -199,6 +255,18 @@ class Pool(models.Model):
         return Template(self.halted_version_id, self.halted_network) if self.halted_version_id else None
 
     @property
+    def stale_image(self) -> str:
+        """That an older image serves because the newest could not be pulled, and why; empty where that is not so."""
+        if self.failed_pull is None or self.trouble == Trouble.ROLL_HALTED:
+            return ""
+        return f"The image on the node serves, which may be an older one. {self.failed_pull.error}"
+
+    @property
+    def pull(self) -> ImagePull | None:
+        """The pull that its starts wait for."""
+        return ImagePull.objects.filter(waiting__pool=self, waiting__state=ContainerState.STARTING).first()
+
+    @property
     def serving_version(self) -> WorkloadVersion:
         """The version that a claim gets by and by: the last good one, at first the latest."""
         return self.good_version or self.workload.latest
@@ -224,10 +292,15 @@ class Pool(models.Model):
             state = PoolState.DEGRADED
         else:
             state = PoolState.HEALTHY
+        warnings = mounts.warnings(self.bare_volumes)
+        if stale := self.stale_image:
+            warnings = [*warnings, FieldError("/image", stale, "image_stale")]
+        pull = self.pull if starting else None
         return PoolStatus(
             size, idle, claimed, starting, removing, unhealthy, self.release_failed, self.waiting,
             self.target_size, desired, state,
-            self.trouble or None, self.last_error or None, mounts.warnings(self.bare_volumes),
+            self.trouble or None, self.last_error or None, warnings,
+            pull.shown() if pull is not None and pull.is_under_way else None,
         )  # fmt: skip
 
 
@@ -247,6 +320,8 @@ class Container(models.Model):
     address = models.GenericIPAddressField(null=True, blank=True)
     host_ports = models.JSONField(default=dict, blank=True)
     error = models.TextField(default="", blank=True)
+    pull = models.ForeignKey(ImagePull, on_delete=models.SET_NULL, null=True, blank=True, related_name="waiting")
+    """The pull that its start waits for, or waited for."""
     fault = models.CharField(max_length=10, choices=Fault, default="", blank=True)
     """What became wrong with it after it was idle; ``error`` says it in words."""
     network = models.JSONField(null=True, blank=True)
@@ -280,6 +355,11 @@ class Container(models.Model):
     @property
     def template(self) -> Template:
         return Template(self.version_id, self.network)
+
+    @property
+    def waits_for_pull(self) -> bool:
+        """Whether its start goes on when its image has been pulled; nobody works on it until then."""
+        return self.state == ContainerState.STARTING and self.pull_id is not None and self.owner is None
 
     @property
     def is_dead(self) -> bool:

@@ -36,8 +36,10 @@ class PullFault(TextChoices):
     """The registry cannot be reached."""
     STALLED = "stalled"
     """Nothing has come for as long as the deployment allows."""
-    INTERRUPTED = "interrupted"
-    """The process that pulled has ended."""
+    ENGINE_DOWN = "engine_down"
+    """The engine does not answer, or ended while it pulled."""
+    UNWANTED = "unwanted"
+    """Nobody waits for it any more."""
     OTHER = "other"
 
 

@@ -1,43 +1,193 @@
-"""Having a workload's image on this machine, by its ``pullPolicy``."""
+"""Having a workload's image on this node, by its ``pullPolicy``.
+
+Nobody who starts a container waits for a pull: it is asked for in a row (``ImagePull``), the controller's threads do it
+(``pull_runs``), and the starts that named the row go on when it is over.
+"""
 
 from __future__ import annotations
 
-import structlog
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
-from pools import references, registry_logins
-from pools.errors import ImageMissing
+import structlog
+from django.db import transaction
+from django.db.models.functions import Now
+
+from boilerhouse.core import bells, clock, processes
+from boilerhouse.core.deployment import node_id
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.steps import each
+from pools import errors, references
+from pools.models import Container, ImagePull, Pool
+from pools.pull_errors import PullFailed, PullFault
 from pools.references import Reference
 from pools.runtime import get_runtime
 from pools.runtime.base import Image
 from pools.spec import WorkloadSpec
+from pools.states import PullState, Trouble
 
 log = structlog.get_logger(__name__)
 
+BELL = "pulls"
+AGAIN_AFTER_S, THROTTLED_AFTER_S = 60, 600
+"""After how long a failed pull that a pool goes on without is tried again."""
+TRIAL_WANTS = timedelta(hours=1)
+LOOK_EVERY_S = 0.2
 
-def image_for(spec: WorkloadSpec) -> Image:
-    """Have the image here. Raises ImageMissing, PullFailed, EngineUnavailable."""
-    runtime, reference = get_runtime(), _parsed(spec.image)
-    if spec.pull_policy != "always" or reference.is_id or reference.digest:  # these two never mean another image
-        try:
-            return runtime.find_image(spec.image)
-        except ImageMissing as error:
-            if spec.pull_policy == "never" or reference.is_id:
-                why = "pullPolicy is never" if spec.pull_policy == "never" else "an id cannot be pulled"
-                said = f"Image {spec.image} is not on this machine, and {why}."
-                raise ImageMissing(f"{said} Build or load it, or correct the workload's image.") from error
-    pull(reference)
-    return runtime.find_image(spec.image)
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image on this node."""
+
+    image: Image
+    failed: ImagePull | None = None
+    """The pull that failed, where the image may therefore be an older one."""
+
+
+def image_for_start(container: Container) -> Found:
+    """The image of a container that this process starts; without one it stops owning the start, which goes on later.
+
+    Raises ImagePending then; ImageMissing, PullFailed, EngineUnavailable.
+    """
+    spec = container.version.spec
+    if (image := _without_pull(spec)) is not None:
+        return Found(image)
+    with recording():
+        container.pull = pull = _locked(spec)
+        if not _is_settled(pull, container.created_at):
+            _ask(pull)
+            Container.objects.filter(pk=container.pk, owner=processes.current()).update(pull=pull, owner=None)
+    return _outcome(spec, pull)
+
+
+def image_for_trial(spec: WorkloadSpec, wait_s: float) -> Image:
+    """The image, if it is here or comes within the time.
+
+    Raises ImagePending with how far it is, ImageMissing, PullFailed, EngineUnavailable.
+    """
+    if (image := _without_pull(spec)) is not None:
+        return image
+    began, until = clock.now(), time.monotonic() + wait_s
+    with recording():
+        pull = _locked(spec)
+        _ask(pull)
+        ImagePull.objects.filter(pk=pull.pk).update(wanted_until=Now() + TRIAL_WANTS)
+    while not _is_settled(pull, began) and time.monotonic() < until:
+        time.sleep(LOOK_EVERY_S)
+        pull.refresh_from_db()
+    return _outcome(spec, pull).image
+
+
+def _without_pull(spec: WorkloadSpec) -> Image | None:
+    """The image where it is here and need not be asked for; None where it has to be pulled."""
+    reference = _parsed(spec.image)
+    if spec.pull_policy == "always" and not (reference.is_id or reference.digest):  # these never mean another image
+        return None
+    try:
+        return get_runtime().find_image(spec.image)
+    except errors.ImageMissing as error:
+        if spec.pull_policy != "never" and not reference.is_id:
+            return None
+        why = "pullPolicy is never" if spec.pull_policy == "never" else "an id cannot be pulled"
+        said = f"Image {spec.image} is not on this machine, and {why}."
+        raise errors.ImageMissing(f"{said} Build or load it, or correct the workload's image.") from error
 
 
 def _parsed(image: str) -> Reference:
     try:
         return references.parse(image)
     except references.InvalidReference as error:
-        raise ImageMissing(f"{image} is no name of an image. {error}") from error
+        raise errors.ImageMissing(f"{image} is no name of an image. {error}") from error
 
 
-def pull(reference: Reference) -> None:
-    """Fetch an image from its registry. Raises PullFailed with the engine's words."""
-    log.info("pulling image", image=reference.text)
-    for _ in get_runtime().pull(reference, registry_logins.login_for(reference)):
-        pass
+def _locked(spec: WorkloadSpec) -> ImagePull:
+    asked = {"node": node_id(), "image": spec.image}
+    ImagePull.objects.get_or_create(**asked, defaults={"state": PullState.DONE})
+    return ImagePull.objects.select_for_update(no_key=True).get(**asked)
+
+
+def _is_settled(pull: ImagePull, since: datetime) -> bool:
+    """Whether it says what the registry had after ``since``, or that it could not be had.
+
+    A pull that succeeded and began before may have read an older manifest. One that failed has failed for all who wait.
+    """
+    if pull.is_under_way or pull.finished_at is None or pull.started_at is None:
+        return False
+    return pull.started_at >= since or (pull.state == PullState.FAILED and pull.finished_at >= since)
+
+
+def _ask(pull: ImagePull) -> None:
+    """Have it pulled unless it is being pulled; its last failure stays until it succeeds."""
+    if not pull.is_under_way:
+        pull.state = PullState.WAITING
+        ImagePull.objects.filter(pk=pull.pk).update(state=PullState.WAITING, asked_at=Now(), owner=None, progress={})
+    transaction.on_commit(partial(bells.ring, BELL), robust=True)
+
+
+def _outcome(spec: WorkloadSpec, pull: ImagePull) -> Found:
+    if pull.is_under_way:
+        raise errors.ImagePending(f"{pull.words()}.")
+    if pull.state == PullState.DONE:
+        return Found(get_runtime().find_image(spec.image))
+    if pull.fault == PullFault.ENGINE_DOWN:
+        raise errors.EngineUnavailable(pull.error)
+    try:
+        return Found(get_runtime().find_image(spec.image), pull)
+    except errors.ImageMissing:
+        raise PullFailed(pull.error, PullFault(pull.fault)) from None
+
+
+# Pools that go on without what could not be pulled ---------------------------------------------------
+
+
+def bear(pool: Pool, pull: ImagePull) -> None:
+    """Keep on the pool that it goes on without what this pull was to bring; call it in a transaction."""
+    if pool.failed_pull_id == pull.pk:
+        return
+    Pool.objects.filter(pk=pool.pk).update(failed_pull=pull)
+    pool.failed_pull = pull
+    if stale := pool.stale_image:
+        emit("pool.warning", pool_id=pool.pk, code="image_stale", image=pull.image, fault=pull.fault, detail=stale)
+
+
+def relieve(pull: ImagePull) -> list[str]:
+    """The pull has succeeded: what pools bore of its failure is over. Returns those whose roll may be tried again."""
+    rolls = []
+    for pool in Pool.objects.select_for_update(no_key=True).filter(failed_pull=pull).order_by("pk"):
+        changes: dict[str, Any] = {"failed_pull": None}
+        if pool.trouble == Trouble.ROLL_HALTED:
+            changes |= {"trouble": "", "last_error": "", "halted_version": None, "halted_network": None}
+            rolls.append(pool.pk)
+        Pool.objects.filter(pk=pool.pk).update(**changes)
+        code = "roll_halted" if pool.pk in rolls else "image_stale"
+        emit("pool.recovered", pool_id=pool.pk, code=code, trouble=pool.trouble, image=pull.image)
+    return rolls
+
+
+def ask_again() -> int:
+    """Have pulls tried again whose failure pools bear; forget those that no longer concern their pool."""
+    return each(Pool.objects.exclude(failed_pull=None).select_related("failed_pull", "workload"), _ask_again)
+
+
+def _ask_again(pool: Pool) -> int:
+    assert pool.failed_pull
+    if not _concerns(pool, pool.failed_pull.image):
+        with recording():
+            Pool.objects.filter(pk=pool.pk, failed_pull=pool.failed_pull).update(failed_pull=None)
+        return 1
+    with recording():
+        pull = ImagePull.objects.select_for_update(no_key=True).get(pk=pool.failed_pull.pk)
+        rest = timedelta(seconds=THROTTLED_AFTER_S if pull.fault == PullFault.THROTTLED else AGAIN_AFTER_S)
+        if pull.is_under_way or (pull.finished_at and pull.finished_at > clock.now() - rest):
+            return 0
+        _ask(pull)
+    return 1
+
+
+def _concerns(pool: Pool, image: str) -> bool:
+    wanted, serving = pool.workload.latest.spec, pool.serving_version.spec
+    is_halted = pool.halted is not None and wanted.image == image
+    return is_halted or any(spec.image == image and spec.pull_policy == "always" for spec in (wanted, serving))

@@ -30,10 +30,11 @@ CLAIMS_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do now: start so many containers of each template, remove these idle ones."""
+    """What to do now: start so many containers of each template, remove these idle ones, call off these starts."""
 
     start: list[Template] = field(default_factory=list)
     remove: list[UUID] = field(default_factory=list)
+    call_off: list[UUID] = field(default_factory=list)
 
 
 def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel: int) -> Step:
@@ -48,12 +49,15 @@ def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel:
     claimed = sum(c.state == CLAIMED for c in members)
     room = pool.max_size - len(members)
     is_settled = len(members) == len(idle) + claimed
+    in_line = [c for c in starting if c.waits_for_pull]
     if pool.is_draining or pool.is_deleting:
-        return Step(remove=[c.pk for c in idle])
+        return Step(remove=[c.pk for c in idle], call_off=[c.pk for c in in_line])
     desired = pool.desired_size(claimed)
     good = pool.good
     is_trial = good is not None and good != wanted and pool.halted != wanted
     serving = good if good is not None and (is_trial or pool.halted == wanted) else wanted
+    if obsolete := [c.pk for c in in_line if c.template not in (serving, wanted)]:
+        return Step(call_off=obsolete)  # a pull may take hours: nothing else should wait for that one
 
     trials = [c for c in members if is_trial and c.template == wanted]
     fresh_idle = [c for c in idle if c.template == serving]
@@ -93,7 +97,7 @@ def is_off(pool: Pool) -> bool:
         return True
     step = decide(pool, pool.wanted, members, _parallel(pool))
     is_over = (pool.trouble == Trouble.DISK_LOW and not host.disk_is_low()) or _has_settled(pool)
-    return bool(step.start or step.remove) or is_over
+    return bool(step.start or step.remove or step.call_off) or is_over
 
 
 def _has_settled(pool: Pool) -> bool:
@@ -135,6 +139,9 @@ def refill(pool_id: str) -> int:
         for container_id in step.remove:
             if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
                 enqueue("pool", "pools.tasks.destroy_container", container_id)
+        for container_id in step.call_off:
+            if Container.objects.filter(pk=container_id, owner=None).transition(STARTING, ContainerState.REMOVING):
+                enqueue("pool", "pools.tasks.destroy_container", container_id)
         if disk_is_low and step.start:
             trouble.report(pool, Trouble.DISK_LOW, host.disk_words())
             return len(step.remove)
@@ -149,7 +156,7 @@ def refill(pool_id: str) -> int:
             trouble.report(pool, Trouble.HOST_NOT_READY, error.detail)
             return len(step.remove)
     failpoints.reach("fill.inserted")
-    return len(step.start) + len(step.remove)
+    return len(step.start) + len(step.remove) + len(step.call_off)
 
 
 def _insert(pool: Pool, template: Template) -> None:

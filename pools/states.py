@@ -74,6 +74,20 @@ class Trouble(TextChoices):
     """The newest version does not become healthy; the last good one keeps serving."""
 
 
+class PullState(TextChoices):
+    """How far the pull of an image is."""
+
+    WAITING = "waiting"
+    """It is asked for; others have their turn."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+PULLING = frozenset({PullState.WAITING, PullState.RUNNING})
+"""States of a pull that containers wait for."""
+
+
 class PoolState(TextChoices):
     """What a pool is doing; derived, by first match in this order."""
 

@@ -28,6 +28,8 @@ from pools.spec import Volume, WorkloadSpec
 
 TRIAL_LABEL = "boilerhouse.trial"
 LIMIT_S = 30.0
+PULL_S = 20.0
+"""How long a try waits for the image. The pull goes on, and the next try finds what came."""
 SETTLE_S = 1.0
 OUTPUT_BYTES = 4000
 LOG_LINES = 50
@@ -126,7 +128,7 @@ def _try(trial_id: UUID, spec: WorkloadSpec) -> Trial:
     uid = spec.security.run_as_user
     uid = settings.BOILERHOUSE_UID_RANGE[1] if uid is None else uid  # beyond those that are leased
     try:
-        image = pulling.image_for(spec)
+        image = pulling.image_for_trial(spec, PULL_S)
         mounts.check(spec, image)
         binds = tuple(_mount(trial_id, uid, volume) for volume in spec.volumes)
         volumes.make_working_dir(_home(trial_id).joinpath, uid, spec, image.working_dir)

@@ -126,4 +126,6 @@ def timeout_outcome(assignment: Assignment) -> tuple[str, str]:
         return errors.ClaimTimeout.code, ""
     if pool.cannot_start:
         return errors.PoolError.code, f"The pool cannot start containers: {pool.last_error}"
-    return errors.PoolExhausted.code, ""
+    pull = pool.pull
+    words = f"No container came free in time. {pull.words()}." if pull is not None and pull.is_under_way else ""
+    return errors.PoolExhausted.code, words

@@ -50,6 +50,14 @@ def environment(**_: Any) -> list[CheckMessage]:
                 id="boilerhouse.E005",
             )
         )
+    if settings.BOILERHOUSE_PARALLEL_PULLS < 1:
+        found.append(
+            Error(
+                "BOILERHOUSE_PARALLEL_PULLS must be 1 or more.",
+                hint="It is how many images a node pulls at once; 8 by default, half of them from one registry.",
+                id="boilerhouse.E015",
+            )
+        )
     for name in ("BOILERHOUSE_TRANSFER_TIMEOUT_S", "BOILERHOUSE_TRANSFER_TIMEOUT_S_FILE"):
         if name in os.environ:
             found.append(

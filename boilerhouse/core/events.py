@@ -32,12 +32,16 @@ TYPES = frozenset(
         "sync.completed",
         "sync.failed",
         "sync.cancelled",
+        "pool.pulling",
+        "pool.pulled",
         "pool.scaled",
         "pool.warning",
         "pool.recovered",
         "workload.updated",
     ]
 )
+PROGRESS = frozenset(["sync.progress", "pool.pulling"])
+"""Types of which many say one thing: no list of what has happened shows them."""
 CHANNEL = "boilerhouse"
 _ADVISORY_LOCK = 0x626F696C
 

@@ -24,8 +24,9 @@ from boilerhouse.core.steps import each, steps
 from boilerhouse.core.tasks import enqueue
 from boilerhouse.dashboard.engine_watch import EngineWatch
 from boilerhouse.dashboard.queues import watch_queues
-from pools import lifecycle, sizing, usage
+from pools import lifecycle, pull_runs, pulling, sizing, usage
 from pools.models import Container, Pool
+from pools.pull_runner import PullRunner
 from pools.states import ContainerState
 from syncing import places
 from syncing.models import SinkProbe, SyncSpec
@@ -136,7 +137,10 @@ def tidy() -> int:
     """Forget long-dead processes, their files of counts, and old samples; have wipes finished and discards aged."""
     with transaction.atomic():
         enqueue("pool", "pools.tasks.tidy")
-    return each((processes.forget_dead, usage.forget_old, forgetting.forget_old, metering.fold), _call)
+    return each(_FORGETTING, _call)
+
+
+_FORGETTING = (processes.forget_dead, usage.forget_old, forgetting.forget_old, pull_runs.forget_old, metering.fold)
 
 
 def _call(forget: Callable[[], int]) -> int:
@@ -169,6 +173,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (5.0, sink_runs.resume),
     (5.0, probe_sinks),
     (5.0, upkeep.retire_unheld),
+    (5.0, pulling.ask_again),
     (10.0, upkeep.find_lost),
     (30.0, upkeep.watch_disks),
     (30.0, syncs.warn_of_unsaved),
@@ -193,6 +198,7 @@ class Controller:
         self._due = {step: 0.0 for _, step in STEPS}
         self._leads_until = 0.0
         EngineWatch(self.is_leading, stop).start()
+        PullRunner(stop).start()
 
     def _renew(self) -> None:
         asked = time.monotonic()

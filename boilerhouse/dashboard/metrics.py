@@ -28,8 +28,8 @@ from boilerhouse.core.metering import ProcessesCollector
 from boilerhouse.core.models import ApiKey, Lease, Process, QueueHealth, Role
 from boilerhouse.dashboard.queues import silent_queues
 from pools import host
-from pools.models import Container, Pool
-from pools.states import ContainerState
+from pools.models import Container, ImagePull, Pool
+from pools.states import PULLING, ContainerState
 from syncing.models import SyncRun
 from syncing.states import SyncRunState
 from tenants import syncs
@@ -76,7 +76,7 @@ def _pools() -> Iterator[Metric]:
         "boilerhouse_pool_oldest_start_seconds", "Since when the oldest start of a pool is under way.", labels=["pool"]
     )
     since = dict(
-        Container.objects.filter(state=ContainerState.STARTING)
+        Container.objects.filter(state=ContainerState.STARTING, pull=None)  # a pull has a gauge of its own
         .values_list("pool_id")
         .annotate(oldest=Min("created_at"))
         .order_by()
@@ -85,6 +85,9 @@ def _pools() -> Iterator[Metric]:
         "boilerhouse_pool_trouble",
         "1 while a pool cannot start containers, keep them or roll out.",
         labels=["pool", "kind"],
+    )
+    stale = GaugeMetricFamily(
+        "boilerhouse_pool_stale_image", "1 while a pool serves an image that could not be pulled anew.", labels=["pool"]
     )
     for pool in Pool.objects.with_counts().select_related("workload"):
         status = pool.status()
@@ -98,7 +101,18 @@ def _pools() -> Iterator[Metric]:
         failed.add_metric([pool.pk], status.release_failed)
         if pool.trouble:
             trouble.add_metric([pool.pk, pool.trouble], 1)
-    yield from (containers, desired, waiting, missing, oldest, failed, trouble)
+        if pool.stale_image:
+            stale.add_metric([pool.pk], 1)
+    yield from (containers, desired, waiting, missing, oldest, failed, trouble, stale)
+    yield _pulls()
+
+
+def _pulls() -> Metric:
+    pulls = GaugeMetricFamily("boilerhouse_image_pulls", "Pulls that run or wait for their turn.", labels=["state"])
+    counts = Counter(ImagePull.objects.filter(state__in=PULLING).values_list("state", flat=True))
+    for state in sorted(PULLING):
+        pulls.add_metric([state.value], counts[state.value])
+    return pulls
 
 
 def _queues() -> Iterator[Metric]:

@@ -10,6 +10,7 @@ from django.db.models import Count, Q
 from django.urls import reverse
 
 from boilerhouse.core import clock
+from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, FailingStep
 from boilerhouse.core.templatetags.ui import short
 from boilerhouse.dashboard import sparks, tones
@@ -100,6 +101,8 @@ def pool_needs(rows: list[PoolRow]) -> list[Need]:
             found.append(Need("warn", "{} keeps its last version", row.pool.pk, link, row.status.last_error or ""))
         elif row.status.trouble:
             found.append(Need("error", "{} starts no containers", row.pool.pk, link, row.status.last_error or ""))
+        elif row.pool.stale_image:
+            found.append(Need("warn", "{} serves an older image", row.pool.pk, link, row.pool.stale_image))
         elif row.status.state == PoolState.EXHAUSTED and row.status.waiting:
             why = f"{row.status.waiting} claims wait. All {row.pool.max_size} containers of its maximum are in use."
             found.append(Need("warn", "{} has no idle container", row.pool.pk, link, why))
@@ -191,7 +194,7 @@ def tiles(rows: list[PoolRow]) -> dict[str, Any]:
 
 
 def activity() -> list[Event]:
-    return list(Event.objects.exclude(type__in=["container.created", "sync.progress"])[:ACTIVITY])
+    return list(Event.objects.exclude(type__in=["container.created", *PROGRESS])[:ACTIVITY])
 
 
 def overview() -> dict[str, Any]:

@@ -52,7 +52,7 @@ RUN = {
 
 def pool(status: PoolStatus) -> Said:
     if status.state == PoolState.DEGRADED and not status.last_error and not status.unhealthy:
-        return Said("busy", "Filling")
+        return Said("busy", "Pulling" if status.pulling else "Filling")
     return POOL[status.state]
 
 

@@ -437,6 +437,24 @@ class PoolInput(ApiSerializer):
         return attrs
 
 
+class PullOutput(serializers.Serializer[Any]):
+    image = serializers.CharField()
+    state = serializers.ChoiceField(["waiting", "running"], help_text="waiting: others have their turn")
+    startedAt = serializers.DateTimeField(allow_null=True)
+    phase = serializers.ChoiceField(["downloading", "extracting"], required=False)
+    bytes = serializers.IntegerField(required=False, help_text="Fetched so far, of layers that were not here before")
+    totalBytes = serializers.IntegerField(
+        required=False, allow_null=True, help_text="Null until the size of every layer is known"
+    )
+    percent = serializers.FloatField(
+        required=False, allow_null=True, help_text="Estimated while the size of a layer is not known"
+    )
+    bytesPerSecond = serializers.IntegerField(required=False)
+    etaMs = serializers.IntegerField(required=False, allow_null=True)
+    layers = serializers.IntegerField(required=False)
+    layersDone = serializers.IntegerField(required=False)
+
+
 class PoolStatusOutput(ApiSerializer):
     size = serializers.IntegerField(help_text="starting + idle + claimed + removing")
     idle = serializers.IntegerField()
@@ -452,6 +470,7 @@ class PoolStatusOutput(ApiSerializer):
     trouble = serializers.ChoiceField([(one.value, one.value) for one in Trouble], allow_null=True)
     last_error = serializers.CharField(allow_null=True)
     warnings = WarningOutput(many=True, help_text="Of the version that serves; pointers into its workload")
+    pulling = PullOutput(allow_null=True, help_text="The image that starts of the pool wait for, and how far it is")
 
 
 class PoolOutput(ApiSerializer):

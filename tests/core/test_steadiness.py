@@ -42,7 +42,8 @@ def steps(monkeypatch, transactional_db, data_dir) -> Steps:
     fresh = Steps()
     for module in (controller, engine_watch, core_steps):
         monkeypatch.setattr(module, "steps", fresh)
-    monkeypatch.setattr(controller, "EngineWatch", lambda *_: type("Nobody", (), {"start": lambda _: None})())
+    for threads in ("EngineWatch", "PullRunner"):
+        monkeypatch.setattr(controller, threads, lambda *_: type("Nobody", (), {"start": lambda _: None})())
     return fresh
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pools import pull_errors, pulling
+from pools import pull_errors
 from pools.errors import ImageMissing
 from pools.pull_errors import PullFailed, PullFault, fault_of
 from pools.references import parse
@@ -16,8 +16,9 @@ from pools.runtime import get_runtime
 from pools.runtime.docker import DockerRuntime
 from tests import registry as registries
 from tests.make import make_spec
+from tests.pulls import found_for
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def pulled(registry):
 
     def have(image, policy="missing"):
         names.append(image)
-        return pulling.image_for(make_spec(image=image, pull_policy=policy))
+        return found_for(make_spec(image=image, pull_policy=policy)).image
 
     yield have
     for name in names:

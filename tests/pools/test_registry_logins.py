@@ -12,11 +12,13 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from pools import pulling, registry_credentials, trials
+from pools import registry_credentials, trials
 from pools.pull_errors import PullFailed, PullFault
+from pools.pull_runner import PullRunner
 from pools.runtime.base import RegistryLogin
 from tests import registry as registries
 from tests.make import make_spec
+from tests.pulls import found_for
 
 pytestmark = pytest.mark.django_db
 USER, PASSWORD = "puller", 'CANARY pass/word+?&="of a registry'
@@ -53,7 +55,7 @@ def store(host: str, password: str = PASSWORD, **more):
 
 def refused(image: str) -> PullFailed:
     with pytest.raises(PullFailed) as caught:
-        pulling.image_for(make_spec(image=image, pull_policy="missing"))
+        found_for(make_spec(image=image, pull_policy="missing"))
     assert caught.value.fault == PullFault.UNAUTHORIZED
     assert "CANARY" not in caught.value.detail
     return caught.value
@@ -69,7 +71,7 @@ def test_it_is_pulled_by_what_is_stored_and_by_what_replaced_it(data_dir, regist
     assert "unauthorized" in said
     assert "The registry credential reg was shown: replace it, or let its account pull private." in said
     registry_credentials.replace(found, name="reg", secret={"username": USER, "password": PASSWORD})
-    assert pulling.image_for(make_spec(image=image, pull_policy="missing")).id
+    assert found_for(make_spec(image=image, pull_policy="missing")).image.id
     out, err = capfd.readouterr()
     assert "CANARY" not in out + err
 
@@ -77,14 +79,26 @@ def test_it_is_pulled_by_what_is_stored_and_by_what_replaced_it(data_dir, regist
 def test_an_image_that_is_here_starts_without_a_credential(data_dir, registry, image):
     """B33: as documented, what the node has is the deployment's; always asks the registry, and is refused."""
     found = store(registry.host)
-    here = pulling.image_for(make_spec(image=image, pull_policy="missing"))
+    here = found_for(make_spec(image=image, pull_policy="missing")).image
     registry_credentials.delete(found)
-    assert pulling.image_for(make_spec(image=image, pull_policy="missing")) == here
-    with pytest.raises(PullFailed):
-        pulling.image_for(make_spec(image=image, pull_policy="always"))
+    assert found_for(make_spec(image=image, pull_policy="missing")).image == here
+    failed = found_for(make_spec(image=image, pull_policy="always")).failed
+    assert failed is not None
+    assert failed.fault == PullFault.UNAUTHORIZED
 
 
-def test_a_trial_is_pulled_by_it_too(data_dir, registry, image):
+@pytest.fixture
+def runner(transactional_db, data_dir):
+    """What pulls in the controller."""
+    stop = threading.Event()
+    thread = threading.Thread(target=PullRunner(stop)._forever, daemon=True)
+    thread.start()
+    yield
+    stop.set()
+    thread.join(10)
+
+
+def test_a_trial_is_pulled_by_it_too(transactional_db, data_dir, runner, registry, image):
     """B33: and says the same words without one."""
     spec = make_spec(image=image, pull_policy="missing", ports=[])
     assert "No registry credential is stored" in trials.run(spec).said
@@ -124,7 +138,7 @@ def test_a_registry_that_sends_the_secret_back_does_not_get_it_into_words(data_d
         host = f"127.0.0.1:{server.server_address[1]}"
         store(host)
         with pytest.raises(PullFailed) as caught:
-            pulling.image_for(make_spec(image=f"{host}/x:1", pull_policy="missing"))
+            found_for(make_spec(image=f"{host}/x:1", pull_policy="missing"))
     finally:
         server.shutdown()
         server.server_close()
@@ -173,7 +187,7 @@ def test_an_identity_token_is_shown_as_one(data_dir):
         host = f"127.0.0.1:{server.server_address[1]}"
         store(host, secret={"identityToken": "CANARY-TOKEN"})
         with pytest.raises(PullFailed, match="manifest unknown") as caught:
-            pulling.image_for(make_spec(image=f"{host}/x:1", pull_policy="missing"))
+            found_for(make_spec(image=f"{host}/x:1", pull_policy="missing"))
     finally:
         server.shutdown()
         server.server_close()

@@ -180,6 +180,8 @@ TONES = {
     "pool.warning": "warn",
     "pool.recovered": "ok",
     "pool.scaled": "busy",
+    "pool.pulling": "busy",
+    "pool.pulled": "ok",
     "workload.updated": "idle",
 }
 
@@ -239,6 +241,10 @@ def sentence(event: Event) -> SafeString:
         case "sync.failed" | "sync.cancelled":
             verb = "Restore of " if said.get("direction") == "download" else "Save of "
             parts = [verb, tenant, f" {event.type.partition('.')[2]}: {said.get('detail')}"]
+        case "pool.pulling":
+            parts = [pool, f" pulls {said.get('image')}: {said.get('percent') or 0} %"]
+        case "pool.pulled":
+            parts = [pool, f" has {said.get('image')}, {size(said.get('bytes'))}"]
         case "pool.scaled":
             parts = [pool, f" {_scaled(said)}"]
         case "pool.warning":

@@ -21,6 +21,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
 from boilerhouse.core.streaming import Stream, Writer, from_thread, streams
 from boilerhouse.core.templatetags.ui import short, size
@@ -57,7 +58,7 @@ def container(request: HttpRequest, container_id: UUID) -> HttpResponse:
     context: dict[str, Any] = {
         "container": found, "held": held, "said": tones.CONTAINER[ContainerState(found.state)],
         "health": tones.health(found), "span": span, "spans": SPANS, "charts": _charts(found, span),
-        "events": Event.objects.filter(container_id=str(found.pk)).exclude(type="sync.progress")[:EVENTS],
+        "events": Event.objects.filter(container_id=str(found.pk)).exclude(type__in=PROGRESS)[:EVENTS],
         "ports": found.endpoints(), "has_terminal": settings.BOILERHOUSE_TERMINAL,
         **(_logs(request, found) if may(request, Role.OPERATOR) else {}),
     }  # fmt: skip

@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
+from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
 from boilerhouse.core.templatetags.ui import size
 from boilerhouse.dashboard import charts
@@ -90,7 +91,7 @@ def pool(request: HttpRequest, pool_id: str) -> HttpResponse:
         case "configuration":
             context["form"] = pool_form(render_pool(found))
         case "timeline":
-            context["events"] = Event.objects.filter(pool_id=pool_id).exclude(type="sync.progress")[:TIMELINE]
+            context["events"] = Event.objects.filter(pool_id=pool_id).exclude(type__in=PROGRESS)[:TIMELINE]
     return render(request, "pages/pool.html", context)
 
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
+from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
 from boilerhouse.dashboard import tones
 from boilerhouse.dashboard.access import action, page, require_typed, slow
@@ -95,7 +96,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
         "is_overdue": any(beat.is_overdue(now) for beat in beats),
         "interval_s": min(((beat.spec.interval_ms or 0) // 1000 for beat in beats), default=0),
         "has_specs": bool(held and held.pool.sync_specs.exists()),
-        "events": Event.objects.filter(tenant_id=tenant_id).exclude(type="sync.progress")[:EVENTS],
+        "events": Event.objects.filter(tenant_id=tenant_id).exclude(type__in=PROGRESS)[:EVENTS],
         "backups": list(backups.of_tenant(tenant_id).order_by("-created_at")[:BACKUPS]),
         "kept_for_s": deployment_settings.current().retention_s["backups"],
         "verdict": _verdict(held), "has_lost_state": last is not None and last.outcome in LOST,

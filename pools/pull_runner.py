@@ -1,0 +1,90 @@
+"""The threads that pull, in every controller: they only wait for sockets, which needs no process for each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import timedelta
+
+import structlog
+from django.conf import settings
+from django.db import close_old_connections, connection
+
+from boilerhouse.core import bells, clock
+from boilerhouse.core.outage import DATABASE_LOST
+from boilerhouse.core.steps import steps
+from pools import pulling
+from pools.models import Container, ImagePull, Pool
+from pools.pull_runs import PullRun, take
+from pools.states import ContainerState
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 1.0
+WANTED_EVERY_S = 3.0
+UNWANTED_AFTER = timedelta(seconds=5)
+"""Who asks for a pull and who waits for it are one transaction; this is for clocks that differ a little."""
+
+
+class PullRunner:
+    """Takes up pulls until ``stop``; those that run then are taken up by the next controller."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._runs: dict[int, tuple[PullRun, threading.Thread]] = {}
+        self._looked_at = 0.0
+
+    def start(self) -> None:
+        threading.Thread(target=self._forever, name="pulls", daemon=True).start()
+
+    def _forever(self) -> None:
+        bell = bells.Bell(pulling.BELL)
+        try:
+            while not self._stop.is_set():
+                bell.silence()
+                if not steps.attempt("pulls", self.turn):
+                    connection.close()
+                bell.wait(LOOK_EVERY_S)
+        finally:
+            connection.close()
+
+    def turn(self) -> None:
+        """Forget what has ended, break off what stalls or nobody wants, and take up what there is room for."""
+        close_old_connections()
+        self._runs = {pk: (run, thread) for pk, (run, thread) in self._runs.items() if thread.is_alive()}
+        self._give_up_stalled()
+        if time.monotonic() - self._looked_at > WANTED_EVERY_S:
+            self._looked_at = time.monotonic()
+            self._give_up_unwanted()
+        while not self._stop.is_set() and (row := take(self._runs.keys())) is not None:
+            run = PullRun(row)
+            thread = threading.Thread(target=_work, args=(run,), name=f"pull {row.pk}", daemon=True)
+            self._runs[row.pk] = (run, thread)
+            thread.start()
+
+    def _give_up_stalled(self) -> None:
+        """One that stands in the engine's line is silent while another moves; what moves nothing at all has stalled."""
+        runs = [run for run, _ in self._runs.values()]
+        last = max((run.moved_at for run in runs), default=0.0)
+        for run in runs:
+            moved_at = last if run.is_in_line else run.moved_at
+            if time.monotonic() - moved_at > settings.BOILERHOUSE_TRANSFER_STALL_S:
+                run.give_up(is_stalled=True)
+
+    def _give_up_unwanted(self) -> None:
+        if not self._runs:
+            return
+        rows = ImagePull.objects.filter(pk__in=self._runs.keys(), asked_at__lt=clock.now() - UNWANTED_AFTER)
+        waiting = Container.objects.filter(state=ContainerState.STARTING).exclude(pull=None).values("pull")
+        rows = rows.exclude(pk__in=waiting).exclude(pk__in=Pool.objects.exclude(failed_pull=None).values("failed_pull"))
+        for pk in rows.exclude(wanted_until__gt=clock.now()).values_list("pk", flat=True):
+            self._runs[pk][0].give_up(is_stalled=False)
+
+
+def _work(run: PullRun) -> None:
+    try:
+        run.run()
+    except DATABASE_LOST as error:  # its row says that it runs here, and the next turn sees that it does not
+        log.warning("pull lost the database", image=run.row.image, error=type(error).__name__)
+    finally:
+        connection.close()

@@ -1,0 +1,192 @@
+"""Pulls are rows that the controller's threads work on: no start waits for one, and what a pool bears is said."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from django_q.models import OrmQ
+
+from boilerhouse.core import processes
+from boilerhouse.core.models import Event
+from pools import errors, lifecycle, pull_runs, pulling, sizing
+from pools.models import Container, ImagePull, Pool
+from pools.pull_errors import PullFault
+from pools.pull_runner import PullRunner
+from pools.states import ContainerState, PullState
+from tests import registry as registries
+from tests.make import make_container, make_pool, make_spec, make_workload
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _deployment(data_dir):
+    pass
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    found = registries.Registry(tmp_path_factory.mktemp("registry"))
+    found.start()
+    yield found
+    found.stop()
+
+
+def start_of(image, policy="missing", **over):
+    """A start of a new pool's container that this process owns."""
+    pool = make_pool(workload=make_workload(image=image, pull_policy=policy), min_size=1, **over)
+    return make_container(pool, state=ContainerState.STARTING, owner=processes.current())
+
+
+def eventually(check, seconds=60):
+    until = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture
+def runner():
+    stop = threading.Event()
+    made = PullRunner(stop)
+    yield made
+    stop.set()
+    for run, thread in made._runs.values():
+        run.give_up(is_stalled=False)
+        thread.join(20)
+
+
+def test_a_start_asks_for_a_pull_and_does_not_wait_for_it(registry):
+    """B35: one row for all who want the image; each start gives up its worker, and goes on when the pull is over."""
+    registry.put("shared")
+    image = f"{registry.host}/shared:1"
+    rows = [start_of(image), start_of(image)]
+    try:
+        for row in rows:
+            with pytest.raises(errors.ImagePending):
+                pulling.image_for_start(row)
+        assert ImagePull.objects.get().state == PullState.WAITING
+        assert set(Container.objects.values_list("owner", "pull")) == {(None, ImagePull.objects.get().pk)}
+        pull = pull_runs.take(set())
+        assert pull_runs.take({pull.pk}) is None
+
+        pull_runs.PullRun(pull).run()
+
+        assert ImagePull.objects.get().state == PullState.DONE
+        assert {m.task["args"][0] for m in OrmQ.objects.all()} == {str(row.pk) for row in rows}
+        assert pulling.image_for_start(rows[0]).failed is None
+    finally:
+        registries.forget(image)
+
+
+def test_always_goes_on_with_an_old_image_says_so_and_stops_saying_so(registry):
+    """B32: a pool that serves an old image because the registry is away says that, until a pull has succeeded."""
+    registry.put("old")
+    image = f"{registry.host}/old:1"
+    list(pulling.get_runtime().pull(pulling.references.parse(image)))
+    row = start_of(image, "always")
+    pool_id = row.pool_id
+    registry.stop()
+    try:
+        with pytest.raises(errors.ImagePending):
+            pulling.image_for_start(row)
+        pull_runs.PullRun(pull_runs.take(set())).run()
+        found = pulling.image_for_start(row)
+        assert found.failed.fault == PullFault.UNREACHABLE
+        pulling.bear(row.pool, found.failed)
+        warned = Event.objects.get(type="pool.warning", pool_id=pool_id)
+        assert warned.payload["code"] == "image_stale"
+        assert "connection refused" in warned.payload["detail"]
+        status = Pool.objects.with_counts().get(pk=pool_id).status()
+        assert [one.code for one in status.warnings] == ["image_stale"]
+    finally:
+        registry.start()
+    ImagePull.objects.update(finished_at="2020-01-01T00:00:00Z")
+    try:
+        assert pulling.ask_again() == 1
+        pull_runs.PullRun(pull_runs.take(set())).run()
+        assert Event.objects.filter(type="pool.recovered", payload__code="image_stale").exists()
+        assert Pool.objects.with_counts().get(pk=pool_id).status().warnings == []
+    finally:
+        registries.forget(image)
+
+
+def test_a_failed_pull_is_the_failure_of_the_start(registry):
+    row = start_of(f"{registry.host}/nothing:1")
+    with pytest.raises(errors.ImagePending):
+        pulling.image_for_start(row)
+    pull_runs.PullRun(pull_runs.take(set())).run()
+
+    with pytest.raises(pulling.PullFailed, match="manifest unknown"):
+        pulling.image_for_start(row)
+
+
+def test_a_pull_whose_process_died_is_taken_up_again():
+    """B35: kill -9 in the middle."""
+    with pytest.raises(errors.ImagePending):
+        pulling.image_for_start(start_of("127.0.0.1:9/a:1"))
+    ImagePull.objects.update(state=PullState.RUNNING, owner="01a21b93-2209-739c-bef5-4bf23d7f6e79")
+
+    assert pull_runs.take(set()).owner == processes.current()
+
+
+def test_one_registry_takes_at_most_half_of_the_places(settings):
+    """B35: a slow registry leaves places for the others."""
+    settings.BOILERHOUSE_PARALLEL_PULLS = 4
+    for image in ("127.0.0.1:9/a", "127.0.0.1:9/b", "127.0.0.1:9/c", "127.0.0.2:9/d"):
+        with pytest.raises(errors.ImagePending):
+            pulling.image_for_start(start_of(image))
+    held: set[int] = set()
+    taken = []
+    while (row := pull_runs.take(held)) is not None:
+        held.add(row.pk)
+        taken.append(row.image)
+
+    assert taken == ["127.0.0.1:9/a", "127.0.0.1:9/b", "127.0.0.2:9/d"]
+
+
+def test_progress_is_shown_and_a_stalled_pull_ends(registry, runner, settings):
+    """B35: bytes, percent and time left while it comes; it ends when nothing comes any more, not by its length."""
+    settings.BOILERHOUSE_TRANSFER_STALL_S = 4
+    registry.put("slow", size=400_000)
+    line = registry.line(bytes_per_second=32 * 1024)
+    row = start_of(f"{line.host}/slow:1")
+    with pytest.raises(errors.ImagePending):
+        pulling.image_for_start(row)
+    runner.turn()
+
+    shown = eventually(
+        lambda: (
+            (Pool.objects.with_counts().get().status().pulling or {}).get("percent")
+            and Pool.objects.with_counts().get().status().pulling
+        )
+    )
+    assert 0 < shown["bytes"] < shown["totalBytes"]
+    assert Event.objects.filter(type="pool.pulling", pool_id=row.pool_id).exists()
+    line.is_dead = True
+    eventually(lambda: runner.turn() or ImagePull.objects.get().state == PullState.FAILED)
+    assert ImagePull.objects.get().fault == PullFault.STALLED
+
+
+def test_a_start_that_nobody_wants_any_more_stands_in_nobodys_way():
+    """B35: another image of the workload does not wait for the pull of the old one."""
+    row = start_of("127.0.0.1:9/a:1", good_version=None)
+    with pytest.raises(errors.ImagePending):
+        pulling.image_for_start(row)
+    newer = make_spec(image="127.0.0.1:9/b:1")
+    row.pool.workload.versions.create(number=2, spec_json=newer.to_json())
+
+    sizing.refill(row.pool_id)
+
+    assert Container.objects.get(pk=row.pk).state == ContainerState.REMOVING
+
+
+def test_starts_that_wait_for_a_pull_are_not_handed_on_again_and_again():
+    row = start_of("127.0.0.1:9/a:1")
+    with pytest.raises(errors.ImagePending):
+        pulling.image_for_start(row)
+
+    assert lifecycle.stuck_containers(pulling.clock.now() + pulling.TRIAL_WANTS) == []
