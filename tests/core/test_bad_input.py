@@ -177,8 +177,9 @@ def test_a_claim_by_a_schema_that_was_stored_before_is_a_422_at_worst(schema):
 # All of them ------------------------------------------------------------------------------------------
 
 FREE = {
-    ("HealthCheckField", "command"), ("HookField", "command"), ("WorkloadInput", "command"), ("ExecInput", "command"),
-    ("ExecInput", "stdin"), ("ApiKeyInput", "tenantIds"), ("S3SinkInput", "provider"), ("PoolNetworkField", "dns"),
+    ("HealthCheckField", "command"), ("HealthCheckChoice", "command"), ("HookField", "command"),
+    ("WorkloadInput", "command"), ("WorkloadInput", "entrypoint"), ("ExecInput", "command"), ("ExecInput", "stdin"),
+    ("ApiKeyInput", "tenantIds"), ("S3SinkInput", "provider"), ("PoolNetworkField", "dns"),
     ("RegistryCredentialInput", "password"), ("RegistryCredentialInput", "identityToken"),
 }  # fmt: skip
 """Words that a program gets, whatever they hold; and what a stricter rule of its own holds together."""

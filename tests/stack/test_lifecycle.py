@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from boilerhouse.core import processes
+from boilerhouse.core.models import Process
 from pools import lifecycle, trials, volumes
 from pools.models import Container, ContainerUsage
 from tenants.models import Assignment
@@ -175,17 +179,18 @@ def test_reconcile_shows_and_heals_an_orphan(stack, pools):
     labels = docker(
         "inspect", "--format", '{{index .Config.Labels "boilerhouse.deployment"}}', runtime_name(idle["id"])
     )
-    for _ in range(3):  # the controller may heal it before a busy machine has started the command
+    leader = Process.objects.filter(pk__in=processes.living()).get(kind=Process.Kind.CONTROLLER).pid
+    os.kill(leader, signal.SIGSTOP)  # else it may heal what a busy machine has not looked at yet
+    try:
         stray = docker(
             "create", "--label", f"boilerhouse.deployment={labels.strip()}", "--label",
             "boilerhouse.container=00000000-0000-7000-8000-000000000000", "boilerhouse/example-workload:1",
         ).strip()  # fmt: skip
         shown = manage("reconcile", "--dry-run")
-        is_left = docker("ps", "-aq", "--no-trunc", "--filter", f"id={stray}").strip() == stray
-        if "orphan" in shown.stdout and is_left:
-            break
-    assert "orphan" in shown.stdout
-    assert is_left
+        assert "orphan" in shown.stdout
+        assert docker("ps", "-aq", "--no-trunc", "--filter", f"id={stray}").strip() == stray
+    finally:
+        os.kill(leader, signal.SIGCONT)
     eventually(lambda: not docker("ps", "-aq", "--no-trunc", "--filter", f"id={stray}").strip(), 40, 0.5)
 
 
