@@ -60,6 +60,8 @@ BOILERHOUSE_RECONCILE_EVERY_S = env.float("BOILERHOUSE_RECONCILE_EVERY_S", 15)
 BOILERHOUSE_SAMPLE_EVERY_S = env.float("BOILERHOUSE_SAMPLE_EVERY_S", 15)
 BOILERHOUSE_USAGE_RETENTION_S = env.int("BOILERHOUSE_USAGE_RETENTION_S", 3 * 3600)
 BOILERHOUSE_POOL_USAGE_RETENTION_S = env.int("BOILERHOUSE_POOL_USAGE_RETENTION_S", 7 * 86400)
+BOILERHOUSE_IMAGE_CHECK_S = env.int("BOILERHOUSE_IMAGE_CHECK_S", 3600)
+"""How often a registry is asked what the tag of a workload's image names; 0: only on request."""
 BOILERHOUSE_PARALLEL_CREATES = env.int("BOILERHOUSE_PARALLEL_CREATES", 8)
 """Starts of one pool that are decided and not done; its workers do four at a time and never wait for the next."""
 BOILERHOUSE_PARALLEL_PULLS = env.int("BOILERHOUSE_PARALLEL_PULLS", 8)

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
 from boilerhouse.core.tasks import enqueue
-from pools import services
+from pools import services, tags
 from pools.models import (
     ContainerUsage,
     HostLease,
@@ -34,6 +34,12 @@ class WorkloadAdmin(ReadOnlyAdmin):
     page = "workload"
     list_display = ("id", "name", "version_count", "pool_count", "created_at", "updated_at")
     search_fields = ("id", "name")
+    actions = (
+        service_action(
+            "refresh", "Refresh the images of selected workloads", lambda row: tags.ask_refresh(row.pk),
+            confirm="Registries are asked what the tags name now; pools roll to another image once it is proven.",
+        ),
+    )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         counts = {"n_versions": Count("versions", distinct=True), "n_pools": Count("pools", distinct=True)}
@@ -52,9 +58,9 @@ class WorkloadAdmin(ReadOnlyAdmin):
 @admin.register(WorkloadVersion)
 class WorkloadVersionAdmin(ReadOnlyAdmin):
     page, page_argument = "workload", "workload_id"
-    list_display = ("workload", "number", "image_digest", "created_at")
+    list_display = ("workload", "number", "image_digest", "manifest_digest", "tag_digest", "tag_asked_at", "created_at")
     list_filter = ("workload",)
-    search_fields = ("workload__id", "image_digest")
+    search_fields = ("workload__id", "image_digest", "manifest_digest")
 
 
 @admin.register(RegistryCredential)

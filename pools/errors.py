@@ -35,6 +35,12 @@ class WorkloadInUse(Conflict):
     code = "workload_in_use"
 
 
+class FixedImage(Conflict):
+    """The workload names its image by digest or id, which never means another one."""
+
+    code = "fixed_image"
+
+
 class PoolInUse(Conflict):
     """Tenants hold containers of this pool; force releases them, with save."""
 
@@ -113,6 +119,18 @@ class ImagePending(Unavailable):
 
     code = "image_pending"
     retry_after = 5
+
+
+class ImageGone(ImageMissing):
+    """The image that the version runs is not on this machine any more, and no registry has it."""
+
+    code = "image_gone"
+
+
+class OtherImage(EngineFailure):
+    """The version runs another image by now."""
+
+    code = "other_image"
 
 
 class ContainerMissing(EngineFailure):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -30,11 +31,13 @@ from pools import (
     sizing,
     steadiness,
     suitability,
+    tags,
     trouble,
+    version_images,
     volumes,
 )
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
-from pools.models import Container, ImagePull, Pool, WorkloadVersion
+from pools.models import Container, ImagePull, Pool
 from pools.pull_errors import PullFailed
 from pools.runtime import get_runtime
 from pools.runtime.base import ContainerPlan, Image, Mount, Published
@@ -84,6 +87,7 @@ def start_container(container_id: UUID) -> bool:
     try:
         image, failed_pull = _create_and_start(container)
         verdict = _probe_until_healthy(container, image)
+        version_images.prove(container.version, image)
     except DATABASE_LOST:
         raise  # undecided: whoever takes over finds what was made
     except errors.ImagePending:
@@ -99,7 +103,6 @@ def start_container(container_id: UUID) -> bool:
         )
         if not moved:
             return False  # it was asked to go meanwhile; whoever asked removes it
-        WorkloadVersion.objects.filter(pk=container.version_id, image_digest="").update(image_digest=image.id)
         is_new = _proved(pool, container)
         if failed_pull is not None:
             pulling.bear(pool, failed_pull)
@@ -121,8 +124,9 @@ def _proved(pool: Pool, container: Container) -> bool:
     is_new = container.template == pool.wanted and pool.good != pool.wanted
     if is_new:
         Pool.objects.filter(pk=pool.pk).update(
-            good_version=container.version_id, good_network=container.network, halted_version=None, halted_network=None
-        )
+            good_version=container.version_id, good_network=container.network, halted_version=None, halted_network=None,
+            moved_to="",
+        )  # fmt: skip
         pool.halted_version_id = None
     elif steadiness.counts(pool):
         return False
@@ -146,9 +150,14 @@ def _tell_bare_volumes(pool: Pool, container: Container, image: Image, *, is_new
 
 
 def _look_at_image(container: Container) -> pulling.Found:
-    """Have the image here and note what it declares. Raises ImagePending, ImageMissing, CannotMount."""
+    """Have the image here and note what it declares. Raises ImagePending, ImageMissing, PullFailed, CannotMount."""
     version = container.version
-    found = pulling.image_for_start(container)
+    pull = partial(pulling.image_for_start, container)
+    found = version_images.asked(version, pull)
+    if not version_images.is_of(version, found.image):  # the tag has moved, or an older image has it here
+        if found.failed is None:
+            tags.found(version, found.image)
+        found = replace(found, image=version_images.own(version, pull).image)
     image = found.image
     if version.image_volumes != list(image.volumes):
         version.image_volumes = list(image.volumes)

@@ -6,31 +6,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import models
-from django.db.models import F, OuterRef, Q, Subquery
+from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from boilerhouse.core.errors import FieldError
 from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import random_nonce
-from pools import mounts
+from pools import image_warnings, mounts, references
 from pools.querysets import ContainerQuerySet, PoolQuerySet
 from pools.spec import WorkloadSpec
 from pools.states import DEADLY, PULLING, ContainerHealth, ContainerState, Fault, PoolState, PullState, Trouble
 
+SHOWN_OF_LATEST = (
+    "number", "spec_json", "image_volumes", "image_digest", "manifest_digest", "tag_digest", "tag_asked_at",
+    "tag_error", "refresh_asked_at",
+)  # fmt: skip
+
+
+def has_moved(tag: str, manifest: str, image: str) -> bool:
+    """Whether a tag that names ``tag`` now names another image than the version's."""
+    return bool(tag) and tag not in (manifest, image)
+
 
 class WorkloadQuerySet(models.QuerySet["Workload"]):
     def with_latest(self) -> WorkloadQuerySet:
-        """Annotate ``latest_number``, ``latest_spec_json`` and ``latest_image_volumes``.
+        """Annotate what the newest version holds: ``latest_number``, ``latest_spec_json``, what is known of its image.
 
         By the same statement: no version can go in between.
         """
         newest = WorkloadVersion.objects.filter(workload=OuterRef("pk")).order_by("-number")
-        return self.annotate(
-            latest_number=Subquery(newest.values("number")[:1]),
-            latest_spec_json=Subquery(newest.values("spec_json")[:1]),
-            latest_image_volumes=Subquery(newest.values("image_volumes")[:1]),
-        )
+        return self.annotate(**{f"latest_{name}": Subquery(newest.values(name)[:1]) for name in SHOWN_OF_LATEST})
 
 
 class Workload(models.Model):
@@ -58,6 +64,16 @@ class WorkloadVersion(models.Model):
     number = models.PositiveIntegerField()
     spec_json = models.JSONField()
     image_digest = models.CharField(max_length=100, default="", blank=True)
+    """The id of the image that its containers run, once one was healthy or a version before it ran the same."""
+    manifest_digest = models.CharField(max_length=150, default="", db_default="", blank=True)
+    """Under which digest the registry has that image; empty where it came from none."""
+    tag_digest = models.CharField(max_length=150, default="", db_default="", blank=True)
+    """What its tag named when that was last asked: a manifest, or the id of an image that only this machine has."""
+    tag_asked_at = models.DateTimeField(null=True, blank=True)
+    tag_error = models.TextField(default="", db_default="", blank=True)
+    """Why the last time gave no answer."""
+    refresh_asked_at = models.DateTimeField(null=True, blank=True)
+    """Since when somebody waits for its tag to be asked about; null otherwise."""
     image_volumes = models.JSONField(null=True, blank=True)
     """The VOLUMEs that its image declared when that was last looked at; null before."""
     created_at = models.DateTimeField(default=timezone.now)
@@ -71,6 +87,21 @@ class WorkloadVersion(models.Model):
     @property
     def spec(self) -> WorkloadSpec:
         return WorkloadSpec.from_json(self.spec_json)
+
+    def images(self) -> list[tuple[str, int]]:
+        """How many warm and claimed containers of the version run which image."""
+        warm = Container.objects.filter(version=self, state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
+        return list(warm.values_list("image_digest").annotate(n=Count("pk")).order_by("image_digest"))
+
+    @property
+    def pinned_image(self) -> str:
+        """The name under which the registry has the image that the version runs; empty where it came from none."""
+        return f"{references.parse(self.spec.image).name}@{self.manifest_digest}" if self.manifest_digest else ""
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the tag named another image when it was last asked."""
+        return has_moved(self.tag_digest, self.manifest_digest, self.image_digest)
 
 
 class RegistryCredential(models.Model):
@@ -208,6 +239,8 @@ class Pool(models.Model):
     """The paths of VOLUMEs of the serving version's image where no volume of the workload is mounted."""
     failed_pull = models.ForeignKey(ImagePull, on_delete=models.SET_NULL, null=True, blank=True, related_name="pools")
     """The pull whose failure it bears: an older image serves, or the roll to another image has stopped."""
+    moved_to = models.CharField(max_length=150, default="", db_default="", blank=True)
+    """What the tag of the workload's image names now, where that is another image than its containers run."""
     waiting = models.PositiveIntegerField(default=0)
     """Claims that wait for a container; counted anew by ``tenants`` whenever that changes."""
     release_failed = models.PositiveIntegerField(default=0)
@@ -292,16 +325,20 @@ class Pool(models.Model):
             state = PoolState.DEGRADED
         else:
             state = PoolState.HEALTHY
-        warnings = mounts.warnings(self.bare_volumes)
-        if stale := self.stale_image:
-            warnings = [*warnings, FieldError("/image", stale, "image_stale")]
         pull = self.pull if starting else None
         return PoolStatus(
             size, idle, claimed, starting, removing, unhealthy, self.release_failed, self.waiting,
             self.target_size, desired, state,
-            self.trouble or None, self.last_error or None, warnings,
+            self.trouble or None, self.last_error or None, self._warnings(),
             pull.shown() if pull is not None and pull.is_under_way else None,
         )  # fmt: skip
+
+    def _warnings(self) -> list[FieldError]:
+        strays = int(self.stray_count)  # type: ignore[attr-defined]
+        found = mounts.warnings(self.bare_volumes)
+        found += [FieldError("/image", stale, "image_stale")] if (stale := self.stale_image) else []
+        found += [image_warnings.moved(self.moved_to)] if self.moved_to else []
+        return found + ([image_warnings.mixed(strays)] if strays else [])
 
 
 class Container(models.Model):

@@ -47,12 +47,11 @@ class Found:
     """The pull that failed, where the image may therefore be an older one."""
 
 
-def image_for_start(container: Container) -> Found:
-    """The image of a container that this process starts; without one it stops owning the start, which goes on later.
+def image_for_start(container: Container, spec: WorkloadSpec) -> Found:
+    """The image that a container starts from; without it this process stops owning the start, which goes on later.
 
     Raises ImagePending then; ImageMissing, PullFailed, EngineUnavailable.
     """
-    spec = container.version.spec
     if (image := _without_pull(spec)) is not None:
         return Found(image)
     with recording():
@@ -188,6 +187,7 @@ def _ask_again(pool: Pool) -> int:
 
 
 def _concerns(pool: Pool, image: str) -> bool:
-    wanted, serving = pool.workload.latest.spec, pool.serving_version.spec
-    is_halted = pool.halted is not None and wanted.image == image
-    return is_halted or any(spec.image == image and spec.pull_policy == "always" for spec in (wanted, serving))
+    latest, serving = pool.workload.latest, pool.serving_version
+    is_halted = pool.halted is not None and image in (latest.spec.image, latest.pinned_image)
+    specs = (latest.spec, serving.spec)
+    return is_halted or any(spec.image == image and spec.pull_policy == "always" for spec in specs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from django.db import connection, models
-from django.db.models import Count, Q
+from django.db.models import Count, F, Q
 from django.db.models.functions import Now
 
 from pools.states import TRANSITIONS, ContainerHealth, ContainerState
@@ -50,9 +50,17 @@ class ContainerQuerySet(models.QuerySet["Container"]):
 
 class PoolQuerySet(models.QuerySet["Pool"]):
     def with_counts(self) -> Self:
-        """Annotate the number of containers in each state, in one query."""
+        """Annotate the number of containers in each state, and of those that run another image than their version.
+
+        In one query.
+        """
         counted = {
             f"{state.value}_count": Count("containers", filter=Q(containers__state=state)) for state in ContainerState
         }
         unhealthy = Count("containers", filter=Q(containers__health=ContainerHealth.UNHEALTHY))
-        return self.annotate(**counted, unhealthy_count=unhealthy)
+        runs, should = F("containers__image_digest"), "containers__version__image_digest"
+        warm = Q(containers__state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
+        strays = Count(
+            "containers", filter=warm & ~Q(containers__image_digest="") & ~Q(**{f"{should}__in": ["", runs]})
+        )
+        return self.annotate(**counted, unhealthy_count=unhealthy, stray_count=strays)

@@ -103,11 +103,10 @@ def update_workload(
         number = latest.number
         if latest.spec != spec:
             number += 1
-            WorkloadVersion.objects.create(
-                workload=workload, number=number, spec_json=spec.to_json(), image_volumes=_declared(image)
-            )
-            for pool_id in workload.pools.values_list("pk", flat=True):
-                enqueue("pool", "pools.tasks.refill", pool_id)
+            # What the image is changes by its name, or by a refresh: with the rest of the spec it stays.
+            kept = ("image_digest", "manifest_digest") if latest.spec.image == spec.image else ()
+            pin = {name: getattr(latest, name) for name in kept}
+            add_version(workload, number, spec.to_json(), image_volumes=_declared(image), **pin)
         elif image is not None and latest.image_volumes != _declared(image):
             WorkloadVersion.objects.filter(pk=latest.pk).update(image_volumes=_declared(image))
         emit("workload.updated", workloadId=workload.pk, version=number)
@@ -115,6 +114,14 @@ def update_workload(
         audit.record("workload.update", workload.pk, **audit.changes(before, after))
     workload.refresh_from_db()
     return workload
+
+
+def add_version(workload: Workload, number: int, spec_json: dict[str, Any], **known: Any) -> WorkloadVersion:
+    """Give the locked workload another version, to which its pools roll; call it in a transaction."""
+    made = WorkloadVersion.objects.create(workload=workload, number=number, spec_json=spec_json, **known)
+    for pool_id in workload.pools.values_list("pk", flat=True):
+        enqueue("pool", "pools.tasks.refill", pool_id)
+    return made
 
 
 def delete_workload(workload: Workload) -> None:

@@ -95,6 +95,13 @@ class WorkloadSpec:
     """None: the image's STOPSIGNAL, else SIGTERM."""
     is_health_check_off: bool = False
     """Whether the image's HEALTHCHECK does not run; without ``health_check`` it does otherwise."""
+    image_update: str | None = None
+    """``roll`` to what the tag names, or ``manual``; None: as ``pull_policy`` suggests."""
+
+    @property
+    def rolls_to_new_images(self) -> bool:
+        """Whether a tag that moved is taken up without being asked to."""
+        return self.image_update == "roll" or (self.image_update is None and self.pull_policy == "always")
 
     def volume(self, name: str) -> Volume | None:
         return next((volume for volume in self.volumes if volume.name == name), None)
@@ -139,6 +146,7 @@ class WorkloadSpec:
             init=data.get("init", True),
             stop_signal=data.get("stop_signal"),
             is_health_check_off=data.get("is_health_check_off", False),
+            image_update=data.get("image_update"),
         )
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.conf import settings
 
 from boilerhouse.core.tasks import task
-from pools import freezer, lifecycle, sizing, staged, trials, volumes
+from pools import freezer, lifecycle, sizing, staged, tags, trials, volumes
 
 
 @task
@@ -43,6 +43,11 @@ def wipe_stray(container_id: str) -> None:
 @task
 def thaw(container_id: str) -> None:
     freezer.thaw_forgotten(UUID(container_id))
+
+
+@task
+def look_at_tags() -> None:
+    tags.look_around()
 
 
 @task

@@ -66,9 +66,14 @@ class FakeRuntime(ContainerRuntime):
 
     def find_image(self, image: str) -> Image:
         self._check()
-        return Image(f"sha256:{image}", self.declared.get(image, ()))
+        name = image.removeprefix("sha256:")
+        return Image(f"sha256:{name}", self.declared.get(name, ()))
 
     def pull(self, reference: Reference, login: RegistryLogin | None = None, patience_s: float = 120) -> Pull:
+        raise NotImplementedError
+
+    def named_digest(self, reference: Reference, login: RegistryLogin | None = None) -> str:
+        self._check()
         raise NotImplementedError
 
     def build(self, context: bytes, tag: str) -> Iterator[str]:

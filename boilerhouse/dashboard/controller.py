@@ -24,7 +24,7 @@ from boilerhouse.core.steps import each, steps
 from boilerhouse.core.tasks import enqueue
 from boilerhouse.dashboard.engine_watch import EngineWatch
 from boilerhouse.dashboard.queues import watch_queues
-from pools import lifecycle, pull_runs, pulling, sizing, usage
+from pools import lifecycle, pull_runs, pulling, sizing, tags, usage
 from pools.models import Container, Pool
 from pools.pull_runner import PullRunner
 from pools.states import ContainerState
@@ -133,6 +133,15 @@ def forget_old_runs() -> int:
     return 0
 
 
+def look_at_tags() -> int:
+    """Have the tags of images asked about that are due."""
+    if not tags.due():
+        return 0
+    with transaction.atomic():
+        enqueue("pool", "pools.tasks.look_at_tags")
+    return 1
+
+
 def tidy() -> int:
     """Forget long-dead processes, their files of counts, and old samples; have wipes finished and discards aged."""
     with transaction.atomic():
@@ -180,6 +189,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (180.0, probe_all_sinks),
     (float(settings.BOILERHOUSE_SAMPLE_EVERY_S), sample_usage),
     (60.0, tidy),
+    (60.0, look_at_tags),
     (6 * 3600.0, expire_backups),
     (3600.0, forget_old_runs),
 ]

@@ -89,6 +89,10 @@ def _pools() -> Iterator[Metric]:
     stale = GaugeMetricFamily(
         "boilerhouse_pool_stale_image", "1 while a pool serves an image that could not be pulled anew.", labels=["pool"]
     )
+    moved = GaugeMetricFamily(
+        "boilerhouse_pool_image_moved", "1 while the tag of a pool's image names another image than it runs.",
+        labels=["pool"],
+    )  # fmt: skip
     for pool in Pool.objects.with_counts().select_related("workload"):
         status = pool.status()
         for state in ContainerState:
@@ -101,9 +105,10 @@ def _pools() -> Iterator[Metric]:
         failed.add_metric([pool.pk], status.release_failed)
         if pool.trouble:
             trouble.add_metric([pool.pk, pool.trouble], 1)
+        moved.add_metric([pool.pk], float(bool(pool.moved_to)))
         if pool.stale_image:
             stale.add_metric([pool.pk], 1)
-    yield from (containers, desired, waiting, missing, oldest, failed, trouble, stale)
+    yield from (containers, desired, waiting, missing, oldest, failed, trouble, stale, moved)
     yield _pulls()
 
 

@@ -38,6 +38,7 @@ LOOK = [
     ("GET", r"/exec/[0-9a-f]+/json"),
 ]
 MAKE = [
+    ("GET", r"/distribution/[\w./:@-]+/json"),
     ("POST", r"/(containers/create|images/create|build|networks/create)"),
     ("POST", rf"/containers/{OURS}/(start|stop|kill|pause|unpause)"),
     ("DELETE", rf"/containers/{OURS}"),

@@ -21,9 +21,9 @@ from boilerhouse.core.api.serializers import ApiSerializer, LineField, NumberFie
 from boilerhouse.core.bounds import MAX_MB, TEN_YEARS_MS
 from boilerhouse.core.ids import SLUG
 from boilerhouse.core.text import has_control
-from pools import mounts, references, schemas
+from pools import image_warnings, mounts, references, schemas
 from pools.api import process_fields
-from pools.models import Container, Pool, Workload, WorkloadVersion
+from pools.models import Container, Pool, Workload, WorkloadVersion, has_moved
 from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, STANDARD_VOLUMES, VARIABLE, Volume, WorkloadSpec
 from pools.states import ContainerHealth, ContainerState, PoolState, Trouble
 
@@ -211,7 +211,7 @@ class ImageField(LineField):
 class WorkloadInput(ApiSerializer):
     """A workload as it is given; only name and image are required."""
 
-    read_only_ignored = frozenset({"version", "warnings", "createdAt", "updatedAt"})
+    read_only_ignored = frozenset({"version", "warnings", "imageStatus", "createdAt", "updatedAt"})
 
     id = IdField(required=False)
     name = LineField(max_length=200)
@@ -227,6 +227,10 @@ class WorkloadInput(ApiSerializer):
     hooks = HooksField(required=False, allow_null=True)
     seed = LineField(required=False, allow_null=True, max_length=200)
     pull_policy = serializers.ChoiceField(["missing", "always", "never"], default="missing")
+    image_update = serializers.ChoiceField(
+        ["manual", "roll"], required=False, allow_null=True, default=None,
+        help_text="What is done when the image's tag has moved; null: roll where pullPolicy is always, else manual",
+    )  # fmt: skip
     config_schema = ObjectField(required=False, allow_null=True, validators=[json_schema])
     entrypoint = process_fields.EntrypointField(required=False, allow_null=True)
     working_dir = process_fields.WorkingDirField(required=False, allow_null=True)
@@ -288,6 +292,7 @@ class WorkloadInput(ApiSerializer):
                 "working_dir": data.get("working_dir"),
                 "init": data.get("init", True),
                 "stop_signal": data.get("stop_signal"),
+                "image_update": data.get("image_update"),
             }
         )
 
@@ -298,17 +303,38 @@ class WarningOutput(ApiSerializer):
     pointer = serializers.CharField(help_text="JSON Pointer into the workload")
 
 
+class ImageStatusOutput(ApiSerializer):
+    digest = serializers.CharField(
+        allow_null=True, help_text="What containers run: the registry's digest, or the id of an image that it has not"
+    )
+    tag_digest = serializers.CharField(allow_null=True, help_text="What the tag named when that was last asked")
+    moved = serializers.BooleanField(help_text="Whether that is another image")
+    checked_at = serializers.DateTimeField(allow_null=True)
+    error = serializers.CharField(allow_null=True, help_text="Why the last time gave no answer")
+    refreshing = serializers.BooleanField(help_text="Whether a refresh is under way")
+
+
 class WorkloadOutput(WorkloadInput):
+    image_status = ImageStatusOutput(help_text="Of the newest version")
     warnings = WarningOutput(many=True, help_text="What works, but may not be what was meant")
     version = serializers.IntegerField()
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 
 
+class ImageCountOutput(ApiSerializer):
+    image_digest = serializers.CharField()
+    count = serializers.IntegerField()
+
+
 class WorkloadVersionOutput(ApiSerializer):
     version = serializers.IntegerField()
     image = serializers.CharField()
-    image_digest = serializers.CharField(help_text="What the image was when a container of it first became healthy")
+    image_digest = serializers.CharField(
+        help_text="The id of the image that containers run; empty until one was healthy"
+    )
+    manifest_digest = serializers.CharField(help_text="What the registry calls it; empty where it came from none")
+    containers = ImageCountOutput(many=True, help_text="Those there are, by the image that they run")
     spec = ObjectField(help_text="The workload as it was given")
     created_at = serializers.DateTimeField()
 
@@ -319,6 +345,8 @@ def render_version(version: WorkloadVersion) -> dict[str, Any]:
         "version": version.number,
         "image": version.spec.image,
         "imageDigest": version.image_digest,
+        "manifestDigest": version.manifest_digest,
+        "containers": [{"imageDigest": digest, "count": count} for digest, count in version.images()],
         "spec": shown,
         "createdAt": version.created_at,
     }
@@ -327,14 +355,32 @@ def render_version(version: WorkloadVersion) -> dict[str, Any]:
 def render_workload(workload: Workload) -> dict[str, Any]:
     """A workload from ``with_latest()`` as the API shows it."""
     spec = WorkloadSpec.from_json(workload.latest_spec_json)  # type: ignore[attr-defined]
+    status = _image_status(workload)
     return {
         "id": workload.pk,
         "name": workload.name,
         "version": workload.latest_number,  # type: ignore[attr-defined]
         **render_spec(spec),
-        "warnings": render_warnings(spec, workload.latest_image_volumes),  # type: ignore[attr-defined]
+        "imageStatus": status,
+        "warnings": [
+            *render_warnings(spec, workload.latest_image_volumes),  # type: ignore[attr-defined]
+            *([asdict(image_warnings.moved(status["tagDigest"]))] if status["moved"] else []),
+            *([asdict(image_warnings.unknown(status["error"]))] if status["error"] else []),
+        ],
         "createdAt": workload.created_at,
         "updatedAt": workload.updated_at,
+    }
+
+
+def _image_status(workload: Any) -> dict[str, Any]:
+    tag, manifest, image = workload.latest_tag_digest, workload.latest_manifest_digest, workload.latest_image_digest
+    return {
+        "digest": manifest or image or None,
+        "tagDigest": tag or None,
+        "moved": has_moved(tag, manifest, image),
+        "checkedAt": workload.latest_tag_asked_at,
+        "error": workload.latest_tag_error or None,
+        "refreshing": workload.latest_refresh_asked_at is not None,
     }
 
 
@@ -382,6 +428,7 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
         "hooks": {k: {"command": list(h.command), "timeoutMs": h.timeout_ms} for k, h in hooks.items() if h} or None,
         "seed": spec.seed,
         "pullPolicy": spec.pull_policy,
+        "imageUpdate": spec.image_update,
         "configSchema": spec.config_schema,
         "entrypoint": None if spec.entrypoint is None else list(spec.entrypoint),
         "workingDir": spec.working_dir,

@@ -7,6 +7,7 @@ urlpatterns = [
     path("registry-credentials/<str:registry_credential_id>", registry_credentials.RegistryCredentialView.as_view()),
     path("workloads", views.WorkloadListView.as_view()),
     path("workloads/<str:workload_id>", views.WorkloadView.as_view()),
+    path("workloads/<str:workload_id>/refresh", views.WorkloadRefreshView.as_view()),
     path("workloads/<str:workload_id>/versions", views.WorkloadVersionListView.as_view()),
     path("pools", views.PoolListView.as_view()),
     path("pools/<str:pool_id>", views.PoolView.as_view()),

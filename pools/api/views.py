@@ -11,7 +11,7 @@ from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import boolean, paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of, query
 from boilerhouse.core.errors import FieldError, Invalid
-from pools import services
+from pools import services, tags
 from pools.api.serializers import (
     PoolInput,
     PoolOutput,
@@ -28,7 +28,7 @@ from pools.errors import PoolNotFound, WorkloadNotFound
 from pools.models import Pool, PoolUsage, Workload
 
 POOL_VOLATILE = frozenset({"status"})
-WORKLOAD_VOLATILE = frozenset({"warnings"})
+WORKLOAD_VOLATILE = frozenset({"warnings", "imageStatus"})
 """They follow from the image, which may change."""
 
 
@@ -114,6 +114,23 @@ class WorkloadView(ApiView):
     def delete(self, request: Any, workload_id: str) -> Response:
         services.delete_workload(find_workload(workload_id))
         return Response(status=204)
+
+
+class WorkloadRefreshView(ApiView):
+    @operation(
+        operation_id="refreshWorkload",
+        problems={409: "fixed_image"},
+        summary="Run what the image's tag names now",
+        description="A worker asks the registry. Another image is a new version, which rolls through the pools: proven"
+        " healthy first, claimed containers left alone; one that is not healthy does not replace what serves."
+        " `imageStatus` and a `workload.updated` event (`refreshed`: `rolls`, `unchanged`, `failed`) say what came of"
+        " it.",
+        request=None,
+        responses={202: WorkloadOutput},
+    )
+    def post(self, request: Any, workload_id: str) -> Response:
+        tags.ask_refresh(workload_id)
+        return Response(render_workload(find_workload(workload_id)), status=202)
 
 
 class WorkloadVersionListView(ApiView):

@@ -53,6 +53,8 @@ class Image:
     """Its WORKDIR; empty: none."""
     probe: Probe | None = None
     """Its HEALTHCHECK."""
+    digests: tuple[str, ...] = ()
+    """Where registries have it: ``repository@sha256:…``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +334,10 @@ class ContainerRuntime(ABC):
 
         ``patience_s`` is how long the engine may say nothing before the registry has answered.
         """
+
+    @abstractmethod
+    def named_digest(self, reference: Reference, login: RegistryLogin | None = None) -> str:
+        """The digest of what the reference names at its registry now. Raises PullFailed with the registry's words."""
 
     @abstractmethod
     def build(self, context: bytes, tag: str) -> Iterator[str]:

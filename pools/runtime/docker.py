@@ -59,6 +59,8 @@ from pools.runtime.pull_stream import Layers, error_of
 log = structlog.get_logger(__name__)
 
 FAST_S, SLOW_S, BUILD_S = 10, 60, 600
+TAG_S = 15
+"""A registry that is asked what a tag names holds a worker for no longer."""
 LIST_S = 5
 """The list is what tells that the engine hangs."""
 HOT_S = (0.5, 1.0, 2.0)
@@ -218,7 +220,9 @@ def _metered(call: str) -> Iterator[Callable[[int], None]]:
 
 _VERSION = re.compile(r"(?<=[^/])/v\d+\.\d+(?=/)")
 _BEFORE_PATH = re.compile(r"^[a-z+]+://[^/]*(/v\d+\.\d+(?=/))?")
-_NAMED = re.compile(r"/(containers|images|networks|exec)/(?!create$|json$|search$|load$|prune$).+?(/\w+)?$")
+_NAMED = re.compile(
+    r"/(containers|images|networks|exec|distribution)/(?!create$|json$|search$|load$|prune$).+?(/\w+)?$"
+)
 
 
 def _call_of(method: str, url: str) -> str:
@@ -310,6 +314,20 @@ class DockerRuntime(ContainerRuntime):
         with translated():  # a client of its own: it reads root's ~/.docker/config.json as it is now, and is long
             api = self._own_api(NEVER)
         return DockerPull(api, reference, login, patience_s)
+
+    def named_digest(self, reference: references.Reference, login: RegistryLogin | None = None) -> str:
+        with translated(), contextlib.closing(self._own_api(TAG_S)) as own:
+            api: Any = own
+            url = api._url(f"/distribution/{reference.name}:{reference.version}/json")
+            try:
+                answer = api._get(url, headers=_shown_to(reference, login, api))
+                api._raise_for_status(answer)
+            except requests.ReadTimeout as error:
+                words = f"nothing came from {reference.registry} for {TAG_S} s"
+                raise pull_errors.pull_failed(reference, words, PullFault.TIMEOUT) from error
+            except docker.errors.APIError as error:
+                raise pull_errors.pull_failed(reference, _all_words(error), login=login) from error
+            return str(answer.json()["Descriptor"]["digest"])
 
     def build(self, context: bytes, tag: str) -> Iterator[str]:
         with translated():
@@ -651,7 +669,11 @@ _PLAIN_IMAGE = re.compile(r"[\w./:@-]+\Z")
 def _image(found: dict[str, Any]) -> Image:
     config = found.get("Config") or {}
     return Image(
-        found["Id"], tuple(sorted(config.get("Volumes") or ())), config.get("WorkingDir") or "", _images_probe(config)
+        found["Id"],
+        tuple(sorted(config.get("Volumes") or ())),
+        config.get("WorkingDir") or "",
+        _images_probe(config),
+        tuple(found.get("RepoDigests") or ()),
     )
 
 

@@ -22,6 +22,7 @@ OWN_PRIVATE = {ADMIN, OPERATOR, TENANT}
 MAY = {
     "workloads": {"GET": STAFF_READ, "POST": STAFF_WRITE},
     "workloads/*": {"GET": STAFF_READ, "PUT": STAFF_WRITE, "DELETE": STAFF_WRITE},
+    "workloads/*/refresh": {"POST": STAFF_WRITE},
     "workloads/*/versions": {"GET": STAFF_READ},
     "pools": {"GET": STAFF_READ, "POST": STAFF_WRITE},
     "pools/*": {"GET": STAFF_READ, "PUT": STAFF_WRITE, "DELETE": STAFF_WRITE},

@@ -47,7 +47,7 @@ VIEWER_PAGES = {
 OPERATOR_ACTIONS = {
     "pool-configure", "pool-scale", "pool-pause", "pool-resume", "pool-drain", "pool-delete", "pool-release",
     "container-remove", "tenant-release", "tenant-discard", "tenant-erase", "tenant-forget", "backup-put-back", "run-cancel", "sync-trigger", "sync-probe",
-    "delete-spec", "delete-workload",
+    "delete-spec", "delete-workload", "workload-refresh",
 }  # fmt: skip
 PAGES = VIEWER_PAGES | OPERATOR_PAGES | ADMIN_PAGES
 SECRET = "CANARY-OF-A-SECRET"

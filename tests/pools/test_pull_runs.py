@@ -67,7 +67,7 @@ def test_a_start_asks_for_a_pull_and_does_not_wait_for_it(registry):
     try:
         for row in rows:
             with pytest.raises(errors.ImagePending):
-                pulling.image_for_start(row)
+                pulling.image_for_start(row, row.version.spec)
         assert ImagePull.objects.get().state == PullState.WAITING
         assert set(Container.objects.values_list("owner", "pull")) == {(None, ImagePull.objects.get().pk)}
         pull = pull_runs.take(set())
@@ -77,7 +77,7 @@ def test_a_start_asks_for_a_pull_and_does_not_wait_for_it(registry):
 
         assert ImagePull.objects.get().state == PullState.DONE
         assert {m.task["args"][0] for m in OrmQ.objects.all()} == {str(row.pk) for row in rows}
-        assert pulling.image_for_start(rows[0]).failed is None
+        assert pulling.image_for_start(rows[0], rows[0].version.spec).failed is None
     finally:
         registries.forget(image)
 
@@ -92,9 +92,9 @@ def test_always_goes_on_with_an_old_image_says_so_and_stops_saying_so(registry):
     registry.stop()
     try:
         with pytest.raises(errors.ImagePending):
-            pulling.image_for_start(row)
+            pulling.image_for_start(row, row.version.spec)
         pull_runs.PullRun(pull_runs.take(set())).run()
-        found = pulling.image_for_start(row)
+        found = pulling.image_for_start(row, row.version.spec)
         assert found.failed.fault == PullFault.UNREACHABLE
         pulling.bear(row.pool, found.failed)
         warned = Event.objects.get(type="pool.warning", pool_id=pool_id)
@@ -117,11 +117,11 @@ def test_always_goes_on_with_an_old_image_says_so_and_stops_saying_so(registry):
 def test_a_failed_pull_is_the_failure_of_the_start(registry):
     row = start_of(f"{registry.host}/nothing:1")
     with pytest.raises(errors.ImagePending):
-        pulling.image_for_start(row)
+        pulling.image_for_start(row, row.version.spec)
     pull_runs.PullRun(pull_runs.take(set())).run()
 
     with pytest.raises(pulling.PullFailed, match="manifest unknown"):
-        pulling.image_for_start(row)
+        pulling.image_for_start(row, row.version.spec)
 
 
 def test_a_pull_whose_process_died_is_taken_up_again():
@@ -155,7 +155,7 @@ def test_progress_is_shown_and_a_stalled_pull_ends(registry, runner, settings):
     line = registry.line(bytes_per_second=32 * 1024)
     row = start_of(f"{line.host}/slow:1")
     with pytest.raises(errors.ImagePending):
-        pulling.image_for_start(row)
+        pulling.image_for_start(row, row.version.spec)
     runner.turn()
 
     shown = eventually(
@@ -175,7 +175,7 @@ def test_a_start_that_nobody_wants_any_more_stands_in_nobodys_way():
     """B35: another image of the workload does not wait for the pull of the old one."""
     row = start_of("127.0.0.1:9/a:1", good_version=None)
     with pytest.raises(errors.ImagePending):
-        pulling.image_for_start(row)
+        pulling.image_for_start(row, row.version.spec)
     newer = make_spec(image="127.0.0.1:9/b:1")
     row.pool.workload.versions.create(number=2, spec_json=newer.to_json())
 
@@ -187,6 +187,6 @@ def test_a_start_that_nobody_wants_any_more_stands_in_nobodys_way():
 def test_starts_that_wait_for_a_pull_are_not_handed_on_again_and_again():
     row = start_of("127.0.0.1:9/a:1")
     with pytest.raises(errors.ImagePending):
-        pulling.image_for_start(row)
+        pulling.image_for_start(row, row.version.spec)
 
     assert lifecycle.stuck_containers(pulling.clock.now() + pulling.TRIAL_WANTS) == []

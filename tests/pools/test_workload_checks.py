@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from boilerhouse.core.models import Event
-from pools import host, lifecycle, mounts, pulling, sizing, volumes
+from pools import host, lifecycle, mounts, pulling, sizing, version_images, volumes
 from pools.errors import CannotMount
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.runtime.base import Image
@@ -139,7 +139,7 @@ AT_TMP = [{"name": "state", "container_path": "/tmp", "mode": "rw"}]
 @pytest.fixture
 def engine(data_dir, monkeypatch):
     fake = FakeRuntime()
-    for module in (lifecycle, pulling, host):
+    for module in (lifecycle, pulling, version_images, host):
         monkeypatch.setattr(module, "get_runtime", lambda: fake)
     monkeypatch.setattr(host, "ensure_rules", lambda bridge: None)
     monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)

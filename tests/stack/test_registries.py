@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import docker
 from tests import registry as registries
 from tests.pools.test_registry_logins import PASSWORD, USER, bcrypted
 from tests.stack.conftest import eventually
@@ -70,3 +71,66 @@ def test_a_pool_waits_for_its_credential_and_starts_at_once_with_it(stack, priva
     finally:
         stack.drop_pool(name)
         stack.call("DELETE", "registry-credentials/ours?force=true")
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    found = registries.Registry(tmp_path_factory.mktemp("public"))
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.mark.any_database
+def test_a_tag_that_moved_is_rolled_to_on_request_and_only_once_it_is_healthy(stack, public):
+    """B40: a pool serves one image, whatever the tag names; a refresh rolls; a broken image does not replace it."""
+    name, image = "moved-tag", f"{public.host}/moved:1"
+    first = public.put("moved")
+    check = {"command": ["test", "-e", "/opt/blob"], "startPeriodMs": 3000, "timeoutMs": 2000}
+    limits = {"memoryMb": 64, "tmpfsMb": 16}
+    body = {"id": name, "name": name, "image": image, **WORKLOAD, "healthCheck": check, "resources": limits}
+    stack.ok("POST", "workloads", body, 201)
+    stack.ok("POST", "pools", {"id": name, "workloadId": name, "minSize": 1, "maxSize": 4}, 201)
+    try:
+        stack.wait_warm(name)
+        second = public.put("moved")
+        stack.ok("POST", f"pools/{name}/scale", {"targetSize": 2}, 202)
+        stack.wait_warm(name, 2)
+        assert len({one["imageDigest"] for one in stack.containers(name)}) == 1, "one image, though the tag has moved"
+        held = stack.claim("ada", name)
+
+        stack.ok("POST", f"workloads/{name}/refresh", None, 202)
+        versions = eventually(lambda: _versions(stack, name, 2), 60)
+        assert [one["manifestDigest"] for one in versions] == [second, first]
+        eventually(lambda: {one["workloadVersion"] for one in stack.containers(name)} == {2}, 60)
+        assert stack.status("ada")["containerId"] == held["containerId"], "who holds one keeps it"
+        serving = {one["imageDigest"] for one in stack.containers(name)}
+        assert len(serving) == 1
+
+        broken = put_without_blob(public.host)
+        stack.ok("POST", f"workloads/{name}/refresh", None, 202)
+        eventually(lambda: stack.pool_status(name)["trouble"] == "roll_halted", 90)
+        status = stack.ok("GET", f"workloads/{name}")["imageStatus"]
+        assert (status["digest"], status["moved"]) == (broken, False)
+        assert "version 2 keeps serving" in stack.pool_status(name)["lastError"]
+        assert {one["imageDigest"] for one in stack.containers(name)} == serving
+        stack.release("ada")
+        stack.claim("bea", name)
+        stack.release("bea")
+    finally:
+        stack.drop_pool(name)
+
+
+def put_without_blob(host: str) -> str:
+    """Push an image that the health check does not like; returns its digest."""
+    engine = docker.APIClient(version="auto")
+    engine.tag("boilerhouse/example-workload:1", f"{host}/moved", "1")
+    told = list(engine.push(f"{host}/moved", "1", stream=True, decode=True))
+    engine.remove_image(f"{host}/moved:1")
+    engine.close()
+    return next(line["aux"]["Digest"] for line in told if "aux" in line)
+
+
+def _versions(stack, name, count):
+    items = stack.ok("GET", f"workloads/{name}/versions")["items"]
+    return items if len(items) == count else None

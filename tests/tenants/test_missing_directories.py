@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from boilerhouse.core import deployment
 from boilerhouse.core.models import Event
-from pools import host, lifecycle, pulling, reconcile, volumes
+from pools import host, lifecycle, pulling, reconcile, version_images, volumes
 from pools.errors import DirectoryGone, HostNotReady
 from pools.models import Container
 from pools.runtime.base import Image
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.any_database
 @pytest.fixture
 def engine(monkeypatch) -> FakeRuntime:
     runtime = FakeRuntime()
-    for module in (lifecycle, pulling, reconcile, host, preparing, releases):
+    for module in (lifecycle, pulling, version_images, reconcile, host, preparing, releases):
         monkeypatch.setattr(module, "get_runtime", lambda: runtime)
     return runtime
 

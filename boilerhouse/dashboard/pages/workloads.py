@@ -18,7 +18,7 @@ from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import as_json, check_seen, seen
 from boilerhouse.dashboard.listing import Listing
 from boilerhouse.dashboard.sections import workloads as sections
-from pools import services, trials
+from pools import services, tags, trials
 from pools.api.serializers import WorkloadInput, render_spec, render_workload
 from pools.api.views import find_workload
 from pools.models import Container, Workload
@@ -55,6 +55,7 @@ def workload(request: HttpRequest, workload_id: str) -> HttpResponse:
     context: dict[str, Any] = {
         "workload": found, "shown": shown, "spec": _spec_text(versions[0].spec) if versions else "",
         "versions": [(one, running.get(one.number, 0)) for one in versions], "old": old,
+        "is_fixed": not versions or tags.is_fixed(versions[0]),
         "diff": _diff(old.spec, versions[0].spec) if old else [], "pools": list(found.pools.order_by("pk")),
     }  # fmt: skip
     return render(request, "pages/workload.html", context)
@@ -180,6 +181,12 @@ def _verdict(document: Document, sample: str, found: Workload | None) -> dict[st
     refused = [(row.tenant_id, wrong) for row in rows if (wrong := validation.config_errors(row.config or {}, spec))]
     return {"errors": validation.config_errors(config, spec), "tenants": len(rows), "refused": refused[:20],
             "has_schema": spec.config_schema is not None}  # fmt: skip
+
+
+@action()
+def refresh(request: HttpRequest, workload_id: str) -> str:
+    tags.ask_refresh(workload_id)
+    return f"What the image of {workload_id} is now is being asked; its pools roll if it is another one."
 
 
 @action()

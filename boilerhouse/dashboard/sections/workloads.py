@@ -44,6 +44,8 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("image", "Image", "With its tag or digest"),
             Part("pullPolicy", "Pull", kind="choice", default="missing", options=(
                 ("missing", "when it is not here"), ("always", "always"), ("never", "never"))),
+            Part("imageUpdate", "When its tag has moved", kind="choice", options=(
+                ("", "roll where pulled always, else say so"), ("manual", "say so"), ("roll", "roll to it"))),
             Part("command", "Command", "Empty: the image's own. An entrypoint gets it as its arguments", "words"),
             Part("stopTimeoutMs", "Time to stop", "Between the signal to stop and SIGKILL", "ms", default=10_000),
         )),

@@ -1,0 +1,256 @@
+"""Whether the tag of a workload's image has moved, and what is done then.
+
+A tag is asked about now and then, gently: one after another, a registry that does not answer once in a round. What it
+names now is noted at the version. Another image than the version's is taken up by a new version, which pools prove
+before it serves: on request, or where the workload's ``imageUpdate`` says so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db.models import Exists, F, OuterRef, Q, Subquery
+
+from boilerhouse.core import audit, clock
+from boilerhouse.core.deployment import data_dir
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.tasks import enqueue
+from pools import image_warnings, references, registry_logins, services, version_images
+from pools.errors import EngineFailure, FixedImage, ImageMissing, WorkloadNotFound
+from pools.models import Pool, Workload, WorkloadVersion
+from pools.pull_errors import PullFailed, PullFault
+from pools.runtime import get_runtime
+from pools.runtime.base import Image
+
+log = structlog.get_logger(__name__)
+
+HERE = timedelta(seconds=60)
+"""How often a tag is looked at that only this machine knows."""
+DEAF = frozenset({PullFault.TIMEOUT, PullFault.UNREACHABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What came of a refresh."""
+
+    version: int
+    digest: str
+    """What the tag names now; empty while no container of the version was healthy, for its next start asks."""
+    is_new: bool
+    """Whether the version was made for it."""
+
+
+def is_fixed(version: WorkloadVersion) -> bool:
+    """Whether its image is named by digest or id: that never means another one."""
+    try:
+        reference = references.parse(version.spec.image)
+    except references.InvalidReference:
+        return True  # from before names were checked
+    return bool(reference.digest) or reference.is_id
+
+
+def is_of_registry(version: WorkloadVersion) -> bool:
+    """Whether its tag is asked about at a registry, not at the engine."""
+    return bool(version.manifest_digest) and version.spec.pull_policy != "never"
+
+
+# Asking ---------------------------------------------------------------------------------------------
+
+
+def look(version: WorkloadVersion) -> None:
+    """Ask what the version's tag names now, and note it. Raises PullFailed, ImageMissing, EngineUnavailable."""
+    try:
+        digest = _named_now(version)
+    except EngineFailure as error:
+        _note(version, version.tag_digest, error.detail)
+        raise
+    _note(version, digest, "")
+
+
+def found(version: WorkloadVersion, image: Image) -> None:
+    """A start has pulled the version's tag, and it names this other image: note it, and roll where that is wanted."""
+    _note(version, version_images.manifest_of(WorkloadVersion(spec_json=version.spec_json), image) or image.id, "")
+    if version.spec.rolls_to_new_images:
+        _take_up(version)
+
+
+def _named_now(version: WorkloadVersion) -> str:
+    """The digest; the version's own where that is another name for the image that it runs."""
+    runtime, reference = get_runtime(), references.parse(version.spec.image)
+    if not is_of_registry(version):
+        return runtime.find_image(version.spec.image).id
+    digest = runtime.named_digest(reference, registry_logins.login_for(reference))
+    if digest == version.manifest_digest or not version.image_digest:
+        return digest
+    try:
+        image = runtime.find_image(version.image_digest)
+    except ImageMissing:
+        return digest
+    return version.manifest_digest if digest in version_images.manifests(version, image) else digest
+
+
+def _note(version: WorkloadVersion, digest: str, error: str) -> None:
+    version.tag_digest, version.tag_error, version.tag_asked_at = digest, error, clock.now()
+    with recording():
+        version.save(update_fields=["tag_digest", "tag_error", "tag_asked_at"])
+        if version.workload.latest.pk == version.pk:
+            _tell(version)
+
+
+def _tell(version: WorkloadVersion) -> None:
+    """Keep on the pools, and say once each time, that the tag names another image than they run."""
+    moved_to = version.tag_digest if version.is_moved else ""
+    for pool in version.workload.pools.exclude(moved_to=moved_to).order_by("pk"):
+        Pool.objects.filter(pk=pool.pk).update(moved_to=moved_to)
+        if moved_to:
+            said = image_warnings.moved(moved_to)
+            emit(
+                "pool.warning", pool_id=pool.pk, code=said.code, version=version.number, digest=moved_to,
+                detail=said.detail,
+            )  # fmt: skip
+
+
+# Refreshing -----------------------------------------------------------------------------------------
+
+
+def ask_refresh(workload_id: str) -> None:
+    """Have ``refresh`` done by a worker. Raises WorkloadNotFound, FixedImage."""
+    with recording():
+        version = _refreshable(workload_id)
+        WorkloadVersion.objects.filter(pk=version.pk).update(refresh_asked_at=clock.now())
+        audit.record("workload.refresh", workload_id, after={"version": version.number})
+        enqueue("pool", "pools.tasks.look_at_tags")
+
+
+def refresh(workload_id: str) -> Refreshed:
+    """Ask what the workload's tag names; another image is a new version, to which its pools roll once it is proven.
+
+    Raises WorkloadNotFound, FixedImage, ImageMissing, PullFailed, EngineUnavailable.
+    """
+    return _refresh(_refreshable(workload_id))
+
+
+def _refreshable(workload_id: str) -> WorkloadVersion:
+    workload = Workload.objects.filter(pk=workload_id).first()
+    if workload is None:
+        raise WorkloadNotFound(f"There is no workload {workload_id}.")
+    version = workload.latest
+    if is_fixed(version):
+        raise FixedImage(f"{version.spec.image} never means another image; change the workload to run another one.")
+    return version
+
+
+def _refresh(version: WorkloadVersion) -> Refreshed:
+    if not version.image_digest and not version.manifest_digest:
+        _start_again(version.workload)  # its next start asks anyway
+        return Refreshed(version.number, "", is_new=False)
+    look(version)
+    return _take_up(version) or Refreshed(version.number, version.tag_digest, is_new=False)
+
+
+def _start_again(workload: Workload) -> None:
+    with recording():
+        for pool in workload.pools.order_by("pk"):
+            services.try_again(pool.pk)
+            enqueue("pool", "pools.tasks.refill", pool.pk)
+
+
+def _take_up(version: WorkloadVersion) -> Refreshed | None:
+    """Make a new version of the image that the tag names; None where there is none, or the workload has changed."""
+    if not version.is_moved:
+        return None
+    pin = {"manifest_digest" if is_of_registry(version) else "image_digest": version.tag_digest}
+    with recording():
+        workload = Workload.objects.select_for_update().get(pk=version.workload_id)
+        if workload.latest.pk != version.pk:
+            return None
+        made = services.add_version(workload, version.number + 1, version.spec_json, **pin)
+        emit("workload.updated", workloadId=workload.pk, version=made.number, digest=version.tag_digest)
+        before = {"version": version.number, "digest": version.manifest_digest or version.image_digest}
+        after = {"version": made.number, "digest": version.tag_digest}
+        audit.record("workload.update", workload.pk, before=before, after=after)
+    return Refreshed(made.number, version.tag_digest, is_new=True)
+
+
+# The round ------------------------------------------------------------------------------------------
+
+
+def due() -> list[WorkloadVersion]:
+    """The versions whose tag should be asked about, those first that wait longest."""
+    newest = WorkloadVersion.objects.filter(workload=OuterRef("workload")).order_by("-number")
+    pools = Pool.objects.filter(workload=OuterRef("workload"), is_deleting=False)
+    rows = WorkloadVersion.objects.annotate(newest=Subquery(newest.values("pk")[:1])).filter(pk=F("newest"))
+    rows = rows.filter(Q(refresh_asked_at__isnull=False) | (Q(image_digest__gt="") & Exists(pools)))
+    now = clock.now()
+    wanted = [one for one in rows.select_related("workload") if not is_fixed(one) and _is_due(one, now)]
+    return sorted(wanted, key=lambda one: one.tag_asked_at or datetime.min.replace(tzinfo=now.tzinfo))
+
+
+def _is_due(version: WorkloadVersion, now: datetime) -> bool:
+    every = timedelta(seconds=settings.BOILERHOUSE_IMAGE_CHECK_S) if is_of_registry(version) else HERE
+    if version.refresh_asked_at is not None:
+        return True
+    return bool(every) and (version.tag_asked_at is None or now - version.tag_asked_at >= every)
+
+
+def look_around() -> None:
+    """Ask about every tag that is due, one after another; nothing while another round is under way on this node.
+
+    What becomes due meanwhile is done too. Raises EngineUnavailable.
+    """
+    with _alone() as is_alone:
+        deaf: dict[str, str] = {}
+        while is_alone and (wanted := due()):
+            for version in wanted:
+                _look_in_round(version, deaf)
+
+
+def _look_in_round(version: WorkloadVersion, deaf: dict[str, str]) -> None:
+    """``deaf``: the registries that did not answer in this round, with what was said then."""
+    registry = references.parse(version.spec.image).registry
+    is_asked = version.refresh_asked_at is not None
+    done: dict[str, Any] = {"refreshed": "unchanged"}
+    try:
+        if is_of_registry(version) and registry in deaf:
+            _note(version, version.tag_digest, deaf[registry])
+            done = {"refreshed": "failed", "detail": deaf[registry]}
+        elif is_asked:
+            done = {"refreshed": "rolls" if _refresh(version).is_new else "unchanged"}
+        else:
+            look(version)
+            if version.spec.rolls_to_new_images:
+                _take_up(version)
+    except ImageMissing as error:
+        done = {"refreshed": "failed", "detail": error.detail}
+        log.warning("cannot say what a tag names", image=version.spec.image, detail=error.detail)
+        if isinstance(error, PullFailed) and error.fault in DEAF:
+            deaf[registry] = error.detail
+    if is_asked:
+        with recording():
+            WorkloadVersion.objects.filter(pk=version.pk).update(refresh_asked_at=None)
+            emit("workload.updated", workloadId=version.workload_id, version=version.number, **done)
+
+
+@contextmanager
+def _alone() -> Iterator[bool]:
+    descriptor = os.open(data_dir() / "tags.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield _is_locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
