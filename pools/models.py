@@ -93,6 +93,12 @@ class WorkloadVersion(models.Model):
         warm = Container.objects.filter(version=self, state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
         return list(warm.values_list("image_digest").annotate(n=Count("pk")).order_by("image_digest"))
 
+    def pins_for(self, spec: WorkloadSpec) -> dict[str, str]:
+        """What the next version with this spec knows of its image: all that this one does, unless the name changes."""
+        if self.spec.image != spec.image:
+            return {}
+        return {"image_digest": self.image_digest, "manifest_digest": self.manifest_digest}
+
     @property
     def pinned_image(self) -> str:
         """The name under which the registry has the image that the version runs; empty where it came from none."""

@@ -62,13 +62,13 @@ def image_for_start(container: Container, spec: WorkloadSpec) -> Found:
     return _outcome(spec, pull)
 
 
-def image_for_trial(spec: WorkloadSpec, wait_s: float) -> Image:
+def image_for_trial(spec: WorkloadSpec, wait_s: float) -> Found:
     """The image, if it is here or comes within the time.
 
     Raises ImagePending with how far it is, ImageMissing, PullFailed, EngineUnavailable.
     """
     if (image := _without_pull(spec)) is not None:
-        return image
+        return Found(image)
     began, until = clock.now(), time.monotonic() + wait_s
     with recording():
         pull = _locked(spec)
@@ -77,7 +77,7 @@ def image_for_trial(spec: WorkloadSpec, wait_s: float) -> Image:
     while not _is_settled(pull, began) and time.monotonic() < until:
         time.sleep(LOOK_EVERY_S)
         pull.refresh_from_db()
-    return _outcome(spec, pull).image
+    return _outcome(spec, pull)
 
 
 def _without_pull(spec: WorkloadSpec) -> Image | None:

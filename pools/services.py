@@ -104,9 +104,8 @@ def update_workload(
         if latest.spec != spec:
             number += 1
             # What the image is changes by its name, or by a refresh: with the rest of the spec it stays.
-            kept = ("image_digest", "manifest_digest") if latest.spec.image == spec.image else ()
-            pin = {name: getattr(latest, name) for name in kept}
-            add_version(workload, number, spec.to_json(), image_volumes=_declared(image), **pin)
+            pins = latest.pins_for(spec)
+            add_version(workload, number, spec.to_json(), image_volumes=_declared(image), **pins)
         elif image is not None and latest.image_volumes != _declared(image):
             WorkloadVersion.objects.filter(pk=latest.pk).update(image_volumes=_declared(image))
         emit("workload.updated", workloadId=workload.pk, version=number)

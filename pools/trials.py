@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from django.conf import settings
 from boilerhouse.core.deployment import data_dir, deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError, Conflict
 from boilerhouse.core.ids import uuid7
-from pools import errors, health, last_words, lifecycle, mounts, pulling, volumes
+from pools import errors, health, last_words, lifecycle, mounts, pulling, version_images, volumes
 from pools.models import Container, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import Mount
@@ -60,13 +61,13 @@ class Trial:
     warnings: tuple[str, ...] = ()
 
 
-def run(spec: WorkloadSpec) -> Trial:
-    """Try the spec once. Raises TrialRunning."""
+def run(spec: WorkloadSpec, latest: WorkloadVersion | None = None) -> Trial:
+    """Try the spec once, with the image that its version would run after ``latest``. Raises TrialRunning."""
     with _alone(wait=False):
         _remove_left_behind()
         trial_id = uuid7()
         try:
-            return _try(trial_id, spec)
+            return _try(trial_id, spec, latest)
         finally:
             get_runtime().remove(_name(trial_id))
             volumes.destroy(_home(trial_id))
@@ -123,16 +124,18 @@ def _remove_left_behind() -> None:
             volumes.destroy(path)
 
 
-def _try(trial_id: UUID, spec: WorkloadSpec) -> Trial:
+def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> Trial:
     runtime, name, began = get_runtime(), _name(trial_id), time.monotonic()
     uid = spec.security.run_as_user
     uid = settings.BOILERHOUSE_UID_RANGE[1] if uid is None else uid  # beyond those that are leased
+    pins = latest.pins_for(spec) if latest is not None else {}
+    number = latest.number if latest is not None else 0
+    version = WorkloadVersion(workload_id="trial", number=number, spec_json=spec.to_json(), **pins)
     try:
-        image = pulling.image_for_trial(spec, PULL_S)
+        image = version_images.own(version, partial(pulling.image_for_trial, wait_s=PULL_S)).image
         mounts.check(spec, image)
         binds = tuple(_mount(trial_id, uid, volume) for volume in spec.volumes)
         volumes.make_working_dir(_home(trial_id).joinpath, uid, spec, image.working_dir)
-        version = WorkloadVersion(workload_id="trial", number=0, spec_json=spec.to_json())
         row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node=node_id())
         plan = lifecycle.plan_of(row, replace(spec, ports=()), "none", image)
         labels = {TRIAL_LABEL: deployment_id()}

@@ -40,6 +40,10 @@ def start_of(image, policy="missing", **over):
     return make_container(pool, state=ContainerState.STARTING, owner=processes.current())
 
 
+def image_for(row):
+    return pulling.image_for_start(row, row.version.spec)
+
+
 def eventually(check, seconds=60):
     until = time.monotonic() + seconds
     while not (found := check()):
@@ -67,7 +71,7 @@ def test_a_start_asks_for_a_pull_and_does_not_wait_for_it(registry):
     try:
         for row in rows:
             with pytest.raises(errors.ImagePending):
-                pulling.image_for_start(row, row.version.spec)
+                image_for(row)
         assert ImagePull.objects.get().state == PullState.WAITING
         assert set(Container.objects.values_list("owner", "pull")) == {(None, ImagePull.objects.get().pk)}
         pull = pull_runs.take(set())
@@ -77,7 +81,7 @@ def test_a_start_asks_for_a_pull_and_does_not_wait_for_it(registry):
 
         assert ImagePull.objects.get().state == PullState.DONE
         assert {m.task["args"][0] for m in OrmQ.objects.all()} == {str(row.pk) for row in rows}
-        assert pulling.image_for_start(rows[0], rows[0].version.spec).failed is None
+        assert image_for(rows[0]).failed is None
     finally:
         registries.forget(image)
 
@@ -92,9 +96,9 @@ def test_always_goes_on_with_an_old_image_says_so_and_stops_saying_so(registry):
     registry.stop()
     try:
         with pytest.raises(errors.ImagePending):
-            pulling.image_for_start(row, row.version.spec)
+            image_for(row)
         pull_runs.PullRun(pull_runs.take(set())).run()
-        found = pulling.image_for_start(row, row.version.spec)
+        found = image_for(row)
         assert found.failed.fault == PullFault.UNREACHABLE
         pulling.bear(row.pool, found.failed)
         warned = Event.objects.get(type="pool.warning", pool_id=pool_id)
@@ -117,17 +121,17 @@ def test_always_goes_on_with_an_old_image_says_so_and_stops_saying_so(registry):
 def test_a_failed_pull_is_the_failure_of_the_start(registry):
     row = start_of(f"{registry.host}/nothing:1")
     with pytest.raises(errors.ImagePending):
-        pulling.image_for_start(row, row.version.spec)
+        image_for(row)
     pull_runs.PullRun(pull_runs.take(set())).run()
 
     with pytest.raises(pulling.PullFailed, match="manifest unknown"):
-        pulling.image_for_start(row, row.version.spec)
+        image_for(row)
 
 
 def test_a_pull_whose_process_died_is_taken_up_again():
     """B35: kill -9 in the middle."""
     with pytest.raises(errors.ImagePending):
-        pulling.image_for_start(start_of("127.0.0.1:9/a:1"))
+        image_for(start_of("127.0.0.1:9/a:1"))
     ImagePull.objects.update(state=PullState.RUNNING, owner="01a21b93-2209-739c-bef5-4bf23d7f6e79")
 
     assert pull_runs.take(set()).owner == processes.current()
@@ -138,7 +142,7 @@ def test_one_registry_takes_at_most_half_of_the_places(settings):
     settings.BOILERHOUSE_PARALLEL_PULLS = 4
     for image in ("127.0.0.1:9/a", "127.0.0.1:9/b", "127.0.0.1:9/c", "127.0.0.2:9/d"):
         with pytest.raises(errors.ImagePending):
-            pulling.image_for_start(start_of(image))
+            image_for(start_of(image))
     held: set[int] = set()
     taken = []
     while (row := pull_runs.take(held)) is not None:
@@ -155,7 +159,7 @@ def test_progress_is_shown_and_a_stalled_pull_ends(registry, runner, settings):
     line = registry.line(bytes_per_second=32 * 1024)
     row = start_of(f"{line.host}/slow:1")
     with pytest.raises(errors.ImagePending):
-        pulling.image_for_start(row, row.version.spec)
+        image_for(row)
     runner.turn()
 
     shown = eventually(
@@ -175,7 +179,7 @@ def test_a_start_that_nobody_wants_any_more_stands_in_nobodys_way():
     """B35: another image of the workload does not wait for the pull of the old one."""
     row = start_of("127.0.0.1:9/a:1", good_version=None)
     with pytest.raises(errors.ImagePending):
-        pulling.image_for_start(row, row.version.spec)
+        image_for(row)
     newer = make_spec(image="127.0.0.1:9/b:1")
     row.pool.workload.versions.create(number=2, spec_json=newer.to_json())
 
@@ -187,6 +191,6 @@ def test_a_start_that_nobody_wants_any_more_stands_in_nobodys_way():
 def test_starts_that_wait_for_a_pull_are_not_handed_on_again_and_again():
     row = start_of("127.0.0.1:9/a:1")
     with pytest.raises(errors.ImagePending):
-        pulling.image_for_start(row, row.version.spec)
+        image_for(row)
 
     assert lifecycle.stuck_containers(pulling.clock.now() + pulling.TRIAL_WANTS) == []

@@ -14,11 +14,10 @@ import pytest
 
 from pools import registry_credentials, trials
 from pools.pull_errors import PullFailed, PullFault
-from pools.pull_runner import PullRunner
 from pools.runtime.base import RegistryLogin
 from tests import registry as registries
 from tests.make import make_spec
-from tests.pulls import found_for
+from tests.pulls import found_for, pulled_beside
 
 pytestmark = pytest.mark.django_db
 USER, PASSWORD = "puller", 'CANARY pass/word+?&="of a registry'
@@ -87,23 +86,13 @@ def test_an_image_that_is_here_starts_without_a_credential(data_dir, registry, i
     assert failed.fault == PullFault.UNAUTHORIZED
 
 
-@pytest.fixture
-def runner(transactional_db, data_dir):
-    """What pulls in the controller."""
-    stop = threading.Event()
-    thread = threading.Thread(target=PullRunner(stop)._forever, daemon=True)
-    thread.start()
-    yield
-    stop.set()
-    thread.join(10)
-
-
-def test_a_trial_is_pulled_by_it_too(transactional_db, data_dir, runner, registry, image):
+def test_a_trial_is_pulled_by_it_too(transactional_db, data_dir, registry, image):
     """B33: and says the same words without one."""
     spec = make_spec(image=image, pull_policy="missing", ports=[])
-    assert "No registry credential is stored" in trials.run(spec).said
-    store(registry.host)
-    tried = trials.run(spec)
+    with pulled_beside():
+        assert "No registry credential is stored" in trials.run(spec).said
+        store(registry.host)
+        tried = trials.run(spec)
     assert tried.is_healthy, tried
 
 

@@ -13,7 +13,7 @@ from django.core.management import call_command
 from boilerhouse.core.api_keys import create_key
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.models import AuditEntry, Event, Role
-from pools import pulling, registry_credentials, services, tags, version_images
+from pools import pulling, registry_credentials, services, tags, trials, version_images
 from pools.errors import ImageGone, OtherImage
 from pools.models import ImagePull, Pool
 from pools.runtime import get_runtime
@@ -21,7 +21,7 @@ from pools.states import PullState
 from tests import registry as registries
 from tests.make import make_container, make_pool, make_spec, make_workload
 from tests.pools.test_registry_logins import PASSWORD, USER, bcrypted
-from tests.pulls import found_for
+from tests.pulls import found_for, pulled_beside
 
 pytestmark = pytest.mark.django_db
 
@@ -143,6 +143,23 @@ def test_a_refresh_is_a_new_version_of_the_new_image(registry, made, call):
     assert (kept.number, kept.manifest_digest, kept.image_digest) == (3, second, image.id)
     services.update_workload(workload, name="again", spec=replace(spec, image="elsewhere:1"))
     assert (workload.latest.manifest_digest, workload.latest.image_digest) == ("", "")
+
+
+@pytest.mark.parametrize("policy", ["missing", "always"])
+def test_a_trial_runs_the_image_that_the_version_would_run(transactional_db, registry, made, policy):
+    """B40: by digest where the node has lost it, though the tag has moved; another name is tried as it is named."""
+    workload, first = made("tried", ports=[])
+    image, spec = workload.latest.spec.image, replace(workload.latest.spec, pull_policy=policy)
+    registries.forget(image)
+    ImagePull.objects.all().delete()
+    second = registry.put("tried")
+    with pulled_beside():
+        tried = trials.run(replace(spec, environment={"A": "b"}), workload.latest)
+        assert tried.is_healthy, tried
+        assert ImagePull.objects.get().image == f"{registry.host}/tried@{first}"
+        assert trials.run(replace(spec, image=f"{image}@{second}"), workload.latest).is_healthy
+    registries.forget(f"{registry.host}/tried@{first}")
+    registries.forget(f"{registry.host}/tried@{second}")
 
 
 @pytest.mark.parametrize(

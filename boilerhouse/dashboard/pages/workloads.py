@@ -123,7 +123,7 @@ def _save(request: HttpRequest, workload_id: str | None) -> HttpResponse:
             body = document.read(WorkloadInput)
             if body is not None:
                 try:
-                    more["trial"] = trials.run(body.to_spec())
+                    more["trial"] = trials.run(body.to_spec(), found.latest if found else None)
                 except Conflict as error:
                     document.add(error)
     return _editor(request, document, found, mark, **more)
