@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from pools import last_words
@@ -105,3 +108,30 @@ def test_signals_have_names_and_memory_is_said_as_such():
     assert last_words.ended(seen(137, is_oom=True)).startswith("exit code 137 (SIGKILL): it wanted more memory")
     assert "one of its processes was killed, for it wanted more memory" in last_words.ended(seen(1, is_oom=True))
     assert last_words.ended(None) == "an exit code that is not known"
+
+
+def test_a_line_without_end_is_looked_at_in_time():
+    """P14: what a tenant prints last must not hold up the process that reads it; one line of a MiB took hours."""
+    subprocess.run([sys.executable, "-c", PICK], timeout=60, check=True)
+
+
+PICK = """
+import django
+django.setup()
+from pools import last_words
+for unit in ("a.", "A$", "A_", "at ", " ", "\\x1b[", "\\x1b[1;", "ERR", "x.go:"):
+    last_words.pick(unit.encode() * (last_words.LOOK_AT_BYTES // len(unit)))
+"""
+
+
+def test_an_error_is_told_also_where_nothing_is_before_the_word():
+    """B48: Node says ``Error: Cannot find module``, many loggers say ERROR."""
+    noise = "".join(f"line {n}\n" for n in range(100))
+    for told in ("Error: Cannot find module '/app/x.js'", "2026-01-31 ERROR cannot bind", "[FATAL] no disk"):
+        assert told in last_words.pick(f"{noise}{told}\n{noise}".encode())
+
+
+def test_output_becomes_one_line_that_can_be_stored_and_shown():
+    """P12: PostgreSQL stores no NUL, and a terminal obeys escapes."""
+    assert last_words.line_of(b"a\0b\x1b[31mc\r\n\n\x07d\xff", 100) == "abc d\ufffd"
+    assert last_words.line_of(b"x" * 50, 10) == "x" * 10
