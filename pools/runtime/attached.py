@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 LOOK_EVERY_S = 0.25
 """How often it is asked whether a silent command has ended: what it left in the background may hold its output open."""
+ASK_ANYWAY_S, DRAIN_S = 1.0, 1.0
+"""What was left in the background may also go on printing: then it is asked so often, and read so long afterwards."""
 LINGER_S = 0.05
 CHUNK = 65536
 
@@ -43,10 +45,13 @@ class Attached:
             threading.Thread(target=self._feed, args=(stdin,), name="exec-stdin", daemon=True).start()
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
-        wait, has_ended = LOOK_EVERY_S, False
+        wait, has_ended, asked_at = LOOK_EVERY_S, False, time.monotonic()
         while True:
             self._take_frames(limit_bytes)
-            left = deadline - time.monotonic()
+            now = time.monotonic()
+            left = deadline - now
+            if has_ended and now - asked_at > DRAIN_S:
+                return
             if left <= 0:
                 raise TimeoutError
             if poll.poll(1000 * min(left, LINGER_S if has_ended else wait)):
@@ -55,11 +60,12 @@ class Attached:
                     return
                 self._data += chunk
                 wait = LOOK_EVERY_S
+                if has_ended or now - asked_at < ASK_ANYWAY_S:
+                    continue
             elif has_ended:
                 return
-            else:
-                has_ended = not self._is_running()
-                wait = min(2.0, wait * 1.5)
+            has_ended = not self._is_running()
+            wait, asked_at = min(2.0, wait * 1.5), time.monotonic()
 
     def _feed(self, stdin: bytes) -> None:
         with contextlib.suppress(OSError):  # it ended, or closed its input, without reading all

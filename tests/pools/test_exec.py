@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import socketserver
 import threading
+import time
 
 import pytest
 
 from pools.runtime import refusals
+from pools.runtime.attached import Attached
 from pools.runtime.base import Executed
 from pools.runtime.docker import DockerRuntime
 
@@ -103,3 +107,24 @@ def test_what_the_kernel_says_of_a_script_is_said_so_too_and_a_programs_own_word
     for other in (Executed(1, b"x", said, 3), Executed(2, b"", said, 3), Executed(1, b"", b"a\n" + said, 3)):
         assert refusals.at_execve(other, ("/w/run.sh",)) is None
     assert refusals.at_execve(Executed(1, b"", said, 3), ("sh", "-c", "exec /w/run.sh")) is None
+
+
+def test_a_command_ends_though_what_it_left_behind_goes_on_printing():
+    """P14: ``sh -c 'yes &'`` has ended; until its time was over, nobody asked, for there was always more to read."""
+    ours, engines = socket.socketpair()
+    done = threading.Event()
+
+    def print_on() -> None:
+        with contextlib.suppress(OSError):
+            while not done.is_set():
+                engines.sendall(frame(1, b"y\n" * 1000))
+
+    threading.Thread(target=print_on, daemon=True).start()
+    attached = Attached(ours.makefile("rb"), ours, lambda: False)
+    try:
+        attached.run(None, time.monotonic() + 60, limit_bytes=4096)
+    finally:
+        done.set()
+        ours.close()
+        engines.close()
+    assert (len(attached.stdout), attached.stdout_truncated) == (4096, True)
