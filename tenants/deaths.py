@@ -6,7 +6,7 @@ tenant, and goes when the tenant's state is erased.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -71,13 +71,20 @@ def of_container(container_id: UUID) -> Death | None:
 
 def log_of(death: Death, tail: int, since: float | None, *, timestamps: bool = False) -> bytes:
     """The kept end of the log, as ``working.logs`` gives one of a container that is there."""
-    kept = []
-    for line in death.log.splitlines():
+    kept, lines = [], death.log.split("\n")  # not splitlines: a program's own line may hold a carriage return
+    if not lines[-1]:
+        lines.pop()
+    for line in lines:
         at, _, text = line.partition(" ")
-        moment = parse_datetime(f"{at[:26].rstrip('Z')}Z") if "T" in at[:12] else None
+        moment = _moment(at)
         if since is None or (moment is not None and moment.timestamp() > since):
-            kept.append(line if timestamps else text)
+            kept.append(text if moment and not timestamps else line)
     return "".join(f"{line}\n" for line in kept[-tail:] if tail).encode()
+
+
+def _moment(text: str) -> datetime | None:
+    """What the engine writes before a line; None for the rest of a line that was cut."""
+    return parse_datetime(f"{text[:26].rstrip('Z')}Z") if "T" in text[:12] else None
 
 
 def render(death: Death, *, reads_logs: bool) -> dict[str, Any]:
@@ -94,9 +101,9 @@ def render(death: Death, *, reads_logs: bool) -> dict[str, Any]:
 
 
 def forget(tenant_id: str) -> None:
-    """Delete all of it, also from the events, which stay without it."""
+    """Delete all of it, and what hooks printed, also from the events, which stay without it."""
     Death.objects.filter(tenant_id=tenant_id).delete()
-    Event.objects.filter(tenant_id=tenant_id, type="container.unhealthy").update(private=None)
+    Event.objects.filter(tenant_id=tenant_id).exclude(private=None).update(private=None)
 
 
 def forget_old() -> int:

@@ -90,6 +90,17 @@ def test_its_log_is_answered_by_tail_and_since_until_the_next_claim(dead, call):
     assert call("GET", "tenants/alice/status").json()["lastDeath"] is None
 
 
+def test_lines_that_hold_a_carriage_return_or_have_no_moment_stay_whole(dead, call):
+    """B42: a progress bar lost its first word, and so did the rest of a line that was cut."""
+    Death.objects.update(log="t of it\n2026-01-31T12:00:00.5Z 10%\r20% done\x0bnow\n2026-01-31T12:00:01Z end")
+    assert call("GET", "tenants/alice/logs").content.decode() == "t of it\n10%\r20% done\x0bnow\nend\n"
+    assert (
+        call("GET", "tenants/alice/logs?since=2026-01-31T12:00:00Z").content.decode() == "10%\r20% done\x0bnow\nend\n"
+    )
+    Death.objects.update(log="")
+    assert call("GET", "tenants/alice/logs").content == b""
+
+
 def test_it_goes_with_the_tenants_state_and_with_time(dead, settings):
     """B42: what tenants print is theirs."""
     erasing.begin("alice")
