@@ -273,7 +273,7 @@ def _probe_until_healthy(container: Container, image: Image) -> ContainerHealth:
             done = runtime.exec(name, probe.command, probe.timeout_ms, limit_bytes=2000)
             if done.exit_code == 0:
                 return ContainerHealth.HEALTHY
-            last = f"exit code {done.exit_code}: {(done.stderr or done.stdout).decode(errors='replace')[:200]}"
+            last = f"exit code {done.exit_code}: {last_words.line_of(done.stderr or done.stdout, 200)}"
         except errors.NotRunning as error:
             how = last_words.ended(runtime.inspect(name))
             raise errors.NotRunning(f"The container ended before it was healthy, with {how}.") from error

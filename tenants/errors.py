@@ -159,6 +159,11 @@ class HookFailed(Failed):
 
     code = "hook_failed"
 
+    def __init__(self, detail: str | None = None, output: str = "") -> None:
+        super().__init__(detail)
+        self.output = output
+        """What the hook printed, which may hold the tenant's secrets: for who may read logs."""
+
 
 class ContainerDied(Failed):
     """The container died while it was prepared."""

@@ -30,7 +30,7 @@ def fail(assignment: Assignment, error: BaseException) -> None:
     detail = str(getattr(error, "detail", error))
     code = _outcome(error)
     log.warning("claim failed", tenant=assignment.tenant_id, code=code, detail=detail)
-    give_up(assignment.pk, code, detail)
+    give_up(assignment.pk, code, detail, output=error.output if isinstance(error, errors.HookFailed) else "")
 
 
 def _outcome(error: BaseException) -> str:
@@ -52,16 +52,19 @@ def _outcome(error: BaseException) -> str:
     return errors.RestoreFailed.code
 
 
-def give_up(assignment_id: UUID, code: str, detail: str = "") -> bool:
-    """Move a pending claim out of the way: nothing is held when this returns, clean-up follows. False if too late."""
-    is_mine = _move_out(assignment_id, code, detail)
+def give_up(assignment_id: UUID, code: str, detail: str = "", *, output: str = "") -> bool:
+    """Move a pending claim out of the way: nothing is held when this returns, clean-up follows. False if too late.
+
+    ``output`` is what a hook printed: it goes into the private part of the event.
+    """
+    is_mine = _move_out(assignment_id, code, detail, output)
     if is_mine:
         pool, source = Assignment.objects.values_list("pool_id", "source").get(pk=assignment_id)
         CLAIMS.labels(pool, source, code).inc()
     return is_mine
 
 
-def _move_out(assignment_id: UUID, code: str, detail: str) -> bool:
+def _move_out(assignment_id: UUID, code: str, detail: str, output: str) -> bool:
     with recording():
         rows = Assignment.objects.filter(pk=assignment_id)
         about = rows.values("pool_id", "tenant_id", "container_ref", "generation").first()
@@ -80,7 +83,7 @@ def _move_out(assignment_id: UUID, code: str, detail: str) -> bool:
         )
         if ended:
             line.recount(Assignment.objects.values_list("pool_id", flat=True).get(pk=assignment_id))
-            _tell(about, code, detail)
+            _tell(about, code, detail, output)
             wake()
             return True
         moved = rows.transition(
@@ -97,15 +100,16 @@ def _move_out(assignment_id: UUID, code: str, detail: str) -> bool:
             assert container
             lifecycle.retire(container)
             enqueue("save", "tenants.tasks.finish_release", assignment_id)
-            _tell(about, code, detail)
+            _tell(about, code, detail, output)
             wake()
     return bool(moved)
 
 
-def _tell(about: Any, code: str, detail: str) -> None:
+def _tell(about: Any, code: str, detail: str, output: str) -> None:
     emit(
         "container.claim_failed", pool_id=about["pool_id"], tenant_id=about["tenant_id"],
         container_id=about["container_ref"] or "", generation=about["generation"], code=code, detail=detail,
+        private={"output": output} if output else None,
     )  # fmt: skip
 
 

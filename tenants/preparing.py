@@ -31,6 +31,7 @@ from pools import errors as pool_errors
 from pools import host, last_words, lifecycle, sizing, staged, volumes
 from pools.feasibility import seed_path
 from pools.runtime import get_runtime
+from pools.runtime.base import Executed
 from pools.spec import WorkloadSpec
 from syncing import errors as sync_errors
 from syncing import restores, sites, surveys
@@ -262,8 +263,16 @@ def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
     except TimedOut as error:
         raise errors.HookFailed(f"postClaim did not end within {hook.timeout_ms} ms.") from error
     if done.exit_code != 0:
-        said = (done.stderr or done.stdout).decode(errors="replace")[:300]
-        raise errors.HookFailed(f"postClaim ended with exit code {done.exit_code}: {said}")
+        raise _hook_failed(done)
+
+
+def _hook_failed(done: Executed) -> errors.HookFailed:
+    ended = f"postClaim ended with exit code {done.exit_code}"
+    if done.refusal:
+        return errors.HookFailed(f"{ended}: {done.refusal}")
+    output = last_words.pick(done.stderr if done.stderr.strip() else done.stdout)
+    where = " What it printed is in the event container.claim_failed, for who may read logs." if output else ""
+    return errors.HookFailed(f"{ended}.{where}", output)
 
 
 def _decide(

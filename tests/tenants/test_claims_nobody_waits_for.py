@@ -10,11 +10,12 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from boilerhouse.core import stalling
-from boilerhouse.core.models import Event
+from boilerhouse.core import api_keys, stalling
+from boilerhouse.core.models import Event, Role
+from pools.runtime.base import Executed
 from pools.states import ContainerState
 from syncing.models import SyncRun
-from tenants import claims, deadlines, errors, giving_up, line, upkeep, validation
+from tenants import claims, deadlines, deaths, errors, giving_up, line, preparing, upkeep, validation
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 from tests.make import make_container, make_pool, make_sync_spec
@@ -70,6 +71,34 @@ def test_one_that_fails_says_so_in_status_and_events_until_the_next_claim(call):
     assert (event.tenant_id, event.pool_id, event.payload["code"]) == ("alice", pool.pk, "claim_aborted")
     call("POST", "tenants/alice/claim", {"poolId": pool.pk, "wait": False})
     assert call("GET", "tenants/alice/status").json()["claimError"] is None
+
+
+def test_what_a_failing_hook_printed_is_for_who_may_read_logs(call, client, caplog):
+    """P10: the hook can read the claim's secrets. P7: a NUL among it left the claim undecided on PostgreSQL."""
+    done = Executed(3, b"", b"token HOOK-\0CANARY\n\x1b[31mno", 5)
+    giving_up.fail(pending(), preparing._hook_failed(done))
+
+    def told(path: str, role: Role) -> str:
+        key = api_keys.create_key(name=role, role=role, tenant_ids=["alice"] if role == Role.TENANT else None)[1]
+        return client.get(f"/api/v1/{path}", headers={"Authorization": f"Bearer {key}"}).content.decode()
+
+    assert "exit code 3" in told("tenants/alice/status", Role.VIEWER)
+    for role in (Role.VIEWER, Role.OPERATOR, Role.TENANT):
+        assert "CANARY" not in told("tenants/alice/status", role)
+        assert ("token HOOK-CANARY\\nno" in told("events", role)) is (role != Role.VIEWER)
+    assert "CANARY" not in caplog.text
+    mine = Assignment.objects.get()
+    assert (mine.state, mine.outcome) == (AssignmentState.RELEASING, "hook_failed")
+    assert "CANARY" not in mine.outcome_detail
+    deaths.forget("alice")
+    assert Event.objects.get(type="container.claim_failed").private is None
+
+
+def test_a_hook_that_could_not_run_is_said_so_in_the_answer():
+    """B37b: those are the engine's words and the command's name."""
+    done = Executed(127, b"", b"nope: command not found\n", 5, refusal="nope: command not found")
+    failed = preparing._hook_failed(done)
+    assert (failed.detail, failed.output) == ("postClaim ended with exit code 127: nope: command not found", "")
 
 
 def test_the_wait_for_a_container_has_an_end(call):
