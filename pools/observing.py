@@ -68,14 +68,16 @@ def _locked_pool(container_id: UUID) -> Pool | None:
 
 def _unhealthy_words(container_id: UUID) -> str:
     """Whose health check fails, and what it said last; what a tenant may have written is left out."""
+    seen = get_runtime().inspect(lifecycle.runtime_name(container_id))
+    probed = seen.probed if seen else None
+    # Read after the engine was asked: what is idle now had no tenant when its check said that.
     container = Container.objects.select_related("version").filter(pk=container_id).first()
     if container is None:
         return health.failing((), "", is_images=False)
-    seen = get_runtime().inspect(lifecycle.runtime_name(container_id))
-    probed = seen.probed if seen else None
     said = f"exit code {probed.exit_code}" if probed else ""
-    if probed and probed.output.strip() and container.state == IDLE:
-        said = f"{said}: {probed.output.strip()[:300]}"
+    output = last_words.line_of(probed.output.encode(errors="replace"), 300) if probed else ""
+    if output and container.state == IDLE:
+        said = f"{said}: {output}"
     is_images = container.version.spec.health_check is None
     return health.failing(probed.command if probed else (), said, is_images=is_images)
 

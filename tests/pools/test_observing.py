@@ -1,0 +1,34 @@
+"""What becomes of the words of a health check."""
+
+from __future__ import annotations
+
+import pytest
+
+from pools import observing
+from pools.models import Container
+from pools.runtime.base import Handle, Observed, Probed
+from pools.states import ContainerHealth, ContainerState
+from tests.make import make_container
+
+pytestmark = pytest.mark.any_database
+
+
+class ClaimedMeanwhile:
+    """An engine that is asked while a claim takes the container; ``to`` is the state it is in by then."""
+
+    def __init__(self, to: ContainerState) -> None:
+        self.to = to
+
+    def inspect(self, name: str) -> Observed:
+        Container.objects.update(state=self.to)
+        probed = Probed(("check",), 7, "token \0CANARY\n\x1b[31mbad")
+        return Observed(Handle("n", "i", name), {}, True, "running", probed=probed)
+
+
+@pytest.mark.parametrize(("to", "shown"), [(ContainerState.CLAIMED, ""), (ContainerState.IDLE, ": token CANARY bad")])
+def test_what_a_check_prints_is_told_only_of_a_container_that_no_tenant_has(data_dir, monkeypatch, to, shown):
+    """P10: it was read as idle, claimed, and its tenant's output went to viewers. P7: a NUL was too much for PostgreSQL."""
+    container = make_container()
+    monkeypatch.setattr(observing, "get_runtime", lambda: ClaimedMeanwhile(to))
+    assert observing.report_health(container.pk, ContainerHealth.UNHEALTHY)
+    assert f" fails: exit code 7{shown}." in Container.objects.get().error
