@@ -51,8 +51,11 @@ RUN = {
 
 
 def pool(status: PoolStatus) -> Said:
-    if status.state == PoolState.DEGRADED and not status.last_error and not status.unhealthy:
-        return Said("busy", "Pulling" if status.pulling else "Filling")
+    is_filling = status.state == PoolState.DEGRADED and not status.last_error and not status.unhealthy
+    if status.pulling and (is_filling or (status.state == PoolState.HEALTHY and not status.idle)):
+        return Said("busy", "Pulling")  # for a start that waits counts as one that will be there soon
+    if is_filling:
+        return Said("busy", "Filling")
     return POOL[status.state]
 
 

@@ -10,9 +10,12 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.urls import reverse
 
+from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit
+from pools.models import ImagePull
+from pools.states import PullState
 from tenants.models import Assignment, Tenant
-from tests.make import make_container, make_pool, make_sync_spec
+from tests.make import make_container, make_pool, make_sync_spec, make_workload
 
 
 @pytest.fixture
@@ -130,6 +133,49 @@ def test_failing_steps_stand_in_sentences_with_room_for_them(staff):
     assert "ZeroDivisionError: x.py:88. It is tried again" in staff.get("/").content.decode()
     page = staff.get("/settings/").content.decode()
     assert page.index("Failing steps") < page.index('class="cols"')
+
+
+def test_a_pool_whose_first_start_waits_for_a_pull_is_not_shown_as_healthy(staff):
+    """B35: it counts as a start that will be there soon, and may take an hour."""
+    pull = ImagePull.objects.create(node=node_id(), image="r.example/big:1", state=PullState.RUNNING)
+    pool = make_pool("big", min_size=1)
+    make_container(pool, state="starting", pull=pull)
+    page = staff.get("/pools/big/").content.decode()
+    assert "Pulling image" in page
+    assert "asking the registry" in page
+    assert "Healthy" not in page
+    pull.progress = {"bytes": 3_000_000, "totalBytes": 12_000_000, "percent": 25.0, "layers": 4, "layersDone": 1}
+    pull.save()
+    assert '<progress value="25.0" max="100"' in staff.get("/pools/big/").content.decode()
+    make_container(pool)
+    assert "Healthy" in staff.get("/pools/big/").content.decode(), "it serves meanwhile"
+
+
+def test_an_older_image_is_said_once_on_its_pools_page(staff):
+    """B32: by what needs somebody, and not by a warning below it as well."""
+    error = "Image r.example/a:1 cannot be pulled: connection refused."
+    failed = ImagePull.objects.create(node=node_id(), image="r.example/a:1", state=PullState.FAILED, error=error)
+    make_container(make_pool("old", failed_pull=failed))
+    page = staff.get("/pools/old/").content.decode()
+    assert "serves an older image" in page
+    assert page.count(error) == 1
+
+
+def test_a_workloads_page_says_which_image_runs_and_what_its_tag_names(staff):
+    """B40: as ``imageStatus`` does."""
+    workload = make_workload("app", image="r.example/app:1")
+    page = staff.get("/workloads/app/").content.decode()
+    assert "not known yet" in page
+    assert "not asked yet" in page
+    runs, names = "sha256:" + "a" * 64, "sha256:" + "c" * 64
+    workload.versions.update(manifest_digest=runs, tag_digest=names)
+    page = staff.get("/workloads/app/").content.decode()
+    for digest in (runs, names):
+        assert f'<span class="mono" title="{digest}">{digest[7:19]}</span>' in page
+    workload.versions.update(tag_digest=runs)
+    assert "the same" in staff.get("/workloads/app/").content.decode()
+    make_workload("fixed", image=f"r.example/app@{runs}")
+    assert "none: it never changes" in staff.get("/workloads/fixed/").content.decode()
 
 
 def test_the_pages_queries_do_not_grow_with_pools(staff, django_assert_max_num_queries):

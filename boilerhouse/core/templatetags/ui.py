@@ -84,6 +84,12 @@ def took(run: Any) -> str:
 
 
 @register.filter
+def digest(value: str) -> str:
+    """An image's digest or id, as short as the engine's own tools show it."""
+    return value.rpartition(":")[2][:12]
+
+
+@register.filter
 def at(mapping: Any, key: str) -> Any:
     """``mapping[key]``, which templates cannot write."""
     return mapping.get(key, "")

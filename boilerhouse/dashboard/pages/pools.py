@@ -68,10 +68,12 @@ def containers_of(rows: QuerySet[Container]) -> QuerySet[Container]:
 def _context(found: Pool, tab: str) -> dict[str, Any]:
     """What every tab of a pool's page shows."""
     row = PoolRow(found, found.status())
+    needs = pool_needs([row])
+    told = {need.why for need in needs}
     return {
-        "pool": found, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "said": row.said,
-        "needs": pool_needs([row]), "held": row.status.claimed + found.release_failed,
-        "specs": list(found.sync_specs.order_by("pk")),
+        "pool": found, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "said": row.said, "needs": needs,
+        "warnings": [one for one in row.status.warnings if one.detail not in told],
+        "held": row.status.claimed + found.release_failed, "specs": list(found.sync_specs.order_by("pk")),
     }  # fmt: skip
 
 

@@ -56,6 +56,7 @@ def workload(request: HttpRequest, workload_id: str) -> HttpResponse:
         "workload": found, "shown": shown, "spec": _spec_text(versions[0].spec) if versions else "",
         "versions": [(one, running.get(one.number, 0)) for one in versions], "old": old,
         "is_fixed": not versions or tags.is_fixed(versions[0]),
+        "rolls": bool(versions) and versions[0].spec.rolls_to_new_images,
         "diff": _diff(old.spec, versions[0].spec) if old else [], "pools": list(found.pools.order_by("pk")),
     }  # fmt: skip
     return render(request, "pages/workload.html", context)
