@@ -6,7 +6,7 @@ import re
 
 from django.db.models import TextChoices
 
-from pools.errors import ImageMissing
+from pools.errors import EngineFailure, ImageMissing
 from pools.references import DEFAULT_REGISTRY, Reference
 from pools.runtime.base import RegistryLogin
 
@@ -53,6 +53,16 @@ class PullFailed(ImageMissing):
         self.fault = fault
 
 
+class LoginFailed(EngineFailure):
+    """A registry did not accept a login, or did not answer."""
+
+    code = "registry_login_failed"
+
+    def __init__(self, detail: str = "", fault: PullFault = PullFault.OTHER) -> None:
+        super().__init__(detail)
+        self.fault = fault
+
+
 _TELLING = [
     (PullFault.NO_SPACE, r"no space left on device|disk quota exceeded"),
     (PullFault.NO_PLATFORM, r"no matching manifest|image operating system .* cannot be used|the specified platform"),
@@ -90,9 +100,18 @@ def pull_failed(
 ) -> PullFailed:
     """The error for what the engine said, without ``login``, with what to do about it where that is known."""
     fault = fault or fault_of(words)
-    said = _without_secrets(login.scrub(words.strip()) if login else words.strip())[:500].rstrip(".")
     advice = _advice(fault, reference, login)
+    said = _shown(words, login)
     return PullFailed(f"Image {reference.text} cannot be pulled: {said}.{' ' * bool(advice)}{advice}", fault)
+
+
+def login_failed(registry: str, words: str, login: RegistryLogin, fault: PullFault | None = None) -> LoginFailed:
+    """The error for what the engine said of a login, without that."""
+    return LoginFailed(f"{registry}: {_shown(words, login)}.", fault or fault_of(words))
+
+
+def _shown(words: str, login: RegistryLogin | None) -> str:
+    return _without_secrets(login.scrub(words.strip()) if login else words.strip())[:500].rstrip(".")
 
 
 def _without_secrets(words: str) -> str:

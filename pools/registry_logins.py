@@ -40,7 +40,17 @@ def login_for(reference: Reference) -> RegistryLogin | None:
     chosen = next((found[place] for place in near if place in found), None)
     if chosen is None:
         return None
-    secret = chosen.secret
+    return login_of(chosen)
+
+
+def login_of(credential: RegistryCredential) -> RegistryLogin:
+    """What its registry is shown."""
+    secret = credential.secret
     return RegistryLogin(
-        secret.get("username", ""), secret.get("password", ""), secret.get("identityToken", ""), chosen.pk
+        secret.get("username", ""), secret.get("password", ""), secret.get("identityToken", ""), credential.pk
     )
+
+
+def host_of(credential: RegistryCredential) -> str:
+    """The registry whose place it is, or below which its place lies."""
+    return credential.registry.partition("/")[0]

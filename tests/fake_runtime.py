@@ -76,6 +76,9 @@ class FakeRuntime(ContainerRuntime):
         self._check()
         raise NotImplementedError
 
+    def log_in(self, registry: str, login: RegistryLogin) -> None:
+        raise NotImplementedError
+
     def build(self, context: bytes, tag: str) -> Iterator[str]:
         yield ""
 

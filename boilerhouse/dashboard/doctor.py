@@ -8,6 +8,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +24,9 @@ from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deploym
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.dashboard.queues import silent_queues
-from pools import host, suitability
-from pools.models import Pool
+from pools import host, registry_logins, suitability
+from pools.models import Pool, RegistryCredential
+from pools.pull_errors import LoginFailed, PullFault
 from pools.runtime import get_runtime
 from syncing import jail, probing, services
 from syncing.jail import rclone_path
@@ -33,6 +35,7 @@ from tenants import syncs
 
 OK, WARN, FAILURE = "ok", "warning", "failure"
 CLOCK_S, TIGHT_CLOCK_S = 30.0, 2.0
+REGISTRIES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,27 @@ def _transfers() -> Iterator[Rest]:
         yield OK, "rclone runs in its jail as a container's user"
 
 
+def _registries() -> Iterator[Rest]:
+    """Whether each stored credential logs in; all are asked side by side, and none for longer than the engine waits."""
+    runtime, stored = get_runtime(), list(RegistryCredential.objects.order_by("pk"))
+    asked = [(registry_logins.host_of(one), registry_logins.login_of(one)) for one in stored]
+    with ThreadPoolExecutor(REGISTRIES_AT_ONCE) as threads:
+        answers = [threads.submit(runtime.log_in, host, login) for host, login in asked]
+    for credential, answer in zip(stored, answers, strict=True):
+        failed = answer.exception()
+        if failed is None:
+            yield OK, f"{credential.pk} logs in at {credential.registry}"
+        elif not isinstance(failed, LoginFailed):
+            raise failed
+        elif failed.fault == PullFault.UNAUTHORIZED:
+            yield FAILURE, f"{credential.pk} is refused by {failed.detail}", "Replace it (Settings, Registries)."
+        else:
+            words = "Images that are here start without it; see whether the registry answers this machine."
+            yield WARN, f"{credential.pk} was not tried. {failed.detail}", words
+    if not stored:
+        yield OK, "no registry credential is stored"
+
+
 def _sinks() -> Iterator[Rest]:
     specs = list(SyncSpec.objects.select_related("credential").order_by("pk"))
     for spec in specs:
@@ -246,5 +270,6 @@ def _pools() -> Iterator[Rest]:
 CHECKS: list[tuple[str, Callable[[], Iterator[Rest]]]] = [
     ("database", _database), ("settings", _settings), ("clock", _clock), ("privileges", _privileges),
     ("data", _data_directory), ("engine", _engine), ("same path", _same_path), ("firewall", _firewall),
-    ("transfers", _transfers), ("sinks", _sinks), ("processes", _processes), ("pools", _pools),
+    ("registries", _registries), ("transfers", _transfers), ("sinks", _sinks), ("processes", _processes),
+    ("pools", _pools),
 ]  # fmt: skip

@@ -39,7 +39,7 @@ LOOK = [
 ]
 MAKE = [
     ("GET", r"/distribution/[\w./:@-]+/json"),
-    ("POST", r"/(containers/create|images/create|build|networks/create)"),
+    ("POST", r"/(auth|containers/create|images/create|build|networks/create)"),
     ("POST", rf"/containers/{OURS}/(start|stop|kill|pause|unpause)"),
     ("DELETE", rf"/containers/{OURS}"),
     ("DELETE", r"/networks/boilerhouse-[0-9a-f]+"),

@@ -340,6 +340,10 @@ class ContainerRuntime(ABC):
         """The digest of what the reference names at its registry now. Raises PullFailed with the registry's words."""
 
     @abstractmethod
+    def log_in(self, registry: str, login: RegistryLogin) -> None:
+        """Show the login to the registry once; nothing is kept. Raises LoginFailed with its words."""
+
+    @abstractmethod
     def build(self, context: bytes, tag: str) -> Iterator[str]:
         """Build a tar archive with a Dockerfile into ``tag``; yield the lines of its output."""
 

@@ -329,6 +329,18 @@ class DockerRuntime(ContainerRuntime):
                 raise pull_errors.pull_failed(reference, _all_words(error), login=login) from error
             return str(answer.json()["Descriptor"]["digest"])
 
+    def log_in(self, registry: str, login: RegistryLogin) -> None:
+        with translated(), contextlib.closing(self._own_api(TAG_S)) as own:
+            api: Any = own
+            try:
+                answer = api._post_json(api._url("/auth"), data=_told(registry, login))
+                api._raise_for_status(answer)
+            except requests.ReadTimeout as error:
+                words = f"nothing came from it for {TAG_S} s"
+                raise pull_errors.login_failed(registry, words, login, PullFault.TIMEOUT) from error
+            except docker.errors.APIError as error:
+                raise pull_errors.login_failed(registry, _all_words(error), login) from error
+
     def build(self, context: bytes, tag: str) -> Iterator[str]:
         with translated():
             stream = self._api(BUILD_S).build(
@@ -798,10 +810,14 @@ def _shown_to(reference: references.Reference, login: RegistryLogin | None, api:
     if login is None:
         header = docker.auth.get_config_header(api, reference.registry)
         return {"X-Registry-Auth": header} if header else {}
-    shown = {"username": login.username, "password": login.password}
+    return {"X-Registry-Auth": docker.auth.encode_header(_told(reference.registry, login))}
+
+
+def _told(registry: str, login: RegistryLogin) -> dict[str, str]:
+    """The login as the engine takes it."""
     if login.identity_token:
-        shown = {"identitytoken": login.identity_token}
-    return {"X-Registry-Auth": docker.auth.encode_header({**shown, "serveraddress": reference.registry})}
+        return {"identitytoken": login.identity_token, "serveraddress": registry}
+    return {"username": login.username, "password": login.password, "serveraddress": registry}
 
 
 class _Followed:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from boilerhouse.dashboard import doctor
 from pools import registry_credentials, trials
 from pools.pull_errors import PullFailed, PullFault
 from pools.runtime.base import RegistryLogin
@@ -49,7 +50,7 @@ def image(registry):
 
 def store(host: str, password: str = PASSWORD, **more):
     secret = {"username": USER, "password": password}
-    return registry_credentials.create(id="reg", name="reg", registry=host, **{"secret": secret, **more})
+    return registry_credentials.create(**{"id": "reg", "name": "reg", "registry": host, "secret": secret, **more})
 
 
 def refused(image: str) -> PullFailed:
@@ -73,6 +74,25 @@ def test_it_is_pulled_by_what_is_stored_and_by_what_replaced_it(data_dir, regist
     assert found_for(make_spec(image=image, pull_policy="missing")).image.id
     out, err = capfd.readouterr()
     assert "CANARY" not in out + err
+
+
+def test_doctor_says_which_credential_does_not_log_in(data_dir, registry, capsys):
+    """B33: each is shown to its registry once; a refused one fails, one that does not answer is said, no secret is."""
+    found = store(registry.host)
+    near = store(f"{registry.host}/private", "CANARY, a wrong one", id="near")
+    away = store("127.0.0.1:9", id="away")
+    told = {detail.split()[0]: (state, detail, todo) for state, detail, *todo in doctor._registries()}
+    assert told["reg"] == ("ok", f"reg logs in at {registry.host}", [])
+    state, detail, todo = told["near"]
+    assert (state, todo) == ("failure", ["Replace it (Settings, Registries)."])
+    assert detail.startswith(f"near is refused by {registry.host}: ")
+    assert "401 Unauthorized" in detail
+    assert told["away"][0] == "warning"
+    assert "connection refused" in told["away"][1]
+    assert "CANARY" not in f"{told}{capsys.readouterr()}"
+    for one in (found, near, away):
+        one.delete()
+    assert list(doctor._registries()) == [("ok", "no registry credential is stored")]
 
 
 def test_an_image_that_is_here_starts_without_a_credential(data_dir, registry, image):
@@ -128,6 +148,7 @@ def test_a_registry_that_sends_the_secret_back_does_not_get_it_into_words(data_d
         store(host)
         with pytest.raises(PullFailed) as caught:
             found_for(make_spec(image=f"{host}/x:1", pull_policy="missing"))
+        (tried,) = [detail for _, detail, *_ in doctor._registries()]
     finally:
         server.shutdown()
         server.server_close()
@@ -135,6 +156,7 @@ def test_a_registry_that_sends_the_secret_back_does_not_get_it_into_words(data_d
     pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     for part in ("CANARY", "word+", pair[:12]):
         assert part not in caught.value.detail
+        assert part not in tried
 
 
 class Desk(BaseHTTPRequestHandler):
