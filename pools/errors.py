@@ -122,7 +122,7 @@ class ImagePending(Unavailable):
 
 
 class ImageGone(ImageMissing):
-    """The image that the version runs is not on this machine any more, and no registry has it."""
+    """The image that the version runs is not on this machine any more, and its tag names another one."""
 
     code = "image_gone"
 

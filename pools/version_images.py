@@ -38,12 +38,15 @@ def own(version: WorkloadVersion, pull: Pull) -> Found:
     if pinned := version.pinned_image:
         policy = "never" if spec.pull_policy == "never" else "missing"
         return pull(replace(spec, image=pinned, pull_policy=policy))
-    if version.image_digest:
+    found = pull(spec)
+    if (
+        version.image_digest and found.image.id != version.image_digest
+    ):  # built here, or proven before manifests were kept
         raise ImageGone(
             f"The image that version {version.number} runs ({version.image_digest}) is no longer on this machine, and"
-            f" no registry has it. Refresh the workload to run what {spec.image} names now."
+            f" {spec.image} names another one by now. Refresh the workload to run that."
         )
-    return pull(spec)
+    return found
 
 
 def _here(image_id: str) -> Image | None:

@@ -256,6 +256,23 @@ def test_an_image_that_only_this_machine_has(call):
         registries.forget(image)
 
 
+def test_a_version_from_before_manifests_were_kept_is_pulled_again_by_its_tag(registry, made):
+    """B40: where the node has lost the image: the same one is taken and its manifest kept, another one is refused."""
+    workload, first = made("before")
+    workload.versions.update(manifest_digest="")
+    registries.forget(workload.latest.spec.image)
+    prove(workload.latest)
+    assert workload.latest.manifest_digest == first
+
+    workload.versions.update(manifest_digest="")
+    registries.forget(workload.latest.spec.image)
+    registry.put("before")
+    with pytest.raises(ImageGone, match="Refresh the workload"):
+        version_images.own(workload.latest, found_for)
+    assert tags.refresh("before").is_new
+    prove(workload.latest)
+
+
 def test_an_image_by_digest_is_never_refreshed(call):
     """B40: 409, and nothing is asked for."""
     make_workload("fixed", image=f"r.example/a@sha256:{'0' * 64}")
