@@ -652,7 +652,7 @@ def test_where_the_file_system_clones_files_large_ones_are_cloned_and_take_no_ro
 
 
 def test_a_save_uses_reflinks_where_the_containers_lie_on_such_a_file_system(
-    s3, xfs, data_dir, transactional_db, settings
+    s3, data_dir, xfs, transactional_db, settings
 ):
     """B17: the whole of it, with the containers' directory on XFS: the run says so, and all comes back."""
     from tests.far_ends import RcloneS3
