@@ -90,8 +90,13 @@ _TELLING = [
 _TELLING_RE = [(fault, re.compile(pattern, re.IGNORECASE)) for fault, pattern in _TELLING]
 
 
+MAX_WORDS = 4000
+"""A registry chooses its words, and a pattern that looks at a MiB of them takes minutes."""
+
+
 def fault_of(words: str) -> PullFault:
-    """What kind of failure the engine's words tell of."""
+    """What kind of failure the engine's words tell of, by the first ``MAX_WORDS`` characters."""
+    words = words[:MAX_WORDS]
     return next((fault for fault, pattern in _TELLING_RE if pattern.search(words)), PullFault.OTHER)
 
 

@@ -152,6 +152,12 @@ def test_signed_addresses_and_logins_are_not_repeated():
     assert "secret" not in pull_errors.pull_failed(parse("a"), words).detail
 
 
+def test_a_registry_that_says_a_lot_is_not_read_to_its_end():
+    """P14: what a pattern makes of 400 kB from a registry took 19 seconds."""
+    assert fault_of("manifest for " + "x" * 3000 + " not found") == PullFault.NOT_FOUND
+    assert fault_of("manifest for " + "x" * pull_errors.MAX_WORDS + " not found") == PullFault.OTHER
+
+
 def test_the_proxy_before_the_socket_lets_digests_through(registry, pulled, tmp_path):
     """B31: pulled by the worker's socket, seen by that of the web process."""
     image = f"{registry.host}/proxied:1@{registry.put('proxied')}"
