@@ -8,6 +8,7 @@ opened without waiting, for it may be a FIFO by then, or a file on which the ten
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -43,6 +44,7 @@ class Copied:
     name: str
     """Of the copy, in the copies' directory."""
     began_ns: int
+    """When the file was written out, before it was read; 0 where it was not: then a stamp does not tell of changes."""
     is_whole: bool
     """Whether it was the same after the copy as before."""
 
@@ -75,13 +77,15 @@ class Copies:
     def __exit__(self, *_: object) -> None:
         os.close(self._handle)
 
-    def take(self, root: int, path: str, until: float) -> Copied | None:
+    def take(self, root: int, path: str, until: float, *, writes_out: bool = True) -> Copied | None:
         """Copy the file ``path`` below the open directory ``root``; None where there is no room for it.
 
+        With ``writes_out`` the file is written to the disk first, and a change after that gets another stamp.
         Raises FileNotFoundError when no file is there (any more), Busy, TimeoutError.
         """
         with _opened(root, path) as source:
-            began_ns = time.time_ns()
+            began_ns, cloned = time.time_ns(), self.cloned
+            is_out = writes_out and _write_out(source)
             before = os.fstat(source)
             self._count += 1
             name = str(self._count)
@@ -103,7 +107,8 @@ class Copies:
                 os.close(target)
             stamp = Stamp.of(before)
             is_whole = stamp == Stamp.of(os.fstat(source))
-            return Copied(stamp._replace(size=size), name, began_ns, is_whole and size == stamp.size)
+            is_out = is_out or self.cloned > cloned  # a clone is preceded by that
+            return Copied(stamp._replace(size=size), name, began_ns if is_out else 0, is_whole and size == stamp.size)
 
     def drop(self, name: str) -> None:
         """Remove a copy; its room is free again."""
@@ -154,6 +159,25 @@ def stamp_of(root: int, path: str) -> Stamp | None:
             return None
         raise
     return Stamp.of(seen) if stat.S_ISREG(seen.st_mode) else None
+
+
+def write_out(root: int, path: str) -> bool:
+    """Have a change of the file from now on get another stamp; whether that could be done. Raises OSError, Busy."""
+    with _opened(root, path) as found:
+        return _write_out(found)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_WAIT_BEFORE_WRITE_WAIT_AFTER = 7
+
+
+def _write_out(descriptor: int) -> bool:
+    """Write what the kernel holds of a file to the disk.
+
+    Who has a file mapped writes to a page of it without a new ctime, as long as that page is not on the disk.
+    """
+    return bool(_libc.sync_file_range(descriptor, 0, 0, _WAIT_BEFORE_WRITE_WAIT_AFTER) == 0)
 
 
 @contextmanager

@@ -314,7 +314,11 @@ def plant(container_id: UUID, uid: int, source: Path, volume: str) -> None:
 
 
 class Stamp(NamedTuple):
-    """What a file's inode says of its content. Equal stamps are equal content: no container can set a ctime."""
+    """What a file's inode says of its content.
+
+    Equal stamps are equal content, where the file was written out (``copies``) at the time of the first: no container
+    can set a ctime.
+    """
 
     size: int
     mtime_ns: int

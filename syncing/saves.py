@@ -227,7 +227,7 @@ def _save_part(one: _Save, part: snapshots.Part) -> None:
 
 def _send_direct(one: _Save, part: snapshots.Part, backup: str, binds: list[tuple[Path, str]]) -> int:
     """Send the files that there was no room to copy, and have the census say what was sent. Raises FileChanging."""
-    before = snapshots.still(part.root, sorted(part.direct))
+    before = snapshots.still(part.root, sorted(part.direct), writes_out=True)
     for path in part.direct - before.keys():
         part.census.correct(path, None)
     part.direct &= before.keys()

@@ -26,7 +26,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from pools import copies, freezer, lifecycle, quota, volumes
 from pools.copies import Copied, Copies
 from pools.models import Container
-from pools.names import plain
+from pools.names import plain, show
 from pools.volumes import Census, Stamp
 from syncing import errors
 from syncing.instruments import FREEZE_SECONDS
@@ -321,7 +321,8 @@ class _Taking:
             if can_wait:
                 self._look()
             try:
-                return self._copies.take(part.root, path, until)
+                # While it stands still nobody waits for the disk; the next save copies such a file again.
+                return self._copies.take(part.root, path, until, writes_out=can_wait)
             except copies.Busy as error:
                 if not can_wait:
                     raise
@@ -337,7 +338,16 @@ class _Taking:
                 raise errors.TransferCancelled
 
 
-def still(root: int, paths: list[str]) -> dict[str, Stamp]:
-    """The present stamps of those of the files that are there."""
+def still(root: int, paths: list[str], *, writes_out: bool = False) -> dict[str, Stamp]:
+    """The present stamps of those of the files that are there; with ``writes_out`` a change after it gets another."""
+    for path in paths if writes_out else ():
+        try:
+            is_out = copies.write_out(root, path)
+        except FileNotFoundError:
+            continue  # it has none then
+        except copies.Busy as error:
+            raise errors.Unsaveable(f"{show(path)}: the tenant holds a lease on it.") from error
+        if not is_out:
+            raise errors.Unsaveable(f"{show(path)} could not be written to the node's disk.")
     found = ((path, copies.stamp_of(root, path)) for path in paths)
     return {path: stamp for path, stamp in found if stamp is not None}

@@ -101,6 +101,37 @@ for n in itertools.count(1):
 """``second`` is never more than one behind ``first``; a file that is being written is short."""
 
 
+MAPPED = """
+import mmap, os, sys, time
+os.chdir(sys.argv[1])
+with open("db", "w+b") as file:
+    file.write(bytes(8192))
+    file.flush()
+    os.fsync(file.fileno())
+    held = mmap.mmap(file.fileno(), 8192)
+held[0:5] = b"first"
+print("go")
+while not os.path.exists("more"):
+    time.sleep(0.01)
+held[0:5] = b"other"
+open("done", "w").close()
+time.sleep(600)
+"""
+
+
+def test_what_is_written_through_a_mapping_is_in_the_next_save(one):
+    """B17: such a write changes no time of the file while its page is not on the disk, so nobody copied it again."""
+    one.start(MAPPED)
+    time.sleep(0.2)  # then its times are no longer too young to count
+    assert one.told()["pointInTime"]
+    (one.state / "more").touch()
+    while not (one.state / "done").exists():
+        time.sleep(0.01)
+    assert one.told()["pointInTime"]
+    one.come_back()
+    assert (one.state / "db").read_bytes()[:5] == b"other"
+
+
 def test_files_that_change_all_the_time_never_fail_a_save_and_are_of_one_moment(live):
     """B17: periodic saves of what is written meanwhile complete, and what comes back is one moment of it."""
     writer = live.start(PAIR)
