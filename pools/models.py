@@ -331,7 +331,7 @@ class Pool(models.Model):
             state = PoolState.DEGRADED
         else:
             state = PoolState.HEALTHY
-        pull = self.pull if starting else None
+        pull = self.pull if self.pull_count else None  # type: ignore[attr-defined]
         return PoolStatus(
             size, idle, claimed, starting, removing, unhealthy, self.release_failed, self.waiting,
             self.target_size, desired, state,

@@ -50,9 +50,8 @@ class ContainerQuerySet(models.QuerySet["Container"]):
 
 class PoolQuerySet(models.QuerySet["Pool"]):
     def with_counts(self) -> Self:
-        """Annotate the number of containers in each state, and of those that run another image than their version.
-
-        In one query.
+        """Annotate the number of containers in each state, of those that run another image than their version, and of
+        starts that name a pull. In one query, with the pull whose failure the pool bears.
         """
         counted = {
             f"{state.value}_count": Count("containers", filter=Q(containers__state=state)) for state in ContainerState
@@ -63,4 +62,6 @@ class PoolQuerySet(models.QuerySet["Pool"]):
         strays = Count(
             "containers", filter=warm & ~Q(containers__image_digest="") & ~Q(**{f"{should}__in": ["", runs]})
         )
-        return self.annotate(**counted, unhealthy_count=unhealthy, stray_count=strays)
+        pulls = Count("containers", filter=Q(containers__state=ContainerState.STARTING, containers__pull__isnull=False))
+        counts = self.annotate(**counted, unhealthy_count=unhealthy, stray_count=strays, pull_count=pulls)
+        return counts.select_related("failed_pull")

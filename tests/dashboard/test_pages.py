@@ -179,8 +179,11 @@ def test_a_workloads_page_says_which_image_runs_and_what_its_tag_names(staff):
 
 
 def test_the_pages_queries_do_not_grow_with_pools(staff, django_assert_max_num_queries):
+    failed = ImagePull.objects.create(node=node_id(), image="r.example/a:1", state=PullState.FAILED, error="Away.")
     for number in range(12):
-        make_container(make_pool(f"p{number}"))
+        pool = make_pool(f"p{number}", failed_pull=failed)
+        make_container(pool)
+        make_container(pool, state="starting")
     for _ in range(30):
         emit("pool.scaled", pool_id="p1")
 
