@@ -15,15 +15,24 @@ from boilerhouse.core.api.pagination import boolean, paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of
 from boilerhouse.core.api.serializers import ApiSerializer, LineField
 from boilerhouse.core.errors import FieldError, Invalid
-from pools import registry_credentials, registry_logins
+from pools import references, registry_credentials, registry_logins
 from pools.api.serializers import IdField
 from pools.api.views import same_id
 from pools.models import RegistryCredential
+from pools.references import DEFAULT_REGISTRY
 
 HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?"
 PLACE = re.compile(rf"({HOST})(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\Z")
 MAX_SECRET = 16_384
 """Tokens of clouds, and keys of service accounts that are given as passwords, are a few thousand characters long."""
+
+
+def _registry_of(place: str) -> str:
+    """Where an image lies whose name begins with the place; empty where no image is named so."""
+    try:
+        return references.parse(f"{place}/image").registry
+    except references.InvalidReference:
+        return ""
 
 
 class SecretField(serializers.CharField):
@@ -54,6 +63,9 @@ class RegistryCredentialInput(ApiSerializer):
             detail = "Give a host, with its port where it has one, and a path below it if you like: ghcr.io/acme."
             raise ValidationError(detail, code="invalid")
         host, slash, path = value.partition("/")
+        if _registry_of(value) != host:
+            detail = f"Images that are named so lie at Docker Hub, if anywhere; write {DEFAULT_REGISTRY}/{value}."
+            raise ValidationError(detail, code="invalid")
         return f"{registry_logins.registry_name(host)}{slash}{path}"
 
     def validate_username(self, value: str | None) -> str | None:

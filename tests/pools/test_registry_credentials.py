@@ -176,3 +176,17 @@ def test_apply_says_whether_the_secret_is_another_and_never_shows_it(db, data_di
     outcome, difference = applied(password=OTHER)
     assert (outcome, [line for line in difference if line[:1] == "+"]) == ("changed", ['+  "secret": "another",'])
     assert login("registry.example.com:5000/x").password == OTHER
+
+
+@pytest.mark.parametrize("place", ["acme", "acme/private", "a..example.com"])
+def test_a_place_where_no_image_can_lie_is_refused(call, place):
+    """B33: it was stored, and the image ``acme/private`` was pulled without it: that lies at docker.io/acme/private."""
+    (said,) = call("POST", "registry-credentials", {**PLACE, "registry": place}, 422)["errors"]
+    assert (said["pointer"], f"docker.io/{place}" in said["detail"]) == ("/registry", True)
+    assert call("GET", "registry-credentials", None, 200)["items"] == []
+
+
+@pytest.mark.parametrize("place", ["localhost", "localhost:5000/a", "[::1]:5000", "GHCR.io/acme", "index.docker.io"])
+def test_hosts_of_every_form_are_places(call, place):
+    stored = call("POST", "registry-credentials", {**PLACE, "id": "form", "registry": place}, 201)["registry"]
+    assert stored in ("docker.io", place, place.lower())
