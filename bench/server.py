@@ -69,12 +69,12 @@ class Server:
     def processes(self) -> list[tuple[str, int]]:
         """What `up` has started, and what that has: kind and process id."""
         children: dict[int, list[int]] = {}
-        for status in Path("/proc").glob("[0-9]*/stat"):
+        for name in filter(str.isdigit, os.listdir("/proc")):
             try:
-                fields = status.read_text().rpartition(")")[2].split()
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            children.setdefault(int(fields[1]), []).append(int(status.parent.name))
+            children.setdefault(int(fields[1]), []).append(int(name))
         found, left = [], [self.supervisor]
         while left:
             pid = left.pop()
