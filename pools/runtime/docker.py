@@ -339,6 +339,8 @@ class DockerRuntime(ContainerRuntime):
                 words = f"nothing came from it for {TAG_S} s"
                 raise pull_errors.login_failed(registry, words, login, PullFault.TIMEOUT) from error
             except docker.errors.APIError as error:
+                if error.status_code == 403:  # by the proxy before the socket: a refusal by the registry is 401 here
+                    raise
                 raise pull_errors.login_failed(registry, _all_words(error), login) from error
 
     def build(self, context: bytes, tag: str) -> Iterator[str]:

@@ -202,6 +202,18 @@ def test_the_proxy_of_dockers_socket_takes_each_version_and_the_question_for_it(
         assert proxy["passed_on"](f"GET {target} HTTP/1.1\r\nHost: x".encode(), rules)
 
 
+@pytest.mark.parametrize(
+    "request_line",
+    ["POST /v1.41/auth", "GET /v1.41/distribution/127.0.0.1:5000/a/b:1/json", "POST /v1.41/images/create"],
+)
+def test_registries_are_asked_through_the_workers_socket_alone(request_line):
+    """B33, B40: logins and tags, as pulls."""
+    proxy = runpy.run_path(str(DEPLOY / "docker-proxy" / "proxy.py"))
+    head = f"{request_line} HTTP/1.1\r\nHost: x".encode()
+    assert proxy["passed_on"](head, proxy["ALLOWED"]["worker"])
+    assert proxy["passed_on"](head, proxy["ALLOWED"]["web"]) is None
+
+
 def test_compose_keeps_the_same_path_rule_and_gives_each_process_the_least():
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     services = compose["services"]

@@ -9,10 +9,11 @@ import time
 import pytest
 
 from pools import pull_errors
-from pools.errors import ImageMissing
+from pools.errors import EngineFailure, ImageMissing
 from pools.pull_errors import PullFailed, PullFault, fault_of
 from pools.references import parse
 from pools.runtime import get_runtime
+from pools.runtime.base import RegistryLogin
 from pools.runtime.docker import DockerRuntime
 from tests import registry as registries
 from tests.make import make_spec
@@ -159,15 +160,20 @@ def test_a_registry_that_says_a_lot_is_not_read_to_its_end():
 
 
 def test_the_proxy_before_the_socket_lets_digests_through(registry, pulled, tmp_path):
-    """B31: pulled by the worker's socket, seen by that of the web process."""
+    """B31, B33, B40: pulled, asked and logged in by the worker's socket, seen by that of the web process."""
     image = f"{registry.host}/proxied:1@{registry.put('proxied')}"
     proxy = subprocess.Popen([sys.executable, "deploy/docker-proxy/proxy.py", str(tmp_path)])
     try:
         while not (tmp_path / "worker.sock").exists():
             time.sleep(0.05)
-        list(DockerRuntime(f"unix://{tmp_path}/worker.sock").pull(parse(image)))
+        worker, web = (DockerRuntime(f"unix://{tmp_path}/{one}.sock") for one in ("worker", "web"))
+        list(worker.pull(parse(image)))
 
-        assert DockerRuntime(f"unix://{tmp_path}/web.sock").find_image(image) == pulled(image, "never")
+        assert web.find_image(image) == pulled(image, "never")
+        assert worker.named_digest(parse(f"{registry.host}/proxied:1")) == parse(image).digest
+        worker.log_in(registry.host, RegistryLogin("", "x"))
+        with pytest.raises(EngineFailure, match="socket of this process"):
+            web.log_in(registry.host, RegistryLogin("", "x"))
     finally:
         proxy.terminate()
         proxy.wait(10)
