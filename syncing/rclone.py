@@ -210,7 +210,7 @@ def run(
         # Sinks write it into their own logs of access.
         arguments = [*arguments, f"--user-agent=boilerhouse/{settings.VERSION} (request {request_id})"]
     with tracing.span(f"rclone {verb}"), slot(size, keep_going, lane) as held:
-        outcome, code = _run(arguments, sink, jail, (lock, held), _Follower(on_progress, keep_going))
+        outcome, code = _run(arguments, sink, jail, (lock, held), _Follower(on_progress, keep_going, sink.scrub))
     ms = round((time.monotonic() - began) * 1000)
     done = outcome.progress
     log.info("transfer ended", verb=verb, code=code, ms=ms, bytes=done.bytes, files=done.files, deletes=done.deletes)
@@ -287,6 +287,8 @@ class _Follower:
 
     on_progress: Callable[[Progress], None] | None
     keep_going: Callable[[], bool]
+    scrub: Callable[[str], str]
+    """Takes the sink's secrets out of what rclone says: it repeats the server's words."""
     still: stalling.StallTimer = field(default_factory=stalling.StallTimer)
     _counters: tuple[int, ...] = ()
     _read: int = 0
@@ -307,7 +309,7 @@ class _Follower:
                         return outcome
                     *complete, buffer = (buffer + chunk).split(b"\n")
                     for line in complete:
-                        _read(line, outcome)
+                        _read(line, outcome, self.scrub)
                     buffer = buffer[-65536:]
                     if outcome.unanswered >= UNANSWERED:  # it would go through all other files, at ten seconds each
                         raise errors.SinkUnreachable(outcome.lines[0])
@@ -345,11 +347,11 @@ class _Follower:
         )
 
 
-def _read(line: bytes, outcome: Outcome) -> None:
+def _read(line: bytes, outcome: Outcome, scrub: Callable[[str], str]) -> None:
     try:
         record = json.loads(line)
     except ValueError:
-        outcome.lines.append(line.decode(errors="replace")[:500])
+        outcome.lines.append(scrub(line.decode(errors="replace"))[:500])
         record = {}
     before = outcome.progress.files
     if stats := record.get("stats"):
@@ -364,7 +366,7 @@ def _read(line: bytes, outcome: Outcome) -> None:
     elif record.get("level") in ("error", "critical", "fatal"):
         name = show(record.get("object", ""))
         outcome.unanswered += _is_unanswered(str(record.get("msg", "")).lower())
-        outcome.lines.append(f"{name}: {record.get('msg', '')}".lstrip(": ")[:500])
+        outcome.lines.append(scrub(f"{name}: {record.get('msg', '')}".lstrip(": "))[:500])
     del outcome.lines[:-_KEPT_LINES]
 
 

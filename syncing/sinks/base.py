@@ -16,6 +16,9 @@ from syncing.locations import MARKER_ROOT
 CLAIM_DEADLINE_S, RUN_DEADLINE_S, COPY_DEADLINE_S = 2, 15, 300
 REMOTE = "bh"
 
+SHORTEST_SECRET = 5
+"""A shorter one is left where it stands: words would be torn apart, and tell it."""
+
 
 class Sink(ABC):
     """One far end, resolved: with its secrets, ready to be used. Locations and keys are relative to it.
@@ -44,6 +47,16 @@ class Sink(ABC):
     def place_name(self) -> str:
         """The place as one string, as rows hold it."""
         return " ".join(self.place)
+
+    def secrets(self) -> Iterator[str]:
+        """What of the sink nobody may be shown."""
+        return iter(())
+
+    def scrub(self, words: str) -> str:
+        """The words without the sink's secrets, should its server have sent one back."""
+        for secret in sorted(self.secrets(), key=len, reverse=True):
+            words = words.replace(secret, "…") if len(secret) > SHORTEST_SECRET else words
+        return words
 
     def area(self, template: str) -> tuple[tuple[str, str], str]:
         """Where a location template lies, as far as the sink's spelling tells: two of one place meet where their

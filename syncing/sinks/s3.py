@@ -86,6 +86,10 @@ class S3Sink(Sink):
             rclone_flags=tuple(sink.get("rcloneFlags") or ()),
         )
 
+    def secrets(self) -> Iterator[str]:
+        if self.secret_access_key:
+            yield self.secret_access_key
+
     @property
     def place(self) -> tuple[str, str]:
         return self.endpoint.rstrip("/").lower(), self.bucket

@@ -67,6 +67,10 @@ class WebDavSink(Sink):
     def address(self) -> str:
         return self.endpoint
 
+    def secrets(self) -> Iterator[str]:
+        for _, value in self.headers:
+            yield from {value, *value.split()}
+
     def area(self, template: str) -> tuple[tuple[str, str], str]:
         path = addresses.path(self.endpoint)
         return (addresses.server(self.endpoint), ""), f"{path}/{template}" if path else template
@@ -220,11 +224,7 @@ class WebDavSink(Sink):
 
     def _sentence(self, answer: requests.Response) -> str:
         """The server's own words, without what we sent it in confidence."""
-        sentence = refusals.sentence_of(answer.content)
-        for _, value in self.headers:
-            for secret in (value, *value.split()):
-                sentence = sentence.replace(secret, "…") if len(secret) > 5 else sentence
-        return refusals.words(sentence)
+        return refusals.words(self.scrub(refusals.sentence_of(answer.content)))
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
