@@ -100,7 +100,7 @@ def test_a_container_that_wanted_too_much_memory_is_told_apart(stack, pools):
 
 @pytest.mark.any_database
 def test_a_pool_that_cannot_start_says_the_message_and_not_the_tail_of_the_dump(stack, pools):
-    """B48: also in a trial before the workload is saved, and with the signal's name."""
+    """B48: also with NUL characters in it, in a trial before the workload is saved, and with the signal's name."""
     dump = (
         "echo 'Error: no config at /etc/app' >&2; i=0; while [ $i -lt 40 ]; do echo '    at step' >&2; i=$((i+1)); done"
     )
@@ -110,6 +110,10 @@ def test_a_pool_that_cannot_start_says_the_message_and_not_the_tail_of_the_dump(
     said = eventually(lambda: stack.pool_status(pool)["lastError"], 60)
     assert "Error: no config at /etc/app" in said
     assert "exit code 139 (SIGSEGV)" in said
+    binary = {"command": ["sh", "-c", "cat /proc/1/environ; exit 1"], "startPeriodMs": 100}
+    pool = pools(warm=0, workload={"healthCheck": binary, "ports": []})
+    stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 1}, 202)
+    assert "last probe: exit code 1: PATH=" in eventually(lambda: stack.pool_status(pool)["lastError"], 60)
     spec = make_spec(command=["sh", "-c", f"{dump}; exit 4"], volumes=[], ports=[])
     found = trials.run(spec)
     assert (found.is_healthy, found.exit_code) == (False, 4)
@@ -378,7 +382,8 @@ def test_hooks_run_after_the_config_is_there_and_before_the_save(stack, pools, s
 
 @pytest.mark.any_database
 @pytest.mark.parametrize(
-    ("script", "timeout_ms", "words"), [("echo no >&2; exit 3", 5000, "exit code 3"), ("sleep 30", 300, "300 ms")]
+    ("script", "timeout_ms", "words"),
+    [("cat /proc/1/environ; exit 3", 5000, "exit code 3"), ("sleep 30", 300, "300 ms")],
 )
 def test_a_failing_post_claim_hook_fails_the_claim_and_holds_nothing(stack, pools, script, timeout_ms, words):
     pool = pools(workload={"hooks": {"postClaim": hook(script, timeout_ms)}}, maxSize=2)
