@@ -1,4 +1,4 @@
-"""Slow pulls in a whole deployment: other pools go on, the pool that waits says how far it is, a killed one is taken up."""
+"""Registries that are slow or fail, in a whole deployment: other pools go on, and the pool concerned says what it waits for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from tests import registry as registries
+from tests.pools.test_registry_logins import PASSWORD, USER, bcrypted
 from tests.stack.conftest import eventually
 
 
@@ -21,6 +22,24 @@ def registry(tmp_path_factory):
     found.stop()
 
 
+def claims(stack, pool: str, count: int) -> list[float]:
+    """How long each of so many claims took, s, shortest first; a warm container is there for each."""
+    took = []
+    for number in range(count):
+        began = time.perf_counter()
+        held = stack.claim(f"ana{number}", pool)
+        took.append(time.perf_counter() - began)
+        assert held["source"] == "warm", held
+        stack.release(f"ana{number}", discard=True)
+        stack.wait_warm(pool, 3)
+    return sorted(took)
+
+
+def p95(took: list[float]) -> float:
+    """In ms."""
+    return took[int(len(took) * 0.95) - 1] * 1000
+
+
 @pytest.mark.long  # four pulls of 3 MB at 32 KB/s, and two rounds of claims
 def test_four_slow_pulls_stop_no_other_pool(stack, registry):
     """B35: claims and refill of a pool with a local image go on; what pulls says how far it is, and survives a kill."""
@@ -28,19 +47,9 @@ def test_four_slow_pulls_stop_no_other_pool(stack, registry):
     line = registry.line(bytes_per_second=32 * 1024)
     images, slow = [], []
 
-    def claims(count: int) -> list[float]:
-        took = []
-        for number in range(count):
-            began = time.perf_counter()
-            stack.claim(f"ana{number}", local)
-            took.append(time.perf_counter() - began)
-            stack.release(f"ana{number}", discard=True)
-            stack.wait_warm(local, 3)
-        return sorted(took)
-
     try:
-        claims(3)
-        quiet = claims(20)
+        claims(stack, local, 3)
+        quiet = claims(stack, local, 20)
         for number in range(4):
             registry.put(f"slow{number}", size=3_000_000)
             images.append(f"{line.host}/slow{number}:1")
@@ -52,9 +61,8 @@ def test_four_slow_pulls_stop_no_other_pool(stack, registry):
             return stack.ok("GET", f"pools/{pool}")["status"]["pulling"]
 
         eventually(lambda: all((pulling(pool) or {}).get("bytes") for pool in slow[:3]), 60)
-        beside = claims(20)
+        beside = claims(stack, local, 20)
         assert pulling(slow[0]), "the pulls have ended before the claims"
-        p95 = lambda took: took[int(len(took) * 0.95) - 1] * 1000  # noqa: E731
         print(f"\nclaims p95: quiet {p95(quiet):.1f} ms, beside four slow pulls {p95(beside):.1f} ms")
         problem = stack.problem("POST", "tenants/bob/claim?timeoutMs=1500", {"poolId": slow[0]}, 503, "pool_exhausted")
         assert "is being pulled" in problem["detail"], problem
@@ -71,4 +79,58 @@ def test_four_slow_pulls_stop_no_other_pool(stack, registry):
         for pool in [local, *slow]:
             stack.drop_pool(pool)
         for image in images:
+            registries.forget(image)
+
+
+@pytest.mark.long  # a pull of 3 MB at 32 KB/s, and two rounds of claims
+def test_the_troubles_of_registries_stay_with_the_pools_concerned(stack, registry, tmp_path):
+    """B31-B35, B40: a password, a slow line, a lost layer, an image by digest and a moved tag at once, beside claims."""
+    login = {"username": USER, "password": PASSWORD}
+    private = registries.Registry(tmp_path / "private", f"{USER}:{bcrypted(PASSWORD)}\n")
+    private.start()
+    line = registry.line(bytes_per_second=32 * 1024)
+    for name in ("open", "locked"):
+        private.put(name, login=login)
+    registry.put("slow", size=3_000_000)
+    registry.lose_layers("lost", registry.put("lost"))
+    digest, first = registry.put("fixed"), registry.put("moved")
+    images = {
+        "open": f"{private.host}/open:1", "locked": f"{private.host}/locked:1", "slow": f"{line.host}/slow:1",
+        "lost": f"{registry.host}/lost:1", "fixed": f"{registry.host}/fixed@{digest}", "moved": f"{registry.host}/moved:1",
+    }  # fmt: skip
+    key = {"id": "open", "registry": f"{private.host}/open", **login}
+    local = stack.make_pool(warm=3, maxSize=6, minIdle=3)
+    try:
+        stack.ok("POST", "registry-credentials", key, 201)
+        claims(stack, local, 3)
+        quiet = claims(stack, local, 20)
+        for name, image in images.items():
+            body = {"id": name, "name": name, "image": image, "volumes": {}, "resources": {"memoryMb": 64}}
+            stack.ok("POST", "workloads", body, 201)
+            stack.ok("POST", "pools", {"id": name, "workloadId": name, "minSize": 1}, 201)
+        eventually(lambda: (stack.pool_status("slow")["pulling"] or {}).get("bytes"), 60)
+        stack.wait_warm("moved")
+        second = registry.put("moved")
+        stack.ok("POST", "workloads/moved/refresh", None, 202)
+        beside = claims(stack, local, 20)
+        assert stack.pool_status("slow")["pulling"], "the slow pull has ended before the claims"
+        print(f"\nclaims p95: quiet {p95(quiet):.1f} ms, beside troubles of registries {p95(beside):.1f} ms")
+
+        eventually(lambda: {one["workloadVersion"] for one in stack.containers("moved")} == {2}, 60)
+        versions = stack.ok("GET", "workloads/moved/versions")["items"]
+        assert [one["manifestDigest"] for one in versions] == [second, first]
+        for name in ("open", "fixed", "moved"):
+            stack.wait_warm(name)
+            assert stack.pool_status(name)["lastError"] is None
+        assert f"No registry credential is stored for {private.host}" in stack.pool_status("locked")["lastError"]
+        assert "unknown blob" in stack.pool_status("lost")["lastError"]
+        status = stack.pool_status(local)
+        assert (status["state"], status["lastError"], status["warnings"]) == ("healthy", None, [])
+        assert stack.events("pool.warning", poolId=local) == []
+    finally:
+        for pool in (local, *images):
+            stack.drop_pool(pool)
+        stack.call("DELETE", "registry-credentials/open?force=true")
+        private.stop()
+        for image in images.values():
             registries.forget(image)
