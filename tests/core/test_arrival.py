@@ -10,6 +10,7 @@ from django.test import Client
 from boilerhouse.core.arrival import PROBES, SENT_TO_TLS
 from tests.asking import problem
 
+pytestmark = pytest.mark.any_database
 NAME = "boilerhouse.example.com"
 PASSWORD = "the right long password"
 PROXIED = {"HTTP_X_FORWARDED_PROTO": "https", "HTTP_X_FORWARDED_FOR": "203.0.113.9", "HTTP_HOST": NAME}

@@ -154,7 +154,10 @@ def test_everything_works_with_tls_on_another_port(site, page):
     assert page.problems == []
 
 
-@pytest.mark.parametrize("passes", ["on", "off"])
+OFF = pytest.param("off", marks=pytest.mark.long)  # the walk of "on" once more: some seconds
+
+
+@pytest.mark.parametrize("passes", ["on", OFF])
 def test_everything_works_below_a_path(site, page, passes):
     """B38: links, files, scripts and sockets left the path; the proxy may pass it on or take it off."""
     edits = [("location / {", "location /bh/ {")]
@@ -196,12 +199,17 @@ def test_everything_works_below_a_path(site, page, passes):
     assert {cookie["path"] for cookie in page.context.cookies()} == {"/bh"}
 
 
-def test_below_a_path_the_node_still_asks_at_the_root_and_a_link_to_sign_in_has_the_path(site):
+def test_below_a_path_the_node_still_asks_at_the_root(site):
     """B38, B47: health checks and scrapers know no path."""
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for path in ("/api/v1/health", "/bh/api/v1/health", "/health"):
         assert requests.get(f"http://127.0.0.1:{site.below}{path}", timeout=10).status_code == 200
     assert requests.get(f"http://127.0.0.1:{site.below}/metrics", headers=bearer, timeout=10).status_code == 200
+
+
+@pytest.mark.long  # two commands start: some seconds
+def test_commands_know_the_path(site):
+    """B38: a link to sign in has it, and a path that leads to two places starts nothing."""
     site.machine.environment["BOILERHOUSE_BASE_PATH"] = "/bh"
     try:
         assert site.machine.manage("login_link", "--user", "ada").startswith("/bh/")
