@@ -154,7 +154,8 @@ def test_the_first_claim_of_the_readme_works_as_it_is_written(machine, tmp_path)
     )
     assert done.returncode == 0, done.stderr
     assert '"source":"warm"' in done.stdout.replace(" ", ""), done.stdout
-    assert '"restored":{"files"' in done.stdout.replace(" ", ""), "the second claim finds the state again"
+    # PostgreSQL keeps no order of keys.
+    assert re.search(r'"restored":\{[^}]*"files":1\b', done.stdout.replace(" ", "")), "the second claim finds its state"
     assert "problem" not in done.stdout, done.stdout
     key = re.search(r"^key=(\S+)$", done.stdout, flags=re.M)
     assert key
