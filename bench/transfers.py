@@ -106,7 +106,7 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
 
     def site(container: UUID, generation: int, lock: int) -> sites.Site:
         return sites.Site(
-            container, UID, spec.pool_id, workload, tenant, generation, lock, is_stopped=True
+            container, workload.owner(UID), spec.pool_id, workload, tenant, generation, lock, is_stopped=True
         )  # fmt: skip
 
     first, second = uuid4(), uuid4()

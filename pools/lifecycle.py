@@ -21,6 +21,7 @@ from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
 from pools import (
+    accounts,
     errors,
     health,
     host,
@@ -180,7 +181,8 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None]:
             container.host_ports = {p.name: host.lease_host_port(container.pk) for p in spec.ports if p.publish}
             container.save(update_fields=["address", "host_ports"])
     volumes.prepare(container.pk, container.uid, spec)
-    volumes.make_working_dir(partial(volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
+    volumes.make_dirs(partial(volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
+    accounts.write(volumes.home(container.pk), runtime, image, spec, spec.owner(container.uid))
     failpoints.reach("fill.prepared")
     plan = plan_of(container, spec, network.name, image)
     try:
@@ -210,13 +212,16 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         "POOL_ID": container.pool_id,
         "WORKLOAD_ID": container.version.workload_id,
     }
-    resources = spec.resources
+    resources, user = spec.resources, spec.user
+    owner = spec.owner(container.uid)
+    environment = {"HOME": user.home} if user.home else {}
+    environment |= {name: interpolate(value, values) for name, value in spec.environment.items()}
     mode = spec.security.network_mode
     return ContainerPlan(
         name=runtime_name(container.pk),
         image=image.id,
         command=spec.command,
-        environment={name: interpolate(value, values) for name, value in spec.environment.items()},
+        environment=environment,
         labels={
             host.DEPLOYMENT_LABEL: deployment_id(),
             POOL_LABEL: container.pool_id,
@@ -229,7 +234,8 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
                 str(volumes.volume_path(container.pk, v.name)), v.container_path, v.mode == "ro" or v.name == "secrets"
             )
             for v in spec.volumes
-        ),
+        )
+        + accounts.binds(volumes.home(container.pk), spec),
         network=network if mode == "bridge" else mode,
         address=container.address,
         dns=tuple((container.network or {}).get("dns", ())),
@@ -242,7 +248,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         memory_mb=resources.memory_mb,
         pids_limit=resources.pids_limit,
         shm_mb=resources.tmpfs_mb,
-        tmpfs=mounts.tmpfs(spec, container.uid, image),
+        tmpfs=mounts.tmpfs(spec, owner, image),
         placeholder=str(volumes.placeholder_dir()),
         runtime=spec.security.runtime,
         probe=health.own_probe(spec.health_check) if spec.health_check else None,
@@ -252,6 +258,8 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         init=spec.init,
         stop_signal=spec.stop_signal,
         is_probe_off=spec.is_health_check_off,
+        gid=owner.gid,
+        groups=user.groups,
     )
 
 

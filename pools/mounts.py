@@ -15,18 +15,21 @@ from boilerhouse.core.errors import FieldError
 from boilerhouse.core.text import has_control
 from pools.errors import CannotMount
 from pools.runtime.base import Image, Tmpfs
-from pools.spec import STANDARD_VOLUMES, Volume, WorkloadSpec
+from pools.spec import STANDARD_VOLUMES, Owner, Volume, WorkloadSpec
 
 SCRATCH = "/tmp"  # noqa: S108
 KERNELS, ENGINES = "what the kernel shows there", "a file of the engine's"
+NAMES = "the file that has user.name, which is no directory"
 TAKEN: dict[str, str] = {
     SCRATCH: "the scratch space of tmpfsMb",
     "/dev": f"{KERNELS} (/dev/shm too)",
     "/proc": KERNELS,
     "/sys": KERNELS,
     "/.dockerenv": ENGINES,
+    "/etc/group": NAMES,
     "/etc/hostname": ENGINES,
     "/etc/hosts": ENGINES,
+    "/etc/passwd": NAMES,
     "/etc/resolv.conf": ENGINES,
     "/sbin/docker-init": ENGINES,
 }
@@ -161,11 +164,11 @@ def warnings(bare: Iterable[str]) -> list[FieldError]:
     ]
 
 
-def tmpfs(spec: WorkloadSpec, uid: int, image: Image) -> tuple[Tmpfs, ...]:
+def tmpfs(spec: WorkloadSpec, owner: Owner, image: Image) -> tuple[Tmpfs, ...]:
     """The memory that a container has mounted: its scratch space, and what its image declares and no volume holds."""
     found, size = declared(spec.volumes, image.volumes), spec.resources.tmpfs_mb
     scratch = Tmpfs(SCRATCH, size, 0o1777, is_declared=found.on_scratch)
-    return scratch, *(Tmpfs(path, size, 0o700, uid, is_declared=True) for path in found.bare)
+    return scratch, *(Tmpfs(path, size, 0o700, *owner, is_declared=True) for path in found.bare)
 
 
 def check(spec: WorkloadSpec, image: Image) -> None:

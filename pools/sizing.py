@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -165,7 +164,7 @@ def _insert(pool: Pool, template: Template) -> None:
     container = Container(
         pool=pool, version=version, network=template.network, node=node_id(), created_at=now, state_changed_at=now
     )
-    fixed: Any = version.spec.security.run_as_user
+    fixed = version.spec.fixed_uid
     container.uid = fixed if fixed is not None else host.lease_uid(container.pk)
     container.save(force_insert=True)
     enqueue("pool", "pools.tasks.create_container", container.pk)

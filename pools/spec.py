@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 VARIABLE = re.compile(r"\$\{([^}]*)\}")
 BUILT_IN_VARIABLES = frozenset({"CONTAINER_ID", "POOL_ID", "WORKLOAD_ID"})
 STANDARD_VOLUMES = ("state", "secrets", "comm")
 RESERVED_VOLUME_NAMES = frozenset({"state", "secrets", "comm", "claimed", "lock", "staging", "disk", "disk-img"})
+
+
+class Owner(NamedTuple):
+    """Whose a container's processes and files are, in numbers of this host; as ``os.chown`` takes them."""
+
+    uid: int
+    gid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +62,28 @@ class Resources:
 class Security:
     read_only_root_filesystem: bool = True
     run_as_user: int | None = None
-    """None: a host uid of its own for each container."""
+    """The older spelling of ``user.uid``."""
     network_mode: str = "bridge"
     runtime: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who the processes of a container are."""
+
+    uid: int | None = None
+    gid: int | None = None
+    """None: the number of its uid."""
+    groups: tuple[int, ...] = ()
+    """Supplementary ones."""
+    name: str | None = None
+    """In the container's passwd and group; None: the image's files stay as they are."""
+    home: str | None = None
+    """Its HOME, and with a name its home directory."""
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any] | None) -> Self:
+        return cls(**{**data, "groups": tuple(data["groups"])}) if data else cls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +123,21 @@ class WorkloadSpec:
     """Whether the image's HEALTHCHECK does not run; without ``health_check`` it does otherwise."""
     image_update: str | None = None
     """``roll`` to what the tag names, or ``manual``; None: as ``pull_policy`` suggests."""
+    user: User = User()
 
     @property
     def rolls_to_new_images(self) -> bool:
         """Whether a tag that moved is taken up without being asked to."""
         return self.image_update == "roll" or (self.image_update is None and self.pull_policy == "always")
+
+    @property
+    def fixed_uid(self) -> int | None:
+        """The uid of all its containers; None: a host uid of its own for each."""
+        return self.security.run_as_user if self.user.uid is None else self.user.uid
+
+    def owner(self, uid: int) -> Owner:
+        """Whose the files of its container with this uid are."""
+        return Owner(uid, uid if self.user.gid is None else self.user.gid)
 
     def volume(self, name: str) -> Volume | None:
         return next((volume for volume in self.volumes if volume.name == name), None)
@@ -147,6 +183,7 @@ class WorkloadSpec:
             stop_signal=data.get("stop_signal"),
             is_health_check_off=data.get("is_health_check_off", False),
             image_update=data.get("image_update"),
+            user=User.from_json(data.get("user")),
         )
 
 

@@ -26,6 +26,7 @@ from django.conf import settings
 from boilerhouse.core import deployment, processes, stalling
 from boilerhouse.core.errors import Failed
 from pools import volumes
+from pools.spec import Owner
 
 log = structlog.get_logger(__name__)
 
@@ -55,25 +56,25 @@ def note_of(tenant_id: str, subject: str, key: str) -> Note:
 # In a container -----------------------------------------------------------------------------------------
 
 
-def open_staging(container_id: UUID, uid: int, name: str, note: Note | None) -> Path:
+def open_staging(container_id: UUID, owner: Owner, name: str, note: Note | None) -> Path:
     """The container's staging directory of this name, its user's, with what is there already of the same save.
 
     Without a note it is empty.
     """
     path, at = volumes.staging_dir(container_id) / name, _note_path(container_id, name)
     if note is not None and path.is_dir() and _read(at) == note:
-        _give(path, uid)
+        _give(path, owner)
         return path
     at.unlink(missing_ok=True)
-    volumes.new_staging(container_id, uid, name)
+    volumes.new_staging(container_id, owner, name)
     if note is not None:
         path.rmdir()
         _write(at, note)
         if _take(note, path):
-            _give(path, uid)
+            _give(path, owner)
         else:
             path.mkdir(mode=0o700)
-            os.chown(path, uid, uid)
+            os.chown(path, *owner)
     return path
 
 
@@ -111,8 +112,8 @@ def _note_path(container_id: UUID, name: str) -> Path:
     return volumes.home(container_id) / "notes" / f"{name}.json"
 
 
-def _give(path: Path, uid: int) -> None:
-    stalling.run(["chown", "-R", "--no-dereference", f"{uid}:{uid}", "--", str(path)])
+def _give(path: Path, owner: Owner) -> None:
+    stalling.run(["chown", "-R", "--no-dereference", f"{owner.uid}:{owner.gid}", "--", str(path)])
 
 
 # Between claims -----------------------------------------------------------------------------------------

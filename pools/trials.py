@@ -21,11 +21,11 @@ from django.conf import settings
 from boilerhouse.core.deployment import data_dir, deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError, Conflict
 from boilerhouse.core.ids import uuid7
-from pools import errors, health, last_words, lifecycle, mounts, pulling, version_images, volumes
+from pools import accounts, errors, health, last_words, lifecycle, mounts, pulling, version_images, volumes
 from pools.models import Container, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import Mount
-from pools.spec import Volume, WorkloadSpec
+from pools.spec import Owner, Volume, WorkloadSpec
 
 TRIAL_LABEL = "boilerhouse.trial"
 LIMIT_S = 30.0
@@ -126,7 +126,7 @@ def _remove_left_behind() -> None:
 
 def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> Trial:
     runtime, name, began = get_runtime(), _name(trial_id), time.monotonic()
-    uid = spec.security.run_as_user
+    uid = spec.fixed_uid
     uid = settings.BOILERHOUSE_UID_RANGE[1] if uid is None else uid  # beyond those that are leased
     pins = latest.pins_for(spec) if latest is not None else {}
     number = latest.number if latest is not None else 0
@@ -134,8 +134,11 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
     try:
         image = version_images.own(version, partial(pulling.image_for_trial, wait_s=PULL_S)).image
         mounts.check(spec, image)
-        binds = tuple(_mount(trial_id, uid, volume) for volume in spec.volumes)
-        volumes.make_working_dir(_home(trial_id).joinpath, uid, spec, image.working_dir)
+        binds = tuple(_mount(trial_id, spec.owner(uid), volume) for volume in spec.volumes)
+        binds += accounts.binds(_home(trial_id), spec)
+        volumes.make_dirs(_home(trial_id).joinpath, uid, spec, image.working_dir)
+        _home(trial_id).mkdir(exist_ok=True, mode=0o700)  # where it has no volume
+        accounts.write(_home(trial_id), runtime, image, spec, spec.owner(uid))
         row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node=node_id())
         plan = lifecycle.plan_of(row, replace(spec, ports=()), "none", image)
         labels = {TRIAL_LABEL: deployment_id()}
@@ -151,10 +154,10 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
     return replace(trial, log=_log(name), warnings=tuple(one.detail for one in mounts.warnings(bare)))
 
 
-def _mount(trial_id: UUID, uid: int, volume: Volume) -> Mount:
+def _mount(trial_id: UUID, owner: Owner, volume: Volume) -> Mount:
     path = _home(trial_id) / volume.name
     path.mkdir(parents=True, mode=0o700)
-    os.chown(path, uid, uid)
+    os.chown(path, *owner)
     return Mount(str(path), volume.container_path, volume.mode == "ro" or volume.name == "secrets")
 
 

@@ -27,7 +27,7 @@ from boilerhouse.core import deployment, stalling
 from pools import quota
 from pools.errors import DirectoryGone, DirtyContainer, HostNotReady
 from pools.names import plain
-from pools.spec import WorkloadSpec
+from pools.spec import Owner, WorkloadSpec
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PLAIN_FILE, PLAIN_DIR = 0o644, 0o755
@@ -73,7 +73,7 @@ def staging_dir(container_id: UUID) -> Path:
 
 
 def prepare(container_id: UUID, uid: int, spec: WorkloadSpec) -> None:
-    """Make a container's directories, volumes owned by its uid, everything above for root only.
+    """Make a container's directories, volumes owned by its user, everything above for root only.
 
     Raises HostNotReady where the data directory itself is not there: what is made in an empty mount point is hidden
     when the mount comes back.
@@ -89,21 +89,21 @@ def prepare(container_id: UUID, uid: int, spec: WorkloadSpec) -> None:
     for volume in spec.volumes:
         path = volume_path(container_id, volume.name)
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.chown(path, uid, uid)
+        os.chown(path, *spec.owner(uid))
         path.chmod(0o500 if volume.name == "secrets" else 0o700)
 
 
-def make_working_dir(place: Callable[[str], Path], uid: int, spec: WorkloadSpec, image_dir: str) -> None:
-    """Make the directory that the container's process begins in, where that lies in a volume, its user's.
+def make_dirs(place: Callable[[str], Path], uid: int, spec: WorkloadSpec, image_dir: str) -> None:
+    """Make where the container's process begins, and its home, each where that lies in a volume, its user's.
 
-    The engine would make it root's, and the container could not write there. ``place`` says where a volume lies,
-    ``image_dir`` is what the image says.
+    The engine would make the first root's, and the container could not write there. ``place`` says where a volume
+    lies, ``image_dir`` is what the image says.
     """
-    path = os.path.normpath(spec.working_dir or image_dir or "/")
-    found = spec.volume_of(path)
-    if found is not None and found[0].name != "secrets":
-        volume, relative = found
-        os.close(descend(place(volume.name), relative, create_for=uid))
+    for path in (spec.working_dir or image_dir, spec.user.home):
+        found = spec.volume_of(os.path.normpath(path or "/"))
+        if found is not None and found[0].name != "secrets":
+            volume, relative = found
+            os.close(descend(place(volume.name), relative, create_for=spec.owner(uid)))
 
 
 def check(container_id: UUID, spec: WorkloadSpec) -> None:
@@ -182,33 +182,37 @@ def tenant_of(container_id: UUID) -> str:
 
 
 def provision(
-    container_id: UUID, uid: int, config: dict[str, Any] | None, claim_secrets: dict[str, str], claim: dict[str, Any]
+    container_id: UUID,
+    owner: Owner,
+    config: dict[str, Any] | None,
+    claim_secrets: dict[str, str],
+    claim: dict[str, Any],
 ) -> None:
     """Write config and secrets, then ``claim.json`` last, each by write and rename, 0400 of the container's user."""
     directory = _open(secrets_dir(container_id))
     try:
         if config is not None:
-            _write(directory, "config.json", json.dumps(config).encode(), uid)
+            _write(directory, "config.json", json.dumps(config).encode(), owner)
         for name, value in claim_secrets.items():
-            _write(directory, name, value.encode(), uid)
-        _write(directory, "claim.json", json.dumps(claim).encode(), uid)
+            _write(directory, name, value.encode(), owner)
+        _write(directory, "claim.json", json.dumps(claim).encode(), owner)
     finally:
         os.close(directory)
 
 
-def _write(directory: int, name: str, content: bytes, uid: int) -> None:
+def _write(directory: int, name: str, content: bytes, owner: Owner) -> None:
     draft = f".{secrets.token_hex(8)}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400, dir_fd=directory)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-        os.fchown(file.fileno(), uid, uid)
+        os.fchown(file.fileno(), *owner)
     os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 # Staging: restores land where the container cannot see them ------------------------------------------
 
 
-def new_staging(container_id: UUID, uid: int, name: str) -> Path:
+def new_staging(container_id: UUID, owner: Owner, name: str) -> Path:
     """A fresh, empty directory of the container's user, on the volume's file system."""
     path = staging_dir(container_id) / name
     if path.exists():
@@ -217,7 +221,7 @@ def new_staging(container_id: UUID, uid: int, name: str) -> Path:
         path.mkdir(mode=0o700)
     except FileNotFoundError as error:
         raise _gone(path.parent) from error
-    os.chown(path, uid, uid)
+    os.chown(path, *owner)
     return path
 
 
@@ -228,8 +232,8 @@ def _open(root: Path) -> int:
         raise _gone(root) from error
 
 
-def descend(root: Path, relative: PurePosixPath, create_for: int | None = None) -> int:
-    """Open a directory below ``root`` without following a link; make missing ones for uid ``create_for``.
+def descend(root: Path, relative: PurePosixPath, create_for: Owner | None = None) -> int:
+    """Open a directory below ``root`` without following a link; make missing ones for ``create_for``.
 
     The caller closes it. Raises DirectoryGone when ``root`` itself is missing, FileNotFoundError for what is missing
     in it, NotADirectoryError / OSError(ELOOP) for anything planted.
@@ -249,19 +253,21 @@ def descend(root: Path, relative: PurePosixPath, create_for: int | None = None) 
     return current
 
 
-def _make_dir(parent: int, name: str, uid: int) -> None:
+def _make_dir(parent: int, name: str, owner: Owner) -> None:
     """A plain directory of the container's user, whatever this process's umask. Raises FileExistsError."""
     os.mkdir(name, 0o700, dir_fd=parent)
     _allow(parent, name, PLAIN_DIR)
-    os.chown(name, uid, uid, dir_fd=parent, follow_symlinks=False)
+    os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
 
 
-def move_in(container_id: UUID, uid: int, staging: Path, volume: Path, relative: PurePosixPath, replace: bool) -> None:
+def move_in(
+    container_id: UUID, owner: Owner, staging: Path, volume: Path, relative: PurePosixPath, replace: bool
+) -> None:
     """Move what was restored into the volume; with ``replace`` whatever was there before goes first."""
     aside = staging_dir(container_id) / f"old-{secrets.token_hex(4)}"
     aside.mkdir(mode=0o700)
     source, old = os.open(staging, _DIRECTORY), os.open(aside, _DIRECTORY)
-    target = descend(volume, relative, create_for=uid)
+    target = descend(volume, relative, create_for=owner)
     try:
         if replace:
             for name in os.listdir(target):
@@ -302,12 +308,12 @@ def _merge(source: int, target: int) -> None:
             os.rename(entry.name, entry.name, src_dir_fd=source, dst_dir_fd=target)
 
 
-def plant(container_id: UUID, uid: int, source: Path, volume: str) -> None:
-    """Copy a directory of the host's into a volume, owned by ``uid``; links stay links. Overwrites, never deletes."""
-    staging = new_staging(container_id, uid, "seed")
+def plant(container_id: UUID, owner: Owner, source: Path, volume: str) -> None:
+    """Copy a directory of the host's into a volume, owned by ``owner``; links stay links. Overwrites, never deletes."""
+    staging = new_staging(container_id, owner, "seed")
     stalling.run(["cp", "-rP", "--preserve=mode,timestamps,links", "--", f"{source}/.", str(staging)])
-    stalling.run(["chown", "-R", "--no-dereference", f"{uid}:{uid}", "--", str(staging)])
-    move_in(container_id, uid, staging, volume_path(container_id, volume), PurePosixPath(), replace=False)
+    stalling.run(["chown", "-R", "--no-dereference", f"{owner.uid}:{owner.gid}", "--", str(staging)])
+    move_in(container_id, owner, staging, volume_path(container_id, volume), PurePosixPath(), replace=False)
 
 
 # Census: what is in a directory, without opening a file ---------------------------------------------
@@ -590,22 +596,22 @@ def dig_holes(staging: Path, paths: Iterable[str]) -> None:
                         os.close(file)
 
 
-def apply_manifest(staging: Path, uid: int, modes: dict[str, int], links: dict[str, str], empty: list[str]) -> None:
+def apply_manifest(staging: Path, owner: Owner, modes: dict[str, int], links: dict[str, str], empty: list[str]) -> None:
     """Give restored files their modes, links and empty directories back; only inside ``staging``."""
     for path in empty:
-        os.close(descend(staging, _inside(path), create_for=uid))
+        os.close(descend(staging, _inside(path), create_for=owner))
     for path, target in links.items():
         # In copy mode a later file of that name may have replaced the link.
-        with contextlib.suppress(FileExistsError), _parent(staging, path, create_for=uid) as (parent, name):
+        with contextlib.suppress(FileExistsError), _parent(staging, path, create_for=owner) as (parent, name):
             os.symlink(target, name, dir_fd=parent)
-            os.chown(name, uid, uid, dir_fd=parent, follow_symlinks=False)
+            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
     for path in sorted(modes, key=lambda path: -path.count("/")):  # a closed directory last
         with contextlib.suppress(FileNotFoundError), _parent(staging, path) as (parent, name):
             _allow(parent, name, modes[path] & KEPT_BITS)
 
 
 @contextmanager
-def _parent(staging: Path, path: str, create_for: int | None = None) -> Iterator[tuple[int, str]]:
+def _parent(staging: Path, path: str, create_for: Owner | None = None) -> Iterator[tuple[int, str]]:
     """The open directory that holds ``path``, and the path's last part."""
     inside = _inside(path)
     parent = descend(staging, inside.parent, create_for)

@@ -1,7 +1,7 @@
 """The sandbox that rclone runs in; the only module that builds it.
 
 Inside are the volume, rclone, setpriv with its libraries, certificates and the resolver, and nothing else. rclone
-runs as the container's uid; whatever links a tenant planted resolve inside. A restore has no capability. A save sees
+runs as the container's user; whatever links a tenant planted resolve inside. A restore has no capability. A save sees
 the volume read-only and has one: it reads what its owner closed, so that no mode on the disk has to change for it.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from pools.spec import Owner
 from syncing.sinks import reaching
 
 VOLUME = "/vol"
@@ -27,10 +28,10 @@ _RESOLVER = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
 
 @dataclass(frozen=True, slots=True)
 class Jail:
-    """What one run may see: ``directory`` as ``/vol``, owned by ``uid``, and what its sink binds."""
+    """What one run may see: ``directory`` as ``/vol``, owned by ``owner``, and what its sink binds."""
 
     directory: Path
-    uid: int
+    owner: Owner
     writable: bool
     """Whether the volume is; a save reads it, a restore reads the sink."""
     binds: tuple[tuple[Path, str], ...] = ()
@@ -39,19 +40,20 @@ class Jail:
     def wrap(self, arguments: list[str], refused: int) -> list[str]:
         """The command that runs ``rclone <arguments>`` inside; it inherits the descriptor of ``syscalls.refused``."""
         bwrap, setpriv = _programs()
-        uid, rights = str(self.uid), "-all" if self.writable else "-all,+dac_read_search"
+        uid, gid = map(str, self.owner)
+        rights = "-all" if self.writable else "-all,+dac_read_search"
         return [
             bwrap, "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
             *(word for bind in self._binds(setpriv) for word in bind),
             "--tmpfs", "/tmp",  # noqa: S108
             "--chdir", "/", "--seccomp", str(refused),
-            "/bin/setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs",
+            "/bin/setpriv", "--reuid", uid, "--regid", gid, "--clear-groups", "--no-new-privs",
             f"--inh-caps={rights}", f"--ambient-caps={rights}", f"--bounding-set={rights}",
             "/bin/rclone", *arguments,
         ]  # fmt: skip
 
     def _binds(self, setpriv: str) -> Iterator[tuple[str, ...]]:
-        """Everything that is to be seen inside, below directories that rclone's uid may pass.
+        """Everything that is to be seen inside, below directories that rclone's user may pass.
 
         bwrap itself makes a missing directory above a bind for root alone.
         """

@@ -27,6 +27,7 @@ from django.conf import settings
 
 from boilerhouse.core import urgency
 from boilerhouse.core.deployment import data_dir, deployment_id
+from pools.spec import Owner
 from syncing import backups, errors, rclone, syscalls
 from syncing.jail import Jail
 from syncing.locations import marker_key
@@ -158,9 +159,9 @@ def can_jail() -> bool:
 @cache
 def jail_problem() -> str:
     """Why rclone cannot be started in its jail by this process; empty if it can."""
-    uid = _uid()
-    with _directory(f"try-{secrets.token_hex(8)}", uid) as place, syscalls.refused() as refused:
-        command = Jail(place, uid, writable=False).wrap(["version"], refused)
+    owner = _owner()
+    with _directory(f"try-{secrets.token_hex(8)}", owner) as place, syscalls.refused() as refused:
+        command = Jail(place, owner, writable=False).wrap(["version"], refused)
         done = subprocess.run(command, capture_output=True, timeout=30, check=False, env={}, pass_fds=(refused,))
     return "" if done.returncode == 0 else done.stderr.decode(errors="replace").strip()[:300]
 
@@ -174,7 +175,7 @@ class _Place:
 
     probe: Probe
     directory: Path
-    uid: int
+    owner: Owner
     lock: int
     deadline: float
 
@@ -228,15 +229,15 @@ def _save_and_restore(place: _Place, mapping: SyncMapping) -> None:
 
 def _upload(place: _Place, location: str, backup: str) -> None:
     sink = place.probe.sink
-    binds = tuple(sink.binds([location, backup], place.uid))
+    binds = tuple(sink.binds([location, backup], place.owner.uid))
     arguments = rclone.upload(sink, location, [], deletes=True, inside="", backup=backup, paths=_FIRST)
-    place.rclone(arguments, Jail(place.volume, place.uid, writable=False, binds=binds))
+    place.rclone(arguments, Jail(place.volume, place.owner, writable=False, binds=binds))
 
 
 def _restore(place: _Place, location: str) -> None:
     sink = place.probe.sink
     binds = tuple(sink.binds([location], None))
-    place.rclone(rclone.download(sink, location, []), Jail(place.restored, place.uid, writable=True, binds=binds))
+    place.rclone(rclone.download(sink, location, []), Jail(place.restored, place.owner, writable=True, binds=binds))
     found = {path.name: path.read_bytes() for path in place.restored.iterdir()}
     if found != _SECOND:
         odd = sorted(name for name in {*found, *_SECOND} if found.get(name) != _SECOND.get(name))
@@ -252,7 +253,7 @@ def _look(place: _Place, mapping: SyncMapping) -> None:
             return  # a restore of nothing does not ask rclone either
         binds = tuple(sink.binds([location], None))
         arguments = rclone.peek(sink, location, first[0])
-        place.rclone(arguments, Jail(place.restored, place.uid, writable=True, binds=binds))
+        place.rclone(arguments, Jail(place.restored, place.owner, writable=True, binds=binds))
 
 
 def _write(place: _Place, files: dict[str, bytes]) -> None:
@@ -261,7 +262,7 @@ def _write(place: _Place, files: dict[str, bytes]) -> None:
     for name, content in files.items():
         path = place.volume / name
         path.write_bytes(content)
-        os.chown(path, place.uid, place.uid)
+        os.chown(path, *place.owner)
 
 
 def _expect(sink: Sink, location: str, files: dict[str, bytes], *, exactly: bool = True) -> None:
@@ -313,25 +314,25 @@ def _clear(sink: Sink, roots: list[str]) -> None:
 
 @contextlib.contextmanager
 def _workplace(probe: Probe) -> Iterator[_Place]:
-    uid = _uid()
+    owner = _owner()
     _tidy(probe)
-    with _directory(probe.tenant_id, uid) as directory:
+    with _directory(probe.tenant_id, owner) as directory:
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield _Place(probe, directory, uid, lock, time.monotonic() + TRANSFER_DEADLINE_S)
+            yield _Place(probe, directory, owner, lock, time.monotonic() + TRANSFER_DEADLINE_S)
         finally:
             os.close(lock)
 
 
 @contextlib.contextmanager
-def _directory(name: str, uid: int) -> Iterator[Path]:
+def _directory(name: str, owner: Owner) -> Iterator[Path]:
     """A directory for one probe. It stays while a journal in it says that something is left at the sink."""
     path = _directories() / name
     path.mkdir(exist_ok=True, mode=0o700)
     for inside in ("volume", "restored"):
         (path / inside).mkdir(exist_ok=True, mode=0o700)
-        os.chown(path / inside, uid, uid)
+        os.chown(path / inside, *owner)
     try:
         yield path
     finally:
@@ -369,9 +370,10 @@ def _directories() -> Path:
     return path
 
 
-def _uid() -> int:
-    """One that no container has: beyond those that are leased, and beyond that of health checks on trial."""
-    return settings.BOILERHOUSE_UID_RANGE[1] + 1
+def _owner() -> Owner:
+    """One that no container is: beyond those that are leased, and beyond that of health checks on trial."""
+    uid = settings.BOILERHOUSE_UID_RANGE[1] + 1
+    return Owner(uid, uid)
 
 
 @contextlib.contextmanager

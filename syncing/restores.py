@@ -166,7 +166,7 @@ class _Restore:
             known = staged.planted(site.container_id, name, note)
             if known is not None:
                 return Restored(*known)
-        staging = staged.open_staging(site.container_id, site.uid, name, note)
+        staging = staged.open_staging(site.container_id, site.owner, name, note)
         if marker is not None:
             need = max(marker.manifest.room, marker.manifest.bytes) - staged.count(staging)[1]
             fitting.check_room(site, need, finding.location, beside=self.trigger != Trigger.CLAIM)
@@ -191,7 +191,7 @@ class _Restore:
         filters = patterns.to_rclone(finding.mapping.pattern) if finding.mapping.pattern else []
         spares = not finding.mapping.uploads
         arguments = rclone.download(sink, finding.location, filters, spares_places=spares)
-        jail = Jail(staging, site.uid, writable=True, binds=tuple(sink.binds([finding.location], None)))
+        jail = Jail(staging, site.owner, writable=True, binds=tuple(sink.binds([finding.location], None)))
 
         def attempt() -> None:
             files, there = staged.count(staging)
@@ -210,7 +210,7 @@ class _Restore:
         marker = restored if mapping.spec.interval_ms is not None else None
         names = _census(one.directory).seen if marker else {}
         with planted(mapping):
-            volumes.move_in(site.container_id, site.uid, one.directory, volume, relative, replace=not overlay)
+            volumes.move_in(site.container_id, site.owner, one.directory, volume, relative, replace=not overlay)
             if restored is not None:
                 volumes.apply_modes_on_way(volume, relative, restored.manifest.way)
             if marker is not None:
@@ -237,7 +237,7 @@ def _apply(finding: Finding, site: Site, staging: Path, seen: volumes.Census, ma
     missing = volumes.apply_mtimes(staging, manifest.mtimes)
     if missing and manifest.is_exact:
         raise errors.Incomplete(f"{finding.location} gave back no {', '.join(map(show, missing[:5]))}.")
-    volumes.apply_manifest(staging, site.uid, manifest.modes, manifest.links, manifest.empty_dirs)
+    volumes.apply_manifest(staging, site.owner, manifest.modes, manifest.links, manifest.empty_dirs)
 
 
 def _census(directory: Path) -> volumes.Census:

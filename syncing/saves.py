@@ -105,7 +105,7 @@ class _Save:
 
     def send(self, arguments: list[str], directory: Path, binds: list[tuple[Path, str]], size: int) -> rclone.Outcome:
         """Run rclone over what is in ``directory``; ``size`` is how much that is, in bytes."""
-        jail = Jail(directory, self.site.uid, writable=False, binds=tuple(binds))
+        jail = Jail(directory, self.site.owner, writable=False, binds=tuple(binds))
         self.reporter.begin_try(*self.reporter.sent)
         return rclone.run(
             arguments, self.sink, jail, self.site.lock, size=size, on_progress=self.reporter, keep_going=self.keep_going
@@ -137,7 +137,7 @@ def _save_stopped(one: _Save) -> None:
     volume, relative = place_of(one.site, one.mapping)
     try:
         with planted(one.mapping):
-            root = volumes.descend(volume, relative, create_for=one.site.uid)
+            root = volumes.descend(volume, relative, create_for=one.site.owner)
     except FileNotFoundError:
         one.note_missing()
         return
@@ -298,7 +298,7 @@ def _begin_attempt(
         fitting.check(one.site, one.mapping, local, conflicts.present(one.sink, one.location, marker))
     conflicts.clear(one.sink, one.location, marker, local, backup)
     unhashed.clear(one.sink, one.location, doubtful.result(), paths, backup)
-    return marker, tag, backup, one.sink.binds([one.location, backup], one.site.uid)
+    return marker, tag, backup, one.sink.binds([one.location, backup], one.site.owner.uid)
 
 
 def _check_in_place(mapping: SyncMapping, volume: Path, relative: PurePosixPath, root: int) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pools import errors as pool_errors
 from pools import mounts, volumes
-from pools.spec import WorkloadSpec
+from pools.spec import Owner, WorkloadSpec
 from syncing import errors
 from syncing.models import SyncMapping
 
@@ -21,7 +21,7 @@ class Site:
     """The container that a transfer works on, held by its lock."""
 
     container_id: UUID
-    uid: int
+    owner: Owner
     pool_id: str
     spec: WorkloadSpec
     tenant_id: str

@@ -201,7 +201,7 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
             failpoints.reach("claim.restored")
             if spec.volume("secrets"):
                 with _phase("provision"):
-                    _provision(assignment)
+                    _provision(assignment, spec)
             failpoints.reach("claim.provisioned")
             if spec.post_claim is not None:
                 with _phase("hook"):
@@ -231,7 +231,7 @@ def _raise_generation(assignment: Assignment, findings: list[surveys.Finding]) -
             assignment.generation = raised
 
 
-def _provision(assignment: Assignment) -> None:
+def _provision(assignment: Assignment, spec: WorkloadSpec) -> None:
     assert assignment.uid is not None
     claim = {
         "tenantId": assignment.tenant_id,
@@ -240,7 +240,8 @@ def _provision(assignment: Assignment) -> None:
         "generation": assignment.generation,
         "claimedAt": clock.now().isoformat().replace("+00:00", "Z"),
     }
-    volumes.provision(assignment.held_container, assignment.uid, assignment.config, assignment.secrets or {}, claim)
+    owner = spec.owner(assignment.uid)
+    volumes.provision(assignment.held_container, owner, assignment.config, assignment.secrets or {}, claim)
 
 
 def _plant_seed(assignment: Assignment, spec: WorkloadSpec) -> None:
@@ -250,7 +251,7 @@ def _plant_seed(assignment: Assignment, spec: WorkloadSpec) -> None:
     source = seed_path(spec.seed)
     if not source.is_dir():
         raise pool_errors.SeedMissing(f"The seed directory {source} is gone.")
-    volumes.plant(assignment.held_container, assignment.uid, source, "state")
+    volumes.plant(assignment.held_container, spec.owner(assignment.uid), source, "state")
 
 
 def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:

@@ -10,7 +10,8 @@ def site_of(assignment: Assignment, lock: int, *, is_stopped: bool) -> Site:
     """The container that the assignment holds, for ``syncing``; ``lock`` is the descriptor of its held file lock."""
     assert assignment.version is not None
     assert assignment.uid is not None
+    spec = assignment.version.spec
     return Site(
-        assignment.held_container, assignment.uid, assignment.pool_id, assignment.version.spec, assignment.tenant_id,
+        assignment.held_container, spec.owner(assignment.uid), assignment.pool_id, spec, assignment.tenant_id,
         assignment.generation, lock, is_stopped=is_stopped,
     )  # fmt: skip

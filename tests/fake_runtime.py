@@ -15,6 +15,7 @@ from pools.runtime.base import (
     ContainerRuntime,
     EngineEvent,
     Executed,
+    File,
     Handle,
     Image,
     LogStream,
@@ -150,6 +151,9 @@ class FakeRuntime(ContainerRuntime):
         if found is None or found.status != "running":
             raise errors.NotRunning
         return Executed(0, b"", b"", 1)
+
+    def file(self, name: str, path: str, limit_bytes: int) -> File | None:
+        return None
 
     def is_suspect(self) -> bool:
         return False

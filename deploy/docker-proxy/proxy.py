@@ -41,6 +41,8 @@ MAKE = [
     ("GET", r"/distribution/[\w./:@-]+/json"),
     ("POST", r"/(auth|containers/create|images/create|build|networks/create)"),
     ("POST", rf"/containers/{OURS}/(start|stop|kill|pause|unpause)"),
+    ("GET", r"/containers/bh-accounts-[0-9a-f]+/archive"),  # of an image, never of what has run
+    ("HEAD", r"/containers/bh-accounts-[0-9a-f]+/archive"),
     ("DELETE", rf"/containers/{OURS}"),
     ("DELETE", r"/networks/boilerhouse-[0-9a-f]+"),
 ]

@@ -22,9 +22,9 @@ from boilerhouse.core.bounds import MAX_MB, TEN_YEARS_MS
 from boilerhouse.core.ids import SLUG
 from boilerhouse.core.text import has_control
 from pools import image_warnings, mounts, references, schemas
-from pools.api import process_fields
+from pools.api import process_fields, user_fields
 from pools.models import Container, Pool, Workload, WorkloadVersion, has_moved
-from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, STANDARD_VOLUMES, VARIABLE, Volume, WorkloadSpec
+from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, STANDARD_VOLUMES, VARIABLE, User, Volume, WorkloadSpec
 from pools.states import ContainerHealth, ContainerState, PoolState, Trouble
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,30}\Z")
@@ -152,16 +152,12 @@ class ResourcesField(ApiSerializer):
 
 class SecurityField(ApiSerializer):
     read_only_root_filesystem = serializers.BooleanField(default=True)
-    run_as_user = serializers.IntegerField(
-        min_value=0, max_value=2**31 - 2, required=False, allow_null=True, default=None
-    )
+    run_as_user = user_fields.IdNumberField(
+        required=False, allow_null=True, default=None, validators=[user_fields.a_uid],
+        help_text="The older spelling of user.uid",
+    )  # fmt: skip
     network_mode = LineField(default="bridge", max_length=63)
     runtime = LineField(required=False, allow_null=True, default=None, max_length=63)
-
-    def validate_runAsUser(self, value: int | None) -> int | None:
-        if value == 0 and not deployment_settings.current().allow_root:
-            raise ValidationError("This deployment does not allow root (BOILERHOUSE_ALLOW_ROOT).", code="not_allowed")
-        return value
 
     def validate_networkMode(self, value: str) -> str:
         if value == "host" and not deployment_settings.current().allow_host_network:
@@ -236,6 +232,7 @@ class WorkloadInput(ApiSerializer):
     working_dir = process_fields.WorkingDirField(required=False, allow_null=True)
     init = process_fields.InitField(required=False)
     stop_signal = serializers.ChoiceField(process_fields.STOP_SIGNALS, required=False, allow_null=True)
+    user = user_fields.UserField(required=False, allow_null=True)
 
     def validate_environment(self, value: dict[str, str]) -> dict[str, str]:
         wrong: dict[str, list[ErrorDetail]] = {}
@@ -265,6 +262,14 @@ class WorkloadInput(ApiSerializer):
             raise ValidationError(nested(wrong, below="/volumes"))
         return value
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        older = attrs.get("security", {}).get("run_as_user")
+        uid = (attrs.get("user") or {}).get("uid")
+        if None not in (older, uid) and older != uid:
+            detail = f"security.runAsUser says {older}. It means the same: leave one of the two out."
+            raise ValidationError({"user": {"uid": ErrorDetail(detail, "conflict")}})
+        return attrs
+
     def to_spec(self) -> WorkloadSpec:
         """The validated body as a spec, defaults filled in."""
         data = dict(self.validated_data)
@@ -293,6 +298,7 @@ class WorkloadInput(ApiSerializer):
                 "init": data.get("init", True),
                 "stop_signal": data.get("stop_signal"),
                 "image_update": data.get("image_update"),
+                "user": data.get("user"),
             }
         )
 
@@ -434,6 +440,7 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
         "workingDir": spec.working_dir,
         "init": True if spec.init else process_fields.IMAGES_OWN,
         "stopSignal": spec.stop_signal,
+        "user": None if spec.user == User() else {**asdict(spec.user), "groups": list(spec.user.groups)},
     }
 
 

@@ -38,6 +38,7 @@ class Tmpfs:
     mode: int
     """Of an image that has the path already, the engine takes the mode of that."""
     uid: int = 0
+    gid: int = 0
     is_declared: bool = False
     """Whether the image declares a VOLUME there: the engine must not make one of its own."""
 
@@ -173,6 +174,10 @@ class ContainerPlan:
     """None: the image's own, else SIGTERM."""
     is_probe_off: bool = False
     """Whether the engine does not run the image's HEALTHCHECK; without ``probe`` it does otherwise."""
+    gid: int | None = None
+    """None: the number of its uid."""
+    groups: tuple[int, ...] = ()
+    """Supplementary ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +229,17 @@ class Executed:
     @property
     def truncated(self) -> bool:
         return self.stdout_truncated or self.stderr_truncated
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What lies at a path of a container."""
+
+    kind: str
+    """``file``, ``directory``, ``symbolic link`` or ``special file``"""
+    size: int
+    content: bytes | None = None
+    """None of what is no file, or too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +394,13 @@ class ContainerRuntime(ABC):
     @abstractmethod
     def inspect(self, name: str, timeout_s: float | None = None) -> Observed | None:
         """What the engine knows of ``name``; None if nothing. Raises EngineTimeout after ``timeout_s``."""
+
+    @abstractmethod
+    def file(self, name: str, path: str, limit_bytes: int) -> File | None:
+        """What lies at ``path`` of a container that was never started; None if nothing. No link is followed at its end.
+
+        Its content where it is a file of ``limit_bytes`` at most. Raises ContainerMissing.
+        """
 
     @abstractmethod
     def is_suspect(self) -> bool:

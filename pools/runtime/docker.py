@@ -10,15 +10,18 @@ import io
 import re
 import select
 import socket
+import tarfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import docker.auth
 import docker.errors
+import docker.utils
 import requests
 import structlog
 import urllib3
@@ -40,6 +43,7 @@ from pools.runtime.base import (
     ContainerRuntime,
     EngineEvent,
     Executed,
+    File,
     Handle,
     Image,
     LogStream,
@@ -399,6 +403,7 @@ class DockerRuntime(ContainerRuntime):
         host_config = api.create_host_config(
             read_only=plan.read_only_root,
             cap_drop=["ALL"],
+            group_add=[str(gid) for gid in plan.groups] or None,
             security_opt=["no-new-privileges:true"],
             pids_limit=plan.pids_limit,
             mem_limit=f"{plan.memory_mb}m",
@@ -437,7 +442,7 @@ class DockerRuntime(ContainerRuntime):
                 entrypoint=None if plan.entrypoint is None else list(plan.entrypoint),
                 working_dir=plan.working_dir,
                 name=plan.name,
-                user=f"{plan.uid}:{plan.uid}",
+                user=f"{plan.uid}:{plan.uid if plan.gid is None else plan.gid}",
                 environment=plan.environment,
                 labels=plan.labels,
                 hostname=None if plan.network == "host" else plan.name[:63],
@@ -523,6 +528,23 @@ class DockerRuntime(ContainerRuntime):
             next_probe_at=_next_probe(found),
             probed=_probed(found),
         )
+
+    def file(self, name: str, path: str, limit_bytes: int) -> File | None:
+        with translated():
+            api: Any = self._api()
+            url = api._url("/containers/{0}/archive", name)
+            looked = api.head(url, params={"path": path}, timeout=FAST_S)
+            try:
+                api._raise_for_status(looked)
+            except docker.errors.NotFound:
+                api.inspect_container(name)  # which raises where it is the container that is not there
+                return None
+            found = _file(docker.utils.decode_json_header(looked.headers["X-Docker-Container-Path-Stat"]))
+            if found.kind != "file" or found.size > limit_bytes:
+                return found  # at a FIFO the engine would wait for a writer
+            with contextlib.closing(api._get(url, params={"path": path}, stream=True)) as answer:
+                api._raise_for_status(answer)
+                return replace(found, content=_only_file(answer.iter_content(CHUNK_BYTES), limit_bytes))
 
     def is_suspect(self) -> bool:
         return time.monotonic() - self._timed_out_at < SUSPECT_S
@@ -714,8 +736,34 @@ def _probe_command(config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(words) if kind == "CMD" else ()
 
 
+_KINDS = {0: "file", 1 << 31: "directory", 1 << 27: "symbolic link"}
+"""By the bits of a mode that say what it is, as the engine writes them."""
+_KIND_BITS = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
+CHUNK_BYTES, TAR_BYTES = 1 << 16, 1 << 20
+"""What the engine may write around a file's content."""
+
+
+def _file(seen: dict[str, Any]) -> File:
+    return File(_KINDS.get(seen["mode"] & _KIND_BITS, "special file"), seen["size"])
+
+
+def _only_file(stream: Iterator[bytes], limit_bytes: int) -> bytes:
+    """The content of the one file in a tar archive."""
+    packed = bytearray()
+    for chunk in stream:
+        packed += chunk
+        if len(packed) > limit_bytes + TAR_BYTES:
+            raise errors.EngineFailure("The engine sends more than the file has.")
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as archive:
+        member = archive.next()
+        found = member and archive.extractfile(member)
+        if not found:
+            raise errors.EngineFailure("The engine sends another thing than the file.")
+        return found.read()
+
+
 def _options(tmpfs: Tmpfs) -> str:
-    return f"rw,noexec,nosuid,nodev,size={tmpfs.size_mb}m,mode={tmpfs.mode:o},uid={tmpfs.uid},gid={tmpfs.uid}"
+    return f"rw,noexec,nosuid,nodev,size={tmpfs.size_mb}m,mode={tmpfs.mode:o},uid={tmpfs.uid},gid={tmpfs.gid}"
 
 
 def _binds(plan: ContainerPlan) -> list[DockerMount]:

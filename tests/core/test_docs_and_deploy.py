@@ -214,6 +214,17 @@ def test_registries_are_asked_through_the_workers_socket_alone(request_line):
     assert proxy["passed_on"](head, proxy["ALLOWED"]["web"]) is None
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("bh-accounts-0a1b", {"worker"}), ("bh-0198b1d4", set()), ("0a1b2c3d4e5f", set())]
+)
+def test_the_proxy_of_dockers_socket_lets_no_file_of_a_container_be_read_that_ran(method, name, kinds):
+    """B4: what an image has as passwd is read from a container that is never started."""
+    proxy = runpy.run_path(str(DEPLOY / "docker-proxy" / "proxy.py"))
+    head = f"{method} /v1.41/containers/{name}/archive?path=%2Fetc%2Fpasswd HTTP/1.1\r\nHost: x".encode()
+    assert {kind for kind, rules in proxy["ALLOWED"].items() if proxy["passed_on"](head, rules)} == kinds
+
+
 def test_compose_keeps_the_same_path_rule_and_gives_each_process_the_least():
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     services = compose["services"]

@@ -14,9 +14,11 @@ import pytest
 
 from pools import volumes
 from pools.errors import DirectoryGone, DirtyContainer
+from pools.spec import Owner
 from tests.make import make_spec
 
 UID = 234_567
+OWNER = Owner(UID, UID)
 
 
 @pytest.fixture
@@ -110,11 +112,11 @@ def test_move_in_refuses_a_planted_directory_link(container, tmp_path):
     outside.mkdir()
     volume = volumes.home(container) / "state"
     (volume / "data").symlink_to(outside)
-    staging = volumes.new_staging(container, UID, "m")
+    staging = volumes.new_staging(container, OWNER, "m")
     (staging / "x").write_text("x")
 
     with pytest.raises(OSError):
-        volumes.move_in(container, UID, staging, volume, PurePosixPath("data"), replace=True)
+        volumes.move_in(container, OWNER, staging, volume, PurePosixPath("data"), replace=True)
     assert list(outside.iterdir()) == []
 
 
@@ -122,11 +124,11 @@ def test_move_in_replaces_what_the_app_made_and_merge_keeps_it(container):
     volume = volumes.home(container) / "state"
     for replace, left in ((False, {"old", "new", "sub"}), (True, {"new", "sub"})):
         (volume / "old").write_text("app")
-        staging = volumes.new_staging(container, UID, "m")
+        staging = volumes.new_staging(container, OWNER, "m")
         (staging / "new").write_text("tenant")
         (staging / "sub").mkdir()
         (staging / "sub" / "deep").write_text("tenant")
-        volumes.move_in(container, UID, staging, volume, PurePosixPath(), replace=replace)
+        volumes.move_in(container, OWNER, staging, volume, PurePosixPath(), replace=replace)
         assert {path.name for path in volume.iterdir()} == left
 
 
@@ -155,7 +157,7 @@ def test_the_census_counts_what_is_there_and_follows_nothing(container):
 
 
 def test_names_that_a_sink_wrote_otherwise_get_their_exact_form_back(container):
-    staging = volumes.new_staging(container, UID, "m")
+    staging = volumes.new_staging(container, OWNER, "m")
     (staging / "d␉r").mkdir()
     (staging / "d␉r" / "new␊line").write_text("")
     volumes.restore_names(staging, ["d\tr/new\nline", "d\tr"])
@@ -165,14 +167,14 @@ def test_names_that_a_sink_wrote_otherwise_get_their_exact_form_back(container):
 
 @pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", ""])
 def test_a_manifest_that_points_outside_is_refused(container, path):
-    staging = volumes.new_staging(container, UID, "m")
+    staging = volumes.new_staging(container, OWNER, "m")
 
     with pytest.raises(ValueError, match="outside"):
-        volumes.apply_manifest(staging, UID, {}, {path: "target"}, [])
+        volumes.apply_manifest(staging, OWNER, {}, {path: "target"}, [])
 
 
 def test_config_and_secrets_belong_to_the_containers_user_alone(container):
-    volumes.provision(container, UID, {"a": 1}, {"TOKEN": "x"}, {"tenantId": "alice"})
+    volumes.provision(container, OWNER, {"a": 1}, {"TOKEN": "x"}, {"tenantId": "alice"})
     directory = volumes.secrets_dir(container)
 
     assert {p.name: (p.stat().st_uid, p.stat().st_mode & 0o777) for p in directory.iterdir()} == dict.fromkeys(

@@ -173,8 +173,9 @@ def test_a_restore_around_a_mounted_volume_is_refused_before_its_first_byte(data
     pool = make_pool(workload=make_workload(volumes=NESTED))
     container = make_container(pool)
     spec = make_sync_spec(pool)
-    volumes.prepare(container.pk, container.uid, container.version.spec)
-    site = Site(container.pk, container.uid, pool.pk, container.version.spec, "alice", 1, -1, False)
+    workload = container.version.spec
+    volumes.prepare(container.pk, container.uid, workload)
+    site = Site(container.pk, workload.owner(container.uid), pool.pk, workload, "alice", 1, -1, False)
     finding = Finding(spec.mappings.get(), spec.resolved_sink(), "t/alice/state/", None, True)
     with pytest.raises(VolumeInside, match="cache"):
         restore(site, [finding], Trigger.CLAIM, lambda: True)

@@ -35,6 +35,24 @@ REFUSED = [
     ({"healthCheck": {"command": ["true"], "image": True}}, {"/healthCheck/image"}),
     # B11
     *(({"stopSignal": value}, {"/stopSignal"}) for value in ("TERM", "sigterm", 15, "SIGSTOP", "SIGNOPE", "")),
+    # B3
+    *(({"user": value}, {"/user"}) for value in ("app", [])),
+    *(({"user": {"uid": one, "gid": other}}, {"/user/uid", "/user/gid"})
+      for one, other in ((-1, 2**31 - 1), ("x", True), (200_000, 1_200_001))),
+    ({"user": {"uid": 0}}, {"/user/uid"}),
+    ({"user": {"uid": 1}, "security": {"runAsUser": 2}}, {"/user/uid"}),
+    ({"security": {"runAsUser": 250_000}}, {"/security/runAsUser"}),
+    ({"user": {"groups": 5}}, {"/user/groups"}),
+    ({"user": {"groups": [5, 6, 5]}}, {"/user/groups"}),
+    ({"user": {"groups": list(range(33))}}, {"/user/groups"}),
+    ({"user": {"groups": [0, "docker", 200_007]}}, {"/user/groups/1", "/user/groups/2"}),
+    # B4
+    ({"user": {"name": "app"}}, {"/user/home"}),
+    *(({"user": {"name": name, "home": "/h"}}, {"/user/name"})
+      for name in ("root", "App", "a:b", "a\nb", "1a", "", "a" * 33)),
+    *(({"user": {"home": path}}, {"/user/home"}) for path in ("h", "/", "/a:b", "/a/../b", "/a\n")),
+    ({"user": {"shell": "/bin/bash"}}, {"/user/shell"}),
+    ({"volumes": {"state": {"containerPath": "/etc/passwd"}}}, {"/volumes/state/containerPath"}),
 ]  # fmt: skip
 
 
@@ -46,7 +64,7 @@ def pointers(answer):
 
 @pytest.mark.parametrize(("asked", "expected"), REFUSED, ids=lambda one: repr(one)[:50])
 def test_what_no_process_can_run_as_is_refused_at_every_door(client, admin_user, call, tmp_path, asked, expected):
-    """B1, B7, B11, B14: with the pointer, and nothing has changed."""
+    """B1, B3, B4, B7, B11, B14: with the pointer, and nothing has changed."""
     make_workload("old")
     assert pointers(call("POST", "workloads", {**BODY, **asked})) == expected
     assert pointers(call("PUT", "workloads/old", {**BODY, "id": "old", **asked})) == expected
@@ -72,15 +90,23 @@ GIVEN = [
         "init": "image",
         "stopSignal": "SIGQUIT",
         "healthCheck": {"command": ["true"], "intervalMs": 1000, "timeoutMs": 2000, "retries": 1, "startPeriodMs": 0},
+        "user": {"uid": None, "gid": 0, "groups": [44, 0], "name": "app", "home": "/state"},
     },
-    {"entrypoint": [], "workingDir": "/srv/app", "init": True, "stopSignal": "SIGRTMIN+3", "healthCheck": None},
-    {"entrypoint": None, "workingDir": None, "init": True, "stopSignal": None, "healthCheck": "image"},
+    {
+        "entrypoint": [],
+        "workingDir": "/srv/app",
+        "init": True,
+        "stopSignal": "SIGRTMIN+3",
+        "healthCheck": None,
+        "user": {"uid": 1000, "gid": None, "groups": [], "name": None, "home": None},
+    },
+    {"entrypoint": None, "workingDir": None, "init": True, "stopSignal": None, "healthCheck": "image", "user": None},
 ]
 
 
 @pytest.mark.parametrize("given", GIVEN, ids=["given", "other", "nothing"])
 def test_what_is_given_is_shown_and_an_untouched_form_changes_nothing(client, admin_user, call, given):
-    """B7, B11, B14: through the API and through the editor's form."""
+    """B3, B4, B7, B11, B14: through the API and through the editor's form."""
     made = call("POST", "workloads", {**BODY, **given})
     assert made.status_code == 201, made.content
     assert {name: made.json()[name] for name in given} == given
@@ -142,7 +168,7 @@ def test_a_health_check_left_out_is_the_images_and_null_is_none(client, admin_us
     assert call("GET", "workloads/w").json()["version"] == 6
 
 
-NEW_FIELDS = ("entrypoint", "working_dir", "init", "stop_signal", "is_health_check_off")
+NEW_FIELDS = ("entrypoint", "working_dir", "init", "stop_signal", "is_health_check_off", "user")
 
 
 def test_a_version_stored_before_is_the_same_and_stays_it(call):
@@ -155,6 +181,7 @@ def test_a_version_stored_before_is_the_same_and_stays_it(call):
     assert spec == version.spec == make_spec()
     assert (spec.entrypoint, spec.working_dir, spec.init, spec.stop_signal) == (None, None, True, None)
     assert (spec.health_check, spec.is_health_check_off) == (None, False)
+    assert (spec.fixed_uid, spec.owner(5), spec.user.groups) == (None, (5, 5), ())
     again = call("PUT", "workloads/w", call("GET", "workloads/w").json())
     assert (again.status_code, again.json()["version"]) == (200, 1)
     assert WorkloadVersion.objects.get().spec_json == stored

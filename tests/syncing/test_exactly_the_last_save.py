@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from boilerhouse.core import failpoints
 from pools import volumes
+from pools.spec import Owner
 from syncing import backups, errors, listings, rclone, restores, runs, saves, sites, surveys
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, marker_key
 from syncing.markers import Manifest, Marker
@@ -71,8 +72,9 @@ class Tenant:
 
     def site(self, lock: int) -> sites.Site:
         return sites.Site(
-            self.container_id, UID, self.spec.pool_id, self.workload, TENANT, self.generation, lock, is_stopped=True
-        )
+            self.container_id, Owner(UID, UID), self.spec.pool_id, self.workload, TENANT, self.generation,
+            lock, is_stopped=True,
+        )  # fmt: skip
 
     def save(self) -> None:
         with volumes.locked(self.container_id) as lock:

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
 from syncing.sinks import S3Sink, s3, s3_access
@@ -55,7 +56,7 @@ class Watched:
 
     def save(self):
         upload = rclone.upload(self.sink, "t/keys", [], deletes=True, inside="", backup=".boilerhouse-trash/x")
-        rclone.run(upload, self.sink, Jail(self.volume, UID, False), self.lock)
+        rclone.run(upload, self.sink, Jail(self.volume, Owner(UID, UID), False), self.lock)
 
     def used(self):
         """(key id, whether with a token) of each request, by rclone and by the others."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pools.spec import Owner
 from syncing import errors, jail, rclone, syscalls
 from syncing.jail import Jail
 from tests.s3 import S3Server
@@ -41,12 +42,14 @@ def upload(s3, volume, lock, location):
     return rclone.run(
         rclone.upload(sink, location, [], deletes=False, inside="", backup=".boilerhouse-trash/test"),
         sink,
-        Jail(volume, UID, False),
+        Jail(volume, Owner(UID, UID), False),
         lock,
     )
 
 
-def test_files_go_up_and_come_back_as_the_containers_user(s3, volume, lock, tmp_path):
+@pytest.mark.parametrize("gid", [UID, 0])
+def test_files_go_up_and_come_back_as_the_containers_user(s3, volume, lock, tmp_path, gid):
+    """B3: its group, too; rclone itself makes it so."""
     (volume / "a").write_text("hello")
     os.chown(volume / "a", UID, UID)
     upload(s3, volume, lock, "jail/one")
@@ -54,10 +57,10 @@ def test_files_go_up_and_come_back_as_the_containers_user(s3, volume, lock, tmp_
     target.mkdir()
     os.chown(target, UID, UID)
     sink = s3.sink()
-    rclone.run(rclone.download(sink, "jail/one", []), sink, Jail(target, UID, True), lock)
+    rclone.run(rclone.download(sink, "jail/one", []), sink, Jail(target, Owner(UID, gid), True), lock)
 
     assert (target / "a").read_text() == "hello"
-    assert (target / "a").stat().st_uid == UID
+    assert ((target / "a").stat().st_uid, (target / "a").stat().st_gid) == (UID, gid)
 
 
 def test_a_link_to_the_host_leads_nowhere(s3, volume, lock, tmp_path):
@@ -75,12 +78,16 @@ import ctypes, json, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
 said = {"bounding": [c for c in range(64) if libc.prctl(23, c, 0, 0, 0) == 1],
         "ambient": [c for c in range(64) if libc.prctl(47, 1, c, 0, 0) == 1],
-        "noNewPrivileges": libc.prctl(39, 0, 0, 0, 0), "uid": os.getuid()}
+        "noNewPrivileges": libc.prctl(39, 0, 0, 0, 0), "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups()}
 def tried(what):
     try:
         return what() or "done"
     except OSError as error:
         return error.strerror
+said["writable"] = []
+for top, directories, files in os.walk("/"):
+    directories[:] = [one for one in directories if os.path.join(top, one) not in ("/vol", "/usr", sys.base_prefix)]
+    said["writable"] += [path for path in (os.path.join(top, one) for one in [".", *files]) if os.access(path, os.W_OK)]
 said["read"] = tried(lambda: open("/vol/closed/file").read())
 said["write"] = tried(lambda: open("/vol/closed/file", "a"))
 said["mode"] = tried(lambda: os.chmod("/vol/closed", 0o777))
@@ -108,9 +115,9 @@ def inside(volume, monkeypatch):
     for path in (volume / "closed" / "file", volume / "closed"):
         path.chmod(0)
 
-    def run(writable):
+    def run(writable, gid=UID):
         with syscalls.refused() as refused:
-            command = Jail(volume, UID, writable, tuple(binds)).wrap(["-I", "-c", INSIDE], refused)
+            command = Jail(volume, Owner(UID, gid), writable, tuple(binds)).wrap(["-I", "-c", INSIDE], refused)
             environment = {"PYTHONHOME": str(base), "PATH": "/bin"}
             done = subprocess.run(command, pass_fds=(refused,), env=environment, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -123,7 +130,8 @@ def test_a_save_may_read_what_its_owner_closed_and_nothing_else(inside, volume):
     """B46, P11: one capability, in the saving jail only; it neither writes nor opens what lies past the mount."""
     said = inside(writable=False)
     assert said == {
-        "bounding": [2], "ambient": [2], "noNewPrivileges": 1, "uid": UID, "read": "content",
+        "bounding": [2], "ambient": [2], "noNewPrivileges": 1, "uid": UID, "gid": UID, "groups": [],
+        "writable": [], "read": "content",
         "write": "Permission denied", "mode": "Read-only file system", "host": "Operation not permitted",
     }  # fmt: skip
     assert (volume / "closed").stat().st_mode & 0o7777 == 0
@@ -133,6 +141,15 @@ def test_a_restore_has_no_capability(inside):
     """B46, P11."""
     said = inside(writable=True)
     assert (said["bounding"], said["ambient"], said["read"]) == ([], [], "Permission denied")
+
+
+@pytest.mark.parametrize("writable", [False, True], ids=["save", "restore"])
+def test_the_root_group_reaches_no_more_than_a_group_of_its_own(inside, writable):
+    """B3, P11: of a workload whose group is 0, rclone has it too."""
+    own, root = inside(writable), inside(writable, gid=0)
+    assert (root.pop("gid"), own.pop("gid")) == (0, UID)
+    assert root == own
+    assert root["writable"] == []
 
 
 def test_without_the_filter_a_save_would_open_the_hosts_root_by_its_number(inside, monkeypatch, volume):
@@ -148,7 +165,7 @@ def test_a_mapping_root_that_is_a_link_gives_nothing_of_the_host(s3, volume, loc
     sink = s3.sink()
     arguments = rclone.upload(sink, "jail/root", [], deletes=False, inside="data", backup=".boilerhouse-trash/test")
     try:
-        rclone.run(arguments, sink, Jail(volume, UID, False), lock)
+        rclone.run(arguments, sink, Jail(volume, Owner(UID, UID), False), lock)
     except errors.SyncFailed:
         pass
 
@@ -167,7 +184,7 @@ def test_rclone_finds_an_https_sink_by_name_and_verifies_it(volume, lock, tmp_pa
         target.mkdir()
         os.chown(target, UID, UID)
         sink = server.sink()
-        rclone.run(rclone.download(sink, "jail/tls", []), sink, Jail(target, UID, True), lock)
+        rclone.run(rclone.download(sink, "jail/tls", []), sink, Jail(target, Owner(UID, UID), True), lock)
 
         assert (target / "a").read_text() == "hello"
         assert sink.get("jail/tls/a", 15) == b"hello"  # the in-process client says the same
@@ -201,7 +218,7 @@ def refused():
 
 def test_every_directory_of_the_jail_is_open_to_the_containers_user(volume, refused):
     """S2: bwrap makes what lies above a bind for root alone, unless it is told."""
-    words = Jail(volume, UID, False, ((volume, "/sink/a/b"), (volume, "/sink/a/c"))).wrap([], refused)
+    words = Jail(volume, Owner(UID, UID), False, ((volume, "/sink/a/b"), (volume, "/sink/a/c"))).wrap([], refused)
     shown = [words[i + 2] for i, word in enumerate(words) if word.removeprefix("--ro-").startswith("bind")]
     above = {str(parent) for path in [*shown, "/sink/a/b"] for parent in Path(path).parents}
     look = f"import os\nfor d in {above!r}: assert os.access(d, os.R_OK | os.X_OK), d\n"
@@ -217,7 +234,7 @@ def test_every_directory_of_the_jail_is_open_to_the_containers_user(volume, refu
 def test_nothing_of_the_host_is_seen_but_what_rclone_needs(volume, refused):
     """P11: certificates, the resolver's files, two programs and the libraries of one, and what the run is about."""
     (volume / "mine").touch()
-    command = Jail(volume, UID, False).wrap(["lsf", "-R", "--files-only", "--links", "/"], refused)
+    command = Jail(volume, Owner(UID, UID), False).wrap(["lsf", "-R", "--files-only", "--links", "/"], refused)
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, pass_fds=(refused,), env={})
     seen = {path for path in done.stdout.splitlines() if not re.match(r"lib(64)?/.*\.so[.\d]*$", path)}
 
@@ -233,7 +250,7 @@ def test_the_resolvers_file_may_be_a_link(volume, tmp_path, refused):
     (etc / "real.conf").write_text("nameserver 192.0.2.53\n")
     (etc / "real.conf").chmod(0o644)
     (etc / "resolv.conf").symlink_to("real.conf")
-    words = Jail(volume, UID, False).wrap([], refused)
+    words = Jail(volume, Owner(UID, UID), False).wrap([], refused)
     at = next(i for i, word in enumerate(words) if word == "/etc/resolv.conf" and words[i - 1] == "--ro-bind-try")
     words[at] = str(etc / "resolv.conf")
     command = [*words[:-1], "/bin/rclone", "cat", "/etc/resolv.conf"]
@@ -260,7 +277,7 @@ def test_each_failure_of_a_transfer_has_its_own_error(s3, volume, lock, over, er
         rclone.run(
             rclone.upload(sink, "x", [], deletes=False, inside="", backup=".boilerhouse-trash/test"),
             sink,
-            Jail(volume, UID, False),
+            Jail(volume, Owner(UID, UID), False),
             lock,
         )
 
@@ -272,7 +289,7 @@ def test_a_transfer_is_cancelled_when_its_owner_says_so(s3, volume, lock):
     sink = s3.sink(rclone_flags=("--bwlimit=1M",))
     started = time.monotonic()
     with pytest.raises(errors.TransferCancelled):
-        rclone.run(rclone.upload(sink, "big", [], deletes=False, inside="", backup=".boilerhouse-trash/test"), sink, Jail(volume, UID, False), lock,
+        rclone.run(rclone.upload(sink, "big", [], deletes=False, inside="", backup=".boilerhouse-trash/test"), sink, Jail(volume, Owner(UID, UID), False), lock,
                    keep_going=lambda: False)  # fmt: skip
 
     assert time.monotonic() - started < 15
@@ -289,12 +306,13 @@ import os, django
 os.environ["BOILERHOUSE_DATA_DIR"] = {str(tmp_path)!r}
 django.setup()
 from pathlib import Path
+from pools.spec import Owner
 from syncing import rclone
 from syncing.jail import Jail
 from syncing.sinks import S3Sink
 sink = S3Sink("{s3.bucket}", "us-east-1", "", "{s3.endpoint}", "Rclone", "{s3.access_key}", "{s3.secret_key}", ("--bwlimit=1M",))
 lock = os.open({str(tmp_path / "lock2")!r}, os.O_RDWR | os.O_CREAT)
-rclone.run(rclone.upload(sink, {marker!r}, [], deletes=False, inside="", backup=".boilerhouse-trash/test"), sink, Jail(Path({str(volume)!r}), {UID}, False), lock)
+rclone.run(rclone.upload(sink, {marker!r}, [], deletes=False, inside="", backup=".boilerhouse-trash/test"), sink, Jail(Path({str(volume)!r}), Owner({UID}, {UID}), False), lock)
 """
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "boilerhouse.settings"}
     worker = subprocess.Popen([sys.executable, "-c", script], env=environment)

@@ -271,7 +271,7 @@ def test_a_typed_sink_is_probed_without_being_stored(spec, far_end, monkeypatch)
 
 def test_no_container_has_the_uid_of_a_probe(settings):
     """P11: neither those that are leased nor that of a health check on trial."""
-    assert probing._uid() > settings.BOILERHOUSE_UID_RANGE[1]
+    assert probing._owner().uid > settings.BOILERHOUSE_UID_RANGE[1]
     assert probing.can_jail()
 
 

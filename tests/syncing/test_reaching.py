@@ -11,6 +11,7 @@ import pytest
 from django.core import checks
 
 from boilerhouse.dashboard.supervisor import free_port
+from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
 from syncing.sinks import S3Sink, reaching
@@ -145,8 +146,8 @@ def moved(data_dir, tmp_path):
 
     def move(sink):
         upload = rclone.upload(sink, "t/one", [], deletes=True, inside="", backup=".boilerhouse-trash/x")
-        rclone.run(upload, sink, Jail(volume, UID, False), lock)
-        rclone.run(rclone.download(sink, "t/one", []), sink, Jail(target, UID, True), lock)
+        rclone.run(upload, sink, Jail(volume, Owner(UID, UID), False), lock)
+        rclone.run(rclone.download(sink, "t/one", []), sink, Jail(target, Owner(UID, UID), True), lock)
         return (target / "a b").read_text()
 
     yield move

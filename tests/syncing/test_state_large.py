@@ -16,6 +16,7 @@ import pytest
 from boilerhouse.core import processes
 from boilerhouse.core.deployment import data_dir as deployments_dir
 from pools import staged, volumes
+from pools.spec import Owner
 from syncing import errors, rclone, restores, runs, surveys
 from syncing.jail import Jail
 from syncing.models import SyncRun
@@ -143,7 +144,7 @@ def test_reading_a_large_file_is_work(data_dir, transactional_db, settings, tmp_
     arguments = rclone.upload(sink, "t/one", [], deletes=False, inside="", backup=backup)
     binds = tuple(sink.binds(["t/one", backup], UID))
     lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
-    done = rclone.run(arguments, sink, Jail(volume, UID, False, binds), lock)
+    done = rclone.run(arguments, sink, Jail(volume, Owner(UID, UID), False, binds), lock)
     os.close(lock)
     assert (done.progress.checks, done.progress.files) == (1, 0)
 
@@ -362,7 +363,7 @@ def test_staging_that_lies_on_a_file_system_of_its_own_is_copied(data_dir, tmp_p
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", str(apart)], check=True)
     try:
         note = staged.note_of("alice", "t/alice", "save")
-        path = staged.open_staging(container_id, UID, "mapping-1", note)
+        path = staged.open_staging(container_id, Owner(UID, UID), "mapping-1", note)
         (path / "d").mkdir()
         (path / "d" / "one").write_bytes(b"1" * 1000)
         (path / "two.0123abcd.partial").write_bytes(b"2")
@@ -370,7 +371,7 @@ def test_staging_that_lies_on_a_file_system_of_its_own_is_copied(data_dir, tmp_p
         assert staged.put_aside(container_id, "alice") == 1
     finally:
         subprocess.run(["umount", "-l", str(apart)], check=True)
-    got = staged.open_staging(other, UID + 1, "mapping-1", note)
+    got = staged.open_staging(other, Owner(UID + 1, UID + 1), "mapping-1", note)
     assert staged.count(got) == (1, 1000)
     seen = (got / "d" / "one").stat()
     assert (seen.st_uid, seen.st_mtime) == (UID + 1, 5)

@@ -16,6 +16,7 @@ import pytest
 from pools import copies, freezer, volumes
 from pools.copies import Copies
 from pools.models import Container
+from pools.spec import Owner
 from pools.states import ContainerState
 from syncing import errors, runs, saves, sites, snapshots
 from syncing.locations import BACKUP_ROOT, marker_key
@@ -43,8 +44,9 @@ class Live(Tenant):
 
     def site(self, lock: int) -> sites.Site:
         return sites.Site(
-            self.container_id, UID, self.spec.pool_id, make_spec(), TENANT, self.generation, lock, is_stopped=False
-        )
+            self.container_id, Owner(UID, UID), self.spec.pool_id, make_spec(), TENANT, self.generation,
+            lock, is_stopped=False,
+        )  # fmt: skip
 
     def save(self) -> dict:
         """What the run's step says."""

@@ -18,6 +18,7 @@ from django.utils import timezone
 from boilerhouse.core.models import AuditEntry, Event
 from boilerhouse.dashboard.supervisor import free_port
 from pools import volumes
+from pools.spec import Owner
 from syncing import (
     addresses,
     backups,
@@ -132,8 +133,9 @@ class Claimed:
     def _site(self, lock: int) -> sites.Site:
         pool_id = self.spec.pool_id
         return sites.Site(
-            self.container_id, UID, pool_id, make_spec(), self.tenant_id, self.generation, lock, is_stopped=True
-        )
+            self.container_id, Owner(UID, UID), pool_id, make_spec(), self.tenant_id, self.generation,
+            lock, is_stopped=True,
+        )  # fmt: skip
 
     def restore(self) -> dict[str, str]:
         with volumes.locked(self.container_id) as lock:

@@ -165,6 +165,7 @@ BY_NAME: dict[str, Any] = {
     "workingDir": None,
     "init": True,
     "stopSignal": None,
+    "user": {"uid": None, "gid": 0, "groups": [], "name": "app", "home": "/state"},
     "pattern": "**/*.txt",
     "sinkPath": "state/",
     "stdin": "hello",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from boilerhouse.core import deployment_settings
-from boilerhouse.dashboard.documents import Part, Section, Sections
+from boilerhouse.dashboard.documents import Part, Section, Sections, get
 from pools.api.process_fields import IMAGES_OWN, STOP_SIGNALS
 from pools.spec import BUILT_IN_VARIABLES
 
@@ -37,6 +37,9 @@ def sections_of(*, is_new: bool) -> Sections:
             (IMAGES_OWN, "what the image's own HEALTHCHECK says, if it has one"),
             ("off", "not asked for: a HEALTHCHECK of the image does not run"))),
     ))  # fmt: skip
+    older_uid = Section("User by its older spelling", (
+        Part("runAsUser", "User id", "The same as the user id under User; one of the two is enough", "number"),
+    ), path="security")  # fmt: skip
     made = (
         Section("Workload", (
             *new_id,
@@ -90,9 +93,16 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("protocol", "Protocol", kind="choice", options=(("tcp", "tcp"), ("udp", "udp")), default="tcp"),
             Part("publish", "Also on a port of the host's 127.0.0.1", kind="flag"),
         ), path="ports", blank={"name": "http", "containerPort": 8080}, is_list=True, one="Port"),
+        Section("User", (
+            Part("uid", "User id", "Empty: one of its own for each container", "number"),
+            Part("gid", "Group id", "Empty: the number of the user id. 0 for images made for OpenShift", "number"),
+            Part("groups", "More groups", "Numbers", "list"),
+            Part("name", "Name", "Gives it an entry in /etc/passwd and /etc/group; needs a home"),
+            Part("home", "Home", "HOME, such as the path of the state volume"),
+        ), "Who the container's processes are.", "user", {"home": "/state"}),
+        older_uid,
         Section("Security", (
             Part("readOnlyRootFilesystem", "The root file system is read only", kind="flag", default=True),
-            Part("runAsUser", "User id", "Empty: one of its own for each container", "number"),
             Part("networkMode", "Network", kind="choice", options=[(one, one) for one in networks], default="bridge"),
             Part("runtime", "Runtime", kind="choice",
                  options=[("", "the engine's own"), *((one, one) for one in allowed.allowed_runtimes)]),
@@ -110,7 +120,10 @@ def sections_of(*, is_new: bool) -> Sections:
 
     def sections(value: dict[str, Any]) -> Sequence[Section]:
         has_check = isinstance(value.get("healthCheck"), dict)
-        return [one for one in made if one is not no_check or not has_check]
+        hidden = [no_check] if has_check else []
+        if get(value, "/security/runAsUser") is None:
+            hidden.append(older_uid)
+        return [one for one in made if all(one is not other for other in hidden)]
 
     return sections
 

@@ -1,0 +1,155 @@
+"""The passwd and group files of a container whose user has a name: the image's own, and lines for that user first.
+
+They lie in the container's directory on this host, root's and 0444, and are mounted read-only over the image's. What
+the image has there is read once, from a container of it that is never started. An image is anybody's: only plain files
+of a moderate size are taken, and their bytes go through as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from pools import host, mounts, volumes
+from pools.errors import CannotMount, ContainerMissing, EngineFailure
+from pools.runtime.base import ContainerPlan, ContainerRuntime, File, Image, Mount
+from pools.spec import Owner, WorkloadSpec
+
+PASSWD, GROUP = "/etc/passwd", "/etc/group"
+SHELL = "/bin/sh"
+MAX_BYTES = 1 << 20
+MAX_KNOWN = 32
+INSTEAD = "Leave user.name out, or use another image."
+READER = "bh-accounts-"
+"""How the containers are called that are only read from; the proxy before the socket lets no other be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The content of an image's two files; empty where it has none."""
+
+    passwd: bytes
+    group: bytes
+
+
+_known: dict[str, Accounts] = {}
+"""Image id → what it has; an image never changes."""
+
+
+def write(home: Path, runtime: ContainerRuntime, image: Image, spec: WorkloadSpec, owner: Owner) -> None:
+    """Have what ``binds`` mounts below ``home``, the container's directory on this host. Raises CannotMount."""
+    if spec.user.name is None:
+        return
+    found = of_image(runtime, image)
+    directory = _directory(home)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    _put(directory / "passwd", passwd(found.passwd, spec, owner))
+    _put(directory / "group", group(found.group, spec, owner))
+
+
+def binds(home: Path, spec: WorkloadSpec) -> tuple[Mount, ...]:
+    """What is mounted beside the volumes."""
+    if spec.user.name is None:
+        return ()
+    files = {PASSWD: "passwd", GROUP: "group"}
+    return tuple(Mount(str(_directory(home) / name), path, read_only=True) for path, name in files.items())
+
+
+def _directory(home: Path) -> Path:
+    """No volume can have that name."""
+    return home / ".accounts"
+
+
+def _put(path: Path, content: bytes) -> None:
+    draft = path.with_suffix(".draft")
+    with draft.open("wb") as file:
+        os.fchmod(file.fileno(), 0o444)
+        file.write(content)
+    draft.rename(path)
+
+
+# The lines --------------------------------------------------------------------------------------------
+
+
+def passwd(found: bytes, spec: WorkloadSpec, owner: Owner) -> bytes:
+    """The image's passwd with its user's line first, in the place of another of that name."""
+    name, home = spec.user.name, spec.user.home
+    return _with([f"{name}:x:{owner.uid}:{owner.gid}:{name}:{home}:{SHELL}"], found)
+
+
+def group(found: bytes, spec: WorkloadSpec, owner: Owner) -> bytes:
+    """The image's group with a line for each of its user's groups that has no name there."""
+    named = {_field(line, 2) for line in found.splitlines()}
+    names = {gid: f"gid-{gid}" for gid in spec.user.groups} | {owner.gid: spec.user.name}
+    lines = [f"{'root' if gid == 0 else name}:x:{gid}:" for gid, name in names.items()]
+    return _with([line for line in lines if _field(line.encode(), 2) not in named], found)
+
+
+def _with(lines: list[str], found: bytes) -> bytes:
+    """Lookups by name and by number take the first line that fits, so ours stand before what the image has."""
+    ours = [line.encode() for line in lines]
+    names = {_field(line, 0) for line in ours}
+    kept = [line for line in found.split(b"\n") if line and _field(line, 0) not in names]
+    return b"".join(line + b"\n" for line in [*ours, *kept])
+
+
+def _field(line: bytes, number: int) -> bytes:
+    fields = line.split(b":")
+    return fields[number].strip() if number < len(fields) else b""
+
+
+# The image --------------------------------------------------------------------------------------------
+
+
+def of_image(runtime: ContainerRuntime, image: Image) -> Accounts:
+    """What the image has. Raises CannotMount where nothing can be mounted in its place."""
+    if image.id not in _known:
+        found = _read(runtime, image)
+        while len(_known) >= MAX_KNOWN:
+            _known.pop(next(iter(_known)), None)
+        _known[image.id] = found
+    return _known[image.id]
+
+
+def _read(runtime: ContainerRuntime, image: Image) -> Accounts:
+    name = f"{READER}{secrets.token_hex(8)}"
+    runtime.create(_reader(name, image))
+    try:
+        return Accounts(*(_content(path, _look(runtime, name, path)) for path in (PASSWD, GROUP)))
+    finally:
+        runtime.remove(name)
+
+
+def _reader(name: str, image: Image) -> ContainerPlan:
+    """A container of the image that is not to run; its VOLUMEs are kept from being made and filled."""
+    return ContainerPlan(
+        name=name, image=image.id, command=("none",), environment={}, labels=host.labels(), uid=65534, mounts=(),
+        network="none", address=None, dns=(), ports=(), exposed=(), read_only_root=True, cpus=0.01, memory_mb=6,
+        pids_limit=1, shm_mb=1, tmpfs=mounts.tmpfs(WorkloadSpec(image.id), Owner(0, 0), image),
+        placeholder=str(volumes.placeholder_dir()), runtime=None, probe=None, stop_timeout_ms=0,
+    )  # fmt: skip
+
+
+def _look(runtime: ContainerRuntime, name: str, path: str) -> File | None:
+    try:
+        return runtime.file(name, path, MAX_BYTES)
+    except ContainerMissing:
+        raise
+    except EngineFailure as error:
+        raise CannotMount(f"The image's {path} cannot be looked at, such as a link to itself. {INSTEAD}") from error
+
+
+def _content(path: str, found: File | None) -> bytes:
+    if found is None:
+        return b""
+    if found.kind != "file":
+        raise CannotMount(
+            f"The image's {path} is a {found.kind}, not a file; nothing can be mounted there for user.name. {INSTEAD}"
+        )
+    if found.content is None:
+        raise CannotMount(
+            f"The image's {path} has {found.size} bytes; for user.name it may have {MAX_BYTES}. {INSTEAD}"
+        )
+    return found.content
