@@ -71,6 +71,17 @@ class Registry:
             self._process.wait(10)
             self._process = None
 
+    def close(self) -> None:
+        """Stop it for good, and have the engine forget all that came from it."""
+        hosts = [self.host, *(line.host for line in self._lines)]
+        self.stop()
+        engine = docker.APIClient(version="auto")
+        for host in hosts:
+            for image in engine.images(name=f"{host}/*", quiet=True):
+                with contextlib.suppress(docker.errors.NotFound, docker.errors.ImageNotFound):
+                    engine.remove_image(image, force=True)
+        engine.close()
+
     def line(self, **options: Any) -> Line:
         """Another way to it."""
         self._lines.append(Line(self.port, **options))

@@ -31,7 +31,7 @@ def registry(tmp_path_factory):
     found = registries.Registry(tmp_path_factory.mktemp("registry"))
     found.start()
     yield found
-    found.stop()
+    found.close()
 
 
 def start_of(image, policy="missing", **over):

@@ -38,7 +38,7 @@ def registry(tmp_path_factory):
     found.start()
     found.put("private", login={"username": USER, "password": PASSWORD})
     yield found
-    found.stop()
+    found.close()
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def registry(tmp_path_factory):
     found = registries.Registry(tmp_path_factory.mktemp("registry"))
     found.start()
     yield found
-    found.stop()
+    found.close()
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_private_registry_is_asked_with_its_credential(tmp_path):
         registry_credentials.replace(found, name="reg", secret=login)
         assert tags.refresh("p").digest == second
     finally:
-        registry.stop()
+        registry.close()
         registries.forget(image)
 
 

@@ -19,7 +19,7 @@ def private(tmp_path_factory):
     found = registries.Registry(tmp_path_factory.mktemp("registry"), f"{USER}:{bcrypted(PASSWORD)}\n")
     found.start()
     yield found
-    found.stop()
+    found.close()
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def public(tmp_path_factory):
     found = registries.Registry(tmp_path_factory.mktemp("public"))
     found.start()
     yield found
-    found.stop()
+    found.close()
 
 
 @pytest.mark.any_database

@@ -19,7 +19,7 @@ def registry(tmp_path_factory):
     found = registries.Registry(tmp_path_factory.mktemp("registry"))
     found.start()
     yield found
-    found.stop()
+    found.close()
 
 
 def claims(stack, pool: str, count: int) -> list[float]:
@@ -131,6 +131,6 @@ def test_the_troubles_of_registries_stay_with_the_pools_concerned(stack, registr
         for pool in (local, *images):
             stack.drop_pool(pool)
         stack.call("DELETE", "registry-credentials/open?force=true")
-        private.stop()
+        private.close()
         for image in images.values():
             registries.forget(image)
