@@ -74,11 +74,11 @@ ROWS = [
     *((("registry-credentials", {"registry": text, "username": "u", "password": "p"}), "/registry") for text in [
         *LINES, "https://ghcr.io", "a b", "ghcr.io/", "ghcr.io//x", "ghcr.io/../x", "\u00e9.example.com", "user@ghcr.io", "/x",
     ]),
-    *((("registry-credentials", {"registry": "r", "username": text, "password": "p"}), "/username") for text in [*LINES, "a:b", ""]),
-    (("registry-credentials", {"registry": "r", "username": "u"}), "/password"),
-    (("registry-credentials", {"registry": "r", "password": "p"}), "/username"),
-    (("registry-credentials", {"registry": "r", "username": "u", "identityToken": "t"}), "/username"),
-    (("registry-credentials", {"registry": "r", "username": "u", "password": "p", "identityToken": "t"}), "/identityToken"),
+    *((("registry-credentials", {"registry": "r.example.com", "username": text, "password": "p"}), "/username") for text in [*LINES, "a:b", ""]),
+    (("registry-credentials", {"registry": "r.example.com", "username": "u"}), "/password"),
+    (("registry-credentials", {"registry": "r.example.com", "password": "p"}), "/username"),
+    (("registry-credentials", {"registry": "r.example.com", "username": "u", "identityToken": "t"}), "/username"),
+    (("registry-credentials", {"registry": "r.example.com", "username": "u", "password": "p", "identityToken": "t"}), "/identityToken"),
     *((("api-keys", {"name": text, "role": "viewer"}), "/name") for text in LINES),
 ]  # fmt: skip
 
