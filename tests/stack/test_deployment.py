@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -10,14 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 import docker
 from boilerhouse.dashboard.supervisor import free_port
-from tests.s3 import S3Server
+from tests.node import code_blocks
 from tests.stack.conftest import ROOT, Stack, eventually, is_ready
 
 STATE = "t/${tenantId}/"
@@ -114,18 +111,6 @@ def test_the_narrow_socket_lets_nothing_be_made_or_removed_and_the_other_nothing
     assert web.inspect_container(name)["State"]["Running"]
 
 
-def code_blocks(text: str) -> list[str]:
-    """Indented blocks of a Markdown page, in order."""
-    found, block = [], list[str]()
-    for line in [*text.splitlines(), "end"]:
-        if line.startswith("    ") or (block and not line.strip()):
-            block.append(line[4:])
-        elif block:
-            found.append("\n".join(block))
-            block = []
-    return found
-
-
 @pytest.mark.long
 @pytest.mark.any_database
 def test_the_first_claim_of_the_readme_works_as_it_is_written(machine, tmp_path):
@@ -219,7 +204,6 @@ def test_the_image_builds_on_a_local_base_and_runs_its_commands(tmp_path):
             cwd=ROOT, capture_output=True, text=True, check=False, timeout=580,
         )  # fmt: skip
         assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-2000:]
-        run_as_compose_says(tmp_path)
         run = ["docker", "run", "--rm", "--network", "none", "-e", "BOILERHOUSE_DATA_DIR=/tmp/b", "boilerhouse:test"]
         for arguments, expected in (
             (["check"], "no issues"),
@@ -233,103 +217,3 @@ def test_the_image_builds_on_a_local_base_and_runs_its_commands(tmp_path):
         subprocess.run(
             ["docker", "rmi", "-f", "boilerhouse:test", "boilerhouse-base:test"], capture_output=True, check=False
         )
-
-
-def run_as_compose_says(directory: Path) -> None:
-    """A claim, work, a save and a release with each process in a container of its own, as ``compose.yaml`` starts it."""
-    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    data, port, name = directory / "same-path", free_port(), f"compose-{os.getpid()}"
-    ram = Path(f"/run/boilerhouse-{name}")
-    data.mkdir(mode=0o700)
-    ram.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0700", "tmpfs", str(ram)], check=True)  # as /run under systemd
-    s3 = S3Server(directory / "compose-s3")
-    s3.start()
-    mounts = ["-v", f"{data}:{data}", "-v", f"{ram}:{ram}", "-v", f"{name}:/run/boilerhouse-docker"]
-    ours = {
-        "DATABASE_URL": f"sqlite:///{data}/db.sqlite3",
-        "BOILERHOUSE_DATA_DIR": str(data),
-        "BOILERHOUSE_RAM_DIR": str(ram),
-    }
-
-    def options(service: dict[str, Any]) -> list[str]:
-        found = [f"--cap-drop={one}" for one in service["cap_drop"]] + [
-            f"--cap-add={one}" for one in service["cap_add"]
-        ]
-        found += [f"--security-opt={one.replace(':', '=')}" for one in service.get("security_opt", ())]
-        found += [f"--ulimit={one}={most}" for one, most in service.get("ulimits", {}).items()]
-        found += [f"--network={service['network_mode']}"] + ([f"--pid={service['pid']}"] if "pid" in service else [])
-        return found + (["--read-only"] if service.get("read_only") else [])
-
-    def container(kind: str, *arguments: str, detach: bool = True) -> str:
-        service = services[kind]
-        environment = {**service.get("environment", {}), **ours}
-        given = [f"-e{key}={value}" for key, value in environment.items() if "${" not in str(value)]
-        command = [
-            "docker",
-            "run",
-            "-d" if detach else "--rm",
-            "--name",
-            f"{name}-{kind}",
-            *options(service),
-            *given,
-            *mounts,
-        ]
-        done = subprocess.run(
-            [*command, "boilerhouse:test", *arguments], capture_output=True, text=True, check=False, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    try:
-        proxy = services["docker-proxy"]
-        subprocess.run(
-            ["docker", "run", "-d", "--name", f"{name}-docker-proxy", *options(proxy), "--entrypoint", proxy["entrypoint"][0],
-             "-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", f"{name}:/run/boilerhouse-docker",
-             "boilerhouse:test", *proxy["entrypoint"][1:]],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        container("migrate", "migrate", "-v", "0", detach=False)
-        container("web", "run_web", "--host", "127.0.0.1", "--port", str(port))
-        container("worker", "run_worker")
-        container("controller", "run_controller")
-        made = ["docker", "exec", f"{name}-worker", "python", "manage.py"]
-        key = subprocess.run(
-            [*made, "create_api_key", "--name", "k", "--role", "admin"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        served = Stack(f"http://127.0.0.1:{port}", key, subprocess.Popen(["true"]), directory / "none")
-
-        eventually(lambda: is_ready(f"http://127.0.0.1:{port}"), 60, 0.3)
-        pool = served.make_pool(sink=s3.json(STATE), warm=2, maxSize=3)
-        # Only the worker may make the jail: it has saved and restored for the probe that the web process was asked for.
-        assert "transferredAt" in served.ok("GET", f"sync-specs/{pool}")["sinkHealth"]
-        for turn in ("1", "2"):
-            claimed = served.claim("ana", pool, secrets={"T": "x"})
-            done = served.exec(claimed["containerId"], "cat /run/secrets/T; echo x >> /state/n; wc -l < /state/n")
-            assert done == f"x{turn}\n"
-            served.release("ana")
-        looked = subprocess.run([*made, "doctor", "--output", "json"], capture_output=True, text=True, check=False)
-        wrong = [one for one in json.loads(looked.stdout)["findings"] if one["state"] == "failure"]
-        assert not wrong, wrong
-        served.drop_pool(pool)
-        eventually(lambda: served.call("GET", f"pools/{pool}").status_code == 404, 60)
-    except BaseException:
-        for kind in ("web", "worker", "controller", "docker-proxy"):
-            said = subprocess.run(
-                ["docker", "logs", "--tail", "15", f"{name}-{kind}"], capture_output=True, text=True, check=False
-            )
-            print(kind, said.stdout[-1500:], said.stderr[-3000:])
-        raise
-    finally:
-        for kind in ("web", "controller"):
-            subprocess.run(["docker", "rm", "-f", f"{name}-{kind}"], capture_output=True, check=False)
-        subprocess.run(
-            ["docker", "exec", f"{name}-worker", "sh", "-c", "kill $(pgrep -f 'manage.py run_worker' | head -1); sleep 4;"
-             " python manage.py purge --yes"], capture_output=True, check=False,
-        )  # fmt: skip
-        for kind in ("worker", "docker-proxy", "migrate"):
-            subprocess.run(["docker", "rm", "-f", f"{name}-{kind}"], capture_output=True, check=False)
-        subprocess.run(["docker", "volume", "rm", "-f", name], capture_output=True, check=False)
-        subprocess.run(["umount", str(ram)], check=False)
-        shutil.rmtree(ram, ignore_errors=True)
-        s3.stop()
