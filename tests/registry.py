@@ -77,9 +77,10 @@ class Registry:
         self.stop()
         engine = docker.APIClient(version="auto")
         for host in hosts:
-            for image in engine.images(name=f"{host}/*", quiet=True):
-                with contextlib.suppress(docker.errors.NotFound, docker.errors.ImageNotFound):
-                    engine.remove_image(image, force=True)
+            for image in engine.images(name=f"{host}/*"):
+                for name in [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]:
+                    if name.startswith(f"{host}/"):  # the same image may have a name of ours as well
+                        forget(name)
         engine.close()
 
     def line(self, **options: Any) -> Line:
