@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.long,  # a Debian with systemd, PostgreSQL and an engine is made from packages, and two images: minutes
     pytest.mark.any_database,
 ]
-OURS, POSTGRES = "boilerhouse:latest", "postgres:15"
+OURS, POSTGRES = "boilerhouse-tests/boilerhouse:1", "boilerhouse-tests/postgres:15"
 CERTIFICATE = f"""
 mkdir -p /etc/ssl/boilerhouse && cd /etc/ssl/boilerhouse
 openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout privkey.pem -out fullchain.pem -subj /CN={NAME} \
@@ -111,6 +111,7 @@ def test_the_guide_for_compose_starts_what_works_as_it_is_written(node):
     docker("cp", "-L", plugin.stdout.strip(), f"{node.name}:/usr/local/lib/docker/cli-plugins/docker-compose")
     node.take_checkout()
     node.take_image(images.EXAMPLE_IMAGE, OURS, POSTGRES)
+    node.run(f"docker tag {OURS} boilerhouse; docker tag {POSTGRES} postgres:15")  # there alone, not on this machine
 
     there = "cd /opt/boilerhouse"
     node.run(f"{there}\n{copy}\nchmod 600 .env\nsed -i 's/^POSTGRES_PASSWORD=$/&of-the-database/' .env")
