@@ -119,10 +119,9 @@ def test_the_guide_for_compose_starts_what_works_as_it_is_written(node):
         node.run(f"{there}\n{up}", timeout=300)
         served = Inside(node, "http://127.0.0.1:8000", node.run(f"{there}\n{key} </dev/null").split()[-1])
         eventually(lambda: healthy(node, f"{there}\n</dev/null {doctor}"), 60, 2)
-        found = json.loads(f"[{','.join(node.run(f'{there}{chr(10)}docker compose ps --format json').splitlines())}]")
-        assert {one["Service"]: one["Health"] for one in found if one["Service"] in ("web", "postgres")} == {
-            "web": "healthy", "postgres": "healthy",
-        }  # fmt: skip
+        shown = f"{there}\ndocker compose ps --format '{{{{.Service}}}} {{{{.Health}}}}' web postgres"
+        healths = ["postgres healthy", "web healthy"]
+        eventually(lambda: sorted(node.run(shown).splitlines()) == healths, 60, 2)
         container = works(node, served, rclone_of(node))
         node.run(f"{there}\ndocker compose restart web worker controller", timeout=180)
         eventually(lambda: served.call("GET", "health/ready").status_code == 200, 60, 1)
