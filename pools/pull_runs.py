@@ -185,13 +185,9 @@ class PullRun:
             for pk in Container.objects.filter(pull=pull, state=ContainerState.STARTING).values_list("pk", flat=True):
                 enqueue("pool", "pools.tasks.create_container", pk)
             if failure is None:
-                if self._progress.bytes:
+                if fetched := self._progress.bytes:
+                    done: dict[str, Any] = {"durationMs": ms, "bytes": fetched, "digest": self._progress.digest}
                     for pool_id in self._pools():
-                        done: dict[str, Any] = {
-                            "durationMs": ms,
-                            "bytes": self._progress.bytes,
-                            "digest": self._progress.digest,
-                        }
                         emit("pool.pulled", pool_id=pool_id, image=pull.image, **done)
                 for pool_id in pulling.relieve(pull):
                     enqueue("pool", "pools.tasks.refill", pool_id)

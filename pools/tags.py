@@ -7,10 +7,6 @@ before it serves: on request, or where the workload's ``imageUpdate`` says so.
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +15,7 @@ import structlog
 from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Q, Subquery
 
-from boilerhouse.core import audit, clock
+from boilerhouse.core import audit, clock, file_locks
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.tasks import enqueue
@@ -77,7 +73,7 @@ def look(version: WorkloadVersion) -> None:
 
 def found(version: WorkloadVersion, image: Image) -> None:
     """A start has pulled the version's tag, and it names this other image: note it, and roll where that is wanted."""
-    _note(version, version_images.manifest_of(WorkloadVersion(spec_json=version.spec_json), image) or image.id, "")
+    _note(version, next(iter(version_images.manifests(version, image)), image.id), "")
     if version.spec.rolls_to_new_images:
         _take_up(version)
 
@@ -206,9 +202,9 @@ def look_around() -> None:
 
     What becomes due meanwhile is done too. Raises EngineUnavailable.
     """
-    with _alone() as is_alone:
+    with file_locks.held(data_dir() / "tags.lock") as lock:
         deaf: dict[str, str] = {}
-        while is_alone and (wanted := due()):
+        while lock is not None and (wanted := due()):
             for version in wanted:
                 _look_in_round(version, deaf)
 
@@ -237,20 +233,3 @@ def _look_in_round(version: WorkloadVersion, deaf: dict[str, str]) -> None:
         with recording():
             WorkloadVersion.objects.filter(pk=version.pk).update(refresh_asked_at=None)
             emit("workload.updated", workloadId=version.workload_id, version=version.number, **done)
-
-
-@contextmanager
-def _alone() -> Iterator[bool]:
-    descriptor = os.open(data_dir() / "tags.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        yield _is_locked(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

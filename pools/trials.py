@@ -6,7 +6,6 @@ a time on a host; what a killed try left behind goes with the next one, or when 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from boilerhouse.core import file_locks
 from boilerhouse.core.deployment import data_dir, deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError, Conflict
 from boilerhouse.core.ids import uuid7
@@ -106,14 +106,10 @@ def _name(trial_id: UUID) -> str:
 @contextmanager
 def _alone(*, wait: bool) -> Iterator[None]:
     _root().mkdir(exist_ok=True, mode=0o700)
-    descriptor = os.open(_root() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    with file_locks.held(_root() / "lock", wait=wait) as lock:
+        if lock is None:
+            raise TrialRunning("Another health check is being tried on this host; wait for its end.")
         yield
-    except BlockingIOError as error:
-        raise TrialRunning("Another health check is being tried on this host; wait for its end.") from error
-    finally:
-        os.close(descriptor)
 
 
 def _remove_left_behind() -> None:

@@ -39,9 +39,8 @@ def own(version: WorkloadVersion, pull: Pull) -> Found:
         policy = "never" if spec.pull_policy == "never" else "missing"
         return pull(replace(spec, image=pinned, pull_policy=policy))
     found = pull(spec)
-    if (
-        version.image_digest and found.image.id != version.image_digest
-    ):  # built here, or proven before manifests were kept
+    # It was built here, or proven before manifests were kept: only the tag leads to it.
+    if version.image_digest and found.image.id != version.image_digest:
         raise ImageGone(
             f"The image that version {version.number} runs ({version.image_digest}) is no longer on this machine, and"
             f" {spec.image} names another one by now. Refresh the workload to run that."

@@ -8,7 +8,6 @@ mappings' own locations, for a tenant that cannot be, so that rights limited by 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -25,7 +24,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 
-from boilerhouse.core import urgency
+from boilerhouse.core import file_locks, urgency
 from boilerhouse.core.deployment import data_dir, deployment_id
 from pools.spec import Owner
 from syncing import backups, errors, rclone, syscalls
@@ -316,13 +315,9 @@ def _clear(sink: Sink, roots: list[str]) -> None:
 def _workplace(probe: Probe) -> Iterator[_Place]:
     owner = _owner()
     _tidy(probe)
-    with _directory(probe.tenant_id, owner) as directory:
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield _Place(probe, directory, owner, lock, time.monotonic() + TRANSFER_DEADLINE_S)
-        finally:
-            os.close(lock)
+    with _directory(probe.tenant_id, owner) as directory, file_locks.held(directory / "lock", wait=True) as lock:
+        assert lock is not None
+        yield _Place(probe, directory, owner, lock, time.monotonic() + TRANSFER_DEADLINE_S)
 
 
 @contextlib.contextmanager
@@ -343,16 +338,16 @@ def _directory(name: str, owner: Owner) -> Iterator[Path]:
 def _tidy(probe: Probe) -> None:
     """Undo what probes of this spec left that were killed or could not delete; of others' only what is long over."""
     for path in _directories().iterdir():
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):  # gone meanwhile, or at work
+        with contextlib.suppress(FileNotFoundError):  # gone meanwhile
             age_s = time.time() - path.stat().st_mtime
             if age_s > 2 * DEADLINE_S:
                 _undo(probe, path, is_over=age_s > settings.BOILERHOUSE_PROBE_RETENTION_S)
 
 
 def _undo(probe: Probe, path: Path, *, is_over: bool) -> None:
-    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with file_locks.held(path / "lock") as lock:
+        if lock is None:
+            return  # at work
         journal = path / JOURNAL
         left = json.loads(journal.read_text()) if journal.exists() else None
         if left and probe.spec_id and left["specId"] == probe.spec_id:
@@ -360,8 +355,6 @@ def _undo(probe: Probe, path: Path, *, is_over: bool) -> None:
         elif left and not is_over:
             return
         shutil.rmtree(path)
-    finally:
-        os.close(lock)
 
 
 def _directories() -> Path:

@@ -8,7 +8,6 @@ frees both when it is dead.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import selectors
@@ -24,7 +23,7 @@ from typing import Self
 import structlog
 from django.conf import settings
 
-from boilerhouse.core import context, processes, stalling, tracing
+from boilerhouse.core import context, file_locks, processes, stalling, tracing
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
 from pools.names import show
@@ -170,17 +169,10 @@ def slot(size: int = 0, keep_going: Callable[[], bool] = _always, lane: str = TR
         count = max(1, count - KEPT_FREE)
     while True:
         for number in reversed(range(count)):
-            descriptor = os.open(directory / f"{lane}-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                continue
-            try:
-                yield descriptor
-            finally:
-                os.close(descriptor)
-            return
+            with file_locks.held(directory / f"{lane}-{number}") as descriptor:
+                if descriptor is not None:
+                    yield descriptor
+                    return
         if time.monotonic() - asked >= ASK_EVERY_S:
             asked = time.monotonic()
             stalling.moved()  # standing in line is not standing still

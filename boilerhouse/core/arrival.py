@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -151,12 +151,9 @@ def _is_trusted(origin: str) -> bool:
         return False
     return any(
         one.scheme == given.scheme and is_same_domain(given.netloc, one.netloc.lstrip("*"))
-        for one in map(urlsplit, _with_stars(settings.CSRF_TRUSTED_ORIGINS))
+        for one in map(urlsplit, settings.CSRF_TRUSTED_ORIGINS)
+        if "*" in one.netloc
     )
-
-
-def _with_stars(origins: Iterable[str]) -> list[str]:
-    return [one for one in origins if "*" in one]
 
 
 def _a_name_of_ours(given: str) -> str:

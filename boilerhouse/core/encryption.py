@@ -6,10 +6,9 @@ each use, so that a key that ``rotate`` puts in front is everybody's at once.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models.functions import Cast
 
-from boilerhouse.core import keys
+from boilerhouse.core import file_locks, keys
 from boilerhouse.core.errors import Conflict
 
 BATCH = 200
@@ -100,19 +99,13 @@ def rotate(*, forget_old: bool = False) -> dict[str, Any]:
         return {"keys": len(left), "made": not forget_old, "reencrypted": done}
 
 
-class _alone:
+@contextmanager
+def _alone() -> Iterator[None]:
     """One rotation at a time on this data directory."""
-
-    def __enter__(self) -> None:
-        self.lock = os.open(key_file().with_name("rotation.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self.lock)
-            raise Conflict("Another rotation is under way.") from None
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.lock)
+    with file_locks.held(key_file().with_name("rotation.lock")) as lock:
+        if lock is None:
+            raise Conflict("Another rotation is under way.")
+        yield
 
 
 def encrypted_fields() -> Iterator[tuple[type[models.Model], str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.conf import settings
 
+from boilerhouse.core import file_locks
 from boilerhouse.core.deployment import data_dir
 
 
@@ -25,14 +25,8 @@ def entered(size: int) -> Iterator[bool]:
     directory = data_dir() / "slots"
     directory.mkdir(exist_ok=True, mode=0o700)
     for number in range(int(settings.QUEUES[queue]["workers"]) - 1):
-        place = os.open(directory / f"large-{queue}-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield True
-            return
-        finally:
-            os.close(place)
+        with file_locks.held(directory / f"large-{queue}-{number}") as place:
+            if place is not None:
+                yield True
+                return
     yield False
