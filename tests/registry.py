@@ -129,6 +129,17 @@ class Registry:
         return int(manifest["layers"][-1]["size"])
 
 
+@contextlib.contextmanager
+def running(directory: Path) -> Iterator[Registry]:
+    """A registry that everybody may pull from and push to."""
+    found = Registry(directory)
+    found.start()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
 def build(tag: str, size: int) -> None:
     """An image of the example workload with a layer of random bytes, which no other image has."""
     runtime = get_runtime()

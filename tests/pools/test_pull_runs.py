@@ -28,10 +28,8 @@ def _deployment(data_dir):
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    found = registries.Registry(tmp_path_factory.mktemp("registry"))
-    found.start()
-    yield found
-    found.close()
+    with registries.running(tmp_path_factory.mktemp("registry")) as found:
+        yield found
 
 
 def start_of(image, policy="missing", **over):

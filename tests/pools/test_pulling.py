@@ -24,10 +24,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    found = registries.Registry(tmp_path_factory.mktemp("registry"))
-    found.start()
-    yield found
-    found.close()
+    with registries.running(tmp_path_factory.mktemp("registry")) as found:
+        yield found
 
 
 @pytest.fixture

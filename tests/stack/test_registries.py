@@ -64,10 +64,8 @@ def test_a_pool_waits_for_its_credential_and_starts_at_once_with_it(stack, priva
 
 @pytest.fixture(scope="module")
 def public(tmp_path_factory):
-    found = registries.Registry(tmp_path_factory.mktemp("public"))
-    found.start()
-    yield found
-    found.close()
+    with registries.running(tmp_path_factory.mktemp("public")) as found:
+        yield found
 
 
 @pytest.mark.any_database

@@ -16,10 +16,8 @@ from tests.stack.conftest import eventually
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    found = registries.Registry(tmp_path_factory.mktemp("registry"))
-    found.start()
-    yield found
-    found.close()
+    with registries.running(tmp_path_factory.mktemp("registry")) as found:
+        yield found
 
 
 def claims(stack, pool: str, count: int) -> list[float]:
