@@ -92,7 +92,7 @@ def start_container(container_id: UUID) -> bool:
     except DATABASE_LOST:
         raise  # undecided: whoever takes over finds what was made
     except errors.ImagePending:
-        return False  # whoever pulls it has the start go on
+        return False  # the pull resumes this start when it ends
     except Exception as error:  # whatever it was, the row must not stay "starting" under a living owner
         _start_failed(container, error)
         return False
@@ -452,7 +452,7 @@ def stuck_containers(older_than: datetime) -> list[Container]:
     living = processes.living()
     under_way = [ContainerState.STARTING, ContainerState.REMOVING, ContainerState.FAILED]
     rows = Container.objects.filter(state__in=under_way, state_changed_at__lt=older_than)
-    # Whoever pulls has these go on.
+    # The pull resumes these when it ends.
     rows = rows.exclude(state=ContainerState.STARTING, owner=None, pull__state__in=PULLING)
     return [container for container in rows if container.owner not in living]
 

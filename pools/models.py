@@ -73,7 +73,7 @@ class WorkloadVersion(models.Model):
     tag_error = models.TextField(default="", db_default="", blank=True)
     """Why the last time gave no answer."""
     refresh_asked_at = models.DateTimeField(null=True, blank=True)
-    """Since when somebody waits for its tag to be asked about; null otherwise."""
+    """When a refresh was requested; null while none is pending."""
     image_volumes = models.JSONField(null=True, blank=True)
     """The VOLUMEs that its image declared when that was last looked at; null before."""
     created_at = models.DateTimeField(default=timezone.now)

@@ -154,7 +154,7 @@ def _base_path() -> list[CheckMessage]:
         return []
     number, words = "boilerhouse.E013", f"BOILERHOUSE_BASE_PATH: {base!r}"
     if not _BASE_PATH.match(base) or {".", ".."} & set(base.split("/")):
-        hint = "Write it as it stands in the address, with a slash before it: /boilerhouse"
+        hint = "Write the path as in the address, with a leading slash: /boilerhouse"
         return [Error(f"{words} is no path.", hint=hint, id=number)]
     first = base.split("/")[1]
     if first in {"static", "ws", *_first_of_each(get_resolver().url_patterns)}:

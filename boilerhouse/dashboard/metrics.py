@@ -87,7 +87,9 @@ def _pools() -> Iterator[Metric]:
         labels=["pool", "kind"],
     )
     stale = GaugeMetricFamily(
-        "boilerhouse_pool_stale_image", "1 while a pool serves an image that could not be pulled anew.", labels=["pool"]
+        "boilerhouse_pool_stale_image",
+        "1 while a pool serves an image that may be outdated, because its pull failed.",
+        labels=["pool"],
     )
     moved = GaugeMetricFamily(
         "boilerhouse_pool_image_moved", "1 while the tag of a pool's image names another image than it runs.",

@@ -49,7 +49,7 @@ def _choose(request: HttpRequest, name: str, offered: tuple[str, ...]) -> HttpRe
 
 
 def form_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """What somebody sees whose form is not known to come from a page of ours, and what to do where it did."""
+    """The page for a form that failed the CSRF check: why it failed and what to do."""
     title = "This form was refused"
     return render(request, "refused.html", {"title": title, "detail": _why_refused(request, reason)}, status=403)
 
