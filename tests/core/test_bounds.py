@@ -95,7 +95,7 @@ def test_every_number_of_the_schema_has_a_lowest_and_a_highest_value():
     for where, parameter, found in PARAMETERS:
         assert 0 <= found["minimum"] <= found["maximum"] <= bounds.MAX_ID, (where, parameter["name"])
     for where, _, at, found in BODIES:
-        if at[-1].endswith("Ms"):
+        if str(at[-1]).endswith("Ms"):
             assert found["maximum"] <= bounds.TEN_YEARS_MS, (where, at)
 
 
@@ -113,6 +113,8 @@ def put(body, at, value):
             if place.get(name) is None:
                 place[name] = blank
             place = place[name]
+    if place == []:
+        place.append(None)
     place[at[-1]] = value
     return made
 
