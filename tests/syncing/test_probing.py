@@ -110,6 +110,7 @@ def test_a_sink_that_only_the_process_reaches_is_not_healthy(data_dir, tmp_path,
 
 
 def test_a_sink_for_restores_alone_is_only_looked_at(spec, far_end, started, data_dir):
+    """S2: nothing is written at what is only restored from; rclone reads one byte of it."""
     SyncMapping.objects.update(direction="download")
     put = far_end.sink().put
     health = services.probe(spec)
@@ -132,7 +133,7 @@ def test_a_sink_for_restores_alone_is_only_looked_at(spec, far_end, started, dat
 
 
 def test_every_mappings_location_is_tried(s3, data_dir, monkeypatch):
-    """Rights may end at a prefix: the second mapping's is tried, too."""
+    """S2: rights may end at a prefix: the second mapping's is tried, too."""
     body = s3.json("t/${tenantId}/")
     secrets = {"accessKeyId": s3.access_key, "secretAccessKey": body.pop("secretAccessKey")}
     two = [{}, {"container_path": "/extra", "sink_path": "closed/"}]
@@ -153,8 +154,8 @@ def test_every_mappings_location_is_tried(s3, data_dir, monkeypatch):
 
 
 def test_a_healthy_sink_is_asked_by_rclone_only_now_and_then(s3_spec, started):
+    """S2: cheap checks go on; the thorough one comes after a failure, a change, a wish, and a quarter of an hour."""
     spec = s3_spec
-    """The cheap checks go on; the thorough one comes after a failure, a change, a wish, and a quarter of an hour."""
     services.probe(spec, is_periodic=True)
     assert len(started) == 3
     first = services.probe(spec, is_periodic=True)
@@ -172,7 +173,7 @@ def test_a_healthy_sink_is_asked_by_rclone_only_now_and_then(s3_spec, started):
 
 
 def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir, monkeypatch):
-    """Killed in its middle: objects at the sink, a backup, a directory on this node."""
+    """S2: killed in its middle: objects at the sink, a backup, a directory on this node."""
 
     class Killed(BaseException):
         pass
@@ -202,6 +203,7 @@ def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir
 
 
 def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3_spec, s3, data_dir, monkeypatch):
+    """S2: what is left at the sink is in a journal on this node."""
     spec = s3_spec
     real = S3Sink.delete_all
 
@@ -224,7 +226,7 @@ def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3_spec, s3, data_d
 
 
 def test_a_process_that_may_make_no_jail_asks_a_worker(s3_spec, monkeypatch, run_tasks, started):
-    """As the web process in compose: it waits for the answer, and never says healthy on its own."""
+    """S2: as the web process in compose: it waits for the answer, and never says healthy on its own."""
     spec = s3_spec
 
     monkeypatch.setattr(probing, "can_jail", lambda: False)
@@ -240,7 +242,7 @@ def test_a_process_that_may_make_no_jail_asks_a_worker(s3_spec, monkeypatch, run
 
 
 def test_the_web_process_of_compose_knows_that_it_may_make_no_jail(data_dir):
-    """With the rights that compose.yaml gives it, and no others."""
+    """S2: with the rights that compose.yaml gives it, and no others."""
     given = yaml.safe_load((settings.BASE_DIR / "compose.yaml").read_text())["services"]["web"]["cap_add"]
     rights = ",".join(["-all", *(f"+{one.lower()}" for one in given)])
     ask = (
@@ -254,6 +256,7 @@ def test_the_web_process_of_compose_knows_that_it_may_make_no_jail(data_dir):
 
 
 def test_a_dead_sink_is_said_without_a_worker(data_dir, monkeypatch):
+    """S2: the first checks need no jail."""
     monkeypatch.setattr(probing, "can_jail", lambda: False)
     spec = make_sync_spec()
 
@@ -261,6 +264,7 @@ def test_a_dead_sink_is_said_without_a_worker(data_dir, monkeypatch):
 
 
 def test_a_typed_sink_is_probed_without_being_stored(spec, far_end, monkeypatch):
+    """S2: by the editor; it says whether rclone has tried it too."""
     mappings = list(spec.mappings.all())
     assert services.try_sink(far_end.sink(), mappings) is True
     monkeypatch.setattr(probing, "can_jail", lambda: False)
@@ -276,7 +280,7 @@ def test_no_container_has_the_uid_of_a_probe(settings):
 
 
 def test_a_probe_of_an_urgent_process_is_not_urgent():
-    """The web process runs before all others; rclone that it starts must not."""
+    """S2: the web process runs before all others; rclone that it starts must not."""
 
     def policy():
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))

@@ -475,7 +475,7 @@ def named(behind):
     ],
 )  # one is enough for make test: each takes three seconds
 def test_a_whole_life_where_the_bucket_has_one_place(named, run_tasks, behaviour, shown):
-    """Virtual-host and path style: rclone and the client agree on it."""
+    """B: virtual-host and path style: rclone and the client agree on it."""
     live(named(behaviour(), **shown), run_tasks)
 
 
@@ -492,7 +492,7 @@ def test_a_whole_life_where_the_bucket_has_one_place(named, run_tasks, behaviour
     ],
 )
 def test_the_probe_finds_out_where_the_bucket_goes(named, behaviour, shown, words):
-    """Virtual-host and path style: the other way was tried, and is named."""
+    """B: virtual-host and path style: the other way was tried, and is named."""
     with pytest.raises(errors.SyncFailed) as raised:
         named(behaviour(), **shown).sink().probe()
     assert words in raised.value.detail

@@ -96,6 +96,7 @@ def test_amazons_own_endpoint_is_known_by_name(proxies):
 
 
 def test_without_a_bundle_of_its_own_the_systems_certificates_count(settings):
+    """S2: rclone and the client in the process are given the same file."""
     settings.BOILERHOUSE_CA_BUNDLE = ""
     assert "-----BEGIN CERTIFICATE-----" in Path(reaching.ca_bundle()).read_text()
 

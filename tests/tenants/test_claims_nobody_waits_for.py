@@ -152,6 +152,7 @@ def test_one_whose_worker_died_has_time_until_the_next_one_is_free():
 
 
 def test_a_container_that_comes_free_gives_it_time():
+    """B28: timeoutMs bounds the wait for a container, not the restore in it."""
     pool = make_pool()
     claims.begin(validation.Claim("alice", pool.pk, wait=False, timeout_ms=5000))
     make_container(pool, state=ContainerState.IDLE)

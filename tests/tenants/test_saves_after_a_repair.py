@@ -74,6 +74,7 @@ def test_the_right_secret_in_the_specs_own_form(call, spec_at, s3, run_tasks, wa
 
 
 def test_a_wrong_secret_retries_nothing(call, spec_at, s3, good, run_tasks):
+    """A4: a change that leaves the sink unhealthy is no repair."""
     spec = spec_at(sink_secrets=good, sink_health={"state": "healthy"})
     row = failed(spec.pool)
     body = call("GET", f"sync-specs/{spec.pk}").json()
@@ -124,7 +125,7 @@ def test_the_periodic_probe(spec_at, good, run_tasks):
 
 
 def test_a_healthy_sink_that_is_still_healthy_retries_nothing(spec_at, good, run_tasks):
-    """What fails there fails for another reason, and keeps its pauses."""
+    """A4: what fails there fails for another reason, and keeps its pauses."""
     spec = spec_at(sink_secrets=good, sink_health={"state": "healthy"})
     row = failed(spec.pool)
     controller.probe_all_sinks()

@@ -79,6 +79,7 @@ def refused(kind, times):
 
 @pytest.mark.parametrize(("kind", "times"), [("503", 4), ("503", 16), ("500", 4)])
 def test_a_claim_rides_over_a_moment_of_a_sink(pool, provider, kind, times):
+    """B43: one 503 failed a claim that had thirty seconds."""
     provider.behaviour = refused(kind, times)
     claimed = outcome(pool)
 
@@ -87,6 +88,7 @@ def test_a_claim_rides_over_a_moment_of_a_sink(pool, provider, kind, times):
 
 
 def test_what_is_still_throttled_is_answered_503_and_holds_nothing(pool, provider, monkeypatch):
+    """B43: with Retry-After and the store's words, when the claim's time is over."""
     provider.behaviour = providers.SlowDown(share=1.0)
     with pytest.raises(errors.SinkThrottled, match="Please reduce your request rate") as raised:
         outcome(pool, timeout_ms=2_500)
@@ -98,6 +100,7 @@ def test_what_is_still_throttled_is_answered_503_and_holds_nothing(pool, provide
 
 
 def test_an_error_that_stays_is_a_failed_restore(pool, provider):
+    """B43: an error that is no throttling is asked about once more, and not at all where the sink is known to be down."""
     provider.behaviour = providers.SlowDown(share=1.0, answer=providers.REFUSALS["500"])
     with pytest.raises(errors.RestoreFailed, match="500 InternalError: Try again"):
         outcome(pool)
