@@ -6,19 +6,15 @@ import threading
 import time
 from datetime import timedelta
 
-import structlog
 from django.conf import settings
 from django.db import close_old_connections, connection
 
 from boilerhouse.core import bells, clock
-from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.steps import steps
 from pools import pulling
 from pools.models import Container, ImagePull, Pool
 from pools.pull_runs import PullRun, take
 from pools.states import ContainerState
-
-log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 1.0
 WANTED_EVERY_S = 3.0
@@ -82,9 +78,8 @@ class PullRunner:
 
 
 def _work(run: PullRun) -> None:
+    """What breaks here leaves a row that says that it runs; the next turn sees that it does not, and takes it up."""
     try:
-        run.run()
-    except DATABASE_LOST as error:  # its row says that it runs here, and the next turn sees that it does not
-        log.warning("pull lost the database", image=run.row.image, error=type(error).__name__)
+        steps.attempt("pull", run.run)
     finally:
         connection.close()

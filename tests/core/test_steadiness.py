@@ -18,12 +18,15 @@ from django_q.models import OrmQ
 from boilerhouse.core import clock, live, processes
 from boilerhouse.core import steps as core_steps
 from boilerhouse.core.broker import Broker
+from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import Unavailable
 from boilerhouse.core.models import FailingStep, Lease, Process
 from boilerhouse.core.steps import Steps, each, earlier, later
 from boilerhouse.core.tasks import enqueue
 from boilerhouse.dashboard import controller, engine_watch, health, overview
-from pools.models import Pool
+from pools import pull_runner, pull_runs
+from pools.models import ImagePull, Pool
+from pools.states import PullState
 from syncing import rclone
 from syncing.models import SyncSpec
 from tenants import claims, idle, syncs, upkeep, validation
@@ -127,6 +130,27 @@ def test_a_watchers_thread_survives_any_exception(steps, monkeypatch):
     thread.start()
     thread.join(15)
     assert len(turns) == 3
+
+
+@pytest.mark.parametrize(("error", "times"), [(AttributeError("no such thing"), 1), (OperationalError("away"), 3)])
+def test_a_pull_that_breaks_is_said_and_taken_up_again(steps, monkeypatch, error, times):
+    """O1: its thread died with a traceback on standard error, and nothing was counted or shown."""
+    monkeypatch.setattr(pull_runner, "steps", steps)
+    row = ImagePull.objects.create(node=node_id(), image="registry.test/a:1", state=PullState.WAITING)
+
+    def breaks(_: pull_runs.PullRun) -> None:
+        raise error
+
+    monkeypatch.setattr(pull_runs.PullRun, "run", breaks)
+    runner = pull_runner.PullRunner(threading.Event())
+    for _ in range(times):
+        assert not FailingStep.objects.exists()
+        runner.turn()
+        [(run, thread)] = runner._runs.values()
+        assert run.row == row
+        thread.join(15)
+    failing = FailingStep.objects.get()
+    assert (failing.name, failing.error) == ("pull", type(error).__name__)
 
 
 def test_each_row_has_its_turn_though_one_of_them_breaks():
