@@ -43,6 +43,10 @@ NO_PROXY: list[str] = [name for name in (env.str("NO_PROXY", "") or env.str("no_
 BOILERHOUSE_ALLOW_HOST_NETWORK = env.bool("BOILERHOUSE_ALLOW_HOST_NETWORK", False)
 BOILERHOUSE_ALLOW_ROOT = env.bool("BOILERHOUSE_ALLOW_ROOT", False)
 BOILERHOUSE_ALLOWED_RUNTIMES = env.list("BOILERHOUSE_ALLOWED_RUNTIMES", ["runc"])
+BOILERHOUSE_ALLOWED_DEVICES: list[str] = env.list("BOILERHOUSE_ALLOWED_DEVICES", [])
+"""Devices of the node that workloads may name (``/dev/fuse``), and ``gpus``."""
+BOILERHOUSE_MAX_ULIMITS: dict[str, int] = env.dict("BOILERHOUSE_MAX_ULIMITS", {}, subcast_values=int)
+"""``nofile=1048576,memlock=-1``: up to where workloads may set these limits, in the place of ``pools.limits``."""
 BOILERHOUSE_UID_RANGE = (200_000, 1_200_000)
 BOILERHOUSE_ADDRESS_QUARANTINE_S = 600
 BOILERHOUSE_DISCARD_RETENTION_S = env.int("BOILERHOUSE_DISCARD_RETENTION_S", 24 * 3600)

@@ -6,6 +6,7 @@ class PoolsConfig(AppConfig):
 
     def ready(self) -> None:
         from boilerhouse.core import deployment
+        from pools import checks  # noqa: F401  # they register themselves
         from pools.models import Container
 
         deployment.nodes_of_rows.append(lambda: set(Container.objects.values_list("node", flat=True).distinct()))

@@ -151,6 +151,18 @@ class CannotMount(EngineFailure):
     code = "cannot_mount"
 
 
+class CannotGive(EngineFailure):
+    """The node cannot give what the workload asks for."""
+
+    code = "cannot_give"
+
+
+class NotAsAsked(EngineFailure):
+    """The engine made another container than it was asked for."""
+
+    code = "not_as_asked"
+
+
 class SeedMissing(EngineFailure):
     """The workload's seed directory is not on this host."""
 

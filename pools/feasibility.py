@@ -46,7 +46,7 @@ def check_feasible(spec: WorkloadSpec) -> Image | None:
             wrong.append(FieldError("/security/runtime", detail, "not_found"))
     image = None if can is None else _image(spec.image)
     if image is not None:
-        wrong += mounts.declared(spec.volumes, image.volumes).wrong
+        wrong += mounts.declared(spec, image.volumes).wrong
     if wrong:
         raise Invalid(*wrong)
     return image

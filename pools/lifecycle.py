@@ -28,6 +28,7 @@ from pools import (
     last_words,
     mounted,
     mounts,
+    permits,
     pulling,
     sizing,
     steadiness,
@@ -86,8 +87,8 @@ def start_container(container_id: UUID) -> bool:
         return False
     started = time.monotonic()
     try:
-        image, failed_pull = _create_and_start(container)
-        verdict = _probe_until_healthy(container, image)
+        image, failed_pull, plan = _create_and_start(container)
+        verdict = _probe_until_healthy(container, image, plan)
         version_images.prove(container.version, image)
     except DATABASE_LOST:
         raise  # undecided: whoever takes over finds what was made
@@ -140,7 +141,7 @@ def _proved(pool: Pool, container: Container) -> bool:
 
 def _tell_bare_volumes(pool: Pool, container: Container, image: Image, *, is_new: bool) -> None:
     """Keep on the pool, and say once per version, which VOLUMEs of the image no volume of the workload holds."""
-    bare = list(mounts.declared(container.version.spec.volumes, image.volumes).bare)
+    bare = list(mounts.declared(container.version.spec, image.volumes).bare)
     is_other = pool.bare_volumes != bare
     if is_other:
         Pool.objects.filter(pk=pool.pk).update(bare_volumes=bare)
@@ -151,8 +152,12 @@ def _tell_bare_volumes(pool: Pool, container: Container, image: Image, *, is_new
 
 
 def _look_at_image(container: Container) -> pulling.Found:
-    """Have the image here and note what it declares. Raises ImagePending, ImageMissing, PullFailed, CannotMount."""
+    """Have the image here and note what it declares. Raises ImagePending, ImageMissing, PullFailed, CannotMount.
+
+    Raises CannotGive where the deployment no longer allows what the version asks for.
+    """
     version = container.version
+    permits.check(version.spec)
     pull = partial(pulling.image_for_start, container)
     found = version_images.asked(version, pull)
     if not version_images.is_of(version, found.image):  # the tag has moved, or an older image has it here
@@ -167,7 +172,7 @@ def _look_at_image(container: Container) -> pulling.Found:
     return found
 
 
-def _create_and_start(container: Container) -> tuple[Image, ImagePull | None]:
+def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, ContainerPlan]:
     runtime = get_runtime()
     spec = container.version.spec
     suitability.check(runtime)
@@ -201,7 +206,7 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None]:
         emit("container.created", pool_id=container.pool_id, container_id=container.pk)
     runtime.start(plan.name)
     failpoints.reach("fill.started")
-    return image, found.failed
+    return image, found.failed, plan
 
 
 def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image) -> ContainerPlan:
@@ -223,6 +228,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         command=spec.command,
         environment=environment,
         labels={
+            **spec.labels,
             host.DEPLOYMENT_LABEL: deployment_id(),
             POOL_LABEL: container.pool_id,
             CONTAINER_LABEL: str(container.pk),
@@ -238,7 +244,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         + accounts.binds(volumes.home(container.pk), spec),
         network=network if mode == "bridge" else mode,
         address=container.address,
-        dns=tuple((container.network or {}).get("dns", ())),
+        dns=tuple((container.network or {}).get("dns") or spec.dns),
         ports=tuple(
             Published(p.container_port, p.protocol, container.host_ports[p.name]) for p in spec.ports if p.publish
         ),
@@ -247,7 +253,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         cpus=resources.cpus,
         memory_mb=resources.memory_mb,
         pids_limit=resources.pids_limit,
-        shm_mb=resources.tmpfs_mb,
+        shm_mb=resources.tmpfs_mb if resources.shm_mb is None else resources.shm_mb,
         tmpfs=mounts.tmpfs(spec, owner, image),
         placeholder=str(volumes.placeholder_dir()),
         runtime=spec.security.runtime,
@@ -260,13 +266,17 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         is_probe_off=spec.is_health_check_off,
         gid=owner.gid,
         groups=user.groups,
+        ulimits=spec.ulimits,
+        devices=spec.devices,
+        gpus=resources.gpus,
+        extra_hosts=tuple(spec.extra_hosts.items()),
     )
 
 
-def _probe_until_healthy(container: Container, image: Image) -> ContainerHealth:
-    """Run the health check at once and again until it passes. Raises NeverHealthy, NotRunning."""
+def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan) -> ContainerHealth:
+    """Run the health check at once and again until it passes. Raises NotAsAsked, NeverHealthy, NotRunning."""
     runtime, name = get_runtime(), runtime_name(container.pk)
-    seen = runtime.inspect(name)
+    seen = runtime.inspect_made(plan)
     if seen is None or not seen.is_running:
         raise errors.NotRunning(f"The container ended at once with {last_words.ended(seen)}.")
     spec = container.version.spec
@@ -316,7 +326,7 @@ def _words(error: Exception, container: Container) -> str:
 
 def _with_warnings(text: str, container: Container) -> str:
     version = container.version
-    bare = mounts.declared(version.spec.volumes, version.image_volumes or ()).bare
+    bare = mounts.declared(version.spec, version.image_volumes or ()).bare
     return " ".join([text, *(one.detail for one in mounts.warnings(bare))])
 
 

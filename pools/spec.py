@@ -50,12 +50,53 @@ class HealthCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Gpus:
+    count: int = 1
+    """-1: all that the node has. 0 where ``ids`` says which."""
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     cpus: float = 1.0
     memory_mb: int = 512
     pids_limit: int = 256
     tmpfs_mb: int = 64
     disk_mb: int | None = None
+    shm_mb: int | None = None
+    """Of /dev/shm; None: as large as ``tmpfs_mb``."""
+    gpus: Gpus | None = None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        gpus = data.get("gpus")
+        return cls(**{**data, "gpus": Gpus(gpus["count"], tuple(gpus["ids"])) if gpus else None})
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMount:
+    """A directory in memory that the workload asks for."""
+
+    path: str
+    size_mb: int
+    exec: bool = False
+    """Whether programs may run from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    name: str
+    soft: int
+    hard: int
+    """-1: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device of the node, under the same path in the container."""
+
+    path: str
+    permissions: str = "rw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +165,12 @@ class WorkloadSpec:
     image_update: str | None = None
     """``roll`` to what the tag names, or ``manual``; None: as ``pull_policy`` suggests."""
     user: User = User()
+    tmpfs: tuple[MemoryMount, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    devices: tuple[Device, ...] = ()
+    extra_hosts: dict[str, str] = field(default_factory=dict)
+    dns: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def rolls_to_new_images(self) -> bool:
@@ -169,7 +216,7 @@ class WorkloadSpec:
             ports=tuple(Port(**port) for port in data["ports"]),
             health_check=HealthCheck(**{**check, "command": tuple(check["command"])}) if check else None,
             stop_timeout_ms=data["stop_timeout_ms"],
-            resources=Resources(**data["resources"]),
+            resources=Resources.from_json(data["resources"]),
             security=Security(**data["security"]),
             post_claim=hook(data.get("post_claim")),
             pre_release=hook(data.get("pre_release")),
@@ -184,6 +231,12 @@ class WorkloadSpec:
             is_health_check_off=data.get("is_health_check_off", False),
             image_update=data.get("image_update"),
             user=User.from_json(data.get("user")),
+            tmpfs=tuple(MemoryMount(**one) for one in data.get("tmpfs", ())),
+            ulimits=tuple(Ulimit(**one) for one in data.get("ulimits", ())),
+            devices=tuple(Device(**one) for one in data.get("devices", ())),
+            extra_hosts=dict(data.get("extra_hosts", {})),
+            dns=tuple(data.get("dns", ())),
+            labels=dict(data.get("labels", {})),
         )
 
 

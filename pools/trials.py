@@ -21,7 +21,7 @@ from boilerhouse.core import file_locks
 from boilerhouse.core.deployment import data_dir, deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError, Conflict
 from boilerhouse.core.ids import uuid7
-from pools import accounts, errors, health, last_words, lifecycle, mounts, pulling, version_images, volumes
+from pools import accounts, errors, health, last_words, lifecycle, mounts, permits, pulling, version_images, volumes
 from pools.models import Container, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import Mount
@@ -130,6 +130,7 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
     try:
         image = version_images.own(version, partial(pulling.image_for_trial, wait_s=PULL_S)).image
         mounts.check(spec, image)
+        permits.check(spec)
         binds = tuple(_mount(trial_id, spec.owner(uid), volume) for volume in spec.volumes)
         binds += accounts.binds(_home(trial_id), spec)
         volumes.make_dirs(_home(trial_id).joinpath, uid, spec, image.working_dir)
@@ -142,11 +143,12 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
         plan = replace(plan, probe=None, is_probe_off=True)
         runtime.create(plan)
         runtime.start(name)
+        runtime.inspect_made(plan)
         started_ms = round((time.monotonic() - began) * 1000)
         trial = _probe(name, health.check_of(spec, image), started_ms)
     except BoilerhouseError as error:
         return Trial(False, error.detail, None, "", _log(name), round((time.monotonic() - began) * 1000), 0, 0)
-    bare = mounts.declared(spec.volumes, image.volumes).bare
+    bare = mounts.declared(spec, image.volumes).bare
     return replace(trial, log=_log(name), warnings=tuple(one.detail for one in mounts.warnings(bare)))
 
 

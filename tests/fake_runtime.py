@@ -127,6 +127,9 @@ class FakeRuntime(ContainerRuntime):
         found = self.find(name)
         return found and self._observed(found)
 
+    def inspect_made(self, plan: ContainerPlan) -> Observed | None:
+        return self.inspect(plan.name)
+
     def _observed(self, found: Fake) -> Observed:
         handle = Handle(self.node, found.runtime_id, found.plan.name)
         return Observed(

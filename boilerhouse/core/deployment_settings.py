@@ -44,6 +44,7 @@ class DeploymentSettings:
     allow_root: bool = False
     allowed_runtimes: tuple[str, ...] = ()
     allowed_networks: tuple[str, ...] = ()
+    allowed_devices: tuple[str, ...] = ()
     retention_s: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -55,6 +56,7 @@ def current() -> DeploymentSettings:
 
 def _in_force(values: Mapping[str, Any]) -> DeploymentSettings:
     runtimes, networks = settings.BOILERHOUSE_ALLOWED_RUNTIMES, settings.BOILERHOUSE_ALLOWED_NETWORKS
+    devices = settings.BOILERHOUSE_ALLOWED_DEVICES
     asked = {**_ceilings(), **values.get("retention_s", {})}
     return DeploymentSettings(
         variables=dict(values.get("variables", {})),
@@ -62,6 +64,7 @@ def _in_force(values: Mapping[str, Any]) -> DeploymentSettings:
         allow_root=settings.BOILERHOUSE_ALLOW_ROOT and values.get("allow_root", True),
         allowed_runtimes=tuple(r for r in values.get("allowed_runtimes", runtimes) if r in runtimes),
         allowed_networks=tuple(n for n in values.get("allowed_networks", networks) if n in networks),
+        allowed_devices=tuple(d for d in values.get("allowed_devices", devices) if d in devices),
         retention_s={kind: min(ceiling_s(kind), int(asked[kind])) for kind in RETENTION_CEILINGS},
     )
 
@@ -104,6 +107,7 @@ def _refuse_beyond_ceiling(wanted: DeploymentSettings) -> None:
     lists = (
         ("allowedRuntimes", wanted.allowed_runtimes, "BOILERHOUSE_ALLOWED_RUNTIMES"),
         ("allowedNetworks", wanted.allowed_networks, "BOILERHOUSE_ALLOWED_NETWORKS"),
+        ("allowedDevices", wanted.allowed_devices, "BOILERHOUSE_ALLOWED_DEVICES"),
     )
     for name, values, variable in lists:
         allowed = getattr(settings, variable)

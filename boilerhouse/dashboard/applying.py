@@ -149,7 +149,7 @@ def _workload(document: Document, dry_run: bool, planned: set[tuple[str, str]]) 
     before = render_workload(row) if row else None
     after = {**(before or {}), "id": data["id"], "name": data["name"], **render_workload_spec(spec)}
     result = _result(document, before, after)
-    result.warnings = mounts.warnings(mounts.declared(spec.volumes, image.volumes).bare) if image else []
+    result.warnings = mounts.warnings(mounts.declared(spec, image.volumes).bare) if image else []
     if not dry_run and result.outcome != "unchanged":
         if row is None:
             pool_services.create_workload(id=data["id"], name=data["name"], spec=spec)

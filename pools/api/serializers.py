@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,9 +19,11 @@ from boilerhouse.core import deployment_settings
 from boilerhouse.core.api.schema import Problem
 from boilerhouse.core.api.serializers import ApiSerializer, LineField, NumberField, ObjectField, StringMapField, nested
 from boilerhouse.core.bounds import MAX_MB, TEN_YEARS_MS
+from boilerhouse.core.errors import FieldError
 from boilerhouse.core.ids import SLUG
 from boilerhouse.core.text import has_control
-from pools import image_warnings, mounts, references, schemas
+from pools import image_warnings, mounts, permits, references, schemas
+from pools.api import engine_fields as asks
 from pools.api import process_fields, user_fields
 from pools.models import Container, Pool, Workload, WorkloadVersion, has_moved
 from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, STANDARD_VOLUMES, VARIABLE, User, Volume, WorkloadSpec
@@ -148,6 +150,15 @@ class ResourcesField(ApiSerializer):
     pids_limit = serializers.IntegerField(min_value=1, max_value=4_194_304, default=256)
     tmpfs_mb = serializers.IntegerField(min_value=1, max_value=1_048_576, default=64)
     disk_mb = serializers.IntegerField(min_value=1, max_value=MAX_MB, required=False, allow_null=True, default=None)
+    shm_mb = serializers.IntegerField(
+        min_value=1,
+        max_value=asks.MAX_MEMORY_MB,
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="Of /dev/shm; as large as tmpfsMb where it is left out",
+    )
+    gpus = asks.GpusField(required=False, allow_null=True, default=None)
 
 
 class SecurityField(ApiSerializer):
@@ -233,6 +244,14 @@ class WorkloadInput(ApiSerializer):
     init = process_fields.InitField(required=False)
     stop_signal = serializers.ChoiceField(process_fields.STOP_SIGNALS, required=False, allow_null=True)
     user = user_fields.UserField(required=False, allow_null=True)
+    tmpfs = asks.TmpfsField(many=True, required=False, max_length=asks.MAX_TMPFS)  # type: ignore[call-arg]
+    ulimits = asks.UlimitField(many=True, required=False)
+    devices = asks.DeviceField(many=True, required=False, max_length=asks.MAX_DEVICES)  # type: ignore[call-arg]
+    extra_hosts = asks.HostsField(required=False)
+    dns = asks.ResolversField(
+        required=False, help_text="In the place of the node's own; a pool's network.dns goes first"
+    )
+    labels = asks.LabelsField(required=False)
 
     def validate_environment(self, value: dict[str, str]) -> dict[str, str]:
         wrong: dict[str, list[ErrorDetail]] = {}
@@ -268,11 +287,19 @@ class WorkloadInput(ApiSerializer):
         if None not in (older, uid) and older != uid:
             detail = f"security.runAsUser says {older}. It means the same: leave one of the two out."
             raise ValidationError({"user": {"uid": ErrorDetail(detail, "conflict")}})
+        spec = self._spec(attrs)
+        wrong = mounts.problems(spec.volumes, spec.tmpfs) + list(mounts.too_large(spec)) + permits.problems(spec)
+        if spec.dns and spec.security.network_mode == "none":
+            wrong.append(FieldError("/dns", "A container without a network asks no resolver.", "not_allowed"))
+        if wrong:
+            raise ValidationError(nested(wrong, below=""))
         return attrs
 
     def to_spec(self) -> WorkloadSpec:
         """The validated body as a spec, defaults filled in."""
-        data = dict(self.validated_data)
+        return self._spec(self.validated_data)
+
+    def _spec(self, data: Mapping[str, Any]) -> WorkloadSpec:
         hooks = data.get("hooks") or {}
         health_check = data.get("health_check", process_fields.IMAGES_OWN)
         return WorkloadSpec.from_json(
@@ -299,6 +326,12 @@ class WorkloadInput(ApiSerializer):
                 "stop_signal": data.get("stop_signal"),
                 "image_update": data.get("image_update"),
                 "user": data.get("user"),
+                "tmpfs": [dict(one) for one in data.get("tmpfs", [])],
+                "ulimits": [dict(one) for one in data.get("ulimits", [])],
+                "devices": [dict(one) for one in data.get("devices", [])],
+                "extra_hosts": data.get("extra_hosts", {}),
+                "dns": data.get("dns", []),
+                "labels": data.get("labels", {}),
             }
         )
 
@@ -392,7 +425,7 @@ def _image_status(workload: Any) -> dict[str, Any]:
 
 def render_warnings(spec: WorkloadSpec, image_volumes: Sequence[str] | None) -> list[dict[str, Any]]:
     """What to know of a spec whose image declares these VOLUMEs; nothing where that is not known."""
-    bare = mounts.declared(spec.volumes, image_volumes or ()).bare
+    bare = mounts.declared(spec, image_volumes or ()).bare
     return [asdict(one) for one in mounts.warnings(bare)]
 
 
@@ -424,6 +457,8 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
             "pidsLimit": resources.pids_limit,
             "tmpfsMb": resources.tmpfs_mb,
             "diskMb": resources.disk_mb,
+            "shmMb": resources.shm_mb,
+            "gpus": resources.gpus and {"count": resources.gpus.count or None, "ids": list(resources.gpus.ids)},
         },
         "security": {
             "readOnlyRootFilesystem": security.read_only_root_filesystem,
@@ -441,6 +476,12 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
         "init": True if spec.init else process_fields.IMAGES_OWN,
         "stopSignal": spec.stop_signal,
         "user": None if spec.user == User() else {**asdict(spec.user), "groups": list(spec.user.groups)},
+        "tmpfs": [{"path": one.path, "sizeMb": one.size_mb, "exec": one.exec} for one in spec.tmpfs],
+        "ulimits": [{"name": one.name, "soft": one.soft, "hard": one.hard} for one in spec.ulimits],
+        "devices": [{"path": one.path, "permissions": one.permissions} for one in spec.devices],
+        "extraHosts": spec.extra_hosts,
+        "dns": list(spec.dns),
+        "labels": spec.labels,
     }
 
 
@@ -459,7 +500,7 @@ def _render_health_check(spec: WorkloadSpec) -> dict[str, Any] | str | None:
 
 class PoolNetworkField(ApiSerializer):
     name = LineField(max_length=63, required=False)
-    dns = serializers.ListField(child=serializers.IPAddressField(), max_length=3, required=False)
+    dns = asks.ResolversField(required=False)
 
     def validate_name(self, value: str) -> str:
         raise ValidationError("This deployment allows only its own network.", code="not_allowed")

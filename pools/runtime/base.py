@@ -11,6 +11,10 @@ from typing import Protocol
 from urllib.parse import quote, quote_plus
 
 from pools.references import Reference
+from pools.spec import Device, Gpus, Ulimit
+
+OUR_LABELS = "boilerhouse."
+"""How the labels begin that say whose a container is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Tmpfs:
     gid: int = 0
     is_declared: bool = False
     """Whether the image declares a VOLUME there: the engine must not make one of its own."""
+    is_exec: bool = False
+    """Whether programs may run from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +184,11 @@ class ContainerPlan:
     """None: the number of its uid."""
     groups: tuple[int, ...] = ()
     """Supplementary ones."""
+    ulimits: tuple[Ulimit, ...] = ()
+    devices: tuple[Device, ...] = ()
+    gpus: Gpus | None = None
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    """Names and their addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +412,10 @@ class ContainerRuntime(ABC):
 
         Its content where it is a file of ``limit_bytes`` at most. Raises ContainerMissing.
         """
+
+    @abstractmethod
+    def inspect_made(self, plan: ContainerPlan) -> Observed | None:
+        """As ``inspect``, and compare one that runs with its plan. Raises NotAsAsked where it is another."""
 
     @abstractmethod
     def is_suspect(self) -> bool:

@@ -1,4 +1,4 @@
-"""The Docker Engine as runtime; the only module that imports docker.
+"""The Docker Engine as runtime; besides ``asked`` the only module that imports docker.
 
 Only the low-level client: the models ask twice. ``pools.runtime.dialect`` says which API version is spoken.
 """
@@ -25,7 +25,7 @@ import docker.utils
 import requests
 import structlog
 import urllib3
-from docker.types import EndpointConfig, Healthcheck, IPAMConfig, IPAMPool, LogConfig, Ulimit
+from docker.types import IPAMConfig, IPAMPool
 from docker.types import Mount as DockerMount
 
 import docker
@@ -35,7 +35,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from pools import errors, host_processes, pull_errors, references
 from pools.instruments import DOCKER_ERRORS, DOCKER_SECONDS
 from pools.pull_errors import PullFault
-from pools.runtime import dialect, refusals
+from pools.runtime import asked, dialect, refusals
 from pools.runtime.attached import Attached, early_bytes
 from pools.runtime.base import (
     Capabilities,
@@ -56,7 +56,6 @@ from pools.runtime.base import (
     PullProgress,
     RegistryLogin,
     Terminal,
-    Tmpfs,
 )
 from pools.runtime.pull_stream import Layers, error_of
 
@@ -78,6 +77,15 @@ LOG_BYTES = 64 * 1024
 NEVER = None
 """A deadline: a log may be silent for days."""
 
+CANNOT_GIVE = {
+    "could not select device driver": "This node's engine has no GPUs to give. Install the vendor's container toolkit"
+    " (NVIDIA Container Toolkit) on the node, or remove resources.gpus from the workload.",
+    "error gathering device information": "The node has not every device that the workload names. Load the driver that"
+    " makes it, or remove it from devices.",
+    "setting rlimit": "The node's kernel refuses a limit of the workload's ulimits. Lower it.",
+}
+"""What the engine says of a start → what an operator can do."""
+
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
@@ -94,6 +102,9 @@ def translated() -> Iterator[None]:
             raise errors.NameTaken(words) from error
         if error.status_code == 409 and "not running" in words:
             raise errors.NotRunning(words) from error
+        for sign, told in CANNOT_GIVE.items():
+            if sign in words:
+                raise errors.CannotGive(f"{told} The engine says: {words}") from error
         if "exec:" in words or "executable file not found" in words or "OCI runtime create failed" in words:
             raise errors.BadCommand(words) from error
         if error.status_code == 403 and "active endpoints" not in words:
@@ -400,58 +411,7 @@ class DockerRuntime(ContainerRuntime):
     def create(self, plan: ContainerPlan) -> Handle:
         with translated():
             api = self._api(SLOW_S)
-        host_config = api.create_host_config(
-            read_only=plan.read_only_root,
-            cap_drop=["ALL"],
-            group_add=[str(gid) for gid in plan.groups] or None,
-            security_opt=["no-new-privileges:true"],
-            pids_limit=plan.pids_limit,
-            mem_limit=f"{plan.memory_mb}m",
-            memswap_limit=f"{plan.memory_mb}m",
-            nano_cpus=int(plan.cpus * 1_000_000_000),
-            tmpfs={one.path: _options(one) for one in plan.tmpfs},
-            shm_size=f"{plan.shm_mb}m",
-            ipc_mode="private",
-            init=plan.init,
-            ulimits=[Ulimit(name="nofile", soft=4096, hard=4096), Ulimit(name="core", soft=0, hard=0)],
-            log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
-            restart_policy={"Name": "no"},
-            mounts=_binds(plan),
-            network_mode=plan.network,
-            dns=list(plan.dns) or None,
-            port_bindings={f"{p.container_port}/{p.protocol}": ("127.0.0.1", p.host_port) for p in plan.ports},
-            runtime=plan.runtime,
-        )
-        networking = None
-        if plan.address:
-            networking = {"EndpointsConfig": {plan.network: EndpointConfig(api.api_version, ipv4_address=plan.address)}}
-        probe = plan.probe
-        health = probe and Healthcheck(
-            test=["CMD", *probe.command],
-            interval=probe.interval_ms * 1_000_000,
-            timeout=probe.timeout_ms * 1_000_000,
-            retries=probe.retries,
-            start_period=probe.start_period_ms * 1_000_000,
-        )
-        if plan.is_probe_off:
-            health = Healthcheck(test=["NONE"])
-        with translated():
-            made = api.create_container(
-                image=plan.image,
-                command=list(plan.command) or None,
-                entrypoint=None if plan.entrypoint is None else list(plan.entrypoint),
-                working_dir=plan.working_dir,
-                name=plan.name,
-                user=f"{plan.uid}:{plan.uid if plan.gid is None else plan.gid}",
-                environment=plan.environment,
-                labels=plan.labels,
-                hostname=None if plan.network == "host" else plan.name[:63],
-                ports=[(port, protocol) for port, protocol in plan.exposed],
-                host_config=host_config,
-                networking_config=networking,
-                healthcheck=health,
-                stop_signal=plan.stop_signal,
-            )
+            made = api.create_container(name=plan.name, **asked.arguments(api, plan))
         return Handle(self.node, made["Id"], plan.name)
 
     def start(self, name: str) -> None:
@@ -506,15 +466,34 @@ class DockerRuntime(ContainerRuntime):
 
     def inspect(self, name: str, timeout_s: float | None = None) -> Observed | None:
         allowed = FAST_S if timeout_s is None else max((t for t in HOT_S if t <= timeout_s), default=HOT_S[0])
+        found = self._found(name, allowed)
+        return None if found is None else self._observed(found)
+
+    def inspect_made(self, plan: ContainerPlan) -> Observed | None:
+        found = self._found(plan.name, FAST_S)
+        if found is None:
+            return None
+        if not found["State"]["Running"]:
+            return self._observed(found)
+        with translated():
+            api = self._api()
+        body = api.create_container_config(**asked.arguments(api, plan))
+        if wrong := asked.differences(body, found):
+            raise errors.NotAsAsked(f"The engine made another container than it was asked for: {'; '.join(wrong)}.")
+        return self._observed(found)
+
+    def _found(self, name: str, timeout_s: float) -> dict[str, Any] | None:
         try:
             with translated():
                 try:
-                    found = self._api(allowed).state_of(name)
+                    return self._api(timeout_s).state_of(name)
                 except docker.errors.NotFound:
                     return None
         except errors.EngineTimeout:
             self._timed_out_at = time.monotonic()
             raise
+
+    def _observed(self, found: dict[str, Any]) -> Observed:
         state = found["State"]
         return Observed(
             Handle(self.node, found["Id"], found["Name"].lstrip("/")),
@@ -760,21 +739,6 @@ def _only_file(stream: Iterator[bytes], limit_bytes: int) -> bytes:
         if not found:
             raise errors.EngineFailure("The engine sends another thing than the file.")
         return found.read()
-
-
-def _options(tmpfs: Tmpfs) -> str:
-    return f"rw,noexec,nosuid,nodev,size={tmpfs.size_mb}m,mode={tmpfs.mode:o},uid={tmpfs.uid},gid={tmpfs.gid}"
-
-
-def _binds(plan: ContainerPlan) -> list[DockerMount]:
-    """The volumes, and one that is never mounted for each VOLUME of the image that has a tmpfs.
-
-    The engine makes an anonymous volume for whatever the image declares and the request does not bind; where a tmpfs
-    lies, it mounts neither. Should another engine mount this one, it is empty and read-only.
-    """
-    declared = [one.path for one in plan.tmpfs if one.is_declared]
-    hidden = [DockerMount(path, plan.placeholder, type="bind", read_only=True) for path in declared]
-    return [DockerMount(m.target, m.source, type="bind", read_only=m.read_only) for m in plan.mounts] + hidden
 
 
 def _events(api: docker.APIClient, stream: Any) -> Iterator[EngineEvent]:

@@ -180,6 +180,7 @@ FREE = {
     ("HealthCheckField", "command"), ("HealthCheckChoice", "command"), ("HookField", "command"),
     ("WorkloadInput", "command"), ("WorkloadInput", "entrypoint"), ("ExecInput", "command"), ("ExecInput", "stdin"),
     ("ApiKeyInput", "tenantIds"), ("S3SinkInput", "provider"), ("PoolNetworkField", "dns"),
+    ("WorkloadInput", "dns"),
     ("RegistryCredentialInput", "password"), ("RegistryCredentialInput", "identityToken"),
 }  # fmt: skip
 """Words that a program gets, whatever they hold; and what a stricter rule of its own holds together."""

@@ -236,16 +236,16 @@ DECLARED = [
 @pytest.mark.parametrize(("image_volumes", "bare", "wrong"), DECLARED, ids=lambda one: repr(one)[:50])
 def test_volumes_of_an_image_beside_those_of_a_workload(image_volumes, bare, wrong):
     """B2: each is a volume of the workload, memory of its own, or a reason to refuse; however it is written."""
-    found = mounts.declared(make_spec(volumes=ONE).volumes, image_volumes)
+    found = mounts.declared(make_spec(volumes=ONE), image_volumes)
     assert bare is None or found.bare == bare
     assert [(one.pointer, one.code) for one in found.wrong] == [(pointer, "image_volume") for pointer in wrong]
-    assert found.on_scratch == ("/tmp" in image_volumes)
+    assert found.in_memory == {"/tmp"} & set(image_volumes)
 
 
 def test_a_volume_of_the_image_around_one_of_the_workload_is_in_the_way():
     """B45: part of what is written there would be saved and part would not."""
     volumes = [*ONE, {"name": "deep", "container_path": "/var/lib/db/data", "mode": "rw"}]
-    found = mounts.declared(make_spec(volumes=volumes).volumes, ["/var/lib/db", "/state"])
+    found = mounts.declared(make_spec(volumes=volumes), ["/var/lib/db", "/state"])
     assert [(one.pointer, one.code) for one in found.wrong] == [(FIRST, "image_volume")]
     assert "Mount the volume at /var/lib/db." in found.wrong[0].detail
 

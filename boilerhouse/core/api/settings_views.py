@@ -44,6 +44,7 @@ class SettingsInput(ApiSerializer):
     allow_root = serializers.BooleanField(required=False)
     allowed_runtimes = serializers.ListField(child=LineField(max_length=63), required=False, max_length=50)
     allowed_networks = serializers.ListField(child=LineField(max_length=63), required=False, max_length=50)
+    allowed_devices = serializers.ListField(child=LineField(max_length=400), required=False, max_length=50)
     retention = RetentionField(default=dict)
 
     def validate_variables(self, value: dict[str, str]) -> dict[str, str]:
@@ -65,6 +66,7 @@ class SettingsInput(ApiSerializer):
             allow_root=data.get("allow_root", settings.BOILERHOUSE_ALLOW_ROOT),
             allowed_runtimes=tuple(data.get("allowed_runtimes", settings.BOILERHOUSE_ALLOWED_RUNTIMES)),
             allowed_networks=tuple(data.get("allowed_networks", settings.BOILERHOUSE_ALLOWED_NETWORKS)),
+            allowed_devices=tuple(data.get("allowed_devices", settings.BOILERHOUSE_ALLOWED_DEVICES)),
             retention_s={**ceilings, **given},
         )
 
@@ -76,6 +78,7 @@ def render_settings(found: DeploymentSettings) -> dict[str, Any]:
         "allowRoot": found.allow_root,
         "allowedRuntimes": list(found.allowed_runtimes),
         "allowedNetworks": list(found.allowed_networks),
+        "allowedDevices": list(found.allowed_devices),
         "retention": {f"{kind}Ms": seconds * 1000 for kind, seconds in found.retention_s.items()},
     }
 

@@ -24,6 +24,7 @@ def sections(_value: dict[str, Any]) -> list[Section]:
             Part("allowRoot", "Workloads may run as root (BOILERHOUSE_ALLOW_ROOT)", kind="flag"),
             Part("allowHostNetwork", "The host's network is allowed (BOILERHOUSE_ALLOW_HOST_NETWORK)", kind="flag"),
             Part("allowedRuntimes", "Runtimes", "Of BOILERHOUSE_ALLOWED_RUNTIMES; one in a line", "list"),
+            Part("allowedDevices", "Devices of the node", "Of BOILERHOUSE_ALLOWED_DEVICES; one in a line", "list"),
         ), "What workloads may ask for. A workload that asks for more is refused when it is saved."),
         Section("Networks", (
             Part("allowedNetworks", "Other networks", "Of BOILERHOUSE_ALLOWED_NETWORKS; one in a line", "list"),

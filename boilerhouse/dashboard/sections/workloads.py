@@ -7,6 +7,7 @@ from typing import Any
 
 from boilerhouse.core import deployment_settings
 from boilerhouse.dashboard.documents import Part, Section, Sections, get
+from pools import limits, mounts, permits
 from pools.api.process_fields import IMAGES_OWN, STOP_SIGNALS
 from pools.spec import BUILT_IN_VARIABLES
 
@@ -76,6 +77,7 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("pidsLimit", "Processes", kind="number", default=256),
             Part("tmpfsMb", "Temporary files, in RAM", kind="mb", default=64),
             Part("diskMb", "Disk, all volumes", "Empty: no limit", "mb"),
+            Part("shmMb", "Shared memory (/dev/shm)", "Empty: as large as temporary files", "mb"),
         ), path="resources"),
         mount("state", "State volume", "What a sync spec can save.", "/state"),
         mount("secrets", "Secrets volume", "config.json, claim.json and the claim's secrets, in RAM.", "/run/secrets",
@@ -110,6 +112,24 @@ def sections_of(*, is_new: bool) -> Sections:
         hook("postClaim", "After a claim", "Runs inside once the tenant's state, config and secrets are there."),
         hook("preRelease", "Before a release", "Runs inside before the container is stopped and saved."),
         hook("preSave", "Before a save while it works", "Runs inside before each periodic save and each by hand."),
+        Section("Directories in memory", (
+            Part("path", "Path in the container", f"{mounts.SCRATCH} is the scratch space itself"),
+            Part("sizeMb", "Size", "Counts towards the memory", "mb"),
+            Part("exec", "Programs may run from it", kind="flag"),
+        ), "Empty at the start, the container's user's, gone with the container.", "tmpfs",
+           {"path": "/scratch", "sizeMb": 64}, is_list=True, one="Directory"),
+        Section("Limits of processes", (
+            Part("name", "Name", kind="choice", options=[(one, one) for one in sorted(limits.CEILINGS)]),
+            Part("soft", "Soft", "Empty: as hard; -1: none", "number"),
+            Part("hard", "Hard", "-1: none, where the deployment allows it", "number"),
+        ), "4,096 open files and no core files where nothing is said.", "ulimits",
+           {"name": "nofile", "hard": 65536}, is_list=True, one="Limit"),
+        *_devices(allowed.allowed_devices),
+        Section("Names and labels", (
+            Part("extraHosts", "More hosts", "name=address, one in a line, for /etc/hosts", "map"),
+            Part("dns", "Resolvers", "Addresses; empty: the node's. A pool's own go first", "list"),
+            Part("labels", "Labels", "NAME=value, one in a line, for tools that look at the engine", "map"),
+        )),
         Section("Seed", (
             Part("seed", "First state", "A directory below the deployment's seeds, for tenants that have none"),
         )),
@@ -126,6 +146,25 @@ def sections_of(*, is_new: bool) -> Sections:
         return [one for one in made if all(one is not other for other in hidden)]
 
     return sections
+
+
+def _devices(allowed: Sequence[str]) -> list[Section]:
+    """What the deployment allows; nothing where that is nothing."""
+    named = [one for one in allowed if one != permits.GPUS]
+    shown = []
+    if named:
+        shown.append(Section("Devices", (
+            Part("path", "Device", kind="choice", options=[(one, one) for one in named]),
+            Part("permissions", "The container may", kind="choice", default="rw",
+                 options=(("rw", "read and write"), ("r", "read"))),
+        ), "Of the node, under the same path. Tenants who come one after another meet the same device.", "devices",
+           {"path": named[0]}, is_list=True, one="Device"))  # fmt: skip
+    if permits.GPUS in allowed:
+        shown.append(Section("GPUs", (
+            Part("count", "How many", "-1: all", "number"),
+            Part("ids", "Or these", "Index or id, one in a line", "list"),
+        ), "The node's engine needs the vendor's container toolkit.", "resources/gpus", {"count": 1}))  # fmt: skip
+    return shown
 
 
 def start() -> dict[str, Any]:

@@ -1,0 +1,149 @@
+"""What a workload asks of the engine besides image and volumes, as the API takes it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+from boilerhouse.core.api.serializers import ApiSerializer, LineField, StringMapField
+from boilerhouse.core.text import has_control
+from pools import addresses, limits, mounts
+from pools.runtime.base import OUR_LABELS
+
+MAX_MEMORY_MB = 4_194_304
+MAX_LIMIT = 2**53 - 1
+"""The largest whole number that every reader of JSON knows."""
+MAX_TMPFS, MAX_DEVICES, MAX_HOSTS, MAX_LABELS, MAX_DNS = 20, 20, 100, 100, 3
+MAX_LABEL_NAME, MAX_LABEL = 200, 2000
+HOST_PART = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?"
+HOST_NAME = re.compile(rf"^(?=.{{1,253}}\Z){HOST_PART}(\.{HOST_PART})*\Z", re.IGNORECASE)
+ENGINES_HOSTS = frozenset({"localhost", "ip6-localhost", "ip6-loopback"})
+LABEL_NAME = re.compile(rf"^[A-Za-z0-9]([A-Za-z0-9._/-]{{0,{MAX_LABEL_NAME - 2}}}[A-Za-z0-9])?\Z")
+RESERVED_LABELS = (OUR_LABELS, "com.docker.", "io.docker.", "org.dockerproject.")
+"""Ours say whose a container is; by the engine's own, tools such as compose take a container for theirs."""
+
+
+class GpusField(ApiSerializer):
+    count = serializers.IntegerField(
+        min_value=-1, max_value=64, required=False, allow_null=True, help_text="-1 is all; 1 where nothing is said"
+    )
+    ids = serializers.ListField(
+        child=LineField(max_length=100), required=False, max_length=64, help_text="These, by index or id; no count then"
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        count, ids = attrs.get("count"), attrs.get("ids", [])
+        if count is not None and ids:
+            raise ValidationError({"count": ErrorDetail("Give a count or ids, not both.", "invalid")})
+        if count == 0:
+            raise ValidationError({"count": ErrorDetail("Leave gpus out for none; -1 is all.", "out_of_range")})
+        return {"count": 0 if ids else 1 if count is None else count, "ids": ids}
+
+
+class TmpfsField(ApiSerializer):
+    """A directory in memory: the container's user's, empty at the start, gone with the container."""
+
+    path = LineField(max_length=mounts.MAX_PATH, trim_whitespace=False)
+    size_mb = serializers.IntegerField(min_value=1, max_value=MAX_MEMORY_MB)
+    exec = serializers.BooleanField(default=False, help_text="Whether programs may run from it")
+
+    def validate_path(self, value: str) -> str:
+        if not mounts.is_normal(value):
+            raise ValidationError("Give an absolute, normal path such as /scratch, not / itself.", code="invalid")
+        return value
+
+
+class UlimitField(ApiSerializer):
+    name = serializers.ChoiceField(sorted(limits.CEILINGS))
+    soft = serializers.IntegerField(
+        min_value=-1, max_value=MAX_LIMIT, required=False, allow_null=True, help_text="As hard where it is left out"
+    )
+    hard = serializers.IntegerField(min_value=-1, max_value=MAX_LIMIT, help_text="-1 is no limit")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        soft = attrs.get("soft")
+        return {**attrs, "soft": attrs["hard"] if soft is None else soft}
+
+
+class DeviceField(ApiSerializer):
+    path = LineField(max_length=mounts.MAX_PATH, trim_whitespace=False, help_text="Of the node, and in the container")
+    permissions = serializers.ChoiceField(["r", "rw"], default="rw")
+
+    def validate_path(self, value: str) -> str:
+        if not value.startswith("/dev/") or not mounts.is_normal(value) or ":" in value:
+            raise ValidationError("Give the path of a device, such as /dev/fuse.", code="invalid")
+        return value
+
+
+@extend_schema_field(
+    {"type": "object", "additionalProperties": {"type": "string", "format": "ip"}, "maxProperties": MAX_HOSTS}
+)
+class HostsField(StringMapField):
+    """Names and the address that each has in the container."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        hosts: dict[str, str] = super().to_internal_value(data)
+        wrong: dict[str, list[ErrorDetail]] = {}
+        for name, address in hosts.items():
+            if not HOST_NAME.match(name):
+                wrong[name] = [ErrorDetail("Give the name of a host, such as db.internal.", "invalid")]
+            elif name.lower() in ENGINES_HOSTS:
+                wrong[name] = [ErrorDetail("This name is the container itself.", "not_allowed")]
+            elif said := addresses.problem(address, loopback=True):
+                wrong[name] = [ErrorDetail(said.detail, said.code)]
+        if wrong:
+            raise ValidationError(wrong)
+        if len(hosts) > MAX_HOSTS:
+            raise ValidationError(f"At most {MAX_HOSTS} hosts.", code="max_length")
+        return hosts
+
+
+class ResolversField(serializers.ListField):
+    """Addresses of resolvers that containers ask."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(child=serializers.IPAddressField(), max_length=MAX_DNS, **options)
+
+    def to_internal_value(self, data: Any) -> Any:
+        found: list[str] = super().to_internal_value(data)
+        wrong: dict[Any, Any] = {}
+        for index, address in enumerate(found):
+            if said := addresses.problem(address, loopback=False):
+                wrong[index] = [ErrorDetail(said.detail, said.code)]
+        if wrong:
+            raise ValidationError(wrong)
+        return found
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": MAX_LABEL},
+        "maxProperties": MAX_LABELS,
+    }
+)
+class LabelsField(StringMapField):
+    """Labels that the engine shows of each container."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        labels: dict[str, str] = super().to_internal_value(data)
+        wrong: dict[str, list[ErrorDetail]] = {}
+        for name, value in labels.items():
+            taken = next((one for one in RESERVED_LABELS if f"{name.lower()}.".startswith(one)), None)
+            if not LABEL_NAME.match(name):
+                detail = f"Use 1 to {MAX_LABEL_NAME} of letters, digits and . _ - / between them."
+                wrong[name] = [ErrorDetail(detail, "invalid")]
+            elif taken:
+                detail = f"Labels that begin with {taken} are not a workload's to set."
+                wrong[name] = [ErrorDetail(detail, "not_allowed")]
+            elif len(value) > MAX_LABEL or has_control(value):
+                wrong[name] = [ErrorDetail(f"At most {MAX_LABEL} characters in one line.", "invalid")]
+        if wrong:
+            raise ValidationError(wrong)
+        if len(labels) > MAX_LABELS:
+            raise ValidationError(f"At most {MAX_LABELS} labels.", code="max_length")
+        return labels

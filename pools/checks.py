@@ -1,0 +1,39 @@
+"""System checks of what workloads may ask for."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from pools import limits, permits
+
+
+@register()
+def workload_permits(**_: Any) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for name, highest in settings.BOILERHOUSE_MAX_ULIMITS.items():
+        if name not in limits.CEILINGS or highest < limits.UNLIMITED:
+            known = ", ".join(sorted(limits.CEILINGS))
+            hint = f"Write name=number, -1 for no limit; the names are {known}."
+            found.append(
+                Error(f"BOILERHOUSE_MAX_ULIMITS: {name}={highest} is no limit.", hint=hint, id="boilerhouse.E020")
+            )
+    for path in settings.BOILERHOUSE_ALLOWED_DEVICES:
+        if path != permits.GPUS and not path.startswith("/dev/"):
+            hint = f"Exact paths such as /dev/fuse, comma-separated, and {permits.GPUS}."
+            found.append(Error(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is no device.", hint=hint, id="boilerhouse.E021"))
+        elif path != permits.GPUS and _is_disk(path):
+            hint = "Whoever runs in such a container reads and writes the disk past every file system. Take it off."
+            found.append(Warning(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is a disk.", hint=hint, id="boilerhouse.W020"))
+    return found
+
+
+def _is_disk(path: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,43 @@
+"""What a workload asks for that its deployment must allow: said when it is saved, and again before each start.
+
+A device of the node is a hole in the container. Whoever takes one off the list means it of stored versions too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from boilerhouse.core import deployment_settings
+from boilerhouse.core.errors import FieldError
+from pools import limits
+from pools.errors import CannotGive
+from pools.spec import WorkloadSpec
+
+GPUS = "gpus"
+"""Among the allowed devices: all GPUs, by the engine's device requests."""
+
+
+def problems(spec: WorkloadSpec) -> list[FieldError]:
+    """What the deployment does not allow now, each with its pointer."""
+    wrong = list(limits.problems(spec.ulimits))
+    if spec.devices or spec.resources.gpus:
+        wrong += _devices(spec, deployment_settings.current().allowed_devices)
+    return wrong
+
+
+def _devices(spec: WorkloadSpec, allowed: tuple[str, ...]) -> Iterator[FieldError]:
+    if spec.resources.gpus and GPUS not in allowed:
+        detail = f"This deployment does not allow GPUs ({GPUS} in BOILERHOUSE_ALLOWED_DEVICES)."
+        yield FieldError("/resources/gpus", detail, "not_allowed")
+    for index, device in enumerate(spec.devices):
+        if device.path not in allowed:
+            named = ", ".join(one for one in allowed if one != GPUS) or "none"
+            detail = f"This deployment allows these devices: {named} (BOILERHOUSE_ALLOWED_DEVICES)."
+            yield FieldError(f"/devices/{index}/path", detail, "not_allowed")
+
+
+def check(spec: WorkloadSpec) -> None:
+    """Raise CannotGive for a version that was stored when more was allowed."""
+    if wrong := problems(spec):
+        said = " ".join(f"{one.pointer}: {one.detail}" for one in wrong)
+        raise CannotGive(f"The deployment no longer allows what the workload asks for. {said}")

@@ -1,0 +1,280 @@
+"""What Docker is asked to make for a plan, and in what its container differs from that.
+
+An engine drops, with a warning that nobody reads, what its kernel or its cgroups cannot do: a limit of processes or of
+swap, a default profile. So each thing that was asked is looked for in what ``inspect`` says of the container, and so is
+what nobody asked for and what would open it. A key that is added to the request is compared without a word here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from docker.types import DeviceRequest, Healthcheck, LogConfig, Ulimit
+from docker.types import Mount as DockerMount
+
+import docker
+from pools.runtime.base import OUR_LABELS, ContainerPlan, Tmpfs
+
+ULIMITS = {"nofile": (4096, 4096), "core": (0, 0)}
+"""Soft and hard, where the workload says nothing."""
+SWAPS = Path("/proc/swaps")
+
+FIELDS = {
+    "Cmd": "command",
+    "Devices": "devices",
+    "DeviceRequests": "resources.gpus",
+    "Dns": "dns",
+    "Env": "environment",
+    "ExtraHosts": "extraHosts",
+    "GroupAdd": "user.groups",
+    "Healthcheck": "healthCheck",
+    "Labels": "labels",
+    "Memory": "resources.memoryMb",
+    "MemorySwap": "memory without swap",
+    "Mounts": "volumes",
+    "NanoCpus": "resources.cpus",
+    "NetworkMode": "security.networkMode",
+    "PidsLimit": "resources.pidsLimit",
+    "PortBindings": "ports",
+    "ReadonlyRootfs": "security.readOnlyRootFilesystem",
+    "Runtime": "security.runtime",
+    "ShmSize": "resources.shmMb",
+    "Tmpfs": "tmpfs",
+    "Ulimits": "ulimits",
+    "User": "the container's user",
+}
+"""The engine's word → ours, for what fails."""
+UNASKED = (
+    "Binds", "CapAdd", "DeviceCgroupRules", "DeviceRequests", "Devices", "Dns", "ExtraHosts", "GroupAdd", "Links",
+    "OomKillDisable", "PidMode", "PortBindings", "Privileged", "PublishAllPorts", "Sysctls", "UTSMode", "UsernsMode",
+    "VolumesFrom",
+)  # fmt: skip
+"""Of the engine's HostConfig: what would open a container, and is not there unless it was asked for."""
+HIDDEN = frozenset({"Env", "Labels"})
+"""What is compared and not written into an error."""
+
+
+# The request ------------------------------------------------------------------------------------------
+
+
+def arguments(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
+    """``create_container`` with these makes the plan's container."""
+    health = plan.probe and Healthcheck(
+        test=["CMD", *plan.probe.command],
+        interval=plan.probe.interval_ms * 1_000_000,
+        timeout=plan.probe.timeout_ms * 1_000_000,
+        retries=plan.probe.retries,
+        start_period=plan.probe.start_period_ms * 1_000_000,
+    )
+    if plan.is_probe_off:
+        health = Healthcheck(test=["NONE"])
+    networking = None
+    if plan.address:
+        networking = {"EndpointsConfig": {plan.network: api.create_endpoint_config(ipv4_address=plan.address)}}
+    return {
+        "image": plan.image,
+        "command": list(plan.command) or None,
+        "entrypoint": None if plan.entrypoint is None else list(plan.entrypoint),
+        "working_dir": plan.working_dir,
+        "stop_signal": plan.stop_signal,
+        "user": f"{plan.uid}:{plan.uid if plan.gid is None else plan.gid}",
+        "environment": plan.environment,
+        "labels": plan.labels,
+        "hostname": None if plan.network == "host" else plan.name[:63],
+        "ports": list(plan.exposed),
+        "host_config": _host_config(api, plan),
+        "networking_config": networking,
+        "healthcheck": health,
+    }
+
+
+def _host_config(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
+    return dict(
+        api.create_host_config(
+            read_only=plan.read_only_root,
+            cap_drop=["ALL"],
+            group_add=[str(gid) for gid in plan.groups] or None,
+            security_opt=["no-new-privileges:true"],
+            pids_limit=plan.pids_limit,
+            mem_limit=f"{plan.memory_mb}m",
+            memswap_limit=f"{plan.memory_mb}m",
+            nano_cpus=int(plan.cpus * 1_000_000_000),
+            tmpfs={one.path: _options(one) for one in plan.tmpfs},
+            shm_size=f"{plan.shm_mb}m",
+            ipc_mode="private",
+            init=plan.init,
+            ulimits=_ulimits(plan),
+            log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
+            restart_policy={"Name": "no"},
+            mounts=_binds(plan),
+            network_mode=plan.network,
+            dns=list(plan.dns) or None,
+            extra_hosts=[f"{name}:{address}" for name, address in plan.extra_hosts] or None,
+            port_bindings={f"{p.container_port}/{p.protocol}": ("127.0.0.1", p.host_port) for p in plan.ports},
+            runtime=plan.runtime,
+            devices=[f"{one.path}:{one.path}:{one.permissions}" for one in plan.devices] or None,
+            device_requests=_device_requests(plan),
+        )
+    )
+
+
+def _ulimits(plan: ContainerPlan) -> list[Ulimit]:
+    limits = {**ULIMITS, **{one.name: (one.soft, one.hard) for one in plan.ulimits}}
+    return [Ulimit(name=name, soft=soft, hard=hard) for name, (soft, hard) in limits.items()]
+
+
+def _device_requests(plan: ContainerPlan) -> list[DeviceRequest] | None:
+    if plan.gpus is None:
+        return None
+    return [DeviceRequest(count=plan.gpus.count, device_ids=list(plan.gpus.ids), capabilities=[["gpu"]])]
+
+
+def _options(tmpfs: Tmpfs) -> str:
+    run = "exec" if tmpfs.is_exec else "noexec"
+    return f"rw,{run},nosuid,nodev,size={tmpfs.size_mb}m,mode={tmpfs.mode:o},uid={tmpfs.uid},gid={tmpfs.gid}"
+
+
+def _binds(plan: ContainerPlan) -> list[DockerMount]:
+    """The volumes, and one that is never mounted for each VOLUME of the image that has a tmpfs.
+
+    The engine makes an anonymous volume for whatever the image declares and the request does not bind; where a tmpfs
+    lies, it mounts neither. Should another engine mount this one, it is empty and read-only.
+    """
+    declared = [one.path for one in plan.tmpfs if one.is_declared]
+    hidden = [DockerMount(path, plan.placeholder, type="bind", read_only=True) for path in declared]
+    return [DockerMount(m.target, m.source, type="bind", read_only=m.read_only) for m in plan.mounts] + hidden
+
+
+# What was made of it ----------------------------------------------------------------------------------
+
+
+def differences(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """In what a running container differs from the body of its create request, in words; nothing where it does not.
+
+    ``found`` is what ``inspect`` says.
+    """
+    host = asked["HostConfig"]
+    config = {key: value for key, value in asked.items() if key not in ("HostConfig", "NetworkingConfig")}
+    limits = {key: value for key, value in host.items() if key != "Mounts"}
+    return [
+        *_compared("Config", config, found["Config"]),
+        *_compared("HostConfig", limits, found["HostConfig"]),
+        *_unasked(host, found["HostConfig"]),
+        *_mounts(host.get("Mounts") or (), found["Mounts"]),
+        *_networks(asked, found["NetworkSettings"]["Networks"]),
+        *_foreign_labels(asked.get("Labels") or {}, found["Config"].get("Labels") or {}),
+        *_profile(found),
+    ]
+
+
+def _compared(part: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    for key, wanted in asked.items():
+        if wanted is None or wanted in ([], {}, ""):
+            continue  # the image's or the engine's own
+        got = found.get(key)
+        if not RULES.get(key, _is)(wanted, got):
+            yield _said(part, key, wanted, got)
+
+
+def _said(part: str, key: str, wanted: Any, got: Any) -> str:
+    name = f"{FIELDS[key]} ({part}.{key})" if key in FIELDS else f"{part}.{key}"
+    if key in HIDDEN:
+        return f"{name} is not what was asked"
+    return f"{name} is {_short(got)} instead of {_short(wanted)}"
+
+
+def _short(value: Any) -> str:
+    return "nothing" if value is None or value in ([], {}, "") else str(value)[:120]
+
+
+def _is(wanted: Any, got: Any) -> bool:
+    """Whether ``got`` is ``wanted``; an object may hold more."""
+    if not wanted:
+        return not got
+    if isinstance(wanted, Mapping):
+        return isinstance(got, Mapping) and all(_is(value, got.get(key)) for key, value in wanted.items())
+    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
+        same_length = isinstance(got, Sequence) and len(got) == len(wanted)
+        return same_length and all(map(_is, wanted, got))
+    return bool(got == wanted)
+
+
+def _exactly(wanted: Any, got: Any) -> bool:
+    return bool(wanted == (got or {}))
+
+
+def _holds(wanted: Iterable[str], got: Any) -> bool:
+    return set(wanted) <= set(got or ())
+
+
+def _same_set(wanted: Iterable[str], got: Any) -> bool:
+    return {one.removesuffix(":true") for one in wanted} == {one.removesuffix(":true") for one in got or ()}
+
+
+def _limits(wanted: Sequence[Mapping[str, Any]], got: Any) -> bool:
+    """The engine adds its own defaults for what was not named."""
+    there = {one["Name"]: (one["Soft"], one["Hard"]) for one in got or ()}
+    return all(there.get(one["Name"]) == (one["Soft"], one["Hard"]) for one in wanted)
+
+
+def _no_swap(wanted: int, got: Any) -> bool:
+    """A machine without any swap gives none, whatever its kernel can limit."""
+    return bool(got == wanted) or not _has_swap()
+
+
+def _has_swap() -> bool:
+    try:
+        return len(SWAPS.read_text().splitlines()) > 1
+    except FileNotFoundError:
+        return False  # a kernel that knows no swap
+
+
+RULES: dict[str, Callable[[Any, Any], bool]] = {
+    "CapDrop": _same_set,
+    "Env": _holds,
+    "MemorySwap": _no_swap,
+    "PortBindings": _exactly,
+    "SecurityOpt": _same_set,
+    "Tmpfs": _exactly,
+    "Ulimits": _limits,
+}
+"""What is not compared as it stands."""
+
+
+def _unasked(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    for key in UNASKED:
+        got = found.get(key)
+        if got and not asked.get(key):
+            yield f"HostConfig.{key} is {_short(got)}, and nobody asked for it"
+
+
+def _mounts(asked: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    wanted = {(one["Target"], one["Source"], not one["ReadOnly"]) for one in asked}
+    there = {(one["Destination"], one.get("Source", ""), bool(one["RW"])) for one in found}
+    for target in sorted({one[0] for one in wanted - there}):
+        yield f"{FIELDS['Mounts']} (Mounts): nothing is mounted at {target} as it was asked"
+    for target in sorted({one[0] for one in there} - {one[0] for one in wanted}):
+        yield f"Mounts: something is mounted at {target}, and nobody asked for it"
+
+
+def _networks(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    mode = asked["HostConfig"]["NetworkMode"]
+    if set(found) != {mode}:
+        yield f"{FIELDS['NetworkMode']}: it is in the networks {_short(sorted(found))} instead of {mode}"
+    for name, end in ((asked.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}).items():
+        wanted, got = end["IPAMConfig"]["IPv4Address"], found.get(name, {}).get("IPAddress")
+        if wanted != got:
+            yield f"its address in the network {name} is {_short(got)} instead of {wanted}"
+
+
+def _foreign_labels(asked: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(found.keys() - asked.keys()):
+        if name.startswith(OUR_LABELS):
+            yield f"the image has the label {name}, and only Boilerhouse may set such labels"
+
+
+def _profile(found: Mapping[str, Any]) -> Iterator[str]:
+    if found.get("AppArmorProfile") == "unconfined":
+        yield "AppArmorProfile is unconfined instead of the engine's own"
