@@ -45,6 +45,17 @@ def mount_info(pid: int, runtime_id: str) -> bytes | None:
         return None
 
 
+def status(pid: int, runtime_id: str) -> dict[str, str] | None:
+    """What the kernel says of the process, by its own words; None if it is not one of the container's, or not seen."""
+    if not pid or not _belongs_to(pid, runtime_id):
+        return None
+    try:
+        lines = (PROC / str(pid) / "status").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 def _belongs_to(pid: int, runtime_id: str) -> bool:
     try:
         return runtime_id in (PROC / str(pid) / "cgroup").read_text()

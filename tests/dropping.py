@@ -1,8 +1,13 @@
-"""A socket before the real engine that changes what is asked of it: an engine that drops what it does not know."""
+"""A socket before the real engine that changes what is asked of it: an engine that drops what it does not know.
+
+It may also change what the engine says of a container: an engine that does not say what it dropped.
+"""
 
 from __future__ import annotations
 
+import http.client
 import json
+import re
 import select
 import socket
 import socketserver
@@ -12,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 ENGINE = "/var/run/docker.sock"
+INSPECT = re.compile(rb"GET (/v[\d.]+)?/containers/[^/]+/json")
 
 
 class Filter:
-    """``change`` gets the body of each create request, and changes it in place."""
+    """``change`` gets the body of each create request, ``pretend`` each answer to inspect; both change it in place."""
 
     def __init__(self, path: Path) -> None:
         self.url = f"unix://{path}"
         self.change: Callable[[dict[str, Any]], None] = lambda body: None
+        self.pretend: Callable[[dict[str, Any]], None] | None = None
         handler = type("Handler", (_Handler,), {"filter": self})
         self._server = _Server(str(path), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -57,7 +64,20 @@ class _Handler(socketserver.StreamRequestHandler):
             engine.connect(ENGINE)
             length = f"Content-Length: {len(body)}\r\n\r\n".encode()
             engine.sendall(lines[0] + b"".join(kept) + length + body)
-            self._pass(engine)
+            if self.filter.pretend and INSPECT.match(lines[0]):
+                self._pretend(engine, self.filter.pretend)
+            else:
+                self._pass(engine)
+
+    def _pretend(self, engine: socket.socket, change: Callable[[dict[str, Any]], None]) -> None:
+        answer = http.client.HTTPResponse(engine)
+        answer.begin()
+        found = json.loads(answer.read())
+        if answer.status == 200:
+            change(found)
+        body = json.dumps(found).encode()
+        head = f"HTTP/1.1 {answer.status} {answer.reason}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        self.wfile.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
     def _pass(self, engine: socket.socket) -> None:
         pair = {self.connection: engine, engine: self.connection}

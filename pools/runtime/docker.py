@@ -35,7 +35,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from pools import errors, host_processes, pull_errors, references
 from pools.instruments import DOCKER_ERRORS, DOCKER_SECONDS
 from pools.pull_errors import PullFault
-from pools.runtime import asked, dialect, refusals
+from pools.runtime import asked, confined, dialect, refusals
 from pools.runtime.attached import Attached, early_bytes
 from pools.runtime.base import (
     Capabilities,
@@ -478,7 +478,8 @@ class DockerRuntime(ContainerRuntime):
         with translated():
             api = self._api()
         body = api.create_container_config(**asked.arguments(api, plan))
-        if wrong := asked.differences(body, found):
+        wrong = asked.differences(body, found) or confined.differences(found)
+        if wrong:
             raise errors.NotAsAsked(f"The engine made another container than it was asked for: {'; '.join(wrong)}.")
         return self._observed(found)
 

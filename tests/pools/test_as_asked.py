@@ -117,3 +117,36 @@ def test_a_machine_without_swap_gives_none_whatever_its_kernel_can_limit(engine,
     assert engine.start(**FULL)[0]
     swaps.unlink()
     assert engine.start(**FULL)[0]
+
+
+def without_profile(body):
+    body["HostConfig"]["SecurityOpt"].append("seccomp=unconfined")
+
+
+def silently(found):
+    found["HostConfig"]["SecurityOpt"] = ["no-new-privileges:true"]
+
+
+def with_capabilities(body):
+    body["HostConfig"]["CapDrop"] = []
+    body["User"] = "0:0"
+
+
+def as_if_dropped(found):
+    found["HostConfig"]["CapDrop"] = ["ALL"]
+    found["Config"]["User"] = "200000:200000"
+
+
+def test_an_engine_that_does_not_say_what_it_dropped_is_seen_through(engine):  # noqa: F811
+    """B13: the kernel has the last word on profile and capabilities, as where it knows no seccomp."""
+    engine.filter.change, engine.filter.pretend = without_profile, silently
+    row, pool = engine.start(**FULL)
+    assert row is None
+    assert "Seccomp of its first process is 0 instead of 2" in pool.last_error
+    engine.filter.change, engine.filter.pretend = with_capabilities, as_if_dropped
+    row, pool = engine.start(security={"run_as_user": 200000})
+    assert row is None
+    assert "CapBnd of its first process is" in pool.last_error
+    assert engine.names() == []
+    engine.filter.change, engine.filter.pretend = (lambda body: None), None
+    assert engine.start(**FULL)[0]

@@ -1,0 +1,41 @@
+"""What the kernel itself says of a container's first process, where this host sees it.
+
+An engine without seccomp, or on a kernel without it, starts containers without its profile and does not say so where
+containers are inspected.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pools import host_processes
+
+SAME_KERNEL = frozenset({"runc", "crun", "io.containerd.runc.v2"})
+"""Runtimes whose containers are processes of this kernel; another's first process is the sandbox's own."""
+SETTLES_S = 1.0
+"""The profile is set right before the first program is; the engine may answer a moment earlier."""
+LOOK_EVERY_S = 0.005
+NO_CAPABILITY = "0" * 16
+
+
+def differences(found: Mapping[str, Any]) -> list[str]:
+    """In what the process is less confined than every container is, in words. Nothing is said of what is not seen."""
+    if found["HostConfig"].get("Runtime") not in SAME_KERNEL:
+        return []
+    expected = {
+        "NoNewPrivs": "1",
+        "Seccomp": "2",
+        "CapBnd": NO_CAPABILITY,
+        "CapPrm": NO_CAPABILITY,
+    }
+    until = time.monotonic() + SETTLES_S
+    while True:
+        seen = host_processes.status(found["State"]["Pid"], found["Id"])
+        if seen is None:
+            return []
+        wrong = {name: seen.get(name, "nothing") for name, value in expected.items() if seen.get(name) != value}
+        if not wrong or time.monotonic() > until:
+            return [f"{name} of its first process is {got} instead of {expected[name]}" for name, got in wrong.items()]
+        time.sleep(LOOK_EVERY_S)
