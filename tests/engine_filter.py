@@ -1,7 +1,8 @@
 """A socket before a real engine that answers as another one would: with other API versions, or another ``info``.
 
-It stands in for engines that this machine does not have or cannot run. What it does not change is the real engine's,
-so it shows which version is agreed and what is refused, not how another engine starts containers.
+It stands in for engines that this machine does not have or cannot run, and for those that drop some of what they are
+asked. What it does not change is the real engine's, so it shows which version is agreed, what is refused and what is
+noticed, not how another engine starts containers.
 
     python -m tests.engine_filter SOCKET OLDEST NEWEST     serves until it is ended; the engine is DOCKER_HOST
 """
@@ -18,11 +19,13 @@ import socket
 import socketserver
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ENGINE = "/var/run/docker.sock"
+CREATE, INSPECT = "/containers/create", re.compile(r"/containers/[^/]+/json\Z")
 
 
 def _number(version: str) -> tuple[int, ...]:
@@ -34,12 +37,17 @@ class EngineFilter:
     """Speaks ``oldest`` to ``newest``, refuses others in the engine's words. All may change while it serves."""
 
     path: Path
-    oldest: str = "1.44"
-    newest: str = "1.52"
-    version: str = "29.0.0"
+    oldest: str = ""
+    newest: str = ""
+    version: str = ""
+    """As the two before it: empty is the engine's own."""
     engine: str = field(default_factory=lambda: os.environ.get("DOCKER_HOST", ENGINE).removeprefix("unix://"))
     info: dict[str, Any] = field(default_factory=dict)
     """What ``info`` says differently."""
+    change: Callable[[dict[str, Any]], None] | None = None
+    """Changes in place what is asked for each new container, as an engine that drops what it does not know."""
+    pretend: Callable[[dict[str, Any]], None] | None = None
+    """Changes in place what is said of each container, as an engine that does not say what it dropped."""
     asked: list[str] = field(default_factory=list)
     """The versions of the calls that came; empty for those without."""
     refused: list[str] = field(default_factory=list)
@@ -47,6 +55,9 @@ class EngineFilter:
     def start(self) -> None:
         # The real one gets every call in what it speaks itself.
         self.real = json.loads(self._ask(b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").read())
+        self.oldest = self.oldest or self.real["MinAPIVersion"]
+        self.newest = self.newest or self.real["ApiVersion"]
+        self.version = self.version or self.real["Version"]
         handler = type("Handler", (_Handler,), {"filter": self})
         self._server = socketserver.ThreadingUnixStreamServer(str(self.path), handler)
         self._server.daemon_threads = True
@@ -86,6 +97,12 @@ class EngineFilter:
             body = {**self.real, "Version": self.version, "ApiVersion": self.newest, "MinAPIVersion": self.oldest}
         elif path == "/info" and self.info:
             body = {**json.loads(self._ask(head).read()), **self.info}
+        elif self.pretend and INSPECT.match(path):
+            said = self._ask(head)
+            body = json.loads(said.read())
+            if said.status != 200:
+                return _answer(f"{said.status} {said.reason}", body, self.newest)
+            self.pretend(body)
         else:
             return None
         return _answer("200 OK", body, self.newest)
@@ -119,11 +136,26 @@ class _Handler(socketserver.BaseRequestHandler):
         kept = [line for line in lines if not line.lower().startswith("connection:")]
         kept.append("Connection: " + ("Upgrade" if is_upgrade else "close"))
         passed = "\r\n".join([f"{method} {real} HTTP/1.1", *kept, "", ""]).encode()
-        answer = self.filter.changed(passed, path.partition("?")[0])
+        path = path.partition("?")[0]
+        answer = self.filter.changed(passed, path)
         if answer is not None:
             self._finish(answer)
-            return
-        self._relay(passed + body)
+        elif self.filter.change and path == CREATE:
+            self._relay(self._changed_create(passed, body, self.filter.change))
+        else:
+            self._relay(passed + body)
+
+    def _changed_create(self, passed: bytes, body: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+        """The whole request with another body."""
+        length = re.compile(rb"(?im)^Content-Length: *(\d+)")
+        named = length.search(passed)
+        assert named, "docker-py says how long its body is"
+        while len(body) < int(named[1]) and (chunk := self.request.recv(65536)):
+            body += chunk
+        asked = json.loads(body)
+        change(asked)
+        body = json.dumps(asked).encode()
+        return length.sub(f"Content-Length: {len(body)}".encode(), passed) + body
 
     def _finish(self, answer: bytes) -> None:
         self.request.sendall(answer)

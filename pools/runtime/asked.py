@@ -7,6 +7,7 @@ what nobody asked for and what would open it. A key that is added to the request
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ FIELDS = {
     "Devices": "devices",
     "DeviceRequests": "resources.gpus",
     "Dns": "dns",
+    "Entrypoint": "entrypoint",
     "Env": "environment",
     "ExtraHosts": "extraHosts",
     "GroupAdd": "user.groups",
     "Healthcheck": "healthCheck",
+    "Init": "init",
     "Labels": "labels",
     "Memory": "resources.memoryMb",
     "MemorySwap": "memory without swap",
@@ -41,9 +44,11 @@ FIELDS = {
     "ReadonlyRootfs": "security.readOnlyRootFilesystem",
     "Runtime": "security.runtime",
     "ShmSize": "resources.shmMb",
+    "StopSignal": "stopSignal",
     "Tmpfs": "tmpfs",
     "Ulimits": "ulimits",
     "User": "the container's user",
+    "WorkingDir": "workingDir",
 }
 """The engine's word → ours, for what fails."""
 UNASKED = (
@@ -52,6 +57,8 @@ UNASKED = (
     "VolumesFrom",
 )  # fmt: skip
 """Of the engine's HostConfig: what would open a container, and is not there unless it was asked for."""
+NONE_AT_ALL = frozenset({"Entrypoint"})
+"""What takes the place of the image's own even where it is empty."""
 HIDDEN = frozenset({"Env", "Labels"})
 """What is compared and not written into an error."""
 
@@ -171,7 +178,7 @@ def differences(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
 
 def _compared(part: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
     for key, wanted in asked.items():
-        if wanted is None or wanted in ([], {}, ""):
+        if wanted is None or (wanted in ([], {}, "") and key not in NONE_AT_ALL):
             continue  # the image's or the engine's own
         got = found.get(key)
         if not RULES.get(key, _is)(wanted, got):
@@ -219,6 +226,37 @@ def _limits(wanted: Sequence[Mapping[str, Any]], got: Any) -> bool:
     return all(there.get(one["Name"]) == (one["Soft"], one["Hard"]) for one in wanted)
 
 
+def _same_addresses(wanted: Sequence[str], got: Any) -> bool:
+    """In the order that was asked; an engine may spell an address of IPv6 in another way than it was given."""
+    return list(map(_address, wanted)) == list(map(_address, got or ()))
+
+
+def _same_hosts(wanted: Sequence[str], got: Any) -> bool:
+    return set(map(_host, wanted)) == set(map(_host, got or ()))
+
+
+def _host(line: str) -> tuple[str, str]:
+    """A name and its address; engines also take, and may say, ``name=address`` and ``name:[address]``."""
+    name, _, address = line.replace("=", ":", 1).partition(":")
+    return name, _address(address.removeprefix("[").removesuffix("]"))
+
+
+def _same_ports(wanted: Mapping[str, Any], got: Any) -> bool:
+    return _bound(wanted) == _bound(got or {})
+
+
+def _bound(ports: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    pairs = [(port, one) for port, bound in ports.items() for one in bound or ()]
+    return {(port, _address(str(one["HostIp"])), str(one["HostPort"])) for port, one in pairs}
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text
+
+
 def _no_swap(wanted: int, got: Any) -> bool:
     """A machine without any swap gives none, whatever its kernel can limit."""
     return bool(got == wanted) or not _has_swap()
@@ -233,9 +271,11 @@ def _has_swap() -> bool:
 
 RULES: dict[str, Callable[[Any, Any], bool]] = {
     "CapDrop": _same_set,
+    "Dns": _same_addresses,
     "Env": _holds,
+    "ExtraHosts": _same_hosts,
     "MemorySwap": _no_swap,
-    "PortBindings": _exactly,
+    "PortBindings": _same_ports,
     "SecurityOpt": _same_set,
     "Tmpfs": _exactly,
     "Ulimits": _limits,
@@ -265,7 +305,7 @@ def _networks(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[st
         yield f"{FIELDS['NetworkMode']}: it is in the networks {_short(sorted(found))} instead of {mode}"
     for name, end in ((asked.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}).items():
         wanted, got = end["IPAMConfig"]["IPv4Address"], found.get(name, {}).get("IPAddress")
-        if wanted != got:
+        if _address(wanted) != _address(got or ""):
             yield f"its address in the network {name} is {_short(got)} instead of {wanted}"
 
 

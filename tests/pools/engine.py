@@ -16,7 +16,7 @@ from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from pools.runtime.docker import DockerRuntime
 from pools.states import ContainerState
-from tests.dropping import Filter
+from tests.engine_filter import EngineFilter
 from tests.make import make_pool, make_workload
 
 SLEEP = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
@@ -25,7 +25,7 @@ SLEEP = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 class Engine:
     """Starts containers through a filter, and looks into them past it."""
 
-    def __init__(self, filter: Filter) -> None:
+    def __init__(self, filter: EngineFilter) -> None:
         self.filter = filter
         self.runtime = DockerRuntime(filter.url)
 
@@ -66,12 +66,13 @@ def docker(*arguments: str) -> str:
 def engine(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     if not docker("images", "-q", images.EXAMPLE_IMAGE):
         list(images.build_example())
-    filter = Filter(tmp_path / "engine.sock")
+    filter = EngineFilter(tmp_path / "engine.sock")
+    filter.start()
     engine = Engine(filter)
     for module in (lifecycle, host, trials, feasibility):
         monkeypatch.setattr(module, "get_runtime", lambda: engine.runtime)
     yield engine
-    filter.change, filter.pretend = (lambda body: None), None
+    filter.change = filter.pretend = None
     if left := engine.names():
         docker("rm", "-f", "-v", *left)
     get_runtime().remove_network(host.network_name())

@@ -23,7 +23,7 @@ from tests.make import make_pool
 @pytest.fixture
 def engine(tmp_path):
     """Answers as Docker 29 does, until the test makes it another one."""
-    served = EngineFilter(tmp_path / "engine.sock")
+    served = EngineFilter(tmp_path / "engine.sock", "1.44", "1.52", "29.0.0")
     served.start()
     yield served
     served.stop()
