@@ -18,6 +18,7 @@ MAX_MEMORY_MB = 4_194_304
 MAX_LIMIT = 2**53 - 1
 """The largest whole number that every reader of JSON knows."""
 MAX_TMPFS, MAX_DEVICES, MAX_HOSTS, MAX_LABELS, MAX_DNS = 20, 20, 100, 100, 3
+MAX_ULIMITS = len(limits.CEILINGS)
 MAX_LABEL_NAME, MAX_LABEL = 200, 2000
 HOST_PART = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?"
 HOST_NAME = re.compile(rf"^(?=.{{1,253}}\Z){HOST_PART}(\.{HOST_PART})*\Z", re.IGNORECASE)

@@ -245,7 +245,7 @@ class WorkloadInput(ApiSerializer):
     stop_signal = serializers.ChoiceField(process_fields.STOP_SIGNALS, required=False, allow_null=True)
     user = user_fields.UserField(required=False, allow_null=True)
     tmpfs = asks.TmpfsField(many=True, required=False, max_length=asks.MAX_TMPFS)  # type: ignore[call-arg]
-    ulimits = asks.UlimitField(many=True, required=False)
+    ulimits = asks.UlimitField(many=True, required=False, max_length=asks.MAX_ULIMITS)  # type: ignore[call-arg]
     devices = asks.DeviceField(many=True, required=False, max_length=asks.MAX_DEVICES)  # type: ignore[call-arg]
     extra_hosts = asks.HostsField(required=False)
     dns = asks.ResolversField(

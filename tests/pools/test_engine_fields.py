@@ -66,6 +66,7 @@ REFUSED = [
     ({"ulimits": [{"name": "core", "hard": -1}]}, {"/ulimits/0/hard": "not_allowed"}),
     ({"ulimits": [{"name": "files", "hard": 1}]}, {"/ulimits/0/name": "invalid_choice"}),
     ({"ulimits": [{"name": "cpu", "hard": 1}, {"name": "cpu", "hard": 2}]}, {"/ulimits/1/name": "duplicate"}),
+    ({"ulimits": [{"name": "cpu", "hard": 1}] * 16}, {"/ulimits": "max_length"}),
     # B13: devices and GPUs, off by default
     ({"devices": [{"path": "/dev/fuse"}]}, {"/devices/0/path": "not_allowed"}),
     ({"devices": [{"path": "/dev/../etc"}]}, {"/devices/0/path": "invalid"}),
