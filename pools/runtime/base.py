@@ -346,7 +346,7 @@ class ContainerRuntime(ABC):
 
     @abstractmethod
     def sees(self, path: str, labels: dict[str, str]) -> bool | None:
-        """Whether the engine finds this directory under the same path; None where it cannot be asked.
+        """Whether the engine finds this directory under the same path; None where it has no image to ask with.
 
         What is made to find out carries ``labels`` and is gone afterwards.
         """

@@ -303,19 +303,22 @@ class DockerRuntime(ContainerRuntime):
 
     def sees(self, path: str, labels: dict[str, str]) -> bool | None:
         with translated():
-            images = self._api().images(quiet=True)
-            if not images:
-                return None
-            mount = DockerMount("/probe", path, type="bind", read_only=True)
-            try:
-                host_config = self._api().create_host_config(mounts=[mount])
-                made = self._api(SLOW_S).create_container(images[0], ["probe"], labels=labels, host_config=host_config)
-            except docker.errors.APIError as error:
-                if "bind source path does not exist" in _words(error):
-                    return False
-                raise
-            self._api(SLOW_S).remove_container(made["Id"], force=True, v=True)  # of whichever image it is
-            return True
+            api = self._api(SLOW_S)
+            host_config = api.create_host_config(mounts=[DockerMount("/probe", path, type="bind", read_only=True)])
+            failed: docker.errors.APIError | None = None
+            for image in api.images(quiet=True):
+                try:
+                    made = api.create_container(image, ["probe"], labels=labels, host_config=host_config)
+                except docker.errors.APIError as error:
+                    if "bind source path does not exist" in _words(error):
+                        return False
+                    failed = error  # such as of an image with an impossible VOLUME; another image may do
+                    continue
+                api.remove_container(made["Id"], force=True, v=True)  # of whichever image it is
+                return True
+            if failed is not None:
+                raise failed
+        return None
 
     # Images ----------------------------------------------------------------------------------------
 

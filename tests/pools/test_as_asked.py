@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pools import trials
+from pools import host, trials
+from pools.errors import EngineFailure
 from pools.models import Container, Pool
 from pools.runtime import asked
 from pools.states import ContainerState, PoolState, Trouble
 from tests.make import make_spec
-from tests.pools.engine import SLEEP, Engine, engine  # noqa: F401
+from tests.pools.engine import SLEEP, engine  # noqa: F401
 
 pytestmark = pytest.mark.any_database
 FULL = {
@@ -23,6 +24,7 @@ FULL = {
     "entrypoint": [],
     "working_dir": "/tmp",
     "stop_signal": "SIGQUIT",
+    "user": {"uid": None, "gid": 0, "groups": [44], "name": None, "home": None},
     "health_check": {"command": ["true"]},
 }
 
@@ -66,6 +68,7 @@ DROPPED = [
         "HostConfig.CapAdd": put(["NET_ADMIN"], "HostConfig", "CapAdd"),
         "HostConfig.IpcMode": put("shareable", "HostConfig", "IpcMode"),
         "the container's user": drop("User"),
+        "user.groups (HostConfig.GroupAdd)": drop("HostConfig", "GroupAdd"),
         "ulimits (HostConfig.Ulimits)": drop("HostConfig", "Ulimits"),
         "its address in the network": drop("NetworkingConfig"),
     },
@@ -188,3 +191,12 @@ def test_the_same_said_in_other_words_is_no_difference(engine):  # noqa: F811
     row, pool = engine.start(**spec)
     assert row is None
     assert "dns (HostConfig.Dns) is ['2001:db8::54'] instead of" in pool.last_error
+
+
+def test_looking_for_a_directory_says_why_no_image_will_do(engine, tmp_path):  # noqa: F811
+    """B13: an engine that makes no container at all is not taken for one without images."""
+    engine.filter.change = put(1, "HostConfig", "Memory")
+    with pytest.raises(EngineFailure, match="emory limit"):
+        engine.runtime.sees(str(tmp_path), host.labels())
+    engine.filter.change = None
+    assert engine.runtime.sees(str(tmp_path), host.labels())

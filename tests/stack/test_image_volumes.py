@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
+import time
 from uuid import UUID
 
 import pytest
@@ -204,8 +205,10 @@ def test_odd_volumes_of_a_hostile_image_make_no_volume_of_the_engines(stack, poo
 
 @pytest.mark.any_database
 def test_looking_whether_the_engine_sees_a_directory_leaves_no_volume_either(stack, image, tmp_path):
-    """B2: that asks by a container of whichever image is there."""
+    """B2: that asks by a container of whichever image is there, and by another where none can be made of the newest."""
     image("/data", "/more")
+    time.sleep(1.1)  # the engine sorts images by the second
+    image("/" + "a" * 500)
     before = volumes_of_the_engine()
     assert get_runtime().sees(str(tmp_path), {"boilerhouse.probe": "tests"})
     assert volumes_of_the_engine() == before
