@@ -73,7 +73,7 @@ def arguments(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
         interval=plan.probe.interval_ms * 1_000_000,
         timeout=plan.probe.timeout_ms * 1_000_000,
         retries=plan.probe.retries,
-        start_period=plan.probe.start_period_ms * 1_000_000,
+        start_period=max(plan.probe.start_period_ms, 1) * 1_000_000,  # 0 would be the image's
     )
     if plan.is_probe_off:
         health = Healthcheck(test=["NONE"])
@@ -257,6 +257,11 @@ def _address(text: str) -> str:
         return text
 
 
+def _same_check(wanted: Mapping[str, Any], got: Any) -> bool:
+    """The engine fills in from the image's check what is not said, also where nothing of it runs."""
+    return _is({key: value for key, value in wanted.items() if value}, got)
+
+
 def _no_swap(wanted: int, got: Any) -> bool:
     """A machine without any swap gives none, whatever its kernel can limit."""
     return bool(got == wanted) or not _has_swap()
@@ -274,6 +279,7 @@ RULES: dict[str, Callable[[Any, Any], bool]] = {
     "Dns": _same_addresses,
     "Env": _holds,
     "ExtraHosts": _same_hosts,
+    "Healthcheck": _same_check,
     "MemorySwap": _no_swap,
     "PortBindings": _same_ports,
     "SecurityOpt": _same_set,

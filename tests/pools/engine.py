@@ -64,8 +64,7 @@ def docker(*arguments: str) -> str:
 
 @pytest.fixture
 def engine(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    if not docker("images", "-q", images.EXAMPLE_IMAGE):
-        list(images.build_example())
+    images.ensure_example()
     filter = EngineFilter(tmp_path / "engine.sock")
     filter.start()
     engine = Engine(filter)

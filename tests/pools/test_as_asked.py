@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pools import host, trials
+from pools import host, images, trials
 from pools.errors import EngineFailure
 from pools.models import Container, Pool
 from pools.runtime import asked
 from pools.states import ContainerState, PoolState, Trouble
 from tests.make import make_spec
-from tests.pools.engine import SLEEP, engine  # noqa: F401
+from tests.pools.engine import SLEEP, docker, engine  # noqa: F401
 
 pytestmark = pytest.mark.any_database
 FULL = {
@@ -191,6 +191,32 @@ def test_the_same_said_in_other_words_is_no_difference(engine):  # noqa: F811
     row, pool = engine.start(**spec)
     assert row is None
     assert "dns (HostConfig.Dns) is ['2001:db8::54'] instead of" in pool.last_error
+
+
+@pytest.fixture
+def checked_image():
+    """An image with a HEALTHCHECK."""
+    images.ensure_example()
+    change = "HEALTHCHECK --interval=7s --timeout=6s --start-period=5m --retries=9 CMD false"
+    name = docker("create", images.EXAMPLE_IMAGE).strip()
+    made = docker("commit", "--change", change, name).strip()
+    docker("rm", name)
+    yield made
+    docker("rmi", "-f", made)
+
+
+def test_a_check_beside_the_images_own_is_as_it_was_asked(checked_image, engine):  # noqa: F811
+    """B1: the engine fills in what is not said from the image's; a time to start of none is said, so it stays none."""
+    check = {"command": ["true"], "start_period_ms": 0, "interval_ms": 2000, "timeout_ms": 1000, "retries": 2}
+    row, pool = engine.start(image=checked_image, health_check=check)
+    assert row, pool.last_error
+    found = engine.inspect(row)["Config"]["Healthcheck"]
+    assert found["Test"] == ["CMD", "true"]
+    assert (found["Interval"], found["Timeout"], found["Retries"]) == (2_000_000_000, 1_000_000_000, 2)
+    assert found["StartPeriod"] == 1_000_000
+    row, pool = engine.start(image=checked_image, is_health_check_off=True)
+    assert row, pool.last_error
+    assert engine.inspect(row)["Config"]["Healthcheck"]["Test"] == ["NONE"]
 
 
 def test_looking_for_a_directory_says_why_no_image_will_do(engine, tmp_path):  # noqa: F811
