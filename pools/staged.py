@@ -25,6 +25,7 @@ from django.conf import settings
 
 from boilerhouse.core import deployment, processes, stalling
 from boilerhouse.core.errors import Failed
+from boilerhouse.core.steps import each
 from pools import volumes
 from pools.spec import Owner
 
@@ -206,14 +207,19 @@ def tidy() -> int:
     """Destroy what is too old, or too much for its bound or for the disk, oldest first; return how many went."""
     now, floor = time.time(), 2 * _floor_bytes()
     kept = sorted((path for path in directory().glob("*/*")), key=lambda path: -path.stat().st_mtime)
-    total, gone = 0, 0
-    for home in kept:
+    total = 0
+
+    def bound(home: Path) -> int:
+        nonlocal total
         total += sum(one.lstat().st_blocks * 512 for one in _files(home))
         is_old = home.stat().st_mtime < now - settings.BOILERHOUSE_STAGED_RETENTION_S
         is_low = shutil.disk_usage(directory()).free < floor
-        if is_old or is_low or total > settings.BOILERHOUSE_STAGED_MAX_BYTES:
-            volumes.destroy(home)
-            gone += 1
+        if not (is_old or is_low or total > settings.BOILERHOUSE_STAGED_MAX_BYTES):
+            return 0
+        volumes.destroy(home)
+        return 1
+
+    gone = each(kept, bound)
     for tenant in directory().glob("*"):
         with contextlib.suppress(OSError):
             tenant.rmdir()

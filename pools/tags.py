@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,9 +19,10 @@ from django.db.models import Exists, F, OuterRef, Q, Subquery
 from boilerhouse.core import audit, clock, file_locks
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.events import emit, recording
+from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import enqueue
 from pools import image_warnings, references, registry_logins, services, version_images
-from pools.errors import EngineFailure, FixedImage, ImageMissing, WorkloadNotFound
+from pools.errors import EngineFailure, EngineUnavailable, FixedImage, ImageMissing, WorkloadNotFound
 from pools.models import Pool, Workload, WorkloadVersion
 from pools.pull_errors import PullFailed, PullFault
 from pools.runtime import get_runtime
@@ -205,12 +207,11 @@ def look_around() -> None:
     with file_locks.held(data_dir() / "tags.lock") as lock:
         deaf: dict[str, str] = {}
         while lock is not None and (wanted := due()):
-            for version in wanted:
-                _look_in_round(version, deaf)
+            each(wanted, partial(_look_in_round, deaf=deaf), ends=(EngineUnavailable,))
 
 
-def _look_in_round(version: WorkloadVersion, deaf: dict[str, str]) -> None:
-    """``deaf``: the registries that did not answer in this round, with what was said then."""
+def _look_in_round(version: WorkloadVersion, deaf: dict[str, str]) -> int:
+    """Ask about one; return 1. ``deaf``: the registries that did not answer in this round, with what was said then."""
     registry = references.parse(version.spec.image).registry
     is_asked = version.refresh_asked_at is not None
     done: dict[str, Any] = {"refreshed": "unchanged"}
@@ -233,3 +234,4 @@ def _look_in_round(version: WorkloadVersion, deaf: dict[str, str]) -> None:
         with recording():
             WorkloadVersion.objects.filter(pk=version.pk).update(refresh_asked_at=None)
             emit("workload.updated", workloadId=version.workload_id, version=version.number, **done)
+    return 1

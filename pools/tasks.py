@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 from django.conf import settings
 
+from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import task
 from pools import freezer, lifecycle, sizing, staged, tags, trials, volumes
 
@@ -50,9 +52,13 @@ def look_at_tags() -> None:
     tags.look_around()
 
 
+def _empty_trash() -> int:
+    return volumes.empty_trash(int(settings.BOILERHOUSE_DISCARD_RETENTION_S))
+
+
+TIDYING: list[Callable[[], int]] = [volumes.sweep_snapshots, _empty_trash, staged.tidy, trials.sweep]
+
+
 @task
 def tidy() -> None:
-    volumes.sweep_snapshots()
-    volumes.empty_trash(int(settings.BOILERHOUSE_DISCARD_RETENTION_S))
-    staged.tidy()
-    trials.sweep()
+    each(TIDYING, lambda tidied: tidied())

@@ -73,15 +73,16 @@ def run(spec: WorkloadSpec, latest: WorkloadVersion | None = None) -> Trial:
             volumes.destroy(_home(trial_id))
 
 
-def sweep() -> None:
-    """Remove what a killed try has left; nothing while one is under way."""
+def sweep() -> int:
+    """Remove what a killed try has left; nothing while one is under way. Return 1 if it looked for any."""
     if not _root().exists():
-        return
+        return 0
     try:
         with _alone(wait=False):
             _remove_left_behind()
     except TrialRunning:
-        return
+        return 0
+    return 1
 
 
 def remove_all() -> None:

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from boilerhouse.core import deployment, stalling
+from boilerhouse.core.steps import each
 from pools import quota
 from pools.errors import DirectoryGone, DirtyContainer, HostNotReady
 from pools.names import plain
@@ -688,13 +689,15 @@ def clear_snapshots(container_id: UUID) -> None:
 
 def sweep_snapshots() -> int:
     """Remove what killed saves have left in containers that nobody works on; return in how many."""
-    swept = 0
-    for container_id in on_disk():
-        if any(snapshot_dir(one).exists() for one in (home(container_id), home(container_id) / quota.MOUNT)):
-            with contextlib.suppress(DirectoryGone, BlockingIOError), locked(container_id, wait=False):
-                clear_snapshots(container_id)
-                swept += 1
-    return swept
+    return each(on_disk(), _sweep_snapshots)
+
+
+def _sweep_snapshots(container_id: UUID) -> int:
+    if any(snapshot_dir(one).exists() for one in (home(container_id), home(container_id) / quota.MOUNT)):
+        with contextlib.suppress(DirectoryGone, BlockingIOError), locked(container_id, wait=False):
+            clear_snapshots(container_id)
+            return 1
+    return 0
 
 
 # Ends -------------------------------------------------------------------------------------------------
@@ -745,13 +748,16 @@ def on_disk() -> dict[UUID, float]:
 
 def empty_trash(retention_s: int) -> int:
     """Finish half-done wipes and remove discarded state older than ``retention_s``; return how many."""
-    removed = 0
-    for path in trash_dir().glob("*"):
+    oldest = time.time() - retention_s
+
+    def remove(path: Path) -> int:
         _, discarded, stamp = path.name.partition(".discarded-")
-        if not discarded or int(stamp) < time.time() - retention_s:
-            destroy(path)
-            removed += 1
-    return removed
+        if discarded and int(stamp) >= oldest:
+            return 0
+        destroy(path)
+        return 1
+
+    return each(trash_dir().glob("*"), remove)
 
 
 def destroy(path: Path) -> None:

@@ -97,10 +97,11 @@ steps = Steps()
 """Of this process."""
 
 
-def each(items: Iterable[T], work: Callable[[T], Any]) -> int:
+def each(items: Iterable[T], work: Callable[[T], Any], ends: tuple[type[Exception], ...] = ()) -> int:
     """The sum of what ``work`` returns for each item; one that fails does not keep the others from their turn.
 
-    Raises the first failure when all had theirs, and at once when the database is away.
+    Raises the first failure when all had theirs, and at once when the database is away or the failure is one of
+    ``ends``: those concern all items alike.
     """
     done, failure = 0, None
     for item in items:
@@ -109,6 +110,8 @@ def each(items: Iterable[T], work: Callable[[T], Any]) -> int:
         except DATABASE_LOST:
             raise
         except Exception as error:
+            if isinstance(error, ends):
+                raise
             failure = failure or error
     if failure is not None:
         raise failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -24,14 +25,16 @@ from boilerhouse.core.models import FailingStep, Lease, Process
 from boilerhouse.core.steps import Steps, each, earlier, later
 from boilerhouse.core.tasks import enqueue
 from boilerhouse.dashboard import controller, engine_watch, health, overview
-from pools import pull_runner, pull_runs
-from pools.models import ImagePull, Pool
+from pools import pull_runner, pull_runs, staged, tags, volumes
+from pools.errors import EngineTimeout
+from pools.models import ImagePull, Pool, WorkloadVersion
 from pools.states import PullState
+from pools.tasks import tidy
 from syncing import rclone
 from syncing.models import SyncSpec
 from tenants import claims, idle, syncs, upkeep, validation
 from tenants.models import Assignment
-from tests.make import make_container, make_pool, make_sync_spec
+from tests.make import make_container, make_pool, make_sync_spec, make_workload
 from tests.stack.conftest import eventually
 from tests.tenants.test_assignments import make_assignment
 from tests.tenants.test_syncs import hold
@@ -151,6 +154,56 @@ def test_a_pull_that_breaks_is_said_and_taken_up_again(steps, monkeypatch, error
         thread.join(15)
     failing = FailingStep.objects.get()
     assert (failing.name, failing.error) == ("pull", type(error).__name__)
+
+
+@pytest.mark.parametrize("busy", [volumes.trash_dir, lambda: staged.directory() / "alice"])
+def test_what_cannot_be_removed_keeps_nothing_else_on_the_disk(data_dir, transactional_db, settings, busy):
+    """O1: one directory that something is mounted in ended the sweep, so no discarded state was ever removed again."""
+    settings.BOILERHOUSE_DISCARD_RETENTION_S = settings.BOILERHOUSE_STAGED_RETENTION_S = 0
+    places = [busy() / "held" / "mount", *(volumes.trash_dir() / f"{n}.discarded-0" for n in range(4))]
+    places += [staged.directory() / "bob" / f"{n}" for n in range(4)]
+    for place in places:
+        place.mkdir(parents=True)
+        os.utime(place, (1, 1))
+    os.utime(places[0].parent, (2, 2))  # the first in each order
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(places[0])], check=True)
+    try:
+        tidy()
+        assert [place for place in places if place.exists()] == places[:1]
+    finally:
+        subprocess.run(["umount", str(places[0])], check=True)
+    tidy()
+    assert not places[0].exists()
+
+
+def test_a_tag_that_cannot_be_asked_about_keeps_no_other_from_its_turn(data_dir, monkeypatch):
+    """O1: it stayed the one that waits longest, and ended each round before the others."""
+    for name in ("first", "second", "third"):
+        pool = make_pool(workload=make_workload(name, image=f"registry.test/{name}:1"))
+        WorkloadVersion.objects.filter(workload=pool.workload).update(image_digest="sha256:1")
+    asked = []
+
+    def look(version: WorkloadVersion) -> None:
+        asked.append(version.workload_id)
+        if len(asked) == 1:
+            raise ZeroDivisionError
+        WorkloadVersion.objects.filter(pk=version.pk).update(tag_asked_at=timezone.now())
+
+    monkeypatch.setattr(tags, "look", look)
+    with pytest.raises(ZeroDivisionError):
+        tags.look_around()
+    assert sorted(asked) == ["first", "second", "third"]
+
+    def hangs(version: WorkloadVersion) -> None:
+        asked.append(version.workload_id)
+        raise EngineTimeout("silent")
+
+    WorkloadVersion.objects.update(tag_asked_at=None)
+    asked.clear()
+    monkeypatch.setattr(tags, "look", hangs)
+    with pytest.raises(EngineTimeout):
+        tags.look_around()
+    assert len(asked) == 1, "an engine that is away is so for all of them"
 
 
 def test_each_row_has_its_turn_though_one_of_them_breaks():
