@@ -57,6 +57,8 @@ UNASKED = (
     "VolumesFrom",
 )  # fmt: skip
 """Of the engine's HostConfig: what would open a container, and is not there unless it was asked for."""
+CLOSED_PATHS = ("MaskedPaths", "ReadonlyPaths")
+"""What of the kernel's files the engine closes in every container, unless it was asked not to."""
 NONE_AT_ALL = frozenset({"Entrypoint"})
 """What takes the place of the image's own even where it is empty."""
 HIDDEN = frozenset({"Env", "Labels"})
@@ -278,6 +280,7 @@ RULES: dict[str, Callable[[Any, Any], bool]] = {
     "CapDrop": _same_set,
     "Dns": _same_addresses,
     "Env": _holds,
+    "ExposedPorts": _holds,  # names without values; the image may have more
     "ExtraHosts": _same_hosts,
     "Healthcheck": _same_check,
     "MemorySwap": _no_swap,
@@ -324,3 +327,6 @@ def _foreign_labels(asked: Mapping[str, str], found: Mapping[str, str]) -> Itera
 def _profile(found: Mapping[str, Any]) -> Iterator[str]:
     if found.get("AppArmorProfile") == "unconfined":
         yield "AppArmorProfile is unconfined instead of the engine's own"
+    for key in CLOSED_PATHS:
+        if not found["HostConfig"].get(key):
+            yield f"HostConfig.{key} is nothing instead of the engine's own: /proc and /sys are open"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from pools import host, images, trials
@@ -67,6 +69,8 @@ DROPPED = [
         "HostConfig.SecurityOpt is ['seccomp": put(["seccomp=unconfined"], "HostConfig", "SecurityOpt"),
         "HostConfig.CapAdd": put(["NET_ADMIN"], "HostConfig", "CapAdd"),
         "HostConfig.IpcMode": put("shareable", "HostConfig", "IpcMode"),
+        "HostConfig.MaskedPaths is nothing": put([], "HostConfig", "MaskedPaths"),
+        "HostConfig.ReadonlyPaths is nothing": put([], "HostConfig", "ReadonlyPaths"),
         "the container's user": drop("User"),
         "user.groups (HostConfig.GroupAdd)": drop("HostConfig", "GroupAdd"),
         "ulimits (HostConfig.Ulimits)": drop("HostConfig", "Ulimits"),
@@ -113,6 +117,54 @@ def test_whatever_an_engine_drops_fails_the_start_and_is_named(engine, dropped):
     assert "not for an error" not in pool.last_error
     assert len(engine.names()) == 1, "what was not as it was asked is gone"
     assert Container.objects.exclude(state=ContainerState.IDLE).count() == 0
+
+
+EVERYTHING = {
+    **FULL,
+    "devices": [{"path": "/dev/zero", "permissions": "rw"}],
+    "ports": [{"name": "http", "container_port": 8080, "publish": True}],
+}
+
+
+def test_every_key_of_a_request_is_compared(engine, settings, monkeypatch, tmp_path):  # noqa: F811
+    """B13: whichever is missing, or another, in what the engine says; also of keys that are added tomorrow."""
+    settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/zero"]
+    (tmp_path / "swaps").write_text("Filename Type\n/swapfile file\n")
+    monkeypatch.setattr(asked, "SWAPS", tmp_path / "swaps")
+    bodies = []
+    engine.filter.change = lambda body: bodies.append(copy.deepcopy(body))
+    row, pool = engine.start(**EVERYTHING)
+    assert row, pool.last_error
+    (body,), found = bodies, engine.inspect(row)
+    compared = 0
+    for part, keys in (("Config", body), ("HostConfig", body["HostConfig"])):
+        for key, wanted in keys.items():
+            if not wanted or key in ("HostConfig", "NetworkingConfig", "Mounts"):
+                continue
+            for other in (None, *others(wanted)):
+                told = copy.deepcopy(found)
+                told[part][key] = other
+                said = asked.differences(body, told)
+                assert any(key in one for one in said), (part, key, other)
+                compared += 1
+    assert compared > 40
+    for mount in found["Mounts"]:
+        told = {**found, "Mounts": [one for one in found["Mounts"] if one != mount]}
+        assert mount["Destination"] in str(asked.differences(body, told))
+
+
+def others(value):
+    """Values that are almost this one."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value - 1, 0]
+    if isinstance(value, str):
+        return [f"{value}x", ""]
+    if isinstance(value, dict):
+        first = next(iter(value))
+        return [{name: one for name, one in value.items() if name != first}]
+    return [value[1:]]
 
 
 def test_the_editors_try_says_it_too(engine):  # noqa: F811
