@@ -1,0 +1,72 @@
+"""The limits of commands are the deployment's: each setting counts, in a real container, and by the command line too."""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from pools.states import ContainerState
+from tenants import working
+from tenants.models import Assignment
+from tenants.states import AssignmentState
+from tests.asking import problem
+from tests.pools.engine import engine  # noqa: F401
+from tests.tenants.test_assignments import make_assignment
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def run(call, engine):  # noqa: F811
+    """Ask for a command in the container that alice holds: ``run(["true"], timeoutMs=…)``."""
+    row, pool = engine.start()
+    assert row, pool.last_error
+    row.state = ContainerState.CLAIMED
+    row.save()
+    make_assignment("alice", pool=pool, state=AssignmentState.ASSIGNED, container=row, container_ref=row.pk)
+    return lambda command, **body: call("POST", f"containers/{row.pk}/exec", {"command": command, **body})
+
+
+def refused(answer):
+    (one,) = problem(answer, 422, "invalid")["errors"]
+    return one["pointer"], one["code"]
+
+
+def test_each_limit_is_what_the_deployment_says(run, settings, monkeypatch):
+    """B37: time, output, input and words; what is said within them is whole."""
+    settings.BOILERHOUSE_EXEC_TIMEOUT_MAX_MS = 1000
+    assert refused(run(["true"], timeoutMs=1001)) == ("/timeoutMs", "max_value")
+    late = problem(run(["sh", "-c", "echo begun; sleep 60"]), 504, "exec_timed_out")
+    assert "1000 ms" in late["detail"], "the usual time is never above the longest"
+    assert late["stdout"] == "begun\n"
+    settings.BOILERHOUSE_EXEC_TIMEOUT_MAX_MS = 60_000
+
+    settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES = 2000
+    done = run(["sh", "-c", "head -c 2000 /dev/zero | tr '\\0' a; head -c 2001 /dev/zero | tr '\\0' b >&2"]).json()
+    assert (done["stdout"], done["stdoutTruncated"]) == ("a" * 2000, False)
+    assert (done["stderr"], done["stderrTruncated"], done["truncated"]) == ("b" * 2000, True, True)
+
+    settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES = 4
+    assert run(["cat"], stdin="four").json()["stdout"] == "four"
+    assert refused(run(["cat"], stdin="fives")) == ("/stdin", "too_large")
+    given = base64.b64encode(b"fives").decode()
+    assert refused(run(["cat"], stdin=given, encoding="base64")) == ("/stdin", "too_large")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"fives")))
+    with pytest.raises(CommandError, match="stdin has more than 4 bytes"):
+        call_command("exec", "--stdin", "alice", "--", "cat", skip_checks=True)
+
+    settings.BOILERHOUSE_EXEC_COMMAND_MAX_BYTES = 1024
+    assert run(["echo", "x" * 1020]).json()["stdout"] == "x" * 1020 + "\n"
+    assert refused(run(["echo", "x" * 1021])) == ("/command", "too_large")
+
+
+def test_so_is_how_many_commands_run_at_once(run, settings):
+    """B37: one where the deployment says so, and the next one once that has ended."""
+    settings.BOILERHOUSE_EXEC_PARALLEL = 1
+    with working._one_more(Assignment.objects.get().held_container):
+        problem(run(["true"]), 503, "too_many_commands")
+    assert run(["true"]).json()["exitCode"] == 0
