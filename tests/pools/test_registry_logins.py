@@ -76,6 +76,29 @@ def test_it_is_pulled_by_what_is_stored_and_by_what_replaced_it(data_dir, regist
     assert "CANARY" not in out + err
 
 
+def test_without_a_stored_one_roots_own_login_is_used_and_what_is_stored_is_written_nowhere(
+    data_dir, registry, image, tmp_path, monkeypatch
+):
+    """B33: as ``docker pull`` by root; the stored one comes first, and no client's configuration is made of it."""
+    config = tmp_path / "config.json"
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert "No registry credential is stored" in refused(image).detail
+    assert not config.exists()
+    pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    config.write_text(json.dumps({"auths": {registry.host: {"auth": pair}}}))
+    before = config.read_bytes()
+    assert found_for(make_spec(image=image, pull_policy="missing")).image.id
+    registries.forget(image)
+
+    stored = store(registry.host, "CANARY of another")
+    assert "The registry credential reg was shown" in refused(image).detail
+    assert config.read_bytes() == before
+    config.unlink()
+    registry_credentials.replace(stored, name="reg", secret={"username": USER, "password": PASSWORD})
+    assert found_for(make_spec(image=image, pull_policy="missing")).image.id
+    assert not config.exists()
+
+
 def test_doctor_says_which_credential_does_not_log_in(data_dir, registry, capsys):
     """B33: each is shown to its registry once; a refused one fails, one that does not answer is said, no secret is."""
     found = store(registry.host)

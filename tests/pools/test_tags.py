@@ -210,7 +210,7 @@ def test_a_registry_that_does_not_answer_is_asked_once_in_a_round(registry, made
 
 
 def test_a_private_registry_is_asked_with_its_credential(tmp_path):
-    """B33, B40: and refuses in words that name it, without the secret."""
+    """B33, B40: and refuses in words that name it, without the secret; the roll pulls with it."""
     registry = registries.Registry(tmp_path / "private", f"{USER}:{bcrypted(PASSWORD)}\n")
     registry.start()
     image, login = f"{registry.host}/p:1", {"username": USER, "password": PASSWORD}
@@ -226,6 +226,8 @@ def test_a_private_registry_is_asked_with_its_credential(tmp_path):
         assert "CANARY" not in workload.latest.tag_error
         registry_credentials.replace(found, name="reg", secret=login)
         assert tags.refresh("p").digest == second
+        rolled = prove(workload.latest)
+        assert f"{registry.host}/p@{second}" in rolled.digests
     finally:
         registry.close()
         registries.forget(image)
