@@ -148,5 +148,6 @@ _ADVICE = {
     PullFault.THROTTLED: "{registry} limits requests, mostly less those with a login. The pool tries again by itself.",
     PullFault.TIMEOUT: "See whether {registry} answers this machine. The pool tries again by itself.",
     PullFault.UNREACHABLE: "See whether {registry} can be reached from this machine. The pool tries again by itself.",
-    PullFault.STALLED: "The pool tries again by itself, and layers that had arrived whole are kept.",
+    PullFault.STALLED: "See what lies between this machine and {registry}. The pool tries again by itself, from the"
+    " beginning.",
 }
