@@ -1,5 +1,5 @@
 # Boilerhouse. `make demo` shows it at work, `make test` tests all of it; both do their own set-up.
-.PHONY: availability demo test test-long check bench bench-quick schema screenshots bootstrap bootstrap-test
+.PHONY: availability demo test test-engines test-long check bench bench-quick schema screenshots bootstrap bootstrap-test
 
 ARGS ?=
 
@@ -11,6 +11,9 @@ test: bootstrap-test
 
 test-long: bootstrap-test
 	@BOILERHOUSE_LONG=1 scripts/test.sh $(ARGS)
+
+test-engines: bootstrap-test
+	@scripts/test-engines.sh $(ARGS)
 
 check: bootstrap-test
 	@scripts/check.sh

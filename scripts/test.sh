@@ -18,5 +18,6 @@ else
   code=0
   run "$two" in-process-sqlite in-process-postgresql engine-sqlite || code=1
   run 1 stack-sqlite stack-postgresql engine-postgresql || code=1
+  scripts/test-engines.sh "${arguments[@]}" || code=1
   exit "$code"
 fi

@@ -238,11 +238,11 @@ def test_a_link_of_the_image_that_leads_a_volume_elsewhere(stack, image, links, 
     )
     stack.ok("POST", "pools", {"id": name, "workloadId": name, "minSize": 1, "maxSize": 1}, 201)
     try:
-        if is_lost:
-            said = eventually(lambda: stack.pool_status(name)["lastError"], 60)
+        status = eventually(lambda: (s := stack.pool_status(name)) and (s["lastError"] or s["idle"]) and s, 60)
+        if said := status["lastError"]:
+            assert is_lost
             assert said.startswith("By a link of the image the volume")
-        else:
-            stack.wait_warm(name)
+        else:  # also engines that mount in another order (runc 1.3): what is not refused must be kept
             inside = stack.claim(name, name)["containerId"]
             stack.exec(inside, f"echo kept > {paths['state']}/x")
             assert (volumes_module.volume_path(UUID(inside), "state") / "x").read_text() == "kept\n"

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Have the userland of a Debian suite with its Docker engine, as a directory, and print its path. Built once, by
+# debootstrap, outside the checkout; remove the directory to get what the suite carries by then.
+# usage: scripts/engine-root.sh trixie|sid
+set -euo pipefail
+suite=$1
+cache=${BOILERHOUSE_ENGINES:-/var/cache/boilerhouse-engines}
+root=$cache/$suite
+mkdir -p "$cache"
+exec 9>"$cache/$suite.lock"; flock 9
+if [ ! -e "$root/.complete" ]; then
+  fail() { tail -20 "$cache/$suite.log" >&2; echo "engine-root: $1 failed; all of it: $cache/$suite.log" >&2; exit 1; }
+  echo "engine-root: building $root (log: $cache/$suite.log)" >&2
+  rm -rf --one-file-system "$root"
+  debootstrap --variant=minbase "$suite" "$root" http://deb.debian.org/debian >"$cache/$suite.log" 2>&1 || fail debootstrap
+  printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"; chmod +x "$root/usr/sbin/policy-rc.d" # starts no service
+  # The standalone sysusers, for docker.io would otherwise bring all of systemd.
+  DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -q --no-install-recommends \
+    docker.io iptables rootlesskit uidmap systemd-standalone-sysusers >>"$cache/$suite.log" 2>&1 9>&- || fail "apt-get install"
+  chroot "$root" apt-get clean
+  touch "$root/.complete"
+fi
+echo "$root"
