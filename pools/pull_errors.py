@@ -73,7 +73,7 @@ _TELLING = [
         r"unauthorized|no basic auth credentials|authentication required|access denied|access to the resource is denied"
         r"|denied:|403 forbidden|incorrect username or password",
     ),
-    (PullFault.LOST_LAYER, r"unknown blob|blob unknown"),
+    (PullFault.LOST_LAYER, r"unknown blob|blob unknown|could not fetch content descriptor .* from remote: not found"),
     (
         PullFault.NOT_FOUND,
         r"manifest unknown|manifest for .* not found|name unknown|repository name not known|: not found|no such image",

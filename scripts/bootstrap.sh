@@ -29,7 +29,6 @@ if [ "$purpose" = test ]; then
   need chromium chromium
   need docker-registry docker-registry
   need iproute2 ip
-  need debootstrap debootstrap
   need xfsprogs mkfs.xfs
   need debootstrap debootstrap
   need sqlite3 sqlite3

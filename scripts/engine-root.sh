@@ -8,16 +8,16 @@ cache=${BOILERHOUSE_ENGINES:-/var/cache/boilerhouse-engines}
 root=$cache/$suite
 mkdir -p "$cache"
 exec 9>"$cache/$suite.lock"; flock 9
-if [ ! -e "$root/.complete" ]; then
+packages="docker.io iproute2 iptables rootlesskit slirp4netns uidmap systemd-standalone-sysusers" # sysusers: else docker.io brings systemd
+if [ "$(cat "$root/.complete" 2>/dev/null)" != "$packages" ]; then
   fail() { tail -20 "$cache/$suite.log" >&2; echo "engine-root: $1 failed; all of it: $cache/$suite.log" >&2; exit 1; }
   echo "engine-root: building $root (log: $cache/$suite.log)" >&2
   rm -rf --one-file-system "$root"
   debootstrap --variant=minbase "$suite" "$root" http://deb.debian.org/debian >"$cache/$suite.log" 2>&1 || fail debootstrap
   printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"; chmod +x "$root/usr/sbin/policy-rc.d" # starts no service
-  # The standalone sysusers, for docker.io would otherwise bring all of systemd.
-  DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -q --no-install-recommends \
-    docker.io iptables rootlesskit uidmap systemd-standalone-sysusers >>"$cache/$suite.log" 2>&1 9>&- || fail "apt-get install"
+  # shellcheck disable=SC2086  packages are words
+  DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -q --no-install-recommends $packages >>"$cache/$suite.log" 2>&1 9>&- || fail "apt-get install"
   chroot "$root" apt-get clean
-  touch "$root/.complete"
+  echo "$packages" >"$root/.complete"
 fi
 echo "$root"

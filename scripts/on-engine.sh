@@ -12,6 +12,7 @@ if [ "$1" != --inside ]; then
 fi
 root=$2; shift 2
 dir=$BOILERHOUSE_ENGINE_DIR
+export BOILERHOUSE_ENGINE_ROOT=$root # for tests that start another of its engines
 echo "${ENGINE_CONFIG:-{\}}" >"$dir/daemon.json"
 # shellcheck disable=SC2086  ENGINE_ENV is words
 unshare --mount --propagation slave env ${ENGINE_ENV:-} sh -c \

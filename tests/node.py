@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,10 @@ CMD ["/sbin/init"]
 AS_A_MACHINE = [
     # All but SYS_RESOURCE: a machine that is a container itself often lacks that, and cannot hand it on.
     "--cap-add=ALL", "--cap-drop=SYS_RESOURCE", "--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined",
-    "--security-opt=systempaths=unconfined", "--device-cgroup-rule=a *:* rwm", "--cgroupns=host", "-v=/sys/fs/cgroup:/sys/fs/cgroup",
+    "--security-opt=systempaths=unconfined", "--device-cgroup-rule=a *:* rwm", "--cgroupns=host",
     "--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec", "-e=container=docker",
 ]  # fmt: skip
+CGROUPS = Path("/sys/fs/cgroup")
 S3_KEYS = ("AKIDOFNODE", "secret-of-the-node")
 
 
@@ -45,10 +48,37 @@ def docker(*arguments: str, timeout: float = 120, **options: Any) -> str:
     return done.stdout
 
 
+def cgroups() -> list[str]:
+    """Options that give a machine this host's cgroups, and no way to make others.
+
+    systemd mounts each hierarchy of cgroup v1 that is not there. Such a one stays in the kernel after the machine, and
+    while it does, containerd tells of no container that it ran out of memory.
+    """
+    mounted = [Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines()]
+    here = [str(one) for one in mounted if one.parent == CGROUPS]
+    if not here:  # v2
+        return [f"-v={CGROUPS}:{CGROUPS}"]
+    rows = [line.split() for line in Path("/proc/cgroups").read_text().splitlines()[1:]]
+    missing = {row[0] for row in rows if row[1] == "0"}
+    names = {"net_cls,net_prio" if one in ("net_cls", "net_prio") else one for one in missing}  # as systemd joins them
+    stand_ins = [f"--tmpfs={CGROUPS / one}" for one in sorted(names)]
+    return [f"--tmpfs={CGROUPS}", *(f"-v={one}:{one}" for one in here), *stand_ins]
+
+
 def build_image(install: str) -> None:
     """Make the machine's image: Debian, systemd, and what ``install``, a line of a guide, installs."""
     text = DOCKERFILE.format(base=BASE, install=install)
-    docker("build", "--network", "host", "-q", "-t", IMAGE, "-", input=text, timeout=1200)
+    with replacing(IMAGE):
+        docker("build", "--network", "host", "-q", "-t", IMAGE, "-", input=text, timeout=1200)
+
+
+@contextmanager
+def replacing(tag: str) -> Iterator[None]:
+    """An image that had the tag before and has no name after is gone."""
+    before = docker("images", "-q", "--no-trunc", tag).split()
+    yield
+    if before and before != docker("images", "-q", "--no-trunc", tag).split():
+        subprocess.run(["docker", "rmi", *before], capture_output=True, check=False, timeout=120)  # unless it is used
 
 
 class Node:
@@ -57,7 +87,7 @@ class Node:
     def __init__(self) -> None:
         self.name = f"bh-node-{uuid.uuid4().hex[:8]}"
         docker(
-            "run", "-d", "--name", self.name, "--hostname", "node", f"--add-host={NAME}:127.0.0.1", *AS_A_MACHINE,
+            "run", "-d", "--name", self.name, "--hostname", "node", f"--add-host={NAME}:127.0.0.1", *AS_A_MACHINE, *cgroups(),
             "-v=/var/lib/docker", "-v=/var/lib/boilerhouse", IMAGE,
         )  # fmt: skip
         eventually(lambda: self.tried("systemctl is-system-running").stdout.strip() == "running", 60, 0.5)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from django.conf import settings
 
 import docker
 from boilerhouse.dashboard.supervisor import free_port
@@ -29,6 +30,15 @@ storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
 http: {{addr: "127.0.0.1:{port}"}}
 {auth}
 """
+# The engine's own store pushes Docker's manifests, that of containerd OCI's.
+MANIFESTS = ", ".join(
+    [
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+    ]
+)
 _numbers = itertools.count(1)
 
 
@@ -73,14 +83,23 @@ class Registry:
 
     def close(self) -> None:
         """Stop it for good, and have the engine forget all that came from it."""
-        hosts = [self.host, *(line.host for line in self._lines)]
+        hosts = tuple(f"{host}/" for host in (self.host, *(line.host for line in self._lines)))
         self.stop()
-        engine = docker.APIClient(version="auto")
-        for host in hosts:
-            for image in engine.images(name=f"{host}/*"):
-                for name in [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]:
-                    if name.startswith(f"{host}/"):  # the same image may have a name of ours as well
-                        forget(name)
+        engine = client()
+        came = [image for host in hosts for image in engine.images(name=f"{host}*")]
+        for image in came:
+            for name in [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]:
+                if name.startswith(hosts):  # the same image may have a name of ours as well
+                    forget(name)
+        deadline = time.monotonic() + 60
+        for one in {image["Id"] for image in came}:
+            while is_nameless(
+                engine, one
+            ):  # it was in use: without a name it is kept after its last container has gone
+                forget(one)
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.2)
         engine.close()
 
     def line(self, **options: Any) -> Line:
@@ -93,25 +112,40 @@ class Registry:
 
         Returns its digest.
         """
-        engine, here = docker.APIClient(version="auto"), f"{self.host}/{name}"
-        tags = [f"boilerhouse-test/{name}-{next(_numbers)}:{os.getpid()}", f"{here}:{tag}"]
-        build(tags[0], size)
-        engine.tag(tags[0], here, tag)
+        made = f"boilerhouse-test/{name}-{next(_numbers)}:{os.getpid()}"
+        build(made, size)
+        try:
+            return self.push(made, name, tag, login)
+        finally:
+            forget(made)
+
+    def push(self, image: str, name: str, tag: str, login: dict[str, str] | None = None) -> str:
+        """Have the engine's image there by this name, which the engine forgets. Returns its digest."""
+        engine, here = client(), f"{self.host}/{name}"
+        engine.tag(image, here, tag)
         told = list(engine.push(here, tag, auth_config=login, stream=True, decode=True))
+        engine.remove_image(f"{here}:{tag}")
+        engine.close()
         wrong = [line["error"] for line in told if "error" in line]
         assert not wrong, wrong
-        for one in tags:
-            engine.remove_image(one)
-        engine.close()
-        return next(line["aux"]["Digest"] for line in told if "aux" in line)
+        return self.manifest(name, tag, login).headers["Docker-Content-Digest"]
+
+    def manifest(self, name: str, reference: str, login: dict[str, str] | None = None) -> requests.Response:
+        """What the registry has by a tag or digest, in the form in which the engine pushed it."""
+        found = requests.get(
+            f"http://{self.host}/v2/{name}/manifests/{reference}", timeout=5, headers={"Accept": MANIFESTS},
+            auth=(login["username"], login["password"]) if login else None,
+        )  # fmt: skip
+        found.raise_for_status()
+        return found
 
     def put_for_another_platform(self, name: str) -> None:
         """Make ``name:1`` a list of builds that has none for this machine."""
         self.put(name, tag="only")
-        kind = "application/vnd.docker.distribution.manifest.v2+json"
         address = f"http://{self.host}/v2/{name}/manifests"
-        found = requests.get(f"{address}/only", headers={"Accept": kind}, timeout=5)
-        entry = {"mediaType": kind, "size": len(found.content), "digest": found.headers["Docker-Content-Digest"]}
+        found = self.manifest(name, "only")
+        kind, digest = found.headers["Content-Type"], found.headers["Docker-Content-Digest"]
+        entry: dict[str, Any] = {"mediaType": kind, "size": len(found.content), "digest": digest}
         entry["platform"] = {"architecture": "s390x", "os": "linux"}
         kind = "application/vnd.docker.distribution.manifest.list.v2+json"
         body = {"schemaVersion": 2, "mediaType": kind, "manifests": [entry]}
@@ -120,10 +154,9 @@ class Registry:
     def lose_layers(self, name: str, digest: str) -> int:
         """Remove the bytes of the image's last layer, as a registry that lost them."""
         blobs = self.directory / "data/docker/registry/v2/blobs/sha256"
-        manifest = requests.get(
-            f"http://{self.host}/v2/{name}/manifests/{digest}", timeout=5,
-            headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
-        ).json()  # fmt: skip
+        manifest = self.manifest(name, digest).json()
+        if "manifests" in manifest:  # an index: what an engine pushes that keeps images in containerd
+            manifest = self.manifest(name, manifest["manifests"][0]["digest"]).json()
         lost = manifest["layers"][-1]["digest"].removeprefix("sha256:")
         (blobs / lost[:2] / lost / "data").unlink()
         return int(manifest["layers"][-1]["size"])
@@ -155,12 +188,22 @@ def build(tag: str, size: int) -> None:
         pass
 
 
+def client() -> docker.APIClient:
+    """Of the engine that the tests run on, which may not be the machine's. The caller closes it."""
+    return docker.APIClient(base_url=settings.DOCKER_HOST, version="auto")
+
+
 def forget(image: str) -> None:
     """Take the image away from the engine, where it has it."""
-    engine = docker.APIClient(version="auto")
+    engine = client()
     with contextlib.suppress(docker.errors.NotFound, docker.errors.ImageNotFound):
         engine.remove_image(image, force=True)
     engine.close()
+
+
+def is_nameless(engine: docker.APIClient, image: str) -> bool:
+    """Whether the engine has it still, by no name."""
+    return any(one["Id"] == image for one in engine.images(filters={"dangling": True}))
 
 
 class Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import json
+import re
 import secrets
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -68,7 +69,7 @@ def test_it_is_pulled_by_what_is_stored_and_by_what_replaced_it(data_dir, regist
     assert f"No registry credential is stored for {registry.host}" in said
     found = store(registry.host, "CANARY of another")
     said = refused(image).detail
-    assert "unauthorized" in said
+    assert "unauthorized" in said.lower()
     assert "The registry credential reg was shown: replace it, or let its account pull private." in said
     registry_credentials.replace(found, name="reg", secret={"username": USER, "password": PASSWORD})
     assert found_for(make_spec(image=image, pull_policy="missing")).image.id
@@ -156,6 +157,8 @@ class Teller(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     do_HEAD = do_GET
+    default_request_version = "HTTP/1.0"
+    """What is no request (TLS, which containerd tries first) is answered as a registry without TLS does: by HTTP."""
 
     def log_message(self, *_: object) -> None: ...
 
@@ -175,7 +178,9 @@ def test_a_registry_that_sends_the_secret_back_does_not_get_it_into_words(data_d
     finally:
         server.shutdown()
         server.server_close()
-    assert "denied" in caught.value.detail
+    assert re.search("denied|403 Forbidden", caught.value.detail), (
+        "the registry's words, or what containerd makes of them"
+    )
     pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     for part in ("CANARY", "word+", pair[:12]):
         assert part not in caught.value.detail
@@ -193,6 +198,7 @@ class Desk(BaseHTTPRequestHandler):
             self._answer(401, {}, f'Bearer realm="http://{here}/token",service="{here}"')
 
     do_HEAD = do_GET
+    default_request_version = Teller.default_request_version
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
@@ -220,7 +226,7 @@ def test_an_identity_token_is_shown_as_one(data_dir):
     try:
         host = f"127.0.0.1:{server.server_address[1]}"
         store(host, secret={"identityToken": "CANARY-TOKEN"})
-        with pytest.raises(PullFailed, match="manifest unknown") as caught:
+        with pytest.raises(PullFailed, match=r"manifest unknown|: not found") as caught:
             found_for(make_spec(image=f"{host}/x:1", pull_policy="missing"))
     finally:
         server.shutdown()

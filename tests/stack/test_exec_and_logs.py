@@ -121,11 +121,14 @@ def test_what_cannot_run_is_said_as_a_shell_says_it(stack, held):
         ("/no/such/thing", 127, "/no/such/thing: no such file, or its interpreter is not there\n"),
         ("/state/script", 127, "/state/script: no such file, or its interpreter is not there\n"),
         ("/state/plain", 126, "/state/plain: permission denied: the container's user may not execute it\n"),
-        ("/etc", 126, "/etc: permission denied: the container's user may not execute it\n"),
         ("permission denied", 127, "permission denied: command not found\n"),
     ):
         done = run(stack, held, command)
         assert (done["exitCode"], done["stdout"], done["stderr"]) == (code, "", words)
+    done = run(stack, held, "/etc")
+    assert (done["exitCode"], done["stdout"]) == (126, "")
+    denied = "/etc: permission denied: the container's user may not execute it\n"
+    assert done["stderr"] in (denied, "/etc: is a directory\n"), "runc 1.1.5 does not tell directories, 1.1.15 does"
     mimic = "OCI runtime exec failed: exec failed: unable to start container process: nope"
     done = run(stack, held, "sh", "-c", f"echo '{mimic}'; exit 126")
     assert (done["exitCode"], done["stdout"], done["stderr"]) == (126, f"{mimic}\n", "")

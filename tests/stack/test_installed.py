@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from pools import images
-from tests.node import BASE, NAME, ROOT, Inside, Node, build_image, docker, guide
+from tests.node import BASE, NAME, ROOT, Inside, Node, build_image, docker, guide, replacing
 from tests.stack.conftest import eventually
 
 pytestmark = [
@@ -104,8 +104,10 @@ def test_the_guide_for_compose_starts_what_works_as_it_is_written(node):
     copy, up, doctor, key = [line.partition(" # ")[0].strip() for line in guide(COMPOSE)[0].splitlines()]
     (build,) = re.findall(r"`(docker build --build-arg BASE=… \.)`", (ROOT / "docs" / "deployment.md").read_text())
     command = [*build.replace("…", BASE).split(), "--network", "host", "-q", "-t", OURS]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
-    docker("build", "-q", "-t", POSTGRES, "tests/images/postgres", cwd=ROOT)
+    with replacing(OURS):
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
+    with replacing(POSTGRES):
+        docker("build", "-q", "-t", POSTGRES, "tests/images/postgres", cwd=ROOT)
     plugin = subprocess.run([ROOT / "scripts" / "compose-plugin.sh"], check=True, capture_output=True, text=True)
     node.run("mkdir -p /usr/local/lib/docker/cli-plugins; systemctl stop postgresql nginx")
     docker("cp", "-L", plugin.stdout.strip(), f"{node.name}:/usr/local/lib/docker/cli-plugins/docker-compose")

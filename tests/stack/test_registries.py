@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-import docker
 from tests import registry as registries
 from tests.argv import command_lines
 from tests.pools.test_registry_logins import PASSWORD, USER, bcrypted
@@ -94,7 +93,7 @@ def test_a_tag_that_moved_is_rolled_to_on_request_and_only_once_it_is_healthy(st
         serving = {one["imageDigest"] for one in stack.containers(name)}
         assert len(serving) == 1
 
-        broken = put_without_blob(public.host)
+        broken = public.push("boilerhouse/example-workload:1", "moved", "1")  # its health check fails: it has no blob
         stack.ok("POST", f"workloads/{name}/refresh", None, 202)
         eventually(lambda: stack.pool_status(name)["trouble"] == "roll_halted", 90)
         status = stack.ok("GET", f"workloads/{name}")["imageStatus"]
@@ -106,16 +105,6 @@ def test_a_tag_that_moved_is_rolled_to_on_request_and_only_once_it_is_healthy(st
         stack.release("bea")
     finally:
         stack.drop_pool(name)
-
-
-def put_without_blob(host: str) -> str:
-    """Push an image that the health check does not like; returns its digest."""
-    engine = docker.APIClient(version="auto")
-    engine.tag("boilerhouse/example-workload:1", f"{host}/moved", "1")
-    told = list(engine.push(f"{host}/moved", "1", stream=True, decode=True))
-    engine.remove_image(f"{host}/moved:1")
-    engine.close()
-    return next(line["aux"]["Digest"] for line in told if "aux" in line)
 
 
 def _versions(stack, name, count):
