@@ -56,6 +56,8 @@ class Registry:
         (directory / "config.yml").write_text(CONFIG.format(root=root, port=self.port, auth=auth))
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: list[Line] = []
+        self._pushed: set[str] = set()
+        """Ids of images: by their manifest with containerd, else by their configuration."""
 
     @property
     def host(self) -> str:
@@ -85,21 +87,14 @@ class Registry:
         """Stop it for good, and have the engine forget all that came from it."""
         hosts = tuple(f"{host}/" for host in (self.host, *(line.host for line in self._lines)))
         self.stop()
-        engine = client()
-        came = [image for host in hosts for image in engine.images(name=f"{host}*")]
-        for image in came:
-            for name in [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]:
-                if name.startswith(hosts):  # the same image may have a name of ours as well
+        engine, deadline = client(), time.monotonic() + 60
+        came = self._pushed | {image["Id"] for host in hosts for image in engine.images(name=f"{host}*")}
+        while left := [name for one in engine.images() if one["Id"] in came for name in _names(one, hosts)]:
+            assert time.monotonic() < deadline, f"still used: {left}"
+            for name in left:
+                with contextlib.suppress(docker.errors.APIError):  # the last container of it has not gone yet
                     forget(name)
-        deadline = time.monotonic() + 60
-        for one in {image["Id"] for image in came}:
-            while is_nameless(
-                engine, one
-            ):  # it was in use: without a name it is kept after its last container has gone
-                forget(one)
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.2)
+            time.sleep(0.2)
         engine.close()
 
     def line(self, **options: Any) -> Line:
@@ -128,7 +123,10 @@ class Registry:
         engine.close()
         wrong = [line["error"] for line in told if "error" in line]
         assert not wrong, wrong
-        return self.manifest(name, tag, login).headers["Docker-Content-Digest"]
+        found = self.manifest(name, tag, login)
+        digest = found.headers["Docker-Content-Digest"]
+        self._pushed |= {digest, found.json().get("config", {}).get("digest", digest)}
+        return digest
 
     def manifest(self, name: str, reference: str, login: dict[str, str] | None = None) -> requests.Response:
         """What the registry has by a tag or digest, in the form in which the engine pushed it."""
@@ -201,9 +199,11 @@ def forget(image: str) -> None:
     engine.close()
 
 
-def is_nameless(engine: docker.APIClient, image: str) -> bool:
-    """Whether the engine has it still, by no name."""
-    return any(one["Id"] == image for one in engine.images(filters={"dangling": True}))
+def _names(image: dict[str, Any], hosts: tuple[str, ...]) -> list[str]:
+    """What the engine must forget of an image that came from these: its names of theirs, or itself if it has none."""
+    names = [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]
+    known = [one for one in names if not one.startswith("<none>")]
+    return [one for one in known if one.startswith(hosts)] if known else [str(image["Id"])]
 
 
 class Line:

@@ -36,10 +36,12 @@ def bcrypted(password: str) -> str:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
     found = registries.Registry(tmp_path_factory.mktemp("registry"), f"{USER}:{bcrypted(PASSWORD)}\n")
-    found.start()
-    found.put("private", login={"username": USER, "password": PASSWORD})
-    yield found
-    found.close()
+    try:
+        found.start()
+        found.put("private", login={"username": USER, "password": PASSWORD})
+        yield found
+    finally:
+        found.close()
 
 
 @pytest.fixture
