@@ -6,6 +6,9 @@ cd "$(dirname "$0")/.."
 if [ "${1:-}" = --inside ]; then # with one of these engines as DOCKER_HOST
   label=$2 row=$3 result=passed tests=()
   shift 3
+  # A directory of their own: one of other tests may hold a mount that only this namespace still has.
+  export PYTEST_DEBUG_TEMPROOT=$BOILERHOUSE_ENGINE_DIR/tests
+  mkdir "$PYTEST_DEBUG_TEMPROOT"
   pytest() { # pytest FOLDER NAME...
     local folder=$1; shift
     local paths=("${@/%/.py}")
