@@ -72,10 +72,13 @@ def call(client: Any, db: None, data_dir: Path) -> Call:
 @pytest.fixture(autouse=True)
 def _forget_deployment() -> Iterator[None]:
     yield
+    from django.db import connection
+
     from boilerhouse.core import deployment, processes
 
     deployment._checked.cache_clear()
-    processes.stop_heartbeat()
+    # A beat may wait for what the test's own transaction holds, which is taken back only after this.
+    processes.stop_heartbeat(wait=not connection.in_atomic_block)
 
 
 @pytest.fixture
