@@ -77,9 +77,14 @@ LOG_BYTES = 64 * 1024
 NEVER = None
 """A deadline: a log may be silent for days."""
 
+_NO_GPUS = (
+    "This node's engine has no GPUs to give. Install the vendor's container toolkit (NVIDIA Container Toolkit) on the"
+    " node, or remove resources.gpus from the workload."
+)
 CANNOT_GIVE = {
-    "could not select device driver": "This node's engine has no GPUs to give. Install the vendor's container toolkit"
-    " (NVIDIA Container Toolkit) on the node, or remove resources.gpus from the workload.",
+    "could not select device driver": _NO_GPUS,
+    "failed to discover GPU vendor": _NO_GPUS,
+    "unresolvable CDI devices": _NO_GPUS,
     "error gathering device information": "The node has not every device that the workload names. Load the driver that"
     " makes it, or remove it from devices.",
     "setting rlimit": "The node's kernel refuses a limit of the workload's ulimits. Lower it.",

@@ -11,14 +11,18 @@ import subprocess
 import sys
 
 import pytest
+import requests
 from django.core.management import CommandError, call_command
 from django.urls import reverse
 
+import docker
 from boilerhouse.core.models import Settings
 from pools import checks, host, lifecycle, limits
 from pools.api.serializers import WorkloadInput, render_spec
+from pools.errors import CannotGive
 from pools.models import Container, Workload, WorkloadVersion
 from pools.runtime.base import Image
+from pools.runtime.docker import translated
 from pools.spec import WorkloadSpec
 from tests.asking import problem
 from tests.make import SPEC, make_pool, make_workload
@@ -326,6 +330,23 @@ def test_what_the_node_does_not_have_fails_the_start_in_plain_words(engine, sett
     assert "kernel refuses a limit" in said["limit"]
     assert not any("command" in text for text in said.values()), said
     assert engine.names() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'could not select device driver "" with capabilities: [[gpu]]',
+        "failed to discover GPU vendor from CDI: no known GPU vendor found",
+        "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=0",
+    ],
+)
+def test_an_engine_without_gpus_is_told_by_the_words_of_old_ones_and_new_ones(words):
+    """B13: from Docker 28 on they are looked for as CDI devices."""
+    answer = requests.Response()
+    answer.status_code = 500
+    with pytest.raises(CannotGive, match="no GPUs to give") as said, translated():
+        raise docker.errors.APIError("500 Server Error", answer, words)
+    assert said.value.detail.endswith(words)
 
 
 RESOLVER = """
