@@ -17,6 +17,11 @@ def moved(digest: str) -> FieldError:
     )
 
 
+def stale(why: str) -> str:
+    """The newest image could not be pulled, and an older one is here."""
+    return f"The image on the node serves, which may be an older one. {why}"
+
+
 def mixed(count: int) -> FieldError:
     """Containers from before a version ran one image only."""
     return FieldError(

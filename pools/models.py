@@ -298,7 +298,7 @@ class Pool(models.Model):
         """That an older image serves because the newest could not be pulled, and why; empty where that is not so."""
         if self.failed_pull is None or self.trouble == Trouble.ROLL_HALTED:
             return ""
-        return f"The image on the node serves, which may be an older one. {self.failed_pull.error}"
+        return image_warnings.stale(self.failed_pull.error)
 
     @property
     def pull(self) -> ImagePull | None:

@@ -21,7 +21,20 @@ from boilerhouse.core import file_locks
 from boilerhouse.core.deployment import data_dir, deployment_id, node_id
 from boilerhouse.core.errors import BoilerhouseError, Conflict
 from boilerhouse.core.ids import uuid7
-from pools import accounts, errors, health, last_words, lifecycle, mounts, permits, pulling, version_images, volumes
+from pools import (
+    accounts,
+    errors,
+    health,
+    image_warnings,
+    last_words,
+    lifecycle,
+    mounts,
+    permits,
+    pulling,
+    suitability,
+    version_images,
+    volumes,
+)
 from pools.models import Container, WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import Mount
@@ -129,7 +142,9 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
     number = latest.number if latest is not None else 0
     version = WorkloadVersion(workload_id="trial", number=number, spec_json=spec.to_json(), **pins)
     try:
-        image = version_images.own(version, partial(pulling.image_for_trial, wait_s=PULL_S)).image
+        suitability.check(runtime)
+        found = version_images.own(version, partial(pulling.image_for_trial, wait_s=PULL_S))
+        image = found.image
         mounts.check(spec, image)
         permits.check(spec)
         binds = tuple(_mount(trial_id, spec.owner(uid), volume) for volume in spec.volumes)
@@ -149,8 +164,10 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
         trial = _probe(name, health.check_of(spec, image), started_ms)
     except BoilerhouseError as error:
         return Trial(False, error.detail, None, "", _log(name), round((time.monotonic() - began) * 1000), 0, 0)
-    bare = mounts.declared(spec, image.volumes).bare
-    return replace(trial, log=_log(name), warnings=tuple(one.detail for one in mounts.warnings(bare)))
+    warnings = [one.detail for one in mounts.warnings(mounts.declared(spec, image.volumes).bare)]
+    if found.failed is not None:
+        warnings.append(image_warnings.stale(found.failed.error))
+    return replace(trial, log=_log(name), warnings=tuple(warnings))
 
 
 def _mount(trial_id: UUID, owner: Owner, volume: Volume) -> Mount:

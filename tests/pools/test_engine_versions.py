@@ -10,14 +10,14 @@ import uuid
 import pytest
 
 from boilerhouse.dashboard import doctor, engine_watch
-from pools import errors, host, images, lifecycle, reconcile, sizing, suitability
+from pools import errors, host, images, lifecycle, reconcile, sizing, suitability, trials
 from pools.models import Container, Pool
 from pools.runtime import dialect
 from pools.runtime.base import ContainerPlan
 from pools.runtime.docker import DockerRuntime
 from pools.states import ContainerState, Trouble
 from tests.engine_filter import EngineFilter
-from tests.make import make_pool
+from tests.make import make_pool, make_spec
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_who_names_no_version_of_ours_is_no_engine_for_us(said):
 @pytest.fixture
 def served(runtime, monkeypatch):
     """This deployment's engine is the one of the test."""
-    for module in (lifecycle, reconcile, host, doctor, engine_watch):
+    for module in (lifecycle, reconcile, host, doctor, engine_watch, trials):
         monkeypatch.setattr(module, "get_runtime", lambda: runtime)
     return runtime
 
@@ -208,7 +208,7 @@ REFUSED = [
 def test_an_engine_set_up_so_that_containers_cannot_be_ours_is_refused_by_pool_and_doctor(
     engine, served, info, why, todo
 ):
-    """B34: in plain words, with what to do, before a container is made; and it goes on once that is done."""
+    """B34: in plain words, with what to do, before a container is made, the editor's try too; and it goes on once that is done."""
     engine.info = info
     found = list(doctor._engine())
     (said,) = [one for one in found if one[0] == doctor.FAILURE]
@@ -226,6 +226,10 @@ def test_an_engine_set_up_so_that_containers_cannot_be_ours_is_refused_by_pool_a
     assert todo in pool.last_error
     assert row.state == ContainerState.FAILED
     assert row.runtime_id == ""
+    tried = trials.run(make_spec(ports=[]))
+    assert not tried.is_healthy
+    assert why in tried.said
+    assert todo in tried.said
 
     engine.info = {}
     suitability.check(served)

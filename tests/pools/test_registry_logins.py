@@ -132,6 +132,20 @@ def test_an_image_that_is_here_starts_without_a_credential(data_dir, registry, i
     assert failed.fault == PullFault.UNAUTHORIZED
 
 
+def test_a_trial_by_always_says_that_it_tried_an_older_image(transactional_db, data_dir, registry, image):
+    """B32: as a pool does; it was healthy without a word."""
+    found = store(registry.host)
+    with pulled_beside():
+        spec = make_spec(image=image, pull_policy="always", ports=[])
+        assert trials.run(spec).warnings == ()
+        registry_credentials.delete(found)
+        tried = trials.run(spec)
+    assert tried.is_healthy, tried
+    (warning,) = tried.warnings
+    assert warning.startswith("The image on the node serves, which may be an older one.")
+    assert "no basic auth credentials" in warning
+
+
 def test_a_trial_is_pulled_by_it_too(transactional_db, data_dir, registry, image):
     """B33: and says the same words without one."""
     spec = make_spec(image=image, pull_policy="missing", ports=[])
