@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 
 from boilerhouse.core.models import Event
 from syncing import backups, errors, runs, services
@@ -466,10 +468,13 @@ def named(behind):
     return make
 
 
+IN_THE_NAME = "--s3-force-path-style=false"
+
+
 @pytest.mark.parametrize(
     ("behaviour", "shown"),
     [
-        (providers.BucketInHost, {"rcloneFlags": ["--s3-force-path-style=false"]}),
+        (providers.BucketInHost, {"rcloneFlags": [IN_THE_NAME]}),
         pytest.param(providers.BucketInHost, {"provider": "Alibaba"}, marks=pytest.mark.long),
         pytest.param(providers.BucketInPath, {}, marks=pytest.mark.long),
     ],
@@ -485,7 +490,7 @@ def test_a_whole_life_where_the_bucket_has_one_place(named, run_tasks, behaviour
         (providers.BucketInHost, {}, 'add "--s3-force-path-style=false" to rcloneFlags'),
         (
             providers.BucketInPath,
-            {"rcloneFlags": ["--s3-force-path-style=false"]},
+            {"rcloneFlags": [IN_THE_NAME]},
             'leave "--s3-force-path-style=false"',
         ),
         (providers.BucketInPath, {"provider": "Wasabi"}, 'set provider to "Other"'),
@@ -496,6 +501,51 @@ def test_the_probe_finds_out_where_the_bucket_goes(named, behaviour, shown, word
     with pytest.raises(errors.SyncFailed) as raised:
         named(behaviour(), **shown).sink().probe()
     assert words in raised.value.detail
+
+
+# What the documentation says
+
+ROWS = {
+    "answers 403 for an object that does not exist": {providers.PrefixPolicy, providers.DeniesListing},
+    "demands `x-amz-server-side-encryption`": {providers.DemandsEncryption},
+    "encrypts with KMS by default": {providers.DefaultKms},
+    "gives ETags that look like an MD5 and are none": {providers.OddTags},
+    "wants the requester to pay": {providers.RequesterPays},
+    "demands `Content-MD5` to delete many objects": {providers.DemandsMd5ToDelete},
+    "cannot delete many objects by one request": {providers.DeletesOneByOne},
+    "demands `Content-MD5` or a checksum on each write": {providers.ObjectLock},
+    "refuses checksums after the content": {providers.NoTrailers},
+    "throttles": {providers.SlowDown},
+    "refuses what was signed by a wrong clock": {providers.OtherClock},
+    "redirects to another region": {providers.OtherRegion},
+    "takes the bucket only as a part of the host's name": {providers.BucketInHost, providers.BucketInPath},
+}
+"""How each row of the table in docs/sync.md begins, and what stands in for such a store."""
+
+
+def tried() -> set[type]:
+    """The behaviours that the tables of this module try."""
+    made = [make() for make, *_ in (AT_ONCE | ONE_BY_ONE | REFUSES).values()]
+    return {type(part) for one in made for part in getattr(one, "parts", [one])} | {
+        providers.BucketInHost,
+        providers.BucketInPath,
+    }
+
+
+def test_the_documentation_says_of_no_store_what_is_not_tried():
+    """B: each row of its table has its behaviour here and the other way round, and each flag that it advises is given."""
+    text = (settings.BASE_DIR / "docs" / "sync.md").read_text()
+    section = text.partition("## What stores do differently")[2].partition("\n## ")[0]
+    told = [row.strip("| ").split(" | ") for row in section.splitlines() if row.startswith("| ")][1:]
+    rows = [row for row in told if set(row[0]) != {"-"}]
+    assert [[one for one in ROWS if store.startswith(one)] for store, _ in rows] == [[one] for one in ROWS]
+    assert set().union(*ROWS.values()) <= tried()
+
+    given = {flag for _, flags in (AT_ONCE | ONE_BY_ONE).values() for flag in flags} | {IN_THE_NAME}
+    advised = {flag for _, advice in rows for flag in re.findall(r"`(--[^`]+)`", advice)}
+    assert len(advised) > 3
+    for flag in advised:
+        assert [one for one in given if one.startswith(flag.removesuffix("…"))], flag
 
 
 # WebDAV
