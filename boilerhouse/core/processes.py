@@ -184,11 +184,12 @@ def forget_dead() -> int:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that ``pid`` started and that are there now."""
+    """The processes that ``pid`` started and that are there now; none where it has ended."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, task.read_text().split())
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     return found
 
 

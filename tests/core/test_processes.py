@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 from django.db import transaction
 
@@ -27,3 +30,11 @@ def test_a_row_that_is_lost_is_noticed_by_the_heartbeat_and_written_again(monkey
     processes._heartbeat[1].join(0.5)
     assert processes.current() == first
     assert first in processes.living()
+
+
+def test_a_process_that_ends_while_its_children_are_looked_up_has_none(monkeypatch):
+    """B17, P13: a save failed with "/proc/24197/task: No such file" when a process of rclone's jail ended just then."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)  # as it was a moment ago
+    assert processes.descendants(process.pid) == []
