@@ -22,7 +22,7 @@ from django.conf import settings
 
 from boilerhouse.core.errors import BoilerhouseError
 from pools import host, lifecycle, volumes
-from pools.errors import DirectoryGone
+from pools.errors import DirectoryGone, EngineUnavailable
 from pools.models import Container
 from pools.runtime import get_runtime
 from pools.states import ContainerState
@@ -191,15 +191,22 @@ PROBE_PATIENCE_S = 3.0
 
 def wait_for_probe(name: str, most_s: float) -> None:
     """Wait until no health check of the engine's is about to begin: one that meets a frozen container fails."""
-    seen = get_runtime().inspect(name)
-    due = seen.next_probe_at if seen else None
+    due = _next_probe(name)
     if due is None or not -PROBES_WITHIN_S < due - time.time() < most_s:
         return
     while time.time() < due + PROBE_PATIENCE_S:
         time.sleep(0.05)
-        seen = get_runtime().inspect(name)
-        if seen is None or seen.next_probe_at != due:
+        if _next_probe(name) != due:
             return
+
+
+def _next_probe(name: str) -> float | None:
+    """When it is due, in Unix seconds; None where there is none, or the engine does not answer: it probes nothing."""
+    try:
+        seen = get_runtime().inspect(name)
+    except EngineUnavailable:
+        return None
+    return seen.next_probe_at if seen else None
 
 
 @dataclass(slots=True)

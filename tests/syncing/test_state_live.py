@@ -15,6 +15,7 @@ import pytest
 
 from pools import copies, freezer, volumes
 from pools.copies import Copies
+from pools.errors import EngineTimeout
 from pools.models import Container
 from pools.spec import Owner
 from pools.states import ContainerState
@@ -547,6 +548,19 @@ def test_what_a_killed_save_left_is_swept(one):
     assert not left.exists()
 
 
+def test_an_engine_that_does_not_answer_makes_no_save_less_of_a_moment(one, monkeypatch):
+    """B17, P13: the kernel freezes without it; it was only asked whether a health check is about to begin."""
+    one.start(PAIR)
+
+    class Silent:
+        def inspect(self, _name):
+            raise EngineTimeout("The engine has not answered.")
+
+    monkeypatch.setattr(freezer, "get_runtime", Silent)
+    told = one.told()
+    assert told["pointInTime"], told
+
+
 def test_a_thousand_files_of_which_fifty_changed_stand_still_shortly(one, capsys):
     """B17: the freeze of 1,000 files of which 50 changed; the figures are printed."""
     for number in range(20):
@@ -558,7 +572,7 @@ def test_a_thousand_files_of_which_fifty_changed_stand_still_shortly(one, capsys
     for round in range(20 if os.environ.get("BOILERHOUSE_LONG") else 5):
         one.write(**{f"d{n % 20}/f{n}": f"{round}" * 4000 for n in range(50)})
         told = one.told()
-        assert told["pointInTime"]
+        assert told["pointInTime"], told
         assert told["copiedFiles"] <= 100
         took.append(told["freezeMs"])
     took.sort()
