@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,6 +306,57 @@ def test_a_sync_inward_brings_new_directories_with_their_modes(tenant):
     assert {name: modes(tenant)[name] for name in ("new", "new/deep", "old")} == {
         "new": 0o700, "new/deep": 0o1770, "old": 0o750,
     }  # fmt: skip
+
+
+def git(at: Path, *words: str) -> str:
+    who = ("-c", "safe.directory=*", "-c", "user.name=a", "-c", "user.email=a@example.com")
+    done = subprocess.run(["git", "-C", str(at), *who, *words], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_what_people_work_with_goes_on_where_it_was(tenant):
+    """B18, B19, B20: a Go module cache (0555, 0444), a repository with a hook, a venv with absolute links."""
+    module = put(tenant, "go/pkg/mod/example.com/m@v1.0.0/sub/m.go", b"package m")
+    for path, mode in ((module, 0o444), (os.path.dirname(module), 0o555), (tenant.state / "go/pkg/mod", 0o555)):
+        os.chmod(path, mode)
+    venv = tenant.state / "venv" / "bin"
+    script = put(tenant, "venv/bin/run", b"#!/bin/sh\necho ran\n")
+    os.chmod(script, 0o755)
+    (venv / "python3").symlink_to("/usr/bin/python3")
+    (venv / "python").symlink_to("python3")
+
+    repository = tenant.state / "repo"
+    repository.mkdir()
+    git(repository, "init", "-q")
+    for number in range(30):
+        (repository / f"f{number}").write_text(f"{number}")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "one")
+    hook = repository / ".git" / "hooks" / "pre-commit"
+    hook.write_text("#!/bin/sh\ntouch hooked\n")
+    hook.chmod(0o755)
+    subprocess.run(["chown", "-Rh", f"{UID}:{UID}", str(tenant.state)], check=True)
+    before = modes(tenant)
+    assert oct(before["repo/.git/HEAD"]) == oct(0o600), "by the umask of this process"
+
+    tenant.save()
+    forgets(tenant.far_end)
+    tenant.lose_host()
+    tenant.claim()
+    assert modes(tenant) == before
+    repository, venv = tenant.state / "repo", tenant.state / "venv" / "bin"
+    assert git(repository, "fsck", "--strict") == git(repository, "status", "--porcelain") == ""
+    (repository / "f0").write_text("changed")
+    git(repository, "commit", "-qam", "two")
+    assert (repository / "hooked").exists()
+    assert os.readlink(venv / "python3") == "/usr/bin/python3"
+    assert subprocess.run([venv / "python", "-c", "print(6 * 7)"], capture_output=True, check=True).stdout == b"42\n"
+    assert subprocess.run([venv / "run"], capture_output=True, check=True).stdout == b"ran\n"
+    shutil.rmtree(tenant.state / "repo")
+    subprocess.run(["chown", "-Rh", f"{UID}:{UID}", str(tenant.state)], check=True)
+    tenant.save()
+    tenant.claim()
+    assert modes(tenant) == {name: mode for name, mode in before.items() if not name.startswith("repo")}
 
 
 def test_times_come_back_to_the_nanosecond_also_of_what_was_only_touched(tenant):
