@@ -98,7 +98,7 @@ def test_a_busy_database_is_saved_each_time_and_comes_back_as_it_was(
     eventually(lambda: stack.exec(held["containerId"], script) == "1\n", 60)
     contents, steps = follow(stack, sink_server, "dora", saves, tmp_path)
     told = [step["snapshot"] for step in steps]
-    assert all(one["pointInTime"] for one in told)
+    assert all(one["pointInTime"] for one in told), told
     newest = [int(content.split()[0]) for content in contents.values()]
     assert newest == sorted(newest)
     assert newest[-1] > newest[0]
