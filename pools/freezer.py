@@ -6,7 +6,7 @@ our end of its pipe closes (also by a kill -9) or its time is over. Should both 
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import subprocess
 import sys
 import time
@@ -33,6 +33,8 @@ CGROUP = Path("/sys/fs/cgroup")
 FREEZES_WITHIN_S = 0.5
 """The kernel's freezer takes 0.2 ms; a process that waits for a disk that hangs keeps it from ever being done."""
 GUARD_SPARE_S = 0.5
+GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV)
+"""What the kernel says of a cgroup that is gone: before its file is opened, and (ENODEV) after."""
 
 
 class CannotFreeze(BoilerhouseError):
@@ -80,8 +82,11 @@ class Group:
             raise CannotFreeze(f"The freezer {self.control} cannot be used: {error.strerror}.") from error
 
     def thaw(self) -> None:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        try:
             self.control.write_text(self.thaws)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
 
     def is_frozen(self) -> bool:
         return self.is_done in self.state.read_text().splitlines()

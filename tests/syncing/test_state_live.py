@@ -490,6 +490,22 @@ def test_a_container_let_go_in_between_is_no_moment():
         assert freeze.seconds > 0
 
 
+def test_a_container_that_ends_while_it_is_let_go_is_no_error():
+    """B34: a cgroup removed between the open and the write of its file says ENODEV, on v1 and on v2."""
+    with cgroups.group() as runtime_id:
+        group = freezer.group_of(runtime_id)
+        assert group
+        opened = os.open(group.control, os.O_RDWR)
+        kept = group.control.parent
+    assert not kept.exists()
+    gone = Path(f"/proc/self/fd/{opened}")
+    group = freezer.Group(gone, group.freezes, group.thaws, gone, group.is_done)
+    group.thaw()
+    with pytest.raises(freezer.CannotFreeze, match="No such device"):
+        group.freeze()
+    os.close(opened)
+
+
 def test_a_lease_on_a_file_is_waited_for_outside_the_freeze(one):
     """B17: a tenant that holds a lease delays its own save, and is not frozen while it should give it up."""
     one.write(leased="1", other="2")
