@@ -28,6 +28,8 @@ STOP_S = 8.0
 LAST_WAIT_S = 1.0
 """For the kernel to end what was killed."""
 MIN_LIFE_S = 5.0
+SETTLED_S = 60.0
+"""A process that ends with an error before has not come up: on a busy machine that takes longer than MIN_LIFE_S."""
 START_AGAIN_S = 2.0
 BUCKET = "boilerhouse"
 
@@ -93,6 +95,13 @@ class Child:
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def has_ended_early(self) -> bool:
+        """Whether another start is likely to end like this one; one that somebody killed or stopped is not."""
+        assert self.process is not None
+        has_failed = (self.process.returncode or 0) > 0
+        return time.monotonic() - self.started < (SETTLED_S if has_failed else MIN_LIFE_S)
+
 
 @dataclass(slots=True)
 class Supervisor:
@@ -104,7 +113,7 @@ class Supervisor:
         self.children.append(Child(name, start))
 
     def run(self, stop: Event) -> None:
-        """Until ``stop`` is set. A child that keeps dying at once is waited for longer and longer."""
+        """Until ``stop`` is set. A child that keeps dying at its start is waited for longer and longer."""
         for child in self.children:
             self._start(child)
         while not stop.wait(0.3):
@@ -116,8 +125,7 @@ class Supervisor:
         if child.is_running or time.monotonic() < child.start_after:
             return
         if child.process is not None:
-            lived = time.monotonic() - child.started
-            child.quick_ends = child.quick_ends + 1 if lived < MIN_LIFE_S else 0
+            child.quick_ends = child.quick_ends + 1 if child.has_ended_early else 0
             child.start_after = time.monotonic() + min(10, child.quick_ends)
             log.error("process ended", process=child.name, code=child.process.returncode)
             child.process = None

@@ -264,3 +264,28 @@ def test_a_child_that_cannot_be_started_holds_up_no_other(started, monkeypatch):
     assert not child.is_running
     everything._look_after(child)
     assert child.is_running
+
+
+@pytest.mark.parametrize(
+    ("script", "age_s", "pauses"),
+    [
+        ("raise SystemExit(1)", 20, [1, 2, 3]),
+        ("raise SystemExit(1)", 100, [0, 0, 0]),
+        ("import os; os.kill(os.getpid(), 9)", 20, [0, 0, 0]),
+        ("import os; os.kill(os.getpid(), 9)", 1, [1, 2, 3]),
+    ],
+)
+def test_a_process_that_fails_while_it_starts_is_started_less_and_less_often(started, script, age_s, pauses):
+    """B44, O1: under load a start that fails takes longer than five seconds, and was tried again at once, for ever."""
+    everything = Supervisor()
+    everything.add("controller", lambda: started(script))
+    [child] = everything.children
+    found = []
+    for _ in pauses:
+        everything._start(child)
+        child.process.wait()
+        child.started -= age_s
+        everything._look_after(child)
+        found.append(max(0, round(child.start_after - time.monotonic())))
+        child.start_after = 0.0
+    assert found == pauses
