@@ -148,6 +148,5 @@ _ADVICE = {
     PullFault.THROTTLED: "{registry} limits requests, mostly less those with a login. The pool tries again by itself.",
     PullFault.TIMEOUT: "See whether {registry} answers this machine. The pool tries again by itself.",
     PullFault.UNREACHABLE: "See whether {registry} can be reached from this machine. The pool tries again by itself.",
-    PullFault.STALLED: "See what lies between this machine and {registry}. The pool tries again by itself, from the"
-    " beginning.",
+    PullFault.STALLED: "See what lies between this machine and {registry}. The pool tries again by itself.",
 }
