@@ -25,9 +25,9 @@ from pools.services import unused_id
 from pools.spec import WorkloadSpec
 from syncing import locations, patterns, places, probing
 from syncing.errors import CoverageHeld, SyncFailed
-from syncing.models import Credential, SavedState, SinkProbe, SyncMapping, SyncSpec
+from syncing.models import Credential, SavedState, SinkProbe, SyncMapping, SyncRun, SyncSpec
 from syncing.sinks import Sink
-from syncing.states import Direction
+from syncing.states import Direction, SyncRunState
 
 log = structlog.get_logger(__name__)
 
@@ -210,7 +210,7 @@ def delete_spec(spec: SyncSpec, *, held: bool, force: bool) -> None:
 
 
 FULL_PROBE_EVERY = timedelta(minutes=15)
-"""A healthy sink is asked more often than that, but without rclone."""
+"""A healthy sink is asked more often than that, but without rclone, unless a transfer has failed."""
 WORKERS_ANSWER_S = probing.DEADLINE_S + 5
 
 
@@ -231,9 +231,9 @@ def probe(spec: SyncSpec, *, is_changed: bool = False, is_periodic: bool = False
     """Find out whether a save to the spec's sink would work, within ``WORKERS_ANSWER_S``, and store it.
 
     Returns ``{state, checkedAt, transferredAt, conditionalWrites, code, detail}``. A periodic probe leaves out rclone
-    for ``FULL_PROBE_EVERY`` after one that did not. Where this process may make no jail, a worker is asked; one that
-    does not answer in time leaves what was known. Failed saves are tried again when the sink has become healthy, and
-    when it is healthy after a change.
+    for ``FULL_PROBE_EVERY`` after one that did not, unless a transfer has failed since. Where this process may make no
+    jail, a worker is asked; one that does not answer in time leaves what was known. Failed saves are tried again when
+    the sink has become healthy, and when it is healthy after a change.
     """
     now, began, was = clock.now(), time.monotonic(), _stored_health(spec)
     asked = probing.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
@@ -241,7 +241,7 @@ def probe(spec: SyncSpec, *, is_changed: bool = False, is_periodic: bool = False
     try:
         places.review(spec)  # first: where it may not be used, nothing is written either
         probing.run(asked, probing.IN_PROCESS, probing.ANSWER_DEADLINE_S)
-        if not is_periodic or is_changed or was.get("state") != "healthy" or _is_due(transferred_at, now):
+        if not is_periodic or is_changed or was.get("state") != "healthy" or _is_due(spec, transferred_at, now):
             if not probing.can_jail():
                 return _ask_worker(spec, is_changed)
             probing.run(asked, probing.BY_RCLONE, probing.TRANSFER_DEADLINE_S)
@@ -271,8 +271,13 @@ def _stamp(at: datetime) -> str:
     return at.isoformat().replace("+00:00", "Z")
 
 
-def _is_due(transferred_at: str | None, now: datetime) -> bool:
-    return transferred_at is None or now - datetime.fromisoformat(transferred_at) > FULL_PROBE_EVERY
+def _is_due(spec: SyncSpec, transferred_at: str | None, now: datetime) -> bool:
+    """Whether rclone has its turn: after a while, and after a transfer of the spec's that failed since."""
+    if transferred_at is None:
+        return True
+    last = datetime.fromisoformat(transferred_at)
+    failed = SyncRun.objects.filter(spec=spec, state=SyncRunState.FAILED, finished_at__gt=last)
+    return now - last > FULL_PROBE_EVERY or failed.exists()
 
 
 def _store_health(spec: SyncSpec, health: dict[str, Any], took_ms: int, is_changed: bool) -> None:

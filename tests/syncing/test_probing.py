@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 from django.conf import settings
+from django_q.models import OrmQ
 
+from boilerhouse.core import clock
 from syncing import errors, probing, rclone, services
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, PLACE_KEY
-from syncing.models import SinkProbe, SyncMapping, SyncSpec
+from syncing.models import SinkProbe, SyncMapping, SyncRun, SyncSpec
 from syncing.sinks import S3Sink
 from tests import far_ends
 from tests.make import make_sync_spec
@@ -107,6 +109,31 @@ def test_a_sink_that_only_the_process_reaches_is_not_healthy(data_dir, tmp_path,
     assert health["state"] == "unhealthy"
     assert health["detail"].startswith("rclone cannot save there: ")
     assert health["code"] == "untrusted"
+
+
+def test_a_transfer_that_failed_has_the_next_probe_try_one(data_dir, tmp_path, monkeypatch):
+    """S2, A4: it stayed healthy for a quarter of an hour, and once mended nothing had become healthy."""
+    server = S3Server(tmp_path / "s3", tls=True)
+    server.start()
+    try:
+        body = server.json("t/${tenantId}/")
+        spec = make_sync_spec(
+            sink=body, sink_secrets={"accessKeyId": server.access_key, "secretAccessKey": body.pop("secretAccessKey")}
+        )
+        assert services.probe(spec)["state"] == "healthy"
+        with monkeypatch.context() as patched:
+            patched.setattr("syncing.jail.CERTIFICATES", "/elsewhere.pem")
+            assert services.probe(spec, is_periodic=True)["state"] == "healthy", "rclone has no turn yet"
+            SyncRun.objects.create(
+                spec=spec, tenant_id="alice", generation=1, direction="upload", trigger="release", state="failed",
+                finished_at=clock.now(),
+            )  # fmt: skip
+            assert services.probe(spec, is_periodic=True)["code"] == "untrusted"
+        OrmQ.objects.all().delete()
+        assert services.probe(spec, is_periodic=True)["state"] == "healthy"
+    finally:
+        server.stop()
+    assert [one.task["func"] for one in OrmQ.objects.all()] == ["tenants.tasks.retry_saves"]
 
 
 def test_a_sink_for_restores_alone_is_only_looked_at(spec, far_end, started, data_dir):
