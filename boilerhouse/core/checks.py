@@ -90,20 +90,46 @@ _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"(\*|\.?[\w.-]+|\[[0-9a-fA-F:.]+\])\Z")
 _BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+\Z")
 _ORIGIN = re.compile(r"https?://(\*\.)?([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d+)?\Z")
-HIGHEST = {"_S": bounds.TEN_YEARS_S, "_MS": bounds.TEN_YEARS_MS, "_MB": bounds.MAX_MB}
-"""By the unit that a setting's name ends with."""
+RANGES: dict[str, tuple[int, int]] = {
+    "_S": (0, bounds.TEN_YEARS_S),
+    "_MS": (0, bounds.TEN_YEARS_MS),
+    "_MB": (0, bounds.MAX_MB),
+    "_BYTES": (0, bounds.MAX_MB << 20),
+    "_FILES": (0, 10**9),
+    "_THREADS": (1, 1000),
+    "_PARALLEL": (1, 1000),
+    "_PARALLEL_CREATES": (1, 1000),
+    "_PARALLEL_PULLS": (1, 1000),
+    "_PARALLEL_TRANSFERS": (1, 1000),
+    "_MAX_STREAMS": (0, 100_000),
+    "_MAX_WAITERS": (0, 100_000),
+    "_LOGIN_FAILURES": (1, 1_000_000),
+    "_THROTTLE_RATE": (0, 1_000_000),
+    "_THROTTLE_BURST": (0, 1_000_000),
+}
+"""By what a setting's name ends with: its unit, or what it counts."""
+
+
+def numbers_set() -> dict[str, float]:
+    """Every setting of ours that is a number."""
+    named = {name: getattr(settings, name) for name in dir(settings) if name.startswith("BOILERHOUSE_")}
+    return {
+        name: value for name, value in named.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def range_of(name: str) -> tuple[int, int] | None:
+    """The lowest and the highest value that a setting may have."""
+    return next((found for end, found in RANGES.items() if name.endswith(end)), None)
 
 
 def _numbers() -> list[CheckMessage]:
-    """Whatever number the environment sets can be added to a date and kept in a database."""
+    """Whatever number the environment sets can be added to a date, kept in a database, and borne by the node."""
     found: list[CheckMessage] = []
-    for name in sorted({one for one in dir(settings) if one.startswith("BOILERHOUSE_")}):
-        value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        highest = next((high for unit, high in HIGHEST.items() if name.endswith(unit)), 2**53)
-        if not 0 <= value <= highest:
-            found.append(Error(f"{name} must be a number from 0 to {highest}.", id="boilerhouse.E009"))
+    for name, value in sorted(numbers_set().items()):
+        low, high = range_of(name) or (0, 2**53)
+        if not low <= value <= high:
+            found.append(Error(f"{name} must be a number from {low} to {high}.", id="boilerhouse.E009"))
     return found
 
 

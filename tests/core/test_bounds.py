@@ -376,15 +376,23 @@ def test_numbers_that_were_stored_before_are_brought_within_bounds(data_dir):
 
 
 def test_numbers_of_the_environment_are_checked_when_a_process_starts(settings):
-    """O1: by the unit that a setting's name ends with, so new ones are looked at as well."""
+    """O1: by the unit that a setting's name ends with, or by what it counts; a new one without a range fails here."""
     assert not [one for one in checks._numbers() if one.id == "boilerhouse.E009"]
+    known = checks.numbers_set()
+    assert len(known) > 40
+    assert [name for name in known if checks.range_of(name) is None] == []
+    assert not {"BOILERHOUSE_HTTPS", "BOILERHOUSE_TERMINAL"} & set(known)
     settings.BOILERHOUSE_EVENT_RETENTION_S = 10**15
     settings.BOILERHOUSE_DISK_FLOOR_MB = 10**12
     settings.BOILERHOUSE_DRAIN_S = math.nan
     settings.BOILERHOUSE_MAX_STREAMS = -1
+    settings.BOILERHOUSE_PARALLEL_TRANSFERS = 0
+    settings.BOILERHOUSE_STAGED_MAX_BYTES = 2**52
+    settings.BOILERHOUSE_WEB_THREADS = 10**6
     said = [one.msg for one in checks._numbers()]
     assert [text.split()[0].removeprefix("BOILERHOUSE_") for text in said] == [
-        "DISK_FLOOR_MB", "DRAIN_S", "EVENT_RETENTION_S", "MAX_STREAMS",
+        "DISK_FLOOR_MB", "DRAIN_S", "EVENT_RETENTION_S", "MAX_STREAMS", "PARALLEL_TRANSFERS", "STAGED_MAX_BYTES",
+        "WEB_THREADS",
     ]  # fmt: skip
 
 
