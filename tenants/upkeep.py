@@ -233,7 +233,7 @@ def retry_saves(spec_id: str) -> int:
         return 0
     pools = {one.pool_id for one in syncing.sharing(spec)}
     rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, pool_id__in=pools)
-    return sum(releases.retry(row) for row in rows)
+    return each(rows, releases.retry)
 
 
 def bury_dead_runs() -> int:

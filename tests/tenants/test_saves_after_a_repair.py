@@ -10,6 +10,7 @@ from django.utils import timezone
 from boilerhouse.dashboard import controller
 from syncing import credentials, services
 from syncing.models import Credential, SinkProbe, SyncSpec
+from tenants import upkeep
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 from tests.make import make_pool, make_sync_spec
@@ -164,6 +165,24 @@ def test_a_save_that_works_where_the_probe_failed(spec_at, good, run_tasks):
     services.seen_to_work(spec)
 
     assert is_retried(row, run_tasks)
+
+
+def test_one_save_that_cannot_be_asked_for_keeps_no_other_from_its_turn(spec_at, good, monkeypatch):
+    """A4, O1: all failed saves of the place are tried, whatever one of them raises."""
+    spec = spec_at(sink_secrets=good)
+    rows = [failed(spec.pool, f"tenant-{number}") for number in range(3)]
+    asked = []
+
+    def retry(row: Assignment) -> bool:
+        asked.append(row.pk)
+        if len(asked) == 1:
+            raise ZeroDivisionError
+        return True
+
+    monkeypatch.setattr("tenants.releases.retry", retry)
+    with pytest.raises(ZeroDivisionError):
+        upkeep.retry_saves(spec.pk)
+    assert sorted(asked) == sorted(row.pk for row in rows)
 
 
 def test_a_sink_that_hangs_rests_between_its_probes(spec_at):
