@@ -44,7 +44,7 @@ BOILERHOUSE_ALLOW_HOST_NETWORK = env.bool("BOILERHOUSE_ALLOW_HOST_NETWORK", Fals
 BOILERHOUSE_ALLOW_ROOT = env.bool("BOILERHOUSE_ALLOW_ROOT", False)
 BOILERHOUSE_ALLOWED_RUNTIMES = env.list("BOILERHOUSE_ALLOWED_RUNTIMES", ["runc"])
 BOILERHOUSE_ALLOWED_DEVICES: list[str] = env.list("BOILERHOUSE_ALLOWED_DEVICES", [])
-"""Devices of the node that workloads may name (``/dev/fuse``), and ``gpus``."""
+"""Devices of the node that workloads may name (``/dev/kvm``), and ``gpus``."""
 BOILERHOUSE_MAX_ULIMITS: dict[str, int] = env.dict("BOILERHOUSE_MAX_ULIMITS", {}, subcast_values=int)
 """``nofile=1048576,memlock=-1``: up to where workloads may set these limits, in the place of ``pools.limits``."""
 BOILERHOUSE_UID_RANGE = (200_000, 1_200_000)

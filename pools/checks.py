@@ -24,7 +24,7 @@ def workload_permits(**_: Any) -> list[CheckMessage]:
             )
     for path in settings.BOILERHOUSE_ALLOWED_DEVICES:
         if path != permits.GPUS and not path.startswith("/dev/"):
-            hint = f"Exact paths such as /dev/fuse, comma-separated, and {permits.GPUS}."
+            hint = f"Exact paths such as /dev/kvm, comma-separated, and {permits.GPUS}."
             found.append(Error(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is no device.", hint=hint, id="boilerhouse.E021"))
         elif path != permits.GPUS and _is_disk(path):
             hint = "Whoever runs in such a container reads and writes the disk past every file system. Take it off."

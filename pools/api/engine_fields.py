@@ -76,7 +76,7 @@ class DeviceField(ApiSerializer):
 
     def validate_path(self, value: str) -> str:
         if not value.startswith("/dev/") or not mounts.is_normal(value) or ":" in value:
-            raise ValidationError("Give the path of a device, such as /dev/fuse.", code="invalid")
+            raise ValidationError("Give the path of a device, such as /dev/kvm.", code="invalid")
         return value
 
 
