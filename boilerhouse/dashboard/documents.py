@@ -119,6 +119,12 @@ class ShownSection:
     pointer: str
     groups: list[ShownGroup] = field(default_factory=list)
     can_grow: bool = False
+    error: str = ""
+    """What none of its fields shows."""
+
+    @property
+    def slug(self) -> str:
+        return slugify(self.pointer)
 
 
 Sections = Callable[[dict[str, Any]], Sequence[Section]]
@@ -177,6 +183,13 @@ class Document:
         return json.dumps([(error.pointer, error.detail) for error in self.errors])
 
     @property
+    def noted(self) -> list[tuple[FieldError, str]]:
+        """What is wrong, each with the slug of where the form shows it; empty where it does not."""
+        shown = self.shown() if self.tab == "form" else []
+        places = [_place(shown, error) for error in self.errors]
+        return [(error, place.slug if place else "") for error, place in zip(self.errors, places, strict=True)]
+
+    @property
     def status(self) -> int:
         return 422 if self.errors else 200
 
@@ -215,6 +228,10 @@ class Document:
                 can_go = section.blank is not None
                 one.groups.append(ShownGroup("", pointer, self._parts(section, pointer), can_go=can_go))
             shown.append(one)
+        for error in self.errors:
+            place = _place(shown, error)
+            if place and not place.error:
+                place.error = error.detail
         return shown
 
     def _parts(self, section: Section, base: str) -> list[ShownPart]:
@@ -225,8 +242,7 @@ class Document:
         if value is None and not (part.values and has(self.value, pointer)):
             value = part.default
         text = self._typed.get(pointer, _text(part, value))
-        error = next((e.detail for e in self.errors if e.pointer == pointer or e.pointer.startswith(f"{pointer}/")), "")
-        return ShownPart(part, pointer, text, is_on=value is True, error=error)
+        return ShownPart(part, pointer, text, is_on=value is True)
 
     def _shows(self, asked: str) -> str:
         return "form" if asked != "json" and self._fits() else "json"
@@ -278,6 +294,16 @@ class Document:
             if any(group.pointer == pointer and group.can_go for group in section.groups):
                 unset(self.value, pointer)
                 return
+
+
+def _place(shown: Sequence[ShownSection], error: FieldError) -> ShownPart | ShownSection | None:
+    """What of the form is nearest to where the error points; None where nothing of it is on the way."""
+    places: list[ShownPart | ShownSection] = [
+        *(part for section in shown for group in section.groups for part in group.parts),
+        *(section for section in shown if section.pointer),
+    ]
+    near = [one for one in places if f"{error.pointer}/".startswith(f"{one.pointer}/")]
+    return max(near, key=lambda one: len(one.pointer), default=None)
 
 
 # Pointers ---------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from django.http import QueryDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boilerhouse.core.errors import FieldError
 from boilerhouse.dashboard.documents import Document, Part, Section
 from pools.models import Workload
 from syncing.models import SyncSpec
@@ -80,6 +81,25 @@ def test_what_cannot_be_read_stays_as_it_was_typed_and_is_said_at_its_field():
     assert fields["/map"].text == "no equals sign"
     assert "has no =" in fields["/map"].error
     assert posted(Document({"name": "a"}, sections), **{"/count": "many"}).value["count"] == "many"
+
+
+def test_an_error_is_shown_at_what_of_the_form_is_nearest_and_its_link_leads_there():
+    """B13: at its field, else at its part; what the form does not show has no link."""
+    document = Document({"name": "a", "items": [{"id": "1"}]}, sections)
+    document.errors = [
+        FieldError(pointer, f"at {pointer}", "invalid")
+        for pointer in ("/items/0/id", "/items/0/more", "/items", "/deep/check/command", "/map/a b", "/elsewhere", "")
+    ]
+    shown = document.shown()
+    parts = {part.pointer: part.error for one in shown for group in one.groups for part in group.parts if part.error}
+    assert parts == {"/items/0/id": "at /items/0/id", "/map": "at /map/a b"}
+    assert {one.pointer: one.error for one in shown if one.error} == {
+        "/items": "at /items/0/more", "/deep/check": "at /deep/check/command",
+    }  # fmt: skip
+    links = [place for _, place in document.noted]
+    assert links == ["items0id", "items", "items", "deepcheck", "map", "", ""]
+    document.tab = "json"
+    assert {place for _, place in document.noted} == {""}
 
 
 @pytest.mark.parametrize("value", [[], "x", {"items": {}}, {"items": [1]}, {"deep": {"check": 5}}, {"items": "x"}])
