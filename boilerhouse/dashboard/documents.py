@@ -7,6 +7,7 @@ Every button sends the same form, and its ``do`` says what for: ``save``, ``tab:
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +43,7 @@ class Part:
     default: Any = None
     """What holds where the document says nothing."""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """What the choices stand for that are no text."""
+    """What some texts stand for that is no text, such as null."""
     reloads: bool = False
     """Another value shows other fields."""
 
@@ -59,6 +60,10 @@ class Section:
     """What is added where nothing is; an object that has one may also be absent."""
     instead: frozenset[str] = frozenset()
     """Words that may stand where the object would; then it is absent."""
+    otherwise: tuple[Part, ...] = ()
+    """What the form asks where the object is absent; from the object that would hold it."""
+    is_closed: bool = False
+    """What is there may be changed and removed, and nothing added."""
     is_list: bool = False
     one: str = ""
 
@@ -214,16 +219,20 @@ class Document:
         shown = []
         for section in self._sections(self.value):
             pointer = _pointer("", section.path)
-            one = ShownSection(section, pointer, can_grow=section.is_list)
             found = section.find(self.value)
+            is_absent = found is None and section.blank is not None
+            one = ShownSection(section, pointer, can_grow=(section.is_list or is_absent) and not section.is_closed)
             if section.is_list:
                 for number in range(len(found or [])):
                     at = f"{pointer}/{number}"
                     one.groups.append(
                         ShownGroup(f"{section.one} {number + 1}", at, self._parts(section, at), can_go=True)
                     )
-            elif found is None and section.blank is not None:
-                one.can_grow = True
+            elif is_absent:
+                above = pointer.rpartition("/")[0]
+                if section.otherwise:
+                    parts = [self._part(part, _pointer(above, part.path)) for part in section.otherwise]
+                    one.groups.append(ShownGroup("", above, parts, can_go=False))
             else:
                 can_go = section.blank is not None
                 one.groups.append(ShownGroup("", pointer, self._parts(section, pointer), can_go=can_go))
@@ -274,15 +283,15 @@ class Document:
                 self._typed[shown.pointer] = typed
                 self.errors.append(FieldError(shown.pointer, str(error), "malformed"))
                 continue
-            if value is None and typed not in shown.part.values:
-                if get(self.value, shown.pointer) != []:  # which shows as nothing, but may say something
+            if value is None and typed.strip() not in shown.part.values:
+                if shown.text or get(self.value, shown.pointer) != []:  # which may say something and show as nothing
                     unset(self.value, shown.pointer)
             else:
                 put(self.value, shown.pointer, value)
 
     def _add(self, pointer: str) -> None:
         for section in self._sections(self.value):
-            if _pointer("", section.path) == pointer and section.blank is not None:
+            if _pointer("", section.path) == pointer and section.blank is not None and not section.is_closed:
                 blank = json.loads(json.dumps(section.blank))
                 if section.is_list:
                     put(self.value, pointer, [*(get(self.value, pointer) or []), blank])
@@ -362,7 +371,7 @@ def unset(value: Any, pointer: str) -> None:
 
 def _text(part: Part, value: Any) -> str:
     for text, stands_for in part.values.items():
-        if value is stands_for:
+        if type(value) is type(stands_for) and value == stands_for:
             return text
     if value is None or part.kind == "flag":
         return ""
@@ -384,8 +393,8 @@ def _value(part: Part, typed: str) -> Any:
     text = typed.strip()
     if not text:
         return None
-    if typed in part.values:
-        return part.values[typed]
+    if text in part.values:
+        return copy.deepcopy(part.values[text])
     match part.kind:
         case "number" | "ms" | "mb":
             for convert in (int, float):

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 
 from boilerhouse.core.errors import FieldError
 from boilerhouse.dashboard.documents import Document, Part, Section
+from boilerhouse.dashboard.sections.workloads import LIMITS
+from pools import limits
 from pools.models import Workload
+from pools.spec import Device, Gpus, MemoryMount, Ulimit
 from syncing.models import SyncSpec
 from tests.make import make_container, make_pool, make_sync_spec, make_workload
 
@@ -187,6 +190,164 @@ def test_a_workload_is_made_and_changed_by_form(admins):
     assert answer.status_code == 422
     assert 'aria-invalid="true"' in page
     assert "/name" in page
+
+
+def shown_at(page: str, name: str) -> str:
+    """The field of that name with its hint and its error."""
+    return page.split(f'name="{name}"', 1)[1].split('<div class="field', 1)[0]
+
+
+def test_each_field_of_process_user_and_engine_is_given_and_changed_by_form(admins, settings):
+    """B3, B4, B6, B10, B13: what is typed is what is stored; sent again untouched it is no new version."""
+    settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/kvm", "gpus"]
+    make_workload("w", image="nothing:1", pull_policy="never")
+    data = form_of(admins.get("/workloads/w/edit").content.decode())
+    for add in ("/user", "/tmpfs", "/ulimits", "/devices", "/resources/gpus"):
+        data["do"] = f"add:{add}"
+        data = form_of(admins.post("/workloads/w/edit", data).content.decode())
+    typed = {
+        "/entrypoint": "sh -c 'exec \"$@\"' sh", "/workingDir": "/state", "/init": "image", "/stopSignal": "SIGQUIT",
+        "/user/gid": "0", "/user/groups": "44, 45", "/user/name": "app", "/user/home": "/state",
+        "/resources/shmMb": "128", "/resources/gpus/count": "", "/resources/gpus/ids": "0\n1",
+        "/tmpfs/0/path": "/var/cache/nginx", "/tmpfs/0/sizeMb": "8", "/tmpfs/0/exec": "on",
+        "/ulimits/0/name": "nofile", "/ulimits/0/hard": "2000", "/devices/0/permissions": "r",
+        "/extraHosts": "db.internal=192.0.2.7\nnowhere.example=127.0.0.1", "/dns": "192.0.2.53 2001:db8::53",
+        "/labels": "org.example.team=blue", "do": "save",
+    }  # fmt: skip
+    for name, text in typed.items():
+        data[name] = text
+    answer = admins.post("/workloads/w/edit", data)
+    assert answer.status_code == 303, answer.content.decode()
+    spec = Workload.objects.get(pk="w").latest.spec
+    assert spec.entrypoint == ("sh", "-c", 'exec "$@"', "sh")
+    assert (spec.working_dir, spec.init, spec.stop_signal) == ("/state", False, "SIGQUIT")
+    user = spec.user
+    assert (user.uid, user.gid, user.groups, user.name, user.home) == (None, 0, (44, 45), "app", "/state")
+    assert (spec.resources.shm_mb, spec.resources.gpus) == (128, Gpus(0, ("0", "1")))
+    assert spec.tmpfs == (MemoryMount("/var/cache/nginx", 8, exec=True),)
+    assert spec.ulimits == (Ulimit("nofile", 2000, 2000),)
+    assert spec.devices == (Device("/dev/kvm", "r"),)
+    assert spec.extra_hosts == {"db.internal": "192.0.2.7", "nowhere.example": "127.0.0.1"}
+    assert (spec.dns, spec.labels) == (("192.0.2.53", "2001:db8::53"), {"org.example.team": "blue"})
+    page = admins.get("/workloads/w/edit").content.decode()
+    assert admins.post("/workloads/w/edit", form_of(page)).status_code == 303
+    assert Workload.objects.get(pk="w").versions.count() == 2
+    shown = html.unescape(admins.get("/workloads/w/").content.decode())
+    for text in ('"SIGQUIT"', '"shmMb": 128', '"/dev/kvm"', '"db.internal": "192.0.2.7"', '"org.example.team": "blue"'):
+        assert text in shown, text
+
+
+def test_no_entrypoint_at_all_is_typed_as_a_pair_of_brackets(admins):
+    """B8: it is another thing than the image's own, and needs no JSON."""
+    make_workload("w", image="nothing:1", pull_policy="never")
+    for text, stored in (("[]", ()), (" [] ", ()), ("sh -c x", ("sh", "-c", "x")), ("[]", ()), ("", None)):
+        data = form_of(admins.get("/workloads/w/edit").content.decode())
+        data["/entrypoint"] = text
+        assert admins.post("/workloads/w/edit", data).status_code == 303
+        assert Workload.objects.get(pk="w").latest.spec.entrypoint == stored, text
+        shown = form_of(admins.get("/workloads/w/edit").content.decode())["/entrypoint"]
+        assert shown == text.strip()
+
+
+def test_who_says_whether_a_container_is_healthy_is_chosen_in_one_place(admins):
+    """B1: a check of the workload's own, the image's, or nobody."""
+    make_workload("w", image="nothing:1", pull_policy="never", health_check={"command": ["true"]})
+
+    def spec():
+        return Workload.objects.get(pk="w").latest.spec
+
+    def click(do, **typed):
+        data = form_of(admins.get("/workloads/w/edit").content.decode())
+        data["do"] = do
+        data = form_of(admins.post("/workloads/w/edit", data).content.decode())
+        for name, text in typed.items():
+            data[name] = text
+        answer = admins.post("/workloads/w/edit", data)
+        assert answer.status_code == 303, answer.content.decode()
+        return form_of(admins.get("/workloads/w/edit").content.decode())
+
+    assert "/healthCheck" not in form_of(admins.get("/workloads/w/edit").content.decode())
+    assert click("remove:/healthCheck")["/healthCheck"] == "image"
+    card = admins.get("/workloads/w/edit").content.decode().split(">Health check<", 1)[1].split("</section>", 1)[0]
+    assert 'name="/healthCheck"' in card
+    assert 'value="add:/healthCheck"' in card
+    assert (spec().health_check, spec().is_health_check_off) == (None, False)
+    assert click("tab:form", **{"/healthCheck": "off"})["/healthCheck"] == "off"
+    assert (spec().health_check, spec().is_health_check_off) == (None, True)
+    data = click("add:/healthCheck", **{"/healthCheck/command": "test -e /x"})
+    assert data["/healthCheck/command"] == "test -e /x"
+    assert spec().health_check.command == ("test", "-e", "/x")
+    assert "/healthCheck" not in data
+
+
+def test_each_error_stands_where_the_form_shows_what_is_meant(admins, settings):
+    """B13: at its field, else at its part of the form; what was typed comes back; each link leads somewhere."""
+    settings.BOILERHOUSE_ALLOWED_DEVICES = ["gpus"]
+    make_workload("w", image="nothing:1", pull_policy="never", resources={"gpus": {"count": 1, "ids": []}})
+    settings.BOILERHOUSE_ALLOWED_DEVICES = []
+    data = form_of(admins.get("/workloads/w/edit").content.decode())
+    for add in ("/tmpfs", "/tmpfs", "/ulimits"):
+        data["do"] = f"add:{add}"
+        data = form_of(admins.post("/workloads/w/edit", data).content.decode())
+    data["do"], data["/ulimits/0/hard"], data["/tmpfs/1/path"] = "save", "900000", "/etc/hosts"
+    answer = admins.post("/workloads/w/edit", data)
+    page = html.unescape(answer.content.decode())
+    assert answer.status_code == 422
+    assert "BOILERHOUSE_MAX_ULIMITS" in shown_at(page, "/ulimits/0/hard")
+    assert "covered" not in shown_at(page, "/tmpfs/0/path")
+    assert "taken by" in shown_at(page, "/tmpfs/1/path")
+    gpus = page.split(">GPUs<", 1)[1].split("</section>", 1)[0]
+    assert "This deployment does not allow GPUs" in gpus
+    kept = form_of(answer.content.decode())
+    assert (kept["/ulimits/0/hard"], kept["/tmpfs/1/path"]) == ("900000", "/etc/hosts")
+    links = re.findall(r'href="#(f[^"]+)"', page)
+    assert len(links) == 3
+    assert all(f'id="{one}"' in page for one in links)
+    data = form_of(answer.content.decode())
+    data["/tmpfs/1/path"], data["/ulimits/0/hard"] = "/var/cache/nginx", "2000"
+    data["/extraHosts"], data["/labels"] = "meta=169.254.169.254", "com.docker.x=1"
+    page = html.unescape(admins.post("/workloads/w/edit", data).content.decode())
+    assert "metadata service" in shown_at(page, "/extraHosts")
+    assert "com.docker." in shown_at(page, "/labels")
+    links = re.findall(r'href="#(f[^"]+)"', page)
+    assert len(links) == 2
+    assert all(f'id="{one}"' in page for one in links)
+
+
+def test_devices_that_the_deployment_does_not_allow_are_shown_and_not_offered(admins, settings):
+    """B13: who looks for them finds why; what a stored workload has can be taken out."""
+    make_workload("w", image="nothing:1", devices=[{"path": "/dev/kvm", "permissions": "rw"}], pull_policy="never")
+    page = admins.get("/workloads/w/edit").content.decode()
+    assert page.count("BOILERHOUSE_ALLOWED_DEVICES does not name") == 2
+    for pointer in ("/devices", "/resources/gpus"):
+        assert f'value="add:{pointer}"' not in page
+    assert page.count('value="remove:/devices/0"') == 1
+    data = form_of(page)
+    assert data["/devices/0/path"] == "/dev/kvm"
+    data["do"] = "add:/devices"
+    assert "/devices/1/path" not in form_of(admins.post("/workloads/w/edit", data).content.decode())
+    assert admins.post("/workloads/w/edit", {**form_of(page).dict(), "do": "save"}).status_code == 422
+    data["do"] = "remove:/devices/0"
+    data = form_of(admins.post("/workloads/w/edit", data).content.decode())
+    assert admins.post("/workloads/w/edit", data).status_code == 303
+    assert Workload.objects.get(pk="w").latest.spec.devices == ()
+    settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/kvm", "gpus"]
+    page = admins.get("/workloads/w/edit").content.decode()
+    for pointer in ("/devices", "/resources/gpus"):
+        assert f'value="add:{pointer}"' in page
+
+
+def test_limits_that_may_not_be_set_here_are_not_offered(admins, settings):
+    """B13: by their names with what they bound, and how high they may go."""
+    settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": 5000, "cpu": 0, "core": -1}
+    assert set(LIMITS) == set(limits.CEILINGS)
+    make_workload("w", ulimits=[{"name": "cpu", "soft": 1, "hard": 1}])
+    page = admins.get("/workloads/w/edit").content.decode()
+    options = re.search(r'<select[^>]*name="/ulimits/0/name".*?</select>', page, re.S)[0]
+    assert "nofile: open files, up to 5,000</option>" in options
+    assert "core: size of core files, bytes</option>" in options
+    assert "rtprio" not in options
+    assert '<option value="cpu" selected>cpu</option>' in options, "what is stored stays as it is"
 
 
 def test_switching_the_tab_saves_nothing_and_loses_nothing(admins):
