@@ -249,7 +249,7 @@ class WorkloadInput(ApiSerializer):
     devices = asks.DeviceField(many=True, required=False, max_length=asks.MAX_DEVICES)  # type: ignore[call-arg]
     extra_hosts = asks.HostsField(required=False)
     dns = asks.ResolversField(
-        required=False, help_text="In the place of the node's own; a pool's network.dns goes first"
+        required=False, help_text="In the place of the node's own; a pool's network.dns takes their place"
     )
     labels = asks.LabelsField(required=False)
 
