@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import requests
@@ -21,11 +22,12 @@ from pools import checks, host, lifecycle, limits
 from pools.api.serializers import WorkloadInput, render_spec
 from pools.errors import CannotGive
 from pools.models import Container, Workload, WorkloadVersion
+from pools.runtime import asked
 from pools.runtime.base import Image
 from pools.runtime.docker import translated
-from pools.spec import WorkloadSpec
+from pools.spec import Gpus, WorkloadSpec
 from tests.asking import problem
-from tests.make import SPEC, make_pool, make_workload
+from tests.make import SPEC, make_pool, make_spec, make_workload
 from tests.pools.engine import SLEEP, engine  # noqa: F401
 
 pytestmark = pytest.mark.any_database
@@ -330,6 +332,23 @@ def test_what_the_node_does_not_have_fails_the_start_in_plain_words(engine, sett
     assert "kernel refuses a limit" in said["limit"]
     assert not any("command" in text for text in said.values()), said
     assert engine.names() == []
+
+
+@pytest.mark.parametrize("gpus", [Gpus(), Gpus(count=-1), Gpus(count=0, ids=("0", "GPU-1"))])
+def test_a_request_for_gpus_is_kept_as_it_was_asked(engine, tmp_path, gpus):  # noqa: F811
+    """B13: no GPU is here, so it is looked at before the start; spelled otherwise, every start would fail."""
+    row, pool = engine.start()
+    assert row, pool.last_error
+    image = engine.runtime.find_image(SPEC["image"])
+    plan = replace(
+        lifecycle.plan_of(row, make_spec(ports=[]), "none", image), name=f"bh-gpus-{row.pk}", gpus=gpus, address=None
+    )
+    engine.runtime.create(plan)
+    api = engine.runtime._api()
+    body = api.create_container_config(**asked.arguments(api, plan))["HostConfig"]
+    found = api.inspect_container(plan.name)["HostConfig"]
+    assert found["DeviceRequests"][0]["Count"] == gpus.count
+    assert list(asked._compared("HostConfig", {"DeviceRequests": body["DeviceRequests"]}, found)) == []
 
 
 @pytest.mark.parametrize(
