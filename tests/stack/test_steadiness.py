@@ -20,7 +20,7 @@ from boilerhouse.dashboard.supervisor import free_port
 from tests.stack.conftest import ROOT, eventually, is_ready
 from tests.stack.machines import Machine
 
-CPU = Path("/sys/fs/cgroup/cpu")
+CGROUP = Path("/sys/fs/cgroup")
 QUOTA_US = 25_000
 """Of every 100 ms: a quarter of one processor for web, controller, four queues and their supervisor."""
 LOOPS = 20
@@ -29,13 +29,17 @@ LOOPS = 20
 @pytest.fixture
 def quarter() -> Iterator[Path]:
     """A control group with a quarter of a processor."""
-    group = CPU / f"bh-test-{os.getpid()}"
-    if not (CPU / "cpu.cfs_quota_us").parent.is_dir() or not (CPU / "cpu.cfs_period_us").exists():
-        pytest.skip("needs the cpu controller of cgroup v1")
+    is_v2 = (CGROUP / "cgroup.controllers").exists()
+    if is_v2:
+        (CGROUP / "cgroup.subtree_control").write_text("+cpu")
+    group = (CGROUP if is_v2 else CGROUP / "cpu") / f"bh-test-{os.getpid()}"
     group.mkdir()
-    (group / "cpu.cfs_quota_us").write_text(str(QUOTA_US))
+    if is_v2:
+        (group / "cpu.max").write_text(f"{QUOTA_US} 100000")
+    else:
+        (group / "cpu.cfs_quota_us").write_text(str(QUOTA_US))
     yield group
-    eventually(lambda: not (group / "tasks").read_text(), 60)
+    eventually(lambda: not (group / "cgroup.procs").read_text(), 60)
     group.rmdir()
 
 
@@ -85,7 +89,7 @@ def test_a_deployment_with_a_quarter_of_a_processor_comes_up(machine, quarter):
     """B44: 55 restarts in 200 s, and no queue ever served; a start has its patience now."""
 
     def join() -> None:
-        (quarter / "tasks").write_text(str(os.getpid()))
+        (quarter / "cgroup.procs").write_text(str(os.getpid()))
 
     with up(machine, join) as (_, base):
         began = time.monotonic()
