@@ -21,6 +21,7 @@ from boilerhouse.core import bounds, checks
 from boilerhouse.core.api.schema_examples import REQUESTS
 from boilerhouse.dashboard import controller
 from pools import feasibility, sizing
+from pools.api.engine_fields import MAX_MEMORY_MB
 from pools.models import Pool, Workload, WorkloadVersion
 from syncing.models import SyncSpec
 from tenants import idle
@@ -122,6 +123,8 @@ def put(body, at, value):
 NEEDED = {
     "healthCheck": {"command": ["true"]},
     "ports": [{"name": "a", "containerPort": 1}],
+    "tmpfs": [{"path": "/scratch", "sizeMb": 1}],
+    "ulimits": [{"name": "cpu", "soft": 0, "hard": -1}],
 }
 """What an object needs beside the number, where the example has none."""
 
@@ -131,6 +134,8 @@ def completed(body, at):
         body = {**body, at[0]: copy.deepcopy(NEEDED[at[0]])}
     if at[0] == "hooks":
         body = {**body, "hooks": {at[1]: {"command": ["true"]}}}
+    if at[-1] in ("shmMb", "sizeMb"):
+        body = {**body, "resources": {"memoryMb": MAX_MEMORY_MB}}
     if at[-1] in ("minSize", "minIdle"):
         body = {**body, "maxSize": 10_000}
     return body
