@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
 from syncing.sinks.webdav import WebDavSink
@@ -38,7 +39,7 @@ def test_neither_rclone_nor_we_repeat_it(tmp_path, data_dir):
         with (tmp_path / "lock").open("w") as lock:
             with pytest.raises(errors.SyncFailed, match="Invalid token") as failed:
                 arguments = rclone.upload(sink, "t/a", [], deletes=False, inside="", backup="b/a")
-                rclone.run(arguments, sink, Jail(tmp_path, 0, writable=False), lock.fileno())
+                rclone.run(arguments, sink, Jail(tmp_path, Owner(0, 0), writable=False), lock.fileno())
             with pytest.raises(errors.SyncFailed, match="Invalid token") as refused:
                 sink.put("t/a", b"x")
         server.shutdown()
