@@ -36,14 +36,16 @@ def own(version: WorkloadVersion, pull: Pull) -> Found:
     if version.image_digest and (image := _here(version.image_digest)) is not None:
         return Found(image)
     if pinned := version.pinned_image:
-        policy = "never" if spec.pull_policy == "never" else "missing"
-        return pull(replace(spec, image=pinned, pull_policy=policy))
+        if spec.pull_policy != "never":
+            return pull(replace(spec, image=pinned, pull_policy="missing"))
+        if (image := _here(pinned)) is not None:
+            return Found(image)
     found = pull(spec)
-    # It was built here, or proven before manifests were kept: only the tag leads to it.
-    if version.image_digest and found.image.id != version.image_digest:
+    # It was built or loaded here, or proven before manifests were kept: only the tag leads to it.
+    if not is_of(version, found.image):
         raise ImageGone(
-            f"The image that version {version.number} runs ({version.image_digest}) is no longer on this machine, and"
-            f" {spec.image} names another one by now. Refresh the workload to run that."
+            f"The image that version {version.number} runs ({version.image_digest or version.manifest_digest}) is no"
+            f" longer on this machine, and {spec.image} names another one by now. Refresh the workload to run that."
         )
     return found
 

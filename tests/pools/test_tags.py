@@ -233,16 +233,17 @@ def test_a_private_registry_is_asked_with_its_credential(tmp_path):
         registries.forget(image)
 
 
-def test_an_image_that_only_this_machine_has(call):
+@pytest.mark.parametrize("policy", ["missing", "never"])
+def test_an_image_that_only_this_machine_has(call, policy):
     """B40: its tag is looked at here; one that is gone is said, and a refresh takes what the tag names."""
     image = f"boilerhouse-test/local-{os.getpid()}:1"
-    if get_runtime().capabilities().image_store == "containerd":
+    if policy == "missing" and get_runtime().capabilities().image_store == "containerd":
         pytest.xfail(
             "it gives an image that was made here a digest at a registry, and Docker Hub is asked about its tag"
         )
     registries.build(image, 16)
     try:
-        workload = make_pool(workload=make_workload("local", image=image, pull_policy="missing")).workload
+        workload = make_pool(workload=make_workload("local", image=image, pull_policy=policy)).workload
         old = prove(workload.latest).id
         registries.build(image, 16)
         tags.look_around()
