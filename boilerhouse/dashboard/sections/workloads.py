@@ -112,7 +112,7 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("memoryMb", "Memory", "Processes, and every file in memory", "mb", default=512),
             Part("pidsLimit", "Processes", "And threads, at most", "number", default=256),
             Part("tmpfsMb", "Temporary files (/tmp)", "In memory; gone with the container", "mb", default=64),
-            Part("shmMb", "Shared memory (/dev/shm)", "256 and more for Chromium, PostgreSQL, PyTorch's data loaders."
+            Part("shmMb", "Shared memory (/dev/shm)", "128 and more for PostgreSQL, PyTorch's data loaders."
                  " Empty: as large as temporary files", "mb"),
             Part("diskMb", "Disk, all volumes", "Empty: no limit", "mb"),
         ), path="resources"),
