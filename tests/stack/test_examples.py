@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.any_database,
 ]
 EXAMPLES = ROOT / "examples"
+MB = 1 << 20
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -58,6 +59,34 @@ def run(stack: Stack, claimed: dict[str, Any], script: str) -> str:
     return str(done["stdout"])
 
 
+def uid(stack: Stack, claimed: dict[str, Any]) -> int:
+    """The uid of the container, which is one of its own."""
+    found = int(run(stack, claimed, "id -u"))
+    assert 200_000 <= found <= 1_200_001
+    return found
+
+
+def memory(stack: Stack, claimed: dict[str, Any], path: str) -> int:
+    """Bytes of the tmpfs at a path."""
+    kind, size = run(stack, claimed, f"df -B1 --output=fstype,size {path} | tail -1").split()
+    assert kind == "tmpfs"
+    return int(size)
+
+
+def person(stack: Stack, claimed: dict[str, Any]) -> str:
+    """Name, group's name and home, as the container's /etc/passwd and environment have them; its uid is its own."""
+    uid(stack, claimed)
+    told = run(
+        stack,
+        claimed,
+        'echo $(id -un) $(id -gn) "$HOME"; getent passwd $(id -u) | cut -d: -f6; stat -c %u "$HOME"; id -u',
+    )
+    names, home, owner, number = told.splitlines()
+    assert names.endswith(f" {home}")
+    assert owner == number
+    return names
+
+
 def address(claimed: dict[str, Any]) -> str:
     return str(claimed["endpoints"][0]["url"])
 
@@ -75,7 +104,11 @@ def test_nginx_serves_the_tenants_files_and_the_same_ones_after_its_return(stack
     answer = requests.get(f"{address(again)}/a/b.txt", timeout=10)
     assert (answer.status_code, answer.text, answer.headers["Server"]) == (200, "deep\n", "nginx")
     assert "GET /a/b.txt" in stack.call("GET", f"containers/{again['containerId']}/logs").text
-    assert run(stack, again, "id -u").strip() != "0"
+    own = uid(stack, again)
+    assert run(stack, again, "id -G; stat -c '%u:%g %a' /etc/nginx/nginx.conf").split() == ["0", "0:0", "660"]
+    assert run(stack, again, "stat -c %u:%g /srv/site/a/b.txt /var/lib/nginx/body").split() == [f"{own}:0"] * 2
+    assert memory(stack, again, "/var/lib/nginx") == 24 * MB
+    assert "Read-only file system" in run(stack, again, "touch /etc/nginx/x 2>&1 || true")
 
 
 def query(claimed: dict[str, Any], password: str, statement: str) -> list[tuple[Any, ...]]:
@@ -91,12 +124,20 @@ def test_postgresql_ends_cleanly_and_has_all_rows_after_its_return(stack, exampl
     pool = example("postgresql")
     first, second = uuid.uuid4().hex, f'it\'s "{uuid.uuid4().hex}"'
     claimed = stack.claim("pia", pool, 120_000, secrets={"PASSWORD": first})
+    assert person(stack, claimed) == "postgres postgres /state"
+    assert memory(stack, claimed, "/dev/shm") == 128 * MB
     query(claimed, first, "CREATE TABLE numbers AS SELECT n, md5(n::text) AS hash FROM generate_series(1, 20000) n")
     summary = "SELECT count(*), md5(string_agg(hash, '' ORDER BY n)) FROM numbers"
     before = query(claimed, first, summary)
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         query(claimed, second, summary)
-    stack.release("pia")
+    endpoint = claimed["endpoints"][0]
+    place = {"host": endpoint["host"], "port": endpoint["port"], "dbname": "postgres", "user": "postgres"}
+    with psycopg.connect(**place, password=first) as staying:  # SIGTERM would wait for this one until it is killed
+        staying.execute("SELECT 1")
+        stack.release("pia")
+        with pytest.raises(psycopg.OperationalError):
+            staying.execute("SELECT 1")
 
     again = stack.claim("pia", pool, 120_000, secrets={"PASSWORD": second})
     assert query(again, second, summary) == before == [(20_000, before[0][1])]
@@ -157,6 +198,12 @@ def test_the_toolbox_keeps_repository_environment_and_packages(stack, example):
     claimed = stack.claim("tom", pool)
     run(stack, claimed, WORK)
     run(stack, claimed, INSTALL)
+    assert person(stack, claimed) == "agent agent /workspace"
+    assert memory(stack, claimed, "/tmp") == 256 * MB
+    assert run(stack, claimed, "ulimit -Sn; ulimit -Hn") == "16384\n16384\n"
+    assert "No user exists" not in run(
+        stack, claimed, "ssh -o BatchMode=yes -o ConnectTimeout=1 127.0.0.1 2>&1 || true"
+    )
     before = run(stack, claimed, LOOK)
     assert before == "6\nhello of python\npip\nhello of node 24\nhook\n"
     stack.release("tom")
@@ -165,8 +212,11 @@ def test_the_toolbox_keeps_repository_environment_and_packages(stack, example):
     assert run(stack, again, LOOK) == before
     more = "cd /workspace/project && echo more > more && git add more && git commit -q -m 'Add more' && cat ../hooks"
     assert run(stack, again, more) == "hook\nhook\n"
-    ran = run(stack, again, "printf '#!/bin/sh\\necho ran' > $TMPDIR/x; chmod +x $TMPDIR/x; $TMPDIR/x")
-    assert ran == "ran\n"
+    for place in ("$TMPDIR", "/tmp"):
+        script = f"printf '#!/bin/sh\\necho ran' > {place}/x; chmod +x {place}/x; {place}/x"
+        assert run(stack, again, script) == "ran\n"
+    run(stack, again, "(sleep 0.2 &) ; sleep 1")  # its parent is gone: process 1 has to reap it
+    assert run(stack, again, "grep -l ') Z ' /proc/[0-9]*/stat | wc -l") == "0\n"
 
 
 PAGE = """<title>none</title><h1>Here</h1><script>
@@ -174,6 +224,12 @@ localStorage.visits = Number(localStorage.visits || 0) + 1; document.title = `vi
 VISIT = """cd /tmp; printf %s "$PAGE" > index.html; python3 -m http.server --bind 127.0.0.1 8000 >/dev/null 2>&1 & server=$!
 until python3 -c 'import socket; socket.create_connection(("127.0.0.1", 8000))' 2>/dev/null; do sleep 0.1; done
 browse http://127.0.0.1:8000/ /state/page.png; code=$?; kill $server; exit $code"""
+
+# Three canvases of 34 MB each, which the page's process hands to the one that draws.
+LARGE = """<body><script>for (let n = 1; n <= 3; n++) {
+const canvas = document.createElement("canvas"); canvas.width = canvas.height = 2900; canvas.style.width = canvas.style.height = "200px";
+const pen = canvas.getContext("2d"); pen.fillStyle = `rgb(10, ${40 * n}, 200)`; pen.fillRect(0, 0, 2900, 2900); document.body.append(canvas) }
+document.title = "drawn"</script>"""
 
 
 def test_chromium_takes_a_picture_and_knows_the_page_after_its_return(stack, example):
@@ -189,6 +245,8 @@ def test_chromium_takes_a_picture_and_knows_the_page_after_its_return(stack, exa
 
     again = stack.claim("cho", pool)
     assert run(stack, again, visit) == "visit 2\n"
+
+    assert run(stack, again, f"PAGE='{LARGE}'; {VISIT}") == "drawn\n"
 
 
 class Lab:
@@ -264,9 +322,12 @@ def test_jupyterlab_runs_a_cell_in_the_browser_and_has_the_notebook_after_its_re
     page.close()
     stack.release("jo")
 
-    again = Lab(stack.claim("jo", pool, secrets={"TOKEN": second}), second)
+    returned = stack.claim("jo", pool, secrets={"TOKEN": second})
+    again = Lab(returned, second)
     kept = again.call("GET", "contents/work.ipynb").json()["content"]["cells"][0]
     assert (kept["source"], kept["outputs"][0]["text"]) == ("print(6 * 7)", "42\n")
+    assert person(stack, returned) == "jovyan jovyan /state"
+    assert again.run_cell("import getpass; print(getpass.getuser())") == "jovyan\n"
     assert again.run_cell("from glob import glob; print(sorted(glob('*')))") == "['made by a kernel', 'work.ipynb']\n"
     assert (
         Lab(stack.claim("joy", pool, secrets={"TOKEN": first}), first).call("GET", "contents/work.ipynb").status_code
@@ -292,7 +353,13 @@ def test_code_server_edits_a_file_in_the_browser_and_has_it_after_its_return(sta
     stack.release("eda")
 
     again = stack.claim("eda", pool, 120_000, secrets={"PASSWORD": "another"})
-    assert run(stack, again, "cat /state/project/words.txt; id -un") == "written through itcoder\n"
+    assert run(stack, again, "cat /state/project/words.txt") == "written through it"
+    assert person(stack, again) == "coder coder /state"
+    assert run(stack, again, "ulimit -Sn; node -p 'os.userInfo().username'; echo $SHELL").split() == [
+        "16384",
+        "coder",
+        "/bin/bash",
+    ]
     login = {"password": "of this claim"}, {"password": "another"}
     codes = [
         requests.post(f"{address(again)}/login", data=one, timeout=30, allow_redirects=False).status_code
