@@ -36,7 +36,8 @@ from syncing.states import Quiesce
 
 log = structlog.get_logger(__name__)
 
-ROUNDS = 3
+PAUSES_S = (0.0, 0.5, 3.0)
+"""Before each try of a freeze: where the disk is busy, a process that waits for it cannot be frozen for a while."""
 TRIES = 3
 """How often a file that changes is copied where nothing stands still; the last copy counts, and is said to be torn."""
 WALK_SHARE = 0.8
@@ -234,7 +235,8 @@ class _Taking:
         name = lifecycle.runtime_name(self._site.container_id)
         try:
             how = freezer.of(self._runtime_id, name)
-            for _ in range(ROUNDS):
+            for pause_s in PAUSES_S:
+                time.sleep(pause_s)
                 if self._pass(math.inf, tries=1) > WALK_SHARE * self._most_s:
                     self._reason = f"Counting the files alone takes longer than {round(self._most_s * 1000)} ms."
                     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -141,7 +142,7 @@ def test_commands_and_health_checks_never_fail_of_a_freeze(stack, pools, sink_se
         for number in range(saves):
             stack.exec(held, f"echo {number} > /state/now")
             told = save(stack, "eve")["snapshot"]
-            assert told["pointInTime"], told
+            assert told["pointInTime"], json.dumps(told)
     finally:
         is_done.set()
         for thread in threads:

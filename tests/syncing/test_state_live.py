@@ -521,6 +521,23 @@ def test_a_lease_on_a_file_is_waited_for_outside_the_freeze(one):
     assert one.come_back() == {"leased": "1", "other": "2"}
 
 
+def test_a_freeze_that_fails_is_tried_again_after_a_pause(one, monkeypatch):
+    """B17: a process that waits for a busy disk cannot be frozen now, and can a moment later."""
+    freeze, tries = freezer.Group.freeze, []
+
+    def busy_for_a_second(group: freezer.Group) -> None:
+        tries.append(time.monotonic())
+        if tries[-1] - tries[0] < 1:
+            raise freezer.CannotFreeze("A process of the container cannot be frozen; it may wait for a disk.")
+        freeze(group)
+
+    monkeypatch.setattr(freezer.Group, "freeze", busy_for_a_second)
+    one.write(a="1")
+    one.start("import time; print('go')\nwhile True: time.sleep(0.01)")
+    assert one.told()["pointInTime"] is True
+    assert len(tries) > 1
+
+
 def test_a_cancelled_snapshot_leaves_nothing(one, monkeypatch):
     """B17: who cancels a save while its files are being copied waits for none of them."""
     monkeypatch.setattr(snapshots, "LOOK_EVERY_S", 0.0)
