@@ -47,3 +47,9 @@ def problem(answer: Any, status: int, code: str | None = None) -> dict[str, Any]
     assert found["requestId"] == answer["X-Request-ID"]
     assert code is None or found["code"] == code, found
     return found
+
+
+def refused_fields(answer: Any) -> tuple[set[tuple[str, str]], dict[str, Any]]:
+    """Pointer and code of each field that an answer refuses, and its problem document."""
+    found = problem(answer, 422, "invalid")
+    return {(one["pointer"], one["code"]) for one in found["errors"]}, found

@@ -26,7 +26,7 @@ from pools.runtime import asked
 from pools.runtime.base import Image
 from pools.runtime.docker import translated
 from pools.spec import Gpus, WorkloadSpec
-from tests.asking import problem
+from tests.asking import refused_fields
 from tests.make import SPEC, make_pool, make_spec, make_workload
 from tests.pools.engine import SLEEP, engine  # noqa: F401
 
@@ -105,20 +105,15 @@ REFUSED = [
 ]  # fmt: skip
 
 
-def said_of(answer):
-    found = problem(answer, 422, "invalid")
-    return {(one["pointer"], one["code"]) for one in found["errors"]}, found
-
-
 @pytest.mark.parametrize(("asked", "expected"), REFUSED, ids=lambda one: json.dumps(one)[:60])
 def test_what_cannot_be_given_is_refused_at_every_door(call, tmp_path, asked, expected):
     """B6, B10, B13: with the pointer of the field and its reason, by API, apply and the editor; nothing has changed."""
     make_workload("old")
     body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never", **MEMORY, **asked}
-    said, found = said_of(call("POST", "workloads", body))
+    said, found = refused_fields(call("POST", "workloads", body))
     assert said == set(expected.items()), found
     assert all(one["detail"] for one in found["errors"])
-    assert said_of(call("PUT", "workloads/old", {**body, "id": "old"}))[0] == said
+    assert refused_fields(call("PUT", "workloads/old", {**body, "id": "old"}))[0] == said
     file = tmp_path / "w.yaml"
     file.write_text(json.dumps({"kind": "Workload", **body}))
     out = io.StringIO()
@@ -187,7 +182,7 @@ def test_a_deployment_sets_how_high_limits_may_go(call, settings):
     settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": -1, "cpu": 60}
     body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never"}
     assert call("POST", "workloads", {**body, **nofile(-1)}).status_code == 201
-    assert said_of(call("PUT", "workloads/w", {**body, "ulimits": [{"name": "cpu", "hard": -1}]}))[0] == {
+    assert refused_fields(call("PUT", "workloads/w", {**body, "ulimits": [{"name": "cpu", "hard": -1}]}))[0] == {
         ("/ulimits/0/hard", "not_allowed")
     }
     assert limits.ceilings()["rtprio"] == 0
@@ -200,10 +195,10 @@ def test_devices_are_narrowed_while_it_runs_and_never_widened(call, settings):
     assert shown["allowedDevices"] == ["/dev/fuse", "gpus"]
     assert call("PUT", "settings", {**shown, "allowedDevices": ["gpus"]}).json()["allowedDevices"] == ["gpus"]
     body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never"}
-    assert said_of(call("POST", "workloads", {**body, "devices": [{"path": "/dev/fuse"}]}))[0] == {
+    assert refused_fields(call("POST", "workloads", {**body, "devices": [{"path": "/dev/fuse"}]}))[0] == {
         ("/devices/0/path", "not_allowed")
     }
-    assert said_of(call("PUT", "settings", {**shown, "allowedDevices": ["/dev/sda"]}))[0] == {
+    assert refused_fields(call("PUT", "settings", {**shown, "allowedDevices": ["/dev/sda"]}))[0] == {
         ("/allowedDevices/0", "not_allowed")
     }
     settings.BOILERHOUSE_ALLOWED_DEVICES = []

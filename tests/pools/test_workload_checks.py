@@ -21,7 +21,7 @@ from syncing.restores import restore
 from syncing.sites import Site
 from syncing.states import Trigger
 from syncing.surveys import Finding
-from tests.asking import problem
+from tests.asking import refused_fields
 from tests.fake_runtime import FakeRuntime
 from tests.make import make_container, make_pool, make_spec, make_sync_spec, make_workload
 
@@ -72,11 +72,6 @@ REFUSED = [
 ]  # fmt: skip
 
 
-def said_of(answer):
-    found = problem(answer, 422, "invalid")
-    return {(one["pointer"], one["code"]) for one in found["errors"]}, found
-
-
 @pytest.mark.parametrize(("asked", "expected"), REFUSED, ids=lambda one: json.dumps(one)[:60])
 def test_what_cannot_be_mounted_is_refused_at_every_door(call, tmp_path, asked, expected):
     """S4, B45, O4: no volume inside another, none at a path that something else covers, one way to write a path."""
@@ -84,12 +79,12 @@ def test_what_cannot_be_mounted_is_refused_at_every_door(call, tmp_path, asked, 
     body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never", "volumes": asked}
     wanted = {(pointer, code) for pointer, code in expected.items() if code}
 
-    said, found = said_of(call("POST", "workloads", body))
+    said, found = refused_fields(call("POST", "workloads", body))
     # a path that is too long or not normal has one error; what it would cover is beside the point then
     assert wanted <= {(pointer, "invalid" if code == "max_length" else code) for pointer, code in said}, found
     assert not {pointer for pointer, code in expected.items() if not code} & {pointer for pointer, _ in said}
     assert all(one["detail"] for one in found["errors"])
-    assert said_of(call("PUT", "workloads/old", {**body, "id": "old"}))[0] == said
+    assert refused_fields(call("PUT", "workloads/old", {**body, "id": "old"}))[0] == said
 
     file = tmp_path / "w.yaml"
     file.write_text(json.dumps({"kind": "Workload", **body}))
@@ -189,7 +184,7 @@ def test_a_mapping_around_another_volume_is_refused(call, monkeypatch):
     sink |= {"endpoint": "http://127.0.0.1:1", "accessKeyId": "AKID", "secretAccessKey": "secret"}
     mapping = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
     body = {"id": "s", "poolId": pool.pk, "mappings": [mapping], "sink": sink, "policy": {"onClaim": True}}
-    said, _ = said_of(call("POST", "sync-specs", body))
+    said, _ = refused_fields(call("POST", "sync-specs", body))
     assert said == {("/mappings/0/containerPath", "overlap")}
     assert not SyncSpec.objects.exists()
 

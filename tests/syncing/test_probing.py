@@ -91,8 +91,9 @@ def _secrets(far_end):
     return [value for value in (*values.pop("headers", {}).values(), values.get("secretAccessKey", "")) if value]
 
 
-def test_a_sink_that_only_the_process_reaches_is_not_healthy(data_dir, tmp_path, monkeypatch):
-    """S2: what the in-process client can do and rclone cannot is what a save cannot do."""
+@pytest.fixture
+def tls_spec(data_dir, tmp_path):
+    """A spec whose sink is an S3 by https, healthy."""
     server = S3Server(tmp_path / "s3", tls=True)
     server.start()
     try:
@@ -101,38 +102,33 @@ def test_a_sink_that_only_the_process_reaches_is_not_healthy(data_dir, tmp_path,
             sink=body, sink_secrets={"accessKeyId": server.access_key, "secretAccessKey": body.pop("secretAccessKey")}
         )
         assert services.probe(spec)["state"] == "healthy"
-        monkeypatch.setattr("syncing.jail.CERTIFICATES", "/elsewhere.pem")
-        health = services.probe(spec)
+        yield spec
     finally:
         server.stop()
+
+
+def test_a_sink_that_only_the_process_reaches_is_not_healthy(tls_spec, monkeypatch):
+    """S2: what the in-process client can do and rclone cannot is what a save cannot do."""
+    monkeypatch.setattr("syncing.jail.CERTIFICATES", "/elsewhere.pem")
+    health = services.probe(tls_spec)
 
     assert health["state"] == "unhealthy"
     assert health["detail"].startswith("rclone cannot save there: ")
     assert health["code"] == "untrusted"
 
 
-def test_a_transfer_that_failed_has_the_next_probe_try_one(data_dir, tmp_path, monkeypatch):
+def test_a_transfer_that_failed_has_the_next_probe_try_one(tls_spec, monkeypatch):
     """S2, A4: it stayed healthy for a quarter of an hour, and once mended nothing had become healthy."""
-    server = S3Server(tmp_path / "s3", tls=True)
-    server.start()
-    try:
-        body = server.json("t/${tenantId}/")
-        spec = make_sync_spec(
-            sink=body, sink_secrets={"accessKeyId": server.access_key, "secretAccessKey": body.pop("secretAccessKey")}
-        )
-        assert services.probe(spec)["state"] == "healthy"
-        with monkeypatch.context() as patched:
-            patched.setattr("syncing.jail.CERTIFICATES", "/elsewhere.pem")
-            assert services.probe(spec, is_periodic=True)["state"] == "healthy", "rclone has no turn yet"
-            SyncRun.objects.create(
-                spec=spec, tenant_id="alice", generation=1, direction="upload", trigger="release", state="failed",
-                finished_at=clock.now(),
-            )  # fmt: skip
-            assert services.probe(spec, is_periodic=True)["code"] == "untrusted"
-        OrmQ.objects.all().delete()
-        assert services.probe(spec, is_periodic=True)["state"] == "healthy"
-    finally:
-        server.stop()
+    with monkeypatch.context() as patched:
+        patched.setattr("syncing.jail.CERTIFICATES", "/elsewhere.pem")
+        assert services.probe(tls_spec, is_periodic=True)["state"] == "healthy", "rclone has no turn yet"
+        SyncRun.objects.create(
+            spec=tls_spec, tenant_id="alice", generation=1, direction="upload", trigger="release", state="failed",
+            finished_at=clock.now(),
+        )  # fmt: skip
+        assert services.probe(tls_spec, is_periodic=True)["code"] == "untrusted"
+    OrmQ.objects.all().delete()
+    assert services.probe(tls_spec, is_periodic=True)["state"] == "healthy"
     assert [one.task["func"] for one in OrmQ.objects.all()] == ["tenants.tasks.retry_saves"]
 
 
