@@ -27,7 +27,7 @@ def workload_permits(**_: Any) -> list[CheckMessage]:
             hint = f"Exact paths such as /dev/kvm, comma-separated, and {permits.GPUS}."
             found.append(Error(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is no device.", hint=hint, id="boilerhouse.E021"))
         elif path != permits.GPUS and _is_disk(path):
-            hint = "Whoever runs in such a container reads and writes the disk past every file system. Take it off."
+            hint = "A process in such a container can read and write the whole disk. Remove the device from the list."
             found.append(Warning(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is a disk.", hint=hint, id="boilerhouse.W020"))
     return found
 

@@ -1,6 +1,6 @@
 """What a workload asks for that its deployment must allow: said when it is saved, and again before each start.
 
-A device of the node is a hole in the container. Whoever takes one off the list means it of stored versions too.
+A device of the node weakens isolation. Removing one from the list also stops stored versions that name it.
 """
 
 from __future__ import annotations

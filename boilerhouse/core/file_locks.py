@@ -13,7 +13,7 @@ from pathlib import Path
 def held(path: Path, *, wait: bool = False) -> Iterator[int | None]:
     """Hold the lock of a file, which is made where it is missing; yields its descriptor for a child to inherit.
 
-    None where somebody else holds it and the caller does not ``wait``.
+    Yields None if another process holds the lock and ``wait`` is false.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -97,7 +97,7 @@ class Child:
 
     @property
     def has_ended_early(self) -> bool:
-        """Whether another start is likely to end like this one; one that somebody killed or stopped is not."""
+        """Whether another start would probably fail, too. It would not if somebody killed or stopped the process."""
         assert self.process is not None
         has_failed = (self.process.returncode or 0) > 0
         return time.monotonic() - self.started < (SETTLED_S if has_failed else MIN_LIFE_S)

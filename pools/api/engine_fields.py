@@ -30,7 +30,7 @@ RESERVED_LABELS = (OUR_LABELS, "com.docker.", "io.docker.", "org.dockerproject."
 
 class GpusField(ApiSerializer):
     count = serializers.IntegerField(
-        min_value=-1, max_value=64, required=False, allow_null=True, help_text="-1 is all; 1 where nothing is said"
+        min_value=-1, max_value=64, required=False, allow_null=True, help_text="-1 is all; default 1"
     )
     ids = serializers.ListField(
         child=LineField(max_length=100), required=False, max_length=64, help_text="These, by index or id; no count then"

@@ -1,8 +1,8 @@
 """What Docker is asked to make for a plan, and in what its container differs from that.
 
-An engine drops, with a warning that nobody reads, what its kernel or its cgroups cannot do: a limit of processes or of
-swap, a default profile. So each thing that was asked is looked for in what ``inspect`` says of the container, and so is
-what nobody asked for and what would open it. A key that is added to the request is compared without a word here.
+An engine drops what its kernel or its cgroups cannot do (a limit of processes or of swap, a default profile) with no
+more than a warning. So everything that was asked for is looked up in what ``inspect`` says, and so is anything that
+nobody asked for and that would open the container. A new key of the request is compared without a change here.
 """
 
 from __future__ import annotations

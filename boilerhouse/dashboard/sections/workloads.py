@@ -128,7 +128,7 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("name", "Name", kind="choice", options=_limits()),
             Part("soft", "Soft", "Empty: as hard; -1: none", "number"),
             Part("hard", "Hard", "-1: none, where the deployment allows it", "number"),
-        ), "For databases, servers with many connections, watchers of files. Where nothing is said: 4,096 open files,"
+        ), "For databases, servers with many connections and file watchers. Default: 4,096 open files,"
            " no core files.", "ulimits", {"name": "nofile", "hard": 65536}, is_list=True, one="Limit"),
         *_devices(allowed.allowed_devices),
         mount("state", "State volume", "What a sync spec can save.", "/state"),
