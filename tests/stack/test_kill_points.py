@@ -16,6 +16,7 @@ import requests
 
 from pools import lifecycle, reconcile, volumes
 from pools.models import Container
+from pools.states import Trouble
 from tenants import upkeep
 from tenants.models import Assignment
 from tests.stack.conftest import eventually
@@ -73,6 +74,8 @@ def what_is_wrong(pool: str) -> str:
     from pools.models import Pool
 
     status = Pool.objects.with_counts().get(pk=pool).status()
+    if status.trouble == Trouble.ENGINE_DOWN:
+        return status.last_error or status.trouble  # claims are refused until this is gone
     if status.idle + status.claimed != status.desired_size or status.starting or status.removing:
         return str(status)
     under_way = Assignment.objects.filter(pool_id=pool, state__in=["pending", "releasing", "release_failed"])
