@@ -121,6 +121,17 @@ BOILERHOUSE_LOGIN_FAILURES = env.int("BOILERHOUSE_LOGIN_FAILURES", 10)
 BOILERHOUSE_LOGIN_COOLOFF_S = env.int("BOILERHOUSE_LOGIN_COOLOFF_S", 900)
 BOILERHOUSE_MAX_STREAMS = env.int("BOILERHOUSE_MAX_STREAMS", 1000)
 """Open event streams and followed logs per web process."""
+BOILERHOUSE_MAX_CONNECTIONS = env.int("BOILERHOUSE_MAX_CONNECTIONS", 4000)
+"""Open connections per web process; at most as many as the system gives it files for."""
+BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS = env.int("BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS", 200)
+"""Of these, those that wait without having shown a key or a session."""
+BOILERHOUSE_HEAD_TIMEOUT_S = env.float("BOILERHOUSE_HEAD_TIMEOUT_S", 10)
+BOILERHOUSE_BODY_TIMEOUT_S = env.float("BOILERHOUSE_BODY_TIMEOUT_S", 30)
+"""How long a request's head, and its body, may take to come in."""
+BOILERHOUSE_TRUSTED_PROXIES: list[str] = env.list(
+    "BOILERHOUSE_TRUSTED_PROXIES", ["127.0.0.0/8", "::1"], subcast=str.strip
+)
+"""Addresses and networks of proxies that are believed what they say last in ``X-Forwarded-For``."""
 BOILERHOUSE_STREAM_STALL_S = env.float("BOILERHOUSE_STREAM_STALL_S", 30)
 """How long a client of a stream may take nothing of what waits for it."""
 BOILERHOUSE_ALLOWED_NETWORKS: list[str] = env.list("BOILERHOUSE_ALLOWED_NETWORKS", [])

@@ -15,18 +15,19 @@ import os
 import signal
 import sys
 import time
-import weakref
 from functools import partial
 from typing import Any
 
 import daphne.server
 from daphne.cli import CommandLineInterface
-from daphne.http_protocol import HTTPFactory
-from daphne.ws_protocol import WebSocketFactory
+
+from boilerhouse.core.connections import Connections, take_all_files
+from boilerhouse.http_channel import Channels, Sockets
 
 MAX_MESSAGE_BYTES = 4 << 20
 """In both directions: a page's partial may be long, and a client's message takes no more than this of our memory."""
 LOOK_EVERY_S = 0.05
+LOOK_AFTER_CLIENTS_S = 1.0
 FIRST_WORDS_S = 1.0
 """A connection that was just made has its first request still on the way."""
 LAST_WORDS_S = 1.0
@@ -45,13 +46,13 @@ def backlog(protocol: Any) -> int:
 class Server(daphne.server.Server):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.open: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
-        """Connections of clients, and when they were made."""
+        self.open = Connections()
         self._ports: list[Any] = []
         self._draining_since: float | None = None
 
     def run(self) -> None:
         daphne.server.reactor.callWhenRunning(self._take_signals)
+        daphne.server.reactor.callLater(LOOK_AFTER_CLIENTS_S, self._end_overdue)
         super().run()
 
     def listen_success(self, port: Any) -> None:
@@ -59,7 +60,17 @@ class Server(daphne.server.Server):  # type: ignore[misc]
         super().listen_success(port)
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
-        return super().create_application(protocol, {**scope, "boilerhouse.backlog": partial(backlog, protocol)})
+        more = {
+            "boilerhouse.backlog": partial(backlog, protocol),
+            "boilerhouse.connection": self.open.of(protocol.transport),
+            "boilerhouse.refusal": getattr(protocol, "refusal", None),
+        }
+        return super().create_application(protocol, {**scope, **more})
+
+    def _end_overdue(self) -> None:
+        for connection in self.open.overdue():
+            connection.channel.overdue()
+        daphne.server.reactor.callLater(LOOK_AFTER_CLIENTS_S, self._end_overdue)
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,10 +97,10 @@ class Server(daphne.server.Server):  # type: ignore[misc]
         assert self._draining_since is not None
         waited = time.monotonic() - self._draining_since
         fresh = time.monotonic() - FIRST_WORDS_S
-        busy = any(made_at > fresh for connection, made_at in self.open.items() if _is_idle(connection))
-        for connection, made_at in list(self.open.items()):
-            if made_at <= fresh:
-                _close_when_answered(connection)
+        busy = any(one.made_at > fresh for one in self.open if one.channel.is_idle())
+        for connection in self.open:
+            if connection.made_at <= fresh:
+                connection.channel.close_when_answered()
         busy |= any(
             not details["application_instance"].done()
             for details in self.connections.values()
@@ -103,27 +114,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]
             daphne.server.reactor.callLater(LOOK_EVERY_S, self._drained)
 
 
-def _is_idle(connection: Any) -> bool:
-    """Whether it is open, no WebSocket, and nothing is asked on it."""
-    transport = connection._channel.transport
-    return transport is not None and transport.protocol is connection and not connection._channel.requests
-
-
-def _close_when_answered(connection: Any) -> None:
-    if _is_idle(connection):
-        connection._channel.loseConnection()
-    else:
-        connection._channel.persistent = False
-
-
-class Connections(HTTPFactory):  # type: ignore[misc]
-    def buildProtocol(self, address: Any) -> Any:
-        connection = super().buildProtocol(address)
-        self.server.open[connection] = time.monotonic()
-        return connection
-
-
-class SmallMessages(WebSocketFactory):  # type: ignore[misc]
+class SmallMessages(Sockets):
     def setProtocolOptions(self, **options: Any) -> None:
         limits = {"maxMessagePayloadSize": MAX_MESSAGE_BYTES, "maxFramePayloadSize": MAX_MESSAGE_BYTES}
         super().setProtocolOptions(**{**options, **limits})
@@ -138,8 +129,9 @@ def main() -> None:
     from boilerhouse.core import urgency
 
     urgency.be_urgent()  # first of all: threads inherit it
+    take_all_files()
     daphne.server.WebSocketFactory = SmallMessages
-    daphne.server.HTTPFactory = Connections
+    daphne.server.HTTPFactory = Channels
     Interface().run(sys.argv[1:])
 
 

@@ -90,14 +90,19 @@ def lives(key_id: str) -> bool:
     return key_id in living_keys([key_id])
 
 
-def find_key(key: str) -> ApiKey | None:
-    """The living row of a key, None for anything else; a wrong checksum does not reach the database."""
+def is_well_formed(key: str) -> bool:
+    """Whether this could be a key: its length and its checksum are right."""
     body = key[3:-CHECK_LENGTH]
     if not key.startswith("bh_") or len(body) != ID_LENGTH + SECRET_LENGTH or not key.isascii():
+        return False
+    return hmac.compare_digest(_checksum(body), key[-CHECK_LENGTH:])
+
+
+def find_key(key: str) -> ApiKey | None:
+    """The living row of a key, None for anything else; what is not well formed does not reach the database."""
+    if not is_well_formed(key):
         return None
-    if not hmac.compare_digest(_checksum(body), key[-CHECK_LENGTH:]):
-        return None
-    row = ApiKey.objects.filter(pk=body[:ID_LENGTH]).first()
+    row = ApiKey.objects.filter(pk=key[3 : 3 + ID_LENGTH]).first()
     if row is None or not row.is_living or not hmac.compare_digest(row.key_hash, _hash(key)):
         return None
     if row.last_used_at is None or row.last_used_at < timezone.now() - USED_EVERY:

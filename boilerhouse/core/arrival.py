@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import ipaddress
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -23,6 +22,7 @@ from django.shortcuts import render
 from django.utils.http import is_same_domain, url_has_allowed_host_and_scheme
 
 from boilerhouse.core.api.problems import is_api, problem
+from boilerhouse.core.connections import forwarded
 
 PROBES = frozenset(["/health", "/metrics", "/api/v1/health", "/api/v1/health/ready", "/api/v1/metrics"])
 PROXY_HEADERS = (
@@ -104,13 +104,12 @@ def as_request(scope: dict[str, Any]) -> HttpRequest:
 
 
 def _see_past_the_proxy(meta: dict[str, Any]) -> None:
-    """Know a client by its own address, as a proxy on this machine gives it; nobody else's word counts.
+    """Know a client by its own address, as a trusted proxy gives it; nobody else's word counts.
 
     Guessers of passwords are slowed by address: all clients of a proxy would be one.
     """
-    if _is_loopback(meta.get("REMOTE_ADDR", "")) and (chain := meta.get("HTTP_X_FORWARDED_FOR")):
-        with suppress(ValueError):
-            meta["REMOTE_ADDR"] = str(ipaddress.ip_address(chain.rsplit(",", 1)[-1].strip()))
+    if (peer := meta.get("REMOTE_ADDR", "")) and (chain := meta.get("HTTP_X_FORWARDED_FOR")):
+        meta["REMOTE_ADDR"] = forwarded(peer, chain)
 
 
 def _without_tls(request: HttpRequest) -> HttpResponse:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.core import signals
 from django.core.handlers.asgi import ASGIRequest
@@ -24,21 +25,27 @@ from django.urls import Resolver404, resolve, set_script_prefix
 
 from boilerhouse.core import context, draining
 from boilerhouse.core.api.problems import problem
+from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.middleware import safe_request_id
-from boilerhouse.core.streaming import Stream, Writer, streams
+from boilerhouse.core.streaming import Stalled, Stream, Writer, streams
 from boilerhouse.core.turns import Turns
 from boilerhouse.core.waiting import TooManyWaiting, Waiters, Waiting
+
+log = structlog.get_logger("boilerhouse.http")
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-MAX_BODY_BYTES = 1024 * 1024
-
-
-class BodyTooLarge(Exception):
-    pass
+PIECE_BYTES = 64 * 1024
+REFUSALS = {
+    Refusal.TOO_LARGE: (413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes at most."),
+    Refusal.UNKNOWN: (413, "too_large", f"Before you sign in the body may have {UNKNOWN_BODY_BYTES} bytes at most."),
+    Refusal.TOO_SLOW: (408, "body_too_slow", "The body did not come in time; send it again."),
+    Refusal.TOO_MANY: (503, "too_many_bodies", "Too many requests from your address are on their way; ask again."),
+}
+"""Answered without any view: status, code and words."""
 
 
 class ThreadedHandler(BaseHandler):
@@ -64,10 +71,11 @@ class ThreadedHandler(BaseHandler):
         threads, respond = self.lanes.get(lane, self.threads), self._respond
         if lane in self.turns:
             respond = partial(self._respond_in_turn, self.turns[lane])
-        try:
-            body = await self._read(receive)
-        except BodyTooLarge:
-            await self._send(_too_large(scope), send, loop)
+        body, refusal = await self._read(receive), scope.get("boilerhouse.refusal")
+        if len(body) > MAX_BODY_BYTES:
+            refusal = Refusal.TOO_LARGE
+        if refusal in REFUSALS:
+            await self._send(_refuse(scope, *REFUSALS[refusal]), scope, send)
             return
         resumed: Waiting | None = None
         while True:
@@ -82,7 +90,7 @@ class ThreadedHandler(BaseHandler):
         if isinstance(response, Stream):
             await self._stream(response, scope, receive, send)
         else:
-            await self._send(response, send, loop)
+            await self._send(response, scope, send)
 
     async def _stream(self, response: Stream, scope: Scope, receive: Receive, send: Send) -> None:
         del response["Content-Length"]
@@ -108,11 +116,8 @@ class ThreadedHandler(BaseHandler):
             message = await receive()
             if message["type"] == "http.disconnect":
                 return bytes(body)
-            body += message.get("body", b"")
-            if len(body) > MAX_BODY_BYTES:
-                while message.get("more_body"):
-                    message = await receive()
-                raise BodyTooLarge
+            if len(body) <= MAX_BODY_BYTES:
+                body += message.get("body", b"")
             if not message.get("more_body"):
                 return bytes(body)
 
@@ -131,19 +136,22 @@ class ThreadedHandler(BaseHandler):
             response.close()
         return response
 
-    async def _send(self, response: HttpResponseBase, send: Send, loop: asyncio.AbstractEventLoop) -> None:
+    async def _send(self, response: HttpResponseBase, scope: Scope, send: Send) -> None:
+        """As fast as the client takes it: what it does not read is not copied into this process's memory."""
+        loop = asyncio.get_running_loop()
         await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
-        if response.streaming:
-            chunks = iter(response)
-            while True:
-                chunk = await loop.run_in_executor(self.threads, next, chunks, None)
-                if chunk is None:
-                    break
-                await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        else:
-            assert isinstance(response, HttpResponse)
+        if isinstance(response, HttpResponse) and len(response.content) <= PIECE_BYTES:
             await send({"type": "http.response.body", "body": response.content})
+        else:
+            writer, chunks = Writer(send, scope.get("boilerhouse.backlog")), iter(response)
+            try:
+                while piece := await loop.run_in_executor(self.threads, _next_piece, chunks):
+                    for start in range(0, len(piece), PIECE_BYTES):
+                        part = piece[start : start + PIECE_BYTES]
+                        await writer.write({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+            except Stalled:
+                _drop(scope)
         await loop.run_in_executor(self.threads, response.close)
 
 
@@ -167,11 +175,29 @@ def _ask_again(waiting: Waiting) -> HttpResponse:
     return response
 
 
-def _too_large(scope: Scope) -> HttpResponse:
+def _next_piece(chunks: Iterator[bytes]) -> bytes:
+    """Files come in pieces of a few kilobytes: one turn of a thread takes more."""
+    piece = bytearray()
+    for chunk in chunks:
+        piece += chunk
+        if len(piece) >= PIECE_BYTES:
+            break
+    return bytes(piece)
+
+
+def _drop(scope: Scope) -> None:
+    """Half an answer went out: the connection cannot be used for another."""
+    log.warning("slow reader dropped", path=scope["path"])
+    if (connection := scope.get("boilerhouse.connection")) is not None:
+        connection.abort()
+
+
+def _refuse(scope: Scope, status: int, code: str, detail: str) -> HttpResponse:
     given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
     request_id = safe_request_id(given) or uuid7().hex
     with context.acting("anonymous", request_id):
-        response = problem(413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes at most.")
+        response = problem(status, code, detail, headers={"Retry-After": "5"} if status == 503 else None)
+        log.info("request", method=scope["method"], path=scope["path"], status=status)
     response["X-Request-ID"] = request_id
     return response
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import shutil
@@ -91,6 +92,10 @@ _HOST = re.compile(r"(\*|\.?[\w.-]+|\[[0-9a-fA-F:.]+\])\Z")
 _BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+\Z")
 _ORIGIN = re.compile(r"https?://(\*\.)?([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d+)?\Z")
 RANGES: dict[str, tuple[int, int]] = {
+    "_HEAD_TIMEOUT_S": (1, 3600),
+    "_BODY_TIMEOUT_S": (1, 3600),
+    "_MAX_CONNECTIONS": (16, 1_000_000),
+    "_MAX_CONNECTIONS_PER_ADDRESS": (1, 1_000_000),
     "_S": (0, bounds.TEN_YEARS_S),
     "_MS": (0, bounds.TEN_YEARS_MS),
     "_MB": (0, bounds.MAX_MB),
@@ -165,6 +170,13 @@ def _being_reached() -> list[CheckMessage]:
             )
             words = f"BOILERHOUSE_TRUSTED_ORIGINS: {origin!r} is no origin."
             found.append(Error(words, hint=hint, id="boilerhouse.E011"))
+    for network in settings.BOILERHOUSE_TRUSTED_PROXIES:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            hint = "Write addresses or networks, separated by commas: 127.0.0.0/8,::1,192.0.2.10"
+            words = f"BOILERHOUSE_TRUSTED_PROXIES: {network!r} is no address and no network."
+            found.append(Error(words, hint=hint, id="boilerhouse.E045"))
     found += _base_path()
     is_local = all(name in _LOCAL for name in settings.ALLOWED_HOSTS)
     if settings.BOILERHOUSE_HTTPS and is_local and not settings.CSRF_TRUSTED_ORIGINS:

@@ -15,7 +15,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from boilerhouse.core import arrival, context
+from boilerhouse.core import arrival, connections, context
 from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import reaches, role_of
@@ -47,6 +47,7 @@ def _guarded(view: View, least: Role) -> View:
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if not request.user.is_authenticated:
             return redirect_to_login(request.get_full_path())
+        connections.vouch(request)
         request.role = role_of(request.user)  # type: ignore[attr-defined]
         if not may(request, least):
             return render(request, "403.html", {"least": least.value}, status=403)

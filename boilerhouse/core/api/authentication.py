@@ -7,8 +7,9 @@ from typing import Any
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
-from boilerhouse.core import context
+from boilerhouse.core import connections, context
 from boilerhouse.core.api_keys import find_key
+from boilerhouse.core.heads import Refusal
 from boilerhouse.core.models import ApiKey
 
 
@@ -20,8 +21,9 @@ class ApiKeyAuthentication(BaseAuthentication):
         if scheme.lower() != "bearer":
             return None
         row = find_key(key.strip())
-        if row is None:
+        if row is None or connections.refusal_of(request) is Refusal.NO_KEY:
             raise AuthenticationFailed("This key is wrong, expired or revoked.")
+        connections.vouch(request)
         context.set_actor(f"key {row.name}")
         return None, row
 

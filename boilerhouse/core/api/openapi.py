@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import gzip
+import hashlib
+import threading
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
 from drf_spectacular.utils import extend_schema
-from rest_framework.response import Response
 from rest_framework.views import APIView
 
 
@@ -25,11 +26,24 @@ class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
 
 
 class _Made:
-    """The schema depends on nothing but the code: it is made once per process, when first asked for."""
+    """The document depends on nothing but the code: it is made and compressed once per process, when first asked for.
 
-    @cached_property
-    def schema(self) -> Any:
-        return SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    Anybody may ask for it, and it is a megabyte.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_made = False
+
+    def make(self) -> None:
+        """From now on ``plain``, ``packed`` and ``etag`` are there."""
+        with self._lock:
+            if not self._is_made:
+                schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+                self.plain: bytes = OpenApiJsonRenderer().render(schema)
+                self.packed = gzip.compress(self.plain, mtime=0)
+                self.etag = f'"{hashlib.sha256(self.plain).hexdigest()[:32]}"'
+                self._is_made = True
 
 
 _made = _Made()
@@ -43,8 +57,16 @@ class SchemaView(APIView):
     renderer_classes = (OpenApiJsonRenderer,)
 
     @extend_schema(exclude=True)
-    def get(self, request: Any) -> Response:
-        return Response(_made.schema)
+    def get(self, request: Any) -> HttpResponse:
+        _made.make()
+        headers = {"ETag": _made.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        if _made.etag in request.headers.get("If-None-Match", ""):
+            return HttpResponseNotModified(headers=headers)
+        is_packed = "gzip" in request.headers.get("Accept-Encoding", "")
+        if is_packed:
+            headers["Content-Encoding"] = "gzip"
+        body = _made.packed if is_packed else _made.plain
+        return HttpResponse(body, content_type=OpenApiJsonRenderer.media_type, headers=headers)
 
 
 @require_safe

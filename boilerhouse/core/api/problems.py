@@ -147,6 +147,9 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
     return page_not_found(request, exception or Http404())
 
 
+not_found.answers_nothing = True  # type: ignore[attr-defined]  # no body is read for it (core.heads)
+
+
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """What Django itself refuses before any view: a host name that is not ours, too many fields …"""
     detail = f"The request was refused ({type(exception).__name__})."

@@ -1,0 +1,319 @@
+"""What somebody without a key can do to a web process: send bodies, hold connections, have it compute."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import time
+
+import pytest
+import requests
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.webserver import WebServer, rest, running
+
+pytestmark = pytest.mark.any_database
+MB = 1 << 20
+LIMITS = {
+    "BOILERHOUSE_HEAD_TIMEOUT_S": "2", "BOILERHOUSE_BODY_TIMEOUT_S": "3", "BOILERHOUSE_MAX_CONNECTIONS": "200",
+    "BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS": "40", "BOILERHOUSE_TRUSTED_PROXIES": "192.0.2.0/24",
+    "BOILERHOUSE_THROTTLE_RATE": "0",
+}  # fmt: skip
+LIMITS_PASSED_S = 4
+"""After so long both time limits have passed."""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("strangers")
+
+
+@pytest.fixture(scope="module")
+def web(directory):
+    """Where 127.0.0.1 is an address like any other."""
+    with running(directory, **LIMITS) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def proxied(directory, web):
+    """Where 127.0.0.1 is a proxy of ours."""
+    with running(directory, **{**LIMITS, "BOILERHOUSE_TRUSTED_PROXIES": "127.0.0.1"}) as one:
+        yield one
+
+
+def head(method: str, path: str, **headers: str) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def pour(opened: socket.socket, count: int, *, is_chunked: bool) -> int:
+    """How many of so many bytes the server takes."""
+    piece = b"x" * 65536
+    wire = b"10000\r\n" + piece + b"\r\n" if is_chunked else piece
+    sent = 0
+    opened.settimeout(5)
+    try:
+        while sent < count:
+            opened.sendall(wire)
+            sent += len(piece)
+    except (OSError, TimeoutError):
+        pass
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "is_chunked", "expected"),
+    [
+        ("/api/v1/pools", "", False, 413),
+        ("/api/v1/pools", "bh_wrong", True, 401),
+        ("/login/", "", True, 413),
+    ],
+)
+def test_nobody_fills_the_disk_or_the_memory_with_a_body(web: WebServer, path, key, is_chunked, expected):
+    """N1: 500 MB went into a deleted file of /tmp before anybody looked at the request."""
+    length = {"Transfer_Encoding": "chunked"} if is_chunked else {"Content_Length": str(200 * MB)}
+    before = web.memory_bytes()
+    with web.connect(head("POST", path, **length, **({"Authorization": f"Bearer {key}"} if key else {}))) as opened:
+        sent = pour(opened, 200 * MB, is_chunked=is_chunked)
+        assert web.spooled_bytes() < MB
+        assert sent < 20 * MB, "the rest stays in the sockets' buffers, and with the client"
+        answer = rest(opened)
+    assert status(answer) == expected, answer[:300]
+    assert b"application/problem+json" in answer or not path.startswith("/api/")
+    assert b"connection: close" in answer.lower()
+    assert web.memory_bytes() - before < 20 * MB
+
+
+def test_a_head_alone_is_answered_where_no_view_needs_the_body(web: WebServer):
+    """N1: path, method, key and length are judged before a byte of the body has come."""
+    shaped = f"bh_{'0' * 40}000000"
+    for expected, made in (
+        (401, head("POST", "/api/v1/pools", Content_Length="500")),
+        (401, head("POST", "/api/v1/pools", Content_Length="500", Authorization=f"Bearer {shaped}")),
+        (404, head("PUT", "/api/v1/nope", Content_Length="500")),
+        (404, head("PUT", "/nope", Transfer_Encoding="chunked")),
+        (405, head("POST", "/api/v1/audit", Content_Length="500", Authorization=f"Bearer {web.key}")),
+        (413, head("POST", "/api/v1/pools", Content_Length=str(MB + 1), Authorization=f"Bearer {web.key}")),
+        (413, head("POST", "/api/v1/pools", Content_Length="9" * 40)),
+    ):
+        with web.connect(made) as opened:
+            assert status(rest(opened)) in (expected, 403 if expected == 404 else 0), made
+
+
+def test_a_body_is_invited_only_when_it_will_be_read(web: WebServer):
+    """N1: `Expect: 100-continue` was answered whatever the head said."""
+    for key, expected in ((web.key, 100), ("", 401)):
+        for size in (10, 300_000):
+            headers = {"Content_Length": str(size), "Expect": "100-continue", "Content_Type": "application/json"}
+            asked = head("POST", "/api/v1/pools", **headers, **({"Authorization": f"Bearer {key}"} if key else {}))
+            with web.connect(asked) as opened:
+                first = opened.recv(65536)
+                assert status(first) == expected, first
+                if expected == 100:
+                    opened.sendall(b"x" * size)
+                    assert status(opened.recv(65536)) == 400
+
+
+def test_a_key_that_only_looks_like_one_gets_no_more_than_the_beginning_read(web: WebServer):
+    """N1: its checksum is right, anybody can compute it; the body is larger than a stranger's may be."""
+    from boilerhouse.core.api_keys import _checksum
+
+    body = "a" * 40
+    forged = f"bh_{body}{_checksum(body)}"
+    with web.connect(
+        head("POST", "/api/v1/pools", Authorization=f"Bearer {forged}", Content_Length="900000")
+    ) as opened:
+        assert status(rest(opened)) == 401
+    chunked = head("POST", "/api/v1/pools", Authorization=f"Bearer {forged}", Transfer_Encoding="chunked")
+    with web.connect(chunked) as opened:
+        opened.sendall(b"8000\r\n" + b"x" * 0x8000 + b"\r\n")
+        assert status(rest(opened)) == 401
+    with web.connect(head("POST", "/login/", Cookie="sessionid=abc", Content_Length="900000")) as opened:
+        assert status(rest(opened)) == 413
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("size", [10, 20_000, 300_000, MB])
+def test_bodies_of_those_with_a_key_come_whole(web: WebServer, size, is_chunked):
+    """N1: nothing of an honest body is lost, and the connection goes on."""
+    text = b'{"id": "' + b"a" * (size - 10) + b'"}'
+    headers = {"Authorization": f"Bearer {web.key}", "Content-Type": "application/json"}
+    with requests.Session() as session:
+        for _ in range(2):
+            data = iter([text[:7], text[7:]]) if is_chunked else text
+            answer = session.post(f"{web.base}/api/v1/pools", data=data, headers=headers, timeout=30)
+            assert answer.status_code == 422, answer.text[:300]
+        assert "Connection" not in answer.headers
+
+
+def test_a_trickled_body_ends(web: WebServer):
+    """N1, D6: one byte now and then held a connection for ever."""
+    asked = head("POST", "/api/v1/pools", Authorization=f"Bearer {web.key}", Content_Length="1000")
+    with web.connect(asked) as opened:
+        answer, until = trickle(opened), time.monotonic() + 15
+        assert time.monotonic() < until
+    assert status(answer) == 408
+    assert b"body_too_slow" in answer
+
+
+def test_a_trickled_head_ends(web: WebServer):
+    """D6."""
+    with web.connect(b"GET /health HTTP/1.1\r\n") as opened:
+        assert trickle(opened, b"X-A: b\r\n") == b""
+
+
+def trickle(opened: socket.socket, piece: bytes = b"x") -> bytes:
+    opened.settimeout(0.2)
+    until = time.monotonic() + 15
+    while time.monotonic() < until:
+        try:
+            opened.sendall(piece)
+            if chunk := opened.recv(65536):
+                return chunk
+            return b""
+        except TimeoutError:
+            continue
+        except OSError:
+            return b""
+    raise AssertionError("still open")
+
+
+def test_idle_connections_take_nobodys_place(web: WebServer):
+    """D6: 1,000 of them took health away until they had timed out."""
+    crowd = [web.connect() for _ in range(600)]
+    assert web.health() == 200
+    answer = requests.get(f"{web.base}/api/v1/pools", headers={"Authorization": f"Bearer {web.key}"}, timeout=10)
+    assert answer.status_code == 200
+    assert requests.get(f"{web.base}/login/", timeout=10).status_code == 200
+    for one in crowd:
+        one.close()
+
+
+def test_who_has_shown_a_key_stays_while_strangers_come(web: WebServer):
+    """D6: a stream that lasts for days, and a kept connection, are not ended for a crowd."""
+    headers = {"Authorization": f"Bearer {web.key}"}
+    with requests.Session() as session:
+        assert session.get(f"{web.base}/api/v1/pools", headers=headers, timeout=10).status_code == 200
+        pools = session.adapters["http://"].poolmanager.pools
+        connections = pools[next(iter(pools.keys()))]
+        stream = requests.get(f"{web.base}/api/v1/events/stream", headers=headers, stream=True, timeout=60)
+        assert stream.status_code == 200
+        crowd = []
+        for _ in range(3):
+            crowd += [web.connect(head("POST", "/login/", Content_Length="100")) for _ in range(250)]
+            time.sleep(1.1)
+        assert session.get(f"{web.base}/api/v1/pools", headers=headers, timeout=10).status_code == 200
+        assert connections.num_connections == 1, "it was kept"
+        assert stream.raw.read(1) != b""
+        stream.close()
+    for one in crowd:
+        one.close()
+
+
+def test_the_process_takes_the_files_it_may_have(web: WebServer):
+    """D6: systemd's soft limit is 1,024."""
+    soft, hard = resource.prlimit(web.process.pid, resource.RLIMIT_NOFILE)
+    assert soft == hard
+
+
+def test_a_proxys_clients_are_told_apart(proxied: WebServer):
+    """D6: one client's slow bodies do not take those of others behind the same proxy; the proxy itself is not capped."""
+    slow = [
+        proxied.connect(head("POST", "/login/", Content_Length="100", X_Forwarded_For="198.51.100.1"))
+        for _ in range(120)
+    ]
+    refused = 0
+    for one in slow:
+        one.settimeout(0.05)
+        try:
+            refused += b"too_many_bodies" in one.recv(65536)
+        except OSError:
+            pass
+    assert refused == 120 - 40
+    with proxied.connect(
+        head("POST", "/login/", Content_Length="3", X_Forwarded_For="198.51.100.2") + b"a=b"
+    ) as opened:
+        assert status(opened.recv(65536)) == 403, "read and refused for want of a CSRF token"
+    assert proxied.health() == 200
+    for one in slow:
+        one.close()
+
+
+def test_nobody_but_a_trusted_proxy_says_whose_a_request_is(web: WebServer):
+    """D6: the header of a stranger chose whom it counts for."""
+    crowd = [
+        web.connect(head("POST", "/login/", Content_Length="100", X_Forwarded_For=f"198.51.100.{one}"))
+        for one in range(60)
+    ]
+    time.sleep(1.5)
+    late = [
+        web.connect(head("POST", "/login/", Content_Length="100", X_Forwarded_For="203.0.113.7")) for _ in range(30)
+    ]
+    ended = 0
+    for one in crowd:
+        one.settimeout(0.05)
+        try:
+            ended += one.recv(100) == b""
+        except TimeoutError:
+            pass
+        except OSError:
+            ended += 1
+    assert ended >= 30, "all count for 127.0.0.1: the ones that wait longest made room"
+    for one in (*crowd, *late):
+        one.close()
+
+
+def test_answers_that_nobody_reads_are_not_copied_into_memory(web: WebServer):
+    """N2: a thousand connections that ask for the schema and read nothing held a megabyte each."""
+    before = web.memory_bytes()
+    crowd = [web.connect(head("GET", "/api/v1/openapi.json")) for _ in range(60)]
+    time.sleep(3)
+    grown = web.memory_bytes() - before
+    assert grown < 45 * MB, grown
+    assert web.health() == 200
+    for one in crowd:
+        one.close()
+
+
+def test_pipelined_requests_are_answered_in_order(web: WebServer):
+    """N1: the body of one is followed by the next at once."""
+    key = f"Bearer {web.key}"
+    body = b'{"id": "x"}'
+    one = head(
+        "POST", "/api/v1/pools", Authorization=key, Content_Length=str(len(body)), Content_Type="application/json"
+    )
+    large = b'{"id": "' + b"a" * 30_000 + b'"}'
+    two = head(
+        "POST", "/api/v1/pools", Authorization=key, Content_Length=str(len(large)), Content_Type="application/json"
+    )
+    last = head("GET", "/health", Connection="close")
+    with web.connect(one + body + two + large + last) as opened:
+        answer = rest(opened)
+    assert [int(part.split(b" ", 1)[0]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [422, 422, 200], answer[:2000]
+
+
+def test_sockets_stay_open_and_end_with_a_word_when_the_process_stops(directory, web: WebServer):
+    """D6: they count as connections, idle strangers end before them, and draining knows them."""
+    with running(directory, **LIMITS) as one:
+        headers = {"Authorization": f"Bearer {one.key}"}
+        with connect(f"ws://127.0.0.1:{one.port}/ws/events", additional_headers=headers) as socket_of_ours:
+            crowd = [one.connect() for _ in range(400)]
+            assert one.health() == 200
+            with pytest.raises(TimeoutError):
+                socket_of_ours.recv(timeout=LIMITS_PASSED_S)
+            for stranger in crowd:
+                stranger.close()
+            one.process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    socket_of_ours.recv(timeout=10)
+        assert closed.value.rcvd.code == 4503
+        assert one.process.wait(20) == 0
