@@ -157,7 +157,10 @@ class Client:
         return answer.json() if answer.content else None
 
     def raw(self, method: str, path: str, *, wait_s: float = 0, **options: Any) -> requests.Response:
-        """The same, as a response. Tried again where that is safe: a POST carries an ``Idempotency-Key``."""
+        """The same, as a response. Tried again where that is safe: a POST carries an ``Idempotency-Key``.
+
+        Raises Unreachable also for a redirect: what goes along is for this address alone.
+        """
         headers = {**options.pop("headers", {})}
         if method == "POST":
             headers.setdefault("Idempotency-Key", uuid.uuid4().hex)
@@ -166,8 +169,18 @@ class Client:
             is_last = attempt == self.retries
             try:
                 answer = self._session.request(
-                    method, f"{self.url}/api/v1/{path}", headers=headers, timeout=timeout, **options
+                    method,
+                    f"{self.url}/api/v1/{path}",
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                    **options,
                 )
+                if answer.is_redirect:
+                    where = answer.headers["Location"]
+                    raise Unreachable(
+                        f"{self.url} redirects to {where}. If that is Boilerhouse, make it the client's url."
+                    )
                 if answer.ok:
                     return answer
                 error = _error(answer)
@@ -347,9 +360,14 @@ class Claim(Tenant):
         return next(str(end["url"]) for end in self.answer["endpoints"] if end["name"] == port)
 
     def request(self, method: str, path: str, *, port: str = "http", **options: Any) -> requests.Response:
-        """Ask the container itself. The claim's generation is sent along: the app may refuse what is another's."""
+        """Ask the container itself. The claim's generation is sent along: the app may refuse what is another's.
+
+        A redirect is returned as it is, not followed: a container must not say where this machine asks next.
+        ``allow_redirects=True`` follows it.
+        """
         headers = {GENERATION_HEADER: str(self.generation), **options.pop("headers", {})}
         timeout = options.pop("timeout", self.client.timeout_s)
+        options.setdefault("allow_redirects", False)
         return requests.request(method, self.url(port) + path, headers=headers, timeout=timeout, **options)
 
     def release(self, *, sync: bool | None = None, discard: bool = False, timeout_s: float = 60) -> bool:

@@ -1,0 +1,75 @@
+"""The Python client against servers that mean it no good; what it does with the product is tested with the stack."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import boilerhouse_client as bh
+import pytest
+
+
+class _Server:
+    """Answers everything with one status, and remembers what it was asked."""
+
+    def __init__(self, status: int, location: str = "") -> None:
+        self.asked: list[str] = []
+        asked = self.asked
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                self.send_response(status)
+                if location:
+                    self.send_header("Location", location)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def internal():
+    server = _Server(200)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=[301, 302, 303, 307, 308])
+def redirecting(request, internal):
+    server = _Server(request.param, f"{internal.url}/internal-only")
+    yield server
+    server.stop()
+
+
+def test_a_container_does_not_send_its_caller_elsewhere(redirecting, internal):
+    """H6: what a tenant's application answers decides nothing about where the caller's machine asks next."""
+    endpoint = {"name": "http", "url": redirecting.url}
+    answer = {"tenantId": "t", "containerId": "c", "poolId": "p", "generation": 1, "source": "warm"}
+    claim = bh.Claim(bh.Client(redirecting.url, "key"), {**answer, "endpoints": [endpoint]})
+    got = claim.request("GET", "/")
+    assert (got.status_code // 100, got.headers["Location"]) == (3, f"{internal.url}/internal-only")
+    assert internal.asked == []
+    assert claim.request("GET", "/", allow_redirects=True).status_code == 200  # only who asks for it
+
+
+def test_the_api_does_not_send_the_client_elsewhere(redirecting, internal):
+    """H6: a claim's secrets stay with the address that the client was given."""
+    client = bh.Client(redirecting.url, "key")
+    with pytest.raises(bh.Unreachable, match="redirects to"):
+        client.claim("t", "p", secrets={"TOKEN": "secret"})
+    with pytest.raises(bh.Unreachable, match="redirects to"):
+        client.tenant("t").status()
+    assert internal.asked == []
+    assert len(redirecting.asked) == 2
