@@ -58,6 +58,9 @@ BOILERHOUSE_DISK_FLOOR_MB = env.int("BOILERHOUSE_DISK_FLOOR_MB", 256)
 """Below that much free disk no container is started."""
 BOILERHOUSE_DISK_LIMITS = env.str("BOILERHOUSE_DISK_LIMITS", "auto")
 """How ``diskMb`` is kept: ``loop`` (a file system of its own), ``watch`` (measured), ``auto`` (loop where it works)."""
+BOILERHOUSE_DEFAULT_DISK_MB = env.int("BOILERHOUSE_DEFAULT_DISK_MB", 10_240)
+"""What a container without ``diskMb`` may hold on disk; measured, never a file system of its own (ADR 44). 0: any
+amount. Far above what most workloads keep, far below a node's disk: who needs more says so in ``diskMb``."""
 BOILERHOUSE_SEED_DIR = env.str("BOILERHOUSE_SEED_DIR", "") or str(BOILERHOUSE_DATA_DIR / "seeds")
 BOILERHOUSE_ORPHAN_GRACE_S = env.float("BOILERHOUSE_ORPHAN_GRACE_S", 10)
 BOILERHOUSE_RECONCILE_EVERY_S = env.float("BOILERHOUSE_RECONCILE_EVERY_S", 15)

@@ -2,7 +2,8 @@
 
 Loop mounts work wherever we are root on the engine's host. Project quotas would do without the file, but neither
 ext4 nor xfs offers them on every kernel, and two ways are two ways to be wrong. Where mounting is not possible the
-limit is watched: measured, and what is over it is treated as unhealthy.
+limit is watched: measured, and whoever is over it is released. So is the deployment's default, which is for every
+container: a file system for each would double what a start costs (ADR 44).
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ import structlog
 from django.conf import settings
 
 from pools.errors import DirectoryGone, HostNotReady
+from pools.spec import Resources
 
 log = structlog.get_logger(__name__)
 
 OVERHEAD_MB, OVERHEAD = 2, 1.07
 """What a file system takes for itself: mostly inodes, 256 bytes for each 4 KiB."""
-FRESH_BYTES = 128 << 10
-"""What lies on a fresh one: lost+found, the directories of volumes and of a restore."""
+FRESH_BYTES, FRESH_FILES = 128 << 10, 32
+"""What lies on a fresh one: lost+found, the directories of volumes and of a restore, ext4's own inodes."""
 SPARE, SPARE_BYTES = ".spare", 128 << 10
+FILES_PER_MB = 256
+"""Of files, directories and links alike; ext4 has as many inodes with 4 KiB for each."""
+WATCHED_BLOCK = 4096
 IMAGE, MOUNT = "disk.img", "disk"
 
 
@@ -48,6 +53,39 @@ def _can_mount() -> bool:
         except HostNotReady:
             return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What all volumes of a container but secrets may hold together."""
+
+    mb: int
+    files: int
+    is_default: bool
+    """Whether it is the deployment's, as the workload says nothing."""
+
+    @property
+    def bytes(self) -> int:
+        return self.mb << 20
+
+    @property
+    def name(self) -> str:
+        """Which number it is, for messages."""
+        return f"{'BOILERHOUSE_DEFAULT_DISK_MB' if self.is_default else 'diskMb'} {self.mb}"
+
+    @property
+    def remedy(self) -> str:
+        """How to allow more."""
+        return "set diskMb of the workload" if self.is_default else "raise diskMb of the workload"
+
+
+def limit_of(resources: Resources) -> Limit | None:
+    """The workload's limit, else the deployment's; None if there is none."""
+    mb = resources.disk_mb or int(settings.BOILERHOUSE_DEFAULT_DISK_MB)
+    if not mb:
+        return None
+    most = int(settings.BOILERHOUSE_MAX_SAVE_FILES)  # with more it could not be saved anyway
+    return Limit(mb, min(mb * FILES_PER_MB, most), is_default=resources.disk_mb is None)
 
 
 def ensure(home: Path, disk_mb: int | None) -> Path:
@@ -98,20 +136,23 @@ def release(home: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What a fresh file system holds of files and their directories."""
+    """What a container may be given back of files and their directories."""
 
     bytes: int
+    files: int
+    """Directories and links among them."""
     block: int
     """Bytes of which each file takes a multiple."""
 
 
-def capacity(home: Path) -> Capacity | None:
-    """That of the container's own file system, whatever is in it; None if it has none."""
-    if not os.path.ismount(home / MOUNT):
-        return None
-    seen = os.statvfs(home / MOUNT)
-    kept = min(seen.f_blocks // 50, 4096)  # by ext4, for its own ends
-    return Capacity((seen.f_blocks - kept) * seen.f_frsize - FRESH_BYTES, seen.f_frsize)
+def capacity(home: Path, resources: Resources) -> Capacity | None:
+    """That of the container's own file system, whatever is in it, else of the limit that is watched; None for any."""
+    if os.path.ismount(home / MOUNT):
+        seen = os.statvfs(home / MOUNT)
+        kept = min(seen.f_blocks // 50, 4096)  # by ext4, for its own ends
+        return Capacity((seen.f_blocks - kept) * seen.f_frsize - FRESH_BYTES, seen.f_files - FRESH_FILES, seen.f_frsize)
+    limit = limit_of(resources)
+    return Capacity(limit.bytes, limit.files, WATCHED_BLOCK) if limit else None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ into a volume goes through directory handles that refuse links: a tenant may pla
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -631,46 +632,87 @@ def _inside(path: str) -> PurePosixPath:
 
 # Watching: how large, and when last changed ------------------------------------------------------------
 
-MAX_WALK_ENTRIES, MAX_WALK_S = 20_000, 1.0
+MAX_WALK_ENTRIES, MAX_WALK_S, MAX_WALK_DEPTH = 20_000, 1.0, 200
+_CLOCK_EVERY = 100
+_REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What a live tenant that removes or replaces something leaves whoever looks at it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Walked:
     """What a bounded walk over a container's volumes found."""
 
-    bytes: int
-    newest_change: float
+    bytes: int = 0
+    entries: int = 0
+    """Files, directories and all else that has a name."""
+    newest_change: float = 0.0
     """The youngest inode change (ctime: mtime can be set to 2099), in Unix seconds; 0 if nothing lies there."""
-    is_complete: bool
+    is_complete: bool = True
 
 
-def walk(container_id: UUID, names: list[str]) -> Walked:
-    """Measure the volumes ``names`` without opening a file or following a link, at most 20,000 entries and 1 s.
+@dataclass(frozen=True, slots=True)
+class WalkBounds:
+    """What a walk ends at, unfinished."""
+
+    entries: int = MAX_WALK_ENTRIES
+    bytes: int = ANY_SIZE
+    seconds: float = MAX_WALK_S
+
+
+def walk(container_id: UUID, names: list[str], bounds: WalkBounds = WalkBounds()) -> Walked:
+    """Measure the volumes ``names`` without opening a file or following a link, and no more than 200 levels deep.
 
     Raises DirectoryGone when a volume is not there: nothing is known of it then.
     """
-    size, newest, count, until = 0, 0.0, 0, time.monotonic() + MAX_WALK_S
-    todo = [(volume_path(container_id, name), PurePosixPath()) for name in names]
-    while todo:
-        root, relative = todo.pop()
+    found, until = Walked(), time.monotonic() + bounds.seconds
+    for name in names:
+        root = _open(volume_path(container_id, name))
         try:
-            directory = descend(root, relative)
-        except OSError:
-            continue  # replaced meanwhile by a live tenant
-        try:
-            newest = max(newest, os.fstat(directory).st_ctime)
-            for name in os.listdir(directory):
-                if (count := count + 1) > MAX_WALK_ENTRIES or time.monotonic() > until:
-                    return Walked(size, newest, is_complete=False)
-                with contextlib.suppress(FileNotFoundError):
-                    seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                    size += seen.st_blocks * 512
-                    newest = max(newest, seen.st_ctime)
-                    if stat.S_ISDIR(seen.st_mode):
-                        todo.append((root, relative / name))
+            _walk_below(root, found, bounds, until)
         finally:
-            os.close(directory)
-    return Walked(size, newest, is_complete=True)
+            os.close(root)
+        if not found.is_complete:
+            break
+    return found
+
+
+def _walk_below(root: int, found: Walked, bounds: WalkBounds, until: float) -> None:
+    """Add what lies below the open directory; each level is open while it is looked at, so that no path is followed."""
+    found.newest_change = max(found.newest_change, os.fstat(root).st_ctime)
+    levels = [os.scandir(root)]
+    descriptors: list[int] = []
+    try:
+        while levels:
+            entry = next(levels[-1], None)
+            if entry is None:
+                levels.pop().close()
+                if descriptors:
+                    os.close(descriptors.pop())
+                continue
+            found.entries += 1
+            is_late = found.entries % _CLOCK_EVERY == 0 and time.monotonic() > until
+            if is_late or found.entries > bounds.entries or found.bytes > bounds.bytes:
+                found.is_complete = False
+                return
+            try:
+                seen = entry.stat(follow_symlinks=False)
+                found.bytes += seen.st_blocks * 512
+                found.newest_change = max(found.newest_change, seen.st_ctime)
+                if not stat.S_ISDIR(seen.st_mode):
+                    continue
+                if len(levels) >= MAX_WALK_DEPTH:
+                    found.is_complete = False
+                    return
+                descriptors.append(os.open(entry.name, _DIRECTORY, dir_fd=descriptors[-1] if descriptors else root))
+                levels.append(os.scandir(descriptors[-1]))
+            except OSError as error:
+                if error.errno not in _REPLACED:
+                    raise
+    finally:
+        for level in levels:
+            level.close()
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 # Snapshots: copies that a save of a running container sends ------------------------------------------

@@ -1,14 +1,14 @@
 """Whether a container's state fits its disk limit when it comes back, found out before a save sends anything.
 
-A file may take less of a disk than it is long (holes), and several names of one file take it once. At a sink there are
-no holes and every name is a file of its own; so a restore needs more than lies here now, and it needs it on a file
-system of the same size.
+A file may take less of a disk than it is long (holes), and several names of one file take it once, and one inode. At a
+sink there are no holes and every name is a file of its own; so a restore needs more than lies here now, and it needs it
+on a file system of the same size. Where the limit is only watched, more than it may lie here already.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 
 from pools import quota, volumes
@@ -32,16 +32,22 @@ def room_of(
     return _room_for(names.values(), block) + block * (len(folders) + sum(len(one) > 59 for one in links.values()))
 
 
+def _inodes_of(census: volumes.Census) -> int:
+    paths = [*census.seen, *census.links, *(f"{path}/x" for path in census.empty_dirs)]
+    folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+    return len(census.seen) + len(census.links) + len(folders)
+
+
 def _room_for(sizes: Iterable[int], block: int) -> int:
     return sum(-(-size // block) * block for size in sizes)
 
 
 def check(site: Site, mapping: SyncMapping, local: volumes.Census, kept: Mapping[str, int]) -> None:
-    """Raise TooLarge where what the container's claims restore, ``local`` among it, would not fit its disk.
+    """Raise TooLarge where what the container's claims restore, ``local`` among it, would not fit its disk limit.
 
     ``kept`` is what the sink has of the mapping by now and keeps, whether it is here or not.
     """
-    disk = quota.capacity(volumes.home(site.container_id))
+    disk = quota.capacity(volumes.home(site.container_id), site.spec.resources)
     if disk is None:
         return
     others = services.mappings_to_restore(site.pool_id)
@@ -49,15 +55,30 @@ def check(site: Site, mapping: SyncMapping, local: volumes.Census, kept: Mapping
         return
     censuses = {other.pk: _census(site, other) for other in others if other.pk != mapping.pk}
     censuses[mapping.pk] = local
+    if _is_small(censuses.values(), kept, disk):
+        return
     here = set(map(plain, local.seen))
     only_there = {name: size for name, size in kept.items() if plain(name) not in here}
     kept_room = _room_for(only_there.values(), disk.block)
     need = sum(room_of(one.sizes(), one.links, one.empty_dirs, disk.block) for one in censuses.values()) + kept_room
-    more = sum(sum(one.grows.values()) for one in censuses.values()) + kept_room
-    if not more or need <= disk.bytes:  # without growth it lies on that very disk now
+    inodes = sum(map(_inodes_of, censuses.values())) + len(only_there)
+    if inodes > disk.files:
+        raise errors.TooLarge(_words_of_files(site.spec, inodes, disk.files))
+    if need <= disk.bytes:
         return
+    has_own = quota.used_bytes(volumes.home(site.container_id)) is not None
+    if has_own and not only_there and not any(one.grows for one in censuses.values()):
+        return  # it lies on that very disk now
     grows = {f"{other.container_path}/{path}": by for other in others for path, by in censuses[other.pk].grows.items()}
     raise errors.TooLarge(_words(site.spec, need, disk.bytes, grows, only_there))
+
+
+def _is_small(censuses: Collection[volumes.Census], kept: Mapping[str, int], disk: quota.Capacity) -> bool:
+    """Whether it fits for sure, by an estimate that is too high and soon made."""
+    paths = [path for one in censuses for path in (*one.seen, *one.links, *one.empty_dirs)]
+    inodes = sum(2 + path.count("/") for path in paths) + len(kept)
+    need = sum(stamp.size for one in censuses for stamp in one.seen.values()) + sum(kept.values())
+    return inodes <= disk.files and need + disk.block * (inodes + len(paths) + len(kept)) <= disk.bytes
 
 
 def _words(spec: WorkloadSpec, need: int, capacity: int, grows: dict[str, int], only_there: Mapping[str, int]) -> str:
@@ -75,9 +96,26 @@ def _words(spec: WorkloadSpec, need: int, capacity: int, grows: dict[str, int], 
             f"{len(only_there)} files that the container no longer has are kept at the sink in mode copy and come back"
         )
     return (
-        f"What is saved takes {need} bytes when it comes back; diskMb {spec.resources.disk_mb} holds {capacity}."
-        f" {'. '.join(reasons)}; or raise diskMb of the workload."
+        f"What is saved takes {need} bytes when it comes back; {_limit_words(spec)} holds {capacity}."
+        f" {'. '.join(reasons or ['Remove files'])}; or {_remedy(spec)}."
     )
+
+
+def _words_of_files(spec: WorkloadSpec, inodes: int, files: int) -> str:
+    return (
+        f"What is saved is {inodes} files, links and directories when it comes back; {_limit_words(spec)}"
+        f" holds {files}. Remove some; or {_remedy(spec)}."
+    )
+
+
+def _limit_words(spec: WorkloadSpec) -> str:
+    limit = quota.limit_of(spec.resources)
+    return limit.name if limit else "its disk"
+
+
+def _remedy(spec: WorkloadSpec) -> str:
+    limit = quota.limit_of(spec.resources)
+    return limit.remedy if limit else "give it a larger one"
 
 
 def _census(site: Site, mapping: SyncMapping) -> volumes.Census:
@@ -97,14 +135,20 @@ def check_room(site: Site, need: int, location: str, *, beside: bool) -> None:
 
     ``beside``: it is merged into what is there, so it needs its room beside that.
     """
+    home, limit = volumes.home(site.container_id), quota.limit_of(site.spec.resources)
     disk = os.statvfs(volumes.staging_dir(site.container_id))
-    free, disk_mb = disk.f_bavail * disk.f_frsize, site.spec.resources.disk_mb
-    if need <= free:
-        return
-    if quota.capacity(volumes.home(site.container_id)) is None:
-        raise errors.DiskFull(f"The state at {location} needs {need} bytes; {free} are free on this node.")
-    why = " It is staged beside what the container has before it is merged." if beside else ""
-    raise errors.DiskFull(
-        f"The state at {location} needs {need} bytes; {free} are free on the container's disk (diskMb {disk_mb})."
-        f"{why} Raise diskMb of the workload."
-    )
+    free = disk.f_bavail * disk.f_frsize
+    if quota.used_bytes(home) is None:
+        if limit and need > limit.bytes:
+            raise errors.DiskFull(
+                f"The state at {location} needs {need} bytes; {limit.name} allows {limit.bytes}. To have it back,"
+                f" {limit.remedy}."
+            )
+        if need > free:
+            raise errors.DiskFull(f"The state at {location} needs {need} bytes; {free} are free on this node.")
+    elif need > free:
+        why = " It is staged beside what the container has before it is merged." if beside else ""
+        raise errors.DiskFull(
+            f"The state at {location} needs {need} bytes; {free} are free on the container's disk"
+            f" ({_limit_words(site.spec)}).{why} Raise diskMb of the workload."
+        )

@@ -9,21 +9,17 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import structlog
 from django.db.models import QuerySet
 
 from boilerhouse.core import clock
 from boilerhouse.core.steps import earlier, later
-from pools import observing, quota, volumes
+from pools import volumes
 from pools.errors import DirectoryGone
 from pools.models import Container
 from pools.spec import WorkloadSpec
-from pools.states import Fault
 from tenants import errors, releases
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
-
-log = structlog.get_logger(__name__)
 
 SLACK = timedelta(seconds=5)
 """Activity is written once in this time, so the deadline may be that much later than it looks."""
@@ -84,22 +80,3 @@ def check(assignment_id: UUID, generation: int) -> bool:
     # One statement decides against a heartbeat or a call that comes in just now.
     overdue = rows.filter(last_activity_at__lt=earlier(clock.now(), timeout_ms))
     return releases.fence(overdue, reason=ReleaseReason.IDLE)
-
-
-def measure_disk(assignment_id: UUID) -> None:
-    """Measure a claimed container with a disk limit that no file system keeps; over it, it is reported unhealthy."""
-    rows = Assignment.objects.filter(pk=assignment_id, state=AssignmentState.ASSIGNED)
-    row = rows.select_related("version").first()
-    if row is None or row.version is None:
-        return
-    limit_mb, home = row.version.spec.resources.disk_mb, volumes.home(row.held_container)
-    if limit_mb is None or quota.used_bytes(home) is not None:
-        return
-    seen = _measure(rows, row.held_container, row.version.spec)
-    if seen is None:
-        return
-    if seen.bytes > limit_mb << 20:
-        detail = f"It holds {seen.bytes >> 20} MiB on disk; resources.diskMb allows {limit_mb}."
-        observing.report_fault(row.held_container, Fault.DISK, detail)
-    elif observing.withdraw_fault(row.held_container, Fault.DISK):
-        log.info("disk use is below its limit again", container=str(row.held_container))

@@ -52,6 +52,8 @@ class ReleaseReason(TextChoices):
     UNHEALTHY = "unhealthy"
     """It ran, unhealthy, in a pool that releases such containers."""
     POOL_DELETED = "pool_deleted"
+    DISK = "disk"
+    """It held more on disk than its limit, or grew the most while the node's disk ran out."""
 
 
 class Source(TextChoices):

@@ -29,11 +29,6 @@ def check_idle(assignment_id: str, generation: str) -> None:
 
 
 @task
-def measure_disk(assignment_id: str) -> None:
-    idle.measure_disk(UUID(assignment_id))
-
-
-@task
 def put_away(container_id: str) -> None:
     upkeep.put_away(UUID(container_id))
 

@@ -205,20 +205,6 @@ def _have_checked(row: Assignment) -> int:
     return 1
 
 
-def watch_disks() -> int:
-    """Measure claimed containers whose disk limit no file system keeps; a task walks them."""
-    rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED).select_related("version")
-    return each(rows, _have_measured)
-
-
-def _have_measured(row: Assignment) -> int:
-    if row.version is None or not row.version.spec.resources.disk_mb:
-        return 0
-    with transaction.atomic():
-        enqueue("sync", "tenants.tasks.measure_disk", row.pk)
-    return 1
-
-
 def probe_sink(spec_id: str, why: str = "") -> None:
     """Probe a spec's sink: after a change, periodically, or for somebody who waits for the answer."""
     spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()

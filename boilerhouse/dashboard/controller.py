@@ -32,6 +32,7 @@ from syncing import places
 from syncing.models import SinkProbe, SyncSpec
 from syncing.services import PERIODIC
 from tenants import sink_runs, syncs, upkeep
+from tenants.disks import DiskWatch
 
 log = structlog.get_logger("boilerhouse.controller")
 
@@ -184,7 +185,6 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (5.0, upkeep.retire_unheld),
     (5.0, pulling.ask_again),
     (10.0, upkeep.find_lost),
-    (30.0, upkeep.watch_disks),
     (30.0, syncs.warn_of_unsaved),
     (180.0, probe_all_sinks),
     (float(settings.BOILERHOUSE_SAMPLE_EVERY_S), sample_usage),
@@ -208,6 +208,7 @@ class Controller:
         self._due = {step: 0.0 for _, step in STEPS}
         self._leads_until = 0.0
         EngineWatch(self.is_leading, stop).start()
+        DiskWatch(self.is_leading, stop).start()
         PullRunner(stop).start()
 
     def _renew(self) -> None:

@@ -131,6 +131,11 @@ def _data_directory() -> Iterator[Rest]:
         yield FAILURE, host.disk_words(), "Free disk space."
     else:
         yield OK, f"{host.free_disk_mb()} MiB are free"
+    if not settings.BOILERHOUSE_DEFAULT_DISK_MB:
+        yield (
+            WARN, "a tenant of a workload without diskMb may fill the node's disk",
+            "Set BOILERHOUSE_DEFAULT_DISK_MB (10240 if unset).",
+        )  # fmt: skip
     ram = ram_dir()
     if ram.is_dir() and _file_system(ram) not in ("tmpfs", "ramfs"):
         yield FAILURE, f"{ram} is not in RAM", "Unmount what lies over it, or set BOILERHOUSE_RAM_DIR to a tmpfs."

@@ -149,36 +149,6 @@ def test_retire_unheld_takes_away_what_is_claimed_by_nobody():
     assert Container.objects.get(pk=held.held_container).state == ContainerState.CLAIMED
 
 
-def test_watch_disks_measures_only_who_has_a_limit():
-    from tests.make import make_workload
-
-    hold(pool=make_pool(workload=make_workload(resources={"disk_mb": 10})))
-    hold("bob")
-
-    assert upkeep.watch_disks() == 1
-    assert queued() == ["measure_disk"]
-
-
-def test_who_holds_more_than_its_limit_is_said_to_and_no_longer_when_it_has_less(data_dir, settings):
-    from tests.make import make_workload
-
-    settings.BOILERHOUSE_DISK_LIMITS = "watch"
-    row = hold(pool=make_pool(workload=make_workload(resources={"disk_mb": 1})))
-    volumes.prepare(row.held_container, 200_001, row.version.spec)
-    big = volumes.volume_path(row.held_container, "state") / "big"
-    big.write_bytes(b"x" * 3_000_000)
-    idle.measure_disk(row.pk)
-    container = Container.objects.get(pk=row.held_container)
-    assert (container.fault, container.state) == (Fault.DISK, ContainerState.CLAIMED)
-    assert "diskMb allows 1" in container.error
-    assert container.disk_bytes > 2_900_000
-
-    big.unlink()
-    idle.measure_disk(row.pk)
-    container.refresh_from_db()
-    assert container.fault == ""
-
-
 def test_probe_sinks_enqueues_for_unhealthy_ones_and_for_those_that_hold_up_saves():
     make_sync_spec(sink_health={"state": "healthy"})
     make_sync_spec(sink_health={"state": "unhealthy"})

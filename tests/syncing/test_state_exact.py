@@ -614,7 +614,7 @@ def test_what_would_not_fit_the_disk_limit_when_it_comes_back_is_refused_before_
 def test_the_largest_file_with_holes_that_is_accepted_comes_back(limited):
     """B15: what the check before a save says is what a restore finds."""
     tenant = limited()
-    disk = quota.capacity(volumes.home(tenant.container_id))
+    disk = quota.capacity(volumes.home(tenant.container_id), tenant.workload.resources)
     room = disk.bytes - disk.bytes % disk.block - disk.block  # the mapping's directory
     sparse(tenant, "img", room + 1)
     with pytest.raises(errors.TooLarge):
@@ -693,3 +693,52 @@ def test_a_sync_inward_that_has_no_room_to_be_staged_says_so(limited):
     tenant.save()
     with pytest.raises(errors.DiskFull, match=r"\(diskMb 16\). It is staged beside"):
         tenant.inward()
+
+
+@pytest.mark.parametrize(("limits", "named"), [("loop", True), ("watch", True), ("watch", False)])
+def test_what_does_not_fit_a_limit_is_refused_however_that_is_kept(any_far_end, limited, settings, limits, named):
+    """S5: enforced or watched, diskMb or the deployment's default: never saved what a restore would refuse."""
+    if not isinstance(any_far_end, far_ends.Directory):
+        pytest.skip("a directory is the fastest of them")
+    settings.BOILERHOUSE_DISK_LIMITS = limits
+    settings.BOILERHOUSE_DEFAULT_DISK_MB = 16
+    told = "diskMb 16" if named else "BOILERHOUSE_DEFAULT_DISK_MB 16"
+    workload, Limited.workload = Limited.workload, Limited.workload if named else make_spec()
+    try:
+        tenant = limited()
+        sparse(tenant, "img", 200 * MB, b"data" * 1000)
+        with pytest.raises(errors.TooLarge, match=told):
+            tenant.save()
+        tenant.remove("img")
+
+        for number in range(2500):
+            put(tenant, f"f{number}", b"")
+            os.link(tenant.state / f"f{number}", tenant.state / f"g{number}")
+        with pytest.raises(errors.TooLarge, match=f"5001 files, links and directories when it comes back; {told}"):
+            tenant.save()
+        assert not tenant.far_end.keys()
+        for number in range(2500):
+            tenant.remove(f"g{number}")
+        before = look(tenant)
+        tenant.save()
+        tenant.claim()
+        assert look(tenant) == before
+    finally:
+        Limited.workload = workload
+
+
+def test_more_than_a_watched_limit_is_neither_saved_nor_restored(limited, settings):
+    """S5: where nothing stops a tenant at once, it may hold more than a restore would give back."""
+    settings.BOILERHOUSE_DISK_LIMITS = "watch"
+    tenant = limited()
+    put(tenant, "large", os.urandom(17 * MB))
+    with pytest.raises(errors.TooLarge, match=r"diskMb 16 holds 16777216\. Remove files; or raise diskMb"):
+        tenant.save()
+    put(tenant, "large", os.urandom(15 * MB))
+    tenant.save()
+    tenant.workload = make_spec(resources={"disk_mb": 8})
+    with pytest.raises(errors.DiskFull, match=r"diskMb 8 allows 8388608\. To have it back, raise diskMb"):
+        tenant.claim()
+    tenant.workload = Limited.workload
+    tenant.claim()
+    assert (tenant.state / "large").stat().st_size == 15 * MB

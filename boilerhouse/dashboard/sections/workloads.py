@@ -114,7 +114,7 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("tmpfsMb", "Temporary files (/tmp)", "In memory; gone with the container", "mb", default=64),
             Part("shmMb", "Shared memory (/dev/shm)", "128 and more for PostgreSQL, PyTorch's data loaders."
                  " Empty: as large as temporary files", "mb"),
-            Part("diskMb", "Disk, all volumes", "Empty: no limit", "mb"),
+            Part("diskMb", "Disk, all volumes", "Empty: the deployment's default", "mb"),
         ), path="resources"),
         Section("Directories in memory", (
             Part("path", "Path in the container", f"Beside the volumes, none inside another. {mounts.SCRATCH} to change"

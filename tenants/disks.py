@@ -1,0 +1,214 @@
+"""How much claimed containers hold on disk: measured, held to limits that no file system keeps, and to what a node has.
+
+A thread of the controller measures them one after another, for most of its time at rest. Whoever is over a limit is
+saved and released. So is, when the node's disk runs low and what is free still falls, whoever grows the most.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import close_old_connections, connection
+
+from boilerhouse.core.deployment import node_id
+from boilerhouse.core.steps import steps
+from pools import host, observing, quota, volumes
+from pools.errors import DirectoryGone
+from pools.models import Container
+from pools.quota import Limit
+from pools.spec import WorkloadSpec
+from pools.states import Fault
+from tenants import releases
+from tenants.models import Assignment
+from tenants.states import AssignmentState, ReleaseReason, ReleaseStep
+
+log = structlog.get_logger("boilerhouse.controller")
+
+EVERY_S, LOW_EVERY_S, LOOK_S = 10.0, 1.0, 1.0
+REST = 3
+"""After measuring, so many times as long is rested: a quarter of one core at most."""
+DEAR = 20
+"""A container is measured at most once in so many times as long as it took: one with many files delays no others'."""
+LONGEST_S = 30.0
+"""What cannot be measured within that is too much."""
+LEAST_GROWTH = 1 << 20
+WORTH_NOTING = 1 << 16
+"""A smaller change is not written down: with SQLite a claim would wait for it."""
+STOPS_WITHIN_S = 10.0
+"""So long the next one is left alone while a container that was just released ends."""
+NICENESS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One container, as it was found last."""
+
+    at: float
+    """By the monotonic clock."""
+    took_s: float
+    bytes: int
+    growth: int = 0
+    """How many bytes more than the time before."""
+    since_s: float = 0
+
+
+def measure(container_id: UUID, spec: WorkloadSpec, most: Limit | None) -> volumes.Walked:
+    """What the container's volumes hold; a walk that finds more than ``most`` ends there. Raises DirectoryGone."""
+    used = quota.used_bytes(volumes.home(container_id))
+    if used is not None:
+        return volumes.Walked(bytes=used)
+    bounds = volumes.WalkBounds(
+        entries=most.files if most else int(settings.BOILERHOUSE_MAX_SAVE_FILES),
+        bytes=most.bytes if most else volumes.ANY_SIZE,
+        seconds=LONGEST_S,
+    )
+    names = [volume.name for volume in spec.volumes if volume.name != "secrets"]
+    return volumes.walk(container_id, names, bounds)
+
+
+def excess(seen: volumes.Walked, limit: Limit) -> str:
+    """Why that is more than the limit allows, in words; empty if it is not."""
+    if seen.bytes > limit.bytes:
+        return f"It holds {seen.bytes >> 20} MiB or more on disk; {limit.name} allows {limit.mb}."
+    if seen.entries > limit.files:
+        return f"It holds {seen.entries} files or more; {limit.name} allows {limit.files}."
+    if not seen.is_complete:
+        deep = volumes.MAX_WALK_DEPTH
+        return (
+            f"What it holds cannot be measured: there are directories more than {deep} deep, or counting its"
+            f" {seen.entries} files and more takes longer than {LONGEST_S:.0f} s. That counts as more than"
+            f" {limit.name}."
+        )
+    return ""
+
+
+def check(assignment_id: UUID) -> volumes.Walked | None:
+    """Measure whoever holds a container, and release who is over a limit that no file system keeps.
+
+    None when the tenant has given it back meanwhile. Raises DirectoryGone: what is there is not known, and nothing
+    is decided.
+    """
+    rows = Assignment.objects.filter(pk=assignment_id, state=AssignmentState.ASSIGNED)
+    row = rows.select_related("version", "container").first()
+    if row is None or row.version is None or row.container is None:
+        return None
+    container_id, spec = row.held_container, row.version.spec
+    limit = quota.limit_of(spec.resources)
+    try:
+        seen = measure(container_id, spec, limit)
+    except DirectoryGone:
+        if rows.exists():
+            raise
+        return None
+    if row.container.disk_bytes is None or abs(seen.bytes - row.container.disk_bytes) >= WORTH_NOTING:
+        Container.objects.filter(pk=container_id).update(disk_bytes=seen.bytes)
+    if limit is None or quota.used_bytes(volumes.home(container_id)) is not None:
+        return seen
+    if words := excess(seen, limit):
+        release(assignment_id, words)
+    return seen
+
+
+def release(assignment_id: UUID, words: str) -> bool:
+    """Save and release whoever that is for its disk use; ``words`` are for its events. False if another was first."""
+    row = Assignment.objects.filter(pk=assignment_id, state=AssignmentState.ASSIGNED).first()
+    if row is None:
+        return False
+    observing.report_fault(row.held_container, Fault.DISK, f"{words} It is saved and released.")
+    return releases.fence(Assignment.objects.filter(pk=assignment_id), reason=ReleaseReason.DISK)
+
+
+class DiskWatch:
+    """Measures this node's claimed containers while ``is_leading`` says so."""
+
+    def __init__(self, is_leading: Callable[[], bool], stop: threading.Event) -> None:
+        self._is_leading, self._stop = is_leading, stop
+        self._measured: dict[UUID, Measured] = {}
+        self._free_mb: int | None = None
+        """What was free when that was last looked at, while it is below the floor."""
+        self._released: tuple[UUID, float] | None = None
+        """Whom the floor has cost the container last, and when."""
+
+    def start(self) -> None:
+        threading.Thread(target=self._forever, name="disk_watch", daemon=True).start()
+
+    def _forever(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        while not self._stop.wait(LOOK_S):
+            if not self._is_leading():
+                self._measured.clear()
+                continue
+            if not steps.attempt("disk_watch", self._turn):
+                connection.close()
+
+    def _turn(self) -> None:
+        close_old_connections()
+        self.look()
+
+    def look(self) -> None:
+        """Measure what is due; while the node's disk is low, all, and release who grows the most if it still fills."""
+        rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__node=node_id())
+        held = dict(rows.values_list("pk", "container_ref"))
+        self._measured = {pk: one for pk, one in self._measured.items() if pk in held}
+        is_low = host.disk_is_low()
+        for pk in self._due(held, LOW_EVERY_S if is_low else EVERY_S):
+            if self._stop.is_set() or not self._is_leading():
+                return
+            steps.attempt("measure_disk", partial(self._measure, pk))
+        if is_low:
+            self._keep_floor(held)
+        else:
+            self._free_mb = None
+
+    def _due(self, held: Iterable[UUID], every_s: float) -> list[UUID]:
+        now = time.monotonic()
+
+        def is_due(pk: UUID) -> bool:
+            last = self._measured.get(pk)
+            return last is None or now - last.at >= max(every_s, DEAR * last.took_s)
+
+        def cost(pk: UUID) -> float:
+            return self._measured[pk].took_s if pk in self._measured else 0.0
+
+        return sorted(filter(is_due, held), key=cost)
+
+    def _measure(self, pk: UUID) -> None:
+        began, before = time.monotonic(), self._measured.get(pk)
+        seen = check(pk)
+        took_s = time.monotonic() - began
+        if seen is not None:
+            growth = seen.bytes - before.bytes if before else 0
+            self._measured[pk] = Measured(began, took_s, seen.bytes, growth, began - before.at if before else 0)
+        self._stop.wait(REST * took_s)
+
+    def _keep_floor(self, held: Iterable[UUID]) -> None:
+        free_mb, before = host.free_disk_mb(), self._free_mb
+        self._free_mb = free_mb
+        if before is None or free_mb >= before or self._is_one_ending():
+            return
+        grown = {pk: self._measured[pk] for pk in held if pk in self._measured}
+        worst = max(grown, key=lambda pk: grown[pk].growth, default=None)
+        if worst is None or grown[worst].growth < LEAST_GROWTH:
+            log.warning("disk fills, and not by a tenant's volumes", free_mb=free_mb)
+            return
+        one, self._released = grown[worst], (worst, time.monotonic())
+        release(
+            worst,
+            f"Only {free_mb} MiB of the node's disk are free (BOILERHOUSE_DISK_FLOOR_MB"
+            f" {settings.BOILERHOUSE_DISK_FLOOR_MB}), that becomes less, and of all tenants this one grows the most:"
+            f" by {one.growth >> 20} MiB within {one.since_s:.0f} s.",
+        )
+
+    def _is_one_ending(self) -> bool:
+        if self._released is None or time.monotonic() - self._released[1] > STOPS_WITHIN_S:
+            return False
+        stopping = Assignment.objects.filter(state=AssignmentState.RELEASING, step=ReleaseStep.STOPPING)
+        return stopping.filter(pk=self._released[0]).exists()
