@@ -32,6 +32,8 @@ BOILERHOUSE_RAM_DIR = env.str("BOILERHOUSE_RAM_DIR", "")
 BOILERHOUSE_RAM_SIZE_MB = env.int("BOILERHOUSE_RAM_SIZE_MB", 256)
 BOILERHOUSE_SUBNET = env.str("BOILERHOUSE_SUBNET", "")
 """Empty: the first free /16 of 10.64.0.0/10."""
+BOILERHOUSE_RESOLVERS: list[str] = env.list("BOILERHOUSE_RESOLVERS", [])
+"""IPv4 addresses of the resolvers that containers ask; empty: those of the node's resolv.conf."""
 BOILERHOUSE_LOCAL_SINK_ROOT = env.str("BOILERHOUSE_LOCAL_SINK_ROOT", "")
 BOILERHOUSE_S3_ENV_AUTH = env.bool("BOILERHOUSE_S3_ENV_AUTH", False)
 BOILERHOUSE_CA_BUNDLE = env.str("BOILERHOUSE_CA_BUNDLE", "")

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from pools import limits, permits
+from pools import limits, permits, resolvers
 
 
 @register()
@@ -29,6 +29,11 @@ def workload_permits(**_: Any) -> list[CheckMessage]:
         elif path != permits.GPUS and _is_disk(path):
             hint = "A process in such a container can read and write the whole disk. Remove the device from the list."
             found.append(Warning(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is a disk.", hint=hint, id="boilerhouse.W020"))
+    for address in settings.BOILERHOUSE_RESOLVERS:
+        if not resolvers.is_reachable(address):
+            hint = "IPv4 addresses, comma-separated, and none on loopback, which is the container itself."
+            words = f"BOILERHOUSE_RESOLVERS: {address} is no resolver that a container could ask."
+            found.append(Error(words, hint=hint, id="boilerhouse.E022"))
     return found
 
 

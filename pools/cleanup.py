@@ -8,7 +8,7 @@ import shutil
 from boilerhouse.core import deployment, processes
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Process
-from pools import host, quota, staged, trials, volumes
+from pools import firewall, host, quota, staged, trials, volumes
 from pools.runtime import get_runtime
 
 
@@ -31,7 +31,7 @@ def purge() -> dict[str, int]:
     for observed in ours:
         runtime.remove(observed.handle.runtime_id)
     trials.remove_all()
-    host.remove_rules(host.bridge_name())
+    firewall.remove(host.bridge_name())
     removed = 0
     for directory in (volumes.containers_dir(), volumes.trash_dir(), staged.directory(), deployment.ram_dir()):
         if directory.is_dir():

@@ -1,8 +1,4 @@
-"""What this host must offer before a container may start: network, firewall rules, RAM file system, uids, addresses.
-
-Rules vanish with a reboot or a firewall reload while Docker's network persists, so they are checked before each
-start (hazard I3).
-"""
+"""What this host must offer before a container may start: network, RAM file system, uids, addresses."""
 
 from __future__ import annotations
 
@@ -26,8 +22,6 @@ from pools.models import Container, HostLease
 from pools.runtime import get_runtime
 from pools.runtime.base import Network
 
-METADATA_RANGE = "169.254.0.0/16"
-_BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 PUBLISHED_PORTS = range(20_000, 30_000)
 DEPLOYMENT_LABEL = "boilerhouse.deployment"
 
@@ -67,62 +61,9 @@ def _routed_networks() -> list[ipaddress.IPv4Network]:
 
 
 def ensure_network() -> Network:
-    """Have the deployment's network and its rules. Raises HostNotReady, EngineUnavailable."""
+    """Have the deployment's network. Raises HostNotReady, EngineUnavailable."""
     with _changing_the_host():  # two that make it at once would meet in the bridge's name
-        network = get_runtime().ensure_network(network_name(), bridge_name(), _subnets(), labels())
-    ensure_rules(network.bridge)
-    return network
-
-
-def _rules(bridge: str) -> list[tuple[str, list[str]]]:
-    comment = ["-m", "comment", "--comment", f"boilerhouse {deployment.deployment_id()}"]
-    new = ["-m", "conntrack", "--ctstate", "NEW"]
-    return [
-        ("iptables", ["INPUT", "-i", bridge, *new, *comment, "-j", "DROP"]),
-        ("iptables", ["DOCKER-USER", "-i", bridge, "-d", METADATA_RANGE, *comment, "-j", "DROP"]),
-        ("ip6tables", ["INPUT", "-i", bridge, *comment, "-j", "DROP"]),
-    ]
-
-
-def _iptables(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [program, "-w", "5", *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostNotReady(f"{program} cannot be run: {error}") from error
-
-
-def ensure_rules(bridge: str) -> None:
-    """Close the host and the metadata address to containers. Raises HostNotReady if that cannot be done."""
-    if not _BRIDGE_FILTER.exists() or _BRIDGE_FILTER.read_text().strip() != "1":
-        raise HostNotReady(
-            "Containers could reach each other: load br_netfilter (modprobe br_netfilter) and set sysctl"
-            " net.bridge.bridge-nf-call-iptables=1."
-        )
-    if not missing_rules(bridge):
-        return
-    with _changing_the_host():
-        for program, rule in _rules(bridge):
-            if _iptables(program, "-C", *rule).returncode == 0:
-                continue
-            added = _iptables(program, "-I", *rule)
-            if added.returncode != 0:
-                raise HostNotReady(f"Firewall rule cannot be set: {added.stderr.strip()[:200]}")
-
-
-def missing_rules(bridge: str) -> list[str]:
-    """The rules that are not in force, as commands that would set them."""
-    return [
-        f"{program} -I {' '.join(rule)}"
-        for program, rule in _rules(bridge)
-        if _iptables(program, "-C", *rule).returncode != 0
-    ]
-
-
-def remove_rules(bridge: str) -> None:
-    for program, rule in _rules(bridge):
-        while _iptables(program, "-D", *rule).returncode == 0:
-            pass
+        return get_runtime().ensure_network(network_name(), bridge_name(), _subnets(), labels())
 
 
 def ensure_ram_dir() -> Path:

@@ -23,6 +23,7 @@ from boilerhouse.core.tasks import enqueue
 from pools import (
     accounts,
     errors,
+    firewall,
     health,
     host,
     last_words,
@@ -185,6 +186,7 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
             container.address = host.lease_address(network, container.pk)
             container.host_ports = {p.name: host.lease_host_port(container.pk) for p in spec.ports if p.publish}
             container.save(update_fields=["address", "host_ports"])
+    firewall.apply(network)  # every time: a reload of the host's rules may have taken them (hazard I3)
     volumes.prepare(container.pk, container.uid, spec)
     volumes.make_dirs(partial(volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
     accounts.write(volumes.home(container.pk), runtime, image, spec, spec.owner(container.uid))

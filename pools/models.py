@@ -472,3 +472,15 @@ class PoolUsage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pool_id} {self.at:%H:%M:%S}"
+
+
+class NetworkReport(models.Model):
+    """What of a node's packet filter could not be set when that was last tried."""
+
+    node = models.CharField(max_length=64, primary_key=True)
+    problem = models.TextField(default="", blank=True)
+    """Empty while every rule is in force."""
+    changed_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.problem or 'in force'}"

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import task
-from pools import freezer, lifecycle, sizing, staged, tags, trials, volumes
+from pools import filtering, freezer, lifecycle, sizing, staged, tags, trials, volumes
 
 
 @task
@@ -45,6 +45,11 @@ def wipe_stray(container_id: str) -> None:
 @task
 def thaw(container_id: str) -> None:
     freezer.thaw_forgotten(UUID(container_id))
+
+
+@task
+def keep_packet_filter() -> None:
+    filtering.keep()
 
 
 @task

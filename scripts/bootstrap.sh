@@ -21,6 +21,7 @@ python3 -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 12)))' 2
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 need docker.io dockerd
 need iptables iptables
+need nftables nft
 need bubblewrap bwrap
 need util-linux setpriv
 need ca-certificates /etc/ssl/certs/ca-certificates.crt

@@ -143,6 +143,13 @@ def look_at_tags() -> int:
     return 1
 
 
+def keep_packet_filter() -> int:
+    """Have the packet filter compared with the rows, by a worker: controllers may not look at it."""
+    with transaction.atomic():
+        enqueue("pool", "pools.tasks.keep_packet_filter")
+    return 0
+
+
 def tidy() -> int:
     """Forget long-dead processes, their files of counts, and old samples; have wipes finished and discards aged."""
     with transaction.atomic():
@@ -185,6 +192,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (5.0, upkeep.retire_unheld),
     (5.0, pulling.ask_again),
     (10.0, upkeep.find_lost),
+    (float(settings.BOILERHOUSE_RECONCILE_EVERY_S), keep_packet_filter),
     (30.0, syncs.warn_of_unsaved),
     (180.0, probe_all_sinks),
     (float(settings.BOILERHOUSE_SAMPLE_EVERY_S), sample_usage),

@@ -24,8 +24,8 @@ from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deploym
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.dashboard.queues import silent_queues
-from pools import host, registry_logins, suitability
-from pools.models import Pool, RegistryCredential
+from pools import firewall, host, registry_logins, suitability
+from pools.models import Container, Pool, RegistryCredential
 from pools.pull_errors import LoginFailed, PullFault
 from pools.runtime import get_runtime
 from syncing import jail, probing, services
@@ -192,11 +192,12 @@ def _same_path() -> Iterator[Rest]:
 
 
 def _firewall() -> Iterator[Rest]:
-    missing = host.missing_rules(host.bridge_name())
+    firewall.check_bridge_filter()
+    missing = firewall.differences(host.ensure_network()) if Container.objects.exists() else []
     if missing:
-        yield WARN, "; ".join(missing), "They are set before the next container starts."
+        yield WARN, "; ".join(missing), "A worker restores them within seconds; if not, its log says why."
     else:
-        yield OK, "containers reach neither the host nor the metadata address"
+        yield OK, "containers reach neither the host nor each other nor private addresses, but for what policies open"
 
 
 def _transfers() -> Iterator[Rest]:
@@ -274,7 +275,7 @@ def _pools() -> Iterator[Rest]:
 
 CHECKS: list[tuple[str, Callable[[], Iterator[Rest]]]] = [
     ("database", _database), ("settings", _settings), ("clock", _clock), ("privileges", _privileges),
-    ("data", _data_directory), ("engine", _engine), ("same path", _same_path), ("firewall", _firewall),
+    ("data", _data_directory), ("engine", _engine), ("same path", _same_path), ("packet filter", _firewall),
     ("registries", _registries), ("transfers", _transfers), ("sinks", _sinks), ("processes", _processes),
     ("pools", _pools),
 ]  # fmt: skip

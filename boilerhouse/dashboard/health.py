@@ -15,6 +15,7 @@ from boilerhouse.core.api.schema import operation
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.dashboard.queues import silent_queues
+from pools import filtering
 from pools.runtime import get_runtime
 
 
@@ -62,7 +63,7 @@ def failing_steps() -> list[str]:
 
 
 def readiness() -> dict[str, str]:
-    """``ok`` or the reason why not, for database, engine, worker and controller."""
+    """``ok`` or the reason why not, for database, engine, workers, controller and network."""
     checks: dict[str, str] = {}
     try:
         with connection.cursor() as cursor:
@@ -81,6 +82,7 @@ def readiness() -> dict[str, str]:
             checks["workers"] = "; ".join(said)
         has_controller = any(kind == Process.Kind.CONTROLLER for kind, _ in kinds)
         checks["controller"] = "ok" if has_controller else "no controller is running"
+        checks["network"] = "; ".join(filtering.problems()) or "ok"
     except DatabaseError as error:
         checks["database"] = type(error).__name__
     try:

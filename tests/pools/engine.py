@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from boilerhouse.core.deployment import deployment_id
-from pools import feasibility, host, images, lifecycle, sizing, trials
+from pools import feasibility, firewall, host, images, lifecycle, sizing, trials
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from pools.runtime.docker import DockerRuntime
@@ -75,5 +75,5 @@ def engine(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     if left := engine.names():
         docker("rm", "-f", "-v", *left)
     get_runtime().remove_network(host.network_name())
-    host.remove_rules(host.bridge_name())
+    firewall.remove(host.bridge_name())
     filter.stop()

@@ -6,7 +6,7 @@ import docker.errors
 import pytest
 import requests
 
-from pools import cleanup, errors, host, trials, volumes
+from pools import cleanup, errors, firewall, trials, volumes
 from pools.runtime.docker import translated
 from tests.fake_runtime import FakeRuntime
 
@@ -30,7 +30,7 @@ def test_an_engine_that_keeps_the_network_keeps_nothing_else(data_dir, monkeypat
     removed = []
     monkeypatch.setattr(cleanup, "get_runtime", Miscounting)
     monkeypatch.setattr(trials, "remove_all", lambda: removed.append("trials"))
-    monkeypatch.setattr(host, "remove_rules", lambda _bridge: removed.append("rules"))
+    monkeypatch.setattr(firewall, "remove", lambda bridge: removed.append("rules"))
     left = volumes.containers_dir() / "left"
     left.mkdir(parents=True)
 

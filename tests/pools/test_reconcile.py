@@ -11,7 +11,7 @@ from django_q.models import OrmQ
 
 from boilerhouse.core import deployment
 from boilerhouse.core.models import Event
-from pools import host, lifecycle, observing, pulling, reconcile, sizing, version_images, volumes
+from pools import firewall, host, lifecycle, observing, pulling, reconcile, sizing, version_images, volumes
 from pools.errors import EngineUnavailable
 from pools.models import Container, HostLease, Pool
 from pools.runtime.base import ContainerPlan
@@ -26,7 +26,7 @@ def engine(data_dir, monkeypatch, settings):
     fake = FakeRuntime()
     for module in (lifecycle, pulling, version_images, reconcile, host):
         monkeypatch.setattr(module, "get_runtime", lambda: fake)
-    monkeypatch.setattr(host, "ensure_rules", lambda bridge: None)
+    monkeypatch.setattr(firewall, "apply", lambda network: None)
     monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)
     (data_dir / "ram").mkdir()
     return fake

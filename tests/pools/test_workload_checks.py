@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from boilerhouse.core.models import Event
-from pools import host, lifecycle, mounts, pulling, sizing, version_images, volumes
+from pools import firewall, host, lifecycle, mounts, pulling, sizing, version_images, volumes
 from pools.errors import CannotMount
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.runtime.base import Image
@@ -136,7 +136,7 @@ def engine(data_dir, monkeypatch):
     fake = FakeRuntime()
     for module in (lifecycle, pulling, version_images, host):
         monkeypatch.setattr(module, "get_runtime", lambda: fake)
-    monkeypatch.setattr(host, "ensure_rules", lambda bridge: None)
+    monkeypatch.setattr(firewall, "apply", lambda network: None)
     monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)
     (data_dir / "ram").mkdir()
     return fake

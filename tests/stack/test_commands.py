@@ -47,12 +47,12 @@ class Demo:
         run = {"capture_output": True, "text": True, "check": True}
         docker = ["docker", "--log-level", "error"]
         labelled = ["--filter", f"label=boilerhouse.deployment={self.id}", "--format", "{{.ID}}"]
-        rules = [subprocess.run([one, "-S"], **run).stdout for one in ("iptables", "ip6tables")]
+        tables = subprocess.run(["nft", "list", "tables"], **run).stdout
         mounts = Path("/proc/mounts").read_text()
         found = {
             "containers": subprocess.run([*docker, "ps", "-a", *labelled], **run).stdout,
             "networks": subprocess.run([*docker, "network", "ls", *labelled], **run).stdout,
-            "rules": "\n".join(re.findall(rf'^.*"boilerhouse {self.id}".*$', "\n".join(rules), re.M)),
+            "rules": "\n".join(re.findall(rf"^.* boilerhouse_{self.id}$", tables, re.M)),
             "mounts": "\n".join(re.findall(rf"^.*(?:{self.id}|{self.directory}).*$", mounts, re.M)),
             "directory": "\n".join(path.name for path in [self.directory] if path.exists()),
             "processes": subprocess.run(["pgrep", "-f", self.directory], **{**run, "check": False}).stdout,

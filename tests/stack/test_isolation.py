@@ -15,7 +15,7 @@ import requests
 from django.db import connection
 
 from boilerhouse.core import deployment
-from pools import host, lifecycle, volumes
+from pools import firewall, host, lifecycle, volumes
 from pools.models import Container, HostLease
 from pools.runtime import get_runtime
 from pools.states import ContainerState
@@ -153,19 +153,30 @@ def test_containers_reach_neither_each_other_nor_the_host_nor_the_metadata_addre
         assert "code=0" not in stack.exec(one["containerId"], script), name
     assert requests.get(one["endpoints"][0]["url"], timeout=5).text == "ok\n"  # the host reaches the container
     listener.close()
-    assert not host.missing_rules(host.bridge_name())
+    assert not firewall.differences(host.ensure_network())
 
 
 @pytest.mark.any_database
 def test_a_firewall_rule_that_vanished_is_back_before_the_next_start(stack, pools):
     """I3: a firewall reload takes our rules while Docker's network stays."""
     pool = pools(warm=1, maxSize=3)
-    host.remove_rules(host.bridge_name())
-    assert len(host.missing_rules(host.bridge_name())) == 3
+    firewall.remove(host.bridge_name())
+    assert firewall.differences(host.ensure_network())
     stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 2}, 202)
     stack.wait_warm(pool, 2)
 
-    assert not host.missing_rules(host.bridge_name())
+    assert not firewall.differences(host.ensure_network())
+
+
+@pytest.mark.any_database
+def test_rules_that_vanished_are_back_without_any_start(stack, pools):
+    """Item 5: a reload of the host's firewall, while nothing is claimed or started."""
+    pools(warm=1, maxSize=1)
+    network = host.ensure_network()
+    firewall.remove(network.bridge)
+    assert firewall.differences(network)
+
+    eventually(lambda: not firewall.differences(network), 40)
 
 
 @pytest.mark.any_database

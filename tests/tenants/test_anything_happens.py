@@ -26,7 +26,7 @@ from boilerhouse.core import deployment, failpoints, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Deployment, Process
 from boilerhouse.dashboard import controller
-from pools import host, lifecycle, pulling, reconcile, services, version_images, volumes
+from pools import firewall, host, lifecycle, pulling, reconcile, services, version_images, volumes
 from pools.models import Container, HostLease, Pool
 from pools.states import DEADLY, ContainerState
 from tenants import claims, preparing, releases, upkeep, validation
@@ -74,7 +74,7 @@ class Anything(RuleBasedStateMachine):
             self.patches.setattr(django_settings, name, value)
         for module in (lifecycle, pulling, version_images, reconcile, host, preparing, releases):
             self.patches.setattr(module, "get_runtime", lambda: self.runtime)
-        self.patches.setattr(host, "ensure_rules", lambda bridge: None)
+        self.patches.setattr(firewall, "apply", lambda network: None)
         self.patches.setattr(host, "ensure_ram_dir", lambda: self.directory / "ram")
         # The clock of these tests is steps, not seconds.
         self.patches.setattr(controller, "STUCK_AFTER", timedelta(0))

@@ -1,0 +1,274 @@
+"""The packet filter of this deployment's containers: what is in force on this host, from rows.
+
+Two tables of nftables carry the deployment's id, one for packets and one for frames between ports of the bridge. They
+only ever drop, before and beside whatever the engine and the operator set, and are replaced as a whole in one
+transaction of the kernel. A container's address that no rule knows sends nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from boilerhouse.core import deployment
+from pools import egress, resolvers
+from pools.egress import Egress, Mode
+from pools.errors import HostNotReady
+from pools.models import Container, WorkloadVersion
+from pools.runtime.base import Network
+
+TIMEOUT_S = 15
+FAMILIES = ("inet", "bridge")
+_BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A container's address and what it may reach."""
+
+    address: str
+    policy: Egress
+    resolvers: tuple[str, ...]
+
+
+def table() -> str:
+    return f"boilerhouse_{deployment.deployment_id()}"
+
+
+# What should be in force ------------------------------------------------------------------------------
+
+
+def guarded() -> list[Guarded]:
+    """Every container of this node that has an address."""
+    rows = list(Container.objects.filter(node=deployment.node_id(), address__isnull=False).order_by("address"))
+    versions = WorkloadVersion.objects.in_bulk({row.version_id for row in rows})
+    own = {pk: tuple(version.spec_json.get("dns") or ()) for pk, version in versions.items()}
+    of_node = resolvers.of_node()
+    return [
+        Guarded(
+            str(row.address), egress.DEFAULT, tuple((row.network or {}).get("dns") or own[row.version_id] or of_node)
+        )
+        for row in rows
+    ]
+
+
+def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
+    """The tables as nft reads them; replacing them is one transaction."""
+    chains: dict[str, list[str]] = {}
+    verdicts = []
+    for one in containers:
+        rules = _policy(one.policy, one.resolvers)
+        name = "to_" + hashlib.sha256("\n".join(rules).encode()).hexdigest()[:16]
+        chains[name] = rules
+        verdicts.append(f"{one.address} : goto {name}")
+    bridge, subnet = f'"{network.bridge}"', network.subnet
+    never = ", ".join(map(str, egress.NEVER))
+    packets = [
+        _set("never", f"type ipv4_addr; flags interval; auto-merge; elements = {{ {never}, {subnet} }}"),
+        _set("private", f"type ipv4_addr; flags interval; elements = {{ {', '.join(map(str, egress.PRIVATE))} }}"),
+        *(_chain(name, rules) for name, rules in sorted(chains.items())),
+        _chain("refused", ["meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"]),
+        # "map" after the chains that it names.
+        _map("policies", verdicts),
+        _chain("outward", ["meta nfproto != ipv4 drop", "ip saddr vmap @policies", "drop"]),
+        _chain("inward", ["ct state established,related ct direction reply accept", "drop"]),
+        _chain("host", ["meta nfproto ipv6 drop", "ct state established,related accept", "drop"]),
+        _chain("input", [f"iifname {bridge} goto host"], hook="input"),
+        _chain("forward", [f"iifname {bridge} goto outward", f"oifname {bridge} goto inward"], hook="forward"),
+    ]
+    frames = [
+        _chain(
+            "forward",
+            [f"ip saddr {subnet} ip daddr {subnet} drop", f"arp saddr ip {subnet} drop", f"arp daddr ip {subnet} drop"],
+            hook="forward",
+        )
+    ]
+    return "".join(
+        f"table {family} {table()} {{\n{''.join(parts)}}}\n"
+        for family, parts in zip(FAMILIES, (packets, frames), strict=True)
+    )
+
+
+def _policy(policy: Egress, asked: Iterable[str]) -> list[str]:
+    """The rules that a packet of the container meets, up to its verdict."""
+    if policy.mode == Mode.NONE:
+        return ["goto refused"]
+    rules = ["ip daddr @never goto refused"]
+    for entry in policy.allow:
+        if entry.network is not None:
+            rules += _opened(str(entry.network), entry.port)
+    if policy.mode == Mode.LIST:
+        return [*rules, "goto refused"]
+    dns = [rule for address in asked if ":" not in address for rule in _opened(address, 53)]
+    closed = ["ip daddr @private goto refused"] if policy.mode == Mode.INTERNET else []
+    return [*dns, *rules, *closed, "accept"]
+
+
+def _opened(destination: str, port: int | None) -> list[str]:
+    to = f"ip daddr {destination}"
+    return [f"{to} accept"] if port is None else [f"{to} {protocol} dport {port} accept" for protocol in ("tcp", "udp")]
+
+
+def _chain(name: str, rules: Iterable[str], *, hook: str = "") -> str:
+    head = f"type filter hook {hook} priority -10; policy accept;\n" if hook else ""
+    return f"chain {name} {{\n{head}{''.join(f'{rule}{chr(10)}' for rule in rules)}}}\n"
+
+
+def _set(name: str, body: str) -> str:
+    return f"set {name} {{ {body} }}\n"
+
+
+def _map(name: str, verdicts: list[str]) -> str:
+    elements = f"elements = {{ {', '.join(verdicts)} }}" if verdicts else ""
+    return f"map {name} {{ type ipv4_addr : verdict; {elements} }}\n"
+
+
+# What is in force -------------------------------------------------------------------------------------
+
+Tables = dict[str, frozenset[str]]
+"""Part of the tables → what it holds, each rule or element as the kernel spells it."""
+
+
+def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostNotReady(f"{command[0]} cannot be run: {error}. Install nftables and util-linux.") from error
+
+
+def _listing() -> Tables:
+    """The deployment's tables as this host's kernel holds them."""
+    found: Tables = {}
+    for family in FAMILIES:
+        done = _run(["nft", "-j", "list", "table", family, table()])
+        if done.returncode == 0:
+            _note_all(done.stdout, found)
+        elif "No such file" not in done.stderr:
+            raise HostNotReady(f"The packet filter cannot be read: {done.stderr.strip()[:300]}")
+    return found
+
+
+@lru_cache(4)
+def _as_listed(text: str) -> Tables:
+    """How the kernel spells ``text``: the same program says both, so no spelling is ours to know.
+
+    It is loaded into a network namespace that ends with the command, where nothing is changed for anybody.
+    """
+    done = _run(["unshare", "-n", "sh", "-c", "nft -f - && nft -j list ruleset"], text)
+    if done.returncode != 0:
+        raise HostNotReady(f"The packet filter cannot be tried: {done.stderr.strip()[:300]}")
+    found: Tables = {}
+    _note_all(done.stdout, found)
+    return found
+
+
+def _note_all(listed: str, found: Tables) -> None:
+    for item in json.loads(listed)["nftables"]:
+        _note(item, found)
+
+
+def _note(item: dict[str, Any], found: Tables) -> None:
+    kind, held = next(iter(item.items()))
+    where = f"{held.get('family')} {held.get('chain') or held.get('name')}"
+    if kind == "rule":
+        position = sum(one.startswith("rule ") for one in found.get(where, ()))
+        added = frozenset({f"rule {position} {json.dumps(held['expr'], sort_keys=True)}"})
+    elif kind == "chain":
+        added = frozenset({json.dumps({name: held.get(name) for name in ("hook", "prio", "policy")})})
+    elif kind in ("set", "map"):
+        added = frozenset(json.dumps(one, sort_keys=True) for one in held.get("elem", ())) | {"declared"}
+    else:
+        return
+    found[where] = found.get(where, frozenset()) | added
+
+
+def differences(network: Network) -> list[str]:
+    """What of the tables is not in force as it should be, in words. Raises HostNotReady."""
+    return _compare(_as_listed(ruleset(network, guarded())), _listing())
+
+
+def _compare(wanted: Tables, seen: Tables) -> list[str]:
+    if not seen:
+        return [f"the tables {table()} of nftables are gone"]
+    return [f"{where} is not as it should be" for where, held in sorted(wanted.items()) if _differs(where, held, seen)]
+
+
+def _differs(where: str, held: frozenset[str], seen: Tables) -> bool:
+    there = seen.get(where, frozenset())
+    # A verdict of a container that has gone stays until the next change: its address rests.
+    return not held <= there if where == "inet policies" else held != there
+
+
+# Changing it ------------------------------------------------------------------------------------------
+
+
+def apply(network: Network) -> None:
+    """Have the rules in force that the rows ask for, as they are at some moment after the call. Raises HostNotReady."""
+    check_bridge_filter()
+    with _changing():
+        _load(ruleset(network, guarded()))
+
+
+def restore(network: Network) -> list[str]:
+    """Compare what is in force with the rows, and mend it; what was found. Raises HostNotReady."""
+    check_bridge_filter()
+    with _changing():
+        wanted = ruleset(network, guarded())
+        found = _compare(_as_listed(wanted), _listing())
+        if found:
+            _load(wanted)
+    return found
+
+
+def _load(text: str) -> None:
+    done = _run(["nft", "-f", "-"], _cleared() + text)
+    if done.returncode != 0:
+        raise HostNotReady(f"The packet filter cannot be set: {done.stderr.strip()[:300]}")
+
+
+def _cleared() -> str:
+    """Lines after which the tables do not exist; nft cannot delete one that is not there."""
+    return "".join(f"add table {family} {table()}\ndelete table {family} {table()}\n" for family in FAMILIES)
+
+
+def remove(bridge: str) -> None:
+    """Take the deployment's tables away, and the rules that earlier versions kept in iptables. Raises HostNotReady."""
+    with _changing():
+        _load("")
+        for program, rule in _former_rules(bridge):
+            while _run([program, "-w", "5", "-D", *rule]).returncode == 0:
+                pass
+
+
+def _former_rules(bridge: str) -> list[tuple[str, list[str]]]:
+    comment = ["-m", "comment", "--comment", f"boilerhouse {deployment.deployment_id()}", "-j", "DROP"]
+    return [
+        ("iptables", ["INPUT", "-i", bridge, "-m", "conntrack", "--ctstate", "NEW", *comment]),
+        ("iptables", ["DOCKER-USER", "-i", bridge, "-d", "169.254.0.0/16", *comment]),
+        ("ip6tables", ["INPUT", "-i", bridge, *comment]),
+    ]
+
+
+def check_bridge_filter() -> None:
+    """Raise HostNotReady where packets between containers would pass the filter by."""
+    if not _BRIDGE_FILTER.exists() or _BRIDGE_FILTER.read_text().strip() != "1":
+        raise HostNotReady(
+            "Containers could reach each other: load br_netfilter (modprobe br_netfilter) and set sysctl"
+            " net.bridge.bridge-nf-call-iptables=1."
+        )
+
+
+@contextmanager
+def _changing() -> Iterator[None]:
+    """Rows are read and rules set by one process at a time: what is in force is never older than what was."""
+    with (deployment.data_dir() / "firewall.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,135 @@
+"""A neighbour on this node's LAN and beyond: a network namespace with a private and a public address, and servers.
+
+The public address is one of documentation's (TEST-NET-2), routed to the namespace: nothing leaves this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SERVER = """
+import json, pathlib, socket, struct, sys, threading
+zone = pathlib.Path(sys.argv[1])
+def serve(port):
+    listener = socket.create_server(("", port), backlog=256)
+    while True:
+        peer, (address, _) = listener.accept()
+        threading.Thread(target=talk, args=(peer, address), daemon=True).start()
+def talk(peer, address):
+    with peer:
+        peer.sendall(f"hello {address}\\n".encode())
+        while said := peer.recv(4096):
+            peer.sendall(said)
+def answer(address, port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as at:
+        at.bind((address, port))
+        while True:
+            said, peer = at.recvfrom(4096)
+            at.sendto(resolve(said) if port == 53 else said, peer)
+def resolve(query):
+    at, labels = 12, []
+    while length := query[at]:
+        labels.append(query[at + 1 : at + 1 + length].decode().lower())
+        at += 1 + length
+    name, kind = ".".join(labels), struct.unpack(">H", query[at + 1 : at + 3])[0]
+    known = json.loads(zone.read_text())
+    found = known.get(name, []) if kind == 1 else []
+    flags = 0x8180 if name in known else 0x8183
+    head = query[:2] + struct.pack(">HHHHH", flags, 1, len(found), 0, 0)
+    records = b"".join(
+        b"\\xc0\\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(address) for address in found
+    )
+    return head + query[12 : at + 5] + records
+for port in map(int, sys.argv[4:]):
+    threading.Thread(target=serve, args=(port,), daemon=True).start()
+    for address in sys.argv[2:4]:
+        threading.Thread(target=answer, args=(address, port), daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def run(*command: str, check: bool = True) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=30).stdout
+
+
+@dataclass
+class Neighbour:
+    name: str
+    private: str
+    public: str
+    device: str
+    """What leads to it on this node."""
+    zone: Path
+    """Where its resolver reads which names have which addresses."""
+
+    def resolves(self, names: dict[str, list[str]]) -> None:
+        draft = self.zone.with_suffix(".new")
+        draft.write_text(json.dumps(names))
+        draft.rename(self.zone)
+
+    def run(self, *command: str, check: bool = True) -> str:
+        return run("ip", "netns", "exec", self.name, *command, check=check)
+
+    def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(["ip", "netns", "exec", self.name, *command], text=True, **options)
+
+    def reaches(self, address: str, port: int) -> bool:
+        script = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
+        command = ["ip", "netns", "exec", self.name, sys.executable, "-c", script, address, str(port)]
+        return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+@contextmanager
+def neighbour(*ports: int) -> Iterator[Neighbour]:
+    """One that answers on these ports, by TCP with ``hello ADDRESS`` and an echo, by UDP as a resolver on port 53."""
+    number, name = 1 + secrets.randbelow(250), f"lan{secrets.token_hex(3)}"
+    zone = Path(tempfile.mkdtemp()) / "zone.json"
+    one = Neighbour(name, f"192.168.{number}.2", f"198.51.100.{number}", f"v{name}", zone)
+    one.resolves({})
+    ours = f"192.168.{number}.1"
+    run("ip", "netns", "add", name)
+    try:
+        run("ip", "link", "add", one.device, "type", "veth", "peer", "name", "eth0", "netns", name)
+        run("ip", "addr", "add", f"{ours}/24", "dev", one.device)
+        run("ip", "link", "set", one.device, "up")
+        for command in (
+            "link set lo up", "link set eth0 up", f"addr add {one.private}/24 dev eth0",
+            f"addr add {one.public}/32 dev eth0", f"route add default via {ours}",
+        ):  # fmt: skip
+            one.run("ip", *command.split())
+        run("ip", "route", "add", f"{one.public}/32", "via", one.private)
+        command = [sys.executable, "-c", SERVER, str(zone), one.private, one.public, *map(str, ports)]
+        server = one.start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert server.stdout
+        assert server.stdout.readline() == "ready\n"
+        try:
+            yield one
+        finally:
+            server.kill()
+            server.wait()
+    finally:
+        run("ip", "netns", "del", name)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            run("ip", "link", "del", one.device)
+
+
+@contextmanager
+def forwarding(device: str, bridge: str) -> Iterator[None]:
+    """As on a node whose FORWARD policy is ACCEPT: what comes in by ``device`` is forwarded to the bridge."""
+    rule = ["FORWARD", "-i", device, "-o", bridge, "-j", "ACCEPT"]
+    run("iptables", "-w", "-I", *rule)
+    try:
+        yield
+    finally:
+        run("iptables", "-w", "-D", *rule)

@@ -1,0 +1,182 @@
+"""What leaves and reaches a container, with the real engine and the kernel's packet filter."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from boilerhouse.core import deployment
+from boilerhouse.dashboard import health
+from pools import filtering, firewall, host
+from pools.egress import Egress
+from pools.errors import HostNotReady
+from pools.firewall import Guarded
+from pools.models import NetworkReport
+from pools.runtime.base import Network
+from tests.lan import Neighbour, forwarding, neighbour, run
+from tests.pools.engine import Engine, engine  # noqa: F401
+
+pytestmark = pytest.mark.django_db
+NETWORK = Network("bh-test", "bhtest0", "10.99.0.0/16", "10.99.0.1")
+LISTENING = {
+    "command": ["sh", "-c", "mkdir -p /tmp/www; echo mine > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www"],
+    "ports": [{"name": "http", "container_port": 8080, "publish": True}],
+}
+
+
+@pytest.fixture
+def outside() -> Iterator[Neighbour]:
+    with neighbour(80, 53) as one:
+        yield one
+
+
+@pytest.fixture
+def tables(data_dir: object) -> Iterator[None]:
+    yield
+    firewall.remove(NETWORK.bridge)
+
+
+def said(at: Engine, container: object, address: str, port: int) -> str:
+    """What answers there; empty if nothing does."""
+    return at.run(container, f"echo hi | nc -w 1 {address} {port} 2>/dev/null; true")
+
+
+def resolved(at: Engine, container: object, name: str, server: str) -> str:
+    """What a resolver says, by UDP."""
+    return at.run(container, f"timeout 2 nslookup -type=a {name} {server} 2>&1; true")
+
+
+def test_public_addresses_are_open_and_all_others_closed(engine, outside):  # noqa: F811
+    """Section 11: by default a container reaches public addresses, and neither host, LAN, metadata nor neighbours."""
+    outside.resolves({"www.example.com": ["192.0.2.77"]})
+    one, _ = engine.start(**LISTENING)
+    two, _ = engine.start(**LISTENING)
+    gateway = host.ensure_network().gateway
+    ours = outside.private.rsplit(".", 1)[0] + ".1"
+
+    assert said(engine, one, outside.public, 80).startswith("hello")
+    assert "192.0.2.77" in resolved(engine, one, "www.example.com", outside.public)
+    for address in (outside.private, gateway, ours, "169.254.169.254", "100.100.100.200", "168.63.129.16"):
+        assert said(engine, one, address, 80) == "", address
+    assert "192.0.2.77" not in resolved(engine, one, "www.example.com", outside.private)
+    assert said(engine, one, two.address, 8080) == ""
+    assert "can't connect" in engine.run(one, "nc -w 1 2001:db8::1 80 2>&1; true")
+    assert "eth0" not in engine.run(one, "cat /proc/net/if_inet6 2>/dev/null; true")
+    # Nor does it see who is there: no neighbour answers a question for its hardware address.
+    arp = engine.run(one, "cat /proc/net/arp")
+    assert re.search(rf"^{re.escape(gateway)} .* 0x2 ", arp, re.MULTILINE)
+    assert not re.search(rf"^{re.escape(two.address)} .* 0x2 ", arp, re.MULTILINE)
+
+
+def test_no_one_outside_the_node_reaches_a_container(engine, outside):  # noqa: F811
+    """F5: a neighbour on the LAN with a route to the containers' network; what is published goes on to work."""
+    one, _ = engine.start(**LISTENING)
+    network = host.ensure_network()
+    port = one.host_ports["http"]
+    with forwarding(outside.device, network.bridge):
+        assert not outside.reaches(one.address, 8080)
+        firewall.remove(network.bridge)
+        assert outside.reaches(one.address, 8080)  # so it was our rule that kept it out
+        assert filtering.keep() is None
+        assert not outside.reaches(one.address, 8080)
+
+    assert requests.get(f"http://{one.address}:8080/", timeout=5).text == "mine\n"
+    assert requests.get(f"http://127.0.0.1:{port}/", timeout=5).text == "mine\n"
+
+
+@pytest.mark.parametrize(
+    "vandal",
+    [
+        "nft flush ruleset inet; nft delete table bridge {table}; true",
+        "nft delete table inet {table}",
+        "nft flush chain inet {table} outward",
+        "nft insert rule inet {table} forward accept",
+        "nft delete element inet {table} policies {{ 10.99.0.7 }}",
+        "nft flush table bridge {table}",
+        "nft add element inet {table} never {{ 1.1.1.1 }}",
+    ],
+)
+def test_what_is_not_in_force_is_found_and_restored(tables, vandal):
+    """Item 5: whoever removes, adds or changes a rule of ours, the comparison names it and puts it back."""
+    cs = [Guarded("10.99.0.7", Egress(), ("10.255.255.53",)), Guarded("10.99.0.8", Egress(), ())]
+    wanted = firewall.ruleset(NETWORK, cs)
+    firewall._load(wanted)
+    assert firewall._compare(firewall._as_listed(wanted), firewall._listing()) == []
+    # Not the whole ruleset of this machine: others test on it, too.
+    vandal = vandal.replace("nft flush ruleset inet", "nft delete table inet {table}").format(table=firewall.table())
+    subprocess.run(["sh", "-ec", vandal], check=True)
+
+    assert firewall._compare(firewall._as_listed(wanted), firewall._listing())
+    firewall._load(wanted)
+    assert firewall._compare(firewall._as_listed(wanted), firewall._listing()) == []
+
+
+def test_another_deployments_tables_are_not_touched(tables):
+    """P9: two deployments on one host."""
+    other = "table inet boilerhouse_0ther { chain forward { drop; }; }"
+    subprocess.run(["nft", "-f", "-"], input=other, text=True, check=True)
+    try:
+        before = run("nft", "list", "table", "inet", "boilerhouse_0ther")
+        firewall._load(firewall.ruleset(NETWORK, []))
+        firewall.remove(NETWORK.bridge)
+        assert run("nft", "list", "table", "inet", "boilerhouse_0ther") == before
+        assert firewall.table() not in run("nft", "list", "tables")
+    finally:
+        run("nft", "delete", "table", "inet", "boilerhouse_0ther")
+
+
+def test_rules_of_earlier_versions_go_with_a_purge(tables):
+    comment = f"boilerhouse {deployment.deployment_id()}"
+    rule = ["INPUT", "-i", NETWORK.bridge, "-m", "conntrack", "--ctstate", "NEW", "-m", "comment", "--comment", comment]
+    run("iptables", "-w", "-I", *rule, "-j", "DROP")
+    firewall.remove(NETWORK.bridge)
+
+    assert NETWORK.bridge not in run("iptables", "-w", "-S")
+
+
+def test_without_the_bridge_filter_nothing_starts(tables, monkeypatch, tmp_path):
+    """icc=off depends on it: without it containers would reach each other."""
+    off = tmp_path / "off"
+    off.write_text("0\n")
+    monkeypatch.setattr(firewall, "_BRIDGE_FILTER", off)
+
+    with pytest.raises(HostNotReady, match="bridge-nf-call-iptables"):
+        firewall.apply(NETWORK)
+
+
+def test_what_cannot_be_restored_stands_in_readiness(engine, monkeypatch, tmp_path):  # noqa: F811
+    engine.start()
+    off = tmp_path / "off"
+    off.write_text("0\n")
+    with monkeypatch.context() as patches, pytest.raises(HostNotReady):
+        patches.setattr(firewall, "_BRIDGE_FILTER", off)
+        filtering.keep()
+    assert "br_netfilter" in health.readiness()["network"]
+    filtering.keep()
+
+    assert health.readiness()["network"] == "ok"
+    assert NetworkReport.objects.get().problem == ""
+
+
+def test_many_that_change_the_rules_at_once_leave_all_of_them(tables, monkeypatch):
+    """The rows are read under the lock: what is loaded last is newest."""
+    known: list[Guarded] = []
+    monkeypatch.setattr(firewall, "guarded", lambda: list(known))
+
+    def start(number: int) -> None:
+        known.append(Guarded(f"10.99.1.{number}", Egress(), ()))
+        firewall.apply(NETWORK)
+        assert f"10.99.1.{number}" in run("nft", "list", "map", "inet", firewall.table(), "policies")
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(1, 17)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert firewall.differences(NETWORK) == []
