@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import subprocess
 import threading
@@ -56,7 +57,7 @@ def test_public_addresses_are_open_and_all_others_closed(engine, outside):  # no
     outside.resolves({"www.example.com": ["192.0.2.77"]})
     one, _ = engine.start(**LISTENING)
     two, _ = engine.start(**LISTENING)
-    gateway = host.ensure_network().gateway
+    gateway = str(ipaddress.ip_network(host.ensure_network().subnet)[1])
     ours = outside.private.rsplit(".", 1)[0] + ".1"
 
     assert said(engine, one, outside.public, 80).startswith("hello")
