@@ -22,11 +22,13 @@ from boilerhouse.core.base_path import BelowBasePath
 from boilerhouse.core.event_socket import EventSocket
 from boilerhouse.core.handshakes import OverTls
 from boilerhouse.dashboard.terminal_socket import TerminalSocket
+from pools import schemas
 from syncing.sinks import s3_access
 
 processes.describe("web")
 threading.Thread(target=processes.current, name="register", daemon=True).start()
 s3_access.warm()  # the first claim must not wait for it
+threading.Thread(target=schemas.warm, name="schemas", daemon=True).start()
 assert get_resolver().url_patterns  # load every view now, not in the first request
 sockets = URLRouter(
     [

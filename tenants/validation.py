@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from boilerhouse.core.apart import NoPlace, TooMuch
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.ids import TENANT_ID
 from pools import schemas
@@ -14,6 +16,8 @@ from pools.spec import WorkloadSpec
 SECRET_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 RESERVED_SECRETS = frozenset({"config.json", "claim.json"})
 MAX_SECRET_BYTES = 64 * 1024
+NOT_CHECKED = frozenset({"too_much", NoPlace.code})
+"""Codes of errors that are no verdict on the config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ def check_tenant_id(tenant_id: str, pointer: str = "") -> str:
 
 
 def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
-    """Raise Invalid with a pointer for each thing in config or secrets that cannot be."""
+    """Raise Invalid with a pointer for each thing in config or secrets that cannot be; NoPlace."""
     wrong: list[FieldError] = []
     has_volume = spec.volume("secrets") is not None
     if claim.config is not None and not has_volume:
@@ -51,26 +55,32 @@ def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
             wrong.append(FieldError(pointer, "This name cannot be used for a secret.", "secret_name"))
         elif len(value.encode("utf-8", "surrogatepass")) > MAX_SECRET_BYTES:
             wrong.append(FieldError(pointer, f"A secret has {MAX_SECRET_BYTES} bytes at most.", "too_large"))
-    wrong += [
-        FieldError(f"/config{one.pointer}", one.detail, one.code) for one in config_errors(claim.config or {}, spec)
-    ]
+    [found] = config_errors([claim.config or {}], spec, claim.tenant_id)
+    wrong += [FieldError(f"/config{one.pointer}", one.detail, one.code) for one in found]
     if wrong:
         raise Invalid(*wrong)
 
 
-def config_errors(config: dict[str, Any], spec: WorkloadSpec) -> list[FieldError]:
-    """What the workload's schema has against a config, with pointers into it."""
+def config_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, asker: str) -> list[list[FieldError]]:
+    """What the workload's schema has against each config, with pointers into it.
+
+    They are checked as one question of ``asker``. Raises NoPlace where his last took long.
+    """
     if spec.config_schema is None:
-        return []
+        return [[] for _ in configs]
     try:
-        if problem := schemas.known_problem(spec.config_schema):
-            raise ValueError(problem)
-        errors = list(schemas.validator(spec.config_schema).iter_errors(config))
-    except schemas.UNUSABLE as error:
-        detail = f"The workload's configSchema cannot be applied to it: {error} ({type(error).__name__})."
-        return [FieldError("", detail[:300], "schema")]
-    found = []
-    for wrong in sorted(errors, key=lambda e: list(map(str, e.absolute_path))):
-        path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in wrong.absolute_path)
-        found.append(FieldError(path, wrong.message[:300], str(wrong.validator)))
-    return found
+        return schemas.errors(spec.config_schema, configs, asker)
+    except schemas.Unusable as error:
+        wrong = FieldError("", f"The workload's configSchema cannot be applied to it: {error}"[:300], "schema")
+    except TooMuch:
+        detail = "Checking it against the workload's configSchema takes more than a second or 512 MiB, and was stopped."
+        wrong = FieldError("", detail, "too_much")
+    return [[wrong] for _ in configs]
+
+
+def shown_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, page: str) -> list[list[FieldError]]:
+    """The same for a page, which says so where they cannot be checked now."""
+    try:
+        return config_errors(configs, spec, f"page {page}")
+    except NoPlace as error:
+        return [[FieldError("", error.detail, error.code)] for _ in configs]

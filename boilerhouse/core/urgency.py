@@ -6,7 +6,10 @@ them, whatever its nice value says (ADR 24).
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 from django.conf import settings
@@ -36,3 +39,19 @@ def be_urgent() -> bool:
 def be_ordinary() -> None:
     """Have this thread, and the processes that it starts, run like everybody else's."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@contextmanager
+def lowered(pid: int) -> Iterator[None]:
+    """Have a process that this thread started run like everybody else's in the block, and as urgent as this again."""
+    policy = os.sched_getscheduler(0)
+    if policy == os.SCHED_OTHER:
+        yield
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setscheduler(pid, policy, os.sched_getparam(0))

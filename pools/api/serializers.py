@@ -64,7 +64,15 @@ class PathField(LineField):
 
 def json_schema(value: Any) -> None:
     if problem := schemas.problem(value):
-        raise ValidationError(problem, code="schema")
+        raise ValidationError(_nested(problem.pointer, ErrorDetail(problem.detail, problem.code)))
+
+
+def _nested(pointer: str, detail: ErrorDetail) -> Any:
+    """As the error of a field in a field in …: the pointer of each begins with its parent's."""
+    found: Any = [detail]
+    for name in reversed(pointer.split("/")[1:]):
+        found = {name.replace("~1", "/").replace("~0", "~"): found}
+    return found
 
 
 class CommandField(serializers.ListField):

@@ -65,7 +65,7 @@ class WorkloadListView(ApiView):
 
     @operation(
         operation_id="createWorkload",
-        problems={409: "id_taken"},
+        problems={409: "id_taken", 503: "computing_busy"},
         summary="Register a workload",
         request=WorkloadInput,
         responses={201: WorkloadOutput},

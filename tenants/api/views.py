@@ -47,7 +47,7 @@ class ClaimView(ApiView):
             409: "other_pool releasing release_failed draining claim_aborted restoring_backup erasing",
             502: "restore_failed state_missing state_moved location_conflict place_changed hook_failed container_died",
             503: "pool_exhausted pool_error pool_paused engine_unavailable outcome_unknown too_many_waiting"
-            " sink_throttled",
+            " sink_throttled computing_busy",
             504: "claim_timeout",
         },
         summary="Claim a container for the tenant",

@@ -49,7 +49,7 @@ def test_unknown_fields_and_wrong_values_are_named_by_pointer(call):
 
     assert {error["pointer"] for error in found["errors"]} == {
         "/environment/A", "/environment/B=", "/ports/0/containerPort", "/volumes/state/containerPath",
-        "/resources/memoryMb", "/security/runAsUser", "/security/networkMode", "/configSchema",
+        "/resources/memoryMb", "/security/runAsUser", "/security/networkMode", "/configSchema/type",
     }  # fmt: skip
 
 

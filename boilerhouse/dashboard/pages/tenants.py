@@ -150,10 +150,12 @@ def _verdict(held: Assignment | None) -> dict[str, Any] | None:
     if held is None or held.config is None or held.version is None:
         return None
     newest = held.pool.workload.latest
-    found = {"errors": validation.config_errors(held.config, held.version.spec), "version": held.version.number,
+    [errors] = validation.shown_errors([held.config], held.version.spec, held.tenant_id)
+    found = {"errors": errors, "version": held.version.number,
              "has_schema": held.version.spec.config_schema is not None}  # fmt: skip
     if newest.number != held.version.number:
-        found |= {"newest": newest.number, "later": validation.config_errors(held.config, newest.spec)}
+        [later] = validation.shown_errors([held.config], newest.spec, held.tenant_id)
+        found |= {"newest": newest.number, "later": later}
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from typing import Any
 
 from django.contrib import messages
@@ -26,7 +27,7 @@ from pools.spec import WorkloadSpec
 from tenants import validation
 from tenants.models import Assignment
 
-MAX_TENANTS = 500
+MAX_TENANTS, MAX_CONFIG_BYTES = 500, 4 << 20
 
 
 @page()
@@ -176,12 +177,25 @@ def _verdict(document: Document, sample: str, found: Workload | None) -> dict[st
         return {"errors": [FieldError("", str(error), "malformed")]}
     if not isinstance(config, dict):
         return {"errors": [FieldError("", "A config is an object: { … }.", "invalid")]}
-    rows: list[Assignment] = []
-    if found is not None:
-        rows = list(Assignment.objects.live().filter(pool__workload=found, config__isnull=False)[:MAX_TENANTS])
-    refused = [(row.tenant_id, wrong) for row in rows if (wrong := validation.config_errors(row.config or {}, spec))]
-    return {"errors": validation.config_errors(config, spec), "tenants": len(rows), "refused": refused[:20],
+    rows = _held_configs(found) if found is not None else []
+    errors, *others = validation.shown_errors([config, *(row.config or {} for row in rows)], spec, "workload")
+    if any(error.code in validation.NOT_CHECKED for error in errors):
+        rows, others = [], []
+    refused = [(row.tenant_id, wrong) for row, wrong in zip(rows, others, strict=True) if wrong]
+    return {"errors": errors, "tenants": len(rows), "refused": refused[:20],
             "has_schema": spec.config_schema is not None}  # fmt: skip
+
+
+def _held_configs(workload: Workload) -> list[Assignment]:
+    """Claims whose configs are looked at: the first, as many as a page may load."""
+    rows, size = [], 0
+    live = Assignment.objects.live().filter(pool__workload=workload, config__isnull=False)
+    for row in live[:MAX_TENANTS].iterator(chunk_size=10):
+        size += len(json.dumps(row.config))
+        if size > MAX_CONFIG_BYTES:
+            break
+        rows.append(row)
+    return rows
 
 
 @action()

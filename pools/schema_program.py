@@ -1,0 +1,182 @@
+"""What checks values against JSON Schemas: a program of its own, started by ``schema_processes``, without Django.
+
+One question a line comes in, one answer a line goes out. The kernel ends it when one question takes more than
+``PROCESSOR_S`` of processor time or all that it holds more than ``MEMORY_BYTES``: a schema of a few lines and a value
+of a few more can ask for years of work.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import resource
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jsonschema_rs
+from referencing import Registry, Resource
+from referencing.exceptions import CannotDetermineSpecification, Unresolvable
+from referencing.jsonschema import DRAFT202012
+
+PROCESSOR_S = 1.0
+MEMORY_BYTES = 512 << 20
+MAX_ERRORS, MAX_WORDS = 100, 300
+"""Of one value, and of one error in characters."""
+REFERENCES = ("$ref", "$dynamicRef")
+MAX_HOPS = 50
+"""How many schemas may say something of one and the same value, each by the one before."""
+UNUSABLE = (Unresolvable, CannotDetermineSpecification, ValueError, ArithmeticError, RecursionError)
+"""What looking at a schema raises when the schema is at fault."""
+METASCHEMA = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
+
+
+class Wrong(NamedTuple):
+    pointer: str
+    detail: str
+    code: str
+
+
+class _Circle(Exception):
+    pass
+
+
+class _Nowhere(Exception):
+    pass
+
+
+def compiled(schema: Any) -> jsonschema_rs.Draft202012Validator:
+    """Nothing is fetched, and a pattern that has to backtrack gives up after a million steps."""
+    options = jsonschema_rs.FancyRegexOptions()
+    return jsonschema_rs.Draft202012Validator(schema, validate_formats=False, offline=True, pattern_options=options)
+
+
+def problem(schema: Any) -> Wrong | None:
+    """Why nothing can be checked against ``schema``, and where in it; None if it can."""
+    try:
+        places = dict(_places(schema, ""))
+        for error in itertools.islice(compiled(METASCHEMA).iter_errors(schema), 1):
+            return _wrong(_pointer(error.instance_path), f"Not a JSON Schema (2020-12): {error.message}", "schema")
+        root = DRAFT202012.create_resource(schema)
+        resolver = Registry().with_resource("", root).resolver_with_root(root)
+        heights: dict[int, int] = {}
+        for inner, at in _walk(root, resolver):
+            _height(inner, at, heights, 0, places)
+        compiled(schema)
+    except _Circle as error:
+        detail = f"It refers to itself, or more than {MAX_HOPS} times, without going into the value."
+        return _wrong(str(error), detail, "schema")
+    except _Nowhere as error:
+        pointer, name = error.args
+        return _wrong(pointer, f"{name[:100]} leads nowhere: a schema can only refer to what is in it.", "schema")
+    except jsonschema_rs.ValidationError as error:
+        return _wrong(_pointer(error.instance_path), f"Nothing can be checked against it: {error.message}", "schema")
+    except UNUSABLE as error:
+        return _wrong("", f"Nothing can be checked against it: {error} ({type(error).__name__})", "schema")
+    return None
+
+
+def errors(schema: str, value: Any) -> list[Wrong]:
+    """What the schema (its text) has against a value; of many things the first. Raises UNUSABLE, of the schema."""
+    check = _usable(schema)
+    if check.is_valid(value):
+        return []
+    found = [
+        _wrong(_pointer(one.instance_path), one.message, one.kind.name)
+        for one in itertools.islice(check.iter_errors(value), MAX_ERRORS)
+    ]
+    return sorted(found, key=lambda one: one.pointer)
+
+
+@lru_cache(64)
+def _usable(schema: str) -> jsonschema_rs.Draft202012Validator:
+    """Raises ValueError for one that ``problem`` is found in: it may have been stored before that was looked for."""
+    value = json.loads(schema)
+    if found := problem(value):
+        raise ValueError(f"{found.detail} (at {found.pointer})" if found.pointer else found.detail)
+    return compiled(value)
+
+
+def _wrong(pointer: str, detail: str, code: str) -> Wrong:
+    return Wrong(pointer, detail[:MAX_WORDS], code)
+
+
+def _pointer(path: Any) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _places(value: Any, pointer: str) -> Iterator[tuple[int, str]]:
+    """The pointer of each object of a document, by the object's identity."""
+    inner: Any = ()
+    if isinstance(value, dict):
+        yield id(value), pointer
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    for name, one in inner:
+        yield from _places(one, pointer + _pointer([name]))
+
+
+def _walk(resource: Resource[Any], resolver: Any) -> Iterator[tuple[Any, Any]]:
+    yield resource.contents, resolver
+    for inner in resource.subresources():
+        yield from _walk(inner, resolver.in_subresource(inner))
+
+
+def _in_place(schema: Mapping[str, Any], resolver: Any, places: dict[int, str]) -> Iterator[tuple[Any, Any]]:
+    """What the schema says, by other schemas, of the same value."""
+    for name in REFERENCES:
+        if name in schema:
+            try:
+                found = resolver.lookup(schema[name])
+            except Unresolvable as error:
+                raise _Nowhere(places[id(schema)] + _pointer([name]), schema[name]) from error
+            yield found.contents, found.resolver
+    inner = [one for name in ("allOf", "anyOf", "oneOf") for one in schema.get(name, ())]
+    inner += [schema[name] for name in ("not", "if", "then", "else") if name in schema]
+    inner += schema.get("dependentSchemas", {}).values()
+    for one in inner:
+        yield one, resolver.in_subresource(DRAFT202012.create_resource(one))
+
+
+def _height(schema: Any, resolver: Any, heights: dict[int, int], depth: int, places: dict[int, str]) -> int:
+    """How many hops lie below the schema. Raises _Circle where they never end, or not soon."""
+    known = heights.get(id(schema))
+    if known == -1 or depth + (known or 0) > MAX_HOPS:
+        raise _Circle(places.get(id(schema), ""))
+    if known is None:
+        heights[id(schema)] = -1
+        below = _in_place(schema, resolver, places) if isinstance(schema, Mapping) else ()
+        known = max((1 + _height(*one, heights, depth + 1, places) for one in below), default=0)
+        heights[id(schema)] = known
+    return known
+
+
+# The program ------------------------------------------------------------------------------------------
+
+
+def answer(question: dict[str, Any]) -> Any:
+    if "problem" in question:
+        return problem(question["problem"])
+    try:
+        return {"errors": [errors(question["schema"], value) for value in question["values"]]}
+    except UNUSABLE as error:
+        return {"unusable": str(error)[:MAX_WORDS]}
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for line in sys.stdin.buffer:
+        signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)  # its signal ends the process, whatever that is doing
+        said = json.dumps(answer(json.loads(line))).encode() + b"\n"
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.stdout.buffer.write(said)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
