@@ -26,14 +26,14 @@ api: list[URLPattern | URLResolver] = [
     path("metrics", metrics.MetricsView.as_view()),
     path("openapi.json", openapi.SchemaView.as_view(), name="schema"),
     path("docs", openapi.docs, name="api-docs"),
-    re_path(r"", problems.not_found),
+    re_path(r"", problems.nowhere),
 ]
 
 urlpatterns = [
     path("api/v1/", include(api)),
     path("admin/", admin.site.urls),
     path("", include("boilerhouse.dashboard.urls")),
-    re_path(r"^api/", problems.not_found),
+    re_path(r"^api/", problems.nowhere),
     path("health", views.health_alias),
     path("metrics", metrics.MetricsView.as_view(schema=None)),  # where scrapers look
 ]

@@ -32,6 +32,12 @@ class ApiView(APIView):
     volatile: frozenset[str] = frozenset()
     """Fields of the representation that say how the object is doing, not what it is: no part of its ETag."""
 
+    is_public = False
+    """Whether it answers everybody; a key is not looked at then, so that a wrong one is no reason not to answer."""
+
+    def get_authenticators(self) -> list[Any]:
+        return [] if self.is_public else list(super().get_authenticators())
+
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         self._record: str | None = None
         super().initial(request, *args, **kwargs)

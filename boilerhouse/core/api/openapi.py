@@ -9,12 +9,14 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
 from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
 from drf_spectacular.utils import extend_schema
 from rest_framework.views import APIView
+
+from boilerhouse.core.api.problems import problem
 
 
 class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -69,7 +71,10 @@ class SchemaView(APIView):
         return HttpResponse(body, content_type=OpenApiJsonRenderer.media_type, headers=headers)
 
 
-@require_safe
+@csrf_exempt  # the page has no form, and other methods are answered as everywhere in the API
 def docs(request: HttpRequest) -> HttpResponse:
     """``GET /docs``: the schema to read and to try, from files that are part of Boilerhouse."""
+    if request.method not in ("GET", "HEAD"):
+        detail = f'Method "{request.method}" not allowed.'
+        return problem(405, "method_not_allowed", detail, headers={"Allow": "GET, HEAD"})
     return render(request, "api/docs.html")

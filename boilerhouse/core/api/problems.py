@@ -9,6 +9,7 @@ import structlog
 from django.core.exceptions import DisallowedHost, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions, status
 from rest_framework.renderers import JSONRenderer
 
@@ -147,7 +148,13 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
     return page_not_found(request, exception or Http404())
 
 
-not_found.answers_nothing = True  # type: ignore[attr-defined]  # no body is read for it (core.heads)
+@csrf_exempt  # no form is there either
+def nowhere(request: HttpRequest) -> HttpResponse:
+    """The view of every path below /api/ that no other serves, whatever the method."""
+    return not_found(request)
+
+
+nowhere.answers_nothing = True  # type: ignore[attr-defined]  # no body is read for it (core.heads)
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
