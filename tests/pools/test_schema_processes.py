@@ -46,6 +46,12 @@ def spec_of(schema):
     return WorkloadSpec.from_json({**SPEC, "config_schema": schema})
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """The bound of processor time is looked at, not that of the clock, on however busy a machine."""
+    monkeypatch.setattr(apart, "PATIENCE_S", 60)
+
+
 @pytest.fixture
 def program():
     """A pool of processes of its own; they end with it, as they do with a web process."""
