@@ -91,11 +91,17 @@ BOILERHOUSE_STAGED_MAX_BYTES = env.int("BOILERHOUSE_STAGED_MAX_BYTES", 100 * 102
 """What claims that failed have restored so far is kept for the tenant's next claim, up to so much; 0: not at all."""
 BOILERHOUSE_STAGED_RETENTION_S = env.int("BOILERHOUSE_STAGED_RETENTION_S", 6 * 3600)
 BOILERHOUSE_MAX_WAITERS = env.int("BOILERHOUSE_MAX_WAITERS", 200)
+BOILERHOUSE_MAX_WAITERS_PER_TENANT = env.int("BOILERHOUSE_MAX_WAITERS_PER_TENANT", 20)
+BOILERHOUSE_MAX_WAITERS_PER_KEY = env.int("BOILERHOUSE_MAX_WAITERS_PER_KEY", 150)
+BOILERHOUSE_MAX_WAITERS_PER_POOL = env.int("BOILERHOUSE_MAX_WAITERS_PER_POOL", 150)
+"""Requests that wait in a web process; those of one tenant, of one key that acts for many, and for one pool."""
 BOILERHOUSE_WEB_THREADS = env.int("BOILERHOUSE_WEB_THREADS", 4)
 BOILERHOUSE_CLAIM_THREADS = env.int("BOILERHOUSE_CLAIM_THREADS", 4)
 """For claims: a sink that hangs holds these for two seconds each, and nothing else."""
 BOILERHOUSE_SLOW_THREADS = env.int("BOILERHOUSE_SLOW_THREADS", 16)
 """For requests that wait for the engine or a sink: exec, logs, probes."""
+BOILERHOUSE_SLOW_THREADS_PER_TENANT = env.int("BOILERHOUSE_SLOW_THREADS_PER_TENANT", 6)
+BOILERHOUSE_SLOW_THREADS_PER_KEY = env.int("BOILERHOUSE_SLOW_THREADS_PER_KEY", 12)
 BOILERHOUSE_WEB_REALTIME = env.bool("BOILERHOUSE_WEB_REALTIME", True)
 """Whether the web process runs before ordinary processes, where the system permits it."""
 BOILERHOUSE_THROTTLE_RATE = env.float("BOILERHOUSE_THROTTLE_RATE", 200)
@@ -126,6 +132,8 @@ BOILERHOUSE_LOGIN_FAILURES = env.int("BOILERHOUSE_LOGIN_FAILURES", 10)
 BOILERHOUSE_LOGIN_COOLOFF_S = env.int("BOILERHOUSE_LOGIN_COOLOFF_S", 900)
 BOILERHOUSE_MAX_STREAMS = env.int("BOILERHOUSE_MAX_STREAMS", 1000)
 """Open event streams and followed logs per web process."""
+BOILERHOUSE_MAX_STREAMS_PER_TENANT = env.int("BOILERHOUSE_MAX_STREAMS_PER_TENANT", 50)
+BOILERHOUSE_MAX_STREAMS_PER_KEY = env.int("BOILERHOUSE_MAX_STREAMS_PER_KEY", 500)
 BOILERHOUSE_MAX_CONNECTIONS = env.int("BOILERHOUSE_MAX_CONNECTIONS", 4000)
 """Open connections per web process; at most as many as the system gives it files for."""
 BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS = env.int("BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS", 200)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound, TimedOut, Unavailable
+from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound, TimedOut, TooMany, Unavailable
 
 
 class NothingHeld(NotFound):
@@ -31,7 +31,7 @@ class ReleaseFailed(Conflict):
     retry_after = 5
 
 
-class TooManyCommands(Unavailable):
+class TooManyCommands(TooMany):
     """As many commands as are allowed at once run in this container; wait for one to end."""
 
     code = "too_many_commands"

@@ -28,9 +28,9 @@ from boilerhouse.core.api.problems import problem
 from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.middleware import safe_request_id
-from boilerhouse.core.streaming import Stalled, Stream, Writer, streams
+from boilerhouse.core.streaming import Stalled, Stream, Writer, serve
 from boilerhouse.core.turns import Turns
-from boilerhouse.core.waiting import TooManyWaiting, Waiters, Waiting
+from boilerhouse.core.waiting import Waiters, Waiting
 
 log = structlog.get_logger("boilerhouse.http")
 
@@ -66,7 +66,6 @@ class ThreadedHandler(BaseHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"not HTTP: {scope['type']}")
-        loop = asyncio.get_running_loop()
         lane = _lane(scope["path"].removeprefix(scope.get("root_path", "")))
         threads, respond = self.lanes.get(lane, self.threads), self._respond
         if lane in self.turns:
@@ -79,7 +78,7 @@ class ThreadedHandler(BaseHandler):
             return
         resumed: Waiting | None = None
         while True:
-            response = await loop.run_in_executor(threads, respond, scope, body, resumed)
+            response = await _run(threads, partial(respond, scope, body, resumed))
             if not isinstance(response, Waiting):
                 break
             if draining.cut.has_come:
@@ -94,7 +93,6 @@ class ThreadedHandler(BaseHandler):
 
     async def _stream(self, response: Stream, scope: Scope, receive: Receive, send: Send) -> None:
         del response["Content-Length"]
-        await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
 
         async def put(chunk: bytes) -> None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -104,8 +102,9 @@ class ThreadedHandler(BaseHandler):
                 pass
 
         try:
+            await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
             if scope["method"] != "HEAD":
-                await streams.serve(response.run(Writer(put, scope.get("boilerhouse.backlog"))), gone())
+                await serve(response.run(Writer(put, scope.get("boilerhouse.backlog"))), gone())
             await send({"type": "http.response.body", "body": b""})
         finally:
             await asyncio.get_running_loop().run_in_executor(self.threads, response.close)
@@ -130,7 +129,6 @@ class ThreadedHandler(BaseHandler):
         signals.request_started.send(sender=self.__class__, scope=scope)
         request = ASGIRequest(scope, io.BytesIO(body))
         request.resumed = resumed  # type: ignore[attr-defined]
-        request.may_wait = self.waiters.has_room()  # type: ignore[attr-defined]
         response = self.get_response(request)
         if isinstance(response, Waiting):
             response.close()
@@ -153,6 +151,17 @@ class ThreadedHandler(BaseHandler):
             except Stalled:
                 _drop(scope)
         await loop.run_in_executor(self.threads, response.close)
+
+
+async def _run(threads: ThreadPoolExecutor, respond: Callable[[], HttpResponseBase]) -> HttpResponseBase:
+    """The response; one that comes when its client has gone is closed, so that it holds nothing."""
+    loop = asyncio.get_running_loop()
+    running = loop.run_in_executor(threads, respond)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        running.add_done_callback(lambda done: done.exception() or loop.run_in_executor(threads, done.result().close))
+        raise
 
 
 def _lane(path: str) -> str:
@@ -207,9 +216,3 @@ def _headers(response: HttpResponseBase) -> list[tuple[bytes, bytes]]:
     return headers + [
         (b"set-cookie", cookie.output(header="").strip().encode()) for cookie in response.cookies.values()
     ]
-
-
-def check_room(request: Any) -> None:
-    """Raise TooManyWaiting when this process may not take another waiting request."""
-    if not getattr(request, "may_wait", True):
-        raise TooManyWaiting

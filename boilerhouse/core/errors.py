@@ -5,6 +5,7 @@ BoilerhouseError
 ├── Conflict     → 409
 ├── PreconditionFailed → 412
 ├── Invalid      → 422   carries a list of FieldError
+├── TooMany      → 429   somebody uses as much as one may; ``retry_after`` as below
 ├── Failed       → 502   something beyond us (engine, sink, hook) said no
 ├── Unavailable  → 503   try again, ``retry_after`` seconds from now
 └── TimedOut     → 504
@@ -63,6 +64,13 @@ class Invalid(BoilerhouseError):
         super().__init__(
             detail or "; ".join(f"{e.pointer}: {e.detail}" if e.pointer else e.detail for e in errors) or None
         )
+
+
+class TooMany(BoilerhouseError):
+    """You use as much as one may at a time; try again when some of it has ended."""
+
+    code = "too_many"
+    retry_after: ClassVar[int] = 1
 
 
 class Failed(BoilerhouseError):

@@ -17,14 +17,14 @@ from channels.db import database_sync_to_async
 from django.http import QueryDict
 from rest_framework.exceptions import NotFound
 
-from boilerhouse.core import bounds, draining
+from boilerhouse.core import bounds, budgets, draining
 from boilerhouse.core.api.event_views import FILTERS, wanted_events
 from boilerhouse.core.api_keys import find_key
-from boilerhouse.core.errors import Invalid
+from boilerhouse.core.errors import BoilerhouseError, Invalid
 from boilerhouse.core.event_stream import EventFilter, Revoked, hub, newest_id
 from boilerhouse.core.handshakes import OurPagesOnly
 from boilerhouse.core.models import ApiKey
-from boilerhouse.core.streaming import Stalled, TooManyStreams, Writer, streams
+from boilerhouse.core.streaming import Stalled, Writer, serve
 
 log = structlog.get_logger(__name__)
 
@@ -60,17 +60,18 @@ class EventSocket:
             return
         try:
             after, wanted, key = _wish(scope)
-            streams.check_room()
+            hold = budgets.streams.enter(*_owners(scope, key))
         except Refused as refusal:
             await _refuse(send, refusal.code, refusal.detail)
             return
-        except TooManyStreams as error:
+        except BoilerhouseError as error:
             await _refuse(send, BUSY, error.detail)
             return
-        opened_at = await database_sync_to_async(newest_id)() if after is None else None
-        await send({"type": "websocket.accept"})
-        writer = Writer(send, scope.get("boilerhouse.backlog"))
-        await streams.serve(self._follow(scope, writer, send, (after, opened_at), wanted, key), _gone(receive))
+        with hold:
+            opened_at = await database_sync_to_async(newest_id)() if after is None else None
+            await send({"type": "websocket.accept"})
+            writer = Writer(send, scope.get("boilerhouse.backlog"))
+            await serve(self._follow(scope, writer, send, (after, opened_at), wanted, key), _gone(receive))
         if draining.begun.has_come:
             await _close(send, RESTARTING, "This process stops; connect again.")
 
@@ -131,6 +132,10 @@ def _wish(scope: Any) -> tuple[int | None, EventFilter, ApiKey | None]:
         raise Refused(NOT_FOUND, "There is no such tenant.") from None
     except Invalid as error:
         raise Refused(BAD_REQUEST, error.detail) from error
+
+
+def _owners(scope: Any, key: ApiKey | None) -> tuple[budgets.Owner, ...]:
+    return (budgets.user(scope["user"].get_username()),) if key is None else budgets.owners(key)
 
 
 def _is_signed_in(scope: Any) -> bool:

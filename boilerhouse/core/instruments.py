@@ -10,5 +10,12 @@ HTTP_SECONDS = histogram(
 )
 OPEN_STREAMS = gauge("open_streams", "Open event sockets, event streams and followed logs.")
 STEP_FAILURES = counter("step_failures_total", "Turns of controllers' and watchers' steps that failed.", "step")
+BUDGET_USED = gauge("budget_used", "How much of a bounded resource is in use.", "resource")
+BUDGET_REFUSALS = counter(
+    "budget_refusals_total",
+    "Requests refused because somebody uses as much as one may.",
+    "resource",
+    "of",
+)
 TASKS = counter("tasks_total", "Tasks that ended on a worker.", "task", "result")
 TASK_SECONDS = histogram("task_seconds", "How long a task took.", "task")

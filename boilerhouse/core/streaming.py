@@ -18,7 +18,6 @@ from django.conf import settings
 from django.http import HttpResponse
 
 from boilerhouse.core import draining
-from boilerhouse.core.errors import Unavailable
 from boilerhouse.core.instruments import OPEN_STREAMS
 
 log = structlog.get_logger(__name__)
@@ -28,13 +27,6 @@ LOOK_EVERY_S = 0.05
 
 Backlog = Callable[[], int]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class TooManyStreams(Unavailable):
-    """Too many streams are open in this process."""
-
-    code = "too_many_streams"
-    retry_after = 10
 
 
 class Stalled(Exception):
@@ -130,36 +122,20 @@ class Stream(HttpResponse):
         self._resource_closers.append(act)  # type: ignore[attr-defined]
 
 
-class Streams:
-    """The open streams of this process, counted."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def check_room(self) -> None:
-        """Raises TooManyStreams."""
-        if self.count >= settings.BOILERHOUSE_MAX_STREAMS:
-            raise TooManyStreams
-
-    async def serve(self, work: Awaitable[None], gone: Awaitable[None]) -> None:
-        """Let ``work`` go on until it is done, ``gone`` is, or this process stops; Stalled ends it without a word."""
-        self.count += 1
-        OPEN_STREAMS.inc()
-        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
-        stopping = asyncio.ensure_future(draining.begun.wait())
-        try:
-            await asyncio.wait((working, leaving, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                try:
-                    working.result()
-                except Stalled:
-                    log.warning("slow reader dropped")
-        finally:
-            self.count -= 1
-            OPEN_STREAMS.dec()
-            for task in (working, leaving, stopping):
-                task.cancel()
-            await asyncio.gather(working, leaving, stopping, return_exceptions=True)
-
-
-streams = Streams()
+async def serve(work: Awaitable[None], gone: Awaitable[None]) -> None:
+    """Let ``work`` go on until it is done, ``gone`` is, or this process stops; Stalled ends it without a word."""
+    OPEN_STREAMS.inc()
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
+    stopping = asyncio.ensure_future(draining.begun.wait())
+    try:
+        await asyncio.wait((working, leaving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            try:
+                working.result()
+            except Stalled:
+                log.warning("slow reader dropped")
+    finally:
+        OPEN_STREAMS.dec()
+        for task in (working, leaving, stopping):
+            task.cancel()
+        await asyncio.gather(working, leaving, stopping, return_exceptions=True)

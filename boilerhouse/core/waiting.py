@@ -15,12 +15,10 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
-from django.conf import settings
 from django.db import close_old_connections
 from django.http import HttpResponse
 
-from boilerhouse.core import draining
-from boilerhouse.core.errors import Unavailable
+from boilerhouse.core import budgets, draining
 from boilerhouse.core.live import pump
 
 Check = Callable[[set[Hashable]], set[Hashable]]
@@ -28,12 +26,6 @@ Check = Callable[[set[Hashable]], set[Hashable]]
 
 def pulse(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
     loop.call_soon_threadsafe(event.set)
-
-
-class TooManyWaiting(Unavailable):
-    """Too many requests are waiting in this process."""
-
-    code = "too_many_waiting"
 
 
 class Waiting(HttpResponse):
@@ -44,6 +36,8 @@ class Waiting(HttpResponse):
         self.key, self.check, self.until = key, check, until
         self.state: Any = None
         """What the view needs to go on."""
+        self.owners: tuple[budgets.Owner, ...] = ()
+        """Who waits."""
         self.idempotency: str | None = None
         """The record that the answer will be kept in."""
 
@@ -67,17 +61,14 @@ class Waiters:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pulsed: asyncio.Event | None = None
         self._runner: asyncio.Task[None] | None = None
-        self.count = 0
-
-    def has_room(self) -> bool:
-        return self.count < int(settings.BOILERHOUSE_MAX_WAITERS)
 
     async def wait(self, waiting: Waiting) -> None:
         event = asyncio.Event()
         self._start()
         keys = self._events[waiting.check]
+        # Many that wait for the same thing are asked for together.
+        hold = budgets.waiters.add(*waiting.owners, is_shared=waiting.key in keys)
         keys.setdefault(waiting.key, set()).add(event)
-        self.count += 1
         assert self._pulsed
         self._pulsed.set()
         settled, cut = asyncio.ensure_future(event.wait()), asyncio.ensure_future(draining.cut.wait())
@@ -88,7 +79,7 @@ class Waiters:
         finally:
             settled.cancel()
             cut.cancel()
-            self.count -= 1
+            hold.release()
             keys[waiting.key].discard(event)
             if not keys[waiting.key]:
                 del keys[waiting.key]

@@ -15,8 +15,8 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from boilerhouse.core import arrival, connections, context
-from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound
+from boilerhouse.core import arrival, budgets, connections, context
+from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound, TooMany
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import reaches, role_of
 
@@ -37,9 +37,23 @@ def may(request: HttpRequest, least: Role) -> bool:
 
 
 def slow(view: View) -> View:
-    """A view that waits for the engine or a sink: it takes no thread of the others."""
-    view.lane = "slow"  # type: ignore[attr-defined]
-    return view
+    """A view that waits for the engine or a sink: it takes no thread of the others, and a user gets a part of those."""
+
+    @wraps(view)
+    def waits(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return view(request, *args, **kwargs)
+        try:
+            with budgets.slow.enter(budgets.user(request.user.get_username())):
+                return view(request, *args, **kwargs)
+        except TooMany as error:
+            told = {"title": "Too much at once", "detail": error.detail}
+            answer = render(request, "refused.html", told, status=429)
+            answer["Retry-After"] = str(error.retry_after)
+            return answer
+
+    waits.lane = "slow"  # type: ignore[attr-defined]
+    return waits
 
 
 def _guarded(view: View, least: Role) -> View:

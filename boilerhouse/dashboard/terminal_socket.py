@@ -18,13 +18,13 @@ from channels.auth import AuthMiddlewareStack
 from channels.db import database_sync_to_async
 from django.conf import settings
 
-from boilerhouse.core import audit, context
+from boilerhouse.core import audit, budgets, context
 from boilerhouse.core.errors import BoilerhouseError, Invalid
 from boilerhouse.core.events import recording
 from boilerhouse.core.handshakes import OurPagesOnly
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import Role
-from boilerhouse.core.streaming import Stalled, Writer, from_thread, streams
+from boilerhouse.core.streaming import Stalled, Writer, from_thread, serve
 from boilerhouse.dashboard.access import signed_in
 from pools.runtime.base import Terminal
 from tenants import working
@@ -61,8 +61,12 @@ class TerminalSocket:
             return
         began, request_id = time.monotonic(), uuid7().hex
         try:
-            streams.check_room()
-            terminal = await database_sync_to_async(_open)(user, request_id, container_id, wish)
+            hold = budgets.streams.enter(budgets.user(user.get_username()), budgets.container(container_id))
+            try:
+                terminal = await database_sync_to_async(_open)(user, request_id, container_id, wish)
+            except BaseException:
+                hold.release()
+                raise
         except BoilerhouseError as error:
             await _end(send, REFUSED, _words(error))
             return
@@ -74,8 +78,9 @@ class TerminalSocket:
             return bool(await database_sync_to_async(working.is_claimed)(container_id))
 
         try:
-            await streams.serve(_show(terminal, writer, send, is_allowed), _type(receive, terminal))
+            await serve(_show(terminal, writer, send, is_allowed), _type(receive, terminal))
         finally:
+            hold.release()
             await asyncio.get_running_loop().run_in_executor(None, terminal.close)
             await database_sync_to_async(_note_end)(user, request_id, container_id, time.monotonic() - began)
 

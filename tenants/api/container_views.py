@@ -20,20 +20,20 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.response import Response
 
-from boilerhouse.core import api_keys
+from boilerhouse.core import api_keys, budgets
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import boolean, integer, paginate
 from boilerhouse.core.api.problems import from_error
 from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of, query, whole
 from boilerhouse.core.errors import FieldError, Invalid
-from boilerhouse.core.streaming import Stream, Writer, from_thread, streams
+from boilerhouse.core.streaming import Stream, Writer, from_thread
 from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, ExecProblem, render_container
 from pools.api.views import find_pool
 from pools.errors import ContainerMissing, ContainerNotFound, EngineUnavailable, ExecTimedOut
 from pools.models import Container
 from pools.runtime.base import Executed
 from tenants import deaths, removals, working
-from tenants.api.waiting import TIMEOUT, timeout_ms, wait
+from tenants.api.waiting import TIMEOUT, patience, timeout_ms, wait
 from tenants.errors import NotAssigned, Releasing
 from tenants.models import Death
 from tenants.states import LIVE
@@ -116,12 +116,14 @@ class ContainerView(ApiView):
         if resumed is None:
             until = time.time() + timeout_ms(request, DEFAULT_REMOVE_MS) / 1000
             removal = removals.begin(_id(container_id), discard=boolean(request, "discard"))
+            owners = budgets.owners(request.auth, budgets.container(container_id))
+            until = patience(until, owners)
         else:
-            removal, until = resumed.state
+            (removal, until), owners = resumed.state, resumed.owners
         while not removals.settle(removal):
             if time.time() >= until:
                 return Response(status=202)
-            waiting = wait(request, removal.container_id, removals.settled, until, (removal, until))
+            waiting = wait(request, removal.container_id, removals.settled, until, (removal, until), owners)
             if waiting is not None:
                 return waiting
         return Response(status=204)
@@ -196,7 +198,8 @@ class ExecView(ApiView):
         problems={
             409: "not_claimed releasing",
             502: "container_not_running bad_command engine_failed",
-            503: "engine_unavailable too_many_commands",
+            503: "engine_unavailable",
+            429: "too_many_commands",
             504: "exec_timed_out",
         },
         summary="Run a command in a claimed container",
@@ -215,7 +218,8 @@ class TenantExecView(ApiView):
         problems={
             409: "not_assigned releasing",
             502: "container_not_running bad_command engine_failed",
-            503: "engine_unavailable too_many_commands",
+            503: "engine_unavailable",
+            429: "too_many_commands",
             504: "exec_timed_out",
         },
         summary="Run a command in the tenant's container",
@@ -260,8 +264,12 @@ def _logs(request: Any, container: Container) -> HttpResponse:
     kind = "text/plain; charset=utf-8"
     if not boolean(request, "follow"):
         return HttpResponse(working.logs(container, tail, since), content_type=kind)
-    streams.check_room()
-    source, key_id = working.follow_logs(container, tail, since), request.auth.pk
+    hold = budgets.streams.enter(*budgets.owners(request.auth, budgets.container(container.pk)))
+    try:
+        source, key_id = working.follow_logs(container, tail, since), request.auth.pk
+    except BaseException:
+        hold.release()
+        raise
     is_alive = sync_to_async(api_keys.lives, thread_sensitive=False)
 
     async def run(writer: Writer) -> None:
@@ -278,6 +286,7 @@ def _logs(request: Any, container: Container) -> HttpResponse:
 
     stream = Stream(run, kind)
     stream.when_closed(source.close)
+    stream.when_closed(hold.release)
     return stream
 
 

@@ -9,11 +9,12 @@ from django.http import HttpResponse
 from rest_framework import serializers
 from rest_framework.response import Response
 
+from boilerhouse.core import budgets
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
 from boilerhouse.core.api.serializers import ApiSerializer
 from tenants import erasing
-from tenants.api.waiting import TIMEOUT, timeout_ms, wait
+from tenants.api.waiting import TIMEOUT, patience, timeout_ms, wait
 
 DEFAULT_ERASE_MS = 60_000
 
@@ -38,13 +39,15 @@ class StateView(ApiView):
         if resumed is None:
             until = time.time() + timeout_ms(request, DEFAULT_ERASE_MS) / 1000
             erasure = erasing.begin(tenant_id)
+            owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
+            until = patience(until, owners)
         else:
-            erasure, until = resumed.state
+            (erasure, until), owners = resumed.state, resumed.owners
         while not erasing.settle(erasure):
             if time.time() >= until:
                 return Response(status=202)
             key = (erasure.tenant_id, erasure.generation)
-            waiting = wait(request, key, erasing.settled, until, (erasure, until))
+            waiting = wait(request, key, erasing.settled, until, (erasure, until), owners)
             if waiting is not None:
                 return waiting
         return Response(status=204)

@@ -9,11 +9,11 @@ from typing import Any
 from django.http import HttpResponse
 from rest_framework.response import Response
 
+from boilerhouse.core import budgets
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.event_views import reads_logs
 from boilerhouse.core.api.pagination import paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
-from boilerhouse.core.asgi_handler import check_room
 from syncing.api.serializers import RunsOutput, render_run
 from tenants import claims, idle, line, releases, syncs, validation
 from tenants.api.serializers import (
@@ -29,7 +29,7 @@ from tenants.api.serializers import (
     render_held,
     render_pending,
 )
-from tenants.api.waiting import TIMEOUT, timeout_ms, wait
+from tenants.api.waiting import TIMEOUT, patience, timeout_ms, wait
 from tenants.models import Assignment
 from tenants.states import AssignmentState, Source
 from tenants.status import tenant_status
@@ -66,14 +66,15 @@ class ClaimView(ApiView):
             allowed_ms = timeout_ms(request, DEFAULT_CLAIM_MS)
             body = self.read(ClaimInput)
             claim = validation.Claim(tenant_id=tenant_id, timeout_ms=allowed_ms, **body.validated_data)
-            check_room(request._request)
+            owners = budgets.owners(request.auth, budgets.tenant(tenant_id), budgets.pool(claim.pool_id))
+            budgets.waiters.check(*owners)
             begun, until = claims.begin(claim), arrived + allowed_ms / 1000
             if not claim.wait:
                 return self._answer(claims.peek(begun), begun, arrived)
         else:
-            begun, arrived, until = resumed.state
+            (begun, arrived, until), owners = resumed.state, resumed.owners
         while (assignment := claims.settle(begun, until)) is None:
-            waiting = wait(request, begun.assignment_id, line.settled, until, (begun, arrived, until))
+            waiting = wait(request, begun.assignment_id, line.settled, until, (begun, arrived, until), owners)
             if waiting is not None:
                 return waiting
         return self._answer(assignment, begun, arrived)
@@ -97,10 +98,10 @@ class ReleaseView(ApiView):
     @operation(
         operation_id="releaseContainer",
         is_body_optional=True,
-        problems={404: "nothing_held", 502: "save_failed", 503: "too_many_waiting"},
+        problems={404: "nothing_held", 502: "save_failed"},
         summary="Release the tenant's container",
-        description="200: state safe and container gone. 202: not yet. 502 `save_failed`: the state is kept on the node"
-        " and the save is retried.",
+        description="200: state safe and container gone. 202: not yet; at once where too many requests wait already."
+        " 502 `save_failed`: the state is kept on the node and the save is retried.",
         parameters=[TIMEOUT],
         request=ReleaseInput,
         responses={200: ReleaseOutput, 202: ReleaseOutput},
@@ -110,14 +111,15 @@ class ReleaseView(ApiView):
         if resumed is None:
             until = time.time() + timeout_ms(request, DEFAULT_RELEASE_MS) / 1000
             body = self.read(ReleaseInput)
-            check_room(request._request)
             release = releases.begin(tenant_id, **body.validated_data)
+            owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
+            until = patience(until, owners)
         else:
-            release, until = resumed.state
+            (release, until), owners = resumed.state, resumed.owners
         while not releases.settle(release):
             if time.time() >= until:
                 return Response({"tenantId": tenant_id, "state": AssignmentState.RELEASING}, status=202)
-            waiting = wait(request, release.assignment_id, releases.settled, until, (release, until))
+            waiting = wait(request, release.assignment_id, releases.settled, until, (release, until), owners)
             if waiting is not None:
                 return waiting
         return Response({"tenantId": tenant_id, "state": None})

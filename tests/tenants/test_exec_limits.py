@@ -68,5 +68,5 @@ def test_so_is_how_many_commands_run_at_once(run, settings):
     """B37: one where the deployment says so, and the next one once that has ended."""
     settings.BOILERHOUSE_EXEC_PARALLEL = 1
     with working._one_more(Assignment.objects.get().held_container):
-        problem(run(["true"]), 503, "too_many_commands")
+        problem(run(["true"]), 429, "too_many_commands")
     assert run(["true"]).json()["exitCode"] == 0

@@ -15,6 +15,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from boilerhouse.core import budgets
 from boilerhouse.core.api import idempotency
 from boilerhouse.core.api.pagination import check_parameters
 from boilerhouse.core.errors import FieldError, Invalid, PreconditionFailed
@@ -41,6 +42,7 @@ class ApiView(APIView):
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         self._record: str | None = None
         super().initial(request, *args, **kwargs)
+        self._take_place(request, kwargs)
         handler = getattr(self, request.method.lower(), None)
         if request.method.lower() not in self.http_method_names or handler is None:
             return  # a 405
@@ -57,6 +59,22 @@ class ApiView(APIView):
             _refuse_body(request)
         elif resumed is None and not handler.is_body_optional and not request._request.body:
             raise ParseError("A body is needed: a JSON object.")
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        finally:
+            if (hold := getattr(self, "_hold", None)) is not None:
+                hold.release()
+
+    def _take_place(self, request: Any, of: Mapping[str, Any]) -> None:
+        """Of the threads for what waits for the engine or a sink, one tenant and one key get a part."""
+        if self.lane != "slow":
+            return
+        named = [budgets.tenant(of["tenant_id"])] if "tenant_id" in of else []
+        if "container_id" in of:
+            named.append(budgets.container(of["container_id"]))
+        self._hold = budgets.slow.enter(*budgets.owners(request.auth, *named))
 
     def still_holds(self, response: HttpResponse) -> bool:
         """Whether a kept answer to this POST may be given again."""

@@ -13,7 +13,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.response import Response
 
-from boilerhouse.core import bounds, event_stream
+from boilerhouse.core import bounds, budgets, event_stream
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import integer, paginate, values_of
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, query, whole
@@ -22,7 +22,7 @@ from boilerhouse.core.bounds import MAX_ID
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.event_stream import EventFilter, Sent, hub, render_event
 from boilerhouse.core.models import Role
-from boilerhouse.core.streaming import Stream, Writer, streams
+from boilerhouse.core.streaming import Stream, Writer
 
 FILTERS = {"type": "type", "poolId": "pool_id", "tenantId": "tenant_id", "containerId": "container_id"}
 AFTER = whole("after", 0, MAX_ID, "Only events with a greater id, oldest first.")
@@ -116,7 +116,6 @@ class EventStreamView(ApiView):
             after = bounds.natural(last, MAX_ID)
             if after is None:
                 raise Invalid(FieldError("", "Last-Event-ID: not an id of an event.", "invalid"))
-        streams.check_room()
         opened_at = event_stream.newest_id() if after is None else None
 
         async def run(writer: Writer) -> None:
@@ -128,7 +127,9 @@ class EventStreamView(ApiView):
             except event_stream.Revoked:
                 await writer.write(b'event: revoked\ndata: {"detail":"This key was revoked or has expired."}\n\n')
 
-        return Stream(run, "text/event-stream")
+        stream = Stream(run, "text/event-stream")
+        stream.when_closed(budgets.streams.enter(*budgets.owners(key)).release)
+        return stream
 
 
 def _frame(sent: Sent | None) -> bytes:

@@ -24,6 +24,7 @@ from boilerhouse.core.errors import (
     NotFound,
     PreconditionFailed,
     TimedOut,
+    TooMany,
     Unavailable,
 )
 from boilerhouse.core.outage import DATABASE_LOST
@@ -35,6 +36,7 @@ STATUS: dict[type[BoilerhouseError], int] = {
     Conflict: 409,
     PreconditionFailed: 412,
     Invalid: 422,
+    TooMany: 429,
     Failed: 502,
     Unavailable: 503,
     TimedOut: 504,

@@ -20,10 +20,11 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from boilerhouse.core import budgets
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.core.streaming import Stream, Writer, from_thread, streams
+from boilerhouse.core.streaming import Stream, Writer, from_thread
 from boilerhouse.core.templatetags.ui import short, size
 from boilerhouse.dashboard import charts, tones
 from boilerhouse.dashboard.access import action, may, page, signed_in, slow
@@ -143,8 +144,13 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
     """The log as it grows, each line with its moment, until the container ends or the user leaves."""
     found = _find(container_id)
     since = _moment(request.GET.get("since", ""))
-    streams.check_room()
-    source = working.follow_logs(found, 0 if since is None else MAX_TAIL, since, timestamps=True)
+    owners = budgets.user(request.user.get_username()), budgets.container(found.pk)
+    hold = budgets.streams.enter(*owners)
+    try:
+        source = working.follow_logs(found, 0 if since is None else MAX_TAIL, since, timestamps=True)
+    except BaseException:
+        hold.release()
+        raise
     is_signed_in = sync_to_async(signed_in, thread_sensitive=False)
     user, session = request.user, request.session.session_key
 
@@ -161,6 +167,7 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
 
     stream = Stream(run, "text/plain; charset=utf-8")
     stream.when_closed(source.close)
+    stream.when_closed(hold.release)
     return stream
 
 

@@ -1,0 +1,211 @@
+"""What a process has only so much of, and how much of it one tenant or one key may use at a time (promise P14).
+
+Each resource has a bound for all and smaller ones for a single tenant and a single key, so that whoever uses up its own
+leaves room for others. A process counts for itself, in memory: every process has the same bounds, and each one holds
+there, so no tenant takes all of any of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+
+from boilerhouse.core.errors import TooMany, Unavailable
+from boilerhouse.core.instruments import BUDGET_REFUSALS, BUDGET_USED
+
+TENANT_ROLE = "tenant"
+
+
+class Kind(StrEnum):
+    TENANT = "tenant"
+    """A tenant, whichever key acts for it."""
+    KEY = "key"
+    """A key that acts for any tenant, or somebody who is signed in."""
+    POOL = "pool"
+    """All that wait for the same pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose use is counted."""
+
+    kind: Kind
+    id: str
+    words: str
+
+
+def tenant(tenant_id: str) -> Owner:
+    return Owner(Kind.TENANT, tenant_id, f"tenant {tenant_id}")
+
+
+def pool(pool_id: str) -> Owner:
+    return Owner(Kind.POOL, pool_id, f"pool {pool_id}")
+
+
+def user(name: str) -> Owner:
+    return Owner(Kind.KEY, f"user {name}", f"user {name}")
+
+
+def container(container_id: object) -> Owner:
+    """Whoever holds it, where the request names the container alone."""
+    return Owner(Kind.TENANT, f"container {container_id}", f"container {container_id}")
+
+
+def owners(key: Any, *others: Owner) -> tuple[Owner, ...]:
+    """Who answers for what a request with this API key does; its tenants do for a key that acts for them alone."""
+    if key.role != TENANT_ROLE:
+        return (*others, Owner(Kind.KEY, f"key {key.pk}", f"key {key.name}"))
+    return tuple({*others, *map(tenant, key.tenant_ids)})
+
+
+class BudgetExceeded(TooMany):
+    """A tenant or a key uses as much of this as one may; try again when some of it has ended."""
+
+    code = "budget_exceeded"
+    retry_after = 1
+
+
+class Hold:
+    """A part of a budget, in use until ``release``; that may be called twice, and from any thread."""
+
+    __slots__ = ("_give_back",)
+
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back = [give_back]
+
+    def release(self) -> None:
+        with suppress(IndexError):
+            self._give_back.pop()()
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Budget:
+    """Of one resource: ``most`` for all, and ``shares`` for one tenant and one key, by the names of their settings."""
+
+    def __init__(self, name: str, words: str, most: str, shares: dict[Kind, str], full: type[Unavailable]) -> None:
+        self.name, self.words = name, words
+        self._most, self._shares, self._full = most, shares, full
+        self._lock = threading.Lock()
+        self._used: Counter[tuple[Kind, str]] = Counter()
+        self._all = 0
+
+    @property
+    def most(self) -> int:
+        return int(getattr(settings, self._most))
+
+    def share(self, kind: Kind) -> int:
+        """How much a single one may use; it leaves something to others, whatever the settings say."""
+        return max(1, min(int(getattr(settings, self._shares[kind])), self.most - 1))
+
+    def used(self, owner: Owner | None = None) -> int:
+        """By the owner, or by all."""
+        return self._all if owner is None else self._used[owner.kind, owner.id]
+
+    def enter(self, *owners: Owner) -> Hold:
+        """Use one more. Raises BudgetExceeded, or what the resource raises when there is none left for anybody."""
+        with self._lock:
+            self._check(owners)
+            return self._add(owners, 1)
+
+    def check(self, *owners: Owner) -> None:
+        """Raise what ``enter`` would."""
+        with self._lock:
+            self._check(owners)
+
+    def has_room(self, *owners: Owner) -> bool:
+        """Whether ``enter`` would succeed."""
+        try:
+            self.check(*owners)
+        except (BudgetExceeded, self._full):
+            return False
+        return True
+
+    def add(self, *owners: Owner, is_shared: bool = False) -> Hold:
+        """Use one more although it may be too many; what is shared with others costs the process nothing more."""
+        with self._lock:
+            return self._add(owners, 0 if is_shared else 1)
+
+    def _add(self, owners: tuple[Owner, ...], count: int) -> Hold:
+        self._all += count
+        BUDGET_USED.labels(self.name).inc(count)
+        for owner in owners:
+            self._used[owner.kind, owner.id] += 1
+        return Hold(partial(self._give_back, owners, count))
+
+    def _check(self, owners: tuple[Owner, ...]) -> None:
+        for owner in owners:
+            if (used := self.used(owner)) >= self.share(owner.kind):
+                BUDGET_REFUSALS.labels(self.name, owner.kind.value).inc()
+                raise BudgetExceeded(
+                    f"The {owner.words} has {used} {self.words}, as many as one may have at a time; try again when"
+                    " some have ended."
+                )
+        if self._all >= self.most:
+            BUDGET_REFUSALS.labels(self.name, "all").inc()
+            raise self._full
+
+    def _give_back(self, owners: tuple[Owner, ...], count: int) -> None:
+        with self._lock:
+            self._all -= count
+            BUDGET_USED.labels(self.name).dec(count)
+            for owner in owners:
+                self._used[owner.kind, owner.id] -= 1
+                if not self._used[owner.kind, owner.id]:
+                    del self._used[owner.kind, owner.id]
+
+
+class TooManyWaiting(Unavailable):
+    """Too many requests are waiting in this process."""
+
+    code = "too_many_waiting"
+
+
+class TooManyStreams(Unavailable):
+    """Too many streams are open in this process."""
+
+    code = "too_many_streams"
+    retry_after = 10
+
+
+class TooManySlow(Unavailable):
+    """Too many requests of this process wait for the engine or a sink."""
+
+    code = "too_many_slow"
+
+
+def _budget(name: str, words: str, most: str, full: type[Unavailable], *kinds: Kind) -> Budget:
+    return Budget(name, words, most, {kind: f"{most}_PER_{kind.name}" for kind in kinds}, full)
+
+
+waiters = _budget("waiters", "waiting requests", "BOILERHOUSE_MAX_WAITERS", TooManyWaiting, *Kind)
+streams = _budget("streams", "open streams", "BOILERHOUSE_MAX_STREAMS", TooManyStreams, Kind.TENANT, Kind.KEY)
+_SLOW = "requests that wait for the engine or a sink"
+slow = _budget("slow", _SLOW, "BOILERHOUSE_SLOW_THREADS", TooManySlow, Kind.TENANT, Kind.KEY)
+
+ALL = (waiters, streams, slow)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    words: str
+    used: int
+    share: int
+
+
+def of_tenant(tenant_id: str, container_id: object) -> list[Use]:
+    """What the tenant, and whoever names its container, uses in this process of what one tenant may."""
+    both = tenant(tenant_id), container(container_id)
+    return [Use(budget.words, sum(budget.used(one) for one in both), budget.share(Kind.TENANT)) for budget in ALL]

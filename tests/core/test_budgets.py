@@ -1,0 +1,114 @@
+"""P14: whatever one tenant or key takes, there is some left for others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from boilerhouse.core import budgets
+from boilerhouse.core.budgets import Budget, BudgetExceeded, Kind, TooManyStreams
+from boilerhouse.core.models import ApiKey
+from boilerhouse.core.waiting import Waiters, Waiting
+
+MALLORY, BOB = budgets.tenant("mallory"), budgets.tenant("bob")
+
+
+@pytest.fixture
+def budget(settings):
+    settings.BOILERHOUSE_MAX_STREAMS = 10
+    settings.BOILERHOUSE_MAX_STREAMS_PER_TENANT = 3
+    settings.BOILERHOUSE_MAX_STREAMS_PER_KEY = 6
+    shares = {kind: f"BOILERHOUSE_MAX_STREAMS_PER_{kind.name}" for kind in (Kind.TENANT, Kind.KEY)}
+    return Budget("test", "things", "BOILERHOUSE_MAX_STREAMS", shares, TooManyStreams)
+
+
+def key_of(role: str, *tenant_ids: str, pk: str = "k") -> ApiKey:
+    return ApiKey(pk=pk, name=f"key-{pk}", role=role, tenant_ids=list(tenant_ids))
+
+
+def test_a_tenant_gets_its_share_whatever_keys_it_has_and_others_theirs(budget):
+    """D6: the fourth of one tenant is refused, in words that say whose and what; bob's first is not."""
+    with ExitStack() as held:
+        for pk in ("a", "b", "c"):
+            held.enter_context(budget.enter(*budgets.owners(key_of("tenant", "mallory", pk=pk))))
+        with pytest.raises(BudgetExceeded, match="The tenant mallory has 3 things") as refused:
+            budget.enter(*budgets.owners(key_of("operator"), MALLORY))
+        assert refused.value.retry_after
+        held.enter_context(budget.enter(*budgets.owners(key_of("operator"), BOB)))
+        assert (budget.used(MALLORY), budget.used(BOB), budget.used()) == (3, 1, 4)
+    assert budget.used() == budget.used(MALLORY) == 0
+    budget.enter(MALLORY).release()
+
+
+def test_a_key_that_acts_for_many_leaves_some_to_other_keys(budget):
+    with ExitStack() as held:
+        for number in range(6):
+            held.enter_context(budget.enter(*budgets.owners(key_of("operator"), budgets.tenant(f"t{number}"))))
+        with pytest.raises(BudgetExceeded, match="The key key-k has 6 things"):
+            budget.enter(*budgets.owners(key_of("operator"), BOB))
+        assert budget.used(BOB) == 0, "what is refused is not counted"
+        for number in range(4):
+            held.enter_context(budget.enter(budgets.tenant(f"u{number}")))
+        with pytest.raises(TooManyStreams):
+            budget.enter(BOB)
+
+
+def test_a_share_is_never_all(budget, settings):
+    settings.BOILERHOUSE_MAX_STREAMS_PER_TENANT = settings.BOILERHOUSE_MAX_STREAMS_PER_KEY = 10_000
+    assert budget.share(Kind.TENANT) == budget.share(Kind.KEY) == 9
+
+
+def test_counts_are_right_after_many_threads_that_enter_and_leave_twice(budget):
+    def once(number: int) -> int:
+        try:
+            hold = budget.enter(budgets.tenant(f"t{number % 5}"))
+        except (BudgetExceeded, TooManyStreams):
+            return 0
+        assert budget.used() <= 10
+        hold.release()
+        hold.release()
+        return 1
+
+    with ThreadPoolExecutor(16) as threads:
+        assert sum(threads.map(once, range(4000))) > 0
+    assert budget.used() == 0
+    assert not budget._used, "a tenant that uses nothing takes no memory"
+
+
+def test_requests_that_wait_for_the_same_thing_count_once(settings, monkeypatch):
+    """D2: a tenant's joined claims take one place of all, but no more of them wait than a tenant may have."""
+
+    monkeypatch.setattr("boilerhouse.core.waiting.pump.subscribe", lambda _act: None)  # outlives this loop
+
+    def nothing(_keys: set) -> set:
+        return set()
+
+    async def wait_thirty() -> tuple[int, int]:
+        waiters = Waiters(ThreadPoolExecutor(1))
+        waiting = []
+        for _ in range(30):
+            one = Waiting("claim", nothing, time.time() + 30)
+            one.owners = (MALLORY,)
+            waiting.append(asyncio.ensure_future(waiters.wait(one)))
+        await asyncio.sleep(0.1)
+        seen = budgets.waiters.used(), budgets.waiters.used(MALLORY)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert waiters._runner
+        waiters._runner.cancel()
+        return seen
+
+    assert asyncio.run(wait_thirty()) == (1, 30)
+    assert budgets.waiters.used() == budgets.waiters.used(MALLORY) == 0
+    settings.BOILERHOUSE_MAX_WAITERS_PER_TENANT = 20
+    with ExitStack() as held:
+        for number in range(20):
+            held.enter_context(budgets.waiters.add(MALLORY, is_shared=number > 0))
+        with pytest.raises(BudgetExceeded):
+            budgets.waiters.check(MALLORY)
+        assert budgets.waiters.has_room(BOB)
