@@ -149,6 +149,8 @@ BOILERHOUSE_STREAM_STALL_S = env.float("BOILERHOUSE_STREAM_STALL_S", 30)
 """How long a client of a stream may take nothing of what waits for it."""
 BOILERHOUSE_ALLOWED_NETWORKS: list[str] = env.list("BOILERHOUSE_ALLOWED_NETWORKS", [])
 """Engine networks besides ``bridge`` and ``none`` that workloads may name."""
+BOILERHOUSE_PUBLISH_HOST = env.str("BOILERHOUSE_PUBLISH_HOST", "127.0.0.2")
+"""The loopback address of published ports, never the dashboard's: browsers send cookies to all ports of a host."""
 DOCKER_HOST = env.str("DOCKER_HOST", "unix:///var/run/docker.sock")
 BOILERHOUSE_RUNTIME: dict[str, Any] = {
     "BACKEND": "pools.runtime.docker.DockerRuntime",
@@ -172,6 +174,9 @@ CSRF_FAILURE_VIEW = "boilerhouse.dashboard.views.form_refused"
 BOILERHOUSE_HTTPS = env.bool("BOILERHOUSE_HTTPS", False)
 """Whether a proxy with TLS is in front; ``core.arrival`` answers nothing else then, but probes of this machine."""
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BOILERHOUSE_HTTPS
+_cookie_prefix = "" if not BOILERHOUSE_HTTPS else "__Secure-" if BOILERHOUSE_BASE_PATH else "__Host-"
+"""Browsers take such cookies from this very host alone, over TLS: a tenant's page at a name below ours sets none."""
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{_cookie_prefix}sessionid", f"{_cookie_prefix}csrftoken"
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BOILERHOUSE_HTTPS else None
 SECURE_HSTS_SECONDS = 31_536_000 if BOILERHOUSE_HTTPS else 0
 

@@ -180,13 +180,14 @@ def lease_address(network: Network, container_id: UUID) -> str:
     raise HostNotReady("Every address of the network is in use or was used within the last 10 minutes.")
 
 
-def lease_host_port(container_id: UUID) -> int:
-    """A port on 127.0.0.1 for a published port, leased in this transaction."""
+def lease_host_port(container_id: UUID) -> str:
+    """Where a published port answers, as ``127.0.0.2:20041``, leased in this transaction."""
     start = Deployment.objects.select_for_update().get().next_address
     for step in range(len(PUBLISHED_PORTS)):
         port = PUBLISHED_PORTS[(start + step) % len(PUBLISHED_PORTS)]
-        if _lease(f"127.0.0.1:{port}", container_id):
-            return port
+        place = f"{settings.BOILERHOUSE_PUBLISH_HOST}:{port}"
+        if _lease(place, container_id):
+            return place
     raise HostNotReady("Every port for publishing is in use or was used within the last 10 minutes.")
 
 

@@ -248,7 +248,9 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         address=container.address,
         dns=tuple((container.network or {}).get("dns") or spec.dns),
         ports=tuple(
-            Published(p.container_port, p.protocol, container.host_ports[p.name]) for p in spec.ports if p.publish
+            Published(p.container_port, p.protocol, *found)
+            for p in spec.ports
+            if p.publish and (found := container.published(p.name))
         ),
         exposed=tuple((p.container_port, p.protocol) for p in spec.ports),
         read_only_root=spec.security.read_only_root_filesystem,

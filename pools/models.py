@@ -415,18 +415,30 @@ class Container(models.Model):
             endpoint: dict[str, Any] = {"name": port.name, "host": self.address, "port": port.container_port}
             if port.protocol == "tcp" and self.address:
                 endpoint["url"] = f"http://{self.address}:{port.container_port}"
-            if host_port := self.host_ports.get(port.name):
-                endpoint["hostPort"] = host_port
-            if self.address or host_port:
+            if published := self.published(port.name):
+                endpoint["hostAddress"], endpoint["hostPort"] = published
+                if port.protocol == "tcp":
+                    endpoint["hostUrl"] = "http://{}:{}".format(*published)
+            if self.address or published:
                 found.append(endpoint)
         return found
+
+    def published(self, name: str) -> tuple[str, int] | None:
+        """The node's address and port where the port of this name answers, if it is published."""
+        match self.host_ports.get(name):
+            case str(place):
+                host, _, port = place.rpartition(":")
+                return host, int(port)
+            case int(port):  # of a container that was started when all were published on 127.0.0.1
+                return "127.0.0.1", port
+        return None
 
 
 class HostLease(models.Model):
     """A uid, address or published port of this host in use; addresses and ports also rest after use (hazard I2)."""
 
     resource = models.CharField(max_length=64, primary_key=True)
-    """``uid 200001``, ``10.64.0.5`` or ``127.0.0.1:20001``"""
+    """``uid 200001``, ``10.64.0.5`` or ``127.0.0.2:20001``"""
     container_id = models.UUIDField()
     released_at = models.DateTimeField(null=True)
     """Since when it is in quarantine; null while in use."""

@@ -180,6 +180,7 @@ def _being_reached() -> list[CheckMessage]:
             hint = "Write addresses or networks, separated by commas: 127.0.0.0/8,::1,192.0.2.10"
             words = f"BOILERHOUSE_TRUSTED_PROXIES: {network!r} is no address and no network."
             found.append(Error(words, hint=hint, id="boilerhouse.E045"))
+    found += _publishing()
     found += _base_path()
     is_local = all(name in _LOCAL for name in settings.ALLOWED_HOSTS)
     if settings.BOILERHOUSE_HTTPS and is_local and not settings.CSRF_TRUSTED_ORIGINS:
@@ -187,6 +188,27 @@ def _being_reached() -> list[CheckMessage]:
         words = "BOILERHOUSE_HTTPS is on, and BOILERHOUSE_ALLOWED_HOSTS has local names only."
         found.append(Warning(words, hint=hint, id="boilerhouse.W004"))
     return found
+
+
+def _publishing() -> list[CheckMessage]:
+    """Browsers send the session's cookie to all ports of a host: tenants' ports are never where the dashboard is."""
+    host = settings.BOILERHOUSE_PUBLISH_HOST
+    hint = "Take another loopback address, as 127.0.0.2; it answers without being set up."
+    try:
+        is_loopback = ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        words = f"BOILERHOUSE_PUBLISH_HOST: {host!r} is no loopback address."
+        return [Error(words, hint=hint, id="boilerhouse.E046")]
+    names = {*settings.ALLOWED_HOSTS, *(urlsplit(one).hostname for one in settings.CSRF_TRUSTED_ORIGINS)}
+    if host in names or (host == "127.0.0.1" and "localhost" in names):
+        words = f"BOILERHOUSE_PUBLISH_HOST: browsers open the dashboard at {host}, too: tenants would get its cookies."
+        return [Error(words, hint=hint, id="boilerhouse.E047")]
+    if "*" in names:
+        words = f"BOILERHOUSE_ALLOWED_HOSTS is *: the dashboard may be opened at {host}, where tenants' ports are."
+        return [Warning(words, hint="Name the hosts by which browsers open it.", id="boilerhouse.W045")]
+    return []
 
 
 def _base_path() -> list[CheckMessage]:

@@ -622,7 +622,11 @@ class EndpointOutput(serializers.Serializer[Any]):
     name = serializers.CharField()
     host = serializers.CharField(allow_null=True)
     port = serializers.IntegerField()
+    hostAddress = serializers.CharField(
+        required=False, help_text="Of a published port: the node's loopback address, another than the dashboard's."
+    )
     hostPort = serializers.IntegerField(required=False)
+    hostUrl = serializers.CharField(required=False)
     url = serializers.CharField(required=False)
 
 

@@ -121,7 +121,7 @@ def _host_config(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
             network_mode=plan.network,
             dns=list(plan.dns) or None,
             extra_hosts=[f"{name}:{address}" for name, address in plan.extra_hosts] or None,
-            port_bindings={f"{p.container_port}/{p.protocol}": ("127.0.0.1", p.host_port) for p in plan.ports},
+            port_bindings={f"{p.container_port}/{p.protocol}": (p.host, p.host_port) for p in plan.ports},
             runtime=plan.runtime,
             devices=[f"{one.path}:{one.path}:{one.permissions}" for one in plan.devices] or None,
             device_requests=_device_requests(plan),

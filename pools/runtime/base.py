@@ -120,6 +120,7 @@ class PullProgress:
 class Published:
     container_port: int
     protocol: str
+    host: str
     host_port: int
 
 

@@ -48,8 +48,9 @@ def test_a_body_in_chunks_counts_too(stack):
             yield b"x" * 8192
 
     answer = requests.post(
-        f"{stack.base}/api/v1/pools", data=endless(), headers={"Content-Type": "application/json"}, timeout=30
-    )
+        f"{stack.base}/api/v1/pools", data=endless(), timeout=30,
+        headers={"Authorization": f"Bearer {stack.key}", "Content-Type": "application/json"},
+    )  # fmt: skip
     assert answer.status_code == 413
 
 

@@ -145,7 +145,7 @@ def sections_of(*, is_new: bool) -> Sections:
         Section("Ports", (
             Part("name", "Name"), Part("containerPort", "Port", kind="number"),
             Part("protocol", "Protocol", kind="choice", options=(("tcp", "tcp"), ("udp", "udp")), default="tcp"),
-            Part("publish", "Also on a port of the host's 127.0.0.1", kind="flag"),
+            Part("publish", "Also on a port of the host's loopback", kind="flag"),
         ), path="ports", blank={"name": "http", "containerPort": 8080}, is_list=True, one="Port"),
         Section("Names of hosts", (
             Part("extraHosts", "More hosts", "name=address, one in a line, for what no resolver knows, such as"

@@ -1,0 +1,58 @@
+"""Tenants' pages in the browser of somebody who is signed in."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from playwright.sync_api import Error
+
+from tests.stack.chromium import browser  # noqa: F401
+from tests.stack.conftest import eventually, manage
+
+pytestmark = [pytest.mark.stack, pytest.mark.any_database]
+LISTEN = (
+    "while :; do printf 'HTTP/1.0 200 OK\\r\\nContent-Type: text/html\\r\\n\\r\\n<p id=page>of a tenant</p>'"
+    " | nc -l -p 8080 >> /state/asked; done"
+)
+
+
+@pytest.fixture
+def published(stack):
+    """Where a tenant's program listens that writes down what it is asked."""
+    pool = stack.make_pool(workload={
+        "command": ["sh", "-c", LISTEN], "ports": [{"name": "http", "containerPort": 8080, "publish": True}],
+    })  # fmt: skip
+    claimed = stack.claim("listener", pool)
+    yield claimed
+    stack.release("listener")
+    stack.drop_pool(pool)
+
+
+def test_a_published_port_gets_no_cookie_of_the_dashboards(stack, browser, published):  # noqa: F811
+    """W1: the port was at 127.0.0.1 like the dashboard, and the tenant's program made itself an admin's key."""
+    endpoint = published["endpoints"][0]
+    assert endpoint["hostAddress"] == "127.0.0.2"
+    assert endpoint["hostUrl"] == f"http://127.0.0.2:{endpoint['hostPort']}"
+    made = manage("login_link", "--create", "--user", "looker")
+    assert made.returncode == 0, made.stderr
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(stack.base + made.stdout.strip())
+        assert any(one["name"] == "sessionid" for one in context.cookies(stack.base))
+        eventually(lambda: _opens(page, endpoint["hostUrl"]), 30)
+        assert page.locator("#page").inner_text() == "of a tenant"
+    asked = stack.exec(published["containerId"], "cat /state/asked")
+    assert "GET / HTTP/1.1" in asked
+    assert "Cookie:" not in asked
+    assert "sessionid" not in asked
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", endpoint["hostPort"]), timeout=2)
+
+
+def _opens(page, url: str) -> bool:
+    try:
+        page.goto(url)
+    except Error:  # the program is between two connections
+        return False
+    return True
