@@ -263,6 +263,7 @@ MIDDLEWARE = [
     "boilerhouse.core.arrival.over_tls",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "boilerhouse.core.middleware.printable_pages",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

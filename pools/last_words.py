@@ -6,6 +6,7 @@ import re
 import signal
 from itertools import pairwise
 
+from boilerhouse.core import text
 from boilerhouse.core.errors import BoilerhouseError
 from pools.runtime import get_runtime
 from pools.runtime.base import Observed
@@ -79,9 +80,9 @@ def pick(output: bytes) -> str:
 
 def lines_of(output: bytes) -> list[str]:
     """Its lines that are not empty, as they can be shown."""
-    text = _ESCAPES.sub("", output.decode(errors="replace"))
-    lines = ("".join(c for c in line if c.isprintable() or c == "\t").rstrip() for line in text.splitlines())
-    return [line for line in lines if line]
+    found = text.lines(_ESCAPES.sub("", output.decode(errors="replace")))
+    shown = ("".join(c for c in line.replace("\r", " ") if c.isprintable() or c == "\t").rstrip() for line in found)
+    return [line for line in shown if line]
 
 
 def line_of(output: bytes, most: int) -> str:

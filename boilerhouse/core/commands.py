@@ -17,12 +17,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.dateparse import parse_datetime
 
 from boilerhouse.core import bounds, context
 from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound, TimedOut
+from boilerhouse.core.text import Printer, printable
 
 FAILED, USAGE, NOT_FOUND, CONFLICT, TIMED_OUT = 1, 2, 3, 5, 6
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
@@ -71,13 +72,29 @@ TIMEOUT_MS = whole(1, 86_400_000)
 """At most a day."""
 
 
+class Printed(OutputWrapper):
+    """What is written to it moves no cursor and makes no lines: names in it may be a tenant's."""
+
+    def write(self, msg: str = "", style_func: Any = None, ending: str | None = None) -> None:  # type: ignore[override]
+        super().write(printable(msg), style_func, ending)
+
+
 class Command(BaseCommand):
     """Data on stdout, all else on stderr; errors of services become exit codes."""
+
+    def __init__(self, stdout: Any = None, stderr: Any = None, **options: Any) -> None:
+        super().__init__(stdout, stderr, **options)
+        style = self.stderr.style_func
+        self.stdout, self.stderr = Printed(stdout or sys.stdout), Printed(stderr or sys.stderr)
+        self.stderr.style_func = style
 
     def add_output(self, parser: CommandParser) -> None:
         parser.add_argument("--output", choices=["table", "json"], default="table")
 
     def execute(self, *args: Any, **options: Any) -> Any:
+        for name in ("stdout", "stderr"):
+            if given := options.pop(name, None):
+                setattr(self, name, Printed(given))
         try:
             with context.acting(f"command {type(self).__module__.rpartition('.')[2]}"):
                 return super().execute(*args, **options)
@@ -90,6 +107,18 @@ class Command(BaseCommand):
     def result(self, options: dict[str, Any], value: dict[str, Any], table: str) -> None:
         """Print the command's data in the asked form."""
         self.stdout.write(json.dumps(value, cls=DjangoJSONEncoder) if options["output"] == "json" else table)
+
+
+class Output:
+    """A container's output on one of ours: as it is, but what a terminal would act on is written out for a terminal."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._printer = Printer() if stream.isatty() else None
+
+    def write(self, data: bytes, *, is_last: bool = False) -> None:
+        self._stream.buffer.write(self._printer.feed(data, is_last=is_last) if self._printer else data)
+        self._stream.flush()
 
 
 def exit_code(error: BoilerhouseError) -> int:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
+from boilerhouse.core.text import one_line, printable
+
 _LOOKS_SECRET = re.compile(
     r"bh_[A-Za-z0-9]{8,}[A-Za-z0-9_-]*|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)|(?i:bearer|basic) [\w.~+/=-]{8,}"
+    r"|(?<![0-9a-z])[0-9a-z]{6}-[0-9a-f]{32}(?![0-9a-f])"
 )
-"""API keys, names and passwords within URLs, and what an Authorization header holds."""
+"""API keys, names and passwords within URLs, what an Authorization header holds, and what a link that logs in holds."""
 SECRET_WORDS = ("secret", "password", "token", "authorization", "key_hash", "api_key")
 
 
@@ -34,6 +38,27 @@ def _clean(name: str, value: Any) -> Any:
     return value
 
 
+def printable_values(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Write out what would act in a terminal, at any depth; only tracebacks have lines."""
+    return {name: _shown(value, printable if name in LONG else one_line) for name, value in event.items()}
+
+
+LONG = ("exception", "stack")
+
+
+def _shown(value: Any, show: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return show(value)
+        case dict():
+            return {_shown(key, show): _shown(inner, show) for key, inner in value.items()}
+        case list() | tuple():
+            return [_shown(inner, show) for inner in value]
+        case None | bool() | int() | float():
+            return value
+    return show(str(value))
+
+
 def configure(style: str, level: str) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -43,12 +68,15 @@ def configure(style: str, level: str) -> None:
         structlog.processors.format_exc_info,  # never with the values of variables
         redact,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+    rendering: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]  # which escapes all but ASCII
         if style == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        else [
+            printable_values,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -60,7 +88,7 @@ def configure(style: str, level: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     root = logging.getLogger()

@@ -1,8 +1,68 @@
-"""What texts may hold."""
+"""What texts may hold, and how those of others are shown.
+
+Tenants choose names of files and write logs. A control character among them moves the cursor, rings, makes a line that
+nobody wrote, or turns the direction of what follows, in a terminal and on a page. ``printable`` is what stands before
+every place where somebody reads.
+"""
 
 from __future__ import annotations
+
+import codecs
+import re
+
+_DANGEROUS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_IN_TEXT = re.compile(f"[{_DANGEROUS}]|\r(?!\n)")
+"""C0 but tab and newline, DEL, C1, line and paragraph separators, directions, halves of surrogate pairs, a lone CR."""
+_IN_LINE = re.compile(f"[{_DANGEROUS}\t\n\r]")
+_IN_UTF8 = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]"
+)
 
 
 def has_control(text: str) -> bool:
     """Whether a control character is in the text: a newline, an escape, a NUL …"""
     return any(ord(one) < 32 or 127 <= ord(one) < 160 for one in text)
+
+
+def printable(text: str) -> str:
+    r"""The text with what would act instead of being shown written out, as ``\x1b`` and ``\u202e``; lines stay."""
+    return _IN_TEXT.sub(_written_out, text)
+
+
+def one_line(text: str) -> str:
+    """The same in a single line."""
+    return _IN_LINE.sub(_written_out, text)
+
+
+def printable_utf8(data: bytes) -> bytes:
+    """``printable`` of a text that is encoded already; what is not UTF-8 is replaced if anything is."""
+    if not _IN_UTF8.search(data):
+        return data
+    return printable(data.decode(errors="replace")).encode()
+
+
+def lines(text: str) -> list[str]:
+    """Its lines, which end with a newline; nothing else makes one, a carriage return least of all."""
+    found = text.split("\n")
+    if not found[-1]:
+        found.pop()
+    return [line.removesuffix("\r") for line in found]
+
+
+class Printer:
+    """``printable_utf8`` of what comes in pieces, cut anywhere."""
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._held = ""
+
+    def feed(self, data: bytes, *, is_last: bool = False) -> bytes:
+        text = self._held + self._decode(data, is_last)
+        self._held = "\r" if text.endswith("\r") and not is_last else ""  # a newline may follow
+        return printable(text.removesuffix(self._held)).encode()
+
+
+def _written_out(found: re.Match[str]) -> str:
+    one = found.group()
+    known = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+    return known.get(one) or (f"\\x{ord(one):02x}" if ord(one) < 256 else f"\\u{ord(one):04x}")

@@ -15,6 +15,7 @@ from boilerhouse.core.api.parsers import check_value
 from boilerhouse.core.api.problems import field_errors
 from boilerhouse.core.api.serializers import ApiSerializer, camel
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
+from boilerhouse.core.text import lines
 from pools import mounts, registry_credentials
 from pools import services as pool_services
 from pools.api.registry_credentials import (
@@ -132,7 +133,7 @@ def _difference(kind: str, before: dict[str, Any] | None, after: dict[str, Any])
 
 def _lines(value: dict[str, Any]) -> list[str]:
     """Sorted: PostgreSQL keeps no order of names."""
-    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str).splitlines()
+    return lines(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str))
 
 
 def _result(document: Document, before: dict[str, Any] | None, after: dict[str, Any]) -> Applied:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.contrib import admin
 from django.contrib.auth import get_user_model, login
-from django.contrib.auth.tokens import default_token_generator
+from django.contrib.auth import views as auth
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import REASON_MALFORMED_REFERER, REASON_NO_CSRF_COOKIE, REASON_NO_REFERER
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import urlsafe_base64_decode
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from boilerhouse.core import arrival
 from boilerhouse.dashboard.access import page
 from boilerhouse.dashboard.context import THEMES, TIMES
+from boilerhouse.dashboard.login_tokens import login_tokens
 from boilerhouse.dashboard.overview import overview as read_overview
 
 YEAR_S = 365 * 24 * 3600
@@ -78,6 +81,21 @@ def set_times(request: HttpRequest) -> HttpResponse:
     return _choose(request, "times", TIMES)
 
 
+class SignIn(auth.LoginView):
+    lane = "sign-in"
+
+
+class ChangePassword(auth.PasswordChangeView):
+    lane = "sign-in"
+
+
+def admin_login(request: HttpRequest) -> HttpResponse:
+    return admin.site.login(request)
+
+
+admin_login.lane = "sign-in"  # type: ignore[attr-defined]
+
+
 def too_many_failures(request: HttpRequest, *_: object, **__: object) -> HttpResponse:
     """What somebody sees who has guessed too often; pages and admin alike."""
     context = {"cooloff_s": settings.BOILERHOUSE_LOGIN_COOLOFF_S}
@@ -87,15 +105,27 @@ def too_many_failures(request: HttpRequest, *_: object, **__: object) -> HttpRes
 
 
 @never_cache
-@require_GET
+@require_safe
 def one_time_login(request: HttpRequest, uid: str, token: str) -> HttpResponse:
-    """Log the link's user in; the token dies with the login."""
-    model = get_user_model()
+    """Log the link's user in; the token dies with the login. A HEAD, as previews of messages send one, does nothing."""
+    if request.method == "HEAD":
+        answer = HttpResponse()
+    elif _log_in_once(request, uid, token):
+        answer = redirect("overview")
+    else:
+        answer = render(request, "registration/link_used.html", status=410)
+    answer["Referrer-Policy"] = "no-referrer"
+    return answer
+
+
+def _log_in_once(request: HttpRequest, uid: str, token: str) -> bool:
     try:
-        user = model.objects.filter(pk=int(urlsafe_base64_decode(uid).decode())).first()
+        user_id = int(urlsafe_base64_decode(uid).decode())
     except ValueError:
-        user = None
-    if user is None or not user.is_active or not default_token_generator.check_token(user, token):
-        return render(request, "registration/link_used.html", status=410)
-    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
-    return redirect("overview")
+        return False
+    with transaction.atomic():  # of several at once the first changes what the others' tokens are checked against
+        user = get_user_model().objects.select_for_update().filter(pk=user_id, is_active=True).first()
+        if user is None or not login_tokens.check_token(user, token):
+            return False
+        login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    return True

@@ -32,6 +32,9 @@ def render_entry(entry: AuditEntry) -> dict[str, Any]:
 
 
 class AuditListView(ApiView):
+    admin_only = True
+    viewer_may_read = False
+
     @operation(
         operation_id="listAudit",
         summary="List who changed what",

@@ -20,7 +20,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from boilerhouse.core import budgets
+from boilerhouse.core import budgets, text
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
@@ -87,11 +87,11 @@ def _tone(text: str) -> str:
 
 
 def log_lines(data: bytes) -> list[LogLine]:
-    """The engine's lines, each of which begins with its moment."""
+    """The engine's lines, each of which begins with its moment; what a program writes within one makes no other."""
     found = []
-    for line in data.decode(errors="replace").splitlines():
-        at, _, text = line.partition(" ")
-        found.append(LogLine(at, text, _tone(text)))
+    for line in text.lines(data.decode(errors="replace")):
+        at, _, words = line.partition(" ")
+        found.append(LogLine(text.one_line(at), text.printable(words), _tone(words)))
     return found
 
 
@@ -155,11 +155,11 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
     user, session = request.user, request.session.session_key
 
     async def run(writer: Writer) -> None:
-        looked = time.monotonic()
+        looked, printer = time.monotonic(), text.Printer()
         with suppress(pool_errors.EngineUnavailable):  # the answer has begun: it can only end
             async with aclosing(from_thread(source, LOOK_AT_SESSION_EVERY_S)) as chunks:
                 async for chunk in chunks:
-                    await writer.write(chunk)
+                    await writer.write(printer.feed(chunk))
                     if time.monotonic() - looked >= LOOK_AT_SESSION_EVERY_S:
                         looked = time.monotonic()
                         if not await is_signed_in(user, session, Role.OPERATOR):

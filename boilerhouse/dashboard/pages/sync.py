@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from boilerhouse.core.models import Event
 from boilerhouse.core.templatetags.ui import size
+from boilerhouse.core.text import lines
 from boilerhouse.dashboard import charts, exports, tones
 from boilerhouse.dashboard.access import action, page
 from boilerhouse.dashboard.counting import up_to
@@ -130,7 +131,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     context: dict[str, Any] = {
         "run": found, "said": tones.RUN[state], "verb": tones.run_verb(found), "is_running": state in UNFINISHED,
         "events": [one for one in events.order_by("-id")[:200] if one.payload.get("runId") == str(found.pk)][:20],
-        "lines": [line for line in found.error_detail.splitlines() if line],
+        "lines": [line for line in lines(found.error_detail) if line],
     }  # fmt: skip
     return render(request, "pages/run.html", context)
 

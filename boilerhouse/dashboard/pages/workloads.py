@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
+from boilerhouse.core import text
 from boilerhouse.core.api.parsers import check_body
 from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.models import Role
@@ -70,7 +71,7 @@ def _spec_text(spec: WorkloadSpec) -> str:
 def _diff(old: WorkloadSpec, new: WorkloadSpec) -> list[tuple[str, str]]:
     """Lines with what they are: ``add``, ``del`` or neither."""
     kinds = {"+": "add", "-": "del"}
-    lines = difflib.unified_diff(_spec_text(old).splitlines(), _spec_text(new).splitlines(), lineterm="", n=3)
+    lines = difflib.unified_diff(text.lines(_spec_text(old)), text.lines(_spec_text(new)), lineterm="", n=3)
     return [(kinds.get(line[:1], ""), line) for line in list(lines)[2:]]
 
 

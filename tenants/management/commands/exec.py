@@ -52,10 +52,8 @@ class Command(commands.Command):
 
 
 def _pass_on(done: Executed | ExecTimedOut) -> None:
-    sys.stdout.buffer.write(done.stdout)
-    sys.stdout.flush()
-    sys.stderr.buffer.write(done.stderr)
-    sys.stderr.flush()
+    for stream, data in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
+        commands.Output(stream).write(data, is_last=True)
 
 
 def _read_stdin() -> bytes:

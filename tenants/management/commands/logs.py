@@ -33,18 +33,16 @@ class Command(commands.Command):
             if death is None:
                 raise
             self.say(f"Its container is gone: {death.detail} This is what is kept of its log.")
-            sys.stdout.buffer.write(deaths.log_of(death, options["tail"], since, **asked))
-            sys.stdout.flush()
+            commands.Output(sys.stdout).write(deaths.log_of(death, options["tail"], since, **asked), is_last=True)
             return
         if not options["follow"]:
-            sys.stdout.buffer.write(working.logs(container, options["tail"], since, **asked))
-            sys.stdout.flush()
+            commands.Output(sys.stdout).write(working.logs(container, options["tail"], since, **asked), is_last=True)
             return
         source = working.follow_logs(container, options["tail"], since, **asked)
+        output = commands.Output(sys.stdout)
         try:
             for chunk in source:
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.flush()
+                output.write(chunk)
         except KeyboardInterrupt:
             sys.exit(130)
         finally:

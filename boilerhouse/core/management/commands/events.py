@@ -15,6 +15,7 @@ from boilerhouse.core.bounds import MAX_ID
 from boilerhouse.core.event_stream import render_event
 from boilerhouse.core.events import TYPES
 from boilerhouse.core.models import Deployment, Event
+from boilerhouse.core.text import one_line
 
 LOOK_EVERY_S = 0.3
 PAGE = 500
@@ -67,5 +68,6 @@ def _json(event: Event) -> str:
 
 def _line(event: Event) -> str:
     about = " ".join(part for part in (event.pool_id, event.tenant_id) if part)
-    more = " ".join(f"{name}={value}" for name, value in event.payload.items() if not isinstance(value, dict | list))
+    plain = {name: value for name, value in event.payload.items() if not isinstance(value, dict | list)}
+    more = " ".join(f"{name}={one_line(str(value))}" for name, value in plain.items())
     return f"{event.created_at:%Y-%m-%d %H:%M:%S} {event.pk:>8} {event.type:<24} {about} {more}".rstrip()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.tokens import default_token_generator
 from django.core.management.base import CommandError, CommandParser
 from django.urls import reverse
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 
 from boilerhouse.core import commands
+from boilerhouse.dashboard.login_tokens import login_tokens
 
 
 class Command(commands.Command):
@@ -32,5 +32,5 @@ class Command(commands.Command):
         if user is None or not user.is_staff:
             raise CommandError(f"There is no staff user {name}.", returncode=commands.NOT_FOUND)
         uid = urlsafe_base64_encode(force_bytes(user.pk))
-        path = reverse("one-time-login", args=[uid, default_token_generator.make_token(user)])
+        path = reverse("one-time-login", args=[uid, login_tokens.make_token(user)])
         self.result(options, {"path": path, "user": name}, path)
