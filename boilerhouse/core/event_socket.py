@@ -19,6 +19,7 @@ from rest_framework.exceptions import NotFound
 
 from boilerhouse.core import bounds, budgets, draining
 from boilerhouse.core.api.event_views import FILTERS, wanted_events
+from boilerhouse.core.api.throttling import must_wait
 from boilerhouse.core.api_keys import find_key
 from boilerhouse.core.errors import BoilerhouseError, Invalid
 from boilerhouse.core.event_stream import EventFilter, Revoked, hub, newest_id
@@ -60,6 +61,8 @@ class EventSocket:
             return
         try:
             after, wanted, key = _wish(scope)
+            if key is not None and must_wait(key):
+                raise Refused(BUSY, "This key asks too often; connect again later.")
             hold = budgets.streams.enter(*_owners(scope, key))
         except Refused as refusal:
             await _refuse(send, refusal.code, refusal.detail)

@@ -317,3 +317,22 @@ def test_sockets_stay_open_and_end_with_a_word_when_the_process_stops(directory,
                     socket_of_ours.recv(timeout=10)
         assert closed.value.rcvd.code == 4503
         assert one.process.wait(20) == 0
+
+
+def test_a_keys_sockets_are_counted_as_its_requests_are(directory):
+    """P14: six hundred handshakes a second of one key took half of what everybody's commands had."""
+    few = {"BOILERHOUSE_THROTTLE_RATE": "0.01", "BOILERHOUSE_THROTTLE_BURST": "3"}
+    with running(directory, **{**LIMITS, **few}) as one:
+        headers = {"Authorization": f"Bearer {one.key}"}
+        codes = []
+        for _ in range(4):
+            with connect(f"ws://127.0.0.1:{one.port}/ws/events", additional_headers=headers) as opened:
+                try:
+                    opened.recv(timeout=1)
+                    opened.recv(timeout=1)
+                except TimeoutError:
+                    codes.append(0)
+                except ConnectionClosed as closed:
+                    codes.append(closed.rcvd.code)
+        assert codes == [0, 0, 0, 4429]
+        assert requests.get(f"{one.base}/api/v1/pools", headers=headers, timeout=10).status_code == 429

@@ -11,6 +11,8 @@ from typing import Any
 from django.conf import settings
 from rest_framework.throttling import BaseThrottle
 
+from boilerhouse.core.models import ApiKey
+
 MAX_KEYS = 10_000
 
 
@@ -36,15 +38,18 @@ class Buckets:
 buckets = Buckets()
 
 
+def must_wait(key: ApiKey) -> float:
+    """Count a request of this key; return 0, or the seconds until it may come again."""
+    rate = settings.BOILERHOUSE_THROTTLE_RATE
+    return buckets.take(key.pk, rate, settings.BOILERHOUSE_THROTTLE_BURST, time.monotonic()) if rate else 0.0
+
+
 class KeyThrottle(BaseThrottle):
     """``BOILERHOUSE_THROTTLE_RATE`` requests a second per key, with bursts; 429 says when to come again."""
 
     def allow_request(self, request: Any, view: Any) -> bool:
-        self._wait = 0.0
-        rate = settings.BOILERHOUSE_THROTTLE_RATE
-        if request.auth is None or not rate or getattr(request._request, "resumed", None) is not None:
-            return True
-        self._wait = buckets.take(request.auth.pk, rate, settings.BOILERHOUSE_THROTTLE_BURST, time.monotonic())
+        is_new = request.auth is not None and getattr(request._request, "resumed", None) is None
+        self._wait = must_wait(request.auth) if is_new else 0.0
         return not self._wait
 
     def wait(self) -> float | None:
