@@ -29,7 +29,7 @@ def purge() -> dict[str, int]:
     runtime = get_runtime()
     ours = runtime.list(host.labels())
     for observed in ours:
-        runtime.remove(observed.handle.runtime_id)
+        runtime.remove(observed.handle.name)
     trials.remove_all()
     firewall.remove(host.bridge_name())
     removed = 0

@@ -471,23 +471,23 @@ def stuck_containers(older_than: datetime) -> list[Container]:
     return [container for container in rows if container.owner not in living]
 
 
-def remove_orphan(runtime_id: str, container_id: UUID | None) -> None:
+def remove_orphan(name: str, container_id: UUID | None) -> None:
     """Remove a container of this deployment that no row names and that never saw a tenant, with its directories."""
     if container_id is not None and volumes.read_latch(container_id) is not None:
         return
-    if remove_leftover(runtime_id) and container_id is not None:
+    if remove_leftover(name) and container_id is not None:
         wipe_stray(container_id)
 
 
-def remove_leftover(runtime_id: str) -> bool:
+def remove_leftover(name: str) -> bool:
     """Remove a container of this deployment that no row names from the engine; its directories are not touched."""
-    seen = get_runtime().inspect(runtime_id)
+    seen = get_runtime().inspect(name)
     if seen is None or seen.labels.get(host.DEPLOYMENT_LABEL) != deployment_id():
         return False
     nonce = seen.labels.get(NONCE_LABEL)
     if nonce and Container.objects.filter(nonce=nonce).exists():
         return False
-    get_runtime().remove(runtime_id)
+    get_runtime().remove(name)
     log.warning("orphan removed", container=seen.handle.name)
     return True
 

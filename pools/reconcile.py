@@ -82,13 +82,10 @@ def _orphan(container_id: UUID | None, observed: Observed, held: set[UUID]) -> l
         return [Drift("latched_orphan", name, f"no row, but it has seen a tenant: {latch}; kept, stopped", heal)]
     if observed.created_at > time.time() - settings.BOILERHOUSE_ORPHAN_GRACE_S:
         return [Drift("young_orphan", name, "no row names it; it is removed when it is older", None)]
-    runtime_id = observed.handle.runtime_id
     if latch is not None:
         detail = "its directory waits for a save; the container itself is removed"
-        return [Drift("leftover", name, detail, lambda: _enqueue("remove_leftover", runtime_id))]
-    return [
-        Drift("orphan", name, "no row names it", lambda: _enqueue("remove_orphan", runtime_id, container_id or "none"))
-    ]
+        return [Drift("leftover", name, detail, lambda: _enqueue("remove_leftover", name))]
+    return [Drift("orphan", name, "no row names it", lambda: _enqueue("remove_orphan", name, container_id or "none"))]
 
 
 def _row(row: Container, observed: Observed | None) -> list[Drift]:

@@ -28,13 +28,13 @@ def destroy_container(container_id: str) -> None:
 
 
 @task
-def remove_orphan(runtime_id: str, container_id: str) -> None:
-    lifecycle.remove_orphan(runtime_id, None if container_id == "none" else UUID(container_id))
+def remove_orphan(name: str, container_id: str) -> None:
+    lifecycle.remove_orphan(name, None if container_id == "none" else UUID(container_id))
 
 
 @task
-def remove_leftover(runtime_id: str) -> None:
-    lifecycle.remove_leftover(runtime_id)
+def remove_leftover(name: str) -> None:
+    lifecycle.remove_leftover(name)
 
 
 @task

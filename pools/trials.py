@@ -128,7 +128,7 @@ def _alone(*, wait: bool) -> Iterator[None]:
 
 def _remove_left_behind() -> None:
     for observed in get_runtime().list({TRIAL_LABEL: deployment_id()}):
-        get_runtime().remove(observed.handle.runtime_id)
+        get_runtime().remove(observed.handle.name)
     for path in _root().iterdir():
         if path.is_dir():
             volumes.destroy(path)

@@ -3,82 +3,46 @@
 
     proxy.py DIRECTORY [ENGINE_SOCKET]
 
-  DIRECTORY/web.sock     looks at containers, runs commands in them, reads logs: nothing is made or removed through it
-  DIRECTORY/worker.sock  that, and what makes and removes our containers, our network and images
+  DIRECTORY/web/web.sock        looks at our containers, runs commands in them, reads logs: nothing is made or removed
+  DIRECTORY/worker/worker.sock  that, and what makes and removes our containers, our network and images
 
-One request per connection: its head is checked and passed on with ``Connection: close``, so the engine reads no second
-one; the rest is relayed byte by byte, half-closed streams of attached commands included. (HAProxy drops the upgrade of
-requests that have a body, nginx ends half-closed streams: neither can carry ``docker exec -i``.) Anything else is 403.
+Each lies in a directory of its own, so that a process can be given one of them without the other.
 
-A process that may create containers with bind mounts is root on its host, whatever stands in between: the second
-socket keeps mistakes away, not a worker that was taken over. docs/deployment.md says who gets which. No dependencies.
+One request per connection. Its head and its body are read, compared with ``calls`` and ``bodies``, and written anew;
+the engine gets nothing of a client's own bytes but an image's build context and, once the engine has said that the
+connection is a command's, what is typed into that. (HAProxy drops the upgrade of requests that have a body, nginx ends
+half-closed streams: neither can carry ``docker exec -i``.) Anything else is 403. No dependencies.
+
+What a deployment allows it reads where the other processes do: BOILERHOUSE_DATA_DIR, BOILERHOUSE_RAM_DIR,
+BOILERHOUSE_ALLOWED_NETWORKS, _DEVICES, _RUNTIMES, BOILERHOUSE_ALLOW_HOST_NETWORK, BOILERHOUSE_ALLOW_ROOT.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
+
+import calls
+import heads
+from bodies import Allowed
+from refusing import Refused
 
 MAX_HEAD, CHUNK = 64 * 1024, 64 * 1024
-HEAD_S = 10
-"""A client that does not finish its head in that time is hung up on."""
+HEAD_S, BODY_S, CONTEXT_S = 10, 30, 600
+"""A client that does not finish its head, its JSON or its build context in that time is hung up on."""
 
-NAME, OURS = r"[\w.-]+", r"(bh-[\w.-]+|[0-9a-f]{12,64})"
-LOOK = [
-    ("GET", r"/(version|info|events|containers/json|images/json|networks)"),
-    ("GET", rf"/containers/{NAME}/(json|logs|top|stats)"),
-    ("GET", r"/images/[\w./:@-]+/json"),
-    ("GET", rf"/networks/{NAME}"),
-    ("POST", rf"/containers/{NAME}/exec"),
-    ("POST", r"/exec/[0-9a-f]+/(start|resize)"),
-    ("GET", r"/exec/[0-9a-f]+/json"),
-]
-MAKE = [
-    ("GET", r"/distribution/[\w./:@-]+/json"),
-    ("POST", r"/(auth|containers/create|images/create|build|networks/create)"),
-    ("POST", rf"/containers/{OURS}/(start|stop|kill|pause|unpause)"),
-    ("GET", r"/containers/bh-accounts-[0-9a-f]+/archive"),  # of an image, never of what has run
-    ("HEAD", r"/containers/bh-accounts-[0-9a-f]+/archive"),
-    ("DELETE", rf"/containers/{OURS}"),
-    ("DELETE", r"/networks/boilerhouse-[0-9a-f]+"),
-]
-Rules = Sequence[tuple[str, str]]
-ALLOWED: dict[str, Rules] = {"web": LOOK, "worker": [*LOOK, *MAKE]}
+Reader: TypeAlias = asyncio.StreamReader
+Writer: TypeAlias = asyncio.StreamWriter
 
 
-def is_allowed(rules: Rules, method: str, target: str) -> bool:
-    path = target.partition("?")[0]
-    if ".." in path or "%" in path or "//" in path:
-        return False
-    if path == "/version" and method == "GET":
-        return True  # the one call before both sides know which version they speak
-    return any(method == verb and re.fullmatch(rf"/v1\.\d{{2,3}}{pattern}", path) for verb, pattern in rules)
-
-
-def passed_on(head: bytes, rules: Rules) -> bytes | None:
-    """The head as the engine gets it; None where it is not let through."""
-    try:
-        first, *lines = head.decode("ascii").split("\r\n")
-        method, target, version = first.split(" ")
-    except (UnicodeDecodeError, ValueError):
-        return None
-    if version != "HTTP/1.1" or not is_allowed(rules, method, target):
-        return None
-    names = [line.partition(":")[0].strip().lower() for line in lines if line]
-    if any(not line.partition(":")[0] or line[0] in " \t" for line in lines if line):
-        return None  # a folded or nameless header: somebody tries something
-    if names.count("content-length") + names.count("transfer-encoding") > 1:
-        return None  # two bodies in one
-    kept = [line for line, name in zip((line for line in lines if line), names, strict=True) if name != "connection"]
-    kept.append("Connection: " + ("Upgrade" if "upgrade" in names else "close"))
-    return "\r\n".join([first, *kept, "", ""]).encode()
-
-
-async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def relay(reader: Reader, writer: Writer) -> None:
     while chunk := await reader.read(CHUNK):
         writer.write(chunk)
         await writer.drain()
@@ -86,29 +50,73 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.write_eof()
 
 
-def serve(rules: Rules, engine: str):
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream: asyncio.StreamWriter | None = None
+async def pass_context(reader: Reader, engine: Writer, length: int) -> None:
+    while length:
+        chunk = await reader.read(min(CHUNK, length))
+        if not chunk:
+            raise asyncio.IncompleteReadError(b"", length)
+        length -= len(chunk)
+        engine.write(chunk)
+        await engine.drain()
+
+
+async def until_gone(reader: Reader, engine: Writer) -> None:
+    """Tell the engine when the client has gone. More bytes would be a second request: nobody reads them."""
+    if not await reader.read(1) and engine.can_write_eof():
+        engine.write_eof()
+
+
+async def answer(reader: Reader, writer: Writer, answers: Reader, engine: Writer, *, is_stream: bool) -> None:
+    """Pass the engine's answer on; once that has made the connection a stream, what the client sends as well."""
+    asking = None
+    try:
+        if is_stream:
+            head = await answers.readuntil(b"\r\n\r\n")
+            writer.write(head)
+            await writer.drain()
+            if not re.match(rb"HTTP/1\.1 101 ", head):
+                is_stream = False  # refused: the engine would read what follows as another request
+        asking = asyncio.create_task(relay(reader, engine) if is_stream else until_gone(reader, engine))
+        await relay(answers, writer)
+    finally:
+        if asking is not None:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+
+async def refuse(writer: Writer, why: Refused) -> None:
+    words = json.dumps({"message": f"this call is not let through: {why}"}).encode()
+    writer.write(
+        b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(words), words)
+    )
+    await writer.drain()
+
+
+def serve(name: str, let_through: tuple[calls.Call, ...], engine: str) -> Callable[[Reader, Writer], Awaitable[None]]:
+    async def connected(reader: Reader, writer: Writer) -> None:
+        upstream: Writer | None = None
         try:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_S)
-            told = passed_on(head[:-4], rules)
-            if told is None:
-                words = b'{"message":"this call is not let through"}'
-                writer.write(
-                    b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nConnection: close\r\n"
-                    b"Content-Length: %d\r\n\r\n%s" % (len(words), words)
-                )
-                await writer.drain()
-                return
-            answers, upstream = await asyncio.open_unix_connection(engine)
-            upstream.write(told)
-            asking = asyncio.create_task(relay(reader, upstream))
-            try:
-                await relay(answers, writer)
-            finally:
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            first = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_S)
+            head = heads.parse(first)
+            call = calls.of(head, let_through)
+            body, length = b"", head.length
+            if call.body is not None:
+                came = await asyncio.wait_for(reader.readexactly(length), BODY_S)
+                body = call.body(head, came)
+                length = len(body)
+            answers, upstream = await asyncio.open_unix_connection(engine, limit=MAX_HEAD)
+            upstream.write(heads.written(head, length, call.kind, upgrade=call.is_stream) + body)
+            if call.is_context:
+                await asyncio.wait_for(pass_context(reader, upstream, length), CONTEXT_S)
+            await upstream.drain()
+            await answer(reader, writer, answers, upstream, is_stream=call.is_stream)
+        except Refused as why:
+            sys.stderr.write(f"{name}.sock: {first[:200].splitlines()[0]!r} is refused: {why}\n")
+            await _quietly(refuse(writer, why))
+        except asyncio.LimitOverrunError:
+            await _quietly(refuse(writer, Refused(f"its head has more than {MAX_HEAD} bytes")))
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # one of the two has gone; the other is told by its closed connection
         finally:
             for one in (upstream, writer):
@@ -118,14 +126,40 @@ def serve(rules: Rules, engine: str):
     return connected
 
 
+async def _quietly(telling: Awaitable[None]) -> None:
+    with contextlib.suppress(OSError):  # it has gone
+        await telling
+
+
+def allowed_by(environment: Mapping[str, str]) -> Allowed:
+    """What the deployment's settings allow."""
+
+    def words(name: str, default: str = "") -> tuple[str, ...]:
+        found = environment.get(f"BOILERHOUSE_{name}", default).split(",")
+        return tuple(one.strip() for one in found if one.strip())
+
+    def is_on(name: str) -> bool:
+        return environment.get(f"BOILERHOUSE_{name}", "").strip().lower() in ("true", "on", "ok", "y", "yes", "1")
+
+    directories = (
+        environment.get("BOILERHOUSE_DATA_DIR") or "/var/lib/boilerhouse",
+        environment.get("BOILERHOUSE_RAM_DIR") or "/run/boilerhouse",
+    )
+    return Allowed(
+        directories, words("ALLOWED_NETWORKS"), words("ALLOWED_DEVICES"), words("ALLOWED_RUNTIMES", "runc"),
+        is_on("ALLOW_HOST_NETWORK"), is_on("ALLOW_ROOT"),
+    )  # fmt: skip
+
+
 async def main(directory: str, engine: str) -> None:
-    os.umask(0o177)
     servers = []
-    for name, rules in ALLOWED.items():
-        path = os.path.join(directory, f"{name}.sock")
+    os.umask(0o077)
+    for name, let_through in calls.of_sockets(allowed_by(os.environ)).items():
+        path = os.path.join(directory, name, f"{name}.sock")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         if os.path.exists(path):
             os.unlink(path)
-        servers.append(await asyncio.start_unix_server(serve(rules, engine), path, limit=MAX_HEAD))
+        servers.append(await asyncio.start_unix_server(serve(name, let_through, engine), path, limit=MAX_HEAD))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import secrets
 import select
 import socket
 import tarfile
@@ -309,17 +310,20 @@ class DockerRuntime(ContainerRuntime):
     def sees(self, path: str, labels: dict[str, str]) -> bool | None:
         with translated():
             api = self._api(SLOW_S)
-            host_config = api.create_host_config(mounts=[DockerMount("/probe", path, type="bind", read_only=True)])
+            host_config = api.create_host_config(
+                mounts=[DockerMount("/probe", path, type="bind", read_only=True)], network_mode="none"
+            )
+            name = f"bh-probe-{secrets.token_hex(8)}"
             failed: docker.errors.APIError | None = None
             for image in api.images(quiet=True):
                 try:
-                    made = api.create_container(image, ["probe"], labels=labels, host_config=host_config)
+                    api.create_container(image, ["probe"], name=name, labels=labels, host_config=host_config)
                 except docker.errors.APIError as error:
                     if "bind source path does not exist" in _words(error):
                         return False
                     failed = error  # such as of an image with an impossible VOLUME; another image may do
                     continue
-                api.remove_container(made["Id"], force=True, v=True)  # of whichever image it is
+                api.remove_container(name, force=True, v=True)  # of whichever image it is
                 return True
             if failed is not None:
                 raise failed

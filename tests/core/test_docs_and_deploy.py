@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -163,68 +162,6 @@ def test_promtool_accepts_rules_and_configuration_and_their_tests_pass(tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        "POST /v1.41/containers/create HTTP/1.1",
-        "GET /v1.41/containers/../images/json HTTP/1.1",
-        "GET /v1.41/containers/%2e%2e/json HTTP/1.1",
-        "GET /v1.41//containers/json HTTP/1.1",
-        "GET /containers/json HTTP/1.1",
-        "POST /version HTTP/1.1",
-        "GET /v2.0/containers/json HTTP/1.1",
-        "GET /v1.41/containers/json HTTP/1.0",
-        "GET /v1.41/containers/json HTTP/1.1\r\n folded: x",
-        "GET /v1.41/containers/json HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
-        "GET /v1.41/containers/json HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4",
-        "GET  /v1.41/containers/json HTTP/1.1",
-        "\xff",
-    ],
-)
-def test_the_proxy_of_dockers_socket_passes_nothing_odd_on(head):
-    proxy = runpy.run_path(str(DEPLOY / "docker-proxy" / "proxy.py"))
-    assert proxy["passed_on"](head.encode("latin-1"), proxy["ALLOWED"]["web"]) is None
-
-
-def test_the_proxy_of_dockers_socket_lets_one_request_through_per_connection():
-    proxy = runpy.run_path(str(DEPLOY / "docker-proxy" / "proxy.py"))
-    head = b"GET /v1.41/containers/json?all=1 HTTP/1.1\r\nHost: x\r\nConnection: keep-alive"
-    assert proxy["passed_on"](head, proxy["ALLOWED"]["web"]) == (
-        b"GET /v1.41/containers/json?all=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    )
-
-
-@pytest.mark.parametrize("target", ["/version", "/v1.41/info", "/v1.44/info", "/v1.51/info"])
-def test_the_proxy_of_dockers_socket_takes_each_version_and_the_question_for_it(target):
-    """B30: the version is agreed through the proxy, too."""
-    proxy = runpy.run_path(str(DEPLOY / "docker-proxy" / "proxy.py"))
-    for rules in proxy["ALLOWED"].values():
-        assert proxy["passed_on"](f"GET {target} HTTP/1.1\r\nHost: x".encode(), rules)
-
-
-@pytest.mark.parametrize(
-    "request_line",
-    ["POST /v1.41/auth", "GET /v1.41/distribution/127.0.0.1:5000/a/b:1/json", "POST /v1.41/images/create"],
-)
-def test_registries_are_asked_through_the_workers_socket_alone(request_line):
-    """B33, B40: logins and tags, as pulls."""
-    proxy = runpy.run_path(str(DEPLOY / "docker-proxy" / "proxy.py"))
-    head = f"{request_line} HTTP/1.1\r\nHost: x".encode()
-    assert proxy["passed_on"](head, proxy["ALLOWED"]["worker"])
-    assert proxy["passed_on"](head, proxy["ALLOWED"]["web"]) is None
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize(
-    ("name", "kinds"), [("bh-accounts-0a1b", {"worker"}), ("bh-0198b1d4", set()), ("0a1b2c3d4e5f", set())]
-)
-def test_the_proxy_of_dockers_socket_lets_no_file_of_a_container_be_read_that_ran(method, name, kinds):
-    """B4: what an image has as passwd is read from a container that is never started."""
-    proxy = runpy.run_path(str(DEPLOY / "docker-proxy" / "proxy.py"))
-    head = f"{method} /v1.41/containers/{name}/archive?path=%2Fetc%2Fpasswd HTTP/1.1\r\nHost: x".encode()
-    assert {kind for kind, rules in proxy["ALLOWED"].items() if proxy["passed_on"](head, rules)} == kinds
-
-
 def test_compose_keeps_the_same_path_rule_and_gives_each_process_the_least():
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     services = compose["services"]
@@ -236,7 +173,11 @@ def test_compose_keeps_the_same_path_rule_and_gives_each_process_the_least():
         assert service["cap_drop"] == ["ALL"]
         assert "privileged" not in service
         assert not any("docker.sock:" in mount for mount in service["volumes"])
-    assert services["web"]["environment"]["DOCKER_HOST"].endswith("/web.sock")
+    for name, kind in (("web", "web"), ("worker", "worker"), ("controller", "worker")):
+        service = services[name]
+        assert service["environment"]["DOCKER_HOST"] == f"unix:///run/boilerhouse-docker/{kind}/{kind}.sock"
+        mounted = [one for one in service["volumes"] if "docker" in one]
+        assert mounted == [f"docker-{kind}:/run/boilerhouse-docker/{kind}"], "H1: a process has its own socket alone"
     assert set(services["web"]["cap_add"]) - {"SYS_NICE"} < set(services["worker"]["cap_add"])
     assert [name for name, service in services.items() if "ulimits" in service] == [], "not every engine may raise them"
     assert "SYS_ADMIN" not in services["web"]["cap_add"]

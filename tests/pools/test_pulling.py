@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-
 import pytest
 
 from pools import pull_errors
@@ -15,6 +11,7 @@ from pools.references import parse
 from pools.runtime import get_runtime
 from pools.runtime.base import RegistryLogin
 from pools.runtime.docker import DockerRuntime
+from tests import docker_proxy
 from tests import registry as registries
 from tests.make import make_spec
 from tests.pulls import found_for
@@ -157,15 +154,11 @@ def test_a_registry_that_says_a_lot_is_not_read_to_its_end():
     assert fault_of("manifest for " + "x" * pull_errors.MAX_WORDS + " not found") == PullFault.OTHER
 
 
-def test_the_proxy_before_the_socket_lets_digests_through(registry, pulled, tmp_path, settings):
+def test_the_proxy_before_the_socket_lets_digests_through(registry, pulled, tmp_path):
     """B31, B33, B40: pulled, asked and logged in by the worker's socket, seen by that of the web process."""
     image = f"{registry.host}/proxied:1@{registry.put('proxied')}"
-    engine = settings.DOCKER_HOST.removeprefix("unix://")
-    proxy = subprocess.Popen([sys.executable, "deploy/docker-proxy/proxy.py", str(tmp_path), engine])
-    try:
-        while not (tmp_path / "worker.sock").exists():
-            time.sleep(0.05)
-        worker, web = (DockerRuntime(f"unix://{tmp_path}/{one}.sock") for one in ("worker", "web"))
+    with docker_proxy.running(tmp_path, tmp_path) as sockets:
+        worker, web = (DockerRuntime(sockets.url(one)) for one in ("worker", "web"))
         list(worker.pull(parse(image)))
 
         assert web.find_image(image) == pulled(image, "never")
@@ -173,6 +166,3 @@ def test_the_proxy_before_the_socket_lets_digests_through(registry, pulled, tmp_
         worker.log_in(registry.host, RegistryLogin("", "x"))
         with pytest.raises(EngineFailure, match="socket of this process"):
             web.log_in(registry.host, RegistryLogin("", "x"))
-    finally:
-        proxy.terminate()
-        proxy.wait(10)

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import docker
 from boilerhouse.dashboard.supervisor import free_port
+from tests import docker_proxy
 from tests.node import code_blocks
 from tests.stack.conftest import ROOT, Stack, eventually, is_ready
 
 STATE = "t/${tenantId}/"
 
 
-@pytest.fixture
-def sockets(tmp_path: Path) -> Iterator[Path]:
-    """The two sockets of ``deploy/docker-proxy``, in front of this machine's engine."""
-    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-    proxy = subprocess.Popen(
-        [sys.executable, str(ROOT / "deploy" / "docker-proxy" / "proxy.py"), str(tmp_path), engine]
-    )
-    eventually(lambda: (tmp_path / "worker.sock").exists(), 10)
-    yield tmp_path
-    proxy.terminate()
-    proxy.wait(10)
-
-
 @pytest.mark.long
 @pytest.mark.any_database
-def test_each_process_needs_no_more_of_docker_than_its_socket_lets_through(machine, sockets, sink_server):
+def test_each_process_needs_no_more_of_docker_than_its_socket_lets_through(machine, tmp_path, sink_server):
+    """H1: whatever the product asks of the engine in its ordinary work."""
+    with docker_proxy.running(tmp_path / "sockets", machine.data) as sockets:
+        _works_through(sockets, machine, sink_server)
+
+
+def _works_through(sockets, machine, sink_server):
     machine.manage("migrate", "-v", "0")
     key = machine.manage("create_api_key", "--name", "k", "--role", "admin").strip()
     port = free_port()
@@ -44,7 +36,7 @@ def test_each_process_needs_no_more_of_docker_than_its_socket_lets_through(machi
         for command, name in (
             (["run_web", "--port", str(port)], "web"), (["run_worker"], "worker"), (["run_controller"], "worker"),
         ):  # fmt: skip
-            environment = {**machine.environment, "DOCKER_HOST": f"unix://{sockets}/{name}.sock"}
+            environment = {**machine.environment, "DOCKER_HOST": sockets.url(name)}
             with machine.log.open("ab") as log:
                 started.append(
                     subprocess.Popen(
@@ -82,12 +74,17 @@ def test_each_process_needs_no_more_of_docker_than_its_socket_lets_through(machi
             process.wait(25)
 
 
-def test_the_narrow_socket_lets_nothing_be_made_or_removed_and_the_other_nothing_of_others(stack, pools, sockets):
+def test_the_narrow_socket_lets_nothing_be_made_or_removed_and_the_other_nothing_of_others(stack, pools, tmp_path):
+    with docker_proxy.running(tmp_path, tmp_path) as sockets:
+        _refuses(sockets, stack, pools)
+
+
+def _refuses(sockets, stack, pools):
     pool = pools()
     (container,) = stack.containers(pool)
     name = f"bh-{container['id']}"
-    web = docker.APIClient(base_url=f"unix://{sockets}/web.sock", version="auto")
-    worker = docker.APIClient(base_url=f"unix://{sockets}/worker.sock", version="auto")
+    web = docker.APIClient(base_url=sockets.url("web"), version="auto")
+    worker = docker.APIClient(base_url=sockets.url("worker"), version="auto")
     assert web.inspect_container(name)["State"]["Running"]
     for act in (
         lambda: web.create_container("boilerhouse/example-workload:1", "true"),
