@@ -42,7 +42,7 @@ from pools import (
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, ImagePull, Pool
 from pools.pull_errors import PullFailed
-from pools.runtime import get_runtime
+from pools.runtime import get_runtime, seccomp
 from pools.runtime.base import ContainerPlan, Image, Mount, Published
 from pools.services import lock_pool
 from pools.spec import WorkloadSpec, interpolate
@@ -58,6 +58,8 @@ WANTS_PID_1 = re.compile(r"\b(as|is|be) pid ?1\b", re.IGNORECASE)
 GHOST_S = 60
 """How long the engine may still carry out a create whose answer never came (hazard D6)."""
 CONTAINER_LABEL, POOL_LABEL, NONCE_LABEL = "boilerhouse.container", "boilerhouse.pool", "boilerhouse.nonce"
+PROFILE_LABEL = "boilerhouse.profile"
+"""Under which profile of ``pools.runtime.seccomp`` it was made."""
 
 
 def runtime_name(container_id: UUID) -> str:
@@ -235,6 +237,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
             POOL_LABEL: container.pool_id,
             CONTAINER_LABEL: str(container.pk),
             NONCE_LABEL: container.nonce,
+            PROFILE_LABEL: seccomp.version(),
         },
         uid=container.uid,
         mounts=tuple(

@@ -8,9 +8,10 @@ looked at (P9). A latched container is never removed here: its state may be unsa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
@@ -24,7 +25,7 @@ from boilerhouse.core.tasks import enqueue
 from pools import host, last_words, lifecycle, observing, trouble, volumes
 from pools.instruments import DRIFT
 from pools.models import Container, HostLease, Pool
-from pools.runtime import get_runtime
+from pools.runtime import get_runtime, seccomp
 from pools.runtime.base import Observed
 from pools.states import DEADLY, ContainerState, Fault, Trouble
 
@@ -64,6 +65,7 @@ def find_drift(held: set[UUID]) -> list[Drift]:
     for pk, row in rows.items():
         if pk in before and before[pk].state_changed_at == row.state_changed_at:
             found += _row(row, seen.get(pk))
+    found += _old_profiles(rows.values(), seen)
     return found + _on_disk(set(rows) | held) + _leases(held)
 
 
@@ -107,6 +109,27 @@ def _row(row: Container, observed: Observed | None) -> list[Drift]:
         health = observed.health
         return [Drift("health", str(row.pk), health, lambda: observing.report_health(row.pk, health))]
     return []
+
+
+def _old_profiles(rows: Collection[Container], seen: Mapping[UUID, Observed]) -> Iterator[Drift]:
+    """Idle containers that an earlier release made under another profile: of each pool one at a time, while it is well
+    and starts nothing, so that it is never without warm ones."""
+    busy = {row.pool_id for row in rows if row.state not in (ContainerState.IDLE, ContainerState.CLAIMED)}
+    busy |= set(Pool.objects.exclude(trouble="", is_paused=False).values_list("pk", flat=True))
+    for row in rows:
+        observed = seen.get(row.pk)
+        if row.state != ContainerState.IDLE or row.pool_id in busy or observed is None:
+            continue
+        if observed.labels.get(lifecycle.PROFILE_LABEL) != seccomp.version():
+            busy.add(row.pool_id)
+            detail = "it runs under the seccomp profile of another release; another takes its place"
+            yield Drift("old_profile", str(row.pk), detail, partial(_renew, row.pk))
+
+
+def _renew(container_id: UUID) -> None:
+    with recording():
+        if Container.objects.filter(pk=container_id).transition(ContainerState.IDLE, ContainerState.REMOVING):
+            enqueue("pool", "pools.tasks.destroy_container", container_id)
 
 
 def _take_out(row: Container) -> None:

@@ -16,6 +16,7 @@ from docker.types import DeviceRequest, Healthcheck, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
 
 import docker
+from pools.runtime import seccomp
 from pools.runtime.base import OUR_LABELS, ContainerPlan, Tmpfs
 
 ULIMITS = {"nofile": (4096, 4096), "core": (0, 0)}
@@ -105,7 +106,7 @@ def _host_config(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
             read_only=plan.read_only_root,
             cap_drop=["ALL"],
             group_add=[str(gid) for gid in plan.groups] or None,
-            security_opt=["no-new-privileges:true"],
+            security_opt=["no-new-privileges:true", seccomp.option()],
             pids_limit=plan.pids_limit,
             mem_limit=f"{plan.memory_mb}m",
             memswap_limit=f"{plan.memory_mb}m",

@@ -9,7 +9,7 @@ import pytest
 from pools import host, images, trials
 from pools.errors import EngineFailure
 from pools.models import Container, Pool
-from pools.runtime import asked
+from pools.runtime import asked, seccomp
 from pools.states import ContainerState, PoolState, Trouble
 from tests.make import make_spec
 from tests.pools.engine import SLEEP, docker, engine  # noqa: F401
@@ -198,7 +198,7 @@ def without_profile(body):
 
 
 def silently(found):
-    found["HostConfig"]["SecurityOpt"] = ["no-new-privileges:true"]
+    found["HostConfig"]["SecurityOpt"] = ["no-new-privileges:true", seccomp.option()]
 
 
 def with_capabilities(body):

@@ -14,6 +14,7 @@ from boilerhouse.core.models import Event
 from pools import firewall, host, lifecycle, observing, pulling, reconcile, sizing, version_images, volumes
 from pools.errors import EngineUnavailable
 from pools.models import Container, HostLease, Pool
+from pools.runtime import seccomp
 from pools.runtime.base import ContainerPlan
 from pools.states import ContainerHealth, ContainerState, Fault, Trouble
 from tests.fake_runtime import FakeRuntime
@@ -40,6 +41,7 @@ def old(container: Container) -> Container:
 
 def at_engine(engine: FakeRuntime, container_id, nonce="", name="", **over):
     labels = {**host.labels(), lifecycle.CONTAINER_LABEL: str(container_id), lifecycle.NONCE_LABEL: nonce}
+    labels[lifecycle.PROFILE_LABEL] = seccomp.version()
     plan = ContainerPlan(
         name=name or lifecycle.runtime_name(container_id), image="i", command=(), environment={},
         labels={**labels, **over.pop("labels", {})}, uid=1, mounts=(), network="n", address=None, dns=(), ports=(),
