@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable
@@ -27,6 +28,11 @@ class DeploymentMismatch(Conflict):
     """The data directory and the database belong to different deployments; nothing is touched."""
 
     code = "deployment_mismatch"
+
+
+def is_id(text: object) -> bool:
+    """Whether it is written as ids of deployments are, which become part of paths and names."""
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{10}", text) is not None
 
 
 def _id_file() -> Path:

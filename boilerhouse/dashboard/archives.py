@@ -1,7 +1,7 @@
 """The file of ``backup`` and ``restore``: the deployment's rows, whatever database they lie in.
 
-A ZIP with one JSON line per row, and ``manifest.json`` last: a file without it was cut off. Encrypted values stay
-encrypted, and the keys are apart. What is only true while processes run, or can be made again, is left out.
+A ZIP with one JSON line per row, then ``manifest.json`` and its signature: a file without them was cut off. Encrypted
+values stay encrypted, and the keys are apart. What is only true while processes run, or can be made again, is left out.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import hmac
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.functions import Cast
 from django.utils import timezone
 
-from boilerhouse.core import encryption
+from boilerhouse.core import deployment, encryption
 from boilerhouse.core.deployment import deployment_id, node_id
-from boilerhouse.core.errors import Conflict, Invalid, NotFound
+from boilerhouse.core.errors import Conflict, Failed, NotFound
 from boilerhouse.core.fields import EncryptedJSONField
+from boilerhouse.dashboard import sealing
+from boilerhouse.dashboard.sealing import Hashed, NotABackup
 
-FORMAT = 1
+FORMAT, UNSIGNED_FORMAT = 2, 1
 KEPT = [
     # Events before the deployment: where their ids go on stands there.
     "core.Event", "core.Deployment", "core.Settings", "core.ApiKey", "core.AuditEntry",
@@ -65,6 +68,8 @@ LEFT_OUT = {
     "axes.AccessLog": "minutes of guessing",
 }
 _CHECK = b"boilerhouse"
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
+"""What reading a ZIP raises that was cut, altered, or made with what this reader does not know."""
 
 Row = dict[str, Any]
 
@@ -84,12 +89,14 @@ class Manifest:
     key_check: str
     """A known word, encrypted by the newest key."""
     pepper_check: str
+    seals: dict[str, list[Any]] = field(default_factory=dict)
+    """Of each part its size and SHA-256. Empty in backups that were not signed yet."""
 
 
-class NotABackup(Invalid):
-    """The file is no backup of Boilerhouse, or it was cut off or damaged."""
+class NotSigned(Failed):
+    """The backup is of a version that did not sign; nothing tells who wrote it."""
 
-    code = "not_a_backup"
+    code = "not_signed"
 
 
 class KeysMissing(Conflict):
@@ -115,11 +122,14 @@ def write(path: Path, tell: Callable[[str], None]) -> Manifest:
         with os.fdopen(descriptor, "wb") as file:
             with _moment(), zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                 counts: dict[str, int] = {}
+                seals: dict[str, list[Any]] = {}
                 for label in KEPT:
-                    counts[label] = _write_rows(archive, label)
+                    counts[label], seals[_part(label)] = _write_rows(archive, label)
                     tell(f"{label}: {counts[label]} rows")
-                manifest = _manifest(counts)
-                archive.writestr("manifest.json", json.dumps(asdict(manifest), indent=1))
+                manifest = _manifest(counts, seals)
+                text = json.dumps(asdict(manifest), indent=1).encode()
+                archive.writestr(sealing.MANIFEST, text)
+                archive.writestr(sealing.SIGNATURE, sealing.signature(text, encryption.in_force()[0]))
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)  # unlike a rename it never takes another's place
@@ -148,7 +158,7 @@ def _moment() -> Iterator[None]:
                 cursor.execute("ROLLBACK")
 
 
-def _manifest(counts: dict[str, int]) -> Manifest:
+def _manifest(counts: dict[str, int], seals: dict[str, list[Any]]) -> Manifest:
     return Manifest(
         format=FORMAT,
         version=settings.VERSION,
@@ -160,16 +170,23 @@ def _manifest(counts: dict[str, int]) -> Manifest:
         rows=counts,
         key_check=encryption.cipher().encrypt(_CHECK).decode(),
         pepper_check=_pepper_check(settings.BOILERHOUSE_KEY_PEPPER),
+        seals=seals,
     )
 
 
-def _write_rows(archive: zipfile.ZipFile, label: str) -> int:
+def _part(label: str) -> str:
+    return f"{label}.ndjson"
+
+
+def _write_rows(archive: zipfile.ZipFile, label: str) -> tuple[int, list[Any]]:
+    """How many there are, and the seal of what was written."""
     model, count = apps.get_model(label), 0
-    with archive.open(f"{label}.ndjson", "w", force_zip64=True) as file:
+    with archive.open(_part(label), "w", force_zip64=True) as file:
+        hashed = Hashed(file)
         for row in _rows(model):
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            hashed.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             count += 1
-    return count
+    return count, hashed.seal
 
 
 def _rows(model: type[models.Model]) -> Iterator[Row]:
@@ -209,47 +226,84 @@ def _plain(value: Any) -> Any:
 
 
 class Archive:
-    """A backup that is read. Raises NotFound, NotABackup."""
+    """A backup that is read. Nothing of it is used before ``check`` has found it whole and the deployment's own.
 
-    def __init__(self, path: Path) -> None:
+    Raises NotFound, NotABackup, and NotSigned for an older version's without ``allow_unsigned``.
+    """
+
+    def __init__(self, path: Path, *, allow_unsigned: bool = False) -> None:
         if not path.is_file():
             raise NotFound(f"There is no file {path}.")
+        self._path, self._is_checked = path, False
         try:
             self._zip = zipfile.ZipFile(path)
-            found = json.loads(self._zip.read("manifest.json"))
-            if found.get("format") != FORMAT:
+            sealing.check_parts(self._zip.infolist())
+            self._text = sealing.read_small(self._zip, sealing.MANIFEST)
+            found = json.loads(self._text)
+            if found.get("format") not in (FORMAT, UNSIGNED_FORMAT):
                 raise NotABackup(detail=f"{path} has format {found.get('format')!r}; this version reads {FORMAT}.")
             self.manifest = Manifest(**found)
-            damaged = self._zip.testzip()
-        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
+            self._signature = b"" if self._is_unsigned else sealing.read_small(self._zip, sealing.SIGNATURE)
+        except (*UNREADABLE, KeyError, TypeError, ValueError, AttributeError) as error:
             raise NotABackup(detail=f"{path} is no backup, or it was cut off or damaged: {error}") from error
-        if damaged:
-            raise NotABackup(detail=f"{path} is damaged at {damaged}.")
+        if self._is_unsigned and not allow_unsigned:
+            raise NotSigned(
+                detail=f"{path} is a backup of a version that did not sign: whoever could write the file may have put"
+                " people and keys into it. Say --unsigned if it has been where only you could write."
+            )
+        if not deployment.is_id(self.manifest.deployment_id):
+            raise NotABackup(detail=f"{path} names no deployment: its id is none that Boilerhouse makes.")
 
-    def rows(self, label: str) -> Iterator[Row]:
-        """The rows of a model, as JSON. Raises NotABackup where some are missing."""
-        count = 0
-        with self._zip.open(f"{label}.ndjson") as file:
-            for line in file:
-                yield json.loads(line)
-                count += 1
-        if count != self.manifest.rows[label]:
-            raise NotABackup(detail=f"{label} has {count} rows; the manifest says {self.manifest.rows[label]}.")
+    @property
+    def _is_unsigned(self) -> bool:
+        return self.manifest.format == UNSIGNED_FORMAT
 
-    def check_keys(self, keys: tuple[str, ...], pepper: str) -> None:
-        """Raises KeysMissing unless these keys open what the backup holds."""
+    def check(self, keys: tuple[str, ...], pepper: str) -> None:
+        """Raise KeysMissing unless these keys open what the backup holds, NotABackup unless one of them signed it."""
         try:
-            MultiFernet([Fernet(key) for key in keys]).decrypt(self.manifest.key_check.encode())
+            MultiFernet([Fernet(key) for key in keys]).decrypt(str(self.manifest.key_check).encode())
         except InvalidToken:
             raise KeysMissing(
                 "None of the encryption keys here opens this backup's secrets. Say --keys FILE, or set"
                 " BOILERHOUSE_ENCRYPTION_KEYS to the keys that were in force when it was taken."
             ) from None
-        if not hmac.compare_digest(_pepper_check(pepper), self.manifest.pepper_check):
+        if not hmac.compare_digest(_pepper_check(pepper).encode(), str(self.manifest.pepper_check).encode()):
             raise KeysMissing(
                 "The key pepper is another one: no API key of the backup would work. Say --keys FILE, or set"
                 " BOILERHOUSE_KEY_PEPPER."
             )
+        self._check_seals(keys)
+        self._is_checked = True
+
+    def _check_seals(self, keys: tuple[str, ...]) -> None:
+        try:
+            if self._is_unsigned:
+                damaged = self._zip.testzip()
+                if damaged:
+                    raise NotABackup(detail=f"{self._path} is damaged at {damaged}.")
+                return
+            if not sealing.is_signed(self._text, self._signature, keys):
+                raise NotABackup(
+                    detail=f"{self._path} was altered, or another deployment wrote it: its signature is not by a key"
+                    " of this one. Nothing was restored; take another copy of it."
+                )
+            sealing.check_contents(self._zip, self.manifest.seals)
+        except UNREADABLE as error:
+            raise NotABackup(detail=f"{self._path} was cut off or damaged: {error}") from error
+
+    def rows(self, label: str) -> Iterator[Row]:
+        """The rows of a model, as JSON. Raises NotABackup where some are missing, or not as they were checked."""
+        assert self._is_checked
+        count, name = 0, _part(label)
+        with self._zip.open(name) as file:
+            hashed = Hashed(file)
+            for line in hashed:
+                yield json.loads(line)
+                count += 1
+        if not self._is_unsigned and hashed.seal != self.manifest.seals[name]:
+            raise sealing.altered(name)
+        if count != self.manifest.rows[label]:
+            raise NotABackup(detail=f"{label} has {count} rows; the manifest says {self.manifest.rows[label]}.")
 
 
 def _pepper_check(pepper: str) -> str:

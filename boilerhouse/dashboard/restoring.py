@@ -59,16 +59,17 @@ class Outcome:
 def restore(archive: Archive, given_keys: dict[str, str] | None) -> Outcome:
     """Restore all of it, or nothing.
 
-    Raises NotEmpty, KeysMissing, DeploymentMismatch, Conflict while processes run, Invalid for a newer version's.
+    Raises NotEmpty, KeysMissing, NotABackup, DeploymentMismatch, Conflict while processes run, Invalid for a newer
+    version's.
     """
     _check_idle()
-    _check_version(archive)
-    _check_deployment(archive)
     if given_keys and encryption.are_given():
         raise Conflict("The environment gives the encryption keys; give them there, without --keys.")
     held = given_keys or {}
     all_keys = encryption.parse(held["encryption-key"]) if held else encryption.in_force()
-    archive.check_keys(all_keys, held.get("key-pepper", settings.BOILERHOUSE_KEY_PEPPER))
+    archive.check(all_keys, held.get("key-pepper", settings.BOILERHOUSE_KEY_PEPPER))
+    _check_version(archive)
+    _check_deployment(archive)
     for name, value in held.items():
         keys.replace(Path(settings.BOILERHOUSE_DATA_DIR) / "keys" / name, value)
     state = _tables(archive)

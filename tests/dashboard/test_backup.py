@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import stat
 import uuid
 import zipfile
 from pathlib import Path
@@ -11,15 +13,20 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from django.apps import apps
+from django.conf import settings as settings_of_django
 from django.contrib.auth.models import Group, Permission, User
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from boilerhouse.core import audit, deployment, encryption
 from boilerhouse.core.errors import Conflict, Invalid, NotFound
 from boilerhouse.core.events import emit
 from boilerhouse.core.models import ApiKey, Deployment, Event
-from boilerhouse.dashboard import archives, restoring
+from boilerhouse.dashboard import archives, restoring, sealing
 from pools import volumes
 from pools.models import Container, HostLease, Pool, RegistryCredential
 from pools.states import ContainerState
@@ -206,18 +213,214 @@ def test_what_cannot_be_restored_is_refused_and_nothing_has_changed(furnished, t
             path.write_bytes(path.read_bytes()[:-200])
         case _:
             rewrite(path, {"format": 99} if what == "another_format" else {"migrations": [["pools", "9999_later"]]})
-    with pytest.raises((NotFound, Invalid)):
+    with pytest.raises((NotFound, Invalid, archives.NotABackup)):
         restoring.restore(archives.Archive(path), None)
     assert not Tenant.objects.exists()
 
 
-def rewrite(path: Path, changes: dict[str, Any]) -> None:
+def contents(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as old:
-        content = {name: old.read(name) for name in old.namelist()}
-    content["manifest.json"] = json.dumps({**json.loads(content["manifest.json"]), **changes}).encode()
+        return {name: old.read(name) for name in old.namelist()}
+
+
+def put(path: Path, content: dict[str, bytes]) -> None:
     with zipfile.ZipFile(path, "w") as new:
         for name, data in content.items():
             new.writestr(name, data)
+
+
+def rewrite(path: Path, changes: dict[str, Any]) -> None:
+    """Another manifest, signed as if the deployment itself had written it."""
+    content = contents(path)
+    content["manifest.json"] = json.dumps({**json.loads(content["manifest.json"]), **changes}).encode()
+    content["signature"] = sealing.signature(content["manifest.json"], encryption.in_force()[0]).encode()
+    put(path, content)
+
+
+PLANTED = {"username": "mallory", "is_superuser": True, "is_staff": True, "is_active": True}
+
+
+def with_a_planted_admin(content: dict[str, bytes]) -> None:
+    (row,) = map(json.loads, content["auth.User.ndjson"].splitlines())
+    content["auth.User.ndjson"] += json.dumps({**row, **PLANTED, "id": 99}).encode() + b"\n"
+
+
+def counted(content: dict[str, bytes]) -> None:
+    manifest = json.loads(content["manifest.json"])
+    manifest["rows"]["auth.User"] = 2
+    data = content["auth.User.ndjson"]
+    manifest["seals"]["auth.User.ndjson"] = [len(data), hashlib.sha256(data).hexdigest()]
+    content["manifest.json"] = json.dumps(manifest).encode()
+
+
+def planted(content: dict[str, bytes]) -> None:
+    with_a_planted_admin(content)
+
+
+def planted_and_sealed(content: dict[str, bytes]) -> None:
+    with_a_planted_admin(content)
+    counted(content)
+
+
+def planted_and_signed_by_another_key(content: dict[str, bytes]) -> None:
+    planted_and_sealed(content)
+    content["signature"] = sealing.signature(content["manifest.json"], Fernet.generate_key().decode()).encode()
+
+
+def planted_as_of_an_earlier_version(content: dict[str, bytes]) -> None:
+    planted_and_sealed(content)
+    manifest = json.loads(content["manifest.json"])
+    del manifest["seals"], content["signature"]
+    content["manifest.json"] = json.dumps({**manifest, "format": 1}).encode()
+
+
+def led_elsewhere(content: dict[str, bytes]) -> None:
+    content["manifest.json"] = content["manifest.json"].replace(
+        json.loads(content["manifest.json"])["deployment_id"].encode(), b"../../tmp/x"
+    )
+
+
+def without_a_part(content: dict[str, bytes]) -> None:
+    del content["auth.User.ndjson"]
+
+
+def with_one_part_more(content: dict[str, bytes]) -> None:
+    content["core.Process.ndjson"] = b"{}"
+
+
+def without_its_signature(content: dict[str, bytes]) -> None:
+    del content["signature"]
+
+
+def of_two_backups(content: dict[str, bytes]) -> None:
+    content["auth.User.ndjson"] = content["core.Event.ndjson"]
+
+
+FORGED = [
+    planted, planted_and_sealed, planted_and_signed_by_another_key, planted_as_of_an_earlier_version, led_elsewhere,
+    without_a_part, with_one_part_more, without_its_signature, of_two_backups,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", FORGED, ids=lambda forge: forge.__name__)
+def test_a_backup_that_was_altered_is_refused_in_words_and_nothing_has_changed(furnished, tmp_path, forge, capsys):
+    """H5: a planted superuser was restored, and an id of a deployment that leads out of every directory was taken."""
+    take(path := tmp_path / "b.zip")
+    content = contents(path)
+    forge(content)
+    put(path, content)
+    wipe()
+    before = (furnished / "deployment-id").read_text()
+
+    with pytest.raises(CommandError) as refused:
+        call_command("restore", str(path))
+
+    assert refused.value.returncode == 1
+    words = ("altered", "did not sign", "names no deployment", "no backup", "lacks", "beyond what was signed")
+    assert any(word in str(refused.value) for word in words)
+    assert not User.objects.exists()
+    assert not Tenant.objects.exists()
+    assert (furnished / "deployment-id").read_text() == before
+
+
+FOREIGN = [
+    "/etc/cron.d/x",
+    "../../etc/x",
+    "a/b.ndjson",
+    "keys/secret-key",
+    "auth.User.ndjson/",
+    "C:\\x",
+    "x\x1b[2J",
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_backup_with_a_foreign_path_is_refused(furnished, tmp_path, name):
+    """H5: none of a backup's parts becomes a file, and none has a path."""
+    take(path := tmp_path / "b.zip")
+    put(path, {**contents(path), name: b"x"})
+    with pytest.raises(archives.NotABackup):
+        archives.Archive(path)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFBLK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFDIR])
+def test_a_backup_with_a_link_or_a_device_is_refused(furnished, tmp_path, kind):
+    """H5"""
+    take(path := tmp_path / "b.zip")
+    content = contents(path)
+    with zipfile.ZipFile(path, "w") as new:
+        for name, data in content.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (kind if name == "auth.User.ndjson" else stat.S_IFREG) << 16
+            new.writestr(info, data)
+    with pytest.raises(archives.NotABackup, match="no plain file"):
+        archives.Archive(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_backup_with_a_part_twice_is_refused(furnished, tmp_path):
+    """H5: of two parts of one name, one could be checked and the other be read."""
+    take(path := tmp_path / "b.zip")
+    with zipfile.ZipFile(path, "a") as more:
+        more.writestr("auth.User.ndjson", b"{}")
+    with pytest.raises(archives.NotABackup, match="twice"):
+        archives.Archive(path)
+
+
+@given(st.data())
+@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_is_changed_in_the_file_is_found_before_anything_is_written(furnished, tmp_path_factory, data):
+    """H5: cut anywhere, or with other bytes anywhere."""
+    path = tmp_path_factory.mktemp("b") / "b.zip"
+    if not _taken:
+        archives.write(path, lambda _: None)
+        _taken.append(path.read_bytes())
+    whole = bytearray(_taken[0])
+    at = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        whole[at] ^= data.draw(st.integers(1, 255))
+    else:
+        del whole[at:]
+    path.write_bytes(whole)
+    try:
+        archive = archives.Archive(path, allow_unsigned=True)
+        archive.check(encryption.in_force(), settings_of_django.BOILERHOUSE_KEY_PEPPER)
+    except (archives.NotABackup, archives.KeysMissing):
+        return
+    good = path.with_name("good.zip")
+    good.write_bytes(_taken[0])
+    said = [[*archive.rows(label)] for label in archives.KEPT]
+    assert contents(good)["manifest.json"] == archive._text
+    assert sum(map(len, said)) == sum(archive.manifest.rows.values()), "what was changed means nothing"
+
+
+_taken: list[bytes] = []
+
+
+def test_a_backup_of_a_version_that_did_not_sign_needs_a_word_and_is_restored_with_it(furnished, tmp_path):
+    """H5: the operator says that nobody else could write it."""
+    take(path := tmp_path / "b.zip")
+    content = contents(path)
+    manifest = json.loads(content["manifest.json"])
+    del manifest["seals"], content["signature"]
+    put(path, {**content, "manifest.json": json.dumps({**manifest, "format": 1}).encode()})
+    wipe()
+    with pytest.raises(CommandError, match="--unsigned"):
+        call_command("restore", str(path))
+    assert not User.objects.exists()
+
+    call_command("restore", str(path), "--unsigned")
+
+    assert User.objects.get().username == "olga"
+
+
+def test_a_key_that_has_become_an_older_one_still_opens_its_backups(furnished, tmp_path):
+    """H5: keys are changed while backups lie elsewhere."""
+    archive = take(tmp_path / "b.zip")
+    encryption.key_file().write_text(",".join([Fernet.generate_key().decode(), *encryption.in_force()]))
+    wipe()
+
+    assert restoring.restore(archive, None).rows
 
 
 def test_a_backup_that_lacks_rows_is_refused_whole(furnished, tmp_path):

@@ -18,10 +18,15 @@ class Command(commands.Command):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path)
         parser.add_argument("--keys", type=Path, help="the keys that backup --keys wrote")
+        parser.add_argument(
+            "--unsigned",
+            action="store_true",
+            help="accept a backup of a version that did not sign",
+        )
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        archive = archives.Archive(options["file"])
+        archive = archives.Archive(options["file"], allow_unsigned=options["unsigned"])
         held = archives.read_keys(options["keys"]) if options["keys"] else None
         done = restoring.restore(archive, held)
         gone = sorted(done.tenants_gone)
