@@ -54,6 +54,7 @@ LEFT_OUT = {
     "core.QueueHealth": "true only while they run",
     "core.IdempotencyRecord": "answers of a day, secrets among them",
     "pools.ContainerUsage": "hours of charts",
+    "pools.NetworkReport": "the node writes it again",
     "tenants.Death": "days of what tenants print",
     "django_q.OrmQ": "the controller queues again what is due",
     "django_q.Task": "results of tasks",

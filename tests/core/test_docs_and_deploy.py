@@ -27,6 +27,8 @@ PAGES = [
     *ROOT.glob("bench/results/*.md"),
 ]
 DEPLOY = ROOT / "deploy"
+FILES = 65536
+"""What each of our processes may have open."""
 
 
 def without_code(text: str) -> str:
@@ -179,7 +181,11 @@ def test_compose_keeps_the_same_path_rule_and_gives_each_process_the_least():
         mounted = [one for one in service["volumes"] if "docker" in one]
         assert mounted == [f"docker-{kind}:/run/boilerhouse-docker/{kind}"], "H1: a process has its own socket alone"
     assert set(services["web"]["cap_add"]) - {"SYS_NICE"} < set(services["worker"]["cap_add"])
-    assert [name for name, service in services.items() if "ulimits" in service] == [], "not every engine may raise them"
+    ours = ("migrate", "web", "worker", "controller")
+    assert {name for name, service in services.items() if "ulimits" in service} == set(ours)
+    for name in ours:
+        limits = services[name]["ulimits"]
+        assert limits == {"nofile": {"soft": FILES, "hard": FILES}}, "N1: no other, for not every engine may raise them"
     assert "SYS_ADMIN" not in services["web"]["cap_add"]
     named = {
         volume.split(":")[0] for s in services.values() for volume in s.get("volumes", ()) if volume[0] not in "./"
@@ -202,6 +208,7 @@ def test_units_name_each_other_and_files_that_exist():
     for path in directory.glob("*.service"):
         text = path.read_text()
         assert "KillMode=mixed" in text
+        assert f"LimitNOFILE={FILES}" in text, "N1: connections are files"
         (command,) = re.findall(r"manage\.py (\w+)", text)
         assert command in get_commands()
     for example in re.findall(r"^(\w+)=", (directory / "boilerhouse.env.example").read_text(), flags=re.M):
