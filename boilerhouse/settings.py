@@ -42,6 +42,8 @@ HTTPS_PROXY = env.str("HTTPS_PROXY", "") or env.str("https_proxy", "")
 HTTP_PROXY = env.str("HTTP_PROXY", "") or env.str("http_proxy", "")
 NO_PROXY: list[str] = [name for name in (env.str("NO_PROXY", "") or env.str("no_proxy", "")).split(",") if name.strip()]
 """What sinks are reached by (``syncing.sinks.reaching``). A proxy's URL may hold a password."""
+BOILERHOUSE_ALLOWED_SINK_HOSTS: list[str] = env.list("BOILERHOUSE_ALLOWED_SINK_HOSTS", [], subcast=str.strip)
+"""Loopback and link-local addresses at which sinks may be all the same, as NO_PROXY names hosts (ADR 46)."""
 BOILERHOUSE_ALLOW_HOST_NETWORK = env.bool("BOILERHOUSE_ALLOW_HOST_NETWORK", False)
 BOILERHOUSE_ALLOW_ROOT = env.bool("BOILERHOUSE_ALLOW_ROOT", False)
 BOILERHOUSE_ALLOWED_RUNTIMES = env.list("BOILERHOUSE_ALLOWED_RUNTIMES", ["runc"])

@@ -26,6 +26,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FICLONE = 0x40049409
 _CANNOT_CLONE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.ETXTBSY)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 CHUNK = 8 << 20
 CLONED_FROM_BYTES = 1 << 20
 """A clone has its file written to the disk first; what is smaller is sooner copied."""
@@ -90,7 +91,12 @@ class Copies:
             self._count += 1
             name = str(self._count)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            target = os.open(name, flags, 0o644, dir_fd=self._handle)
+            try:
+                target = os.open(name, flags, 0o644, dir_fd=self._handle)
+            except OSError as error:
+                if error.errno in _FULL:
+                    return None
+                raise
             try:
                 if not self._fill(source, target, before, name, until):
                     os.unlink(name, dir_fd=self._handle)
@@ -100,7 +106,7 @@ class Copies:
                 size = os.fstat(target).st_size
             except OSError as error:
                 self.drop(name)
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno in _FULL:
                     return None
                 raise
             finally:

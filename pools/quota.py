@@ -84,8 +84,7 @@ def limit_of(resources: Resources) -> Limit | None:
     mb = resources.disk_mb or int(settings.BOILERHOUSE_DEFAULT_DISK_MB)
     if not mb:
         return None
-    most = int(settings.BOILERHOUSE_MAX_SAVE_FILES)  # with more it could not be saved anyway
-    return Limit(mb, min(mb * FILES_PER_MB, most), is_default=resources.disk_mb is None)
+    return Limit(mb, mb * FILES_PER_MB, is_default=resources.disk_mb is None)
 
 
 def ensure(home: Path, disk_mb: int | None) -> Path:

@@ -103,6 +103,32 @@ class SinkDenied(SyncFailed):
     code = "denied"
 
 
+class SinkClosed(SyncFailed):
+    """The sink's address is none that a sink may have."""
+
+    code = "sink_closed"
+
+    def __init__(self, host: str, port: int, address: str) -> None:
+        where = host if host == address else f"{host} ({address})"
+        end = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        super().__init__(
+            f"No sink may be at {where}: that is this machine's own, its link's, or what a cloud tells its instances."
+            f" If a sink is meant to be there, add {end} to BOILERHOUSE_ALLOWED_SINK_HOSTS and start again."
+        )
+
+
+class SinkRedirects(SyncFailed):
+    """The sink sends its client elsewhere."""
+
+    code = "sink_redirects"
+
+    def __init__(self, address: str, to: str) -> None:
+        super().__init__(
+            f"{address} leads elsewhere ({to}), and redirects are not followed. Set the endpoint at which the sink"
+            " itself answers."
+        )
+
+
 class SinkUntrusted(SyncFailed):
     """The sink's certificate is not vouched for by the certificates in use."""
 

@@ -1,6 +1,6 @@
 """The sandbox that rclone runs in; the only module that builds it.
 
-Inside are the volume, rclone, setpriv with its libraries, certificates and the resolver, and nothing else. rclone
+Inside are the volume, rclone, setpriv with its libraries, certificates, the names it needs, and nothing else. rclone
 runs as the container's user; whatever links a tenant planted resolve inside. A restore has no capability. A save sees
 the volume read-only and has one: it reads what its owner closed, so that no mode on the disk has to change for it.
 """
@@ -37,14 +37,17 @@ class Jail:
     binds: tuple[tuple[Path, str], ...] = ()
     """Directories of a sink on this host: (on the host, inside)."""
 
-    def wrap(self, arguments: list[str], refused: int) -> list[str]:
-        """The command that runs ``rclone <arguments>`` inside; it inherits the descriptor of ``syscalls.refused``."""
+    def wrap(self, arguments: list[str], refused: int, hosts: int | None = None) -> list[str]:
+        """The command that runs ``rclone <arguments>`` inside; it inherits the descriptor of ``syscalls.refused``.
+
+        With ``hosts``, a descriptor of a hosts file, these are all the names there are; else the resolver is asked.
+        """
         bwrap, setpriv = _programs()
         uid, gid = map(str, self.owner)
         rights = "-all" if self.writable else "-all,+dac_read_search"
         return [
             bwrap, "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
-            *(word for bind in self._binds(setpriv) for word in bind),
+            *(word for bind in self._binds(setpriv, hosts) for word in bind),
             "--tmpfs", "/tmp",  # noqa: S108
             "--chdir", "/", "--seccomp", str(refused),
             "/bin/setpriv", "--reuid", uid, "--regid", gid, "--clear-groups", "--no-new-privs",
@@ -52,7 +55,7 @@ class Jail:
             "/bin/rclone", *arguments,
         ]  # fmt: skip
 
-    def _binds(self, setpriv: str) -> Iterator[tuple[str, ...]]:
+    def _binds(self, setpriv: str, hosts: int | None) -> Iterator[tuple[str, ...]]:
         """Everything that is to be seen inside, below directories that rclone's user may pass.
 
         bwrap itself makes a missing directory above a bind for root alone.
@@ -63,7 +66,7 @@ class Jail:
             ("--ro-bind", setpriv, "/bin/setpriv"),
             ("--ro-bind", rclone_path(), "/bin/rclone"),
             ("--ro-bind", reaching.ca_bundle(), CERTIFICATES),
-            *(("--ro-bind-try", path, path) for path in _RESOLVER),
+            *(("--ro-bind-try", path, path) for path in (_RESOLVER if hosts is None else ())),
             (volume, str(self.directory), VOLUME),
             *((sink, str(path), inside) for path, inside in self.binds),
         ]
@@ -72,6 +75,8 @@ class Jail:
             if parent != PurePosixPath("/"):
                 yield "--perms", "0755", "--dir", str(parent)
         yield from binds
+        if hosts is not None:
+            yield "--perms", "0444", "--ro-bind-data", str(hosts), "/etc/hosts"
 
 
 def can_read_all() -> bool:

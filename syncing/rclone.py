@@ -27,10 +27,10 @@ from boilerhouse.core import context, file_locks, processes, stalling, tracing
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
 from pools.names import show
-from syncing import errors, syscalls
+from syncing import connects, errors, syscalls
 from syncing.jail import VOLUME, Jail
 from syncing.locations import MARKER_ROOT
-from syncing.sinks import Sink, reaching, refusals
+from syncing.sinks import Sink, outbound, reaching, refusals
 
 log = structlog.get_logger(__name__)
 
@@ -221,23 +221,43 @@ def _run(
         **reaching.rclone_environment(sink.address),
         **sink.environment(),
     }
-    with syscalls.refused() as refused:
-        process = subprocess.Popen(
-            jail.wrap(arguments, refused),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=(*held, refused),
-            umask=0o022,
-            start_new_session=True,
-        )
-    try:
-        with _Supervisor(process) as supervisor:
-            outcome = follower.follow(process, supervisor)
-    finally:
-        _end(process)
+    reach = outbound.reach(sink)
+    with connects.Guard(reach.allows) as guard:
+        with syscalls.refused() as refused, _hosts_file(reach) as hosts:
+            process = guard.popen(
+                jail.wrap(arguments, refused, hosts),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(*held, refused, *([] if hosts is None else [hosts])),
+                umask=0o022,
+                start_new_session=True,
+            )
+        try:
+            with _Supervisor(process) as supervisor:
+                outcome = follower.follow(process, supervisor)
+        finally:
+            _end(process)
+            if guard.refused:
+                log.warning("rclone was led elsewhere", sink=sink.place_name, to=guard.refused[:5])
+    if process.returncode != 0 and guard.refused:
+        raise errors.SinkRedirects(sink.address, reach.words(guard.refused[0]))
     return outcome, process.returncode
+
+
+@contextlib.contextmanager
+def _hosts_file(reach: outbound.Reach) -> Iterator[int | None]:
+    if reach.asks_resolver:
+        yield None
+        return
+    file = os.memfd_create("hosts")
+    try:
+        os.write(file, reach.hosts.encode())
+        os.lseek(file, 0, os.SEEK_SET)
+        yield file
+    finally:
+        os.close(file)
 
 
 class _Supervisor:

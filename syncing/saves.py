@@ -232,8 +232,9 @@ def _send_direct(one: _Save, part: snapshots.Part, backup: str, binds: list[tupl
         part.census.correct(path, None)
     part.direct &= before.keys()
     listed = part.tree.with_name(f"names-{one.mapping.pk}")
-    listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in before))
-    listed.chmod(0o644)
+    with snapshots.needs_room():
+        listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in before))
+        listed.chmod(0o644)
     inside = str(part.relative) if part.relative.parts else ""
     arguments = rclone.upload_named(one.sink, one.location, inside=inside, backup=backup, paths=before)
     failure: errors.SyncFailed | None = None

@@ -7,6 +7,7 @@ cannot be had in time, each file is copied so that it is at least whole.
 
 from __future__ import annotations
 
+import errno
 import gc
 import math
 import os
@@ -138,20 +139,37 @@ def taken(site: Site, parts: list[Part], quiesce: str, keep_going: Callable[[], 
 
     Raises SyncFailed; TransferCancelled when ``keep_going`` says no.
     """
-    directory = _fresh_directory(site)
+    with needs_room():
+        directory = _fresh_directory(site)
     floor = settings.BOILERHOUSE_DISK_FLOOR_MB << 20
     try:
-        (directory / "files").mkdir(mode=0o700)
+        with needs_room():
+            (directory / "files").mkdir(mode=0o700)
         with Copies(directory / "files", settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES, floor) as held:
             _Taking(site, parts, held, keep_going).run(quiesce)
-        for part in parts:
-            _plant(part, directory)
+        with needs_room():
+            for part in parts:
+                _plant(part, directory)
         failpoints.reach("save.snapshot-taken")
         yield
     finally:
         for part in parts:
             part.close()
         volumes.destroy(directory)
+
+
+@contextmanager
+def needs_room() -> Iterator[None]:
+    """Raises DiskFull in the place of the kernel's error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise errors.DiskFull(
+            "The node's disk is full: a running container cannot be saved, as its files are copied first. A release"
+            " copies nothing, and saves it."
+        ) from error
 
 
 def _fresh_directory(site: Site) -> Path:

@@ -19,6 +19,7 @@ AUTHORITY = Authority(Path(_directory) / "ca")
 os.environ["BOILERHOUSE_CA_BUNDLE"] = str(AUTHORITY.bundle)
 os.environ["BOILERHOUSE_LOCAL_SINK_ROOT"] = os.path.join(_directory, "sinks")
 os.mkdir(os.environ["BOILERHOUSE_LOCAL_SINK_ROOT"], mode=0o700)
+os.environ["BOILERHOUSE_ALLOWED_SINK_HOSTS"] = "127.0.0.0/8"  # where the sinks of all tests are
 os.environ["BOILERHOUSE_ORPHAN_GRACE_S"] = "3"
 os.environ["BOILERHOUSE_RECONCILE_EVERY_S"] = "5"
 os.environ["BOILERHOUSE_STREAM_STALL_S"] = "2"

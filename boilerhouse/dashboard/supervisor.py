@@ -20,6 +20,7 @@ from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.errors import Failed
 from syncing import rclone
 from syncing.locations import MARKER_ROOT
+from syncing.sinks import outbound
 
 log = structlog.get_logger("boilerhouse.up")
 
@@ -52,8 +53,8 @@ class EmbeddedS3:
 
 
 def embedded_s3(port: int | None = None) -> EmbeddedS3:
-    """The embedded S3 of this data directory; its keys are made once."""
-    remembered = data_dir() / "s3-port"
+    """The embedded S3 of this data directory; its keys are made once, and specs may name it."""
+    remembered = data_dir() / outbound.EMBEDDED_PORT
     if port is None:
         port = int(remembered.read_text()) if remembered.exists() else free_port()
     remembered.write_text(str(port))

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from syncing.errors import SinkUnreliable
 from syncing.locations import MARKER_ROOT
@@ -42,6 +43,11 @@ class Sink(ABC):
     def address(self) -> str:
         """The URL that is asked; empty for a sink that is on no network."""
         return ""
+
+    def hosts(self) -> Iterator[str]:
+        """The names, or addresses, by which rclone asks it; that of ``address`` first."""
+        if self.address:
+            yield urlsplit(self.address).hostname or ""
 
     @property
     def place_name(self) -> str:

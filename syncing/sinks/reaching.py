@@ -42,12 +42,12 @@ def is_untrusted(error: Exception) -> bool:
 def proxy_for(address: str) -> str:
     """The URL of the proxy through which ``address`` is asked; empty for none. It may hold a password.
 
-    A loopback address is never asked by a proxy, nor is what NO_PROXY names: hosts with all below them, ``.suffixes``,
-    addresses, networks, each with or without a port, or ``*`` for all.
+    A loopback or link-local address is never asked by a proxy, nor is what NO_PROXY names: hosts with all below them,
+    ``.suffixes``, addresses, networks, each with or without a port, or ``*`` for all.
     """
     parts = urlsplit(address)
     proxy: str = {"http": settings.HTTP_PROXY, "https": settings.HTTPS_PROXY}.get(parts.scheme, "")
-    if not proxy or _is_loopback(parts.hostname or "") or any(_names(entry, parts) for entry in settings.NO_PROXY):
+    if not proxy or _is_own(parts.hostname or "") or any(names(entry, parts) for entry in settings.NO_PROXY):
         return ""
     return proxy if "://" in proxy else f"http://{proxy}"
 
@@ -63,13 +63,14 @@ def rclone_environment(address: str) -> dict[str, str]:
     return {f"{scheme.upper()}_PROXY": proxy for scheme, proxy in proxies_for(address).items()}
 
 
-def _is_loopback(host: str) -> bool:
+def _is_own(host: str) -> bool:
+    """Whether it is this machine, or on its link alone: no proxy is asked for that."""
     address = _address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
+    return host == "localhost" or (address is not None and (address.is_loopback or address.is_link_local))
 
 
-def _names(entry: str, parts: SplitResult) -> bool:
-    """Whether one entry of NO_PROXY names the host of a URL."""
+def names(entry: str, parts: SplitResult) -> bool:
+    """Whether one entry of NO_PROXY, or of a list like it, names the host of a URL."""
     entry, host = entry.strip().lower(), parts.hostname or ""
     if entry == "*":
         return True

@@ -33,18 +33,18 @@ def words(text: object) -> str:
     return shown if len(shown) <= MAX_WORDS else f"{shown[:MAX_WORDS]}…"
 
 
-_SENTENCES = (
-    re.compile(r"<(?:\w+:)?(?:message|responsedescription)\b[^>]*>(.*?)</", re.IGNORECASE | re.DOTALL),
-    re.compile(r"<title\b[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL),
-    re.compile(r"\A\s*([^<]+)"),
-)
+_DAV_ERROR = re.compile(r"<(?:\w+:)?error\b[^>]*DAV:", re.IGNORECASE)
+_SENTENCE = re.compile(r"<(?:\w+:)?(?:message|responsedescription)\b[^>]*>(.*?)</", re.IGNORECASE | re.DOTALL)
 
 
 def sentence_of(content: bytes) -> str:
-    """What an error's body says: WebDAV's message, a page's title, or plain text; empty for anything else."""
+    """What the body of a WebDAV server's error says; empty for anything else.
+
+    An endpoint may be any server that this node reaches; what is no error of WebDAV is its business.
+    """
     text = content[:20_000].decode(errors="replace")
-    found = (pattern.search(text) for pattern in _SENTENCES)
-    return next((html.unescape(match[1]).strip() for match in found if match), "")
+    match = _SENTENCE.search(text) if _DAV_ERROR.search(text) else None
+    return html.unescape(match[1]).strip() if match else ""
 
 
 def after_s(header: str | None) -> float:

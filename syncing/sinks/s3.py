@@ -17,6 +17,7 @@ import structlog
 from syncing import addresses
 from syncing.errors import (
     RemoteChanged,
+    SinkClosed,
     SinkDenied,
     SinkRefused,
     SinkStumbled,
@@ -109,6 +110,11 @@ class S3Sink(Sink):
             return self.endpoint
         domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
         return f"https://{self.bucket}.s3.{self.region}.{domain}"
+
+    def hosts(self) -> Iterator[str]:
+        for host in Sink.hosts(self):
+            yield host
+            yield f"{self.bucket}.{host}"  # where the bucket is part of it
 
     def environment(self) -> dict[str, str]:
         access_key_id, secret_access_key, session_token = self._keys()
@@ -375,6 +381,8 @@ class S3Sink(Sink):
         except NO_HOST_KEYS as error:
             raise SinkDenied(f"There are no keys for {self._where} ({type(error).__name__}). {_HOST_KEYS}") from error
         except (BotoCoreError, OSError) as error:
+            if isinstance(closed := getattr(error, "kwargs", {}).get("error"), SinkClosed):
+                raise closed from error
             if reaching.is_untrusted(error):
                 raise SinkUntrusted(f"The certificate of {self._where} cannot be verified.") from error
             kind = SinkStumbled if isinstance(error, BRIEF) else SinkUnreachable

@@ -20,7 +20,14 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+    AWSRequest,
+    AWSResponse,
+)
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import (
@@ -41,7 +48,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.session import Session
 from django.conf import settings
 
-from syncing.sinks import reaching
+from syncing.sinks import guarded, reaching
 from syncing.sinks.flags import Carried
 
 
@@ -60,6 +67,30 @@ _making = threading.Lock()
 
 _ENCRYPTION = "x-amz-server-side-encryption"
 _KEY_ID = f"{_ENCRYPTION}-aws-kms-key-id"
+
+
+class _Http(guarded.Guarded, AWSHTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _Https(guarded.Guarded, AWSHTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _HttpPool(AWSHTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(AWSHTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+def _guard(transport: Any) -> None:
+    """From now on the transport connects only to where a sink may be."""
+    transport._pool_classes_by_scheme = transport._manager.pool_classes_by_scheme = _POOLS
+
+
+_POOLS = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class Unclear(Exception):
@@ -160,7 +191,7 @@ class Access:
     def client(self) -> Any:
         style: Any = {"addressing_style": self._addressing}
         with _making:
-            client = _session.create_client(
+            client: Any = _session.create_client(
                 "s3",
                 region_name=self.region,
                 endpoint_url=self.endpoint or None,
@@ -179,6 +210,7 @@ class Access:
                     response_checksum_validation="when_required",
                 ),
             )
+        _guard(client._endpoint.http_session)
         # "Expect: 100-continue" costs each small write a round trip.
         client.meta.events.unregister("before-call.s3", add_expect_header)
         client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
@@ -247,10 +279,12 @@ class Access:
     @cached_property
     def _transport(self) -> URLLib3Session:
         verify: Any = reaching.ca_bundle()
-        return URLLib3Session(
+        transport = URLLib3Session(
             verify=verify,
             proxies=self.proxies,
             proxies_config=self._proxies_config,
             timeout=self.deadline_s,
             max_pool_connections=16,
         )
+        _guard(transport)
+        return transport

@@ -29,7 +29,7 @@ from syncing.errors import (
     SinkUntrusted,
     SyncFailed,
 )
-from syncing.sinks import rclone_names, reaching, refusals
+from syncing.sinks import guarded, rclone_names, reaching, refusals
 from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
 from syncing.sinks.retrying import retry
 
@@ -203,6 +203,8 @@ class WebDavSink(Sink):
     def _send(self, method: str, key: str, deadline_s: int, **more: Any) -> requests.Response:
         with self._translated(), requests.Session() as session:
             session.trust_env = False  # it would go by rules of its own, and send what a .netrc holds
+            for scheme in guarded.POOLS:
+                session.mount(f"{scheme}://", guarded.Adapter())
             session.verify, session.proxies = reaching.ca_bundle(), reaching.proxies_for(self.endpoint)
             return session.request(method, self._url(key), timeout=deadline_s, allow_redirects=False, **more)
 

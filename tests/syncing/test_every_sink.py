@@ -161,7 +161,8 @@ def test_too_many_or_too_much_is_said_before_the_first_byte(tenant, settings):
     assert set(tenant.far_end.keys(LOCATION)) == {"a", "b", "c"}
 
 
-def test_a_state_that_cannot_fit_is_refused_before_the_first_byte(tenant):
+def test_a_state_that_cannot_fit_is_refused_before_the_first_byte(tenant, settings):
+    settings.BOILERHOUSE_DEFAULT_DISK_MB = 0
     tenant.write(a="1")
     tenant.save()
     key = marker_key(LOCATION)

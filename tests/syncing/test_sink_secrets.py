@@ -40,7 +40,7 @@ def test_neither_rclone_nor_we_repeat_it(tmp_path, data_dir):
             with pytest.raises(errors.SyncFailed, match="Invalid token") as failed:
                 arguments = rclone.upload(sink, "t/a", [], deletes=False, inside="", backup="b/a")
                 rclone.run(arguments, sink, Jail(tmp_path, Owner(0, 0), writable=False), lock.fileno())
-            with pytest.raises(errors.SyncFailed, match="Invalid token") as refused:
+            with pytest.raises(errors.SyncFailed, match="answered 403") as refused:
                 sink.put("t/a", b"x")
         server.shutdown()
     for one in (failed, refused):

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from syncing.locations import BACKUP_ROOT, marker_key
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Trigger
 from tenants import upkeep
-from tests import cgroups
+from tests import cgroups, small_disks
 from tests.make import make_container, make_spec
 from tests.syncing.test_exactly_the_last_save import LOCATION, TENANT, UID, Tenant
 
@@ -750,4 +751,37 @@ def test_a_save_uses_reflinks_where_the_containers_lie_on_such_a_file_system(
         told = tenant.told()
         assert (told["copiedBy"], told["copiedFiles"], told["pointInTime"]) == ("reflink", 2, True)
         expected = tenant.look()
+        assert tenant.come_back() == expected
+
+
+def test_on_a_full_disk_a_live_save_is_refused_and_a_release_saves(s3, data_dir, tmp_path, transactional_db):
+    """Issue 19: copies of what runs need room, a release none; whatever the live save did, nothing is lost."""
+    from tests.far_ends import RcloneS3
+
+    end = RcloneS3(s3)
+    end.clear()
+    with small_disks.mounted(tmp_path, 64) as disk, cgroups.group() as runtime_id:
+        (disk / "containers").mkdir(mode=0o700)
+        (data_dir / "containers").symlink_to(disk / "containers")
+        tenant = Live(end, runtime_id)
+        tenant.write(one="1", two="2")
+        settle()
+        tenant.told()
+        tenant.write(one="other", three="x" * 100_000)
+        small_disks.fill(disk / "filler")
+        for number in range(20_000):  # until there is no inode either
+            try:
+                (disk / f"f{number}").touch()
+            except OSError:
+                break
+        settle()
+        with pytest.raises(errors.DiskFull, match="A release copies nothing"):
+            tenant.save()
+        expected = tenant.look()
+        with volumes.locked(tenant.container_id) as lock:
+            site = replace(tenant.site(lock), is_stopped=True)
+            saves.save(site, [tenant.fresh()], Trigger.RELEASE, lambda: True)
+        (disk / "filler").unlink()
+        for path in disk.glob("f*"):
+            path.unlink()
         assert tenant.come_back() == expected

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import threading
+import time
 
 import pytest
+import requests
 
 from boilerhouse.core.models import Event
-from pools import quota, volumes
+from pools import host, quota, volumes
 from pools.models import Container
 from pools.states import Fault
 from tenants import disks
+from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
+from tests import small_disks
 from tests.dashboard.test_controller import hold
 from tests.make import make_pool, make_workload
+from tests.webserver import running
 
 MB = 1 << 20
 
@@ -155,3 +162,113 @@ def test_a_walk_keeps_no_more_open_than_it_is_deep(held):
     before = len(os.listdir("/proc/self/fd"))
     disks.check(row.pk)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+# The node's disk -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    with small_disks.mounted(tmp_path, 200) as mount:
+        yield mount
+
+
+@pytest.fixture
+def on_small_disk(small_disk, data_dir, held, settings):
+    """The same, and containers' directories lie on it."""
+    (small_disk / "deployment-id").write_bytes((data_dir / "deployment-id").read_bytes())
+    settings.BOILERHOUSE_DATA_DIR = small_disk
+    settings.BOILERHOUSE_DISK_FLOOR_MB = 80
+    return held
+
+
+def test_below_the_floor_who_grows_the_most_is_released_one_at_a_time(on_small_disk, small_disk, monkeypatch):
+    """Issue 19: not the largest, not who stands still, nobody while it does not become less."""
+    monkeypatch.setattr(disks, "EVERY_S", 0.0)
+    monkeypatch.setattr(disks, "LOW_EVERY_S", 0.0)
+    monkeypatch.setattr(disks, "DEAR", 0)
+    large, slow, hog = on_small_disk("large"), on_small_disk("slow"), on_small_disk("hog")
+    watch = disks.DiskWatch(lambda: True, threading.Event())
+    fill(state_of(large) / "large", 50 * MB)
+    fill(state_of(hog) / "first", 40 * MB)
+    watch.look()
+    assert not host.disk_is_low()
+
+    fill(state_of(hog) / "second", 30 * MB)
+    assert host.disk_is_low()
+    watch.look()
+    watch.look()
+    assert not any(map(is_released, (large, slow, hog))), "it has grown, and does no more"
+
+    fill(state_of(slow) / "little", 3 * MB)
+    fill(state_of(hog) / "third", 9 * MB)
+    watch.look()
+    assert [is_released(row) for row in (large, slow, hog)] == [False, False, True]
+    assert "of all tenants this one grows the most: by 9 MiB" in words(hog)
+
+    fill(state_of(hog) / "fourth", 9 * MB)
+    fill(state_of(slow) / "more", 3 * MB)
+    watch.look()
+    assert not is_released(slow), "the one before is just ending"
+
+    Assignment.objects.filter(pk=hog.pk).update(step="saving")
+    (small_disk / "not-a-tenants").write_bytes(bytes(4 * MB))
+    watch.look()
+    assert not is_released(slow), "somebody else's"
+    fill(state_of(slow) / "again", 3 * MB)
+    watch.look()
+    assert is_released(slow)
+    assert not is_released(large)
+
+
+def test_a_database_on_a_full_disk_answers_503_and_loses_nothing(small_disk):
+    """Issue 19: SQLite without a byte left: claims and all that writes are refused in words, and go on afterwards."""
+    with running(small_disk) as web:
+
+        def ask(method: str, path: str, body=None) -> requests.Response:
+            headers = {"Authorization": f"Bearer {web.key}"}
+            return requests.request(method, f"{web.base}/api/v1/{path}", json=body, headers=headers, timeout=60)
+
+        def make(number: int) -> requests.Response:
+            return ask("POST", "workloads", {"id": f"w{number}", "name": "w", "image": "i", "environment": {"A": BIG}})
+
+        def claim(number: int) -> requests.Response:
+            body = {"poolId": "p", "metadata": {"a": BIG}}
+            return ask("POST", f"tenants/t{number}/claim?timeoutMs=100", body)
+
+        assert make(0).status_code == 201
+        assert ask("POST", "pools", {"id": "p", "workloadId": "w0"}).status_code == 201
+        assert claim(0).json()["code"] == "pool_exhausted"
+
+        made = []
+        small_disks.fill(small_disk / "filler")
+        refused = []
+        for number in range(1, 40):
+            for answer in (make(number), claim(number)):
+                assert answer.status_code in (201, 503), answer.text
+                if answer.json().get("code") == "database_unavailable":
+                    assert answer.headers["Retry-After"]
+                    refused.append(number)
+                elif answer.status_code == 201:
+                    made.append(number)
+            assert web.health() in (200, 503)
+        assert len(refused) > 10
+
+        (small_disk / "filler").unlink()
+        eventually(lambda: claim(99).json()["code"] == "pool_exhausted", 30)
+        assert make(99).status_code == 201
+        for number in made:
+            assert ask("GET", f"workloads/w{number}").status_code == 200
+        assert ask("GET", f"tenants/t{refused[-1]}/status").json()["assigned"] is False
+    with contextlib.closing(sqlite3.connect(small_disk / "data" / "boilerhouse.sqlite3")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+BIG = "x" * 100_000
+
+
+def eventually(is_so, within_s: float) -> None:
+    until = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.2)

@@ -1,0 +1,69 @@
+"""Connections of the clients in this process: to addresses that a sink may have (``outbound``), and to no other.
+
+The address is looked at after the name was resolved, and it is that one which is connected to.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NameResolutionError, NewConnectionError
+
+from syncing.sinks import outbound
+
+
+class Guarded(HTTPConnection):
+    """Raises SinkClosed in the place of connecting to where no sink may be; to be mixed into a connection."""
+
+    def _new_conn(self) -> socket.socket:
+        host = self._dns_host
+        try:
+            found = outbound.open_addresses(host.strip("[]").rstrip("."), self.port or self.default_port)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        failure: NewConnectionError | None = None
+        for address in found:
+            self._dns_host = address
+            try:
+                return super()._new_conn()
+            except NewConnectionError as error:
+                failure = failure or error
+            finally:
+                self._dns_host = host
+        raise failure or NewConnectionError(self, f"{host} has no address")
+
+
+class _Http(Guarded, HTTPConnection):
+    pass
+
+
+class _Https(Guarded, HTTPSConnection):
+    pass
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+POOLS = {"http": _HttpPool, "https": _HttpsPool}
+
+
+class Adapter(HTTPAdapter):
+    """For a session of ``requests``."""
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, *args: Any, **more: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **more)
+        manager.pool_classes_by_scheme = POOLS
+        return manager

@@ -1,0 +1,171 @@
+"""Where clients of sinks may connect to: not to this machine by its loopback, nor to what a cloud tells its instances.
+
+An operator writes a sink's endpoint, and whoever answers there may send a client on. So it is the address that counts,
+when it is connected to: whatever name led there, and whatever that meant a moment before. Private networks are open,
+for that is where many sinks are. What else is meant to be a sink, the deployment names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from django.conf import settings
+
+from boilerhouse.core.deployment import data_dir
+from syncing import addresses
+from syncing.errors import SinkClosed, SinkUnreachable
+from syncing.sinks import reaching
+from syncing.sinks.base import Sink
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_CLOSED = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/128", "::1/128", "fe80::/10", "ff00::/8",
+            "100.100.100.200/32", "192.0.0.192/32", "fd00:ec2::/32", "fd20:ce::/32",
+        ),
+    )
+)  # fmt: skip
+"""This machine, its links, groups and broadcasts; in the second line metadata of clouds outside the links."""
+_NAT64, _6TO4 = ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("2002::/16")
+_LOOPBACKS: dict[int, Address] = {4: ipaddress.IPv4Address("127.0.0.1"), 6: ipaddress.IPv6Address("::1")}
+EMBEDDED_PORT = "s3-port"
+"""The file of the data directory that has the port of the embedded S3."""
+DNS_PORT, SORTING_PORT = 53, 9
+"""Go, to sort addresses, sees which way packets would leave to this port; none is sent."""
+
+
+def is_closed(host: str, port: int, address: str) -> bool:
+    """Whether no sink may be at ``address``, by which ``host`` is reached."""
+    return _is_no_sink(_plain(address)) and not any(_allowed(name, port) for name in (host, str(_plain(address))))
+
+
+def _is_no_sink(address: Address) -> bool:
+    return any(address in network for network in _CLOSED)
+
+
+def _plain(text: str) -> Address:
+    """The address that packets go to: IPv4 that is written as IPv6 is IPv4, and none is this machine."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if address.is_unspecified:
+        return _LOOPBACKS[address.version]
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if address in _6TO4:
+            return ipaddress.IPv4Address((int(address) >> 80) & 0xFFFFFFFF)
+        return _plain(str(address.ipv4_mapped)) if address.ipv4_mapped else address
+    return address
+
+
+def _allowed(host: str, port: int) -> bool:
+    parts = urlsplit(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    return any(reaching.names(entry, parts) for entry in (*settings.BOILERHOUSE_ALLOWED_SINK_HOSTS, *_own()))
+
+
+def _own() -> Iterator[str]:
+    """The deployment's embedded S3, and its proxies."""
+    with contextlib.suppress(FileNotFoundError):
+        yield f"127.0.0.1:{(data_dir() / EMBEDDED_PORT).read_text().strip()}"
+    for proxy in (settings.HTTP_PROXY, settings.HTTPS_PROXY):
+        if proxy:
+            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            yield f"{parts.hostname}:{_port(parts)}"
+
+
+def open_addresses(host: str, port: int) -> list[str]:
+    """The addresses of ``host`` that a sink may have, asked of the resolver.
+
+    Raises SinkClosed when it has others alone, socket.gaierror when it has none.
+    """
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = list(dict.fromkeys(str(info[4][0]) for info in infos))
+    good = [address for address in found if not is_closed(host, port, address)]
+    if found and not good:
+        raise SinkClosed(host, port, found[0])
+    return good
+
+
+# rclone: its jail's names and connections -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What one run of rclone may connect to, and what its names mean."""
+
+    ends: frozenset[tuple[str, int]] = frozenset()
+    """Addresses and ports of the sink, or of the proxy before it."""
+    hosts: str = ""
+    """The hosts file that gives these addresses their names; without it names are asked of the resolver."""
+    port: int = 0
+    """Of whatever address but a closed one: AWS has too many, and they change."""
+
+    @property
+    def asks_resolver(self) -> bool:
+        return self.port > 0
+
+    def words(self, refused: str) -> str:
+        """Where rclone was led that was not let go to ``refused``."""
+        return "to another name" if refused.endswith(f":{DNS_PORT}") and not self.asks_resolver else f"to {refused}"
+
+    def allows(self, address: str, port: int) -> bool:
+        plain = str(_plain(address))
+        if (plain, port) in self.ends:
+            return True
+        if port == SORTING_PORT:
+            return any(plain == end for end, _ in self.ends)
+        if not self.asks_resolver:
+            return False
+        return plain in _resolvers() if port == DNS_PORT else port == self.port and not is_closed("", port, address)
+
+
+def reach(sink: Sink) -> Reach:
+    """What rclone must reach for this sink, and nothing else: so no redirect leads anywhere but back to it.
+
+    Raises SinkClosed, SinkUnreachable.
+    """
+    if not sink.address:
+        return Reach()
+    proxy = reaching.proxy_for(sink.address)
+    parts = urlsplit(proxy or sink.address)
+    port = _port(parts)
+    if not proxy and addresses.is_aws(sink.address):
+        return Reach(port=port)
+    names = [parts.hostname or ""] if proxy else list(sink.hosts())
+    lines, ends = ["127.0.0.1 localhost"], set()
+    for name in names:
+        try:
+            found = open_addresses(name, port)
+        except socket.gaierror as error:
+            if name == names[0]:
+                raise SinkUnreachable(f"{name} cannot be resolved ({error.strerror}).") from error
+            continue
+        ends |= {(str(_plain(address)), port) for address in found}
+        lines += [f"{address} {name}" for address in found if not _is_address(name)]
+    return Reach(frozenset(ends), "\n".join([*lines, ""]))
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _resolvers() -> set[str]:
+    text = Path("/etc/resolv.conf").read_text(errors="replace")
+    return {str(_plain(found)) for found in re.findall(r"^\s*nameserver\s+(\S+)", text, re.MULTILINE)}
