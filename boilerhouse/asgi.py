@@ -13,8 +13,9 @@ import django
 django.setup()
 
 from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import WebsocketDenier
 from django.conf import settings
-from django.urls import get_resolver, path
+from django.urls import get_resolver, path, re_path
 
 from boilerhouse.core import collector, processes
 from boilerhouse.core.asgi_handler import ThreadedHandler
@@ -34,6 +35,7 @@ sockets = URLRouter(
     [
         path("ws/events", EventSocket()),  # type: ignore[arg-type]  # looks at keys itself
         path("ws/terminal/<uuid:container_id>", TerminalSocket()),  # type: ignore[arg-type]
+        re_path("", WebsocketDenier.as_asgi()),
     ]
 )
 application = BelowBasePath(

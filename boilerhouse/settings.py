@@ -315,6 +315,11 @@ AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_CALLABLE = "boilerhouse.dashboard.views.too_many_failures"
 AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
+PASSWORD_HASHERS = [
+    "boilerhouse.core.password_hasher.Hasher",
+    "django.contrib.auth.hashers.PBKDF2SHA1PasswordHasher",
+    "django.contrib.auth.hashers.ScryptPasswordHasher",
+]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},

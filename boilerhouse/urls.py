@@ -31,6 +31,7 @@ api: list[URLPattern | URLResolver] = [
 
 urlpatterns = [
     path("api/v1/", include(api)),
+    path("admin/login/", views.admin_login),
     path("admin/", admin.site.urls),
     path("", include("boilerhouse.dashboard.urls")),
     re_path(r"^api/", problems.nowhere),

@@ -23,7 +23,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve, set_script_prefix
 
-from boilerhouse.core import context, draining
+from boilerhouse.core import connections, context, draining
 from boilerhouse.core.api.problems import problem
 from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal
 from boilerhouse.core.ids import uuid7
@@ -31,6 +31,7 @@ from boilerhouse.core.middleware import safe_request_id
 from boilerhouse.core.streaming import Stalled, Stream, Writer, serve
 from boilerhouse.core.turns import Turns
 from boilerhouse.core.waiting import Waiters, Waiting
+from boilerhouse.core.waiting_line import Line
 
 log = structlog.get_logger("boilerhouse.http")
 
@@ -39,6 +40,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 PIECE_BYTES = 64 * 1024
+SIGN_INS, SIGN_INS_PER_ADDRESS = 24, 4
+"""That wait for the one thread that hashes passwords, half a second each."""
 REFUSALS = {
     Refusal.TOO_LARGE: (413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes at most."),
     Refusal.UNKNOWN: (413, "too_large", f"Before you sign in the body may have {UNKNOWN_BODY_BYTES} bytes at most."),
@@ -58,38 +61,45 @@ class ThreadedHandler(BaseHandler):
         self.lanes = {
             "claim": ThreadPoolExecutor(settings.BOILERHOUSE_CLAIM_THREADS, thread_name_prefix="claim"),
             "slow": ThreadPoolExecutor(settings.BOILERHOUSE_SLOW_THREADS, thread_name_prefix="slow"),
+            "sign-in": ThreadPoolExecutor(1, thread_name_prefix="sign-in"),
         }
         # A claim waits for PostgreSQL between its steps; SQLite is this process itself (ADR 22).
         self.turns = {"claim": Turns(places=1 if connection.vendor == "sqlite" else 2)}
+        self.sign_ins = Line(SIGN_INS, SIGN_INS_PER_ADDRESS)
         self.waiters = Waiters(ThreadPoolExecutor(1, thread_name_prefix="waiters"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"not HTTP: {scope['type']}")
-        lane = _lane(scope["path"].removeprefix(scope.get("root_path", "")))
-        threads, respond = self.lanes.get(lane, self.threads), self._respond
-        if lane in self.turns:
-            respond = partial(self._respond_in_turn, self.turns[lane])
+        lane = _lane(scope["path"].removeprefix(scope.get("root_path", "")), scope["method"])
         body, refusal = await self._read(receive), scope.get("boilerhouse.refusal")
         if len(body) > MAX_BODY_BYTES:
             refusal = Refusal.TOO_LARGE
         if refusal in REFUSALS:
-            await self._send(_refuse(scope, *REFUSALS[refusal]), scope, send)
-            return
-        resumed: Waiting | None = None
-        while True:
-            response = await _run(threads, partial(respond, scope, body, resumed))
-            if not isinstance(response, Waiting):
-                break
-            if draining.cut.has_come:
-                response = _ask_again(response)
-                break
-            await self.waiters.wait(response)
-            resumed = response
+            response: HttpResponseBase = _refuse(scope, *REFUSALS[refusal])
+        elif lane == "sign-in":
+            with self.sign_ins.place(connections.address_of(scope)) as has_place:
+                response = await self._answer(scope, body, lane) if has_place else _too_many_sign_ins()
+        else:
+            response = await self._answer(scope, body, lane)
         if isinstance(response, Stream):
             await self._stream(response, scope, receive, send)
         else:
             await self._send(response, scope, send)
+
+    async def _answer(self, scope: Scope, body: bytes, lane: str) -> HttpResponseBase:
+        threads, respond = self.lanes.get(lane, self.threads), self._respond
+        if lane in self.turns:
+            respond = partial(self._respond_in_turn, self.turns[lane])
+        resumed: Waiting | None = None
+        while True:
+            response = await _run(threads, partial(respond, scope, body, resumed))
+            if not isinstance(response, Waiting):
+                return response
+            if draining.cut.has_come:
+                return _ask_again(response)
+            await self.waiters.wait(response)
+            resumed = response
 
     async def _stream(self, response: Stream, scope: Scope, receive: Receive, send: Send) -> None:
         del response["Content-Length"]
@@ -164,13 +174,19 @@ async def _run(threads: ThreadPoolExecutor, respond: Callable[[], HttpResponseBa
         raise
 
 
-def _lane(path: str) -> str:
+def _lane(path: str, method: str) -> str:
     """Which threads serve the path: views that wait for something outside (engine, sink) have some of their own."""
     try:
         view = resolve(path).func
     except Resolver404:
         return ""
-    return getattr(getattr(view, "view_class", view), "lane", "")
+    lane: str = getattr(getattr(view, "view_class", view), "lane", "")
+    return "" if lane == "sign-in" and method != "POST" else lane  # only a form's answer is hashed
+
+
+def _too_many_sign_ins() -> HttpResponse:
+    words = "Too many are signing in at once. Nothing was tried; go back and send it again in a few seconds.\n"
+    return HttpResponse(words, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "5"})
 
 
 def _ask_again(waiting: Waiting) -> HttpResponse:

@@ -192,6 +192,13 @@ def forwarded(peer: str, chain: str) -> str:
     return peer
 
 
+def address_of(scope: dict[str, Any]) -> str:
+    """The client's own address, as far as a trusted proxy gives it."""
+    peer = (scope.get("client") or ("",))[0]
+    chain = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+    return forwarded(peer, chain)
+
+
 def vouch(request: Any) -> None:
     """The request's connection has shown a living key or session: it does not end for those of strangers."""
     vouch_for(_scope(request))

@@ -17,7 +17,7 @@ from channels.db import database_sync_to_async
 from django.http import QueryDict
 from rest_framework.exceptions import NotFound
 
-from boilerhouse.core import bounds, budgets, draining
+from boilerhouse.core import bounds, budgets, connections, draining
 from boilerhouse.core.api.event_views import FILTERS, wanted_events
 from boilerhouse.core.api.throttling import must_wait
 from boilerhouse.core.api_keys import find_key
@@ -70,6 +70,7 @@ class EventSocket:
         except BoilerhouseError as error:
             await _refuse(send, BUSY, error.detail)
             return
+        connections.vouch_for(scope)
         with hold:
             opened_at = await database_sync_to_async(newest_id)() if after is None else None
             await send({"type": "websocket.accept"})

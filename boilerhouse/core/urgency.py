@@ -55,3 +55,16 @@ def lowered(pid: int) -> Iterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.sched_setscheduler(pid, policy, os.sched_getparam(0))
+
+
+@contextmanager
+def ordinary() -> Iterator[None]:
+    """What this thread computes in it waits for its share of a processor like everybody else."""
+    if os.sched_getscheduler(0) != os.SCHED_RR:
+        yield
+        return
+    be_ordinary()
+    try:
+        yield
+    finally:
+        be_urgent()

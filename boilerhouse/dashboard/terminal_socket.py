@@ -18,7 +18,7 @@ from channels.auth import AuthMiddlewareStack
 from channels.db import database_sync_to_async
 from django.conf import settings
 
-from boilerhouse.core import audit, budgets, context
+from boilerhouse.core import audit, budgets, connections, context
 from boilerhouse.core.errors import BoilerhouseError, Invalid
 from boilerhouse.core.events import recording
 from boilerhouse.core.handshakes import OurPagesOnly
@@ -55,6 +55,7 @@ class TerminalSocket:
         if not await database_sync_to_async(signed_in)(user, session, Role.OPERATOR):
             await _end(send, FORBIDDEN, "It needs the role operator.")
             return
+        connections.vouch_for(scope)
         container_id: UUID = scope["url_route"]["kwargs"]["container_id"]
         wish = await _first_word(receive)
         if wish is None:

@@ -75,8 +75,8 @@ urlpatterns = [
     path("search", activity.search, name="search"),
     path("theme", views.set_theme, name="set-theme"),
     path("times", views.set_times, name="set-times"),
-    path("login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("login/", views.SignIn.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
-    path("password/", auth.PasswordChangeView.as_view(success_url="/"), name="password_change"),
+    path("password/", views.ChangePassword.as_view(success_url="/"), name="password_change"),
     path("login/<uid>/<token>/", views.one_time_login, name="one-time-login"),
 ]

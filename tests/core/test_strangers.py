@@ -5,21 +5,25 @@ from __future__ import annotations
 import resource
 import signal
 import socket
+import statistics
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.webserver import WebServer, rest, running
 
 pytestmark = pytest.mark.any_database
 MB = 1 << 20
+PASSWORD = "the right long password"
 LIMITS = {
     "BOILERHOUSE_HEAD_TIMEOUT_S": "2", "BOILERHOUSE_BODY_TIMEOUT_S": "3", "BOILERHOUSE_MAX_CONNECTIONS": "200",
     "BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS": "40", "BOILERHOUSE_TRUSTED_PROXIES": "192.0.2.0/24",
-    "BOILERHOUSE_THROTTLE_RATE": "0",
+    "BOILERHOUSE_THROTTLE_RATE": "0", "BOILERHOUSE_LOGIN_FAILURES": "3",
 }  # fmt: skip
 LIMITS_PASSED_S = 4
 """After so long both time limits have passed."""
@@ -336,3 +340,73 @@ def test_a_keys_sockets_are_counted_as_its_requests_are(directory):
                     codes.append(closed.rcvd.code)
         assert codes == [0, 0, 0, 4429]
         assert requests.get(f"{one.base}/api/v1/pools", headers=headers, timeout=10).status_code == 429
+
+
+def sign_in(base: str, name: str, address: str, password: str = "wrong") -> int:
+    with requests.Session() as session:
+        session.headers["X-Forwarded-For"] = address
+        session.get(f"{base}/login/", timeout=60)
+        given = {"username": name, "password": password, "csrfmiddlewaretoken": session.cookies["csrftoken"]}
+        return session.post(f"{base}/login/", data=given, timeout=60, allow_redirects=False).status_code
+
+
+def test_guessers_of_passwords_keep_nobody_from_anything(proxied: WebServer):
+    """N2: twelve connections with random names held all threads, and hashed with the web process's urgency."""
+    proxied.manage(
+        "shell",
+        "-c",
+        f"from django.contrib.auth.models import User; User.objects.create_superuser('staff', password={PASSWORD!r})",
+    )
+    stop = threading.Event()
+
+    def guess(number: int) -> list[int]:
+        found = []
+        while not stop.is_set():
+            found.append(sign_in(proxied.base, f"nobody-{number}-{len(found)}", "198.51.100.9"))
+        return found
+
+    with ThreadPoolExecutor(12) as crowd:
+        guessing = [crowd.submit(guess, number) for number in range(12)]
+        headers = {"Authorization": f"Bearer {proxied.key}"}
+        try:
+            asked = []
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                began = time.monotonic()
+                assert requests.get(f"{proxied.base}/api/v1/pools", headers=headers, timeout=10).status_code == 200
+                asked.append(time.monotonic() - began)
+            assert sign_in(proxied.base, "staff", "203.0.113.4", PASSWORD) == 302
+        finally:
+            stop.set()
+    found = [status for one in guessing for status in one.result()]
+    assert set(found) == {200, 429}, "hashed one after the other, four of an address in line, the rest refused"
+    assert statistics.median(asked) < 0.5
+
+
+def test_guessing_locks_still_however_many_guess_at_once(proxied: WebServer):
+    """N2: the failures of one name are counted in their order."""
+    with ThreadPoolExecutor(4) as crowd:
+        found = list(crowd.map(lambda _: sign_in(proxied.base, "victim", "198.51.100.20"), range(16)))
+    assert found.count(200) <= int(LIMITS["BOILERHOUSE_LOGIN_FAILURES"])
+    assert sign_in(proxied.base, "victim", "198.51.100.20") == 429
+
+
+def test_the_document_of_the_api_is_made_once(web: WebServer):
+    """N2: it was rendered anew for each who asked, a megabyte."""
+    where = f"{web.base}/api/v1/openapi.json"
+    plain = requests.get(where, timeout=30, headers={"Accept-Encoding": "identity"})
+    packed = requests.get(where, timeout=30, headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert packed.json() == plain.json()
+    assert int(packed.headers["Content-Length"]) * 5 < int(plain.headers["Content-Length"])
+    again = requests.get(where, timeout=30, headers={"If-None-Match": plain.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_socket_for_no_path_is_refused_without_a_traceback(web: WebServer):
+    """N2: each wrote a traceback of forty lines into the log."""
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://127.0.0.1:{web.port}/ws/nothing")
+    assert refused.value.response.status_code == 403
+    assert "Traceback" not in web.log
+    assert "Exception inside application" not in web.log
