@@ -32,6 +32,8 @@ _lookups = ThreadPoolExecutor(2, thread_name_prefix="heads")
 
 class Request(WebRequest):  # type: ignore[misc]
     refusal: Refusal | None = None
+    head: Head | None = None
+    """Of a request that has a body."""
 
     def __init__(self, channel: Any, queued: Any = False) -> None:
         super().__init__(channel, queued, parsePOSTFormSubmission=False)  # Django does that, in a thread
@@ -58,13 +60,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     known: Connection
     length: int | None
-    _head: Head
 
     timeOut = None  # ``connections.Connection.deadline`` instead
 
     def __init__(self) -> None:
         super().__init__()
-
         self._is_proven = False
         self._held: list[bytes] | None = None
         self._is_over = False
@@ -96,8 +96,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self.length == 0:
             return
         self.known.enter(Phase.BODY)
-        self._is_proven, self._head = self.known.is_known, _head(request, self._command, self._path)
-        refusal = judge(self._head, self.length)
+        self._is_proven = self.known.is_known
+        request.head = head = _head(request, self._command, self._path)
+        refusal = judge(head, self.length)
         if refusal is None and self.factory.server.open.has_too_many_bodies(self.known.address):
             refusal = Refusal.TOO_MANY
         if refusal is not None:
@@ -159,9 +160,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.persistent = 0
 
     def _look_up(self, request: Request) -> None:
+        assert request.head is not None
         self._held = []
         self._networkProducer.pauseProducing()
-        looking = asyncio.get_running_loop().run_in_executor(_lookups, refusal_of_stranger, self._head)
+        looking = asyncio.get_running_loop().run_in_executor(_lookups, refusal_of_stranger, request.head)
         looking.add_done_callback(lambda done: self._looked_up(request, done.result()))
 
     def _looked_up(self, request: Request, refusal: Refusal | None) -> None:

@@ -64,6 +64,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]
             "boilerhouse.backlog": partial(backlog, protocol),
             "boilerhouse.connection": self.open.of(protocol.transport),
             "boilerhouse.refusal": getattr(protocol, "refusal", None),
+            "boilerhouse.head": getattr(protocol, "head", None),
         }
         return super().create_application(protocol, {**scope, **more})
 

@@ -21,11 +21,11 @@ from django.core.handlers.base import BaseHandler
 from django.db import connection
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import Resolver404, resolve, set_script_prefix
+from django.urls import set_script_prefix
 
 from boilerhouse.core import connections, context, draining
 from boilerhouse.core.api.problems import problem
-from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal
+from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.middleware import safe_request_id
 from boilerhouse.core.streaming import Stalled, Stream, Writer, serve
@@ -71,7 +71,7 @@ class ThreadedHandler(BaseHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"not HTTP: {scope['type']}")
-        lane = _lane(scope["path"].removeprefix(scope.get("root_path", "")), scope["method"])
+        lane = _lane(scope)
         body, refusal = await self._read(receive), scope.get("boilerhouse.refusal")
         if len(body) > MAX_BODY_BYTES:
             refusal = Refusal.TOO_LARGE
@@ -174,14 +174,12 @@ async def _run(threads: ThreadPoolExecutor, respond: Callable[[], HttpResponseBa
         raise
 
 
-def _lane(path: str, method: str) -> str:
-    """Which threads serve the path: views that wait for something outside (engine, sink) have some of their own."""
-    try:
-        view = resolve(path).func
-    except Resolver404:
-        return ""
+def _lane(scope: Scope) -> str:
+    """Which threads serve it: views that wait for something outside (engine, sink) have some of their own."""
+    head = scope.get("boilerhouse.head")
+    view = head.view if head else view_of(scope["path"].removeprefix(scope.get("root_path", "")))
     lane: str = getattr(getattr(view, "view_class", view), "lane", "")
-    return "" if lane == "sign-in" and method != "POST" else lane  # only a form's answer is hashed
+    return "" if lane == "sign-in" and scope["method"] != "POST" else lane  # only a form's answer is hashed
 
 
 def _too_many_sign_ins() -> HttpResponse:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from django.conf import settings
@@ -172,14 +172,17 @@ def _may_end(one: Connection, counts: Counter[str], now: float) -> bool:
 
 def is_trusted(peer: str) -> bool:
     """Whether a proxy of ours is there (BOILERHOUSE_TRUSTED_PROXIES), or the node itself by a Unix socket."""
-    if not peer:
-        return True
+    return not peer or _is_within(peer, tuple(settings.BOILERHOUSE_TRUSTED_PROXIES))
+
+
+@lru_cache(4096)  # asked several times for each request
+def _is_within(peer: str, networks: tuple[str, ...]) -> bool:
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:
         return False
     plain = getattr(address, "ipv4_mapped", None) or address
-    return any(plain in ipaddress.ip_network(one, strict=False) for one in settings.BOILERHOUSE_TRUSTED_PROXIES)
+    return any(plain in ipaddress.ip_network(one, strict=False) for one in networks)
 
 
 def forwarded(peer: str, chain: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from typing import Any
@@ -44,6 +45,11 @@ class Head:
     authorization: str
     cookies: str
 
+    @cached_property
+    def view(self) -> Any:
+        """Found once: whoever answers the request asks for it again."""
+        return view_of(self.path)
+
     @property
     def is_api(self) -> bool:
         return self.path.startswith("/api/")
@@ -58,7 +64,7 @@ def judge(head: Head, length: int | None) -> Refusal | None:
     """Whether a body of so many bytes (None: not told) is refused at once. It asks no database."""
     if length is not None and length > MAX_BODY_BYTES:
         return Refusal.TOO_LARGE
-    view = view_of(head.path)
+    view = head.view
     if view is None:
         return Refusal.UNREAD
     from boilerhouse.core import api_keys  # the server is made before the models are

@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,6 +16,8 @@ import requests
 from django.contrib.auth.models import User
 from django.core.checks import run_checks
 from django.core.management import call_command
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from boilerhouse.core import commands, text
 from boilerhouse.core.events import emit, recording
@@ -134,6 +137,31 @@ def test_a_link_made_in_the_second_of_a_login_works_once(client, data_dir):
     client.force_login(user)
     user.refresh_from_db()
     assert not login_tokens.check_token(user, token)
+
+
+# Origins of sockets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/ws/events", f"/ws/terminal/{uuid.uuid4()}"])
+def test_a_socket_opens_for_pages_of_the_very_same_origin_alone(web, path):
+    """W2: any port of our host name would do, and with the operator's session a tenant's page opened a shell."""
+    own = web.base
+    with requests.Session() as session:
+        session.get(own + web.manage("login_link", "--create", "--user", "socket").strip(), timeout=30)
+        cookie = f"sessionid={session.cookies['sessionid']}"
+    others = [
+        f"http://127.0.0.1:{web.port + 1}", "http://127.0.0.1", f"https://127.0.0.1:{web.port}", "null", f"{own}/", f"{own}.evil.example",
+        f"http://localhost:{web.port}", f"http://127.0.0.2:{web.port}", f"{own}@evil.example", "https://evil.example", f"{own}, {own}",
+    ]  # fmt: skip
+    for other in others:
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://127.0.0.1:{web.port}{path}", additional_headers={"Cookie": cookie, "Origin": other})
+        assert refused.value.response.status_code in (400, 403), other
+    with connect(f"ws://127.0.0.1:{web.port}{path}", additional_headers={"Cookie": cookie, "Origin": own}):
+        pass
+    if "terminal" in path:
+        with pytest.raises(InvalidStatus):
+            connect(f"ws://127.0.0.1:{web.port}{path}", additional_headers={"Cookie": cookie})
 
 
 # Control characters -----------------------------------------------------------------------------------
