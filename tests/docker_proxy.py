@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -28,18 +28,23 @@ class Sockets:
 
     def __init__(self, directory: Path) -> None:
         self.web, self.worker = (directory / name / f"{name}.sock" for name in ("web", "worker"))
+        self.pid = 0
+        """Of the proxy."""
 
     def url(self, name: str) -> str:
         return f"unix://{getattr(self, name)}"
 
 
 @contextmanager
-def running(directory: Path, data: Path, settings: Mapping[str, str] = {}) -> Iterator[Sockets]:
-    """A proxy that lets directories below ``data`` be mounted."""
+def running(
+    directory: Path, data: Path, settings: Mapping[str, str] = {}, before: Sequence[str] = ()
+) -> Iterator[Sockets]:
+    """A proxy that lets directories below ``data`` be mounted; ``before`` its command, such as setpriv."""
     sockets = Sockets(directory)
     environment = {**os.environ, "BOILERHOUSE_DATA_DIR": str(data), **settings}
-    command = [sys.executable, str(DIRECTORY / "proxy.py"), str(directory), ENGINE]
+    command = [*before, sys.executable, str(DIRECTORY / "proxy.py"), str(directory), ENGINE]
     proxy = subprocess.Popen(command, env=environment)
+    sockets.pid = proxy.pid
     try:
         until = time.monotonic() + 30
         while not sockets.worker.exists():

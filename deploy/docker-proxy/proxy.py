@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -37,6 +38,8 @@ from refusing import Refused
 MAX_HEAD, CHUNK = 64 * 1024, 64 * 1024
 HEAD_S, BODY_S, CONTEXT_S = 10, 30, 600
 """A client that does not finish its head, its JSON or its build context in that time is hung up on."""
+
+PR_SET_DUMPABLE = 4
 
 Reader: TypeAlias = asyncio.StreamReader
 Writer: TypeAlias = asyncio.StreamWriter
@@ -151,7 +154,14 @@ def allowed_by(environment: Mapping[str, str]) -> Allowed:
     )  # fmt: skip
 
 
+def close_itself() -> None:
+    """Keep /proc from leading other processes of root to this one's files, the engine's socket among them."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "the kernel does not close this process to others")
+
+
 async def main(directory: str, engine: str) -> None:
+    close_itself()
     servers = []
     os.umask(0o077)
     for name, let_through in calls.of_sockets(allowed_by(os.environ)).items():

@@ -186,7 +186,11 @@ def test_compose_keeps_the_same_path_rule_and_gives_each_process_the_least():
     for name in ours:
         limits = services[name]["ulimits"]
         assert limits == {"nofile": {"soft": FILES, "hard": FILES}}, "N1: no other, for not every engine may raise them"
-    assert "SYS_ADMIN" not in services["web"]["cap_add"]
+    assert not {"SYS_ADMIN", "SYS_PTRACE"} & set(services["web"]["cap_add"])
+    for name in ("worker", "controller"):
+        more = set(services[name]["cap_add"]) - set(services["web"]["cap_add"])
+        assert more, f"H1: /proc leads the web process to the sockets of whoever has no right beyond its own: {name}"
+    assert services["docker-proxy"]["entrypoint"][0] == "python", "H1: an init before it would not be closed"
     named = {
         volume.split(":")[0] for s in services.values() for volume in s.get("volumes", ()) if volume[0] not in "./"
     }

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -450,6 +454,43 @@ def test_a_container_of_somebody_else_is_not_reached_at_all(sockets, plan):
                     assert b" 403 " in say(path, told), line
     finally:
         subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
+
+
+def as_web(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with the rights that compose gives the web process."""
+    compose = yaml.safe_load((docker_proxy.DIRECTORY.parents[1] / "compose.yaml").read_text())
+    rights = ",".join(f"+{one.lower()}" for one in compose["services"]["web"]["cap_add"])
+    words = ["setpriv", f"--bounding-set=-all,{rights}", "--inh-caps=-all", "--no-new-privs", *command]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_proc_leads_the_web_process_to_no_other_socket(tmp_path):
+    """H1: with the host's process ids, /proc/PID/root of the proxy had the engine's own socket."""
+    of_proxy = ["setpriv", "--bounding-set=-all,+dac_override", "--inh-caps=-all", "--no-new-privs"]
+    other = subprocess.Popen([*of_proxy, "sleep", "60"])
+    try:
+        with docker_proxy.running(tmp_path, tmp_path, before=of_proxy) as sockets:
+            roots = [f"/proc/{other.pid}/root/", f"/proc/{sockets.pid}/root/", f"/proc/{os.getpid()}/root/"]
+            assert [as_web("ls", path).returncode == 0 for path in roots] == [True, False, False]
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_the_web_process_ends_late_commands_with_the_rights_it_has(proxied):
+    """H1: without SYS_PTRACE."""
+    web, _, plan = proxied
+    api = web._api()
+    made = api.exec_create(plan.name, ["sh", "-c", "sleep 70 & sleep 71"])["Id"]
+    stream = api.exec_start(made, socket=True)
+    while not (seen := api.exec_inspect(made))["Pid"]:
+        time.sleep(0.05)
+    kill = f"host_processes.kill_tree({seen['Pid']}, '{seen['ContainerID']}')"
+    script = f"import django; django.setup(); from pools import host_processes; print({kill})"
+    done = as_web(sys.executable, "-c", script)
+    stream.close()
+    assert done.stdout == "True\n", done.stderr
+    assert docker("top", plan.name).count("sleep 7") == 0
 
 
 def test_a_body_is_bounded(sockets):
