@@ -109,6 +109,9 @@ BOILERHOUSE_WEB_REALTIME = env.bool("BOILERHOUSE_WEB_REALTIME", True)
 BOILERHOUSE_THROTTLE_RATE = env.float("BOILERHOUSE_THROTTLE_RATE", 200)
 """Requests per second and API key that a web process answers; 0 = no limit."""
 BOILERHOUSE_THROTTLE_BURST = env.int("BOILERHOUSE_THROTTLE_BURST", 400)
+BOILERHOUSE_THROTTLE_RATE_PER_TENANT = env.float("BOILERHOUSE_THROTTLE_RATE_PER_TENANT", 50)
+"""The same for a key of role ``tenant``: 200 a second of one took a whole processor."""
+BOILERHOUSE_THROTTLE_BURST_PER_TENANT = env.int("BOILERHOUSE_THROTTLE_BURST_PER_TENANT", 100)
 BOILERHOUSE_METRICS_TOKEN = env.str("BOILERHOUSE_METRICS_TOKEN", "")
 """A bearer token that opens ``/metrics`` and nothing else; empty: only API keys do."""
 BOILERHOUSE_TRACING = env.bool("BOILERHOUSE_TRACING", False)

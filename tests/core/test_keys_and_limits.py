@@ -81,6 +81,18 @@ def test_too_many_requests_of_a_key_are_told_when_to_come_again(call, settings):
     assert call("GET", "health", key=None).status_code == 200
 
 
+def test_a_tenants_key_may_ask_less_often_than_others(call, settings):
+    """P14: two hundred requests a second of one tenant took a processor, and everybody's claims four times as long."""
+    settings.BOILERHOUSE_THROTTLE_RATE = 200
+    settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT = 1, 3
+    key, other = (call.key_of("tenant", tenant_ids=[one]) for one in ("own", "other"))
+    codes = [call("GET", "tenants/own/status", key=key).status_code for _ in range(4)]
+
+    assert codes == [200, 200, 200, 429]
+    assert call("GET", "tenants/other/status", key=other).status_code == 200
+    assert {call("GET", "tenants/own/status").status_code for _ in range(20)} == {200}, "a platform's key asks for many"
+
+
 def test_changes_are_audited_with_who_why_and_what_and_no_secret(call):
     call("POST", "workloads", {"id": "w", "name": "w", "image": "i", "environment": {"A": "1"}}, X_Request_ID="req-1")
     shown = call("GET", "workloads/w").json()

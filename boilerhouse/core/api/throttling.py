@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from rest_framework.throttling import BaseThrottle
 
-from boilerhouse.core.models import ApiKey
+from boilerhouse.core.models import ApiKey, Role
 
 MAX_KEYS = 10_000
 
@@ -40,12 +40,17 @@ buckets = Buckets()
 
 def must_wait(key: ApiKey) -> float:
     """Count a request of this key; return 0, or the seconds until it may come again."""
-    rate = settings.BOILERHOUSE_THROTTLE_RATE
-    return buckets.take(key.pk, rate, settings.BOILERHOUSE_THROTTLE_BURST, time.monotonic()) if rate else 0.0
+    rate, burst = settings.BOILERHOUSE_THROTTLE_RATE, settings.BOILERHOUSE_THROTTLE_BURST
+    if not rate:
+        return 0.0
+    if key.role == Role.TENANT:
+        rate = min(rate, settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT)
+        burst = min(burst, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT)
+    return buckets.take(key.pk, rate, burst, time.monotonic())
 
 
 class KeyThrottle(BaseThrottle):
-    """``BOILERHOUSE_THROTTLE_RATE`` requests a second per key, with bursts; 429 says when to come again."""
+    """``BOILERHOUSE_THROTTLE_RATE`` requests a second per key, fewer for a tenant's; 429 says when to come again."""
 
     def allow_request(self, request: Any, view: Any) -> bool:
         is_new = request.auth is not None and getattr(request._request, "resumed", None) is None
