@@ -1,14 +1,18 @@
 """A mapping's pattern: the plan's meaning, for rclone and for us.
 
 ``*.pt`` matches the mapping's top level only; ``**/*.log`` any depth, the top included. rclone reads both otherwise
-(its ``*.pt`` matches at any depth, its ``**/*.log`` not at the top), so patterns are translated.
+(its ``*.pt`` matches at any depth, its ``**/*.log`` not at the top), so patterns are translated. What rclone would read
+as a regular expression, or not at all, is refused.
+
+Names are tenants': a pattern is held against one in a time that is linear in the name, whatever both are. Regular
+expressions of Python try every way to share a name among the stars; here all ways are followed at once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 MAX_LENGTH = 200
 
@@ -24,7 +28,7 @@ def check(pattern: str) -> str | None:
     if pattern.startswith(("/", "./")) or ".." in pattern.split("/") or "//" in pattern or pattern.endswith("/"):
         return "Give a pattern relative to containerPath that matches files, such as **/*.log."
     try:
-        _regex(pattern)
+        _automaton(pattern)
     except ValueError as error:
         return str(error)
     return None
@@ -39,56 +43,224 @@ def to_rclone(pattern: str) -> list[str]:
 
 
 def matcher(pattern: str) -> Callable[[str], bool] | None:
-    """Whether a relative path matches; None stands for everything."""
-    if not pattern:
-        return None
-    regex = _regex(pattern)
-    return lambda path: regex.fullmatch(path) is not None
+    """Whether a relative path matches; None stands for everything. Raises ValueError for what ``check`` refuses."""
+    return _automaton(pattern).accepts if pattern else None
 
 
-@cache
-def _regex(pattern: str) -> re.Pattern[str]:
-    out, i = "", 0
-    depth = 0
-    while i < len(pattern):
-        char = pattern[i]
-        if pattern.startswith("**/", i) and i == 0:
-            out, i = out + "(?:.*/)?", i + 3
-            continue
-        if pattern.startswith("**", i):
-            out, i = out + ".*", i + 2
-            continue
-        if char == "*":
-            out += "[^/]*"
-        elif char == "?":
-            out += "[^/]"
+Test = Callable[[str], bool]
+ESCAPED = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ ")
+MAX_KNOWN = 1000
+"""Sets of states, and characters, that are remembered at a time."""
+
+
+class _Set:
+    """States that a path may have led to by now."""
+
+    __slots__ = ("is_end", "next", "states")
+
+    def __init__(self, states: frozenset[int], is_end: bool) -> None:
+        self.states, self.is_end = states, is_end
+        self.next: dict[object, _Set] = {}
+
+
+class _Automaton:
+    """A state has a character's test and the state after it, or states that it is as well, or neither (the end)."""
+
+    def __init__(self) -> None:
+        self._tests: list[tuple[Test, int] | None] = [None]
+        self._same: list[tuple[int, ...]] = [()]
+        self._letters: set[str] = {"/"}
+        self._classes: list[Test] = []
+        self._begin = 0
+        self._forget()
+
+    # Built from the end to the beginning: each part is given the state after it.
+
+    def letter(self, char: str, after: int) -> int:
+        self._letters.add(char)
+        return self._add((char.__eq__, after))
+
+    def one_of(self, is_one: Test, after: int) -> int:
+        self._classes.append(is_one)
+        return self._add((is_one, after))
+
+    def any_number(self, test: Test, after: int) -> int:
+        state = self._add(None, after)
+        self._same[state] = (after, self._add((test, state)))
+        return state
+
+    def either(self, *states: int) -> int:
+        return self._add(None, *states)
+
+    def begin(self, state: int) -> None:
+        self._begin = state
+        self._forget()
+
+    def _add(self, test: tuple[Test, int] | None, *same: int) -> int:
+        self._tests.append(test)
+        self._same.append(same)
+        return len(self._tests) - 1
+
+    # Followed
+
+    def accepts(self, path: str) -> bool:
+        at, symbols = self._first, self._symbols
+        for char in path:
+            symbol = symbols.get(char)
+            if symbol is None:
+                symbol = self._symbol(char)
+            following = at.next.get(symbol)
+            at = self._step(at, char, symbol) if following is None else following
+            if not at.states:
+                return False
+        return at.is_end
+
+    def _forget(self) -> None:
+        self._sets: dict[frozenset[int], _Set] = {}
+        self._symbols: dict[str, object] = {}
+        self._first = self._closed({self._begin})
+
+    def _symbol(self, char: str) -> object:
+        """The same for all characters that no part of the pattern tells apart."""
+        symbol = char if char in self._letters else tuple(is_one(char) for is_one in self._classes)
+        if len(self._symbols) >= MAX_KNOWN:
+            self._symbols.clear()
+        self._symbols[char] = symbol
+        return symbol
+
+    def _step(self, at: _Set, char: str, symbol: object) -> _Set:
+        found = set()
+        for state in at.states:
+            test = self._tests[state]
+            if test is not None and test[0](char):
+                found.add(test[1])
+        following = at.next[symbol] = self._closed(found)
+        return following
+
+    def _closed(self, states: set[int]) -> _Set:
+        todo = list(states)
+        while todo:
+            more = [state for state in self._same[todo.pop()] if state not in states]
+            states.update(more)
+            todo += more
+        key = frozenset(states)
+        if (known := self._sets.get(key)) is not None:
+            return known
+        if len(self._sets) >= MAX_KNOWN:
+            self._sets.clear()
+            self._first.next.clear()
+        made = self._sets[key] = _Set(key, 0 in key)
+        return made
+
+
+Node = Callable[[_Automaton, int], int]
+"""Adds itself before a state and returns its own."""
+
+
+@lru_cache(256)
+def _automaton(pattern: str) -> _Automaton:
+    made = _Automaton()
+    body, is_anywhere = (pattern[3:], True) if pattern.startswith("**/") else (pattern, False)
+    begin = _sequence(_parsed(iter(_tokens(body)), is_inside=False))(made, 0)
+    if is_anywhere:
+        begin = made.either(begin, made.any_number(_anything, made.letter("/", begin)))
+    made.begin(begin)
+    return made
+
+
+def _anything(_char: str) -> bool:
+    return True
+
+
+def _in_part(char: str) -> bool:
+    return char != "/"
+
+
+def _tokens(pattern: str) -> Iterator[tuple[str, str]]:
+    """(kind, text): a ``letter``, a ``class`` of letters, or the sign itself. Raises ValueError."""
+    at = 0
+    while at < len(pattern):
+        char = pattern[at]
+        if pattern.startswith("**", at):
+            yield "**", ""
+            at += 1
         elif char == "[":
-            end = pattern.find("]", i + 2)
+            end = pattern.find("]", at)
             if end < 0:
                 raise ValueError("A [ has no ].")
-            out += "[" + pattern[i + 1 : end].replace("\\", "\\\\") + "]"
-            i = end
-        elif char == "{":
-            depth += 1
-            out += "(?:"
-        elif char == "}":
-            depth -= 1
-            if depth < 0:
-                raise ValueError("A } has no {.")
-            out += ")"
-        elif char == "," and depth:
-            out += "|"
+            yield "class", pattern[at + 1 : end]
+            at = end
+        elif char == "]":
+            raise ValueError("A ] has no [; write \\] for the character.")
         elif char == "\\":
-            i += 1
-            if i == len(pattern):
-                raise ValueError("A \\ must not end the pattern.")
-            out += re.escape(pattern[i])
+            at += 1
+            if pattern[at : at + 1] not in ESCAPED:
+                raise ValueError("After a \\ one of the signs must stand that would mean something without it.")
+            yield "letter", pattern[at]
+        elif char in "*?{},":
+            yield char, char
         else:
-            out += re.escape(char)
-        i += 1
-    if depth:
+            yield "letter", char
+        at += 1
+
+
+def _parsed(tokens: Iterator[tuple[str, str]], *, is_inside: bool) -> list[list[Node]]:
+    """The alternatives up to the end, or to the } that ends them; outside of braces there is one."""
+    found: list[list[Node]] = [[]]
+    for kind, text in tokens:
+        match kind:
+            case "}" if is_inside:
+                return found
+            case "}":
+                raise ValueError("A } has no {.")
+            case "," if is_inside:
+                found.append([])
+            case "{":
+                found[-1].append(_alternatives(_parsed(tokens, is_inside=True)))
+            case _:
+                found[-1].append(_node(kind, text))
+    if is_inside:
         raise ValueError("A { has no }.")
+    return found
+
+
+def _node(kind: str, text: str) -> Node:
+    match kind:
+        case "**":
+            return lambda made, after: made.any_number(_anything, after)
+        case "*":
+            return lambda made, after: made.any_number(_in_part, after)
+        case "?":
+            return lambda made, after: made.one_of(_in_part, after)
+        case "class":
+            is_one = _class(text)
+            return lambda made, after: made.one_of(is_one, after)
+    return lambda made, after: made.letter(text, after)
+
+
+def _class(text: str) -> Test:
+    if not text.removeprefix("^") or set(text) & set("[\\/") or any(sign * 2 in text for sign in "-&|~"):
+        raise ValueError(f"[{text}] is no set of characters: use letters and ranges such as [a-z0-9] or [^_].")
     try:
-        return re.compile(out, re.DOTALL)
+        letters = re.compile(f"[{text}]")
     except re.error as error:
-        raise ValueError(f"Not a pattern: {error}") from error
+        raise ValueError(f"[{text}] is no set of characters: {error}") from error
+    return lambda char: letters.match(char) is not None
+
+
+def _sequence(alternatives: list[list[Node]]) -> Node:
+    [nodes] = alternatives
+
+    def add(made: _Automaton, after: int) -> int:
+        for node in reversed(nodes):
+            after = node(made, after)
+        return after
+
+    return add
+
+
+def _alternatives(alternatives: list[list[Node]]) -> Node:
+    def add(made: _Automaton, after: int) -> int:
+        return made.either(*(_sequence([nodes])(made, after) for nodes in alternatives))
+
+    return add
