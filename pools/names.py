@@ -7,7 +7,8 @@ import unicodedata
 
 _QUOTE = "\u201b"
 _SYMBOLS = "\u2400-\u241f\u2421\uff0e\uff0f"
-_QUOTED = re.compile(f"{_QUOTE}+(?=[{_SYMBOLS}])|{_QUOTE}(?={_QUOTE})")
+_QUOTED = re.compile(f"{_QUOTE}+([{_SYMBOLS}]?)")
+"""Quotes before a symbol go; of others in a row one stays."""
 
 
 def plain(path: str) -> str:
@@ -29,7 +30,7 @@ def plain(path: str) -> str:
             shown += f"{_QUOTE}{code - 0xDC00:02X}"
         else:
             shown += char
-    return _QUOTED.sub("", shown)
+    return _QUOTED.sub(lambda found: found[1] or _QUOTE, shown)
 
 
 def looks(path: str) -> str:

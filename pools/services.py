@@ -18,7 +18,7 @@ from pools import errors
 from pools.feasibility import check_feasible
 from pools.models import Pool, Workload, WorkloadVersion
 from pools.runtime.base import Image
-from pools.spec import BUILT_IN_VARIABLES, VARIABLE, WorkloadSpec
+from pools.spec import BUILT_IN_VARIABLES, WorkloadSpec, variables_of
 from pools.states import ContainerState
 
 spec_checks: list[Callable[[Workload, WorkloadSpec], list[FieldError]]] = []
@@ -29,7 +29,7 @@ def _variables_in_use(wanted: deployment_settings.DeploymentSettings) -> list[Fi
     known, wrong = BUILT_IN_VARIABLES | set(wanted.variables), list[FieldError]()
     for workload in Workload.objects.with_latest():
         spec = WorkloadSpec.from_json(workload.latest_spec_json)  # type: ignore[attr-defined]
-        used = {name for text in spec.environment.values() for name in VARIABLE.findall(text)}
+        used = {name for text in spec.environment.values() for name in variables_of(text)}
         for name in sorted(used - known):
             detail = f"Workload {workload.pk} uses ${{{name}}}."
             wrong.append(FieldError("/variables", detail, "variable_in_use"))

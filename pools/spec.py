@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Self
 
-VARIABLE = re.compile(r"\$\{([^}]*)\}")
 BUILT_IN_VARIABLES = frozenset({"CONTAINER_ID", "POOL_ID", "WORKLOAD_ID"})
 STANDARD_VOLUMES = ("state", "secrets", "comm")
 RESERVED_VOLUME_NAMES = frozenset({"state", "secrets", "comm", "claimed", "lock", "staging", "disk", "disk-img"})
@@ -240,6 +239,25 @@ class WorkloadSpec:
         )
 
 
+def variables(text: str) -> Iterator[tuple[str, str | None]]:
+    """The text in pieces: what stands before each ``${NAME}``, and that name; last the rest, with None.
+
+    One walk through the text, however many of them are begun and not ended.
+    """
+    at = 0
+    while (begin := text.find("${", at)) >= 0 and (end := text.find("}", begin)) >= 0:
+        yield text[at:begin], text[begin + 2 : end]
+        at = end + 1
+    yield text[at:], None
+
+
+def variables_of(text: str) -> list[str]:
+    """The NAME of each ``${NAME}`` in the text, in its order."""
+    return [name for _, name in variables(text) if name is not None]
+
+
 def interpolate(text: str, values: dict[str, str]) -> str:
     """Replace each ``${NAME}`` by its value; unknown names were refused when the spec was saved."""
-    return VARIABLE.sub(lambda match: values.get(match[1], match[0]), text)
+    return "".join(
+        before if name is None else before + values.get(name, f"${{{name}}}") for before, name in variables(text)
+    )

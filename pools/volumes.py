@@ -391,15 +391,15 @@ class Census:
     links: dict[str, str] = field(default_factory=dict)
     """Path → target, of symbolic links."""
     empty_dirs: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    """Paths whose last part holds characters that sinks write in different ways."""
+    names: dict[str, None] = field(default_factory=dict)
+    """Paths (of no value) whose last part holds characters that sinks write in different ways."""
     skipped: list[str] = field(default_factory=list)
     """Sockets, FIFOs and devices."""
     unsaveable: list[tuple[str, str]] = field(default_factory=list)
     """Path and why, of what cannot be saved exactly."""
     seen: dict[str, Stamp] = field(default_factory=dict)
     """Path → what its inode says, of every file."""
-    sparse: list[str] = field(default_factory=list)
+    sparse: dict[str, None] = field(default_factory=dict)
     """Files with holes."""
     grows: dict[str, int] = field(default_factory=dict)
     """Path → bytes of disk that a file takes more when it comes back: full of zeros, or a further name of another."""
@@ -421,11 +421,8 @@ class Census:
             return
         self.files -= 1
         del self.seen[path]
-        self.modes.pop(path, None)
-        self.grows.pop(path, None)
-        for listed in (self.names, self.sparse):
-            if path in listed:
-                listed.remove(path)
+        for told in (self.modes, self.grows, self.names, self.sparse):
+            told.pop(path, None)
 
 
 def census(
@@ -458,7 +455,7 @@ def census(
             path, mode = prefix + entry.name, entry.mode & KEPT_BITS
             wanted = matches is None or matches(path)
             if plain(entry.name) != entry.name and (wanted or stat.S_ISDIR(entry.mode)):
-                result.names.append(path)
+                result.names[path] = None
             if len(os.fsencode(path)) > min(max_path_bytes, MAX_PATH_BYTES):
                 if wanted or stat.S_ISDIR(entry.mode):
                     result.unsaveable.append((path[:200] + "…", "its path is too long for the sink"))
@@ -483,7 +480,7 @@ def census(
                 result.bytes += entry.size
                 result.seen[path] = entry.stamp
                 if entry.has_holes:
-                    result.sparse.append(path)
+                    result.sparse[path] = None
                 if entry.has_holes or entry.links > 1:
                     here = 0 if entry.stamp.inode in named else entry.blocks * 512
                     named.add(entry.stamp.inode)

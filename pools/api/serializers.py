@@ -26,10 +26,20 @@ from pools import image_warnings, mounts, permits, references, schemas
 from pools.api import engine_fields as asks
 from pools.api import process_fields, user_fields
 from pools.models import Container, Pool, Workload, WorkloadVersion, has_moved
-from pools.spec import BUILT_IN_VARIABLES, RESERVED_VOLUME_NAMES, STANDARD_VOLUMES, VARIABLE, User, Volume, WorkloadSpec
+from pools.spec import (
+    BUILT_IN_VARIABLES,
+    RESERVED_VOLUME_NAMES,
+    STANDARD_VOLUMES,
+    User,
+    Volume,
+    WorkloadSpec,
+    variables_of,
+)
 from pools.states import ContainerHealth, ContainerState, PoolState, Trouble
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,30}\Z")
+MAX_VARIABLE_BYTES = 131_071
+"""MAX_ARG_STRLEN of Linux, without the NUL at the end."""
 
 
 def slug(value: str) -> None:
@@ -267,9 +277,12 @@ class WorkloadInput(ApiSerializer):
         for name, text in value.items():
             if not name or "=" in name or has_control(name):
                 wrong[name] = [ErrorDetail("A name may not be empty or hold = or a control character.", "invalid")]
-            for variable in VARIABLE.findall(text):
-                if variable not in known:
-                    wrong[name] = [ErrorDetail(f"The variable ${{{variable}}} is unknown.", "unknown_variable")]
+            unknown = next((one for one in variables_of(text) if one not in known), None)
+            if unknown is not None:
+                wrong[name] = [ErrorDetail(f"The variable ${{{unknown[:100]}}} is unknown.", "unknown_variable")]
+            if len(f"{name}={text}".encode()) > MAX_VARIABLE_BYTES:
+                detail = f"Name and value have {MAX_VARIABLE_BYTES} bytes at most: the kernel takes no more."
+                wrong[name] = [ErrorDetail(detail, "too_large")]
         if wrong:
             raise ValidationError(wrong)
         return value

@@ -19,8 +19,8 @@ QUOTE = "\u201b"
 _SYMBOL = re.compile(f"[\u2400-\u241f\u2421\uff0e\uff0f{QUOTE}]")
 _CONTROL = re.compile("[\x01-\x1f\x7f]")
 _BROKEN = re.compile("[\udc80-\udcff]+")
-_AROUND = re.compile(r"(?:(?![:=])[\x20-\x7e\udc80-\udcff])*[\udc80-\udcff](?:(?![:=])[\x20-\x7e\udc80-\udcff])*")
-"""Bytes that are not UTF-8 with the plain characters beside them; rclone's rules cannot hold a colon or an equals."""
+_RUN = re.compile("[ -9;<>-~\udc80-\udcff]+")
+"""Plain characters and bytes that are not UTF-8; rclone's rules cannot hold a colon or an equals."""
 _UNQUOTED = re.compile(f"(?<!{QUOTE}){QUOTE}(?=[0-9A-F]{{2}})")
 MAX_RULES = 1000
 
@@ -36,9 +36,10 @@ def respelling(paths: Collection[str]) -> list[str]:
     odd = {path for path in paths if _BROKEN.search(path)}
     if not odd:
         return []
-    names = {_standard(name) for path in paths for name in path.split("/")}
-    for piece in (_BROKEN, _AROUND):
-        rules = sorted({found for name in names for found in piece.findall(name)}, key=len, reverse=True)
+    names = {_standard(name) for path in paths if not path.isascii() for name in path.split("/")}  # no rule is ASCII
+    for piece in (_BROKEN, _RUN):
+        found = {run for name in names for run in piece.findall(name) if _BROKEN.search(run)}
+        rules = sorted(found, key=len, reverse=True)
         if len(rules) <= MAX_RULES and all(_apply(rules, name) == _renamed(name).encode() for name in names):
             return [f"--name-transform=all,replace={rule}:{_renamed(rule)}" for rule in rules]
     raise Unsaveable(f"{len(odd)} names are not UTF-8 and this sink cannot tell them from others: {sorted(odd)[0]!a}")

@@ -33,8 +33,9 @@ def words(text: object) -> str:
     return shown if len(shown) <= MAX_WORDS else f"{shown[:MAX_WORDS]}…"
 
 
-_DAV_ERROR = re.compile(r"<(?:\w+:)?error\b[^>]*DAV:", re.IGNORECASE)
-_SENTENCE = re.compile(r"<(?:\w+:)?(?:message|responsedescription)\b[^>]*>(.*?)</", re.IGNORECASE | re.DOTALL)
+_DAV_ERROR = re.compile(r"<(?:\w+:)?error\b[^<>]*DAV:", re.IGNORECASE)
+_SENTENCE = re.compile(r"<(?:\w+:)?(?:message|responsedescription)\b[^<>]*>([^<]*)</", re.IGNORECASE)
+"""Neither reads beyond the next tag, so a server gains nothing by beginning many."""
 
 
 def sentence_of(content: bytes) -> str:

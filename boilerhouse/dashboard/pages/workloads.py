@@ -28,6 +28,8 @@ from pools.spec import WorkloadSpec
 from tenants import validation
 from tenants.models import Assignment
 
+MAX_COMPARED = 5000
+"""Lines of two versions: comparing takes their product."""
 MAX_TENANTS, MAX_CONFIG_BYTES = 500, 4 << 20
 
 
@@ -71,7 +73,10 @@ def _spec_text(spec: WorkloadSpec) -> str:
 def _diff(old: WorkloadSpec, new: WorkloadSpec) -> list[tuple[str, str]]:
     """Lines with what they are: ``add``, ``del`` or neither."""
     kinds = {"+": "add", "-": "del"}
-    lines = difflib.unified_diff(text.lines(_spec_text(old)), text.lines(_spec_text(new)), lineterm="", n=3)
+    before, after = text.lines(_spec_text(old)), text.lines(_spec_text(new))
+    if len(before) + len(after) > MAX_COMPARED:
+        return [("", f"{len(before)} and {len(after)} lines are too many to compare here.")]
+    lines = difflib.unified_diff(before, after, lineterm="", n=3)
     return [(kinds.get(line[:1], ""), line) for line in list(lines)[2:]]
 
 
