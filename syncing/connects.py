@@ -60,11 +60,19 @@ class Guard:
     def __enter__(self) -> Self:
         return self
 
-    def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        """As ``subprocess.Popen``. Raises SyncFailed where the kernel gives no such filter."""
+    def popen(
+        self, command: Sequence[str], first: Callable[[], None] | None = None, **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """As ``subprocess.Popen``. Raises SyncFailed where the kernel gives no such filter.
+
+        ``first`` is called before, in the thread that then starts the process: what it does to that thread's view of
+        the node is for this process alone.
+        """
         # The filter is for the thread that sets it and for what it starts, for ever; a child that is to die with its
         # parent dies with that thread. So it is a thread of its own, and it stays.
-        self._thread = threading.Thread(target=self._run, args=(command, options), name="rclone-connects", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(command, first, options), name="rclone-connects", daemon=True
+        )
         self._thread.start()
         self._started.wait()
         if self._failure is not None:
@@ -80,8 +88,10 @@ class Guard:
         if self._listener >= 0:
             os.close(self._listener)
 
-    def _run(self, command: Sequence[str], options: dict[str, Any]) -> None:
+    def _run(self, command: Sequence[str], first: Callable[[], None] | None, options: dict[str, Any]) -> None:
         try:
+            if first is not None:
+                first()
             self._listener = _listen()
             self._process = subprocess.Popen(command, **options)
         except BaseException as error:

@@ -7,14 +7,17 @@ the volume read-only and has one: it reads what its owner closed, so that no mod
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pools.spec import Owner
 from syncing.sinks import reaching
@@ -36,6 +39,8 @@ class Jail:
     """Whether the volume is; a save reads it, a restore reads the sink."""
     binds: tuple[tuple[Path, str], ...] = ()
     """Directories of a sink on this host: (on the host, inside)."""
+    opens: Callable[[], int] | None = None
+    """Opens a directory that ``show`` puts over ``directory``: what stands at a path may be replaced."""
 
     def wrap(self, arguments: list[str], refused: int, hosts: int | None = None) -> list[str]:
         """The command that runs ``rclone <arguments>`` inside; it inherits the descriptor of ``syscalls.refused``.
@@ -54,6 +59,21 @@ class Jail:
             f"--inh-caps={rights}", f"--ambient-caps={rights}", f"--bounding-set={rights}",
             "/bin/rclone", *arguments,
         ]  # fmt: skip
+
+    def show(self) -> None:
+        """From now on ``directory`` is what ``opens`` opens, for this thread and what it starts, and for no other.
+
+        The thread sees the node's other mounts as they are now. Raises OSError, and what ``opens`` raises.
+        """
+        if self.opens is None:
+            return
+        _call("unshare", _NEW_MOUNTS)
+        _call("mount", None, b"/", None, _RECURSIVELY | _PRIVATE, None)
+        handle = self.opens()  # here: what was opened among other mounts cannot be shown
+        try:
+            _call("mount", f"/proc/self/fd/{handle}".encode(), os.fsencode(self.directory), None, _BIND, None)
+        finally:
+            os.close(handle)
 
     def _binds(self, setpriv: str, hosts: int | None) -> Iterator[tuple[str, ...]]:
         """Everything that is to be seen inside, below directories that rclone's user may pass.
@@ -77,6 +97,17 @@ class Jail:
         yield from binds
         if hosts is not None:
             yield "--perms", "0444", "--ro-bind-data", str(hosts), "/etc/hosts"
+
+
+_NEW_MOUNTS, _BIND, _RECURSIVELY, _PRIVATE = 0x20000, 1 << 12, 1 << 14, 1 << 18
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+
+
+def _call(name: str, *arguments: Any) -> None:
+    if getattr(_libc, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
 def can_read_all() -> bool:

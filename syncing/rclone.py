@@ -226,6 +226,7 @@ def _run(
         with syscalls.refused() as refused, _hosts_file(reach) as hosts:
             process = guard.popen(
                 jail.wrap(arguments, refused, hosts),
+                jail.show,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -103,9 +104,16 @@ class _Save:
         deletes = may_delete(mapping, site, location)
         return cls(run, mapping, site, sink, keep_going, location, deletes, ProgressReporter(run, site))
 
-    def send(self, arguments: list[str], directory: Path, binds: list[tuple[Path, str]], size: int) -> rclone.Outcome:
-        """Run rclone over what is in ``directory``; ``size`` is how much that is, in bytes."""
-        jail = Jail(directory, self.site.owner, writable=False, binds=tuple(binds))
+    def send(
+        self,
+        arguments: list[str],
+        directory: Path,
+        binds: list[tuple[Path, str]],
+        size: int,
+        opens: Callable[[], int] | None = None,
+    ) -> rclone.Outcome:
+        """Run rclone over what is in ``directory``, or what ``opens`` opens; ``size`` is how much, in bytes."""
+        jail = Jail(directory, self.site.owner, writable=False, binds=tuple(binds), opens=opens)
         self.reporter.begin_try(*self.reporter.sent)
         return rclone.run(
             arguments, self.sink, jail, self.site.lock, size=size, on_progress=self.reporter, keep_going=self.keep_going
@@ -235,13 +243,17 @@ def _send_direct(one: _Save, part: snapshots.Part, backup: str, binds: list[tupl
     with snapshots.needs_room():
         listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in before))
         listed.chmod(0o644)
-    inside = str(part.relative) if part.relative.parts else ""
-    arguments = rclone.upload_named(one.sink, one.location, inside=inside, backup=backup, paths=before)
+    # The tenant works: what stands at the mapping's path may be a link by the time that rclone begins.
+    place = part.tree.with_name(f"source-{one.mapping.pk}")
+    with snapshots.needs_room():
+        place.mkdir(exist_ok=True, mode=0o700)
+    arguments = rclone.upload_named(one.sink, one.location, inside="", backup=backup, paths=before)
     failure: errors.SyncFailed | None = None
     sent = 0
     try:
         size = sum(stamp.size for stamp in before.values())
-        sent = one.send(arguments, part.volume, [*binds, (listed, rclone.NAMES)], size).progress.bytes
+        shown = [*binds, (listed, rclone.NAMES)]
+        sent = one.send(arguments, place, shown, size, partial(_open_again, part)).progress.bytes
     except errors.TransferBroke as error:
         failure = error  # what changes while it is sent breaks its transfer
     _check_in_place(one.mapping, part.volume, part.relative, part.root)
@@ -302,13 +314,30 @@ def _begin_attempt(
     return marker, tag, backup, one.sink.binds([one.location, backup], one.site.owner.uid)
 
 
+def _open_again(part: snapshots.Part) -> int:
+    """The mapping's directory, open, if it is still the one that was looked at. Raises PathPlanted."""
+    try:
+        with planted(part.mapping):
+            again = volumes.descend(part.volume, part.relative)
+    except FileNotFoundError as error:
+        raise _replaced(part.mapping) from error
+    if os.fstat(again).st_ino != os.fstat(part.root).st_ino:
+        os.close(again)
+        raise _replaced(part.mapping)
+    return again
+
+
+def _replaced(mapping: SyncMapping) -> errors.PathPlanted:
+    return errors.PathPlanted(f"{mapping.container_path} was replaced while it was saved.")
+
+
 def _check_in_place(mapping: SyncMapping, volume: Path, relative: PurePosixPath, root: int) -> None:
     with planted(mapping):
         again = volumes.descend(volume, relative)
     moved = os.fstat(again).st_ino != os.fstat(root).st_ino
     os.close(again)
     if moved:
-        raise errors.PathPlanted(f"{mapping.container_path} was replaced while it was saved.")
+        raise _replaced(mapping)
 
 
 def _complete(one: _Save, local: volumes.Census, sent: _Sent, *, torn: int = 0, **told: Any) -> str:

@@ -20,7 +20,8 @@ from pools.errors import EngineTimeout
 from pools.models import Container
 from pools.spec import Owner
 from pools.states import ContainerState
-from syncing import errors, runs, saves, sites, snapshots
+from syncing import errors, rclone, runs, saves, sites, snapshots
+from syncing.jail import Jail
 from syncing.locations import BACKUP_ROOT, marker_key
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Trigger
@@ -785,3 +786,45 @@ def test_on_a_full_disk_a_live_save_is_refused_and_a_release_saves(s3, data_dir,
         for path in disk.glob("f*"):
             path.unlink()
         assert tenant.come_back() == expected
+
+
+@pytest.mark.parametrize("above", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_source_that_is_swapped_for_a_link_is_not_followed_out_of_it(
+    s3, data_dir, transactional_db, settings, monkeypatch, above, late
+):
+    """H7: between the look at a mapping's directory and rclone's, the tenant puts a link to the jail's root there."""
+    from tests.far_ends import RcloneS3
+
+    settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES = 1000
+    end = RcloneS3(s3)
+    end.clear()
+    with cgroups.group() as runtime_id:
+        tenant = Live(end, runtime_id, container_path="/state/a/b" if above else "/state/b")
+        source = tenant.state / "a" / "b" if above else tenant.state / "b"
+        (source / "bin").mkdir(parents=True)
+        (source / "bin" / "setpriv").write_text("mine " * 1000)
+        for path in (source, source / "bin", source.parent, source / "bin" / "setpriv"):
+            os.chown(path, UID, UID)
+        settle()
+        swapped = source.parent if above else source
+        whose, name = (Jail, "show") if late else (rclone, "upload_named")
+        meanwhile = getattr(whose, name)
+
+        def swap(*arguments, **named):
+            done = meanwhile(*arguments, **named)
+            swapped.rename(tenant.state / "aside")
+            if above:
+                swapped.mkdir()
+                (swapped / "b").symlink_to("/")
+            else:
+                swapped.symlink_to("/")
+            return done
+
+        monkeypatch.setattr(whose, name, swap)
+        with pytest.raises(errors.SyncFailed) as raised:
+            tenant.save()
+        assert raised.value.code == "path_planted"
+        sent = tenant.sink.get(f"{LOCATION}/bin/setpriv", 15)
+        assert sent == (b"mine " * 1000 if late else None)
+        assert not list(volumes.home(tenant.container_id).rglob("source-*"))
