@@ -259,11 +259,16 @@ class Archive:
     def _is_unsigned(self) -> bool:
         return self.manifest.format == UNSIGNED_FORMAT
 
+    @property
+    def labels(self) -> list[str]:
+        """The models that it holds, in the order of ``KEPT``; an older version's lacks those of later ones."""
+        return [label for label in KEPT if label in self.manifest.rows]
+
     def check(self, keys: tuple[str, ...], pepper: str) -> None:
         """Raise KeysMissing unless these keys open what the backup holds, NotABackup unless one of them signed it."""
         try:
             MultiFernet([Fernet(key) for key in keys]).decrypt(str(self.manifest.key_check).encode())
-        except InvalidToken:
+        except (InvalidToken, ValueError):
             raise KeysMissing(
                 "None of the encryption keys here opens this backup's secrets. Say --keys FILE, or set"
                 " BOILERHOUSE_ENCRYPTION_KEYS to the keys that were in force when it was taken."

@@ -76,7 +76,7 @@ def restore(archive: Archive, given_keys: dict[str, str] | None) -> Outcome:
     with transaction.atomic():
         _let_rows_come_in_any_order()
         fitting = _Fitting(archive)
-        for label in archives.KEPT:
+        for label in archive.labels:
             fitting.outcome.rows += _load(state, label, fitting)
         _reset_sequences(state, fitting)
         keys.replace(Path(settings.BOILERHOUSE_DATA_DIR) / "deployment-id", archive.manifest.deployment_id)
@@ -270,7 +270,7 @@ class _Fitting:
 
 
 def _reset_sequences(state: Any, fitting: _Fitting) -> None:
-    loaded = [state.get_model(label) for label in archives.KEPT if label != "auth.Group"]
+    loaded = [state.get_model(label) for label in fitting.archive.labels if label != "auth.Group"]
     events = state.get_model("core.Event")._meta.db_table
     with connection.cursor() as cursor:
         for statement in connection.ops.sequence_reset_sql(no_style(), loaded):

@@ -414,6 +414,33 @@ def test_a_backup_of_a_version_that_did_not_sign_needs_a_word_and_is_restored_wi
     assert User.objects.get().username == "olga"
 
 
+def test_a_backup_of_a_version_that_had_fewer_models_is_restored(furnished, tmp_path):
+    """H5: with --unsigned, too; it raised LookupError or KeyError."""
+    take(path := tmp_path / "b.zip")
+    content = contents(path)
+    manifest = json.loads(content["manifest.json"])
+    for label in ("pools.RegistryCredential", "pools.ImagePull"):
+        del content[f"{label}.ndjson"], manifest["rows"][label]
+    del manifest["seals"], content["signature"]
+    put(path, {**content, "manifest.json": json.dumps({**manifest, "format": 1}).encode()})
+    wipe()
+
+    call_command("restore", str(path), "--unsigned")
+
+    assert User.objects.get().username == "olga"
+    assert not RegistryCredential.objects.exists()
+
+
+def test_keys_that_are_none_are_refused_in_words(furnished, tmp_path):
+    """H5: a file of keys with another content."""
+    archive = take(tmp_path / "b.zip")
+    (tmp_path / "keys.json").write_text(json.dumps(dict.fromkeys(archives.KEY_FILES[:3], "no key")))
+    wipe()
+    with pytest.raises(archives.KeysMissing):
+        restoring.restore(archive, archives.read_keys(tmp_path / "keys.json"))
+    assert not Tenant.objects.exists()
+
+
 def test_a_key_that_has_become_an_older_one_still_opens_its_backups(furnished, tmp_path):
     """H5: keys are changed while backups lie elsewhere."""
     archive = take(tmp_path / "b.zip")
