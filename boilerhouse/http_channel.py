@@ -91,8 +91,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         request = self.requests[-1]
         self.persistent = self.checkPersistence(request, self._version)
         request.gotLength(self.length)
-        chain = b",".join(request.requestHeaders.getRawHeaders(b"x-forwarded-for", ())).decode("latin-1")
-        self.known.address = connections.forwarded(self.known.peer, chain)
+        if chain := b",".join(request.requestHeaders.getRawHeaders(b"x-forwarded-for", ())).decode("latin-1"):
+            self._counts_for(connections.forwarded(self.known.peer, chain))
         if self.length == 0:
             return
         self.known.enter(Phase.BODY)
@@ -139,7 +139,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.known.has_answered = True
         self.known.enter(Phase.HEAD)
         if connections.is_trusted(self.known.peer):  # the proxy's next request is somebody else's
-            self.known.address, self.known.is_known = "", False
+            self._counts_for("")
+            self.known.is_known = False
         super().requestDone(request)
 
     def overdue(self) -> None:
@@ -158,6 +159,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.loseConnection()
         else:
             self.persistent = 0
+
+    def _counts_for(self, address: str) -> None:
+        self.factory.server.open.now_for(self.transport, address)
 
     def _look_up(self, request: Request) -> None:
         assert request.head is not None

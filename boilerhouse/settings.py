@@ -314,6 +314,7 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 AXES_FAILURE_LIMIT = BOILERHOUSE_LOGIN_FAILURES
 AXES_COOLOFF_TIME = timedelta(seconds=BOILERHOUSE_LOGIN_COOLOFF_S)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "boilerhouse.core.connections.client_of"
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_CALLABLE = "boilerhouse.dashboard.views.too_many_failures"
 AXES_DISABLE_ACCESS_LOG = True

@@ -8,9 +8,10 @@ first. Whoever sends a request at once is answered, however many others hold con
 from __future__ import annotations
 
 import ipaddress
+import math
 import resource
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -55,7 +56,7 @@ class Connection:
     abort: Callable[[], None]
     channel: Any = None
     address: str = ""
-    """Whom it counts for; empty for a proxy of ours between two requests."""
+    """Whom it counts for (``client_at``); empty for the node itself, and for a proxy of ours between two requests."""
     phase: Phase = Phase.HEAD
     made_at: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
@@ -69,17 +70,16 @@ class Connection:
     def enter(self, phase: Phase) -> None:
         self.phase, self.since, self.has_begun = phase, time.monotonic(), False
 
-    def deadline(self) -> float | None:
-        """When its client has taken too long; None: never."""
+    def patience_s(self, head_s: float, body_s: float) -> float:
+        """How long the phase may last."""
         match self.phase:
             case Phase.HEAD:
-                is_kept_alive = self.has_answered and not self.has_begun
-                return self.since + (IDLE_S if is_kept_alive else settings.BOILERHOUSE_HEAD_TIMEOUT_S)
+                return IDLE_S if self.has_answered and not self.has_begun else head_s
             case Phase.BODY:
-                return self.since + settings.BOILERHOUSE_BODY_TIMEOUT_S
+                return body_s
             case Phase.LINGER:
-                return self.since + LINGER_S
-        return None
+                return LINGER_S
+        return math.inf
 
 
 class Connections:
@@ -87,6 +87,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._all: dict[Hashable, Connection] = {}
+        self._of_address: defaultdict[str, dict[Hashable, Connection]] = defaultdict(dict)
 
     @cached_property
     def most(self) -> int:
@@ -101,36 +102,57 @@ class Connections:
         return len(self._all)
 
     def add(self, key: Hashable, connection: Connection) -> None:
-        connection.address = "" if is_trusted(connection.peer) else connection.peer
         self._all[key] = connection
+        self.now_for(key, "" if is_trusted(connection.peer) else connection.peer)
 
     def of(self, key: Hashable) -> Connection | None:
         return self._all.get(key)
 
     def remove(self, key: Hashable) -> None:
-        self._all.pop(key, None)
+        if (connection := self._all.pop(key, None)) is not None:
+            self._forget(key, connection.address)
+
+    def now_for(self, key: Hashable, address: str) -> None:
+        """From now on the connection counts for the client there; empty: for nobody."""
+        if (connection := self._all.get(key)) is not None:
+            self._forget(key, connection.address)
+            connection.address = client_at(address)
+            if connection.address:
+                self._of_address[connection.address][key] = connection
+
+    def _forget(self, key: Hashable, address: str) -> None:
+        if of_address := self._of_address.get(address):
+            of_address.pop(key, None)
+            if not of_address:
+                del self._of_address[address]
 
     def make_room(self, peer: str) -> bool:
         """Whether one more from there may come in; others that only wait may end for it."""
         now = time.monotonic()
         if peer and not is_trusted(peer):
-            self._shed_of(peer, now)
+            self._shed_of(client_at(peer), now)
         if len(self._all) < self.most:
             return True
         self._shed(now)
         return len(self._all) < self.most + (RESERVE if is_trusted(peer) else 0)
 
     def has_too_many_bodies(self, address: str) -> bool:
-        """Whether so many bodies are on their way from there that another must wait."""
-        reading = sum(one.address == address and one.phase is Phase.BODY for one in self._all.values())
-        return bool(address) and reading > settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
+        """Whether so many bodies trickle in from this client that another one is too many."""
+        before = time.monotonic() - YOUNG_S
+        of_address = self._of_address.get(address, {}).values()
+        slow = sum(one.phase is Phase.BODY and one.since < before for one in of_address)
+        return slow >= settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
 
     def overdue(self) -> list[Connection]:
-        now = time.monotonic()
-        return [one for one in self._all.values() if (deadline := one.deadline()) is not None and deadline < now]
+        """Those whose clients have taken too long."""
+        now, limits = time.monotonic(), (settings.BOILERHOUSE_HEAD_TIMEOUT_S, settings.BOILERHOUSE_BODY_TIMEOUT_S)
+        return [one for one in self._all.values() if now - one.since > one.patience_s(*limits)]
 
     def _shed_of(self, address: str, now: float) -> None:
-        waiting = [(key, one) for key, one in self._all.items() if one.address == address and _waits(one)]
+        of_address = self._of_address.get(address, {})
+        if len(of_address) < settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS:
+            return
+        waiting = [(key, one) for key, one in of_address.items() if _waits(one)]
         if len(waiting) >= settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS:
             key, longest = min(waiting, key=lambda item: item[1].since)
             if now - longest.since > YOUNG_S:
@@ -149,7 +171,7 @@ class Connections:
             self._end(key, one)
 
     def _end(self, key: Hashable, one: Connection) -> None:
-        del self._all[key]
+        self.remove(key)
         one.abort()
 
 
@@ -185,6 +207,25 @@ def _is_within(peer: str, networks: tuple[str, ...]) -> bool:
     return any(plain in ipaddress.ip_network(one, strict=False) for one in networks)
 
 
+@lru_cache(4096)
+def client_at(address: str) -> str:
+    """Whom an address counts for: a host has 2^64 of IPv6, so all of such a network count as one."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network(f"{found}/64", strict=False).network_address)
+
+
+def client_of(request: Any) -> str:
+    """Whom a request counts for where failures to sign in are counted."""
+    return client_at(request.META.get("REMOTE_ADDR", ""))
+
+
 def forwarded(peer: str, chain: str) -> str:
     """The client's own address: as a trusted proxy names it last in ``X-Forwarded-For``, else the peer's."""
     if chain and is_trusted(peer):
@@ -196,10 +237,10 @@ def forwarded(peer: str, chain: str) -> str:
 
 
 def address_of(scope: dict[str, Any]) -> str:
-    """The client's own address, as far as a trusted proxy gives it."""
+    """Whom the request counts for, as far as a trusted proxy says it."""
     peer = (scope.get("client") or ("",))[0]
     chain = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
-    return forwarded(peer, chain)
+    return client_at(forwarded(peer, chain))
 
 
 def vouch(request: Any) -> None:
