@@ -7,6 +7,7 @@ any more (hazard B2). Everything runs under the container's file lock, and whoev
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -42,6 +43,8 @@ log = structlog.get_logger(__name__)
 RETRY_S = (5, 10, 30, 60, 120, 300, 600)
 ENGINE_RETRY_S = 2
 LINE_S = 5
+LOCK_TAKEN_S = 0.3
+"""What holds the container, as a save that was under way, ends soon: it is told that the tenant is being released."""
 SAVES = (ReleaseStep.STOPPING, ReleaseStep.SAVING)
 RELEASING, FAILED = AssignmentState.RELEASING, AssignmentState.RELEASE_FAILED
 
@@ -204,14 +207,26 @@ def finish(assignment_id: UUID) -> None:
 
 def _carry_on(assignment: Assignment) -> None:
     try:
-        with volumes.locked(assignment.held_container) as lock:
+        with ExitStack() as held:
+            try:
+                lock = held.enter_context(volumes.locked(assignment.held_container, wait=False))
+            except BlockingIOError:
+                _back_to_the_queue(assignment)
+                return
             _run_steps(assignment, lock)
     except pool_errors.DirectoryGone as error:
         _without_directory(assignment, error)
     _end(assignment)
 
 
-def _put_off(assignment: Assignment, delay_s: int) -> None:
+def _back_to_the_queue(assignment: Assignment) -> None:
+    """Hold no worker while something else holds the container."""
+    with transaction.atomic():
+        _put_off(assignment, LOCK_TAKEN_S)
+        enqueue("save", "tenants.tasks.finish_release", assignment.pk, after_s=LOCK_TAKEN_S)
+
+
+def _put_off(assignment: Assignment, delay_s: float) -> None:
     """Let whoever comes first take it up again, in a while."""
     later = clock.now() + timedelta(seconds=delay_s)
     Assignment.objects.filter(pk=assignment.pk, owner=processes.current()).update(owner=None, next_attempt_at=later)

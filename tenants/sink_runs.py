@@ -1,6 +1,7 @@
 """Runs that work at the sinks while their tenant holds nothing: a backup put back, state erased.
 
-They go one after another; until the last has ended, no claim of the tenant begins. What may be begun is decided under
+They go one after another, and large work leaves a worker to others; until the last has ended, no claim of the tenant
+begins. What may be begun is decided under
 the tenant's row, as a claim is.
 """
 
@@ -11,10 +12,11 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 
-from boilerhouse.core import clock, processes
+from boilerhouse.core import clock, lanes, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
@@ -50,8 +52,7 @@ def begin(tenant_id: str, trigger: Trigger, steps: list[tuple[SyncSpec, dict[str
         for spec, step in steps
     ]  # fmt: skip
     Tenant.objects.filter(pk=tenant_id).update(busy_run=runs[-1].pk)
-    for run in runs:
-        enqueue("sync", TASKS[trigger], run.pk)
+    enqueue("sync", TASKS[trigger], runs[0].pk)
     return runs
 
 
@@ -64,8 +65,15 @@ def conflict(run_id: UUID) -> BoilerhouseError:
 def work(run_id: UUID, do: Work) -> None:
     """On a worker: ``do`` the run, which gets how to ask whether it may go on and returns changes of the row.
 
-    The tenant may claim again after its last run, whatever came of it.
+    The tenant may claim again after its last run, whatever came of it. How long one takes is not known before, so it is
+    taken for large work: without a place for that it stays queued, and ``resume`` sends its message again.
     """
+    with lanes.entered(settings.BOILERHOUSE_LARGE_BYTES) as may_begin:
+        if may_begin:
+            _work(run_id, do)
+
+
+def _work(run_id: UUID, do: Work) -> None:
     me = processes.current()
     rows = SyncRun.objects.filter(pk=run_id)
     if not rows.filter(state=SyncRunState.QUEUED).update(state=SyncRunState.RUNNING, started_at=clock.now(), owner=me):
@@ -92,6 +100,18 @@ def _end(run: SyncRun, ours: QuerySet[SyncRun], state: SyncRunState, **changes: 
             code = {"code": changes["error_code"]} if "error_code" in changes else {}
             emit("sync.failed" if code else "sync.completed", **_about(run), **code)
         _set_free([run.tenant_id])
+        _send(_queued(run.tenant_id).first())
+
+
+def _queued(tenant_id: str) -> QuerySet[SyncRun]:
+    rows = SyncRun.objects.filter(tenant_id=tenant_id, trigger__in=list(TASKS), state=SyncRunState.QUEUED)
+    return rows.order_by("created_at", "id")
+
+
+def _send(run: SyncRun | None) -> None:
+    if run is not None:
+        with transaction.atomic():
+            enqueue("sync", TASKS[Trigger(run.trigger)], run.pk)
 
 
 def _set_free(tenant_ids: list[str]) -> int:
@@ -119,9 +139,13 @@ def resume() -> int:
         return 0
     with transaction.atomic():
         done = _set_free(busy)
-    queued = SyncRun.objects.filter(state=SyncRunState.QUEUED, trigger__in=list(TASKS), tenant_id__in=busy)
-    again = [run for run in queued.filter(created_at__lt=clock.now() - LOST_AFTER) if _resent.is_new(run.pk)]
-    with transaction.atomic():
-        for run in again:
-            enqueue("sync", TASKS[Trigger(run.trigger)], run.pk)
+    old = clock.now() - LOST_AFTER
+    next_ones = [run for tenant_id in busy if (run := _queued(tenant_id).filter(created_at__lt=old).first())]
+    under_way = set(
+        SyncRun.objects.filter(trigger__in=list(TASKS), state=SyncRunState.RUNNING, tenant_id__in=busy)
+        .values_list("tenant_id", flat=True)
+    )  # fmt: skip
+    again = [run for run in next_ones if run.tenant_id not in under_way and _resent.is_new(run.pk)]
+    for run in again:
+        _send(run)
     return done + len(again)

@@ -1,18 +1,19 @@
 """Syncs of held containers while they run: on demand and every ``intervalMs``; the same restore and save.
 
-Runs are rows first. A message only says that a generation has queued runs; whoever gets the container's lock runs them
-in order, so a tenant has one at a time, and a lost message costs a few seconds.
+Runs are rows first. A message only says that somebody has queued runs. Whoever takes it runs one, of the tenant that
+had no turn for longest, under the container's lock; so a tenant has one at a time however many it has queued, and the
+others wait for one of them at most (ADR 47). A lost message costs a few seconds.
 """
 
 from __future__ import annotations
 
-import time
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from uuid import UUID
 
 import structlog
@@ -20,7 +21,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, QuerySet
 
-from boilerhouse.core import audit, clock, lanes
+from boilerhouse.core import audit, clock, lanes, processes
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
@@ -52,14 +53,20 @@ UNFINISHED = (SyncRunState.QUEUED, SyncRunState.RUNNING)
 JITTER = 0.1
 """Each tenant's beat is shorter than the interval by up to this share, so that claims made at once drift apart."""
 LOST_AFTER = timedelta(seconds=10)
-TURN_S = 5.0
+LOCK_TAKEN_S = 0.5
+"""A run whose container is locked for something else, as for the end of its claim, is looked at again so much later."""
+BEATS_AT_ONCE = 2
+"""Unfinished periodic saves of one tenant; they run one after another anyway."""
 
 
 # On demand ------------------------------------------------------------------------------------------
 
 
 def begin(tenant_id: str, direction: str) -> list[SyncRun]:
-    """Queue a run per spec and direction. Raises NotAssigned, ManualSyncOff, Invalid when nothing maps."""
+    """Queue a run per spec and direction, or join the one that is queued already.
+
+    Raises NotAssigned, ManualSyncOff, Invalid when nothing maps.
+    """
     validation.check_tenant_id(tenant_id)
     assignment = _assigned().filter(tenant_id=tenant_id).first()
     if assignment is None or assignment.version is None or assignment.uid is None:
@@ -70,13 +77,13 @@ def begin(tenant_id: str, direction: str) -> list[SyncRun]:
     if not all(spec.allow_manual_trigger for spec, _ in wanted):
         raise sync_errors.ManualSyncOff
     with recording():
-        runs = _queue(assignment, wanted, Trigger.MANUAL)
+        runs = _join(assignment, wanted)
         audit.record("tenant.sync", tenant_id, after={"direction": direction, "runs": [str(run.pk) for run in runs]})
     return runs
 
 
 def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncRun]:
-    """Queue runs of one spec for a tenant, or for all that are assigned a container of its pool.
+    """Queue runs of one spec for a tenant, or for all that are assigned a container of its pool; or join queued ones.
 
     Raises ManualSyncOff, NotAssigned when the named tenant holds nothing there, Invalid when nothing maps.
     """
@@ -91,7 +98,7 @@ def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncR
         if not held.exists():
             raise errors.NotAssigned
     with recording():
-        runs = [run for one in held for run in _queue(one, [(spec, way) for way in ways], Trigger.MANUAL)]
+        runs = [run for one in held for run in _join(one, [(spec, way) for way in ways])]
         told = {"direction": direction, "tenantId": tenant_id, "runs": len(runs)}
         audit.record("sync_spec.trigger", spec.pk, after=told)
     return runs
@@ -106,12 +113,31 @@ def _assigned() -> QuerySet[Assignment]:
     return rows.select_related("version").order_by("created_at")
 
 
+def _join(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]]) -> list[SyncRun]:
+    """The manual runs that are queued already, and new ones for what is not.
+
+    One that runs is not joined: it may have read the files before the caller's last change.
+    """
+    with recording():
+        Assignment.objects.select_for_update().filter(pk=assignment.pk).values_list("pk").first()  # one at a time
+        queued = _queued().filter(tenant_id=assignment.tenant_id, generation=assignment.generation)
+        known = {(run.spec_id, run.direction): run for run in queued.filter(trigger=Trigger.MANUAL)}
+        new = _queue(assignment, [one for one in wanted if (one[0].pk, one[1]) not in known], Trigger.MANUAL)
+        known |= {(run.spec_id, run.direction): run for run in new}
+        return [known[spec.pk, way] for spec, way in wanted]
+
+
 def _queue(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], trigger: Trigger) -> list[SyncRun]:
     with recording():
         site = site_of(assignment, -1, is_stopped=False)
         runs = [queue_run(spec, site, way, trigger) for spec, way in wanted]
-        enqueue("sync", "tenants.tasks.run_syncs", assignment.pk, assignment.generation)
+        for _ in runs:
+            enqueue("sync", "tenants.tasks.run_syncs")
     return runs
+
+
+def _queued() -> QuerySet[SyncRun]:
+    return SyncRun.objects.filter(state=SyncRunState.QUEUED, trigger__in=LIVE)
 
 
 def cancel(run_id: UUID) -> SyncRun:
@@ -144,53 +170,90 @@ def cancel(run_id: UUID) -> SyncRun:
     return run
 
 
-def run_queued(assignment_id: UUID, generation: int) -> None:
-    """Run what is queued for this generation, in order; what its generation has left behind is cancelled."""
-    rows = Assignment.objects.select_related("version").filter(pk=assignment_id, generation=generation)
-    assignment = rows.first()
-    if assignment is None:
-        return
+def run_next() -> None:
+    """Run one queued run of the tenant whose turn it is, then give way: a message is sent for what is left.
+
+    A tenant that has a run under way is passed over, and so is one whose container is locked. What generations that are
+    over have left behind is cancelled.
+    """
+    is_locked = False
+    for assignment in _turns():
+        match _take_turn(assignment):
+            case Turn.DONE:
+                if _queued().exists():
+                    _send()
+                return
+            case Turn.LOCKED:
+                is_locked = True
+            case Turn.NO_ROOM:
+                pass  # whoever has the room sends a message when its run has ended
+    if is_locked:
+        _send(LOCK_TAKEN_S)
+
+
+def _send(after_s: float = 0.0) -> None:
+    with transaction.atomic():
+        enqueue("sync", "tenants.tasks.run_syncs", after_s=after_s)
+
+
+class Turn(Enum):
+    """What came of a tenant's turn."""
+
+    DONE = "done"
+    LOCKED = "locked"
+    NO_ROOM = "no room"
+
+
+def _turns() -> list[Assignment]:
+    """Who has queued runs and none under way, first whoever had no turn for longest."""
+    living = processes.living()
+    running = SyncRun.objects.filter(state=SyncRunState.RUNNING, trigger__in=LIVE, owner__in=living)
+    busy = set(running.values_list("tenant_id", "generation"))
+    waiting = set(_queued().values_list("tenant_id", "generation"))
+    assigned = _assigned().filter(tenant_id__in={tenant_id for tenant_id, _ in waiting})
+    held = {(one.tenant_id, one.generation): one for one in assigned}
+    for tenant_id, generation in waiting - held.keys():
+        _cancel_left_behind(_queued().filter(tenant_id=tenant_id, generation=generation))
+    ready = [held[key] for key in waiting & held.keys() - busy]
+    return sorted(ready, key=lambda one: one.last_turn_at or one.assigned_at or one.created_at)
+
+
+def _take_turn(assignment: Assignment) -> Turn:
+    rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation)
+    queued = _queued().filter(tenant_id=assignment.tenant_id, generation=assignment.generation)
 
     def is_held() -> bool:
         return rows.filter(state=AssignmentState.ASSIGNED).exists()
 
-    queued = SyncRun.objects.filter(
-        tenant_id=assignment.tenant_id, generation=generation, trigger__in=LIVE, state=SyncRunState.QUEUED
-    )
     try:
         with lanes.entered(syncing.known_bytes(assignment.tenant_id)) as may_begin, ExitStack() as held:
-            lock = _turn(held, assignment.held_container) if may_begin else None
-            if lock is None:
-                return  # ``resume`` sends the message again
-            for run in queued.select_related("spec__credential").order_by("created_at", "id"):
-                if not is_held():
-                    break
-                if not queued.filter(pk=run.pk).exists():
-                    continue  # cancelled while others ran
-                try:
-                    _run(run, assignment, site_of(assignment, lock, is_stopped=False), is_held)
-                except BoilerhouseError as error:
-                    about = {"tenant": assignment.tenant_id, "run": str(run.pk), "trigger": run.trigger}
-                    log.warning("sync failed", **about, code=error.code)
+            if not may_begin:
+                return Turn.NO_ROOM
+            try:
+                lock = held.enter_context(volumes.locked(assignment.held_container, wait=False))
+            except BlockingIOError:
+                return Turn.LOCKED
+            rows.update(last_turn_at=clock.now())
+            run = queued.select_related("spec__credential").order_by("created_at", "id").first()
+            if run is not None and is_held():
+                _run_and_log(run, assignment, site_of(assignment, lock, is_stopped=False), is_held)
     except pool_errors.DirectoryGone as error:
         if is_held():
             for run in queued.select_related("spec"):
                 fail_queued(run, sync_errors.DirectoryMissing(error.detail))
-    finally:
-        if not is_held():
-            _cancel_left_behind(queued)
+    if not is_held():
+        _cancel_left_behind(queued)
+    return Turn.DONE
 
 
-def _turn(held: ExitStack, container_id: UUID) -> int | None:
-    """The container's lock; None while another holds it for long: that may be a transfer of hours."""
-    until = time.monotonic() + TURN_S
-    while True:
-        try:
-            return held.enter_context(volumes.locked(container_id, wait=False))
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return None
-        time.sleep(0.05)
+def _run_and_log(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callable[[], bool]) -> None:
+    try:
+        _run(run, assignment, site, is_held)
+    except pool_errors.DirectoryGone:
+        raise
+    except BoilerhouseError as error:
+        about = {"tenant": assignment.tenant_id, "run": str(run.pk), "trigger": run.trigger}
+        log.warning("sync failed", **about, code=error.code)
 
 
 def _run(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callable[[], bool]) -> None:
@@ -268,15 +331,24 @@ def _key(row: Mapping[str, object]) -> tuple[object, object, object]:
 
 
 def queue_beats() -> int:
-    """Queue the periodic saves that are due, longest overdue first, and no more than the host can work on soon."""
+    """Queue the periodic saves that are due, longest overdue first, and no more than the host can work on soon.
+
+    Of one tenant there are two at a time, so that the many of one leave room to others.
+    """
     now = clock.now()
     due = sorted((beat for beat in beats() if beat.due_at <= now), key=lambda beat: beat.due_at)
     if not due:
         return 0
     unfinished = SyncRun.objects.filter(state__in=UNFINISHED)
     busy = set(unfinished.values_list("tenant_id", "spec_id"))
-    room = 2 * settings.BOILERHOUSE_PARALLEL_TRANSFERS - unfinished.filter(trigger=Trigger.INTERVAL).count()
-    ready = [beat for beat in due if (beat.assignment.tenant_id, beat.spec.pk) not in busy]
+    unfinished_beats = Counter(unfinished.filter(trigger=Trigger.INTERVAL).values_list("tenant_id", flat=True))
+    room = 2 * settings.BOILERHOUSE_PARALLEL_TRANSFERS - unfinished_beats.total()
+    ready = []
+    for beat in due:
+        tenant_id = beat.assignment.tenant_id
+        if (tenant_id, beat.spec.pk) not in busy and unfinished_beats[tenant_id] < BEATS_AT_ONCE:
+            unfinished_beats[tenant_id] += 1
+            ready.append(beat)
 
     def queue(beat: Beat) -> int:
         return len(_queue(beat.assignment, [(beat.spec, Direction.UPLOAD)], Trigger.INTERVAL))
@@ -300,9 +372,8 @@ def resume() -> int:
         elif _resent.is_new((assignment.pk, run.pk)):
             again[assignment.pk] = assignment
     _cancel_left_behind(SyncRun.objects.filter(pk__in=left_behind, state=SyncRunState.QUEUED))
-    with transaction.atomic():
-        for assignment in again.values():
-            enqueue("sync", "tenants.tasks.run_syncs", assignment.pk, assignment.generation)
+    for _ in again:
+        _send()
     return len(again) + len(left_behind)
 
 

@@ -19,8 +19,8 @@ def finish_release(assignment_id: str) -> None:
 
 
 @task
-def run_syncs(assignment_id: str, generation: str) -> None:
-    syncs.run_queued(UUID(assignment_id), int(generation))
+def run_syncs() -> None:
+    syncs.run_next()
 
 
 @task

@@ -27,11 +27,17 @@ class Broker(ORM):  # type: ignore[misc]
     _bell: bells.Bell | None = None
     _next_canary = 0.0
     _is_lost = False
+    delay_s = 0.0
+    """How long what is put down is left alone first."""
 
     def enqueue(self, task: str) -> Any:
         """Put the message down; whoever waits for it is woken when the transaction commits."""
-        made = self.get_connection().create(key=self.list_key, payload=task, lock=clock.now()).pk
-        transaction.on_commit(partial(bells.ring, self.list_key), robust=True)
+        at = clock.now()
+        if self.delay_s:
+            at += NEARLY + timedelta(seconds=self.delay_s)
+        made = self.get_connection().create(key=self.list_key, payload=task, lock=at).pk
+        if not self.delay_s:
+            transaction.on_commit(partial(bells.ring, self.list_key), robust=True)
         return made
 
     def dequeue(self) -> Any:
@@ -68,6 +74,13 @@ class Broker(ORM):  # type: ignore[misc]
             if rows.filter(pk=task.pk, lock=task.lock).update(lock=until):
                 found.append((task.pk, task.payload))  # else another cluster was faster
         return found
+
+    @classmethod
+    def later(cls, queue: str, delay_s: float) -> Broker:
+        """A broker whose messages nobody takes before ``delay_s`` seconds have passed."""
+        broker = cls(queue)
+        broker.delay_s = delay_s
+        return broker
 
     def _canaries(self) -> list[tuple[Any, Any]]:
         tree = os.environ.get(canary.TREE)

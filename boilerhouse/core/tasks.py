@@ -15,6 +15,7 @@ import structlog
 from django_q.tasks import async_task
 
 from boilerhouse.core import canary, context, tracing
+from boilerhouse.core.broker import Broker
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.instruments import TASK_SECONDS, TASKS
 from boilerhouse.core.outage import DATABASE_LOST, renounce
@@ -23,12 +24,18 @@ log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
 
-def enqueue(queue: str, function: str, *ids: Any) -> None:
-    """Put ``function(*ids)`` on ``queue``; it is visible to workers when the transaction commits."""
+def enqueue(queue: str, function: str, *ids: Any, after_s: float = 0.0) -> None:
+    """Put ``function(*ids)`` on ``queue``; it is visible to workers when the transaction commits.
+
+    No worker takes it before ``after_s`` seconds have passed: so a task gives its worker up instead of waiting there.
+    """
     asked: dict[str, Any] = {"asked_by": context.request_id()} if context.request_id() else {}
     if trace := tracing.carrier():
         asked["trace"] = trace
-    async_task(function, *[str(value) for value in ids], **asked, cluster=queue, q_options={"save": False})
+    options: dict[str, Any] = {"save": False}
+    if after_s:
+        options["broker"] = Broker.later(queue, after_s)
+    async_task(function, *[str(value) for value in ids], **asked, cluster=queue, q_options=options)
 
 
 def task(function: Callable[P, None]) -> Callable[..., None]:

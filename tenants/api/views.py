@@ -136,7 +136,8 @@ class SyncView(ApiView):
         operation_id="syncTenant",
         problems={409: "not_assigned"},
         summary="Sync the tenant's state now",
-        description="`inward` overwrites what differs and deletes nothing; `both` is outward, then inward.",
+        description="`inward` overwrites what differs and deletes nothing; `both` is outward, then inward. Where such a"
+        " run is queued already, it is answered.",
         request=SyncInput,
         responses={202: RunsOutput},
     )

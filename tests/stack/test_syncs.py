@@ -102,3 +102,30 @@ def test_triggers_say_what_is_wrong(stack, sink_server):
         assert stack.ok("POST", f"sync-specs/{pool}/probe")["state"] == "healthy"
     finally:
         stack.drop_pool(pool)
+
+
+@pytest.mark.any_database
+def test_many_sync_requests_of_one_tenant_delay_neither_saves_nor_releases_of_another(stack, sink_server):
+    """D1: 300 requests of mallory; bob, whose save is due every five seconds, is saved all the time and released."""
+    pool = periodic(stack, sink_server)
+    try:
+        held = {tenant: stack.claim(tenant, pool)["containerId"] for tenant in ("mallory", "bob")}
+        for container in held.values():
+            stack.exec(container, "echo 1 > /state/one")
+        eventually(lambda: stack.status("bob")["syncStatus"]["ageMs"] is not None, 60)
+        answered, oldest_ms = set(), 0
+        for number in range(300):
+            told = stack.ok("POST", "tenants/mallory/sync", {"direction": "both"}, 202)["runs"]
+            answered |= {run["id"] for run in told}
+            unfinished = SyncRun.objects.filter(tenant_id="mallory", state__in=["queued", "running"])
+            assert unfinished.filter(trigger="manual").count() <= 4, "one under way and one behind it per direction"
+            if number % 10 == 0:
+                oldest_ms = max(oldest_ms, stack.status("bob")["syncStatus"]["ageMs"])
+        assert len(answered) < 300
+        assert oldest_ms < 5 * 5000, "a few intervals, on a busy machine"
+        assert SyncRun.objects.filter(tenant_id="mallory", state="succeeded", trigger="manual").exists()
+        stack.exec(held["bob"], "echo 2 > /state/two")
+        stack.release("bob")
+        assert set(sink_server.keys("t/bob/state")) == {"one", "two"}
+    finally:
+        stack.drop_pool(pool)

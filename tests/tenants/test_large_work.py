@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
+from django_q.models import OrmQ
 
-from boilerhouse.core import lanes
+from boilerhouse.core import lanes, processes
+from boilerhouse.core.broker import Broker
 from pools import volumes
 from syncing.models import SyncRun
+from syncing.states import Direction, Trigger
 from tenants import releases, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState
@@ -18,6 +22,16 @@ from tests.tenants.test_missing_directories import engine, hold, pool  # noqa: F
 from tests.tenants.test_syncs import messages
 
 pytestmark = pytest.mark.any_database
+
+
+def taken(queue: str, seconds: float = 20):
+    """A message of the queue as soon as a worker may take one."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := Broker(queue)._take():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"no message of the queue {queue} is free")
 
 
 @pytest.fixture
@@ -39,7 +53,7 @@ def test_a_large_release_is_put_off_and_taken_up_when_there_is_room(pool, engine
     """P14: it holds no worker meanwhile, and is not forgotten."""
     mine = hold(pool, engine, "alice")
     syncs.begin("alice", "outward")
-    syncs.run_queued(mine.pk, mine.generation)
+    syncs.run_next()
     busy("save")
     assert releases.fence(Assignment.objects.filter(pk=mine.pk))
     releases.finish(mine.pk)
@@ -54,17 +68,82 @@ def test_a_large_release_is_put_off_and_taken_up_when_there_is_room(pool, engine
     assert (mine.state, mine.outcome) == (AssignmentState.ENDED, "released")
 
 
-def test_a_sync_beside_a_long_one_of_the_same_tenant_holds_no_worker(pool, engine, monkeypatch):  # noqa: F811
-    """P14: its message ends, the run stays queued, and is sent again."""
-    monkeypatch.setattr(syncs, "TURN_S", 0.1)
-    syncs._resent.clear()
+def test_a_sync_of_a_locked_container_gives_its_worker_up(pool, engine):  # noqa: F811
+    """D1: its message goes back to the queue, for a moment later, and the run stays queued."""
     mine = hold(pool, engine, "alice")
     run = syncs.begin("alice", "outward")[0]
+    OrmQ.objects.all().delete()
     with volumes.locked(mine.held_container):
-        syncs.run_queued(mine.pk, mine.generation)
+        syncs.run_next()
     run.refresh_from_db()
     assert run.state == "queued"
-    SyncRun.objects.update(created_at=timezone.now() - timedelta(seconds=60))
-    before = messages()
-    assert syncs.resume() == 1
-    assert messages() == before + 1
+    assert messages() == 1
+    assert not Broker("sync")._take(), "not at once"
+    assert taken("sync")
+    syncs.run_next()
+    run.refresh_from_db()
+    assert run.state == "succeeded"
+
+
+def test_a_release_of_a_locked_container_gives_its_worker_up(pool, engine):  # noqa: F811
+    """D1: a worker that waits there for a transfer would be missed by the releases of others."""
+    mine = hold(pool, engine, "alice")
+    assert releases.fence(Assignment.objects.filter(pk=mine.pk))
+    OrmQ.objects.all().delete()
+    with volumes.locked(mine.held_container):
+        releases.finish(mine.pk)
+    mine.refresh_from_db()
+    assert (mine.state, mine.owner) == (AssignmentState.RELEASING, None)
+    assert [one.task["func"] for one in OrmQ.objects.all()] == ["tenants.tasks.finish_release"]
+    assert taken("save")
+    releases.finish(mine.pk)
+    mine.refresh_from_db()
+    assert (mine.state, mine.outcome) == (AssignmentState.ENDED, "released")
+
+
+def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, engine):  # noqa: F811
+    """D1: who joins is told of the same run; one that is under way is not joined, for it may have read before."""
+    mine = hold(pool, engine, "alice")
+    first = syncs.begin("alice", "outward")
+    assert [[run.pk for run in syncs.begin("alice", "outward")] for _ in range(5)] == [[first[0].pk]] * 5
+    assert syncs.trigger(pool.sync_specs.get(), "outward", "alice") == first
+    assert (SyncRun.objects.count(), messages()) == (1, 1)
+    SyncRun.objects.update(state="running", owner=processes.current())
+    (behind,) = syncs.begin("alice", "outward")
+    assert behind.pk != first[0].pk
+    assert syncs.begin("alice", "outward") == [behind]
+    assert SyncRun.objects.filter(tenant_id=mine.tenant_id).count() == 2
+
+
+def test_one_tenants_many_runs_let_another_wait_for_one_of_them(pool, engine):  # noqa: F811
+    """D1: 50 queued runs of one, and another's comes second although it was queued last."""
+    spec = pool.sync_specs.get()
+    mallory, bob = hold(pool, engine, "mallory"), hold(pool, engine, "bob")
+    for _ in range(50):
+        syncs._queue(mallory, [(spec, Direction.UPLOAD)], Trigger.MANUAL)
+    syncs.run_next()
+    (saved,) = syncs._queue(bob, [(spec, Direction.UPLOAD)], Trigger.INTERVAL)
+    syncs.run_next()
+    saved.refresh_from_db()
+    assert saved.state == "succeeded"
+    assert SyncRun.objects.filter(tenant_id="mallory", state="succeeded").count() == 1
+    (again,) = syncs._queue(bob, [(spec, Direction.UPLOAD)], Trigger.INTERVAL)
+    syncs.run_next()
+    syncs.run_next()
+    again.refresh_from_db()
+    assert again.state == "succeeded"
+    assert SyncRun.objects.filter(tenant_id="mallory", state="succeeded").count() == 2
+
+
+def test_a_tenant_with_a_run_under_way_takes_no_second_worker(pool, engine):  # noqa: F811
+    """D1: the messages of its other runs end, and the end of the run sends another."""
+    spec = pool.sync_specs.get()
+    mallory = hold(pool, engine, "mallory")
+    running, _ = (syncs._queue(mallory, [(spec, Direction.UPLOAD)], Trigger.MANUAL)[0] for _ in range(2))
+    SyncRun.objects.filter(pk=running.pk).update(state="running", owner=processes.current())
+    OrmQ.objects.all().delete()
+    syncs.run_next()
+    assert (SyncRun.objects.filter(state="queued").count(), messages()) == (1, 0)
+    SyncRun.objects.filter(pk=running.pk).update(state="queued")
+    syncs.run_next()
+    assert (SyncRun.objects.filter(state="queued").count(), messages()) == (1, 1)

@@ -175,14 +175,14 @@ def test_a_save_while_it_runs_without_its_directory_fails(pool, engine, missing,
     there.rename(aside)
     spec = pool.sync_specs.get()
     [run] = syncs._queue(held, [(spec, Direction.UPLOAD)], trigger)
-    syncs.run_queued(held.pk, held.generation)
+    syncs.run_next()
     run.refresh_from_db()
     assert (run.state, run.error_code) == ("failed", "directory_missing")
     assert str(there) in run.error_detail
     assert Event.objects.filter(type="sync.failed", tenant_id=held.tenant_id).count() == 1
     aside.rename(there)
     [run] = syncs._queue(held, [(spec, Direction.UPLOAD)], trigger)
-    syncs.run_queued(held.pk, held.generation)
+    syncs.run_next()
     run.refresh_from_db()
     assert run.state == "succeeded"
 
@@ -193,7 +193,7 @@ def test_a_directory_that_is_missing_inside_a_volume_is_empty(pool, engine):
     spec.mappings.update(container_path="/state/not/made")
     held = hold(pool, engine, "young")
     [run] = syncs._queue(held, [(spec, Direction.UPLOAD)], Trigger.MANUAL)
-    syncs.run_queued(held.pk, held.generation)
+    syncs.run_next()
     run.refresh_from_db()
     assert run.state == "succeeded"
 
