@@ -14,9 +14,9 @@ _DANGEROUS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 _IN_TEXT = re.compile(f"[{_DANGEROUS}]|\r(?!\n)")
 """C0 but tab and newline, DEL, C1, line and paragraph separators, directions, halves of surrogate pairs, a lone CR."""
 _IN_LINE = re.compile(f"[{_DANGEROUS}\t\n\r]")
-_IN_UTF8 = re.compile(
-    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]"
-)
+_PLAIN = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
+_NOT_PLAIN = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+"""Of UTF-8 without ``_PLAIN``: a page has little else, and a pattern that looks at all of it takes milliseconds."""
 
 
 def has_control(text: str) -> bool:
@@ -26,17 +26,17 @@ def has_control(text: str) -> bool:
 
 def printable(text: str) -> str:
     r"""The text with what would act instead of being shown written out, as ``\x1b`` and ``\u202e``; lines stay."""
-    return _IN_TEXT.sub(_written_out, text)
+    return text if text.isprintable() else _IN_TEXT.sub(_written_out, text)
 
 
 def one_line(text: str) -> str:
     """The same in a single line."""
-    return _IN_LINE.sub(_written_out, text)
+    return text if text.isprintable() else _IN_LINE.sub(_written_out, text)
 
 
 def printable_utf8(data: bytes) -> bytes:
     """``printable`` of a text that is encoded already; what is not UTF-8 is replaced if anything is."""
-    if not _IN_UTF8.search(data):
+    if data.count(b"\r") == data.count(b"\r\n") and not _NOT_PLAIN.search(data.translate(None, _PLAIN)):
         return data
     return printable(data.decode(errors="replace")).encode()
 
@@ -59,7 +59,7 @@ class Printer:
     def feed(self, data: bytes, *, is_last: bool = False) -> bytes:
         text = self._held + self._decode(data, is_last)
         self._held = "\r" if text.endswith("\r") and not is_last else ""  # a newline may follow
-        return printable(text.removesuffix(self._held)).encode()
+        return printable_utf8(text.removesuffix(self._held).encode())
 
 
 def _written_out(found: re.Match[str]) -> str:

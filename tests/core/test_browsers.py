@@ -263,6 +263,16 @@ def test_pages_show_what_would_act(client, data_dir):
     assert "\\u202e" in page
 
 
+def test_bytes_and_texts_are_judged_alike():
+    """W4: pages are looked at as bytes, which is fast, and rewritten as texts."""
+    for number in (*range(0x3000), 0xFEFF, 0x1F600):
+        if chr(number) == "\r":
+            continue
+        whole = f"a{chr(number)}b\r\n"
+        assert (text.printable_utf8(whole.encode()) == whole.encode()) == (text.printable(whole) == whole), hex(number)
+    assert text.printable_utf8(b"a\rb\r\n") == b"a\\rb\r\n"
+
+
 def test_a_text_in_pieces_is_shown_as_the_whole():
     """W4: an escape, a rune and a line's end that are cut by the network's pieces."""
     whole = f"{HOSTILE}\r\n\u20ac {HOSTILE}\r".encode() + b"\xe2\x82"
