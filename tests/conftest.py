@@ -75,8 +75,10 @@ def _forget_deployment() -> Iterator[None]:
     from django.db import connection
 
     from boilerhouse.core import deployment, processes
+    from boilerhouse.core.api import kept_bytes
 
     deployment._checked.cache_clear()
+    kept_bytes.ledger.clear()
     # A beat may wait for what the test's own transaction holds, which is taken back only after this.
     processes.stop_heartbeat(wait=not connection.in_atomic_block)
 

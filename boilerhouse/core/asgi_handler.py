@@ -98,6 +98,7 @@ class ThreadedHandler(BaseHandler):
                 return response
             if draining.cut.has_come:
                 return _ask_again(response)
+            body = b""  # it was read: who waits keeps none in memory
             await self.waiters.wait(response)
             resumed = response
 

@@ -206,10 +206,22 @@ class IdempotencyRecord(models.Model):
     owner = models.UUIDField(null=True)
     """The process that works on it; null once ``answer`` is there."""
     answer = EncryptedJSONField(null=True)
+    key_id = models.CharField(max_length=16, default="")
+    """Whose share it takes a part of, if it is that of a key."""
+    tenant_id = models.CharField(max_length=160, default="")
+    """The tenant that it is about, or ``container <id>``; empty: none."""
+    is_tenants = models.BooleanField(default=False)
+    """Whether the tenant's own key sent it."""
+    size = models.IntegerField(default=0)
+    """Bytes that it takes here, about."""
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
-        indexes = [models.Index(fields=["created_at"])]
+        indexes = [
+            models.Index(fields=["created_at"]),
+            models.Index(fields=["key_id", "created_at", "size"]),
+            models.Index(fields=["tenant_id", "is_tenants", "created_at", "size"]),
+        ]
 
     def __str__(self) -> str:
         return self.id[:12]

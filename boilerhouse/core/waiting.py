@@ -38,7 +38,7 @@ class Waiting(HttpResponse):
         """What the view needs to go on."""
         self.owners: tuple[budgets.Owner, ...] = ()
         """Who waits."""
-        self.idempotency: str | None = None
+        self.idempotency: Any = None
         """The record that the answer will be kept in."""
 
     def block(self) -> None:

@@ -22,6 +22,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from boilerhouse.core import clock, processes
+from boilerhouse.core.api import kept_bytes
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
 from boilerhouse.core.metering import ProcessesCollector
@@ -43,6 +44,9 @@ class DatabaseCollector(Collector):
         yield from _queues()
         yield from _saves()
         yield from _processes()
+        kept = GaugeMetricFamily("boilerhouse_kept_answers_bytes", "What answers kept for Idempotency-Keys take.")
+        kept.add_metric([], float(kept_bytes.total()))
+        yield kept
 
 
 def _processes() -> Iterator[Metric]:

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from boilerhouse.core.api import idempotency
+from boilerhouse.core.api import idempotency, kept_bytes
 from boilerhouse.core.models import ApiKey, IdempotencyRecord
 from pools.models import Pool, Workload
 from tenants.models import Assignment, Tenant
@@ -152,3 +152,80 @@ def test_of_many_at_once_one_is_done(client, data_dir, transactional_db):
 
     assert {answer.status_code for answer in answers} <= {201, 409}
     assert {answer.json()["id"] for answer in answers if answer.status_code == 201} == {Pool.objects.get().pk}
+
+
+def stored_bytes() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT SUM(LENGTH(answer)) FROM core_idempotencyrecord")
+        return int(cursor.fetchone()[0] or 0)
+
+
+def test_a_long_answer_is_not_kept_and_its_request_is_not_done_twice(call, settings):
+    """D3: of a megabyte that a command prints, nothing is left in the database but that it was printed."""
+    settings.BOILERHOUSE_KEPT_ANSWER_MAX_BYTES = 10
+    assert make(call).status_code == 201
+    assert stored_bytes() < 500
+    problem(make(call), 409, "answer_not_kept")
+    assert Workload.objects.count() == 1
+    problem(make(call, body={**WORKLOAD, "name": "other"}), 422, "invalid")
+
+
+@pytest.mark.parametrize("text", ["plain", '"\\' * 2000, "\x01\x7f" * 2000, "\u00e9\U0001f600" * 2000])
+def test_an_answer_counts_as_it_lies_in_the_database(call, text):
+    """D3: whatever its characters become, escaped and encrypted."""
+    assert make(call, body={**WORKLOAD, "command": [text]}).status_code == 201
+    record = IdempotencyRecord.objects.get()
+    assert record.size == stored_bytes() + kept_bytes.RECORD_BYTES
+
+
+def ask_badly(call, tenant: str, number: int, key: str | None):
+    """A claim that cannot be, whose answer is kept."""
+    return call("POST", f"tenants/{tenant}/claim", {"pool": "p"}, key=key, **{KEY: f"n{number}"})
+
+
+def test_a_tenants_answers_have_a_budget_and_others_go_on(call, settings):
+    """D3: 429 when it is used up, on whichever process; what is kept is still told, and what others do is done."""
+    settings.BOILERHOUSE_KEPT_BYTES_PER_TENANT = 6000
+    key, second = call.key_of("tenant", tenant_ids=["mallory"]), call.key_of("tenant", tenant_ids=["mallory"])
+    answers = [ask_badly(call, "mallory", number, (key, second)[number % 2]) for number in range(20)]
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {422, 429}
+    assert statuses == sorted(statuses), "once it is used up"
+    refused = problem(answers[-1], 429, "budget_exceeded")
+    assert "6000 bytes" in refused["detail"]
+    assert answers[-1]["Retry-After"] == "600"
+    assert stored_bytes() < 6000
+    assert kept_bytes.use_of("mallory").used <= 6000 + 1500
+
+    kept_bytes.ledger.clear()  # another process, or a minute later
+    problem(ask_badly(call, "mallory", 99, key), 429, "budget_exceeded")
+    assert ask_badly(call, "mallory", 0, key)["Idempotency-Replayed"] == "true"
+    problem(call("POST", "tenants/mallory/claim", {"pool": "p"}, key=key), 422)
+    problem(ask_badly(call, "bob", 1, call.key_of("tenant", tenant_ids=["bob"])), 422)
+    problem(ask_badly(call, "mallory", 1, call.key_of("operator")), 422)
+
+    IdempotencyRecord.objects.update(created_at=timezone.now() - timedelta(hours=25))
+    kept_bytes.ledger.clear()
+    problem(ask_badly(call, "mallory", 100, key), 422)
+
+
+def test_a_key_of_many_tenants_has_a_budget_of_its_own(call, settings):
+    """D3: and what is not kept takes nothing of it."""
+    settings.BOILERHOUSE_KEPT_BYTES_PER_KEY = 6000
+    names = [f"t{number}" for number in range(20)]
+    key = call.key_of("tenant", tenant_ids=names)
+    for number in range(20):
+        answer = call("POST", f"tenants/{names[number]}/release", key=key, **{KEY: f"r{number}"})
+        problem(answer, 404, "nothing_held")
+    assert not IdempotencyRecord.objects.exists()
+    statuses = [ask_badly(call, name, 1, key).status_code for name in names]
+    assert statuses == sorted(statuses)
+    assert set(statuses) == {422, 429}
+
+
+def test_a_path_that_names_no_tenant_is_refused_as_without_a_key_of_idempotency(call):
+    """D3: a name that no column takes."""
+    for name in ("x" * 300, "a%00b"):
+        plain = call("POST", f"tenants/{name}/claim", {"poolId": "p"})
+        kept = call("POST", f"tenants/{name}/claim", {"poolId": "p"}, **{KEY: f"k{len(name)}"})
+        assert plain.status_code == kept.status_code < 500

@@ -9,6 +9,7 @@ import sys
 import pytest
 from django.core.management import CommandError, call_command
 
+from boilerhouse.core.models import IdempotencyRecord
 from pools.states import ContainerState
 from tenants import working
 from tenants.models import Assignment
@@ -28,7 +29,8 @@ def run(call, engine):  # noqa: F811
     row.state = ContainerState.CLAIMED
     row.save()
     make_assignment("alice", pool=pool, state=AssignmentState.ASSIGNED, container=row, container_ref=row.pk)
-    return lambda command, **body: call("POST", f"containers/{row.pk}/exec", {"command": command, **body})
+    path = f"containers/{row.pk}/exec"
+    return lambda command, headers=None, **body: call("POST", path, {"command": command, **body}, **(headers or {}))
 
 
 def refused(answer):
@@ -70,3 +72,14 @@ def test_so_is_how_many_commands_run_at_once(run, settings):
     with working._one_more(Assignment.objects.get().held_container):
         problem(run(["true"]), 429, "too_many_commands")
     assert run(["true"]).json()["exitCode"] == 0
+
+
+def test_a_long_output_is_not_kept_for_an_idempotency_key(run):
+    """D3: a megabyte of NULs is six in JSON, and more in the database; a retry does not run the command again."""
+    once = {"Idempotency_Key": "once"}
+    command = ["sh", "-c", "echo again >> /tmp/runs; head -c 1000000 /dev/zero"]
+    first = run(command, once)
+    assert len(first.content) > 6_000_000
+    problem(run(command, once), 409, "answer_not_kept")
+    assert run(["cat", "/tmp/runs"]).json()["stdout"] == "again\n"
+    assert IdempotencyRecord.objects.get().size < 2000

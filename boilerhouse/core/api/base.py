@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 
 from boilerhouse.core import budgets
 from boilerhouse.core.api import idempotency
+from boilerhouse.core.api.kept_bytes import shares_of
 from boilerhouse.core.api.pagination import check_parameters
 from boilerhouse.core.errors import FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.waiting import Waiting
@@ -40,7 +41,7 @@ class ApiView(APIView):
         return [] if self.is_public else list(super().get_authenticators())
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        self._record: str | None = None
+        self._record: idempotency.Record | None = None
         super().initial(request, *args, **kwargs)
         self._take_place(request, kwargs)
         handler = getattr(self, request.method.lower(), None)
@@ -54,7 +55,8 @@ class ApiView(APIView):
             if resumed is not None:
                 self._record = resumed.idempotency
             else:
-                self._record = idempotency.begin(request, self.still_holds)
+                shares = shares_of(request.auth, _about(kwargs))
+                self._record = idempotency.begin(request, shares, self.still_holds)
         if not handler.takes_body:
             _refuse_body(request)
         elif resumed is None and not handler.is_body_optional and not request._request.body:
@@ -121,6 +123,12 @@ class ApiView(APIView):
             return
         if self.etag(data) not in [tag.strip() for tag in wanted.split(",")]:
             raise PreconditionFailed
+
+
+def _about(path: Mapping[str, Any]) -> str:
+    """The tenant that a request's path names, or whoever has the container that it names."""
+    found = path.get("tenant_id") or (f"container {path['container_id']}" if "container_id" in path else "")
+    return found.replace("\0", "")[:128]  # the path is not yet judged, and a row is written
 
 
 def _refuse_body(request: Any) -> None:

@@ -125,7 +125,7 @@ class ProblemAutoSchema(AutoSchema):
         if self.method in ("POST", "PUT", "DELETE"):
             found |= {"400": ["malformed"], "413": ["too_large"], "415": ["unsupported_media_type"]}
         if self.method == "POST":
-            found["409"] = ["idempotency_key_in_flight"]
+            found["409"] = ["idempotency_key_in_flight", "answer_not_kept"]
         if self.method == "PUT":
             found["412"] = ["precondition_failed"]
         handler = getattr(self.view, self.method.lower())

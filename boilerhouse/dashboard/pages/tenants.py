@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from boilerhouse.core import budgets, deployment_settings
+from boilerhouse.core.api import kept_bytes
 from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
@@ -99,7 +100,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
         "events": Event.objects.filter(tenant_id=tenant_id).exclude(type__in=PROGRESS)[:EVENTS],
         "backups": list(backups.of_tenant(tenant_id).order_by("-created_at")[:BACKUPS]),
         "kept_for_s": deployment_settings.current().retention_s["backups"],
-        "uses": budgets.of_tenant(tenant_id, held.container_id) if held else [],
+        "uses": [*budgets.of_tenant(tenant_id, held.container_id), kept_bytes.use_of(tenant_id)] if held else [],
         "verdict": _verdict(held), "has_lost_state": last is not None and last.outcome in LOST,
     }  # fmt: skip
     return render(request, "pages/tenant.html", context)
