@@ -16,6 +16,8 @@ MAX_BODY, MAX_CONTEXT = 4 << 20, 512 << 20
 """Bytes of JSON, and of what an image is built from."""
 RUNS = rf"(?!{'|'.join(map(re.escape, bodies.NEVER_RUN))}){OURS}"
 IMAGE = "[A-Za-z0-9_./:@-]{1,400}"
+TAG = "boilerhouse/[a-z0-9._-]{1,100}:[A-Za-z0-9._-]{1,100}"
+"""What is built is never called as an image of somebody else."""
 NETWORK = bodies.NETWORK.pattern
 
 Rewrite = Callable[[Head, bytes], bytes]
@@ -130,6 +132,8 @@ def of(head: Head, calls: Iterable[Call]) -> Call:
         raise Refused(f"Boilerhouse does not ask with {', '.join(sorted(foreign))[:60]!r}")
     if head.length > found.max_body:
         raise Refused(f"its body has {head.length} bytes, and {found.max_body} are the most")
+    if found.is_context and not re.fullmatch(TAG, head.query.get("t", "")):
+        raise Refused("it would not build an image of boilerhouse/")
     if found.path in BY_LABEL and not bodies.is_about_ours(head.query.get("filters", "{}")):
         raise Refused("it does not ask by a label of ours")
     return found

@@ -168,6 +168,16 @@ def test_registries_are_asked_through_the_workers_socket_alone(request_line):
         calls.of(head, found["web"])
 
 
+@pytest.mark.parametrize(
+    "query", ["", "?t=postgres:15", "?t=boilerhouse/a/../b:1", "?t=boilerhouse/x:1&networkmode=host"]
+)
+def test_no_image_of_somebody_else_is_built_and_none_in_the_hosts_network(query):
+    """H1"""
+    head = heads.parse(f"POST /v1.41/build{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    with pytest.raises(Refused):
+        calls.of(head, calls.of_sockets(bodies.Allowed())["worker"])
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(
     ("name", "kinds"), [("bh-accounts-0a1b", {"worker"}), ("bh-0198b1d4", set()), ("0a1b2c3d4e5f", set())]
@@ -490,7 +500,7 @@ def test_the_web_process_ends_late_commands_with_the_rights_it_has(proxied):
     done = as_web(sys.executable, "-c", script)
     stream.close()
     assert done.stdout == "True\n", done.stderr
-    assert docker("top", plan.name).count("sleep 7") == 0
+    assert b"sleep 7" not in web.exec(plan.name, ("ps",), 10_000).stdout
 
 
 def test_a_body_is_bounded(sockets):
