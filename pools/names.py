@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 _QUOTE = "\u201b"
 _SYMBOLS = "\u2400-\u241f\u2421\uff0e\uff0f"
@@ -31,6 +32,17 @@ def plain(path: str) -> str:
         else:
             shown += char
     return _QUOTED.sub(lambda found: found[1] or _QUOTE, shown)
+
+
+def folders(paths: Iterable[str]) -> set[str]:
+    """All that the paths lie in, each once; without the root, which has no name."""
+    found: set[str] = set()
+    for path in paths:
+        parent = path.rpartition("/")[0]
+        while parent and parent not in found:
+            found.add(parent)
+            parent = parent.rpartition("/")[0]
+    return found
 
 
 def looks(path: str) -> str:

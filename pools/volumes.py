@@ -273,8 +273,10 @@ def move_in(
     try:
         if replace:
             for name in os.listdir(target):
+                stalling.moved()  # and never ended half way
                 os.rename(name, name, src_dir_fd=target, dst_dir_fd=old)
             for name in os.listdir(source):
+                stalling.moved()
                 os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
         else:
             _merge(source, target)
@@ -295,7 +297,8 @@ def _is_there(parent: int, name: str) -> bool:
 
 def _merge(source: int, target: int) -> None:
     """Move each thing; a directory that is there keeps its mode, another comes with its own."""
-    for entry in _entries(source):
+    for entry in _entries(source, may_end=False):
+        stalling.moved()
         if stat.S_ISDIR(entry.mode) and _is_there(target, entry.name):
             inner_source = os.open(entry.name, _DIRECTORY, dir_fd=source)
             try:
@@ -369,9 +372,14 @@ class Entry:
         return self.stamp.mtime_ns
 
 
-def _entries(directory: int) -> list[Entry]:
+def _entries(directory: int, *, until: float = math.inf, may_end: bool = True) -> list[Entry]:
+    """Raises TimeoutError, and what ``stalling.step`` raises unless it may not end here."""
     found = []
     for name in sorted(os.listdir(directory)):
+        if may_end:
+            stalling.step()
+        if time.monotonic() > until:
+            raise TimeoutError
         try:
             seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -442,9 +450,10 @@ def census(
     """
     result = Census()
     named: set[int] = set()
-    stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", _entries(root))]
+    stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", _entries(root, until=until))]
     try:
         while stack:
+            stalling.step()
             if time.monotonic() > until:
                 raise TimeoutError
             directory, prefix, entries = stack[-1]
@@ -464,7 +473,7 @@ def census(
                     inner = os.open(entry.name, _DIRECTORY, dir_fd=directory)
                 except (FileNotFoundError, NotADirectoryError):
                     continue  # replaced meanwhile by a live tenant; never followed
-                children = _entries(inner)
+                children = _entries(inner, until=until)
                 if matches is None:
                     if mode != PLAIN_DIR:
                         result.modes[path] = mode
@@ -523,8 +532,10 @@ def restore_names(staging: Path, names: list[str]) -> None:
             present = set(os.listdir(opened))
             others: dict[str, list[str]] = {}
             for other in present.difference(wanted):
+                stalling.step()
                 others.setdefault(plain(other), []).append(other)
             for name in wanted:
+                stalling.step()
                 alike = others.get(plain(name), [])
                 if name not in present and len(alike) == 1:
                     os.rename(alike[0], name, src_dir_fd=opened, dst_dir_fd=opened)
@@ -546,6 +557,7 @@ def apply_mtimes(staging: Path, mtimes: dict[str, int]) -> list[str]:
         try:
             with _parent(staging, f"{parent}x") as (opened, _):
                 for name in names:
+                    stalling.step()
                     at = mtimes[parent + name]
                     try:
                         os.utime(name, ns=(at, at), dir_fd=opened, follow_symlinks=False)
@@ -587,6 +599,7 @@ def dig_holes(staging: Path, paths: Iterable[str]) -> None:
     for parent, names in _by_parent(paths):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), _parent(staging, f"{parent}x") as (opened, _):
             for name in names:
+                stalling.step()
                 with contextlib.suppress(FileNotFoundError):
                     file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=opened)
                     try:
@@ -598,13 +611,16 @@ def dig_holes(staging: Path, paths: Iterable[str]) -> None:
 def apply_manifest(staging: Path, owner: Owner, modes: dict[str, int], links: dict[str, str], empty: list[str]) -> None:
     """Give restored files their modes, links and empty directories back; only inside ``staging``."""
     for path in empty:
+        stalling.step()
         os.close(descend(staging, _inside(path), create_for=owner))
     for path, target in links.items():
+        stalling.step()
         # In copy mode a later file of that name may have replaced the link.
         with contextlib.suppress(FileExistsError), _parent(staging, path, create_for=owner) as (parent, name):
             os.symlink(target, name, dir_fd=parent)
             os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
     for path in sorted(modes, key=lambda path: -path.count("/")):  # a closed directory last
+        stalling.step()
         with contextlib.suppress(FileNotFoundError), _parent(staging, path) as (parent, name):
             _allow(parent, name, modes[path] & KEPT_BITS)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from pools.names import plain
+from boilerhouse.core import stalling
+from pools.names import folders, plain
 from pools.volumes import Census
 from syncing import errors, listings
 from syncing.markers import Marker
@@ -22,7 +23,7 @@ class Shape:
     def __init__(self, census: Census) -> None:
         self._links = {plain(path) for path in census.links}
         self._leaves = self._links | {plain(path) for path in census.seen}
-        self._folders = {parent for path in self._leaves for parent in _parents(path)}
+        self._folders = folders(self._leaves)
         self._folders |= {plain(path) for path in census.empty_dirs}
 
     def holds(self, path: str) -> bool:
@@ -53,7 +54,8 @@ def clear(sink: Sink, location: str, marker: Marker, local: Census, backup: str)
         return
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(lambda name: sink.move(f"{location}/{name}", f"{backup}/{name}"), in_the_way))
+        for _ in threads.map(lambda name: sink.move(f"{location}/{name}", f"{backup}/{name}"), in_the_way):
+            stalling.step()
     for folder in {parent for name in in_the_way for parent in _parents(name) if shape.is_leaf(parent)}:
         sink.delete_all(f"{location}/{folder}")  # some keep an empty folder
 

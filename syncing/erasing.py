@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from boilerhouse.core import stalling
 from syncing import errors, places
 from syncing.locations import marker_key
 from syncing.markers import Marker
@@ -38,6 +39,11 @@ def erase(spec: SyncSpec, tenant_id: str, keep_going: Callable[[], bool]) -> lis
 
     Raises SyncFailed.
     """
+    with stalling.while_going(keep_going, errors.TransferCancelled):
+        return _erase(spec, tenant_id, keep_going)
+
+
+def _erase(spec: SyncSpec, tenant_id: str, keep_going: Callable[[], bool]) -> list[dict[str, Any]]:
     sink, steps = places.sink_of(spec), []
     names = places.names_of(spec)
     rows = SavedState.objects.filter(tenant_id=tenant_id, place__in=names)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import PurePosixPath
 
 from pools import quota, volumes
-from pools.names import plain, show
+from pools.names import folders, plain, show
 from pools.spec import WorkloadSpec
 from syncing import errors, patterns, services
 from syncing.models import SyncMapping
@@ -28,14 +27,19 @@ def room_of(
 ) -> int:
     """What a restore of these files, links and directories takes of a disk with such blocks, at least, in bytes."""
     paths = [*names, *links, *(f"{path}/x" for path in empty_dirs)]
-    folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
-    return _room_for(names.values(), block) + block * (len(folders) + sum(len(one) > 59 for one in links.values()))
+    return _room_for(names.values(), block) + block * (
+        _directories(paths) + sum(len(one) > 59 for one in links.values())
+    )
 
 
 def _inodes_of(census: volumes.Census) -> int:
     paths = [*census.seen, *census.links, *(f"{path}/x" for path in census.empty_dirs)]
-    folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
-    return len(census.seen) + len(census.links) + len(folders)
+    return len(census.seen) + len(census.links) + _directories(paths)
+
+
+def _directories(paths: list[str]) -> int:
+    """How many the paths lie in, the mapping's own among them."""
+    return len(folders(paths)) + bool(paths)
 
 
 def _room_for(sizes: Iterable[int], block: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from boilerhouse.core import failpoints
+from boilerhouse.core import failpoints, stalling
 from boilerhouse.core.deployment import deployment_id
 from pools.volumes import Census, Stamp
 from syncing import backups, conflicts, errors, fitting, listings, patterns, places, undo
@@ -27,6 +27,11 @@ def put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tu
 
     Raises SyncFailed, StateMoved when the spec saves elsewhere now. The next restore then takes back what was begun.
     """
+    with stalling.while_going(keep_going, errors.TransferCancelled):
+        return _put_back(run, backup, keep_going)
+
+
+def _put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tuple[int, int]:
     mapping, sink = _mapping_of(backup), places.sink_of(backup.spec)
     location = backup.location
     content = sink.get(marker_key(location), RUN_DEADLINE_S)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from boilerhouse.core import failpoints
+from boilerhouse.core import failpoints, stalling
 from pools import quota, staged, volumes
 from pools.names import show
 from syncing import errors, fitting, patterns, rclone, records, snapshots, undo
@@ -86,7 +86,8 @@ def _restore(
     total = Restored()
     for spec in {finding.mapping.spec_id: finding.mapping.spec for finding in findings}.values():
         own = [finding for finding in findings if finding.mapping.spec_id == spec.pk]
-        with running(spec, site, Direction.DOWNLOAD, trigger, run_of(spec)) as run:
+        going = stalling.while_going(keep_going, errors.TransferCancelled)
+        with running(spec, site, Direction.DOWNLOAD, trigger, run_of(spec)) as run, going:
             got = _Restore(run, site, trigger, keep_going, _reporter_of(run, site, own), is_patient).run(own)
         total = Restored(total.files + sum(one.files for one in got.values()),
                          total.bytes + sum(one.bytes for one in got.values()))  # fmt: skip

@@ -69,7 +69,8 @@ def save(
         for mapping in mappings:
             mapping.spec = spec
         try:
-            with running(spec, site, Direction.UPLOAD, trigger, run_of(spec)) as run:
+            going = stalling.while_going(keep_going, errors.TransferCancelled)
+            with running(spec, site, Direction.UPLOAD, trigger, run_of(spec)) as run, going:
                 sink = places.sink_of(spec)
                 saves = [_Save.of(run, mapping, site, sink, keep_going) for mapping in mappings]
                 if site.is_stopped:
@@ -287,10 +288,10 @@ def _delete_surplus(one: _Save, local: volumes.Census, backup: str) -> int:
 
     with ThreadPoolExecutor(conflicts.AT_ONCE) as threads:
         for begin in range(0, len(surplus), DELETED_AT_ONCE):
-            stalling.moved()
             if begin and not one.keep_going():
                 raise errors.TransferCancelled
-            list(threads.map(move, surplus[begin : begin + DELETED_AT_ONCE]))
+            for _ in threads.map(move, surplus[begin : begin + DELETED_AT_ONCE]):
+                stalling.step()
     return len(surplus)
 
 

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,7 +27,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from pools import copies, freezer, lifecycle, quota, volumes
 from pools.copies import Copied, Copies
 from pools.models import Container
-from pools.names import plain, show
+from pools.names import folders, plain, show
 from pools.volumes import Census, Stamp
 from syncing import errors
 from syncing.instruments import FREEZE_SECONDS
@@ -185,11 +185,12 @@ def _fresh_directory(site: Site) -> Path:
 def _plant(part: Part, directory: Path) -> None:
     """Lay the copies out as they are to be sent; who sends them is another user, who may read them."""
     part.tree = directory / f"tree-{part.mapping.pk}"
-    above = {parent for path in part.copied for parent in PurePosixPath(path).parents}
-    for parent in sorted({PurePosixPath(), *above}, key=lambda one: len(one.parts)):
+    for parent in ["", *sorted(folders(part.copied), key=lambda one: one.count("/"))]:
+        stalling.step()
         (part.tree / parent).mkdir()
         (part.tree / parent).chmod(0o755)
     for path, one in part.copied.items():
+        stalling.step()
         (directory / "files" / one.name).rename(part.tree / path)
 
 
@@ -314,7 +315,8 @@ class _Taking:
         walked_s = 0.0
         for part in self._parts:
             began = time.monotonic()
-            part.look(until)
+            with nullcontext() if tries else stalling.quietly():
+                part.look(until)
             walked_s += time.monotonic() - began
             for path in part.lacking():
                 self._copy(part, path, until, tries)

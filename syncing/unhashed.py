@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from boilerhouse.core import failpoints
+from boilerhouse.core import failpoints, stalling
 from pools.names import plain
 from syncing.sinks import Sink
 
@@ -31,6 +31,7 @@ def clear(sink: Sink, location: str, unhashed: Iterable[str], sent: Collection[s
     ours = set(map(plain, sent))
     aside = [name for name in names if plain(name) in ours]
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(lambda name: sink.move(f"{location}/{name}", f"{backup}/{name}"), aside))
+        for _ in threads.map(lambda name: sink.move(f"{location}/{name}", f"{backup}/{name}"), aside):
+            stalling.step()
     failpoints.reach("save.unhashed-aside")
     log.info("objects without a checksum are sent again", location=location, count=len(aside))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -25,6 +26,8 @@ from tenants.states import AssignmentState
 
 LOOK_AT = 20_000
 """Files of one directory that are looked at."""
+LOOK_S = 5.0
+"""For how long, at most, for what is no file of the pattern counts in no other way."""
 NAMED = 20
 
 
@@ -129,10 +132,11 @@ def _plan(site: Site, mapping: SyncMapping, direction: Direction) -> Planned:
         here = _census(site, mapping, mapping.pattern)
         there: dict[str, int] = {}
         fits = patterns.matcher(mapping.pattern)
+        until = time.monotonic() + LOOK_S
         for name, size in places.sink_of(mapping.spec).names(location):
             if fits is None or fits(name):
                 there[name] = size
-            if len(there) >= LOOK_AT:
+            if len(there) >= LOOK_AT or time.monotonic() > until:
                 planned.is_cut = True
                 break
     except (sync_errors.SyncFailed, OSError) as error:
@@ -170,7 +174,10 @@ def _census(site: Site, mapping: SyncMapping, pattern: str) -> volumes.Census:
     except FileNotFoundError:
         return volumes.Census()
     try:
-        return volumes.census(root, patterns.matcher(pattern), sys.maxsize, max_files=LOOK_AT)
+        until = time.monotonic() + LOOK_S
+        return volumes.census(root, patterns.matcher(pattern), sys.maxsize, max_files=LOOK_AT, until=until)
+    except TimeoutError as error:
+        raise sync_errors.SyncFailed(f"To count what lies in it takes more than {LOOK_S:.0f} s.") from error
     finally:
         os.close(root)
 

@@ -1,6 +1,7 @@
 """Long work is bounded by how long nothing of it moves, not by how long it takes.
 
-The code that does a part of it calls ``moved``; a caller that waits for it listens with ``reporting_to``.
+The code that does a part of it calls ``moved``; a caller that waits for it listens with ``reporting_to``. What goes
+through things of which a tenant made any number calls ``step`` for each: so it can be ended by who began it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from boilerhouse.core.errors import Failed
 REPORT_EVERY_S = 1.0
 _LOOK_EVERY_S = 0.5
 _listener: ContextVar[Callable[[], None] | None] = ContextVar("listener", default=None)
+_look: ContextVar[Callable[[], None] | None] = ContextVar("look", default=None)
 
 
 class Stalled(Failed):
@@ -50,6 +52,44 @@ def moved() -> None:
     """Say that the work of this thread has got further."""
     if (listener := _listener.get()) is not None:
         listener()
+
+
+def step() -> None:
+    """The same of one thing among many; raises what ``while_going`` was given once this thread's work shall end."""
+    moved()
+    if (look := _look.get()) is not None:
+        look()
+
+
+@contextmanager
+def while_going(keep_going: Callable[[], bool], error: type[Exception]) -> Iterator[None]:
+    """Within the block ``step`` raises ``error`` when ``keep_going`` says no, which it is asked twice a second."""
+    asked = time.monotonic()
+
+    def look() -> None:
+        nonlocal asked
+        if time.monotonic() - asked < _LOOK_EVERY_S:
+            return
+        if not keep_going():
+            raise error
+        asked = time.monotonic()
+
+    token = _look.set(look)
+    try:
+        yield
+    finally:
+        _look.reset(token)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Within the block ``step`` and ``moved`` do nothing: a tenant stands still for it, and nobody may be asked."""
+    looking, listening = _look.set(None), _listener.set(None)
+    try:
+        yield
+    finally:
+        _look.reset(looking)
+        _listener.reset(listening)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 
+from boilerhouse.core import stalling
 from syncing import locations
 from syncing.errors import DiskFull, Incomplete, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.sinks.base import REMOTE, Sink
@@ -136,6 +137,7 @@ class LocalSink(Sink):
             top = self._path(location)
             for directory, _, files in os.walk(top, followlinks=False):
                 for name in files:
+                    stalling.step()
                     path = Path(directory, name)
                     with contextlib.suppress(FileNotFoundError):
                         seen = path.lstat()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import structlog
 
+from boilerhouse.core import stalling
 from syncing import addresses
 from syncing.errors import (
     RemoteChanged,
@@ -296,6 +297,7 @@ class S3Sink(Sink):
         prefix = f"{location}/"
         for page in self._pages(Prefix=prefix):
             for item in page.get("Contents", ()):
+                stalling.step()
                 if not item["Key"].endswith("/"):
                     yield item["Key"][len(prefix) :], item["Size"]
 

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import requests
 
+from boilerhouse.core import stalling
 from syncing import addresses
 from syncing.errors import (
     DiskFull,
@@ -150,6 +151,7 @@ class WebDavSink(Sink):
         while todo:
             inside = todo.pop()
             for name, size in self._list(f"{location}/{inside}".rstrip("/"), deadline_s):
+                stalling.step()
                 if size is None:
                     todo.append(f"{inside}{name}/")
                 else:
