@@ -27,7 +27,7 @@ def warm() -> None:
 
 
 def problem(schema: Any) -> FieldError | None:
-    """Why nothing can be checked against ``schema``, with a pointer into it; None if it can. Raises NoPlace."""
+    """Why nothing can be checked against ``schema``, with a pointer into it; None if it can. Raises NoPlace, Spent."""
     try:
         found = _apart.ask({"problem": schema}, SAVING)
     except TooMuch:
@@ -36,7 +36,7 @@ def problem(schema: Any) -> FieldError | None:
 
 
 def errors(schema: Any, values: Sequence[Any], asker: str) -> list[list[FieldError]]:
-    """What ``schema`` has against each value, with pointers into it. Raises Unusable, TooMuch, NoPlace."""
+    """What ``schema`` has against each value, with pointers into it. Raises Unusable, TooMuch, NoPlace, Spent."""
     found = _apart.ask({"schema": json.dumps(schema), "values": list(values)}, asker)
     if "unusable" in found:
         raise Unusable(found["unusable"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from boilerhouse.core.apart import NoPlace, TooMuch
+from boilerhouse.core.apart import NoPlace, Spent, TooMuch
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.ids import TENANT_ID
 from pools import schemas
@@ -16,7 +16,7 @@ from pools.spec import WorkloadSpec
 SECRET_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 RESERVED_SECRETS = frozenset({"config.json", "claim.json"})
 MAX_SECRET_BYTES = 64 * 1024
-NOT_CHECKED = frozenset({"too_much", NoPlace.code})
+NOT_CHECKED = frozenset({"too_much", NoPlace.code, Spent.code})
 """Codes of errors that are no verdict on the config."""
 
 
@@ -42,7 +42,7 @@ def check_tenant_id(tenant_id: str, pointer: str = "") -> str:
 
 
 def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
-    """Raise Invalid with a pointer for each thing in config or secrets that cannot be; NoPlace."""
+    """Raise Invalid with a pointer for each thing in config or secrets that cannot be; NoPlace, Spent."""
     wrong: list[FieldError] = []
     has_volume = spec.volume("secrets") is not None
     if claim.config is not None and not has_volume:
@@ -64,7 +64,7 @@ def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
 def config_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, asker: str) -> list[list[FieldError]]:
     """What the workload's schema has against each config, with pointers into it.
 
-    They are checked as one question of ``asker``. Raises NoPlace where his last took long.
+    They are checked as one question of ``asker``. Raises Spent where its last took long, NoPlace.
     """
     if spec.config_schema is None:
         return [[] for _ in configs]
@@ -82,5 +82,5 @@ def shown_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, page: st
     """The same for a page, which says so where they cannot be checked now."""
     try:
         return config_errors(configs, spec, f"page {page}")
-    except NoPlace as error:
+    except (NoPlace, Spent) as error:
         return [[FieldError("", error.detail, error.code)] for _ in configs]

@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from boilerhouse.core import turns, urgency
+from boilerhouse.core.budgets import BudgetExceeded
 from boilerhouse.core.errors import Unavailable
+from boilerhouse.core.instruments import BUDGET_REFUSALS
 
 URGENT_S = 0.02
 """An ordinary question is answered by then, and its asker waits: so long the process is as urgent as ours (ADR 24)."""
@@ -47,11 +49,17 @@ class TooMuch(Exception):
 
 
 class NoPlace(Unavailable):
-    """Too much is being computed at this moment, or was for the same asker a moment ago; ask again."""
+    """Too much is being computed for others at this moment; ask again."""
 
     code = "computing_busy"
+    retry_after = 1
+
+
+class Spent(BudgetExceeded):
+    """Something is being computed for the same asker at this moment, or took long a moment ago; ask again."""
 
     def __init__(self, retry_after: float = 1) -> None:
+        BUDGET_REFUSALS.labels("computing", "asker").inc()
         super().__init__()
         self.retry_after = math.ceil(retry_after)  # type: ignore[misc]  # not the same each time
 
@@ -76,7 +84,7 @@ class Apart:
             place.running()
 
     def ask(self, question: Any, asker: str) -> Any:
-        """The program's answer. Raises TooMuch, NoPlace."""
+        """The program's answer. Raises TooMuch, NoPlace, Spent."""
         line = json.dumps(question).encode() + b"\n"
         with turns.aside(), self._askers.turn(asker), self._place() as place:
             process = place.running()
@@ -145,7 +153,7 @@ class _Process:
         if not self._goes_on(asked + URGENT_S):
             with urgency.lowered(self._process.pid):
                 if not self._goes_on(asked + PATIENCE_S):
-                    raise NoPlace(PATIENCE_S)
+                    raise NoPlace
         return json.loads(self._said)
 
     def _goes_on(self, until: float) -> bool:
@@ -191,7 +199,7 @@ class _Askers:
         with self._changed:
             self._check(asker)
             if not self._changed.wait_for(lambda: asker not in self._busy, OWN_TURN_S):
-                raise NoPlace
+                raise Spent
             self._check(asker)
             self._busy.add(asker)
         try:
@@ -221,4 +229,4 @@ class _Askers:
 
     def _check(self, asker: str) -> None:
         if (over := self._debt(asker) - ALLOWED_S) > 0:
-            raise NoPlace(over / RECOVERY)
+            raise Spent(over / RECOVERY)

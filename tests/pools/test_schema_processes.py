@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from boilerhouse.core import apart, processes
-from boilerhouse.core.apart import Apart, NoPlace, TooMuch
+from boilerhouse.core.apart import Apart, Spent, TooMuch
 from pools import schema_program, schemas
 from pools.spec import WorkloadSpec
 from tenants import validation
@@ -84,7 +84,7 @@ def test_who_asked_for_too_much_pauses_and_others_do_not():
     """D5, P14: one tenant's configs never take more than their share of the places."""
     with pytest.raises(TooMuch):
         schemas.errors(multiplied(), [{}], "mallory")
-    with pytest.raises(NoPlace) as refused:
+    with pytest.raises(Spent) as refused:
         schemas.errors(MODEL, [{}], "mallory")
     assert refused.value.retry_after >= 1
     assert schemas.errors(MODEL, [{"model": "m"}], "bob") == [[]]
@@ -97,7 +97,7 @@ def test_one_asker_has_one_place_however_many_questions(program):
     def flood():
         try:
             ask(program, multiplied(), {}, "mallory")
-        except (TooMuch, NoPlace) as error:
+        except (TooMuch, Spent) as error:
             outcomes.append(type(error))
 
     threads = [threading.Thread(target=flood) for _ in range(6)]
@@ -108,7 +108,7 @@ def test_one_asker_has_one_place_however_many_questions(program):
     for thread in threads:
         thread.join()
     assert outcomes.count(TooMuch) == 1
-    assert outcomes.count(NoPlace) == 5
+    assert outcomes.count(Spent) == 5
 
 
 @pytest.mark.parametrize(
