@@ -45,6 +45,8 @@ NO_PROXY: list[str] = [name for name in (env.str("NO_PROXY", "") or env.str("no_
 BOILERHOUSE_ALLOWED_SINK_HOSTS: list[str] = env.list("BOILERHOUSE_ALLOWED_SINK_HOSTS", [], subcast=str.strip)
 """Loopback and link-local addresses at which sinks may be all the same, as NO_PROXY names hosts (ADR 46)."""
 BOILERHOUSE_ALLOW_HOST_NETWORK = env.bool("BOILERHOUSE_ALLOW_HOST_NETWORK", False)
+BOILERHOUSE_ALLOW_OPEN_NETWORK = env.bool("BOILERHOUSE_ALLOW_OPEN_NETWORK", False)
+"""Whether a pool's policy may be ``open``: private addresses, too."""
 BOILERHOUSE_ALLOW_ROOT = env.bool("BOILERHOUSE_ALLOW_ROOT", False)
 BOILERHOUSE_ALLOWED_RUNTIMES = env.list("BOILERHOUSE_ALLOWED_RUNTIMES", ["runc"])
 BOILERHOUSE_ALLOWED_DEVICES: list[str] = env.list("BOILERHOUSE_ALLOWED_DEVICES", [])
@@ -398,6 +400,7 @@ SPECTACULAR_SETTINGS = {
         "SyncRunState": "syncing.states.SyncRunState",
         "MappingDirection": "syncing.states.Direction",
         "MappingMode": "syncing.states.Mode",
+        "NetworkMode": ["none", "list", "internet", "open"],
         "Quiesce": "syncing.states.Quiesce",
         "SinkState": ["healthy", "unhealthy"],
         "SyncDirection": ["outward", "inward", "both"],

@@ -139,9 +139,7 @@ class Egress:
         if self.allow and self.mode in (Mode.NONE, Mode.OPEN):
             detail = f"The mode {self.mode} takes no list; leave it out, or choose list or internet."
             return [FieldError("/allow", detail, "not_allowed")]
-        if self.mode != Mode.INTERNET:
-            return []
-        detail = "Names stand for public addresses, which this mode opens anyway. Leave it out, or choose list."
+        detail = "Names are not resolved by this version; give addresses or ranges."
         return [
             FieldError(f"/allow/{index}", detail, "not_allowed")
             for index, entry in enumerate(self.allow)

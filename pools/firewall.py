@@ -18,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+
 from boilerhouse.core import deployment
 from pools import egress, resolvers
 from pools.egress import Egress, Mode
@@ -37,6 +39,8 @@ class Guarded:
     address: str
     policy: Egress
     resolvers: tuple[str, ...]
+    narrowing: Egress | None = None
+    """What must let a packet pass besides."""
 
 
 def table() -> str:
@@ -46,18 +50,31 @@ def table() -> str:
 # What should be in force ------------------------------------------------------------------------------
 
 
-def guarded() -> list[Guarded]:
+def _rows() -> list[Container]:
     """Every container of this node that has an address."""
-    rows = list(Container.objects.filter(node=deployment.node_id(), address__isnull=False).order_by("address"))
+    rows = Container.objects.filter(node=deployment.node_id(), address__isnull=False)
+    return list(rows.select_related("pool").order_by("address"))
+
+
+def _guarded(rows: Sequence[Container]) -> list[Guarded]:
     versions = WorkloadVersion.objects.in_bulk({row.version_id for row in rows})
     own = {pk: tuple(version.spec_json.get("dns") or ()) for pk, version in versions.items()}
     of_node = resolvers.of_node()
     return [
         Guarded(
-            str(row.address), egress.DEFAULT, tuple((row.network or {}).get("dns") or own[row.version_id] or of_node)
+            str(row.address),
+            _allowed(row.pool.policy),
+            tuple((row.network or {}).get("dns") or own[row.version_id] or of_node),
+            row.narrowing,
         )
         for row in rows
     ]
+
+
+def _allowed(policy: Egress) -> Egress:
+    """The policy as far as the deployment still allows it."""
+    is_open = policy.mode == Mode.OPEN and not settings.BOILERHOUSE_ALLOW_OPEN_NETWORK
+    return egress.DEFAULT if is_open else policy
 
 
 def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
@@ -65,18 +82,18 @@ def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
     chains: dict[str, list[str]] = {}
     verdicts = []
     for one in containers:
-        rules = _policy(one.policy, one.resolvers)
-        name = "to_" + hashlib.sha256("\n".join(rules).encode()).hexdigest()[:16]
-        chains[name] = rules
-        verdicts.append(f"{one.address} : goto {name}")
+        last = "accept"
+        if one.narrowing is not None:
+            last = f"goto {_keep(chains, _policy(one.narrowing, one.resolvers, last))}"
+        verdicts.append(f"{one.address} : goto {_keep(chains, _policy(one.policy, one.resolvers, last))}")
     bridge, subnet = f'"{network.bridge}"', network.subnet
     never = ", ".join(map(str, egress.NEVER))
     packets = [
         _set("never", f"type ipv4_addr; flags interval; auto-merge; elements = {{ {never}, {subnet} }}"),
         _set("private", f"type ipv4_addr; flags interval; elements = {{ {', '.join(map(str, egress.PRIVATE))} }}"),
-        *(_chain(name, rules) for name, rules in sorted(chains.items())),
+        # Each chain stands after those that it leads to.
         _chain("refused", ["meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"]),
-        # "map" after the chains that it names.
+        *(_chain(name, rules) for name, rules in chains.items()),
         _map("policies", verdicts),
         _chain("outward", ["meta nfproto != ipv4 drop", "ip saddr vmap @policies", "drop"]),
         _chain("inward", ["ct state established,related ct direction reply accept", "drop"]),
@@ -97,24 +114,33 @@ def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
     )
 
 
-def _policy(policy: Egress, asked: Iterable[str]) -> list[str]:
-    """The rules that a packet of the container meets, up to its verdict."""
+def _keep(chains: dict[str, list[str]], rules: list[str]) -> str:
+    """The name of the chain with these rules, which all containers with the same ones share."""
+    name = "to_" + hashlib.sha256("\n".join(rules).encode()).hexdigest()[:16]
+    chains.setdefault(name, rules)
+    return name
+
+
+def _policy(policy: Egress, asked: Iterable[str], passed: str) -> list[str]:
+    """The rules that a packet of the container meets; ``passed`` is what becomes of one that the policy lets pass."""
     if policy.mode == Mode.NONE:
         return ["goto refused"]
     rules = ["ip daddr @never goto refused"]
     for entry in policy.allow:
         if entry.network is not None:
-            rules += _opened(str(entry.network), entry.port)
+            rules += _opened(str(entry.network), entry.port, passed)
     if policy.mode == Mode.LIST:
         return [*rules, "goto refused"]
-    dns = [rule for address in asked if ":" not in address for rule in _opened(address, 53)]
+    dns = [rule for address in asked if ":" not in address for rule in _opened(address, 53, passed)]
     closed = ["ip daddr @private goto refused"] if policy.mode == Mode.INTERNET else []
-    return [*dns, *rules, *closed, "accept"]
+    return [*dns, *rules, *closed, passed]
 
 
-def _opened(destination: str, port: int | None) -> list[str]:
+def _opened(destination: str, port: int | None, passed: str) -> list[str]:
     to = f"ip daddr {destination}"
-    return [f"{to} accept"] if port is None else [f"{to} {protocol} dport {port} accept" for protocol in ("tcp", "udp")]
+    if port is None:
+        return [f"{to} {passed}"]
+    return [f"{to} {protocol} dport {port} {passed}" for protocol in ("tcp", "udp")]
 
 
 def _chain(name: str, rules: Iterable[str], *, hook: str = "") -> str:
@@ -150,7 +176,7 @@ def _listing() -> Tables:
     for family in FAMILIES:
         done = _run(["nft", "-j", "list", "table", family, table()])
         if done.returncode == 0:
-            _note_all(done.stdout, found)
+            _hold_all(done.stdout, found)
         elif "No such file" not in done.stderr:
             raise HostNotReady(f"The packet filter cannot be read: {done.stderr.strip()[:300]}")
     return found
@@ -166,16 +192,16 @@ def _as_listed(text: str) -> Tables:
     if done.returncode != 0:
         raise HostNotReady(f"The packet filter cannot be tried: {done.stderr.strip()[:300]}")
     found: Tables = {}
-    _note_all(done.stdout, found)
+    _hold_all(done.stdout, found)
     return found
 
 
-def _note_all(listed: str, found: Tables) -> None:
+def _hold_all(listed: str, found: Tables) -> None:
     for item in json.loads(listed)["nftables"]:
-        _note(item, found)
+        _hold(item, found)
 
 
-def _note(item: dict[str, Any], found: Tables) -> None:
+def _hold(item: dict[str, Any], found: Tables) -> None:
     kind, held = next(iter(item.items()))
     where = f"{held.get('family')} {held.get('chain') or held.get('name')}"
     if kind == "rule":
@@ -192,7 +218,7 @@ def _note(item: dict[str, Any], found: Tables) -> None:
 
 def differences(network: Network) -> list[str]:
     """What of the tables is not in force as it should be, in words. Raises HostNotReady."""
-    return _compare(_as_listed(ruleset(network, guarded())), _listing())
+    return _compare(_as_listed(ruleset(network, _guarded(_rows()))), _listing())
 
 
 def _compare(wanted: Tables, seen: Tables) -> list[str]:
@@ -214,18 +240,30 @@ def apply(network: Network) -> None:
     """Have the rules in force that the rows ask for, as they are at some moment after the call. Raises HostNotReady."""
     check_bridge_filter()
     with _changing():
-        _load(ruleset(network, guarded()))
+        rows = _rows()
+        _load(ruleset(network, _guarded(rows)))
+        _note(rows)
 
 
 def restore(network: Network) -> list[str]:
     """Compare what is in force with the rows, and mend it; what was found. Raises HostNotReady."""
     check_bridge_filter()
     with _changing():
-        wanted = ruleset(network, guarded())
+        rows = _rows()
+        wanted = ruleset(network, _guarded(rows))
         found = _compare(_as_listed(wanted), _listing())
         if found:
             _load(wanted)
+        _note(rows)
     return found
+
+
+def _note(rows: Iterable[Container]) -> None:
+    """Say on the rows that what they were read with is in force."""
+    for row in rows:
+        if row.egress_asked != row.egress_in_force:
+            late = Container.objects.filter(pk=row.pk, egress_in_force__lt=row.egress_asked)
+            late.update(egress_in_force=row.egress_asked)
 
 
 def _load(text: str) -> None:

@@ -14,6 +14,7 @@ from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import random_nonce
 from pools import image_warnings, mounts, references
+from pools.egress import DEFAULT, Egress
 from pools.querysets import ContainerQuerySet, PoolQuerySet
 from pools.spec import WorkloadSpec
 from pools.states import DEADLY, PULLING, ContainerHealth, ContainerState, Fault, PoolState, PullState, Trouble
@@ -225,6 +226,9 @@ class Pool(models.Model):
     idle_timeout_ms = models.PositiveBigIntegerField(default=0)
     on_unhealthy = models.CharField(max_length=8, choices=OnUnhealthy, default=OnUnhealthy.REPORT)
     network = models.JSONField(null=True, blank=True)
+    """What containers are made with; another one is rolled out."""
+    egress = models.JSONField(null=True, blank=True)
+    """Where they may send packets (``pools.egress.Egress``); another one is in force at once. Null: the default."""
     is_paused = models.BooleanField(default=False)
     is_draining = models.BooleanField(default=False)
     is_deleting = models.BooleanField(default=False)
@@ -274,6 +278,17 @@ class Pool(models.Model):
         """How many containers there should be, given how many tenants hold one; those who wait count as idle."""
         wanted = max(self.target_size, self.min_size, claimed + max(self.min_idle, self.waiting))
         return min(self.max_size, wanted)
+
+    @property
+    def whole_network(self) -> dict[str, Any] | None:
+        """Its network settings as the API takes them."""
+        if self.egress is None:
+            return self.network
+        return {**(self.network or {}), "egress": self.egress}
+
+    @property
+    def policy(self) -> Egress:
+        return DEFAULT if self.egress is None else Egress.from_json(self.egress)
 
     @property
     def cannot_start(self) -> bool:
@@ -369,6 +384,11 @@ class Container(models.Model):
     """What became wrong with it after it was idle; ``error`` says it in words."""
     network = models.JSONField(null=True, blank=True)
     """The pool's network settings when it was made."""
+    egress = models.JSONField(null=True, blank=True)
+    """What narrows the pool's policy for the tenant that holds it."""
+    egress_asked = models.PositiveIntegerField(default=0, db_default=0)
+    egress_in_force = models.PositiveIntegerField(default=0, db_default=0)
+    """How often ``egress`` was set, and which of these is in force."""
     image_digest = models.CharField(max_length=100, default="", blank=True)
     disk_bytes = models.PositiveBigIntegerField(null=True, blank=True)
     """What its volumes held when they were last measured."""
@@ -398,6 +418,10 @@ class Container(models.Model):
     @property
     def template(self) -> Template:
         return Template(self.version_id, self.network)
+
+    @property
+    def narrowing(self) -> Egress | None:
+        return None if self.egress is None else Egress.from_json(self.egress)
 
     @property
     def waits_for_pull(self) -> bool:

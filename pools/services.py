@@ -14,7 +14,7 @@ from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.ids import SLUG, slugify
 from boilerhouse.core.tasks import enqueue
-from pools import errors
+from pools import errors, filtering
 from pools.feasibility import check_feasible
 from pools.models import Pool, Workload, WorkloadVersion
 from pools.runtime.base import Image
@@ -140,6 +140,7 @@ def delete_workload(workload: Workload) -> None:
 def create_pool(*, id: str | None, name: str | None, workload: Workload, **options: Any) -> Pool:
     """Make a pool; workers start filling it when this commits. Raises IdTaken."""
     name = name or id or workload.name
+    _split_network(options)
     options.setdefault("min_idle", options.get("min_size", 0))
     try:
         with recording():
@@ -157,12 +158,13 @@ def create_pool(*, id: str | None, name: str | None, workload: Workload, **optio
 def update_pool(pool_id: str, *, name: str | None, check: Callable[[Pool], None] = _nothing, **options: Any) -> Pool:
     """Change a pool's settings; its containers follow. The target size is kept within the new maxSize.
 
-    Another network is rolled out like a version of the workload. ``check`` sees the locked row first and raises what
-    stands against the change. Raises PoolNotFound.
+    Another network is rolled out like a version of the workload; another policy is in force at once. ``check`` sees
+    the locked row first and raises what stands against the change. Raises PoolNotFound.
     """
     with recording():
         pool = lock_pool(pool_id)
         check(pool)
+        _split_network(options)
         before = {field: getattr(pool, field) for field in options}
         options["target_size"] = min(pool.target_size, options["max_size"])
         Pool.objects.filter(pk=pool_id).update(name=name or pool.name, updated_at=Now(), **options)
@@ -172,8 +174,19 @@ def update_pool(pool_id: str, *, name: str | None, check: Callable[[Pool], None]
         old = {"name": pool.name, "target_size": pool.target_size, **before}
         audit.record("pool.update", pool_id, **audit.changes(old, {**old, "name": name or pool.name, **options}))
         enqueue("pool", "pools.tasks.refill", pool_id)
+        if "egress" in changed:
+            filtering.ask()
     pool.refresh_from_db()
     return pool
+
+
+def _split_network(options: dict[str, Any]) -> None:
+    """Put the policy, which rolls nothing, beside the settings that containers are made with."""
+    if "network" not in options:
+        return
+    whole = dict(options["network"] or {})
+    options["egress"] = whole.pop("egress", None)
+    options["network"] = whole or None
 
 
 def pause(pool_id: str) -> None:

@@ -48,6 +48,11 @@ def thaw(container_id: str) -> None:
 
 
 @task
+def apply_packet_filter() -> None:
+    filtering.apply()
+
+
+@task
 def keep_packet_filter() -> None:
     filtering.keep()
 

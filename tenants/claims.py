@@ -20,6 +20,7 @@ from boilerhouse.core.events import recording
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
 from pools import lifecycle
+from pools.egress import Egress
 from pools.models import Pool, WorkloadVersion
 from pools.states import Trouble
 from syncing import surveys
@@ -57,6 +58,8 @@ def begin(claim: Claim) -> Begun:
         raise pool_errors.PoolNotFound(f"There is no pool {claim.pool_id}.")
     serving = pool.serving_version
     validation.check_claim(claim, serving.spec)
+    if claim.egress is not None:
+        validation.check_egress(Egress.from_json(claim.egress), pool, serving.spec, "/network/egress")
     if Assignment.objects.live().filter(tenant_id=claim.tenant_id).exists():
         held = _held(claim.tenant_id)
         if held is not None:
@@ -108,6 +111,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
             config=claim.config,
             secrets=claim.secrets or {},
             metadata=claim.metadata,
+            egress=claim.egress,
             deadline=now + timedelta(milliseconds=claim.timeout_ms),
             waits=claim.wait,
             owner=processes.current(),
@@ -125,7 +129,8 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
         if container is None:
             line.recount(pool.pk)
             enqueue("pool", "pools.tasks.refill", pool.pk)
-        audit.record("tenant.claim", claim.tenant_id, after={"poolId": pool.pk, "generation": generation})
+        told = {"poolId": pool.pk, "generation": generation, **({"egress": claim.egress} if claim.egress else {})}
+        audit.record("tenant.claim", claim.tenant_id, after=told)
     failpoints.reach("claim.taken")
     return assignment
 
@@ -152,6 +157,8 @@ def _existing(assignment: Assignment, claim: Claim) -> Begun:
         rows = Assignment.objects.filter(pk=assignment.pk, state=PENDING)
         rows.update(deadline=Greatest(F("deadline"), until), **waits)
     ignored = [name for name in ("config", "metadata") if _differs(getattr(claim, name), getattr(assignment, name))]
+    if _differs(claim.egress, assignment.egress):
+        ignored.append("network")
     if claim.secrets:
         ignored.append("secrets")
     return Begun(assignment.pk, assignment.generation, is_new=False, ignored=tuple(sorted(ignored)))

@@ -99,6 +99,8 @@ class Assignment(models.Model):
     secrets = EncryptedJSONField(null=True, blank=True)
     """Only while pending: erased by the statement that makes the assignment ``assigned`` or gives it up."""
     metadata = models.JSONField(null=True, blank=True)
+    egress = models.JSONField(null=True, blank=True)
+    """What narrows the pool's network policy for this tenant; null: nothing."""
     endpoints = models.JSONField(default=list)
     restored = models.JSONField(null=True, blank=True)
     latency_ms = models.PositiveIntegerField(null=True, blank=True)

@@ -37,7 +37,7 @@ from syncing import errors as sync_errors
 from syncing import restores, sites, surveys
 from syncing.sinks.retrying import pause_s
 from syncing.states import Trigger
-from tenants import deadlines, errors, giving_up, line
+from tenants import deadlines, errors, giving_up, line, networks
 from tenants.instruments import CLAIM_PHASE_SECONDS, CLAIM_SECONDS, CLAIMS
 from tenants.models import Assignment, Tenant
 from tenants.site import site_of
@@ -72,6 +72,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
         needs_worker = spec.post_claim is not None or spec.seed is not None
         needs_worker |= any(not finding.is_empty for finding in findings)
         needs_worker |= container.node != node_id() or get_runtime().is_suspect()
+        needs_worker |= assignment.egress is not None  # only workers may change the packet filter
         if not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)
     except errors.OutcomeUnknown:
@@ -188,6 +189,9 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
             volumes.check(container_id, spec)
             volumes.latch(container_id, assignment.tenant_id, assignment.generation)
             failpoints.reach("claim.latched")
+            if assignment.egress is not None:
+                with _phase("network"):
+                    networks.enforce(assignment)
             site = site_of(assignment, lock, is_stopped=False)
             restored: restores.Restored | None = None
             if any(not finding.is_empty for finding in findings):

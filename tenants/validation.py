@@ -11,6 +11,8 @@ from boilerhouse.core.apart import NoPlace, Spent, TooMuch
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.ids import TENANT_ID
 from pools import schemas
+from pools.egress import Egress
+from pools.models import Pool
 from pools.spec import WorkloadSpec
 
 SECRET_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
@@ -29,8 +31,14 @@ class Claim:
     config: dict[str, Any] | None = None
     secrets: dict[str, str] | None = None
     metadata: dict[str, Any] | None = None
+    network: dict[str, Any] | None = None
+    """``{egress}``: what narrows the pool's policy."""
     wait: bool = True
     timeout_ms: int = 30_000
+
+    @property
+    def egress(self) -> dict[str, Any] | None:
+        return (self.network or {}).get("egress")
 
 
 def check_tenant_id(tenant_id: str, pointer: str = "") -> str:
@@ -59,6 +67,16 @@ def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
     wrong += [FieldError(f"/config{one.pointer}", one.detail, one.code) for one in found]
     if wrong:
         raise Invalid(*wrong)
+
+
+def check_egress(policy: Egress, pool: Pool, spec: WorkloadSpec, pointer: str) -> None:
+    """Raise Invalid where a tenant's policy is not within the pool's, or nothing would hold the container to it."""
+    mode = spec.security.network_mode
+    if mode not in ("bridge", "none"):
+        detail = f"The workload's containers are on the network {mode}, where no policy is enforced."
+        raise Invalid(FieldError(pointer, detail, "not_enforced"))
+    if wrong := policy.wider_than(pool.policy):
+        raise Invalid(*(FieldError(pointer + one.pointer, one.detail, one.code) for one in wrong))
 
 
 def config_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, asker: str) -> list[list[FieldError]]:

@@ -37,6 +37,7 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "tenants/*/status": {"GET": OWN_READ},
     "tenants/*/sync": {"POST": OWN_WRITE},
     "tenants/*/heartbeat": {"POST": OWN_WRITE},
+    "tenants/*/network": {"GET": OWN_READ, "PUT": OWN_WRITE},
     "tenants/*/exec": {"POST": OWN_PRIVATE},
     "tenants/*/logs": {"GET": OWN_PRIVATE},
     "tenants/*/runs": {"GET": OWN_READ},

@@ -27,7 +27,7 @@ class Field:
 
 
 class ApiForm:
-    """Some flat fields of a serializer."""
+    """Some fields of a serializer; ``network.dns`` is the field ``dns`` of its field ``network``."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class ApiForm:
         self._serializer, self._lists = serializer, lists
         self.fields = [
             Field(
-                name, *labels[name], _text(values.get(name)), (choices or {}).get(name, []), is_secret=name in secrets
+                name, *labels[name], _text(_at(values, name)), (choices or {}).get(name, []), is_secret=name in secrets
             )
             for name in names
         ]
@@ -57,13 +57,13 @@ class ApiForm:
             typed = posted.get(field.name, "").strip()
             field.value = "" if field.is_secret else typed
             if typed:
-                given[field.name] = typed.replace(",", " ").split() if field.name in self._lists else typed
+                _put(given, field.name, typed.replace(",", " ").split() if field.name in self._lists else typed)
         body = self._serializer(data=given)
         if body.is_valid():
             return dict(body.validated_data)
         self.errors = field_errors(body.errors)
         for field in self.fields:
-            field.error = next((e.detail for e in self.errors if e.pointer.split("/")[1:2] == [field.name]), "")
+            field.error = next((e.detail for e in self.errors if _is_of(e.pointer, field.name)), "")
         return None
 
     def add(self, error: BoilerhouseError) -> None:
@@ -71,10 +71,29 @@ class ApiForm:
         said = error.errors if isinstance(error, Invalid) else [FieldError("/id", error.detail, error.code)]
         self.errors += said
         for field in self.fields:
-            field.error = field.error or next((e.detail for e in said if e.pointer == f"/{field.name}"), "")
+            field.error = field.error or next((e.detail for e in said if _is_of(e.pointer, field.name)), "")
+
+
+def _at(values: Mapping[str, Any], name: str) -> Any:
+    for part in name.split("."):
+        values = (values or {}).get(part)  # type: ignore[assignment]
+    return values
+
+
+def _put(given: dict[str, Any], name: str, value: Any) -> None:
+    *way, last = name.split(".")
+    for part in way:
+        given = given.setdefault(part, {})
+    given[last] = value
+
+
+def _is_of(pointer: str, name: str) -> bool:
+    return f"{pointer}/".startswith(f"/{name.replace('.', '/')}/")
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
     return "" if value is None else str(value)
 
 

@@ -25,6 +25,7 @@ from boilerhouse.core.text import has_control
 from pools import image_warnings, mounts, permits, references, schemas
 from pools.api import engine_fields as asks
 from pools.api import process_fields, user_fields
+from pools.api.network_fields import PoolNetworkField
 from pools.models import Container, Pool, Workload, WorkloadVersion, has_moved
 from pools.spec import (
     BUILT_IN_VARIABLES,
@@ -519,14 +520,6 @@ def _render_health_check(spec: WorkloadSpec) -> dict[str, Any] | str | None:
     }
 
 
-class PoolNetworkField(ApiSerializer):
-    name = LineField(max_length=63, required=False)
-    dns = asks.ResolversField(required=False)
-
-    def validate_name(self, value: str) -> str:
-        raise ValidationError("This deployment allows only its own network.", code="not_allowed")
-
-
 class PoolInput(ApiSerializer):
     """A pool as it is given; only workloadId is required."""
 
@@ -611,8 +604,8 @@ def render_pool(pool: Pool) -> dict[str, Any]:
 
 
 def _fields(pool: Pool) -> dict[str, Any]:
-    names = "id name workload_id min_size max_size min_idle idle_timeout_ms on_unhealthy network created_at updated_at"
-    return {name: getattr(pool, name) for name in names.split()}
+    names = "id name workload_id min_size max_size min_idle idle_timeout_ms on_unhealthy created_at updated_at"
+    return {**{name: getattr(pool, name) for name in names.split()}, "network": pool.whole_network}
 
 
 class PoolUsageOutput(ApiSerializer):

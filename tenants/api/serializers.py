@@ -7,9 +7,15 @@ from typing import Any
 from rest_framework import serializers
 
 from boilerhouse.core.api.serializers import ApiSerializer, LineField, ObjectField, StringMapField
+from pools.api.network_fields import EgressField
 from pools.api.serializers import EndpointOutput
+from pools.egress import Mode
 from tenants.models import Assignment
 from tenants.states import AssignmentState, Source
+
+
+class TenantNetworkField(ApiSerializer):
+    egress = EgressField(required=False)
 
 
 class ClaimInput(ApiSerializer):
@@ -17,6 +23,9 @@ class ClaimInput(ApiSerializer):
     config = ObjectField(required=False, allow_null=True)
     secrets = StringMapField(required=False, allow_null=True, write_only=True)
     metadata = ObjectField(required=False, allow_null=True)
+    network = TenantNetworkField(
+        required=False, allow_null=True, help_text="Narrows the pool's policy; what is wider is 422."
+    )
     wait = serializers.BooleanField(
         default=True,
         help_text="Whether to answer when the container is ready. false: 202 at once when it is not; `timeoutMs` then"
@@ -116,6 +125,24 @@ def render_held(assignment: Assignment) -> dict[str, Any]:
         "state": assignment.state,
         "assignedAt": assignment.assigned_at,
         "lastActivityAt": assignment.last_activity_at,
+    }
+
+
+class NetworkOutput(ApiSerializer):
+    mode = serializers.ChoiceField([(mode.value, mode.value) for mode in Mode])
+    allow = serializers.ListField(child=serializers.CharField())
+    is_own = serializers.BooleanField(help_text="Whether the tenant's own policy narrows the pool's.")
+    in_force = serializers.BooleanField(help_text="Whether the packet filter has taken it up.")
+
+
+def render_network(assignment: Assignment) -> dict[str, Any]:
+    container = assignment.container
+    assert container is not None
+    policy = container.narrowing or assignment.pool.policy
+    return {
+        **policy.to_json(),
+        "isOwn": container.narrowing is not None,
+        "inForce": container.egress_in_force >= container.egress_asked,
     }
 
 

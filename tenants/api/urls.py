@@ -1,6 +1,6 @@
 from django.urls import path
 
-from tenants.api import backup_views, container_views, erasure_views, sync_views, views
+from tenants.api import backup_views, container_views, erasure_views, network_views, sync_views, views
 
 urlpatterns = [
     path("tenants", views.TenantListView.as_view()),
@@ -9,6 +9,7 @@ urlpatterns = [
     path("tenants/<str:tenant_id>/status", views.StatusView.as_view()),
     path("tenants/<str:tenant_id>/sync", views.SyncView.as_view()),
     path("tenants/<str:tenant_id>/heartbeat", views.HeartbeatView.as_view()),
+    path("tenants/<str:tenant_id>/network", network_views.NetworkView.as_view()),
     path("tenants/<str:tenant_id>/exec", container_views.TenantExecView.as_view()),
     path("tenants/<str:tenant_id>/logs", container_views.TenantLogsView.as_view()),
     path("tenants/<str:tenant_id>/state", erasure_views.StateView.as_view()),

@@ -6,7 +6,8 @@ import ipaddress
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import requests
@@ -17,7 +18,7 @@ from pools import filtering, firewall, host
 from pools.egress import Egress
 from pools.errors import HostNotReady
 from pools.firewall import Guarded
-from pools.models import NetworkReport
+from pools.models import Container, NetworkReport, Pool
 from pools.runtime.base import Network
 from tests.lan import Neighbour, forwarding, neighbour, run
 from tests.pools.engine import Engine, engine  # noqa: F401
@@ -32,7 +33,7 @@ LISTENING = {
 
 @pytest.fixture
 def outside() -> Iterator[Neighbour]:
-    with neighbour(80, 53) as one:
+    with neighbour(80, 81, 53) as one:
         yield one
 
 
@@ -40,6 +41,13 @@ def outside() -> Iterator[Neighbour]:
 def tables(data_dir: object) -> Iterator[None]:
     yield
     firewall.remove(NETWORK.bridge)
+
+
+def until(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def said(at: Engine, container: object, address: str, port: int) -> str:
@@ -167,7 +175,7 @@ def test_what_cannot_be_restored_stands_in_readiness(engine, monkeypatch, tmp_pa
 def test_many_that_change_the_rules_at_once_leave_all_of_them(tables, monkeypatch):
     """The rows are read under the lock: what is loaded last is newest."""
     known: list[Guarded] = []
-    monkeypatch.setattr(firewall, "guarded", lambda: list(known))
+    monkeypatch.setattr(firewall, "_guarded", lambda rows: list(known))
 
     def start(number: int) -> None:
         known.append(Guarded(f"10.99.1.{number}", Egress(), ()))
@@ -181,3 +189,78 @@ def test_many_that_change_the_rules_at_once_leave_all_of_them(tables, monkeypatc
         thread.join()
 
     assert firewall.differences(NETWORK) == []
+
+
+# Policies ---------------------------------------------------------------------------------------------
+
+
+def set_policy(pool, mode: str, *allow: str) -> None:
+    Pool.objects.filter(pk=pool.pk).update(egress={"mode": mode, "allow": list(allow)})
+    filtering.apply()
+
+
+def test_each_mode_opens_what_it_says_and_no_more(engine, outside, settings):  # noqa: F811
+    """Section 11: none, list, internet with more, open; each in force on a running container when the call returns."""
+    outside.resolves({"www.example.com": ["192.0.2.77"]})
+    one, pool = engine.start(**LISTENING)
+    public, private = outside.public, outside.private
+
+    def reached() -> set[str]:
+        places = {"public": (public, 80), "other port": (public, 81), "private": (private, 80)}
+        found = {name for name, place in places.items() if said(engine, one, *place).startswith("hello")}
+        return found | ({"dns"} if "192.0.2.77" in resolved(engine, one, "www.example.com", public) else set())
+
+    set_policy(pool, "none")
+    assert reached() == set()
+    set_policy(pool, "list", f"{public}:80")
+    assert reached() == {"public"}
+    set_policy(pool, "list", f"{private}/32:80", f"{public}:53")
+    assert reached() == {"private", "dns"}
+    set_policy(pool, "internet", f"{private}:80")
+    assert reached() == {"public", "other port", "dns", "private"}
+    set_policy(pool, "open")
+    assert reached() == {"public", "other port", "dns"}  # the deployment does not allow it
+    settings.BOILERHOUSE_ALLOW_OPEN_NETWORK = True
+    set_policy(pool, "open")
+    assert reached() == {"public", "other port", "dns", "private"}
+    gateway = str(ipaddress.ip_network(host.ensure_network().subnet)[1])
+    assert said(engine, one, gateway, 22) == ""
+    assert said(engine, one, "169.254.169.254", 80) == ""
+
+
+def test_what_narrows_a_policy_opens_nothing_that_the_pool_closes(engine, outside):  # noqa: F811
+    """Section 11: both must let a packet pass, also when the pool's policy changes afterwards."""
+    one, pool = engine.start(**LISTENING)
+    public, private = outside.public, outside.private
+    Container.objects.filter(pk=one.pk).update(egress={"mode": "list", "allow": [f"{public}:80", f"{private}:80"]})
+    filtering.apply()
+    assert said(engine, one, public, 80).startswith("hello")
+    assert said(engine, one, public, 81) == ""
+    assert said(engine, one, private, 80) == ""
+    set_policy(pool, "list", f"{public}:81")
+    assert said(engine, one, public, 80) == ""
+    assert said(engine, one, public, 81) == ""
+    assert firewall.differences(host.ensure_network()) == []
+
+
+def test_a_connection_that_stands_ends_when_it_is_closed(engine, outside):  # noqa: F811
+    """Section 11: a policy is about packets, not about how long their connection has been there."""
+    one, pool = engine.start(**LISTENING)
+    script = f"(while :; do echo tick; sleep 0.1; done) | nc {outside.public} 80 > /tmp/heard; echo ended >> /tmp/heard"
+    engine.run(one, f"({script}) >/dev/null 2>&1 &")
+    until(lambda: "tick" in engine.run(one, "cat /tmp/heard"))
+    set_policy(pool, "none")
+
+    until(lambda: "ended" in engine.run(one, "cat /tmp/heard"))
+
+
+def test_resolvers_that_are_private_answer_on_their_port_alone(engine, outside, settings):  # noqa: F811
+    """Section 11: DNS is open; what else is at the resolver's address is not."""
+    outside.resolves({"www.example.com": ["192.0.2.77"]})
+    settings.BOILERHOUSE_RESOLVERS = [outside.private]
+    one, _ = engine.start(**LISTENING)
+    other, _ = engine.start(**LISTENING, dns=["192.0.2.53"])
+
+    assert "192.0.2.77" in resolved(engine, one, "www.example.com", outside.private)
+    assert said(engine, one, outside.private, 80) == ""
+    assert "192.0.2.77" not in resolved(engine, other, "www.example.com", outside.private)

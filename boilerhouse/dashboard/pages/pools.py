@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
 from django.db.models import CharField, FilteredRelation, Q, QuerySet
 from django.db.models.functions import Cast
@@ -26,6 +27,7 @@ from boilerhouse.dashboard.overview import PoolRow, pool_needs, pool_rows
 from pools import services
 from pools.api.serializers import PoolInput, render_pool
 from pools.api.views import find_pool
+from pools.egress import DEFAULT, Mode
 from pools.models import Container, Pool, PoolUsage, Workload
 from pools.states import ContainerState
 from tenants import releases
@@ -141,6 +143,7 @@ def _charts(found: Pool, span: str) -> list[charts.Chart]:
 
 # Forms ----------------------------------------------------------------------------------------------
 
+MODE, ALLOW = "network.egress.mode", "network.egress.allow"
 LABELS = {
     "id": ("Id", "Letters, digits and -; stays for ever. Empty: made from the name"),
     "name": ("Name", "A label; may repeat"),
@@ -150,18 +153,45 @@ LABELS = {
     "minIdle": ("Keep idle", "Warm ones ready beyond those claimed"),
     "idleTimeoutMs": ("Release when inactive for, ms", "0 = never. State is saved first"),
     "onUnhealthy": ("When a claimed one is unhealthy", "Idle ones are replaced at once"),
+    MODE: ("Where containers may send packets", "In force at once, also for those that tenants hold"),
+    ALLOW: (
+        "And to what else",
+        "Such as 10.0.5.7:5432 192.0.2.0/24. Never opened: the node, other containers and metadata services",
+    ),
 }
 
 
 def pool_form(values: dict[str, Any], *, is_new: bool = False) -> ApiForm:
     names = ["id", "name", "workloadId"] if is_new else ["name"]
-    names += ["minSize", "maxSize", "minIdle", "idleTimeoutMs", "onUnhealthy"]
+    names += ["minSize", "maxSize", "minIdle", "idleTimeoutMs", "onUnhealthy", MODE, ALLOW]
     choices: dict[str, list[tuple[str, str]]] = {
-        "onUnhealthy": [("report", "Report it"), ("release", "Release it, saved")]
+        "onUnhealthy": [("report", "Report it"), ("release", "Release it, saved")],
+        MODE: [(mode.value, MODE_WORDS[mode]) for mode in _modes(values)],
     }
     if is_new:
         choices["workloadId"] = [(pk, pk) for pk in Workload.objects.order_by("id").values_list("pk", flat=True)]
-    return ApiForm(PoolInput, names, LABELS, values, choices)
+    return ApiForm(PoolInput, names, LABELS, values, choices, lists=[ALLOW])
+
+
+MODE_WORDS = {
+    Mode.INTERNET: "Public addresses and DNS",
+    Mode.LIST: "Only to what is listed",
+    Mode.NONE: "Nowhere",
+    Mode.OPEN: "Everywhere but to the node and other containers",
+}
+
+
+def _modes(values: dict[str, Any]) -> list[Mode]:
+    """The default first; the widest only where the deployment allows it, or the pool has it."""
+    has_open = ((values.get("network") or {}).get("egress") or {}).get("mode") == Mode.OPEN
+    return [mode for mode in MODE_WORDS if mode != Mode.OPEN or has_open or settings.BOILERHOUSE_ALLOW_OPEN_NETWORK]
+
+
+def _without_default(data: dict[str, Any], network: dict[str, Any] | None) -> None:
+    """Whoever leaves the form as it was has not asked for a policy."""
+    asked = data["network"].get("egress")
+    if asked == DEFAULT.to_json() and not (network or {}).get("egress"):
+        del data["network"]["egress"]
 
 
 def new_pool(request: HttpRequest) -> HttpResponse:
@@ -178,9 +208,10 @@ def _new_pool(request: HttpRequest) -> HttpResponse:
 @action()
 def _create_pool(request: HttpRequest) -> str | HttpResponse:
     form = pool_form({}, is_new=True)
-    data = form.read(request.POST)
+    data = form.read(request.POST, network={})
     if data is None:
         return render(request, "pages/pool_new.html", {"form": form, "workloads": True}, status=422)
+    _without_default(data, None)
     try:
         workload = Workload.objects.filter(pk=data.pop("workload_id")).first()
         if workload is None:
@@ -197,11 +228,13 @@ def _create_pool(request: HttpRequest) -> str | HttpResponse:
 def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     found = find_pool(pool_id)
     form = pool_form(render_pool(found))
-    data = form.read(request.POST, workloadId=found.workload_id)
+    network = found.whole_network
+    kept = {name: value for name, value in (network or {}).items() if name != "egress"}
+    data = form.read(request.POST, workloadId=found.workload_id, network=kept)
     if data is None:
         return render(request, "pages/pool.html", {**_context(found, "configuration"), "form": form}, status=422)
     data.pop("workload_id")
-    data.setdefault("network", found.network)
+    _without_default(data, network)
     try:
         services.update_pool(pool_id, name=data.pop("name", None), **data)
     except (Invalid, Conflict) as error:

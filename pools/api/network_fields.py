@@ -1,0 +1,70 @@
+"""Network policies as the API takes and shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+from boilerhouse.core.api.serializers import ApiSerializer, LineField, nested
+from boilerhouse.core.errors import FieldError
+from pools.api.engine_fields import ResolversField
+from pools.egress import MAX_ENTRIES, BadEntry, Egress, Entry, Mode
+
+MAX_ENTRY = 260
+"""A host's name with its port."""
+
+
+class EgressField(ApiSerializer):
+    """A policy; as data it is as ``Egress`` writes it, each entry in its one spelling."""
+
+    default_mode = Mode.LIST
+
+    mode = serializers.ChoiceField(
+        [(mode.value, mode.value) for mode in Mode],
+        required=False,
+        help_text="none: no packet leaves. list: only what is named. internet: public addresses and DNS, and what is"
+        " named. open: everything but the node itself, other containers and metadata services.",
+    )
+    allow = serializers.ListField(
+        child=LineField(max_length=MAX_ENTRY),
+        required=False,
+        max_length=MAX_ENTRIES,
+        help_text="address, address:port, range or range:port; IPv4.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        mode = Mode(attrs.get("mode", self.default_mode))
+        entries, wrong = [], dict[str, Any]()
+        for index, text in enumerate(attrs.get("allow", ())):
+            try:
+                entries.append(Entry.parse(text))
+            except BadEntry as error:
+                wrong[str(index)] = [ErrorDetail(str(error), "invalid")]
+        if wrong:
+            raise ValidationError({"allow": wrong})
+        policy = Egress(mode, tuple(entries))
+        errors = policy.errors()
+        if mode == Mode.OPEN and not settings.BOILERHOUSE_ALLOW_OPEN_NETWORK:
+            detail = "This deployment does not allow it (BOILERHOUSE_ALLOW_OPEN_NETWORK)."
+            errors.append(FieldError("/mode", detail, "not_allowed"))
+        if errors:
+            raise ValidationError(nested(errors, ""))
+        return Egress(mode, tuple(dict.fromkeys(entries))).to_json()
+
+
+class PoolEgressField(EgressField):
+    default_mode = Mode.INTERNET
+
+
+class PoolNetworkField(ApiSerializer):
+    name = LineField(max_length=63, required=False)
+    dns = ResolversField(required=False)
+    egress = PoolEgressField(
+        required=False, help_text="Where its containers may send packets; left out: the mode internet."
+    )
+
+    def validate_name(self, value: str) -> str:
+        raise ValidationError("This deployment allows only its own network.", code="not_allowed")

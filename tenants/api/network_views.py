@@ -1,0 +1,55 @@
+"""The network policy of a tenant's running container."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.http import HttpResponse
+from rest_framework.response import Response
+
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.schema import operation
+from boilerhouse.core.asgi_handler import check_room
+from pools.api.network_fields import EgressField
+from pools.egress import Egress
+from tenants import networks
+from tenants.api.serializers import NetworkOutput, render_network
+from tenants.api.waiting import wait
+
+WAIT_S = 5.0
+"""How long an answer waits for the packet filter, which takes milliseconds; \"inForce\" says what came of it."""
+
+
+class NetworkView(ApiView):
+    @operation(
+        operation_id="getTenantNetwork",
+        problems={409: "not_assigned"},
+        summary="Show where the tenant's container may send packets",
+        responses=NetworkOutput,
+    )
+    def get(self, request: Any, tenant_id: str) -> Response:
+        return Response(render_network(networks.held(tenant_id)))
+
+    @operation(
+        operation_id="setTenantNetwork",
+        problems={409: "not_assigned"},
+        summary="Change where the tenant's running container may send packets",
+        description="Within the pool's policy; until the tenant is released. Open connections that it closes end. The"
+        " answer comes when it is in force.",
+        request=EgressField,
+        responses=NetworkOutput,
+    )
+    def put(self, request: Any, tenant_id: str) -> HttpResponse:
+        resumed = getattr(request._request, "resumed", None)
+        if resumed is None:
+            body = self.read(EgressField)
+            check_room(request._request)
+            change, until = networks.begin(tenant_id, Egress.from_json(body.validated_data)), time.time() + WAIT_S
+        else:
+            change, until = resumed.state
+        while not networks.settled({change}) and time.time() < until:
+            waiting = wait(request, change, networks.settled, until, (change, until))
+            if waiting is not None:
+                return waiting
+        return Response(render_network(networks.held(tenant_id)))

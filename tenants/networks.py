@@ -1,0 +1,72 @@
+"""A tenant's own network policy: it narrows the pool's, from the claim on or while the container runs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db.models import F
+
+from boilerhouse.core import audit
+from boilerhouse.core.events import recording
+from pools import filtering
+from pools.egress import Egress
+from pools.models import Container
+from tenants import errors, validation
+from tenants.models import Assignment
+from tenants.states import AssignmentState
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A policy that was asked for; it is in force when the container says ``asked`` of it."""
+
+    container_id: UUID
+    asked: int
+
+
+def enforce(assignment: Assignment) -> None:
+    """Have the claim's policy in force; nothing of the tenant is in the container yet. Raises HostNotReady."""
+    _set(assignment.held_container, assignment.egress)
+    filtering.apply()
+
+
+def _set(container_id: UUID, egress: dict[str, Any] | None) -> None:
+    Container.objects.filter(pk=container_id).update(egress=egress, egress_asked=F("egress_asked") + 1)
+
+
+def held(tenant_id: str) -> Assignment:
+    """What the tenant holds. Raises NotAssigned."""
+    validation.check_tenant_id(tenant_id)
+    rows = Assignment.objects.select_related("container", "pool", "version")
+    found = rows.filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED, container__isnull=False).first()
+    if found is None:
+        raise errors.NotAssigned
+    return found
+
+
+def begin(tenant_id: str, policy: Egress) -> Change:
+    """Give the tenant's running container another policy. Raises NotAssigned, and Invalid where it is too wide."""
+    with recording():
+        assignment = held(tenant_id)
+        assert assignment.version is not None
+        validation.check_egress(policy, assignment.pool, assignment.version.spec, "")
+        rows = Assignment.objects.filter(pk=assignment.pk, state=AssignmentState.ASSIGNED)
+        if not rows.update(egress=policy.to_json()):
+            raise errors.NotAssigned
+        _set(assignment.held_container, policy.to_json())
+        asked = Container.objects.values_list("egress_asked", flat=True).get(pk=assignment.held_container)
+        before, after = {"egress": assignment.egress}, {"egress": policy.to_json()}
+        audit.record("tenant.network", tenant_id, **audit.changes(before, after))
+        filtering.ask()
+    return Change(assignment.held_container, asked)
+
+
+def settled(keys: set[Hashable]) -> set[Hashable]:
+    """Which of these changes are in force, or of containers that are gone."""
+    changes = [key for key in keys if isinstance(key, Change)]
+    ids = [change.container_id for change in changes]
+    in_force = dict(Container.objects.filter(pk__in=ids).values_list("pk", "egress_in_force"))
+    return {one for one in changes if in_force.get(one.container_id, one.asked) >= one.asked}
