@@ -6,23 +6,14 @@ import structlog
 from django.db.models.functions import Now
 
 from boilerhouse.core.deployment import node_id
-from boilerhouse.core.tasks import enqueue
-from pools import firewall, host
+from pools import firewall, host, lifecycle, resolving, volumes
 from pools.errors import HostNotReady
 from pools.instruments import DRIFT
 from pools.models import Container, NetworkReport
+from pools.runtime import get_runtime
+from pools.states import ContainerState
 
 log = structlog.get_logger(__name__)
-
-
-QUEUES = ("claim", "pool")
-"""Whichever serves first: one may be busy with starts, the other with restores, of which a worker is always left."""
-
-
-def ask() -> None:
-    """Have a worker put in force what the rows say when the caller's transaction has committed."""
-    for queue in QUEUES:
-        enqueue(queue, "pools.tasks.apply_packet_filter")
 
 
 def apply() -> None:
@@ -45,10 +36,28 @@ def keep() -> None:
     except HostNotReady as error:
         _report(error.detail)
         raise
-    for one in found:
+    for one in (*found, *_open_resolvers()):
         DRIFT.labels("packet_filter").inc()
         log.warning("packet filter restored", found=one)
     _report("")
+
+
+LOOKED_AT = 10
+"""So many containers' own namespaces are looked at each time: nothing but root on this node changes them."""
+
+
+def _open_resolvers() -> list[str]:
+    """Close the engine's resolver to containers that reach it, and say which those were."""
+    rows = Container.objects.filter(node=node_id(), state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
+    found = []
+    for pk in rows.filter(address__isnull=False).order_by("?").values_list("pk", flat=True)[:LOOKED_AT]:
+        seen = get_runtime().inspect(lifecycle.runtime_name(pk))
+        if seen is None or not seen.is_running or not resolving.has_files(volumes.home(pk)):
+            continue
+        if not resolving.is_closed(seen.pid):
+            resolving.close(seen.pid)
+            found.append(f"the engine's resolver was open to {pk}")
+    return found
 
 
 def _report(problem: str) -> None:

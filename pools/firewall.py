@@ -21,6 +21,7 @@ from typing import Any
 from django.conf import settings
 
 from boilerhouse.core import deployment
+from boilerhouse.core.tasks import enqueue
 from pools import egress, resolvers
 from pools.egress import Egress, Mode
 from pools.errors import HostNotReady
@@ -275,6 +276,16 @@ def _load(text: str) -> None:
 def _cleared() -> str:
     """Lines after which the tables do not exist; nft cannot delete one that is not there."""
     return "".join(f"add table {family} {table()}\ndelete table {family} {table()}\n" for family in FAMILIES)
+
+
+QUEUES = ("claim", "pool")
+"""Whichever serves first: one may be busy with starts, the other with restores, of which a worker is always left."""
+
+
+def ask() -> None:
+    """Have a worker put in force what the rows say when the caller's transaction has committed."""
+    for queue in QUEUES:
+        enqueue(queue, "pools.tasks.apply_packet_filter")
 
 
 def remove(bridge: str) -> None:

@@ -31,6 +31,7 @@ from pools import (
     mounts,
     permits,
     pulling,
+    resolving,
     sizing,
     steadiness,
     suitability,
@@ -64,6 +65,15 @@ PROFILE_LABEL = "boilerhouse.profile"
 
 def runtime_name(container_id: UUID) -> str:
     return f"bh-{container_id}"
+
+
+def hostname(container_id: UUID) -> str:
+    """Of the container, in itself."""
+    return runtime_name(container_id)[:63]
+
+
+def _is_on_our_network(spec: WorkloadSpec) -> bool:
+    return spec.security.network_mode == "bridge"
 
 
 def adopt_ownership(container_id: UUID, state: ContainerState) -> Container | None:
@@ -183,7 +193,7 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
     host.ensure_ram_dir()
     found = _look_at_image(container)
     image = found.image
-    if container.address is None and spec.security.network_mode == "bridge":
+    if container.address is None and _is_on_our_network(spec):
         with transaction.atomic():
             container.address = host.lease_address(network, container.pk)
             container.host_ports = {p.name: host.lease_host_port(container.pk) for p in spec.ports if p.publish}
@@ -192,6 +202,8 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
     volumes.prepare(container.pk, container.uid, spec)
     volumes.make_dirs(partial(volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
     accounts.write(volumes.home(container.pk), runtime, image, spec, spec.owner(container.uid))
+    if _is_on_our_network(spec):
+        resolving.write(volumes.home(container.pk), container, spec, hostname(container.pk), {})
     failpoints.reach("fill.prepared")
     plan = plan_of(container, spec, network.name, image)
     try:
@@ -246,7 +258,8 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
             )
             for v in spec.volumes
         )
-        + accounts.binds(volumes.home(container.pk), spec),
+        + accounts.binds(volumes.home(container.pk), spec)
+        + (resolving.binds(volumes.home(container.pk)) if _is_on_our_network(spec) else ()),
         network=network if mode == "bridge" else mode,
         address=container.address,
         dns=tuple((container.network or {}).get("dns") or spec.dns),
@@ -287,6 +300,8 @@ def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan
     if seen is None or not seen.is_running:
         raise errors.NotRunning(f"The container ended at once with {last_words.ended(seen)}.")
     spec = container.version.spec
+    if _is_on_our_network(spec):
+        resolving.close(seen.pid)
     mounted.check(seen, {one.name: volumes.volume_path(container.pk, one.name) for one in spec.volumes})
     check = health.check_of(spec, image)
     if check is None:

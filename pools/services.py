@@ -14,7 +14,7 @@ from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.ids import SLUG, slugify
 from boilerhouse.core.tasks import enqueue
-from pools import errors, filtering
+from pools import errors, firewall
 from pools.feasibility import check_feasible
 from pools.models import Pool, Workload, WorkloadVersion
 from pools.runtime.base import Image
@@ -175,7 +175,7 @@ def update_pool(pool_id: str, *, name: str | None, check: Callable[[Pool], None]
         audit.record("pool.update", pool_id, **audit.changes(old, {**old, "name": name or pool.name, **options}))
         enqueue("pool", "pools.tasks.refill", pool_id)
         if "egress" in changed:
-            filtering.ask()
+            firewall.ask()
     pool.refresh_from_db()
     return pool
 

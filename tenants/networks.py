@@ -11,7 +11,7 @@ from django.db.models import F
 
 from boilerhouse.core import audit
 from boilerhouse.core.events import recording
-from pools import filtering
+from pools import filtering, firewall
 from pools.egress import Egress
 from pools.models import Container
 from tenants import errors, validation
@@ -60,7 +60,7 @@ def begin(tenant_id: str, policy: Egress) -> Change:
         asked = Container.objects.values_list("egress_asked", flat=True).get(pk=assignment.held_container)
         before, after = {"egress": assignment.egress}, {"egress": policy.to_json()}
         audit.record("tenant.network", tenant_id, **audit.changes(before, after))
-        filtering.ask()
+        firewall.ask()
     return Change(assignment.held_container, asked)
 
 

@@ -14,7 +14,7 @@ import requests
 
 from boilerhouse.core import deployment
 from boilerhouse.dashboard import health
-from pools import filtering, firewall, host
+from pools import filtering, firewall, host, lifecycle, resolving
 from pools.egress import Egress
 from pools.errors import HostNotReady
 from pools.firewall import Guarded
@@ -264,3 +264,44 @@ def test_resolvers_that_are_private_answer_on_their_port_alone(engine, outside, 
     assert "192.0.2.77" in resolved(engine, one, "www.example.com", outside.private)
     assert said(engine, one, outside.private, 80) == ""
     assert "192.0.2.77" not in resolved(engine, other, "www.example.com", outside.private)
+
+
+# Names ------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_not_told_of_by_the_engines_resolver(engine, outside, settings):  # noqa: F811
+    """H4: neither by address nor by name; outside names are resolved by the node's resolvers."""
+    settings.BOILERHOUSE_RESOLVERS = [outside.private]
+    outside.resolves({"www.example.com": ["192.0.2.77"]})
+    one, _ = engine.start(**LISTENING, extra_hosts={"db.internal": "192.0.2.9"})
+    two, _ = engine.start(**LISTENING)
+    name = lifecycle.runtime_name(two.pk)
+    asked = "".join(f"timeout 3 nslookup {what} 127.0.0.11 2>&1; " for what in (two.address, name, "www.example.com"))
+
+    found = engine.run(one, f"{asked} true")
+    assert name not in found.replace(f"{name}:", "").replace(f"find {name}", "")
+    assert deployment.deployment_id() not in found
+    assert two.address not in found.replace(f"'{two.address}'", "")
+    assert "192.0.2.77" not in found
+    assert "192.0.2.77" in engine.run(one, "timeout 5 nslookup -type=a www.example.com 2>&1; true")
+    assert engine.run(one, "cat /etc/resolv.conf") == f"nameserver {outside.private}\n"
+    assert "192.0.2.9\tdb.internal" in engine.run(one, "cat /etc/hosts")
+    assert f"{one.address}\t{lifecycle.hostname(one.pk)}" in engine.run(one, "cat /etc/hosts")
+    assert engine.run(one, "hostname") == f"{lifecycle.hostname(one.pk)}\n"
+    assert engine.run(one, "echo x > /etc/hosts 2>&1 || echo refused").strip().endswith("refused")
+
+
+def test_a_resolver_that_opened_again_is_closed(engine):  # noqa: F811
+    """H4, item 6: compared by the reconcile, as every rule is."""
+    one, _ = engine.start(**LISTENING)
+    pid = engine.runtime.inspect(lifecycle.runtime_name(one.pk)).pid
+    assert resolving.is_closed(pid)
+    run("nsenter", "-t", str(pid), "-n", "nft", "delete", "table", "ip", resolving.TABLE)
+    assert not resolving.is_closed(pid)
+    asked = f"timeout 3 nslookup {one.address} 127.0.0.11 2>&1; true"
+    assert lifecycle.runtime_name(one.pk) in engine.run(one, asked)  # what the rule keeps from tenants
+    filtering.keep()
+
+    assert lifecycle.runtime_name(one.pk) not in engine.run(one, asked)
+
+    assert resolving.is_closed(pid)
