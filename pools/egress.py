@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -139,7 +138,9 @@ class Egress:
         if self.allow and self.mode in (Mode.NONE, Mode.OPEN):
             detail = f"The mode {self.mode} takes no list; leave it out, or choose list or internet."
             return [FieldError("/allow", detail, "not_allowed")]
-        detail = "Names are not resolved by this version; give addresses or ranges."
+        if self.mode != Mode.INTERNET:
+            return []
+        detail = "Names stand for public addresses, which this mode opens anyway. Leave it out, or choose list."
         return [
             FieldError(f"/allow/{index}", detail, "not_allowed")
             for index, entry in enumerate(self.allow)
@@ -173,8 +174,3 @@ def _is_open(entry: Entry, outer: Egress) -> bool:
 def is_public(network: Network) -> bool:
     """Whether the internet routes it; what is closed for good within it stays closed."""
     return not any(network.overlaps(closed) for closed in PRIVATE) and not any(map(network.subnet_of, NEVER))
-
-
-def public_only(addresses: Iterable[str]) -> list[str]:
-    """Those of the addresses that the internet routes; what a name may open."""
-    return [one for one in addresses if is_public(ipaddress.IPv4Network(one))]

@@ -6,7 +6,7 @@ import structlog
 from django.db.models.functions import Now
 
 from boilerhouse.core.deployment import node_id
-from pools import firewall, host, lifecycle, resolving, volumes
+from pools import firewall, host, lifecycle, named, resolving, volumes
 from pools.errors import HostNotReady
 from pools.instruments import DRIFT
 from pools.models import Container, NetworkReport
@@ -18,8 +18,26 @@ log = structlog.get_logger(__name__)
 
 def apply() -> None:
     """Have in force what the rows of this node say. Raises HostNotReady, EngineUnavailable."""
-    if _has_containers():
-        firewall.apply(host.ensure_network())
+    if not _has_containers():
+        return
+    named.learn(named.wanted_names())
+    firewall.apply(host.ensure_network())
+    _write_names()
+
+
+def refresh_names() -> None:
+    """Ask again for names in policies; what changed is in force when this returns. Raises as ``apply`` does."""
+    if named.refresh():
+        apply()
+
+
+def _write_names() -> None:
+    """Have the containers' hosts files say what the names in their policies stand for."""
+    rows = Container.objects.filter(node=node_id(), address__isnull=False).select_related("pool", "version")
+    for row in rows:
+        home, names = volumes.home(row.pk), row.policy_names
+        if resolving.has_files(home) and (names or resolving.has_names(home)):
+            resolving.write(home, row, row.version.spec, lifecycle.hostname(row.pk), named.current(names))
 
 
 def _has_containers() -> bool:

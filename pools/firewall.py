@@ -11,10 +11,11 @@ import fcntl
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from django.conf import settings
 
 from boilerhouse.core import deployment
 from boilerhouse.core.tasks import enqueue
-from pools import egress, resolvers
-from pools.egress import Egress, Mode
+from pools import egress, named, resolvers
+from pools.egress import Egress, Entry, Mode
 from pools.errors import HostNotReady
 from pools.models import Container, WorkloadVersion
 from pools.runtime.base import Network
@@ -60,16 +61,27 @@ def _rows() -> list[Container]:
 def _guarded(rows: Sequence[Container]) -> list[Guarded]:
     versions = WorkloadVersion.objects.in_bulk({row.version_id for row in rows})
     own = {pk: tuple(version.spec_json.get("dns") or ()) for pk, version in versions.items()}
-    of_node = resolvers.of_node()
+    of_node, addresses = resolvers.of_node(), named.open_addresses()
     return [
         Guarded(
             str(row.address),
-            _allowed(row.pool.policy),
+            _resolved(_allowed(row.pool.policy), addresses),
             tuple((row.network or {}).get("dns") or own[row.version_id] or of_node),
-            row.narrowing,
+            row.narrowing and _resolved(row.narrowing, addresses),
         )
         for row in rows
     ]
+
+
+def _resolved(policy: Egress, addresses: Mapping[str, Sequence[str]]) -> Egress:
+    """The policy with addresses in the place of names; one that is not known opens nothing."""
+    if not policy.names:
+        return policy
+    allow: list[Entry] = []
+    for entry in policy.allow:
+        found = [replace(entry, network=IPv4Network(one), name="") for one in addresses.get(entry.name, ())]
+        allow += found if entry.network is None else [entry]
+    return replace(policy, allow=tuple(allow))
 
 
 def _allowed(policy: Egress) -> Egress:

@@ -29,6 +29,7 @@ from pools import (
     last_words,
     mounted,
     mounts,
+    named,
     permits,
     pulling,
     resolving,
@@ -198,12 +199,14 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
             container.address = host.lease_address(network, container.pk)
             container.host_ports = {p.name: host.lease_host_port(container.pk) for p in spec.ports if p.publish}
             container.save(update_fields=["address", "host_ports"])
+    names = container.pool.policy.names
+    named.learn(names)
     firewall.apply(network)  # every time: a reload of the host's rules may have taken them (hazard I3)
     volumes.prepare(container.pk, container.uid, spec)
     volumes.make_dirs(partial(volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
     accounts.write(volumes.home(container.pk), runtime, image, spec, spec.owner(container.uid))
     if _is_on_our_network(spec):
-        resolving.write(volumes.home(container.pk), container, spec, hostname(container.pk), {})
+        resolving.write(volumes.home(container.pk), container, spec, hostname(container.pk), named.current(names))
     failpoints.reach("fill.prepared")
     plan = plan_of(container, spec, network.name, image)
     try:

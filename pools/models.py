@@ -359,7 +359,14 @@ class Pool(models.Model):
         found = mounts.warnings(self.bare_volumes)
         found += [FieldError("/image", stale, "image_stale")] if (stale := self.stale_image) else []
         found += [image_warnings.moved(self.moved_to)] if self.moved_to else []
+        found += self._unresolved()
         return found + ([image_warnings.mixed(strays)] if strays else [])
+
+    def _unresolved(self) -> list[FieldError]:
+        """The names in its policy that stand for nothing, or not for all that they say."""
+        names = self.policy.names
+        rows = ResolvedName.objects.filter(name__in=names).exclude(error="").order_by("name") if names else []
+        return [FieldError("/network/egress/allow", f"{row.name}: {row.error}", "name_unresolved") for row in rows]
 
 
 class Container(models.Model):
@@ -422,6 +429,12 @@ class Container(models.Model):
     @property
     def narrowing(self) -> Egress | None:
         return None if self.egress is None else Egress.from_json(self.egress)
+
+    @property
+    def policy_names(self) -> frozenset[str]:
+        """The names in the policies that its packets are judged by."""
+        narrowing = self.narrowing
+        return self.pool.policy.names | (narrowing.names if narrowing else frozenset())
 
     @property
     def waits_for_pull(self) -> bool:
@@ -520,3 +533,21 @@ class NetworkReport(models.Model):
 
     def __str__(self) -> str:
         return f"{self.node}: {self.problem or 'in force'}"
+
+
+class ResolvedName(models.Model):
+    """What a name in a network policy stands for, as this node's resolvers say."""
+
+    node = models.CharField(max_length=64)
+    name = models.CharField(max_length=253)
+    addresses = models.JSONField(default=dict)
+    """Address → when an answer last had it (ISO 8601)."""
+    error = models.TextField(default="", blank=True)
+    """What is wrong with the last answer."""
+    next_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["node", "name"], name="one_row_per_resolved_name")]
+
+    def __str__(self) -> str:
+        return self.name

@@ -14,10 +14,12 @@ BEHIND_SYSTEMD = Path("/run/systemd/resolve/resolv.conf")
 
 def of_node() -> tuple[str, ...]:
     """IPv4 addresses of the resolvers that the node itself asks, as far as containers can reach them too."""
-    if named := settings.BOILERHOUSE_RESOLVERS:
-        return tuple(filter(is_reachable, named))
-    found = _reachable(RESOLV_CONF)
-    return found or _reachable(BEHIND_SYSTEMD)
+    return set_by_deployment() or _reachable(RESOLV_CONF) or _reachable(BEHIND_SYSTEMD)
+
+
+def set_by_deployment() -> tuple[str, ...]:
+    """Those that the deployment names; empty where the node's own are meant."""
+    return tuple(filter(is_reachable, settings.BOILERHOUSE_RESOLVERS))
 
 
 def _reachable(path: Path) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from pools.runtime.base import Mount
 from pools.spec import WorkloadSpec
 
 FILES = {"/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts"}
+BY_POLICY = "# by the network policy"
 TIMEOUT_S = 15
 ENGINES = "127.0.0.11"
 TABLE = "boilerhouse"
@@ -51,7 +52,7 @@ def write(
     directory.mkdir(mode=0o700, exist_ok=True)
     lines = ["127.0.0.1\tlocalhost", f"{container.address}\t{hostname}"]
     lines += [f"{address}\t{name}" for name, address in spec.extra_hosts.items()]
-    lines += [f"{address}\t{name}" for name, addresses in sorted(named.items()) for address in addresses]
+    lines += [f"{address}\t{name}\t{BY_POLICY}" for name, addresses in sorted(named.items()) for address in addresses]
     _put(directory / FILES["/etc/hosts"], lines)
     _put(directory / FILES["/etc/resolv.conf"], [f"nameserver {one}" for one in servers(container, spec)])
 
@@ -70,6 +71,11 @@ def _put(path: Path, lines: list[str]) -> None:
 def has_files(home: Path) -> bool:
     """Whether the container was made with files of ours; those of earlier versions ask the engine's resolver."""
     return (home / ".network").is_dir()
+
+
+def has_names(home: Path) -> bool:
+    """Whether its hosts file has names of a policy."""
+    return BY_POLICY in (home / ".network" / FILES["/etc/hosts"]).read_text()
 
 
 def binds(home: Path) -> tuple[Mount, ...]:

@@ -53,6 +53,11 @@ def apply_packet_filter() -> None:
 
 
 @task
+def refresh_names() -> None:
+    filtering.refresh_names()
+
+
+@task
 def keep_packet_filter() -> None:
     filtering.keep()
 

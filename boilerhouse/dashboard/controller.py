@@ -24,7 +24,7 @@ from boilerhouse.core.steps import each, steps
 from boilerhouse.core.tasks import enqueue
 from boilerhouse.dashboard.engine_watch import EngineWatch
 from boilerhouse.dashboard.queues import watch_queues
-from pools import lifecycle, pull_runs, pulling, sizing, tags, usage
+from pools import lifecycle, named, pull_runs, pulling, sizing, tags, usage
 from pools.models import Container, Pool
 from pools.pull_runner import PullRunner
 from pools.states import ContainerState
@@ -150,6 +150,15 @@ def keep_packet_filter() -> int:
     return 0
 
 
+def refresh_names() -> int:
+    """Have names in network policies asked again that are due."""
+    if not named.is_due():
+        return 0
+    with transaction.atomic():
+        enqueue("pool", "pools.tasks.refresh_names")
+    return 0
+
+
 def tidy() -> int:
     """Forget long-dead processes, their files of counts, and old samples; have wipes finished and discards aged."""
     with transaction.atomic():
@@ -191,6 +200,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (5.0, probe_sinks),
     (5.0, upkeep.retire_unheld),
     (5.0, pulling.ask_again),
+    (5.0, refresh_names),
     (10.0, upkeep.find_lost),
     (float(settings.BOILERHOUSE_RECONCILE_EVERY_S), keep_packet_filter),
     (30.0, syncs.warn_of_unsaved),

@@ -32,7 +32,8 @@ class EgressField(ApiSerializer):
         child=LineField(max_length=MAX_ENTRY),
         required=False,
         max_length=MAX_ENTRIES,
-        help_text="address, address:port, range or range:port; IPv4.",
+        help_text="address, address:port, range, range:port, or host.name:port with the mode list. IPv4; names open"
+        " public addresses only.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

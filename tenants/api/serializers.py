@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from rest_framework import serializers
 
 from boilerhouse.core.api.serializers import ApiSerializer, LineField, ObjectField, StringMapField
+from pools import named
 from pools.api.network_fields import EgressField
 from pools.api.serializers import EndpointOutput
 from pools.egress import Mode
@@ -128,11 +130,18 @@ def render_held(assignment: Assignment) -> dict[str, Any]:
     }
 
 
+class ResolvedOutput(ApiSerializer):
+    name = serializers.CharField()
+    addresses = serializers.ListField(child=serializers.CharField(), help_text="What it opens now.")
+    error = serializers.CharField(help_text="What is wrong with the last answer; empty where nothing is.")
+
+
 class NetworkOutput(ApiSerializer):
     mode = serializers.ChoiceField([(mode.value, mode.value) for mode in Mode])
     allow = serializers.ListField(child=serializers.CharField())
     is_own = serializers.BooleanField(help_text="Whether the tenant's own policy narrows the pool's.")
     in_force = serializers.BooleanField(help_text="Whether the packet filter has taken it up.")
+    names = ResolvedOutput(many=True, help_text="What the names in it stand for.")
 
 
 def render_network(assignment: Assignment) -> dict[str, Any]:
@@ -143,6 +152,7 @@ def render_network(assignment: Assignment) -> dict[str, Any]:
         **policy.to_json(),
         "isOwn": container.narrowing is not None,
         "inForce": container.egress_in_force >= container.egress_asked,
+        "names": [asdict(one) for one in named.known(policy.names)],
     }
 
 

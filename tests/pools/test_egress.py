@@ -88,7 +88,7 @@ def put(call, pool: Pool, **network):
     [
         ({"mode": "all"}, "/network/egress/mode"), ({"mode": "open"}, "/network/egress/mode"),
         ({"mode": "none", "allow": ["192.0.2.1"]}, "/network/egress/allow"),
-        ({"mode": "list", "allow": ["10.0.0.1", "a.example:443"]}, "/network/egress/allow/1"),
+        ({"mode": "internet", "allow": ["10.0.0.1", "a.example:443"]}, "/network/egress/allow/1"),
         ({"mode": "list", "allow": ["10.0.0.1", "10.0.0.1/8"]}, "/network/egress/allow/1"),
         ({"mode": "list", "allow": ["10.0.0.1"] * 65}, "/network/egress/allow"),
         ({"mode": "list", "deny": []}, "/network/egress/deny"), ("internet", "/network/egress"),
@@ -111,11 +111,11 @@ def test_a_pools_policy_is_shown_audited_and_rolls_nothing(call):
     shown = put(call, pool, egress={"allow": ["10.0.5.7:5432", "10.0.5.7/32:5432"]}, dns=["192.0.2.53"]).json()
 
     assert shown["network"] == {"dns": ["192.0.2.53"], "egress": {"mode": "internet", "allow": ["10.0.5.7:5432"]}}
-    put(call, pool, egress={"mode": "list", "allow": ["192.0.2.7:443"]}, dns=["192.0.2.53"])
+    put(call, pool, egress={"mode": "list", "allow": ["a.example:443"]}, dns=["192.0.2.53"])
     pool.refresh_from_db()
     assert pool.network == {"dns": ["192.0.2.53"]}
     assert pool.wanted.version_id == wanted.version_id
-    assert pool.egress == {"mode": "list", "allow": ["192.0.2.7:443"]}
+    assert pool.egress == {"mode": "list", "allow": ["a.example:443"]}
     entry = AuditEntry.objects.filter(action="pool.update").order_by("-id").first()
     assert entry.before["egress"] == {"mode": "internet", "allow": ["10.0.5.7:5432"]}
     again = call("PUT", f"pools/{pool.pk}", call("GET", f"pools/{pool.pk}").json())

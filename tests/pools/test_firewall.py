@@ -8,17 +8,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 import requests
 
-from boilerhouse.core import deployment
+from boilerhouse.core import clock, deployment
 from boilerhouse.dashboard import health
-from pools import filtering, firewall, host, lifecycle, resolving
+from pools import filtering, firewall, host, lifecycle, named, resolving
 from pools.egress import Egress
 from pools.errors import HostNotReady
 from pools.firewall import Guarded
-from pools.models import Container, NetworkReport, Pool
+from pools.models import Container, NetworkReport, Pool, ResolvedName
 from pools.runtime.base import Network
 from tests.lan import Neighbour, forwarding, neighbour, run
 from tests.pools.engine import Engine, engine  # noqa: F401
@@ -305,3 +306,45 @@ def test_a_resolver_that_opened_again_is_closed(engine):  # noqa: F811
     assert lifecycle.runtime_name(one.pk) not in engine.run(one, asked)
 
     assert resolving.is_closed(pid)
+
+
+def test_a_list_opens_what_its_names_stand_for(engine, outside, settings, monkeypatch):  # noqa: F811
+    """Section 11: exactly the named port of the name's addresses; DNS stays closed, the hosts file says the name."""
+    settings.BOILERHOUSE_RESOLVERS = [outside.private]
+    outside.resolves({"api.example.com": [outside.public]})
+    one, pool = engine.start(**LISTENING)
+    set_policy(pool, "list", "api.example.com:80", "nowhere.example.com:80")
+
+    assert said(engine, one, "api.example.com", 80).startswith("hello")
+    assert said(engine, one, outside.public, 81) == ""
+    assert "198.51" not in resolved(engine, one, "api.example.com", outside.private)
+    assert [(row.name, row.error) for row in named.known(["api.example.com", "nowhere.example.com"])] == [
+        ("api.example.com", ""), ("nowhere.example.com", "There is no such name."),
+    ]  # fmt: skip
+    assert [one.code for one in Pool.objects.with_counts().get(pk=pool.pk).status().warnings] == ["name_unresolved"]
+    # Round robin: another address is answered, and the first stays open for a while.
+    outside.resolves({"api.example.com": ["198.51.100.254"]})
+    ResolvedName.objects.update(next_at=clock.now())
+    filtering.refresh_names()
+    assert said(engine, one, outside.public, 80).startswith("hello")
+    assert "198.51.100.254\tapi.example.com" in engine.run(one, "cat /etc/hosts")
+    monkeypatch.setattr(named, "KEEP", timedelta(0))
+    filtering.apply()
+    assert said(engine, one, outside.public, 80) == ""
+    set_policy(pool, "internet")
+    assert "api.example.com" not in engine.run(one, "cat /etc/hosts")
+
+
+@pytest.mark.parametrize("trick", ["private", "neighbour", "loopback", "metadata", "multicast", "gateway", "any"])
+def test_a_name_opens_nothing_that_is_private(outside, data_dir, settings, trick):
+    """Section 11, DNS tricks: whoever owns a name decides what it resolves to, but not what that opens."""
+    settings.BOILERHOUSE_RESOLVERS = [outside.private]
+    tricks = {
+        "private": outside.private, "neighbour": "10.99.0.8", "loopback": "127.0.0.11", "metadata": "169.254.169.254",
+        "multicast": "224.0.0.1", "gateway": "10.99.0.1", "any": "0.0.0.0",
+    }  # fmt: skip
+    outside.resolves({"evil.example.com": [tricks[trick], outside.public]})
+    found = named.ask("evil.example.com")
+
+    assert found.addresses == (outside.public,)
+    assert tricks[trick] in found.error

@@ -28,7 +28,7 @@ def reaches(stack, claimed, address: str, port: int = 80) -> bool:
 def in_force(stack, tenant: str, mode: str, *allow: str) -> dict:
     """Change it and see that the answer came when it was in force."""
     shown = stack.ok("PUT", f"tenants/{tenant}/network", {"mode": mode, "allow": list(allow)})
-    assert shown == {"mode": mode, "allow": list(allow), "isOwn": True, "inForce": True}
+    assert shown == {"mode": mode, "allow": list(allow), "isOwn": True, "inForce": True, "names": []}
     return shown
 
 

@@ -33,13 +33,13 @@ def held(call):
 
 def test_a_running_containers_policy_is_changed_within_the_pools(call, held):
     shown = call("GET", "tenants/alice/network").json()
-    assert shown == {"mode": "internet", "allow": ["10.0.5.7:5432"], "isOwn": False, "inForce": True}
+    assert shown == {"mode": "internet", "allow": ["10.0.5.7:5432"], "isOwn": False, "inForce": True, "names": []}
     OrmQ.objects.all().delete()
-    changed = call("PUT", "tenants/alice/network", {"allow": ["192.0.2.7:443", "10.0.5.7/32:5432"]})
+    changed = call("PUT", "tenants/alice/network", {"allow": ["api.example.com:443", "10.0.5.7/32:5432"]})
 
     # No worker takes it up in this test: the answer says so.
-    policy = {"mode": "list", "allow": ["192.0.2.7:443", "10.0.5.7:5432"]}
-    assert changed.json() == {**policy, "isOwn": True, "inForce": False}
+    policy = {"mode": "list", "allow": ["api.example.com:443", "10.0.5.7:5432"]}
+    assert changed.json() == {**policy, "isOwn": True, "inForce": False, "names": []}
     assert call("GET", "tenants/alice/network").json() == changed.json()
     assert Container.objects.get().egress == policy
     assert OrmQ.objects.count() == 2

@@ -63,7 +63,7 @@ REQUESTS: dict[str, Any] = {
     "claimContainer": CLAIM,
     "releaseContainer": {"sync": True},
     "syncTenant": {"direction": "outward"},
-    "setTenantNetwork": {"mode": "list", "allow": ["203.0.113.7:443", "192.0.2.0/24"]},
+    "setTenantNetwork": {"mode": "list", "allow": ["api.example.com:443", "192.0.2.0/24"]},
     "execInContainer": {"command": ["cat"], "stdin": "hello", "timeoutMs": 5000, "encoding": "utf-8"},
     "execForTenant": {"command": ["ls", "/state"]},
     "createApiKey": {"name": "ci", "role": "tenant", "tenantIds": ["alice"], "expiresAt": None},

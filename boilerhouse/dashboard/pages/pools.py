@@ -156,7 +156,8 @@ LABELS = {
     MODE: ("Where containers may send packets", "In force at once, also for those that tenants hold"),
     ALLOW: (
         "And to what else",
-        "Such as 10.0.5.7:5432 192.0.2.0/24. Never opened: the node, other containers and metadata services",
+        "Such as 10.0.5.7:5432 192.0.2.0/24, with the list also api.example.com:443. Never opened: the node, other"
+        " containers and metadata services",
     ),
 }
 
