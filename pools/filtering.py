@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import structlog
+from django.db.models import F
 from django.db.models.functions import Now
 
 from boilerhouse.core.deployment import node_id
@@ -23,6 +24,12 @@ def apply() -> None:
     named.learn(named.wanted_names())
     firewall.apply(host.ensure_network())
     _write_names()
+
+
+def apply_asked() -> None:
+    """Have in force what was asked for and is not yet; many that ask at once are served at once."""
+    if Container.objects.filter(node=node_id(), egress_in_force__lt=F("egress_asked")).exists():
+        apply()
 
 
 def refresh_names() -> None:

@@ -395,7 +395,7 @@ class Container(models.Model):
     """What narrows the pool's policy for the tenant that holds it."""
     egress_asked = models.PositiveIntegerField(default=0, db_default=0)
     egress_in_force = models.PositiveIntegerField(default=0, db_default=0)
-    """How often ``egress`` was set, and which of these is in force."""
+    """How often ``egress`` or the pool's was set, and which of these is in force."""
     image_digest = models.CharField(max_length=100, default="", blank=True)
     disk_bytes = models.PositiveBigIntegerField(null=True, blank=True)
     """What its volumes held when they were last measured."""

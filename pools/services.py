@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import IntegrityError
-from django.db.models import ProtectedError
+from django.db.models import F, ProtectedError
 from django.db.models.functions import Now
 
 from boilerhouse.core import audit, deployment_settings
@@ -175,6 +175,7 @@ def update_pool(pool_id: str, *, name: str | None, check: Callable[[Pool], None]
         audit.record("pool.update", pool_id, **audit.changes(old, {**old, "name": name or pool.name, **options}))
         enqueue("pool", "pools.tasks.refill", pool_id)
         if "egress" in changed:
+            pool.containers.update(egress_asked=F("egress_asked") + 1)
             firewall.ask()
     pool.refresh_from_db()
     return pool

@@ -49,7 +49,7 @@ def thaw(container_id: str) -> None:
 
 @task
 def apply_packet_filter() -> None:
-    filtering.apply()
+    filtering.apply_asked()
 
 
 @task

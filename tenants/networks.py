@@ -53,14 +53,20 @@ def begin(tenant_id: str, policy: Egress) -> Change:
         assignment = held(tenant_id)
         assert assignment.version is not None
         validation.check_egress(policy, assignment.pool, assignment.version.spec, "")
+        if assignment.egress == policy.to_json():
+            return _change(assignment)
         rows = Assignment.objects.filter(pk=assignment.pk, state=AssignmentState.ASSIGNED)
         if not rows.update(egress=policy.to_json()):
             raise errors.NotAssigned
         _set(assignment.held_container, policy.to_json())
-        asked = Container.objects.values_list("egress_asked", flat=True).get(pk=assignment.held_container)
         before, after = {"egress": assignment.egress}, {"egress": policy.to_json()}
         audit.record("tenant.network", tenant_id, **audit.changes(before, after))
         firewall.ask()
+        return _change(assignment)
+
+
+def _change(assignment: Assignment) -> Change:
+    asked = Container.objects.values_list("egress_asked", flat=True).get(pk=assignment.held_container)
     return Change(assignment.held_container, asked)
 
 

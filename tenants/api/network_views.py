@@ -8,9 +8,9 @@ from typing import Any
 from django.http import HttpResponse
 from rest_framework.response import Response
 
+from boilerhouse.core import budgets
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
-from boilerhouse.core.asgi_handler import check_room
 from pools.api.network_fields import EgressField
 from pools.egress import Egress
 from tenants import networks
@@ -44,12 +44,13 @@ class NetworkView(ApiView):
         resumed = getattr(request._request, "resumed", None)
         if resumed is None:
             body = self.read(EgressField)
-            check_room(request._request)
+            owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
+            budgets.waiters.check(*owners)
             change, until = networks.begin(tenant_id, Egress.from_json(body.validated_data)), time.time() + WAIT_S
         else:
-            change, until = resumed.state
+            (change, until), owners = resumed.state, resumed.owners
         while not networks.settled({change}) and time.time() < until:
-            waiting = wait(request, change, networks.settled, until, (change, until))
+            waiting = wait(request, change, networks.settled, until, (change, until), owners)
             if waiting is not None:
                 return waiting
         return Response(render_network(networks.held(tenant_id)))

@@ -9,6 +9,7 @@ from django_q.models import OrmQ
 from boilerhouse.core.models import AuditEntry, Role
 from pools.models import Container, Pool
 from pools.states import ContainerState
+from tenants.api import network_views
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 from tests.make import make_container, make_pool, make_workload
@@ -23,6 +24,11 @@ def hold(tenant: str, pool: Pool) -> Assignment:
         was_assigned=True,
         latency_ms=1,
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_answers(monkeypatch):
+    monkeypatch.setattr(network_views, "WAIT_S", 0.1)
 
 
 @pytest.fixture
@@ -43,6 +49,8 @@ def test_a_running_containers_policy_is_changed_within_the_pools(call, held):
     assert call("GET", "tenants/alice/network").json() == changed.json()
     assert Container.objects.get().egress == policy
     assert OrmQ.objects.count() == 2
+    call("PUT", "tenants/alice/network", policy)
+    assert OrmQ.objects.count() == 2  # nothing more was asked
     assert AuditEntry.objects.get(action="tenant.network").after == {"egress": policy}
 
 
