@@ -117,7 +117,7 @@ class Known:
 
     name: str
     addresses: list[str]
-    error: str
+    problem: str
 
 
 def known(names: Collection[str]) -> list[Known]:

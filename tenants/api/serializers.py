@@ -133,7 +133,9 @@ def render_held(assignment: Assignment) -> dict[str, Any]:
 class ResolvedOutput(ApiSerializer):
     name = serializers.CharField()
     addresses = serializers.ListField(child=serializers.CharField(), help_text="What it opens now.")
-    error = serializers.CharField(help_text="What is wrong with the last answer; empty where nothing is.")
+    problem = serializers.CharField(
+        allow_blank=True, help_text="What is wrong with the last answer; empty where nothing is."
+    )
 
 
 class NetworkOutput(ApiSerializer):

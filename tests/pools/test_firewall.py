@@ -53,7 +53,7 @@ def until(check: Callable[[], bool]) -> None:
 
 def said(at: Engine, container: object, address: str, port: int) -> str:
     """What answers there; empty if nothing does."""
-    return at.run(container, f"echo hi | nc -w 1 {address} {port} 2>/dev/null; true")
+    return at.run(container, f"echo hi | nc -w 2 {address} {port} 2>/dev/null; true")
 
 
 def resolved(at: Engine, container: object, name: str, server: str) -> str:
@@ -87,7 +87,7 @@ def test_no_one_outside_the_node_reaches_a_container(engine, outside):  # noqa: 
     """F5: a neighbour on the LAN with a route to the containers' network; what is published goes on to work."""
     one, _ = engine.start(**LISTENING)
     network = host.ensure_network()
-    port = one.host_ports["http"]
+    place = one.host_ports["http"]
     with forwarding(outside.device, network.bridge):
         assert not outside.reaches(one.address, 8080)
         firewall.remove(network.bridge)
@@ -96,7 +96,7 @@ def test_no_one_outside_the_node_reaches_a_container(engine, outside):  # noqa: 
         assert not outside.reaches(one.address, 8080)
 
     assert requests.get(f"http://{one.address}:8080/", timeout=5).text == "mine\n"
-    assert requests.get(f"http://127.0.0.1:{port}/", timeout=5).text == "mine\n"
+    assert requests.get(f"http://{place}/", timeout=5).text == "mine\n"
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_a_list_opens_what_its_names_stand_for(engine, outside, settings, monkey
     assert said(engine, one, "api.example.com", 80).startswith("hello")
     assert said(engine, one, outside.public, 81) == ""
     assert "198.51" not in resolved(engine, one, "api.example.com", outside.private)
-    assert [(row.name, row.error) for row in named.known(["api.example.com", "nowhere.example.com"])] == [
+    assert [(row.name, row.problem) for row in named.known(["api.example.com", "nowhere.example.com"])] == [
         ("api.example.com", ""), ("nowhere.example.com", "There is no such name."),
     ]  # fmt: skip
     assert [one.code for one in Pool.objects.with_counts().get(pk=pool.pk).status().warnings] == ["name_unresolved"]
