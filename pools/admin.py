@@ -16,9 +16,11 @@ from pools.models import (
     ContainerUsage,
     HostLease,
     ImagePull,
+    NetworkReport,
     Pool,
     PoolUsage,
     RegistryCredential,
+    ResolvedName,
     Workload,
     WorkloadVersion,
 )
@@ -104,6 +106,17 @@ class HostLeaseAdmin(ReadOnlyAdmin):
     list_display = ("resource", "container_id", "released_at")
     list_filter = (("released_at", admin.EmptyFieldListFilter),)
     search_fields = ("resource", "container_id")
+
+
+@admin.register(NetworkReport)
+class NetworkReportAdmin(ReadOnlyAdmin):
+    list_display = ("node", "problem", "changed_at")
+
+
+@admin.register(ResolvedName)
+class ResolvedNameAdmin(ReadOnlyAdmin):
+    list_display = ("name", "node", "addresses", "error", "next_at")
+    search_fields = ("name",)
 
 
 @admin.register(ContainerUsage)

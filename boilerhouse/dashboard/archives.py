@@ -55,6 +55,7 @@ LEFT_OUT = {
     "core.IdempotencyRecord": "answers of a day, secrets among them",
     "pools.ContainerUsage": "hours of charts",
     "pools.NetworkReport": "the node writes it again",
+    "pools.ResolvedName": "the node asks again",
     "tenants.Death": "days of what tenants print",
     "django_q.OrmQ": "the controller queues again what is due",
     "django_q.Task": "results of tasks",
