@@ -332,6 +332,10 @@ CASES: dict[str, Case] = {
         lambda world, ids, found: Assignment.objects.live().get(tenant_id=world.own).last_activity_at
         > timezone.now() - timedelta(seconds=20), 204,
     ),
+    "getTenantNetwork": Case(lambda world, ids, found: found["mode"] == "internet"),
+    "setTenantNetwork": Case(
+        lambda world, ids, found: found["inForce"] and found["isOwn"], body=lambda world, ids: {"mode": "internet"}
+    ),
     "execForTenant": ran(),
     "getTenantLogs": Case(lambda world, ids, found: True),
     "eraseTenantState": Case(
