@@ -138,9 +138,9 @@ def delete_workload(workload: Workload) -> None:
 
 
 def create_pool(*, id: str | None, name: str | None, workload: Workload, **options: Any) -> Pool:
-    """Make a pool; workers start filling it when this commits. Raises IdTaken."""
+    """Make a pool; workers start filling it when this commits. Raises IdTaken, and Invalid for its network policy."""
     name = name or id or workload.name
-    _split_network(options)
+    _split_network(options, workload)
     options.setdefault("min_idle", options.get("min_size", 0))
     try:
         with recording():
@@ -159,12 +159,13 @@ def update_pool(pool_id: str, *, name: str | None, check: Callable[[Pool], None]
     """Change a pool's settings; its containers follow. The target size is kept within the new maxSize.
 
     Another network is rolled out like a version of the workload; another policy is in force at once. ``check`` sees
-    the locked row first and raises what stands against the change. Raises PoolNotFound.
+    the locked row first and raises what stands against the change. Raises PoolNotFound,
+    and Invalid for a policy that nothing would enforce.
     """
     with recording():
         pool = lock_pool(pool_id)
         check(pool)
-        _split_network(options)
+        _split_network(options, pool.workload)
         before = {field: getattr(pool, field) for field in options}
         options["target_size"] = min(pool.target_size, options["max_size"])
         Pool.objects.filter(pk=pool_id).update(name=name or pool.name, updated_at=Now(), **options)
@@ -181,13 +182,29 @@ def update_pool(pool_id: str, *, name: str | None, check: Callable[[Pool], None]
     return pool
 
 
-def _split_network(options: dict[str, Any]) -> None:
-    """Put the policy, which rolls nothing, beside the settings that containers are made with."""
+def _split_network(options: dict[str, Any], workload: Workload) -> None:
+    """Put the policy, which rolls nothing, beside the settings that containers are made with. Raises Invalid."""
     if "network" not in options:
         return
     whole = dict(options["network"] or {})
     options["egress"] = whole.pop("egress", None)
     options["network"] = whole or None
+    spec = workload.latest.spec
+    if options["egress"] is not None and not spec.takes_policies:
+        detail = f"The workload's containers are on the network {spec.security.network_mode}, where none is enforced."
+        raise Invalid(FieldError("/network/egress", detail, "not_enforced"))
+
+
+def _policies_in_use(workload: Workload, spec: WorkloadSpec) -> list[FieldError]:
+    """What pools promise of their containers' packets, and another network would not hold."""
+    pools = workload.pools.filter(egress__isnull=False).order_by("pk").values_list("pk", flat=True)
+    if spec.takes_policies or not pools:
+        return []
+    detail = f"These pools have a network policy, which is enforced on no other network: {', '.join(pools)}."
+    return [FieldError("/security/networkMode", detail, "not_enforced")]
+
+
+spec_checks.append(_policies_in_use)
 
 
 def pause(pool_id: str) -> None:

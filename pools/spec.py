@@ -172,6 +172,11 @@ class WorkloadSpec:
     labels: dict[str, str] = field(default_factory=dict)
 
     @property
+    def takes_policies(self) -> bool:
+        """Whether its containers are held to network policies: those on other networks than ours are not."""
+        return self.security.network_mode in ("bridge", "none")
+
+    @property
     def rolls_to_new_images(self) -> bool:
         """Whether a tag that moved is taken up without being asked to."""
         return self.image_update == "roll" or (self.image_update is None and self.pull_policy == "always")

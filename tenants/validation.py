@@ -71,9 +71,10 @@ def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
 
 def check_egress(policy: Egress, pool: Pool, spec: WorkloadSpec, pointer: str) -> None:
     """Raise Invalid where a tenant's policy is not within the pool's, or nothing would hold the container to it."""
-    mode = spec.security.network_mode
-    if mode not in ("bridge", "none"):
-        detail = f"The workload's containers are on the network {mode}, where no policy is enforced."
+    if not spec.takes_policies:
+        detail = (
+            f"The workload's containers are on the network {spec.security.network_mode}, where no policy is enforced."
+        )
         raise Invalid(FieldError(pointer, detail, "not_enforced"))
     if wrong := policy.wider_than(pool.policy):
         raise Invalid(*(FieldError(pointer + one.pointer, one.detail, one.code) for one in wrong))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from boilerhouse.core.errors import Invalid
 from boilerhouse.core.models import AuditEntry
+from pools import services
 from pools.egress import BadEntry, Egress, Entry
 from pools.models import Pool
+from pools.spec import Security
 from tests.make import make_pool, make_workload
 
 
@@ -130,3 +135,18 @@ def test_everything_may_be_opened_only_where_the_deployment_says_so(call, settin
     assert put(call, pool, egress={"mode": "open"}).status_code == 200
     settings.BOILERHOUSE_ALLOW_OPEN_NETWORK = False
     assert put(call, pool, egress={"mode": "open"}).status_code == 422
+
+
+def test_a_policy_that_nothing_would_enforce_is_refused(call, settings):
+    """Section 11: on the host's network, or another than ours, no packet is judged; so none is promised."""
+    settings.BOILERHOUSE_ALLOW_HOST_NETWORK = True
+    elsewhere = make_pool(workload=make_workload(security={"network_mode": "host"}))
+    (error,) = put(call, elsewhere, egress={"mode": "none"}).json()["errors"]
+    assert (error["pointer"], error["code"]) == ("/network/egress", "not_enforced")
+
+    pool = make_pool(egress={"mode": "none", "allow": []})
+    spec = replace(pool.workload.latest.spec, security=Security(network_mode="host"))
+    with pytest.raises(Invalid) as refused:
+        services.update_workload(pool.workload, name="n", spec=spec)
+    assert [one.pointer for one in refused.value.errors] == ["/security/networkMode"]
+    assert pool.pk in refused.value.errors[0].detail
