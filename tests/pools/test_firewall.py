@@ -348,3 +348,19 @@ def test_a_name_opens_nothing_that_is_private(outside, data_dir, settings, trick
 
     assert found.addresses == (outside.public,)
     assert tricks[trick] in found.error
+
+
+def test_a_container_sends_no_packet_before_its_rules(engine, outside):  # noqa: F811
+    """Section 11: what tries from its first instruction on never reaches what its policy closes."""
+    script = f"while :; do echo x | nc -w 1 {outside.private} 80 >/dev/null 2>&1; done"
+
+    def segments() -> int:
+        """Of TCP that ever came to the neighbour's kernel."""
+        names, values = (line.split() for line in outside.run("grep", "^Tcp:", "/proc/net/snmp").splitlines())
+        return int(values[names.index("InSegs")])
+
+    before = segments()
+    pools = [engine.start(command=["sh", "-c", script], stop_timeout_ms=1)[1] for _ in range(6)]
+    assert segments() == before
+    set_policy(pools[-1], "internet", f"{outside.private}:80")
+    until(lambda: segments() > before)  # they did try all the time
