@@ -8,7 +8,7 @@ import shutil
 from boilerhouse.core import deployment, processes
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Process
-from pools import firewall, host, quota, staged, trials, volumes
+from pools import firewall, host, quota, reserve, staged, trials, volumes
 from pools.runtime import get_runtime
 
 
@@ -43,6 +43,7 @@ def purge() -> dict[str, int]:
         host.remove_ram_dir()
     for name in ("slots", "empty"):
         shutil.rmtree(deployment.data_dir() / name, ignore_errors=True)
+    reserve.remove()
     # Last: an engine that has lost count of a network's endpoints (20.10 does, rarely) keeps it until it is restarted.
     runtime.remove_network(host.network_name())
     return {"containers": len(ours), "directories": removed}

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from django.db import close_old_connections, connection
 
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.steps import steps
-from pools import host, observing, quota, volumes
+from pools import host, observing, quota, reserve, unlinked, volumes
 from pools.errors import DirectoryGone
 from pools.models import Container
 from pools.quota import Limit
@@ -59,9 +59,14 @@ class Measured:
     """How many bytes more than the time before."""
     since_s: float = 0
 
+    def beyond(self, before: Measured | None) -> Measured:
+        """The same, with what it has grown since another time; who is new has grown all that it is."""
+        was, at = (before.bytes, before.at) if before else (0, self.at)
+        return replace(self, growth=self.bytes - was, since_s=self.at - at)
 
-def measure(container_id: UUID, spec: WorkloadSpec, most: Limit | None) -> volumes.Walked:
-    """What the container's volumes hold; a walk that finds more than ``most`` ends there. Raises DirectoryGone."""
+
+def measure(container_id: UUID, runtime_id: str, spec: WorkloadSpec, most: Limit | None) -> volumes.Walked:
+    """What the container holds on disk; a walk that finds more than ``most`` ends there. Raises DirectoryGone."""
     used = quota.used_bytes(volumes.home(container_id))
     if used is not None:
         return volumes.Walked(bytes=used)
@@ -71,7 +76,11 @@ def measure(container_id: UUID, spec: WorkloadSpec, most: Limit | None) -> volum
         seconds=LONGEST_S,
     )
     names = [volume.name for volume in spec.volumes if volume.name != "secrets"]
-    return volumes.walk(container_id, names, bounds)
+    seen = volumes.walk(container_id, names, bounds)
+    unlinked_bytes, are_all = unlinked.held_bytes(runtime_id, volumes.home(container_id))
+    seen.bytes += unlinked_bytes
+    seen.is_complete &= are_all
+    return seen
 
 
 def excess(seen: volumes.Walked, limit: Limit) -> str:
@@ -84,8 +93,7 @@ def excess(seen: volumes.Walked, limit: Limit) -> str:
         deep = volumes.MAX_WALK_DEPTH
         return (
             f"What it holds cannot be measured: there are directories more than {deep} deep, or counting its"
-            f" {seen.entries} files and more takes longer than {LONGEST_S:.0f} s. That counts as more than"
-            f" {limit.name}."
+            f" {seen.entries} files and more, or its open ones, takes too long. That counts as more than {limit.name}."
         )
     return ""
 
@@ -103,12 +111,13 @@ def check(assignment_id: UUID) -> volumes.Walked | None:
     container_id, spec = row.held_container, row.version.spec
     limit = quota.limit_of(spec.resources)
     try:
-        seen = measure(container_id, spec, limit)
+        seen = measure(container_id, row.container.runtime_id, spec, limit)
     except DirectoryGone:
         if rows.exists():
             raise
         return None
-    if row.container.disk_bytes is None or abs(seen.bytes - row.container.disk_bytes) >= WORTH_NOTING:
+    is_new = row.container.disk_bytes is None or abs(seen.bytes - row.container.disk_bytes) >= WORTH_NOTING
+    if is_new and not reserve.is_needed():
         Container.objects.filter(pk=container_id).update(disk_bytes=seen.bytes)
     if limit is None or quota.used_bytes(volumes.home(container_id)) is not None:
         return seen
@@ -134,6 +143,8 @@ class DiskWatch:
         self._measured: dict[UUID, Measured] = {}
         self._free_mb: int | None = None
         """What was free when that was last looked at, while it is below the floor."""
+        self._before_low: dict[UUID, Measured] = {}
+        """What was measured last before the disk became low."""
         self._released: tuple[UUID, float] | None = None
         """Whom the floor has cost the container last, and when."""
 
@@ -159,6 +170,9 @@ class DiskWatch:
         held = dict(rows.values_list("pk", "container_ref"))
         self._measured = {pk: one for pk, one in self._measured.items() if pk in held}
         is_low = host.disk_is_low()
+        if not is_low:
+            reserve.keep()
+            self._before_low = dict(self._measured)
         for pk in self._due(held, LOW_EVERY_S if is_low else EVERY_S):
             if self._stop.is_set() or not self._is_leading():
                 return
@@ -192,14 +206,21 @@ class DiskWatch:
     def _keep_floor(self, held: Iterable[UUID]) -> None:
         free_mb, before = host.free_disk_mb(), self._free_mb
         self._free_mb = free_mb
-        if before is None or free_mb >= before or self._is_one_ending():
+        is_full = reserve.is_needed()
+        if not is_full and (before is None or free_mb >= before):
+            return
+        if self._is_one_ending():
             return
         grown = {pk: self._measured[pk] for pk in held if pk in self._measured}
+        if is_full:  # nobody can grow any more: who has
+            grown = {pk: one.beyond(self._before_low.get(pk)) for pk, one in grown.items()}
         worst = max(grown, key=lambda pk: grown[pk].growth, default=None)
         if worst is None or grown[worst].growth < LEAST_GROWTH:
             log.warning("disk fills, and not by a tenant's volumes", free_mb=free_mb)
             return
         one, self._released = grown[worst], (worst, time.monotonic())
+        if is_full:
+            reserve.give()
         release(
             worst,
             f"Only {free_mb} MiB of the node's disk are free (BOILERHOUSE_DISK_FLOOR_MB"

@@ -18,7 +18,7 @@ from pools.states import Fault
 from tenants import disks
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
-from tests import small_disks
+from tests import cgroups, small_disks
 from tests.dashboard.test_controller import hold
 from tests.make import make_pool, make_workload
 from tests.webserver import running
@@ -116,7 +116,33 @@ def test_what_takes_too_long_to_measure_is_too_much(held, monkeypatch):
         (state_of(row) / f"f{number}").touch()
     disks.check(row.pk)
     assert is_released(row)
-    assert "takes longer than" in words(row)
+    assert "takes too long" in words(row)
+
+
+HOLDS = """
+import os, sys, time
+held = []
+for number in range(3):
+    file = os.open(os.path.join(sys.argv[1], "f"), os.O_RDWR | os.O_CREAT)
+    os.posix_fallocate(file, 0, 50 << 20)
+    os.unlink(os.path.join(sys.argv[1], "f"))
+    held += [file, os.dup(file)]
+print("go")
+time.sleep(600)
+"""
+
+
+def test_files_without_a_name_count_as_long_as_they_are_open(held):
+    """D8: what is unlinked and written to takes the disk all the same, and no walk sees it; each counts once."""
+    row, other = held("hider", disk_mb=128), held("other", disk_mb=160)
+    with cgroups.group() as hides, cgroups.group() as fits:
+        for one, runtime_id in ((row, hides), (other, fits)):
+            Container.objects.filter(pk=one.held_container).update(runtime_id=runtime_id)
+            cgroups.start(runtime_id, HOLDS, state_of(one))
+            disks.check(one.pk)
+        assert is_released(row)
+        assert "diskMb 128 allows 128" in words(row)
+        assert not is_released(other)
 
 
 def test_without_disk_mb_the_deployments_default_holds(held, settings):
@@ -178,7 +204,7 @@ def on_small_disk(small_disk, data_dir, held, settings):
     """The same, and containers' directories lie on it."""
     (small_disk / "deployment-id").write_bytes((data_dir / "deployment-id").read_bytes())
     settings.BOILERHOUSE_DATA_DIR = small_disk
-    settings.BOILERHOUSE_DISK_FLOOR_MB = 80
+    settings.BOILERHOUSE_DISK_FLOOR_MB = 60
     return held
 
 
@@ -190,7 +216,7 @@ def test_below_the_floor_who_grows_the_most_is_released_one_at_a_time(on_small_d
     large, slow, hog = on_small_disk("large"), on_small_disk("slow"), on_small_disk("hog")
     watch = disks.DiskWatch(lambda: True, threading.Event())
     fill(state_of(large) / "large", 50 * MB)
-    fill(state_of(hog) / "first", 40 * MB)
+    fill(state_of(hog) / "first", 20 * MB)
     watch.look()
     assert not host.disk_is_low()
 
@@ -219,6 +245,31 @@ def test_below_the_floor_who_grows_the_most_is_released_one_at_a_time(on_small_d
     watch.look()
     assert is_released(slow)
     assert not is_released(large)
+
+
+def test_on_a_disk_that_is_full_to_the_last_byte_who_filled_it_is_found_and_room_is_made(
+    on_small_disk, small_disk, monkeypatch
+):
+    """Issue 19: then nobody grows any more, and the database could not write down who is to go."""
+    monkeypatch.setattr(disks, "EVERY_S", 0.0)
+    monkeypatch.setattr(disks, "LOW_EVERY_S", 0.0)
+    monkeypatch.setattr(disks, "DEAR", 0)
+    large, hog = on_small_disk("large"), on_small_disk("hog")
+    watch = disks.DiskWatch(lambda: True, threading.Event())
+    fill(state_of(large) / "large", 50 * MB)
+    watch.look()
+    assert (small_disk / "reserve").stat().st_blocks * 512 >= 32 * MB
+    small_disks.fill(state_of(hog) / "all")
+    assert host.free_disk_mb() == 0
+    watch.look()
+    assert [is_released(row) for row in (large, hog)] == [False, True]
+    assert not (small_disk / "reserve").exists()
+    assert host.free_disk_mb() >= 30
+    watch.look()
+    assert not (small_disk / "reserve").exists(), "not while the disk is low"
+    (state_of(hog) / "all").unlink()
+    watch.look()
+    assert (small_disk / "reserve").exists()
 
 
 def test_a_database_on_a_full_disk_answers_503_and_loses_nothing(small_disk):
