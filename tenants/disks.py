@@ -33,8 +33,8 @@ from tenants.states import AssignmentState, ReleaseReason, ReleaseStep
 log = structlog.get_logger("boilerhouse.controller")
 
 EVERY_S, LOW_EVERY_S, LOOK_S = 10.0, 1.0, 1.0
-REST = 3
-"""After measuring, so many times as long is rested: a quarter of one core at most."""
+REST = 9
+"""After measuring, so many times as long is rested: a tenth of one core at most. While the disk is low, not at all."""
 DEAR = 20
 """A container is measured at most once in so many times as long as it took: one with many files delays no others'."""
 LONGEST_S = 30.0
@@ -141,6 +141,8 @@ class DiskWatch:
     def __init__(self, is_leading: Callable[[], bool], stop: threading.Event) -> None:
         self._is_leading, self._stop = is_leading, stop
         self._measured: dict[UUID, Measured] = {}
+        self._known: dict[UUID, float] = {}
+        """Since when each is held, by the monotonic clock: nobody is measured in the middle of many claims."""
         self._free_mb: int | None = None
         """What was free when that was last looked at, while it is below the floor."""
         self._before_low: dict[UUID, Measured] = {}
@@ -169,6 +171,7 @@ class DiskWatch:
         rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__node=node_id())
         held = dict(rows.values_list("pk", "container_ref"))
         self._measured = {pk: one for pk, one in self._measured.items() if pk in held}
+        self._known = {pk: self._known.get(pk, time.monotonic()) for pk in held}
         is_low = host.disk_is_low()
         if not is_low:
             reserve.keep()
@@ -187,7 +190,9 @@ class DiskWatch:
 
         def is_due(pk: UUID) -> bool:
             last = self._measured.get(pk)
-            return last is None or now - last.at >= max(every_s, DEAR * last.took_s)
+            if last is None:
+                return now - self._known[pk] >= every_s
+            return now - last.at >= max(every_s, DEAR * last.took_s)
 
         def cost(pk: UUID) -> float:
             return self._measured[pk].took_s if pk in self._measured else 0.0
@@ -201,7 +206,8 @@ class DiskWatch:
         if seen is not None:
             growth = seen.bytes - before.bytes if before else 0
             self._measured[pk] = Measured(began, took_s, seen.bytes, growth, began - before.at if before else 0)
-        self._stop.wait(REST * took_s)
+        if self._free_mb is None:
+            self._stop.wait(REST * took_s)
 
     def _keep_floor(self, held: Iterable[UUID]) -> None:
         free_mb, before = host.free_disk_mb(), self._free_mb
