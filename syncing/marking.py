@@ -43,9 +43,14 @@ def open_marker(run: SyncRun, mapping: SyncMapping, sink: Sink, location: str, s
 
 def put_marker(mapping: SyncMapping, sink: Sink, location: str, marker: Marker, tag: str) -> str:
     """Write the marker, where the sink can only if nobody else has since ``tag`` (hazard C9); returns its new tag."""
+    return put_content(mapping, sink, location, marker.dump(), tag)
+
+
+def put_content(mapping: SyncMapping, sink: Sink, location: str, content: bytes, tag: str) -> str:
+    """``put_marker`` of one that is dumped already."""
     if mapping.spec.sink_health.get("conditionalWrites"):
-        return sink.put_if(marker_key(location), marker.dump(), tag)
-    sink.put(marker_key(location), marker.dump())
+        return sink.put_if(marker_key(location), content, tag)
+    sink.put(marker_key(location), content)
     return ""
 
 

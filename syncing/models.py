@@ -224,6 +224,8 @@ class SavedState(models.Model):
     run_id = models.UUIDField()
     files = models.PositiveIntegerField()
     bytes = models.PositiveBigIntegerField()
+    marker_bytes = models.PositiveBigIntegerField(default=0)
+    """What a claim has to read first; 0 where an older version has saved."""
     saved_at = models.DateTimeField(default=timezone.now)
     forgotten_at = models.DateTimeField(null=True, blank=True)
     """Since when nothing is expected there any more; kept as a record."""

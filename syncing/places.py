@@ -26,7 +26,7 @@ from boilerhouse.core.tasks import enqueue
 from syncing import errors, locations, sinks
 from syncing.locations import PLACE_KEY, Area, Spot, marker_key
 from syncing.models import SavedState, SinkPlace, SyncMapping, SyncSpec
-from syncing.sinks import CLAIM_DEADLINE_S, Sink
+from syncing.sinks import CLAIM_DEADLINE_S, Sink, deadlines
 from syncing.states import PlaceState
 
 log = structlog.get_logger(__name__)
@@ -204,7 +204,7 @@ def _is_new(seen: Seen) -> bool:
 def _ask(looks: dict[str, Look]) -> dict[str, Seen | errors.SyncFailed]:
     """Look at each, all at once; what has not answered in time is unreachable."""
     until = time.monotonic() + LOOK_DEADLINE_S
-    asked = {key: _lookers.submit(look_at, look) for key, look in looks.items()}
+    asked = {key: _lookers.submit(_look_in_time, look) for key, look in looks.items()}
     return {key: _answer(future, until - time.monotonic()) for key, future in asked.items()}
 
 
@@ -219,6 +219,11 @@ def _answer(future: Future[Seen], within_s: float) -> Seen | errors.SyncFailed:
     except Exception as error:  # a client's library may make anything of an endpoint; that must not refuse the spec
         log.error("place not asked", exc_info=True)
         return errors.SyncFailed(f"The sink could not be asked ({type(error).__name__}); the log says more.")
+
+
+def _look_in_time(look: Look) -> Seen:
+    with deadlines.within(LOOK_DEADLINE_S):
+        return look_at(look)
 
 
 def look_at(look: Look) -> Seen:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
+
+from django.db.models import Max
 
 from syncing import errors, places, services
 from syncing.locations import marker_key
 from syncing.markers import Marker
 from syncing.models import SavedState, SyncMapping, SyncSpec
-from syncing.sinks import CLAIM_DEADLINE_S, Sink
+from syncing.sinks import CLAIM_DEADLINE_S, Sink, deadlines
+from syncing.sinks.base import PATIENT_DEADLINE_S, SLOWEST_BYTES_PER_S
+
+T = TypeVar("T")
 
 NEAR_S = 0.015
 """A near sink answers within this time."""
+SLOW_S = CLAIM_DEADLINE_S / 2
+"""A sink whose last answer took longer gets one thread of claims and one worker, so that other sinks' claims go on."""
+ASKERS, ASKERS_PER_SINK = 8, 4
+FILES_PER_S = 2000
+"""Of a marker whose size is not known, on the slowest line."""
 BRIEF_S = 5
 """A sink that has failed every claim for longer is down: further claims do not wait for it to pass."""
 
@@ -47,7 +60,16 @@ class Question:
     sink: Sink | None
     """None where it is not known yet whether the spec may use its sink: whoever wants the answer finds out first."""
     location: str
+    within_s: float
     begun: tuple[Future[Marker | None], Future[bool]] | None = None
+
+    @property
+    def place_name(self) -> str:
+        return self.sink.place_name if self.sink else places.spelling(self.mapping.spec)
+
+    @property
+    def is_slow(self) -> bool:
+        return _took_s.get(self.place_name, 0.0) > SLOW_S
 
     def answer(self) -> Finding:
         sink = self.sink or _admitted(self.mapping.spec)
@@ -55,8 +77,9 @@ class Question:
             asked_marker, asked_objects = self.begun
             marker, has_objects = asked_marker.result(), asked_objects.result()
         else:
-            marker = _marker(sink, self.location)
-            has_objects = marker is not None or _has_objects(sink, self.location)
+            with deadlines.within(self.within_s):
+                marker = _marker(sink, self.location)
+                has_objects = marker is not None or _has_objects(sink, self.location)
         return Finding(self.mapping, sink, self.location, marker, has_objects)
 
 
@@ -73,6 +96,30 @@ class Survey:
             return False
         futures: list[Future[Any]] = [future for one in self.questions for future in one.begun or ()]
         return not wait(futures, within_s).not_done
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether one of its sinks took long when it was asked last, or has not answered at all."""
+        return any(one.is_slow for one in self.questions)
+
+    @contextmanager
+    def entered(self, threads: int) -> Iterator[bool]:
+        """Whether a claim may wait here for the answer; while the block runs it is one of those that do.
+
+        Of ``threads`` a sink gets all but one, a slow one a single one, so that claims at other sinks find another.
+        """
+        far = {one.place_name for one in self.questions if one.begun is not None}
+        slow = {one.place_name for one in self.questions if one.is_slow}
+        with _counting:
+            may_wait = all(_waiting[name] < threads - 1 for name in far) and not any(_waiting[name] for name in slow)
+            if may_wait:
+                _waiting.update(far | slow)
+        try:
+            yield may_wait
+        finally:
+            if may_wait:
+                with _counting:
+                    _waiting.subtract(far | slow)
 
     def may_pass(self) -> bool:
         """Whether its sinks answered until a moment ago, so that what failed may succeed when it is asked again."""
@@ -91,9 +138,17 @@ class Survey:
         return findings
 
 
-def begin_survey(pool_id: str, tenant_id: str) -> Survey:
-    """Start asking the sinks what they hold for the tenant."""
-    return _ask(services.mappings_to_restore(pool_id), tenant_id)
+def begin_survey(pool_id: str, tenant_id: str, within_s: float = CLAIM_DEADLINE_S) -> Survey:
+    """Start asking the sinks what they hold for the tenant; each has ``within_s`` seconds for one mapping."""
+    return _ask(services.mappings_to_restore(pool_id), tenant_id, within_s)
+
+
+def patience_s(tenant_id: str) -> float:
+    """How long a worker waits for an answer about the tenant: a marker of a million files is read over any line."""
+    rows = SavedState.objects.current().filter(tenant_id=tenant_id)
+    known = rows.aggregate(largest=Max("marker_bytes"), files=Max("files"))
+    reading_s = max((known["largest"] or 0) / SLOWEST_BYTES_PER_S, (known["files"] or 0) / FILES_PER_S)
+    return PATIENT_DEADLINE_S + reading_s
 
 
 def survey_spec(spec: SyncSpec, tenant_id: str) -> Survey:
@@ -101,17 +156,22 @@ def survey_spec(spec: SyncSpec, tenant_id: str) -> Survey:
     mappings = [mapping for mapping in spec.mappings.all() if mapping.restores]
     for mapping in mappings:
         mapping.spec = spec
-    return _ask(mappings, tenant_id)
+    return _ask(mappings, tenant_id, patience_s(tenant_id))
 
 
-_askers = ThreadPoolExecutor(8, thread_name_prefix="sinks")
+_askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="sinks")
+_asked: Counter[str] = Counter()
+"""Threads that ask each sink now, or will as soon as they can."""
+_waiting: Counter[str] = Counter()
+"""Claims that wait here for each sink."""
+_counting = threading.Lock()
 _took_s: dict[str, float] = {}
 """How long each sink took for its last answer to a claim."""
 _silent_since: dict[str, float] = {}
 """When each sink that has not answered since failed first."""
 
 
-def _ask(mappings: list[SyncMapping], tenant_id: str) -> Survey:
+def _ask(mappings: list[SyncMapping], tenant_id: str, within_s: float) -> Survey:
     specs: dict[str, SyncSpec] = {}
     sinks: dict[str, Sink | None] = {}
     for mapping in mappings:
@@ -119,16 +179,44 @@ def _ask(mappings: list[SyncMapping], tenant_id: str) -> Survey:
         if mapping.spec_id not in sinks:
             sink = mapping.spec.resolved_sink()
             sinks[mapping.spec_id] = sink if places.is_settled(mapping.spec, sink) else None
-    return Survey(tenant_id, [_question(one, sinks[one.spec_id], one.location(tenant_id)) for one in mappings])
+    questions = [_question(one, sinks[one.spec_id], one.location(tenant_id), within_s) for one in mappings]
+    return Survey(tenant_id, questions)
 
 
-def _question(mapping: SyncMapping, sink: Sink | None, location: str) -> Question:
+def _question(mapping: SyncMapping, sink: Sink | None, location: str, within_s: float) -> Question:
     """Two threads for a sink that takes its time, so that it answers while the database works; a near one has answered
     before two threads have had their turns (ADR 25)."""
-    if sink is None or _took_s.get(sink.place_name, NEAR_S) < NEAR_S:
-        return Question(mapping, sink, location)
-    marker = _askers.submit(_marker, sink, location)
-    return Question(mapping, sink, location, (marker, _askers.submit(_has_objects, sink, location)))
+    took_s = _took_s.get(sink.place_name, NEAR_S) if sink else 0.0
+    if sink is None or took_s < NEAR_S or took_s > SLOW_S or not _may_ask(sink.place_name):
+        return Question(mapping, sink, location, within_s)
+    begun = (
+        _begin(sink, partial(_marker, sink, location), within_s),
+        _begin(sink, partial(_has_objects, sink, location), within_s),
+    )
+    return Question(mapping, sink, location, within_s, begun)
+
+
+def _may_ask(name: str) -> bool:
+    """Count two threads for the sink, unless others would be left too few."""
+    with _counting:
+        if _asked[name] + 2 > ASKERS_PER_SINK:
+            return False
+        _asked[name] += 2
+        return True
+
+
+def _begin(sink: Sink, ask: Callable[[], T], within_s: float) -> Future[T]:
+    def run() -> T:
+        with deadlines.within(within_s):
+            return ask()
+
+    def count(_: Future[T]) -> None:
+        with _counting:
+            _asked[sink.place_name] -= 1
+
+    future = _askers.submit(run)
+    future.add_done_callback(count)
+    return future
 
 
 def _admitted(spec: SyncSpec) -> Sink:

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q
 
@@ -48,6 +49,8 @@ log = structlog.get_logger(__name__)
 PENDING = AssignmentState.PENDING
 ASKED_AGAIN = 8
 """How often a claim asks a sink that throttles again: with the pauses between for some ten seconds."""
+SLOW_SINK_S = 0.5
+"""A claim whose slow sink is asked for another claim is looked at again so much later."""
 ANSWER_TAKES = timedelta(seconds=1)
 """What is left of a claim's time for the sink's answer and all that follows it."""
 
@@ -67,13 +70,16 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
     assert spec
     assert container
     try:
-        with _phase("survey"), nullcontext() if survey.is_near(surveys.NEAR_S) else turns.aside():
-            findings = survey.answer()
+        findings: list[surveys.Finding] | None = None
+        with survey.entered(settings.BOILERHOUSE_CLAIM_THREADS) as may_wait:
+            if may_wait:
+                with _phase("survey"), nullcontext() if survey.is_near(surveys.NEAR_S) else turns.aside():
+                    findings = survey.answer()
         needs_worker = spec.post_claim is not None or spec.seed is not None
-        needs_worker |= any(not finding.is_empty for finding in findings)
+        needs_worker |= findings is None or any(not finding.is_empty for finding in findings)
         needs_worker |= container.node != node_id() or get_runtime().is_suspect()
         needs_worker |= assignment.egress is not None  # only workers may change the packet filter
-        if not needs_worker:
+        if findings is not None and not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)
     except errors.OutcomeUnknown:
         raise
@@ -136,8 +142,14 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
         structlog.contextvars.bind_contextvars(container=str(assignment.container_ref))
         findings: list[surveys.Finding] | None = None
         try:
-            with _phase("survey"):
-                findings = surveys.begin_survey(assignment.pool_id, assignment.tenant_id).answer()
+            tenant_id = assignment.tenant_id
+            survey = surveys.begin_survey(assignment.pool_id, tenant_id, surveys.patience_s(tenant_id))
+            with lanes.entered_slow(is_slow=survey.is_slow) as may_ask:
+                if not may_ask:
+                    _back_to_the_queue(assignment, asked)
+                    return
+                with _phase("survey"):
+                    findings = survey.answer()
             with lanes.entered(restores.size_of(findings)) as may_begin, deadlines.moving(assignment):
                 if not may_begin:
                     _stand_in_line(assignment)
@@ -154,6 +166,14 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
             return
         _replace_container(assignment)
         assignment = Assignment.objects.select_related("container", "version").get(pk=assignment_id)
+
+
+def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
+    """Another claim waits for a slow sink already; hold no worker meanwhile."""
+    with transaction.atomic():
+        _stand_in_line(assignment)
+        arguments = assignment.pk, assignment.generation, asked
+        enqueue("claim", "tenants.tasks.prepare", *arguments, after_s=SLOW_SINK_S)
 
 
 def _stand_in_line(assignment: Assignment) -> None:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from boilerhouse.core.tasks import task
+from django.db import transaction
+
+from boilerhouse.core import lanes
+from boilerhouse.core.tasks import enqueue, task
 from tenants import backups, erasing, idle, preparing, releases, syncs, upkeep
+
+PROBE_AGAIN_S = 0.5
+"""A probe for which there is no place is looked at again so much later."""
 
 
 @task
@@ -35,7 +41,12 @@ def put_away(container_id: str) -> None:
 
 @task
 def probe_sink(spec_id: str, why: str = "") -> None:
-    upkeep.probe_sink(spec_id, why)
+    with lanes.entered_slow(is_slow=True) as may_begin:  # of sinks that do not answer, each takes half a minute
+        if may_begin:
+            upkeep.probe_sink(spec_id, why)
+            return
+    with transaction.atomic():
+        enqueue("sync", "tenants.tasks.probe_sink", spec_id, why, after_s=PROBE_AGAIN_S)
 
 
 @task

@@ -22,10 +22,27 @@ def entered(size: int) -> Iterator[bool]:
     if size < settings.BOILERHOUSE_LARGE_BYTES or queue not in settings.QUEUES:
         yield True
         return
+    with _place(f"large-{queue}", int(settings.QUEUES[queue]["workers"]) - 1) as is_held:
+        yield is_held
+
+
+@contextmanager
+def entered_slow(*, is_slow: bool) -> Iterator[bool]:
+    """Whether work that is slow for another's sake, as a sink that hardly answers, may begin here: one at a time."""
+    queue = os.environ.get("Q_CLUSTER_NAME", "")
+    if not is_slow or queue not in settings.QUEUES:
+        yield True
+        return
+    with _place(f"slow-{queue}", 1) as is_held:
+        yield is_held
+
+
+@contextmanager
+def _place(name: str, count: int) -> Iterator[bool]:
     directory = data_dir() / "slots"
     directory.mkdir(exist_ok=True, mode=0o700)
-    for number in range(int(settings.QUEUES[queue]["workers"]) - 1):
-        with file_locks.held(directory / f"large-{queue}-{number}") as place:
+    for number in range(count):
+        with file_locks.held(directory / f"{name}-{number}") as place:
             if place is not None:
                 yield True
                 return

@@ -15,10 +15,23 @@ from syncing.errors import SinkUnreliable
 from syncing.locations import MARKER_ROOT
 
 CLAIM_DEADLINE_S, RUN_DEADLINE_S, COPY_DEADLINE_S = 2, 15, 300
+"""How long a sink may send nothing."""
+PATIENT_DEADLINE_S = 8
+"""How long a claim's question may take on a worker, which has a large marker to read over a slow line."""
+LISTING_DEADLINE_S = 3600
+SLOWEST_BYTES_PER_S = 65_536
 REMOTE = "bh"
 
 SHORTEST_SECRET = 5
 """A shorter one is left where it stands: words would be torn apart, and tell it."""
+
+
+def whole_s(deadline_s: int, size: int = 0) -> float:
+    """How long a question may take in all, whatever the sink sends; ``size`` is what it is sent, in bytes.
+
+    A claim's is short. Others read what is long, or wait for a copy that a server reports on meanwhile.
+    """
+    return deadline_s if deadline_s == CLAIM_DEADLINE_S else 4 * deadline_s + size / SLOWEST_BYTES_PER_S
 
 
 class Sink(ABC):

@@ -1,6 +1,7 @@
 """Connections of the clients in this process: to addresses that a sink may have (``outbound``), and to no other.
 
-The address is looked at after the name was resolved, and it is that one which is connected to.
+The address is looked at after the name was resolved, and it is that one which is connected to. A connection is cut at
+the deadline of the question that it serves (``deadlines``).
 """
 
 from __future__ import annotations
@@ -11,30 +12,41 @@ from typing import Any
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import NameResolutionError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from syncing.sinks import outbound
+from syncing.sinks import deadlines, outbound
 
 
 class Guarded(HTTPConnection):
-    """Raises SinkClosed in the place of connecting to where no sink may be; to be mixed into a connection."""
+    """Raises SinkClosed in the place of connecting to where no sink may be; to be mixed into a connection.
+
+    All addresses of a host have the time of one question together.
+    """
 
     def _new_conn(self) -> socket.socket:
-        host = self._dns_host
+        host, timeout = self._dns_host, self.timeout
         try:
             found = outbound.open_addresses(host.strip("[]").rstrip("."), self.port or self.default_port)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
-        failure: NewConnectionError | None = None
+        failure: ConnectTimeoutError | None = None
         for address in found:
-            self._dns_host = address
+            self._dns_host, self.timeout = address, deadlines.left_of(timeout)
             try:
-                return super()._new_conn()
-            except NewConnectionError as error:
+                connection = super()._new_conn()
+            except ConnectTimeoutError as error:
                 failure = failure or error
+            else:
+                deadlines.use(connection)
+                return connection
             finally:
-                self._dns_host = host
+                self._dns_host, self.timeout = host, timeout
         raise failure or NewConnectionError(self, f"{host} has no address")
+
+    def request(self, *arguments: Any, **more: Any) -> None:
+        if self.sock is not None:
+            deadlines.use(self.sock)
+        super().request(*arguments, **more)
 
 
 class _Http(Guarded, HTTPConnection):

@@ -22,7 +22,8 @@ from django.conf import settings
 from boilerhouse.core import stalling
 from syncing import locations
 from syncing.errors import DiskFull, Incomplete, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
-from syncing.sinks.base import REMOTE, Sink
+from syncing.sinks import deadlines
+from syncing.sinks.base import REMOTE, Sink, whole_s
 
 INSIDE = "/sink"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -130,12 +131,14 @@ class LocalSink(Sink):
             shutil.copy2(self._path(source), partial, follow_symlinks=False)
 
     def has_objects(self, location: str, deadline_s: int) -> bool:
-        return next(self.names(location), None) is not None
+        with deadlines.within(whole_s(deadline_s)):
+            return next(self.names(location), None) is not None
 
     def names(self, location: str) -> Iterator[tuple[str, int]]:
         with self._translated():
             top = self._path(location)
             for directory, _, files in os.walk(top, followlinks=False):
+                deadlines.check()
                 for name in files:
                     stalling.step()
                     path = Path(directory, name)

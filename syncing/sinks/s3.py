@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +29,16 @@ from syncing.errors import (
     SyncFailed,
 )
 from syncing.locations import MARKER_ROOT
-from syncing.sinks import rclone_names, reaching, refusals
-from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
+from syncing.sinks import deadlines, rclone_names, reaching, refusals
+from syncing.sinks.base import (
+    CLAIM_DEADLINE_S,
+    COPY_DEADLINE_S,
+    LISTING_DEADLINE_S,
+    REMOTE,
+    RUN_DEADLINE_S,
+    Sink,
+    whole_s,
+)
 from syncing.sinks.flags import KMS, Carried
 from syncing.sinks.retrying import retry
 
@@ -140,7 +149,7 @@ class S3Sink(Sink):
             return self.access_key_id, self.secret_access_key, ""
         from syncing.sinks.s3_access import host_keys
 
-        with self._translated():
+        with deadlines.within(whole_s(RUN_DEADLINE_S)), self._translated():
             return host_keys()
 
     def remote(self, location: str) -> str:
@@ -203,11 +212,14 @@ class S3Sink(Sink):
                 )
             return _accesses[key]
 
-    def _ask(self, deadline_s: int, ask: Callable[[Access], T]) -> T:
-        """What ``ask`` gets from S3: a claim's question is asked once, a run's with patience. Raises SyncFailed."""
+    def _ask(self, deadline_s: int, ask: Callable[[Access], T], size: int = 0) -> T:
+        """What ``ask`` gets from S3: a claim's question is asked once, a run's with patience. Raises SyncFailed.
+
+        ``size`` is how many bytes it sends.
+        """
 
         def once() -> T:
-            with self._translated():
+            with deadlines.within(whole_s(deadline_s, size)), self._translated():
                 return ask(self._access(deadline_s))
 
         return once() if deadline_s == CLAIM_DEADLINE_S else retry(once)
@@ -236,7 +248,7 @@ class S3Sink(Sink):
                     raise
                 return None
 
-        if written := self._ask(RUN_DEADLINE_S, put):
+        if written := self._ask(RUN_DEADLINE_S, put, len(content)):
             _seen[self] = written
             return written.tag
         now, new_tag = self.read(key, RUN_DEADLINE_S)
@@ -280,7 +292,7 @@ class S3Sink(Sink):
         check(self)
 
     def put(self, key: str, content: bytes) -> None:
-        _seen[self] = self._ask(RUN_DEADLINE_S, lambda access: _put(access, key, content))
+        _seen[self] = self._ask(RUN_DEADLINE_S, lambda access: _put(access, key, content), len(content))
 
     def delete(self, key: str) -> None:
         self._ask(RUN_DEADLINE_S, lambda access: access.ask("delete_object", Key=key))
@@ -326,8 +338,10 @@ class S3Sink(Sink):
 
     def _pages(self, **what: Any) -> Iterator[Mapping[str, Any]]:
         """The pages of a whole listing. Raises SinkUnreliable where it has no end."""
-        token = ""
+        token, until = "", time.monotonic() + LISTING_DEADLINE_S
         while True:
+            if time.monotonic() > until:
+                raise SinkUnreliable(f"A listing of {self._where} has not ended after {LISTING_DEADLINE_S} s.")
             more: dict[str, Any] = {"ContinuationToken": token} if token else {}
             page = self._ask(RUN_DEADLINE_S, partial(_list, **what, **more))
             yield page

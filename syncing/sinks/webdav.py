@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -27,11 +28,20 @@ from syncing.errors import (
     SinkStumbled,
     SinkThrottled,
     SinkUnreachable,
+    SinkUnreliable,
     SinkUntrusted,
     SyncFailed,
 )
-from syncing.sinks import guarded, rclone_names, reaching, refusals
-from syncing.sinks.base import CLAIM_DEADLINE_S, COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink
+from syncing.sinks import deadlines, guarded, rclone_names, reaching, refusals
+from syncing.sinks.base import (
+    CLAIM_DEADLINE_S,
+    COPY_DEADLINE_S,
+    LISTING_DEADLINE_S,
+    REMOTE,
+    RUN_DEADLINE_S,
+    Sink,
+    whole_s,
+)
 from syncing.sinks.retrying import retry
 
 _BUSY = (423, 429, 503)
@@ -127,13 +137,14 @@ class WebDavSink(Sink):
             self._ask("COPY", source, COPY_DEADLINE_S, headers=headers, good=(201, 204))
 
     def has_objects(self, location: str, deadline_s: int) -> bool:
-        if next(self._walk(location, deadline_s), None) is not None:
-            return True
-        # A server answers 404 for a location that is missing, and also where all of them are.
-        answer = self._ask("PROPFIND", "", deadline_s, data=_ASK, headers={"Depth": "0"}, good=_ANY_OF_THE_ROOT)
-        if answer.status_code == 404:
-            raise self._refusal("PROPFIND", answer)
-        return False
+        with deadlines.within(whole_s(deadline_s)):  # of all collections together: there may be any number
+            if next(self._walk(location, deadline_s), None) is not None:
+                return True
+            # A server answers 404 for a location that is missing, and also where all of them are.
+            answer = self._ask("PROPFIND", "", deadline_s, data=_ASK, headers={"Depth": "0"}, good=_ANY_OF_THE_ROOT)
+            if answer.status_code == 404:
+                raise self._refusal("PROPFIND", answer)
+            return False
 
     def names(self, location: str) -> Iterator[tuple[str, int]]:
         return self._walk(location, RUN_DEADLINE_S)
@@ -147,8 +158,11 @@ class WebDavSink(Sink):
         self._ask("DELETE", f"{location}/", COPY_DEADLINE_S, good=(200, 204, 404))
 
     def _walk(self, location: str, deadline_s: int) -> Iterator[tuple[str, int]]:
-        todo = [""]
+        todo, until = [""], time.monotonic() + LISTING_DEADLINE_S
         while todo:
+            deadlines.check()
+            if time.monotonic() > until:
+                raise SinkUnreliable(f"A listing of {self.endpoint} has not ended after {LISTING_DEADLINE_S} s.")
             inside = todo.pop()
             for name, size in self._list(f"{location}/{inside}".rstrip("/"), deadline_s):
                 stalling.step()
@@ -192,8 +206,11 @@ class WebDavSink(Sink):
         """An answer with one of the ``good`` statuses; where the server is busy, with the patience it asks for."""
         headers = {**dict(self.headers), **more.pop("headers", {})}
 
+        size = len(more.get("data", b""))
+
         def once() -> requests.Response:
-            answer = self._send(method, key, deadline_s, headers=headers, **more)
+            with deadlines.within(whole_s(deadline_s, size)):
+                answer = self._send(method, key, deadline_s, headers=headers, **more)
             if answer.status_code in good:
                 return answer
             raise self._refusal(method, answer)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from django_q.models import OrmQ
 
+from boilerhouse.core import lanes
 from boilerhouse.core.deployment import node_id
 from pools import lifecycle, volumes
 from syncing import surveys
@@ -16,6 +17,7 @@ from tenants.models import Assignment
 from tests import far_ends, providers
 from tests.fake_runtime import Fake, FakeRuntime
 from tests.make import make_container, make_pool, make_spec, make_sync_spec
+from tests.syncing.test_deadlines import Dripping
 
 pytestmark = pytest.mark.any_database
 
@@ -36,6 +38,12 @@ def pool(provider, s3, transactional_db, data_dir, monkeypatch):
     """A pool with three warm containers, whose spec leads to the provider; the engine says that they run."""
     runtime = FakeRuntime()
     monkeypatch.setattr(preparing, "get_runtime", lambda: runtime)
+    end = far_ends.RcloneS3(s3)
+    end.clear()
+    return warm(runtime, {**end.shown, "endpoint": provider.endpoint}, end.secrets)
+
+
+def warm(runtime: FakeRuntime, sink, secrets):
     pool = make_pool()
     for _ in range(3):
         container = make_container(pool, node=node_id(), uid=UID)
@@ -43,11 +51,8 @@ def pool(provider, s3, transactional_db, data_dir, monkeypatch):
         name = lifecycle.runtime_name(container.pk)
         plan = SimpleNamespace(name=name, labels={})
         runtime.containers[name] = Fake(plan, name, "running")
-    end = far_ends.RcloneS3(s3)
-    end.clear()
-    sink = {**end.shown, "endpoint": provider.endpoint}
     mappings = [{"sink_path": "t/${tenantId}/"}]
-    make_sync_spec(pool, sink=sink, sink_secrets=end.secrets, mappings=mappings, is_settled=True)
+    make_sync_spec(pool, sink=sink, sink_secrets=secrets, mappings=mappings, is_settled=True)
     return pool
 
 
@@ -129,3 +134,31 @@ def test_a_message_that_was_lost_is_found(pool, provider, monkeypatch):
     assert work() == 1
 
     assert claims.settle(begun, time.time() + 5).state == "assigned"
+
+
+def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(pool, s3, monkeypatch):
+    """D10: the first one holds its thread for the deadline; then the sink has one thread and one worker at a time."""
+    monkeypatch.setattr(surveys, "PATIENT_DEADLINE_S", 1.5)
+    end, dripping = far_ends.RcloneS3(s3), Dripping(b"")
+    slow = warm(preparing.get_runtime(), {**end.shown, "endpoint": f"http://127.0.0.1:{dripping.port}"}, end.secrets)
+    began = time.monotonic()
+    with pytest.raises(errors.RestoreFailed, match="has not answered within"):
+        outcome(slow, "mallory")
+    assert time.monotonic() - began < 5 * 4
+    with surveys.begin_survey(slow.pk, "mallory").entered(4) as waits_in_another_thread:
+        assert waits_in_another_thread
+        handed_on = claims.begin(claims.Claim(tenant_id="mia", pool_id=slow.pk))
+        assert handed_on.assigned is None
+    monkeypatch.setenv("Q_CLUSTER_NAME", "claim")
+    asked = dripping.asked
+    with lanes.entered_slow(is_slow=True):
+        assert work() >= 1
+        mia = Assignment.objects.get(tenant_id="mia")
+        assert (mia.state, mia.owner, dripping.asked) == ("pending", None, asked)
+        assert "tenants.tasks.prepare" in [one.task["func"] for one in OrmQ.objects.all()], "back in the queue"
+        assert outcome(pool, "bob").state == "assigned"
+    monkeypatch.delenv("Q_CLUSTER_NAME")
+    with pytest.raises(errors.RestoreFailed):
+        while claims.settle(handed_on, time.time() + 20) is None:
+            work()
+    dripping.close()

@@ -1,0 +1,178 @@
+"""D10: a question to a sink ends at its deadline, whatever the sink sends until then, and holds up nobody else's."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from syncing import errors, places, surveys
+from syncing.sinks import CLAIM_DEADLINE_S, S3Sink, WebDavSink, deadlines
+from tests.make import make_sync_spec
+
+HEAD = b'HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nETag: "x"\r\nContent-Length: 100000\r\n\r\n'
+
+
+class Dripping:
+    """A server that takes each request and sends one byte of an answer every tenth of a second, for ever."""
+
+    def __init__(self, at_once: bytes) -> None:
+        self._at_once = at_once
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self.asked = self.open = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._drip, args=(self._listening.accept()[0],), daemon=True).start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            if not connection.recv(65536):
+                return  # given up at its deadline before it has asked
+            self.asked += 1
+            self.open += 1
+            try:
+                connection.sendall(self._at_once)
+                while True:
+                    connection.sendall(b"H" if not self._at_once else b" ")
+                    time.sleep(0.1)
+            finally:
+                self.open -= 1
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+@pytest.fixture(params=[b"", HEAD], ids=["its head", "its body"])
+def dripping(request):
+    server = Dripping(request.param)
+    yield server
+    server.close()
+
+
+def sinks_at(server: Dripping):
+    address = f"http://127.0.0.1:{server.port}"
+    yield S3Sink("b", "us-east-1", "", address, "", "key", "secret-secret")
+    yield WebDavSink(f"{address}/dav")
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Deadlines come sooner than they do, so that nobody waits for them here."""
+    for module in ("s3", "webdav"):
+        monkeypatch.setattr(f"syncing.sinks.{module}.whole_s", lambda *_: 0.3)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["s3", "webdav"])
+def test_each_question_of_a_claim_ends_although_bytes_go_on_coming(dripping, number, soon):
+    """D10: by each client, in the head and in the body; the connection is cut, so nothing goes on behind it."""
+    sink = list(sinks_at(dripping))[number]
+    for ask in (
+        lambda: sink.get("k", CLAIM_DEADLINE_S),
+        lambda: sink.read("k", CLAIM_DEADLINE_S),
+        lambda: sink.has_objects("x", CLAIM_DEADLINE_S),
+    ):
+        began = time.monotonic()
+        with pytest.raises(errors.SinkStumbled, match=r"has not answered within 0\.3 s"):
+            ask()
+        assert time.monotonic() - began < 5 * CLAIM_DEADLINE_S
+    until(lambda: dripping.open == 0)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["s3", "webdav"])
+def test_each_question_of_a_run_ends_too(number, soon):
+    """D10: markers, listings, copies, deletes, probes."""
+    dripping = Dripping(HEAD)
+    sink = list(sinks_at(dripping))[number]
+    for ask in (
+        lambda: sink.get("k", 15),
+        lambda: sink.put("k", b"x"),
+        lambda: sink.delete("k"),
+        lambda: sink.copy("k", "l"),
+        lambda: list(sink.names("x")),
+        lambda: list(sink.folders("x")),
+        lambda: sink.delete_all("x"),
+        lambda: sink.probe(),
+    ):
+        with pytest.raises(errors.SyncFailed, match="has not answered within"):
+            ask()
+    until(lambda: dripping.open == 0)
+    dripping.close()
+
+
+def test_a_handshake_that_drips_ends_too(soon):
+    """D10: TLS has a time of its own in no client."""
+    server = Dripping(b"")
+    try:
+        sink = S3Sink("b", "us-east-1", "", f"https://localhost:{server.port}", "", "key", "secret-secret")
+        with pytest.raises(errors.SyncFailed):
+            sink.get("k", CLAIM_DEADLINE_S)
+        until(lambda: server.open == 0)
+    finally:
+        server.close()
+
+
+def test_an_answer_in_time_is_given_and_the_connection_kept(s3):
+    """D10: nothing is cut that was answered."""
+    sink = s3.sink()
+    sink.put("x/one", b"1")
+    before = threading.active_count()
+    for _ in range(20):
+        assert sink.get("x/one", CLAIM_DEADLINE_S) == b"1"
+        assert sink.has_objects("x", CLAIM_DEADLINE_S)
+    assert threading.active_count() <= before + 1
+    with deadlines.within(0.2):
+        time.sleep(0.4)
+        with pytest.raises(errors.SinkStumbled):
+            deadlines.check()
+
+
+def until(check, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def asked(data_dir, monkeypatch):
+    """Surveys of two pools: one at a sink that drips, one at a directory."""
+    monkeypatch.setattr(surveys, "_took_s", {})
+    monkeypatch.setattr(surveys, "_silent_since", {})
+    monkeypatch.setattr(places, "is_settled", lambda _spec, _sink: True)
+    server = Dripping(b"")
+    sink = S3Sink("b", "us-east-1", "", f"http://127.0.0.1:{server.port}", "", "key", "secret-secret")
+    spec = make_sync_spec()
+    monkeypatch.setattr(type(spec), "resolved_sink", lambda _self: sink)
+    monkeypatch.setattr(places, "spelling", lambda _spec: sink.place_name)
+    yield spec, sink
+    server.close()
+
+
+def test_a_sink_that_drips_gets_some_of_the_threads_and_then_one(asked, monkeypatch):
+    """D10: claims at other sinks find a thread at once, from the first claim on; later ones wait for nobody."""
+    spec, _ = asked
+    monkeypatch.setattr(surveys, "PATIENT_DEADLINE_S", surveys.SLOW_S + 0.1)
+    first = [surveys.survey_spec(spec, f"tenant-{number}") for number in range(8)]
+    began = sum(one.begun is not None for survey in first for one in survey.questions)
+    assert 0 < began <= surveys.ASKERS_PER_SINK // 2
+    assert surveys._askers.submit(lambda: "free").result(surveys.NEAR_S * 50) == "free"
+    with ThreadPoolExecutor(3) as threads:
+        failed = [threads.submit(survey.answer) for survey in first[:3]]
+        for one in failed:
+            with pytest.raises(errors.SinkStumbled):
+                one.result(60)
+    again = surveys.survey_spec(spec, "alice")
+    assert again.is_slow
+    assert all(one.begun is None for one in again.questions), "no thread of others waits for it"
+    with again.entered(4) as may_wait, surveys.survey_spec(spec, "bob").entered(4) as may_too:
+        assert (may_wait, may_too) == (True, False)
+    with surveys.survey_spec(spec, "bob").entered(4) as may_wait:
+        assert may_wait
