@@ -439,16 +439,16 @@ def census(
     max_file_bytes: int,
     *,
     max_path_bytes: int = MAX_PATH_BYTES,
-    max_files: int = sys.maxsize,
+    max_entries: int = sys.maxsize,
     until: float = math.inf,
 ) -> Census:
     """Count what lies below the open directory ``root``, without changing anything there.
 
-    Longer paths and larger files are ``unsaveable``. It ends at ``max_files``. ``matches`` limits files and links to a
-    mapping's pattern; None means everything. Raises TimeoutError when it is not done
+    Longer paths and larger files are ``unsaveable``. It ends at ``max_entries``: files, links, directories. ``matches``
+    limits files and links to a mapping's pattern; None means everything. Raises TimeoutError when it is not done
     ``until`` then (monotonic seconds).
     """
-    result = Census()
+    result, counted = Census(), 0
     named: set[int] = set()
     stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", _entries(root, until=until))]
     try:
@@ -460,7 +460,10 @@ def census(
             if not entries:
                 os.close(stack.pop()[0])
                 continue
-            entry = entries.pop()
+            entry, counted = entries.pop(), counted + 1
+            if counted > max_entries:
+                result.is_cut = True
+                return result
             path, mode = prefix + entry.name, entry.mode & KEPT_BITS
             wanted = matches is None or matches(path)
             if plain(entry.name) != entry.name and (wanted or stat.S_ISDIR(entry.mode)):
@@ -495,9 +498,6 @@ def census(
                     named.add(entry.stamp.inode)
                     if entry.size > here:
                         result.grows[path] = entry.size - here
-                if result.files > max_files:
-                    result.is_cut = True
-                    return result
                 if mode != PLAIN_FILE:
                     result.modes[path] = mode
             elif stat.S_ISLNK(entry.mode):
@@ -610,19 +610,31 @@ def dig_holes(staging: Path, paths: Iterable[str]) -> None:
 
 def apply_manifest(staging: Path, owner: Owner, modes: dict[str, int], links: dict[str, str], empty: list[str]) -> None:
     """Give restored files their modes, links and empty directories back; only inside ``staging``."""
-    for path in empty:
-        stalling.step()
-        os.close(descend(staging, _inside(path), create_for=owner))
-    for path, target in links.items():
-        stalling.step()
-        # In copy mode a later file of that name may have replaced the link.
-        with contextlib.suppress(FileExistsError), _parent(staging, path, create_for=owner) as (parent, name):
-            os.symlink(target, name, dir_fd=parent)
-            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
-    for path in sorted(modes, key=lambda path: -path.count("/")):  # a closed directory last
-        stalling.step()
-        with contextlib.suppress(FileNotFoundError), _parent(staging, path) as (parent, name):
-            _allow(parent, name, modes[path] & KEPT_BITS)
+    for parent, names in _by_parent(empty):
+        with _parent(staging, f"{parent}x", create_for=owner) as (opened, _):
+            for name in names:
+                stalling.step()
+                _ensure_dir(opened, _inside(name).name, owner)
+    for parent, names in _by_parent(links):
+        with _parent(staging, f"{parent}x", create_for=owner) as (opened, _):
+            for name in names:
+                stalling.step()
+                with contextlib.suppress(FileExistsError):  # in copy mode a later file may have replaced the link
+                    os.symlink(links[parent + name], _inside(name).name, dir_fd=opened)
+                    os.chown(name, *owner, dir_fd=opened, follow_symlinks=False)
+    for parent, names in reversed(list(_by_parent(modes))):  # a closed directory last
+        with contextlib.suppress(FileNotFoundError), _parent(staging, f"{parent}x") as (opened, _):
+            for name in names:
+                stalling.step()
+                with contextlib.suppress(FileNotFoundError):
+                    _allow(opened, _inside(name).name, modes[parent + name] & KEPT_BITS)
+
+
+def _ensure_dir(parent: int, name: str, owner: Owner) -> None:
+    try:
+        _make_dir(parent, name, owner)
+    except FileExistsError:
+        os.close(os.open(name, _DIRECTORY, dir_fd=parent))  # raises where it is something else
 
 
 @contextmanager

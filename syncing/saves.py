@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ from syncing import (
 )
 from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
-from syncing.marking import open_marker, put_marker, savers
+from syncing.marking import open_marker, put_content, savers
 from syncing.models import MappingRestore, SavedState, SyncMapping, SyncRun, SyncSpec
 from syncing.runs import ProgressReporter, add_step, persist, running
 from syncing.sinks import RUN_DEADLINE_S, Sink
@@ -48,6 +49,7 @@ from syncing.surveys import read_marker
 
 DELETED_AT_ONCE = 256
 """So often a save that deletes much asks whether it may go on."""
+CHECK_EVERY_S = 1.0
 MAX_KEY_BYTES = 1024
 """What object stores take as a key; the longest that a save makes is that of a backup."""
 
@@ -112,12 +114,21 @@ class _Save:
         binds: list[tuple[Path, str]],
         size: int,
         opens: Callable[[], int] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> rclone.Outcome:
-        """Run rclone over what is in ``directory``, or what ``opens`` opens; ``size`` is how much, in bytes."""
+        """Run rclone over what is in ``directory``, or what ``opens`` opens; ``size`` is how much, in bytes.
+
+        ``check`` is called now and then, and raises what ends it.
+        """
+
+        def keep_going() -> bool:
+            check()
+            return self.keep_going()
+
         jail = Jail(directory, self.site.owner, writable=False, binds=tuple(binds), opens=opens)
         self.reporter.begin_try(*self.reporter.sent)
         return rclone.run(
-            arguments, self.sink, jail, self.site.lock, size=size, on_progress=self.reporter, keep_going=self.keep_going
+            arguments, self.sink, jail, self.site.lock, size=size, on_progress=self.reporter, keep_going=keep_going
         )
 
     def persist(self, attempt: Callable[[], _Sent], *, is_fixed: bool) -> _Sent:
@@ -253,18 +264,12 @@ def _send_direct(one: _Save, part: snapshots.Part, backup: str, binds: list[tupl
     sent = 0
     try:
         size = sum(stamp.size for stamp in before.values())
-        shown = [*binds, (listed, rclone.NAMES)]
-        sent = one.send(arguments, place, shown, size, partial(_open_again, part)).progress.bytes
+        shown, check = [*binds, (listed, rclone.NAMES)], _Unchanged(part, before)
+        sent = one.send(arguments, place, shown, size, partial(_open_again, part), check).progress.bytes
     except errors.TransferBroke as error:
         failure = error  # what changes while it is sent breaks its transfer
     _check_in_place(one.mapping, part.volume, part.relative, part.root)
-    after = snapshots.still(part.root, list(before))
-    if changed := [path for path, stamp in before.items() if after.get(path) != stamp]:
-        raise errors.FileChanging(
-            f"{show(changed[0])} changed while it was sent. Copies of what changed take at most"
-            f" {settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES} bytes (BOILERHOUSE_SNAPSHOT_MAX_BYTES) and leave"
-            f" {settings.BOILERHOUSE_DISK_FLOOR_MB} MB of the node's disk free; it did not fit."
-        ) from failure
+    _check_unchanged(part, before, failure)
     if failure:
         raise failure
     for path, stamp in before.items():
@@ -272,6 +277,36 @@ def _send_direct(one: _Save, part: snapshots.Part, backup: str, binds: list[tupl
             part.told["pointInTime"] = False
         part.census.correct(path, stamp)
     return sent
+
+
+def _check_unchanged(part: snapshots.Part, before: dict[str, volumes.Stamp], cause: Exception | None = None) -> None:
+    after = snapshots.still(part.root, list(before))
+    if changed := [path for path, stamp in before.items() if after.get(path) != stamp]:
+        raise errors.FileChanging(
+            f"{show(changed[0])} changed while it was sent. Copies of what changed take at most"
+            f" {settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES} bytes (BOILERHOUSE_SNAPSHOT_MAX_BYTES) and leave"
+            f" {settings.BOILERHOUSE_DISK_FLOOR_MB} MB of the node's disk free; it did not fit."
+        ) from cause
+
+
+@dataclass(slots=True)
+class _Unchanged:
+    """Ends a transfer of files that lie where their tenant can reach them when one of them has changed.
+
+    It fails then in any case; but a pipe in a file's place may keep rclone waiting, or reading, for ever. Looking takes
+    a twentieth of the time at most.
+    """
+
+    part: snapshots.Part
+    before: dict[str, volumes.Stamp]
+    _next: float = 0.0
+
+    def __call__(self) -> None:
+        if (began := time.monotonic()) < self._next:
+            return
+        _check_unchanged(self.part, self.before)
+        now = time.monotonic()
+        self._next = now + max(CHECK_EVERY_S, 20 * (now - began))
 
 
 def _delete_surplus(one: _Save, local: volumes.Census, backup: str) -> int:
@@ -360,7 +395,8 @@ def _complete(one: _Save, local: volumes.Census, sent: _Sent, *, torn: int = 0, 
     run.deleted += sent.deleted
     closed = replace(marker, state="closed", saved_at=_now(), manifest=manifest, undo=[])
     closed = listings.attach(sink, closed, str(run.pk), names)
-    put_marker(mapping, sink, location, closed, sent.tag)
+    content = closed.dump()
+    put_content(mapping, sink, location, content, sent.tag)
     failpoints.reach("save.marker-closed")
     listings.forget(sink, marker, closed)
     with recording():
@@ -379,6 +415,7 @@ def _complete(one: _Save, local: volumes.Census, sent: _Sent, *, torn: int = 0, 
                 "run_id": run.pk,
                 "files": manifest.files,
                 "bytes": manifest.bytes,
+                "marker_bytes": len(content),
                 "saved_at": clock.now(),
             },
         )
@@ -399,17 +436,17 @@ def _count(one: _Save, root: int, until: float = math.inf) -> volumes.Census:
     """The census before a save. Raises Unsaveable, TooLarge: then nothing has been sent; TimeoutError at ``until``."""
     run, mapping, site = one.run, one.mapping, one.site
     room = MAX_KEY_BYTES - len(f"{backups.location_of(mapping.location(site.tenant_id), str(run.pk), 99)}/".encode())
-    max_files, max_bytes = settings.BOILERHOUSE_MAX_SAVE_FILES, settings.BOILERHOUSE_MAX_SAVE_BYTES
+    max_entries, max_bytes = settings.BOILERHOUSE_MAX_SAVE_FILES, settings.BOILERHOUSE_MAX_SAVE_BYTES
     found = volumes.census(
         root,
         patterns.matcher(mapping.pattern),
         settings.BOILERHOUSE_MAX_FILE_BYTES,
         max_path_bytes=room,
-        max_files=max_files,
+        max_entries=max_entries,
         until=until,
     )
     if found.is_cut:
-        raise errors.TooLarge(f"{mapping.container_path} holds more than {max_files} files.")
+        raise errors.TooLarge(f"{mapping.container_path} holds more than {max_entries} files, links and directories.")
     if found.bytes > max_bytes:
         raise errors.TooLarge(f"{mapping.container_path} holds {found.bytes} bytes; {max_bytes} is the limit.")
     if found.unsaveable:

@@ -57,6 +57,10 @@ def next_generation(tenant_id: str) -> tuple[int, UUID | None]:
         return int(generation), UUID(str(busy_run)) if busy_run else None
 
 
+CLEARED: dict[str, None] = {"config": None, "metadata": None, "secrets": None}
+"""What a tenant sent with its claim is of no use once that is over, and may be a megabyte each."""
+
+
 class AssignmentQuerySet(models.QuerySet["Assignment"]):
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete without reading secrets: a row whose key is gone can be deleted, too."""
@@ -71,6 +75,8 @@ class AssignmentQuerySet(models.QuerySet["Assignment"]):
     def transition(self, source: AssignmentState, target: AssignmentState, **changes: Any) -> int:
         """Move matching rows from ``source`` to ``target``; return how many moved. The verdict of every race."""
         assert target in TRANSITIONS[source], f"{source} -> {target}"
+        if target == AssignmentState.ENDED:
+            changes |= CLEARED
         return self.filter(state=source).update(state=target, state_changed_at=Now(), **changes)
 
     def waiting(self, pool_id: str) -> AssignmentQuerySet:
@@ -150,6 +156,7 @@ class Assignment(models.Model):
             models.Index(fields=["state", "state_changed_at"]),
             models.Index(fields=["pool", "state", "created_at"], name="assignment_waiting"),
             models.Index(fields=["tenant", "created_at"]),
+            models.Index(fields=["ended_at"], name="assignment_ended"),
         ]
 
     def __str__(self) -> str:

@@ -175,7 +175,7 @@ def _census(site: Site, mapping: SyncMapping, pattern: str) -> volumes.Census:
         return volumes.Census()
     try:
         until = time.monotonic() + LOOK_S
-        return volumes.census(root, patterns.matcher(pattern), sys.maxsize, max_files=LOOK_AT, until=until)
+        return volumes.census(root, patterns.matcher(pattern), sys.maxsize, max_entries=LOOK_AT, until=until)
     except TimeoutError as error:
         raise sync_errors.SyncFailed(f"To count what lies in it takes more than {LOOK_S:.0f} s.") from error
     finally:

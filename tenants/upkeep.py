@@ -237,8 +237,11 @@ FORGET_AT_ONCE = 1000
 
 
 def forget_old() -> int:
-    """Delete finished runs and probes past their retention, the newest run per tenant and spec apart, and proofs of
-    restores by generations that are over. Returns how many rows went."""
+    """Delete finished runs, probes and ended assignments past their retention, but the newest run per tenant and spec
+    and the newest assignment per tenant and pool, and proofs of restores by generations that are over.
+
+    An assignment is kept as long as a run. Returns how many rows went.
+    """
     now, retention_s = clock.now(), deployment_settings.current().retention_s
     newer = SyncRun.objects.filter(
         spec=OuterRef("spec"), tenant_id=OuterRef("tenant_id"), direction=OuterRef("direction"), pk__gt=OuterRef("pk")
@@ -247,7 +250,17 @@ def forget_old() -> int:
     probes = SinkProbe.objects.filter(at__lt=now - timedelta(seconds=retention_s["probes"]))
     current = Assignment.objects.live().filter(tenant_id=OuterRef("tenant_id"), generation=OuterRef("generation"))
     proofs = MappingRestore.objects.filter(~Exists(current))
-    return deaths.forget_old() + sum(_delete_in_parts(rows) for rows in (runs.filter(Exists(newer)), probes, proofs))
+    later = Assignment.objects.filter(
+        tenant=OuterRef("tenant"), pool=OuterRef("pool"), created_at__gt=OuterRef("created_at")
+    )
+    ended = Assignment.objects.filter(
+        Exists(later),
+        state=AssignmentState.ENDED,
+        death=None,
+        ended_at__lt=now - timedelta(seconds=retention_s["runs"]),
+    )
+    old = (runs.filter(Exists(newer)), probes, proofs, ended)
+    return deaths.forget_old() + sum(_delete_in_parts(rows) for rows in old)
 
 
 def _delete_in_parts(rows: QuerySet[Any]) -> int:

@@ -32,6 +32,7 @@ from boilerhouse.dashboard import archives
 from boilerhouse.dashboard.archives import Archive, Row
 from pools import volumes
 from pools.states import ContainerState
+from tenants.models import CLEARED
 from tenants.states import LIVE, AssignmentState, ReleaseStep
 
 BATCH = 500
@@ -242,7 +243,7 @@ class _Fitting:
             if row["was_assigned"]:
                 self.outcome.tenants_gone.append(row["tenant_id"])
             row |= {
-                "state": AssignmentState.ENDED, "step": "", "outcome": "host_lost", "ended_at": self.now,
+                "state": AssignmentState.ENDED, "step": "", "outcome": "host_lost", "ended_at": self.now, **CLEARED,
                 "outcome_detail": "Restored from a backup on a machine without its container's directory.",
                 "next_attempt_at": None,
             }  # fmt: skip

@@ -11,7 +11,7 @@ from boilerhouse.core import commands
 from boilerhouse.core.deployment import deployment_id
 from pools import cleanup
 from pools.models import Container, HostLease
-from tenants.models import Assignment
+from tenants.models import CLEARED, Assignment
 from tenants.states import AssignmentState
 
 
@@ -32,7 +32,7 @@ class Command(commands.Command):
                 raise CommandError("Nothing was removed.")
         removed = cleanup.purge()
         live = Assignment.objects.live()
-        live.update(state=AssignmentState.ENDED, outcome="purged", secrets=None, container=None, step="")
+        live.update(state=AssignmentState.ENDED, outcome="purged", **CLEARED, container=None, step="")
         Container.objects.all().delete()
         HostLease.objects.all().delete()
         self.result(
