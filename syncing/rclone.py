@@ -39,6 +39,7 @@ PROGRESS_EVERY_S = 0.5
 ASK_EVERY_S = 0.5
 READ_BYTES = 1 << 20
 """So much that it has read is work, too, as of files that it compares; what it reads while it waits is far less."""
+STUCK_LOOKS = 3
 KEPT_FREE = 2
 """Slots that large transfers leave to others, for they may hold theirs for hours."""
 UNCONFIRMED_S = DEAD_AFTER_S - HEARTBEAT_S
@@ -305,6 +306,7 @@ class _Follower:
     still: stalling.StallTimer = field(default_factory=stalling.StallTimer)
     _counters: tuple[int, ...] = ()
     _read: int = 0
+    _stuck_for: int = 0
 
     def follow(self, process: subprocess.Popen[bytes], supervisor: _Supervisor) -> Outcome:
         """What rclone said until it closed its output. Raises SyncFailed when it has to be ended before."""
@@ -338,12 +340,18 @@ class _Follower:
                         raise errors.TransferInterrupted
 
     def _look(self, process: subprocess.Popen[bytes], outcome: Outcome) -> None:
-        """Raise TransferStalled when neither its counts have changed nor anything much was read for the bound."""
+        """Raise TransferStalled when neither its counts have changed nor anything much was read for the bound; at once
+        where it waits in opening a pipe, which may be for ever."""
         read = max((stalling.bytes_read(pid) for pid in processes.descendants(process.pid)), default=0)
         if outcome.counters != self._counters or read - self._read >= READ_BYTES:
-            self._counters, self._read = outcome.counters, read
+            self._counters, self._read, self._stuck_for = outcome.counters, read, 0
             self.still.moved()
-        elif self.still.is_too_long:
+            return
+        is_stuck = any(stalling.waits_for_pipe(pid) for pid in processes.descendants(process.pid))
+        self._stuck_for = self._stuck_for + 1 if is_stuck else 0
+        if self._stuck_for > STUCK_LOOKS:
+            raise errors.TransferStalled("A pipe has taken the place of a file, and nobody writes into it.")
+        if self.still.is_too_long:
             self._raise_stalled(outcome)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:

@@ -120,6 +120,19 @@ def bytes_read(pid: int) -> int:
     return 0
 
 
+def waits_for_pipe(pid: int) -> bool:
+    """Whether a thread of the process waits in opening a named pipe that nobody else has open."""
+    with contextlib.suppress(OSError):
+        return any(_wait_channel(thread) == "wait_for_partner" for thread in Path(f"/proc/{pid}/task").iterdir())
+    return False
+
+
+def _wait_channel(thread: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (thread / "wchan").read_text()
+    return ""
+
+
 def run(command: list[str]) -> None:
     """Run a program of this host to its end, however long that takes.
 

@@ -441,6 +441,55 @@ def test_a_file_above_the_bound_that_never_stands_still_fails_the_save_with_its_
     assert one.come_back() == {"small": "1"}
 
 
+PIPES = """
+import ctypes, itertools, os, sys, time
+os.chdir(sys.argv[1])
+EXCHANGE, HERE = 2, -100
+os.mkfifo("pipe")
+libc = ctypes.CDLL(None, use_errno=True)
+files = [name.encode() for name in sorted(os.listdir(".")) if name.startswith("big")]
+print("go")
+for name in itertools.cycle(files):
+    for _ in range(2):
+        assert libc.renameat2(HERE, name, HERE, b"pipe", EXCHANGE) == 0
+        time.sleep(0.0002)
+"""
+"""Each file is a pipe for a moment, and then what it was; ``pipe`` itself has no letter of the pattern."""
+
+
+def test_a_pipe_in_the_place_of_a_file_that_is_sent_ends_the_transfer(one, settings, monkeypatch):
+    """D1b: rclone would wait in opening it, with the container's lock and a slot; the save fails and says why."""
+    monkeypatch.setattr(runs, "RETRY_AFTER_S", ())
+    settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES = 0
+    one.write(**{f"big{number}": "x" * 50_000 for number in range(60)})
+    one.start(PIPES)
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises((errors.FileChanging, errors.TransferStalled, errors.TransferBroke)):
+            one.save()
+        assert time.monotonic() - began < settings.BOILERHOUSE_TRANSFER_STALL_S / 2
+        with volumes.locked(one.container_id, wait=False), rclone.slot():
+            pass
+
+
+def test_a_transfer_that_opens_a_pipe_is_ended_in_seconds(s3, data_dir, tmp_path, settings):
+    """D1b: whatever puts one there, also where nobody looks at the files: by what the kernel says of rclone."""
+    volume, sink = tmp_path / "volume", s3.sink()
+    volume.mkdir()
+    os.mkfifo(volume / "pipe")
+    os.chown(volume, UID, UID)
+    os.chown(volume / "pipe", UID, UID)
+    (tmp_path / "lock").touch()
+    began = time.monotonic()
+    jail = Jail(volume, Owner(UID, UID), writable=False, binds=())
+    arguments = rclone.upload(sink, "x", [], deletes=False, inside="", backup="y")
+    with (tmp_path / "lock").open() as lock, pytest.raises(errors.TransferStalled, match="A pipe has taken the place"):
+        rclone.run([*arguments, "--files-from-raw=/vol/pipe"], sink, jail, lock.fileno())
+    assert time.monotonic() - began < settings.BOILERHOUSE_TRANSFER_STALL_S / 2
+    with rclone.slot():
+        pass
+
+
 def test_without_a_freeze_each_file_is_whole(one):
     """B17: ``quiesce: none`` copies each file until it stood still for the copy; the run says it was no moment."""
     SyncSpec.objects.filter(pk=one.spec.pk).update(quiesce="none")
