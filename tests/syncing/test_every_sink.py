@@ -151,6 +151,13 @@ def test_too_many_or_too_much_is_said_before_the_first_byte(tenant, settings):
     settings.BOILERHOUSE_MAX_SAVE_FILES = 2
     with pytest.raises(errors.TooLarge, match="more than 2 files"):
         tenant.save()
+    (tenant.state / "d").mkdir()
+    (tenant.state / "e").symlink_to("d")
+    settings.BOILERHOUSE_MAX_SAVE_FILES = 4
+    with pytest.raises(errors.TooLarge, match="more than 4 files, links and directories"):
+        tenant.save()
+    (tenant.state / "e").unlink()
+    (tenant.state / "d").rmdir()
     settings.BOILERHOUSE_MAX_SAVE_FILES, settings.BOILERHOUSE_MAX_SAVE_BYTES = 3, 2
     with pytest.raises(errors.TooLarge, match="3 bytes; 2 is the limit"):
         tenant.save()

@@ -48,8 +48,8 @@ def test_ended_assignments_go_with_the_runs_but_the_last_of_each_tenant_and_pool
         at = timezone.now() - timedelta(hours=hours)
         return make_assignment(tenant, pool=where, state=AssignmentState.ENDED, created_at=at, ended_at=at).pk
 
-    gone = {ended("alice", 5), ended("alice", 4)}
-    kept = {ended("alice", 3), ended("alice", 6, other), ended("bob", 9)}
+    gone = {ended("alice", 5), ended("alice", 4), ended("bob", 9)}
+    kept = {ended("alice", 3), ended("alice", 6, other), ended("carol", 9)}
     reported = ended("alice", 7)
     Death.objects.create(
         assignment_id=reported,

@@ -1,0 +1,44 @@
+"""What a marker names, and a restore makes, one by one: directories, links, modes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from boilerhouse.core import stalling
+from syncing import surveys
+from syncing.models import SavedState
+from tests.syncing.test_exactly_the_last_save import TENANT, Tenant
+
+pytestmark = pytest.mark.any_database
+
+MANY = 5000
+
+
+@pytest.fixture
+def tenant(s3, data_dir, transactional_db):
+    from tests.far_ends import RcloneS3
+
+    end = RcloneS3(s3)
+    end.clear()
+    return Tenant(end)
+
+
+def test_many_empty_directories_come_back_and_say_that_they_move(tenant, monkeypatch):
+    """D11: a claim that nobody waits for goes on for as long as they come; their marker is read in the time it needs."""
+    for number in range(MANY):
+        (tenant.state / f"{number:0190}").mkdir(0o700)
+    (tenant.state / "link").symlink_to("nowhere")
+    tenant.save()
+    assert SavedState.objects.get(tenant_id=TENANT).marker_bytes > 20_000
+    assert surveys.patience_s(TENANT) > surveys.PATIENT_DEADLINE_S
+    moved = []
+    monkeypatch.setattr(stalling, "REPORT_EVERY_S", 0.0)
+    with stalling.reporting_to(lambda: moved.append(time.monotonic())):
+        tenant.claim()
+    assert len(moved) >= 2 * MANY
+    made = [path for path in tenant.state.iterdir() if path.is_dir() and not path.is_symlink()]
+    assert len(made) == MANY
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
+    assert (tenant.state / "link").is_symlink()
