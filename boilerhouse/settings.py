@@ -119,6 +119,8 @@ BOILERHOUSE_THROTTLE_BURST = env.int("BOILERHOUSE_THROTTLE_BURST", 400)
 BOILERHOUSE_THROTTLE_RATE_PER_TENANT = env.float("BOILERHOUSE_THROTTLE_RATE_PER_TENANT", 50)
 """The same for a key of role ``tenant``: 200 a second of one took a whole processor."""
 BOILERHOUSE_THROTTLE_BURST_PER_TENANT = env.int("BOILERHOUSE_THROTTLE_BURST_PER_TENANT", 100)
+BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT = env.int("BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT", 64)
+"""Syncs on demand of one tenant that have not begun; there is one per sync spec and direction at most."""
 BOILERHOUSE_METRICS_TOKEN = env.str("BOILERHOUSE_METRICS_TOKEN", "")
 """A bearer token that opens ``/metrics`` and nothing else; empty: only API keys do."""
 BOILERHOUSE_TRACING = env.bool("BOILERHOUSE_TRACING", False)

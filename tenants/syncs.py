@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, QuerySet
 
-from boilerhouse.core import audit, clock, lanes, processes
+from boilerhouse.core import audit, budgets, clock, lanes, processes
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
@@ -65,7 +65,7 @@ BEATS_AT_ONCE = 2
 def begin(tenant_id: str, direction: str) -> list[SyncRun]:
     """Queue a run per spec and direction, or join the one that is queued already.
 
-    Raises NotAssigned, ManualSyncOff, Invalid when nothing maps.
+    Raises NotAssigned, ManualSyncOff, Invalid when nothing maps, BudgetExceeded when the tenant has too many queued.
     """
     validation.check_tenant_id(tenant_id)
     assignment = _assigned().filter(tenant_id=tenant_id).first()
@@ -77,7 +77,7 @@ def begin(tenant_id: str, direction: str) -> list[SyncRun]:
     if not all(spec.allow_manual_trigger for spec, _ in wanted):
         raise sync_errors.ManualSyncOff
     with recording():
-        runs = _join(assignment, wanted)
+        runs = _join(assignment, wanted, is_bounded=True)
         audit.record("tenant.sync", tenant_id, after={"direction": direction, "runs": [str(run.pk) for run in runs]})
     return runs
 
@@ -113,16 +113,22 @@ def _assigned() -> QuerySet[Assignment]:
     return rows.select_related("version").order_by("created_at")
 
 
-def _join(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]]) -> list[SyncRun]:
+def _join(
+    assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], *, is_bounded: bool = False
+) -> list[SyncRun]:
     """The manual runs that are queued already, and new ones for what is not.
 
-    One that runs is not joined: it may have read the files before the caller's last change.
+    One that runs is not joined: it may have read the files before the caller's last change. Raises BudgetExceeded where
+    the tenant's own requests have queued too many.
     """
     with recording():
         Assignment.objects.select_for_update().filter(pk=assignment.pk).values_list("pk").first()  # one at a time
         queued = _queued().filter(tenant_id=assignment.tenant_id, generation=assignment.generation)
         known = {(run.spec_id, run.direction): run for run in queued.filter(trigger=Trigger.MANUAL)}
-        new = _queue(assignment, [one for one in wanted if (one[0].pk, one[1]) not in known], Trigger.MANUAL)
+        lacking = [one for one in wanted if (one[0].pk, one[1]) not in known]
+        if is_bounded and lacking and len(known) >= settings.BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT:
+            raise budgets.exceeded("syncs", budgets.tenant(assignment.tenant_id), f"{len(known)} queued syncs")
+        new = _queue(assignment, lacking, Trigger.MANUAL)
         known |= {(run.spec_id, run.direction): run for run in new}
         return [known[spec.pk, way] for spec, way in wanted]
 

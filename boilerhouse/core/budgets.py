@@ -73,6 +73,14 @@ class BudgetExceeded(TooMany):
     retry_after = 1
 
 
+def exceeded(resource: str, owner: Owner, used: str) -> BudgetExceeded:
+    """Count that the owner was refused more of the resource, and say why."""
+    BUDGET_REFUSALS.labels(resource, owner.kind.value).inc()
+    return BudgetExceeded(
+        f"The {owner.words} has {used}, as many as one may have at a time; try again when some have ended."
+    )
+
+
 class Hold:
     """A part of a budget, in use until ``release``; that may be called twice, and from any thread."""
 
@@ -148,11 +156,7 @@ class Budget:
     def _check(self, owners: tuple[Owner, ...]) -> None:
         for owner in owners:
             if (used := self.used(owner)) >= self.share(owner.kind):
-                BUDGET_REFUSALS.labels(self.name, owner.kind.value).inc()
-                raise BudgetExceeded(
-                    f"The {owner.words} has {used} {self.words}, as many as one may have at a time; try again when"
-                    " some have ended."
-                )
+                raise exceeded(self.name, owner, f"{used} {self.words}")
         if self._all >= self.most:
             BUDGET_REFUSALS.labels(self.name, "all").inc()
             raise self._full

@@ -12,6 +12,7 @@ from django_q.models import OrmQ
 
 from boilerhouse.core import lanes, processes
 from boilerhouse.core.broker import Broker
+from boilerhouse.core.budgets import BudgetExceeded
 from pools import volumes
 from syncing.models import SyncRun
 from syncing.states import Direction, Trigger
@@ -101,7 +102,7 @@ def test_a_release_of_a_locked_container_gives_its_worker_up(pool, engine):  # n
     assert (mine.state, mine.outcome) == (AssignmentState.ENDED, "released")
 
 
-def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, engine):  # noqa: F811
+def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, engine, settings):  # noqa: F811
     """D1: who joins is told of the same run; one that is under way is not joined, for it may have read before."""
     mine = hold(pool, engine, "alice")
     first = syncs.begin("alice", "outward")
@@ -113,6 +114,11 @@ def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, engin
     assert behind.pk != first[0].pk
     assert syncs.begin("alice", "outward") == [behind]
     assert SyncRun.objects.filter(tenant_id=mine.tenant_id).count() == 2
+    settings.BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT = 1
+    assert syncs.begin("alice", "outward") == [behind]
+    with pytest.raises(BudgetExceeded, match="tenant alice has 1 queued syncs"):
+        syncs.begin("alice", "inward")
+    assert len(syncs.trigger(pool.sync_specs.get(), "both", "alice")) == 2, "an operator's is not held up"
 
 
 def test_one_tenants_many_runs_let_another_wait_for_one_of_them(pool, engine):  # noqa: F811
