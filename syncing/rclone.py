@@ -49,6 +49,8 @@ _COUNTERS = (
     "bytes", "checks", "deletedDirs", "deletes", "listed", "renames", "serverSideCopies", "serverSideCopyBytes",
     "serverSideMoveBytes", "serverSideMoves", "transfers",
 )  # fmt: skip
+SLOWEST_BYTES_PER_S = 512
+"""A sink that gives less is one that keeps others from working: it would hold a slot for ever with a byte a minute."""
 TRANSFERS, PROBES = "transfer", "probe"
 """Lanes: probes do not wait for transfers, which may take hours."""
 PARALLEL_PROBES = 2
@@ -340,10 +342,10 @@ class _Follower:
                         raise errors.TransferInterrupted
 
     def _look(self, process: subprocess.Popen[bytes], outcome: Outcome) -> None:
-        """Raise TransferStalled when neither its counts have changed nor anything much was read for the bound; at once
+        """Raise TransferStalled when its counts have hardly changed and nothing much was read for the bound; at once
         where it waits in opening a pipe, which may be for ever."""
         read = max((stalling.bytes_read(pid) for pid in processes.descendants(process.pid)), default=0)
-        if outcome.counters != self._counters or read - self._read >= READ_BYTES:
+        if _has_moved(self._counters, outcome.counters, self.still.bound_s) or read - self._read >= READ_BYTES:
             self._counters, self._read, self._stuck_for = outcome.counters, read, 0
             self.still.moved()
             return
@@ -366,6 +368,15 @@ class _Follower:
         raise errors.TransferStalled(
             f"Nothing has moved for {self.still.bound_s:.0f} s, after {done.files} files and {done.bytes} bytes.{said}"
         )
+
+
+def _has_moved(before: tuple[int, ...], now: tuple[int, ...], bound_s: float) -> bool:
+    """Whether anything but bytes was counted, or as many of those as the slowest line brings within the bound."""
+    if len(before) != len(now):
+        return True
+    least = SLOWEST_BYTES_PER_S * bound_s
+    grown = zip(_COUNTERS, before, now, strict=False)  # before the first count there is none
+    return any(new - old >= (least if name.lower().endswith("bytes") else 1) for name, old, new in grown)
 
 
 def _read(line: bytes, outcome: Outcome, scrub: Callable[[str], str]) -> None:

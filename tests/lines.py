@@ -1,8 +1,10 @@
-"""A line to a far end that breaks as lines do: it is cut again and again, or falls silent. It counts what crosses it."""
+"""A line to a far end that breaks as lines do: it is cut again and again, falls silent, or nearly so. It counts what
+crosses it."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -22,6 +24,8 @@ class Line:
         """How often it was cut; after each it takes no connection for so many seconds."""
         self._cut_every = self._cuts_left = 0
         self.silent = threading.Event()
+        self.drips_from = math.inf
+        """After so many bytes from the far end each connection brings ten a second."""
         self._since_cut, self._dead_until = 0, 0.0
         self._lock, self._open = threading.Lock(), set[socket.socket]()
         self._server = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -81,6 +85,10 @@ class Line:
                 while self.silent.is_set():
                     time.sleep(0.05)
                 self._count(len(chunk), is_up)
+                while chunk and not is_up and self.down > self.drips_from:
+                    target.sendall(chunk[:1])
+                    chunk = chunk[1:]
+                    time.sleep(0.1)
                 target.sendall(chunk)
         for one in (source, target):
             with contextlib.suppress(OSError):

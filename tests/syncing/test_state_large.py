@@ -108,6 +108,17 @@ def test_a_line_that_falls_silent_stalls_the_transfer_and_frees_its_slot(make_te
     assert (run.state, run.error_code) == ("failed", "stalled")
 
 
+def test_a_sink_that_drips_bytes_into_a_restore_stalls_it(make_tenant, line):
+    """D10: a byte now and then is no progress; it would hold a worker and a slot for as long as the sink likes."""
+    tenant = make_tenant()
+    fill(tenant, 6, 3_000_000)
+    tenant.save()
+    line.drips_from = line.down + 3_000_000
+    with pytest.raises(errors.TransferStalled, match="Nothing has moved for 2 s"):
+        tenant.claim()
+    assert all_slots_are_free()
+
+
 def test_a_process_that_hangs_is_ended(make_tenant, monkeypatch):
     """B28: as on a read that never returns."""
     tenant = make_tenant("--bwlimit=1M")
