@@ -14,9 +14,11 @@ from boilerhouse.core.text import one_line, printable
 
 _LOOKS_SECRET = re.compile(
     r"bh_[A-Za-z0-9]{8,}[A-Za-z0-9_-]*|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)|(?i:bearer|basic) [\w.~+/=-]{8,}"
-    r"|(?<![0-9a-z])[0-9a-z]{6}-[0-9a-f]{32}(?![0-9a-f])"
 )
-"""API keys, names and passwords within URLs, what an Authorization header holds, and what a link that logs in holds."""
+"""API keys, names and passwords within URLs, and what an Authorization header holds."""
+_LINK_TOKEN = re.compile(r"(?<![0-9a-z])[0-9a-z]{6}-[0-9a-f]{32}(?![0-9a-f])")
+"""What a link that logs in holds."""
+_TOKEN_LENGTH = 39
 SECRET_WORDS = ("secret", "password", "token", "authorization", "key_hash", "api_key")
 
 
@@ -30,6 +32,8 @@ def _clean(name: str, value: Any) -> Any:
         return "[redacted]"
     match value:
         case str():
+            if len(value) >= _TOKEN_LENGTH and "-" in value:
+                value = _LINK_TOKEN.sub("[redacted]", value)
             return _LOOKS_SECRET.sub("[redacted]", value)
         case dict():
             return {key: _clean(str(key), inner) for key, inner in value.items()}

@@ -38,6 +38,13 @@ def test_a_key_of_the_api_is_replaced(db):
     assert key not in json.dumps(logs.redact(None, "info", {"event": f"it said {key}!"}))
 
 
+def test_what_a_link_that_logs_in_holds_is_replaced():
+    """W3: whatever path it stands in."""
+    token = "dabc12-" + "0123456789abcdef" * 2
+    for path in (f"/login/MQ/{token}/", f"/login/MQ/{token}", f"//login/MQ/{token}/x?y", token):
+        assert token not in json.dumps(logs.redact(None, "info", {"path": path}))
+
+
 def test_what_is_no_secret_stays():
     event = {"event": "request", "path": "/api/v1/tenants/bob", "nested": {"tenant": "a", "n": [1, None, True]}}
     assert logs.redact(None, "info", dict(event)) == event
