@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +26,7 @@ from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
 from boilerhouse.core import connections, context, draining
+from boilerhouse.core.api import throttling
 from boilerhouse.core.api.problems import problem
 from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
 from boilerhouse.core.ids import uuid7
@@ -43,12 +46,17 @@ PIECE_BYTES = 64 * 1024
 SIGN_INS, SIGN_INS_PER_ADDRESS = 24, 4
 """That wait for the one thread that hashes passwords, half a second each."""
 REFUSALS = {
-    Refusal.TOO_LARGE: (413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes at most."),
-    Refusal.UNKNOWN: (413, "too_large", f"Before you sign in the body may have {UNKNOWN_BODY_BYTES} bytes at most."),
-    Refusal.TOO_SLOW: (408, "body_too_slow", "The body did not come in time; send it again."),
-    Refusal.TOO_MANY: (503, "too_many_bodies", "Too many requests from your address are on their way; ask again."),
+    Refusal.TOO_LARGE: (413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes at most.", ""),
+    Refusal.UNKNOWN: (
+        413,
+        "too_large",
+        f"Before you sign in the body may have {UNKNOWN_BODY_BYTES} bytes at most.",
+        "",
+    ),
+    Refusal.TOO_SLOW: (408, "body_too_slow", "The body did not come in time; send it again.", ""),
+    Refusal.TOO_MANY: (503, "too_many_bodies", "Too many requests from your address are on their way; ask again.", "5"),
 }
-"""Answered without any view: status, code and words."""
+"""Answered without any view: status, code, words and Retry-After."""
 
 
 class ThreadedHandler(BaseHandler):
@@ -75,8 +83,10 @@ class ThreadedHandler(BaseHandler):
         body, refusal = await self._read(receive), scope.get("boilerhouse.refusal")
         if len(body) > MAX_BODY_BYTES:
             refusal = Refusal.TOO_LARGE
-        if refusal in REFUSALS:
-            response: HttpResponseBase = _refuse(scope, *REFUSALS[refusal])
+        if wait := throttling.pauses.left(_authorization(scope), time.monotonic()):
+            response: HttpResponseBase = _pause(scope, wait)
+        elif refusal in REFUSALS:
+            response = _refuse(scope, *REFUSALS[refusal])
         elif lane == "sign-in":
             with self.sign_ins.place(connections.address_of(scope)) as has_place:
                 response = await self._answer(scope, body, lane) if has_place else _too_many_sign_ins()
@@ -216,11 +226,21 @@ def _drop(scope: Scope) -> None:
         connection.abort()
 
 
-def _refuse(scope: Scope, status: int, code: str, detail: str) -> HttpResponse:
+def _authorization(scope: Scope) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), "")
+
+
+def _pause(scope: Scope, wait: float) -> HttpResponse:
+    """For a key that has just been throttled: a flood of what is refused shall cost next to nothing."""
+    words = "This key asks too often; come again after Retry-After."
+    return _refuse(scope, 429, "throttled", words, str(math.ceil(wait)))
+
+
+def _refuse(scope: Scope, status: int, code: str, detail: str, retry_after: str = "") -> HttpResponse:
     given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
     request_id = safe_request_id(given) or uuid7().hex
     with context.acting("anonymous", request_id):
-        response = problem(status, code, detail, headers={"Retry-After": "5"} if status == 503 else None)
+        response = problem(status, code, detail, headers={"Retry-After": retry_after} if retry_after else None)
         log.info("request", method=scope["method"], path=scope["path"], status=status)
     response["X-Request-ID"] = request_id
     return response

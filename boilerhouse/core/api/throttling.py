@@ -35,7 +35,31 @@ class Buckets:
         return wait
 
 
-buckets = Buckets()
+class Pauses:
+    """Who was told to come again later, and until when: whoever asks before that is answered without looking it up."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until: OrderedDict[str, float] = OrderedDict()
+
+    def begin(self, authorization: str, until: float) -> None:
+        with self._lock:
+            self._until[authorization] = until
+            if len(self._until) > MAX_KEYS:
+                self._until.popitem(last=False)
+
+    def left(self, authorization: str, now: float) -> float:
+        """Seconds until a request with just this header is looked at again."""
+        until = self._until.get(authorization)
+        if until is None:
+            return 0.0
+        if until <= now:
+            with self._lock:
+                self._until.pop(authorization, None)
+        return max(0.0, until - now)
+
+
+buckets, pauses = Buckets(), Pauses()
 
 
 def must_wait(key: ApiKey) -> float:
@@ -55,6 +79,8 @@ class KeyThrottle(BaseThrottle):
     def allow_request(self, request: Any, view: Any) -> bool:
         is_new = request.auth is not None and getattr(request._request, "resumed", None) is None
         self._wait = must_wait(request.auth) if is_new else 0.0
+        if self._wait:
+            pauses.begin(request.headers["Authorization"], time.monotonic() + math.ceil(self._wait))
         return not self._wait
 
     def wait(self) -> float | None:
