@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 
@@ -14,23 +13,12 @@ from boilerhouse.core.api.schema_examples import REQUESTS
 from boilerhouse.core.models import ApiKey
 from tests.core.test_authorisation import ROUTES
 from tests.core.test_schema import PATHS
+from tests.dictionary import IDS, NASTY, places, replaced
 from tests.make import make_container, make_pool, make_sync_spec, make_workload
 from tests.tenants.test_assignments import make_assignment
 
 pytestmark = pytest.mark.postgresql
 
-DEEP: object = {}
-for _ in range(200):
-    DEEP = {"a": [DEEP]}
-NASTY = [
-    None, True, -1, 0, 2**63, -(2**70), 1e308, 0.5, "", " ", "\n", "a" * 70_000, "../../etc/passwd", "/../x", "a\u0000b",
-    "\ud800", "${POOL_ID}${", "${NOPE}", "%00", "'; DROP TABLE pools;--", "<script>", [], {}, [None], [[]], {"": ""},
-    {"$ref": "#/x"}, {"a": None}, [1, "a", {}], DEEP, "2001-02-30T25:00:00Z", "\u202e\u200b", "🛢️" * 50,
-]  # fmt: skip
-IDS = [
-    "..", "%2e%2e", "%2e%2e%2f", "a%2Fb", "%00", "a%00", "%0a", "-", "x" * 2000, "%F0%9F%9B%A2", "%ff%fe", "'", "%20", "a b",
-    "0" * 40, "${tenantId}", "..%5c..", "nan", "-1", "99999999999999999999", "%2F", "@", "a;b", "null",
-]  # fmt: skip
 WATCHED = ("core", "pools", "syncing", "tenants")
 MOVES = {"IdempotencyRecord", "Process", "QueueHealth", "Lease", "SinkProbe"}
 
@@ -44,24 +32,6 @@ def snapshot():
                 rows = list(model._default_manager.order_by("pk").values())
                 found[model.__name__] = [{k: v for k, v in row.items() if k != "last_used_at"} for row in rows]
     return json.dumps(found, default=str, sort_keys=True)
-
-
-def places(value, at=()):
-    """The path of every value within a body."""
-    yield at
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from places(inner, (*at, key))
-
-
-def replaced(body, at, value):
-    if not at:
-        return value
-    body = copy.deepcopy(body)
-    target = body
-    for key in at[:-1]:
-        target = target[key]
-    target[at[-1]] = value
-    return body
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from boilerhouse.core.api.schema_examples import MAPPING, WORKLOAD
 
 pytestmark = [pytest.mark.stack, pytest.mark.any_database]
 CONFIG = Path(__file__).with_name("schemathesis.toml")
+ROOT = CONFIG.parents[2]
 FOLLOWED = ["--exclude-path", "/api/v1/events/stream"]
 """It goes on for ever; it has tests of its own."""
 
@@ -45,7 +46,8 @@ def run(stack, tmp_path, *options: str) -> None:
         "-H", f"Authorization: Bearer {stack.key}", "--checks", "all", *FOLLOWED, "--request-timeout", "60",
         "--continue-on-failure", "--no-shrink", "--warnings", "off", "--workers", "1", *options,
     ]  # fmt: skip
-    environment = {**os.environ, "COLUMNS": "200"}
+    hooks = {"SCHEMATHESIS_HOOKS": "tests.stack.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **hooks, "COLUMNS": "200"}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200, check=False
     )
@@ -57,6 +59,7 @@ def run(stack, tmp_path, *options: str) -> None:
 
 
 def test_examples_and_boundaries(populated, tmp_path):
+    """O4, P12: with the values that answered 500 once, in each place of each operation."""
     run(populated, tmp_path, "--phases", "examples,coverage")
 
 
