@@ -17,7 +17,9 @@ from boilerhouse.core.apart import Apart, Spent, TooMuch
 from pools import schema_program, schemas
 from pools.spec import WorkloadSpec
 from tenants import validation
-from tests.make import SPEC
+from tenants.models import Assignment
+from tests.asking import problem, refused_fields
+from tests.make import SPEC, make_pool, make_workload
 
 PROGRAM = Path(schema_program.__file__)
 MODEL = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}}
@@ -167,3 +169,22 @@ def test_its_processes_may_not_write_nor_grow(program):
     ):
         [line] = [line for line in limits.splitlines() if line.startswith(name)]
         assert line.removeprefix(name).split()[:2] == [str(bound)] * 2
+
+
+@pytest.mark.any_database
+def test_a_claim_is_refused_for_its_config_and_the_next_tenants_goes_on(call):
+    """D5, P14: 422 with a pointer for the one, 429 while it has to pause, and another's verdict as ever."""
+    make_pool("notes", workload=make_workload("notes", config_schema=multiplied()))
+    make_pool("other", workload=make_workload("other", config_schema=MODEL))
+
+    def claim(tenant, pool):
+        return call("POST", f"tenants/{tenant}/claim?timeoutMs=100", {"poolId": pool, "config": {}})
+
+    fields, _ = refused_fields(claim("eve", "notes"))
+    assert fields == {("/config", "too_much")}
+    paused = claim("eve", "notes")
+    problem(paused, 429, "budget_exceeded")
+    assert int(paused["Retry-After"]) >= 1
+    fields, _ = refused_fields(claim("bob", "other"))
+    assert fields == {("/config", "required")}
+    assert not Assignment.objects.exists()
