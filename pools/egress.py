@@ -6,6 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Self
 
 from boilerhouse.core.errors import FieldError
@@ -88,6 +89,12 @@ class Entry:
         return place if self.port is None else f"{place}:{self.port}"
 
 
+@lru_cache(4096)
+def _known_entry(text: str) -> Entry:
+    """Every container's policy is read again whenever one of them changes."""
+    return Entry.parse(text)
+
+
 def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or not 1 <= int(text) <= 65_535:
         raise BadEntry("A port is a number from 1 to 65535. IPv6 addresses cannot be opened.")
@@ -124,7 +131,7 @@ class Egress:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(Mode(data["mode"]), tuple(map(Entry.parse, data.get("allow", ()))))
+        return cls(Mode(data["mode"]), tuple(map(_known_entry, data.get("allow", ()))))
 
     def to_json(self) -> dict[str, Any]:
         return {"mode": self.mode.value, "allow": list(map(str, self.allow))}

@@ -94,11 +94,12 @@ def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
     """The tables as nft reads them; replacing them is one transaction."""
     chains: dict[str, list[str]] = {}
     verdicts = []
+    leads_to: dict[tuple[object, ...], str] = {}
     for one in containers:
-        last = "accept"
-        if one.narrowing is not None:
-            last = f"goto {_keep(chains, _policy(one.narrowing, one.resolvers, last))}"
-        verdicts.append(f"{one.address} : goto {_keep(chains, _policy(one.policy, one.resolvers, last))}")
+        key = one.policy, one.resolvers, one.narrowing
+        if key not in leads_to:
+            leads_to[key] = _chains_of(one, chains)
+        verdicts.append(f"{one.address} : goto {leads_to[key]}")
     bridge, subnet = f'"{network.bridge}"', network.subnet
     never = ", ".join(map(str, egress.NEVER))
     packets = [
@@ -125,6 +126,14 @@ def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
         f"table {family} {table()} {{\n{''.join(parts)}}}\n"
         for family, parts in zip(FAMILIES, (packets, frames), strict=True)
     )
+
+
+def _chains_of(one: Guarded, chains: dict[str, list[str]]) -> str:
+    """Add the chains that judge its packets; the name of the first one."""
+    last = "accept"
+    if one.narrowing is not None:
+        last = f"goto {_keep(chains, _policy(one.narrowing, one.resolvers, last))}"
+    return _keep(chains, _policy(one.policy, one.resolvers, last))
 
 
 def _keep(chains: dict[str, list[str]], rules: list[str]) -> str:
