@@ -20,13 +20,13 @@ from django.conf import settings
 from django.core import signals
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.base import BaseHandler
-from django.db import connection
+from django.db import close_old_connections, connection
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
 from boilerhouse.core import connections, context, draining
-from boilerhouse.core.api import throttling
+from boilerhouse.core.api import idempotency, throttling
 from boilerhouse.core.api.problems import problem
 from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
 from boilerhouse.core.ids import uuid7
@@ -83,21 +83,26 @@ class ThreadedHandler(BaseHandler):
         body, refusal = await self._read(receive), scope.get("boilerhouse.refusal")
         if len(body) > MAX_BODY_BYTES:
             refusal = Refusal.TOO_LARGE
+        found: HttpResponseBase | None
         if wait := throttling.pauses.left(_authorization(scope), time.monotonic()):
-            response: HttpResponseBase = _pause(scope, wait)
+            found = _pause(scope, wait)
         elif refusal in REFUSALS:
-            response = _refuse(scope, *REFUSALS[refusal])
+            found = _refuse(scope, *REFUSALS[refusal])
         elif lane == "sign-in":
             with self.sign_ins.place(connections.address_of(scope)) as has_place:
-                response = await self._answer(scope, body, lane) if has_place else _too_many_sign_ins()
+                found = await self._answer(scope, body, lane, receive) if has_place else _too_many_sign_ins()
         else:
-            response = await self._answer(scope, body, lane)
+            found = await self._answer(scope, body, lane, receive)
+        if found is None:
+            return
+        response = found
         if isinstance(response, Stream):
             await self._stream(response, scope, receive, send)
         else:
             await self._send(response, scope, send)
 
-    async def _answer(self, scope: Scope, body: bytes, lane: str) -> HttpResponseBase:
+    async def _answer(self, scope: Scope, body: bytes, lane: str, receive: Receive) -> HttpResponseBase | None:
+        """The response, None when its client has gone while it waited."""
         threads, respond = self.lanes.get(lane, self.threads), self._respond
         if lane in self.turns:
             respond = partial(self._respond_in_turn, self.turns[lane])
@@ -106,11 +111,37 @@ class ThreadedHandler(BaseHandler):
             response = await _run(threads, partial(respond, scope, body, resumed))
             if not isinstance(response, Waiting):
                 return response
-            if draining.cut.has_come:
-                return _ask_again(response)
-            body = b""  # it was read: who waits keeps none in memory
-            await self.waiters.wait(response)
+            try:
+                if draining.cut.has_come:
+                    return _ask_again(response)
+                body = b""  # it was read, and is not needed again
+                if not await self._wait(response, receive):
+                    return None
+            finally:
+                response.leave()
             resumed = response
+
+    async def _wait(self, waiting: Waiting, receive: Receive) -> bool:
+        """Wait for what the request waits for; False when its client has gone.
+
+        For who may ask again with the same Idempotency-Key it is waited for in any case, as long as the server lets us.
+        """
+        settled = asyncio.ensure_future(self.waiters.wait(waiting))
+        leaving = asyncio.ensure_future(_gone(receive))
+        watched = (settled, leaving) if waiting.idempotency is None else (settled,)
+        try:
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            if settled.done():
+                settled.result()
+            return settled.done()
+        except asyncio.CancelledError:
+            if waiting.idempotency is not None:
+                self.threads.submit(_abandon, waiting.idempotency)
+            raise
+        finally:
+            settled.cancel()
+            leaving.cancel()
+            await asyncio.gather(settled, leaving, return_exceptions=True)
 
     async def _stream(self, response: Stream, scope: Scope, receive: Receive, send: Send) -> None:
         del response["Content-Length"]
@@ -118,14 +149,10 @@ class ThreadedHandler(BaseHandler):
         async def put(chunk: bytes) -> None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
-        async def gone() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
         try:
             await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
             if scope["method"] != "HEAD":
-                await serve(response.run(Writer(put, scope.get("boilerhouse.backlog"))), gone())
+                await serve(response.run(Writer(put, scope.get("boilerhouse.backlog"))), _gone(receive))
             await send({"type": "http.response.body", "body": b""})
         finally:
             await asyncio.get_running_loop().run_in_executor(self.threads, response.close)
@@ -181,8 +208,27 @@ async def _run(threads: ThreadPoolExecutor, respond: Callable[[], HttpResponseBa
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        running.add_done_callback(lambda done: done.exception() or loop.run_in_executor(threads, done.result().close))
+        running.add_done_callback(lambda done: done.exception() or loop.run_in_executor(threads, _close, done.result()))
         raise
+
+
+def _close(response: HttpResponseBase) -> None:
+    """Have a response that nobody gets hold nothing, and keep nothing from who asks again."""
+    response.close()
+    if isinstance(response, Waiting):
+        response.leave()
+        if response.idempotency is not None:
+            _abandon(response.idempotency)
+
+
+def _abandon(record: idempotency.Record) -> None:
+    close_old_connections()
+    idempotency.abandon(record)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _lane(scope: Scope) -> str:

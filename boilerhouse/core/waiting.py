@@ -8,6 +8,7 @@ runs the view again with ``request.resumed`` set.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable
@@ -40,11 +41,44 @@ class Waiting(HttpResponse):
         """Who waits."""
         self.idempotency: Any = None
         """The record that the answer will be kept in."""
+        self._hold: budgets.Hold | None = None
+
+    def join(self) -> None:
+        """Count it for its owners from now on, and once for all that wait for the same; until ``leave``."""
+        if self._hold is None:
+            self._hold = _join((self.check, self.key), self.owners)
+
+    def leave(self) -> None:
+        """Count it no more; may be called by any thread, and twice."""
+        if self._hold is not None:
+            self._hold.release()
 
     def block(self) -> None:
         """Wait in this thread; for callers without an event loop (commands, tests)."""
         while time.time() < self.until and self.key not in self.check({self.key}):
             time.sleep(0.02)
+
+
+_counting = threading.Lock()
+_joined: dict[Hashable, tuple[int, budgets.Hold]] = {}
+"""What is waited for: by how many, and the place of all that it takes."""
+
+
+def _join(thing: Hashable, owners: tuple[budgets.Owner, ...]) -> budgets.Hold:
+    with _counting:
+        count, place = _joined.get(thing) or (0, budgets.waiters.add())
+        _joined[thing] = (count + 1, place)
+    return budgets.Hold(partial(_leave, thing, budgets.waiters.add(*owners, is_shared=True)))
+
+
+def _leave(thing: Hashable, own: budgets.Hold) -> None:
+    own.release()
+    with _counting:
+        count, place = _joined.pop(thing)
+        if count > 1:
+            _joined[thing] = (count - 1, place)
+        else:
+            place.release()
 
 
 def _ask(check: Check, keys: set[Hashable]) -> set[Hashable]:
@@ -66,8 +100,7 @@ class Waiters:
         event = asyncio.Event()
         self._start()
         keys = self._events[waiting.check]
-        # Many that wait for the same thing are asked for together.
-        hold = budgets.waiters.add(*waiting.owners, is_shared=waiting.key in keys)
+        waiting.join()
         keys.setdefault(waiting.key, set()).add(event)
         assert self._pulsed
         self._pulsed.set()
@@ -79,7 +112,7 @@ class Waiters:
         finally:
             settled.cancel()
             cut.cancel()
-            hold.release()
+            waiting.leave()
             keys[waiting.key].discard(event)
             if not keys[waiting.key]:
                 del keys[waiting.key]

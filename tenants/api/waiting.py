@@ -33,6 +33,7 @@ def wait(
     waiting = Waiting(key, check, until)
     waiting.state, waiting.owners = state, owners
     if hasattr(request._request, "resumed"):
+        waiting.join()  # here: when the event loop comes to it, many others may have been let in
         return waiting
     waiting.block()
     return None

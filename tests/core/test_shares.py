@@ -1,0 +1,209 @@
+"""P14: what one key does to a web process, and what everybody else finds there meanwhile."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+import requests
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.webserver import WebServer, running
+
+pytestmark = pytest.mark.any_database
+PATIENCE_S = 60
+ROWS = """
+from django.utils.timezone import now
+from tests.make import make_container, make_pool
+from tests.tenants.test_assignments import make_assignment
+from pools.states import ContainerState
+from tenants.states import AssignmentState
+full = make_pool("full", max_size=1)
+make_pool("full2", max_size=1)
+pool = make_pool("work", max_size=100)
+for name in ["bob", *(f"m{n}" for n in range(6))]:
+    row = make_container(pool, state=ContainerState.CLAIMED)
+    make_assignment(name, pool=pool, state=AssignmentState.ASSIGNED, container=row, container_ref=row.pk, assigned_at=now())
+"""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    """An engine that takes every request and answers none."""
+    path = tmp_path_factory.mktemp("engine") / "sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(256)
+        yield f"unix://{path}"
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory, engine):
+    with running(tmp_path_factory.mktemp("shares"), BOILERHOUSE_THROTTLE_RATE="0", DOCKER_HOST=engine) as one:
+        one.manage("shell", "-c", ROWS)
+        yield one
+
+
+def key_of(web: WebServer, *tenants: str, role: str = "tenant") -> str:
+    body = {"name": "-".join(tenants)[:60] or role, "role": role, **({"tenantIds": tenants} if tenants else {})}
+    made = requests.post(f"{web.base}/api/v1/api-keys", json=body, headers=auth(web.key), timeout=30)
+    return str(made.json()["key"])
+
+
+def auth(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def ask(web: WebServer, key: str, method: str, path: str, body=None, **more: str) -> requests.Response:
+    headers = {**auth(key), **more}
+    return requests.request(method, f"{web.base}/api/v1/{path}", json=body, headers=headers, timeout=PATIENCE_S)
+
+
+def send(web: WebServer, key: str, method: str, path: str, body=None, **more: str) -> socket.socket:
+    """Ask and do not wait for the answer."""
+    data = json.dumps(body).encode() if body is not None else b""
+    head = f"{method} /api/v1/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in more.items())
+    kind = f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n" if data else ""
+    return web.connect(f"{head}{kind}\r\n".encode() + data, timeout=PATIENCE_S)
+
+
+def answer_of(opened: socket.socket) -> bytes:
+    """The beginning of an answer: its head, and of a problem the document."""
+    found = opened.recv(65536)
+    while found.startswith(b"HTTP/1.1 429") and b'"code"' not in found:
+        found += opened.recv(65536)
+    return found
+
+
+def measured(web: WebServer, name: str, **labels: str) -> float:
+    text = ask(web, web.key, "GET", "metrics").text
+    assert "mallory" not in text
+    inside = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+    found = re.search(rf"^boilerhouse_{name}{{{re.escape(inside)}}} (\S+)$", text, re.M)
+    return float(found[1]) if found else 0.0
+
+
+def until(check) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_joined_claims_count_once_and_refuse_nobody(web: WebServer):
+    """D2: 205 requests of one key that wait for one claim; others claim, and releases are never refused."""
+    mallory, bob = key_of(web, "mallory"), key_of(web, "bob", "b2")
+    claim = {"poolId": "full"}
+    with ExitStack() as opened:
+        for _ in range(205):
+            opened.enter_context(send(web, mallory, "POST", "tenants/mallory/claim?timeoutMs=600000", claim))
+        until(lambda: measured(web, "budget_refusals_total", of="tenant", resource="waiters") >= 180)
+        assert measured(web, "budget_used", resource="waiters") == 1
+
+        refused = ask(web, mallory, "POST", "tenants/mallory/claim", claim)
+        assert (refused.status_code, refused.json()["code"]) == (429, "budget_exceeded")
+        assert refused.headers["Retry-After"] == "1"
+        given_up = ask(web, bob, "POST", "tenants/b2/claim?timeoutMs=200", claim)
+        assert given_up.json()["code"] == "pool_exhausted", "it waited"
+        assert ask(web, bob, "POST", "tenants/bob/release?timeoutMs=200").status_code == 202
+        for body in (None, {"discard": True}):
+            assert ask(web, mallory, "POST", "tenants/mallory/release", body).status_code in (200, 202, 404)
+    until(lambda: measured(web, "budget_used", resource="waiters") == 0)
+
+
+def test_clients_that_vanish_give_back_what_their_requests_held(web: WebServer):
+    """D2: the one who came first hangs up, then the one who joined; a key of idempotency is not in use for ever."""
+    key = key_of(web, "leaver")
+    path, body = "tenants/leaver/claim?timeoutMs=600000", {"poolId": "full"}
+    first = send(web, key, "POST", path, body)
+    until(lambda: measured(web, "budget_used", resource="waiters") == 1)
+    with send(web, key, "POST", path, body):
+        for _ in range(3):
+            gone = [send(web, key, "POST", path, body) for _ in range(15)]
+            time.sleep(0.5)
+            for one in gone:
+                one.close()
+        first.close()
+        assert measured(web, "budget_used", resource="waiters") == 1
+    until(lambda: measured(web, "budget_used", resource="waiters") == 0)
+
+    send(web, key, "POST", path, body, **{"Idempotency-Key": "once"}).close()
+    until(lambda: measured(web, "budget_used", resource="waiters") == 1)
+    until(lambda: measured(web, "budget_used", resource="waiters") == 0)
+    again = ask(web, key, "POST", path[:-4], body, **{"Idempotency-Key": "once"})
+    assert again.json()["code"] != "idempotency_key_in_flight"
+
+
+def test_a_platforms_key_leaves_waiting_places_and_is_obeyed_when_it_releases(web: WebServer):
+    """D2: an operator's key claims for 160 tenants where nothing is free; others wait too, and releases are done."""
+    ops, bob = key_of(web, role="operator"), key_of(web, "bob2")
+    with ExitStack() as opened:
+        for number in range(160):
+            path = f"tenants/w{number}/claim?timeoutMs=600000"
+            opened.enter_context(send(web, ops, "POST", path, {"poolId": ("full", "full2")[number % 2]}))
+        until(lambda: measured(web, "budget_used", resource="waiters") >= 150)
+        until(lambda: measured(web, "budget_refusals_total", of="key", resource="waiters") >= 6)
+        assert measured(web, "budget_used", resource="waiters") < 155, "those that were judged at the same moment"
+        given_up = ask(web, bob, "POST", "tenants/bob2/claim?timeoutMs=200", {"poolId": "full"})
+        assert given_up.json()["code"] == "pool_exhausted"
+        held = [number for number in (0, 1, 2) if ask(web, ops, "GET", f"tenants/w{number}/status").json()["assigned"]]
+        assert ask(web, ops, "POST", f"tenants/w{held[0]}/release").status_code in (200, 202)
+    until(lambda: measured(web, "budget_used", resource="waiters") == 0)
+
+
+def test_streams_of_a_tenant_are_bounded_and_leave_room_to_everybody(web: WebServer):
+    """D6: event streams and sockets count together; others open theirs, and what is closed is free again."""
+    first, second = key_of(web, "streamer"), key_of(web, "streamer")
+    bob, ops = key_of(web, "bob3"), key_of(web, role="operator")
+    url = f"ws://127.0.0.1:{web.port}/ws/events"
+    with ExitStack() as opened:
+        answers = []
+        for number in range(120):
+            one = opened.enter_context(send(web, (first, second)[number % 2], "GET", "events/stream"))
+            answers.append(answer_of(one))
+        statuses = [int(answer.split()[1]) for answer in answers]
+        assert (statuses.count(200), statuses.count(429)) == (50, 70)
+        assert b"budget_exceeded" in answers[-1]
+        assert b"retry-after: 1" in answers[-1].lower()
+        with connect(url, additional_headers=auth(first)) as refused, pytest.raises(ConnectionClosed) as closed:
+            assert "streamer has 50" in refused.recv(timeout=PATIENCE_S)
+            refused.recv(timeout=PATIENCE_S)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4429
+
+        for key in (bob, ops):
+            other = opened.enter_context(send(web, key, "GET", "events/stream"))
+            assert answer_of(other).startswith(b"HTTP/1.1 200")
+        with connect(url, additional_headers=auth(bob)):
+            until(lambda: measured(web, "budget_used", resource="streams") == 53)
+    until(lambda: measured(web, "budget_used", resource="streams") == 0)
+    with send(web, first, "GET", "events/stream") as again:
+        assert answer_of(again).startswith(b"HTTP/1.1 200")
+    until(lambda: measured(web, "budget_used", resource="streams") == 0)
+
+
+def test_commands_of_one_key_leave_slow_threads_to_others(web: WebServer):
+    """D7: commands that never end, on an engine that does not answer, of two tenants and of a platform."""
+    keys, bob = [key_of(web, f"m{n}") for n in range(2)], key_of(web, "bob4")
+    ops = key_of(web, role="operator")
+    with ExitStack() as opened:
+        for number in range(40):
+            body = {"command": ["true"], "timeoutMs": 600_000}
+            tenant = number % 2
+            opened.enter_context(send(web, keys[tenant], "POST", f"tenants/m{tenant}/exec", body))
+        until(lambda: measured(web, "budget_used", resource="slow") == 8)
+        with ThreadPoolExecutor(8) as threads:
+            others = list(threads.map(lambda _: ask(web, bob, "GET", "tenants/bob4/logs"), range(8)))
+        assert {one.status_code for one in others} <= {409, 429}
+        assert 409 in {one.status_code for one in others}, "answered by a thread for slow work"
+        for number in range(40):
+            opened.enter_context(send(web, ops, "POST", f"tenants/m{2 + number % 4}/exec", body))
+        until(lambda: measured(web, "budget_refusals_total", of="key", resource="slow") >= 20)
+        assert measured(web, "budget_used", resource="slow") <= 16
