@@ -1,8 +1,8 @@
 """Computation on what others wrote, in processes of its own (ADR 41).
 
-A program of ours answers questions, one line of JSON each. It bounds itself in processor time and memory, so a question
-that asks for too much ends the process, not us; another is started in its place. Whoever asks (a tenant, say) asks one
-question at a time, and one whose questions take long has to pause: he never has more than one of the places.
+A program of ours answers questions, one line of JSON each, and says how long it computed. It bounds itself in processor
+time and memory, so a question that asks for too much ends the process, not us; another is started in its place. Whoever
+asks (a tenant, say) asks one question at a time, and has to pause after long ones: it never has more than one place.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ PLACE_S = 2.0
 """For how long a question waits for a place."""
 OWN_TURN_S = 0.25
 """For how long a question waits for another of the same asker."""
+ENDED_S = 1.0
+"""What a question costs at most that got no answer."""
 FREE_S = 0.05
 """What a question may take and cost nothing."""
 ALLOWED_S = 0.5
@@ -88,12 +90,15 @@ class Apart:
         line = json.dumps(question).encode() + b"\n"
         with turns.aside(), self._askers.turn(asker), self._place() as place:
             process = place.running()
-            with self._askers.charged(asker):
-                try:
-                    return process.ask(line)
-                except BaseException:
-                    place.renew()  # the next to ask does not wait for its start
-                    raise
+            asked = time.monotonic()
+            try:
+                said = process.ask(line)
+            except BaseException:
+                self._askers.charge(asker, min(ENDED_S, time.monotonic() - asked))
+                place.renew()  # the next to ask does not wait for its start
+                raise
+            self._askers.charge(asker, said["took"])
+            return said["answer"]
 
     @contextmanager
     def _place(self) -> Iterator[_Place]:
@@ -209,19 +214,14 @@ class _Askers:
                 self._busy.remove(asker)
                 self._changed.notify_all()
 
-    @contextmanager
-    def charged(self, asker: str) -> Iterator[None]:
-        """What runs in it is computed for ``asker``."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            cost = time.monotonic() - began - FREE_S
-            if cost > 0:
-                with self._changed:
-                    if len(self._debts) > MAX_DEBTS:
-                        self._debts = {one: debt for one, debt in self._debts.items() if self._debt(one)}
-                    self._debts[asker] = (self._debt(asker) + cost, time.monotonic())
+    def charge(self, asker: str, took: float) -> None:
+        """``took`` seconds of processor time were for ``asker``; by the clock a busy machine would be its fault."""
+        if took <= FREE_S:
+            return
+        with self._changed:
+            if len(self._debts) > MAX_DEBTS:
+                self._debts = {one: debt for one, debt in self._debts.items() if self._debt(one)}
+            self._debts[asker] = (self._debt(asker) + took - FREE_S, time.monotonic())
 
     def _debt(self, asker: str) -> float:
         debt, since = self._debts.get(asker, (0.0, 0.0))

@@ -153,6 +153,19 @@ def test_a_killed_process_fails_its_own_question_and_the_next_is_answered(progra
     assert outcomes[1:] == [[[]], [[]]]
 
 
+def test_who_waits_for_a_busy_machine_owes_nothing(program):
+    """P14: by the clock a bystander would have to pause for what others keep the machine busy with."""
+    program.warm()
+    [pid] = [one for one in processes.children(os.getpid()) if is_ours(one)][-1:]
+    for _ in range(2):
+        os.kill(pid, signal.SIGSTOP)
+        later = threading.Timer(1.0, os.kill, (pid, signal.SIGCONT))
+        later.start()
+        assert ask(program, MODEL, {"model": "m"})["errors"] == [[]]
+        later.join()
+    assert ask(program, MODEL, {"model": "m"})["errors"] == [[]]
+
+
 def is_ours(pid):
     return PROGRAM.name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
 
