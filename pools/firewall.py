@@ -99,12 +99,15 @@ def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
         key = one.policy, one.resolvers, one.narrowing
         if key not in leads_to:
             leads_to[key] = _chains_of(one, chains)
-        verdicts.append(f"{one.address} : goto {leads_to[key]}")
+        verdicts.append(f"{one.address} : jump {leads_to[key]}")
     bridge, subnet = f'"{network.bridge}"', network.subnet
     never = ", ".join(map(str, egress.NEVER))
     packets = [
         _set("never", f"type ipv4_addr; flags interval; auto-merge; elements = {{ {never}, {subnet} }}"),
-        _set("private", f"type ipv4_addr; flags interval; elements = {{ {', '.join(map(str, egress.PRIVATE))} }}"),
+        _set(
+            "private",
+            f"type ipv4_addr; flags interval; auto-merge; elements = {{ {', '.join(map(str, egress.PRIVATE))} }}",
+        ),
         # Each chain stands after those that it leads to.
         _chain("refused", ["meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"]),
         *(_chain(name, rules) for name, rules in chains.items()),
@@ -113,7 +116,7 @@ def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
         _chain("inward", ["ct state established,related ct direction reply accept", "drop"]),
         _chain("host", ["meta nfproto ipv6 drop", "ct state established,related accept", "drop"]),
         _chain("input", [f"iifname {bridge} goto host"], hook="input"),
-        _chain("forward", [f"iifname {bridge} goto outward", f"oifname {bridge} goto inward"], hook="forward"),
+        _chain("forward", [f"iifname {bridge} jump outward", f"oifname {bridge} goto inward"], hook="forward"),
     ]
     frames = [
         _chain(
@@ -289,9 +292,25 @@ def _note(rows: Iterable[Container]) -> None:
 
 
 def _load(text: str) -> None:
-    done = _run(["nft", "-f", "-"], _cleared() + text)
+    """Replace what the tables hold.
+
+    The chains that the kernel enters stay where they are: while one is taken away and another put in its place, a
+    packet could meet the old one after and the new one before the change, and pass both.
+    """
+    done = _run(["nft", "-f", "-"], _emptied() + text)
+    if done.returncode != 0:  # somebody made them into something else
+        done = _run(["nft", "-f", "-"], _cleared() + text)
     if done.returncode != 0:
         raise HostNotReady(f"The packet filter cannot be set: {done.stderr.strip()[:300]}")
+
+
+def _emptied() -> str:
+    """Lines after which the tables are there and hold no rule and no element."""
+    ranges = "type ipv4_addr; flags interval; auto-merge;"
+    declared = f"set never {{ {ranges} }}\nset private {{ {ranges} }}\nmap policies {{ type ipv4_addr : verdict; }}\n"
+    inet, bridge = (f"{family} {table()}" for family in FAMILIES)
+    flushed = "".join(f"flush {one}\n" for one in (f"set {inet} never", f"set {inet} private", f"map {inet} policies"))
+    return f"table {inet} {{\n{declared}}}\n{flushed}flush table {inet}\nadd table {bridge}\nflush table {bridge}\n"
 
 
 def _cleared() -> str:
@@ -312,7 +331,9 @@ def ask() -> None:
 def remove(bridge: str) -> None:
     """Take the deployment's tables away, and the rules that earlier versions kept in iptables. Raises HostNotReady."""
     with _changing():
-        _load("")
+        cleared = _run(["nft", "-f", "-"], _cleared())
+        if cleared.returncode != 0:
+            raise HostNotReady(f"The packet filter cannot be removed: {cleared.stderr.strip()[:300]}")
         for program, rule in _former_rules(bridge):
             while _run([program, "-w", "5", "-D", *rule]).returncode == 0:
                 pass
