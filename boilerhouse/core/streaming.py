@@ -63,50 +63,68 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-AHEAD = 16
+AHEAD_BYTES = 64 * 1024
 
 
 async def from_thread(source: Source, idle_s: float) -> AsyncGenerator[bytes]:
-    """What ``source`` yields, and an empty chunk after ``idle_s`` of silence; it is read only as fast as it is taken.
+    """What ``source`` yields, in larger pieces where it is faster than it is taken, and an empty one after ``idle_s``
+    of silence. It is read no further ahead than ``AHEAD_BYTES``.
 
     The source is closed when this ends. Raises what it raises.
     """
-    loop, queue = asyncio.get_running_loop(), asyncio.Queue[bytes | Exception | None](AHEAD)
-    is_over = threading.Event()
+    loop, has_come = asyncio.get_running_loop(), asyncio.Event()
+    room, ahead, is_over = threading.Condition(), bytearray(), threading.Event()
+    ended: list[Exception | None] = []
 
-    def put(item: bytes | Exception | None) -> None:
+    def tell() -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
+            loop.call_soon_threadsafe(has_come.set)
+
+    def keep(chunk: bytes) -> None:
+        with room:
+            room.wait_for(lambda: len(ahead) < AHEAD_BYTES or is_over.is_set())
+            is_first = not ahead
+            ahead.extend(chunk)
+        if is_first:
+            tell()
 
     def read() -> None:
+        error: Exception | None = None
         try:
             for chunk in source:
+                keep(chunk)
                 if is_over.is_set():
                     return
-                put(chunk)
-            put(None)
-        except Exception as error:
-            if not is_over.is_set():
-                put(error)
+        except Exception as raised:
+            error = raised
+        ended.append(error)
+        tell()
 
     # Not of a pool: its threads would keep the process from ending while a log is silent.
     threading.Thread(target=read, name="source", daemon=True).start()
     try:
         while True:
             try:
-                item = await asyncio.wait_for(queue.get(), idle_s)
+                await asyncio.wait_for(has_come.wait(), idle_s)
             except TimeoutError:
                 yield b""
                 continue
-            if item is None:
+            has_come.clear()
+            end = ended[:]  # looked at before the rest is taken: what came before the end is not lost
+            with room:
+                piece = bytes(ahead)
+                ahead.clear()
+                room.notify()
+            if piece:
+                yield piece
+            if end:
+                if end[0] is not None:
+                    raise end[0]
                 return
-            if isinstance(item, Exception):
-                raise item
-            yield item
     finally:
         is_over.set()
-        while not queue.empty():
-            queue.get_nowait()  # sets a thread free that waits for room
+        with room:
+            room.notify()
         await loop.run_in_executor(None, source.close)
 
 

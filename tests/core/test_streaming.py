@@ -1,0 +1,73 @@
+"""What a thread reads for an answer that goes on: nothing lost, bounded, in few pieces where it is much."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import pytest
+
+from boilerhouse.core.streaming import AHEAD_BYTES, from_thread
+
+pytestmark = pytest.mark.any_database
+
+
+class Lines:
+    """So many lines, as fast as they are taken; then ``error``, if there is one."""
+
+    def __init__(self, count: int | None, error: Exception | None = None) -> None:
+        self.count, self.error = count, error
+        self.given, self.closed = 0, threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number in itertools.count() if self.count is None else range(self.count):
+            self.given += 1
+            yield b"%08d\n" % number
+        if self.error:
+            raise self.error
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_flood_of_lines_comes_whole_and_in_few_pieces():
+    """P14: fifty logs that somebody follows, line by line, kept the web process for seconds from everybody else."""
+    source = Lines(100_000)
+
+    async def collect() -> list[bytes]:
+        async with aclosing(from_thread(source, 10)) as pieces:
+            return [piece async for piece in pieces if not await asyncio.sleep(0.001)]
+
+    pieces = asyncio.run(collect())
+    assert b"".join(pieces) == b"".join(b"%08d\n" % number for number in range(100_000))
+    assert len(pieces) < 1000
+    assert source.closed.is_set()
+
+
+def test_what_nobody_takes_is_not_read():
+    source = Lines(None)
+
+    async def look() -> None:
+        async with aclosing(from_thread(source, 10)) as pieces:
+            await anext(pieces)
+            await asyncio.sleep(0.3)
+
+    asyncio.run(look())
+    assert source.given * 9 <= 2 * AHEAD_BYTES + 100
+    assert source.closed.wait(5)
+
+
+def test_what_came_before_an_error_comes_before_it():
+    source, found = Lines(3, ValueError("it broke")), []
+
+    async def collect() -> None:
+        async with aclosing(from_thread(source, 10)) as pieces:
+            async for piece in pieces:
+                found.append(piece)
+
+    with pytest.raises(ValueError, match="it broke"):
+        asyncio.run(collect())
+    assert b"".join(found) == b"00000000\n00000001\n00000002\n"
