@@ -17,5 +17,8 @@ BUDGET_REFUSALS = counter(
     "resource",
     "of",
 )
+KEPT_ANSWERS_FORGOTTEN = counter(
+    "kept_answers_forgotten_total", "Kept answers forgotten before their day, for newer ones of the same share.", "of"
+)
 TASKS = counter("tasks_total", "Tasks that ended on a worker.", "task", "result")
 TASK_SECONDS = histogram("task_seconds", "How long a task took.", "task")

@@ -21,7 +21,7 @@ from django.http import HttpResponse
 from django.utils import timezone
 
 from boilerhouse.core import processes
-from boilerhouse.core.api.kept_bytes import RECORD_BYTES, RETENTION, KeptTooMuch, Share, ledger
+from boilerhouse.core.api.kept_bytes import RECORD_BYTES, RETENTION, Share, ledger
 from boilerhouse.core.encryption import Ciphertext, cipher
 from boilerhouse.core.errors import Conflict, FieldError, Invalid
 from boilerhouse.core.models import IdempotencyRecord
@@ -68,8 +68,8 @@ def _digest(*parts: bytes) -> str:
 def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], bool]) -> Record | None:
     """Take the request's key for this process and return its record, None without one.
 
-    Raises Replay with the kept answer, AnswerNotKept, KeyInFlight, KeptTooMuch where one of the shares is used up, and
-    Invalid for a bad key or one that came with another body.
+    Raises Replay with the kept answer, AnswerNotKept, KeyInFlight, and Invalid for a bad key or one that came with
+    another body.
     ``still_holds`` says of a kept 2xx body whether it is still true; if not, the request is worked on anew.
     """
     key = request.headers.get("Idempotency-Key")
@@ -81,11 +81,7 @@ def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], 
     record = _digest(b"key", request.auth.pk.encode(), request.method.encode(), path, key.encode())
     body = _digest(b"body", request.META.get("QUERY_STRING", "").encode(), request._request.body)
     me, made = processes.current(), Record(record, shares)
-    try:
-        ledger.check_room(shares)
-    except KeptTooMuch:
-        if not IdempotencyRecord.objects.filter(pk=record).exists():
-            raise
+    ledger.make_room(shares)
     try:
         with transaction.atomic():
             IdempotencyRecord.objects.create(id=record, body=body, owner=me, size=RECORD_BYTES, **_columns(shares))

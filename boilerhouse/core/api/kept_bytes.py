@@ -13,25 +13,18 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
-from boilerhouse.core.budgets import TENANT_ROLE, BudgetExceeded, Kind, Use
-from boilerhouse.core.instruments import BUDGET_REFUSALS
+from boilerhouse.core.budgets import TENANT_ROLE, Kind, Use
+from boilerhouse.core.instruments import KEPT_ANSWERS_FORGOTTEN
 from boilerhouse.core.models import IdempotencyRecord
 
-RESOURCE = "kept_answers"
 RETENTION = timedelta(hours=24)
 RECORD_BYTES = 512
 """What a record takes besides its answer, with its place in the indexes."""
 ASK_EVERY_S = 60.0
 MAX_SHARES = 10_000
-
-
-class KeptTooMuch(BudgetExceeded):
-    """No more answers are kept for this tenant or key; ask without an Idempotency-Key, or tomorrow."""
-
-    retry_after = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +81,13 @@ class Ledger:
                 if (known := self._known.get(share)) is not None:
                     self._known[share] = (known[0] + size, known[1])
 
-    def check_room(self, shares: tuple[Share, ...]) -> None:
-        """Raises KeptTooMuch where no more answers are kept for one of them."""
+    def make_room(self, shares: tuple[Share, ...]) -> None:
+        """Have room for one more answer in each: where there is none, the oldest of that share are forgotten."""
         for share in shares:
             if self.used(share) + RECORD_BYTES > share.most:
-                BUDGET_REFUSALS.labels(RESOURCE, share.kind.value).inc()
-                raise KeptTooMuch(
-                    f"The answers that are kept for this {share.kind.value}'s Idempotency-Keys take {share.most} bytes,"
-                    " as many as those of one may; ask without an Idempotency-Key, or when older ones are forgotten,"
-                    " a day after they were given."
-                )
+                _forget_oldest(share)
+                with self._lock:
+                    self._known.pop(share, None)
 
     def clear(self) -> None:
         with self._lock:
@@ -119,5 +109,20 @@ def total() -> int:
 
 
 def _asked(share: Share) -> int:
-    rows = IdempotencyRecord.objects.filter(created_at__gt=timezone.now() - RETENTION, **share.columns)
-    return int(rows.aggregate(sum=Sum("size"))["sum"] or 0)
+    return int(_rows(share).aggregate(sum=Sum("size"))["sum"] or 0)
+
+
+def _rows(share: Share) -> QuerySet[IdempotencyRecord]:
+    return IdempotencyRecord.objects.filter(created_at__gt=timezone.now() - RETENTION, **share.columns)
+
+
+def _forget_oldest(share: Share) -> None:
+    """Requests that are still worked on stay, and so do the newest, up to three quarters of what the share may take."""
+    left, newest = share.most * 3 // 4, timezone.now()
+    for created_at, size in _rows(share).order_by("-created_at").values_list("created_at", "size").iterator():
+        left -= size
+        if left < 0:
+            break
+        newest = created_at
+    gone = _rows(share).filter(created_at__lt=newest, owner=None).delete()[0]
+    KEPT_ANSWERS_FORGOTTEN.labels(share.kind.value).inc(gone)
