@@ -196,10 +196,12 @@ def _budget(name: str, words: str, most: str, full: type[Unavailable], *kinds: K
 
 waiters = _budget("waiters", "waiting requests", "BOILERHOUSE_MAX_WAITERS", TooManyWaiting, *Kind)
 streams = _budget("streams", "open streams", "BOILERHOUSE_MAX_STREAMS", TooManyStreams, Kind.TENANT, Kind.KEY)
+# Each has a thread that works as hard as the container writes.
+follows = _budget("follows", "followed logs", "BOILERHOUSE_MAX_FOLLOWED_LOGS", TooManyStreams, Kind.TENANT, Kind.KEY)
 _SLOW = "requests that wait for the engine or a sink"
 slow = _budget("slow", _SLOW, "BOILERHOUSE_SLOW_THREADS", TooManySlow, Kind.TENANT, Kind.KEY)
 
-ALL = (waiters, streams, slow)
+ALL = (waiters, streams, follows, slow)
 
 
 @dataclass(frozen=True, slots=True)

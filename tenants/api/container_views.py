@@ -264,7 +264,7 @@ def _logs(request: Any, container: Container) -> HttpResponse:
     kind = "text/plain; charset=utf-8"
     if not boolean(request, "follow"):
         return HttpResponse(working.logs(container, tail, since), content_type=kind)
-    hold = budgets.streams.enter(*budgets.owners(request.auth, budgets.container(container.pk)))
+    hold = budgets.follows.enter(*budgets.owners(request.auth, budgets.container(container.pk)))
     try:
         source, key_id = working.follow_logs(container, tail, since), request.auth.pk
     except BaseException:

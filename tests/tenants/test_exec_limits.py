@@ -9,6 +9,7 @@ import sys
 import pytest
 from django.core.management import CommandError, call_command
 
+from boilerhouse.core import budgets
 from boilerhouse.core.models import IdempotencyRecord
 from pools.states import ContainerState
 from tenants import working
@@ -83,3 +84,17 @@ def test_a_long_output_is_not_kept_for_an_idempotency_key(run):
     problem(run(command, once), 409, "answer_not_kept")
     assert run(["cat", "/tmp/runs"]).json()["stdout"] == "again\n"
     assert IdempotencyRecord.objects.get().size < 2000
+
+
+def test_so_many_followers_of_one_log_and_no_more(run, call, settings):
+    """D6: each works as hard as the container writes; a page or another key that follows the same log counts, too."""
+    settings.BOILERHOUSE_MAX_FOLLOWED_LOGS_PER_TENANT = 2
+    path = f"containers/{Assignment.objects.get().held_container}/logs?follow=true"
+    container = budgets.container(Assignment.objects.get().held_container)
+    with budgets.follows.enter(container), budgets.follows.enter(container):
+        refused = problem(call("GET", path, key=call.key_of("admin")), 429, "budget_exceeded")
+        assert "2 followed logs" in refused["detail"]
+        assert call("GET", path.removesuffix("?follow=true")).status_code == 200
+    for _ in range(3):  # this client leaves as soon as the answer begins
+        assert call("GET", path).status_code == 200
+    assert budgets.follows.used() == 0

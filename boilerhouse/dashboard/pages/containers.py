@@ -145,7 +145,7 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
     found = _find(container_id)
     since = _moment(request.GET.get("since", ""))
     owners = budgets.user(request.user.get_username()), budgets.container(found.pk)
-    hold = budgets.streams.enter(*owners)
+    hold = budgets.follows.enter(*owners)
     try:
         source = working.follow_logs(found, 0 if since is None else MAX_TAIL, since, timestamps=True)
     except BaseException:
