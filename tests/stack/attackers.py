@@ -377,6 +377,33 @@ def endless_output(target: Target) -> None:
     together(8, lambda _: target.run("yes", 5_000))
 
 
+@attack("logs followed and never read")
+def unread_logs(target: Target) -> None:
+    target.leave_running("yes $(seq 1 100) > /proc/1/fd/1")
+    kept: list[socket.socket] = []
+
+    def follow(_: int) -> None:
+        if len(kept) >= 200:
+            time.sleep(1)
+            return
+        opened = target.connect()
+        if opened is None:
+            time.sleep(0.1)
+            return
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        opened.sendall(target.head("GET", f"tenants/{target.tenant}/logs?follow=true"))
+        with contextlib.suppress(OSError):
+            status = opened.recv(12)[9:12].decode()
+            target.answers[status or "closed"] += 1
+            if status == "200":
+                kept.append(opened)
+                return
+        opened.close()
+        time.sleep(0.1)
+
+    together(4, follow)
+
+
 @attack("WebSocket handshakes")
 def handshakes(target: Target) -> None:
     upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
