@@ -111,6 +111,7 @@ class HostLeaseAdmin(ReadOnlyAdmin):
 @admin.register(NetworkReport)
 class NetworkReportAdmin(ReadOnlyAdmin):
     list_display = ("node", "problem", "changed_at")
+    search_fields = ("node", "problem")
 
 
 @admin.register(ResolvedName)

@@ -212,13 +212,16 @@ def test_a_tenants_page_says_how_it_is(client, world, tenant):
 def test_what_waits_for_the_engine_or_a_sink_takes_no_thread_of_the_others(world):
     from boilerhouse.core.asgi_handler import _lane
 
-    slow = {name for name in PAGES | OPERATOR_ACTIONS if _lane(url_of(name, world)) == "slow"}
+    def lane(path: str) -> str:
+        return _lane({"path": path, "headers": []})
+
+    slow = {name for name in PAGES | OPERATOR_ACTIONS if lane(url_of(name, world)) == "slow"}
     assert slow == {
         "container", "container-logs", "container-follow", "new-spec", "edit-spec", "sync-probe", "new-workload",
         "edit-workload", "tenant-sync",
     }  # fmt: skip
-    assert _lane("/api/v1/tenants/x/claim") == "claim"
-    assert _lane("/no/such/page") == ""
+    assert lane("/api/v1/tenants/x/claim") == "claim"
+    assert lane("/no/such/page") == ""
 
 
 def test_what_is_not_there_is_404_with_a_way_on(client, world):
