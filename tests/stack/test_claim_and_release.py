@@ -235,13 +235,13 @@ def test_the_plans_and_our_example_files_load(stack, sink_server):
     done = stack.claim("worker-1", "batch", config={"job": "count"})
     assert done["restored"] is None
 
-    def is_saved():
-        if "batch/worker-1/results/result.txt" in sink_server.keys():
-            return True
-        stack.call("POST", "tenants/worker-1/release", {})
-        return False
+    def is_done():
+        look = {"command": ["test", "-s", "/results/result.txt"]}
+        return stack.ok("POST", "tenants/worker-1/exec", look)["exitCode"] == 0
 
-    eventually(is_saved)
+    eventually(is_done)
+    stack.release("worker-1")
+    assert "batch/worker-1/results/result.txt" in sink_server.keys()
     trained = stack.claim("ml-1", "ml-gpu-pool")
     stack.exec(
         trained["containerId"],
