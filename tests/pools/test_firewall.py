@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import requests
+from django.db import connection
 
 from boilerhouse.core import clock, deployment
 from boilerhouse.dashboard import health
@@ -180,15 +181,14 @@ def test_many_that_change_the_rules_at_once_leave_all_of_them(tables, monkeypatc
 
     def start(number: int) -> None:
         known.append(Guarded(f"10.99.1.{number}", Egress(), ()))
-        firewall.apply(NETWORK)
+        try:
+            firewall.apply(NETWORK)
+        finally:
+            connection.close()
         assert f"10.99.1.{number}" in run("nft", "list", "map", "inet", firewall.table(), "policies")
 
-    threads = [threading.Thread(target=start, args=(number,)) for number in range(1, 17)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(start, range(1, 17)))
     assert firewall.differences(NETWORK) == []
 
 
