@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,26 +24,11 @@ from pools.spec import interpolate, variables_of
 from syncing.sinks import rclone_names, refusals
 from tests.asking import problem, refused_fields
 from tests.core.test_fuzz import snapshot
+from tests.linear import given_up
 
 LENGTH = 80_000
 MOST_S = 3.0
 """Of processor time. Linear work takes milliseconds; what is quadratic takes a minute or more."""
-
-
-@contextmanager
-def given_up() -> Iterator[None]:
-    """What computes for longer fails; Python's regular expressions hear signals."""
-
-    def give_up(*_: object) -> None:
-        raise AssertionError("it is not linear")
-
-    before = signal.signal(signal.SIGVTALRM, give_up)
-    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
 
 
 HOSTILE = [
@@ -103,7 +86,7 @@ def test_no_regular_expression_takes_more_than_a_walk_through_the_text():
         look = pattern.search if is_searched(name, sources) else pattern.match
         for piece in HOSTILE:
             try:
-                with given_up():
+                with given_up(MOST_S):
                     look((piece * (length // len(piece) + 1))[:length] + "!")
             except AssertionError as error:
                 raise AssertionError(f"{name} on {piece!r}") from error
@@ -122,7 +105,7 @@ WALKS = {
 @pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
 def test_what_is_made_of_text_is_made_in_one_walk(walk, piece):
     """O2: the functions around them."""
-    with given_up():
+    with given_up(MOST_S):
         WALKS[walk](piece * (LENGTH // len(piece)))
 
 
@@ -152,7 +135,7 @@ def test_a_variable_of_the_environment_has_a_length_that_a_kernel_takes(call, te
     """O2: a MiB was taken, and no container ever started."""
     before = snapshot()
     body = {**REQUESTS["createWorkload"], "id": "long", "environment": {"A": text}}
-    with given_up():
+    with given_up(MOST_S):
         answer = call("POST", "workloads", body)
     if text.endswith("}"):
         fields, _ = refused_fields(answer)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-from contextlib import contextmanager
 
 import pytest
 
 from boilerhouse.core import stalling
 from pools import names, volumes
 from pools.spec import Owner
+from tests.linear import given_up
 
 OWNER = Owner(234_567, 234_567)
 MANY = 8000
@@ -20,20 +19,6 @@ MOST_S = 30
 
 class Ended(Exception):
     pass
-
-
-@contextmanager
-def given_up():
-    def give_up(*_):
-        raise AssertionError("it is not linear")
-
-    before = signal.signal(signal.SIGVTALRM, give_up)
-    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
 
 
 def odd(number):
@@ -58,7 +43,7 @@ def census_of(path):
 
 def test_many_odd_names_of_one_directory_come_back_in_one_walk(staging):
     """D4: 2,000 of them took a claim's worker 305 s."""
-    with given_up():
+    with given_up(MOST_S):
         volumes.restore_names(staging, [odd(number) for number in range(MANY)])
         seen = census_of(staging)
     assert set(seen.names) == {odd(number) for number in range(MANY)}
@@ -69,7 +54,7 @@ def test_many_files_that_went_while_they_were_saved_are_forgotten_one_by_one(sta
     volumes.restore_names(staging, [odd(number) for number in range(MANY)])
     seen = census_of(staging)
     seen.names |= {f"{number}\x01": None for number in range(500_000)}  # as if they were many more
-    with given_up():
+    with given_up(MOST_S):
         for number in range(MANY):
             seen.correct(odd(number), None)
     assert (seen.files, len(seen.seen)) == (0, 0)
@@ -79,7 +64,7 @@ def test_many_files_that_went_while_they_were_saved_are_forgotten_one_by_one(sta
 def test_the_folders_of_many_deep_paths_are_found_in_one_walk():
     """D4: for each file all its folders were spelled out."""
     deep = "/".join(["d"] * 440)
-    with given_up():
+    with given_up(MOST_S):
         found = names.folders(f"{deep}/{number}" for number in range(200_000))
     assert len(found) == 440
     assert names.folders(["a/b/c", "a/d", "e"]) == {"a", "a/b"}
