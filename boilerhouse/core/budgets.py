@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -92,6 +92,15 @@ class Hold:
     def release(self) -> None:
         with suppress(IndexError):
             self._give_back.pop()()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Still in use after the block, unless that raises."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
 
     def __enter__(self) -> Hold:
         return self

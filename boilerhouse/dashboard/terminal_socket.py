@@ -63,11 +63,8 @@ class TerminalSocket:
         began, request_id = time.monotonic(), uuid7().hex
         try:
             hold = budgets.streams.enter(budgets.user(user.get_username()), budgets.container(container_id))
-            try:
+            with hold.kept():
                 terminal = await database_sync_to_async(_open)(user, request_id, container_id, wish)
-            except BaseException:
-                hold.release()
-                raise
         except BoilerhouseError as error:
             await _end(send, REFUSED, _words(error))
             return

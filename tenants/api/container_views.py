@@ -265,11 +265,8 @@ def _logs(request: Any, container: Container) -> HttpResponse:
     if not boolean(request, "follow"):
         return HttpResponse(working.logs(container, tail, since), content_type=kind)
     hold = budgets.follows.enter(*budgets.owners(request.auth, budgets.container(container.pk)))
-    try:
+    with hold.kept():
         source, key_id = working.follow_logs(container, tail, since), request.auth.pk
-    except BaseException:
-        hold.release()
-        raise
     is_alive = sync_to_async(api_keys.lives, thread_sensitive=False)
 
     async def run(writer: Writer) -> None:

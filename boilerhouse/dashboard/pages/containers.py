@@ -146,11 +146,8 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
     since = _moment(request.GET.get("since", ""))
     owners = budgets.user(request.user.get_username()), budgets.container(found.pk)
     hold = budgets.follows.enter(*owners)
-    try:
+    with hold.kept():
         source = working.follow_logs(found, 0 if since is None else MAX_TAIL, since, timestamps=True)
-    except BaseException:
-        hold.release()
-        raise
     is_signed_in = sync_to_async(signed_in, thread_sensitive=False)
     user, session = request.user, request.session.session_key
 
