@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,37 @@ from tests.s3 import S3Server
 def pytest_sessionstart(session: pytest.Session) -> None:
     if os.geteuid() != 0:
         pytest.exit("Tests need root: they make containers' directories, jails and firewall rules.", returncode=1)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """PostgreSQL drops no database that a thread or a process of some test still has open, however briefly."""
+    from django.db import connection
+
+    yield
+    if connection.vendor != "postgresql":
+        return
+    with django_db_blocker.unblock():
+        give_up = time.monotonic() + 5
+        while (sessions := _other_sessions()) and time.monotonic() < give_up:
+            gc.collect()
+            time.sleep(0.1)
+        for pid, query in sessions:
+            print(f"\nA test left a connection open; its last statement: {query}")
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+def _other_sessions() -> list[tuple[int, str]]:
+    """Process id and newest statement of every other session of the test's database."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid, left(query, 200) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return cursor.fetchall()  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")
