@@ -4,7 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH" BOILERHOUSE_DATA_DIR
 BOILERHOUSE_DATA_DIR=$(mktemp -d); trap 'rm -rf "$BOILERHOUSE_DATA_DIR"' EXIT
+uv=$(command -v uv || echo .uv/bin/uv)
 set -x
+"$uv" lock --check
 ruff check .
 ruff format --check .
 mypy
