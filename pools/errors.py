@@ -121,6 +121,12 @@ class ImagePending(Unavailable):
     retry_after = 5
 
 
+class StartTakenOver(Conflict):
+    """Another process starts this container by now, or it is to be removed."""
+
+    code = "start_taken_over"
+
+
 class ImageGone(ImageMissing):
     """The image that the version runs is not on this machine any more, and its tag names another one."""
 

@@ -108,6 +108,8 @@ def start_container(container_id: UUID) -> bool:
         raise  # undecided: whoever takes over finds what was made
     except errors.ImagePending:
         return False  # the pull resumes this start when it ends
+    except errors.StartTakenOver:
+        return False  # whoever has it carries it on, or removes it
     except Exception as error:  # whatever it was, the row must not stay "starting" under a living owner
         _start_failed(container, error)
         return False
@@ -198,7 +200,7 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
         with transaction.atomic():
             container.address = host.lease_address(network, container.pk)
             container.host_ports = {p.name: host.lease_host_port(container.pk) for p in spec.ports if p.publish}
-            container.save(update_fields=["address", "host_ports"])
+            _note(container, address=container.address, host_ports=container.host_ports)
     names = container.pool.policy.names
     named.learn(names)
     firewall.apply(network)  # every time: a reload of the host's rules may have taken them (hazard I3)
@@ -221,11 +223,18 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
         handle = seen.handle
     failpoints.reach("fill.created")
     with recording():
-        Container.objects.filter(pk=container.pk).update(runtime_id=handle.runtime_id)
+        _note(container, runtime_id=handle.runtime_id)
         emit("container.created", pool_id=container.pool_id, container_id=container.pk)
     runtime.start(plan.name)
     failpoints.reach("fill.started")
     return image, found.failed, plan
+
+
+def _note(container: Container, **changes: Any) -> None:
+    """Write down what this process's start of the container has brought. Raises StartTakenOver if it is not its own."""
+    rows = Container.objects.filter(pk=container.pk, state=ContainerState.STARTING, owner=processes.current())
+    if not rows.update(**changes):
+        raise errors.StartTakenOver
 
 
 def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image) -> ContainerPlan:

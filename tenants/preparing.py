@@ -92,7 +92,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
         return False
     if needs_worker:
         with transaction.atomic():
-            Assignment.objects.filter(pk=assignment.pk, owner=assignment.owner).update(owner=None)
+            Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=assignment.owner).update(owner=None)
             deadlines.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
             enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
     return not needs_worker
@@ -110,7 +110,7 @@ def _ask_later(assignment: Assignment, error: Exception, asked: int) -> bool:
     if clock.now() + pause + ANSWER_TAKES > assignment.deadline:
         return False
     log.info("the sink is asked again", tenant=assignment.tenant_id, asked=asked, code=error.code, detail=error.detail)
-    Assignment.objects.filter(pk=assignment.pk, owner=assignment.owner).update(owner=None)
+    Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=assignment.owner).update(owner=None)
     arguments = assignment.pk, assignment.generation, asked + 1
     later = threading.Timer(pause.total_seconds(), _send, arguments)
     later.daemon = True
@@ -134,12 +134,11 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
     ``asked``: how often its sinks were asked before and did not say what they hold.
     """
     assignment = _adopt(assignment_id, generation)
-    if assignment is None:
-        return
-    structlog.contextvars.bind_contextvars(tenant=assignment.tenant_id, generation=generation)
-    deadlines.take_up(assignment)
-    while assignment.container_ref is not None and assignment.version is not None:
-        structlog.contextvars.bind_contextvars(container=str(assignment.container_ref))
+    while assignment is not None and assignment.version is not None:
+        structlog.contextvars.bind_contextvars(
+            tenant=assignment.tenant_id, generation=assignment.generation, container=str(assignment.container_ref)
+        )
+        deadlines.take_up(assignment)
         findings: list[surveys.Finding] | None = None
         try:
             tenant_id = assignment.tenant_id
@@ -165,7 +164,7 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
         if not _is_pending(assignment):
             return
         _replace_container(assignment)
-        assignment = Assignment.objects.select_related("container", "version").get(pk=assignment_id)
+        assignment = _adopt(assignment_id, assignment.generation)
 
 
 def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
@@ -184,7 +183,10 @@ def _stand_in_line(assignment: Assignment) -> None:
 
 
 def _adopt(assignment_id: UUID, generation: int) -> Assignment | None:
-    rows = Assignment.objects.filter(pk=assignment_id, generation=generation, state=PENDING)
+    """The claim, owned by this process, if it is pending with a container and nobody living prepares it."""
+    rows = Assignment.objects.filter(
+        pk=assignment_id, generation=generation, state=PENDING, container_ref__isnull=False
+    )
     me = processes.current()
     if not rows.filter(Q(owner=None) | ~Q(owner__in=processes.living() - {me})).update(owner=me):
         return None
@@ -372,8 +374,8 @@ def _read_outcome(assignment: Assignment, error: Exception) -> bool:
 def _replace_container(assignment: Assignment) -> None:
     """The container died, or is not clean: put it away and take another within the same claim (hazards A1, A11)."""
     old = assignment.held_container
-    ours = json.dumps({"tenantId": assignment.tenant_id, "generation": assignment.generation})
-    if volumes.read_latch(old) in (None, ours):
+    latch = json.dumps({"tenantId": assignment.tenant_id, "generation": assignment.generation})
+    if volumes.read_latch(old) in (None, latch):
         how = last_words.ended(get_runtime().inspect(lifecycle.runtime_name(old)))
         lifecycle.destroy_at_engine(old)
         with suppress(pool_errors.DirectoryGone), volumes.locked(old):
@@ -385,10 +387,14 @@ def _replace_container(assignment: Assignment) -> None:
         lifecycle.quarantine(old)
         detail = "A container that had seen another tenant was about to be handed out; it is quarantined."
     with recording():
+        # Meanwhile the claim may have been given up: then its release takes the container away, and needs its name.
+        ours = Assignment.objects.filter(
+            pk=assignment.pk, generation=assignment.generation, state=PENDING, container_ref=old,
+            owner=processes.current(),
+        )  # fmt: skip
+        if not ours.update(container=None, container_ref=None, source=Source.COLD, owner=None):
+            return
         emit("pool.warning", pool_id=assignment.pool_id, container_id=old, detail=detail)
         lifecycle.retire(old)
-        Assignment.objects.filter(pk=assignment.pk).update(
-            container=None, container_ref=None, source=Source.COLD, owner=None
-        )
         lifecycle.forget(old)
     line.match_waiters(assignment.pool_id)

@@ -184,9 +184,8 @@ def finish(assignment_id: UUID) -> None:
     assignment = _adopt(assignment_id)
     if assignment is None:
         return
-    container_id = assignment.held_container
     structlog.contextvars.bind_contextvars(
-        tenant=assignment.tenant_id, container=str(container_id), generation=assignment.generation
+        tenant=assignment.tenant_id, container=str(assignment.container_ref), generation=assignment.generation
     )
     try:
         with lanes.entered(_size_of(assignment)) as may_begin:

@@ -246,6 +246,26 @@ def test_a_create_that_died_before_its_row_knew_is_adopted_not_doubled(engine):
     assert len(engine.containers) == 1
 
 
+@pytest.mark.parametrize("moment", ["address", "create"])
+def test_a_start_that_another_process_has_taken_over_writes_nothing(engine, monkeypatch, moment):
+    """1.3: its process was held for dead; the row then named an address that the container does not have."""
+    make_pool(id="taken", min_size=1)
+    sizing.refill("taken")
+    row, another = Container.objects.get(), uuid.uuid4()
+    module, name = {"address": (engine, "find_image"), "create": (engine, "create")}[moment]
+    usual = getattr(module, name)
+
+    def taken_over(*arguments):
+        Container.objects.update(owner=another, address="10.99.0.77", runtime_id="theirs")
+        return usual(*arguments)
+
+    monkeypatch.setattr(module, name, taken_over)
+    assert not lifecycle.start_container(row.pk)
+    row.refresh_from_db()
+    assert (row.owner, row.address, row.runtime_id, row.state) == (another, "10.99.0.77", "theirs", "starting")
+    assert not any(one.status == "running" for one in engine.containers.values())
+
+
 def test_an_engine_that_is_away_is_said_once_on_every_pool_and_pools_go_on_when_it_is_back(engine):
     pool = make_pool(min_size=1)
     engine.is_down = True

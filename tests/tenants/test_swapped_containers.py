@@ -1,0 +1,164 @@
+"""A claim whose container turns out dead takes another; whoever gives it up or goes on with it meanwhile is obeyed."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.apps import apps as django_apps
+from django.db import connection
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from boilerhouse.core import failpoints
+from pools import host, lifecycle
+from pools.models import Container, Pool
+from pools.runtime.base import Pending
+from pools.states import ContainerState
+from tenants import giving_up, line, preparing, releases
+from tenants.models import Assignment, Tenant
+from tenants.states import AssignmentState
+from tests.fake_runtime import FakeRuntime
+from tests.make import make_container, make_pool
+
+pytestmark = pytest.mark.any_database
+
+
+class BusyEngine(FakeRuntime):
+    """Something else happens while it removes a container for the first time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], object] | None = None
+
+    def remove(self, name: str) -> Pending | None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            meanwhile()
+        return super().remove(name)
+
+
+@pytest.fixture
+def engine(data_dir: object, monkeypatch: pytest.MonkeyPatch) -> BusyEngine:
+    engine = BusyEngine()
+    for module in (lifecycle, preparing, releases):
+        monkeypatch.setattr(module, "get_runtime", lambda: engine)
+    monkeypatch.setattr(host, "release_uid", lambda _container: None)
+    return engine
+
+
+def claimed_dead(pool: Pool, **over: Any) -> Assignment:
+    """A pending claim of a container that the engine and the disk have none of any more."""
+    Tenant.objects.get_or_create(pk="alice")
+    container = make_container(pool, state=ContainerState.CLAIMED)
+    values = {
+        "tenant_id": "alice", "pool": pool, "generation": 1, "deadline": timezone.now() + timedelta(seconds=60),
+        "container": container, "container_ref": container.pk, "version": container.version, "uid": container.uid,
+    }  # fmt: skip
+    return Assignment.objects.create(**{**values, **over})
+
+
+def test_a_claim_given_up_in_the_swap_is_released(engine, run_tasks):
+    """1.3: the release begins after the swap; it stayed ``releasing`` under a living owner, for it found no name."""
+    mine = claimed_dead(make_pool())
+    engine.meanwhile = lambda: giving_up.give_up(mine.pk, "claim_timeout")
+    preparing.prepare(mine.pk, mine.generation)
+    mine.refresh_from_db()
+    assert (mine.state, mine.outcome) == (AssignmentState.RELEASING, "claim_timeout")
+    run_tasks()
+    mine.refresh_from_db()
+    assert (mine.state, mine.outcome, mine.owner) == (AssignmentState.ENDED, "claim_timeout", None)
+    assert not Container.objects.filter(pk=mine.container_ref).exists()
+
+
+def test_a_release_under_way_is_not_disowned_by_the_swap(engine, transactional_db, data_dir):
+    """1.3, the other order: the swap ends while the release works; the release lost its owner and its container."""
+    mine = claimed_dead(make_pool())
+    is_given_up, may_go_on = threading.Event(), threading.Event()
+
+    def give_up() -> None:
+        giving_up.give_up(mine.pk, "claim_timeout")
+        is_given_up.set()
+        assert may_go_on.wait(30)
+
+    def swap() -> None:
+        preparing.prepare(mine.pk, mine.generation)
+        connection.close()
+
+    engine.meanwhile = give_up
+    swapping = threading.Thread(target=swap)
+
+    def finish_the_swap() -> None:
+        may_go_on.set()
+        swapping.join(30)
+
+    swapping.start()
+    assert is_given_up.wait(30)
+    failpoints.hooks["release.wiped"] = finish_the_swap
+    try:
+        releases.finish(mine.pk)
+    finally:
+        failpoints.hooks.clear()
+        finish_the_swap()
+    mine.refresh_from_db()
+    assert (mine.state, mine.outcome) == (AssignmentState.ENDED, "claim_timeout")
+    assert not Container.objects.exists()
+
+
+def test_a_late_swap_takes_no_container_from_an_assigned_tenant(engine):
+    """1.3: another worker has taken a container for the claim, and the tenant works in it."""
+    pool = make_pool()
+    mine, other = claimed_dead(pool), make_container(pool, state=ContainerState.CLAIMED)
+
+    def assign() -> None:
+        Assignment.objects.filter(pk=mine.pk).update(
+            container=other, container_ref=other.pk, state=AssignmentState.ASSIGNED, owner=None
+        )
+
+    engine.meanwhile = assign
+    preparing.prepare(mine.pk, mine.generation)
+    mine.refresh_from_db()
+    assert (mine.state, mine.container_ref) == (AssignmentState.ASSIGNED, other.pk)
+
+
+def test_a_swap_that_finds_no_container_leaves_the_claim_in_line_and_unowned(engine, run_tasks):
+    """1.3: a message that comes twice must not own a claim that waits; nobody else could prepare it then."""
+    pool = make_pool()
+    mine = claimed_dead(pool)
+    for _ in range(2):
+        preparing.prepare(mine.pk, mine.generation)
+    mine.refresh_from_db()
+    assert (mine.state, mine.container_ref, mine.owner) == (AssignmentState.PENDING, None, None)
+    make_container(pool)
+    OrmQ.objects.all().delete()
+    assert line.match_waiters(pool.pk) == 1
+
+
+def test_a_swap_that_finds_a_container_goes_on_as_its_owner(engine):
+    """1.3: what has taken the next container owns the claim, so that no other worker prepares it at the same time."""
+    pool = make_pool()
+    mine, spare = claimed_dead(pool), make_container(pool)
+    owners = []
+
+    def note_owner() -> None:
+        owners.append(Assignment.objects.get(pk=mine.pk).owner)
+        engine.meanwhile = note_owner
+
+    engine.meanwhile = note_owner
+    preparing.prepare(mine.pk, mine.generation)
+    assert not Container.objects.filter(pk=spare.pk).exists()  # dead as well: it has no directory either
+    assert len(owners) == 2
+    assert owners[0] is not None
+    assert owners[1] == owners[0]
+
+
+def test_releases_that_a_swap_has_left_without_a_container_are_ended(db):
+    """1.3: those of a database of before; their tenant may claim again."""
+    stuck = claimed_dead(make_pool(), container=None, container_ref=None, state=AssignmentState.RELEASING)
+    importlib.import_module("tenants.migrations.0011_releases_without_container").end(django_apps, None)
+    stuck.refresh_from_db()
+    assert (stuck.state, stuck.owner) == (AssignmentState.ENDED, None)
