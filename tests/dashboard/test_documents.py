@@ -21,6 +21,7 @@ from pools.models import Workload
 from pools.spec import Device, Gpus, MemoryMount, Ulimit
 from syncing.models import SyncSpec
 from tests.make import make_container, make_pool, make_sync_spec, make_workload
+from tests.pages import text_of
 
 SECTIONS = [
     Section("Top", (Part("name", "Name"), Part("count", "Count", kind="number"), Part("on", "On", kind="flag"))),
@@ -268,7 +269,7 @@ def test_who_says_whether_a_container_is_healthy_is_chosen_in_one_place(admins):
 
     assert "/healthCheck" not in form_of(admins.get("/workloads/w/edit").content.decode())
     assert click("remove:/healthCheck")["/healthCheck"] == "image"
-    card = admins.get("/workloads/w/edit").content.decode().split(">Health check<", 1)[1].split("</section>", 1)[0]
+    card = text_of(admins.get("/workloads/w/edit")).split("> Health check <", 1)[1].split("</section>", 1)[0]
     assert 'name="/healthCheck"' in card
     assert 'value="add:/healthCheck"' in card
     assert (spec().health_check, spec().is_health_check_off) == (None, False)
@@ -296,7 +297,7 @@ def test_each_error_stands_where_the_form_shows_what_is_meant(admins, settings):
     assert "BOILERHOUSE_MAX_ULIMITS" in shown_at(page, "/ulimits/0/hard")
     assert "covered" not in shown_at(page, "/tmpfs/0/path")
     assert "taken by" in shown_at(page, "/tmpfs/1/path")
-    gpus = page.split(">GPUs<", 1)[1].split("</section>", 1)[0]
+    gpus = " ".join(page.split()).split("> GPUs <", 1)[1].split("</section>", 1)[0]
     assert "This deployment does not allow GPUs" in gpus
     kept = form_of(answer.content.decode())
     assert (kept["/ulimits/0/hard"], kept["/tmpfs/1/path"]) == ("900000", "/etc/hosts")

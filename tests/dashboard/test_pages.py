@@ -16,6 +16,7 @@ from pools.models import ImagePull
 from pools.states import PullState
 from tenants.models import Assignment, Tenant
 from tests.make import make_container, make_pool, make_sync_spec, make_workload
+from tests.pages import text_of
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_a_claim_that_nobody_waits_for_says_until_when_and_one_that_failed_says_
         tenant=Tenant.objects.create(id="bob"), **about, state="ended", outcome="claim_timeout",
         outcome_detail="Nothing of the claim has moved for 300 s.", ended_at=timezone.now(),
     )  # fmt: skip
-    pages = {name: staff.get(f"/tenants/{name}/").content.decode() for name in ("alice", "walt", "waiter", "bob")}
+    pages = {name: text_of(staff.get(f"/tenants/{name}/")) for name in ("alice", "walt", "waiter", "bob")}
 
     assert re.search(r"given up <time[^>]*>in [^<]*</time> unless something of it moves", pages["alice"])
     assert "Nothing would be lost." in pages["alice"]
