@@ -1,5 +1,5 @@
 # Boilerhouse. `make demo` shows it at work, `make test` tests all of it; both do their own set-up.
-.PHONY: availability demo test test-engines test-long check bench bench-quick schema screenshots bootstrap bootstrap-test
+.PHONY: availability demo test test-engines test-long check format bench bench-quick schema screenshots bootstrap bootstrap-test
 
 ARGS ?=
 
@@ -17,6 +17,9 @@ test-engines: bootstrap-test
 
 check: bootstrap-test
 	@scripts/check.sh
+
+format: bootstrap-test
+	@scripts/format.sh
 
 bench: bootstrap-test
 	@PATH="$$PATH:/usr/sbin:/sbin" .venv/bin/python -m bench $(ARGS)

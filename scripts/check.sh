@@ -8,7 +8,7 @@ uv=$(command -v uv || echo .uv/bin/uv)
 set -x
 "$uv" lock --check
 ruff check .
-ruff format --check .
+scripts/format.sh --check
 mypy
 lint-imports --no-logo
 python manage.py makemigrations --check --dry-run
