@@ -193,6 +193,12 @@ class NeverHealthy(EngineFailure):
     code = "never_healthy"
 
 
+class OtherNode(Unavailable):
+    """The container is on another node than the one that was asked."""
+
+    code = "other_node"
+
+
 class HostNotReady(Unavailable):
     """This host cannot isolate containers yet."""
 

@@ -28,7 +28,7 @@ def apply() -> None:
 
 def apply_asked() -> None:
     """Have in force what was asked for and is not yet; many that ask at once are served at once."""
-    if Container.objects.filter(node=node_id(), egress_in_force__lt=F("egress_asked")).exists():
+    if Container.objects.here().filter(egress_in_force__lt=F("egress_asked")).exists():
         apply()
 
 
@@ -40,7 +40,7 @@ def refresh_names() -> None:
 
 def _write_names() -> None:
     """Have the containers' hosts files say what the names in their policies stand for."""
-    rows = Container.objects.filter(node=node_id(), address__isnull=False).select_related("pool", "version")
+    rows = Container.objects.here().filter(address__isnull=False).select_related("pool", "version")
     for row in rows:
         home, names = volumes.home(row.pk), row.policy_names
         if resolving.has_files(home) and (names or resolving.has_names(home)):
@@ -48,7 +48,7 @@ def _write_names() -> None:
 
 
 def _has_containers() -> bool:
-    return Container.objects.filter(node=node_id(), address__isnull=False).exists()
+    return Container.objects.here().filter(address__isnull=False).exists()
 
 
 def keep() -> None:
@@ -73,7 +73,7 @@ LOOKED_AT = 10
 
 def _open_resolvers() -> list[str]:
     """Close the engine's resolver to containers that reach it, and say which those were."""
-    rows = Container.objects.filter(node=node_id(), state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
+    rows = Container.objects.here().filter(state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
     found = []
     for pk in rows.filter(address__isnull=False).order_by("?").values_list("pk", flat=True)[:LOOKED_AT]:
         seen = get_runtime().inspect(lifecycle.runtime_name(pk))

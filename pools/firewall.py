@@ -54,7 +54,7 @@ def table() -> str:
 
 def _rows() -> list[Container]:
     """Every container of this node that has an address."""
-    rows = Container.objects.filter(node=deployment.node_id(), address__isnull=False)
+    rows = Container.objects.here().filter(address__isnull=False)
     return list(rows.select_related("pool").order_by("address"))
 
 

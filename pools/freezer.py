@@ -21,7 +21,7 @@ import structlog
 from django.conf import settings
 
 from boilerhouse.core.errors import BoilerhouseError
-from pools import host, lifecycle, volumes
+from pools import host, lifecycle, nodes, volumes
 from pools.errors import DirectoryGone, EngineUnavailable
 from pools.models import Container
 from pools.runtime import get_runtime
@@ -151,8 +151,8 @@ def is_frozen(runtime_id: str) -> bool:
 
 
 def left_frozen() -> list[UUID]:
-    """Tenants' containers that stand still now: held for a save, or left so by one that was killed."""
-    rows = list(Container.objects.filter(state=ContainerState.CLAIMED).values_list("pk", "runtime_id"))
+    """Tenants' containers of this node that stand still now: held for a save, or left so by one that was killed."""
+    rows = list(Container.objects.here().filter(state=ContainerState.CLAIMED).values_list("pk", "runtime_id"))
     groups = {pk: group_of(runtime_id) for pk, runtime_id in rows}
     frozen = [pk for pk, runtime_id in rows if groups[pk] and is_frozen(runtime_id)]
     if any(groups.values()) or not rows:
@@ -164,7 +164,7 @@ def left_frozen() -> list[UUID]:
 def thaw_forgotten(container_id: UUID) -> bool:
     """Let the container go on if no save holds it; returns whether it stood still."""
     runtime_id = Container.objects.filter(pk=container_id).values_list("runtime_id", flat=True).first()
-    if runtime_id is None:
+    if runtime_id is None or not nodes.at_home(container_id):
         return False
     try:
         with volumes.locked(container_id, wait=False):

@@ -148,7 +148,7 @@ def disk_words() -> str:
 def _lease(resource: str, container_id: UUID) -> bool:
     if HostLease.objects.filter(pk=resource).exists():
         return False
-    HostLease.objects.create(resource=resource, container_id=container_id)
+    HostLease.objects.create(resource=resource, container_id=container_id, node=deployment.node_id())
     return True
 
 
@@ -209,11 +209,13 @@ def _forget_rested() -> None:
 
 
 def stray_leases(held: set[UUID]) -> list[HostLease]:
-    """Leases in use by containers that have no row, are not in ``held``, and have nothing on this disk.
+    """Leases of this node in use by containers that have no row, are not in ``held``, and have nothing on this disk.
 
     Rows are looked up by the same statement: a lease commits together with its container's row, so one that was just
     made is never taken for a stray.
     """
-    rows = HostLease.objects.filter(released_at=None).exclude(container_id__in=Container.objects.values("pk"))
+    rows = HostLease.objects.filter(released_at=None, node__in=["", deployment.node_id()]).exclude(
+        container_id__in=Container.objects.values("pk")
+    )
     rows = rows.exclude(container_id__in=held)
     return [row for row in rows if not volumes.home(row.container_id).exists()]

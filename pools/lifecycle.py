@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from boilerhouse.core import clock, deployment_settings, failpoints, processes
-from boilerhouse.core.deployment import deployment_id, node_id
+from boilerhouse.core.deployment import deployment_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
@@ -30,6 +30,7 @@ from pools import (
     mounted,
     mounts,
     named,
+    nodes,
     permits,
     pulling,
     resolving,
@@ -79,7 +80,7 @@ def _is_on_our_network(spec: WorkloadSpec) -> bool:
 
 def adopt_ownership(container_id: UUID, state: ContainerState) -> Container | None:
     """Make this process the owner of this node's container in ``state`` that nobody living works on; None if not."""
-    rows = Container.objects.filter(pk=container_id, state=state, node=node_id())
+    rows = Container.objects.here().filter(pk=container_id, state=state)
     me = processes.current()
     if not rows.filter(Q(owner=None) | ~Q(owner__in=processes.living() - {me})).update(owner=me):
         return None
@@ -466,7 +467,7 @@ def destroy_container(container_id: UUID) -> None:
     A latched one is left alone: its state may not be saved, and only a tenant's release may wipe it. So is one of
     another node, whose latch cannot be read here.
     """
-    container = Container.objects.filter(pk=container_id, node=node_id()).first()
+    container = Container.objects.here().filter(pk=container_id).first()
     if container is None or container.state not in (ContainerState.FAILED, ContainerState.REMOVING):
         return
     if volumes.read_latch(container_id) is not None:
@@ -503,7 +504,7 @@ def stuck_containers(older_than: datetime) -> list[Container]:
 
 def remove_orphan(name: str, container_id: UUID | None) -> None:
     """Remove a container of this deployment that no row names and that never saw a tenant, with its directories."""
-    if container_id is not None and volumes.read_latch(container_id) is not None:
+    if container_id is not None and (not nodes.at_home(container_id) or volumes.read_latch(container_id) is not None):
         return
     if remove_leftover(name) and container_id is not None:
         wipe_stray(container_id)
@@ -524,7 +525,9 @@ def remove_leftover(name: str) -> bool:
 
 def wipe_stray(container_id: UUID) -> None:
     """Remove the directories of a container that no row names and that never saw a tenant."""
-    if Container.objects.filter(pk=container_id).exists() or volumes.read_latch(container_id) is not None:
+    if Container.objects.filter(pk=container_id).exists() or not nodes.at_home(container_id):
+        return
+    if volumes.read_latch(container_id) is not None:
         return
     wipe(container_id)
     host.release_uid(container_id)

@@ -477,6 +477,8 @@ class HostLease(models.Model):
     resource = models.CharField(max_length=64, primary_key=True)
     """``uid 200001``, ``10.64.0.5`` or ``127.0.0.2:20001``"""
     container_id = models.UUIDField()
+    node = models.CharField(max_length=64, default="", db_default="", blank=True)
+    """Whose container uses it; empty where that was not noted yet."""
     released_at = models.DateTimeField(null=True)
     """Since when it is in quarantine; null while in use."""
 

@@ -89,7 +89,7 @@ def is_due() -> bool:
 
 def wanted_names() -> set[str]:
     """What policies name of pools and tenants that have containers on this node."""
-    rows = Container.objects.filter(node=node_id())
+    rows = Container.objects.here()
     pools = Pool.objects.filter(pk__in=rows.values("pool_id"), egress__isnull=False).values_list("egress", flat=True)
     tenants = rows.filter(egress__isnull=False).values_list("egress", flat=True)
     policies = [policy for policy in (*pools, *tenants) if policy is not None]

@@ -8,6 +8,7 @@ from django.db import connection, models
 from django.db.models import Count, F, Q
 from django.db.models.functions import Now
 
+from boilerhouse.core.deployment import node_id
 from pools.states import TRANSITIONS, ContainerHealth, ContainerState
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ UPDATE {table} SET state = %s, state_changed_at = {now} WHERE state = %s AND id 
 class ContainerQuerySet(models.QuerySet["Container"]):
     def idle(self) -> Self:
         return self.filter(state=ContainerState.IDLE)
+
+    def here(self) -> Self:
+        """Those of this node, whose engine and directories are here."""
+        return self.filter(node=node_id())
 
     def transition(self, source: ContainerState, target: ContainerState, **changes: Any) -> int:
         """Move matching rows from ``source`` to ``target``; return how many moved."""

@@ -18,11 +18,10 @@ from django.conf import settings
 from django.db import transaction
 
 from boilerhouse.core import clock
-from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import enqueue
-from pools import host, last_words, lifecycle, observing, trouble, volumes
+from pools import host, last_words, lifecycle, nodes, observing, trouble, volumes
 from pools.instruments import DRIFT
 from pools.models import Container, HostLease, Pool
 from pools.runtime import get_runtime, seccomp
@@ -93,8 +92,8 @@ def _orphan(container_id: UUID | None, observed: Observed, held: set[UUID]) -> l
 def _row(row: Container, observed: Observed | None) -> list[Drift]:
     if row.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or row.fault in DEADLY:
         return []
-    if row.node != node_id():
-        return []  # another node's engine has it
+    if not nodes.is_here(row.node):
+        return []
     if observed is None:
         if row.state_changed_at > clock.now() - VANISHED_AFTER:
             return []
@@ -118,7 +117,7 @@ def _old_profiles(rows: Collection[Container], seen: Mapping[UUID, Observed]) ->
     busy |= set(Pool.objects.exclude(trouble="", is_paused=False).values_list("pk", flat=True))
     for row in rows:
         observed = seen.get(row.pk)
-        if row.state != ContainerState.IDLE or row.pool_id in busy or observed is None:
+        if row.state != ContainerState.IDLE or row.pool_id in busy or observed is None or not nodes.is_here(row.node):
             continue
         if observed.labels.get(lifecycle.PROFILE_LABEL) != seccomp.version():
             busy.add(row.pool_id)
@@ -140,7 +139,9 @@ def _take_out(row: Container) -> None:
 
 
 def look_at(container_id: UUID, *, is_oom: bool = False) -> bool:
-    """Ask the engine about one container that may have ended, and write down what it says."""
+    """Ask the engine about one container of this node that may have ended, and write down what it says."""
+    if not nodes.at_home(container_id):
+        return False
     name = lifecycle.runtime_name(container_id)
     seen = get_runtime().inspect(name)
     if seen is None:

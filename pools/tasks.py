@@ -9,7 +9,7 @@ from django.conf import settings
 
 from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import task
-from pools import filtering, freezer, lifecycle, sizing, staged, tags, trials, volumes
+from pools import filtering, freezer, lifecycle, nodes, sizing, staged, tags, trials, volumes
 
 
 @task
@@ -18,11 +18,13 @@ def refill(pool_id: str) -> None:
 
 
 @task
+@nodes.on_its_node("pool")
 def create_container(container_id: str) -> None:
     lifecycle.start_container(UUID(container_id))
 
 
 @task
+@nodes.on_its_node("pool")
 def destroy_container(container_id: str) -> None:
     lifecycle.destroy_container(UUID(container_id))
 
@@ -38,11 +40,13 @@ def remove_leftover(name: str) -> None:
 
 
 @task
+@nodes.on_its_node("pool")
 def wipe_stray(container_id: str) -> None:
     lifecycle.wipe_stray(UUID(container_id))
 
 
 @task
+@nodes.on_its_node("pool")
 def thaw(container_id: str) -> None:
     freezer.thaw_forgotten(UUID(container_id))
 

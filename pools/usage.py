@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from pools import quota, volumes
+from pools import nodes, quota, volumes
 from pools.models import Container, ContainerUsage, Pool, PoolUsage
 from pools.states import ContainerState
 
@@ -67,7 +67,7 @@ _before: dict[str, tuple[Any, int]] = {}
 
 
 def sample() -> int:
-    """Take one sample of every running container and of every pool; return how many containers were sampled."""
+    """Take a sample of every running container of this node and of every pool; return of how many containers."""
     now = timezone.now()
     samples: list[ContainerUsage] = []
     cores: dict[str, float] = defaultdict(float)
@@ -77,7 +77,7 @@ def sample() -> int:
     measured: list[Container] = []
     for container in Container.objects.all():
         states[container.pool_id][container.state] += 1
-        if container.state not in (ContainerState.IDLE, ContainerState.CLAIMED):
+        if container.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or not nodes.is_here(container.node):
             continue
         used = quota.used_bytes(volumes.home(container.pk))
         if used is not None and used != container.disk_bytes:

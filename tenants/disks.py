@@ -18,9 +18,8 @@ import structlog
 from django.conf import settings
 from django.db import close_old_connections, connection
 
-from boilerhouse.core.deployment import node_id
 from boilerhouse.core.steps import steps
-from pools import host, observing, quota, reserve, unlinked, volumes
+from pools import host, nodes, observing, quota, reserve, unlinked, volumes
 from pools.errors import DirectoryGone
 from pools.models import Container
 from pools.quota import Limit
@@ -101,12 +100,12 @@ def excess(seen: volumes.Walked, limit: Limit) -> str:
 def check(assignment_id: UUID) -> volumes.Walked | None:
     """Measure whoever holds a container, and release who is over a limit that no file system keeps.
 
-    None when the tenant has given it back meanwhile. Raises DirectoryGone: what is there is not known, and nothing
-    is decided.
+    None when the tenant has given it back meanwhile, or holds one of another node. Raises DirectoryGone: what is there
+    is not known, and nothing is decided.
     """
     rows = Assignment.objects.filter(pk=assignment_id, state=AssignmentState.ASSIGNED)
     row = rows.select_related("version", "container").first()
-    if row is None or row.version is None or row.container is None:
+    if row is None or row.version is None or row.container is None or not nodes.is_here(row.node):
         return None
     container_id, spec = row.held_container, row.version.spec
     limit = quota.limit_of(spec.resources)
@@ -168,7 +167,7 @@ class DiskWatch:
 
     def look(self) -> None:
         """Measure what is due; while the node's disk is low, all, and release who grows the most if it still fills."""
-        rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__node=node_id())
+        rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__in=Container.objects.here())
         held = dict(rows.values_list("pk", "container_ref"))
         self._measured = {pk: one for pk, one in self._measured.items() if pk in held}
         self._known = {pk: self._known.get(pk, time.monotonic()) for pk in held}

@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 
 from boilerhouse.core import clock
 from boilerhouse.core.steps import earlier, later
-from pools import volumes
+from pools import nodes, volumes
 from pools.errors import DirectoryGone
 from pools.models import Container
 from pools.spec import WorkloadSpec
@@ -65,8 +65,10 @@ def _measure(rows: QuerySet[Assignment], container_id: UUID, spec: WorkloadSpec)
 def check(assignment_id: UUID, generation: int) -> bool:
     """Release an assignment whose deadline has passed, unless its files changed since. Returns whether it did."""
     rows = Assignment.objects.filter(pk=assignment_id, generation=generation, state=AssignmentState.ASSIGNED)
-    assignment = rows.select_related("pool", "version").first()
+    assignment = rows.select_related("pool", "version", "container").first()
     if assignment is None or assignment.version is None or assignment.last_activity_at is None:
+        return False
+    if not nodes.is_here(assignment.node):
         return False
     seen = _measure(rows, assignment.held_container, assignment.version.spec)
     if seen is None:

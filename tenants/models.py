@@ -98,6 +98,8 @@ class Assignment(models.Model):
     )
     container_ref = models.UUIDField(null=True, blank=True)
     """The container's id, also when its row is gone: its directories are named by it."""
+    directory_node = models.CharField(max_length=64, default="", db_default="", blank=True)
+    """The node that has the directories of a failed save, whose container's row is gone."""
     version = models.ForeignKey(WorkloadVersion, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     uid = models.PositiveIntegerField(null=True, blank=True)
     source = models.CharField(max_length=10, choices=Source, default=Source.WARM)
@@ -168,6 +170,11 @@ class Assignment(models.Model):
         if self.outcome == DirectoryMissing.code:
             return "Nothing was deleted: mount the directory or put it back, or discard the state."
         return "It is kept on this node."
+
+    @property
+    def node(self) -> str:
+        """Where what it holds is; empty while it holds nothing."""
+        return self.container.node if self.container else self.directory_node
 
     @property
     def held_container(self) -> UUID:

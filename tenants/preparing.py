@@ -22,14 +22,13 @@ from django.db import connection, transaction
 from django.db.models import Q
 
 from boilerhouse.core import clock, failpoints, lanes, processes, tracing, turns
-from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.metering import timed
 from boilerhouse.core.outage import DATABASE_LOST, renounce
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import host, last_words, lifecycle, sizing, staged, volumes
+from pools import host, last_words, lifecycle, nodes, sizing, staged, volumes
 from pools.feasibility import seed_path
 from pools.runtime import get_runtime
 from pools.runtime.base import Executed
@@ -77,7 +76,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
                     findings = survey.answer()
         needs_worker = spec.post_claim is not None or spec.seed is not None
         needs_worker |= findings is None or any(not finding.is_empty for finding in findings)
-        needs_worker |= container.node != node_id() or get_runtime().is_suspect()
+        needs_worker |= not nodes.is_here(container.node) or get_runtime().is_suspect()
         needs_worker |= assignment.egress is not None  # only workers may change the packet filter
         if findings is not None and not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)
@@ -138,6 +137,9 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
         structlog.contextvars.bind_contextvars(
             tenant=assignment.tenant_id, generation=assignment.generation, container=str(assignment.container_ref)
         )
+        if not nodes.is_here(assignment.node):
+            _leave_to_its_node(assignment, asked)
+            return
         deadlines.take_up(assignment)
         findings: list[surveys.Finding] | None = None
         try:
@@ -173,6 +175,12 @@ def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
         _stand_in_line(assignment)
         arguments = assignment.pk, assignment.generation, asked
         enqueue("claim", "tenants.tasks.prepare", *arguments, after_s=SLOW_SINK_S)
+
+
+def _leave_to_its_node(assignment: Assignment, asked: int) -> None:
+    """Nothing of the container can be seen here, so nothing is decided about it."""
+    _stand_in_line(assignment)
+    nodes.give_back("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation, asked)
 
 
 def _stand_in_line(assignment: Assignment) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from pools import volumes
+from pools import nodes, volumes
 from syncing import errors as sync_errors
 from syncing import patterns, places, saves
 from syncing import services as syncing
@@ -77,7 +77,7 @@ def matches_among(names: Iterable[str], mappings: Iterable[tuple[str, str]]) -> 
 
 
 def matches_of_tenant(tenant_id: str, pool_id: str, mappings: Iterable[tuple[str, str]]) -> list[Matched]:
-    """The same of what lies in the container that the tenant holds now. Raises Invalid, NotAssigned."""
+    """The same of what lies in the container that the tenant holds now. Raises Invalid, NotAssigned, OtherNode."""
     site = _site(tenant_id, pool_id)
     found = []
     for container_path, pattern in mappings:
@@ -114,7 +114,7 @@ def _matched(container_path: str, pattern: str, sizes: dict[str, int], *, is_cut
 
 
 def of_sync(tenant_id: str, direction: Direction) -> list[Planned]:
-    """What a save (upload) or a restore (download) of the tenant would do now. Raises Invalid, NotAssigned."""
+    """What a save (upload) or a restore (download) of the tenant would do. Raises Invalid, NotAssigned, OtherNode."""
     site = _site(tenant_id, None)
     found = []
     for spec in syncing.specs_for(site.pool_id, direction):
@@ -159,10 +159,12 @@ def _plan(site: Site, mapping: SyncMapping, direction: Direction) -> Planned:
 
 def _site(tenant_id: str, pool_id: str | None) -> Site:
     validation.check_tenant_id(tenant_id)
-    rows = Assignment.objects.select_related("version").filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED)
+    rows = Assignment.objects.filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED)
+    rows = rows.select_related("version", "container")
     row = (rows if pool_id is None else rows.filter(pool_id=pool_id)).first()
     if row is None or row.version is None or row.uid is None:
         raise errors.NotAssigned
+    nodes.check(row.node)
     return site_of(row, -1, is_stopped=False)
 
 

@@ -25,7 +25,7 @@ from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import freezer, host, lifecycle, staged, volumes
+from pools import freezer, host, lifecycle, nodes, staged, volumes
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from syncing import errors as sync_errors
@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 RETRY_S = (5, 10, 30, 60, 120, 300, 600)
 ENGINE_RETRY_S = 2
 LINE_S = 5
+OTHER_NODE_S = 2
+"""A release whose worker is on another node than the container is handed on again so much later."""
 LOCK_TAKEN_S = 0.3
 """What holds the container, as a save that was under way, ends soon: it is told that the tenant is being released."""
 SAVES = (ReleaseStep.STOPPING, ReleaseStep.SAVING)
@@ -187,6 +189,9 @@ def finish(assignment_id: UUID) -> None:
     structlog.contextvars.bind_contextvars(
         tenant=assignment.tenant_id, container=str(assignment.container_ref), generation=assignment.generation
     )
+    if not nodes.is_here(assignment.node):
+        _put_off(assignment, OTHER_NODE_S)
+        return
     try:
         with lanes.entered(_size_of(assignment)) as may_begin:
             if not may_begin:
@@ -386,6 +391,7 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
             RELEASING,
             FAILED,
             step=ReleaseStep.SAVING,
+            directory_node=assignment.node,
             outcome=error.code,
             outcome_detail=error.detail,
             owner=None,

@@ -28,7 +28,7 @@ from boilerhouse.core.recently import Recently
 from boilerhouse.core.steps import each, later
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import volumes
+from pools import nodes, volumes
 from syncing import errors as sync_errors
 from syncing import restores, saves, sites, surveys
 from syncing import services as syncing
@@ -110,7 +110,7 @@ def _goes(mapping: object, direction: Direction) -> bool:
 
 def _assigned() -> QuerySet[Assignment]:
     rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, version__isnull=False, uid__isnull=False)
-    return rows.select_related("version").order_by("created_at")
+    return rows.select_related("version", "container").order_by("created_at")
 
 
 def _join(
@@ -179,11 +179,13 @@ def cancel(run_id: UUID) -> SyncRun:
 def run_next() -> None:
     """Run one queued run of the tenant whose turn it is, then give way: a message is sent for what is left.
 
-    A tenant that has a run under way is passed over, and so is one whose container is locked. What generations that are
-    over have left behind is cancelled.
+    A tenant that has a run under way is passed over, and so is one whose container is locked or on another
+    node. What generations that are over have left behind is cancelled.
     """
     is_locked = False
-    for assignment in _turns():
+    turns = _turns()
+    here = [assignment for assignment in turns if nodes.is_here(assignment.node)]
+    for assignment in here:
         match _take_turn(assignment):
             case Turn.DONE:
                 if _queued().exists():
@@ -195,6 +197,8 @@ def run_next() -> None:
                 pass  # whoever has the room sends a message when its run has ended
     if is_locked:
         _send(LOCK_TAKEN_S)
+    elif len(turns) > len(here):
+        nodes.give_back("sync", "tenants.tasks.run_syncs")
 
 
 def _send(after_s: float = 0.0) -> None:

@@ -8,6 +8,7 @@ from django.db import transaction
 
 from boilerhouse.core import lanes
 from boilerhouse.core.tasks import enqueue, task
+from pools import nodes
 from tenants import backups, erasing, idle, preparing, releases, syncs, upkeep
 
 PROBE_AGAIN_S = 0.5
@@ -35,6 +36,7 @@ def check_idle(assignment_id: str, generation: str) -> None:
 
 
 @task
+@nodes.on_its_node("pool")
 def put_away(container_id: str) -> None:
     upkeep.put_away(UUID(container_id))
 

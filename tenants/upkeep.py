@@ -14,7 +14,7 @@ from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import enqueue
-from pools import freezer, lifecycle, volumes
+from pools import freezer, lifecycle, nodes, volumes
 from pools.models import Container, Pool
 from pools.states import DEADLY, ContainerState
 from syncing import services as syncing
@@ -105,9 +105,9 @@ def retry_failed_saves() -> int:
 
 
 def find_lost() -> int:
-    """Have containers put away that are to be removed, have seen a tenant, and are nobody's."""
+    """Have containers of this node put away that are to be removed, have seen a tenant, and are nobody's."""
     old = clock.now() - QUARANTINE_AFTER
-    rows = Container.objects.filter(state=ContainerState.REMOVING, state_changed_at__lt=old)
+    rows = Container.objects.here().filter(state=ContainerState.REMOVING, state_changed_at__lt=old)
     return each(rows.values_list("pk", flat=True), _have_put_away)
 
 
@@ -128,7 +128,7 @@ def is_lost(container_id: UUID) -> bool:
 def put_away(container_id: UUID) -> None:
     """Stop a lost container, free its slot, and keep its directory for a person to look into."""
     container = Container.objects.filter(pk=container_id, state=ContainerState.REMOVING).first()
-    if container is None or not is_lost(container_id):
+    if container is None or not nodes.is_here(container.node) or not is_lost(container_id):
         return
     lifecycle.quarantine(container_id)
     with recording():

@@ -16,7 +16,7 @@ from boilerhouse.core import audit
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import recording
 from pools import errors as pool_errors
-from pools import lifecycle
+from pools import lifecycle, nodes
 from pools.models import Container
 from pools.runtime import get_runtime
 from pools.runtime.base import Executed, LogStream, Terminal
@@ -46,7 +46,7 @@ def held_by(tenant_id: str) -> UUID:
 def run(container_id: UUID, command: tuple[str, ...], timeout_ms: int, stdin: bytes | None) -> Executed:
     """Run a command in a claimed container and wait for its end; it is audited, by a digest of its words.
 
-    Raises NotClaimed, Releasing, TooManyCommands, NotRunning, EngineUnavailable, ExecTimedOut.
+    Raises NotClaimed, Releasing, TooManyCommands, NotRunning, EngineUnavailable, ExecTimedOut, OtherNode.
     """
     row = _claimed(container_id)
     with _one_more(container_id):
@@ -89,7 +89,8 @@ def _one_more(container_id: UUID) -> Iterator[None]:
 def open_terminal(container_id: UUID, reason: str, columns: int, rows: int) -> Terminal:
     """A shell in a claimed container for a person; it is audited with who it is and why.
 
-    Raises TerminalsOff, Invalid without a reason, NotClaimed, Releasing, NotRunning, EngineUnavailable.
+    Raises TerminalsOff, Invalid without a reason, NotClaimed, Releasing, NotRunning, EngineUnavailable,
+    OtherNode.
     """
     if not settings.BOILERHOUSE_TERMINAL:
         raise errors.TerminalsOff
@@ -113,22 +114,25 @@ def is_claimed(container_id: UUID) -> bool:
 
 
 def _claimed(container_id: UUID) -> Assignment:
-    held = Assignment.objects.filter(container_ref=container_id)
+    held = Assignment.objects.select_related("container").filter(container_ref=container_id)
     row = held.filter(state=AssignmentState.ASSIGNED).first()
     if row is None:
         if held.filter(state=AssignmentState.RELEASING).exists():
             raise errors.Releasing
         raise pool_errors.NotClaimed
+    nodes.check(row.node)
     return row
 
 
 def logs(container: Container, tail: int, since: float | None, *, timestamps: bool = False) -> bytes:
-    """The container's last lines, 1 MiB at most. Raises EngineUnavailable, ContainerMissing."""
+    """The container's last lines, 1 MiB at most. Raises EngineUnavailable, ContainerMissing, OtherNode."""
+    nodes.check(container.node)
     return get_runtime().logs(lifecycle.runtime_name(container.pk), tail, since, LOG_BYTES, timestamps=timestamps)
 
 
 def follow_logs(container: Container, tail: int, since: float | None, *, timestamps: bool = False) -> LogStream:
     """The same, and what comes after until the container ends."""
+    nodes.check(container.node)
     runtime, name = get_runtime(), lifecycle.runtime_name(container.pk)
     if runtime.inspect(name) is None:  # with a deadline, which the stream has not
         raise pool_errors.ContainerMissing(f"The engine has no container {name}.")

@@ -256,6 +256,8 @@ class _Fitting:
             self._failed[row["pool_id"]] = self._failed.get(row["pool_id"], 0) + 1
         if row["container_id"] not in self._here:
             row["container_id"] = None
+        if row.get("directory_node"):
+            row["directory_node"] = node_id()
         return row
 
     def _pool(self, row: Row) -> Row:
@@ -264,7 +266,7 @@ class _Fitting:
 
     def _lease(self, row: Row) -> Row | None:
         if row["container_id"] in self._here:
-            return row
+            return row | {"node": node_id()}
         if row["resource"].startswith("uid "):
             return None
         return row | {"released_at": row["released_at"] or self.now}

@@ -198,7 +198,7 @@ class ExecView(ApiView):
         problems={
             409: "not_claimed releasing",
             502: "container_not_running bad_command engine_failed",
-            503: "engine_unavailable",
+            503: "engine_unavailable other_node",
             429: "too_many_commands",
             504: "exec_timed_out",
         },
@@ -218,7 +218,7 @@ class TenantExecView(ApiView):
         problems={
             409: "not_assigned releasing",
             502: "container_not_running bad_command engine_failed",
-            503: "engine_unavailable",
+            503: "engine_unavailable other_node",
             429: "too_many_commands",
             504: "exec_timed_out",
         },
@@ -300,7 +300,7 @@ class LogsView(ApiView):
 
     @operation(
         operation_id="getContainerLogs",
-        problems={502: "container_missing engine_failed", 503: "engine_unavailable too_many_streams"},
+        problems={502: "container_missing engine_failed", 503: "engine_unavailable too_many_streams other_node"},
         summary="Read a container's log",
         **_LOGS,
     )
@@ -323,7 +323,7 @@ class TenantLogsView(ApiView):
         operation_id="getTenantLogs",
         problems={
             502: "container_missing engine_failed",
-            503: "engine_unavailable too_many_streams",
+            503: "engine_unavailable too_many_streams other_node",
             409: "not_assigned releasing",
         },
         summary="Read the log of the tenant's container",

@@ -1,0 +1,384 @@
+"""Two nodes on one database: what one has, the other neither touches nor misses; its worker leaves it to the right one.
+
+Both are this process, in turn: each has a data directory with a node id of its own, and an engine of its own. Rows,
+messages and files are real.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.utils import timezone
+from django_q.models import OrmQ
+
+import pools.tasks
+import tenants.tasks
+from boilerhouse.core.models import Event
+from pools import freezer, host, lifecycle, nodes, reconcile, usage, volumes
+from pools.errors import OtherNode
+from pools.models import Container, ContainerUsage, HostLease, Pool
+from pools.runtime.base import Image
+from pools.states import ContainerState
+from syncing.models import SyncRun
+from syncing.states import Direction
+from tenants import disks, previews, releases, syncs, upkeep, working
+from tenants.models import Assignment
+from tenants.states import AssignmentState, ReleaseStep
+from tests.asking import Call, problem
+from tests.fake_runtime import FakeRuntime
+from tests.make import make_container, make_pool, make_spec, make_sync_spec
+from tests.tenants.test_assignments import make_assignment
+
+pytestmark = [pytest.mark.any_database, pytest.mark.django_db(transaction=True)]
+LONG_AGO = timedelta(hours=1)
+
+
+class Elsewhere(FakeRuntime):
+    """An engine that has nothing; whoever asks it for one container takes another node's for this one's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked_for: list[str] = []
+
+    def find(self, name: str) -> None:
+        self.asked_for.append(name)
+
+
+@dataclass
+class Nodes:
+    """``home`` has all containers, ``away`` none."""
+
+    settings: Any
+    home_dir: Path
+    away_dir: Path
+    home: FakeRuntime
+    away: Elsewhere
+
+    def go_home(self) -> None:
+        self._be_at(self.home_dir)
+
+    def go_away(self) -> None:
+        self._be_at(self.away_dir)
+
+    def _be_at(self, directory: Path) -> None:
+        self.settings.BOILERHOUSE_DATA_DIR = directory
+        self.settings.BOILERHOUSE_RAM_DIR = str(directory / "ram")
+
+    def engine(self) -> FakeRuntime:
+        return self.home if self.home_dir == self.settings.BOILERHOUSE_DATA_DIR else self.away
+
+    def what_home_has(self) -> dict[str, Any]:
+        """Files, containers and rows: none of it is to change."""
+        names = "tenant_id", "state", "container_ref", "step", "outcome"
+        return {
+            "files": sorted(str(path) for path in self.home_dir.rglob("*")),
+            "engine": {name: one.status for name, one in self.home.containers.items()},
+            "rows": sorted(Container.objects.values_list("pk", "state", "fault", "error")),
+            "leases": sorted(HostLease.objects.values_list("resource", "released_at")),
+            "held": sorted(Assignment.objects.values_list(*names)),
+            "activity": list(Assignment.objects.values_list("last_activity_at", flat=True)),
+        }
+
+
+@pytest.fixture
+def both(data_dir, tmp_path_factory, settings, monkeypatch) -> Iterator[Nodes]:
+    away_dir = tmp_path_factory.mktemp("away")
+    shutil.copy(data_dir / "deployment-id", away_dir)
+    found = Nodes(settings, data_dir, away_dir, FakeRuntime(), Elsewhere())
+    monkeypatch.setattr("pools.runtime._runtime", lambda *_: found.engine())
+    monkeypatch.setattr(nodes, "_given_back", nodes.Recently(0.0))
+    settings.BOILERHOUSE_TERMINAL = True
+    yield found
+    assert not found.away.asked_for, "looked for at the wrong node's engine"
+
+
+@pytest.fixture
+def pool(both) -> Pool:
+    return make_pool()
+
+
+def stand(both: Nodes, pool: Pool, state: ContainerState, tenant: str = "") -> Container:
+    """A container at home that runs, with its directories; latched for the tenant if one is named."""
+    container = make_container(pool, state=state, state_changed_at=timezone.now() - LONG_AGO)
+    volumes.prepare(container.pk, container.uid, make_spec())
+    host._lease(f"uid {container.uid}", container.pk)
+    if tenant:
+        volumes.latch(container.pk, tenant, 1)
+    both.home.create(lifecycle.plan_of(container, container.version.spec, "net", Image("sha256:1")))
+    both.home.start(lifecycle.runtime_name(container.pk))
+    return container
+
+
+def hold(both: Nodes, pool: Pool, tenant: str, state: AssignmentState, **over: Any) -> Assignment:
+    was_assigned = state != AssignmentState.PENDING
+    container = stand(both, pool, ContainerState.CLAIMED, tenant if was_assigned else "")
+    long_ago = timezone.now() - LONG_AGO
+    values = {"was_assigned": was_assigned, "assigned_at": long_ago, "last_activity_at": long_ago}
+    return make_assignment(
+        tenant, pool=pool, state=state, container=container, container_ref=container.pk, version=container.version,
+        uid=container.uid, state_changed_at=long_ago, **values | over,
+    )  # fmt: skip
+
+
+def messages() -> list[tuple[str, tuple[str, ...]]]:
+    return [(one.task["func"], tuple(one.task["args"])) for one in OrmQ.objects.order_by("id")]
+
+
+def test_a_claim_that_another_nodes_worker_takes_up_keeps_its_healthy_container(both, pool, run_tasks):
+    """1.10: the directory was not there, so the container was taken for dead, destroyed, and another one claimed."""
+    claim = hold(both, pool, "alice", AssignmentState.PENDING)
+    before = both.what_home_has()
+    both.go_away()
+    tenants.tasks.prepare(str(claim.pk), str(claim.generation))
+    claim.refresh_from_db()
+    assert (claim.state, claim.owner) == (AssignmentState.PENDING, None)
+    assert both.what_home_has() == before
+    assert messages() == [("tenants.tasks.prepare", (str(claim.pk), "1", "0"))]
+
+    both.go_home()
+    run_tasks()
+    claim.refresh_from_db()
+    assert (claim.state, claim.container_ref) == (AssignmentState.ASSIGNED, UUID(before["held"][0][2].hex))
+    assert not Event.objects.filter(type="pool.warning").exists()
+
+
+def test_a_release_is_carried_out_by_the_containers_own_node_only(both, pool, s3):
+    """1.10, P4: elsewhere nothing can be saved; it fails neither, nor is it done."""
+    body = s3.json("two/${tenantId}/")
+    keys = {"accessKeyId": s3.access_key, "secretAccessKey": body.pop("secretAccessKey")}
+    make_sync_spec(pool, sink=body, sink_secrets=keys)
+    held = hold(both, pool, "bob", AssignmentState.ASSIGNED)
+    (volumes.volume_path(held.held_container, "state") / "precious").write_text("bob")
+    releases.begin("bob")
+    before = both.what_home_has()
+    both.go_away()
+    releases.finish(held.pk)
+    held.refresh_from_db()
+    assert (held.state, held.outcome, held.owner) == (AssignmentState.RELEASING, "", None)
+    assert both.what_home_has() == before
+    Assignment.objects.update(next_attempt_at=None, state_changed_at=timezone.now() - LONG_AGO)
+    upkeep._tried.clear()
+    assert upkeep.resume_releases() == 1, "its message is sent again"
+
+    both.go_home()
+    releases.finish(held.pk)
+    held.refresh_from_db()
+    assert (held.state, held.outcome) == (AssignmentState.ENDED, "released")
+    assert SyncRun.objects.get(tenant_id="bob").state == "succeeded"
+
+
+def test_a_failed_save_whose_container_is_gone_is_still_its_nodes(both, pool):
+    """1.10: elsewhere a discard ended it, with the directory and its uid still in use at home."""
+    make_sync_spec(pool)  # at an address where nothing answers
+    held = hold(both, pool, "carl", AssignmentState.ASSIGNED)
+    lease = f"uid {held.uid}"
+    releases.begin("carl")
+    releases.finish(held.pk)
+    held.refresh_from_db()
+    assert (held.state, held.container) == (AssignmentState.RELEASE_FAILED, None)
+    releases.begin("carl", discard=True)
+    both.go_away()
+    releases.finish(held.pk)
+    held.refresh_from_db()
+    assert (held.state, held.step) == (AssignmentState.RELEASING, ReleaseStep.DESTROYING)
+    assert HostLease.objects.filter(pk=lease).exists()
+
+    both.go_home()
+    releases.finish(held.pk)
+    held.refresh_from_db()
+    assert (held.state, held.outcome) == (AssignmentState.ENDED, "discarded")
+    assert not volumes.home(held.held_container).exists()
+    assert not HostLease.objects.filter(pk=lease).exists()
+
+
+# Every task -------------------------------------------------------------------------------------------
+
+
+def _assigned(both: Nodes, pool: Pool) -> Assignment:
+    Pool.objects.filter(pk=pool.pk).update(idle_timeout_ms=1000)
+    return hold(both, pool, "dora", AssignmentState.ASSIGNED)
+
+
+def _sync(both: Nodes, pool: Pool) -> list[object]:
+    syncs._queue(_assigned(both, pool), [(make_sync_spec(pool), Direction.UPLOAD)], syncs.Trigger.MANUAL)
+    return []
+
+
+def _idle(both: Nodes, pool: Pool) -> list[object]:
+    held = _assigned(both, pool)
+    return [held.pk, held.generation]
+
+
+def _frozen(both: Nodes, pool: Pool) -> list[object]:
+    held = _assigned(both, pool).held_container
+    both.home.pause(lifecycle.runtime_name(held))
+    return [held]
+
+
+def _without_row(both: Nodes, pool: Pool, tenant: str = "") -> UUID:
+    container = stand(both, pool, ContainerState.REMOVING, tenant)
+    Container.objects.filter(pk=container.pk).delete()
+    return container.pk
+
+
+def _orphan(both: Nodes, pool: Pool) -> list[object]:
+    found = _without_row(both, pool)
+    return [lifecycle.runtime_name(found), found]
+
+
+def _releasing(both: Nodes, pool: Pool) -> list[object]:
+    return [hold(both, pool, "eva", AssignmentState.RELEASING, step=ReleaseStep.DESTROYING).pk]
+
+
+def _pending(both: Nodes, pool: Pool) -> list[object]:
+    return [hold(both, pool, "fred", AssignmentState.PENDING).pk, 1]
+
+
+BOUND = {
+    pools.tasks.create_container: lambda both, pool: [stand(both, pool, ContainerState.STARTING).pk],
+    pools.tasks.destroy_container: lambda both, pool: [stand(both, pool, ContainerState.FAILED).pk],
+    pools.tasks.remove_orphan: _orphan,
+    pools.tasks.wipe_stray: lambda both, pool: [_without_row(both, pool)],
+    pools.tasks.thaw: _frozen,
+    tenants.tasks.prepare: _pending,
+    tenants.tasks.finish_release: _releasing,
+    tenants.tasks.run_syncs: _sync,
+    tenants.tasks.check_idle: _idle,
+    tenants.tasks.put_away: lambda both, pool: [stand(both, pool, ContainerState.REMOVING, "lost").pk],
+}
+"""Each task that is about containers, and what makes the arguments of one that has something to do."""
+UNBOUND = {
+    "refill", "apply_packet_filter", "refresh_names", "keep_packet_filter", "look_at_tags", "tidy",  # this node's own
+    "remove_leftover",  # by its name at this node's engine, whose list it is from; it has no directory to lose
+    "probe_sink", "retry_saves", "put_back", "erase", "forget_old",  # rows and sinks
+}  # fmt: skip
+GOES_BACK = {"create_container", "destroy_container", "wipe_stray", "thaw", "prepare", "run_syncs", "put_away"}
+
+
+def test_of_every_task_it_is_said_whether_it_is_about_containers():
+    """1.10: a new one is put into one of the two lists, and so tried away from home."""
+    found = {
+        name
+        for module in (pools.tasks, tenants.tasks)
+        for name, one in vars(module).items()
+        if callable(one) and hasattr(one, "__wrapped__") and one.__module__ == module.__name__
+    }
+    assert found == {one.__name__ for one in BOUND} | UNBOUND
+
+
+@pytest.mark.parametrize("task", BOUND, ids=lambda task: task.__name__)
+def test_a_task_about_another_nodes_container_does_nothing(both, pool, monkeypatch, task):
+    """1.10: it neither destroys nor judges what is not here to be seen; those that are awaited go back to the queue."""
+    monkeypatch.setattr("boilerhouse.core.tasks.log.error", lambda *_, **told: pytest.fail(str(told)))
+    arguments = [str(one) for one in BOUND[task](both, pool)]
+    before = both.what_home_has()
+    OrmQ.objects.all().delete()
+    both.go_away()
+    task(*arguments)
+    assert both.what_home_has() == before
+    name = f"{task.__module__}.{task.__name__}"
+    assert [function for function, _ in messages()] == ([name] if task.__name__ in GOES_BACK else [])
+    assert not SyncRun.objects.exclude(state="queued").exists()
+
+    both.go_home()
+    OrmQ.objects.all().delete()
+    task(*arguments)
+    assert both.what_home_has() != before or SyncRun.objects.exclude(state="queued").exists(), (
+        "at home it does its work"
+    )
+
+
+def test_a_message_that_came_to_the_wrong_node_does_not_multiply(both, pool, monkeypatch):
+    """1.10: the controller sends more while the right node is away."""
+    monkeypatch.setattr(nodes, "_given_back", nodes.Recently(60))
+    [container] = BOUND[pools.tasks.destroy_container](both, pool)
+    OrmQ.objects.all().delete()
+    both.go_away()
+    for _ in range(3):
+        pools.tasks.destroy_container(str(container))
+    assert len(messages()) == 1
+
+
+# Every sweep ------------------------------------------------------------------------------------------
+
+
+def test_sweeps_of_one_node_keep_to_what_it_has(both, pool, monkeypatch):
+    """1.10: reconcile, usage, disks, and whoever looks for what is frozen, lost or leased by nobody."""
+    stand(both, pool, ContainerState.IDLE)
+    stand(both, pool, ContainerState.REMOVING, "lost")
+    _frozen(both, pool)
+    _without_row(both, pool, "kept")
+    before = both.what_home_has()
+    assert host.stray_leases(set()) == []
+    monkeypatch.setattr(disks, "EVERY_S", -1)
+    both.go_away()
+    assert reconcile.find_drift(set()) == []
+    assert reconcile.heal(set()) == 0
+    assert host.stray_leases(set()) == []
+    assert freezer.left_frozen() == []
+    assert upkeep.find_lost() == 0
+    usage.sample()
+    assert not ContainerUsage.objects.exists()
+    assert all(not reconcile.look_at(row.pk) for row in Container.objects.all())
+    watch = disks.DiskWatch(lambda: True, disks.threading.Event())
+    watch.look()
+    assert not watch._measured
+    assert both.what_home_has() == before
+
+
+# Every door -------------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_of_another_nodes_container_is_refused_in_words(both, pool):
+    """1.10: commands, shells, logs and previews; the node to ask is named."""
+    held = _assigned(both, pool)
+    container, home = held.container, held.container.node
+    both.go_away()
+    for ask in (
+        lambda: working.run(container.pk, ("true",), 1000, None),
+        lambda: working.open_terminal(container.pk, "to see", 80, 24),
+        lambda: working.logs(container, 10, None),
+        lambda: working.follow_logs(container, 10, None),
+        lambda: previews.of_sync("dora", Direction.UPLOAD),
+        lambda: previews.matches_of_tenant("dora", pool.pk, [("/state", "")]),
+    ):
+        with pytest.raises(OtherNode, match=home):
+            ask()
+    both.go_home()
+    assert working.run(container.pk, ("true",), 1000, None).exit_code == 0
+    assert previews.of_sync("dora", Direction.UPLOAD) == []
+
+
+def test_the_api_says_so_with_503(both, pool, client):
+    """1.10: whoever is asked next may be the right one."""
+    held, call = _assigned(both, pool), Call(client)
+    both.go_away()
+    path = f"containers/{held.held_container}"
+    for answer in (
+        call("POST", f"{path}/exec", {"command": ["true"]}),
+        call("POST", "tenants/dora/exec", {"command": ["true"]}),
+        call("GET", f"{path}/logs"),
+        call("GET", "tenants/dora/logs"),
+        call("GET", "tenants/dora/logs?follow=true"),
+    ):
+        problem(answer, 503, "other_node")
+    assert call("GET", path).status_code == 200, "rows are everybody's"
+
+
+def test_a_lease_notes_its_node_and_one_without_is_this_nodes(both, pool):
+    """1.10: what a release before that rule has left can only be here."""
+    container = stand(both, pool, ContainerState.IDLE)
+    lease = HostLease.objects.get(container_id=container.pk)
+    assert lease.node == container.node
+    HostLease.objects.update(node="")
+    Container.objects.all().delete()
+    shutil.rmtree(volumes.home(container.pk))
+    assert [one.pk for one in host.stray_leases(set())] == [lease.pk]
+    assert nodes.at_home(uuid4())
