@@ -79,12 +79,15 @@ BOILERHOUSE_PARALLEL_CREATES = env.int("BOILERHOUSE_PARALLEL_CREATES", 8)
 """Starts of one pool that are decided and not done; its workers do four at a time and never wait for the next."""
 BOILERHOUSE_PARALLEL_PULLS = env.int("BOILERHOUSE_PARALLEL_PULLS", 8)
 """Images that a node pulls at once; half of them from one registry."""
-BOILERHOUSE_PARALLEL_TRANSFERS = env.int("BOILERHOUSE_PARALLEL_TRANSFERS", 6)
+BOILERHOUSE_PARALLEL_TRANSFERS = env.int("BOILERHOUSE_PARALLEL_TRANSFERS", 8)
+"""Transfers of a node at once; those with one sink leave two to others."""
 BOILERHOUSE_MAX_FILE_BYTES = env.int("BOILERHOUSE_MAX_FILE_BYTES", 5 * 1024**3)
 BOILERHOUSE_MAX_SAVE_FILES = env.int("BOILERHOUSE_MAX_SAVE_FILES", 1_000_000)
 BOILERHOUSE_MAX_SAVE_BYTES = env.int("BOILERHOUSE_MAX_SAVE_BYTES", 100 * 1024**3)
 BOILERHOUSE_TRANSFER_STALL_S = env.int("BOILERHOUSE_TRANSFER_STALL_S", 120)
 """A transfer ends when nothing of it has moved for so long; however long it takes, nothing else ends it."""
+BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S = env.int("BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S", 8192)
+"""What moves slower than this over that time counts as nothing: the sink would hold a worker and a slot for ever."""
 BOILERHOUSE_LARGE_BYTES = env.int("BOILERHOUSE_LARGE_BYTES", 256 * 1024**2)
 """Transfers from so many bytes on leave room to others: two of the slots, and the workers of all queues but one."""
 BOILERHOUSE_SNAPSHOT_MAX_BYTES = env.int("BOILERHOUSE_SNAPSHOT_MAX_BYTES", 2 * 1024**3)
@@ -237,11 +240,12 @@ _MONTH_S = 30 * 86400
 _transfers = {"timeout": _MONTH_S, "retry": 2 * _MONTH_S}
 """A transfer ends when it stalls, not by the queue; one whose worker died is found by its row, not by the queue."""
 QUEUES: dict[str, dict[str, Any]] = {
-    "claim": {"workers": 3, **_transfers},
+    "claim": {"workers": 4, **_transfers},
     "pool": {"workers": 4},
-    "save": {"workers": 3, **_transfers},
-    "sync": {"workers": 2, **_transfers},
+    "save": {"workers": 4, **_transfers},
+    "sync": {"workers": 3, **_transfers},
 }
+"""Of the workers of a queue one sink's work holds all but one (``core.lanes``)."""
 QUEUE_LOOK_S = 0.25
 """How often a queue is looked at when no bell rings: work from another machine waits that long at most."""
 Q_CLUSTER: dict[str, Any] = {

@@ -166,6 +166,10 @@ class TransferStalled(SyncFailed):
     may_pass = True
 
 
+class TooSlow(TransferStalled):
+    """So little has moved that the transfer would hold a worker and a slot for as long as the sink likes."""
+
+
 class TransferCancelled(SyncFailed):
     """The transfer was cancelled."""
 

@@ -475,6 +475,11 @@ def spelling(spec: SyncSpec) -> str:
     return sinks.resolve(spec.sink, {}).place_name
 
 
+def far_end(spec: SyncSpec) -> str:
+    """What is slow for all work with the spec's sink when it is for some of it; asks nobody."""
+    return sinks.resolve(spec.sink, {}).far_end(locations.literal(spec.prefix))
+
+
 def key(spec: SyncSpec) -> str:
     """The same for all specs that save to one place, as far as is known."""
     return str(spec.place.get("id") or spelling(spec))

@@ -187,21 +187,24 @@ class _Place:
     def restored(self) -> Path:
         return self.directory / "restored"
 
-    def rclone(self, arguments: list[str], jail: Jail) -> None:
+    def rclone(self, arguments: list[str], jail: Jail, location: str) -> None:
         """Run it, and again where a save or a restore would try again. Raises SyncFailed."""
         for pause in RETRY_AFTER_S:
             try:
-                return self._rclone(arguments, jail)
+                return self._rclone(arguments, jail, location)
             except errors.SyncFailed as error:
                 if not error.may_pass or not self._is_in_time():
                     raise
                 log.info("a probe tries again", spec=self.probe.spec_id, code=error.code, detail=error.detail[:300])
             time.sleep(pause)
-        return self._rclone(arguments, jail)
+        return self._rclone(arguments, jail, location)
 
-    def _rclone(self, arguments: list[str], jail: Jail) -> None:
+    def _rclone(self, arguments: list[str], jail: Jail, location: str) -> None:
         try:
-            rclone.run(arguments, self.probe.sink, jail, self.lock, keep_going=self._is_in_time, lane=rclone.PROBES)
+            rclone.run(
+                arguments, self.probe.sink, jail, self.lock, location=location, keep_going=self._is_in_time,
+                lane=rclone.PROBES,
+            )  # fmt: skip
         except errors.TransferCancelled:
             raise errors.SinkUnreachable(f"It has not ended within {TRANSFER_DEADLINE_S} s.") from None
 
@@ -231,13 +234,14 @@ def _upload(place: _Place, location: str, backup: str) -> None:
     sink = place.probe.sink
     binds = tuple(sink.binds([location, backup], place.owner.uid))
     arguments = rclone.upload(sink, location, [], deletes=True, inside="", backup=backup, paths=_FIRST)
-    place.rclone(arguments, Jail(place.volume, place.owner, writable=False, binds=binds))
+    place.rclone(arguments, Jail(place.volume, place.owner, writable=False, binds=binds), location)
 
 
 def _restore(place: _Place, location: str) -> None:
     sink = place.probe.sink
     binds = tuple(sink.binds([location], None))
-    place.rclone(rclone.download(sink, location, []), Jail(place.restored, place.owner, writable=True, binds=binds))
+    jail = Jail(place.restored, place.owner, writable=True, binds=binds)
+    place.rclone(rclone.download(sink, location, []), jail, location)
     found = {path.name: path.read_bytes() for path in place.restored.iterdir()}
     if found != _SECOND:
         odd = sorted(name for name in {*found, *_SECOND} if found.get(name) != _SECOND.get(name))
@@ -253,7 +257,7 @@ def _look(place: _Place, mapping: SyncMapping) -> None:
             return  # a restore of nothing does not ask rclone either
         binds = tuple(sink.binds([location], None))
         arguments = rclone.peek(sink, location, first[0])
-        place.rclone(arguments, Jail(place.restored, place.owner, writable=True, binds=binds))
+        place.rclone(arguments, Jail(place.restored, place.owner, writable=True, binds=binds), location)
 
 
 def _write(place: _Place, files: dict[str, bytes]) -> None:

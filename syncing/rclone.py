@@ -23,7 +23,7 @@ from typing import Self
 import structlog
 from django.conf import settings
 
-from boilerhouse.core import context, file_locks, processes, stalling, tracing
+from boilerhouse.core import context, file_locks, lanes, processes, stalling, tracing
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
 from pools.names import show
@@ -41,7 +41,7 @@ READ_BYTES = 1 << 20
 """So much that it has read is work, too, as of files that it compares; what it reads while it waits is far less."""
 STUCK_LOOKS = 3
 KEPT_FREE = 2
-"""Slots that large transfers leave to others, for they may hold theirs for hours."""
+"""Slots that large transfers, and those with one sink, leave to others: they may hold theirs for hours."""
 UNCONFIRMED_S = DEAD_AFTER_S - HEARTBEAT_S
 WATCH_EVERY_S = 0.5
 _KEPT_LINES = 20
@@ -49,8 +49,8 @@ _COUNTERS = (
     "bytes", "checks", "deletedDirs", "deletes", "listed", "renames", "serverSideCopies", "serverSideCopyBytes",
     "serverSideMoveBytes", "serverSideMoves", "transfers",
 )  # fmt: skip
-SLOWEST_BYTES_PER_S = 512
-"""A sink that gives less is one that keeps others from working: it would hold a slot for ever with a byte a minute."""
+COUNTED_BYTES = 65_536
+"""What a file, a check, a deletion or a name of a listing is worth where it is asked how much has moved."""
 TRANSFERS, PROBES = "transfer", "probe"
 """Lanes: probes do not wait for transfers, which may take hours."""
 PARALLEL_PROBES = 2
@@ -159,17 +159,27 @@ def peek(sink: Sink, location: str, name: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def slot(size: int = 0, keep_going: Callable[[], bool] = _always, lane: str = TRANSFERS) -> Iterator[int]:
-    """One of the host's transfer slots, held by whoever holds the descriptor; ``size`` is in bytes.
+def slot(
+    size: int = 0, keep_going: Callable[[], bool] = _always, lane: str = TRANSFERS, far_end: str = ""
+) -> Iterator[tuple[int, ...]]:
+    """One of the host's transfer slots, held by whoever holds the descriptors; ``size`` is in bytes.
 
-    Waits as long as others hold them and ``keep_going`` says so. Raises TransferCancelled when it does not.
+    Waits as long as others hold them, or the ``far_end`` has as many as one may, and ``keep_going`` says so. Raises
+    TransferCancelled when it does not.
     """
+    all_of_them = {TRANSFERS: settings.BOILERHOUSE_PARALLEL_TRANSFERS, PROBES: PARALLEL_PROBES}[lane]
+    most = max(1, all_of_them - KEPT_FREE)
+    count = most if size >= settings.BOILERHOUSE_LARGE_BYTES else all_of_them
+    with contextlib.ExitStack() as held:
+        own = [held.enter_context(_numbered(f"{lane}-{lanes.named(far_end)}", most, keep_going))] if far_end else []
+        yield (*own, held.enter_context(_numbered(lane, count, keep_going)))
+
+
+@contextlib.contextmanager
+def _numbered(lane: str, count: int, keep_going: Callable[[], bool]) -> Iterator[int]:
     directory = data_dir() / "slots"
     directory.mkdir(exist_ok=True, mode=0o700)
-    count = {TRANSFERS: settings.BOILERHOUSE_PARALLEL_TRANSFERS, PROBES: PARALLEL_PROBES}[lane]
     asked = time.monotonic()
-    if size >= settings.BOILERHOUSE_LARGE_BYTES:
-        count = max(1, count - KEPT_FREE)
     while True:
         for number in reversed(range(count)):
             with file_locks.held(directory / f"{lane}-{number}") as descriptor:
@@ -190,6 +200,7 @@ def run(
     jail: Jail,
     lock: int,
     *,
+    location: str = "",
     size: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
     keep_going: Callable[[], bool] = _always,
@@ -197,15 +208,16 @@ def run(
 ) -> Outcome:
     """Run one transfer to its end. Raises a SyncFailed that says why, with rclone's own words.
 
-    ``size`` is about how many bytes it is for. ``on_progress`` and ``keep_going`` are called at most twice a second;
-    when ``keep_going`` returns False the transfer is cancelled. When nothing moves for the bound it has stalled.
+    ``location`` is where at the sink, ``size`` about how many bytes it is for. ``on_progress`` and ``keep_going`` are
+    called at most twice a second; when ``keep_going`` returns False the transfer is cancelled. When nothing, or next to
+    nothing, moves for the bound it has stalled.
     """
     began, verb = time.monotonic(), arguments[0]
     if request_id := context.request_id():
         # Sinks write it into their own logs of access.
         arguments = [*arguments, f"--user-agent=boilerhouse/{settings.VERSION} (request {request_id})"]
-    with tracing.span(f"rclone {verb}"), slot(size, keep_going, lane) as held:
-        outcome, code = _run(arguments, sink, jail, (lock, held), _Follower(on_progress, keep_going, sink.scrub))
+    with tracing.span(f"rclone {verb}"), slot(size, keep_going, lane, sink.far_end(location)) as held:
+        outcome, code = _run(arguments, sink, jail, (lock, *held), _Follower(on_progress, keep_going, sink.scrub))
     ms = round((time.monotonic() - began) * 1000)
     done = outcome.progress
     log.info("transfer ended", verb=verb, code=code, ms=ms, bytes=done.bytes, files=done.files, deletes=done.deletes)
@@ -345,7 +357,10 @@ class _Follower:
         """Raise TransferStalled when its counts have hardly changed and nothing much was read for the bound; at once
         where it waits in opening a pipe, which may be for ever."""
         read = max((stalling.bytes_read(pid) for pid in processes.descendants(process.pid)), default=0)
-        if _has_moved(self._counters, outcome.counters, self.still.bound_s) or read - self._read >= READ_BYTES:
+        least = settings.BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S * self.still.bound_s
+        has_moved = len(self._counters) != len(outcome.counters)  # the first count
+        has_moved = has_moved or _moved_bytes(self._counters, outcome.counters) >= least
+        if has_moved or read - self._read >= max(least, READ_BYTES):
             self._counters, self._read, self._stuck_for = outcome.counters, read, 0
             self.still.moved()
             return
@@ -364,19 +379,20 @@ class _Follower:
 
     def _raise_stalled(self, outcome: Outcome) -> None:
         said = f" rclone's last words: {outcome.lines[-1]}" if outcome.lines else ""
-        done = outcome.progress
-        raise errors.TransferStalled(
-            f"Nothing has moved for {self.still.bound_s:.0f} s, after {done.files} files and {done.bytes} bytes.{said}"
+        done, for_s = outcome.progress, f"for {self.still.bound_s:.0f} s"
+        after = f"after {done.files} files and {done.bytes} bytes.{said}"
+        if _moved_bytes(self._counters, outcome.counters) == 0:
+            raise errors.TransferStalled(f"Nothing has moved {for_s}, {after}")
+        least = settings.BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S
+        raise errors.TooSlow(
+            f"Less than {least} bytes a second (BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S) have moved {for_s}, {after}"
         )
 
 
-def _has_moved(before: tuple[int, ...], now: tuple[int, ...], bound_s: float) -> bool:
-    """Whether anything but bytes was counted, or as many of those as the slowest line brings within the bound."""
-    if len(before) != len(now):
-        return True
-    least = SLOWEST_BYTES_PER_S * bound_s
+def _moved_bytes(before: tuple[int, ...], now: tuple[int, ...]) -> int:
+    """How much more was counted, in bytes; what is no bytes counts as a small file."""
     grown = zip(_COUNTERS, before, now, strict=False)  # before the first count there is none
-    return any(new - old >= (least if name.lower().endswith("bytes") else 1) for name, old, new in grown)
+    return sum((new - old) * (1 if name.lower().endswith("bytes") else COUNTED_BYTES) for name, old, new in grown)
 
 
 def _read(line: bytes, outcome: Outcome, scrub: Callable[[str], str]) -> None:

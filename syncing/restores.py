@@ -198,7 +198,8 @@ class _Restore:
             files, there = staged.count(staging)
             self.reporter.begin_try(self._done.files + files, self._done.bytes + there)
             rclone.run(
-                arguments, sink, jail, site.lock, size=size, on_progress=self.reporter, keep_going=self.keep_going
+                arguments, sink, jail, site.lock, location=finding.location, size=size,
+                on_progress=self.reporter, keep_going=self.keep_going,
             )  # fmt: skip
 
         persist(attempt, self.reporter, run, self.keep_going, resumes=True, is_patient=self.is_patient)

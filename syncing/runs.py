@@ -239,8 +239,9 @@ def persist(
 ) -> T:
     """The result of ``attempt``, tried again where that can help: a refusal or a full disk stays what it is.
 
-    With ``resumes``, when a try goes on where the last one stopped, there are as many as bring a file each. With
-    ``is_patient``, when nobody waits, it goes on until nothing has moved for as long as a transfer may stand still.
+    With ``resumes``, when a try goes on where the last one stopped, there are as many as bring a file each, unless the
+    sink is too slow. With ``is_patient``, when nobody waits, it goes on until nothing has moved for as long as a
+    transfer may stand still.
     """
     within_s = settings.BOILERHOUSE_TRANSFER_STALL_S if is_patient else RETRY_WITHIN_S
     fruitless = 0
@@ -254,7 +255,8 @@ def persist(
                 fruitless = 0
             elif (fruitless >= len(RETRY_AFTER_S) and not is_patient) or reporter.idle_s > within_s:
                 raise
-            if not error.may_pass or (not has_moved and isinstance(error, errors.TransferStalled)) or not keep_going():
+            is_over = isinstance(error, errors.TransferStalled) and not has_moved
+            if not error.may_pass or is_over or isinstance(error, errors.TooSlow) or not keep_going():
                 raise
             log.warning("transfer tried again", run=str(run.pk), code=error.code, detail=error.detail[:300])
             SyncRun.objects.filter(pk=run.pk).update(retries=F("retries") + 1)

@@ -128,8 +128,9 @@ class _Save:
         jail = Jail(directory, self.site.owner, writable=False, binds=tuple(binds), opens=opens)
         self.reporter.begin_try(*self.reporter.sent)
         return rclone.run(
-            arguments, self.sink, jail, self.site.lock, size=size, on_progress=self.reporter, keep_going=keep_going
-        )
+            arguments, self.sink, jail, self.site.lock, location=self.location, size=size,
+            on_progress=self.reporter, keep_going=keep_going,
+        )  # fmt: skip
 
     def persist(self, attempt: Callable[[], _Sent], *, is_fixed: bool) -> _Sent:
         """Where what is sent is fixed, tries go on where the last one stopped, and there are as many as bring a file.

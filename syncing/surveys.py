@@ -90,6 +90,11 @@ class Survey:
     tenant_id: str
     questions: list[Question]
 
+    @property
+    def far_ends(self) -> set[str]:
+        """What has to answer, or to deliver, before the tenant's state is there."""
+        return {places.far_end(one.mapping.spec) for one in self.questions}
+
     def is_near(self, within_s: float) -> bool:
         """Whether all sinks have answered, or failed, ``within_s`` seconds from now, or are known to be so fast."""
         if any(one.sink is None for one in self.questions):

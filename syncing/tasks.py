@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from boilerhouse.core.tasks import task
-from syncing import backups
+from django.db import transaction
+
+from boilerhouse.core import lanes
+from boilerhouse.core.tasks import enqueue, task
+from syncing import backups, places
 from syncing.models import SyncSpec
+
+EXPIRE_AGAIN_S = 60
+"""Where work with the sink holds as many workers as it may, its backups wait so long."""
 
 
 def before_fork() -> None:
@@ -17,5 +23,11 @@ def before_fork() -> None:
 @task
 def expire_backups(spec_id: str) -> None:
     spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()
-    if spec is not None:
-        backups.expire(spec)
+    if spec is None:
+        return
+    with lanes.entered_for([places.far_end(spec)]) as may_begin:
+        if may_begin:
+            backups.expire(spec)
+            return
+    with transaction.atomic():
+        enqueue("sync", "syncing.tasks.expire_backups", spec_id, after_s=EXPIRE_AGAIN_S)

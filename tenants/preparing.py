@@ -48,8 +48,6 @@ log = structlog.get_logger(__name__)
 PENDING = AssignmentState.PENDING
 ASKED_AGAIN = 8
 """How often a claim asks a sink that throttles again: with the pauses between for some ten seconds."""
-SLOW_SINK_S = 0.5
-"""A claim whose slow sink is asked for another claim is looked at again so much later."""
 ANSWER_TAKES = timedelta(seconds=1)
 """What is left of a claim's time for the sink's answer and all that follows it."""
 
@@ -145,18 +143,22 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
         try:
             tenant_id = assignment.tenant_id
             survey = surveys.begin_survey(assignment.pool_id, tenant_id, surveys.patience_s(tenant_id))
-            with lanes.entered_slow(is_slow=survey.is_slow) as may_ask:
-                if not may_ask:
+            with lanes.entered_for(survey.far_ends) as may_work:
+                if not may_work:
                     _back_to_the_queue(assignment, asked)
                     return
-                with _phase("survey"):
-                    findings = survey.answer()
-            with lanes.entered(restores.size_of(findings)) as may_begin, deadlines.moving(assignment):
-                if not may_begin:
-                    _stand_in_line(assignment)
-                    return
-                if _finish(assignment, assignment.version.spec, findings, None):
-                    return
+                with lanes.entered_slow(is_slow=survey.is_slow) as may_ask:
+                    if not may_ask:
+                        _back_to_the_queue(assignment, asked)
+                        return
+                    with _phase("survey"):
+                        findings = survey.answer()
+                with lanes.entered(restores.size_of(findings)) as may_begin, deadlines.moving(assignment):
+                    if not may_begin:
+                        _stand_in_line(assignment)
+                        return
+                    if _finish(assignment, assignment.version.spec, findings, None):
+                        return
         except DATABASE_LOST:
             raise  # undecided: whoever takes over goes on, or the deadline ends it
         except Exception as error:  # whatever it was, the claim must not stay pending under a living owner
@@ -170,11 +172,12 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
 
 
 def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
-    """Another claim waits for a slow sink already; hold no worker meanwhile."""
+    """Others wait for a slow sink already, as many as may; hold no worker meanwhile."""
+    stood_s = (clock.now() - assignment.created_at).total_seconds()
     with transaction.atomic():
         _stand_in_line(assignment)
         arguments = assignment.pk, assignment.generation, asked
-        enqueue("claim", "tenants.tasks.prepare", *arguments, after_s=SLOW_SINK_S)
+        enqueue("claim", "tenants.tasks.prepare", *arguments, after_s=lanes.pause_s(stood_s))
 
 
 def _leave_to_its_node(assignment: Assignment, asked: int) -> None:

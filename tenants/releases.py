@@ -29,7 +29,7 @@ from pools import freezer, host, lifecycle, nodes, staged, volumes
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from syncing import errors as sync_errors
-from syncing import saves
+from syncing import places, saves
 from syncing import services as syncing
 from syncing.states import Trigger
 from tenants import deaths, errors, giving_up, hooks, validation
@@ -193,11 +193,16 @@ def finish(assignment_id: UUID) -> None:
         _put_off(assignment, OTHER_NODE_S)
         return
     try:
-        with lanes.entered(_size_of(assignment)) as may_begin:
-            if not may_begin:
-                _put_off(assignment, LINE_S)
+        with lanes.entered_for(_far_ends_of(assignment)) as may_save:
+            if not may_save:
+                stood_s = (clock.now() - assignment.state_changed_at).total_seconds()
+                _back_to_the_queue(assignment, lanes.pause_s(stood_s))
                 return
-            _carry_on(assignment)
+            with lanes.entered(_size_of(assignment)) as may_begin:
+                if not may_begin:
+                    _put_off(assignment, LINE_S)
+                    return
+                _carry_on(assignment)
     except Interrupted:
         return
     except sync_errors.SyncFailed as error:
@@ -215,7 +220,7 @@ def _carry_on(assignment: Assignment) -> None:
             try:
                 lock = held.enter_context(volumes.locked(assignment.held_container, wait=False))
             except BlockingIOError:
-                _back_to_the_queue(assignment)
+                _back_to_the_queue(assignment, LOCK_TAKEN_S)
                 return
             _run_steps(assignment, lock)
     except pool_errors.DirectoryGone as error:
@@ -223,11 +228,11 @@ def _carry_on(assignment: Assignment) -> None:
     _end(assignment)
 
 
-def _back_to_the_queue(assignment: Assignment) -> None:
-    """Hold no worker while something else holds the container."""
+def _back_to_the_queue(assignment: Assignment, after_s: float) -> None:
+    """Hold no worker while something else holds the container, or as many workers as may wait for its sink."""
     with transaction.atomic():
-        _put_off(assignment, LOCK_TAKEN_S)
-        enqueue("save", "tenants.tasks.finish_release", assignment.pk, after_s=LOCK_TAKEN_S)
+        _put_off(assignment, after_s)
+        enqueue("save", "tenants.tasks.finish_release", assignment.pk, after_s=after_s)
 
 
 def _put_off(assignment: Assignment, delay_s: float) -> None:
@@ -238,9 +243,18 @@ def _put_off(assignment: Assignment, delay_s: float) -> None:
 
 def _size_of(assignment: Assignment) -> int:
     """About how many bytes its save looks at, as far as is known before."""
-    if not assignment.was_assigned or assignment.discard or assignment.step not in SAVES:
-        return 0
-    return syncing.known_bytes(assignment.tenant_id)
+    return syncing.known_bytes(assignment.tenant_id) if _has_to_save(assignment) else 0
+
+
+def _far_ends_of(assignment: Assignment) -> set[str]:
+    """The sinks that have to take its state."""
+    if not _has_to_save(assignment):
+        return set()
+    return {places.far_end(spec) for spec in syncing.specs_to_save(assignment.pool_id, assignment.save_all)}
+
+
+def _has_to_save(assignment: Assignment) -> bool:
+    return assignment.was_assigned and not assignment.discard and assignment.step in SAVES
 
 
 def _adopt(assignment_id: UUID) -> Assignment | None:

@@ -22,6 +22,7 @@ from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.tasks import enqueue
+from syncing import places
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import errors
@@ -68,8 +69,10 @@ def work(run_id: UUID, do: Work) -> None:
     The tenant may claim again after its last run, whatever came of it. How long one takes is not known before, so it is
     taken for large work: without a place for that it stays queued, and ``resume`` sends its message again.
     """
-    with lanes.entered(settings.BOILERHOUSE_LARGE_BYTES) as may_begin:
-        if may_begin:
+    spec = SyncSpec.objects.filter(runs=run_id).first()
+    far_ends = [places.far_end(spec)] if spec else []
+    with lanes.entered_for(far_ends) as may_work, lanes.entered(settings.BOILERHOUSE_LARGE_BYTES) as may_begin:
+        if may_work and may_begin:
             _work(run_id, do)
 
 

@@ -30,7 +30,7 @@ from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
 from pools import nodes, volumes
 from syncing import errors as sync_errors
-from syncing import restores, saves, sites, surveys
+from syncing import places, restores, saves, sites, surveys
 from syncing import services as syncing
 from syncing.models import SavedState, SyncRun, SyncSpec
 from syncing.runs import fail_queued, queue_run
@@ -243,8 +243,11 @@ def _take_turn(assignment: Assignment) -> Turn:
                 lock = held.enter_context(volumes.locked(assignment.held_container, wait=False))
             except BlockingIOError:
                 return Turn.LOCKED
+            waiting = list(queued.select_related("spec__credential").order_by("created_at", "id"))
+            run = _first_with_room(waiting, held)
+            if waiting and run is None:
+                return Turn.NO_ROOM
             rows.update(last_turn_at=clock.now())
-            run = queued.select_related("spec__credential").order_by("created_at", "id").first()
             if run is not None and is_held():
                 _run_and_log(run, assignment, site_of(assignment, lock, is_stopped=False), is_held)
     except pool_errors.DirectoryGone as error:
@@ -254,6 +257,18 @@ def _take_turn(assignment: Assignment) -> Turn:
     if not is_held():
         _cancel_left_behind(queued)
     return Turn.DONE
+
+
+def _first_with_room(waiting: list[SyncRun], held: ExitStack) -> SyncRun | None:
+    """The first whose sink has a worker left, which is held from now on."""
+    is_free: dict[str, bool] = {}
+    for run in waiting:
+        far_end = places.far_end(run.spec)
+        if far_end not in is_free:
+            is_free[far_end] = held.enter_context(lanes.entered_for([far_end]))
+        if is_free[far_end]:
+            return run
+    return None
 
 
 def _run_and_log(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callable[[], bool]) -> None:

@@ -25,7 +25,8 @@ class Line:
         self._cut_every = self._cuts_left = 0
         self.silent = threading.Event()
         self.drips_from = math.inf
-        """After so many bytes from the far end each connection brings ten a second."""
+        """After so many bytes from the far end each connection brings ``drip_bytes`` ten times a second."""
+        self.drip_bytes = 1
         self._since_cut, self._dead_until = 0, 0.0
         self._lock, self._open = threading.Lock(), set[socket.socket]()
         self._server = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -86,8 +87,8 @@ class Line:
                     time.sleep(0.05)
                 self._count(len(chunk), is_up)
                 while chunk and not is_up and self.down > self.drips_from:
-                    target.sendall(chunk[:1])
-                    chunk = chunk[1:]
+                    target.sendall(chunk[: self.drip_bytes])
+                    chunk = chunk[self.drip_bytes :]
                     time.sleep(0.1)
                 target.sendall(chunk)
         for one in (source, target):

@@ -96,6 +96,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "_BODY_TIMEOUT_S": (1, 3600),
     "_MAX_CONNECTIONS": (16, 1_000_000),
     "_MAX_CONNECTIONS_PER_ADDRESS": (1, 1_000_000),
+    "_BYTES_PER_S": (1, bounds.MAX_MB << 20),
     "_S": (0, bounds.TEN_YEARS_S),
     "_MS": (0, bounds.TEN_YEARS_MS),
     "_MB": (0, bounds.MAX_MB),

@@ -62,6 +62,10 @@ class Sink(ABC):
         if self.address:
             yield urlsplit(self.address).hostname or ""
 
+    def far_end(self, location: str) -> str:
+        """What is slow, or dead, for all transfers with it when it is for the one at ``location``."""
+        return self.address or self.place_name
+
     @property
     def place_name(self) -> str:
         """The place as one string, as rows hold it."""

@@ -59,6 +59,10 @@ class LocalSink(Sink):
     def place(self) -> tuple[str, str]:
         return "local", str(self.root)
 
+    def far_end(self, location: str) -> str:
+        """The mount that the location lies on: one that hangs is not the others below the root."""
+        return f"{self.place_name} {_mount_of(self.root / location)}"
+
     def anchors(self, prefix: str) -> list[str]:
         literal = locations.literal(prefix)
         return ["", literal] if literal else [""]  # links and mounts below the root lead to the same directory
@@ -224,6 +228,12 @@ class LocalSink(Sink):
             if error.errno in (errno.ESTALE, errno.EIO, errno.ETIMEDOUT):
                 raise SinkUnreachable(f"The sink's directory does not answer ({said}).") from error
             raise SyncFailed(f"The sink's directory cannot be used ({said}).") from error
+
+
+def _mount_of(path: Path) -> str:
+    """Told by the kernel's list, for a mount that hangs cannot be asked."""
+    points = [line.split(" ", 5)[4] for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()]
+    return max((point for point in points if path.is_relative_to(point)), key=len, default="/")
 
 
 def _give(top: Path, uid: int) -> None:

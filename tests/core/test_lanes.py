@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 
 from boilerhouse.core import lanes
@@ -34,3 +35,41 @@ def test_of_slow_work_a_queue_does_one_at_a_time_beside_all_else(data_dir, setti
             assert (other, large) == (True, True)
     with lanes.entered_slow(is_slow=True) as again:
         assert again
+
+
+def test_work_with_one_sink_takes_all_workers_but_one(data_dir, settings, monkeypatch):
+    """D10, P14: whether that sink delivers or not, work with another begins at once; outside of queues nothing is
+    limited."""
+    monkeypatch.setattr(lanes, "BRIEF_S", -1.0)
+    with ExitStack() as held:
+        assert all(held.enter_context(lanes.entered_for(["slow"])) for _ in range(9))
+    for queue in ("claim", "save", "sync"):
+        monkeypatch.setenv("Q_CLUSTER_NAME", queue)
+        workers = settings.QUEUES[queue]["workers"]
+        assert workers > 2
+        with ExitStack() as held:
+            begun = [held.enter_context(lanes.entered_for(["slow"])) for _ in range(workers)]
+            assert begun == [True] * (workers - 1) + [False]
+            assert not held.enter_context(lanes.entered_for(["other", "slow"])), "it has to do with both"
+        with lanes.entered_for(["slow", "other"]) as again:
+            assert again, "who could not begin holds nothing"
+
+
+def test_a_place_that_is_about_to_be_free_is_waited_for(data_dir, settings, monkeypatch):
+    """P14: claims at a sink that answers go on in their order, without a way back to the queue."""
+    monkeypatch.setenv("Q_CLUSTER_NAME", "sync")
+    monkeypatch.setattr(lanes, "BRIEF_S", 60.0)
+    monkeypatch.setattr(lanes, "PATIENCE_S", 30.0)
+    held = ExitStack()
+    for _ in range(settings.QUEUES["sync"]["workers"] - 1):
+        assert held.enter_context(lanes.entered_for(["sink"]))
+    ending = threading.Timer(0.2, held.close)
+    ending.start()
+    with lanes.entered_for(["sink"]) as may_begin:
+        assert may_begin
+    ending.join()
+
+
+def test_what_stands_in_line_for_long_is_looked_at_less_often():
+    """P14: many claims at a dead sink must not keep the queue busy with saying so."""
+    assert [lanes.pause_s(stood) for stood in (0, 1, 4, 60)] == [0.5, 0.5, 1.0, 5.0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import signal
 import threading
@@ -114,9 +115,37 @@ def test_a_sink_that_drips_bytes_into_a_restore_stalls_it(make_tenant, line):
     fill(tenant, 6, 3_000_000)
     tenant.save()
     line.drips_from = line.down + 3_000_000
-    with pytest.raises(errors.TransferStalled, match="Nothing has moved for 2 s"):
+    with pytest.raises(errors.TransferStalled, match=r"ha(s|ve) moved for 2 s"):
         tenant.claim()
     assert all_slots_are_free()
+
+
+def test_a_sink_that_is_always_just_alive_stalls_it_too(make_tenant, line):
+    """D10: 600 bytes a second and a connection, below BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S."""
+    tenant = make_tenant()
+    fill(tenant, 6, 3_000_000)
+    tenant.save()
+    line.drips_from, line.drip_bytes = line.down + 3_000_000, 60
+    with pytest.raises(errors.TransferStalled, match=r"ha(s|ve) moved for 2 s"):
+        tenant.claim()
+    assert all_slots_are_free()
+
+
+def test_what_moves_slower_than_the_bound_is_ended_and_not_begun_again(make_tenant, line, settings):
+    """D10: it is told so, whatever has come; a lower bound lets it go on."""
+    settings.BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S = 10_000_000
+    tenant = make_tenant()
+    fill(tenant, 6, 3_000_000)
+    tenant.save()
+    line.drips_from, line.drip_bytes = line.down + 3_000_000, 16_384
+    with pytest.raises(errors.TooSlow, match=r"Less than 10000000 bytes a second \(.*\) have moved for 2 s, after"):
+        tenant.claim()
+    run = SyncRun.objects.filter(direction="download").latest("created_at")
+    assert (run.state, run.error_code, run.retries) == ("failed", "stalled", 0)
+    settings.BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S = 8192
+    threading.Timer(3, setattr, (line, "drips_from", math.inf)).start()
+    tenant.claim()
+    assert len(lies_in(tenant)) == 6
 
 
 def test_a_process_that_hangs_is_ended(make_tenant, monkeypatch):
@@ -167,6 +196,16 @@ def test_large_transfers_leave_slots_to_others(data_dir, settings):
         pass
     with rclone.slot(100), rclone.slot(99), rclone.slot(99), pytest.raises(errors.TransferCancelled):
         rclone.slot(99, lambda: False).__enter__()
+
+
+def test_transfers_with_one_sink_leave_slots_to_others(data_dir, settings):
+    """D10, P14: small ones, too; a sink that drips holds them for as long as it is allowed to."""
+    settings.BOILERHOUSE_PARALLEL_TRANSFERS = 4
+    with rclone.slot(far_end="slow"), rclone.slot(far_end="slow"):
+        with pytest.raises(errors.TransferCancelled), rclone.slot(0, lambda: False, far_end="slow"):
+            pass
+        with rclone.slot(0, lambda: False, far_end="other"), rclone.slot(0, lambda: False, far_end="third"):
+            pass
 
 
 def test_a_deadline_that_is_still_set_is_told_to_have_no_effect(monkeypatch):

@@ -1,0 +1,155 @@
+"""D10, P14: a sink that delivers next to nothing holds some workers of a queue, and never the last."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+import pytest
+from django.db import transaction
+from django_q.models import OrmQ
+
+from boilerhouse.core import lanes
+from boilerhouse.core.tasks import enqueue
+from syncing import places, tasks
+from syncing.models import SyncRun
+from syncing.states import Direction, SyncRunState, Trigger
+from tenants import claims, preparing, releases, sink_runs, syncs
+from tenants.models import Assignment
+from tenants.states import AssignmentState
+from tests import far_ends
+from tests.make import make_pool, make_sync_spec
+from tests.tenants.test_missing_directories import engine, hold  # noqa: F401 - fixtures
+from tests.tenants.test_syncs import messages
+from tests.tenants.test_throttled_claims import outcome, warm, work
+
+pytestmark = pytest.mark.any_database
+
+
+@pytest.fixture
+def pools(data_dir, transactional_db, s3, engine):  # noqa: F811
+    """Two pools, each with a sink of its own: the same server by two names."""
+    end = far_ends.RcloneS3(s3)
+    end.clear()
+    made = []
+    for host in ("127.0.0.1", "localhost"):
+        pool = make_pool()
+        endpoint = f"http://{host}:{s3.port}"
+        sink = {**end.shown, "endpoint": endpoint, "prefix": f"{host}/"}
+        make_sync_spec(pool, sink=sink, sink_secrets=end.secrets)
+        made.append(pool)
+    return made
+
+
+@pytest.fixture
+def holding(settings, monkeypatch):
+    """As many workers of a queue as may be busy with a pool's sink are, for long already; this is another worker."""
+    monkeypatch.setattr(lanes, "BRIEF_S", -1.0)
+    with ExitStack() as held:
+
+        def of(queue: str, pool) -> None:
+            monkeypatch.setenv("Q_CLUSTER_NAME", queue)
+            for _ in range(settings.QUEUES[queue]["workers"] - 1):
+                assert held.enter_context(lanes.entered_for([places.far_end(pool.sync_specs.get())]))
+
+        of.end = held.close
+        yield of
+
+
+def test_claims_wait_in_the_queue_while_the_sink_holds_as_many_workers_as_it_may(s3, pools, holding, monkeypatch):
+    """D10: the last worker is for claims of other sinks; who waits is looked at again in a while."""
+    runtime = preparing.get_runtime()
+    end = far_ends.RcloneS3(s3)
+    slow = warm(runtime, end.shown, end.secrets)
+    other = warm(runtime, {**end.shown, "endpoint": f"http://localhost:{s3.port}", "prefix": "o/"}, end.secrets)
+    monkeypatch.setattr(preparing, "prepare_here", lambda assignment, *_: hand_on(assignment))
+    holding("claim", slow)
+    waiting = claims.begin(claims.Claim(tenant_id="mia", pool_id=slow.pk))
+    assert work() >= 1
+    row = Assignment.objects.get(tenant_id="mia")
+    assert (row.state, row.owner) == ("pending", None)
+    assert [one.task["func"] for one in OrmQ.objects.all()].count("tenants.tasks.prepare") == 1, "not forgotten"
+    assert outcome(other, "bob").state == "assigned"
+    holding.end()
+    assert outcome_of(waiting).state == "assigned"
+
+
+def hand_on(assignment) -> bool:
+    """What the web process does with a claim that has something to restore."""
+    with transaction.atomic():
+        Assignment.objects.filter(pk=assignment.pk).update(owner=None)
+        enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
+    return False
+
+
+def outcome_of(begun):
+    until = time.time() + 20
+    while (settled := claims.settle(begun, until)) is None:
+        work()
+        time.sleep(0.02)
+    return settled
+
+
+def test_a_release_waits_in_the_queue_and_one_of_another_sink_is_saved(pools, engine, holding):  # noqa: F811
+    """D10: it keeps its step, and no worker."""
+    slow, other = pools
+    mine, theirs = hold(slow, engine, "mallory"), hold(other, engine, "bob")
+    holding("save", slow)
+    for one in (mine, theirs):
+        assert releases.fence(Assignment.objects.filter(pk=one.pk))
+    OrmQ.objects.all().delete()
+    releases.finish(mine.pk)
+    mine.refresh_from_db()
+    assert (mine.state, mine.owner) == (AssignmentState.RELEASING, None)
+    assert [one.task["func"] for one in OrmQ.objects.all()] == ["tenants.tasks.finish_release"]
+    releases.finish(theirs.pk)
+    theirs.refresh_from_db()
+    assert (theirs.state, theirs.outcome) == (AssignmentState.ENDED, "released")
+    holding.end()
+    releases.finish(mine.pk)
+    mine.refresh_from_db()
+    assert (mine.state, mine.outcome) == (AssignmentState.ENDED, "released")
+
+
+def test_a_release_that_saves_nothing_waits_for_no_sink(pools, engine, holding):  # noqa: F811
+    """D10: to discard is the way out of a dead sink."""
+    slow, _ = pools
+    mine = hold(slow, engine, "mallory")
+    holding("save", slow)
+    assert releases.fence(Assignment.objects.filter(pk=mine.pk), discard=True)
+    releases.finish(mine.pk)
+    mine.refresh_from_db()
+    assert (mine.state, mine.outcome) == (AssignmentState.ENDED, "discarded")
+
+
+def test_saves_that_wait_for_a_sink_let_those_of_others_pass(pools, engine, holding):  # noqa: F811
+    """D10: on the worker that is left, although they were queued later; whoever ends sends for those that wait."""
+    slow, other = pools
+    mine, theirs = hold(slow, engine, "mallory"), hold(other, engine, "bob")
+    first = [syncs._queue(mine, [(slow.sync_specs.get(), Direction.UPLOAD)], Trigger.MANUAL)[0]]
+    second = syncs._queue(theirs, [(other.sync_specs.get(), Direction.UPLOAD)], Trigger.INTERVAL)
+    holding("sync", slow)
+    OrmQ.objects.all().delete()
+    syncs.run_next()
+    states = {run.tenant_id: run.state for run in SyncRun.objects.filter(pk__in=[one.pk for one in first + second])}
+    assert states == {"mallory": SyncRunState.QUEUED, "bob": SyncRunState.SUCCEEDED}
+    assert messages() == 1
+    holding.end()
+    syncs.run_next()
+    assert SyncRun.objects.get(pk=first[0].pk).state == SyncRunState.SUCCEEDED
+
+
+def test_work_at_the_sink_alone_waits_too(pools, holding, monkeypatch):
+    """D10: state erased, backups put back, old backups deleted."""
+    slow, _ = pools
+    spec = slow.sync_specs.get()
+    run = SyncRun.objects.create(
+        spec=spec, tenant_id="mallory", generation=1, direction=Direction.UPLOAD, trigger=Trigger.ERASE
+    )
+    holding("sync", slow)
+    sink_runs.work(run.pk, lambda *_: pytest.fail("it has begun"))
+    run.refresh_from_db()
+    assert run.state == SyncRunState.QUEUED
+    monkeypatch.setattr(tasks.backups, "expire", lambda _: pytest.fail("it has begun"))
+    tasks.expire_backups(spec.pk)
+    assert [one.task["func"] for one in OrmQ.objects.all()] == ["syncing.tasks.expire_backups"]
