@@ -154,12 +154,15 @@ class DiskWatch:
 
     def _forever(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        while not self._stop.wait(LOOK_S):
-            if not self._is_leading():
-                self._measured.clear()
-                continue
-            if not steps.attempt("disk_watch", self._turn):
-                connection.close()
+        try:
+            while not self._stop.wait(LOOK_S):
+                if not self._is_leading():
+                    self._measured.clear()
+                    continue
+                if not steps.attempt("disk_watch", self._turn):
+                    connection.close()
+        finally:
+            connection.close()
 
     def _turn(self) -> None:
         close_old_connections()

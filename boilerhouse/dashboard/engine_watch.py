@@ -49,13 +49,16 @@ class EngineWatch:
             threading.Thread(target=self._forever, args=(target,), name=target.__name__, daemon=True).start()
 
     def _forever(self, target: Callable[[], None]) -> None:
-        while not self._stop.is_set():
-            if not self._is_leading():
-                self._stop.wait(0.2)
-                continue
-            if not steps.attempt(f"engine{target.__name__}", partial(_turn, target)):
-                connection.close()
-                self._stop.wait(0.5)
+        try:
+            while not self._stop.is_set():
+                if not self._is_leading():
+                    self._stop.wait(0.2)
+                    continue
+                if not steps.attempt(f"engine{target.__name__}", partial(_turn, target)):
+                    connection.close()
+                    self._stop.wait(0.5)
+        finally:
+            connection.close()
 
     # Events ------------------------------------------------------------------------------------------
 

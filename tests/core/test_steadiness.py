@@ -48,7 +48,7 @@ def steps(monkeypatch, transactional_db, data_dir) -> Steps:
     fresh = Steps()
     for module in (controller, engine_watch, core_steps):
         monkeypatch.setattr(module, "steps", fresh)
-    for threads in ("EngineWatch", "PullRunner"):
+    for threads in ("EngineWatch", "PullRunner", "DiskWatch"):
         monkeypatch.setattr(controller, threads, lambda *_: type("Nobody", (), {"start": lambda _: None})())
     return fresh
 
