@@ -25,7 +25,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
-from boilerhouse.core import connections, context, draining
+from boilerhouse.core import connections, context, draining, refusals
 from boilerhouse.core.api import idempotency, throttling
 from boilerhouse.core.api.problems import problem
 from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
@@ -79,27 +79,35 @@ class ThreadedHandler(BaseHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"not HTTP: {scope['type']}")
-        lane = _lane(scope)
-        body, refusal = await self._read(receive), scope.get("boilerhouse.refusal")
-        if len(body) > MAX_BODY_BYTES:
-            refusal = Refusal.TOO_LARGE
-        found: HttpResponseBase | None
-        if wait := throttling.pauses.left(_authorization(scope), time.monotonic()):
-            found = _pause(scope, wait)
-        elif refusal in REFUSALS:
-            found = _refuse(scope, *REFUSALS[refusal])
-        elif lane == "sign-in":
-            with self.sign_ins.place(connections.address_of(scope)) as has_place:
-                found = await self._answer(scope, body, lane, receive) if has_place else _too_many_sign_ins()
-        else:
-            found = await self._answer(scope, body, lane, receive)
-        if found is None:
+        body = await self._read(receive)
+        early = _early(scope, len(body))
+        response = early if early is not None else await self._answer_in_lane(scope, body, receive)
+        if response is None:
             return
-        response = found
-        if isinstance(response, Stream):
+        if of := _refused(scope, response):
+            await self._take_time(scope, response, of)
+        if early is not None:
+            await _send_short(early, send)
+        elif isinstance(response, Stream):
             await self._stream(response, scope, receive, send)
         else:
             await self._send(response, scope, send)
+
+    @staticmethod
+    async def _take_time(scope: Scope, response: HttpResponseBase, of: refusals.Refused) -> None:
+        """Wait as long as refusals of these wait; beyond their bound the connection ends after this one."""
+        if await refusals.moment(of, float(response.get("Retry-After") or refusals.LATE_S)):
+            return
+        response["Connection"] = "close"
+        if (connection := scope.get("boilerhouse.connection")) is not None:
+            connection.channel.close_when_answered()
+
+    async def _answer_in_lane(self, scope: Scope, body: bytes, receive: Receive) -> HttpResponseBase | None:
+        lane = _lane(scope)
+        if lane != "sign-in":
+            return await self._answer(scope, body, lane, receive)
+        with self.sign_ins.place(connections.address_of(scope)) as has_place:
+            return await self._answer(scope, body, lane, receive) if has_place else _too_many_sign_ins()
 
     async def _answer(self, scope: Scope, body: bytes, lane: str, receive: Receive) -> HttpResponseBase | None:
         """The response, None when its client has gone while it waited."""
@@ -276,10 +284,28 @@ def _authorization(scope: Scope) -> str:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), "")
 
 
-def _pause(scope: Scope, wait: float) -> HttpResponse:
-    """For a key that has just been throttled: a flood of what is refused shall cost next to nothing."""
-    words = "This key asks too often; come again after Retry-After."
-    return _refuse(scope, 429, "throttled", words, str(math.ceil(wait)))
+def _early(scope: Scope, length: int) -> HttpResponse | None:
+    """The answer that needs no view: a flood of what is refused shall cost next to nothing."""
+    if pause := throttling.pauses.of(_authorization(scope), now := time.monotonic()):
+        words = "This key asks too often; come again after Retry-After."
+        response = _refuse(scope, 429, "throttled", words, str(math.ceil(pause.until - now)))
+        response.key_id = pause.key_id  # type: ignore[attr-defined]
+        return response
+    refusal = Refusal.TOO_LARGE if length > MAX_BODY_BYTES else scope.get("boilerhouse.refusal")
+    return _refuse(scope, *REFUSALS[refusal]) if refusal in REFUSALS else None
+
+
+def _refused(scope: Scope, response: HttpResponseBase) -> refusals.Refused | None:
+    """Whom the answer refuses, if it does: a key where it is known to be one, else whoever is at the address."""
+    if response.status_code == 429 and (key_id := getattr(response, "key_id", "")):
+        return refusals.key(key_id)
+    return refusals.address(scope) if response.status_code in (401, 429) else None
+
+
+async def _send_short(response: HttpResponse, send: Send) -> None:
+    """One that no view has made, so that nothing is to be closed."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
+    await send({"type": "http.response.body", "body": response.content})
 
 
 def _refuse(scope: Scope, status: int, code: str, detail: str, retry_after: str = "") -> HttpResponse:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,9 +18,9 @@ from channels.db import database_sync_to_async
 from django.http import QueryDict
 from rest_framework.exceptions import NotFound
 
-from boilerhouse.core import bounds, budgets, connections, draining
+from boilerhouse.core import bounds, budgets, connections, draining, refusals
 from boilerhouse.core.api.event_views import FILTERS, wanted_events
-from boilerhouse.core.api.throttling import must_wait
+from boilerhouse.core.api.throttling import must_wait, pauses
 from boilerhouse.core.api_keys import find_key
 from boilerhouse.core.errors import BoilerhouseError, Invalid
 from boilerhouse.core.event_stream import EventFilter, Revoked, hub, newest_id
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 RESTARTING = 4503
 BAD_REQUEST, UNAUTHENTICATED, FORBIDDEN, NOT_FOUND, SLOW, BUSY = 4400, 4401, 4403, 4404, 4408, 4429
 SESSION_CHECK_EVERY_S = 5.0
+TOO_OFTEN = "This key asks too often; connect again later."
 
 
 class Refused(Exception):
@@ -48,8 +50,12 @@ class EventSocket:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = dict(scope["headers"])
-        if b"authorization" in headers:
-            scope = {**scope, "boilerhouse.key": await database_sync_to_async(_key)(headers[b"authorization"])}
+        if (header := headers.get(b"authorization")) is not None:
+            if pause := pauses.of(header.decode("latin-1"), time.monotonic()):
+                if (await receive())["type"] == "websocket.connect":
+                    await _refuse(send, BUSY, TOO_OFTEN, refusals.key(pause.key_id))
+                return
+            scope = {**scope, "boilerhouse.key": await database_sync_to_async(_key)(header)}
             await self._serve(scope, receive, send)
         elif b"origin" in headers:
             await self._with_session(scope, receive, send)
@@ -61,14 +67,14 @@ class EventSocket:
             return
         try:
             after, wanted, key = _wish(scope)
-            if key is not None and must_wait(key):
-                raise Refused(BUSY, "This key asks too often; connect again later.")
+            if key is not None and must_wait(key, dict(scope["headers"])[b"authorization"].decode("latin-1")):
+                raise Refused(BUSY, TOO_OFTEN)
             hold = budgets.streams.enter(*_owners(scope, key))
         except Refused as refusal:
-            await _refuse(send, refusal.code, refusal.detail)
+            await _refuse(send, refusal.code, refusal.detail, _whom(scope, refusal.code))
             return
         except BoilerhouseError as error:
-            await _refuse(send, BUSY, error.detail)
+            await _refuse(send, BUSY, error.detail, _whom(scope, BUSY))
             return
         connections.vouch_for(scope)
         with hold:
@@ -156,8 +162,18 @@ async def _gone(receive: Any) -> None:
         pass  # the reader says nothing that matters here
 
 
-async def _refuse(send: Any, code: int, detail: str) -> None:
+def _whom(scope: Any, code: int) -> refusals.Refused | None:
+    """Whom a refusal with this code refuses again and again, if it does."""
+    key = scope.get("boilerhouse.key")
+    if code == BUSY and key is not None:
+        return refusals.key(key.pk)
+    return refusals.address(scope) if code in (BUSY, UNAUTHENTICATED) else None
+
+
+async def _refuse(send: Any, code: int, detail: str, of: refusals.Refused | None) -> None:
     """Only an open socket can be closed with a code of ours."""
+    if of:
+        await refusals.moment(of)
     await send({"type": "websocket.accept"})
     await _close(send, code, detail)
 

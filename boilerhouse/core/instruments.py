@@ -17,6 +17,11 @@ BUDGET_REFUSALS = counter(
     "resource",
     "of",
 )
+REFUSALS = counter(
+    "refusals_total",
+    "Refusals of keys that ask too much, and of wrong ones: answered at once, late, or closed because many were late.",
+    "answered",
+)
 KEPT_ANSWERS_FORGOTTEN = counter(
     "kept_answers_forgotten_total", "Kept answers forgotten before their day, for newer ones of the same share.", "of"
 )

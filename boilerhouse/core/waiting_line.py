@@ -10,19 +10,23 @@ from contextlib import contextmanager
 class Line:
     """Used in one event loop only."""
 
-    def __init__(self, most: int, most_per_address: int) -> None:
-        self._most, self._most_per_address = most, most_per_address
+    def __init__(self, most: int, most_of_one: int) -> None:
+        self._most, self._most_of_one = most, most_of_one
         self._places: Counter[str] = Counter()
+        self._taken = 0
 
     @contextmanager
-    def place(self, address: str) -> Iterator[bool]:
+    def place(self, of: str) -> Iterator[bool]:
         """Whether there was a place; while the block runs it is taken."""
-        if self._places.total() >= self._most or self._places[address] >= self._most_per_address:
+        if self._taken >= self._most or self._places[of] >= self._most_of_one:
             yield False
             return
-        self._places[address] += 1
+        self._places[of] += 1
+        self._taken += 1
         try:
             yield True
         finally:
-            self._places[address] -= 1
-            self._places += Counter()  # addresses that are gone are forgotten
+            self._taken -= 1
+            self._places[of] -= 1
+            if not self._places[of]:
+                del self._places[of]

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -14,7 +15,7 @@ import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.webserver import WebServer, running
+from tests.webserver import WebServer, rest, running
 
 pytestmark = pytest.mark.any_database
 PATIENCE_S = 60
@@ -164,14 +165,15 @@ def test_streams_of_a_tenant_are_bounded_and_leave_room_to_everybody(web: WebSer
     bob, ops = key_of(web, "bob3"), key_of(web, role="operator")
     url = f"ws://127.0.0.1:{web.port}/ws/events"
     with ExitStack() as opened:
-        answers = []
-        for number in range(120):
-            one = opened.enter_context(send(web, (first, second)[number % 2], "GET", "events/stream"))
-            answers.append(answer_of(one))
+        asked = [
+            opened.enter_context(send(web, (first, second)[number % 2], "GET", "events/stream"))
+            for number in range(120)
+        ]
+        answers = [answer_of(one) for one in asked]
         statuses = [int(answer.split()[1]) for answer in answers]
         assert (statuses.count(200), statuses.count(429)) == (50, 70)
-        assert b"budget_exceeded" in answers[-1]
-        assert b"retry-after: 1" in answers[-1].lower()
+        refusals = [answer for answer in answers if answer.startswith(b"HTTP/1.1 429")]
+        assert all(b"budget_exceeded" in one and b"retry-after: 1" in one.lower() for one in refusals)
         with connect(url, additional_headers=auth(first)) as refused, pytest.raises(ConnectionClosed) as closed:
             assert "streamer has 50" in refused.recv(timeout=PATIENCE_S)
             refused.recv(timeout=PATIENCE_S)
@@ -207,3 +209,71 @@ def test_commands_of_one_key_leave_slow_threads_to_others(web: WebServer):
             opened.enter_context(send(web, ops, "POST", f"tenants/m{2 + number % 4}/exec", body))
         until(lambda: measured(web, "budget_refusals_total", of="key", resource="slow") >= 20)
         assert measured(web, "budget_used", resource="slow") <= 16
+
+
+def flood(count: int, ask_once: Callable[[], object]) -> int:
+    """How often so many clients are answered in two seconds who ask again at once."""
+    end = time.monotonic() + 2
+
+    def client(_: int) -> int:
+        asked = 0
+        while time.monotonic() < end:
+            ask_once()
+            asked += 1
+        return asked
+
+    with ThreadPoolExecutor(count) as threads:
+        return sum(threads.map(client, range(count)))
+
+
+def test_who_asks_again_at_once_is_refused_late(web: WebServer):
+    """D2: 5,326 refusals of one key in 12 s took more from a bystander than what they refused would have."""
+    mallory, bob = key_of(web, "again"), key_of(web, "bob5")
+    claim, at_once = {"poolId": "full"}, measured(web, "refusals_total", answered="at_once")
+    with ExitStack() as opened:
+        for _ in range(20):
+            opened.enter_context(send(web, mallory, "POST", "tenants/again/claim?timeoutMs=600000", claim))
+        until(lambda: ask(web, mallory, "POST", "tenants/again/claim", claim).status_code == 429)
+
+        def refused() -> None:
+            answer = ask(web, mallory, "POST", "tenants/again/claim", claim)
+            assert (answer.status_code, answer.json()["code"]) == (429, "budget_exceeded")
+
+        assert flood(20, refused) <= 20 * 3 + 20 + 2 * 10 + 20, "each waits a second but a few"
+        assert measured(web, "refusals_total", answered="at_once") - at_once <= 20 + 10 * PATIENCE_S
+        assert measured(web, "refusals_total", answered="late") >= 20
+        began = time.monotonic()
+        assert ask(web, mallory, "POST", "tenants/again/release", {"discard": True}).status_code in (200, 202, 404)
+        assert [ask(web, bob, "GET", "tenants/bob5/status").status_code for _ in range(20)] == [200] * 20
+        assert time.monotonic() - began < 20, "neither waits for a refusal's time"
+
+
+def test_more_late_refusals_of_one_than_may_wait_end_their_connections(web: WebServer):
+    """D2: a thousand connections get no thousand coroutines; what is beyond the bound is told so, and closed."""
+    mallory, closed = key_of(web, "many"), measured(web, "refusals_total", answered="closed")
+    with ExitStack() as opened:
+        asked = [opened.enter_context(send(web, mallory, "GET", "events/stream")) for _ in range(50 + 20 + 100 + 60)]
+        answers = [answer_of(one) for one in asked]
+        assert [answer.split()[1] for answer in answers].count(b"200") == 50
+        ended = [one for one, answer in zip(asked, answers, strict=True) if b"connection: close" in answer.lower()]
+        assert ended
+        assert len(ended) == measured(web, "refusals_total", answered="closed") - closed
+        assert all(rest(one) == b"" for one in ended)
+
+
+def test_wrong_keys_are_refused_late_by_address_and_right_ones_at_once(web: WebServer):
+    """D6: whoever tries keys as fast as it can; a key that is right is answered at once from the same address."""
+    wrong = f"{web.key[:-1]}{'a' if web.key[-1] != 'a' else 'b'}"
+    assert flood(40, lambda: ask(web, wrong, "GET", "pools")) <= 40 * 3 + 100 + 2 * 50 + 40
+
+    def no_socket() -> None:
+        with connect(f"ws://127.0.0.1:{web.port}/ws/events", additional_headers=auth(wrong)) as one:
+            with pytest.raises(ConnectionClosed) as closed:
+                one.recv(timeout=PATIENCE_S), one.recv(timeout=PATIENCE_S)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4401
+
+    assert flood(40, no_socket) <= 40 * 3 + 100 + 2 * 50 + 40
+    late = measured(web, "refusals_total", answered="late")
+    assert {ask(web, web.key, "GET", "pools").status_code for _ in range(50)} == {200}
+    assert measured(web, "refusals_total", answered="late") == late

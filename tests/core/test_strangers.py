@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import socket
@@ -361,6 +362,26 @@ def test_a_throttled_key_is_refused_before_anything_is_looked_up(directory):
         assert ask(one.key[:-1] + ("a" if one.key[-1] != "a" else "b")).status_code == 401, (
             "another key is not that one"
         )
+
+        def flood(number: int) -> int:
+            asked, url = 0, f"ws://127.0.0.1:{one.port}/ws/events"
+            with requests.Session() as session:
+                while time.monotonic() < end:
+                    if number % 2:
+                        session.get(f"{one.base}/api/v1/pools", headers=headers, timeout=60)
+                    else:
+                        with (
+                            connect(url, additional_headers=headers) as opened,
+                            contextlib.suppress(ConnectionClosed, TimeoutError),
+                        ):
+                            opened.recv(timeout=5)
+                    asked += 1
+            return asked
+
+        headers, end = {"Authorization": f"Bearer {one.key}"}, time.monotonic() + 3
+        with ThreadPoolExecutor(20) as threads:
+            asked = sum(threads.map(flood, range(20)))
+        assert asked <= 20 * 4 + 20 + 3 * 10 + 20, "refusals are late, of requests and of handshakes"
 
 
 def sign_in(base: str, name: str, address: str, password: str = "wrong") -> int:

@@ -92,6 +92,8 @@ class ApiView(APIView):
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)
+        if response.status_code == 429 and request.auth is not None:
+            response.key_id = request.auth.pk  # whoever sends it may take its time (core.refusals)
         record = getattr(self, "_record", None)
         if isinstance(response, Waiting):
             response.idempotency = record

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
@@ -35,42 +36,53 @@ class Buckets:
         return wait
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A key was told to come again later."""
+
+    key_id: str
+    until: float
+    """By the monotonic clock."""
+
+
 class Pauses:
     """Who was told to come again later, and until when: whoever asks before that is answered without looking it up."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._until: OrderedDict[str, float] = OrderedDict()
+        self._of: OrderedDict[str, Pause] = OrderedDict()
 
-    def begin(self, authorization: str, until: float) -> None:
+    def begin(self, authorization: str, pause: Pause) -> None:
         with self._lock:
-            self._until[authorization] = until
-            if len(self._until) > MAX_KEYS:
-                self._until.popitem(last=False)
+            self._of[authorization] = pause
+            if len(self._of) > MAX_KEYS:
+                self._of.popitem(last=False)
 
-    def left(self, authorization: str, now: float) -> float:
-        """Seconds until a request with just this header is looked at again."""
-        until = self._until.get(authorization)
-        if until is None:
-            return 0.0
-        if until <= now:
-            with self._lock:
-                self._until.pop(authorization, None)
-        return max(0.0, until - now)
+    def of(self, authorization: str, now: float) -> Pause | None:
+        """The one that a request with just this header comes in."""
+        pause = self._of.get(authorization)
+        if pause is None or pause.until > now:
+            return pause
+        with self._lock:
+            self._of.pop(authorization, None)
+        return None
 
 
 buckets, pauses = Buckets(), Pauses()
 
 
-def must_wait(key: ApiKey) -> float:
-    """Count a request of this key; return 0, or the seconds until it may come again."""
+def must_wait(key: ApiKey, authorization: str) -> int:
+    """Count a request of this key, with this header; return 0, or the seconds until it may come again."""
     rate, burst = settings.BOILERHOUSE_THROTTLE_RATE, settings.BOILERHOUSE_THROTTLE_BURST
     if not rate:
-        return 0.0
+        return 0
     if key.role == Role.TENANT:
         rate = min(rate, settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT)
         burst = min(burst, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT)
-    return buckets.take(key.pk, rate, burst, time.monotonic())
+    now = time.monotonic()
+    if wait := math.ceil(buckets.take(key.pk, rate, burst, now)):
+        pauses.begin(authorization, Pause(key.pk, now + wait))
+    return wait
 
 
 class KeyThrottle(BaseThrottle):
@@ -78,10 +90,8 @@ class KeyThrottle(BaseThrottle):
 
     def allow_request(self, request: Any, view: Any) -> bool:
         is_new = request.auth is not None and getattr(request._request, "resumed", None) is None
-        self._wait = must_wait(request.auth) if is_new else 0.0
-        if self._wait:
-            pauses.begin(request.headers["Authorization"], time.monotonic() + math.ceil(self._wait))
+        self._wait = must_wait(request.auth, request.headers["Authorization"]) if is_new else 0
         return not self._wait
 
     def wait(self) -> float | None:
-        return math.ceil(self._wait)
+        return self._wait
