@@ -8,12 +8,11 @@ transaction of the kernel. A container's address that no rule knows sends nothin
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -27,26 +26,12 @@ from pools import egress, named, resolvers
 from pools.egress import Egress, Entry, Mode
 from pools.errors import HostNotReady
 from pools.models import Container, WorkloadVersion
+from pools.packet_rules import FAMILIES, VERDICTS, Guarded, ruleset, table
 from pools.runtime.base import Network
 
 TIMEOUT_S = 15
-FAMILIES = ("inet", "bridge")
+MAPS = tuple(f"inet {name}" for name in VERDICTS)
 _BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-
-
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """A container's address and what it may reach."""
-
-    address: str
-    policy: Egress
-    resolvers: tuple[str, ...]
-    narrowing: Egress | None = None
-    """What must let a packet pass besides."""
-
-
-def table() -> str:
-    return f"boilerhouse_{deployment.deployment_id()}"
 
 
 # What should be in force ------------------------------------------------------------------------------
@@ -88,98 +73,6 @@ def _allowed(policy: Egress) -> Egress:
     """The policy as far as the deployment still allows it."""
     is_open = policy.mode == Mode.OPEN and not settings.BOILERHOUSE_ALLOW_OPEN_NETWORK
     return egress.DEFAULT if is_open else policy
-
-
-def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
-    """The tables as nft reads them; replacing them is one transaction."""
-    chains: dict[str, list[str]] = {}
-    verdicts = []
-    leads_to: dict[tuple[object, ...], str] = {}
-    for one in containers:
-        key = one.policy, one.resolvers, one.narrowing
-        if key not in leads_to:
-            leads_to[key] = _chains_of(one, chains)
-        verdicts.append(f"{one.address} : jump {leads_to[key]}")
-    bridge, subnet = f'"{network.bridge}"', network.subnet
-    never = ", ".join(map(str, egress.NEVER))
-    packets = [
-        _set("never", f"type ipv4_addr; flags interval; auto-merge; elements = {{ {never}, {subnet} }}"),
-        _set(
-            "private",
-            f"type ipv4_addr; flags interval; auto-merge; elements = {{ {', '.join(map(str, egress.PRIVATE))} }}",
-        ),
-        # Each chain stands after those that it leads to.
-        _chain("refused", ["meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"]),
-        *(_chain(name, rules) for name, rules in chains.items()),
-        _map("policies", verdicts),
-        _chain("outward", ["meta nfproto != ipv4 drop", "ip saddr vmap @policies", "drop"]),
-        _chain("inward", ["ct state established,related ct direction reply accept", "drop"]),
-        _chain("host", ["meta nfproto ipv6 drop", "ct state established,related accept", "drop"]),
-        _chain("input", [f"iifname {bridge} goto host"], hook="input"),
-        _chain("forward", [f"iifname {bridge} jump outward", f"oifname {bridge} goto inward"], hook="forward"),
-    ]
-    frames = [
-        _chain(
-            "forward",
-            [f"ip saddr {subnet} ip daddr {subnet} drop", f"arp saddr ip {subnet} drop", f"arp daddr ip {subnet} drop"],
-            hook="forward",
-        )
-    ]
-    return "".join(
-        f"table {family} {table()} {{\n{''.join(parts)}}}\n"
-        for family, parts in zip(FAMILIES, (packets, frames), strict=True)
-    )
-
-
-def _chains_of(one: Guarded, chains: dict[str, list[str]]) -> str:
-    """Add the chains that judge its packets; the name of the first one."""
-    last = "accept"
-    if one.narrowing is not None:
-        last = f"goto {_keep(chains, _policy(one.narrowing, one.resolvers, last))}"
-    return _keep(chains, _policy(one.policy, one.resolvers, last))
-
-
-def _keep(chains: dict[str, list[str]], rules: list[str]) -> str:
-    """The name of the chain with these rules, which all containers with the same ones share."""
-    name = "to_" + hashlib.sha256("\n".join(rules).encode()).hexdigest()[:16]
-    chains.setdefault(name, rules)
-    return name
-
-
-def _policy(policy: Egress, asked: Iterable[str], passed: str) -> list[str]:
-    """The rules that a packet of the container meets; ``passed`` is what becomes of one that the policy lets pass."""
-    if policy.mode == Mode.NONE:
-        return ["goto refused"]
-    rules = ["ip daddr @never goto refused"]
-    for entry in policy.allow:
-        if entry.network is not None:
-            rules += _opened(str(entry.network), entry.port, passed)
-    if policy.mode == Mode.LIST:
-        return [*rules, "goto refused"]
-    dns = [rule for address in asked if ":" not in address for rule in _opened(address, 53, passed)]
-    closed = ["ip daddr @private goto refused"] if policy.mode == Mode.INTERNET else []
-    return [*dns, *rules, *closed, passed]
-
-
-def _opened(destination: str, port: int | None, passed: str) -> list[str]:
-    to = f"ip daddr {destination}"
-    if port is None:
-        return [f"{to} {passed}"]
-    return [f"{to} {protocol} dport {port} {passed}" for protocol in ("tcp", "udp")]
-
-
-def _chain(name: str, rules: Iterable[str], *, hook: str = "") -> str:
-    head = f"type filter hook {hook} priority -10; policy accept;\n" if hook else ""
-    return f"chain {name} {{\n{head}{''.join(f'{rule}{chr(10)}' for rule in rules)}}}\n"
-
-
-def _set(name: str, body: str) -> str:
-    return f"set {name} {{ {body} }}\n"
-
-
-def _map(name: str, verdicts: list[str]) -> str:
-    elements = f"elements = {{ {', '.join(verdicts)} }}" if verdicts else ""
-    return f"map {name} {{ type ipv4_addr : verdict; {elements} }}\n"
 
 
 # What is in force -------------------------------------------------------------------------------------
@@ -255,7 +148,7 @@ def _compare(wanted: Tables, seen: Tables) -> list[str]:
 def _differs(where: str, held: frozenset[str], seen: Tables) -> bool:
     there = seen.get(where, frozenset())
     # A verdict of a container that has gone stays until the next change: its address rests.
-    return not held <= there if where == "inet policies" else held != there
+    return not held <= there if where in MAPS else held != there
 
 
 # Changing it ------------------------------------------------------------------------------------------
@@ -307,10 +200,12 @@ def _load(text: str) -> None:
 def _emptied() -> str:
     """Lines after which the tables are there and hold no rule and no element."""
     ranges = "type ipv4_addr; flags interval; auto-merge;"
-    declared = f"set never {{ {ranges} }}\nset private {{ {ranges} }}\nmap policies {{ type ipv4_addr : verdict; }}\n"
+    kinds = {"never": f"set never {{ {ranges} }}", "private": f"set private {{ {ranges} }}"}
+    kinds |= {name: f"map {name} {{ type ipv4_addr : verdict; }}" for name in VERDICTS}
     inet, bridge = (f"{family} {table()}" for family in FAMILIES)
-    flushed = "".join(f"flush {one}\n" for one in (f"set {inet} never", f"set {inet} private", f"map {inet} policies"))
-    return f"table {inet} {{\n{declared}}}\n{flushed}flush table {inet}\nadd table {bridge}\nflush table {bridge}\n"
+    flushed = "".join(f"flush {kind.split()[0]} {inet} {name}\n" for name, kind in kinds.items())
+    declared = "\n".join(kinds.values())
+    return f"table {inet} {{\n{declared}\n}}\n{flushed}flush table {inet}\nadd table {bridge}\nflush table {bridge}\n"
 
 
 def _cleared() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,11 @@ from django.db import connection
 
 from boilerhouse.core import clock, deployment
 from boilerhouse.dashboard import health
-from pools import filtering, firewall, host, lifecycle, named, resolving
+from pools import filtering, firewall, host, lifecycle, named, packet_rules, resolving
 from pools.egress import Egress
 from pools.errors import HostNotReady
-from pools.firewall import Guarded
 from pools.models import Container, NetworkReport, Pool, ResolvedName
+from pools.packet_rules import Guarded
 from pools.runtime.base import Network
 from tests.lan import Neighbour, forwarding, neighbour, run
 from tests.pools.engine import Engine, engine  # noqa: F401
@@ -115,11 +116,13 @@ def test_no_one_outside_the_node_reaches_a_container(engine, outside):  # noqa: 
 def test_what_is_not_in_force_is_found_and_restored(tables, vandal):
     """Item 5: whoever removes, adds or changes a rule of ours, the comparison names it and puts it back."""
     cs = [Guarded("10.99.0.7", Egress(), ("10.255.255.53",)), Guarded("10.99.0.8", Egress(), ())]
-    wanted = firewall.ruleset(NETWORK, cs)
+    wanted = packet_rules.ruleset(NETWORK, cs)
     firewall._load(wanted)
     assert firewall._compare(firewall._as_listed(wanted), firewall._listing()) == []
     # Not the whole ruleset of this machine: others test on it, too.
-    vandal = vandal.replace("nft flush ruleset inet", "nft delete table inet {table}").format(table=firewall.table())
+    vandal = vandal.replace("nft flush ruleset inet", "nft delete table inet {table}").format(
+        table=packet_rules.table()
+    )
     subprocess.run(["sh", "-ec", vandal], check=True)
 
     assert firewall._compare(firewall._as_listed(wanted), firewall._listing())
@@ -133,10 +136,10 @@ def test_another_deployments_tables_are_not_touched(tables):
     subprocess.run(["nft", "-f", "-"], input=other, text=True, check=True)
     try:
         before = run("nft", "list", "table", "inet", "boilerhouse_0ther")
-        firewall._load(firewall.ruleset(NETWORK, []))
+        firewall._load(packet_rules.ruleset(NETWORK, []))
         firewall.remove(NETWORK.bridge)
         assert run("nft", "list", "table", "inet", "boilerhouse_0ther") == before
-        assert firewall.table() not in run("nft", "list", "tables")
+        assert packet_rules.table() not in run("nft", "list", "tables")
     finally:
         run("nft", "delete", "table", "inet", "boilerhouse_0ther")
 
@@ -185,7 +188,7 @@ def test_many_that_change_the_rules_at_once_leave_all_of_them(tables, monkeypatc
             firewall.apply(NETWORK)
         finally:
             connection.close()
-        assert f"10.99.1.{number}" in run("nft", "list", "map", "inet", firewall.table(), "policies")
+        assert f"10.99.1.{number}" in run("nft", "list", "map", "inet", packet_rules.table(), "policies")
 
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(start, range(1, 17)))
@@ -253,6 +256,104 @@ def test_a_connection_that_stands_ends_when_it_is_closed(engine, outside):  # no
     set_policy(pool, "none")
 
     until(lambda: "ended" in engine.run(one, "cat /tmp/heard"))
+
+
+SENDER = """
+import socket, sys, threading, time
+def tcp():
+    peer, _ = socket.create_server(("", 82)).accept()
+    try:
+        while True:
+            peer.sendall(b"tick")
+            time.sleep(0.02)
+    except OSError as error:
+        print("ended:", type(error).__name__, flush=True)
+def udp():
+    at = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    at.bind((sys.argv[1], 83))
+    _, peer = at.recvfrom(100)
+    while True:
+        at.sendto(b"tick", peer)
+        time.sleep(0.02)
+for one in (tcp, udp):
+    threading.Thread(target=one, daemon=True).start()
+time.sleep(0.2)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+LISTENER = """
+import socket, sys, threading
+got = {"tcp": 0, "udp": 0}
+def read(kind, at):
+    try:
+        while said := at.recv(4096):
+            got[kind] += len(said)
+    except OSError:
+        got[kind] = -1
+tcp = socket.create_connection((sys.argv[1], 82), 5)
+tcp.settimeout(None)
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.sendto(b"me", (sys.argv[1], 83))
+for kind, at in (("tcp", tcp), ("udp", udp)):
+    threading.Thread(target=read, args=(kind, at), daemon=True).start()
+for _ in sys.stdin:
+    print(got["tcp"], got["udp"], flush=True)
+"""
+
+
+@pytest.mark.parametrize("narrower", ["none", "list", "own"])
+def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narrower):  # noqa: F811
+    """Section 11: what the kernel remembers of a connection opens nothing, and its far end is told that it has ended."""
+    one, pool = engine.start()
+    pid = engine.runtime.inspect(lifecycle.runtime_name(one.pk)).pid
+    piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    sender = outside.start(sys.executable, "-c", SENDER, outside.public, **piped)
+    assert sender.stdout.readline() == "ready\n"
+    command = ["nsenter", "-t", str(pid), "-n", sys.executable, "-c", LISTENER, outside.public]
+    listener = subprocess.Popen(command, text=True, **piped)
+
+    def heard() -> tuple[int, int]:
+        listener.stdin.write("\n")
+        listener.stdin.flush()
+        tcp, udp = map(int, listener.stdout.readline().split())
+        return tcp, udp
+
+    try:
+        until(lambda: min(heard()) > 0)
+        if narrower == "own":
+            allow = [f"{outside.public}:81"]
+            Container.objects.filter(pk=one.pk).update(egress={"mode": "list", "allow": allow})
+            filtering.apply()
+        else:
+            set_policy(pool, narrower, *([f"{outside.public}:81"] if narrower == "list" else []))
+        assert sender.stdout.readline() == "ended: ConnectionResetError\n"
+        before = heard()
+        time.sleep(0.5)
+        assert heard() == before
+    finally:
+        for process in (sender, listener):
+            process.kill()
+            process.communicate()
+
+
+def test_errors_about_what_is_open_come_back(engine, outside):  # noqa: F811
+    """Section 11: a program is told at once that nothing listens there, also where a list names nothing but that."""
+    one, pool = engine.start()
+    pid = engine.runtime.inspect(lifecycle.runtime_name(one.pk)).pid
+    script = (
+        "import socket, sys; at = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); at.settimeout(3);"
+        "at.connect((sys.argv[1], 9)); at.send(b'x'); at.recv(9)"
+    )
+    command = ["nsenter", "-t", str(pid), "-n", sys.executable, "-c", script, outside.public]
+
+    def told() -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stderr.splitlines()[-1]
+
+    assert "ConnectionRefusedError" in told()
+    set_policy(pool, "list", f"{outside.public}:9")
+    assert "ConnectionRefusedError" in told()
+    set_policy(pool, "list", f"{outside.public}:8")
+    assert "ConnectionRefusedError" not in told()
 
 
 def test_resolvers_that_are_private_answer_on_their_port_alone(engine, outside, settings):  # noqa: F811
