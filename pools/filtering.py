@@ -11,6 +11,7 @@ from pools import firewall, host, lifecycle, named, resolving, volumes
 from pools.errors import HostNotReady
 from pools.instruments import DRIFT
 from pools.models import Container, NetworkReport
+from pools.reconcile import Drift
 from pools.runtime import get_runtime
 from pools.states import ContainerState
 
@@ -47,13 +48,22 @@ def _write_names() -> None:
             resolving.write(home, row, row.version.spec, lifecycle.hostname(row.pk), named.current(names))
 
 
+def drift() -> list[Drift]:
+    """What of the packet filter is not in force on this node, for people to see; mended as a whole."""
+    try:
+        found = firewall.differences(host.ensure_network()) if _has_containers() else []
+    except HostNotReady as error:
+        return [Drift("packet_filter", node_id(), error.detail, None)]
+    return [Drift("packet_filter", node_id(), "; ".join(found), keep)] if found else []
+
+
 def _has_containers() -> bool:
     return Container.objects.here().filter(address__isnull=False).exists()
 
 
 def keep() -> None:
     """Compare the rules in force with the rows and restore them; what cannot be restored is kept for readiness."""
-    if not _has_containers():
+    if not _has_containers() and not firewall.stands():
         _report("")
         return
     try:

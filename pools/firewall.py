@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ def _allowed(policy: Egress) -> Egress:
 # What is in force -------------------------------------------------------------------------------------
 
 Tables = dict[str, frozenset[str]]
-"""Part of the tables → what it holds, each rule or element as the kernel spells it."""
+"""Part of the tables → what it holds and is, each rule or element as the kernel spells it."""
 
 
 def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
@@ -126,9 +127,9 @@ def _hold(item: dict[str, Any], found: Tables) -> None:
         position = sum(one.startswith("rule ") for one in found.get(where, ()))
         added = frozenset({f"rule {position} {json.dumps(held['expr'], sort_keys=True)}"})
     elif kind == "chain":
-        added = frozenset({json.dumps({name: held.get(name) for name in ("hook", "prio", "policy")})})
+        added = frozenset({"a chain", *(f"{name} {held[name]}" for name in ("hook", "prio", "policy") if name in held)})
     elif kind in ("set", "map"):
-        added = frozenset(json.dumps(one, sort_keys=True) for one in held.get("elem", ())) | {"declared"}
+        added = frozenset(json.dumps(one, sort_keys=True) for one in held.get("elem", ())) | {f"a {kind}"}
     else:
         return
     found[where] = found.get(where, frozenset()) | added
@@ -142,7 +143,14 @@ def differences(network: Network) -> list[str]:
 def _compare(wanted: Tables, seen: Tables) -> list[str]:
     if not seen:
         return [f"the tables {table()} of nftables are gone"]
-    return [f"{where} is not as it should be" for where, held in sorted(wanted.items()) if _differs(where, held, seen)]
+    found = [f"{where} is not as it should be" for where, held in sorted(wanted.items()) if _differs(where, held, seen)]
+    # One without a hook is reached from none of these, and is what a policy leaves behind that nobody has any more.
+    entered = [where for where in _unknown(wanted, seen) if any(one.startswith("hook ") for one in seen[where])]
+    return found + [f"{where} should not be there" for where in entered]
+
+
+def _unknown(wanted: Tables, seen: Tables) -> list[str]:
+    return sorted(set(seen) - set(wanted))
 
 
 def _differs(where: str, held: frozenset[str], seen: Tables) -> bool:
@@ -168,12 +176,24 @@ def restore(network: Network) -> list[str]:
     check_bridge_filter()
     with _changing():
         rows = _rows()
-        wanted = ruleset(network, _guarded(rows))
-        found = _compare(_as_listed(wanted), _listing())
-        if found:
-            _load(wanted)
+        text = ruleset(network, _guarded(rows))
+        wanted, seen = _as_listed(text), _listing()
+        found, unknown = _compare(wanted, seen), _unknown(wanted, seen)
+        if found or unknown:
+            _load(text, [_removal(where, seen[where]) for where in unknown])
         _note(rows)
     return found
+
+
+def _removal(where: str, held: frozenset[str]) -> str:
+    family, name = where.split()
+    kind = next(kind for kind in ("map", "set", "chain") if f"a {kind}" in held)
+    return f"delete {kind} {family} {table()} {name}\n"
+
+
+def stands() -> bool:
+    """Whether this host has the deployment's tables. Raises HostNotReady."""
+    return shutil.which("nft") is not None and bool(_listing())
 
 
 def _note(rows: Iterable[Container]) -> None:
@@ -184,13 +204,14 @@ def _note(rows: Iterable[Container]) -> None:
             late.update(egress_in_force=row.egress_asked)
 
 
-def _load(text: str) -> None:
-    """Replace what the tables hold.
+def _load(text: str, removals: Iterable[str] = ()) -> None:
+    """Replace what the tables hold; ``removals`` are lines that take away what is in them besides.
 
     The chains that the kernel enters stay where they are: while one is taken away and another put in its place, a
     packet could meet the old one after and the new one before the change, and pass both.
     """
-    done = _run(["nft", "-f", "-"], _emptied() + text)
+    # Maps lead to chains, and go before them.
+    done = _run(["nft", "-f", "-"], "".join((_emptied(), *sorted(removals, reverse=True), text)))
     if done.returncode != 0:  # somebody made them into something else
         done = _run(["nft", "-f", "-"], _cleared() + text)
     if done.returncode != 0:

@@ -22,12 +22,16 @@ def set_by_deployment() -> tuple[str, ...]:
     return tuple(filter(is_reachable, settings.BOILERHOUSE_RESOLVERS))
 
 
-def _reachable(path: Path) -> tuple[str, ...]:
+def named_in(path: Path) -> tuple[str, ...]:
+    """What a file like resolv.conf names, whether or not containers reach it; empty where there is no such file."""
     if not path.exists():
         return ()
     lines = (line.split() for line in path.read_text(errors="replace").splitlines())
-    named = (words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
-    return tuple(dict.fromkeys(filter(is_reachable, named)))
+    return tuple(dict.fromkeys(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"))
+
+
+def _reachable(path: Path) -> tuple[str, ...]:
+    return tuple(filter(is_reachable, named_in(path)))
 
 
 def is_reachable(text: str) -> bool:

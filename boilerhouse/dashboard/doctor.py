@@ -24,7 +24,7 @@ from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deploym
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.dashboard.queues import silent_queues
-from pools import firewall, host, registry_logins, suitability
+from pools import firewall, host, registry_logins, resolvers, suitability
 from pools.models import Container, Pool, RegistryCredential
 from pools.pull_errors import LoginFailed, PullFault
 from pools.runtime import get_runtime
@@ -200,6 +200,18 @@ def _firewall() -> Iterator[Rest]:
         yield OK, "containers reach neither the host nor each other nor private addresses, but for what policies open"
 
 
+def _resolvers() -> Iterator[Rest]:
+    if asked := resolvers.of_node():
+        yield OK, f"containers resolve names by {', '.join(asked)}"
+        return
+    there = ", ".join(resolvers.named_in(resolvers.RESOLV_CONF)) or "none"
+    yield (
+        WARN,
+        f"containers resolve no names: they reach none of this node's resolvers ({there})",
+        "Set BOILERHOUSE_RESOLVERS to IPv4 addresses that containers may ask, or dns of the pool or workload.",
+    )
+
+
 def _transfers() -> Iterator[Rest]:
     said = subprocess.run([rclone_path(), "version"], capture_output=True, text=True, timeout=30, check=True).stdout
     yield OK, said.splitlines()[0]
@@ -276,6 +288,7 @@ def _pools() -> Iterator[Rest]:
 CHECKS: list[tuple[str, Callable[[], Iterator[Rest]]]] = [
     ("database", _database), ("settings", _settings), ("clock", _clock), ("privileges", _privileges),
     ("data", _data_directory), ("engine", _engine), ("same path", _same_path), ("packet filter", _firewall),
+    ("resolvers", _resolvers),
     ("registries", _registries), ("transfers", _transfers), ("sinks", _sinks), ("processes", _processes),
     ("pools", _pools),
 ]  # fmt: skip

@@ -13,11 +13,12 @@ from datetime import timedelta
 
 import pytest
 import requests
+from django.core.management import call_command
 from django.db import connection
 
 from boilerhouse.core import clock, deployment
-from boilerhouse.dashboard import health
-from pools import filtering, firewall, host, lifecycle, named, packet_rules, resolving
+from boilerhouse.dashboard import doctor, health
+from pools import filtering, firewall, host, lifecycle, named, packet_rules, resolvers, resolving
 from pools.egress import Egress
 from pools.errors import HostNotReady
 from pools.models import Container, NetworkReport, Pool, ResolvedName
@@ -111,9 +112,10 @@ def test_no_one_outside_the_node_reaches_a_container(engine, outside):  # noqa: 
         "nft delete element inet {table} policies {{ 10.99.0.7 }}",
         "nft flush table bridge {table}",
         "nft add element inet {table} never {{ 1.1.1.1 }}",
+        "nft add chain inet {table} mine {{ type filter hook forward priority 5 \\; policy drop \\; }}",
     ],
 )
-def test_what_is_not_in_force_is_found_and_restored(tables, vandal):
+def test_what_is_not_in_force_is_found_and_restored(tables, monkeypatch, vandal):
     """Item 5: whoever removes, adds or changes a rule of ours, the comparison names it and puts it back."""
     cs = [Guarded("10.99.0.7", Egress(), ("10.255.255.53",)), Guarded("10.99.0.8", Egress(), ())]
     wanted = packet_rules.ruleset(NETWORK, cs)
@@ -126,8 +128,41 @@ def test_what_is_not_in_force_is_found_and_restored(tables, vandal):
     subprocess.run(["sh", "-ec", vandal], check=True)
 
     assert firewall._compare(firewall._as_listed(wanted), firewall._listing())
-    firewall._load(wanted)
-    assert firewall._compare(firewall._as_listed(wanted), firewall._listing()) == []
+    monkeypatch.setattr(firewall, "_guarded", lambda rows: cs)
+    assert firewall.restore(NETWORK)
+    assert firewall.restore(NETWORK) == []
+    assert firewall._listing() == firewall._as_listed(wanted)
+
+
+def test_chains_of_policies_that_nobody_has_any_more_are_removed(engine):  # noqa: F811
+    """Item 4: a deployment with many policies in its life does not fill the kernel with what they left."""
+    one, pool = engine.start()
+    for number in range(3):
+        set_policy(pool, "list", f"192.0.2.{number}:80")
+    left = {name for name in firewall._listing() if name.startswith(("inet to_", "inet from_"))}
+    assert len(left) > 2
+
+    filtering.keep()
+    network = host.ensure_network()
+    wanted = packet_rules.ruleset(network, firewall._guarded(firewall._rows()))
+    assert firewall._listing() == firewall._as_listed(wanted)
+    lifecycle.destroy_container(one.pk)
+    Container.objects.all().delete()
+    filtering.keep()
+    assert firewall._listing() == firewall._as_listed(packet_rules.ruleset(network, []))
+
+
+def test_reconcile_shows_what_the_packet_filter_lacks_and_mends_it(engine, capsys):  # noqa: F811
+    """Item 4: by hand, as the workers do by themselves."""
+    engine.start()
+    run("nft", "flush", "chain", "inet", packet_rules.table(), "outward")
+    call_command("reconcile", dry_run=True)
+    assert "inet outward is not as it should be  (would be healed)" in capsys.readouterr().out
+    call_command("reconcile")
+    assert "inet outward is not as it should be  (healed)" in capsys.readouterr().out
+    call_command("reconcile")
+    assert "packet_filter" not in capsys.readouterr().out
+    assert firewall.differences(host.ensure_network()) == []
 
 
 def test_another_deployments_tables_are_not_touched(tables):
@@ -391,6 +426,26 @@ def test_neighbours_are_not_told_of_by_the_engines_resolver(engine, outside, set
     assert f"{one.address}\t{lifecycle.hostname(one.pk)}" in engine.run(one, "cat /etc/hosts")
     assert engine.run(one, "hostname") == f"{lifecycle.hostname(one.pk)}\n"
     assert engine.run(one, "echo x > /etc/hosts 2>&1 || echo refused").strip().endswith("refused")
+
+
+def test_doctor_says_that_a_resolver_on_loopback_is_of_no_use_to_containers(engine, tmp_path, monkeypatch):  # noqa: F811
+    """Item 4: what would otherwise show as names that do not resolve, in each container."""
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("search lan\nnameserver 127.0.0.1\nnameserver ::1\n")
+    monkeypatch.setattr(resolvers, "RESOLV_CONF", conf)
+    monkeypatch.setattr(resolvers, "BEHIND_SYSTEMD", tmp_path / "none")
+    one, _ = engine.start()
+    assert engine.run(one, "cat /etc/resolv.conf") == ""
+    assert "example.com" not in engine.run(one, "timeout 5 nslookup www.example.com 2>/dev/null | grep Name; true")
+    (found,) = [one for one in doctor.examine() if one.name == "resolvers"]
+    assert found.state == doctor.WARN
+    assert "(127.0.0.1, ::1)" in found.detail
+    assert "BOILERHOUSE_RESOLVERS" in found.todo
+    monkeypatch.setattr(resolvers, "BEHIND_SYSTEMD", conf)
+    conf.write_text("nameserver 192.0.2.53\n")
+    assert [one.detail for one in doctor.examine() if one.name == "resolvers"] == [
+        "containers resolve names by 192.0.2.53"
+    ]
 
 
 def test_a_resolver_that_opened_again_is_closed(engine):  # noqa: F811

@@ -1,4 +1,4 @@
-"""Compare the engine and the disk with the rows, and heal what differs."""
+"""Compare the engine, the disk and the packet filter with the rows, and heal what differs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from boilerhouse.core import commands
-from pools import reconcile
+from pools import filtering, reconcile
 from tenants import upkeep
 
 
 class Command(commands.Command):
-    help = "Heal what differs between rows, engine and disk; --dry-run only shows it. The controller does it by itself."
+    help = (
+        "Heal what differs between rows, engine, disk and packet filter; --dry-run only shows it."
+        " The deployment does it by itself."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="change nothing")
@@ -20,7 +23,7 @@ class Command(commands.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         items = []
-        for drift in reconcile.find_drift(upkeep.held_containers()):
+        for drift in (*reconcile.find_drift(upkeep.held_containers()), *filtering.drift()):
             is_healed = drift.heal is not None and not options["dry_run"]
             if is_healed and drift.heal:
                 drift.heal()
@@ -34,7 +37,7 @@ class Command(commands.Command):
                 }
             )
         lines = [f"{i['kind']:<16} {i['subject']}  {i['detail']}{_verdict(i)}" for i in items]
-        self.result(options, {"items": items}, "\n".join(lines) or "Rows, engine and disk agree.")
+        self.result(options, {"items": items}, "\n".join(lines) or "Rows, engine, disk and packet filter agree.")
 
 
 def _verdict(item: dict[str, Any]) -> str:
