@@ -154,11 +154,11 @@ class Egress:
             if entry.network is None
         ]
 
-    def wider_than(self, outer: Egress) -> list[FieldError]:
+    def wider_than(self, outer: Egress, whose: str = "The pool's policy") -> list[FieldError]:
         """What it would open that ``outer`` does not, with pointers into it; empty where it is within ``outer``."""
         if WIDTH[self.mode] > WIDTH[outer.mode]:
-            return [FieldError("/mode", f"The pool's policy is {outer.mode}; it can only be narrowed.", "wider")]
-        detail = "The pool's policy does not open it; it can only be narrowed."
+            return [FieldError("/mode", f"{whose} is {outer.mode}; it can only be narrowed.", "wider")]
+        detail = f"{whose} does not open it; it can only be narrowed."
         return [
             FieldError(f"/allow/{index}", detail, "wider")
             for index, entry in enumerate(self.allow)

@@ -112,6 +112,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
             secrets=claim.secrets or {},
             metadata=claim.metadata,
             egress=claim.egress,
+            egress_bound=None if claim.by_tenant else claim.egress,
             deadline=now + timedelta(milliseconds=claim.timeout_ms),
             waits=claim.wait,
             owner=processes.current(),

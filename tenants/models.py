@@ -109,6 +109,8 @@ class Assignment(models.Model):
     metadata = models.JSONField(null=True, blank=True)
     egress = models.JSONField(null=True, blank=True)
     """What narrows the pool's network policy for this tenant; null: nothing."""
+    egress_bound = models.JSONField(null=True, blank=True)
+    """What the tenant's own keys stay within: the policy that somebody else set last; null: the pool's."""
     endpoints = models.JSONField(default=list)
     restored = models.JSONField(null=True, blank=True)
     latency_ms = models.PositiveIntegerField(null=True, blank=True)

@@ -37,27 +37,33 @@ def _set(container_id: UUID, egress: dict[str, Any] | None) -> None:
     Container.objects.filter(pk=container_id).update(egress=egress, egress_asked=F("egress_asked") + 1)
 
 
-def held(tenant_id: str) -> Assignment:
-    """What the tenant holds. Raises NotAssigned."""
+def held(tenant_id: str, *, is_locked: bool = False) -> Assignment:
+    """What the tenant holds, which nobody else changes then if ``is_locked``. Raises NotAssigned."""
     validation.check_tenant_id(tenant_id)
     rows = Assignment.objects.select_related("container", "pool", "version")
+    if is_locked:
+        rows = rows.select_for_update(of=("self",), no_key=True)
     found = rows.filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED, container__isnull=False).first()
     if found is None:
         raise errors.NotAssigned
     return found
 
 
-def begin(tenant_id: str, policy: Egress) -> Change:
-    """Give the tenant's running container another policy. Raises NotAssigned, and Invalid where it is too wide."""
+def begin(tenant_id: str, policy: Egress, *, by_tenant: bool) -> Change:
+    """Give the tenant's running container another policy. Raises NotAssigned, and Invalid where it is too wide.
+
+    A key of the tenant's own stays within what was set by others, which it cannot take back.
+    """
     with recording():
-        assignment = held(tenant_id)
+        assignment = held(tenant_id, is_locked=True)
         assert assignment.version is not None
-        validation.check_egress(policy, assignment.pool, assignment.version.spec, "")
-        if assignment.egress == policy.to_json():
+        bound = assignment.egress_bound if by_tenant else None
+        validation.check_egress(policy, assignment.pool, assignment.version.spec, "", bound)
+        if not by_tenant:
+            bound = policy.to_json()
+        if (assignment.egress, assignment.egress_bound) == (policy.to_json(), bound):
             return _change(assignment)
-        rows = Assignment.objects.filter(pk=assignment.pk, state=AssignmentState.ASSIGNED)
-        if not rows.update(egress=policy.to_json()):
-            raise errors.NotAssigned
+        Assignment.objects.filter(pk=assignment.pk).update(egress=policy.to_json(), egress_bound=bound)
         _set(assignment.held_container, policy.to_json())
         before, after = {"egress": assignment.egress}, {"egress": policy.to_json()}
         audit.record("tenant.network", tenant_id, **audit.changes(before, after))

@@ -35,6 +35,8 @@ class Claim:
     """``{egress}``: what narrows the pool's policy."""
     wait: bool = True
     timeout_ms: int = 30_000
+    by_tenant: bool = False
+    """Whether a key of the tenant's own asks."""
 
     @property
     def egress(self) -> dict[str, Any] | None:
@@ -69,14 +71,22 @@ def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
         raise Invalid(*wrong)
 
 
-def check_egress(policy: Egress, pool: Pool, spec: WorkloadSpec, pointer: str) -> None:
-    """Raise Invalid where a tenant's policy is not within the pool's, or nothing would hold the container to it."""
+def check_egress(
+    policy: Egress, pool: Pool, spec: WorkloadSpec, pointer: str, bound: dict[str, Any] | None = None
+) -> None:
+    """Raise Invalid where a tenant's policy is not within the pool's, or nothing would hold the container to it.
+
+    ``bound`` is a policy that it has to stay within besides.
+    """
     if not spec.takes_policies:
         detail = (
             f"The workload's containers are on the network {spec.security.network_mode}, where no policy is enforced."
         )
         raise Invalid(FieldError(pointer, detail, "not_enforced"))
-    if wrong := policy.wider_than(pool.policy):
+    wrong = policy.wider_than(pool.policy)
+    if not wrong and bound is not None:
+        wrong = policy.wider_than(Egress.from_json(bound), "The policy that was set for this tenant")
+    if wrong:
         raise Invalid(*(FieldError(pointer + one.pointer, one.detail, one.code) for one in wrong))
 
 

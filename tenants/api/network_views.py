@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from boilerhouse.core import budgets
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
+from boilerhouse.core.models import Role
 from pools.api.network_fields import EgressField
 from pools.egress import Egress
 from tenants import networks
@@ -35,8 +36,9 @@ class NetworkView(ApiView):
         operation_id="setTenantNetwork",
         problems={409: "not_assigned"},
         summary="Change where the tenant's running container may send packets",
-        description="Within the pool's policy; until the tenant is released. Open connections that it closes end. The"
-        " answer comes when it is in force.",
+        description="Within the pool's policy; until the tenant is released. A key of role tenant stays within what a"
+        " key of another role claimed or set before. Open connections that it closes end. The answer comes when it is"
+        " in force.",
         request=EgressField,
         responses=NetworkOutput,
     )
@@ -46,7 +48,8 @@ class NetworkView(ApiView):
             body = self.read(EgressField)
             owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
             budgets.waiters.check(*owners)
-            change, until = networks.begin(tenant_id, Egress.from_json(body.validated_data)), time.time() + WAIT_S
+            policy, by_tenant = Egress.from_json(body.validated_data), request.auth.role == Role.TENANT
+            change, until = networks.begin(tenant_id, policy, by_tenant=by_tenant), time.time() + WAIT_S
         else:
             (change, until), owners = resumed.state, resumed.owners
         while not networks.settled({change}) and time.time() < until:

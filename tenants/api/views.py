@@ -14,6 +14,7 @@ from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.event_views import reads_logs
 from boilerhouse.core.api.pagination import paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.core.models import Role
 from syncing.api.serializers import RunsOutput, render_run
 from tenants import claims, idle, line, releases, syncs, validation
 from tenants.api.serializers import (
@@ -65,7 +66,8 @@ class ClaimView(ApiView):
             arrived = time.time()
             allowed_ms = timeout_ms(request, DEFAULT_CLAIM_MS)
             body = self.read(ClaimInput)
-            claim = validation.Claim(tenant_id=tenant_id, timeout_ms=allowed_ms, **body.validated_data)
+            by_tenant = request.auth.role == Role.TENANT
+            claim = validation.Claim(tenant_id, timeout_ms=allowed_ms, by_tenant=by_tenant, **body.validated_data)
             owners = budgets.owners(request.auth, budgets.tenant(tenant_id), budgets.pool(claim.pool_id))
             budgets.waiters.check(*owners)
             begun, until = claims.begin(claim), arrived + allowed_ms / 1000

@@ -86,6 +86,46 @@ def test_a_tenants_key_changes_its_own_policy_alone(call, held):
     assert call("PUT", "tenants/alice/network", {"mode": "none"}, key=call.key_of(Role.VIEWER)).status_code == 403
 
 
+def test_a_tenants_key_takes_back_nothing_that_others_narrowed(call, held):
+    """Section 11: who narrows a policy decides; the tenant's own key goes within that and the pool's."""
+    key = call.key_of(Role.TENANT, tenant_ids=["alice"])
+    listed = {"mode": "list", "allow": ["192.0.2.7:80", "192.0.2.8:80"]}
+    assert call("PUT", "tenants/alice/network", listed).status_code == 200
+
+    for wider in ({"mode": "internet"}, {"allow": ["192.0.2.9:80"]}, {"allow": ["10.0.5.7:5432"]}):
+        answer = call("PUT", "tenants/alice/network", wider, key=key)
+        assert answer.status_code == 422
+        assert "set for this tenant" in answer.json()["errors"][0]["detail"]
+        assert Container.objects.get().egress == listed
+    for within in ({"mode": "none", "allow": []}, {"mode": "list", "allow": ["192.0.2.8:80"]}, listed):
+        assert call("PUT", "tenants/alice/network", within, key=key).status_code == 200
+        assert Container.objects.get().egress == within
+    call("PUT", "tenants/alice/network", {"mode": "none"}, key=key)
+    assert call("PUT", "tenants/alice/network", {"mode": "none"}).status_code == 200  # as it is, but not the tenant's
+    assert call("PUT", "tenants/alice/network", listed, key=key).status_code == 422
+    assert call("PUT", "tenants/alice/network", {"mode": "internet"}).status_code == 200
+    assert call("PUT", "tenants/alice/network", listed, key=key).status_code == 200
+    assert call("PUT", "tenants/alice/network", {"mode": "internet"}, key=key).status_code == 200
+
+
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.TENANT])
+def test_a_claims_policy_binds_the_tenants_key_where_another_key_claimed(call, role):
+    """Section 11: what a platform's key claims with, its tenant cannot widen."""
+    pool = make_pool()
+    key = call.key_of(Role.TENANT, tenant_ids=["carol"])
+    own = call.key_of(role) if role != Role.TENANT else key
+    body = {"poolId": pool.pk, "network": {"egress": {"mode": "none"}}, "wait": False}
+    assert call("POST", "tenants/carol/claim", body, key=own).status_code == 202
+    container = make_container(pool, state=ContainerState.CLAIMED)
+    Assignment.objects.update(
+        state=AssignmentState.ASSIGNED, container=container, container_ref=container.pk, version=container.version,
+        secrets=None,
+    )  # fmt: skip
+    answer = call("PUT", "tenants/carol/network", {"mode": "internet"}, key=key)
+
+    assert answer.status_code == (200 if role == Role.TENANT else 422)
+
+
 @pytest.mark.parametrize(
     ("egress", "pointer"),
     [({"mode": "open"}, "/network/egress/mode"), ({"allow": ["10.0.0.1"]}, "/network/egress/allow/0")],
