@@ -36,6 +36,7 @@ AS_A_MACHINE = [
     "--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec", "-e=container=docker",
 ]  # fmt: skip
 CGROUPS = Path("/sys/fs/cgroup")
+S3_AT = "127.0.0.1:9100"
 S3_KEYS = ("AKIDOFNODE", "secret-of-the-node")
 
 
@@ -126,11 +127,11 @@ class Node:
         keys = ",".join(S3_KEYS)
         self.run(
             f"mkdir -p /srv/s3/bucket && systemd-run -q --unit node-s3 -E RCLONE_CONFIG=/dev/null -E 'RCLONE_AUTH_KEY=\"{keys}\"' "
-            f"{rclone} serve s3 --addr 127.0.0.1:9100 --dir-cache-time 1s /srv/s3"
+            f"{rclone} serve s3 --addr {S3_AT} --dir-cache-time 1s /srv/s3"
         )
         return {
             "type": "s3", "bucket": "bucket", "region": "us-east-1", "prefix": "t/${tenantId}/", "provider": "Rclone",
-            "endpoint": "http://127.0.0.1:9100", "accessKeyId": S3_KEYS[0], "secretAccessKey": S3_KEYS[1],
+            "endpoint": f"http://{S3_AT}", "accessKeyId": S3_KEYS[0], "secretAccessKey": S3_KEYS[1],
         }  # fmt: skip
 
     def remove(self) -> None:

@@ -71,7 +71,7 @@ class Site:
         self.environment = {
             **os.environ, "BOILERHOUSE_DATA_DIR": str(self.data), "BOILERHOUSE_THROTTLE_RATE": "0",
             "BOILERHOUSE_ALLOWED_HOSTS": "boilerhouse.example.com", "BOILERHOUSE_LOG_FORMAT": "json",
-            "BOILERHOUSE_HTTPS": "true",
+            "BOILERHOUSE_HTTPS": "true", "BOILERHOUSE_ALLOWED_SINK_HOSTS": "127.0.0.0/8",
         }  # fmt: skip
         self.sockets = [socket.create_server(("127.0.0.1", 0), backlog=1024) for _ in range(2)]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
