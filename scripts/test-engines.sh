@@ -6,13 +6,13 @@ cd "$(dirname "$0")/.."
 if [ "${1:-}" = --inside ]; then # with one of these engines as DOCKER_HOST
   label=$2 row=$3 result=passed tests=()
   shift 3
-  # A directory of their own: one of other tests may hold a mount that only this namespace still has.
-  export PYTEST_DEBUG_TEMPROOT=$BOILERHOUSE_ENGINE_DIR/tests
-  mkdir "$PYTEST_DEBUG_TEMPROOT"
   pytest() { # pytest FOLDER NAME...
     local folder=$1; shift
     local paths=("${@/%/.py}")
-    .venv/bin/pytest -q -m "not long" "${arguments[@]}" "${paths[@]/#/tests/$folder/test_}" 2>&1 | tee "$row.log" || result=FAILED
+    # A directory of their own: one of other tests may hold a mount that only this namespace still has. A short one, for
+    # the path of a socket in it has at most 107 bytes.
+    .venv/bin/pytest -q -m "not long" --basetemp "$BOILERHOUSE_ENGINE_DIR/$folder" "${arguments[@]}" \
+      "${paths[@]/#/tests/$folder/test_}" 2>&1 | tee "$row.log" || result=FAILED
     tests+=("$(tail -1 "$row.log" | sed 's/ in .*//')")
   }
   arguments=("$@")
