@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from django import template
+from django.template.context import Context
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -128,6 +130,56 @@ def container_link(container_id: object) -> SafeString:
 @register.simple_tag
 def pool_link(pool_id: str) -> SafeString:
     return format_html('<a href="{}">{}</a>', reverse("pool", args=[pool_id]), pool_id)
+
+
+def _links(route: str, ids: Iterable[str]) -> SafeString:
+    """Links to the pages of several things, parted by commas."""
+    return format_html_join(", ", '<a href="{}">{}</a>', ((reverse(route, args=[pk]), pk) for pk in ids))
+
+
+@register.simple_tag
+def pool_links(ids: Iterable[str]) -> SafeString:
+    return _links("pool", ids)
+
+
+@register.simple_tag
+def spec_links(ids: Iterable[str]) -> SafeString:
+    return _links("sync-spec", ids)
+
+
+@register.simple_tag
+def workload_links(ids: Iterable[str]) -> SafeString:
+    return _links("workload", ids)
+
+
+def _component(context: Context, name: str, text: str, **values: str) -> SafeString:
+    """The component, with what stands between its two tags as ``text``."""
+    with context.push(text=text, **values):
+        return context.template.engine.get_template(f"components/{name}.html").render(context)  # type: ignore[union-attr]
+
+
+@register.simple_block_tag(takes_context=True)
+def ask_dialog(context: Context, content: str, *, id: str, title: str, url: str, verb: str) -> SafeString:
+    """A question before something that others feel."""
+    return _component(context, "ask_dialog", content, id=id, title=title, url=url, verb=verb)
+
+
+@register.simple_block_tag(takes_context=True)
+def typed_dialog(context: Context, content: str, *, id: str, title: str, url: str, typed: str, verb: str) -> SafeString:
+    """The strongest confirmation: ``typed`` has to be typed."""
+    return _component(context, "typed_dialog", content, id=id, title=title, url=url, typed=typed, verb=verb)
+
+
+@register.simple_block_tag(takes_context=True)
+def danger(context: Context, content: str, *, title: str, dialog: str, verb: str) -> SafeString:
+    """Something that cannot be taken back, with the button that opens the dialog about it."""
+    return _component(context, "danger", content, title=title, dialog=dialog, verb=verb)
+
+
+@register.simple_block_tag(takes_context=True)
+def empty_list(context: Context, content: str, *, icon_name: str, things: str) -> SafeString:
+    """A list without rows: nothing matches its filters, or nothing is there yet and the words say what would be."""
+    return _component(context, "empty_list", content, icon_name=icon_name, things=things)
 
 
 @register.simple_tag(takes_context=True)

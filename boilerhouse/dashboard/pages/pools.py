@@ -75,7 +75,8 @@ def _context(found: Pool, tab: str) -> dict[str, Any]:
     return {
         "pool": found, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "said": row.said, "needs": needs,
         "warnings": [one for one in row.status.warnings if one.detail not in told],
-        "held": row.status.claimed + found.release_failed, "specs": list(found.sync_specs.order_by("pk")),
+        "held": row.status.claimed + found.release_failed,
+        "specs": list(found.sync_specs.order_by("pk").values_list("pk", flat=True)),
     }  # fmt: skip
 
 

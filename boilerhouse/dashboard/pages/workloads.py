@@ -61,7 +61,8 @@ def workload(request: HttpRequest, workload_id: str) -> HttpResponse:
         "versions": [(one, running.get(one.number, 0)) for one in versions], "old": old,
         "is_fixed": not versions or tags.is_fixed(versions[0]),
         "rolls": bool(versions) and versions[0].spec.rolls_to_new_images,
-        "diff": _diff(old.spec, versions[0].spec) if old else [], "pools": list(found.pools.order_by("pk")),
+        "diff": _diff(old.spec, versions[0].spec) if old else [],
+        "pools": list(found.pools.order_by("pk").values_list("pk", flat=True)),
     }  # fmt: skip
     return render(request, "pages/workload.html", context)
 
