@@ -14,7 +14,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Q
 
-from boilerhouse.core import clock, deployment_settings, failpoints, processes
+from boilerhouse.core import clock, deployment_settings, failpoints, processes, unforeseen
 from boilerhouse.core.deployment import deployment_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
@@ -338,9 +338,9 @@ def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan
         time.sleep(PROBE_EVERY_S)
 
 
-def _words(error: Exception, container: Container) -> str:
+def _words(error: BoilerhouseError, container: Container) -> str:
     """What went wrong and what an operator can do about it."""
-    detail = _sentence(getattr(error, "detail", f"{type(error).__name__}: {error}"))
+    detail = _sentence(error.detail)
     match error:
         case errors.NeverHealthy() | errors.NotRunning():
             said = last_words.of(runtime_name(container.pk))
@@ -381,8 +381,9 @@ def _call_off(container: Container) -> None:
 
 
 def _start_failed(container: Container, error: Exception) -> None:
-    detail = _words(error, container)
-    CONTAINER_STARTS.labels(container.pool_id, getattr(error, "code", "failed")).inc()
+    known = unforeseen.explained(error)
+    detail = _words(known, container)
+    CONTAINER_STARTS.labels(container.pool_id, known.code).inc()
     log.warning("container failed to start", detail=detail)
     now = clock.now()
     is_ghost = isinstance(error, errors.CreateTimeout)

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db.models import F
 from django.db.models.functions import Now
 
-from boilerhouse.core import clock, processes
+from boilerhouse.core import clock, processes, unforeseen
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from syncing import errors, rclone
@@ -65,7 +65,8 @@ def running(
     try:
         yield run
     except Exception as error:  # whatever it was, the row must not say "running" for ever
-        code, detail = getattr(error, "code", "failed"), getattr(error, "detail", str(error))
+        known = unforeseen.explained(error)
+        code, detail = known.code, known.detail
         cancelled = isinstance(error, errors.TransferCancelled)
         state = SyncRunState.CANCELLED if cancelled else SyncRunState.FAILED
         with recording():

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound, TimedOut, TooMany, Unavailable
+from boilerhouse.core.errors import (
+    BoilerhouseError,
+    Conflict,
+    Failed,
+    Internal,
+    NotFound,
+    TimedOut,
+    TooMany,
+    Unavailable,
+)
 
 
 class NothingHeld(NotFound):
@@ -221,6 +230,7 @@ OUTCOMES: dict[str, type[BoilerhouseError]] = {
     for error in (
         ClaimAborted, RestoreFailed, StateMissing, StateMoved, LocationConflict, PlaceChanged, HookFailed,
         ContainerDied, PoolExhausted, PoolError, PoolPaused, EngineUnavailable, ClaimTimeout, Draining, SinkThrottled,
+        Internal,
     )
 }  # fmt: skip
 """What a claim that ended without success answers, by the outcome stored in its row."""

@@ -8,6 +8,8 @@ from uuid import UUID
 import structlog
 from django.db.models.functions import Now
 
+from boilerhouse.core import unforeseen
+from boilerhouse.core.errors import BoilerhouseError, Internal
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
@@ -27,13 +29,13 @@ PENDING = AssignmentState.PENDING
 
 def fail(assignment: Assignment, error: BaseException) -> None:
     """Fence a pending claim that cannot succeed; the release task cleans up. Loses quietly to whoever was first."""
-    detail = str(getattr(error, "detail", error))
-    code = _outcome(error)
-    log.warning("claim failed", tenant=assignment.tenant_id, code=code, detail=detail)
-    give_up(assignment.pk, code, detail, output=error.output if isinstance(error, errors.HookFailed) else "")
+    known = unforeseen.explained(error)
+    code = _outcome(known)
+    log.warning("claim failed", tenant=assignment.tenant_id, code=code, detail=known.detail)
+    give_up(assignment.pk, code, known.detail, output=error.output if isinstance(error, errors.HookFailed) else "")
 
 
-def _outcome(error: BaseException) -> str:
+def _outcome(error: BoilerhouseError) -> str:
     match error:
         case sync_errors.StateMissing() | sync_errors.StateMoved():
             return error.code
@@ -45,7 +47,7 @@ def _outcome(error: BaseException) -> str:
             return errors.RestoreFailed.code
         case pool_errors.EngineUnavailable():
             return errors.EngineUnavailable.code
-        case errors.HookFailed():
+        case errors.HookFailed() | Internal():
             return error.code
         case pool_errors.NotRunning() | pool_errors.ContainerMissing():
             return errors.ContainerDied.code

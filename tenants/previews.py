@@ -184,5 +184,7 @@ def _census(site: Site, mapping: SyncMapping, pattern: str) -> volumes.Census:
         os.close(root)
 
 
-def _words(error: Exception) -> str:
-    return str(getattr(error, "detail", "") or f"{type(error).__name__}: {error}")
+def _words(error: sync_errors.SyncFailed | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"The system said: {error.strerror or type(error).__name__}."  # the rest may name paths of the node
+    return error.detail

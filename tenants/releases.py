@@ -210,7 +210,10 @@ def finish(assignment_id: UUID) -> None:
     except DATABASE_LOST:
         raise  # undecided: the step that is written down is carried on by whoever takes over
     except Exception as error:  # whatever it was, the row must not stay under a living owner that gave up
-        log.warning("release interrupted", error=type(error).__name__, detail=str(error)[:300])
+        log.warning(
+            "release interrupted", error=type(error).__name__, detail=str(error)[:300],
+            exc_info=not isinstance(error, BoilerhouseError),
+        )  # fmt: skip
         _put_off(assignment, ENGINE_RETRY_S)
 
 

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 
-from boilerhouse.core import clock, lanes, processes
+from boilerhouse.core import clock, lanes, processes, unforeseen
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
@@ -90,9 +90,9 @@ def _work(run_id: UUID, do: Work) -> None:
     except DATABASE_LOST:
         raise  # undecided: the run is buried as interrupted
     except Exception as error:  # whatever it was, the tenant must not stay shut out
-        code, detail = getattr(error, "code", "failed"), getattr(error, "detail", str(error))
-        log.warning("work at the sink failed", trigger=run.trigger, code=code, detail=detail[:300])
-        _end(run, ours, SyncRunState.FAILED, error_code=code, error_detail=detail)
+        known = unforeseen.explained(error)
+        log.warning("work at the sink failed", trigger=run.trigger, code=known.code, detail=known.detail[:300])
+        _end(run, ours, SyncRunState.FAILED, error_code=known.code, error_detail=known.detail)
     else:
         _end(run, ours, SyncRunState.SUCCEEDED, **changes)
 

@@ -8,7 +8,8 @@ BoilerhouseError
 ├── TooMany      → 429   somebody uses as much as one may; ``retry_after`` as below
 ├── Failed       → 502   something beyond us (engine, sink, hook) said no
 ├── Unavailable  → 503   try again, ``retry_after`` seconds from now
-└── TimedOut     → 504
+├── TimedOut     → 504
+└── Internal     → 500   nobody foresaw it; made by ``core.unforeseen``
 """
 
 from __future__ import annotations
@@ -91,3 +92,9 @@ class TimedOut(BoilerhouseError):
 
     code = "timed_out"
     retry_after = 1
+
+
+class Internal(BoilerhouseError):
+    """Boilerhouse did not foresee this; its log says more."""
+
+    code = "internal"

@@ -20,6 +20,7 @@ from boilerhouse.core.errors import (
     Conflict,
     Failed,
     FieldError,
+    Internal,
     Invalid,
     NotFound,
     PreconditionFailed,
@@ -40,6 +41,7 @@ STATUS: dict[type[BoilerhouseError], int] = {
     Failed: 502,
     Unavailable: 503,
     TimedOut: 504,
+    Internal: 500,
 }
 
 
