@@ -15,7 +15,7 @@ from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import random_nonce
 from pools import image_warnings, mounts, references
 from pools.egress import DEFAULT, Egress
-from pools.querysets import ContainerQuerySet, PoolQuerySet
+from pools.querysets import ContainerQuerySet, ImagePullQuerySet, PoolQuerySet
 from pools.spec import WorkloadSpec
 from pools.states import DEADLY, PULLING, ContainerHealth, ContainerState, Fault, PoolState, PullState, Trouble
 
@@ -148,6 +148,8 @@ class ImagePull(models.Model):
     """Why the last pull failed, until one succeeds."""
     fault = models.CharField(max_length=16, default="", blank=True)
     """What kind of failure that was (``pull_errors.PullFault``)."""
+
+    objects = ImagePullQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -60,7 +60,9 @@ def take(held: Set[int]) -> ImagePull | None:
         most = int(settings.BOILERHOUSE_PARALLEL_PULLS)
         for row in free if running.total() < most else ():
             if running[_registry(row)] < max(1, most // 2):
-                ImagePull.objects.filter(pk=row.pk).update(state=PullState.RUNNING, owner=me, started_at=Now())
+                mine = ImagePull.objects.filter(pk=row.pk, owner=row.owner)
+                if not mine.transition(PullState(row.state), PullState.RUNNING, owner=me, started_at=Now()):
+                    continue  # it has just ended
                 row.refresh_from_db()
                 return row
     return None
@@ -172,8 +174,9 @@ class PullRun:
         """Write down how it ended, and let the starts that wait go on: each finds out from the row what that means."""
         ms = round((time.monotonic() - self._began) * 1000)
         result = failure.fault.value if failure else "done"
-        changes: dict[str, Any] = {"state": PullState.FAILED if failure else PullState.DONE}
-        changes |= {"error": failure.detail if failure else "", "fault": failure.fault if failure else ""}
+        changes: dict[str, Any] = {"error": "", "fault": ""}
+        if failure is not None:
+            changes = {"error": failure.detail, "fault": failure.fault}
         if failure is None and self._progress.digest:
             changes["digest"] = self._progress.digest
         with recording():
@@ -181,7 +184,8 @@ class PullRun:
             pull = mine.filter(state=PullState.RUNNING).first()
             if pull is None:
                 return  # another process took it over, and says so
-            mine.update(owner=None, finished_at=Now(), **changes)
+            ended = PullState.FAILED if failure else PullState.DONE
+            mine.transition(PullState.RUNNING, ended, owner=None, finished_at=Now(), **changes)
             for pk in Container.objects.filter(pull=pull, state=ContainerState.STARTING).values_list("pk", flat=True):
                 enqueue("pool", "pools.tasks.create_container", pk)
             if failure is None:

@@ -121,8 +121,9 @@ def _is_settled(pull: ImagePull, since: datetime) -> bool:
 def _ask(pull: ImagePull) -> None:
     """Have it pulled unless it is being pulled; its last failure stays until it succeeds."""
     if not pull.is_under_way:
-        pull.state = PullState.WAITING
-        ImagePull.objects.filter(pk=pull.pk).update(state=PullState.WAITING, asked_at=Now(), owner=None, progress={})
+        ended = ImagePull.objects.filter(pk=pull.pk)
+        ended.transition(PullState(pull.state), PullState.WAITING, asked_at=Now(), owner=None, progress={})
+        pull.refresh_from_db()
     transaction.on_commit(partial(bells.ring, BELL), robust=True)
 
 

@@ -1,4 +1,4 @@
-"""The vocabulary of container rows."""
+"""The vocabulary of the rows of containers, pulls and pools."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from django.db.models import Count, F, Q
 from django.db.models.functions import Now
 
 from boilerhouse.core.deployment import node_id
-from pools.states import TRANSITIONS, ContainerHealth, ContainerState
+from pools.states import PULL_TRANSITIONS, TRANSITIONS, ContainerHealth, ContainerState, PullState
 
 if TYPE_CHECKING:
-    from pools.models import Container, Pool
+    from pools.models import Container, ImagePull, Pool  # noqa: F401  # ruff does not look into QuerySet["…"]
 
 _TAKE = """
 UPDATE {table} SET state = %s, state_changed_at = {now} WHERE state = %s AND id = (
@@ -51,6 +51,13 @@ class ContainerQuerySet(models.QuerySet["Container"]):
         idle = ContainerState.IDLE
         parameters = [ContainerState.CLAIMED, idle, pool.pk, idle, ContainerHealth.UNHEALTHY]
         return next(iter(self.model.objects.raw(sql, parameters)), None)
+
+
+class ImagePullQuerySet(models.QuerySet["ImagePull"]):
+    def transition(self, source: PullState, target: PullState, **changes: Any) -> int:
+        """Move matching rows from ``source`` to ``target``; return how many moved."""
+        assert target in PULL_TRANSITIONS[source], f"{source} -> {target}"
+        return self.filter(state=source).update(state=target, **changes)
 
 
 class PoolQuerySet(models.QuerySet["Pool"]):

@@ -84,6 +84,12 @@ class PullState(TextChoices):
     FAILED = "failed"
 
 
+PULL_TRANSITIONS: dict[PullState, frozenset[PullState]] = {
+    PullState.WAITING: frozenset({PullState.RUNNING}),
+    PullState.RUNNING: frozenset({PullState.RUNNING, PullState.DONE, PullState.FAILED}),  # another process goes on
+    PullState.DONE: frozenset({PullState.WAITING}),
+    PullState.FAILED: frozenset({PullState.WAITING}),
+}
 PULLING = frozenset({PullState.WAITING, PullState.RUNNING})
 """States of a pull that containers wait for."""
 

@@ -14,6 +14,7 @@ from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
 from pools.models import Pool
 from syncing import locations, sinks
+from syncing.querysets import SyncRunQuerySet
 from syncing.sinks import Sink
 from syncing.states import Direction, Mode, PlaceState, Quiesce, SyncRunState, Trigger
 
@@ -156,6 +157,8 @@ class SyncRun(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = SyncRunQuerySet.as_manager()
 
     class Meta:
         constraints = [

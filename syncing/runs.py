@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import structlog
 from django.conf import settings
 from django.db.models import F
-from django.db.models.functions import Now
 
 from boilerhouse.core import clock, processes, unforeseen
 from boilerhouse.core.errors import BoilerhouseError
@@ -41,24 +40,20 @@ def running(
     spec: SyncSpec, site: Site, direction: Direction, trigger: Trigger, run: SyncRun | None
 ) -> Iterator[SyncRun]:
     """A run's row around its work: running, then succeeded or failed with the error's code and words."""
-    _bury_interrupted(spec, site)
+    # We hold the lock, so whatever still says it runs here is dead.
+    SyncRun.objects.filter(spec=spec, container_id=site.container_id).bury()
     with recording():
         run = run or queue_run(spec, site, direction, trigger)
-        began = SyncRun.objects.filter(pk=run.pk, state=SyncRunState.QUEUED).update(
-            state=SyncRunState.RUNNING, started_at=Now(), owner=processes.current()
-        )
-        if not began:
+        mine = SyncRun.objects.filter(pk=run.pk)
+        if not mine.transition(SyncRunState.QUEUED, SyncRunState.RUNNING, owner=processes.current()):
             raise errors.TransferCancelled("It was cancelled before it began.")
-        told = {"runId": str(run.pk), "specId": spec.pk, "direction": direction, "trigger": trigger}
-        about: dict[str, Any] = {
-            "pool_id": site.pool_id,
-            "tenant_id": site.tenant_id,
-            "container_id": site.container_id,
-        }
-        emit("sync.started", **about, **told)
+    mine = mine.filter(owner=processes.current())
     began_at = time.monotonic()
 
-    def count(result: str) -> None:
+    def end(state: SyncRunState, result: str, **changes: Any) -> None:
+        if not mine.transition(SyncRunState.RUNNING, state, steps=run.steps, skipped=run.skipped, **changes):
+            log.warning("a run had been ended by another process", run=str(run.pk), result=result)
+            return
         SYNC_RUNS.labels(site.pool_id, direction, trigger, result).inc()
         SYNC_SECONDS.labels(direction, trigger).observe(time.monotonic() - began_at)
 
@@ -66,63 +61,24 @@ def running(
         yield run
     except Exception as error:  # whatever it was, the row must not say "running" for ever
         known = unforeseen.explained(error)
-        code, detail = known.code, known.detail
-        cancelled = isinstance(error, errors.TransferCancelled)
-        state = SyncRunState.CANCELLED if cancelled else SyncRunState.FAILED
-        with recording():
-            SyncRun.objects.filter(pk=run.pk).update(
-                state=state,
-                finished_at=Now(),
-                error_code=code,
-                error_detail=detail,
-                steps=run.steps,
-                skipped=run.skipped,
-            )
-            emit(f"sync.{state}", **about, **told, code=code, detail=detail)
-        count("cancelled" if cancelled else code)
+        told = {"error_code": known.code, "error_detail": known.detail}
+        if isinstance(error, errors.TransferCancelled):
+            end(SyncRunState.CANCELLED, "cancelled", **told)
+        else:
+            end(SyncRunState.FAILED, known.code, **told)
         if isinstance(error, BoilerhouseError):
             raise
-        raise errors.SyncFailed(detail) from error
-    with recording():
-        SyncRun.objects.filter(pk=run.pk).update(
-            state=SyncRunState.SUCCEEDED,
-            finished_at=Now(),
-            steps=run.steps,
-            progress=run.progress,
-            deleted=run.deleted,
-            deletes=run.deletes,
-            skipped=run.skipped,
-        )
-        done = {"files": run.progress.get("files", 0), "bytes": run.progress.get("bytes", 0), "deleted": run.deleted}
-        emit("sync.completed", **about, **told, **done)
-    count("succeeded")
+        raise errors.SyncFailed(known.detail) from error
+    end(SyncRunState.SUCCEEDED, "succeeded", progress=run.progress, deleted=run.deleted, deletes=run.deletes)
     SYNC_BYTES.labels(direction).inc(sum(step.get("transferred", step["bytes"]) for step in run.steps))
 
 
 def fail_queued(run: SyncRun, error: errors.SyncFailed) -> None:
     """End a run that cannot begin; nothing happens to one that is no longer queued."""
-    with recording():
-        failed = SyncRun.objects.filter(pk=run.pk, state=SyncRunState.QUEUED).update(
-            state=SyncRunState.FAILED, finished_at=Now(), error_code=error.code, error_detail=error.detail
-        )
-        if not failed:
-            return
-        emit(
-            "sync.failed", pool_id=run.spec.pool_id, tenant_id=run.tenant_id, container_id=run.container_id,
-            runId=str(run.pk), specId=run.spec_id, direction=run.direction, trigger=run.trigger,
-            code=error.code, detail=error.detail,
-        )  # fmt: skip
-    SYNC_RUNS.labels(run.spec.pool_id, run.direction, run.trigger, error.code).inc()
-
-
-def _bury_interrupted(spec: SyncSpec, site: Site) -> None:
-    """We hold the lock, so whatever still says it runs here is dead."""
-    SyncRun.objects.filter(spec=spec, container_id=site.container_id, state=SyncRunState.RUNNING).update(
-        state=SyncRunState.FAILED,
-        finished_at=Now(),
-        error_code="interrupted",
-        error_detail="The process that ran it died.",
-    )
+    queued = SyncRun.objects.filter(pk=run.pk)
+    told = {"error_code": error.code, "error_detail": error.detail}
+    if queued.transition(SyncRunState.QUEUED, SyncRunState.FAILED, **told):
+        SYNC_RUNS.labels(run.spec.pool_id, run.direction, run.trigger, error.code).inc()
 
 
 class ProgressReporter:

@@ -22,6 +22,7 @@ TRANSITIONS: dict[SyncRunState, frozenset[SyncRunState]] = {
     SyncRunState.FAILED: frozenset(),
     SyncRunState.CANCELLED: frozenset(),
 }
+UNFINISHED = (SyncRunState.QUEUED, SyncRunState.RUNNING)
 
 
 class Direction(TextChoices):

@@ -17,10 +17,9 @@ from boilerhouse.core.events import recording
 from pools import staged, volumes
 from syncing import erasing
 from syncing.models import SavedState, SyncRun, SyncSpec
-from syncing.states import SyncRunState, Trigger
+from syncing.states import UNFINISHED, SyncRunState, Trigger
 from tenants import deaths, errors, sink_runs, validation
 from tenants.models import Assignment, Tenant
-from tenants.syncs import UNFINISHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def _specs(tenant_id: str) -> list[SyncSpec]:
 
 def settled(keys: set[Hashable]) -> set[Hashable]:
     """Which of these (tenant, generation) have no run left to end."""
-    rows = SyncRun.objects.filter(trigger=Trigger.ERASE, state__in=UNFINISHED)
+    rows = SyncRun.objects.unfinished().filter(trigger=Trigger.ERASE)
     return keys - set(rows.values_list("tenant_id", "generation"))
 
 

@@ -14,20 +14,20 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
 
 from boilerhouse.core import clock, lanes, processes, unforeseen
 from boilerhouse.core.errors import BoilerhouseError
-from boilerhouse.core.events import emit, recording
+from boilerhouse.core.events import recording
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.tasks import enqueue
 from syncing import places
 from syncing.models import SyncRun, SyncSpec
+from syncing.querysets import SyncRunQuerySet
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import errors
 from tenants.models import Assignment, Tenant, next_generation
-from tenants.syncs import LOST_AFTER, UNFINISHED
+from tenants.syncs import LOST_AFTER
 
 log = structlog.get_logger(__name__)
 
@@ -79,12 +79,11 @@ def work(run_id: UUID, do: Work) -> None:
 def _work(run_id: UUID, do: Work) -> None:
     me = processes.current()
     rows = SyncRun.objects.filter(pk=run_id)
-    if not rows.filter(state=SyncRunState.QUEUED).update(state=SyncRunState.RUNNING, started_at=clock.now(), owner=me):
+    if not rows.transition(SyncRunState.QUEUED, SyncRunState.RUNNING, owner=me):
         return
     run = rows.select_related("spec__credential").get()
-    ours = rows.filter(state=SyncRunState.RUNNING, owner=me)
+    ours = rows.running().filter(owner=me)
     structlog.contextvars.bind_contextvars(tenant=run.tenant_id, run=str(run.pk))
-    emit("sync.started", **_about(run))
     try:
         changes = do(run, ours.exists)
     except DATABASE_LOST:
@@ -97,17 +96,15 @@ def _work(run_id: UUID, do: Work) -> None:
         _end(run, ours, SyncRunState.SUCCEEDED, **changes)
 
 
-def _end(run: SyncRun, ours: QuerySet[SyncRun], state: SyncRunState, **changes: Any) -> None:
+def _end(run: SyncRun, ours: SyncRunQuerySet, state: SyncRunState, **changes: Any) -> None:
     with recording():
-        if ours.update(state=state, finished_at=clock.now(), **changes):
-            code = {"code": changes["error_code"]} if "error_code" in changes else {}
-            emit("sync.failed" if code else "sync.completed", **_about(run), **code)
+        ours.transition(SyncRunState.RUNNING, state, **changes)
         _set_free([run.tenant_id])
         _send(_queued(run.tenant_id).first())
 
 
-def _queued(tenant_id: str) -> QuerySet[SyncRun]:
-    rows = SyncRun.objects.filter(tenant_id=tenant_id, trigger__in=list(TASKS), state=SyncRunState.QUEUED)
+def _queued(tenant_id: str) -> SyncRunQuerySet:
+    rows = SyncRun.objects.queued().filter(tenant_id=tenant_id, trigger__in=list(TASKS))
     return rows.order_by("created_at", "id")
 
 
@@ -121,15 +118,10 @@ def _set_free(tenant_ids: list[str]) -> int:
     """Let tenants claim again whose runs have all ended."""
     free = 0
     for tenant in Tenant.objects.select_for_update().filter(pk__in=tenant_ids, busy_run__isnull=False):
-        left = SyncRun.objects.filter(tenant_id=tenant.pk, trigger__in=list(TASKS), state__in=UNFINISHED)
+        left = SyncRun.objects.unfinished().filter(tenant_id=tenant.pk, trigger__in=list(TASKS))
         if not left.exists():
             free += Tenant.objects.filter(pk=tenant.pk, busy_run=tenant.busy_run).update(busy_run=None)
     return free
-
-
-def _about(run: SyncRun) -> dict[str, Any]:
-    told = {"runId": str(run.pk), "specId": run.spec_id, "direction": run.direction, "trigger": run.trigger}
-    return {"pool_id": run.spec.pool_id, "tenant_id": run.tenant_id, **told}
 
 
 _resent = Recently(30)
@@ -145,7 +137,8 @@ def resume() -> int:
     old = clock.now() - LOST_AFTER
     next_ones = [run for tenant_id in busy if (run := _queued(tenant_id).filter(created_at__lt=old).first())]
     under_way = set(
-        SyncRun.objects.filter(trigger__in=list(TASKS), state=SyncRunState.RUNNING, tenant_id__in=busy)
+        SyncRun.objects.running()
+        .filter(trigger__in=list(TASKS), tenant_id__in=busy)
         .values_list("tenant_id", flat=True)
     )  # fmt: skip
     again = [run for run in next_ones if run.tenant_id not in under_way and _resent.is_new(run.pk)]

@@ -33,6 +33,7 @@ from syncing import errors as sync_errors
 from syncing import places, restores, saves, sites, surveys
 from syncing import services as syncing
 from syncing.models import SavedState, SyncRun, SyncSpec
+from syncing.querysets import SyncRunQuerySet
 from syncing.runs import fail_queued, queue_run
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import errors, hooks, validation
@@ -49,7 +50,6 @@ DIRECTIONS = {
 }
 LIVE = (Trigger.MANUAL, Trigger.INTERVAL)
 """Triggers of runs on a container that runs; the others belong to a claim or a release."""
-UNFINISHED = (SyncRunState.QUEUED, SyncRunState.RUNNING)
 JITTER = 0.1
 """Each tenant's beat is shorter than the interval by up to this share, so that claims made at once drift apart."""
 LOST_AFTER = timedelta(seconds=10)
@@ -142,8 +142,8 @@ def _queue(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], tri
     return runs
 
 
-def _queued() -> QuerySet[SyncRun]:
-    return SyncRun.objects.filter(state=SyncRunState.QUEUED, trigger__in=LIVE)
+def _queued() -> SyncRunQuerySet:
+    return SyncRun.objects.queued().filter(trigger__in=LIVE)
 
 
 def cancel(run_id: UUID) -> SyncRun:
@@ -160,16 +160,14 @@ def cancel(run_id: UUID) -> SyncRun:
     now = clock.now()
     with recording():
         rows = SyncRun.objects.filter(pk=run_id)
-        ended = rows.filter(state=SyncRunState.QUEUED).update(
-            state=SyncRunState.CANCELLED, finished_at=now, cancel_requested_at=now,
-            error_code="cancelled", error_detail="Cancelled before it began.",
-        )  # fmt: skip
-        if ended:
-            emit(
-                "sync.cancelled", pool_id=run.spec.pool_id, tenant_id=run.tenant_id, container_id=run.container_id,
-                runId=str(run.pk), specId=run.spec_id, direction=run.direction, trigger=run.trigger,
-            )  # fmt: skip
-        elif not rows.filter(state=SyncRunState.RUNNING).update(cancel_requested_at=now):
+        ended = rows.transition(
+            SyncRunState.QUEUED,
+            SyncRunState.CANCELLED,
+            cancel_requested_at=now,
+            error_code="cancelled",
+            error_detail="Cancelled before it began.",
+        )
+        if not ended and not rows.running().update(cancel_requested_at=now):
             raise errors.NotCancellable(f"It has ended already: {run.state}.")
         audit.record("sync_run.cancel", run_id, before={"state": run.state})
     run.refresh_from_db()
@@ -217,7 +215,7 @@ class Turn(Enum):
 def _turns() -> list[Assignment]:
     """Who has queued runs and none under way, first whoever had no turn for longest."""
     living = processes.living()
-    running = SyncRun.objects.filter(state=SyncRunState.RUNNING, trigger__in=LIVE, owner__in=living)
+    running = SyncRun.objects.running().filter(trigger__in=LIVE, owner__in=living)
     busy = set(running.values_list("tenant_id", "generation"))
     waiting = set(_queued().values_list("tenant_id", "generation"))
     assigned = _assigned().filter(tenant_id__in={tenant_id for tenant_id, _ in waiting})
@@ -298,11 +296,13 @@ def _run(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callab
     restores.restore(site, findings, trigger, keep_going, lambda _spec: run)
 
 
-def _cancel_left_behind(rows: QuerySet[SyncRun]) -> int:
-    return rows.update(
-        state=SyncRunState.CANCELLED, finished_at=clock.now(), error_code="cancelled",
+def _cancel_left_behind(rows: SyncRunQuerySet) -> int:
+    return rows.transition(
+        SyncRunState.QUEUED,
+        SyncRunState.CANCELLED,
+        error_code="cancelled",
         error_detail="The tenant was released.",
-    )  # fmt: skip
+    )
 
 
 # On a timer -----------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def queue_beats() -> int:
     due = sorted((beat for beat in beats() if beat.due_at <= now), key=lambda beat: beat.due_at)
     if not due:
         return 0
-    unfinished = SyncRun.objects.filter(state__in=UNFINISHED)
+    unfinished = SyncRun.objects.unfinished()
     busy = set(unfinished.values_list("tenant_id", "spec_id"))
     unfinished_beats = Counter(unfinished.filter(trigger=Trigger.INTERVAL).values_list("tenant_id", flat=True))
     room = 2 * settings.BOILERHOUSE_PARALLEL_TRANSFERS - unfinished_beats.total()
@@ -387,7 +387,7 @@ _resent = Recently(30)
 def resume() -> int:
     """Send again the message of runs that have waited long; cancel those whose tenant was released."""
     old = clock.now() - LOST_AFTER
-    waiting = SyncRun.objects.filter(state=SyncRunState.QUEUED, trigger__in=LIVE, created_at__lt=old)
+    waiting = _queued().filter(created_at__lt=old)
     held = {(one.tenant_id, one.generation): one for one in _assigned()}
     left_behind, again = [], {}
     for run in waiting:
@@ -396,7 +396,7 @@ def resume() -> int:
             left_behind.append(run.pk)
         elif _resent.is_new((assignment.pk, run.pk)):
             again[assignment.pk] = assignment
-    _cancel_left_behind(SyncRun.objects.filter(pk__in=left_behind, state=SyncRunState.QUEUED))
+    _cancel_left_behind(SyncRun.objects.filter(pk__in=left_behind))
     for _ in again:
         _send()
     return len(again) + len(left_behind)

@@ -19,7 +19,6 @@ from pools.models import Container, Pool
 from pools.states import DEADLY, ContainerState
 from syncing import services as syncing
 from syncing.models import MappingRestore, SinkProbe, SyncRun, SyncSpec
-from syncing.states import SyncRunState
 from tenants import deadlines, deaths, errors, giving_up, idle, line, releases
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
@@ -225,12 +224,8 @@ def retry_saves(spec_id: str) -> int:
 def bury_dead_runs() -> int:
     """Say of runs whose process is dead that they were interrupted; what they belong to decides anew."""
     living = processes.living()
-    rows = SyncRun.objects.filter(state=SyncRunState.RUNNING)
-    dead = [run.pk for run in rows if run.owner not in living]
-    return SyncRun.objects.filter(pk__in=dead, state=SyncRunState.RUNNING).update(
-        state=SyncRunState.FAILED, finished_at=clock.now(), error_code="interrupted",
-        error_detail="The process that ran it died.",
-    )  # fmt: skip
+    dead = [run.pk for run in SyncRun.objects.running() if run.owner not in living]
+    return SyncRun.objects.filter(pk__in=dead).bury()
 
 
 FORGET_AT_ONCE = 1000

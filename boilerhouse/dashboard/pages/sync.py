@@ -21,10 +21,9 @@ from boilerhouse.dashboard.counting import up_to
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import sync_needs
 from syncing.models import SinkProbe, SyncRun, SyncSpec
-from syncing.states import Direction, SyncRunState, Trigger
+from syncing.states import UNFINISHED, Direction, SyncRunState, Trigger
 from tenants import errors, syncs
 
-UNFINISHED = (SyncRunState.RUNNING, SyncRunState.QUEUED)
 SHOWN_RUNNING = 20
 CHARTED = 10_000
 PROBES = 48
@@ -57,7 +56,7 @@ def probed(specs: list[SyncSpec]) -> list[tuple[SyncSpec, tones.Said, list[SinkP
 def monitor(request: HttpRequest) -> HttpResponse:
     day = timezone.now() - timedelta(hours=24)
     specs = list(SyncSpec.objects.order_by("pk"))
-    unfinished = SyncRun.objects.filter(state__in=UNFINISHED).order_by("state", "created_at")
+    unfinished = SyncRun.objects.unfinished().order_by("state", "created_at")
     finished = SyncRun.objects.filter(finished_at__isnull=False)
     recent = SyncRun.objects.filter(created_at__gte=day)
     totals = {"all": up_to(recent), "failed": up_to(recent.filter(state=SyncRunState.FAILED))}

@@ -12,11 +12,10 @@ from boilerhouse.core import commands
 from syncing.api.serializers import render_run
 from syncing.api.views import find_spec
 from syncing.models import SyncRun
-from syncing.states import Direction, SyncRunState
+from syncing.states import UNFINISHED, Direction, SyncRunState
 from tenants import previews, syncs
 
 LOOK_EVERY_S = 0.2
-UNFINISHED = (SyncRunState.QUEUED, SyncRunState.RUNNING)
 SAY_EVERY_S = 5.0
 
 

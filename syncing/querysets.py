@@ -1,0 +1,71 @@
+"""The vocabulary of sync runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from django.db import models
+from django.db.models.functions import Now
+
+from boilerhouse.core.events import emit, recording
+from syncing.states import TRANSITIONS, UNFINISHED, SyncRunState
+
+if TYPE_CHECKING:
+    from syncing.models import SyncRun
+
+EVENTS = {
+    SyncRunState.RUNNING: "sync.started",
+    SyncRunState.SUCCEEDED: "sync.completed",
+    SyncRunState.FAILED: "sync.failed",
+    SyncRunState.CANCELLED: "sync.cancelled",
+}
+
+
+class SyncRunQuerySet(models.QuerySet["SyncRun"]):
+    def queued(self) -> Self:
+        return self.filter(state=SyncRunState.QUEUED)
+
+    def running(self) -> Self:
+        return self.filter(state=SyncRunState.RUNNING)
+
+    def unfinished(self) -> Self:
+        return self.filter(state__in=UNFINISHED)
+
+    def transition(self, source: SyncRunState, target: SyncRunState, **changes: Any) -> int:
+        """Move matching rows from ``source`` to ``target``, each with its event; return how many moved.
+
+        The only writer of a run's state. One that is no longer in ``source`` is left as it is, without an event.
+        """
+        assert target in TRANSITIONS[source], f"{source} -> {target}"
+        stamp = "started_at" if target == SyncRunState.RUNNING else "finished_at"
+        changes = {"state": target, stamp: Now(), **changes}
+        moved = 0
+        with recording():
+            for pk in self.filter(state=source).values_list("pk", flat=True):
+                if self.filter(pk=pk, state=source).update(**changes):
+                    _tell(self.model._default_manager.select_related("spec").get(pk=pk))
+                    moved += 1
+        return moved
+
+    def bury(self) -> int:
+        """Fail those that run, for their process is dead; what they belong to decides anew."""
+        return self.transition(
+            SyncRunState.RUNNING,
+            SyncRunState.FAILED,
+            error_code="interrupted",
+            error_detail="The process that ran it died.",
+        )
+
+
+def _tell(run: SyncRun) -> None:
+    told: dict[str, Any] = {"direction": run.direction, "trigger": run.trigger}
+    match run.state:
+        case SyncRunState.SUCCEEDED:
+            told |= {"files": run.progress.get("files", 0), "bytes": run.progress.get("bytes", 0)}
+            told["deleted"] = run.deleted
+        case SyncRunState.FAILED | SyncRunState.CANCELLED:
+            told |= {"code": run.error_code, "detail": run.error_detail}
+    emit(
+        EVENTS[SyncRunState(run.state)], pool_id=run.spec.pool_id, tenant_id=run.tenant_id,
+        container_id=run.container_id, runId=str(run.pk), specId=run.spec_id, **told,
+    )  # fmt: skip

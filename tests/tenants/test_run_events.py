@@ -1,0 +1,112 @@
+"""Every sync run that begins has one end and its event, whoever ends it, and keeps the end that came first."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from boilerhouse.core import processes
+from boilerhouse.core.models import Event
+from syncing import errors, runs
+from syncing.models import SyncRun, SyncSpec
+from syncing.states import Direction, SyncRunState, Trigger
+from tenants import sink_runs, syncs, upkeep
+from tenants.models import Assignment, Tenant
+from tenants.site import site_of
+from tests.make import make_pool, make_sync_spec
+from tests.tenants.test_syncs import hold
+
+pytestmark = pytest.mark.any_database
+RUNNING, FAILED = SyncRunState.RUNNING, SyncRunState.FAILED
+
+
+@pytest.fixture(autouse=True)
+def _deployment(data_dir):
+    pass
+
+
+@pytest.fixture
+def spec() -> SyncSpec:
+    return make_sync_spec(make_pool())
+
+
+def make_run(spec: SyncSpec, mine: Assignment, **over: object) -> SyncRun:
+    values = {"direction": Direction.UPLOAD, "trigger": Trigger.INTERVAL, "container_id": mine.container_ref, **over}
+    return SyncRun.objects.create(spec=spec, tenant_id=mine.tenant_id, generation=mine.generation, **values)
+
+
+def events() -> list[tuple[str, object]]:
+    return [
+        (one.type, one.payload.get("code")) for one in Event.objects.filter(type__startswith="sync.").order_by("id")
+    ]
+
+
+def test_runs_of_a_dead_process_end_with_an_event(spec):
+    """1.2: they were buried in silence; a client that saw ``sync.started`` never saw an end."""
+    run = make_run(spec, hold(spec.pool), state=RUNNING, owner=uuid4())
+    assert upkeep.bury_dead_runs() == 1
+    run.refresh_from_db()
+    assert (run.state, run.error_code) == (FAILED, "interrupted")
+    assert run.finished_at
+    event = Event.objects.get(type="sync.failed")
+    assert (event.pool_id, event.tenant_id, event.container_id) == (spec.pool_id, "alice", str(run.container_id))
+    assert event.payload == {
+        "runId": str(run.pk), "specId": spec.pk, "direction": "upload", "trigger": "interval", "code": "interrupted",
+        "detail": "The process that ran it died.",
+    }  # fmt: skip
+    assert upkeep.bury_dead_runs() == 0
+
+
+def test_what_runs_by_a_container_whose_lock_is_taken_ends_with_an_event(spec):
+    """1.2: the next run of the same spec overtakes it."""
+    mine = hold(spec.pool)
+    make_run(spec, mine, state=RUNNING, owner=processes.current())
+    site = site_of(mine, -1, is_stopped=False)
+    with runs.running(spec, site, Direction.UPLOAD, Trigger.RELEASE, None):
+        pass
+    assert events() == [("sync.failed", "interrupted"), ("sync.started", None), ("sync.completed", None)]
+
+
+def test_runs_that_a_release_leaves_behind_end_with_an_event(spec):
+    """1.2: those were cancelled in silence."""
+    make_run(spec, hold(spec.pool))
+    Assignment.objects.update(state="ended")
+    syncs.run_next()
+    assert events() == [("sync.cancelled", "cancelled")]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_that_was_buried_meanwhile_keeps_its_end(spec, fails):
+    """1.2: the process that was held for dead wrote over it by primary key alone."""
+    mine = hold(spec.pool)
+    site = site_of(mine, -1, is_stopped=False)
+    try:
+        with runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
+            SyncRun.objects.filter(pk=run.pk).update(owner=uuid4())
+            upkeep.bury_dead_runs()
+            if fails:
+                raise errors.SyncFailed("The sink is gone.")
+    except errors.SyncFailed:
+        assert fails
+    run.refresh_from_db()
+    assert (run.state, run.error_code) == (FAILED, "interrupted")
+    assert events() == [("sync.started", None), ("sync.failed", "interrupted")]
+
+
+def test_runs_at_the_sinks_say_what_all_runs_say(spec):
+    """1.2: their events had no files and no words, and pages showed "None"."""
+    Tenant.objects.create(pk="alice")
+
+    def succeed(_run: SyncRun, _may_go_on: object) -> dict[str, object]:
+        return {"progress": {"files": 2, "bytes": 7}}
+
+    def fail(_run: SyncRun, _may_go_on: object) -> dict[str, object]:
+        raise errors.SyncFailed("Not today.")
+
+    for work in (succeed, fail):
+        run = sink_runs.begin("alice", Trigger.BACKUP, [(spec, {"backup": "x"})])[0]
+        sink_runs.work(run.pk, work)
+    completed, failed = Event.objects.get(type="sync.completed"), Event.objects.get(type="sync.failed")
+    assert (completed.payload["files"], completed.payload["bytes"]) == (2, 7)
+    assert (failed.payload["code"], failed.payload["detail"]) == (errors.SyncFailed.code, "Not today.")
