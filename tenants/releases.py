@@ -154,7 +154,7 @@ def retry(assignment: Assignment, *, discard: bool = False) -> bool:
             owner=None,
         )
         if moved:
-            _recount(assignment.pool_id)
+            recount(assignment.pool_id)
             enqueue("save", "tenants.tasks.finish_release", assignment.pk)
     return bool(moved)
 
@@ -416,7 +416,7 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
         )
         if not moved:
             return
-        _recount(assignment.pool_id)
+        recount(assignment.pool_id)
         emit(
             "container.release_failed",
             pool_id=assignment.pool_id,
@@ -432,7 +432,8 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
     RELEASES.labels(assignment.pool_id, error.code).inc()
 
 
-def _recount(pool_id: str) -> None:
+def recount(pool_id: str) -> None:
+    """Write down on the pool how many saves of it have failed."""
     Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()  # before counting, as for those who wait
     count = Assignment.objects.filter(pool_id=pool_id, state=FAILED).count()
     Pool.objects.filter(pk=pool_id).update(release_failed=count)

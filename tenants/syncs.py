@@ -305,6 +305,13 @@ def _cancel_left_behind(rows: SyncRunQuerySet) -> int:
     )
 
 
+def cancel_left_behind() -> int:
+    """Cancel queued syncs of claims that are over; return how many."""
+    held = set(_assigned().values_list("tenant_id", "generation"))
+    left = [run.pk for run in _queued() if (run.tenant_id, run.generation) not in held]
+    return _cancel_left_behind(SyncRun.objects.filter(pk__in=left))
+
+
 # On a timer -----------------------------------------------------------------------------------------
 
 

@@ -10,8 +10,8 @@ from django.core.management.base import CommandError, CommandParser
 from boilerhouse.core import commands
 from boilerhouse.core.deployment import deployment_id
 from pools import cleanup
-from pools.models import Container, HostLease
-from tenants.models import CLEARED, Assignment
+from tenants import purging
+from tenants.models import Assignment
 from tenants.states import AssignmentState
 
 
@@ -31,10 +31,7 @@ class Command(commands.Command):
             if input(question + "Type the deployment's id: ") != deployment_id():
                 raise CommandError("Nothing was removed.")
         removed = cleanup.purge()
-        live = Assignment.objects.live()
-        live.update(state=AssignmentState.ENDED, outcome="purged", **CLEARED, container=None, step="")
-        Container.objects.all().delete()
-        HostLease.objects.all().delete()
+        purging.end_all()
         self.result(
             options, removed, f"Removed {removed['containers']} containers, {removed['directories']} directories."
         )

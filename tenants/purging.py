@@ -1,0 +1,60 @@
+"""What a purge leaves in the database: nothing held on this node, and pools that know it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models.functions import Now
+
+from boilerhouse.core.deployment import node_id
+from boilerhouse.core.events import emit, recording
+from pools import lifecycle, nodes
+from pools.models import Container, HostLease, Pool
+from tenants import line, releases, syncs, upkeep
+from tenants.models import Assignment
+from tenants.states import AssignmentState, ReleaseStep
+
+OUTCOME = "purged"
+
+
+def end_all() -> int:
+    """End what tenants hold or wait for, and forget containers, when engine and disk have none; return how many ended.
+
+    Each claim, container and sync run has its last event. Saves that had failed are given up. What is on other nodes
+    stays: their engines and disks have it still.
+    """
+    with recording():
+        # Pools are locked before their rows, as everywhere.
+        pools = list(Pool.objects.select_for_update(no_key=True).order_by("pk"))
+        live = Assignment.objects.live().select_related("container").order_by("created_at")
+        ended = sum(_end(row) for row in live if nodes.is_here(row.node))
+        for pool in pools:
+            line.recount(pool.pk)
+            releases.recount(pool.pk)
+        for pk in Container.objects.here().values_list("pk", flat=True):
+            lifecycle.forget(pk)
+        HostLease.objects.filter(node__in=["", node_id()]).delete()
+    upkeep.bury_dead_runs()
+    syncs.cancel_left_behind()
+    return ended
+
+
+def _end(row: Assignment) -> int:
+    """By the way of a release, whose steps have nothing left to do."""
+    mine = Assignment.objects.filter(pk=row.pk)
+    for held in (AssignmentState.ASSIGNED, AssignmentState.RELEASE_FAILED):
+        mine.transition(held, AssignmentState.RELEASING, step=ReleaseStep.WIPING)
+    over: dict[str, Any] = {"outcome": OUTCOME, "step": "", "owner": None, "next_attempt_at": None, "ended_at": Now()}
+    if mine.transition(AssignmentState.PENDING, AssignmentState.ENDED, **over):
+        emit(
+            "container.claim_failed", pool_id=row.pool_id, tenant_id=row.tenant_id, container_id=row.container_ref,
+            generation=row.generation, code=OUTCOME, detail="The deployment was purged.",
+        )  # fmt: skip
+        return 1
+    ended = mine.transition(AssignmentState.RELEASING, AssignmentState.ENDED, **over)
+    if ended:
+        emit(
+            "container.released", pool_id=row.pool_id, tenant_id=row.tenant_id, container_id=row.container_ref,
+            outcome=OUTCOME, reason=row.reason,
+        )  # fmt: skip
+    return ended

@@ -1,0 +1,137 @@
+"""Each state machine has one writer: ``transition`` of its queryset, which knows the table of what may follow what."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pools import states as pool_states
+from pools.models import Container, ImagePull
+from pools.states import ContainerState, PullState
+from syncing import states as sync_states
+from syncing.models import SyncRun
+from syncing.states import SyncRunState
+from tenants import states as tenant_states
+from tenants.models import Assignment
+from tenants.states import AssignmentState
+
+ROOT = Path(__file__).resolve().parents[2]
+ENUMS = {"AssignmentState", "ContainerState", "PullState", "SyncRunState"}
+SHORT = {"ASSIGNED", "CLAIMED", "FAILED", "IDLE", "PENDING", "RELEASING", "STARTING"}
+"""Names under which modules have a member of those."""
+READS = {"filter", "exclude", "get", "Q", "Count"}
+WRITES = {"update", "create", "bulk_update", "get_or_create", "update_or_create", "save"}
+WRITERS = {"pools/querysets.py", "syncing/querysets.py", "tenants/models.py"}
+MACHINES = [
+    (Assignment, AssignmentState, tenant_states.TRANSITIONS),
+    (Container, ContainerState, pool_states.TRANSITIONS),
+    (ImagePull, PullState, pool_states.PULL_TRANSITIONS),
+    (SyncRun, SyncRunState, sync_states.TRANSITIONS),
+]
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for folder in ("boilerhouse", "pools", "syncing", "tenants"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if "migrations" not in path.parts:
+                yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def is_a_state(value: ast.AST) -> bool:
+    names = {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
+    return bool(names & (ENUMS | SHORT))
+
+
+def called(node: ast.Call) -> str:
+    return getattr(node.func, "attr", getattr(node.func, "id", ""))
+
+
+def writes(tree: ast.Module) -> Iterator[str]:
+    """What in a module writes the state of a row: each with its line."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call():
+                is_given = any(one.arg == "state" and is_a_state(one.value) for one in node.keywords)
+                if is_given and called(node) not in READS:
+                    yield f"{node.lineno}: {called(node)}(state=…)"
+                named = [one for part in [*node.args, *(k.value for k in node.keywords)] for one in ast.walk(part)]
+                if called(node) in WRITES and any(
+                    isinstance(one, ast.Constant) and one.value == "state" for one in named
+                ):
+                    yield f'{node.lineno}: {called(node)}("state")'
+            case ast.Dict():
+                for key, value in zip(node.keys, node.values, strict=True):
+                    if isinstance(key, ast.Constant) and key.value == "state" and is_a_state(value):
+                        yield f'{node.lineno}: {{"state": …}}'
+            case ast.Assign() | ast.AnnAssign():
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                is_attribute = any(isinstance(one, ast.Attribute) and one.attr == "state" for one in targets)
+                if is_attribute and node.value is not None and is_a_state(node.value):
+                    yield f"{node.lineno}: .state ="
+            case ast.Constant(value=str(text)) if "SET state" in text:
+                yield f"{node.lineno}: SET state"
+
+
+ALLOWED = {
+    # The object as the row is by the transition before it; to read it again would be a query of every warm claim.
+    ("tenants/preparing.py", ".state ="),
+    # Of rows that are about to be made.
+    ("pools/pulling.py", 'get_or_create("state")'),
+    ("pools/pulling.py", '{"state": …}'),
+    ("boilerhouse/dashboard/restoring.py", '{"state": …}'),
+    # An answer.
+    ("tenants/api/views.py", '{"state": …}'),
+}
+
+
+def test_nobody_but_the_querysets_writes_a_state():
+    """1.2, B.3: nine places in four modules wrote a run's state, two of them over whatever it was by then."""
+    found = {(path, *one.split(": ", 1)) for path, tree in modules() if path not in WRITERS for one in writes(tree)}
+    assert {one for one in found if (one[0], one[2]) not in ALLOWED} == set()
+    assert {(path, what) for path, _, what in found} == ALLOWED
+
+
+def test_no_row_of_a_state_machine_is_saved_as_a_whole():
+    """1.2: ``save()`` would write the state that was read."""
+    whole = {
+        path
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and called(node) == "save" and not node.args
+        if not {"force_insert", "update_fields"} & {one.arg for one in node.keywords}
+    }
+    # Sync specs with their mappings, settings, and users.
+    assert whole == {
+        "syncing/services.py", "boilerhouse/core/deployment_settings.py",
+        "boilerhouse/dashboard/management/commands/login_link.py",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda one: one[0].__name__)
+def test_transitions_refuse_what_the_table_does_not_have(machine, db):
+    """1.2: the table of sync runs was used nowhere."""
+    model, states, table = machine
+    assert set(table) == set(states)
+    for source in states:
+        for target in set(states) - table[source]:
+            with pytest.raises(AssertionError):
+                model.objects.all().transition(source, target)
+
+
+def test_the_search_finds_writes():
+    """So that the test above cannot become one of nothing."""
+    text = "\n".join(
+        [
+            "rows.update(state=SyncRunState.FAILED)",
+            "Run.objects.create(state=SyncRunState.FAILED if is_bad else other)",
+            'changes = {"state": PullState.DONE}',
+            'row.save(update_fields=["state"])',
+            "row.state = SyncRunState.FAILED",
+            'cursor.execute("UPDATE x SET state = 1")',
+            "rows.filter(state=SyncRunState.FAILED)",
+        ]
+    )
+    assert [one.split(":")[0] for one in sorted(writes(ast.parse(text)))] == ["1", "2", "3", "4", "5", "6"]
