@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from daphne.http_protocol import HTTPFactory, WebRequest
@@ -20,7 +20,10 @@ from twisted.web.http import HTTPChannel
 
 from boilerhouse.core import connections
 from boilerhouse.core.connections import Connection, Phase
-from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Head, Refusal, judge, refusal_of_stranger
+from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Head, Refusal, admit, judge
+
+if TYPE_CHECKING:
+    from boilerhouse.core.budgets import Hold
 
 HELD_BYTES = 64 * 1024
 """What may come in of a body while its sender is looked up."""
@@ -34,6 +37,8 @@ class Request(WebRequest):  # type: ignore[misc]
     refusal: Refusal | None = None
     head: Head | None = None
     """Of a request that has a body."""
+    hold: Hold | None = None
+    """What a long body takes of the memory for bodies."""
 
     def __init__(self, channel: Any, queued: Any = False) -> None:
         super().__init__(channel, queued, parsePOSTFormSubmission=False)  # Django does that, in a thread
@@ -53,6 +58,27 @@ class Request(WebRequest):  # type: ignore[misc]
         """Answer without the body; what is here of it is dropped."""
         self.refusal = refusal
         self.content = io.BytesIO()
+        self._give_back()
+
+    def process(self) -> Any:
+        done = super().process()
+        self.content = io.BytesIO()  # the application has it now
+        if self.application_queue is None:
+            self._give_back()  # it has become a socket, or nothing
+        return done
+
+    def connectionLost(self, reason: Any) -> None:
+        if self.application_queue is None:  # else the application has it, and goes on
+            self._give_back()
+        super().connectionLost(reason)
+
+    def finish(self) -> None:
+        self._give_back()
+        super().finish()
+
+    def _give_back(self) -> None:
+        if self.hold is not None:
+            self.hold.release()
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
@@ -65,7 +91,6 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._is_proven = False
         self._held: list[bytes] | None = None
         self._is_over = False
         """The last answer is given, or on its way; nothing more is read."""
@@ -96,7 +121,6 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self.length == 0:
             return
         self.known.enter(Phase.BODY)
-        self._is_proven = self.known.is_known
         request.head = head = _head(request, self._command, self._path)
         refusal = judge(head, self.length)
         if refusal is None and self.factory.server.open.has_too_many_bodies(self.known.address):
@@ -104,7 +128,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if refusal is not None:
             self._end_with(request, refusal)
             self.length = 0  # our caller goes on as with a request that has no body
-        elif not self._is_proven and self.length is not None and self.length > UNKNOWN_BODY_BYTES:
+        elif self.length is not None and self.length > UNKNOWN_BODY_BYTES:
             self._look_up(request)
         else:
             self._invite(request)
@@ -128,7 +152,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def body_grew(self, request: Request, size: int) -> None:
         """Of a body whose length was not told, so much is here."""
-        if size > UNKNOWN_BODY_BYTES and not self._is_proven and self._held is None:
+        if size > UNKNOWN_BODY_BYTES and request.hold is None and self._held is None:
             self._look_up(request)
 
     def requestDone(self, request: Any) -> None:
@@ -167,20 +191,24 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         assert request.head is not None
         self._held = []
         self._networkProducer.pauseProducing()
-        looking = asyncio.get_running_loop().run_in_executor(_lookups, refusal_of_stranger, request.head)
+        length = self.length or MAX_BODY_BYTES  # where it is not told
+        looking = asyncio.get_running_loop().run_in_executor(_lookups, admit, request.head, length)
         looking.add_done_callback(lambda done: self._looked_up(request, done.result()))
 
-    def _looked_up(self, request: Request, refusal: Refusal | None) -> None:
-        if self.requests[-1:] != [request] or self._is_over:
-            return  # the client has gone, or was answered meanwhile
+    def _looked_up(self, request: Request, found: Hold | Refusal) -> None:
+        is_gone = self.requests[-1:] != [request] or self._is_over  # the client, or it was answered meanwhile
+        if (is_gone or self._handlingRequest) and not isinstance(found, Refusal):
+            found.release()
+        if is_gone:
+            return
         self._networkProducer.resumeProducing()
         held, self._held = b"".join(self._held or ()), None
         if self._handlingRequest:
             return  # all of the body was here already
-        if refusal is not None:
-            self._answer_now(request, refusal)
+        if isinstance(found, Refusal):
+            self._answer_now(request, found)
             return
-        self._is_proven = True
+        request.hold = found
         self._invite(request)
         if held:
             self.rawDataReceived(held)

@@ -109,6 +109,10 @@ BOILERHOUSE_SLOW_THREADS = env.int("BOILERHOUSE_SLOW_THREADS", 16)
 """For requests that wait for the engine or a sink: exec, logs, probes."""
 BOILERHOUSE_SLOW_THREADS_PER_TENANT = env.int("BOILERHOUSE_SLOW_THREADS_PER_TENANT", 6)
 BOILERHOUSE_SLOW_THREADS_PER_KEY = env.int("BOILERHOUSE_SLOW_THREADS_PER_KEY", 12)
+BOILERHOUSE_BODIES_MAX_BYTES = env.int("BOILERHOUSE_BODIES_MAX_BYTES", 128 * 1024**2)
+BOILERHOUSE_BODIES_MAX_BYTES_PER_TENANT = env.int("BOILERHOUSE_BODIES_MAX_BYTES_PER_TENANT", 16 * 1024**2)
+BOILERHOUSE_BODIES_MAX_BYTES_PER_KEY = env.int("BOILERHOUSE_BODIES_MAX_BYTES_PER_KEY", 64 * 1024**2)
+"""What long bodies take of a web process's memory until their requests are worked on: all, one tenant's, one key's."""
 BOILERHOUSE_KEPT_ANSWER_MAX_BYTES = env.int("BOILERHOUSE_KEPT_ANSWER_MAX_BYTES", 64 * 1024)
 """The longest answer that is kept for an Idempotency-Key; of a longer one is kept that it was given."""
 BOILERHOUSE_KEPT_BYTES_PER_TENANT = env.int("BOILERHOUSE_KEPT_BYTES_PER_TENANT", 4 * 1024**2)

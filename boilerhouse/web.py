@@ -26,6 +26,8 @@ from boilerhouse.http_channel import Channels, Sockets
 
 MAX_MESSAGE_BYTES = 4 << 20
 """In both directions: a page's partial may be long, and a client's message takes no more than this of our memory."""
+WHOLE_BODY_BYTES = 2 << 20
+"""Longer than any body: daphne hands it on in one piece, not in 128 copies."""
 LOOK_EVERY_S = 0.05
 LOOK_AFTER_CLIENTS_S = 1.0
 FIRST_WORDS_S = 1.0
@@ -45,7 +47,7 @@ def backlog(protocol: Any) -> int:
 
 class Server(daphne.server.Server):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, **{"request_buffer_size": WHOLE_BODY_BYTES, **options})
         self.open = Connections()
         self._ports: list[Any] = []
         self._draining_since: float | None = None
@@ -65,6 +67,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]
             "boilerhouse.connection": self.open.of(protocol.transport),
             "boilerhouse.refusal": getattr(protocol, "refusal", None),
             "boilerhouse.head": getattr(protocol, "head", None),
+            "boilerhouse.hold": getattr(protocol, "hold", None),
         }
         return super().create_application(protocol, {**scope, **more})
 
@@ -127,9 +130,10 @@ class Interface(CommandLineInterface):  # type: ignore[misc]
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boilerhouse.settings")
-    from boilerhouse.core import urgency
+    from boilerhouse.core import memory, urgency
 
     urgency.be_urgent()  # first of all: threads inherit it
+    memory.give_large_blocks_back()
     take_all_files()
     daphne.server.WebSocketFactory = SmallMessages
     daphne.server.HTTPFactory = Channels

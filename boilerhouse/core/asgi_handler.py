@@ -28,6 +28,7 @@ from django.urls import set_script_prefix
 from boilerhouse.core import connections, context, draining, refusals
 from boilerhouse.core.api import idempotency, throttling
 from boilerhouse.core.api.problems import problem
+from boilerhouse.core.bodies import Body
 from boilerhouse.core.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.middleware import safe_request_id
@@ -54,6 +55,13 @@ REFUSALS = {
         "",
     ),
     Refusal.TOO_SLOW: (408, "body_too_slow", "The body did not come in time; send it again.", ""),
+    Refusal.SHARE_USED_UP: (
+        429,
+        "budget_exceeded",
+        "Bodies of your requests take as much memory as they may; ask again when some have been answered.",
+        "1",
+    ),
+    Refusal.NO_MEMORY: (503, "too_many_bodies", "Bodies of requests take as much memory as they may; ask again.", "5"),
     Refusal.TOO_MANY: (503, "too_many_bodies", "Too many requests from your address are on their way; ask again.", "5"),
 }
 """Answered without any view: status, code, words and Retry-After."""
@@ -79,8 +87,10 @@ class ThreadedHandler(BaseHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"not HTTP: {scope['type']}")
-        body = await self._read(receive)
-        early = _early(scope, len(body))
+        body = Body(await self._read(receive), scope.get("boilerhouse.hold"))
+        early = _early(scope, len(body.data))
+        if early is not None:
+            body.drop()
         response = early if early is not None else await self._answer_in_lane(scope, body, receive)
         if response is None:
             return
@@ -102,14 +112,17 @@ class ThreadedHandler(BaseHandler):
         if (connection := scope.get("boilerhouse.connection")) is not None:
             connection.channel.close_when_answered()
 
-    async def _answer_in_lane(self, scope: Scope, body: bytes, receive: Receive) -> HttpResponseBase | None:
+    async def _answer_in_lane(self, scope: Scope, body: Body, receive: Receive) -> HttpResponseBase | None:
         lane = _lane(scope)
         if lane != "sign-in":
             return await self._answer(scope, body, lane, receive)
         with self.sign_ins.place(connections.address_of(scope)) as has_place:
-            return await self._answer(scope, body, lane, receive) if has_place else _too_many_sign_ins()
+            if has_place:
+                return await self._answer(scope, body, lane, receive)
+        body.drop()
+        return _too_many_sign_ins()
 
-    async def _answer(self, scope: Scope, body: bytes, lane: str, receive: Receive) -> HttpResponseBase | None:
+    async def _answer(self, scope: Scope, body: Body, lane: str, receive: Receive) -> HttpResponseBase | None:
         """The response, None when its client has gone while it waited."""
         threads, respond = self.lanes.get(lane, self.threads), self._respond
         if lane in self.turns:
@@ -122,7 +135,6 @@ class ThreadedHandler(BaseHandler):
             try:
                 if draining.cut.has_come:
                     return _ask_again(response)
-                body = b""  # it was read, and is not needed again
                 if not await self._wait(response, receive):
                     return None
             finally:
@@ -166,26 +178,29 @@ class ThreadedHandler(BaseHandler):
             await asyncio.get_running_loop().run_in_executor(self.threads, response.close)
 
     async def _read(self, receive: Receive) -> bytes:
-        body = bytearray()
+        body = b""
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return bytes(body)
+                return body
             if len(body) <= MAX_BODY_BYTES:
                 body += message.get("body", b"")
             if not message.get("more_body"):
-                return bytes(body)
+                return body
 
     def _respond_in_turn(self, turns: Turns, *arguments: Any) -> HttpResponseBase:
         with turns.turn():
             return self._respond(*arguments)
 
-    def _respond(self, scope: Scope, body: bytes, resumed: Waiting | None) -> HttpResponseBase:
+    def _respond(self, scope: Scope, body: Body, resumed: Waiting | None) -> HttpResponseBase:
         set_script_prefix(scope.get("root_path", "") or "/")
         signals.request_started.send(sender=self.__class__, scope=scope)
-        request = ASGIRequest(scope, io.BytesIO(body))
+        request = ASGIRequest(scope, io.BytesIO(body.data))
         request.resumed = resumed  # type: ignore[attr-defined]
-        response = self.get_response(request)
+        try:
+            response = self.get_response(request)
+        finally:
+            body.drop()
         if isinstance(response, Waiting):
             response.close()
         return response

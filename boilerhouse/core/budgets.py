@@ -112,8 +112,17 @@ class Hold:
 class Budget:
     """Of one resource: ``most`` for all, and ``shares`` for one tenant and one key, by the names of their settings."""
 
-    def __init__(self, name: str, words: str, most: str, shares: dict[Kind, str], full: type[Unavailable]) -> None:
-        self.name, self.words = name, words
+    def __init__(
+        self,
+        name: str,
+        words: str,
+        most: str,
+        shares: dict[Kind, str],
+        full: type[Unavailable],
+        *,
+        is_bytes: bool = False,
+    ) -> None:
+        self.name, self.words, self.is_bytes = name, words, is_bytes
         self._most, self._shares, self._full = most, shares, full
         self._lock = threading.Lock()
         self._used: Counter[tuple[Kind, str]] = Counter()
@@ -131,51 +140,52 @@ class Budget:
         """By the owner, or by all."""
         return self._all if owner is None else self._used[owner.kind, owner.id]
 
-    def enter(self, *owners: Owner) -> Hold:
-        """Use one more. Raises BudgetExceeded, or what the resource raises when there is none left for anybody."""
+    def enter(self, *owners: Owner, amount: int = 1) -> Hold:
+        """Use so much more. Raises BudgetExceeded, or what the resource raises when there is none left for anybody."""
         with self._lock:
-            self._check(owners)
-            return self._add(owners, 1)
+            self._check(owners, amount)
+            return self._add(owners, amount, amount)
 
     def check(self, *owners: Owner) -> None:
         """Raise what ``enter`` would."""
         with self._lock:
-            self._check(owners)
+            self._check(owners, 1)
 
     def has_room(self, *owners: Owner) -> bool:
-        """Whether ``enter`` would succeed."""
-        try:
-            self.check(*owners)
-        except (BudgetExceeded, self._full):
-            return False
-        return True
+        """Whether ``enter`` would succeed; nobody is refused by asking."""
+        with self._lock:
+            return not self._over(owners, 1)
 
     def add(self, *owners: Owner, is_shared: bool = False) -> Hold:
         """Use one more although it may be too many; what is shared with others costs the process nothing more."""
         with self._lock:
-            return self._add(owners, 0 if is_shared else 1)
+            return self._add(owners, 1, 0 if is_shared else 1)
 
-    def _add(self, owners: tuple[Owner, ...], count: int) -> Hold:
-        self._all += count
-        BUDGET_USED.labels(self.name).inc(count)
+    def _add(self, owners: tuple[Owner, ...], of_each: int, of_all: int) -> Hold:
+        self._all += of_all
+        BUDGET_USED.labels(self.name).inc(of_all)
         for owner in owners:
-            self._used[owner.kind, owner.id] += 1
-        return Hold(partial(self._give_back, owners, count))
+            self._used[owner.kind, owner.id] += of_each
+        return Hold(partial(self._give_back, owners, of_each, of_all))
 
-    def _check(self, owners: tuple[Owner, ...]) -> None:
-        for owner in owners:
-            if (used := self.used(owner)) >= self.share(owner.kind):
-                raise exceeded(self.name, owner, f"{used} {self.words}")
-        if self._all >= self.most:
+    def _check(self, owners: tuple[Owner, ...], amount: int) -> None:
+        for owner in self._over(owners, amount):
+            if owner is not None:
+                raise exceeded(self.name, owner, f"{self.used(owner)} {self.words}")
             BUDGET_REFUSALS.labels(self.name, "all").inc()
             raise self._full
 
-    def _give_back(self, owners: tuple[Owner, ...], count: int) -> None:
+    def _over(self, owners: tuple[Owner, ...], amount: int) -> list[Owner | None]:
+        """Whose share so much more exceeds; None stands for what there is for all."""
+        over: list[Owner | None] = [one for one in owners if self.used(one) + amount > self.share(one.kind)]
+        return [*over, None] if self._all + amount > self.most else over
+
+    def _give_back(self, owners: tuple[Owner, ...], of_each: int, of_all: int) -> None:
         with self._lock:
-            self._all -= count
-            BUDGET_USED.labels(self.name).dec(count)
+            self._all -= of_all
+            BUDGET_USED.labels(self.name).dec(of_all)
             for owner in owners:
-                self._used[owner.kind, owner.id] -= 1
+                self._used[owner.kind, owner.id] -= of_each
                 if not self._used[owner.kind, owner.id]:
                     del self._used[owner.kind, owner.id]
 
@@ -199,8 +209,15 @@ class TooManySlow(Unavailable):
     code = "too_many_slow"
 
 
-def _budget(name: str, words: str, most: str, full: type[Unavailable], *kinds: Kind) -> Budget:
-    return Budget(name, words, most, {kind: f"{most}_PER_{kind.name}" for kind in kinds}, full)
+class TooManyBodies(Unavailable):
+    """Bodies of requests take as much memory of this process as they may."""
+
+    code = "too_many_bodies"
+
+
+def _budget(name: str, words: str, most: str, full: type[Unavailable], *kinds: Kind, is_bytes: bool = False) -> Budget:
+    shares = {kind: f"{most}_PER_{kind.name}" for kind in kinds}
+    return Budget(name, words, most, shares, full, is_bytes=is_bytes)
 
 
 waiters = _budget("waiters", "waiting requests", "BOILERHOUSE_MAX_WAITERS", TooManyWaiting, *Kind)
@@ -209,8 +226,18 @@ streams = _budget("streams", "open streams", "BOILERHOUSE_MAX_STREAMS", TooManyS
 follows = _budget("follows", "followed logs", "BOILERHOUSE_MAX_FOLLOWED_LOGS", TooManyStreams, Kind.TENANT, Kind.KEY)
 _SLOW = "requests that wait for the engine or a sink"
 slow = _budget("slow", _SLOW, "BOILERHOUSE_SLOW_THREADS", TooManySlow, Kind.TENANT, Kind.KEY)
+# Those that are long, and until their view has read them.
+bodies = _budget(
+    "bodies",
+    "bytes of requests' bodies",
+    "BOILERHOUSE_BODIES_MAX_BYTES",
+    TooManyBodies,
+    Kind.TENANT,
+    Kind.KEY,
+    is_bytes=True,
+)
 
-ALL = (waiters, streams, follows, slow)
+ALL = (waiters, streams, follows, slow, bodies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +245,10 @@ class Use:
     words: str
     used: int
     share: int
+    is_bytes: bool = False
 
 
 def of_tenant(tenant_id: str, container_id: object) -> list[Use]:
     """What the tenant, and whoever names its container, uses in this process of what one tenant may."""
     both = tenant(tenant_id), container(container_id)
-    return [Use(budget.words, sum(budget.used(one) for one in both), budget.share(Kind.TENANT)) for budget in ALL]
+    return [Use(one.words, sum(one.used(owner) for owner in both), one.share(Kind.TENANT), one.is_bytes) for one in ALL]

@@ -6,16 +6,20 @@ method, no key), none that is too large, and only the beginning of one whose sen
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import Error, close_old_connections
 from django.urls import Resolver404, resolve
+
+if TYPE_CHECKING:
+    from boilerhouse.core.budgets import Hold, Owner
 
 MAX_BODY_BYTES = 1024 * 1024
 UNKNOWN_BODY_BYTES = 16 * 1024
@@ -35,6 +39,10 @@ class Refusal(StrEnum):
     TOO_SLOW = "too_slow"
     TOO_MANY = "too_many"
     """Too many bodies are on their way from one address."""
+    SHARE_USED_UP = "share_used_up"
+    """Bodies of the same tenant or key take as much memory as they may."""
+    NO_MEMORY = "no_memory"
+    """All bodies together do."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,11 @@ def judge(head: Head, length: int | None) -> Refusal | None:
     if view is None:
         return Refusal.UNREAD
     from boilerhouse.core import api_keys  # the server is made before the models are
+    from boilerhouse.core.api import throttling
+
+    is_long = length is None or length > UNKNOWN_BODY_BYTES
+    if is_long and throttling.pauses.of(head.authorization, time.monotonic()):
+        return Refusal.UNREAD  # it is refused whatever it brings
 
     view_class = getattr(view, "view_class", None)
     if view_class is None or not head.is_api:
@@ -87,23 +100,44 @@ def view_of(path: str) -> Any:
     return None if getattr(view, "answers_nothing", False) else view
 
 
-def refusal_of_stranger(head: Head) -> Refusal | None:
-    """Whether the rest of a body beyond UNKNOWN_BODY_BYTES is refused; it asks the database, in a thread of its own."""
-    from boilerhouse.core import api_keys
+def admit(head: Head, length: int) -> Hold | Refusal:
+    """A place in memory for a body beyond UNKNOWN_BODY_BYTES, or why it is not read on.
+
+    It asks the database who sends it, in a thread of its own.
+    """
+    from boilerhouse.core import budgets
 
     close_old_connections()
     try:
-        if head.is_api:
-            return None if api_keys.find_key(head.key) else Refusal.NO_KEY
-        return None if _has_session(head.cookies) else Refusal.UNKNOWN
+        owners = _owners(head)
     except Error:  # the database is away: whoever answers the request says so
+        owners = None
+    if owners is None:
         return Refusal.NO_KEY if head.is_api else Refusal.UNKNOWN
+    try:
+        return budgets.bodies.enter(*owners, amount=length)
+    except budgets.BudgetExceeded:
+        return Refusal.SHARE_USED_UP
+    except budgets.TooManyBodies:
+        return Refusal.NO_MEMORY
 
 
-def _has_session(cookies: str) -> bool:
+def _owners(head: Head) -> tuple[Owner, ...] | None:
+    """Whose body it is; None of somebody we do not know."""
+    from boilerhouse.core import api_keys, budgets
+
+    if head.is_api:
+        key = api_keys.find_key(head.key)
+        return None if key is None else budgets.owners(key)
+    user_id = _user_of(head.cookies)
+    return None if user_id is None else (budgets.user(user_id),)
+
+
+def _user_of(cookies: str) -> str | None:
+    """Of a living session."""
     try:
         found = SimpleCookie(cookies).get(settings.SESSION_COOKIE_NAME)
     except CookieError:
-        return False
+        return None
     store = import_module(settings.SESSION_ENGINE).SessionStore
-    return found is not None and "_auth_user_id" in store(found.value)
+    return None if found is None else store(found.value).get("_auth_user_id")

@@ -11,6 +11,7 @@ import pytest
 
 from boilerhouse.core import budgets
 from boilerhouse.core.budgets import Budget, BudgetExceeded, Kind, TooManyStreams
+from boilerhouse.core.instruments import BUDGET_REFUSALS
 from boilerhouse.core.models import ApiKey
 from boilerhouse.core.waiting import Waiters, Waiting
 
@@ -112,3 +113,31 @@ def test_requests_that_wait_for_the_same_thing_count_once(settings, monkeypatch)
         with pytest.raises(BudgetExceeded):
             budgets.waiters.check(MALLORY)
         assert budgets.waiters.has_room(BOB)
+
+
+def refusals(resource: str) -> float:
+    found = BUDGET_REFUSALS.collect()[0].samples
+    return sum(one.value for one in found if one.labels["resource"] == resource and one.name.endswith("_total"))
+
+
+def test_who_asks_for_room_is_not_counted_as_refused(budget):
+    """D2: a release that is never refused was counted as a refusal where nobody waited for it."""
+    before = refusals("test")
+    with ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(budget.enter(MALLORY))
+        assert not budget.has_room(MALLORY)
+        assert budget.has_room(BOB)
+        assert refusals("test") == before
+        with pytest.raises(BudgetExceeded):
+            budget.enter(MALLORY)
+        assert refusals("test") == before + 1
+
+
+def test_bytes_are_counted_by_their_number(budget):
+    """P14: one large body counts as what it takes."""
+    with budget.enter(MALLORY, amount=2), pytest.raises(BudgetExceeded):
+        budget.enter(MALLORY, amount=2)
+    with budget.enter(MALLORY, amount=3), budget.enter(BOB, amount=3):
+        assert (budget.used(), budget.used(BOB)) == (6, 3)
+    assert budget.used() == budget.used(MALLORY) == 0

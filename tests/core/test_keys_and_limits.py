@@ -66,6 +66,8 @@ def test_buckets_hold_a_burst_and_fill_again():
     assert buckets.take("a", 10, 3, now=0) == pytest.approx(0.1)
     assert buckets.take("b", 10, 3, now=0) == 0
     assert buckets.take("a", 10, 3, now=0.1) == 0
+    assert buckets.take("c", 10, 3, now=0, count=10) == 0
+    assert buckets.take("c", 10, 3, now=0) == pytest.approx(0.8), "the rest was taken in advance"
     assert [buckets.take("a", 10, 3, now=100) for _ in range(4)][3] > 0, "no more than the burst is saved up"
 
 
@@ -91,6 +93,16 @@ def test_a_tenants_key_may_ask_less_often_than_others(call, settings):
     assert codes == [200, 200, 200, 429]
     assert call("GET", "tenants/other/status", key=other).status_code == 200
     assert {call("GET", "tenants/own/status").status_code for _ in range(20)} == {200}, "a platform's key asks for many"
+
+
+def test_a_long_body_counts_as_many_requests(call, settings):
+    """P14: forty megabytes a second of one key, each refused as invalid, took a third of the process."""
+    settings.BOILERHOUSE_THROTTLE_RATE, settings.BOILERHOUSE_THROTTLE_BURST = 1, 20
+    key, body = call.key_of("operator"), {"poolId": "nope", "metadata": {"x": "y" * 640 * 1024}}
+    codes = [call("POST", "tenants/t/claim", body, key=key).status_code for _ in range(3)]
+    assert codes == [404, 404, 429]
+    small = call.key_of("operator")
+    assert [call("POST", "tenants/t/claim", {"poolId": "nope"}, key=small).status_code for _ in range(20)] == [404] * 20
 
 
 def test_changes_are_audited_with_who_why_and_what_and_no_secret(call):

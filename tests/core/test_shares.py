@@ -277,3 +277,52 @@ def test_wrong_keys_are_refused_late_by_address_and_right_ones_at_once(web: WebS
     late = measured(web, "refusals_total", answered="late")
     assert {ask(web, web.key, "GET", "pools").status_code for _ in range(50)} == {200}
     assert measured(web, "refusals_total", answered="late") == late
+
+
+MB = 1 << 20
+
+
+def test_requests_that_wait_hold_no_body(web: WebServer):
+    """D11: 140 claims with large metadata that waited for a container took 310 MB of the process."""
+    ops = key_of(web, role="operator")
+    body = {"poolId": "full", "metadata": {"x": "y" * 900_000}}
+    with ExitStack() as opened:
+
+        def wait_beside(first: int, last: int) -> int:
+            for number in range(first, last):
+                opened.enter_context(send(web, ops, "POST", f"tenants/l{number}/claim?timeoutMs=600000", body))
+            until(lambda: measured(web, "budget_used", resource="waiters") == last)
+            return web.memory_bytes()
+
+        before = wait_beside(0, 20)  # what threads and connections take is no part of it
+        assert wait_beside(20, 100) - before < 80 * 900_000 / 2
+        assert measured(web, "budget_used", resource="bodies") == 0
+    until(lambda: measured(web, "budget_used", resource="waiters") == 0)
+
+
+def test_long_bodies_of_a_tenant_take_its_share_of_memory_alone(web: WebServer):
+    """P14: as many bodies on their way as there were connections, each a megabyte."""
+    first, second, bob = key_of(web, "loader"), key_of(web, "loader"), key_of(web, "bob6")
+
+    def begin(key: str) -> bytes:
+        head = f"POST /api/v1/tenants/loader/claim HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
+        kind = f"Content-Type: application/json\r\nContent-Length: {MB}\r\n\r\n"
+        return (head + kind).encode() + b" " * 1000
+
+    with ExitStack() as opened:
+        for number in range(16):
+            opened.enter_context(web.connect(begin((first, second)[number % 2]), timeout=PATIENCE_S))
+        until(lambda: measured(web, "budget_used", resource="bodies") == 16 * MB)
+        for key in (first, second):
+            with web.connect(begin(key), timeout=PATIENCE_S) as one:
+                refused = rest(one)
+                assert refused.startswith(b"HTTP/1.1 429"), refused
+                assert b"budget_exceeded" in refused
+                assert b"retry-after: 1" in refused.lower()
+        assert measured(web, "budget_refusals_total", of="tenant", resource="bodies") == 2
+        assert ask(web, first, "GET", "tenants/loader/status").status_code == 200
+        assert ask(web, first, "POST", "tenants/loader/release", {"discard": True}).status_code == 404
+        large = {"poolId": "nope", "metadata": {"x": "y" * 900_000}}
+        assert ask(web, bob, "POST", "tenants/bob6/claim", large).json()["code"] == "pool_not_found"
+    until(lambda: measured(web, "budget_used", resource="bodies") == 0)
+    assert ask(web, first, "POST", "tenants/loader/claim", large).json()["code"] == "pool_not_found"

@@ -378,6 +378,9 @@ def test_a_throttled_key_is_refused_before_anything_is_looked_up(directory):
                     asked += 1
             return asked
 
+        large = head("POST", "/api/v1/pools", Authorization=f"Bearer {one.key}", Content_Length="900000")
+        with one.connect(large) as opened:
+            assert status(rest(opened)) == 429, "none of its body is waited for"
         headers, end = {"Authorization": f"Bearer {one.key}"}, time.monotonic() + 3
         with ThreadPoolExecutor(20) as threads:
             asked = sum(threads.map(flood, range(20)))

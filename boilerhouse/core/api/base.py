@@ -63,11 +63,21 @@ class ApiView(APIView):
             raise ParseError("A body is needed: a JSON object.")
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        self._inputs: list[Any] = []
         try:
             return super().dispatch(request, *args, **kwargs)
         finally:
             if (hold := getattr(self, "_hold", None)) is not None:
                 hold.release()
+            self._forget_body()
+
+    def _forget_body(self) -> None:
+        """View, request and serializers name each other: what they hold would stay until the collector comes."""
+        request: Any = self.request
+        request._data = request._files = request._full_data = request._stream = None
+        request._request._body = b""
+        for one in self._inputs:
+            one.initial_data = one._validated_data = None
 
     def _take_place(self, request: Any, of: Mapping[str, Any]) -> None:
         """Of the threads for what waits for the engine or a sink, one tenant and one key get a part."""
@@ -106,6 +116,7 @@ class ApiView(APIView):
     def read(self, serializer: type[S], **context: Any) -> S:
         """The request's body, valid. Raises what becomes a 400, 415 or 422."""
         body = serializer(data=self.request.data, context=context)
+        self._inputs.append(body)
         body.is_valid(raise_exception=True)
         return body
 
@@ -129,7 +140,7 @@ class ApiView(APIView):
 
 def _about(path: Mapping[str, Any]) -> str:
     """The tenant that a request's path names, or whoever has the container that it names."""
-    found = path.get("tenant_id") or (f"container {path['container_id']}" if "container_id" in path else "")
+    found = path.get("tenant_id") or (budgets.container(path["container_id"]).id if "container_id" in path else "")
     return found.replace("\0", "")[:128]  # the path is not yet judged, and a row is written
 
 

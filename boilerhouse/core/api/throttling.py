@@ -15,6 +15,8 @@ from rest_framework.throttling import BaseThrottle
 from boilerhouse.core.models import ApiKey, Role
 
 MAX_KEYS = 10_000
+BYTES_OF_ONE = 64 * 1024
+"""A body counts as one more request for each of so many bytes: it takes their time to be received and read."""
 
 
 class Buckets:
@@ -24,13 +26,13 @@ class Buckets:
         self._lock = threading.Lock()
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, name: str, rate: float, burst: float, now: float) -> float:
-        """Take one token; return 0, or the seconds until there is one."""
+    def take(self, name: str, rate: float, burst: float, now: float, count: int = 1) -> float:
+        """Take so many tokens if there is one, the others in advance; return 0, or the seconds until there is one."""
         with self._lock:
             level, at = self._levels.pop(name, (burst, now))
             level = min(burst, level + (now - at) * rate)
             wait = 0.0 if level >= 1 else (1 - level) / rate
-            self._levels[name] = (level if wait else level - 1, now)
+            self._levels[name] = (level if wait else level - count, now)
             if len(self._levels) > MAX_KEYS:
                 self._levels.popitem(last=False)
         return wait
@@ -71,7 +73,7 @@ class Pauses:
 buckets, pauses = Buckets(), Pauses()
 
 
-def must_wait(key: ApiKey, authorization: str) -> int:
+def must_wait(key: ApiKey, authorization: str, body_bytes: int = 0) -> int:
     """Count a request of this key, with this header; return 0, or the seconds until it may come again."""
     rate, burst = settings.BOILERHOUSE_THROTTLE_RATE, settings.BOILERHOUSE_THROTTLE_BURST
     if not rate:
@@ -80,7 +82,7 @@ def must_wait(key: ApiKey, authorization: str) -> int:
         rate = min(rate, settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT)
         burst = min(burst, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT)
     now = time.monotonic()
-    if wait := math.ceil(buckets.take(key.pk, rate, burst, now)):
+    if wait := math.ceil(buckets.take(key.pk, rate, burst, now, 1 + body_bytes // BYTES_OF_ONE)):
         pauses.begin(authorization, Pause(key.pk, now + wait))
     return wait
 
@@ -90,7 +92,9 @@ class KeyThrottle(BaseThrottle):
 
     def allow_request(self, request: Any, view: Any) -> bool:
         is_new = request.auth is not None and getattr(request._request, "resumed", None) is None
-        self._wait = must_wait(request.auth, request.headers["Authorization"]) if is_new else 0
+        self._wait = 0
+        if is_new:
+            self._wait = must_wait(request.auth, request.headers["Authorization"], len(request._request.body))
         return not self._wait
 
     def wait(self) -> float | None:
