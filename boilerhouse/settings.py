@@ -115,9 +115,10 @@ BOILERHOUSE_BODIES_MAX_BYTES_PER_KEY = env.int("BOILERHOUSE_BODIES_MAX_BYTES_PER
 """What long bodies take of a web process's memory until their requests are worked on: all, one tenant's, one key's."""
 BOILERHOUSE_KEPT_ANSWER_MAX_BYTES = env.int("BOILERHOUSE_KEPT_ANSWER_MAX_BYTES", 64 * 1024)
 """The longest answer that is kept for an Idempotency-Key; of a longer one is kept that it was given."""
+BOILERHOUSE_KEPT_BYTES = env.int("BOILERHOUSE_KEPT_BYTES", 256 * 1024**2)
 BOILERHOUSE_KEPT_BYTES_PER_TENANT = env.int("BOILERHOUSE_KEPT_BYTES_PER_TENANT", 4 * 1024**2)
 BOILERHOUSE_KEPT_BYTES_PER_KEY = env.int("BOILERHOUSE_KEPT_BYTES_PER_KEY", 32 * 1024**2)
-"""What the answers to one tenant's, and one key's, Idempotency-Keys of a day may take in the database."""
+"""What the answers to all Idempotency-Keys of a day, one tenant's, and one key's, may take in the database."""
 BOILERHOUSE_WEB_REALTIME = env.bool("BOILERHOUSE_WEB_REALTIME", True)
 """Whether the web process runs before ordinary processes, where the system permits it."""
 BOILERHOUSE_THROTTLE_RATE = env.float("BOILERHOUSE_THROTTLE_RATE", 200)

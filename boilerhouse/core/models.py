@@ -218,7 +218,7 @@ class IdempotencyRecord(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["created_at"]),
+            models.Index(fields=["created_at", "size"]),
             models.Index(fields=["key_id", "created_at", "size"]),
             models.Index(fields=["tenant_id", "is_tenants", "created_at", "size"]),
         ]

@@ -235,6 +235,20 @@ def test_a_key_of_many_tenants_has_a_budget_of_its_own(call, settings):
     assert not is_replayed(ask_badly(call, names[0], 1, key))
 
 
+def test_all_kept_answers_together_have_a_bound(call, settings):
+    """D3: many tenants and keys, each within its share, filled the database; the oldest of all make room."""
+    settings.BOILERHOUSE_KEPT_BYTES = 12_000
+    keys = [call.key_of("tenant", tenant_ids=[f"t{number}"]) for number in range(10)]
+    for number in range(60):
+        assert not is_replayed(ask_badly(call, f"t{number % 10}", number, keys[number % 10]))
+        if number % 20 == 10:
+            kept_bytes.ledger.clear()  # another process, or a minute later
+        assert kept_bytes.total() <= 12_000 + 1500
+    assert kept_bytes.total() > 8_000, "no more goes than has to"
+    assert is_replayed(ask_badly(call, "t9", 59, keys[9])), "the newest are there"
+    assert not is_replayed(ask_badly(call, "t0", 0, keys[0])), "the oldest of all made room"
+
+
 def test_a_path_that_names_no_tenant_is_refused_as_without_a_key_of_idempotency(call):
     """D3: a name that no column takes."""
     for name in ("x" * 300, "a%00b"):

@@ -9,7 +9,9 @@ from django.contrib import admin
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.urls import reverse
+from django.utils import timezone
 
+from boilerhouse.core import budgets
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit
 from pools.models import ImagePull
@@ -44,8 +46,6 @@ def test_what_needs_somebody_comes_first(staff):
     good = make_pool("good")
     make_container(good)
     make_sync_spec(good, sink_health={"state": "unhealthy", "detail": "bucket is gone"})
-    from django.utils import timezone
-
     Assignment.objects.create(
         tenant=Tenant.objects.create(id="org:1"), pool=good, generation=1, state="release_failed", deadline=timezone.now(),
         outcome_detail="403 from the sink",
@@ -62,8 +62,6 @@ def test_what_needs_somebody_comes_first(staff):
 
 def test_a_stopped_roll_an_engine_that_is_away_and_a_silent_queue_need_somebody(staff):
     from datetime import timedelta
-
-    from django.utils import timezone
 
     from boilerhouse.core.models import QueueHealth
 
@@ -87,8 +85,6 @@ def test_a_claim_that_nobody_waits_for_says_until_when_and_one_that_failed_says_
     """B28: its caller reads them here. While it is pending nothing of the tenant could be lost."""
     from datetime import timedelta
 
-    from django.utils import timezone
-
     soon, container = timezone.now() + timedelta(minutes=4), make_container(state="claimed")
     about = {"pool": container.pool, "generation": 1, "waits": False, "deadline": soon}
     on_its_way = {"container": container, "container_ref": container.pk}
@@ -110,6 +106,20 @@ def test_a_claim_that_nobody_waits_for_says_until_when_and_one_that_failed_says_
     assert "Claim failed" in pages["bob"]
 
 
+def test_a_tenants_page_shows_what_it_uses(staff):
+    """D3, D11: numbers as they are, bytes for people."""
+    container = make_container(state="claimed")
+    about = {"pool": container.pool, "generation": 1, "deadline": timezone.now()}
+    held = {"container": container, "container_ref": container.pk}
+    Assignment.objects.create(tenant=Tenant.objects.create(id="alice"), **about, **held)
+    alice = budgets.tenant("alice")
+    with budgets.bodies.enter(alice, amount=3_000_000), budgets.streams.enter(alice):
+        page = re.sub("<[^>]*>", "", text_of(staff.get("/tenants/alice/")))
+    assert re.search(r"Bytes of requests&#x27; bodies\s+3\.0 MB\s+of 16\.8 MB", page)
+    assert re.search(r"Bytes of kept answers\s+0 B\s+of 4\.2 MB", page)
+    assert re.search(r"Open streams\s+1\s+of 50", page)
+
+
 def test_a_spec_that_may_transfer_nothing_is_not_shown_as_healthy(staff):
     """S3: another spec's save may find the conflict, after this one's last probe was well."""
     well = {"state": "healthy", "checkedAt": "2026-01-31T12:00:00Z"}
@@ -126,8 +136,6 @@ def test_a_spec_that_may_transfer_nothing_is_not_shown_as_healthy(staff):
 
 def test_failing_steps_stand_in_sentences_with_room_for_them(staff):
     """O1: beside another card their table ran out of the page."""
-    from django.utils import timezone
-
     from boilerhouse.core.models import FailingStep
 
     FailingStep.objects.create(name="probe", error="ZeroDivisionError", detail="x.py:88", since=timezone.now())

@@ -1,4 +1,4 @@
-"""How many bytes of the database the kept answers of a tenant and of a key take, and how many they may.
+"""How many bytes of the database the kept answers of a tenant, of a key and of all take, and how many they may.
 
 The database knows; a process asks it once a minute for each share in use, and adds what it keeps itself meanwhile.
 """
@@ -29,21 +29,31 @@ MAX_SHARES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    kind: Kind
-    name: str
+    kind: Kind | None
+    """None: of all."""
+    name: str = ""
     is_tenants: bool = False
     """Of a tenant: by its own keys. What others do for it is counted apart, and goes on when this is used up."""
 
     @property
     def most(self) -> int:
-        return int(getattr(settings, f"BOILERHOUSE_KEPT_BYTES_PER_{self.kind.name}"))
+        whose = "" if self.kind is None else f"_PER_{self.kind.name}"
+        return int(getattr(settings, f"BOILERHOUSE_KEPT_BYTES{whose}"))
+
+    @property
+    def made_room(self) -> int:
+        """What it takes when room was made. Of all a small part goes at a time: that is many rows."""
+        return self.most * 31 // 32 if self.kind is None else self.most * 3 // 4
 
     @property
     def columns(self) -> dict[str, Any]:
         """By which its records are found, or made."""
         if self.kind is Kind.TENANT:
             return {"tenant_id": self.name, "is_tenants": self.is_tenants}
-        return {"key_id": self.name}
+        return {} if self.kind is None else {"key_id": self.name}
+
+
+ALL = Share(None)
 
 
 def shares_of(key: Any, about: str) -> tuple[Share, ...]:
@@ -52,7 +62,7 @@ def shares_of(key: Any, about: str) -> tuple[Share, ...]:
     found = [Share(Kind.TENANT, about, is_tenants)] if about else []
     if is_tenants or not about:
         found.append(Share(Kind.KEY, str(key.pk)))
-    return tuple(found)
+    return (*found, ALL)
 
 
 class Ledger:
@@ -84,8 +94,8 @@ class Ledger:
     def make_room(self, shares: tuple[Share, ...]) -> None:
         """Have room for one more answer in each: where there is none, the oldest of that share are forgotten."""
         for share in shares:
-            if self.used(share) + RECORD_BYTES > share.most:
-                _forget_oldest(share)
+            if (used := self.used(share)) + RECORD_BYTES > share.most:
+                _forget_oldest(share, used)
                 with self._lock:
                     self._known.pop(share, None)
 
@@ -116,13 +126,13 @@ def _rows(share: Share) -> QuerySet[IdempotencyRecord]:
     return IdempotencyRecord.objects.filter(created_at__gt=timezone.now() - RETENTION, **share.columns)
 
 
-def _forget_oldest(share: Share) -> None:
-    """Requests that are still worked on stay, and so do the newest, up to three quarters of what the share may take."""
-    left, newest = share.most * 3 // 4, timezone.now()
-    for created_at, size in _rows(share).order_by("-created_at").values_list("created_at", "size").iterator():
-        left -= size
-        if left < 0:
+def _forget_oldest(share: Share, used: int) -> None:
+    """Requests that are still worked on stay, and so do the newest, as many as fit once room was made."""
+    answered, oldest = _rows(share).filter(owner=None), None
+    for created_at, size in answered.order_by("created_at").values_list("created_at", "size").iterator():
+        oldest, used = created_at, used - size
+        if used <= share.made_room:
             break
-        newest = created_at
-    gone = _rows(share).filter(created_at__lt=newest, owner=None).delete()[0]
-    KEPT_ANSWERS_FORGOTTEN.labels(share.kind.value).inc(gone)
+    if oldest is not None:
+        gone = answered.filter(created_at__lte=oldest).delete()[0]
+        KEPT_ANSWERS_FORGOTTEN.labels("all" if share.kind is None else share.kind.value).inc(gone)
