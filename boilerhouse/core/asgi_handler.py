@@ -207,21 +207,26 @@ class ThreadedHandler(BaseHandler):
 
     async def _send(self, response: HttpResponseBase, scope: Scope, send: Send) -> None:
         """As fast as the client takes it: what it does not read is not copied into this process's memory."""
-        loop = asyncio.get_running_loop()
-        await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
-        if isinstance(response, HttpResponse) and len(response.content) <= PIECE_BYTES:
-            await send({"type": "http.response.body", "body": response.content})
-        else:
-            writer, chunks = Writer(send, scope.get("boilerhouse.backlog")), iter(response)
-            try:
-                while piece := await loop.run_in_executor(self.threads, _next_piece, chunks):
-                    for start in range(0, len(piece), PIECE_BYTES):
-                        part = piece[start : start + PIECE_BYTES]
-                        await writer.write({"type": "http.response.body", "body": part, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
-            except Stalled:
-                _drop(scope)
-        await loop.run_in_executor(self.threads, response.close)
+        try:
+            await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
+            if isinstance(response, HttpResponse) and len(response.content) <= PIECE_BYTES:
+                await send({"type": "http.response.body", "body": response.content})
+            else:
+                await self._send_pieces(response, scope, send)
+        finally:
+            await asyncio.get_running_loop().run_in_executor(self.threads, response.close)
+
+    async def _send_pieces(self, response: HttpResponseBase, scope: Scope, send: Send) -> None:
+        loop, chunks = asyncio.get_running_loop(), iter(response)
+        writer = Writer(send, scope.get("boilerhouse.backlog"))
+        try:
+            while piece := await loop.run_in_executor(self.threads, _next_piece, chunks):
+                for start in range(0, len(piece), PIECE_BYTES):
+                    part = piece[start : start + PIECE_BYTES]
+                    await writer.write({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except Stalled:
+            _drop(scope)
 
 
 async def _run(threads: ThreadPoolExecutor, respond: Callable[[], HttpResponseBase]) -> HttpResponseBase:

@@ -8,8 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
+from django.test import RequestFactory
+from rest_framework.response import Response
 
 from boilerhouse.core import budgets
+from boilerhouse.core.api.base import ApiView
+from boilerhouse.core.api.schema import operation
+from boilerhouse.core.asgi_handler import ThreadedHandler
 from boilerhouse.core.budgets import Budget, BudgetExceeded, Kind, TooManyStreams
 from boilerhouse.core.instruments import BUDGET_REFUSALS
 from boilerhouse.core.models import ApiKey
@@ -141,3 +146,35 @@ def test_bytes_are_counted_by_their_number(budget):
     with budget.enter(MALLORY, amount=3), budget.enter(BOB, amount=3):
         assert (budget.used(), budget.used(BOB)) == (6, 3)
     assert budget.used() == budget.used(MALLORY) == 0
+
+
+class SlowView(ApiView):
+    lane = "slow"
+
+    @operation(operation_id="slowly", summary="Say much", responses={200: None})
+    def get(self, request):
+        if "fail" in request.path:
+            raise ZeroDivisionError
+        return Response({"stdout": "x" * 1_000_000})
+
+
+def test_a_long_answer_keeps_its_place_until_it_is_sent(call, settings):
+    """D7, P14: sixteen threads made answers of megabytes for clients that read none of them, without an end."""
+    key, view, made = call.key_of("admin"), SlowView.as_view(), RequestFactory(HTTP_HOST="testserver")
+    before = budgets.slow.used()
+    with pytest.raises(ZeroDivisionError):
+        view(made.get("/fail", headers={"Authorization": f"Bearer {key}"}))
+    assert budgets.slow.used() == before
+    answer = view(made.get("/say", headers={"Authorization": f"Bearer {key}"})).render()
+    assert budgets.slow.used() == before + 1
+
+    class Gone(Exception):
+        pass
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.body":
+            raise Gone
+
+    with pytest.raises(Gone):
+        asyncio.run(ThreadedHandler()._send(answer, {"path": "/say"}, send))
+    assert budgets.slow.used() == before

@@ -64,12 +64,18 @@ class ApiView(APIView):
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         self._inputs: list[Any] = []
+        self._hold: budgets.Hold | None = None
         try:
-            return super().dispatch(request, *args, **kwargs)
+            response: Any = super().dispatch(request, *args, **kwargs)
+        except BaseException:
+            if self._hold is not None:
+                self._hold.release()
+            raise
         finally:
-            if (hold := getattr(self, "_hold", None)) is not None:
-                hold.release()
             self._forget_body()
+        if self._hold is not None:  # an answer that its client does not read takes megabytes
+            response._resource_closers.append(self._hold.release)
+        return response
 
     def _forget_body(self) -> None:
         """View, request and serializers name each other: what they hold would stay until the collector comes."""
