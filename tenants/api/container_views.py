@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import threading
 import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
@@ -24,6 +25,7 @@ from boilerhouse.core import api_keys, budgets
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import boolean, integer, paginate
 from boilerhouse.core.api.problems import from_error
+from boilerhouse.core.api.rendering import AsciiRenderer
 from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of, query, whole
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.streaming import Stream, Writer, from_thread
@@ -157,14 +159,21 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
+_making = threading.BoundedSemaphore(2)
+"""Answers of commands are made two at a time: one takes up to 30 MiB while it is made, and then 12."""
+
+
 def _execute(container_id: UUID, data: dict[str, Any]) -> HttpResponse:
     encode = _text if data["encoding"] == "utf-8" else _base64
     try:
         done = working.run(container_id, tuple(data["command"]), data["timeout_ms"], _stdin(data))
     except ExecTimedOut as error:
-        return from_error(error, **_streams(error, encode))
-    shown = {"exitCode": done.exit_code, **_streams(done, encode), "truncated": done.truncated}
-    return Response({**shown, "durationMs": done.duration_ms})
+        with _making:
+            return from_error(error, **_streams(error, encode))
+    with _making:
+        shown = {"exitCode": done.exit_code, **_streams(done, encode), "truncated": done.truncated}
+        content = AsciiRenderer().render({**shown, "durationMs": done.duration_ms})
+    return HttpResponse(content, content_type="application/json")
 
 
 def _streams(done: Executed | ExecTimedOut, encode: Callable[[bytes], str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rest_framework.renderers import JSONRenderer
 
 from boilerhouse.core import context
 from boilerhouse.core.api.idempotency import Replay
+from boilerhouse.core.api.rendering import AsciiRenderer
 from boilerhouse.core.errors import (
     BoilerhouseError,
     Conflict,
@@ -68,8 +69,9 @@ def problem(
         "errors": shown,
         **(more or {}),
     }
+    renderer = AsciiRenderer() if more else JSONRenderer()
     return HttpResponse(
-        JSONRenderer().render(document), status=status_code, content_type="application/problem+json", headers=headers
+        renderer.render(document), status=status_code, content_type="application/problem+json", headers=headers
     )
 
 
