@@ -122,10 +122,10 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
     subprocess.run(["chown", "-R", f"{UID}:{UID}", str(state)], check=True)
     scratch = Path(tempfile.mkdtemp(dir=settings.BOILERHOUSE_DATA_DIR, prefix="bare-"))
     try:
-        with volumes.locked(first) as lock:
+        with volumes.locked(first, within_s=30) as lock:
             restores.record_restored(surveys.survey_spec(spec, tenant).answer(), site(first, 1, lock))
             took["saveMs"] = bare.timed(lambda: saves.save(site(first, 1, lock), [spec], Trigger.RELEASE, lambda: True))
-        with volumes.locked(second) as lock:
+        with volumes.locked(second, within_s=30) as lock:
             findings = surveys.survey_spec(spec, tenant).answer()
             took["restoreMs"] = bare.timed(
                 lambda: restores.restore(site(second, 2, lock), findings, Trigger.CLAIM, lambda: True)

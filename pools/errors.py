@@ -217,6 +217,12 @@ class DirectoryGone(BoilerhouseError):
     code = "directory_missing"
 
 
+class Locked(BoilerhouseError):
+    """Something else works on the container and has not ended in time."""
+
+    code = "container_locked"
+
+
 class ExecTimedOut(TimedOut):
     """The command did not end within its time."""
 

@@ -7,7 +7,6 @@ transaction of the kernel. A container's address that no rule knows sends nothin
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from typing import Any
 
 from django.conf import settings
 
-from boilerhouse.core import deployment
+from boilerhouse.core import deployment, file_locks
 from boilerhouse.core.tasks import enqueue
 from pools import egress, named, resolvers
 from pools.egress import Egress, Entry, Mode
@@ -31,6 +30,8 @@ from pools.packet_rules import FAMILIES, VERDICTS, Guarded, ruleset, table
 from pools.runtime.base import Network
 
 TIMEOUT_S = 15
+CHANGING_S = 60.0
+"""Whoever sets rules is done by then, or stands still."""
 MAPS = tuple(f"inet {name}" for name in VERDICTS)
 _BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
@@ -277,5 +278,6 @@ def check_bridge_filter() -> None:
 def _changing() -> Iterator[None]:
     """Rows are read and rules set by one process at a time: what is in force is never older than what was."""
     with (deployment.data_dir() / "firewall.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if not file_locks.take(file.fileno(), CHANGING_S):
+            raise HostNotReady(f"Another process has been setting rules for {CHANGING_S:.0f} s; it holds {file.name}.")
         yield

@@ -22,7 +22,7 @@ from django.conf import settings
 
 from boilerhouse.core.errors import BoilerhouseError
 from pools import host, lifecycle, nodes, volumes
-from pools.errors import DirectoryGone, EngineUnavailable
+from pools.errors import DirectoryGone, EngineUnavailable, Locked
 from pools.models import Container
 from pools.runtime import get_runtime
 from pools.states import ContainerState
@@ -167,9 +167,9 @@ def thaw_forgotten(container_id: UUID) -> bool:
     if runtime_id is None or not nodes.at_home(container_id):
         return False
     try:
-        with volumes.locked(container_id, wait=False):
+        with volumes.locked(container_id):
             was_frozen = thaw(runtime_id, lifecycle.runtime_name(container_id))
-    except (BlockingIOError, DirectoryGone):
+    except (Locked, DirectoryGone):
         return False
     if was_frozen:
         log.warning("a container that a save had left standing still goes on", container=str(container_id))

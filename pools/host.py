@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import os
 import subprocess
@@ -14,7 +13,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from boilerhouse.core import clock, deployment
+from boilerhouse.core import clock, deployment, file_locks
 from boilerhouse.core.models import Deployment
 from pools import volumes
 from pools.errors import HostNotReady
@@ -24,6 +23,8 @@ from pools.runtime.base import Network
 
 PUBLISHED_PORTS = range(20_000, 30_000)
 DEPLOYMENT_LABEL = "boilerhouse.deployment"
+CHANGING_S = 60.0
+"""Whoever changes the node is done by then, or stands still."""
 
 
 def network_name() -> str:
@@ -90,7 +91,10 @@ def _is_in_ram(path: Path) -> bool:
 def _changing_the_host() -> Iterator[None]:
     """One process at a time sets up what all share."""
     with (deployment.data_dir() / "host.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if not file_locks.take(file.fileno(), CHANGING_S):
+            raise HostNotReady(
+                f"Another process has been changing this node for {CHANGING_S:.0f} s; it holds {file.name}."
+            )
         yield
 
 

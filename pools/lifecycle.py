@@ -54,6 +54,8 @@ from pools.states import PULLING, ContainerHealth, ContainerState, Trouble
 log = structlog.get_logger(__name__)
 
 PROBE_EVERY_S = 0.1
+LOCKED_S = 2.0
+"""How long a wipe waits for what works on the container; the row has it done later."""
 CANNOT_RUN = re.compile(r"exit code 12[67]\b")
 """What a shell, and the engine's init, answer for a command that is not there or not executable."""
 WANTS_PID_1 = re.compile(r"\b(as|is|be) pid ?1\b", re.IGNORECASE)
@@ -485,9 +487,9 @@ def destroy_container(container_id: UUID) -> None:
 
 
 def wipe(container_id: UUID) -> None:
-    """Remove the container's directories, once nothing else works on them."""
+    """Remove the container's directories, once nothing else works on them. Raises Locked when something goes on to."""
     try:
-        with volumes.locked(container_id):
+        with volumes.locked(container_id, within_s=LOCKED_S):
             volumes.wipe(container_id)
     except errors.DirectoryGone:
         volumes.wipe(container_id)  # what is left: the RAM directory, or a wipe that was cut short

@@ -45,6 +45,8 @@ LIMIT_S = 30.0
 PULL_S = 20.0
 """How long a try waits for the image. The pull goes on, and the next try finds what came."""
 SETTLE_S = 1.0
+ENDING_S = LIMIT_S + PULL_S
+"""At the end of the deployment a try is waited for so long."""
 OUTPUT_BYTES = 4000
 LOG_LINES = 50
 
@@ -76,7 +78,7 @@ class Trial:
 
 def run(spec: WorkloadSpec, latest: WorkloadVersion | None = None) -> Trial:
     """Try the spec once, with the image that its version would run after ``latest``. Raises TrialRunning."""
-    with _alone(wait=False):
+    with _alone():
         _remove_left_behind()
         trial_id = uuid7()
         try:
@@ -91,7 +93,7 @@ def sweep() -> int:
     if not _root().exists():
         return 0
     try:
-        with _alone(wait=False):
+        with _alone():
             _remove_left_behind()
     except TrialRunning:
         return 0
@@ -101,7 +103,7 @@ def sweep() -> int:
 def remove_all() -> None:
     """For the end of the deployment."""
     if _root().exists():
-        with _alone(wait=True):
+        with _alone(within_s=ENDING_S):
             _remove_left_behind()
 
 
@@ -118,9 +120,9 @@ def _name(trial_id: UUID) -> str:
 
 
 @contextmanager
-def _alone(*, wait: bool) -> Iterator[None]:
+def _alone(*, within_s: float = 0.0) -> Iterator[None]:
     _root().mkdir(exist_ok=True, mode=0o700)
-    with file_locks.held(_root() / "lock", wait=wait) as lock:
+    with file_locks.held(_root() / "lock", within_s=within_s) as lock:
         if lock is None:
             raise TrialRunning("Another health check is being tried on this host; wait for its end.")
         yield

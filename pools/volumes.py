@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import math
 import os
@@ -24,10 +23,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
-from boilerhouse.core import deployment, stalling
+from boilerhouse.core import deployment, file_locks, stalling
 from boilerhouse.core.steps import each
 from pools import quota
-from pools.errors import DirectoryGone, DirtyContainer, HostNotReady
+from pools.errors import DirectoryGone, DirtyContainer, HostNotReady, Locked
 from pools.names import plain
 from pools.spec import Owner, WorkloadSpec
 
@@ -121,12 +120,12 @@ def _gone(path: Path) -> DirectoryGone:
 
 
 @contextmanager
-def locked(container_id: UUID, *, wait: bool = True) -> Iterator[int]:
+def locked(container_id: UUID, *, within_s: float = 0.0) -> Iterator[int]:
     """Hold the container's file lock; yields its descriptor for a child to inherit (hazard B1).
 
-    The kernel frees it only when the last process that holds the descriptor is dead.
-    Raises DirectoryGone when the directory is not there, or was wiped while waiting; BlockingIOError where it shall
-    not wait.
+    The kernel frees it only when the last process that holds the descriptor is dead, which may be never.
+    Raises DirectoryGone when the directory is not there, or was wiped while waiting; Locked when another still holds it
+    after ``within_s`` seconds.
     """
     path = home(container_id) / "lock"
     try:
@@ -134,7 +133,8 @@ def locked(container_id: UUID, *, wait: bool = True) -> Iterator[int]:
     except FileNotFoundError as error:
         raise _gone(path.parent) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not file_locks.take(descriptor, within_s):
+            raise Locked(f"Something else works on the container {container_id}.")
         try:
             same = os.stat(path).st_ino == os.fstat(descriptor).st_ino
         except FileNotFoundError:
@@ -761,7 +761,7 @@ def sweep_snapshots() -> int:
 
 def _sweep_snapshots(container_id: UUID) -> int:
     if any(snapshot_dir(one).exists() for one in (home(container_id), home(container_id) / quota.MOUNT)):
-        with contextlib.suppress(DirectoryGone, BlockingIOError), locked(container_id, wait=False):
+        with contextlib.suppress(DirectoryGone, Locked), locked(container_id):
             clear_snapshots(container_id)
             return 1
     return 0

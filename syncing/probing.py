@@ -42,6 +42,7 @@ TRANSFER_DEADLINE_S = 20
 """For the check by rclone."""
 DEADLINE_S = ANSWER_DEADLINE_S + TRANSFER_DEADLINE_S
 """Whoever makes a spec waits for its first probe."""
+LOCKED_S = 5.0
 JOURNAL = "journal.json"
 TENANT_PREFIX = ".boilerhouse-probe-"
 """No tenant's id begins with a dot."""
@@ -320,8 +321,12 @@ def _clear(sink: Sink, roots: list[str]) -> None:
 def _workplace(probe: Probe) -> Iterator[_Place]:
     owner = _owner()
     _tidy(probe)
-    with _directory(probe.tenant_id, owner) as directory, file_locks.held(directory / "lock", wait=True) as lock:
-        assert lock is not None
+    with (
+        _directory(probe.tenant_id, owner) as directory,
+        file_locks.held(directory / "lock", within_s=LOCKED_S) as lock,
+    ):
+        if lock is None:
+            raise errors.SyncFailed(f"Another probe works in {directory}; probe the sink again.")
         yield _Place(probe, directory, owner, lock, time.monotonic() + TRANSFER_DEADLINE_S)
 
 

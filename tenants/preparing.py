@@ -48,6 +48,8 @@ log = structlog.get_logger(__name__)
 PENDING = AssignmentState.PENDING
 ASKED_AGAIN = 8
 """How often a claim asks a sink that throttles again: with the pauses between for some ten seconds."""
+LOCKED_S = 0.5
+"""How long a claim waits for whatever else holds its container; then it goes back to the queue."""
 ANSWER_TAKES = timedelta(seconds=1)
 """What is left of a claim's time for the sink's answer and all that follows it."""
 
@@ -78,6 +80,8 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
         needs_worker |= assignment.egress is not None  # only workers may change the packet filter
         if findings is not None and not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)
+    except pool_errors.Locked:
+        needs_worker = True
     except errors.OutcomeUnknown:
         raise
     except DATABASE_LOST:
@@ -159,20 +163,23 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
                         return
                     if _finish(assignment, assignment.version.spec, findings, None):
                         return
+            if not _is_pending(assignment):
+                return
+            _replace_container(assignment)
+        except pool_errors.Locked:
+            _back_to_the_queue(assignment, asked)
+            return
         except DATABASE_LOST:
             raise  # undecided: whoever takes over goes on, or the deadline ends it
         except Exception as error:  # whatever it was, the claim must not stay pending under a living owner
             if findings is not None or not _ask_later(assignment, error, asked):
                 giving_up.fail(assignment, error)
             return
-        if not _is_pending(assignment):
-            return
-        _replace_container(assignment)
         assignment = _adopt(assignment_id, assignment.generation)
 
 
 def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
-    """Others wait for a slow sink already, as many as may; hold no worker meanwhile."""
+    """Hold no worker while as many as may wait for its sink already, or something else holds its container."""
     stood_s = (clock.now() - assignment.created_at).total_seconds()
     with transaction.atomic():
         _stand_in_line(assignment)
@@ -211,12 +218,15 @@ def _is_pending(assignment: Assignment) -> bool:
 
 
 def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.Finding], started: float | None) -> bool:
-    """Latch, restore, provision, verify, decide. False: the container is dead or dirty, or the row moved on."""
+    """Latch, restore, provision, verify, decide. False: the container is dead or dirty, or the row moved on.
+
+    Raises Locked while something else works on the container.
+    """
     container_id = assignment.held_container
     assert assignment.uid is not None
     _raise_generation(assignment, findings)
     try:
-        with volumes.locked(container_id) as lock:
+        with volumes.locked(container_id, within_s=LOCKED_S) as lock:
             if not _is_pending(assignment):
                 return False
             volumes.check(container_id, spec)
@@ -389,7 +399,7 @@ def _replace_container(assignment: Assignment) -> None:
     if volumes.read_latch(old) in (None, latch):
         how = last_words.ended(get_runtime().inspect(lifecycle.runtime_name(old)))
         lifecycle.destroy_at_engine(old)
-        with suppress(pool_errors.DirectoryGone), volumes.locked(old):
+        with suppress(pool_errors.DirectoryGone), volumes.locked(old, within_s=LOCKED_S):
             staged.put_aside(old, assignment.tenant_id)
         lifecycle.wipe(old)
         host.release_uid(old)

@@ -221,8 +221,8 @@ def _carry_on(assignment: Assignment) -> None:
     try:
         with ExitStack() as held:
             try:
-                lock = held.enter_context(volumes.locked(assignment.held_container, wait=False))
-            except BlockingIOError:
+                lock = held.enter_context(volumes.locked(assignment.held_container))
+            except pool_errors.Locked:
                 _back_to_the_queue(assignment, LOCK_TAKEN_S)
                 return
             _run_steps(assignment, lock)

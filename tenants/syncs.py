@@ -238,8 +238,8 @@ def _take_turn(assignment: Assignment) -> Turn:
             if not may_begin:
                 return Turn.NO_ROOM
             try:
-                lock = held.enter_context(volumes.locked(assignment.held_container, wait=False))
-            except BlockingIOError:
+                lock = held.enter_context(volumes.locked(assignment.held_container))
+            except pool_errors.Locked:
                 return Turn.LOCKED
             waiting = list(queued.select_related("spec__credential").order_by("created_at", "id"))
             run = _first_with_room(waiting, held)

@@ -25,8 +25,10 @@ class Line:
         self._cut_every = self._cuts_left = 0
         self.silent = threading.Event()
         self.drips_from = math.inf
-        """After so many bytes from the far end each connection brings ``drip_bytes`` ten times a second."""
+        """After so many bytes from the far end each connection carries ``drip_bytes`` ten times a second, either way."""
         self.drip_bytes = 1
+        self.spares = 0
+        """What each connection carries in either way before that, as it does else."""
         self._since_cut, self._dead_until = 0, 0.0
         self._lock, self._open = threading.Lock(), set[socket.socket]()
         self._server = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -81,12 +83,14 @@ class Line:
                 threading.Thread(target=self._relay, args=(source, target, is_up), daemon=True).start()
 
     def _relay(self, source: socket.socket, target: socket.socket, is_up: bool) -> None:
+        carried = 0
         with contextlib.suppress(OSError):
             while chunk := source.recv(16384):
                 while self.silent.is_set():
                     time.sleep(0.05)
                 self._count(len(chunk), is_up)
-                while chunk and not is_up and self.down > self.drips_from:
+                carried += len(chunk)
+                while chunk and carried > self.spares and self.down > self.drips_from:
                     target.sendall(chunk[: self.drip_bytes])
                     chunk = chunk[self.drip_bytes :]
                     time.sleep(0.1)

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LOOK_S = 0.005
+
 
 @contextmanager
-def held(path: Path, *, wait: bool = False) -> Iterator[int | None]:
+def held(path: Path, *, within_s: float = 0.0) -> Iterator[int | None]:
     """Hold the lock of a file, which is made where it is missing; yields its descriptor for a child to inherit.
 
-    Yields None if another process holds the lock and ``wait`` is false.
+    Yields None if another process still holds the lock after ``within_s`` seconds.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        yield descriptor if _take(descriptor, wait) else None
+        yield descriptor if take(descriptor, within_s) else None
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def take(descriptor: int, within_s: float = 0.0) -> bool:
+    """Whether the descriptor has the lock now; it is asked for again until ``within_s`` seconds have passed.
+
+    The kernel would wait without an end: a holder may be stopped, or stuck in the kernel itself.
+    """
+    give_up = time.monotonic() + within_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(_LOOK_S)
+        else:
+            return True

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from pools import volumes
-from pools.errors import DirectoryGone, DirtyContainer
+from pools import lifecycle, volumes
+from pools.errors import DirectoryGone, DirtyContainer, Locked
 from pools.spec import Owner
 from tests.make import make_spec
 
@@ -64,7 +64,7 @@ def test_the_lock_is_held_until_the_last_process_with_its_descriptor_is_dead(con
     got = threading.Event()
 
     def wait() -> None:
-        with volumes.locked(container):
+        with volumes.locked(container, within_s=30):
             got.set()
 
     waiter = threading.Thread(target=wait)
@@ -76,12 +76,25 @@ def test_the_lock_is_held_until_the_last_process_with_its_descriptor_is_dead(con
     child.wait()
 
 
+def test_a_lock_that_is_held_is_given_up_and_not_waited_for_for_ever(container, monkeypatch):
+    """D10: its holder may be stuck in the kernel for as long as a mount hangs; nothing is removed beside it."""
+    monkeypatch.setattr(lifecycle, "LOCKED_S", 0.1)
+    with volumes.locked(container):
+        with pytest.raises(Locked, match=str(container)), volumes.locked(container):
+            pass
+        with pytest.raises(Locked):
+            lifecycle.wipe(container)
+        assert volumes.home(container).exists()
+    lifecycle.wipe(container)
+    assert not volumes.home(container).exists()
+
+
 def test_whoever_waited_for_the_lock_of_a_wiped_container_fails(container):
     failed = []
 
     def wait() -> None:
         try:
-            with volumes.locked(container):
+            with volumes.locked(container, within_s=30):
                 failed.append(False)
         except DirectoryGone:
             failed.append(True)

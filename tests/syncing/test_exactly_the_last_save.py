@@ -59,7 +59,7 @@ class Tenant:
         self.container_id = uuid4()
         volumes.prepare(self.container_id, UID, self.workload)
         self.state = volumes.volume_path(self.container_id, "state")
-        with volumes.locked(self.container_id) as lock:
+        with volumes.locked(self.container_id, within_s=30) as lock:
             findings = surveys.survey_spec(self.fresh(), TENANT).answer()
             site = self.site(lock)
             if any(not finding.is_empty for finding in findings):
@@ -77,12 +77,12 @@ class Tenant:
         )  # fmt: skip
 
     def save(self) -> None:
-        with volumes.locked(self.container_id) as lock:
+        with volumes.locked(self.container_id, within_s=30) as lock:
             saves.save(self.site(lock), [self.fresh()], Trigger.RELEASE, lambda: True)
 
     def inward(self) -> None:
         """What the sink holds is merged into the container, as somebody's wish."""
-        with volumes.locked(self.container_id) as lock:
+        with volumes.locked(self.container_id, within_s=30) as lock:
             findings = surveys.survey_spec(self.fresh(), TENANT).answer()
             restores.restore(self.site(lock), findings, Trigger.MANUAL, lambda: True)
 

@@ -220,7 +220,7 @@ def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypat
         from pools import volumes
         from syncing.states import Trigger
 
-        with volumes.locked(tenant.container_id) as lock:
+        with volumes.locked(tenant.container_id, within_s=30) as lock:
             try:
                 saves.save(tenant.site(lock), [tenant.fresh()], Trigger.RELEASE, hangs)
             except errors.TransferInterrupted as error:
@@ -339,7 +339,7 @@ def test_a_save_ends_when_its_sink_dies_after_some_files_have_arrived(tmp_path, 
         return time.monotonic() < until
 
     try:
-        with volumes.locked(tenant.container_id) as lock, pytest.raises(errors.SyncFailed) as ended:
+        with volumes.locked(tenant.container_id, within_s=30) as lock, pytest.raises(errors.SyncFailed) as ended:
             saves.save(tenant.site(lock), [tenant.fresh()], Trigger.RELEASE, kills_it)
     finally:
         server.stop()
@@ -370,7 +370,7 @@ def test_one_of_two_specs_fails_and_the_other_saves(s3, data_dir, transactional_
     tenant.write(a="1")
 
     def both() -> None:
-        with volumes.locked(tenant.container_id) as lock:
+        with volumes.locked(tenant.container_id, within_s=30) as lock:
             saves.save(tenant.site(lock), [tenant.fresh(), second], Trigger.RELEASE, lambda: True)
 
     both()

@@ -278,7 +278,7 @@ def stop_after(monkeypatch, size: int, error: BaseException) -> None:
 
 def carry_on(tenant: Tenant) -> None:
     """What the next worker does for the same claim."""
-    with volumes.locked(tenant.container_id) as lock:
+    with volumes.locked(tenant.container_id, within_s=30) as lock:
         findings = surveys.survey_spec(tenant.fresh(), TENANT).answer()
         restores.restore(tenant.site(lock), findings, Trigger.CLAIM, lambda: True)
 
@@ -325,7 +325,7 @@ def fail_a_claim(tenant: Tenant, monkeypatch) -> int:
         tenant.claim()
     there = files_staged(tenant)
     assert there >= 2
-    with volumes.locked(tenant.container_id):
+    with volumes.locked(tenant.container_id, within_s=30):
         assert staged.put_aside(tenant.container_id, TENANT) == 1
         volumes.wipe(tenant.container_id)
     return there
@@ -347,7 +347,7 @@ def test_a_line_that_is_dead_for_a_while_ends_only_claims_that_somebody_waits_fo
     findings = surveys.survey_spec(tenant.fresh(), TENANT).answer()
     line.die(30)
     ends = contextlib.nullcontext() if is_patient else pytest.raises(errors.SyncFailed)
-    with volumes.locked(tenant.container_id) as lock, ends:
+    with volumes.locked(tenant.container_id, within_s=30) as lock, ends:
         restores.restore(tenant.site(lock), findings, Trigger.CLAIM, lambda: True, is_patient=is_patient)
     assert (lies_in(tenant) == made) is is_patient
 

@@ -16,7 +16,7 @@ import pytest
 
 from pools import copies, freezer, volumes
 from pools.copies import Copies
-from pools.errors import EngineTimeout
+from pools.errors import EngineTimeout, Locked
 from pools.models import Container
 from pools.spec import Owner
 from pools.states import ContainerState
@@ -53,7 +53,7 @@ class Live(Tenant):
 
     def save(self) -> dict:
         """What the run's step says."""
-        with volumes.locked(self.container_id) as lock:
+        with volumes.locked(self.container_id, within_s=30) as lock:
             saves.save(self.site(lock), [self.fresh()], Trigger.INTERVAL, lambda: True)
         return SyncRun.objects.filter(direction="upload").latest("created_at").steps[0]
 
@@ -459,9 +459,9 @@ for name in itertools.cycle(files):
 
 def is_free(container_id) -> bool:
     try:
-        with volumes.locked(container_id, wait=False):
+        with volumes.locked(container_id):
             return True
-    except BlockingIOError:
+    except Locked:
         return False
 
 
@@ -602,7 +602,7 @@ def test_a_cancelled_snapshot_leaves_nothing(one, monkeypatch):
     """B17: who cancels a save while its files are being copied waits for none of them."""
     monkeypatch.setattr(snapshots, "LOOK_EVERY_S", 0.0)
     one.write(**{f"f{n}": "x" for n in range(10)})
-    with volumes.locked(one.container_id) as lock, pytest.raises(errors.TransferCancelled):
+    with volumes.locked(one.container_id, within_s=30) as lock, pytest.raises(errors.TransferCancelled):
         saves.save(one.site(lock), [one.fresh()], Trigger.INTERVAL, lambda: False)
     assert not one.far_end.keys(LOCATION)
     assert not volumes.snapshot_dir(volumes.home(one.container_id)).exists()
@@ -631,7 +631,7 @@ def test_what_a_killed_save_left_is_swept(one):
     left = volumes.snapshot_dir(volumes.home(one.container_id))
     (left / "files").mkdir(parents=True)
     (left / "files" / "1").write_text("x")
-    with volumes.locked(one.container_id):
+    with volumes.locked(one.container_id, within_s=30):
         assert volumes.sweep_snapshots() == 0, "somebody works on it"
     assert volumes.sweep_snapshots() == 1
     assert not left.exists()
@@ -733,7 +733,7 @@ def test_where_the_guard_dies_too_the_controller_lets_the_container_go_on(one, r
     owner.wait()
     time.sleep(0.2)
     assert freezer.is_frozen(one.runtime_id)
-    with volumes.locked(one.container_id):
+    with volumes.locked(one.container_id, within_s=30):
         assert upkeep.thaw_forgotten() == 1
         run_tasks()
         assert freezer.is_frozen(one.runtime_id), "somebody works on it"
@@ -837,7 +837,7 @@ def test_on_a_full_disk_a_live_save_is_refused_and_a_release_saves(s3, data_dir,
         with pytest.raises(errors.DiskFull, match="A release copies nothing"):
             tenant.save()
         expected = tenant.look()
-        with volumes.locked(tenant.container_id) as lock:
+        with volumes.locked(tenant.container_id, within_s=30) as lock:
             site = replace(tenant.site(lock), is_stopped=True)
             saves.save(site, [tenant.fresh()], Trigger.RELEASE, lambda: True)
         (disk / "filler").unlink()

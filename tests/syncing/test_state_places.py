@@ -138,7 +138,7 @@ class Claimed:
         )  # fmt: skip
 
     def restore(self) -> dict[str, str]:
-        with volumes.locked(self.container_id) as lock:
+        with volumes.locked(self.container_id, within_s=30) as lock:
             findings = surveys.survey_spec(self.spec, self.tenant_id).answer()
             restores.restore(self._site(lock), findings, Trigger.CLAIM, lambda: True)
         return self.look()
@@ -152,7 +152,7 @@ class Claimed:
             os.chown(self.state / name, UID, UID)
 
     def save(self) -> None:
-        with volumes.locked(self.container_id) as lock:
+        with volumes.locked(self.container_id, within_s=30) as lock:
             saves.save(self._site(lock), [self.spec], Trigger.RELEASE, lambda: True)
 
 

@@ -11,6 +11,7 @@ from django_q.models import OrmQ
 
 from boilerhouse.core import lanes
 from boilerhouse.core.tasks import enqueue
+from pools import volumes
 from syncing import places, tasks
 from syncing.models import SyncRun
 from syncing.states import Direction, SyncRunState, Trigger
@@ -153,3 +154,20 @@ def test_work_at_the_sink_alone_waits_too(pools, holding, monkeypatch):
     monkeypatch.setattr(tasks.backups, "expire", lambda _: pytest.fail("it has begun"))
     tasks.expire_backups(spec.pk)
     assert [one.task["func"] for one in OrmQ.objects.all()] == ["syncing.tasks.expire_backups"]
+
+
+def test_a_claim_whose_container_is_held_goes_back_to_the_queue(s3, pools, monkeypatch):
+    """D10: what holds it may be stuck for ever; no thread of the web process and no worker waits for that."""
+    monkeypatch.setattr(preparing, "LOCKED_S", 0.05)
+    end = far_ends.RcloneS3(s3)
+    pool = warm(preparing.get_runtime(), end.shown, end.secrets)
+    with ExitStack() as held:
+        for container in pool.containers.all():
+            held.enter_context(volumes.locked(container.pk))
+        begun = claims.begin(claims.Claim(tenant_id="mia", pool_id=pool.pk))
+        assert begun.assigned is None, "the web process has handed it on"
+        assert work() == 1
+        row = Assignment.objects.get(tenant_id="mia")
+        assert (row.state, row.owner) == ("pending", None)
+        assert [one.task["func"] for one in OrmQ.objects.all()].count("tenants.tasks.prepare") == 1
+    assert outcome_of(begun).state == "assigned"
