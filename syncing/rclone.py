@@ -427,7 +427,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            try:
+                process.wait(timeout=TERM_GRACE_S)
+            except subprocess.TimeoutExpired:  # it keeps the container's lock and its slot until the kernel lets it go
+                log.error("rclone does not end", pid=process.pid, hint="A mount hangs, of the node or of a sink.")
     if process.stderr:
         process.stderr.close()
 

@@ -1,19 +1,18 @@
 """A directory of this host (or one that is mounted here), below the root that the deployment allows.
 
 rclone sees nothing of it but the locations of its run, as binds into its jail. Those belong to the container's uid
-while it writes; all above them belongs to root, so no other uid of the host gets there.
+while it writes; all above them belongs to root, so no other uid of the host gets there. No process of ours touches it:
+a mount that hangs lets nobody go (``local_hands``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shutil
-import stat
-import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,10 +21,12 @@ from django.conf import settings
 from boilerhouse.core import stalling
 from syncing import locations
 from syncing.errors import DiskFull, Incomplete, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
-from syncing.sinks import deadlines
-from syncing.sinks.base import REMOTE, Sink, whole_s
+from syncing.sinks import deadlines, local_hands
+from syncing.sinks.base import COPY_DEADLINE_S, LISTING_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink, whole_s
 
 INSIDE = "/sink"
+LISTED_S = 5.0
+"""How long the kernel's list of mounts is taken for true."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -75,172 +76,105 @@ class LocalSink(Sink):
 
     def binds(self, locations: Sequence[str], uid: int | None) -> list[tuple[Path, str]]:
         found = []
-        with self._translated():
-            for location in locations:
-                path = self._path(location)
-                if uid is not None:
-                    self._make(path)
-                    _give(path, uid)
-                elif not path.is_dir():
-                    raise Incomplete(f"Nothing lies at {location} any more.")
-                found.append((path, f"{INSIDE}/{location}"))
+        for location in locations:
+            if not self._ask("show", location, uid, silent_s=RUN_DEADLINE_S, whole_s=LISTING_DEADLINE_S):
+                raise Incomplete(f"Nothing lies at {location} any more.")
+            found.append((self.root / location, f"{INSIDE}/{location}"))
         return found
 
     def get(self, key: str, deadline_s: int) -> bytes | None:
-        with self._translated():
-            try:
-                return self._path(key).read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+        found: bytes | None = self._ask("get", key, whole_s=whole_s(deadline_s))
+        return found
 
     def put(self, key: str, content: bytes) -> None:
-        with self._translated(), self._written(key) as partial:
-            partial.write_bytes(content)
+        self._ask("put", key, body=content, whole_s=whole_s(RUN_DEADLINE_S, len(content)))
 
     def create(self, key: str, content: bytes) -> bool:
-        with self._translated():
-            path = self._path(key)
-            partial = self._partial(path.parent)
-            try:
-                partial.write_bytes(content)
-                self._finish(partial)
-                with contextlib.suppress(FileExistsError):
-                    os.link(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
+        self._ask("create", key, body=content, whole_s=whole_s(RUN_DEADLINE_S, len(content)))
         return True
 
     def delete(self, key: str) -> None:
-        with self._translated():
-            path = self._path(key)
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
-            self._prune(path.parent)  # object stores have no empty folders, and a file may come in their place
+        self._ask("delete", key, whole_s=whole_s(RUN_DEADLINE_S))
 
     def tidy(self, location: str) -> None:
-        with self._translated():
-            self._prune(self._path(location))
-
-    def _prune(self, path: Path) -> None:
-        for directory in (path, *path.parents):
-            if directory == self.root:
-                break
-            try:
-                directory.rmdir()
-            except OSError:
-                break
+        self._ask("tidy", location, whole_s=whole_s(RUN_DEADLINE_S))
 
     def copy(self, source: str, target: str) -> None:
-        with self._translated(), self._written(target) as partial:
-            shutil.copy2(self._path(source), partial, follow_symlinks=False)
+        _check(source)
+        self._ask("copy", source, target, whole_s=whole_s(COPY_DEADLINE_S))
 
     def has_objects(self, location: str, deadline_s: int) -> bool:
-        with deadlines.within(whole_s(deadline_s)):
-            return next(self.names(location), None) is not None
+        return bool(self._ask("has_objects", location, whole_s=whole_s(deadline_s)))
 
     def names(self, location: str) -> Iterator[tuple[str, int]]:
-        with self._translated():
-            top = self._path(location)
-            for directory, _, files in os.walk(top, followlinks=False):
-                deadlines.check()
-                for name in files:
-                    stalling.step()
-                    path = Path(directory, name)
-                    with contextlib.suppress(FileNotFoundError):
-                        seen = path.lstat()
-                        if stat.S_ISREG(seen.st_mode):
-                            yield str(path.relative_to(top)), seen.st_size
+        for found in self._listed("names", location):
+            for name, size in found:
+                stalling.step()
+                yield name, size
 
     def folders(self, location: str) -> Iterator[str]:
-        with self._translated():
-            top = self._path(location)
-            if top.is_dir():
-                for path in sorted(top.iterdir()):
-                    if path.is_dir() and not path.is_symlink():
-                        yield f"{location}/{path.name}"
+        for found in self._listed("folders", location):
+            for name in found:
+                yield f"{location}/{name}"
 
     def delete_all(self, location: str) -> None:
-        with self._translated():
-            path = self._path(location)
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+        self._ask("delete_all", location, silent_s=RUN_DEADLINE_S, whole_s=LISTING_DEADLINE_S)
 
-    def _path(self, key: str) -> Path:
-        if not self.root.is_dir():
-            raise SinkMissing(f"The directory {self.root} does not exist.")
-        if ".." in key.split("/") or key.startswith("/"):
-            raise SyncFailed(f"Not a key: {key[:100]}")
-        return self.root / key
+    def _ask(self, does: str, key: str, *more: Any, body: bytes = b"", whole_s: float, silent_s: float = 0) -> Any:
+        """The answer, whose body is bytes, by a process that a mount which hangs may keep."""
+        with deadlines.within(whole_s):
+            *_, (last, content) = self._lines(does, key, *more, body=body, whole_s=whole_s, silent_s=silent_s)
+        return content if "bytes" in last else last["found"]
 
-    def _make(self, path: Path) -> None:
-        """Make the directories down to ``path``, each its parent's owner's."""
-        for _ in range(20):  # the delete of another may prune a parent in between
-            if path.is_dir() or path == self.root:
-                return
-            with contextlib.suppress(FileNotFoundError):
-                self._make(path.parent)
-                path.mkdir(exist_ok=True)
-                path.chmod(0o755)  # whatever the umask: a later claim's user reads what an earlier one's wrote
-                owner = path.parent.stat()
-                os.chown(path, owner.st_uid, owner.st_gid)
-        if not path.is_dir():
-            raise SyncFailed(f"The directory {path} cannot be made.")
+    def _listed(self, does: str, location: str) -> Iterator[list[Any]]:
+        for line, _ in self._lines(does, location, whole_s=LISTING_DEADLINE_S, silent_s=RUN_DEADLINE_S):
+            deadlines.check()
+            if "more" in line:
+                yield line["more"]
 
-    @contextlib.contextmanager
-    def _written(self, key: str) -> Iterator[Path]:
-        """A new file that takes the key's place, whole and on disk, when the block ends."""
-        path = self._path(key)
-        partial = self._partial(path.parent)
+    def _lines(
+        self, does: str, key: str, *more: Any, body: bytes = b"", whole_s: float, silent_s: float
+    ) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """What comes of a question, line by line. Raises SyncFailed."""
+        _check(key)
+        question = {"root": str(self.root), "does": does, "with": [key, *more]}
+        hands = local_hands.of(self.far_end(key))
+        within_s = float(deadlines.left_of(whole_s))
         try:
-            yield partial
-            self._finish(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+            for line, content in hands.ask(question, body, silent_s or within_s, time.monotonic() + within_s):
+                if "wrong" in line:
+                    raise self._failure(line)
+                yield line, content
+        except local_hands.Lost:
+            raise SinkUnreachable(f"What asks the directory {self.root} has ended without an answer.") from None
 
-    def _finish(self, partial: Path) -> None:
-        """Give a new file its owner and mode, and have it on disk."""
-        owner = partial.parent.stat()
-        os.chown(partial, owner.st_uid, owner.st_gid)
-        partial.chmod(0o644)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
+    def _failure(self, line: Mapping[str, Any]) -> SyncFailed:
+        if line["wrong"] == "missing":
+            return SinkMissing(f"The directory {self.root} does not exist.")
+        if line["wrong"] == "unmakeable":
+            return SyncFailed(f"The directory {line['words']} cannot be made.")
+        said = f"{self.root}: {line['words']}"
+        if line["errno"] in _FULL:
+            return DiskFull(f"The disk of the sink is full ({said}).")
+        if line["errno"] in _DENIED:
+            return SinkDenied(f"The sink's directory cannot be used ({said}).")
+        if line["errno"] in (errno.ESTALE, errno.EIO, errno.ETIMEDOUT):
+            return SinkUnreachable(f"The sink's directory does not answer ({said}).")
+        return SyncFailed(f"The sink's directory cannot be used ({said}).")
 
-    def _partial(self, directory: Path) -> Path:
-        for _ in range(20):  # the delete of another may prune the directory in between
-            with contextlib.suppress(FileNotFoundError):
-                self._make(directory)
-                handle, name = tempfile.mkstemp(prefix=".boilerhouse-partial-", dir=directory)
-                os.close(handle)
-                return Path(name)
-        raise SyncFailed(f"The directory {directory} cannot be made.")
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            said = f"{self.root}: {error.strerror or type(error).__name__}"
-            if error.errno in _FULL:
-                raise DiskFull(f"The disk of the sink is full ({said}).") from error
-            if error.errno in _DENIED:
-                raise SinkDenied(f"The sink's directory cannot be used ({said}).") from error
-            if error.errno in (errno.ESTALE, errno.EIO, errno.ETIMEDOUT):
-                raise SinkUnreachable(f"The sink's directory does not answer ({said}).") from error
-            raise SyncFailed(f"The sink's directory cannot be used ({said}).") from error
+def _check(key: str) -> None:
+    if ".." in key.split("/") or key.startswith("/"):
+        raise SyncFailed(f"Not a key: {key[:100]}")
 
 
 def _mount_of(path: Path) -> str:
     """Told by the kernel's list, for a mount that hangs cannot be asked."""
-    points = [line.split(" ", 5)[4] for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()]
-    return max((point for point in points if path.is_relative_to(point)), key=len, default="/")
+    return max((point for point in _points(int(time.monotonic() / LISTED_S)) if path.is_relative_to(point)), key=len)
 
 
-def _give(top: Path, uid: int) -> None:
-    """Make the tree its new owner's: the uid of a tenant's container differs from claim to claim."""
-    if top.stat().st_uid == uid:
-        return  # given last, so all below it was given before
-    for _, directories, files, at in os.fwalk(top, topdown=False, follow_symlinks=False):
-        for name in (*directories, *files):
-            os.chown(name, uid, uid, dir_fd=at, follow_symlinks=False)
-    os.chown(top, uid, uid)
+@lru_cache(maxsize=1)
+def _points(_now: int) -> list[str]:
+    """Where something is mounted; the list is long where many containers run."""
+    listed = os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
+    return ["/", *(line.split(" ", 5)[4] for line in listed.splitlines())]
