@@ -159,6 +159,12 @@ class DiskFull(SyncFailed):
     code = "disk_full"
 
 
+class Oversized(SyncFailed):
+    """An object, or another answer of the sink, is longer than is read into memory."""
+
+    code = "object_too_large"
+
+
 class TransferStalled(SyncFailed):
     """Nothing of the transfer has moved for as long as the deployment allows."""
 

@@ -12,9 +12,14 @@ import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from syncing.errors import Oversized
+from syncing.sinks import sizes
+
 FORMAT = 1
 PLAIN_BYTES = 65_536
 """A longer one is compressed: it names every file."""
+MOST_PLAIN_BYTES = 1 << 30
+"""Of a marker as it is when it is not compressed; that of a million files with long names is shorter."""
 _GZIP = b"\x1f\x8b"
 
 
@@ -65,17 +70,22 @@ class Marker:
     format: int = FORMAT
 
     def dump(self) -> bytes:
+        """Raises Oversized where ``load``, or who reads it before, would not take it."""
         content = json.dumps(asdict(self)).encode()
-        return content if len(content) <= PLAIN_BYTES else gzip.compress(content, 1, mtime=0)
+        if len(content) <= PLAIN_BYTES:
+            return content
+        packed = gzip.compress(content, 1, mtime=0)
+        if len(content) > MOST_PLAIN_BYTES or len(packed) > sizes.MOST_BYTES:
+            raise Oversized(
+                f"{self.location} holds so many names that what a save notes of them takes {len(content)} bytes."
+            )
+        return packed
 
     @classmethod
-    def load(cls, content: bytes) -> Self:
-        """Raises ValueError for what is not a marker of a known format."""
+    def load(cls, content: bytes, most: int = MOST_PLAIN_BYTES) -> Self:
+        """Raises ValueError for what is not a marker of a known format; Oversized where it is longer than ``most``."""
         if content.startswith(_GZIP):
-            try:
-                content = gzip.decompress(content)
-            except (OSError, EOFError, zlib.error) as error:
-                raise ValueError("half a marker") from error
+            content = _decompressed(content, most)
         data = json.loads(content)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError("marker of an unknown format")
@@ -83,3 +93,17 @@ class Marker:
             return cls(**{**data, "manifest": Manifest(**data["manifest"])})
         except (KeyError, TypeError) as error:
             raise ValueError("marker of an unknown shape") from error
+
+
+def _decompressed(content: bytes, most: int) -> bytes:
+    """Raises ValueError for half a file; Oversized: a few bytes can stand for any number."""
+    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        found = unpacking.decompress(content, most)
+    except zlib.error as error:
+        raise ValueError("half a marker") from error
+    if unpacking.eof:
+        return found
+    if len(found) >= most:
+        raise Oversized(f"A marker is longer than {most} bytes, and no more are read.")
+    raise ValueError("half a marker")

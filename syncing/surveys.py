@@ -16,9 +16,9 @@ from django.db.models import Max
 
 from syncing import errors, places, services
 from syncing.locations import marker_key
-from syncing.markers import Marker
+from syncing.markers import MOST_PLAIN_BYTES, PLAIN_BYTES, Marker
 from syncing.models import SavedState, SyncMapping, SyncSpec
-from syncing.sinks import CLAIM_DEADLINE_S, Sink, deadlines
+from syncing.sinks import CLAIM_DEADLINE_S, Sink, deadlines, sizes
 from syncing.sinks.base import PATIENT_DEADLINE_S, SLOWEST_BYTES_PER_S
 
 T = TypeVar("T")
@@ -28,6 +28,8 @@ NEAR_S = 0.015
 SLOW_S = CLAIM_DEADLINE_S / 2
 """A sink whose last answer took longer gets one thread of claims and one worker, so that other sinks' claims go on."""
 ASKERS, ASKERS_PER_SINK = 8, 4
+BRIEF_BYTES = PLAIN_BYTES
+"""Of an answer that a claim reads in the web process, which nothing may hold up: what is longer is for a worker."""
 FILES_PER_S = 2000
 """Of a marker whose size is not known, on the slowest line."""
 BRIEF_S = 5
@@ -77,7 +79,7 @@ class Question:
             asked_marker, asked_objects = self.begun
             marker, has_objects = asked_marker.result(), asked_objects.result()
         else:
-            with deadlines.within(self.within_s):
+            with _bounded(self.within_s):
                 marker = _marker(sink, self.location)
                 has_objects = marker is not None or _has_objects(sink, self.location)
         return Finding(self.mapping, sink, self.location, marker, has_objects)
@@ -135,8 +137,9 @@ class Survey:
     def answer(self) -> list[Finding]:
         """What the sinks hold; waits for them.
 
-        Raises SyncFailed when a sink does not say, StateMissing and StateMoved when it says nothing but we know of a
-        save (hazard C2): an empty answer is a first time only if nothing was ever saved.
+        Raises SyncFailed when a sink does not say, Oversized when it says more than is read here, StateMissing and
+        StateMoved when it says nothing but we know of a save (hazard C2): an empty answer is a first time only if
+        nothing was ever saved.
         """
         findings = [question.answer() for question in self.questions]
         _check_first_times([f for f in findings if f.marker is None and not f.has_objects], self.tenant_id)
@@ -212,7 +215,7 @@ def _may_ask(name: str) -> bool:
 
 def _begin(sink: Sink, ask: Callable[[], T], within_s: float) -> Future[T]:
     def run() -> T:
-        with deadlines.within(within_s):
+        with _bounded(within_s):
             return ask()
 
     def count(_: Future[T]) -> None:
@@ -222,6 +225,14 @@ def _begin(sink: Sink, ask: Callable[[], T], within_s: float) -> Future[T]:
     future = _askers.submit(run)
     future.add_done_callback(count)
     return future
+
+
+@contextmanager
+def _bounded(within_s: float) -> Iterator[None]:
+    """A claim's question in the web process is a brief one."""
+    most = BRIEF_BYTES if within_s == CLAIM_DEADLINE_S else sizes.MOST_BYTES
+    with deadlines.within(within_s), sizes.at_most(most):
+        yield
 
 
 def _admitted(spec: SyncSpec) -> Sink:
@@ -259,7 +270,7 @@ def read_marker(sink: Sink, location: str, deadline_s: int) -> tuple[Marker | No
     if content is None:
         return None, tag
     try:
-        return Marker.load(content), tag
+        return Marker.load(content, MOST_PLAIN_BYTES if sizes.most() > BRIEF_BYTES else BRIEF_BYTES), tag
     except ValueError as error:
         raise errors.Incomplete(f"The marker of {location} cannot be read: {error}.") from error
 

@@ -80,7 +80,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
         needs_worker |= assignment.egress is not None  # only workers may change the packet filter
         if findings is not None and not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)
-    except pool_errors.Locked:
+    except (pool_errors.Locked, sync_errors.Oversized):
         needs_worker = True
     except errors.OutcomeUnknown:
         raise

@@ -20,8 +20,8 @@ from django.conf import settings
 
 from boilerhouse.core import stalling
 from syncing import locations
-from syncing.errors import DiskFull, Incomplete, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
-from syncing.sinks import deadlines, local_hands
+from syncing.errors import DiskFull, Incomplete, Oversized, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
+from syncing.sinks import deadlines, local_hands, sizes
 from syncing.sinks.base import COPY_DEADLINE_S, LISTING_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink, whole_s
 
 INSIDE = "/sink"
@@ -83,7 +83,7 @@ class LocalSink(Sink):
         return found
 
     def get(self, key: str, deadline_s: int) -> bytes | None:
-        found: bytes | None = self._ask("get", key, whole_s=whole_s(deadline_s))
+        found: bytes | None = self._ask("get", key, sizes.most(), whole_s=whole_s(deadline_s))
         return found
 
     def put(self, key: str, content: bytes) -> None:
@@ -138,7 +138,7 @@ class LocalSink(Sink):
         """What comes of a question, line by line. Raises SyncFailed."""
         _check(key)
         question = {"root": str(self.root), "does": does, "with": [key, *more]}
-        hands = local_hands.of(self.far_end(key))
+        hands = local_hands.of(_mount_of(self.root / key))
         within_s = float(deadlines.left_of(whole_s))
         try:
             for line, content in hands.ask(question, body, silent_s or within_s, time.monotonic() + within_s):
@@ -151,6 +151,8 @@ class LocalSink(Sink):
     def _failure(self, line: Mapping[str, Any]) -> SyncFailed:
         if line["wrong"] == "missing":
             return SinkMissing(f"The directory {self.root} does not exist.")
+        if line["wrong"] == "long":
+            return Oversized(f"An object of {line['size']} bytes was asked for; at most {sizes.most()} are read.")
         if line["wrong"] == "unmakeable":
             return SyncFailed(f"The directory {line['words']} cannot be made.")
         said = f"{self.root}: {line['words']}"

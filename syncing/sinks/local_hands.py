@@ -32,6 +32,8 @@ KEPT = 2
 """Of them, those that wait for the next question."""
 MOST_STUCK = 4
 """So many that a mount does not let go, even dead, are as many as are risked."""
+ENDS_S = 0.5
+"""What is killed is gone by then, unless the kernel waits for the mount."""
 CHUNK = 1 << 20
 
 
@@ -128,13 +130,13 @@ class _Process:
         return self.running.poll() is None
 
     def is_ended(self) -> bool:
-        """End it; whether that was done within a moment, which it is not while the kernel waits for the mount."""
+        """End it; whether that was done within a moment."""
         self.running.kill()
         for pipe in (self.running.stdin, self.running.stdout):
             if pipe is not None:
                 pipe.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.running.wait(0.05)
+            self.running.wait(ENDS_S)
         return self.running.returncode is not None
 
     def send(self, line: bytes, until: float) -> None:

@@ -29,20 +29,28 @@ class Missing(Exception):
     """The root is not there."""
 
 
+class TooLong(Exception):
+    """An object holds more than is asked for at most; so many bytes."""
+
+
 class Unmakeable(Exception):
     """A directory cannot be made, or what shall be given is not there."""
 
 
 class Directory:
-    """Objects below ``root``; keys are relative to it. What is asked raises OSError, Missing and Unmakeable."""
+    """Objects below ``root``; keys are relative to it. What is asked raises OSError and the errors above."""
 
     def __init__(self, root: str, say: Callable[[list[Any]], None]) -> None:
         self.root, self._say = Path(root), say
         self._said = time.monotonic()
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, most: int) -> bytes | None:
         try:
-            return self._path(key).read_bytes()
+            with self._path(key).open("rb") as file:
+                content = file.read(most + 1)
+                if len(content) > most:
+                    raise TooLong(os.fstat(file.fileno()).st_size)
+                return content
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -209,6 +217,8 @@ def answer(question: dict[str, Any], body: bytes, say: Callable[[list[Any]], Non
         found = getattr(Directory(question["root"], say), question["does"])(*question["with"], *more)
     except Missing:
         return {"wrong": "missing"}, b""
+    except TooLong as error:
+        return {"wrong": "long", "size": error.args[0]}, b""
     except Unmakeable as error:
         return {"wrong": "unmakeable", "words": str(error)}, b""
     except OSError as error:

@@ -29,7 +29,7 @@ from syncing.errors import (
     SyncFailed,
 )
 from syncing.locations import MARKER_ROOT
-from syncing.sinks import deadlines, rclone_names, reaching, refusals
+from syncing.sinks import deadlines, rclone_names, reaching, refusals, sizes
 from syncing.sinks.base import (
     CLAIM_DEADLINE_S,
     COPY_DEADLINE_S,
@@ -419,7 +419,8 @@ def _read(access: Access, key: str) -> tuple[bytes, Seen] | None:
         if code == "NoSuchKey" or (code in ("AccessDenied", "Forbidden") and not _is_listed(access, key)):
             return None
         raise
-    content = found["Body"].read()
+    sizes.check(int(found.get("ContentLength") or 0), key)
+    content = sizes.joined(found["Body"].iter_chunks(sizes.CHUNK), key)
     return content, _as_seen(content, found)
 
 

@@ -47,8 +47,10 @@ from botocore.handlers import add_expect_header
 from botocore.httpsession import URLLib3Session
 from botocore.session import Session
 from django.conf import settings
+from urllib3.exceptions import HTTPError
 
-from syncing.sinks import guarded, reaching
+from syncing.errors import Oversized
+from syncing.sinks import guarded, reaching, sizes
 from syncing.sinks.flags import Carried
 
 
@@ -132,6 +134,18 @@ def _add_md5(params: dict[str, Any], **_: Any) -> None:
 def _stay(context: dict[str, Any], **_: Any) -> None:
     """Do not ask in another region: rclone cannot follow where the spec names the endpoint."""
     context["s3_redirect"]["redirected"] = True
+
+
+def _body(answer: AWSResponse, what: str) -> bytes:
+    """All that was answered. Raises Unclear where it breaks off, Oversized where it is longer than is read."""
+    try:
+        sizes.check(int(answer.headers.get("Content-Length") or 0), what)
+        return sizes.joined(answer.raw.stream(sizes.CHUNK), what)
+    except (HTTPError, ValueError) as error:
+        raise Unclear from error
+    except Oversized:
+        answer.raw.close()
+        raise
 
 
 def warm() -> None:
@@ -227,7 +241,7 @@ class Access:
     def read(self, key: str) -> tuple[bytes, Seen] | None:
         """An object's content, and the object; None if there is none. Raises Unclear, or botocore's own errors."""
         answer = self._get(f"/{quote(key, safe='/~')}")
-        content, headers = answer.content, answer.headers
+        content, headers = _body(answer, key), answer.headers
         if answer.status_code == 200 and headers.get("Content-Length") == str(len(content)) and "ETag" in headers:
             told = headers["ETag"], headers.get(_ENCRYPTION, ""), headers.get(_KEY_ID, "")
             return content, Seen.of(content, *told)
@@ -238,10 +252,11 @@ class Access:
     def has_objects(self, prefix: str) -> bool:
         """Whether any key begins with ``prefix``. Raises Unclear, or botocore's own errors."""
         answer = self._get("", {"list-type": "2", "max-keys": "1", "prefix": prefix})
-        if answer.status_code == 200 and b"</ListBucketResult>" in answer.content:
-            if b"<Contents>" in answer.content:
+        content = _body(answer, f"The listing of {prefix}")
+        if answer.status_code == 200 and b"</ListBucketResult>" in content:
+            if b"<Contents>" in content:
                 return True
-            if b"Contents" not in answer.content:
+            if b"Contents" not in content:
                 return False
         raise Unclear
 
@@ -249,7 +264,7 @@ class Access:
         own = {"User-Agent": f"boilerhouse/{settings.VERSION}"}
         if ("RequestPayer", "requester") in self.carried.parameters:
             own["x-amz-request-payer"] = "requester"
-        request = AWSRequest("GET", self._address + path, headers=own, params=query)
+        request = AWSRequest("GET", self._address + path, headers=own, params=query, stream_output=True)
         # Frozen, because roles' credentials may be renewed while a request is signed.
         S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self.region).add_auth(request)
         try:

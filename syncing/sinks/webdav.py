@@ -32,7 +32,7 @@ from syncing.errors import (
     SinkUntrusted,
     SyncFailed,
 )
-from syncing.sinks import deadlines, guarded, rclone_names, reaching, refusals
+from syncing.sinks import deadlines, guarded, rclone_names, reaching, refusals, sizes
 from syncing.sinks.base import (
     CLAIM_DEADLINE_S,
     COPY_DEADLINE_S,
@@ -220,12 +220,19 @@ class WebDavSink(Sink):
         return retry(once)
 
     def _send(self, method: str, key: str, deadline_s: int, **more: Any) -> requests.Response:
+        """The answer with all its content. Raises Oversized where that is longer than is read."""
         with self._translated(), requests.Session() as session:
             session.trust_env = False  # it would go by rules of its own, and send what a .netrc holds
             for scheme in guarded.POOLS:
                 session.mount(f"{scheme}://", guarded.Adapter())
             session.verify, session.proxies = reaching.ca_bundle(), reaching.proxies_for(self.endpoint)
-            return session.request(method, self._url(key), timeout=deadline_s, allow_redirects=False, **more)
+            answer = session.request(
+                method, self._url(key), timeout=deadline_s, allow_redirects=False, stream=True, **more
+            )
+            told = f"The answer to {method} {key}"
+            sizes.check(int(answer.headers.get("Content-Length") or 0), told)
+            answer._content = sizes.joined(answer.iter_content(sizes.CHUNK), told)
+            return answer
 
     def _refusal(self, method: str, answer: requests.Response) -> SyncFailed:
         status = answer.status_code

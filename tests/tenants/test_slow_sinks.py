@@ -1,7 +1,8 @@
-"""D10, P14: a sink that delivers next to nothing holds some workers of a queue, and never the last."""
+"""D10, D11, P14: a sink that delivers next to nothing, or too much, holds some workers of a queue, and never the last."""
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import ExitStack
 
@@ -12,10 +13,13 @@ from django_q.models import OrmQ
 from boilerhouse.core import lanes
 from boilerhouse.core.tasks import enqueue
 from pools import volumes
-from syncing import places, tasks
+from syncing import markers, places, tasks
+from syncing.locations import marker_key
+from syncing.markers import PLAIN_BYTES, Manifest, Marker
 from syncing.models import SyncRun
+from syncing.sinks import sizes
 from syncing.states import Direction, SyncRunState, Trigger
-from tenants import claims, preparing, releases, sink_runs, syncs
+from tenants import claims, errors, preparing, releases, sink_runs, syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 from tests import far_ends
@@ -171,3 +175,33 @@ def test_a_claim_whose_container_is_held_goes_back_to_the_queue(s3, pools, monke
         assert (row.state, row.owner) == ("pending", None)
         assert [one.task["func"] for one in OrmQ.objects.all()].count("tenants.tasks.prepare") == 1
     assert outcome_of(begun).state == "assigned"
+
+
+def test_a_long_marker_is_read_by_a_worker(s3, pools, monkeypatch):
+    """D11: the web process reads no more of it than a short one has, whatever the sink holds."""
+    end = far_ends.RcloneS3(s3)
+    pool = warm(preparing.get_runtime(), end.shown, end.secrets)
+    location, sink = pool.sync_specs.get().mappings.get().location("mia"), pool.sync_specs.get().resolved_sink()
+    names = [f"d{number}" for number in range(20_000)]
+    marker = Marker("mia", "d", location, 1, "run", "closed", "2026-01-01T00:00:00Z", Manifest(empty_dirs=names))
+    sink.put(marker_key(location), marker.dump())
+    parsed = []
+    load = json.loads
+    monkeypatch.setattr(markers.json, "loads", lambda text, **more: (parsed.append(len(text)), load(text, **more))[1])
+    begun = claims.begin(claims.Claim(tenant_id="mia", pool_id=pool.pk))
+    assert (begun.assigned, [one for one in parsed if one > PLAIN_BYTES]) == (None, [])
+    claimed = outcome_of(begun)
+    assert claimed.state == "assigned"
+    there = volumes.volume_path(claimed.held_container, "state")
+    assert len(list(there.iterdir())) == len(names)
+
+
+def test_a_marker_that_no_worker_reads_fails_the_claim_in_words(s3, pools, monkeypatch):
+    """D11: an error of that sink."""
+    end = far_ends.RcloneS3(s3)
+    pool = warm(preparing.get_runtime(), end.shown, end.secrets)
+    location, sink = pool.sync_specs.get().mappings.get().location("mia"), pool.sync_specs.get().resolved_sink()
+    monkeypatch.setattr(sizes, "MOST_BYTES", 100_000)
+    sink.put(marker_key(location), bytes(100_001))
+    with pytest.raises(errors.RestoreFailed, match=r"holds 100001 bytes; at most 100000 are read"):
+        outcome(pool, "mia")

@@ -1,0 +1,85 @@
+"""D11: how much of a sink's answer is read into memory, and where: its length is somebody else's choice."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import socket
+import threading
+from dataclasses import replace
+
+import pytest
+
+from syncing import errors, markers
+from syncing.markers import PLAIN_BYTES, Manifest, Marker
+from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, S3Sink, WebDavSink, sizes
+
+MARKER = Marker("alice", "d", "t/alice", 1, "run", "closed", "2026-01-01T00:00:00Z", Manifest())
+
+
+def test_what_is_longer_than_asked_for_is_not_read(far_end):
+    """D11: by each kind of sink; the next question is answered."""
+    sink, content = far_end.sink(), os.urandom(300_000)
+    sink.put("t/long", content)
+    sink.put("t/short", b"short")
+    with sizes.at_most(PLAIN_BYTES):
+        for ask in (sink.get, sink.read):
+            with pytest.raises(errors.Oversized, match=r"300000 bytes.*at most 65536"):
+                ask("t/long", CLAIM_DEADLINE_S)
+        assert sink.get("t/short", CLAIM_DEADLINE_S) == b"short"
+    assert sink.get("t/long", RUN_DEADLINE_S) == content
+
+
+@pytest.fixture
+def endless():
+    """A server whose answers have no length and no end."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listening.accept()[0],), daemon=True).start()
+
+    def answer(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.recv(65_536)
+            connection.sendall(b'HTTP/1.1 200 OK\r\nETag: "x"\r\nTransfer-Encoding: chunked\r\n\r\n')
+            while True:
+                connection.sendall(b"1000\r\n" + bytes(0x1000) + b"\r\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    listening.close()
+
+
+@pytest.mark.parametrize("kind", ["s3", "webdav"])
+def test_an_answer_without_an_end_is_cut(endless, kind):
+    """D11: an object, and what says whether there is one."""
+    s3 = S3Sink("b", "us-east-1", "", endless, "", "key", "secret-secret")
+    sink = s3 if kind == "s3" else WebDavSink(f"{endless}/dav")
+    with sizes.at_most(1 << 20):
+        with pytest.raises(errors.Oversized, match="is longer than 1048576 bytes"):
+            sink.get("k", RUN_DEADLINE_S)
+        with pytest.raises(errors.Oversized, match="is longer than 1048576 bytes"):
+            sink.has_objects("x", CLAIM_DEADLINE_S)
+
+
+def test_a_few_bytes_that_stand_for_many_are_not_unpacked():
+    """D11: a marker is compressed where it is long; half of one is told from too much of one."""
+    long = replace(MARKER, manifest=Manifest(empty_dirs=[f"d{number}" for number in range(20_000)])).dump()
+    assert len(long) < PLAIN_BYTES
+    assert len(Marker.load(long).manifest.empty_dirs) == 20_000
+    with pytest.raises(errors.Oversized, match=f"longer than {PLAIN_BYTES} bytes"):
+        Marker.load(long, PLAIN_BYTES)
+    with pytest.raises(ValueError, match="half a marker"):
+        Marker.load(long[:-100])
+    with pytest.raises(errors.Oversized):
+        Marker.load(gzip.compress(bytes(50_000_000)), 1_000_000)
+
+
+def test_what_could_not_be_read_again_is_not_written(monkeypatch):
+    """D11: a save with so many names fails in words, and what was saved last stays."""
+    monkeypatch.setattr(markers, "MOST_PLAIN_BYTES", 100_000)
+    with pytest.raises(errors.Oversized, match=r"t/alice holds so many names"):
+        replace(MARKER, manifest=Manifest(empty_dirs=[f"d{number}" for number in range(20_000)])).dump()
