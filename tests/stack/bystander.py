@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -21,9 +22,13 @@ FLOOR_S = {"claim": 0.25, "exec": 0.25, "status": 0.1, "stream": 0.25, "release"
 PATIENCE_S = 90
 
 
+MOST_S = 90
+"""A round that has not seen as much as it should ends nevertheless."""
+
+
 def quantile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    """The smallest of the values that ``share`` of them do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 @dataclass
@@ -148,13 +153,17 @@ class Bystander:
             if after > began and before < ended and (after < ended or after - before > INTERVAL_S):
                 self._turn.took["save"].append(after - before)
 
-    def round(self, seconds: float) -> Round:
-        """Live for so long, and until what was begun has ended."""
+    def round(self, seconds: float, visits: int = 0) -> Round:
+        """Live for so long, and for at least so many visits, and until what was begun has ended."""
         self._turn = turn = Round()
-        began, deadline = time.time(), time.monotonic() + seconds
+        began, enough, deadline = time.time(), time.monotonic() + seconds, time.monotonic() + MOST_S
+
+        def goes_on() -> bool:
+            now = time.monotonic()
+            return now < enough or (len(turn.took["release"]) < visits and now < deadline)
 
         def until_then(action: Callable[[], Any]) -> None:
-            while time.monotonic() < deadline:
+            while goes_on():
                 failed = len(turn.errors)
                 action()
                 if len(turn.errors) > failed:
