@@ -21,6 +21,7 @@ from typing import Any
 import daphne.server
 from daphne.cli import CommandLineInterface
 
+from boilerhouse.core import memory, urgency
 from boilerhouse.core.connections import Connections, take_all_files
 from boilerhouse.http_channel import Channels, Sockets
 
@@ -30,6 +31,7 @@ WHOLE_BODY_BYTES = 2 << 20
 """Longer than any body: daphne hands it on in one piece, not in 128 copies."""
 LOOK_EVERY_S = 0.05
 LOOK_AFTER_CLIENTS_S = 1.0
+LOOK_AFTER_URGENCY_S = 1.0
 FIRST_WORDS_S = 1.0
 """A connection that was just made has its first request still on the way."""
 LAST_WORDS_S = 1.0
@@ -51,10 +53,12 @@ class Server(daphne.server.Server):  # type: ignore[misc]
         self.open = Connections()
         self._ports: list[Any] = []
         self._draining_since: float | None = None
+        self._urgency = urgency.Watch()
 
     def run(self) -> None:
         daphne.server.reactor.callWhenRunning(self._take_signals)
         daphne.server.reactor.callLater(LOOK_AFTER_CLIENTS_S, self._end_overdue)
+        daphne.server.reactor.callLater(LOOK_AFTER_URGENCY_S, self._look_after_urgency)
         super().run()
 
     def listen_success(self, port: Any) -> None:
@@ -75,6 +79,10 @@ class Server(daphne.server.Server):  # type: ignore[misc]
         for connection in self.open.overdue():
             connection.channel.overdue()
         daphne.server.reactor.callLater(LOOK_AFTER_CLIENTS_S, self._end_overdue)
+
+    def _look_after_urgency(self) -> None:
+        self._urgency.look()
+        daphne.server.reactor.callLater(LOOK_AFTER_URGENCY_S, self._look_after_urgency)
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -130,8 +138,6 @@ class Interface(CommandLineInterface):  # type: ignore[misc]
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boilerhouse.settings")
-    from boilerhouse.core import memory, urgency
-
     urgency.be_urgent()  # first of all: threads inherit it
     memory.give_large_blocks_back()
     take_all_files()
