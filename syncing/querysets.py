@@ -28,6 +28,12 @@ class SyncRunQuerySet(models.QuerySet["SyncRun"]):
     def running(self) -> Self:
         return self.filter(state=SyncRunState.RUNNING)
 
+    def succeeded(self) -> Self:
+        return self.filter(state=SyncRunState.SUCCEEDED)
+
+    def failed(self) -> Self:
+        return self.filter(state=SyncRunState.FAILED)
+
     def unfinished(self) -> Self:
         return self.filter(state__in=UNFINISHED)
 

@@ -27,7 +27,7 @@ from syncing import locations, patterns, places, probing
 from syncing.errors import CoverageHeld, SyncFailed
 from syncing.models import Credential, SavedState, SinkProbe, SyncMapping, SyncRun, SyncSpec
 from syncing.sinks import Sink
-from syncing.states import Direction, SyncRunState
+from syncing.states import Direction
 
 log = structlog.get_logger(__name__)
 
@@ -276,7 +276,7 @@ def _is_due(spec: SyncSpec, transferred_at: str | None, now: datetime) -> bool:
     if transferred_at is None:
         return True
     last = datetime.fromisoformat(transferred_at)
-    failed = SyncRun.objects.filter(spec=spec, state=SyncRunState.FAILED, finished_at__gt=last)
+    failed = SyncRun.objects.failed().filter(spec=spec, finished_at__gt=last)
     return now - last > FULL_PROBE_EVERY or failed.exists()
 
 

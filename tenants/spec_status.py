@@ -7,7 +7,6 @@ from typing import Any
 
 from boilerhouse.core import clock
 from syncing.models import SyncRun, SyncSpec, bytes_moved
-from syncing.states import SyncRunState
 from tenants import syncs
 
 DAY = timedelta(hours=24)
@@ -21,8 +20,8 @@ def spec_status(spec: SyncSpec) -> dict[str, Any]:
     runs = SyncRun.objects.filter(spec=spec)
     recent = runs.filter(finished_at__gt=now - DAY)
     last = runs.order_by("-created_at", "-pk").first()
-    success = runs.filter(state=SyncRunState.SUCCEEDED).order_by("-finished_at").first()
-    failed = recent.filter(state=SyncRunState.FAILED)
+    success = runs.succeeded().order_by("-finished_at").first()
+    failed = recent.failed()
     saves = syncs.oldest_saves(spec)
     overdue = [beat for beat in syncs.beats() if beat.spec.pk == spec.pk and beat.is_overdue(now)]
     return {
@@ -30,10 +29,10 @@ def spec_status(spec: SyncSpec) -> dict[str, Any]:
         "sinkHealth": spec.sink_health,
         "lastRun": _brief(last) if last else None,
         "lastSuccessAt": success.finished_at if success else None,
-        "running": runs.filter(state=SyncRunState.RUNNING).count(),
-        "pending": runs.filter(state=SyncRunState.QUEUED).count(),
+        "running": runs.running().count(),
+        "pending": runs.queued().count(),
         "failed24h": failed.count(),
-        "bytes24h": bytes_moved(recent.filter(state=SyncRunState.SUCCEEDED)),
+        "bytes24h": bytes_moved(recent.succeeded()),
         "tenants": {"covered": len(saves) if _saves(spec) else 0, "stale": len(overdue)},
         "errors": [
             {"at": run.finished_at, "runId": str(run.pk), "tenantId": run.tenant_id}

@@ -70,9 +70,9 @@ def claim_error(newest: Assignment | None) -> dict[str, Any] | None:
 def _sync_status(tenant_id: str) -> dict[str, Any]:
     last = SavedState.objects.current().filter(tenant_id=tenant_id).aggregate(last=Max("saved_at"))["last"]
     runs = SyncRun.objects.filter(tenant_id=tenant_id)
-    pending = runs.filter(state__in=[SyncRunState.QUEUED, SyncRunState.RUNNING]).count()
-    failed = runs.filter(state=SyncRunState.FAILED)
-    success = runs.filter(state=SyncRunState.SUCCEEDED, direction=Direction.UPLOAD).order_by("-finished_at").first()
+    pending = runs.unfinished().count()
+    failed = runs.failed()
+    success = runs.succeeded().filter(direction=Direction.UPLOAD).order_by("-finished_at").first()
     if success and success.finished_at:
         failed = failed.filter(finished_at__gt=success.finished_at)
     return {

@@ -19,7 +19,7 @@ from boilerhouse.dashboard.queues import silent_queues
 from pools.models import Container, Pool, PoolStatus
 from pools.states import ContainerState, PoolState, Trouble
 from syncing.models import SyncRun, SyncSpec
-from syncing.states import PlaceState, SyncRunState
+from syncing.states import PlaceState
 from tenants import syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState
@@ -171,9 +171,9 @@ def tiles(rows: list[PoolRow]) -> dict[str, Any]:
     )
     recent_runs = SyncRun.objects.filter(created_at__gt=day)
     runs = {
-        "running": up_to(SyncRun.objects.filter(state=SyncRunState.RUNNING)),
-        "failed": up_to(recent_runs.filter(state=SyncRunState.FAILED)),
-        "done": up_to(recent_runs.filter(state=SyncRunState.SUCCEEDED)),
+        "running": up_to(SyncRun.objects.running()),
+        "failed": up_to(recent_runs.failed()),
+        "done": up_to(recent_runs.succeeded()),
     }
     recent = Assignment.objects.filter(assigned_at__gt=hour, latency_ms__isnull=False)
     times = sorted(ms or 0 for ms in recent.order_by("-assigned_at").values_list("latency_ms", flat=True)[:1000])

@@ -16,7 +16,6 @@ from boilerhouse.core.api.schema import operation
 from boilerhouse.core.api.serializers import ApiSerializer
 from pools.models import Container, Pool
 from syncing.models import SyncRun, SyncSpec, bytes_moved
-from syncing.states import SyncRunState
 from tenants import syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState, Source
@@ -96,8 +95,8 @@ def _sync() -> dict[str, Any]:
     return {
         "ok": ok,
         "warning": len(specs) - ok,
-        "running": SyncRun.objects.filter(state=SyncRunState.RUNNING).count(),
-        "failed24h": day.filter(state=SyncRunState.FAILED).count(),
+        "running": SyncRun.objects.running().count(),
+        "failed24h": day.failed().count(),
         "bytes24h": bytes_moved(day),
         "oldestUnsavedMs": round(max(ages) * 1000) if ages else None,
     }

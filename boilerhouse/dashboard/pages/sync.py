@@ -59,7 +59,7 @@ def monitor(request: HttpRequest) -> HttpResponse:
     unfinished = SyncRun.objects.unfinished().order_by("state", "created_at")
     finished = SyncRun.objects.filter(finished_at__isnull=False)
     recent = SyncRun.objects.filter(created_at__gte=day)
-    totals = {"all": up_to(recent), "failed": up_to(recent.filter(state=SyncRunState.FAILED))}
+    totals = {"all": up_to(recent), "failed": up_to(recent.failed())}
     states = [(state.value, tones.RUN[state].word) for state in SyncRunState if state not in UNFINISHED]
     rows = Listing(
         request,

@@ -26,7 +26,6 @@ from syncing import places, services
 from syncing.api.serializers import SyncSpecInput, render_spec
 from syncing.api.views import find_spec, is_held
 from syncing.models import Credential, SyncMapping, SyncRun, SyncSpec
-from syncing.states import SyncRunState
 from tenants import previews, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState
@@ -62,7 +61,7 @@ def spec(request: HttpRequest, spec_id: str) -> HttpResponse:
         "is_refused": found.place_state in places.REFUSED, "trouble": trouble,
         "checked_at": parse_datetime(str(found.sink_health.get("checkedAt", ""))),
         "runs": said(runs.order_by("-created_at")[:RUNS]),
-        "failed": runs.filter(state=SyncRunState.FAILED, created_at__gte=timezone.now() - timedelta(hours=24)).count(),
+        "failed": runs.failed().filter(created_at__gte=timezone.now() - timedelta(hours=24)).count(),
     }  # fmt: skip
     return render(request, "pages/sync_spec.html", context)
 
