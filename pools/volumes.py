@@ -152,7 +152,7 @@ def latch(container_id: UUID, tenant_id: str, generation: int) -> None:
     Doing it twice for the same claim is fine. Raises DirtyContainer when another claim was there.
     """
     path = home(container_id) / "claimed"
-    content = json.dumps({"tenantId": tenant_id, "generation": generation})
+    content = _latch_of(tenant_id, generation)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
@@ -173,6 +173,15 @@ def read_latch(container_id: UUID) -> str | None:
         return (home(container_id) / "claimed").read_text()
     except FileNotFoundError:
         return None
+
+
+def _latch_of(tenant_id: str, generation: int) -> str:
+    return json.dumps({"tenantId": tenant_id, "generation": generation})
+
+
+def is_anothers(container_id: UUID, tenant_id: str, generation: int) -> bool:
+    """Whether the container has seen another claim than this one, whose state may be unsaved in it."""
+    return read_latch(container_id) not in (None, _latch_of(tenant_id, generation))
 
 
 def tenant_of(container_id: UUID) -> str:

@@ -7,7 +7,6 @@ prepared that turned out dead or dirty.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -395,8 +394,7 @@ def _read_outcome(assignment: Assignment, error: Exception) -> bool:
 def _replace_container(assignment: Assignment) -> None:
     """The container died, or is not clean: put it away and take another within the same claim (hazards A1, A11)."""
     old = assignment.held_container
-    latch = json.dumps({"tenantId": assignment.tenant_id, "generation": assignment.generation})
-    if volumes.read_latch(old) in (None, latch):
+    if not volumes.is_anothers(old, assignment.tenant_id, assignment.generation):
         how = last_words.ended(get_runtime().inspect(lifecycle.runtime_name(old)))
         lifecycle.destroy_at_engine(old)
         with suppress(pool_errors.DirectoryGone), volumes.locked(old, within_s=LOCKED_S):

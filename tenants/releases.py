@@ -341,8 +341,18 @@ def _run_steps(assignment: Assignment, lock: int) -> None:
         volumes.discard(container_id)
         return
     if not assignment.was_assigned:
+        if volumes.is_anothers(container_id, assignment.tenant_id, assignment.generation):
+            _keep_anothers(assignment)
+            return
         staged.put_aside(container_id, assignment.tenant_id)
     volumes.wipe(container_id)
+
+
+def _keep_anothers(assignment: Assignment) -> None:
+    """The claim was given up before it found out; the directory is kept for a person to look into (hazard A1)."""
+    detail = "A container that had seen another tenant had been claimed; its directory is quarantined."
+    log.error("directory quarantined", latch=volumes.read_latch(assignment.held_container))
+    emit("pool.warning", pool_id=assignment.pool_id, container_id=assignment.container_ref, detail=detail)
 
 
 def _run_pre_release(assignment: Assignment) -> None:

@@ -15,7 +15,8 @@ from django.utils import timezone
 from django_q.models import OrmQ
 
 from boilerhouse.core import failpoints
-from pools import host, lifecycle
+from boilerhouse.core.models import Event
+from pools import host, lifecycle, volumes
 from pools.models import Container, Pool
 from pools.runtime.base import Pending
 from pools.states import ContainerState
@@ -162,3 +163,20 @@ def test_releases_that_a_swap_has_left_without_a_container_are_ended(db):
     importlib.import_module("tenants.migrations.0011_releases_without_container").end(django_apps, None)
     stuck.refresh_from_db()
     assert (stuck.state, stuck.owner) == (AssignmentState.ENDED, None)
+
+
+def test_a_claim_given_up_wipes_no_directory_that_has_seen_another_tenant(engine, run_tasks):
+    """1.3, P4: a database that was set back showed bob's container as free; alice gave up before that was found."""
+    mine = claimed_dead(make_pool())
+    assert mine.container
+    volumes.prepare(mine.held_container, mine.container.uid, mine.container.version.spec)
+    volumes.latch(mine.held_container, "bob", 1)
+    unsaved = volumes.volume_path(mine.held_container, "state") / "unsaved"
+    unsaved.write_text("bob's")
+    giving_up.give_up(mine.pk, "claim_aborted")
+    run_tasks()
+    mine.refresh_from_db()
+    assert mine.state == AssignmentState.ENDED
+    assert unsaved.read_text() == "bob's"
+    assert not Container.objects.filter(pk=mine.container_ref).exists()
+    assert "quarantined" in Event.objects.get(type="pool.warning").payload["detail"]
