@@ -281,6 +281,10 @@ class Pool(models.Model):
         wanted = max(self.target_size, self.min_size, claimed + max(self.min_idle, self.waiting))
         return min(self.max_size, wanted)
 
+    def held_count(self) -> int:
+        """How many tenants hold a container of it, or state whose last save failed."""
+        return self.containers.filter(state=ContainerState.CLAIMED).count() + self.release_failed
+
     @property
     def whole_network(self) -> dict[str, Any] | None:
         """Its network settings as the API takes them."""

@@ -93,11 +93,11 @@ def update_workload(
     ``check`` sees the locked row first and raises what stands against the change. Raises Invalid.
     """
     image = check_feasible(spec)
-    if wrong := [error for check in spec_checks for error in check(workload, spec)]:
-        raise Invalid(*wrong)
     with recording():
-        workload = Workload.objects.with_latest().select_for_update().get(pk=workload.pk)
+        workload = lock_workload(workload.pk)
         check(workload)
+        if wrong := [error for object_to in spec_checks for error in object_to(workload, spec)]:
+            raise Invalid(*wrong)
         latest, before = workload.latest, _audited_workload(workload)
         Workload.objects.filter(pk=workload.pk).update(name=name, updated_at=Now())
         number = latest.number
@@ -140,10 +140,11 @@ def delete_workload(workload: Workload) -> None:
 def create_pool(*, id: str | None, name: str | None, workload: Workload, **options: Any) -> Pool:
     """Make a pool; workers start filling it when this commits. Raises IdTaken, and Invalid for its network policy."""
     name = name or id or workload.name
-    _split_network(options, workload)
     options.setdefault("min_idle", options.get("min_size", 0))
     try:
         with recording():
+            workload = lock_workload(workload.pk)
+            _split_network(options, workload)
             pool = Pool.objects.create(
                 id=unused_id(id, name, Pool.objects.all()), name=name, workload=workload, **options
             )
@@ -165,7 +166,7 @@ def update_pool(pool_id: str, *, name: str | None, check: Callable[[Pool], None]
     with recording():
         pool = lock_pool(pool_id)
         check(pool)
-        _split_network(options, pool.workload)
+        _split_network(options, lock_workload(pool.workload_id))
         before = {field: getattr(pool, field) for field in options}
         options["target_size"] = min(pool.target_size, options["max_size"])
         Pool.objects.filter(pk=pool_id).update(name=name or pool.name, updated_at=Now(), **options)
@@ -275,8 +276,8 @@ def start_deleting(pool_id: str, *, force: bool) -> None:
     Tenants that hold containers are released, with save, by ``tenants``; without ``force`` they raise PoolInUse.
     """
     with recording():
-        pool = lock_pool(pool_id)
-        held = pool.containers.filter(state=ContainerState.CLAIMED).count() + pool.release_failed
+        pool = lock_pool(pool_id, against_claims=True)
+        held = pool.held_count()
         if held and not force:
             raise errors.PoolInUse(f"Tenants hold {held} containers of this pool; force releases them, with save.")
         if not pool.is_deleting:
@@ -285,9 +286,25 @@ def start_deleting(pool_id: str, *, force: bool) -> None:
         enqueue("pool", "pools.tasks.refill", pool_id)
 
 
-def lock_pool(pool_id: str) -> Pool:
-    """The pool's row, locked until the transaction ends: every insert of a container holds it (P2)."""
-    pool = Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()
+def lock_pool(pool_id: str, *, against_claims: bool = False) -> Pool:
+    """The pool's row, locked until the transaction ends: every insert of a container holds it (P2).
+
+    With ``against_claims`` no claim of the pool is committed meanwhile either, so who holds what can be looked at.
+    Raises PoolNotFound.
+    """
+    pool = Pool.objects.select_for_update(no_key=not against_claims).filter(pk=pool_id).first()
     if pool is None:
         raise errors.PoolNotFound(f"There is no pool {pool_id}.")
     return pool
+
+
+def lock_workload(workload_id: str) -> Workload:
+    """The workload's row with its latest version, which stays the latest until the transaction ends.
+
+    Whoever checks something against it takes this lock after the pool's. Raises WorkloadNotFound.
+    """
+    locked = Workload.objects.select_for_update(no_key=True).filter(pk=workload_id)
+    if not locked.values_list("pk", flat=True):
+        raise errors.WorkloadNotFound(f"There is no workload {workload_id}.")
+    # By a second statement: the first one may have waited, and sees the versions of before.
+    return Workload.objects.with_latest().get(pk=workload_id)

@@ -167,7 +167,7 @@ def _take_up(version: WorkloadVersion) -> Refreshed | None:
         return None
     pin = {"manifest_digest" if is_of_registry(version) else "image_digest": version.tag_digest}
     with recording():
-        workload = Workload.objects.select_for_update().get(pk=version.workload_id)
+        workload = services.lock_workload(version.workload_id)
         if workload.latest.pk != version.pk:
             return None
         made = services.add_version(workload, version.number + 1, version.spec_json, **pin)

@@ -22,6 +22,7 @@ from django.db.models import QuerySet
 
 from boilerhouse.core import clock
 from boilerhouse.core.events import recording
+from boilerhouse.core.models import Deployment
 from boilerhouse.core.tasks import enqueue
 from syncing import errors, locations, sinks
 from syncing.locations import PLACE_KEY, Area, Spot, marker_key
@@ -354,6 +355,8 @@ def settle(survey: Survey, spec_id: str = "") -> None:
 
 def lock() -> None:
     """Until the end of the transaction, nobody else decides about locations of the deployment."""
+    # Also where there is no spec yet that could be locked.
+    Deployment.objects.select_for_update(no_key=True).first()
     list(SyncSpec.objects.select_for_update(no_key=True).order_by("pk").values_list("pk"))
 
 

@@ -21,10 +21,10 @@ from boilerhouse.core.tasks import enqueue
 from pools import mounts
 from pools.errors import IdTaken
 from pools.models import Pool, Workload
-from pools.services import unused_id
+from pools.services import lock_pool, lock_workload, unused_id
 from pools.spec import WorkloadSpec
 from syncing import locations, patterns, places, probing
-from syncing.errors import CoverageHeld, SyncFailed
+from syncing.errors import CoverageHeld, SyncFailed, SyncSpecNotFound
 from syncing.models import Credential, SavedState, SinkProbe, SyncMapping, SyncRun, SyncSpec
 from syncing.sinks import Sink
 from syncing.states import Direction
@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 CHANGED, PERIODIC = "changed", "periodic"
 """Why a task probes: what saves go by has changed; nothing has."""
+to_be_saved: list[Callable[[str], bool]] = []
+"""Whether tenants who hold nothing of a pool any more have state of it still to be saved; upper apps add to it when
+they are loaded."""
 POSITIONS = 1000
 """More than a spec has mappings: where they are put while they are renumbered."""
 
@@ -51,13 +54,12 @@ def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -
     survey = places.survey_to_save(spec, rows)
     try:
         with recording():
-            # The deployment's locations are checked and taken under one lock.
-            places.lock()
+            _, workload = _lock(pool.pk)
             spec.id = unused_id(id, name, SyncSpec.objects.all())
             _check_credential(spec)
             places.settle(survey)
             places.place(spec, survey)
-            check_mappings(spec, rows, pool.workload.latest.spec)
+            check_mappings(spec, rows, workload)
             spec.save(force_insert=True)
             for row in rows:
                 row.spec = spec
@@ -85,7 +87,6 @@ def update_spec(
     spec: SyncSpec,
     *,
     name: str | None,
-    held: bool,
     force: bool,
     check: Callable[[SyncSpec], None] = lambda _locked: None,
     **parts: Any,
@@ -103,8 +104,8 @@ def update_spec(
     _check_credential(draft)
     survey = places.survey_to_save(draft, [SyncMapping(spec=draft, **mapping) for mapping in mappings])
     with recording():
-        places.lock()
-        spec.refresh_from_db()
+        held, workload = _lock(spec.pool_id)
+        spec = _reread(spec)
         check(spec)
         places.settle(survey)
         before = _audited(spec, list(spec.mappings.all()))
@@ -116,7 +117,7 @@ def update_spec(
         places.place(spec, survey)
         if _located(spec, rows) != was_at:
             spec.located_at = clock.now()
-        check_mappings(spec, rows, spec.pool.workload.latest.spec)
+        check_mappings(spec, rows, workload)
         if held and not force and (lost := was_covered - _covered(rows, spec.on_release)):
             paths = ", ".join(sorted(path for path, _ in lost))
             raise CoverageHeld(f"Tenants hold containers whose {paths} would not be saved any more; force drops that.")
@@ -200,11 +201,33 @@ def check_workload(workload: Workload, spec: WorkloadSpec) -> list[FieldError]:
     return wrong
 
 
-def delete_spec(spec: SyncSpec, *, held: bool, force: bool) -> None:
+def _lock(pool_id: str) -> tuple[bool, WorkloadSpec]:
+    """Until the transaction ends no claim of the pool is committed, its workload and all locations stay as they are.
+
+    Returns whether tenants have state in the pool that is to be saved, and the workload's spec. Raises PoolNotFound.
+    """
+    pool = lock_pool(pool_id, against_claims=True)
+    workload = lock_workload(pool.workload_id)
+    places.lock()
+    is_held = pool.held_count() > 0 or any(ask(pool_id) for ask in to_be_saved)
+    return is_held, workload.latest.spec
+
+
+def _reread(spec: SyncSpec) -> SyncSpec:
+    """The row as it is under the lock. Raises SyncSpecNotFound."""
+    found = SyncSpec.objects.select_related("pool", "credential").filter(pk=spec.pk).first()
+    if found is None:
+        raise SyncSpecNotFound(f"There is no sync spec {spec.pk}.")
+    return found
+
+
+def delete_spec(spec: SyncSpec, *, force: bool) -> None:
     """Forget a spec; what it saved stays in the sink. Raises CoverageHeld while tenants are held, without ``force``."""
-    if held and not force:
-        raise CoverageHeld
     with transaction.atomic():
+        held, _ = _lock(spec.pool_id)
+        spec = _reread(spec)
+        if held and not force:
+            raise CoverageHeld
         audit.record("sync_spec.delete", spec.pk, before=_audited(spec, list(spec.mappings.all())))
         spec.delete()
 

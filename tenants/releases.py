@@ -159,6 +159,12 @@ def retry(assignment: Assignment, *, discard: bool = False) -> bool:
     return bool(moved)
 
 
+def are_to_save(pool_id: str) -> bool:
+    """Whether tenants of the pool are being released whose state is not saved yet."""
+    rows = Assignment.objects.filter(pool_id=pool_id, state=RELEASING, step__in=SAVES)
+    return rows.filter(was_assigned=True, discard=False).exists()
+
+
 def settled(keys: set[Hashable]) -> set[Hashable]:
     """Which of these assignments are no longer being released."""
     busy = Assignment.objects.filter(pk__in=list(map(str, keys)), state=RELEASING).values_list("pk", flat=True)

@@ -32,7 +32,6 @@ from syncing import credentials
 from syncing import services as sync_services
 from syncing.api.credentials import CredentialInput, render_credential
 from syncing.api.serializers import SyncSpecInput, render_spec
-from syncing.api.views import is_held
 from syncing.models import Credential, SyncSpec
 
 ORDER = ("RegistryCredential", "Workload", "Pool", "Credential", "SyncSpec")
@@ -256,7 +255,7 @@ def _sync_spec(document: Document, dry_run: bool, planned: set[tuple[str, str]])
             assert pool is not None
             sync_services.create_spec(id=data["id"], name=data.get("name"), pool=pool, **parts)
         else:
-            sync_services.update_spec(row, name=data.get("name"), held=is_held(row), force=False, **parts)
+            sync_services.update_spec(row, name=data.get("name"), force=False, **parts)
     return result
 
 

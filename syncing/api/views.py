@@ -14,7 +14,6 @@ from boilerhouse.core.api.serializers import ApiSerializer
 from boilerhouse.core.errors import FieldError, Invalid
 from pools.api.views import same_id
 from pools.models import Pool
-from pools.states import ContainerState
 from syncing import services
 from syncing.api.serializers import RunOutput, SyncSpecInput, SyncSpecOutput, render_run, render_spec
 from syncing.errors import SyncSpecNotFound
@@ -29,10 +28,6 @@ def find_spec(spec_id: str) -> SyncSpec:
     if spec is None:
         raise SyncSpecNotFound(f"There is no sync spec {spec_id}.")
     return spec
-
-
-def is_held(spec: SyncSpec) -> bool:
-    return spec.pool.containers.filter(state=ContainerState.CLAIMED).exists() or spec.pool.release_failed > 0
 
 
 class SyncSpecListView(ApiView):
@@ -96,7 +91,6 @@ class SyncSpecView(ApiView):
         services.update_spec(
             spec,
             name=name,
-            held=is_held(spec),
             force=force,
             check=lambda locked: self.check_match(render_spec(locked)),
             **body.parts(),
@@ -113,7 +107,7 @@ class SyncSpecView(ApiView):
     )
     def delete(self, request: Any, spec_id: str) -> Response:
         spec = find_spec(spec_id)
-        services.delete_spec(spec, held=is_held(spec), force=boolean(request, "force"))
+        services.delete_spec(spec, force=boolean(request, "force"))
         return Response(status=204)
 
 

@@ -24,7 +24,7 @@ from boilerhouse.dashboard.sections import sync_specs as sections
 from pools.models import Pool
 from syncing import places, services
 from syncing.api.serializers import SyncSpecInput, render_spec
-from syncing.api.views import find_spec, is_held
+from syncing.api.views import find_spec
 from syncing.models import Credential, SyncMapping, SyncRun, SyncSpec
 from tenants import previews, syncs, upkeep
 from tenants.models import Assignment
@@ -146,7 +146,7 @@ def _store(request: HttpRequest, document: Document, found: SyncSpec | None, mar
         if data["pool_id"] != found.pool_id:
             raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({found.pool_id}).", "fixed"))
         services.update_spec(
-            found, name=data.get("name"), held=is_held(found), force=request.POST.get("force") == "yes",
+            found, name=data.get("name"), force=request.POST.get("force") == "yes",
             check=lambda locked: check_seen(mark, _shown(locked)), **body.parts(),
         )  # fmt: skip
     except (Invalid, Conflict, PreconditionFailed) as error:
@@ -200,7 +200,7 @@ def _preview(request: HttpRequest, document: Document, found: SyncSpec | None) -
 def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
     require_typed(request, spec_id, "deleted")
     found = find_spec(spec_id)
-    services.delete_spec(found, held=is_held(found), force=True)
+    services.delete_spec(found, force=True)
     messages.success(request, f"{spec_id} is deleted. What it saved stays in the sink.")
     return HttpResponseRedirect(reverse("sync"), status=303)
 
