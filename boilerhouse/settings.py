@@ -304,7 +304,6 @@ MIDDLEWARE = [
 ROOT_URLCONF = "boilerhouse.urls"
 ASGI_APPLICATION = "boilerhouse.asgi.application"
 APPEND_SLASH = False
-CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

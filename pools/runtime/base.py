@@ -286,8 +286,6 @@ class Capabilities:
     cpus: int = 0
     memory_mb: int = 0
     """What the engine's machine has; 0 where it does not say."""
-    published_ports: bool = True
-    fixed_addresses: bool = True
     runtimes: frozenset[str] = field(default_factory=frozenset)
 
 
