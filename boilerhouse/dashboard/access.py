@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
 
 from boilerhouse.core import arrival, budgets, connections, context
 from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound, TooMany
@@ -75,10 +76,13 @@ def _guarded(view: View, least: Role) -> View:
 
 
 def page(least: Role = Role.VIEWER) -> Callable[[View], View]:
-    """A page for staff of at least this role."""
+    """A page for staff of at least this role.
+
+    Its refresh, at the same address, is less than the page: a browser's cache keeps the two apart.
+    """
 
     def decorate(view: View) -> View:
-        return require_safe(_guarded(view, least))
+        return require_safe(vary_on_headers("HX-Request", "HX-Target")(_guarded(view, least)))
 
     return decorate
 

@@ -51,7 +51,13 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         return shown
     request.role = role  # type: ignore[attr-defined]
     rights = {"may_operate": may(request, Role.OPERATOR), "may_admin": may(request, Role.ADMIN)}
-    return {**shown, **rights, "nav": _nav(request.path), "role_name": role.value}
+    layout = "refreshed.html" if is_refresh(request) else "shell.html"
+    return {**shown, **rights, "nav": _nav(request.path), "role_name": role.value, "layout": layout}
+
+
+def is_refresh(request: HttpRequest) -> bool:
+    """Whether a page that is open asks what it would show now: htmx then replaces its ``main`` and navigation."""
+    return bool(request.htmx) and request.htmx.target == "main"  # type: ignore[attr-defined]
 
 
 def _nav(path: str) -> list[NavItem]:

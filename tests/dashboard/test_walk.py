@@ -495,3 +495,45 @@ def test_queries_do_not_grow_with_rows(client, world, django_assert_max_num_quer
         with django_assert_max_num_queries(25) as counted:
             assert client.get(url_of(name, world)).status_code == 200
         print(name, len(counted))
+
+
+REFRESH = {"HX-Request": "true", "HX-Target": "main"}
+
+
+def test_a_refresh_is_the_navigation_and_what_the_page_shows(client, world, monkeypatch):
+    """Nothing else is rendered; what it holds is what the whole page holds there."""
+    now = timezone.now()
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now)
+    client.force_login(User.objects.create_superuser("ada"))
+    for name in sorted(PAGES - {"container-logs", "container-follow", "pool-effect"}):
+        whole = client.get(url_of(name, world))
+        part = client.get(url_of(name, world), headers=REFRESH)
+        assert part.status_code == whole.status_code == 200, name
+        assert {"HX-Request", "HX-Target"} <= set(part.headers["Vary"].split(", ")), name
+        assert _main(part) == _main(whole), name
+        text = part.content.decode()
+        assert text.count('id="nav"') == text.count('id="main"') == 1, name
+        for more in ("<head>", "<symbol", "<dialog", 'id="toasts"', 'class="side"'):
+            assert more not in text, (name, more)
+        assert len(part.content) < len(whole.content) - 10_000, name
+
+
+def test_a_refresh_leaves_what_is_to_be_said_to_the_next_page(client, world):
+    client.force_login(User.objects.create_superuser("ada"))
+    client.post("/pools/p1/pause")
+    assert "toast" not in client.get("/pools/p1/", headers=REFRESH).content.decode()
+    assert 'data-toast="success"' in client.get("/pools/p1/").content.decode()
+
+
+def test_a_refresh_of_somebody_who_is_signed_out_is_no_part_of_a_page(client, world):
+    """static/app.js loads the page again where there is no navigation in the answer."""
+    answer = client.get("/pools/p1/", headers=REFRESH, follow=True)
+    assert 'id="nav"' not in answer.content.decode()
+    assert "Sign in" in answer.content.decode()
+
+
+def _main(answer: Any) -> str:
+    """The page's ``main`` without the tokens of its forms, which are others each time."""
+    text = re.search(r"<main\b.*</main>", answer.content.decode(), re.DOTALL)
+    assert text
+    return re.sub(r'(name="csrfmiddlewaretoken" value=")[^"]*', r"\1", text[0])
