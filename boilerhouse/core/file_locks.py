@@ -25,7 +25,7 @@ def held(path: Path, *, within_s: float = 0.0) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def take(descriptor: int, within_s: float = 0.0) -> bool:
+def take(descriptor: int, within_s: float = 0.0, *, is_shared: bool = False) -> bool:
     """Whether the descriptor has the lock now; it is asked for again until ``within_s`` seconds have passed.
 
     The kernel would wait without an end: a holder may be stopped, or stuck in the kernel itself.
@@ -33,7 +33,7 @@ def take(descriptor: int, within_s: float = 0.0) -> bool:
     give_up = time.monotonic() + within_s
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= give_up:
                 return False

@@ -23,6 +23,11 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from boilerhouse.core import file_locks
+from boilerhouse.core.errors import Unavailable
+
+LOCKED_S = 5.0
+"""Whoever reads or folds counts is done by then, or stands still."""
 FOLDED = "folded"
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 """Seconds: what answers at once."""
@@ -85,7 +90,7 @@ class ProcessesCollector(Collector):
     """What all processes of this node have counted."""
 
     def collect(self) -> Iterator[object]:  # type: ignore[override]
-        with _reading(fcntl.LOCK_SH):
+        with _reading(is_shared=True):
             for gone in _dead():
                 for path in directory.glob(f"gauge_live*_{gone}.db"):
                     path.unlink(missing_ok=True)
@@ -94,9 +99,10 @@ class ProcessesCollector(Collector):
 
 
 @contextmanager
-def _reading(lock: int) -> Iterator[None]:
+def _reading(*, is_shared: bool) -> Iterator[None]:
     with (directory / "lock").open("a") as file:
-        fcntl.flock(file, lock)
+        if not file_locks.take(file.fileno(), LOCKED_S, is_shared=is_shared):
+            raise Unavailable(f"Another process has been reading counts for {LOCKED_S:.0f} s; it holds {file.name}.")
         yield
 
 
@@ -118,7 +124,7 @@ def fold() -> int:
 
     Killed in between, some of their counts are lost, none is counted twice.
     """
-    with _reading(fcntl.LOCK_EX):
+    with _reading(is_shared=False):
         gone = _dead()
         for kind in ("counter", "histogram"):
             paths = [path for one in gone if (path := directory / f"{kind}_{one}.db").exists()]

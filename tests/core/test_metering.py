@@ -79,3 +79,23 @@ def test_a_process_that_counts_while_others_fold_loses_nothing(run):
     children = "\n".join(["for _ in range(4):", "    if os.fork() == 0:", "        for n in range(300):", "            asked.labels('a').inc()", "            n % 50 or metering.fold()", "        os._exit(0)", "for _ in range(4):", "    os.wait()"])  # fmt: skip
     run(children)
     assert json.loads(run(SHOW))["boilerhouse_tests_total"] == 1200
+
+
+def test_a_lock_that_somebody_keeps_is_not_waited_for_for_ever(run):
+    """D10: who holds it may be stopped; a scrape says so, in the place of a thread that never comes back."""
+    said = run("""
+import fcntl
+from boilerhouse.core.errors import Unavailable
+count()
+metering.LOCKED_S = 0.1
+held = open(metering.directory / "lock", "a")
+fcntl.flock(held, fcntl.LOCK_EX)
+try:
+    list(metering.ProcessesCollector().collect())
+except Unavailable as error:
+    print(error.detail)
+fcntl.flock(held, fcntl.LOCK_SH)
+print(len(list(metering.ProcessesCollector().collect())) > 0)
+""")
+    assert "it holds" in said
+    assert said.endswith("True\n"), "scrapes do not wait for each other"
