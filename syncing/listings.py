@@ -6,7 +6,6 @@ of its own, written whole under a new name before the marker that points to it, 
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from dataclasses import replace
@@ -14,7 +13,7 @@ from dataclasses import replace
 from syncing import errors
 from syncing.locations import MARKER_ROOT
 from syncing.markers import Marker
-from syncing.sinks import RUN_DEADLINE_S, Sink
+from syncing.sinks import RUN_DEADLINE_S, Sink, sizes
 
 INLINE_BYTES = 16_384
 """A claim reads the marker, so it must stay small; a save of few files is spared two round trips."""
@@ -27,18 +26,21 @@ def attach(sink: Sink, marker: Marker, run_id: str, names: dict[str, int]) -> Ma
         return replace(marker, listing="", names=names)
     digest = hashlib.sha256(marker.location.encode()).hexdigest()
     key = f"{MARKER_ROOT}/{digest}.{run_id}.names.gz"
-    sink.put(key, gzip.compress(text, 6, mtime=0))
+    sink.put(key, sizes.packed(text, 6, marker.location))
     return replace(marker, listing=key, names={})
 
 
 def read(sink: Sink, marker: Marker) -> dict[str, int]:
-    """The names and sizes of the last completed save. Raises Incomplete when they are gone."""
+    """The names and sizes of the last completed save. Raises Incomplete when they are gone or half there."""
     if not marker.listing:
         return {sink.listed(name): size for name, size in marker.names.items()}
     content = sink.get(marker.listing, RUN_DEADLINE_S)
     if content is None:
         raise errors.Incomplete(f"The listing {marker.listing} of the last save is missing.")
-    found: dict[str, int] = json.loads(gzip.decompress(content))
+    try:
+        found: dict[str, int] = json.loads(sizes.unpacked(content, sizes.MOST_UNPACKED_BYTES))
+    except ValueError as error:
+        raise errors.Incomplete(f"The listing {marker.listing} cannot be read: {error}.") from error
     return {sink.listed(name): size for name, size in found.items()}
 
 

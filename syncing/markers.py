@@ -6,20 +6,15 @@ writes it ``open`` before the first byte and ``closed`` after the last; ``undo``
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from syncing.errors import Oversized
 from syncing.sinks import sizes
 
 FORMAT = 1
 PLAIN_BYTES = 65_536
 """A longer one is compressed: it names every file."""
-MOST_PLAIN_BYTES = 1 << 30
-"""Of a marker as it is when it is not compressed; that of a million files with long names is shorter."""
 _GZIP = b"\x1f\x8b"
 
 
@@ -74,18 +69,13 @@ class Marker:
         content = json.dumps(asdict(self)).encode()
         if len(content) <= PLAIN_BYTES:
             return content
-        packed = gzip.compress(content, 1, mtime=0)
-        if len(content) > MOST_PLAIN_BYTES or len(packed) > sizes.MOST_BYTES:
-            raise Oversized(
-                f"{self.location} holds so many names that what a save notes of them takes {len(content)} bytes."
-            )
-        return packed
+        return sizes.packed(content, 1, self.location)
 
     @classmethod
-    def load(cls, content: bytes, most: int = MOST_PLAIN_BYTES) -> Self:
+    def load(cls, content: bytes, most: int = sizes.MOST_UNPACKED_BYTES) -> Self:
         """Raises ValueError for what is not a marker of a known format; Oversized where it is longer than ``most``."""
         if content.startswith(_GZIP):
-            content = _decompressed(content, most)
+            content = sizes.unpacked(content, most)
         data = json.loads(content)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError("marker of an unknown format")
@@ -93,17 +83,3 @@ class Marker:
             return cls(**{**data, "manifest": Manifest(**data["manifest"])})
         except (KeyError, TypeError) as error:
             raise ValueError("marker of an unknown shape") from error
-
-
-def _decompressed(content: bytes, most: int) -> bytes:
-    """Raises ValueError for half a file; Oversized: a few bytes can stand for any number."""
-    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        found = unpacking.decompress(content, most)
-    except zlib.error as error:
-        raise ValueError("half a marker") from error
-    if unpacking.eof:
-        return found
-    if len(found) >= most:
-        raise Oversized(f"A marker is longer than {most} bytes, and no more are read.")
-    raise ValueError("half a marker")

@@ -16,7 +16,7 @@ from django.db.models import Max
 
 from syncing import errors, places, services
 from syncing.locations import marker_key
-from syncing.markers import MOST_PLAIN_BYTES, PLAIN_BYTES, Marker
+from syncing.markers import PLAIN_BYTES, Marker
 from syncing.models import SavedState, SyncMapping, SyncSpec
 from syncing.sinks import CLAIM_DEADLINE_S, Sink, deadlines, sizes
 from syncing.sinks.base import PATIENT_DEADLINE_S, SLOWEST_BYTES_PER_S
@@ -270,7 +270,7 @@ def read_marker(sink: Sink, location: str, deadline_s: int) -> tuple[Marker | No
     if content is None:
         return None, tag
     try:
-        return Marker.load(content, MOST_PLAIN_BYTES if sizes.most() > BRIEF_BYTES else BRIEF_BYTES), tag
+        return Marker.load(content, sizes.MOST_UNPACKED_BYTES if sizes.most() > BRIEF_BYTES else BRIEF_BYTES), tag
     except ValueError as error:
         raise errors.Incomplete(f"The marker of {location} cannot be read: {error}.") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,6 +12,8 @@ from syncing.errors import Oversized
 
 MOST_BYTES = 256 << 20
 """The marker of a million files takes a tenth of that."""
+MOST_UNPACKED_BYTES = 1 << 30
+"""What names a million files takes less, unless all their names are as long as names get."""
 CHUNK = 1 << 16
 _most: ContextVar[int] = ContextVar("most", default=MOST_BYTES)
 
@@ -42,3 +46,25 @@ def joined(parts: Iterator[bytes], what: str) -> bytes:
         if len(found) > most():
             raise Oversized(f"{what} is longer than {most()} bytes, and no more are read.")
     return bytes(found)
+
+
+def packed(content: bytes, level: int, location: str) -> bytes:
+    """Compressed. Raises Oversized where ``unpacked``, or who reads it before, would not take it."""
+    found = gzip.compress(content, level, mtime=0)
+    if len(content) > MOST_UNPACKED_BYTES or len(found) > MOST_BYTES:
+        raise Oversized(f"{location} holds so many names that what a save notes of them takes {len(content)} bytes.")
+    return found
+
+
+def unpacked(content: bytes, most: int) -> bytes:
+    """What was compressed. Raises ValueError for half of it, Oversized: a few bytes can stand for any number."""
+    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        found = unpacking.decompress(content, most)
+    except zlib.error as error:
+        raise ValueError("half an object") from error
+    if unpacking.eof:
+        return found
+    if len(found) >= most:
+        raise Oversized(f"What is longer than {most} bytes when it is unpacked is not read.")
+    raise ValueError("half an object")

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from syncing import errors, markers
+from syncing import errors, listings
 from syncing.markers import PLAIN_BYTES, Manifest, Marker
 from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, S3Sink, WebDavSink, sizes
 
@@ -70,16 +70,34 @@ def test_a_few_bytes_that_stand_for_many_are_not_unpacked():
     long = replace(MARKER, manifest=Manifest(empty_dirs=[f"d{number}" for number in range(20_000)])).dump()
     assert len(long) < PLAIN_BYTES
     assert len(Marker.load(long).manifest.empty_dirs) == 20_000
-    with pytest.raises(errors.Oversized, match=f"longer than {PLAIN_BYTES} bytes"):
+    with pytest.raises(errors.Oversized, match=f"longer than {PLAIN_BYTES} bytes when it is unpacked"):
         Marker.load(long, PLAIN_BYTES)
-    with pytest.raises(ValueError, match="half a marker"):
+    with pytest.raises(ValueError, match="half an object"):
         Marker.load(long[:-100])
     with pytest.raises(errors.Oversized):
         Marker.load(gzip.compress(bytes(50_000_000)), 1_000_000)
 
 
+def test_a_listing_is_bounded_as_a_marker_is(far_end, monkeypatch):
+    """D11: an interrupted save is taken back to it."""
+    sink, names = far_end.sink(), {f"file {number}": number for number in range(5_000)}
+    marker = listings.attach(sink, MARKER, "run", names)
+    assert listings.read(sink, marker) == names
+    content = sink.get(marker.listing, RUN_DEADLINE_S)
+    sink.put(marker.listing, content[:-10])
+    with pytest.raises(errors.Incomplete, match="half an object"):
+        listings.read(sink, marker)
+    monkeypatch.setattr(sizes, "MOST_UNPACKED_BYTES", 50_000)
+    sink.put(marker.listing, content)
+    with pytest.raises(errors.Oversized, match="is not read"):
+        listings.read(sink, marker)
+    with pytest.raises(errors.Oversized, match="holds so many names"):
+        listings.attach(sink, MARKER, "run", names)
+    sink.delete(marker.listing)
+
+
 def test_what_could_not_be_read_again_is_not_written(monkeypatch):
     """D11: a save with so many names fails in words, and what was saved last stays."""
-    monkeypatch.setattr(markers, "MOST_PLAIN_BYTES", 100_000)
+    monkeypatch.setattr(sizes, "MOST_UNPACKED_BYTES", 100_000)
     with pytest.raises(errors.Oversized, match=r"t/alice holds so many names"):
         replace(MARKER, manifest=Manifest(empty_dirs=[f"d{number}" for number in range(20_000)])).dump()
