@@ -13,7 +13,7 @@ from django_q.models import OrmQ
 from boilerhouse.core import lanes
 from boilerhouse.core.tasks import enqueue
 from pools import volumes
-from syncing import markers, places, tasks
+from syncing import markers, places, surveys, tasks
 from syncing.locations import marker_key
 from syncing.markers import PLAIN_BYTES, Manifest, Marker
 from syncing.models import SyncRun
@@ -22,7 +22,7 @@ from syncing.states import Direction, SyncRunState, Trigger
 from tenants import claims, errors, preparing, releases, sink_runs, syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState
-from tests import far_ends
+from tests import far_ends, hung
 from tests.make import make_pool, make_sync_spec
 from tests.tenants.test_missing_directories import engine, hold  # noqa: F401 - fixtures
 from tests.tenants.test_syncs import messages
@@ -182,7 +182,7 @@ def test_a_long_marker_is_read_by_a_worker(s3, pools, monkeypatch):
     end = far_ends.RcloneS3(s3)
     pool = warm(preparing.get_runtime(), end.shown, end.secrets)
     location, sink = pool.sync_specs.get().mappings.get().location("mia"), pool.sync_specs.get().resolved_sink()
-    names = [f"d{number}" for number in range(20_000)]
+    names = [f"d{number}" for number in range(8_000)]
     marker = Marker("mia", "d", location, 1, "run", "closed", "2026-01-01T00:00:00Z", Manifest(empty_dirs=names))
     sink.put(marker_key(location), marker.dump())
     parsed = []
@@ -205,3 +205,21 @@ def test_a_marker_that_no_worker_reads_fails_the_claim_in_words(s3, pools, monke
     sink.put(marker_key(location), bytes(100_001))
     with pytest.raises(errors.RestoreFailed, match=r"holds 100001 bytes; at most 100000 are read"):
         outcome(pool, "mia")
+
+
+def test_claims_at_a_directory_that_hangs_fail_in_time_and_others_go_on(data_dir, s3, pools, settings, monkeypatch):
+    """D10: no thread of claims and no worker stays with it; a directory on another mount is another sink."""
+    root = data_dir / "sinks"
+    for name in ("nfs", "disk"):
+        (root / name).mkdir(parents=True)
+    settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(root)
+    monkeypatch.setattr(surveys, "PATIENT_DEADLINE_S", 0.5)
+    monkeypatch.setattr(surveys, "_took_s", {})
+    monkeypatch.setattr(surveys, "_silent_since", {})
+    dead = warm(preparing.get_runtime(), {"type": "local", "path": f"{root}/nfs"}, {})
+    alive = warm(preparing.get_runtime(), {"type": "local", "path": f"{root}/disk"}, {})
+    with hung.mounted(root / "nfs"):
+        for tenant in ("mia", "max"):
+            with pytest.raises(errors.RestoreFailed, match="has not answered within"):
+                outcome(dead, tenant)
+        assert outcome(alive, "bob").state == "assigned"
