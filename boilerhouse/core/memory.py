@@ -12,7 +12,7 @@ def give_large_blocks_back() -> None:
     """Have each block of LARGE_BYTES mapped alone, and unmapped when it is free.
 
     glibc raises that limit as soon as such a block is freed; from then on long bodies and answers lie between small
-    things that stay, and what they took is kept for good: 125 MB after 140 bodies of 900 kB (measured). Without glibc
+    things that stay, and what they took is kept for good: 66 MB after 140 bodies of 900 kB (measured). Without glibc
     nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
