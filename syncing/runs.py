@@ -135,7 +135,8 @@ class ProgressReporter:
         self._said_at = now
         shown = self.shown()
         with recording():
-            SyncRun.objects.filter(pk=self._run.pk).update(progress=shown)
+            if not SyncRun.objects.running().filter(pk=self._run.pk).update(progress=shown):
+                return  # another process has ended it, and said so
             emit(
                 "sync.progress", pool_id=self._site.pool_id, tenant_id=self._site.tenant_id,
                 container_id=self._site.container_id, runId=str(self._run.pk), specId=self._run.spec_id,

@@ -8,7 +8,7 @@ import pytest
 
 from boilerhouse.core import processes
 from boilerhouse.core.models import Event
-from syncing import errors, runs
+from syncing import errors, rclone, runs
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import sink_runs, syncs, upkeep
@@ -92,6 +92,20 @@ def test_a_run_that_was_buried_meanwhile_keeps_its_end(spec, fails):
     run.refresh_from_db()
     assert (run.state, run.error_code) == (FAILED, "interrupted")
     assert events() == [("sync.started", None), ("sync.failed", "interrupted")]
+
+
+def test_a_run_that_has_ended_tells_no_progress(spec):
+    """1.2: the process that was held for dead went on to tell how far it was, after the end."""
+    site = site_of(hold(spec.pool), -1, is_stopped=False)
+    with runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
+        reporter = runs.ProgressReporter(run, site)
+        reporter(rclone.Progress(bytes=1, files=1))
+        SyncRun.objects.filter(pk=run.pk).bury()
+        reporter._said_at = 0.0
+        reporter(rclone.Progress(bytes=2, files=2))
+    assert [name for name, _ in events()] == ["sync.started", "sync.progress", "sync.failed"]
+    run.refresh_from_db()
+    assert run.progress["bytes"] <= 1
 
 
 def test_runs_at_the_sinks_say_what_all_runs_say(spec):
