@@ -32,6 +32,8 @@ BOILERHOUSE_RAM_DIR = env.str("BOILERHOUSE_RAM_DIR", "")
 BOILERHOUSE_RAM_SIZE_MB = env.int("BOILERHOUSE_RAM_SIZE_MB", 256)
 BOILERHOUSE_SUBNET = env.str("BOILERHOUSE_SUBNET", "")
 """Empty: the first free /16 of 10.64.0.0/10."""
+BOILERHOUSE_IPV6_SUBNET = env.str("BOILERHOUSE_IPV6_SUBNET", "")
+"""The network of containers' addresses of IPv6; empty: they have none."""
 BOILERHOUSE_RESOLVERS: list[str] = env.list("BOILERHOUSE_RESOLVERS", [])
 """IPv4 addresses of the resolvers that containers ask; empty: those of the node's resolv.conf."""
 BOILERHOUSE_LOCAL_SINK_ROOT = env.str("BOILERHOUSE_LOCAL_SINK_ROOT", "")

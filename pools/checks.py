@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import stat
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from pools import limits, permits, resolvers
+from pools import egress, limits, permits, resolvers
 
 
 @register()
@@ -34,7 +35,21 @@ def workload_permits(**_: Any) -> list[CheckMessage]:
             hint = "IPv4 addresses, comma-separated, and none on loopback, which is the container itself."
             words = f"BOILERHOUSE_RESOLVERS: {address} is no resolver that a container could ask."
             found.append(Error(words, hint=hint, id="boilerhouse.E022"))
+    if settings.BOILERHOUSE_IPV6_SUBNET:
+        found += _ipv6_subnet(settings.BOILERHOUSE_IPV6_SUBNET)
     return found
+
+
+def _ipv6_subnet(text: str) -> list[CheckMessage]:
+    try:
+        network = ipaddress.IPv6Network(text)
+    except ValueError:
+        network = None
+    if network is not None and egress.may_be_named(network) and str(network) == text and 32 <= network.prefixlen <= 96:
+        return []
+    hint = "An IPv6 network with a prefix of 32 to 96, as fd4b:6f1e:93c0::/64, or one that is routed to this node."
+    words = f"BOILERHOUSE_IPV6_SUBNET: {text} is no network that containers could be in."
+    return [Error(words, hint=hint, id="boilerhouse.E023")]
 
 
 def _is_disk(path: str) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,13 @@ from pools import egress, named, resolvers
 from pools.egress import Egress, Entry, Mode
 from pools.errors import HostNotReady
 from pools.models import Container, WorkloadVersion
-from pools.packet_rules import FAMILIES, VERDICTS, Guarded, ruleset, table
+from pools.packet_rules import FAMILIES, WAYS, Guarded, declared, ruleset, table
 from pools.runtime.base import Network
 
 TIMEOUT_S = 15
 CHANGING_S = 60.0
 """Whoever sets rules is done by then, or stands still."""
-MAPS = tuple(f"inet {name}" for name in VERDICTS)
+MAPS = tuple(f"inet {way.verdicts}" for way in WAYS)
 _BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
@@ -45,7 +45,7 @@ def _rows() -> list[Container]:
     return list(rows.select_related("pool").order_by("address"))
 
 
-def _guarded(rows: Sequence[Container]) -> list[Guarded]:
+def _guarded(rows: Sequence[Container], network: Network) -> list[Guarded]:
     versions = WorkloadVersion.objects.in_bulk({row.version_id for row in rows})
     own = {pk: tuple(version.spec_json.get("dns") or ()) for pk, version in versions.items()}
     of_node, addresses = resolvers.of_node(), named.open_addresses()
@@ -55,6 +55,7 @@ def _guarded(rows: Sequence[Container]) -> list[Guarded]:
             _resolved(_allowed(row.pool.policy), addresses),
             tuple((row.network or {}).get("dns") or own[row.version_id] or of_node),
             row.narrowing and _resolved(row.narrowing, addresses),
+            network.address6(str(row.address)),
         )
         for row in rows
     ]
@@ -66,7 +67,7 @@ def _resolved(policy: Egress, addresses: Mapping[str, Sequence[str]]) -> Egress:
         return policy
     allow: list[Entry] = []
     for entry in policy.allow:
-        found = [replace(entry, network=IPv4Network(one), name="") for one in addresses.get(entry.name, ())]
+        found = [replace(entry, network=ip_network(one), name="") for one in addresses.get(entry.name, ())]
         allow += found if entry.network is None else [entry]
     return replace(policy, allow=tuple(allow))
 
@@ -138,7 +139,7 @@ def _hold(item: dict[str, Any], found: Tables) -> None:
 
 def differences(network: Network) -> list[str]:
     """What of the tables is not in force as it should be, in words. Raises HostNotReady."""
-    return _compare(_as_listed(ruleset(network, _guarded(_rows()))), _listing())
+    return _compare(_as_listed(ruleset(network, _guarded(_rows(), network))), _listing())
 
 
 def _compare(wanted: Tables, seen: Tables) -> list[str]:
@@ -168,7 +169,7 @@ def apply(network: Network) -> None:
     check_bridge_filter()
     with _changing():
         rows = _rows()
-        _load(ruleset(network, _guarded(rows)))
+        _load(ruleset(network, _guarded(rows, network)))
         _note(rows)
 
 
@@ -177,7 +178,7 @@ def restore(network: Network) -> list[str]:
     check_bridge_filter()
     with _changing():
         rows = _rows()
-        text = ruleset(network, _guarded(rows))
+        text = ruleset(network, _guarded(rows, network))
         wanted, seen = _as_listed(text), _listing()
         found, unknown = _compare(wanted, seen), _unknown(wanted, seen)
         if found or unknown:
@@ -221,13 +222,10 @@ def _load(text: str, removals: Iterable[str] = ()) -> None:
 
 def _emptied() -> str:
     """Lines after which the tables are there and hold no rule and no element."""
-    ranges = "type ipv4_addr; flags interval; auto-merge;"
-    kinds = {"never": f"set never {{ {ranges} }}", "private": f"set private {{ {ranges} }}"}
-    kinds |= {name: f"map {name} {{ type ipv4_addr : verdict; }}" for name in VERDICTS}
     inet, bridge = (f"{family} {table()}" for family in FAMILIES)
-    flushed = "".join(f"flush {kind.split()[0]} {inet} {name}\n" for name, kind in kinds.items())
-    declared = "\n".join(kinds.values())
-    return f"table {inet} {{\n{declared}\n}}\n{flushed}flush table {inet}\nadd table {bridge}\nflush table {bridge}\n"
+    flushed = "".join(f"flush {made.split()[0]} {inet} {name}\n" for name, made in declared().items())
+    made = "\n".join(declared().values())
+    return f"table {inet} {{\n{made}\n}}\n{flushed}flush table {inet}\nadd table {bridge}\nflush table {bridge}\n"
 
 
 def _cleared() -> str:

@@ -64,7 +64,9 @@ def _routed_networks() -> list[ipaddress.IPv4Network]:
 def ensure_network() -> Network:
     """Have the deployment's network. Raises HostNotReady, EngineUnavailable."""
     with _changing_the_host():  # two that make it at once would meet in the bridge's name
-        return get_runtime().ensure_network(network_name(), bridge_name(), _subnets(), labels())
+        return get_runtime().ensure_network(
+            network_name(), bridge_name(), _subnets(), labels(), settings.BOILERHOUSE_IPV6_SUBNET
+        )
 
 
 def ensure_ram_dir() -> Path:

@@ -213,7 +213,8 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
     if _is_on_our_network(spec):
         resolving.write(volumes.home(container.pk), container, spec, hostname(container.pk), named.current(names))
     failpoints.reach("fill.prepared")
-    plan = plan_of(container, spec, network.name, image)
+    address6 = network.address6(container.address) if container.address else ""
+    plan = plan_of(container, spec, network.name, image, address6)
     try:
         handle = runtime.create(plan)
     except errors.EngineTimeout as error:
@@ -240,7 +241,7 @@ def _note(container: Container, **changes: Any) -> None:
         raise errors.StartTakenOver
 
 
-def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image) -> ContainerPlan:
+def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image, address6: str = "") -> ContainerPlan:
     """What the engine is asked to create for the row."""
     values = {
         **deployment_settings.current().variables,
@@ -277,6 +278,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         + (resolving.binds(volumes.home(container.pk)) if _is_on_our_network(spec) else ()),
         network=network if mode == "bridge" else mode,
         address=container.address,
+        address6=address6,
         dns=tuple((container.network or {}).get("dns") or spec.dns),
         ports=tuple(
             Published(p.container_port, p.protocol, *found)

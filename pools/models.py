@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.utils import timezone
@@ -365,7 +366,7 @@ class Pool(models.Model):
         found = mounts.warnings(self.bare_volumes)
         found += [FieldError("/image", stale, "image_stale")] if (stale := self.stale_image) else []
         found += [image_warnings.moved(self.moved_to)] if self.moved_to else []
-        found += self._unresolved()
+        found += self._unresolved() + self._without_ipv6()
         return found + ([image_warnings.mixed(strays)] if strays else [])
 
     def _unresolved(self) -> list[FieldError]:
@@ -373,6 +374,17 @@ class Pool(models.Model):
         names = self.policy.names
         rows = ResolvedName.objects.filter(name__in=names).exclude(error="").order_by("name") if names else []
         return [FieldError("/network/egress/allow", f"{row.name}: {row.error}", "name_unresolved") for row in rows]
+
+    def _without_ipv6(self) -> list[FieldError]:
+        """What its policy names in vain, since the deployment was told that containers have no IPv6."""
+        if settings.BOILERHOUSE_IPV6_SUBNET:
+            return []
+        detail = "is closed: this deployment's containers have no IPv6 (BOILERHOUSE_IPV6_SUBNET)."
+        return [
+            FieldError("/network/egress/allow", f"{one} {detail}", "no_ipv6")
+            for one in self.policy.allow
+            if one.is_ipv6
+        ]
 
 
 class Container(models.Model):

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 import dns.exception
 import dns.resolver
+from django.conf import settings
 from django.db.models import QuerySet
 
 from boilerhouse.core import clock
@@ -41,17 +42,31 @@ class Answer:
 
 
 def ask(name: str) -> Answer:
-    """Ask the node's resolvers for the IPv4 addresses of a name; what is wrong with the answer is in words."""
+    """Ask the node's resolvers for the addresses of a name; what is wrong with the answer is in words.
+
+    Those of IPv6 are asked for where containers have it, and a name may have either.
+    """
+    kinds = {"A": "IPv4", "AAAA": "IPv6"} if settings.BOILERHOUSE_IPV6_SUBNET else {"A": "IPv4"}
+    answers = [_ask(name, kind) for kind in kinds]
+    found = tuple(address for answer in answers for address in answer.addresses)
+    errors = dict.fromkeys(answer.error for answer in answers if answer.error)
+    if not found and not errors:
+        errors = {f"The name has no {' and no '.join(kinds.values())} address.": None}
+    told = [answer for answer in answers if answer.addresses] or answers
+    return Answer(found, min(one.ttl_s for one in told), " ".join(errors))
+
+
+def _ask(name: str, kind: str) -> Answer:
     try:
-        found = _resolver().resolve(f"{name}.", "A", lifetime=PATIENCE_S)
+        found = _resolver().resolve(f"{name}.", kind, lifetime=PATIENCE_S)
     except dns.resolver.NXDOMAIN:
         return Answer((), AGAIN_S, "There is no such name.")
     except dns.resolver.NoAnswer:
-        return Answer((), AGAIN_S, "The name has no IPv4 address.")
+        return Answer((), AGAIN_S)
     except dns.exception.DNSException as error:
         return Answer((), AGAIN_S, f"The resolvers gave no answer ({type(error).__name__}).")
     addresses = sorted(str(one) for one in found)
-    public = tuple(one for one in addresses if is_public(ipaddress.IPv4Network(one)))[:MAX_ADDRESSES]
+    public = tuple(one for one in addresses if is_public(ipaddress.ip_network(one)))[:MAX_ADDRESSES]
     closed = [one for one in addresses if one not in public]
     words = f"Names open public addresses only, which {', '.join(closed[:3])} is not." if closed else ""
     return Answer(public, found.rrset.ttl if found.rrset is not None else AGAIN_S, words)

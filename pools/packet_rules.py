@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,9 @@ from pools.egress import Egress, Mode
 from pools.runtime.base import Network
 
 FAMILIES = ("inet", "bridge")
-VERDICTS = ("policies", "answers")
-"""The maps that lead from a container's address to what judges the packets that it sends, and those that it gets."""
+TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
+RANGES = {"never": 4, "private": 4, "never6": 6}
+"""Sets of ranges, and the version of IP of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +26,26 @@ class _Way:
     place: str
     ports: tuple[str, ...]
     closed: str
+    version: int
+    verdicts: str
+    """The map that leads from a container's address to what judges its packets."""
+
+    @property
+    def suffix(self) -> str:
+        return "6" if self.version == 6 else ""
 
 
-_TO = _Way("to", "ip daddr", ("tcp dport {port}", "udp dport {port}"), "refused")
-_FROM = _Way(
-    # Errors come from any router on the way; they are about the connection that they name, and so to be judged by it.
-    "from", "ct reply ip saddr", ("tcp sport {port}", "udp sport {port}", "ct state related"), "cut"
-)  # fmt: skip
+_SENT = ("tcp dport {port}", "udp dport {port}")
+# Errors come from any router on the way; they are about the connection that they name, and so to be judged by it.
+_GOT = ("tcp sport {port}", "udp sport {port}", "ct state related")
+LOCAL = ipaddress.IPv6Network("fc00::/7")
+"""Which nobody routes but who made them up."""
+WAYS = (
+    _Way("to", "ip daddr", _SENT, "refused", 4, "policies"),
+    _Way("from", "ct reply ip saddr", _GOT, "cut", 4, "answers"),
+    _Way("to6", "ip6 daddr", _SENT, "refused", 6, "policies6"),
+    _Way("from6", "ct reply ip6 saddr", _GOT, "cut", 6, "answers6"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,8 @@ class Guarded:
     resolvers: tuple[str, ...]
     narrowing: Egress | None = None
     """What must let a packet pass besides."""
+    address6: str = ""
+    """Empty where the network has no IPv6."""
 
 
 def table() -> str:
@@ -51,46 +68,63 @@ def table() -> str:
 def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
     """The tables as nft reads them; replacing them is one transaction."""
     chains: dict[str, list[str]] = {}
-    verdicts: dict[str, list[str]] = {name: [] for name in VERDICTS}
-    leads_to: dict[tuple[object, ...], tuple[str, ...]] = {}
+    verdicts: dict[str, list[str]] = {way.verdicts: [] for way in WAYS}
+    leads_to: dict[tuple[object, ...], str] = {}
     for one in containers:
-        key = one.policy, one.resolvers, one.narrowing
-        if key not in leads_to:
-            leads_to[key] = tuple(_chains_of(one, way, chains) for way in (_TO, _FROM))
-        for name, chain in zip(VERDICTS, leads_to[key], strict=True):
-            verdicts[name].append(f"{one.address} : jump {chain}")
-    bridge, subnet = f'"{network.bridge}"', network.subnet
-    never = ", ".join(map(str, egress.NEVER))
-    packets = [
-        _set("never", f"type ipv4_addr; flags interval; auto-merge; elements = {{ {never}, {subnet} }}"),
-        _set(
-            "private",
-            f"type ipv4_addr; flags interval; auto-merge; elements = {{ {', '.join(map(str, egress.PRIVATE))} }}",
-        ),
+        for way in WAYS:
+            address = one.address if way.version == 4 else one.address6
+            key = way, one.policy, one.resolvers, one.narrowing
+            if address and key not in leads_to:
+                leads_to[key] = _chains_of(one, way, chains)
+            if address:
+                verdicts[way.verdicts].append(f"{address} : jump {leads_to[key]}")
+    parts = {"inet": _packets(network, chains, verdicts), "bridge": _frames(network)}
+    return "".join(f"table {family} {table()} {{\n{''.join(parts[family])}}}\n" for family in FAMILIES)
+
+
+def _packets(network: Network, chains: dict[str, list[str]], verdicts: dict[str, list[str]]) -> list[str]:
+    bridge = f'"{network.bridge}"'
+    named = {"never": (*egress.NEVER, network.subnet, network.subnet6), "private": egress.PRIVATE}
+    known = "ct state established,related ct direction reply"
+    return [
+        *(_set(name, version, map(str, named[name.removesuffix("6")])) for name, version in RANGES.items()),
         # Each chain stands after those that it leads to.
         _chain("refused", ["meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"]),
         _chain("cut", ["meta l4proto tcp reject with tcp reset", "drop"]),
         *(_chain(name, rules) for name, rules in chains.items()),
-        *(_map(name, elements) for name, elements in verdicts.items()),
-        _chain("outward", ["meta nfproto != ipv4 drop", "ip saddr vmap @policies", "drop"]),
+        *(_map(way, verdicts[way.verdicts]) for way in WAYS),
+        _chain("outward", ["ip saddr vmap @policies", "ip6 saddr vmap @policies6", "drop"]),
         _chain(
-            "inward", ["ct state established,related ct direction reply ct original ip saddr vmap @answers", "drop"]
+            "inward",
+            [f"{known} ct original ip saddr vmap @answers", f"{known} ct original ip6 saddr vmap @answers6", "drop"],
         ),
-        _chain("host", ["meta nfproto ipv6 drop", "ct state established,related accept", "drop"]),
+        _chain(
+            "host", [*_neighbours(network), "meta nfproto ipv6 drop", "ct state established,related accept", "drop"]
+        ),
         _chain("input", [f"iifname {bridge} goto host"], hook="input"),
         _chain("forward", [f"iifname {bridge} jump outward", f"oifname {bridge} goto inward"], hook="forward"),
+        *_masquerade(network),
     ]
-    frames = [
-        _chain(
-            "forward",
-            [f"ip saddr {subnet} ip daddr {subnet} drop", f"arp saddr ip {subnet} drop", f"arp daddr ip {subnet} drop"],
-            hook="forward",
-        )
-    ]
-    return "".join(
-        f"table {family} {table()} {{\n{''.join(parts)}}}\n"
-        for family, parts in zip(FAMILIES, (packets, frames), strict=True)
-    )
+
+
+def _neighbours(network: Network) -> list[str]:
+    """By IPv6, containers talk with the node about hardware addresses alone."""
+    return ["icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"] if network.subnet6 else []
+
+
+def _masquerade(network: Network) -> list[str]:
+    """What leaves the node from addresses of IPv6 that only the node knows; no engine need do it."""
+    if not network.subnet6 or not ipaddress.IPv6Network(network.subnet6).subnet_of(LOCAL):
+        return []
+    rule = f'ip6 saddr {network.subnet6} oifname != "{network.bridge}" masquerade'
+    return [_chain("leaving", [rule], hook="postrouting", kind="nat", priority=100)]
+
+
+def _frames(network: Network) -> list[str]:
+    subnet = network.subnet
+    closed = [f"ip saddr {subnet} ip daddr {subnet}", f"arp saddr ip {subnet}", f"arp daddr ip {subnet}"]
+    # No container announces anything to another by IPv6: routers, neighbours, itself.
+    return [_chain("forward", [f"{one} drop" for one in (*closed, "ether type ip6")], hook="forward")]
 
 
 def _chains_of(one: Guarded, way: _Way, chains: dict[str, list[str]]) -> str:
@@ -112,15 +146,19 @@ def _policy(policy: Egress, asked: Iterable[str], way: _Way, passed: str) -> lis
     """The rules that a packet of the container meets; ``passed`` is what becomes of one that the policy lets pass."""
     if policy.mode == Mode.NONE:
         return [f"goto {way.closed}"]
-    rules = [f"{way.place} @never goto {way.closed}"]
+    rules = [f"{way.place} @never{way.suffix} goto {way.closed}"]
     for entry in policy.allow:
-        if entry.network is not None:
+        if entry.network is not None and entry.network.version == way.version:
             rules += _opened(way, str(entry.network), entry.port, passed)
     if policy.mode == Mode.LIST:
         return [*rules, f"goto {way.closed}"]
-    dns = [rule for address in asked if ":" not in address for rule in _opened(way, address, 53, passed)]
-    closed = [f"{way.place} @private goto {way.closed}"] if policy.mode == Mode.INTERNET else []
-    return [*dns, *rules, *closed, passed]
+    own = (address for address in asked if ipaddress.ip_address(address).version == way.version)
+    rules = [rule for address in own for rule in _opened(way, address, 53, passed)] + rules
+    if policy.mode == Mode.OPEN:
+        return [*rules, passed]
+    if way.version == 6:  # the mode internet is about IPv4; of IPv6 it opens what is named
+        return [*rules, f"goto {way.closed}"]
+    return [*rules, f"{way.place} @private goto {way.closed}", passed]
 
 
 def _opened(way: _Way, place: str, port: int | None, passed: str) -> list[str]:
@@ -128,15 +166,26 @@ def _opened(way: _Way, place: str, port: int | None, passed: str) -> list[str]:
     return [" ".join(filter(None, (way.place, place, one, passed))) for one in ports]
 
 
-def _chain(name: str, rules: Iterable[str], *, hook: str = "") -> str:
-    head = f"type filter hook {hook} priority -10; policy accept;\n" if hook else ""
+def _chain(name: str, rules: Iterable[str], *, hook: str = "", kind: str = "filter", priority: int = -10) -> str:
+    head = f"type {kind} hook {hook} priority {priority}; policy accept;\n" if hook else ""
     return f"chain {name} {{\n{head}{''.join(f'{rule}{chr(10)}' for rule in rules)}}}\n"
 
 
-def _set(name: str, body: str) -> str:
-    return f"set {name} {{ {body} }}\n"
+def declared() -> dict[str, str]:
+    """The sets and maps of the table of packets, each as its empty declaration."""
+    sets = {name: f"set {name} {{ {_ranges(version)} }}" for name, version in RANGES.items()}
+    return sets | {way.verdicts: f"map {way.verdicts} {{ type {TYPES[way.version]} : verdict; }}" for way in WAYS}
 
 
-def _map(name: str, verdicts: list[str]) -> str:
+def _ranges(version: int) -> str:
+    return f"type {TYPES[version]}; flags interval; auto-merge;"
+
+
+def _set(name: str, version: int, ranges: Iterable[str]) -> str:
+    own = [one for one in ranges if one and ipaddress.ip_network(one).version == version]
+    return f"set {name} {{ {_ranges(version)} elements = {{ {', '.join(own)} }} }}\n"
+
+
+def _map(way: _Way, verdicts: list[str]) -> str:
     elements = f"elements = {{ {', '.join(verdicts)} }}" if verdicts else ""
-    return f"map {name} {{ type ipv4_addr : verdict; {elements} }}\n"
+    return f"map {way.verdicts} {{ type {TYPES[way.version]} : verdict; {elements} }}\n"

@@ -83,7 +83,9 @@ class FakeRuntime(ContainerRuntime):
     def build(self, context: bytes, tag: str) -> Iterator[str]:
         yield ""
 
-    def ensure_network(self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str]) -> Network:
+    def ensure_network(
+        self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str], subnet6: str = ""
+    ) -> Network:
         self._check()
         return Network(name, bridge, "10.99.0.0/16", "10.99.0.1")
 

@@ -19,12 +19,14 @@ from typing import Any
 
 SERVER = """
 import json, pathlib, socket, struct, sys, threading
-zone = pathlib.Path(sys.argv[1])
+zone, addresses = pathlib.Path(sys.argv[1]), sys.argv[2].split(",")
+has_ipv6 = any(":" in address for address in addresses)
 def serve(port):
-    listener = socket.create_server(("", port), backlog=256)
+    family = {"family": socket.AF_INET6, "dualstack_ipv6": True} if has_ipv6 else {}
+    listener = socket.create_server(("", port), backlog=256, **family)
     while True:
-        peer, (address, _) = listener.accept()
-        threading.Thread(target=talk, args=(peer, address), daemon=True).start()
+        peer, (address, *_) = listener.accept()
+        threading.Thread(target=talk, args=(peer, address.removeprefix("::ffff:")), daemon=True).start()
 def talk(peer, address):
     with peer:
         peer.sendall(f"hello {address}\\n".encode())
@@ -43,16 +45,16 @@ def resolve(query):
         at += 1 + length
     name, kind = ".".join(labels), struct.unpack(">H", query[at + 1 : at + 3])[0]
     known = json.loads(zone.read_text())
-    found = known.get(name, []) if kind == 1 else []
+    family = {1: socket.AF_INET, 28: socket.AF_INET6}.get(kind)
+    found = [one for one in known.get(name, []) if family == (socket.AF_INET6 if ":" in one else socket.AF_INET)]
+    packed = [socket.inet_pton(family, one) for one in found]
     flags = 0x8180 if name in known else 0x8183
     head = query[:2] + struct.pack(">HHHHH", flags, 1, len(found), 0, 0)
-    records = b"".join(
-        b"\\xc0\\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(address) for address in found
-    )
+    records = b"".join(b"\\xc0\\x0c" + struct.pack(">HHIH", kind, 1, 60, len(one)) + one for one in packed)
     return head + query[12 : at + 5] + records
-for port in map(int, sys.argv[4:]):
+for port in map(int, sys.argv[3:]):
     threading.Thread(target=serve, args=(port,), daemon=True).start()
-    for address in sys.argv[2:4]:
+    for address in addresses[:2]:
         threading.Thread(target=answer, args=(address, port), daemon=True).start()
 print("ready", flush=True)
 sys.stdin.read()
@@ -72,6 +74,8 @@ class Neighbour:
     """What leads to it on this node."""
     zone: Path
     """Where its resolver reads which names have which addresses."""
+    private6: str
+    public6: str
 
     def resolves(self, names: dict[str, list[str]]) -> None:
         draft = self.zone.with_suffix(".new")
@@ -91,11 +95,14 @@ class Neighbour:
 
 
 @contextmanager
-def neighbour(*ports: int) -> Iterator[Neighbour]:
+def neighbour(*ports: int, has_ipv6: bool = False) -> Iterator[Neighbour]:
     """One that answers on these ports, by TCP with ``hello ADDRESS`` and an echo, by UDP as a resolver on port 53."""
     number, name = 1 + secrets.randbelow(250), f"lan{secrets.token_hex(3)}"
     zone = Path(tempfile.mkdtemp()) / "zone.json"
-    one = Neighbour(name, f"192.168.{number}.2", f"198.51.100.{number}", f"v{name}", zone)
+    one = Neighbour(
+        name, f"192.168.{number}.2", f"198.51.100.{number}", f"v{name}", zone,
+        f"fd12:{number:x}::2", f"2001:db8:{number:x}::2",
+    )  # fmt: skip
     one.resolves({})
     ours = f"192.168.{number}.1"
     run("ip", "netns", "add", name)
@@ -109,7 +116,11 @@ def neighbour(*ports: int) -> Iterator[Neighbour]:
         ):  # fmt: skip
             one.run("ip", *command.split())
         run("ip", "route", "add", f"{one.public}/32", "via", one.private)
-        command = [sys.executable, "-c", SERVER, str(zone), one.private, one.public, *map(str, ports)]
+        addresses = [one.private, one.public]
+        if has_ipv6:
+            _add_ipv6(one)
+            addresses += [one.private6, one.public6]
+        command = [sys.executable, "-c", SERVER, str(zone), ",".join(addresses), *map(str, ports)]
         server = one.start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert server.stdout
         assert server.stdout.readline() == "ready\n"
@@ -122,6 +133,29 @@ def neighbour(*ports: int) -> Iterator[Neighbour]:
         run("ip", "netns", "del", name)
         with contextlib.suppress(subprocess.CalledProcessError):
             run("ip", "link", "del", one.device)
+
+
+def _add_ipv6(one: Neighbour) -> None:
+    ours = one.private6.removesuffix("2") + "1"
+    run("ip", "-6", "addr", "add", f"{ours}/64", "dev", one.device, "nodad")
+    for command in (
+        f"addr add {one.private6}/64 dev eth0 nodad", f"addr add {one.public6}/128 dev eth0 nodad",
+        f"route add default via {ours}",
+    ):  # fmt: skip
+        one.run("ip", "-6", *command.split())
+    run("ip", "-6", "route", "add", f"{one.public6}/128", "via", one.private6)
+
+
+@contextmanager
+def ipv6_forwarding_kept() -> Iterator[None]:
+    """Engines turn it on for networks with IPv6, and leave it on."""
+    paths = [Path(f"/proc/sys/net/ipv6/conf/{one}/forwarding") for one in ("all", "default")]
+    before = [path.read_text() for path in paths]
+    try:
+        yield
+    finally:
+        for path, text in zip(paths, before, strict=True):
+            path.write_text(text)
 
 
 @contextmanager

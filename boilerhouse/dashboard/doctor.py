@@ -193,7 +193,13 @@ def _same_path() -> Iterator[Rest]:
 
 def _firewall() -> Iterator[Rest]:
     firewall.check_bridge_filter()
-    missing = firewall.differences(host.ensure_network()) if Container.objects.exists() else []
+    network = host.ensure_network() if Container.objects.exists() else None
+    missing = firewall.differences(network) if network else []
+    if network and network.subnet6 != settings.BOILERHOUSE_IPV6_SUBNET:
+        yield (
+            WARN, f"containers have IPv6 in {network.subnet6 or 'no network'}, not as BOILERHOUSE_IPV6_SUBNET says",
+            "The network is made anew when no container is left in it: drain all pools, and undo it then.",
+        )  # fmt: skip
     if missing:
         yield WARN, "; ".join(missing), "A worker restores them within seconds; if not, its log says why."
     else:

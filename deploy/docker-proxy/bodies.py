@@ -258,7 +258,7 @@ def profile_options() -> list[str]:
 def _endpoints(value: Any, host: Mapping[str, Any]) -> dict[str, Any] | None:
     """Its address, in the one network that it is in."""
     ends = fitting(value or {}, {"EndpointsConfig": _is_mapping}).get("EndpointsConfig") or {}
-    address = _object({"IPAMConfig": _object({"IPv4Address": _text})})
+    address = _object({"IPAMConfig": _object({"IPv4Address": _text, "IPv6Address": _text})})
     for name, end in ends.items():
         if name != host.get("NetworkMode") or not address(end):
             raise Refused("NetworkingConfig is not what Boilerhouse asks for")
@@ -272,7 +272,7 @@ def network(body: bytes) -> bytes:
         read(body),
         {
             "Name": _like(NETWORK.pattern), "Driver": _same("bridge"), "CheckDuplicate": _flag, "Internal": _flag,
-            "EnableIPv6": _is_empty, "EnableIPv4": _flag, "Labels": _is_labelled, "Options": _network_options,
+            "EnableIPv6": _flag, "EnableIPv4": _flag, "Labels": _is_labelled, "Options": _network_options,
             "IPAM": _object({"Driver": _same("default"), "Config": pools, "Options": _is_empty}),
         },
     )  # fmt: skip

@@ -32,8 +32,9 @@ class EgressField(ApiSerializer):
         child=LineField(max_length=MAX_ENTRY),
         required=False,
         max_length=MAX_ENTRIES,
-        help_text="address, address:port, range, range:port, or host.name:port with the mode list. IPv4; names open"
-        " public addresses only.",
+        help_text="address, address:port, range, range:port, or host.name:port with the mode list; names open public"
+        " addresses only. IPv6, as 2001:db8::/32 or [2001:db8::1]:443, where the deployment's containers have it;"
+        " only what is named is open then.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -51,6 +52,11 @@ class EgressField(ApiSerializer):
         if mode == Mode.OPEN and not settings.BOILERHOUSE_ALLOW_OPEN_NETWORK:
             detail = "This deployment does not allow it (BOILERHOUSE_ALLOW_OPEN_NETWORK)."
             errors.append(FieldError("/mode", detail, "not_allowed"))
+        if not settings.BOILERHOUSE_IPV6_SUBNET:
+            detail = "This deployment's containers have no IPv6 (BOILERHOUSE_IPV6_SUBNET)."
+            errors += [
+                FieldError(f"/allow/{index}", detail, "no_ipv6") for index, one in enumerate(entries) if one.is_ipv6
+            ]
         if errors:
             raise ValidationError(nested(errors, ""))
         return Egress(mode, tuple(dict.fromkeys(entries))).to_json()

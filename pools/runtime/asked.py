@@ -82,7 +82,8 @@ def arguments(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
         health = Healthcheck(test=["NONE"])
     networking = None
     if plan.address:
-        networking = {"EndpointsConfig": {plan.network: api.create_endpoint_config(ipv4_address=plan.address)}}
+        end = api.create_endpoint_config(ipv4_address=plan.address, ipv6_address=plan.address6 or None)
+        networking = {"EndpointsConfig": {plan.network: end}}
     return {
         "image": plan.image,
         "command": list(plan.command) or None,
@@ -314,9 +315,10 @@ def _networks(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[st
     if set(found) != {mode}:
         yield f"{FIELDS['NetworkMode']}: it is in the networks {_short(sorted(found))} instead of {mode}"
     for name, end in ((asked.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}).items():
-        wanted, got = end["IPAMConfig"]["IPv4Address"], found.get(name, {}).get("IPAddress")
-        if _address(wanted) != _address(got or ""):
-            yield f"its address in the network {name} is {_short(got)} instead of {wanted}"
+        for asked_as, shown_as in (("IPv4Address", "IPAddress"), ("IPv6Address", "GlobalIPv6Address")):
+            wanted, got = end["IPAMConfig"].get(asked_as, ""), found.get(name, {}).get(shown_as)
+            if _address(wanted) != _address(got or ""):
+                yield f"its address in the network {name} is {_short(got)} instead of {wanted or 'none'}"
 
 
 def _foreign_labels(asked: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:

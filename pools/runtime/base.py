@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -190,6 +191,8 @@ class ContainerPlan:
     gpus: Gpus | None = None
     extra_hosts: tuple[tuple[str, str], ...] = ()
     """Names and their addresses."""
+    address6: str = ""
+    """Of IPv6; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +263,15 @@ class Network:
     bridge: str
     subnet: str
     gateway: str
+    subnet6: str = ""
+    """Empty where containers have no IPv6."""
+
+    def address6(self, address: str) -> str:
+        """The IPv6 address of the container that has this one of IPv4; empty where there is none."""
+        if not self.subnet6:
+            return ""
+        within = int(ipaddress.IPv4Address(address)) - int(ipaddress.IPv4Network(self.subnet).network_address)
+        return str(ipaddress.IPv6Network(self.subnet6).network_address + within)
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,8 +386,13 @@ class ContainerRuntime(ABC):
         """Build a tar archive with a Dockerfile into ``tag``; yield the lines of its output."""
 
     @abstractmethod
-    def ensure_network(self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str]) -> Network:
-        """Have the deployment's network: the first subnet that is free, no traffic between containers."""
+    def ensure_network(
+        self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str], subnet6: str = ""
+    ) -> Network:
+        """Have the deployment's network: the first subnet that is free, no traffic between containers.
+
+        One with another subnet of IPv6 than ``subnet6`` stays while containers are in it, and is made anew after that.
+        """
 
     @abstractmethod
     def remove_network(self, name: str) -> None: ...

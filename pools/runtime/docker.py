@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import docker.auth
@@ -383,11 +384,16 @@ class DockerRuntime(ContainerRuntime):
 
     # Networks --------------------------------------------------------------------------------------
 
-    def ensure_network(self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str]) -> Network:
+    def ensure_network(
+        self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str], subnet6: str = ""
+    ) -> Network:
         with translated():
-            for known in self._api().networks(names=[name]):
-                if known["Name"] == name:
-                    return self._network(known)
+            if (found := self._known_network(name)) is not None:
+                if found.subnet6 == subnet6 or self._api().inspect_network(name)["Containers"]:
+                    return found
+                self._api(SLOW_S).remove_network(name)
+                subnets = chain([found.subnet], subnets)
+            ipv6 = [IPAMPool(subnet=subnet6)] if subnet6 else []
             for subnet in subnets:
                 try:
                     self._api(SLOW_S).create_network(
@@ -395,7 +401,8 @@ class DockerRuntime(ContainerRuntime):
                         driver="bridge",
                         check_duplicate=True,
                         labels=labels,
-                        ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)]),
+                        enable_ipv6=bool(subnet6),
+                        ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=subnet), *ipv6]),
                         options={
                             "com.docker.network.bridge.enable_icc": "false",
                             "com.docker.network.bridge.name": bridge,
@@ -409,10 +416,15 @@ class DockerRuntime(ContainerRuntime):
                 return self._network(self._api().inspect_network(name))
             raise errors.HostNotReady("No /16 network is free on this host; set BOILERHOUSE_SUBNET.")
 
+    def _known_network(self, name: str) -> Network | None:
+        known = self._api().networks(names=[name])
+        return next((self._network(one) for one in known if one["Name"] == name), None)
+
     def _network(self, found: dict[str, Any]) -> Network:
-        pool = found["IPAM"]["Config"][0]
+        pools = {":" in one["Subnet"]: one for one in found["IPAM"]["Config"]}
         bridge = found["Options"].get("com.docker.network.bridge.name", f"br-{found['Id'][:12]}")
-        return Network(found["Name"], bridge, pool["Subnet"], pool.get("Gateway", ""))
+        subnet6 = pools[True]["Subnet"] if True in pools and found.get("EnableIPv6") else ""
+        return Network(found["Name"], bridge, pools[False]["Subnet"], pools[False].get("Gateway", ""), subnet6)
 
     def remove_network(self, name: str) -> None:
         with translated(), contextlib.suppress(docker.errors.NotFound):

@@ -24,6 +24,7 @@ from pools.runtime.base import ContainerPlan, Mount
 from pools.runtime.docker import DockerRuntime
 from tests import docker_proxy
 from tests.docker_proxy import Sockets, say
+from tests.lan import ipv6_forwarding_kept
 
 heads, calls, bodies, refusing = map(docker_proxy.module, ("heads", "calls", "bodies", "refusing"))
 Refused = refusing.Refused
@@ -320,6 +321,24 @@ def test_the_network_is_made_and_removed_through_the_workers_socket(sockets, dat
     made = worker.ensure_network(host.network_name(), host.bridge_name(), subnets, host.labels())
     assert made.bridge == f"bh{deployment_id()}"
     worker.remove_network(made.name)
+
+
+def test_containers_get_ipv6_through_the_workers_socket(sockets, plan):
+    """H1, section 11: the network is made with it, and the container has the address that was asked for."""
+    worker = DockerRuntime(sockets.url("worker"))
+    with ipv6_forwarding_kept():
+        subnets = iter(["10.251.0.0/24", "10.252.0.0/24"])
+        made = worker.ensure_network(host.network_name(), host.bridge_name(), subnets, host.labels(), "fd4b:5:7::/64")
+        try:
+            address = made.subnet.replace(".0/24", ".7")
+            whole = replace(plan, network=made.name, address=address, address6=made.address6(address))
+            worker.create(whole)
+            worker.start(whole.name)
+            assert worker.inspect_made(whole).is_running
+            assert b"fd4b:5:7::7/64" in worker.exec(whole.name, ("ip", "-6", "addr"), 10_000).stdout
+        finally:
+            worker.remove(plan.name)
+            worker.remove_network(made.name)
 
 
 def test_an_image_is_built_through_the_workers_socket(sockets, data_dir):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -24,6 +25,7 @@ from pools.errors import HostNotReady
 from pools.models import Container, NetworkReport, Pool, ResolvedName
 from pools.packet_rules import Guarded
 from pools.runtime.base import Network
+from pools.states import ContainerState
 from tests.lan import Neighbour, forwarding, neighbour, run
 from tests.pools.engine import Engine, engine  # noqa: F401
 
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.django_db
 NETWORK = Network("bh-test", "bhtest0", "10.99.0.0/16", "10.99.0.1")
 LISTENING = {
     "command": ["sh", "-c", "mkdir -p /tmp/www; echo mine > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www"],
-    "ports": [{"name": "http", "container_port": 8080, "publish": True}],
+    "ports": [{"name": "http", "container_port": 8080}],
 }
 
 
@@ -88,7 +90,7 @@ def test_public_addresses_are_open_and_all_others_closed(engine, outside):  # no
 
 def test_no_one_outside_the_node_reaches_a_container(engine, outside):  # noqa: F811
     """F5: a neighbour on the LAN with a route to the containers' network; what is published goes on to work."""
-    one, _ = engine.start(**LISTENING)
+    one, _ = engine.start(**{**LISTENING, "ports": [{"name": "http", "container_port": 8080, "publish": True}]})
     network = host.ensure_network()
     place = one.host_ports["http"]
     with forwarding(outside.device, network.bridge):
@@ -111,14 +113,17 @@ def test_no_one_outside_the_node_reaches_a_container(engine, outside):  # noqa: 
         "nft insert rule inet {table} forward accept",
         "nft delete element inet {table} policies {{ 10.99.0.7 }}",
         "nft flush table bridge {table}",
+        "nft delete element inet {table} policies6 {{ fd12::7 }}",
+        "nft flush chain inet {table} leaving",
         "nft add element inet {table} never {{ 1.1.1.1 }}",
         "nft add chain inet {table} mine {{ type filter hook forward priority 5 \\; policy drop \\; }}",
     ],
 )
 def test_what_is_not_in_force_is_found_and_restored(tables, monkeypatch, vandal):
     """Item 5: whoever removes, adds or changes a rule of ours, the comparison names it and puts it back."""
-    cs = [Guarded("10.99.0.7", Egress(), ("10.255.255.53",)), Guarded("10.99.0.8", Egress(), ())]
-    wanted = packet_rules.ruleset(NETWORK, cs)
+    cs = [Guarded("10.99.0.7", Egress(), ("10.255.255.53",), None, "fd12::7"), Guarded("10.99.0.8", Egress(), ())]
+    network = replace(NETWORK, subnet6="fd12::/64")
+    wanted = packet_rules.ruleset(network, cs)
     firewall._load(wanted)
     assert firewall._compare(firewall._as_listed(wanted), firewall._listing()) == []
     # Not the whole ruleset of this machine: others test on it, too.
@@ -128,33 +133,15 @@ def test_what_is_not_in_force_is_found_and_restored(tables, monkeypatch, vandal)
     subprocess.run(["sh", "-ec", vandal], check=True)
 
     assert firewall._compare(firewall._as_listed(wanted), firewall._listing())
-    monkeypatch.setattr(firewall, "_guarded", lambda rows: cs)
-    assert firewall.restore(NETWORK)
-    assert firewall.restore(NETWORK) == []
+    monkeypatch.setattr(firewall, "_guarded", lambda rows, network: cs)
+    assert firewall.restore(network)
+    assert firewall.restore(network) == []
     assert firewall._listing() == firewall._as_listed(wanted)
 
 
-def test_chains_of_policies_that_nobody_has_any_more_are_removed(engine):  # noqa: F811
-    """Item 4: a deployment with many policies in its life does not fill the kernel with what they left."""
+def test_reconcile_shows_and_mends_the_packet_filter(engine, capsys):  # noqa: F811
+    """Item 4: by hand, as workers do by themselves; and what former policies left does not fill the kernel."""
     one, pool = engine.start()
-    for number in range(3):
-        set_policy(pool, "list", f"192.0.2.{number}:80")
-    left = {name for name in firewall._listing() if name.startswith(("inet to_", "inet from_"))}
-    assert len(left) > 2
-
-    filtering.keep()
-    network = host.ensure_network()
-    wanted = packet_rules.ruleset(network, firewall._guarded(firewall._rows()))
-    assert firewall._listing() == firewall._as_listed(wanted)
-    lifecycle.destroy_container(one.pk)
-    Container.objects.all().delete()
-    filtering.keep()
-    assert firewall._listing() == firewall._as_listed(packet_rules.ruleset(network, []))
-
-
-def test_reconcile_shows_what_the_packet_filter_lacks_and_mends_it(engine, capsys):  # noqa: F811
-    """Item 4: by hand, as the workers do by themselves."""
-    engine.start()
     run("nft", "flush", "chain", "inet", packet_rules.table(), "outward")
     call_command("reconcile", dry_run=True)
     assert "inet outward is not as it should be  (would be healed)" in capsys.readouterr().out
@@ -162,7 +149,19 @@ def test_reconcile_shows_what_the_packet_filter_lacks_and_mends_it(engine, capsy
     assert "inet outward is not as it should be  (healed)" in capsys.readouterr().out
     call_command("reconcile")
     assert "packet_filter" not in capsys.readouterr().out
-    assert firewall.differences(host.ensure_network()) == []
+    for number in range(3):
+        set_policy(pool, "list", f"192.0.2.{number}:80")
+    left = {name for name in firewall._listing() if name.startswith(("inet to_", "inet from_"))}
+    assert len(left) > 2
+
+    filtering.keep()
+    network = host.ensure_network()
+    wanted = packet_rules.ruleset(network, firewall._guarded(firewall._rows(), network))
+    assert firewall._listing() == firewall._as_listed(wanted)
+    Container.objects.filter(pk=one.pk).transition(ContainerState.IDLE, ContainerState.REMOVING)
+    lifecycle.destroy_container(one.pk)
+    filtering.keep()
+    assert firewall._listing() == firewall._as_listed(packet_rules.ruleset(network, []))
 
 
 def test_another_deployments_tables_are_not_touched(tables):
@@ -215,7 +214,7 @@ def test_what_cannot_be_restored_stands_in_readiness(engine, monkeypatch, tmp_pa
 def test_many_that_change_the_rules_at_once_leave_all_of_them(tables, monkeypatch):
     """The rows are read under the lock: what is loaded last is newest."""
     known: list[Guarded] = []
-    monkeypatch.setattr(firewall, "_guarded", lambda rows: list(known))
+    monkeypatch.setattr(firewall, "_guarded", lambda rows, network: list(known))
 
     def start(number: int) -> None:
         known.append(Guarded(f"10.99.1.{number}", Egress(), ()))
@@ -336,7 +335,11 @@ for _ in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("narrower", ["none", "list", "own"])
+@pytest.mark.parametrize(
+    "narrower",
+    # What narrows is another chain of the same rules; each takes a container.
+    [pytest.param("none", marks=pytest.mark.long), "list", pytest.param("own", marks=pytest.mark.long)],
+)
 def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narrower):  # noqa: F811
     """Section 11: what the kernel remembers of a connection opens nothing, and its far end is told that it has ended."""
     one, pool = engine.start()
@@ -371,6 +374,7 @@ def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narr
             process.communicate()
 
 
+@pytest.mark.long  # waits for an error that does not come
 def test_errors_about_what_is_open_come_back(engine, outside):  # noqa: F811
     """Section 11: a program is told at once that nothing listens there, also where a list names nothing but that."""
     one, pool = engine.start()
@@ -428,6 +432,7 @@ def test_neighbours_are_not_told_of_by_the_engines_resolver(engine, outside, set
     assert engine.run(one, "echo x > /etc/hosts 2>&1 || echo refused").strip().endswith("refused")
 
 
+@pytest.mark.long  # the doctor examines everything twice
 def test_doctor_says_that_a_resolver_on_loopback_is_of_no_use_to_containers(engine, tmp_path, monkeypatch):  # noqa: F811
     """Item 4: what would otherwise show as names that do not resolve, in each container."""
     conf = tmp_path / "resolv.conf"

@@ -54,7 +54,7 @@ def test_two_that_make_the_network_at_once_get_the_same_one(data_dir, monkeypatc
     inside, seen = [0], []
 
     class Engine:
-        def ensure_network(self, name, bridge, subnets, labels):
+        def ensure_network(self, name, bridge, subnets, labels, subnet6):
             inside[0] += 1
             seen.append(inside[0])
             time.sleep(0.02)
