@@ -374,11 +374,21 @@ def mappings_to_restore(pool_id: str) -> list[SyncMapping]:
     return [mapping for mapping in mappings if mapping.restores]
 
 
+def specs_of(pool_id: str) -> list[SyncSpec]:
+    """The pool's specs with all that a run of one reads."""
+    specs = SyncSpec.objects.filter(pool_id=pool_id).select_related("credential").prefetch_related("mappings")
+    return list(specs.order_by("id"))
+
+
 def specs_for(pool_id: str, direction: Direction) -> list[SyncSpec]:
     """Specs with a mapping of that direction, for a manual run."""
-    specs = SyncSpec.objects.filter(pool_id=pool_id).select_related("credential").prefetch_related("mappings")
+    return [spec for spec in specs_of(pool_id) if goes(spec, direction)]
+
+
+def goes(spec: SyncSpec, direction: Direction) -> bool:
+    """Whether any mapping of the spec goes that way."""
     wanted = "uploads" if direction == Direction.UPLOAD else "restores"
-    return [spec for spec in specs.order_by("id") if any(getattr(m, wanted) for m in spec.mappings.all())]
+    return any(getattr(mapping, wanted) for mapping in spec.mappings.all())
 
 
 def _upload_mappings(spec: SyncSpec) -> Iterable[SyncMapping]:

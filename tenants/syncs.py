@@ -63,7 +63,7 @@ BEATS_AT_ONCE = 2
 
 
 def begin(tenant_id: str, direction: str) -> list[SyncRun]:
-    """Queue a run per spec and direction, or join the one that is queued already.
+    """Queue a run per spec and direction, or join the one that is queued already; who joins all writes nothing.
 
     Raises NotAssigned, ManualSyncOff, Invalid when nothing maps, BudgetExceeded when the tenant has too many queued.
     """
@@ -71,11 +71,15 @@ def begin(tenant_id: str, direction: str) -> list[SyncRun]:
     assignment = _assigned().filter(tenant_id=tenant_id).first()
     if assignment is None or assignment.version is None or assignment.uid is None:
         raise errors.NotAssigned
-    wanted = [(spec, one) for one in DIRECTIONS[direction] for spec in syncing.specs_for(assignment.pool_id, one)]
+    specs = syncing.specs_of(assignment.pool_id)
+    wanted = [(spec, one) for one in DIRECTIONS[direction] for spec in specs if syncing.goes(spec, one)]
     if not wanted:
         raise Invalid(FieldError("/direction", "No mapping of this pool goes that way.", "no_mapping"))
     if not all(spec.allow_manual_trigger for spec, _ in wanted):
         raise sync_errors.ManualSyncOff
+    known = _queued_by_hand(assignment)  # without a lock: one that begins only now reads what the caller has changed
+    if all((spec.pk, way) in known for spec, way in wanted):
+        return [known[spec.pk, way] for spec, way in wanted]
     with recording():
         runs = _join(assignment, wanted, is_bounded=True)
         audit.record("tenant.sync", tenant_id, after={"direction": direction, "runs": [str(run.pk) for run in runs]})
@@ -89,7 +93,7 @@ def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncR
     """
     if not spec.allow_manual_trigger:
         raise sync_errors.ManualSyncOff
-    ways = [one for one in DIRECTIONS[direction] if any(_goes(mapping, one) for mapping in spec.mappings.all())]
+    ways = [one for one in DIRECTIONS[direction] if syncing.goes(spec, one)]
     if not ways:
         raise Invalid(FieldError("/direction", "No mapping of this spec goes that way.", "no_mapping"))
     held = _assigned().filter(pool_id=spec.pool_id)
@@ -102,10 +106,6 @@ def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncR
         told = {"direction": direction, "tenantId": tenant_id, "runs": len(runs)}
         audit.record("sync_spec.trigger", spec.pk, after=told)
     return runs
-
-
-def _goes(mapping: object, direction: Direction) -> bool:
-    return bool(getattr(mapping, "uploads" if direction == Direction.UPLOAD else "restores"))
 
 
 def _assigned() -> QuerySet[Assignment]:
@@ -123,14 +123,18 @@ def _join(
     """
     with recording():
         Assignment.objects.select_for_update().filter(pk=assignment.pk).values_list("pk").first()  # one at a time
-        queued = _queued().filter(tenant_id=assignment.tenant_id, generation=assignment.generation)
-        known = {(run.spec_id, run.direction): run for run in queued.filter(trigger=Trigger.MANUAL)}
+        known = _queued_by_hand(assignment)
         lacking = [one for one in wanted if (one[0].pk, one[1]) not in known]
         if is_bounded and lacking and len(known) >= settings.BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT:
             raise budgets.exceeded("syncs", budgets.tenant(assignment.tenant_id), f"{len(known)} queued syncs")
         new = _queue(assignment, lacking, Trigger.MANUAL)
-        known |= {(run.spec_id, run.direction): run for run in new}
+        known |= {(run.spec_id, Direction(run.direction)): run for run in new}
         return [known[spec.pk, way] for spec, way in wanted]
+
+
+def _queued_by_hand(assignment: Assignment) -> dict[tuple[str, Direction], SyncRun]:
+    rows = _queued().filter(tenant_id=assignment.tenant_id, generation=assignment.generation, trigger=Trigger.MANUAL)
+    return {(run.spec_id, Direction(run.direction)): run for run in rows}
 
 
 def _queue(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], trigger: Trigger) -> list[SyncRun]:

@@ -7,12 +7,15 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import OrmQ
 
 from boilerhouse.core import lanes, processes
 from boilerhouse.core.broker import Broker
 from boilerhouse.core.budgets import BudgetExceeded
+from boilerhouse.core.models import AuditEntry
 from pools import volumes
 from syncing.models import SyncRun
 from syncing.states import Direction, Trigger
@@ -119,6 +122,17 @@ def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, engin
     with pytest.raises(BudgetExceeded, match="tenant alice has 1 queued syncs"):
         syncs.begin("alice", "inward")
     assert len(syncs.trigger(pool.sync_specs.get(), "both", "alice")) == 2, "an operator's is not held up"
+
+
+def test_who_joins_writes_nothing(pool, engine):  # noqa: F811
+    """D1: a flood of requests for one run never holds the database, whose other writers are the saves of all tenants."""
+    hold(pool, engine, "alice")
+    first = syncs.begin("alice", "both")
+    with CaptureQueriesContext(connection) as asked:
+        assert syncs.begin("alice", "both") == first
+        assert syncs.begin("alice", "inward") == first[1:]
+    assert [one["sql"] for one in asked.captured_queries if not one["sql"].startswith("SELECT")] == []
+    assert AuditEntry.objects.filter(action="tenant.sync").count() == 1, "what changed nothing is no entry"
 
 
 def test_one_tenants_many_runs_let_another_wait_for_one_of_them(pool, engine):  # noqa: F811
