@@ -126,6 +126,14 @@ def test_no_sink_is_at_this_machine_or_a_clouds_metadata(settings, internal, tra
     assert internal.asked == []
 
 
+@pytest.mark.parametrize("address", ["fd00:ec2::254", "fd20:ce::254", "fd00:c1::a9fe:a9fe"])
+def test_no_sink_is_at_a_clouds_metadata_by_ipv6(settings, address):
+    """O3: also of clouds whose metadata has a private address, which sinks may have otherwise."""
+    settings.BOILERHOUSE_ALLOWED_SINK_HOSTS = []
+    assert outbound.is_closed("sink.example", 80, address)
+    assert not outbound.is_closed("sink.example", 80, "fd00:c2::1")
+
+
 def test_what_the_deployment_allows_is_one_host_and_port(settings, internal, transfer, data_dir):
     """O3: an address with its port, a name, a network; and the embedded S3 by itself."""
     endpoint, (webdav, s3) = f"http://127.0.0.1:{internal.port}", sinks_at(f"http://127.0.0.1:{internal.port}")
