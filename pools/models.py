@@ -277,9 +277,13 @@ class Pool(models.Model):
     def __str__(self) -> str:
         return self.id
 
-    def desired_size(self, claimed: int) -> int:
-        """How many containers there should be, given how many tenants hold one; those who wait count as idle."""
-        wanted = max(self.target_size, self.min_size, claimed + max(self.min_idle, self.waiting))
+    def desired_size(self, claimed: int, target_size: int | None = None) -> int:
+        """How many containers there should be, given how many tenants hold one; those who wait count as idle.
+
+        ``target_size`` in the place of the pool's own, to ask what another one would do.
+        """
+        target = self.target_size if target_size is None else target_size
+        wanted = max(target, self.min_size, claimed + max(self.min_idle, self.waiting))
         return min(self.max_size, wanted)
 
     def held_count(self) -> int:

@@ -184,7 +184,6 @@ def _pool(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> A
             assert workload is not None
             pool_services.create_pool(id=id, name=name, workload=workload, **data)
         else:
-            data.setdefault("network", row.whole_network)
             pool_services.update_pool(id, name=name, **data)
     return result
 

@@ -20,7 +20,7 @@ from pools.models import Container, Pool, PoolStatus
 from pools.states import ContainerState, PoolState, Trouble
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import PlaceState
-from tenants import syncs
+from tenants import claim_times, syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 
@@ -164,7 +164,6 @@ def _overdue_saves() -> list[Need]:
 
 def tiles(rows: list[PoolRow]) -> dict[str, Any]:
     day = clock.now() - timedelta(hours=24)
-    hour = clock.now() - timedelta(hours=1)
     held = Assignment.objects.aggregate(
         assigned=Count("pk", filter=Q(state=AssignmentState.ASSIGNED)),
         failed=Count("pk", filter=Q(state=AssignmentState.RELEASE_FAILED)),
@@ -175,8 +174,7 @@ def tiles(rows: list[PoolRow]) -> dict[str, Any]:
         "failed": up_to(recent_runs.failed()),
         "done": up_to(recent_runs.succeeded()),
     }
-    recent = Assignment.objects.filter(assigned_at__gt=hour, latency_ms__isnull=False)
-    times = sorted(ms or 0 for ms in recent.order_by("-assigned_at").values_list("latency_ms", flat=True)[:1000])
+    times = claim_times.of_last_hour()
     return {
         "pools": len(rows),
         "troubled": sum(row.said.tone in ("warn", "error") for row in rows),
@@ -187,9 +185,9 @@ def tiles(rows: list[PoolRow]) -> dict[str, Any]:
         "starting": sum(row.status.starting for row in rows),
         "held": held,
         "runs": runs,
-        "p50": times[len(times) // 2] if times else None,
-        "p99": times[min(len(times) - 1, len(times) * 99 // 100)] if times else None,
-        "claims": len(times),
+        "p50": times.p50_ms,
+        "p99": times.p99_ms,
+        "claims": times.count,
     }
 
 

@@ -16,11 +16,9 @@ from boilerhouse.core.api.schema import operation
 from boilerhouse.core.api.serializers import ApiSerializer
 from pools.models import Container, Pool
 from syncing.models import SyncRun, SyncSpec, bytes_moved
-from tenants import syncs
+from tenants import claim_times, syncs
 from tenants.models import Assignment
-from tenants.states import AssignmentState, Source
-
-MAX_CLAIMS = 10_000
+from tenants.states import AssignmentState
 
 
 class PoolStats(ApiSerializer):
@@ -103,16 +101,13 @@ def _sync() -> dict[str, Any]:
 
 
 def _claims() -> dict[str, Any]:
-    hour = clock.now() - timedelta(hours=1)
-    rows = Assignment.objects.filter(assigned_at__gt=hour, latency_ms__isnull=False)
-    recent = list(rows.order_by("-assigned_at").values_list("latency_ms", "source")[:MAX_CLAIMS])
-    times = sorted(ms or 0 for ms, _ in recent)
+    times = claim_times.of_last_hour()
     return {
-        "last1h": len(recent),
-        "warm": sum(source == Source.WARM for _, source in recent),
-        "cold": sum(source == Source.COLD for _, source in recent),
-        "p50Ms": times[len(times) // 2] if times else None,
-        "p99Ms": times[min(len(times) - 1, len(times) * 99 // 100)] if times else None,
+        "last1h": times.count,
+        "warm": times.warm,
+        "cold": times.cold,
+        "p50Ms": times.p50_ms,
+        "p99Ms": times.p99_ms,
     }
 
 

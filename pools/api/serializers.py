@@ -537,6 +537,7 @@ class PoolInput(ApiSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         attrs.setdefault("min_idle", min(attrs["min_size"], attrs["max_size"]))
+        attrs.setdefault("network", None)
         wrong = {}
         for name, value in (("minSize", attrs["min_size"]), ("minIdle", attrs["min_idle"])):
             if value > attrs["max_size"]:

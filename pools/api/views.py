@@ -195,7 +195,6 @@ class PoolView(ApiView):
         same_id(data, pool_id)
         if data.pop("workload_id") != pool.workload_id:
             raise Invalid(FieldError("/workloadId", f"A pool keeps its workload ({pool.workload_id}).", "fixed"))
-        data.setdefault("network", None)
         data.pop("id", None)
         services.update_pool(
             pool_id,

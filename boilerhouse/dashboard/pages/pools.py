@@ -326,7 +326,7 @@ def effect(request: HttpRequest, pool_id: str) -> HttpResponse:
     }
     if wanted is not None and max(found.min_size, status.claimed) <= wanted <= found.max_size:
         present = status.starting + status.idle + status.claimed
-        desired = min(found.max_size, max(wanted, found.min_size, status.claimed + found.min_idle))
+        desired = found.desired_size(status.claimed, wanted)
         context |= {"starts": max(0, desired - present), "removes": max(0, min(status.idle, present - desired))}
         context["fits"] = True
     return render(request, "pages/pool_effect.html", context)

@@ -33,7 +33,6 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("id", "Id", "Letters, digits and -; stays for ever. Empty: made from the name"), *first,
             Part("poolId", "Pool", "Whose tenants it saves; stays for ever", "choice", pools),
         )  # fmt: skip
-    kind = Part("type", "Kind", kind="choice", options=KINDS, default="s3", reloads=True)
     sinks: dict[str, tuple[Part, ...]] = {
         "s3": (
             Part("bucket", "Bucket"), Part("region", "Region"),
@@ -53,7 +52,11 @@ def sections_of(*, is_new: bool) -> Sections:
     }  # fmt: skip
 
     def sections(value: dict[str, Any]) -> list[Section]:
-        chosen = str(get(value, "/sink/type"))
+        chosen = str(get(value, "/sink/type") or "s3")
+        is_known = chosen in sinks
+        kinds = KINDS if is_known else (*KINDS, (chosen, f"{chosen}, which this form does not know"))
+        kind = Part("type", "Kind", kind="choice", options=kinds, default="s3", reloads=True)
+        lede = "Where the files are kept." if is_known else "What it has besides is in the JSON only."
         return [
             Section("Sync spec", first),
             Section("Mappings", (
@@ -63,7 +66,7 @@ def sections_of(*, is_new: bool) -> Sections:
                 Part("direction", "Direction", kind="choice", options=DIRECTIONS, default="bidirectional"),
                 Part("mode", "Mode", kind="choice", options=MODES, default="sync"),
             ), path="mappings", blank=MAPPING, is_list=True, one="Mapping"),
-            Section("Sink", (kind, *sinks.get(chosen, sinks["s3"])), "Where the files are kept.", "sink"),
+            Section("Sink", (kind, *sinks.get(chosen, ())), lede, "sink"),
             Section("When", (
                 Part("onClaim", "Restore when a tenant claims", kind="flag"),
                 Part("onRelease", "Save when it is released", kind="flag"),
