@@ -56,6 +56,14 @@ def unused_id(wanted: str | None, name: str, taken: Any) -> str:
     return found
 
 
+def find_workload(workload_id: str) -> Workload:
+    """With what its latest version holds. Raises WorkloadNotFound."""
+    workload = Workload.objects.with_latest().filter(pk=workload_id).first()
+    if workload is None:
+        raise errors.WorkloadNotFound(f"There is no workload {workload_id}.")
+    return workload
+
+
 def create_workload(*, id: str | None, name: str, spec: WorkloadSpec) -> Workload:
     """Register a workload as its version 1. Raises IdTaken, and Invalid for what this host cannot run."""
     image = check_feasible(spec)
@@ -135,6 +143,14 @@ def delete_workload(workload: Workload) -> None:
 
 
 # Pools ----------------------------------------------------------------------------------------------
+
+
+def find_pool(pool_id: str) -> Pool:
+    """With its counts. Raises PoolNotFound."""
+    pool = Pool.objects.with_counts().filter(pk=pool_id).first()
+    if pool is None:
+        raise errors.PoolNotFound(f"There is no pool {pool_id}.")
+    return pool
 
 
 def create_pool(*, id: str | None, name: str | None, workload: Workload, **options: Any) -> Pool:
@@ -306,5 +322,4 @@ def lock_workload(workload_id: str) -> Workload:
     locked = Workload.objects.select_for_update(no_key=True).filter(pk=workload_id)
     if not locked.values_list("pk", flat=True):
         raise errors.WorkloadNotFound(f"There is no workload {workload_id}.")
-    # By a second statement: the first one may have waited, and sees the versions of before.
-    return Workload.objects.with_latest().get(pk=workload_id)
+    return find_workload(workload_id)  # by a second statement: the first one may have waited, and sees what was before

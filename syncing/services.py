@@ -40,6 +40,14 @@ POSITIONS = 1000
 """More than a spec has mappings: where they are put while they are renumbered."""
 
 
+def find_spec(spec_id: str) -> SyncSpec:
+    """With its pool and its credential. Raises SyncSpecNotFound."""
+    spec = SyncSpec.objects.select_related("pool", "credential").filter(pk=spec_id).first()
+    if spec is None:
+        raise SyncSpecNotFound(f"There is no sync spec {spec_id}.")
+    return spec
+
+
 def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -> SyncSpec:
     """Make a spec after checking that its mappings fit the workload and meet nobody else's location.
 
@@ -105,7 +113,7 @@ def update_spec(
     survey = places.survey_to_save(draft, [SyncMapping(spec=draft, **mapping) for mapping in mappings])
     with recording():
         held, workload = _lock(spec.pool_id)
-        spec = _reread(spec)
+        spec = find_spec(spec.pk)
         check(spec)
         places.settle(survey)
         before = _audited(spec, list(spec.mappings.all()))
@@ -213,19 +221,11 @@ def _lock(pool_id: str) -> tuple[bool, WorkloadSpec]:
     return is_held, workload.latest.spec
 
 
-def _reread(spec: SyncSpec) -> SyncSpec:
-    """The row as it is under the lock. Raises SyncSpecNotFound."""
-    found = SyncSpec.objects.select_related("pool", "credential").filter(pk=spec.pk).first()
-    if found is None:
-        raise SyncSpecNotFound(f"There is no sync spec {spec.pk}.")
-    return found
-
-
 def delete_spec(spec: SyncSpec, *, force: bool) -> None:
     """Forget a spec; what it saved stays in the sink. Raises CoverageHeld while tenants are held, without ``force``."""
     with transaction.atomic():
         held, _ = _lock(spec.pool_id)
-        spec = _reread(spec)
+        spec = find_spec(spec.pk)
         if held and not force:
             raise CoverageHeld
         audit.record("sync_spec.delete", spec.pk, before=_audited(spec, list(spec.mappings.all())))

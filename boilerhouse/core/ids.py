@@ -6,6 +6,10 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from boilerhouse.core.errors import FieldError, Invalid
 
 SLUG = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
 TENANT_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}\Z")
@@ -22,3 +26,9 @@ def uuid7() -> uuid.UUID:
 def slugify(name: str) -> str:
     """The id that a name suggests; ``item`` when nothing of the name can stand in an id."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50].strip("-") or "item"
+
+
+def check_same_id(given: Mapping[str, Any], known: str) -> None:
+    """Return if what is given for an object names no other id. Raises Invalid."""
+    if given.get("id", known) != known:
+        raise Invalid(FieldError("/id", f"The id stays {known}.", "fixed"))

@@ -1,10 +1,11 @@
 from django.urls import path
 
-from pools.api import registry_credentials, views
+from pools.api import registry_credential_views as registries
+from pools.api import views
 
 urlpatterns = [
-    path("registry-credentials", registry_credentials.RegistryCredentialListView.as_view()),
-    path("registry-credentials/<str:registry_credential_id>", registry_credentials.RegistryCredentialView.as_view()),
+    path("registry-credentials", registries.RegistryCredentialListView.as_view()),
+    path("registry-credentials/<str:registry_credential_id>", registries.RegistryCredentialView.as_view()),
     path("workloads", views.WorkloadListView.as_view()),
     path("workloads/<str:workload_id>", views.WorkloadView.as_view()),
     path("workloads/<str:workload_id>/refresh", views.WorkloadRefreshView.as_view()),

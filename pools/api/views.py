@@ -11,6 +11,7 @@ from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.pagination import boolean, paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of, query
 from boilerhouse.core.errors import FieldError, Invalid
+from boilerhouse.core.ids import check_same_id
 from pools import services, tags
 from pools.api.serializers import (
     PoolInput,
@@ -24,31 +25,12 @@ from pools.api.serializers import (
     render_version,
     render_workload,
 )
-from pools.errors import PoolNotFound, WorkloadNotFound
 from pools.models import Pool, PoolUsage, Workload
+from pools.services import find_pool, find_workload
 
 POOL_VOLATILE = frozenset({"status"})
 WORKLOAD_VOLATILE = frozenset({"warnings", "imageStatus"})
 """They follow from the image, which may change."""
-
-
-def find_workload(workload_id: str) -> Workload:
-    workload = Workload.objects.with_latest().filter(pk=workload_id).first()
-    if workload is None:
-        raise WorkloadNotFound(f"There is no workload {workload_id}.")
-    return workload
-
-
-def find_pool(pool_id: str) -> Pool:
-    pool = Pool.objects.with_counts().filter(pk=pool_id).first()
-    if pool is None:
-        raise PoolNotFound(f"There is no pool {pool_id}.")
-    return pool
-
-
-def same_id(data: dict[str, Any], known: str) -> None:
-    if data.get("id", known) != known:
-        raise Invalid(FieldError("/id", f"The id stays {known}.", "fixed"))
 
 
 class WorkloadListView(ApiView):
@@ -96,7 +78,7 @@ class WorkloadView(ApiView):
         workload = find_workload(workload_id)
         self.check_match(render_workload(workload))
         body = self.read(WorkloadInput)
-        same_id(body.validated_data, workload_id)
+        check_same_id(body.validated_data, workload_id)
         services.update_workload(
             workload,
             name=body.validated_data["name"],
@@ -192,7 +174,7 @@ class PoolView(ApiView):
         self.check_match(render_pool(pool))
         body = self.read(PoolInput)
         data = dict(body.validated_data)
-        same_id(data, pool_id)
+        check_same_id(data, pool_id)
         if data.pop("workload_id") != pool.workload_id:
             raise Invalid(FieldError("/workloadId", f"A pool keeps its workload ({pool.workload_id}).", "fixed"))
         data.pop("id", None)

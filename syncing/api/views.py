@@ -12,22 +12,15 @@ from boilerhouse.core.api.pagination import boolean, paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of, query
 from boilerhouse.core.api.serializers import ApiSerializer
 from boilerhouse.core.errors import FieldError, Invalid
-from pools.api.views import same_id
+from boilerhouse.core.ids import check_same_id
 from pools.models import Pool
 from syncing import services
 from syncing.api.serializers import RunOutput, SyncSpecInput, SyncSpecOutput, render_run, render_spec
-from syncing.errors import SyncSpecNotFound
 from syncing.models import SinkProbe, SyncRun, SyncSpec
+from syncing.services import find_spec
 
 FORCE = flag("force", "Also where tenants are held that would not be saved any more.")
 SPEC_VOLATILE = frozenset({"sinkHealth"})
-
-
-def find_spec(spec_id: str) -> SyncSpec:
-    spec = SyncSpec.objects.select_related("pool", "credential").filter(pk=spec_id).first()
-    if spec is None:
-        raise SyncSpecNotFound(f"There is no sync spec {spec_id}.")
-    return spec
 
 
 class SyncSpecListView(ApiView):
@@ -84,7 +77,7 @@ class SyncSpecView(ApiView):
         spec = find_spec(spec_id)
         self.check_match(render_spec(spec))
         body = self.read(SyncSpecInput, stored=spec)
-        same_id(body.validated_data, spec_id)
+        check_same_id(body.validated_data, spec_id)
         if body.validated_data["pool_id"] != spec.pool_id:
             raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({spec.pool_id}).", "fixed"))
         name, force = body.validated_data.get("name"), boolean(request, "force")

@@ -30,10 +30,10 @@ from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of,
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.streaming import Stream, Writer, from_thread
 from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, ExecProblem, render_container
-from pools.api.views import find_pool
 from pools.errors import ContainerMissing, ContainerNotFound, EngineUnavailable, ExecTimedOut
 from pools.models import Container
 from pools.runtime.base import Executed
+from pools.services import find_pool
 from tenants import deaths, removals, working
 from tenants.api.waiting import TIMEOUT, patience, timeout_ms, wait
 from tenants.errors import NotAssigned, Releasing

@@ -13,8 +13,8 @@ from boilerhouse.core.api.pagination import paginate
 from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
 from boilerhouse.core.api.serializers import ApiSerializer, LineField
 from syncing.api.serializers import RunOutput, RunsOutput, SinkHealthOutput, render_run
-from syncing.api.views import find_spec
 from syncing.models import SyncRun
+from syncing.services import find_spec
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import errors, syncs, upkeep, validation
 from tenants.spec_status import spec_status

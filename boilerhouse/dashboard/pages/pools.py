@@ -26,9 +26,9 @@ from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import PoolRow, pool_needs, pool_rows
 from pools import services
 from pools.api.serializers import PoolInput, render_pool
-from pools.api.views import find_pool
 from pools.egress import DEFAULT, Mode
 from pools.models import Container, Pool, PoolUsage, Workload
+from pools.services import find_pool
 from pools.states import ContainerState
 from tenants import releases
 from tenants.models import Assignment

@@ -15,8 +15,8 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from boilerhouse.core import api_keys, deployment_settings
-from boilerhouse.core.api.key_views import ApiKeyInput
-from boilerhouse.core.api.settings_views import SettingsInput, render_settings
+from boilerhouse.core.api.key_fields import ApiKeyInput
+from boilerhouse.core.api.settings_fields import SettingsInput, render_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
 from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, FailingStep, Process, Role
 from boilerhouse.dashboard import exports

@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid, PreconditionFailed
+from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard import tones
 from boilerhouse.dashboard.access import action, back, page, require_typed, slow
@@ -24,8 +25,8 @@ from boilerhouse.dashboard.sections import sync_specs as sections
 from pools.models import Pool
 from syncing import places, services
 from syncing.api.serializers import SyncSpecInput, render_spec
-from syncing.api.views import find_spec
 from syncing.models import Credential, SyncMapping, SyncRun, SyncSpec
+from syncing.services import find_spec
 from tenants import previews, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState
@@ -141,8 +142,7 @@ def _store(request: HttpRequest, document: Document, found: SyncSpec | None, mar
             made = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
             messages.success(request, f"{made.pk} saves and restores from the next claim on.")
             return str(made.pk)
-        if data.get("id", found.pk) != found.pk:
-            raise Invalid(FieldError("/id", f"The id stays {found.pk}.", "fixed"))
+        check_same_id(data, found.pk)
         if data["pool_id"] != found.pool_id:
             raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({found.pool_id}).", "fixed"))
         services.update_spec(

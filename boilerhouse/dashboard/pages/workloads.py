@@ -14,6 +14,7 @@ from django.urls import reverse
 from boilerhouse.core import text
 from boilerhouse.core.api.parsers import check_body
 from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
+from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard.access import action, page, require_typed, slow
 from boilerhouse.dashboard.documents import Document
@@ -22,8 +23,8 @@ from boilerhouse.dashboard.listing import Listing
 from boilerhouse.dashboard.sections import workloads as sections
 from pools import services, tags, trials
 from pools.api.serializers import WorkloadInput, render_spec, render_workload
-from pools.api.views import find_workload
 from pools.models import Container, Workload
+from pools.services import find_workload
 from pools.spec import WorkloadSpec
 from tenants import validation
 from tenants.models import Assignment
@@ -150,8 +151,7 @@ def _store(request: HttpRequest, document: Document, found: Workload | None, mar
             messages.success(request, f"Workload {made.pk} is there; a pool can keep it warm.")
             _warn(request, made.pk)
             return str(made.pk)
-        if data.get("id", found.pk) != found.pk:
-            raise Invalid(FieldError("/id", f"The id stays {found.pk}.", "fixed"))
+        check_same_id(data, found.pk)
         services.update_workload(
             found,
             name=data["name"],

@@ -10,8 +10,8 @@ from django.core.management.base import CommandError, CommandParser
 
 from boilerhouse.core import commands
 from syncing.api.serializers import render_run
-from syncing.api.views import find_spec
 from syncing.models import SyncRun
+from syncing.services import find_spec
 from syncing.states import UNFINISHED, Direction, SyncRunState
 from tenants import previews, syncs
 
