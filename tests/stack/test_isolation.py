@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from pools.runtime import get_runtime, seccomp
 from pools.states import ContainerState
 from tenants.models import Assignment
 from tests.argv import command_lines
-from tests.stack.conftest import eventually
+from tests.stack.conftest import eventually, manage
 
 STATE = "t/${tenantId}/"
 
@@ -354,20 +355,40 @@ def test_three_hundred_claims_and_releases_at_once_share_nothing(stack, pools, s
     check_storm(stack, pool, 300, 24, 12, sink_server)
 
 
-def test_another_deployments_containers_are_not_touched(stack, pools):
+def run_beside(*options: str) -> str:
+    """A container that no deployment has made; its id."""
+    command = ["docker", "run", "-d", "--network=none", *options, "boilerhouse/example-workload:1", "sleep", "1000"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def running() -> set[str]:
+    command = ["docker", "ps", "-q", "--no-trunc"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_another_deployments_containers_are_not_touched(stack, pools, machine):
     """P9: a container with another deployment's label and one of nobody's live on through reconcile and purge."""
-    foreign = subprocess.run(
-        ["docker", "run", "-d", "--rm", "--label", "boilerhouse.deployment=someoneelse", "--network", "none",
-         "boilerhouse/example-workload:1", "sleep", "1000"], capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    pool = pools()
-    stack.claim("p9", pool)
-    stack.release("p9")
+    held = stack.claim("p9", pools())
+    theirs = run_beside(f"--label={host.DEPLOYMENT_LABEL}=someoneelse")
+    container_id = uuid.uuid4()  # named as ours are
+    nobodys = run_beside(
+        f"--name={lifecycle.runtime_name(container_id)}", f"--label={lifecycle.CONTAINER_LABEL}={container_id}"
+    )
+    made = {theirs, nobodys}
     try:
-        running = subprocess.run(
-            ["docker", "ps", "-q", "--no-trunc"], capture_output=True, text=True, check=True
-        ).stdout
-        assert foreign in running
-        assert foreign not in {seen.handle.runtime_id for seen in get_runtime().list(host.labels())}
+        made.add(orphan := run_beside(f"--label={host.DEPLOYMENT_LABEL}={deployment.deployment_id()}"))
+        eventually(lambda: orphan not in running(), 60)  # the controller has compared engine and rows, and healed
+        assert manage("reconcile").returncode == 0
+        assert {theirs, nobodys} <= running()
+
+        machine.manage("migrate", "-v", "0")
+        machine.manage("reconcile")
+        its_id = (machine.data / "deployment-id").read_text().strip()
+        made.add(own := run_beside(f"--label={host.DEPLOYMENT_LABEL}={its_id}"))
+        assert machine.manage_json("purge", "--yes")["containers"] == 1
+        assert own not in running()
+        assert {theirs, nobodys} <= running()
+        stack.exec(held["containerId"], "true")
+        stack.release("p9")
     finally:
-        subprocess.run(["docker", "rm", "-f", foreign], capture_output=True, check=True)
+        subprocess.run(["docker", "rm", "-f", *made], capture_output=True, check=False)
