@@ -10,6 +10,8 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+from tests.listening import stop_listening
+
 
 class Line:
     """A TCP relay before ``target``. What it carries it neither reads nor changes."""
@@ -40,7 +42,7 @@ class Line:
         return f"{self._name}:{self._server.getsockname()[1]}"
 
     def stop(self) -> None:
-        self._server.close()
+        stop_listening(self._server)
         self.cut()
 
     def breaks(self, times: int, every: int) -> None:

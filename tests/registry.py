@@ -23,6 +23,7 @@ import docker
 from boilerhouse.dashboard.supervisor import free_port
 from pools import images
 from pools.runtime import get_runtime
+from tests.listening import stop_listening
 
 CONFIG = """version: 0.1
 log: {{level: error}}
@@ -227,7 +228,7 @@ class Line:
 
     def close(self) -> None:
         self._is_closed = True
-        self._listener.close()
+        stop_listening(self._listener)
 
     def _accept(self) -> None:
         while not self._is_closed:

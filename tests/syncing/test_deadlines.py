@@ -12,6 +12,7 @@ import pytest
 
 from syncing import errors, places, surveys
 from syncing.sinks import CLAIM_DEADLINE_S, S3Sink, WebDavSink, deadlines
+from tests.listening import stop_listening
 from tests.make import make_sync_spec
 
 HEAD = b'HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nETag: "x"\r\nContent-Length: 100000\r\n\r\n'
@@ -47,7 +48,7 @@ class Dripping:
                 self.open -= 1
 
     def close(self) -> None:
-        self._listening.close()
+        stop_listening(self._listening)
 
 
 @pytest.fixture(params=[b"", HEAD], ids=["its head", "its body"])

@@ -1,0 +1,26 @@
+"""The tests' own helpers leave no thread behind that takes other tests' connections."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+from tests.listening import stop_listening
+
+
+def test_whoever_waits_for_connections_is_let_go_when_the_socket_is_closed():
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            listener.accept()
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    time.sleep(0.05)  # until it waits; where it does not yet, it finds a closed socket
+    stop_listening(listener)
+    waiting.join(10)
+    assert not waiting.is_alive()
+    stop_listening(listener)
