@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -35,7 +36,7 @@ from pools.models import Container
 from pools.runtime.base import Executed
 from pools.services import find_pool
 from tenants import deaths, removals, working
-from tenants.api.waiting import TIMEOUT, patience, timeout_ms, wait
+from tenants.api.waiting import TIMEOUT, Awaited, WaitingView, patience, timeout_ms
 from tenants.errors import NotAssigned, Releasing
 from tenants.models import Death
 from tenants.states import LIVE
@@ -93,7 +94,7 @@ class PoolContainerListView(ApiView):
         return paginate(request, rows, _render, {"state": "state", "tenantId": "tenant"})
 
 
-class ContainerView(ApiView):
+class ContainerView(WaitingView):
     @operation(
         operation_id="getContainer",
         problems={404: "container_not_found"},
@@ -114,21 +115,18 @@ class ContainerView(ApiView):
         responses={204: None, 202: None},
     )
     def delete(self, request: Any, container_id: str) -> HttpResponse:
-        resumed = getattr(request._request, "resumed", None)
-        if resumed is None:
-            until = time.time() + timeout_ms(request, DEFAULT_REMOVE_MS) / 1000
-            removal = removals.begin(_id(container_id), discard=boolean(request, "discard"))
-            owners = budgets.owners(request.auth, budgets.container(container_id))
-            until = patience(until, owners)
-        else:
-            (removal, until), owners = resumed.state, resumed.owners
-        while not removals.settle(removal):
-            if time.time() >= until:
-                return Response(status=202)
-            waiting = wait(request, removal.container_id, removals.settled, until, (removal, until), owners)
-            if waiting is not None:
-                return waiting
-        return Response(status=204)
+        return self.answer(request, partial(self._begin, request, _id(container_id)))
+
+    def _begin(self, request: Any, container_id: UUID) -> Awaited:
+        until = time.time() + timeout_ms(request, DEFAULT_REMOVE_MS) / 1000
+        removal = removals.begin(container_id, discard=boolean(request, "discard"))
+        owners = budgets.owners(request.auth, budgets.container(container_id))
+
+        def settle() -> Response | None:
+            return Response(status=204) if removals.settle(removal) else None
+
+        until, late = patience(until, owners), lambda: Response(status=202)
+        return Awaited(removal.container_id, removals.settled, settle, until, owners, late)
 
 
 # Commands -------------------------------------------------------------------------------------------

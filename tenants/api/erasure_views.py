@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from django.http import HttpResponse
@@ -14,7 +15,7 @@ from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
 from boilerhouse.core.api.serializers import ApiSerializer
 from tenants import erasing
-from tenants.api.waiting import TIMEOUT, patience, timeout_ms, wait
+from tenants.api.waiting import TIMEOUT, Awaited, WaitingView, patience, timeout_ms
 
 DEFAULT_ERASE_MS = 60_000
 
@@ -23,7 +24,7 @@ class ForgottenOutput(ApiSerializer):
     forgotten = serializers.IntegerField(help_text="How many saved locations are no longer expected to hold anything")
 
 
-class StateView(ApiView):
+class StateView(WaitingView):
     @operation(
         operation_id="eraseTenantState",
         problems={409: "held restoring_backup out_of_reach", 502: "erase_failed"},
@@ -35,22 +36,18 @@ class StateView(ApiView):
         responses={204: None, 202: None},
     )
     def delete(self, request: Any, tenant_id: str) -> HttpResponse:
-        resumed = getattr(request._request, "resumed", None)
-        if resumed is None:
-            until = time.time() + timeout_ms(request, DEFAULT_ERASE_MS) / 1000
-            erasure = erasing.begin(tenant_id)
-            owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
-            until = patience(until, owners)
-        else:
-            (erasure, until), owners = resumed.state, resumed.owners
-        while not erasing.settle(erasure):
-            if time.time() >= until:
-                return Response(status=202)
-            key = (erasure.tenant_id, erasure.generation)
-            waiting = wait(request, key, erasing.settled, until, (erasure, until), owners)
-            if waiting is not None:
-                return waiting
-        return Response(status=204)
+        return self.answer(request, partial(self._begin, request, tenant_id))
+
+    def _begin(self, request: Any, tenant_id: str) -> Awaited:
+        until = time.time() + timeout_ms(request, DEFAULT_ERASE_MS) / 1000
+        erasure = erasing.begin(tenant_id)
+        owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
+
+        def settle() -> Response | None:
+            return Response(status=204) if erasing.settle(erasure) else None
+
+        key = (erasure.tenant_id, erasure.generation)
+        return Awaited(key, erasing.settled, settle, patience(until, owners), owners, lambda: Response(status=202))
 
 
 class ForgetStateView(ApiView):

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from django.http import HttpResponse
 from rest_framework.response import Response
 
 from boilerhouse.core import budgets
-from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
 from boilerhouse.core.models import Role
 from pools.api.network_fields import EgressField
 from pools.egress import Egress
 from tenants import networks
 from tenants.api.serializers import NetworkOutput, render_network
-from tenants.api.waiting import wait
+from tenants.api.waiting import Awaited, WaitingView, check_room
 
 WAIT_S = 5.0
 """How long an answer waits for the packet filter, which takes milliseconds; \"inForce\" says what came of it."""
 
 
-class NetworkView(ApiView):
+class NetworkView(WaitingView):
     @operation(
         operation_id="getTenantNetwork",
         problems={409: "not_assigned"},
@@ -43,17 +43,19 @@ class NetworkView(ApiView):
         responses=NetworkOutput,
     )
     def put(self, request: Any, tenant_id: str) -> HttpResponse:
-        resumed = getattr(request._request, "resumed", None)
-        if resumed is None:
-            body = self.read(EgressField)
-            owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
-            budgets.waiters.check(*owners)
-            policy, by_tenant = Egress.from_json(body.validated_data), request.auth.role == Role.TENANT
-            change, until = networks.begin(tenant_id, policy, by_tenant=by_tenant), time.time() + WAIT_S
-        else:
-            (change, until), owners = resumed.state, resumed.owners
-        while not networks.settled({change}) and time.time() < until:
-            waiting = wait(request, change, networks.settled, until, (change, until), owners)
-            if waiting is not None:
-                return waiting
-        return Response(render_network(networks.held(tenant_id)))
+        return self.answer(request, partial(self._begin, request, tenant_id))
+
+    def _begin(self, request: Any, tenant_id: str) -> Awaited:
+        body = self.read(EgressField)
+        owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
+        check_room(owners)
+        policy, by_tenant = Egress.from_json(body.validated_data), request.auth.role == Role.TENANT
+        change, until = networks.begin(tenant_id, policy, by_tenant=by_tenant), time.time() + WAIT_S
+
+        def shown() -> Response:
+            return Response(render_network(networks.held(tenant_id)))
+
+        def settle() -> Response | None:
+            return shown() if networks.settled({change}) else None
+
+        return Awaited(change, networks.settled, settle, until, owners, shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Any
 
 from django.http import HttpResponse
@@ -30,7 +31,7 @@ from tenants.api.serializers import (
     render_held,
     render_pending,
 )
-from tenants.api.waiting import TIMEOUT, patience, timeout_ms, wait
+from tenants.api.waiting import TIMEOUT, Awaited, WaitingView, check_room, patience, timeout_ms
 from tenants.models import Assignment
 from tenants.states import AssignmentState, Source
 from tenants.status import tenant_status
@@ -38,7 +39,16 @@ from tenants.status import tenant_status
 DEFAULT_CLAIM_MS, DEFAULT_RELEASE_MS = 30_000, 60_000
 
 
-class ClaimView(ApiView):
+def _claimed(assignment: Assignment, begun: claims.Begun, arrived: float) -> Response:
+    if assignment.state == AssignmentState.PENDING:
+        return Response(render_pending(assignment, begun.ignored), status=202)
+    latency = max(1, round((time.time() - arrived) * 1000))
+    if begun.is_new:
+        return Response(render_claim(assignment, assignment.source, latency), status=201)
+    return Response(render_claim(assignment, Source.EXISTING, latency, begun.ignored), status=200)
+
+
+class ClaimView(WaitingView):
     lane = "claim"
 
     @operation(
@@ -61,33 +71,25 @@ class ClaimView(ApiView):
         responses={201: ClaimOutput, 200: ClaimOutput, 202: PendingOutput},
     )
     def post(self, request: Any, tenant_id: str) -> HttpResponse:
-        resumed = getattr(request._request, "resumed", None)
-        if resumed is None:
-            arrived = time.time()
-            allowed_ms = timeout_ms(request, DEFAULT_CLAIM_MS)
-            body = self.read(ClaimInput)
-            by_tenant = request.auth.role == Role.TENANT
-            claim = validation.Claim(tenant_id, timeout_ms=allowed_ms, by_tenant=by_tenant, **body.validated_data)
-            owners = budgets.owners(request.auth, budgets.tenant(tenant_id), budgets.pool(claim.pool_id))
-            budgets.waiters.check(*owners)
-            begun, until = claims.begin(claim), arrived + allowed_ms / 1000
-            if not claim.wait:
-                return self._answer(claims.peek(begun), begun, arrived)
-        else:
-            (begun, arrived, until), owners = resumed.state, resumed.owners
-        while (assignment := claims.settle(begun, until)) is None:
-            waiting = wait(request, begun.assignment_id, line.settled, until, (begun, arrived, until), owners)
-            if waiting is not None:
-                return waiting
-        return self._answer(assignment, begun, arrived)
+        return self.answer(request, partial(self._begin, request, tenant_id))
 
-    def _answer(self, assignment: Assignment, begun: claims.Begun, arrived: float) -> Response:
-        if assignment.state == AssignmentState.PENDING:
-            return Response(render_pending(assignment, begun.ignored), status=202)
-        latency = max(1, round((time.time() - arrived) * 1000))
-        if begun.is_new:
-            return Response(render_claim(assignment, assignment.source, latency), status=201)
-        return Response(render_claim(assignment, Source.EXISTING, latency, begun.ignored), status=200)
+    def _begin(self, request: Any, tenant_id: str) -> Awaited | Response:
+        arrived = time.time()
+        allowed_ms = timeout_ms(request, DEFAULT_CLAIM_MS)
+        body = self.read(ClaimInput)
+        by_tenant = request.auth.role == Role.TENANT
+        claim = validation.Claim(tenant_id, timeout_ms=allowed_ms, by_tenant=by_tenant, **body.validated_data)
+        owners = budgets.owners(request.auth, budgets.tenant(tenant_id), budgets.pool(claim.pool_id))
+        check_room(owners)
+        begun, until = claims.begin(claim), arrived + allowed_ms / 1000
+        if not claim.wait:
+            return _claimed(claims.peek(begun), begun, arrived)
+
+        def settle() -> Response | None:
+            assignment = claims.settle(begun, until)
+            return None if assignment is None else _claimed(assignment, begun, arrived)
+
+        return Awaited(begun.assignment_id, line.settled, settle, until, owners)
 
     def still_holds(self, response: HttpResponse) -> bool:
         """A kept claim is told again only while its generation lives: its address may be another's later."""
@@ -96,7 +98,7 @@ class ClaimView(ApiView):
         return held.filter(state=kept["state"]).exists()  # a pending one that is assigned now answers with all of it
 
 
-class ReleaseView(ApiView):
+class ReleaseView(WaitingView):
     @operation(
         operation_id="releaseContainer",
         is_body_optional=True,
@@ -109,22 +111,21 @@ class ReleaseView(ApiView):
         responses={200: ReleaseOutput, 202: ReleaseOutput},
     )
     def post(self, request: Any, tenant_id: str) -> HttpResponse:
-        resumed = getattr(request._request, "resumed", None)
-        if resumed is None:
-            until = time.time() + timeout_ms(request, DEFAULT_RELEASE_MS) / 1000
-            body = self.read(ReleaseInput)
-            release = releases.begin(tenant_id, **body.validated_data)
-            owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
-            until = patience(until, owners)
-        else:
-            (release, until), owners = resumed.state, resumed.owners
-        while not releases.settle(release):
-            if time.time() >= until:
-                return Response({"tenantId": tenant_id, "state": AssignmentState.RELEASING}, status=202)
-            waiting = wait(request, release.assignment_id, releases.settled, until, (release, until), owners)
-            if waiting is not None:
-                return waiting
-        return Response({"tenantId": tenant_id, "state": None})
+        return self.answer(request, partial(self._begin, request, tenant_id))
+
+    def _begin(self, request: Any, tenant_id: str) -> Awaited:
+        until = time.time() + timeout_ms(request, DEFAULT_RELEASE_MS) / 1000
+        body = self.read(ReleaseInput)
+        release = releases.begin(tenant_id, **body.validated_data)
+        owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
+
+        def settle() -> Response | None:
+            return Response({"tenantId": tenant_id, "state": None}) if releases.settle(release) else None
+
+        def late() -> Response:
+            return Response({"tenantId": tenant_id, "state": AssignmentState.RELEASING}, status=202)
+
+        return Awaited(release.assignment_id, releases.settled, settle, patience(until, owners), owners, late)
 
 
 class StatusView(ApiView):
