@@ -18,6 +18,7 @@ from boilerhouse.core.asgi_handler import ThreadedHandler
 from boilerhouse.core.budgets import Budget, BudgetExceeded, Kind, TooManyStreams
 from boilerhouse.core.instruments import BUDGET_REFUSALS
 from boilerhouse.core.models import ApiKey
+from boilerhouse.core.streaming import Stream
 from boilerhouse.core.waiting import Waiters, Waiting
 
 MALLORY, BOB = budgets.tenant("mallory"), budgets.tenant("bob")
@@ -155,7 +156,20 @@ class SlowView(ApiView):
     def get(self, request):
         if "fail" in request.path:
             raise ZeroDivisionError
+        if "follow" in request.path:
+            return Stream(lambda _writer: None, "text/plain")
+        if "short" in request.path:
+            return Response({"stdout": "x"})
         return Response({"stdout": "x" * 1_000_000})
+
+
+def test_an_answer_that_is_short_or_a_stream_gives_its_place_back_with_its_thread(call):
+    """P14: who came next had the thread and not the place, and was refused; a stream has a budget of its own."""
+    key, view, made = call.key_of("admin"), SlowView.as_view(), RequestFactory(HTTP_HOST="testserver")
+    before = budgets.slow.used()
+    for path in ("/short", "/follow"):
+        view(made.get(path, headers={"Authorization": f"Bearer {key}"}))
+        assert budgets.slow.used() == before
 
 
 def test_a_long_answer_keeps_its_place_until_it_is_sent(call, settings):

@@ -23,6 +23,9 @@ from boilerhouse.core.errors import FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.waiting import Waiting
 
 S = TypeVar("S", bound="serializers.Serializer[Any]")
+LONG_ANSWER_BYTES = 1 << 16
+"""A longer one keeps its place among the slow until it is sent: its client may read none of it. The place of any other
+is free as soon as its thread is, or who comes next would be refused."""
 
 
 class ApiView(APIView):
@@ -65,17 +68,19 @@ class ApiView(APIView):
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         self._inputs: list[Any] = []
         self._hold: budgets.Hold | None = None
+        is_kept = False
         try:
             response: Any = super().dispatch(request, *args, **kwargs)
-        except BaseException:
-            if self._hold is not None:
-                self._hold.release()
-            raise
+            if self._hold is not None and isinstance(response, Response):
+                response.render()
+                is_kept = len(response.content) > LONG_ANSWER_BYTES
+                if is_kept:
+                    response._resource_closers.append(self._hold.release)
+            return response
         finally:
+            if self._hold is not None and not is_kept:
+                self._hold.release()
             self._forget_body()
-        if self._hold is not None:  # an answer that its client does not read takes megabytes
-            response._resource_closers.append(self._hold.release)
-        return response
 
     def _forget_body(self) -> None:
         """View, request and serializers name each other: what they hold would stay until the collector comes."""
