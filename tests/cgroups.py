@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pools import freezer
@@ -30,7 +30,8 @@ def group() -> Iterator[str]:
         assert found
         found.thaw()
         for pid in (path / "cgroup.procs").read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended since the list was read
+                os.kill(int(pid), signal.SIGKILL)
         until = time.monotonic() + 10
         while (path / "cgroup.procs").read_text().split():
             assert time.monotonic() < until

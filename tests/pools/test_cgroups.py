@@ -40,7 +40,7 @@ def test_the_kernel_holds_a_container_to_what_was_asked_for(engine):  # noqa: F8
     assert before
     assert after
     assert before.pids + 1 <= after.pids <= before.pids + 3  # process 1 has its sleep, or just not
-    assert after.memory_bytes >= before.memory_bytes + 8 * 1024**2
+    assert after.memory_bytes >= before.memory_bytes + 7 * 1024**2  # the first sample counts its own command's pages
     assert after.cpu_ns > before.cpu_ns
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
-import time
+from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
@@ -338,12 +338,18 @@ def test_random_edits_saves_kills_and_losses(far_end, data_dir, transactional_db
 
 def killed(tenant: Tenant, after_s: float) -> bool:
     """A save whose rclone is killed after that time; True when it was done before."""
-    real, started = subprocess.Popen, []
+    real, timers = subprocess.Popen, []
+
+    def kill(process) -> None:
+        with suppress(ProcessLookupError):  # it may end on its own between the question and the signal
+            if process.poll() is None:
+                os.killpg(process.pid, 9)
 
     def popen(*arguments, **options):
         process = real(*arguments, **options)
-        started.append(process)
-        threading.Timer(after_s, lambda: process.poll() is None and os.killpg(process.pid, 9)).start()
+        timer = threading.Timer(after_s, kill, [process])
+        timer.start()
+        timers.append(timer)
         return process
 
     rclone.subprocess.Popen = popen  # type: ignore[misc]
@@ -353,7 +359,8 @@ def killed(tenant: Tenant, after_s: float) -> bool:
         return False
     finally:
         rclone.subprocess.Popen = real  # type: ignore[misc]
-        time.sleep(0.01)
+        for timer in timers:
+            timer.join(30)
     return True
 
 
