@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from boilerhouse.core.api.schema_examples import REQUESTS
+from boilerhouse.core.asgi_handler import REFUSALS
 from tests.asking import problem
 from tests.make import make_container
 
@@ -54,6 +55,19 @@ def test_every_operation_is_told_with_examples_and_its_errors(path, method, oper
             if kind.endswith("json"):
                 validator(content["schema"]).validate(content["example"])
             assert (kind == "application/problem+json") == (int(status) >= 400) or status == "503", (status, kind)
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+def test_what_is_refused_before_a_body_is_read_is_told(path, method, operation):
+    """N1: no view answers these, so no view's schema has them by itself."""
+    told = {
+        (int(status), code)
+        for status, response in operation["responses"].items()
+        for code in re.findall(r"`(\w+)`", response["description"])
+    }
+    answered = {(status, code) for status, code, *_ in REFUSALS.values()}
+
+    assert (answered <= told) == (method != "get"), answered - told
 
 
 def test_the_docs_page_needs_nothing_from_elsewhere(client, db):

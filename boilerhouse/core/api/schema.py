@@ -124,6 +124,8 @@ class ProblemAutoSchema(AutoSchema):
             found |= {"429": ["throttled", "budget_exceeded"], "503": ["database_unavailable"]}
         if self.method in ("POST", "PUT", "DELETE"):
             found |= {"400": ["malformed"], "413": ["too_large"], "415": ["unsupported_media_type"]}
+            found["408"] = ["body_too_slow"]
+            found.setdefault("503", []).append("too_many_bodies")
         if self.method == "POST":
             found["409"] = ["idempotency_key_in_flight", "answer_not_kept"]
         if self.method == "PUT":

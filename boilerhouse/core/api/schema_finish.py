@@ -37,6 +37,7 @@ WORDS = {
     "401": "No key, or one that is wrong, expired or revoked",
     "403": "The key's role may not do that",
     "404": "There is no such thing",
+    "408": "The body did not come in time",
     "409": "Not in its present state",
     "412": "The object is no longer what `If-Match` names",
     "413": "The body is larger than 1 MiB",
