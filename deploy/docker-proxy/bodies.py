@@ -25,7 +25,7 @@ OUR_LABEL = re.compile(r"boilerhouse\.(deployment|trial)")
 DEPLOYMENT = "[0-9a-f]{8,16}"
 NETWORK = re.compile(f"boilerhouse-{DEPLOYMENT}")
 PROFILE = Path(__file__).resolve().parents[2] / "pools" / "runtime" / "seccomp.json"
-NO_NEW_PRIVILEGES = "no-new-privileges:true"
+NO_NEW_PRIVILEGES = "no-new-privileges=true"
 
 Check = Callable[[Any], bool]
 Shape = Mapping[str, Check]

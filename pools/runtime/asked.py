@@ -107,7 +107,7 @@ def _host_config(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
             read_only=plan.read_only_root,
             cap_drop=["ALL"],
             group_add=[str(gid) for gid in plan.groups] or None,
-            security_opt=["no-new-privileges:true", seccomp.option()],
+            security_opt=["no-new-privileges=true", seccomp.option()],
             pids_limit=plan.pids_limit,
             mem_limit=f"{plan.memory_mb}m",
             memswap_limit=f"{plan.memory_mb}m",

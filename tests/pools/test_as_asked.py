@@ -198,7 +198,7 @@ def without_profile(body):
 
 
 def silently(found):
-    found["HostConfig"]["SecurityOpt"] = ["no-new-privileges:true", seccomp.option()]
+    found["HostConfig"]["SecurityOpt"] = ["no-new-privileges=true", seccomp.option()]
 
 
 def with_capabilities(body):

@@ -95,7 +95,7 @@ def test_an_engine_that_puts_another_profile_in_its_place_starts_nothing(engine)
     """H2: what was made is compared with what was asked (ADR 38)."""
 
     def without(body: dict) -> None:
-        body["HostConfig"]["SecurityOpt"] = ["no-new-privileges:true"]
+        body["HostConfig"]["SecurityOpt"] = ["no-new-privileges=true"]
 
     engine.filter.change = without
     container, pool = engine.start()

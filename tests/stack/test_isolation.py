@@ -191,7 +191,7 @@ def test_containers_are_hardened_and_run_under_uids_of_their_own(stack, pools):
         found.append(inspect["Config"]["User"])
         assert host_config["ReadonlyRootfs"] is True
         assert host_config["CapDrop"] == ["ALL"]
-        assert host_config["SecurityOpt"] == ["no-new-privileges:true", seccomp.option()]
+        assert host_config["SecurityOpt"] == ["no-new-privileges=true", seccomp.option()]
         assert host_config["MemorySwap"] == host_config["Memory"] == 64 * 1024**2
         assert host_config["PidsLimit"] == 64
         assert host_config["RestartPolicy"]["Name"] == "no"
