@@ -148,7 +148,7 @@ def disk_words() -> str:
     )
 
 
-# Uids and addresses: given round robin, never two at a time, addresses rest 10 minutes (I1, I2) ------
+# Uids and addresses: given round robin, never two at a time, addresses rest 10 minutes (hazards.md#i1, #i2) ------
 
 
 def _lease(resource: str, container_id: UUID) -> bool:

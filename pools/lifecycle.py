@@ -61,7 +61,7 @@ CANNOT_RUN = re.compile(r"exit code 12[67]\b")
 WANTS_PID_1 = re.compile(r"\b(as|is|be) pid ?1\b", re.IGNORECASE)
 """What inits say that find themselves below another one: s6-overlay, systemd."""
 GHOST_S = 60
-"""How long the engine may still carry out a create whose answer never came (hazard D6)."""
+"""How long the engine may still carry out a create whose answer never came (hazards.md#d6)."""
 CONTAINER_LABEL, POOL_LABEL, NONCE_LABEL = "boilerhouse.container", "boilerhouse.pool", "boilerhouse.nonce"
 PROFILE_LABEL = "boilerhouse.profile"
 """Under which profile of ``pools.runtime.seccomp`` it was made."""
@@ -206,7 +206,7 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
             _note(container, address=container.address, host_ports=container.host_ports)
     names = container.pool.policy.names
     named.learn(names)
-    firewall.apply(network)  # every time: a reload of the host's rules may have taken them (hazard I3)
+    firewall.apply(network)  # every time: a reload of the host's rules may have taken them (hazards.md#i3)
     volumes.prepare(container.pk, container.uid, spec)
     volumes.make_dirs(partial(volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
     accounts.write(volumes.home(container.pk), runtime, image, spec, spec.owner(container.uid))

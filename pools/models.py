@@ -422,7 +422,7 @@ class Container(models.Model):
     disk_bytes = models.PositiveBigIntegerField(null=True, blank=True)
     """What its volumes held when they were last measured."""
     keep_until = models.DateTimeField(null=True, blank=True)
-    """Until then the row stays although the engine has nothing: a create that timed out may still be done (D6)."""
+    """Until then the row stays though the engine has nothing: a timed-out create may still be done (hazards.md#d6)."""
     owner = models.UUIDField(null=True, blank=True)
     """The process that works on it (``core.Process``), so that another takes over when it is dead."""
     created_at = models.DateTimeField(default=timezone.now)
@@ -494,7 +494,7 @@ class Container(models.Model):
 
 
 class HostLease(models.Model):
-    """A uid, address or published port of this host in use; addresses and ports also rest after use (hazard I2)."""
+    """A uid, address or published port of this host in use; addresses and ports also rest after use (hazards.md#i2)."""
 
     resource = models.CharField(max_length=64, primary_key=True)
     """``uid 200001``, ``10.64.0.5`` or ``127.0.0.2:20001``"""

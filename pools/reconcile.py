@@ -1,8 +1,8 @@
 """Compare what the engine and the disk hold with the rows, and heal both ways.
 
-Rows, then the engine's list, then the rows again (hazard D5): what is listed and in no row of the second reading is an
-orphan; what is in both readings unchanged and not listed has vanished. Only what carries this deployment's label is
-looked at (P9). A latched container is never removed here: its state may be unsaved (hazard D3).
+Rows, then the engine's list, then the rows again (hazards.md#d5): what is listed and in no row of the second reading is
+an orphan; what is in both readings unchanged and not listed has vanished. Only what carries this deployment's label
+is looked at (P9). A latched container is never removed here: its state may be unsaved (hazards.md#d3).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a container resolves names: files of ours in /etc, and no way to the engine's resolver.
 
 The engine's resolver (127.0.0.11, in each container's network namespace) answers whoever asks which containers are
-beside it, and what they are called (H4). So containers ask the node's resolvers directly, and a rule in their own
+beside it, and what they are called. So containers ask the node's resolvers directly, and a rule in their own
 namespace, which they have no right to change, closes the engine's.
 """
 

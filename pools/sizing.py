@@ -40,7 +40,7 @@ def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel:
     """The next step of a pool whose containers are ``members``, oldest first. Pure: no query, no clock.
 
     At most ``parallel`` starts are under way at once, and ``maxSize`` counts every row (P2). While a new template is
-    not proven, one container of it is tried and the last good one keeps serving (hazard D7); claimed ones are left
+    not proven, one container of it is tried and the last good one keeps serving (hazards.md#d7); claimed ones are left
     alone, without headroom one idle container is swapped at a time.
     """
     idle = [c for c in members if c.state == IDLE]

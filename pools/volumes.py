@@ -121,7 +121,7 @@ def _gone(path: Path) -> DirectoryGone:
 
 @contextmanager
 def locked(container_id: UUID, *, within_s: float = 0.0) -> Iterator[int]:
-    """Hold the container's file lock; yields its descriptor for a child to inherit (hazard B1).
+    """Hold the container's file lock; yields its descriptor for a child to inherit (hazards.md#b1).
 
     The kernel frees it only when the last process that holds the descriptor is dead, which may be never.
     Raises DirectoryGone when the directory is not there, or was wiped while waiting; Locked when another still holds it
@@ -147,7 +147,7 @@ def locked(container_id: UUID, *, within_s: float = 0.0) -> Iterator[int]:
 
 
 def latch(container_id: UUID, tenant_id: str, generation: int) -> None:
-    """Mark the container as this tenant's for ever, durably, before its first byte (hazard A1).
+    """Mark the container as this tenant's for ever, durably, before its first byte (hazards.md#a1).
 
     Doing it twice for the same claim is fine. Raises DirtyContainer when another claim was there.
     """

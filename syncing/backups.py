@@ -1,4 +1,4 @@
-"""Backups: what saves overwrote or deleted, kept at the sink for a while, outside all locations (hazards C6, C7).
+"""Backups: what saves overwrote or deleted, kept at the sink for a while, outside all locations (hazards.md#c6, #c7).
 
 ``.boilerhouse-trash/<deployment>/<UTC stamp>-<run>-<attempt>/<location>/…``. Age is told by the directory's name alone:
 the files' own times are the tenant's and may be anything.

@@ -1,4 +1,4 @@
-"""Type conflicts: a file where the sink has a folder, or the other way round (hazard B8).
+"""Type conflicts: a file where the sink has a folder, or the other way round (hazards.md#b8).
 
 Object stores hold both; directories, WebDAV and many that imitate S3 hold one, and there the save would fail for ever.
 """

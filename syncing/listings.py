@@ -1,7 +1,7 @@
 """The listing: every object of a location's last completed save, by name and size.
 
-It is what an interrupted save is taken back to (hazard C1). A short one is part of the marker. A long one is an object
-of its own, written whole under a new name before the marker that points to it, so that there is never half of one.
+It is what an interrupted save is taken back to (hazards.md#c1). A short one is part of the marker. A long one is an
+object of its own, written whole under a new name before the marker that points to it: there is never half of one.
 """
 
 from __future__ import annotations

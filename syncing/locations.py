@@ -1,4 +1,4 @@
-"""Where a mapping ends up, and the rule that no two of the deployment can meet there (hazards C4, C5)."""
+"""Where a mapping ends up, and the rule that no two of the deployment can meet there (hazards.md#c4, #c5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open and close the marker around a save, and refuse the save where another has written (hazards C1, C8, C9)."""
+"""Open and close the marker around a save, and refuse the save another has written over (hazards.md#c1, #c8, #c9)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def open_marker(run: SyncRun, mapping: SyncMapping, sink: Sink, location: str, s
 
 
 def put_marker(mapping: SyncMapping, sink: Sink, location: str, marker: Marker, tag: str) -> str:
-    """Write the marker, where the sink can only if nobody else has since ``tag`` (hazard C9); returns its new tag."""
+    """Write the marker and return its new tag; where the sink can, only if nobody has since ``tag`` (hazards.md#c9)."""
     return put_content(mapping, sink, location, marker.dump(), tag)
 
 
@@ -67,7 +67,7 @@ def check_unchanged(known: Marker | None, mapping: SyncMapping, site: Site) -> N
 
 
 def _first_marker(sink: Sink, location: str, site: Site, names: dict[str, int]) -> Marker:
-    """What an interrupted first save is taken back to: whatever was there before it (hazard C2: adopted)."""
+    """What an interrupted first save is taken back to: whatever was there before it (hazards.md#c2: adopted)."""
     marker = Marker(
         tenant_id=site.tenant_id,
         deployment=deployment_id(),

@@ -185,7 +185,7 @@ def bytes_moved(runs: models.QuerySet[SyncRun]) -> int:
 
 
 class MappingRestore(models.Model):
-    """Proof that a generation restored a mapping: only then may its upload delete at the far end (hazard C3)."""
+    """Proof that a generation restored a mapping: only then may its upload delete at the far end (hazards.md#c3)."""
 
     tenant_id = models.CharField(max_length=128)
     generation = models.BigIntegerField()
@@ -194,7 +194,7 @@ class MappingRestore(models.Model):
     pattern = models.CharField(max_length=200, default="", blank=True)
     spec_version = models.PositiveIntegerField()
     marker_run = models.CharField(max_length=36, default="", blank=True)
-    """The run that the marker named then; a save is refused when the marker has changed since (hazard C8)."""
+    """The run that the marker named then; a save is refused when the marker has changed since (hazards.md#c8)."""
     files = models.PositiveIntegerField()
     bytes = models.PositiveBigIntegerField()
 
@@ -214,7 +214,7 @@ class SavedStateQuerySet(models.QuerySet["SavedState"]):
 
 
 class SavedState(models.Model):
-    """The last completed save of a tenant's mapping; what the sink's marker says, known here too (hazard C2)."""
+    """The last completed save of a tenant's mapping; what the sink's marker says, known here too (hazards.md#c2)."""
 
     tenant_id = models.CharField(max_length=128)
     mapping = models.ForeignKey(SyncMapping, on_delete=models.SET_NULL, null=True)

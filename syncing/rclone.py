@@ -277,7 +277,7 @@ def _hosts_file(reach: outbound.Reach) -> Iterator[int | None]:
 
 
 class _Supervisor:
-    """Kills rclone when nobody has confirmed for a while that its claim still stands (hazard C8).
+    """Kills rclone when nobody has confirmed for a while that its claim still stands (hazards.md#c8).
 
     Asking the database may itself hang; a new claim elsewhere waits no longer than ``DEAD_AFTER_S`` for this process.
     """

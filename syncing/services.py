@@ -102,9 +102,9 @@ def update_spec(
     """Make the spec what ``parts`` say, as for ``create_spec``; its sink is probed afterwards.
 
     A mapping that goes on with the same path and pattern keeps its row, and so its history. Held tenants' uploads run
-    without deletes until their next claim, for nothing was restored under the new version (hazard C3). ``check`` sees
-    the locked row first and raises what stands against the change. Raises Invalid,
-    and CoverageHeld when tenants are held and would not be saved any more, without ``force``.
+    without deletes until their next claim, for nothing was restored under the new version (hazards.md#c3). ``check``
+    sees the locked row first and raises what stands against the change. Raises Invalid, and CoverageHeld when tenants
+    are held and would not be saved any more, without ``force``.
     """
     mappings = parts.pop("mappings")
     draft = copy.copy(spec)

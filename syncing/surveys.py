@@ -1,4 +1,4 @@
-"""What the sinks hold for a tenant, asked before anything is touched; an empty answer is not yet a first time (C2)."""
+"""What the sinks hold for a tenant, asked before anything is touched; empty is not yet a first time (hazards.md#c2)."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Survey:
         """What the sinks hold; waits for them.
 
         Raises SyncFailed when a sink does not say, Oversized when it says more than is read here, StateMissing and
-        StateMoved when it says nothing but we know of a save (hazard C2): an empty answer is a first time only if
+        StateMoved when it says nothing but we know of a save (hazards.md#c2): an empty answer is a first time only if
         nothing was ever saved.
         """
         findings = [question.answer() for question in self.questions]

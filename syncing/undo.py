@@ -1,4 +1,4 @@
-"""Take an interrupted save back: afterwards the location holds exactly its last completed save (P5, hazard C1).
+"""Take an interrupted save back: afterwards the location holds exactly its last completed save (P5, hazards.md#c1).
 
 Each attempt of a save moves what it overwrites or deletes into a backup directory of its own, which the open marker
 names before the first byte. Taking back copies those backups, newest first, over what the attempts left, and moves what
@@ -27,7 +27,7 @@ def take_back(sink: Sink, location: str, marker: Marker) -> Marker:
     """Undo the attempts of an open marker, close it, and return it. Raises SyncFailed; nothing is lost then."""
     wanted = listings.read(sink, marker)
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        # First what the attempts added: it may stand where something of another type has to come back (hazard B8).
+        # First what the attempts added: it may stand where something of another type has to come back (hazards.md#b8).
         added = [name for name, _ in sink.names(location) if name not in wanted]
         aside = backups.location_of(location, marker.run_id, 0)
         for _ in threads.map(lambda name: sink.move(f"{location}/{name}", f"{aside}/{name}"), added):

@@ -1,7 +1,7 @@
 """Idle release: who did nothing for the pool's ``idleTimeoutMs`` gives the container back, with save.
 
 Activity is what the API did for the tenant, a heartbeat, or a file that changed. Files are looked at only when the
-deadline has passed, once, by a worker (hazard B7); what they say moves the deadline.
+deadline has passed, once, by a worker (hazards.md#b7); what they say moves the deadline.
 """
 
 from __future__ import annotations

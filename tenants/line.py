@@ -1,4 +1,4 @@
-"""Claims that wait for a container stand in line: assignments without one, served first come first (hazard D8).
+"""Claims that wait for a container stand in line: assignments without one, served first come first (hazards.md#d8).
 
 Whoever serves the line, joins it or leaves it locks the pool first; it is decided from rows, so that any process may
 do it at any time and no wake-up can be lost.
@@ -28,7 +28,7 @@ def match_waiters(pool_id: str) -> int:
     """Give idle containers to waiting claims, first come first; return how many were served.
 
     Any process may call it at any time: it is decided from rows under the pool's lock, so no wake-up can be lost
-    (hazard D8).
+    (hazards.md#d8).
     """
     served = 0
     with recording():

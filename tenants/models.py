@@ -39,7 +39,7 @@ RETURNING generation, busy_run
 
 
 def next_generation(tenant_id: str) -> tuple[int, UUID | None]:
-    """Make the tenant's row if there is none and raise its generation: above the last one and the clock (hazard A2).
+    """Make the tenant's row if there is none; raise its generation above the last one and the clock (hazards.md#a2).
 
     One statement, which also locks the row until the caller's transaction ends. Returns it, and the run
     at the sinks that must end first if there is one.

@@ -265,7 +265,7 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
 
 
 def _raise_generation(assignment: Assignment, findings: list[surveys.Finding]) -> None:
-    """Above every marker's: a database that was set back must not make an old claim look newer (hazard A2)."""
+    """Above every marker's: a database that was set back must not make an old claim look newer (hazards.md#a2)."""
     seen = max((finding.marker.generation for finding in findings if finding.marker), default=0)
     if seen < assignment.generation:
         return
@@ -379,7 +379,7 @@ def _decide(
 
 
 def _read_outcome(assignment: Assignment, error: Exception) -> bool:
-    """The commit's answer was lost: ask again until the deadline (hazard A7)."""
+    """The commit's answer was lost: ask again until the deadline (hazards.md#a7)."""
     while clock.now() < assignment.deadline:
         connection.close()
         try:
@@ -392,7 +392,7 @@ def _read_outcome(assignment: Assignment, error: Exception) -> bool:
 
 
 def _replace_container(assignment: Assignment) -> None:
-    """The container died, or is not clean: put it away and take another within the same claim (hazards A1, A11)."""
+    """The container died, or is not clean: put it away and take another within the same claim (hazards.md#a1, #a11)."""
     old = assignment.held_container
     if not volumes.is_anothers(old, assignment.tenant_id, assignment.generation):
         how = last_words.ended(get_runtime().inspect(lifecycle.runtime_name(old)))

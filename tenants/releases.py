@@ -1,7 +1,7 @@
 """Release: fence the tenant, save its state, destroy the container, wipe the disk.
 
 Steps are written ahead: each is committed before its act and safe to run again; from ``destroying`` on nothing is saved
-any more (hazard B2). Everything runs under the container's file lock, and whoever gets it reads the row again.
+any more (hazards.md#b2). Everything runs under the container's file lock, and whoever gets it reads the row again.
 """
 
 from __future__ import annotations
@@ -355,7 +355,7 @@ def _run_steps(assignment: Assignment, lock: int) -> None:
 
 
 def _keep_anothers(assignment: Assignment) -> None:
-    """The claim was given up before it found out; the directory is kept for a person to look into (hazard A1)."""
+    """The claim was given up before it found out; the directory is kept for a person to look into (hazards.md#a1)."""
     detail = "A container that had seen another tenant had been claimed; its directory is quarantined."
     log.error("directory quarantined", latch=volumes.read_latch(assignment.held_container))
     emit("pool.warning", pool_id=assignment.pool_id, container_id=assignment.container_ref, detail=detail)
@@ -368,7 +368,7 @@ def _run_pre_release(assignment: Assignment) -> None:
 
 
 def _stop(assignment: Assignment, name: str) -> None:
-    """Stop the container and prove it: nothing is saved beside a live writer (hazard B3)."""
+    """Stop the container and prove it: nothing is saved beside a live writer (hazards.md#b3)."""
     runtime = get_runtime()
     grace = assignment.version.spec.stop_timeout_ms if assignment.version and assignment.was_assigned else 0
     runtime.stop(name, grace)
@@ -417,7 +417,7 @@ def _end(assignment: Assignment) -> None:
 
 
 def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
-    """The container is gone and its slot free; the directory stays and the save is retried (hazard B4)."""
+    """The container is gone and its slot free; the directory stays and the save is retried (hazards.md#b4)."""
     delay = RETRY_S[min(assignment.attempt, len(RETRY_S) - 1)]
     with recording():
         moved = Assignment.objects.filter(pk=assignment.pk, owner=processes.current()).transition(

@@ -31,7 +31,7 @@ LIVE = frozenset(AssignmentState) - {AssignmentState.ENDED}
 
 
 class ReleaseStep(TextChoices):
-    """Where a release is. Each is committed before its act and is safe to run again (hazard B2)."""
+    """Where a release is. Each is committed before its act and is safe to run again (hazards.md#b2)."""
 
     STOPPING = "stopping"
     SAVING = "saving"

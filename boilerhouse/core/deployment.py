@@ -103,7 +103,7 @@ def _node_id(directory: str) -> str:
 
 
 def node_id() -> str:
-    """The node that this data directory, and so every container's directories, lie on (hazard A12)."""
+    """The node that this data directory, and so every container's directories, lie on (hazards.md#a12)."""
     return _node_id(str(settings.BOILERHOUSE_DATA_DIR))
 
 

@@ -1,6 +1,6 @@
 """A sink: the far end of a sync. A kind of sink is one class: rclone's remote, and a small in-process client.
 
-The in-process client answers "is anything there?" in 2-4 ms, where an rclone process needs 75 ms (hazard A10).
+The in-process client answers "is anything there?" in 2-4 ms, where an rclone process needs 75 ms (hazards.md#a10).
 """
 
 from __future__ import annotations

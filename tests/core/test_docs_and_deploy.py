@@ -53,6 +53,18 @@ def test_every_link_leads_somewhere(page):
             assert anchor in anchors(there), f"{page.name}: {target}"
 
 
+def test_every_hazard_that_the_code_names_is_described():
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    named = {
+        anchor
+        for path in tracked.split()
+        for names in re.findall(r"hazards\.md((?:(?:, )?#[a-z]\d+)+)", (ROOT / path).read_text())
+        for anchor in re.findall(r"\w+", names)
+    }
+    assert {"a1", "a11", "c1"} <= named
+    assert named <= anchors(ROOT / "docs" / "hazards.md")
+
+
 def test_every_page_is_reached_from_the_first():
     seen, todo = set(), [ROOT / "README.md"]
     while todo:

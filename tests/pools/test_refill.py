@@ -1,4 +1,4 @@
-"""P2: no container is created at or above maxSize, however many refill at once (hazard D1)."""
+"""P2: no container is created at or above maxSize, however many refill at once (hazards.md#d1)."""
 
 from __future__ import annotations
 

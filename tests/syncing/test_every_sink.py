@@ -1,4 +1,4 @@
-"""What holds at every kind of sink: P4, P5, hazards B8, B9, C6, C9 and what a tenant may try."""
+"""What holds at every kind of sink: P4, P5, hazards.md#b8, #b9, #c6, #c9 and what a tenant may try."""
 
 from __future__ import annotations
 

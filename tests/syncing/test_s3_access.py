@@ -112,7 +112,7 @@ def test_plain_answers_are_believed(answers):
     ],
 )
 def test_a_listing_that_is_not_plain_is_left_to_the_client(answers, odd):
-    """P5, hazard C2: nothing but a whole and empty listing may be taken for a first time."""
+    """P5, hazards.md#c2: nothing but a whole and empty listing may be taken for a first time."""
     server = answers(odd, (200, FULL, {}))
 
     assert server.sink.has_objects("p", CLAIM_DEADLINE_S) is True

@@ -1,4 +1,4 @@
-"""Local and WebDAV sinks by the API: what may be named, what is shown, what a PUT keeps (P10, hazard C13)."""
+"""Local and WebDAV sinks by the API: what may be named, what is shown, what a PUT keeps (P10, hazards.md#c13)."""
 
 from __future__ import annotations
 
