@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -119,14 +119,14 @@ def test_what_containers_and_later_claims_must_reach_is_as_open_as_before(data_d
     container = uuid4()
     volumes.prepare(container, 200_001, make_spec())
     state = volumes.volume_path(container, "state")
-    os.close(volumes.descend(state, volumes.PurePosixPath("a/b"), create_for=Owner(200_001, 200_001)))
+    os.close(volumes.descend(state, PurePosixPath("a/b"), create_for=Owner(200_001, 200_001)))
     for path in (state / "a", state / "a" / "b"):
         assert (mode(path), path.stat().st_uid) == (0o755, 200_001)
     staging = volumes.new_staging(container, Owner(200_001, 200_001), "m")
     (staging / "made" / "inner").mkdir(parents=True)
     for path in (staging / "made", staging / "made" / "inner"):
         path.chmod(0o755)  # as rclone makes them
-    volumes.move_in(container, Owner(200_001, 200_001), staging, state, volumes.PurePosixPath(), replace=False)
+    volumes.move_in(container, Owner(200_001, 200_001), staging, state, PurePosixPath(), replace=False)
     assert mode(state / "made" / "inner") == 0o755
 
     root = tmp_path / "sinks"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -112,7 +113,7 @@ def test_a_move_into_a_volume_is_never_ended_half_way(tmp_path, monkeypatch, dat
     target = volumes.volume_path(container_id, "state")
     (target / "d1").mkdir()
     with stalling.while_going(lambda: False, Ended):
-        volumes.move_in(container_id, OWNER, staged, target, volumes.PurePosixPath(), replace=False)
+        volumes.move_in(container_id, OWNER, staged, target, PurePosixPath(), replace=False)
     assert len(list(target.glob("*/f"))) == 50
 
 

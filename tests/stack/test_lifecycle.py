@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.core import processes
+from boilerhouse.core import deployment, processes
 from boilerhouse.core.models import Process
 from pools import lifecycle, trials, volumes
 from pools.models import Container, ContainerUsage
@@ -423,7 +423,7 @@ def test_a_hook_that_is_not_there_is_said_so(stack, pools):
 
 @pytest.mark.any_database
 def test_seed_files_are_there_on_first_use_only(stack, pools, sink_server):
-    seeds = Path(volumes.deployment.data_dir()) / "seeds" / "starter"
+    seeds = deployment.data_dir() / "seeds" / "starter"
     seeds.mkdir(parents=True, exist_ok=True)
     (seeds / "welcome.txt").write_text("hello\n")
     (seeds / "bin").mkdir(exist_ok=True)

@@ -1,0 +1,66 @@
+"""Directory handles that refuse links: a tenant may plant anything in a volume."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+from boilerhouse.core import deployment
+from pools.errors import DirectoryGone
+from pools.spec import Owner
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+PLAIN_FILE, PLAIN_DIR = 0o644, 0o755
+"""Modes that a restored file and directory have by themselves; only others are recorded."""
+KEPT_BITS = 0o3777
+"""Of a mode: all but setuid, which a container without new privileges has no use for."""
+
+
+def gone(path: Path) -> DirectoryGone:
+    return DirectoryGone(f"The directory {path} is not there on node {deployment.node_id()}.")
+
+
+def open_directory(root: Path) -> int:
+    try:
+        return os.open(root, DIRECTORY)
+    except FileNotFoundError as error:
+        raise gone(root) from error
+
+
+def descend(root: Path, relative: PurePosixPath, create_for: Owner | None = None) -> int:
+    """Open a directory below ``root`` without following a link; make missing ones for ``create_for``.
+
+    The caller closes it. Raises DirectoryGone when ``root`` itself is missing, FileNotFoundError for what is missing
+    in it, NotADirectoryError / OSError(ELOOP) for anything planted.
+    """
+    current = open_directory(root)
+    try:
+        for part in relative.parts:
+            if create_for is not None:
+                with contextlib.suppress(FileExistsError):
+                    make_dir(current, part, create_for)
+            inner = os.open(part, DIRECTORY, dir_fd=current)
+            os.close(current)
+            current = inner
+    except BaseException:
+        os.close(current)
+        raise
+    return current
+
+
+def make_dir(parent: int, name: str, owner: Owner) -> None:
+    """A plain directory of the container's user, whatever this process's umask. Raises FileExistsError."""
+    os.mkdir(name, 0o700, dir_fd=parent)
+    allow_mode(parent, name, PLAIN_DIR)
+    os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+
+
+def allow_mode(directory: int, name: str, mode: int) -> None:
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            os.chmod(f"/proc/self/fd/{descriptor}", mode)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,145 @@
+"""A census: what lies below a directory, without opening a file."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from boilerhouse.core import stalling
+from pools.names import plain
+from pools.volumes.entries import Entry, Stamp, entries_of
+from pools.volumes.handles import DIRECTORY, KEPT_BITS, PLAIN_DIR, PLAIN_FILE
+
+ANY_SIZE = sys.maxsize
+MAX_PATH_BYTES = 900
+"""Longest path below a mapping that fits an object key of 1,024 bytes with its prefix."""
+
+
+@dataclass(slots=True)
+class Census:
+    """What lies below a directory: counts, and all that object storage cannot hold by itself."""
+
+    files: int = 0
+    bytes: int = 0
+    modes: dict[str, int] = field(default_factory=dict)
+    """Path → mode, of files and directories whose mode is not the plain 0644 / 0755."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Path → target, of symbolic links."""
+    empty_dirs: list[str] = field(default_factory=list)
+    names: dict[str, None] = field(default_factory=dict)
+    """Paths (of no value) whose last part holds characters that sinks write in different ways."""
+    skipped: list[str] = field(default_factory=list)
+    """Sockets, FIFOs and devices."""
+    unsaveable: list[tuple[str, str]] = field(default_factory=list)
+    """Path and why, of what cannot be saved exactly."""
+    seen: dict[str, Stamp] = field(default_factory=dict)
+    """Path → what its inode says, of every file."""
+    sparse: dict[str, None] = field(default_factory=dict)
+    """Files with holes."""
+    grows: dict[str, int] = field(default_factory=dict)
+    """Path → bytes of disk that a file takes more when it comes back: full of zeros, or a further name of another."""
+    is_cut: bool = False
+    """There are more files than were asked for; the rest was not looked at."""
+
+    def sizes(self) -> dict[str, int]:
+        """Path → size, of every file."""
+        return {path: stamp.size for path, stamp in self.seen.items()}
+
+    def correct(self, path: str, stamp: Stamp | None) -> None:
+        """Say of a file what was copied of it, where that is not what was counted; None: it had gone by then."""
+        counted = self.seen.get(path)
+        if counted is None or counted == stamp:
+            return
+        self.bytes += (stamp.size if stamp else 0) - counted.size
+        if stamp:
+            self.seen[path] = stamp
+            return
+        self.files -= 1
+        del self.seen[path]
+        for told in (self.modes, self.grows, self.names, self.sparse):
+            told.pop(path, None)
+
+
+def census(
+    root: int,
+    matches: Callable[[str], bool] | None,
+    max_file_bytes: int,
+    *,
+    max_path_bytes: int = MAX_PATH_BYTES,
+    max_entries: int = sys.maxsize,
+    until: float = math.inf,
+) -> Census:
+    """Count what lies below the open directory ``root``, without changing anything there.
+
+    Longer paths and larger files are ``unsaveable``. It ends at ``max_entries``: files, links, directories. ``matches``
+    limits files and links to a mapping's pattern; None means everything. Raises TimeoutError when it is not done
+    ``until`` then (monotonic seconds).
+    """
+    result, counted = Census(), 0
+    named: set[int] = set()
+    stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", entries_of(root, until=until))]
+    try:
+        while stack:
+            stalling.step()
+            if time.monotonic() > until:
+                raise TimeoutError
+            directory, prefix, entries = stack[-1]
+            if not entries:
+                os.close(stack.pop()[0])
+                continue
+            entry, counted = entries.pop(), counted + 1
+            if counted > max_entries:
+                result.is_cut = True
+                return result
+            path, mode = prefix + entry.name, entry.mode & KEPT_BITS
+            wanted = matches is None or matches(path)
+            if plain(entry.name) != entry.name and (wanted or stat.S_ISDIR(entry.mode)):
+                result.names[path] = None
+            if len(os.fsencode(path)) > min(max_path_bytes, MAX_PATH_BYTES):
+                if wanted or stat.S_ISDIR(entry.mode):
+                    result.unsaveable.append((path[:200] + "…", "its path is too long for the sink"))
+            elif stat.S_ISDIR(entry.mode):
+                try:
+                    inner = os.open(entry.name, DIRECTORY, dir_fd=directory)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # replaced meanwhile by a live tenant; never followed
+                children = entries_of(inner, until=until)
+                if matches is None:
+                    if mode != PLAIN_DIR:
+                        result.modes[path] = mode
+                    if not children:
+                        result.empty_dirs.append(path)
+                stack.append((inner, f"{path}/", children))
+            elif not wanted:
+                continue
+            elif stat.S_ISREG(entry.mode):
+                if entry.size > max_file_bytes:
+                    result.unsaveable.append((path, f"it has {entry.size} bytes; {max_file_bytes} is the limit"))
+                result.files += 1
+                result.bytes += entry.size
+                result.seen[path] = entry.stamp
+                if entry.has_holes:
+                    result.sparse[path] = None
+                if entry.has_holes or entry.links > 1:
+                    here = 0 if entry.stamp.inode in named else entry.blocks * 512
+                    named.add(entry.stamp.inode)
+                    if entry.size > here:
+                        result.grows[path] = entry.size - here
+                if mode != PLAIN_FILE:
+                    result.modes[path] = mode
+            elif stat.S_ISLNK(entry.mode):
+                try:
+                    result.links[path] = os.readlink(entry.name, dir_fd=directory)
+                except OSError:
+                    continue  # no longer a link: the live tenant's next save has it
+            else:
+                result.skipped.append(path)
+    finally:
+        for directory, _, _ in stack:
+            os.close(directory)
+    return result

@@ -1,0 +1,40 @@
+"""The lock of a container's directory: one process at a time works in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from boilerhouse.core import file_locks
+from pools.errors import Locked
+from pools.volumes.handles import gone
+from pools.volumes.paths import home
+
+
+@contextmanager
+def locked(container_id: UUID, *, within_s: float = 0.0) -> Iterator[int]:
+    """Hold the container's file lock; yields its descriptor for a child to inherit (hazards.md#b1).
+
+    The kernel frees it only when the last process that holds the descriptor is dead, which may be never.
+    Raises DirectoryGone when the directory is not there, or was wiped while waiting; Locked when another still holds it
+    after ``within_s`` seconds.
+    """
+    path = home(container_id) / "lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError as error:
+        raise gone(path.parent) from error
+    try:
+        if not file_locks.take(descriptor, within_s):
+            raise Locked(f"Something else works on the container {container_id}.")
+        try:
+            same = os.stat(path).st_ino == os.fstat(descriptor).st_ino
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise gone(path.parent)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,65 @@
+"""The end of a container's directories: wiped, or put aside until the trash is emptied."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from uuid import UUID
+
+from boilerhouse.core import stalling
+from boilerhouse.core.steps import each
+from pools import quota
+from pools.volumes.paths import home, secrets_dir, trash_dir
+
+
+def wipe(container_id: UUID) -> None:
+    """Remove everything of the container from this host. The rename comes first, so a late path fails."""
+    trash_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
+    trashed = trash_dir() / str(container_id)
+    if home(container_id).exists():
+        quota.release(home(container_id))
+        home(container_id).rename(trashed)
+    destroy(trashed)
+    destroy(secrets_dir(container_id).parent)
+
+
+def discard(container_id: UUID) -> None:
+    """Put the container's unsaved state aside; it stays recoverable until ``empty_trash`` ages it out."""
+    if home(container_id).exists():
+        quota.release(home(container_id))
+        home(container_id).rename(trash_dir() / f"{container_id}.discarded-{int(time.time())}")
+    destroy(secrets_dir(container_id).parent)
+
+
+def erase_discarded(tenant_id: str) -> int:
+    """Remove what was put aside of this tenant's discarded state; return how many directories."""
+    found = []
+    for path in trash_dir().glob("*.discarded-*"):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if json.loads((path / "claimed").read_text()).get("tenantId") == tenant_id:
+                found.append(path)
+    for path in found:
+        destroy(path)
+    return len(found)
+
+
+def empty_trash(retention_s: int) -> int:
+    """Finish half-done wipes and remove discarded state older than ``retention_s``; return how many."""
+    oldest = time.time() - retention_s
+
+    def remove(path: Path) -> int:
+        _, discarded, stamp = path.name.partition(".discarded-")
+        if discarded and int(stamp) >= oldest:
+            return 0
+        destroy(path)
+        return 1
+
+    return each(trash_dir().glob("*"), remove)
+
+
+def destroy(path: Path) -> None:
+    """``rm -rf``: deep trees break Python's own; never across a mount."""
+    if path.is_symlink() or path.exists():
+        stalling.run(["rm", "-rf", "--one-file-system", "--", str(path)])

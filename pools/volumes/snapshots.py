@@ -1,0 +1,33 @@
+"""Snapshots: copies that a save of a running container sends."""
+
+from __future__ import annotations
+
+import contextlib
+from uuid import UUID
+
+from boilerhouse.core.steps import each
+from pools import quota
+from pools.errors import DirectoryGone, Locked
+from pools.volumes.directories import on_disk
+from pools.volumes.locks import locked
+from pools.volumes.paths import home, snapshot_dir
+from pools.volumes.removal import destroy
+
+
+def clear_snapshots(container_id: UUID) -> None:
+    """Remove what a save that was killed has left. The caller holds the container's lock."""
+    for parent in (home(container_id), home(container_id) / quota.MOUNT):
+        destroy(snapshot_dir(parent))
+
+
+def sweep_snapshots() -> int:
+    """Remove what killed saves have left in containers that nobody works on; return in how many."""
+    return each(on_disk(), _sweep_snapshots)
+
+
+def _sweep_snapshots(container_id: UUID) -> int:
+    if any(snapshot_dir(one).exists() for one in (home(container_id), home(container_id) / quota.MOUNT)):
+        with contextlib.suppress(DirectoryGone, Locked), locked(container_id):
+            clear_snapshots(container_id)
+            return 1
+    return 0
