@@ -241,7 +241,7 @@ def test_durations_of_any_size_that_rows_hold_are_dates(milliseconds):
 
 def test_a_huge_idle_timeout_and_interval_stop_neither_their_steps_nor_other_rows(data_dir):
     """O1: idleTimeoutMs 9007199254740991 killed the controller again and again."""
-    upkeep._tried.clear()
+    upkeep.orphans.tried.clear()
     huge, usual = make_pool(idle_timeout_ms=1000), make_pool(idle_timeout_ms=1000)
     for pool in (huge, usual):
         make_sync_spec(pool, interval_ms=5000)
@@ -347,7 +347,7 @@ def test_a_lease_is_neither_robbed_nor_kept_by_a_clock_that_is_wrong(skew):
 
 def test_deadlines_ages_and_retries_are_judged_by_the_databases_clock(skew):
     """F7: a claim made by one machine is given up, and resumed, by another."""
-    upkeep._tried.clear()
+    upkeep.orphans.tried.clear()
     pool = make_pool()
     make_assignment("waits", pool=pool, deadline=Now() + timedelta(seconds=5))
     make_assignment("late", pool=pool, deadline=Now() - timedelta(seconds=5))

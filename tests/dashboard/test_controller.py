@@ -28,7 +28,7 @@ LONG_AGO = timedelta(minutes=5)
 @pytest.fixture(autouse=True)
 def _fresh(data_dir):
     controller._sent.clear()
-    upkeep._tried.clear()
+    upkeep.orphans.tried.clear()
 
 
 def queued() -> list[str]:

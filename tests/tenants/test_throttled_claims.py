@@ -126,7 +126,7 @@ def is_silent_for_long() -> None:
 def test_a_message_that_was_lost_is_found(pool, provider, monkeypatch):
     """P8: the process that was to ask again died meanwhile."""
     monkeypatch.setattr(preparing, "_send", lambda *_: None)
-    monkeypatch.setattr(upkeep, "ORPHANED_AFTER", upkeep.ORPHANED_AFTER * 0)
+    monkeypatch.setattr(upkeep.orphans, "ORPHANED_AFTER", upkeep.orphans.ORPHANED_AFTER * 0)
     provider.behaviour = providers.SlowDown(positions=range(4))
     begun = claims.begin(claims.Claim(tenant_id="ann", pool_id=pool.pk))
     assert begun.assigned is None

@@ -1,0 +1,46 @@
+"""Steps over claims: who waits is served, who waits no more is given up, what lost its process goes on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from boilerhouse.core import clock
+from boilerhouse.core.steps import each
+from pools.models import Container
+from tenants import deadlines, giving_up, line
+from tenants.models import Assignment
+from tenants.states import AssignmentState
+from tenants.upkeep.orphans import ownerless, send_once
+
+GRACE_S = 2
+"""Whoever waits for a claim gives it up itself at its deadline; this is for those who no longer wait."""
+
+
+def serve_waiters() -> int:
+    """The net under the waiters' own matching: idle containers go to claims that wait."""
+    waiting = Assignment.objects.filter(state=AssignmentState.PENDING, container_ref=None)
+    return each(set(waiting.values_list("pool_id", flat=True)), _serve)
+
+
+def _serve(pool_id: str) -> int:
+    return line.match_waiters(pool_id) if Container.objects.idle().filter(pool_id=pool_id).exists() else 0
+
+
+def abort_overdue_claims() -> int:
+    """Give up pending claims that nobody waits for any more."""
+    overdue = clock.now() - timedelta(seconds=GRACE_S)
+    rows = Assignment.objects.filter(state=AssignmentState.PENDING, deadline__lt=overdue)
+    return each(rows.select_related("pool"), lambda row: giving_up.give_up(row.pk, *giving_up.overdue_outcome(row)))
+
+
+def resume_claims() -> int:
+    """Hand on claims whose process is dead."""
+    rows = Assignment.objects.filter(state=AssignmentState.PENDING, container_ref__isnull=False)
+    return each(ownerless(rows), _hand_on)
+
+
+def _hand_on(row: Assignment) -> int:
+    handed_on = send_once(row, "claim", "tenants.tasks.prepare", row.pk, row.generation)
+    if handed_on:
+        deadlines.stand_in_line(Assignment.objects.filter(pk=row.pk))
+    return handed_on

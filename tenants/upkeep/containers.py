@@ -1,0 +1,79 @@
+"""Steps over containers that are nobody's, that stand still, or whose directories are still needed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import transaction
+
+from boilerhouse.core import clock
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.steps import each
+from boilerhouse.core.tasks import enqueue
+from pools import freezer, lifecycle, nodes, volumes
+from pools.models import Container
+from pools.states import ContainerState
+from tenants.models import Assignment
+from tenants.upkeep.orphans import send, tried
+
+QUARANTINE_AFTER = timedelta(seconds=10)
+
+
+def thaw_forgotten() -> int:
+    """Have containers let go on that a save, killed in the middle, has left standing still."""
+    return sum(send("pool", "pools.tasks.thaw", pk) for pk in freezer.left_frozen())
+
+
+def find_lost() -> int:
+    """Have containers of this node put away that are to be removed, have seen a tenant, and are nobody's."""
+    old = clock.now() - QUARANTINE_AFTER
+    rows = Container.objects.here().filter(state=ContainerState.REMOVING, state_changed_at__lt=old)
+    return each(rows.values_list("pk", flat=True), _have_put_away)
+
+
+def _have_put_away(pk: UUID) -> int:
+    if not is_lost(pk) or not tried.is_new(("lost", pk)):
+        return 0
+    with transaction.atomic():
+        enqueue("pool", "tenants.tasks.put_away", pk)
+    return 1
+
+
+def is_lost(container_id: UUID) -> bool:
+    """Whether it saw a tenant whose assignment is gone: its state may be unsaved."""
+    held = Assignment.objects.live().filter(container_ref=container_id).exists()
+    return not held and volumes.read_latch(container_id) is not None
+
+
+def put_away(container_id: UUID) -> None:
+    """Stop a lost container, free its slot, and keep its directory for a person to look into."""
+    container = Container.objects.filter(pk=container_id, state=ContainerState.REMOVING).first()
+    if container is None or not nodes.is_here(container.node) or not is_lost(container_id):
+        return
+    lifecycle.quarantine(container_id)
+    with recording():
+        detail = "A container that had seen a tenant whose assignment is gone was to be removed; it is quarantined."
+        emit("pool.warning", pool_id=container.pool_id, container_id=container_id, detail=detail)
+        lifecycle.forget(container_id, keepsDirectory=True)
+
+
+def retire_unheld() -> int:
+    """Take away containers that are claimed by nobody: a database that was set back may show such."""
+    held = Assignment.objects.live().exclude(container_ref=None).values("container_ref")
+    old = clock.now() - QUARANTINE_AFTER
+    rows = Container.objects.filter(state=ContainerState.CLAIMED, state_changed_at__lt=old).exclude(pk__in=held)
+    return each(list(rows.values_list("pk", flat=True)), _retire)
+
+
+def _retire(pk: UUID) -> int:
+    with recording():
+        lifecycle.retire(pk)
+        enqueue("pool", "pools.tasks.destroy_container", pk)
+    return 1
+
+
+def held_containers() -> set[UUID]:
+    """Containers whose directories live assignments still need."""
+    rows = Assignment.objects.live().exclude(container_ref=None)
+    return {ref for ref in rows.values_list("container_ref", flat=True) if ref}

@@ -1,0 +1,41 @@
+"""Rows whose process is dead, and messages that are not sent twice for the same one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from boilerhouse.core import clock, processes
+from boilerhouse.core.recently import Recently
+from boilerhouse.core.tasks import enqueue
+from tenants.models import Assignment
+
+ORPHANED_AFTER = timedelta(seconds=3)
+"""A row without an owner may have its message still on the way."""
+
+
+def send(queue: str, function: str, pk: UUID) -> bool:
+    with transaction.atomic():
+        enqueue(queue, function, pk)
+    return True
+
+
+def ownerless(rows: QuerySet[Assignment]) -> list[Assignment]:
+    living = processes.living()
+    old = clock.now() - ORPHANED_AFTER
+    return [row for row in rows.filter(state_changed_at__lt=old) if row.owner not in living]
+
+
+tried = Recently(10)
+
+
+def send_once(row: Assignment, queue: str, function: str, *arguments: object) -> int:
+    """Once per orphan and owner."""
+    if not tried.is_new((row.pk, row.owner, row.attempt, row.next_attempt_at)):
+        return 0
+    with transaction.atomic():
+        enqueue(queue, function, *arguments)
+    return 1

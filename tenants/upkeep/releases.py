@@ -1,0 +1,77 @@
+"""Steps over releases: what is due begins, what failed is tried again, what lost its process goes on."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from boilerhouse.core import clock
+from boilerhouse.core.steps import each
+from boilerhouse.core.tasks import enqueue
+from pools.models import Pool
+from pools.states import DEADLY
+from tenants import errors, giving_up, idle, releases
+from tenants.models import Assignment
+from tenants.states import AssignmentState, ReleaseReason
+from tenants.upkeep.orphans import ownerless, send_once, tried
+
+
+def resume_releases() -> int:
+    """Carry on releases whose process is dead."""
+    now = clock.now()
+    rows = Assignment.objects.filter(state=AssignmentState.RELEASING)
+    rows = rows.exclude(next_attempt_at__gt=now)
+    return each(ownerless(rows), lambda row: send_once(row, "save", "tenants.tasks.finish_release", row.pk))
+
+
+def retry_failed_saves() -> int:
+    """Try failed saves again when their back-off has passed."""
+    rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, next_attempt_at__lt=clock.now())
+    return each(rows, releases.retry)
+
+
+def release_of_deleted_pools() -> int:
+    """Release, with save, whoever holds a container of a pool that is being deleted; who waits there is told."""
+    deleting = Pool.objects.filter(is_deleting=True).values_list("pk", flat=True)
+    draining = Pool.objects.filter(is_draining=True, waiting__gt=0).values_list("pk", flat=True)
+    waiting = Assignment.objects.filter(pool_id__in=list(draining), state=AssignmentState.PENDING, container_ref=None)
+    each(waiting.values_list("pk", flat=True), lambda pk: giving_up.give_up(pk, errors.Draining.code))
+    held = Assignment.objects.filter(pool_id__in=list(deleting), state=AssignmentState.ASSIGNED)
+    return _release_each(held, ReleaseReason.POOL_DELETED)
+
+
+def _release_each(rows: QuerySet[Assignment], reason: ReleaseReason) -> int:
+    """Fence each of these assignments for ``reason``, by a statement of its own; return how many it was first at."""
+    pks = list(rows.values_list("pk", flat=True))
+    return each(pks, lambda pk: releases.fence(Assignment.objects.filter(pk=pk), reason=reason))
+
+
+def release_dead() -> int:
+    """End, with a save from their directories, assignments whose container runs no more (contract: health)."""
+    rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__fault__in=DEADLY)
+    return _release_each(rows, ReleaseReason.CONTAINER_DIED)
+
+
+def release_unhealthy() -> int:
+    """Release, with save, containers that run but are unhealthy, where their pool says so."""
+    rows = Assignment.objects.filter(
+        state=AssignmentState.ASSIGNED, pool__on_unhealthy=Pool.OnUnhealthy.RELEASE, container__fault__gt=""
+    )
+    return _release_each(rows.exclude(container__fault__in=DEADLY), ReleaseReason.UNHEALTHY)
+
+
+def find_idle() -> int:
+    """Look closer at assignments without activity for their pool's idleTimeoutMs; a task walks their files."""
+    rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, pool__idle_timeout_ms__gt=0)
+    return each(rows.select_related("pool"), _have_checked)
+
+
+def _have_checked(row: Assignment) -> int:
+    due = idle.due_at(row)
+    if due is None or due >= clock.now() - idle.SLACK:
+        return 0
+    if not tried.is_new(("idle", row.pk, row.last_activity_at)):
+        return 0
+    with transaction.atomic():
+        enqueue("sync", "tenants.tasks.check_idle", row.pk, row.generation)
+    return 1

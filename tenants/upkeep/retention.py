@@ -1,0 +1,51 @@
+"""What is deleted when its retention has passed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Exists, OuterRef, QuerySet
+
+from boilerhouse.core import clock, deployment_settings
+from syncing.models import MappingRestore, SinkProbe, SyncRun
+from tenants import deaths
+from tenants.models import Assignment
+from tenants.states import AssignmentState
+
+FORGET_AT_ONCE = 1000
+
+
+def forget_old() -> int:
+    """Delete finished runs, probes and ended assignments past their retention, but the newest run per tenant and spec
+    and the newest assignment per tenant and pool, and proofs of restores by generations that are over.
+
+    An assignment is kept as long as a run. Returns how many rows went.
+    """
+    now, retention_s = clock.now(), deployment_settings.current().retention_s
+    newer = SyncRun.objects.filter(
+        spec=OuterRef("spec"), tenant_id=OuterRef("tenant_id"), direction=OuterRef("direction"), pk__gt=OuterRef("pk")
+    )
+    runs = SyncRun.objects.filter(finished_at__lt=now - timedelta(seconds=retention_s["runs"]))
+    probes = SinkProbe.objects.filter(at__lt=now - timedelta(seconds=retention_s["probes"]))
+    current = Assignment.objects.live().filter(tenant_id=OuterRef("tenant_id"), generation=OuterRef("generation"))
+    proofs = MappingRestore.objects.filter(~Exists(current))
+    later = Assignment.objects.filter(
+        tenant=OuterRef("tenant"), pool=OuterRef("pool"), created_at__gt=OuterRef("created_at")
+    )
+    ended = Assignment.objects.filter(
+        Exists(later),
+        state=AssignmentState.ENDED,
+        death=None,
+        ended_at__lt=now - timedelta(seconds=retention_s["runs"]),
+    )
+    old = (runs.filter(Exists(newer)), probes, proofs, ended)
+    return deaths.forget_old() + sum(_delete_in_parts(rows) for rows in old)
+
+
+def _delete_in_parts(rows: QuerySet[Any]) -> int:
+    """Delete them some at a time, so that no transaction is long."""
+    gone = 0
+    while pks := list(rows.order_by("pk").values_list("pk", flat=True)[:FORGET_AT_ONCE]):
+        gone += rows.model._default_manager.filter(pk__in=pks).delete()[0]
+    return gone

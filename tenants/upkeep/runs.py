@@ -1,0 +1,13 @@
+"""Steps over sync runs."""
+
+from __future__ import annotations
+
+from boilerhouse.core import processes
+from syncing.models import SyncRun
+
+
+def bury_dead_runs() -> int:
+    """Say of runs whose process is dead that they were interrupted; what they belong to decides anew."""
+    living = processes.living()
+    dead = [run.pk for run in SyncRun.objects.running() if run.owner not in living]
+    return SyncRun.objects.filter(pk__in=dead).bury()
