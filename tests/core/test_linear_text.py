@@ -69,8 +69,8 @@ def is_searched(name: str, sources: list[str]) -> bool:
 BOUNDED = {
     "pools.references._REFERENCE": "at most 500 characters",
     "pools.pull_errors._TELLING_RE": "at most MAX_WORDS",
-    "pools.runtime.docker._NAMED": "a path that we wrote",
-    "pools.runtime.docker._VERSION": "a path that we wrote",
+    "pools.runtime.docker.client._NAMED": "a path that we wrote",
+    "pools.runtime.docker.client._VERSION": "a path that we wrote",
     "pools.egress.HOST_NAME": "at most 253 characters",
     "pools.api.registry_credentials.PLACE": "at most 255 characters",
 }

@@ -13,7 +13,7 @@ from boilerhouse.core import tasks
 from boilerhouse.core.instruments import TASKS
 from pools import reconcile
 from pools.instruments import CONTAINER_STARTS
-from pools.runtime import docker
+from pools.runtime.docker import client as docker_client
 from syncing.instruments import SYNC_RUNS
 from tenants import giving_up
 from tenants.models import Assignment, Tenant
@@ -125,9 +125,9 @@ def test_names_follow_the_customs(scraping):
     ],
 )
 def test_calls_of_the_engine_are_counted_without_names(path, call):
-    assert docker._call_of("post", f"http+docker://localhost/v1.41{path}") == call
-    assert docker._call_of("post", f"http+docker://localhost/v1.51{path}") == call
-    assert docker._call_of("get", "http+docker://localhost/version") == "GET /version"
+    assert docker_client._call_of("post", f"http+docker://localhost/v1.41{path}") == call
+    assert docker_client._call_of("post", f"http+docker://localhost/v1.51{path}") == call
+    assert docker_client._call_of("get", "http+docker://localhost/version") == "GET /version"
 
 
 def test_drift_is_counted_by_kind(scraping, monkeypatch):

@@ -9,7 +9,8 @@ import pytest
 from pools import host, images, trials
 from pools.errors import EngineFailure
 from pools.models import Container, Pool
-from pools.runtime import asked, seccomp
+from pools.runtime import seccomp
+from pools.runtime.docker import comparison
 from pools.states import ContainerState, PoolState, Trouble
 from tests.make import make_spec
 from tests.pools.engine import SLEEP, docker, engine  # noqa: F401
@@ -130,7 +131,7 @@ def test_every_key_of_a_request_is_compared(engine, settings, monkeypatch, tmp_p
     """B13: whichever is missing, or another, in what the engine says; also of keys that are added tomorrow."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/zero"]
     (tmp_path / "swaps").write_text("Filename Type\n/swapfile file\n")
-    monkeypatch.setattr(asked, "SWAPS", tmp_path / "swaps")
+    monkeypatch.setattr(comparison, "SWAPS", tmp_path / "swaps")
     bodies = []
     engine.filter.change = lambda body: bodies.append(copy.deepcopy(body))
     row, pool = engine.start(**EVERYTHING)
@@ -144,13 +145,13 @@ def test_every_key_of_a_request_is_compared(engine, settings, monkeypatch, tmp_p
             for other in (None, *others(wanted)):
                 told = copy.deepcopy(found)
                 told[part][key] = other
-                said = asked.differences(body, told)
+                said = comparison.differences(body, told)
                 assert any(key in one for one in said), (part, key, other)
                 compared += 1
     assert compared > 40
     for mount in found["Mounts"]:
         told = {**found, "Mounts": [one for one in found["Mounts"] if one != mount]}
-        assert mount["Destination"] in str(asked.differences(body, told))
+        assert mount["Destination"] in str(comparison.differences(body, told))
 
 
 def others(value):
@@ -182,7 +183,7 @@ def test_a_machine_without_swap_gives_none_whatever_its_kernel_can_limit(engine,
     """B13: a dropped limit of swap counts where there is swap."""
     engine.filter.change = put(-1, "HostConfig", "MemorySwap")
     swaps = tmp_path / "swaps"
-    monkeypatch.setattr(asked, "SWAPS", swaps)
+    monkeypatch.setattr(comparison, "SWAPS", swaps)
     swaps.write_text("Filename Type Size Used Priority\n/swapfile file 1 0 -2\n")
     row, pool = engine.start(**FULL)
     assert row is None

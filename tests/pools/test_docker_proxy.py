@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from boilerhouse.core.deployment import deployment_id
 from pools import host, images, volumes
 from pools.errors import EngineFailure
-from pools.runtime import asked
 from pools.runtime.base import ContainerPlan, Mount
-from pools.runtime.docker import DockerRuntime
+from pools.runtime.docker import DockerRuntime, request
 from tests import docker_proxy
 from tests.docker_proxy import Sockets, say
 from tests.lan import ipv6_forwarding_kept
@@ -354,7 +353,7 @@ def test_an_image_is_built_through_the_workers_socket(sockets, data_dir):
 
 def body_of(plan: ContainerPlan) -> dict:
     api = DockerRuntime(f"unix://{docker_proxy.ENGINE}")._api()
-    return dict(api.create_container_config(**asked.arguments(api, plan)))
+    return dict(api.create_container_config(**request.arguments(api, plan)))
 
 
 HOSTILE = {

@@ -22,9 +22,8 @@ from pools import checks, host, lifecycle, limits
 from pools.api.serializers import WorkloadInput, render_spec
 from pools.errors import CannotGive
 from pools.models import Container, Workload, WorkloadVersion
-from pools.runtime import asked
 from pools.runtime.base import Image
-from pools.runtime.docker import translated
+from pools.runtime.docker import comparison, request, translated
 from pools.spec import Gpus, WorkloadSpec
 from tests.asking import refused_fields
 from tests.make import SPEC, make_pool, make_spec, make_workload
@@ -340,10 +339,10 @@ def test_a_request_for_gpus_is_kept_as_it_was_asked(engine, tmp_path, gpus):  # 
     )
     engine.runtime.create(plan)
     api = engine.runtime._api()
-    body = api.create_container_config(**asked.arguments(api, plan))["HostConfig"]
+    body = api.create_container_config(**request.arguments(api, plan))["HostConfig"]
     found = api.inspect_container(plan.name)["HostConfig"]
     assert found["DeviceRequests"][0]["Count"] == gpus.count
-    assert list(asked._compared("HostConfig", {"DeviceRequests": body["DeviceRequests"]}, found)) == []
+    assert list(comparison._compared("HostConfig", {"DeviceRequests": body["DeviceRequests"]}, found)) == []
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,9 @@ import time
 
 import pytest
 
-from pools.runtime import refusals
-from pools.runtime.attached import Attached
 from pools.runtime.base import Executed
-from pools.runtime.docker import DockerRuntime
+from pools.runtime.docker import DockerRuntime, refusals
+from pools.runtime.docker.attached import Attached
 
 
 def frame(channel: int, text: bytes) -> bytes:

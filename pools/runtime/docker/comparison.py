@@ -1,4 +1,4 @@
-"""What Docker is asked to make for a plan, and in what its container differs from that.
+"""In what a container differs from what Docker was asked to make.
 
 An engine drops what its kernel or its cgroups cannot do (a limit of processes or of swap, a default profile) with no
 more than a warning. So everything that was asked for is looked up in what ``inspect`` says, and so is anything that
@@ -12,17 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docker.types import DeviceRequest, Healthcheck, LogConfig, Ulimit
-from docker.types import Mount as DockerMount
+from pools.runtime.base import OUR_LABELS
 
-import docker
-from pools.runtime import seccomp
-from pools.runtime.base import OUR_LABELS, ContainerPlan, Tmpfs
-
-ULIMITS = {"nofile": (4096, 4096), "core": (0, 0)}
-"""Soft and hard, where the workload says nothing."""
 SWAPS = Path("/proc/swaps")
-
 FIELDS = {
     "Cmd": "command",
     "Devices": "devices",
@@ -64,101 +56,6 @@ NONE_AT_ALL = frozenset({"Entrypoint"})
 """What takes the place of the image's own even where it is empty."""
 HIDDEN = frozenset({"Env", "Labels"})
 """What is compared and not written into an error."""
-
-
-# The request ------------------------------------------------------------------------------------------
-
-
-def arguments(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
-    """``create_container`` with these makes the plan's container."""
-    health = plan.probe and Healthcheck(
-        test=["CMD", *plan.probe.command],
-        interval=plan.probe.interval_ms * 1_000_000,
-        timeout=plan.probe.timeout_ms * 1_000_000,
-        retries=plan.probe.retries,
-        start_period=max(plan.probe.start_period_ms, 1) * 1_000_000,  # 0 would be the image's
-    )
-    if plan.is_probe_off:
-        health = Healthcheck(test=["NONE"])
-    networking = None
-    if plan.address:
-        end = api.create_endpoint_config(ipv4_address=plan.address, ipv6_address=plan.address6 or None)
-        networking = {"EndpointsConfig": {plan.network: end}}
-    return {
-        "image": plan.image,
-        "command": list(plan.command) or None,
-        "entrypoint": None if plan.entrypoint is None else list(plan.entrypoint),
-        "working_dir": plan.working_dir,
-        "stop_signal": plan.stop_signal,
-        "user": f"{plan.uid}:{plan.uid if plan.gid is None else plan.gid}",
-        "environment": plan.environment,
-        "labels": plan.labels,
-        "hostname": None if plan.network == "host" else plan.name[:63],
-        "ports": list(plan.exposed),
-        "host_config": _host_config(api, plan),
-        "networking_config": networking,
-        "healthcheck": health,
-    }
-
-
-def _host_config(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
-    return dict(
-        api.create_host_config(
-            read_only=plan.read_only_root,
-            cap_drop=["ALL"],
-            group_add=[str(gid) for gid in plan.groups] or None,
-            security_opt=["no-new-privileges=true", seccomp.option()],
-            pids_limit=plan.pids_limit,
-            mem_limit=f"{plan.memory_mb}m",
-            memswap_limit=f"{plan.memory_mb}m",
-            nano_cpus=int(plan.cpus * 1_000_000_000),
-            tmpfs={one.path: _options(one) for one in plan.tmpfs},
-            shm_size=f"{plan.shm_mb}m",
-            ipc_mode="private",
-            init=plan.init,
-            ulimits=_ulimits(plan),
-            log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
-            restart_policy={"Name": "no"},
-            mounts=_binds(plan),
-            network_mode=plan.network,
-            dns=list(plan.dns) or None,
-            extra_hosts=[f"{name}:{address}" for name, address in plan.extra_hosts] or None,
-            port_bindings={f"{p.container_port}/{p.protocol}": (p.host, p.host_port) for p in plan.ports},
-            runtime=plan.runtime,
-            devices=[f"{one.path}:{one.path}:{one.permissions}" for one in plan.devices] or None,
-            device_requests=_device_requests(plan),
-        )
-    )
-
-
-def _ulimits(plan: ContainerPlan) -> list[Ulimit]:
-    limits = {**ULIMITS, **{one.name: (one.soft, one.hard) for one in plan.ulimits}}
-    return [Ulimit(name=name, soft=soft, hard=hard) for name, (soft, hard) in limits.items()]
-
-
-def _device_requests(plan: ContainerPlan) -> list[DeviceRequest] | None:
-    if plan.gpus is None:
-        return None
-    return [DeviceRequest(count=plan.gpus.count, device_ids=list(plan.gpus.ids), capabilities=[["gpu"]])]
-
-
-def _options(tmpfs: Tmpfs) -> str:
-    run = "exec" if tmpfs.is_exec else "noexec"
-    return f"rw,{run},nosuid,nodev,size={tmpfs.size_mb}m,mode={tmpfs.mode:o},uid={tmpfs.uid},gid={tmpfs.gid}"
-
-
-def _binds(plan: ContainerPlan) -> list[DockerMount]:
-    """The volumes, and one that is never mounted for each VOLUME of the image that has a tmpfs.
-
-    The engine makes an anonymous volume for whatever the image declares and the request does not bind; where a tmpfs
-    lies, it mounts neither. Should another engine mount this one, it is empty and read-only.
-    """
-    declared = [one.path for one in plan.tmpfs if one.is_declared]
-    hidden = [DockerMount(path, plan.placeholder, type="bind", read_only=True) for path in declared]
-    return [DockerMount(m.target, m.source, type="bind", read_only=m.read_only) for m in plan.mounts] + hidden
-
-
-# What was made of it ----------------------------------------------------------------------------------
 
 
 def differences(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

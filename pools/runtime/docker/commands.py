@@ -1,0 +1,115 @@
+"""Commands in a container."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from typing import Any
+
+import docker.errors
+
+import docker
+from pools import errors, host_processes
+from pools.runtime.base import Executed, Terminal
+from pools.runtime.docker import refusals
+from pools.runtime.docker.attached import Attached
+from pools.runtime.docker.engine import Engine
+from pools.runtime.docker.terminals import AttachedTerminal
+from pools.runtime.docker.translation import translated, words_of
+
+STANDS_STILL_S = 5.0
+"""How long a command waits for a container that is held still for a save."""
+
+
+class Commands(Engine):
+    """Commands that are started in a container."""
+
+    def terminal(self, name: str, command: tuple[str, ...], columns: int, rows: int) -> Terminal:
+        with translated():
+            api = self._api()
+            environment = {"TERM": "xterm-256color"}
+            made = api.exec_create(name, list(command), stdin=True, tty=True, environment=environment)
+            stream: Any = api.exec_start(made["Id"], tty=True, socket=True)
+            terminal = AttachedTerminal(api, made["Id"], stream)
+            with contextlib.suppress(docker.errors.APIError):  # it has ended already
+                api.exec_resize(made["Id"], height=rows, width=columns)
+            return terminal
+
+    def exec(
+        self,
+        name: str,
+        command: tuple[str, ...],
+        timeout_ms: int,
+        stdin: bytes | None = None,
+        limit_bytes: int = 1 << 20,
+    ) -> Executed:
+        until = time.monotonic() + STANDS_STILL_S
+        while True:
+            with translated():
+                try:
+                    done, has_begun = self._exec(name, command, timeout_ms, stdin, limit_bytes)
+                except docker.errors.APIError as error:
+                    if "is paused" not in words_of(error) or time.monotonic() > until:
+                        raise
+                else:
+                    if has_begun or time.monotonic() > until:
+                        return done
+            time.sleep(0.02)
+
+    def _exec(
+        self, name: str, command: tuple[str, ...], timeout_ms: int, stdin: bytes | None, limit_bytes: int
+    ) -> tuple[Executed, bool]:
+        """The result, and whether the command began: the engine begins none while the container stands still."""
+        started = time.monotonic()
+        api = self._api()
+        exec_id = api.exec_create(name, list(command), stdin=stdin is not None)["Id"]
+        try:
+            stream: Any = api.exec_start(exec_id, socket=True)
+        except docker.errors.APIError as error:
+            if refused := refusals.executed(words_of(error), command, _ms_since(started)):
+                return refused, True
+            raise
+
+        def is_running() -> bool:
+            return bool(api.exec_inspect(exec_id)["Running"])
+
+        connection: socket.socket = getattr(stream, "_sock", stream)
+        attached = Attached(stream._response.raw._fp.fp, connection, is_running)
+        try:
+            attached.run(stdin, started + timeout_ms / 1000, limit_bytes)
+        except TimeoutError as error:
+            raise errors.ExecTimedOut(
+                self._kill(api, exec_id, timeout_ms),
+                bytes(attached.stdout),
+                bytes(attached.stderr),
+                stdout_truncated=attached.stdout_truncated,
+                stderr_truncated=attached.stderr_truncated,
+            ) from error
+        finally:
+            stream.close()
+        seen = api.exec_inspect(exec_id)
+        out, err = bytes(attached.stdout), bytes(attached.stderr)
+        exit_code = -1 if seen["ExitCode"] is None else seen["ExitCode"]
+        if exit_code and not seen["Pid"]:
+            if b"cannot exec in a paused container" in out:
+                return Executed(exit_code, out, err, _ms_since(started)), False
+            if refused := refusals.executed((out or err).decode(errors="replace"), command, _ms_since(started)):
+                return refused, True
+        cut = attached.stdout_truncated, attached.stderr_truncated
+        done = Executed(exit_code, out, err, _ms_since(started), *cut)
+        return refusals.at_execve(done, command) or done, True
+
+    def _kill(self, api: docker.APIClient, exec_id: str, timeout_ms: int) -> str:
+        """Kill what the command started and say so; the engine itself has no verb for that."""
+        seen = api.exec_inspect(exec_id)
+        late = f"The command did not end within {timeout_ms} ms"
+        if not seen["Running"]:
+            return f"{late}; it has ended since."
+        if host_processes.kill_tree(seen["Pid"], seen["ContainerID"]):
+            return f"{late} and was killed."
+        return f"{late}; it could not be killed from here and goes on until the container is released."
+
+
+def _ms_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)

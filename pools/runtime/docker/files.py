@@ -1,0 +1,65 @@
+"""Files in a container, read through the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import docker.errors
+import docker.utils
+
+from pools import errors
+from pools.runtime.base import File
+from pools.runtime.docker.engine import FAST_S, Engine
+from pools.runtime.docker.translation import translated
+
+
+class Files(Engine):
+    """Files in a container."""
+
+    def file(self, name: str, path: str, limit_bytes: int) -> File | None:
+        with translated():
+            api: Any = self._api()
+            url = api._url("/containers/{0}/archive", name)
+            looked = api.head(url, params={"path": path}, timeout=FAST_S)
+            try:
+                api._raise_for_status(looked)
+            except docker.errors.NotFound:
+                api.inspect_container(name)  # which raises where it is the container that is not there
+                return None
+            found = _file(docker.utils.decode_json_header(looked.headers["X-Docker-Container-Path-Stat"]))
+            if found.kind != "file" or found.size > limit_bytes:
+                return found  # at a FIFO the engine would wait for a writer
+            with contextlib.closing(api._get(url, params={"path": path}, stream=True)) as answer:
+                api._raise_for_status(answer)
+                return replace(found, content=_only_file(answer.iter_content(CHUNK_BYTES), limit_bytes))
+
+
+_KINDS = {0: "file", 1 << 31: "directory", 1 << 27: "symbolic link"}
+"""By the bits of a mode that say what it is, as the engine writes them."""
+_KIND_BITS = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
+CHUNK_BYTES, TAR_BYTES = 1 << 16, 1 << 20
+"""What the engine may write around a file's content."""
+
+
+def _file(seen: dict[str, Any]) -> File:
+    return File(_KINDS.get(seen["mode"] & _KIND_BITS, "special file"), seen["size"])
+
+
+def _only_file(stream: Iterator[bytes], limit_bytes: int) -> bytes:
+    """The content of the one file in a tar archive."""
+    packed = bytearray()
+    for chunk in stream:
+        packed += chunk
+        if len(packed) > limit_bytes + TAR_BYTES:
+            raise errors.EngineFailure("The engine sends more than the file has.")
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as archive:
+        member = archive.next()
+        found = member and archive.extractfile(member)
+        if not found:
+            raise errors.EngineFailure("The engine sends another thing than the file.")
+        return found.read()

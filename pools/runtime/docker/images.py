@@ -1,0 +1,116 @@
+"""Images at the engine, and the registries that they come from."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import docker.errors
+import requests
+
+from pools import errors, pull_errors, references
+from pools.pull_errors import PullFault
+from pools.runtime.base import Image, Probe, Pull, RegistryLogin
+from pools.runtime.docker.engine import BUILD_S, NEVER, SLOW_S, Engine
+from pools.runtime.docker.logins import body_of, header_of
+from pools.runtime.docker.probes import probe_command
+from pools.runtime.docker.pull_stream import error_of
+from pools.runtime.docker.pulls import DockerPull
+from pools.runtime.docker.translation import all_words, translated
+
+TAG_S = 15
+"""A registry that is asked what a tag names holds a worker for no longer."""
+
+
+class Images(Engine):
+    """Images, and the registries that they come from."""
+
+    def find_image(self, image: str) -> Image:
+        with translated():
+            return _image(_inspect_image(self._api(), references.at_engine(image)))
+
+    def pull(
+        self, reference: references.Reference, login: RegistryLogin | None = None, patience_s: float = SLOW_S
+    ) -> Pull:
+        with translated():  # a client of its own: it reads root's ~/.docker/config.json as it is now, and is long
+            api = self._own_api(NEVER)
+        return DockerPull(api, reference, login, patience_s)
+
+    def named_digest(self, reference: references.Reference, login: RegistryLogin | None = None) -> str:
+        with translated(), contextlib.closing(self._own_api(TAG_S)) as own:
+            api: Any = own
+            url = api._url(f"/distribution/{reference.name}:{reference.version}/json")
+            try:
+                answer = api._get(url, headers=header_of(reference, login, api))
+                api._raise_for_status(answer)
+            except requests.ReadTimeout as error:
+                words = f"nothing came from {reference.registry} for {TAG_S} s"
+                raise pull_errors.pull_failed(reference, words, PullFault.TIMEOUT) from error
+            except docker.errors.APIError as error:
+                raise pull_errors.pull_failed(reference, all_words(error), login=login) from error
+            return str(answer.json()["Descriptor"]["digest"])
+
+    def log_in(self, registry: str, login: RegistryLogin) -> None:
+        with translated(), contextlib.closing(self._own_api(TAG_S)) as own:
+            api: Any = own
+            try:
+                answer = api._post_json(api._url("/auth"), data=body_of(registry, login))
+                api._raise_for_status(answer)
+            except requests.ReadTimeout as error:
+                words = f"nothing came from it for {TAG_S} s"
+                raise pull_errors.login_failed(registry, words, login, PullFault.TIMEOUT) from error
+            except docker.errors.APIError as error:
+                if error.status_code == 403:  # by the proxy before the socket: a refusal by the registry is 401 here
+                    raise
+                raise pull_errors.login_failed(registry, all_words(error), login) from error
+
+    def build(self, context: bytes, tag: str) -> Iterator[str]:
+        with translated():
+            stream = self._api(BUILD_S).build(
+                fileobj=io.BytesIO(context), custom_context=True, tag=tag, rm=True, forcerm=True, decode=True
+            )
+            for chunk in stream:
+                if words := error_of(chunk):
+                    raise errors.EngineFailure(f"Building {tag} failed: {words}")
+                if line := str(chunk.get("stream", "")).strip():
+                    yield line
+
+
+def _inspect_image(api: Any, name: str) -> dict[str, Any]:
+    """As ``inspect_image``, which would write @ as %40: the proxy before the socket lets no % through."""
+    if _PLAIN_IMAGE.match(name):
+        answer: dict[str, Any] = api._result(api._get(api._url(f"/images/{name}/json")), True)
+        return answer
+    return dict(api.inspect_image(name))
+
+
+_PLAIN_IMAGE = re.compile(r"[\w./:@-]+\Z")
+
+
+def _image(found: dict[str, Any]) -> Image:
+    config = found.get("Config") or {}
+    return Image(
+        found["Id"],
+        tuple(sorted(config.get("Volumes") or ())),
+        config.get("WorkingDir") or "",
+        _images_probe(config),
+        tuple(found.get("RepoDigests") or ()),
+    )
+
+
+def _images_probe(config: dict[str, Any]) -> Probe | None:
+    """The HEALTHCHECK of an image, with the engine's defaults where it leaves something out."""
+    check = config.get("Healthcheck") or {}
+    command = probe_command(config)
+    if not command:
+        return None
+
+    def ms(name: str, default: int) -> int:
+        return (check.get(name) or 0) // 1_000_000 or default
+
+    return Probe(
+        command, ms("Interval", 30_000), ms("Timeout", 30_000), check.get("Retries") or 3, ms("StartPeriod", 0)
+    )

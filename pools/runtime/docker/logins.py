@@ -1,0 +1,25 @@
+"""A login to a registry, as the engine takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import docker.auth
+
+from pools import references
+from pools.runtime.base import RegistryLogin
+
+
+def header_of(reference: references.Reference, login: RegistryLogin | None, api: Any) -> dict[str, str | bytes]:
+    """The header that holds the login, for the engine to show to the image's registry."""
+    if login is None:
+        header = docker.auth.get_config_header(api, reference.registry)
+        return {"X-Registry-Auth": header} if header else {}
+    return {"X-Registry-Auth": docker.auth.encode_header(body_of(reference.registry, login))}
+
+
+def body_of(registry: str, login: RegistryLogin) -> dict[str, str]:
+    """The login as the engine takes it."""
+    if login.identity_token:
+        return {"identitytoken": login.identity_token, "serveraddress": registry}
+    return {"username": login.username, "password": login.password, "serveraddress": registry}

@@ -1,0 +1,91 @@
+"""What the engine tells of containers, and what their processes write."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import docker.errors
+
+import docker
+from pools.runtime.base import EngineEvent, LogStream
+from pools.runtime.docker.engine import FAST_S, NEVER, Engine
+from pools.runtime.docker.translation import translated
+
+LOG_BYTES = 64 * 1024
+
+
+class Outputs(Engine):
+    """What the engine and a container's process write."""
+
+    def events(self, labels: dict[str, str]) -> Iterator[EngineEvent]:
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        filters = {"type": "container", "label": wanted, "event": ["die", "oom", "destroy", "health_status"]}
+        with translated():
+            api = self._own_api(FAST_S)
+            stream = api.events(decode=True, filters=filters)
+        return _events(api, stream)
+
+    def logs(
+        self,
+        name: str,
+        tail: int,
+        since: float | None = None,
+        limit_bytes: int = LOG_BYTES,
+        *,
+        timestamps: bool = False,
+        errors_only: bool = False,
+    ) -> bytes:
+        with translated():
+            # As a stream: what has a limit must not be held whole in memory first.
+            kept = deque[bytes]()
+            size = 0
+            asked: Any = {"tail": tail, "since": since, "timestamps": timestamps, "stdout": not errors_only}
+            for chunk in self._api().logs(name, **asked, stream=True, follow=False):
+                kept.append(chunk)
+                size += len(chunk)
+                while size - len(kept[0]) >= limit_bytes:
+                    size -= len(kept.popleft())
+            return b"".join(kept)[-limit_bytes:]
+
+    def follow_logs(self, name: str, tail: int, since: float | None = None, *, timestamps: bool = False) -> LogStream:
+        with translated():
+            api = self._own_api(NEVER)
+            asked: Any = {"tail": tail, "since": since, "timestamps": timestamps}
+            return _Followed(api, api.logs(name, **asked, stream=True, follow=True))
+
+
+def _events(api: docker.APIClient, stream: Any) -> Iterator[EngineEvent]:
+    with translated():
+        try:
+            for event in stream:
+                kind, _, health = event["Action"].partition(": ")
+                attributes = event["Actor"]["Attributes"]
+                code = attributes.get("exitCode")
+                yield EngineEvent(
+                    "health" if kind == "health_status" else kind,
+                    attributes,
+                    event["Actor"]["ID"],
+                    int(code) if code is not None else None,
+                    health,
+                )
+        finally:
+            api.close()
+
+
+class _Followed:
+    """What a container writes, until it ends or ``close`` is called by another thread."""
+
+    def __init__(self, api: docker.APIClient, stream: Any) -> None:
+        self._api, self._stream = api, stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        with translated():
+            yield from self._stream
+
+    def close(self) -> None:
+        with contextlib.suppress(docker.errors.DockerException, OSError):
+            self._stream.close()
+        self._api.close()
