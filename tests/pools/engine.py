@@ -68,7 +68,7 @@ def engine(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     filter = EngineFilter(tmp_path / "engine.sock")
     filter.start()
     engine = Engine(filter)
-    for module in (lifecycle, host, trials, feasibility):
+    for module in (lifecycle, host.network, trials, feasibility):
         monkeypatch.setattr(module, "get_runtime", lambda: engine.runtime)
     yield engine
     filter.change = filter.pretend = None

@@ -12,9 +12,8 @@ import pytest
 from boilerhouse.dashboard import doctor, engine_watch
 from pools import errors, host, images, lifecycle, reconcile, sizing, suitability, trials
 from pools.models import Container, Pool
-from pools.runtime import dialect
 from pools.runtime.base import ContainerPlan
-from pools.runtime.docker import DockerRuntime
+from pools.runtime.docker import DockerRuntime, dialect
 from pools.states import ContainerState, Trouble
 from tests.engine_filter import EngineFilter
 from tests.make import make_pool, make_spec
@@ -171,7 +170,7 @@ def test_who_names_no_version_of_ours_is_no_engine_for_us(said):
 @pytest.fixture
 def served(runtime, monkeypatch):
     """This deployment's engine is the one of the test."""
-    for module in (lifecycle, reconcile, host, doctor, engine_watch, trials):
+    for module in (lifecycle, reconcile, host.network, doctor, engine_watch, trials):
         monkeypatch.setattr(module, "get_runtime", lambda: runtime)
     return runtime
 

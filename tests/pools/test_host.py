@@ -39,12 +39,12 @@ def test_many_that_start_at_once_mount_one_ram_file_system(ram):
 
 
 def test_a_network_is_chosen_that_no_route_of_the_host_uses(ram, settings):
-    chosen = list(host._subnets())
+    chosen = list(host.network._subnets())
 
     assert len(chosen) >= 32
     assert all(subnet.startswith("10.") and subnet.endswith(".0.0/16") for subnet in chosen)
     settings.BOILERHOUSE_SUBNET = "10.99.0.0/16"
-    assert list(host._subnets()) == ["10.99.0.0/16"]
+    assert list(host.network._subnets()) == ["10.99.0.0/16"]
 
 
 def test_two_that_make_the_network_at_once_get_the_same_one(data_dir, monkeypatch):
@@ -61,7 +61,7 @@ def test_two_that_make_the_network_at_once_get_the_same_one(data_dir, monkeypatc
             inside[0] -= 1
             return Network(name, bridge, "10.99.0.0/16", "10.99.0.1")
 
-    monkeypatch.setattr(host, "get_runtime", Engine)
+    monkeypatch.setattr(host.network, "get_runtime", Engine)
     threads = [threading.Thread(target=host.ensure_network) for _ in range(8)]
     for thread in threads:
         thread.start()

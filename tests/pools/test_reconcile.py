@@ -25,7 +25,7 @@ from tests.make import make_container, make_pool
 def engine(data_dir, monkeypatch, settings):
     settings.BOILERHOUSE_ORPHAN_GRACE_S = 10
     fake = FakeRuntime()
-    for module in (lifecycle, pulling, version_images, reconcile, host):
+    for module in (lifecycle, pulling, version_images, reconcile, host.network):
         monkeypatch.setattr(module, "get_runtime", lambda: fake)
     monkeypatch.setattr(firewall, "apply", lambda network: None)
     monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)

@@ -91,7 +91,7 @@ def dockerd() -> Iterator[Dockerd]:
 def runtime(dockerd, data_dir, monkeypatch):
     """This deployment's engine is that one."""
     runtime = DockerRuntime(dockerd.url)
-    for module in (lifecycle, reconcile, host, doctor, engine_watch):
+    for module in (lifecycle, reconcile, host.network, doctor, engine_watch):
         monkeypatch.setattr(module, "get_runtime", lambda: runtime)
     return runtime
 

@@ -134,7 +134,7 @@ AT_TMP = [{"name": "state", "container_path": "/tmp", "mode": "rw"}]
 @pytest.fixture
 def engine(data_dir, monkeypatch):
     fake = FakeRuntime()
-    for module in (lifecycle, pulling, version_images, host):
+    for module in (lifecycle, pulling, version_images, host.network):
         monkeypatch.setattr(module, "get_runtime", lambda: fake)
     monkeypatch.setattr(firewall, "apply", lambda network: None)
     monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)

@@ -227,7 +227,7 @@ def test_a_secret_is_found_nowhere_but_in_its_file(stack, pools, sink_server):
     stack.exec(claimed["containerId"], "seq 1 1000 > /state/x")
     container_id = Assignment.objects.get(tenant_id="canary").container_ref
     path = volumes.secrets_dir(container_id)
-    assert host._file_system(path) == "tmpfs"
+    assert host.ram._file_system(path) == "tmpfs"
     assert stack.exec(claimed["containerId"], "touch /run/secrets/new; echo $?", check=False) == "1\n"
     inspect = subprocess.run(
         ["docker", "inspect", lifecycle.runtime_name(container_id)], capture_output=True, check=True

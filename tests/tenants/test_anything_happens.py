@@ -72,14 +72,14 @@ class Anything(RuleBasedStateMachine):
             "BOILERHOUSE_ORPHAN_GRACE_S": -1, "BOILERHOUSE_DISK_FLOOR_MB": 1,
         }.items():  # fmt: skip
             self.patches.setattr(django_settings, name, value)
-        for module in (lifecycle, pulling, version_images, reconcile, host, preparing, releases):
+        for module in (lifecycle, pulling, version_images, reconcile, host.network, preparing, releases):
             self.patches.setattr(module, "get_runtime", lambda: self.runtime)
         self.patches.setattr(firewall, "apply", lambda network: None)
         self.patches.setattr(host, "ensure_ram_dir", lambda: self.directory / "ram")
         # The clock of these tests is steps, not seconds.
         self.patches.setattr(controller, "STUCK_AFTER", timedelta(0))
-        self.patches.setattr(upkeep, "ORPHANED_AFTER", timedelta(0))
-        self.patches.setattr(upkeep, "QUARANTINE_AFTER", timedelta(0))
+        self.patches.setattr(upkeep.orphans, "ORPHANED_AFTER", timedelta(0))
+        self.patches.setattr(upkeep.containers, "QUARANTINE_AFTER", timedelta(0))
         self.patches.setattr(reconcile, "VANISHED_AFTER", timedelta(0))
         deployment._checked.cache_clear()
         deployment._node_id.cache_clear()
@@ -236,7 +236,7 @@ class Anything(RuleBasedStateMachine):
 
     def all_steps(self) -> None:
         controller._sent.clear()
-        upkeep._tried.clear()
+        upkeep.orphans.tried.clear()
         for step in (
             upkeep.serve_waiters, upkeep.abort_overdue_claims, upkeep.resume_claims, upkeep.resume_releases,
             upkeep.retry_failed_saves, upkeep.release_dead, upkeep.retire_unheld, upkeep.find_lost,

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.any_database
 @pytest.fixture
 def engine(monkeypatch) -> FakeRuntime:
     runtime = FakeRuntime()
-    for module in (lifecycle, pulling, version_images, reconcile, host, preparing, releases):
+    for module in (lifecycle, pulling, version_images, reconcile, host.network, preparing, releases):
         monkeypatch.setattr(module, "get_runtime", lambda: runtime)
     return runtime
 

@@ -108,7 +108,7 @@ def stand(both: Nodes, pool: Pool, state: ContainerState, tenant: str = "") -> C
     """A container at home that runs, with its directories; latched for the tenant if one is named."""
     container = make_container(pool, state=state, state_changed_at=timezone.now() - LONG_AGO)
     volumes.prepare(container.pk, container.uid, make_spec())
-    host._lease(f"uid {container.uid}", container.pk)
+    host.leases._lease(f"uid {container.uid}", container.pk)
     if tenant:
         volumes.latch(container.pk, tenant, 1)
     both.home.create(lifecycle.plan_of(container, container.version.spec, "net", Image("sha256:1")))
@@ -164,7 +164,7 @@ def test_a_release_is_carried_out_by_the_containers_own_node_only(both, pool, s3
     assert (held.state, held.outcome, held.owner) == (AssignmentState.RELEASING, "", None)
     assert both.what_home_has() == before
     Assignment.objects.update(next_attempt_at=None, state_changed_at=timezone.now() - LONG_AGO)
-    upkeep._tried.clear()
+    upkeep.orphans.tried.clear()
     assert upkeep.resume_releases() == 1, "its message is sent again"
 
     both.go_home()

@@ -126,7 +126,7 @@ def test_a_preview_names_no_path_of_the_node(monkeypatch):
 def test_a_pool_says_it_of_a_start(data_dir, monkeypatch, caplog):
     """Further defect 1: a claim that finds the pool broken repeats the pool's words."""
     engine = FakeRuntime()
-    for module in (lifecycle, pulling, version_images, host):
+    for module in (lifecycle, pulling, version_images, host.network):
         monkeypatch.setattr(module, "get_runtime", lambda: engine)
     monkeypatch.setattr(firewall, "apply", lambda network: None)
     monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)

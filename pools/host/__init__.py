@@ -1,0 +1,28 @@
+"""What this host must offer before a container may start: network, RAM file system, disk, uids, addresses."""
+
+from __future__ import annotations
+
+from pools.host.disk import disk_is_low, disk_words, free_disk_mb
+from pools.host.identity import DEPLOYMENT_LABEL, bridge_name, labels, network_name
+from pools.host.leases import lease_address, lease_host_port, lease_uid, release_addresses, release_uid, stray_leases
+from pools.host.network import ensure_network
+from pools.host.ram import ensure_ram_dir, remove_ram_dir
+
+__all__ = [
+    "DEPLOYMENT_LABEL",
+    "bridge_name",
+    "disk_is_low",
+    "disk_words",
+    "ensure_network",
+    "ensure_ram_dir",
+    "free_disk_mb",
+    "labels",
+    "lease_address",
+    "lease_host_port",
+    "lease_uid",
+    "network_name",
+    "release_addresses",
+    "release_uid",
+    "remove_ram_dir",
+    "stray_leases",
+]

@@ -1,0 +1,97 @@
+"""Uids (hazards.md#i1), addresses and ports (hazards.md#i2): given round robin and never two at a time.
+
+Addresses and ports rest 10 minutes before the next container gets them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+
+from boilerhouse.core import clock, deployment
+from boilerhouse.core.models import Deployment
+from pools import volumes
+from pools.errors import HostNotReady
+from pools.models import Container, HostLease
+from pools.runtime.base import Network
+
+PUBLISHED_PORTS = range(20_000, 30_000)
+
+
+def _lease(resource: str, container_id: UUID) -> bool:
+    if HostLease.objects.filter(pk=resource).exists():
+        return False
+    HostLease.objects.create(resource=resource, container_id=container_id, node=deployment.node_id())
+    return True
+
+
+def lease_uid(container_id: UUID) -> int:
+    """A host uid that nothing on this host uses; call it in the transaction that inserts the container."""
+    low, high = settings.BOILERHOUSE_UID_RANGE
+    uid = Deployment.objects.select_for_update().get().next_uid
+    for _ in range(high - low):
+        following = low + (uid + 1 - low) % (high - low)
+        if _lease(f"uid {uid}", container_id):
+            Deployment.objects.update(next_uid=following)
+            return uid
+        uid = following
+    raise HostNotReady("Every uid of the range is in use.")
+
+
+def lease_address(network: Network, container_id: UUID) -> str:
+    """A free address of the deployment's network, leased in this transaction."""
+    _forget_rested()
+    row = Deployment.objects.select_for_update().get()
+    subnet = ipaddress.ip_network(network.subnet)
+    usable = subnet.num_addresses - 3
+    for step in range(1, usable + 1):
+        offset = (row.next_address + step) % usable
+        address = str(subnet.network_address + 2 + offset)
+        if address != network.gateway and _lease(address, container_id):
+            Deployment.objects.update(next_address=offset)
+            return address
+    raise HostNotReady("Every address of the network is in use or was used within the last 10 minutes.")
+
+
+def lease_host_port(container_id: UUID) -> str:
+    """Where a published port answers, as ``127.0.0.2:20041``, leased in this transaction."""
+    start = Deployment.objects.select_for_update().get().next_address
+    for step in range(len(PUBLISHED_PORTS)):
+        port = PUBLISHED_PORTS[(start + step) % len(PUBLISHED_PORTS)]
+        place = f"{settings.BOILERHOUSE_PUBLISH_HOST}:{port}"
+        if _lease(place, container_id):
+            return place
+    raise HostNotReady("Every port for publishing is in use or was used within the last 10 minutes.")
+
+
+def release_addresses(container_id: UUID) -> None:
+    """Send the container's addresses and ports into quarantine."""
+    HostLease.objects.filter(container_id=container_id).exclude(resource__startswith="uid ").update(
+        released_at=clock.now()
+    )
+
+
+def release_uid(container_id: UUID) -> None:
+    """Give the uid back: nothing on this host belongs to it any more."""
+    HostLease.objects.filter(container_id=container_id, resource__startswith="uid ").delete()
+
+
+def _forget_rested() -> None:
+    rested = clock.now() - timedelta(seconds=settings.BOILERHOUSE_ADDRESS_QUARANTINE_S)
+    HostLease.objects.filter(released_at__lt=rested).delete()
+
+
+def stray_leases(held: set[UUID]) -> list[HostLease]:
+    """Leases of this node in use by containers that have no row, are not in ``held``, and have nothing on this disk.
+
+    Rows are looked up by the same statement: a lease commits together with its container's row, so one that was just
+    made is never taken for a stray.
+    """
+    rows = HostLease.objects.filter(released_at=None, node__in=["", deployment.node_id()]).exclude(
+        container_id__in=Container.objects.values("pk")
+    )
+    rows = rows.exclude(container_id__in=held)
+    return [row for row in rows if not volumes.home(row.container_id).exists()]

@@ -1,0 +1,60 @@
+"""The RAM file system that holds config and secrets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from django.conf import settings
+
+from boilerhouse.core import deployment
+from pools.errors import HostNotReady
+from pools.host.setup_lock import changing_the_host
+
+
+def ensure_ram_dir() -> Path:
+    """Have the directory for config and secrets on a RAM file system of our own. Raises HostNotReady."""
+    path = deployment.ram_dir()
+    if not settings.BOILERHOUSE_RAM_DIR and path.parent.is_dir():
+        path.parent.chmod(0o700)  # an earlier version, or another deployment's, may have made it
+    if _is_in_ram(path):
+        return path
+    with changing_the_host():
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not _is_in_ram(path):  # two mounts over each other would hide what the first one holds
+            _mount_ram(path)
+    return path
+
+
+def _is_in_ram(path: Path) -> bool:
+    if not path.is_dir() or _file_system(path) not in ("tmpfs", "ramfs"):
+        return False
+    return bool(settings.BOILERHOUSE_RAM_DIR) or os.path.ismount(path)
+
+
+def _mount_ram(path: Path) -> None:
+    options = f"size={settings.BOILERHOUSE_RAM_SIZE_MB}m,mode=0700,nosuid,nodev,noexec"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "boilerhouse", str(path)],
+        capture_output=True, text=True, timeout=15, check=False,
+    )  # fmt: skip
+    if mounted.returncode != 0:
+        raise HostNotReady(f"No RAM file system for secrets at {path}: {mounted.stderr.strip()[:200]}")
+
+
+def remove_ram_dir() -> None:
+    path = deployment.ram_dir()
+    if os.path.ismount(path):
+        subprocess.run(["umount", str(path)], timeout=15, check=True)
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+
+
+def _file_system(path: Path) -> str:
+    best, kind = "", ""
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mountpoint, file_system, *_ = line.split()
+        if path.is_relative_to(mountpoint) and len(mountpoint) >= len(best):
+            best, kind = mountpoint, file_system
+    return kind

@@ -1,0 +1,23 @@
+"""One process at a time sets up what all processes of this host share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from boilerhouse.core import deployment, file_locks
+from pools.errors import HostNotReady
+
+CHANGING_S = 60.0
+"""Whoever changes the node is done by then, or stands still."""
+
+
+@contextmanager
+def changing_the_host() -> Iterator[None]:
+    """One process at a time sets up what all share."""
+    with (deployment.data_dir() / "host.lock").open("w") as file:
+        if not file_locks.take(file.fileno(), CHANGING_S):
+            raise HostNotReady(
+                f"Another process has been changing this node for {CHANGING_S:.0f} s; it holds {file.name}."
+            )
+        yield
