@@ -59,7 +59,7 @@ def test_each_limit_is_what_the_deployment_says(run, settings, monkeypatch):
     given = base64.b64encode(b"fives").decode()
     assert refused(run(["cat"], stdin=given, encoding="base64")) == ("/stdin", "too_large")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"fives")))
-    with pytest.raises(CommandError, match="stdin has more than 4 bytes"):
+    with pytest.raises(CommandError, match="stdin is longer than 4 bytes"):
         call_command("exec", "--stdin", "alice", "--", "cat", skip_checks=True)
 
     settings.BOILERHOUSE_EXEC_COMMAND_MAX_BYTES = 1024

@@ -9,7 +9,7 @@ from pools import images
 
 
 class Command(commands.Command):
-    help = "Build the example workload's image around this host's static busybox."
+    help = "Build the image of the example workload from this host's static busybox."
 
     def handle(self, *args: Any, **options: Any) -> None:
         for line in images.build_example():

@@ -14,13 +14,13 @@ from pools.models import Pool
 
 
 class Command(commands.Command):
-    help = "Start what pools lack. Workers do the work; --wait waits for it."
+    help = "Refill pools now. Workers start the containers; --wait waits for them."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--pool", help="only this pool")
-        parser.add_argument("--wait", action="store_true", help="until the pools have their desired size")
+        parser.add_argument("--pool", help="refill only this pool")
+        parser.add_argument("--wait", action="store_true", help="wait until the pools have their desired size")
         parser.add_argument(
-            "--timeout", type=commands.number(0, 86_400), default=120, help="seconds to wait (default 120)"
+            "--timeout", type=commands.number(0, 86_400), default=120, help="seconds to wait with --wait (default 120)"
         )
         self.add_output(parser)
 
@@ -37,7 +37,10 @@ class Command(commands.Command):
             if not lacking:
                 break
             if time.monotonic() > deadline:
-                raise CommandError(f"Not full in time: {', '.join(lacking)}", returncode=commands.TIMED_OUT)
+                raise CommandError(
+                    f"Timed out. These pools are still below their desired size: {', '.join(lacking)}",
+                    returncode=commands.TIMED_OUT,
+                )
             time.sleep(0.2)
         status = {pool.pk: pool.status() for pool in pools.all()}
         items = [

@@ -11,10 +11,10 @@ from pools import tags
 
 
 class Command(commands.Command):
-    help = "Ask the registry what a workload's tag names now; pools roll to another image once it is proven."
+    help = "Check which image a workload's tag names now. Pools roll to a new one after one container is healthy."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("workload", help="its id")
+        parser.add_argument("workload", help="the workload's id")
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

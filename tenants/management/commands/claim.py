@@ -26,26 +26,24 @@ class Command(commands.Command):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("tenant")
         parser.add_argument("--pool", required=True)
-        parser.add_argument("--config", metavar="FILE", help="JSON; - reads it from stdin")
-        parser.add_argument(
-            "--secrets", metavar="FILE", help="a JSON object of names and values; - reads it from stdin"
-        )
+        parser.add_argument("--config", metavar="FILE", help="a JSON file; - reads stdin")
+        parser.add_argument("--secrets", metavar="FILE", help="a JSON file with names and values; - reads stdin")
         parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=30_000)
         parser.add_argument(
             "--no-wait",
             action="store_true",
-            help="do not wait for the restore; --timeout-ms then bounds only the wait for a container",
+            help="do not wait for the restore; --timeout-ms then limits only the wait for a container",
         )
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["config"] == options["secrets"] == "-":
-            raise CommandError("Only one of --config and --secrets can be stdin.", returncode=commands.USAGE)
+            raise CommandError("Only one of --config and --secrets can read stdin.", returncode=commands.USAGE)
         body: dict[str, Any] = {"poolId": options["pool"], "wait": not options["no_wait"]}
         body |= {name: _read(options[name]) for name in ("config", "secrets") if options[name]}
         given = ClaimInput(data=body)
         if not given.is_valid():
-            raise CommandError(f"Not a claim: {json.dumps(given.errors)}", returncode=commands.USAGE)
+            raise CommandError(f"Invalid claim: {json.dumps(given.errors)}", returncode=commands.USAGE)
         arrived, timeout_ms = time.time(), options["timeout_ms"]
         claim = validation.Claim(tenant_id=options["tenant"], timeout_ms=timeout_ms, **given.validated_data)
         begun, until = claims.begin(claim), arrived + timeout_ms / 1000

@@ -20,7 +20,7 @@ class Command(commands.Command):
     help = "Run a command in the container that a tenant holds: manage.py exec TENANT -- ls -l /state"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--stdin", action="store_true", help="feed this command's stdin")
+        parser.add_argument("--stdin", action="store_true", help="pass stdin to the command")
         parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=30_000)
         self.add_output(parser)
         parser.add_argument("tenant")
@@ -29,7 +29,7 @@ class Command(commands.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         words = tuple(options["words"][1:] if options["words"][:1] == ["--"] else options["words"])
         if not words:
-            raise CommandError("Say what to run: exec TENANT -- COMMAND…", returncode=commands.USAGE)
+            raise CommandError("No command given. Usage: exec TENANT -- COMMAND…", returncode=commands.USAGE)
         stdin = _read_stdin() if options["stdin"] else None
         try:
             done = working.run(working.held_by(options["tenant"]), words, options["timeout_ms"], stdin)
@@ -45,7 +45,7 @@ class Command(commands.Command):
         else:
             _pass_on(done)
             if done.truncated:
-                self.say(f"The output was cut at {settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES} bytes of a stream.")
+                self.say(f"The output was truncated at {settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES} bytes per stream.")
         sys.stderr.flush()
         if done.exit_code:
             sys.exit(done.exit_code if 0 < done.exit_code < 256 else commands.FAILED)
@@ -60,5 +60,5 @@ def _read_stdin() -> bytes:
     highest = settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES
     given = sys.stdin.buffer.read(highest + 1)
     if len(given) > highest:
-        raise CommandError(f"Nothing was run: stdin has more than {highest} bytes.", returncode=commands.USAGE)
+        raise CommandError(f"Nothing was run: stdin is longer than {highest} bytes.", returncode=commands.USAGE)
     return given

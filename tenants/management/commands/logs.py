@@ -19,9 +19,14 @@ class Command(commands.Command):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("tenant")
         parser.add_argument("--tail", type=commands.whole(0, 10_000), default=100)
-        parser.add_argument("--since", type=commands.moment, metavar="MOMENT", help="such as 2026-01-31T12:00:00Z")
+        parser.add_argument(
+            "--since",
+            type=commands.moment,
+            metavar="MOMENT",
+            help="only lines since this time, such as 2026-01-31T12:00:00Z",
+        )
         parser.add_argument("--timestamps", action="store_true")
-        parser.add_argument("-f", "--follow", action="store_true", help="go on until the container ends")
+        parser.add_argument("-f", "--follow", action="store_true", help="follow the log until the container ends")
 
     def handle(self, *args: Any, **options: Any) -> None:
         since = options["since"].timestamp() if options["since"] else None
@@ -32,7 +37,7 @@ class Command(commands.Command):
             death = deaths.last_of(options["tenant"])
             if death is None:
                 raise
-            self.say(f"Its container is gone: {death.detail} This is what is kept of its log.")
+            self.say(f"The container is gone: {death.detail} This is the stored part of its log.")
             commands.Output(sys.stdout).write(deaths.log_of(death, options["tail"], since, **asked), is_last=True)
             return
         if not options["follow"]:

@@ -19,14 +19,14 @@ class Command(commands.Command):
     help = "Remove every container, network, rule and directory of this deployment. Unsaved state is lost."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--yes", action="store_true", help="do not ask")
+        parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         held = Assignment.objects.live().exclude(state=AssignmentState.PENDING).count()
         if not options["yes"]:
             if not sys.stdin.isatty():
-                raise CommandError("Nothing was removed: say --yes.", returncode=commands.USAGE)
+                raise CommandError("Nothing was removed: add --yes.", returncode=commands.USAGE)
             question = f"Remove all containers of deployment {deployment_id()}? {held} tenants' unsaved state is lost. "
             if input(question + "Type the deployment's id: ") != deployment_id():
                 raise CommandError("Nothing was removed.")

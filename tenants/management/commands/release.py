@@ -15,12 +15,14 @@ LOOK_EVERY_S = 0.1
 
 
 class Command(commands.Command):
-    help = "Release a tenant's container, saved first. A failed save is tried again; --discard gives it up."
+    help = (
+        "Save a tenant's state and release its container. A failed save is retried; --discard gives up unsaved state."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("tenant")
-        parser.add_argument("--discard", action="store_true", help="give up what is not saved; wants --yes")
-        parser.add_argument("--yes", action="store_true", help="do not ask")
+        parser.add_argument("--discard", action="store_true", help="give up unsaved state; requires --yes")
+        parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
         parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=60_000)
         self.add_output(parser)
 
@@ -28,8 +30,8 @@ class Command(commands.Command):
         tenant, until = options["tenant"], time.monotonic() + options["timeout_ms"] / 1000
         if options["discard"] and not options["yes"]:
             if not sys.stdin.isatty():
-                raise CommandError("Nothing was discarded: say --yes.", returncode=commands.USAGE)
-            if input(f"Give up what {tenant} has not saved? Type its id: ") != tenant:
+                raise CommandError("Nothing was discarded: add --yes.", returncode=commands.USAGE)
+            if input(f"Give up the unsaved state of {tenant}? Type the tenant's id: ") != tenant:
                 raise CommandError("Nothing was discarded.")
         release = releases.begin(tenant, discard=options["discard"])
         while not releases.settle(release):

@@ -20,15 +20,17 @@ SAY_EVERY_S = 5.0
 
 
 class Command(commands.Command):
-    help = "Save (outward) or restore (inward) a tenant's state, or that of all tenants of a sync spec."
+    help = "Save (outward) or restore (inward) the state of a tenant, or of all tenants of a sync spec."
 
     def add_arguments(self, parser: CommandParser) -> None:
         who = parser.add_mutually_exclusive_group(required=True)
         who.add_argument("tenant", nargs="?")
-        who.add_argument("--spec", help="all tenants that are assigned a container of its pool")
+        who.add_argument("--spec", help="sync all tenants that hold a container of this spec's pool")
         parser.add_argument("--direction", choices=sorted(syncs.DIRECTIONS), default="outward")
-        parser.add_argument("--dry-run", action="store_true", help="say what it would do; of one tenant only")
-        parser.add_argument("--wait", action="store_true", help="until the runs have ended")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="show what would be transferred; for one tenant only"
+        )
+        parser.add_argument("--wait", action="store_true", help="wait until the runs have ended")
         parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=600_000)
         self.add_output(parser)
 
@@ -48,7 +50,7 @@ class Command(commands.Command):
 
     def _preview(self, options: dict[str, Any]) -> None:
         if not options["tenant"]:
-            raise CommandError("--dry-run wants a tenant.", returncode=commands.USAGE)
+            raise CommandError("--dry-run needs a tenant.", returncode=commands.USAGE)
         planned = [
             {"direction": way.value, **asdict(one)}
             for way in syncs.DIRECTIONS[options["direction"]]
@@ -69,7 +71,7 @@ class Command(commands.Command):
             if not open_runs:
                 return found
             if time.monotonic() > until:
-                raise CommandError(f"{len(open_runs)} runs are still under way.", returncode=commands.TIMED_OUT)
+                raise CommandError(f"{len(open_runs)} runs have not ended yet.", returncode=commands.TIMED_OUT)
             if time.monotonic() - said > SAY_EVERY_S:
                 said = time.monotonic()
                 self.say(f"{len(found) - len(open_runs)} of {len(found)} runs have ended")

@@ -22,12 +22,14 @@ PAGE = 500
 
 
 class Command(commands.Command):
-    help = "Print events; --follow goes on with what happens from now on. JSON is one event per line."
+    help = "Print events; --follow continues with new ones. As JSON, one event per line."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("-f", "--follow", action="store_true")
-        parser.add_argument("--after", type=commands.whole(0, MAX_ID), help="only events with a greater id")
-        parser.add_argument("--limit", type=commands.whole(1, 100_000), default=50, help="of those that have happened")
+        parser.add_argument("--after", type=commands.whole(0, MAX_ID), help="only events after this id")
+        parser.add_argument(
+            "--limit", type=commands.whole(1, 100_000), default=50, help="at most this many past events"
+        )
         parser.add_argument("--type", action="append", default=[], choices=sorted(TYPES))
         parser.add_argument("--pool")
         parser.add_argument("--tenant")
@@ -42,7 +44,9 @@ class Command(commands.Command):
             last = list(rows.order_by("-id").values_list("pk", flat=True)[: options["limit"]])
             after = (last[-1] - 1) if last else 0
         elif after < (Deployment.objects.values_list("events_forgotten_to", flat=True).first() or 0):
-            raise CommandError("What followed that event is forgotten; begin anew.", returncode=commands.NOT_FOUND)
+            raise CommandError(
+                "Events after that id have been deleted. Start without --after.", returncode=commands.NOT_FOUND
+            )
         after = self._print(rows, after, options)
         if not options["follow"]:
             return

@@ -12,13 +12,13 @@ from boilerhouse.core.deployment import deployment_id
 
 class Command(commands.Command):
     help = (
-        "Make a new encryption key and encrypt everything at rest with it, while everything runs. Where the"
-        " environment gives the keys: encrypt with the first of them."
+        "Create a new encryption key and encrypt all stored secrets with it, while everything runs. If the"
+        " environment sets the keys, encrypt with the first of them."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--forget-old", action="store_true", help="make no key; drop all but the newest (after a rotation)"
+            "--forget-old", action="store_true", help="create no key; delete all but the newest (after a rotation)"
         )
         self.add_output(parser)
 

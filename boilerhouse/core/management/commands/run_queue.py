@@ -21,7 +21,7 @@ def _nothing() -> None:
 
 
 class Command(BaseCommand):
-    help = "Run the cluster that Q_CLUSTER_NAME names (use run_worker)."
+    help = "Run the queue cluster that Q_CLUSTER_NAME names. run_worker starts it; do not run it yourself."
 
     def handle(self, *args: Any, **options: Any) -> None:
         processes.describe("worker")

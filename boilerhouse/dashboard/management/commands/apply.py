@@ -14,17 +14,19 @@ from boilerhouse.dashboard import applying
 
 
 class Command(commands.Command):
-    help = "Apply YAML documents (kind: and the API's body). Shows the difference, then makes it so; never deletes."
+    help = "Apply YAML documents (kind: and the API's body). Shows the difference, then applies it. Never deletes."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files, or directories of *.yaml")
-        parser.add_argument("--dry-run", action="store_true", help="only show the difference")
+        parser.add_argument(
+            "paths", nargs="+", type=Path, metavar="PATH", help="a YAML file, or a directory with *.yaml files"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="show the difference and change nothing")
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         missing = [str(path) for path in options["paths"] if not path.exists()]
         if missing:
-            raise CommandError(f"Not there: {', '.join(missing)}", returncode=commands.NOT_FOUND)
+            raise CommandError(f"Not found: {', '.join(missing)}", returncode=commands.NOT_FOUND)
         done = applying.apply(list(applying.read(options["paths"])), dry_run=options["dry_run"])
         lines = []
         for one in done:

@@ -12,11 +12,13 @@ from boilerhouse.dashboard import archives
 
 
 class Command(commands.Command):
-    help = "Write the deployment's rows, as they are now, into a new file, while everything runs. Keep keys apart."
+    help = "Write the deployment's rows to a new file, while everything runs. Store the keys separately."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path)
-        parser.add_argument("--keys", type=Path, help="write the deployment's keys into this file, to be kept apart")
+        parser.add_argument(
+            "--keys", type=Path, help="also write the deployment's keys to this file; store it separately"
+        )
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -25,7 +27,9 @@ class Command(commands.Command):
             archives.write_keys(options["keys"])
         manifest = archives.write(path, self.say)
         if not options["keys"]:
-            self.say("The keys are not in it: without them nobody opens its secrets (--keys FILE, or <data>/keys).")
+            self.say(
+                "The keys are not in the backup. Its secrets cannot be read without them (--keys FILE, or <data>/keys)."
+            )
         rows, size = sum(manifest.rows.values()), path.stat().st_size
         shown = {
             "file": str(path), "bytes": size, "rows": rows, "takenAt": manifest.taken_at,

@@ -37,11 +37,15 @@ PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 class Command(commands.Command):
-    help = "Run the main job on example data, show its timings, then keep the dashboard open until Ctrl-C."
+    help = (
+        "Claim, use and release containers with example data, show timings, then keep the dashboard open until Ctrl-C."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--once", action="store_true", help="clean up and exit instead of staying")
-        parser.add_argument("--port", type=commands.PORT, help="of the dashboard (default: 8000, or a free one)")
+        parser.add_argument(
+            "--once", action="store_true", help="clean up and exit instead of keeping the dashboard open"
+        )
+        parser.add_argument("--port", type=commands.PORT, help="the dashboard's port (default: 8000, or a free one)")
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -143,7 +147,7 @@ class Command(commands.Command):
         )
         self.result(options, shown, _table(demo))
         self.say(f"\nDashboard  {base}/\nLog in     {base}{link}   (works once)\nAPI key    {key}\nTry        {curl}\n")
-        self.say("Ctrl-C ends it all and leaves nothing behind.")
+        self.say("Press Ctrl-C to stop everything. Nothing is left behind.")
 
     def _clean(self, up: subprocess.Popen[bytes] | None, directory: Path) -> None:
         if up is not None:

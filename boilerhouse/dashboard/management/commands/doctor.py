@@ -14,9 +14,7 @@ SHAPES = {doctor.OK: "ok     ", doctor.WARN: "warning", doctor.FAILURE: "FAILURE
 
 
 class Command(commands.Command):
-    help = (
-        "Examine the deployment: database, engine, privileges, firewall, transfers, sinks, processes. Changes nothing."
-    )
+    help = "Check the deployment: database, engine, privileges, firewall, transfers, sinks, processes. Changes nothing."
 
     def add_arguments(self, parser: CommandParser) -> None:
         self.add_output(parser)

@@ -15,11 +15,11 @@ from boilerhouse.dashboard.login_tokens import login_tokens
 
 
 class Command(commands.Command):
-    help = "Print a path that logs a staff user in once; it works for a few days or until the next login."
+    help = "Print a path that logs a staff user in once. It is valid for a few days or until the next login."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--user", default="admin")
-        parser.add_argument("--create", action="store_true", help="make a superuser of that name if there is none")
+        parser.add_argument("--create", action="store_true", help="create a superuser of that name if there is none")
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -13,12 +13,12 @@ from tenants import upkeep
 
 class Command(commands.Command):
     help = (
-        "Heal what differs between rows, engine, disk and packet filter; --dry-run only shows it."
-        " The deployment does it by itself."
+        "Repair differences between rows, engine, disk and packet filter; --dry-run only shows them."
+        " A running deployment does this by itself."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--dry-run", action="store_true", help="change nothing")
+        parser.add_argument("--dry-run", action="store_true", help="show the differences and change nothing")
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

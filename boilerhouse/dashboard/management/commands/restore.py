@@ -12,16 +12,16 @@ from boilerhouse.dashboard import archives, restoring
 
 
 class Command(commands.Command):
-    help = "Restore a backup into an empty database; start the processes afterwards."
+    help = "Restore a backup into an empty database. Start the processes afterwards."
     requires_system_checks: list[str] = []  # they would look into the database
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path)
-        parser.add_argument("--keys", type=Path, help="the keys that backup --keys wrote")
+        parser.add_argument("--keys", type=Path, help="the file that backup --keys wrote")
         parser.add_argument(
             "--unsigned",
             action="store_true",
-            help="accept a backup of a version that did not sign",
+            help="accept an unsigned backup of an older version",
         )
         self.add_output(parser)
 

@@ -12,7 +12,7 @@ TICK_S = 0.5
 
 
 class Command(commands.Command):
-    help = "Fill pools, serve those who wait, retry, and take over from the dead, until SIGTERM."
+    help = "Run a controller until SIGTERM: refill pools, serve waiting claims, retry, take over from dead processes."
 
     def handle(self, *args: Any, **options: Any) -> None:
         processes.describe("controller")

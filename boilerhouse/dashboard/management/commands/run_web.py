@@ -16,20 +16,22 @@ FIRST_PASSED = 3
 
 
 class Command(commands.Command):
-    help = "Answer HTTP and WebSockets until SIGTERM; what was asked is finished first."
+    help = "Serve HTTP and WebSockets until SIGTERM. Running requests finish first."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=commands.PORT, default=8000)
         parser.add_argument(
-            "--fd", type=commands.whole(0, 1 << 20), help="a listening socket that this process was handed"
+            "--fd", type=commands.whole(0, 1 << 20), help="the file descriptor of an inherited listening socket"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         number = options["fd"]
         if number is None and os.environ.get("LISTEN_PID") == str(os.getpid()):
             if os.environ.get("LISTEN_FDS") != "1":
-                raise CommandError("One socket is taken from systemd; give each web process its own.")
+                raise CommandError(
+                    "systemd passed several sockets, but a web process takes one. Give each web process its own."
+                )
             number = FIRST_PASSED
         where = ["-b", options["host"], "-p", str(options["port"])] if number is None else ["--fd", str(number)]
         if number is not None:

@@ -13,12 +13,14 @@ from boilerhouse.dashboard import supervisor
 
 
 class Command(commands.Command):
-    help = "Run Boilerhouse in this terminal: web, worker, controller, and an embedded S3 with --s3."
+    help = "Run Boilerhouse in this terminal: web, worker, controller and, with --s3, an S3 server."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=commands.PORT, default=8000)
-        parser.add_argument("--s3", action="store_true", help="also run an S3 server over the data directory")
+        parser.add_argument(
+            "--s3", action="store_true", help="also run an S3 server that stores its objects in the data directory"
+        )
         parser.add_argument("--s3-port", type=commands.PORT)
 
     def handle(self, *args: Any, **options: Any) -> None:
