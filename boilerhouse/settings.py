@@ -405,6 +405,7 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "SORT_OPERATIONS": False,
+    "GET_LIB_DOC_EXCLUDES": "boilerhouse.core.api.schema_finish.without_descriptions",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "boilerhouse.core.api.schema_finish.finish",

@@ -33,7 +33,7 @@ class Credential(models.Model):
 
 
 class SyncSpec(models.Model):
-    """What of a pool's containers is copied where and when."""
+    """What to copy between a pool's containers and a sink, and when."""
 
     id = models.CharField(max_length=63, primary_key=True)
     name = models.CharField(max_length=200)

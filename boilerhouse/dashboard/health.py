@@ -29,14 +29,14 @@ class ReadyOutput(serializers.Serializer[Any]):
     checks = serializers.DictField(child=serializers.CharField(), help_text="`ok`, or the reason")
     failingSteps = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Steps of controllers and watchers that fail each time; they do not make it unready.",
+        help_text="Steps of controllers and watchers that fail each time. They do not affect readiness.",
     )
 
 
 class HealthView(ApiView):
     is_public = True
 
-    @operation(operation_id="getHealth", summary="Say that the web process lives", auth=[], responses=HealthOutput)
+    @operation(operation_id="getHealth", summary="Check that the web process is alive", auth=[], responses=HealthOutput)
     def get(self, request: Any) -> Response:
         return Response({"status": "ok", "version": settings.VERSION})
 
@@ -46,7 +46,7 @@ class ReadyView(ApiView):
 
     @operation(
         operation_id="getReadiness",
-        summary="Say whether each dependency works",
+        summary="Check each dependency",
         auth=[],
         responses={200: ReadyOutput, 503: ReadyOutput},
     )

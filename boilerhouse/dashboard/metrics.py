@@ -190,8 +190,8 @@ class MetricsView(ApiView):
 
     @operation(
         operation_id="getMetrics",
-        summary="Show metrics in Prometheus' text format",
-        description="With a key, or with the deployment's BOILERHOUSE_METRICS_TOKEN as bearer token.",
+        summary="Show metrics in Prometheus text format",
+        description="Needs an API key, or BOILERHOUSE_METRICS_TOKEN as bearer token.",
         responses={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR)},
     )
     def get(self, request: Any) -> HttpResponse:

@@ -36,7 +36,7 @@ class TenantStats(ApiSerializer):
 
 
 class SyncStats(ApiSerializer):
-    ok = serializers.IntegerField(help_text="Specs whose sink is healthy and whose saves are in time")
+    ok = serializers.IntegerField(help_text="Specs whose sink is healthy and whose saves are on time")
     warning = serializers.IntegerField(help_text="The other specs")
     running = serializers.IntegerField()
     failed24h = serializers.IntegerField()
@@ -112,6 +112,6 @@ def _claims() -> dict[str, Any]:
 
 
 class StatsView(ApiView):
-    @operation(operation_id="getStats", summary="Show the deployment in numbers", responses=StatsOutput)
+    @operation(operation_id="getStats", summary="Show figures of the deployment", responses=StatsOutput)
     def get(self, request: Any) -> Response:
         return Response(stats())

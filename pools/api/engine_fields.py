@@ -30,10 +30,13 @@ RESERVED_LABELS = (OUR_LABELS, "com.docker.", "io.docker.", "org.dockerproject."
 
 class GpusField(ApiSerializer):
     count = serializers.IntegerField(
-        min_value=-1, max_value=64, required=False, allow_null=True, help_text="-1 is all; default 1"
+        min_value=-1, max_value=64, required=False, allow_null=True, help_text="-1 means all; default 1"
     )
     ids = serializers.ListField(
-        child=LineField(max_length=100), required=False, max_length=64, help_text="These, by index or id; no count then"
+        child=LineField(max_length=100),
+        required=False,
+        max_length=64,
+        help_text="GPUs by index or id, instead of count",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +49,7 @@ class GpusField(ApiSerializer):
 
 
 class TmpfsField(ApiSerializer):
-    """A directory in memory: the container's user's, empty at the start, gone with the container."""
+    """A directory in memory: owned by the container's user, empty at start, lost with the container."""
 
     path = LineField(max_length=mounts.MAX_PATH, trim_whitespace=False)
     size_mb = serializers.IntegerField(min_value=1, max_value=MAX_MEMORY_MB)
@@ -61,9 +64,9 @@ class TmpfsField(ApiSerializer):
 class UlimitField(ApiSerializer):
     name = serializers.ChoiceField(sorted(limits.CEILINGS))
     soft = serializers.IntegerField(
-        min_value=-1, max_value=MAX_LIMIT, required=False, allow_null=True, help_text="As hard where it is left out"
+        min_value=-1, max_value=MAX_LIMIT, required=False, allow_null=True, help_text="Default: the same as hard"
     )
-    hard = serializers.IntegerField(min_value=-1, max_value=MAX_LIMIT, help_text="-1 is no limit")
+    hard = serializers.IntegerField(min_value=-1, max_value=MAX_LIMIT, help_text="-1 means no limit")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         soft = attrs.get("soft")
@@ -71,7 +74,9 @@ class UlimitField(ApiSerializer):
 
 
 class DeviceField(ApiSerializer):
-    path = LineField(max_length=mounts.MAX_PATH, trim_whitespace=False, help_text="Of the node, and in the container")
+    path = LineField(
+        max_length=mounts.MAX_PATH, trim_whitespace=False, help_text="The path on the node and in the container"
+    )
     permissions = serializers.ChoiceField(["r", "rw"], default="rw")
 
     def validate_path(self, value: str) -> str:

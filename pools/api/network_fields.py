@@ -18,23 +18,24 @@ MAX_ENTRY = 260
 
 
 class EgressField(ApiSerializer):
-    """A policy; as data it is as ``Egress`` writes it, each entry in its one spelling."""
+    """Where containers may send packets."""
 
     default_mode = Mode.LIST
 
     mode = serializers.ChoiceField(
         [(mode.value, mode.value) for mode in Mode],
         required=False,
-        help_text="none: no packet leaves. list: only what is named. internet: public addresses and DNS, and what is"
-        " named. open: everything but the node itself, other containers and metadata services.",
+        help_text="none: no packet leaves. list: only entries of allow. internet: public addresses,"
+        " DNS, and entries of allow. open: everything except the node itself, other"
+        " containers and metadata services.",
     )
     allow = serializers.ListField(
         child=LineField(max_length=MAX_ENTRY),
         required=False,
         max_length=MAX_ENTRIES,
-        help_text="address, address:port, range, range:port, or host.name:port with the mode list; names open public"
-        " addresses only. IPv6, as 2001:db8::/32 or [2001:db8::1]:443, where the deployment's containers have it;"
-        " only what is named is open then.",
+        help_text="An address, address:port, range, range:port, or, with mode list, host.name:port."
+        " Names open only public addresses. IPv6 entries, such as 2001:db8::/32 or"
+        " [2001:db8::1]:443, are allowed if the deployment's containers have IPv6.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class PoolNetworkField(ApiSerializer):
     name = LineField(max_length=63, required=False)
     dns = ResolversField(required=False)
     egress = PoolEgressField(
-        required=False, help_text="Where its containers may send packets; left out: the mode internet."
+        required=False, help_text="Where the pool's containers may send packets; default: mode internet."
     )
 
     def validate_name(self, value: str) -> str:

@@ -46,8 +46,9 @@ class RegistryCredentialListView(ApiView):
         operation_id="createRegistryCredential",
         problems={409: "id_taken registry_taken"},
         summary="Store a credential for a registry",
-        description="Images that lie there are pulled with it; of several that match, the one with the longest path."
-        " The secret is encrypted and never shown again. Pools that could not start try again at once.",
+        description="Images at this registry and path are pulled with it; of several matches, the"
+        " longest path wins. The secret is encrypted and never shown again. Pools that"
+        " could not start retry immediately.",
         request=RegistryCredentialInput,
         responses={201: RegistryCredentialOutput},
     )
@@ -76,7 +77,7 @@ class RegistryCredentialView(ApiView):
     @operation(
         operation_id="replaceRegistryCredential",
         summary="Rotate a credential for a registry",
-        description="The next pull uses it; pools that could not start try again at once. `registry` stays.",
+        description="The next pull uses it. Pools that could not start retry immediately. `registry` cannot change.",
         request=RegistryCredentialInput,
         responses=RegistryCredentialOutput,
     )
@@ -98,7 +99,7 @@ class RegistryCredentialView(ApiView):
         operation_id="deleteRegistryCredential",
         problems={409: "in_use"},
         summary="Delete a credential for a registry",
-        parameters=[flag("force", "Though images of workloads are pulled with it.")],
+        parameters=[flag("force", "Delete it even if images of workloads are pulled with it.")],
         responses={204: None},
     )
     def delete(self, request: Any, registry_credential_id: str) -> Response:

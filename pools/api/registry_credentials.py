@@ -45,7 +45,9 @@ class RegistryCredentialInput(ApiSerializer):
     id = IdField(required=False)
     name = LineField(max_length=200, required=False)
     registry = LineField(
-        max_length=300, help_text="As images name it: `registry.example.com:5000`, or with a path, `ghcr.io/acme`"
+        max_length=300,
+        help_text="The host as images name it, such as `registry.example.com:5000`,"
+        " optionally with a path, such as `ghcr.io/acme`",
     )
     username = LineField(max_length=255, required=False, allow_null=True)
     password = SecretField(required=False)
@@ -88,9 +90,9 @@ class RegistryCredentialOutput(ApiSerializer):
     id = serializers.CharField()
     name = serializers.CharField()
     registry = serializers.CharField()
-    username = serializers.CharField(allow_null=True, help_text="null: an identity token")
+    username = serializers.CharField(allow_null=True, help_text="null for an identity token")
     used_by = serializers.ListField(
-        child=serializers.CharField(), help_text="Workloads whose image lies there, and nowhere nearer to another one"
+        child=serializers.CharField(), help_text="Workloads whose images this credential applies to"
     )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()

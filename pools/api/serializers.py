@@ -175,7 +175,7 @@ class ResourcesField(ApiSerializer):
         required=False,
         allow_null=True,
         default=None,
-        help_text="Of /dev/shm; as large as tmpfsMb where it is left out",
+        help_text="The size of /dev/shm; default: the same as tmpfsMb",
     )
     gpus = asks.GpusField(required=False, allow_null=True, default=None)
 
@@ -235,7 +235,7 @@ class ImageField(LineField):
 
 
 class WorkloadInput(ApiSerializer):
-    """A workload as it is given; only name and image are required."""
+    """A workload. Only name and image are required."""
 
     read_only_ignored = frozenset({"version", "warnings", "imageStatus", "createdAt", "updatedAt"})
 
@@ -255,7 +255,7 @@ class WorkloadInput(ApiSerializer):
     pull_policy = serializers.ChoiceField(["missing", "always", "never"], default="missing")
     image_update = serializers.ChoiceField(
         ["manual", "roll"], required=False, allow_null=True, default=None,
-        help_text="What is done when the image's tag has moved; null: roll where pullPolicy is always, else manual",
+        help_text="What to do when the image's tag has moved; null: roll if pullPolicy is always, otherwise manual",
     )  # fmt: skip
     config_schema = ObjectField(required=False, allow_null=True, validators=[json_schema])
     entrypoint = process_fields.EntrypointField(required=False, allow_null=True)
@@ -268,7 +268,7 @@ class WorkloadInput(ApiSerializer):
     devices = asks.DeviceField(many=True, required=False, max_length=asks.MAX_DEVICES)  # type: ignore[call-arg]
     extra_hosts = asks.HostsField(required=False)
     dns = asks.ResolversField(
-        required=False, help_text="In the place of the node's own; a pool's network.dns takes their place"
+        required=False, help_text="Resolvers instead of the node's; a pool's network.dns overrides them"
     )
     labels = asks.LabelsField(required=False)
 
@@ -366,18 +366,20 @@ class WarningOutput(ApiSerializer):
 
 class ImageStatusOutput(ApiSerializer):
     digest = serializers.CharField(
-        allow_null=True, help_text="What containers run: the registry's digest, or the id of an image that it has not"
+        allow_null=True,
+        help_text="The image that containers run: its digest in the registry, or"
+        " its id if the registry does not have it",
     )
-    tag_digest = serializers.CharField(allow_null=True, help_text="What the tag named when that was last asked")
-    moved = serializers.BooleanField(help_text="Whether that is another image")
+    tag_digest = serializers.CharField(allow_null=True, help_text="The image that the tag named at the last check")
+    moved = serializers.BooleanField(help_text="Whether that is a different image")
     checked_at = serializers.DateTimeField(allow_null=True)
-    error = serializers.CharField(allow_null=True, help_text="Why the last time gave no answer")
-    refreshing = serializers.BooleanField(help_text="Whether a refresh is under way")
+    error = serializers.CharField(allow_null=True, help_text="Why the last check failed")
+    refreshing = serializers.BooleanField(help_text="Whether a refresh is running")
 
 
 class WorkloadOutput(WorkloadInput):
-    image_status = ImageStatusOutput(help_text="Of the newest version")
-    warnings = WarningOutput(many=True, help_text="What works, but may not be what was meant")
+    image_status = ImageStatusOutput(help_text="The status of the newest version's image")
+    warnings = WarningOutput(many=True, help_text="Settings that work but may be a mistake")
     version = serializers.IntegerField()
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
@@ -392,11 +394,11 @@ class WorkloadVersionOutput(ApiSerializer):
     version = serializers.IntegerField()
     image = serializers.CharField()
     image_digest = serializers.CharField(
-        help_text="The id of the image that containers run; empty until one was healthy"
+        help_text="The id of the image that containers run; empty until one has become healthy"
     )
-    manifest_digest = serializers.CharField(help_text="What the registry calls it; empty where it came from none")
-    containers = ImageCountOutput(many=True, help_text="Those there are, by the image that they run")
-    spec = ObjectField(help_text="The workload as it was given")
+    manifest_digest = serializers.CharField(help_text="The image's digest in the registry; empty if it came from none")
+    containers = ImageCountOutput(many=True, help_text="The number of existing containers, by the image that they run")
+    spec = ObjectField(help_text="The workload as submitted")
     created_at = serializers.DateTimeField()
 
 
@@ -521,7 +523,7 @@ def _render_health_check(spec: WorkloadSpec) -> dict[str, Any] | str | None:
 
 
 class PoolInput(ApiSerializer):
-    """A pool as it is given; only workloadId is required."""
+    """A pool. Only workloadId is required."""
 
     read_only_ignored = frozenset({"status", "createdAt", "updatedAt"})
 
@@ -549,15 +551,17 @@ class PoolInput(ApiSerializer):
 
 class PullOutput(serializers.Serializer[Any]):
     image = serializers.CharField()
-    state = serializers.ChoiceField(["waiting", "running"], help_text="waiting: others have their turn")
+    state = serializers.ChoiceField(["waiting", "running"], help_text="waiting: other pulls run first")
     startedAt = serializers.DateTimeField(allow_null=True)
     phase = serializers.ChoiceField(["downloading", "extracting"], required=False)
-    bytes = serializers.IntegerField(required=False, help_text="Fetched so far, of layers that were not here before")
+    bytes = serializers.IntegerField(
+        required=False, help_text="Bytes fetched so far, of layers that were not on the node"
+    )
     totalBytes = serializers.IntegerField(
         required=False, allow_null=True, help_text="Null until the size of every layer is known"
     )
     percent = serializers.FloatField(
-        required=False, allow_null=True, help_text="Estimated while the size of a layer is not known"
+        required=False, allow_null=True, help_text="An estimate while the size of a layer is unknown"
     )
     bytesPerSecond = serializers.IntegerField(required=False)
     etaMs = serializers.IntegerField(required=False, allow_null=True)
@@ -579,8 +583,10 @@ class PoolStatusOutput(ApiSerializer):
     state = serializers.ChoiceField([(state.value, state.value) for state in PoolState])
     trouble = serializers.ChoiceField([(one.value, one.value) for one in Trouble], allow_null=True)
     last_error = serializers.CharField(allow_null=True)
-    warnings = WarningOutput(many=True, help_text="Of the version that serves; pointers into its workload")
-    pulling = PullOutput(allow_null=True, help_text="The image that starts of the pool wait for, and how far it is")
+    warnings = WarningOutput(many=True, help_text="Warnings about the serving version; pointers lead into its workload")
+    pulling = PullOutput(
+        allow_null=True, help_text="The image that starts of the pool wait for, with the progress of the pull"
+    )
 
 
 class PoolOutput(ApiSerializer):
@@ -630,7 +636,7 @@ class EndpointOutput(serializers.Serializer[Any]):
     host = serializers.CharField(allow_null=True)
     port = serializers.IntegerField()
     hostAddress = serializers.CharField(
-        required=False, help_text="Of a published port: the node's loopback address, another than the dashboard's."
+        required=False, help_text="For a published port: the node's loopback address, different from the dashboard's."
     )
     hostPort = serializers.IntegerField(required=False)
     hostUrl = serializers.CharField(required=False)
@@ -649,7 +655,7 @@ class ContainerOutput(ApiSerializer):
     runtime_id = serializers.CharField()
     uid = serializers.IntegerField()
     endpoints = EndpointOutput(many=True)
-    fault = serializers.CharField(help_text="What went wrong with it: exit, oom, vanished, unhealthy, disk")
+    fault = serializers.CharField(help_text="What is wrong with the container: exit, oom, vanished, unhealthy, disk")
     error = serializers.CharField()
     image_digest = serializers.CharField()
     disk_bytes = serializers.IntegerField(allow_null=True)
@@ -690,17 +696,19 @@ class ExecInput(ApiSerializer):
 
 
 class ExecOutput(ApiSerializer):
-    exit_code = serializers.IntegerField(help_text="127: no such command, 126: it cannot be executed; stderr says why.")
+    exit_code = serializers.IntegerField(
+        help_text="127: the command does not exist. 126: it cannot be executed. stderr says why."
+    )
     stdout = serializers.CharField()
     stderr = serializers.CharField()
-    truncated = serializers.BooleanField(help_text="Whether either stream was cut.")
+    truncated = serializers.BooleanField(help_text="Whether either stream was truncated.")
     stdout_truncated = serializers.BooleanField()
     stderr_truncated = serializers.BooleanField()
     duration_ms = serializers.IntegerField()
 
 
 class ExecProblem(Problem):
-    """A command that was not done in time, with what it had printed until then."""
+    """A command that did not end in time, with its output so far."""
 
     stdout = serializers.CharField(required=False)
     stderr = serializers.CharField(required=False)

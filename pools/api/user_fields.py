@@ -76,25 +76,23 @@ class HomeField(LineField):
 
 
 class UserField(ApiSerializer):
-    """Who the processes of a container are; each thing left out is as it is without the field."""
+    """The user of a container's processes."""
 
     uid = IdNumberField(
         required=False, allow_null=True, default=None, validators=[a_uid],
-        help_text="Of all its containers; left out, each has one of its own",
+        help_text="The uid of all containers of the workload; default: a separate uid per container",
     )  # fmt: skip
     gid = IdNumberField(
-        required=False, allow_null=True, default=None, validators=[a_gid], help_text="Left out, the number of its uid"
+        required=False, allow_null=True, default=None, validators=[a_gid], help_text="Default: the uid's number"
     )
     groups = serializers.ListField(
         child=IdNumberField(validators=[a_gid]), required=False, default=list, max_length=MAX_GROUPS,
-        help_text="Supplementary ones, by number",
+        help_text="Supplementary groups, by number",
     )  # fmt: skip
     name = UserNameField(
-        required=False, allow_null=True, default=None, help_text="In the container's /etc/passwd; needs a home"
+        required=False, allow_null=True, default=None, help_text="A name in the container's /etc/passwd; requires home"
     )
-    home = HomeField(
-        required=False, allow_null=True, default=None, help_text="HOME, where environment does not say another one"
-    )
+    home = HomeField(required=False, allow_null=True, default=None, help_text="HOME, unless environment sets it")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["name"] is not None and attrs["home"] is None:

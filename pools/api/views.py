@@ -69,8 +69,8 @@ class WorkloadView(ApiView):
     @operation(
         operation_id="replaceWorkload",
         summary="Change a workload",
-        description="The full object. Another spec is a new version: it rolls through the pools, new containers proven"
-        " healthy first, claimed ones left alone.",
+        description="Takes the full object. A changed spec is a new version, which rolls through the"
+        " pools: one new container must become healthy first, and claimed containers stay.",
         request=WorkloadInput,
         responses=WorkloadOutput,
     )
@@ -102,11 +102,12 @@ class WorkloadRefreshView(ApiView):
     @operation(
         operation_id="refreshWorkload",
         problems={409: "fixed_image"},
-        summary="Run what the image's tag names now",
-        description="A worker asks the registry. Another image is a new version, which rolls through the pools: proven"
-        " healthy first, claimed containers left alone; one that is not healthy does not replace what serves."
-        " `imageStatus` and a `workload.updated` event (`refreshed`: `rolls`, `unchanged`, `failed`) say what came of"
-        " it.",
+        summary="Roll to the image that the tag names now",
+        description="A worker asks the registry. A different image becomes a new version, which"
+        " rolls through the pools: one new container must become healthy first, and"
+        " claimed containers stay. If it does not become healthy, the old version keeps"
+        " serving. `imageStatus` and a `workload.updated` event (`refreshed`: `rolls`,"
+        " `unchanged`, `failed`) give the result.",
         request=None,
         responses={202: WorkloadOutput},
     )
@@ -165,7 +166,8 @@ class PoolView(ApiView):
     @operation(
         operation_id="replacePool",
         summary="Change a pool",
-        description="The full object; `workloadId` stays. Containers follow; another network is rolled out.",
+        description="Takes the full object; `workloadId` cannot change. The containers are adjusted;"
+        " a changed network is rolled out.",
         request=PoolInput,
         responses=PoolOutput,
     )
@@ -190,7 +192,7 @@ class PoolView(ApiView):
         operation_id="deletePool",
         problems={409: "pool_in_use"},
         summary="Drain and delete a pool",
-        parameters=[flag("force", "Release tenants that hold containers, with save.")],
+        parameters=[flag("force", "Release tenants that hold containers, with a save.")],
         responses={202: None},
     )
     def delete(self, request: Any, pool_id: str) -> Response:
@@ -203,7 +205,8 @@ class PoolScaleView(ApiView):
         operation_id="scalePool",
         problems={409: "below_claimed"},
         summary="Scale a pool",
-        description="Sets targetSize; containers follow. Outside [minSize, maxSize] 422, below what is claimed 409.",
+        description="Sets `targetSize`; the containers are adjusted. A size outside [minSize,"
+        " maxSize] is 422; a size below the number of claimed containers is 409.",
         request=ScaleInput,
         responses={202: PoolOutput},
     )
@@ -229,24 +232,24 @@ def _switch(operation_id: str, summary: str, description: str, act: Callable[[st
 
 
 PoolPauseView = _switch(
-    "pausePool", "Pause a pool", "No container is started; warm ones are still claimed.", services.pause
+    "pausePool", "Pause a pool", "Starts no containers. Warm ones can still be claimed.", services.pause
 )
 PoolResumeView = _switch(
     "resumePool",
     "Resume a pool",
-    "After a pause or a drain; also tries at once what had failed, a version whose roll stopped included.",
+    "Ends a pause or a drain. Also retries immediately what had failed, including a version whose roll stopped.",
     services.resume,
 )
 PoolDrainView = _switch(
-    "drainPool", "Drain a pool", "New claims are refused (409 `draining`), warm containers removed.", services.drain
+    "drainPool", "Drain a pool", "Refuses new claims (409 `draining`) and removes warm containers.", services.drain
 )
 
 
 class PoolUsageView(ApiView):
     @operation(
         operation_id="getPoolUsage",
-        summary="Show a pool's recent numbers",
-        description="Samples, newest first, about four a minute; kept for days.",
+        summary="Show a pool's recent usage",
+        description="Samples, newest first, about four per minute, kept for days.",
         parameters=[LIMIT, CURSOR],
         responses=page_of("PoolUsagePage", PoolUsageOutput),
     )

@@ -37,7 +37,8 @@ class CredentialListView(ApiView):
         operation_id="createCredential",
         problems={409: "id_taken"},
         summary="Store a credential",
-        description="The secret is encrypted and never shown again. Sync specs name it as `sink.credentialId`.",
+        description="The secret is encrypted and never shown again. Sync specs refer to the"
+        " credential by `sink.credentialId`.",
         request=CredentialInput,
         responses={201: CredentialOutput},
     )
@@ -59,7 +60,7 @@ class CredentialView(ApiView):
     @operation(
         operation_id="replaceCredential",
         summary="Rotate a credential",
-        description="Transfers that run go on with the old one; all later ones use the new one at once.",
+        description="Running transfers continue with the old secret; all later ones use the new one.",
         request=CredentialInput,
         responses=CredentialOutput,
     )

@@ -37,7 +37,7 @@ class PolicyField(ApiSerializer):
     quiesce = serializers.ChoiceField(
         Quiesce.choices,
         default=Quiesce.FREEZE,
-        help_text="Whether a running container stands still for a moment when it is saved",
+        help_text="Whether a running container is frozen briefly while it is saved",
     )
 
 
@@ -69,9 +69,7 @@ class SyncSpecInput(ApiSerializer):
 class SinkHealthOutput(ApiSerializer):
     state = serializers.ChoiceField(["healthy", "unhealthy"], required=False)
     checked_at = serializers.DateTimeField(required=False)
-    transferred_at = serializers.DateTimeField(
-        required=False, help_text="When a save and a restore were last tried and worked."
-    )
+    transferred_at = serializers.DateTimeField(required=False, help_text="When a test save and restore last succeeded.")
     conditional_writes = serializers.BooleanField(required=False)
     code = serializers.CharField(required=False)
     detail = serializers.CharField(required=False)
@@ -133,7 +131,7 @@ class RunOutput(ApiSerializer):
     skipped = serializers.ListField(child=serializers.CharField())
     retries = serializers.IntegerField()
     changed_during = serializers.IntegerField(
-        help_text="Files that a live tenant changed while they were copied, so that they may be torn"
+        help_text="Files that the tenant changed while they were copied, so they may be torn"
     )
     error = ErrorOutput(allow_null=True)
     created_at = serializers.DateTimeField()

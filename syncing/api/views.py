@@ -19,7 +19,7 @@ from syncing.api.serializers import RunOutput, SyncSpecInput, SyncSpecOutput, re
 from syncing.models import SinkProbe, SyncRun, SyncSpec
 from syncing.services import find_spec
 
-FORCE = flag("force", "Also where tenants are held that would not be saved any more.")
+FORCE = flag("force", "Proceed even if assigned tenants would no longer be saved.")
 SPEC_VOLATILE = frozenset({"sinkHealth"})
 
 
@@ -41,7 +41,8 @@ class SyncSpecListView(ApiView):
         operation_id="createSyncSpec",
         problems={409: "id_taken"},
         summary="Create a sync spec",
-        description="The sink is probed; an unreachable one does not refuse the spec, `sinkHealth` says so.",
+        description="Probes the sink. If the sink is unreachable, the spec is still created and"
+        " `sinkHealth` reports it.",
         request=SyncSpecInput,
         responses={201: SyncSpecOutput},
     )
@@ -67,8 +68,9 @@ class SyncSpecView(ApiView):
         operation_id="replaceSyncSpec",
         problems={409: "coverage_held"},
         summary="Change a sync spec",
-        description="The full object; `poolId` stays. `secretAccessKey` may be left out while accessKeyId, endpoint and"
-        " bucket stay. 409 when held tenants would not be saved any more, unless forced.",
+        description="Takes the full object; `poolId` cannot change. `secretAccessKey` may be left"
+        " out while `accessKeyId`, `endpoint` and `bucket` stay the same. 409 if assigned"
+        " tenants would no longer be saved, unless forced.",
         parameters=[FORCE],
         request=SyncSpecInput,
         responses=SyncSpecOutput,
@@ -94,7 +96,8 @@ class SyncSpecView(ApiView):
         operation_id="deleteSyncSpec",
         problems={409: "coverage_held"},
         summary="Delete a sync spec",
-        description="409 while tenants hold containers that it covers, unless forced. What it saved stays in the sink.",
+        description="409 while tenants hold containers that the spec covers, unless forced. Saved"
+        " state stays at the sink.",
         parameters=[FORCE],
         responses={204: None},
     )
@@ -139,7 +142,7 @@ class SinkProbeListView(ApiView):
     @operation(
         operation_id="listSinkProbes",
         summary="List the probes of the spec's sink",
-        description="Newest first: its health's history.",
+        description="The history of the sink's health, newest first.",
         parameters=[LIMIT, CURSOR],
         responses=page_of("SinkProbePage", SinkProbeOutput),
     )

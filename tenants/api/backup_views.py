@@ -47,7 +47,7 @@ class BackupListView(ApiView):
     @operation(
         operation_id="listTenantBackups",
         summary="List a tenant's backups",
-        description="What its saves overwrote or deleted at the sinks, until `expiresAt`.",
+        description="Files that the tenant's saves overwrote or deleted at the sinks, kept until `expiresAt`.",
         parameters=[query("specId"), LIMIT, CURSOR],
         responses=page_of("BackupPage", BackupOutput),
     )
@@ -61,10 +61,10 @@ class BackupRestoreView(ApiView):
     @operation(
         operation_id="restoreTenantBackup",
         problems={409: "held restoring_backup erasing"},
-        summary="Put a backup's files back",
-        description="At the sink, where a save took them away; files that it did not touch stay, and what is replaced"
-        " becomes a backup itself. The tenant must hold nothing (409 `held`), and cannot claim until the run has ended"
-        " (409 `restoring_backup`).",
+        summary="Restore a backup",
+        description="Restores the files at the sink. Files that the save did not touch stay, and"
+        " replaced files become a backup themselves. The tenant must hold nothing (409"
+        " `held`) and cannot claim until the run has ended (409 `restoring_backup`).",
         request=None,
         responses={202: RunOutput},
     )

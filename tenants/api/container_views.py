@@ -108,10 +108,11 @@ class ContainerView(WaitingView):
         operation_id="removeContainer",
         problems={409: "starting", 502: "save_failed"},
         summary="Remove a container",
-        description="The pool makes another by itself. A claimed one is released, with save: 204 when its state is safe"
-        " and it is gone, 202 when that is not yet so within `timeoutMs`, 502 `save_failed` when the state is kept on"
-        " the node and the save is retried. 409 `starting` for one that is not idle yet.",
-        parameters=[flag("discard", "Give the tenant's unsaved state up."), TIMEOUT],
+        description="The pool starts a replacement. A claimed container is released with a save."
+        " 204: the state is saved and the container is gone. 202: not finished within"
+        " `timeoutMs`. 502 `save_failed`: the state stays on the node and the save is"
+        " retried. 409 `starting`: the container is not idle yet.",
+        parameters=[flag("discard", "Give up the tenant's unsaved state."), TIMEOUT],
         responses={204: None, 202: None},
     )
     def delete(self, request: Any, container_id: str) -> HttpResponse:
@@ -184,14 +185,15 @@ def _streams(done: Executed | ExecTimedOut, encode: Callable[[bytes], str]) -> d
 
 
 _EXEC: dict[str, Any] = {
-    "description": "Waits for its end, `timeoutMs` at most: then it and its children are killed, and the answer is 504"
-    " with what it had printed. Of each stream the first "
-    f"{settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES} bytes are kept; `stdoutTruncated` and `stderrTruncated` say whether"
-    f" there was more. `stdin` may have {settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES} bytes, the command with its"
-    f" arguments {settings.BOILERHOUSE_EXEC_COMMAND_MAX_BYTES}; its environment is the container's. A command that is"
-    " not there ends with 127, one that cannot be executed with 126, both with words in `stderr`. With `encoding:"
-    " base64`, `stdin` and the output are exact bytes; with `utf-8`, output that is no UTF-8 has replacement"
-    " characters. The limits are the deployment's: `BOILERHOUSE_EXEC_…`.",
+    "description": "Waits until the command ends, at most `timeoutMs`. Then it and its children are killed, and"
+    " the answer is 504 with the output so far. The first "
+    f"{settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES} bytes of each stream are returned; `stdoutTruncated` and"
+    " `stderrTruncated` say whether there was more. `stdin` may have"
+    f" {settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES} bytes, the command with its arguments"
+    f" {settings.BOILERHOUSE_EXEC_COMMAND_MAX_BYTES}. The environment is the container's. A command that does not exist"
+    " ends with 127, one that cannot be executed with 126; `stderr` says why. With `encoding: base64`, `stdin` and the"
+    " output are exact bytes; with `utf-8`, invalid UTF-8 in the output becomes replacement characters. The limits are"
+    " settings of the deployment: `BOILERHOUSE_EXEC_…`.",
     "request": ExecInput,
     "responses": {200: ExecOutput, (504, "application/problem+json"): ExecProblem},
 }
@@ -209,7 +211,7 @@ class ExecView(ApiView):
             429: "too_many_commands",
             504: "exec_timed_out",
         },
-        summary="Run a command in a claimed container",
+        summary="Run a command in a container",
         **_EXEC,
     )
     def post(self, request: Any, container_id: str) -> HttpResponse:
@@ -240,13 +242,14 @@ class TenantExecView(ApiView):
 # Logs -----------------------------------------------------------------------------------------------
 
 _LOGS: dict[str, Any] = {
-    "description": "What the container's processes wrote to standard output and error, as they wrote it; 1 MiB at most."
-    " With `follow=true` the answer goes on with each new line until the container ends or the key is revoked. Of a"
-    " container that died under its tenant the last 32 KiB are kept, and answered until the tenant claims again.",
+    "description": "The standard output and error of the container's processes, unchanged; at most 1"
+    " MiB. With `follow=true`, new lines follow until the container ends or the key is"
+    " revoked. If the container died while a tenant held it, the last 32 KiB are"
+    " available until the tenant claims again.",
     "parameters": [
-        whole("tail", 0, MAX_TAIL, f"Last lines (default {DEFAULT_TAIL})."),
-        OpenApiParameter("since", OpenApiTypes.DATETIME, description="Only what was written after this moment."),
-        flag("follow", "Go on with what is written from now on."),
+        whole("tail", 0, MAX_TAIL, f"The number of last lines (default {DEFAULT_TAIL})."),
+        OpenApiParameter("since", OpenApiTypes.DATETIME, description="Only lines written after this time."),
+        flag("follow", "Follow the log."),
     ],
     "responses": {(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, description="The log")},
 }

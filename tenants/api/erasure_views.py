@@ -21,7 +21,7 @@ DEFAULT_ERASE_MS = 60_000
 
 
 class ForgottenOutput(ApiSerializer):
-    forgotten = serializers.IntegerField(help_text="How many saved locations are no longer expected to hold anything")
+    forgotten = serializers.IntegerField(help_text="The number of saved locations that are now expected to be empty")
 
 
 class StateView(WaitingView):
@@ -29,9 +29,11 @@ class StateView(WaitingView):
         operation_id="eraseTenantState",
         problems={409: "held restoring_backup out_of_reach", 502: "erase_failed"},
         summary="Erase the tenant's state",
-        description="At every sink, backups included, and what was discarded on this node; the next claim starts empty."
-        " The tenant must hold nothing (409 `held`). 204 when nothing is left, 202 when that is not yet so within"
-        " `timeoutMs`: ask again to wait on. 502 `erase_failed` when a sink refused; ask again to carry it on.",
+        description="Erases the state at every sink, including backups, and discarded state on this"
+        " node. The next claim starts empty. The tenant must hold nothing (409 `held`)."
+        " 204: everything is erased. 202: not finished within `timeoutMs`; repeat the"
+        " request to keep waiting. 502 `erase_failed`: a sink refused; repeat the request"
+        " to continue.",
         parameters=[TIMEOUT],
         responses={204: None, 202: None},
     )
@@ -58,8 +60,8 @@ class ForgetStateView(ApiView):
         operation_id="forgetTenantState",
         problems={409: "not_missing held"},
         summary="Let the next claim start empty",
-        description="After a claim ended with `state_missing` or `state_moved` (else 409 `not_missing`). The records of"
-        " what was saved are kept.",
+        description="Allowed after a claim failed with `state_missing` or `state_moved` (otherwise"
+        " 409 `not_missing`). The records of saved state are kept.",
         request=None,
         responses=ForgottenOutput,
     )

@@ -36,9 +36,10 @@ class NetworkView(WaitingView):
         operation_id="setTenantNetwork",
         problems={409: "not_assigned"},
         summary="Change where the tenant's running container may send packets",
-        description="Within the pool's policy; until the tenant is released. A key of role tenant stays within what a"
-        " key of another role claimed or set before. Open connections that it closes end. The answer comes when it is"
-        " in force.",
+        description="The policy must be within the pool's policy and lasts until the tenant is"
+        " released. A key of role `tenant` must stay within a policy that a key of"
+        " another role set. Connections that the policy closes end. The answer comes when"
+        " the policy is in force.",
         request=EgressField,
         responses=NetworkOutput,
     )

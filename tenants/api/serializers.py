@@ -26,12 +26,13 @@ class ClaimInput(ApiSerializer):
     secrets = StringMapField(required=False, allow_null=True, write_only=True)
     metadata = ObjectField(required=False, allow_null=True)
     network = TenantNetworkField(
-        required=False, allow_null=True, help_text="Narrows the pool's policy; what is wider is 422."
+        required=False, allow_null=True, help_text="Narrows the pool's policy. A wider policy is 422."
     )
     wait = serializers.BooleanField(
         default=True,
-        help_text="Whether to answer when the container is ready. false: 202 at once when it is not; `timeoutMs` then"
-        " bounds only the wait for a container, and the restore may take as long as something of it moves.",
+        help_text="true: answer when the container is ready. false: answer 202 at once if it is not;"
+        " `timeoutMs` then limits only the wait for a container, and the restore may take"
+        " as long as it makes progress.",
     )
 
 
@@ -54,7 +55,7 @@ class ClaimOutput(ApiSerializer):
     ignored = serializers.ListField(
         child=serializers.CharField(),
         required=False,
-        help_text="What differed from the held claim and was not applied.",
+        help_text="Fields that differ from the existing claim and were not applied.",
     )
 
 
@@ -65,7 +66,7 @@ class PendingOutput(ApiSerializer):
     generation = serializers.IntegerField()
     state = serializers.ChoiceField([AssignmentState.PENDING])
     deadline = serializers.DateTimeField(
-        help_text="When the claim is given up if nothing moves until then; it moves with whatever does."
+        help_text="When the claim is given up if it makes no progress until then. Progress extends it."
     )
     ignored = serializers.ListField(child=serializers.CharField(), required=False)
 
@@ -105,7 +106,7 @@ class ReleaseInput(ApiSerializer):
 
 class ReleaseOutput(ApiSerializer):
     tenant_id = serializers.CharField()
-    state = serializers.CharField(allow_null=True, help_text="null when the container is gone, else releasing")
+    state = serializers.CharField(allow_null=True, help_text="null if the container is gone, otherwise releasing")
 
 
 class HeldOutput(ApiSerializer):
@@ -132,18 +133,18 @@ def render_held(assignment: Assignment) -> dict[str, Any]:
 
 class ResolvedOutput(ApiSerializer):
     name = serializers.CharField()
-    addresses = serializers.ListField(child=serializers.CharField(), help_text="What it opens now.")
+    addresses = serializers.ListField(child=serializers.CharField(), help_text="The addresses that the name opens now.")
     problem = serializers.CharField(
-        allow_blank=True, help_text="What is wrong with the last answer; empty where nothing is."
+        allow_blank=True, help_text="What is wrong with the last DNS answer; empty if nothing is."
     )
 
 
 class NetworkOutput(ApiSerializer):
     mode = serializers.ChoiceField([(mode.value, mode.value) for mode in Mode])
     allow = serializers.ListField(child=serializers.CharField())
-    is_own = serializers.BooleanField(help_text="Whether the tenant's own policy narrows the pool's.")
-    in_force = serializers.BooleanField(help_text="Whether the packet filter has taken it up.")
-    names = ResolvedOutput(many=True, help_text="What the names in it stand for.")
+    is_own = serializers.BooleanField(help_text="Whether the tenant has a policy that narrows the pool's.")
+    in_force = serializers.BooleanField(help_text="Whether the packet filter enforces it.")
+    names = ResolvedOutput(many=True, help_text="The addresses that the names in the policy stand for.")
 
 
 def render_network(assignment: Assignment) -> dict[str, Any]:
@@ -195,10 +196,14 @@ class DeathOutput(ApiSerializer):
     container_id = serializers.UUIDField()
     generation = serializers.IntegerField()
     exit_code = serializers.IntegerField(allow_null=True)
-    signal = serializers.CharField(allow_null=True, help_text="Such as SIGKILL, where the exit code stands for one.")
+    signal = serializers.CharField(
+        allow_null=True, help_text="The signal that the exit code stands for, such as SIGKILL."
+    )
     detail = serializers.CharField()
     last_words = serializers.CharField(
-        allow_null=True, allow_blank=True, help_text="The lines of its output that say why; null for role viewer."
+        allow_null=True,
+        allow_blank=True,
+        help_text="The lines of the container's output that name the cause; null for role viewer.",
     )
 
 
@@ -212,17 +217,15 @@ class StatusOutput(ApiSerializer):
     last_activity_at = serializers.DateTimeField(allow_null=True)
     release_due_at = serializers.DateTimeField(allow_null=True)
     deadline = serializers.DateTimeField(
-        allow_null=True, help_text="While pending: when the claim is given up if nothing moves until then."
+        allow_null=True, help_text="While pending: when the claim is given up if it makes no progress until then."
     )
-    restore = RestoreProgressOutput(
-        allow_null=True, help_text="While pending: how far the restore is, of the sync spec that is being restored."
-    )
+    restore = RestoreProgressOutput(allow_null=True, help_text="While pending: the progress of the running restore.")
     claim_error = ClaimErrorOutput(
-        allow_null=True, help_text="Why the tenant's last claim failed, until it claims again."
+        allow_null=True, help_text="Why the tenant's last claim failed; kept until the tenant claims again."
     )
     last_death = DeathOutput(
         allow_null=True,
-        help_text="How the container of the newest claim died, if it did.",
+        help_text="How the container of the latest claim died, if it did.",
     )
     sync_status = SyncStatusOutput()
 

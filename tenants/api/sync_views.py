@@ -66,8 +66,8 @@ class SpecTriggerView(ApiView):
         operation_id="triggerSyncSpec",
         is_body_optional=True,
         problems={409: "not_assigned"},
-        summary="Sync by this spec now",
-        description="For one tenant, or for all that are assigned a container of its pool.",
+        summary="Run this sync spec now",
+        description="For one tenant, or for all tenants that hold a container of the spec's pool.",
         request=TriggerInput,
         responses={202: RunsOutput},
     )
@@ -84,8 +84,9 @@ class SpecProbeView(ApiView):
     @operation(
         operation_id="probeSyncSpec",
         summary="Probe the spec's sink now",
-        description="Does what a save and a restore do, with a few small files for a tenant that cannot be, and deletes"
-        " them: healthy means that a save would work. Failed saves are tried at once when it is healthy again.",
+        description="Saves and restores a few small files for a tenant id that cannot exist, and"
+        " deletes them: healthy means that a save would work. If the sink is healthy"
+        " again, failed saves are retried immediately.",
         request=None,
         responses=SinkHealthOutput,
     )
@@ -96,7 +97,7 @@ class SpecProbeView(ApiView):
 
 
 class SpecStatusView(ApiView):
-    @operation(operation_id="getSyncSpecStatus", summary="Show how a sync spec is doing", responses=SpecStatusOutput)
+    @operation(operation_id="getSyncSpecStatus", summary="Show the status of a sync spec", responses=SpecStatusOutput)
     def get(self, request: Any, spec_id: str) -> Response:
         return Response(spec_status(find_spec(spec_id)))
 
@@ -122,8 +123,9 @@ class SyncRunCancelView(ApiView):
         operation_id="cancelSyncRun",
         problems={409: "not_cancellable"},
         summary="Cancel a sync run",
-        description="A queued one ends at once, a running one within seconds; the next save or restore takes back"
-        " what it had begun. 409 `not_cancellable` for runs that have ended, and for those of claims and releases.",
+        description="A queued run ends at once, a running one within seconds. The next save or"
+        " restore undoes what the run had begun. 409 `not_cancellable` for runs that have"
+        " ended and for runs of claims and releases.",
         request=None,
         responses={202: RunOutput},
     )

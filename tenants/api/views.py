@@ -62,10 +62,11 @@ class ClaimView(WaitingView):
             504: "claim_timeout",
         },
         summary="Claim a container for the tenant",
-        description="Answers when the tenant's state, config and secrets are in the container. Claiming again returns"
-        " the same container, untouched. With `wait: false` it answers 202 where that takes a while: the restore's"
-        " progress is in the tenant's status and in `sync.progress` events; `container.claimed` or"
-        " `container.claim_failed` tells what became of it.",
+        description="Answers when the tenant's state, config and secrets are in the container. A"
+        " second claim returns the same container, unchanged. With `wait: false`, the"
+        " answer is 202 if this takes a while. The tenant's status and `sync.progress`"
+        " events show the restore's progress; `container.claimed` or"
+        " `container.claim_failed` gives the result.",
         parameters=[TIMEOUT],
         request=ClaimInput,
         responses={201: ClaimOutput, 200: ClaimOutput, 202: PendingOutput},
@@ -104,8 +105,9 @@ class ReleaseView(WaitingView):
         is_body_optional=True,
         problems={404: "nothing_held", 502: "save_failed"},
         summary="Release the tenant's container",
-        description="200: state safe and container gone. 202: not yet; at once where too many requests wait already."
-        " 502 `save_failed`: the state is kept on the node and the save is retried.",
+        description="200: the state is saved and the container is gone. 202: not finished yet;"
+        " immediately if too many requests are waiting. 502 `save_failed`: the state"
+        " stays on the node and the save is retried.",
         parameters=[TIMEOUT],
         request=ReleaseInput,
         responses={200: ReleaseOutput, 202: ReleaseOutput},
@@ -139,8 +141,8 @@ class SyncView(ApiView):
         operation_id="syncTenant",
         problems={409: "not_assigned"},
         summary="Sync the tenant's state now",
-        description="`inward` overwrites what differs and deletes nothing; `both` is outward, then inward. Where such a"
-        " run is queued already, it is answered.",
+        description="`inward` overwrites files that differ and deletes nothing; `both` is outward,"
+        " then inward. If such a run is already queued, the answer is that run.",
         request=SyncInput,
         responses={202: RunsOutput},
     )
@@ -167,7 +169,7 @@ class HeartbeatView(ApiView):
 class TenantListView(ApiView):
     @operation(
         operation_id="listTenants",
-        summary="List tenants that hold something",
+        summary="List tenants that hold a container or have unsaved state",
         parameters=[query("poolId"), query("state"), LIMIT, CURSOR],
         responses=page_of("TenantPage", HeldOutput),
     )

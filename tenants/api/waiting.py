@@ -21,7 +21,7 @@ from boilerhouse.core.budgets import Owner, waiters
 from boilerhouse.core.waiting import Check, Waiting
 
 MAX_TIMEOUT_MS = 600_000
-TIMEOUT = whole("timeoutMs", 1, MAX_TIMEOUT_MS, "How long to wait.")
+TIMEOUT = whole("timeoutMs", 1, MAX_TIMEOUT_MS, "How long to wait, in milliseconds.")
 
 
 def timeout_ms(request: Any, default: int) -> int:

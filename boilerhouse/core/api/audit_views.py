@@ -1,4 +1,4 @@
-"""Who changed what."""
+"""The audit log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AuditOutput(ApiSerializer):
     action = serializers.CharField(help_text="`<kind>.<verb>`, e.g. `pool.scale`")
     kind = serializers.CharField()
     object_id = serializers.CharField()
-    before = ObjectField(allow_null=True, help_text="Of a change: what differed. Never a secret.")
+    before = ObjectField(allow_null=True, help_text="The fields that a change altered. Never a secret.")
     after = ObjectField(allow_null=True)
 
 
@@ -37,7 +37,7 @@ class AuditListView(ApiView):
 
     @operation(
         operation_id="listAudit",
-        summary="List who changed what",
+        summary="List audit entries",
         parameters=[*(query(name) for name in ("actor", "action", "kind", "objectId", "requestId")), LIMIT, CURSOR],
         responses=page_of("AuditPage", AuditOutput),
     )

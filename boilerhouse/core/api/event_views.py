@@ -25,7 +25,7 @@ from boilerhouse.core.models import Role
 from boilerhouse.core.streaming import Stream, Writer
 
 FILTERS = {"type": "type", "poolId": "pool_id", "tenantId": "tenant_id", "containerId": "container_id"}
-AFTER = whole("after", 0, MAX_ID, "Only events with a greater id, oldest first.")
+AFTER = whole("after", 0, MAX_ID, "Only events after this id, oldest first.")
 
 
 class EventOutput(serializers.Serializer[Any]):
@@ -40,7 +40,8 @@ class EventPageOutput(serializers.Serializer[Any]):
     nextCursor = serializers.CharField(allow_null=True)
     reset = serializers.BooleanField(
         required=False,
-        help_text="With `after`: whether events after it are gone; read everything anew and go on from the newest id.",
+        help_text="With `after`: whether events after it have been deleted. If so, read the current"
+        " state again and resume from the newest id.",
     )
 
 
@@ -66,8 +67,9 @@ class EventListView(ApiView):
     @operation(
         operation_id="listEvents",
         summary="List events",
-        description="Newest first; oldest first after a given id when `after` is given. Ids commit in order, so going"
-        " on with the last id as `after` misses nothing. Tenant keys see the events of their tenants.",
+        description="Newest first; with `after`, oldest first after that id. Ids are assigned in"
+        " commit order, so a client that resumes with its last id as `after` misses"
+        " nothing. Keys of role `tenant` see the events of their tenants.",
         parameters=[AFTER, *(query(name) for name in FILTERS), LIMIT, CURSOR],
         responses=EventPageOutput,
     )
@@ -91,10 +93,11 @@ class EventStreamView(ApiView):
         operation_id="streamEvents",
         problems={503: "too_many_streams"},
         summary="Follow events",
-        description="Server-sent events: what came after `Last-Event-ID` (or `after`), then each new event as it is"
-        " committed, without gap or double; without either from now on. `event: reset` says that `after` is too old:"
-        " read everything anew. A comment every 15 seconds shows that the stream lives. The same goes as JSON messages"
-        " over the WebSocket `/ws/events`.",
+        description="Server-sent events: all events after `Last-Event-ID` (or `after`), then each"
+        " new event as it is committed, without gaps or duplicates. Without either, only"
+        " new events. `event: reset` means that events after that id have been deleted:"
+        " read the current state again. A comment every 15 seconds keeps the stream"
+        " alive. The WebSocket `/ws/events` sends the same events as JSON messages.",
         parameters=[
             AFTER,
             *(query(name) for name in FILTERS),
@@ -102,7 +105,7 @@ class EventStreamView(ApiView):
                 "Last-Event-ID",
                 {"type": "integer", "minimum": 0, "maximum": MAX_ID},
                 OpenApiParameter.HEADER,
-                description="As `after`, and before it.",
+                description="Like `after`; takes precedence over it.",
             ),
         ],
         responses={(200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, description="Server-sent events")},

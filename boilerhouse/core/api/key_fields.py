@@ -24,7 +24,7 @@ class ApiKeyInput(ApiSerializer):
         child=serializers.RegexField(TENANT_ID, max_length=128),
         required=False,
         max_length=MAX_TENANTS,
-        help_text="Of a key with role `tenant`, and only of one: the tenants that it may act for.",
+        help_text="The tenants that a key of role `tenant` may act for. Other roles take none.",
     )
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
 
@@ -50,12 +50,12 @@ class ApiKeyOutput(ApiSerializer):
     tenant_ids = serializers.ListField(child=serializers.CharField())
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField(allow_null=True)
-    last_used_at = serializers.DateTimeField(allow_null=True, help_text="To the minute.")
+    last_used_at = serializers.DateTimeField(allow_null=True, help_text="When the key was last used, to the minute.")
     revoked_at = serializers.DateTimeField(allow_null=True)
 
 
 class NewApiKeyOutput(ApiKeyOutput):
-    key = serializers.CharField(help_text="Shown here and never again.")
+    key = serializers.CharField(help_text="Shown only here.")
 
 
 def render_key(row: ApiKey) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class ApiKeyListView(ApiView):
     @operation(
         operation_id="listApiKeys",
         summary="List API keys",
-        description="Revoked ones too.",
+        description="Includes revoked keys.",
         parameters=[query("role"), LIMIT, CURSOR],
         responses=page_of("ApiKeyPage", ApiKeyOutput),
     )
@@ -30,8 +30,8 @@ class ApiKeyListView(ApiView):
 
     @operation(
         operation_id="createApiKey",
-        summary="Make an API key",
-        description="`key` is shown once; only its hash is kept.",
+        summary="Create an API key",
+        description="`key` is shown once; only its hash is stored.",
         request=ApiKeyInput,
         responses={201: NewApiKeyOutput},
     )
@@ -53,7 +53,7 @@ class ApiKeyView(ApiView):
     @operation(
         operation_id="revokeApiKey",
         summary="Revoke an API key",
-        description="At once; its open event streams and followed logs end within a second.",
+        description="Takes effect at once. Open event streams and followed logs of the key end within a second.",
         responses={204: None},
     )
     def delete(self, request: Any, key_id: str) -> Response:

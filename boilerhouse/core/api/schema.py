@@ -28,8 +28,8 @@ class Problem(serializers.Serializer[Any]):
     title = serializers.CharField()
     status = serializers.IntegerField()
     detail = serializers.CharField()
-    code = serializers.CharField(help_text="What went wrong, for programs; stays the same")
-    requestId = serializers.CharField(help_text="Names this request in the log")
+    code = serializers.CharField(help_text="The error's stable code, for programs")
+    requestId = serializers.CharField(help_text="The request's id, as in the log")
     errors = ProblemItem(many=True)  # type: ignore[assignment]
 
 
@@ -61,10 +61,10 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     OpenApiParameter.HEADER,
-    description="For 24 hours the same request with the same key gets the same answer instead of being done again.",
+    description="For 24 hours, the same request with the same key gets the stored answer instead of running again.",
 )
 IF_MATCH = OpenApiParameter(
-    "If-Match", str, OpenApiParameter.HEADER, description="The `ETag` that the object must still have, else 412."
+    "If-Match", str, OpenApiParameter.HEADER, description="The `ETag` that the object must still have; otherwise 412."
 )
 NOT_FOUND = {
     "workload_id": "workload_not_found",
@@ -107,7 +107,7 @@ class ProblemAutoSchema(AutoSchema):
         schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
         if direction == "request" and isinstance(serializer, ApiSerializer):
             ignored = {
-                name: {"description": "As GET showed it; ignored."} for name in sorted(serializer.read_only_ignored)
+                name: {"description": "As returned by GET; ignored."} for name in sorted(serializer.read_only_ignored)
             }
             schema["properties"] = {**schema.get("properties", {}), **ignored}
             schema["additionalProperties"] = False
@@ -163,7 +163,7 @@ def flag(name: str, description: str) -> OpenApiParameter:
 
 
 LIMIT = whole("limit", 1, 200, "Items per page (default 50).")
-CURSOR = OpenApiParameter("cursor", str, description="`nextCursor` of the page before.")
+CURSOR = OpenApiParameter("cursor", str, description="`nextCursor` of the previous page.")
 
 
 def query(name: str, description: str = "") -> OpenApiParameter:

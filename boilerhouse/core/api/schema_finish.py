@@ -6,52 +6,62 @@ import re
 from http import HTTPStatus
 from typing import Any
 
+from drf_spectacular.plumbing import get_lib_doc_excludes
+
 from boilerhouse.core.api.schema_examples import BY_NAME, COMPONENTS, REQUESTS, TIME, UUID
-from boilerhouse.core.api.serializers import camel
+from boilerhouse.core.api.serializers import ApiSerializer, camel
 
 Schema = dict[str, Any]
 
 TAGS = {
-    "workloads": "How to run one kind of container; each change is a new version that rolls through its pools.",
+    "workloads": "Descriptions of how to run one kind of container. Each change is a new version"
+    " that rolls through its pools.",
     "pools": "Sets of warm containers of one workload.",
-    "containers": "What pools own; each serves one tenant in its whole life.",
+    "containers": "Containers of pools. Each serves one tenant in its lifetime.",
     "tenants": "Claim a container, work in it, release it.",
-    "sync-specs": "What of a pool's containers is copied where and when.",
+    "sync-specs": "What to copy between a pool's containers and a sink, and when.",
     "sync-runs": "Executions of sync specs.",
-    "credentials": "Stored access to sinks; written, never read.",
-    "registry-credentials": "Stored access to registries of images; written, never read.",
-    "events": "What happened, as a list and as streams (also the WebSocket `/ws/events`).",
-    "audit": "Who changed what.",
-    "api-keys": "Who may ask.",
-    "settings": "What admins set while Boilerhouse runs.",
-    "stats": "The deployment in numbers.",
-    "health": "Whether it works.",
-    "metrics": "For Prometheus.",
+    "credentials": "Stored credentials for sinks. They can be written but not read.",
+    "registry-credentials": "Stored credentials for image registries. They can be written but not read.",
+    "events": "Events, as a list and as streams (also the WebSocket `/ws/events`).",
+    "audit": "The audit log.",
+    "api-keys": "API keys.",
+    "settings": "Settings that admins can change while Boilerhouse runs.",
+    "stats": "Figures of the deployment.",
+    "health": "Health checks.",
+    "metrics": "Metrics for Prometheus.",
 }
 WORDS = {
     "200": "Done",
-    "201": "Made",
-    "202": "Accepted; it goes on",
-    "204": "Done; nothing to show",
-    "400": "The body is not JSON, or holds a NUL character",
-    "401": "No key, or one that is wrong, expired or revoked",
-    "403": "The key's role may not do that",
-    "404": "There is no such thing",
-    "408": "The body did not come in time",
-    "409": "Not in its present state",
-    "412": "The object is no longer what `If-Match` names",
+    "201": "Created",
+    "202": "Accepted; the work continues",
+    "204": "Done; no content",
+    "400": "The body is not valid JSON or contains a NUL character",
+    "401": "The API key is missing, wrong, expired or revoked",
+    "403": "The key's role does not allow this",
+    "404": "Not found",
+    "408": "The body did not arrive in time",
+    "409": "Conflict with the current state",
+    "412": "The object has changed since the `ETag` in `If-Match`",
     "413": "The body is larger than 1 MiB",
     "415": "The body is not `application/json`",
-    "422": "Something in the request cannot be; `errors` says what and where",
-    "429": "Too many requests of this key",
-    "502": "Something beyond Boilerhouse failed",
-    "503": "Not now; try again",
-    "504": "Not within its time",
+    "422": "Validation failed; `errors` says what is wrong and where",
+    "429": "Too many requests with this key",
+    "502": "A system outside Boilerhouse failed",
+    "503": "Unavailable; try again",
+    "504": "Timed out",
 }
 TENANT_ID = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$"}
-REQUEST_ID = {"description": "Names this request in the log.", "schema": {"type": "string"}}
-RETRY_AFTER = {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
-ETAG = {"description": "Of this representation, for `If-Match`.", "schema": {"type": "string"}}
+REQUEST_ID = {"description": "The request's id, as in the log.", "schema": {"type": "string"}}
+RETRY_AFTER = {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}
+ETAG = {"description": "The version of the object, for `If-Match`.", "schema": {"type": "string"}}
+
+
+def without_descriptions() -> list[type]:
+    """The classes whose docstrings describe no operation and no object of the API: drf-spectacular's, and our bases."""
+    from boilerhouse.core.api.base import ApiView  # needs the URLs' views, which need this setting
+
+    return [*get_lib_doc_excludes(), ApiView, ApiSerializer]  # type: ignore[no-untyped-call]
 
 
 def finish(result: Schema, generator: Any, request: Any, public: bool) -> Schema:

@@ -24,7 +24,7 @@ def _retention() -> serializers.IntegerField:
 
 
 class RetentionField(ApiSerializer):
-    """How long things are kept, in milliseconds; what is left out is kept as long as the environment says."""
+    """Retention periods in milliseconds. The default of each comes from the process environment."""
 
     events_ms = _retention()
     runs_ms = _retention()
@@ -34,9 +34,11 @@ class RetentionField(ApiSerializer):
 
 
 class SettingsInput(ApiSerializer):
-    """The full object; what is left out is as the environment says."""
+    """Takes the full object. The default of each setting comes from the process environment."""
 
-    variables = StringMapField(default=dict, help_text="For `${NAME}` in workloads' environment. No secrets.")
+    variables = StringMapField(
+        default=dict, help_text="Values for `${NAME}` in workloads' environment. Not for secrets."
+    )
     allow_host_network = serializers.BooleanField(required=False)
     allow_root = serializers.BooleanField(required=False)
     allowed_runtimes = serializers.ListField(child=LineField(max_length=63), required=False, max_length=50)

@@ -1,4 +1,4 @@
-"""What admins set while Boilerhouse runs."""
+"""Settings that admins can change while Boilerhouse runs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SettingsView(ApiView):
     @operation(
         operation_id="replaceSettings",
         summary="Change the settings",
-        description="The environment is the ceiling: what it does not allow is a 422 with its variable's name. Running"
-        " containers keep what they have.",
+        description="The process environment sets the upper limits: a value that exceeds one is a"
+        " 422 with the variable's name. Running containers keep what they have.",
         request=SettingsInput,
         responses=SettingsInput,
     )

@@ -234,7 +234,7 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
 
 @page(Role.ADMIN)
 def changes(request: HttpRequest) -> HttpResponse:
-    """Who changed what."""
+    """The page of the audit log."""
     kinds = [(one, one) for one in AuditEntry.objects.order_by("kind").values_list("kind", flat=True).distinct()]
     rows = Listing(
         request,
