@@ -29,7 +29,7 @@ EXAMPLE = {
 }  # fmt: skip
 """The workload that benches run."""
 KINDS = {
-    "boilerhouse.web": "web", "run_controller": "controller", "run_queue": "queues of the worker",
+    "boilerhouse.web": "web", "schema_program": "web", "run_controller": "controller",
     "run_worker": "worker", "serve\0s3": "S3", "manage.py\0up": "supervisor",
 }  # fmt: skip
 

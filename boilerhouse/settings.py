@@ -247,14 +247,14 @@ _MONTH_S = 30 * 86400
 _transfers = {"timeout": _MONTH_S, "retry": 2 * _MONTH_S}
 """A transfer ends when it stalls, not by the queue; one whose worker died is found by its row, not by the queue."""
 QUEUES: dict[str, dict[str, Any]] = {
-    "claim": {"workers": 4, **_transfers},
-    "pool": {"workers": 4},
-    "save": {"workers": 4, **_transfers},
-    "sync": {"workers": 3, **_transfers},
+    "claim": {**_queue, "workers": 4, **_transfers},
+    "pool": {**_queue, "workers": 4},
+    "save": {**_queue, "workers": 4, **_transfers},
+    "sync": {**_queue, "workers": 3, **_transfers},
 }
-"""Of the workers of a queue one sink's work holds all but one (``core.lanes``)."""
+"""``workers``: threads in each worker process. One sink's work holds all but one of a queue (``core.lanes``)."""
 QUEUE_LOOK_S = 0.25
-"""How often a queue is looked at when no bell rings: work from another machine waits that long at most."""
+"""How often the queues are looked at when no bell rings: work from another machine waits that long at most."""
 Q_CLUSTER: dict[str, Any] = {
     "name": "boilerhouse",
     "label": "Queues",
@@ -262,7 +262,7 @@ Q_CLUSTER: dict[str, Any] = {
     "broker_class": "boilerhouse.core.broker.Broker",
     "workers": 1,
     **_queue,
-    "ALT_CLUSTERS": {name: {**_queue, **own} for name, own in QUEUES.items()},
+    "ALT_CLUSTERS": QUEUES,
 }
 
 # Applications --------------------------------------------------------------------------------------

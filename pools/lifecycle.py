@@ -14,7 +14,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Q
 
-from boilerhouse.core import clock, deployment_settings, failpoints, processes, unforeseen
+from boilerhouse.core import clock, deployment_settings, failpoints, in_progress, processes, unforeseen
 from boilerhouse.core.deployment import deployment_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
@@ -89,6 +89,7 @@ def adopt_ownership(container_id: UUID, state: ContainerState) -> Container | No
     return Container.objects.select_related("pool", "version__workload").get(pk=container_id)
 
 
+@in_progress.alone
 def start_container(container_id: UUID) -> bool:
     """Create, start and probe a ``starting`` container; it is ``idle`` afterwards, or ``failed`` with its reason.
 
@@ -466,6 +467,7 @@ def forget(container_id: UUID, **payload: Any) -> None:
         enqueue("pool", "pools.tasks.refill", container.pool_id)
 
 
+@in_progress.alone
 def destroy_container(container_id: UUID) -> None:
     """Remove a ``failed`` or ``removing`` container that never saw a tenant. Safe to run again.
 

@@ -13,8 +13,8 @@ EXPIRE_AGAIN_S = 60
 """Where work with the sink holds as many workers as it may, its backups wait so long."""
 
 
-def before_fork() -> None:
-    """What each process of a queue would otherwise do in its first task."""
+def warm() -> None:
+    """What a worker would otherwise do in its first task."""
     from syncing.sinks import s3_access
 
     s3_access.warm()

@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q
 
-from boilerhouse.core import clock, failpoints, lanes, processes, tracing, turns
+from boilerhouse.core import clock, failpoints, in_progress, lanes, processes, tracing, turns
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.metering import timed
@@ -75,7 +75,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
                     findings = survey.answer()
         needs_worker = spec.post_claim is not None or spec.seed is not None
         needs_worker |= findings is None or any(not finding.is_empty for finding in findings)
-        needs_worker |= not nodes.is_here(container.node_id) or get_runtime().is_suspect()
+        needs_worker |= not nodes.is_here(container.node) or get_runtime().is_suspect()
         needs_worker |= assignment.egress is not None  # only workers may change the packet filter
         if findings is not None and not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)
@@ -128,6 +128,7 @@ def _send(*arguments: Any) -> None:
         connection.close()
 
 
+@in_progress.alone
 def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
     """On a worker: restore, provision and decide a pending claim; safe to run again, by another process too.
 

@@ -19,7 +19,7 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
-from boilerhouse.core import audit, clock, failpoints, lanes, processes
+from boilerhouse.core import audit, clock, failpoints, in_progress, lanes, processes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.outage import DATABASE_LOST
@@ -187,6 +187,7 @@ def settle(release: Release) -> bool:
 # The work -------------------------------------------------------------------------------------------
 
 
+@in_progress.alone
 def finish(assignment_id: UUID) -> None:
     """Carry a release on from the step its row says, to its end or to ``release_failed``. Safe to run again."""
     assignment = _adopt(assignment_id)

@@ -117,6 +117,15 @@ def _forget_deployment() -> Iterator[None]:
 
 
 @pytest.fixture
+def serve() -> Iterator[Callable[[str], None]]:
+    """Have this thread count as one of a worker, for the queue that the test names."""
+    from boilerhouse.core import context
+
+    yield context.serve
+    context.serve("")
+
+
+@pytest.fixture
 def run_tasks() -> Callable[[], int]:
     """Run what is queued, in this process and after its commit; return how many tasks ran."""
     from django_q.models import OrmQ

@@ -14,7 +14,6 @@ from boilerhouse.core.models import (
     FailingStep,
     IdempotencyRecord,
     Lease,
-    Node,
     Process,
     QueueHealth,
     Role,
@@ -65,18 +64,11 @@ class IdempotencyRecordAdmin(ReadOnlyAdmin):
     exclude = ("answer",)
 
 
-@admin.register(Node)
-class NodeAdmin(ReadOnlyAdmin):
-    list_display = ("id", "name", "state", "heartbeat_at", "created_at")
-    list_filter = ("state",)
-    search_fields = ("id", "name")
-
-
 @admin.register(Process)
 class ProcessAdmin(ReadOnlyAdmin):
     list_display = ("id", "kind", "name", "node", "pid", "started_at", "heartbeat_at")
     list_filter = ("kind", "node")
-    search_fields = ("id", "name", "node__id")
+    search_fields = ("id", "name", "node")
 
 
 @admin.register(QueueHealth)

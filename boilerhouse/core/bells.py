@@ -21,28 +21,40 @@ def _directory() -> Path:
 
 
 class Bell:
-    """Hung up when this returns; a ring from then on is not missed."""
+    """Hung up for each of the queues when this returns; a ring from then on is not missed."""
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, *queues: str) -> None:
         _directory().mkdir(mode=0o700, parents=True, exist_ok=True)
-        own = secrets.token_hex(6)
-        draft = _directory() / f".{queue}.{own}"
-        os.mkfifo(draft, 0o600)
-        # For writing, too: otherwise it would read as ended whenever nobody has it open.
-        self._pipe = os.open(draft, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        draft.rename(_directory() / f"{queue}.{own}")  # no ringer finds it without a reader, and takes it for dead
+        self._pipes = [_hang_up(queue) for queue in queues]
         self._poll = select.poll()
-        self._poll.register(self._pipe, select.POLLIN)
+        for pipe in self._pipes:
+            self._poll.register(pipe, select.POLLIN)
 
     def silence(self) -> None:
         """Forget rings; looking for work comes after this."""
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._pipe, 4096):
-                pass
+        for pipe in self._pipes:
+            with contextlib.suppress(BlockingIOError):
+                while os.read(pipe, 4096):
+                    pass
 
     def wait(self, seconds: float) -> None:
         """Until it has rung, at most that long."""
         self._poll.poll(seconds * 1000)
+
+    def ring(self) -> None:
+        """Wake who waits here, from another thread."""
+        with contextlib.suppress(BlockingIOError):  # full: it rings anyway
+            os.write(self._pipes[0], b".")
+
+
+def _hang_up(queue: str) -> int:
+    own = secrets.token_hex(6)
+    draft = _directory() / f".{queue}.{own}"
+    os.mkfifo(draft, 0o600)
+    # For writing, too: otherwise it would read as ended whenever nobody has it open.
+    pipe = os.open(draft, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    draft.rename(_directory() / f"{queue}.{own}")  # no ringer finds it without a reader, and takes it for dead
+    return pipe
 
 
 def ring(queue: str) -> None:

@@ -10,6 +10,7 @@ import structlog
 
 _actor: ContextVar[str] = ContextVar("actor", default="system")
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
+_queue: ContextVar[str] = ContextVar("queue", default="")
 
 
 def actor() -> str:
@@ -19,6 +20,16 @@ def actor() -> str:
 
 def request_id() -> str:
     return _request_id.get()
+
+
+def queue() -> str:
+    """The queue whose task runs here; empty outside of tasks."""
+    return _queue.get()
+
+
+def serve(queue: str) -> None:
+    """From here on this thread runs tasks of ``queue``."""
+    _queue.set(queue)
 
 
 def set_actor(value: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from boilerhouse.core import file_locks
+from boilerhouse.core import context, file_locks
 from boilerhouse.core.deployment import data_dir
 
 BRIEF_S = 1.0
@@ -28,7 +28,7 @@ def entered(size: int) -> Iterator[bool]:
 
     False: on this node all workers of the queue but one are busy with large work. Nothing is limited outside of queues.
     """
-    queue = os.environ.get("Q_CLUSTER_NAME", "")
+    queue = context.queue()
     if size < settings.BOILERHOUSE_LARGE_BYTES or queue not in settings.QUEUES:
         yield True
         return
@@ -39,7 +39,7 @@ def entered(size: int) -> Iterator[bool]:
 @contextmanager
 def entered_slow(*, is_slow: bool) -> Iterator[bool]:
     """Whether work that is slow for another's sake, as a sink that hardly answers, may begin here: one at a time."""
-    queue = os.environ.get("Q_CLUSTER_NAME", "")
+    queue = context.queue()
     if not is_slow or queue not in settings.QUEUES:
         yield True
         return
@@ -54,7 +54,7 @@ def entered_for(far_ends: Collection[str]) -> Iterator[bool]:
     False: on this node work with one of them holds all workers of the queue but one, and none of it has begun only
     now: were the sink to stand still, it would hold them for as long as it likes.
     """
-    queue = os.environ.get("Q_CLUSTER_NAME", "")
+    queue = context.queue()
     if queue not in settings.QUEUES:
         yield True
         return

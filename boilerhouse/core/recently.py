@@ -1,7 +1,8 @@
-"""What was done a moment ago: a message that is still on its way need not be doubled every second."""
+"""What was done a moment ago, so that it is not done again at once."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Hashable
 
@@ -12,15 +13,18 @@ class Recently:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._seen: dict[Hashable, float] = {}
+        self._changing = threading.Lock()
 
     def is_new(self, key: Hashable) -> bool:
-        """Whether ``key`` was not seen within that time; it is seen now."""
+        """Whether ``key`` was not seen within that time; it is seen now. Of threads that ask at once one hears yes."""
         now = time.monotonic()
-        self._seen = {k: at for k, at in self._seen.items() if now - at < self._seconds}
-        if key in self._seen:
-            return False
-        self._seen[key] = now
-        return True
+        with self._changing:
+            self._seen = {k: at for k, at in self._seen.items() if now - at < self._seconds}
+            if key in self._seen:
+                return False
+            self._seen[key] = now
+            return True
 
     def clear(self) -> None:
-        self._seen.clear()
+        with self._changing:
+            self._seen.clear()

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 import structlog
 from django_q.tasks import async_task
 
-from boilerhouse.core import canary, context, tracing
+from boilerhouse.core import context, tracing
 from boilerhouse.core.broker import Broker
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.instruments import TASK_SECONDS, TASKS
@@ -49,7 +49,7 @@ def task(function: Callable[P, None]) -> Callable[..., None]:
     def run(*args: Any, asked_by: str = "", trace: dict[str, str] | None = None) -> None:
         started, result = time.monotonic(), "failed"
         name = f"{function.__module__}.{function.__name__}"
-        with context.acting("system", asked_by), structlog.contextvars.bound_contextvars(task=name), canary.busy():
+        with context.acting("system", asked_by), structlog.contextvars.bound_contextvars(task=name):
             try:
                 with tracing.span(f"task {name}", trace or {}):
                     function(*args)  # type: ignore[call-arg]

@@ -19,7 +19,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 
-from boilerhouse.core import clock, nodes, processes
+from boilerhouse.core import clock, processes
 from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deployment_id, ram_dir
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
@@ -265,18 +265,14 @@ def _sinks() -> Iterator[Rest]:
 
 def _processes() -> Iterator[Rest]:
     alive = list(Process.objects.filter(pk__in=processes.living()))
-    queues = {one.name for one in alive if one.kind == Process.Kind.WORKER}
-    for queue in sorted(set(settings.QUEUES) - queues):
-        yield FAILURE, f"no worker serves the queue {queue}", "manage.py run_worker (or up)"
     for queue, seconds in silent_queues().items():
-        yield FAILURE, f"the queue {queue} has not served for {seconds} s", "Its workers are being restarted."
-    for node, seconds in nodes.silent().items():
-        words = "Start its worker, with its data directory. What it holds waits for it; nobody else can save that."
-        yield FAILURE, f"the node {node} has had no living worker for {seconds} s", words
+        words = "See the workers' logs: docs/runbook.md#boilerhousequeuesilent."
+        yield FAILURE, f"the queue {queue} has not been served for {seconds} s", words
     for step in FailingStep.objects.order_by("name"):
         words = "The log of that process says more; docs/runbook.md#boilerhousestepfails."
         yield FAILURE, f"the step {step.name} fails: {step.error}: {step.detail}", words
-    for kind, start in ((Process.Kind.CONTROLLER, "run_controller"), (Process.Kind.WEB, "up")):
+    starts = (Process.Kind.WORKER, "run_worker"), (Process.Kind.CONTROLLER, "run_controller"), (Process.Kind.WEB, "up")
+    for kind, start in starts:
         count = sum(one.kind == kind for one in alive)
         if not count:
             yield FAILURE, f"no {kind.value} process is running", f"manage.py {start}"

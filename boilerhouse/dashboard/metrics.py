@@ -21,12 +21,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from boilerhouse.core import clock, nodes, processes
+from boilerhouse.core import clock, processes
 from boilerhouse.core.api import kept_bytes
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
 from boilerhouse.core.metering import ProcessesCollector
-from boilerhouse.core.models import ApiKey, Lease, Node, Process, QueueHealth, Role
+from boilerhouse.core.models import ApiKey, Lease, Process, QueueHealth, Role
 from boilerhouse.dashboard.queues import silent_queues
 from pools import host
 from pools.models import Container, ImagePull, Pool
@@ -59,11 +59,7 @@ def _processes() -> Iterator[Metric]:
     leading.add_metric([], float(Lease.objects.filter(holder__in=living, expires_at__gt=Now()).exists()))
     free = GaugeMetricFamily("boilerhouse_disk_free_bytes", "Free where containers' directories lie.")
     free.add_metric([], host.free_disk_mb() * 1024.0 * 1024.0)
-    is_silent = GaugeMetricFamily("boilerhouse_node_silent", "1 while no worker of a node is alive.", labels=["node"])
-    fallen = nodes.silent()
-    for node in Node.objects.order_by("pk"):
-        is_silent.add_metric([node.pk], float(node.pk in fallen))
-    yield from (alive, leading, free, is_silent)
+    yield from (alive, leading, free)
 
 
 def _pools() -> Iterator[Metric]:
@@ -132,10 +128,10 @@ def _pulls() -> Metric:
 
 def _queues() -> Iterator[Metric]:
     age = GaugeMetricFamily(
-        "boilerhouse_queue_last_served_seconds", "Seconds since a queue last served a task.", labels=["queue"]
+        "boilerhouse_queue_last_served_seconds", "Seconds since a worker last looked at a queue.", labels=["queue"]
     )
     is_silent = GaugeMetricFamily(
-        "boilerhouse_queue_silent", "1 while a queue does not serve although a worker is free.", labels=["queue"]
+        "boilerhouse_queue_silent", "1 while no worker serves a queue although one is running.", labels=["queue"]
     )
     now, silent = clock.now(), silent_queues()
     for row in QueueHealth.objects.filter(name__in=list(settings.QUEUES)).order_by("name"):

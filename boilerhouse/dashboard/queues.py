@@ -1,34 +1,29 @@
-"""Whether the queues are served: django-q2 can be wedged for good by a worker's death, and says nothing then.
-
-``run_worker`` restarts a wedged cluster; this is how everybody else learns of it.
-"""
+"""Whether the queues are served: workers write it down every few seconds, and a worker that hangs does not."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from django.conf import settings
+from django.db.models import Min
 
-from boilerhouse.core import canary, clock, processes
+from boilerhouse.core import clock, processes
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.models import Process, QueueHealth
 
 SILENT_AFTER = timedelta(seconds=10)
-"""A canary is sent every four seconds."""
+"""A worker writes it down every four seconds."""
 
 
 def silent_queues() -> dict[str, int]:
-    """Queues that do not serve although a worker is free → seconds since they last did."""
+    """Queues that no worker has served for a while, although one is running → seconds since then."""
     now = clock.now()
-    workers = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WORKER).order_by("-started_at")
-    since = dict(workers.values_list("name", "started_at"))  # nobody served while nothing ran: that is no silence
+    workers = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WORKER)
+    since = workers.aggregate(first=Min("started_at"))["first"]
+    if since is not None and since > now - SILENT_AFTER:  # nobody served while nothing ran: that is no silence
+        return {}
     rows = QueueHealth.objects.filter(name__in=list(settings.QUEUES), served_at__lt=now - SILENT_AFTER)
-    return {
-        row.name: round((now - row.served_at).total_seconds())
-        for row in rows
-        if since.get(row.name, row.served_at) < now - SILENT_AFTER
-        and not canary.is_saturated(row.name, int(settings.QUEUES[row.name]["workers"]))
-    }
+    return {row.name: round((now - row.served_at).total_seconds()) for row in rows}
 
 
 def watch_queues() -> int:
@@ -41,8 +36,8 @@ def watch_queues() -> int:
                 continue
             changed += 1
             if is_silent:
-                detail = f"Queue {row.name} has not served for {silent[row.name]} s; its workers are being restarted."
+                detail = f"Queue {row.name} has not been served for {silent[row.name]} s."
                 emit("pool.warning", queue=row.name, detail=detail)
             else:
-                emit("pool.recovered", queue=row.name, detail=f"Queue {row.name} serves again.")
+                emit("pool.recovered", queue=row.name, detail=f"Queue {row.name} is served again.")
     return changed

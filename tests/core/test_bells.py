@@ -56,29 +56,40 @@ def test_bells_of_processes_that_were_killed_are_taken_away(own_directory):
 
 
 def test_a_message_wakes_its_worker_when_it_is_committed(transactional_db, own_directory, settings):
-    settings.QUEUE_LOOK_S = 30
-    broker, found, looked = Broker(list_key="bell-test"), [], threading.Event()
+    settings.QUEUES = {"bell-test": {"workers": 1, "retry": 60}}
+    bell, found, looks = bells.Bell("bell-test"), [], threading.Event()
 
     def worker():
         from django.db import connection
 
-        mine = Broker(list_key="bell-test")
-        looked.set()
         while not found:
-            got = mine.dequeue()
-            if got:
-                found.append((time.monotonic(), got))
+            bell.silence()
+            if messages := Broker.take({"bell-test": 1}):
+                found.append((time.monotonic(), messages))
+            else:
+                looks.set()
+                bell.wait(30)
         connection.close()
 
     thread = threading.Thread(target=worker)
     thread.start()
-    looked.wait(5)
+    looks.wait(5)
     time.sleep(0.3)
     with transaction.atomic():
-        broker.enqueue("payload")
+        Broker(list_key="bell-test").enqueue("payload")
         time.sleep(0.3)
         assert not found  # it waits, and there is nothing to see yet
     committed = time.monotonic()
     thread.join(10)
-    assert found[0][1][0][1] == "payload"
+    assert found[0][1][0].payload == "payload"
     assert found[0][0] - committed < 5
+
+
+def test_one_process_waits_for_several_queues_and_is_woken_by_its_own_threads(own_directory):
+    bell = bells.Bell("claim", "pool")
+    for ring in (lambda: bells.ring("claim"), lambda: bells.ring("pool"), bell.ring):
+        ring()
+        began = time.monotonic()
+        bell.wait(5)
+        assert time.monotonic() - began < 1
+        bell.silence()

@@ -8,27 +8,27 @@ from contextlib import ExitStack
 from boilerhouse.core import lanes
 
 
-def test_large_work_takes_all_workers_but_one(data_dir, settings, monkeypatch):
-    monkeypatch.setenv("Q_CLUSTER_NAME", "claim")
+def test_large_work_takes_all_workers_but_one(data_dir, settings, serve):
+    serve("claim")
     large, workers = settings.BOILERHOUSE_LARGE_BYTES, settings.QUEUES["claim"]["workers"]
     with ExitStack() as held:
         assert [held.enter_context(lanes.entered(large)) for _ in range(workers)] == [True] * (workers - 1) + [False]
         assert held.enter_context(lanes.entered(large - 1))
-        monkeypatch.setenv("Q_CLUSTER_NAME", "save")
+        serve("save")
         assert held.enter_context(lanes.entered(large))
-    monkeypatch.setenv("Q_CLUSTER_NAME", "claim")
+    serve("claim")
     with lanes.entered(large) as may_begin:
         assert may_begin
-    monkeypatch.delenv("Q_CLUSTER_NAME")
+    serve("")
     with ExitStack() as held:
         assert all(held.enter_context(lanes.entered(large)) for _ in range(9))
 
 
-def test_of_slow_work_a_queue_does_one_at_a_time_beside_all_else(data_dir, settings, monkeypatch):
+def test_of_slow_work_a_queue_does_one_at_a_time_beside_all_else(data_dir, settings, serve):
     """D10: a sink that hardly answers holds one worker; outside of queues nothing is limited."""
     with lanes.entered_slow(is_slow=True) as first, lanes.entered_slow(is_slow=True) as second:
         assert (first, second) == (True, True)
-    monkeypatch.setenv("Q_CLUSTER_NAME", "claim")
+    serve("claim")
     with lanes.entered_slow(is_slow=True) as first, lanes.entered_slow(is_slow=True) as second:
         assert (first, second) == (True, False)
         with lanes.entered_slow(is_slow=False) as other, lanes.entered(settings.BOILERHOUSE_LARGE_BYTES) as large:
@@ -37,14 +37,14 @@ def test_of_slow_work_a_queue_does_one_at_a_time_beside_all_else(data_dir, setti
         assert again
 
 
-def test_work_with_one_sink_takes_all_workers_but_one(data_dir, settings, monkeypatch):
+def test_work_with_one_sink_takes_all_workers_but_one(data_dir, settings, monkeypatch, serve):
     """D10, P14: whether that sink delivers or not, work with another begins at once; outside of queues nothing is
     limited."""
     monkeypatch.setattr(lanes, "BRIEF_S", -1.0)
     with ExitStack() as held:
         assert all(held.enter_context(lanes.entered_for(["slow"])) for _ in range(9))
     for queue in ("claim", "save", "sync"):
-        monkeypatch.setenv("Q_CLUSTER_NAME", queue)
+        serve(queue)
         workers = settings.QUEUES[queue]["workers"]
         assert workers > 2
         with ExitStack() as held:
@@ -55,9 +55,9 @@ def test_work_with_one_sink_takes_all_workers_but_one(data_dir, settings, monkey
             assert again, "who could not begin holds nothing"
 
 
-def test_a_place_that_is_about_to_be_free_is_waited_for(data_dir, settings, monkeypatch):
+def test_a_place_that_is_about_to_be_free_is_waited_for(data_dir, settings, monkeypatch, serve):
     """P14: claims at a sink that answers go on in their order, without a way back to the queue."""
-    monkeypatch.setenv("Q_CLUSTER_NAME", "sync")
+    serve("sync")
     monkeypatch.setattr(lanes, "BRIEF_S", 60.0)
     monkeypatch.setattr(lanes, "PATIENCE_S", 30.0)
     held = ExitStack()

@@ -139,7 +139,7 @@ def test_a_watchers_thread_survives_any_exception(steps, monkeypatch):
 def test_a_pull_that_breaks_is_said_and_taken_up_again(steps, monkeypatch, error, times):
     """O1: its thread died with a traceback on standard error, and nothing was counted or shown."""
     monkeypatch.setattr(pull_runner, "steps", steps)
-    row = ImagePull.objects.create(node_id=node_id(), image="registry.test/a:1", state=PullState.WAITING)
+    row = ImagePull.objects.create(node=node_id(), image="registry.test/a:1", state=PullState.WAITING)
 
     def breaks(_: pull_runs.PullRun) -> None:
         raise error
@@ -303,7 +303,7 @@ def skew(request, monkeypatch, data_dir, transactional_db) -> timedelta:
 
 def another_machine(**over) -> Process:
     """A process elsewhere, with our host name and the same number of pid namespace, that has just beaten."""
-    values = {"kind": "worker", "pid_space": processes.pid_space(), "boot_id": "another-kernel", "pid": 2**22}
+    values = {"kind": "worker", "node": processes.pid_space(), "boot_id": "another-kernel", "pid": 2**22}
     row = Process.objects.create(**{**values, "pid_started": 1, **over})
     Process.objects.filter(pk=row.pk).update(heartbeat_at=Now())
     return row
@@ -369,9 +369,9 @@ def test_a_message_of_a_machine_with_a_wrong_clock_is_seen_at_once(skew, monkeyp
     """F7: a message from a fast clock lay in the queue until the others' clocks had reached it."""
     enqueue("pool", "pools.tasks.refill", "p")
     monkeypatch.undo()
-    [(pk, _)] = Broker("pool").dequeue()
-    assert OrmQ.objects.get(pk=pk).lock > timezone.now() + timedelta(hours=1)
-    assert Broker("pool").dequeue() == []
+    [message] = Broker.take({"pool": 1})
+    assert OrmQ.objects.get(pk=message.id).lock > timezone.now() + timedelta(hours=1)
+    assert Broker.take({"pool": 1}) == []
 
 
 def test_times_of_files_are_put_into_the_databases_terms(skew):

@@ -73,8 +73,8 @@ def up(machine: Machine, before: Callable[[], None] | None = None) -> Iterator[t
 
 
 def restarts(machine: Machine) -> int:
-    """How often a queue, or any other process of the deployment, was started again."""
-    return len(re.findall("queue restarted|process ended", machine.log.read_text()))
+    """How often a process of the deployment was started again."""
+    return len(re.findall("worker gives up|process ended", machine.log.read_text()))
 
 
 def queues_serve(base: str) -> bool:
@@ -105,10 +105,10 @@ def test_under_a_load_of_twenty_queues_serve_and_up_stops(machine):
     """F8, C: nothing is restarted in a loop, and SIGTERM ends everything, hung tasks included."""
     with up(machine) as (process, base), load(LOOPS):
         eventually(lambda: is_ready(base), 300, 0.5)
-        time.sleep(40)  # three silences of a queue that served no canary
+        time.sleep(40)
         assert restarts(machine) <= 1
         everyone = processes.descendants(process.pid)
-        for hung in [pid for pid in everyone if b"run_queue" in Path(f"/proc/{pid}/cmdline").read_bytes()][::3]:
+        for hung in [pid for pid in everyone if b"run_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]:
             os.kill(hung, signal.SIGSTOP)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)

@@ -32,20 +32,20 @@ def taken(queue: str, seconds: float = 20):
     """A message of the queue as soon as a worker may take one."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if found := Broker(queue)._take():
+        if found := Broker.take({queue: 1}):
             return found
         time.sleep(0.05)
     raise AssertionError(f"no message of the queue {queue} is free")
 
 
 @pytest.fixture
-def busy(settings, monkeypatch):
+def busy(settings, serve):
     """A worker of this queue, while all others but one are busy with large work."""
     settings.BOILERHOUSE_LARGE_BYTES = 1
     with ExitStack() as held:
 
         def of(queue: str) -> None:
-            monkeypatch.setenv("Q_CLUSTER_NAME", queue)
+            serve(queue)
             for _ in range(settings.QUEUES[queue]["workers"] - 1):
                 assert held.enter_context(lanes.entered(1))
 
@@ -82,7 +82,7 @@ def test_a_sync_of_a_locked_container_gives_its_worker_up(pool, engine):  # noqa
     run.refresh_from_db()
     assert run.state == "queued"
     assert messages() == 1
-    assert not Broker("sync")._take(), "not at once"
+    assert not Broker.take({"sync": 1}), "not at once"
     assert taken("sync")
     syncs.run_next()
     run.refresh_from_db()

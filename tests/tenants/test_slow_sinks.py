@@ -47,13 +47,13 @@ def pools(data_dir, transactional_db, s3, engine):  # noqa: F811
 
 
 @pytest.fixture
-def holding(settings, monkeypatch):
+def holding(settings, monkeypatch, serve):
     """As many workers of a queue as may be busy with a pool's sink are, for long already; this is another worker."""
     monkeypatch.setattr(lanes, "BRIEF_S", -1.0)
     with ExitStack() as held:
 
         def of(queue: str, pool) -> None:
-            monkeypatch.setenv("Q_CLUSTER_NAME", queue)
+            serve(queue)
             for _ in range(settings.QUEUES[queue]["workers"] - 1):
                 assert held.enter_context(lanes.entered_for([places.far_end(pool.sync_specs.get())]))
 

@@ -9,6 +9,7 @@ import pytest
 from django_q.models import OrmQ
 
 from boilerhouse.core import lanes
+from boilerhouse.core.deployment import node_id
 from pools import lifecycle, volumes
 from syncing import surveys
 from tenants import claims, errors, preparing, tasks, upkeep
@@ -45,7 +46,7 @@ def pool(provider, s3, transactional_db, data_dir, monkeypatch):
 def warm(runtime: FakeRuntime, sink, secrets):
     pool = make_pool()
     for _ in range(3):
-        container = make_container(pool, uid=UID)
+        container = make_container(pool, node=node_id(), uid=UID)
         volumes.prepare(container.pk, UID, make_spec())
         name = lifecycle.runtime_name(container.pk)
         plan = SimpleNamespace(name=name, labels={})
@@ -135,7 +136,7 @@ def test_a_message_that_was_lost_is_found(pool, provider, monkeypatch):
     assert claims.settle(begun, time.time() + 5).state == "assigned"
 
 
-def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(pool, s3, monkeypatch):
+def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(pool, s3, monkeypatch, serve):
     """D10: the first one holds its thread for the deadline; then the sink has one thread and one worker at a time."""
     monkeypatch.setattr(surveys, "PATIENT_DEADLINE_S", 1.5)
     end, dripping = far_ends.RcloneS3(s3), Dripping(b"")
@@ -148,7 +149,7 @@ def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(poo
         assert waits_in_another_thread
         handed_on = claims.begin(claims.Claim(tenant_id="mia", pool_id=slow.pk))
         assert handed_on.assigned is None
-    monkeypatch.setenv("Q_CLUSTER_NAME", "claim")
+    serve("claim")
     asked = dripping.asked
     with lanes.entered_slow(is_slow=True):
         assert work() >= 1
@@ -156,7 +157,7 @@ def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(poo
         assert (mia.state, mia.owner, dripping.asked) == ("pending", None, asked)
         assert "tenants.tasks.prepare" in [one.task["func"] for one in OrmQ.objects.all()], "back in the queue"
         assert outcome(pool, "bob").state == "assigned"
-    monkeypatch.delenv("Q_CLUSTER_NAME")
+    serve("")
     with pytest.raises(errors.RestoreFailed):
         while claims.settle(handed_on, time.time() + 20) is None:
             work()

@@ -1,42 +1,77 @@
-"""One worker: a django-q2 cluster per queue, watched, and restarted when it dies or no longer serves."""
+"""Run a worker until SIGTERM; several may run on a node."""
 
 from __future__ import annotations
 
-import time
-from functools import partial
+import faulthandler
+import os
+import sys
+from importlib import import_module
 from typing import Any
 
+import structlog
+from django.apps import apps
 from django.conf import settings
 from django.db import connections
+from django.utils.module_loading import module_has_submodule
 
-from boilerhouse.core import canary, clusters, commands
+from boilerhouse.core import collector, commands, processes
 from boilerhouse.core.deployment import check_node, deployment_id
-from boilerhouse.core.steps import Steps
+from boilerhouse.core.worker import Worker
+
+log = structlog.get_logger("boilerhouse.worker")
 
 STOP_S = 6.0
 LOOK_EVERY_S = 1.0
+STUCK_S = 120.0
+"""So long not even this process's main thread runs: Python itself hangs."""
+EX_SOFTWARE = 70
 
 
 class Command(commands.Command):
-    help = "Run a worker for every queue until SIGTERM."
+    help = "Run the tasks of every queue until SIGTERM; those under way are finished first."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        processes.describe("worker")
         deployment_id()
         check_node()
-        connections.close_all()  # from here on it watches without the database
-        canary.clear_dead()
-        steps = Steps(shows=False)
-        watched = [clusters.Cluster(queue, int(own["workers"])) for queue, own in settings.QUEUES.items()]
+        _load_tasks()
+        collector.calm()
+        connections.close_all()
+        worker = Worker(settings.QUEUES)
         with commands.stopping() as stop:
-            for cluster in watched:
-                cluster.start()
-            while not stop.wait(LOOK_EVERY_S):
-                for cluster in watched:
-                    steps.attempt(f"watch_{cluster.queue}", partial(_watch, cluster, watched))
-            clusters.stop(watched, STOP_S)
+            faulthandler.dump_traceback_later(STUCK_S, exit=True)
+            worker.start()
+            code = 0
+            while not code and not stop.wait(LOOK_EVERY_S):
+                faulthandler.dump_traceback_later(STUCK_S, exit=True)  # begins anew
+                code = _judge(worker)
+            left = worker.stop(STOP_S)
+        if left:
+            log.warning("tasks killed", tasks=left)
+        processes.leave()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # a thread that hangs would keep the interpreter from ending
 
 
-def _watch(cluster: clusters.Cluster, all_of_them: list[clusters.Cluster]) -> None:
-    now = time.monotonic()
-    others_restart = any(one.is_restarting(now) for one in all_of_them if one is not cluster)
-    cluster.watch(now, may_restart=not others_restart)
+def _load_tasks() -> None:
+    """So that no task waits for an import inside its transaction."""
+    for app in apps.get_app_configs():
+        if module_has_submodule(app.module, "tasks"):
+            tasks = import_module(f"{app.name}.tasks")
+            getattr(tasks, "warm", _nothing)()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _judge(worker: Worker) -> int:
+    """The exit code with which another has to take over; 0 while all is well."""
+    if overdue := worker.overdue():
+        log.error("worker gives up", tasks=overdue, why="a task takes longer than its queue allows")
+        return EX_SOFTWARE
+    if not worker.is_serving:
+        log.error("worker gives up", why="a thread has ended")
+        return EX_SOFTWARE
+    return 0

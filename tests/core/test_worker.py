@@ -1,0 +1,233 @@
+"""The worker: threads of one process run the tasks of all queues; none is lost, done twice, or held up by another queue."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import OperationalError
+from django_q.models import OrmQ, Task
+
+from boilerhouse.core import in_progress
+from boilerhouse.core.broker import Broker
+from boilerhouse.core.management.commands import run_worker
+from boilerhouse.core.models import Process, QueueHealth
+from boilerhouse.core.tasks import enqueue, task
+from boilerhouse.core.worker import Worker
+from boilerhouse.dashboard import supervisor
+from tests.stack.conftest import eventually
+
+QUEUES = {"fast": {"workers": 2, "timeout": 5, "retry": 60}, "slow": {"workers": 1, "timeout": 5, "retry": 60}}
+HERE = __name__
+done: list[str] = []
+gate = threading.Event()
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@task
+def note(word: str) -> None:
+    done.append(word)
+
+
+@task
+def wait(word: str) -> None:
+    gate.wait(30)
+    done.append(word)
+
+
+def breaks(word: str) -> None:
+    raise ValueError(word)
+
+
+@pytest.fixture
+def start(data_dir: Path, settings) -> Iterator[Callable[[], Worker]]:
+    settings.QUEUES = QUEUES
+    settings.QUEUE_LOOK_S = 0.1
+    done.clear()
+    gate.clear()
+    workers = []
+
+    def started() -> Worker:
+        workers.append(Worker(QUEUES))
+        workers[-1].start()
+        return workers[-1]
+
+    yield started
+    gate.set()
+    for worker in workers:
+        assert worker.stop(20) == []
+
+
+def test_a_full_queue_holds_up_no_other_and_goes_on_when_a_thread_is_free(start):
+    """P14: its messages stay in the database meanwhile, for the workers of other machines."""
+    for number in range(5):
+        enqueue("slow", f"{HERE}.wait", f"slow-{number}")
+    for number in range(20):
+        enqueue("fast", f"{HERE}.note", f"fast-{number}")
+    start()
+    eventually(lambda: len(done) == 20, 20)
+    assert {word.partition("-")[0] for word in done} == {"fast"}
+    assert OrmQ.objects.filter(key="slow").count() == 5
+    gate.set()
+    eventually(lambda: not OrmQ.objects.exists(), 20)
+    assert [word for word in done if word.startswith("slow")] == [f"slow-{number}" for number in range(5)]
+
+
+def test_workers_share_a_queue_and_no_message_is_done_twice(start):
+    gate.set()
+    for _ in range(3):
+        start()
+    for number in range(60):
+        enqueue("fast", f"{HERE}.note", str(number))
+    eventually(lambda: not OrmQ.objects.exists(), 20)
+    assert sorted(map(int, done)) == list(range(60))
+
+
+def test_a_task_that_breaks_or_cannot_be_read_leaves_its_thread_in_place(start):
+    OrmQ.objects.create(key="slow", payload="not signed", lock="2020-01-01T00:00:00Z")
+    enqueue("slow", f"{HERE}.breaks", "word")
+    enqueue("slow", f"{HERE}.is_nowhere", "word")
+    enqueue("slow", f"{HERE}.note", "after")
+    worker = start()
+    eventually(lambda: done == ["after"], 20)
+    eventually(lambda: not OrmQ.objects.exists(), 20)
+    assert worker.is_serving
+    assert Task.objects.filter(success=False).count() == 2, "people see what broke"
+
+
+def test_a_database_that_goes_away_ends_neither_taking_nor_what_is_done(start, monkeypatch):
+    """P8: a task that ended meanwhile is acknowledged when the database is back, and not done again."""
+    enqueue("slow", f"{HERE}.wait", "once")
+    worker = start()
+    eventually(lambda: not worker._threads["slow"][0].is_free, 20)
+
+    def lost(*_: object) -> None:
+        raise OperationalError
+
+    with monkeypatch.context() as away:
+        away.setattr(Broker, "take", lost)
+        away.setattr(Broker, "acknowledge", lost)
+        gate.set()
+        eventually(lambda: len(worker.unacknowledged) == 1, 20)
+        time.sleep(0.3)
+    eventually(lambda: not OrmQ.objects.exists(), 20)
+    assert done == ["once"]
+    assert worker.is_serving
+
+
+def test_everybody_sees_that_the_queues_are_served_though_all_threads_are_busy(start):
+    for _ in range(2):
+        enqueue("slow", f"{HERE}.wait", "busy")
+    start()
+    eventually(lambda: QueueHealth.objects.filter(name__in=QUEUES).count() == 2, 20)
+    assert Process.objects.count() == 1
+
+
+def test_a_task_that_takes_longer_than_its_queue_allows_is_said(start, monkeypatch):
+    monkeypatch.setitem(QUEUES["slow"], "timeout", 0.2)
+    enqueue("slow", f"{HERE}.wait", "long")
+    worker = start()
+    assert worker.overdue() == []
+    eventually(worker.overdue, 20)
+    assert worker.overdue() == [f"slow: {HERE}.wait"]
+    assert run_worker._judge(worker) == run_worker.EX_SOFTWARE
+
+
+def test_stopping_waits_for_tasks_as_long_as_it_may(start):
+    """The message of a task that was left is there for whoever takes its row over."""
+    enqueue("slow", f"{HERE}.wait", "first")
+    worker = start()
+    eventually(lambda: not worker._threads["slow"][0].is_free, 20)
+    enqueue("slow", f"{HERE}.wait", "second")
+    assert worker.stop(0.3) == [f"{HERE}.wait"]
+    assert OrmQ.objects.filter(key="slow").count() == 2
+
+
+def test_two_messages_of_a_row_are_not_worked_on_at_once():
+    """A row names the process, not the thread: P2 in a process of many threads."""
+    inside, most, row = [], [], uuid4()
+
+    @in_progress.alone
+    def work(_row: UUID) -> str:
+        inside.append(1)
+        most.append(len(inside))
+        gate.wait(0.05)
+        inside.pop()
+        return "done"
+
+    gate.clear()
+    answers: list[str | None] = []
+    threads = [threading.Thread(target=lambda: answers.append(work(row))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    assert answers == ["done"] * 8
+
+    held, leave = threading.Event(), threading.Event()
+
+    @in_progress.alone
+    def hold(_row: UUID) -> str:
+        held.set()
+        leave.wait(30)
+        return "held"
+
+    holder = threading.Thread(target=hold, args=(row,))
+    holder.start()
+    held.wait(10)
+    assert hold(row) is None, "who works on it for longer is not waited for"
+    assert work(row) == "done", "a release comes while the claim's restore still runs"
+    assert work(uuid4()) == "done"
+    leave.set()
+    holder.join()
+
+
+def test_the_times_of_stopping_fit_into_each_other():
+    """C: ``up`` stops in ten seconds; a worker ends by itself before it is killed."""
+    assert run_worker.STOP_S < supervisor.STOP_S
+    assert supervisor.STOP_S + supervisor.LAST_WAIT_S < 10
+
+
+HANGS = """
+import ctypes, os, threading
+from boilerhouse.core import worker
+from boilerhouse.core.management.commands import run_worker
+run_worker.STUCK_S, run_worker.LOOK_EVERY_S = 2, 0.2
+worker.Worker._look = lambda self: ctypes.PyDLL(None).sleep(600)  # with Python's lock held
+"""
+
+
+@pytest.mark.parametrize(("hangs", "code"), [("", 0), (HANGS, 1)], ids=["SIGTERM", "hangs"])
+def test_a_worker_ends_when_it_is_told_to_and_when_python_hangs(tmp_path, hangs, code):
+    """Whoever started it starts another; without a way to end by itself it would serve nothing for ever."""
+    environment = {
+        **os.environ,
+        "BOILERHOUSE_DATA_DIR": str(tmp_path),
+        "DJANGO_SETTINGS_MODULE": "boilerhouse.settings",
+    }
+    environment.pop("DATABASE_URL", None)
+    program = f"import django; django.setup()\n{hangs}\nfrom django.core.management import call_command\n"
+    program += "call_command('migrate', verbosity=0)\ncall_command('run_worker', skip_checks=True)"
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        if not hangs:
+            bells = tmp_path / "bells"
+            eventually(lambda: bells.is_dir() and list(bells.iterdir()), 60)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == code
+        assert process.stderr
+        assert ("Timeout" in process.stderr.read()) == bool(hangs)
+    finally:
+        process.kill()
+        process.wait()
