@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
-from django.core.management import call_command
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from boilerhouse.core import commands
 from boilerhouse.core.deployment import check_node, data_dir, deployment_id
@@ -14,8 +15,10 @@ from boilerhouse.dashboard import supervisor
 
 class Command(commands.Command):
     help = "Run Boilerhouse in this terminal: web, worker, controller and, with --s3, an S3 server."
+    requires_system_checks = ()  # the migration's process runs them: here they would leave their memory behind
 
     def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--skip-checks", action="store_true", help="Skip system checks.")
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=commands.PORT, default=8000)
         parser.add_argument(
@@ -25,7 +28,7 @@ class Command(commands.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         data_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
-        call_command("migrate", verbosity=0, interactive=False)
+        _migrate(skip_checks=options["skip_checks"])
         self.say(f"Deployment {deployment_id()}, data in {data_dir()}")
         check_node()
         everything = supervisor.Supervisor()
@@ -41,3 +44,12 @@ class Command(commands.Command):
         self.say(f"Dashboard at http://{host}:{port}/  (Ctrl-C stops everything; pools stay warm)")
         with commands.stopping() as stop:
             everything.run(stop)
+
+
+def _migrate(*, skip_checks: bool) -> None:
+    """In a process of its own: the memory that it needs would stay with this one."""
+    command = [sys.executable, str(commands.MANAGE), "migrate", "-v", "0", "--no-input"]
+    if skip_checks:
+        command.append("--skip-checks")
+    if code := subprocess.run(command, check=False).returncode:
+        raise CommandError("The database was not migrated.", returncode=code)
