@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One part of all tests; scripts/test.sh runs them. BOILERHOUSE_LONG=1 is its, too.
-# Up to three tests that fail run once more, alone: what fails twice fails the part, what passes then is printed as unsteady.
-# BOILERHOUSE_RERUN=0 fails the part at once.
+# Up to three tests that fail run once more, alone: what fails twice fails the part, what passes then is said to be
+# unsteady, on the last lines, and in the file BOILERHOUSE_UNSTEADY if that is set. Worse than that (more failures, errors
+# of collection, a signal) fails the part at once, as does any failure with BOILERHOUSE_RERUN=0 and with -x or --maxfail.
 # usage: scripts/test-part.sh [PYTEST'S ARGUMENT...] in-process-sqlite|in-process-postgresql|stack-…|engine-…
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,17 +25,25 @@ cache=.pytest_cache/$part
 command+=(.venv/bin/pytest -q -o "cache_dir=$cache" "${folders[@]}")
 if [ -z "${BOILERHOUSE_LONG:-}" ]; then command+=(-m "$left_out"); fi
 command+=("${arguments[@]}")
-failed() { .venv/bin/python -c 'import json, sys; print(*json.load(open(sys.argv[1])), sep="\n")' "$cache/v/cache/lastfailed"; }
+rerun=${BOILERHOUSE_RERUN:-1}
+for argument in ${PYTEST_ADDOPTS:-} "${arguments[@]}"; do # stopped early, the tests after the failure never ran
+  if [[ $argument =~ ^(-[a-zA-Z]*x[a-zA-Z]*|--exitfirst|--maxfail.*)$ ]]; then rerun=0; fi
+done
+unsteady=()
+failed() { # one node id a line
+  .venv/bin/python -c 'import json, sys; print(*json.load(open(sys.argv[1])), sep="\n")' "$cache/v/cache/lastfailed"
+}
 tests() {
-  local code=0
+  local code=0 once
   rm -rf "$cache"
   "${command[@]}" || code=$?
-  if [ "$code" != 1 ] || [ "${BOILERHOUSE_RERUN:-1}" = 0 ]; then return "$code"; fi # 1: tests failed; the rest is worse
-  mapfile -t unsteady < <(failed)
-  if [ "${#unsteady[@]}" = 0 ] || [ "${#unsteady[@]}" -gt 3 ]; then return "$code"; fi
+  # With 1 tests failed, or what they need (PostgreSQL, an engine) did not start: then pytest has written nothing.
+  if [ "$code" != 1 ] || [ "$rerun" = 0 ] || [ ! -f "$cache/v/cache/lastfailed" ]; then return "$code"; fi
+  mapfile -t once < <(failed)
+  if [ "${#once[@]}" = 0 ] || [ "${#once[@]}" -gt 3 ]; then return "$code"; fi
   printf '\n== %s runs what failed once more\n' "$part"
-  "${command[@]}" --last-failed --last-failed-no-failures=none || return 1
-  printf '== UNSTEADY, passed only when run once more: %s\n' "${unsteady[@]}" | tee "$cache/unsteady"
+  "${command[@]}" --last-failed --last-failed-no-failures=none || return
+  unsteady=("${once[@]}")
 }
 echo "== $part begins"
 code=0
@@ -46,4 +55,7 @@ else # in one piece when it has ended, as another part writes meanwhile
   printf '\n'; cat "$log"
 fi
 printf '\n== %s took %d s%s\n' "$part" "$SECONDS" "$([ "$code" = 0 ] || echo ' and FAILED')"
+for test in "${unsteady[@]}"; do
+  printf '== UNSTEADY, passed only when run once more: %s (%s)\n' "$test" "$part" | tee -a "${BOILERHOUSE_UNSTEADY:-/dev/null}"
+done
 exit "$code"

@@ -7,10 +7,9 @@ run() { # run COUNT PART...: so many at a time, the next one as soon as one has 
   local count=$1; shift
   printf '%s\n' "$@" | xargs -P "$count" -n 1 scripts/test-part.sh "${arguments[@]}"
 }
-# Nobody reads a thousand lines above for a test that needed a second run.
-trap 'cat .pytest_cache/*/unsteady 2>/dev/null || true' EXIT
-rm -rf .pytest_cache
 arguments=("$@")
+BOILERHOUSE_UNSTEADY=$(mktemp); export BOILERHOUSE_UNSTEADY
+trap 'cat "$BOILERHOUSE_UNSTEADY"; rm -f "$BOILERHOUSE_UNSTEADY"' EXIT # at the very end, where nobody overlooks them
 processors=$(nproc)
 two=$((processors < 2 ? 1 : 2))
 if [ -z "${BOILERHOUSE_LONG:-}" ]; then
