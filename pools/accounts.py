@@ -124,8 +124,9 @@ def _read(runtime: ContainerRuntime, image: Image) -> Accounts:
 
 def _reader(name: str, image: Image) -> ContainerPlan:
     """A container of the image that is not to run; its VOLUMEs are kept from being made and filled."""
+    labels = {**host.labels(), **host.node_labels()}
     return ContainerPlan(
-        name=name, image=image.id, command=("none",), environment={}, labels=host.labels(), uid=65534, mounts=(),
+        name=name, image=image.id, command=("none",), environment={}, labels=labels, uid=65534, mounts=(),
         network="none", address=None, dns=(), ports=(), exposed=(), read_only_root=True, cpus=0.01, memory_mb=6,
         pids_limit=1, shm_mb=1, tmpfs=mounts.tmpfs(WorkloadSpec(image.id), Owner(0, 0), image),
         placeholder=str(volumes.placeholder_dir()), runtime=None, probe=None, stop_timeout_ms=0,

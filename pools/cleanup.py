@@ -19,19 +19,24 @@ class StillRunning(Conflict):
 
 
 def purge() -> dict[str, int]:
-    """Remove what carries this deployment's label, and nothing else.
+    """Remove what carries this deployment's label and is this node's, and nothing else.
 
-    Raises StillRunning, and EngineFailure when the engine keeps the network; all else is gone then.
+    What nodes of the deployment share on one engine, its network and packet filter, stays while another node's
+    containers are there. Raises StillRunning, and EngineFailure when the engine keeps the network; all else is gone
+    then.
     """
     living = Process.objects.filter(pk__in=processes.living()).exclude(kind=Process.Kind.COMMAND)
     if living.exists():
         raise StillRunning(f"{living.count()} processes of this deployment are running; stop them first.")
     runtime = get_runtime()
-    ours = runtime.list(host.labels())
+    listed = runtime.list(host.labels())
+    ours = host.of_this_node(listed)
     for observed in ours:
         runtime.remove(observed.handle.name)
     trials.remove_all()
-    firewall.remove(host.bridge_name())
+    is_alone = len(ours) == len(listed)
+    if is_alone:
+        firewall.remove(host.bridge_name())
     removed = 0
     for directory in (volumes.containers_dir(), volumes.trash_dir(), staged.directory(), deployment.ram_dir()):
         if directory.is_dir():
@@ -45,5 +50,6 @@ def purge() -> dict[str, int]:
         shutil.rmtree(deployment.data_dir() / name, ignore_errors=True)
     reserve.remove()
     # Last: an engine that has lost count of a network's endpoints (20.10 does, rarely) keeps it until it is restarted.
-    runtime.remove_network(host.network_name())
+    if is_alone:
+        runtime.remove_network(host.network_name())
     return {"containers": len(ours), "directories": removed}

@@ -157,7 +157,8 @@ def left_frozen() -> list[UUID]:
     frozen = [pk for pk, runtime_id in rows if groups[pk] and is_frozen(runtime_id)]
     if any(groups.values()) or not rows:
         return frozen
-    paused = {one.handle.name for one in get_runtime().list(host.labels()) if one.status == "paused"}
+    listed = host.of_this_node(get_runtime().list(host.labels()))
+    paused = {one.handle.name for one in listed if one.status == "paused"}
     return [pk for pk, _ in rows if lifecycle.runtime_name(pk) in paused]
 
 

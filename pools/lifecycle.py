@@ -15,7 +15,6 @@ from django.db import transaction
 from django.db.models import Q
 
 from boilerhouse.core import clock, deployment_settings, failpoints, in_progress, processes, unforeseen
-from boilerhouse.core.deployment import deployment_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.outage import DATABASE_LOST
@@ -262,7 +261,8 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         environment=environment,
         labels={
             **spec.labels,
-            host.DEPLOYMENT_LABEL: deployment_id(),
+            **host.labels(),
+            **host.node_labels(),
             POOL_LABEL: container.pool_id,
             CONTAINER_LABEL: str(container.pk),
             NONCE_LABEL: container.nonce,
@@ -520,7 +520,7 @@ def remove_orphan(name: str, container_id: UUID | None) -> None:
 def remove_leftover(name: str) -> bool:
     """Remove a container of this deployment that no row names from the engine; its directories are not touched."""
     seen = get_runtime().inspect(name)
-    if seen is None or seen.labels.get(host.DEPLOYMENT_LABEL) != deployment_id():
+    if seen is None or not (host.labels().items() <= seen.labels.items() and host.of_this_node([seen])):
         return False
     nonce = seen.labels.get(NONCE_LABEL)
     if nonce and Container.objects.filter(nonce=nonce).exists():

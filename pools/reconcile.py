@@ -50,7 +50,7 @@ def find_drift(held: set[UUID]) -> list[Drift]:
     Raises EngineUnavailable.
     """
     before = {c.pk: c for c in Container.objects.all()}
-    listed = get_runtime().list(host.labels())
+    listed = host.of_this_node(get_runtime().list(host.labels()))
     rows = {c.pk: c for c in Container.objects.all()}
     found: list[Drift] = []
     seen: dict[UUID, Observed] = {}

@@ -25,6 +25,7 @@ from pools import (
     accounts,
     errors,
     health,
+    host,
     image_warnings,
     last_words,
     lifecycle,
@@ -129,7 +130,7 @@ def _alone(*, within_s: float = 0.0) -> Iterator[None]:
 
 
 def _remove_left_behind() -> None:
-    for observed in get_runtime().list({TRIAL_LABEL: deployment_id()}):
+    for observed in host.of_this_node(get_runtime().list({TRIAL_LABEL: deployment_id()})):
         get_runtime().remove(observed.handle.name)
     for path in _root().iterdir():
         if path.is_dir():
@@ -156,7 +157,7 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
         accounts.write(_home(trial_id), runtime, image, spec, spec.owner(uid))
         row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node=node_id())
         plan = lifecycle.plan_of(row, replace(spec, ports=()), "none", image)
-        labels = {TRIAL_LABEL: deployment_id()}
+        labels = {TRIAL_LABEL: deployment_id(), **host.node_labels()}
         plan = replace(plan, name=name, labels=labels, mounts=binds, network="none", dns=())
         plan = replace(plan, probe=None, is_probe_off=True)
         runtime.create(plan)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pools.host.disk import disk_is_low, disk_words, free_disk_mb
-from pools.host.identity import DEPLOYMENT_LABEL, bridge_name, labels, network_name
+from pools.host.identity import (
+    DEPLOYMENT_LABEL,
+    NODE_LABEL,
+    bridge_name,
+    labels,
+    network_name,
+    node_labels,
+    of_this_node,
+)
 from pools.host.leases import lease_address, lease_host_port, lease_uid, release_addresses, release_uid, stray_leases
 from pools.host.network import ensure_network
 from pools.host.ram import ensure_ram_dir, remove_ram_dir
 
 __all__ = [
     "DEPLOYMENT_LABEL",
+    "NODE_LABEL",
     "bridge_name",
     "disk_is_low",
     "disk_words",
@@ -21,6 +30,8 @@ __all__ = [
     "lease_host_port",
     "lease_uid",
     "network_name",
+    "node_labels",
+    "of_this_node",
     "release_addresses",
     "release_uid",
     "remove_ram_dir",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from boilerhouse.core import deployment
+from pools.runtime.base import Observed
 
 DEPLOYMENT_LABEL = "boilerhouse.deployment"
+NODE_LABEL = "boilerhouse.node"
 
 
 def network_name() -> str:
@@ -16,4 +20,16 @@ def bridge_name() -> str:
 
 
 def labels() -> dict[str, str]:
+    """What everything of this deployment carries."""
     return {DEPLOYMENT_LABEL: deployment.deployment_id()}
+
+
+def node_labels() -> dict[str, str]:
+    """What containers carry besides: several nodes of a deployment may share an engine."""
+    return {NODE_LABEL: deployment.node_id()}
+
+
+def of_this_node(listed: Iterable[Observed]) -> list[Observed]:
+    """Those without another node's label. Containers of earlier versions have none; they had one node alone."""
+    here = deployment.node_id()
+    return [one for one in listed if one.labels.get(NODE_LABEL, here) == here]
