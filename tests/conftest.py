@@ -79,6 +79,13 @@ def far_end(any_far_end: far_ends.FarEnd, settings: object) -> far_ends.FarEnd:
     return any_far_end
 
 
+def unmount_below(directory: Path) -> None:
+    """Nothing is mounted there any more. A mount that stays fails a later run, when pytest removes this one's files."""
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed([one for one in mounted if Path(one).is_relative_to(directory)]):
+        subprocess.run(["umount", "--lazy", mount], check=True)
+
+
 @pytest.fixture
 def data_dir(settings: object, tmp_path: Path, db: None) -> Iterator[Path]:
     """A data directory of its own for one test, with the deployment's id written into it. Its mounts go with it."""
@@ -91,9 +98,7 @@ def data_dir(settings: object, tmp_path: Path, db: None) -> Iterator[Path]:
     Deployment.objects.all().delete()
     deployment.deployment_id()
     yield tmp_path
-    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in reversed([one for one in mounted if Path(one).is_relative_to(tmp_path)]):
-        subprocess.run(["umount", "--lazy", mount], check=True)
+    unmount_below(tmp_path)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from tenants import disks, previews, releases, syncs, upkeep, working
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
 from tests.asking import Call, problem
+from tests.conftest import unmount_below
 from tests.fake_runtime import FakeRuntime
 from tests.make import make_container, make_pool, make_spec, make_sync_spec
 from tests.tenants.test_assignments import make_assignment
@@ -96,6 +97,7 @@ def both(data_dir, tmp_path_factory, settings, monkeypatch) -> Iterator[Nodes]:
     monkeypatch.setattr(nodes, "_given_back", nodes.Recently(0.0))
     settings.BOILERHOUSE_TERMINAL = True
     yield found
+    unmount_below(away_dir)
     assert not found.away.asked_for, "looked for at the wrong node's engine"
 
 
