@@ -42,6 +42,7 @@ def seeded(supervisor: int) -> Iterator[dict[str, Any]]:
     from django.utils import timezone
 
     from boilerhouse.core import processes
+    from boilerhouse.core.deployment import node_id
     from boilerhouse.core.models import Event, Process
     from pools.models import Container, Pool
     from syncing.models import SyncRun
@@ -60,7 +61,7 @@ def seeded(supervisor: int) -> Iterator[dict[str, Any]]:
         version = workload.latest
         containers = [
             Container(
-                pool=pool, version=version, node="bench", uid=300_000 + number, health="healthy",
+                pool=pool, version=version, node_id=node_id(), uid=300_000 + number, health="healthy",
                 state="claimed" if number % 2 else "idle", disk_bytes=number * 1000,
             )
             for number in range(CONTAINERS)

@@ -9,4 +9,4 @@ class PoolsConfig(AppConfig):
         from pools import checks  # noqa: F401  # they register themselves
         from pools.models import Container
 
-        deployment.nodes_of_rows.append(lambda: set(Container.objects.values_list("node", flat=True).distinct()))
+        deployment.nodes_of_rows.append(lambda: set(Container.objects.values_list("node_id", flat=True).distinct()))

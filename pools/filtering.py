@@ -96,12 +96,12 @@ def _open_resolvers() -> list[str]:
 
 
 def _report(problem: str) -> None:
-    row, is_new = NetworkReport.objects.get_or_create(node=node_id(), defaults={"problem": problem})
+    row, is_new = NetworkReport.objects.get_or_create(node_id=node_id(), defaults={"problem": problem})
     if not is_new and row.problem != problem:
         NetworkReport.objects.filter(pk=row.pk).update(problem=problem, changed_at=Now())
 
 
 def problems() -> list[str]:
     """What is missing on which node, in words."""
-    rows = NetworkReport.objects.exclude(problem="").order_by("node")
-    return [f"{row.node}: {row.problem}" for row in rows]
+    rows = NetworkReport.objects.exclude(problem="").order_by("node_id")
+    return [f"{row.node_id}: {row.problem}" for row in rows]

@@ -13,10 +13,10 @@ from django.utils import timezone
 from boilerhouse.core.errors import FieldError
 from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
-from boilerhouse.core.models import random_nonce
+from boilerhouse.core.models import Node, random_nonce
 from pools import image_warnings, mounts, references
 from pools.egress import DEFAULT, Egress
-from pools.querysets import ContainerQuerySet, ImagePullQuerySet, PoolQuerySet
+from pools.querysets import ContainerQuerySet, HostLeaseQuerySet, ImagePullQuerySet, PoolQuerySet
 from pools.spec import WorkloadSpec
 from pools.states import DEADLY, PULLING, ContainerHealth, ContainerState, Fault, PoolState, PullState, Trouble
 
@@ -131,7 +131,7 @@ class RegistryCredential(models.Model):
 class ImagePull(models.Model):
     """What is known of pulling an image onto a node: one row, and one pull at a time, however many pools want it."""
 
-    node = models.CharField(max_length=64)
+    node = models.ForeignKey(Node, models.CASCADE, db_column="node", db_index=False, related_name="image_pulls")
     image = models.CharField(max_length=500)
     state = models.CharField(max_length=7, choices=PullState, default=PullState.WAITING)
     owner = models.UUIDField(null=True, blank=True)
@@ -399,7 +399,7 @@ class Container(models.Model):
     version = models.ForeignKey(WorkloadVersion, on_delete=models.PROTECT, related_name="+")
     state = models.CharField(max_length=10, choices=ContainerState, default=ContainerState.STARTING)
     health = models.CharField(max_length=10, choices=ContainerHealth, default=ContainerHealth.UNKNOWN)
-    node = models.CharField(max_length=64)
+    node = models.ForeignKey(Node, models.PROTECT, db_column="node", db_index=False, related_name="containers")
     runtime_id = models.CharField(max_length=64, default="", blank=True)
     nonce = models.CharField(max_length=32, default=random_nonce, editable=False)
     """Stands on the container's label: a container of a restored or reset database is not taken for ours."""
@@ -499,10 +499,12 @@ class HostLease(models.Model):
     resource = models.CharField(max_length=64, primary_key=True)
     """``uid 200001``, ``10.64.0.5`` or ``127.0.0.2:20001``"""
     container_id = models.UUIDField()
-    node = models.CharField(max_length=64, default="", db_default="", blank=True)
-    """Whose container uses it; empty where that was not noted yet."""
+    node = models.ForeignKey(Node, models.PROTECT, db_column="node", db_index=False, null=True, related_name="leases")
+    """Whose container uses it; null where that was not noted yet."""
     released_at = models.DateTimeField(null=True)
     """Since when it is in quarantine; null while in use."""
+
+    objects = HostLeaseQuerySet.as_manager()
 
     def __str__(self) -> str:
         return self.resource
@@ -550,19 +552,19 @@ class PoolUsage(models.Model):
 class NetworkReport(models.Model):
     """What of a node's packet filter could not be set when that was last tried."""
 
-    node = models.CharField(max_length=64, primary_key=True)
+    node = models.OneToOneField(Node, models.CASCADE, db_column="node", primary_key=True, related_name="network_report")
     problem = models.TextField(default="", blank=True)
     """Empty while every rule is in force."""
     changed_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
-        return f"{self.node}: {self.problem or 'in force'}"
+        return f"{self.node_id}: {self.problem or 'in force'}"
 
 
 class ResolvedName(models.Model):
     """What a name in a network policy stands for, as this node's resolvers say."""
 
-    node = models.CharField(max_length=64)
+    node = models.ForeignKey(Node, models.CASCADE, db_column="node", db_index=False, related_name="resolved_names")
     name = models.CharField(max_length=253)
     addresses = models.JSONField(default=dict)
     """Address → when an answer last had it (ISO 8601)."""

@@ -139,13 +139,13 @@ def known(names: Collection[str]) -> list[Known]:
     """What is known of these names; nothing of one that no container needed yet."""
     if not names:
         return []
-    rows = ResolvedName.objects.filter(name__in=names).order_by("name", "node")
+    rows = ResolvedName.objects.filter(name__in=names).order_by("name", "node_id")
     opened = _open(rows)
     return [Known(row.name, opened[row.name], row.error) for row in rows]
 
 
 def _rows() -> QuerySet[ResolvedName]:
-    return ResolvedName.objects.filter(node=node_id()).order_by("name")
+    return ResolvedName.objects.filter(node_id=node_id()).order_by("name")
 
 
 def _open(rows: QuerySet[ResolvedName]) -> dict[str, list[str]]:
@@ -169,7 +169,7 @@ def _keep(name: str, answer: Answer) -> None:
     addresses = _merged(row.addresses if row else {}, answer.addresses, now)
     again = now + timedelta(seconds=min(max(answer.ttl_s, SOONEST_S), LATEST_S))
     values = {"addresses": addresses, "error": answer.error, "next_at": again}
-    ResolvedName.objects.update_or_create(node=node_id(), name=name, defaults=values)
+    ResolvedName.objects.update_or_create(node_id=node_id(), name=name, defaults=values)
 
 
 def _merged(before: dict[str, str], answered: Iterable[str], now: datetime) -> dict[str, str]:

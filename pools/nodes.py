@@ -26,16 +26,16 @@ AGAIN_S = 1.0
 _given_back = Recently(0.8 * AGAIN_S)
 
 
-def is_here(node: str) -> bool:
+def is_here(node: str | None) -> bool:
     """Whether that is this node; also where no row says which, as for what a release before this rule has left."""
-    return node in ("", node_id())
+    return node in (None, "", node_id())
 
 
 def node_of(container_id: UUID) -> str:
     """The node of a container, or of what is left of one without a row; empty where nothing says."""
-    node = Container.objects.filter(pk=container_id).values_list("node", flat=True).first()
+    node = Container.objects.filter(pk=container_id).values_list("node_id", flat=True).first()
     if node is None:
-        node = HostLease.objects.filter(container_id=container_id).values_list("node", flat=True).first()
+        node = HostLease.objects.filter(container_id=container_id).values_list("node_id", flat=True).first()
     return node or ""
 
 
@@ -48,7 +48,7 @@ def at_home(container_id: UUID) -> bool:
     return False
 
 
-def check(node: str) -> None:
+def check(node: str | None) -> None:
     """Return if that is this node. Raises OtherNode."""
     if not is_here(node):
         raise OtherNode(

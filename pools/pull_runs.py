@@ -44,7 +44,7 @@ _KEEP = timedelta(hours=1)
 def take(held: Set[int]) -> ImagePull | None:
     """Own the pull of this node that was asked for first and that nobody living does; None without one, or without
     room. ``held`` are those that this process does."""
-    rows = ImagePull.objects.filter(node=node_id(), state__in=PULLING)
+    rows = ImagePull.objects.filter(node_id=node_id(), state__in=PULLING)
     if not rows.exists():
         return None
     with recording():

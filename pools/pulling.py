@@ -103,7 +103,7 @@ def _parsed(image: str) -> Reference:
 
 
 def _locked(spec: WorkloadSpec) -> ImagePull:
-    asked = {"node": node_id(), "image": spec.image}
+    asked = {"node_id": node_id(), "image": spec.image}
     ImagePull.objects.get_or_create(**asked, defaults={"state": PullState.DONE})
     return ImagePull.objects.select_for_update(no_key=True).get(**asked)
 

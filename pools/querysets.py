@@ -12,7 +12,7 @@ from boilerhouse.core.deployment import node_id
 from pools.states import PULL_TRANSITIONS, TRANSITIONS, ContainerHealth, ContainerState, PullState
 
 if TYPE_CHECKING:
-    from pools.models import Container, ImagePull, Pool  # noqa: F401  # ruff does not look into QuerySet["…"]
+    from pools.models import Container, HostLease, ImagePull, Pool  # noqa: F401  # ruff does not look into QuerySet["…"]
 
 _TAKE = """
 UPDATE {table} SET state = %s, state_changed_at = {now} WHERE state = %s AND id = (
@@ -28,7 +28,7 @@ class ContainerQuerySet(models.QuerySet["Container"]):
 
     def here(self) -> Self:
         """Those of this node, whose engine and directories are here."""
-        return self.filter(node=node_id())
+        return self.filter(node_id=node_id())
 
     def transition(self, source: ContainerState, target: ContainerState, **changes: Any) -> int:
         """Move matching rows from ``source`` to ``target``; return how many moved."""
@@ -51,6 +51,12 @@ class ContainerQuerySet(models.QuerySet["Container"]):
         idle = ContainerState.IDLE
         parameters = [ContainerState.CLAIMED, idle, pool.pk, idle, ContainerHealth.UNHEALTHY]
         return next(iter(self.model.objects.raw(sql, parameters)), None)
+
+
+class HostLeaseQuerySet(models.QuerySet["HostLease"]):
+    def here(self) -> Self:
+        """Those of this node, and those of which nothing says whose they are: they are of a single node's time."""
+        return self.filter(Q(node_id=node_id()) | Q(node_id=None))
 
 
 class ImagePullQuerySet(models.QuerySet["ImagePull"]):

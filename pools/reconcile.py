@@ -92,7 +92,7 @@ def _orphan(container_id: UUID | None, observed: Observed, held: set[UUID]) -> l
 def _row(row: Container, observed: Observed | None) -> list[Drift]:
     if row.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or row.fault in DEADLY:
         return []
-    if not nodes.is_here(row.node):
+    if not nodes.is_here(row.node_id):
         return []
     if observed is None:
         if row.state_changed_at > clock.now() - VANISHED_AFTER:
@@ -117,7 +117,9 @@ def _old_profiles(rows: Collection[Container], seen: Mapping[UUID, Observed]) ->
     busy |= set(Pool.objects.exclude(trouble="", is_paused=False).values_list("pk", flat=True))
     for row in rows:
         observed = seen.get(row.pk)
-        if row.state != ContainerState.IDLE or row.pool_id in busy or observed is None or not nodes.is_here(row.node):
+        if row.state != ContainerState.IDLE or row.pool_id in busy or observed is None:
+            continue
+        if not nodes.is_here(row.node_id):
             continue
         if observed.labels.get(lifecycle.PROFILE_LABEL) != seccomp.version():
             busy.add(row.pool_id)

@@ -162,7 +162,7 @@ def _insert(pool: Pool, template: Template) -> None:
     version = WorkloadVersion.objects.get(pk=template.version_id)
     now = clock.now()
     container = Container(
-        pool=pool, version=version, network=template.network, node=node_id(), created_at=now, state_changed_at=now
+        pool=pool, version=version, network=template.network, node_id=node_id(), created_at=now, state_changed_at=now
     )
     fixed = version.spec.fixed_uid
     container.uid = fixed if fixed is not None else host.lease_uid(container.pk)

@@ -155,7 +155,7 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
         volumes.make_dirs(_home(trial_id).joinpath, uid, spec, image.working_dir)
         _home(trial_id).mkdir(exist_ok=True, mode=0o700)  # where it has no volume
         accounts.write(_home(trial_id), runtime, image, spec, spec.owner(uid))
-        row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node=node_id())
+        row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node_id=node_id())
         plan = lifecycle.plan_of(row, replace(spec, ports=()), "none", image)
         labels = {TRIAL_LABEL: deployment_id(), **host.node_labels()}
         plan = replace(plan, name=name, labels=labels, mounts=binds, network="none", dns=())

@@ -77,7 +77,7 @@ def sample() -> int:
     measured: list[Container] = []
     for container in Container.objects.all():
         states[container.pool_id][container.state] += 1
-        if container.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or not nodes.is_here(container.node):
+        if container.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or not nodes.is_here(container.node_id):
             continue
         used = quota.used_bytes(volumes.home(container.pk))
         if used is not None and used != container.disk_bytes:

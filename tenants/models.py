@@ -176,7 +176,7 @@ class Assignment(models.Model):
     @property
     def node(self) -> str:
         """Where what it holds is; empty while it holds nothing."""
-        return self.container.node if self.container else self.directory_node
+        return self.container.node_id if self.container else self.directory_node
 
     @property
     def held_container(self) -> UUID:

@@ -75,7 +75,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
                     findings = survey.answer()
         needs_worker = spec.post_claim is not None or spec.seed is not None
         needs_worker |= findings is None or any(not finding.is_empty for finding in findings)
-        needs_worker |= not nodes.is_here(container.node) or get_runtime().is_suspect()
+        needs_worker |= not nodes.is_here(container.node_id) or get_runtime().is_suspect()
         needs_worker |= assignment.egress is not None  # only workers may change the packet filter
         if findings is not None and not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)

@@ -6,7 +6,6 @@ from typing import Any
 
 from django.db.models.functions import Now
 
-from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from pools import lifecycle, nodes
 from pools.models import Container, HostLease, Pool
@@ -33,7 +32,7 @@ def end_all() -> int:
             releases.recount(pool.pk)
         for pk in Container.objects.here().values_list("pk", flat=True):
             lifecycle.forget(pk)
-        HostLease.objects.filter(node__in=["", node_id()]).delete()
+        HostLease.objects.here().delete()
     upkeep.bury_dead_runs()
     syncs.cancel_left_behind()
     return ended

@@ -126,13 +126,13 @@ def _claimed(container_id: UUID) -> Assignment:
 
 def logs(container: Container, tail: int, since: float | None, *, timestamps: bool = False) -> bytes:
     """The container's last lines, 1 MiB at most. Raises EngineUnavailable, ContainerMissing, OtherNode."""
-    nodes.check(container.node)
+    nodes.check(container.node_id)
     return get_runtime().logs(lifecycle.runtime_name(container.pk), tail, since, LOG_BYTES, timestamps=timestamps)
 
 
 def follow_logs(container: Container, tail: int, since: float | None, *, timestamps: bool = False) -> LogStream:
     """The same, and what comes after until the container ends."""
-    nodes.check(container.node)
+    nodes.check(container.node_id)
     runtime, name = get_runtime(), lifecycle.runtime_name(container.pk)
     if runtime.inspect(name) is None:  # with a deadline, which the stream has not
         raise pool_errors.ContainerMissing(f"The engine has no container {name}.")

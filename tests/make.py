@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from boilerhouse.core import deployment
+from boilerhouse.core.models import Node
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.spec import WorkloadSpec
 from pools.states import ContainerState
@@ -50,13 +51,19 @@ def make_pool(id: str | None = None, **over: Any) -> Pool:
     return Pool.objects.create(**{"id": id, "name": id, "workload": workload, "max_size": 10, **proven, **over})
 
 
+def make_node(id: str | None = None) -> Node:
+    """This node's row, or another's."""
+    id = id or deployment.node_id()
+    return Node.objects.get_or_create(pk=id, defaults={"name": id})[0]
+
+
 def make_container(pool: Pool | None = None, **over: Any) -> Container:
     pool = pool or make_pool()
     deployment.deployment_id()
     values = {
         "pool": pool,
         "version": pool.workload.latest,
-        "node": deployment.node_id(),
+        "node_id": make_node(over.pop("node", None)).pk,
         "uid": 200_000 + next(_numbers),
     }
     return Container.objects.create(**{**values, "state": ContainerState.IDLE, **over})

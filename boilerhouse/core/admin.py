@@ -14,6 +14,7 @@ from boilerhouse.core.models import (
     FailingStep,
     IdempotencyRecord,
     Lease,
+    Node,
     Process,
     QueueHealth,
     Role,
@@ -64,11 +65,18 @@ class IdempotencyRecordAdmin(ReadOnlyAdmin):
     exclude = ("answer",)
 
 
+@admin.register(Node)
+class NodeAdmin(ReadOnlyAdmin):
+    list_display = ("id", "name", "state", "heartbeat_at", "created_at")
+    list_filter = ("state",)
+    search_fields = ("id", "name")
+
+
 @admin.register(Process)
 class ProcessAdmin(ReadOnlyAdmin):
     list_display = ("id", "kind", "name", "node", "pid", "started_at", "heartbeat_at")
     list_filter = ("kind", "node")
-    search_fields = ("id", "name", "node")
+    search_fields = ("id", "name", "node__id")
 
 
 @admin.register(QueueHealth)

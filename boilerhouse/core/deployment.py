@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 
 from boilerhouse.core import keys
 from boilerhouse.core.errors import Conflict, Failed
-from boilerhouse.core.models import Deployment
+from boilerhouse.core.models import Deployment, Node
 
 
 class WrongNode(Failed):
@@ -70,6 +70,7 @@ def _establish() -> str:
                     file.write(row.deployment_id)
                     file.flush()
                     os.fsync(file.fileno())
+        register_node()
     return row.deployment_id
 
 
@@ -105,6 +106,14 @@ def _node_id(directory: str) -> str:
 def node_id() -> str:
     """The node that this data directory, and so every container's directories, lie on (hazards.md#a12)."""
     return _node_id(str(settings.BOILERHOUSE_DATA_DIR))
+
+
+def register_node() -> None:
+    """Have a row for this node; it is named as the machine is called now."""
+    name = socket.gethostname()[:64]
+    node, is_new = Node.objects.get_or_create(pk=node_id(), defaults={"name": name})
+    if not is_new and node.name != name:
+        Node.objects.filter(pk=node.pk).update(name=name)
 
 
 nodes_of_rows: list[Callable[[], set[str]]] = []

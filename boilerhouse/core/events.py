@@ -38,6 +38,8 @@ TYPES = frozenset(
         "pool.warning",
         "pool.recovered",
         "workload.updated",
+        "node.silent",
+        "node.returned",
     ]
 )
 PROGRESS = frozenset(["sync.progress", "pool.pulling"])

@@ -10,6 +10,8 @@ from django.utils import timezone
 
 from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
+from boilerhouse.core.querysets import NodeQuerySet
+from boilerhouse.core.states import NodeState
 
 
 class Deployment(models.Model):
@@ -31,6 +33,27 @@ class Deployment(models.Model):
         return self.deployment_id
 
 
+class Node(models.Model):
+    """A data directory with the engine beside it. Its containers, their directories and their locks are there alone."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    """As it stands in the data directory, in ``node-id``."""
+    name = models.CharField(max_length=64)
+    """The machine's name when a process of ours last registered there."""
+    state = models.CharField(max_length=6, choices=NodeState, default=NodeState.ACTIVE)
+    heartbeat_at = models.DateTimeField(default=timezone.now)
+    """When a worker there was last alive, by the database's clock."""
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = NodeQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(state__in=NodeState.values), name="node_state_known")]
+
+    def __str__(self) -> str:
+        return self.id
+
+
 class Process(models.Model):
     """A running process of ours; operations name it as their owner and are taken over when it is dead."""
 
@@ -43,7 +66,10 @@ class Process(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
     name = models.CharField(max_length=64, default="")
-    node = models.CharField(max_length=64)
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, null=True, related_name="processes")
+    """Null for processes of versions before nodes had rows."""
+    pid_space = models.CharField(max_length=64, db_column="node")
+    """Where its pid means anything, with ``boot_id``; in the column that older versions call node."""
     boot_id = models.CharField(max_length=36)
     pid = models.PositiveIntegerField()
     pid_started = models.BigIntegerField()
@@ -61,7 +87,7 @@ class Process(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.pid}@{self.node}"
+        return f"{self.kind} {self.pid}@{self.node_id}"
 
 
 class Lease(models.Model):

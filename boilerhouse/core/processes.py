@@ -19,7 +19,7 @@ import structlog
 from django.db import close_old_connections, connection, transaction
 from django.db.models.functions import Now
 
-from boilerhouse.core import clock
+from boilerhouse.core import clock, deployment, nodes
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.instruments import STEP_FAILURES
 from boilerhouse.core.models import Process
@@ -99,10 +99,12 @@ def _begin(pid: int) -> tuple[int, uuid.UUID]:
 def _write(process_id: uuid.UUID, pid: int) -> None:
     values: dict[str, Any] = {
         "kind": _kind,
-        "node": pid_space(),
+        "node_id": deployment.node_id(),
+        "pid_space": pid_space(),
         "boot_id": boot_id(),
     }
     values |= {"pid": pid, "pid_started": pid_started(pid) or 0, "started_at": Now(), "heartbeat_at": Now()}
+    deployment.register_node()
     Process.objects.get_or_create(pk=process_id, defaults=values)
 
     def committed() -> None:
@@ -124,6 +126,8 @@ def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
                     _beaten = asked
                 else:
                     _written = None  # not committed yet, or taken back: the next use writes it again
+                if _kind == Process.Kind.WORKER:
+                    nodes.beat()
                 if (beats := beats + 1) % MEASURE_EVERY == 0:
                     clock.measure()
             except Exception as error:  # the database may be away; the next beat tries again
@@ -164,7 +168,7 @@ def living() -> set[uuid.UUID]:
 
 def _is_gone(process: Process) -> bool:
     """Whether it ran in this pid namespace of this kernel and has ended; of any other only its heartbeat is known."""
-    is_here = (process.node, process.boot_id) == (pid_space(), boot_id())
+    is_here = (process.pid_space, process.boot_id) == (pid_space(), boot_id())
     return is_here and pid_started(process.pid) != process.pid_started
 
 

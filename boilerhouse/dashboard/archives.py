@@ -39,7 +39,7 @@ from boilerhouse.dashboard.sealing import Hashed, NotABackup
 FORMAT, UNSIGNED_FORMAT = 2, 1
 KEPT = [
     # Events before the deployment: where their ids go on stands there.
-    "core.Event", "core.Deployment", "core.Settings", "core.ApiKey", "core.AuditEntry",
+    "core.Event", "core.Deployment", "core.Node", "core.Settings", "core.ApiKey", "core.AuditEntry",
     "pools.Workload", "pools.WorkloadVersion", "pools.RegistryCredential", "pools.ImagePull",
     # Containers and assignments before pools: how many wait there follows from them.
     "pools.Container", "tenants.Tenant", "tenants.Assignment", "pools.Pool", "pools.HostLease", "pools.PoolUsage",

@@ -17,7 +17,7 @@ from django.db import close_old_connections, connection, transaction
 from django.db.models import OuterRef, Q, Subquery
 from django.db.models.functions import Now
 
-from boilerhouse.core import clock, failpoints, forgetting, metering, processes
+from boilerhouse.core import clock, failpoints, forgetting, metering, nodes, processes
 from boilerhouse.core.models import Lease
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.steps import each, steps
@@ -159,6 +159,11 @@ def refresh_names() -> int:
     return 0
 
 
+def watch_nodes() -> int:
+    """Say which nodes have no living worker any more, and which have one again."""
+    return nodes.watch()
+
+
 def tidy() -> int:
     """Forget long-dead processes, their files of counts, and old samples; have wipes finished and discards aged."""
     with transaction.atomic():
@@ -166,7 +171,10 @@ def tidy() -> int:
     return each(_FORGETTING, _call)
 
 
-_FORGETTING = (processes.forget_dead, usage.forget_old, forgetting.forget_old, pull_runs.forget_old, metering.fold)
+_FORGETTING = (
+    processes.forget_dead, nodes.forget_gone, usage.forget_old, forgetting.forget_old, pull_runs.forget_old,
+    metering.fold,
+)  # fmt: skip
 
 
 def _call(forget: Callable[[], int]) -> int:
@@ -192,6 +200,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (1.0, fill_pools),
     (2.0, resume_containers),
     (2.0, watch_queues),
+    (2.0, watch_nodes),
     (1.0, syncs.queue_beats),
     (5.0, upkeep.bury_dead_runs),
     (5.0, syncs.resume),

@@ -19,7 +19,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 
-from boilerhouse.core import clock, processes
+from boilerhouse.core import clock, nodes, processes
 from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deployment_id, ram_dir
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
@@ -268,6 +268,9 @@ def _processes() -> Iterator[Rest]:
     for queue, seconds in silent_queues().items():
         words = "See the workers' logs: docs/runbook.md#boilerhousequeuesilent."
         yield FAILURE, f"the queue {queue} has not been served for {seconds} s", words
+    for node, seconds in nodes.silent().items():
+        words = "Start its worker, with its data directory. What it holds waits for it; nobody else can save that."
+        yield FAILURE, f"the node {node} has had no living worker for {seconds} s", words
     for step in FailingStep.objects.order_by("name"):
         words = "The log of that process says more; docs/runbook.md#boilerhousestepfails."
         yield FAILURE, f"the step {step.name} fails: {step.error}: {step.detail}", words

@@ -21,12 +21,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from boilerhouse.core import clock, processes
+from boilerhouse.core import clock, nodes, processes
 from boilerhouse.core.api import kept_bytes
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.schema import operation
 from boilerhouse.core.metering import ProcessesCollector
-from boilerhouse.core.models import ApiKey, Lease, Process, QueueHealth, Role
+from boilerhouse.core.models import ApiKey, Lease, Node, Process, QueueHealth, Role
 from boilerhouse.dashboard.queues import silent_queues
 from pools import host
 from pools.models import Container, ImagePull, Pool
@@ -59,7 +59,11 @@ def _processes() -> Iterator[Metric]:
     leading.add_metric([], float(Lease.objects.filter(holder__in=living, expires_at__gt=Now()).exists()))
     free = GaugeMetricFamily("boilerhouse_disk_free_bytes", "Free where containers' directories lie.")
     free.add_metric([], host.free_disk_mb() * 1024.0 * 1024.0)
-    yield from (alive, leading, free)
+    is_silent = GaugeMetricFamily("boilerhouse_node_silent", "1 while no worker of a node is alive.", labels=["node"])
+    fallen = nodes.silent()
+    for node in Node.objects.order_by("pk"):
+        is_silent.add_metric([node.pk], float(node.pk in fallen))
+    yield from (alive, leading, free, is_silent)
 
 
 def _pools() -> Iterator[Metric]:

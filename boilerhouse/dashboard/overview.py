@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import Count, Q
 from django.urls import reverse
 
-from boilerhouse.core import clock
+from boilerhouse.core import clock, nodes
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, FailingStep
 from boilerhouse.core.templatetags.ui import short
@@ -127,6 +127,9 @@ def needs(rows: list[PoolRow]) -> list[Need]:
     for name, seconds in silent_queues().items():
         why = f"No worker has looked at it for {seconds} s although one is running; its log says more."
         found.append(Need("error", "Queue {} is not served", name, reverse("admin:core_queuehealth_changelist"), why))
+    for node, seconds in nodes.silent().items():
+        why = f"No worker of it has been heard of for {seconds} s. What it holds is there alone, and waits for it."
+        found.append(Need("error", "Node {} has no worker", node, reverse("admin:core_node_changelist"), why))
     for step in FailingStep.objects.order_by("since"):
         why = f"{step.error}: {step.detail.rstrip('.')}. It is tried again and again; the other steps go on."
         found.append(Need("error", "The step {} fails", step.name, reverse("settings"), why))

@@ -8,6 +8,7 @@ that is not there and every tenant gets its last completed save at its next clai
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,8 @@ def restore(archive: Archive, given_keys: dict[str, str] | None) -> Outcome:
         fitting = _Fitting(archive)
         for label in archive.labels:
             fitting.outcome.rows += _load(state, label, fitting)
+        if "core.Node" in archive.labels:
+            state.get_model("core.Node")(pk=node_id(), name=socket.gethostname()[:64]).save(force_insert=True)
         _reset_sequences(state, fitting)
         keys.replace(Path(settings.BOILERHOUSE_DATA_DIR) / "deployment-id", archive.manifest.deployment_id)
     call_command("migrate", verbosity=0)
@@ -95,7 +98,7 @@ def _check_idle() -> None:
         raise Conflict(f"{living.count()} processes of this deployment are running; stop them first.")
     for label in archives.KEPT:
         model = apps.get_model(label)
-        if label in ("core.Deployment", "auth.Group") or model._meta.db_table not in tables:
+        if label in ("core.Deployment", "core.Node", "auth.Group") or model._meta.db_table not in tables:
             continue
         if model._base_manager.exists():
             raise NotEmpty(f"The database holds {model._meta.verbose_name_plural}; restore into an empty one.")
@@ -147,7 +150,7 @@ def _load(state: Any, label: str, fitting: _Fitting) -> int:
     if label == "auth.Group":
         return 0  # with their rights, when those are made
     model = state.get_model(label)
-    if label == "core.Deployment":
+    if label in ("core.Deployment", "core.Node"):
         model._base_manager.all().delete()
     columns = {f.attname: f for f in model._meta.concrete_fields}
     count, batch = 0, list[Any]()
@@ -179,6 +182,7 @@ class _Fitting:
         fit = {
             "core.Event": self._event,
             "core.Deployment": self._deployment,
+            "core.Node": self._node,
             "pools.Container": self._container,
             "tenants.Assignment": self._assignment,
             "pools.Pool": self._pool,
@@ -227,12 +231,16 @@ class _Fitting:
         row["events_forgotten_to"] = self.first_event
         return row
 
+    def _node(self, row: Row) -> Row | None:
+        """This one is made anew. Others have nothing any more and are forgotten in time."""
+        return None if row["id"] == node_id() else row
+
     def _container(self, row: Row) -> Row | None:
         if row["id"] not in self._here:
             self.outcome.containers_gone += 1
             return None
         self.outcome.containers_found += 1
-        row |= {"owner": None, "node": node_id()}
+        row |= {"owner": None, **_here(row)}
         if row["id"] in self._release:
             row |= {"state": ContainerState.REMOVING, "state_changed_at": self.now}
         return row
@@ -266,10 +274,15 @@ class _Fitting:
 
     def _lease(self, row: Row) -> Row | None:
         if row["container_id"] in self._here:
-            return row | {"node": node_id()}
+            return row | _here(row)
         if row["resource"].startswith("uid "):
             return None
         return row | {"released_at": row["released_at"] or self.now}
+
+
+def _here(row: Row) -> Row:
+    """The column that names a row's node, as this version or the backup's calls it."""
+    return {"node_id" if "node_id" in row else "node": node_id()}
 
 
 def _reset_sequences(state: Any, fitting: _Fitting) -> None:

@@ -651,7 +651,7 @@ class ContainerOutput(ApiSerializer):
     state = serializers.ChoiceField(ContainerState.choices)
     health = serializers.ChoiceField(ContainerHealth.choices)
     tenant_id = serializers.CharField(allow_null=True)
-    node = serializers.CharField()
+    node = serializers.CharField(source="node_id")
     runtime_id = serializers.CharField()
     uid = serializers.IntegerField()
     endpoints = EndpointOutput(many=True)

@@ -24,7 +24,7 @@ PUBLISHED_PORTS = range(20_000, 30_000)
 def _lease(resource: str, container_id: UUID) -> bool:
     if HostLease.objects.filter(pk=resource).exists():
         return False
-    HostLease.objects.create(resource=resource, container_id=container_id, node=deployment.node_id())
+    HostLease.objects.create(resource=resource, container_id=container_id, node_id=deployment.node_id())
     return True
 
 
@@ -90,8 +90,6 @@ def stray_leases(held: set[UUID]) -> list[HostLease]:
     Rows are looked up by the same statement: a lease commits together with its container's row, so one that was just
     made is never taken for a stray.
     """
-    rows = HostLease.objects.filter(released_at=None, node__in=["", deployment.node_id()]).exclude(
-        container_id__in=Container.objects.values("pk")
-    )
+    rows = HostLease.objects.here().filter(released_at=None).exclude(container_id__in=Container.objects.values("pk"))
     rows = rows.exclude(container_id__in=held)
     return [row for row in rows if not volumes.home(row.container_id).exists()]

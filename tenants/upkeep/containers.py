@@ -49,7 +49,7 @@ def is_lost(container_id: UUID) -> bool:
 def put_away(container_id: UUID) -> None:
     """Stop a lost container, free its slot, and keep its directory for a person to look into."""
     container = Container.objects.filter(pk=container_id, state=ContainerState.REMOVING).first()
-    if container is None or not nodes.is_here(container.node) or not is_lost(container_id):
+    if container is None or not nodes.is_here(container.node_id) or not is_lost(container_id):
         return
     lifecycle.quarantine(container_id)
     with recording():

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from boilerhouse.core import states as core_states
+from boilerhouse.core.models import Node
+from boilerhouse.core.states import NodeState
 from pools import states as pool_states
 from pools.models import Container, ImagePull
 from pools.states import ContainerState, PullState
@@ -19,15 +22,16 @@ from tenants.models import Assignment
 from tenants.states import AssignmentState
 
 ROOT = Path(__file__).resolve().parents[2]
-ENUMS = {"AssignmentState", "ContainerState", "PullState", "SyncRunState"}
+ENUMS = {"AssignmentState", "ContainerState", "NodeState", "PullState", "SyncRunState"}
 SHORT = {"ASSIGNED", "CLAIMED", "FAILED", "IDLE", "PENDING", "RELEASING", "STARTING"}
 """Names under which modules have a member of those."""
 READS = {"filter", "exclude", "get", "Q", "Count"}
 WRITES = {"update", "create", "bulk_update", "get_or_create", "update_or_create", "save"}
-WRITERS = {"pools/querysets.py", "syncing/querysets.py", "tenants/models.py"}
+WRITERS = {"boilerhouse/core/querysets.py", "pools/querysets.py", "syncing/querysets.py", "tenants/models.py"}
 MACHINES = [
     (Assignment, AssignmentState, tenant_states.TRANSITIONS),
     (Container, ContainerState, pool_states.TRANSITIONS),
+    (Node, NodeState, core_states.TRANSITIONS),
     (ImagePull, PullState, pool_states.PULL_TRANSITIONS),
     (SyncRun, SyncRunState, sync_states.TRANSITIONS),
 ]

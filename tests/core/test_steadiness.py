@@ -139,7 +139,7 @@ def test_a_watchers_thread_survives_any_exception(steps, monkeypatch):
 def test_a_pull_that_breaks_is_said_and_taken_up_again(steps, monkeypatch, error, times):
     """O1: its thread died with a traceback on standard error, and nothing was counted or shown."""
     monkeypatch.setattr(pull_runner, "steps", steps)
-    row = ImagePull.objects.create(node=node_id(), image="registry.test/a:1", state=PullState.WAITING)
+    row = ImagePull.objects.create(node_id=node_id(), image="registry.test/a:1", state=PullState.WAITING)
 
     def breaks(_: pull_runs.PullRun) -> None:
         raise error
@@ -303,7 +303,7 @@ def skew(request, monkeypatch, data_dir, transactional_db) -> timedelta:
 
 def another_machine(**over) -> Process:
     """A process elsewhere, with our host name and the same number of pid namespace, that has just beaten."""
-    values = {"kind": "worker", "node": processes.pid_space(), "boot_id": "another-kernel", "pid": 2**22}
+    values = {"kind": "worker", "pid_space": processes.pid_space(), "boot_id": "another-kernel", "pid": 2**22}
     row = Process.objects.create(**{**values, "pid_started": 1, **over})
     Process.objects.filter(pk=row.pk).update(heartbeat_at=Now())
     return row

@@ -58,7 +58,7 @@ def test_fill_pools_enqueues_for_pools_that_are_off_and_only_for_those():
 def test_resume_containers_hands_on_what_nobody_living_works_on_once():
     old = timezone.now() - LONG_AGO
     dead = Process.objects.create(
-        kind="worker", node=processes.pid_space(), boot_id=processes.boot_id(), pid=2**22, pid_started=1
+        kind="worker", pid_space=processes.pid_space(), boot_id=processes.boot_id(), pid=2**22, pid_started=1
     )
     for state in (ContainerState.STARTING, ContainerState.REMOVING, ContainerState.FAILED):
         make_container(state=state, owner=dead.pk, state_changed_at=old)
@@ -184,7 +184,7 @@ def test_one_leads_until_its_lease_ends_or_it_gives_it_back():
     """D10: a lease row on both databases."""
     assert controller.lead()
     Lease.objects.update(holder=Process.objects.create(
-        kind="controller", node="other", boot_id="x", pid=1, pid_started=1
+        kind="controller", pid_space="other", boot_id="x", pid=1, pid_started=1
     ).pk)  # fmt: skip
     assert not controller.lead()
     Lease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))

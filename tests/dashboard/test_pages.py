@@ -146,7 +146,7 @@ def test_failing_steps_stand_in_sentences_with_room_for_them(staff):
 
 def test_a_pool_whose_first_start_waits_for_a_pull_is_not_shown_as_healthy(staff):
     """B35: it counts as a start that will be there soon, and may take an hour."""
-    pull = ImagePull.objects.create(node=node_id(), image="r.example/big:1", state=PullState.RUNNING)
+    pull = ImagePull.objects.create(node_id=node_id(), image="r.example/big:1", state=PullState.RUNNING)
     pool = make_pool("big", min_size=1)
     make_container(pool, state="starting", pull=pull)
     page = staff.get("/pools/big/").content.decode()
@@ -163,7 +163,7 @@ def test_a_pool_whose_first_start_waits_for_a_pull_is_not_shown_as_healthy(staff
 def test_an_older_image_is_said_once_on_its_pools_page(staff):
     """B32: by what needs somebody, and not by a warning below it as well."""
     error = "Image r.example/a:1 cannot be pulled: connection refused."
-    failed = ImagePull.objects.create(node=node_id(), image="r.example/a:1", state=PullState.FAILED, error=error)
+    failed = ImagePull.objects.create(node_id=node_id(), image="r.example/a:1", state=PullState.FAILED, error=error)
     make_container(make_pool("old", failed_pull=failed))
     page = staff.get("/pools/old/").content.decode()
     assert "serves an older image" in page
@@ -188,7 +188,7 @@ def test_a_workloads_page_says_which_image_runs_and_what_its_tag_names(staff):
 
 
 def test_the_pages_queries_do_not_grow_with_pools(staff, django_assert_max_num_queries):
-    failed = ImagePull.objects.create(node=node_id(), image="r.example/a:1", state=PullState.FAILED, error="Away.")
+    failed = ImagePull.objects.create(node_id=node_id(), image="r.example/a:1", state=PullState.FAILED, error="Away.")
     for number in range(12):
         pool = make_pool(f"p{number}", failed_pull=failed)
         make_container(pool)

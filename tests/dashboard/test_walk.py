@@ -23,7 +23,7 @@ from pools.models import Container, ContainerUsage, PoolUsage
 from syncing import credentials
 from syncing.models import Backup, SyncRun
 from tenants.models import Assignment, Tenant
-from tests.make import make_container, make_pool, make_sync_spec, make_workload
+from tests.make import make_container, make_node, make_pool, make_sync_spec, make_workload
 
 OPEN = {"set-theme", "set-times", "login", "logout", "one-time-login", "password_change"}
 ADMIN_PAGES = {
@@ -483,7 +483,7 @@ def test_queries_do_not_grow_with_rows(client, world, django_assert_max_num_quer
     )
     uids, version = range(300_000, 300_500), pool.workload.latest
     Container.objects.bulk_create(
-        Container(pool=pool, version=version, node="n", uid=uid, state="claimed") for uid in uids
+        Container(pool=pool, version=version, node=make_node(), uid=uid, state="claimed") for uid in uids
     )
     for number, one in enumerate(Container.objects.filter(uid__in=uids)):
         tenant = Tenant.objects.create(id=f"t{number}")

@@ -330,7 +330,7 @@ def test_a_roll_whose_image_the_registry_did_not_give_is_tried_again(registry, m
         halted_version=latest,
         halted_network=pool.network,
     )
-    failed = ImagePull.objects.create(node=node_id(), image=latest.pinned_image, state=PullState.FAILED)
+    failed = ImagePull.objects.create(node_id=node_id(), image=latest.pinned_image, state=PullState.FAILED)
     pulling.bear(Pool.objects.get(), failed)
     assert pulling.ask_again() == 1
     assert Pool.objects.get().failed_pull == failed

@@ -44,7 +44,7 @@ def test_thirty_two_threads_in_four_processes_take_each_container_once(transacti
     pool = make_pool(max_size=1000)
     first = make_container(pool)
     rows = [
-        Container(pool=pool, version=first.version, node="test", uid=300_000 + n, state=ContainerState.IDLE)
+        Container(pool=pool, version=first.version, node_id=first.node_id, uid=300_000 + n, state=ContainerState.IDLE)
         for n in range(CONTAINERS - 1)
     ]
     Container.objects.bulk_create(rows)

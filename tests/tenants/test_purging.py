@@ -14,7 +14,7 @@ from syncing.states import SyncRunState
 from tenants import line, releases
 from tenants.models import Assignment
 from tenants.states import AssignmentState
-from tests.make import make_container, make_pool, make_sync_spec
+from tests.make import make_container, make_node, make_pool, make_sync_spec
 from tests.tenants.test_assignments import make_assignment
 from tests.tenants.test_syncs import hold
 
@@ -81,7 +81,7 @@ def test_what_another_node_has_stays(data_dir):
     """1.8, 1.10: its engine and its disk were not purged, so its rows are still so."""
     pool = make_pool()
     here, there = hold(pool, "ann"), hold(pool, "bob")
-    Container.objects.filter(pk=there.container_ref).update(node="elsewhere")
+    Container.objects.filter(pk=there.container_ref).update(node=make_node("elsewhere"))
     call_command("purge", "--yes", verbosity=0)
     here.refresh_from_db()
     there.refresh_from_db()

@@ -9,7 +9,6 @@ import pytest
 from django_q.models import OrmQ
 
 from boilerhouse.core import lanes
-from boilerhouse.core.deployment import node_id
 from pools import lifecycle, volumes
 from syncing import surveys
 from tenants import claims, errors, preparing, tasks, upkeep
@@ -46,7 +45,7 @@ def pool(provider, s3, transactional_db, data_dir, monkeypatch):
 def warm(runtime: FakeRuntime, sink, secrets):
     pool = make_pool()
     for _ in range(3):
-        container = make_container(pool, node=node_id(), uid=UID)
+        container = make_container(pool, uid=UID)
         volumes.prepare(container.pk, UID, make_spec())
         name = lifecycle.runtime_name(container.pk)
         plan = SimpleNamespace(name=name, labels={})

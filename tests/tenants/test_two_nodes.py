@@ -341,7 +341,7 @@ def test_sweeps_of_one_node_keep_to_what_it_has(both, pool, monkeypatch):
 def test_what_is_asked_of_another_nodes_container_is_refused_in_words(both, pool):
     """1.10: commands, shells, logs and previews; the node to ask is named."""
     held = _assigned(both, pool)
-    container, home = held.container, held.container.node
+    container, home = held.container, held.container.node_id
     both.go_away()
     for ask in (
         lambda: working.run(container.pk, ("true",), 1000, None),
@@ -378,8 +378,8 @@ def test_a_lease_notes_its_node_and_one_without_is_this_nodes(both, pool):
     """1.10: what a release before that rule has left can only be here."""
     container = stand(both, pool, ContainerState.IDLE)
     lease = HostLease.objects.get(container_id=container.pk)
-    assert lease.node == container.node
-    HostLease.objects.update(node="")
+    assert lease.node_id == container.node_id
+    HostLease.objects.update(node=None)
     Container.objects.all().delete()
     shutil.rmtree(volumes.home(container.pk))
     assert [one.pk for one in host.stray_leases(set())] == [lease.pk]

@@ -241,6 +241,8 @@ TONES = {
     "pool.pulling": "busy",
     "pool.pulled": "ok",
     "workload.updated": "idle",
+    "node.silent": "error",
+    "node.returned": "ok",
 }
 
 
@@ -315,6 +317,10 @@ def sentence(event: Event) -> SafeString:
                 _mono(said.get("workloadId")),
                 " was deleted" if said.get("deleted") else " was saved",
             ]
+        case "node.silent":
+            parts = ["Node ", _mono(said.get("node")), " has no living worker: what it holds waits for it"]
+        case "node.returned":
+            parts = ["Node ", _mono(said.get("node")), " is back"]
         case _:
             parts = [event.type]
     return format_html_join("", "{}", ((part,) for part in parts))

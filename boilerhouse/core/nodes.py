@@ -1,0 +1,69 @@
+"""Nodes as rows: who is alive, who has not been heard of, who is gone for good.
+
+A worker says that its node is alive. The controller watches; what is bound to a silent node waits for it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db.models import Exists, OuterRef, ProtectedError
+from django.db.models.functions import Now
+
+from boilerhouse.core import clock
+from boilerhouse.core.deployment import node_id
+from boilerhouse.core.events import emit, recording
+from boilerhouse.core.models import Node, Process
+from boilerhouse.core.states import NodeState
+
+BEAT_S = 1.5
+"""Of several workers of a node at most one writes in so many seconds."""
+SILENT_AFTER = timedelta(seconds=15)
+"""A worker that is restarted is back by then."""
+FORGET_AFTER = timedelta(hours=1)
+
+
+def beat() -> None:
+    """Say that a worker of this node is alive."""
+    late = Now() - timedelta(seconds=BEAT_S)
+    Node.objects.filter(pk=node_id(), heartbeat_at__lt=late).update(heartbeat_at=Now())
+
+
+def watch() -> int:
+    """Mark nodes that have fallen silent and those that are back, each with an event; return how many changed."""
+    fresh = Now() - SILENT_AFTER
+    fallen = Node.objects.filter(state=NodeState.ACTIVE, heartbeat_at__lt=fresh)
+    back = Node.objects.filter(state=NodeState.SILENT, heartbeat_at__gte=fresh)
+    changed = 0
+    with recording():
+        for node in fallen:
+            if Node.objects.filter(pk=node.pk, heartbeat_at__lt=fresh).transition(NodeState.ACTIVE, NodeState.SILENT):
+                emit("node.silent", node=node.pk, heardOf=node.heartbeat_at.isoformat().replace("+00:00", "Z"))
+                changed += 1
+        for node in back:
+            if Node.objects.filter(pk=node.pk).transition(NodeState.SILENT, NodeState.ACTIVE):
+                emit("node.returned", node=node.pk)
+                changed += 1
+    return changed
+
+
+def silent() -> dict[str, int]:
+    """Nodes without a living worker → seconds since one was last heard of."""
+    now = clock.now()
+    rows = Node.objects.filter(heartbeat_at__lt=Now() - SILENT_AFTER).order_by("pk")
+    return {node.pk: round((now - node.heartbeat_at).total_seconds()) for node in rows}
+
+
+def forget_gone() -> int:
+    """Delete nodes that have been silent for an hour and have nothing any more; return how many."""
+    processes = Process.objects.filter(node=OuterRef("pk"))
+    gone = Node.objects.filter(state=NodeState.SILENT, heartbeat_at__lt=Now() - FORGET_AFTER)
+    return sum(_forget(node) for node in gone.filter(~Exists(processes)))
+
+
+def _forget(node: Node) -> bool:
+    try:
+        node.delete()
+    except ProtectedError:  # it has containers, or uids and addresses in use
+        return False
+    return True
