@@ -5,16 +5,9 @@ Object stores hold both; directories, WebDAV and many that imitate S3 hold one, 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
-from boilerhouse.core import stalling
 from pools.names import folders, plain
 from pools.volumes import Census
-from syncing import errors, listings
-from syncing.markers import Marker
-from syncing.sinks import Sink
-
-AT_ONCE = 16
+from syncing.attempts import Attempt
 
 
 class Shape:
@@ -45,29 +38,15 @@ class Shape:
         return leaves or spelled in self._folders or spelled in self._links
 
 
-def clear(sink: Sink, location: str, marker: Marker, local: Census, backup: str) -> None:
+def clear(attempt: Attempt, local: Census) -> None:
     """Move what stands in the way of a save at the far end into the backup of its attempt. Raises SyncFailed."""
-    names = present(sink, location, marker)
     shape = Shape(local)
-    in_the_way = [name for name in names if shape.excludes(name)]
+    in_the_way = [name for name in attempt.present() if shape.excludes(name)]
     if not in_the_way:
         return
-
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        for _ in threads.map(lambda name: sink.move(f"{location}/{name}", f"{backup}/{name}"), in_the_way):
-            stalling.step()
+    attempt.put_aside(in_the_way)
     for folder in {parent for name in in_the_way for parent in _parents(name) if shape.is_leaf(parent)}:
-        sink.delete_all(f"{location}/{folder}")  # some keep an empty folder
-
-
-def present(sink: Sink, location: str, marker: Marker) -> dict[str, int]:
-    """What lies there now, by name and size."""
-    if len(marker.undo) == 1:  # nothing was begun since the last save
-        try:
-            return listings.read(sink, marker)
-        except errors.Incomplete:
-            pass  # lost at the sink: this save writes a new one
-    return dict(sink.names(location))
+        attempt.sink.delete_all(f"{attempt.location}/{folder}")  # some keep an empty folder
 
 
 def _parents(path: str) -> list[str]:

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from boilerhouse.core.deployment import deployment_id
 from syncing import backups, errors, listings
+from syncing.attempts import Attempt
 from syncing.locations import marker_key
+from syncing.mapping_saves import MappingSave
 from syncing.markers import Manifest, Marker
-from syncing.models import MappingRestore, SyncMapping, SyncRun
+from syncing.models import MappingRestore, SyncMapping
 from syncing.sinks import RUN_DEADLINE_S, Sink
 from syncing.sites import Site
 from syncing.surveys import read_marker
@@ -18,14 +20,12 @@ savers = ThreadPoolExecutor(16, thread_name_prefix="saves")
 """Apart from the others: a sink that hangs while it is saved to must not keep claims waiting."""
 
 
-def open_marker(run: SyncRun, mapping: SyncMapping, sink: Sink, location: str, site: Site) -> tuple[Marker, str]:
-    """Say at the sink that a save is under way; the manifest stays that of the last completed one.
-
-    Returns the marker and what ``put_marker`` needs to close it.
-    """
+def open_marker(save: MappingSave) -> Attempt:
+    """Say at the sink that a save is under way; the manifest stays that of the last completed one."""
+    sink, location, site, run = save.sink, save.location, save.site, save.run
     has_objects = savers.submit(sink.has_objects, location, RUN_DEADLINE_S)
     known, tag = read_marker(sink, location, RUN_DEADLINE_S)
-    check_unchanged(known, mapping, site)
+    check_unchanged(known, save.mapping, site)
     base = known or _first_marker(sink, location, site, dict(sink.names(location)) if has_objects.result() else {})
     attempt = len(base.undo) + 1
     backup = backups.location_of(location, str(run.pk), attempt)
@@ -38,19 +38,14 @@ def open_marker(run: SyncRun, mapping: SyncMapping, sink: Sink, location: str, s
         state="open",
         undo=[*base.undo, {"runId": str(run.pk), "attempt": attempt, "backup": backup}],
     )
-    return opened, put_marker(mapping, sink, location, opened, tag)
+    return Attempt(sink, location, opened, put_marker(save, opened.dump(), tag))
 
 
-def put_marker(mapping: SyncMapping, sink: Sink, location: str, marker: Marker, tag: str) -> str:
+def put_marker(save: MappingSave, content: bytes, tag: str) -> str:
     """Write the marker and return its new tag; where the sink can, only if nobody has since ``tag`` (hazards.md#c9)."""
-    return put_content(mapping, sink, location, marker.dump(), tag)
-
-
-def put_content(mapping: SyncMapping, sink: Sink, location: str, content: bytes, tag: str) -> str:
-    """``put_marker`` of one that is dumped already."""
-    if mapping.spec.sink_health.get("conditionalWrites"):
-        return sink.put_if(marker_key(location), content, tag)
-    sink.put(marker_key(location), content)
+    if save.mapping.spec.sink_health.get("conditionalWrites"):
+        return save.sink.put_if(marker_key(save.location), content, tag)
+    save.sink.put(marker_key(save.location), content)
     return ""
 
 

@@ -14,6 +14,7 @@ from boilerhouse.core import failpoints, stalling
 from boilerhouse.core.deployment import deployment_id
 from pools.volumes import Census, Stamp
 from syncing import backups, conflicts, errors, fitting, listings, patterns, places, undo
+from syncing.attempts import Attempt
 from syncing.locations import marker_key
 from syncing.markers import Manifest, Marker
 from syncing.models import Backup, SavedState, SyncMapping, SyncRun
@@ -54,9 +55,9 @@ def _put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> t
     )
     sink.put(marker_key(location), opened.dump())
     failpoints.reach("backup.marker-open")
-    shape = Census(seen=dict.fromkeys(files, Stamp(0, 0, 0, 0)))
-    conflicts.clear(sink, location, opened, shape, aside)
-    present = set(dict(sink.names(location)))
+    shape, attempt = Census(seen=dict.fromkeys(files, Stamp(0, 0, 0, 0))), Attempt(sink, location, opened)
+    conflicts.clear(attempt, shape)
+    present = set(attempt.names())
 
     def copy(name: str) -> None:
         if not keep_going():
@@ -68,7 +69,7 @@ def _put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> t
     with ThreadPoolExecutor(AT_ONCE) as threads:
         list(threads.map(copy, files))
     failpoints.reach("backup.copied")
-    names = dict(sink.names(location))
+    names = attempt.names()
     closed = replace(
         opened,
         state="closed",

@@ -188,7 +188,7 @@ class _Restore:
         return staged.note_of(self.site.tenant_id, json.dumps(where), save)
 
     def _fetch(self, finding: Finding, staging: Path, size: int) -> None:
-        site, run, sink = self.site, self.run_row, finding.sink
+        site, sink = self.site, finding.sink
         filters = patterns.to_rclone(finding.mapping.pattern) if finding.mapping.pattern else []
         spares = not finding.mapping.uploads
         arguments = rclone.download(sink, finding.location, filters, spares_places=spares)
@@ -202,7 +202,7 @@ class _Restore:
                 on_progress=self.reporter, keep_going=self.keep_going,
             )  # fmt: skip
 
-        persist(attempt, self.reporter, run, self.keep_going, resumes=True, is_patient=self.is_patient)
+        persist(attempt, self.reporter, self.keep_going, resumes=True, is_patient=self.is_patient)
 
     def _move_in(self, one: _Staged) -> None:
         site, mapping = self.site, one.finding.mapping

@@ -89,7 +89,7 @@ class ProgressReporter:
 
     def __init__(self, run: SyncRun, site: Site, total_files: int = 0, total_bytes: int = 0) -> None:
         """The totals are what the run is for where that is known; 0: rclone's own word is taken."""
-        self._run, self._site = run, site
+        self.run, self._site = run, site
         self._totals = total_files, total_bytes
         self._before = rclone.Progress()
         self._began = self._moved_at = time.monotonic()
@@ -135,12 +135,12 @@ class ProgressReporter:
         self._said_at = now
         shown = self.shown()
         with recording():
-            if not SyncRun.objects.running().filter(pk=self._run.pk).update(progress=shown):
+            if not SyncRun.objects.running().filter(pk=self.run.pk).update(progress=shown):
                 return  # another process has ended it, and said so
             emit(
                 "sync.progress", pool_id=self._site.pool_id, tenant_id=self._site.tenant_id,
-                container_id=self._site.container_id, runId=str(self._run.pk), specId=self._run.spec_id,
-                direction=self._run.direction, **shown,
+                container_id=self._site.container_id, runId=str(self.run.pk), specId=self.run.spec_id,
+                direction=self.run.direction, **shown,
             )  # fmt: skip
 
     def shown(self) -> dict[str, Any]:
@@ -189,7 +189,6 @@ T = TypeVar("T")
 def persist(
     attempt: Callable[[], T],
     reporter: ProgressReporter,
-    run: SyncRun,
     keep_going: Callable[[], bool],
     *,
     resumes: bool,
@@ -216,7 +215,7 @@ def persist(
             is_over = isinstance(error, errors.TransferStalled) and not has_moved
             if not error.may_pass or is_over or isinstance(error, errors.TooSlow) or not keep_going():
                 raise
-            log.warning("transfer tried again", run=str(run.pk), code=error.code, detail=error.detail[:300])
-            SyncRun.objects.filter(pk=run.pk).update(retries=F("retries") + 1)
+            log.warning("transfer tried again", run=str(reporter.run.pk), code=error.code, detail=error.detail[:300])
+            SyncRun.objects.filter(pk=reporter.run.pk).update(retries=F("retries") + 1)
         time.sleep(RETRY_AFTER_S[fruitless] if fruitless < len(RETRY_AFTER_S) else PATIENT_PAUSE_S)
         fruitless += 1

@@ -7,20 +7,17 @@ puts them aside before it begins, so that it sends them again; what rclone sends
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from boilerhouse.core import failpoints, stalling
+from boilerhouse.core import failpoints
 from pools.names import plain
-from syncing.sinks import Sink
+from syncing.attempts import Attempt
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE = 16
 
-
-def clear(sink: Sink, location: str, unhashed: Iterable[str], sent: Collection[str], backup: str) -> None:
+def clear(attempt: Attempt, unhashed: Iterable[str], sent: Collection[str]) -> None:
     """Move objects without an MD5 that a save of the paths ``sent`` replaces into the backup of its attempt.
 
     Others stay: in mode copy the sink has files that the container has not. Raises SyncFailed.
@@ -30,8 +27,6 @@ def clear(sink: Sink, location: str, unhashed: Iterable[str], sent: Collection[s
         return
     ours = set(map(plain, sent))
     aside = [name for name in names if plain(name) in ours]
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        for _ in threads.map(lambda name: sink.move(f"{location}/{name}", f"{backup}/{name}"), aside):
-            stalling.step()
+    attempt.put_aside(aside)
     failpoints.reach("save.unhashed-aside")
-    log.info("objects without a checksum are sent again", location=location, count=len(aside))
+    log.info("objects without a checksum are sent again", location=attempt.location, count=len(aside))

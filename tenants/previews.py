@@ -14,8 +14,9 @@ from pathlib import PurePosixPath
 
 from pools import nodes, volumes
 from syncing import errors as sync_errors
-from syncing import patterns, places, saves
+from syncing import patterns, places
 from syncing import services as syncing
+from syncing.mapping_saves import may_delete
 from syncing.models import SyncMapping
 from syncing.sites import Site, place_of, planted
 from syncing.states import Direction
@@ -152,7 +153,7 @@ def _plan(site: Site, mapping: SyncMapping, direction: Direction) -> Planned:
             planned.changed, planned.bytes = planned.changed + 1, planned.bytes + size
         else:
             planned.same += 1
-    if direction == Direction.UPLOAD and saves.may_delete(mapping, site, location):
+    if direction == Direction.UPLOAD and may_delete(mapping, site, location):
         planned.deletes = len(target.keys() - source.keys())
     return planned
 
