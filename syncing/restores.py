@@ -11,13 +11,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from django.conf import settings
 
 from boilerhouse.core import failpoints, stalling
-from pools import quota, staged, volumes
+from pools import quota, volumes
 from pools.names import show
+from pools.volumes import staged
 from syncing import errors, fitting, patterns, rclone, records, snapshots, undo
 from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
@@ -243,7 +244,7 @@ def _apply(finding: Finding, site: Site, staging: Path, seen: volumes.Census, ma
 
 
 def _census(directory: Path) -> volumes.Census:
-    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    root = volumes.descend(directory, PurePosixPath())
     try:
         return volumes.census(root, None, settings.BOILERHOUSE_MAX_FILE_BYTES)
     finally:

@@ -24,11 +24,11 @@ from django.conf import settings
 
 from boilerhouse.core import failpoints, stalling
 from boilerhouse.core.errors import BoilerhouseError
-from pools import copies, freezer, lifecycle, quota, volumes
-from pools.copies import Copied, Copies
+from pools import freezer, lifecycle, quota, volumes
 from pools.models import Container
 from pools.names import folders, plain, show
-from pools.volumes import Census, Stamp
+from pools.volumes import Census, Stamp, copies
+from pools.volumes.copies import Copied, Copies
 from syncing import errors
 from syncing.instruments import FREEZE_SECONDS
 from syncing.models import SyncMapping

@@ -14,7 +14,8 @@ from django.utils import timezone
 
 from boilerhouse.core import audit
 from boilerhouse.core.events import recording
-from pools import staged, volumes
+from pools import volumes
+from pools.volumes import staged
 from syncing import erasing
 from syncing.models import SavedState, SyncRun, SyncSpec
 from syncing.states import UNFINISHED, SyncRunState, Trigger

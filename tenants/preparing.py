@@ -27,11 +27,12 @@ from boilerhouse.core.metering import timed
 from boilerhouse.core.outage import DATABASE_LOST, renounce
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import host, last_words, lifecycle, nodes, sizing, staged, volumes
+from pools import host, last_words, lifecycle, nodes, sizing, volumes
 from pools.feasibility import seed_path
 from pools.runtime import get_runtime
 from pools.runtime.base import Executed
 from pools.spec import WorkloadSpec
+from pools.volumes import staged
 from syncing import errors as sync_errors
 from syncing import restores, sites, surveys
 from syncing.sinks.retrying import pause_s

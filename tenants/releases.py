@@ -25,9 +25,10 @@ from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.tasks import enqueue
 from pools import errors as pool_errors
-from pools import freezer, host, lifecycle, nodes, staged, volumes
+from pools import freezer, host, lifecycle, nodes, volumes
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
+from pools.volumes import staged
 from syncing import errors as sync_errors
 from syncing import places, saves
 from syncing import services as syncing

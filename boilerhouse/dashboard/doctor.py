@@ -28,8 +28,7 @@ from pools import firewall, host, registry_logins, resolvers, suitability
 from pools.models import Container, Pool, RegistryCredential
 from pools.pull_errors import LoginFailed, PullFault
 from pools.runtime import get_runtime
-from syncing import jail, probing, services
-from syncing.jail import rclone_path
+from syncing import jail, probing, rclone, services
 from syncing.models import SyncSpec
 from tenants import syncs
 
@@ -219,8 +218,7 @@ def _resolvers() -> Iterator[Rest]:
 
 
 def _transfers() -> Iterator[Rest]:
-    said = subprocess.run([rclone_path(), "version"], capture_output=True, text=True, timeout=30, check=True).stdout
-    yield OK, said.splitlines()[0]
+    yield OK, rclone.version()
     if problem := probing.jail_problem():
         yield FAILURE, f"bubblewrap cannot make rclone's jail: {problem}", "Allow user or PID namespaces."
     else:

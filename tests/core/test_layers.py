@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -26,3 +27,27 @@ def test_every_module_of_rest_views_is_closed_to_pages_and_commands():
     assert set(contract["forbidden_modules"]) == views - own
     commands = {".".join(_module(path).split(".")[:-2]) for path in SOURCES if path.parent.name == "commands"}
     assert commands <= set(contract["source_modules"])
+
+
+def _calls(path: Path) -> set[str]:
+    return {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+
+
+def test_only_emit_makes_events():
+    """2.4, B.1: an event that is made elsewhere is not told to who listens, and its id may commit out of order."""
+    makers = {
+        _module(path)
+        for path in SOURCES
+        if re.search(r"\bEvent\b", path.read_text())
+        and _calls(path) & {"Event", "Event.objects.create", "Event.objects.bulk_create", "Event.objects.get_or_create"}
+        and re.search(r"^from boilerhouse\.core\.models import .*\bEvent\b", path.read_text(), re.M)
+    }
+    assert makers == {"boilerhouse.core.events"}
+
+
+def test_only_the_package_of_volumes_reaches_into_directories_by_handles():
+    """2.4, B.1: two modules opened tenants' directories by themselves; in a volume any path may be a link."""
+    by_handle = re.compile(r"\b(?:src_|dst_)?dir_fd=|\bO_NOFOLLOW\b.*\bO_DIRECTORY\b|\bO_DIRECTORY\b.*\bO_NOFOLLOW\b")
+    users = {_module(path) for path in SOURCES if by_handle.search(path.read_text())}
+    others = {name for name in users if not name.startswith("pools.volumes.")}
+    assert others == {"syncing.sinks.local_program"}  # the directory of a sink, which tenants have no hold of

@@ -25,11 +25,12 @@ from boilerhouse.core.models import FailingStep, Lease, Process
 from boilerhouse.core.steps import Steps, each, earlier, later
 from boilerhouse.core.tasks import enqueue
 from boilerhouse.dashboard import controller, engine_watch, health, overview
-from pools import pull_runner, pull_runs, staged, tags, volumes
+from pools import pull_runner, pull_runs, tags, volumes
 from pools.errors import EngineTimeout
 from pools.models import ImagePull, Pool, WorkloadVersion
 from pools.states import PullState
 from pools.tasks import tidy
+from pools.volumes import staged
 from syncing import rclone
 from syncing.models import SyncSpec
 from tenants import claims, idle, syncs, upkeep, validation

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from boilerhouse.core.models import Process
-from pools import staged
+from pools.volumes import staged
 from tenants.models import Assignment
 from tests.lines import Line
 from tests.stack.conftest import eventually

@@ -16,8 +16,9 @@ import pytest
 
 from boilerhouse.core import processes
 from boilerhouse.core.deployment import data_dir as deployments_dir
-from pools import staged, volumes
+from pools import volumes
 from pools.spec import Owner
+from pools.volumes import staged
 from syncing import errors, rclone, restores, runs, surveys
 from syncing.jail import Jail
 from syncing.models import SyncRun

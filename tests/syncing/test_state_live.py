@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from pools import copies, freezer, volumes
-from pools.copies import Copies
+from pools import freezer, volumes
 from pools.errors import EngineTimeout, Locked
 from pools.models import Container
 from pools.spec import Owner
 from pools.states import ContainerState
+from pools.volumes import copies
+from pools.volumes.copies import Copies
 from syncing import errors, rclone, runs, saves, sites, snapshots
 from syncing.jail import Jail
 from syncing.locations import BACKUP_ROOT, marker_key

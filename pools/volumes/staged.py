@@ -26,8 +26,11 @@ from django.conf import settings
 from boilerhouse.core import deployment, processes, stalling
 from boilerhouse.core.errors import Failed
 from boilerhouse.core.steps import each
-from pools import volumes
 from pools.spec import Owner
+from pools.volumes.paths import home as home_of
+from pools.volumes.paths import staging_dir
+from pools.volumes.removal import destroy
+from pools.volumes.staging import new_staging
 
 log = structlog.get_logger(__name__)
 
@@ -62,12 +65,12 @@ def open_staging(container_id: UUID, owner: Owner, name: str, note: Note | None)
 
     Without a note it is empty.
     """
-    path, at = volumes.staging_dir(container_id) / name, _note_path(container_id, name)
+    path, at = staging_dir(container_id) / name, _note_path(container_id, name)
     if note is not None and path.is_dir() and _read(at) == note:
         _give(path, owner)
         return path
     at.unlink(missing_ok=True)
-    volumes.new_staging(container_id, owner, name)
+    new_staging(container_id, owner, name)
     if note is not None:
         path.rmdir()
         _write(at, note)
@@ -110,7 +113,7 @@ def planted(container_id: UUID, name: str, note: Note) -> tuple[int, int] | None
 
 
 def _note_path(container_id: UUID, name: str) -> Path:
-    return volumes.home(container_id) / "notes" / f"{name}.json"
+    return home_of(container_id) / "notes" / f"{name}.json"
 
 
 def _give(path: Path, owner: Owner) -> None:
@@ -130,8 +133,8 @@ def put_aside(container_id: UUID, tenant_id: str) -> int:
     The caller holds the container's lock.
     """
     kept = 0
-    for at in sorted((volumes.home(container_id) / "notes").glob("*.json")):
-        note, path = _read(at), volumes.staging_dir(container_id) / at.stem
+    for at in sorted((home_of(container_id) / "notes").glob("*.json")):
+        note, path = _read(at), staging_dir(container_id) / at.stem
         wanted = note is not None and note.planted is None and note.tenant_id == tenant_id
         if note is None or not wanted or not settings.BOILERHOUSE_STAGED_MAX_BYTES or not path.is_dir():
             continue
@@ -148,7 +151,7 @@ def put_aside(container_id: UUID, tenant_id: str) -> int:
 
 def _keep(note: Note, source: Path) -> None:
     home = _home_of(note)
-    volumes.destroy(home)
+    destroy(home)
     home.mkdir(parents=True, mode=0o700)
     try:
         os.rename(source, home / "files")
@@ -178,10 +181,10 @@ def _take(note: Note, target: Path) -> bool:
     """
     home = _home_of(note)
     if _read(home / "note.json") != note:
-        volumes.destroy(home)
+        destroy(home)
         return False
     mine = home.with_name(f"{home.name}.taken")
-    volumes.destroy(mine)
+    destroy(mine)
     try:
         home.rename(mine)  # from here on nobody tidies it away
     except FileNotFoundError:
@@ -194,13 +197,13 @@ def _take(note: Note, target: Path) -> bool:
             stalling.run(["cp", "-rP", "--preserve=mode,timestamps", "--", f"{mine / 'files'}/.", str(target)])
         except Failed as error:  # as on a full disk: the restore says so itself
             log.warning("staging could not be copied", detail=error.detail)
-    volumes.destroy(mine)
+    destroy(mine)
     return True
 
 
 def forget(tenant_id: str) -> None:
     """Destroy all that is kept of a tenant's unfinished restores."""
-    volumes.destroy(directory() / _name(tenant_id))
+    destroy(directory() / _name(tenant_id))
 
 
 def tidy() -> int:
@@ -216,7 +219,7 @@ def tidy() -> int:
         is_low = shutil.disk_usage(directory()).free < floor
         if not (is_old or is_low or total > settings.BOILERHOUSE_STAGED_MAX_BYTES):
             return 0
-        volumes.destroy(home)
+        destroy(home)
         return 1
 
     gone = each(kept, bound)
