@@ -13,7 +13,7 @@ from syncing.models import MappingRestore, SyncMapping, SyncRun
 from syncing.runs import ProgressReporter, add_step, persist
 from syncing.sinks import Sink
 from syncing.sites import Site, place_of
-from syncing.states import Mode
+from syncing.states import Mode, Trigger
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class MappingSave:
         self.reporter.begin_try(*self.reporter.sent)
         return rclone.run(
             arguments, self.sink, jail, self.site.lock, location=self.location, size=size,
-            on_progress=self.reporter, keep_going=keep_going,
+            on_progress=self.reporter, keep_going=keep_going, is_awaited=Trigger(self.run.trigger).is_awaited,
         )  # fmt: skip
 
     def persist(self, attempt: Callable[[], T], *, is_fixed: bool) -> T:

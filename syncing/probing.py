@@ -204,7 +204,7 @@ class _Place:
         try:
             rclone.run(
                 arguments, self.probe.sink, jail, self.lock, location=location, keep_going=self._is_in_time,
-                lane=rclone.PROBES,
+                lane=rclone.PROBES, is_awaited=False,
             )  # fmt: skip
         except errors.TransferCancelled:
             raise errors.SinkUnreachable(f"It has not ended within {TRANSFER_DEADLINE_S} s.") from None

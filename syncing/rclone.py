@@ -62,6 +62,8 @@ _UNANSWERED_WORDS = (
     "connection refused", "i/o timeout", "no such host", "connection reset",
     "proxy authentication required", "statuscode: 407",
 )  # fmt: skip
+NICENESS = 10
+"""Of a transfer that nobody waits for: on a busy machine it gets a ninth of what one gets that somebody waits for."""
 NAMES = "/names"
 """Where the jail shows the list of files of an upload that has one."""
 
@@ -206,8 +208,11 @@ def run(
     on_progress: Callable[[Progress], None] | None = None,
     keep_going: Callable[[], bool] = _always,
     lane: str = TRANSFERS,
+    is_awaited: bool = True,
 ) -> Outcome:
     """Run one transfer to its end. Raises a SyncFailed that says why, with rclone's own words.
+
+    One that is not ``is_awaited`` gives way to everything else on the machine (ADR 54).
 
     ``location`` is where at the sink, ``size`` about how many bytes it is for. ``on_progress`` and ``keep_going`` are
     called at most twice a second; when ``keep_going`` returns False the transfer is cancelled. When nothing, or next to
@@ -218,7 +223,8 @@ def run(
         # Sinks write it into their own logs of access.
         arguments = [*arguments, f"--user-agent=boilerhouse/{settings.VERSION} (request {request_id})"]
     with tracing.span(f"rclone {verb}"), slot(size, keep_going, lane, sink.far_end(location)) as held:
-        outcome, code = _run(arguments, sink, jail, (lock, *held), _Follower(on_progress, keep_going, sink.scrub))
+        follower = _Follower(on_progress, keep_going, sink.scrub)
+        outcome, code = _run(arguments, sink, jail, (lock, *held), follower, is_awaited=is_awaited)
     ms = round((time.monotonic() - began) * 1000)
     done = outcome.progress
     log.info("transfer ended", verb=verb, code=code, ms=ms, bytes=done.bytes, files=done.files, deletes=done.deletes)
@@ -228,8 +234,13 @@ def run(
 
 
 def _run(
-    arguments: list[str], sink: Sink, jail: Jail, held: tuple[int, ...], follower: _Follower
+    arguments: list[str], sink: Sink, jail: Jail, held: tuple[int, ...], follower: _Follower, *, is_awaited: bool
 ) -> tuple[Outcome, int]:
+    def prepare() -> None:
+        if not is_awaited:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)  # of this thread and what it starts
+        jail.show()
+
     environment = {
         "RCLONE_CONFIG": "/dev/null",
         "PATH": "/bin",
@@ -242,7 +253,7 @@ def _run(
         with syscalls.refused() as refused, _hosts_file(reach) as hosts:
             process = guard.popen(
                 jail.wrap(arguments, refused, hosts),
-                jail.show,
+                prepare,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -200,7 +200,7 @@ class _Restore:
             self.reporter.begin_try(self._done.files + files, self._done.bytes + there)
             rclone.run(
                 arguments, sink, jail, site.lock, location=finding.location, size=size,
-                on_progress=self.reporter, keep_going=self.keep_going,
+                on_progress=self.reporter, keep_going=self.keep_going, is_awaited=self.trigger.is_awaited,
             )  # fmt: skip
 
         persist(attempt, self.reporter, self.keep_going, resumes=True, is_patient=self.is_patient)

@@ -64,6 +64,11 @@ class Trigger(TextChoices):
     ERASE = "erase"
     """What the sink holds of the tenant is erased."""
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a tenant waits for it: a claim ends with it, and a release frees its container after it."""
+        return self in (Trigger.CLAIM, Trigger.RELEASE)
+
 
 class PlaceState(TextChoices):
     """What is known of the place that a spec's sink leads to, and whether the spec may use it."""

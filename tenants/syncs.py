@@ -55,6 +55,8 @@ JITTER = 0.1
 LOST_AFTER = timedelta(seconds=10)
 LOCK_TAKEN_S = 0.5
 """A run whose container is locked for something else, as for the end of its claim, is looked at again so much later."""
+RESTS, REST_MOST_S = 2.0, 5.0
+"""After a manual run a tenant's next request rests for so many times as long as that took, at most so many seconds."""
 BEATS_AT_ONCE = 2
 """Unfinished periodic saves of one tenant; they run one after another anyway."""
 
@@ -181,11 +183,11 @@ def cancel(run_id: UUID) -> SyncRun:
 def run_next() -> None:
     """Run one queued run of the tenant whose turn it is, then give way: a message is sent for what is left.
 
-    A tenant that has a run under way is passed over, and so is one whose container is locked or on another
-    node. What generations that are over have left behind is cancelled.
+    A tenant that has a run under way is passed over, and so is one that rests after a manual run, or whose container
+    is locked or on another node. What generations that are over have left behind is cancelled.
     """
     is_locked = False
-    turns = _turns()
+    turns, rest_s = _turns()
     here = [assignment for assignment in turns if nodes.is_here(assignment.node)]
     for assignment in here:
         match _take_turn(assignment):
@@ -197,8 +199,8 @@ def run_next() -> None:
                 is_locked = True
             case Turn.NO_ROOM:
                 pass  # whoever has the room sends a message when its run has ended
-    if is_locked:
-        _send(LOCK_TAKEN_S)
+    if is_locked or rest_s:
+        _send(LOCK_TAKEN_S if is_locked else rest_s)
     elif len(turns) > len(here):
         nodes.give_back("sync", "tenants.tasks.run_syncs")
 
@@ -216,18 +218,50 @@ class Turn(Enum):
     NO_ROOM = "no room"
 
 
-def _turns() -> list[Assignment]:
-    """Who has queued runs and none under way, first whoever had no turn for longest."""
+def _turns() -> tuple[list[Assignment], float]:
+    """Who has queued runs and none under way, first whoever had no turn for longest; and the seconds until one rests no
+    more, or 0."""
     living = processes.living()
     running = SyncRun.objects.running().filter(trigger__in=LIVE, owner__in=living)
     busy = set(running.values_list("tenant_id", "generation"))
-    waiting = set(_queued().values_list("tenant_id", "generation"))
-    assigned = _assigned().filter(tenant_id__in={tenant_id for tenant_id, _ in waiting})
+    queued: dict[tuple[str, int], list[SyncRun]] = defaultdict(list)
+    for run in _queued().only("tenant_id", "generation", "trigger", "created_at"):
+        queued[run.tenant_id, run.generation].append(run)
+    assigned = _assigned().filter(tenant_id__in={tenant_id for tenant_id, _ in queued})
     held = {(one.tenant_id, one.generation): one for one in assigned}
-    for tenant_id, generation in waiting - held.keys():
+    for tenant_id, generation in queued.keys() - held.keys():
         _cancel_left_behind(_queued().filter(tenant_id=tenant_id, generation=generation))
-    ready = [held[key] for key in waiting & held.keys() - busy]
-    return sorted(ready, key=lambda one: one.last_turn_at or one.assigned_at or one.created_at)
+    waiting = queued.keys() & held.keys() - busy
+    rests = _rests({key: queued[key] for key in waiting})
+    ready = [held[key] for key in waiting - rests.keys()]
+    ready.sort(key=lambda one: one.last_turn_at or one.assigned_at or one.created_at)
+    return ready, min(rests.values(), default=0.0)
+
+
+def _rests(queued: Mapping[tuple[str, int], list[SyncRun]]) -> dict[tuple[str, int], float]:
+    """Of these claims those that rest after a manual run, and for how many seconds more.
+
+    A tenant that asks for syncs without a pause would otherwise keep a processor busy (P14, ADR 54). Periodic saves
+    never rest, nor do further runs of the request whose run was the last.
+    """
+    now, left = clock.now(), dict[tuple[str, int], float]()
+    manual = {
+        key: min(run.created_at for run in runs)
+        for key, runs in queued.items()
+        if all(run.trigger == Trigger.MANUAL for run in runs)
+    }
+    ended = SyncRun.objects.filter(
+        tenant_id__in={tenant_id for tenant_id, _ in manual}, trigger=Trigger.MANUAL, started_at__isnull=False,
+        finished_at__gt=now - timedelta(seconds=REST_MOST_S),
+    )  # fmt: skip
+    for run in ended:
+        key = run.tenant_id, run.generation
+        assert run.started_at
+        assert run.finished_at
+        if key in manual and manual[key] > run.started_at:
+            rest = min(RESTS * (run.finished_at - run.started_at).total_seconds(), REST_MOST_S)
+            left[key] = max(left.get(key, 0.0), rest - (now - run.finished_at).total_seconds())
+    return {key: seconds for key, seconds in left.items() if seconds > 0}
 
 
 def _take_turn(assignment: Assignment) -> Turn:

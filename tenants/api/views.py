@@ -11,6 +11,7 @@ from django.http import HttpResponse
 from rest_framework.response import Response
 
 from boilerhouse.core import budgets
+from boilerhouse.core.api import throttling
 from boilerhouse.core.api.base import ApiView
 from boilerhouse.core.api.event_views import reads_logs
 from boilerhouse.core.api.pagination import paginate
@@ -83,6 +84,8 @@ class ClaimView(WaitingView):
         owners = budgets.owners(request.auth, budgets.tenant(tenant_id), budgets.pool(claim.pool_id))
         check_room(owners)
         begun, until = claims.begin(claim), arrived + allowed_ms / 1000
+        if begun.is_new:
+            throttling.charge(request.auth, throttling.CLAIM)
         if not claim.wait:
             return _claimed(claims.peek(begun), begun, arrived)
 
@@ -149,6 +152,7 @@ class SyncView(ApiView):
     def post(self, request: Any, tenant_id: str) -> Response:
         body = self.read(SyncInput)
         runs = syncs.begin(tenant_id, body.validated_data["direction"])
+        throttling.charge(request.auth, throttling.SYNC)
         return Response({"runs": [render_run(run) for run in runs]}, status=202)
 
 

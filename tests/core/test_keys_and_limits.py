@@ -11,7 +11,7 @@ from boilerhouse.core import forgetting
 from boilerhouse.core.api.throttling import Buckets
 from boilerhouse.core.models import ApiKey, AuditEntry, Event
 from tests.asking import problem
-from tests.make import make_pool, make_workload
+from tests.make import make_container, make_pool, make_workload
 
 
 def test_a_key_is_shown_once_works_at_once_and_is_revoked_at_once(call):
@@ -93,6 +93,22 @@ def test_a_tenants_key_may_ask_less_often_than_others(call, settings):
     assert codes == [200, 200, 200, 429]
     assert call("GET", "tenants/other/status", key=other).status_code == 200
     assert {call("GET", "tenants/own/status").status_code for _ in range(20)} == {200}, "a platform's key asks for many"
+
+
+def test_a_claim_of_a_tenants_key_counts_as_many_requests(call, settings):
+    """P14: four tenants of one key that came and went all the time made others' releases take four times as long."""
+    settings.BOILERHOUSE_THROTTLE_RATE = settings.BOILERHOUSE_THROTTLE_BURST = 1000
+    settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT = 0.001, 60
+    pool, names = make_pool(), ["a", "b", "c"]
+    key, platform = call.key_of("tenant", tenant_ids=names), call.key_of("operator")
+
+    def claim(tenant: str, key: str) -> int:
+        return call("POST", f"tenants/{tenant}/claim", {"poolId": pool.pk, "wait": False}, key=key).status_code
+
+    assert [claim("a", key) for _ in range(5)] == [202] * 5, "who joins a claim takes no container"
+    assert [claim("b", key), claim("c", key)] == [202, 429]
+    assert call("GET", "tenants/a/status", key=key).status_code == 429
+    assert [claim(f"t{number}", platform) for number in range(20)] == [202] * 20
 
 
 def test_a_long_body_counts_as_many_requests(call, settings):
@@ -226,8 +242,6 @@ def test_etags_guard_every_put(call, kind):
 
 
 def test_what_moves_by_itself_is_no_part_of_an_etag(call):
-    from tests.make import make_container
-
     pool = make_pool("p")
     before = call("GET", "pools/p")["ETag"]
     make_container(pool)
@@ -235,8 +249,6 @@ def test_what_moves_by_itself_is_no_part_of_an_etag(call):
 
 
 def test_stats_add_up(call):
-    from tests.make import make_container
-
     pool = make_pool("p", max_size=7)
     make_container(pool)
     make_container(pool, state="claimed")

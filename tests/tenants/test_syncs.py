@@ -200,3 +200,64 @@ def test_the_oldest_save_is_measured_and_an_overdue_one_needs_somebody(pool, cli
     hold(pool, "later", minutes=20)
     (need,) = overview.needs([])
     assert "2 tenants would lose what changed in the last 20 min" in need.why
+
+
+def test_a_sync_of_a_tenants_key_counts_as_several_requests(pool, call, settings):
+    """P14, D1: fifty a second of one key made others' claims take four times as long."""
+    settings.BOILERHOUSE_THROTTLE_RATE = settings.BOILERHOUSE_THROTTLE_BURST = 1000
+    settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT = 0.001, 25
+    make_sync_spec(pool)
+    hold(pool)
+    key = call.key_of("tenant", tenant_ids=["alice"])
+    codes = [call("POST", "tenants/alice/sync", {"direction": "outward"}, key=key).status_code for _ in range(4)]
+
+    assert codes == [202, 202, 202, 429]
+    assert call("POST", "tenants/alice/sync", {"direction": "outward"}).status_code == 202
+
+
+def test_who_asks_without_a_pause_rests_after_each_manual_run(pool):
+    """P14, D1b: its runs followed each other at once and kept a processor busy; nobody else's run waits for that."""
+    spec = make_sync_spec(pool)
+    hold(pool, "eager")
+    hold(pool, "other")
+    first, second = (syncs.begin("eager", "both") for _ in range(2))
+    assert [run.pk for run in first] == [run.pk for run in second]
+    now = timezone.now()
+    ended = SyncRun.objects.filter(pk=first[0].pk)
+    ended.update(state="succeeded", started_at=now - timedelta(seconds=2), finished_at=now)
+    SyncRun.objects.filter(tenant_id="eager").update(created_at=now - timedelta(seconds=3))
+    ready, rest_s = syncs._turns()
+    assert [one.tenant_id for one in ready] == ["eager"], "the other half of what was asked for"
+    assert rest_s == 0
+
+    SyncRun.objects.filter(pk=first[1].pk).update(created_at=now - timedelta(seconds=1))
+    syncs.begin("other", "outward")
+    ready, rest_s = syncs._turns()
+    assert [one.tenant_id for one in ready] == ["other"]
+    assert 3 < rest_s <= 4
+
+    SyncRun.objects.filter(pk=first[0].pk).update(finished_at=now - timedelta(seconds=4.5))
+    assert {one.tenant_id for one in syncs._turns()[0]} == {"eager", "other"}
+    ended.update(started_at=now - timedelta(hours=1), finished_at=now)
+    SyncRun.objects.filter(pk=first[1].pk).update(created_at=now)
+    assert 4 < syncs._turns()[1] <= syncs.REST_MOST_S
+
+    SyncRun.objects.create(
+        spec=spec, tenant_id="eager", generation=first[0].generation, direction="upload", trigger="interval"
+    )
+    assert {one.tenant_id for one in syncs._turns()[0]} == {"eager", "other"}, "a periodic save is not put off"
+
+
+def test_a_rest_sends_its_message_for_when_it_ends(pool):
+    make_sync_spec(pool)
+    hold(pool, "eager")
+    [run] = syncs.begin("eager", "outward")
+    now = timezone.now()
+    SyncRun.objects.filter(pk=run.pk).update(
+        state="succeeded", started_at=now - timedelta(seconds=1), finished_at=now, created_at=now
+    )
+    syncs.begin("eager", "outward")
+    OrmQ.objects.all().delete()
+    syncs.run_next()
+    assert messages() == 1
+    assert OrmQ.objects.get().lock > now + timedelta(seconds=10), "nobody takes it at once"

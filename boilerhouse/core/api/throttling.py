@@ -15,6 +15,8 @@ from rest_framework.throttling import BaseThrottle
 from boilerhouse.core.models import ApiKey, Role
 
 MAX_KEYS = 10_000
+CLAIM, SYNC = 50, 10
+"""Requests that a claim which takes a container, and a sync, count as: about what they cost the machine (ADR 54)."""
 BYTES_OF_ONE = 64 * 1024
 """A body counts as one more request for each of so many bytes: it takes their time to be received and read."""
 
@@ -29,13 +31,24 @@ class Buckets:
     def take(self, name: str, rate: float, burst: float, now: float, count: int = 1) -> float:
         """Take so many tokens if there is one, the others in advance; return 0, or the seconds until there is one."""
         with self._lock:
-            level, at = self._levels.pop(name, (burst, now))
-            level = min(burst, level + (now - at) * rate)
+            level = self._level(name, rate, burst, now)
             wait = 0.0 if level >= 1 else (1 - level) / rate
-            self._levels[name] = (level if wait else level - count, now)
-            if len(self._levels) > MAX_KEYS:
-                self._levels.popitem(last=False)
+            self._set(name, level if wait else level - count, now)
         return wait
+
+    def charge(self, name: str, rate: float, burst: float, now: float, count: int) -> None:
+        """Take so many tokens, in advance where there are none."""
+        with self._lock:
+            self._set(name, self._level(name, rate, burst, now) - count, now)
+
+    def _level(self, name: str, rate: float, burst: float, now: float) -> float:
+        level, at = self._levels.pop(name, (burst, now))
+        return min(burst, level + (now - at) * rate)
+
+    def _set(self, name: str, level: float, now: float) -> None:
+        self._levels[name] = (level, now)
+        if len(self._levels) > MAX_KEYS:
+            self._levels.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +88,29 @@ buckets, pauses = Buckets(), Pauses()
 
 def must_wait(key: ApiKey, authorization: str, body_bytes: int = 0) -> int:
     """Count a request of this key, with this header; return 0, or the seconds until it may come again."""
-    rate, burst = settings.BOILERHOUSE_THROTTLE_RATE, settings.BOILERHOUSE_THROTTLE_BURST
+    rate, burst = _limits(key)
     if not rate:
         return 0
-    if key.role == Role.TENANT:
-        rate = min(rate, settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT)
-        burst = min(burst, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT)
     now = time.monotonic()
     if wait := math.ceil(buckets.take(key.pk, rate, burst, now, 1 + body_bytes // BYTES_OF_ONE)):
         pauses.begin(authorization, Pause(key.pk, now + wait))
     return wait
+
+
+def charge(key: ApiKey, requests: int) -> None:
+    """Count what a request of a tenant's key has begun as so many requests, itself included; other keys serve many."""
+    rate, burst = _limits(key)
+    if rate and key.role == Role.TENANT:
+        buckets.charge(key.pk, rate, burst, time.monotonic(), requests - 1)
+
+
+def _limits(key: ApiKey) -> tuple[float, float]:
+    """Requests a second, and at once."""
+    rate, burst = settings.BOILERHOUSE_THROTTLE_RATE, settings.BOILERHOUSE_THROTTLE_BURST
+    if key.role != Role.TENANT:
+        return rate, burst
+    own = settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT
+    return min(rate, own[0]), min(burst, own[1])
 
 
 class KeyThrottle(BaseThrottle):

@@ -1,0 +1,69 @@
+"""P14: a transfer that nobody waits for gives way to those that a tenant waits for. Real rclone, a local directory."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pools import volumes
+from syncing import connects, rclone, restores, saves, surveys
+from syncing.states import Trigger
+from tests.far_ends import Directory
+from tests.syncing.test_exactly_the_last_save import Tenant
+
+pytestmark = pytest.mark.any_database
+AWAITED = {Trigger.CLAIM, Trigger.RELEASE}
+
+
+@pytest.fixture
+def niceness(monkeypatch) -> list[int]:
+    """Of each rclone that was started, in order."""
+    known: list[int] = []
+    popen = connects.Guard.popen
+
+    def start(self, *arguments, **options):
+        process = popen(self, *arguments, **options)
+        known.append(os.getpriority(os.PRIO_PROCESS, process.pid))
+        return process
+
+    monkeypatch.setattr(connects.Guard, "popen", start)
+    return known
+
+
+@pytest.fixture
+def tenant(tmp_path, settings, data_dir, transactional_db) -> Tenant:
+    settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(tmp_path / "sink")
+    return Tenant(Directory(tmp_path / "sink"))
+
+
+@pytest.mark.parametrize("trigger", [Trigger.RELEASE, Trigger.INTERVAL, Trigger.MANUAL])
+def test_a_save_is_as_urgent_as_what_waits_for_it(tenant, niceness, trigger):
+    tenant.write(a="1")
+    with volumes.locked(tenant.container_id, within_s=30) as lock:
+        saves.save(tenant.site(lock), [tenant.fresh()], trigger, lambda: True)
+
+    assert niceness
+    assert set(niceness) == {0 if trigger in AWAITED else rclone.NICENESS}
+
+
+@pytest.mark.parametrize("trigger", [Trigger.CLAIM, Trigger.MANUAL])
+def test_a_restore_is_as_urgent_as_what_waits_for_it(tenant, niceness, trigger):
+    tenant.write(a="1")
+    tenant.save()
+    niceness.clear()
+    with volumes.locked(tenant.container_id, within_s=30) as lock:
+        findings = surveys.survey_spec(tenant.fresh(), "alice").answer()
+        restores.restore(tenant.site(lock), findings, trigger, lambda: True)
+
+    assert niceness
+    assert set(niceness) == {0 if trigger in AWAITED else rclone.NICENESS}
+
+
+def test_the_thread_that_asks_stays_as_urgent_as_it_was(tenant):
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    tenant.write(a="1")
+    with volumes.locked(tenant.container_id, within_s=30) as lock:
+        saves.save(tenant.site(lock), [tenant.fresh()], Trigger.MANUAL, lambda: True)
+
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
