@@ -84,8 +84,6 @@ class ClaimView(WaitingView):
         owners = budgets.owners(request.auth, budgets.tenant(tenant_id), budgets.pool(claim.pool_id))
         check_room(owners)
         begun, until = claims.begin(claim), arrived + allowed_ms / 1000
-        if begun.is_new:
-            throttling.charge(request.auth, throttling.CLAIM)
         if not claim.wait:
             return _claimed(claims.peek(begun), begun, arrived)
 

@@ -15,8 +15,8 @@ from rest_framework.throttling import BaseThrottle
 from boilerhouse.core.models import ApiKey, Role
 
 MAX_KEYS = 10_000
-CLAIM, SYNC = 50, 10
-"""Requests that a claim which takes a container, and a sync, count as: about what they cost the machine (ADR 54)."""
+SYNC = 10
+"""Requests that a sync counts as: about what it costs the machine (ADR 54)."""
 BYTES_OF_ONE = 64 * 1024
 """A body counts as one more request for each of so many bytes: it takes their time to be received and read."""
 
