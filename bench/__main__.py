@@ -24,8 +24,8 @@ from bench.session import ORDER
 RESULTS = ROOT / "bench" / "results"
 SQLITE = [group for group in ORDER if group != "growth"]
 """All but ten minutes of open pages, which are asked for by name."""
-POSTGRESQL = ["scale", "burst", "crud", "tables"]
-QUICK = {"SQLite": ["scale", "burst", "state"], "PostgreSQL": ["burst"]}
+POSTGRESQL = ["rest", "scale", "burst", "crud", "tables"]
+QUICK = {"SQLite": ["rest", "scale", "burst", "state"], "PostgreSQL": ["rest", "burst"]}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench import figures
-from bench.load import Act, Connection, apart, by_chance, together
+from bench.load import Act, Connection, by_chance, together
 from bench.server import Api, Server
 
 SATURATE_S, WARM_UP_S, OPEN_S, QUIET_S, RATE, LANES = 5.0, 1.0, 20.0, 5.0, 30.0, 24
@@ -68,8 +68,7 @@ def _saturate(api: Api, connections: int, act: Request) -> dict[str, Any]:
                 times.append((time.perf_counter() - started) * 1000)
             turn += 1
 
-    with apart():
-        together(work, connections)
+    together(work, connections)
     return figures.of([times], perSecond=round(len(times) / (SATURATE_S - WARM_UP_S), 1))
 
 

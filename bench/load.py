@@ -1,15 +1,14 @@
 """Who asks, and when: many at the same moment, or by chance at a rate (an open loop), and tenants that claim.
 
 A time counts from the moment a request was due, whether earlier ones were answered or not. Threads that ask have a
-connection, and whatever else they warm up, before the first is due. They run at a higher priority than what they
-measure, as if on a machine of their own.
+connection, and whatever else they warm up, before the first is due. They have no priority over what they measure: so
+does a real client on the same machine.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import random
 import secrets
 import threading
@@ -17,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,18 +51,6 @@ class Connection:
         return json.loads(content) if content else None
 
 
-@contextmanager
-def apart() -> Any:
-    """This thread, and those that it starts, run before the server's."""
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -10)
-    try:
-        yield
-    finally:
-        with suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
-
-
 def at_once(count: int, prepare: Callable[[], Act]) -> list[float]:
     """Milliseconds of ``count`` acts that begin at the same moment, each in a thread that has prepared its own."""
     ready = threading.Barrier(count)
@@ -76,7 +62,7 @@ def at_once(count: int, prepare: Callable[[], Act]) -> list[float]:
         act()
         return (time.perf_counter() - began) * 1000
 
-    with apart(), ThreadPoolExecutor(count) as threads:
+    with ThreadPoolExecutor(count) as threads:
         return list(threads.map(one, range(count)))
 
 
@@ -107,8 +93,7 @@ def by_chance(
             if act() is not False:
                 times.append((planned, (time.perf_counter() - began[0] - planned) * 1000))
 
-    with apart():
-        together(lane, lanes)
+    together(lane, lanes)
     return [
         [ms for planned, ms in times if int(planned / seconds * windows) == number] for number in range(windows)
     ]  # fmt: skip

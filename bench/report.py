@@ -9,7 +9,7 @@ from math import log10
 from pathlib import Path
 from typing import Any
 
-from bench import fan_out, pages, periodic, scale, transfers
+from bench import fan_out, pages, periodic, rest, transfers
 from bench import tables as growth
 from bench.targets import Line, lines
 
@@ -56,7 +56,7 @@ def write(found: dict[str, Any], results: Path) -> str:
         f"`make bench`, {found['minutes']} minutes, until {found['at']}, at commit {machine['commit']}. {machine['cores']} cores"
         f" ({machine['processor']}), {machine['memoryGb']} GB, kernel {machine['kernel']}, Python {machine['python']}, "
         + ", ".join(f"{one['database']} with Docker {one['engine']}" for one in found["databases"].values())
-        + ". Real server processes, engine, rclone and databases on this one machine, the clients too (at a higher priority).",
+        + ". Real server processes, engine, rclone and databases on this one machine, the clients too, at no priority.",
         "",
         "Times of requests count from when they were due. p50, p95 and p99 are of all rounds together; “rounds” are the lowest and the highest"
         " of the single ones. Warm-up is apart. The bare thing was measured in the same run: inspect and file writes for claims, docker stop"
@@ -156,11 +156,13 @@ def _others(one: dict[str, Any]) -> list[str]:
             + ", ".join(f"{size}: {at['p50Ms']} ms" for size, at in found.items()),
             "",
         ]
+    if "rest" in groups:
+        rows += [*rest.table(groups["rest"]), ""]
     if "idle" in groups.get("scale", {}):
         idle = groups["scale"]["idle"]
         compared = idle["reconcile"]
         rows += [
-            *scale.table(groups["scale"]),
+            *rest.table(idle),
             f"  comparing them with the engine: p50 {compared['p50Ms']} ms; the engine's list alone {compared['bare']['p50Ms']} ms",
             "",
         ]

@@ -7,9 +7,9 @@ from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
-from bench import bare, figures
+from bench import bare, figures, rest
 from bench.load import Tenants, by_chance
-from bench.server import Server, pss_mb
+from bench.server import Server
 
 SIZES, CLAIMS, WARM_UP = (10, 100, 250), 25, 3
 IDLE_S = 10.0
@@ -59,34 +59,15 @@ def _idle(server: Server, containers: int) -> dict[str, Any]:
     from tenants import upkeep
 
     time.sleep(3)
-    before = server.cpu_s()
-    began = time.monotonic()
-    time.sleep(IDLE_S)
-    took = time.monotonic() - began
-    rows: dict[str, dict[str, float]] = {}
-    for (kind, pid), spent in server.cpu_s().items():
-        row = rows.setdefault(kind, {"processes": 0, "cpuPercent": 0.0, "memoryMb": 0.0})
-        row["processes"] += 1
-        row["cpuPercent"] += 100 * (spent - before.get((kind, pid), 0.0)) / took
-        row["memoryMb"] += pss_mb(pid)
+    processes = rest.by_kind(server, IDLE_S)
     compared, listed = [], []
     for _ in range(7):
         compared.append(bare.timed(lambda: _expect_nothing(reconcile.find_drift(upkeep.held_containers()))))
         listed.append(bare.timed(lambda: server.runtime.list(host.labels())))
-    shown = {kind: {name: round(value, 1) for name, value in row.items()} for kind, row in sorted(rows.items())}
     reconciling = figures.beside(figures.of([compared[2:]]), figures.of([listed[2:]]))
-    return {"containers": containers, "seconds": IDLE_S, "processes": shown, "reconcile": reconciling}
+    return {"containers": containers, "seconds": IDLE_S, "processes": processes, "reconcile": reconciling}
 
 
 def _expect_nothing(drift: list[Any]) -> None:
     if drift:
         raise SystemExit(f"rows and engine differ: {drift[:3]}")
-
-
-def table(found: dict[str, Any]) -> list[str]:
-    head = f"{'idle containers: ' + str(found['idle']['containers']):<34}{'processes':>10}{'CPU':>10}{'memory':>12}"
-    rows = [head]
-    for kind, one in found["idle"]["processes"].items():
-        cpu, memory = f"{one['cpuPercent']:.1f} %", f"{one['memoryMb']:.0f} MB"
-        rows.append(f"  {kind:<32}{one['processes']:>10.0f}{cpu:>10}{memory:>12}")
-    return rows

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import burst, crud, fan_out, pages, periodic, refill, scale, state, tables, transfers
+from bench import burst, crud, fan_out, pages, periodic, refill, rest, scale, state, tables, transfers
 from bench.server import Server, running
 
 ORDER = [
+    "rest",
     "refill",
     "scale",
     "burst",
@@ -42,6 +43,8 @@ REFILL_PER_S = 5.0
 def measure(server: Server, group: str, found: dict[str, Any], *, quick: bool, is_default: bool) -> Any:
     """The figures of one group; ``found`` holds those of the groups before it."""
     match group:
+        case "rest":
+            return rest.measure(server, quick=quick)
         case "refill":
             measured = refill.measure(server, 1 if quick else refill.ROUNDS)
             return measured if quick else {**measured, "claims": refill.claims_meanwhile(server)}
