@@ -75,7 +75,7 @@ def test_a_stopped_roll_an_engine_that_is_away_and_a_silent_queue_need_somebody(
         "keeps its last version",
         "do not last",
         "starts no containers",
-        "does not serve",
+        "is not served",
         "Version 2 does not become healthy.",
     ):
         assert words in page
