@@ -21,6 +21,7 @@ from typing import Any
 from django.conf import settings
 
 from boilerhouse.core import deployment, file_locks
+from boilerhouse.core.models import Node
 from boilerhouse.core.tasks import enqueue
 from pools import egress, named, resolvers
 from pools.egress import Egress, Entry, Mode
@@ -238,9 +239,10 @@ QUEUES = ("claim", "pool")
 
 
 def ask() -> None:
-    """Have a worker put in force what the rows say when the caller's transaction has committed."""
-    for queue in QUEUES:
-        enqueue(queue, "pools.tasks.apply_packet_filter")
+    """Have a worker of each node put in force what the rows say when the caller's transaction has committed."""
+    for node in Node.objects.order_by("pk").values_list("pk", flat=True):
+        for queue in QUEUES:
+            enqueue(queue, "pools.tasks.apply_packet_filter", node=node)
 
 
 def remove(bridge: str) -> None:

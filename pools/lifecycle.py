@@ -382,7 +382,7 @@ def _call_off(container: Container) -> None:
             ContainerState.STARTING, ContainerState.FAILED, error="Another start of this pool has failed.", owner=None
         )
         if moved:
-            enqueue("pool", "pools.tasks.destroy_container", container.pk)
+            enqueue("pool", "pools.tasks.destroy_container", container.pk, node=container.node_id)
 
 
 def _start_failed(container: Container, error: Exception) -> None:
@@ -423,7 +423,7 @@ def _start_failed(container: Container, error: Exception) -> None:
                 pulling.bear(pool, container.pull)  # which says nothing against the version: it is tried again
         else:
             trouble.report(pool, kind, detail, **trouble.back_off(pool))
-        enqueue("pool", "pools.tasks.destroy_container", container.pk)
+        enqueue("pool", "pools.tasks.destroy_container", container.pk, node=container.node_id)
 
 
 def take(pool: Pool) -> Container | None:

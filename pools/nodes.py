@@ -14,16 +14,11 @@ import structlog
 from django.db import transaction
 
 from boilerhouse.core.deployment import node_id
-from boilerhouse.core.recently import Recently
 from boilerhouse.core.tasks import enqueue
 from pools.errors import OtherNode
 from pools.models import Container, HostLease
 
 log = structlog.get_logger(__name__)
-
-AGAIN_S = 1.0
-"""A message that came to the wrong node can be taken again so much later."""
-_given_back = Recently(0.8 * AGAIN_S)
 
 
 def is_here(node: str | None) -> bool:
@@ -56,27 +51,23 @@ def check(node: str | None) -> None:
         )
 
 
-def give_back(queue: str, function: str, *arguments: object) -> None:
-    """Put a message back for a worker of the right node.
-
-    Of equal messages a process keeps about one on its way: that node may be away for long, and the controller sends
-    more meanwhile.
-    """
-    if _given_back.is_new((function, *map(str, arguments))):
-        with transaction.atomic():
-            enqueue(queue, function, *arguments, after_s=AGAIN_S)
+def send_home(queue: str, function: str, *arguments: object, node: str | None) -> None:
+    """Hand a message on that came here although only a worker of ``node`` may carry it out."""
+    with transaction.atomic():
+        enqueue(queue, function, *arguments, node=node)
 
 
 def on_its_node(queue: str) -> Callable[[Callable[[str], None]], Callable[[str], None]]:
-    """A task of one container, on ``queue``: it runs on the container's node; elsewhere its message goes back."""
+    """A task of one container, on ``queue``: it runs on the container's node; elsewhere its message goes there."""
 
     def bind(function: Callable[[str], None]) -> Callable[[str], None]:
         @wraps(function)
         def run(container_id: str) -> None:
-            if at_home(UUID(container_id)):
+            node = node_of(UUID(container_id))
+            if is_here(node):
                 function(container_id)
             else:
-                give_back(queue, f"{function.__module__}.{function.__name__}", container_id)
+                send_home(queue, f"{function.__module__}.{function.__name__}", container_id, node=node)
 
         return run
 

@@ -46,7 +46,7 @@ def report_fault(
         )  # fmt: skip
         if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
             steadiness.note_failure(pool, container, fault, detail)
-            enqueue("pool", "pools.tasks.destroy_container", container_id)
+            enqueue("pool", "pools.tasks.destroy_container", container_id, node=container.node_id)
             enqueue("pool", "pools.tasks.refill", container.pool_id)
     return True
 

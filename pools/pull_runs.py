@@ -187,7 +187,7 @@ class PullRun:
             ended = PullState.FAILED if failure else PullState.DONE
             mine.transition(PullState.RUNNING, ended, owner=None, finished_at=Now(), **changes)
             for pk in Container.objects.filter(pull=pull, state=ContainerState.STARTING).values_list("pk", flat=True):
-                enqueue("pool", "pools.tasks.create_container", pk)
+                enqueue("pool", "pools.tasks.create_container", pk, node=pull.node_id)
             if failure is None:
                 if fetched := self._progress.bytes:
                     done: dict[str, Any] = {"durationMs": ms, "bytes": fetched, "digest": self._progress.digest}

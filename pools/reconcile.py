@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db import transaction
 
 from boilerhouse.core import clock
+from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import enqueue
@@ -129,8 +130,8 @@ def _old_profiles(rows: Collection[Container], seen: Mapping[UUID, Observed]) ->
 
 def _renew(container_id: UUID) -> None:
     with recording():
-        if Container.objects.filter(pk=container_id).transition(ContainerState.IDLE, ContainerState.REMOVING):
-            enqueue("pool", "pools.tasks.destroy_container", container_id)
+        if Container.objects.here().filter(pk=container_id).transition(ContainerState.IDLE, ContainerState.REMOVING):
+            enqueue("pool", "pools.tasks.destroy_container", container_id, node=node_id())
 
 
 def _take_out(row: Container) -> None:
@@ -199,7 +200,7 @@ def _stray_lease(lease: HostLease) -> Drift:
 
 def _enqueue(name: str, *arguments: object) -> None:
     with transaction.atomic():
-        enqueue("pool", f"pools.tasks.{name}", *arguments)
+        enqueue("pool", f"pools.tasks.{name}", *arguments, node=node_id())
 
 
 def heal(held: set[UUID]) -> int:

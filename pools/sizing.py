@@ -134,13 +134,14 @@ def refill(pool_id: str) -> int:
             emit("pool.scaled", pool_id=pool.pk, deleted=True)
             pool.delete()
             return 0
+        places = {one.pk: one.node_id for one in members}
         step = decide(pool, pool.wanted, members, _parallel(pool))
         for container_id in step.remove:
             if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
-                enqueue("pool", "pools.tasks.destroy_container", container_id)
+                enqueue("pool", "pools.tasks.destroy_container", container_id, node=places[container_id])
         for container_id in step.call_off:
             if Container.objects.filter(pk=container_id, owner=None).transition(STARTING, ContainerState.REMOVING):
-                enqueue("pool", "pools.tasks.destroy_container", container_id)
+                enqueue("pool", "pools.tasks.destroy_container", container_id, node=places[container_id])
         if disk_is_low and step.start:
             trouble.report(pool, Trouble.DISK_LOW, host.disk_words())
             return len(step.remove)
@@ -167,4 +168,4 @@ def _insert(pool: Pool, template: Template) -> None:
     fixed = version.spec.fixed_uid
     container.uid = fixed if fixed is not None else host.lease_uid(container.pk)
     container.save(force_insert=True)
-    enqueue("pool", "pools.tasks.create_container", container.pk)
+    enqueue("pool", "pools.tasks.create_container", container.pk, node=container.node_id)

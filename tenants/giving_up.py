@@ -98,10 +98,9 @@ def _move_out(assignment_id: UUID, code: str, detail: str, output: str) -> bool:
             owner=None,
         )
         if moved:
-            container = rows.values_list("container_ref", flat=True).get()
-            assert container
-            lifecycle.retire(container)
-            enqueue("save", "tenants.tasks.finish_release", assignment_id)
+            given_up = rows.select_related("container").get()
+            lifecycle.retire(given_up.held_container)
+            enqueue("save", "tenants.tasks.finish_release", assignment_id, node=given_up.node)
             _tell(about, code, detail, output)
             wake()
     return bool(moved)

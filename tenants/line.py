@@ -46,7 +46,8 @@ def match_waiters(pool_id: str) -> int:
             )
             assert bound, "a waiting claim changed under the pool's lock"
             deadlines.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
-            enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
+            arguments = assignment.pk, assignment.generation
+            enqueue("claim", "tenants.tasks.prepare", *arguments, node=container.node_id)
             served += 1
         recount(pool_id)
         if served:

@@ -95,7 +95,8 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
         with transaction.atomic():
             Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=assignment.owner).update(owner=None)
             deadlines.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
-            enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
+            arguments = assignment.pk, assignment.generation
+            enqueue("claim", "tenants.tasks.prepare", *arguments, node=container.node_id)
     return not needs_worker
 
 
@@ -112,17 +113,17 @@ def _ask_later(assignment: Assignment, error: Exception, asked: int) -> bool:
         return False
     log.info("the sink is asked again", tenant=assignment.tenant_id, asked=asked, code=error.code, detail=error.detail)
     Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=assignment.owner).update(owner=None)
-    arguments = assignment.pk, assignment.generation, asked + 1
+    arguments = assignment.node, assignment.pk, assignment.generation, asked + 1
     later = threading.Timer(pause.total_seconds(), _send, arguments)
     later.daemon = True
     later.start()
     return True
 
 
-def _send(*arguments: Any) -> None:
+def _send(node: str, *arguments: Any) -> None:
     try:
         with transaction.atomic():
-            enqueue("claim", "tenants.tasks.prepare", *arguments)
+            enqueue("claim", "tenants.tasks.prepare", *arguments, node=node)
     except DATABASE_LOST as error:
         log.warning("a claim is left to be resumed", error=type(error).__name__)
     finally:
@@ -185,13 +186,15 @@ def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
     with transaction.atomic():
         _stand_in_line(assignment)
         arguments = assignment.pk, assignment.generation, asked
-        enqueue("claim", "tenants.tasks.prepare", *arguments, after_s=lanes.pause_s(stood_s))
+        pause_s = lanes.pause_s(stood_s)
+        enqueue("claim", "tenants.tasks.prepare", *arguments, node=assignment.node, after_s=pause_s)
 
 
 def _leave_to_its_node(assignment: Assignment, asked: int) -> None:
     """Nothing of the container can be seen here, so nothing is decided about it."""
     _stand_in_line(assignment)
-    nodes.give_back("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation, asked)
+    arguments = assignment.pk, assignment.generation, asked
+    nodes.send_home("claim", "tenants.tasks.prepare", *arguments, node=assignment.node)
 
 
 def _stand_in_line(assignment: Assignment) -> None:

@@ -44,8 +44,6 @@ log = structlog.get_logger(__name__)
 RETRY_S = (5, 10, 30, 60, 120, 300, 600)
 ENGINE_RETRY_S = 2
 LINE_S = 5
-OTHER_NODE_S = 2
-"""A release whose worker is on another node than the container is handed on again so much later."""
 LOCK_TAKEN_S = 0.3
 """What holds the container, as a save that was under way, ends soon: it is told that the tenant is being released."""
 SAVES = (ReleaseStep.STOPPING, ReleaseStep.SAVING)
@@ -135,9 +133,9 @@ def fence(
             owner=None,
         )
         if moved:
-            assignment = Assignment.objects.get(pk=pk)
+            assignment = Assignment.objects.select_related("container").get(pk=pk)
             lifecycle.retire(assignment.held_container)
-            enqueue("save", "tenants.tasks.finish_release", assignment.pk)
+            enqueue("save", "tenants.tasks.finish_release", assignment.pk, node=assignment.node)
         transaction.on_commit(partial(failpoints.reach, "release.fenced"))
     return bool(moved)
 
@@ -156,7 +154,7 @@ def retry(assignment: Assignment, *, discard: bool = False) -> bool:
         )
         if moved:
             recount(assignment.pool_id)
-            enqueue("save", "tenants.tasks.finish_release", assignment.pk)
+            enqueue("save", "tenants.tasks.finish_release", assignment.pk, node=assignment.node)
     return bool(moved)
 
 
@@ -198,7 +196,8 @@ def finish(assignment_id: UUID) -> None:
         tenant=assignment.tenant_id, container=str(assignment.container_ref), generation=assignment.generation
     )
     if not nodes.is_here(assignment.node):
-        _put_off(assignment, OTHER_NODE_S)
+        _put_off(assignment, 0)
+        nodes.send_home("save", "tenants.tasks.finish_release", assignment.pk, node=assignment.node)
         return
     try:
         with lanes.entered_for(_far_ends_of(assignment)) as may_save:
@@ -243,7 +242,7 @@ def _back_to_the_queue(assignment: Assignment, after_s: float) -> None:
     """Hold no worker while something else holds the container, or as many workers as may wait for its sink."""
     with transaction.atomic():
         _put_off(assignment, after_s)
-        enqueue("save", "tenants.tasks.finish_release", assignment.pk, after_s=after_s)
+        enqueue("save", "tenants.tasks.finish_release", assignment.pk, node=assignment.node, after_s=after_s)
 
 
 def _put_off(assignment: Assignment, delay_s: float) -> None:

@@ -37,7 +37,7 @@ def begin(container_id: UUID, *, discard: bool) -> Removal:
         with recording():
             if Container.objects.filter(pk=container_id).transition(ContainerState.IDLE, ContainerState.REMOVING):
                 audit.record("container.remove", container_id, before={"poolId": container.pool_id, "state": "idle"})
-                enqueue("pool", "pools.tasks.destroy_container", container_id)
+                enqueue("pool", "pools.tasks.destroy_container", container_id, node=container.node_id)
                 enqueue("pool", "pools.tasks.refill", container.pool_id)
                 return Removal(container_id, None)
         return begin(container_id, discard=discard)  # it was claimed meanwhile

@@ -22,6 +22,7 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 
 from boilerhouse.core import audit, budgets, clock, lanes, processes
+from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
@@ -144,7 +145,7 @@ def _queue(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], tri
         site = site_of(assignment, -1, is_stopped=False)
         runs = [queue_run(spec, site, way, trigger) for spec, way in wanted]
         for _ in runs:
-            enqueue("sync", "tenants.tasks.run_syncs")
+            enqueue("sync", "tenants.tasks.run_syncs", node=assignment.node)
     return runs
 
 
@@ -188,26 +189,25 @@ def run_next() -> None:
     """
     is_locked = False
     turns, rest_s = _turns()
-    here = [assignment for assignment in turns if nodes.is_here(assignment.node)]
-    for assignment in here:
+    for assignment in turns:
+        if not nodes.is_here(assignment.node):
+            continue  # a message of its own was sent to that node
         match _take_turn(assignment):
             case Turn.DONE:
                 if _queued().exists():
-                    _send()
+                    _send(node_id())
                 return
             case Turn.LOCKED:
                 is_locked = True
             case Turn.NO_ROOM:
                 pass  # whoever has the room sends a message when its run has ended
     if is_locked or rest_s:
-        _send(LOCK_TAKEN_S if is_locked else rest_s)
-    elif len(turns) > len(here):
-        nodes.give_back("sync", "tenants.tasks.run_syncs")
+        _send(node_id(), LOCK_TAKEN_S if is_locked else rest_s)
 
 
-def _send(after_s: float = 0.0) -> None:
+def _send(node: str, after_s: float = 0.0) -> None:
     with transaction.atomic():
-        enqueue("sync", "tenants.tasks.run_syncs", after_s=after_s)
+        enqueue("sync", "tenants.tasks.run_syncs", node=node, after_s=after_s)
 
 
 class Turn(Enum):
@@ -442,8 +442,8 @@ def resume() -> int:
         elif _resent.is_new((assignment.pk, run.pk)):
             again[assignment.pk] = assignment
     _cancel_left_behind(SyncRun.objects.filter(pk__in=left_behind))
-    for _ in again:
-        _send()
+    for assignment in again.values():
+        _send(assignment.node)
     return len(again) + len(left_behind)
 
 

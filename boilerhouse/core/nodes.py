@@ -5,10 +5,12 @@ A worker says that its node is alive. The controller watches; what is bound to a
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 
-from django.db.models import Exists, OuterRef, ProtectedError
+from django.db.models import Count, Exists, OuterRef, ProtectedError
 from django.db.models.functions import Now
+from django_q.models import OrmQ
 
 from boilerhouse.core import clock
 from boilerhouse.core.deployment import node_id
@@ -54,6 +56,25 @@ def silent() -> dict[str, int]:
     return {node.pk: round((now - node.heartbeat_at).total_seconds()) for node in rows}
 
 
+def is_silent(node: str | None) -> bool:
+    """Whether what is sent there would wait for a worker that is not alive."""
+    return bool(node) and Node.objects.filter(pk=node, state=NodeState.SILENT).exists()
+
+
+def active() -> list[str]:
+    """Nodes to which what each does for itself can be sent."""
+    return list(Node.objects.filter(state=NodeState.ACTIVE).order_by("pk").values_list("pk", flat=True))
+
+
+def waiting_tasks() -> dict[str, int]:
+    """Nodes → messages that wait for a worker there; those without any are left out."""
+    due = OrmQ.objects.filter(key__contains="@", lock__lte=clock.now())
+    found = Counter[str]()
+    for key, count in due.values_list("key").annotate(n=Count("id")).order_by():
+        found[key.partition("@")[2]] += count
+    return dict(found)
+
+
 def forget_gone() -> int:
     """Delete nodes that have been silent for an hour and have nothing any more; return how many."""
     processes = Process.objects.filter(node=OuterRef("pk"))
@@ -63,7 +84,8 @@ def forget_gone() -> int:
 
 def _forget(node: Node) -> bool:
     try:
-        node.delete()
+        Node.objects.filter(pk=node.pk).delete()
     except ProtectedError:  # it has containers, or uids and addresses in use
         return False
+    OrmQ.objects.filter(key__endswith=f"@{node.pk}").delete()
     return True

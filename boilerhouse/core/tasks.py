@@ -24,17 +24,16 @@ log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
 
-def enqueue(queue: str, function: str, *ids: Any, after_s: float = 0.0) -> None:
+def enqueue(queue: str, function: str, *ids: Any, node: str | None = None, after_s: float = 0.0) -> None:
     """Put ``function(*ids)`` on ``queue``; it is visible to workers when the transaction commits.
 
+    With ``node`` it waits for a worker of that node, however long; without, any worker takes it.
     No worker takes it before ``after_s`` seconds have passed: so a task gives its worker up instead of waiting there.
     """
     asked: dict[str, Any] = {"asked_by": context.request_id()} if context.request_id() else {}
     if trace := tracing.carrier():
         asked["trace"] = trace
-    options: dict[str, Any] = {"save": False}
-    if after_s:
-        options["broker"] = Broker.later(queue, after_s)
+    options: dict[str, Any] = {"save": False, "broker": Broker.to(queue, node, after_s)}
     async_task(function, *[str(value) for value in ids], **asked, cluster=queue, q_options=options)
 
 

@@ -70,6 +70,13 @@ def _enqueue_each(queue: str, function: str, ids: Collection[str], *more: str) -
     return len(ids)
 
 
+def _on_every_node(function: str) -> None:
+    """What each node does for itself; one without a worker catches up when it has one."""
+    with transaction.atomic():
+        for node in nodes.active():
+            enqueue("pool", function, node=node)
+
+
 _sent = Recently(10)
 PROBE_REST = 4
 """A sink that fails rests for so many times as long as its last probe took."""
@@ -81,10 +88,12 @@ def resume_containers() -> int:
 
 
 def _resume_container(container: Container) -> int:
-    if not _sent.is_new(container.pk):
+    if nodes.is_silent(container.node_id) or not _sent.is_new(container.pk):
         return 0
     verb = "create" if container.state == ContainerState.STARTING else "destroy"
-    return _enqueue_each("pool", f"pools.tasks.{verb}_container", [str(container.pk)])
+    with transaction.atomic():
+        enqueue("pool", f"pools.tasks.{verb}_container", container.pk, node=container.node_id)
+    return 1
 
 
 def probe_sinks() -> int:
@@ -144,9 +153,8 @@ def look_at_tags() -> int:
 
 
 def keep_packet_filter() -> int:
-    """Have the packet filter compared with the rows, by a worker: controllers may not look at it."""
-    with transaction.atomic():
-        enqueue("pool", "pools.tasks.keep_packet_filter")
+    """Have each node's packet filter compared with the rows, by a worker: controllers may not look at it."""
+    _on_every_node("pools.tasks.keep_packet_filter")
     return 0
 
 
@@ -154,8 +162,7 @@ def refresh_names() -> int:
     """Have names in network policies asked again that are due."""
     if not named.is_due():
         return 0
-    with transaction.atomic():
-        enqueue("pool", "pools.tasks.refresh_names")
+    _on_every_node("pools.tasks.refresh_names")
     return 0
 
 
@@ -166,8 +173,7 @@ def watch_nodes() -> int:
 
 def tidy() -> int:
     """Forget long-dead processes, their files of counts, and old samples; have wipes finished and discards aged."""
-    with transaction.atomic():
-        enqueue("pool", "pools.tasks.tidy")
+    _on_every_node("pools.tasks.tidy")
     return each(_FORGETTING, _call)
 
 

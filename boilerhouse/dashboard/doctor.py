@@ -266,9 +266,11 @@ def _processes() -> Iterator[Rest]:
     for queue, seconds in silent_queues().items():
         words = "See the workers' logs: docs/runbook.md#boilerhousequeuesilent."
         yield FAILURE, f"the queue {queue} has not been served for {seconds} s", words
+    waiting = nodes.waiting_tasks()
     for node, seconds in nodes.silent().items():
         words = "Start its worker, with its data directory. What it holds waits for it; nobody else can save that."
-        yield FAILURE, f"the node {node} has had no living worker for {seconds} s", words
+        tasks = f"{waiting.get(node, 0)} tasks wait for it"
+        yield FAILURE, f"the node {node} has had no living worker for {seconds} s; {tasks}", words
     for step in FailingStep.objects.order_by("name"):
         words = "The log of that process says more; docs/runbook.md#boilerhousestepfails."
         yield FAILURE, f"the step {step.name} fails: {step.error}: {step.detail}", words

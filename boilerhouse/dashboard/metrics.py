@@ -60,10 +60,15 @@ def _processes() -> Iterator[Metric]:
     free = GaugeMetricFamily("boilerhouse_disk_free_bytes", "Free where containers' directories lie.")
     free.add_metric([], host.free_disk_mb() * 1024.0 * 1024.0)
     is_silent = GaugeMetricFamily("boilerhouse_node_silent", "1 while no worker of a node is alive.", labels=["node"])
-    fallen = nodes.silent()
+    depth = GaugeMetricFamily(
+        "boilerhouse_node_queue_depth", "Tasks that wait for a worker of a node, which no other may run.",
+        labels=["node"],
+    )  # fmt: skip
+    fallen, waiting = nodes.silent(), nodes.waiting_tasks()
     for node in Node.objects.order_by("pk"):
         is_silent.add_metric([node.pk], float(node.pk in fallen))
-    yield from (alive, leading, free, is_silent)
+        depth.add_metric([node.pk], waiting.get(node.pk, 0))
+    yield from (alive, leading, free, is_silent, depth)
 
 
 def _pools() -> Iterator[Metric]:
@@ -146,11 +151,14 @@ def _queues() -> Iterator[Metric]:
         "boilerhouse_queue_oldest_seconds", "How long the first task in a queue has waited.", labels=["queue"]
     )
     due = OrmQ.objects.filter(lock__lte=now).values_list("key").annotate(n=Count("id"), oldest=Min("lock")).order_by()
-    found = {key: (count, (now - oldest).total_seconds()) for key, count, oldest in due}
+    counts, longest = Counter[str](), dict[str, float]()
+    for key, count, oldest in due:
+        name = key.partition("@")[0]
+        counts[name] += count
+        longest[name] = max(longest.get(name, 0.0), (now - oldest).total_seconds())
     for name in settings.QUEUES:
-        count, longest = found.get(name, (0, 0.0))
-        depth.add_metric([name], count)
-        waits.add_metric([name], longest)
+        depth.add_metric([name], counts[name])
+        waits.add_metric([name], longest.get(name, 0.0))
     yield from (age, is_silent, depth, waits)
 
 

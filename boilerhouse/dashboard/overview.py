@@ -127,8 +127,10 @@ def needs(rows: list[PoolRow]) -> list[Need]:
     for name, seconds in silent_queues().items():
         why = f"No worker has looked at it for {seconds} s although one is running; its log says more."
         found.append(Need("error", "Queue {} is not served", name, reverse("admin:core_queuehealth_changelist"), why))
+    waiting = nodes.waiting_tasks()
     for node, seconds in nodes.silent().items():
-        why = f"No worker of it has been heard of for {seconds} s. What it holds is there alone, and waits for it."
+        tasks = f"{waiting[node]} tasks wait" if waiting.get(node) else "what it holds waits"
+        why = f"No worker of it has been heard of for {seconds} s. No other may do its work: {tasks} for it."
         found.append(Need("error", "Node {} has no worker", node, reverse("admin:core_node_changelist"), why))
     for step in FailingStep.objects.order_by("since"):
         why = f"{step.error}: {step.detail.rstrip('.')}. It is tried again and again; the other steps go on."

@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db import transaction
 
 from boilerhouse.core import clock
+from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.steps import each
 from boilerhouse.core.tasks import enqueue
@@ -22,7 +23,7 @@ QUARANTINE_AFTER = timedelta(seconds=10)
 
 def thaw_forgotten() -> int:
     """Have containers let go on that a save, killed in the middle, has left standing still."""
-    return sum(send("pool", "pools.tasks.thaw", pk) for pk in freezer.left_frozen())
+    return sum(send("pool", "pools.tasks.thaw", pk, node=node_id()) for pk in freezer.left_frozen())
 
 
 def find_lost() -> int:
@@ -36,7 +37,7 @@ def _have_put_away(pk: UUID) -> int:
     if not is_lost(pk) or not tried.is_new(("lost", pk)):
         return 0
     with transaction.atomic():
-        enqueue("pool", "tenants.tasks.put_away", pk)
+        enqueue("pool", "tenants.tasks.put_away", pk, node=node_id())
     return 1
 
 
@@ -63,13 +64,13 @@ def retire_unheld() -> int:
     held = Assignment.objects.live().exclude(container_ref=None).values("container_ref")
     old = clock.now() - QUARANTINE_AFTER
     rows = Container.objects.filter(state=ContainerState.CLAIMED, state_changed_at__lt=old).exclude(pk__in=held)
-    return each(list(rows.values_list("pk", flat=True)), _retire)
+    return each(list(rows), _retire)
 
 
-def _retire(pk: UUID) -> int:
+def _retire(container: Container) -> int:
     with recording():
-        lifecycle.retire(pk)
-        enqueue("pool", "pools.tasks.destroy_container", pk)
+        lifecycle.retire(container.pk)
+        enqueue("pool", "pools.tasks.destroy_container", container.pk, node=container.node_id)
     return 1
 
 

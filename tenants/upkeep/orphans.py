@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import QuerySet
 
-from boilerhouse.core import clock, processes
+from boilerhouse.core import clock, nodes, processes
 from boilerhouse.core.recently import Recently
 from boilerhouse.core.tasks import enqueue
 from tenants.models import Assignment
@@ -17,25 +17,27 @@ ORPHANED_AFTER = timedelta(seconds=3)
 """A row without an owner may have its message still on the way."""
 
 
-def send(queue: str, function: str, pk: UUID) -> bool:
+def send(queue: str, function: str, pk: UUID, *, node: str | None) -> bool:
     with transaction.atomic():
-        enqueue(queue, function, pk)
+        enqueue(queue, function, pk, node=node)
     return True
 
 
 def ownerless(rows: QuerySet[Assignment]) -> list[Assignment]:
     living = processes.living()
     old = clock.now() - ORPHANED_AFTER
-    return [row for row in rows.filter(state_changed_at__lt=old) if row.owner not in living]
+    found = rows.select_related("container").filter(state_changed_at__lt=old)
+    return [row for row in found if row.owner not in living]
 
 
 tried = Recently(10)
 
 
 def send_once(row: Assignment, queue: str, function: str, *arguments: object) -> int:
-    """Once per orphan and owner."""
-    if not tried.is_new((row.pk, row.owner, row.attempt, row.next_attempt_at)):
+    """Once per orphan and owner, to its node. What is silent has its message already, or gets one when it is back."""
+    node = row.node
+    if nodes.is_silent(node) or not tried.is_new((row.pk, row.owner, row.attempt, row.next_attempt_at)):
         return 0
     with transaction.atomic():
-        enqueue(queue, function, *arguments)
+        enqueue(queue, function, *arguments, node=node)
     return 1

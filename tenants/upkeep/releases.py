@@ -63,7 +63,7 @@ def release_unhealthy() -> int:
 def find_idle() -> int:
     """Look closer at assignments without activity for their pool's idleTimeoutMs; a task walks their files."""
     rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, pool__idle_timeout_ms__gt=0)
-    return each(rows.select_related("pool"), _have_checked)
+    return each(rows.select_related("pool", "container"), _have_checked)
 
 
 def _have_checked(row: Assignment) -> int:
@@ -73,5 +73,5 @@ def _have_checked(row: Assignment) -> int:
     if not tried.is_new(("idle", row.pk, row.last_activity_at)):
         return 0
     with transaction.atomic():
-        enqueue("sync", "tenants.tasks.check_idle", row.pk, row.generation)
+        enqueue("sync", "tenants.tasks.check_idle", row.pk, row.generation, node=row.node)
     return 1

@@ -7,7 +7,7 @@ messages and files are real.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,15 +20,20 @@ from django_q.models import OrmQ
 
 import pools.tasks
 import tenants.tasks
-from boilerhouse.core.models import Event
-from pools import freezer, host, lifecycle, nodes, reconcile, usage, volumes
+from boilerhouse.core import nodes as node_rows
+from boilerhouse.core.broker import Broker
+from boilerhouse.core.deployment import node_id
+from boilerhouse.core.models import Event, Node
+from boilerhouse.core.tasks import enqueue
+from boilerhouse.dashboard import controller
+from pools import firewall, freezer, host, lifecycle, nodes, reconcile, sizing, usage, volumes
 from pools.errors import OtherNode
 from pools.models import Container, ContainerUsage, HostLease, Pool
 from pools.runtime.base import Image
 from pools.states import ContainerState
 from syncing.models import SyncRun
 from syncing.states import Direction
-from tenants import disks, previews, releases, syncs, upkeep, working
+from tenants import disks, previews, releases, removals, syncs, upkeep, working
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
 from tests.asking import Call, problem
@@ -94,7 +99,6 @@ def both(data_dir, tmp_path_factory, settings, monkeypatch) -> Iterator[Nodes]:
     shutil.copy(data_dir / "deployment-id", away_dir)
     found = Nodes(settings, data_dir, away_dir, FakeRuntime(), Elsewhere())
     monkeypatch.setattr("pools.runtime._runtime", lambda *_: found.engine())
-    monkeypatch.setattr(nodes, "_given_back", nodes.Recently(0.0))
     settings.BOILERHOUSE_TERMINAL = True
     yield found
     unmount_below(away_dir)
@@ -131,6 +135,10 @@ def hold(both: Nodes, pool: Pool, tenant: str, state: AssignmentState, **over: A
 
 def messages() -> list[tuple[str, tuple[str, ...]]]:
     return [(one.task["func"], tuple(one.task["args"])) for one in OrmQ.objects.order_by("id")]
+
+
+def keys() -> list[str]:
+    return list(OrmQ.objects.order_by("id").values_list("key", flat=True))
 
 
 def test_a_claim_that_another_nodes_worker_takes_up_keeps_its_healthy_container(both, pool, run_tasks):
@@ -261,7 +269,10 @@ UNBOUND = {
     "remove_leftover",  # by its name at this node's engine, whose list it is from; it has no directory to lose
     "probe_sink", "retry_saves", "put_back", "erase", "forget_old",  # rows and sinks
 }  # fmt: skip
-GOES_BACK = {"create_container", "destroy_container", "wipe_stray", "thaw", "prepare", "run_syncs", "put_away"}
+GOES_HOME = {
+    "create_container", "destroy_container", "wipe_stray", "thaw", "prepare", "finish_release", "put_away",
+}  # fmt: skip
+"""The others are sent again by the controller, to the right node."""
 
 
 def test_of_every_task_it_is_said_whether_it_is_about_containers():
@@ -277,16 +288,18 @@ def test_of_every_task_it_is_said_whether_it_is_about_containers():
 
 @pytest.mark.parametrize("task", BOUND, ids=lambda task: task.__name__)
 def test_a_task_about_another_nodes_container_does_nothing(both, pool, monkeypatch, task):
-    """1.10: it neither destroys nor judges what is not here to be seen; those that are awaited go back to the queue."""
+    """1.10: it neither destroys nor judges what is not here to be seen; those that are awaited go to their node."""
     monkeypatch.setattr("boilerhouse.core.tasks.log.error", lambda *_, **told: pytest.fail(str(told)))
     arguments = [str(one) for one in BOUND[task](both, pool)]
-    before = both.what_home_has()
+    before, home = both.what_home_has(), node_id()
     OrmQ.objects.all().delete()
     both.go_away()
     task(*arguments)
     assert both.what_home_has() == before
     name = f"{task.__module__}.{task.__name__}"
-    assert [function for function, _ in messages()] == ([name] if task.__name__ in GOES_BACK else [])
+    goes_home = task.__name__ in GOES_HOME
+    assert [function for function, _ in messages()] == ([name] if goes_home else [])
+    assert all(key.endswith(f"@{home}") for key in keys())
     assert not SyncRun.objects.exclude(state="queued").exists()
 
     both.go_home()
@@ -297,15 +310,73 @@ def test_a_task_about_another_nodes_container_does_nothing(both, pool, monkeypat
     )
 
 
-def test_a_message_that_came_to_the_wrong_node_does_not_multiply(both, pool, monkeypatch):
-    """1.10: the controller sends more while the right node is away."""
-    monkeypatch.setattr(nodes, "_given_back", nodes.Recently(60))
-    [container] = BOUND[pools.tasks.destroy_container](both, pool)
-    OrmQ.objects.all().delete()
+def taken(queue: str) -> list[str]:
+    return [one.queue for one in Broker.take({queue: 9})]
+
+
+def test_a_worker_takes_the_messages_of_all_and_of_its_node_only(both):
+    """B.2: one that is bound waits for its node, however many workers others have."""
+    home = node_id()
     both.go_away()
-    for _ in range(3):
-        pools.tasks.destroy_container(str(container))
-    assert len(messages()) == 1
+    enqueue("pool", "pools.tasks.refill", "p")
+    enqueue("pool", "pools.tasks.destroy_container", uuid4(), node=home)
+    enqueue("pool", "pools.tasks.destroy_container", uuid4(), node=node_id())
+    assert keys() == ["pool", f"pool@{home}", f"pool@{node_id()}"]
+    assert taken("pool") == ["pool", "pool"]
+    assert taken("pool") == []
+    both.go_home()
+    assert taken("pool") == ["pool"]
+
+
+SENDS: dict[str, Callable[[Nodes, Pool], object]] = {
+    "create_container": lambda both, pool: sizing.refill(pool.pk),
+    "destroy_container": lambda both, pool: removals.begin(stand(both, pool, ContainerState.IDLE).pk, discard=False),
+    "finish_release": lambda both, pool: releases.begin(_assigned(both, pool).tenant_id),
+    "prepare": lambda both, pool: (
+        hold(both, pool, "hugo", AssignmentState.PENDING, owner=uuid4()), upkeep.resume_claims()
+    ),
+    "run_syncs": lambda both, pool: _sync(both, pool),
+    "check_idle": lambda both, pool: (_idle(both, pool), upkeep.find_idle()),
+    "put_away": lambda both, pool: (stand(both, pool, ContainerState.REMOVING, "lost"), upkeep.find_lost()),
+    "wipe_stray": lambda both, pool: reconcile._enqueue("wipe_stray", uuid4()),
+    "keep_packet_filter": lambda both, pool: controller.keep_packet_filter(),
+    "apply_packet_filter": lambda both, pool: firewall.ask(),
+    "tidy": lambda both, pool: controller.tidy(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SENDS)
+def test_what_is_bound_to_a_node_is_sent_to_its_queue(both, pool, name):
+    """B.2: only a message of an earlier version comes to the wrong node at all."""
+    Pool.objects.filter(pk=pool.pk).update(min_size=1)
+    upkeep.orphans.tried.clear()
+    SENDS[name](both, pool)
+    sent = [key for key, (function, _) in zip(keys(), messages(), strict=True) if function.endswith(f".{name}")]
+    assert sent
+    assert {key.partition("@")[2] for key in sent} == {node_id()}
+
+
+def test_what_waits_for_a_silent_node_is_counted_and_does_not_multiply(both, pool):
+    """B.2: the controller sent more every few seconds, for as long as the node was away."""
+    home = node_id()
+    [container] = BOUND[pools.tasks.destroy_container](both, pool)
+    hold(both, pool, "ivan", AssignmentState.RELEASING, step=ReleaseStep.DESTROYING)
+    OrmQ.objects.all().delete()
+    Node.objects.filter(pk=home).update(heartbeat_at=timezone.now() - LONG_AGO)
+    enqueue("pool", "pools.tasks.destroy_container", container, node=home)
+    OrmQ.objects.update(lock=timezone.now() - LONG_AGO)
+    node_rows.watch()
+    both.go_away()
+    upkeep.orphans.tried.clear()
+    assert (controller.resume_containers(), upkeep.resume_releases()) == (0, 0)
+    assert taken("pool") == []
+    assert node_rows.waiting_tasks() == {home: 1}
+
+    Node.objects.update(heartbeat_at=timezone.now())
+    node_rows.watch()
+    assert (controller.resume_containers(), upkeep.resume_releases()) == (1, 1)
+    both.go_home()
+    assert taken("pool") == ["pool", "pool"]
 
 
 # Every sweep ------------------------------------------------------------------------------------------
