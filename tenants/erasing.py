@@ -1,4 +1,4 @@
-"""Erase what is kept of a tenant's state: at the sinks, backups included, and what was discarded on this node.
+"""Erase what is kept of a tenant's state: at the sinks, backups included, and what was discarded on any node.
 
 The tenant holds nothing meanwhile, and its next claim starts empty. Runs, events and the audit keep that it was there.
 """
@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.utils import timezone
 
-from boilerhouse.core import audit
+from boilerhouse.core import audit, clock
+from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import recording
+from boilerhouse.core.models import Node
+from boilerhouse.core.tasks import enqueue
 from pools import volumes
 from pools.volumes import staged
 from syncing import erasing
@@ -53,8 +57,8 @@ def begin(tenant_id: str) -> Erasure:
         )
     if Assignment.objects.live().filter(tenant_id=tenant_id).exists():
         raise errors.Held
-    volumes.erase_discarded(tenant_id)
-    staged.forget(tenant_id)
+    erase_here(tenant_id)
+    _have_erased_elsewhere(tenant_id)
     deaths.forget(tenant_id)
     if not specs:
         return Erasure(tenant_id, None)
@@ -62,6 +66,24 @@ def begin(tenant_id: str) -> Erasure:
         runs = sink_runs.begin(tenant_id, Trigger.ERASE, [(spec, {"erased": 0}) for spec in specs])
         audit.record("tenant.erase_state", tenant_id, after={"runs": [str(run.pk) for run in runs]})
     return Erasure(tenant_id, runs[0].generation)
+
+
+def erase_here(tenant_id: str, before: int | None = None) -> None:
+    """Remove what lies on this node of state that the tenant discarded, and what restores have left of it.
+
+    With ``before``, seconds since 1970, the tenant may have claimed again meanwhile: what it has since then stays.
+    """
+    volumes.erase_discarded(tenant_id, before)
+    if not Assignment.objects.live().filter(tenant_id=tenant_id).exists():
+        staged.forget(tenant_id)
+
+
+def _have_erased_elsewhere(tenant_id: str) -> None:
+    """By each other node's worker; one that is silent does it when it is back."""
+    others = Node.objects.exclude(pk=node_id()).order_by("pk").values_list("pk", flat=True)
+    with transaction.atomic():
+        for node in others:
+            enqueue("sync", "tenants.tasks.erase_discarded", tenant_id, int(clock.now().timestamp()), node=node)
 
 
 def _specs(tenant_id: str) -> list[SyncSpec]:

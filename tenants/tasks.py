@@ -67,5 +67,10 @@ def erase(run_id: str) -> None:
 
 
 @task
+def erase_discarded(tenant_id: str, before: str) -> None:
+    erasing.erase_here(tenant_id, int(before))
+
+
+@task
 def forget_old() -> None:
     upkeep.forget_old()

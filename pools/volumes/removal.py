@@ -33,10 +33,15 @@ def discard(container_id: UUID) -> None:
     destroy(secrets_dir(container_id).parent)
 
 
-def erase_discarded(tenant_id: str) -> int:
-    """Remove what was put aside of this tenant's discarded state; return how many directories."""
+def erase_discarded(tenant_id: str, before: int | None = None) -> int:
+    """Remove what was put aside of this tenant's discarded state, up to a second since 1970 if one is given.
+
+    Returns how many directories.
+    """
     found = []
     for path in trash_dir().glob("*.discarded-*"):
+        if before is not None and int(path.name.partition(".discarded-")[2]) > before:
+            continue
         with contextlib.suppress(FileNotFoundError, ValueError):
             if json.loads((path / "claimed").read_text()).get("tenantId") == tenant_id:
                 found.append(path)

@@ -6,6 +6,7 @@ messages and files are real.
 
 from __future__ import annotations
 
+import ast
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from django_q.models import OrmQ
 
 import pools.tasks
 import tenants.tasks
+from boilerhouse.core import deployment
 from boilerhouse.core import nodes as node_rows
 from boilerhouse.core.broker import Broker
 from boilerhouse.core.deployment import node_id
@@ -33,7 +35,7 @@ from pools.runtime.base import Image
 from pools.states import ContainerState
 from syncing.models import SyncRun
 from syncing.states import Direction
-from tenants import disks, previews, releases, removals, syncs, upkeep, working
+from tenants import disks, erasing, previews, releases, removals, syncs, upkeep, working
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
 from tests.asking import Call, problem
@@ -268,6 +270,7 @@ UNBOUND = {
     "refill", "apply_packet_filter", "refresh_names", "keep_packet_filter", "look_at_tags", "tidy",  # this node's own
     "remove_leftover",  # by its name at this node's engine, whose list it is from; it has no directory to lose
     "probe_sink", "retry_saves", "put_back", "erase", "forget_old",  # rows and sinks
+    "erase_discarded",  # what lies here of a tenant that holds nothing
 }  # fmt: skip
 GOES_HOME = {
     "create_container", "destroy_container", "wipe_stray", "thaw", "prepare", "finish_release", "put_away",
@@ -345,6 +348,33 @@ SENDS: dict[str, Callable[[Nodes, Pool], object]] = {
 }  # fmt: skip
 
 
+SENDERS = {"enqueue", "send", "send_home"}
+FOR_ITS_NODE = {task.__name__ for task in BOUND} | {
+    "apply_packet_filter",
+    "keep_packet_filter",
+    "refresh_names",
+    "tidy",
+}
+
+
+def test_nobody_sends_what_is_bound_to_a_node_without_saying_which():
+    """B.2: on the shared queue it would be taken by any worker, and handed on."""
+    root = Path(__file__).resolve().parents[2]
+    found = []
+    for folder in ("boilerhouse", "pools", "syncing", "tenants"):
+        for path in (root / folder).rglob("*.py"):
+            for call in ast.walk(ast.parse(path.read_text())):
+                if (
+                    not isinstance(call, ast.Call)
+                    or getattr(call.func, "attr", getattr(call.func, "id", "")) not in SENDERS
+                ):
+                    continue
+                texts = {str(one.value).rpartition(".")[2] for one in call.args if isinstance(one, ast.Constant)}
+                if texts & FOR_ITS_NODE and "node" not in {one.arg for one in call.keywords}:
+                    found.append(f"{path.relative_to(root)}:{call.lineno}")
+    assert found == []
+
+
 @pytest.mark.parametrize("name", SENDS)
 def test_what_is_bound_to_a_node_is_sent_to_its_queue(both, pool, name):
     """B.2: only a message of an earlier version comes to the wrong node at all."""
@@ -377,6 +407,24 @@ def test_what_waits_for_a_silent_node_is_counted_and_does_not_multiply(both, poo
     assert (controller.resume_containers(), upkeep.resume_releases()) == (1, 1)
     both.go_home()
     assert taken("pool") == ["pool", "pool"]
+
+
+def test_an_erasure_reaches_what_was_discarded_on_every_node(both, pool, run_tasks):
+    """B.2: only the node that was asked removed its copies."""
+    for go in (both.go_away, both.go_home):
+        go()
+        deployment.register_node()
+        held = hold(both, pool, "kim", AssignmentState.ASSIGNED)
+        Assignment.objects.all().delete()
+        volumes.discard(held.held_container)
+    OrmQ.objects.all().delete()
+    erasing.begin("kim")
+    assert not list(volumes.trash_dir().iterdir())
+    both.go_away()
+    assert len(list(volumes.trash_dir().iterdir())) == 1
+    assert keys() == [f"sync@{node_id()}"]
+    run_tasks()
+    assert not list(volumes.trash_dir().iterdir())
 
 
 # Every sweep ------------------------------------------------------------------------------------------
