@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import signal
@@ -33,6 +34,9 @@ SETTLED_S = 60.0
 """A process that ends with an error before has not come up: on a busy machine that takes longer than MIN_LIFE_S."""
 START_AGAIN_S = 2.0
 BUCKET = "boilerhouse"
+FIRST_PORT = 20_000
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""From where to where the kernel gives ports to connections and to whoever asks for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,13 @@ def start_s3(s3: EmbeddedS3) -> subprocess.Popen[bytes]:
 
 
 def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens. The kernel gives it to no connection in the meantime, or later."""
+    first, end = FIRST_PORT, int(EPHEMERAL.read_text().split()[0])
+    for _ in range(100 if end > first else 0):
+        port = first + secrets.randbelow(end - first)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
