@@ -32,7 +32,7 @@ def group() -> Iterator[str]:
         for pid in (path / "cgroup.procs").read_text().split():
             with suppress(ProcessLookupError):  # it may have ended since the list was read
                 os.kill(int(pid), signal.SIGKILL)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while (path / "cgroup.procs").read_text().split():
             assert time.monotonic() < until
             time.sleep(0.01)

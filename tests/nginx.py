@@ -67,7 +67,7 @@ class Nginx:
         self.process.wait(10)
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             assert self.process.poll() is None, (self.directory / "nginx.log").read_text()
             try:

@@ -68,7 +68,7 @@ class Registry:
         with (self.directory / "log").open("ab") as log:
             command = ["docker-registry", "serve", str(self.directory / "config.yml")]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(requests.RequestException):
                 if requests.get(f"http://{self.host}/v2/", timeout=2).status_code in (200, 401):

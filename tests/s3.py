@@ -61,7 +61,7 @@ class S3Server:
             shown = environment.AUTHORITY.issue(self.name)
             flags = ["--cert", str(shown.certificate), "--key", str(shown.key)]
         self.process = rclone.serve_s3(self.directory, address, self.access_key, self.secret_key, log, *flags)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return

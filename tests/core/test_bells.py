@@ -25,10 +25,13 @@ def own_directory(settings, tmp_path):
 def test_a_ring_wakes_all_of_its_queue_and_nobody_else(own_directory):
     mine, other, different = bells.Bell("claim"), bells.Bell("claim"), bells.Bell("pool")
     bells.ring("claim")
-    for bell, has_rung in ((mine, True), (other, True), (different, False)):
+    for bell in (mine, other):
         began = time.monotonic()
-        bell.wait(0.3)
-        assert (time.monotonic() - began < 0.2) == has_rung
+        bell.wait(60)
+        assert time.monotonic() - began < 30
+    began = time.monotonic()
+    different.wait(0.2)
+    assert time.monotonic() - began >= 0.2
 
 
 def test_a_ring_before_waiting_is_not_missed_and_a_silenced_one_is_over(own_directory):
@@ -36,8 +39,8 @@ def test_a_ring_before_waiting_is_not_missed_and_a_silenced_one_is_over(own_dire
     for _ in range(70_000):  # more than a pipe holds: the ringer never waits
         bells.ring("claim")
     began = time.monotonic()
-    bell.wait(5)
-    assert time.monotonic() - began < 1
+    bell.wait(60)
+    assert time.monotonic() - began < 30
     bell.silence()
     began = time.monotonic()
     bell.wait(0.2)
@@ -68,21 +71,21 @@ def test_a_message_wakes_its_worker_when_it_is_committed(transactional_db, own_d
                 found.append((time.monotonic(), messages))
             else:
                 looks.set()
-                bell.wait(30)
+                bell.wait(60)
         connection.close()
 
     thread = threading.Thread(target=worker)
     thread.start()
-    looks.wait(5)
+    assert looks.wait(30)
     time.sleep(0.3)
     with transaction.atomic():
         Broker(list_key="bell-test").enqueue("payload")
         time.sleep(0.3)
         assert not found  # it waits, and there is nothing to see yet
     committed = time.monotonic()
-    thread.join(10)
+    thread.join(90)
     assert found[0][1][0].payload == "payload"
-    assert found[0][0] - committed < 5
+    assert found[0][0] - committed < 30
 
 
 def test_one_process_waits_for_several_queues_and_is_woken_by_its_own_threads(own_directory):
@@ -90,6 +93,6 @@ def test_one_process_waits_for_several_queues_and_is_woken_by_its_own_threads(ow
     for ring in (lambda: bells.ring("claim"), lambda: bells.ring("pool"), bell.ring):
         ring()
         began = time.monotonic()
-        bell.wait(5)
-        assert time.monotonic() - began < 1
+        bell.wait(60)
+        assert time.monotonic() - began < 30
         bell.silence()

