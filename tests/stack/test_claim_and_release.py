@@ -140,7 +140,7 @@ def test_those_who_wait_are_served_in_order_as_containers_come_free(stack, pools
     for number in (1, 2, 3):
         threads.append(threading.Thread(target=wait, args=(number,)))
         threads[-1].start()
-        eventually(lambda n=number: stack.ok("GET", f"pools/{pool}")["status"]["waiting"] == n, 10, 0.05)
+        eventually(lambda n=number: stack.ok("GET", f"pools/{pool}")["status"]["waiting"] == n, 30, 0.05)
     stack.release("w0")
     for thread in threads:
         thread.join()
@@ -159,21 +159,22 @@ def test_a_cold_start_serves_a_pool_that_keeps_nothing_warm(stack, pools):
 def test_forty_waiting_claims_hold_no_thread(stack, pools):
     pool = pools(warm=1, maxSize=1)
     stack.claim("holder", pool)
-    path = f"{stack.base}/api/v1/tenants/%s/claim?timeoutMs=15000"
+    path = f"{stack.base}/api/v1/tenants/%s/claim?timeoutMs=120000"
     headers = {"Authorization": f"Bearer {stack.key}"}
     with ThreadPoolExecutor(40) as many:
         waiting = [
-            many.submit(requests.post, path % f"q{n}", json={"poolId": pool}, headers=headers, timeout=60)
+            many.submit(requests.post, path % f"q{n}", json={"poolId": pool}, headers=headers, timeout=180)
             for n in range(40)
         ]
-        eventually(lambda: stack.ok("GET", f"pools/{pool}")["status"]["waiting"] == 40, 14)
-        started = time.monotonic()
+        eventually(lambda: stack.ok("GET", f"pools/{pool}")["status"]["waiting"] == 40)
         assert stack.call("GET", "health").status_code == 200
-        took = time.monotonic() - started
+        # Four threads serve the process; forty claims sit in none of them.
+        assert not any(one.done() for one in waiting)
+        for number in range(40):
+            stack.release(f"q{number}")
         answers = [one.result().status_code for one in waiting]
 
-    assert took < 2  # four threads serve the process; forty claims sit in none of them
-    assert answers == [503] * 40
+    assert answers == [409] * 40, "aborted"
 
 
 def test_releasing_a_pending_claim_aborts_it(stack, pools):
@@ -181,7 +182,7 @@ def test_releasing_a_pending_claim_aborts_it(stack, pools):
     stack.claim("lea", pool)
     with ThreadPoolExecutor(1) as one:
         pending = one.submit(stack.call, "POST", "tenants/mia/claim", {"poolId": pool})
-        eventually(lambda: stack.status("mia")["state"] == "pending", 10)
+        eventually(lambda: stack.status("mia")["state"] == "pending")
         stack.release("mia")
         answer = pending.result()
 

@@ -97,7 +97,7 @@ def test_a_read_only_database_is_said_and_nothing_is_decided(stack, pools, sink_
 
     read_only(True)
     try:
-        eventually(lambda: stack.call("POST", "tenants/ro-new/claim", {"poolId": pool}).status_code == 503, 15)
+        eventually(lambda: stack.call("POST", "tenants/ro-new/claim", {"poolId": pool}).status_code == 503)
         for method, path, body in (
             ("POST", "tenants/ro-new/claim", {"poolId": pool}),
             ("POST", "tenants/ro-held/release", {}),

@@ -60,7 +60,7 @@ def test_no_request_fails_while_the_web_process_is_restarted_again_and_again(sta
         for _ in range(3):
             before = len(answers)
             pid = stop_web()
-            eventually(lambda pid=pid: is_gone(pid), 10)
+            eventually(lambda pid=pid: is_gone(pid))
             eventually(lambda before=before: len(answers) > before + 12, 30)
     finally:
         stop.set()
@@ -82,9 +82,9 @@ def test_a_claim_that_waits_is_told_to_ask_again_and_joins_what_went_on(stack, p
     began = time.monotonic()
     pid = stop_web()
     asking.join(20)
-    eventually(lambda: is_gone(pid), 10)
+    eventually(lambda: is_gone(pid))
 
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 40, "it does not go on for the minute that the claim may take"
     assert found[0].status_code == 503, found[0].text
     assert found[0].json()["code"] == "outcome_unknown"
     assert found[0].headers["Retry-After"] == "1"
@@ -98,9 +98,10 @@ def test_what_is_being_done_is_answered_before_the_process_ends(stack, pools):
     pool = pools()
     claimed = stack.claim("drain-exec", pool)
     said = []
-    running = threading.Thread(target=lambda: said.append(stack.exec(claimed["containerId"], "sleep 3; echo done")))
+    script = "touch /state/begun; sleep 3; echo done"
+    running = threading.Thread(target=lambda: said.append(stack.exec(claimed["containerId"], script)))
     running.start()
-    time.sleep(1)
+    eventually(lambda: stack.exec(claimed["containerId"], "ls /state") == "begun\n")
     stop_web()
     running.join()
 

@@ -132,7 +132,7 @@ def test_many_writers_and_readers_that_come_and_go_lose_nothing(stack, pool):
 def test_an_event_is_seen_only_when_it_is_committed(stack, pool):
     from django.db import transaction
 
-    with socket_of(stack, poolId=pool) as opened:
+    with socket_of(stack, after=newest(), poolId=pool) as opened:
         time.sleep(0.3)
         with pytest.raises(ZeroDivisionError), transaction.atomic():
             emit("pool.scaled", pool_id=pool, number=-1)
@@ -222,6 +222,7 @@ def test_what_is_committed_as_soon_as_a_stream_is_open_arrives(stack, pool):
 def test_a_revoked_key_loses_its_open_streams_at_once(stack, pool):
     made = stack.ok("POST", "api-keys", {"name": "r", "role": "viewer"}, 201)
     said: list[bytes] = []
+    is_open = threading.Event()
 
     def follow() -> None:
         with requests.get(
@@ -230,6 +231,7 @@ def test_a_revoked_key_loses_its_open_streams_at_once(stack, pool):
             stream=True,
             timeout=30,
         ) as answer:
+            is_open.set()
             said.extend(answer.iter_lines())
 
     reader = threading.Thread(target=follow)
@@ -237,12 +239,13 @@ def test_a_revoked_key_loses_its_open_streams_at_once(stack, pool):
     with socket_of(stack, made["key"], poolId=pool) as opened:
         say(pool)
         take(opened, 1)
+        assert is_open.wait(30)
         began = time.monotonic()
         stack.ok("DELETE", f"api-keys/{made['id']}", status=204)
         code, reason = refusal(opened)
-        assert (code, time.monotonic() - began < 3) == (4401, True)
+        assert (code, time.monotonic() - began < 15) == (4401, True)
     assert "revoked" in reason
-    reader.join(5)
+    reader.join(30)
     assert b"event: revoked" in said
 
 
@@ -272,8 +275,7 @@ def test_a_staff_session_reads_from_our_own_pages_only_and_until_it_signs_out(st
         assert refusal(opened)[0] == 4401, "a cookie alone, from who knows where, opens nothing"
     with socket_of(stack, headers={**own, "Cookie": f"sessionid={session_of(guest, stack)}"}) as opened:
         assert refusal(opened)[0] == 4403
-    with socket_of(stack, headers=own, poolId=pool) as opened:
-        time.sleep(0.3)
+    with socket_of(stack, headers=own, after=newest(), poolId=pool) as opened:
         say(pool)
         assert numbers(take(opened, 1)) == [0]
         from django.contrib.sessions.models import Session

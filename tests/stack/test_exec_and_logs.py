@@ -65,7 +65,7 @@ def test_a_command_that_is_too_slow_is_killed_with_its_children(stack, held):
     found = stack.problem(
         "POST", f"containers/{held}/exec", {"command": ["sh", "-c", script], "timeoutMs": 700}, 504, "exec_timed_out"
     )
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert "was killed" in found["detail"]
     assert (found["stdout"], found["stderr"]) == ("", "")
     left = run(stack, held, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")["stdout"]
@@ -93,7 +93,7 @@ def test_one_tenants_commands_leave_threads_to_others(stack, held, pool):
     waiting = [threading.Thread(target=ask, daemon=True) for _ in range(8)]
     for one in waiting:
         one.start()
-    eventually(lambda: 429 in answers, 10, 0.05)
+    eventually(lambda: 429 in answers, 30, 0.05)
     other = stack.claim("exec-bob", pool)["containerId"]
     assert run(stack, other, "true")["exitCode"] == 0
     stack.release("exec-bob", sync=False)
@@ -106,9 +106,9 @@ def test_one_tenants_commands_leave_threads_to_others(stack, held, pool):
 def test_it_ends_when_its_process_ends_whatever_that_left_behind(stack, held):
     """Docker's own stream stays open as long as anybody holds the output."""
     began = time.monotonic()
-    done = run(stack, held, "sh", "-c", "sleep 30 & echo started", timeoutMs=20_000)
+    done = run(stack, held, "sh", "-c", "sleep 300 & echo started", timeoutMs=20_000)
     assert (done["stdout"], done["exitCode"]) == ("started\n", 0)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
 
 
 def test_what_cannot_run_is_said_as_a_shell_says_it(stack, held):
@@ -206,11 +206,12 @@ def test_logs_by_tail_and_since(stack, talker):
         stack.problem("GET", f"{logs}?{bad}", None, 422, "invalid")
 
 
-def follow(stack, container, key, found, done):
+def follow(stack, container, key, found, begun, done):
     with requests.get(
         f"{stack.base}/api/v1/containers/{container}/logs?follow=true&tail=0",
         headers={"Authorization": f"Bearer {key}"}, stream=True, timeout=60,
     ) as answer:  # fmt: skip
+        begun.set()
         for chunk in answer.iter_content(None):
             found.append(chunk)
     done.set()
@@ -218,26 +219,27 @@ def follow(stack, container, key, found, done):
 
 def test_logs_are_followed_until_the_key_is_revoked(stack, talker):
     made = stack.ok("POST", "api-keys", {"name": "f", "role": "operator"}, 201)
-    found, done = [], threading.Event()
-    threading.Thread(target=follow, args=(stack, talker, made["key"], found, done), daemon=True).start()
+    found, begun, done = [], threading.Event(), threading.Event()
+    threading.Thread(target=follow, args=(stack, talker, made["key"], found, begun, done), daemon=True).start()
+    assert begun.wait(30)
     time.sleep(0.5)
     for word in ("three", "four"):
         say(stack, talker, word)
-        eventually(lambda word=word: word.encode() in b"".join(found), 5)
+        eventually(lambda word=word: word.encode() in b"".join(found))
     assert not done.is_set()
     stack.ok("DELETE", f"api-keys/{made['id']}", status=204)
-    assert done.wait(5), "the open log ends with its key"
+    assert done.wait(30), "the open log ends with its key"
     assert b"".join(found) == b"three\nfour\n"
 
 
 def test_a_followed_log_ends_with_its_container(stack, pool):
     claimed = stack.claim("followed", pool)
-    found, done = [], threading.Event()
-    args = (stack, claimed["containerId"], stack.key, found, done)
+    begun, done = threading.Event(), threading.Event()
+    args = (stack, claimed["containerId"], stack.key, [], begun, done)
     threading.Thread(target=follow, args=args, daemon=True).start()
-    time.sleep(0.5)
+    assert begun.wait(30)
     stack.release("followed", sync=False)
-    assert done.wait(10)
+    assert done.wait(30)
 
 
 def test_a_container_is_removed_by_hand_and_the_pool_makes_another(stack, pool):

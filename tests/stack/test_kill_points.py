@@ -188,7 +188,7 @@ def test_a_claim_with_restore(stack, pool, arm, place):
     converges(pool)
     armed = arm(place)
     got = claim_until_held(stack, tenant, pool)
-    eventually(lambda: is_killed(armed), 10)
+    eventually(lambda: is_killed(armed))
 
     assert got["containerId"] != first["containerId"]
     assert fingerprint(stack, got["containerId"]) == before
@@ -214,7 +214,7 @@ def test_a_release_with_save(stack, pool, arm, place):
         assert answer.status_code in (200, 202), answer.text
     except requests.RequestException:
         assert place == "release.fenced"  # the web process itself
-    eventually(lambda: is_killed(armed), 10)
+    eventually(lambda: is_killed(armed))
     eventually(lambda: not status_or_none(stack, tenant), CONVERGED_S, 0.3)
 
     converges(pool)

@@ -55,7 +55,7 @@ def test_a_claim_that_nobody_waits_for_shows_its_restore_and_survives_its_worker
     seen = eventually(some, 40)
     assert (seen["totalFiles"], seen["totalBytes"]) == (PIECES, PIECES * SIZE)
     assert 0 < seen["percent"] < 100
-    owner = eventually(lambda: Assignment.objects.live().get(tenant_id="lara").owner, 10)
+    owner = eventually(lambda: Assignment.objects.live().get(tenant_id="lara").owner)
     os.kill(Process.objects.get(pk=owner).pid, signal.SIGKILL)
 
     eventually(lambda: stack.status("lara")["state"] == "assigned", 60, 0.3)

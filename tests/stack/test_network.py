@@ -53,7 +53,7 @@ def test_a_claim_narrows_and_a_running_container_is_changed(stack, pools, outsid
     assert stack.ok("GET", "tenants/narrow/network")["allow"] == [f"{outside.private}:80"]
     body = stack.ok("GET", f"pools/{pool}")
     stack.ok("PUT", f"pools/{pool}", {**body, "network": {"egress": {"mode": "none"}}})
-    eventually(lambda: not reaches(stack, wide, outside.private), 10)
+    eventually(lambda: not reaches(stack, wide, outside.private))
     assert not reaches(stack, narrow, outside.private)
     assert not firewall.differences(host.ensure_network())
 

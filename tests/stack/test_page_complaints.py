@@ -82,7 +82,7 @@ def test_08_an_action_does_not_jump_to_the_top(stack, pools, page):
     page.get_by_label("Target size").fill("3")
     button.click()
     expect(page.locator("#toasts")).to_contain_text("goes to 3")
-    eventually(lambda: abs(page.evaluate("scrollY") - before) < 120, 5)
+    eventually(lambda: abs(page.evaluate("scrollY") - before) < 120)
     page.set_viewport_size({"width": 1440, "height": 900})
 
 

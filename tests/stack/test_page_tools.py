@@ -143,10 +143,10 @@ def test_a_shell_is_opened_with_a_reason_and_ends_with_the_claim(stack, pools, p
     expect(page.locator("#term-state")).to_have_text("Open")
     page.keyboard.type("echo sum-$((40+2)); sleep 4242 &\n")
     text = "window.terminalText()"
-    eventually(lambda: "sum-42" in page.evaluate(text), 10)
+    eventually(lambda: "sum-42" in page.evaluate(text))
     assert "sleep" in stack.exec(held, "ps 2>/dev/null || ps -ef")
     page.keyboard.type("stty size\n")
-    eventually(lambda: re.search(r"^\d\d? \d\d\d?$", page.evaluate(text), re.M), 10)
+    eventually(lambda: re.search(r"^\d\d? \d\d\d?$", page.evaluate(text), re.M))
     entry = AuditEntry.objects.filter(action="container.terminal", object_id=held).get()
     assert entry.actor == "user tester"
     assert entry.after["reason"] == "looking at a test"
@@ -156,7 +156,7 @@ def test_a_shell_is_opened_with_a_reason_and_ends_with_the_claim(stack, pools, p
     assert "Press Enter to open a new shell" in page.evaluate(text)
     page.locator(".xterm-helper-textarea").focus()
     page.keyboard.press("Enter")
-    eventually(lambda: page.evaluate(text).count("Press Enter to open a new shell") == 2, 10)
+    eventually(lambda: page.evaluate(text).count("Press Enter to open a new shell") == 2)
     assert AuditEntry.objects.filter(action="container.terminal_end", object_id=held).exists()
     page.goto(f"{stack.base}/settings/changes/?objectId={held}")
     expect(page.locator("#main")).to_contain_text("container.terminal")
@@ -173,13 +173,13 @@ def test_a_shell_leaves_nothing_behind_when_its_page_is_closed(stack, pools, bro
     page.get_by_role("button", name="Open shell").click()
     expect(page.locator("#term-state")).to_have_text("Open")
     page.keyboard.type("sleep 5353\n")
-    eventually(lambda: "sleep 5353" in stack.exec(held, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"), 10)
+    eventually(lambda: "sleep 5353" in stack.exec(held, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))
     cookies = "; ".join(f"{one['name']}={one['value']}" for one in page.context.cookies())
     assert _knock(stack, held, cookies, "https://evil.example") == "HTTP 403"
     assert _knock(stack, held, "", stack.base) == 4403
     assert _knock(stack, "00000000-0000-7000-8000-000000000000", cookies, stack.base) == 4409
     page.close()
-    eventually(lambda: "sleep 5353" not in stack.exec(held, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"), 15)
+    eventually(lambda: "sleep 5353" not in stack.exec(held, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))
 
 
 @pytest.mark.long  # waits longer than others' consoles last
@@ -191,10 +191,10 @@ def test_a_shell_survives_idleness(stack, pools, page):
     page.get_by_role("button", name="Open shell").click()
     expect(page.locator("#term-state")).to_have_text("Open")
     page.keyboard.type("echo before\n")
-    eventually(lambda: "before" in page.evaluate("window.terminalText()"), 10)
+    eventually(lambda: "before" in page.evaluate("window.terminalText()"))
     page.wait_for_timeout(130_000)
     page.keyboard.type("echo after-$((1+1))\n")
-    eventually(lambda: "after-2" in page.evaluate("window.terminalText()"), 10)
+    eventually(lambda: "after-2" in page.evaluate("window.terminalText()"))
     assert "before" in page.evaluate("window.terminalText()")
 
 
