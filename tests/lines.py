@@ -78,7 +78,11 @@ class Line:
             if time.monotonic() < self._dead_until:
                 client.close()
                 continue
-            server = socket.create_connection(self._target)
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:  # the far end is away
+                client.close()
+                continue
             with self._lock:
                 self._open |= {client, server}
             for source, target, is_up in ((client, server, True), (server, client, False)):

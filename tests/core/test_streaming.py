@@ -60,7 +60,7 @@ def test_what_nobody_takes_is_not_read():
 
     asyncio.run(look())
     assert source.given * 9 <= 2 * AHEAD_BYTES + 100
-    assert source.closed.wait(5)
+    assert source.closed.wait(30)
 
 
 def test_what_came_before_an_error_comes_before_it():
