@@ -135,8 +135,8 @@ def test_clients_that_vanish_give_back_what_their_requests_held(web: WebServer):
         assert measured(web, "budget_used", resource="waiters") == 1
     until(lambda: measured(web, "budget_used", resource="waiters") == 0)
 
-    send(web, key, "POST", path, body, **{"Idempotency-Key": "once"}).close()
-    until(lambda: measured(web, "budget_used", resource="waiters") == 1)
+    with send(web, key, "POST", path, body, **{"Idempotency-Key": "once"}):
+        until(lambda: measured(web, "budget_used", resource="waiters") == 1)
     until(lambda: measured(web, "budget_used", resource="waiters") == 0)
     again = ask(web, key, "POST", path[:-4], body, **{"Idempotency-Key": "once"})
     assert again.json()["code"] != "idempotency_key_in_flight"

@@ -193,7 +193,7 @@ def test_a_neighbour_is_nobodys_router(engine, outside):  # noqa: F811
         assert "2001:db8:bad" not in announced()
         assert routes().count("default") == 1
         firewall.remove(network.bridge)
-        assert "2001:db8:bad::/64" in announced()  # so it was our rule that kept it out
+        until(lambda: "2001:db8:bad::/64" in announced())  # so it was our rule that kept it out
     finally:
         run("ip", "netns", "del", name)
 

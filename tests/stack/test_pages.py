@@ -42,7 +42,7 @@ def test_a_new_pool_appears_and_a_deleted_one_goes(stack, pools, page):
     pool = pools(warm=1)
     expect(page.locator(f"#pool-{pool}")).to_be_visible(timeout=FIVE_TIMES_PROMISED_MS)
     stack.drop_pool(pool)
-    expect(page.locator(f"#pool-{pool}")).to_have_count(0, timeout=15_000)
+    expect(page.locator(f"#pool-{pool}")).to_have_count(0)
 
 
 def test_a_tenant_is_followed_from_claim_to_release_by_keyboard(stack, pools, page, sink_server):
@@ -72,7 +72,7 @@ def test_a_tenant_is_followed_from_claim_to_release_by_keyboard(stack, pools, pa
     page.get_by_role("button", name="Save now").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_text("1 save of keys-1 queued.")).to_be_visible()
-    expect(page.locator("#main table").first).to_contain_text("Done", timeout=20_000)
+    expect(page.locator("#main table").first).to_contain_text("Done")
     page.get_by_role("button", name="Release").first.focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
@@ -145,7 +145,7 @@ def test_a_pool_is_deleted_only_after_its_id_is_typed(stack, pools, page):
     expect(button).to_be_enabled()
     button.click()
     expect(page.locator("#toasts")).to_contain_text("is being deleted")
-    expect(page.locator(f"#pool-{pool}")).to_have_count(0, timeout=20_000)
+    expect(page.locator(f"#pool-{pool}")).to_have_count(0)
 
 
 def test_a_restarted_server_is_said_and_what_was_missed_is_fetched(stack, pools, page):
@@ -153,7 +153,7 @@ def test_a_restarted_server_is_said_and_what_was_missed_is_fetched(stack, pools,
     live(page, f"{stack.base}/tenants/")
     web = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WEB).latest("started_at")
     os.kill(web.pid, signal.SIGKILL)
-    expect(page.locator("#conn")).not_to_have_text("Live", timeout=15_000)
+    expect(page.locator("#conn")).not_to_have_text("Live")
 
     def answers() -> bool:
         with contextlib.suppress(OSError):
@@ -176,7 +176,7 @@ def test_without_web_sockets_the_page_polls(stack, pools, browser):
     sign_in(stack, page, "poller")
     expect(page.locator("#conn")).to_have_text("Live, polling", timeout=40_000)
     stack.claim("polled-1", pool)
-    expect(page.locator("#feed")).to_contain_text("polled-1 claimed", timeout=15_000)
+    expect(page.locator("#feed")).to_contain_text("polled-1 claimed")
     stack.release("polled-1")
     page.close()
 
