@@ -79,10 +79,16 @@ def test_every_page_is_reached_from_the_first():
     assert {*ROOT.glob("docs/*.md"), ROOT / "CONTRIBUTING.md"} <= seen
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_blocks_of_json_are_json(page):
-    for block in re.findall(r"```json\n(.*?)```", page.read_text(), flags=re.S):
-        json.loads(block)
+def test_blocks_of_json_are_json():
+    blocks = [
+        (page, block) for page in PAGES for block in re.findall(r"```json\n(.*?)```", page.read_text(), flags=re.S)
+    ]
+    assert blocks
+    for page, block in blocks:
+        try:
+            json.loads(block)
+        except ValueError as error:
+            pytest.fail(f"{page.relative_to(ROOT)}: {error}\n{block}")
 
 
 def test_every_test_that_the_security_model_names_exists():

@@ -115,6 +115,21 @@ def test_an_error_gives_the_turn_back():
     assert of._free == 1
 
 
-def test_without_a_turn_stepping_aside_does_nothing():
-    with turns.aside():
-        pass
+def test_without_a_turn_stepping_aside_frees_no_place():
+    of = turns.Turns(patience_s=0.1)
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with of.turn():
+            taken.set()
+            done.wait(5)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert taken.wait(5)
+    with turns.aside(), of.turn():
+        assert not turns._mine.turn.is_held
+    done.set()
+    holder.join(5)
+    with of.turn():
+        assert turns._mine.turn.is_held

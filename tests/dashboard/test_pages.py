@@ -42,7 +42,7 @@ def test_an_empty_overview_says_what_to_do(staff):
 
 
 def test_what_needs_somebody_comes_first(staff):
-    pool = make_pool("broken", last_error="no such image")
+    make_pool("broken", last_error="no such image")
     good = make_pool("good")
     make_container(good)
     make_sync_spec(good, sink_health={"state": "unhealthy", "detail": "bucket is gone"})
@@ -57,7 +57,6 @@ def test_what_needs_somebody_comes_first(staff):
         assert words in page
     assert page.index('id="pool-broken"') < page.index('id="pool-good"')
     assert "<title>(3!)" in page
-    assert pool
 
 
 def test_a_stopped_roll_an_engine_that_is_away_and_a_silent_queue_need_somebody(staff):
@@ -243,8 +242,8 @@ def test_the_theme_is_kept_in_a_cookie_and_leads_nowhere_else(staff):
 def test_every_model_is_in_the_admin_read_only_and_without_secrets(staff):
     pool = make_pool()
     make_container(pool)
-    spec = make_sync_spec(pool, sink_secrets={"accessKeyId": "A", "secretAccessKey": "ADMIN-CANARY"})
-    for model, options in admin.site._registry.items():
+    make_sync_spec(pool, sink_secrets={"accessKeyId": "A", "secretAccessKey": "ADMIN-CANARY"})
+    for model in admin.site._registry:
         if model._meta.app_label not in {"core", "pools", "syncing", "tenants"}:
             continue
         name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
@@ -256,8 +255,6 @@ def test_every_model_is_in_the_admin_read_only_and_without_secrets(staff):
             assert page.status_code == 200
             assert "ADMIN-CANARY" not in page.content.decode()
             assert 'name="_save"' not in page.content.decode()
-        assert options
-    assert spec
     from django.apps import apps
 
     ours = {m for label in ("core", "pools", "syncing", "tenants") for m in apps.get_app_config(label).get_models()}

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.urls import URLPattern, get_resolver, reverse
+from django.urls import URLPattern, reverse
 from django.utils import timezone
 
 from boilerhouse.core import api_keys, audit
 from boilerhouse.core.context import acting
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.models import Event, Process, Role
+from boilerhouse.core.models import Event, Role
 from boilerhouse.dashboard.urls import urlpatterns
 from pools import registry_credentials
 from pools.models import Container, ContainerUsage, PoolUsage
@@ -114,7 +114,6 @@ def world(db, data_dir) -> dict[str, Any]:
             pool=pool, at=at, idle=1, claimed=1, size=2, waiting=0, desired_size=2, cpu_cores=0.5,
             memory_bytes=10**7, disk_bytes=0,
         )  # fmt: skip
-    assert Process.objects.count() >= 0
     return {
         "pool_id": "p1", "container_id": held.pk, "idle": idle.pk, "tenant_id": "a.b@c", "spec_id": "s1",
         "workload_id": "w1", "run_id": run.pk, "key_id": key.pk, "credential_id": "c1", "registry_credential_id": "r1", "backup_id": backup.pk, "pool": pool,
@@ -148,7 +147,6 @@ def member(name: str, group: str | None, **more: Any) -> User:
 
 def test_every_route_is_known_here():
     assert set(routes()) == OPEN | PAGES | ADMIN_ACTIONS | OPERATOR_ACTIONS
-    assert get_resolver()
 
 
 @pytest.mark.parametrize("role", ["nobody", "customer", "viewer", "operator", "admin"])
