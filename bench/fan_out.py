@@ -68,7 +68,7 @@ def _number_of_event(text: str) -> int:
 @contextmanager
 def _bare_server() -> Iterator[int]:
     """A server that does nothing but pass messages on; its port."""
-    from boilerhouse.dashboard.supervisor import free_port
+    from boilerhouse.operations.supervisor import free_port
 
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "bench.broadcast", str(port)], cwd=ROOT)

@@ -41,9 +41,9 @@ def seeded(supervisor: int) -> Iterator[dict[str, Any]]:
     """The rows, and nobody at work on them: neither those who would, nor the one who would start them anew."""
     from django.utils import timezone
 
-    from boilerhouse.core import processes
     from boilerhouse.core.deployment import node_id
     from boilerhouse.core.models import Event, Process
+    from boilerhouse.process import processes
     from pools.models import Container, Pool
     from syncing.models import SyncRun
     from tenants.models import Assignment, Tenant

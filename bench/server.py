@@ -29,7 +29,7 @@ EXAMPLE = {
 }  # fmt: skip
 """The workload that benches run."""
 KINDS = {
-    "boilerhouse.web": "web", "schema_program": "web", "run_controller": "controller",
+    "boilerhouse.web.server": "web", "schema_program": "web", "run_controller": "controller",
     "run_worker": "worker", "serve\0s3": "S3", "manage.py\0up": "supervisor",
 }  # fmt: skip
 
@@ -61,8 +61,8 @@ class Server:
 
     def pid(self, kind: str) -> int:
         """The process that the newest living row of this kind names."""
-        from boilerhouse.core import processes
         from boilerhouse.core.models import Process
+        from boilerhouse.process import processes
 
         return Process.objects.filter(pk__in=processes.living(), kind=kind).latest("started_at").pid
 
@@ -130,7 +130,7 @@ def running() -> Iterator[Server]:
     import django
 
     django.setup()
-    from boilerhouse.dashboard.supervisor import embedded_s3, free_port
+    from boilerhouse.operations.supervisor import embedded_s3, free_port
     from pools import images
     from pools.runtime import get_runtime
 

@@ -17,12 +17,12 @@ from channels.security.websocket import WebsocketDenier
 from django.conf import settings
 from django.urls import get_resolver, path, re_path
 
-from boilerhouse.core import collector, processes
-from boilerhouse.core.asgi_handler import ThreadedHandler
-from boilerhouse.core.base_path import BelowBasePath
-from boilerhouse.core.event_socket import EventSocket
-from boilerhouse.core.handshakes import OverTls
+from boilerhouse.api.event_socket import EventSocket
 from boilerhouse.dashboard.terminal_socket import TerminalSocket
+from boilerhouse.process import collector, processes
+from boilerhouse.web.asgi_handler import ThreadedHandler
+from boilerhouse.web.base_path import BelowBasePath
+from boilerhouse.web.handshakes import OverTls
 from pools import schemas
 from syncing.sinks import s3_access
 

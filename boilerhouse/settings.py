@@ -11,7 +11,8 @@ import django_stubs_ext
 import structlog
 from environs import FileAwareEnv
 
-from boilerhouse.core import keys, logs, privacy
+from boilerhouse.core import keys, privacy
+from boilerhouse.telemetry import logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
@@ -200,7 +201,7 @@ FORCE_SCRIPT_NAME = BOILERHOUSE_BASE_PATH or None
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = BOILERHOUSE_BASE_PATH or "/"
 CSRF_FAILURE_VIEW = "boilerhouse.dashboard.views.form_refused"
 BOILERHOUSE_HTTPS = env.bool("BOILERHOUSE_HTTPS", False)
-"""Whether a proxy with TLS is in front; ``core.arrival`` answers nothing else then, but probes of this machine."""
+"""Whether a proxy with TLS is in front; ``web.arrival`` answers nothing else then, but probes of this machine."""
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BOILERHOUSE_HTTPS
 _cookie_prefix = "" if not BOILERHOUSE_HTTPS else "__Secure-" if BOILERHOUSE_BASE_PATH else "__Host-"
 """Browsers take such cookies from this very host alone, over TLS: a tenant's page at a name below ours sets none."""
@@ -252,14 +253,14 @@ QUEUES: dict[str, dict[str, Any]] = {
     "save": {**_queue, "workers": 4, **_transfers},
     "sync": {**_queue, "workers": 3, **_transfers},
 }
-"""``workers``: threads in each worker process. One sink's work holds all but one of a queue (``core.lanes``)."""
+"""``workers``: threads in each worker process. One sink's work holds all but one of a queue (``queues.lanes``)."""
 QUEUE_LOOK_S = 0.25
 """How often the queues are looked at when no bell rings: work from another machine waits that long at most."""
 Q_CLUSTER: dict[str, Any] = {
     "name": "boilerhouse",
     "label": "Queues",
     "log_level": "WARNING",
-    "broker_class": "boilerhouse.core.broker.Broker",
+    "broker_class": "boilerhouse.queues.broker.Broker",
     "workers": 1,
     **_queue,
     "ALT_CLUSTERS": QUEUES,
@@ -282,17 +283,21 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "django_q",
     "boilerhouse.core",
+    "boilerhouse.queues",
+    "boilerhouse.web",
     "pools",
     "syncing",
     "tenants",
+    "boilerhouse.controller",
+    "boilerhouse.operations",
     "boilerhouse.dashboard",
 ]
 MIDDLEWARE = [
-    "boilerhouse.core.middleware.request_context",
-    "boilerhouse.core.arrival.over_tls",
+    "boilerhouse.web.middleware.request_context",
+    "boilerhouse.web.arrival.over_tls",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "boilerhouse.core.middleware.printable_pages",
+    "boilerhouse.web.middleware.printable_pages",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -317,7 +322,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "boilerhouse.dashboard.context.shell",
             ],
-            "builtins": ["boilerhouse.core.templatetags.ui"],
+            "builtins": ["boilerhouse.dashboard.templatetags.ui"],
             "loaders": [
                 (
                     "django.template.loaders.cached.Loader",
@@ -337,13 +342,13 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 AXES_FAILURE_LIMIT = BOILERHOUSE_LOGIN_FAILURES
 AXES_COOLOFF_TIME = timedelta(seconds=BOILERHOUSE_LOGIN_COOLOFF_S)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "boilerhouse.core.connections.client_of"
+AXES_CLIENT_IP_CALLABLE = "boilerhouse.web.connections.client_of"
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_CALLABLE = "boilerhouse.dashboard.views.too_many_failures"
 AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
 PASSWORD_HASHERS = [
-    "boilerhouse.core.password_hasher.Hasher",
+    "boilerhouse.dashboard.password_hasher.Hasher",
     "django.contrib.auth.hashers.PBKDF2SHA1PasswordHasher",
     "django.contrib.auth.hashers.ScryptPasswordHasher",
 ]
@@ -382,14 +387,14 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 5000
 
 # API -------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["boilerhouse.core.api.authentication.ApiKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["boilerhouse.core.api.permissions.RolePermission"],
-    "DEFAULT_THROTTLE_CLASSES": ["boilerhouse.core.api.throttling.KeyThrottle"],
-    "DEFAULT_PARSER_CLASSES": ["boilerhouse.core.api.parsers.StrictJSONParser"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["boilerhouse.api.authentication.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["boilerhouse.api.permissions.RolePermission"],
+    "DEFAULT_THROTTLE_CLASSES": ["boilerhouse.web.throttling.KeyThrottle"],
+    "DEFAULT_PARSER_CLASSES": ["boilerhouse.api.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "boilerhouse.core.api.schema.ProblemAutoSchema",
-    "EXCEPTION_HANDLER": "boilerhouse.core.api.problems.handle",
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "boilerhouse.core.api.negotiation.AlwaysJSON",
+    "DEFAULT_SCHEMA_CLASS": "boilerhouse.api.schema.ProblemAutoSchema",
+    "EXCEPTION_HANDLER": "boilerhouse.web.problems.handle",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "boilerhouse.api.negotiation.AlwaysJSON",
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS = {
@@ -405,10 +410,10 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "SORT_OPERATIONS": False,
-    "GET_LIB_DOC_EXCLUDES": "boilerhouse.core.api.schema_finish.without_descriptions",
+    "GET_LIB_DOC_EXCLUDES": "boilerhouse.api.schema_finish.without_descriptions",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "boilerhouse.core.api.schema_finish.finish",
+        "boilerhouse.api.schema_finish.finish",
     ],
     "ENUM_NAME_OVERRIDES": {
         "ContainerState": "pools.states.ContainerState",

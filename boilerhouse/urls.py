@@ -3,12 +3,14 @@
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 
-from boilerhouse.core.api import openapi, problems
-from boilerhouse.core.api.audit_views import AuditListView
-from boilerhouse.core.api.event_views import EventListView, EventStreamView
-from boilerhouse.core.api.key_views import ApiKeyListView, ApiKeyView
-from boilerhouse.core.api.settings_views import SettingsView
-from boilerhouse.dashboard import health, metrics, stats, views
+from boilerhouse.api import openapi
+from boilerhouse.api.audit_views import AuditListView
+from boilerhouse.api.event_views import EventListView, EventStreamView
+from boilerhouse.api.key_views import ApiKeyListView, ApiKeyView
+from boilerhouse.api.settings_views import SettingsView
+from boilerhouse.dashboard import views
+from boilerhouse.operations import health, metrics, stats
+from boilerhouse.web import problems
 
 api: list[URLPattern | URLResolver] = [
     path("", include("pools.api.urls")),
@@ -39,6 +41,6 @@ urlpatterns = [
     path("metrics", metrics.MetricsView.as_view(schema=None)),  # where scrapers look
 ]
 
-handler400 = "boilerhouse.core.api.problems.bad_request"
-handler404 = "boilerhouse.core.api.problems.not_found"
-handler500 = "boilerhouse.core.api.problems.server_error"
+handler400 = "boilerhouse.web.problems.bad_request"
+handler404 = "boilerhouse.web.problems.not_found"
+handler500 = "boilerhouse.web.problems.server_error"

@@ -10,7 +10,7 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
 from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools import services, tags
 from pools.models import (
     ContainerUsage,

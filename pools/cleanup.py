@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 
-from boilerhouse.core import deployment, processes
+from boilerhouse.core import deployment
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Process
+from boilerhouse.process import processes
 from pools import firewall, host, quota, reserve, trials, volumes
 from pools.runtime import get_runtime
 from pools.volumes import staged

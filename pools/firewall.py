@@ -22,7 +22,7 @@ from django.conf import settings
 
 from boilerhouse.core import deployment, file_locks
 from boilerhouse.core.models import Node
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools import egress, named, resolvers
 from pools.egress import Egress, Entry, Mode
 from pools.errors import HostNotReady

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from boilerhouse.core import processes
+from boilerhouse.process import processes
 
 PROC = Path("/proc")
 

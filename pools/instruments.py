@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boilerhouse.core.metering import FAST, counter, histogram
+from boilerhouse.telemetry.metering import FAST, counter, histogram
 
 CONTAINER_STARTS = counter("container_starts_total", "Containers that became idle, or did not.", "pool", "result")
 CONTAINER_START_SECONDS = histogram(

@@ -14,11 +14,13 @@ import structlog
 from django.db import transaction
 from django.db.models import Q
 
-from boilerhouse.core import clock, deployment_settings, failpoints, in_progress, processes, unforeseen
+from boilerhouse.core import clock, deployment_settings, failpoints, unforeseen
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.outage import DATABASE_LOST
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process import processes
+from boilerhouse.process.outage import DATABASE_LOST
+from boilerhouse.queues import in_progress
+from boilerhouse.queues.tasks import enqueue
 from pools import (
     accounts,
     errors,

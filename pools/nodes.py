@@ -14,7 +14,7 @@ import structlog
 from django.db import transaction
 
 from boilerhouse.core.deployment import node_id
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools.errors import OtherNode
 from pools.models import Container, HostLease
 

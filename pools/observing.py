@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools import health, last_words, lifecycle, steadiness, volumes
 from pools.models import Container, Pool
 from pools.runtime import get_runtime

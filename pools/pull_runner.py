@@ -9,8 +9,9 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import close_old_connections, connection
 
-from boilerhouse.core import bells, clock
-from boilerhouse.core.steps import steps
+from boilerhouse.core import clock
+from boilerhouse.process.steps import steps
+from boilerhouse.queues import bells
 from pools import pulling
 from pools.models import Container, ImagePull, Pool
 from pools.pull_runs import PullRun, take

@@ -17,13 +17,13 @@ from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
 
-from boilerhouse.core import processes
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.models import Deployment
-from boilerhouse.core.outage import DATABASE_LOST
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process import processes
+from boilerhouse.process.outage import DATABASE_LOST
+from boilerhouse.queues.tasks import enqueue
 from pools import pull_errors, pulling, references, registry_logins
 from pools.errors import EngineUnavailable
 from pools.instruments import IMAGE_PULL_SECONDS, IMAGE_PULLS

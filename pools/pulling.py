@@ -16,10 +16,12 @@ import structlog
 from django.db import transaction
 from django.db.models.functions import Now
 
-from boilerhouse.core import bells, clock, processes
+from boilerhouse.core import clock
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.steps import each
+from boilerhouse.process import processes
+from boilerhouse.process.steps import each
+from boilerhouse.queues import bells
 from pools import errors, references
 from pools.models import Container, ImagePull, Pool
 from pools.pull_errors import PullFailed, PullFault

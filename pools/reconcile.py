@@ -20,8 +20,8 @@ from django.db import transaction
 from boilerhouse.core import clock
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.steps import each
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process.steps import each
+from boilerhouse.queues.tasks import enqueue
 from pools import host, last_words, lifecycle, nodes, observing, trouble, volumes
 from pools.instruments import DRIFT
 from pools.models import Container, HostLease, Pool

@@ -9,7 +9,7 @@ from django.db import IntegrityError
 
 from boilerhouse.core import audit, clock
 from boilerhouse.core.events import recording
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools.errors import IdTaken, RegistryCredentialInUse, RegistryCredentialNotFound, RegistryTaken
 from pools.models import Pool, RegistryCredential, Workload
 from pools.registry_logins import places_of

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from boilerhouse.core.apart import Apart, TooMuch
 from boilerhouse.core.errors import FieldError
+from boilerhouse.process.apart import Apart, TooMuch
 
 SAVING = "schemas"
 """Who asks about schemas themselves: operators, all as one."""

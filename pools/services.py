@@ -13,7 +13,7 @@ from boilerhouse.core import audit, deployment_settings
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.ids import SLUG, slugify
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools import errors, firewall
 from pools.feasibility import check_feasible
 from pools.models import Pool, Workload, WorkloadVersion

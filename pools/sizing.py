@@ -16,7 +16,7 @@ from django.db.models import Count, Q
 from boilerhouse.core import clock, failpoints
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools import host, steadiness, trouble
 from pools.errors import HostNotReady
 from pools.models import Container, Pool, Template, WorkloadVersion

@@ -19,8 +19,8 @@ from django.db.models import Exists, F, OuterRef, Q, Subquery
 from boilerhouse.core import audit, clock, file_locks
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.steps import each
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process.steps import each
+from boilerhouse.queues.tasks import enqueue
 from pools import image_warnings, references, registry_logins, services, version_images
 from pools.errors import EngineFailure, EngineUnavailable, FixedImage, ImageMissing, WorkloadNotFound
 from pools.models import Pool, Workload, WorkloadVersion

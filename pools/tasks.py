@@ -7,8 +7,8 @@ from uuid import UUID
 
 from django.conf import settings
 
-from boilerhouse.core.steps import each
-from boilerhouse.core.tasks import task
+from boilerhouse.process.steps import each
+from boilerhouse.queues.tasks import task
 from pools import filtering, freezer, lifecycle, nodes, sizing, tags, trials, volumes
 from pools.volumes import staged
 

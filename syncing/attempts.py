@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from syncing import errors, listings
 from syncing.markers import Marker
 from syncing.sinks import Sink

@@ -9,7 +9,7 @@ from django.db.models import ProtectedError
 
 from boilerhouse.core import audit
 from boilerhouse.core.events import recording
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools.errors import IdTaken
 from pools.services import unused_id
 from syncing import places

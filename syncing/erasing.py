@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from syncing import errors, places
 from syncing.locations import marker_key
 from syncing.markers import Marker

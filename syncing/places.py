@@ -23,7 +23,7 @@ from django.db.models import QuerySet
 from boilerhouse.core import clock
 from boilerhouse.core.events import recording
 from boilerhouse.core.models import Deployment
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from syncing import errors, locations, sinks
 from syncing.locations import PLACE_KEY, Area, Spot, marker_key
 from syncing.models import SavedState, SinkPlace, SyncMapping, SyncSpec

@@ -24,8 +24,9 @@ from typing import Any
 import structlog
 from django.conf import settings
 
-from boilerhouse.core import file_locks, urgency
+from boilerhouse.core import file_locks
 from boilerhouse.core.deployment import data_dir, deployment_id
+from boilerhouse.process import urgency
 from pools.spec import Owner
 from syncing import backups, errors, rclone, syscalls
 from syncing.jail import Jail

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from boilerhouse.core import failpoints, stalling
+from boilerhouse.core import failpoints
 from boilerhouse.core.deployment import deployment_id
+from boilerhouse.process import stalling
 from pools.volumes import Census, Stamp
 from syncing import backups, conflicts, errors, fitting, listings, patterns, places, undo
 from syncing.attempts import Attempt

@@ -23,9 +23,12 @@ from typing import Self
 import structlog
 from django.conf import settings
 
-from boilerhouse.core import context, file_locks, lanes, processes, stalling, tracing
+from boilerhouse.core import context, file_locks
 from boilerhouse.core.deployment import data_dir
-from boilerhouse.core.processes import DEAD_AFTER_S, HEARTBEAT_S
+from boilerhouse.process import processes, stalling
+from boilerhouse.process.processes import DEAD_AFTER_S, HEARTBEAT_S
+from boilerhouse.queues import lanes
+from boilerhouse.telemetry import tracing
 from pools.names import show
 from syncing import connects, errors, syscalls
 from syncing.jail import VOLUME, Jail

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from django.conf import settings
 
-from boilerhouse.core import failpoints, stalling
+from boilerhouse.core import failpoints
+from boilerhouse.process import stalling
 from pools import quota, volumes
 from pools.names import show
 from pools.volumes import staged

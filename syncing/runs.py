@@ -11,9 +11,10 @@ import structlog
 from django.conf import settings
 from django.db.models import F
 
-from boilerhouse.core import clock, processes, unforeseen
+from boilerhouse.core import clock, unforeseen
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
+from boilerhouse.process import processes
 from syncing import errors, rclone
 from syncing.instruments import SYNC_BYTES, SYNC_RUNS, SYNC_SECONDS
 from syncing.models import SyncMapping, SyncRun, SyncSpec

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from syncing import errors, places, services
 from syncing.live_saves import save_live
 from syncing.mapping_saves import MappingSave

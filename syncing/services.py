@@ -17,7 +17,7 @@ from django.utils import timezone
 from boilerhouse.core import audit, clock
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools import mounts
 from pools.errors import IdTaken
 from pools.models import Pool, Workload

@@ -22,8 +22,9 @@ from typing import Any
 import structlog
 from django.conf import settings
 
-from boilerhouse.core import failpoints, stalling
+from boilerhouse.core import failpoints
 from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.process import stalling
 from pools import freezer, lifecycle, quota, volumes
 from pools.models import Container
 from pools.names import folders, plain, show

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from boilerhouse.core import lanes
-from boilerhouse.core.tasks import enqueue, task
+from boilerhouse.queues import lanes
+from boilerhouse.queues.tasks import enqueue, task
 from syncing import backups, places
 from syncing.models import SyncSpec
 

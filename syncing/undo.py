@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import structlog
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from syncing import backups, errors, listings
 from syncing.locations import marker_key
 from syncing.markers import Marker

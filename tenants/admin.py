@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.db import transaction
 
 from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools.models import Container
 from syncing.models import Backup, SyncRun, SyncSpec
 from tenants import backups, releases, removals, syncs

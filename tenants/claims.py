@@ -15,9 +15,10 @@ from django.db import IntegrityError
 from django.db.models import F
 from django.db.models.functions import Greatest
 
-from boilerhouse.core import audit, clock, failpoints, processes
+from boilerhouse.core import audit, clock, failpoints
 from boilerhouse.core.events import recording
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process import processes
+from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
 from pools import lifecycle
 from pools.egress import Egress

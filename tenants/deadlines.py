@@ -13,7 +13,8 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.db.models.functions import Greatest
 
-from boilerhouse.core import clock, stalling
+from boilerhouse.core import clock
+from boilerhouse.process import stalling
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 

@@ -18,7 +18,7 @@ import structlog
 from django.conf import settings
 from django.db import close_old_connections, connection
 
-from boilerhouse.core.steps import steps
+from boilerhouse.process.steps import steps
 from pools import host, nodes, observing, quota, reserve, unlinked, volumes
 from pools.errors import DirectoryGone
 from pools.models import Container

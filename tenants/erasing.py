@@ -17,7 +17,7 @@ from boilerhouse.core import audit, clock
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import recording
 from boilerhouse.core.models import Node
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools import volumes
 from pools.volumes import staged
 from syncing import erasing

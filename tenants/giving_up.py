@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from boilerhouse.core import unforeseen
 from boilerhouse.core.errors import BoilerhouseError, Internal
 from boilerhouse.core.events import emit, recording, wake
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
 from pools import lifecycle
 from pools.models import Pool

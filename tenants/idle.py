@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from boilerhouse.core import clock
-from boilerhouse.core.steps import earlier, later
+from boilerhouse.process.steps import earlier, later
 from pools import nodes, volumes
 from pools.errors import DirectoryGone
 from pools.models import Container

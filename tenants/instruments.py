@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boilerhouse.core.metering import FAST, counter, histogram
+from boilerhouse.telemetry.metering import FAST, counter, histogram
 
 CLAIMS = counter(
     "claims_total", "New claims that ended: assigned, or the code of their error.", "pool", "source", "result"

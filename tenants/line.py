@@ -12,7 +12,7 @@ import structlog
 
 from boilerhouse.core import clock
 from boilerhouse.core.events import recording
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools import lifecycle
 from pools.models import Container, Pool
 from tenants import deadlines, errors

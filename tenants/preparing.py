@@ -20,12 +20,15 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q
 
-from boilerhouse.core import clock, failpoints, in_progress, lanes, processes, tracing, turns
+from boilerhouse.core import clock, failpoints
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.metering import timed
-from boilerhouse.core.outage import DATABASE_LOST, renounce
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process import processes, turns
+from boilerhouse.process.outage import DATABASE_LOST, renounce
+from boilerhouse.queues import in_progress, lanes
+from boilerhouse.queues.tasks import enqueue
+from boilerhouse.telemetry import tracing
+from boilerhouse.telemetry.metering import timed
 from pools import errors as pool_errors
 from pools import host, last_words, lifecycle, nodes, sizing, volumes
 from pools.feasibility import seed_path

@@ -19,11 +19,13 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
-from boilerhouse.core import audit, clock, failpoints, in_progress, lanes, processes
+from boilerhouse.core import audit, clock, failpoints
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording, wake
-from boilerhouse.core.outage import DATABASE_LOST
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process import processes
+from boilerhouse.process.outage import DATABASE_LOST
+from boilerhouse.queues import in_progress, lanes
+from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
 from pools import freezer, host, lifecycle, nodes, volumes
 from pools.models import Container, Pool

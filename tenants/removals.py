@@ -8,7 +8,7 @@ from uuid import UUID
 
 from boilerhouse.core import audit
 from boilerhouse.core.events import recording
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
 from pools.models import Container
 from pools.states import ContainerState

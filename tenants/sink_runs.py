@@ -15,12 +15,14 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from boilerhouse.core import clock, lanes, processes, unforeseen
+from boilerhouse.core import clock, unforeseen
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import recording
-from boilerhouse.core.outage import DATABASE_LOST
 from boilerhouse.core.recently import Recently
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process import processes
+from boilerhouse.process.outage import DATABASE_LOST
+from boilerhouse.queues import lanes
+from boilerhouse.queues.tasks import enqueue
 from syncing import places
 from syncing.models import SyncRun, SyncSpec
 from syncing.querysets import SyncRunQuerySet

@@ -21,13 +21,15 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, QuerySet
 
-from boilerhouse.core import audit, budgets, clock, lanes, processes
+from boilerhouse.core import audit, clock
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
-from boilerhouse.core.steps import each, later
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process import budgets, processes
+from boilerhouse.process.steps import each, later
+from boilerhouse.queues import lanes
+from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
 from pools import nodes, volumes
 from syncing import errors as sync_errors

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from django.db import transaction
 
-from boilerhouse.core import lanes
-from boilerhouse.core.tasks import enqueue, task
+from boilerhouse.queues import lanes
+from boilerhouse.queues.tasks import enqueue, task
 from pools import nodes
 from tenants import backups, erasing, idle, preparing, releases, syncs, upkeep
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from boilerhouse.core.apart import NoPlace, Spent, TooMuch
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.ids import TENANT_ID
+from boilerhouse.process.apart import NoPlace, Spent, TooMuch
 from pools import schemas
 from pools.egress import Egress
 from pools.models import Pool

@@ -112,8 +112,9 @@ def _forget_deployment() -> Iterator[None]:
     yield
     from django.db import connection
 
-    from boilerhouse.core import deployment, processes
-    from boilerhouse.core.api import kept_bytes
+    from boilerhouse.core import deployment
+    from boilerhouse.process import processes
+    from boilerhouse.web import kept_bytes
 
     deployment._checked.cache_clear()
     kept_bytes.ledger.clear()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
 from syncing import sinks
 from syncing.jail import rclone_path
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, PLACE_KEY

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "deploy" / "nginx" / "boilerhouse.conf"

@@ -20,7 +20,7 @@ import requests
 from django.conf import settings
 
 import docker
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
 from pools import images
 from pools.runtime import get_runtime
 from tests.listening import stop_listening

@@ -10,7 +10,7 @@ import time
 import uuid
 from pathlib import Path
 
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
 from syncing import rclone
 from syncing.locations import PLACE_KEY
 from syncing.sinks import S3Sink

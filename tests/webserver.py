@@ -89,7 +89,7 @@ def running(directory: Path, **more: str) -> Iterator[WebServer]:
     made.key = kept.read_text()
     command = [
         "-m",
-        "boilerhouse.web",
+        "boilerhouse.web.server",
         "-v",
         "0",
         "--no-server-name",

@@ -1,4 +1,4 @@
-"""Error families. The class docstring is the default message; HTTP is decided in ``core.api.problems``.
+"""Error families. The class docstring is the default message; HTTP is decided in ``web.problems``.
 
 BoilerhouseError
 ├── NotFound     → 404

@@ -16,10 +16,12 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from boilerhouse.core import arrival, budgets, connections, context
+from boilerhouse.core import context
 from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound, TooMany
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import reaches, role_of
+from boilerhouse.process import budgets
+from boilerhouse.web import arrival, connections
 
 View = Callable[..., HttpResponse]
 Action = Callable[..., str | HttpResponse]

@@ -18,12 +18,12 @@ from django.http import QueryDict
 from django.utils.text import slugify
 from rest_framework import serializers
 
-from boilerhouse.core.api.parsers import check_body
-from boilerhouse.core.api.problems import field_errors
+from boilerhouse.api.parsers import check_body
 from boilerhouse.core.bounds import TEN_YEARS_MS, natural
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
-from boilerhouse.core.templatetags.ui import duration
 from boilerhouse.dashboard.forms import as_json
+from boilerhouse.dashboard.templatetags.ui import duration
+from boilerhouse.web.problems import field_errors
 
 MAX_ROWS = 40
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from rest_framework import serializers
 
-from boilerhouse.core.api.problems import field_errors
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid, PreconditionFailed
+from boilerhouse.web.problems import field_errors
 
 
 @dataclass

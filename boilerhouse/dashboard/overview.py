@@ -12,10 +12,10 @@ from django.urls import reverse
 from boilerhouse.core import clock, nodes
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, FailingStep
-from boilerhouse.core.templatetags.ui import short
 from boilerhouse.dashboard import sparks, tones
 from boilerhouse.dashboard.counting import up_to
-from boilerhouse.dashboard.queues import silent_queues
+from boilerhouse.dashboard.templatetags.ui import short
+from boilerhouse.queues.silence import silent_queues
 from pools.models import Container, Pool, PoolStatus
 from pools.states import ContainerState, PoolState, Trouble
 from syncing.models import SyncRun, SyncSpec

@@ -18,14 +18,16 @@ from channels.auth import AuthMiddlewareStack
 from channels.db import database_sync_to_async
 from django.conf import settings
 
-from boilerhouse.core import audit, budgets, connections, context
+from boilerhouse.core import audit, context
 from boilerhouse.core.errors import BoilerhouseError, Invalid
 from boilerhouse.core.events import recording
-from boilerhouse.core.handshakes import OurPagesOnly
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import Role
-from boilerhouse.core.streaming import Stalled, Writer, from_thread, serve
 from boilerhouse.dashboard.access import signed_in
+from boilerhouse.process import budgets
+from boilerhouse.web import connections
+from boilerhouse.web.handshakes import OurPagesOnly
+from boilerhouse.web.streaming import Stalled, Writer, from_thread, serve
 from pools.runtime.base import Terminal
 from tenants import working
 

@@ -15,11 +15,11 @@ from django.utils.http import urlsafe_base64_decode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from boilerhouse.core import arrival
 from boilerhouse.dashboard.access import page
 from boilerhouse.dashboard.context import THEMES, TIMES
-from boilerhouse.dashboard.login_tokens import login_tokens
 from boilerhouse.dashboard.overview import overview as read_overview
+from boilerhouse.operations.login_tokens import login_tokens
+from boilerhouse.web import arrival
 
 YEAR_S = 365 * 24 * 3600
 

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from boilerhouse.core.api.serializers import ApiSerializer, LineField, StringMapField
+from boilerhouse.api.serializers import ApiSerializer, LineField, StringMapField
 from boilerhouse.core.text import has_control
 from pools import addresses, limits, mounts
 from pools.runtime.base import OUR_LABELS

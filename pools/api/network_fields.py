@@ -8,7 +8,7 @@ from django.conf import settings
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from boilerhouse.core.api.serializers import ApiSerializer, LineField, nested
+from boilerhouse.api.serializers import ApiSerializer, LineField, nested
 from boilerhouse.core.errors import FieldError
 from pools.api.engine_fields import ResolversField
 from pools.egress import MAX_ENTRIES, BadEntry, Egress, Entry, Mode

@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from boilerhouse.core.api.serializers import LineField
+from boilerhouse.api.serializers import LineField
 from pools import mounts
 
 STOP_SIGNALS = (

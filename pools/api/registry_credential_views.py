@@ -6,9 +6,9 @@ from typing import Any
 
 from rest_framework.response import Response
 
-from boilerhouse.core.api.base import ApiView
-from boilerhouse.core.api.pagination import boolean, paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of
+from boilerhouse.api.base import ApiView
+from boilerhouse.api.pagination import boolean, paginate
+from boilerhouse.api.schema import CURSOR, LIMIT, flag, operation, page_of
 from boilerhouse.core.ids import check_same_id
 from pools import registry_credentials
 from pools.api.registry_credentials import (

@@ -9,7 +9,7 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from boilerhouse.core.api.serializers import ApiSerializer, LineField
+from boilerhouse.api.serializers import ApiSerializer, LineField
 from boilerhouse.core.errors import FieldError, Invalid
 from pools import references, registry_credentials, registry_logins
 from pools.api.serializers import IdField

@@ -15,9 +15,9 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.fields import empty
 
+from boilerhouse.api.schema import Problem
+from boilerhouse.api.serializers import ApiSerializer, LineField, NumberField, ObjectField, StringMapField, nested
 from boilerhouse.core import deployment_settings
-from boilerhouse.core.api.schema import Problem
-from boilerhouse.core.api.serializers import ApiSerializer, LineField, NumberField, ObjectField, StringMapField, nested
 from boilerhouse.core.bounds import MAX_MB, TEN_YEARS_MS
 from boilerhouse.core.errors import FieldError
 from boilerhouse.core.ids import SLUG

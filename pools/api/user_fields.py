@@ -10,8 +10,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
+from boilerhouse.api.serializers import ApiSerializer, LineField
 from boilerhouse.core import deployment_settings
-from boilerhouse.core.api.serializers import ApiSerializer, LineField
 from pools import mounts
 
 MAX_ID = 2**31 - 2

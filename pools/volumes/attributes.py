@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from pools.names import plain
 from pools.spec import Owner
 from pools.volumes.handles import DIRECTORY, KEPT_BITS, allow_mode, descend, make_dir

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 
 
 class Stamp(NamedTuple):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from pools.names import plain
 from pools.volumes.entries import Entry, Stamp, entries_of
 from pools.volumes.handles import DIRECTORY, KEPT_BITS, PLAIN_DIR, PLAIN_FILE

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-from boilerhouse.core import stalling
-from boilerhouse.core.steps import each
+from boilerhouse.process import stalling
+from boilerhouse.process.steps import each
 from pools import quota
 from pools.volumes.paths import home, secrets_dir, trash_dir
 

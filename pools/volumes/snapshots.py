@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from uuid import UUID
 
-from boilerhouse.core.steps import each
+from boilerhouse.process.steps import each
 from pools import quota
 from pools.errors import DirectoryGone, Locked
 from pools.volumes.directories import on_disk

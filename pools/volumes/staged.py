@@ -23,9 +23,10 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 
-from boilerhouse.core import deployment, processes, stalling
+from boilerhouse.core import deployment
 from boilerhouse.core.errors import Failed
-from boilerhouse.core.steps import each
+from boilerhouse.process import processes, stalling
+from boilerhouse.process.steps import each
 from pools.spec import Owner
 from pools.volumes.paths import home as home_of
 from pools.volumes.paths import staging_dir

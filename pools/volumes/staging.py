@@ -8,7 +8,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from uuid import UUID
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from pools.spec import Owner
 from pools.volumes.entries import entries_of
 from pools.volumes.handles import DIRECTORY, descend, gone

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from boilerhouse.core.api.serializers import ApiSerializer, KeyField, LineField
+from boilerhouse.api.serializers import ApiSerializer, KeyField, LineField
 from pools.api.serializers import IdField
 from syncing.models import Credential
 

@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from boilerhouse.core.api.serializers import ApiSerializer, LineField, ObjectField
+from boilerhouse.api.serializers import ApiSerializer, LineField, ObjectField
 from boilerhouse.core.bounds import TEN_YEARS_MS
 from pools.api.serializers import IdField, PathField
 from syncing import patterns

@@ -14,7 +14,7 @@ from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_fiel
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from boilerhouse.core.api.serializers import ApiSerializer, KeyField, LineField, camel
+from boilerhouse.api.serializers import ApiSerializer, KeyField, LineField, camel
 from pools.api.serializers import PathField
 from syncing import locations
 from syncing.models import SyncSpec

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from syncing import locations
 from syncing.errors import DiskFull, Incomplete, Oversized, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.sinks import deadlines, local_hands, sizes

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import structlog
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from syncing import addresses
 from syncing.errors import (
     RemoteChanged,

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import requests
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from syncing import addresses
 from syncing.errors import (
     DiskFull,

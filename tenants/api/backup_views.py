@@ -9,11 +9,11 @@ from uuid import UUID
 from rest_framework import serializers
 from rest_framework.response import Response
 
+from boilerhouse.api.base import ApiView
+from boilerhouse.api.pagination import paginate
+from boilerhouse.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.api.serializers import ApiSerializer
 from boilerhouse.core import deployment_settings
-from boilerhouse.core.api.base import ApiView
-from boilerhouse.core.api.pagination import paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
-from boilerhouse.core.api.serializers import ApiSerializer
 from syncing.api.serializers import RunOutput, render_run
 from syncing.models import Backup
 from tenants import backups, errors

@@ -22,14 +22,15 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.response import Response
 
-from boilerhouse.core import api_keys, budgets
-from boilerhouse.core.api.base import ApiView
-from boilerhouse.core.api.pagination import boolean, integer, paginate
-from boilerhouse.core.api.problems import from_error
-from boilerhouse.core.api.rendering import AsciiRenderer
-from boilerhouse.core.api.schema import CURSOR, LIMIT, flag, operation, page_of, query, whole
+from boilerhouse.api.base import ApiView
+from boilerhouse.api.pagination import boolean, integer, paginate
+from boilerhouse.api.schema import CURSOR, LIMIT, flag, operation, page_of, query, whole
+from boilerhouse.core import api_keys
 from boilerhouse.core.errors import FieldError, Invalid
-from boilerhouse.core.streaming import Stream, Writer, from_thread
+from boilerhouse.process import budgets
+from boilerhouse.web.problems import from_error
+from boilerhouse.web.rendering import AsciiRenderer
+from boilerhouse.web.streaming import Stream, Writer, from_thread
 from pools.api.serializers import ContainerOutput, ExecInput, ExecOutput, ExecProblem, render_container
 from pools.errors import ContainerMissing, ContainerNotFound, EngineUnavailable, ExecTimedOut
 from pools.models import Container

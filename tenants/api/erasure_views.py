@@ -10,10 +10,10 @@ from django.http import HttpResponse
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from boilerhouse.core import budgets
-from boilerhouse.core.api.base import ApiView
-from boilerhouse.core.api.schema import operation
-from boilerhouse.core.api.serializers import ApiSerializer
+from boilerhouse.api.base import ApiView
+from boilerhouse.api.schema import operation
+from boilerhouse.api.serializers import ApiSerializer
+from boilerhouse.process import budgets
 from tenants import erasing
 from tenants.api.waiting import TIMEOUT, Awaited, WaitingView, patience, timeout_ms
 

@@ -9,9 +9,9 @@ from typing import Any
 from django.http import HttpResponse
 from rest_framework.response import Response
 
-from boilerhouse.core import budgets
-from boilerhouse.core.api.schema import operation
+from boilerhouse.api.schema import operation
 from boilerhouse.core.models import Role
+from boilerhouse.process import budgets
 from pools.api.network_fields import EgressField
 from pools.egress import Egress
 from tenants import networks

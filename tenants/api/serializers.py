@@ -7,7 +7,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from boilerhouse.core.api.serializers import ApiSerializer, LineField, ObjectField, StringMapField
+from boilerhouse.api.serializers import ApiSerializer, LineField, ObjectField, StringMapField
 from pools import named
 from pools.api.network_fields import EgressField
 from pools.api.serializers import EndpointOutput

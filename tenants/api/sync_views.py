@@ -8,10 +8,10 @@ from uuid import UUID
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from boilerhouse.core.api.base import ApiView
-from boilerhouse.core.api.pagination import paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
-from boilerhouse.core.api.serializers import ApiSerializer, LineField
+from boilerhouse.api.base import ApiView
+from boilerhouse.api.pagination import paginate
+from boilerhouse.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.api.serializers import ApiSerializer, LineField
 from syncing.api.serializers import RunOutput, RunsOutput, SinkHealthOutput, render_run
 from syncing.models import SyncRun
 from syncing.services import find_spec

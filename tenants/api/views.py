@@ -10,13 +10,13 @@ from typing import Any
 from django.http import HttpResponse
 from rest_framework.response import Response
 
-from boilerhouse.core import budgets
-from boilerhouse.core.api import throttling
-from boilerhouse.core.api.base import ApiView
-from boilerhouse.core.api.event_views import reads_logs
-from boilerhouse.core.api.pagination import paginate
-from boilerhouse.core.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.api.base import ApiView
+from boilerhouse.api.event_views import reads_logs
+from boilerhouse.api.pagination import paginate
+from boilerhouse.api.schema import CURSOR, LIMIT, operation, page_of, query
 from boilerhouse.core.models import Role
+from boilerhouse.process import budgets
+from boilerhouse.web import throttling
 from syncing.api.serializers import RunsOutput, render_run
 from tenants import claims, idle, line, releases, syncs, validation
 from tenants.api.serializers import (

@@ -14,11 +14,11 @@ from typing import Any
 from django.http import HttpResponse
 from rest_framework.response import Response
 
-from boilerhouse.core.api.base import ApiView
-from boilerhouse.core.api.pagination import integer
-from boilerhouse.core.api.schema import whole
-from boilerhouse.core.budgets import Owner, waiters
-from boilerhouse.core.waiting import Check, Waiting
+from boilerhouse.api.base import ApiView
+from boilerhouse.api.pagination import integer
+from boilerhouse.api.schema import whole
+from boilerhouse.process.budgets import Owner, waiters
+from boilerhouse.web.waiting import Check, Waiting
 
 MAX_TIMEOUT_MS = 600_000
 TIMEOUT = whole("timeoutMs", 1, MAX_TIMEOUT_MS, "How long to wait, in milliseconds.")

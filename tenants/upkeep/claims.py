@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from boilerhouse.core import clock
-from boilerhouse.core.steps import each
+from boilerhouse.process.steps import each
 from pools.models import Container
 from tenants import deadlines, giving_up, line
 from tenants.models import Assignment

@@ -8,9 +8,10 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import QuerySet
 
-from boilerhouse.core import clock, nodes, processes
+from boilerhouse.core import clock, nodes
 from boilerhouse.core.recently import Recently
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process import processes
+from boilerhouse.queues.tasks import enqueue
 from tenants.models import Assignment
 
 ORPHANED_AFTER = timedelta(seconds=3)

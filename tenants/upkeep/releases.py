@@ -6,8 +6,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from boilerhouse.core import clock
-from boilerhouse.core.steps import each
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.process.steps import each
+from boilerhouse.queues.tasks import enqueue
 from pools.models import Pool
 from pools.states import DEADLY
 from tenants import errors, giving_up, idle, releases

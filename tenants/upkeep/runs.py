@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boilerhouse.core import processes
+from boilerhouse.process import processes
 from syncing.models import SyncRun
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boilerhouse.core.steps import each
+from boilerhouse.process.steps import each
 from syncing import services as syncing
 from syncing.models import SyncSpec
 from tenants import releases

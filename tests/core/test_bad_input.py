@@ -7,8 +7,8 @@ import copy
 import pytest
 from rest_framework import serializers
 
-from boilerhouse.core.api.schema_examples import REQUESTS
-from boilerhouse.core.api.serializers import ApiSerializer, LineField
+from boilerhouse.api.schema_examples import REQUESTS
+from boilerhouse.api.serializers import ApiSerializer, LineField
 from pools import schemas
 from pools.spec import WorkloadSpec
 from syncing.sinks.s3 import S3Sink

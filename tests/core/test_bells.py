@@ -11,9 +11,9 @@ import time
 import pytest
 from django.db import transaction
 
-from boilerhouse.core import bells
-from boilerhouse.core.broker import Broker
 from boilerhouse.core.deployment import data_dir
+from boilerhouse.queues import bells
+from boilerhouse.queues.broker import Broker
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_ring_before_waiting_is_not_missed_and_a_silenced_one_is_over(own_dire
 def test_bells_of_processes_that_were_killed_are_taken_away(own_directory):
     code = (
         "import os,signal,django; os.environ['DJANGO_SETTINGS_MODULE']='boilerhouse.settings'; django.setup();"
-        "from boilerhouse.core.bells import Bell; kept = Bell('claim'); os.kill(os.getpid(), signal.SIGKILL)"
+        "from boilerhouse.queues.bells import Bell; kept = Bell('claim'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "BOILERHOUSE_DATA_DIR": str(own_directory)})
     assert len(list((data_dir() / "bells").glob("claim.*"))) == 1

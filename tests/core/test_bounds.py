@@ -17,9 +17,9 @@ from django.apps import apps as django_apps
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 from django.utils import timezone
 
+from boilerhouse.api.schema_examples import REQUESTS
+from boilerhouse.controller import controller
 from boilerhouse.core import bounds, checks
-from boilerhouse.core.api.schema_examples import REQUESTS
-from boilerhouse.dashboard import controller
 from pools import feasibility, sizing
 from pools.api.engine_fields import MAX_MEMORY_MB
 from pools.models import Pool, Workload, WorkloadVersion

@@ -19,10 +19,11 @@ from django.core.management import call_command
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from boilerhouse.core import commands, text
+from boilerhouse.core import text
 from boilerhouse.core.events import emit, recording
-from boilerhouse.dashboard.login_tokens import login_tokens
 from boilerhouse.dashboard.pages.containers import log_lines
+from boilerhouse.operations.login_tokens import login_tokens
+from boilerhouse.process import commands
 from tests.make import make_container, make_pool, make_workload
 from tests.webserver import running
 
@@ -175,7 +176,7 @@ def test_nothing_acts_in_a_log(style):
     """W4: a stranger's path, a tenant's file name, an exception's words, and other libraries' arguments."""
     lines = f"""
 import logging, structlog
-from boilerhouse.core import logs
+from boilerhouse.telemetry import logs
 logs.configure("{style}", "INFO")
 hostile = {HOSTILE!r} + chr(10) + "forged"
 structlog.get_logger("ours").info("x " + hostile, path=hostile, deep={{"a": [hostile], hostile: 1}}, error=ValueError(hostile))
@@ -223,7 +224,7 @@ def test_a_containers_output_is_exact_in_a_pipe_and_harmless_on_a_terminal():
     wanted = HOSTILE.encode() + b"\xff\r\nwide \xe2\x82\xac\n"
     lines = f"""
 import sys
-from boilerhouse.core import commands
+from boilerhouse.process import commands
 output = commands.Output(sys.stdout)
 for one in {wanted!r}:
     output.write(bytes([one]))

@@ -11,15 +11,15 @@ import pytest
 from django.test import RequestFactory
 from rest_framework.response import Response
 
-from boilerhouse.core import budgets
-from boilerhouse.core.api.base import ApiView
-from boilerhouse.core.api.schema import operation
-from boilerhouse.core.asgi_handler import ThreadedHandler
-from boilerhouse.core.budgets import Budget, BudgetExceeded, Kind, TooManyStreams
-from boilerhouse.core.instruments import BUDGET_REFUSALS
+from boilerhouse.api.base import ApiView
+from boilerhouse.api.schema import operation
 from boilerhouse.core.models import ApiKey
-from boilerhouse.core.streaming import Stream
-from boilerhouse.core.waiting import Waiters, Waiting
+from boilerhouse.process import budgets
+from boilerhouse.process.budgets import Budget, BudgetExceeded, Kind, TooManyStreams
+from boilerhouse.telemetry.instruments import BUDGET_REFUSALS
+from boilerhouse.web.asgi_handler import ThreadedHandler
+from boilerhouse.web.streaming import Stream
+from boilerhouse.web.waiting import Waiters, Waiting
 
 MALLORY, BOB = budgets.tenant("mallory"), budgets.tenant("bob")
 
@@ -89,7 +89,7 @@ def test_counts_are_right_after_many_threads_that_enter_and_leave_twice(budget):
 def test_requests_that_wait_for_the_same_thing_count_once(settings, monkeypatch):
     """D2: a tenant's joined claims take one place of all, but no more of them wait than a tenant may have."""
 
-    monkeypatch.setattr("boilerhouse.core.waiting.pump.subscribe", lambda _act: None)  # outlives this loop
+    monkeypatch.setattr("boilerhouse.web.waiting.pump.subscribe", lambda _act: None)  # outlives this loop
 
     def nothing(_keys: set) -> set:
         return set()

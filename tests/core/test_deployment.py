@@ -5,9 +5,9 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from boilerhouse.core import deployment
-from boilerhouse.core.commands import exit_code
 from boilerhouse.core.deployment import DeploymentMismatch, WrongNode
 from boilerhouse.core.models import Deployment
+from boilerhouse.process.commands import exit_code
 from tests.make import make_container
 
 

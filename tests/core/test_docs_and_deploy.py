@@ -13,7 +13,7 @@ import pytest
 import yaml
 from django.core.management import get_commands
 
-from boilerhouse.dashboard.metrics import DatabaseCollector
+from boilerhouse.operations.metrics import DatabaseCollector
 from pools import instruments as of_pools
 from syncing import instruments as of_sync
 from tenants import instruments as of_tenants
@@ -134,7 +134,7 @@ def alerts() -> list[dict[str, object]]:
 
 def known_metrics() -> set[str]:
     found = {"up"}
-    for module in (of_pools, of_sync, of_tenants, __import__("boilerhouse.core.instruments", fromlist=["x"])):
+    for module in (of_pools, of_sync, of_tenants, __import__("boilerhouse.telemetry.instruments", fromlist=["x"])):
         for one in vars(module).values():
             if hasattr(one, "describe"):
                 for family in one.describe():

@@ -9,7 +9,7 @@ import pytest
 from django.apps import apps
 from django.urls import resolve
 
-from boilerhouse.core.api.schema_examples import REQUESTS
+from boilerhouse.api.schema_examples import REQUESTS
 from boilerhouse.core.models import ApiKey
 from tests.core.test_authorisation import ROUTES
 from tests.core.test_schema import PATHS

@@ -10,9 +10,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from boilerhouse.core import processes
-from boilerhouse.core.api import idempotency, kept_bytes
 from boilerhouse.core.models import ApiKey, IdempotencyRecord
+from boilerhouse.process import processes
+from boilerhouse.web import idempotency, kept_bytes
 from pools.models import Pool, Workload
 from tenants.models import Assignment, Tenant
 from tests.asking import problem
@@ -63,7 +63,7 @@ def test_what_could_pass_on_another_try_is_tried_again_and_what_cannot_is_kept(c
 
 def test_a_key_in_flight_is_a_conflict_until_its_process_is_dead(call):
     make(call)
-    from boilerhouse.core import processes
+    from boilerhouse.process import processes
 
     IdempotencyRecord.objects.update(answer=None, owner=processes.current())
     found = make(call)

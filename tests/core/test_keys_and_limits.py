@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from boilerhouse.core import forgetting
-from boilerhouse.core.api.throttling import Buckets
+from boilerhouse.controller import forgetting
 from boilerhouse.core.models import ApiKey, AuditEntry, Event
+from boilerhouse.web.throttling import Buckets
 from tests.asking import problem
 from tests.make import make_container, make_pool, make_workload
 

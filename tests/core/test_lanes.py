@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 
-from boilerhouse.core import lanes
+from boilerhouse.queues import lanes
 
 
 def test_large_work_takes_all_workers_but_one(data_dir, settings, serve):

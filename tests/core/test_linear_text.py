@@ -13,12 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import boilerhouse
+import boilerhouse.api
+import boilerhouse.controller
 import boilerhouse.core
 import boilerhouse.dashboard
+import boilerhouse.operations
+import boilerhouse.process
+import boilerhouse.queues
+import boilerhouse.telemetry
+import boilerhouse.web
 import pools
 import syncing
 import tenants
-from boilerhouse.core.api.schema_examples import REQUESTS
+from boilerhouse.api.schema_examples import REQUESTS
 from pools.names import plain
 from pools.spec import interpolate, variables_of
 from syncing.sinks import rclone_names, refusals
@@ -39,9 +46,15 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+ROOMS = [
+    boilerhouse.api, boilerhouse.controller, boilerhouse.core, boilerhouse.dashboard, boilerhouse.operations,
+    boilerhouse.process, boilerhouse.queues, boilerhouse.telemetry, boilerhouse.web,
+]  # fmt: skip
+
+
 def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
     """Every regular expression of text that a module of the product keeps."""
-    for package in (boilerhouse.core, boilerhouse.dashboard, pools, syncing, tenants):
+    for package in (*ROOMS, pools, syncing, tenants):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if ".migrations" in module.name or ".management" in module.name:
                 continue

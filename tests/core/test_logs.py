@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
-from boilerhouse.core import api_keys, logs
+from boilerhouse.core import api_keys
 from boilerhouse.core.models import Role
+from boilerhouse.telemetry import logs
 
 CANARY = "c4n4ry"
 
@@ -55,7 +56,7 @@ def test_a_traceback_shows_no_values_of_variables(style):
     """The pretty printers of tracebacks print every local variable."""
     lines = f"""
 import logging
-from boilerhouse.core import logs
+from boilerhouse.telemetry import logs
 logs.configure("{style}", "INFO")
 import structlog
 def fail():

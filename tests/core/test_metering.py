@@ -13,7 +13,7 @@ import pytest
 
 COUNTING = """
 import os, signal, sys
-from boilerhouse.core import metering
+from boilerhouse.telemetry import metering
 asked = metering.counter("tests_total", "Of tests.", "who")
 took = metering.histogram("tests_seconds", "Of tests.")
 open_ = metering.gauge("tests_open", "Of tests.")

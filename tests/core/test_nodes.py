@@ -12,11 +12,13 @@ from django.db.models import F
 from django.urls import reverse
 from django.utils import timezone
 
-from boilerhouse.core import deployment, nodes, processes
+from boilerhouse.core import deployment, nodes
 from boilerhouse.core.models import Event, Node, Process
 from boilerhouse.core.states import NodeState
-from boilerhouse.dashboard import doctor, overview
-from boilerhouse.dashboard.metrics import DatabaseCollector
+from boilerhouse.dashboard import overview
+from boilerhouse.operations import doctor
+from boilerhouse.operations.metrics import DatabaseCollector
+from boilerhouse.process import processes
 from pools.host.leases import _lease
 from pools.models import Container, HostLease, NetworkReport
 from tests.make import make_container, make_node

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from django.db import transaction
 
-from boilerhouse.core import processes
 from boilerhouse.core.models import Process
+from boilerhouse.process import processes
 
 
 @pytest.mark.django_db(transaction=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from boilerhouse.core.api.schema_examples import REQUESTS
-from boilerhouse.core.asgi_handler import REFUSALS
+from boilerhouse.api.schema_examples import REQUESTS
+from boilerhouse.web.asgi_handler import REFUSALS
 from tests.asking import problem
 from tests.make import make_container
 

@@ -85,7 +85,7 @@ ALLOWED = {
     # Of rows that are about to be made.
     ("pools/pulling.py", 'get_or_create("state")'),
     ("pools/pulling.py", '{"state": …}'),
-    ("boilerhouse/dashboard/restoring.py", '{"state": …}'),
+    ("boilerhouse/operations/restoring.py", '{"state": …}'),
     # An answer.
     ("tenants/api/views.py", '{"state": …}'),
 }
@@ -110,7 +110,7 @@ def test_no_row_of_a_state_machine_is_saved_as_a_whole():
     # Sync specs with their mappings, settings, and users.
     assert whole == {
         "syncing/services.py", "boilerhouse/core/deployment_settings.py",
-        "boilerhouse/dashboard/management/commands/login_link.py",
+        "boilerhouse/operations/management/commands/login_link.py",
     }  # fmt: skip
 
 

@@ -16,15 +16,19 @@ from django.urls import reverse
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from boilerhouse.core import clock, live, processes
-from boilerhouse.core import steps as core_steps
-from boilerhouse.core.broker import Broker
+from boilerhouse.controller import controller, engine_watch
+from boilerhouse.core import clock
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import Unavailable
 from boilerhouse.core.models import FailingStep, Lease, Process
-from boilerhouse.core.steps import Steps, each, earlier, later
-from boilerhouse.core.tasks import enqueue
-from boilerhouse.dashboard import controller, engine_watch, health, overview
+from boilerhouse.dashboard import overview
+from boilerhouse.operations import health
+from boilerhouse.process import processes
+from boilerhouse.process import steps as core_steps
+from boilerhouse.process.steps import Steps, each, earlier, later
+from boilerhouse.queues.broker import Broker
+from boilerhouse.queues.tasks import enqueue
+from boilerhouse.web import live
 from pools import pull_runner, pull_runs, tags, volumes
 from pools.errors import EngineTimeout
 from pools.models import ImagePull, Pool, WorkloadVersion

@@ -18,7 +18,7 @@ from django.test import Client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from boilerhouse.core import connections
+from boilerhouse.web import connections
 from tests.webserver import WebServer, rest, running
 
 pytestmark = pytest.mark.any_database

@@ -12,8 +12,8 @@ from contextlib import aclosing
 
 import pytest
 
-from boilerhouse.core.api.rendering import AsciiRenderer
-from boilerhouse.core.streaming import AHEAD_BYTES, from_thread
+from boilerhouse.web.rendering import AsciiRenderer
+from boilerhouse.web.streaming import AHEAD_BYTES, from_thread
 
 pytestmark = pytest.mark.any_database
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from boilerhouse.core import turns
+from boilerhouse.process import turns
 
 
 def start(work) -> threading.Thread:

@@ -13,7 +13,7 @@ SAYS = """
 import json, os, sys, threading, resource, subprocess
 os.environ["DJANGO_SETTINGS_MODULE"] = "boilerhouse.settings"
 import django; django.setup()
-from boilerhouse.core import urgency
+from boilerhouse.process import urgency
 if "bound" in sys.argv: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 if "nobody" in sys.argv:
     resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0)); os.setuid(65534)
@@ -27,7 +27,7 @@ LIVES = """
 import json, os, threading, time
 os.environ["DJANGO_SETTINGS_MODULE"] = "boilerhouse.settings"
 import django; django.setup()
-from boilerhouse.core import urgency
+from boilerhouse.process import urgency
 urgency.be_urgent()
 kinds, done, numbers = [], threading.Event(), [0]
 def live(begin):

@@ -16,13 +16,13 @@ import pytest
 from django.db import OperationalError
 from django_q.models import OrmQ, Task
 
-from boilerhouse.core import in_progress
-from boilerhouse.core.broker import Broker
-from boilerhouse.core.management.commands import run_worker
 from boilerhouse.core.models import Process, QueueHealth
-from boilerhouse.core.tasks import enqueue, task
-from boilerhouse.core.worker import Worker
-from boilerhouse.dashboard import supervisor
+from boilerhouse.operations import supervisor
+from boilerhouse.queues import in_progress
+from boilerhouse.queues.broker import Broker
+from boilerhouse.queues.management.commands import run_worker
+from boilerhouse.queues.tasks import enqueue, task
+from boilerhouse.queues.worker import Worker
 from tests.stack.conftest import eventually
 
 QUEUES = {"fast": {"workers": 2, "timeout": 5, "retry": 60}, "slow": {"workers": 1, "timeout": 5, "retry": 60}}
@@ -200,8 +200,8 @@ def test_the_times_of_stopping_fit_into_each_other():
 
 HANGS = """
 import ctypes, os, threading
-from boilerhouse.core import worker
-from boilerhouse.core.management.commands import run_worker
+from boilerhouse.queues import worker
+from boilerhouse.queues.management.commands import run_worker
 run_worker.STUCK_S, run_worker.LOOK_EVERY_S = 2, 0.2
 worker.Worker._look = lambda self: ctypes.PyDLL(None).sleep(600)  # with Python's lock held
 """

@@ -26,7 +26,7 @@ from boilerhouse.core import audit, deployment, encryption
 from boilerhouse.core.errors import Conflict, Invalid, NotFound
 from boilerhouse.core.events import emit
 from boilerhouse.core.models import ApiKey, Deployment, Event
-from boilerhouse.dashboard import archives, restoring, sealing
+from boilerhouse.operations import archives, restoring, sealing
 from pools import volumes
 from pools.models import Container, HostLease, Pool, RegistryCredential
 from pools.states import ContainerState

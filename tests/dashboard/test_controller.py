@@ -10,9 +10,10 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from boilerhouse.core import processes
+from boilerhouse.controller import controller
 from boilerhouse.core.models import Event, Lease, Process, QueueHealth
-from boilerhouse.dashboard import controller, queues
+from boilerhouse.process import processes
+from boilerhouse.queues import silence
 from pools import volumes
 from pools.models import Container, Pool
 from pools.states import ContainerState, Fault
@@ -171,13 +172,13 @@ def test_backups_expire_once_per_sink_however_many_specs_share_it():
 def test_a_queue_that_stopped_serving_is_said_once_and_again_when_it_serves():
     QueueHealth.objects.create(name="sync", served_at=timezone.now() - LONG_AGO)
     QueueHealth.objects.create(name="pool", served_at=timezone.now())
-    assert set(queues.silent_queues()) == {"sync"}
+    assert set(silence.silent_queues()) == {"sync"}
     for _ in range(3):
-        queues.watch_queues()
+        silence.watch_queues()
     assert Event.objects.filter(type="pool.warning").count() == 1
     QueueHealth.objects.filter(name="sync").update(served_at=timezone.now())
     for _ in range(3):
-        queues.watch_queues()
+        silence.watch_queues()
     assert Event.objects.filter(type="pool.recovered").count() == 1
 
 

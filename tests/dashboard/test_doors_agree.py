@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from boilerhouse.dashboard import applying, overview, stats
-from boilerhouse.dashboard.applying import Document
+from boilerhouse.dashboard import overview
 from boilerhouse.dashboard.sections import sync_specs as sections
+from boilerhouse.operations import applying, stats
+from boilerhouse.operations.applying import Document
 from pools import sizing
 from pools.models import Pool
 from pools.states import ContainerState

@@ -9,8 +9,8 @@ import pytest
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
-from boilerhouse.core import tasks
-from boilerhouse.core.instruments import TASKS
+from boilerhouse.queues import tasks
+from boilerhouse.telemetry.instruments import TASKS
 from pools import reconcile
 from pools.instruments import CONTAINER_STARTS
 from pools.runtime.docker import client as docker_client

@@ -161,7 +161,7 @@ def test_the_doctor_names_what_is_missing_and_what_to_do(db, data_dir):
 
 
 def test_the_doctor_says_that_an_engine_does_not_answer_and_goes_on(db, data_dir, monkeypatch):
-    from boilerhouse.dashboard import doctor
+    from boilerhouse.operations import doctor
     from pools.errors import EngineUnavailable
 
     def away() -> Any:

@@ -11,9 +11,9 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from boilerhouse.core import budgets
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit
+from boilerhouse.process import budgets
 from pools.models import ImagePull
 from pools.states import PullState
 from tenants.models import Assignment, Tenant

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from boilerhouse.dashboard import supervisor
+from boilerhouse.operations import supervisor
 
 pytestmark = pytest.mark.any_database
 

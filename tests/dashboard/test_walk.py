@@ -208,7 +208,7 @@ def test_a_tenants_page_says_how_it_is(client, world, tenant):
 
 
 def test_what_waits_for_the_engine_or_a_sink_takes_no_thread_of_the_others(world):
-    from boilerhouse.core.asgi_handler import _lane
+    from boilerhouse.web.asgi_handler import _lane
 
     def lane(path: str) -> str:
         return _lane({"path": path, "headers": []})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.core.processes import pid_started
+from boilerhouse.process.processes import pid_started
 from tests.stack import conftest as stack_fixtures
 from tests.stack.conftest import eventually
 

@@ -9,7 +9,8 @@ import uuid
 
 import pytest
 
-from boilerhouse.dashboard import doctor, engine_watch
+from boilerhouse.controller import engine_watch
+from boilerhouse.operations import doctor
 from pools import errors, host, images, lifecycle, reconcile, sizing, suitability, trials
 from pools.models import Container, Pool
 from pools.runtime.base import ContainerPlan

@@ -18,7 +18,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from boilerhouse.core import clock, deployment
-from boilerhouse.dashboard import doctor, health
+from boilerhouse.operations import doctor, health
 from pools import filtering, firewall, host, lifecycle, named, packet_rules, resolvers, resolving
 from pools.egress import Egress
 from pools.errors import HostNotReady

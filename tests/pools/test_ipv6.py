@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from boilerhouse.dashboard import doctor
+from boilerhouse.operations import doctor
 from pools import filtering, firewall, host, lifecycle, named
 from pools.models import Container
 from pools.states import ContainerState

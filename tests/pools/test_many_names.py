@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from pools import names, volumes
 from pools.spec import Owner
 from tests.linear import given_up

@@ -8,8 +8,8 @@ import time
 import pytest
 from django_q.models import OrmQ
 
-from boilerhouse.core import processes
 from boilerhouse.core.models import Event
+from boilerhouse.process import processes
 from pools import errors, lifecycle, pull_runs, pulling, sizing
 from pools.models import Container, ImagePull, Pool
 from pools.pull_errors import PullFault

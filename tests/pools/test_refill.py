@@ -7,9 +7,9 @@ import threading
 import pytest
 from django.db import connection
 
-from boilerhouse.core import processes
 from boilerhouse.core.errors import Invalid
 from boilerhouse.core.models import Deployment
+from boilerhouse.process import processes
 from pools import errors, lifecycle, services, sizing
 from pools.models import Container, HostLease, Pool
 from pools.states import ContainerState, PoolState

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.dashboard import doctor, engine_watch
+from boilerhouse.controller import engine_watch
+from boilerhouse.operations import doctor
 from pools import host, lifecycle, reconcile, sizing, suitability
 from pools.models import Container, Pool
 from pools.runtime.docker import DockerRuntime

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from boilerhouse.dashboard import doctor
+from boilerhouse.operations import doctor
 from pools import registry_credentials, trials
 from pools.pull_errors import PullFailed, PullFault
 from pools.runtime.base import RegistryLogin

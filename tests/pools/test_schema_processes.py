@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.core import apart, processes
-from boilerhouse.core.apart import Apart, Spent, TooMuch
+from boilerhouse.process import apart, processes
+from boilerhouse.process.apart import Apart, Spent, TooMuch
 from pools import schema_program, schemas
 from pools.spec import WorkloadSpec
 from tenants import validation

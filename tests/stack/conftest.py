@@ -161,7 +161,7 @@ def django_db_setup() -> None:
 
 @pytest.fixture(scope="session")
 def stack(django_db_blocker: Any) -> Iterator[Stack]:
-    from boilerhouse.dashboard.supervisor import free_port
+    from boilerhouse.operations.supervisor import free_port
     from pools import images
 
     images.ensure_example()

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
 from tests.stack.conftest import ROOT, Stack, eventually, is_ready
 
 

@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
 from tests.nginx import NAME, ROOT, Nginx
 from tests.stack.chromium import CHROMIUM, FIVE_TIMES_PROMISED_MS, PASSWORD
 from tests.stack.conftest import eventually

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from boilerhouse.core import processes
 from boilerhouse.core.models import Process
+from boilerhouse.process import processes
 from tests.stack.conftest import ROOT, eventually, manage
 
 

@@ -15,8 +15,8 @@ import pytest
 import requests
 from django.utils import timezone
 
-from boilerhouse.core import processes
 from boilerhouse.core.models import Lease, Process
+from boilerhouse.process import processes
 from pools.models import Container
 from tenants.models import Assignment
 from tests.stack.conftest import ROOT, eventually
@@ -137,7 +137,7 @@ def test_those_who_wait_in_two_web_processes_are_served_first_come_first(stack, 
     """D8: one container, five claims that wait in turn at either process; no wake-up is lost, nobody is passed."""
     from dataclasses import replace
 
-    from boilerhouse.dashboard import supervisor
+    from boilerhouse.operations import supervisor
 
     pool = pools(warm=1, maxSize=1)
     port = supervisor.free_port()

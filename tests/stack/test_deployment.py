@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import docker
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
 from tests import docker_proxy
 from tests.node import code_blocks
 from tests.stack.conftest import ROOT, Stack, eventually, is_ready

@@ -12,8 +12,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from boilerhouse.core import processes
 from boilerhouse.core.models import Process
+from boilerhouse.process import processes
 from tests.stack.conftest import eventually
 
 pytestmark = pytest.mark.any_database

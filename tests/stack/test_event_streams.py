@@ -358,8 +358,8 @@ def test_a_slow_reader_is_dropped_with_a_reason_and_costs_no_memory(stack, pool)
 
 
 def web_pid(stack: Any) -> int:
-    from boilerhouse.core import processes
     from boilerhouse.core.models import Process
+    from boilerhouse.process import processes
 
     living = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WEB)
     return int(living.latest("started_at").pid)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
 from tests.s3 import S3Server
 from tests.stack.attackers import ATTACKS
 from tests.stack.bystander import FLOOR_S, OPERATIONS, Bystander, Round

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.core import deployment, processes
+from boilerhouse.core import deployment
 from boilerhouse.core.models import Process
+from boilerhouse.process import processes
 from pools import lifecycle, trials, volumes
 from pools.models import Container, ContainerUsage
 from tenants.models import Assignment

@@ -14,8 +14,8 @@ import pytest
 import websockets
 from playwright.sync_api import expect
 
-from boilerhouse.core import processes
 from boilerhouse.core.models import AuditEntry, Process
+from boilerhouse.process import processes
 from pools import lifecycle, trials
 from pools.runtime import get_runtime
 from tests.stack.chromium import FIVE_TIMES_PROMISED_MS, live, member, sign_in, watched

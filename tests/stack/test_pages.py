@@ -14,8 +14,8 @@ from axe_playwright_python.sync_playwright import Axe
 from django.contrib.sessions.models import Session
 from playwright.sync_api import expect
 
-from boilerhouse.core import processes
 from boilerhouse.core.models import Process
+from boilerhouse.process import processes
 from tests.stack.chromium import FIVE_TIMES_PROMISED_MS, live, member, sign_in, watched
 from tests.stack.conftest import eventually
 

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from boilerhouse.core import processes
 from boilerhouse.core.models import Process
+from boilerhouse.process import processes
 from pools import volumes
 from pools.models import Container, HostLease
 from syncing.models import SavedState, SyncRun

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.core.api.schema_examples import MAPPING, WORKLOAD
+from boilerhouse.api.schema_examples import MAPPING, WORKLOAD
 
 pytestmark = [pytest.mark.stack, pytest.mark.any_database]
 CONFIG = Path(__file__).with_name("schemathesis.toml")

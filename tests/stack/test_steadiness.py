@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from boilerhouse.core import processes
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
+from boilerhouse.process import processes
 from tests.stack.conftest import ROOT, eventually, is_ready
 from tests.stack.machines import Machine
 

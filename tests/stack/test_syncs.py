@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from boilerhouse.core import processes
 from boilerhouse.core.models import Process
+from boilerhouse.process import processes
 from syncing.models import SyncRun
 from tests.stack.conftest import eventually
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.core import processes
+from boilerhouse.process import processes
 from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail

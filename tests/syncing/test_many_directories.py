@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from boilerhouse.core import stalling
+from boilerhouse.process import stalling
 from syncing import surveys
 from syncing.models import SavedState
 from tests.syncing.test_exactly_the_last_save import TENANT, Tenant

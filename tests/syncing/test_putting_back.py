@@ -8,8 +8,9 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from boilerhouse.core import failpoints, processes
+from boilerhouse.core import failpoints
 from boilerhouse.core.models import Event
+from boilerhouse.process import processes
 from syncing import errors as sync_errors
 from syncing.models import Backup, SavedState, SyncRun
 from tenants import backups, claims, errors, sink_runs, upkeep

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.core import checks
 
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
 from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import pytest
 
-from boilerhouse.core import processes
 from boilerhouse.core.deployment import data_dir as deployments_dir
+from boilerhouse.process import processes
 from pools import volumes
 from pools.spec import Owner
 from pools.volumes import staged

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from boilerhouse.core.models import AuditEntry, Event
-from boilerhouse.dashboard.supervisor import free_port
+from boilerhouse.operations.supervisor import free_port
 from pools import volumes
 from pools.spec import Owner
 from syncing import (

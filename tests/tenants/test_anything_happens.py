@@ -22,10 +22,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from boilerhouse.core import deployment, failpoints, processes
+from boilerhouse.controller import controller
+from boilerhouse.core import deployment, failpoints
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Deployment, Process
-from boilerhouse.dashboard import controller
+from boilerhouse.process import processes
 from pools import firewall, host, lifecycle, pulling, reconcile, services, version_images, volumes
 from pools.models import Container, HostLease, Pool
 from pools.states import DEADLY, ContainerState

@@ -10,8 +10,9 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from boilerhouse.core import api_keys, stalling
+from boilerhouse.core import api_keys
 from boilerhouse.core.models import Event, Role
+from boilerhouse.process import stalling
 from pools.runtime.base import Executed
 from pools.states import ContainerState
 from syncing.models import SyncRun

@@ -10,8 +10,8 @@ from django.db import connection
 from django.utils import timezone
 
 from boilerhouse.core import api_keys
-from boilerhouse.core.event_stream import EventFilter, _load
 from boilerhouse.core.models import Event, Role
+from boilerhouse.web.event_stream import EventFilter, _load
 from pools import observing
 from pools.states import ContainerState, Fault
 from tenants import deaths, erasing

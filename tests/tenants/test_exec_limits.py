@@ -9,8 +9,8 @@ import sys
 import pytest
 from django.core.management import CommandError, call_command
 
-from boilerhouse.core import budgets
 from boilerhouse.core.models import IdempotencyRecord
+from boilerhouse.process import budgets
 from pools.states import ContainerState
 from tenants import working
 from tenants.models import Assignment

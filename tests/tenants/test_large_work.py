@@ -12,10 +12,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from boilerhouse.core import lanes, processes
-from boilerhouse.core.broker import Broker
-from boilerhouse.core.budgets import BudgetExceeded
 from boilerhouse.core.models import AuditEntry
+from boilerhouse.process import processes
+from boilerhouse.process.budgets import BudgetExceeded
+from boilerhouse.queues import lanes
+from boilerhouse.queues.broker import Broker
 from pools import volumes
 from syncing.models import SyncRun
 from syncing.states import Direction, Trigger

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from boilerhouse.core import processes
 from boilerhouse.core.models import Event
+from boilerhouse.process import processes
 from syncing import errors, rclone, runs
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Direction, SyncRunState, Trigger

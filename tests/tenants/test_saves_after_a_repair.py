@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from boilerhouse.dashboard import controller
+from boilerhouse.controller import controller
 from syncing import credentials, services
 from syncing.models import Credential, SinkProbe, SyncSpec
 from tenants import upkeep

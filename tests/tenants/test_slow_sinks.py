@@ -10,8 +10,8 @@ import pytest
 from django.db import transaction
 from django_q.models import OrmQ
 
-from boilerhouse.core import lanes
-from boilerhouse.core.tasks import enqueue
+from boilerhouse.queues import lanes
+from boilerhouse.queues.tasks import enqueue
 from pools import volumes
 from syncing import markers, places, surveys, tasks
 from syncing.locations import marker_key

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from django_q.models import OrmQ
 
-from boilerhouse.core import lanes
+from boilerhouse.queues import lanes
 from pools import lifecycle, volumes
 from syncing import surveys
 from tenants import claims, errors, preparing, tasks, upkeep

@@ -21,13 +21,13 @@ from django_q.models import OrmQ
 
 import pools.tasks
 import tenants.tasks
+from boilerhouse.controller import controller
 from boilerhouse.core import deployment
 from boilerhouse.core import nodes as node_rows
-from boilerhouse.core.broker import Broker
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.models import Event, Node
-from boilerhouse.core.tasks import enqueue
-from boilerhouse.dashboard import controller
+from boilerhouse.queues.broker import Broker
+from boilerhouse.queues.tasks import enqueue
 from pools import firewall, freezer, host, lifecycle, nodes, reconcile, sizing, usage, volumes
 from pools.errors import OtherNode
 from pools.models import Container, ContainerUsage, HostLease, Pool
@@ -292,7 +292,7 @@ def test_of_every_task_it_is_said_whether_it_is_about_containers():
 @pytest.mark.parametrize("task", BOUND, ids=lambda task: task.__name__)
 def test_a_task_about_another_nodes_container_does_nothing(both, pool, monkeypatch, task):
     """1.10: it neither destroys nor judges what is not here to be seen; those that are awaited go to their node."""
-    monkeypatch.setattr("boilerhouse.core.tasks.log.error", lambda *_, **told: pytest.fail(str(told)))
+    monkeypatch.setattr("boilerhouse.queues.tasks.log.error", lambda *_, **told: pytest.fail(str(told)))
     arguments = [str(one) for one in BOUND[task](both, pool)]
     before, home = both.what_home_has(), node_id()
     OrmQ.objects.all().delete()

@@ -20,14 +20,15 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from boilerhouse.core import budgets, text
+from boilerhouse.core import text
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.core.streaming import Stream, Writer, from_thread
-from boilerhouse.core.templatetags.ui import short, size
 from boilerhouse.dashboard import charts, tones
 from boilerhouse.dashboard.access import action, may, page, signed_in, slow
+from boilerhouse.dashboard.templatetags.ui import short, size
+from boilerhouse.process import budgets
+from boilerhouse.web.streaming import Stream, Writer, from_thread
 from pools import errors as pool_errors
 from pools.models import Container, ContainerUsage
 from pools.states import ContainerState

@@ -18,12 +18,12 @@ from django.utils import timezone
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.core.templatetags.ui import size
 from boilerhouse.dashboard import charts
 from boilerhouse.dashboard.access import action, back, may, page, require_typed
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import PoolRow, pool_needs, pool_rows
+from boilerhouse.dashboard.templatetags.ui import size
 from pools import services
 from pools.api.serializers import PoolInput, render_pool
 from pools.egress import DEFAULT, Mode

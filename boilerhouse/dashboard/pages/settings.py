@@ -14,9 +14,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
+from boilerhouse.api.key_fields import ApiKeyInput
+from boilerhouse.api.settings_fields import SettingsInput, render_settings
 from boilerhouse.core import api_keys, deployment_settings
-from boilerhouse.core.api.key_fields import ApiKeyInput
-from boilerhouse.core.api.settings_fields import SettingsInput, render_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
 from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, FailingStep, Process, Role
 from boilerhouse.dashboard import exports

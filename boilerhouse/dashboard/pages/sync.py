@@ -13,13 +13,13 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from boilerhouse.core.models import Event
-from boilerhouse.core.templatetags.ui import size
 from boilerhouse.core.text import lines
 from boilerhouse.dashboard import charts, exports, tones
 from boilerhouse.dashboard.access import action, page
 from boilerhouse.dashboard.counting import up_to
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import sync_needs
+from boilerhouse.dashboard.templatetags.ui import size
 from syncing.models import SinkProbe, SyncRun, SyncSpec
 from syncing.states import UNFINISHED, Direction, SyncRunState, Trigger
 from tenants import errors, syncs

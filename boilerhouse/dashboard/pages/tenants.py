@@ -13,14 +13,15 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
-from boilerhouse.core import budgets, deployment_settings
-from boilerhouse.core.api import kept_bytes
+from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
 from boilerhouse.dashboard import tones
 from boilerhouse.dashboard.access import action, page, require_typed, slow
 from boilerhouse.dashboard.listing import Choice, Listing
+from boilerhouse.process import budgets
+from boilerhouse.web import kept_bytes
 from pools.models import Pool
 from syncing.models import SavedState, SyncRun
 from syncing.states import Direction, SyncRunState

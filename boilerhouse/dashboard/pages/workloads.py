@@ -11,8 +11,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
+from boilerhouse.api.parsers import check_body
 from boilerhouse.core import text
-from boilerhouse.core.api.parsers import check_body
 from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role

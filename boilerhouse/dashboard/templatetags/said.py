@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django import template
 
-from boilerhouse.core.templatetags.ui import duration_ms
 from boilerhouse.dashboard import tones
+from boilerhouse.dashboard.templatetags.ui import duration_ms
 from pools.models import Container
 from pools.states import ContainerState
 from syncing.models import SyncSpec

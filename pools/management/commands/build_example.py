@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from boilerhouse.core import commands
+from boilerhouse.process import commands
 from pools import images
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from boilerhouse.core import commands
+from boilerhouse.process import commands
 from pools import sizing
 from pools.errors import PoolNotFound
 from pools.models import Pool

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from boilerhouse.core import commands
+from boilerhouse.process import commands
 from pools import tags
 
 

@@ -13,7 +13,7 @@ import structlog
 import urllib3
 
 import docker
-from boilerhouse.core import tracing
+from boilerhouse.telemetry import tracing
 from pools.instruments import DOCKER_ERRORS, DOCKER_SECONDS
 from pools.runtime.docker import dialect
 

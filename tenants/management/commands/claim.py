@@ -10,8 +10,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from boilerhouse.core import commands
-from boilerhouse.core.api.parsers import check_body
+from boilerhouse.api.parsers import check_body
+from boilerhouse.process import commands
 from tenants import claims, validation
 from tenants.api.serializers import ClaimInput, render_claim, render_pending
 from tenants.models import Assignment

@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
-from boilerhouse.core import commands
+from boilerhouse.process import commands
 from pools.errors import ExecTimedOut
 from pools.runtime.base import Executed
 from tenants import working

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from boilerhouse.core import commands
+from boilerhouse.process import commands
 from pools.models import Container
 from tenants import deaths, working
 from tenants.errors import NotAssigned, Releasing

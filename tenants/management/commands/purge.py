@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from boilerhouse.core import commands
 from boilerhouse.core.deployment import deployment_id
+from boilerhouse.process import commands
 from pools import cleanup
 from tenants import purging
 from tenants.models import Assignment

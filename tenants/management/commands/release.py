@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from boilerhouse.core import commands
+from boilerhouse.process import commands
 from tenants import releases
 
 LOOK_EVERY_S = 0.1

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from boilerhouse.core import commands
+from boilerhouse.process import commands
 from syncing.api.serializers import render_run
 from syncing.models import SyncRun
 from syncing.services import find_spec

@@ -1,0 +1,185 @@
+"""``/ws/events``: the event stream as JSON messages over a WebSocket, for programs with a key and staff pages.
+
+A key needs no origin; a session counts only from our own pages, for browsers send cookies from anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import parse_qs
+
+import structlog
+from channels.auth import AuthMiddlewareStack
+from channels.db import database_sync_to_async
+from django.http import QueryDict
+from rest_framework.exceptions import NotFound
+
+from boilerhouse.api.event_views import FILTERS, wanted_events
+from boilerhouse.core import bounds
+from boilerhouse.core.api_keys import find_key
+from boilerhouse.core.errors import BoilerhouseError, Invalid
+from boilerhouse.core.models import ApiKey
+from boilerhouse.process import budgets
+from boilerhouse.web import connections, draining, refusals
+from boilerhouse.web.event_stream import EventFilter, Revoked, hub, newest_id
+from boilerhouse.web.handshakes import OurPagesOnly
+from boilerhouse.web.streaming import Stalled, Writer, serve
+from boilerhouse.web.throttling import must_wait, pauses
+
+log = structlog.get_logger(__name__)
+
+RESTARTING = 4503
+BAD_REQUEST, UNAUTHENTICATED, FORBIDDEN, NOT_FOUND, SLOW, BUSY = 4400, 4401, 4403, 4404, 4408, 4429
+SESSION_CHECK_EVERY_S = 5.0
+TOO_OFTEN = "This key asks too often; connect again later."
+
+
+class Refused(Exception):
+    def __init__(self, code: int, detail: str) -> None:
+        self.code, self.detail = code, detail
+        super().__init__(detail)
+
+
+class EventSocket:
+    """An ASGI application for one path."""
+
+    def __init__(self) -> None:
+        self._with_session = OurPagesOnly(AuthMiddlewareStack(self._serve))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = dict(scope["headers"])
+        if (header := headers.get(b"authorization")) is not None:
+            if pause := pauses.of(header.decode("latin-1"), time.monotonic()):
+                if (await receive())["type"] == "websocket.connect":
+                    await _refuse(send, BUSY, TOO_OFTEN, refusals.key(pause.key_id))
+                return
+            scope = {**scope, "boilerhouse.key": await database_sync_to_async(_key)(header)}
+            await self._serve(scope, receive, send)
+        elif b"origin" in headers:
+            await self._with_session(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)  # no browser, and no key
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        if (await receive())["type"] != "websocket.connect":
+            return
+        try:
+            after, wanted, key = _wish(scope)
+            if key is not None and must_wait(key, dict(scope["headers"])[b"authorization"].decode("latin-1")):
+                raise Refused(BUSY, TOO_OFTEN)
+            hold = budgets.streams.enter(*_owners(scope, key))
+        except Refused as refusal:
+            await _refuse(send, refusal.code, refusal.detail, _whom(scope, refusal.code))
+            return
+        except BoilerhouseError as error:
+            await _refuse(send, BUSY, error.detail, _whom(scope, BUSY))
+            return
+        connections.vouch_for(scope)
+        with hold:
+            opened_at = await database_sync_to_async(newest_id)() if after is None else None
+            await send({"type": "websocket.accept"})
+            writer = Writer(send, scope.get("boilerhouse.backlog"))
+            await serve(self._follow(scope, writer, send, (after, opened_at), wanted, key), _gone(receive))
+        if draining.begun.has_come:
+            await _close(send, RESTARTING, "This process stops; connect again.")
+
+    async def _follow(
+        self,
+        scope: Any,
+        writer: Writer,
+        send: Any,
+        start: tuple[int | None, int | None],
+        wanted: EventFilter,
+        key: ApiKey | None,
+    ) -> None:
+        after, opened_at = start
+        idle_s = SESSION_CHECK_EVERY_S if key is None else 3600.0
+        checked = asyncio.get_running_loop().time()
+        try:
+            async with aclosing(hub.read(after, wanted, key.pk if key else None, idle_s, opened_at=opened_at)) as found:
+                async for sent in found:
+                    now = asyncio.get_running_loop().time()
+                    if key is None and now - checked >= SESSION_CHECK_EVERY_S:
+                        checked = now
+                        if not await database_sync_to_async(_is_signed_in)(scope):
+                            await _close(send, UNAUTHENTICATED, "You have signed out.")
+                            return
+                    if sent is not None:
+                        await writer.write({"type": "websocket.send", "text": sent.text})
+        except Revoked:
+            await _close(send, UNAUTHENTICATED, "This key was revoked or has expired.")
+        except Stalled:
+            log.warning("slow reader dropped", reader=key.name if key else "session")
+            await _close(send, SLOW, "You read too slowly; go on with ?after=.")
+
+
+def _key(header: bytes) -> ApiKey | None:
+    scheme, _, key = header.decode("latin-1").partition(" ")
+    return find_key(key.strip()) if scheme.lower() == "bearer" else None
+
+
+def _wish(scope: Any) -> tuple[int | None, EventFilter, ApiKey | None]:
+    key = scope.get("boilerhouse.key")
+    if key is None:
+        user = scope.get("user")
+        if user is None or not user.is_authenticated:
+            raise Refused(UNAUTHENTICATED, "Send a key: Authorization: Bearer bh_…")
+        if not user.is_staff:
+            raise Refused(FORBIDDEN, "This page is for staff.")
+    text = scope["query_string"].decode("latin-1")
+    unknown = sorted(set(parse_qs(text, keep_blank_values=True)) - {*FILTERS, "after"})
+    if unknown:
+        raise Refused(BAD_REQUEST, f"Query parameter {unknown[0][:60]}: is unknown here")
+    query = QueryDict(text)
+    after = bounds.natural(query["after"], bounds.MAX_ID) if "after" in query else None
+    if after is None and "after" in query:
+        raise Refused(BAD_REQUEST, "Query parameter after: must be an id of an event")
+    try:
+        return after, wanted_events(query, key), key
+    except NotFound:
+        raise Refused(NOT_FOUND, "There is no such tenant.") from None
+    except Invalid as error:
+        raise Refused(BAD_REQUEST, error.detail) from error
+
+
+def _owners(scope: Any, key: ApiKey | None) -> tuple[budgets.Owner, ...]:
+    return (budgets.user(scope["user"].get_username()),) if key is None else budgets.owners(key)
+
+
+def _is_signed_in(scope: Any) -> bool:
+    from django.contrib.auth import get_user_model
+    from django.contrib.sessions.models import Session
+
+    has_session = Session.objects.filter(pk=scope["session"].session_key).exists()
+    users = get_user_model().objects.filter(pk=scope["user"].pk, is_active=True, is_staff=True)
+    return has_session and users.exists()
+
+
+async def _gone(receive: Any) -> None:
+    while (await receive())["type"] != "websocket.disconnect":
+        pass  # the reader says nothing that matters here
+
+
+def _whom(scope: Any, code: int) -> refusals.Refused | None:
+    """Whom a refusal with this code refuses again and again, if it does."""
+    key = scope.get("boilerhouse.key")
+    if code == BUSY and key is not None:
+        return refusals.key(key.pk)
+    return refusals.address(scope) if code in (BUSY, UNAUTHENTICATED) else None
+
+
+async def _refuse(send: Any, code: int, detail: str, of: refusals.Refused | None) -> None:
+    """Only an open socket can be closed with a code of ours."""
+    if of:
+        await refusals.moment(of)
+    await send({"type": "websocket.accept"})
+    await _close(send, code, detail)
+
+
+async def _close(send: Any, code: int, detail: str) -> None:
+    await send({"type": "websocket.send", "text": json.dumps({"type": "error", "code": code, "detail": detail})})
+    await send({"type": "websocket.close", "code": code, "reason": detail})

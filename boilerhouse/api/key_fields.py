@@ -1,0 +1,63 @@
+"""API keys as the API takes and shows them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+from boilerhouse.api.serializers import ApiSerializer, LineField
+from boilerhouse.core.bounds import TEN_YEARS_S
+from boilerhouse.core.ids import TENANT_ID
+from boilerhouse.core.models import ApiKey, Role
+
+MAX_TENANTS = 1000
+
+
+class ApiKeyInput(ApiSerializer):
+    name = LineField(max_length=100)
+    role = serializers.ChoiceField(Role.choices)
+    tenant_ids = serializers.ListField(
+        child=serializers.RegexField(TENANT_ID, max_length=128),
+        required=False,
+        max_length=MAX_TENANTS,
+        help_text="The tenants that a key of role `tenant` may act for. Other roles take none.",
+    )
+    expires_at = serializers.DateTimeField(required=False, allow_null=True)
+
+    def validate_expiresAt(self, value: Any) -> Any:
+        if value is not None and value <= timezone.now():
+            raise ValidationError("This is in the past.", code="out_of_range")
+        if value is not None and value > timezone.now() + timedelta(seconds=TEN_YEARS_S):
+            detail = "Ten years are the most; leave it out for a key that does not expire."
+            raise ValidationError(detail, code="out_of_range")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if (attrs["role"] == Role.TENANT) != bool(attrs.get("tenant_ids")):
+            detail = "Give at least one for role tenant, and none for other roles."
+            raise ValidationError({"tenantIds": [ErrorDetail(detail, "invalid")]})
+        return attrs
+
+
+class ApiKeyOutput(ApiSerializer):
+    id = serializers.CharField()
+    name = serializers.CharField()
+    role = serializers.ChoiceField(Role.choices)
+    tenant_ids = serializers.ListField(child=serializers.CharField())
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+    last_used_at = serializers.DateTimeField(allow_null=True, help_text="When the key was last used, to the minute.")
+    revoked_at = serializers.DateTimeField(allow_null=True)
+
+
+class NewApiKeyOutput(ApiKeyOutput):
+    key = serializers.CharField(help_text="Shown only here.")
+
+
+def render_key(row: ApiKey) -> dict[str, Any]:
+    shown: dict[str, Any] = ApiKeyOutput(row).data
+    return shown

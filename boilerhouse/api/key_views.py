@@ -1,0 +1,61 @@
+"""API keys: made, listed, revoked; the key itself is shown once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.response import Response
+
+from boilerhouse.api.base import ApiView
+from boilerhouse.api.key_fields import ApiKeyInput, ApiKeyOutput, NewApiKeyOutput, render_key
+from boilerhouse.api.pagination import paginate
+from boilerhouse.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.core import api_keys
+from boilerhouse.core.models import ApiKey, Role
+
+
+class ApiKeyListView(ApiView):
+    admin_only = True
+    viewer_may_read = False
+
+    @operation(
+        operation_id="listApiKeys",
+        summary="List API keys",
+        description="Includes revoked keys.",
+        parameters=[query("role"), LIMIT, CURSOR],
+        responses=page_of("ApiKeyPage", ApiKeyOutput),
+    )
+    def get(self, request: Any) -> Response:
+        return paginate(request, ApiKey.objects.all(), render_key, {"role": "role"})
+
+    @operation(
+        operation_id="createApiKey",
+        summary="Create an API key",
+        description="`key` is shown once; only its hash is stored.",
+        request=ApiKeyInput,
+        responses={201: NewApiKeyOutput},
+    )
+    def post(self, request: Any) -> Response:
+        data = self.read(ApiKeyInput).validated_data
+        row, key = api_keys.create_key(
+            name=data["name"],
+            role=Role(data["role"]),
+            tenant_ids=data.get("tenant_ids"),
+            expires_at=data.get("expires_at"),
+        )
+        return Response({**render_key(row), "key": key}, status=201)
+
+
+class ApiKeyView(ApiView):
+    admin_only = True
+    viewer_may_read = False
+
+    @operation(
+        operation_id="revokeApiKey",
+        summary="Revoke an API key",
+        description="Takes effect at once. Open event streams and followed logs of the key end within a second.",
+        responses={204: None},
+    )
+    def delete(self, request: Any, key_id: str) -> Response:
+        api_keys.revoke_key(key_id)
+        return Response(status=204)

@@ -1,0 +1,172 @@
+"""OpenAPI: what an operation's decorator says is what it takes and documents; shared problems and headers are added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
+from rest_framework import serializers
+
+from boilerhouse.api.serializers import ApiSerializer
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class ProblemItem(serializers.Serializer[Any]):
+    pointer = serializers.CharField(help_text="JSON Pointer into the request body; empty for the request as a whole")
+    detail = serializers.CharField()
+    code = serializers.CharField()
+
+
+class Problem(serializers.Serializer[Any]):
+    """RFC 9457 problem document."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    detail = serializers.CharField()
+    code = serializers.CharField(help_text="The error's stable code, for programs")
+    requestId = serializers.CharField(help_text="The request's id, as in the log")
+    errors = ProblemItem(many=True)  # type: ignore[assignment]
+
+
+def operation(
+    *,
+    parameters: Sequence[OpenApiParameter] = (),
+    request: Any = None,
+    is_body_optional: bool = False,
+    problems: Mapping[int, str] | None = None,
+    **schema: Any,
+) -> Callable[[H], H]:
+    """Document a handler of an ApiView. What it names here is what it takes: other query parameters are refused,
+    and a body too where ``request`` is None. ``problems``: the codes of its own problems by status, space between.
+    """
+
+    def decorate(handler: H) -> H:
+        function: Any = handler
+        function.query_parameters = frozenset(one.name for one in parameters if one.location == OpenApiParameter.QUERY)
+        function.takes_body = request is not None
+        function.is_body_optional = is_body_optional
+        function.problems = problems or {}
+        documented: H = extend_schema(parameters=list(parameters), request=request, **schema)(handler)
+        return documented
+
+    return decorate
+
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    OpenApiParameter.HEADER,
+    description="For 24 hours, the same request with the same key gets the stored answer instead of running again.",
+)
+IF_MATCH = OpenApiParameter(
+    "If-Match", str, OpenApiParameter.HEADER, description="The `ETag` that the object must still have; otherwise 412."
+)
+NOT_FOUND = {
+    "workload_id": "workload_not_found",
+    "pool_id": "pool_not_found",
+    "container_id": "container_not_found",
+    "spec_id": "sync_spec_not_found",
+    "run_id": "sync_run_not_found",
+    "credential_id": "credential_not_found",
+    "registry_credential_id": "registry_credential_not_found",
+    "key_id": "api_key_not_found",
+    "backup_id": "backup_not_found",
+    "tenant_id": "not_found",
+}
+
+
+class ProblemAutoSchema(AutoSchema):
+    """Adds to each operation the problems and headers that come from what all operations share."""
+
+    def get_override_parameters(self) -> list[Any]:
+        found = list(super().get_override_parameters())
+        if not getattr(self.view, "is_public", False):
+            found += {"POST": [IDEMPOTENCY_KEY], "PUT": [IF_MATCH]}.get(self.method, [])
+        return found
+
+    def get_extensions(self) -> dict[str, Any]:
+        handler = getattr(self.view, self.method.lower())
+        return {"x-body-optional": True} if handler.is_body_optional else {}
+
+    def get_tags(self) -> list[str]:
+        """The first word of the path: workloads, pools, tenants …"""
+        return [self.path.removeprefix("/api/v1/").split("/")[0]]
+
+    def get_serializer_name(self, serializer: Any, direction: Literal["request", "response"]) -> str:
+        name = str(super().get_serializer_name(serializer, direction))
+        for ending in ("Output", "Input", "Field"):
+            name = name.removesuffix(ending)
+        return name
+
+    def _map_basic_serializer(self, serializer: Any, direction: str) -> Any:
+        schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
+        if direction == "request" and isinstance(serializer, ApiSerializer):
+            ignored = {
+                name: {"description": "As returned by GET; ignored."} for name in sorted(serializer.read_only_ignored)
+            }
+            schema["properties"] = {**schema.get("properties", {}), **ignored}
+            schema["additionalProperties"] = False
+        return schema
+
+    def _problems(self) -> dict[str, list[str]]:
+        """Status → codes of every problem that the operation may answer."""
+        found: dict[str, list[str]] = {"422": ["invalid"]}
+        for name, code in NOT_FOUND.items():
+            if f"{{{name}}}" in self.path:
+                found.setdefault("404", []).append(code)
+        if not getattr(self.view, "is_public", False):
+            found |= {"401": ["not_authenticated", "authentication_failed"], "403": ["permission_denied"]}
+            found |= {"429": ["throttled", "budget_exceeded"], "503": ["database_unavailable"]}
+        if self.method in ("POST", "PUT", "DELETE"):
+            found |= {"400": ["malformed"], "413": ["too_large"], "415": ["unsupported_media_type"]}
+            found["408"] = ["body_too_slow"]
+            found.setdefault("503", []).append("too_many_bodies")
+        if self.method == "POST":
+            found["409"] = ["idempotency_key_in_flight", "answer_not_kept"]
+        if self.method == "PUT":
+            found["412"] = ["precondition_failed"]
+        handler = getattr(self.view, self.method.lower())
+        for status, codes in handler.problems.items():
+            found[str(status)] = [*codes.split(), *found.get(str(status), [])]
+        return found
+
+    def _get_response_bodies(self, direction: Literal["request", "response"] = "response") -> Any:
+        bodies = super()._get_response_bodies(direction)
+        for status, codes in sorted(self._problems().items()):
+            if status not in bodies:
+                bodies[status] = self._get_response_for_code(  # type: ignore[no-untyped-call]
+                    Problem, status, media_types=["application/problem+json"], direction=direction
+                )
+            bodies[status]["x-codes"] = list(dict.fromkeys(codes))
+        return bodies
+
+
+def page_of(name: str, item: type[serializers.Serializer[Any]]) -> serializers.Serializer[Any]:
+    """The schema of a list's page."""
+    fields = {"items": item(many=True), "nextCursor": serializers.CharField(allow_null=True)}
+    return inline_serializer(name, fields)
+
+
+def whole(name: str, low: int, high: int, description: str) -> OpenApiParameter:
+    """A query parameter that is a whole number."""
+    return OpenApiParameter(name, {"type": "integer", "minimum": low, "maximum": high}, description=description)
+
+
+def flag(name: str, description: str) -> OpenApiParameter:
+    """A query parameter that is ``true`` or ``false``."""
+    return OpenApiParameter(name, OpenApiTypes.BOOL, description=description)
+
+
+LIMIT = whole("limit", 1, 200, "Items per page (default 50).")
+CURSOR = OpenApiParameter("cursor", str, description="`nextCursor` of the previous page.")
+
+
+def query(name: str, description: str = "") -> OpenApiParameter:
+    """A filter of a list."""
+    shape = {"type": "array", "items": {"type": "string"}}
+    return OpenApiParameter(name, shape, description=description or f"Only items with this {name}; repeat for OR.")

@@ -1,0 +1,1 @@
+"""The controller: it compares rows with what should be, and watches the engine."""

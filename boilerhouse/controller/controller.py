@@ -1,0 +1,276 @@
+"""The controller's steps: each compares rows with what should be, decides or enqueues, and says what it did.
+
+They span the apps, so they are put together here. Several controllers may run; one leads by a lease row.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from datetime import timedelta
+from functools import partial
+
+import structlog
+from django.conf import settings
+from django.db import close_old_connections, connection, transaction
+from django.db.models import OuterRef, Q, Subquery
+from django.db.models.functions import Now
+
+from boilerhouse.controller import forgetting
+from boilerhouse.controller.engine_watch import EngineWatch
+from boilerhouse.core import clock, failpoints, nodes
+from boilerhouse.core.models import Lease
+from boilerhouse.core.recently import Recently
+from boilerhouse.process import processes
+from boilerhouse.process.steps import each, steps
+from boilerhouse.queues.silence import watch_queues
+from boilerhouse.queues.tasks import enqueue
+from boilerhouse.telemetry import metering
+from pools import lifecycle, named, pull_runs, pulling, sizing, tags, usage
+from pools.models import Container, Pool
+from pools.pull_runner import PullRunner
+from pools.states import ContainerState
+from syncing import places
+from syncing.models import SinkProbe, SyncSpec
+from syncing.services import PERIODIC
+from tenants import sink_runs, syncs, upkeep
+from tenants.disks import DiskWatch
+
+log = structlog.get_logger("boilerhouse.controller")
+
+LEASE, LEASE_TTL = "controller", timedelta(seconds=3)
+STUCK_AFTER = timedelta(seconds=5)
+
+
+def lead() -> bool:
+    """Take or renew the lease; False while another living controller holds it."""
+    me = processes.current()
+    with transaction.atomic():
+        Lease.objects.get_or_create(name=LEASE, defaults={"expires_at": Now()})
+        rows = Lease.objects.filter(name=LEASE).filter(Q(holder=me) | Q(expires_at__lt=Now()) | Q(holder=None))
+        return bool(rows.update(holder=me, expires_at=Now() + LEASE_TTL))
+
+
+def abdicate() -> None:
+    """Give the lease back, so that another controller leads at once."""
+    Lease.objects.filter(name=LEASE, holder=processes.current()).update(holder=None, expires_at=Now())
+
+
+def fill_pools() -> int:
+    """Have every pool that is not as it should be brought one step nearer."""
+
+    def fill(pool: Pool) -> int:
+        return _enqueue_each("pool", "pools.tasks.refill", [pool.pk]) if sizing.is_off(pool) else 0
+
+    return each(Pool.objects.select_related("workload"), fill)
+
+
+def _enqueue_each(queue: str, function: str, ids: Collection[str], *more: str) -> int:
+    with transaction.atomic():
+        for one in ids:
+            enqueue(queue, function, one, *more)
+    return len(ids)
+
+
+def _on_every_node(function: str) -> None:
+    """What each node does for itself; one without a worker catches up when it has one."""
+    with transaction.atomic():
+        for node in nodes.active():
+            enqueue("pool", function, node=node)
+
+
+_sent = Recently(10)
+PROBE_REST = 4
+"""A sink that fails rests for so many times as long as its last probe took."""
+
+
+def resume_containers() -> int:
+    """Hand on starts and removals whose process is dead or whose message was lost."""
+    return each(lifecycle.stuck_containers(clock.now() - STUCK_AFTER), _resume_container)
+
+
+def _resume_container(container: Container) -> int:
+    if nodes.is_silent(container.node_id) or not _sent.is_new(container.pk):
+        return 0
+    verb = "create" if container.state == ContainerState.STARTING else "destroy"
+    with transaction.atomic():
+        enqueue("pool", f"pools.tasks.{verb}_container", container.pk, node=container.node_id)
+    return 1
+
+
+def probe_sinks() -> int:
+    """Have sinks probed that were unhealthy or hold up saves; those saves are retried when one is healthy again.
+
+    A probe of a sink that hangs is long, and the queue is also that of periodic saves: the longer it was, the later the
+    next.
+    """
+    waiting = Pool.objects.filter(release_failed__gt=0).values_list("pk", flat=True)
+    specs = SyncSpec.objects.filter(Q(pool_id__in=list(waiting)) | Q(sink_health__state="unhealthy"))
+    last = SinkProbe.objects.filter(spec=OuterRef("pk")).order_by("-at")
+    rows = specs.annotate(probed_at=Subquery(last.values("at")[:1]), took_ms=Subquery(last.values("duration_ms")[:1]))
+    now = clock.now()
+    due = [
+        spec.pk
+        for spec in rows
+        if spec.probed_at is None or now - spec.probed_at > timedelta(milliseconds=PROBE_REST * spec.took_ms)
+        if _sent.is_new((spec.pk, spec.probed_at))
+    ]
+    return _enqueue_each("sync", "tenants.tasks.probe_sink", due, PERIODIC)
+
+
+def probe_all_sinks() -> int:
+    """Have every sink probed, so that a healthy one that fails is known before a tenant finds out."""
+    every = list(SyncSpec.objects.values_list("pk", flat=True))
+    return _enqueue_each("sync", "tenants.tasks.probe_sink", every, PERIODIC)
+
+
+def expire_backups() -> int:
+    """Have old backups deleted at every sink, once where several specs share one."""
+    done: set[object] = set()
+
+    def expire(spec: SyncSpec) -> int:
+        place = places.key(spec)
+        if place in done:
+            return 0
+        done.add(place)
+        return _enqueue_each("sync", "syncing.tasks.expire_backups", [spec.pk])
+
+    return each(SyncSpec.objects.exclude(place_state__in=places.REFUSED).order_by("pk"), expire)
+
+
+def forget_old_runs() -> int:
+    """Have runs and probes past their retention deleted."""
+    with transaction.atomic():
+        enqueue("sync", "tenants.tasks.forget_old")
+    return 0
+
+
+def look_at_tags() -> int:
+    """Have the tags of images asked about that are due."""
+    if not tags.due():
+        return 0
+    with transaction.atomic():
+        enqueue("pool", "pools.tasks.look_at_tags")
+    return 1
+
+
+def keep_packet_filter() -> int:
+    """Have each node's packet filter compared with the rows, by a worker: controllers may not look at it."""
+    _on_every_node("pools.tasks.keep_packet_filter")
+    return 0
+
+
+def refresh_names() -> int:
+    """Have names in network policies asked again that are due."""
+    if not named.is_due():
+        return 0
+    _on_every_node("pools.tasks.refresh_names")
+    return 0
+
+
+def watch_nodes() -> int:
+    """Say which nodes have no living worker any more, and which have one again."""
+    return nodes.watch()
+
+
+def tidy() -> int:
+    """Forget long-dead processes, their files of counts, and old samples; have wipes finished and discards aged."""
+    _on_every_node("pools.tasks.tidy")
+    return each(_FORGETTING, _call)
+
+
+_FORGETTING = (
+    processes.forget_dead, nodes.forget_gone, usage.forget_old, forgetting.forget_old, pull_runs.forget_old,
+    metering.fold,
+)  # fmt: skip
+
+
+def _call(forget: Callable[[], int]) -> int:
+    return forget()
+
+
+def sample_usage() -> int:
+    """Note what containers use, from files of the kernel; nothing to report."""
+    usage.sample()
+    return 0
+
+
+STEPS: list[tuple[float, Callable[[], int]]] = [
+    (0.5, upkeep.serve_waiters),
+    (1.0, upkeep.abort_overdue_claims),
+    (1.0, upkeep.resume_claims),
+    (1.0, upkeep.resume_releases),
+    (1.0, upkeep.retry_failed_saves),
+    (1.0, upkeep.release_of_deleted_pools),
+    (1.0, upkeep.release_dead),
+    (1.0, upkeep.release_unhealthy),
+    (1.0, upkeep.find_idle),
+    (1.0, fill_pools),
+    (2.0, resume_containers),
+    (2.0, watch_queues),
+    (2.0, watch_nodes),
+    (1.0, syncs.queue_beats),
+    (5.0, upkeep.bury_dead_runs),
+    (5.0, syncs.resume),
+    (5.0, upkeep.thaw_forgotten),
+    (5.0, sink_runs.resume),
+    (5.0, probe_sinks),
+    (5.0, upkeep.retire_unheld),
+    (5.0, pulling.ask_again),
+    (5.0, refresh_names),
+    (10.0, upkeep.find_lost),
+    (float(settings.BOILERHOUSE_RECONCILE_EVERY_S), keep_packet_filter),
+    (30.0, syncs.warn_of_unsaved),
+    (180.0, probe_all_sinks),
+    (float(settings.BOILERHOUSE_SAMPLE_EVERY_S), sample_usage),
+    (60.0, tidy),
+    (60.0, look_at_tags),
+    (6 * 3600.0, expire_backups),
+    (3600.0, forget_old_runs),
+]
+"""Every how many seconds each step runs."""
+
+
+def _run(step: Callable[[], int]) -> None:
+    if did := step():
+        log.info("step", step=step.__name__, did=did)
+
+
+class Controller:
+    """Runs the steps that are due, one after another; one that fails leaves the others their turn (``steps``)."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._due = {step: 0.0 for _, step in STEPS}
+        self._leads_until = 0.0
+        EngineWatch(self.is_leading, stop).start()
+        DiskWatch(self.is_leading, stop).start()
+        PullRunner(stop).start()
+
+    def _renew(self) -> None:
+        asked = time.monotonic()
+        close_old_connections()
+        if not lead():
+            self._leads_until = 0.0
+            return
+        if not self._leads_until:
+            log.info("leads")
+        self._leads_until = asked + LEASE_TTL.total_seconds()
+
+    def is_leading(self) -> bool:
+        """Whether the lease was renewed so lately that nobody else can hold it."""
+        return time.monotonic() < self._leads_until
+
+    def tick(self) -> None:
+        """Renew the lease and run what is due. Raises nothing."""
+        if not steps.attempt("lead", self._renew):
+            connection.close()
+            return
+        for period, step in STEPS:
+            if time.monotonic() < self._due[step]:
+                continue
+            if not self.is_leading():
+                return
+            self._due[step] = time.monotonic() + period
+            failpoints.reach(f"controller.{step.__name__}")
+            steps.attempt(step.__name__, partial(_run, step))

@@ -1,0 +1,119 @@
+"""Listens to the engine and reconciles: at once, on each reconnect, when an event asks for it, and every few seconds.
+
+Runs beside the controller's other steps, in threads of its own, so that an engine that hangs holds up nothing else.
+Events are hints that make it sooner; the list is the truth.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import close_old_connections, connection
+
+from boilerhouse.process.steps import steps
+from pools import host, lifecycle, observing, reconcile
+from pools.errors import EngineUnavailable, EngineUnsupported
+from pools.models import Container, Pool
+from pools.runtime import get_runtime
+from pools.runtime.base import EngineEvent
+from pools.states import ContainerState, Trouble
+from tenants import upkeep
+
+log = structlog.get_logger("boilerhouse.controller")
+
+DOWN_EVERY_S, OOM_WITHIN_S = 1.0, 10.0
+
+
+def _turn(target: Callable[[], None]) -> None:
+    close_old_connections()
+    target()
+
+
+class EngineWatch:
+    """Keeps the rows true to the engine while ``is_leading`` says so."""
+
+    def __init__(self, is_leading: Callable[[], bool], stop: threading.Event) -> None:
+        self._is_leading, self._stop = is_leading, stop
+        self._due = threading.Event()
+        self._is_down = False
+        self._oom: dict[str, float] = {}
+
+    def start(self) -> None:
+        for target in (self._listen, self._reconcile):
+            threading.Thread(target=self._forever, args=(target,), name=target.__name__, daemon=True).start()
+
+    def _forever(self, target: Callable[[], None]) -> None:
+        try:
+            while not self._stop.is_set():
+                if not self._is_leading():
+                    self._stop.wait(0.2)
+                    continue
+                if not steps.attempt(f"engine{target.__name__}", partial(_turn, target)):
+                    connection.close()
+                    self._stop.wait(0.5)
+        finally:
+            connection.close()
+
+    # Events ------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Follow the stream until it ends; it ends without an error when the engine goes away."""
+        events = get_runtime().events(host.labels())
+        self._due.set()  # first the stream, then the list: nothing falls in between
+        try:
+            for event in events:
+                if not self._is_leading():
+                    return
+                close_old_connections()
+                self._handle(event)
+        finally:
+            self._due.set()
+        self._stop.wait(0.5)
+
+    def _handle(self, event: EngineEvent) -> None:
+        try:
+            container_id = UUID(event.labels.get(lifecycle.CONTAINER_LABEL, ""))
+        except ValueError:
+            return
+        if event.kind == "oom":
+            self._oom = {k: at for k, at in self._oom.items() if time.monotonic() - at < OOM_WITHIN_S}
+            self._oom[event.runtime_id] = time.monotonic()
+            return
+        rows = Container.objects.filter(pk=container_id, state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
+        if not rows.exists():
+            return  # a start or a removal: whoever does it knows
+        if event.kind == "health":
+            observing.report_health(container_id, event.health)
+            upkeep.release_unhealthy()
+        else:
+            was_oom = time.monotonic() - self._oom.get(event.runtime_id, -OOM_WITHIN_S) < OOM_WITHIN_S
+            if reconcile.look_at(container_id, is_oom=was_oom and event.exit_code == 137):
+                upkeep.release_dead()
+
+    # Reconcile ---------------------------------------------------------------------------------------
+
+    def _reconcile(self) -> None:
+        self._due.wait(DOWN_EVERY_S if self._is_down else settings.BOILERHOUSE_RECONCILE_EVERY_S)
+        self._due.clear()
+        if not self._is_leading():
+            return
+        close_old_connections()
+        try:
+            healed = reconcile.heal(upkeep.held_containers())
+        except EngineUnavailable as error:
+            self._is_down = True
+            start = " Start it (systemctl start docker); the pool goes on by itself."
+            reconcile.engine_is_down(error.detail + ("" if isinstance(error, EngineUnsupported) else start))
+            return
+        if self._is_down or Pool.objects.filter(trouble=Trouble.ENGINE_DOWN).exists():
+            reconcile.engine_is_back()
+        self._is_down = False
+        upkeep.release_dead()
+        if healed:
+            log.info("reconciled", healed=healed)

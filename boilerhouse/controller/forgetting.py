@@ -1,0 +1,36 @@
+"""What the deployment as a whole forgets: events, audit entries and kept answers past their retention."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from boilerhouse.core import deployment_settings
+from boilerhouse.core.models import AuditEntry, Deployment, Event
+from boilerhouse.web import idempotency
+
+AT_ONCE = 1000
+
+
+def forget_old() -> int:
+    """Returns how many rows went."""
+    retention_s, now = deployment_settings.current().retention_s, timezone.now()
+    audited = AuditEntry.objects.filter(at__lt=now - timedelta(seconds=retention_s["audit"])).delete()[0]
+    return audited + idempotency.forget_old() + forget_events(timedelta(seconds=retention_s["events"]))
+
+
+def forget_events(older_than: timedelta) -> int:
+    """Delete events and note how far: readers that are behind that are told to start anew."""
+    rows = Event.objects.filter(created_at__lt=timezone.now() - older_than).order_by("-id")
+    newest = rows.values_list("id", flat=True).first()
+    gone = 0
+    while newest is not None:
+        ids = list(Event.objects.filter(pk__lte=newest).order_by("id").values_list("pk", flat=True)[:AT_ONCE])
+        if not ids:
+            break
+        with transaction.atomic():
+            Deployment.objects.filter(events_forgotten_to__lt=ids[-1]).update(events_forgotten_to=ids[-1])
+            gone += Event.objects.filter(pk__in=ids).delete()[0]
+    return gone

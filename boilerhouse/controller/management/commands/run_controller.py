@@ -1,0 +1,27 @@
+"""Run the controller until SIGTERM; several may run, one leads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from boilerhouse.controller.controller import Controller, abdicate
+from boilerhouse.core.deployment import check_node, deployment_id
+from boilerhouse.process import collector, commands, processes
+
+TICK_S = 0.5
+
+
+class Command(commands.Command):
+    help = "Run a controller until SIGTERM: refill pools, serve waiting claims, retry, take over from dead processes."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        processes.describe("controller")
+        deployment_id()
+        check_node()
+        collector.calm()
+        with commands.stopping() as stop:
+            controller = Controller(stop)
+            while not stop.wait(TICK_S):
+                controller.tick()
+        abdicate()
+        processes.leave()

@@ -1,0 +1,1 @@
+"""What an operator runs, and what his tools ask: up, doctor, backup, restore, apply, health, metrics."""

@@ -1,0 +1,303 @@
+"""Look at everything a deployment needs, and say of each what is wrong and what to do."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.core.checks import WARNING, run_checks
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.urls import reverse
+
+from boilerhouse.core import clock, nodes
+from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deployment_id, ram_dir
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core.models import FailingStep, Process
+from boilerhouse.process import processes
+from boilerhouse.queues.silence import silent_queues
+from pools import firewall, host, registry_logins, resolvers, suitability
+from pools.models import Container, Pool, RegistryCredential
+from pools.pull_errors import LoginFailed, PullFault
+from pools.runtime import get_runtime
+from syncing import jail, probing, rclone, services
+from syncing.models import SyncSpec
+from tenants import syncs
+
+OK, WARN, FAILURE = "ok", "warning", "failure"
+CLOCK_S, TIGHT_CLOCK_S = 30.0, 2.0
+REGISTRIES_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look found; ``todo`` is empty where all is well."""
+
+    name: str
+    state: str
+    detail: str
+    todo: str = ""
+
+
+def examine() -> list[Finding]:
+    """Every check, in the order in which one builds on the other. Nothing is changed."""
+    found: list[Finding] = []
+    for name, check in CHECKS:
+        try:
+            found += [Finding(name, *rest) for rest in check()]
+        except (BoilerhouseError, DatabaseError, OSError, subprocess.SubprocessError) as error:
+            detail = getattr(error, "detail", "") or f"{type(error).__name__}: {error}"
+            found.append(Finding(name, FAILURE, detail, "Mend this first; what follows may depend on it."))
+            if name == "database":
+                break
+    return found
+
+
+Rest = tuple[str, str, str] | tuple[str, str]
+
+
+def _settings() -> Iterator[Rest]:
+    seen = [one for one in run_checks() if one.level >= WARNING and str(one.id).startswith("boilerhouse.")]
+    for one in seen:
+        yield (WARN if one.level == WARNING else FAILURE), str(one.msg), str(one.hint or "")
+    if not seen:
+        yield OK, "nothing to object to"
+
+
+def _database() -> Iterator[Rest]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if plan:
+        yield FAILURE, f"{len(plan)} migrations are not applied", "manage.py migrate"
+    else:
+        yield OK, f"{connection.vendor}, deployment {deployment_id()}"
+    if connection.vendor == "sqlite":
+        yield OK, "SQLite serves one host; several web or worker hosts want PostgreSQL (DATABASE_URL)"
+
+
+def _clock() -> Iterator[Rest]:
+    with connection.cursor() as cursor:
+        now = "now()" if connection.vendor == "postgresql" else "strftime('%s.%f', 'now')"
+        before = time.time()
+        cursor.execute(f"SELECT {now}")
+        said = cursor.fetchone()[0]
+    if not isinstance(said, datetime):
+        yield OK, "the database's clock is this host's"
+        return
+    skew = abs(said.timestamp() - (before + time.time()) / 2)
+    detail = f"{skew * 1000:.0f} ms between the database and this host"
+    if skew > TIGHT_CLOCK_S:
+        yield (FAILURE if skew > CLOCK_S else WARN), detail, "Run chrony or systemd-timesyncd on both."
+    else:
+        yield OK, detail
+
+
+def _privileges() -> Iterator[Rest]:
+    if os.geteuid() != 0:
+        yield FAILURE, f"running as uid {os.geteuid()}", "Run worker and controller as root on the Docker node."
+    elif not jail.can_read_all():
+        yield WARN, "this process could not save what its owner closed", "Let the worker have CAP_DAC_READ_SEARCH."
+    else:
+        yield OK, "root"
+
+
+def _data_directory() -> Iterator[Rest]:
+    path = data_dir()
+    try:
+        check_node()
+    except WrongNode as error:
+        yield FAILURE, error.detail, "Mount the data directory, or restore a backup."
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        yield FAILURE, f"{path} is open to others ({mode:04o})", f"chmod 700 {path}"
+    else:
+        yield OK, f"{path} ({mode:04o})"
+    keys = path / "keys"
+    loose = [one.name for one in keys.iterdir() if stat.S_IMODE(one.stat().st_mode) & 0o077] if keys.is_dir() else []
+    if loose:
+        yield FAILURE, f"keys are open to others: {', '.join(loose)}", f"chmod 600 {keys}/*"
+    if host.disk_is_low():
+        yield FAILURE, host.disk_words(), "Free disk space."
+    else:
+        yield OK, f"{host.free_disk_mb()} MiB are free"
+    if not settings.BOILERHOUSE_DEFAULT_DISK_MB:
+        yield (
+            WARN, "a tenant of a workload without diskMb may fill the node's disk",
+            "Set BOILERHOUSE_DEFAULT_DISK_MB (10240 if unset).",
+        )  # fmt: skip
+    ram = ram_dir()
+    if ram.is_dir() and _file_system(ram) not in ("tmpfs", "ramfs"):
+        yield FAILURE, f"{ram} is not in RAM", "Unmount what lies over it, or set BOILERHOUSE_RAM_DIR to a tmpfs."
+
+
+def _file_system(path: Path) -> str:
+    done = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
+
+
+def _engine() -> Iterator[Rest]:
+    runtime = get_runtime()
+    can = runtime.capabilities()
+    yield (
+        OK, f"Docker {can.version}, API {can.api_version}, cgroup v{can.cgroup_version}, images by {can.image_store},"
+        f" {can.cpus} CPUs, {can.memory_mb} MiB",
+    )  # fmt: skip
+    for one in suitability.objections(can):
+        yield FAILURE, one.detail, one.todo
+    if not can.live_restore:
+        yield (
+            WARN, "live-restore is off: containers end when dockerd restarts",
+            'Put {"live-restore": true} into /etc/docker/daemon.json.',
+        )  # fmt: skip
+    unknown = [one for one in settings.BOILERHOUSE_ALLOWED_RUNTIMES if can.runtimes and one not in can.runtimes]
+    if unknown:
+        yield WARN, f"runtimes that the engine does not know: {', '.join(unknown)}", "BOILERHOUSE_ALLOWED_RUNTIMES"
+
+
+def _same_path() -> Iterator[Rest]:
+    """The engine mounts containers' directories by the paths that we name."""
+    for directory in (one for one in (data_dir(), ram_dir()) if one.is_dir()):
+        path = directory / f"probe-{secrets.token_hex(8)}"
+        path.mkdir(mode=0o700)
+        try:
+            seen = get_runtime().sees(str(path), host.labels())
+        finally:
+            path.rmdir()
+        if seen is None:
+            yield (
+                WARN,
+                "the engine has no image yet, so it cannot be asked for our directories",
+                "manage.py build_example",
+            )
+            return
+        if seen:
+            yield OK, f"the engine finds {directory} under the same path"
+        else:
+            yield (
+                FAILURE, f"the engine does not find {directory}: it can mount nothing of it",
+                "Give it the same path on the host and in our container; on the host it must be what we see, and the"
+                " one for secrets a tmpfs there (docs/deployment.md).",
+            )  # fmt: skip
+
+
+def _firewall() -> Iterator[Rest]:
+    firewall.check_bridge_filter()
+    network = host.ensure_network() if Container.objects.exists() else None
+    missing = firewall.differences(network) if network else []
+    if network and network.subnet6 != settings.BOILERHOUSE_IPV6_SUBNET:
+        yield (
+            WARN, f"containers have IPv6 in {network.subnet6 or 'no network'}, not as BOILERHOUSE_IPV6_SUBNET says",
+            "The network is made anew when no container is left in it: drain all pools, and undo it then.",
+        )  # fmt: skip
+    if missing:
+        yield WARN, "; ".join(missing), "A worker restores them within seconds; if not, its log says why."
+    else:
+        yield OK, "containers reach neither the host nor each other nor private addresses, but for what policies open"
+
+
+def _resolvers() -> Iterator[Rest]:
+    if asked := resolvers.of_node():
+        yield OK, f"containers resolve names by {', '.join(asked)}"
+        return
+    there = ", ".join(resolvers.named_in(resolvers.RESOLV_CONF)) or "none"
+    yield (
+        WARN,
+        f"containers resolve no names: they reach none of this node's resolvers ({there})",
+        "Set BOILERHOUSE_RESOLVERS to IPv4 addresses that containers may ask, or dns of the pool or workload.",
+    )
+
+
+def _transfers() -> Iterator[Rest]:
+    yield OK, rclone.version()
+    if problem := probing.jail_problem():
+        yield FAILURE, f"bubblewrap cannot make rclone's jail: {problem}", "Allow user or PID namespaces."
+    else:
+        yield OK, "rclone runs in its jail as a container's user"
+
+
+def _registries() -> Iterator[Rest]:
+    """Whether each stored credential logs in; all are asked side by side, and none for longer than the engine waits."""
+    runtime, stored = get_runtime(), list(RegistryCredential.objects.order_by("pk"))
+    asked = [(registry_logins.host_of(one), registry_logins.login_of(one)) for one in stored]
+    with ThreadPoolExecutor(REGISTRIES_AT_ONCE) as threads:
+        answers = [threads.submit(runtime.log_in, host, login) for host, login in asked]
+    for credential, answer in zip(stored, answers, strict=True):
+        failed = answer.exception()
+        if failed is None:
+            yield OK, f"{credential.pk} logs in at {credential.registry}"
+        elif not isinstance(failed, LoginFailed):
+            raise failed
+        elif failed.fault == PullFault.UNAUTHORIZED:
+            yield FAILURE, f"{credential.pk} is refused by {failed.detail}", "Replace it (Settings, Registries)."
+        else:
+            words = "Images that are here start without it; see whether the registry answers this machine."
+            yield WARN, f"{credential.pk} was not tried. {failed.detail}", words
+    if not stored:
+        yield OK, "no registry credential is stored"
+
+
+def _sinks() -> Iterator[Rest]:
+    specs = list(SyncSpec.objects.select_related("credential").order_by("pk"))
+    for spec in specs:
+        health = services.probe(spec, is_periodic=True)
+        if health.get("state") != "healthy":
+            detail = health.get("detail", "not probed yet")
+            yield (FAILURE if health else WARN), f"{spec.pk}: {detail}", "docs/sync.md says what a sink must allow."
+        elif not health.get("conditionalWrites"):
+            yield OK, f"{spec.pk}: healthy; without conditional writes, so keep one deployment per location"
+        else:
+            yield OK, f"{spec.pk}: healthy"
+    if not specs:
+        yield WARN, "no sync spec: what tenants write is lost on release", "Make one for each pool whose state matters."
+
+
+def _processes() -> Iterator[Rest]:
+    alive = list(Process.objects.filter(pk__in=processes.living()))
+    for queue, seconds in silent_queues().items():
+        words = "See the workers' logs: docs/runbook.md#boilerhousequeuesilent."
+        yield FAILURE, f"the queue {queue} has not been served for {seconds} s", words
+    waiting = nodes.waiting_tasks()
+    for node, seconds in nodes.silent().items():
+        words = "Start its worker, with its data directory. What it holds waits for it; nobody else can save that."
+        tasks = f"{waiting.get(node, 0)} tasks wait for it"
+        yield FAILURE, f"the node {node} has had no living worker for {seconds} s; {tasks}", words
+    for step in FailingStep.objects.order_by("name"):
+        words = "The log of that process says more; docs/runbook.md#boilerhousestepfails."
+        yield FAILURE, f"the step {step.name} fails: {step.error}: {step.detail}", words
+    starts = (Process.Kind.WORKER, "run_worker"), (Process.Kind.CONTROLLER, "run_controller"), (Process.Kind.WEB, "up")
+    for kind, start in starts:
+        count = sum(one.kind == kind for one in alive)
+        if not count:
+            yield FAILURE, f"no {kind.value} process is running", f"manage.py {start}"
+        else:
+            yield OK, f"{count} {kind.value}"
+
+
+def _pools() -> Iterator[Rest]:
+    for pool in Pool.objects.exclude(trouble="").order_by("pk"):
+        yield FAILURE, f"{pool.pk}: {pool.last_error}", f"{reverse('pool', args=[pool.pk])} says more."
+    late = [beat for beat in syncs.beats() if beat.is_overdue(clock.now())]
+    if late:
+        yield WARN, f"{len(late)} saves are overdue", "See the overview; a sink may be slow or down."
+    if not late:
+        yield OK, "saves are on time"
+
+
+CHECKS: list[tuple[str, Callable[[], Iterator[Rest]]]] = [
+    ("database", _database), ("settings", _settings), ("clock", _clock), ("privileges", _privileges),
+    ("data", _data_directory), ("engine", _engine), ("same path", _same_path), ("packet filter", _firewall),
+    ("resolvers", _resolvers),
+    ("registries", _registries), ("transfers", _transfers), ("sinks", _sinks), ("processes", _processes),
+    ("pools", _pools),
+]  # fmt: skip

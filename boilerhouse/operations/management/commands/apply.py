@@ -1,0 +1,42 @@
+"""Make workloads, pools, credentials and sync specs as files describe them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from boilerhouse.operations import applying
+from boilerhouse.process import commands
+
+
+class Command(commands.Command):
+    help = "Apply YAML documents (kind: and the API's body). Shows the difference, then applies it. Never deletes."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "paths", nargs="+", type=Path, metavar="PATH", help="a YAML file, or a directory with *.yaml files"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="show the difference and change nothing")
+        self.add_output(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        missing = [str(path) for path in options["paths"] if not path.exists()]
+        if missing:
+            raise CommandError(f"Not found: {', '.join(missing)}", returncode=commands.NOT_FOUND)
+        done = applying.apply(list(applying.read(options["paths"])), dry_run=options["dry_run"])
+        lines = []
+        for one in done:
+            lines.append(f"{one.outcome:<10} {one.kind:<11} {one.id or one.place}")
+            lines += [f"    {line}" for line in one.difference]
+            lines += [f"    warning: {one.place}: {warning.pointer}: {warning.detail}" for warning in one.warnings]
+            lines += [f"    {one.place}: {error.pointer or '/'}: {error.detail}" for error in one.errors]
+        shown = {"dryRun": options["dry_run"], "documents": [asdict(one) for one in done]}
+        self.result(options, shown, "\n".join(lines) or "No document was given.")
+        failed = sum(one.outcome == "failed" for one in done)
+        if failed:
+            sys.stdout.flush()
+            raise CommandError(f"{failed} of {len(done)} documents failed.", returncode=commands.FAILED)

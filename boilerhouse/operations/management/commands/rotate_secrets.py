@@ -1,0 +1,31 @@
+"""Make a new encryption key and encrypt everything anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from boilerhouse.core import audit, encryption
+from boilerhouse.core.deployment import deployment_id
+from boilerhouse.process import commands
+
+
+class Command(commands.Command):
+    help = (
+        "Create a new encryption key and encrypt all stored secrets with it, while everything runs. If the"
+        " environment sets the keys, encrypt with the first of them."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--forget-old", action="store_true", help="create no key; delete all but the newest (after a rotation)"
+        )
+        self.add_output(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        done = encryption.rotate(forget_old=options["forget_old"])
+        audit.record("deployment.rotate_secrets", deployment_id(), after=done)
+        rows = sum(done["reencrypted"].values())
+        kept = f"{done['keys']} key{'s are' if done['keys'] != 1 else ' is'} kept"
+        self.result(options, done, f"{rows} rows encrypted anew; {kept}{', the newest is new' * done['made']}.")

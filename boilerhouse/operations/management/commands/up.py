@@ -1,0 +1,55 @@
+"""Everything in one terminal: migrate, then web, worker, controller, and the embedded S3 where asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from boilerhouse.core.deployment import check_node, data_dir, deployment_id
+from boilerhouse.operations import supervisor
+from boilerhouse.process import commands
+
+
+class Command(commands.Command):
+    help = "Run Boilerhouse in this terminal: web, worker, controller and, with --s3, an S3 server."
+    requires_system_checks = ()  # the migration's process runs them: here they would leave their memory behind
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--skip-checks", action="store_true", help="Skip system checks.")
+        parser.add_argument("--host", default="127.0.0.1")
+        parser.add_argument("--port", type=commands.PORT, default=8000)
+        parser.add_argument(
+            "--s3", action="store_true", help="also run an S3 server that stores its objects in the data directory"
+        )
+        parser.add_argument("--s3-port", type=commands.PORT)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        data_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
+        _migrate(skip_checks=options["skip_checks"])
+        self.say(f"Deployment {deployment_id()}, data in {data_dir()}")
+        check_node()
+        everything = supervisor.Supervisor()
+        if options["s3"]:
+            s3 = supervisor.embedded_s3(options["s3_port"])
+            everything.add("s3", lambda: supervisor.start_s3(s3))
+            self.say(f"S3 at {s3.endpoint}, bucket {s3.bucket}, keys in {data_dir() / 'keys'}")
+        host, port = options["host"], options["port"]
+        listening = supervisor.listen(host, port)
+        everything.add("web", lambda: supervisor.web(listening))
+        everything.add("controller", lambda: supervisor.command("run_controller"))
+        everything.add("worker", lambda: supervisor.command("run_worker"))
+        self.say(f"Dashboard at http://{host}:{port}/  (Ctrl-C stops everything; pools stay warm)")
+        with commands.stopping() as stop:
+            everything.run(stop)
+
+
+def _migrate(*, skip_checks: bool) -> None:
+    """In a process of its own: the memory that it needs would stay with this one."""
+    command = [sys.executable, str(commands.MANAGE), "migrate", "-v", "0", "--no-input"]
+    if skip_checks:
+        command.append("--skip-checks")
+    if code := subprocess.run(command, check=False).returncode:
+        raise CommandError("The database was not migrated.", returncode=code)

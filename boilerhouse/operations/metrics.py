@@ -1,0 +1,211 @@
+"""What Prometheus scrapes: gauges read from the database at each scrape, and what all processes have counted.
+
+No tenant or container in a label.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Count, Min
+from django.db.models.functions import Now
+from django.http import HttpResponse
+from django_q.models import OrmQ
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from boilerhouse.api.base import ApiView
+from boilerhouse.api.schema import operation
+from boilerhouse.core import clock, nodes
+from boilerhouse.core.models import ApiKey, Lease, Node, Process, QueueHealth, Role
+from boilerhouse.process import processes
+from boilerhouse.queues.silence import silent_queues
+from boilerhouse.telemetry.metering import ProcessesCollector
+from boilerhouse.web import kept_bytes
+from pools import host
+from pools.models import Container, ImagePull, Pool
+from pools.states import PULLING, ContainerState
+from syncing.models import SyncRun
+from syncing.states import SyncRunState
+from tenants import syncs
+
+
+class DatabaseCollector(Collector):
+    """What the rows say now."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _pools()
+        yield from _queues()
+        yield from _saves()
+        yield from _processes()
+        kept = GaugeMetricFamily("boilerhouse_kept_answers_bytes", "What answers kept for Idempotency-Keys take.")
+        kept.add_metric([], float(kept_bytes.total()))
+        yield kept
+
+
+def _processes() -> Iterator[Metric]:
+    alive = GaugeMetricFamily("boilerhouse_processes", "Processes with a heartbeat.", labels=["kind"])
+    living = processes.living()
+    kinds = Counter(Process.objects.filter(pk__in=living).values_list("kind", flat=True))
+    for kind in (Process.Kind.WEB, Process.Kind.WORKER, Process.Kind.CONTROLLER):
+        alive.add_metric([kind.value], kinds[kind.value])
+    leading = GaugeMetricFamily("boilerhouse_controller_leading", "1 while a controller holds the lease.")
+    leading.add_metric([], float(Lease.objects.filter(holder__in=living, expires_at__gt=Now()).exists()))
+    free = GaugeMetricFamily("boilerhouse_disk_free_bytes", "Free where containers' directories lie.")
+    free.add_metric([], host.free_disk_mb() * 1024.0 * 1024.0)
+    is_silent = GaugeMetricFamily("boilerhouse_node_silent", "1 while no worker of a node is alive.", labels=["node"])
+    depth = GaugeMetricFamily(
+        "boilerhouse_node_queue_depth", "Tasks that wait for a worker of a node, which no other may run.",
+        labels=["node"],
+    )  # fmt: skip
+    fallen, waiting = nodes.silent(), nodes.waiting_tasks()
+    for node in Node.objects.order_by("pk"):
+        is_silent.add_metric([node.pk], float(node.pk in fallen))
+        depth.add_metric([node.pk], waiting.get(node.pk, 0))
+    yield from (alive, leading, free, is_silent, depth)
+
+
+def _pools() -> Iterator[Metric]:
+    containers = GaugeMetricFamily(
+        "boilerhouse_pool_containers", "Containers of a pool by state.", labels=["pool", "state"]
+    )
+    desired = GaugeMetricFamily("boilerhouse_pool_desired_size", "Containers a pool should have.", labels=["pool"])
+    waiting = GaugeMetricFamily("boilerhouse_pool_waiting_claims", "Claims that wait for a container.", labels=["pool"])
+    failed = GaugeMetricFamily(
+        "boilerhouse_pool_release_failed", "Tenants whose last save failed and is retried.", labels=["pool"]
+    )
+    missing = GaugeMetricFamily(
+        "boilerhouse_pool_missing_containers",
+        "Containers that a pool should have and nobody has begun.",
+        labels=["pool"],
+    )
+    oldest = GaugeMetricFamily(
+        "boilerhouse_pool_oldest_start_seconds", "Since when the oldest start of a pool is under way.", labels=["pool"]
+    )
+    since = dict(
+        Container.objects.filter(state=ContainerState.STARTING, pull=None)  # a pull has a gauge of its own
+        .values_list("pool_id")
+        .annotate(oldest=Min("created_at"))
+        .order_by()
+    )
+    trouble = GaugeMetricFamily(
+        "boilerhouse_pool_trouble",
+        "1 while a pool cannot start containers, keep them or roll out.",
+        labels=["pool", "kind"],
+    )
+    stale = GaugeMetricFamily(
+        "boilerhouse_pool_stale_image",
+        "1 while a pool serves an image that may be outdated, because its pull failed.",
+        labels=["pool"],
+    )
+    moved = GaugeMetricFamily(
+        "boilerhouse_pool_image_moved", "1 while the tag of a pool's image names another image than it runs.",
+        labels=["pool"],
+    )  # fmt: skip
+    for pool in Pool.objects.with_counts().select_related("workload"):
+        status = pool.status()
+        for state in ContainerState:
+            containers.add_metric([pool.pk, state.value], getattr(pool, f"{state.value}_count"))
+        desired.add_metric([pool.pk], status.desired_size)
+        waiting.add_metric([pool.pk], status.waiting)
+        missing.add_metric([pool.pk], max(0, status.desired_size - status.starting - status.idle - status.claimed))
+        age = (clock.now() - since[pool.pk]).total_seconds() if pool.pk in since else 0.0
+        oldest.add_metric([pool.pk], max(0.0, age))
+        failed.add_metric([pool.pk], status.release_failed)
+        if pool.trouble:
+            trouble.add_metric([pool.pk, pool.trouble], 1)
+        moved.add_metric([pool.pk], float(bool(pool.moved_to)))
+        if pool.stale_image:
+            stale.add_metric([pool.pk], 1)
+    yield from (containers, desired, waiting, missing, oldest, failed, trouble, stale, moved)
+    yield _pulls()
+
+
+def _pulls() -> Metric:
+    pulls = GaugeMetricFamily("boilerhouse_image_pulls", "Pulls that run or wait for their turn.", labels=["state"])
+    counts = Counter(ImagePull.objects.filter(state__in=PULLING).values_list("state", flat=True))
+    for state in sorted(PULLING):
+        pulls.add_metric([state.value], counts[state.value])
+    return pulls
+
+
+def _queues() -> Iterator[Metric]:
+    age = GaugeMetricFamily(
+        "boilerhouse_queue_last_served_seconds", "Seconds since a worker last looked at a queue.", labels=["queue"]
+    )
+    is_silent = GaugeMetricFamily(
+        "boilerhouse_queue_silent", "1 while no worker serves a queue although one is running.", labels=["queue"]
+    )
+    now, silent = clock.now(), silent_queues()
+    for row in QueueHealth.objects.filter(name__in=list(settings.QUEUES)).order_by("name"):
+        age.add_metric([row.name], max(0.0, (now - row.served_at).total_seconds()))
+        is_silent.add_metric([row.name], float(row.name in silent))
+    depth = GaugeMetricFamily("boilerhouse_queue_depth", "Tasks that wait for a worker.", labels=["queue"])
+    waits = GaugeMetricFamily(
+        "boilerhouse_queue_oldest_seconds", "How long the first task in a queue has waited.", labels=["queue"]
+    )
+    due = OrmQ.objects.filter(lock__lte=now).values_list("key").annotate(n=Count("id"), oldest=Min("lock")).order_by()
+    counts, longest = Counter[str](), dict[str, float]()
+    for key, count, oldest in due:
+        name = key.partition("@")[0]
+        counts[name] += count
+        longest[name] = max(longest.get(name, 0.0), (now - oldest).total_seconds())
+    for name in settings.QUEUES:
+        depth.add_metric([name], counts[name])
+        waits.add_metric([name], longest.get(name, 0.0))
+    yield from (age, is_silent, depth, waits)
+
+
+def _saves() -> Iterator[Metric]:
+    oldest = GaugeMetricFamily(
+        "boilerhouse_sync_oldest_unsaved_seconds",
+        "Longest time since a complete save among tenants whose state is saved on a timer.",
+        labels=["pool"],
+    )
+    overdue = GaugeMetricFamily(
+        "boilerhouse_sync_overdue_tenants", "Tenants whose last save is older than twice the interval.", labels=["pool"]
+    )
+    now, ages, late = clock.now(), dict[str, float](), dict[str, set[str]]()
+    for beat in syncs.beats():
+        pool = beat.assignment.pool_id
+        ages[pool] = max(ages.get(pool, 0.0), (now - beat.unsaved_since).total_seconds())
+        late.setdefault(pool, set()).update({beat.assignment.tenant_id} if beat.is_overdue(now) else ())
+    for pool, age in ages.items():
+        oldest.add_metric([pool], age)
+        overdue.add_metric([pool], len(late[pool]))
+    runs = GaugeMetricFamily("boilerhouse_sync_runs", "Sync runs that wait or run.", labels=["state"])
+    for state in (SyncRunState.QUEUED, SyncRunState.RUNNING):
+        runs.add_metric([state.value], SyncRun.objects.filter(state=state).count())
+    yield from (oldest, overdue, runs)
+
+
+_registry = CollectorRegistry()
+_registry.register(DatabaseCollector())
+_registry.register(ProcessesCollector())
+
+
+class MetricsView(ApiView):
+    def perform_authentication(self, request: Any) -> None:
+        """With a key, or with the token, for scrapers that should hold no key."""
+        token = settings.BOILERHOUSE_METRICS_TOKEN
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if token and scheme.lower() == "bearer" and secrets.compare_digest(token.encode(), given.strip().encode()):
+            request.user, request.auth = None, ApiKey(id="metrics", name="metrics token", role=Role.VIEWER)
+        else:
+            super().perform_authentication(request)
+
+    @operation(
+        operation_id="getMetrics",
+        summary="Show metrics in Prometheus text format",
+        description="Needs an API key, or BOILERHOUSE_METRICS_TOKEN as bearer token.",
+        responses={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR)},
+    )
+    def get(self, request: Any) -> HttpResponse:
+        return HttpResponse(generate_latest(_registry), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,1 @@
+"""How a process of Boilerhouse lives: its identity, its commands, its bounds, its priority."""

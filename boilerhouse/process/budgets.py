@@ -1,0 +1,254 @@
+"""What a process has only so much of, and how much of it one tenant or one key may use at a time (promise P14).
+
+Each resource has a bound for all and smaller ones for a single tenant and a single key, so that whoever uses up its own
+leaves room for others. A process counts for itself, in memory: every process has the same bounds, and each one holds
+there, so no tenant takes all of any of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+
+from boilerhouse.core.errors import TooMany, Unavailable
+from boilerhouse.telemetry.instruments import BUDGET_REFUSALS, BUDGET_USED
+
+TENANT_ROLE = "tenant"
+
+
+class Kind(StrEnum):
+    TENANT = "tenant"
+    """A tenant, whichever key acts for it."""
+    KEY = "key"
+    """A key that acts for any tenant, or somebody who is signed in."""
+    POOL = "pool"
+    """All that wait for the same pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose use is counted."""
+
+    kind: Kind
+    id: str
+    words: str
+
+
+def tenant(tenant_id: str) -> Owner:
+    return Owner(Kind.TENANT, tenant_id, f"tenant {tenant_id}")
+
+
+def pool(pool_id: str) -> Owner:
+    return Owner(Kind.POOL, pool_id, f"pool {pool_id}")
+
+
+def user(name: str) -> Owner:
+    return Owner(Kind.KEY, f"user {name}", f"user {name}")
+
+
+def container(container_id: object) -> Owner:
+    """Whoever holds it, where the request names the container alone."""
+    return Owner(Kind.TENANT, f"container {container_id}", f"container {container_id}")
+
+
+def owners(key: Any, *others: Owner) -> tuple[Owner, ...]:
+    """Who answers for what a request with this API key does; its tenants do for a key that acts for them alone."""
+    if key.role != TENANT_ROLE:
+        return (*others, Owner(Kind.KEY, f"key {key.pk}", f"key {key.name}"))
+    return tuple({*others, *map(tenant, key.tenant_ids)})
+
+
+class BudgetExceeded(TooMany):
+    """A tenant or a key uses as much of this as one may; try again when some of it has ended."""
+
+    code = "budget_exceeded"
+    retry_after = 1
+
+
+def exceeded(resource: str, owner: Owner, used: str) -> BudgetExceeded:
+    """Count that the owner was refused more of the resource, and say why."""
+    BUDGET_REFUSALS.labels(resource, owner.kind.value).inc()
+    return BudgetExceeded(
+        f"The {owner.words} has {used}, as many as one may have at a time; try again when some have ended."
+    )
+
+
+class Hold:
+    """A part of a budget, in use until ``release``; that may be called twice, and from any thread."""
+
+    __slots__ = ("_give_back",)
+
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back = [give_back]
+
+    def release(self) -> None:
+        with suppress(IndexError):
+            self._give_back.pop()()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Still in use after the block, unless that raises."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Budget:
+    """Of one resource: ``most`` for all, and ``shares`` for one tenant and one key, by the names of their settings."""
+
+    def __init__(
+        self,
+        name: str,
+        words: str,
+        most: str,
+        shares: dict[Kind, str],
+        full: type[Unavailable],
+        *,
+        is_bytes: bool = False,
+    ) -> None:
+        self.name, self.words, self.is_bytes = name, words, is_bytes
+        self._most, self._shares, self._full = most, shares, full
+        self._lock = threading.Lock()
+        self._used: Counter[tuple[Kind, str]] = Counter()
+        self._all = 0
+
+    @property
+    def most(self) -> int:
+        return int(getattr(settings, self._most))
+
+    def share(self, kind: Kind) -> int:
+        """How much a single one may use; it leaves something to others, whatever the settings say."""
+        return max(1, min(int(getattr(settings, self._shares[kind])), self.most - 1))
+
+    def used(self, owner: Owner | None = None) -> int:
+        """By the owner, or by all."""
+        return self._all if owner is None else self._used[owner.kind, owner.id]
+
+    def enter(self, *owners: Owner, amount: int = 1) -> Hold:
+        """Use so much more. Raises BudgetExceeded, or what the resource raises when there is none left for anybody."""
+        with self._lock:
+            self._check(owners, amount)
+            return self._add(owners, amount, amount)
+
+    def check(self, *owners: Owner) -> None:
+        """Raise what ``enter`` would."""
+        with self._lock:
+            self._check(owners, 1)
+
+    def has_room(self, *owners: Owner) -> bool:
+        """Whether ``enter`` would succeed; nobody is refused by asking."""
+        with self._lock:
+            return not self._over(owners, 1)
+
+    def add(self, *owners: Owner, is_shared: bool = False) -> Hold:
+        """Use one more although it may be too many; what is shared with others costs the process nothing more."""
+        with self._lock:
+            return self._add(owners, 1, 0 if is_shared else 1)
+
+    def _add(self, owners: tuple[Owner, ...], of_each: int, of_all: int) -> Hold:
+        self._all += of_all
+        BUDGET_USED.labels(self.name).inc(of_all)
+        for owner in owners:
+            self._used[owner.kind, owner.id] += of_each
+        return Hold(partial(self._give_back, owners, of_each, of_all))
+
+    def _check(self, owners: tuple[Owner, ...], amount: int) -> None:
+        for owner in self._over(owners, amount):
+            if owner is not None:
+                raise exceeded(self.name, owner, f"{self.used(owner)} {self.words}")
+            BUDGET_REFUSALS.labels(self.name, "all").inc()
+            raise self._full
+
+    def _over(self, owners: tuple[Owner, ...], amount: int) -> list[Owner | None]:
+        """Whose share so much more exceeds; None stands for what there is for all."""
+        over: list[Owner | None] = [one for one in owners if self.used(one) + amount > self.share(one.kind)]
+        return [*over, None] if self._all + amount > self.most else over
+
+    def _give_back(self, owners: tuple[Owner, ...], of_each: int, of_all: int) -> None:
+        with self._lock:
+            self._all -= of_all
+            BUDGET_USED.labels(self.name).dec(of_all)
+            for owner in owners:
+                self._used[owner.kind, owner.id] -= of_each
+                if not self._used[owner.kind, owner.id]:
+                    del self._used[owner.kind, owner.id]
+
+
+class TooManyWaiting(Unavailable):
+    """Too many requests are waiting in this process."""
+
+    code = "too_many_waiting"
+
+
+class TooManyStreams(Unavailable):
+    """Too many streams are open in this process."""
+
+    code = "too_many_streams"
+    retry_after = 10
+
+
+class TooManySlow(Unavailable):
+    """Too many requests of this process wait for the engine or a sink."""
+
+    code = "too_many_slow"
+
+
+class TooManyBodies(Unavailable):
+    """Bodies of requests take as much memory of this process as they may."""
+
+    code = "too_many_bodies"
+
+
+def _budget(name: str, words: str, most: str, full: type[Unavailable], *kinds: Kind, is_bytes: bool = False) -> Budget:
+    shares = {kind: f"{most}_PER_{kind.name}" for kind in kinds}
+    return Budget(name, words, most, shares, full, is_bytes=is_bytes)
+
+
+waiters = _budget("waiters", "waiting requests", "BOILERHOUSE_MAX_WAITERS", TooManyWaiting, *Kind)
+streams = _budget("streams", "open streams", "BOILERHOUSE_MAX_STREAMS", TooManyStreams, Kind.TENANT, Kind.KEY)
+# Each has a thread that works as hard as the container writes.
+follows = _budget("follows", "followed logs", "BOILERHOUSE_MAX_FOLLOWED_LOGS", TooManyStreams, Kind.TENANT, Kind.KEY)
+_SLOW = "requests that wait for the engine or a sink"
+slow = _budget("slow", _SLOW, "BOILERHOUSE_SLOW_THREADS", TooManySlow, Kind.TENANT, Kind.KEY)
+# Those that are long, and until their view has read them.
+bodies = _budget(
+    "bodies",
+    "bytes of requests' bodies",
+    "BOILERHOUSE_BODIES_MAX_BYTES",
+    TooManyBodies,
+    Kind.TENANT,
+    Kind.KEY,
+    is_bytes=True,
+)
+
+ALL = (waiters, streams, follows, slow, bodies)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    words: str
+    used: int
+    share: int
+    is_bytes: bool = False
+
+
+def of_tenant(tenant_id: str, container_id: object) -> list[Use]:
+    """What the tenant, and whoever names its container, uses in this process of what one tenant may."""
+    both = tenant(tenant_id), container(container_id)
+    return [Use(one.words, sum(one.used(owner) for owner in both), one.share(Kind.TENANT), one.is_bytes) for one in ALL]

@@ -1,0 +1,207 @@
+"""Who is alive: every process of ours keeps a heartbeat row; operations name it as their owner."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import structlog
+from django.db import close_old_connections, connection, transaction
+from django.db.models.functions import Now
+
+from boilerhouse.core import clock, deployment, nodes
+from boilerhouse.core.ids import uuid7
+from boilerhouse.core.models import Process
+from boilerhouse.telemetry.instruments import STEP_FAILURES
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_S = 2.0
+MEASURE_EVERY = 10
+"""Beats between two looks at the database's clock."""
+DEAD_AFTER_S = 8.0
+
+_current: tuple[int, uuid.UUID] | None = None
+_written: uuid.UUID | None = None
+"""The id whose row is known to be committed; until then a rollback may have taken it back."""
+_heartbeat: tuple[int, threading.Thread, threading.Event] | None = None
+_beaten = 0.0
+"""When the last beat that the database took was begun, by the monotonic clock."""
+_kind: str = Process.Kind.COMMAND
+_lock = threading.Lock()
+
+
+@cache
+def pid_space() -> str:
+    """Host name and pid namespace; with the boot id the only place where a pid says anything.
+
+    Other machines may have both: a namespace's number is the same on each for its first processes.
+    """
+    return f"{socket.gethostname()[:40]} {os.readlink('/proc/self/ns/pid')}"
+
+
+@cache
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def pid_started(pid: int) -> int | None:
+    """Start time of ``pid`` in clock ticks since boot, None if it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def describe(kind: str) -> None:
+    """Say what this process and the workers it forks are; call it once at their start."""
+    global _kind
+    _kind = kind
+
+
+def current() -> uuid.UUID:
+    """The id of this process's row. Made on first use, again after a fork, kept alive by a thread.
+
+    The row is there when the caller's transaction commits, also where an earlier transaction took it back.
+    """
+    mine, pid = _current, os.getpid()
+    if mine is None or mine[0] != pid:
+        mine = _begin(pid)
+    if _written != mine[1]:
+        _write(mine[1], pid)
+    return mine[1]
+
+
+def _begin(pid: int) -> tuple[int, uuid.UUID]:
+    global _current, _heartbeat, _beaten
+    with _lock:
+        if _current is None or _current[0] != pid:
+            _beaten = time.monotonic()
+            _current = (pid, uuid7())
+            stop = threading.Event()
+            thread = threading.Thread(target=_beat, args=(_current[1], stop), name="heartbeat", daemon=True)
+            _heartbeat = (pid, thread, stop)
+            thread.start()
+        return _current
+
+
+def _write(process_id: uuid.UUID, pid: int) -> None:
+    values: dict[str, Any] = {
+        "kind": _kind,
+        "node_id": deployment.node_id(),
+        "pid_space": pid_space(),
+        "boot_id": boot_id(),
+    }
+    values |= {"pid": pid, "pid_started": pid_started(pid) or 0, "started_at": Now(), "heartbeat_at": Now()}
+    deployment.register_node()
+    Process.objects.get_or_create(pk=process_id, defaults=values)
+
+    def committed() -> None:
+        global _written
+        _written = process_id
+
+    transaction.on_commit(committed)
+
+
+def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
+    global _written, _beaten
+    beats = 0
+    try:
+        while not stop.wait(HEARTBEAT_S):
+            try:
+                close_old_connections()
+                asked = time.monotonic()
+                if Process.objects.filter(pk=process_id).update(heartbeat_at=Now()):
+                    _beaten = asked
+                else:
+                    _written = None  # not committed yet, or taken back: the next use writes it again
+                if _kind == Process.Kind.WORKER:
+                    nodes.beat()
+                if (beats := beats + 1) % MEASURE_EVERY == 0:
+                    clock.measure()
+            except Exception as error:  # the database may be away; the next beat tries again
+                STEP_FAILURES.labels("heartbeat").inc()
+                log.warning("heartbeat failed", error=type(error).__name__)
+                with contextlib.suppress(Exception):
+                    connection.close()
+    finally:
+        connection.close()
+
+
+def stop_heartbeat(*, wait: bool = True) -> None:
+    """Stop beating; ``current()`` would begin anew. With ``wait`` no thread beats or holds a connection afterwards."""
+    global _current, _heartbeat
+    with _lock:
+        beating, _current, _heartbeat = _heartbeat, None, None
+    if beating and beating[0] == os.getpid():
+        beating[2].set()
+        if wait:
+            beating[1].join()
+
+
+def leave() -> None:
+    """Take this process's row back, so that what it owned is taken over at once."""
+    mine = _current
+    stop_heartbeat()
+    if mine and mine[0] == os.getpid():
+        with contextlib.suppress(Exception):
+            Process.objects.filter(pk=mine[1]).delete()
+
+
+def living() -> set[uuid.UUID]:
+    """Ids of all processes that are not dead: their heartbeat is fresh by the database's clock, and where their pid
+    can be looked at it is there."""
+    fresh = Process.objects.filter(heartbeat_at__gte=Now() - timedelta(seconds=DEAD_AFTER_S))
+    return {process.pk for process in fresh if not _is_gone(process)}
+
+
+def _is_gone(process: Process) -> bool:
+    """Whether it ran in this pid namespace of this kernel and has ended; of any other only its heartbeat is known."""
+    is_here = (process.pid_space, process.boot_id) == (pid_space(), boot_id())
+    return is_here and pid_started(process.pid) != process.pid_started
+
+
+def unconfirmed_s() -> float:
+    """For how long the database has not taken a heartbeat of this process: others give it up after ``DEAD_AFTER_S``.
+
+    0 where it has none, because nothing names it as an owner.
+    """
+    return time.monotonic() - _beaten if _current and _current[0] == os.getpid() else 0.0
+
+
+def forget_dead() -> int:
+    """Delete the rows of processes that are dead for an hour; return how many."""
+    dead = Process.objects.filter(heartbeat_at__lt=Now() - timedelta(hours=1))
+    return dead.delete()[0]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that ``pid`` started and that are there now; none where it has ended."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    return [one for child in children(pid) for one in (child, *descendants(child))]
+
+
+def kill_tree(pid: int, extra: Iterable[int] = ()) -> None:
+    """SIGKILL ``pid`` and all its descendants, the root first so that nothing is spawned again."""
+    for victim in [pid, *descendants(pid), *extra]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)

@@ -1,0 +1,77 @@
+"""Run a worker until SIGTERM; several may run on a node."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import structlog
+from django.apps import apps
+from django.conf import settings
+from django.db import connections
+from django.utils.module_loading import module_has_submodule
+
+from boilerhouse.core.deployment import check_node, deployment_id
+from boilerhouse.process import collector, commands, processes
+from boilerhouse.queues.worker import Worker
+
+log = structlog.get_logger("boilerhouse.worker")
+
+STOP_S = 6.0
+LOOK_EVERY_S = 1.0
+STUCK_S = 120.0
+"""So long not even this process's main thread runs: Python itself hangs."""
+EX_SOFTWARE = 70
+
+
+class Command(commands.Command):
+    help = "Run the tasks of every queue until SIGTERM; those under way are finished first."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        processes.describe("worker")
+        deployment_id()
+        check_node()
+        _load_tasks()
+        collector.calm()
+        connections.close_all()
+        worker = Worker(settings.QUEUES)
+        with commands.stopping() as stop:
+            faulthandler.dump_traceback_later(STUCK_S, exit=True)
+            worker.start()
+            code = 0
+            while not code and not stop.wait(LOOK_EVERY_S):
+                faulthandler.dump_traceback_later(STUCK_S, exit=True)  # begins anew
+                code = _judge(worker)
+            left = worker.stop(STOP_S)
+        if left:
+            log.warning("tasks killed", tasks=left)
+        processes.leave()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # a thread that hangs would keep the interpreter from ending
+
+
+def _load_tasks() -> None:
+    """So that no task waits for an import inside its transaction."""
+    for app in apps.get_app_configs():
+        if module_has_submodule(app.module, "tasks"):
+            tasks = import_module(f"{app.name}.tasks")
+            getattr(tasks, "warm", _nothing)()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _judge(worker: Worker) -> int:
+    """The exit code with which another has to take over; 0 while all is well."""
+    if overdue := worker.overdue():
+        log.error("worker gives up", tasks=overdue, why="a task takes longer than its queue allows")
+        return EX_SOFTWARE
+    if not worker.is_serving:
+        log.error("worker gives up", why="a thread has ended")
+        return EX_SOFTWARE
+    return 0

@@ -1,0 +1,77 @@
+"""The task boundary: how work is handed to django-q2 and how a task meets the outside.
+
+django-q2 is the transport, not the memory: a message carries ids, the row decides. Enqueueing inside the
+transaction that changes the row makes the ORM broker the outbox.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+import structlog
+from django_q.tasks import async_task
+
+from boilerhouse.core import context
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.process.outage import DATABASE_LOST, renounce
+from boilerhouse.queues.broker import Broker
+from boilerhouse.telemetry import tracing
+from boilerhouse.telemetry.instruments import TASK_SECONDS, TASKS
+
+log = structlog.get_logger(__name__)
+P = ParamSpec("P")
+
+
+def enqueue(queue: str, function: str, *ids: Any, node: str | None = None, after_s: float = 0.0) -> None:
+    """Put ``function(*ids)`` on ``queue``; it is visible to workers when the transaction commits.
+
+    With ``node`` it waits for a worker of that node, however long; without, any worker takes it.
+    No worker takes it before ``after_s`` seconds have passed: so a task gives its worker up instead of waiting there.
+    """
+    asked: dict[str, Any] = {"asked_by": context.request_id()} if context.request_id() else {}
+    if trace := tracing.carrier():
+        asked["trace"] = trace
+    options: dict[str, Any] = {"save": False, "broker": Broker.to(queue, node, after_s)}
+    async_task(function, *[str(value) for value in ids], **asked, cluster=queue, q_options=options)
+
+
+def task(function: Callable[P, None]) -> Callable[..., None]:
+    """Run as a task: errors are logged by class and code only, for django-q2 stores tracebacks.
+
+    Whatever it left undone is found by the controller from its row. Logs and events carry the id of the request that
+    asked for it.
+    """
+
+    @wraps(function)
+    def run(*args: Any, asked_by: str = "", trace: dict[str, str] | None = None) -> None:
+        started, result = time.monotonic(), "failed"
+        name = f"{function.__module__}.{function.__name__}"
+        with context.acting("system", asked_by), structlog.contextvars.bound_contextvars(task=name):
+            try:
+                with tracing.span(f"task {name}", trace or {}):
+                    function(*args)  # type: ignore[call-arg]
+            except DATABASE_LOST as error:
+                log.warning("task lost the database", error=type(error).__name__, detail=str(error)[:300])
+                renounce()
+            except BoilerhouseError as error:
+                log.warning("task failed", code=error.code, detail=error.detail)
+            except Exception as error:
+                log.error("task broke", error=type(error).__name__, where=_where(error), detail=str(error)[:300])
+            else:
+                result = "done"
+                log.debug("task done", ms=round((time.monotonic() - started) * 1000))
+            finally:
+                TASKS.labels(name, result).inc()
+                TASK_SECONDS.labels(name).observe(time.monotonic() - started)
+
+    return run
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""

@@ -1,0 +1,226 @@
+"""The worker: one process whose threads run the tasks of every queue (ADR 55).
+
+Tasks wait for the engine, for rclone and for the database, not for Python; threads serve them as processes would, in a
+tenth of the memory. Each queue has threads of its own, so that long tasks of one leave the others alone. The functions
+that run a task and store how it failed are django-q2's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db import connection
+from django.db.models.functions import Now
+from django_q import monitor
+from django_q.signing import BadSignature, SignedPackage
+from django_q.worker import worker as run_tasks
+
+from boilerhouse.core import context
+from boilerhouse.core.models import QueueHealth
+from boilerhouse.process import processes
+from boilerhouse.process.outage import DATABASE_LOST
+from boilerhouse.queues import bells
+from boilerhouse.queues.broker import Broker, Message
+
+log = structlog.get_logger("boilerhouse.worker")
+
+HEALTH_EVERY_S = 4.0
+IDLE_S = 10.0
+"""A thread that has had nothing to do for so long closes its connection to the database."""
+
+
+class Stopped(Exception):
+    """Ends a thread that waits for its next task."""
+
+
+class Bounded:
+    """What django-q2's function keeps its deadline in. A thread cannot be interrupted: the worker watches instead."""
+
+    value: float = -1
+
+    @contextlib.contextmanager
+    def get_lock(self) -> Iterator[None]:
+        yield
+
+
+class Thread:
+    """Runs one task of its queue at a time. django-q2's function sees it as the queues of tasks and of results."""
+
+    def __init__(self, of: Worker, name: str, number: int) -> None:
+        self._of, self._queue = of, name
+        self._tasks: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._broker = Broker(name)
+        self.began: float | None = None
+        """When it was given its task, by the monotonic clock; None while it is free."""
+        self.task = ""
+        self.thread = threading.Thread(target=self._run, name=f"{name} {number}", daemon=True)
+
+    @property
+    def is_free(self) -> bool:
+        return self.began is None
+
+    def give(self, task: dict[str, Any]) -> None:
+        self.began, self.task = time.monotonic(), str(task["func"])
+        self._tasks.put(task)
+
+    def end(self) -> None:
+        """It ends when its task is done."""
+        self._tasks.put(None)
+
+    def get(self) -> dict[str, Any]:
+        """The next task. Raises Stopped."""
+        try:
+            task = self._tasks.get(timeout=IDLE_S)
+        except queue.Empty:
+            connection.close()
+            task = self._tasks.get()
+        if task is None:
+            raise Stopped
+        return task
+
+    def put(self, task: dict[str, Any]) -> None:
+        """Take a task's result: its message is done with, and a failure is stored for people."""
+        try:
+            monitor.save_task(task, self._broker)
+            self._broker.acknowledge(task["ack_id"])
+        except DATABASE_LOST:
+            connection.close()
+            self._of.unacknowledged.append((self._broker, task["ack_id"]))
+        finally:
+            self.began = None
+            self._of.wake()
+
+    def _run(self) -> None:
+        context.serve(self._queue)
+        while True:
+            try:
+                run_tasks(self, self, Bounded(), -1)
+            except Stopped:
+                break
+            except Exception:
+                log.exception("thread broke", queue=self._queue, task=self.task)
+                self.began = None
+        connection.close()
+
+
+class Worker:
+    """Takes messages of the queues, as many as there are free threads; ``run`` returns when it has stopped."""
+
+    def __init__(self, queues: Mapping[str, Mapping[str, Any]]) -> None:
+        self._queues = queues
+        self._threads = {
+            name: [Thread(self, name, number) for number in range(int(own["workers"]))]
+            for name, own in queues.items()
+        }  # fmt: skip
+        self._bell = bells.Bell(*queues)
+        self._stopping = threading.Event()
+        self._is_lost = False
+        self._next_health = 0.0
+        self.unacknowledged: deque[tuple[Broker, Any]] = deque()
+        """Messages of tasks that are done, which the database could not be told."""
+        self._taker = threading.Thread(target=self._take, name="messages", daemon=True)
+
+    def start(self) -> None:
+        for thread in self._all():
+            thread.thread.start()
+        self._taker.start()
+
+    def wake(self) -> None:
+        """Have it look for messages now."""
+        self._bell.ring()
+
+    def overdue(self) -> list[str]:
+        """Tasks that run for longer than their queue allows; the queue is named, too."""
+        now = time.monotonic()
+        return [
+            f"{name}: {thread.task}"
+            for name, threads in self._threads.items()
+            for thread in threads
+            if thread.began is not None and now - thread.began > float(self._queues[name]["timeout"])
+        ]
+
+    @property
+    def is_serving(self) -> bool:
+        return self._taker.is_alive() and all(thread.thread.is_alive() for thread in self._all())
+
+    def stop(self, within_s: float) -> list[str]:
+        """Take no more messages and wait for the tasks under way; return those that have not ended by then."""
+        self._stopping.set()
+        self.wake()
+        deadline = time.monotonic() + within_s
+        self._taker.join(within_s)
+        for thread in self._all():
+            thread.end()
+        for thread in self._all():
+            thread.thread.join(max(0.0, deadline - time.monotonic()))
+        return [thread.task for thread in self._all() if thread.thread.is_alive()]
+
+    def _all(self) -> list[Thread]:
+        return [thread for threads in self._threads.values() for thread in threads]
+
+    def _free(self) -> dict[str, list[Thread]]:
+        free = {name: [one for one in threads if one.is_free] for name, threads in self._threads.items()}
+        return {name: threads for name, threads in free.items() if threads}
+
+    def _take(self) -> None:
+        """Until it is stopped: give messages to free threads. While the database is away it looks on."""
+        while not self._stopping.is_set():
+            self._bell.silence()
+            try:
+                was_given = self._look()
+                self._is_lost = False
+            except DATABASE_LOST as error:
+                if not self._is_lost:
+                    log.warning("queues cannot be looked at", error=type(error).__name__)
+                self._is_lost, was_given = True, False
+                connection.close()
+            except Exception:
+                log.exception("queues cannot be looked at")
+                was_given = False
+                connection.close()
+            if not was_given:
+                self._bell.wait(settings.QUEUE_LOOK_S)
+        connection.close()
+
+    def _look(self) -> bool:
+        """Whether there was something to do."""
+        while self.unacknowledged:
+            broker, message = self.unacknowledged[0]
+            broker.acknowledge(message)
+            self.unacknowledged.popleft()
+        if time.monotonic() >= self._next_health:
+            self._next_health = time.monotonic() + HEALTH_EVERY_S
+            _say_served(self._queues)
+        free = self._free()
+        messages = Broker.take({name: len(threads) for name, threads in free.items()})
+        for message in messages:
+            if (task := _unpacked(message)) is not None:
+                free[message.queue].pop().give(task)
+        return bool(messages)
+
+
+def _unpacked(message: Message) -> dict[str, Any] | None:
+    """The message's task; None for one that is not signed by this deployment, which is removed."""
+    try:
+        task: dict[str, Any] = SignedPackage.loads(message.payload)
+    except (TypeError, BadSignature):
+        log.exception("message cannot be read", queue=message.queue)
+        Broker(message.queue).fail(message.id)
+        return None
+    return task | {"cluster": message.queue, "ack_id": message.id}
+
+
+def _say_served(queues: Mapping[str, object]) -> None:
+    """Everybody sees by the rows that the queues are served; whether a thread is free at the moment says nothing."""
+    processes.current()
+    if QueueHealth.objects.filter(pk__in=queues).update(served_at=Now()) < len(queues):
+        for name in queues:
+            QueueHealth.objects.get_or_create(name=name)

@@ -1,0 +1,1 @@
+"""How every process writes its logs, counts and traces."""

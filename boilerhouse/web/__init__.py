@@ -1,0 +1,1 @@
+"""The web server: connections, requests, waiting, event streams, refusals."""

@@ -1,0 +1,345 @@
+"""Django behind ASGI on a small, fixed set of long-lived threads.
+
+Each request runs the plain synchronous chain in one of N threads, so database connections are bounded and kept.
+A view that must wait returns ``Waiting`` and gives its thread back (ADR 0002).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.core import signals
+from django.core.handlers.asgi import ASGIRequest
+from django.core.handlers.base import BaseHandler
+from django.db import close_old_connections, connection
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
+
+from boilerhouse.core import context
+from boilerhouse.core.ids import uuid7
+from boilerhouse.process.turns import Turns
+from boilerhouse.web import connections, draining, idempotency, refusals, throttling
+from boilerhouse.web.bodies import Body
+from boilerhouse.web.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
+from boilerhouse.web.middleware import safe_request_id
+from boilerhouse.web.problems import problem
+from boilerhouse.web.streaming import Stalled, Stream, Writer, serve
+from boilerhouse.web.waiting import Waiters, Waiting
+from boilerhouse.web.waiting_line import Line
+
+log = structlog.get_logger("boilerhouse.http")
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+PIECE_BYTES = 64 * 1024
+SIGN_INS, SIGN_INS_PER_ADDRESS = 24, 4
+"""That wait for the one thread that hashes passwords, half a second each."""
+REFUSALS = {
+    Refusal.TOO_LARGE: (413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes at most.", ""),
+    Refusal.UNKNOWN: (
+        413,
+        "too_large",
+        f"Before you sign in the body may have {UNKNOWN_BODY_BYTES} bytes at most.",
+        "",
+    ),
+    Refusal.TOO_SLOW: (408, "body_too_slow", "The body did not come in time; send it again.", ""),
+    Refusal.SHARE_USED_UP: (
+        429,
+        "budget_exceeded",
+        "Bodies of your requests take as much memory as they may; ask again when some have been answered.",
+        "1",
+    ),
+    Refusal.NO_MEMORY: (503, "too_many_bodies", "Bodies of requests take as much memory as they may; ask again.", "5"),
+    Refusal.TOO_MANY: (503, "too_many_bodies", "Too many requests from your address are on their way; ask again.", "5"),
+}
+"""Answered without any view: status, code, words and Retry-After."""
+
+
+class ThreadedHandler(BaseHandler):
+    """An ASGI application for HTTP; a fixed number of threads serves all requests of the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.load_middleware(is_async=False)
+        self.threads = ThreadPoolExecutor(settings.BOILERHOUSE_WEB_THREADS, thread_name_prefix="web")
+        self.lanes = {
+            "claim": ThreadPoolExecutor(settings.BOILERHOUSE_CLAIM_THREADS, thread_name_prefix="claim"),
+            "slow": ThreadPoolExecutor(settings.BOILERHOUSE_SLOW_THREADS, thread_name_prefix="slow"),
+            "sign-in": ThreadPoolExecutor(1, thread_name_prefix="sign-in"),
+        }
+        # A claim waits for PostgreSQL between its steps; SQLite is this process itself (ADR 22).
+        self.turns = {"claim": Turns(places=1 if connection.vendor == "sqlite" else 2)}
+        self.sign_ins = Line(SIGN_INS, SIGN_INS_PER_ADDRESS)
+        self.waiters = Waiters(ThreadPoolExecutor(1, thread_name_prefix="waiters"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"not HTTP: {scope['type']}")
+        body = Body(await self._read(receive), scope.get("boilerhouse.hold"))
+        early = _early(scope, len(body.data))
+        if early is not None:
+            body.drop()
+        response = early if early is not None else await self._answer_in_lane(scope, body, receive)
+        if response is None:
+            return
+        if of := _refused(scope, response):
+            await self._take_time(scope, response, of)
+        if early is not None:
+            await _send_short(early, send)
+        elif isinstance(response, Stream):
+            await self._stream(response, scope, receive, send)
+        else:
+            await self._send(response, scope, send)
+
+    @staticmethod
+    async def _take_time(scope: Scope, response: HttpResponseBase, of: refusals.Refused) -> None:
+        """Wait as long as refusals of these wait; beyond their bound the connection ends after this one."""
+        if await refusals.moment(of, float(response.get("Retry-After") or refusals.LATE_S)):
+            return
+        response["Connection"] = "close"
+        if (connection := scope.get("boilerhouse.connection")) is not None:
+            connection.channel.close_when_answered()
+
+    async def _answer_in_lane(self, scope: Scope, body: Body, receive: Receive) -> HttpResponseBase | None:
+        lane = _lane(scope)
+        if lane != "sign-in":
+            return await self._answer(scope, body, lane, receive)
+        with self.sign_ins.place(connections.address_of(scope)) as has_place:
+            if has_place:
+                return await self._answer(scope, body, lane, receive)
+        body.drop()
+        return _too_many_sign_ins()
+
+    async def _answer(self, scope: Scope, body: Body, lane: str, receive: Receive) -> HttpResponseBase | None:
+        """The response, None when its client has gone while it waited."""
+        threads, respond = self.lanes.get(lane, self.threads), self._respond
+        if lane in self.turns:
+            respond = partial(self._respond_in_turn, self.turns[lane])
+        resumed: Waiting | None = None
+        while True:
+            response = await _run(threads, partial(respond, scope, body, resumed))
+            if not isinstance(response, Waiting):
+                return response
+            try:
+                if draining.cut.has_come:
+                    return _ask_again(response)
+                if not await self._wait(response, receive):
+                    return None
+            finally:
+                response.leave()
+            resumed = response
+
+    async def _wait(self, waiting: Waiting, receive: Receive) -> bool:
+        """Wait for what the request waits for; False when its client has gone.
+
+        For who may ask again with the same Idempotency-Key it is waited for in any case, as long as the server lets us.
+        """
+        settled = asyncio.ensure_future(self.waiters.wait(waiting))
+        leaving = asyncio.ensure_future(_gone(receive))
+        watched = (settled, leaving) if waiting.idempotency is None else (settled,)
+        try:
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            if settled.done():
+                settled.result()
+            return settled.done()
+        except asyncio.CancelledError:
+            if waiting.idempotency is not None:
+                self.threads.submit(_abandon, waiting.idempotency)
+            raise
+        finally:
+            settled.cancel()
+            leaving.cancel()
+            await asyncio.gather(settled, leaving, return_exceptions=True)
+
+    async def _stream(self, response: Stream, scope: Scope, receive: Receive, send: Send) -> None:
+        del response["Content-Length"]
+
+        async def put(chunk: bytes) -> None:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+        try:
+            await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
+            if scope["method"] != "HEAD":
+                await serve(response.run(Writer(put, scope.get("boilerhouse.backlog"))), _gone(receive))
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await asyncio.get_running_loop().run_in_executor(self.threads, response.close)
+
+    async def _read(self, receive: Receive) -> bytes:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return body
+            if len(body) <= MAX_BODY_BYTES:
+                body += message.get("body", b"")
+            if not message.get("more_body"):
+                return body
+
+    def _respond_in_turn(self, turns: Turns, *arguments: Any) -> HttpResponseBase:
+        with turns.turn():
+            return self._respond(*arguments)
+
+    def _respond(self, scope: Scope, body: Body, resumed: Waiting | None) -> HttpResponseBase:
+        set_script_prefix(scope.get("root_path", "") or "/")
+        signals.request_started.send(sender=self.__class__, scope=scope)
+        request = ASGIRequest(scope, io.BytesIO(body.data))
+        request.resumed = resumed  # type: ignore[attr-defined]
+        try:
+            response = self.get_response(request)
+        finally:
+            body.drop()
+        if isinstance(response, Waiting):
+            response.close()
+        return response
+
+    async def _send(self, response: HttpResponseBase, scope: Scope, send: Send) -> None:
+        """As fast as the client takes it: what it does not read is not copied into this process's memory."""
+        try:
+            await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
+            if isinstance(response, HttpResponse) and len(response.content) <= PIECE_BYTES:
+                await send({"type": "http.response.body", "body": response.content})
+            else:
+                await self._send_pieces(response, scope, send)
+        finally:
+            await asyncio.get_running_loop().run_in_executor(self.threads, response.close)
+
+    async def _send_pieces(self, response: HttpResponseBase, scope: Scope, send: Send) -> None:
+        loop, chunks = asyncio.get_running_loop(), iter(response)
+        writer = Writer(send, scope.get("boilerhouse.backlog"))
+        try:
+            while piece := await loop.run_in_executor(self.threads, _next_piece, chunks):
+                for start in range(0, len(piece), PIECE_BYTES):
+                    part = piece[start : start + PIECE_BYTES]
+                    await writer.write({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except Stalled:
+            _drop(scope)
+
+
+async def _run(threads: ThreadPoolExecutor, respond: Callable[[], HttpResponseBase]) -> HttpResponseBase:
+    """The response; one that comes when its client has gone is closed, so that it holds nothing."""
+    loop = asyncio.get_running_loop()
+    running = loop.run_in_executor(threads, respond)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        running.add_done_callback(lambda done: done.exception() or loop.run_in_executor(threads, _close, done.result()))
+        raise
+
+
+def _close(response: HttpResponseBase) -> None:
+    """Have a response that nobody gets hold nothing, and keep nothing from who asks again."""
+    response.close()
+    if isinstance(response, Waiting):
+        response.leave()
+        if response.idempotency is not None:
+            _abandon(response.idempotency)
+
+
+def _abandon(record: idempotency.Record) -> None:
+    close_old_connections()
+    idempotency.abandon(record)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _lane(scope: Scope) -> str:
+    """Which threads serve it: views that wait for something outside (engine, sink) have some of their own."""
+    head = scope.get("boilerhouse.head")
+    view = head.view if head else view_of(scope["path"].removeprefix(scope.get("root_path", "")))
+    lane: str = getattr(getattr(view, "view_class", view), "lane", "")
+    return "" if lane == "sign-in" and scope["method"] != "POST" else lane  # only a form's answer is hashed
+
+
+def _too_many_sign_ins() -> HttpResponse:
+    words = "Too many are signing in at once. Nothing was tried; go back and send it again in a few seconds.\n"
+    return HttpResponse(words, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "5"})
+
+
+def _ask_again(waiting: Waiting) -> HttpResponse:
+    """This process stops and what the request waits for goes on without it."""
+    request_id = str(getattr(waiting, "request_id", ""))
+    with context.acting("anonymous", request_id):
+        response = problem(
+            503, "outcome_unknown", "This process stops before the outcome is known; ask again, and join what goes on."
+        )
+    response["X-Request-ID"], response["Retry-After"] = request_id, "1"
+    return response
+
+
+def _next_piece(chunks: Iterator[bytes]) -> bytes:
+    """Files come in pieces of a few kilobytes: one turn of a thread takes more."""
+    piece = bytearray()
+    for chunk in chunks:
+        piece += chunk
+        if len(piece) >= PIECE_BYTES:
+            break
+    return bytes(piece)
+
+
+def _drop(scope: Scope) -> None:
+    """Half an answer went out: the connection cannot be used for another."""
+    log.warning("slow reader dropped", path=scope["path"])
+    if (connection := scope.get("boilerhouse.connection")) is not None:
+        connection.abort()
+
+
+def _authorization(scope: Scope) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), "")
+
+
+def _early(scope: Scope, length: int) -> HttpResponse | None:
+    """The answer that needs no view: a flood of what is refused shall cost next to nothing."""
+    if pause := throttling.pauses.of(_authorization(scope), now := time.monotonic()):
+        words = "This key asks too often; come again after Retry-After."
+        response = _refuse(scope, 429, "throttled", words, str(math.ceil(pause.until - now)))
+        response.key_id = pause.key_id  # type: ignore[attr-defined]
+        return response
+    refusal = Refusal.TOO_LARGE if length > MAX_BODY_BYTES else scope.get("boilerhouse.refusal")
+    return _refuse(scope, *REFUSALS[refusal]) if refusal in REFUSALS else None
+
+
+def _refused(scope: Scope, response: HttpResponseBase) -> refusals.Refused | None:
+    """Whom the answer refuses, if it does: a key where it is known to be one, else whoever is at the address."""
+    if response.status_code == 429 and (key_id := getattr(response, "key_id", "")):
+        return refusals.key(key_id)
+    return refusals.address(scope) if response.status_code in (401, 429) else None
+
+
+async def _send_short(response: HttpResponse, send: Send) -> None:
+    """One that no view has made, so that nothing is to be closed."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
+    await send({"type": "http.response.body", "body": response.content})
+
+
+def _refuse(scope: Scope, status: int, code: str, detail: str, retry_after: str = "") -> HttpResponse:
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    request_id = safe_request_id(given) or uuid7().hex
+    with context.acting("anonymous", request_id):
+        response = problem(status, code, detail, headers={"Retry-After": retry_after} if retry_after else None)
+        log.info("request", method=scope["method"], path=scope["path"], status=status)
+    response["X-Request-ID"] = request_id
+    return response
+
+
+def _headers(response: HttpResponseBase) -> list[tuple[bytes, bytes]]:
+    headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
+    return headers + [
+        (b"set-cookie", cookie.output(header="").strip().encode()) for cookie in response.cookies.values()
+    ]

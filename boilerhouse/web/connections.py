@@ -1,0 +1,271 @@
+"""The connections of a web process: how many there are, whose they are, and which of them end so that others find room.
+
+Anybody can open connections, and each takes one of the process's files. So their number is bounded. Those that only
+wait, and have shown neither key nor session, make room for new ones: the ones of the address with the most of them
+first. Whoever sends a request at once is answered, however many others hold connections open.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import resource
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property, lru_cache
+from typing import Any
+
+from django.conf import settings
+
+IDLE_S = 60.0
+"""How long a connection may stay between two requests."""
+LINGER_S = 2.0
+"""How long a client that was answered before its body had come may take to read the answer."""
+YOUNG_S = 1.0
+"""A connection that was just made has its request still on the way."""
+STUCK_S = 5.0
+"""A stranger's request takes no longer, unless the stranger does not read the answer."""
+RESERVE = 32
+"""Connections beyond the limit that the node itself and its proxies may make: health is asked of a full process."""
+OTHER_FILES = 256
+"""Files that the process needs besides connections: the database, the engine, logs."""
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Phase(Enum):
+    HEAD = auto()
+    """It waits for a request."""
+    BODY = auto()
+    """It waits for the rest of a request's body."""
+    ASKED = auto()
+    """A request is worked on, or it has become a socket."""
+    LINGER = auto()
+    """It was answered for good and is about to be closed."""
+
+
+@dataclass(eq=False)
+class Connection:
+    """What is known of one; ``abort`` closes it at once, ``channel`` is the server's own object for it."""
+
+    peer: str
+    abort: Callable[[], None]
+    channel: Any = None
+    address: str = ""
+    """Whom it counts for (``client_at``); empty for the node itself, and for a proxy of ours between two requests."""
+    phase: Phase = Phase.HEAD
+    made_at: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic)
+    """When the phase began, or the head that is coming in."""
+    has_begun: bool = False
+    """Whether a part of the head is here."""
+    has_answered: bool = False
+    is_known: bool = False
+    """Whether it has shown a living key or session; set by any thread."""
+
+    def enter(self, phase: Phase) -> None:
+        self.phase, self.since, self.has_begun = phase, time.monotonic(), False
+
+    def patience_s(self, head_s: float, body_s: float) -> float:
+        """How long the phase may last."""
+        match self.phase:
+            case Phase.HEAD:
+                return IDLE_S if self.has_answered and not self.has_begun else head_s
+            case Phase.BODY:
+                return body_s
+            case Phase.LINGER:
+                return LINGER_S
+        return math.inf
+
+
+class Connections:
+    """All of a process; used in its event loop only."""
+
+    def __init__(self) -> None:
+        self._all: dict[Hashable, Connection] = {}
+        self._of_address: defaultdict[str, dict[Hashable, Connection]] = defaultdict(dict)
+
+    @cached_property
+    def most(self) -> int:
+        """How many there may be: as the settings say, and no more than the process has files for."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return max(1, min(settings.BOILERHOUSE_MAX_CONNECTIONS, files - OTHER_FILES))
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._all.values()))
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, key: Hashable, connection: Connection) -> None:
+        self._all[key] = connection
+        self.now_for(key, "" if is_trusted(connection.peer) else connection.peer)
+
+    def of(self, key: Hashable) -> Connection | None:
+        return self._all.get(key)
+
+    def remove(self, key: Hashable) -> None:
+        if (connection := self._all.pop(key, None)) is not None:
+            self._forget(key, connection.address)
+
+    def now_for(self, key: Hashable, address: str) -> None:
+        """From now on the connection counts for the client there; empty: for nobody."""
+        if (connection := self._all.get(key)) is not None:
+            self._forget(key, connection.address)
+            connection.address = client_at(address)
+            if connection.address:
+                self._of_address[connection.address][key] = connection
+
+    def _forget(self, key: Hashable, address: str) -> None:
+        if of_address := self._of_address.get(address):
+            of_address.pop(key, None)
+            if not of_address:
+                del self._of_address[address]
+
+    def make_room(self, peer: str) -> bool:
+        """Whether one more from there may come in; others that only wait may end for it."""
+        now = time.monotonic()
+        if peer and not is_trusted(peer):
+            self._shed_of(client_at(peer), now)
+        if len(self._all) < self.most:
+            return True
+        self._shed(now)
+        return len(self._all) < self.most + (RESERVE if is_trusted(peer) else 0)
+
+    def has_too_many_bodies(self, address: str) -> bool:
+        """Whether so many bodies trickle in from this client that another one is too many."""
+        before = time.monotonic() - YOUNG_S
+        of_address = self._of_address.get(address, {}).values()
+        slow = sum(one.phase is Phase.BODY and one.since < before for one in of_address)
+        return slow >= settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
+
+    def overdue(self) -> list[Connection]:
+        """Those whose clients have taken too long."""
+        now, limits = time.monotonic(), (settings.BOILERHOUSE_HEAD_TIMEOUT_S, settings.BOILERHOUSE_BODY_TIMEOUT_S)
+        return [one for one in self._all.values() if now - one.since > one.patience_s(*limits)]
+
+    def _shed_of(self, address: str, now: float) -> None:
+        of_address = self._of_address.get(address, {})
+        if len(of_address) < settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS:
+            return
+        waiting = [(key, one) for key, one in of_address.items() if _waits(one)]
+        if len(waiting) >= settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS:
+            key, longest = min(waiting, key=lambda item: item[1].since)
+            if now - longest.since > YOUNG_S:
+                self._end(key, longest)
+
+    def _shed(self, now: float) -> None:
+        """End a twentieth of all; nobody's who is known before everybody's who is not."""
+        counts = Counter(one.address for one in self._all.values() if one.address and not one.is_known)
+        batch = max(1, self.most // 20)
+        strangers = [item for item in self._all.items() if _may_end(item[1], counts, now)]
+        strangers.sort(key=lambda item: (-counts[item[1].address], item[1].since))
+        if not strangers:
+            strangers = [item for item in self._all.items() if _idles(item[1]) and now - item[1].since > YOUNG_S]
+            strangers.sort(key=lambda item: item[1].since)
+        for key, one in strangers[:batch]:
+            self._end(key, one)
+
+    def _end(self, key: Hashable, one: Connection) -> None:
+        self.remove(key)
+        one.abort()
+
+
+def _waits(one: Connection) -> bool:
+    return not one.is_known and one.phase is not Phase.ASKED
+
+
+def _idles(one: Connection) -> bool:
+    return one.phase in (Phase.HEAD, Phase.LINGER)
+
+
+def _may_end(one: Connection, counts: Counter[str], now: float) -> bool:
+    if one.is_known or not one.address:
+        return False
+    age = now - one.since
+    if one.phase is Phase.ASKED:
+        return age > STUCK_S and counts[one.address] > settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
+    return age > YOUNG_S or counts[one.address] > settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
+
+
+def is_trusted(peer: str) -> bool:
+    """Whether a proxy of ours is there (BOILERHOUSE_TRUSTED_PROXIES), or the node itself by a Unix socket."""
+    return not peer or _is_within(peer, tuple(settings.BOILERHOUSE_TRUSTED_PROXIES))
+
+
+@lru_cache(4096)  # asked several times for each request
+def _is_within(peer: str, networks: tuple[str, ...]) -> bool:
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    plain = getattr(address, "ipv4_mapped", None) or address
+    return any(plain in ipaddress.ip_network(one, strict=False) for one in networks)
+
+
+@lru_cache(4096)
+def client_at(address: str) -> str:
+    """Whom an address counts for: a host has 2^64 of IPv6, so all of such a network count as one."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network(f"{found}/64", strict=False).network_address)
+
+
+def client_of(request: Any) -> str:
+    """Whom a request counts for where failures to sign in are counted."""
+    return client_at(request.META.get("REMOTE_ADDR", ""))
+
+
+def forwarded(peer: str, chain: str) -> str:
+    """The client's own address: as a trusted proxy names it last in ``X-Forwarded-For``, else the peer's."""
+    if chain and is_trusted(peer):
+        try:
+            return str(ipaddress.ip_address(chain.rsplit(",", 1)[-1].strip()))
+        except ValueError:
+            return peer
+    return peer
+
+
+def address_of(scope: dict[str, Any]) -> str:
+    """Whom the request counts for, as far as a trusted proxy says it."""
+    peer = (scope.get("client") or ("",))[0]
+    chain = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+    return client_at(forwarded(peer, chain))
+
+
+def vouch(request: Any) -> None:
+    """The request's connection has shown a living key or session: it does not end for those of strangers."""
+    vouch_for(_scope(request))
+
+
+def vouch_for(scope: dict[str, Any]) -> None:
+    """The same of a socket's scope."""
+    if (connection := scope.get("boilerhouse.connection")) is not None:
+        connection.is_known = True
+
+
+def refusal_of(request: Any) -> Any:
+    """Why the request's body was not read (``web.heads.Refusal``), or None."""
+    return _scope(request).get("boilerhouse.refusal")
+
+
+def _scope(request: Any) -> dict[str, Any]:
+    scope: dict[str, Any] = getattr(request, "scope", None) or {}
+    return scope
+
+
+def take_all_files() -> int:
+    """Have as many files as the system permits this process; returns how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

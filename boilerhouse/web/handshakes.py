@@ -1,0 +1,54 @@
+"""What holds for every WebSocket before it is opened: TLS where BOILERHOUSE_HTTPS asks for it, and whose page asks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import structlog
+from channels.security.websocket import WebsocketDenier
+from django.conf import settings
+
+from boilerhouse.web import arrival
+
+log = structlog.get_logger(__name__)
+
+FORBIDDEN = 4403
+
+
+class OverTls:
+    """An ASGI application that opens no socket without TLS where BOILERHOUSE_HTTPS is true."""
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if not settings.BOILERHOUSE_HTTPS or arrival.as_request(scope).is_secure():
+            await self.application(scope, receive, send)
+        elif (await receive())["type"] == "websocket.connect":
+            has_header = any(name == b"x-forwarded-proto" for name, _ in scope["headers"])
+            detail = arrival.PLAIN if has_header else arrival.NO_PROTO
+            await send({"type": "websocket.accept"})  # only an open socket can be closed with a code of ours
+            text = json.dumps({"type": "error", "code": FORBIDDEN, "detail": detail})
+            await send({"type": "websocket.send", "text": text})
+            await send({"type": "websocket.close", "code": FORBIDDEN, "reason": "This needs TLS."})
+
+
+class OurPagesOnly:
+    """An ASGI application that pages of ours reach, and of no other origin: browsers send cookies from anywhere.
+
+    Another port of the same host is another origin: a tenant's own pages may be there.
+    """
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = arrival.as_request(scope)
+        origin = request.META.get("HTTP_ORIGIN", "")
+        why = arrival.why_not_ours(origin, request) if origin else "There is no Origin."
+        if not why:
+            await self.application(scope, receive, send)
+            return
+        log.warning("socket refused", origin=origin[:200], why=why)
+        await WebsocketDenier()(scope, receive, send)

@@ -1,0 +1,145 @@
+"""``Idempotency-Key``: the second request of a kind gets the answer of the first.
+
+Keys and bodies are kept as HMACs and answers encrypted, for both may hold secrets. What could pass on another try
+(409, 429, 5xx …) is not kept: the retry is worked on. An answer that is too long is not kept, only
+that it was given: its request is never worked on twice, and a retry is told so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.http import HttpResponse
+from django.utils import timezone
+
+from boilerhouse.core.encryption import Ciphertext, cipher
+from boilerhouse.core.errors import Conflict, FieldError, Invalid
+from boilerhouse.core.models import IdempotencyRecord
+from boilerhouse.process import processes
+from boilerhouse.web.kept_bytes import RECORD_BYTES, RETENTION, Share, ledger
+
+LASTING = frozenset({400, 415, 422})
+REPLAYED = "Idempotency-Replayed"
+_VALID = re.compile(r"^[!-~]{1,255}\Z")
+
+
+class KeyInFlight(Conflict):
+    """A request with this Idempotency-Key is still being worked on."""
+
+    code = "idempotency_key_in_flight"
+    retry_after = 1
+
+
+class AnswerNotKept(Conflict):
+    """The request was done, and its answer was too long to be kept for this Idempotency-Key."""
+
+    code = "answer_not_kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A request whose answer will be kept."""
+
+    id: str
+    shares: tuple[Share, ...]
+    """Of which it takes a part."""
+
+
+class Replay(Exception):
+    """The answer is already known."""
+
+    def __init__(self, response: HttpResponse) -> None:
+        self.response = response
+
+
+def _digest(*parts: bytes) -> str:
+    lengths = b",".join(str(len(part)).encode() for part in parts)
+    return hmac.new(settings.BOILERHOUSE_KEY_PEPPER.encode(), b"\0".join((lengths, *parts)), hashlib.sha256).hexdigest()
+
+
+def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], bool]) -> Record | None:
+    """Take the request's key for this process and return its record, None without one.
+
+    Raises Replay with the kept answer, AnswerNotKept, KeyInFlight, and Invalid for a bad key or one that came with
+    another body.
+    ``still_holds`` says of a kept 2xx body whether it is still true; if not, the request is worked on anew.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not _VALID.match(key):
+        raise Invalid(FieldError("", "Idempotency-Key: 1 to 255 printable ASCII characters without spaces.", "invalid"))
+    path = request.path_info.encode()
+    record = _digest(b"key", request.auth.pk.encode(), request.method.encode(), path, key.encode())
+    body = _digest(b"body", request.META.get("QUERY_STRING", "").encode(), request._request.body)
+    me, made = processes.current(), Record(record, shares)
+    ledger.make_room(shares)
+    try:
+        with transaction.atomic():
+            IdempotencyRecord.objects.create(id=record, body=body, owner=me, size=RECORD_BYTES, **_columns(shares))
+        ledger.add(shares, RECORD_BYTES)
+        return made
+    except IntegrityError:
+        kept = IdempotencyRecord.objects.filter(pk=record).first()
+    if kept is None:
+        return begin(request, shares, still_holds)  # it was forgotten in between
+    is_old = kept.created_at < timezone.now() - RETENTION
+    if kept.body != body and not is_old:
+        detail = "This Idempotency-Key came with another body before."
+        raise Invalid(FieldError("", detail, "idempotency_key_reused"), detail=detail)
+    if kept.answer is not None and not is_old:
+        if kept.answer["content"] is None:
+            raise AnswerNotKept
+        status, headers, content = kept.answer["status"], kept.answer["headers"], kept.answer["content"]
+        response = HttpResponse(content, status=status, headers={**headers, REPLAYED: "true"})
+        if status >= 400 or still_holds(response):
+            raise Replay(response)
+    elif kept.owner is not None and kept.owner in processes.living():
+        raise KeyInFlight
+    rows = IdempotencyRecord.objects.filter(pk=record, owner=kept.owner, created_at=kept.created_at)
+    if not rows.update(owner=me, answer=None, body=body, size=RECORD_BYTES, created_at=timezone.now()):
+        raise KeyInFlight  # another retry was first
+    ledger.add(shares, RECORD_BYTES - (0 if is_old else kept.size))
+    return made
+
+
+def end(record: Record, response: HttpResponse) -> None:
+    """Keep the answer if a retry would get it again; forget the record if not."""
+    if response.status_code >= 300 and response.status_code not in LASTING:
+        abandon(record)
+        return
+    is_kept = len(response.content) <= settings.BOILERHOUSE_KEPT_ANSWER_MAX_BYTES
+    headers = {name: value for name, value in response.items() if name in ("Content-Type", "ETag")}
+    content = response.content.decode() if is_kept else None
+    sealed = _sealed({"status": response.status_code, "headers": headers, "content": content})
+    rows = IdempotencyRecord.objects.filter(pk=record.id)
+    if rows.update(answer=sealed, owner=None, size=RECORD_BYTES + len(sealed)):
+        ledger.add(record.shares, len(sealed))
+
+
+def abandon(record: Record) -> None:
+    """Forget that the request was ever made: it broke, and a retry is worked on."""
+    if IdempotencyRecord.objects.filter(pk=record.id).delete()[0]:
+        ledger.add(record.shares, -RECORD_BYTES)
+
+
+def _sealed(answer: dict[str, Any]) -> Ciphertext:
+    """As it lies in the database, so that its length there is known whatever characters it has."""
+    return Ciphertext(cipher().encrypt(json.dumps(answer).encode()))
+
+
+def _columns(shares: tuple[Share, ...]) -> dict[str, Any]:
+    return {name: value for share in shares for name, value in share.columns.items()}
+
+
+def forget_old() -> int:
+    """Delete records past their retention. Returns how many went."""
+    return IdempotencyRecord.objects.filter(created_at__lt=timezone.now() - RETENTION).delete()[0]

@@ -1,0 +1,138 @@
+"""How many bytes of the database the kept answers of a tenant, of a key and of all take, and how many they may.
+
+The database knows; a process asks it once a minute for each share in use, and adds what it keeps itself meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db.models import QuerySet, Sum
+from django.utils import timezone
+
+from boilerhouse.core.models import IdempotencyRecord
+from boilerhouse.process.budgets import TENANT_ROLE, Kind, Use
+from boilerhouse.telemetry.instruments import KEPT_ANSWERS_FORGOTTEN
+
+RETENTION = timedelta(hours=24)
+RECORD_BYTES = 512
+"""What a record takes besides its answer, with its place in the indexes."""
+ASK_EVERY_S = 60.0
+MAX_SHARES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    kind: Kind | None
+    """None: of all."""
+    name: str = ""
+    is_tenants: bool = False
+    """Of a tenant: by its own keys. What others do for it is counted apart, and goes on when this is used up."""
+
+    @property
+    def most(self) -> int:
+        whose = "" if self.kind is None else f"_PER_{self.kind.name}"
+        return int(getattr(settings, f"BOILERHOUSE_KEPT_BYTES{whose}"))
+
+    @property
+    def made_room(self) -> int:
+        """What it takes when room was made. Of all a small part goes at a time: that is many rows."""
+        return self.most * 31 // 32 if self.kind is None else self.most * 3 // 4
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """By which its records are found, or made."""
+        if self.kind is Kind.TENANT:
+            return {"tenant_id": self.name, "is_tenants": self.is_tenants}
+        return {} if self.kind is None else {"key_id": self.name}
+
+
+ALL = Share(None)
+
+
+def shares_of(key: Any, about: str) -> tuple[Share, ...]:
+    """Whose share a request takes. Keys that act for any tenant are counted by tenant, where one is named."""
+    is_tenants = key.role == TENANT_ROLE
+    found = [Share(Kind.TENANT, about, is_tenants)] if about else []
+    if is_tenants or not about:
+        found.append(Share(Kind.KEY, str(key.pk)))
+    return (*found, ALL)
+
+
+class Ledger:
+    """Bytes by share, as the database said a while ago and this process has changed it since."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Share, tuple[int, float]] = OrderedDict()
+
+    def used(self, share: Share) -> int:
+        with self._lock:
+            known = self._known.get(share)
+        if known is not None and time.monotonic() - known[1] < ASK_EVERY_S:
+            return known[0]
+        found = _asked(share)
+        with self._lock:
+            self._known[share] = (found, time.monotonic())
+            self._known.move_to_end(share)
+            if len(self._known) > MAX_SHARES:
+                self._known.popitem(last=False)
+        return found
+
+    def add(self, shares: tuple[Share, ...], size: int) -> None:
+        with self._lock:
+            for share in shares:
+                if (known := self._known.get(share)) is not None:
+                    self._known[share] = (known[0] + size, known[1])
+
+    def make_room(self, shares: tuple[Share, ...]) -> None:
+        """Have room for one more answer in each: where there is none, the oldest of that share are forgotten."""
+        for share in shares:
+            if (used := self.used(share)) + RECORD_BYTES > share.most:
+                _forget_oldest(share, used)
+                with self._lock:
+                    self._known.pop(share, None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._known.clear()
+
+
+ledger = Ledger()
+
+
+def use_of(tenant_id: str) -> Use:
+    """What the answers to the tenant's own keys take, of what they may."""
+    share = Share(Kind.TENANT, tenant_id, is_tenants=True)
+    return Use("bytes of kept answers", _asked(share), share.most, is_bytes=True)
+
+
+def total() -> int:
+    """What all kept answers take."""
+    return int(IdempotencyRecord.objects.aggregate(sum=Sum("size"))["sum"] or 0)
+
+
+def _asked(share: Share) -> int:
+    return int(_rows(share).aggregate(sum=Sum("size"))["sum"] or 0)
+
+
+def _rows(share: Share) -> QuerySet[IdempotencyRecord]:
+    return IdempotencyRecord.objects.filter(created_at__gt=timezone.now() - RETENTION, **share.columns)
+
+
+def _forget_oldest(share: Share, used: int) -> None:
+    """Requests that are still worked on stay, and so do the newest, as many as fit once room was made."""
+    answered, oldest = _rows(share).filter(owner=None), None
+    for created_at, size in answered.order_by("created_at").values_list("created_at", "size").iterator():
+        oldest, used = created_at, used - size
+        if used <= share.made_room:
+            break
+    if oldest is not None:
+        gone = answered.filter(created_at__lte=oldest).delete()[0]
+        KEPT_ANSWERS_FORGOTTEN.labels("all" if share.kind is None else share.kind.value).inc(gone)

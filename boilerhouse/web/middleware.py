@@ -1,0 +1,86 @@
+"""Request ids, one log line per request, and problem documents for the API where DRF is not asked."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import structlog
+from django.http import HttpRequest, HttpResponse
+
+from boilerhouse.core import context
+from boilerhouse.core.ids import uuid7
+from boilerhouse.core.text import printable_utf8
+from boilerhouse.telemetry import tracing
+from boilerhouse.telemetry.instruments import HTTP_REQUESTS, HTTP_SECONDS
+from boilerhouse.web.waiting import Waiting
+
+METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+log = structlog.get_logger("boilerhouse.http")
+_SAFE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}\Z")
+
+
+def safe_request_id(given: str) -> str:
+    """A client's request id if it may stand in logs as it is, else nothing."""
+    return given if _SAFE_ID.match(given) else ""
+
+
+def _count(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
+    """By the pattern of the path, for a path names tenants; unknown paths and methods count as one each."""
+    route = _route(request)
+    method = request.method if request.method in METHODS else "other"
+    HTTP_REQUESTS.labels(method, route, str(response.status_code)).inc()
+    HTTP_SECONDS.labels(route).observe(seconds)
+
+
+def _shown_path(request: HttpRequest) -> str:
+    """The path, without what logs in by it."""
+    match = request.resolver_match
+    return _route(request) if match is not None and "token" in match.kwargs else request.path
+
+
+def _route(request: HttpRequest) -> str:
+    return f"/{request.resolver_match.route}" if request.resolver_match else "unknown"
+
+
+def printable_pages(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """What a tenant called its files turns no direction and makes no line on a page: ours have no such characters."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        if not response.streaming and response.get("Content-Type", "").startswith("text/html"):
+            shown = printable_utf8(response.content)
+            if shown is not response.content:
+                response.content = shown
+        return response
+
+    return middleware
+
+
+def request_context(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    def middleware(request: HttpRequest) -> HttpResponse:
+        given = request.headers.get("X-Request-ID", "")
+        resumed = getattr(request, "resumed", None)
+        request_id = safe_request_id(given) or getattr(resumed, "request_id", "") or uuid7().hex
+        request.request_id = request_id  # type: ignore[attr-defined]
+        started = time.monotonic()
+        carrier = getattr(resumed, "trace", None) or {"traceparent": request.headers.get("traceparent", "")}
+        with context.acting("anonymous", request_id), tracing.span(f"HTTP {request.method}", carrier):
+            response = get_response(request)
+            tracing.note(**{"http.route": _route(request), "http.response.status_code": response.status_code})
+            if isinstance(response, Waiting):
+                response.trace = tracing.carrier()  # type: ignore[attr-defined]
+                response.request_id = request_id  # type: ignore[attr-defined]
+                response.asked_at = getattr(resumed, "asked_at", started)  # type: ignore[attr-defined]
+                return response
+            level = log.warning if response.status_code >= 500 else log.info
+            if not request.path_info.startswith("/static/"):
+                seconds = time.monotonic() - getattr(resumed, "asked_at", started)
+                ms = round(seconds * 1000, 1)
+                _count(request, response, seconds)
+                level("request", method=request.method, path=_shown_path(request), status=response.status_code, ms=ms)
+        response["X-Request-ID"] = request_id
+        return response
+
+    return middleware

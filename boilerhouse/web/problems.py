@@ -1,0 +1,186 @@
+"""Errors as RFC 9457 problem documents: one table turns a family into a status."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from django.core.exceptions import DisallowedHost, PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.csrf import csrf_exempt
+from rest_framework import exceptions, status
+from rest_framework.renderers import JSONRenderer
+
+from boilerhouse.core import context
+from boilerhouse.core.errors import (
+    BoilerhouseError,
+    Conflict,
+    Failed,
+    FieldError,
+    Internal,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    TimedOut,
+    TooMany,
+    Unavailable,
+)
+from boilerhouse.process.outage import DATABASE_LOST
+from boilerhouse.web.idempotency import Replay
+from boilerhouse.web.rendering import AsciiRenderer
+
+log = structlog.get_logger(__name__)
+
+STATUS: dict[type[BoilerhouseError], int] = {
+    NotFound: 404,
+    Conflict: 409,
+    PreconditionFailed: 412,
+    Invalid: 422,
+    TooMany: 429,
+    Failed: 502,
+    Unavailable: 503,
+    TimedOut: 504,
+    Internal: 500,
+}
+
+
+MAX_WORDS, MAX_ERRORS = 500, 100
+"""An answer does not throw a long request back."""
+
+
+def problem(
+    status_code: int,
+    code: str,
+    detail: str,
+    errors: list[dict[str, str]] | None = None,
+    headers: dict[str, str] | None = None,
+    more: dict[str, Any] | None = None,
+) -> HttpResponse:
+    shown = [{name: text[:MAX_WORDS] for name, text in error.items()} for error in (errors or [])[:MAX_ERRORS]]
+    document = {
+        "type": f"urn:boilerhouse:problem:{code}",
+        "title": HTTPStatus(status_code).phrase,
+        "status": status_code,
+        "detail": detail[:MAX_WORDS],
+        "code": code,
+        "requestId": context.request_id(),
+        "errors": shown,
+        **(more or {}),
+    }
+    renderer = AsciiRenderer() if more else JSONRenderer()
+    return HttpResponse(
+        renderer.render(document), status=status_code, content_type="application/problem+json", headers=headers
+    )
+
+
+def from_error(error: BoilerhouseError, **more: Any) -> HttpResponse:
+    """The answer that a service's error becomes; ``more`` are further members of its document."""
+    code = next((STATUS[family] for family in type(error).__mro__ if family in STATUS), 500)
+    errors = (
+        [{"pointer": e.pointer, "detail": e.detail, "code": e.code} for e in error.errors]
+        if isinstance(error, Invalid)
+        else None
+    )
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
+    return problem(code, error.code, error.detail, errors, headers, more)
+
+
+def field_errors(detail: Any) -> list[FieldError]:
+    """What a serializer has against its data, each with its pointer."""
+    return [FieldError(one["pointer"], one["detail"], one["code"]) for one in pointers(detail)]
+
+
+def pointers(detail: Any, pointer: str = "") -> list[dict[str, str]]:
+    if isinstance(detail, dict):
+        found = []
+        for name, inner in detail.items():
+            escaped = str(name).replace("~", "~0").replace("/", "~1")
+            found += pointers(inner, pointer if name == "non_field_errors" else f"{pointer}/{escaped}")
+        return found
+    if isinstance(detail, list):
+        found = []
+        for index, inner in enumerate(detail):
+            nested = isinstance(inner, dict | list)
+            if not (nested and not inner):
+                found += pointers(inner, f"{pointer}/{index}" if nested else pointer)
+        return found
+    return [{"pointer": pointer, "detail": str(detail), "code": str(getattr(detail, "code", "invalid"))}]
+
+
+def _sentence(errors: list[dict[str, str]]) -> str:
+    return "; ".join(f"{e['pointer']}: {e['detail']}" if e["pointer"] else e["detail"] for e in errors)
+
+
+def handle(error: Exception, _context: Any) -> HttpResponse | None:
+    """DRF's exception handler; None lets Django answer 500 through ``server_error``."""
+    if isinstance(error, Replay):
+        return error.response
+    if isinstance(error, BoilerhouseError):
+        return from_error(error)
+    if isinstance(error, Http404 | exceptions.NotFound):
+        return problem(404, "not_found", str(error) or "There is no such thing.")
+    if isinstance(error, exceptions.ValidationError):
+        errors = pointers(error.detail)
+        return problem(422, "invalid", _sentence(errors), errors)
+    if isinstance(error, exceptions.ParseError):
+        return problem(status.HTTP_400_BAD_REQUEST, "malformed", str(error.detail))
+    if isinstance(error, PermissionDenied):
+        return problem(403, "forbidden", str(error) or "This key may not do that.")
+    if isinstance(error, DATABASE_LOST):
+        log.error("database unavailable", error=type(error).__name__)
+        return problem(503, "database_unavailable", "The database cannot be reached.", headers={"Retry-After": "2"})
+    if isinstance(error, exceptions.APIException):
+        headers = {}
+        if getattr(error, "auth_header", None):
+            headers["WWW-Authenticate"] = error.auth_header  # type: ignore[attr-defined]
+        if getattr(error, "wait", None):
+            headers["Retry-After"] = str(int(error.wait))  # type: ignore[attr-defined]
+        code = str(getattr(error, "default_code", "error"))
+        return problem(error.status_code, code, str(error.detail), headers=headers)
+    return None
+
+
+def is_api(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/api/")
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if is_api(request):
+        return problem(404, "not_found", f"Nothing is at {request.path}.")
+    from django.views.defaults import page_not_found
+
+    return page_not_found(request, exception or Http404())
+
+
+@csrf_exempt  # no form is there either
+def nowhere(request: HttpRequest) -> HttpResponse:
+    """The view of every path below /api/ that no other serves, whatever the method."""
+    return not_found(request)
+
+
+nowhere.answers_nothing = True  # type: ignore[attr-defined]  # no body is read for it (core.heads)
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """What Django itself refuses before any view: a host name that is not ours, too many fields …"""
+    detail = f"The request was refused ({type(exception).__name__})."
+    if isinstance(exception, DisallowedHost):
+        given = request.META.get("HTTP_HOST", "")[:100]
+        detail = (
+            f"This came for the host {given!r}, which is not in BOILERHOUSE_ALLOWED_HOSTS. Open Boilerhouse by a name"
+            " that is there, or add this one. The node itself may ask for health and metrics by 127.0.0.1."
+        )
+    if is_api(request):
+        return problem(400, "malformed", detail)
+    return render(request, "refused.html", {"title": "This was refused", "detail": detail}, status=400)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    log.error("unhandled error", path=request.path, exc_info=True)
+    if is_api(request):
+        return problem(500, "internal", "This is a defect of Boilerhouse; the log names it by the request id.")
+    from django.views.defaults import server_error as page
+
+    return page(request)

@@ -1,0 +1,150 @@
+"""The web server: daphne that tells applications how far a client is behind, takes no huge messages, and drains.
+
+Daphne's ``send`` never waits for the client. Applications that stream find ``boilerhouse.backlog`` in their scope: a
+function that returns how many bytes the client's connection has not taken yet.
+
+On SIGTERM it takes no new connection, ends streams, finishes what was asked, and exits; requests that still wait after
+``BOILERHOUSE_DRAIN_S`` are told to ask again. With a listening socket that is handed to it (``--fd``) connections wait
+for the next process meanwhile, and none is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from functools import partial
+from typing import Any
+
+import daphne.server
+from daphne.cli import CommandLineInterface
+
+from boilerhouse.process import memory, urgency
+from boilerhouse.web.connections import Connections, take_all_files
+from boilerhouse.web.http_channel import Channels, Sockets
+
+MAX_MESSAGE_BYTES = 4 << 20
+"""In both directions: a page's partial may be long, and a client's message takes no more than this of our memory."""
+WHOLE_BODY_BYTES = 2 << 20
+"""Longer than any body: daphne hands it on in one piece, not in 128 copies."""
+LOOK_EVERY_S = 0.05
+LOOK_AFTER_CLIENTS_S = 1.0
+LOOK_AFTER_URGENCY_S = 1.0
+FIRST_WORDS_S = 1.0
+"""A connection that was just made has its first request still on the way."""
+LAST_WORDS_S = 1.0
+"""For answers that are written when waiting is cut."""
+
+
+def backlog(protocol: Any) -> int:
+    """Bytes that wait in this process for the client of a request or a socket."""
+    channel = getattr(protocol, "channel", protocol)
+    transport = getattr(channel, "transport", None)
+    if transport is None:
+        return 0
+    return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
+
+
+class Server(daphne.server.Server):  # type: ignore[misc]
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"request_buffer_size": WHOLE_BODY_BYTES, **options})
+        self.open = Connections()
+        self._ports: list[Any] = []
+        self._draining_since: float | None = None
+        self._urgency = urgency.Watch()
+
+    def run(self) -> None:
+        daphne.server.reactor.callWhenRunning(self._take_signals)
+        daphne.server.reactor.callLater(LOOK_AFTER_CLIENTS_S, self._end_overdue)
+        daphne.server.reactor.callLater(LOOK_AFTER_URGENCY_S, self._look_after_urgency)
+        super().run()
+
+    def listen_success(self, port: Any) -> None:
+        self._ports.append(port)
+        super().listen_success(port)
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        more = {
+            "boilerhouse.backlog": partial(backlog, protocol),
+            "boilerhouse.connection": self.open.of(protocol.transport),
+            "boilerhouse.refusal": getattr(protocol, "refusal", None),
+            "boilerhouse.head": getattr(protocol, "head", None),
+            "boilerhouse.hold": getattr(protocol, "hold", None),
+        }
+        return super().create_application(protocol, {**scope, **more})
+
+    def _end_overdue(self) -> None:
+        for connection in self.open.overdue():
+            connection.channel.overdue()
+        daphne.server.reactor.callLater(LOOK_AFTER_CLIENTS_S, self._end_overdue)
+
+    def _look_after_urgency(self) -> None:
+        self._urgency.look()
+        daphne.server.reactor.callLater(LOOK_AFTER_URGENCY_S, self._look_after_urgency)
+
+    def _take_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: daphne.server.reactor.callFromThread(self.drain))
+
+    def drain(self) -> None:
+        """Stop as soon as what was asked is answered; asked twice, at once."""
+        from boilerhouse.web import draining
+
+        if self._draining_since is not None:
+            self.stop()
+            return
+        self._draining_since = time.monotonic()
+        for port in self._ports:
+            port.stopListening()
+        draining.begun.come()
+        self._drained()
+
+    def _drained(self) -> None:
+        from django.conf import settings
+
+        from boilerhouse.web import draining
+
+        assert self._draining_since is not None
+        waited = time.monotonic() - self._draining_since
+        fresh = time.monotonic() - FIRST_WORDS_S
+        busy = any(one.made_at > fresh for one in self.open if one.channel.is_idle())
+        for connection in self.open:
+            if connection.made_at <= fresh:
+                connection.channel.close_when_answered()
+        busy |= any(
+            not details["application_instance"].done()
+            for details in self.connections.values()
+            if "application_instance" in details
+        )
+        if waited > settings.BOILERHOUSE_DRAIN_S:
+            draining.cut.come()
+        if (not busy and waited > LOOK_EVERY_S) or waited > settings.BOILERHOUSE_DRAIN_S + LAST_WORDS_S:
+            asyncio.get_event_loop().call_later(LOOK_EVERY_S, self.stop)  # what was written goes out first
+        else:
+            daphne.server.reactor.callLater(LOOK_EVERY_S, self._drained)
+
+
+class SmallMessages(Sockets):
+    def setProtocolOptions(self, **options: Any) -> None:
+        limits = {"maxMessagePayloadSize": MAX_MESSAGE_BYTES, "maxFramePayloadSize": MAX_MESSAGE_BYTES}
+        super().setProtocolOptions(**{**options, **limits})
+
+
+class Interface(CommandLineInterface):  # type: ignore[misc]
+    server_class = Server
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boilerhouse.settings")
+    urgency.be_urgent()  # first of all: threads inherit it
+    memory.give_large_blocks_back()
+    take_all_files()
+    daphne.server.WebSocketFactory = SmallMessages
+    daphne.server.HTTPFactory = Channels
+    Interface().run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Answers that go on: head first, then a coroutine writes until it is done or the client has gone.
+
+A writer never runs ahead of its client: what the kernel has not taken yet is bounded, and a client that takes nothing
+for a while is dropped. So a slow reader costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from typing import Any, Protocol
+
+import structlog
+from django.conf import settings
+from django.http import HttpResponse
+
+from boilerhouse.telemetry.instruments import OPEN_STREAMS
+from boilerhouse.web import draining
+
+log = structlog.get_logger(__name__)
+
+MAX_BACKLOG_BYTES = 256 * 1024
+LOOK_EVERY_S = 0.05
+
+Backlog = Callable[[], int]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Stalled(Exception):
+    """The client has taken nothing for too long."""
+
+
+class Writer:
+    """Sends as fast as the client reads."""
+
+    def __init__(self, send: Callable[[Any], Awaitable[None]], backlog: Backlog | None) -> None:
+        self._send, self._backlog = send, backlog or (lambda: 0)
+
+    async def write(self, message: Any) -> None:
+        """Send one message. Raises Stalled."""
+        if self._backlog() > MAX_BACKLOG_BYTES:
+            await self._wait()
+        await self._send(message)
+
+    async def _wait(self) -> None:
+        least, since = self._backlog(), time.monotonic()
+        while (left := self._backlog()) > MAX_BACKLOG_BYTES:
+            if left < least:
+                least, since = left, time.monotonic()
+            elif time.monotonic() - since > settings.BOILERHOUSE_STREAM_STALL_S:
+                raise Stalled
+            await asyncio.sleep(LOOK_EVERY_S)
+
+
+class Source(Protocol):
+    """Chunks that are waited for in a thread; ``close``, from another, ends the waiting."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
+AHEAD_BYTES = 64 * 1024
+
+
+async def from_thread(source: Source, idle_s: float) -> AsyncGenerator[bytes]:
+    """What ``source`` yields, in larger pieces where it is faster than it is taken, and an empty one after ``idle_s``
+    of silence. It is read no further ahead than ``AHEAD_BYTES``.
+
+    The source is closed when this ends. Raises what it raises.
+    """
+    loop, has_come = asyncio.get_running_loop(), asyncio.Event()
+    room, ahead, is_over = threading.Condition(), bytearray(), threading.Event()
+    ended: list[Exception | None] = []
+
+    def tell() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(has_come.set)
+
+    def keep(chunk: bytes) -> None:
+        with room:
+            room.wait_for(lambda: len(ahead) < AHEAD_BYTES or is_over.is_set())
+            is_first = not ahead
+            ahead.extend(chunk)
+        if is_first:
+            tell()
+
+    def read() -> None:
+        error: Exception | None = None
+        try:
+            for chunk in source:
+                keep(chunk)
+                if is_over.is_set():
+                    return
+        except Exception as raised:
+            error = raised
+        ended.append(error)
+        tell()
+
+    # Not of a pool: its threads would keep the process from ending while a log is silent.
+    threading.Thread(target=read, name="source", daemon=True).start()
+    try:
+        while True:
+            try:
+                await asyncio.wait_for(has_come.wait(), idle_s)
+            except TimeoutError:
+                yield b""
+                continue
+            has_come.clear()
+            end = ended[:]  # looked at before the rest is taken: what came before the end is not lost
+            with room:
+                piece = bytes(ahead)
+                ahead.clear()
+                room.notify()
+            if piece:
+                yield piece
+            if end:
+                if end[0] is not None:
+                    raise end[0]
+                return
+    finally:
+        is_over.set()
+        with room:
+            room.notify()
+        await loop.run_in_executor(None, source.close)
+
+
+class Stream(HttpResponse):
+    """An answer whose body ``run(writer)`` writes."""
+
+    def __init__(self, run: Callable[[Writer], Awaitable[None]], content_type: str) -> None:
+        super().__init__(content_type=content_type, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self.run = run
+
+    def when_closed(self, act: Callable[[], None]) -> None:
+        """Have ``act`` called when the answer is over, also if it never began."""
+        self._resource_closers.append(act)  # type: ignore[attr-defined]
+
+
+async def serve(work: Awaitable[None], gone: Awaitable[None]) -> None:
+    """Let ``work`` go on until it is done, ``gone`` is, or this process stops; Stalled ends it without a word."""
+    OPEN_STREAMS.inc()
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
+    stopping = asyncio.ensure_future(draining.begun.wait())
+    try:
+        await asyncio.wait((working, leaving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            try:
+                working.result()
+            except Stalled:
+                log.warning("slow reader dropped")
+    finally:
+        OPEN_STREAMS.dec()
+        for task in (working, leaving, stopping):
+            task.cancel()
+        await asyncio.gather(working, leaving, stopping, return_exceptions=True)
