@@ -22,7 +22,7 @@ def test_every_module_of_rest_views_is_closed_to_pages_and_commands():
     views = {
         _module(path) for path in SOURCES if re.search(r"^class \w+\((?:Api|Waiting)View\)", path.read_text(), re.M)
     }
-    own = {"boilerhouse.dashboard.stats", "boilerhouse.dashboard.metrics", "boilerhouse.dashboard.health"}
+    own = {"boilerhouse.operations.stats", "boilerhouse.operations.metrics", "boilerhouse.operations.health"}
     own.add("tenants.api.waiting")  # a class for views
     assert set(contract["forbidden_modules"]) == views - own
     commands = {".".join(_module(path).split(".")[:-2]) for path in SOURCES if path.parent.name == "commands"}
@@ -51,3 +51,24 @@ def test_only_the_package_of_volumes_reaches_into_directories_by_handles():
     users = {_module(path) for path in SOURCES if by_handle.search(path.read_text())}
     others = {name for name in users if not name.startswith("pools.volumes.")}
     assert others == {"syncing.sinks.local_program"}  # the directory of a sink, which tenants have no hold of
+
+
+def test_pages_live_in_the_dashboard():
+    """1.5, B.1: where a page lives is one rule, which docs/architecture.md states."""
+    by_template = re.compile(r"^from django\.(shortcuts|template\.response|template\.loader) import", re.M)
+    users = {_module(path) for path in SOURCES if by_template.search(path.read_text())}
+    others = {name for name in users if not name.startswith("boilerhouse.dashboard.")}
+    assert others == {
+        "boilerhouse.api.openapi",  # the reference of the API, as its library draws it
+        "boilerhouse.core.admin_actions",  # admin classes live with their models
+        "boilerhouse.web.arrival",  # what came without TLS reaches no page
+        "boilerhouse.web.problems",  # and what has no address has none
+    }
+
+
+def test_core_names_no_app():
+    """1.5, B.1: what an import does not show are models and tasks that are named in strings."""
+    named = re.compile(r"""["'](pools|syncing|tenants|dashboard)[.:][a-z_]""")
+    core = [path for path in SOURCES if path.is_relative_to(ROOT / "boilerhouse" / "core")]
+    assert core
+    assert [_module(path) for path in core if named.search(path.read_text())] == []
