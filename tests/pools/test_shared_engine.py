@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from boilerhouse.core import deployment
+from boilerhouse.core.models import Process
 from pools import cleanup, firewall, host, lifecycle, reconcile, volumes
 from pools.models import Container, HostLease
 from tests.pools.engine import Engine, docker, engine  # noqa: F401  # a fixture
@@ -53,6 +54,7 @@ def test_reconcile_and_purge_keep_to_their_own_nodes_containers(engine, be_at, m
         HostLease.objects.filter(container_id=row.pk).delete()
 
     be_at("home")
+    Process.objects.update(kind=Process.Kind.COMMAND)  # an earlier test may have made this process one that runs on
     assert reconcile.find_drift(set()) == []
     assert not lifecycle.remove_leftover(names[2])
     assert cleanup.purge()["containers"] == 1

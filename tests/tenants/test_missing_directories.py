@@ -167,8 +167,9 @@ def test_a_disk_image_that_is_missing_fails_the_release(pool, engine):
 
 @pytest.mark.parametrize("trigger", [Trigger.MANUAL, Trigger.INTERVAL])
 @pytest.mark.parametrize("missing", [take_away_home, take_away_volume])
-def test_a_save_while_it_runs_without_its_directory_fails(pool, engine, missing, trigger):
+def test_a_save_while_it_runs_without_its_directory_fails(pool, engine, missing, trigger, monkeypatch):
     """F1: neither "succeeded" with nothing, nor queued for ever; the next one after it is back succeeds."""
+    monkeypatch.setattr(syncs, "RESTS", 0)
     held = hold(pool, engine, f"{missing.__name__}-{trigger}")
     there = missing(held)
     aside = there.with_name("aside")
