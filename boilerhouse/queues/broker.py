@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -17,9 +17,11 @@ from boilerhouse.core.deployment import node_id
 from boilerhouse.queues import bells
 
 NEARLY = timedelta(seconds=10)
-"""Two processes know the database's clock some milliseconds apart; a message that is taken is locked for hours."""
-LOOK_AT = 64
-"""Messages that one look finds at most; those of a queue without a free thread are not among them."""
+"""Two processes know the database's clock some milliseconds apart; a message that is taken is locked for longer."""
+TAKEN_FOR = NEARLY + timedelta(seconds=20)
+"""How long a message is locked at first. Whoever took it may lose the database or die before its task begins."""
+PAGE = 64
+"""Messages that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +57,33 @@ class Broker(ORM):  # type: ignore[misc]
 
         They are everybody's and this node's. Those of other nodes wait for a worker there.
 
-        A message that is not acknowledged comes again after its queue's ``retry`` seconds.
+        A message that is neither acknowledged nor kept comes again after some 20 seconds.
         """
-        if not wanted:
-            return []
-        rows, left, taken = cls.get_connection(), dict(wanted), []
+        rows, left, taken, last = cls.get_connection(), dict(wanted), [], 0
         due = clock.now() + NEARLY  # a message that was put down this instant is not left for the next look
-        queues = {key_of(queue, node): queue for queue in wanted for node in (None, node_id())}
-        for row in rows.filter(key__in=queues, lock__lt=due).order_by("id")[:LOOK_AT]:
-            queue = queues[row.key]
-            if not left[queue]:
-                continue
-            until = clock.now() + timedelta(seconds=float(settings.QUEUES[queue]["retry"]))
-            if rows.filter(pk=row.pk, lock=row.lock).update(lock=until):  # else another worker was faster
-                left[queue] -= 1
-                taken.append(Message(row.pk, queue, row.payload))
+        while left:
+            queues = {key_of(queue, node): queue for queue in left for node in (None, node_id())}
+            page = list(rows.filter(key__in=queues, lock__lt=due, pk__gt=last).order_by("pk")[:PAGE])
+            for row in page:
+                queue = queues[row.key]
+                if queue not in left:
+                    continue
+                # No row is updated where another worker was faster.
+                if rows.filter(pk=row.pk, lock=row.lock).update(lock=clock.now() + TAKEN_FOR):
+                    taken.append(Message(row.pk, queue, row.payload))
+                    left[queue] -= 1
+                    if not left[queue]:
+                        del left[queue]
+            if len(page) < PAGE:
+                break
+            last = page[-1].pk
         return taken
+
+    @classmethod
+    def keep(cls, queue: str, messages: Collection[int]) -> None:
+        """Lock messages of the queue, whose tasks are running, for its ``retry`` seconds from now."""
+        until = clock.now() + timedelta(seconds=float(settings.QUEUES[queue]["retry"]))
+        cls.get_connection().filter(pk__in=messages).update(lock=until)
 
     @classmethod
     def to(cls, queue: str, node: str | None, delay_s: float) -> Broker:

@@ -13,6 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextvars import copy_context
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -35,10 +37,9 @@ log = structlog.get_logger("boilerhouse.worker")
 HEALTH_EVERY_S = 4.0
 IDLE_S = 10.0
 """A thread that has had nothing to do for so long closes its connection to the database."""
-
-
-class Stopped(Exception):
-    """Ends a thread that waits for its next task."""
+LOOK_STUCK_S = 60.0
+"""A look at the queues takes milliseconds. One that takes this long waits for a database that does not answer: SQLite
+gives up after 20 s, and a new connection to PostgreSQL after 5 s."""
 
 
 class Bounded:
@@ -51,40 +52,44 @@ class Bounded:
         yield
 
 
+@dataclass(slots=True)
+class Given:
+    """A task that a thread runs."""
+
+    task: dict[str, Any]
+    began: float
+    """By the monotonic clock."""
+    is_kept: bool = False
+    """Whether its message is locked for as long as its queue's tasks may take."""
+
+
 class Thread:
     """Runs one task of its queue at a time. django-q2's function sees it as the queues of tasks and of results."""
 
     def __init__(self, of: Worker, name: str, number: int) -> None:
         self._of, self._queue = of, name
         self._tasks: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._next: deque[dict[str, Any]] = deque()
         self._broker = Broker(name)
-        self.began: float | None = None
-        """When it was given its task, by the monotonic clock; None while it is free."""
-        self.task = ""
+        self.given: Given | None = None
+        """None while it is free. Other threads read it once, because it may end at any moment."""
         self.thread = threading.Thread(target=self._run, name=f"{name} {number}", daemon=True)
 
     @property
     def is_free(self) -> bool:
-        return self.began is None
+        return self.given is None
 
     def give(self, task: dict[str, Any]) -> None:
-        self.began, self.task = time.monotonic(), str(task["func"])
+        self.given = Given(task, time.monotonic())
         self._tasks.put(task)
 
     def end(self) -> None:
         """It ends when its task is done."""
         self._tasks.put(None)
 
-    def get(self) -> dict[str, Any]:
-        """The next task. Raises Stopped."""
-        try:
-            task = self._tasks.get(timeout=IDLE_S)
-        except queue.Empty:
-            connection.close()
-            task = self._tasks.get()
-        if task is None:
-            raise Stopped
-        return task
+    def get(self) -> dict[str, Any] | str:
+        """What django-q2's function asks for: the task, and then the word that ends it."""
+        return self._next.popleft() if self._next else "STOP"
 
     def put(self, task: dict[str, Any]) -> None:
         """Take a task's result: its message is done with, and a failure is stored for people."""
@@ -94,21 +99,29 @@ class Thread:
         except DATABASE_LOST:
             connection.close()
             self._of.unacknowledged.append((self._broker, task["ack_id"]))
-        finally:
-            self.began = None
-            self._of.wake()
 
     def _run(self) -> None:
         context.serve(self._queue)
-        while True:
+        while (task := self._wait()) is not None:
+            self._next.append(task)
             try:
-                run_tasks(self, self, Bounded(), -1)
-            except Stopped:
-                break
+                # What a task binds to its logs, and who it acts for, ends with it.
+                copy_context().run(run_tasks, self, self, Bounded(), -1)
             except Exception:
-                log.exception("thread broke", queue=self._queue, task=self.task)
-                self.began = None
+                log.exception("thread broke", queue=self._queue, task=str(task["func"]))
+            finally:
+                self._next.clear()
+                self.given = None
+                self._of.wake()
         connection.close()
+
+    def _wait(self) -> dict[str, Any] | None:
+        """The next task; None when it is to end."""
+        try:
+            return self._tasks.get(timeout=IDLE_S)
+        except queue.Empty:
+            connection.close()
+            return self._tasks.get()
 
 
 class Worker:
@@ -124,6 +137,7 @@ class Worker:
         self._stopping = threading.Event()
         self._is_lost = False
         self._next_health = 0.0
+        self._look_began: float | None = None
         self.unacknowledged: deque[tuple[Broker, Any]] = deque()
         """Messages of tasks that are done, which the database could not be told."""
         self._taker = threading.Thread(target=self._take, name="messages", daemon=True)
@@ -141,15 +155,20 @@ class Worker:
         """Tasks that run for longer than their queue allows; the queue is named, too."""
         now = time.monotonic()
         return [
-            f"{name}: {thread.task}"
-            for name, threads in self._threads.items()
-            for thread in threads
-            if thread.began is not None and now - thread.began > float(self._queues[name]["timeout"])
+            f"{name}: {given.task['func']}"
+            for name, given in self._given()
+            if now - given.began > float(self._queues[name]["timeout"])
         ]
 
     @property
     def is_serving(self) -> bool:
         return self._taker.is_alive() and all(thread.thread.is_alive() for thread in self._all())
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the queues are not looked at, because the database does not answer."""
+        began = self._look_began
+        return began is not None and time.monotonic() - began > LOOK_STUCK_S
 
     def stop(self, within_s: float) -> list[str]:
         """Take no more messages and wait for the tasks under way; return those that have not ended by then."""
@@ -161,10 +180,15 @@ class Worker:
             thread.end()
         for thread in self._all():
             thread.thread.join(max(0.0, deadline - time.monotonic()))
-        return [thread.task for thread in self._all() if thread.thread.is_alive()]
+        return [str(given.task["func"]) for _, given in self._given()]
 
     def _all(self) -> list[Thread]:
         return [thread for threads in self._threads.values() for thread in threads]
+
+    def _given(self) -> list[tuple[str, Given]]:
+        """The tasks that run, each with its queue."""
+        threads = [(name, thread) for name, threads in self._threads.items() for thread in threads]
+        return [(name, given) for name, thread in threads if (given := thread.given) is not None]
 
     def _free(self) -> dict[str, list[Thread]]:
         free = {name: [one for one in threads if one.is_free] for name, threads in self._threads.items()}
@@ -174,6 +198,7 @@ class Worker:
         """Until it is stopped: give messages to free threads. While the database is away it looks on."""
         while not self._stopping.is_set():
             self._bell.silence()
+            self._look_began = time.monotonic()
             try:
                 was_given = self._look()
                 self._is_lost = False
@@ -186,6 +211,7 @@ class Worker:
                 log.exception("queues cannot be looked at")
                 was_given = False
                 connection.close()
+            self._look_began = None
             if not was_given:
                 self._bell.wait(settings.QUEUE_LOOK_S)
         connection.close()
@@ -199,12 +225,24 @@ class Worker:
         if time.monotonic() >= self._next_health:
             self._next_health = time.monotonic() + HEALTH_EVERY_S
             _say_served(self._queues)
+            self._keep()
         free = self._free()
         messages = Broker.take({name: len(threads) for name, threads in free.items()})
         for message in messages:
             if (task := _unpacked(message)) is not None:
                 free[message.queue].pop().give(task)
         return bool(messages)
+
+    def _keep(self) -> None:
+        """Nobody else gets the messages of the tasks that run. Most tasks end before this costs anything."""
+        begun: dict[str, list[Given]] = {}
+        for name, given in self._given():
+            if not given.is_kept:
+                begun.setdefault(name, []).append(given)
+        for name, tasks in begun.items():
+            Broker.keep(name, [one.task["ack_id"] for one in tasks])
+            for given in tasks:
+                given.is_kept = True
 
 
 def _unpacked(message: Message) -> dict[str, Any] | None:

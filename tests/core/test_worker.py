@@ -9,16 +9,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 from django.db import OperationalError
 from django_q.models import OrmQ, Task
 
+from boilerhouse.core import clock, context
 from boilerhouse.core.models import Process, QueueHealth
 from boilerhouse.operations import supervisor
-from boilerhouse.queues import in_progress
+from boilerhouse.queues import broker, in_progress
+from boilerhouse.queues import worker as worker_module
 from boilerhouse.queues.broker import Broker
 from boilerhouse.queues.management.commands import run_worker
 from boilerhouse.queues.tasks import enqueue, task
@@ -42,6 +46,16 @@ def note(word: str) -> None:
 def wait(word: str) -> None:
     gate.wait(30)
     done.append(word)
+
+
+def binds(word: str) -> None:
+    structlog.contextvars.bind_contextvars(tenant=word)
+    context.set_actor(word)
+
+
+def tells_what_is_bound() -> None:
+    tenant = structlog.contextvars.get_contextvars().get("tenant", "none")
+    done.append(f"actor={context.actor()} tenant={tenant} queue={context.queue()}")
 
 
 def breaks(word: str) -> None:
@@ -80,6 +94,42 @@ def test_a_full_queue_holds_up_no_other_and_goes_on_when_a_thread_is_free(start)
     gate.set()
     eventually(lambda: not OrmQ.objects.exists(), 20)
     assert [word for word in done if word.startswith("slow")] == [f"slow-{number}" for number in range(5)]
+
+
+def test_a_backlog_of_one_queue_hides_no_message_of_another(settings):
+    settings.QUEUES = QUEUES
+    for number in range(3 * broker.PAGE):
+        enqueue("slow", f"{HERE}.note", f"slow-{number}")
+    enqueue("fast", f"{HERE}.note", "fast")
+    assert [one.queue for one in Broker.take({"slow": 1, "fast": 1})] == ["slow", "fast"]
+
+
+def test_messages_that_were_taken_as_the_database_failed_come_back_soon(start, monkeypatch):
+    """P8: two of them are locked already, and nobody runs them."""
+    monkeypatch.setattr(broker, "TAKEN_FOR", broker.NEARLY + timedelta(seconds=0.5))
+    for number in range(2):
+        enqueue("fast", f"{HERE}.note", str(number))
+    failures = iter([OperationalError("gone")])
+    load = worker_module._unpacked
+
+    def unpacked(message: broker.Message) -> object:
+        for error in failures:
+            raise error
+        return load(message)
+
+    monkeypatch.setattr(worker_module, "_unpacked", unpacked)
+    start()
+    eventually(lambda: sorted(done) == ["0", "1"], 20)
+
+
+def test_nobody_else_gets_the_message_of_a_task_that_runs_for_long(start, monkeypatch):
+    monkeypatch.setattr(broker, "TAKEN_FOR", broker.NEARLY + timedelta(seconds=0.5))
+    monkeypatch.setattr(worker_module, "HEALTH_EVERY_S", 0.1)
+    enqueue("slow", f"{HERE}.wait", "long")
+    start()
+    eventually(lambda: OrmQ.objects.filter(lock__gt=clock.now() + timedelta(seconds=40)).exists(), 20)
+    time.sleep(0.6)
+    assert Broker.take({"slow": 1}) == []
 
 
 def test_workers_share_a_queue_and_no_message_is_done_twice(start):
@@ -140,6 +190,38 @@ def test_a_task_that_takes_longer_than_its_queue_allows_is_said(start, monkeypat
     eventually(worker.overdue, 20)
     assert worker.overdue() == [f"slow: {HERE}.wait"]
     assert run_worker._judge(worker) == run_worker.EX_SOFTWARE
+
+
+def test_a_task_that_ends_while_it_is_judged_is_not_overdue(start):
+    """The watching thread broke on it, and the worker with all its tasks ended."""
+
+    class Ends(worker_module.Thread):
+        @property
+        def given(self) -> worker_module.Given | None:
+            return next(self.reads, None)
+
+        @given.setter
+        def given(self, value: worker_module.Given | None) -> None:
+            pass
+
+    worker = start()
+    ends = Ends(worker, "slow", 1)
+    ends.reads = iter([worker_module.Given({"func": "f"}, time.monotonic())])
+    worker._threads["slow"].append(ends)
+    try:
+        assert worker.overdue() == []
+        assert next(ends.reads, None) is None, "it was looked at"
+    finally:
+        worker._threads["slow"].remove(ends)
+
+
+def test_what_a_task_adds_to_its_logs_is_gone_in_the_next_one_of_its_thread(start):
+    """A tenant's name stood beside another tenant's work."""
+    enqueue("slow", f"{HERE}.binds", "tenant-1")
+    enqueue("slow", f"{HERE}.tells_what_is_bound")
+    start()
+    eventually(lambda: len(done) == 1, 20)
+    assert done == ["actor=system tenant=none queue=slow"]
 
 
 def test_stopping_waits_for_tasks_as_long_as_it_may(start):
@@ -207,14 +289,25 @@ worker.Worker._look = lambda self: ctypes.PyDLL(None).sleep(600)  # with Python'
 """
 
 
+SILENT = """
+import time
+from boilerhouse.process import processes
+from boilerhouse.queues import worker
+from boilerhouse.queues.management.commands import run_worker
+worker.LOOK_STUCK_S, run_worker.LOOK_EVERY_S, run_worker.STOP_S = 1, 0.2, 0.5
+worker.Worker._look = lambda self: time.sleep(600)  # as a query does whose answer never comes
+processes.leave = lambda: time.sleep(600)
+"""
+
+
 def catches_sigterm(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), 16)
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.parametrize(("hangs", "code"), [("", 0), (HANGS, 1)], ids=["SIGTERM", "hangs"])
-def test_a_worker_ends_when_it_is_told_to_and_when_python_hangs(tmp_path, hangs, code):
+@pytest.mark.parametrize(("hangs", "code"), [("", 0), (HANGS, 1), (SILENT, 70)], ids=["SIGTERM", "hangs", "silent"])
+def test_a_worker_ends_when_it_is_told_to_and_when_it_cannot_go_on(tmp_path, hangs, code):
     """Whoever started it starts another; without a way to end by itself it would serve nothing for ever."""
     environment = {
         **os.environ,
@@ -232,7 +325,7 @@ def test_a_worker_ends_when_it_is_told_to_and_when_python_hangs(tmp_path, hangs,
             process.send_signal(signal.SIGTERM)
         assert process.wait(60) == code
         assert process.stderr
-        assert ("Timeout" in process.stderr.read()) == bool(hangs)
+        assert ("Timeout" in process.stderr.read()) == (hangs == HANGS)
     finally:
         process.kill()
         process.wait()

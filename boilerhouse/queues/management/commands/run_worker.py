@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
+import threading
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +22,7 @@ from boilerhouse.queues.worker import Worker
 log = structlog.get_logger("boilerhouse.worker")
 
 STOP_S = 6.0
+LEAVE_S = 1.0
 LOOK_EVERY_S = 1.0
 STUCK_S = 120.0
 """So long not even this process's main thread runs: Python itself hangs."""
@@ -48,10 +50,17 @@ class Command(commands.Command):
             left = worker.stop(STOP_S)
         if left:
             log.warning("tasks killed", tasks=left)
-        processes.leave()
+        _leave()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # a thread that hangs would keep the interpreter from ending
+
+
+def _leave() -> None:
+    """What this process owned is taken over at once. Where the database does not answer, others see that it is gone."""
+    leaving = threading.Thread(target=processes.leave, daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_S)
 
 
 def _load_tasks() -> None:
@@ -73,5 +82,8 @@ def _judge(worker: Worker) -> int:
         return EX_SOFTWARE
     if not worker.is_serving:
         log.error("worker gives up", why="a thread has ended")
+        return EX_SOFTWARE
+    if worker.is_stuck:
+        log.error("worker gives up", why="the database does not answer")
         return EX_SOFTWARE
     return 0
