@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,28 @@ from tests.s3 import S3Server
 def pytest_sessionstart(session: pytest.Session) -> None:
     if os.geteuid() != 0:
         pytest.exit("Tests need root: they make containers' directories, jails and firewall rules.", returncode=1)
+    own = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        """End as with Ctrl-C: fixtures take away containers, networks and rules, which outlive this process."""
+        if os.getpid() == own:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+@pytest.fixture(scope="session")
+def deployments_made() -> Iterator[set[str]]:
+    """The ids of the deployments of all tests of this run; at its end, none has rules in this host's packet filter."""
+    made: set[str] = set()
+    yield made
+    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout.splitlines()
+    left = [one for one in listed if one.partition("boilerhouse_")[2] in made]
+    for one in left:
+        subprocess.run(["nft", "delete", *one.split()], check=True)
+    assert not left
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +110,7 @@ def unmount_below(directory: Path) -> None:
 
 
 @pytest.fixture
-def data_dir(settings: object, tmp_path: Path, db: None) -> Iterator[Path]:
+def data_dir(settings: object, tmp_path: Path, db: None, deployments_made: set[str]) -> Iterator[Path]:
     """A data directory of its own for one test, with the deployment's id written into it. Its mounts go with it."""
     from boilerhouse.core import deployment
     from boilerhouse.core.models import Deployment
@@ -96,7 +119,7 @@ def data_dir(settings: object, tmp_path: Path, db: None) -> Iterator[Path]:
     settings.BOILERHOUSE_RAM_DIR = str(tmp_path / "ram")  # type: ignore[attr-defined]
     deployment._checked.cache_clear()
     Deployment.objects.all().delete()
-    deployment.deployment_id()
+    deployments_made.add(deployment.deployment_id())
     yield tmp_path
     unmount_below(tmp_path)
 
