@@ -26,10 +26,10 @@ COPY deploy/docker-proxy deploy/docker-proxy
 RUN .venv/bin/python -m compileall -q boilerhouse pools tenants syncing .venv/lib
 
 FROM ${BASE}
-# bubblewrap jails rclone; nftables holds containers to their network
-# policies (iptables only takes away what earlier versions set); util-linux has setpriv, mount, unshare and losetup.
+# bubblewrap jails rclone; nftables and iproute2 hold containers to their
+# network policies (iptables only takes away what earlier versions set); util-linux has setpriv, mount, unshare and losetup.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends python3 bubblewrap nftables iptables util-linux e2fsprogs ca-certificates tini busybox-static \
+ && apt-get install -y --no-install-recommends python3 bubblewrap nftables iproute2 iptables util-linux e2fsprogs ca-certificates tini busybox-static \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=built /opt/boilerhouse /opt/boilerhouse
 WORKDIR /opt/boilerhouse

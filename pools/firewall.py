@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -23,18 +21,17 @@ from django.conf import settings
 from boilerhouse.core import deployment, file_locks
 from boilerhouse.core.models import Node
 from boilerhouse.queues.tasks import enqueue
-from pools import egress, named, resolvers
+from pools import bridging, egress, named, resolvers
 from pools.egress import Egress, Entry, Mode
 from pools.errors import HostNotReady
+from pools.host_programs import run
 from pools.models import Container, WorkloadVersion
 from pools.packet_rules import FAMILIES, WAYS, Guarded, declared, ruleset, table
 from pools.runtime.base import Network
 
-TIMEOUT_S = 15
 CHANGING_S = 60.0
 """Whoever sets rules is done by then, or stands still."""
 MAPS = tuple(f"inet {way.verdicts}" for way in WAYS)
-_BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 # What should be in force ------------------------------------------------------------------------------
@@ -85,18 +82,11 @@ Tables = dict[str, frozenset[str]]
 """Part of the tables → what it holds and is, each rule or element as the kernel spells it."""
 
 
-def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostNotReady(f"{command[0]} cannot be run: {error}. Install nftables and util-linux.") from error
-
-
 def _listing() -> Tables:
     """The deployment's tables as this host's kernel holds them."""
     found: Tables = {}
     for family in FAMILIES:
-        done = _run(["nft", "-j", "list", "table", family, table()])
+        done = run(["nft", "-j", "list", "table", family, table()])
         if done.returncode == 0:
             _hold_all(done.stdout, found)
         elif "No such file" not in done.stderr:
@@ -110,7 +100,7 @@ def _as_listed(text: str) -> Tables:
 
     It is loaded into a network namespace that ends with the command, where nothing is changed for anybody.
     """
-    done = _run(["unshare", "-n", "sh", "-c", "nft -f - && nft -j list ruleset"], text)
+    done = run(["unshare", "-n", "sh", "-c", "nft -f - && nft -j list ruleset"], text)
     if done.returncode != 0:
         raise HostNotReady(f"The packet filter cannot be tried: {done.stderr.strip()[:300]}")
     found: Tables = {}
@@ -140,7 +130,8 @@ def _hold(item: dict[str, Any], found: Tables) -> None:
 
 def differences(network: Network) -> list[str]:
     """What of the tables is not in force as it should be, in words. Raises HostNotReady."""
-    return _compare(_as_listed(ruleset(network, _guarded(_rows(), network))), _listing())
+    found = _compare(_as_listed(ruleset(network, _guarded(_rows(), network))), _listing())
+    return found + bridging.problems(network.bridge)
 
 
 def _compare(wanted: Tables, seen: Tables) -> list[str]:
@@ -167,7 +158,7 @@ def _differs(where: str, held: frozenset[str], seen: Tables) -> bool:
 
 def apply(network: Network) -> None:
     """Have the rules in force that the rows ask for, as they are at some moment after the call. Raises HostNotReady."""
-    check_bridge_filter()
+    bridging.hand_over(network.bridge)
     with _changing():
         rows = _rows()
         _load(ruleset(network, _guarded(rows, network)))
@@ -176,7 +167,8 @@ def apply(network: Network) -> None:
 
 def restore(network: Network) -> list[str]:
     """Compare what is in force with the rows, and mend it; what was found. Raises HostNotReady."""
-    check_bridge_filter()
+    unseen = bridging.problems(network.bridge)
+    bridging.hand_over(network.bridge)
     with _changing():
         rows = _rows()
         text = ruleset(network, _guarded(rows, network))
@@ -185,7 +177,7 @@ def restore(network: Network) -> list[str]:
         if found or unknown:
             _load(text, [_removal(where, seen[where]) for where in unknown])
         _note(rows)
-    return found
+    return found + unseen
 
 
 def _removal(where: str, held: frozenset[str]) -> str:
@@ -214,9 +206,9 @@ def _load(text: str, removals: Iterable[str] = ()) -> None:
     packet could meet the old one after and the new one before the change, and pass both.
     """
     # Maps lead to chains, and go before them.
-    done = _run(["nft", "-f", "-"], "".join((_emptied(), *sorted(removals, reverse=True), text)))
+    done = run(["nft", "-f", "-"], "".join((_emptied(), *sorted(removals, reverse=True), text)))
     if done.returncode != 0:  # somebody made them into something else
-        done = _run(["nft", "-f", "-"], _cleared() + text)
+        done = run(["nft", "-f", "-"], _cleared() + text)
     if done.returncode != 0:
         raise HostNotReady(f"The packet filter cannot be set: {done.stderr.strip()[:300]}")
 
@@ -248,11 +240,11 @@ def ask() -> None:
 def remove(bridge: str) -> None:
     """Take the deployment's tables away, and the rules that earlier versions kept in iptables. Raises HostNotReady."""
     with _changing():
-        cleared = _run(["nft", "-f", "-"], _cleared())
+        cleared = run(["nft", "-f", "-"], _cleared())
         if cleared.returncode != 0:
             raise HostNotReady(f"The packet filter cannot be removed: {cleared.stderr.strip()[:300]}")
         for program, rule in _former_rules(bridge):
-            while _run([program, "-w", "5", "-D", *rule]).returncode == 0:
+            while run([program, "-w", "5", "-D", *rule]).returncode == 0:
                 pass
 
 
@@ -263,15 +255,6 @@ def _former_rules(bridge: str) -> list[tuple[str, list[str]]]:
         ("iptables", ["DOCKER-USER", "-i", bridge, "-d", "169.254.0.0/16", *comment]),
         ("ip6tables", ["INPUT", "-i", bridge, *comment]),
     ]
-
-
-def check_bridge_filter() -> None:
-    """Raise HostNotReady where packets between containers would pass the filter by."""
-    if not _BRIDGE_FILTER.exists() or _BRIDGE_FILTER.read_text().strip() != "1":
-        raise HostNotReady(
-            "Containers could reach each other: load br_netfilter (modprobe br_netfilter) and set sysctl"
-            " net.bridge.bridge-nf-call-iptables=1."
-        )
 
 
 @contextmanager

@@ -123,8 +123,9 @@ def _masquerade(network: Network) -> list[str]:
 def _frames(network: Network) -> list[str]:
     subnet = network.subnet
     closed = [f"ip saddr {subnet} ip daddr {subnet}", f"arp saddr ip {subnet}", f"arp daddr ip {subnet}"]
-    # No container announces anything to another by IPv6: routers, neighbours, itself.
-    return [_chain("forward", [f"{one} drop" for one in (*closed, "ether type ip6")], hook="forward")]
+    # Rules of this family stand for every bridge of the host, so they name our addresses. What else containers send
+    # each other, IPv6 from link-local addresses included, the bridge hands to the chain "outward" (bridging.py).
+    return [_chain("forward", [f"{one} drop" for one in closed], hook="forward")]
 
 
 def _chains_of(one: Guarded, way: _Way, chains: dict[str, list[str]]) -> str:

@@ -25,7 +25,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.process import processes
 from boilerhouse.queues.silence import silent_queues
-from pools import firewall, host, registry_logins, resolvers, suitability
+from pools import bridging, firewall, host, registry_logins, resolvers, suitability
 from pools.models import Container, Pool, RegistryCredential
 from pools.pull_errors import LoginFailed, PullFault
 from pools.runtime import get_runtime
@@ -192,7 +192,7 @@ def _same_path() -> Iterator[Rest]:
 
 
 def _firewall() -> Iterator[Rest]:
-    firewall.check_bridge_filter()
+    bridging.check_module()
     network = host.ensure_network() if Container.objects.exists() else None
     missing = firewall.differences(network) if network else []
     if network and network.subnet6 != settings.BOILERHOUSE_IPV6_SUBNET:

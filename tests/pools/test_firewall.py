@@ -19,7 +19,7 @@ from django.db import connection
 
 from boilerhouse.core import clock, deployment
 from boilerhouse.operations import doctor, health
-from pools import filtering, firewall, host, lifecycle, named, packet_rules, resolvers, resolving
+from pools import bridging, filtering, firewall, host, lifecycle, named, packet_rules, resolvers, resolving
 from pools.egress import Egress
 from pools.errors import HostNotReady
 from pools.models import Container, NetworkReport, Pool, ResolvedName
@@ -188,27 +188,36 @@ def test_rules_of_earlier_versions_go_with_a_purge(tables):
 
 
 def test_without_the_bridge_filter_nothing_starts(tables, monkeypatch, tmp_path):
-    """icc=off depends on it: without it containers would reach each other."""
-    off = tmp_path / "off"
-    off.write_text("0\n")
-    monkeypatch.setattr(firewall, "_BRIDGE_FILTER", off)
+    """Where no bridge hands packets over, containers would reach each other."""
+    monkeypatch.setattr(bridging, "_MODULE", tmp_path / "none")
 
-    with pytest.raises(HostNotReady, match="bridge-nf-call-iptables"):
+    with pytest.raises(HostNotReady, match="modprobe br_netfilter"):
         firewall.apply(NETWORK)
 
 
 def test_what_cannot_be_restored_stands_in_readiness(engine, monkeypatch, tmp_path):  # noqa: F811
     engine.start()
-    off = tmp_path / "off"
-    off.write_text("0\n")
     with monkeypatch.context() as patches, pytest.raises(HostNotReady):
-        patches.setattr(firewall, "_BRIDGE_FILTER", off)
+        patches.setattr(bridging, "_MODULE", tmp_path / "none")
         filtering.keep()
     assert "br_netfilter" in health.readiness()["network"]
     filtering.keep()
 
     assert health.readiness()["network"] == "ok"
     assert NetworkReport.objects.get().problem == ""
+
+
+def test_a_bridge_that_hands_nothing_over_is_found_and_restored(engine):  # noqa: F811
+    """Item 5: as of every rule, and no matter what the host's sysctls say of its bridges."""
+    engine.start()
+    network = host.ensure_network()
+    assert firewall.differences(network) == []
+    run("ip", "link", "set", "dev", network.bridge, "type", "bridge", "nf_call_iptables", "0", "nf_call_ip6tables", "0")
+    unseen = [f"the bridge {network.bridge} hands no {family} to the packet filter" for family in ("IPv4", "IPv6")]
+
+    assert firewall.differences(network) == unseen
+    assert firewall.restore(network) == unseen
+    assert firewall.differences(network) == []
 
 
 def test_many_that_change_the_rules_at_once_leave_all_of_them(tables, monkeypatch):

@@ -6,17 +6,20 @@ import contextlib
 import ipaddress
 import secrets
 import socket
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from boilerhouse.operations import doctor
-from pools import filtering, firewall, host, lifecycle, named
+from pools import bridging, filtering, firewall, host, host_programs, lifecycle, named
 from pools.models import Container
+from pools.runtime.base import Network
 from pools.states import ContainerState
 from tests.lan import Neighbour, ipv6_forwarding_kept, neighbour, run
 from tests.pools.engine import Engine, engine  # noqa: F401
@@ -169,6 +172,91 @@ for _ in range(5):
 """
 
 
+@contextmanager
+def unseen_by_default() -> Iterator[None]:
+    """Bridges of this host hand IPv6 to the packet filter only where they are told to, as most hosts have it."""
+    path = Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables")
+    before = path.read_text()
+    path.write_text("0")
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+@contextmanager
+def namespaces(*names: str) -> Iterator[None]:
+    with contextlib.ExitStack() as ended:
+        for name in names:
+            run("ip", "netns", "add", name)
+            ended.callback(run, "ip", "netns", "del", name)
+        yield
+
+
+def bridge_of(host: str, name: str, one: str, two: str) -> None:
+    """Make a bridge in one namespace that connects two others, which have the addresses fd77::1 and fd77::2."""
+    run("ip", "-n", host, "link", "add", name, "type", "bridge")
+    run("ip", "-n", host, "link", "set", name, "up")
+    for number, end in enumerate((one, two), 1):
+        run("ip", "-n", host, "link", "add", f"v{end}", "type", "veth", "peer", "name", "eth0", "netns", end)
+        run("ip", "-n", host, "link", "set", f"v{end}", "master", name, "up")
+        run("ip", "-n", end, "-6", "addr", "add", f"fd77::{number}/64", "dev", "eth0", "nodad")
+        run("ip", "-n", end, "link", "set", "eth0", "up")
+
+
+TALK = """
+import socket, sys
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as at:
+    at.settimeout(1)
+    at.bind(("::", 9))
+    if sys.argv[1:]:
+        at.sendto(b"hello", (sys.argv[1], 9))
+    else:
+        print("ready", flush=True)
+        print(at.recvfrom(9)[0].decode())
+"""
+
+
+def hears(one: str, two: str, address: str) -> bool:
+    """Whether a datagram from one namespace arrives in the other, which has this address."""
+    ears = subprocess.Popen(
+        ["ip", "netns", "exec", two, sys.executable, "-c", TALK],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert ears.stdout
+    with ears.stdout:
+        assert ears.stdout.readline() == "ready\n"
+        run("ip", "netns", "exec", one, sys.executable, "-c", TALK, address, check=False)
+        ears.wait(30)
+        return ears.stdout.read() == "hello\n"
+
+
+def test_ipv6_passes_over_bridges_of_others_and_not_over_ours(data_dir, monkeypatch):
+    """Our rules are about our containers: virtual machines and other engines' networks have IPv6 as before."""
+    node, *ends = (f"{name}{secrets.token_hex(3)}" for name in ("node", "a", "b", "c", "d"))
+    network = Network("bh-test", "bhtest0", "10.99.0.0/16", "10.99.0.1", "fd99::/64")
+
+    def in_node(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
+        return host_programs.run(["ip", "netns", "exec", node, *command], text)
+
+    monkeypatch.setattr(firewall, "run", in_node)
+    monkeypatch.setattr(bridging, "run", in_node)
+    with namespaces(node, *ends):
+        in_node(["sysctl", "-q", "net.bridge.bridge-nf-call-ip6tables=0"])  # as most hosts have it
+        bridge_of(node, "theirs", *ends[:2])
+        bridge_of(node, network.bridge, *ends[2:])
+        until(lambda: hears(*ends[:2], "fd77::2"))
+        until(lambda: hears(*ends[2:], "fd77::2"))
+        firewall.apply(network)
+        assert firewall.differences(network) == []
+        assert not hears(*ends[2:], "fd77::2")
+        assert hears(*ends[:2], "fd77::2")
+        in_node(["ip", "link", "set", network.bridge, "type", "bridge", "nf_call_ip6tables", "0"])
+        assert hears(*ends[2:], "fd77::2")  # so it is handed over by the switch of our bridge alone
+        assert firewall.restore(network)
+        assert not hears(*ends[2:], "fd77::2")
+
+
 @pytest.mark.long  # waits for the kernel to look whether addresses are taken
 def test_a_neighbour_is_nobodys_router(engine, outside):  # noqa: F811
     """Section 11: what announces itself on the bridge, with every right, changes no route of a container beside it."""
@@ -176,7 +264,9 @@ def test_a_neighbour_is_nobodys_router(engine, outside):  # noqa: F811
     network = host.ensure_network()
     name = f"bad{secrets.token_hex(3)}"
     run("ip", "netns", "add", name)
-    try:
+    with contextlib.ExitStack() as ended:
+        ended.callback(run, "ip", "netns", "del", name)
+        ended.enter_context(unseen_by_default())
         run("ip", "link", "add", f"v{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
         run("ip", "link", "set", f"v{name}", "master", network.bridge, "up")
         run("ip", "-n", name, "link", "set", "eth0", "up")
@@ -194,8 +284,6 @@ def test_a_neighbour_is_nobodys_router(engine, outside):  # noqa: F811
         assert routes().count("default") == 1
         firewall.remove(network.bridge)
         until(lambda: "2001:db8:bad::/64" in announced())  # so it was our rule that kept it out
-    finally:
-        run("ip", "netns", "del", name)
 
 
 @pytest.mark.long  # about a change of a setting; the engine makes two networks

@@ -1,0 +1,52 @@
+"""Whether the deployment's bridge hands what passes between its ports to the packet filter.
+
+A bridge forwards frames by itself. With ``br_netfilter`` and two switches of the bridge, packets of IPv4 and IPv6 in
+these frames meet the chains of the host's filter first. The switches are set on our bridge alone: the sysctls
+``net.bridge.bridge-nf-call-*`` would do this to every bridge of the host, and whoever owns another may need them off.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pools.errors import HostNotReady
+from pools.host_programs import run
+
+SWITCHES = {"nf_call_iptables": "IPv4", "nf_call_ip6tables": "IPv6"}
+_MODULE = Path("/proc/sys/net/bridge")
+_NO_DEVICE = ("does not exist", "Cannot find device")
+
+
+def check_module() -> None:
+    """Raise HostNotReady where no bridge can hand anything over."""
+    if not _MODULE.exists():
+        raise HostNotReady("Containers could reach each other: load br_netfilter (modprobe br_netfilter).")
+
+
+def hand_over(bridge: str) -> None:
+    """Have the bridge hand packets of both families over; one that does not exist has no ports. Raises HostNotReady."""
+    check_module()
+    on = [word for switch in SWITCHES for word in (switch, "1")]
+    done = run(["ip", "link", "set", "dev", bridge, "type", "bridge", *on])
+    if done.returncode != 0 and not _is_missing(done.stderr):
+        raise HostNotReady(f"The bridge {bridge} cannot be set up: {done.stderr.strip()[:300]}")
+
+
+def problems(bridge: str) -> list[str]:
+    """Which packets pass between ports of the bridge unseen, in words. Raises HostNotReady."""
+    done = run(["ip", "-json", "-details", "link", "show", "dev", bridge])
+    if done.returncode != 0 and not _is_missing(done.stderr):
+        raise HostNotReady(f"The bridge {bridge} cannot be read: {done.stderr.strip()[:300]}")
+    if done.returncode != 0:
+        return []
+    switches = json.loads(done.stdout)[0]["linkinfo"]["info_data"]
+    return [
+        f"the bridge {bridge} hands no {family} to the packet filter"
+        for name, family in SWITCHES.items()
+        if not switches[name]
+    ]
+
+
+def _is_missing(message: str) -> bool:
+    return any(one in message for one in _NO_DEVICE)
