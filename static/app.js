@@ -115,7 +115,7 @@ document.addEventListener("htmx:responseError", (event) => {
   const note = document.createElement("p");
   note.className = "note t-warn";
   note.setAttribute("role", "alert");
-  note.textContent = "This no longer exists. What is shown is how it was last.";
+  note.textContent = "This no longer exists. The page shows its last state.";
   main().prepend(note);
 });
 document.addEventListener("htmx:beforeSwap", (event) => {
@@ -167,16 +167,20 @@ if (window.Idiomorph) {
 const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
 
 function words(seconds) {
-  const past = Math.max(0, Math.round(seconds));
+  const past = Math.max(1, Math.round(seconds));
   const [unit, size] = UNITS.find(([, one]) => past >= one) || UNITS[3];
-  return past < 2 ? "now" : `${Math.floor(past / size)} ${unit}`;
+  return `${Math.floor(past / size)} ${unit}`;
+}
+
+function relative(seconds) {
+  if (Math.abs(seconds) < 2) return "just now";
+  return seconds < 0 ? `in ${words(-seconds)}` : `${words(seconds)} ago`;
 }
 
 function tick() {
   for (const time of document.querySelectorAll("time[data-rel]")) {
     const seconds = (Date.now() - new Date(time.dateTime)) / 1000;
-    const said = seconds < -1 ? `in ${words(-seconds)}` : words(seconds);
-    const text = time.dataset.rel === "ago" && said !== "now" && seconds >= 0 ? `${said} ago` : said;
+    const text = time.dataset.rel === "ago" ? relative(seconds) : words(seconds);
     if (time.textContent !== text) time.textContent = text;
   }
 }

@@ -50,7 +50,7 @@
     }
     if (!count) return;
     document.getElementById("log-empty")?.remove();
-    if (gap) { note("Reconnected; nothing was missed from here on"); gap = false; }
+    if (gap) { note("Reconnected"); gap = false; }
     const follow = !isReading;
     log.append(found);
     while (log.childElementCount > MOST) log.firstElementChild.remove();
@@ -76,12 +76,12 @@
           take(parts.map((line) => line.replace(/\r$/, "")));
         }
         gap = true;
-        say("The log has ended; looking again");
+        say("The log has ended; checking again");
         failures += 1;
       } catch {
         failures += 1;
         gap = true;
-        say("Not following; trying again");
+        say("Disconnected; reconnecting");
       }
       await new Promise((done) => setTimeout(done, Math.min(15000, 500 * 2 ** failures)));
     }

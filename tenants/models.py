@@ -170,8 +170,8 @@ class Assignment(models.Model):
     def whereabouts(self) -> str:
         """Where the state of a failed save is, as a sentence for people."""
         if self.outcome == DirectoryMissing.code:
-            return "Nothing was deleted: mount the directory or put it back, or discard the state."
-        return "It is kept on this node."
+            return "Nothing was deleted: mount or restore the directory, or discard the state."
+        return "The state is kept on the node."
 
     @property
     def node(self) -> str:

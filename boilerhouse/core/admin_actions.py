@@ -51,11 +51,11 @@ def service_action(
 
     def run(options: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
         if not reaches(role_of(request.user), least):
-            options.message_user(request, f"Nothing was done: it needs the role {least.value}.", messages.ERROR)
+            options.message_user(request, f"Nothing was done: you need the role {least.value}.", messages.ERROR)
             return None
         picked = list(rows[: AT_ONCE + 1])
         if len(picked) > AT_ONCE:
-            options.message_user(request, f"Nothing was done: {AT_ONCE} at once at most.", messages.ERROR)
+            options.message_user(request, f"Nothing was done: select at most {AT_ONCE}.", messages.ERROR)
             return None
         if confirm and request.POST.get("confirmed") != "yes":
             asked = {

@@ -50,7 +50,7 @@ def slow(view: View) -> View:
             with budgets.slow.enter(budgets.user(request.user.get_username())):
                 return view(request, *args, **kwargs)
         except TooMany as error:
-            told = {"title": "Too much at once", "detail": error.detail}
+            told = {"title": "Too many requests", "detail": error.detail}
             answer = render(request, "refused.html", told, status=429)
             answer["Retry-After"] = str(error.retry_after)
             return answer
@@ -115,7 +115,7 @@ def action(least: Role = Role.OPERATOR) -> Callable[[Action], View]:
 def require_typed(request: HttpRequest, name: str, done: str) -> None:
     """Raise Conflict unless the form's ``typed`` is ``name``: what cannot be undone is confirmed so."""
     if request.POST.get("typed") != name:
-        raise Conflict(f"Nothing was {done}: {name} was not typed.")
+        raise Conflict(f"Confirmation did not match {name}; nothing was {done}.")
 
 
 def _why(error: BoilerhouseError) -> str:

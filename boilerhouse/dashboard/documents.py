@@ -407,7 +407,7 @@ def _value(part: Part, typed: str) -> Any:
             try:
                 return shlex.split(text)
             except ValueError as error:
-                raise ValueError(f"This is not a command line: {error}.") from error
+                raise ValueError(f"Not a valid command line: {error}.") from error
         case "list":
             return text.replace(",", " ").split()
         case "map":
@@ -424,5 +424,5 @@ def _lines(text: str) -> list[str]:
 def _assignment(line: str) -> tuple[str, str]:
     name, equals, value = line.partition("=")
     if not equals:
-        raise ValueError(f"Write one NAME=value in each line; “{line.strip()[:60]}” has no =.")
+        raise ValueError(f"Enter one NAME=value per line; “{line.strip()[:60]}” has no =.")
     return name.strip(), value

@@ -104,7 +104,9 @@ def seen(shown: Mapping[str, Any]) -> str:
 
 def check_seen(posted: str, shown: Mapping[str, Any]) -> None:
     if posted != seen(shown):
-        raise PreconditionFailed("Somebody has changed it since you opened it. Open it again to see how it is now.")
+        raise PreconditionFailed(
+            "Someone else changed this after you opened it. Reload the page to see the current values."
+        )
 
 
 def as_json(value: Any) -> str:

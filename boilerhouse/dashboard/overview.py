@@ -94,25 +94,29 @@ def pool_needs(rows: list[PoolRow]) -> list[Need]:
     for row in rows:
         link = reverse("pool", args=[row.pool.pk])
         if row.status.trouble == Trouble.UNSTABLE:
-            found.append(Need("error", "Containers of {} do not last", row.pool.pk, link, row.status.last_error or ""))
+            found.append(
+                Need("error", "Containers of {} fail repeatedly", row.pool.pk, link, row.status.last_error or "")
+            )
         elif row.status.state == PoolState.ERROR:
             found.append(Need("error", "{} cannot start containers", row.pool.pk, link, row.status.last_error or ""))
         elif row.status.trouble == Trouble.ROLL_HALTED:
-            found.append(Need("warn", "{} keeps its last version", row.pool.pk, link, row.status.last_error or ""))
+            found.append(
+                Need("warn", "{} stopped rolling to the new version", row.pool.pk, link, row.status.last_error or "")
+            )
         elif row.status.trouble:
-            found.append(Need("error", "{} starts no containers", row.pool.pk, link, row.status.last_error or ""))
+            found.append(Need("error", "{} cannot start containers", row.pool.pk, link, row.status.last_error or ""))
         elif row.pool.stale_image:
-            found.append(Need("warn", "{} serves an older image", row.pool.pk, link, row.pool.stale_image))
+            found.append(Need("warn", "{} runs an older image", row.pool.pk, link, row.pool.stale_image))
         elif row.status.state == PoolState.EXHAUSTED and row.status.waiting:
-            why = f"{row.status.waiting} claims wait. All {row.pool.max_size} containers of its maximum are in use."
+            why = f"{row.status.waiting} claims are waiting. All {row.pool.max_size} containers are in use."
             found.append(Need("warn", "{} has no idle container", row.pool.pk, link, why))
     pools = [row.pool.pk for row in rows if row.status.unhealthy]
     if pools:
         ill = Container.objects.filter(pool_id__in=pools, health="unhealthy", state=ContainerState.CLAIMED)
         for one in ill.order_by("state_changed_at")[:20]:
             link = reverse("container", args=[one.pk])
-            why = f"{one.error} Releasing saves the state; the next claim gets a fresh container."
-            found.append(Need("error", "Container {} of a tenant is unhealthy", short(str(one.pk)), link, why))
+            why = f"{one.error} Release saves the state; the next claim gets a new container."
+            found.append(Need("error", "Claimed container {} is unhealthy", short(str(one.pk)), link, why))
     return found
 
 
@@ -120,21 +124,21 @@ def needs(rows: list[PoolRow]) -> list[Need]:
     found = []
     failed = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED).order_by("state_changed_at")[:20]
     for held in failed:
-        why = f"{held.outcome_detail} {held.whereabouts} Tried {held.attempt + 1} times."
+        why = f"{held.outcome_detail} {held.whereabouts} Attempts: {held.attempt + 1}."
         link = reverse("tenant", args=[held.tenant_id])
         found.append(Need("error", "State of {} is not saved", held.tenant_id, link, why))
     found += pool_needs(rows)
     for name, seconds in silent_queues().items():
-        why = f"No worker has looked at it for {seconds} s although one is running; its log says more."
+        why = f"No worker has served it for {seconds} s although one is running. See the worker's log."
         found.append(Need("error", "Queue {} is not served", name, reverse("admin:core_queuehealth_changelist"), why))
     waiting = nodes.waiting_tasks()
     for node, seconds in nodes.silent().items():
-        tasks = f"{waiting[node]} tasks wait" if waiting.get(node) else "what it holds waits"
-        why = f"No worker of it has been heard of for {seconds} s. No other may do its work: {tasks} for it."
+        tasks = f"{waiting[node]} tasks are waiting" if waiting.get(node) else "Its work is waiting"
+        why = f"No heartbeat from its workers for {seconds} s. {tasks}: no other node can do it."
         found.append(Need("error", "Node {} has no worker", node, reverse("admin:core_node_changelist"), why))
     for step in FailingStep.objects.order_by("since"):
-        why = f"{step.error}: {step.detail.rstrip('.')}. It is tried again and again; the other steps go on."
-        found.append(Need("error", "The step {} fails", step.name, reverse("settings"), why))
+        why = f"{step.error}: {step.detail.rstrip('.')}. It is retried; the other steps continue."
+        found.append(Need("error", "Step {} is failing", step.name, reverse("settings"), why))
     return found + sync_needs()
 
 
@@ -144,7 +148,7 @@ def sync_needs() -> list[Need]:
     for spec in SyncSpec.objects.filter(Q(sink_health__state="unhealthy") | Q(place_state__in=tones.REFUSED)):
         link = reverse("sync-spec", args=[spec.pk])
         is_refused = PlaceState(spec.place_state) in tones.REFUSED
-        what = "{} transfers nothing" if is_refused else "The sink of {} fails its probe"
+        what = "{} is blocked" if is_refused else "The sink of {} is unhealthy"
         found.append(Need("error", what, spec.pk, link, tones.sink_detail(spec)))
     return found
 
@@ -161,7 +165,7 @@ def _overdue_saves() -> list[Need]:
         oldest = min(beats, key=lambda beat: beat.unsaved_since)
         minutes = round((now - oldest.unsaved_since).total_seconds() / 60)
         who = oldest.assignment.tenant_id if len(beats) == 1 else f"{len(beats)} tenants"
-        why = f"{who} would lose what changed in the last {minutes} min if this host were lost now."
+        why = f"{who} would lose changes of the last {minutes} min if the node were lost now."
         link = reverse("sync-spec", args=[spec_id])
         found.append(Need("warn", "Saves of {} are overdue", spec_id, link, why))
     return found

@@ -55,7 +55,7 @@ class TerminalSocket:
         await send({"type": "websocket.accept"})
         user, session = scope["user"], scope["session"].session_key
         if not await database_sync_to_async(signed_in)(user, session, Role.OPERATOR):
-            await _end(send, FORBIDDEN, "It needs the role operator.")
+            await _end(send, FORBIDDEN, "You need the operator role.")
             return
         connections.vouch_for(scope)
         container_id: UUID = scope["url_route"]["kwargs"]["container_id"]
@@ -116,10 +116,10 @@ async def _show(terminal: Terminal, writer: Writer, send: Any, is_allowed: Any) 
                     continue
                 looked = now
                 if now - began > settings.BOILERHOUSE_TERMINAL_LIMIT_S:
-                    await _end(send, OVER, "The time of this session is over.")
+                    await _end(send, OVER, "The session reached its time limit.")
                     return
                 if not await is_allowed():
-                    await _end(send, OVER, "The tenant is being released, or you may no longer be here.")
+                    await _end(send, OVER, "The tenant is being released, or you no longer have permission.")
                     return
     except Stalled:
         log.warning("slow reader dropped", reader="terminal")

@@ -71,13 +71,13 @@ def run_verb(run: SyncRun) -> str:
     if run.trigger == Trigger.ERASE:
         return "Erase"
     if run.trigger == Trigger.BACKUP:
-        return "Put a backup back"
+        return "Backup restore"
     return "Restore" if run.direction == Direction.DOWNLOAD else "Save"
 
 
 REFUSED = {
     PlaceState.CONFLICT: Said("error", "Location conflict"),
-    PlaceState.CHANGED: Said("error", "Place changed"),
+    PlaceState.CHANGED: Said("error", "Storage changed"),
 }
 """A spec that may transfer nothing, whatever the last probe of its sink said."""
 

@@ -53,7 +53,7 @@ def _choose(request: HttpRequest, name: str, offered: tuple[str, ...]) -> HttpRe
 
 def form_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
     """The page for a form that failed the CSRF check: why it failed and what to do."""
-    title = "This form was refused"
+    title = "The form was rejected"
     return render(request, "refused.html", {"title": title, "detail": _why_refused(request, reason)}, status=403)
 
 
@@ -62,13 +62,13 @@ def _why_refused(request: HttpRequest, reason: str) -> str:
     if origin and (why := arrival.why_not_ours(origin, request)):
         return why
     if reason in (REASON_NO_REFERER, REASON_MALFORMED_REFERER):
-        return "Your browser sent neither Origin nor Referer; let it send one of them to this site."
+        return "Your browser sent neither Origin nor Referer. Allow one of them for this site."
     if reason == REASON_NO_CSRF_COOKIE:
         return (
             "Your browser sent no cookie back. Allow cookies for this site, and sign in at the address at which you"
             f" opened it{', by https' if settings.BOILERHOUSE_HTTPS else ''}."
         )
-    return "The page was older than your sign-in. Nothing was changed. Go back, load it again, and repeat it."
+    return "The page was loaded before you signed in. Nothing was changed. Go back, reload the page and try again."
 
 
 @require_POST

@@ -69,7 +69,7 @@ def test_viewers_may_look_but_not_act_and_not_see_keys(as_role):
     assert client.get(reverse("admin:core_apikey_changelist")).status_code == 403
     assert client.get(reverse("admin:syncing_credential_changelist")).status_code == 403
     assert client.get(reverse("admin:core_auditentry_changelist")).status_code == 403
-    assert "it needs the role operator" in act(client, "pools_pool", "pause", "p")
+    assert "you need the role operator" in act(client, "pools_pool", "pause", "p")
     assert not Pool.objects.get(pk="p").is_paused
     assert not AuditEntry.objects.exists()
 

@@ -67,7 +67,7 @@ def test_many_runs_are_said_in_the_plural_and_their_charts_have_lines(monkeypatc
         run(minutes)
     text = text_of(client.get("/sync/"))
     assert "4 runs in 24 h, 0 failed." in text
-    assert "20.0 kB saved, 0 B restored, of the newest 4 runs" in text
+    assert "20.0 kB saved, 0 B restored, in the newest 4 runs" in text
     monkeypatch.setattr("boilerhouse.dashboard.pages.sync.up_to", lambda rows: up_to(rows, most=2))
     assert "2+ runs in 24 h, 0 failed." in text_of(client.get("/sync/"))
     for span in charts.RANGES:

@@ -381,15 +381,15 @@ def test_a_config_is_tried_against_the_schema_and_who_would_be_refused_is_named(
     data["/configSchema"] = '{"type": "object", "properties": {"rate": {"maximum": 1}}}'
     data["sample"], data["do"] = '{"rate": 0.5}', "try"
     page = admins.post("/workloads/w/edit", data).content.decode()
-    assert "It fits the schema" in page
+    assert "The config matches the schema" in page
     assert "1 of 1 tenants would be refused" in page
     assert "old-style" in page
     data["sample"] = '{"rate": 3}'
     page = admins.post("/workloads/w/edit", data).content.decode()
-    assert "It does not fit" in page
+    assert "The config does not match" in page
     assert "/rate" in page
     data["sample"] = "[1]"
-    assert "A config is an object" in admins.post("/workloads/w/edit", data).content.decode()
+    assert "A config must be a JSON object" in admins.post("/workloads/w/edit", data).content.decode()
     data["/configSchema"] = '{"type": "nonsense"}'
     answer = admins.post("/workloads/w/edit", data)
     assert answer.status_code == 422

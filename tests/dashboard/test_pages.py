@@ -37,8 +37,8 @@ def test_an_empty_overview_says_what_to_do(staff):
     page = staff.get("/").content.decode()
 
     assert "Nothing runs yet" in page
-    assert "No pool yet" in page
-    assert "Nothing has happened yet" in page
+    assert "No pools yet" in page
+    assert "No activity yet" in page
 
 
 def test_what_needs_somebody_comes_first(staff):
@@ -52,7 +52,7 @@ def test_what_needs_somebody_comes_first(staff):
     )  # fmt: skip
     page = staff.get("/").content.decode()
 
-    assert "3 things need you" in page
+    assert "3 issues need attention" in page
     for words in ("org:1", "403 from the sink", "no such image", "bucket is gone"):
         assert words in page
     assert page.index('id="pool-broken"') < page.index('id="pool-good"')
@@ -71,9 +71,9 @@ def test_a_stopped_roll_an_engine_that_is_away_and_a_silent_queue_need_somebody(
     page = staff.get("/").content.decode()
 
     for words in (
-        "keeps its last version",
-        "do not last",
-        "starts no containers",
+        "stopped rolling to the new version",
+        "fail repeatedly",
+        "cannot start containers",
         "is not served",
         "Version 2 does not become healthy.",
     ):
@@ -96,11 +96,11 @@ def test_a_claim_that_nobody_waits_for_says_until_when_and_one_that_failed_says_
     )  # fmt: skip
     pages = {name: text_of(staff.get(f"/tenants/{name}/")) for name in ("alice", "walt", "waiter", "bob")}
 
-    assert re.search(r"given up <time[^>]*>in [^<]*</time> unless something of it moves", pages["alice"])
+    assert re.search(r"aborted <time[^>]*>in [^<]*</time> unless it makes progress", pages["alice"])
     assert "Nothing would be lost." in pages["alice"]
-    assert "unless one is free by then" in pages["walt"]
-    assert re.search(r"Whoever waits for it has until <time", pages["waiter"])
-    assert re.search(r"Its last claim failed <time[^>]*>[^<]*</time> \(claim_timeout\)", pages["bob"])
+    assert "unless a container becomes free" in pages["walt"]
+    assert re.search(r"The client waits until <time", pages["waiter"])
+    assert re.search(r"The last claim failed <time[^>]*>[^<]*</time> \(claim_timeout\)", pages["bob"])
     assert "Nothing of the claim has moved for 300 s." in pages["bob"]
     assert "Claim failed" in pages["bob"]
 
@@ -126,11 +126,11 @@ def test_a_spec_that_may_transfer_nothing_is_not_shown_as_healthy(staff):
     make_sync_spec(id="meets", sink_health=well, place_state="conflict", place_detail=words)
     for path in ("/", "/sync/", "/sync/specs/meets/"):
         assert words in staff.get(path).content.decode(), path
-    assert "meets</a> transfers nothing" in staff.get("/").content.decode()
+    assert "meets</a> is blocked" in staff.get("/").content.decode()
     page = staff.get("/sync/specs/meets/").content.decode()
     assert "Location conflict" in page
     assert "Healthy" not in page
-    assert re.search(r"Probed last <time[^>]*2026-01-31", page)
+    assert re.search(r"Last probed <time[^>]*2026-01-31", page)
 
 
 def test_failing_steps_stand_in_sentences_with_room_for_them(staff):
@@ -138,7 +138,7 @@ def test_failing_steps_stand_in_sentences_with_room_for_them(staff):
     from boilerhouse.core.models import FailingStep
 
     FailingStep.objects.create(name="probe", error="ZeroDivisionError", detail="x.py:88", since=timezone.now())
-    assert "ZeroDivisionError: x.py:88. It is tried again" in staff.get("/").content.decode()
+    assert "ZeroDivisionError: x.py:88. It is retried" in staff.get("/").content.decode()
     page = staff.get("/settings/").content.decode()
     assert page.index("Failing steps") < page.index('class="cols"')
 
@@ -150,7 +150,7 @@ def test_a_pool_whose_first_start_waits_for_a_pull_is_not_shown_as_healthy(staff
     make_container(pool, state="starting", pull=pull)
     page = staff.get("/pools/big/").content.decode()
     assert "Pulling image" in page
-    assert "asking the registry" in page
+    assert "contacting the registry" in page
     assert "Healthy" not in page
     pull.progress = {"bytes": 3_000_000, "totalBytes": 12_000_000, "percent": 25.0, "layers": 4, "layersDone": 1}
     pull.save()
@@ -165,7 +165,7 @@ def test_an_older_image_is_said_once_on_its_pools_page(staff):
     failed = ImagePull.objects.create(node_id=node_id(), image="r.example/a:1", state=PullState.FAILED, error=error)
     make_container(make_pool("old", failed_pull=failed))
     page = staff.get("/pools/old/").content.decode()
-    assert "serves an older image" in page
+    assert "runs an older image" in page
     assert page.count(error) == 1
 
 
@@ -174,7 +174,7 @@ def test_a_workloads_page_says_which_image_runs_and_what_its_tag_names(staff):
     workload = make_workload("app", image="r.example/app:1")
     page = staff.get("/workloads/app/").content.decode()
     assert "not known yet" in page
-    assert "not asked yet" in page
+    assert "not checked yet" in page
     runs, names = "sha256:" + "a" * 64, "sha256:" + "c" * 64
     workload.versions.update(manifest_digest=runs, tag_digest=names)
     page = staff.get("/workloads/app/").content.decode()
@@ -183,7 +183,7 @@ def test_a_workloads_page_says_which_image_runs_and_what_its_tag_names(staff):
     workload.versions.update(tag_digest=runs)
     assert "the same" in staff.get("/workloads/app/").content.decode()
     make_workload("fixed", image=f"r.example/app@{runs}")
-    assert "none: it never changes" in staff.get("/workloads/fixed/").content.decode()
+    assert "none: the image is fixed" in staff.get("/workloads/fixed/").content.decode()
 
 
 def test_the_pages_queries_do_not_grow_with_pools(staff, django_assert_max_num_queries):

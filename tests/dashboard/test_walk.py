@@ -192,11 +192,11 @@ def test_a_tenants_page_says_how_it_is(client, world, tenant):
     client.force_login(member("o", "operator", is_staff=True))
     page = client.get(reverse("tenant", args=[tenant])).content.decode()
     words = {
-        "pending": ["Claiming", "waits for a container", "Cancel claim"],
-        "a.b@c": ["Assigned", "At work in", "Sync now", "a save is overdue", "Secrets are never shown"],
+        "pending": ["Claiming", "Waiting for a container", "Cancel claim"],
+        "a.b@c": ["Assigned", "In use:", "Sync now", "a save is overdue", "Secrets are never shown"],
         "going": ["Releasing", "Saving the state"],
         "stuck": ["Not saved", "Retry now", "Discard"],
-        "gone": ["holds nothing now", "Nothing would be lost"],
+        "gone": ["No container assigned", "Nothing would be lost"],
     }[tenant]
     for word in words:
         assert word in page
@@ -230,7 +230,7 @@ def test_what_is_not_there_is_404_with_a_way_on(client, world):
     ):  # fmt: skip
         answer = client.get(path)
         assert answer.status_code == 404, path
-        assert "To the overview" in answer.content.decode()
+        assert "Go to the overview" in answer.content.decode()
     assert client.get("/tenants/..%2fx/").status_code in (404, 422)
 
 
@@ -240,7 +240,7 @@ def test_lists_filter_search_sort_and_page_by_url(client, world):
     assert "a.b@c" in page
     assert "stuck" not in page.split("<tbody>")[1]
     assert "state: Assigned" in page
-    assert "Nothing matches" in client.get("/tenants/?q=nobody-is-called-so").content.decode()
+    assert "No matches" in client.get("/tenants/?q=nobody-is-called-so").content.decode()
     for junk in (
         "?page=-1",
         "?page=x",
@@ -267,7 +267,7 @@ def test_the_search_finds_by_parts_and_goes_straight_to_the_one(client, world):
     short = f"c-{str(world['container_id'])[-8:]}"
     assert str(world["container_id"]) in client.get(f"/search?q={short}").content.decode()
     assert "a.b@c" in client.get("/search?q=b@").content.decode()
-    assert "Nothing is called" in client.get("/search?q=zzz").content.decode()
+    assert "No results for" in client.get("/search?q=zzz").content.decode()
     assert client.get("/search?q=%00").status_code == 200
 
 
@@ -304,7 +304,7 @@ def test_a_pool_is_made_changed_and_scaled(client, world):
     assert made.target_size == 5
     page = client.get("/pools/new/effect?targetSize=5").content.decode()
     assert "start <b>5</b>" in page
-    assert "cannot be" in client.get("/pools/new/effect?targetSize=99").content.decode()
+    assert "is not allowed" in client.get("/pools/new/effect?targetSize=99").content.decode()
     page = client.post("/pools/new/scale", {"targetSize": "99"}, follow=True).content.decode()
     assert 'role="alert"' in page
     made.refresh_from_db()
@@ -317,7 +317,7 @@ def test_a_pool_is_made_changed_and_scaled(client, world):
 def test_what_is_picked_may_be_anything(client, world):
     client.force_login(User.objects.create_superuser("ada"))
     page = client.post("/pools/p1/release", {"id": ["x", "x" * 36, str(world["idle"])]}, follow=True).content.decode()
-    assert "0 of 3 are being saved and released. 3 were held by nobody." in page
+    assert "Saving and releasing 0 of 3. 3 had no tenant." in page
 
 
 def test_what_fails_of_several_is_named_and_not_called_done(client, world, monkeypatch):
@@ -344,7 +344,7 @@ def test_what_fails_of_several_is_named_and_not_called_done(client, world, monke
     monkeypatch.setattr(releases, "begin_in", begin_in)
     client.force_login(User.objects.create_superuser("ada"))
     page = client.post("/pools/p1/release", {"id": [str(pk) for pk in held]}, follow=True).content.decode()
-    assert "2 of 5 are being saved and released." in page
+    assert "Saving and releasing 2 of 5." in page
     for number in range(3):
         assert f"many-{number}: Somebody else was first" in page
     assert 'data-toast="warning"' in page
@@ -355,7 +355,7 @@ def test_what_fails_of_several_is_named_and_not_called_done(client, world, monke
 def test_a_pool_is_deleted_only_when_its_id_was_typed(client, world):
     client.force_login(User.objects.create_superuser("ada"))
     page = client.post("/pools/p1/delete", {"typed": "p2"}, follow=True).content.decode()
-    assert "Nothing was deleted" in page
+    assert "nothing was deleted" in page
     world["pool"].refresh_from_db()
     assert not world["pool"].is_deleting
 
@@ -370,7 +370,7 @@ def test_workloads_and_specs_are_edited_as_json_and_a_change_meanwhile_is_notice
     assert answer.status_code == 303, answer.content.decode()
     answer = client.post("/workloads/w1/edit", {"json": changed, "seen": seen})
     assert answer.status_code == 422
-    assert "Somebody has changed it" in answer.content.decode()
+    assert "Someone else changed this" in answer.content.decode()
     assert "Compare" in client.get("/workloads/w1/").content.decode()
     assert "-  &quot;stopTimeoutMs" in client.get("/workloads/w1/?compare=1").content.decode()
     for bad, words in (
@@ -447,11 +447,11 @@ def test_settings_are_changed_within_the_environments_ceiling(client, world):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/", "No pool yet"), ("/pools/", "No pool"), ("/pools/new", "No workload yet"), ("/tenants/", "No tenants yet"),
-        ("/sync/", "Nothing runs now"), ("/sync/specs/", "No sync specs yet"), ("/workloads/", "No workloads yet"),
+        ("/", "No pools yet"), ("/pools/", "No pool"), ("/pools/new", "No workloads yet"), ("/tenants/", "No tenants yet"),
+        ("/sync/", "No running syncs"), ("/sync/specs/", "No sync specs yet"), ("/workloads/", "No workloads yet"),
         ("/activity/", "No events yet"), ("/settings/keys/", "No keys yet"), ("/settings/changes/", "No changes yet"),
-        ("/settings/credentials/", "No credential yet"), ("/sync/specs/new", "No tenant of the pool is at work now"),
-        ("/search?q=x", "Nothing is called"),
+        ("/settings/credentials/", "No credentials yet"), ("/sync/specs/new", "No tenant is using the pool"),
+        ("/search?q=x", "No results for"),
     ],
 )  # fmt: skip
 def test_a_page_of_nothing_says_what_would_be_there(client, db, data_dir, path, words):

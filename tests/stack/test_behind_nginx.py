@@ -187,7 +187,7 @@ def test_everything_works_below_a_path(site, page, passes):
     expect(page.get_by_text("/api/v1/pools", exact=True).first).to_be_visible(timeout=15_000)
     assert site.ask(nginx, "GET", "/bh/api/v1/openapi.json").json()["servers"] == [{"url": "/bh"}]
     page.goto(f"{root}/nothing/here")
-    expect(page.get_by_role("link", name="To the overview")).to_have_attribute("href", "/bh/")
+    expect(page.get_by_role("link", name="Go to the overview")).to_have_attribute("href", "/bh/")
     page.goto(f"{root}/")
     page.get_by_role("button", name="Sign out").click()
     expect(page).to_have_url(re.compile(f"^{root}/login/"))

@@ -81,7 +81,7 @@ def test_08_an_action_does_not_jump_to_the_top(stack, pools, page):
     assert before > 0
     page.get_by_label("Target size").fill("3")
     button.click()
-    expect(page.locator("#toasts")).to_contain_text("goes to 3")
+    expect(page.locator("#toasts")).to_contain_text("to 3.")
     eventually(lambda: abs(page.evaluate("scrollY") - before) < 120)
     page.set_viewport_size({"width": 1440, "height": 900})
 
@@ -216,7 +216,7 @@ def test_keys_walk_rows_show_themselves_and_can_be_switched_off(stack, page, cro
     page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keys")
     expect(dialog).to_be_visible()
-    dialog.get_by_label("Keys without Ctrl are on").uncheck()
+    dialog.get_by_label("Single-key shortcuts").uncheck()
     page.keyboard.press("Escape")
     page.keyboard.press("g")
     page.keyboard.press("p")

@@ -61,10 +61,10 @@ def test_a_tenant_is_followed_from_claim_to_release_by_keyboard(stack, pools, pa
     page.get_by_role("link", name=f"c-{held['containerId'][-8:]}").first.focus()
     page.keyboard.press("Enter")
     expect(page.locator("#log")).to_contain_text("said-by-the-container")
-    expect(page.get_by_text("Held by keys-1")).to_be_visible()
+    expect(page.get_by_text("In use by keys-1")).to_be_visible()
     page.get_by_role("link", name="keys-1").first.focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_text("At work in")).to_be_visible()
+    expect(page.get_by_text("In use:")).to_be_visible()
     expect(page.get_by_label("Config of keys-1")).to_contain_text('"model": "small"')
     page.get_by_role("link", name="Sync now").focus()
     page.keyboard.press("Enter")
@@ -83,7 +83,7 @@ def test_a_tenant_is_followed_from_claim_to_release_by_keyboard(stack, pools, pa
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Save and release").focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_text("It holds nothing now.")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("No container assigned.")).to_be_visible(timeout=30_000)
     assert set(sink_server.keys("t/keys-1/state")) == {"one"}
     assert stack.status("keys-1")["assigned"] is False
 
@@ -122,12 +122,12 @@ def test_several_are_released_at_once_and_the_effect_of_a_size_is_shown_before(s
         stack.claim(f"bulk-{number}", pool)
     live(page, f"{stack.base}/pools/{pool}/")
     page.get_by_label("Target size").fill("5")
-    expect(page.locator("#effect")).to_contain_text("leave all 2 claimed ones alone")
+    expect(page.locator("#effect")).to_contain_text("keep 2 claimed containers")
     page.get_by_label("Target size").fill("50")
     expect(page.locator("#effect")).to_contain_text("cannot be")
     page.get_by_label("Select all on this page").check()
     page.get_by_role("button", name="Save and release 2").click()
-    expect(page.locator("#toasts")).to_contain_text("2 of 2 are being saved and released.")
+    expect(page.locator("#toasts")).to_contain_text("Saving and releasing 2 of 2.")
     eventually(lambda: not stack.status("bulk-0")["assigned"] and not stack.status("bulk-1")["assigned"], 30)
     page.get_by_role("button", name="Pause refill").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Paused")
@@ -206,7 +206,7 @@ def test_a_page_of_what_is_gone_says_so(stack, pools, browser):
     expect(page.get_by_role("alert")).to_contain_text("no longer exists", timeout=30_000)
     expect(page.locator("#conn")).to_have_text("Gone")
     assert page.goto(f"{stack.base}/pools/{pool}/").status == 404
-    expect(page.get_by_text("To the overview")).to_be_visible()
+    expect(page.get_by_text("Go to the overview")).to_be_visible()
     page.close()
 
 
@@ -220,7 +220,7 @@ def test_viewers_are_shown_no_action_and_refused_admin_pages(stack, pools, brows
     expect(page.get_by_role("button", name="Drain")).to_have_count(0)
     answer = page.goto(f"{stack.base}/settings/keys/")
     assert answer.status == 403
-    expect(page.get_by_text("It needs the role admin")).to_be_visible()
+    expect(page.get_by_text("You need the admin role")).to_be_visible()
     page.close()
 
 

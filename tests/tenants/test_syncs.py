@@ -196,10 +196,10 @@ def test_the_oldest_save_is_measured_and_an_overdue_one_needs_somebody(pool, cli
     assert float(figures[f'boilerhouse_sync_overdue_tenants{{pool="{pool.pk}"}}']) == 1
     (need,) = overview.needs([])
     assert (need.what, need.subject) == ("Saves of {} are overdue", "notes")
-    assert "late would lose what changed in the last 10 min" in need.why
+    assert "late would lose changes of the last 10 min" in need.why
     hold(pool, "later", minutes=20)
     (need,) = overview.needs([])
-    assert "2 tenants would lose what changed in the last 20 min" in need.why
+    assert "2 tenants would lose changes of the last 20 min" in need.why
 
 
 def test_a_sync_of_a_tenants_key_counts_as_several_requests(pool, call, settings):

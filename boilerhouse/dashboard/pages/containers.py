@@ -206,6 +206,6 @@ def remove(request: HttpRequest, container_id: UUID) -> HttpResponse:
     """Remove an idle one; a held one is saved and released first."""
     found = _find(container_id)
     removal = removals.begin(container_id, discard=False)
-    said = "is being saved, released and removed" if removal.release else "is being removed"
-    messages.success(request, f"{short(str(found.pk))} {said}.")
+    said = "Saving, releasing and removing" if removal.release else "Removing"
+    messages.success(request, f"{said} {short(str(found.pk))}.")
     return HttpResponseRedirect(reverse("pool", args=[found.pool_id]), status=303)

@@ -134,9 +134,9 @@ def _charts(found: Pool, span: str) -> list[charts.Chart]:
 
     return [
         charts.chart(
-            "Held and warm", span, {"claimed": series(1), "idle": series(2)}, whole, least=found.max_size, marks=marks
+            "In use and idle", span, {"claimed": series(1), "idle": series(2)}, whole, least=found.max_size, marks=marks
         ),
-        charts.chart("Claims that wait", span, {"waiting": series(3)}, whole),
+        charts.chart("Waiting claims", span, {"waiting": series(3)}, whole),
         charts.chart("CPU, all containers", span, {"used": series(4)}, cores, least=0.1, unit="cores"),
         charts.chart("Memory, all containers", span, {"in use": series(5)}, amount, least=1_000_000, unit="bytes"),
     ]
@@ -146,19 +146,19 @@ def _charts(found: Pool, span: str) -> list[charts.Chart]:
 
 MODE, ALLOW = "network.egress.mode", "network.egress.allow"
 LABELS = {
-    "id": ("Id", "Letters, digits and -; stays for ever. Empty: made from the name"),
-    "name": ("Name", "A label; may repeat"),
-    "workloadId": ("Workload", "What its containers run; stays for ever"),
-    "minSize": ("Min size", "Never fewer containers than this"),
-    "maxSize": ("Max size", "Never more, starting ones included"),
-    "minIdle": ("Keep idle", "Warm ones ready beyond those claimed"),
-    "idleTimeoutMs": ("Release when inactive for, ms", "0 = never. State is saved first"),
-    "onUnhealthy": ("When a claimed one is unhealthy", "Idle ones are replaced at once"),
-    MODE: ("Where containers may send packets", "In force at once, also for those that tenants hold"),
+    "id": ("Id", "Letters, digits and -. Cannot be changed later. Leave empty to derive it from the name"),
+    "name": ("Name", "A label; need not be unique"),
+    "workloadId": ("Workload", "What the containers run. Cannot be changed later"),
+    "minSize": ("Min size", "The smallest number of containers"),
+    "maxSize": ("Max size", "The largest number of containers, including starting ones"),
+    "minIdle": ("Keep idle", "Idle containers kept ready for claims"),
+    "idleTimeoutMs": ("Release when inactive for, ms", "0 means never. State is saved first"),
+    "onUnhealthy": ("When a claimed container is unhealthy", "Idle containers are replaced immediately"),
+    MODE: ("Outgoing network access", "Takes effect immediately, also for claimed containers"),
     ALLOW: (
-        "And to what else",
-        "Such as 10.0.5.7:5432 192.0.2.0/24, with the list also api.example.com:443. Never opened: the node, other"
-        " containers and metadata services",
+        "Additional destinations",
+        "Such as 10.0.5.7:5432 or 192.0.2.0/24; with the list also api.example.com:443. Always blocked: the node,"
+        " other containers and metadata services",
     ),
 }
 
@@ -167,7 +167,7 @@ def pool_form(values: dict[str, Any], *, is_new: bool = False) -> ApiForm:
     names = ["id", "name", "workloadId"] if is_new else ["name"]
     names += ["minSize", "maxSize", "minIdle", "idleTimeoutMs", "onUnhealthy", MODE, ALLOW]
     choices: dict[str, list[tuple[str, str]]] = {
-        "onUnhealthy": [("report", "Report it"), ("release", "Release it, saved")],
+        "onUnhealthy": [("report", "Report it"), ("release", "Save and release it")],
         MODE: [(mode.value, MODE_WORDS[mode]) for mode in _modes(values)],
     }
     if is_new:
@@ -177,9 +177,9 @@ def pool_form(values: dict[str, Any], *, is_new: bool = False) -> ApiForm:
 
 MODE_WORDS = {
     Mode.INTERNET: "Public addresses and DNS",
-    Mode.LIST: "Only to what is listed",
+    Mode.LIST: "Only the listed destinations",
     Mode.NONE: "Nowhere",
-    Mode.OPEN: "Everywhere but to the node and other containers",
+    Mode.OPEN: "Everything except the node and other containers",
 }
 
 
@@ -222,7 +222,7 @@ def _create_pool(request: HttpRequest) -> str | HttpResponse:
     except (Invalid, Conflict) as error:
         form.add(error)
         return render(request, "pages/pool_new.html", {"form": form, "workloads": True}, status=422)
-    messages.success(request, f"Pool {made.pk} is being filled.")
+    messages.success(request, f"Pool {made.pk} created.")
     return HttpResponseRedirect(reverse("pool", args=[made.pk]), status=303)
 
 
@@ -242,7 +242,7 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     except (Invalid, Conflict) as error:
         form.add(error)
         return render(request, "pages/pool.html", {**_context(found, "configuration"), "form": form}, status=422)
-    return f"{pool_id} was changed; its containers follow."
+    return f"{pool_id} saved."
 
 
 # Actions --------------------------------------------------------------------------------------------
@@ -253,32 +253,32 @@ def scale(request: HttpRequest, pool_id: str) -> str:
     wanted = request.POST.get("targetSize", "").strip()
     size = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else -1
     services.scale(pool_id, size)
-    return f"{pool_id} goes to {size}."
+    return f"Scaling {pool_id} to {size}."
 
 
 @action()
 def pause(request: HttpRequest, pool_id: str) -> str:
     services.pause(pool_id)
-    return f"Refill of {pool_id} is paused; warm containers are still claimed."
+    return f"Refill of {pool_id} paused. Idle containers can still be claimed."
 
 
 @action()
 def resume(request: HttpRequest, pool_id: str) -> str:
     services.resume(pool_id)
-    return f"{pool_id} works again."
+    return f"{pool_id} resumed."
 
 
 @action()
 def drain(request: HttpRequest, pool_id: str) -> str:
     services.drain(pool_id)
-    return f"{pool_id} is drained: new claims are refused, warm containers removed."
+    return f"Draining {pool_id}: new claims are refused and idle containers removed."
 
 
 @action()
 def delete(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     require_typed(request, pool_id, "deleted")
     services.start_deleting(pool_id, force=True)
-    messages.success(request, f"{pool_id} is being deleted; whoever holds a container is saved and released first.")
+    messages.success(request, f"Deleting {pool_id}. Its tenants are saved and released first.")
     return HttpResponseRedirect(reverse("pools"), status=303)
 
 
@@ -302,9 +302,9 @@ def release_many(request: HttpRequest, pool_id: str) -> str | HttpResponse:
         except BoilerhouseError as error:
             refused.append(f"{row.tenant_id}: {error.detail}")
     skipped = len(picked) - done - len(refused)
-    said = f"{done} of {len(picked)} are being saved and released."
+    said = f"Saving and releasing {done} of {len(picked)}."
     if skipped:
-        said += f" {skipped} were held by nobody."
+        said += f" {skipped} had no tenant."
     if refused:
         messages.warning(request, f"{said} Not released: {'; '.join(refused)}")
         return back(request)

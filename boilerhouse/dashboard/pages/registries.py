@@ -23,12 +23,12 @@ from pools.api.registry_credentials import (
 from pools.models import RegistryCredential
 
 LABELS = {
-    "id": ("Id", "Shown where a pull is refused. Empty: made from the name"),
-    "name": ("Name", "A label. Empty: the registry"),
-    "registry": ("Registry", "As images name it: registry.example.com:5000, docker.io, or with a path, ghcr.io/acme"),
-    "username": ("User name", "Of the account, or of the access token"),
-    "password": ("Password or access token", "Kept encrypted; never shown again"),
-    "identityToken": ("Identity token", "In place of both, where the registry gives one"),
+    "id": ("Id", "Shown in pull errors. Leave empty to derive it from the name"),
+    "name": ("Name", "A label. Leave empty to use the registry"),
+    "registry": ("Registry", "As in image names: registry.example.com:5000, docker.io, or with a path, ghcr.io/acme"),
+    "username": ("User name", "For the account or the access token"),
+    "password": ("Password or access token", "Stored encrypted; never shown again"),
+    "identityToken": ("Identity token", "Instead of both, if the registry issues one"),
 }
 SECRETS = ["password", "identityToken"]
 
@@ -72,7 +72,7 @@ def _create(request: HttpRequest) -> HttpResponse:
         except Conflict as error:
             form.add(error)
         else:
-            messages.success(request, f"Credential {made.pk} is stored; images of {made.registry} are pulled with it.")
+            messages.success(request, f"Credential {made.pk} stored. Images from {made.registry} are pulled with it.")
             return HttpResponseRedirect(reverse("registries"), status=303)
     return _list_page(request, form, 422)
 
@@ -101,11 +101,11 @@ def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
     if data is None:
         return _rotation_page(request, form, shown_credential(credential_id), 422)
     registry_credentials.replace(found, name=data.get("name") or found.name, secret=secret_of(data))
-    messages.success(request, f"Credential {credential_id} is replaced; the next pull from {found.registry} uses it.")
+    messages.success(request, f"Credential {credential_id} replaced. The next pull from {found.registry} uses it.")
     return HttpResponseRedirect(reverse("registries"), status=303)
 
 
 @action(Role.ADMIN)
 def delete_registry(request: HttpRequest, registry_credential_id: str) -> str:
     registry_credentials.delete(registry_credentials.find(registry_credential_id))
-    return f"Credential {registry_credential_id} is deleted."
+    return f"Credential {registry_credential_id} deleted."

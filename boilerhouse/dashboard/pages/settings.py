@@ -31,16 +31,16 @@ from syncing.api.credentials import CredentialInput, render_credential
 from syncing.models import Credential
 
 KEY_LABELS = {
-    "name": ("Name", "What uses it; shown in logs and in the history of changes"),
-    "role": ("Role", "Viewers read, operators work, admins also manage keys and settings"),
-    "tenantIds": ("Tenants", "Of a key with the role tenant only: the ids it may act for, with spaces between"),
-    "expiresAt": ("Expires", "Like 2027-01-31T00:00:00Z. Empty: never"),
+    "name": ("Name", "The program that uses the key; shown in logs and changes"),
+    "role": ("Role", "Viewers read, operators act, admins also manage keys and settings"),
+    "tenantIds": ("Tenants", "For the role tenant only: the ids that the key may act for, separated by spaces"),
+    "expiresAt": ("Expires", "Such as 2027-01-31T00:00:00Z. Leave empty for never"),
 }
 CREDENTIAL_LABELS = {
-    "id": ("Id", "Sync specs name it. Empty: made from the name"),
+    "id": ("Id", "Used by sync specs. Leave empty to derive it from the name"),
     "name": ("Name", "A label"),
     "accessKeyId": ("Access key id", "Or the user name of a WebDAV server"),
-    "secretAccessKey": ("Secret access key", "Kept encrypted; never shown again"),
+    "secretAccessKey": ("Secret access key", "Stored encrypted; never shown again"),
 }
 
 CHANGE_COLUMNS: exports.Columns = [
@@ -117,7 +117,7 @@ def _create_key(request: HttpRequest) -> HttpResponse:
 @action(Role.ADMIN)
 def revoke_key(request: HttpRequest, key_id: str) -> str:
     api_keys.revoke_key(key_id)
-    return "The key is revoked; what was open with it is closed."
+    return "Key revoked. Its open connections are closed."
 
 
 # Credentials ----------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def _create_credential(request: HttpRequest) -> HttpResponse:
         except Conflict as error:
             form.add(error)
         else:
-            messages.success(request, f"Credential {made.pk} is stored.")
+            messages.success(request, f"Credential {made.pk} stored.")
             return HttpResponseRedirect(reverse("credentials"), status=303)
     return _credential_page(request, form, 422)
 
@@ -187,14 +187,14 @@ def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
         return _rotation_page(request, found, form, 422)
     given = {name: data[name] for name in ("name", "access_key_id", "secret_access_key")}
     credentials.replace(found, **given)
-    messages.success(request, f"Credential {credential_id} is replaced; its sinks are probed anew.")
+    messages.success(request, f"Credential {credential_id} replaced. Its sinks are probed again.")
     return HttpResponseRedirect(reverse("credentials"), status=303)
 
 
 @action(Role.ADMIN)
 def delete_credential(request: HttpRequest, credential_id: str) -> str:
     credentials.delete(credentials.find(credential_id))
-    return f"Credential {credential_id} is deleted."
+    return f"Credential {credential_id} deleted."
 
 
 # What admins set ------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
         except (Invalid, PreconditionFailed) as error:
             document.add(error)
         else:
-            messages.success(request, "Settings are saved. Running containers keep what they have.")
+            messages.success(request, "Settings saved. Running containers are not changed.")
             return HttpResponseRedirect(reverse("settings-deployment"), status=303)
     return _deployment_page(request, document, mark)
 

@@ -113,7 +113,7 @@ def _charts(span: str) -> list[charts.Chart]:
     moved = f"{amount(sum(saved))} saved, {amount(sum(restored))} restored"
     ended = f"{whole(sum(done))} done, {whole(sum(failed))} failed"
     if len(rows) == CHARTED:
-        moved, ended = (f"{one}, of the newest {CHARTED:,} runs" for one in (moved, ended))
+        moved, ended = (f"{one}, in the newest {CHARTED:,} runs" for one in (moved, ended))
     return [
         charts.chart("Transferred", span, bytes_of, amount, least=1000, unit="bytes", now=moved, every=step),
         charts.chart("Runs", span, runs_of, whole, now=ended, every=step),
@@ -124,7 +124,7 @@ def _charts(span: str) -> list[charts.Chart]:
 def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     found = SyncRun.objects.select_related("spec").filter(pk=run_id).first()
     if found is None:
-        raise errors.RunNotFound(f"There is no sync run {run_id}; runs are forgotten after a while.")
+        raise errors.RunNotFound(f"There is no sync run {run_id}; runs are deleted after their retention.")
     events = Event.objects.filter(tenant_id=found.tenant_id, type__startswith="sync.").exclude(type="sync.progress")
     state = SyncRunState(found.state)
     context: dict[str, Any] = {
@@ -138,4 +138,4 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
 @action()
 def cancel(request: HttpRequest, run_id: UUID) -> str:
     run = syncs.cancel(run_id)
-    return f"{tones.run_verb(run)} of {run.tenant_id} is being cancelled; what it had begun at the sink is taken back."
+    return f"{tones.run_verb(run)} of {run.tenant_id} is being cancelled. Its changes at the sink are rolled back."

@@ -32,7 +32,7 @@ from tenants.models import Assignment
 from tenants.states import AssignmentState
 
 RUNS = 25
-SAVE_WORKS = "A save and a restore worked: what was written came back, and nothing of it is left."
+SAVE_WORKS = "A test save and restore succeeded. The test files were deleted."
 TENANTS_OFFERED = 50
 
 
@@ -140,7 +140,7 @@ def _store(request: HttpRequest, document: Document, found: SyncSpec | None, mar
             if pool is None:
                 raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
             made = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
-            messages.success(request, f"{made.pk} saves and restores from the next claim on.")
+            messages.success(request, f"Sync spec {made.pk} created. It takes effect with the next claim.")
             return str(made.pk)
         check_same_id(data, found.pk)
         if data["pool_id"] != found.pool_id:
@@ -152,7 +152,7 @@ def _store(request: HttpRequest, document: Document, found: SyncSpec | None, mar
     except (Invalid, Conflict, PreconditionFailed) as error:
         document.add(error)
         return None
-    messages.success(request, f"{found.pk} is saved.")
+    messages.success(request, f"{found.pk} saved.")
     return str(found.pk)
 
 
@@ -173,8 +173,8 @@ def _probe_typed(document: Document, found: SyncSpec | None) -> tuple[bool, str]
     except BoilerhouseError as error:
         return False, error.detail
     return True, SAVE_WORKS if by_transfer else (
-        "The sink took a write, gave it back and deleted it. Whether a save works is tried by a worker when the spec is"
-        " stored: this process may not do it."
+        "A test file was written, read and deleted. A worker tests a whole save when the spec is saved: this process"
+        " is not allowed to."
     )
 
 
@@ -201,7 +201,7 @@ def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
     require_typed(request, spec_id, "deleted")
     found = find_spec(spec_id)
     services.delete_spec(found, force=True)
-    messages.success(request, f"{spec_id} is deleted. What it saved stays in the sink.")
+    messages.success(request, f"{spec_id} deleted. Saved state stays in the sink.")
     return HttpResponseRedirect(reverse("sync"), status=303)
 
 
@@ -215,7 +215,7 @@ def probe(request: HttpRequest, spec_id: str) -> HttpResponse:
     if health.get("state") == "healthy":
         messages.success(request, SAVE_WORKS)
     else:
-        messages.error(request, f"The sink fails its probe: {health.get('detail', 'no reason is known')}")
+        messages.error(request, f"The sink is unhealthy: {health.get('detail', 'no reason is known')}")
     return back(request)
 
 

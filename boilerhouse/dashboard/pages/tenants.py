@@ -37,12 +37,12 @@ STEPS = {
     "": "Waiting for a worker",
     ReleaseStep.STOPPING: "Stopping the container",
     ReleaseStep.SAVING: "Saving the state",
-    ReleaseStep.SAVED: "The state is saved",
+    ReleaseStep.SAVED: "State saved",
     ReleaseStep.DESTROYING: "Removing the container",
-    ReleaseStep.WIPING: "Wiping its directories",
+    ReleaseStep.WIPING: "Deleting its directories",
 }
 
-CLAIM_STEPS = ("A container", "State restored, config and secrets written", "Ready for the tenant")
+CLAIM_STEPS = ("Container assigned", "State restored, config and secrets written", "Ready for the tenant")
 
 
 def last_saves(tenants: list[str]) -> dict[str, datetime]:
@@ -77,7 +77,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
     runs = list(SyncRun.objects.filter(tenant_id=tenant_id).select_related("spec").order_by("-created_at")[:RUNS])
     saved = last_saves([tenant_id]).get(tenant_id)
     if known is None and not runs and saved is None:
-        raise NotFound(f"Nothing is known of {tenant_id}.")
+        raise NotFound(f"There is no tenant {tenant_id}.")
     held = Assignment.objects.live().select_related("pool", "version").filter(tenant_id=tenant_id).first()
     last = Assignment.objects.filter(tenant_id=tenant_id).order_by("-created_at").first()
     claim_error = status.claim_error(last)
@@ -111,20 +111,20 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
 def release(request: HttpRequest, tenant_id: str) -> str:
     """Save and release; the same ends a claim that is under way and tries a failed save again."""
     releases.begin(tenant_id)
-    return f"{tenant_id} is being saved and released."
+    return f"Saving and releasing {tenant_id}."
 
 
 @action()
 def discard(request: HttpRequest, tenant_id: str) -> str:
     require_typed(request, tenant_id, "discarded")
     releases.begin(tenant_id, discard=True)
-    return f"What {tenant_id} had not saved is given up; it is kept on this node for a while."
+    return f"Discarding the unsaved state of {tenant_id}. It stays on the node for a limited time."
 
 
 def _said(held: Assignment | None, claim_error: dict[str, Any] | None) -> tones.Said:
     if held is not None:
         return tones.ASSIGNMENT[AssignmentState(held.state)]
-    return tones.Said("error", "Claim failed") if claim_error else tones.Said("idle", "Holds nothing")
+    return tones.Said("error", "Claim failed") if claim_error else tones.Said("idle", "Released")
 
 
 def _steps(held: Assignment | None) -> list[tuple[str, str]]:
@@ -199,7 +199,7 @@ def _sync(request: HttpRequest, tenant_id: str) -> HttpResponse:
 @action()
 def put_back(request: HttpRequest, tenant_id: str, backup_id: UUID) -> str:
     backups.restore(tenant_id, backup_id)
-    return f"The files of the backup are being put back; {tenant_id} cannot claim until that has ended."
+    return f"Restoring the backup. {tenant_id} cannot claim until this has ended."
 
 
 @action()
@@ -207,12 +207,12 @@ def erase(request: HttpRequest, tenant_id: str) -> str:
     require_typed(request, tenant_id, "erased")
     erasure = erasing.begin(tenant_id)
     if erasure.generation is None:
-        return f"Nothing is kept of {tenant_id}."
-    return f"What is saved of {tenant_id} is being erased, backups included."
+        return f"{tenant_id} has no saved state."
+    return f"Erasing the saved state of {tenant_id}, including backups."
 
 
 @action()
 def forget(request: HttpRequest, tenant_id: str) -> str:
     require_typed(request, tenant_id, "forgotten")
     count = erasing.forget_state(tenant_id)
-    return f"{count} saved location{'s' if count != 1 else ''} of {tenant_id} forgotten; its next claim starts empty."
+    return f"{count} saved location{'s' if count != 1 else ''} of {tenant_id} forgotten. The next claim starts empty."

@@ -77,7 +77,7 @@ def _diff(old: WorkloadSpec, new: WorkloadSpec) -> list[tuple[str, str]]:
     kinds = {"+": "add", "-": "del"}
     before, after = text.lines(_spec_text(old)), text.lines(_spec_text(new))
     if len(before) + len(after) > MAX_COMPARED:
-        return [("", f"{len(before)} and {len(after)} lines are too many to compare here.")]
+        return [("", f"{len(before)} and {len(after)} lines are too many to compare.")]
     lines = difflib.unified_diff(before, after, lineterm="", n=3)
     return [(kinds.get(line[:1], ""), line) for line in list(lines)[2:]]
 
@@ -148,7 +148,7 @@ def _store(request: HttpRequest, document: Document, found: Workload | None, mar
     try:
         if found is None:
             made = services.create_workload(id=data.get("id"), name=data["name"], spec=body.to_spec())
-            messages.success(request, f"Workload {made.pk} is there; a pool can keep it warm.")
+            messages.success(request, f"Workload {made.pk} created.")
             _warn(request, made.pk)
             return str(made.pk)
         check_same_id(data, found.pk)
@@ -162,7 +162,7 @@ def _store(request: HttpRequest, document: Document, found: Workload | None, mar
         document.add(error)
         return None
     number = find_workload(found.pk).latest.number
-    messages.success(request, f"{found.pk} is saved as version {number}; its pools roll to it.")
+    messages.success(request, f"{found.pk} saved as version {number}. Its pools roll to it.")
     _warn(request, found.pk)
     return str(found.pk)
 
@@ -183,7 +183,7 @@ def _verdict(document: Document, sample: str, found: Workload | None) -> dict[st
     except ValueError as error:
         return {"errors": [FieldError("", str(error), "malformed")]}
     if not isinstance(config, dict):
-        return {"errors": [FieldError("", "A config is an object: { … }.", "invalid")]}
+        return {"errors": [FieldError("", "A config must be a JSON object: { … }.", "invalid")]}
     rows = _held_configs(found) if found is not None else []
     errors, *others = validation.shown_errors([config, *(row.config or {} for row in rows)], spec, "workload")
     if any(error.code in validation.NOT_CHECKED for error in errors):
@@ -208,12 +208,12 @@ def _held_configs(workload: Workload) -> list[Assignment]:
 @action()
 def refresh(request: HttpRequest, workload_id: str) -> str:
     tags.ask_refresh(workload_id)
-    return f"What the image of {workload_id} is now is being asked; its pools roll if it is another one."
+    return f"Checking the image of {workload_id}. Its pools roll if it has changed."
 
 
 @action()
 def delete(request: HttpRequest, workload_id: str) -> HttpResponse:
     require_typed(request, workload_id, "deleted")
     services.delete_workload(find_workload(workload_id))
-    messages.success(request, f"{workload_id} is deleted.")
+    messages.success(request, f"{workload_id} deleted.")
     return HttpResponseRedirect(reverse("workloads"), status=303)

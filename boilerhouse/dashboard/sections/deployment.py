@@ -9,7 +9,7 @@ from boilerhouse.dashboard.documents import Part, Section
 KEPT = (
     ("events", "Activity"),
     ("runs", "Sync runs"),
-    ("probes", "Probes of sinks"),
+    ("probes", "Sink probes"),
     ("backups", "Backups of tenants' state"),
     ("audit", "Changes"),
 )
@@ -18,19 +18,20 @@ KEPT = (
 def sections(_value: dict[str, Any]) -> list[Section]:
     return [
         Section("Variables", (
-            Part("variables", "Variables", "NAME=value, one in a line. No secrets: workloads show them", "map"),
-        ), "For ${NAME} in the environment of workloads."),
+            Part("variables", "Variables", "One NAME=value per line. Not for secrets: workloads show them", "map"),
+        ), "Used as ${NAME} in the environment of workloads."),
         Section("Security policy", (
             Part("allowRoot", "Workloads may run as root (BOILERHOUSE_ALLOW_ROOT)", kind="flag"),
-            Part("allowHostNetwork", "The host's network is allowed (BOILERHOUSE_ALLOW_HOST_NETWORK)", kind="flag"),
-            Part("allowedRuntimes", "Runtimes", "Of BOILERHOUSE_ALLOWED_RUNTIMES; one in a line", "list"),
-            Part("allowedDevices", "Devices of the node", "Of BOILERHOUSE_ALLOWED_DEVICES; one in a line", "list"),
+            Part("allowHostNetwork", "Workloads may use the host network (BOILERHOUSE_ALLOW_HOST_NETWORK)",
+                 kind="flag"),
+            Part("allowedRuntimes", "Runtimes", "From BOILERHOUSE_ALLOWED_RUNTIMES, one per line", "list"),
+            Part("allowedDevices", "Devices of the node", "From BOILERHOUSE_ALLOWED_DEVICES, one per line", "list"),
         ), "What workloads may ask for. A workload that asks for more is refused when it is saved."),
         Section("Networks", (
-            Part("allowedNetworks", "Other networks", "Of BOILERHOUSE_ALLOWED_NETWORKS; one in a line", "list"),
-        ), "Containers are on the deployment's own network, where none reaches another, the host or the cloud's"
-           " metadata address. These are allowed besides."),
-        Section("Kept for", tuple(
+            Part("allowedNetworks", "Other networks", "From BOILERHOUSE_ALLOWED_NETWORKS, one per line", "list"),
+        ), "Containers use the deployment's own network, which isolates them from each other, the host and the"
+           " cloud's metadata address. Workloads may also use these networks."),
+        Section("Retention", tuple(
             Part(f"{name}Ms", label, kind="ms") for name, label in KEPT
-        ), "A day has 86,400,000 ms. Never longer than the environment says.", "retention"),
+        ), "One day is 86,400,000 ms. Limits set by environment variables cannot be exceeded.", "retention"),
     ]  # fmt: skip

@@ -37,7 +37,11 @@ def sections_of(*, is_new: bool) -> Sections:
     allowed = deployment_settings.current()
     variables = ", ".join(f"${{{name}}}" for name in sorted(BUILT_IN_VARIABLES | set(allowed.variables)))
     networks = ["bridge", "none", *(["host"] if allowed.allow_host_network else []), *allowed.allowed_networks]
-    new_id = (Part("id", "Id", "Letters, digits and -; stays for ever. Empty: made from the name"),) if is_new else ()
+    new_id = (
+        (Part("id", "Id", "Letters, digits and -. Cannot be changed later. Leave empty to derive it from the name"),)
+        if is_new
+        else ()
+    )
 
     def mount(name: str, title: str, lede: str, path: str, *, is_fixed: bool = False) -> Section:
         mode = () if is_fixed else (Part("mode", "Mode", kind="choice", options=MODES, default="rw"),)
@@ -47,7 +51,7 @@ def sections_of(*, is_new: bool) -> Sections:
     def hook(name: str, title: str, lede: str) -> Section:
         parts = (
             Part("command", "Command", "Exit 0 is success", "words"),
-            Part("timeoutMs", "Ends after", kind="ms", default=10_000),
+            Part("timeoutMs", "Timeout", kind="ms", default=10_000),
         )
         return Section(title, parts, lede, f"hooks/{name}", {"command": ["true"], "timeoutMs": 10_000})
 
@@ -57,120 +61,121 @@ def sections_of(*, is_new: bool) -> Sections:
     made = (
         Section("Workload", (
             *new_id,
-            Part("name", "Name", "A label; may repeat"),
-            Part("image", "Image", "With its tag or digest"),
+            Part("name", "Name", "A label; need not be unique"),
+            Part("image", "Image", "With tag or digest"),
             Part("pullPolicy", "Pull", kind="choice", default="missing", options=(
-                ("missing", "when it is not here"), ("always", "always"), ("never", "never"))),
-            Part("imageUpdate", "When its tag has moved", kind="choice", options=(
-                ("", "roll where pulled always, else say so"), ("manual", "say so"), ("roll", "roll to it"))),
+                ("missing", "if not present"), ("always", "always"), ("never", "never"))),
+            Part("imageUpdate", "When the tag changes", kind="choice", options=(
+                ("", "roll if pulled always, otherwise report"), ("manual", "report"),
+                ("roll", "roll to the new image"))),
         )),
         Section("Process", (
-            Part("command", "Command", "To run something else. An entrypoint gets it as its arguments. Empty: the"
+            Part("command", "Command", "Overrides the image's command. Passed as arguments to an entrypoint. Empty: the"
                  " image's own", "words"),
-            Part("entrypoint", "Entrypoint", "Where the image's does what cannot be done here, such as sudo or chown;"
-                 " give the command too. [] for none: the command runs by itself. Empty: the image's own", "words",
+            Part("entrypoint", "Entrypoint", "Overrides the image's entrypoint, such as one that needs sudo or chown;"
+                 " set the command too. []: no entrypoint. Empty: the image's own", "words",
                  values={"[]": []}),
-            Part("workingDir", "Working directory", "Where relative paths begin; absolute. Empty: the image's own"),
-            Part("init", "Process 1", "The image's own where it must be process 1, as s6-overlay's /init; it then"
-                 " has to reap processes and handle the signal to stop", "choice", default="init",
+            Part("workingDir", "Working directory", "An absolute path. Empty: the image's own"),
+            Part("init", "Process 1", "Use the image's process if it must be process 1, such as s6-overlay's /init; it"
+                 " then has to reap processes and handle the stop signal", "choice", default="init",
                  values={"init": True}, options=(
                 ("init", "a small init, above the image's process"),
                 ("image", "the image's own process"))),
-            Part("stopSignal", "Signal to stop", "Where the image names the wrong one: nginx drains by SIGQUIT,"
-                 " PostgreSQL ends sessions by SIGINT", "choice", options=(
+            Part("stopSignal", "Stop signal", "Overrides the image's signal: nginx drains on SIGQUIT,"
+                 " PostgreSQL ends sessions on SIGINT", "choice", options=(
                 ("", "the image's STOPSIGNAL, else SIGTERM"), *((one, one) for one in STOP_SIGNALS))),
-            Part("stopTimeoutMs", "Time to stop", "Between that signal and SIGKILL; longer for what saves much as it"
-                 " ends", "ms", default=10_000),
-        ), "What of the image's own start is replaced."),
+            Part("stopTimeoutMs", "Stop timeout", "Between the stop signal and SIGKILL; increase it for programs that"
+                 " write much on exit", "ms", default=10_000),
+        ), "Overrides how the image starts."),
         Section("User", (
-            Part("uid", "User id", "Where the image must have this one. Empty: one of its own for each container,"
-                 " which keeps them further apart", "number"),
-            Part("gid", "Group id", "0 for images made for OpenShift. Empty: the number of the user id", "number"),
-            Part("name", "Name", "An entry in /etc/passwd, for git, ssh, initdb, JupyterLab and others that look it"
-                 " up. Needs a home"),
-            Part("home", "Home", "HOME, for npm, pip, caches. A directory in a volume, such as the state's"),
-            Part("groups", "More groups", "By number, for files and devices that only they may open, such as 44"
-                 " (video)", "list"),
-        ), "For images that need a certain user, group or home. Left out, each container has a user id of its own, and"
-           " no name.", "user", {"home": "/state"}),
+            Part("uid", "User id", "If the image requires one. Empty: a separate id for each container,"
+                 " which isolates them better", "number"),
+            Part("gid", "Group id", "0 for OpenShift images. Empty: the same as the user id", "number"),
+            Part("name", "Name", "An entry in /etc/passwd, for programs that look it up, such as git, ssh, initdb and"
+                 " JupyterLab. Requires a home"),
+            Part("home", "Home", "HOME, for npm, pip and caches. A directory in a volume, such as the state volume"),
+            Part("groups", "More groups", "Supplementary groups, by number, for files and devices that they may open,"
+                 " such as 44 (video)", "list"),
+        ), "For images that require a certain user, group or home. By default, each container has its own user id and"
+           " no user name.", "user", {"home": "/state"}),
         older_uid,
         Section("Health check", (
             Part("command", "Command", "Exit 0 is healthy", "words"),
             Part("intervalMs", "Every", kind="ms", default=30_000),
-            Part("timeoutMs", "Fails after", kind="ms", default=5_000),
+            Part("timeoutMs", "Timeout", kind="ms", default=5_000),
             Part("retries", "Failures in a row", "Until it is unhealthy", "number", default=3),
-            Part("startPeriodMs", "Time to start", "The first success ends it", "ms", default=60_000),
-        ), "A container is warm once this has passed.", "healthCheck", {"command": ["true"], "intervalMs": 30_000},
+            Part("startPeriodMs", "Start period", "Ends at the first success", "ms", default=60_000),
+        ), "A container is warm once the check has passed.", "healthCheck", {"command": ["true"], "intervalMs": 30_000},
            instead=frozenset({IMAGES_OWN}), otherwise=(
-            Part("healthCheck", "Who says whether it is healthy", "Nobody, where the image's check looks for what is"
-                 " not there yet, or elsewhere. For a command of your own, add a check", "choice",
+            Part("healthCheck", "Health check", "Off if the image's check tests something that exists only after"
+                 " a claim. Add a check to use your own command", "choice",
                  default=IMAGES_OWN, values={"off": None}, options=(
-                (IMAGES_OWN, "the image's HEALTHCHECK, if any"), ("off", "nobody"))),
+                (IMAGES_OWN, "the image's HEALTHCHECK, if any"), ("off", "off"))),
         )),
         Section("Resources", (
             Part("cpus", "CPUs", "0.5 is half of one", "number", default=1),
-            Part("memoryMb", "Memory", "Processes, and every file in memory", "mb", default=512),
-            Part("pidsLimit", "Processes", "And threads, at most", "number", default=256),
-            Part("tmpfsMb", "Temporary files (/tmp)", "In memory; gone with the container", "mb", default=64),
-            Part("shmMb", "Shared memory (/dev/shm)", "128 and more for PostgreSQL, PyTorch's data loaders."
-                 " Empty: as large as temporary files", "mb"),
+            Part("memoryMb", "Memory", "Processes and files in memory", "mb", default=512),
+            Part("pidsLimit", "Processes", "Maximum, including threads", "number", default=256),
+            Part("tmpfsMb", "Temporary files (/tmp)", "In memory; deleted with the container", "mb", default=64),
+            Part("shmMb", "Shared memory (/dev/shm)", "At least 128 for PostgreSQL and PyTorch data loaders."
+                 " Empty: the size of temporary files", "mb"),
             Part("diskMb", "Disk, all volumes", "Empty: the deployment's default", "mb"),
         ), path="resources"),
         Section("Directories in memory", (
-            Part("path", "Path in the container", f"Beside the volumes, none inside another. {mounts.SCRATCH} to change"
-                 " its size, or what may run there"),
+            Part("path", "Path in the container", f"Outside the volumes and other directories. Use {mounts.SCRATCH} to"
+                 " change its size or whether programs may run there"),
             Part("sizeMb", "Size", "Counts towards the memory", "mb"),
-            Part("exec", "Programs may run from it", "For native libraries that Java or Node unpack, wheels that are"
-                 " built", "flag"),
-        ), "For /var/cache, /run and others that a read-only root does not have. Empty at the start, gone with the"
+            Part("exec", "Programs may run from it", "For native libraries unpacked by Java or Node, and for building"
+                 " wheels", "flag"),
+        ), "For /var/cache, /run and others that a read-only root lacks. Empty at the start, deleted with the"
            " container.", "tmpfs", {"path": "/scratch", "sizeMb": 64}, is_list=True, one="Directory"),
-        Section("Limits of processes", (
+        Section("Process limits", (
             Part("name", "Name", kind="choice", options=_limits()),
-            Part("soft", "Soft", "Empty: as hard; -1: none", "number"),
-            Part("hard", "Hard", "-1: none, where the deployment allows it", "number"),
+            Part("soft", "Soft", "Empty: the same as hard; -1: no limit", "number"),
+            Part("hard", "Hard", "-1: no limit, if the deployment allows it", "number"),
         ), "For databases, servers with many connections and file watchers. Default: 4,096 open files,"
            " no core files.", "ulimits", {"name": "nofile", "hard": 65536}, is_list=True, one="Limit"),
         *_devices(allowed.allowed_devices),
-        mount("state", "State volume", "What a sync spec can save.", "/state"),
+        mount("state", "State volume", "The files that a sync spec can save.", "/state"),
         mount("secrets", "Secrets volume", "config.json, claim.json and the claim's secrets, in RAM.", "/run/secrets",
               is_fixed=True),
-        mount("comm", "Communication volume", "For what the container and its host exchange.", "/comm"),
+        mount("comm", "Communication volume", "For data exchanged between the container and its host.", "/comm"),
         Section("More volumes", (
             Part("name", "Name"), Part("containerPath", "Path in the container"),
             Part("mode", "Mode", kind="choice", options=MODES, default="rw"),
         ), path="volumes/custom", blank={"name": "", "containerPath": "/data"}, is_list=True, one="Volume"),
         Section("Environment", (
-            Part("environment", "Variables", f"NAME=value, one in a line. Known inside values: {variables}", "map"),
-        ), "Set before a tenant claims; for what differs by tenant read claim.json."),
+            Part("environment", "Variables", f"One NAME=value per line. Values may use {variables}", "map"),
+        ), "Set before a tenant claims. For values that differ by tenant, read claim.json."),
         Section("Ports", (
             Part("name", "Name"), Part("containerPort", "Port", kind="number"),
             Part("protocol", "Protocol", kind="choice", options=(("tcp", "tcp"), ("udp", "udp")), default="tcp"),
-            Part("publish", "Also on a port of the host's loopback", kind="flag"),
+            Part("publish", "Publish on the host's loopback address", kind="flag"),
         ), path="ports", blank={"name": "http", "containerPort": 8080}, is_list=True, one="Port"),
-        Section("Names of hosts", (
-            Part("extraHosts", "More hosts", "name=address, one in a line, for what no resolver knows, such as"
-                 " db.internal=192.0.2.7; 127.0.0.1 leads nowhere", "map"),
-            Part("dns", "Resolvers", "Up to three addresses, where the node's do not know a name. A pool's own take"
-                 " their place", "list"),
+        Section("Host names", (
+            Part("extraHosts", "More hosts", "One name=address per line, for names that no resolver knows, such as"
+                 " db.internal=192.0.2.7; 127.0.0.1 blocks a name", "map"),
+            Part("dns", "Resolvers", "Up to three addresses, used instead of the node's resolvers. A pool's own"
+                 " resolvers override them", "list"),
         )),
         Section("Security", (
-            Part("readOnlyRootFilesystem", "The root file system is read only", kind="flag", default=True),
+            Part("readOnlyRootFilesystem", "Read-only root file system", kind="flag", default=True),
             Part("networkMode", "Network", kind="choice", options=[(one, one) for one in networks], default="bridge"),
             Part("runtime", "Runtime", kind="choice",
                  options=[("", "the engine's own"), *((one, one) for one in allowed.allowed_runtimes)]),
         ), path="security"),
         hook("postClaim", "After a claim", "Runs inside once the tenant's state, config and secrets are there."),
         hook("preRelease", "Before a release", "Runs inside before the container is stopped and saved."),
-        hook("preSave", "Before a save while it works", "Runs inside before each periodic save and each by hand."),
+        hook("preSave", "Before a save while in use", "Runs inside before each periodic or manual save."),
         Section("Seed", (
-            Part("seed", "First state", "A directory below the deployment's seeds, for tenants that have none"),
+            Part("seed", "Initial state", "A directory below the deployment's seeds, for tenants without saved state"),
         )),
         Section("Config schema", (
-            Part("configSchema", "JSON Schema (2020-12)", "Claims whose config does not fit are refused", "json"),
+            Part("configSchema", "JSON Schema (2020-12)", "Claims whose config does not match are refused", "json"),
         )),
         Section("Labels", (
-            Part("labels", "Labels of the container", "NAME=value, one in a line, for collectors of logs and accounting"
-                 " that look at the engine. Not secret", "map"),
+            Part("labels", "Labels of the container", "One NAME=value per line, for log collectors and accounting"
+                 " that read them from the engine. Not for secrets", "map"),
         )),
     )  # fmt: skip
 
@@ -193,9 +198,9 @@ def _limits() -> list[tuple[str, str]]:
 def _devices(allowed: Sequence[str]) -> tuple[Section, Section]:
     """Closed where the deployment allows none; what a workload has is shown all the same."""
     named = [one for one in allowed if one != permits.GPUS]
-    shared = "Tenants meet the same one, one after another."
+    shared = "Tenants use the same one, one after another."
     off = "Off in this deployment: BOILERHOUSE_ALLOWED_DEVICES does not name"
-    what = "Of the node, under the same path, such as /dev/kvm for virtual machines."
+    what = "A device of the node, at the same path, such as /dev/kvm for virtual machines."
     devices = Section("Devices", (
         Part("path", "Device", kind="choice", options=[(one, one) for one in named]),
         Part("permissions", "The container may", kind="choice", default="rw",
@@ -205,8 +210,8 @@ def _devices(allowed: Sequence[str]) -> tuple[Section, Section]:
     has_gpus = permits.GPUS in allowed
     gpus = Section("GPUs", (
         Part("count", "How many", "-1: all", "number"),
-        Part("ids", "Or these", "Index or id, one in a line; then no number", "list"),
-    ), f"The node's engine needs the vendor's container toolkit. {shared}" if has_gpus else f"{off} {permits.GPUS}.",
+        Part("ids", "Or these GPUs", "Index or id, one per line, instead of a number", "list"),
+    ), f"Requires the vendor's container toolkit on the node. {shared}" if has_gpus else f"{off} {permits.GPUS}.",
        "resources/gpus", {"count": 1}, is_closed=not has_gpus)  # fmt: skip
     return devices, gpus
 

@@ -189,7 +189,7 @@ def admin_link(context: Any, row: Any) -> SafeString:
     if not user.has_perm(f"{meta.app_label}.view_{meta.model_name}"):
         return SafeString("")
     url = reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
-    return format_html('<dt>Admin</dt><dd><a href="{}">Open the row</a></dd>', url)
+    return format_html('<dt>Admin</dt><dd><a href="{}">View in admin</a></dd>', url)
 
 
 @register.simple_tag
@@ -265,7 +265,7 @@ def _mono(value: object) -> SafeString:
 def sentence(event: Event) -> SafeString:
     """What happened, in words."""
     said: dict[str, Any] = event.payload
-    tenant = tenant_link(event.tenant_id) if event.tenant_id else _mono("nobody")
+    tenant = tenant_link(event.tenant_id) if event.tenant_id else _mono("no tenant")
     container = container_link(event.container_id) if event.container_id else _mono("")
     pool = pool_link(event.pool_id) if event.pool_id else SafeString("")
     match event.type:
@@ -281,17 +281,17 @@ def sentence(event: Event) -> SafeString:
         case "container.claim_failed":
             parts = ["Claim of ", tenant, " in ", pool, f" failed: {said.get('detail') or said.get('code')}"]
         case "container.released":
-            parts = [tenant, " gave back ", container, f", {said.get('outcome')}"]
+            parts = [tenant, " was released from ", container, f": {said.get('outcome')}"]
         case "container.created":
-            parts = [pool, " starts ", container]
+            parts = [pool, " is starting ", container]
         case "container.ready":
-            parts = [pool, " has ", container, f" ready after {said.get('durationMs')} ms"]
+            parts = [container, " of ", pool, f" is ready after {said.get('durationMs')} ms"]
         case "container.destroyed":
             parts = [container, " of ", pool, " was removed"]
         case "container.failed":
-            parts = [container, " of ", pool, f" did not start: {said.get('detail')}"]
+            parts = [container, " of ", pool, f" failed to start: {said.get('detail')}"]
         case "container.release_failed":
-            parts = ["State of ", tenant, f" is not saved: {said.get('detail')}"]
+            parts = ["State of ", tenant, f" was not saved: {said.get('detail')}"]
         case "sync.started":
             parts = ["Restoring " if said.get("direction") == "download" else "Saving ", tenant]
         case "sync.completed":
@@ -302,15 +302,15 @@ def sentence(event: Event) -> SafeString:
             verb = "Restore of " if said.get("direction") == "download" else "Save of "
             parts = [verb, tenant, f" {event.type.partition('.')[2]}: {said.get('detail')}"]
         case "pool.pulling":
-            parts = [pool, f" pulls {said.get('image')}: {said.get('percent') or 0} %"]
+            parts = [pool, f" is pulling {said.get('image')}: {said.get('percent') or 0} %"]
         case "pool.pulled":
-            parts = [pool, f" has {said.get('image')}, {size(said.get('bytes'))}"]
+            parts = [pool, f" pulled {said.get('image')}, {size(said.get('bytes'))}"]
         case "pool.scaled":
             parts = [pool, f" {_scaled(said)}"]
         case "pool.warning":
             parts = [pool, f": {said.get('detail')}"]
         case "pool.recovered":
-            parts = [pool, " works again"]
+            parts = [pool, " recovered"]
         case "workload.updated":
             parts = [
                 "Workload ",
@@ -318,7 +318,7 @@ def sentence(event: Event) -> SafeString:
                 " was deleted" if said.get("deleted") else " was saved",
             ]
         case "node.silent":
-            parts = ["Node ", _mono(said.get("node")), " has no living worker: what it holds waits for it"]
+            parts = ["Node ", _mono(said.get("node")), " has no running worker; its work waits"]
         case "node.returned":
             parts = ["Node ", _mono(said.get("node")), " is back"]
         case _:
@@ -329,8 +329,8 @@ def sentence(event: Event) -> SafeString:
 def _scaled(said: dict[str, Any]) -> str:
     if "targetSize" in said:
         return f"was scaled from {said.get('before')} to {said['targetSize']}"
-    words = {"created": "was made", "deleted": "was deleted", "paused": "was paused", "resumed": "was resumed"}
-    words |= {"draining": "is drained"}
+    words = {"created": "was created", "deleted": "was deleted", "paused": "was paused", "resumed": "was resumed"}
+    words |= {"draining": "is draining"}
     if changed := said.get("changed"):
         return f"was changed: {', '.join(changed).replace('_', ' ')}"
     return next((text for name, text in words.items() if said.get(name)), "has changed")
