@@ -10,13 +10,17 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import far_ends
 from tests.asking import Call
 from tests.s3 import S3Server
+
+if TYPE_CHECKING:
+    from tests.fake_runtime import FakeRuntime
+    from tests.real_engine import Engine
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -44,6 +48,13 @@ def deployments_made() -> Iterator[set[str]]:
     for one in left:
         subprocess.run(["nft", "delete", *one.split()], check=True)
     assert not left
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a server or an engine are ``slow``: make quick leaves them out."""
+    for item in items:
+        if {"s3", "any_far_end", "docker_engine"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +133,32 @@ def data_dir(settings: object, tmp_path: Path, db: None, deployments_made: set[s
     deployments_made.add(deployment.deployment_id())
     yield tmp_path
     unmount_below(tmp_path)
+
+
+@pytest.fixture
+def fake_engine(settings: object) -> FakeRuntime:
+    """An engine in memory, with nothing in it, is the deployment's."""
+    from tests.fake_runtime import FakeRuntime
+    from tests.runtimes import choose_runtime
+
+    return choose_runtime(settings, FakeRuntime)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> None:
+    """The machine's engine has the image of the example workload."""
+    from pools import images
+
+    images.ensure_example()
+
+
+@pytest.fixture
+def engine(docker_engine: None, data_dir: Path, tmp_path: Path, settings: object) -> Iterator[Engine]:
+    """The real engine, through a filter, is the deployment's. Its containers and its network are removed."""
+    from tests.real_engine import real_engine
+
+    with real_engine(tmp_path, settings) as found:
+        yield found
 
 
 @pytest.fixture

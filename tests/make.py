@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 from typing import Any
+
+from django.utils import timezone
 
 from boilerhouse.core import deployment
 from boilerhouse.core.models import Node
@@ -13,6 +16,8 @@ from pools.states import ContainerState
 from syncing import places
 from syncing.models import SyncMapping, SyncSpec
 from syncing.states import PlaceState
+from tenants.models import Assignment, Tenant
+from tenants.states import AssignmentState
 
 _numbers = itertools.count(1)
 
@@ -30,6 +35,15 @@ SPEC: dict[str, Any] = {
     "security": {},
     "pull_policy": "never",
 }
+
+API_SINK: dict[str, Any] = {
+    "type": "s3", "bucket": "bucket", "region": "r", "prefix": "t/${tenantId}", "endpoint": "http://127.0.0.1:1",
+    "accessKeyId": "AKID", "secretAccessKey": "very-secret",
+}  # fmt: skip
+"""A sink as the API takes it; nothing answers there."""
+API_MAPPING: dict[str, Any] = {
+    "containerPath": "/state", "sinkPath": "s/", "direction": "bidirectional", "mode": "sync"
+}  # fmt: skip
 
 
 def make_spec(**over: Any) -> WorkloadSpec:
@@ -90,3 +104,30 @@ def make_sync_spec(
     for position, mapping in enumerate(mappings or [{}]):
         SyncMapping.objects.create(spec=spec, position=position, **{**default, **mapping})
     return spec
+
+
+def make_assignment(tenant: str = "alice", *, container: Container | None = None, **over: Any) -> Assignment:
+    """A pending claim of the tenant, which there is then; with ``container``, of that one and its pool."""
+    Tenant.objects.get_or_create(pk=tenant)
+    values = {"tenant_id": tenant, "generation": 1, "deadline": timezone.now() + timedelta(seconds=30)}
+    if container:
+        values |= {"container": container, "container_ref": container.pk, "pool": container.pool}
+        values |= {"version": container.version, "uid": container.uid}
+    elif "pool" not in over:
+        values["pool"] = make_pool()
+    return Assignment.objects.create(**{**values, **over})
+
+
+def make_held(
+    pool: Pool | None = None,
+    tenant: str = "alice",
+    *,
+    minutes: float = 0.0,
+    container: Container | None = None,
+    **over: Any,
+) -> Assignment:
+    """The tenant has held a claimed container for so many minutes, and was active a moment ago."""
+    values: dict[str, Any] = {"state": AssignmentState.ASSIGNED, "was_assigned": True}
+    values |= {"last_activity_at": timezone.now(), "assigned_at": timezone.now() - timedelta(minutes=minutes)}
+    container = container or make_container(pool, state=ContainerState.CLAIMED)
+    return make_assignment(tenant, container=container, **{**values, **over})

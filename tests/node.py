@@ -13,7 +13,8 @@ from typing import Any
 
 import requests
 
-from tests.stack.conftest import Stack, eventually
+from tests.stack.conftest import Stack
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "boilerhouse.example.com"

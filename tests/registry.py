@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import itertools
 import os
+import secrets
 import select
 import socket
 import subprocess
@@ -40,7 +42,16 @@ MANIFESTS = ", ".join(
         "application/vnd.oci.image.index.v1+json",
     ]
 )
+USER, PASSWORD = "puller", 'CANARY pass/word+?&="of a registry'
 _numbers = itertools.count(1)
+
+
+def bcrypted(password: str) -> str:
+    """As htpasswd -B does."""
+    crypt = ctypes.CDLL("libcrypt.so.1").crypt
+    crypt.restype = ctypes.c_char_p
+    salt = b"$2b$05$" + secrets.token_hex(11).encode()
+    return str(crypt(password.encode(), salt).decode())
 
 
 class Registry:

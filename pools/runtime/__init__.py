@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+from functools import lru_cache
+from typing import Any
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -13,12 +14,13 @@ from pools.runtime.base import ContainerRuntime
 __all__ = ["get_runtime"]
 
 
-@cache
-def _runtime(_pid: int, backend: str) -> ContainerRuntime:
-    runtime: ContainerRuntime = import_string(backend)(**dict(settings.BOILERHOUSE_RUNTIME)["OPTIONS"])
+@lru_cache(maxsize=8)
+def _runtime(_pid: int, backend: str, options: tuple[tuple[str, Any], ...]) -> ContainerRuntime:
+    runtime: ContainerRuntime = import_string(backend)(**dict(options))
     return runtime
 
 
 def get_runtime() -> ContainerRuntime:
-    """The deployment's runtime; a client of its own in each process, for sockets do not survive a fork."""
-    return _runtime(os.getpid(), str(settings.BOILERHOUSE_RUNTIME["BACKEND"]))
+    """The runtime that BOILERHOUSE_RUNTIME names; a client for each process, for sockets do not survive a fork."""
+    chosen = settings.BOILERHOUSE_RUNTIME
+    return _runtime(os.getpid(), str(chosen["BACKEND"]), tuple(sorted(chosen["OPTIONS"].items())))

@@ -36,7 +36,8 @@ django.setup()
 from tests.engine.conftest import Engine  # noqa: E402
 from tests.nginx import Nginx  # noqa: E402
 from tests.s3 import S3Server  # noqa: E402
-from tests.stack.conftest import ROOT, eventually  # noqa: E402
+from tests.stack.conftest import ROOT  # noqa: E402
+from tests.waiting import eventually  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
 TENANTS, WARM, MAX = 6, 6, 14

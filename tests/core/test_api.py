@@ -8,7 +8,7 @@ from boilerhouse.core.events import emit
 from boilerhouse.core.models import Event
 from pools.models import Pool, Workload
 from tests.asking import problem
-from tests.make import make_container, make_pool, make_sync_spec, make_workload
+from tests.make import API_MAPPING, API_SINK, make_container, make_pool, make_sync_spec, make_workload
 
 
 def test_health_is_public_and_unknown_paths_are_problems(call):
@@ -101,13 +101,13 @@ def test_scale_and_delete_answer_as_the_contract_says(call):
     assert call("GET", f"pools/{pool.pk}").json()["status"]["state"] == "draining"
 
 
-SINK = {"type": "s3", "bucket": "bucket", "region": "r", "prefix": "t/${tenantId}", "endpoint": "http://127.0.0.1:1",
-        "accessKeyId": "AKID", "secretAccessKey": "very-secret"}  # fmt: skip
-MAPPING = {"containerPath": "/state", "sinkPath": "s/", "direction": "bidirectional", "mode": "sync"}
-
-
 def spec(pool, mappings=None, sink=None, **over):
-    body = {"poolId": pool.pk, "mappings": mappings or [MAPPING], "sink": {**SINK, **(sink or {})}, "policy": {}}
+    body = {
+        "poolId": pool.pk,
+        "mappings": mappings or [API_MAPPING],
+        "sink": {**API_SINK, **(sink or {})},
+        "policy": {},
+    }
     return {**body, **over}
 
 
@@ -124,16 +124,20 @@ def test_an_unreachable_sink_does_not_refuse_a_spec_and_its_secret_is_never_show
 @pytest.mark.parametrize(
     ("mappings", "sink", "pointer"),
     [
-        ([{**MAPPING, "containerPath": "/elsewhere"}], {}, "/mappings/0/containerPath"),
-        ([{**MAPPING, "containerPath": "/run/secrets"}], {}, "/mappings/0/containerPath"),
-        ([MAPPING], {"prefix": "no-tenant/"}, "/mappings/0/sinkPath"),
-        ([MAPPING, {**MAPPING, "containerPath": "/state/x", "sinkPath": "b/"}], {}, "/mappings/1/containerPath"),
-        ([MAPPING, {**MAPPING, "direction": "upload", "sinkPath": "s/in/"}], {}, "/mappings/1/sinkPath"),
-        ([{**MAPPING, "pattern": "{{.*}}"}], {}, "/mappings/0/pattern"),
-        ([MAPPING], {"prefix": "x${tenantId}y"}, "/sink/prefix"),
-        ([MAPPING], {"rcloneFlags": ["--config=/x"]}, "/sink/rcloneFlags/0"),
-        ([MAPPING], {"accessKeyId": None, "secretAccessKey": None}, "/sink/accessKeyId"),
-        ([MAPPING], {"endpoint": "http://user:pw@x"}, "/sink/endpoint"),
+        ([{**API_MAPPING, "containerPath": "/elsewhere"}], {}, "/mappings/0/containerPath"),
+        ([{**API_MAPPING, "containerPath": "/run/secrets"}], {}, "/mappings/0/containerPath"),
+        ([API_MAPPING], {"prefix": "no-tenant/"}, "/mappings/0/sinkPath"),
+        (
+            [API_MAPPING, {**API_MAPPING, "containerPath": "/state/x", "sinkPath": "b/"}],
+            {},
+            "/mappings/1/containerPath",
+        ),
+        ([API_MAPPING, {**API_MAPPING, "direction": "upload", "sinkPath": "s/in/"}], {}, "/mappings/1/sinkPath"),
+        ([{**API_MAPPING, "pattern": "{{.*}}"}], {}, "/mappings/0/pattern"),
+        ([API_MAPPING], {"prefix": "x${tenantId}y"}, "/sink/prefix"),
+        ([API_MAPPING], {"rcloneFlags": ["--config=/x"]}, "/sink/rcloneFlags/0"),
+        ([API_MAPPING], {"accessKeyId": None, "secretAccessKey": None}, "/sink/accessKeyId"),
+        ([API_MAPPING], {"endpoint": "http://user:pw@x"}, "/sink/endpoint"),
     ],
 )
 def test_specs_that_cannot_be_are_refused_by_pointer(call, mappings, sink, pointer):
@@ -145,7 +149,7 @@ def test_specs_that_cannot_be_are_refused_by_pointer(call, mappings, sink, point
 def test_another_pools_location_is_taken(call):
     """C5: pool A in mode sync would delete what pool B saves below it."""
     make_sync_spec(sink={"endpoint": "http://127.0.0.1:1", "prefix": "t/${tenantId}"})
-    found = problem(call("POST", "sync-specs", spec(make_pool(), [{**MAPPING, "sinkPath": "state/deeper/"}])), 422)
+    found = problem(call("POST", "sync-specs", spec(make_pool(), [{**API_MAPPING, "sinkPath": "state/deeper/"}])), 422)
 
     assert found["errors"][0]["code"] == "location_conflict"
 

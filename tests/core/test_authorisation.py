@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import timedelta
 
 import pytest
-from django.urls import URLResolver
 from django.utils import timezone
 
 from boilerhouse.core.api_keys import create_key
 from boilerhouse.core.models import ApiKey, Role
-from boilerhouse.urls import api
-from tests.access import ADMIN, MAY, PUBLIC, TENANT
-
-METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
-
-
-def routes(entries=api, prefix=""):
-    """Every (route, method) that the URL table serves, ids as ``*``."""
-    for entry in entries:
-        if isinstance(entry, URLResolver):
-            yield from routes(entry.url_patterns, prefix + str(entry.pattern))
-            continue
-        route = prefix + re.sub(r"<[^>]+>", "*", str(entry.pattern))
-        view = getattr(entry.callback, "view_class", None)
-        if route and route not in PUBLIC:
-            yield from ((route, method) for method in METHODS if hasattr(view, method.lower()))
-
-
-ROUTES = sorted(routes())
+from tests.access import ADMIN, MAY, TENANT
+from tests.routes import ROUTES
 
 
 def test_the_table_says_something_of_every_route_and_of_no_other():

@@ -14,8 +14,8 @@ from pools.spec import WorkloadSpec
 from syncing.sinks.s3 import S3Sink
 from tenants import validation
 from tests.asking import problem
-from tests.core.test_fuzz import snapshot
 from tests.make import SPEC, make_pool, make_workload
+from tests.snapshot import snapshot
 
 pytestmark = pytest.mark.any_database
 

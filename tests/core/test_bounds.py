@@ -26,10 +26,9 @@ from pools.models import Pool, Workload, WorkloadVersion
 from syncing.models import SyncSpec
 from tenants import idle
 from tests.asking import problem
-from tests.core.test_fuzz import snapshot, world  # noqa: F401  a fixture
-from tests.core.test_schema import PATHS, SCHEMA
-from tests.dashboard.test_controller import hold
-from tests.make import make_pool, make_sync_spec, make_workload
+from tests.make import make_held, make_pool, make_sync_spec, make_workload
+from tests.routes import PATHS, SCHEMA
+from tests.snapshot import snapshot
 
 pytestmark = pytest.mark.postgresql
 
@@ -153,7 +152,7 @@ def generous(settings, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "name", "at", "schema"), BODIES, ids=[f"{name}-{'.'.join(map(str, at))}" for _, name, at, _ in BODIES]
 )
-def test_the_highest_and_the_lowest_are_taken_and_one_beyond_is_refused(call, world, generous, where, name, at, schema):  # noqa: F811
+def test_the_highest_and_the_lowest_are_taken_and_one_beyond_is_refused(call, world, generous, where, name, at, schema):
     """O1: 422 with the field's pointer, and nothing has changed."""
     Pool.objects.update(max_size=10_000)
     method, template = PATHS[name]
@@ -271,7 +270,7 @@ def test_a_key_expires_within_ten_years(call):
 @pytest.mark.parametrize(
     ("where", "parameter", "schema"), PARAMETERS, ids=[f"{w} {p['name']}" for w, p, _ in PARAMETERS]
 )
-def test_numbers_beside_the_body_are_bounded_too(call, world, where, parameter, schema):  # noqa: F811
+def test_numbers_beside_the_body_are_bounded_too(call, world, where, parameter, schema):
     """O1, O4: one beyond, and thousands of digits, are 422."""
     method, _, template = where.partition(" ")
     ids = {"tenantId": "bob", "containerId": str(world.pk)}
@@ -306,7 +305,7 @@ LISTS = sorted({where.partition(" ")[2] for where, parameter, _ in PARAMETERS if
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_cursor_that_no_list_gave_is_refused(call, world, path):  # noqa: F811
+def test_a_cursor_that_no_list_gave_is_refused(call, world, path):
     """O4: of every list; what is kept in one is as much input as the rest."""
     ids = {"tenantId": "alice", "containerId": str(world.pk)}
     path = re.sub(r"\{(\w+)\}", lambda match: ids.get(match[1], "notes"), path).removeprefix("/api/v1/")
@@ -329,7 +328,7 @@ FILTERED = sorted(
 
 
 @pytest.mark.parametrize(("path", "name"), FILTERED)
-def test_no_query_parameter_is_an_error_of_ours(call, world, path, name):  # noqa: F811
+def test_no_query_parameter_is_an_error_of_ours(call, world, path, name):
     """O4: whatever it holds, a list or a log answers with what fits, nothing, or 4xx."""
     ids = {"tenantId": "alice", "containerId": str(world.pk)}
     path = re.sub(r"\{(\w+)\}", lambda match: ids.get(match[1], "notes"), path).removeprefix("/api/v1/")
@@ -358,7 +357,7 @@ def test_every_step_of_the_controller_bears_the_extremes(data_dir, settings, is_
         idle_timeout_ms=bounds.TEN_YEARS_MS if is_highest else 1, max_size=10_000 if is_highest else 1,
     )  # fmt: skip
     make_sync_spec(pool, interval_ms=bounds.TEN_YEARS_MS if is_highest else 5000)
-    row = hold("bob", pool)
+    row = make_held(pool, "bob")
     assert idle.due_at(row) is not None
     for _, step in controller.STEPS:
         step()

@@ -27,7 +27,7 @@ from boilerhouse.process import commands
 from tests.make import make_container, make_pool, make_workload
 from tests.webserver import running
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 # Published ports and cookies --------------------------------------------------------------------------
 

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
-from django.apps import apps
 from django.urls import resolve
 
 from boilerhouse.api.schema_examples import REQUESTS
 from boilerhouse.core.models import ApiKey
-from tests.core.test_authorisation import ROUTES
-from tests.core.test_schema import PATHS
 from tests.dictionary import IDS, NASTY, places, replaced
-from tests.make import make_container, make_pool, make_sync_spec, make_workload
-from tests.tenants.test_assignments import make_assignment
+from tests.routes import PATHS, ROUTES
+from tests.snapshot import snapshot
 
 pytestmark = pytest.mark.postgresql
-
-WATCHED = ("core", "pools", "syncing", "tenants")
-MOVES = {"IdempotencyRecord", "Process", "QueueHealth", "Lease", "SinkProbe"}
-
-
-def snapshot():
-    """Every row that a request could have changed, but for when a key was last used."""
-    found = {}
-    for label in WATCHED:
-        for model in apps.get_app_config(label).get_models():
-            if model.__name__ not in MOVES:
-                rows = list(model._default_manager.order_by("pk").values())
-                found[model.__name__] = [{k: v for k, v in row.items() if k != "last_used_at"} for row in rows]
-    return json.dumps(found, default=str, sort_keys=True)
-
-
-@pytest.fixture
-def world(call, monkeypatch):
-    """What the examples name, and no sink or engine that could be asked."""
-    monkeypatch.setattr("syncing.services.probe", lambda spec, **_: {"state": "unhealthy"})
-    pool = make_pool("notes", workload=make_workload("notes"), max_size=20)
-    make_sync_spec(pool, id="notes", sink={"prefix": "notes/${tenantId}/"})
-    call("POST", "credentials", {"id": "storage", "name": "S", "accessKeyId": "A", "secretAccessKey": "S"})
-    place = {"id": "registry", "registry": "registry.example.net", "username": "u", "password": "secret"}
-    call("POST", "registry-credentials", place)
-    container = make_container(pool, state="claimed")
-    make_assignment("alice", pool=pool, state="release_failed", container_ref=container.pk)
-    return container
 
 
 def is_said_well(answer):

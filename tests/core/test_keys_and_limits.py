@@ -207,8 +207,7 @@ def test_a_variable_is_known_to_workloads_and_not_taken_away_while_one_uses_it(c
 
 @pytest.mark.parametrize("kind", ["workloads", "pools", "sync-specs", "credentials"])
 def test_etags_guard_every_put(call, kind):
-    from tests.core.test_api import SINK
-    from tests.make import make_sync_spec
+    from tests.make import API_SINK, make_sync_spec
 
     credential = {"id": "x", "name": "x", "accessKeyId": "A", "secretAccessKey": "s"}
     match kind:
@@ -217,7 +216,7 @@ def test_etags_guard_every_put(call, kind):
         case "pools":
             make_pool("x")
         case "sync-specs":
-            make_sync_spec(make_pool(), id="x", sink=SINK)
+            make_sync_spec(make_pool(), id="x", sink=API_SINK)
         case "credentials":
             call("POST", "credentials", credential)
     found = call("GET", f"{kind}/x")

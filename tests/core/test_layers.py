@@ -72,3 +72,14 @@ def test_core_names_no_app():
     core = [path for path in SOURCES if path.is_relative_to(ROOT / "boilerhouse" / "core")]
     assert core
     assert [_module(path) for path in core if named.search(path.read_text())] == []
+
+
+def test_no_test_module_imports_another():
+    """B.9: what several need is a helper's, or a conftest's; a module that is imported is collected under two names."""
+    modules = list((ROOT / "tests").rglob("test_*.py"))
+    by_name = re.compile(r"^\s*(?:from|import) (?:\.|tests\.\w+\.)?test_\w+|^\s*from tests\.\w+ import .*\btest_", re.M)
+    importers = [
+        str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py") if by_name.search(path.read_text())
+    ]
+    assert modules
+    assert not importers

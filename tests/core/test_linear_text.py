@@ -30,8 +30,8 @@ from pools.names import plain
 from pools.spec import interpolate, variables_of
 from syncing.sinks import rclone_names, refusals
 from tests.asking import problem, refused_fields
-from tests.core.test_fuzz import snapshot
 from tests.linear import given_up
+from tests.snapshot import snapshot
 
 LENGTH = 80_000
 MOST_S = 3.0

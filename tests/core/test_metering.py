@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 COUNTING = """
 import os, signal, sys
 from boilerhouse.telemetry import metering

@@ -45,6 +45,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.slow
 def test_a_new_data_directory_is_closed_from_its_first_moment(public):
     """R0: ``manage.py check; ls -ld`` said 0755, the database 0644, s3/ 0755."""
     data = public / "a" / "data"
@@ -66,6 +67,7 @@ def test_a_new_data_directory_is_closed_from_its_first_moment(public):
         assert subprocess.run(read, capture_output=True, check=False).returncode != 0, path
 
 
+@pytest.mark.slow
 def test_the_doctor_has_nothing_against_the_data_of_an_untouched_deployment(public):
     """R0: it said FAILURE on a deployment that nobody had touched."""
     data = public / "data"
@@ -74,6 +76,7 @@ def test_the_doctor_has_nothing_against_the_data_of_an_untouched_deployment(publ
     assert {one["state"] for one in found if one["name"] == "data"} == {"ok"}, found
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_too_open_is_closed_at_start_and_that_is_said(public):
     """H3: made beforehand 0755, it stayed so, and nobody copied the database out of it."""
     data = public / "data"

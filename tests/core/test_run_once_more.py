@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 PASSES = "def test_passes(): note('passes')\n"
 FAILS = "def test_fails_{}(): note('fails'); assert not 'always'\n"

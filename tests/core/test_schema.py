@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -13,9 +11,9 @@ from boilerhouse.api.schema_examples import REQUESTS
 from boilerhouse.web.asgi_handler import REFUSALS
 from tests.asking import problem
 from tests.make import make_container
+from tests.routes import PATHS, SCHEMA
 
 pytestmark = pytest.mark.any_database
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs/openapi.json").read_text())
 OPERATIONS = [
     pytest.param(path, method, operation, id=operation["operationId"])
     for path, operations in SCHEMA["paths"].items()
@@ -80,13 +78,6 @@ def test_the_docs_page_needs_nothing_from_elsewhere(client, db):
         assert client.get(url).status_code == 200, url
     assert "<script>" not in page.content.decode()
     assert "unsafe" not in page["Content-Security-Policy"]
-
-
-PATHS = {
-    operation["operationId"]: (method.upper(), path)
-    for path, ops in SCHEMA["paths"].items()
-    for method, operation in ops.items()
-}
 
 
 def test_every_example_body_works_as_it_stands_there(call, settings):

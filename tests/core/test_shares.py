@@ -15,14 +15,15 @@ import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.waiting import eventually
 from tests.webserver import WebServer, rest, running
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 PATIENCE_S = 60
 ROWS = """
 from django.utils.timezone import now
 from tests.make import make_container, make_pool
-from tests.tenants.test_assignments import make_assignment
+from tests.make import make_assignment
 from pools.states import ContainerState
 from tenants.states import AssignmentState
 full = make_pool("full", max_size=1)
@@ -91,13 +92,6 @@ def measured(web: WebServer, name: str, **labels: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def until(check) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_joined_claims_count_once_and_refuse_nobody(web: WebServer):
     """D2: 205 requests of one key that wait for one claim; others claim, and releases are never refused."""
     mallory, bob = key_of(web, "mallory"), key_of(web, "bob", "b2")
@@ -105,7 +99,7 @@ def test_joined_claims_count_once_and_refuse_nobody(web: WebServer):
     with ExitStack() as opened:
         for _ in range(205):
             opened.enter_context(send(web, mallory, "POST", "tenants/mallory/claim?timeoutMs=600000", claim))
-        until(lambda: measured(web, "budget_refusals_total", of="tenant", resource="waiters") >= 180)
+        eventually(lambda: measured(web, "budget_refusals_total", of="tenant", resource="waiters") >= 180)
         assert measured(web, "budget_used", resource="waiters") == 1
 
         refused = ask(web, mallory, "POST", "tenants/mallory/claim", claim)
@@ -116,7 +110,7 @@ def test_joined_claims_count_once_and_refuse_nobody(web: WebServer):
         assert ask(web, bob, "POST", "tenants/bob/release?timeoutMs=200").status_code == 202
         for body in (None, {"discard": True}):
             assert ask(web, mallory, "POST", "tenants/mallory/release", body).status_code in (200, 202, 404)
-    until(lambda: measured(web, "budget_used", resource="waiters") == 0)
+    eventually(lambda: measured(web, "budget_used", resource="waiters") == 0)
 
 
 def test_clients_that_vanish_give_back_what_their_requests_held(web: WebServer):
@@ -124,7 +118,7 @@ def test_clients_that_vanish_give_back_what_their_requests_held(web: WebServer):
     key = key_of(web, "leaver")
     path, body = "tenants/leaver/claim?timeoutMs=600000", {"poolId": "full"}
     first = send(web, key, "POST", path, body)
-    until(lambda: measured(web, "budget_used", resource="waiters") == 1)
+    eventually(lambda: measured(web, "budget_used", resource="waiters") == 1)
     with send(web, key, "POST", path, body):
         for _ in range(3):
             gone = [send(web, key, "POST", path, body) for _ in range(15)]
@@ -133,11 +127,11 @@ def test_clients_that_vanish_give_back_what_their_requests_held(web: WebServer):
                 one.close()
         first.close()
         assert measured(web, "budget_used", resource="waiters") == 1
-    until(lambda: measured(web, "budget_used", resource="waiters") == 0)
+    eventually(lambda: measured(web, "budget_used", resource="waiters") == 0)
 
     with send(web, key, "POST", path, body, **{"Idempotency-Key": "once"}):
-        until(lambda: measured(web, "budget_used", resource="waiters") == 1)
-    until(lambda: measured(web, "budget_used", resource="waiters") == 0)
+        eventually(lambda: measured(web, "budget_used", resource="waiters") == 1)
+    eventually(lambda: measured(web, "budget_used", resource="waiters") == 0)
     again = ask(web, key, "POST", path[:-4], body, **{"Idempotency-Key": "once"})
     assert again.json()["code"] != "idempotency_key_in_flight"
 
@@ -149,14 +143,14 @@ def test_a_platforms_key_leaves_waiting_places_and_is_obeyed_when_it_releases(we
         for number in range(160):
             path = f"tenants/w{number}/claim?timeoutMs=600000"
             opened.enter_context(send(web, ops, "POST", path, {"poolId": ("full", "full2")[number % 2]}))
-        until(lambda: measured(web, "budget_used", resource="waiters") >= 150)
-        until(lambda: measured(web, "budget_refusals_total", of="key", resource="waiters") >= 6)
+        eventually(lambda: measured(web, "budget_used", resource="waiters") >= 150)
+        eventually(lambda: measured(web, "budget_refusals_total", of="key", resource="waiters") >= 6)
         assert measured(web, "budget_used", resource="waiters") < 155, "those that were judged at the same moment"
         given_up = ask(web, bob, "POST", "tenants/bob2/claim?timeoutMs=200", {"poolId": "full"})
         assert given_up.json()["code"] == "pool_exhausted"
         held = [number for number in (0, 1, 2) if ask(web, ops, "GET", f"tenants/w{number}/status").json()["assigned"]]
         assert ask(web, ops, "POST", f"tenants/w{held[0]}/release").status_code in (200, 202)
-    until(lambda: measured(web, "budget_used", resource="waiters") == 0)
+    eventually(lambda: measured(web, "budget_used", resource="waiters") == 0)
 
 
 def test_streams_of_a_tenant_are_bounded_and_leave_room_to_everybody(web: WebServer):
@@ -184,11 +178,11 @@ def test_streams_of_a_tenant_are_bounded_and_leave_room_to_everybody(web: WebSer
             other = opened.enter_context(send(web, key, "GET", "events/stream"))
             assert answer_of(other).startswith(b"HTTP/1.1 200")
         with connect(url, additional_headers=auth(bob)):
-            until(lambda: measured(web, "budget_used", resource="streams") == 53)
-    until(lambda: measured(web, "budget_used", resource="streams") == 0)
+            eventually(lambda: measured(web, "budget_used", resource="streams") == 53)
+    eventually(lambda: measured(web, "budget_used", resource="streams") == 0)
     with send(web, first, "GET", "events/stream") as again:
         assert answer_of(again).startswith(b"HTTP/1.1 200")
-    until(lambda: measured(web, "budget_used", resource="streams") == 0)
+    eventually(lambda: measured(web, "budget_used", resource="streams") == 0)
 
 
 def test_commands_of_one_key_leave_slow_threads_to_others(web: WebServer):
@@ -200,14 +194,14 @@ def test_commands_of_one_key_leave_slow_threads_to_others(web: WebServer):
             body = {"command": ["true"], "timeoutMs": 600_000}
             tenant = number % 2
             opened.enter_context(send(web, keys[tenant], "POST", f"tenants/m{tenant}/exec", body))
-        until(lambda: measured(web, "budget_used", resource="slow") == 8)
+        eventually(lambda: measured(web, "budget_used", resource="slow") == 8)
         with ThreadPoolExecutor(8) as threads:
             others = list(threads.map(lambda _: ask(web, bob, "GET", "tenants/bob4/logs"), range(8)))
         assert {one.status_code for one in others} <= {409, 429}
         assert 409 in {one.status_code for one in others}, "answered by a thread for slow work"
         for number in range(40):
             opened.enter_context(send(web, ops, "POST", f"tenants/m{2 + number % 4}/exec", body))
-        until(lambda: measured(web, "budget_refusals_total", of="key", resource="slow") >= 20)
+        eventually(lambda: measured(web, "budget_refusals_total", of="key", resource="slow") >= 20)
         assert measured(web, "budget_used", resource="slow") <= 16
 
 
@@ -233,7 +227,7 @@ def test_who_asks_again_at_once_is_refused_late(web: WebServer):
     with ExitStack() as opened:
         for _ in range(20):
             opened.enter_context(send(web, mallory, "POST", "tenants/again/claim?timeoutMs=600000", claim))
-        until(lambda: ask(web, mallory, "POST", "tenants/again/claim", claim).status_code == 429)
+        eventually(lambda: ask(web, mallory, "POST", "tenants/again/claim", claim).status_code == 429)
 
         def refused() -> None:
             answer = ask(web, mallory, "POST", "tenants/again/claim", claim)
@@ -291,7 +285,7 @@ def test_requests_that_wait_hold_no_body(web: WebServer):
         def wait_beside(first: int, last: int) -> int:
             for number in range(first, last):
                 opened.enter_context(send(web, ops, "POST", f"tenants/l{number}/claim?timeoutMs=600000", body))
-            until(lambda: measured(web, "budget_used", resource="waiters") == last)
+            eventually(lambda: measured(web, "budget_used", resource="waiters") == last)
             return web.memory_bytes()
 
         before = wait_beside(0, 20)  # what threads and connections take is no part of it
@@ -299,7 +293,7 @@ def test_requests_that_wait_hold_no_body(web: WebServer):
             wait_beside(last - 20, last)
         assert wait_beside(80, 100) - before < 80 * 900_000 / 2
         assert measured(web, "budget_used", resource="bodies") == 0
-    until(lambda: measured(web, "budget_used", resource="waiters") == 0)
+    eventually(lambda: measured(web, "budget_used", resource="waiters") == 0)
 
 
 def test_long_bodies_of_a_tenant_take_its_share_of_memory_alone(web: WebServer):
@@ -314,7 +308,7 @@ def test_long_bodies_of_a_tenant_take_its_share_of_memory_alone(web: WebServer):
     with ExitStack() as opened:
         for number in range(16):
             opened.enter_context(web.connect(begin((first, second)[number % 2]), timeout=PATIENCE_S))
-        until(lambda: measured(web, "budget_used", resource="bodies") == 16 * MB)
+        eventually(lambda: measured(web, "budget_used", resource="bodies") == 16 * MB)
         for key in (first, second):
             with web.connect(begin(key), timeout=PATIENCE_S) as one:
                 refused = rest(one)
@@ -326,5 +320,5 @@ def test_long_bodies_of_a_tenant_take_its_share_of_memory_alone(web: WebServer):
         assert ask(web, first, "POST", "tenants/loader/release", {"discard": True}).status_code == 404
         large = {"poolId": "nope", "metadata": {"x": "y" * 900_000}}
         assert ask(web, bob, "POST", "tenants/bob6/claim", large).json()["code"] == "pool_not_found"
-    until(lambda: measured(web, "budget_used", resource="bodies") == 0)
+    eventually(lambda: measured(web, "budget_used", resource="bodies") == 0)
     assert ask(web, first, "POST", "tenants/loader/claim", large).json()["code"] == "pool_not_found"

@@ -39,10 +39,8 @@ from syncing import rclone
 from syncing.models import SyncSpec
 from tenants import claims, idle, syncs, upkeep, validation
 from tenants.models import Assignment
-from tests.make import make_container, make_pool, make_sync_spec, make_workload
-from tests.stack.conftest import eventually
-from tests.tenants.test_assignments import make_assignment
-from tests.tenants.test_syncs import hold
+from tests.make import make_assignment, make_container, make_held, make_pool, make_sync_spec, make_workload
+from tests.waiting import eventually
 
 HUGE_MS = 2**53 - 1
 
@@ -250,8 +248,8 @@ def test_a_huge_idle_timeout_and_interval_stop_neither_their_steps_nor_other_row
     huge, usual = make_pool(idle_timeout_ms=1000), make_pool(idle_timeout_ms=1000)
     for pool in (huge, usual):
         make_sync_spec(pool, interval_ms=5000)
-    hold(huge, "huge", minutes=10)
-    hold(usual, "usual", minutes=10)
+    make_held(huge, "huge", minutes=10)
+    make_held(usual, "usual", minutes=10)
     Pool.objects.filter(pk=huge.pk).update(idle_timeout_ms=HUGE_MS)
     SyncSpec.objects.filter(pool=huge).update(interval_ms=HUGE_MS)
     Assignment.objects.update(last_activity_at=timezone.now() - timedelta(minutes=10))

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from boilerhouse.web import connections
 from tests.webserver import WebServer, rest, running
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 MB = 1 << 20
 PASSWORD = "the right long password"
 LIMITS = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from boilerhouse.process import turns
 
 
@@ -105,11 +107,8 @@ def test_who_is_stuck_with_its_turn_holds_nobody_up_for_longer_than_patience():
 def test_an_error_gives_the_turn_back():
     of = turns.Turns(patience_s=5)
     for _ in range(2):
-        try:
-            with of.turn():
-                raise ValueError
-        except ValueError:
-            pass
+        with pytest.raises(ValueError), of.turn():
+            raise ValueError
     with of.turn(), turns.aside():
         assert of._free == 1
     assert of._free == 1

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SAYS = """
 import json, os, sys, threading, resource, subprocess
 os.environ["DJANGO_SETTINGS_MODULE"] = "boilerhouse.settings"

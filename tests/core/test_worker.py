@@ -27,14 +27,14 @@ from boilerhouse.queues.broker import Broker
 from boilerhouse.queues.management.commands import run_worker
 from boilerhouse.queues.tasks import enqueue, task
 from boilerhouse.queues.worker import Worker
-from tests.stack.conftest import eventually
+from tests.waiting import eventually
 
 QUEUES = {"fast": {"workers": 2, "timeout": 5, "retry": 60}, "slow": {"workers": 1, "timeout": 5, "retry": 60}}
 HERE = __name__
 done: list[str] = []
 gate = threading.Event()
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
 @task

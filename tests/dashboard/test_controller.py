@@ -20,8 +20,7 @@ from pools.states import ContainerState, Fault
 from tenants import idle, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
-from tests.make import make_container, make_pool, make_sync_spec
-from tests.tenants.test_assignments import make_assignment
+from tests.make import make_container, make_held, make_pool, make_sync_spec
 
 LONG_AGO = timedelta(minutes=5)
 
@@ -32,18 +31,15 @@ def _fresh(data_dir):
     upkeep.orphans.tried.clear()
 
 
+def idle_holder(pool: Pool | None = None, tenant: str = "alice", fault: str = "", **over) -> Assignment:
+    """A tenant that has done nothing for long, in a container of as long ago."""
+    container = make_container(pool, state=ContainerState.CLAIMED, fault=fault)
+    Container.objects.filter(pk=container.pk).update(state_changed_at=timezone.now() - LONG_AGO)
+    return make_held(tenant=tenant, container=container, **{"last_activity_at": timezone.now() - LONG_AGO, **over})
+
+
 def queued() -> list[str]:
     return sorted(message.task["func"].rpartition(".")[2] for message in OrmQ.objects.all())
-
-
-def hold(tenant: str = "alice", pool: Pool | None = None, **over) -> Assignment:
-    container = make_container(pool, state=ContainerState.CLAIMED, **over.pop("container", {}))
-    Container.objects.filter(pk=container.pk).update(state_changed_at=timezone.now() - LONG_AGO)
-    return make_assignment(
-        tenant, pool=container.pool, state=AssignmentState.ASSIGNED, container=container, container_ref=container.pk,
-        was_assigned=True, version=container.version, uid=container.uid,
-        **{"last_activity_at": timezone.now() - LONG_AGO, **over},
-    )  # fmt: skip
 
 
 def test_fill_pools_enqueues_for_pools_that_are_off_and_only_for_those():
@@ -73,8 +69,8 @@ def test_resume_containers_hands_on_what_nobody_living_works_on_once():
 
 @pytest.mark.parametrize("fault", [Fault.EXIT, Fault.OOM, Fault.VANISHED])
 def test_release_dead_ends_the_assignment_with_its_reason(fault):
-    row = hold(container={"fault": fault})
-    hold("bob", container={"fault": Fault.UNHEALTHY})
+    row = idle_holder(fault=fault)
+    idle_holder(tenant="bob", fault=Fault.UNHEALTHY)
 
     assert upkeep.release_dead() == 1
     row.refresh_from_db()
@@ -84,8 +80,8 @@ def test_release_dead_ends_the_assignment_with_its_reason(fault):
 
 
 def test_release_unhealthy_only_where_the_pool_says_so():
-    hold("bob", container={"fault": Fault.UNHEALTHY})
-    row = hold(pool=make_pool(on_unhealthy="release"), container={"fault": Fault.DISK})
+    idle_holder(tenant="bob", fault=Fault.UNHEALTHY)
+    row = idle_holder(make_pool(on_unhealthy="release"), fault=Fault.DISK)
 
     assert upkeep.release_unhealthy() == 1
     row.refresh_from_db()
@@ -94,9 +90,9 @@ def test_release_unhealthy_only_where_the_pool_says_so():
 
 def test_find_idle_looks_only_at_overdue_assignments_of_pools_with_a_timeout_and_once():
     pool = make_pool(idle_timeout_ms=60_000)
-    hold("overdue", pool)
-    hold("active", pool, last_activity_at=timezone.now())
-    hold("no-timeout")
+    idle_holder(pool, "overdue")
+    idle_holder(pool, "active", last_activity_at=timezone.now())
+    idle_holder(tenant="no-timeout")
 
     assert upkeep.find_idle() == 1
     assert upkeep.find_idle() == 0
@@ -105,7 +101,7 @@ def test_find_idle_looks_only_at_overdue_assignments_of_pools_with_a_timeout_and
 
 def test_a_heartbeat_that_comes_in_between_wins_against_the_idle_release():
     """B7: the controller's look may be stale; one statement decides."""
-    row = hold(pool=make_pool(idle_timeout_ms=60_000))
+    row = idle_holder(make_pool(idle_timeout_ms=60_000))
     volumes.prepare(row.held_container, 200_001, row.version.spec)
     upkeep.find_idle()
     idle.heartbeat("alice")
@@ -117,7 +113,7 @@ def test_a_heartbeat_that_comes_in_between_wins_against_the_idle_release():
 
 
 def test_files_that_changed_are_activity_whatever_their_mtime_says(data_dir):
-    row = hold(pool=make_pool(idle_timeout_ms=60_000))
+    row = idle_holder(make_pool(idle_timeout_ms=60_000))
     volumes.prepare(row.held_container, 200_001, row.version.spec)
     state = volumes.volume_path(row.held_container, "state")
     os.utime(state, (0, 0))
@@ -129,7 +125,7 @@ def test_files_that_changed_are_activity_whatever_their_mtime_says(data_dir):
 
 
 def test_an_overdue_assignment_whose_files_lie_still_is_released(data_dir):
-    row = hold(pool=make_pool(idle_timeout_ms=60_000))
+    row = idle_holder(make_pool(idle_timeout_ms=60_000))
     volumes.prepare(row.held_container, 200_001, row.version.spec)
     assert idle.check(row.pk, row.generation) is False, "its directory was made just now"
     Pool.objects.update(idle_timeout_ms=1)
@@ -140,7 +136,7 @@ def test_an_overdue_assignment_whose_files_lie_still_is_released(data_dir):
 
 
 def test_retire_unheld_takes_away_what_is_claimed_by_nobody():
-    held = hold()
+    held = idle_holder()
     old = timezone.now() - LONG_AGO
     nobody = make_container(state=ContainerState.CLAIMED, state_changed_at=old)
     make_container(state=ContainerState.CLAIMED)

@@ -97,14 +97,18 @@ def test_no_label_names_a_tenant_or_a_container(scraping):
     CONTAINER_STARTS.labels("p", "ready").inc()
     SYNC_RUNS.labels("p", "upload", "release", "succeeded").inc()
     TASKS.labels("pools.tasks.refill", "done").inc()
-    for family in scrape(scraping).values():
+    found = scrape(scraping)
+    assert value(found, "boilerhouse_container_starts_total", pool="p", result="ready") >= 1
+    for family in found.values():
         for sample in family.samples:
             assert not FORBIDDEN & sample.labels.keys(), sample
             assert not any(re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-", text) for text in sample.labels.values()), sample
 
 
 def test_names_follow_the_customs(scraping):
-    for family in scrape(scraping).values():
+    found = scrape(scraping)
+    assert "boilerhouse_queue_depth" in found
+    for family in found.values():
         assert family.name.startswith("boilerhouse_")
         assert family.documentation.endswith("."), family.name
         if family.type == "histogram":

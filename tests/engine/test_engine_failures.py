@@ -11,7 +11,7 @@ import pytest
 
 from tenants.models import Assignment
 from tests.stack.conftest import eventually
-from tests.stack.test_kill_points import converges
+from tests.stack.converging import converges
 
 STATE = "t/${tenantId}/"
 BACK_S = 30

@@ -12,8 +12,9 @@ from pools.models import Container, Pool
 from pools.runtime import seccomp
 from pools.runtime.docker import comparison
 from pools.states import ContainerState, PoolState, Trouble
+from tests.docker_command import docker
 from tests.make import make_spec
-from tests.pools.engine import SLEEP, docker, engine  # noqa: F401
+from tests.real_engine import SLEEP
 
 pytestmark = pytest.mark.any_database
 FULL = {
@@ -99,7 +100,7 @@ DROPPED = [
 
 
 @pytest.mark.parametrize("dropped", DROPPED, ids=lambda one: next(iter(one)))
-def test_whatever_an_engine_drops_fails_the_start_and_is_named(engine, dropped):  # noqa: F811
+def test_whatever_an_engine_drops_fails_the_start_and_is_named(engine, dropped):
     """B13: each limit and each hardening that the engine leaves out is said, and the start has failed, nothing is left."""
     row, pool = engine.start(**FULL)
     assert row, pool.last_error
@@ -127,7 +128,7 @@ EVERYTHING = {
 }
 
 
-def test_every_key_of_a_request_is_compared(engine, settings, monkeypatch, tmp_path):  # noqa: F811
+def test_every_key_of_a_request_is_compared(engine, settings, monkeypatch, tmp_path):
     """B13: whichever is missing, or another, in what the engine says; also of keys that are added tomorrow."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/zero"]
     (tmp_path / "swaps").write_text("Filename Type\n/swapfile file\n")
@@ -168,7 +169,7 @@ def others(value):
     return [value[1:]]
 
 
-def test_the_editors_try_says_it_too(engine):  # noqa: F811
+def test_the_editors_try_says_it_too(engine):
     """B13: a try is no way around it."""
     spec = make_spec(command=SLEEP, ports=[])
     assert trials.run(spec).is_healthy
@@ -179,7 +180,7 @@ def test_the_editors_try_says_it_too(engine):  # noqa: F811
     assert not [one for one in trials._root().iterdir() if one.is_dir()]
 
 
-def test_a_machine_without_swap_gives_none_whatever_its_kernel_can_limit(engine, tmp_path, monkeypatch):  # noqa: F811
+def test_a_machine_without_swap_gives_none_whatever_its_kernel_can_limit(engine, tmp_path, monkeypatch):
     """B13: a dropped limit of swap counts where there is swap."""
     engine.filter.change = put(-1, "HostConfig", "MemorySwap")
     swaps = tmp_path / "swaps"
@@ -212,7 +213,7 @@ def as_if_dropped(found):
     found["Config"]["User"] = "200000:200000"
 
 
-def test_an_engine_that_does_not_say_what_it_dropped_is_seen_through(engine):  # noqa: F811
+def test_an_engine_that_does_not_say_what_it_dropped_is_seen_through(engine):
     """B13: the kernel has the last word on profile and capabilities, as where it knows no seccomp."""
     engine.filter.change, engine.filter.pretend = without_profile, silently
     row, pool = engine.start(**FULL)
@@ -234,7 +235,7 @@ def other_spelling(found):
     host["ExtraHosts"] = ["v6.internal:[2001:db8::7]", "db.internal=192.0.2.7"]
 
 
-def test_the_same_said_in_other_words_is_no_difference(engine):  # noqa: F811
+def test_the_same_said_in_other_words_is_no_difference(engine):
     """B13, B30: an engine may spell addresses in its own way; another address is still another one."""
     spec = {"dns": ["2001:DB8:0::53"], "extra_hosts": {"db.internal": "192.0.2.7", "v6.internal": "2001:0DB8::7"}}
     engine.filter.pretend = other_spelling
@@ -258,7 +259,7 @@ def checked_image():
     docker("rmi", "-f", made)
 
 
-def test_a_check_beside_the_images_own_is_as_it_was_asked(checked_image, engine):  # noqa: F811
+def test_a_check_beside_the_images_own_is_as_it_was_asked(checked_image, engine):
     """B1: the engine fills in what is not said from the image's; a time to start of none is said, so it stays none."""
     check = {"command": ["true"], "start_period_ms": 0, "interval_ms": 2000, "timeout_ms": 1000, "retries": 2}
     row, pool = engine.start(image=checked_image, health_check=check)
@@ -272,7 +273,7 @@ def test_a_check_beside_the_images_own_is_as_it_was_asked(checked_image, engine)
     assert engine.inspect(row)["Config"]["Healthcheck"]["Test"] == ["NONE"]
 
 
-def test_looking_for_a_directory_says_why_no_image_will_do(engine, tmp_path):  # noqa: F811
+def test_looking_for_a_directory_says_why_no_image_will_do(engine, tmp_path):
     """B13: an engine that makes no container at all is not taken for one without images."""
     engine.filter.change = put(1, "HostConfig", "Memory")
     with pytest.raises(EngineFailure, match="emory limit"):

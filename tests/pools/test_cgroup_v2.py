@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from pools import freezer, host_processes
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 COUNTS = """
 import sys, time
@@ -54,18 +57,11 @@ def running(request: pytest.FixtureRequest, hierarchy: Path, tmp_path: Path) -> 
         (group / "cgroup.freeze").write_text("0")
         process.kill()
         process.wait(10)
-        until(lambda: "populated 0" in (group / "cgroup.events").read_text())
+        eventually(lambda: "populated 0" in (group / "cgroup.events").read_text())
         group.rmdir()
         if is_ours:
             with suppress(OSError):  # somebody else uses it by now
                 group.parent.rmdir()
-
-
-def until(check, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_it_stands_still_for_a_save_and_goes_on(running, hierarchy):
@@ -74,14 +70,14 @@ def test_it_stands_still_for_a_save_and_goes_on(running, hierarchy):
     group = freezer.group_of(runtime_id, hierarchy)
     assert group
     assert group.control.name == "cgroup.freeze"
-    until(counted.exists)
+    eventually(counted.exists)
     with freezer.held(group, 5.0) as freeze:
         before = counted.stat().st_size
         time.sleep(0.2)
         assert counted.stat().st_size == before
     assert freeze.seconds >= 0.2
     assert not group.is_frozen()
-    until(lambda: counted.stat().st_size > before)
+    eventually(lambda: counted.stat().st_size > before)
 
 
 def test_its_guard_lets_it_go_on_where_the_save_was_killed(running, hierarchy):
@@ -94,7 +90,7 @@ def test_its_guard_lets_it_go_on_where_the_save_was_killed(running, hierarchy):
     assert group.is_frozen()
     guard.stdin.close()
     guard.wait(20)
-    until(lambda: not group.is_frozen())
+    eventually(lambda: not group.is_frozen())
     with pytest.raises(freezer.CannotFreeze, match="let go"), freezer.held(group, 5.0):
         group.thaw()
 
@@ -108,7 +104,7 @@ def test_its_processes_are_known_as_its_own(running):
     assert host_processes.status(pid, "0" * 64) is None
     assert not host_processes.kill_tree(pid, "0" * 64)
     assert host_processes.kill_tree(pid, runtime_id)
-    until(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None)
+    eventually(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None)
     assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT).si_status == signal.SIGKILL
 
 

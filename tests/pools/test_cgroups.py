@@ -11,7 +11,8 @@ import pytest
 from pools import freezer, host, host_processes, lifecycle, reconcile, usage
 from pools.errors import ExecTimedOut
 from pools.states import ContainerState, Fault
-from tests.pools.engine import docker, engine  # noqa: F401
+from tests.docker_command import docker
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.any_database
 COUNTS = ["sh", "-c", "trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done"]
@@ -25,7 +26,7 @@ FILES = {
 HELD = {"1": "67108864 64 25000 100000", "2": "67108864 64 25000 100000 0 "}
 
 
-def test_the_kernel_holds_a_container_to_what_was_asked_for(engine):  # noqa: F811
+def test_the_kernel_holds_a_container_to_what_was_asked_for(engine):
     """B34: its limits of memory, swap, processes and CPU time, and what it uses of them."""
     row, pool = engine.start(resources=RESOURCES)
     assert row, pool.last_error
@@ -44,7 +45,7 @@ def test_the_kernel_holds_a_container_to_what_was_asked_for(engine):  # noqa: F8
     assert after.cpu_ns > before.cpu_ns
 
 
-def test_a_running_container_is_held_still_by_the_kernel_or_by_the_engine(engine):  # noqa: F811
+def test_a_running_container_is_held_still_by_the_kernel_or_by_the_engine(engine):
     """B34, B17: nothing of it moves in the block, a command that comes meanwhile waits, and all goes on afterwards."""
     row, pool = engine.start(command=COUNTS)
     assert row, pool.last_error
@@ -63,7 +64,7 @@ def test_a_running_container_is_held_still_by_the_kernel_or_by_the_engine(engine
             assert status(pid) == stood
         assert not freezer.is_frozen(row.runtime_id)
         moved = engine.run(row, "cat /tmp/count")
-        until(lambda moved=moved: engine.run(row, "cat /tmp/count") != moved)
+        eventually(lambda moved=moved: engine.run(row, "cat /tmp/count") != moved)
     commands.join(timeout=60)
     assert engine.run(row, "cat /tmp/ran") == "ran\n"
     group.freeze()
@@ -79,14 +80,7 @@ def status(pid: int) -> list[str]:
         return [line for line in file if "ctxt_switches" in line]
 
 
-def until(check, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def test_a_process_is_a_containers_by_its_cgroup(engine):  # noqa: F811
+def test_a_process_is_a_containers_by_its_cgroup(engine):
     """B34: a command past its time is killed with its children, and no process of the host is taken for one."""
     row, pool = engine.start()
     assert row, pool.last_error
@@ -95,10 +89,10 @@ def test_a_process_is_a_containers_by_its_cgroup(engine):  # noqa: F811
     assert host_processes.status(os.getpid(), row.runtime_id) is None
     with pytest.raises(ExecTimedOut):
         engine.runtime.exec(lifecycle.runtime_name(row.pk), ("sh", "-c", "sleep 4321 & sleep 4321"), 2000)
-    until(lambda: "4321" not in engine.run(row, "ps -o args | grep -v grep || true"))
+    eventually(lambda: "4321" not in engine.run(row, "ps -o args | grep -v grep || true"))
 
 
-def test_a_container_that_wanted_too_much_memory_is_told_apart_from_one_that_was_killed(engine):  # noqa: F811
+def test_a_container_that_wanted_too_much_memory_is_told_apart_from_one_that_was_killed(engine):
     """B34: the kernel's word reaches the event and what the engine keeps, whichever is read."""
     events: list[str] = []
     stream = engine.runtime.events(host.labels())

@@ -9,6 +9,7 @@ import requests
 from pools import cleanup, errors, firewall, trials, volumes
 from pools.runtime.docker import translated
 from tests.fake_runtime import FakeRuntime
+from tests.runtimes import choose_runtime
 
 MISCOUNTED = "error while removing network: network boilerhouse-1 id 2 has active endpoints"
 
@@ -25,10 +26,10 @@ def refusal(words: str) -> docker.errors.APIError:
     return docker.errors.APIError("refused", response=answer, explanation=words)
 
 
-def test_an_engine_that_keeps_the_network_keeps_nothing_else(data_dir, monkeypatch):
+def test_an_engine_that_keeps_the_network_keeps_nothing_else(data_dir, settings, monkeypatch):
     """Docker 20.10 now and then counts an endpoint that is gone, until it is restarted."""
     removed = []
-    monkeypatch.setattr(cleanup, "get_runtime", Miscounting)
+    choose_runtime(settings, Miscounting)
     monkeypatch.setattr(trials, "remove_all", lambda: removed.append("trials"))
     monkeypatch.setattr(firewall, "remove", lambda bridge: removed.append("rules"))
     left = volumes.containers_dir() / "left"

@@ -25,6 +25,8 @@ from tests import docker_proxy
 from tests.docker_proxy import Sockets, say
 from tests.lan import ipv6_forwarding_kept
 
+pytestmark = pytest.mark.slow
+
 heads, calls, bodies, refusing = map(docker_proxy.module, ("heads", "calls", "bodies", "refusing"))
 Refused = refusing.Refused
 IMAGE = images.EXAMPLE_IMAGE

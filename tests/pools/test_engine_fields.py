@@ -27,7 +27,7 @@ from pools.runtime.docker import comparison, request, translated
 from pools.spec import Gpus, WorkloadSpec
 from tests.asking import refused_fields
 from tests.make import SPEC, make_pool, make_spec, make_workload
-from tests.pools.engine import SLEEP, engine  # noqa: F401
+from tests.real_engine import SLEEP
 
 pytestmark = pytest.mark.any_database
 
@@ -226,7 +226,7 @@ def test_a_version_stored_before_these_fields_is_what_it_was(call):
     assert all(name.startswith("boilerhouse.") for name in plan.labels)
 
 
-def test_a_stored_version_starts_no_more_once_the_deployment_forbids_its_device(engine, settings):  # noqa: F811
+def test_a_stored_version_starts_no_more_once_the_deployment_forbids_its_device(engine, settings):
     """B13: the pool says which, whoever took it off the list."""
     allow(settings)
     Settings.objects.update_or_create(pk=1, defaults={"values": {"allowed_devices": ["gpus"]}})
@@ -239,7 +239,7 @@ def test_a_stored_version_starts_no_more_once_the_deployment_forbids_its_device(
 # What the container sees -----------------------------------------------------------------------------
 
 
-def test_the_container_sees_what_was_asked(engine, settings):  # noqa: F811
+def test_the_container_sees_what_was_asked(engine, settings):
     """B6, B10, B13: sizes, flags, limits, device, hosts, labels on the real engine; what is not said stays hardened."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/zero", "/dev/full"]
     row, pool = engine.start(
@@ -296,7 +296,7 @@ def test_the_container_sees_what_was_asked(engine, settings):  # noqa: F811
     assert not any(name.startswith("org.") for name in engine.inspect(other)["Config"]["Labels"])
 
 
-def test_the_scratch_space_itself_may_hold_programs(engine):  # noqa: F811
+def test_the_scratch_space_itself_may_hold_programs(engine):
     """B6: native libraries that are unpacked to /tmp load, for whoever asks for it; it stays writable to all."""
     row, pool = engine.start(tmpfs=[{"path": "/tmp", "size_mb": 32, "exec": True}])
     assert row, pool.last_error
@@ -306,7 +306,7 @@ def test_the_scratch_space_itself_may_hold_programs(engine):  # noqa: F811
     assert {"nosuid", "nodev"} <= set(line.split()[3].split(","))
 
 
-def test_what_the_node_does_not_have_fails_the_start_in_plain_words(engine, settings):  # noqa: F811
+def test_what_the_node_does_not_have_fails_the_start_in_plain_words(engine, settings):
     """B13: GPUs without a toolkit, a device that is not there, a limit beyond the kernel's."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["gpus", "/dev/nothing-here"]
     settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": -1}
@@ -329,7 +329,7 @@ def test_what_the_node_does_not_have_fails_the_start_in_plain_words(engine, sett
 
 
 @pytest.mark.parametrize("gpus", [Gpus(), Gpus(count=-1), Gpus(count=0, ids=("0", "GPU-1"))])
-def test_a_request_for_gpus_is_kept_as_it_was_asked(engine, tmp_path, gpus):  # noqa: F811
+def test_a_request_for_gpus_is_kept_as_it_was_asked(engine, tmp_path, gpus):
     """B13: no GPU is here, so it is looked at before the start; spelled otherwise, every start would fail."""
     row, pool = engine.start()
     assert row, pool.last_error
@@ -411,7 +411,7 @@ def elsewhere():
         ip("netns", "delete", name)
 
 
-def test_the_container_asks_the_resolver_that_was_named_and_the_node_does_not_answer(engine, elsewhere):  # noqa: F811
+def test_the_container_asks_the_resolver_that_was_named_and_the_node_does_not_answer(engine, elsewhere):
     """B13, P11: names come from there; a resolver on the node itself stays as closed as the node is."""
     row, pool = engine.start(dns=[elsewhere])
     assert row, pool.last_error

@@ -11,13 +11,16 @@ import pytest
 
 from boilerhouse.controller import engine_watch
 from boilerhouse.operations import doctor
-from pools import errors, host, images, lifecycle, reconcile, sizing, suitability, trials
+from pools import errors, images, lifecycle, reconcile, sizing, suitability, trials
 from pools.models import Container, Pool
 from pools.runtime.base import ContainerPlan
 from pools.runtime.docker import DockerRuntime, dialect
 from pools.states import ContainerState, Trouble
 from tests.engine_filter import EngineFilter
 from tests.make import make_pool, make_spec
+from tests.runtimes import choose_runtime
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -169,11 +172,9 @@ def test_who_names_no_version_of_ours_is_no_engine_for_us(said):
 
 
 @pytest.fixture
-def served(runtime, monkeypatch):
+def served(engine, data_dir, settings):
     """This deployment's engine is the one of the test."""
-    for module in (lifecycle, reconcile, host.network, doctor, engine_watch, trials):
-        monkeypatch.setattr(module, "get_runtime", lambda: runtime)
-    return runtime
+    return choose_runtime(settings, DockerRuntime, engine.url)
 
 
 def test_pools_say_that_their_engine_is_too_old_and_that_it_is_right_again(engine, served, monkeypatch):

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -27,14 +27,11 @@ from pools.packet_rules import Guarded
 from pools.runtime.base import Network
 from pools.states import ContainerState
 from tests.lan import Neighbour, forwarding, neighbour, run
-from tests.pools.engine import Engine, engine  # noqa: F401
+from tests.real_engine import LISTENING, Engine, set_policy
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db
 NETWORK = Network("bh-test", "bhtest0", "10.99.0.0/16", "10.99.0.1")
-LISTENING = {
-    "command": ["sh", "-c", "mkdir -p /tmp/www; echo mine > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www"],
-    "ports": [{"name": "http", "container_port": 8080}],
-}
 
 
 @pytest.fixture
@@ -49,24 +46,12 @@ def tables(data_dir: object) -> Iterator[None]:
     firewall.remove(NETWORK.bridge)
 
 
-def until(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def said(at: Engine, container: object, address: str, port: int) -> str:
-    """What answers there; empty if nothing does."""
-    return at.run(container, f"echo hi | nc -w 2 {address} {port} 2>/dev/null; true")
-
-
 def resolved(at: Engine, container: object, name: str, server: str) -> str:
     """What a resolver says, by UDP."""
     return at.run(container, f"timeout 2 nslookup -type=a {name} {server} 2>&1; true")
 
 
-def test_public_addresses_are_open_and_all_others_closed(engine, outside):  # noqa: F811
+def test_public_addresses_are_open_and_all_others_closed(engine, outside):
     """Section 11: by default a container reaches public addresses, and neither host, LAN, metadata nor neighbours."""
     outside.resolves({"www.example.com": ["192.0.2.77"]})
     one, _ = engine.start(**LISTENING)
@@ -74,12 +59,12 @@ def test_public_addresses_are_open_and_all_others_closed(engine, outside):  # no
     gateway = str(ipaddress.ip_network(host.ensure_network().subnet)[1])
     ours = outside.private.rsplit(".", 1)[0] + ".1"
 
-    assert said(engine, one, outside.public, 80).startswith("hello")
+    assert engine.answer_from(one, outside.public, 80).startswith("hello")
     assert "192.0.2.77" in resolved(engine, one, "www.example.com", outside.public)
     for address in (outside.private, gateway, ours, "169.254.169.254", "100.100.100.200", "168.63.129.16"):
-        assert said(engine, one, address, 80) == "", address
+        assert engine.answer_from(one, address, 80) == "", address
     assert "192.0.2.77" not in resolved(engine, one, "www.example.com", outside.private)
-    assert said(engine, one, two.address, 8080) == ""
+    assert engine.answer_from(one, two.address, 8080) == ""
     assert "can't connect" in engine.run(one, "nc -w 1 2001:db8::1 80 2>&1; true")
     assert "eth0" not in engine.run(one, "cat /proc/net/if_inet6 2>/dev/null; true")
     # Nor does it see who is there: no neighbour answers a question for its hardware address.
@@ -88,7 +73,7 @@ def test_public_addresses_are_open_and_all_others_closed(engine, outside):  # no
     assert not re.search(rf"^{re.escape(two.address)} .* 0x2 ", arp, re.MULTILINE)
 
 
-def test_no_one_outside_the_node_reaches_a_container(engine, outside):  # noqa: F811
+def test_no_one_outside_the_node_reaches_a_container(engine, outside):
     """F5: a neighbour on the LAN with a route to the containers' network; what is published goes on to work."""
     one, _ = engine.start(**{**LISTENING, "ports": [{"name": "http", "container_port": 8080, "publish": True}]})
     network = host.ensure_network()
@@ -139,7 +124,7 @@ def test_what_is_not_in_force_is_found_and_restored(tables, monkeypatch, vandal)
     assert firewall._listing() == firewall._as_listed(wanted)
 
 
-def test_reconcile_shows_and_mends_the_packet_filter(engine, capsys):  # noqa: F811
+def test_reconcile_shows_and_mends_the_packet_filter(engine, capsys):
     """Item 4: by hand, as workers do by themselves; and what former policies left does not fill the kernel."""
     one, pool = engine.start()
     run("nft", "flush", "chain", "inet", packet_rules.table(), "outward")
@@ -195,7 +180,7 @@ def test_without_the_bridge_filter_nothing_starts(tables, monkeypatch, tmp_path)
         firewall.apply(NETWORK)
 
 
-def test_what_cannot_be_restored_stands_in_readiness(engine, monkeypatch, tmp_path):  # noqa: F811
+def test_what_cannot_be_restored_stands_in_readiness(engine, monkeypatch, tmp_path):
     engine.start()
     with monkeypatch.context() as patches, pytest.raises(HostNotReady):
         patches.setattr(bridging, "_MODULE", tmp_path / "none")
@@ -207,7 +192,7 @@ def test_what_cannot_be_restored_stands_in_readiness(engine, monkeypatch, tmp_pa
     assert NetworkReport.objects.get().problem == ""
 
 
-def test_a_bridge_that_hands_nothing_over_is_found_and_restored(engine):  # noqa: F811
+def test_a_bridge_that_hands_nothing_over_is_found_and_restored(engine):
     """Item 5: as of every rule, and no matter what the host's sysctls say of its bridges."""
     engine.start()
     network = host.ensure_network()
@@ -241,12 +226,7 @@ def test_many_that_change_the_rules_at_once_leave_all_of_them(tables, monkeypatc
 # Policies ---------------------------------------------------------------------------------------------
 
 
-def set_policy(pool, mode: str, *allow: str) -> None:
-    Pool.objects.filter(pk=pool.pk).update(egress={"mode": mode, "allow": list(allow)})
-    filtering.apply()
-
-
-def test_each_mode_opens_what_it_says_and_no_more(engine, outside, settings):  # noqa: F811
+def test_each_mode_opens_what_it_says_and_no_more(engine, outside, settings):
     """Section 11: none, list, internet with more, open; each in force on a running container when the call returns."""
     outside.resolves({"www.example.com": ["192.0.2.77"]})
     one, pool = engine.start(**LISTENING)
@@ -254,7 +234,7 @@ def test_each_mode_opens_what_it_says_and_no_more(engine, outside, settings):  #
 
     def reached() -> set[str]:
         places = {"public": (public, 80), "other port": (public, 81), "private": (private, 80)}
-        found = {name for name, place in places.items() if said(engine, one, *place).startswith("hello")}
+        found = {name for name, place in places.items() if engine.answer_from(one, *place).startswith("hello")}
         return found | ({"dns"} if "192.0.2.77" in resolved(engine, one, "www.example.com", public) else set())
 
     set_policy(pool, "none")
@@ -271,34 +251,34 @@ def test_each_mode_opens_what_it_says_and_no_more(engine, outside, settings):  #
     set_policy(pool, "open")
     assert reached() == {"public", "other port", "dns", "private"}
     gateway = str(ipaddress.ip_network(host.ensure_network().subnet)[1])
-    assert said(engine, one, gateway, 22) == ""
-    assert said(engine, one, "169.254.169.254", 80) == ""
+    assert engine.answer_from(one, gateway, 22) == ""
+    assert engine.answer_from(one, "169.254.169.254", 80) == ""
 
 
-def test_what_narrows_a_policy_opens_nothing_that_the_pool_closes(engine, outside):  # noqa: F811
+def test_what_narrows_a_policy_opens_nothing_that_the_pool_closes(engine, outside):
     """Section 11: both must let a packet pass, also when the pool's policy changes afterwards."""
     one, pool = engine.start(**LISTENING)
     public, private = outside.public, outside.private
     Container.objects.filter(pk=one.pk).update(egress={"mode": "list", "allow": [f"{public}:80", f"{private}:80"]})
     filtering.apply()
-    assert said(engine, one, public, 80).startswith("hello")
-    assert said(engine, one, public, 81) == ""
-    assert said(engine, one, private, 80) == ""
+    assert engine.answer_from(one, public, 80).startswith("hello")
+    assert engine.answer_from(one, public, 81) == ""
+    assert engine.answer_from(one, private, 80) == ""
     set_policy(pool, "list", f"{public}:81")
-    assert said(engine, one, public, 80) == ""
-    assert said(engine, one, public, 81) == ""
+    assert engine.answer_from(one, public, 80) == ""
+    assert engine.answer_from(one, public, 81) == ""
     assert firewall.differences(host.ensure_network()) == []
 
 
-def test_a_connection_that_stands_ends_when_it_is_closed(engine, outside):  # noqa: F811
+def test_a_connection_that_stands_ends_when_it_is_closed(engine, outside):
     """Section 11: a policy is about packets, not about how long their connection has been there."""
     one, pool = engine.start(**LISTENING)
     script = f"(while :; do echo tick; sleep 0.1; done) | nc {outside.public} 80 > /tmp/heard; echo ended >> /tmp/heard"
     engine.run(one, f"({script}) >/dev/null 2>&1 &")
-    until(lambda: "tick" in engine.run(one, "cat /tmp/heard"))
+    eventually(lambda: "tick" in engine.run(one, "cat /tmp/heard"))
     set_policy(pool, "none")
 
-    until(lambda: "ended" in engine.run(one, "cat /tmp/heard"))
+    eventually(lambda: "ended" in engine.run(one, "cat /tmp/heard"))
 
 
 SENDER = """
@@ -349,7 +329,7 @@ for _ in sys.stdin:
     # What narrows is another chain of the same rules; each takes a container.
     [pytest.param("none", marks=pytest.mark.long), "list", pytest.param("own", marks=pytest.mark.long)],
 )
-def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narrower):  # noqa: F811
+def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narrower):
     """Section 11: what the kernel remembers of a connection opens nothing, and its far end is told that it has ended."""
     one, pool = engine.start()
     pid = engine.runtime.inspect(lifecycle.runtime_name(one.pk)).pid
@@ -371,7 +351,7 @@ def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narr
         return heard() == before
 
     try:
-        until(lambda: min(heard()) > 0)
+        eventually(lambda: min(heard()) > 0)
         if narrower == "own":
             allow = [f"{outside.public}:81"]
             Container.objects.filter(pk=one.pk).update(egress={"mode": "list", "allow": allow})
@@ -379,7 +359,7 @@ def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narr
         else:
             set_policy(pool, narrower, *([f"{outside.public}:81"] if narrower == "list" else []))
         assert sender.stdout.readline() == "ended: ConnectionResetError\n"
-        until(hears_nothing_more)  # once it has read what had come before
+        eventually(hears_nothing_more)  # once it has read what had come before
     finally:
         for process in (sender, listener):
             process.kill()
@@ -387,7 +367,7 @@ def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narr
 
 
 @pytest.mark.long  # waits for an error that does not come
-def test_errors_about_what_is_open_come_back(engine, outside):  # noqa: F811
+def test_errors_about_what_is_open_come_back(engine, outside):
     """Section 11: a program is told at once that nothing listens there, also where a list names nothing but that."""
     one, pool = engine.start()
     pid = engine.runtime.inspect(lifecycle.runtime_name(one.pk)).pid
@@ -407,7 +387,7 @@ def test_errors_about_what_is_open_come_back(engine, outside):  # noqa: F811
     assert "ConnectionRefusedError" not in told()
 
 
-def test_resolvers_that_are_private_answer_on_their_port_alone(engine, outside, settings):  # noqa: F811
+def test_resolvers_that_are_private_answer_on_their_port_alone(engine, outside, settings):
     """Section 11: DNS is open; what else is at the resolver's address is not."""
     outside.resolves({"www.example.com": ["192.0.2.77"]})
     settings.BOILERHOUSE_RESOLVERS = [outside.private]
@@ -415,14 +395,14 @@ def test_resolvers_that_are_private_answer_on_their_port_alone(engine, outside, 
     other, _ = engine.start(**LISTENING, dns=["192.0.2.53"])
 
     assert "192.0.2.77" in resolved(engine, one, "www.example.com", outside.private)
-    assert said(engine, one, outside.private, 80) == ""
+    assert engine.answer_from(one, outside.private, 80) == ""
     assert "192.0.2.77" not in resolved(engine, other, "www.example.com", outside.private)
 
 
 # Names ------------------------------------------------------------------------------------------------
 
 
-def test_neighbours_are_not_told_of_by_the_engines_resolver(engine, outside, settings):  # noqa: F811
+def test_neighbours_are_not_told_of_by_the_engines_resolver(engine, outside, settings):
     """H4: neither by address nor by name; outside names are resolved by the node's resolvers."""
     settings.BOILERHOUSE_RESOLVERS = [outside.private]
     outside.resolves({"www.example.com": ["192.0.2.77"]})
@@ -445,7 +425,7 @@ def test_neighbours_are_not_told_of_by_the_engines_resolver(engine, outside, set
 
 
 @pytest.mark.long  # the doctor examines everything twice
-def test_doctor_says_that_a_resolver_on_loopback_is_of_no_use_to_containers(engine, tmp_path, monkeypatch):  # noqa: F811
+def test_doctor_says_that_a_resolver_on_loopback_is_of_no_use_to_containers(engine, tmp_path, monkeypatch):
     """Item 4: what would otherwise show as names that do not resolve, in each container."""
     conf = tmp_path / "resolv.conf"
     conf.write_text("search lan\nnameserver 127.0.0.1\nnameserver ::1\n")
@@ -465,7 +445,7 @@ def test_doctor_says_that_a_resolver_on_loopback_is_of_no_use_to_containers(engi
     ]
 
 
-def test_a_resolver_that_opened_again_is_closed(engine):  # noqa: F811
+def test_a_resolver_that_opened_again_is_closed(engine):
     """H4, item 6: compared by the reconcile, as every rule is."""
     one, _ = engine.start(**LISTENING)
     pid = engine.runtime.inspect(lifecycle.runtime_name(one.pk)).pid
@@ -481,15 +461,15 @@ def test_a_resolver_that_opened_again_is_closed(engine):  # noqa: F811
     assert resolving.is_closed(pid)
 
 
-def test_a_list_opens_what_its_names_stand_for(engine, outside, settings, monkeypatch):  # noqa: F811
+def test_a_list_opens_what_its_names_stand_for(engine, outside, settings, monkeypatch):
     """Section 11: exactly the named port of the name's addresses; DNS stays closed, the hosts file says the name."""
     settings.BOILERHOUSE_RESOLVERS = [outside.private]
     outside.resolves({"api.example.com": [outside.public]})
     one, pool = engine.start(**LISTENING)
     set_policy(pool, "list", "api.example.com:80", "nowhere.example.com:80")
 
-    assert said(engine, one, "api.example.com", 80).startswith("hello")
-    assert said(engine, one, outside.public, 81) == ""
+    assert engine.answer_from(one, "api.example.com", 80).startswith("hello")
+    assert engine.answer_from(one, outside.public, 81) == ""
     assert "198.51" not in resolved(engine, one, "api.example.com", outside.private)
     assert [(row.name, row.problem) for row in named.known(["api.example.com", "nowhere.example.com"])] == [
         ("api.example.com", ""), ("nowhere.example.com", "There is no such name."),
@@ -499,11 +479,11 @@ def test_a_list_opens_what_its_names_stand_for(engine, outside, settings, monkey
     outside.resolves({"api.example.com": ["198.51.100.254"]})
     ResolvedName.objects.update(next_at=clock.now())
     filtering.refresh_names()
-    assert said(engine, one, outside.public, 80).startswith("hello")
+    assert engine.answer_from(one, outside.public, 80).startswith("hello")
     assert "198.51.100.254\tapi.example.com" in engine.run(one, "cat /etc/hosts")
     monkeypatch.setattr(named, "KEEP", timedelta(0))
     filtering.apply()
-    assert said(engine, one, outside.public, 80) == ""
+    assert engine.answer_from(one, outside.public, 80) == ""
     set_policy(pool, "internet")
     assert "api.example.com" not in engine.run(one, "cat /etc/hosts")
 
@@ -523,7 +503,7 @@ def test_a_name_opens_nothing_that_is_private(outside, data_dir, settings, trick
     assert tricks[trick] in found.error
 
 
-def test_a_container_sends_no_packet_before_its_rules(engine, outside):  # noqa: F811
+def test_a_container_sends_no_packet_before_its_rules(engine, outside):
     """Section 11: what tries from its first instruction on never reaches what its policy closes."""
     script = f"while :; do echo x | nc -w 1 {outside.private} 80 >/dev/null 2>&1; done"
 
@@ -536,4 +516,4 @@ def test_a_container_sends_no_packet_before_its_rules(engine, outside):  # noqa:
     pools = [engine.start(command=["sh", "-c", script], stop_timeout_ms=1)[1] for _ in range(6)]
     assert segments() == before
     set_policy(pools[-1], "internet", f"{outside.private}:80")
-    until(lambda: segments() > before)  # they did try all the time
+    eventually(lambda: segments() > before)  # they did try all the time

@@ -22,8 +22,8 @@ from pools.models import Container
 from pools.runtime.base import Network
 from pools.states import ContainerState
 from tests.lan import Neighbour, ipv6_forwarding_kept, neighbour, run
-from tests.pools.engine import Engine, engine  # noqa: F401
-from tests.pools.test_firewall import LISTENING, said, set_policy, until
+from tests.real_engine import LISTENING, set_policy
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db
 METADATA = "fd00:ec2::254"
@@ -79,7 +79,7 @@ def answers(address: str, port: int) -> bool:
         return False
 
 
-def test_ipv6_is_closed_but_for_what_a_policy_names(engine, outside, settings):  # noqa: F811
+def test_ipv6_is_closed_but_for_what_a_policy_names(engine, outside, settings):
     """Section 11: from inside, by every mode: host, neighbours, LAN, metadata, link-local, addresses of IPv4 in IPv6."""
     one, pool = engine.start(**LISTENING)
     two, _ = engine.start(**LISTENING)
@@ -89,7 +89,7 @@ def test_ipv6_is_closed_but_for_what_a_policy_names(engine, outside, settings): 
 
     with listening() as port:
         gateway, node = network.address6(gateway4), outside.private6.removesuffix("2") + "1"
-        until(lambda: answers(gateway, port))  # the kernel first looks whether anybody else has the address
+        eventually(lambda: answers(gateway, port))  # the kernel first looks whether anybody else has the address
         places = {
             "public": (outside.public6, 80), "other port": (outside.public6, 81), "private": (outside.private6, 80),
             "ipv4": (outside.public, 80), "gateway": (gateway, port), "node": (node, port), "metadata": (METADATA, 80),
@@ -117,11 +117,11 @@ def test_ipv6_is_closed_but_for_what_a_policy_names(engine, outside, settings): 
 
 
 @pytest.mark.long  # the same chain keeps them out by IPv4, which make test tries
-def test_no_one_outside_the_node_reaches_a_containers_address_of_ipv6(engine, outside):  # noqa: F811
+def test_no_one_outside_the_node_reaches_a_containers_address_of_ipv6(engine, outside):
     """F5: also where the containers' network is routed to the node."""
     one, pool = engine.start(**LISTENING)
     set_policy(pool, "internet", "2000::/3", "fc00::/7")
-    until(lambda: said(engine, one, outside.public6, 80).startswith("hello"))
+    eventually(lambda: engine.answer_from(one, outside.public6, 80).startswith("hello"))
     assert not outside.reaches(address_of(one), 8080)
     firewall.remove(host.bridge_name())
     assert outside.reaches(address_of(one), 8080)  # so it was our rule that kept it out
@@ -130,7 +130,7 @@ def test_no_one_outside_the_node_reaches_a_containers_address_of_ipv6(engine, ou
 
 
 @pytest.mark.long  # the same rules end those of IPv4, which make test tries
-def test_a_connection_by_ipv6_ends_when_it_is_closed(engine, outside):  # noqa: F811
+def test_a_connection_by_ipv6_ends_when_it_is_closed(engine, outside):
     """Section 11: as those of IPv4 do."""
     one, pool = engine.start()
     set_policy(pool, "list", f"[{outside.public6}]:80")
@@ -138,14 +138,14 @@ def test_a_connection_by_ipv6_ends_when_it_is_closed(engine, outside):  # noqa: 
         f"(while :; do echo tick; sleep 0.1; done) | nc {outside.public6} 80 > /tmp/heard; echo ended >> /tmp/heard"
     )
     engine.run(one, f"({script}) >/dev/null 2>&1 &")
-    until(lambda: "tick" in engine.run(one, "cat /tmp/heard"))
+    eventually(lambda: "tick" in engine.run(one, "cat /tmp/heard"))
     set_policy(pool, "list", f"[{outside.public6}]:81")
 
-    until(lambda: "ended" in engine.run(one, "cat /tmp/heard"))
+    eventually(lambda: "ended" in engine.run(one, "cat /tmp/heard"))
 
 
 @pytest.mark.long  # names and their tricks are tried by IPv4 in make test
-def test_names_open_addresses_of_ipv6_that_are_public(engine, outside, settings):  # noqa: F811
+def test_names_open_addresses_of_ipv6_that_are_public(engine, outside, settings):
     """Section 11: AAAA as well as A, and no trick with them."""
     settings.BOILERHOUSE_RESOLVERS = [outside.private]
     tricks = [outside.private6, METADATA, "::1", "fe80::1", f"::ffff:{outside.private}", "2002:c0a8::1"]
@@ -153,8 +153,8 @@ def test_names_open_addresses_of_ipv6_that_are_public(engine, outside, settings)
     one, pool = engine.start()
     set_policy(pool, "list", "six.example.com:80", "none.example.com:80")
 
-    until(lambda: said(engine, one, "six.example.com", 80).startswith("hello"))
-    assert said(engine, one, outside.public6, 81) == ""
+    eventually(lambda: engine.answer_from(one, "six.example.com", 80).startswith("hello"))
+    assert engine.answer_from(one, outside.public6, 81) == ""
     opened = {row.name: row for row in named.known(["six.example.com", "none.example.com"])}
     assert opened["six.example.com"].addresses == [outside.public6]
     assert "public addresses only" in opened["six.example.com"].problem
@@ -245,8 +245,8 @@ def test_ipv6_passes_over_bridges_of_others_and_not_over_ours(data_dir, monkeypa
         in_node(["sysctl", "-q", "net.bridge.bridge-nf-call-ip6tables=0"])  # as most hosts have it
         bridge_of(node, "theirs", *ends[:2])
         bridge_of(node, network.bridge, *ends[2:])
-        until(lambda: hears(*ends[:2], "fd77::2"))
-        until(lambda: hears(*ends[2:], "fd77::2"))
+        eventually(lambda: hears(*ends[:2], "fd77::2"))
+        eventually(lambda: hears(*ends[2:], "fd77::2"))
         firewall.apply(network)
         assert firewall.differences(network) == []
         assert not hears(*ends[2:], "fd77::2")
@@ -258,7 +258,7 @@ def test_ipv6_passes_over_bridges_of_others_and_not_over_ours(data_dir, monkeypa
 
 
 @pytest.mark.long  # waits for the kernel to look whether addresses are taken
-def test_a_neighbour_is_nobodys_router(engine, outside):  # noqa: F811
+def test_a_neighbour_is_nobodys_router(engine, outside):
     """Section 11: what announces itself on the bridge, with every right, changes no route of a container beside it."""
     one, _ = engine.start(**LISTENING)
     network = host.ensure_network()
@@ -270,7 +270,7 @@ def test_a_neighbour_is_nobodys_router(engine, outside):  # noqa: F811
         run("ip", "link", "add", f"v{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
         run("ip", "link", "set", f"v{name}", "master", network.bridge, "up")
         run("ip", "-n", name, "link", "set", "eth0", "up")
-        until(lambda: "fe80" in run("ip", "-n", name, "-6", "addr", "show", "dev", "eth0", "-tentative"))
+        eventually(lambda: "fe80" in run("ip", "-n", name, "-6", "addr", "show", "dev", "eth0", "-tentative"))
 
         def routes() -> str:
             return engine.run(one, "ip -6 route")
@@ -283,11 +283,11 @@ def test_a_neighbour_is_nobodys_router(engine, outside):  # noqa: F811
         assert "2001:db8:bad" not in announced()
         assert routes().count("default") == 1
         firewall.remove(network.bridge)
-        until(lambda: "2001:db8:bad::/64" in announced())  # so it was our rule that kept it out
+        eventually(lambda: "2001:db8:bad::/64" in announced())  # so it was our rule that kept it out
 
 
 @pytest.mark.long  # about a change of a setting; the engine makes two networks
-def test_a_network_gets_ipv6_when_no_container_is_left_in_it(engine, settings):  # noqa: F811
+def test_a_network_gets_ipv6_when_no_container_is_left_in_it(engine, settings):
     """What runs goes on as it is; doctor says what is to do, and nothing is promised that is not so."""
     subnet6 = settings.BOILERHOUSE_IPV6_SUBNET
     settings.BOILERHOUSE_IPV6_SUBNET = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from django_q.models import OrmQ
@@ -17,19 +16,14 @@ from pools.pull_runner import PullRunner
 from pools.states import ContainerState, PullState
 from tests import registry as registries
 from tests.make import make_container, make_pool, make_spec, make_workload
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)
 def _deployment(data_dir):
     pass
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    with registries.running(tmp_path_factory.mktemp("registry")) as found:
-        yield found
 
 
 def start_of(image, policy="missing", **over):
@@ -40,14 +34,6 @@ def start_of(image, policy="missing", **over):
 
 def image_for(row):
     return pulling.image_for_start(row, row.version.spec)
-
-
-def eventually(check, seconds=60):
-    until = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture

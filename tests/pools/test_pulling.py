@@ -16,13 +16,7 @@ from tests import registry as registries
 from tests.make import make_spec
 from tests.pulls import found_for
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    with registries.running(tmp_path_factory.mktemp("registry")) as found:
-        yield found
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir"), pytest.mark.slow]
 
 
 @pytest.fixture

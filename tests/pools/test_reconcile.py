@@ -9,9 +9,9 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from boilerhouse.core import deployment
+from boilerhouse.core import deployment, failpoints
 from boilerhouse.core.models import Event
-from pools import firewall, host, lifecycle, observing, pulling, reconcile, sizing, version_images, volumes
+from pools import firewall, host, lifecycle, observing, reconcile, sizing, volumes
 from pools.errors import EngineUnavailable
 from pools.models import Container, HostLease, Pool
 from pools.runtime import seccomp
@@ -19,18 +19,16 @@ from pools.runtime.base import ContainerPlan
 from pools.states import ContainerHealth, ContainerState, Fault, Trouble
 from tests.fake_runtime import FakeRuntime
 from tests.make import make_container, make_pool
+from tests.power_cut import PowerCut
 
 
 @pytest.fixture
-def engine(data_dir, monkeypatch, settings):
+def engine(data_dir, fake_engine, monkeypatch, settings):
     settings.BOILERHOUSE_ORPHAN_GRACE_S = 10
-    fake = FakeRuntime()
-    for module in (lifecycle, pulling, version_images, reconcile, host.network):
-        monkeypatch.setattr(module, "get_runtime", lambda: fake)
     monkeypatch.setattr(firewall, "apply", lambda network: None)
     monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)
     (data_dir / "ram").mkdir()
-    return fake
+    return fake_engine
 
 
 def old(container: Container) -> Container:
@@ -232,12 +230,19 @@ def test_a_directory_that_waits_for_its_save_is_not_a_stray_and_its_container_go
     assert volumes.read_latch(waiting)
 
 
-def test_a_create_that_died_before_its_row_knew_is_adopted_not_doubled(engine):
+def die() -> None:
+    raise PowerCut
+
+
+def test_a_create_that_died_before_its_row_knew_is_adopted_not_doubled(engine, monkeypatch):
     """Creating twice finds the first: the name follows from the id, the nonce says that it is ours."""
     pool = make_pool(min_size=1)
     sizing.refill(pool.pk)
     row = Container.objects.get()
-    at_engine(engine, row.pk, row.nonce, status="created")
+    monkeypatch.setitem(failpoints.hooks, "engine.created", die)
+    with pytest.raises(PowerCut):
+        lifecycle.start_container(row.pk)
+    failpoints.hooks.clear()
     before = engine.containers[lifecycle.runtime_name(row.pk)].runtime_id
 
     assert lifecycle.start_container(row.pk) is True

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.controller import engine_watch
 from boilerhouse.operations import doctor
-from pools import host, lifecycle, reconcile, sizing, suitability
+from pools import lifecycle, sizing, suitability
 from pools.models import Container, Pool
 from pools.runtime.docker import DockerRuntime
 from pools.states import ContainerState, Trouble
 from tests.make import make_pool
+from tests.runtimes import choose_runtime
+
+pytestmark = pytest.mark.slow
 
 ALONE = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false")
 # A Debian suite's files (scripts/on-engine.sh), or those of this machine.
@@ -89,12 +91,9 @@ def dockerd() -> Iterator[Dockerd]:
 
 
 @pytest.fixture
-def runtime(dockerd, data_dir, monkeypatch):
+def runtime(dockerd, data_dir, settings):
     """This deployment's engine is that one."""
-    runtime = DockerRuntime(dockerd.url)
-    for module in (lifecycle, reconcile, host.network, doctor, engine_watch):
-        monkeypatch.setattr(module, "get_runtime", lambda: runtime)
-    return runtime
+    return choose_runtime(settings, DockerRuntime, dockerd.url)
 
 
 # rootlesskit is there in a suite's files; without it a namespace of users is made by hand.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import ctypes
 import json
 import re
-import secrets
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
@@ -20,17 +18,9 @@ from pools.runtime.base import RegistryLogin
 from tests import registry as registries
 from tests.make import make_spec
 from tests.pulls import found_for, pulled_beside
+from tests.registry import PASSWORD, USER, bcrypted
 
-pytestmark = pytest.mark.django_db
-USER, PASSWORD = "puller", 'CANARY pass/word+?&="of a registry'
-
-
-def bcrypted(password: str) -> str:
-    """As htpasswd -B does."""
-    crypt = ctypes.CDLL("libcrypt.so.1").crypt
-    crypt.restype = ctypes.c_char_p
-    salt = b"$2b$05$" + secrets.token_hex(11).encode()
-    return crypt(password.encode(), salt).decode()
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

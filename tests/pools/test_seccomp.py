@@ -16,7 +16,6 @@ from pools.runtime import seccomp
 from pools.runtime.base import Handle, Observed
 from pools.states import ContainerState, Trouble
 from tests.make import make_container, make_pool
-from tests.pools.engine import engine  # noqa: F401
 
 pytestmark = pytest.mark.django_db
 
@@ -73,7 +72,7 @@ OPEN = {
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the programs are of x86-64")
-def test_vsock_and_io_uring_are_closed_inside_a_container_and_ordinary_calls_are_not(engine):  # noqa: F811
+def test_vsock_and_io_uring_are_closed_inside_a_container_and_ordinary_calls_are_not(engine):
     """H2: vsock knows no network namespace and no rule of the firewall; by every way into the kernel."""
     container, pool = engine.start()
     assert container, pool.last_error
@@ -91,7 +90,7 @@ def test_vsock_and_io_uring_are_closed_inside_a_container_and_ordinary_calls_are
     assert engine.runtime.exec(name, ("cat", "/proc/self/status"), 10_000).stdout.count(b"Seccomp:\t2") == 1
 
 
-def test_an_engine_that_puts_another_profile_in_its_place_starts_nothing(engine):  # noqa: F811
+def test_an_engine_that_puts_another_profile_in_its_place_starts_nothing(engine):
     """H2: what was made is compared with what was asked (ADR 38)."""
 
     def without(body: dict) -> None:

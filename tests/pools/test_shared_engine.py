@@ -12,14 +12,15 @@ from boilerhouse.core import deployment
 from boilerhouse.core.models import Process
 from pools import cleanup, firewall, host, lifecycle, reconcile, volumes
 from pools.models import Container, HostLease
-from tests.pools.engine import Engine, docker, engine  # noqa: F401  # a fixture
+from tests.docker_command import docker
+from tests.real_engine import Engine
 
 pytestmark = [pytest.mark.any_database, pytest.mark.django_db(transaction=True)]
 ALONE = {"security": {"network_mode": "none"}}
 
 
 @pytest.fixture
-def be_at(engine: Engine, data_dir: Path, tmp_path_factory, settings) -> Callable[[str], None]:  # noqa: F811
+def be_at(engine: Engine, data_dir: Path, tmp_path_factory, settings) -> Callable[[str], None]:
     places = {"home": data_dir, "away": tmp_path_factory.mktemp("away")}
     shutil.copy(data_dir / "deployment-id", places["away"])
     settings.BOILERHOUSE_ORPHAN_GRACE_S = -1
@@ -33,14 +34,14 @@ def be_at(engine: Engine, data_dir: Path, tmp_path_factory, settings) -> Callabl
     return be_at
 
 
-def start(engine: Engine) -> Container:  # noqa: F811
+def start(engine: Engine) -> Container:
     container, _ = engine.start(**ALONE)
     assert container is not None
     assert container.node_id == deployment.node_id()
     return container
 
 
-def test_reconcile_and_purge_keep_to_their_own_nodes_containers(engine, be_at, monkeypatch):  # noqa: F811
+def test_reconcile_and_purge_keep_to_their_own_nodes_containers(engine, be_at, monkeypatch):
     """B.2: a container of another node, without a row, was an orphan of this one; purge removed all of them."""
     monkeypatch.setattr(firewall, "remove", lambda _bridge: pytest.fail("the other node's rules, too"))
     be_at("home")
@@ -68,7 +69,7 @@ def test_reconcile_and_purge_keep_to_their_own_nodes_containers(engine, be_at, m
     monkeypatch.undo()
 
 
-def test_a_container_without_a_nodes_label_is_this_nodes(engine, be_at, monkeypatch):  # noqa: F811
+def test_a_container_without_a_nodes_label_is_this_nodes(engine, be_at, monkeypatch):
     """B.2: those of the version before have none; were they not looked at, their tenants would be released."""
     monkeypatch.setattr(host, "node_labels", dict)
     be_at("home")

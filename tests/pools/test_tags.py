@@ -20,21 +20,15 @@ from pools.runtime import get_runtime
 from pools.states import PullState
 from tests import registry as registries
 from tests.make import make_container, make_pool, make_spec, make_workload
-from tests.pools.test_registry_logins import PASSWORD, USER, bcrypted
 from tests.pulls import found_for, pulled_beside
+from tests.registry import PASSWORD, USER, bcrypted
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)
 def _deployment(data_dir):
     pass
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    with registries.running(tmp_path_factory.mktemp("registry")) as found:
-        yield found
 
 
 @pytest.fixture

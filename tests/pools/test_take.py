@@ -9,12 +9,15 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 from django.conf import settings
 from django.db import connection, transaction
 
 from pools.models import Container
 from pools.states import ContainerHealth, ContainerState
 from tests.make import make_container, make_pool
+
+pytestmark = pytest.mark.slow
 
 PROCESSES, THREADS, CONTAINERS = 4, 8, 500
 

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from boilerhouse.core.models import Event
-from pools import firewall, host, lifecycle, mounts, pulling, sizing, version_images, volumes
+from pools import firewall, host, lifecycle, mounts, sizing, volumes
 from pools.errors import CannotMount
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.runtime.base import Image
@@ -22,7 +22,6 @@ from syncing.sites import Site
 from syncing.states import Trigger
 from syncing.surveys import Finding
 from tests.asking import refused_fields
-from tests.fake_runtime import FakeRuntime
 from tests.make import make_container, make_pool, make_spec, make_sync_spec, make_workload
 
 pytestmark = pytest.mark.any_database
@@ -132,14 +131,11 @@ AT_TMP = [{"name": "state", "container_path": "/tmp", "mode": "rw"}]
 
 
 @pytest.fixture
-def engine(data_dir, monkeypatch):
-    fake = FakeRuntime()
-    for module in (lifecycle, pulling, version_images, host.network):
-        monkeypatch.setattr(module, "get_runtime", lambda: fake)
+def engine(data_dir, fake_engine, monkeypatch):
     monkeypatch.setattr(firewall, "apply", lambda network: None)
     monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)
     (data_dir / "ram").mkdir()
-    return fake
+    return fake_engine
 
 
 @pytest.mark.parametrize(("stored", "pointer"), [(NESTED, FIRST), (AT_TMP, STATE)])

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import requests
 from django.conf import settings
 
 from tests.s3 import S3Server
+from tests.waiting import eventually
 
 collect_ignore = [] if "BOILERHOUSE_TEST_RESTART_DATABASE" in os.environ else ["test_database_restart.py"]
 """That one is about PostgreSQL."""
@@ -33,17 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError("Run tests/stack by itself.")
 
 
-def eventually(check: Callable[[], Any], seconds: float = 30, every: float = 0.1) -> Any:
-    """Return what ``check`` returns once it is true; fail after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = check()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not true within {seconds} s: {value!r}"
-        time.sleep(every)
-
-
 def is_ready(base: str) -> bool:
     try:
         return requests.get(f"{base}/api/v1/health/ready", timeout=5).status_code == 200
@@ -54,6 +43,10 @@ def is_ready(base: str) -> bool:
 def manage(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "manage.py"), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False, **options)
+
+
+UPLOAD = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
+"""A mapping of a sync spec."""
 
 
 @dataclass
@@ -112,8 +105,7 @@ class Stack:
             "resources": {"memoryMb": 64, "tmpfsMb": 16, "pidsLimit": 64}, "stopTimeoutMs": 500,
             **over.pop("workload", {}),
         }  # fmt: skip
-        mapping = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
-        mappings = over.pop("mappings", [mapping])
+        mappings = over.pop("mappings", [UPLOAD])
         self.ok("POST", "workloads", workload, 201)
         self.ok(
             "POST", "pools", {"id": name, "workloadId": name, "minSize": warm, "maxSize": max(warm, 2), **over}, 201
@@ -144,6 +136,11 @@ class Stack:
     def events(self, type: str, **filters: str) -> list[dict[str, Any]]:
         query = "&".join(f"{name}={value}" for name, value in filters.items())
         found: list[dict[str, Any]] = self.ok("GET", f"events?type={type}&{query}")["items"]
+        return found
+
+    def runs(self, tenant: str, **filters: str) -> list[dict[str, Any]]:
+        query = "&".join(f"{name}={value}" for name, value in filters.items())
+        found: list[dict[str, Any]] = self.ok("GET", f"tenants/{tenant}/runs?{query}")["items"]
         return found
 
     def drop_pool(self, pool: str) -> None:

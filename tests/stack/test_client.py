@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.stack.conftest import eventually
-from tests.stack.test_event_streams import say, web_pid
+from tests.stack.telling import say, web_pid
 
 pytestmark = [pytest.mark.stack, pytest.mark.any_database]
 

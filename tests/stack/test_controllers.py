@@ -20,7 +20,7 @@ from boilerhouse.process import processes
 from pools.models import Container
 from tenants.models import Assignment
 from tests.stack.conftest import ROOT, eventually
-from tests.stack.test_kill_points import converges
+from tests.stack.converging import converges
 
 
 @contextmanager

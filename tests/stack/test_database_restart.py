@@ -12,7 +12,7 @@ import requests
 from django.db import connection
 
 from tests.stack.conftest import eventually
-from tests.stack.test_kill_points import claim_until_held, converges
+from tests.stack.converging import claim_until_held, converges
 
 STATE = "t/${tenantId}/"
 

@@ -22,6 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 from boilerhouse.core.events import emit
 from boilerhouse.core.models import Deployment, Event
 from tests.stack.conftest import eventually
+from tests.stack.telling import say, web_pid
 
 pytestmark = pytest.mark.stack
 
@@ -59,11 +60,6 @@ def refusal(opened: ClientConnection) -> tuple[int, str]:
 
 def newest() -> int:
     return Event.objects.order_by("-id").values_list("id", flat=True).first() or 0
-
-
-def say(pool: str, count: int = 1, **more: Any) -> None:
-    for number in range(count):
-        emit("pool.scaled", pool_id=pool, number=number, **more)
 
 
 @pytest.fixture
@@ -355,14 +351,6 @@ def test_a_slow_reader_is_dropped_with_a_reason_and_costs_no_memory(stack, pool)
         eventually(lambda: "slow reader dropped" in stack.log.read_text(), 20)
         assert resident_kb(web) - before < 80_000
     assert "slow reader dropped" in stack.log.read_text()
-
-
-def web_pid(stack: Any) -> int:
-    from boilerhouse.core.models import Process
-    from boilerhouse.process import processes
-
-    living = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WEB)
-    return int(living.latest("started_at").pid)
 
 
 def resident_kb(pid: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from datetime import datetime
@@ -18,15 +17,11 @@ from boilerhouse.process import processes
 from pools import lifecycle, trials, volumes
 from pools.models import Container, ContainerUsage
 from tenants.models import Assignment
+from tests.docker_command import docker
 from tests.make import make_spec
 from tests.stack.conftest import eventually, manage
 
 STATE = "t/${tenantId}/"
-
-
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=60)
-    return done.stdout
 
 
 def runtime_name(container_id) -> str:

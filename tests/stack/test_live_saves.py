@@ -16,8 +16,7 @@ import pytest
 from pools import freezer, quota, volumes
 from pools.models import Container
 from tests import sqlite
-from tests.stack.conftest import eventually
-from tests.stack.test_syncs import UPLOAD, runs
+from tests.stack.conftest import UPLOAD, eventually
 
 STATE = "t/${tenantId}/"
 FAILPOINTS = Path(os.environ["BOILERHOUSE_FAILPOINTS"])
@@ -76,7 +75,7 @@ def follow(stack, sink_server, tenant: str, count: int, directory: Path) -> tupl
     deadline = time.monotonic() + 60 + 20 * count
     while len(contents) < count:
         assert time.monotonic() < deadline
-        for run in runs(stack, tenant, direction="upload"):
+        for run in stack.runs(tenant, direction="upload"):
             assert run["state"] in ("queued", "running", "succeeded"), run
             if run["state"] == "succeeded" and run["id"] not in contents:
                 steps += run["steps"]
@@ -105,7 +104,7 @@ def test_a_busy_database_is_saved_each_time_and_comes_back_as_it_was(
     assert newest[-1] > newest[0]
     time.sleep(random.uniform(0, 6))
     stack.release("dora", discard=True)
-    done = [run["id"] for run in runs(stack, "dora", direction="upload") if run["state"] == "succeeded"]
+    done = [run["id"] for run in stack.runs("dora", direction="upload") if run["state"] == "succeeded"]
     held = stack.claim("dora", pool)
     expected = contents.get(done[0]) or content_at(sink_server, "dora", tmp_path / "last")
     assert content_in(stack, held["containerId"]) == expected

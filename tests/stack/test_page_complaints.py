@@ -178,11 +178,14 @@ def test_22_a_transfer_shows_its_bytes_files_and_time_or_that_it_still_lists(sta
 
 def test_23_every_state_has_a_word_and_a_shape(stack, pools, page, crowd):
     pools(warm=1)
+    count = 0
     for path in ("/", "/pools/", "/tenants/", "/sync/"):
         page.goto(stack.base + path)
         for chip in page.locator("#main .chip, #main .word").all():
+            count += 1
             assert chip.inner_text().strip(), path
             assert chip.locator("svg use").count() == 1, path
+    assert count, "some page shows a state"
 
 
 def test_25_who_did_it_is_known_and_times_can_be_local(stack, pools, browser):

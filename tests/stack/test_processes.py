@@ -13,15 +13,11 @@ import pytest
 
 from pools import lifecycle
 from pools.runtime import get_runtime
+from tests.docker_command import docker
 from tests.stack.conftest import eventually
 
 RUN = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 STATE = "t/${tenantId}/"
-
-
-def docker(*arguments: str, **options) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=60, **options)
-    return done.stdout
 
 
 def inspected(container_id: str, what: str):

@@ -6,7 +6,7 @@ import pytest
 
 from tests import registry as registries
 from tests.argv import command_lines
-from tests.pools.test_registry_logins import PASSWORD, USER, bcrypted
+from tests.registry import PASSWORD, USER, bcrypted
 from tests.stack.conftest import eventually
 
 LOGIN = {"username": USER, "password": PASSWORD}

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests import registry as registries
-from tests.pools.test_registry_logins import PASSWORD, USER, bcrypted
+from tests.registry import PASSWORD, USER, bcrypted
 from tests.stack.conftest import eventually
 
 COUNT = 60

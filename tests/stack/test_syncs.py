@@ -11,10 +11,9 @@ import pytest
 from boilerhouse.core.models import Process
 from boilerhouse.process import processes
 from syncing.models import SyncRun
-from tests.stack.conftest import eventually
+from tests.stack.conftest import UPLOAD, eventually
 
 STATE = "t/${tenantId}/"
-UPLOAD = {"containerPath": "/state", "sinkPath": "state/", "direction": "bidirectional", "mode": "sync"}
 
 
 def periodic(stack, sink_server, interval_ms: int = 5000, **policy) -> str:
@@ -23,11 +22,6 @@ def periodic(stack, sink_server, interval_ms: int = 5000, **policy) -> str:
     body = {"id": pool, "poolId": pool, "mappings": [UPLOAD], "sink": sink_server.json(STATE), "policy": policy}
     stack.ok("POST", "sync-specs", body, 201)
     return pool
-
-
-def runs(stack, tenant: str, **filters) -> list[dict]:
-    query = "&".join(f"{name}={value}" for name, value in filters.items())
-    return stack.ok("GET", f"tenants/{tenant}/runs?{query}")["items"]
 
 
 @pytest.mark.postgresql

@@ -17,10 +17,9 @@ from syncing import errors
 from syncing.models import SyncRun
 from tests import sqlite
 from tests.far_ends import RcloneS3
-from tests.syncing.test_exactly_the_last_save import UID
-from tests.syncing.test_state_live import Live
+from tests.tenant_state import UID, LiveState
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def image(tmp_path):
         yield built
 
 
-class Busy(Live):
+class Busy(LiveState):
     """A tenant whose container is one of the engine's."""
 
     def begin(self, image: str) -> None:

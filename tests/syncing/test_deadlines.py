@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,43 +10,13 @@ import pytest
 
 from syncing import errors, places, surveys
 from syncing.sinks import CLAIM_DEADLINE_S, S3Sink, WebDavSink, deadlines
-from tests.listening import stop_listening
+from tests.dripping import Dripping
 from tests.make import make_sync_spec
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 HEAD = b'HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nETag: "x"\r\nContent-Length: 100000\r\n\r\n'
-
-
-class Dripping:
-    """A server that takes each request and sends one byte of an answer every tenth of a second, for ever."""
-
-    def __init__(self, at_once: bytes) -> None:
-        self._at_once = at_once
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
-        self.asked = self.open = 0
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=self._drip, args=(self._listening.accept()[0],), daemon=True).start()
-
-    def _drip(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection:
-            if not connection.recv(65536):
-                return  # given up at its deadline before it has asked
-            self.asked += 1
-            self.open += 1
-            try:
-                connection.sendall(self._at_once)
-                while True:
-                    connection.sendall(b"H" if not self._at_once else b" ")
-                    time.sleep(0.1)
-            finally:
-                self.open -= 1
-
-    def close(self) -> None:
-        stop_listening(self._listening)
 
 
 @pytest.fixture(params=[b"", HEAD], ids=["its head", "its body"])
@@ -84,7 +52,7 @@ def test_each_question_of_a_claim_ends_although_bytes_go_on_coming(dripping, num
         with pytest.raises(errors.SinkStumbled, match=r"has not answered within 0\.3 s"):
             ask()
         assert time.monotonic() - began < 5 * CLAIM_DEADLINE_S
-    until(lambda: dripping.open == 0)
+    eventually(lambda: dripping.open == 0)
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["s3", "webdav"])
@@ -104,7 +72,7 @@ def test_each_question_of_a_run_ends_too(number, soon):
     ):
         with pytest.raises(errors.SyncFailed, match="has not answered within"):
             ask()
-    until(lambda: dripping.open == 0)
+    eventually(lambda: dripping.open == 0)
     dripping.close()
 
 
@@ -115,7 +83,7 @@ def test_a_handshake_that_drips_ends_too(soon):
         sink = S3Sink("b", "us-east-1", "", f"https://localhost:{server.port}", "", "key", "secret-secret")
         with pytest.raises(errors.SyncFailed):
             sink.get("k", CLAIM_DEADLINE_S)
-        until(lambda: server.open == 0)
+        eventually(lambda: server.open == 0)
     finally:
         server.close()
 
@@ -133,13 +101,6 @@ def test_an_answer_in_time_is_given_and_the_connection_kept(s3):
         time.sleep(0.4)
         with pytest.raises(errors.SinkStumbled):
             deadlines.check()
-
-
-def until(check, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -17,17 +17,16 @@ from syncing.locations import BACKUP_ROOT, MARKER_ROOT, marker_key
 from syncing.models import Backup, SavedState, SyncRun
 from tenants import claims, erasing, errors, sink_runs
 from tenants.models import Tenant
-from tests.make import make_pool, make_spec, make_sync_spec
-from tests.syncing.test_exactly_the_last_save import LOCATION, TENANT, PowerCut
-from tests.syncing.test_exactly_the_last_save import Tenant as State
-from tests.tenants.test_assignments import make_assignment
+from tests.make import make_assignment, make_pool, make_spec, make_sync_spec
+from tests.power_cut import PowerCut
+from tests.tenant_state import LOCATION, TENANT, TenantState
 
 pytestmark = pytest.mark.any_database
 
 
 @pytest.fixture
 def state(far_end, data_dir, transactional_db):
-    state = State(far_end)
+    state = TenantState(far_end)
     Tenant.objects.create(id=TENANT)
     return state
 

@@ -13,14 +13,9 @@ from syncing.locations import marker_key
 from syncing.markers import Marker
 from syncing.models import Backup, SyncRun
 from tests import far_ends
-from tests.syncing.test_exactly_the_last_save import LOCATION, UID, Tenant
+from tests.tenant_state import LOCATION, UID, TenantState
 
 pytestmark = pytest.mark.any_database
-
-
-@pytest.fixture
-def tenant(far_end, data_dir, transactional_db):
-    return Tenant(far_end)
 
 
 def own(tenant, *paths):
@@ -85,7 +80,7 @@ def test_a_change_of_the_same_size_and_time_is_saved(tenant):
 @pytest.mark.parametrize("mode", ["sync", "copy"])
 def test_a_file_may_take_a_folders_place_and_back(far_end, data_dir, transactional_db, mode):
     """B8: what stands in the way goes to the backup; the slot is not wedged."""
-    tenant = Tenant(far_end, mode=mode)
+    tenant = TenantState(far_end, mode=mode)
     (tenant.state / "x" / "y").mkdir(parents=True)
     own(tenant, "x", "x/y")
     tenant.write(**{"x/y/z": "deep", "w": "flat"})
@@ -225,18 +220,14 @@ def test_a_transfer_that_broke_is_tried_again_and_a_refusal_is_not(tenant, monke
 
 
 @pytest.mark.parametrize("tenant_id", ["a", "A", "a.b", "a:b", "a@b", "a-b", "a_b", "x" * 128])
-def test_tenants_whose_ids_look_alike_have_their_own(far_end, data_dir, transactional_db, tenant_id, monkeypatch):
-    import tests.syncing.test_exactly_the_last_save as harness
-
+def test_tenants_whose_ids_look_alike_have_their_own(far_end, data_dir, transactional_db, tenant_id):
     seen, spec = {}, None
     for other in ("a", "A", "a.b", "a:b", "a@b", tenant_id):
-        monkeypatch.setattr(harness, "TENANT", other)
-        one = seen.get(other) or Tenant(far_end, spec=spec)
+        one = seen.get(other) or TenantState(far_end, tenant_id=other, spec=spec)
         seen[other], spec = one, one.spec
         one.write(**{"mine": other})
         one.save()
     for other, one in seen.items():
-        monkeypatch.setattr(harness, "TENANT", other)
         one.claim()
         assert one.look() == {"mine": other}
 

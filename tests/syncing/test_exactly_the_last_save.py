@@ -3,123 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boilerhouse.core import failpoints
-from pools import volumes
-from pools.spec import Owner
-from syncing import backups, errors, listings, rclone, restores, runs, saves, sites, surveys
+from syncing import backups, errors, listings, rclone, runs
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, marker_key
 from syncing.markers import Manifest, Marker
 from syncing.models import SavedState, SyncRun, SyncSpec
-from syncing.states import SyncRunState, Trigger
-from tests.make import make_pool, make_spec, make_sync_spec
+from syncing.states import SyncRunState
+from tests.tenant_state import LOCATION, TenantState
 
 pytestmark = pytest.mark.any_database
-
-UID = 200_777
-TENANT = "alice"
-LOCATION = f"t/{TENANT}/state"
-
-
-class PowerCut(BaseException):
-    """Nothing catches it."""
-
-
-class Tenant:
-    """A tenant's claims, one after another, each in a container directory of its own."""
-
-    workload = make_spec()
-
-    def __init__(self, far_end, *, spec=None, is_settled=False, **mapping) -> None:
-        self.far_end, self.generation = far_end, 0
-        self.spec = spec or make_sync_spec(
-            make_pool(),
-            sink=far_end.shown,
-            sink_secrets=far_end.secrets,
-            mappings=[{"sink_path": "t/${tenantId}/state/", **mapping}],
-            sink_health={"state": "healthy", "conditionalWrites": far_end.has_conditional_writes},
-            is_settled=is_settled,
-        )
-        self.sink = self.spec.resolved_sink()
-        self.claim()
-
-    def claim(self) -> None:
-        """A fresh container; what the sink holds is restored into it."""
-        self.generation += 1
-        self.container_id = uuid4()
-        volumes.prepare(self.container_id, UID, self.workload)
-        self.state = volumes.volume_path(self.container_id, "state")
-        with volumes.locked(self.container_id, within_s=30) as lock:
-            findings = surveys.survey_spec(self.fresh(), TENANT).answer()
-            site = self.site(lock)
-            if any(not finding.is_empty for finding in findings):
-                restores.restore(site, findings, Trigger.CLAIM, lambda: True)
-            else:
-                restores.record_restored(findings, site)
-
-    def fresh(self):
-        return type(self.spec).objects.prefetch_related("mappings").get(pk=self.spec.pk)
-
-    def site(self, lock: int) -> sites.Site:
-        return sites.Site(
-            self.container_id, Owner(UID, UID), self.spec.pool_id, self.workload, TENANT, self.generation,
-            lock, is_stopped=True,
-        )  # fmt: skip
-
-    def save(self) -> None:
-        with volumes.locked(self.container_id, within_s=30) as lock:
-            saves.save(self.site(lock), [self.fresh()], Trigger.RELEASE, lambda: True)
-
-    def inward(self) -> None:
-        """What the sink holds is merged into the container, as somebody's wish."""
-        with volumes.locked(self.container_id, within_s=30) as lock:
-            findings = surveys.survey_spec(self.fresh(), TENANT).answer()
-            restores.restore(self.site(lock), findings, Trigger.MANUAL, lambda: True)
-
-    def cut(self, place: str) -> None:
-        """A save that ends there as by a power cut."""
-
-        def now() -> None:
-            raise PowerCut
-
-        failpoints.hooks[place] = now
-        try:
-            self.save()
-        except PowerCut:
-            pass
-        finally:
-            failpoints.hooks.clear()
-
-    def write(self, **files: str) -> None:
-        for name, content in files.items():
-            path = self.state / name
-            path.write_text(content)
-            os.chown(path, UID, UID)
-
-    def remove(self, *names: str) -> None:
-        for name in names:
-            (self.state / name).unlink()
-
-    def look(self) -> dict[str, str]:
-        return {str(path.relative_to(self.state)): path.read_text() for path in self.state.rglob("*") if path.is_file()}
-
-    def lose_host(self) -> None:
-        shutil.rmtree(volumes.home(self.container_id))
-
-
-@pytest.fixture
-def tenant(far_end, data_dir, transactional_db):
-    return Tenant(far_end)
 
 
 @pytest.mark.parametrize("place", ["save.marker-open", "save.uploaded"])
@@ -314,7 +214,7 @@ def test_random_edits_saves_kills_and_losses(far_end, data_dir, transactional_db
     far_end.clear()
     SavedState.objects.all().delete()
     SyncSpec.objects.all().delete()
-    tenant, saved = Tenant(far_end), {}
+    tenant, saved = TenantState(far_end), {}
     for what, name, number in actions:
         if what == "write":
             tenant.write(**{name: str(number) * (number * 1000)})
@@ -336,7 +236,7 @@ def test_random_edits_saves_kills_and_losses(far_end, data_dir, transactional_db
     assert tenant.look() == saved
 
 
-def killed(tenant: Tenant, after_s: float) -> bool:
+def killed(tenant: TenantState, after_s: float) -> bool:
     """A save whose rclone is killed after that time; True when it was done before."""
     real, timers = subprocess.Popen, []
 

@@ -13,9 +13,9 @@ from syncing.locations import BACKUP_ROOT
 from syncing.models import SyncRun
 from tests import far_ends
 from tests.providers import FaultyProxy
-from tests.syncing.test_exactly_the_last_save import TENANT, Tenant
+from tests.tenant_state import TENANT, TenantState
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 DATA = f"/t/{TENANT}/"
 
@@ -38,7 +38,7 @@ def tenant(s3, proxy, data_dir, transactional_db, monkeypatch):
     end = far_ends.RcloneS3(s3)
     end.clear()
     end.shown = {**end.shown, "endpoint": proxy.endpoint}
-    return Tenant(end)
+    return TenantState(end)
 
 
 FAULTS = {
@@ -132,7 +132,7 @@ def test_a_sink_that_fills_up_keeps_the_last_save(data_dir, transactional_db, se
         settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(root)
         end = far_ends.Directory.__new__(far_ends.Directory)
         end.root, end.shown = root, {"type": "local", "path": str(root)}
-        tenant = Tenant(end)
+        tenant = TenantState(end)
         tenant.write(a="first", b="first")
         tenant.save()
         tenant.write(a="second", big="x" * 3_000_000)
@@ -151,7 +151,7 @@ def test_keys_that_are_rotated_between_two_saves(tmp_path, data_dir, transaction
     server = S3Server(tmp_path / "rotated")
     server.start()
     try:
-        tenant = Tenant(far_ends.RcloneS3(server))
+        tenant = TenantState(far_ends.RcloneS3(server))
         tenant.write(a="1")
         tenant.save()
         server.stop()
@@ -171,7 +171,7 @@ def test_keys_that_are_rotated_between_two_saves(tmp_path, data_dir, transaction
 
 def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir, transactional_db, settings, tmp_path):
     """One takes over where the other saved only by a claim that restores; neither expires the other's backups."""
-    ours = Tenant(far_end)
+    ours = TenantState(far_end)
     ours.write(a="1")
     ours.save()
     ours.write(a="2")
@@ -183,7 +183,7 @@ def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir,
     Deployment.objects.all().delete()
     deployment._checked.cache_clear()
     deployment.deployment_id()
-    theirs = Tenant(far_end, is_settled=True)
+    theirs = TenantState(far_end, is_settled=True)
     assert theirs.look() == {"a": "2"}
     theirs.generation = ours.generation + 1
     theirs.write(a="theirs")
@@ -249,7 +249,7 @@ def test_a_credential_that_is_rotated_while_a_save_runs(s3, data_dir, transactio
     end = far_ends.RcloneS3(s3)
     end.clear()
     end.shown = {**end.shown, "rcloneFlags": ["--bwlimit=1M"]}
-    tenant = Tenant(end)
+    tenant = TenantState(end)
     tenant.write(big="x" * 3_000_000)
     failed: list[BaseException] = []
 
@@ -286,7 +286,7 @@ def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_
     server = S3Server(tmp_path / "killed")
     server.start()
     try:
-        tenant = Tenant(far_ends.RcloneS3(server))
+        tenant = TenantState(far_ends.RcloneS3(server))
         saved = {f"f{number}": "old" * 1000 for number in range(60)}
         tenant.write(**saved)
         tenant.save()
@@ -327,7 +327,7 @@ def test_a_save_ends_when_its_sink_dies_after_some_files_have_arrived(tmp_path, 
     server.start()
     end = far_ends.RcloneS3(server)
     end.shown = {**end.shown, "rcloneFlags": ["--bwlimit=1M"]}
-    tenant = Tenant(end)
+    tenant = TenantState(end)
     tenant.write(small="x", big="x" * 10_000_000)
     until = time.monotonic() + 60
 
@@ -359,7 +359,7 @@ def test_one_of_two_specs_fails_and_the_other_saves(s3, data_dir, transactional_
     (tmp_path / "second").mkdir()
     end = far_ends.RcloneS3(s3)
     end.clear()
-    tenant = Tenant(end)
+    tenant = TenantState(end)
     mapping = {"sink_path": "copy/${tenantId}/", "direction": "upload", "mode": "copy"}
     second = make_sync_spec(
         tenant.spec.pool,

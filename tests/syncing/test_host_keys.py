@@ -17,6 +17,8 @@ from syncing.sinks import S3Sink, s3, s3_access
 from tests.far_ends import MotoS3
 from tests.proxies import HIDDEN_NAME, Proxy
 
+pytestmark = pytest.mark.slow
+
 UID = 234_572
 
 

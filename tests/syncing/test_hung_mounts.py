@@ -17,6 +17,8 @@ from syncing.jail import Jail
 from syncing.sinks import CLAIM_DEADLINE_S, LocalSink, local, local_hands
 from tests import hung
 
+pytestmark = pytest.mark.slow
+
 UID = 200_781
 
 

@@ -17,7 +17,9 @@ from pools.spec import Owner
 from syncing import errors, jail, rclone, syscalls
 from syncing.jail import Jail
 from tests.s3 import S3Server
-from tests.stack.conftest import eventually
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 UID = 234_568
 

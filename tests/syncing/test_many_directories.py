@@ -9,7 +9,7 @@ import pytest
 from boilerhouse.process import stalling
 from syncing import surveys
 from syncing.models import SavedState
-from tests.syncing.test_exactly_the_last_save import TENANT, Tenant
+from tests.tenant_state import TENANT, TenantState
 
 pytestmark = pytest.mark.any_database
 
@@ -22,7 +22,7 @@ def tenant(s3, data_dir, transactional_db):
 
     end = RcloneS3(s3)
     end.clear()
-    return Tenant(end)
+    return TenantState(end)
 
 
 def test_many_empty_directories_come_back_and_say_that_they_move(tenant, monkeypatch):

@@ -10,19 +10,7 @@ import pytest
 from syncing import locations, patterns
 from syncing.jail import rclone_path
 from syncing.locations import Area
-
-FILES = ["a.pt", "b.log", "sub/c.pt", "sub/d.log", "sub/x/e.log", "z/[odd].txt"]
-MEANINGS = {
-    "*.pt": {"a.pt"},
-    "**/*.log": {"b.log", "sub/d.log", "sub/x/e.log"},
-    "sub/**": {"sub/c.pt", "sub/d.log", "sub/x/e.log"},
-    "sub/*.log": {"sub/d.log"},
-    "*.{pt,log}": {"a.pt", "b.log"},
-    "?.pt": {"a.pt"},
-    "[ab].*": {"a.pt", "b.log"},
-    "**": set(FILES),
-    "sub/*/e.log": {"sub/x/e.log"},
-}
+from tests.pattern_meanings import FILES, MEANINGS
 
 
 @pytest.mark.parametrize("pattern", MEANINGS)

@@ -10,7 +10,7 @@ from pools import volumes
 from syncing import connects, rclone, restores, saves, surveys
 from syncing.states import Trigger
 from tests.far_ends import Directory
-from tests.syncing.test_exactly_the_last_save import Tenant
+from tests.tenant_state import TenantState
 
 pytestmark = pytest.mark.any_database
 AWAITED = {Trigger.CLAIM, Trigger.RELEASE}
@@ -32,9 +32,9 @@ def niceness(monkeypatch) -> list[int]:
 
 
 @pytest.fixture
-def tenant(tmp_path, settings, data_dir, transactional_db) -> Tenant:
+def tenant(tmp_path, settings, data_dir, transactional_db) -> TenantState:
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(tmp_path / "sink")
-    return Tenant(Directory(tmp_path / "sink"))
+    return TenantState(Directory(tmp_path / "sink"))
 
 
 @pytest.mark.parametrize("trigger", [Trigger.RELEASE, Trigger.INTERVAL, Trigger.MANUAL])

@@ -23,10 +23,9 @@ from tenants.models import Tenant
 from tests import far_ends, providers
 from tests.providers import Provider
 from tests.s3 import name_loopback
-from tests.syncing.test_exactly_the_last_save import TENANT
-from tests.syncing.test_exactly_the_last_save import Tenant as State
+from tests.tenant_state import TENANT, TenantState
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 DATA = f"t/{TENANT}/"
 WRITES = ("PUT", "POST", "DELETE")
@@ -78,9 +77,9 @@ def data_written(end: Behind) -> list[providers.Asked]:
     return [one for one in end.provider.log if one.is_write and one.key.startswith(DATA) and "rclone" in one.agent]
 
 
-def live(end: Behind, run_tasks) -> State:
+def live(end: Behind, run_tasks) -> TenantState:
     """A first claim, saves, a lost host, a save cut short, a backup put back, expiry, erasure: all of it works."""
-    state = State(end)
+    state = TenantState(end)
     health = services.probe(state.fresh())
     assert health["state"] == "healthy", health
     assert health["conditionalWrites"] is end.has_conditional_writes
@@ -248,7 +247,7 @@ def test_what_cannot_be_used_is_found_by_the_probe_and_nothing_is_half_done(behi
     """B22, B23, B24, B25, B41: the provider's words and ours; a claim or a save there leaves nothing behind."""
     make, shown, error, words = REFUSES[row]
     end = behind(providers.Behaviour(), **shown)
-    state = State(end)
+    state = TenantState(end)
     state.write(a="1")
     end.provider.behaviour = make()
 
@@ -289,7 +288,7 @@ def test_the_probe_guesses_what_it_does_not_try(behind):
 def test_a_refusal_is_never_taken_for_a_first_time(behind, behaviour):
     """B25, P4, P5: what was saved is there, and no 403 makes a claim begin empty."""
     end = behind(providers.PrefixPolicy())
-    state = State(end)
+    state = TenantState(end)
     state.write(a="1")
     state.save()
     end.provider.behaviour = behaviour
@@ -306,7 +305,7 @@ def test_a_refusal_is_never_taken_for_a_first_time(behind, behaviour):
 def test_a_denied_listing_is_never_taken_for_a_first_time(behind):
     """B25, P4: the marker is not there, and nothing says that nothing else is."""
     end = behind(providers.Behaviour())
-    state = State(end)
+    state = TenantState(end)
     state.sink.put(f"{DATA}state/by-hand", b"precious")
     end.provider.behaviour = providers.DeniesListing()
 
@@ -319,7 +318,7 @@ def test_a_denied_listing_is_never_taken_for_a_first_time(behind):
 def test_wrong_keys_are_denied_also_where_a_missing_key_is(behind, s3, wrong):
     """B25, P4: a store that answers 403 to a missing key and to wrong keys alike."""
     end = behind(providers.PrefixPolicy(), end=far_ends.RcloneS3(s3))
-    state = State(end)
+    state = TenantState(end)
     state.write(a="1")
     state.save()
     SavedState.objects.all().delete()
@@ -333,7 +332,7 @@ def test_wrong_keys_are_denied_also_where_a_missing_key_is(behind, s3, wrong):
 def test_what_lies_there_without_a_marker_is_restored_from_a_bucket_that_encrypts(behind, monkeypatch):
     """B23: nothing was written or read yet that would say so."""
     end = behind(providers.DefaultKms())
-    state = State(end)
+    state = TenantState(end)
     state.sink.put(f"{DATA}state/by-hand", b"precious")
     monkeypatch.setattr("syncing.sinks.s3._seen", {})
     state.claim()
@@ -354,7 +353,7 @@ def test_a_clock_that_is_off_is_named_with_how_far(behind, ahead, words):
 def test_rclones_own_refusals_have_the_same_names(behind):
     """B22, B41: a save that meets them first in a transfer."""
     end = behind(providers.Behaviour())
-    state = State(end)
+    state = TenantState(end)
     for number, (behaviour, error, words) in enumerate(
         [
             (providers.OtherClock(), errors.ClockSkewed, "clock"),
@@ -372,7 +371,7 @@ def test_rclones_own_refusals_have_the_same_names(behind):
 def test_what_was_moved_into_an_archive_is_named_so(behind):
     """B22: rclone's 403 there is about no right."""
     end = behind(providers.Behaviour())
-    state = State(end)
+    state = TenantState(end)
     state.write(a="1")
     state.save()
     end.provider.behaviour = providers.Archived()

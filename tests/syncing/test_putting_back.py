@@ -16,16 +16,16 @@ from syncing.models import Backup, SavedState, SyncRun
 from tenants import backups, claims, errors, sink_runs, upkeep
 from tenants.models import Tenant
 from tenants.states import AssignmentState
-from tests.syncing.test_exactly_the_last_save import TENANT, UID, PowerCut
-from tests.syncing.test_exactly_the_last_save import Tenant as State
-from tests.tenants.test_assignments import make_assignment
+from tests.make import make_assignment
+from tests.power_cut import PowerCut
+from tests.tenant_state import TENANT, UID, TenantState
 
 pytestmark = pytest.mark.any_database
 
 
 @pytest.fixture
 def state(far_end, data_dir, transactional_db):
-    return State(far_end)
+    return TenantState(far_end)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def one_far_end(s3, data_dir, transactional_db):
 
     end = RcloneS3(s3)
     end.clear()
-    return State(end)
+    return TenantState(end)
 
 
 def put_back(backup: Backup, run_tasks) -> SyncRun:

@@ -19,6 +19,8 @@ from tests.far_ends import FarEnd, RcloneS3, WebDav
 from tests.proxies import HIDDEN_NAME, Proxy
 from tests.s3 import S3Server
 
+pytestmark = pytest.mark.slow
+
 UID = 234_571
 
 

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from syncing import patterns
-from tests.syncing.test_exactly_the_last_save import LOCATION, UID, Tenant
-from tests.syncing.test_patterns_and_locations import FILES, MEANINGS
+from tests.pattern_meanings import FILES, MEANINGS
+from tests.tenant_state import LOCATION, UID, TenantState
 
 pytestmark = pytest.mark.any_database
 
@@ -33,7 +33,7 @@ CASES = [(pattern, "sync") for pattern in ("", *MEANINGS)] + [(pattern, "copy") 
 
 @pytest.mark.parametrize(("pattern", "mode"), CASES)
 def test_a_pattern_saves_and_restores_what_it_means(far_end, data_dir, transactional_db, pattern, mode):
-    tenant = Tenant(far_end, pattern=pattern, mode=mode)
+    tenant = TenantState(far_end, pattern=pattern, mode=mode)
     plant(tenant, {name: name.encode() for name in FILES})
     tenant.save()
     matches = patterns.matcher(pattern) or (lambda _name: True)
@@ -51,7 +51,7 @@ def test_a_pattern_saves_and_restores_what_it_means(far_end, data_dir, transacti
 
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_none_one_and_a_thousand_files(far_end, data_dir, transactional_db, count):
-    tenant = Tenant(far_end)
+    tenant = TenantState(far_end)
     files = {f"d{number % 7}/f{number}": hashlib.sha256(str(number).encode()).digest() * 8 for number in range(count)}
     plant(tenant, files)
     tenant.save()
@@ -61,7 +61,7 @@ def test_none_one_and_a_thousand_files(far_end, data_dir, transactional_db, coun
 
 
 def test_upload_only_never_restores_and_never_deletes(far_end, data_dir, transactional_db):
-    tenant = Tenant(far_end, direction="upload", mode="copy")
+    tenant = TenantState(far_end, direction="upload", mode="copy")
     tenant.write(a="1")
     tenant.save()
     tenant.claim()
@@ -73,7 +73,7 @@ def test_upload_only_never_restores_and_never_deletes(far_end, data_dir, transac
 
 def test_download_only_is_never_written(far_end, data_dir, transactional_db):
     far_end.sink().put(f"{LOCATION}/given", b"from outside")
-    tenant = Tenant(far_end, direction="download", mode="copy")
+    tenant = TenantState(far_end, direction="download", mode="copy")
     assert tenant.look() == {"given": "from outside"}
     tenant.write(given="changed", own="x")
     tenant.save()
@@ -83,7 +83,7 @@ def test_download_only_is_never_written(far_end, data_dir, transactional_db):
 
 @pytest.mark.long
 def test_half_a_gigabyte(far_end, data_dir, transactional_db):
-    tenant = Tenant(far_end)
+    tenant = TenantState(far_end)
     with (tenant.state / "big").open("wb") as file:
         for _ in range(500):
             file.write(os.urandom(1_000_000))

@@ -17,8 +17,7 @@ from syncing.models import SyncMapping, SyncSpec
 from tenants import claims, validation
 from tenants.models import Assignment
 from tests.asking import problem
-from tests.make import make_container, make_pool, make_spec, make_sync_spec, make_workload
-from tests.tenants.test_assignments import make_assignment
+from tests.make import make_assignment, make_container, make_pool, make_spec, make_sync_spec, make_workload
 
 pytestmark = pytest.mark.django_db(transaction=True)
 UPLOAD = {"container_path": "/state", "pattern": "", "sink_path": "state/", "direction": "upload", "mode": "sync"}

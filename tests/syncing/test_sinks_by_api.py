@@ -6,53 +6,59 @@ import pytest
 from django.db import connection
 
 from syncing.models import SyncSpec
-from tests.syncing.test_specs_and_credentials import SECRET, body, call, pool  # noqa: F401
+from tests.make import make_pool
+from tests.spec_bodies import SECRET, spec_body
+
+
+@pytest.fixture
+def pool(data_dir):
+    return make_pool("notes")
 
 
 def spec(sink, sink_path="t/${tenantId}/", **over):
     mapping = {"containerPath": "/state", "sinkPath": sink_path, "direction": "bidirectional", "mode": "sync"}
-    return {**body(), "mappings": [mapping], "sink": sink, **over}
+    return {**spec_body(), "mappings": [mapping], "sink": sink, **over}
 
 
 def pointers(answer):
     return [(error["pointer"], error["code"]) for error in answer["errors"]]
 
 
-def test_a_local_sink_lies_below_the_root_that_the_deployment_allows(call, pool, settings, tmp_path):  # noqa: F811
+def test_a_local_sink_lies_below_the_root_that_the_deployment_allows(ask_api, pool, settings, tmp_path):
     root = tmp_path / "sinks"
     root.mkdir()
     local = {"type": "local", "path": str(root / "one")}
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = ""
-    found = call("POST", "sync-specs", spec(local), 422)
+    found = ask_api("POST", "sync-specs", spec(local), 422)
     assert pointers(found) == [("/sink/path", "not_allowed")], "no root, no local sink"
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(root)
     for path in ("/etc", f"{root}/../x", f"{root}x", "relative", f"{root}/.boilerhouse"):
-        answer = call("POST", "sync-specs", spec({"type": "local", "path": path}), 422)
+        answer = ask_api("POST", "sync-specs", spec({"type": "local", "path": path}), 422)
         assert pointers(answer)[0][0] == "/sink/path", path
-    made = call("POST", "sync-specs", spec(local), 201)
+    made = ask_api("POST", "sync-specs", spec(local), 201)
     assert (made["sink"], made["sinkHealth"]["state"]) == (local, "healthy")
     assert made["sinkHealth"]["conditionalWrites"] is False
     assert SyncSpec.objects.get().mappings.get().location("alice") == "one/t/alice"
 
 
-def test_local_sinks_in_one_another_are_one_place(call, pool, settings, tmp_path):  # noqa: F811
+def test_local_sinks_in_one_another_are_one_place(ask_api, pool, settings, tmp_path):
     """C5: what overlaps on disk overlaps in the check."""
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(tmp_path)
-    call("POST", "sync-specs", spec({"type": "local", "path": f"{tmp_path}/a"}), 201)
+    ask_api("POST", "sync-specs", spec({"type": "local", "path": f"{tmp_path}/a"}), 201)
     other = spec({"type": "local", "path": f"{tmp_path}/a/t"}, "${tenantId}/deeper/", id="other")
-    assert pointers(call("POST", "sync-specs", other, 422)) == [("/mappings/0/sinkPath", "location_conflict")]
+    assert pointers(ask_api("POST", "sync-specs", other, 422)) == [("/mappings/0/sinkPath", "location_conflict")]
 
 
-def test_an_unmounted_root_is_missing_and_not_made(call, pool, settings, tmp_path):  # noqa: F811
+def test_an_unmounted_root_is_missing_and_not_made(ask_api, pool, settings, tmp_path):
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(tmp_path / "mount")
-    made = call("POST", "sync-specs", spec({"type": "local", "path": f"{tmp_path}/mount/a"}), 201)
+    made = ask_api("POST", "sync-specs", spec({"type": "local", "path": f"{tmp_path}/mount/a"}), 201)
     assert (made["sinkHealth"]["state"], made["sinkHealth"]["code"]) == ("unhealthy", "missing")
     assert not (tmp_path / "mount").exists()
 
 
-def test_header_values_are_write_only_and_kept_for_the_same_endpoint_only(call, pool):  # noqa: F811
+def test_header_values_are_write_only_and_kept_for_the_same_endpoint_only(ask_api, pool):
     http = {"type": "http", "endpoint": "http://127.0.0.1:1/dav/", "headers": {"Authorization": SECRET}}
-    made = call("POST", "sync-specs", spec(http), 201)
+    made = ask_api("POST", "sync-specs", spec(http), 201)
     assert made["sink"] == {"type": "http", "endpoint": "http://127.0.0.1:1/dav", "headers": {"Authorization": None}}
     assert made["sinkHealth"]["code"] == "unreachable"
     with connection.cursor() as cursor:
@@ -62,11 +68,11 @@ def test_header_values_are_write_only_and_kept_for_the_same_endpoint_only(call, 
         )
 
     made["policy"]["intervalMs"] = 60_000
-    call("PUT", "sync-specs/notes", made)
+    ask_api("PUT", "sync-specs/notes", made)
     assert SyncSpec.objects.get().sink_secrets == {"headers": {"Authorization": SECRET}}
     made["sink"]["endpoint"] = "http://127.0.0.1:2/dav"
-    assert pointers(call("PUT", "sync-specs/notes", made, 422)) == [("/sink/headers/Authorization", "required")]
-    assert len(call("GET", "sync-specs/notes/probes")["items"]) == 2
+    assert pointers(ask_api("PUT", "sync-specs/notes", made, 422)) == [("/sink/headers/Authorization", "required")]
+    assert len(ask_api("GET", "sync-specs/notes/probes")["items"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -83,11 +89,11 @@ def test_header_values_are_write_only_and_kept_for_the_same_endpoint_only(call, 
         ({"type": "local", "path": "/x", "prefix": "y"}, "/sink/prefix"),
     ],
 )
-def test_bad_sinks_are_refused_with_a_pointer(call, pool, sink, pointer):  # noqa: F811
-    assert pointers(call("POST", "sync-specs", spec(sink), 422))[0][0] == pointer
+def test_bad_sinks_are_refused_with_a_pointer(ask_api, pool, sink, pointer):
+    assert pointers(ask_api("POST", "sync-specs", spec(sink), 422))[0][0] == pointer
 
 
-def test_nested_webdav_addresses_are_one_place(call, pool):  # noqa: F811
-    call("POST", "sync-specs", spec({"type": "http", "endpoint": "http://127.0.0.1:1/dav"}), 201)
+def test_nested_webdav_addresses_are_one_place(ask_api, pool):
+    ask_api("POST", "sync-specs", spec({"type": "http", "endpoint": "http://127.0.0.1:1/dav"}), 201)
     other = spec({"type": "http", "endpoint": "http://127.0.0.1:1/dav/t"}, "${tenantId}/x/", id="other")
-    assert pointers(call("POST", "sync-specs", other, 422)) == [("/mappings/0/sinkPath", "location_conflict")]
+    assert pointers(ask_api("POST", "sync-specs", other, 422)) == [("/mappings/0/sinkPath", "location_conflict")]

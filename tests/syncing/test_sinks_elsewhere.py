@@ -13,11 +13,12 @@ from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
 from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, S3Sink, Sink, WebDavSink, outbound
-from tests.core.test_api import MAPPING, SINK
-from tests.make import make_pool
+from tests.make import API_MAPPING, API_SINK, make_pool
+
+pytestmark = pytest.mark.slow
 
 UID = 234_572
-MINE = {**MAPPING, "sinkPath": "t/${tenantId}/"}
+MINE = {**API_MAPPING, "sinkPath": "t/${tenantId}/"}
 
 
 class _Server:
@@ -217,7 +218,7 @@ def test_a_probe_tells_nothing_of_what_answers(call, settings, internal):
     """O3: ok, or why not; never what a server said that is no sink."""
     settings.BOILERHOUSE_ALLOWED_SINK_HOSTS = [f"127.0.0.1:{internal.port}"]
     endpoint = {"endpoint": f"http://127.0.0.1:{internal.port}"}
-    for kind, sink in (("http", {"type": "http"}), ("s3", SINK)):
+    for kind, sink in (("http", {"type": "http"}), ("s3", API_SINK)):
         body = {"id": kind, "poolId": make_pool().pk, "mappings": [MINE], "sink": {**sink, **endpoint}, "policy": {}}
         made = call("POST", "sync-specs", body)
         assert made.status_code == 201, made.content

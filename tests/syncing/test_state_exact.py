@@ -21,16 +21,11 @@ from syncing.markers import Marker
 from syncing.models import SyncRun
 from tests import far_ends
 from tests.make import make_spec, make_sync_spec
-from tests.syncing.test_exactly_the_last_save import LOCATION, UID, Tenant
+from tests.tenant_state import LOCATION, UID, TenantState
 
 pytestmark = pytest.mark.any_database
 
 COMPOSED, DECOMPOSED = "\u00fc", "u\u0308"
-
-
-@pytest.fixture
-def tenant(far_end, data_dir, transactional_db):
-    return Tenant(far_end)
 
 
 def put(tenant, name: bytes | str, content: bytes = b"") -> bytes:
@@ -156,7 +151,7 @@ def test_a_server_that_merges_unicode_forms_is_found_by_the_save_which_names_bot
     """B29c: the words name what collides, and look-alikes can be told apart in them; what is right is not named."""
     far_end = far_ends.WebDav(tmp_path, more=())
     try:
-        tenant = Tenant(far_end)
+        tenant = TenantState(far_end)
         for name in ("right", "new\nline", b"\xff", "\u00f6", COMPOSED, DECOMPOSED):
             put(tenant, name, b"same")
         with pytest.raises(errors.SyncFailed) as raised:
@@ -265,7 +260,7 @@ def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
 @pytest.mark.parametrize("below", ["", "pg", "a/pg"])
 def test_the_mappings_own_directory_keeps_its_mode(far_end, data_dir, transactional_db, below):
     """B5b: 0700 as PostgreSQL demands, at the volume's root and below it, with what leads there."""
-    tenant = Tenant(far_end, container_path=f"/state/{below}".rstrip("/"))
+    tenant = TenantState(far_end, container_path=f"/state/{below}".rstrip("/"))
     top = tenant.state
     put(tenant, f"{below}/PG_VERSION".lstrip("/"), b"15")
     wanted = {path: 0o2710 - number for number, path in enumerate(("a", "a/pg") if below == "a/pg" else (below,))}
@@ -463,7 +458,7 @@ def test_a_change_of_the_same_size_in_an_object_that_others_put_in_parts_is_save
     content = os.urandom(PART) * 2 + b"end"
     for name in ("changed", "same", "elsewhere"):
         in_parts(far_end, name, content)
-    tenant = Tenant(far_end, mode=mode)
+    tenant = TenantState(far_end, mode=mode)
     changed = overwrite(tenant, "changed")
     tenant.remove("elsewhere")
     tenant.save()
@@ -479,7 +474,7 @@ def test_what_was_saved_without_checksums_is_sent_again_with_them(far_end, data_
     """S1: a spec that said ``--s3-disable-checksum`` has left objects in parts that no MD5 is known of."""
     only_s3(far_end)
     flags = ["--s3-upload-cutoff=5M", "--s3-disable-checksum=true"]
-    tenant = Tenant(far_end)
+    tenant = TenantState(far_end)
     tenant.spec.sink["rcloneFlags"] = flags
     tenant.spec.save()
     put(tenant, "db.bin", os.urandom(PART) * 2)
@@ -500,7 +495,7 @@ def test_a_save_that_is_cut_while_it_sends_such_objects_again_is_taken_back(far_
     only_s3(far_end)
     content = os.urandom(PART) * 2 + b"end"
     in_parts(far_end, "db.bin", content)
-    tenant = Tenant(far_end)
+    tenant = TenantState(far_end)
     overwrite(tenant, "db.bin")
     # The embedded S3 reads an object's MD5 off its disk, however it came.
     aside = [] if isinstance(far_end, far_ends.RcloneS3) else ["save.unhashed-aside"]
@@ -532,7 +527,7 @@ def test_the_flag_that_leaves_checksums_out_is_gone_from_specs_and_refused(call,
 MB = 1024**2
 
 
-class Limited(Tenant):
+class Limited(TenantState):
     """A tenant whose containers have a disk of 16 MB."""
 
     workload = make_spec(resources={"disk_mb": 16})

@@ -26,9 +26,9 @@ from syncing.sinks import LocalSink
 from syncing.states import Trigger
 from tests import far_ends
 from tests.lines import Line
-from tests.syncing.test_exactly_the_last_save import TENANT, UID, Tenant
+from tests.tenant_state import TENANT, UID, TenantState
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 STALL_S = 2
 
@@ -45,16 +45,16 @@ def make_tenant(s3, line, data_dir, transactional_db, settings):
     """A tenant whose sink is at the end of the line, with these flags of rclone."""
     settings.BOILERHOUSE_TRANSFER_STALL_S = STALL_S
 
-    def make(*flags: str) -> Tenant:
+    def make(*flags: str) -> TenantState:
         end = far_ends.RcloneS3(s3)
         end.clear()
         end.shown = {**end.shown, "endpoint": line.endpoint, "rcloneFlags": list(flags)}
-        return Tenant(end)
+        return TenantState(end)
 
     return make
 
 
-def fill(tenant: Tenant, count: int, size: int) -> dict[str, bytes]:
+def fill(tenant: TenantState, count: int, size: int) -> dict[str, bytes]:
     """Files of random bytes in the tenant's volume."""
     made = {f"f{number:02}": os.urandom(size) for number in range(count)}
     for name, content in made.items():
@@ -64,7 +64,7 @@ def fill(tenant: Tenant, count: int, size: int) -> dict[str, bytes]:
     return made
 
 
-def lies_in(tenant: Tenant) -> dict[str, bytes]:
+def lies_in(tenant: TenantState) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in tenant.state.iterdir()}
 
 
@@ -287,7 +287,7 @@ def stop_after(monkeypatch, size: int, error: BaseException) -> None:
     monkeypatch.setattr(runs.ProgressReporter, "__call__", told)
 
 
-def carry_on(tenant: Tenant) -> None:
+def carry_on(tenant: TenantState) -> None:
     """What the next worker does for the same claim."""
     with volumes.locked(tenant.container_id, within_s=30) as lock:
         findings = surveys.survey_spec(tenant.fresh(), TENANT).answer()
@@ -311,7 +311,7 @@ def test_a_restore_whose_worker_died_is_carried_on_with_what_was_staged(make_ten
     assert SyncRun.objects.filter(direction="download").latest("created_at").progress["bytes"] == 3_200_000
 
 
-def files_staged(tenant: Tenant) -> int:
+def files_staged(tenant: TenantState) -> int:
     [staging] = volumes.staging_dir(tenant.container_id).iterdir()
     return staged.count(staging)[0]
 
@@ -329,7 +329,7 @@ def test_a_claim_that_failed_leaves_what_it_had_to_the_tenants_next_container(ma
     assert not list(staged.directory().glob("*/*"))
 
 
-def fail_a_claim(tenant: Tenant, monkeypatch) -> int:
+def fail_a_claim(tenant: TenantState, monkeypatch) -> int:
     """A claim that is given up in the middle of its restore; its container is wiped. Returns how many files came."""
     stop_after(monkeypatch, 1_500_000, errors.TransferCancelled())
     with pytest.raises(errors.TransferCancelled):

@@ -21,64 +21,23 @@ from pools.spec import Owner
 from pools.states import ContainerState
 from pools.volumes import copies
 from pools.volumes.copies import Copies
-from syncing import errors, rclone, runs, saves, sites, snapshots
+from syncing import errors, rclone, runs, saves, snapshots
 from syncing.jail import Jail
 from syncing.locations import BACKUP_ROOT, marker_key
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Trigger
 from tenants import upkeep
 from tests import cgroups, small_disks
-from tests.make import make_container, make_spec
-from tests.syncing.test_exactly_the_last_save import LOCATION, TENANT, UID, Tenant
+from tests.tenant_state import LOCATION, TENANT, UID, LiveState
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.any_database
-
-
-class Live(Tenant):
-    """A tenant whose container runs while it is saved; its processes are in the freezer ``runtime_id``."""
-
-    def __init__(self, far_end, runtime_id: str = "", **mapping) -> None:
-        self.runtime_id, self.processes = runtime_id, []
-        super().__init__(far_end, **mapping)
-        SyncSpec.objects.filter(pk=self.spec.pk).update(interval_ms=60_000)
-
-    def claim(self) -> None:
-        super().claim()
-        make_container(self.spec.pool, pk=self.container_id, runtime_id=self.runtime_id, uid=UID)
-
-    def site(self, lock: int) -> sites.Site:
-        return sites.Site(
-            self.container_id, Owner(UID, UID), self.spec.pool_id, make_spec(), TENANT, self.generation,
-            lock, is_stopped=False,
-        )  # fmt: skip
-
-    def save(self) -> dict:
-        """What the run's step says."""
-        with volumes.locked(self.container_id, within_s=30) as lock:
-            saves.save(self.site(lock), [self.fresh()], Trigger.INTERVAL, lambda: True)
-        return SyncRun.objects.filter(direction="upload").latest("created_at").steps[0]
-
-    def told(self) -> dict:
-        return self.save()["snapshot"]
-
-    def start(self, script: str):
-        self.processes.append(cgroups.start(self.runtime_id, script, self.state))
-        return self.processes[-1]
-
-    def come_back(self) -> dict[str, str]:
-        """The host is lost; what a claim then gives."""
-        for process in self.processes:
-            process.kill()
-            process.wait()
-        self.lose_host()
-        self.claim()
-        return self.look()
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 
 @pytest.fixture
 def live(far_end, data_dir, transactional_db):
     with cgroups.group() as runtime_id:
-        yield Live(far_end, runtime_id)
+        yield LiveState(far_end, runtime_id)
 
 
 @pytest.fixture
@@ -89,7 +48,7 @@ def one(s3, data_dir, transactional_db):
     end = RcloneS3(s3)
     end.clear()
     with cgroups.group() as runtime_id:
-        yield Live(end, runtime_id)
+        yield LiveState(end, runtime_id)
 
 
 PAIR = """
@@ -354,10 +313,13 @@ def test_links_and_fifos_swapped_in_meanwhile_lead_nowhere(one, quiesce):
     os.chown(one.state / "dir", UID, UID)
     os.chown(one.state, UID, UID)
     one.start(SWAP)
+    saved = set()
     for _ in range(6):
         one.save()
         for name in one.far_end.keys(LOCATION):
             assert one.sink.get(f"{LOCATION}/{name}", 15) in (b"mine", b""), name
+            saved.add(name)
+    assert saved
 
 
 def test_each_way_out_of_a_volume_is_refused_by_the_copy_itself(tmp_path):
@@ -477,7 +439,7 @@ def test_a_pipe_in_the_place_of_a_file_that_is_sent_ends_the_transfer(one, setti
         with pytest.raises((errors.FileChanging, errors.TransferStalled, errors.TransferBroke)):
             one.save()
         assert time.monotonic() - began < settings.BOILERHOUSE_TRANSFER_STALL_S / 2
-        until(lambda: is_free(one.container_id))  # the kernel ends what was in the jail
+        eventually(lambda: is_free(one.container_id))  # the kernel ends what was in the jail
         with rclone.slot():
             pass
 
@@ -702,24 +664,17 @@ def guards_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def until(check, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_freeze_does_not_outlive_its_owner_or_its_time(tmp_path):
     """B17: killed while it holds a container, or too slow: the guard lets the container go on."""
     with cgroups.group() as runtime_id:
         owner = hold(runtime_id, 600)
         assert freezer.is_frozen(runtime_id)
         owner.kill()
-        until(lambda: not freezer.is_frozen(runtime_id))
+        eventually(lambda: not freezer.is_frozen(runtime_id))
         owner.wait()
 
         owner = hold(runtime_id, 0.2)
-        until(lambda: not freezer.is_frozen(runtime_id))
+        eventually(lambda: not freezer.is_frozen(runtime_id))
         assert owner.poll() is None
         owner.kill()
         owner.wait()
@@ -805,7 +760,7 @@ def test_a_save_uses_reflinks_where_the_containers_lie_on_such_a_file_system(
     end = RcloneS3(s3)
     end.clear()
     with cgroups.group() as runtime_id:
-        tenant = Live(end, runtime_id)
+        tenant = LiveState(end, runtime_id)
         tenant.write(big="x" * (2 << 20), small="1")
         settle()
         told = tenant.told()
@@ -823,7 +778,7 @@ def test_on_a_full_disk_a_live_save_is_refused_and_a_release_saves(s3, data_dir,
     with small_disks.mounted(tmp_path, 64) as disk, cgroups.group() as runtime_id:
         (disk / "containers").mkdir(mode=0o700)
         (data_dir / "containers").symlink_to(disk / "containers")
-        tenant = Live(end, runtime_id)
+        tenant = LiveState(end, runtime_id)
         tenant.write(one="1", two="2")
         settle()
         tenant.told()
@@ -859,7 +814,7 @@ def test_a_source_that_is_swapped_for_a_link_is_not_followed_out_of_it(
     end = RcloneS3(s3)
     end.clear()
     with cgroups.group() as runtime_id:
-        tenant = Live(end, runtime_id, container_path="/state/a/b" if above else "/state/b")
+        tenant = LiveState(end, runtime_id, container_path="/state/a/b" if above else "/state/b")
         source = tenant.state / "a" / "b" if above else tenant.state / "b"
         (source / "bin").mkdir(parents=True)
         (source / "bin" / "setpriv").write_text("mine " * 1000)

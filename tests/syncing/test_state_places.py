@@ -43,10 +43,9 @@ from tests import far_ends
 from tests.make import make_pool, make_spec, make_sync_spec
 from tests.providers import FaultyProxy
 from tests.s3 import S3Server
-from tests.syncing.test_exactly_the_last_save import TENANT, UID
-from tests.syncing.test_exactly_the_last_save import Tenant as State
+from tests.tenant_state import TENANT, UID, TenantState
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 SPELLINGS = [
     "http://localhost:{port}", "http://127.1:{port}", "http://0:{port}", "http://[::ffff:127.0.0.1]:{port}",
@@ -443,7 +442,7 @@ class _NoLocks:
 
 def test_it_survives_saves_erasures_and_expiry_and_is_no_tenants_file(far_end, data_dir, transactional_db, settings):
     """S3: nothing that works at a sink takes it for a tenant's, or gives it to one."""
-    state = State(far_end)
+    state = TenantState(far_end)
     state.write(a="1")
     state.save()
     state.write(a="2")

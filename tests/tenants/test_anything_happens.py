@@ -27,14 +27,17 @@ from boilerhouse.core import deployment, failpoints
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Deployment, Process
 from boilerhouse.process import processes
-from pools import firewall, host, lifecycle, pulling, reconcile, services, version_images, volumes
+from pools import firewall, host, lifecycle, reconcile, services, volumes
 from pools.models import Container, HostLease, Pool
+from pools.runtime import get_runtime
 from pools.states import DEADLY, ContainerState
-from tenants import claims, preparing, releases, upkeep, validation
+from tenants import claims, releases, upkeep, validation
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 from tests.fake_runtime import FakeRuntime
 from tests.make import make_pool, make_spec, make_workload
+from tests.power_cut import PowerCut
+from tests.runtimes import runtime_setting
 
 TENANTS = ["ann", "bob", "cem", "dee"]
 PLACES = [
@@ -43,10 +46,6 @@ PLACES = [
     "release.fenced", "release.stopped", "release.saved", "release.destroyed", "release.wiped",
 ]  # fmt: skip
 MAX_SIZE = 3
-
-
-class PowerCut(BaseException):
-    """This process is killed: nothing catches it, open transactions are gone."""
 
 
 def power_cut() -> None:
@@ -67,14 +66,12 @@ class Anything(RuleBasedStateMachine):
             model.objects.all().delete()
         self.directory = Path(tempfile.mkdtemp())
         self.patches = pytest.MonkeyPatch()
-        self.runtime = FakeRuntime()
         for name, value in {
             "BOILERHOUSE_DATA_DIR": self.directory, "BOILERHOUSE_RAM_DIR": str(self.directory / "ram"),
-            "BOILERHOUSE_ORPHAN_GRACE_S": -1, "BOILERHOUSE_DISK_FLOOR_MB": 1,
+            "BOILERHOUSE_ORPHAN_GRACE_S": -1, "BOILERHOUSE_DISK_FLOOR_MB": 1, "BOILERHOUSE_RUNTIME": runtime_setting(FakeRuntime),
         }.items():  # fmt: skip
             self.patches.setattr(django_settings, name, value)
-        for module in (lifecycle, pulling, version_images, reconcile, host.network, preparing, releases):
-            self.patches.setattr(module, "get_runtime", lambda: self.runtime)
+        self.runtime = get_runtime()
         self.patches.setattr(firewall, "apply", lambda network: None)
         self.patches.setattr(host, "ensure_ram_dir", lambda: self.directory / "ram")
         # The clock of these tests is steps, not seconds.

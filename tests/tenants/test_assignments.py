@@ -18,19 +18,12 @@ from pools.states import ContainerState
 from tenants import claims, errors, giving_up, line, releases, upkeep, validation
 from tenants.models import Assignment, Tenant, next_generation
 from tenants.states import TRANSITIONS, AssignmentState
-from tests.make import make_container, make_pool
+from tests.make import make_assignment, make_container, make_pool
 
 
 @pytest.fixture(autouse=True)
 def _deployment(data_dir):
     pass
-
-
-def make_assignment(tenant="alice", **over):
-    Tenant.objects.get_or_create(pk=tenant)
-    pool = over.pop("pool", None) or make_pool()
-    values = {"tenant_id": tenant, "pool": pool, "generation": 1, "deadline": timezone.now() + timedelta(seconds=30)}
-    return Assignment.objects.create(**{**values, **over})
 
 
 def claim(tenant, pool, **over):

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sqlite3
 import threading
-import time
 
 import pytest
 import requests
@@ -19,9 +18,11 @@ from tenants import disks
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
 from tests import cgroups, small_disks
-from tests.dashboard.test_controller import hold
-from tests.make import make_pool, make_workload
+from tests.make import make_held, make_pool, make_workload
+from tests.waiting import eventually
 from tests.webserver import running
+
+pytestmark = pytest.mark.slow
 
 MB = 1 << 20
 
@@ -32,7 +33,7 @@ def held(data_dir, settings):
     settings.BOILERHOUSE_DISK_LIMITS = "watch"
 
     def make(tenant: str = "alice", **resources):
-        row = hold(tenant, make_pool(workload=make_workload(resources=resources)))
+        row = make_held(make_pool(workload=make_workload(resources=resources)), tenant)
         volumes.prepare(row.held_container, row.uid, row.version.spec)
         volumes.latch(row.held_container, tenant, 1)
         return row
@@ -318,10 +319,3 @@ def test_a_database_on_a_full_disk_answers_503_and_loses_nothing(small_disk):
 
 
 BIG = "x" * 100_000
-
-
-def eventually(is_so, within_s: float) -> None:
-    until = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.2)

@@ -16,14 +16,13 @@ from tenants import working
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 from tests.asking import problem
-from tests.pools.engine import engine  # noqa: F401
-from tests.tenants.test_assignments import make_assignment
+from tests.make import make_assignment
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def run(call, engine):  # noqa: F811
+def run(call, engine):
     """Ask for a command in the container that alice holds: ``run(["true"], timeoutMs=…)``."""
     row, pool = engine.start()
     assert row, pool.last_error

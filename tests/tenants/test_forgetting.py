@@ -10,8 +10,7 @@ from django.utils import timezone
 from tenants import giving_up, upkeep
 from tenants.models import Assignment, Death
 from tenants.states import AssignmentState
-from tests.make import make_pool
-from tests.tenants.test_assignments import make_assignment
+from tests.make import make_assignment, make_pool
 
 pytestmark = [pytest.mark.any_database, pytest.mark.django_db]
 

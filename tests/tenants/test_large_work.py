@@ -23,10 +23,15 @@ from syncing.states import Direction, Trigger
 from tenants import releases, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState
-from tests.tenants.test_missing_directories import engine, hold, pool  # noqa: F401 - fixtures
-from tests.tenants.test_syncs import messages
+from tests.at_work import hold
+from tests.queued import queued_tasks
 
 pytestmark = pytest.mark.any_database
+
+
+@pytest.fixture
+def pool(saving_pool):
+    return saving_pool
 
 
 def taken(queue: str, seconds: float = 20):
@@ -54,9 +59,9 @@ def busy(settings, serve):
         yield of
 
 
-def test_a_large_release_is_put_off_and_taken_up_when_there_is_room(pool, engine, busy):  # noqa: F811
+def test_a_large_release_is_put_off_and_taken_up_when_there_is_room(pool, fake_engine, busy):
     """P14: it holds no worker meanwhile, and is not forgotten."""
-    mine = hold(pool, engine, "alice")
+    mine = hold(pool, fake_engine, "alice")
     syncs.begin("alice", "outward")
     syncs.run_next()
     busy("save")
@@ -73,16 +78,16 @@ def test_a_large_release_is_put_off_and_taken_up_when_there_is_room(pool, engine
     assert (mine.state, mine.outcome) == (AssignmentState.ENDED, "released")
 
 
-def test_a_sync_of_a_locked_container_gives_its_worker_up(pool, engine):  # noqa: F811
+def test_a_sync_of_a_locked_container_gives_its_worker_up(pool, fake_engine):
     """D1: its message goes back to the queue, for a moment later, and the run stays queued."""
-    mine = hold(pool, engine, "alice")
+    mine = hold(pool, fake_engine, "alice")
     run = syncs.begin("alice", "outward")[0]
     OrmQ.objects.all().delete()
     with volumes.locked(mine.held_container):
         syncs.run_next()
     run.refresh_from_db()
     assert run.state == "queued"
-    assert messages() == 1
+    assert queued_tasks("tenants.tasks.run_syncs") == 1
     assert not Broker.take({"sync": 1}), "not at once"
     assert taken("sync")
     syncs.run_next()
@@ -90,9 +95,9 @@ def test_a_sync_of_a_locked_container_gives_its_worker_up(pool, engine):  # noqa
     assert run.state == "succeeded"
 
 
-def test_a_release_of_a_locked_container_gives_its_worker_up(pool, engine):  # noqa: F811
+def test_a_release_of_a_locked_container_gives_its_worker_up(pool, fake_engine):
     """D1: a worker that waits there for a transfer would be missed by the releases of others."""
-    mine = hold(pool, engine, "alice")
+    mine = hold(pool, fake_engine, "alice")
     assert releases.fence(Assignment.objects.filter(pk=mine.pk))
     OrmQ.objects.all().delete()
     with volumes.locked(mine.held_container):
@@ -106,13 +111,13 @@ def test_a_release_of_a_locked_container_gives_its_worker_up(pool, engine):  # n
     assert (mine.state, mine.outcome) == (AssignmentState.ENDED, "released")
 
 
-def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, engine, settings):  # noqa: F811
+def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, fake_engine, settings):
     """D1: who joins is told of the same run; one that is under way is not joined, for it may have read before."""
-    mine = hold(pool, engine, "alice")
+    mine = hold(pool, fake_engine, "alice")
     first = syncs.begin("alice", "outward")
     assert [[run.pk for run in syncs.begin("alice", "outward")] for _ in range(5)] == [[first[0].pk]] * 5
     assert syncs.trigger(pool.sync_specs.get(), "outward", "alice") == first
-    assert (SyncRun.objects.count(), messages()) == (1, 1)
+    assert (SyncRun.objects.count(), queued_tasks("tenants.tasks.run_syncs")) == (1, 1)
     SyncRun.objects.update(state="running", owner=processes.current())
     (behind,) = syncs.begin("alice", "outward")
     assert behind.pk != first[0].pk
@@ -125,9 +130,9 @@ def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, engin
     assert len(syncs.trigger(pool.sync_specs.get(), "both", "alice")) == 2, "an operator's is not held up"
 
 
-def test_who_joins_writes_nothing(pool, engine):  # noqa: F811
+def test_who_joins_writes_nothing(pool, fake_engine):
     """D1: a flood of requests for one run never holds the database, whose other writers are the saves of all tenants."""
-    hold(pool, engine, "alice")
+    hold(pool, fake_engine, "alice")
     first = syncs.begin("alice", "both")
     with CaptureQueriesContext(connection) as asked:
         assert syncs.begin("alice", "both") == first
@@ -136,10 +141,10 @@ def test_who_joins_writes_nothing(pool, engine):  # noqa: F811
     assert AuditEntry.objects.filter(action="tenant.sync").count() == 1, "what changed nothing is no entry"
 
 
-def test_one_tenants_many_runs_let_another_wait_for_one_of_them(pool, engine):  # noqa: F811
+def test_one_tenants_many_runs_let_another_wait_for_one_of_them(pool, fake_engine):
     """D1: 50 queued runs of one, and another's comes second although it was queued last."""
     spec = pool.sync_specs.get()
-    mallory, bob = hold(pool, engine, "mallory"), hold(pool, engine, "bob")
+    mallory, bob = hold(pool, fake_engine, "mallory"), hold(pool, fake_engine, "bob")
     for _ in range(50):
         syncs._queue(mallory, [(spec, Direction.UPLOAD)], Trigger.MANUAL)
     syncs.run_next()
@@ -156,15 +161,15 @@ def test_one_tenants_many_runs_let_another_wait_for_one_of_them(pool, engine):  
     assert SyncRun.objects.filter(tenant_id="mallory", state="succeeded").count() == 2
 
 
-def test_a_tenant_with_a_run_under_way_takes_no_second_worker(pool, engine):  # noqa: F811
+def test_a_tenant_with_a_run_under_way_takes_no_second_worker(pool, fake_engine):
     """D1: the messages of its other runs end, and the end of the run sends another."""
     spec = pool.sync_specs.get()
-    mallory = hold(pool, engine, "mallory")
+    mallory = hold(pool, fake_engine, "mallory")
     running, _ = (syncs._queue(mallory, [(spec, Direction.UPLOAD)], Trigger.MANUAL)[0] for _ in range(2))
     SyncRun.objects.filter(pk=running.pk).update(state="running", owner=processes.current())
     OrmQ.objects.all().delete()
     syncs.run_next()
-    assert (SyncRun.objects.filter(state="queued").count(), messages()) == (1, 0)
+    assert (SyncRun.objects.filter(state="queued").count(), queued_tasks("tenants.tasks.run_syncs")) == (1, 0)
     SyncRun.objects.filter(pk=running.pk).update(state="queued")
     syncs.run_next()
-    assert (SyncRun.objects.filter(state="queued").count(), messages()) == (1, 1)
+    assert (SyncRun.objects.filter(state="queued").count(), queued_tasks("tenants.tasks.run_syncs")) == (1, 1)

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from boilerhouse.core import deployment
 from boilerhouse.core.models import Event
-from pools import host, lifecycle, pulling, reconcile, version_images, volumes
+from pools import lifecycle, reconcile, volumes
 from pools.errors import DirectoryGone, HostNotReady
 from pools.models import Container
 from pools.runtime.base import Image
@@ -25,46 +25,15 @@ from syncing.states import Direction, Trigger
 from tenants import idle, preparing, releases, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
-from tests.fake_runtime import FakeRuntime
-from tests.make import make_container, make_pool, make_spec, make_sync_spec
-from tests.tenants.test_assignments import make_assignment
+from tests.at_work import hold
+from tests.make import make_assignment, make_container, make_spec
 
 pytestmark = pytest.mark.any_database
 
 
 @pytest.fixture
-def engine(monkeypatch) -> FakeRuntime:
-    runtime = FakeRuntime()
-    for module in (lifecycle, pulling, version_images, reconcile, host.network, preparing, releases):
-        monkeypatch.setattr(module, "get_runtime", lambda: runtime)
-    return runtime
-
-
-@pytest.fixture
-def pool(data_dir, transactional_db, s3, engine):
-    pool = make_pool()
-    body = s3.json("t/${tenantId}/")
-    secret = body.pop("secretAccessKey")
-    make_sync_spec(pool, sink=body, sink_secrets={"accessKeyId": s3.access_key, "secretAccessKey": secret})
-    return pool
-
-
-def hold(pool, engine, tenant, **resources) -> Assignment:
-    """A tenant at work with a file of its own."""
-    container = make_container(pool, state=ContainerState.CLAIMED)
-    spec = make_spec(resources=resources)
-    volumes.prepare(container.pk, container.uid, spec)
-    volumes.latch(container.pk, tenant, 1)
-    precious = volumes.volume_path(container.pk, "state") / "precious"
-    precious.write_text(tenant)
-    os.chown(precious, container.uid, container.uid)
-    engine.create(lifecycle.plan_of(container, container.version.spec, "net", Image("sha256:1")))
-    engine.start(lifecycle.runtime_name(container.pk))
-    return make_assignment(
-        tenant, pool=pool, state=AssignmentState.ASSIGNED, container=container, container_ref=container.pk,
-        was_assigned=True, version=container.version, uid=container.uid, last_activity_at=timezone.now(),
-        assigned_at=timezone.now(),
-    )  # fmt: skip
+def pool(saving_pool):
+    return saving_pool
 
 
 def release(held: Assignment) -> Assignment:
@@ -91,9 +60,9 @@ def take_away_volume(held):
 
 
 @pytest.mark.parametrize("missing", [take_away_all, take_away_home, take_away_lock, take_away_volume])
-def test_a_release_without_its_directory_fails_and_heals_when_it_comes_back(pool, engine, missing):
+def test_a_release_without_its_directory_fails_and_heals_when_it_comes_back(pool, fake_engine, missing):
     """F1: never ``released`` with nothing saved; the retry saves it when the directory is back."""
-    held = hold(pool, engine, f"{missing.__name__}")
+    held = hold(pool, fake_engine, f"{missing.__name__}")
     there = missing(held)
     aside = there.with_name(f"aside-{there.name}")
     there.rename(aside)
@@ -103,7 +72,7 @@ def test_a_release_without_its_directory_fails_and_heals_when_it_comes_back(pool
     assert str(there.parent if there.name == "lock" else there) in held.outcome_detail or there.name == "containers"
     assert deployment.node_id() in held.outcome_detail
     assert "kept on this node" not in held.whereabouts
-    assert not engine.containers, "its slot is free"
+    assert not fake_engine.containers, "its slot is free"
     assert not SavedState.objects.filter(tenant_id=held.tenant_id).exists()
     for run in SyncRun.objects.filter(tenant_id=held.tenant_id):
         assert (run.state, run.error_code) == ("failed", "directory_missing")
@@ -124,9 +93,9 @@ def test_a_release_without_its_directory_fails_and_heals_when_it_comes_back(pool
     assert not volumes.home(held.held_container).exists()
 
 
-def test_a_discard_ends_a_release_whose_directory_never_comes_back(pool, engine):
+def test_a_discard_ends_a_release_whose_directory_never_comes_back(pool, fake_engine):
     """F1: giving the state up is the caller's word, and the only other way out."""
-    held = hold(pool, engine, "gone")
+    held = hold(pool, fake_engine, "gone")
     shutil.rmtree(volumes.home(held.held_container))
     release(held)
     assert held.outcome == "directory_missing"
@@ -137,9 +106,9 @@ def test_a_discard_ends_a_release_whose_directory_never_comes_back(pool, engine)
 
 
 @pytest.mark.parametrize("step", [ReleaseStep.DESTROYING, ReleaseStep.WIPING])
-def test_a_wipe_that_was_done_before_a_crash_is_a_success(pool, engine, step):
+def test_a_wipe_that_was_done_before_a_crash_is_a_success(pool, fake_engine, step):
     """F1: from ``destroying`` on the directory may be gone, because it was saved."""
-    held = hold(pool, engine, step)
+    held = hold(pool, fake_engine, step)
     releases.begin(held.tenant_id)
     Assignment.objects.update(step=step)
     volumes.wipe(held.held_container)
@@ -148,9 +117,9 @@ def test_a_wipe_that_was_done_before_a_crash_is_a_success(pool, engine, step):
     assert (held.state, held.outcome) == (AssignmentState.ENDED, "released")
 
 
-def test_a_disk_image_that_is_missing_fails_the_release(pool, engine):
+def test_a_disk_image_that_is_missing_fails_the_release(pool, fake_engine):
     """F1: without its image a container with diskMb has no volumes at all."""
-    held = hold(pool, engine, "disk", disk_mb=16)
+    held = hold(pool, fake_engine, "disk", disk_mb=16)
     home = volumes.home(held.held_container)
     assert os.path.ismount(home / "disk")
     subprocess.run(["umount", str(home / "disk")], check=True)
@@ -167,10 +136,10 @@ def test_a_disk_image_that_is_missing_fails_the_release(pool, engine):
 
 @pytest.mark.parametrize("trigger", [Trigger.MANUAL, Trigger.INTERVAL])
 @pytest.mark.parametrize("missing", [take_away_home, take_away_volume])
-def test_a_save_while_it_runs_without_its_directory_fails(pool, engine, missing, trigger, monkeypatch):
+def test_a_save_while_it_runs_without_its_directory_fails(pool, fake_engine, missing, trigger, monkeypatch):
     """F1: neither "succeeded" with nothing, nor queued for ever; the next one after it is back succeeds."""
     monkeypatch.setattr(syncs, "RESTS", 0)
-    held = hold(pool, engine, f"{missing.__name__}-{trigger}")
+    held = hold(pool, fake_engine, f"{missing.__name__}-{trigger}")
     there = missing(held)
     aside = there.with_name("aside")
     there.rename(aside)
@@ -188,22 +157,22 @@ def test_a_save_while_it_runs_without_its_directory_fails(pool, engine, missing,
     assert run.state == "succeeded"
 
 
-def test_a_directory_that_is_missing_inside_a_volume_is_empty(pool, engine):
+def test_a_directory_that_is_missing_inside_a_volume_is_empty(pool, fake_engine):
     """F1: a path that the tenant never made is no failure."""
     spec = pool.sync_specs.get()
     spec.mappings.update(container_path="/state/not/made")
-    held = hold(pool, engine, "young")
+    held = hold(pool, fake_engine, "young")
     [run] = syncs._queue(held, [(spec, Direction.UPLOAD)], Trigger.MANUAL)
     syncs.run_next()
     run.refresh_from_db()
     assert run.state == "succeeded"
 
 
-def test_an_idle_check_without_the_directory_decides_nothing(pool, engine):
+def test_an_idle_check_without_the_directory_decides_nothing(pool, fake_engine):
     """F1: whether its files changed cannot be seen, so it is not released for having been idle."""
     pool.idle_timeout_ms = 1000
     pool.save()
-    held = hold(pool, engine, "quiet")
+    held = hold(pool, fake_engine, "quiet")
     Assignment.objects.update(last_activity_at=timezone.now() - timedelta(hours=1))
     shutil.rmtree(volumes.home(held.held_container))
     with pytest.raises(DirectoryGone):
@@ -215,13 +184,13 @@ def test_an_idle_check_without_the_directory_decides_nothing(pool, engine):
 
 
 @pytest.mark.parametrize("missing", [take_away_home, take_away_volume])
-def test_a_claim_whose_containers_directory_is_missing_takes_another(pool, engine, missing):
+def test_a_claim_whose_containers_directory_is_missing_takes_another(pool, fake_engine, missing):
     """F1: what is missing before the claim costs the tenant nothing."""
     first, second = (make_container(pool, state=ContainerState.CLAIMED) for _ in range(2))
     for container in (first, second):
         volumes.prepare(container.pk, container.uid, container.version.spec)
-        engine.create(lifecycle.plan_of(container, container.version.spec, "net", Image("sha256:1")))
-        engine.start(lifecycle.runtime_name(container.pk))
+        fake_engine.create(lifecycle.plan_of(container, container.version.spec, "net", Image("sha256:1")))
+        fake_engine.start(lifecycle.runtime_name(container.pk))
     Container.objects.filter(pk=second.pk).update(state=ContainerState.IDLE)
     claim = make_assignment(
         missing.__name__, pool=pool, container=first, container_ref=first.pk, version=first.version, uid=first.uid
@@ -235,7 +204,7 @@ def test_a_claim_whose_containers_directory_is_missing_takes_another(pool, engin
     assert (claim.state, claim.container_ref) == (AssignmentState.ASSIGNED, second.pk)
 
 
-def test_another_nodes_containers_are_neither_removed_nor_missed_here(pool, engine):
+def test_another_nodes_containers_are_neither_removed_nor_missed_here(pool, fake_engine):
     """F1: rows of another machine are not judged by this machine's engine and disk."""
     removing = make_container(pool, state=ContainerState.REMOVING, node="elsewhere")
     claimed = make_container(

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from django.utils import timezone
 from django_q.models import OrmQ
 
 from boilerhouse.core.models import AuditEntry, Role
-from pools.models import Container, Pool
+from pools.models import Container
 from pools.states import ContainerState
 from tenants.api import network_views
-from tenants.models import Assignment, Tenant
+from tenants.models import Assignment
 from tenants.states import AssignmentState
-from tests.make import make_container, make_pool, make_workload
-
-
-def hold(tenant: str, pool: Pool) -> Assignment:
-    container = make_container(pool, state=ContainerState.CLAIMED)
-    return Assignment.objects.create(
-        tenant=Tenant.objects.create(id=tenant), pool=pool, generation=1, state=AssignmentState.ASSIGNED,
-        container=container, container_ref=container.pk, version=container.version, uid=container.uid,
-        deadline=timezone.now(),
-        was_assigned=True,
-        latency_ms=1,
-    )  # fmt: skip
+from tests.make import make_container, make_held, make_pool, make_workload
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +22,7 @@ def _no_worker_answers(monkeypatch):
 @pytest.fixture
 def held(call):
     pool = make_pool(egress={"mode": "internet", "allow": ["10.0.5.7:5432"]})
-    return hold("alice", pool)
+    return make_held(pool, latency_ms=1)
 
 
 def test_a_running_containers_policy_is_changed_within_the_pools(call, held):
@@ -78,7 +66,7 @@ def test_who_holds_nothing_has_no_network(call):
 
 
 def test_a_tenants_key_changes_its_own_policy_alone(call, held):
-    hold("bob", held.pool)
+    make_held(held.pool, "bob", latency_ms=1)
     key = call.key_of(Role.TENANT, tenant_ids=["alice"])
 
     assert call("PUT", "tenants/alice/network", {"mode": "none"}, key=key).status_code == 200

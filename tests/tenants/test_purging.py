@@ -14,9 +14,7 @@ from syncing.states import SyncRunState
 from tenants import line, releases
 from tenants.models import Assignment
 from tenants.states import AssignmentState
-from tests.make import make_container, make_node, make_pool, make_sync_spec
-from tests.tenants.test_assignments import make_assignment
-from tests.tenants.test_syncs import hold
+from tests.make import make_assignment, make_container, make_held, make_node, make_pool, make_sync_spec
 
 pytestmark = pytest.mark.any_database
 
@@ -62,7 +60,7 @@ def test_a_purge_ends_every_claim_by_its_transitions_and_the_pool_can_be_deleted
 def test_every_claim_container_and_run_has_its_last_event():
     """1.2, 1.8: a client that saw them begin sees them end."""
     pool = make_pool()
-    spec, mine = make_sync_spec(pool), hold(pool, "ann")
+    spec, mine = make_sync_spec(pool), make_held(pool, "ann")
     make_assignment("bob", pool=pool)
     for state in (SyncRunState.QUEUED, SyncRunState.RUNNING):
         SyncRun.objects.create(
@@ -80,7 +78,7 @@ def test_every_claim_container_and_run_has_its_last_event():
 def test_what_another_node_has_stays(data_dir):
     """1.8, 1.10: its engine and its disk were not purged, so its rows are still so."""
     pool = make_pool()
-    here, there = hold(pool, "ann"), hold(pool, "bob")
+    here, there = make_held(pool, "ann"), make_held(pool, "bob")
     Container.objects.filter(pk=there.container_ref).update(node=make_node("elsewhere"))
     call_command("purge", "--yes", verbosity=0)
     here.refresh_from_db()

@@ -14,8 +14,7 @@ from syncing.states import Direction, SyncRunState, Trigger
 from tenants import sink_runs, syncs, upkeep
 from tenants.models import Assignment, Tenant
 from tenants.site import site_of
-from tests.make import make_pool, make_sync_spec
-from tests.tenants.test_syncs import hold
+from tests.make import make_held, make_pool, make_sync_spec
 
 pytestmark = pytest.mark.any_database
 RUNNING, FAILED = SyncRunState.RUNNING, SyncRunState.FAILED
@@ -44,7 +43,7 @@ def events() -> list[tuple[str, object]]:
 
 def test_runs_of_a_dead_process_end_with_an_event(spec):
     """1.2: they were buried in silence; a client that saw ``sync.started`` never saw an end."""
-    run = make_run(spec, hold(spec.pool), state=RUNNING, owner=uuid4())
+    run = make_run(spec, make_held(spec.pool), state=RUNNING, owner=uuid4())
     assert upkeep.bury_dead_runs() == 1
     run.refresh_from_db()
     assert (run.state, run.error_code) == (FAILED, "interrupted")
@@ -60,7 +59,7 @@ def test_runs_of_a_dead_process_end_with_an_event(spec):
 
 def test_what_runs_by_a_container_whose_lock_is_taken_ends_with_an_event(spec):
     """1.2: the next run of the same spec overtakes it."""
-    mine = hold(spec.pool)
+    mine = make_held(spec.pool)
     make_run(spec, mine, state=RUNNING, owner=processes.current())
     site = site_of(mine, -1, is_stopped=False)
     with runs.running(spec, site, Direction.UPLOAD, Trigger.RELEASE, None):
@@ -70,7 +69,7 @@ def test_what_runs_by_a_container_whose_lock_is_taken_ends_with_an_event(spec):
 
 def test_runs_that_a_release_leaves_behind_end_with_an_event(spec):
     """1.2: those were cancelled in silence."""
-    make_run(spec, hold(spec.pool))
+    make_run(spec, make_held(spec.pool))
     Assignment.objects.update(state="ended")
     syncs.run_next()
     assert events() == [("sync.cancelled", "cancelled")]
@@ -79,7 +78,7 @@ def test_runs_that_a_release_leaves_behind_end_with_an_event(spec):
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_run_that_was_buried_meanwhile_keeps_its_end(spec, fails):
     """1.2: the process that was held for dead wrote over it by primary key alone."""
-    mine = hold(spec.pool)
+    mine = make_held(spec.pool)
     site = site_of(mine, -1, is_stopped=False)
     try:
         with runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
@@ -96,7 +95,7 @@ def test_a_run_that_was_buried_meanwhile_keeps_its_end(spec, fails):
 
 def test_a_run_that_has_ended_tells_no_progress(spec):
     """1.2: the process that was held for dead went on to tell how far it was, after the end."""
-    site = site_of(hold(spec.pool), -1, is_stopped=False)
+    site = site_of(make_held(spec.pool), -1, is_stopped=False)
     with runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
         reporter = runs.ProgressReporter(run, site)
         reporter(rclone.Progress(bytes=1, files=1))

@@ -13,6 +13,7 @@ from django_q.models import OrmQ
 from boilerhouse.queues import lanes
 from boilerhouse.queues.tasks import enqueue
 from pools import volumes
+from pools.runtime import get_runtime
 from syncing import markers, places, surveys, tasks
 from syncing.locations import marker_key
 from syncing.markers import PLAIN_BYTES, Manifest, Marker
@@ -23,16 +24,15 @@ from tenants import claims, errors, preparing, releases, sink_runs, syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 from tests import far_ends, hung
+from tests.at_work import hold, outcome, warm, work
 from tests.make import make_pool, make_sync_spec
-from tests.tenants.test_missing_directories import engine, hold  # noqa: F401 - fixtures
-from tests.tenants.test_syncs import messages
-from tests.tenants.test_throttled_claims import outcome, warm, work
+from tests.queued import queued_tasks
 
 pytestmark = pytest.mark.any_database
 
 
 @pytest.fixture
-def pools(data_dir, transactional_db, s3, engine):  # noqa: F811
+def pools(data_dir, transactional_db, s3, fake_engine):
     """Two pools, each with a sink of its own: the same server by two names."""
     end = far_ends.RcloneS3(s3)
     end.clear()
@@ -63,7 +63,7 @@ def holding(settings, monkeypatch, serve):
 
 def test_claims_wait_in_the_queue_while_the_sink_holds_as_many_workers_as_it_may(s3, pools, holding, monkeypatch):
     """D10: the last worker is for claims of other sinks; who waits is looked at again in a while."""
-    runtime = preparing.get_runtime()
+    runtime = get_runtime()
     end = far_ends.RcloneS3(s3)
     slow = warm(runtime, end.shown, end.secrets)
     other = warm(runtime, {**end.shown, "endpoint": f"http://localhost:{s3.port}", "prefix": "o/"}, end.secrets)
@@ -95,10 +95,10 @@ def outcome_of(begun):
     return settled
 
 
-def test_a_release_waits_in_the_queue_and_one_of_another_sink_is_saved(pools, engine, holding):  # noqa: F811
+def test_a_release_waits_in_the_queue_and_one_of_another_sink_is_saved(pools, fake_engine, holding):
     """D10: it keeps its step, and no worker."""
     slow, other = pools
-    mine, theirs = hold(slow, engine, "mallory"), hold(other, engine, "bob")
+    mine, theirs = hold(slow, fake_engine, "mallory"), hold(other, fake_engine, "bob")
     holding("save", slow)
     for one in (mine, theirs):
         assert releases.fence(Assignment.objects.filter(pk=one.pk))
@@ -116,10 +116,10 @@ def test_a_release_waits_in_the_queue_and_one_of_another_sink_is_saved(pools, en
     assert (mine.state, mine.outcome) == (AssignmentState.ENDED, "released")
 
 
-def test_a_release_that_saves_nothing_waits_for_no_sink(pools, engine, holding):  # noqa: F811
+def test_a_release_that_saves_nothing_waits_for_no_sink(pools, fake_engine, holding):
     """D10: to discard is the way out of a dead sink."""
     slow, _ = pools
-    mine = hold(slow, engine, "mallory")
+    mine = hold(slow, fake_engine, "mallory")
     holding("save", slow)
     assert releases.fence(Assignment.objects.filter(pk=mine.pk), discard=True)
     releases.finish(mine.pk)
@@ -127,10 +127,10 @@ def test_a_release_that_saves_nothing_waits_for_no_sink(pools, engine, holding):
     assert (mine.state, mine.outcome) == (AssignmentState.ENDED, "discarded")
 
 
-def test_saves_that_wait_for_a_sink_let_those_of_others_pass(pools, engine, holding):  # noqa: F811
+def test_saves_that_wait_for_a_sink_let_those_of_others_pass(pools, fake_engine, holding):
     """D10: on the worker that is left, although they were queued later; whoever ends sends for those that wait."""
     slow, other = pools
-    mine, theirs = hold(slow, engine, "mallory"), hold(other, engine, "bob")
+    mine, theirs = hold(slow, fake_engine, "mallory"), hold(other, fake_engine, "bob")
     first = [syncs._queue(mine, [(slow.sync_specs.get(), Direction.UPLOAD)], Trigger.MANUAL)[0]]
     second = syncs._queue(theirs, [(other.sync_specs.get(), Direction.UPLOAD)], Trigger.INTERVAL)
     holding("sync", slow)
@@ -138,7 +138,7 @@ def test_saves_that_wait_for_a_sink_let_those_of_others_pass(pools, engine, hold
     syncs.run_next()
     states = {run.tenant_id: run.state for run in SyncRun.objects.filter(pk__in=[one.pk for one in first + second])}
     assert states == {"mallory": SyncRunState.QUEUED, "bob": SyncRunState.SUCCEEDED}
-    assert messages() == 1
+    assert queued_tasks("tenants.tasks.run_syncs") == 1
     holding.end()
     syncs.run_next()
     assert SyncRun.objects.get(pk=first[0].pk).state == SyncRunState.SUCCEEDED
@@ -164,7 +164,7 @@ def test_a_claim_whose_container_is_held_goes_back_to_the_queue(s3, pools, monke
     """D10: what holds it may be stuck for ever; no thread of the web process and no worker waits for that."""
     monkeypatch.setattr(preparing, "LOCKED_S", 0.05)
     end = far_ends.RcloneS3(s3)
-    pool = warm(preparing.get_runtime(), end.shown, end.secrets)
+    pool = warm(get_runtime(), end.shown, end.secrets)
     with ExitStack() as held:
         for container in pool.containers.all():
             held.enter_context(volumes.locked(container.pk))
@@ -180,7 +180,7 @@ def test_a_claim_whose_container_is_held_goes_back_to_the_queue(s3, pools, monke
 def test_a_long_marker_is_read_by_a_worker(s3, pools, monkeypatch):
     """D11: the web process reads no more of it than a short one has, whatever the sink holds."""
     end = far_ends.RcloneS3(s3)
-    pool = warm(preparing.get_runtime(), end.shown, end.secrets)
+    pool = warm(get_runtime(), end.shown, end.secrets)
     location, sink = pool.sync_specs.get().mappings.get().location("mia"), pool.sync_specs.get().resolved_sink()
     names = [f"d{number}" for number in range(8_000)]
     marker = Marker("mia", "d", location, 1, "run", "closed", "2026-01-01T00:00:00Z", Manifest(empty_dirs=names))
@@ -199,7 +199,7 @@ def test_a_long_marker_is_read_by_a_worker(s3, pools, monkeypatch):
 def test_a_marker_that_no_worker_reads_fails_the_claim_in_words(s3, pools, monkeypatch):
     """D11: an error of that sink."""
     end = far_ends.RcloneS3(s3)
-    pool = warm(preparing.get_runtime(), end.shown, end.secrets)
+    pool = warm(get_runtime(), end.shown, end.secrets)
     location, sink = pool.sync_specs.get().mappings.get().location("mia"), pool.sync_specs.get().resolved_sink()
     monkeypatch.setattr(sizes, "MOST_BYTES", 100_000)
     sink.put(marker_key(location), bytes(100_001))
@@ -216,8 +216,8 @@ def test_claims_at_a_directory_that_hangs_fail_in_time_and_others_go_on(data_dir
     monkeypatch.setattr(surveys, "PATIENT_DEADLINE_S", 0.5)
     monkeypatch.setattr(surveys, "_took_s", {})
     monkeypatch.setattr(surveys, "_silent_since", {})
-    dead = warm(preparing.get_runtime(), {"type": "local", "path": f"{root}/nfs"}, {})
-    alive = warm(preparing.get_runtime(), {"type": "local", "path": f"{root}/disk"}, {})
+    dead = warm(get_runtime(), {"type": "local", "path": f"{root}/nfs"}, {})
+    alive = warm(get_runtime(), {"type": "local", "path": f"{root}/disk"}, {})
     with hung.mounted(root / "nfs"):
         for tenant in ("mia", "max"):
             with pytest.raises(errors.RestoreFailed, match="has not answered within"):

@@ -16,7 +16,7 @@ from django_q.models import OrmQ
 
 from boilerhouse.core import failpoints
 from boilerhouse.core.models import Event
-from pools import host, lifecycle, volumes
+from pools import host, volumes
 from pools.models import Container, Pool
 from pools.runtime.base import Pending
 from pools.states import ContainerState
@@ -25,6 +25,7 @@ from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 from tests.fake_runtime import FakeRuntime
 from tests.make import make_container, make_pool
+from tests.runtimes import choose_runtime
 
 pytestmark = pytest.mark.any_database
 
@@ -32,8 +33,8 @@ pytestmark = pytest.mark.any_database
 class BusyEngine(FakeRuntime):
     """Something else happens while it removes a container for the first time."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, base_url: str) -> None:
+        super().__init__(base_url)
         self.meanwhile: Callable[[], object] | None = None
 
     def remove(self, name: str) -> Pending | None:
@@ -44,12 +45,9 @@ class BusyEngine(FakeRuntime):
 
 
 @pytest.fixture
-def engine(data_dir: object, monkeypatch: pytest.MonkeyPatch) -> BusyEngine:
-    engine = BusyEngine()
-    for module in (lifecycle, preparing, releases):
-        monkeypatch.setattr(module, "get_runtime", lambda: engine)
+def engine(data_dir: object, settings: object, monkeypatch: pytest.MonkeyPatch) -> BusyEngine:
     monkeypatch.setattr(host, "release_uid", lambda _container: None)
-    return engine
+    return choose_runtime(settings, BusyEngine)
 
 
 def claimed_dead(pool: Pool, **over: Any) -> Assignment:

@@ -10,14 +10,13 @@ from django.utils import timezone
 from django_q.models import OrmQ
 
 from boilerhouse.core.models import Event
-from pools.states import ContainerState
 from syncing.models import SavedState, SyncRun
 from tenants import errors, syncs
 from tenants.models import Assignment
 from tenants.spec_status import spec_status
 from tenants.states import AssignmentState
-from tests.make import make_container, make_pool, make_sync_spec
-from tests.tenants.test_assignments import make_assignment
+from tests.make import make_held, make_pool, make_sync_spec
+from tests.queued import queued_tasks
 
 MINUTE_MS = 60_000
 
@@ -33,32 +32,19 @@ def pool(db):
     return make_pool()
 
 
-def hold(pool, tenant="alice", minutes=0.0, **over) -> Assignment:
-    container = make_container(pool, state=ContainerState.CLAIMED)
-    return make_assignment(
-        tenant, pool=pool, state=AssignmentState.ASSIGNED, container=container, container_ref=container.pk,
-        was_assigned=True, version=container.version, uid=container.uid, last_activity_at=timezone.now(),
-        assigned_at=timezone.now() - timedelta(minutes=minutes), **over,
-    )  # fmt: skip
-
-
 def finish(run: SyncRun, state: str = "succeeded", minutes: float = 0.0) -> None:
     at = timezone.now() - timedelta(minutes=minutes)
     SyncRun.objects.filter(pk=run.pk).update(state=state, created_at=at, finished_at=at)
 
 
-def messages() -> int:
-    return sum(message.task["func"] == "tenants.tasks.run_syncs" for message in OrmQ.objects.all())
-
-
 def test_a_beat_is_due_after_the_interval_and_not_again_while_it_runs(pool):
     spec = make_sync_spec(pool, interval_ms=MINUTE_MS)
-    hold(pool, "new", minutes=0.5)
-    hold(pool, "old", minutes=2)
+    make_held(pool, "new", minutes=0.5)
+    make_held(pool, "old", minutes=2)
     assert syncs.queue_beats() == 1
     run = SyncRun.objects.get()
     assert (run.tenant_id, run.spec_id, run.trigger, run.direction) == ("old", spec.pk, "interval", "upload")
-    assert messages() == 1
+    assert queued_tasks("tenants.tasks.run_syncs") == 1
     assert syncs.queue_beats() == 0, "one run per tenant and spec at a time"
     finish(run, "failed", minutes=0.1)
     assert syncs.queue_beats() == 0, "the next counts from the last, failed or not"
@@ -70,7 +56,7 @@ def test_hours_without_a_controller_cost_one_save_per_tenant_and_not_all_at_once
     settings.BOILERHOUSE_PARALLEL_TRANSFERS = 2
     make_sync_spec(pool, interval_ms=5000)
     for number in range(9):
-        hold(pool, f"tenant-{number}", minutes=600 + number)
+        make_held(pool, f"tenant-{number}", minutes=600 + number)
     assert syncs.queue_beats() == 4
     assert syncs.queue_beats() == 0
     assert "tenant-8" in SyncRun.objects.values_list("tenant_id", flat=True), "the longest overdue first"
@@ -85,9 +71,9 @@ def test_no_beat_for_who_is_released_for_downloads_or_without_an_interval(pool):
     make_sync_spec(pool)
     way = {"direction": "download", "mode": "copy"}
     make_sync_spec(pool, [way], interval_ms=5000)
-    hold(pool, minutes=60)
+    make_held(pool, minutes=60)
     make_sync_spec(other := make_pool(), interval_ms=5000)
-    hold(other, "bob", minutes=60)
+    make_held(other, "bob", minutes=60)
     Assignment.objects.filter(tenant_id="bob").update(state=AssignmentState.RELEASING)
     assert syncs.queue_beats() == 0
 
@@ -95,7 +81,7 @@ def test_no_beat_for_who_is_released_for_downloads_or_without_an_interval(pool):
 def test_tenants_claimed_together_drift_apart_but_none_beats_later_than_its_interval(pool):
     make_sync_spec(pool, interval_ms=100 * MINUTE_MS)
     for number in range(20):
-        hold(pool, f"tenant-{number}")
+        make_held(pool, f"tenant-{number}")
     waits = [(b.due_at - b.assignment.assigned_at) / timedelta(minutes=1) for b in syncs.beats()]
     assert all(90 <= wait <= 100 for wait in waits)
     assert max(waits) - min(waits) > 3
@@ -103,13 +89,13 @@ def test_tenants_claimed_together_drift_apart_but_none_beats_later_than_its_inte
 
 def test_a_lost_message_is_sent_again_and_runs_of_a_past_generation_end(pool):
     make_sync_spec(pool, interval_ms=MINUTE_MS)
-    hold(pool, minutes=5)
+    make_held(pool, minutes=5)
     syncs.queue_beats()
     OrmQ.objects.all().delete()
     assert syncs.resume() == 0, "it may still be on its way"
     SyncRun.objects.update(created_at=timezone.now() - timedelta(seconds=30))
     assert syncs.resume() == 1
-    assert messages() == 1
+    assert queued_tasks("tenants.tasks.run_syncs") == 1
     assert syncs.resume() == 0
     Assignment.objects.update(state=AssignmentState.RELEASING)
     syncs.resume()
@@ -118,8 +104,8 @@ def test_a_lost_message_is_sent_again_and_runs_of_a_past_generation_end(pool):
 
 def test_trigger_by_spec_takes_all_or_one(pool):
     spec = make_sync_spec(pool)
-    hold(pool, "alice")
-    hold(pool, "bob")
+    make_held(pool, "alice")
+    make_held(pool, "bob")
     assert {run.tenant_id for run in syncs.trigger(spec, "outward", None)} == {"alice", "bob"}
     assert [run.direction for run in syncs.trigger(spec, "both", "bob")] == ["upload", "download"]
     with pytest.raises(errors.NotAssigned):
@@ -128,7 +114,7 @@ def test_trigger_by_spec_takes_all_or_one(pool):
 
 def test_cancel_ends_what_waits_asks_what_runs_and_refuses_the_rest(pool):
     spec = make_sync_spec(pool)
-    hold(pool)
+    make_held(pool)
     (run,) = syncs.trigger(spec, "outward", None)
     assert syncs.cancel(run.pk).state == "cancelled"
     assert Event.objects.filter(type="sync.cancelled").count() == 1
@@ -146,8 +132,8 @@ def test_cancel_ends_what_waits_asks_what_runs_and_refuses_the_rest(pool):
 
 def test_an_overdue_save_is_warned_of_once_and_counted_as_stale(pool):
     spec = make_sync_spec(pool, interval_ms=MINUTE_MS)
-    hold(pool, "late", minutes=5)
-    hold(pool, "fine", minutes=1.5)
+    make_held(pool, "late", minutes=5)
+    make_held(pool, "fine", minutes=1.5)
     assert syncs.warn_of_unsaved() == 1
     assert syncs.warn_of_unsaved() == 0
     event = Event.objects.get(type="pool.warning")
@@ -162,7 +148,7 @@ def test_an_overdue_save_is_warned_of_once_and_counted_as_stale(pool):
 def test_the_oldest_save_counts_every_mapping(pool):
     ways = [{}, {"container_path": "/state/logs", "sink_path": "logs/", "direction": "upload", "mode": "copy"}]
     spec = make_sync_spec(pool, ways)
-    hold(pool)
+    make_held(pool)
     first, second = spec.mappings.all()
     now = timezone.now()
 
@@ -185,9 +171,9 @@ def test_the_oldest_save_is_measured_and_an_overdue_one_needs_somebody(pool, cli
     from boilerhouse.dashboard import overview
 
     make_sync_spec(pool, id="notes", interval_ms=MINUTE_MS)
-    hold(pool, "fresh", minutes=0.5)
+    make_held(pool, "fresh", minutes=0.5)
     assert not overview.needs([])
-    hold(pool, "late", minutes=10)
+    make_held(pool, "late", minutes=10)
     key = create_key(name="prometheus", role=Role.VIEWER)[1]
     lines = client.get("/api/v1/metrics", headers={"Authorization": f"Bearer {key}"}).content.decode().splitlines()
     figures = dict(line.rsplit(" ", 1) for line in lines if line.startswith("boilerhouse_sync_"))
@@ -197,7 +183,7 @@ def test_the_oldest_save_is_measured_and_an_overdue_one_needs_somebody(pool, cli
     (need,) = overview.needs([])
     assert (need.what, need.subject) == ("Saves of {} are overdue", "notes")
     assert "late would lose changes of the last 10 min" in need.why
-    hold(pool, "later", minutes=20)
+    make_held(pool, "later", minutes=20)
     (need,) = overview.needs([])
     assert "2 tenants would lose changes of the last 20 min" in need.why
 
@@ -207,7 +193,7 @@ def test_a_sync_of_a_tenants_key_counts_as_several_requests(pool, call, settings
     settings.BOILERHOUSE_THROTTLE_RATE = settings.BOILERHOUSE_THROTTLE_BURST = 1000
     settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT = 0.001, 25
     make_sync_spec(pool)
-    hold(pool)
+    make_held(pool)
     key = call.key_of("tenant", tenant_ids=["alice"])
     codes = [call("POST", "tenants/alice/sync", {"direction": "outward"}, key=key).status_code for _ in range(4)]
 
@@ -218,8 +204,8 @@ def test_a_sync_of_a_tenants_key_counts_as_several_requests(pool, call, settings
 def test_who_asks_without_a_pause_rests_after_each_manual_run(pool):
     """P14, D1b: its runs followed each other at once and kept a processor busy; nobody else's run waits for that."""
     spec = make_sync_spec(pool)
-    hold(pool, "eager")
-    hold(pool, "other")
+    make_held(pool, "eager")
+    make_held(pool, "other")
     first, second = (syncs.begin("eager", "both") for _ in range(2))
     assert [run.pk for run in first] == [run.pk for run in second]
     now = timezone.now()
@@ -250,7 +236,7 @@ def test_who_asks_without_a_pause_rests_after_each_manual_run(pool):
 
 def test_a_rest_sends_its_message_for_when_it_ends(pool):
     make_sync_spec(pool)
-    hold(pool, "eager")
+    make_held(pool, "eager")
     [run] = syncs.begin("eager", "outward")
     now = timezone.now()
     SyncRun.objects.filter(pk=run.pk).update(
@@ -259,5 +245,5 @@ def test_a_rest_sends_its_message_for_when_it_ends(pool):
     syncs.begin("eager", "outward")
     OrmQ.objects.all().delete()
     syncs.run_next()
-    assert messages() == 1
+    assert queued_tasks("tenants.tasks.run_syncs") == 1
     assert OrmQ.objects.get().lock > now + timedelta(seconds=10), "nobody takes it at once"

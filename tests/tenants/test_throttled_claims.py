@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 
 import pytest
 from django_q.models import OrmQ
 
 from boilerhouse.queues import lanes
-from pools import lifecycle, volumes
+from pools.runtime import get_runtime
 from syncing import surveys
-from tenants import claims, errors, preparing, tasks, upkeep
+from tenants import claims, errors, preparing, upkeep
 from tenants.models import Assignment
 from tests import far_ends, providers
-from tests.fake_runtime import Fake, FakeRuntime
-from tests.make import make_container, make_pool, make_spec, make_sync_spec
-from tests.syncing.test_deadlines import Dripping
+from tests.at_work import outcome, warm, work
+from tests.dripping import Dripping
 
 pytestmark = pytest.mark.any_database
-
-UID = 200_779
 
 
 @pytest.fixture
@@ -33,45 +29,11 @@ def provider(s3, monkeypatch):
 
 
 @pytest.fixture
-def pool(provider, s3, transactional_db, data_dir, monkeypatch):
+def pool(provider, s3, transactional_db, data_dir, fake_engine):
     """A pool with three warm containers, whose spec leads to the provider; the engine says that they run."""
-    runtime = FakeRuntime()
-    monkeypatch.setattr(preparing, "get_runtime", lambda: runtime)
     end = far_ends.RcloneS3(s3)
     end.clear()
-    return warm(runtime, {**end.shown, "endpoint": provider.endpoint}, end.secrets)
-
-
-def warm(runtime: FakeRuntime, sink, secrets):
-    pool = make_pool()
-    for _ in range(3):
-        container = make_container(pool, uid=UID)
-        volumes.prepare(container.pk, UID, make_spec())
-        name = lifecycle.runtime_name(container.pk)
-        plan = SimpleNamespace(name=name, labels={})
-        runtime.containers[name] = Fake(plan, name, "running")
-    mappings = [{"sink_path": "t/${tenantId}/"}]
-    make_sync_spec(pool, sink=sink, sink_secrets=secrets, mappings=mappings, is_settled=True)
-    return pool
-
-
-def work() -> int:
-    """Do what workers would do for claims, and nothing else; return how much that was."""
-    messages = [one for one in OrmQ.objects.order_by("id") if one.task["func"] == "tenants.tasks.prepare"]
-    for message in messages:
-        message.delete()
-        tasks.prepare(*message.task["args"])
-    return len(messages)
-
-
-def outcome(pool, tenant="ann", **over) -> Assignment:
-    """What a claim comes to. Raises its error."""
-    begun = claims.begin(claims.Claim(tenant_id=tenant, pool_id=pool.pk, **over))
-    until = time.time() + 20
-    while (settled := claims.settle(begun, until)) is None:
-        work()
-        time.sleep(0.02)
-    return settled
+    return warm(fake_engine, {**end.shown, "endpoint": provider.endpoint}, end.secrets)
 
 
 def refused(kind, times):
@@ -139,7 +101,7 @@ def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(poo
     """D10: the first one holds its thread for the deadline; then the sink has one thread and one worker at a time."""
     monkeypatch.setattr(surveys, "PATIENT_DEADLINE_S", 1.5)
     end, dripping = far_ends.RcloneS3(s3), Dripping(b"")
-    slow = warm(preparing.get_runtime(), {**end.shown, "endpoint": f"http://127.0.0.1:{dripping.port}"}, end.secrets)
+    slow = warm(get_runtime(), {**end.shown, "endpoint": f"http://127.0.0.1:{dripping.port}"}, end.secrets)
     began = time.monotonic()
     with pytest.raises(errors.RestoreFailed, match="has not answered within"):
         outcome(slow, "mallory")

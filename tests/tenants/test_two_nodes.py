@@ -41,8 +41,8 @@ from tenants.states import AssignmentState, ReleaseStep
 from tests.asking import Call, problem
 from tests.conftest import unmount_below
 from tests.fake_runtime import FakeRuntime
-from tests.make import make_container, make_pool, make_spec, make_sync_spec
-from tests.tenants.test_assignments import make_assignment
+from tests.make import make_assignment, make_container, make_pool, make_spec, make_sync_spec
+from tests.runtimes import choose_runtime
 
 pytestmark = [pytest.mark.any_database, pytest.mark.django_db(transaction=True)]
 LONG_AGO = timedelta(hours=1)
@@ -51,8 +51,8 @@ LONG_AGO = timedelta(hours=1)
 class Elsewhere(FakeRuntime):
     """An engine that has nothing; whoever asks it for one container takes another node's for this one's."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, base_url: str) -> None:
+        super().__init__(base_url)
         self.asked_for: list[str] = []
 
     def find(self, name: str) -> None:
@@ -68,6 +68,7 @@ class Nodes:
     away_dir: Path
     home: FakeRuntime
     away: Elsewhere
+    setting_of: dict[Path, dict[str, Any]]
 
     def go_home(self) -> None:
         self._be_at(self.home_dir)
@@ -78,9 +79,7 @@ class Nodes:
     def _be_at(self, directory: Path) -> None:
         self.settings.BOILERHOUSE_DATA_DIR = directory
         self.settings.BOILERHOUSE_RAM_DIR = str(directory / "ram")
-
-    def engine(self) -> FakeRuntime:
-        return self.home if self.home_dir == self.settings.BOILERHOUSE_DATA_DIR else self.away
+        self.settings.BOILERHOUSE_RUNTIME = self.setting_of[directory]
 
     def what_home_has(self) -> dict[str, Any]:
         """Files, containers and rows: none of it is to change."""
@@ -99,8 +98,10 @@ class Nodes:
 def both(data_dir, tmp_path_factory, settings, monkeypatch) -> Iterator[Nodes]:
     away_dir = tmp_path_factory.mktemp("away")
     shutil.copy(data_dir / "deployment-id", away_dir)
-    found = Nodes(settings, data_dir, away_dir, FakeRuntime(), Elsewhere())
-    monkeypatch.setattr("pools.runtime._runtime", lambda *_: found.engine())
+    away, setting_away = choose_runtime(settings, Elsewhere), settings.BOILERHOUSE_RUNTIME
+    home = choose_runtime(settings, FakeRuntime)
+    setting_of = {data_dir: settings.BOILERHOUSE_RUNTIME, away_dir: setting_away}
+    found = Nodes(settings, data_dir, away_dir, home, away, setting_of)
     settings.BOILERHOUSE_TERMINAL = True
     yield found
     unmount_below(away_dir)

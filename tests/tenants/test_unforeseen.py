@@ -8,20 +8,17 @@ import pytest
 
 from boilerhouse.core import context
 from boilerhouse.core.models import Event
-from pools import firewall, host, lifecycle, pulling, sizing, version_images, volumes
+from pools import firewall, host, lifecycle, sizing, volumes
 from pools.models import Container, Pool
 from pools.states import ContainerState
 from syncing import runs
 from syncing.errors import SyncFailed
 from syncing.models import SyncRun
 from syncing.states import Direction, Trigger
-from tenants import claims, errors, giving_up, preparing, previews, sink_runs
+from tenants import claims, errors, giving_up, previews, sink_runs
 from tenants.models import Assignment, Tenant
 from tenants.site import site_of
-from tests.fake_runtime import FakeRuntime
-from tests.make import make_container, make_pool, make_sync_spec
-from tests.tenants.test_assignments import make_assignment
-from tests.tenants.test_syncs import hold
+from tests.make import make_assignment, make_container, make_held, make_pool, make_sync_spec
 
 pytestmark = pytest.mark.any_database
 CANARY = "/var/lib/boilerhouse/CANARY"
@@ -42,9 +39,8 @@ def logged(caplog, request_id: str) -> bool:
     return any(CANARY in one.get("exception", "") and one["request_id"] == request_id for one in lines)
 
 
-def test_a_claim_says_internal_and_where_the_log_has_it(call, caplog, monkeypatch):
+def test_a_claim_says_internal_and_where_the_log_has_it(call, caplog, fake_engine, monkeypatch):
     """Further defect 1: it was ``restore_failed``, and the answer held the exception's text."""
-    monkeypatch.setattr(preparing, "get_runtime", FakeRuntime)
     monkeypatch.setattr(volumes, "locked", break_down)
     pool = make_pool()
     make_container(pool)
@@ -94,7 +90,7 @@ def test_errors_of_ours_keep_their_code_and_words():
 def test_a_sync_run_of_any_kind_says_so_too(caplog):
     """Further defect 1: runs are read by tenants' keys."""
     pool = make_pool()
-    spec, mine = make_sync_spec(pool), hold(pool)
+    spec, mine = make_sync_spec(pool), make_held(pool)
     site = site_of(mine, -1, is_stopped=False)
     with pytest.raises(SyncFailed) as raised, runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None):
         break_down()
@@ -113,7 +109,7 @@ def test_a_preview_names_no_path_of_the_node(monkeypatch):
     """Further defect 1: its problem was the text of the system's error."""
     pool = make_pool()
     make_sync_spec(pool)
-    hold(pool)
+    make_held(pool)
 
     def refuse(*_arguments: object) -> None:
         raise OSError(errno.EIO, "Input/output error", CANARY)
@@ -123,14 +119,11 @@ def test_a_preview_names_no_path_of_the_node(monkeypatch):
     assert problem == "The system said: Input/output error."
 
 
-def test_a_pool_says_it_of_a_start(data_dir, monkeypatch, caplog):
+def test_a_pool_says_it_of_a_start(data_dir, fake_engine, monkeypatch, caplog):
     """Further defect 1: a claim that finds the pool broken repeats the pool's words."""
-    engine = FakeRuntime()
-    for module in (lifecycle, pulling, version_images, host.network):
-        monkeypatch.setattr(module, "get_runtime", lambda: engine)
     monkeypatch.setattr(firewall, "apply", lambda network: None)
     monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)
-    monkeypatch.setattr(engine, "create", break_down)
+    monkeypatch.setattr(fake_engine, "create", break_down)
     pool = make_pool(min_size=1)
     sizing.refill(pool.pk)
     row = Container.objects.get(state=ContainerState.STARTING)

@@ -17,8 +17,7 @@ from syncing.states import Direction, Trigger
 from tenants.api.views import ReleaseView
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState, ReleaseStep
-from tests.make import make_container, make_pool, make_sync_spec
-from tests.tenants.test_assignments import make_assignment
+from tests.make import make_assignment, make_container, make_pool, make_sync_spec
 
 pytestmark = [pytest.mark.any_database, pytest.mark.django_db(transaction=True)]
 LONG_MS = 600_000

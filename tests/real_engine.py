@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from boilerhouse.core.deployment import deployment_id
-from pools import feasibility, firewall, host, images, lifecycle, sizing, trials
+from pools import filtering, firewall, host, lifecycle, sizing
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from pools.runtime.docker import DockerRuntime
 from pools.states import ContainerState
+from tests.docker_command import docker
 from tests.engine_filter import EngineFilter
 from tests.make import make_pool, make_workload
+from tests.runtimes import choose_runtime
 
 SLEEP = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+LISTENING = {
+    "command": ["sh", "-c", "mkdir -p /tmp/www; echo mine > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www"],
+    "ports": [{"name": "http", "container_port": 8080}],
+}
+"""A web server."""
 
 
 class Engine:
     """Starts containers through a filter, and looks into them past it."""
 
-    def __init__(self, filter: EngineFilter) -> None:
-        self.filter = filter
-        self.runtime = DockerRuntime(filter.url)
+    def __init__(self, filter: EngineFilter, runtime: DockerRuntime) -> None:
+        self.filter, self.runtime = filter, runtime
 
     def start(self, **spec: Any) -> tuple[Container | None, Pool]:
         """Start one container of a new pool of this spec: the container, None if it failed, and the pool."""
@@ -47,6 +51,10 @@ class Engine:
         assert done.exit_code == 0, done
         return done.stdout.decode()
 
+    def answer_from(self, container: Container, address: str, port: int) -> str:
+        """What the container gets from a server there; empty if nothing answers."""
+        return self.run(container, f"echo hi | nc -w 2 {address} {port} 2>/dev/null; true")
+
     def inspect(self, container: Container) -> dict[str, Any]:
         said = docker("inspect", lifecycle.runtime_name(container.pk))
         found: dict[str, Any] = json.loads(said)[0]
@@ -58,18 +66,12 @@ class Engine:
         return docker("ps", "-a", "--filter", label, "--format", "{{.Names}}").split()
 
 
-def docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=60).stdout
-
-
-@pytest.fixture
-def engine(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    images.ensure_example()
-    filter = EngineFilter(tmp_path / "engine.sock")
+@contextmanager
+def real_engine(directory: Path, settings: Any) -> Iterator[Engine]:
+    """The deployment's engine, through a filter whose socket is in ``directory``; nothing of ours is left there."""
+    filter = EngineFilter(directory / "engine.sock")
     filter.start()
-    engine = Engine(filter)
-    for module in (lifecycle, host.network, trials, feasibility):
-        monkeypatch.setattr(module, "get_runtime", lambda: engine.runtime)
+    engine = Engine(filter, choose_runtime(settings, DockerRuntime, filter.url))
     yield engine
     filter.change = filter.pretend = None
     if left := engine.names():
@@ -77,3 +79,9 @@ def engine(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     get_runtime().remove_network(host.network_name())
     firewall.remove(host.bridge_name())
     filter.stop()
+
+
+def set_policy(pool: Pool, mode: str, *allow: str) -> None:
+    """The pool's containers reach what this policy opens, from now on."""
+    Pool.objects.filter(pk=pool.pk).update(egress={"mode": mode, "allow": list(allow)})
+    filtering.apply()

@@ -1,0 +1,144 @@
+"""What a tenant has in its containers and at its sink, over claims, saves and crashes; real directories, real sinks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from uuid import uuid4
+
+from boilerhouse.core import failpoints
+from pools import volumes
+from pools.spec import Owner
+from syncing import restores, saves, sites, surveys
+from syncing.models import SyncRun, SyncSpec
+from syncing.states import Trigger
+from tests import cgroups
+from tests.make import make_container, make_pool, make_spec, make_sync_spec
+from tests.power_cut import PowerCut
+
+UID = 200_777
+TENANT = "alice"
+LOCATION = f"t/{TENANT}/state"
+
+
+class TenantState:
+    """A tenant's claims, one after another, each in a container directory of its own."""
+
+    workload = make_spec()
+
+    def __init__(self, far_end, *, tenant_id=TENANT, spec=None, is_settled=False, **mapping) -> None:
+        self.far_end, self.tenant_id, self.generation = far_end, tenant_id, 0
+        self.spec = spec or make_sync_spec(
+            make_pool(),
+            sink=far_end.shown,
+            sink_secrets=far_end.secrets,
+            mappings=[{"sink_path": "t/${tenantId}/state/", **mapping}],
+            sink_health={"state": "healthy", "conditionalWrites": far_end.has_conditional_writes},
+            is_settled=is_settled,
+        )
+        self.sink = self.spec.resolved_sink()
+        self.claim()
+
+    def claim(self) -> None:
+        """A fresh container; what the sink holds is restored into it."""
+        self.generation += 1
+        self.container_id = uuid4()
+        volumes.prepare(self.container_id, UID, self.workload)
+        self.state = volumes.volume_path(self.container_id, "state")
+        with volumes.locked(self.container_id, within_s=30) as lock:
+            findings = surveys.survey_spec(self.fresh(), self.tenant_id).answer()
+            site = self.site(lock)
+            if any(not finding.is_empty for finding in findings):
+                restores.restore(site, findings, Trigger.CLAIM, lambda: True)
+            else:
+                restores.record_restored(findings, site)
+
+    def fresh(self):
+        return type(self.spec).objects.prefetch_related("mappings").get(pk=self.spec.pk)
+
+    def site(self, lock: int) -> sites.Site:
+        return sites.Site(
+            self.container_id, Owner(UID, UID), self.spec.pool_id, self.workload, self.tenant_id, self.generation,
+            lock, is_stopped=True,
+        )  # fmt: skip
+
+    def save(self) -> None:
+        with volumes.locked(self.container_id, within_s=30) as lock:
+            saves.save(self.site(lock), [self.fresh()], Trigger.RELEASE, lambda: True)
+
+    def inward(self) -> None:
+        """What the sink holds is merged into the container, as somebody's wish."""
+        with volumes.locked(self.container_id, within_s=30) as lock:
+            findings = surveys.survey_spec(self.fresh(), self.tenant_id).answer()
+            restores.restore(self.site(lock), findings, Trigger.MANUAL, lambda: True)
+
+    def cut(self, place: str) -> None:
+        """A save that ends there as by a power cut."""
+
+        def now() -> None:
+            raise PowerCut
+
+        failpoints.hooks[place] = now
+        try:
+            self.save()
+        except PowerCut:
+            pass
+        finally:
+            failpoints.hooks.clear()
+
+    def write(self, **files: str) -> None:
+        for name, content in files.items():
+            path = self.state / name
+            path.write_text(content)
+            os.chown(path, UID, UID)
+
+    def remove(self, *names: str) -> None:
+        for name in names:
+            (self.state / name).unlink()
+
+    def look(self) -> dict[str, str]:
+        return {str(path.relative_to(self.state)): path.read_text() for path in self.state.rglob("*") if path.is_file()}
+
+    def lose_host(self) -> None:
+        shutil.rmtree(volumes.home(self.container_id))
+
+
+class LiveState(TenantState):
+    """A tenant whose container runs while it is saved; its processes are in the freezer ``runtime_id``."""
+
+    def __init__(self, far_end, runtime_id: str = "", **mapping) -> None:
+        self.runtime_id, self.processes = runtime_id, []
+        super().__init__(far_end, **mapping)
+        SyncSpec.objects.filter(pk=self.spec.pk).update(interval_ms=60_000)
+
+    def claim(self) -> None:
+        super().claim()
+        make_container(self.spec.pool, pk=self.container_id, runtime_id=self.runtime_id, uid=UID)
+
+    def site(self, lock: int) -> sites.Site:
+        return sites.Site(
+            self.container_id, Owner(UID, UID), self.spec.pool_id, make_spec(), self.tenant_id, self.generation,
+            lock, is_stopped=False,
+        )  # fmt: skip
+
+    def save(self) -> dict:
+        """What the run's step says."""
+        with volumes.locked(self.container_id, within_s=30) as lock:
+            saves.save(self.site(lock), [self.fresh()], Trigger.INTERVAL, lambda: True)
+        return SyncRun.objects.filter(direction="upload").latest("created_at").steps[0]
+
+    def told(self) -> dict:
+        return self.save()["snapshot"]
+
+    def start(self, script: str):
+        self.processes.append(cgroups.start(self.runtime_id, script, self.state))
+        return self.processes[-1]
+
+    def come_back(self) -> dict[str, str]:
+        """The host is lost; what a claim then gives."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.lose_host()
+        self.claim()
+        return self.look()
