@@ -121,7 +121,7 @@ class ProblemAutoSchema(AutoSchema):
                 found.setdefault("404", []).append(code)
         if not getattr(self.view, "is_public", False):
             found |= {"401": ["not_authenticated", "authentication_failed"], "403": ["permission_denied"]}
-            found |= {"429": ["throttled", "budget_exceeded"], "503": ["database_unavailable"]}
+            found |= {"429": ["throttled", "budget_exceeded"], "503": ["database_unavailable", "database_busy"]}
         if self.method in ("POST", "PUT", "DELETE"):
             found |= {"400": ["malformed"], "413": ["too_large"], "415": ["unsupported_media_type"]}
             found["408"] = ["body_too_slow"]

@@ -27,6 +27,7 @@ from boilerhouse.core.errors import (
     TooMany,
     Unavailable,
 )
+from boilerhouse.core.sqlite_gate.base import DatabaseBusy
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.web.idempotency import Replay
 from boilerhouse.web.rendering import AsciiRenderer
@@ -128,6 +129,9 @@ def handle(error: Exception, _context: Any) -> HttpResponse | None:
         return problem(status.HTTP_400_BAD_REQUEST, "malformed", str(error.detail))
     if isinstance(error, PermissionDenied):
         return problem(403, "forbidden", str(error) or "This key may not do that.")
+    if isinstance(error, DatabaseBusy):
+        log.error("database busy")
+        return problem(503, "database_busy", f"{error} Ask again.", headers={"Retry-After": "2"})
     if isinstance(error, DATABASE_LOST):
         log.error("database unavailable", error=type(error).__name__)
         return problem(503, "database_unavailable", "The database cannot be reached.", headers={"Retry-After": "2"})
