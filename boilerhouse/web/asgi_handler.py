@@ -172,6 +172,7 @@ class ThreadedHandler(BaseHandler):
         try:
             await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
             if scope["method"] != "HEAD":
+                await put(b"")  # sends the head, which the server otherwise keeps until there is a piece of the body
                 await serve(response.run(Writer(put, scope.get("boilerhouse.backlog"))), _gone(receive))
             await send({"type": "http.response.body", "body": b""})
         finally:

@@ -206,11 +206,12 @@ def test_logs_by_tail_and_since(stack, talker):
         stack.problem("GET", f"{logs}?{bad}", None, 422, "invalid")
 
 
-def follow(stack, container, key, found, done):
+def follow(stack, container, key, found, begun, done):
     with requests.get(
         f"{stack.base}/api/v1/containers/{container}/logs?follow=true&tail=0",
         headers={"Authorization": f"Bearer {key}"}, stream=True, timeout=60,
     ) as answer:  # fmt: skip
+        begun.set()
         for chunk in answer.iter_content(None):
             found.append(chunk)
     done.set()
@@ -218,9 +219,9 @@ def follow(stack, container, key, found, done):
 
 def test_logs_are_followed_until_the_key_is_revoked(stack, talker):
     made = stack.ok("POST", "api-keys", {"name": "f", "role": "operator"}, 201)
-    found, done = [], threading.Event()
-    threading.Thread(target=follow, args=(stack, talker, made["key"], found, done), daemon=True).start()
-    time.sleep(0.5)
+    found, begun, done = [], threading.Event(), threading.Event()
+    threading.Thread(target=follow, args=(stack, talker, made["key"], found, begun, done), daemon=True).start()
+    assert begun.wait(30), "the head comes before the first line"
     for word in ("three", "four"):
         say(stack, talker, word)
         eventually(lambda word=word: word.encode() in b"".join(found))
@@ -232,10 +233,10 @@ def test_logs_are_followed_until_the_key_is_revoked(stack, talker):
 
 def test_a_followed_log_ends_with_its_container(stack, pool):
     claimed = stack.claim("followed", pool)
-    found, done = [], threading.Event()
-    args = (stack, claimed["containerId"], stack.key, found, done)
+    begun, done = threading.Event(), threading.Event()
+    args = (stack, claimed["containerId"], stack.key, [], begun, done)
     threading.Thread(target=follow, args=args, daemon=True).start()
-    time.sleep(0.5)
+    assert begun.wait(30)
     stack.release("followed", sync=False)
     assert done.wait(30)
 
