@@ -29,6 +29,7 @@ from pools import bridging, firewall, host, registry_logins, resolvers, suitabil
 from pools.models import Container, Pool, RegistryCredential
 from pools.pull_errors import LoginFailed, PullFault
 from pools.runtime import get_runtime
+from pools.runtime.base import DEFAULT_OPEN_FILES
 from syncing import jail, probing, rclone, services
 from syncing.models import SyncSpec
 from tenants import syncs
@@ -159,6 +160,12 @@ def _engine() -> Iterator[Rest]:
         yield (
             WARN, "live-restore is off: containers end when dockerd restarts",
             'Put {"live-restore": true} into /etc/docker/daemon.json.',
+        )  # fmt: skip
+    if can.open_files is not None and can.open_files < DEFAULT_OPEN_FILES:
+        yield (
+            WARN, f"containers may open {DEFAULT_OPEN_FILES} files each, but the engine cannot give more than its own"
+            f" limit, {can.open_files}: none starts whose workload does not say less",
+            f"Raise the engine's limit (LimitNOFILE, ulimit -n) to {DEFAULT_OPEN_FILES}, or set ulimits of workloads.",
         )  # fmt: skip
     unknown = [one for one in settings.BOILERHOUSE_ALLOWED_RUNTIMES if can.runtimes and one not in can.runtimes]
     if unknown:

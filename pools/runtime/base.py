@@ -14,6 +14,8 @@ from urllib.parse import quote, quote_plus
 from pools.references import Reference
 from pools.spec import Device, Gpus, Ulimit
 
+DEFAULT_OPEN_FILES = 4096
+"""So many may a container's process open where its workload says nothing."""
 OUR_LABELS = "boilerhouse."
 """How the labels begin that say whose a container is."""
 
@@ -299,6 +301,9 @@ class Capabilities:
     memory_mb: int = 0
     """What the engine's machine has; 0 where it does not say."""
     runtimes: frozenset[str] = field(default_factory=frozenset)
+    open_files: int | None = None
+    """The highest limit of open files that a container may have; None where the engine gives what it is asked for, or
+    nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,3 +133,19 @@ def test_a_real_engine_that_maps_users_is_refused_until_it_does_not(dockerd, run
     dockerd.start()
     suitability.check(runtime)
     assert not any(one[0] == doctor.FAILURE for one in doctor._engine())
+
+
+UNPRIVILEGED = ("setpriv", "--inh-caps=-sys_resource", "--bounding-set=-sys_resource", "prlimit", "--nofile=2048:2048")
+
+
+@pytest.mark.long  # starts an engine of its own
+def test_an_engine_that_cannot_give_as_many_open_files_as_containers_get_is_named(dockerd, runtime):
+    """Every start failed with runc's words about rlimits, and doctor had nothing to say."""
+    dockerd.start(by=UNPRIVILEGED)
+    said = [one for one in doctor._engine() if one[0] == doctor.WARN and "open" in one[1]]
+    assert "its own limit, 2048" in said[0][1]
+    assert "LimitNOFILE" in said[0][2]
+
+    dockerd.stop()
+    dockerd.start()
+    assert not [one for one in doctor._engine() if one[0] == doctor.WARN and "open" in one[1]]

@@ -11,6 +11,7 @@ from docker.types import Mount as DockerMount
 
 from boilerhouse.core.deployment import node_id
 from pools.runtime.base import Capabilities, ContainerRuntime
+from pools.runtime.docker import open_files
 from pools.runtime.docker.client import MeteredClient, Speech
 from pools.runtime.docker.translation import translated, words_of
 
@@ -77,6 +78,7 @@ class Engine(ContainerRuntime):
             runtimes=frozenset(info.get("Runtimes", {})),
             cpus=int(info.get("NCPU", 0)),
             memory_mb=int(info.get("MemTotal", 0)) // (1 << 20),
+            open_files=open_files.limit(self._base_url),
         )
 
     def sees(self, path: str, labels: dict[str, str]) -> bool | None:

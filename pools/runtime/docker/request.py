@@ -9,9 +9,9 @@ from docker.types import Mount as DockerMount
 
 import docker
 from pools.runtime import seccomp
-from pools.runtime.base import ContainerPlan, Tmpfs
+from pools.runtime.base import DEFAULT_OPEN_FILES, ContainerPlan, Tmpfs
 
-ULIMITS = {"nofile": (4096, 4096), "core": (0, 0)}
+ULIMITS = {"nofile": (DEFAULT_OPEN_FILES, DEFAULT_OPEN_FILES), "core": (0, 0)}
 """Soft and hard, where the workload says nothing."""
 
 
