@@ -12,12 +12,11 @@ from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import Q
 
 from boilerhouse.core import clock, deployment_settings, failpoints, unforeseen
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
-from boilerhouse.process import processes
+from boilerhouse.process import ownership, processes
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import in_progress
 from boilerhouse.queues.tasks import enqueue
@@ -83,9 +82,7 @@ def _is_on_our_network(spec: WorkloadSpec) -> bool:
 
 def adopt_ownership(container_id: UUID, state: ContainerState) -> Container | None:
     """Make this process the owner of this node's container in ``state`` that nobody living works on; None if not."""
-    rows = Container.objects.here().filter(pk=container_id, state=state)
-    me = processes.current()
-    if not rows.filter(Q(owner=None) | ~Q(owner__in=processes.living() - {me})).update(owner=me):
+    if not ownership.adopt(Container.objects.here().filter(state=state), container_id):
         return None
     return Container.objects.select_related("pool", "version__workload").get(pk=container_id)
 

@@ -14,7 +14,7 @@ from django.db.models import F
 from boilerhouse.core import clock, unforeseen
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
-from boilerhouse.process import processes
+from boilerhouse.process import ownership, processes
 from syncing import errors, rclone
 from syncing.instruments import SYNC_BYTES, SYNC_RUNS, SYNC_SECONDS
 from syncing.models import SyncMapping, SyncRun, SyncSpec
@@ -46,7 +46,7 @@ def running(
     with recording():
         run = run or queue_run(spec, site, direction, trigger)
         mine = SyncRun.objects.filter(pk=run.pk)
-        if not mine.transition(SyncRunState.QUEUED, SyncRunState.RUNNING, owner=processes.current()):
+        if not mine.transition(SyncRunState.QUEUED, SyncRunState.RUNNING, owner=ownership.take(SyncRun, run.pk)):
             raise errors.TransferCancelled("It was cancelled before it began.")
     mine = mine.filter(owner=processes.current())
     began_at = time.monotonic()

@@ -18,13 +18,12 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Q
 
 from boilerhouse.core import clock, failpoints
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
-from boilerhouse.process import processes, turns
-from boilerhouse.process.outage import DATABASE_LOST, renounce
+from boilerhouse.process import ownership, processes, turns
+from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import in_progress, lanes
 from boilerhouse.queues.tasks import enqueue
 from boilerhouse.telemetry import tracing
@@ -88,7 +87,8 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
     except errors.OutcomeUnknown:
         raise
     except DATABASE_LOST:
-        renounce()  # undecided: a worker carries it on, and a new claim joins it
+        # Undecided: a worker carries it on, and a new claim joins it.
+        ownership.give_up((Assignment, assignment.pk))
         raise
     except Exception as error:
         if not (survey.may_pass() and _ask_later(assignment, error, 0)):
@@ -209,11 +209,8 @@ def _stand_in_line(assignment: Assignment) -> None:
 
 def _adopt(assignment_id: UUID, generation: int) -> Assignment | None:
     """The claim, owned by this process, if it is pending with a container and nobody living prepares it."""
-    rows = Assignment.objects.filter(
-        pk=assignment_id, generation=generation, state=PENDING, container_ref__isnull=False
-    )
-    me = processes.current()
-    if not rows.filter(Q(owner=None) | ~Q(owner__in=processes.living() - {me})).update(owner=me):
+    rows = Assignment.objects.filter(generation=generation, state=PENDING, container_ref__isnull=False)
+    if not ownership.adopt(rows, assignment_id):
         return None
     return Assignment.objects.select_related("container__pool", "version").get(pk=assignment_id)
 

@@ -16,13 +16,13 @@ from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
 from boilerhouse.core import audit, clock, failpoints
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording, wake
-from boilerhouse.process import processes
+from boilerhouse.process import ownership, processes
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import in_progress, lanes
 from boilerhouse.queues.tasks import enqueue
@@ -270,9 +270,7 @@ def _has_to_save(assignment: Assignment) -> bool:
 
 
 def _adopt(assignment_id: UUID) -> Assignment | None:
-    rows = Assignment.objects.filter(pk=assignment_id, state=RELEASING)
-    me = processes.current()
-    if not rows.filter(Q(owner=None) | ~Q(owner__in=processes.living() - {me})).update(owner=me):
+    if not ownership.adopt(Assignment.objects.filter(state=RELEASING), assignment_id):
         return None
     return Assignment.objects.select_related("version", "container").get(pk=assignment_id)
 

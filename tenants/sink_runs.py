@@ -19,7 +19,7 @@ from boilerhouse.core import clock, unforeseen
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import recording
 from boilerhouse.core.recently import Recently
-from boilerhouse.process import processes
+from boilerhouse.process import ownership
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import lanes
 from boilerhouse.queues.tasks import enqueue
@@ -79,7 +79,7 @@ def work(run_id: UUID, do: Work) -> None:
 
 
 def _work(run_id: UUID, do: Work) -> None:
-    me = processes.current()
+    me = ownership.take(SyncRun, run_id)
     rows = SyncRun.objects.filter(pk=run_id)
     if not rows.transition(SyncRunState.QUEUED, SyncRunState.RUNNING, owner=me):
         return

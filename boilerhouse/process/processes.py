@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,7 @@ _beaten = 0.0
 """When the last beat that the database took was begun, by the monotonic clock."""
 _kind: str = Process.Kind.COMMAND
 _lock = threading.Lock()
+_beat_hooks: list[Callable[[], None]] = []
 
 
 @cache
@@ -68,6 +69,12 @@ def describe(kind: str) -> None:
     """Say what this process and the workers it forks are; call it once at their start."""
     global _kind
     _kind = kind
+
+
+def at_each_beat(hook: Callable[[], None]) -> Callable[[], None]:
+    """Have ``hook`` called after each heartbeat that the database took, on the heartbeat's thread."""
+    _beat_hooks.append(hook)
+    return hook
 
 
 def current() -> uuid.UUID:
@@ -124,6 +131,8 @@ def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
                 asked = time.monotonic()
                 if Process.objects.filter(pk=process_id).update(heartbeat_at=Now()):
                     _beaten = asked
+                    for hook in _beat_hooks:
+                        hook()
                 else:
                     _written = None  # not committed yet, or taken back: the next use writes it again
                 if _kind == Process.Kind.WORKER:

@@ -16,7 +16,8 @@ from django_q.tasks import async_task
 
 from boilerhouse.core import context
 from boilerhouse.core.errors import BoilerhouseError
-from boilerhouse.process.outage import DATABASE_LOST, renounce
+from boilerhouse.process import ownership
+from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues.broker import Broker
 from boilerhouse.telemetry import tracing
 from boilerhouse.telemetry.instruments import TASK_SECONDS, TASKS
@@ -49,13 +50,14 @@ def task(function: Callable[P, None]) -> Callable[..., None]:
     def run(*args: Any, asked_by: str = "", trace: dict[str, str] | None = None) -> None:
         started, result = time.monotonic(), "failed"
         name = f"{function.__module__}.{function.__name__}"
-        with context.acting("system", asked_by), structlog.contextvars.bound_contextvars(task=name):
+        logs = structlog.contextvars.bound_contextvars(task=name)
+        with context.acting("system", asked_by), logs, ownership.unit_of_work():
             try:
                 with tracing.span(f"task {name}", trace or {}):
                     function(*args)  # type: ignore[call-arg]
             except DATABASE_LOST as error:
                 log.warning("task lost the database", error=type(error).__name__, detail=str(error)[:300])
-                renounce()
+                ownership.give_up()
             except BoilerhouseError as error:
                 log.warning("task failed", code=error.code, detail=error.detail)
             except Exception as error:

@@ -11,7 +11,8 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,8 @@ from django.utils import timezone
 from boilerhouse.core.encryption import Ciphertext, cipher
 from boilerhouse.core.errors import Conflict, FieldError, Invalid
 from boilerhouse.core.models import IdempotencyRecord
-from boilerhouse.process import processes
+from boilerhouse.process import ownership, processes
+from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.web.kept_bytes import RECORD_BYTES, RETENTION, Share, ledger
 
 LASTING = frozenset({400, 415, 422})
@@ -83,7 +85,7 @@ def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], 
     me, made = processes.current(), Record(record, shares)
     ledger.make_room(shares)
     try:
-        with transaction.atomic():
+        with _not_left_owned(record), transaction.atomic():
             IdempotencyRecord.objects.create(id=record, body=body, owner=me, size=RECORD_BYTES, **_columns(shares))
         ledger.add(shares, RECORD_BYTES)
         return made
@@ -111,6 +113,16 @@ def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], 
     return made
 
 
+@contextmanager
+def _not_left_owned(record: str) -> Iterator[None]:
+    """If the database is lost within the block, a retry finds the key free soon and not in flight for ever."""
+    try:
+        yield
+    except DATABASE_LOST:
+        ownership.give_up((IdempotencyRecord, record))
+        raise
+
+
 def end(record: Record, response: HttpResponse) -> None:
     """Keep the answer if a retry would get it again; forget the record if not."""
     if response.status_code >= 300 and response.status_code not in LASTING:
@@ -121,13 +133,17 @@ def end(record: Record, response: HttpResponse) -> None:
     content = response.content.decode() if is_kept else None
     sealed = _sealed({"status": response.status_code, "headers": headers, "content": content})
     rows = IdempotencyRecord.objects.filter(pk=record.id)
-    if rows.update(answer=sealed, owner=None, size=RECORD_BYTES + len(sealed)):
+    with _not_left_owned(record.id):
+        is_there = rows.update(answer=sealed, owner=None, size=RECORD_BYTES + len(sealed))
+    if is_there:
         ledger.add(record.shares, len(sealed))
 
 
 def abandon(record: Record) -> None:
     """Forget that the request was ever made: it broke, and a retry is worked on."""
-    if IdempotencyRecord.objects.filter(pk=record.id).delete()[0]:
+    with _not_left_owned(record.id):
+        was_there = IdempotencyRecord.objects.filter(pk=record.id).delete()[0]
+    if was_there:
         ledger.add(record.shares, -RECORD_BYTES)
 
 

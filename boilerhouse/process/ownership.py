@@ -1,0 +1,77 @@
+"""The rows that this process works on, and what becomes of them when the database is lost in the middle (ADR 61).
+
+A row names the process that works on it, and is taken over when that is dead. A thread that loses the database can
+write down neither that it is done nor that it gave up, while its process lives on with all its other threads. So what
+each unit of work has taken is remembered, and the heartbeat sets it free as soon as the database answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import connection
+from django.db.models import Model, Q, QuerySet
+
+from boilerhouse.process import processes
+
+log = structlog.get_logger(__name__)
+
+Row = tuple[type[Model], Any]
+"""A model with a column ``owner``, and a primary key."""
+
+_taken: ContextVar[set[Row] | None] = ContextVar("taken", default=None)
+_given_up: set[Row] = set()
+"""Rows that may name this process although nothing here works on them."""
+
+
+@contextmanager
+def unit_of_work() -> Iterator[None]:
+    """What is taken within the block is given up together."""
+    token = _taken.set(set())
+    try:
+        yield
+    finally:
+        _taken.reset(token)
+
+
+def take(model: type[Model], pk: Any) -> UUID:
+    """The id to write into the row as its owner."""
+    row = model, pk
+    _given_up.discard(row)  # this process works on it again
+    if (taken := _taken.get()) is not None:
+        taken.add(row)
+    return processes.current()
+
+
+def adopt(rows: QuerySet[Any], pk: Any) -> bool:
+    """Whether this process owns the row now: it is one of ``rows``, and nobody else who lives works on it."""
+    me = take(rows.model, pk)
+    free = Q(owner=None) | ~Q(owner__in=processes.living() - {me})
+    return bool(rows.filter(free, pk=pk).update(owner=me))
+
+
+def give_up(*rows: Row) -> None:
+    """Have these rows, and all that this unit of work has taken, taken over by whoever comes first.
+
+    Needs no database. Nothing else that this process works on is touched.
+    """
+    connection.close()
+    _given_up.update(rows, _taken.get() or ())
+
+
+@processes.at_each_beat
+def _set_free() -> None:
+    """The database answers: say of the rows that were given up that nobody works on them.
+
+    One that is taken again in this very moment loses its owner, too: its work backs off and is taken over.
+    """
+    for row in list(_given_up):
+        model, pk = row
+        if model._default_manager.filter(pk=pk, owner=processes.current()).update(owner=None):
+            log.info("work given up", of=model._meta.model_name, row=str(pk))
+        _given_up.discard(row)
