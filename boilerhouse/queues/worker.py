@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
 from django_q import monitor
-from django_q.signing import BadSignature, SignedPackage
+from django_q.signing import SignedPackage
 from django_q.worker import worker as run_tasks
 
 from boilerhouse.core import context
@@ -37,6 +37,8 @@ log = structlog.get_logger("boilerhouse.worker")
 HEALTH_EVERY_S = 4.0
 IDLE_S = 10.0
 """A thread that has had nothing to do for so long closes its connection to the database."""
+SAY_EVERY_S = 60.0
+"""How often the log repeats why the queues cannot be looked at."""
 LOOK_STUCK_S = 60.0
 """A look at the queues takes milliseconds. One that takes this long waits for a database that does not answer: SQLite
 gives up after 20 s, and a new connection to PostgreSQL after 5 s."""
@@ -135,7 +137,10 @@ class Worker:
         }  # fmt: skip
         self._bell = bells.Bell(*queues)
         self._stopping = threading.Event()
-        self._is_lost = False
+        self._retired: list[tuple[str, Thread]] = []
+        """Threads whose tasks hang. Others have taken their place."""
+        self._say_again: dict[str, float] = {}
+        """Why the queues cannot be looked at, and when the log may say so again; empty while they can."""
         self._next_health = 0.0
         self._look_began: float | None = None
         self.unacknowledged: deque[tuple[Broker, Any]] = deque()
@@ -151,14 +156,30 @@ class Worker:
         """Have it look for messages now."""
         self._bell.ring()
 
-    def overdue(self) -> list[str]:
-        """Tasks that run for longer than their queue allows; the queue is named, too."""
-        now = time.monotonic()
-        return [
-            f"{name}: {given.task['func']}"
-            for name, given in self._given()
-            if now - given.began > float(self._queues[name]["timeout"])
-        ]
+    def retire_overdue(self) -> list[str]:
+        """Start a thread in place of each whose task runs for longer than its queue allows; return these tasks."""
+        hung = []
+        for name, threads in self._threads.items():
+            for number, thread in enumerate(threads):
+                given = thread.given
+                if given is None or time.monotonic() - given.began <= float(self._queues[name]["timeout"]):
+                    continue
+                thread.end()
+                self._retired.append((name, thread))
+                threads[number] = Thread(self, name, number)
+                threads[number].thread.start()
+                hung.append(_shown(name, given))
+        if hung:
+            self.wake()
+        return hung
+
+    def hanging(self) -> list[str]:
+        """Tasks that hang still; the queue is named, too."""
+        return [_shown(name, given) for name, thread in self._retired if (given := thread.given) is not None]
+
+    def is_at_work(self, for_s: float) -> bool:
+        """Whether a task that does not hang has run for so long already."""
+        return any(time.monotonic() - given.began > for_s for _, given in self._given())
 
     @property
     def is_serving(self) -> bool:
@@ -178,9 +199,9 @@ class Worker:
         self._taker.join(within_s)
         for thread in self._all():
             thread.end()
-        for thread in self._all():
+        for thread in self._all() + [thread for _, thread in self._retired]:
             thread.thread.join(max(0.0, deadline - time.monotonic()))
-        return [str(given.task["func"]) for _, given in self._given()]
+        return self.hanging() + [_shown(name, given) for name, given in self._given()]
 
     def _all(self) -> list[Thread]:
         return [thread for threads in self._threads.values() for thread in threads]
@@ -201,20 +222,25 @@ class Worker:
             self._look_began = time.monotonic()
             try:
                 was_given = self._look()
-                self._is_lost = False
-            except DATABASE_LOST as error:
-                if not self._is_lost:
-                    log.warning("queues cannot be looked at", error=type(error).__name__)
-                self._is_lost, was_given = True, False
-                connection.close()
-            except Exception:
-                log.exception("queues cannot be looked at")
+                self._say_again.clear()
+            except Exception as error:
+                self._say_failed(error)
                 was_given = False
                 connection.close()
             self._look_began = None
             if not was_given:
                 self._bell.wait(settings.QUEUE_LOOK_S)
         connection.close()
+
+    def _say_failed(self, error: Exception) -> None:
+        kind, now = type(error).__name__, time.monotonic()
+        if now < self._say_again.get(kind, now):
+            return
+        self._say_again[kind] = now + SAY_EVERY_S
+        if isinstance(error, DATABASE_LOST):
+            log.warning("queues cannot be looked at", error=kind)
+        else:
+            log.error("queues cannot be looked at", error=kind, exc_info=error)
 
     def _look(self) -> bool:
         """Whether there was something to do."""
@@ -245,11 +271,15 @@ class Worker:
                 given.is_kept = True
 
 
+def _shown(name: str, given: Given) -> str:
+    return f"{name}: {given.task['func']}"
+
+
 def _unpacked(message: Message) -> dict[str, Any] | None:
-    """The message's task; None for one that is not signed by this deployment, which is removed."""
+    """The message's task; None for one that cannot be read, as it is not this deployment's, which is removed."""
     try:
         task: dict[str, Any] = SignedPackage.loads(message.payload)
-    except (TypeError, BadSignature):
+    except Exception:  # the next look would break on it again, and hold up the messages behind it
         log.exception("message cannot be read", queue=message.queue)
         Broker(message.queue).fail(message.id)
         return None

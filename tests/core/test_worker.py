@@ -182,14 +182,62 @@ def test_everybody_sees_that_the_queues_are_served_though_all_threads_are_busy(s
     assert Process.objects.count() == 1
 
 
-def test_a_task_that_takes_longer_than_its_queue_allows_is_said(start, monkeypatch):
+def test_a_task_that_takes_longer_than_its_queue_allows_leaves_its_place_to_others(start, monkeypatch):
+    """One that hung ended the whole worker, with transfers that had run for hours."""
     monkeypatch.setitem(QUEUES["slow"], "timeout", 0.2)
-    enqueue("slow", f"{HERE}.wait", "long")
+    monkeypatch.setattr(run_worker, "STOP_S", 0.5)
+    enqueue("fast", f"{HERE}.wait", "transfer")
+    enqueue("slow", f"{HERE}.wait", "hangs")
     worker = start()
-    assert worker.overdue() == []
-    eventually(worker.overdue, 20)
-    assert worker.overdue() == [f"slow: {HERE}.wait"]
+    assert run_worker._judge(worker) == 0
+    eventually(lambda: worker.is_at_work(run_worker.STOP_S), 20)
+    assert run_worker._judge(worker) == 0, "a transfer runs"
+    assert worker.hanging() == [f"slow: {HERE}.wait"]
+    enqueue("slow", f"{HERE}.note", "next")
+    eventually(lambda: done == ["next"], 20)
+    assert run_worker._judge(worker) == 0
+    assert worker.is_serving
+    gate.set()
+    eventually(lambda: worker.hanging() == [], 20)
+    assert run_worker._judge(worker) == 0, "it has ended after all"
+
+
+def test_a_worker_whose_task_hangs_ends_when_nothing_else_is_at_work(start, monkeypatch):
+    """The row of that task names this process, and is taken over when it is gone."""
+    monkeypatch.setitem(QUEUES["slow"], "timeout", 0.2)
+    enqueue("slow", f"{HERE}.wait", "hangs")
+    worker = start()
+    eventually(lambda: run_worker._judge(worker) == run_worker.EX_SOFTWARE, 20)
+
+
+def test_a_worker_with_many_tasks_that_hang_ends_whatever_else_is_at_work(start, monkeypatch):
+    monkeypatch.setitem(QUEUES["slow"], "timeout", 0.2)
+    monkeypatch.setattr(run_worker, "STOP_S", 0.1)
+    enqueue("fast", f"{HERE}.wait", "transfer")
+    worker = start()
+    eventually(lambda: worker.is_at_work(run_worker.STOP_S), 20)
+    for number in range(run_worker.MOST_HANGING):
+        assert run_worker._judge(worker) == 0
+        enqueue("slow", f"{HERE}.wait", str(number))
+        eventually(lambda number=number: worker.retire_overdue() or len(worker.hanging()) > number, 20)
     assert run_worker._judge(worker) == run_worker.EX_SOFTWARE
+
+
+def test_why_the_queues_cannot_be_looked_at_is_logged_once(start, monkeypatch):
+    """A traceback came four times a second for as long as it lasted."""
+    looks = []
+
+    def fails(_: object) -> bool:
+        looks.append(1)
+        raise RuntimeError("this look fails")
+
+    with structlog.testing.capture_logs() as logs, monkeypatch.context() as broken:
+        broken.setattr(Worker, "_look", fails)
+        start()
+        eventually(lambda: len(looks) > 5, 20)
+    told = [one for one in logs if one["event"] == "queues cannot be looked at"]
+    assert [one["error"] for one in told] == ["RuntimeError"]
+    assert told[0]["exc_info"]
 
 
 def test_a_task_that_ends_while_it_is_judged_is_not_overdue(start):
@@ -209,7 +257,7 @@ def test_a_task_that_ends_while_it_is_judged_is_not_overdue(start):
     ends.reads = iter([worker_module.Given({"func": "f"}, time.monotonic())])
     worker._threads["slow"].append(ends)
     try:
-        assert worker.overdue() == []
+        assert worker.retire_overdue() == []
         assert next(ends.reads, None) is None, "it was looked at"
     finally:
         worker._threads["slow"].remove(ends)
@@ -230,7 +278,7 @@ def test_stopping_waits_for_tasks_as_long_as_it_may(start):
     worker = start()
     eventually(lambda: not worker._threads["slow"][0].is_free, 20)
     enqueue("slow", f"{HERE}.wait", "second")
-    assert worker.stop(0.3) == [f"{HERE}.wait"]
+    assert worker.stop(0.3) == [f"slow: {HERE}.wait"]
     assert OrmQ.objects.filter(key="slow").count() == 2
 
 

@@ -26,6 +26,8 @@ LEAVE_S = 1.0
 LOOK_EVERY_S = 1.0
 STUCK_S = 120.0
 """So long not even this process's main thread runs: Python itself hangs."""
+MOST_HANGING = 3
+"""So many threads that hang are too many: each holds memory, a connection and locks."""
 EX_SOFTWARE = 70
 
 
@@ -77,8 +79,11 @@ def _nothing() -> None:
 
 def _judge(worker: Worker) -> int:
     """The exit code with which another has to take over; 0 while all is well."""
-    if overdue := worker.overdue():
-        log.error("worker gives up", tasks=overdue, why="a task takes longer than its queue allows")
+    for task in worker.retire_overdue():
+        log.error("task hangs", task=task, why="it takes longer than its queue allows")
+    # The row of a task that hangs is taken over only when this process is gone; a transfer of hours is worth more.
+    if (hanging := worker.hanging()) and (len(hanging) >= MOST_HANGING or not worker.is_at_work(STOP_S)):
+        log.error("worker gives up", tasks=hanging, why="tasks hang")
         return EX_SOFTWARE
     if not worker.is_serving:
         log.error("worker gives up", why="a thread has ended")
