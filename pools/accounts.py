@@ -1,8 +1,8 @@
-"""The passwd and group files of a container whose user has a name: the image's own, and lines for that user first.
+"""The passwd and group files of a container whose user has a name: the image's own, with lines for that user first.
 
-They lie in the container's directory on this host, root's and 0444, and are mounted read-only over the image's. What
-the image has there is read once, from a container of it that is never started. An image is anybody's: only plain files
-of a moderate size are taken, and their bytes go through as they are.
+The files are in the container's directory on this host, owned by root with mode 0444, and mounted read-only over the
+image's. The image's files are read once, from a container that is never started. Images are untrusted: only regular
+files of a moderate size are accepted, and their bytes are copied unchanged.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ MAX_BYTES = 1 << 20
 MAX_KNOWN = 32
 INSTEAD = "Leave user.name out, or use another image."
 READER = "bh-accounts-"
-"""How the containers are called that are only read from; the proxy before the socket lets no other be read."""
+"""The name prefix of containers that are only read from; the Docker socket proxy lets no others be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """The content of an image's two files; empty where it has none."""
+    """The content of an image's two files; empty if it has none."""
 
     passwd: bytes
     group: bytes
 
 
 _known: dict[str, Accounts] = {}
-"""Image id → what it has; an image never changes."""
+"""Image id → its files; an image never changes."""
 
 
 def write(home: Path, runtime: ContainerRuntime, image: Image, spec: WorkloadSpec, owner: Owner) -> None:
-    """Have what ``binds`` mounts below ``home``, the container's directory on this host. Raises CannotMount."""
+    """Create what ``binds`` mounts below ``home``, the container's directory on this host. Raises CannotMount."""
     if spec.user.name is None:
         return
     found = of_image(runtime, image)
@@ -50,7 +50,7 @@ def write(home: Path, runtime: ContainerRuntime, image: Image, spec: WorkloadSpe
 
 
 def binds(home: Path, spec: WorkloadSpec) -> tuple[Mount, ...]:
-    """What is mounted beside the volumes."""
+    """Mounts in addition to the volumes."""
     if spec.user.name is None:
         return ()
     files = {PASSWD: "passwd", GROUP: "group"}
@@ -58,7 +58,7 @@ def binds(home: Path, spec: WorkloadSpec) -> tuple[Mount, ...]:
 
 
 def _directory(home: Path) -> Path:
-    """No volume can have that name."""
+    """No volume can have this name."""
     return home / ".accounts"
 
 
@@ -70,17 +70,14 @@ def _put(path: Path, content: bytes) -> None:
     draft.rename(path)
 
 
-# The lines --------------------------------------------------------------------------------------------
-
-
 def passwd(found: bytes, spec: WorkloadSpec, owner: Owner) -> bytes:
-    """The image's passwd with its user's line first, in the place of another of that name."""
+    """The image's passwd with its user's line first, which replaces another one of that name."""
     name, home = spec.user.name, spec.user.home
     return _with([f"{name}:x:{owner.uid}:{owner.gid}:{name}:{home}:{SHELL}"], found)
 
 
 def group(found: bytes, spec: WorkloadSpec, owner: Owner) -> bytes:
-    """The image's group with a line for each of its user's groups that has no name there."""
+    """The image's group with a line for each group of its user that has no name there."""
     named = {_field(line, 2) for line in found.splitlines()}
     names = {gid: f"gid-{gid}" for gid in spec.user.groups} | {owner.gid: spec.user.name}
     lines = [f"{'root' if gid == 0 else name}:x:{gid}:" for gid, name in names.items()]
@@ -88,7 +85,7 @@ def group(found: bytes, spec: WorkloadSpec, owner: Owner) -> bytes:
 
 
 def _with(lines: list[str], found: bytes) -> bytes:
-    """Lookups by name and by number take the first line that fits, so ours stand before what the image has."""
+    """Lookups by name and by number use the first matching line, so ours come before those of the image."""
     ours = [line.encode() for line in lines]
     names = {_field(line, 0) for line in ours}
     kept = [line for line in found.split(b"\n") if line and _field(line, 0) not in names]
@@ -100,11 +97,8 @@ def _field(line: bytes, number: int) -> bytes:
     return fields[number].strip() if number < len(fields) else b""
 
 
-# The image --------------------------------------------------------------------------------------------
-
-
 def of_image(runtime: ContainerRuntime, image: Image) -> Accounts:
-    """What the image has. Raises CannotMount where nothing can be mounted in its place."""
+    """The image's files. Raises CannotMount if nothing can be mounted over them."""
     if image.id not in _known:
         found = _read(runtime, image)
         while len(_known) >= MAX_KNOWN:
@@ -123,7 +117,7 @@ def _read(runtime: ContainerRuntime, image: Image) -> Accounts:
 
 
 def _reader(name: str, image: Image) -> ContainerPlan:
-    """A container of the image that is not to run; its VOLUMEs are kept from being made and filled."""
+    """A container of the image that never runs; its VOLUMEs are neither created nor filled."""
     labels = {**host.labels(), **host.node_labels()}
     return ContainerPlan(
         name=name, image=image.id, command=("none",), environment={}, labels=labels, uid=65534, mounts=(),
@@ -139,7 +133,7 @@ def _look(runtime: ContainerRuntime, name: str, path: str) -> File | None:
     except ContainerMissing:
         raise
     except EngineFailure as error:
-        raise CannotMount(f"The image's {path} cannot be looked at, such as a link to itself. {INSTEAD}") from error
+        raise CannotMount(f"The image's {path} cannot be read; it may be a link to itself. {INSTEAD}") from error
 
 
 def _content(path: str, found: File | None) -> bytes:
@@ -147,10 +141,10 @@ def _content(path: str, found: File | None) -> bytes:
         return b""
     if found.kind != "file":
         raise CannotMount(
-            f"The image's {path} is a {found.kind}, not a file; nothing can be mounted there for user.name. {INSTEAD}"
+            f"The image's {path} is a {found.kind}, not a file, so user.name cannot be added to it. {INSTEAD}"
         )
     if found.content is None:
         raise CannotMount(
-            f"The image's {path} has {found.size} bytes; for user.name it may have {MAX_BYTES}. {INSTEAD}"
+            f"The image's {path} has {found.size} bytes; with user.name it may have at most {MAX_BYTES}. {INSTEAD}"
         )
     return found.content

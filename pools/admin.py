@@ -1,4 +1,4 @@
-"""Workloads, pools and what containers use, in the admin; services own their state."""
+"""Admin pages of workloads, pools and samples; services own their state."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class WorkloadAdmin(ReadOnlyAdmin):
     actions = (
         service_action(
             "refresh", "Refresh the images of selected workloads", lambda row: tags.ask_refresh(row.pk),
-            confirm="Registries are asked what the tags name now; pools roll to another image once it is proven.",
+            confirm="A worker checks what the tags name now. Pools roll to a new image once it is healthy.",
         ),
     )  # fmt: skip
 
@@ -95,7 +95,7 @@ class PoolAdmin(ReadOnlyAdmin):
         service_action("resume", "Resume selected pools", lambda row: services.resume(row.pk)),
         service_action(
             "drain", "Drain selected pools", lambda row: services.drain(row.pk),
-            confirm="New claims are refused and idle containers removed. Tenants stay until they release.",
+            confirm="New claims are refused and idle containers removed. Tenants keep theirs until released.",
         ),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""System checks of what workloads may ask for."""
+"""System checks of the limits for workloads."""
 
 from __future__ import annotations
 
@@ -21,19 +21,25 @@ def workload_permits(**_: Any) -> list[CheckMessage]:
             known = ", ".join(sorted(limits.CEILINGS))
             hint = f"Write name=number, -1 for no limit; the names are {known}."
             found.append(
-                Error(f"BOILERHOUSE_MAX_ULIMITS: {name}={highest} is no limit.", hint=hint, id="boilerhouse.E020")
+                Error(
+                    f"BOILERHOUSE_MAX_ULIMITS: {name}={highest} is not a valid limit.", hint=hint, id="boilerhouse.E020"
+                )
             )
     for path in settings.BOILERHOUSE_ALLOWED_DEVICES:
         if path != permits.GPUS and not path.startswith("/dev/"):
-            hint = f"Exact paths such as /dev/kvm, comma-separated, and {permits.GPUS}."
-            found.append(Error(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is no device.", hint=hint, id="boilerhouse.E021"))
+            hint = f"Give exact paths such as /dev/kvm, comma-separated, and {permits.GPUS}."
+            found.append(
+                Error(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is not a device.", hint=hint, id="boilerhouse.E021")
+            )
         elif path != permits.GPUS and _is_disk(path):
-            hint = "A process in such a container can read and write the whole disk. Remove the device from the list."
+            hint = (
+                "A process in a container with this device can read and write the whole disk. Remove it from the list."
+            )
             found.append(Warning(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is a disk.", hint=hint, id="boilerhouse.W020"))
     for address in settings.BOILERHOUSE_RESOLVERS:
         if not resolvers.is_reachable(address):
-            hint = "IPv4 addresses, comma-separated, and none on loopback, which is the container itself."
-            words = f"BOILERHOUSE_RESOLVERS: {address} is no resolver that a container could ask."
+            hint = "Give IPv4 addresses, comma-separated, but none on loopback, which is the container itself."
+            words = f"BOILERHOUSE_RESOLVERS: containers cannot use {address} as a resolver."
             found.append(Error(words, hint=hint, id="boilerhouse.E022"))
     if settings.BOILERHOUSE_IPV6_SUBNET:
         found += _ipv6_subnet(settings.BOILERHOUSE_IPV6_SUBNET)
@@ -47,8 +53,11 @@ def _ipv6_subnet(text: str) -> list[CheckMessage]:
         network = None
     if network is not None and egress.may_be_named(network) and str(network) == text and 32 <= network.prefixlen <= 96:
         return []
-    hint = "An IPv6 network with a prefix of 32 to 96, as fd4b:6f1e:93c0::/64, or one that is routed to this node."
-    words = f"BOILERHOUSE_IPV6_SUBNET: {text} is no network that containers could be in."
+    hint = (
+        "Give an IPv6 network with a prefix of 32 to 96, such as fd4b:6f1e:93c0::/64, or one that is routed to this"
+        " node."
+    )
+    words = f"BOILERHOUSE_IPV6_SUBNET: {text} is not a network that containers can use."
     return [Error(words, hint=hint, id="boilerhouse.E023")]
 
 

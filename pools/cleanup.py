@@ -1,4 +1,4 @@
-"""Remove everything of this deployment from the host: containers, network, rules, directories."""
+"""Removes everything of this deployment from the host: containers, network, rules, directories."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class StillRunning(Conflict):
 
 
 def purge() -> dict[str, int]:
-    """Remove what carries this deployment's label and is this node's, and nothing else.
+    """Remove everything with this deployment's label on this node, and nothing else.
 
-    What nodes of the deployment share on one engine, its network and packet filter, stays while another node's
-    containers are there. Raises StillRunning, and EngineFailure when the engine keeps the network; all else is gone
-    then.
+    The network and packet filter, which nodes of the deployment share on one engine, stay while another node has
+    containers there. Raises StillRunning, and EngineFailure if the engine keeps the network; everything else is then
+    removed.
     """
     living = Process.objects.filter(pk__in=processes.living()).exclude(kind=Process.Kind.COMMAND)
     if living.exists():
@@ -51,7 +51,7 @@ def purge() -> dict[str, int]:
     for name in ("slots", "empty"):
         shutil.rmtree(deployment.data_dir() / name, ignore_errors=True)
     reserve.remove()
-    # Last: an engine that has lost count of a network's endpoints (20.10 does, rarely) keeps it until it is restarted.
+    # Last: an engine that miscounts a network's endpoints (rarely, 20.10) keeps the network until it is restarted.
     if is_alone:
         runtime.remove_network(host.network_name())
     return {"containers": len(ours), "directories": removed}

@@ -1,4 +1,4 @@
-"""Network policies: where a container may send packets to, and whether one policy is within another."""
+"""Network policies: where a container may send packets, and whether one policy is within another."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NEVER: tuple[Network, ...] = tuple(
         ),
     )
 ) + tuple(ipaddress.ip_network(one) for one in sorted(METADATA, key=str))  # fmt: skip
-"""What no policy opens: this host, loopback, link-local, multicast, reserved, the clouds' metadata services, and
-addresses of IPv6 that stand for some of IPv4 (mapped, NAT64, 6to4, Teredo), as which nobody would judge them."""
+"""Destinations that no policy opens: this host, loopback, link-local, multicast, reserved, the clouds' metadata
+services, and IPv6 addresses that embed IPv4 addresses (mapped, NAT64, 6to4, Teredo) and would bypass IPv4 rules."""
 PRIVATE: tuple[Network, ...] = tuple(
     map(
         ipaddress.ip_network,
@@ -34,7 +34,7 @@ PRIVATE: tuple[Network, ...] = tuple(
 """Closed unless a policy names them."""
 MAX_ENTRIES = 64
 WIDEST = {4: 8, 6: 3}
-"""The shortest prefix of a range in a list: what is wider is mode ``open``."""
+"""The shortest prefix of a range in a list; for wider ranges, use mode ``open``."""
 HOST_NAME = re.compile(
     r"(?=[^:]{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )
@@ -48,16 +48,16 @@ class Mode(StrEnum):
 
 
 WIDTH = {mode: width for width, mode in enumerate(Mode)}
-"""Each mode opens what those before it may open."""
+"""Each mode also opens what the modes before it open."""
 
 
 class BadEntry(ValueError):
-    """The text says what is wrong with it."""
+    """The message says what is wrong with the entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One place that a policy opens: a range of addresses or a host's name, and a port or all."""
+    """A destination that a policy opens: a range of addresses or a host name, with one port or all."""
 
     network: Network | None
     name: str = ""
@@ -65,7 +65,7 @@ class Entry:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises BadEntry."""
+        """Parse an entry. Raises BadEntry."""
         if text.startswith("[") or text.count(":") > 1:
             return cls(*_of_ipv6(text))
         place, colon, port_text = text.partition(":")
@@ -73,11 +73,11 @@ class Entry:
         try:
             network = ipaddress.IPv4Network(place)
         except ipaddress.NetmaskValueError as error:
-            raise BadEntry("The prefix of a range is a number from 8 to 32, as in 192.0.2.0/24.") from error
+            raise BadEntry("The prefix of a range must be a number from 8 to 32, as in 192.0.2.0/24.") from error
         except ValueError as error:
             return cls(None, _host_name(place, port, error), port)
         if not re.fullmatch(r"[0-9.]+(/[0-9]{1,2})?", place):
-            raise BadEntry("Write a range with the length of its prefix, as in 192.0.2.0/24.")
+            raise BadEntry("Write a range with its prefix length, as in 192.0.2.0/24.")
         _check_range(network)
         return cls(network, "", port)
 
@@ -86,7 +86,7 @@ class Entry:
         return self.network is not None and self.network.version == 6
 
     def covers(self, other: Entry) -> bool:
-        """Whether everything that ``other`` opens is open by this one."""
+        """Whether this entry opens everything that ``other`` opens."""
         if self.port is not None and self.port != other.port:
             return False
         if self.network is None or other.network is None:
@@ -106,21 +106,23 @@ class Entry:
 
 @lru_cache(4096)
 def _known_entry(text: str) -> Entry:
-    """Every container's policy is read again whenever one of them changes."""
+    """Cached, because all containers' policies are read again whenever one of them changes."""
     return Entry.parse(text)
 
 
 def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or not 1 <= int(text) <= 65_535:
-        raise BadEntry("A port is a number from 1 to 65535.")
+        raise BadEntry("The port must be a number from 1 to 65535.")
     return int(text)
 
 
 def _of_ipv6(text: str) -> tuple[Network, str, int | None]:
-    """Of ``2001:db8::/32`` or ``[2001:db8::1]:443``. Raises BadEntry."""
+    """Parse ``2001:db8::/32`` or ``[2001:db8::1]:443``. Raises BadEntry."""
     found = re.fullmatch(r"\[([0-9A-Fa-f:./]+)\]:(.*)|([0-9A-Fa-f:./]+)", text)
     if found is None:
-        raise BadEntry("Write an IPv6 address, a range such as 2001:db8::/32, or one with a port as [2001:db8::1]:443.")
+        raise BadEntry(
+            "Write an IPv6 address, a range such as 2001:db8::/32, or an address with a port such as [2001:db8::1]:443."
+        )
     place = found[1] or found[3]
     port = None if found[1] is None else _port(found[2])
     try:
@@ -135,31 +137,33 @@ def _words_of_ipv6(place: str, error: ValueError) -> str:
     if "has host bits set" in str(error):
         within = ipaddress.IPv6Network(place, strict=False)
         return f"This is an address within a range; write {within} for the range."
-    return "This is no IPv6 address, and no range of them such as 2001:db8::/32."
+    return "Not an IPv6 address or range such as 2001:db8::/32."
 
 
 def _host_name(place: str, port: int | None, error: ValueError) -> str:
     name = place.lower().removesuffix(".")
     if HOST_NAME.fullmatch(name):
         if port is None:
-            raise BadEntry(f"Give a port with a name, as in {name}:443.")
+            raise BadEntry(f"A name needs a port, as in {name}:443.")
         return name
     if "has host bits set" in str(error):
         within = ipaddress.IPv4Network(place, strict=False)
         raise BadEntry(f"This is an address within a range; write {within} for the range.")
-    raise BadEntry("Give an address, a range, or the whole name of a host, such as 192.0.2.0/24 or example.com:443.")
+    raise BadEntry("Not an address, a range or the full name of a host, such as 192.0.2.0/24 or example.com:443.")
 
 
 def may_be_named(network: Network) -> bool:
-    """Whether it is not closed for good as a whole."""
+    """Whether it is not entirely within a range that is always closed."""
     return not any(_within(network, closed) for closed in NEVER)
 
 
 def _check_range(network: Network) -> None:
     if not may_be_named(network):
-        raise BadEntry("No policy opens loopback, link-local, multicast and reserved addresses, and metadata services.")
+        raise BadEntry("Loopback, link-local, multicast, reserved and metadata addresses are always closed.")
     if network.prefixlen < WIDEST[network.version]:
-        raise BadEntry(f"A range has a prefix of {WIDEST[network.version]} at least; the mode open has no bounds.")
+        raise BadEntry(
+            f"The prefix of a range must be at least {WIDEST[network.version]}. To open everything, use mode open."
+        )
 
 
 def _within(network: Network, outer: Network) -> bool:
@@ -170,7 +174,7 @@ def _within(network: Network, outer: Network) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """A policy: a mode, and what it opens besides."""
+    """A policy: a mode, and additional destinations."""
 
     mode: Mode = Mode.INTERNET
     allow: tuple[Entry, ...] = ()
@@ -187,13 +191,13 @@ class Egress:
         return frozenset(entry.name for entry in self.allow if entry.network is None)
 
     def errors(self) -> list[FieldError]:
-        """What is wrong with the policy by itself, with pointers into it."""
+        """Errors of the policy by itself, with pointers into it."""
         if self.allow and self.mode in (Mode.NONE, Mode.OPEN):
-            detail = f"The mode {self.mode} takes no list; leave it out, or choose list or internet."
+            detail = f"Mode {self.mode} takes no allow list. Leave it out, or use mode list or internet."
             return [FieldError("/allow", detail, "not_allowed")]
         if self.mode != Mode.INTERNET:
             return []
-        detail = "Names stand for public addresses, which this mode opens anyway. Leave it out, or choose list."
+        detail = "A name opens only public addresses, which this mode opens already. Leave it out, or use mode list."
         return [
             FieldError(f"/allow/{index}", detail, "not_allowed")
             for index, entry in enumerate(self.allow)
@@ -201,10 +205,10 @@ class Egress:
         ]
 
     def wider_than(self, outer: Egress, whose: str = "The pool's policy") -> list[FieldError]:
-        """What it would open that ``outer`` does not, with pointers into it; empty where it is within ``outer``."""
+        """What it opens that ``outer`` does not, with pointers into it; empty if it is within ``outer``."""
         if WIDTH[self.mode] > WIDTH[outer.mode]:
-            return [FieldError("/mode", f"{whose} is {outer.mode}; it can only be narrowed.", "wider")]
-        detail = f"{whose} does not open it; it can only be narrowed."
+            return [FieldError("/mode", f"{whose} is {outer.mode} and can only be narrowed.", "wider")]
+        detail = f"{whose} does not open this entry and can only be narrowed."
         return [
             FieldError(f"/allow/{index}", detail, "wider")
             for index, entry in enumerate(self.allow)
@@ -213,7 +217,7 @@ class Egress:
 
 
 DEFAULT = Egress()
-"""What a pool has that says nothing."""
+"""The policy of a pool that sets none."""
 
 
 def _is_open(entry: Entry, outer: Egress) -> bool:
@@ -225,7 +229,7 @@ def _is_open(entry: Entry, outer: Egress) -> bool:
 
 
 def is_public(network: Network) -> bool:
-    """Whether the internet routes it; what is closed for good within it stays closed."""
-    # Two ranges overlap where one is within the other.
+    """Whether the range is public; parts of it that are always closed stay closed."""
+    # Two ranges overlap if one is within the other.
     apart = (not _within(network, closed) and not _within(closed, network) for closed in PRIVATE)
     return all(apart) and may_be_named(network)

@@ -6,25 +6,25 @@ from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound
 
 
 class WorkloadNotFound(NotFound):
-    """There is no such workload."""
+    """No such workload."""
 
     code = "workload_not_found"
 
 
 class PoolNotFound(NotFound):
-    """There is no such pool."""
+    """No such pool."""
 
     code = "pool_not_found"
 
 
 class ContainerNotFound(NotFound):
-    """There is no such container."""
+    """No such container."""
 
     code = "container_not_found"
 
 
 class IdTaken(Conflict):
-    """This id is taken."""
+    """The id is already in use."""
 
     code = "id_taken"
 
@@ -36,25 +36,25 @@ class WorkloadInUse(Conflict):
 
 
 class FixedImage(Conflict):
-    """The workload names its image by digest or id, which never means another one."""
+    """The workload names its image by digest or id, so there is nothing to refresh."""
 
     code = "fixed_image"
 
 
 class PoolInUse(Conflict):
-    """Tenants hold containers of this pool; force releases them, with save."""
+    """Tenants hold containers of this pool. With force, they are saved and released."""
 
     code = "pool_in_use"
 
 
 class BelowClaimed(Conflict):
-    """The pool cannot be smaller than what tenants hold."""
+    """The pool cannot be smaller than its number of claimed containers."""
 
     code = "below_claimed"
 
 
 class NotClaimed(Conflict):
-    """Nobody holds this container."""
+    """No tenant holds this container."""
 
     code = "not_claimed"
 
@@ -67,19 +67,19 @@ class Starting(Conflict):
 
 
 class RegistryCredentialNotFound(NotFound):
-    """There is no such registry credential."""
+    """No such registry credential."""
 
     code = "registry_credential_not_found"
 
 
 class RegistryCredentialInUse(Conflict):
-    """Images of workloads are pulled with this registry credential."""
+    """Workloads use this registry credential to pull their images."""
 
     code = "in_use"
 
 
 class RegistryTaken(Conflict):
-    """A credential is stored for this registry already."""
+    """This registry already has a credential."""
 
     code = "registry_taken"
 
@@ -91,25 +91,25 @@ class EngineUnavailable(Unavailable):
 
 
 class EngineUnsupported(EngineUnavailable):
-    """The container engine cannot be used; the words say what to do about it."""
+    """The container engine cannot be used. The detail says how to fix it."""
 
 
 class EngineTimeout(EngineUnavailable):
-    """The container engine did not answer in time; it may still do what it was asked."""
+    """The container engine did not answer in time. It may still complete the request."""
 
 
 class CreateTimeout(EngineTimeout):
-    """The container engine did not say in time whether it made the container; it may still make it."""
+    """The container engine did not answer in time. It may still create the container."""
 
 
 class EngineFailure(Failed):
-    """The container engine refused."""
+    """The container engine refused the request."""
 
     code = "engine_failed"
 
 
 class ImageMissing(EngineFailure):
-    """The image is not on this machine and could not be pulled."""
+    """The image is not on this node and could not be pulled."""
 
     code = "image_missing"
 
@@ -122,19 +122,19 @@ class ImagePending(Unavailable):
 
 
 class StartTakenOver(Conflict):
-    """Another process starts this container by now, or it is to be removed."""
+    """Another process has taken over this start, or the container is being removed."""
 
     code = "start_taken_over"
 
 
 class ImageGone(ImageMissing):
-    """The image that the version runs is not on this machine any more, and its tag names another one."""
+    """The image that the version runs is no longer on this node, and its tag now names another image."""
 
     code = "image_gone"
 
 
 class OtherImage(EngineFailure):
-    """The version runs another image by now."""
+    """The version now runs another image."""
 
     code = "other_image"
 
@@ -158,13 +158,13 @@ class CannotMount(EngineFailure):
 
 
 class CannotGive(EngineFailure):
-    """The node cannot give what the workload asks for."""
+    """The node cannot provide what the workload requires."""
 
     code = "cannot_give"
 
 
 class NotAsAsked(EngineFailure):
-    """The engine made another container than it was asked for."""
+    """The engine created a container that differs from the request."""
 
     code = "not_as_asked"
 
@@ -182,7 +182,7 @@ class NotRunning(EngineFailure):
 
 
 class NameTaken(EngineFailure):
-    """The engine already has a container of this name."""
+    """The engine already has a container with this name."""
 
     code = "name_taken"
 
@@ -194,7 +194,7 @@ class NeverHealthy(EngineFailure):
 
 
 class OtherNode(Unavailable):
-    """The container is on another node than the one that was asked."""
+    """The container is on another node."""
 
     code = "other_node"
 
@@ -206,7 +206,7 @@ class HostNotReady(Unavailable):
 
 
 class DirtyContainer(BoilerhouseError):
-    """The latch says that another tenant's data has been in this container."""
+    """The container's latch records that it has held another tenant's data."""
 
     code = "dirty_container"
 
@@ -218,13 +218,13 @@ class DirectoryGone(BoilerhouseError):
 
 
 class Locked(BoilerhouseError):
-    """Something else works on the container and has not ended in time."""
+    """Another process is working on the container and has not finished in time."""
 
     code = "container_locked"
 
 
 class ExecTimedOut(TimedOut):
-    """The command did not end within its time."""
+    """The command timed out."""
 
     code = "exec_timed_out"
 
@@ -237,7 +237,7 @@ class ExecTimedOut(TimedOut):
         stdout_truncated: bool = False,
         stderr_truncated: bool = False,
     ) -> None:
-        """``stdout`` and ``stderr`` are what it had printed until then."""
+        """``stdout`` and ``stderr`` are the output so far."""
         self.stdout, self.stderr = stdout, stderr
         self.stdout_truncated, self.stderr_truncated = stdout_truncated, stderr_truncated
         super().__init__(detail)

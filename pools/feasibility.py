@@ -1,4 +1,4 @@
-"""Whether this host could ever run a spec: what cannot be is refused when it is saved, not at the first start."""
+"""Whether this host can run a spec at all. Impossible specs are refused when they are saved, not at the first start."""
 
 from __future__ import annotations
 
@@ -15,34 +15,38 @@ from pools.spec import WorkloadSpec
 
 
 def seed_path(name: str) -> Path:
-    """Where a workload's seed directory lies."""
+    """The path of a workload's seed directory."""
     return Path(settings.BOILERHOUSE_SEED_DIR) / name
 
 
 def check_feasible(spec: WorkloadSpec) -> Image | None:
-    """Raise Invalid with a pointer for each thing that cannot be here. An engine that is away refuses nothing.
+    """Raise Invalid with a pointer for each impossible setting. An unavailable engine refuses nothing.
 
-    Returns the image as it is here; None where it is not, or cannot be looked at.
+    Returns the image on this node; None if it is missing or cannot be inspected.
     """
     wrong: list[FieldError] = []
     if spec.seed is not None:
         if "/" in spec.seed or spec.seed.startswith(".") or "\0" in spec.seed:
-            wrong.append(FieldError("/seed", "Give the name of a directory, not a path.", "invalid"))
+            wrong.append(FieldError("/seed", "Must be the name of a directory, not a path.", "invalid"))
         elif not seed_path(spec.seed).is_dir():
-            detail = f"There is no directory {spec.seed} in {settings.BOILERHOUSE_SEED_DIR}."
+            detail = f"No directory {spec.seed} in {settings.BOILERHOUSE_SEED_DIR}."
             wrong.append(FieldError("/seed", detail, "not_found"))
         if spec.volume("state") is None:
-            wrong.append(FieldError("/seed", "The workload has no state volume to copy it into.", "no_state_volume"))
+            wrong.append(
+                FieldError(
+                    "/seed", "The seed needs a state volume, which the workload does not have.", "no_state_volume"
+                )
+            )
     can = _capabilities()
     if can is not None:
         resources, security = spec.resources, spec.security
         if can.cpus and resources.cpus > can.cpus:
-            wrong.append(FieldError("/resources/cpus", f"This host has {can.cpus} CPUs.", "out_of_range"))
+            wrong.append(FieldError("/resources/cpus", f"This host has only {can.cpus} CPUs.", "out_of_range"))
         if can.memory_mb and resources.memory_mb > can.memory_mb:
-            detail = f"This host has {can.memory_mb} MiB of memory."
+            detail = f"This host has only {can.memory_mb} MiB of memory."
             wrong.append(FieldError("/resources/memoryMb", detail, "out_of_range"))
         if security.runtime and can.runtimes and security.runtime not in can.runtimes:
-            detail = f"The engine has only the runtimes {', '.join(sorted(can.runtimes))}."
+            detail = f"The engine has only these runtimes: {', '.join(sorted(can.runtimes))}."
             wrong.append(FieldError("/security/runtime", detail, "not_found"))
     image = None if can is None else _image(spec.image)
     if image is not None:

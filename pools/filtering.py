@@ -1,4 +1,4 @@
-"""Keeps the packet filter of this node as the rows ask for it, and says where that cannot be done."""
+"""Keeps this node's packet filter in line with the rows, and reports failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 def apply() -> None:
-    """Have in force what the rows of this node say. Raises HostNotReady, EngineUnavailable."""
+    """Apply the policies in this node's rows. Raises HostNotReady, EngineUnavailable."""
     if not _has_containers():
         return
     named.learn(named.wanted_names())
@@ -28,19 +28,19 @@ def apply() -> None:
 
 
 def apply_asked() -> None:
-    """Have in force what was asked for and is not yet; many that ask at once are served at once."""
+    """Apply requested policies that are not in force yet; concurrent requests are handled together."""
     if Container.objects.here().filter(egress_in_force__lt=F("egress_asked")).exists():
         apply()
 
 
 def refresh_names() -> None:
-    """Ask again for names in policies; what changed is in force when this returns. Raises as ``apply`` does."""
+    """Resolve the names in policies again; changes are in force when this returns. Raises as ``apply`` does."""
     if named.refresh():
         apply()
 
 
 def _write_names() -> None:
-    """Have the containers' hosts files say what the names in their policies stand for."""
+    """Update the containers' hosts files with the addresses of the names in their policies."""
     rows = Container.objects.here().filter(address__isnull=False).select_related("pool", "version")
     for row in rows:
         home, names = volumes.home(row.pk), row.policy_names
@@ -49,7 +49,7 @@ def _write_names() -> None:
 
 
 def drift() -> list[Drift]:
-    """What of the packet filter is not in force on this node, for people to see; mended as a whole."""
+    """Differences of this node's packet filter, for people; they are repaired together."""
     try:
         found = firewall.differences(host.ensure_network()) if _has_containers() else []
     except HostNotReady as error:
@@ -62,7 +62,7 @@ def _has_containers() -> bool:
 
 
 def keep() -> None:
-    """Compare the rules in force with the rows and restore them; what cannot be restored is kept for readiness."""
+    """Compare the rules in force with the rows and restore them; failures are recorded for the readiness check."""
     if not _has_containers() and not firewall.stands():
         _report("")
         return
@@ -78,11 +78,11 @@ def keep() -> None:
 
 
 LOOKED_AT = 10
-"""So many containers' own namespaces are looked at each time: nothing but root on this node changes them."""
+"""The number of container namespaces inspected per run: only root on this node can change them."""
 
 
 def _open_resolvers() -> list[str]:
-    """Close the engine's resolver to containers that reach it, and say which those were."""
+    """Close the engine's resolver to containers that can reach it, and return those."""
     rows = Container.objects.here().filter(state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
     found = []
     for pk in rows.filter(address__isnull=False).order_by("?").values_list("pk", flat=True)[:LOOKED_AT]:
@@ -102,6 +102,6 @@ def _report(problem: str) -> None:
 
 
 def problems() -> list[str]:
-    """What is missing on which node, in words."""
+    """The problem of each node's packet filter, as text."""
     rows = NetworkReport.objects.exclude(problem="").order_by("node_id")
     return [f"{row.node_id}: {row.problem}" for row in rows]

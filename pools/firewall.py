@@ -1,8 +1,8 @@
-"""The packet filter of this deployment's containers: what is in force on this host, from rows.
+"""The packet filter for this deployment's containers on this host, computed from rows.
 
-Two tables of nftables carry the deployment's id, one for packets and one for frames between ports of the bridge. They
-only ever drop, before and beside whatever the engine and the operator set, and are replaced as a whole in one
-transaction of the kernel. A container's address that no rule knows sends nothing.
+Two nftables tables carry the deployment's id, one for packets and one for frames between ports of the bridge. They only
+drop, before and in addition to the rules of the engine and the operator, and are replaced in one kernel transaction. A
+container address without a rule can send nothing.
 """
 
 from __future__ import annotations
@@ -30,11 +30,8 @@ from pools.packet_rules import FAMILIES, WAYS, Guarded, declared, ruleset, table
 from pools.runtime.base import Network
 
 CHANGING_S = 60.0
-"""Whoever sets rules is done by then, or stands still."""
+"""A process that sets rules finishes within this time, or hangs."""
 MAPS = tuple(f"inet {way.verdicts}" for way in WAYS)
-
-
-# What should be in force ------------------------------------------------------------------------------
 
 
 def _rows() -> list[Container]:
@@ -60,7 +57,7 @@ def _guarded(rows: Sequence[Container], network: Network) -> list[Guarded]:
 
 
 def _resolved(policy: Egress, addresses: Mapping[str, Sequence[str]]) -> Egress:
-    """The policy with addresses in the place of names; one that is not known opens nothing."""
+    """The policy with addresses instead of names; an unresolved name opens nothing."""
     if not policy.names:
         return policy
     allow: list[Entry] = []
@@ -71,38 +68,36 @@ def _resolved(policy: Egress, addresses: Mapping[str, Sequence[str]]) -> Egress:
 
 
 def _allowed(policy: Egress) -> Egress:
-    """The policy as far as the deployment still allows it."""
+    """The policy, limited to what the deployment still allows."""
     is_open = policy.mode == Mode.OPEN and not settings.BOILERHOUSE_ALLOW_OPEN_NETWORK
     return egress.DEFAULT if is_open else policy
 
 
-# What is in force -------------------------------------------------------------------------------------
-
 Tables = dict[str, frozenset[str]]
-"""Part of the tables → what it holds and is, each rule or element as the kernel spells it."""
+"""Part of the tables → its content; each rule or element as the kernel spells it."""
 
 
 def _listing() -> Tables:
-    """The deployment's tables as this host's kernel holds them."""
+    """The deployment's tables as listed by this host's kernel."""
     found: Tables = {}
     for family in FAMILIES:
         done = run(["nft", "-j", "list", "table", family, table()])
         if done.returncode == 0:
             _hold_all(done.stdout, found)
         elif "No such file" not in done.stderr:
-            raise HostNotReady(f"The packet filter cannot be read: {done.stderr.strip()[:300]}")
+            raise HostNotReady(f"Cannot read the packet filter: {done.stderr.strip()[:300]}")
     return found
 
 
 @lru_cache(4)
 def _as_listed(text: str) -> Tables:
-    """How the kernel spells ``text``: the same program says both, so no spelling is ours to know.
+    """The kernel's spelling of ``text``. The same program lists both, so this code need not know the spelling.
 
-    It is loaded into a network namespace that ends with the command, where nothing is changed for anybody.
+    The rules are loaded into a temporary network namespace, where they affect nothing.
     """
     done = run(["unshare", "-n", "sh", "-c", "nft -f - && nft -j list ruleset"], text)
     if done.returncode != 0:
-        raise HostNotReady(f"The packet filter cannot be tried: {done.stderr.strip()[:300]}")
+        raise HostNotReady(f"Cannot test the packet filter: {done.stderr.strip()[:300]}")
     found: Tables = {}
     _hold_all(done.stdout, found)
     return found
@@ -136,11 +131,15 @@ def differences(network: Network) -> list[str]:
 
 def _compare(wanted: Tables, seen: Tables) -> list[str]:
     if not seen:
-        return [f"the tables {table()} of nftables are gone"]
-    found = [f"{where} is not as it should be" for where, held in sorted(wanted.items()) if _differs(where, held, seen)]
-    # One without a hook is reached from none of these, and is what a policy leaves behind that nobody has any more.
+        return [f"the nftables tables {table()} are missing"]
+    found = [
+        f"{where} differs from what it should be"
+        for where, held in sorted(wanted.items())
+        if _differs(where, held, seen)
+    ]
+    # A chain without a hook that none of these reaches is left over from a policy no longer in use.
     entered = [where for where in _unknown(wanted, seen) if any(one.startswith("hook ") for one in seen[where])]
-    return found + [f"{where} should not be there" for where in entered]
+    return found + [f"{where} should not exist" for where in entered]
 
 
 def _unknown(wanted: Tables, seen: Tables) -> list[str]:
@@ -149,11 +148,8 @@ def _unknown(wanted: Tables, seen: Tables) -> list[str]:
 
 def _differs(where: str, held: frozenset[str], seen: Tables) -> bool:
     there = seen.get(where, frozenset())
-    # A verdict of a container that has gone stays until the next change: its address rests.
+    # The verdict of a deleted container stays until the next change, because its address is quarantined.
     return not held <= there if where in MAPS else held != there
-
-
-# Changing it ------------------------------------------------------------------------------------------
 
 
 def apply(network: Network) -> None:
@@ -192,7 +188,7 @@ def stands() -> bool:
 
 
 def _note(rows: Iterable[Container]) -> None:
-    """Say on the rows that what they were read with is in force."""
+    """Record in the rows that the policies read from them are in force."""
     for row in rows:
         if row.egress_asked != row.egress_in_force:
             late = Container.objects.filter(pk=row.pk, egress_in_force__lt=row.egress_asked)
@@ -200,21 +196,21 @@ def _note(rows: Iterable[Container]) -> None:
 
 
 def _load(text: str, removals: Iterable[str] = ()) -> None:
-    """Replace what the tables hold; ``removals`` are lines that take away what is in them besides.
+    """Replace the content of the tables; ``removals`` are lines that delete everything else in them.
 
-    The chains that the kernel enters stay where they are: while one is taken away and another put in its place, a
-    packet could meet the old one after and the new one before the change, and pass both.
+    The base chains stay in place. If one were deleted and recreated, a packet could meet the old one after and the new
+    one before the change, and pass both.
     """
     # Maps lead to chains, and go before them.
     done = run(["nft", "-f", "-"], "".join((_emptied(), *sorted(removals, reverse=True), text)))
     if done.returncode != 0:  # somebody made them into something else
         done = run(["nft", "-f", "-"], _cleared() + text)
     if done.returncode != 0:
-        raise HostNotReady(f"The packet filter cannot be set: {done.stderr.strip()[:300]}")
+        raise HostNotReady(f"Cannot set the packet filter: {done.stderr.strip()[:300]}")
 
 
 def _emptied() -> str:
-    """Lines after which the tables are there and hold no rule and no element."""
+    """Lines that create empty tables, whatever existed before."""
     inet, bridge = (f"{family} {table()}" for family in FAMILIES)
     flushed = "".join(f"flush {made.split()[0]} {inet} {name}\n" for name, made in declared().items())
     made = "\n".join(declared().values())
@@ -222,27 +218,28 @@ def _emptied() -> str:
 
 
 def _cleared() -> str:
-    """Lines after which the tables do not exist; nft cannot delete one that is not there."""
+    """Lines that delete the tables; nft cannot delete a missing one."""
     return "".join(f"add table {family} {table()}\ndelete table {family} {table()}\n" for family in FAMILIES)
 
 
 QUEUES = ("claim", "pool")
-"""Whichever serves first: one may be busy with starts, the other with restores, of which a worker is always left."""
+"""The first queue that serves it: one may be busy with starts, the other with restores, which always leave a worker
+free."""
 
 
 def ask() -> None:
-    """Have a worker of each node put in force what the rows say when the caller's transaction has committed."""
+    """Have a worker of each node apply the rows after the caller's transaction has committed."""
     for node in Node.objects.order_by("pk").values_list("pk", flat=True):
         for queue in QUEUES:
             enqueue(queue, "pools.tasks.apply_packet_filter", node=node)
 
 
 def remove(bridge: str) -> None:
-    """Take the deployment's tables away, and the rules that earlier versions kept in iptables. Raises HostNotReady."""
+    """Delete the deployment's tables, and iptables rules of earlier versions. Raises HostNotReady."""
     with _changing():
         cleared = run(["nft", "-f", "-"], _cleared())
         if cleared.returncode != 0:
-            raise HostNotReady(f"The packet filter cannot be removed: {cleared.stderr.strip()[:300]}")
+            raise HostNotReady(f"Cannot remove the packet filter: {cleared.stderr.strip()[:300]}")
         for program, rule in _former_rules(bridge):
             while run([program, "-w", "5", "-D", *rule]).returncode == 0:
                 pass
@@ -259,8 +256,10 @@ def _former_rules(bridge: str) -> list[tuple[str, list[str]]]:
 
 @contextmanager
 def _changing() -> Iterator[None]:
-    """Rows are read and rules set by one process at a time: what is in force is never older than what was."""
+    """One process at a time reads rows and sets rules, so newer rules are never replaced by older ones."""
     with (deployment.data_dir() / "firewall.lock").open("w") as file:
         if not file_locks.take(file.fileno(), CHANGING_S):
-            raise HostNotReady(f"Another process has been setting rules for {CHANGING_S:.0f} s; it holds {file.name}.")
+            raise HostNotReady(
+                f"Another process has been changing the packet filter for {CHANGING_S:.0f} s; it holds {file.name}."
+            )
         yield

@@ -1,7 +1,8 @@
-"""Hold a container still for a moment, by the kernel's freezer; where that cannot be reached, by the engine's pause.
+"""Freezes a container briefly with the kernel's freezer, or with the engine's pause where the freezer is not
+accessible.
 
-A freeze never outlives whoever asked for it: a guard, a process of its own started before, thaws the container when
-our end of its pipe closes (also by a kill -9) or its time is over. Should both die, the controller finds out.
+A freeze never outlives the process that requested it: a watchdog process, started before, thaws the container when our
+end of its pipe closes (even after kill -9) or its time is over. If both die, the controller finds the container.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ log = structlog.get_logger(__name__)
 
 CGROUP = Path("/sys/fs/cgroup")
 FREEZES_WITHIN_S = 0.5
-"""The kernel's freezer takes 0.2 ms; a process that waits for a disk that hangs keeps it from ever being done."""
+"""The kernel's freezer takes 0.2 ms, but never finishes while a process waits for a hung disk."""
 GUARD_SPARE_S = 0.5
 GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV)
-"""What the kernel says of a cgroup that is gone: before its file is opened, and (ENODEV) after."""
+"""Errors of the kernel for a deleted cgroup: before its file is opened, and after (ENODEV)."""
 
 
 class CannotFreeze(BoilerhouseError):
@@ -44,13 +45,13 @@ class CannotFreeze(BoilerhouseError):
 
 
 class Freezer(Protocol):
-    """One way to hold one container still."""
+    """One way to freeze a container."""
 
     def freeze(self) -> None:
-        """Raises CannotFreeze when it is not still in time; whatever was done is then undone."""
+        """Freeze it. Raises CannotFreeze if it is not frozen in time; then nothing has changed."""
 
     def thaw(self) -> None:
-        """It goes on; also where it did not stand still, or is gone."""
+        """Thaw it; harmless if it is not frozen or does not exist."""
 
     def is_frozen(self) -> bool: ...
 
@@ -67,7 +68,7 @@ class Group:
     thaws: str
     state: Path
     is_done: str
-    """A line of ``state`` once everything stands still."""
+    """Yields a line of ``state`` once everything is frozen."""
 
     def freeze(self) -> None:
         until = time.monotonic() + FREEZES_WITHIN_S
@@ -76,10 +77,10 @@ class Group:
             while not self.is_frozen():
                 if time.monotonic() > until:
                     self.thaw()
-                    raise CannotFreeze("A process of the container cannot be frozen; it may wait for a disk.")
+                    raise CannotFreeze("A process of the container cannot be frozen; it may be waiting for a disk.")
                 time.sleep(0.0001)
         except OSError as error:
-            raise CannotFreeze(f"The freezer {self.control} cannot be used: {error.strerror}.") from error
+            raise CannotFreeze(f"Cannot use the freezer {self.control}: {error.strerror}.") from error
 
     def thaw(self) -> None:
         try:
@@ -98,7 +99,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class EnginePause:
-    """The engine's pause, for engines whose cgroups are not to be seen from here."""
+    """The engine's pause, for engines whose cgroups are not visible here."""
 
     name: str
 
@@ -121,7 +122,7 @@ class EnginePause:
 
 
 def group_of(runtime_id: str, root: Path = CGROUP) -> Group | None:
-    """The freezer of a running container; None if it does not run, or its cgroup is not to be seen from here."""
+    """The freezer of a running container; None if it does not run, or its cgroup is not visible here."""
     is_v2 = (root / "cgroup.controllers").exists()
     for parent in (f"docker/{runtime_id}", f"system.slice/docker-{runtime_id}.scope"):
         found = root / parent if is_v2 else root / "freezer" / parent
@@ -134,7 +135,7 @@ def group_of(runtime_id: str, root: Path = CGROUP) -> Group | None:
 
 
 def of(runtime_id: str, name: str) -> Freezer | None:
-    """How the container is held still; None if nothing of it runs. Raises an error of the engine's."""
+    """How to freeze the container; None if it does not run. Raises the engine's errors."""
     if runtime_id and (group := group_of(runtime_id)):
         return group
     seen = get_runtime().inspect(name)
@@ -142,16 +143,16 @@ def of(runtime_id: str, name: str) -> Freezer | None:
 
 
 def is_frozen(runtime_id: str) -> bool:
-    """Whether the kernel holds the container still now."""
+    """Whether the kernel reports the container as frozen."""
     group = group_of(runtime_id)
     try:
         return group is not None and group.is_frozen()
     except OSError:
-        return False  # it has ended in between
+        return False  # it has ended meanwhile
 
 
 def left_frozen() -> list[UUID]:
-    """Tenants' containers of this node that stand still now: held for a save, or left so by one that was killed."""
+    """Frozen tenant containers of this node: during a save, or left over by a killed one."""
     rows = list(Container.objects.here().filter(state=ContainerState.CLAIMED).values_list("pk", "runtime_id"))
     groups = {pk: group_of(runtime_id) for pk, runtime_id in rows}
     frozen = [pk for pk, runtime_id in rows if groups[pk] and is_frozen(runtime_id)]
@@ -163,7 +164,7 @@ def left_frozen() -> list[UUID]:
 
 
 def thaw_forgotten(container_id: UUID) -> bool:
-    """Let the container go on if no save holds it; returns whether it stood still."""
+    """Thaw the container if no save is using it; returns whether it was frozen."""
     runtime_id = Container.objects.filter(pk=container_id).values_list("runtime_id", flat=True).first()
     if runtime_id is None or not nodes.at_home(container_id):
         return False
@@ -173,12 +174,12 @@ def thaw_forgotten(container_id: UUID) -> bool:
     except (Locked, DirectoryGone):
         return False
     if was_frozen:
-        log.warning("a container that a save had left standing still goes on", container=str(container_id))
+        log.warning("container thawed that a save had left frozen", container=str(container_id))
     return was_frozen
 
 
 def thaw(runtime_id: str, name: str) -> bool:
-    """Let a container go on that somebody left frozen or paused; returns whether it stood still."""
+    """Thaw a container that was left frozen or paused; returns whether it was."""
     seen = get_runtime().inspect(name)
     if seen is not None and seen.status == "paused":
         get_runtime().unpause(name)
@@ -191,12 +192,12 @@ def thaw(runtime_id: str, name: str) -> bool:
 
 
 PROBES_WITHIN_S = 0.3
-"""So long after its time the engine may only be about to start a health check."""
+"""How late the engine may start a health check that is due."""
 PROBE_PATIENCE_S = 3.0
 
 
 def wait_for_probe(name: str, most_s: float) -> None:
-    """Wait until no health check of the engine's is about to begin: one that meets a frozen container fails."""
+    """Wait until no health check of the engine is about to start, because one that meets a frozen container fails."""
     due = _next_probe(name)
     if due is None or not -PROBES_WITHIN_S < due - time.time() < most_s:
         return
@@ -207,7 +208,8 @@ def wait_for_probe(name: str, most_s: float) -> None:
 
 
 def _next_probe(name: str) -> float | None:
-    """When it is due, in Unix seconds; None where there is none, or the engine does not answer: it probes nothing."""
+    """When the next check is due, in Unix seconds; None without one, or if the engine does not answer (then it checks
+    nothing)."""
     try:
         seen = get_runtime().inspect(name)
     except EngineUnavailable:
@@ -217,17 +219,17 @@ def _next_probe(name: str) -> float | None:
 
 @dataclass(slots=True)
 class Freeze:
-    """One time that a container was held still."""
+    """One period in which a container was frozen."""
 
     seconds: float = 0.0
-    """How long, once it is over."""
+    """Its duration in seconds, once it is over."""
 
 
 @contextmanager
 def held(freezer: Freezer, most_s: float) -> Iterator[Freeze]:
-    """The container stands still in the block, for at most about ``most_s``. Raises CannotFreeze.
+    """The container is frozen within the block, for at most about ``most_s``. Raises CannotFreeze.
 
-    Also when it turns out at the end that it was let go before: then what was seen in the block was not one moment.
+    Also raised at the end if the container was thawed too early: what was read in the block is then not consistent.
     """
     freeze = Freeze()
     with _guarded(freezer, most_s):
@@ -243,7 +245,7 @@ def held(freezer: Freezer, most_s: float) -> Iterator[Freeze]:
             freezer.thaw()
             freeze.seconds = time.monotonic() - began
     if not stood_still:
-        raise CannotFreeze("The container was let go before its time, or has ended.")
+        raise CannotFreeze("The container was thawed too early, or has ended.")
 
 
 @contextmanager
@@ -258,5 +260,5 @@ def _guarded(freezer: Freezer, most_s: float) -> Iterator[None]:
     finally:
         assert guard.stdin
         guard.stdin.close()
-        # Its last word must be over before anybody freezes the container again.
+        # Its last action must be over before another freeze of the container.
         guard.wait(timeout=30)

@@ -1,4 +1,4 @@
-"""The health check that a container has: the workload's own, else the image's HEALTHCHECK unless it is switched off."""
+"""The health check of a container: the workload's own, otherwise the image's HEALTHCHECK unless it is disabled."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pools.spec import HealthCheck, WorkloadSpec
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A health check, and whose it is."""
+    """A health check and its origin."""
 
     probe: Probe
     is_images: bool
 
     @property
     def patience_ms(self) -> int:
-        """How long a container may take to pass it for the first time."""
+        """How long a container may take to pass the check for the first time."""
         own = self.probe.start_period_ms
         return own + self.probe.retries * self.probe.interval_ms if self.is_images else own
 
@@ -29,7 +29,7 @@ def own_probe(check: HealthCheck) -> Probe:
 
 
 def check_of(spec: WorkloadSpec, image: Image) -> Check | None:
-    """What decides on a container's health; None if nothing does."""
+    """The check that determines the container's health; None if there is none."""
     if spec.health_check is not None:
         return Check(own_probe(spec.health_check), is_images=False)
     if spec.is_health_check_off or image.probe is None:
@@ -38,11 +38,11 @@ def check_of(spec: WorkloadSpec, image: Image) -> Check | None:
 
 
 def failing(command: Sequence[str], said: str, *, is_images: bool) -> str:
-    """What to tell of a check that fails, and what can be done where the workload did not ask for it."""
+    """The message for a failing check, with a remedy if the workload did not request the check."""
     words = f" fails: {said.strip().rstrip('.')}." if said.strip() else " fails."
     if not is_images:
         return f"Its health check{words}"
     return (
-        f"The image's own HEALTHCHECK ({shlex.join(command)[:200]}){words} The workload did not ask for it:"
-        " healthCheck: null switches it off, and a healthCheck of the workload's own takes its place."
+        f"The image's own HEALTHCHECK ({shlex.join(command)[:200]}){words} The workload did not ask for it: set"
+        " healthCheck to null to disable it, or give the workload its own healthCheck."
     )

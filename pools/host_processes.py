@@ -1,4 +1,4 @@
-"""Processes of containers, as this host sees them; for what the engine has no verb for."""
+"""Processes of containers as seen by this host, for operations that the engine lacks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PROC = Path("/proc")
 
 
 def kill_tree(pid: int, runtime_id: str) -> bool:
-    """Kill the process and all its descendants, if it is one of the container's; whether it could be.
+    """Kill the process and all its descendants, if it belongs to the container; returns whether that was possible.
 
-    Each is stopped before its children are read, so that none can start another meanwhile.
+    Each process is stopped before its children are read, so that it cannot start another.
     """
     if not pid or not _belongs_to(pid, runtime_id):
         return False
@@ -36,7 +36,7 @@ def kill_tree(pid: int, runtime_id: str) -> bool:
 
 
 def mount_info(pid: int, runtime_id: str) -> bytes | None:
-    """What is mounted where the process runs; None if it is not one of the container's, or not seen from here."""
+    """The mounts in the process's namespace; None if it does not belong to the container or is not visible here."""
     if not pid or not _belongs_to(pid, runtime_id):
         return None
     try:
@@ -46,7 +46,8 @@ def mount_info(pid: int, runtime_id: str) -> bytes | None:
 
 
 def status(pid: int, runtime_id: str) -> dict[str, str] | None:
-    """What the kernel says of the process, by its own words; None if it is not one of the container's, or not seen."""
+    """Values of the kernel's status of the process; None if it does not belong to the container or is not visible
+    here."""
     if not pid or not _belongs_to(pid, runtime_id):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What to know of the image that a version or a pool runs, in words."""
+"""Warnings about the image of a version or a pool, as text."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ MOVED, MIXED, UNKNOWN = "image_moved", "image_mixed", "image_tag_unknown"
 
 
 def moved(digest: str) -> FieldError:
-    """The tag names another image by now; containers start from the old one."""
+    """The tag now names another image; containers start from the old one."""
     return FieldError(
         "/image",
-        f"The image's tag has moved: it names {digest} now. Containers still start from the image that was proven."
-        " Refresh the workload to prove the new one and roll to it.",
+        f"The image's tag has moved and now names {digest}. Containers still start from the image that has become"
+        " healthy. Refresh the workload to test the new image and roll to it.",
         MOVED,
     )
 
 
 def stale(why: str) -> str:
-    """The newest image could not be pulled, and an older one is here."""
-    return f"The image on the node serves, which may be an older one. {why}"
+    """The newest image could not be pulled, and an older one is used."""
+    return f"The pool serves the image on the node, which may be outdated. {why}"
 
 
 def mixed(count: int) -> FieldError:
-    """Containers from before a version ran one image only."""
+    """Containers created before versions were tied to one image."""
     return FieldError(
         "/image",
-        f"{count} container{' runs' if count == 1 else 's run'} another image than the version was proven with.",
+        f"{count} container{' runs' if count == 1 else 's run'} a different image than the one that became"
+        " healthy in this version.",
         MIXED,
     )
 
 
 def unknown(detail: str) -> FieldError:
-    """Nobody can say what the tag names."""
-    return FieldError("/image", f"Whether the image's tag has moved is not known. {detail}", UNKNOWN)
+    """The image that the tag names is unknown."""
+    return FieldError("/image", f"Boilerhouse could not check whether the image's tag has moved. {detail}", UNKNOWN)

@@ -1,4 +1,4 @@
-"""Build images through the engine's API, so that no client plugin is needed."""
+"""Builds images through the engine's API, without a client plugin."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ BUSYBOX = Path("/bin/busybox")
 
 
 def pack(context: Path, extra: Mapping[str, Path]) -> bytes:
-    """A build context as a tar archive: the directory plus files from elsewhere under their new names.
+    """A build context as a tar archive: the directory, and other files under new names.
 
-    Everybody may read what it holds, whatever the umask of the checkout was: containers run under a uid of their own.
+    Its files are readable by everyone, whatever the umask of the checkout was, because containers run under their own
+    uids.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -39,12 +40,12 @@ def build(context: Path, tag: str, extra: Mapping[str, Path]) -> Iterator[str]:
 
 
 def build_example() -> Iterator[str]:
-    """Build the example workload around this host's static busybox."""
+    """Build the example workload with this host's static busybox."""
     yield from build(EXAMPLE_CONTEXT, EXAMPLE_IMAGE, {"busybox": BUSYBOX})
 
 
 def ensure_example() -> None:
-    """Have the example workload's image here, built if it is not. Raises EngineFailure."""
+    """Make the example workload's image available, building it if necessary. Raises EngineFailure."""
     try:
         get_runtime().find_image(EXAMPLE_IMAGE)
     except ImageMissing:

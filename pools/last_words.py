@@ -1,4 +1,4 @@
-"""What a container that ended leaves: how it ended, and the lines of its output that say why."""
+"""How a container ended, and the lines of its output that explain why."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pools.runtime import get_runtime
 from pools.runtime.base import Observed
 
 LOOK_AT_LINES, LOOK_AT_BYTES = 5000, 1 << 20
-"""A dump of many threads is long, and begins with what matters."""
+"""A dump of many threads is long, and its beginning matters."""
 FIRST, TOLD, LAST = 2, 6, 3
-"""Lines that are kept: the first, those that name an error, the last."""
+"""The lines that are kept: the first, those that name an error, the last."""
 MAX_LINE = 240
-OOM = "it wanted more memory than resources.memoryMb allows"
+OOM = "it exceeded its memory limit (resources.memoryMb)"
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _FRAME = re.compile(r"\s+at |\s*File \"|\s+from |\s*\.\.\. \d+ more|goroutine \d+ |\s+\S+\.go:\d+")
@@ -24,20 +24,20 @@ _TELLS = re.compile(
     r"(?:Error|Exception|Fault|Failure|ERROR)\b|\berror\b|\bfatal\b|\bpanic"
     r"|\bCaused by\b|\bUnhandled\b|\bUncaught\b|\bSegmentation fault\b|\bFATAL\b",
 )
-"""Nothing in it repeats: a tenant chooses the lines, and one of a MiB must not take longer than many short ones."""
+"""No pattern has nested repetition: a tenant chooses the lines, and one of a MiB must not take long."""
 
 
 def code_words(exit_code: int | None, *, is_oom: bool = False) -> str:
-    """``exit code 139 (SIGSEGV)``; 126 and up may be a shell's, or a signal's, number."""
+    """``exit code 139 (SIGSEGV)``; codes from 126 on may come from a shell or stand for a signal."""
     if exit_code is None:
-        return "an exit code that is not known"
+        return "an unknown exit code"
     name = signal_name(exit_code)
     words = f"exit code {exit_code} ({name})" if name else f"exit code {exit_code}"
     return f"{words}: {OOM}" if is_oom else words
 
 
 def signal_name(exit_code: int | None) -> str:
-    """``SIGKILL`` of 137; empty where the code stands for no signal."""
+    """``SIGKILL`` for 137; empty if the code does not stand for a signal."""
     try:
         return signal.Signals((exit_code or 0) - 128).name
     except ValueError:
@@ -45,17 +45,17 @@ def signal_name(exit_code: int | None) -> str:
 
 
 def ended(seen: Observed | None) -> str:
-    """How a container that does not run any more has ended, as ``exit code …``."""
+    """How a stopped container ended, as ``exit code …``."""
     code = seen.exit_code if seen else None
     is_oom = seen is not None and seen.is_oom_killed and code == 128 + signal.SIGKILL
     words = code_words(code, is_oom=is_oom)
     if seen is not None and seen.is_oom_killed and not is_oom:
-        return f"{words}; before that one of its processes was killed, for {OOM}"
+        return f"{words}; before that, one of its processes was killed, because {OOM}"
     return words
 
 
 def of(name: str) -> str:
-    """The lines of the container's output that say why it ended; empty where it said nothing or is not there."""
+    """The lines of the container's output that explain its end; empty without output or container."""
     runtime = get_runtime()
     try:
         errors = runtime.logs(name, LOOK_AT_LINES, limit_bytes=LOOK_AT_BYTES, errors_only=True)
@@ -68,7 +68,7 @@ def of(name: str) -> str:
 
 
 def pick(output: bytes) -> str:
-    """The first and the last lines and those that name an error, in their order, with … where lines are left out."""
+    """The first and last lines and those that name an error, in order, with … for omitted lines."""
     lines = lines_of(output)
     kept = {*range(min(FIRST, len(lines))), *range(max(0, len(lines) - LAST), len(lines)), *_tells(lines)[-TOLD:]}
     places = sorted(kept)
@@ -79,14 +79,14 @@ def pick(output: bytes) -> str:
 
 
 def lines_of(output: bytes) -> list[str]:
-    """Its lines that are not empty, as they can be shown."""
+    """The non-empty lines, made printable."""
     found = text.lines(_ESCAPES.sub("", output.decode(errors="replace")))
     shown = ("".join(c for c in line.replace("\r", " ") if c.isprintable() or c == "\t").rstrip() for line in found)
     return [line for line in shown if line]
 
 
 def line_of(output: bytes, most: int) -> str:
-    """The output as one line of at most ``most`` characters, as it can be shown and stored."""
+    """The output as one printable line of at most ``most`` characters."""
     return " ".join(lines_of(output))[:most]
 
 

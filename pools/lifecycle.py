@@ -1,4 +1,4 @@
-"""The life of one container, from its row to its end: each verb is safe to run again, by another process too."""
+"""The life cycle of a container, from its row to its end. Each function can be repeated, also by another process."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ log = structlog.get_logger(__name__)
 
 PROBE_EVERY_S = 0.1
 LOCKED_S = 2.0
-"""How long a wipe waits for what works on the container; the row has it done later."""
+"""How long a wipe waits for other work on the container; otherwise it is done later."""
 CANNOT_RUN = re.compile(r"exit code 12[67]\b")
-"""What a shell, and the engine's init, answer for a command that is not there or not executable."""
+"""What a shell, and the engine's init, print for a command that does not exist or is not executable."""
 WANTS_PID_1 = re.compile(r"\b(as|is|be) pid ?1\b", re.IGNORECASE)
-"""What inits say that find themselves below another one: s6-overlay, systemd."""
+"""What inits print that are not process 1: s6-overlay, systemd."""
 GHOST_S = 60
-"""How long the engine may still carry out a create whose answer never came (hazards.md#d6)."""
+"""How long the engine may still complete a create request that timed out (hazards.md#d6)."""
 CONTAINER_LABEL, POOL_LABEL, NONCE_LABEL = "boilerhouse.container", "boilerhouse.pool", "boilerhouse.nonce"
 PROFILE_LABEL = "boilerhouse.profile"
-"""Under which profile of ``pools.runtime.seccomp`` it was made."""
+"""The label with the version of the seccomp profile (``pools.runtime.seccomp``) it was created with."""
 
 
 def runtime_name(container_id: UUID) -> str:
@@ -72,7 +72,7 @@ def runtime_name(container_id: UUID) -> str:
 
 
 def hostname(container_id: UUID) -> str:
-    """Of the container, in itself."""
+    """The name of the container's own address in its hosts file."""
     return runtime_name(container_id)[:63]
 
 
@@ -89,10 +89,10 @@ def adopt_ownership(container_id: UUID, state: ContainerState) -> Container | No
 
 @in_progress.alone
 def start_container(container_id: UUID) -> bool:
-    """Create, start and probe a ``starting`` container; it is ``idle`` afterwards, or ``failed`` with its reason.
+    """Create, start and probe a ``starting`` container; afterwards it is ``idle``, or ``failed`` with the reason.
 
-    Doing it twice finds the first: the name follows from the id, and a container made by a run that died is adopted.
-    Returns whether it became idle; False also when another process works on it.
+    Repeating it finds the first container: the name is derived from the id, and the container of a dead process is
+    adopted. Returns whether it became idle; False also if another process works on it.
     """
     container = adopt_ownership(container_id, ContainerState.STARTING)
     if container is None:
@@ -107,12 +107,12 @@ def start_container(container_id: UUID) -> bool:
         verdict = _probe_until_healthy(container, image, plan)
         version_images.prove(container.version, image)
     except DATABASE_LOST:
-        raise  # undecided: whoever takes over finds what was made
+        raise  # undecided: the process that takes over finds the container
     except errors.ImagePending:
         return False  # the pull resumes this start when it ends
     except errors.StartTakenOver:
-        return False  # whoever has it carries it on, or removes it
-    except Exception as error:  # whatever it was, the row must not stay "starting" under a living owner
+        return False  # the process that took it over continues or removes it
+    except Exception as error:  # whatever failed, the row must not stay "starting" under a living owner
         _start_failed(container, error)
         return False
     failpoints.reach("fill.healthy")
@@ -122,7 +122,7 @@ def start_container(container_id: UUID) -> bool:
             ContainerState.STARTING, ContainerState.IDLE, health=verdict, error="", owner=None, image_digest=image.id
         )
         if not moved:
-            return False  # it was asked to go meanwhile; whoever asked removes it
+            return False  # its removal was requested meanwhile; the requester removes it
         is_new = _proved(pool, container)
         if failed_pull is not None:
             pulling.bear(pool, failed_pull)
@@ -132,12 +132,13 @@ def start_container(container_id: UUID) -> bool:
         emit("container.ready", pool_id=pool.pk, container_id=container_id, durationMs=ms, version=version)
     CONTAINER_STARTS.labels(container.pool_id, "ready").inc()
     CONTAINER_START_SECONDS.labels(container.pool_id).observe((clock.now() - container.created_at).total_seconds())
-    sizing.refill(pool.pk)  # here, not by a message: the next start must not wait for a poll
+    sizing.refill(pool.pk)  # here and not by a message: the next start must not wait for a poll
     return True
 
 
 def _proved(pool: Pool, container: Container) -> bool:
-    """A container of this template became healthy here: it serves from now on, whatever stood in the way is over.
+    """A container of this template has become healthy: the template is used from now on, and the pool's condition is
+    cleared.
 
     Returns whether it is the first of its template.
     """
@@ -158,7 +159,7 @@ def _proved(pool: Pool, container: Container) -> bool:
 
 
 def _tell_bare_volumes(pool: Pool, container: Container, image: Image, *, is_new: bool) -> None:
-    """Keep on the pool, and say once per version, which VOLUMEs of the image no volume of the workload holds."""
+    """Record on the pool, and report once per version, the image's VOLUMEs without a volume of the workload."""
     bare = list(mounts.declared(container.version.spec, image.volumes).bare)
     is_other = pool.bare_volumes != bare
     if is_other:
@@ -170,15 +171,15 @@ def _tell_bare_volumes(pool: Pool, container: Container, image: Image, *, is_new
 
 
 def _look_at_image(container: Container) -> pulling.Found:
-    """Have the image here and note what it declares. Raises ImagePending, ImageMissing, PullFailed, CannotMount.
+    """Make the image available and record what it declares. Raises ImagePending, ImageMissing, PullFailed, CannotMount.
 
-    Raises CannotGive where the deployment no longer allows what the version asks for.
+    Raises CannotGive if the deployment no longer allows what the version requires.
     """
     version = container.version
     permits.check(version.spec)
     pull = partial(pulling.image_for_start, container)
     found = version_images.asked(version, pull)
-    if not version_images.is_of(version, found.image):  # the tag has moved, or an older image has it here
+    if not version_images.is_of(version, found.image):  # the tag has moved, or this node has an older image
         if found.failed is None:
             tags.found(version, found.image)
         found = replace(found, image=version_images.own(version, pull).image)
@@ -205,7 +206,7 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
             _note(container, address=container.address, host_ports=container.host_ports)
     names = container.pool.policy.names
     named.learn(names)
-    firewall.apply(network)  # every time: a reload of the host's rules may have taken them (hazards.md#i3)
+    firewall.apply(network)  # every time: a reload of the host's rules may have deleted them (hazards.md#i3)
     volumes.prepare(container.pk, container.uid, spec)
     volumes.make_dirs(partial(volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
     accounts.write(volumes.home(container.pk), runtime, image, spec, spec.owner(container.uid))
@@ -234,14 +235,14 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
 
 
 def _note(container: Container, **changes: Any) -> None:
-    """Write down what this process's start of the container has brought. Raises StartTakenOver if it is not its own."""
+    """Record the result of this process's start. Raises StartTakenOver if another process owns it."""
     rows = Container.objects.filter(pk=container.pk, state=ContainerState.STARTING, owner=processes.current())
     if not rows.update(**changes):
         raise errors.StartTakenOver
 
 
 def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image, address6: str = "") -> ContainerPlan:
-    """What the engine is asked to create for the row."""
+    """The engine's create request for the row."""
     values = {
         **deployment_settings.current().variables,
         "CONTAINER_ID": str(container.pk),
@@ -311,11 +312,11 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
 
 
 def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan) -> ContainerHealth:
-    """Run the health check at once and again until it passes. Raises NotAsAsked, NeverHealthy, NotRunning."""
+    """Run the health check repeatedly until it passes. Raises NotAsAsked, NeverHealthy, NotRunning."""
     runtime, name = get_runtime(), runtime_name(container.pk)
     seen = runtime.inspect_made(plan)
     if seen is None or not seen.is_running:
-        raise errors.NotRunning(f"The container ended at once with {last_words.ended(seen)}.")
+        raise errors.NotRunning(f"The container ended immediately with {last_words.ended(seen)}.")
     spec = container.version.spec
     if _is_on_our_network(spec):
         resolving.close(seen.pid)
@@ -343,14 +344,14 @@ def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan
 
 
 def _words(error: BoilerhouseError, container: Container) -> str:
-    """What went wrong and what an operator can do about it."""
+    """The problem, and what an operator can do about it."""
     detail = _sentence(error.detail)
     match error:
         case errors.NeverHealthy() | errors.NotRunning():
             said = last_words.of(runtime_name(container.pk))
-            told = _sentence(f"{detail} It said: {said}") if said else detail
+            told = _sentence(f"{detail} Its output: {said}") if said else detail
             if container.version.spec.init and WANTS_PID_1.search(said):
-                told = f'{told} Set the workload\'s init: "image", and its own process is process 1.'
+                told = f'{told} Set the workload\'s init to "image" to make its own process process 1.'
             return _with_warnings(
                 f"{told} Correct the workload's command." if CANNOT_RUN.search(detail) else told, container
             )
@@ -359,7 +360,7 @@ def _words(error: BoilerhouseError, container: Container) -> str:
         case errors.EngineUnsupported():
             return detail
         case errors.EngineUnavailable():
-            return f"{detail} Start the engine (systemctl start docker); the pool goes on by itself."
+            return f"{detail} Start the engine (systemctl start docker); the pool then recovers by itself."
     return detail
 
 
@@ -375,7 +376,7 @@ def _sentence(text: str) -> str:
 
 
 def _call_off(container: Container) -> None:
-    """Another start of the pool has failed since this one was decided; it is not even tried."""
+    """Cancel the start, because another start of the pool has failed since it was decided."""
     with recording():
         moved = Container.objects.filter(pk=container.pk, owner=processes.current()).transition(
             ContainerState.STARTING, ContainerState.FAILED, error="Another start of this pool has failed.", owner=None
@@ -419,7 +420,7 @@ def _start_failed(container: Container, error: Exception) -> None:
             )
             trouble.report(pool, kind, detail, halted_version=container.version_id, halted_network=container.network)
             if isinstance(error, PullFailed) and container.pull is not None:
-                pulling.bear(pool, container.pull)  # which says nothing against the version: it is tried again
+                pulling.bear(pool, container.pull)  # a pull error is not the version's fault, so the roll is retried
         else:
             trouble.report(pool, kind, detail, **trouble.back_off(pool))
         enqueue("pool", "pools.tasks.destroy_container", container.pk, node=container.node_id)
@@ -434,12 +435,12 @@ def take(pool: Pool) -> Container | None:
 
 
 def retire(container_id: UUID) -> None:
-    """Mark a claimed container as on its way out; from now on nothing of it may be handed out."""
+    """Mark a claimed container as being removed; it must not be assigned any more."""
     Container.objects.filter(pk=container_id).transition(ContainerState.CLAIMED, ContainerState.REMOVING)
 
 
 def destroy_at_engine(container_id: UUID) -> None:
-    """Make the engine forget the container. Raises EngineUnavailable, or EngineFailure while it is not gone yet."""
+    """Remove the container from the engine. Raises EngineUnavailable, or EngineFailure while it still exists."""
     runtime, name = get_runtime(), runtime_name(container_id)
     deadline = time.monotonic() + 30
     while (pending := runtime.remove(name)) is not None:
@@ -449,13 +450,13 @@ def destroy_at_engine(container_id: UUID) -> None:
 
 
 def quarantine(container_id: UUID) -> None:
-    """Stop a container whose latch names somebody else and keep its directories for a person to look into."""
+    """Stop a container whose latch names another tenant, and keep its directories for a person to inspect."""
     get_runtime().stop(runtime_name(container_id), 0)
     log.error("container quarantined", container=str(container_id), latch=volumes.read_latch(container_id))
 
 
 def forget(container_id: UUID, **payload: Any) -> None:
-    """Delete the row of a container that engine and disk have none of any more; its slot is free."""
+    """Delete the row of a container that no longer exists at the engine or on disk; its slot becomes free."""
     with recording():
         container = Container.objects.filter(pk=container_id).first()
         if container is None:
@@ -468,10 +469,10 @@ def forget(container_id: UUID, **payload: Any) -> None:
 
 @in_progress.alone
 def destroy_container(container_id: UUID) -> None:
-    """Remove a ``failed`` or ``removing`` container that never saw a tenant. Safe to run again.
+    """Remove a ``failed`` or ``removing`` container that has never held a tenant's data. Can be repeated.
 
-    A latched one is left alone: its state may not be saved, and only a tenant's release may wipe it. So is one of
-    another node, whose latch cannot be read here.
+    A container with a latch is left alone: its state may be unsaved, and only its tenant's release may wipe it. So is
+    one of another node, whose latch cannot be read here.
     """
     container = Container.objects.here().filter(pk=container_id).first()
     if container is None or container.state not in (ContainerState.FAILED, ContainerState.REMOVING):
@@ -483,23 +484,23 @@ def destroy_container(container_id: UUID) -> None:
     failpoints.reach("destroy.removed")
     wipe(container_id)
     if container.keep_until and container.keep_until > clock.now():
-        return  # the engine may still make it; the controller comes back
+        return  # the engine may still create it; the controller removes it later
     failpoints.reach("destroy.wiped")
     host.release_uid(container_id)
     forget(container_id)
 
 
 def wipe(container_id: UUID) -> None:
-    """Remove the container's directories, once nothing else works on them. Raises Locked when something goes on to."""
+    """Remove the container's directories once no other process works on them. Raises Locked if that takes too long."""
     try:
         with volumes.locked(container_id, within_s=LOCKED_S):
             volumes.wipe(container_id)
     except errors.DirectoryGone:
-        volumes.wipe(container_id)  # what is left: the RAM directory, or a wipe that was cut short
+        volumes.wipe(container_id)  # the remaining RAM directory, or an interrupted wipe
 
 
 def stuck_containers(older_than: datetime) -> list[Container]:
-    """Containers that should be under way but that no living process works on."""
+    """Containers in a transitional state that no living process works on."""
     living = processes.living()
     under_way = [ContainerState.STARTING, ContainerState.REMOVING, ContainerState.FAILED]
     rows = Container.objects.filter(state__in=under_way, state_changed_at__lt=older_than)
@@ -509,7 +510,7 @@ def stuck_containers(older_than: datetime) -> list[Container]:
 
 
 def remove_orphan(name: str, container_id: UUID | None) -> None:
-    """Remove a container of this deployment that no row names and that never saw a tenant, with its directories."""
+    """Remove a container without a row that has never held a tenant's data, with its directories."""
     if container_id is not None and (not nodes.at_home(container_id) or volumes.read_latch(container_id) is not None):
         return
     if remove_leftover(name) and container_id is not None:
@@ -517,7 +518,7 @@ def remove_orphan(name: str, container_id: UUID | None) -> None:
 
 
 def remove_leftover(name: str) -> bool:
-    """Remove a container of this deployment that no row names from the engine; its directories are not touched."""
+    """Remove a container without a row from the engine, but keep its directories."""
     seen = get_runtime().inspect(name)
     if seen is None or not (host.labels().items() <= seen.labels.items() and host.of_this_node([seen])):
         return False
@@ -530,7 +531,7 @@ def remove_leftover(name: str) -> bool:
 
 
 def wipe_stray(container_id: UUID) -> None:
-    """Remove the directories of a container that no row names and that never saw a tenant."""
+    """Remove the directories of a container without a row that has never held a tenant's data."""
     if Container.objects.filter(pk=container_id).exists() or not nodes.at_home(container_id):
         return
     if volumes.read_latch(container_id) is not None:

@@ -1,4 +1,4 @@
-"""Which limits of its processes a workload may set (ulimits), and how high a deployment lets them go."""
+"""The process limits (ulimits) that a workload may set, and their maximums in a deployment."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from pools.spec import Ulimit
 
 UNLIMITED = -1
 FEWEST_FILES = 64
-"""With fewer the engine's own init cannot start."""
+"""With fewer, the engine's own init cannot start."""
 CEILINGS: dict[str, int] = {
-    "core": 0,  # the kernel writes it where the node says, which is outside the container
+    "core": 0,  # the kernel writes core files where the node configures, outside the container
     "cpu": UNLIMITED,
     "data": UNLIMITED,
     "fsize": UNLIMITED,
     "locks": UNLIMITED,
     "memlock": UNLIMITED,  # it counts towards memoryMb, and there is no swap
     "msgqueue": 819_200,
-    "nice": 0,  # a higher priority than that of everybody else on the node
+    "nice": 0,  # a higher priority than everything else on the node
     "nofile": 65_536,
-    "nproc": UNLIMITED,  # pidsLimit bounds them
+    "nproc": UNLIMITED,  # limited by pidsLimit
     "rss": UNLIMITED,
-    "rtprio": 0,  # real-time processes stop all others of a processor
+    "rtprio": 0,  # real-time processes starve all others on a processor
     "rttime": UNLIMITED,
     "sigpending": 65_536,
     "stack": UNLIMITED,
 }
-"""The largest hard limit of each name that the engine knows; BOILERHOUSE_MAX_ULIMITS raises and lowers them."""
+"""The maximum hard limit of each name that the engine knows; BOILERHOUSE_MAX_ULIMITS changes them."""
 
 
 def ceilings() -> dict[str, int]:
-    """What is in force in this deployment."""
+    """The maximums in this deployment."""
     return {**CEILINGS, **settings.BOILERHOUSE_MAX_ULIMITS}
 
 
 def problems(limits: Iterable[Ulimit]) -> Iterator[FieldError]:
-    """What this deployment does not allow, or what contradicts itself, each with its pointer."""
+    """Limits that this deployment does not allow or that contradict each other, with pointers."""
     highest, seen = ceilings(), set[str]()
     for index, one in enumerate(limits):
         at = f"/ulimits/{index}"
         if one.name in seen:
-            yield FieldError(f"{at}/name", f"{one.name} is there already.", "duplicate")
+            yield FieldError(f"{at}/name", f"{one.name} is listed twice.", "duplicate")
         seen.add(one.name)
         if _size(one.soft) > _size(one.hard):
             yield FieldError(f"{at}/soft", f"Must not exceed hard ({one.hard}).", "out_of_range")
@@ -51,7 +51,7 @@ def problems(limits: Iterable[Ulimit]) -> Iterator[FieldError]:
             detail = f"This deployment allows {one.name} up to {highest[one.name]} (BOILERHOUSE_MAX_ULIMITS)."
             yield FieldError(f"{at}/hard", detail, "not_allowed")
         if one.name == "nofile" and 0 <= one.soft < FEWEST_FILES:
-            yield FieldError(f"{at}/soft", f"At least {FEWEST_FILES}, or no container starts.", "out_of_range")
+            yield FieldError(f"{at}/soft", f"Must be at least {FEWEST_FILES}, or no container starts.", "out_of_range")
 
 
 def _size(limit: int) -> float:

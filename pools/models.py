@@ -1,4 +1,4 @@
-"""Workloads, pools and the containers that pools own."""
+"""Workloads, pools and their containers."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ SHOWN_OF_LATEST = (
 
 
 def has_moved(tag: str, manifest: str, image: str) -> bool:
-    """Whether a tag that names ``tag`` now names another image than the version's."""
+    """Whether the image that the tag now names (``tag``) differs from the version's."""
     return bool(tag) and tag not in (manifest, image)
 
 
 class WorkloadQuerySet(models.QuerySet["Workload"]):
     def with_latest(self) -> WorkloadQuerySet:
-        """Annotate what the newest version holds: ``latest_number``, ``latest_spec_json``, what is known of its image.
+        """Annotate the newest version: ``latest_number``, ``latest_spec_json`` and the status of its image.
 
-        By the same statement: no version can go in between.
+        In the same statement, so that no version can be created in between.
         """
         newest = WorkloadVersion.objects.filter(workload=OuterRef("pk")).order_by("-number")
         return self.annotate(**{f"latest_{name}": Subquery(newest.values(name)[:1]) for name in SHOWN_OF_LATEST})
@@ -66,18 +66,19 @@ class WorkloadVersion(models.Model):
     number = models.PositiveIntegerField()
     spec_json = models.JSONField()
     image_digest = models.CharField(max_length=100, default="", blank=True)
-    """The id of the image that its containers run, once one was healthy or a version before it ran the same."""
+    """The id of the image that its containers run, set when one became healthy or when the previous version ran the
+    same image."""
     manifest_digest = models.CharField(max_length=150, default="", db_default="", blank=True)
-    """Under which digest the registry has that image; empty where it came from none."""
+    """The image's digest in the registry; empty if it came from none."""
     tag_digest = models.CharField(max_length=150, default="", db_default="", blank=True)
-    """What its tag named when that was last asked: a manifest, or the id of an image that only this machine has."""
+    """What its tag named at the last check: a manifest, or the id of an image that only this machine has."""
     tag_asked_at = models.DateTimeField(null=True, blank=True)
     tag_error = models.TextField(default="", db_default="", blank=True)
-    """Why the last time gave no answer."""
+    """Why the last check failed."""
     refresh_asked_at = models.DateTimeField(null=True, blank=True)
     """When a refresh was requested; null while none is pending."""
     image_volumes = models.JSONField(null=True, blank=True)
-    """The VOLUMEs that its image declared when that was last looked at; null before."""
+    """The VOLUMEs that its image declared when it was last inspected; null before."""
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -91,34 +92,34 @@ class WorkloadVersion(models.Model):
         return WorkloadSpec.from_json(self.spec_json)
 
     def images(self) -> list[tuple[str, int]]:
-        """How many warm and claimed containers of the version run which image."""
+        """The number of warm and claimed containers of the version by image."""
         warm = Container.objects.filter(version=self, state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
         return list(warm.values_list("image_digest").annotate(n=Count("pk")).order_by("image_digest"))
 
     def pins_for(self, spec: WorkloadSpec) -> dict[str, str]:
-        """What the next version with this spec knows of its image: all that this one does, unless the name changes."""
+        """Image data that the next version with this spec inherits: all, unless the image's name changes."""
         if self.spec.image != spec.image:
             return {}
         return {"image_digest": self.image_digest, "manifest_digest": self.manifest_digest}
 
     @property
     def pinned_image(self) -> str:
-        """The name under which the registry has the image that the version runs; empty where it came from none."""
+        """The name of the version's image in the registry; empty if it came from none."""
         return f"{references.parse(self.spec.image).name}@{self.manifest_digest}" if self.manifest_digest else ""
 
     @property
     def is_moved(self) -> bool:
-        """Whether the tag named another image when it was last asked."""
+        """Whether the tag named another image at the last check."""
         return has_moved(self.tag_digest, self.manifest_digest, self.image_digest)
 
 
 class RegistryCredential(models.Model):
-    """Access to a registry, or to what lies below a path of it; stored encrypted, chosen by where an image lies."""
+    """Access to a registry or to a path in it; stored encrypted, selected by an image's name."""
 
     id = models.CharField(max_length=63, primary_key=True)
     name = models.CharField(max_length=200)
     registry = models.CharField(max_length=300, unique=True)
-    """``host[:port][/path]``, as ``registry_logins.places`` spells it."""
+    """``host[:port][/path]``, as spelled by ``registry_logins.places``."""
     secret = EncryptedJSONField()
     """``{username, password}`` or ``{identityToken}``; never shown."""
     created_at = models.DateTimeField(default=timezone.now)
@@ -129,7 +130,7 @@ class RegistryCredential(models.Model):
 
 
 class ImagePull(models.Model):
-    """What is known of pulling an image onto a node: one row, and one pull at a time, however many pools want it."""
+    """The state of pulling an image onto a node: one row and one pull at a time, however many pools need it."""
 
     node = models.ForeignKey(Node, models.CASCADE, db_column="node", db_index=False, related_name="image_pulls")
     image = models.CharField(max_length=500)
@@ -140,15 +141,15 @@ class ImagePull(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     wanted_until = models.DateTimeField(null=True, blank=True)
-    """Until then it goes on although no start waits for it: somebody tries a workload."""
+    """Until then the pull continues although no start waits for it: a dry run needs it."""
     progress = models.JSONField(default=dict, blank=True)
-    """As the API shows it."""
+    """The progress as the API shows it."""
     digest = models.CharField(max_length=200, default="", blank=True)
-    """What the registry said the image is, when it was last pulled."""
+    """The image's digest in the registry at the last pull."""
     error = models.TextField(default="", blank=True)
     """Why the last pull failed, until one succeeds."""
     fault = models.CharField(max_length=16, default="", blank=True)
-    """What kind of failure that was (``pull_errors.PullFault``)."""
+    """The kind of that failure (``pull_errors.PullFault``)."""
 
     objects = ImagePullQuerySet.as_manager()
 
@@ -166,16 +167,16 @@ class ImagePull(models.Model):
         return self.state in PULLING
 
     def shown(self) -> dict[str, Any]:
-        """As a pool's status shows it."""
+        """The progress as a pool's status shows it."""
         return {"image": self.image, "state": self.state, "startedAt": self.started_at, **self.progress}
 
     def words(self) -> str:
-        """How far it is, for whoever waits for it."""
+        """The progress as a sentence."""
         done = self.progress
         if self.state == PullState.WAITING:
-            return f"Image {self.image} waits for its turn to be pulled"
+            return f"Image {self.image} is waiting for other pulls"
         if done.get("phase") == "extracting":
-            return f"Image {self.image} has been fetched and is being unpacked"
+            return f"Image {self.image} has been downloaded and is being unpacked"
         percent, eta = done.get("percent"), done.get("etaMs")
         told = f": {percent} %" if percent is not None else ""
         told += f", about {round(eta / 1000)} s left" if eta is not None else ""
@@ -184,7 +185,7 @@ class ImagePull(models.Model):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What a container is made from: when a pool's template changes, its containers are rolled."""
+    """What a container is created from: when a pool's template changes, its containers are rolled."""
 
     version_id: int
     network: Any
@@ -192,7 +193,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """A pool's numbers and the state that follows from them."""
+    """A pool's counts and the state that follows from them."""
 
     size: int
     idle: int
@@ -209,7 +210,7 @@ class PoolStatus:
     last_error: str | None
     warnings: list[FieldError]
     pulling: dict[str, Any] | None
-    """How far the image is that its starts wait for."""
+    """The progress of the image pull that its starts wait for."""
 
 
 class Pool(models.Model):
@@ -229,19 +230,19 @@ class Pool(models.Model):
     idle_timeout_ms = models.PositiveBigIntegerField(default=0)
     on_unhealthy = models.CharField(max_length=8, choices=OnUnhealthy, default=OnUnhealthy.REPORT)
     network = models.JSONField(null=True, blank=True)
-    """What containers are made with; another one is rolled out."""
+    """The network settings that containers are created with; a change is rolled out."""
     egress = models.JSONField(null=True, blank=True)
-    """Where they may send packets (``pools.egress.Egress``); another one is in force at once. Null: the default."""
+    """Where they may send packets (``pools.egress.Egress``); a change takes effect immediately. Null: the default."""
     is_paused = models.BooleanField(default=False)
     is_draining = models.BooleanField(default=False)
     is_deleting = models.BooleanField(default=False)
     last_error = models.TextField(default="", blank=True)
     trouble = models.CharField(max_length=16, choices=Trouble, default="", blank=True)
-    """What kind of thing ``last_error`` tells of."""
+    """The kind of condition that ``last_error`` describes."""
     good_version = models.ForeignKey(
         WorkloadVersion, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
-    """The last version of which a container became healthy here; it serves while a newer one is not proven."""
+    """The last version of which a container became healthy; it serves until a newer one does."""
     good_network = models.JSONField(null=True, blank=True)
     halted_version = models.ForeignKey(
         WorkloadVersion, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
@@ -249,17 +250,17 @@ class Pool(models.Model):
     """The version whose roll stopped because its first container did not become healthy."""
     halted_network = models.JSONField(null=True, blank=True)
     bare_volumes = models.JSONField(default=list, blank=True)
-    """The paths of VOLUMEs of the serving version's image where no volume of the workload is mounted."""
+    """The VOLUMEs of the serving version's image without a volume of the workload."""
     failed_pull = models.ForeignKey(ImagePull, on_delete=models.SET_NULL, null=True, blank=True, related_name="pools")
-    """The pull whose failure it bears: an older image serves, or the roll to another image has stopped."""
+    """The pull whose failure affects the pool: an older image serves, or the roll to another image has stopped."""
     moved_to = models.CharField(max_length=150, default="", db_default="", blank=True)
-    """What the tag of the workload's image names now, where that is another image than its containers run."""
+    """The image that the tag now names, if it differs from the one that its containers run."""
     waiting = models.PositiveIntegerField(default=0)
-    """Claims that wait for a container; counted anew by ``tenants`` whenever that changes."""
+    """Claims that wait for a container; recounted by ``tenants`` whenever that changes."""
     release_failed = models.PositiveIntegerField(default=0)
     """Assignments whose last save failed; counted like ``waiting``."""
     failures = models.PositiveIntegerField(default=0)
-    """Starts that failed in a row; the back-off grows with it."""
+    """Consecutive failed starts; the back-off grows with it."""
     next_start_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
@@ -278,21 +279,21 @@ class Pool(models.Model):
         return self.id
 
     def desired_size(self, claimed: int, target_size: int | None = None) -> int:
-        """How many containers there should be, given how many tenants hold one; those who wait count as idle.
+        """The desired number of containers, given how many are claimed; waiting claims count as idle containers.
 
-        ``target_size`` in the place of the pool's own, to ask what another one would do.
+        ``target_size`` replaces the pool's own, to preview a change.
         """
         target = self.target_size if target_size is None else target_size
         wanted = max(target, self.min_size, claimed + max(self.min_idle, self.waiting))
         return min(self.max_size, wanted)
 
     def held_count(self) -> int:
-        """How many tenants hold a container of it, or state whose last save failed."""
+        """How many tenants have a container of it, or state whose last save failed."""
         return self.containers.filter(state=ContainerState.CLAIMED).count() + self.release_failed
 
     @property
     def whole_network(self) -> dict[str, Any] | None:
-        """Its network settings as the API takes them."""
+        """Its network settings in the API's format."""
         if self.egress is None:
             return self.network
         return {**(self.network or {}), "egress": self.egress}
@@ -303,12 +304,12 @@ class Pool(models.Model):
 
     @property
     def cannot_start(self) -> bool:
-        """Whether new containers are out of reach for now; a roll that stopped leaves the last good version."""
+        """Whether no container can be started now. After a halted roll, the last good version still can."""
         return bool(self.last_error) and self.trouble != Trouble.ROLL_HALTED
 
     @property
     def wanted(self) -> Template:
-        """What new containers should be made from."""
+        """What new containers are created from."""
         return Template(self.workload.latest.pk, self.network)
 
     @property
@@ -321,7 +322,7 @@ class Pool(models.Model):
 
     @property
     def stale_image(self) -> str:
-        """That an older image serves because the newest could not be pulled, and why; empty where that is not so."""
+        """Why an older image is used because the newest could not be pulled; empty if that is not so."""
         if self.failed_pull is None or self.trouble == Trouble.ROLL_HALTED:
             return ""
         return image_warnings.stale(self.failed_pull.error)
@@ -333,7 +334,7 @@ class Pool(models.Model):
 
     @property
     def serving_version(self) -> WorkloadVersion:
-        """The version that a claim gets by and by: the last good one, at first the latest."""
+        """The version that claims eventually get: the last good one, at first the latest."""
         return self.good_version or self.workload.latest
 
     def status(self) -> PoolStatus:
@@ -374,13 +375,13 @@ class Pool(models.Model):
         return found + ([image_warnings.mixed(strays)] if strays else [])
 
     def _unresolved(self) -> list[FieldError]:
-        """The names in its policy that stand for nothing, or not for all that they say."""
+        """The names in its policy that resolve to nothing, or not completely."""
         names = self.policy.names
         rows = ResolvedName.objects.filter(name__in=names).exclude(error="").order_by("name") if names else []
         return [FieldError("/network/egress/allow", f"{row.name}: {row.error}", "name_unresolved") for row in rows]
 
     def _without_ipv6(self) -> list[FieldError]:
-        """What its policy names in vain, since the deployment was told that containers have no IPv6."""
+        """Entries of its policy without effect, since the deployment's containers have no IPv6 any more."""
         if settings.BOILERHOUSE_IPV6_SUBNET:
             return []
         detail = "is closed: this deployment's containers have no IPv6 (BOILERHOUSE_IPV6_SUBNET)."
@@ -392,7 +393,7 @@ class Pool(models.Model):
 
 
 class Container(models.Model):
-    """One Docker container that a pool owns. Its name, labels and directories follow from its id."""
+    """A Docker container of a pool. Its name, labels and directories are derived from its id."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="containers")
@@ -402,27 +403,28 @@ class Container(models.Model):
     node = models.ForeignKey(Node, models.PROTECT, db_column="node", db_index=False, related_name="containers")
     runtime_id = models.CharField(max_length=64, default="", blank=True)
     nonce = models.CharField(max_length=32, default=random_nonce, editable=False)
-    """Stands on the container's label: a container of a restored or reset database is not taken for ours."""
+    """Also on the container's label: a container of a restored or reset database is not mistaken for ours."""
     uid = models.PositiveIntegerField()
     address = models.GenericIPAddressField(null=True, blank=True)
     host_ports = models.JSONField(default=dict, blank=True)
     error = models.TextField(default="", blank=True)
     pull = models.ForeignKey(ImagePull, on_delete=models.SET_NULL, null=True, blank=True, related_name="waiting")
-    """The pull that its start waits for, or waited for."""
+    """The pull that its start waits or waited for."""
     fault = models.CharField(max_length=10, choices=Fault, default="", blank=True)
-    """What became wrong with it after it was idle; ``error`` says it in words."""
+    """What went wrong with it after it was idle; ``error`` describes it."""
     network = models.JSONField(null=True, blank=True)
-    """The pool's network settings when it was made."""
+    """The pool's network settings when it was created."""
     egress = models.JSONField(null=True, blank=True)
-    """What narrows the pool's policy for the tenant that holds it."""
+    """The policy that narrows the pool's for the assigned tenant."""
     egress_asked = models.PositiveIntegerField(default=0, db_default=0)
     egress_in_force = models.PositiveIntegerField(default=0, db_default=0)
-    """How often ``egress`` or the pool's was set, and which of these is in force."""
+    """The number of times that ``egress`` or the pool's was set, and which of these is in force."""
     image_digest = models.CharField(max_length=100, default="", blank=True)
     disk_bytes = models.PositiveBigIntegerField(null=True, blank=True)
-    """What its volumes held when they were last measured."""
+    """What its volumes contained at the last measurement."""
     keep_until = models.DateTimeField(null=True, blank=True)
-    """Until then the row stays though the engine has nothing: a timed-out create may still be done (hazards.md#d6)."""
+    """Until then the row stays even if the engine has no container: a timed-out create may still complete
+    (hazards.md#d6)."""
     owner = models.UUIDField(null=True, blank=True)
     """The process that works on it (``core.Process``), so that another takes over when it is dead."""
     created_at = models.DateTimeField(default=timezone.now)
@@ -454,13 +456,13 @@ class Container(models.Model):
 
     @property
     def policy_names(self) -> frozenset[str]:
-        """The names in the policies that its packets are judged by."""
+        """The names in the policies that apply to it."""
         narrowing = self.narrowing
         return self.pool.policy.names | (narrowing.names if narrowing else frozenset())
 
     @property
     def waits_for_pull(self) -> bool:
-        """Whether its start goes on when its image has been pulled; nobody works on it until then."""
+        """Whether its start waits for an image pull; no process works on it until then."""
         return self.state == ContainerState.STARTING and self.pull_id is not None and self.owner is None
 
     @property
@@ -468,7 +470,7 @@ class Container(models.Model):
         return self.fault in DEADLY
 
     def endpoints(self) -> list[dict[str, Any]]:
-        """Where the container's ports answer, as the API shows it."""
+        """The addresses of the container's ports, in the API's format."""
         found: list[dict[str, Any]] = []
         for port in self.version.spec.ports:
             endpoint: dict[str, Any] = {"name": port.name, "host": self.address, "port": port.container_port}
@@ -483,26 +485,27 @@ class Container(models.Model):
         return found
 
     def published(self, name: str) -> tuple[str, int] | None:
-        """The node's address and port where the port of this name answers, if it is published."""
+        """The node's address and port of this port, if it is published."""
         match self.host_ports.get(name):
             case str(place):
                 host, _, port = place.rpartition(":")
                 return host, int(port)
-            case int(port):  # of a container that was started when all were published on 127.0.0.1
+            case int(port):  # of a container started when all ports were published on 127.0.0.1
                 return "127.0.0.1", port
         return None
 
 
 class HostLease(models.Model):
-    """A uid, address or published port of this host in use; addresses and ports also rest after use (hazards.md#i2)."""
+    """A uid, address or published port of this host in use. Addresses and ports are quarantined after use
+    (hazards.md#i2)."""
 
     resource = models.CharField(max_length=64, primary_key=True)
     """``uid 200001``, ``10.64.0.5`` or ``127.0.0.2:20001``"""
     container_id = models.UUIDField()
     node = models.ForeignKey(Node, models.PROTECT, db_column="node", db_index=False, null=True, related_name="leases")
-    """Whose container uses it; null where that was not noted yet."""
+    """The container that uses it; null if not recorded yet."""
     released_at = models.DateTimeField(null=True)
-    """Since when it is in quarantine; null while in use."""
+    """Since when it is quarantined; null while in use."""
 
     objects = HostLeaseQuerySet.as_manager()
 
@@ -511,12 +514,12 @@ class HostLease(models.Model):
 
 
 class ContainerUsage(models.Model):
-    """What a container used at one moment; kept for hours, for its charts."""
+    """A sample of a container's resource use; kept for hours, for its charts."""
 
     container_id = models.UUIDField()
     at = models.DateTimeField()
     cpu_ns = models.PositiveBigIntegerField()
-    """CPU time since its start; the difference of two samples is what it used between them."""
+    """CPU time since its start; the difference of two samples is the use between them."""
     memory_bytes = models.PositiveBigIntegerField()
     pids = models.PositiveIntegerField()
     disk_bytes = models.PositiveBigIntegerField(null=True)
@@ -529,7 +532,7 @@ class ContainerUsage(models.Model):
 
 
 class PoolUsage(models.Model):
-    """What a pool's containers were and used at one moment; kept for days, for its charts."""
+    """A sample of a pool's containers and their resource use; kept for days, for its charts."""
 
     pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="usage")
     at = models.DateTimeField()
@@ -550,7 +553,7 @@ class PoolUsage(models.Model):
 
 
 class NetworkReport(models.Model):
-    """What of a node's packet filter could not be set when that was last tried."""
+    """The last failure to set a node's packet filter."""
 
     node = models.OneToOneField(Node, models.CASCADE, db_column="node", primary_key=True, related_name="network_report")
     problem = models.TextField(default="", blank=True)
@@ -562,14 +565,14 @@ class NetworkReport(models.Model):
 
 
 class ResolvedName(models.Model):
-    """What a name in a network policy stands for, as this node's resolvers say."""
+    """The addresses of a name in a network policy, according to this node's resolvers."""
 
     node = models.ForeignKey(Node, models.CASCADE, db_column="node", db_index=False, related_name="resolved_names")
     name = models.CharField(max_length=253)
     addresses = models.JSONField(default=dict)
-    """Address → when an answer last had it (ISO 8601)."""
+    """Address → when an answer last contained it (ISO 8601)."""
     error = models.TextField(default="", blank=True)
-    """What is wrong with the last answer."""
+    """The problem with the last answer."""
     next_at = models.DateTimeField(db_index=True)
 
     class Meta:

@@ -1,4 +1,4 @@
-"""What is really mounted in a running container: an image's links may lead a volume elsewhere than its path says."""
+"""The actual mounts of a running container: links in an image can redirect a volume's path."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Mounted:
     """A line of ``mountinfo``."""
 
     source: tuple[str, str]
-    """Device, and the directory of its file system."""
+    """Device, and the directory in its file system."""
     point: PurePosixPath
 
 
 def check(seen: Observed, volumes: Mapping[str, Path]) -> None:
-    """Raise CannotMount where something lies over a volume, or another mount inside it.
+    """Raise CannotMount if something is mounted over or inside a volume.
 
-    ``volumes``: name → directory on this host. Nothing is said of what this host does not see.
+    ``volumes``: name → directory on this host. Nothing is checked if this host cannot see the mounts.
     """
     text = host_processes.mount_info(seen.pid, seen.handle.runtime_id)
     if text is None:
@@ -42,8 +42,8 @@ def check(seen: Observed, volumes: Mapping[str, Path]) -> None:
         inside = [one.point for one in there if one.point != point and one.point.is_relative_to(point)]
         for other in over + inside:
             raise CannotMount(
-                f"By a link of the image the volume {name} is mounted at {point}, and something else at {other}: what"
-                " is written there would be lost. Mount the volume at a path without links."
+                f"Because of a link in the image, the volume {name} is mounted at {point}, and something else at"
+                f" {other}; data written there would be lost. Mount the volume at a path without links."
             )
 
 
@@ -56,7 +56,7 @@ def _parsed(text: bytes) -> list[Mounted]:
 
 
 def _plain(field: bytes) -> str:
-    """Spaces and the like stand as octal numbers."""
+    """Spaces and similar characters are escaped as octal numbers."""
     return _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), field).decode(errors="replace")
 
 
@@ -66,6 +66,6 @@ def _source_of(directory: Path, here: Sequence[Mounted]) -> tuple[str, str] | No
     holding = [one for one in here if real.is_relative_to(one.point)]
     if not holding:
         return None
-    deepest = max(reversed(holding), key=lambda one: len(one.point.parts))  # of equals the last lies on top
+    deepest = max(reversed(holding), key=lambda one: len(one.point.parts))  # of several on one path, the last is on top
     device, root = deepest.source
     return device, str(PurePosixPath(root) / real.relative_to(deepest.point))

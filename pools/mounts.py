@@ -1,7 +1,7 @@
-"""Everything that is mounted in a container, in one table: by the engine, by us, and the workload's volumes.
+"""All mounts of a container in one table: by the engine, by Boilerhouse, and the workload's volumes.
 
-No mount lies inside another. A volume inside a volume is part of neither's save, and a restore into the outer one would
-take it away from the running container; what lies below or above something else is hidden by it, or hides it.
+No mount is inside another. A volume inside another would be in neither's save, and a restore to the outer one would
+remove it from the running container; a mount over or under another hides it or is hidden.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pools.runtime.base import Image, Tmpfs
 from pools.spec import STANDARD_VOLUMES, MemoryMount, Owner, Volume, WorkloadSpec
 
 SCRATCH = "/tmp"  # noqa: S108
-KERNELS, ENGINES = "what the kernel shows there", "a file of the engine's"
-NAMES = "the file that has user.name, which is no directory"
+KERNELS, ENGINES = "the kernel's file systems", "a file of the engine"
+NAMES = "the file that contains user.name, which is not a directory"
 TAKEN: dict[str, str] = {
     SCRATCH: "the scratch space of tmpfsMb",
     "/dev": f"{KERNELS} (/dev/shm too, whose size is resources.shmMb)",
@@ -33,15 +33,15 @@ TAKEN: dict[str, str] = {
     "/etc/resolv.conf": ENGINES,
     "/sbin/docker-init": ENGINES,
 }
-"""What every container has mounted, whatever its workload says."""
+"""Mounts of every container, whatever its workload is."""
 MAX_PATH = 400
 MAX_BARE = 50
 IMAGE_VOLUME = "image_volume"
-"""The code of what an image's VOLUME stands in the way of, or goes without."""
+"""The code of problems and warnings about an image's VOLUME."""
 
 
 def is_normal(path: str) -> bool:
-    """Whether the path is absolute, below ``/`` and written as the engine writes it: one way to say each place."""
+    """Whether the path is absolute, below ``/`` and normalized, so that each place has one spelling."""
     parsed = PurePosixPath(path)
     return (
         path.startswith("/")
@@ -53,7 +53,7 @@ def is_normal(path: str) -> bool:
 
 
 def pointers(volumes: Iterable[Volume]) -> Iterator[tuple[str, Volume]]:
-    """Each volume with where its path stands in the workload."""
+    """Each volume with the pointer of its path in the workload."""
     custom = 0
     for volume in volumes:
         if volume.name in STANDARD_VOLUMES:
@@ -65,7 +65,7 @@ def pointers(volumes: Iterable[Volume]) -> Iterator[tuple[str, Volume]]:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Something that a workload mounts."""
+    """A mount of a workload."""
 
     pointer: str
     words: str
@@ -91,56 +91,54 @@ def problems(volumes: Sequence[Volume], memory: Sequence[MemoryMount] = ()) -> l
     for index, one in enumerate(placed):
         pointer, path = one.pointer, one.path
         if not is_normal(one.written):
-            detail = f"{one.written} is not an absolute, normal path such as /state."
+            detail = f"{one.written} is not an absolute, normalized path such as /state."
             wrong.append(FieldError(pointer, detail, "invalid"))
         for taken, whose in TAKEN.items():
             if one.is_memory and str(path) == SCRATCH == taken:
-                continue  # it says how large the scratch space is, and whether programs may run there
+                continue  # it sets the size of the scratch space, and whether programs may run there
             if path.is_relative_to(taken):
-                wrong.append(FieldError(pointer, f"{taken} is taken by {whose}, which would cover it.", "covered"))
+                wrong.append(FieldError(pointer, f"{taken} is used by {whose}, which would cover it.", "covered"))
             elif PurePosixPath(taken).is_relative_to(path):
-                wrong.append(FieldError(pointer, f"{taken} inside it is taken by {whose}.", "covered"))
+                wrong.append(FieldError(pointer, f"{taken} inside it is used by {whose}.", "covered"))
         for other_index, other in enumerate(placed):
             if path == other.path and other_index < index:
-                wrong.append(FieldError(pointer, f"The {other.words} is there already.", "duplicate"))
+                wrong.append(FieldError(pointer, f"The {other.words} is already mounted there.", "duplicate"))
             elif path != other.path and path.is_relative_to(other.path):
                 wrong.append(FieldError(pointer, _inside_words(one, other), "overlap"))
     return wrong
 
 
 def _inside_words(inner: Placed, outer: Placed) -> str:
-    where = f"{inner.path} lies inside the {outer.words} ({outer.path})."
+    where = f"{inner.path} is inside the {outer.words} ({outer.path})."
     if inner.is_memory or outer.is_memory:
-        return f"{where} Put them beside each other, for one hides part of the other."
+        return f"{where} Put them beside each other, because one hides part of the other."
     return (
-        f"{where} Put volumes beside each other, for what lies inside another is not saved with it, and a restore would"
-        " take it away."
+        f"{where} Put volumes beside each other: a volume inside another is not saved with it, and a restore"
+        " would remove it."
     )
 
 
 @dataclass(slots=True)
 class Declared:
-    """What an image's VOLUMEs come to beside what a workload mounts."""
+    """An image's VOLUMEs, compared with the workload's mounts."""
 
     bare: list[str] = field(default_factory=list)
-    """Where nothing is mounted: each gets a tmpfs of its own."""
+    """VOLUMEs without a mount: each gets its own tmpfs."""
     in_memory: set[str] = field(default_factory=set)
-    """Where the workload has a tmpfs, or every container: the scratch space."""
+    """VOLUMEs on a tmpfs of the workload or on the scratch space."""
     wrong: list[FieldError] = field(default_factory=list)
-    """Why such an image cannot be run with these volumes."""
+    """Why the image cannot run with these volumes."""
 
 
 def declared(spec: WorkloadSpec, image_volumes: Iterable[str]) -> Declared:
-    """Compare an image's VOLUMEs, as it writes them, with what a workload mounts."""
+    """Compare an image's VOLUMEs, as spelled in the image, with the workload's mounts."""
     found = Declared()
     mounted = {volume.path for volume in spec.volumes}
     memory = {SCRATCH, *(one.path for one in spec.tmpfs)}
     for written in sorted(set(image_volumes)):
         path = _engine_path(written)
         if path is None:
-            detail = (
-                f"The image declares VOLUME {written[:100]!r}, and nothing can be mounted there. Use another image."
-            )
+            detail = f"The image declares VOLUME {written[:100]!r}, where nothing can be mounted. Use another image."
             found.wrong.append(FieldError("/image", detail, IMAGE_VOLUME))
         elif path in memory:
             found.in_memory.add(path)
@@ -150,13 +148,15 @@ def declared(spec: WorkloadSpec, image_volumes: Iterable[str]) -> Declared:
             found.bare += [] if clashes else [path]
     found.bare.sort()
     if len(found.bare) > MAX_BARE:
-        detail = f"The image declares {len(found.bare)} VOLUMEs that no volume holds; {MAX_BARE} are the most."
+        detail = (
+            f"The image declares {len(found.bare)} VOLUMEs without a volume of the workload; the limit is {MAX_BARE}."
+        )
         found.wrong.append(FieldError("/image", detail, IMAGE_VOLUME))
     return found
 
 
 def _engine_path(written: str) -> str | None:
-    """Where the engine mounts a VOLUME; None where it cannot, or where that would cover what is there anyway."""
+    """The path at which the engine mounts a VOLUME; None if it cannot, or if that would cover a standard mount."""
     path = "/" + posixpath.normpath(written).lstrip("/")
     if not written.startswith("/") or len(path) > MAX_PATH or not is_normal(path):
         return None
@@ -172,22 +172,22 @@ def _engine_path(written: str) -> str | None:
 def _clash(path: str, pointer: str, volume: Volume) -> FieldError | None:
     where = PurePosixPath(path)
     if where.is_relative_to(volume.path):
-        why = "inside this volume: it would lie over it, and what is written there would not be saved"
+        why = "inside this volume, which it would cover: data written there would not be saved"
     elif volume.path.is_relative_to(where):
-        why = "around this volume: what is written beside it would not be saved"
+        why = "around this volume: data written beside the volume would not be saved"
     else:
         return None
     return FieldError(pointer, f"The image declares VOLUME {path} {why}. Mount the volume at {path}.", IMAGE_VOLUME)
 
 
 def warnings(bare: Iterable[str]) -> list[FieldError]:
-    """What to know of each VOLUME of an image that no volume of the workload holds."""
+    """A warning for each VOLUME of an image without a volume of the workload."""
     return [
         FieldError(
             "/image",
-            f"The image declares VOLUME {path}, and no volume of the workload is mounted there. It is empty memory of"
-            " tmpfsMb: the image's own files there are hidden, and what is written there is gone with the container."
-            " Mount a volume there to keep it, or name the path in tmpfs if that is what you want.",
+            f"The image declares VOLUME {path}, but the workload mounts no volume there. The path is an empty RAM"
+            " directory of tmpfsMb: it hides the image's own files, and its content is lost with the container."
+            " Mount a volume there to keep it, or list the path in tmpfs if this is what you want.",
             IMAGE_VOLUME,
         )
         for path in bare
@@ -195,21 +195,21 @@ def warnings(bare: Iterable[str]) -> list[FieldError]:
 
 
 def too_large(spec: WorkloadSpec) -> Iterator[FieldError]:
-    """Memory that is asked for and that the container's own limit does not have."""
+    """Requested memory mounts that exceed the container's memory limit."""
     shm = spec.resources.shm_mb or 0
     total = shm + sum(one.size_mb for one in spec.tmpfs)
     if total > spec.resources.memory_mb:
         pointer = f"/tmpfs/{len(spec.tmpfs) - 1}/sizeMb" if spec.tmpfs else "/resources/shmMb"  # noqa: S108
         detail = (
-            f"shmMb and tmpfs come to {total} MiB, and what is written there counts towards memoryMb"
-            f" ({spec.resources.memory_mb}). Raise memoryMb, or ask for less."
+            f"shmMb and tmpfs add up to {total} MiB, and data in them counts towards memoryMb"
+            f" ({spec.resources.memory_mb}). Raise memoryMb, or reduce them."
         )
         yield FieldError(pointer, detail, "out_of_range")
 
 
 def tmpfs(spec: WorkloadSpec, owner: Owner, image: Image) -> tuple[Tmpfs, ...]:
-    """The memory that a container has mounted: its scratch space, what its workload asks for, and what its image
-    declares and no volume holds."""
+    """The memory mounts of a container: its scratch space, those of its workload, and those for VOLUMEs without a
+    volume."""
     found, size = declared(spec, image.volumes), spec.resources.tmpfs_mb
     own = {one.path: one for one in spec.tmpfs}
     scratch = own.pop(SCRATCH, MemoryMount(SCRATCH, size))
@@ -225,7 +225,7 @@ def tmpfs(spec: WorkloadSpec, owner: Owner, image: Image) -> tuple[Tmpfs, ...]:
 
 
 def check(spec: WorkloadSpec, image: Image) -> None:
-    """Raise CannotMount for a spec that was stored before all of this was checked, or for another image by its name."""
+    """Raise CannotMount for a spec that was stored before these checks existed, or for a changed image."""
     if wrong := problems(spec.volumes, spec.tmpfs) + declared(spec, image.volumes).wrong:
         said = " ".join(dict.fromkeys(f"{one.pointer}: {one.detail}" for one in wrong))
         raise CannotMount(f"Save the workload with other paths: {said}")

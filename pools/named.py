@@ -60,15 +60,15 @@ def _ask(name: str, kind: str) -> Answer:
     try:
         found = _resolver().resolve(f"{name}.", kind, lifetime=PATIENCE_S)
     except dns.resolver.NXDOMAIN:
-        return Answer((), AGAIN_S, "There is no such name.")
+        return Answer((), AGAIN_S, "No such name.")
     except dns.resolver.NoAnswer:
         return Answer((), AGAIN_S)
     except dns.exception.DNSException as error:
-        return Answer((), AGAIN_S, f"The resolvers gave no answer ({type(error).__name__}).")
+        return Answer((), AGAIN_S, f"The resolvers did not answer ({type(error).__name__}).")
     addresses = sorted(str(one) for one in found)
     public = tuple(one for one in addresses if is_public(ipaddress.ip_network(one)))[:MAX_ADDRESSES]
     closed = [one for one in addresses if one not in public]
-    words = f"Names open public addresses only, which {', '.join(closed[:3])} is not." if closed else ""
+    words = f"Names open only public addresses; {', '.join(closed[:3])} is not public." if closed else ""
     return Answer(public, found.rrset.ttl if found.rrset is not None else AGAIN_S, words)
 
 

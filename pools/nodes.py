@@ -39,7 +39,7 @@ def at_home(container_id: UUID) -> bool:
     node = node_of(container_id)
     if is_here(node):
         return True
-    log.info("a container is left to its own node", container=str(container_id), node=node)
+    log.info("container left to its own node", container=str(container_id), node=node)
     return False
 
 
@@ -47,7 +47,7 @@ def check(node: str | None) -> None:
     """Return if that is this node. Raises OtherNode."""
     if not is_here(node):
         raise OtherNode(
-            f"The container is on node {node}, and this request came to node {node_id()}. Send it to that node."
+            f"The container is on node {node}, but this request came to node {node_id()}. Send it to that node."
         )
 
 

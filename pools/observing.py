@@ -91,5 +91,5 @@ def withdraw_fault(container_id: UUID, fault: Fault) -> bool:
 def death_words(seen: Observed, *, is_oom: bool) -> tuple[Fault, str]:
     """The fault of a container that ended, and its words."""
     if is_oom:
-        return Fault.OOM, f"It was killed: {last_words.OOM}."
-    return Fault.EXIT, f"Its main process ended with {last_words.ended(seen)}."
+        return Fault.OOM, f"The container was killed: {last_words.OOM}."
+    return Fault.EXIT, f"The container's main process ended with {last_words.ended(seen)}."

@@ -32,7 +32,7 @@ def _devices(spec: WorkloadSpec, allowed: tuple[str, ...]) -> Iterator[FieldErro
     for index, device in enumerate(spec.devices):
         if device.path not in allowed:
             named = ", ".join(one for one in allowed if one != GPUS) or "none"
-            detail = f"This deployment allows these devices: {named} (BOILERHOUSE_ALLOWED_DEVICES)."
+            detail = f"This deployment allows only these devices: {named} (BOILERHOUSE_ALLOWED_DEVICES)."
             yield FieldError(f"/devices/{index}/path", detail, "not_allowed")
 
 
@@ -40,4 +40,4 @@ def check(spec: WorkloadSpec) -> None:
     """Raise CannotGive for a version that was stored when more was allowed."""
     if wrong := problems(spec):
         said = " ".join(f"{one.pointer}: {one.detail}" for one in wrong)
-        raise CannotGive(f"The deployment no longer allows what the workload asks for. {said}")
+        raise CannotGive(f"The deployment no longer allows what the workload requires. {said}")

@@ -128,25 +128,25 @@ def _advice(fault: PullFault, reference: Reference, login: RegistryLogin | None)
     registry = "Docker Hub" if reference.registry == DEFAULT_REGISTRY else reference.registry
     if fault == PullFault.UNAUTHORIZED and login is not None:
         return (
-            f"The registry credential {login.credential} was shown: replace it, or let its account pull"
-            f" {reference.repository}."
+            f"The registry refused the credential {login.credential}. Replace it, or give its account permission"
+            f" to pull {reference.repository}."
         )
     return _ADVICE.get(fault, "").format(registry=registry, host=reference.registry)
 
 
 _ADVICE = {
-    PullFault.NO_SPACE: "The disk of the engine is full: docker system df says of what, docker image prune removes"
-    " images that nothing uses. The pool tries again by itself.",
-    PullFault.NO_PLATFORM: "Push a build for this machine's platform as well, or name another image.",
-    PullFault.UNAUTHORIZED: "No registry credential is stored for {host}: store one (Settings, Registries), or"
+    PullFault.NO_SPACE: "The engine's disk is full: docker system df shows what uses it, docker image prune removes"
+    " unused images. The pool retries by itself.",
+    PullFault.NO_PLATFORM: "Push a build for this machine's platform too, or use another image.",
+    PullFault.UNAUTHORIZED: "No registry credential is stored for {host}. Store one (Settings, Registries), or"
     " correct the image's name.",
     PullFault.NOT_FOUND: "Push it to {registry}, or correct the workload's image.",
     PullFault.LOST_LAYER: "Push the image again: {registry} has lost a part of it.",
-    PullFault.CORRUPT: "Push the image again, and see what lies between this machine and {registry}.",
-    PullFault.TLS: "Put the certificate of its authority into /etc/docker/certs.d/{host}/ca.crt on this machine; a"
-    " registry without TLS is named in insecure-registries of /etc/docker/daemon.json.",
-    PullFault.THROTTLED: "{registry} limits requests, mostly less those with a login. The pool tries again by itself.",
-    PullFault.TIMEOUT: "See whether {registry} answers this machine. The pool tries again by itself.",
-    PullFault.UNREACHABLE: "See whether {registry} can be reached from this machine. The pool tries again by itself.",
-    PullFault.STALLED: "See what lies between this machine and {registry}. The pool tries again by itself.",
+    PullFault.CORRUPT: "Push the image again, and check the network between this machine and {registry}.",
+    PullFault.TLS: "Put the certificate of its authority into /etc/docker/certs.d/{host}/ca.crt on this machine;"
+    " list a registry without TLS in insecure-registries of /etc/docker/daemon.json.",
+    PullFault.THROTTLED: "{registry} limits requests, usually less for authenticated ones. The pool retries by itself.",
+    PullFault.TIMEOUT: "Check whether {registry} answers this machine. The pool retries by itself.",
+    PullFault.UNREACHABLE: "Check whether this machine can reach {registry}. The pool retries by itself.",
+    PullFault.STALLED: "Check the network between this machine and {registry}. The pool retries by itself.",
 }

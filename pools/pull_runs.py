@@ -112,16 +112,16 @@ class PullRun:
             raise
         except Exception as error:  # whatever it was, the row must not stay "running" under a living owner
             detail = error.detail if isinstance(error, BoilerhouseError) else type(error).__name__
-            log.exception("pull broke", image=self.row.image)
+            log.exception("pull failed unexpectedly", image=self.row.image)
             failure = PullFailed(f"Image {self.row.image} cannot be pulled: {detail}")
         self._finish(failure)
 
     def _broken_off(self) -> PullFailed | None:
         if self._given_up is None:
             return None
-        words = "nobody waits for it any more"
+        words = "it is no longer needed"
         if self._given_up == PullFault.STALLED:
-            words = f"nothing has come from {self.reference.registry} for {settings.BOILERHOUSE_TRANSFER_STALL_S} s"
+            words = f"{self.reference.registry} has sent nothing for {settings.BOILERHOUSE_TRANSFER_STALL_S} s"
         return pull_errors.pull_failed(self.reference, words, self._given_up)
 
     # Progress ----------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def _without_pull(spec: WorkloadSpec) -> Image | None:
         if spec.pull_policy != "never" and not reference.is_id:
             return None
         why = "pullPolicy is never" if spec.pull_policy == "never" else "an id cannot be pulled"
-        said = f"Image {spec.image} is not on this machine, and {why}."
+        said = f"Image {spec.image} is not on this node, and {why}."
         raise errors.ImageMissing(f"{said} Build or load it, or correct the workload's image.") from error
 
 
@@ -101,7 +101,7 @@ def _parsed(image: str) -> Reference:
     try:
         return references.parse(image)
     except references.InvalidReference as error:
-        raise errors.ImageMissing(f"{image} is no name of an image. {error}") from error
+        raise errors.ImageMissing(f"{image} is not an image name. {error}") from error
 
 
 def _locked(spec: WorkloadSpec) -> ImagePull:

@@ -1,4 +1,4 @@
-"""The vocabulary of the rows of containers, pulls and pools."""
+"""Querysets of containers, image pulls and pools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from boilerhouse.core.deployment import node_id
 from pools.states import PULL_TRANSITIONS, TRANSITIONS, ContainerHealth, ContainerState, PullState
 
 if TYPE_CHECKING:
-    from pools.models import Container, HostLease, ImagePull, Pool  # noqa: F401  # ruff does not look into QuerySet["…"]
+    from pools.models import Container, HostLease, ImagePull, Pool  # noqa: F401  # ruff does not read QuerySet["…"]
 
 _TAKE = """
 UPDATE {table} SET state = %s, state_changed_at = {now} WHERE state = %s AND id = (
@@ -27,25 +27,25 @@ class ContainerQuerySet(models.QuerySet["Container"]):
         return self.filter(state=ContainerState.IDLE)
 
     def here(self) -> Self:
-        """Those of this node, whose engine and directories are here."""
+        """Rows of this node, whose engine and directories are here."""
         return self.filter(node_id=node_id())
 
     def transition(self, source: ContainerState, target: ContainerState, **changes: Any) -> int:
-        """Move matching rows from ``source`` to ``target``; return how many moved."""
+        """Move matching rows from ``source`` to ``target``. Returns how many moved."""
         assert target in TRANSITIONS[source], f"{source} -> {target}"
         return self.filter(state=source).update(state=target, state_changed_at=Now(), **changes)
 
     def take(self, pool: Pool) -> Container | None:
-        """Make the container that has been idle longest ``claimed`` and return it; None if there is none.
+        """Claim the longest idle container and return it; None if there is none.
 
-        One guarded statement: whatever the number of processes, each container is returned once.
+        One conditional statement: however many processes run it, each container is returned once.
         """
         postgresql = connection.vendor == "postgresql"
         sql = _TAKE.format(
             table=self.model._meta.db_table,
             now="now()" if postgresql else "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
             skip="FOR UPDATE SKIP LOCKED" if postgresql else "",
-            # By name: a statement that PostgreSQL has prepared must go on after a migration that adds one.
+            # Columns by name: a statement prepared by PostgreSQL must keep working after a migration that adds one.
             columns=", ".join(f'"{field.column}"' for field in self.model._meta.concrete_fields),
         )
         idle = ContainerState.IDLE
@@ -55,22 +55,21 @@ class ContainerQuerySet(models.QuerySet["Container"]):
 
 class HostLeaseQuerySet(models.QuerySet["HostLease"]):
     def here(self) -> Self:
-        """Those of this node, and those of which nothing says whose they are: they are of a single node's time."""
+        """Rows of this node, and rows without a node, which are from the time of a single node."""
         return self.filter(Q(node_id=node_id()) | Q(node_id=None))
 
 
 class ImagePullQuerySet(models.QuerySet["ImagePull"]):
     def transition(self, source: PullState, target: PullState, **changes: Any) -> int:
-        """Move matching rows from ``source`` to ``target``; return how many moved."""
+        """Move matching rows from ``source`` to ``target``. Returns how many moved."""
         assert target in PULL_TRANSITIONS[source], f"{source} -> {target}"
         return self.filter(state=source).update(state=target, **changes)
 
 
 class PoolQuerySet(models.QuerySet["Pool"]):
     def with_counts(self) -> Self:
-        """Annotate the number of containers in each state, of those that run another image than their version, and of
-        starts that name a pull. In one query, with the pull whose failure the pool bears.
-        """
+        """Annotate the number of containers by state, of those that run another image than their version, and of starts
+        that wait for a pull. One query, which also loads the pull whose failure affects the pool."""
         counted = {
             f"{state.value}_count": Count("containers", filter=Q(containers__state=state)) for state in ContainerState
         }

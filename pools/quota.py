@@ -1,9 +1,9 @@
-"""A container's disk limit: an ext4 file system in a file of that size, which all its volumes but secrets lie on.
+"""A container's disk limit: an ext4 file system in a file of that size, for all its volumes except secrets.
 
-Loop mounts work wherever we are root on the engine's host. Project quotas would do without the file, but neither
-ext4 nor xfs offers them on every kernel, and two ways are two ways to be wrong. Where mounting is not possible the
-limit is watched: measured, and whoever is over it is released. So is the deployment's default, which is for every
-container: a file system for each would double what a start costs (ADR 44).
+Loop mounts work wherever we are root on the engine's host. Project quotas would need no file, but neither ext4 nor xfs
+offers them on every kernel, and two mechanisms would double the errors. Where mounting is impossible, the limit is
+watched: disk use is measured, and tenants above it are released. The deployment's default, which applies to every
+container, is also watched: a file system for each would double the time of a start (ADR 44).
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from pools.spec import Resources
 log = structlog.get_logger(__name__)
 
 OVERHEAD_MB, OVERHEAD = 2, 1.07
-"""What a file system takes for itself: mostly inodes, 256 bytes for each 4 KiB."""
+"""Space that a file system uses itself: mostly inodes, 256 bytes for each 4 KiB."""
 FRESH_BYTES, FRESH_FILES = 128 << 10, 32
-"""What lies on a fresh one: lost+found, the directories of volumes and of a restore, ext4's own inodes."""
+"""Inodes used on a fresh one: lost+found, the directories of volumes and of a restore, ext4's own."""
 SPARE, SPARE_BYTES = ".spare", 128 << 10
 FILES_PER_MB = 256
-"""Of files, directories and links alike; ext4 has as many inodes with 4 KiB for each."""
+"""Files, directories and links; ext4 has as many inodes with 4 KiB for each."""
 WATCHED_BLOCK = 4096
 IMAGE, MOUNT = "disk.img", "disk"
 
 
 def is_enforced() -> bool:
-    """Whether limits are kept by the file system; otherwise they are only watched."""
+    """Whether the file system enforces limits; otherwise they are only watched."""
     wish = str(settings.BOILERHOUSE_DISK_LIMITS)
     return wish == "loop" or (wish == "auto" and _can_mount())
 
@@ -57,12 +57,12 @@ def _can_mount() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What all volumes of a container but secrets may hold together."""
+    """The limit of all volumes of a container except secrets."""
 
     mb: int
     files: int
     is_default: bool
-    """Whether it is the deployment's, as the workload says nothing."""
+    """Whether it is the deployment's default, because the workload sets none."""
 
     @property
     def bytes(self) -> int:
@@ -70,17 +70,17 @@ class Limit:
 
     @property
     def name(self) -> str:
-        """Which number it is, for messages."""
+        """The setting and its value, for messages."""
         return f"{'BOILERHOUSE_DEFAULT_DISK_MB' if self.is_default else 'diskMb'} {self.mb}"
 
     @property
     def remedy(self) -> str:
-        """How to allow more."""
-        return "set diskMb of the workload" if self.is_default else "raise diskMb of the workload"
+        """How to raise the limit."""
+        return "set the workload's diskMb" if self.is_default else "raise the workload's diskMb"
 
 
 def limit_of(resources: Resources) -> Limit | None:
-    """The workload's limit, else the deployment's; None if there is none."""
+    """The workload's limit, otherwise the deployment's; None if there is none."""
     mb = resources.disk_mb or int(settings.BOILERHOUSE_DEFAULT_DISK_MB)
     if not mb:
         return None
@@ -88,9 +88,9 @@ def limit_of(resources: Resources) -> Limit | None:
 
 
 def ensure(home: Path, disk_mb: int | None) -> Path:
-    """Where the volumes of the container whose directory is ``home`` lie; mounted if they have a limit.
+    """The directory of the volumes of the container at ``home``; mounted if they have a limit.
 
-    Raises HostNotReady when the file system cannot be made or mounted.
+    Raises HostNotReady if the file system cannot be created or mounted.
     """
     if disk_mb is not None and not (home / IMAGE).exists() and is_enforced():
         _make(home, disk_mb)
@@ -100,9 +100,9 @@ def ensure(home: Path, disk_mb: int | None) -> Path:
 
 
 def root(home: Path) -> Path:
-    """``ensure`` for a directory that was made before, also after a reboot that unmounted it.
+    """``ensure`` for an existing directory, also after a reboot that unmounted it.
 
-    Raises DirectoryGone when it had a file system of its own whose image is not there, HostNotReady as ``ensure``.
+    Raises DirectoryGone if its disk image is missing, HostNotReady as ``ensure``.
     """
     if os.path.ismount(home / MOUNT):
         return home / MOUNT
@@ -110,7 +110,7 @@ def root(home: Path) -> Path:
         _mount(home)
         return home / MOUNT
     if (home / MOUNT).is_dir():
-        raise DirectoryGone(f"{home / IMAGE}, the disk of this container, is not there.")
+        raise DirectoryGone(f"{home / IMAGE}, the disk image of this container, does not exist.")
     return home
 
 
@@ -128,27 +128,28 @@ def _mount(home: Path) -> None:
 
 
 def release(home: Path) -> None:
-    """Unmount it; what it holds stays in the file."""
+    """Unmount it; the content stays in the file."""
     while os.path.ismount(home / MOUNT):
         _run("umount", str(home / MOUNT))
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What a container may be given back of files and their directories."""
+    """The capacity for files and their directories that are restored into a container."""
 
     bytes: int
     files: int
-    """Directories and links among them."""
+    """Including directories and links."""
     block: int
-    """Bytes of which each file takes a multiple."""
+    """The block size in bytes."""
 
 
 def capacity(home: Path, resources: Resources) -> Capacity | None:
-    """That of the container's own file system, whatever is in it, else of the limit that is watched; None for any."""
+    """The capacity of the container's own file system, ignoring its content, otherwise of the watched limit; None
+    without a limit."""
     if os.path.ismount(home / MOUNT):
         seen = os.statvfs(home / MOUNT)
-        kept = min(seen.f_blocks // 50, 4096)  # by ext4, for its own ends
+        kept = min(seen.f_blocks // 50, 4096)  # by ext4 itself
         return Capacity((seen.f_blocks - kept) * seen.f_frsize - FRESH_BYTES, seen.f_files - FRESH_FILES, seen.f_frsize)
     limit = limit_of(resources)
     return Capacity(limit.bytes, limit.files, WATCHED_BLOCK) if limit else None
@@ -156,9 +157,9 @@ def capacity(home: Path, resources: Resources) -> Capacity | None:
 
 @contextmanager
 def spare(home: Path) -> Iterator[None]:
-    """Meanwhile the file system has a little more room: a restore has directories of its own.
+    """Within the block, the file system has a little more space: a restore has directories of its own.
 
-    Otherwise what filled the disk to the last block would not come back.
+    Otherwise state that filled the disk to the last block could not be restored.
     """
     (home / MOUNT / SPARE).unlink(missing_ok=True)
     try:
@@ -176,13 +177,13 @@ def _keep_spare(home: Path) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        log.warning("disk is too full to keep something spare", home=str(home))
+        log.warning("disk too full for the spare images", home=str(home))
     finally:
         os.close(file)
 
 
 def used_bytes(home: Path) -> int | None:
-    """What lies on the container's own file system; None if it has none."""
+    """The use of the container's own file system; None if it has none."""
     if not os.path.ismount(home / MOUNT):
         return None
     seen = os.statvfs(home / MOUNT)
@@ -196,6 +197,6 @@ def _run(*command: str) -> None:
             command, capture_output=True, text=True, timeout=60, check=False, env=environment
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostNotReady(f"{command[0]} cannot be run: {error}") from error
+        raise HostNotReady(f"Cannot run {command[0]}: {error}") from error
     if done.returncode != 0:
         raise HostNotReady(f"{command[0]} failed: {done.stderr.strip()[:200]}")

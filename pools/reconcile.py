@@ -1,8 +1,9 @@
-"""Compare what the engine and the disk hold with the rows, and heal both ways.
+"""Compares the engine and the disk with the rows, and repairs differences on both sides.
 
-Rows, then the engine's list, then the rows again (hazards.md#d5): what is listed and in no row of the second reading is
-an orphan; what is in both readings unchanged and not listed has vanished. Only what carries this deployment's label
-is looked at (P9). A latched container is never removed here: its state may be unsaved (hazards.md#d3).
+It reads the rows, then the engine's list, then the rows again (hazards.md#d5): a listed container without a row in the
+second reading is an orphan; one that is unchanged in both readings and not listed has vanished. Only objects with this
+deployment's label are considered (P9). A container with a latch is never removed here, because its state may be unsaved
+(hazards.md#d3).
 """
 
 from __future__ import annotations
@@ -30,23 +31,23 @@ from pools.runtime.base import Observed
 from pools.states import DEADLY, ContainerState, Fault, Trouble
 
 VANISHED_AFTER = timedelta(seconds=5)
-"""A row this young may be ahead of the engine."""
+"""A younger row may be ahead of the engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One difference, and what would be done about it."""
+    """A difference, and its repair."""
 
     kind: str
     subject: str
-    """The id of a container, or of what else is meant."""
+    """The id of the container or other object."""
     detail: str
     heal: Callable[[], object] | None
-    """None: nothing is done but to say so."""
+    """The repair; None: it is only reported."""
 
 
 def find_drift(held: set[UUID]) -> list[Drift]:
-    """Everything that differs now. ``held`` are containers whose directories upper apps still need.
+    """All current differences. ``held`` are containers whose directories other apps still need.
 
     Raises EngineUnavailable.
     """
@@ -81,13 +82,15 @@ def _orphan(container_id: UUID | None, observed: Observed, held: set[UUID]) -> l
     latch = volumes.read_latch(container_id) if container_id else None
     if latch is not None and container_id not in held:
         heal = (lambda: _quarantine(observed, container_id)) if observed.is_running else None
-        return [Drift("latched_orphan", name, f"no row, but it has seen a tenant: {latch}; kept, stopped", heal)]
+        return [
+            Drift("latched_orphan", name, f"no row, but it has held a tenant's data: {latch}; stopped and kept", heal)
+        ]
     if observed.created_at > time.time() - settings.BOILERHOUSE_ORPHAN_GRACE_S:
-        return [Drift("young_orphan", name, "no row names it; it is removed when it is older", None)]
+        return [Drift("young_orphan", name, "no row; removed once it is older", None)]
     if latch is not None:
-        detail = "its directory waits for a save; the container itself is removed"
+        detail = "its directory is waiting for a save; only the container is removed"
         return [Drift("leftover", name, detail, lambda: _enqueue("remove_leftover", name))]
-    return [Drift("orphan", name, "no row names it", lambda: _enqueue("remove_orphan", name, container_id or "none"))]
+    return [Drift("orphan", name, "no row", lambda: _enqueue("remove_orphan", name, container_id or "none"))]
 
 
 def _row(row: Container, observed: Observed | None) -> list[Drift]:
@@ -101,10 +104,10 @@ def _row(row: Container, observed: Observed | None) -> list[Drift]:
         detail = "The engine no longer has it."
         return [Drift("vanished", str(row.pk), detail, lambda: observing.report_fault(row.pk, Fault.VANISHED, detail))]
     if row.state == ContainerState.IDLE and (latch := volumes.read_latch(row.pk)):
-        detail = f"It stands as idle, but it has seen a tenant: {latch}; it is taken out, its directory kept"
+        detail = f"idle, but it has held a tenant's data: {latch}; removed, its directory kept"
         return [Drift("latched_idle", str(row.pk), detail, lambda: _take_out(row))]
     if not observed.is_running:
-        return [Drift("ended", str(row.pk), f"the engine says {observed.status}", lambda: look_at(row.pk))]
+        return [Drift("ended", str(row.pk), f"the engine reports {observed.status}", lambda: look_at(row.pk))]
     if observed.health in ("healthy", "unhealthy") and observed.health != row.health and row.fault != Fault.DISK:
         health = observed.health
         return [Drift("health", str(row.pk), health, lambda: observing.report_health(row.pk, health))]
@@ -112,8 +115,8 @@ def _row(row: Container, observed: Observed | None) -> list[Drift]:
 
 
 def _old_profiles(rows: Collection[Container], seen: Mapping[UUID, Observed]) -> Iterator[Drift]:
-    """Idle containers that an earlier release made under another profile: of each pool one at a time, while it is well
-    and starts nothing, so that it is never without warm ones."""
+    """Idle containers that an earlier release created under another profile: one of each pool at a time, while the pool
+    is healthy and starts nothing, so that it always has warm ones."""
     busy = {row.pool_id for row in rows if row.state not in (ContainerState.IDLE, ContainerState.CLAIMED)}
     busy |= set(Pool.objects.exclude(trouble="", is_paused=False).values_list("pk", flat=True))
     for row in rows:
@@ -124,7 +127,7 @@ def _old_profiles(rows: Collection[Container], seen: Mapping[UUID, Observed]) ->
             continue
         if observed.labels.get(lifecycle.PROFILE_LABEL) != seccomp.version():
             busy.add(row.pool_id)
-            detail = "it runs under the seccomp profile of another release; another takes its place"
+            detail = "it runs under the seccomp profile of another release and is replaced"
             yield Drift("old_profile", str(row.pk), detail, partial(_renew, row.pk))
 
 
@@ -135,14 +138,15 @@ def _renew(container_id: UUID) -> None:
 
 
 def _take_out(row: Container) -> None:
-    """Unless it was claimed meanwhile, which is what latches it. ``tenants`` puts away what has seen a tenant."""
+    """Remove it unless it was claimed meanwhile, which writes the latch. ``tenants`` quarantines containers that have
+    held a tenant's data."""
     Container.objects.filter(pk=row.pk, state_changed_at=row.state_changed_at).transition(
         ContainerState.IDLE, ContainerState.REMOVING
     )
 
 
 def look_at(container_id: UUID, *, is_oom: bool = False) -> bool:
-    """Ask the engine about one container of this node that may have ended, and write down what it says."""
+    """Inspect a container of this node that may have ended, and record its state."""
     if not nodes.at_home(container_id):
         return False
     name = lifecycle.runtime_name(container_id)
@@ -158,7 +162,7 @@ def look_at(container_id: UUID, *, is_oom: bool = False) -> bool:
 
 def _quarantine(observed: Observed, container_id: UUID | None) -> None:
     get_runtime().stop(observed.handle.name, 0)
-    detail = f"{observed.handle.name} has seen a tenant but no row knows it; it is stopped and its directory kept."
+    detail = f"{observed.handle.name} has held a tenant's data, but has no row; it is stopped and its directory kept."
     with recording():
         emit(
             "pool.warning", pool_id=observed.labels.get(lifecycle.POOL_LABEL, ""), container_id=container_id,
@@ -180,7 +184,7 @@ def _on_disk(known: set[UUID]) -> list[Drift]:
 
 
 def _stray_directory(container_id: UUID) -> Drift:
-    return Drift("stray_directory", str(container_id), "no row names it", lambda: _enqueue("wipe_stray", container_id))
+    return Drift("stray_directory", str(container_id), "no row", lambda: _enqueue("wipe_stray", container_id))
 
 
 def _leases(held: set[UUID]) -> list[Drift]:
@@ -204,7 +208,7 @@ def _enqueue(name: str, *arguments: object) -> None:
 
 
 def heal(held: set[UUID]) -> int:
-    """Find what differs and heal it; return how much was healed. Raises EngineUnavailable."""
+    """Find and repair differences; return how many were repaired. Raises EngineUnavailable."""
     return each(find_drift(held), _heal)
 
 
@@ -216,11 +220,8 @@ def _heal(drift: Drift) -> int:
     return 1
 
 
-# The engine itself ------------------------------------------------------------------------------------
-
-
 def engine_is_down(detail: str) -> None:
-    """Say of every pool that its engine does not answer."""
+    """Report on every pool that its engine does not answer."""
     with recording():
         untold = Pool.objects.exclude(trouble=Trouble.ENGINE_DOWN, last_error=detail)
         for pool in untold.select_for_update(no_key=True).order_by("pk"):
@@ -228,7 +229,7 @@ def engine_is_down(detail: str) -> None:
 
 
 def engine_is_back() -> int:
-    """Let pools that waited for the engine or the host start again at once; return how many."""
+    """Let pools that waited for the engine or the host start again immediately; return how many."""
     waiting = [Trouble.ENGINE_DOWN, Trouble.HOST_NOT_READY]
     with recording():
         pools = list(Pool.objects.select_for_update(no_key=True).filter(trouble__in=waiting).order_by("pk"))

@@ -1,6 +1,6 @@
-"""Names of images: registry, repository, tag and digest, by the grammar that engines and registries share.
+"""Image names: registry, repository, tag and digest, in the grammar that engines and registries share.
 
-docker-py's ``parse_repository_tag`` takes the tag before a digest for a part of the repository, so it is not used.
+docker-py's ``parse_repository_tag`` treats a tag before a digest as part of the repository, so it is not used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NAME = rf"(?:{_HOST}(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
 PATTERN = rf"^(?:sha256:[0-9a-f]{{64}}|{_NAME}(?::{_TAG})?(?:@(?:{_DIGEST}))?)$"
-"""What ``parse`` takes, for the API's schema; ``parse`` also bounds the length of the name."""
+"""The pattern of ``parse`` for the API's schema; ``parse`` also limits the length of the name."""
 _REFERENCE = re.compile(rf"(?P<name>{_NAME})(?::(?P<tag>{_TAG}))?(?:@(?P<digest>{_DIGEST}))?")
 _ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 MAX_NAME = 255
@@ -28,16 +28,16 @@ class InvalidReference(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The name of an image. A local id has neither registry nor repository: it can be used, not pulled."""
+    """The name of an image. A local id has neither registry nor repository: it can be used, but not pulled."""
 
     text: str
-    """As it was written."""
+    """The name as written."""
     name: str = ""
-    """As it was written, without tag and digest."""
+    """The name as written, without tag and digest."""
     registry: str = ""
-    """Host, and port where one is written; ``docker.io`` where none is named."""
+    """The host, with its port if given; ``docker.io`` if the name has none."""
     repository: str = ""
-    """Below the registry: ``library/busybox``."""
+    """The path in the registry: ``library/busybox``."""
     tag: str = ""
     digest: str = ""
 
@@ -47,7 +47,7 @@ class Reference:
 
     @property
     def version(self) -> str:
-        """The digest if the name has one, else the tag, else ``latest``: what the registry is asked for."""
+        """The digest if the name has one, otherwise the tag, otherwise ``latest``: what the registry is asked for."""
         return self.digest or self.tag or "latest"
 
 
@@ -70,9 +70,10 @@ def parse(text: str) -> Reference:
 
 
 def at_engine(text: str) -> str:
-    """How the engine is asked for a local image: beside a digest a tag says nothing, and not every engine takes both.
+    """The name for the engine's request for a local image. Next to a digest, a tag has no meaning, and some engines
+    refuse both.
 
-    What is no reference stays as it is: the engine has the words for it.
+    Text that is not a reference stays unchanged; the engine reports the error.
     """
     found = _REFERENCE.fullmatch(text)
     return f"{found['name']}@{found['digest']}" if found and found["digest"] else text
@@ -83,7 +84,7 @@ def _why(text: str) -> str:
     if "://" in text:
         return f"{form}, without a scheme such as https://."
     if "@" in text and not re.search(rf"@(?:{_DIGEST})$", text):
-        return f"{form}; after @ comes sha256: and 64 hexadecimal digits in small letters."
+        return f"{form}; after @ comes sha256: with 64 lower-case hexadecimal digits."
     if _REFERENCE.fullmatch(text.lower()):
-        return f"{form}; a repository has small letters only."
+        return f"{form}; a repository must be in lower case."
     return f"{form}."

@@ -1,4 +1,4 @@
-"""The verbs of credentials for registries: encrypted, chosen by where an image lies, never shown again."""
+"""Operations on registry credentials: encrypted, selected by an image's name, never shown again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pools.spec import WorkloadSpec
 
 
 def users() -> dict[str, list[str]]:
-    """Which workloads each credential is used by: credential id → workload ids."""
+    """The workloads that use each credential: credential id → workload ids."""
     stored = dict(RegistryCredential.objects.values_list("registry", "pk"))
     found: dict[str, list[str]] = {pk: [] for pk in stored.values()}
     for workload in Workload.objects.with_latest().order_by("pk"):
@@ -33,12 +33,13 @@ def find(credential_id: str) -> RegistryCredential:
     """Raises RegistryCredentialNotFound."""
     credential = RegistryCredential.objects.filter(pk=credential_id).first()
     if credential is None:
-        raise RegistryCredentialNotFound(f"There is no registry credential {credential_id}.")
+        raise RegistryCredentialNotFound(f"No registry credential {credential_id}.")
     return credential
 
 
 def create(*, id: str | None, name: str, registry: str, secret: dict[str, str]) -> RegistryCredential:
-    """Store access to a registry; pools that fail to start from it try again at once. Raises IdTaken, RegistryTaken."""
+    """Store access to a registry; pools that fail to start for lack of it retry immediately. Raises IdTaken,
+    RegistryTaken."""
     try:
         with recording():
             _refuse_second(registry)
@@ -54,7 +55,7 @@ def create(*, id: str | None, name: str, registry: str, secret: dict[str, str]) 
 
 def _refuse_second(registry: str) -> None:
     if other := RegistryCredential.objects.filter(registry=registry).first():
-        raise RegistryTaken(f"{other.pk} is stored for {registry} already; replace it.")
+        raise RegistryTaken(f"{registry} already has the credential {other.pk}. Replace that one.")
 
 
 def replace(
@@ -64,9 +65,9 @@ def replace(
     secret: dict[str, str],
     check: Callable[[RegistryCredential], None] = lambda _locked: None,
 ) -> None:
-    """Rotate it: the next pull uses this; pools that fail to start from its registry try again at once.
+    """Replace it: the next pull uses the new one, and pools that fail to start for lack of it retry immediately.
 
-    ``check`` sees the locked row first and raises what stands against the change.
+    ``check`` gets the locked row first and raises an error to reject the change.
     """
     with recording():
         credential = RegistryCredential.objects.select_for_update().get(pk=credential.pk)
@@ -81,14 +82,14 @@ def replace(
 
 
 def delete(credential: RegistryCredential, *, force: bool = False) -> None:
-    """Forget it. Raises RegistryCredentialInUse with the workloads whose image it is for, unless ``force``.
+    """Delete it. Raises RegistryCredentialInUse with the workloads that use it, unless ``force``.
 
-    Images that are on this machine stay, and start as before.
+    Images on this node stay and start as before.
     """
     with recording():
         used = users().get(credential.pk, [])
         if used and not force:
-            raise RegistryCredentialInUse(f"The images of the workloads {', '.join(used)} are pulled with it.")
+            raise RegistryCredentialInUse(f"The workloads {', '.join(used)} use it to pull their images.")
         before = _audited(credential.name, credential.registry, credential.secret)
         audit.record("registry-credential.delete", credential.pk, before=before)
         credential.delete()
@@ -99,7 +100,7 @@ def _audited(name: str, registry: str, secret: dict[str, str]) -> dict[str, Any]
 
 
 def _try_again(registry: str) -> None:
-    """Let pools whose image lies there, and that cannot start or roll, do so now."""
+    """Let pools with an image at that registry, and that cannot start or roll, retry now."""
     for pool in Pool.objects.exclude(trouble="").select_related("workload").order_by("pk"):
         if registry in places_of(pool.workload.latest.spec.image):
             try_again(pool.pk)

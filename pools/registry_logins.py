@@ -1,4 +1,4 @@
-"""Which login a registry is shown: the stored credential whose place is nearest to the image."""
+"""Selects the login for a registry: the stored credential whose path matches the image best."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pools.references import InvalidReference, Reference
 from pools.runtime.base import RegistryLogin
 
 ALIASES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
-"""Other names of Docker Hub."""
+"""Other host names of Docker Hub."""
 
 
 def registry_name(host: str) -> str:
-    """One spelling of a registry's host."""
+    """The canonical spelling of a registry's host."""
     host = host.lower()
     return references.DEFAULT_REGISTRY if host in ALIASES else host
 
 
 def places(reference: Reference) -> list[str]:
-    """Everything that the image lies below, the nearest first: its repository, each path above it, its registry."""
+    """All prefixes of the image's name, longest first: its repository, each path above it, its registry."""
     if reference.is_id:
         return []
     parts = [registry_name(reference.registry), *reference.repository.split("/")]
@@ -26,7 +26,7 @@ def places(reference: Reference) -> list[str]:
 
 
 def places_of(image: str) -> list[str]:
-    """The same for an image as a workload names it; nothing for what is no reference."""
+    """The same for an image as a workload names it; empty if it is not a reference."""
     try:
         return places(references.parse(image))
     except InvalidReference:
@@ -34,7 +34,7 @@ def places_of(image: str) -> list[str]:
 
 
 def login_for(reference: Reference) -> RegistryLogin | None:
-    """What is stored for the image's place; None: the engine's client configuration of this host's root decides."""
+    """The credential for the image; None: the engine's client configuration of root on this host applies."""
     near = places(reference)
     found = {one.registry: one for one in RegistryCredential.objects.filter(registry__in=near)}
     chosen = next((found[place] for place in near if place in found), None)
@@ -44,7 +44,7 @@ def login_for(reference: Reference) -> RegistryLogin | None:
 
 
 def login_of(credential: RegistryCredential) -> RegistryLogin:
-    """What its registry is shown."""
+    """The login for its registry."""
     secret = credential.secret
     return RegistryLogin(
         secret.get("username", ""), secret.get("password", ""), secret.get("identityToken", ""), credential.pk
@@ -52,5 +52,5 @@ def login_of(credential: RegistryCredential) -> RegistryLogin:
 
 
 def host_of(credential: RegistryCredential) -> str:
-    """The registry whose place it is, or below which its place lies."""
+    """The registry of the credential's place."""
     return credential.registry.partition("/")[0]

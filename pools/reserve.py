@@ -1,6 +1,6 @@
-"""A file of nothing in the data directory: room for the database when the node's disk is full to the last byte.
+"""A reserve file in the data directory: space for the database when the node's disk is completely full.
 
-Then nothing can be written down, not even that whoever fills the disk is released; the file goes, and it can.
+Otherwise nothing could be recorded, not even the release of the tenant that fills the disk. The file is then deleted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 RESERVE_MB = 32
 FULL_MB = 8
-"""With less than that free a transaction of the database may already fail."""
+"""With less free space, a database transaction may already fail."""
 
 
 def _path() -> Path:
@@ -26,7 +26,7 @@ def _path() -> Path:
 
 
 def keep() -> None:
-    """Have the file, unless the disk is low or too full for it."""
+    """Create the file, unless the disk is too full for it."""
     if _path().exists() or host.disk_is_low():
         return
     draft = _path().with_suffix(".draft")
@@ -44,17 +44,17 @@ def keep() -> None:
 
 
 def give() -> None:
-    """Give its room to whoever writes next."""
+    """Delete the file, so that the database can be written."""
     if _path().exists():
-        log.warning("disk is full; the reserve is given up", free_mb=host.free_disk_mb())
+        log.warning("disk full, reserve file deleted", free_mb=host.free_disk_mb())
         remove()
 
 
 def remove() -> None:
-    """Afterwards there is no such file."""
+    """Delete the file for good."""
     _path().unlink(missing_ok=True)
 
 
 def is_needed() -> bool:
-    """Whether the disk is so full that the database may no longer be written to."""
+    """Whether the disk is so full that writes to the database may fail."""
     return host.free_disk_mb() < FULL_MB

@@ -1,4 +1,4 @@
-"""Which resolvers the containers of this node may ask."""
+"""The resolvers that containers of this node may use."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from django.conf import settings
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 BEHIND_SYSTEMD = Path("/run/systemd/resolve/resolv.conf")
-"""The resolvers that systemd's own, on a loopback address, asks."""
+"""The upstream resolvers of systemd-resolved, which itself listens on a loopback address."""
 
 
 def of_node() -> tuple[str, ...]:
-    """IPv4 addresses of the resolvers that the node itself asks, as far as containers can reach them too."""
+    """IPv4 addresses of the node's own resolvers that containers can also reach."""
     return set_by_deployment() or _reachable(RESOLV_CONF) or _reachable(BEHIND_SYSTEMD)
 
 
 def set_by_deployment() -> tuple[str, ...]:
-    """Those that the deployment names; empty where the node's own are meant."""
+    """The configured resolvers; empty if the node's own are to be used."""
     return tuple(filter(is_reachable, settings.BOILERHOUSE_RESOLVERS))
 
 
 def named_in(path: Path) -> tuple[str, ...]:
-    """What a file like resolv.conf names, whether or not containers reach it; empty where there is no such file."""
+    """The resolvers in a resolv.conf file, reachable or not; empty if the file does not exist."""
     if not path.exists():
         return ()
     lines = (line.split() for line in path.read_text(errors="replace").splitlines())
@@ -35,7 +35,7 @@ def _reachable(path: Path) -> tuple[str, ...]:
 
 
 def is_reachable(text: str) -> bool:
-    """Whether it is an IPv4 address that a container could ask."""
+    """Whether it is an IPv4 address that a container could query."""
     try:
         address = ipaddress.IPv4Address(text)
     except ValueError:

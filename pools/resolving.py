@@ -1,8 +1,8 @@
-"""How a container resolves names: files of ours in /etc, and no way to the engine's resolver.
+"""Name resolution in containers: our files in /etc, and no access to the engine's resolver.
 
-The engine's resolver (127.0.0.11, in each container's network namespace) answers whoever asks which containers are
-beside it, and what they are called. So containers ask the node's resolvers directly, and a rule in their own
-namespace, which they have no right to change, closes the engine's.
+The engine's resolver (127.0.0.11, in each container's network namespace) tells anyone which other containers exist and
+their names. So containers query the node's resolvers directly, and a rule in their own namespace, which they may not
+change, closes the engine's.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ table ip {TABLE} {{
     }}
 }}
 """
-"""Before the engine's own rules, which lead on to its resolver's port."""
+"""Before the engine's own rules, which redirect to its resolver's port."""
 
 
 def servers(container: Container, spec: WorkloadSpec) -> tuple[str, ...]:
-    """Addresses of the resolvers that the container is to ask: the pool's, the workload's, or the node's."""
+    """Addresses of the container's resolvers: the pool's, the workload's, or the node's."""
     return tuple((container.network or {}).get("dns") or spec.dns) or resolvers.of_node()
 
 
 def write(
     home: Path, container: Container, spec: WorkloadSpec, hostname: str, named: Mapping[str, Iterable[str]]
 ) -> None:
-    """Have what ``binds`` mounts below ``home``; files that are mounted already change for who has them mounted.
+    """Write the files that ``binds`` mounts below ``home``; mounted files change in running containers too.
 
-    ``named`` are more names and their addresses.
+    ``named`` are additional names and their addresses.
     """
     directory = home / ".network"
     directory.mkdir(mode=0o700, exist_ok=True)
@@ -58,7 +58,7 @@ def write(
 
 
 def _put(path: Path, lines: list[str]) -> None:
-    """In place: a mount is of the file, not of its name."""
+    """Written in place, because a mount refers to the file and not to its name."""
     content = "".join(f"{line}\n" for line in lines).encode()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o444)
     with os.fdopen(descriptor, "r+b") as file:
@@ -69,38 +69,35 @@ def _put(path: Path, lines: list[str]) -> None:
 
 
 def has_files(home: Path) -> bool:
-    """Whether the container was made with files of ours; those of earlier versions ask the engine's resolver."""
+    """Whether the container uses our files; containers of earlier versions use the engine's resolver."""
     return (home / ".network").is_dir()
 
 
 def has_names(home: Path) -> bool:
-    """Whether its hosts file has names of a policy."""
+    """Whether its hosts file contains names of a policy."""
     return BY_POLICY in (home / ".network" / FILES["/etc/hosts"]).read_text()
 
 
 def binds(home: Path) -> tuple[Mount, ...]:
-    """What is mounted beside the volumes."""
+    """Mounts in addition to the volumes."""
     return tuple(Mount(str(home / ".network" / name), path, read_only=True) for path, name in FILES.items())
 
 
-# The engine's resolver --------------------------------------------------------------------------------
-
-
 def close(pid: int) -> None:
-    """Close the engine's resolver to all processes in the network namespace of this one. Raises HostNotReady."""
+    """Close the engine's resolver to all processes in this process's network namespace. Raises HostNotReady."""
     done = _inside(pid, ["nft", "-f", "-"], CLOSED)
     if done is not None and done.returncode != 0:
-        raise HostNotReady(f"The engine's resolver cannot be closed to a container: {done.stderr.strip()[:300]}")
+        raise HostNotReady(f"Cannot close the engine's resolver to a container: {done.stderr.strip()[:300]}")
 
 
 def is_closed(pid: int) -> bool:
-    """Whether it is; also where the process has ended. Raises HostNotReady."""
+    """Whether it is closed; also if the process has ended. Raises HostNotReady."""
     done = _inside(pid, ["nft", "list", "table", "ip", TABLE])
     return done is None or f"ip daddr {ENGINES} reject" in done.stdout
 
 
 def _inside(pid: int, command: list[str], text: str = "") -> subprocess.CompletedProcess[str] | None:
-    """None where the process has ended, or has no network namespace of its own that this host sees."""
+    """None if the process has ended, or has no network namespace of its own that this host sees."""
     try:
         if not pid or _namespace(pid) == _namespace(os.getpid()):
             return None
@@ -111,9 +108,9 @@ def _inside(pid: int, command: list[str], text: str = "") -> subprocess.Complete
     except FileNotFoundError as error:
         if error.filename == f"/proc/{pid}/ns/net":
             return None
-        raise HostNotReady(f"nsenter cannot be run: {error}. Install util-linux.") from error
+        raise HostNotReady(f"Cannot run nsenter: {error}. Install util-linux.") from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostNotReady(f"A container's network namespace cannot be entered: {error}") from error
+        raise HostNotReady(f"Cannot enter a container's network namespace: {error}") from error
     return None if done.returncode != 0 and not Path(f"/proc/{pid}").exists() else done
 
 

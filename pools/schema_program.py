@@ -1,8 +1,8 @@
-"""What checks values against JSON Schemas: a program of its own, started by ``schema_processes``, without Django.
+"""Validates values against JSON Schemas: a separate program without Django, started by ``schema_processes``.
 
-One question a line comes in, one answer a line goes out. The kernel ends it when one question takes more than
-``PROCESSOR_S`` of processor time or all that it holds more than ``MEMORY_BYTES``: a schema of a few lines and a value
-of a few more can ask for years of work.
+It reads one question per line and writes one answer per line. The kernel ends it if one question takes more than
+``PROCESSOR_S`` of processor time, or if it uses more than ``MEMORY_BYTES``: a schema and a value of a few lines can
+cause years of work.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from referencing.jsonschema import DRAFT202012
 PROCESSOR_S = 1.0
 MEMORY_BYTES = 512 << 20
 MAX_ERRORS, MAX_WORDS = 100, 300
-"""Of one value, and of one error in characters."""
+"""Characters of a value, and of an error."""
 REFERENCES = ("$ref", "$dynamicRef")
 MAX_HOPS = 50
-"""How many schemas may say something of one and the same value, each by the one before."""
+"""How many schemas may apply to one value through references."""
 UNUSABLE = (Unresolvable, CannotDetermineSpecification, ValueError, ArithmeticError, RecursionError)
-"""What looking at a schema raises when the schema is at fault."""
+"""Exceptions that a faulty schema causes."""
 METASCHEMA = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
 
 
@@ -49,13 +49,13 @@ class _Nowhere(Exception):
 
 
 def compiled(schema: Any) -> jsonschema_rs.Draft202012Validator:
-    """Nothing is fetched, and a pattern that has to backtrack gives up after a million steps."""
+    """Nothing is fetched, and a pattern that backtracks fails after a million steps."""
     options = jsonschema_rs.FancyRegexOptions()
     return jsonschema_rs.Draft202012Validator(schema, validate_formats=False, offline=True, pattern_options=options)
 
 
 def problem(schema: Any) -> Wrong | None:
-    """Why nothing can be checked against ``schema``, and where in it; None if it can."""
+    """Why no value can be checked against ``schema``, and where in it; None if it is usable."""
     try:
         places = dict(_places(schema, ""))
         for error in itertools.islice(compiled(METASCHEMA).iter_errors(schema), 1):
@@ -67,20 +67,20 @@ def problem(schema: Any) -> Wrong | None:
             _height(inner, at, heights, 0, places)
         compiled(schema)
     except _Circle as error:
-        detail = f"It refers to itself, or more than {MAX_HOPS} times, without going into the value."
+        detail = f"It refers to itself, or follows more than {MAX_HOPS} references, without descending into the value."
         return _wrong(str(error), detail, "schema")
     except _Nowhere as error:
         pointer, name = error.args
-        return _wrong(pointer, f"{name[:100]} leads nowhere: a schema can only refer to what is in it.", "schema")
+        return _wrong(pointer, f"{name[:100]} does not exist: a schema can only refer to its own parts.", "schema")
     except jsonschema_rs.ValidationError as error:
-        return _wrong(_pointer(error.instance_path), f"Nothing can be checked against it: {error.message}", "schema")
+        return _wrong(_pointer(error.instance_path), f"No config can be checked against it: {error.message}", "schema")
     except UNUSABLE as error:
-        return _wrong("", f"Nothing can be checked against it: {error} ({type(error).__name__})", "schema")
+        return _wrong("", f"No config can be checked against it: {error} ({type(error).__name__})", "schema")
     return None
 
 
 def errors(schema: str, value: Any) -> list[Wrong]:
-    """What the schema (its text) has against a value; of many things the first. Raises UNUSABLE, of the schema."""
+    """The first error of a value by the schema (its text). Raises UNUSABLE for the schema."""
     check = _usable(schema)
     if check.is_valid(value):
         return []
@@ -93,7 +93,7 @@ def errors(schema: str, value: Any) -> list[Wrong]:
 
 @lru_cache(64)
 def _usable(schema: str) -> jsonschema_rs.Draft202012Validator:
-    """Raises ValueError for one that ``problem`` is found in: it may have been stored before that was looked for."""
+    """Raises ValueError if ``problem`` finds something: the schema may have been stored before that check existed."""
     value = json.loads(schema)
     if found := problem(value):
         raise ValueError(f"{found.detail} (at {found.pointer})" if found.pointer else found.detail)
@@ -109,7 +109,7 @@ def _pointer(path: Any) -> str:
 
 
 def _places(value: Any, pointer: str) -> Iterator[tuple[int, str]]:
-    """The pointer of each object of a document, by the object's identity."""
+    """The pointer of each object in a document, by the object's identity."""
     inner: Any = ()
     if isinstance(value, dict):
         yield id(value), pointer
@@ -127,7 +127,7 @@ def _walk(resource: Resource[Any], resolver: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _in_place(schema: Mapping[str, Any], resolver: Any, places: dict[int, str]) -> Iterator[tuple[Any, Any]]:
-    """What the schema says, by other schemas, of the same value."""
+    """The schemas that the schema applies to the same value."""
     for name in REFERENCES:
         if name in schema:
             try:
@@ -143,7 +143,7 @@ def _in_place(schema: Mapping[str, Any], resolver: Any, places: dict[int, str]) 
 
 
 def _height(schema: Any, resolver: Any, heights: dict[int, int], depth: int, places: dict[int, str]) -> int:
-    """How many hops lie below the schema. Raises _Circle where they never end, or not soon."""
+    """How many hops lie below the schema. Raises _Circle if they never end or are too many."""
     known = heights.get(id(schema))
     if known == -1 or depth + (known or 0) > MAX_HOPS:
         raise _Circle(places.get(id(schema), ""))
@@ -153,9 +153,6 @@ def _height(schema: Any, resolver: Any, heights: dict[int, int], depth: int, pla
         known = max((1 + _height(*one, heights, depth + 1, places) for one in below), default=0)
         heights[id(schema)] = known
     return known
-
-
-# The program ------------------------------------------------------------------------------------------
 
 
 def answer(question: dict[str, Any]) -> Any:
@@ -172,7 +169,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin.buffer:
-        signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)  # its signal ends the process, whatever that is doing
+        signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)  # SIGXCPU ends the process, whatever it is doing
         began = time.process_time()
         found = answer(json.loads(line))
         said = json.dumps({"answer": found, "took": time.process_time() - began}).encode() + b"\n"

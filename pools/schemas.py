@@ -1,6 +1,6 @@
-"""JSON Schemas of workloads' configs: everything that one refers to is in it, and nothing is fetched.
+"""JSON Schemas of workloads' configs. They are self-contained, and nothing is fetched.
 
-What is checked by them, and they themselves, are looked at by ``schema_program``, in processes of its own.
+Schemas and the values checked by them are processed by ``schema_program``, in separate processes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from boilerhouse.core.errors import FieldError
 from boilerhouse.process.apart import Apart, TooMuch
 
 SAVING = "schemas"
-"""Who asks about schemas themselves: operators, all as one."""
+"""The asker for questions about schemas themselves: all operators together."""
 _apart = Apart(Path(__file__).with_name("schema_program.py"))
 
 
 class Unusable(Exception):
-    """Nothing can be checked against the schema."""
+    """No value can be checked against the schema."""
 
 
 def warm() -> None:
@@ -27,16 +27,17 @@ def warm() -> None:
 
 
 def problem(schema: Any) -> FieldError | None:
-    """Why nothing can be checked against ``schema``, with a pointer into it; None if it can. Raises NoPlace, Spent."""
+    """Why no value can be checked against ``schema``, with a pointer into it; None if it is usable. Raises NoPlace,
+    Spent."""
     try:
         found = _apart.ask({"problem": schema}, SAVING)
     except TooMuch:
-        return FieldError("", "It takes more than a second of processor time to look at it.", "schema")
+        return FieldError("", "Checking the schema takes more than a second of processor time.", "schema")
     return FieldError(*found) if found else None
 
 
 def errors(schema: Any, values: Sequence[Any], asker: str) -> list[list[FieldError]]:
-    """What ``schema`` has against each value, with pointers into it. Raises Unusable, TooMuch, NoPlace, Spent."""
+    """The errors of each value by ``schema``, with pointers into it. Raises Unusable, TooMuch, NoPlace, Spent."""
     found = _apart.ask({"schema": json.dumps(schema), "values": list(values)}, asker)
     if "unusable" in found:
         raise Unusable(found["unusable"])

@@ -1,4 +1,4 @@
-"""The verbs of workloads and pools."""
+"""Operations on workloads and pools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pools.spec import BUILT_IN_VARIABLES, WorkloadSpec, variables_of
 from pools.states import ContainerState
 
 spec_checks: list[Callable[[Workload, WorkloadSpec], list[FieldError]]] = []
-"""What upper apps have against a new spec of a workload; they add to it when they are loaded."""
+"""Functions of other apps that check a new spec of a workload; the apps append to it when they are loaded."""
 
 
 def _variables_in_use(wanted: deployment_settings.DeploymentSettings) -> list[FieldError]:
@@ -39,14 +39,11 @@ def _variables_in_use(wanted: deployment_settings.DeploymentSettings) -> list[Fi
 deployment_settings.checks.append(_variables_in_use)
 
 
-# Workloads ------------------------------------------------------------------------------------------
-
-
 def unused_id(wanted: str | None, name: str, taken: Any) -> str:
-    """``wanted`` if it is free, else IdTaken; without one the slug of the name, suffixed if taken."""
+    """``wanted`` if it is free, otherwise IdTaken; without it, a slug of the name, with a suffix if taken."""
     if wanted is not None:
         if taken.filter(pk=wanted).exists():
-            raise errors.IdTaken(f"{wanted} is taken.")
+            raise errors.IdTaken(f"The id {wanted} is already in use.")
         return wanted
     base, number = slugify(name), 1
     while taken.filter(pk=base if number == 1 else f"{base}-{number}").exists():
@@ -57,15 +54,15 @@ def unused_id(wanted: str | None, name: str, taken: Any) -> str:
 
 
 def find_workload(workload_id: str) -> Workload:
-    """With what its latest version holds. Raises WorkloadNotFound."""
+    """With the data of its latest version. Raises WorkloadNotFound."""
     workload = Workload.objects.with_latest().filter(pk=workload_id).first()
     if workload is None:
-        raise errors.WorkloadNotFound(f"There is no workload {workload_id}.")
+        raise errors.WorkloadNotFound(f"No workload {workload_id}.")
     return workload
 
 
 def create_workload(*, id: str | None, name: str, spec: WorkloadSpec) -> Workload:
-    """Register a workload as its version 1. Raises IdTaken, and Invalid for what this host cannot run."""
+    """Register a workload as its version 1. Raises IdTaken, and Invalid if this host cannot run it."""
     image = check_feasible(spec)
     try:
         with recording():
@@ -96,9 +93,9 @@ def _audited_workload(workload: Workload) -> dict[str, Any]:
 def update_workload(
     workload: Workload, *, name: str, spec: WorkloadSpec, check: Callable[[Workload], None] = _nothing
 ) -> Workload:
-    """Change a workload; another spec is a new version, which its pools roll to.
+    """Change a workload; a changed spec is a new version, to which its pools roll.
 
-    ``check`` sees the locked row first and raises what stands against the change. Raises Invalid.
+    ``check`` gets the locked row first and raises an error to reject the change. Raises Invalid.
     """
     image = check_feasible(spec)
     with recording():
@@ -111,7 +108,7 @@ def update_workload(
         number = latest.number
         if latest.spec != spec:
             number += 1
-            # What the image is changes by its name, or by a refresh: with the rest of the spec it stays.
+            # Only another name or a refresh changes the image; otherwise the new version keeps it.
             pins = latest.pins_for(spec)
             add_version(workload, number, spec.to_json(), image_volumes=_declared(image), **pins)
         elif image is not None and latest.image_volumes != _declared(image):
@@ -124,7 +121,7 @@ def update_workload(
 
 
 def add_version(workload: Workload, number: int, spec_json: dict[str, Any], **known: Any) -> WorkloadVersion:
-    """Give the locked workload another version, to which its pools roll; call it in a transaction."""
+    """Create the next version of the locked workload, to which its pools roll; call it in a transaction."""
     made = WorkloadVersion.objects.create(workload=workload, number=number, spec_json=spec_json, **known)
     for pool_id in workload.pools.values_list("pk", flat=True):
         enqueue("pool", "pools.tasks.refill", pool_id)
@@ -132,7 +129,7 @@ def add_version(workload: Workload, number: int, spec_json: dict[str, Any], **kn
 
 
 def delete_workload(workload: Workload) -> None:
-    """Forget a workload that no pool uses. Raises WorkloadInUse."""
+    """Delete a workload that no pool uses. Raises WorkloadInUse."""
     try:
         with recording():
             emit("workload.updated", workloadId=workload.pk, deleted=True)
@@ -142,19 +139,16 @@ def delete_workload(workload: Workload) -> None:
         raise errors.WorkloadInUse from error
 
 
-# Pools ----------------------------------------------------------------------------------------------
-
-
 def find_pool(pool_id: str) -> Pool:
     """With its counts. Raises PoolNotFound."""
     pool = Pool.objects.with_counts().filter(pk=pool_id).first()
     if pool is None:
-        raise errors.PoolNotFound(f"There is no pool {pool_id}.")
+        raise errors.PoolNotFound(f"No pool {pool_id}.")
     return pool
 
 
 def create_pool(*, id: str | None, name: str | None, workload: Workload, **options: Any) -> Pool:
-    """Make a pool; workers start filling it when this commits. Raises IdTaken, and Invalid for its network policy."""
+    """Create a pool; workers start filling it when this commits. Raises IdTaken, and Invalid for its network policy."""
     name = name or id or workload.name
     options.setdefault("min_idle", options.get("min_size", 0))
     try:
@@ -173,11 +167,11 @@ def create_pool(*, id: str | None, name: str | None, workload: Workload, **optio
 
 
 def update_pool(pool_id: str, *, name: str | None, check: Callable[[Pool], None] = _nothing, **options: Any) -> Pool:
-    """Change a pool's settings; its containers follow. The target size is kept within the new maxSize.
+    """Change a pool's settings; its containers are adjusted. The target size is kept within the new maxSize.
 
-    Another network is rolled out like a version of the workload; another policy is in force at once. ``check`` sees
-    the locked row first and raises what stands against the change. Raises PoolNotFound,
-    and Invalid for a policy that nothing would enforce.
+    A changed network is rolled out like a new version of the workload; a changed policy takes effect immediately.
+    ``check`` gets the locked row first and raises an error to reject the change. Raises PoolNotFound, and Invalid for a
+    policy that could not be enforced.
     """
     with recording():
         pool = lock_pool(pool_id)
@@ -200,7 +194,7 @@ def update_pool(pool_id: str, *, name: str | None, check: Callable[[Pool], None]
 
 
 def _split_network(options: dict[str, Any], workload: Workload) -> None:
-    """Put the policy, which rolls nothing, beside the settings that containers are made with. Raises Invalid."""
+    """Separate the policy, which causes no roll, from the settings that containers are created with. Raises Invalid."""
     if "network" not in options:
         return
     whole = dict(options["network"] or {})
@@ -208,16 +202,18 @@ def _split_network(options: dict[str, Any], workload: Workload) -> None:
     options["network"] = whole or None
     spec = workload.latest.spec
     if options["egress"] is not None and not spec.takes_policies:
-        detail = f"The workload's containers are on the network {spec.security.network_mode}, where none is enforced."
+        detail = (
+            f"The workload's containers are on the network {spec.security.network_mode}, where no policy is enforced."
+        )
         raise Invalid(FieldError("/network/egress", detail, "not_enforced"))
 
 
 def _policies_in_use(workload: Workload, spec: WorkloadSpec) -> list[FieldError]:
-    """What pools promise of their containers' packets, and another network would not hold."""
+    """Pools with a network policy that could not be enforced on another network."""
     pools = workload.pools.filter(egress__isnull=False).order_by("pk").values_list("pk", flat=True)
     if spec.takes_policies or not pools:
         return []
-    detail = f"These pools have a network policy, which is enforced on no other network: {', '.join(pools)}."
+    detail = f"These pools have a network policy, which cannot be enforced on that network: {', '.join(pools)}."
     return [FieldError("/security/networkMode", detail, "not_enforced")]
 
 
@@ -225,23 +221,23 @@ spec_checks.append(_policies_in_use)
 
 
 def pause(pool_id: str) -> None:
-    """Start no more containers; warm ones are still handed out. Raises PoolNotFound."""
+    """Start no more containers; warm ones can still be claimed. Raises PoolNotFound."""
     _switch(pool_id, "pause", "paused", is_paused=True)
 
 
 AGAIN: dict[str, Any] = {"next_start_at": None, "failures": 0, "halted_version": None, "halted_network": None}
-"""The pool waits for nothing after a start that failed, and tries a version again whose roll stopped."""
+"""End the back-off of a pool after failed starts, and retry a version whose roll stopped."""
 
 
 def try_again(pool_id: str) -> None:
-    """Let the pool's next start not wait: what made the last ones fail may be over."""
+    """End the back-off before the pool's next start, because the cause of the failures may be over."""
     Pool.objects.filter(pk=pool_id).update(**AGAIN)
 
 
 def resume(pool_id: str) -> None:
-    """Take up the pool's work again after a pause or a drain, and try at once what had failed.
+    """End a pause or a drain, and retry immediately what had failed.
 
-    Raises PoolNotFound, and PoolInUse when the pool is being deleted.
+    Raises PoolNotFound, and PoolInUse if the pool is being deleted.
     """
     with recording():
         if lock_pool(pool_id).is_deleting:
@@ -252,7 +248,7 @@ def resume(pool_id: str) -> None:
 
 
 def drain(pool_id: str) -> None:
-    """Refuse new claims and remove the warm containers; those who hold one keep it. Raises PoolNotFound."""
+    """Refuse new claims and remove the warm containers; claimed ones stay. Raises PoolNotFound."""
     _switch(pool_id, "drain", "draining", is_draining=True)
 
 
@@ -268,15 +264,17 @@ def _switch(pool_id: str, verb: str, word: str, **changes: Any) -> None:
 
 
 def scale(pool_id: str, target_size: int) -> Pool:
-    """Set the pool's target size; containers follow. Raises Invalid, BelowClaimed, PoolNotFound."""
+    """Set the pool's target size; containers are adjusted. Raises Invalid, BelowClaimed, PoolNotFound."""
     with recording():
         pool = lock_pool(pool_id)
         if not pool.min_size <= target_size <= pool.max_size:
-            detail = f"Enter a number from {pool.min_size} to {pool.max_size}, the pool's minSize and maxSize."
+            detail = f"Must be a number from {pool.min_size} (minSize) to {pool.max_size} (maxSize)."
             raise Invalid(FieldError("/targetSize", detail, "out_of_range"))
         claimed = pool.containers.filter(state=ContainerState.CLAIMED).count()
         if target_size < claimed:
-            raise errors.BelowClaimed(f"{claimed} containers are claimed; {target_size} would be below that.")
+            raise errors.BelowClaimed(
+                f"{claimed} containers are claimed, so the pool cannot be scaled to {target_size}."
+            )
         Pool.objects.filter(pk=pool_id).update(target_size=target_size, updated_at=Now())
         emit("pool.scaled", pool_id=pool_id, targetSize=target_size, before=pool.target_size)
         sizes = {"before": {"targetSize": pool.target_size}, "after": {"targetSize": target_size}}
@@ -287,15 +285,17 @@ def scale(pool_id: str, target_size: int) -> Pool:
 
 
 def start_deleting(pool_id: str, *, force: bool) -> None:
-    """Drain the pool for good; the row goes when the last container has gone.
+    """Drain the pool permanently; its row is deleted with the last container.
 
-    Tenants that hold containers are released, with save, by ``tenants``; without ``force`` they raise PoolInUse.
+    Tenants that hold containers are released, with a save, by ``tenants``; without ``force``, they cause PoolInUse.
     """
     with recording():
         pool = lock_pool(pool_id, against_claims=True)
         held = pool.held_count()
         if held and not force:
-            raise errors.PoolInUse(f"Tenants hold {held} containers of this pool; force releases them, with save.")
+            raise errors.PoolInUse(
+                f"Tenants hold {held} containers of this pool. With force, they are saved and released."
+            )
         if not pool.is_deleting:
             audit.record("pool.delete", pool_id, after={"force": force})
         Pool.objects.filter(pk=pool_id).update(is_deleting=True, is_draining=True, updated_at=Now())
@@ -303,23 +303,23 @@ def start_deleting(pool_id: str, *, force: bool) -> None:
 
 
 def lock_pool(pool_id: str, *, against_claims: bool = False) -> Pool:
-    """The pool's row, locked until the transaction ends: every insert of a container holds it (P2).
+    """The pool's row, locked until the transaction ends: every insert of a container takes this lock (P2).
 
-    With ``against_claims`` no claim of the pool is committed meanwhile either, so who holds what can be looked at.
+    With ``against_claims``, no claim of the pool commits meanwhile either, so its assignments can be read safely.
     Raises PoolNotFound.
     """
     pool = Pool.objects.select_for_update(no_key=not against_claims).filter(pk=pool_id).first()
     if pool is None:
-        raise errors.PoolNotFound(f"There is no pool {pool_id}.")
+        raise errors.PoolNotFound(f"No pool {pool_id}.")
     return pool
 
 
 def lock_workload(workload_id: str) -> Workload:
     """The workload's row with its latest version, which stays the latest until the transaction ends.
 
-    Whoever checks something against it takes this lock after the pool's. Raises WorkloadNotFound.
+    Code that checks against it takes this lock after the pool's. Raises WorkloadNotFound.
     """
     locked = Workload.objects.select_for_update(no_key=True).filter(pk=workload_id)
     if not locked.values_list("pk", flat=True):
-        raise errors.WorkloadNotFound(f"There is no workload {workload_id}.")
-    return find_workload(workload_id)  # by a second statement: the first one may have waited, and sees what was before
+        raise errors.WorkloadNotFound(f"No workload {workload_id}.")
+    return find_workload(workload_id)  # a second statement, because the first may have waited and read old data

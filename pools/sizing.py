@@ -1,7 +1,7 @@
 """How a pool keeps its size and rolls to a new version: one step at a time, decided under the pool's lock.
 
-``decide`` is a pure function of rows; ``refill`` carries its verdict out. Whoever finishes a start or a removal, and
-the controller, call it again.
+``decide`` is a pure function of rows; ``refill`` carries out its decision. It is called again after every start and
+removal, and by the controller.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pools.states import ContainerState, Trouble
 
 STARTING, IDLE, CLAIMED = ContainerState.STARTING, ContainerState.IDLE, ContainerState.CLAIMED
 CLAIMS_AT_ONCE = 16
-"""Claims that have not committed do not see each other; with so many spare ones it makes no difference."""
+"""Uncommitted claims do not see each other; with this many spare containers it makes no difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do now: start so many containers of each template, remove these idle ones, call off these starts."""
+    """What to do now: start this many containers of each template, remove these idle ones, cancel these starts."""
 
     start: list[Template] = field(default_factory=list)
     remove: list[UUID] = field(default_factory=list)
@@ -39,9 +39,9 @@ class Step:
 def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel: int) -> Step:
     """The next step of a pool whose containers are ``members``, oldest first. Pure: no query, no clock.
 
-    At most ``parallel`` starts are under way at once, and ``maxSize`` counts every row (P2). While a new template is
-    not proven, one container of it is tried and the last good one keeps serving (hazards.md#d7); claimed ones are left
-    alone, without headroom one idle container is swapped at a time.
+    At most ``parallel`` starts run at once, and ``maxSize`` counts every row (P2). Until a container of a new template
+    is healthy, only one is started, and the last good template keeps serving (hazards.md#d7). Claimed containers are
+    left alone; without spare capacity, idle containers are replaced one at a time.
     """
     idle = [c for c in members if c.state == IDLE]
     starting = [c for c in members if c.state == STARTING]
@@ -56,7 +56,7 @@ def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel:
     is_trial = good is not None and good != wanted and pool.halted != wanted
     serving = good if good is not None and (is_trial or pool.halted == wanted) else wanted
     if obsolete := [c.pk for c in in_line if c.template not in (serving, wanted)]:
-        return Step(call_off=obsolete)  # a pull may take hours: nothing else should wait for that one
+        return Step(call_off=obsolete)  # a pull may take hours, and nothing else should wait for it
 
     trials = [c for c in members if is_trial and c.template == wanted]
     fresh_idle = [c for c in idle if c.template == serving]
@@ -82,8 +82,7 @@ def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel:
 
 
 def _parallel(pool: Pool) -> int:
-    """How many starts may be under way: one while nothing says that they succeed, so that a broken image is tried once
-    per back-off."""
+    """How many starts may run at once: one after a failure, so that a broken image is tried once per back-off."""
     if trouble.rests(pool):
         return 0
     return 1 if pool.failures or pool.good is None else int(settings.BOILERHOUSE_PARALLEL_CREATES)
@@ -100,30 +99,30 @@ def is_off(pool: Pool) -> bool:
 
 
 def _has_settled(pool: Pool) -> bool:
-    """Whether containers that did not last were counted and one has lasted since."""
+    """Whether failed warm containers were counted and a later one has proven stable."""
     return steadiness.counts(pool) and steadiness.is_steady(pool)
 
 
 def may_lack(pool: Pool) -> bool:
-    """Whether the pool may have to start a container in the place of one that a tenant has just got.
+    """Whether the pool may have to replace a container that was just claimed.
 
-    Where it need not, the workers are spared a message; what this overlooks ``fill_pools`` sees within a second.
+    If not, no message is sent; ``fill_pools`` corrects a wrong guess within a second.
     """
     if not pool.min_idle:
-        return False  # one idle less and one claimed more: as many as before
+        return False  # one idle less and one claimed more: the number stays the same
     spare = Count("pk", filter=Q(state__in=[IDLE, STARTING]))
     counted = pool.containers.aggregate(size=Count("pk"), spare=spare)
     return bool(counted["size"] < pool.max_size and counted["spare"] < pool.min_idle + CLAIMS_AT_ONCE)
 
 
 def refill(pool_id: str) -> int:
-    """Bring the pool one step nearer to what it should be; return how many starts and removals were decided.
+    """Bring the pool one step closer to its desired state; return how many starts and removals were decided.
 
-    Inserts ``starting`` rows and enqueues their creation, marks idle ones for removal and enqueues that.
+    Inserts ``starting`` rows and enqueues their creation; marks idle containers for removal and enqueues that.
     """
     pool = Pool.objects.filter(pk=pool_id).first()
     if pool is None or not is_off(pool):
-        return 0  # whoever changes it later asks again; most who ask find that another has done it
+        return 0  # every later change enqueues this again; usually another process has done the work
     disk_is_low = host.disk_is_low()
     with recording():
         pool = Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()

@@ -1,4 +1,4 @@
-"""A workload's description as frozen values; JSON enters and leaves through ``WorkloadSpec`` only."""
+"""A workload's spec as frozen values; JSON is read and written only through ``WorkloadSpec``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESERVED_VOLUME_NAMES = frozenset({"state", "secrets", "comm", "claimed", "lock"
 
 
 class Owner(NamedTuple):
-    """Whose a container's processes and files are, in numbers of this host; as ``os.chown`` takes them."""
+    """The owner of a container's processes and files, in numbers of this host, as ``os.chown`` takes them."""
 
     uid: int
     gid: int
@@ -51,7 +51,7 @@ class HealthCheck:
 @dataclass(frozen=True, slots=True)
 class Gpus:
     count: int = 1
-    """-1: all that the node has. 0 where ``ids`` says which."""
+    """-1: all of the node. 0 if ``ids`` selects them."""
     ids: tuple[str, ...] = ()
 
 
@@ -63,7 +63,7 @@ class Resources:
     tmpfs_mb: int = 64
     disk_mb: int | None = None
     shm_mb: int | None = None
-    """Of /dev/shm; None: as large as ``tmpfs_mb``."""
+    """The size of /dev/shm; None: as large as ``tmpfs_mb``."""
     gpus: Gpus | None = None
 
     @classmethod
@@ -74,7 +74,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class MemoryMount:
-    """A directory in memory that the workload asks for."""
+    """A RAM directory that the workload requests."""
 
     path: str
     size_mb: int
@@ -109,15 +109,15 @@ class Security:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who the processes of a container are."""
+    """The user of the container's processes."""
 
     uid: int | None = None
     gid: int | None = None
     """None: the number of its uid."""
     groups: tuple[int, ...] = ()
-    """Supplementary ones."""
+    """Supplementary groups."""
     name: str | None = None
-    """In the container's passwd and group; None: the image's files stay as they are."""
+    """The name in the container's passwd and group; None: the image's files stay unchanged."""
     home: str | None = None
     """Its HOME, and with a name its home directory."""
 
@@ -152,17 +152,17 @@ class WorkloadSpec:
     pull_policy: str = "missing"
     config_schema: dict[str, Any] | None = None
     entrypoint: tuple[str, ...] | None = None
-    """None: the image's own; empty: none, so that the command runs by itself."""
+    """None: the image's own; empty: none, so the command runs by itself."""
     working_dir: str | None = None
     """None: the image's own."""
     init: bool = True
     """Whether a small init is process 1; otherwise the image's own process is."""
     stop_signal: str | None = None
-    """None: the image's STOPSIGNAL, else SIGTERM."""
+    """None: the image's STOPSIGNAL, otherwise SIGTERM."""
     is_health_check_off: bool = False
-    """Whether the image's HEALTHCHECK does not run; without ``health_check`` it does otherwise."""
+    """Whether the image's HEALTHCHECK is disabled; otherwise it runs if there is no ``health_check``."""
     image_update: str | None = None
-    """``roll`` to what the tag names, or ``manual``; None: as ``pull_policy`` suggests."""
+    """``roll`` to the image that the tag names, or ``manual``; None: depends on ``pull_policy``."""
     user: User = User()
     tmpfs: tuple[MemoryMount, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
@@ -173,28 +173,28 @@ class WorkloadSpec:
 
     @property
     def takes_policies(self) -> bool:
-        """Whether its containers are held to network policies: those on other networks than ours are not."""
+        """Whether network policies apply to its containers, which is only so on our own networks."""
         return self.security.network_mode in ("bridge", "none")
 
     @property
     def rolls_to_new_images(self) -> bool:
-        """Whether a tag that moved is taken up without being asked to."""
+        """Whether a moved tag is rolled out automatically."""
         return self.image_update == "roll" or (self.image_update is None and self.pull_policy == "always")
 
     @property
     def fixed_uid(self) -> int | None:
-        """The uid of all its containers; None: a host uid of its own for each."""
+        """The uid of all its containers; None: a separate host uid for each."""
         return self.security.run_as_user if self.user.uid is None else self.user.uid
 
     def owner(self, uid: int) -> Owner:
-        """Whose the files of its container with this uid are."""
+        """The owner of the files of its container with this uid."""
         return Owner(uid, uid if self.user.gid is None else self.user.gid)
 
     def volume(self, name: str) -> Volume | None:
         return next((volume for volume in self.volumes if volume.name == name), None)
 
     def volume_of(self, container_path: str) -> tuple[Volume, PurePosixPath] | None:
-        """The volume that holds ``container_path`` and the path relative to it; the deepest one wins."""
+        """The volume that contains ``container_path``, and the path relative to it; the deepest volume wins."""
         path = PurePosixPath(container_path)
         holding = [volume for volume in self.volumes if path.is_relative_to(volume.path)]
         if not holding:
@@ -245,9 +245,9 @@ class WorkloadSpec:
 
 
 def variables(text: str) -> Iterator[tuple[str, str | None]]:
-    """The text in pieces: what stands before each ``${NAME}``, and that name; last the rest, with None.
+    """The text split at each ``${NAME}``: the text before it and the name; last the rest, with None.
 
-    One walk through the text, however many of them are begun and not ended.
+    One pass over the text, however many placeholders are opened and not closed.
     """
     at = 0
     while (begin := text.find("${", at)) >= 0 and (end := text.find("}", begin)) >= 0:
@@ -257,7 +257,7 @@ def variables(text: str) -> Iterator[tuple[str, str | None]]:
 
 
 def variables_of(text: str) -> list[str]:
-    """The NAME of each ``${NAME}`` in the text, in its order."""
+    """The NAME of each ``${NAME}`` in the text, in order."""
     return [name for _, name in variables(text) if name is not None]
 
 

@@ -1,4 +1,4 @@
-"""The life cycle of a container on one page."""
+"""The states of containers, pools and pulls."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from django.db.models import TextChoices
 
 
 class ContainerState(TextChoices):
-    """Where a container is in its life. A row that is gone has no state: it is deleted."""
+    """The state of a container. A container without a row has no state."""
 
     STARTING = "starting"
     """Its row exists; the engine is creating, starting or probing it."""
     IDLE = "idle"
-    """Warm, held by nobody."""
+    """Warm and unclaimed."""
     CLAIMED = "claimed"
-    """Held by one tenant, the only one of its life."""
+    """Claimed by one tenant, the only one of its lifetime."""
     REMOVING = "removing"
-    """On its way out; counts until the engine has none of it and its directories are gone."""
+    """Being removed; counted until it is gone from the engine and its directories are deleted."""
     FAILED = "failed"
     """Never became healthy; about to be removed."""
 
@@ -30,7 +30,7 @@ TRANSITIONS: dict[ContainerState, frozenset[ContainerState]] = {
 
 
 class ContainerHealth(TextChoices):
-    """What the last probe said."""
+    """The result of the last probe."""
 
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
@@ -39,29 +39,29 @@ class ContainerHealth(TextChoices):
 
 
 class Fault(TextChoices):
-    """What is wrong with a container that was well once."""
+    """What is wrong with a container that was healthy before."""
 
     EXIT = "exit"
     """Its main process ended."""
     OOM = "oom"
-    """The kernel ended it: it wanted more memory than its limit."""
+    """The kernel killed it, because it exceeded its memory limit."""
     VANISHED = "vanished"
     """The engine no longer has it."""
     UNHEALTHY = "unhealthy"
     """It runs, but its health check fails."""
     DISK = "disk"
-    """It runs, but holds more on disk than its limit."""
+    """It runs, but exceeds its disk limit."""
 
 
 DEADLY = frozenset({Fault.EXIT, Fault.OOM, Fault.VANISHED})
-"""Faults of a container that runs no more."""
+"""Faults of a container that no longer runs."""
 
 
 class Trouble(TextChoices):
-    """Why a pool cannot start containers, or does not roll a version out."""
+    """Why a pool cannot start containers, or has stopped a roll."""
 
     START_FAILED = "start_failed"
-    """Containers of it do not become healthy."""
+    """Its containers do not become healthy."""
     ENGINE_DOWN = "engine_down"
     """The container engine does not answer."""
     HOST_NOT_READY = "host_not_ready"
@@ -69,16 +69,16 @@ class Trouble(TextChoices):
     DISK_LOW = "disk_low"
     """The host's disk is nearly full."""
     UNSTABLE = "unstable"
-    """Containers of it become warm and then fail."""
+    """Its containers become warm and then fail."""
     ROLL_HALTED = "roll_halted"
     """The newest version does not become healthy; the last good one keeps serving."""
 
 
 class PullState(TextChoices):
-    """How far the pull of an image is."""
+    """The progress of an image pull."""
 
     WAITING = "waiting"
-    """It is asked for; others have their turn."""
+    """Requested; other pulls run first."""
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
@@ -86,7 +86,7 @@ class PullState(TextChoices):
 
 PULL_TRANSITIONS: dict[PullState, frozenset[PullState]] = {
     PullState.WAITING: frozenset({PullState.RUNNING}),
-    PullState.RUNNING: frozenset({PullState.RUNNING, PullState.DONE, PullState.FAILED}),  # another process goes on
+    PullState.RUNNING: frozenset({PullState.RUNNING, PullState.DONE, PullState.FAILED}),  # another process continues
     PullState.DONE: frozenset({PullState.WAITING}),
     PullState.FAILED: frozenset({PullState.WAITING}),
 }
@@ -95,14 +95,14 @@ PULLING = frozenset({PullState.WAITING, PullState.RUNNING})
 
 
 class PoolState(TextChoices):
-    """What a pool is doing; derived, by first match in this order."""
+    """What a pool is doing; derived, the first match in this order."""
 
     DRAINING = "draining"
     PAUSED = "paused"
     ERROR = "error"
-    """Cannot start containers and has none idle."""
+    """Cannot start containers and has no idle one."""
     EXHAUSTED = "exhausted"
-    """None idle and as large as it may be."""
+    """Has no idle container and its maximum size."""
     DEGRADED = "degraded"
-    """Serves, but below its desired size or with unhealthy containers."""
+    """Serves, but has too few or unhealthy containers."""
     HEALTHY = "healthy"

@@ -1,6 +1,7 @@
-"""Whether a pool's warm containers last: those that fail soon after they were warm are replaced more and more slowly.
+"""Whether a pool's warm containers stay healthy: those that fail soon after they became warm are replaced ever more
+slowly.
 
-Without that a pool whose containers pass their first health check and no later one would make and remove them for ever.
+Otherwise a pool whose containers pass only their first health check would create and remove them forever.
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ from pools.models import Container, Pool
 from pools.states import ContainerState, Fault, Trouble
 
 STAYS = timedelta(minutes=10)
-"""A container that has been well for so long is steady."""
+"""A container that has been healthy for this long counts as stable."""
 QUIET_FAILURES = 2
-"""So many may have causes of their own, such as an engine that was restarted."""
+"""This many failures may have unrelated causes, such as an engine restart."""
 COUNTED = frozenset({Fault.EXIT, Fault.OOM, Fault.UNHEALTHY})
 
 
 def is_steady(pool: Pool) -> bool:
-    """Whether some container of the pool has lasted."""
+    """Whether some container of the pool has proven stable."""
     kept = pool.containers.filter(state__in=[ContainerState.IDLE, ContainerState.CLAIMED], fault="")
     return kept.filter(created_at__lt=clock.now() - STAYS).exists()
 
 
 def counts(pool: Pool) -> bool:
-    """Whether containers that did not last are being counted: one more that becomes warm is no end of that."""
+    """Whether unstable containers are being counted; one more that becomes warm does not end that."""
     return bool(pool.failures) and pool.trouble in ("", Trouble.UNSTABLE)
 
 
 def note_failure(pool: Pool, container: Container, fault: Fault, detail: str) -> None:
-    """Count an idle container of the locked pool that failed; the pool says so when it is not the first."""
+    """Count a failed idle container of the locked pool; from the second on, the pool reports it."""
     if fault not in COUNTED or container.created_at < clock.now() - STAYS or is_steady(pool):
         return
     changes = trouble.back_off(pool)

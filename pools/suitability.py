@@ -1,7 +1,7 @@
-"""Whether an engine can run our containers at all, by how it was set up.
+"""Whether an engine's configuration allows Boilerhouse to run containers.
 
-What a container writes must be its own uid's on this host, its limits must hold, and this host's firewall must stand
-before its network. An engine that takes one of these away is refused before a container is made.
+Files that a container writes must belong to its uid on this host, its limits must be enforced, and this host's firewall
+must protect its network. An engine without one of these is refused before a container is created.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _known: WeakKeyDictionary[ContainerRuntime, tuple[float, Capabilities]] = WeakKe
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """Why an engine cannot be used, and what to do."""
+    """Why an engine cannot be used, and the remedy."""
 
     detail: str
     todo: str
 
 
 def known(runtime: ContainerRuntime) -> Capabilities:
-    """What the engine can do; asked again after a minute. Raises EngineUnavailable."""
+    """The engine's capabilities; read again after a minute. Raises EngineUnavailable."""
     at, can = _known.get(runtime, (0.0, None))
     if can is None or time.monotonic() - at > KNOWN_FOR_S:
         can = runtime.capabilities()
@@ -36,37 +36,39 @@ def known(runtime: ContainerRuntime) -> Capabilities:
 
 
 def check(runtime: ContainerRuntime) -> None:
-    """Return if containers may be made by this engine. Raises HostNotReady, EngineUnavailable."""
+    """Check that containers may be created by this engine. Raises HostNotReady, EngineUnavailable."""
     if not any(objections(known(runtime))):
         return
-    _known.pop(runtime, None)  # it may have been set right a moment ago
+    _known.pop(runtime, None)  # the engine may just have been fixed
     found = list(objections(known(runtime)))
     if found:
         raise HostNotReady(" ".join(f"{one.detail} {one.todo}" for one in found))
 
 
 def objections(can: Capabilities) -> Iterator[Objection]:
-    """Every reason against an engine."""
+    """All reasons against an engine."""
     if can.is_rootless:
         yield Objection(
-            "The container engine runs rootless: its users are not this host's, so a container could not use its own"
-            " state and secrets, and this host's firewall does not stand before its network.",
+            "The container engine runs rootless: its users are not this host's, so containers could not use their"
+            " state and secrets, and this host's firewall does not protect its network.",
             "Use the system's engine (DOCKER_HOST=unix:///var/run/docker.sock).",
         )
     elif can.remaps_users:
         yield Objection(
-            "The container engine maps containers' users to others (userns-remap): a container could not use its own"
-            " state and secrets.",
-            'Take "userns-remap" out of /etc/docker/daemon.json and restart the engine; Boilerhouse gives each'
-            " container a uid of its own.",
+            "The container engine remaps container users (userns-remap), so containers could not use their state"
+            " and secrets.",
+            'Remove "userns-remap" from /etc/docker/daemon.json and restart the engine. Boilerhouse gives each'
+            " container its own uid.",
         )
     if can.cannot_limit:
         yield Objection(
-            f"The container engine cannot limit {', '.join(can.cannot_limit)}: it has no such cgroup controller.",
-            "Enable it on this host (cgroup v2, or the controllers of v1; `docker info` names what is missing).",
+            f"The container engine cannot limit {', '.join(can.cannot_limit)}: the cgroup controller is missing.",
+            "Enable the controller on this host (cgroup v2, or the controllers of v1; `docker info` shows what is"
+            " missing).",
         )
     if can.firewall not in ("", "iptables", "iptables+firewalld"):
         yield Objection(
-            f"The container engine's firewall backend is {can.firewall}, which has no chain DOCKER-USER for our rules.",
+            f"The container engine's firewall backend is {can.firewall}, which has no DOCKER-USER chain for"
+            " Boilerhouse's rules.",
             'Set {"firewall-backend": "iptables"} in /etc/docker/daemon.json and restart the engine.',
         )

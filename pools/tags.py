@@ -1,8 +1,8 @@
-"""Whether the tag of a workload's image has moved, and what is done then.
+"""Detects moved image tags, and rolls to the new image if configured.
 
-A tag is asked about now and then, gently: one after another, a registry that does not answer once in a round. What it
-names now is noted at the version. Another image than the version's is taken up by a new version, which pools prove
-before it serves: on request, or where the workload's ``imageUpdate`` says so.
+Tags are checked from time to time, one after another, and a registry that does not answer is asked only once per round.
+The result is recorded in the version. A different image becomes a new version, of which pools start one container
+first: on request, or automatically by the workload's ``imageUpdate``.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ from pools.runtime.base import Image
 log = structlog.get_logger(__name__)
 
 HERE = timedelta(seconds=60)
-"""How often a tag is looked at that only this machine knows."""
+"""The check interval of a tag that only this machine knows."""
 DEAF = frozenset({PullFault.TIMEOUT, PullFault.UNREACHABLE})
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What came of a refresh."""
+    """The result of a refresh."""
 
     version: int
     digest: str
-    """What the tag names now; empty while no container of the version was healthy, for its next start asks."""
+    """The image that the tag names; empty while no container of the version was healthy, because its next start checks
+    the tag."""
     is_new: bool
-    """Whether the version was made for it."""
+    """Whether a version was created for it."""
 
 
 def is_fixed(version: WorkloadVersion) -> bool:
-    """Whether its image is named by digest or id: that never means another one."""
+    """Whether its image is named by digest or id, which never changes."""
     try:
         reference = references.parse(version.spec.image)
     except references.InvalidReference:
@@ -56,15 +57,12 @@ def is_fixed(version: WorkloadVersion) -> bool:
 
 
 def is_of_registry(version: WorkloadVersion) -> bool:
-    """Whether its tag is asked about at a registry, not at the engine."""
+    """Whether its tag is resolved by a registry, not by the engine."""
     return bool(version.manifest_digest) and version.spec.pull_policy != "never"
 
 
-# Asking ---------------------------------------------------------------------------------------------
-
-
 def look(version: WorkloadVersion) -> None:
-    """Ask what the version's tag names now, and note it. Raises PullFailed, ImageMissing, EngineUnavailable."""
+    """Resolve the version's tag and record the result. Raises PullFailed, ImageMissing, EngineUnavailable."""
     try:
         digest = _named_now(version)
     except EngineFailure as error:
@@ -74,14 +72,14 @@ def look(version: WorkloadVersion) -> None:
 
 
 def found(version: WorkloadVersion, image: Image) -> None:
-    """A start has pulled the version's tag, and it names this other image: note it, and roll where that is wanted."""
+    """Record that a start pulled the version's tag and got this other image, and roll if configured."""
     _note(version, next(iter(version_images.manifests(version, image)), image.id), "")
     if version.spec.rolls_to_new_images:
         _take_up(version)
 
 
 def _named_now(version: WorkloadVersion) -> str:
-    """The digest; the version's own where that is another name for the image that it runs."""
+    """The digest; the version's own if that is another digest of the same image."""
     runtime, reference = get_runtime(), references.parse(version.spec.image)
     if not is_of_registry(version):
         return runtime.find_image(version.spec.image).id
@@ -104,7 +102,7 @@ def _note(version: WorkloadVersion, digest: str, error: str) -> None:
 
 
 def _tell(version: WorkloadVersion) -> None:
-    """Keep on the pools, and say once each time, that the tag names another image than they run."""
+    """Record on the pools, and report once each time, that the tag names another image than they run."""
     moved_to = version.tag_digest if version.is_moved else ""
     for pool in version.workload.pools.exclude(moved_to=moved_to).order_by("pk"):
         Pool.objects.filter(pk=pool.pk).update(moved_to=moved_to)
@@ -116,11 +114,8 @@ def _tell(version: WorkloadVersion) -> None:
             )  # fmt: skip
 
 
-# Refreshing -----------------------------------------------------------------------------------------
-
-
 def ask_refresh(workload_id: str) -> None:
-    """Have ``refresh`` done by a worker. Raises WorkloadNotFound, FixedImage."""
+    """Have a worker run ``refresh``. Raises WorkloadNotFound, FixedImage."""
     with recording():
         version = _refreshable(workload_id)
         WorkloadVersion.objects.filter(pk=version.pk).update(refresh_asked_at=clock.now())
@@ -129,7 +124,7 @@ def ask_refresh(workload_id: str) -> None:
 
 
 def refresh(workload_id: str) -> Refreshed:
-    """Ask what the workload's tag names; another image is a new version, to which its pools roll once it is proven.
+    """Resolve the workload's tag. A different image becomes a new version, to which its pools roll once it is healthy.
 
     Raises WorkloadNotFound, FixedImage, ImageMissing, PullFailed, EngineUnavailable.
     """
@@ -139,16 +134,16 @@ def refresh(workload_id: str) -> Refreshed:
 def _refreshable(workload_id: str) -> WorkloadVersion:
     workload = Workload.objects.filter(pk=workload_id).first()
     if workload is None:
-        raise WorkloadNotFound(f"There is no workload {workload_id}.")
+        raise WorkloadNotFound(f"No workload {workload_id}.")
     version = workload.latest
     if is_fixed(version):
-        raise FixedImage(f"{version.spec.image} never means another image; change the workload to run another one.")
+        raise FixedImage(f"{version.spec.image} never names another image. To run another image, change the workload.")
     return version
 
 
 def _refresh(version: WorkloadVersion) -> Refreshed:
     if not version.image_digest and not version.manifest_digest:
-        _start_again(version.workload)  # its next start asks anyway
+        _start_again(version.workload)  # its next start resolves the tag anyway
         return Refreshed(version.number, "", is_new=False)
     look(version)
     return _take_up(version) or Refreshed(version.number, version.tag_digest, is_new=False)
@@ -162,7 +157,7 @@ def _start_again(workload: Workload) -> None:
 
 
 def _take_up(version: WorkloadVersion) -> Refreshed | None:
-    """Make a new version of the image that the tag names; None where there is none, or the workload has changed."""
+    """Create a new version for the image that the tag names; None if there is none, or the workload has changed."""
     if not version.is_moved:
         return None
     pin = {"manifest_digest" if is_of_registry(version) else "image_digest": version.tag_digest}
@@ -178,11 +173,8 @@ def _take_up(version: WorkloadVersion) -> Refreshed | None:
     return Refreshed(made.number, version.tag_digest, is_new=True)
 
 
-# The round ------------------------------------------------------------------------------------------
-
-
 def due() -> list[WorkloadVersion]:
-    """The versions whose tag should be asked about, those first that wait longest."""
+    """The versions whose tag is due, longest waiting first."""
     newest = WorkloadVersion.objects.filter(workload=OuterRef("workload")).order_by("-number")
     pools = Pool.objects.filter(workload=OuterRef("workload"), is_deleting=False)
     rows = WorkloadVersion.objects.annotate(newest=Subquery(newest.values("pk")[:1])).filter(pk=F("newest"))
@@ -200,9 +192,9 @@ def _is_due(version: WorkloadVersion, now: datetime) -> bool:
 
 
 def look_around() -> None:
-    """Ask about every tag that is due, one after another; nothing while another round is under way on this node.
+    """Check every tag that is due, one after another; nothing while another round runs on this node.
 
-    What becomes due meanwhile is done too. Raises EngineUnavailable.
+    Tags that become due meanwhile are included. Raises EngineUnavailable.
     """
     with file_locks.held(data_dir() / "tags.lock") as lock:
         deaf: dict[str, str] = {}
@@ -211,7 +203,7 @@ def look_around() -> None:
 
 
 def _look_in_round(version: WorkloadVersion, deaf: dict[str, str]) -> int:
-    """Ask about one; return 1. ``deaf``: the registries that did not answer in this round, with what was said then."""
+    """Check one; return 1. ``deaf``: registries that did not answer in this round, with their errors."""
     registry = references.parse(version.spec.image).registry
     is_asked = version.refresh_asked_at is not None
     done: dict[str, Any] = {"refreshed": "unchanged"}
@@ -227,7 +219,7 @@ def _look_in_round(version: WorkloadVersion, deaf: dict[str, str]) -> int:
                 _take_up(version)
     except ImageMissing as error:
         done = {"refreshed": "failed", "detail": error.detail}
-        log.warning("cannot say what a tag names", image=version.spec.image, detail=error.detail)
+        log.warning("tag not resolved", image=version.spec.image, detail=error.detail)
         if isinstance(error, PullFailed) and error.fault in DEAF:
             deaf[registry] = error.detail
     if is_asked:

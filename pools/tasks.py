@@ -1,4 +1,4 @@
-"""Tasks on the ``pool`` queue: short, repeatable, decided by the row."""
+"""Tasks of the ``pool`` queue: short, repeatable, driven by the row."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One try of a spec in a scratch container: it starts, its health check runs, it is removed.
+"""A dry run of a spec in a temporary container: it starts, its health check runs, it is removed.
 
-It has no row, no tenant and no network, and carries a label of its own, so that nothing else counts or heals it. One at
-a time on a host; what a killed try left behind goes with the next one, or when the controller tidies up.
+It has no row, no tenant and no network, and its own label, so that no other code counts or repairs it. One at a time
+per host; leftovers of a killed dry run are removed by the next one or by the controller.
 """
 
 from __future__ import annotations
@@ -44,41 +44,41 @@ from pools.spec import Owner, Volume, WorkloadSpec
 TRIAL_LABEL = "boilerhouse.trial"
 LIMIT_S = 30.0
 PULL_S = 20.0
-"""How long a try waits for the image. The pull goes on, and the next try finds what came."""
+"""How long a dry run waits for the image. The pull continues, so the next dry run benefits."""
 SETTLE_S = 1.0
 ENDING_S = LIMIT_S + PULL_S
-"""At the end of the deployment a try is waited for so long."""
+"""How long the removal of the deployment waits for a dry run."""
 OUTPUT_BYTES = 4000
 LOG_LINES = 50
 
 
 class TrialRunning(Conflict):
-    """Another try is under way on this host."""
+    """Another dry run is in progress on this host."""
 
     code = "trial_running"
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of a try."""
+    """The result of a dry run."""
 
     is_healthy: bool
     said: str
-    """In words."""
+    """The result as a sentence."""
     exit_code: int | None
     output: str
-    """Of the health check."""
+    """Output of the health check."""
     log: str
-    """Of the container."""
+    """Output of the container."""
     started_ms: int
-    """Until it ran."""
+    """Milliseconds until it ran."""
     probe_ms: int
     attempts: int
     warnings: tuple[str, ...] = ()
 
 
 def run(spec: WorkloadSpec, latest: WorkloadVersion | None = None) -> Trial:
-    """Try the spec once, with the image that its version would run after ``latest``. Raises TrialRunning."""
+    """Run the spec once, with the image that its version would run after ``latest``. Raises TrialRunning."""
     with _alone():
         _remove_left_behind()
         trial_id = uuid7()
@@ -90,7 +90,7 @@ def run(spec: WorkloadSpec, latest: WorkloadVersion | None = None) -> Trial:
 
 
 def sweep() -> int:
-    """Remove what a killed try has left; nothing while one is under way. Return 1 if it looked for any."""
+    """Remove leftovers of a killed dry run, unless one is in progress. Return 1 if it could look for them."""
     if not _root().exists():
         return 0
     try:
@@ -102,7 +102,7 @@ def sweep() -> int:
 
 
 def remove_all() -> None:
-    """For the end of the deployment."""
+    """Remove all leftovers, at the end of the deployment."""
     if _root().exists():
         with _alone(within_s=ENDING_S):
             _remove_left_behind()
@@ -125,7 +125,7 @@ def _alone(*, within_s: float = 0.0) -> Iterator[None]:
     _root().mkdir(exist_ok=True, mode=0o700)
     with file_locks.held(_root() / "lock", within_s=within_s) as lock:
         if lock is None:
-            raise TrialRunning("Another health check is being tried on this host; wait for its end.")
+            raise TrialRunning("Another health check is being tested on this host. Wait until it ends.")
         yield
 
 
@@ -153,7 +153,7 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
         binds = tuple(_mount(trial_id, spec.owner(uid), volume) for volume in spec.volumes)
         binds += accounts.binds(_home(trial_id), spec)
         volumes.make_dirs(_home(trial_id).joinpath, uid, spec, image.working_dir)
-        _home(trial_id).mkdir(exist_ok=True, mode=0o700)  # where it has no volume
+        _home(trial_id).mkdir(exist_ok=True, mode=0o700)  # if it has no volume
         accounts.write(_home(trial_id), runtime, image, spec, spec.owner(uid))
         row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node_id=node_id())
         plan = lifecycle.plan_of(row, replace(spec, ports=()), "none", image)
@@ -186,9 +186,11 @@ def _probe(name: str, check: health.Check | None, started_ms: int) -> Trial:
         time.sleep(SETTLE_S)
         seen = runtime.inspect(name)
         if seen is not None and seen.is_running:
-            return Trial(True, "It runs. It has no health check.", None, "", "", started_ms, 0, 0)
+            return Trial(True, "The container runs. It has no health check.", None, "", "", started_ms, 0, 0)
         code = seen.exit_code if seen else None
-        return Trial(False, f"It ended at once with {last_words.ended(seen)}.", code, "", "", started_ms, 0, 0)
+        return Trial(
+            False, f"The container ended immediately with {last_words.ended(seen)}.", code, "", "", started_ms, 0, 0
+        )
     probe = check.probe
     deadline = time.monotonic() + min(LIMIT_S, (check.patience_ms + probe.timeout_ms) / 1000)
     attempts = 0
@@ -199,7 +201,9 @@ def _probe(name: str, check: health.Check | None, started_ms: int) -> Trial:
         except errors.NotRunning:
             seen = runtime.inspect(name)
             code = seen.exit_code if seen else None
-            return Trial(False, f"It ended with {last_words.ended(seen)}.", code, "", "", started_ms, 0, attempts)
+            return Trial(
+                False, f"The container ended with {last_words.ended(seen)}.", code, "", "", started_ms, 0, attempts
+            )
         output = (done.stdout + done.stderr).decode(errors="replace")
         if done.exit_code == 0:
             said = f"Healthy at try {attempts}." if attempts > 1 else "Healthy at the first try."
@@ -212,7 +216,7 @@ def _probe(name: str, check: health.Check | None, started_ms: int) -> Trial:
 
 
 def _log(name: str) -> str:
-    """All that it wrote where that is little, else the lines that say most."""
+    """All of its output if that is short, otherwise the most informative lines."""
     try:
         said = get_runtime().logs(name, LOG_LINES, limit_bytes=OUTPUT_BYTES + 1)
     except BoilerhouseError:

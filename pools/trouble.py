@@ -1,4 +1,4 @@
-"""A pool's trouble: said once when it begins, once when it is over, and kept on the row in words to act on."""
+"""A pool's condition: reported when it begins and when it ends, and stored in the row with a message to act on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ BACKOFF_S = (1, 2, 5, 10, 30, 60)
 
 
 def rests(pool: Pool) -> bool:
-    """Whether the pool waits after a start that failed."""
+    """Whether the pool is in the back-off after a failed start."""
     return pool.next_start_at is not None and pool.next_start_at > clock.now()
 
 
 def back_off(pool: Pool) -> dict[str, Any]:
-    """What changes on the row when one more start has failed; nothing while it rests: what fails together is one."""
+    """The row's changes after another failed start; none during the back-off, because simultaneous failures count
+    once."""
     if rests(pool):
         return {}
     delay = BACKOFF_S[min(pool.failures, len(BACKOFF_S) - 1)]
@@ -27,7 +28,7 @@ def back_off(pool: Pool) -> dict[str, Any]:
 
 
 def report(pool: Pool, kind: Trouble, detail: str, **changes: Any) -> None:
-    """Write down why the pool cannot start containers; call it in a transaction. Warns when the kind is new."""
+    """Record why the pool cannot start containers; call it in a transaction. Emits a warning if the kind is new."""
     is_new = (pool.trouble, pool.last_error) != (kind, detail)
     is_news = pool.trouble != kind or (is_new and kind in (Trouble.START_FAILED, Trouble.ROLL_HALTED))
     if is_new or changes:
@@ -38,9 +39,9 @@ def report(pool: Pool, kind: Trouble, detail: str, **changes: Any) -> None:
 
 
 def clear(pool: Pool) -> None:
-    """The pool starts containers again: nothing is wrong, nothing is waited for, and that is said.
+    """Record that the pool starts containers again: clears the condition and the back-off, and emits an event.
 
-    A roll that was stopped before is tried once more: what stood in its way may have been the same.
+    A roll that was stopped is retried once, because it may have had the same cause.
     """
     if not (pool.trouble or pool.last_error or pool.failures or pool.next_start_at):
         return

@@ -1,4 +1,4 @@
-"""Files that a container's processes hold open and that have no name any more: no walk finds the room they take."""
+"""Deleted files that a container's processes still hold open: they use disk space that no directory walk finds."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _CLOCK_EVERY = 200
 
 
 def held_bytes(runtime_id: str, directory: Path) -> tuple[int, bool]:
-    """What such files take of the file system of ``directory``, and whether all were counted, within 5 s.
+    """Their disk space on the file system of ``directory``, and whether all were counted within 5 s.
 
-    Nothing where the container's processes are not to be seen from here.
+    Nothing if the container's processes are not visible here.
     """
     device, until = directory.stat().st_dev, time.monotonic() + LONGEST_S
     found: dict[int, int] = {}
@@ -47,4 +47,4 @@ def _open_files(runtime_id: str) -> Iterator[str]:
             with os.scandir(PROC / pid / "fd") as files:
                 yield from (file.path for file in files)
         except OSError:
-            continue  # it has ended, or is not to be looked at from here
+            continue  # it has ended, or may not be inspected here

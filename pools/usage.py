@@ -1,6 +1,6 @@
-"""What containers use: cpu, memory and pids from cgroup files, read in 0.1 ms each (the engine's API takes 1 s).
+"""Containers' resource use: cpu, memory and pids from cgroup files, read in 0.1 ms each (the engine's API takes 1 s).
 
-Disk is what was measured last: by the file system of a container with a disk limit, or by the walk that looks for
+Disk use is the last measurement: from the file system of a container with a disk limit, or from the walk that detects
 activity and watches limits.
 """
 
@@ -31,7 +31,7 @@ class Sample:
 
 
 def read(runtime_id: str, root: Path = CGROUP) -> Sample | None:
-    """The present counters of a running container; None when it has no cgroup (it ended)."""
+    """The current counters of a running container; None if it has no cgroup (it has ended)."""
     try:
         if (root / "cgroup.controllers").exists():
             return _read_v2(runtime_id, root)
@@ -63,11 +63,11 @@ def _read_v2(runtime_id: str, root: Path) -> Sample | None:
 
 
 _before: dict[str, tuple[Any, int]] = {}
-"""Per engine id: when and what CPU time the last sample saw; only for the rate."""
+"""Per engine id: time and CPU time of the last sample; used only for the rate."""
 
 
 def sample() -> int:
-    """Take a sample of every running container of this node and of every pool; return of how many containers."""
+    """Sample every running container of this node and every pool. Returns the number of containers."""
     now = timezone.now()
     samples: list[ContainerUsage] = []
     cores: dict[str, float] = defaultdict(float)
@@ -117,7 +117,7 @@ def sample() -> int:
 
 
 def forget_old() -> int:
-    """Delete samples past their retention; return how many."""
+    """Delete samples past their retention. Returns how many."""
     now = timezone.now()
     old = now - timedelta(seconds=int(settings.BOILERHOUSE_USAGE_RETENTION_S))
     gone = ContainerUsage.objects.filter(at__lt=old).delete()[0]

@@ -1,4 +1,4 @@
-"""What a workload asks of the engine besides image and volumes, as the API takes it."""
+"""Workload fields for the engine, besides image and volumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pools.runtime.base import OUR_LABELS
 
 MAX_MEMORY_MB = 4_194_304
 MAX_LIMIT = 2**53 - 1
-"""The largest whole number that every reader of JSON knows."""
+"""The largest whole number that all JSON parsers represent exactly."""
 MAX_TMPFS, MAX_DEVICES, MAX_HOSTS, MAX_LABELS, MAX_DNS = 20, 20, 100, 100, 3
 MAX_ULIMITS = len(limits.CEILINGS)
 MAX_LABEL_NAME, MAX_LABEL = 200, 2000
@@ -25,7 +25,8 @@ HOST_NAME = re.compile(rf"^(?=.{{1,253}}\Z){HOST_PART}(\.{HOST_PART})*\Z", re.IG
 ENGINES_HOSTS = frozenset({"localhost", "ip6-localhost", "ip6-loopback"})
 LABEL_NAME = re.compile(rf"^[A-Za-z0-9]([A-Za-z0-9._/-]{{0,{MAX_LABEL_NAME - 2}}}[A-Za-z0-9])?\Z")
 RESERVED_LABELS = (OUR_LABELS, "com.docker.", "io.docker.", "org.dockerproject.")
-"""Ours say whose a container is; by the engine's own, tools such as compose take a container for theirs."""
+"""Our labels record the owner of a container; tools such as compose would take a container with the engine's own labels
+for theirs."""
 
 
 class GpusField(ApiSerializer):
@@ -42,9 +43,9 @@ class GpusField(ApiSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         count, ids = attrs.get("count"), attrs.get("ids", [])
         if count is not None and ids:
-            raise ValidationError({"count": ErrorDetail("Give a count or ids, not both.", "invalid")})
+            raise ValidationError({"count": ErrorDetail("Give count or ids, not both.", "invalid")})
         if count == 0:
-            raise ValidationError({"count": ErrorDetail("Leave gpus out for none; -1 is all.", "out_of_range")})
+            raise ValidationError({"count": ErrorDetail("Leave gpus out for no GPUs; -1 means all.", "out_of_range")})
         return {"count": 0 if ids else 1 if count is None else count, "ids": ids}
 
 
@@ -57,7 +58,7 @@ class TmpfsField(ApiSerializer):
 
     def validate_path(self, value: str) -> str:
         if not mounts.is_normal(value):
-            raise ValidationError("Give an absolute, normal path such as /scratch, not / itself.", code="invalid")
+            raise ValidationError("Must be an absolute, normalized path such as /scratch, but not /.", code="invalid")
         return value
 
 
@@ -81,7 +82,7 @@ class DeviceField(ApiSerializer):
 
     def validate_path(self, value: str) -> str:
         if not value.startswith("/dev/") or not mounts.is_normal(value) or ":" in value:
-            raise ValidationError("Give the path of a device, such as /dev/kvm.", code="invalid")
+            raise ValidationError("Must be the path of a device, such as /dev/kvm.", code="invalid")
         return value
 
 
@@ -96,7 +97,7 @@ class HostsField(StringMapField):
         wrong: dict[str, list[ErrorDetail]] = {}
         for name, address in hosts.items():
             if not HOST_NAME.match(name):
-                wrong[name] = [ErrorDetail("Give the name of a host, such as db.internal.", "invalid")]
+                wrong[name] = [ErrorDetail("Must be a host name, such as db.internal.", "invalid")]
             elif name.lower() in ENGINES_HOSTS:
                 wrong[name] = [ErrorDetail("This name is the container itself.", "not_allowed")]
             elif said := addresses.problem(address, loopback=True):
@@ -141,13 +142,16 @@ class LabelsField(StringMapField):
         for name, value in labels.items():
             taken = next((one for one in RESERVED_LABELS if f"{name.lower()}.".startswith(one)), None)
             if not LABEL_NAME.match(name):
-                detail = f"Use 1 to {MAX_LABEL_NAME} of letters, digits and . _ - / between them."
+                detail = (
+                    f"Use 1 to {MAX_LABEL_NAME} letters, digits and . _ - /, beginning and ending with a letter or"
+                    " digit."
+                )
                 wrong[name] = [ErrorDetail(detail, "invalid")]
             elif taken:
-                detail = f"Labels that begin with {taken} are not a workload's to set."
+                detail = f"A workload cannot set labels that begin with {taken}."
                 wrong[name] = [ErrorDetail(detail, "not_allowed")]
             elif len(value) > MAX_LABEL or has_control(value):
-                wrong[name] = [ErrorDetail(f"At most {MAX_LABEL} characters in one line.", "invalid")]
+                wrong[name] = [ErrorDetail(f"Use at most {MAX_LABEL} characters in one line.", "invalid")]
         if wrong:
             raise ValidationError(wrong)
         if len(labels) > MAX_LABELS:

@@ -1,4 +1,4 @@
-"""Network policies as the API takes and shows them."""
+"""Serializers of network policies."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class EgressField(ApiSerializer):
         policy = Egress(mode, tuple(entries))
         errors = policy.errors()
         if mode == Mode.OPEN and not settings.BOILERHOUSE_ALLOW_OPEN_NETWORK:
-            detail = "This deployment does not allow it (BOILERHOUSE_ALLOW_OPEN_NETWORK)."
+            detail = "This deployment does not allow this mode (BOILERHOUSE_ALLOW_OPEN_NETWORK)."
             errors.append(FieldError("/mode", detail, "not_allowed"))
         if not settings.BOILERHOUSE_IPV6_SUBNET:
             detail = "This deployment's containers have no IPv6 (BOILERHOUSE_IPV6_SUBNET)."

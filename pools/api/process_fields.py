@@ -1,4 +1,4 @@
-"""Fields of a workload that say how its process runs."""
+"""Workload fields for the process."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STOP_SIGNALS = (
 )  # fmt: skip
 MAX_WORDS = 200
 IMAGES_OWN = "image"
-"""Stands for what the image says by itself."""
+"""Stands for the image's own value."""
 
 
 def working_directory(value: str) -> None:
     if value != "/" and not mounts.is_normal(value):
-        raise ValidationError("Give an absolute, normal path such as /app.", code="invalid")
+        raise ValidationError("Must be an absolute, normalized path such as /app.", code="invalid")
 
 
 @extend_schema_field({"type": "string", "pattern": r"^(/|(/[^/\x00-\x1f\x7f-\x9f]+)+)$", "maxLength": mounts.MAX_PATH})
@@ -45,7 +45,7 @@ class InitField(serializers.Field[bool, Any, Any, bool]):
             return True
         if data == IMAGES_OWN:
             return False
-        raise ValidationError('Give true, or "image" for no init but the image\'s own process.', code="invalid")
+        raise ValidationError('Must be true, or "image" to run only the image\'s own process.', code="invalid")
 
     def to_representation(self, value: bool) -> Any:
         return True if value else IMAGES_OWN
@@ -70,5 +70,7 @@ class EntrypointField(serializers.ListField):
     def to_internal_value(self, data: Any) -> list[str]:
         words: list[str] = super().to_internal_value(data)
         if words and not words[0]:
-            raise ValidationError({"0": ["Name a program. An empty list is no entrypoint."]}, code="blank")
+            raise ValidationError(
+                {"0": ["The first element must name a program. Use an empty list for no entrypoint."]}, code="blank"
+            )
         return words

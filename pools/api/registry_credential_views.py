@@ -1,4 +1,4 @@
-"""Credentials for registries: the endpoints."""
+"""Endpoints of registry credentials."""
 
 from __future__ import annotations
 

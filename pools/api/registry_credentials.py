@@ -1,4 +1,4 @@
-"""Credentials for registries: write-only secrets, chosen by where an image lies."""
+"""Serializers of registry credentials: write-only secrets, selected by an image's name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pools.references import DEFAULT_REGISTRY
 HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?"
 PLACE = re.compile(rf"({HOST})(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\Z")
 MAX_SECRET = 16_384
-"""Tokens of clouds, and keys of service accounts that are given as passwords, are a few thousand characters long."""
+"""Cloud tokens, and service account keys used as passwords, are a few thousand characters long."""
 
 
 def _registry_of(place: str) -> str:
@@ -31,7 +31,7 @@ def _registry_of(place: str) -> str:
 
 
 class SecretField(serializers.CharField):
-    """A secret as it is, newlines and all; never shown."""
+    """A secret of any form, including newlines; never shown."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(max_length=MAX_SECRET, write_only=True, trim_whitespace=False, **options)
@@ -55,32 +55,32 @@ class RegistryCredentialInput(ApiSerializer):
 
     def validate_registry(self, value: str) -> str:
         if "://" in value:
-            raise ValidationError("Write it as images name it, without https:// or http://.", code="invalid")
+            raise ValidationError("Write the registry as images name it, without https:// or http://.", code="invalid")
         if not PLACE.match(value):
-            detail = "Give a host, with its port where it has one, and a path below it if you like: ghcr.io/acme."
+            detail = "Give a host, with a port if it has one, and optionally a path below it: ghcr.io/acme."
             raise ValidationError(detail, code="invalid")
         host, slash, path = value.partition("/")
         if _registry_of(value) != host:
-            detail = f"Images that are named so lie at Docker Hub, if anywhere; write {DEFAULT_REGISTRY}/{value}."
+            detail = f"Images with this name are at Docker Hub; write {DEFAULT_REGISTRY}/{value}."
             raise ValidationError(detail, code="invalid")
         return f"{registry_logins.registry_name(host)}{slash}{path}"
 
     def validate_username(self, value: str | None) -> str | None:
         if value and ":" in value:
-            raise ValidationError("A user name holds no colon.", code="invalid")
+            raise ValidationError("A user name cannot contain a colon.", code="invalid")
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         has_token, has_password = "identity_token" in attrs, "password" in attrs
         wrong: dict[str, ErrorDetail] = {}
         if has_token and has_password:
-            wrong["identityToken"] = ErrorDetail("Give a password or an identity token, not both.", "invalid")
+            wrong["identityToken"] = ErrorDetail("Give password or identityToken, not both.", "invalid")
         elif not has_token and not has_password:
-            wrong["password"] = ErrorDetail("Give a password, or an identityToken in its place.", "required")
+            wrong["password"] = ErrorDetail("Give a password, or an identityToken instead.", "required")
         elif has_password and not attrs.get("username"):
-            wrong["username"] = ErrorDetail("A password goes with a user name.", "required")
+            wrong["username"] = ErrorDetail("A password requires a user name.", "required")
         elif has_token and attrs.get("username"):
-            wrong["username"] = ErrorDetail("An identity token stands alone.", "invalid")
+            wrong["username"] = ErrorDetail("An identity token takes no user name or password.", "invalid")
         if wrong:
             raise ValidationError(wrong)
         return attrs
@@ -117,7 +117,7 @@ def shown_credential(credential_id: str) -> dict[str, Any]:
 
 
 def secret_of(data: dict[str, Any]) -> dict[str, str]:
-    """What is stored of a validated body."""
+    """The stored values for a validated body."""
     if "identity_token" in data:
         return {"identityToken": data["identity_token"]}
     return {"username": data["username"], "password": data["password"]}
@@ -125,5 +125,5 @@ def secret_of(data: dict[str, Any]) -> dict[str, str]:
 
 def same_registry(data: dict[str, Any], found: RegistryCredential) -> None:
     if data["registry"] != found.registry:
-        detail = f"A credential keeps its registry ({found.registry}); store another one."
+        detail = f"The registry of a credential cannot change (it is {found.registry}). Store another credential."
         raise Invalid(FieldError("/registry", detail, "fixed"))

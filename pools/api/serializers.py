@@ -1,4 +1,4 @@
-"""Workloads, pools and containers as the API shows and takes them."""
+"""Serializers of workloads, pools and containers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def slug(value: str) -> None:
 
 def absolute_path(value: str) -> None:
     if not mounts.is_normal(value):
-        raise ValidationError("Give an absolute, normal path such as /state, not / itself.", code="invalid")
+        raise ValidationError("Must be an absolute, normalized path such as /state, but not /.", code="invalid")
 
 
 @extend_schema_field({"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"})
@@ -79,7 +79,7 @@ def json_schema(value: Any) -> None:
 
 
 def _nested(pointer: str, detail: ErrorDetail) -> Any:
-    """As the error of a field in a field in …: the pointer of each begins with its parent's."""
+    """The error of a nested field: each pointer begins with its parent's."""
     found: Any = [detail]
     for name in reversed(pointer.split("/")[1:]):
         found = {name.replace("~1", "/").replace("~0", "~"): found}
@@ -109,13 +109,13 @@ class CustomVolumeField(VolumeField):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not NAME.match(attrs["name"]) or attrs["name"] in RESERVED_VOLUME_NAMES:
             raise ValidationError(
-                {"name": ErrorDetail("Use 1 to 31 of a-z, 0-9 and -; not a reserved name.", "invalid")}
+                {"name": ErrorDetail("Use 1 to 31 of a-z, 0-9 and -; reserved names are not allowed.", "invalid")}
             )
         return attrs
 
 
 def flat_volumes(volumes: dict[str, Any]) -> list[dict[str, Any]]:
-    """The validated ``volumes`` as a spec keeps them: one list, each with its name."""
+    """The validated ``volumes`` in the form of a spec: one list, each with its name."""
     standard = [{"name": name, **volumes[name]} for name in STANDARD_VOLUMES if name in volumes]
     return standard + [dict(volume) for volume in volumes.get("custom", [])]
 
@@ -146,7 +146,7 @@ class HealthCheckChoice(HealthCheckField):
     """The workload's own health check, ``"image"`` for that of its image, or null for none."""
 
     default_error_messages = {
-        "invalid": 'Give a health check, "image" for the HEALTHCHECK of the image, or null for none.',
+        "invalid": 'Must be a health check, "image" for the image\'s HEALTHCHECK, or null for none.',
     }
 
     def run_validation(self, data: Any = empty) -> Any:
@@ -154,7 +154,7 @@ class HealthCheckChoice(HealthCheckField):
 
 
 class HealthCheckSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-    """Says of ``HealthCheckChoice`` what else it takes."""
+    """Documents the other values of ``HealthCheckChoice``."""
 
     target_class = HealthCheckChoice
 
@@ -277,12 +277,12 @@ class WorkloadInput(ApiSerializer):
         known = BUILT_IN_VARIABLES | set(deployment_settings.current().variables)
         for name, text in value.items():
             if not name or "=" in name or has_control(name):
-                wrong[name] = [ErrorDetail("A name may not be empty or hold = or a control character.", "invalid")]
+                wrong[name] = [ErrorDetail("A name must not be empty or contain = or a control character.", "invalid")]
             unknown = next((one for one in variables_of(text) if one not in known), None)
             if unknown is not None:
-                wrong[name] = [ErrorDetail(f"The variable ${{{unknown[:100]}}} is unknown.", "unknown_variable")]
+                wrong[name] = [ErrorDetail(f"Unknown variable ${{{unknown[:100]}}}.", "unknown_variable")]
             if len(f"{name}={text}".encode()) > MAX_VARIABLE_BYTES:
-                detail = f"Name and value have {MAX_VARIABLE_BYTES} bytes at most: the kernel takes no more."
+                detail = f"Name and value together may have at most {MAX_VARIABLE_BYTES} bytes, the kernel's limit."
                 wrong[name] = [ErrorDetail(detail, "too_large")]
         if wrong:
             raise ValidationError(wrong)
@@ -291,13 +291,13 @@ class WorkloadInput(ApiSerializer):
     def validate_ports(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
         names = [port["name"] for port in value]
         if len(set(names)) != len(names):
-            raise ValidationError("Port names must differ.", code="duplicate")
+            raise ValidationError("Port names must be unique.", code="duplicate")
         return value
 
     def validate_volumes(self, value: dict[str, Any]) -> dict[str, Any]:
         names = [volume["name"] for volume in value.get("custom", [])]
         if len(set(names)) != len(names):
-            raise ValidationError("Volumes must differ in name.", code="duplicate")
+            raise ValidationError("Volume names must be unique.", code="duplicate")
         wrong = mounts.problems([Volume(**one) for one in flat_volumes(value)])
         if wrong:
             raise ValidationError(nested(wrong, below="/volumes"))
@@ -307,18 +307,18 @@ class WorkloadInput(ApiSerializer):
         older = attrs.get("security", {}).get("run_as_user")
         uid = (attrs.get("user") or {}).get("uid")
         if None not in (older, uid) and older != uid:
-            detail = f"security.runAsUser says {older}. It means the same: leave one of the two out."
+            detail = f"security.runAsUser is {older} and means the same. Leave one of the two out."
             raise ValidationError({"user": {"uid": ErrorDetail(detail, "conflict")}})
         spec = self._spec(attrs)
         wrong = mounts.problems(spec.volumes, spec.tmpfs) + list(mounts.too_large(spec)) + permits.problems(spec)
         if spec.dns and spec.security.network_mode == "none":
-            wrong.append(FieldError("/dns", "A container without a network asks no resolver.", "not_allowed"))
+            wrong.append(FieldError("/dns", "A container without a network cannot use resolvers.", "not_allowed"))
         if wrong:
             raise ValidationError(nested(wrong, below=""))
         return attrs
 
     def to_spec(self) -> WorkloadSpec:
-        """The validated body as a spec, defaults filled in."""
+        """The validated body as a spec with defaults."""
         return self._spec(self.validated_data)
 
     def _spec(self, data: Mapping[str, Any]) -> WorkloadSpec:
@@ -416,7 +416,7 @@ def render_version(version: WorkloadVersion) -> dict[str, Any]:
 
 
 def render_workload(workload: Workload) -> dict[str, Any]:
-    """A workload from ``with_latest()`` as the API shows it."""
+    """A workload from ``with_latest()`` in the API's format."""
     spec = WorkloadSpec.from_json(workload.latest_spec_json)  # type: ignore[attr-defined]
     status = _image_status(workload)
     return {
@@ -448,13 +448,13 @@ def _image_status(workload: Any) -> dict[str, Any]:
 
 
 def render_warnings(spec: WorkloadSpec, image_volumes: Sequence[str] | None) -> list[dict[str, Any]]:
-    """What to know of a spec whose image declares these VOLUMEs; nothing where that is not known."""
+    """Warnings about a spec whose image declares these VOLUMEs; none if they are unknown."""
     bare = mounts.declared(spec, image_volumes or ()).bare
     return [asdict(one) for one in mounts.warnings(bare)]
 
 
 def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
-    """A spec in the API's names."""
+    """A spec with the API's names."""
     volumes: dict[str, Any] = {}
     for volume in spec.volumes:
         shown = {"containerPath": volume.container_path, "mode": volume.mode}
@@ -605,7 +605,7 @@ class PoolOutput(ApiSerializer):
 
 
 def render_pool(pool: Pool) -> dict[str, Any]:
-    """A pool from ``with_counts()`` as the API shows it."""
+    """A pool from ``with_counts()`` in the API's format."""
     shown: dict[str, Any] = PoolOutput({**_fields(pool), "status": pool.status()}).data
     return shown
 
@@ -671,7 +671,7 @@ def render_container(container: Container, tenant_id: str | None) -> dict[str, A
 
 DEFAULT_EXEC_MS = 30_000
 MAX_ARGUMENT_BYTES = 128 * 1024 - 1
-"""What Linux takes of one argument, without its end."""
+"""The kernel's limit for one argument, without the terminating NUL."""
 
 
 class ExecInput(ApiSerializer):
@@ -689,9 +689,9 @@ class ExecInput(ApiSerializer):
         sizes = [len(word.encode("utf-8", "surrogatepass")) for word in command]
         highest = settings.BOILERHOUSE_EXEC_COMMAND_MAX_BYTES
         if sum(sizes) > highest:
-            raise ValidationError(f"The command has {sum(sizes)} bytes; {highest} are the most.", "too_large")
+            raise ValidationError(f"The command has {sum(sizes)} bytes; the limit is {highest}.", "too_large")
         if max(sizes) > MAX_ARGUMENT_BYTES:
-            raise ValidationError(f"An argument has {MAX_ARGUMENT_BYTES} bytes at most.", "too_large")
+            raise ValidationError(f"An argument may have at most {MAX_ARGUMENT_BYTES} bytes.", "too_large")
         return command
 
 

@@ -1,4 +1,4 @@
-"""The field of a workload that says who its containers' processes are."""
+"""Workload fields for the user of the processes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,10 @@ def a_uid(value: int | None) -> None:
 
 
 def a_gid(value: int | None) -> None:
-    """A number that is not some container's own; 0 as a group is no root."""
+    """A number that is not assigned to a single container; 0 as a group does not make root."""
     low, high = settings.BOILERHOUSE_UID_RANGE
     if value is not None and low <= value <= high + 1:
-        detail = (
-            f"{low} to {high + 1} are given out by Boilerhouse, each to one container. Leave it out, or name another."
-        )
+        detail = f"Boilerhouse assigns {low} to {high + 1}, each to one container. Leave the uid out, or use another."
         raise ValidationError(detail, code="not_allowed")
 
 
@@ -40,12 +38,14 @@ def user_name(value: str) -> None:
     if not re.fullmatch(NAME, value):
         raise ValidationError("Use 1 to 32 of a-z, 0-9, _ and -, not starting with a digit or -.", code="invalid")
     if value == "root":
-        raise ValidationError("root is the name of uid 0. Choose another.", code="not_allowed")
+        raise ValidationError("root is the name of uid 0. Use another name.", code="not_allowed")
 
 
 def home_directory(value: str) -> None:
     if not mounts.is_normal(value) or ":" in value:
-        raise ValidationError("Give an absolute, normal path such as /home/app, without a colon.", code="invalid")
+        raise ValidationError(
+            "Must be an absolute, normalized path such as /home/app, without a colon.", code="invalid"
+        )
 
 
 class IdNumberField(serializers.IntegerField):
@@ -96,8 +96,8 @@ class UserField(ApiSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["name"] is not None and attrs["home"] is None:
-            detail = "A user with a name has a home directory; say which, such as the path of the state volume."
+            detail = "A named user needs a home directory, such as the path of the state volume."
             raise ValidationError({"home": ErrorDetail(detail, "required")})
         if len(set(attrs["groups"])) != len(attrs["groups"]):
-            raise ValidationError({"groups": ErrorDetail("Groups must differ.", "duplicate")})
+            raise ValidationError({"groups": ErrorDetail("Groups must be unique.", "duplicate")})
         return attrs

@@ -1,4 +1,4 @@
-"""Workloads and pools."""
+"""Endpoints of workloads and pools."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pools.services import find_pool, find_workload
 
 POOL_VOLATILE = frozenset({"status"})
 WORKLOAD_VOLATILE = frozenset({"warnings", "imageStatus"})
-"""They follow from the image, which may change."""
+"""These fields depend on the image, which may change."""
 
 
 class WorkloadListView(ApiView):
@@ -151,7 +151,7 @@ class PoolListView(ApiView):
         data = dict(body.validated_data)
         workload = Workload.objects.filter(pk=data.pop("workload_id")).first()
         if workload is None:
-            raise Invalid(FieldError("/workloadId", "There is no such workload.", "not_found"))
+            raise Invalid(FieldError("/workloadId", "No such workload.", "not_found"))
         pool = services.create_pool(id=data.pop("id", None), name=data.pop("name", None), workload=workload, **data)
         return self.shown(render_pool(find_pool(pool.pk)), 201)
 
@@ -178,7 +178,9 @@ class PoolView(ApiView):
         data = dict(body.validated_data)
         check_same_id(data, pool_id)
         if data.pop("workload_id") != pool.workload_id:
-            raise Invalid(FieldError("/workloadId", f"A pool keeps its workload ({pool.workload_id}).", "fixed"))
+            raise Invalid(
+                FieldError("/workloadId", f"The workload of a pool cannot change (it is {pool.workload_id}).", "fixed")
+            )
         data.pop("id", None)
         services.update_pool(
             pool_id,
@@ -217,7 +219,7 @@ class PoolScaleView(ApiView):
 
 
 def _switch(operation_id: str, summary: str, description: str, act: Callable[[str], None]) -> type[ApiView]:
-    """A view whose POST, without a body, does one thing to the pool and shows it."""
+    """A view whose POST, without a body, performs one operation on the pool and returns it."""
 
     class PoolSwitchView(ApiView):
         @operation(

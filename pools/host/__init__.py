@@ -1,4 +1,4 @@
-"""What this host must offer before a container may start: network, RAM file system, disk, uids, addresses."""
+"""What this host must provide before a container can start: network, RAM file system, disk, uids, addresses."""
 
 from __future__ import annotations
 

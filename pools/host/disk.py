@@ -1,4 +1,4 @@
-"""What is free on the disk where the containers' directories lie."""
+"""Free space on the disk of the containers' directories."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from boilerhouse.core import deployment
 
 
 def free_disk_mb() -> int:
-    """What is free where containers' directories lie, in MiB."""
+    """Free space for containers' directories, in MiB."""
     seen = os.statvfs(deployment.data_dir())
     return seen.f_bavail * seen.f_frsize // (1 << 20)
 
@@ -22,6 +22,6 @@ def disk_is_low() -> bool:
 
 def disk_words() -> str:
     return (
-        f"Less than {settings.BOILERHOUSE_DISK_FLOOR_MB} MiB are free on the disk of {deployment.data_dir()}; no"
-        f" container is started until there is more. Free some, or lower BOILERHOUSE_DISK_FLOOR_MB."
+        f"Less than {settings.BOILERHOUSE_DISK_FLOOR_MB} MiB are free on the disk of {deployment.data_dir()}, so"
+        " no container is started. Free disk space, or lower BOILERHOUSE_DISK_FLOOR_MB."
     )

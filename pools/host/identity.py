@@ -1,4 +1,4 @@
-"""How this deployment's things are named and labelled at the engine and in the kernel."""
+"""Names and labels of this deployment's objects at the engine and in the kernel."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ def bridge_name() -> str:
 
 
 def labels() -> dict[str, str]:
-    """What everything of this deployment carries."""
+    """The label of all objects of this deployment."""
     return {DEPLOYMENT_LABEL: deployment.deployment_id()}
 
 
 def node_labels() -> dict[str, str]:
-    """What containers carry besides: several nodes of a deployment may share an engine."""
+    """Additional labels of containers, because several nodes of a deployment may share an engine."""
     return {NODE_LABEL: deployment.node_id()}
 
 
 def of_this_node(listed: Iterable[Observed]) -> list[Observed]:
-    """Those without another node's label. Containers of earlier versions have none; they had one node alone."""
+    """Objects without another node's label. Containers of earlier versions, which had a single node, have no node
+    label."""
     here = deployment.node_id()
     return [one for one in listed if one.labels.get(NODE_LABEL, here) == here]

@@ -1,6 +1,6 @@
-"""Uids (hazards.md#i1), addresses and ports (hazards.md#i2): given round robin and never two at a time.
+"""Leases of uids (hazards.md#i1), addresses and ports (hazards.md#i2): assigned round robin, each to one container.
 
-Addresses and ports rest 10 minutes before the next container gets them.
+Addresses and ports are quarantined for 10 minutes before they are assigned again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def lease_uid(container_id: UUID) -> int:
             Deployment.objects.update(next_uid=following)
             return uid
         uid = following
-    raise HostNotReady("Every uid of the range is in use.")
+    raise HostNotReady("All uids of the range are in use.")
 
 
 def lease_address(network: Network, container_id: UUID) -> str:
@@ -53,29 +53,29 @@ def lease_address(network: Network, container_id: UUID) -> str:
         if address != network.gateway and _lease(address, container_id):
             Deployment.objects.update(next_address=offset)
             return address
-    raise HostNotReady("Every address of the network is in use or was used within the last 10 minutes.")
+    raise HostNotReady("All addresses of the network are in use or were used within the last 10 minutes.")
 
 
 def lease_host_port(container_id: UUID) -> str:
-    """Where a published port answers, as ``127.0.0.2:20041``, leased in this transaction."""
+    """The address of a published port, as ``127.0.0.2:20041``, leased in this transaction."""
     start = Deployment.objects.select_for_update().get().next_address
     for step in range(len(PUBLISHED_PORTS)):
         port = PUBLISHED_PORTS[(start + step) % len(PUBLISHED_PORTS)]
         place = f"{settings.BOILERHOUSE_PUBLISH_HOST}:{port}"
         if _lease(place, container_id):
             return place
-    raise HostNotReady("Every port for publishing is in use or was used within the last 10 minutes.")
+    raise HostNotReady("All ports for publishing are in use or were used within the last 10 minutes.")
 
 
 def release_addresses(container_id: UUID) -> None:
-    """Send the container's addresses and ports into quarantine."""
+    """Quarantine the container's addresses and ports."""
     HostLease.objects.filter(container_id=container_id).exclude(resource__startswith="uid ").update(
         released_at=clock.now()
     )
 
 
 def release_uid(container_id: UUID) -> None:
-    """Give the uid back: nothing on this host belongs to it any more."""
+    """Free the uid: nothing on this host belongs to it any more."""
     HostLease.objects.filter(container_id=container_id, resource__startswith="uid ").delete()
 
 
@@ -85,10 +85,10 @@ def _forget_rested() -> None:
 
 
 def stray_leases(held: set[UUID]) -> list[HostLease]:
-    """Leases of this node in use by containers that have no row, are not in ``held``, and have nothing on this disk.
+    """Leases of this node for containers that have no row, are not in ``held``, and have nothing on this disk.
 
-    Rows are looked up by the same statement: a lease commits together with its container's row, so one that was just
-    made is never taken for a stray.
+    The same statement reads the rows: a lease commits together with its container's row, so a new one never counts as a
+    stray.
     """
     rows = HostLease.objects.here().filter(released_at=None).exclude(container_id__in=Container.objects.values("pk"))
     rows = rows.exclude(container_id__in=held)

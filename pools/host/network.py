@@ -38,8 +38,8 @@ def _routed_networks() -> list[ipaddress.IPv4Network]:
 
 
 def ensure_network() -> Network:
-    """Have the deployment's network. Raises HostNotReady, EngineUnavailable."""
-    with changing_the_host():  # two that make it at once would meet in the bridge's name
+    """Create the deployment's network if necessary. Raises HostNotReady, EngineUnavailable."""
+    with changing_the_host():  # two concurrent creations would conflict in the bridge's name
         return get_runtime().ensure_network(
             network_name(), bridge_name(), _subnets(), labels(), settings.BOILERHOUSE_IPV6_SUBNET
         )

@@ -14,15 +14,15 @@ from pools.host.setup_lock import changing_the_host
 
 
 def ensure_ram_dir() -> Path:
-    """Have the directory for config and secrets on a RAM file system of our own. Raises HostNotReady."""
+    """Mount our RAM file system for config and secrets if necessary. Raises HostNotReady."""
     path = deployment.ram_dir()
     if not settings.BOILERHOUSE_RAM_DIR and path.parent.is_dir():
-        path.parent.chmod(0o700)  # an earlier version, or another deployment's, may have made it
+        path.parent.chmod(0o700)  # an earlier version, or another deployment, may have created it
     if _is_in_ram(path):
         return path
     with changing_the_host():
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not _is_in_ram(path):  # two mounts over each other would hide what the first one holds
+        if not _is_in_ram(path):  # a second mount on top would hide the content of the first
             _mount_ram(path)
     return path
 
@@ -40,7 +40,7 @@ def _mount_ram(path: Path) -> None:
         capture_output=True, text=True, timeout=15, check=False,
     )  # fmt: skip
     if mounted.returncode != 0:
-        raise HostNotReady(f"No RAM file system for secrets at {path}: {mounted.stderr.strip()[:200]}")
+        raise HostNotReady(f"Cannot mount a RAM file system for secrets at {path}: {mounted.stderr.strip()[:200]}")
 
 
 def remove_ram_dir() -> None:

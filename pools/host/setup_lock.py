@@ -1,4 +1,4 @@
-"""One process at a time sets up what all processes of this host share."""
+"""A lock for setting up what all processes of this host share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from boilerhouse.core import deployment, file_locks
 from pools.errors import HostNotReady
 
 CHANGING_S = 60.0
-"""Whoever changes the node is done by then, or stands still."""
+"""A process that changes the node finishes within this time, or hangs."""
 
 
 @contextmanager
 def changing_the_host() -> Iterator[None]:
-    """One process at a time sets up what all share."""
+    """Allow one process at a time to set up what all share."""
     with (deployment.data_dir() / "host.lock").open("w") as file:
         if not file_locks.take(file.fileno(), CHANGING_S):
             raise HostNotReady(

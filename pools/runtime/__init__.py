@@ -1,4 +1,4 @@
-"""The container engine behind one interface; ``get_runtime()`` is how the rest of the code meets it."""
+"""The container engine behind one interface; all other code uses ``get_runtime()``."""
 
 from __future__ import annotations
 

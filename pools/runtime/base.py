@@ -1,4 +1,4 @@
-"""What Boilerhouse asks of a container engine. Frozen values in and out, never the engine's own objects."""
+"""The interface to a container engine. Values in and out are frozen, never the engine's own objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pools.spec import Device, Gpus, Ulimit
 DEFAULT_OPEN_FILES = 4096
 """So many may a container's process open where its workload says nothing."""
 OUR_LABELS = "boilerhouse."
-"""How the labels begin that say whose a container is."""
+"""The prefix of the labels that record a container's owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,16 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Tmpfs:
-    """Memory mounted as a directory; it counts towards the container's and is gone with it."""
+    """A RAM directory; it counts towards the container's memory and is lost with it."""
 
     path: str
     size_mb: int
     mode: int
-    """Of an image that has the path already, the engine takes the mode of that."""
+    """If the image has the path already, the engine uses that one's mode."""
     uid: int = 0
     gid: int = 0
     is_declared: bool = False
-    """Whether the image declares a VOLUME there: the engine must not make one of its own."""
+    """Whether the image declares a VOLUME there, for which the engine must not create its own."""
     is_exec: bool = False
     """Whether programs may run from it."""
 
@@ -58,34 +58,35 @@ class Image:
 
     id: str
     volumes: tuple[str, ...] = ()
-    """The VOLUMEs that it declares, as it writes them."""
+    """The VOLUMEs that it declares, as spelled in the image."""
     working_dir: str = ""
     """Its WORKDIR; empty: none."""
     probe: Probe | None = None
     """Its HEALTHCHECK."""
     digests: tuple[str, ...] = ()
-    """Where registries have it: ``repository@sha256:…``."""
+    """Its digests in registries: ``repository@sha256:…``."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryLogin:
-    """What a registry is shown; never logged, never in an error."""
+    """A login to a registry; never logged, never in an error."""
 
     username: str
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
-    """In place of the password."""
+    """Instead of the password."""
     credential: str = ""
-    """The id under which it is stored."""
+    """The id of the stored credential."""
 
     def scrub(self, words: str) -> str:
-        """The words without the secret, in whatever spelling a registry may have sent it back."""
+        """The text without the secret, in any spelling that a registry may have returned."""
         for spelled in sorted(self._spellings(), key=len, reverse=True):
             words = words.replace(spelled, "…")
         return words
 
     def _spellings(self) -> set[str]:
-        """A secret of up to three characters only as headers hold it: words would be torn apart, and guess it."""
+        """A secret of up to three characters is removed only in the form used in headers: removing it everywhere would
+        garble the text and reveal it."""
         pair = f"{self.username}:{self.password}"
         found = {*_base64(pair)} if self.password else set()
         for secret in (one for one in (self.password, self.identity_token) if len(one) > 3):
@@ -101,22 +102,22 @@ def _base64(text: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """How far a pull is. Layers that were here before count as done, and their bytes do not."""
+    """The progress of a pull. Layers that existed before count as done, but not their bytes."""
 
     bytes: int = 0
     known_bytes: int = 0
-    """The sizes of the layers whose size is known: the engine says one when it begins with the layer."""
+    """The total of the known layer sizes; the engine reports a size when it starts the layer."""
     estimated_bytes: int = 0
-    """That, and for each layer of unknown size the mean of the others."""
+    """The total, with the mean of the known sizes for each unknown one."""
     layers: int = 0
     layers_done: int = 0
     is_size_known: bool = False
     is_extracting: bool = False
-    """All has been fetched, and is being unpacked."""
+    """Everything has been fetched and is being unpacked."""
     is_in_line: bool = False
-    """No layer of it is being fetched: the engine fetches only a few at once, of all pulls together."""
+    """No layer is being fetched: the engine fetches only a few at a time, of all pulls together."""
     digest: str = ""
-    """Of the manifest, once the registry has named it."""
+    """The digest of the manifest, once the registry has named it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ class ContainerPlan:
 
     name: str
     image: str
-    """Its id: a tag that moves meanwhile changes nothing."""
+    """Its id, because a tag could move meanwhile."""
     command: tuple[str, ...]
     environment: dict[str, str]
     labels: dict[str, str]
@@ -183,23 +184,23 @@ class ContainerPlan:
     stop_signal: str | None = None
     """None: the image's own, else SIGTERM."""
     is_probe_off: bool = False
-    """Whether the engine does not run the image's HEALTHCHECK; without ``probe`` it does otherwise."""
+    """Whether the image's HEALTHCHECK is disabled; otherwise the engine runs it if there is no ``probe``."""
     gid: int | None = None
     """None: the number of its uid."""
     groups: tuple[int, ...] = ()
-    """Supplementary ones."""
+    """Supplementary groups."""
     ulimits: tuple[Ulimit, ...] = ()
     devices: tuple[Device, ...] = ()
     gpus: Gpus | None = None
     extra_hosts: tuple[tuple[str, str], ...] = ()
-    """Names and their addresses."""
+    """Host names and their addresses."""
     address6: str = ""
-    """Of IPv6; empty for none."""
+    """The IPv6 address; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A container as the engine sees it now."""
+    """A container's current state at the engine."""
 
     handle: Handle
     labels: dict[str, str]
@@ -208,18 +209,18 @@ class Observed:
     exit_code: int | None = None
     pid: int = 0
     health: str = ""
-    """``healthy``, ``unhealthy``, ``starting``; empty without a health check of the engine's."""
+    """``healthy``, ``unhealthy``, ``starting``; empty if the engine runs no health check."""
     is_oom_killed: bool = False
     created_at: float = 0.0
     """Unix seconds."""
     next_probe_at: float | None = None
-    """When the engine's health check runs next, in Unix seconds; None where it has none, or has not run one yet."""
+    """When the engine's health check runs next, in Unix seconds; None without one, or before the first run."""
     probed: Probed | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """Something that the engine says has just happened to a container of ours. A hint: ``list`` is the truth."""
+    """An event of the engine about one of our containers. Only a hint: ``list`` is authoritative."""
 
     kind: str
     """``die``, ``oom``, ``health`` or ``destroy``"""
@@ -231,17 +232,17 @@ class EngineEvent:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """What a command did."""
+    """The result of a command."""
 
     exit_code: int
-    """127 where there is no such command, 126 where it cannot be executed."""
+    """127 if the command does not exist, 126 if it cannot be executed."""
     stdout: bytes
     stderr: bytes
     duration_ms: int
     stdout_truncated: bool = False
     stderr_truncated: bool = False
     refusal: str = ""
-    """Why it never began; empty for one that did."""
+    """Why it could not be started; empty if it was."""
 
     @property
     def truncated(self) -> bool:
@@ -250,13 +251,13 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What lies at a path of a container."""
+    """What is at a path in a container."""
 
     kind: str
     """``file``, ``directory``, ``symbolic link`` or ``special file``"""
     size: int
     content: bytes | None = None
-    """None of what is no file, or too large."""
+    """None if it is not a file, or too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +267,10 @@ class Network:
     subnet: str
     gateway: str
     subnet6: str = ""
-    """Empty where containers have no IPv6."""
+    """Empty if containers have no IPv6."""
 
     def address6(self, address: str) -> str:
-        """The IPv6 address of the container that has this one of IPv4; empty where there is none."""
+        """The IPv6 address of the container with this IPv4 address; empty if there is none."""
         if not self.subnet6:
             return ""
         within = int(ipaddress.IPv4Address(address)) - int(ipaddress.IPv4Network(self.subnet).network_address)
@@ -278,14 +279,14 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do; callers ask instead of knowing its kind."""
+    """What an engine can do, so that callers need not know its kind."""
 
     version: str = ""
-    """The engine's."""
+    """The engine's version."""
     api_version: str = ""
-    """Of the API that is spoken with it."""
+    """The API version in use."""
     newest_api_version: str = ""
-    """That it could speak."""
+    """The newest API version that the engine supports."""
     cgroup_version: str = ""
     image_store: str = ""
     """``containerd``, or the name of the engine's storage driver."""
@@ -293,13 +294,13 @@ class Capabilities:
     remaps_users: bool = False
     """Whether a uid in a container is another one on the host."""
     cannot_limit: tuple[str, ...] = ()
-    """What of a container the engine cannot limit, in words."""
+    """The limits that the engine cannot enforce, in words."""
     firewall: str = ""
-    """What the engine sets its firewall rules with; empty where it does not say."""
+    """The backend of the engine's firewall rules; empty if it does not report it."""
     live_restore: bool = False
     cpus: int = 0
     memory_mb: int = 0
-    """What the engine's machine has; 0 where it does not say."""
+    """The resources of the engine's machine; 0 if it does not report them."""
     runtimes: frozenset[str] = field(default_factory=frozenset)
     open_files: int | None = None
     """The highest limit of open files that a container may have; None where the engine gives what it is asked for, or
@@ -308,13 +309,13 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The engine accepted something but has not done it yet, and why."""
+    """The engine accepted the request but has not completed it; the detail says why."""
 
     reason: str
 
 
 class LogStream(Protocol):
-    """Chunks of a log, as they are written; ``close`` ends it from any thread."""
+    """Chunks of a log as they are written; ``close`` ends it, from any thread."""
 
     def __iter__(self) -> Iterator[bytes]: ...
 
@@ -322,19 +323,19 @@ class LogStream(Protocol):
 
 
 class Pull(Protocol):
-    """The progress of a pull, again whenever something has moved; its end is the end of the pull.
+    """The progress of a pull, repeated on each change; iteration ends with the pull.
 
-    Raises PullFailed with the engine's words, EngineUnavailable, EngineTimeout when the engine says nothing at first.
+    Raises PullFailed with the engine's message, EngineUnavailable, EngineTimeout if the engine sends nothing at first.
     """
 
     def __iter__(self) -> Iterator[PullProgress]: ...
 
     def close(self) -> None:
-        """Break it off, from any thread; the engine keeps the layers that are complete."""
+        """Abort it, from any thread; the engine keeps complete layers."""
 
 
 class Terminal(Protocol):
-    """A command on a terminal of its own: yields what it writes until it ends."""
+    """A command on its own terminal: yields its output until it ends."""
 
     def __iter__(self) -> Iterator[bytes]: ...
 
@@ -343,16 +344,16 @@ class Terminal(Protocol):
     def resize(self, columns: int, rows: int) -> None: ...
 
     def exit_code(self) -> int | None:
-        """None while it runs, and where the engine does not know."""
+        """None while it runs, or if the engine does not know."""
 
     def close(self) -> None:
-        """End it, with what it started; from any thread."""
+        """End the command and its children, from any thread."""
 
 
 class ContainerRuntime(ABC):
-    """Verbs of an engine. Each has a deadline and raises only errors of ``pools.errors``.
+    """Operations of an engine. Each has a deadline and raises only errors of ``pools.errors``.
 
-    Removing or stopping what is not there is a success. Creating a name twice raises ``NameTaken``.
+    Removing or stopping a container that does not exist succeeds. Creating a name twice raises ``NameTaken``.
     """
 
     node: str
@@ -362,29 +363,30 @@ class ContainerRuntime(ABC):
 
     @abstractmethod
     def sees(self, path: str, labels: dict[str, str]) -> bool | None:
-        """Whether the engine finds this directory under the same path; None where it has no image to ask with.
+        """Whether the engine sees this directory under the same path; None if it has no image to check with.
 
-        What is made to find out carries ``labels`` and is gone afterwards.
+        A container created for the check carries ``labels`` and is removed afterwards.
         """
 
     @abstractmethod
     def find_image(self, image: str) -> Image:
-        """The image of this name, digest or id as it is here. Raises ImageMissing."""
+        """The local image of this name, digest or id. Raises ImageMissing."""
 
     @abstractmethod
     def pull(self, reference: Reference, login: RegistryLogin | None = None, patience_s: float = 120) -> Pull:
-        """Fetch an image; it begins when the progress is read. Without ``login`` as root's Docker client would.
+        """Fetch an image; it starts when the progress is read. Without ``login``, root's Docker client configuration
+        applies.
 
-        ``patience_s`` is how long the engine may say nothing before the registry has answered.
+        ``patience_s`` is how long the engine may be silent before the registry has answered.
         """
 
     @abstractmethod
     def named_digest(self, reference: Reference, login: RegistryLogin | None = None) -> str:
-        """The digest of what the reference names at its registry now. Raises PullFailed with the registry's words."""
+        """The digest that the reference names at its registry now. Raises PullFailed with the registry's message."""
 
     @abstractmethod
     def log_in(self, registry: str, login: RegistryLogin) -> None:
-        """Show the login to the registry once; nothing is kept. Raises LoginFailed with its words."""
+        """Test the login with the registry; nothing is stored. Raises LoginFailed with its message."""
 
     @abstractmethod
     def build(self, context: bytes, tag: str) -> Iterator[str]:
@@ -394,9 +396,9 @@ class ContainerRuntime(ABC):
     def ensure_network(
         self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str], subnet6: str = ""
     ) -> Network:
-        """Have the deployment's network: the first subnet that is free, no traffic between containers.
+        """Create the deployment's network if necessary: the first free subnet, no traffic between containers.
 
-        One with another subnet of IPv6 than ``subnet6`` stays while containers are in it, and is made anew after that.
+        A network with another IPv6 subnet than ``subnet6`` stays while containers are in it, and is then created again.
         """
 
     @abstractmethod
@@ -410,41 +412,42 @@ class ContainerRuntime(ABC):
 
     @abstractmethod
     def stop(self, name: str, timeout_ms: int) -> Pending | None:
-        """Stop it; afterwards ``inspect`` says it does not run, or Pending says why not yet."""
+        """Stop it; afterwards ``inspect`` reports that it does not run, or Pending says why not yet."""
 
     @abstractmethod
     def remove(self, name: str) -> Pending | None: ...
 
     @abstractmethod
     def pause(self, name: str) -> None:
-        """Hold all its processes still. One that is paused already stays so. Raises NotRunning, ContainerMissing."""
+        """Pause all its processes. One that is paused already stays paused. Raises NotRunning, ContainerMissing."""
 
     @abstractmethod
     def unpause(self, name: str) -> None:
-        """Let them go on. One that is not paused, or not there, is a success."""
+        """Resume them. One that is not paused, or does not exist, is a success."""
 
     @abstractmethod
     def inspect(self, name: str, timeout_s: float | None = None) -> Observed | None:
-        """What the engine knows of ``name``; None if nothing. Raises EngineTimeout after ``timeout_s``."""
+        """The state of ``name`` at the engine; None if it does not exist. Raises EngineTimeout after ``timeout_s``."""
 
     @abstractmethod
     def file(self, name: str, path: str, limit_bytes: int) -> File | None:
-        """What lies at ``path`` of a container that was never started; None if nothing. No link is followed at its end.
+        """What is at ``path`` of a container that was never started; None if nothing. A link at its end is not
+        followed.
 
-        Its content where it is a file of ``limit_bytes`` at most. Raises ContainerMissing.
+        Includes the content of a file of at most ``limit_bytes``. Raises ContainerMissing.
         """
 
     @abstractmethod
     def inspect_made(self, plan: ContainerPlan) -> Observed | None:
-        """As ``inspect``, and compare one that runs with its plan. Raises NotAsAsked where it is another."""
+        """As ``inspect``, and compare a running container with its plan. Raises NotAsAsked if it differs."""
 
     @abstractmethod
     def is_suspect(self) -> bool:
-        """Whether the engine let a call of this process time out a moment ago: do not wait for it on a hot path."""
+        """Whether a call of this process timed out recently: a hot path should not wait for the engine."""
 
     @abstractmethod
     def events(self, labels: dict[str, str]) -> Iterator[EngineEvent]:
-        """What happens to our containers from now on; ends, without an error, when the engine goes away."""
+        """Events of our containers from now on; ends without an error if the engine stops."""
 
     @abstractmethod
     def logs(
@@ -457,15 +460,15 @@ class ContainerRuntime(ABC):
         timestamps: bool = False,
         errors_only: bool = False,
     ) -> bytes:
-        """The last lines that the container wrote, after ``since`` (Unix seconds); the last bytes where they are more.
+        """The last lines of the container's output after ``since`` (Unix seconds), at most the last bytes.
 
-        With ``timestamps`` each line begins with its moment (RFC 3339, nanoseconds) and a space. With
-        ``errors_only`` only what went to standard error. Raises ContainerMissing.
+        With ``timestamps``, each line begins with its time (RFC 3339, nanoseconds) and a space. With ``errors_only``,
+        only standard error. Raises ContainerMissing.
         """
 
     @abstractmethod
     def follow_logs(self, name: str, tail: int, since: float | None = None, *, timestamps: bool = False) -> LogStream:
-        """As ``logs``, and then what the container writes, until it ends."""
+        """As ``logs``, followed by new output until the container ends."""
 
     @abstractmethod
     def list(self, labels: dict[str, str]) -> list[Observed]: ...
@@ -479,11 +482,11 @@ class ContainerRuntime(ABC):
         stdin: bytes | None = None,
         limit_bytes: int = 1 << 20,
     ) -> Executed:
-        """Run a command inside and wait for its end, not for that of what it left in the background.
+        """Run a command inside and wait for its end, but not for its background processes.
 
-        Of each stream the first ``limit_bytes`` are kept. One that cannot begin ends with 126 or 127, as in a shell.
-        It waits while the container is held still for a save.
-        Raises NotRunning, ContainerMissing, and ExecTimedOut once it and its children were killed.
+        Of each stream the first ``limit_bytes`` are kept. A command that cannot start ends with 126 or 127, as in a
+        shell. It waits while the container is frozen for a save. Raises NotRunning, ContainerMissing, and ExecTimedOut
+        after it and its children were killed.
         """
 
     @abstractmethod

@@ -1,9 +1,9 @@
-"""Which calls of the kernel a container's processes may make: one profile of ours, on every engine.
+"""The system calls that a container's processes may make: one profile of ours, on every engine.
 
-``seccomp.json`` names what is allowed: the calls of the kernel's own tables, without those that need a capability,
-reach beyond a namespace, or are refused by a current engine's default. It is ours because engines differ: Docker 20.10
-lets AF_VSOCK through, which knows neither network namespaces nor the packet filter, and io_uring, whose calls no filter
-sees. What an engine or its libseccomp does not know by name, it refuses. See docs/adr/0043.
+``seccomp.json`` lists the allowed calls: those of the kernel's own tables, except calls that need a capability, reach
+beyond a namespace, or are refused by a current engine's default. We have our own profile because engines differ: Docker
+20.10 allows AF_VSOCK, which knows neither network namespaces nor the packet filter, and io_uring, whose operations no
+filter sees. Calls that an engine or its libseccomp does not know by name are refused. See docs/adr/0043.
 """
 
 from __future__ import annotations
@@ -24,5 +24,5 @@ def option() -> str:
 
 @cache
 def version() -> str:
-    """Another one for each profile."""
+    """The version of the profile."""
     return hashlib.sha256(option().encode()).hexdigest()[:12]

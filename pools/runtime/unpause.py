@@ -1,4 +1,4 @@
-"""The guard of a paused container: unpauses it when standard input ends, or after a time (``pools.freezer``)."""
+"""The watchdog of a paused container: unpauses it when standard input ends, or after a time (``pools.freezer``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import docker
 
 def main(base_url: str, name: str, after_s: str) -> None:
     select.select([sys.stdin], [], [], float(after_s))
-    with contextlib.suppress(docker.errors.APIError):  # it goes on already, or is gone
+    with contextlib.suppress(docker.errors.APIError):  # it is running already, or does not exist
         docker.APIClient(base_url=base_url, version="auto", timeout=30).unpause(name)
 
 

@@ -1,8 +1,8 @@
 """Containers' directories on this node; the only package that touches what a tenant can write.
 
 ``<data>/containers/<id>/{claimed, lock, .saved/, .snapshot/, staging/, <volume>/}`` and ``<ram>/<id>/secrets/``; with a
-disk limit staging and volumes lie on a file system of their own, ``disk/``. Everything that reaches
-into a volume goes through directory handles that refuse links (``handles``): a tenant may plant anything there.
+disk limit, staging and volumes are on a separate file system, ``disk/``. All access to a volume goes through directory
+handles that refuse links (``handles``), because a tenant may create anything there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What object storage cannot hold of a file: names, modes, times, links, holes. Restored files get it back."""
+"""File attributes that object storage lacks: names, modes, times, links, holes. They are applied to restored files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pools.volumes.handles import DIRECTORY, KEPT_BITS, allow_mode, descend, mak
 
 
 def restore_names(staging: Path, names: list[str]) -> None:
-    """Give restored files and directories back the exact names that the sink wrote in another way.
+    """Rename restored files and directories to their exact names, if the sink spelled them differently.
 
-    A name that nothing in its directory can stand for, or more than one thing, is left alone.
+    A name without a unique match in its directory is left alone.
     """
     for parent, wanted in _by_parent(names):
         with contextlib.suppress(FileNotFoundError), _parent(staging, f"{parent}x") as (opened, _):
@@ -34,7 +34,7 @@ def restore_names(staging: Path, names: list[str]) -> None:
 
 
 def _by_parent(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Directory (empty, or ending in a slash) and the names in it; a directory comes before what lies below it."""
+    """Directory (empty, or ending in a slash) and its names; a directory comes before its content."""
     found: dict[str, list[str]] = {}
     for path in sorted(paths, key=lambda path: path.count("/")):
         parent, slash, name = path.rpartition("/")
@@ -43,7 +43,7 @@ def _by_parent(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def apply_mtimes(staging: Path, mtimes: dict[str, int]) -> list[str]:
-    """Give restored files their modification times back; return the paths that are not there."""
+    """Set the modification times of restored files; return the paths that do not exist."""
     missing = []
     for parent, names in _by_parent(mtimes):
         try:
@@ -61,9 +61,9 @@ def apply_mtimes(staging: Path, mtimes: dict[str, int]) -> list[str]:
 
 
 def modes_on_way(volume: Path, relative: PurePosixPath) -> list[int]:
-    """The modes of the directories that lead from a volume's root to a mapping's directory, that one's last.
+    """The modes of the directories from a volume's root to a mapping's directory, that one last.
 
-    The root is one of them only if it is the mapping's directory itself.
+    The root is included only if it is the mapping's directory itself.
     """
     found = []
     for depth in range(1 if relative.parts else 0, len(relative.parts) + 1):
@@ -74,7 +74,7 @@ def modes_on_way(volume: Path, relative: PurePosixPath) -> list[int]:
 
 
 def apply_modes_on_way(volume: Path, relative: PurePosixPath, modes: list[int]) -> None:
-    """Give those directories their modes back; of another number of them only the last."""
+    """Set the modes of these directories; if their number differs, only the last."""
     ways = [PurePosixPath(*relative.parts[:depth]) for depth in range(1, len(relative.parts) + 1)] or [relative]
     if len(ways) != len(modes):
         ways, modes = ways[-1:], modes[-1:]
@@ -87,7 +87,7 @@ def apply_modes_on_way(volume: Path, relative: PurePosixPath, modes: list[int]) 
 
 
 def dig_holes(staging: Path, paths: Iterable[str]) -> None:
-    """Give restored files that had holes theirs back: blocks of zeros no longer take any of the disk."""
+    """Punch the holes of restored sparse files: blocks of zeros no longer use disk space."""
     for parent, names in _by_parent(paths):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), _parent(staging, f"{parent}x") as (opened, _):
             for name in names:
@@ -101,7 +101,7 @@ def dig_holes(staging: Path, paths: Iterable[str]) -> None:
 
 
 def apply_manifest(staging: Path, owner: Owner, modes: dict[str, int], links: dict[str, str], empty: list[str]) -> None:
-    """Give restored files their modes, links and empty directories back; only inside ``staging``."""
+    """Set the modes, links and empty directories of restored files; only inside ``staging``."""
     for parent, names in _by_parent(empty):
         with _parent(staging, f"{parent}x", create_for=owner) as (opened, _):
             for name in names:
@@ -111,10 +111,10 @@ def apply_manifest(staging: Path, owner: Owner, modes: dict[str, int], links: di
         with _parent(staging, f"{parent}x", create_for=owner) as (opened, _):
             for name in names:
                 stalling.step()
-                with contextlib.suppress(FileExistsError):  # in copy mode a later file may have replaced the link
+                with contextlib.suppress(FileExistsError):  # in copy mode, a later file may have replaced the link
                     os.symlink(links[parent + name], _inside(name).name, dir_fd=opened)
                     os.chown(name, *owner, dir_fd=opened, follow_symlinks=False)
-    for parent, names in reversed(list(_by_parent(modes))):  # a closed directory last
+    for parent, names in reversed(list(_by_parent(modes))):  # a directory without permissions last
         with contextlib.suppress(FileNotFoundError), _parent(staging, f"{parent}x") as (opened, _):
             for name in names:
                 stalling.step()
@@ -126,12 +126,12 @@ def _ensure_dir(parent: int, name: str, owner: Owner) -> None:
     try:
         make_dir(parent, name, owner)
     except FileExistsError:
-        os.close(os.open(name, DIRECTORY, dir_fd=parent))  # raises where it is something else
+        os.close(os.open(name, DIRECTORY, dir_fd=parent))  # raises if it is something else
 
 
 @contextmanager
 def _parent(staging: Path, path: str, create_for: Owner | None = None) -> Iterator[tuple[int, str]]:
-    """The open directory that holds ``path``, and the path's last part."""
+    """The open directory of ``path``, and the path's last part."""
     inside = _inside(path)
     parent = descend(staging, inside.parent, create_for)
     try:
@@ -143,5 +143,5 @@ def _parent(staging: Path, path: str, create_for: Owner | None = None) -> Iterat
 def _inside(path: str) -> PurePosixPath:
     inside = PurePosixPath(path)
     if inside.is_absolute() or ".." in inside.parts or not inside.parts:
-        raise ValueError(f"manifest names a path outside: {path[:100]!r}")
+        raise ValueError(f"manifest names a path outside the volume: {path[:100]!r}")
     return inside

@@ -1,4 +1,4 @@
-"""What a claim writes into a container's memory: config, secrets and ``claim.json``."""
+"""The files that a claim writes into a container's RAM directory: config, secrets and ``claim.json``."""
 
 from __future__ import annotations
 

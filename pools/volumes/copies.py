@@ -1,8 +1,8 @@
-"""Copies of single files out of a volume that a tenant may be writing to: never outside of it, never of half a file
-unnoticed, never waiting for the tenant.
+"""Copies single files of a volume while a tenant writes to it: never outside the volume, never half a file unnoticed,
+never waiting for the tenant.
 
-A path is followed through handles that refuse links. What stands at its end is looked at before it is opened, and
-opened without waiting, for it may be a FIFO by then, or a file on which the tenant holds a lease.
+A path is followed through handles that refuse links. The file at its end is inspected before it is opened, and opened
+without blocking, because it may be a FIFO by then, or a file with a tenant's lease.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 CHUNK = 8 << 20
 CLONED_FROM_BYTES = 1 << 20
-"""A clone has its file written to the disk first; what is smaller is sooner copied."""
+"""Before a clone, the file is written to disk; smaller files are copied faster."""
 
 
 class Busy(OSError):
-    """The tenant holds a lease on the file: it can be opened once that is given up, or broken by the kernel."""
+    """The tenant holds a lease on the file. It can be opened once the lease is released or broken by the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """One file as it was copied."""
+    """A copied file."""
 
     stamp: Stamp
-    """Of the moment before the copy, with the size of the copy."""
+    """The stamp before the copy, with the size of the copy."""
     name: str
-    """Of the copy, in the copies' directory."""
+    """The name of the copy in the copies' directory."""
     began_ns: int
-    """When the file was written out, before it was read; 0 where it was not: then a stamp does not tell of changes."""
+    """When the file was synced before it was read; 0 if it was not: then a stamp does not reveal changes."""
     is_whole: bool
-    """Whether it was the same after the copy as before."""
+    """Whether the stamp was the same after the copy."""
 
     def is_of(self, stamp: Stamp) -> bool:
-        """Whether it is the content of the file that now has this stamp."""
+        """Whether the copy has the content of the file that now has this stamp."""
         return self.is_whole and self.stamp == stamp and stamp.is_settled(self.began_ns)
 
 
 @dataclass(slots=True)
 class Copies:
-    """A directory of copies, on one file system, that may take ``room`` bytes and leaves ``floor`` bytes free.
+    """A directory of copies on one file system, which may use ``room`` bytes and leaves ``floor`` bytes free.
 
-    ``clones`` says whether large files are cloned (reflinks): these take no room.
+    ``clones`` says whether large files are cloned (reflinks), which uses no space.
     """
 
     directory: Path
@@ -79,10 +79,10 @@ class Copies:
         os.close(self._handle)
 
     def take(self, root: int, path: str, until: float, *, writes_out: bool = True) -> Copied | None:
-        """Copy the file ``path`` below the open directory ``root``; None where there is no room for it.
+        """Copy the file ``path`` below the open directory ``root``; None if there is no space for it.
 
-        With ``writes_out`` the file is written to the disk first, and a change after that gets another stamp.
-        Raises FileNotFoundError when no file is there (any more), Busy, TimeoutError.
+        With ``writes_out``, the file is synced first, so a later change gets another stamp. Raises FileNotFoundError if
+        the file no longer exists, Busy, TimeoutError.
         """
         with _opened(root, path) as source:
             began_ns, cloned = time.time_ns(), self.cloned
@@ -113,11 +113,11 @@ class Copies:
                 os.close(target)
             stamp = Stamp.of(before)
             is_whole = stamp == Stamp.of(os.fstat(source))
-            is_out = is_out or self.cloned > cloned  # a clone is preceded by that
+            is_out = is_out or self.cloned > cloned  # a clone does that first
             return Copied(stamp._replace(size=size), name, began_ns if is_out else 0, is_whole and size == stamp.size)
 
     def drop(self, name: str) -> None:
-        """Remove a copy; its room is free again."""
+        """Delete a copy and free its space."""
         self.used -= self._taken.pop(name, 0)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._handle)
@@ -129,7 +129,7 @@ class Copies:
             except OSError as error:
                 if error.errno not in _CANNOT_CLONE:
                     raise
-                self.clones = self.cloned > 0  # some files cannot be; where the first cannot, none can
+                self.clones = self.cloned > 0  # some files cannot be cloned; if the first cannot, none can
             else:
                 self.cloned += 1
                 return True
@@ -144,7 +144,7 @@ class Copies:
 
 
 def can_clone(directory: Path) -> bool:
-    """Whether files on the file system of ``directory`` can be cloned within it; tried."""
+    """Whether files on the file system of ``directory`` can be cloned within it; tested with a file."""
     try:
         with tempfile.TemporaryFile(dir=directory) as one, tempfile.TemporaryFile(dir=directory) as other:
             one.write(b"x" * 4096)
@@ -156,7 +156,7 @@ def can_clone(directory: Path) -> bool:
 
 
 def stamp_of(root: int, path: str) -> Stamp | None:
-    """The present stamp of a file; None where none is."""
+    """The current stamp of a file; None if it does not exist."""
     try:
         with _reached(root, path) as found:
             seen = os.fstat(found)
@@ -168,7 +168,8 @@ def stamp_of(root: int, path: str) -> Stamp | None:
 
 
 def write_out(root: int, path: str) -> bool:
-    """Have a change of the file from now on get another stamp; whether that could be done. Raises OSError, Busy."""
+    """Make sure that a later change of the file gets another stamp; return whether that was possible. Raises OSError,
+    Busy."""
     with _opened(root, path) as found:
         return _write_out(found)
 
@@ -179,16 +180,16 @@ _WAIT_BEFORE_WRITE_WAIT_AFTER = 7
 
 
 def _write_out(descriptor: int) -> bool:
-    """Write what the kernel holds of a file to the disk.
+    """Sync the file.
 
-    Who has a file mapped writes to a page of it without a new ctime, as long as that page is not on the disk.
+    A process that has mapped a file can write to a dirty page without a new ctime until the page is on disk.
     """
     return bool(_libc.sync_file_range(descriptor, 0, 0, _WAIT_BEFORE_WRITE_WAIT_AFTER) == 0)
 
 
 @contextmanager
 def _reached(root: int, path: str) -> Iterator[int]:
-    """Whatever stands at ``path``, not opened."""
+    """Open whatever is at ``path`` without accessing its content."""
     *above, name = path.split("/")
     current = os.dup(root)
     try:
@@ -207,7 +208,7 @@ def _reached(root: int, path: str) -> Iterator[int]:
 
 @contextmanager
 def _opened(root: int, path: str) -> Iterator[int]:
-    """A regular file, open for reading. Raises FileNotFoundError for whatever else is there, Busy."""
+    """A regular file, open for reading. Raises FileNotFoundError for anything else, Busy."""
     try:
         with _reached(root, path) as found:
             if not stat.S_ISREG(os.fstat(found).st_mode):
@@ -215,7 +216,7 @@ def _opened(root: int, path: str) -> Iterator[int]:
             source = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in _GONE:
-            raise FileNotFoundError(errno.ENOENT, "no file") from error
+            raise FileNotFoundError(errno.ENOENT, "no such file") from error
         if error.errno == errno.EWOULDBLOCK:
             raise Busy(errno.EWOULDBLOCK, "the tenant holds a lease on it") from error
         raise
@@ -226,7 +227,7 @@ def _opened(root: int, path: str) -> Iterator[int]:
 
 
 def _copy_data(source: int, target: int, size: int, until: float) -> None:
-    """Copy ``size`` bytes; holes stay holes. What is shorter by then is what it is. Raises TimeoutError."""
+    """Copy ``size`` bytes; holes stay holes. A file that is shorter by then stays shorter. Raises TimeoutError."""
     os.ftruncate(target, size)
     at = 0
     while at < size:
@@ -235,7 +236,7 @@ def _copy_data(source: int, target: int, size: int, until: float) -> None:
             end = min(os.lseek(source, at, os.SEEK_HOLE), size)
         except OSError as error:
             if error.errno == errno.ENXIO:
-                return  # a hole up to the end
+                return  # a hole to the end
             raise
         os.lseek(target, min(at, size), os.SEEK_SET)
         while at < end:

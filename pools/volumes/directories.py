@@ -1,4 +1,4 @@
-"""The directories of a container: made, checked and listed."""
+"""Creates, checks and lists containers' directories."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from pools.volumes.paths import containers_dir, home, staging_dir, trash_dir, vo
 
 
 def prepare(container_id: UUID, uid: int, spec: WorkloadSpec) -> None:
-    """Make a container's directories, volumes owned by its user, everything above for root only.
+    """Create a container's directories: volumes owned by its user, everything above only for root.
 
-    Raises HostNotReady where the data directory itself is not there: what is made in an empty mount point is hidden
-    when the mount comes back.
+    Raises HostNotReady if the data directory does not exist: files in an empty mount point are hidden when the mount
+    returns.
     """
     if not deployment.is_in_place():
-        raise HostNotReady(f"{deployment.data_dir()} is not this deployment's data directory. Is it mounted?")
+        raise HostNotReady(
+            f"{deployment.data_dir()} is not this deployment's data directory. Check whether it is mounted."
+        )
     for parent in (containers_dir(), trash_dir()):
         parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     home(container_id).mkdir(exist_ok=True, mode=0o700)
@@ -38,10 +40,10 @@ def prepare(container_id: UUID, uid: int, spec: WorkloadSpec) -> None:
 
 
 def make_dirs(place: Callable[[str], Path], uid: int, spec: WorkloadSpec, image_dir: str) -> None:
-    """Make where the container's process begins, and its home, each where that lies in a volume, its user's.
+    """Create the working directory and the home of the container's process if they are in a volume, owned by its user.
 
-    The engine would make the first root's, and the container could not write there. ``place`` says where a volume
-    lies, ``image_dir`` is what the image says.
+    The engine would create the first as root, and the container could not write to it. ``place`` returns a volume's
+    path, ``image_dir`` is the image's working directory.
     """
     for path in (spec.working_dir or image_dir, spec.user.home):
         found = spec.volume_of(os.path.normpath(path or "/"))
@@ -51,7 +53,7 @@ def make_dirs(place: Callable[[str], Path], uid: int, spec: WorkloadSpec, image_
 
 
 def check(container_id: UUID, spec: WorkloadSpec) -> None:
-    """Return if every volume that ``prepare`` made is there. Raises DirectoryGone, HostNotReady."""
+    """Check that every volume that ``prepare`` created exists. Raises DirectoryGone, HostNotReady."""
     for volume in spec.volumes:
         path = volume_path(container_id, volume.name)
         if not path.is_dir():
@@ -59,7 +61,7 @@ def check(container_id: UUID, spec: WorkloadSpec) -> None:
 
 
 def on_disk() -> dict[UUID, float]:
-    """Every container that has a directory here, and when that was made or changed, in Unix seconds."""
+    """Every container with a directory here, and when that was created or changed, in Unix seconds."""
     found: dict[UUID, float] = {}
     for parent in (containers_dir(), deployment.ram_dir()):
         if not parent.is_dir():

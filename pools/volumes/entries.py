@@ -1,4 +1,4 @@
-"""What a directory's entries are by their inodes, without opening one."""
+"""Metadata of directory entries from their inodes, without opening a file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from boilerhouse.process import stalling
 
 
 class Stamp(NamedTuple):
-    """What a file's inode says of its content.
+    """What a file's inode reveals about its content.
 
-    Equal stamps are equal content, where the file was written out (``copies``) at the time of the first: no container
-    can set a ctime.
+    Equal stamps mean equal content if the file was synced (``copies``) at the time of the first: no container can set a
+    ctime.
     """
 
     size: int
@@ -28,7 +28,7 @@ class Stamp(NamedTuple):
         return cls(seen.st_size, seen.st_mtime_ns, seen.st_ino, seen.st_ctime_ns)
 
     def is_settled(self, at_ns: int) -> bool:
-        """Whether a change after ``at_ns`` gets another ctime: clocks of file systems tick, some once per second."""
+        """Whether a change after ``at_ns`` gets another ctime: file system clocks tick, some once per second."""
         tick = COARSE_TICK_NS if self.ctime_ns % 1_000_000_000 == 0 else FINE_TICK_NS
         return at_ns - self.ctime_ns > tick
 
@@ -42,9 +42,9 @@ class Entry:
     mode: int
     stamp: Stamp
     blocks: int
-    """Of 512 bytes, that it takes of the disk."""
+    """Its disk use in blocks of 512 bytes."""
     links: int
-    """How many names it has."""
+    """Its number of hard links."""
 
     @property
     def has_holes(self) -> bool:
@@ -60,7 +60,7 @@ class Entry:
 
 
 def entries_of(directory: int, *, until: float = math.inf, may_end: bool = True) -> list[Entry]:
-    """Raises TimeoutError, and what ``stalling.step`` raises unless it may not end here."""
+    """Raises TimeoutError, and what ``stalling.step`` raises if the work is to end."""
     found = []
     for name in sorted(os.listdir(directory)):
         if may_end:
@@ -70,6 +70,6 @@ def entries_of(directory: int, *, until: float = math.inf, may_end: bool = True)
         try:
             seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
-            continue  # a live tenant removed it meanwhile
+            continue  # a running tenant removed it meanwhile
         found.append(Entry(name, seen.st_mode, Stamp.of(seen), seen.st_blocks, seen.st_nlink))
     return found

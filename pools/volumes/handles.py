@@ -1,4 +1,4 @@
-"""Directory handles that refuse links: a tenant may plant anything in a volume."""
+"""Directory handles that refuse links, because a tenant may create anything in a volume."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pools.spec import Owner
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PLAIN_FILE, PLAIN_DIR = 0o644, 0o755
-"""Modes that a restored file and directory have by themselves; only others are recorded."""
+"""Default modes of a restored file and directory; only other modes are recorded."""
 KEPT_BITS = 0o3777
-"""Of a mode: all but setuid, which a container without new privileges has no use for."""
+"""The recorded bits of a mode: all except setuid, which has no effect in a container without new privileges."""
 
 
 def gone(path: Path) -> DirectoryGone:
-    return DirectoryGone(f"The directory {path} is not there on node {deployment.node_id()}.")
+    return DirectoryGone(f"The directory {path} does not exist on node {deployment.node_id()}.")
 
 
 def open_directory(root: Path) -> int:
@@ -30,10 +30,10 @@ def open_directory(root: Path) -> int:
 
 
 def descend(root: Path, relative: PurePosixPath, create_for: Owner | None = None) -> int:
-    """Open a directory below ``root`` without following a link; make missing ones for ``create_for``.
+    """Open a directory below ``root`` without following links; create missing ones for ``create_for``.
 
-    The caller closes it. Raises DirectoryGone when ``root`` itself is missing, FileNotFoundError for what is missing
-    in it, NotADirectoryError / OSError(ELOOP) for anything planted.
+    The caller closes it. Raises DirectoryGone if ``root`` itself is missing, FileNotFoundError for missing directories
+    in it, NotADirectoryError / OSError(ELOOP) for anything else in their place.
     """
     current = open_directory(root)
     try:
@@ -51,7 +51,7 @@ def descend(root: Path, relative: PurePosixPath, create_for: Owner | None = None
 
 
 def make_dir(parent: int, name: str, owner: Owner) -> None:
-    """A plain directory of the container's user, whatever this process's umask. Raises FileExistsError."""
+    """Create a plain directory of the container's user, whatever this process's umask is. Raises FileExistsError."""
     os.mkdir(name, 0o700, dir_fd=parent)
     allow_mode(parent, name, PLAIN_DIR)
     os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""A census: what lies below a directory, without opening a file."""
+"""A census of everything below a directory, without opening a file."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from pools.volumes.handles import DIRECTORY, KEPT_BITS, PLAIN_DIR, PLAIN_FILE
 
 ANY_SIZE = sys.maxsize
 MAX_PATH_BYTES = 900
-"""Longest path below a mapping that fits an object key of 1,024 bytes with its prefix."""
+"""Longest path below a mapping that fits into an object key of 1,024 bytes with its prefix."""
 
 
 @dataclass(slots=True)
 class Census:
-    """What lies below a directory: counts, and all that object storage cannot hold by itself."""
+    """The content of a directory: counts, and all attributes that object storage lacks."""
 
     files: int = 0
     bytes: int = 0
     modes: dict[str, int] = field(default_factory=dict)
-    """Path → mode, of files and directories whose mode is not the plain 0644 / 0755."""
+    """Path → mode, of files and directories with a mode other than 0644 / 0755."""
     links: dict[str, str] = field(default_factory=dict)
     """Path → target, of symbolic links."""
     empty_dirs: list[str] = field(default_factory=list)
     names: dict[str, None] = field(default_factory=dict)
-    """Paths (of no value) whose last part holds characters that sinks write in different ways."""
+    """Paths (without values) whose last part contains characters that sinks spell differently."""
     skipped: list[str] = field(default_factory=list)
     """Sockets, FIFOs and devices."""
     unsaveable: list[tuple[str, str]] = field(default_factory=list)
-    """Path and why, of what cannot be saved exactly."""
+    """Path and reason, of files that cannot be saved exactly."""
     seen: dict[str, Stamp] = field(default_factory=dict)
-    """Path → what its inode says, of every file."""
+    """Path → stamp, of every file."""
     sparse: dict[str, None] = field(default_factory=dict)
-    """Files with holes."""
+    """Sparse files."""
     grows: dict[str, int] = field(default_factory=dict)
-    """Path → bytes of disk that a file takes more when it comes back: full of zeros, or a further name of another."""
+    """Path → bytes of additional disk use of a restored file: sparse, or a further hard link."""
     is_cut: bool = False
-    """There are more files than were asked for; the rest was not looked at."""
+    """There are more files than the limit; the rest was not read."""
 
     def sizes(self) -> dict[str, int]:
         """Path → size, of every file."""
         return {path: stamp.size for path, stamp in self.seen.items()}
 
     def correct(self, path: str, stamp: Stamp | None) -> None:
-        """Say of a file what was copied of it, where that is not what was counted; None: it had gone by then."""
+        """Replace a file's entry by what was copied of it, if that differs; None: the file was deleted by then."""
         counted = self.seen.get(path)
         if counted is None or counted == stamp:
             return
@@ -74,11 +74,11 @@ def census(
     max_entries: int = sys.maxsize,
     until: float = math.inf,
 ) -> Census:
-    """Count what lies below the open directory ``root``, without changing anything there.
+    """Take the census of the open directory ``root``, without changing anything there.
 
-    Longer paths and larger files are ``unsaveable``. It ends at ``max_entries``: files, links, directories. ``matches``
-    limits files and links to a mapping's pattern; None means everything. Raises TimeoutError when it is not done
-    ``until`` then (monotonic seconds).
+    Files with longer paths or larger sizes are ``unsaveable``. It ends at ``max_entries`` files, links and directories.
+    ``matches`` limits files and links to a mapping's pattern; None means everything. Raises TimeoutError if it takes
+    longer than ``until`` (monotonic seconds).
     """
     result, counted = Census(), 0
     named: set[int] = set()
@@ -107,7 +107,7 @@ def census(
                 try:
                     inner = os.open(entry.name, DIRECTORY, dir_fd=directory)
                 except (FileNotFoundError, NotADirectoryError):
-                    continue  # replaced meanwhile by a live tenant; never followed
+                    continue  # replaced meanwhile by a running tenant; never followed
                 children = entries_of(inner, until=until)
                 if matches is None:
                     if mode != PLAIN_DIR:
@@ -119,7 +119,7 @@ def census(
                 continue
             elif stat.S_ISREG(entry.mode):
                 if entry.size > max_file_bytes:
-                    result.unsaveable.append((path, f"it has {entry.size} bytes; {max_file_bytes} is the limit"))
+                    result.unsaveable.append((path, f"it has {entry.size} bytes; the limit is {max_file_bytes}"))
                 result.files += 1
                 result.bytes += entry.size
                 result.seen[path] = entry.stamp
@@ -136,7 +136,7 @@ def census(
                 try:
                     result.links[path] = os.readlink(entry.name, dir_fd=directory)
                 except OSError:
-                    continue  # no longer a link: the live tenant's next save has it
+                    continue  # no longer a link: the tenant's next save includes it
             else:
                 result.skipped.append(path)
     finally:

@@ -1,4 +1,4 @@
-"""The latch: whose claim a container has seen, written before the first byte of it."""
+"""The latch: records durably which claim a container serves, before the first byte of its data is written."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pools.volumes.paths import home
 
 
 def latch(container_id: UUID, tenant_id: str, generation: int) -> None:
-    """Mark the container as this tenant's for ever, durably, before its first byte (hazards.md#a1).
+    """Record permanently and durably that the container belongs to this tenant, before its first byte (hazards.md#a1).
 
-    Doing it twice for the same claim is fine. Raises DirtyContainer when another claim was there.
+    Repeating it for the same claim is harmless. Raises DirtyContainer if the latch names another claim.
     """
     path = home(container_id) / "claimed"
     content = _latch_of(tenant_id, generation)
@@ -33,7 +33,7 @@ def latch(container_id: UUID, tenant_id: str, generation: int) -> None:
 
 
 def read_latch(container_id: UUID) -> str | None:
-    """What the latch holds, None if the container never saw a tenant."""
+    """The latch's content; None if the container has never held a tenant's data."""
     try:
         return (home(container_id) / "claimed").read_text()
     except FileNotFoundError:
@@ -45,13 +45,13 @@ def _latch_of(tenant_id: str, generation: int) -> str:
 
 
 def is_anothers(container_id: UUID, tenant_id: str, generation: int) -> bool:
-    """Whether the container has seen another claim than this one, whose state may be unsaved in it."""
+    """Whether the container has served another claim than this one, whose state in it may be unsaved."""
     return read_latch(container_id) not in (None, _latch_of(tenant_id, generation))
 
 
 def tenant_of(container_id: UUID) -> str:
-    """Whose the container is by its latch; empty if it never saw a tenant."""
+    """The tenant in the container's latch; empty if it has none."""
     try:
         return str(json.loads(read_latch(container_id) or "{}").get("tenantId", ""))
     except ValueError:
-        return ""  # a power cut before its content reached the disk
+        return ""  # a power failure before its content reached the disk

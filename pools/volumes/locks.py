@@ -15,11 +15,11 @@ from pools.volumes.paths import home
 
 @contextmanager
 def locked(container_id: UUID, *, within_s: float = 0.0) -> Iterator[int]:
-    """Hold the container's file lock; yields its descriptor for a child to inherit (hazards.md#b1).
+    """Hold the container's file lock; yields its descriptor, which a child can inherit (hazards.md#b1).
 
-    The kernel frees it only when the last process that holds the descriptor is dead, which may be never.
-    Raises DirectoryGone when the directory is not there, or was wiped while waiting; Locked when another still holds it
-    after ``within_s`` seconds.
+    The kernel frees it only when the last process that holds the descriptor is dead, which may be never. Raises
+    DirectoryGone if the directory does not exist, or was wiped during the wait; Locked if another process still holds
+    it after ``within_s`` seconds.
     """
     path = home(container_id) / "lock"
     try:
@@ -28,7 +28,7 @@ def locked(container_id: UUID, *, within_s: float = 0.0) -> Iterator[int]:
         raise gone(path.parent) from error
     try:
         if not file_locks.take(descriptor, within_s):
-            raise Locked(f"Something else works on the container {container_id}.")
+            raise Locked(f"Another process is working on container {container_id}.")
         try:
             same = os.stat(path).st_ino == os.fstat(descriptor).st_ino
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where the directories of a container lie on this node."""
+"""Paths of a container's directories on this node."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def secrets_dir(container_id: UUID) -> Path:
 
 
 def volume_path(container_id: UUID, volume: str) -> Path:
-    """Where a volume lies on this host, for the engine's mount."""
+    """A volume's path on this host, for the engine's mount."""
     return secrets_dir(container_id) if volume == "secrets" else quota.root(home(container_id)) / volume
 
 
 def placeholder_dir() -> Path:
-    """A directory that stays empty, for mounts that only keep a place from the engine."""
+    """A directory that stays empty, for mounts that only block a path for the engine."""
     path = deployment.data_dir() / "empty"
     path.mkdir(exist_ok=True, mode=0o500)
     return path
 
 
 def staging_dir(container_id: UUID) -> Path:
-    """On the file system of the volumes, so that what is staged moves in by rename."""
+    """On the file system of the volumes, so that staged files move in by rename."""
     return quota.root(home(container_id)) / "staging"
 
 
 def snapshot_dir(home_or_disk: Path) -> Path:
-    """Where a snapshot lies; no volume can have that name."""
+    """The path of a snapshot; no volume can have that name."""
     return home_or_disk / ".snapshot"

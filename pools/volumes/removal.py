@@ -1,4 +1,4 @@
-"""The end of a container's directories: wiped, or put aside until the trash is emptied."""
+"""Removes a container's directories: wipes them, or moves them to the trash for a while."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pools.volumes.paths import home, secrets_dir, trash_dir
 
 
 def wipe(container_id: UUID) -> None:
-    """Remove everything of the container from this host. The rename comes first, so a late path fails."""
+    """Remove everything of the container from this host. The rename comes first, so that late access by path fails."""
     trash_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
     trashed = trash_dir() / str(container_id)
     if home(container_id).exists():
@@ -26,7 +26,7 @@ def wipe(container_id: UUID) -> None:
 
 
 def discard(container_id: UUID) -> None:
-    """Put the container's unsaved state aside; it stays recoverable until ``empty_trash`` ages it out."""
+    """Move the container's unsaved state to the trash, where it can be recovered until ``empty_trash`` deletes it."""
     if home(container_id).exists():
         quota.release(home(container_id))
         home(container_id).rename(trash_dir() / f"{container_id}.discarded-{int(time.time())}")
@@ -34,9 +34,9 @@ def discard(container_id: UUID) -> None:
 
 
 def erase_discarded(tenant_id: str, before: int | None = None) -> int:
-    """Remove what was put aside of this tenant's discarded state, up to a second since 1970 if one is given.
+    """Delete this tenant's discarded state from the trash, up to a time in seconds since 1970 if given.
 
-    Returns how many directories.
+    Returns the number of directories.
     """
     found = []
     for path in trash_dir().glob("*.discarded-*"):
@@ -51,7 +51,7 @@ def erase_discarded(tenant_id: str, before: int | None = None) -> int:
 
 
 def empty_trash(retention_s: int) -> int:
-    """Finish half-done wipes and remove discarded state older than ``retention_s``; return how many."""
+    """Finish interrupted wipes and delete discarded state older than ``retention_s``; return how many."""
     oldest = time.time() - retention_s
 
     def remove(path: Path) -> int:

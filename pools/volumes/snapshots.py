@@ -1,4 +1,4 @@
-"""Snapshots: copies that a save of a running container sends."""
+"""Snapshots: the copies that a save of a running container sends."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pools.volumes.removal import destroy
 
 
 def clear_snapshots(container_id: UUID) -> None:
-    """Remove what a save that was killed has left. The caller holds the container's lock."""
+    """Delete leftovers of a killed save. The caller holds the container's lock."""
     for parent in (home(container_id), home(container_id) / quota.MOUNT):
         destroy(snapshot_dir(parent))
 
 
 def sweep_snapshots() -> int:
-    """Remove what killed saves have left in containers that nobody works on; return in how many."""
+    """Delete leftovers of killed saves in containers without a lock holder; return the number of containers."""
     return each(on_disk(), _sweep_snapshots)
 
 

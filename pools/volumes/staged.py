@@ -1,9 +1,9 @@
-"""What restores have staged, so that it is not fetched twice: by the next try, the next worker, or the next claim.
+"""Staged files of restores, kept so that the next attempt, worker or claim does not fetch them again.
 
-A note beside each staging directory, on the host only, says whose and what it is: ``subject`` is the mapping's
-location, ``key`` the save that is restored. Of a claim that fails, what was staged is put aside in
-``<data>/staged/<tenant>/<subject>/``, and moves into the staging of that tenant's next container. Nobody but root sees
-it there, no container sees it before, and all of it happens under the container's lock.
+A note beside each staging directory, only on the host, identifies its content: ``subject`` is the mapping's location,
+``key`` the save that is restored. When a claim fails, its staged files are moved to
+``<data>/staged/<tenant>/<subject>/``, and from there to the staging of that tenant's next container. Only root can see
+them there, no container sees them before, and everything happens under the container's lock.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from pools.volumes.staging import new_staging
 log = structlog.get_logger(__name__)
 
 COPY_S = 20
-"""Between two file systems a failed claim's clean-up copies for so long, and puts aside what it got."""
+"""Between two file systems, the clean-up of a failed claim copies for at most this long, and keeps what was copied."""
 _LEFT_OVER = re.compile(r"\.[0-9a-f]{1,8}\.partial\Z")
-"""What rclone calls a file that has not arrived yet; a tenant's own that is called so is fetched again."""
+"""The suffix of a file that rclone is still writing; a tenant's own file with this suffix is fetched again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What lies in a staging directory, or was put aside."""
+    """The content of a staging directory, or of one that was kept."""
 
     tenant_id: str
     subject: str
     key: str
     boot_id: str = ""
-    """After a crash of the host nobody knows which bytes have reached the disk."""
+    """After a crash of the host, it is unknown which bytes have reached the disk."""
     planted: tuple[int, int] | None = None
     """Files and bytes, once they have been moved into the volume."""
 
@@ -58,13 +58,11 @@ def note_of(tenant_id: str, subject: str, key: str) -> Note:
     return Note(tenant_id, subject, key, processes.boot_id())
 
 
-# In a container -----------------------------------------------------------------------------------------
-
-
 def open_staging(container_id: UUID, owner: Owner, name: str, note: Note | None) -> Path:
-    """The container's staging directory of this name, its user's, with what is there already of the same save.
+    """The container's staging directory of this name, owned by its user, with the files of the same save that are
+    already there.
 
-    Without a note it is empty.
+    Without a note it is emptied.
     """
     path, at = staging_dir(container_id) / name, _note_path(container_id, name)
     if note is not None and path.is_dir() and _read(at) == note:
@@ -84,7 +82,7 @@ def open_staging(container_id: UUID, owner: Owner, name: str, note: Note | None)
 
 
 def count(path: Path) -> tuple[int, int]:
-    """How many files, and bytes, have arrived whole in a staging directory; what has not is removed."""
+    """How many complete files and bytes are in a staging directory; incomplete files are deleted."""
     files = size = 0
     for one in _files(path):
         if _LEFT_OVER.search(one.name):
@@ -95,17 +93,17 @@ def count(path: Path) -> tuple[int, int]:
 
 
 def close(container_id: UUID, name: str) -> None:
-    """From now on what is staged is changed and moved; cut in between, it is fetched anew."""
+    """Record that staged files are being changed and moved; after an interruption, they are fetched again."""
     _note_path(container_id, name).unlink(missing_ok=True)
 
 
 def mark_planted(container_id: UUID, name: str, note: Note, files: int, size: int) -> None:
-    """Note that it lies in the volume: whoever carries the claim on has nothing to do for it."""
+    """Record that the files are in the volume, so that a resumed claim does nothing for them."""
     _write(_note_path(container_id, name), Note(note.tenant_id, note.subject, note.key, note.boot_id, (files, size)))
 
 
 def planted(container_id: UUID, name: str, note: Note) -> tuple[int, int] | None:
-    """Files and bytes of this save that lie in the volume already; None if it was not moved in."""
+    """Files and bytes of this save that are already in the volume; None if it was not moved in."""
     known = _read(_note_path(container_id, name))
     if known is None or known.planted is None:
         return None
@@ -121,15 +119,12 @@ def _give(path: Path, owner: Owner) -> None:
     stalling.run(["chown", "-R", "--no-dereference", f"{owner.uid}:{owner.gid}", "--", str(path)])
 
 
-# Between claims -----------------------------------------------------------------------------------------
-
-
 def directory() -> Path:
     return deployment.data_dir() / "staged"
 
 
 def put_aside(container_id: UUID, tenant_id: str) -> int:
-    """Keep what was staged in the container, which is about to be wiped, for this tenant; return how many.
+    """Keep the staged files of the container, which is about to be wiped, for this tenant; return how many.
 
     The caller holds the container's lock.
     """
@@ -143,7 +138,7 @@ def put_aside(container_id: UUID, tenant_id: str) -> int:
         if files and note.boot_id == processes.boot_id():
             close(container_id, at.stem)
             _keep(note, path)
-            log.info("staging put aside", tenant=tenant_id, files=files, bytes=size)
+            log.info("staging directory moved aside", tenant=tenant_id, files=files, bytes=size)
             kept += 1
     if kept:
         tidy()
@@ -163,7 +158,7 @@ def _keep(note: Note, source: Path) -> None:
 
 
 def _copy_some(source: Path, target: Path) -> None:
-    """Copy whole files, with their times, for ``COPY_S`` seconds at most."""
+    """Copy complete files, with their times, for ``COPY_S`` seconds at most."""
     until = time.monotonic() + COPY_S
     target.mkdir(mode=0o700)
     for one in _files(source):
@@ -176,9 +171,9 @@ def _copy_some(source: Path, target: Path) -> None:
 
 
 def _take(note: Note, target: Path) -> bool:
-    """Move what was put aside of the same save to ``target``, which is not there; whether there was any.
+    """Move kept files of the same save to ``target``, which must not exist; return whether there were any.
 
-    What is there of another save of the same place is destroyed.
+    Kept files of another save of the same location are deleted.
     """
     home = _home_of(note)
     if _read(home / "note.json") != note:
@@ -187,7 +182,7 @@ def _take(note: Note, target: Path) -> bool:
     mine = home.with_name(f"{home.name}.taken")
     destroy(mine)
     try:
-        home.rename(mine)  # from here on nobody tidies it away
+        home.rename(mine)  # from here on, no clean-up deletes it
     except FileNotFoundError:
         return False
     try:
@@ -196,19 +191,19 @@ def _take(note: Note, target: Path) -> bool:
         target.mkdir(mode=0o700)
         try:
             stalling.run(["cp", "-rP", "--preserve=mode,timestamps", "--", f"{mine / 'files'}/.", str(target)])
-        except Failed as error:  # as on a full disk: the restore says so itself
-            log.warning("staging could not be copied", detail=error.detail)
+        except Failed as error:  # as on a full disk: the restore reports it itself
+            log.warning("staging directory not copied", detail=error.detail)
     destroy(mine)
     return True
 
 
 def forget(tenant_id: str) -> None:
-    """Destroy all that is kept of a tenant's unfinished restores."""
+    """Delete all kept files of a tenant's unfinished restores."""
     destroy(directory() / _name(tenant_id))
 
 
 def tidy() -> int:
-    """Destroy what is too old, or too much for its bound or for the disk, oldest first; return how many went."""
+    """Delete what is too old, or exceeds the limit or the disk, oldest first; return how many were deleted."""
     now, floor = time.time(), 2 * _floor_bytes()
     kept = sorted((path for path in directory().glob("*/*")), key=lambda path: -path.stat().st_mtime)
     total = 0

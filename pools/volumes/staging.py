@@ -1,4 +1,4 @@
-"""Staging: restores land where the container cannot see them, and move in by rename."""
+"""Staging: restored files arrive where the container cannot see them, and are moved in by rename."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def new_staging(container_id: UUID, owner: Owner, name: str) -> Path:
 def move_in(
     container_id: UUID, owner: Owner, staging: Path, volume: Path, relative: PurePosixPath, replace: bool
 ) -> None:
-    """Move what was restored into the volume; with ``replace`` whatever was there before goes first."""
+    """Move restored files into the volume; with ``replace``, the previous content is deleted first."""
     aside = staging_dir(container_id) / f"old-{secrets.token_hex(4)}"
     aside.mkdir(mode=0o700)
     source, old = os.open(staging, DIRECTORY), os.open(aside, DIRECTORY)
@@ -40,7 +40,7 @@ def move_in(
     try:
         if replace:
             for name in os.listdir(target):
-                stalling.moved()  # and never ended half way
+                stalling.moved()  # and never end half way
                 os.rename(name, name, src_dir_fd=target, dst_dir_fd=old)
             for name in os.listdir(source):
                 stalling.moved()
@@ -63,7 +63,7 @@ def _is_there(parent: int, name: str) -> bool:
 
 
 def _merge(source: int, target: int) -> None:
-    """Move each thing; a directory that is there keeps its mode, another comes with its own."""
+    """Move each entry; an existing directory keeps its mode, a new one brings its own."""
     for entry in entries_of(source, may_end=False):
         stalling.moved()
         if stat.S_ISDIR(entry.mode) and _is_there(target, entry.name):
@@ -81,7 +81,7 @@ def _merge(source: int, target: int) -> None:
 
 
 def plant(container_id: UUID, owner: Owner, source: Path, volume: str) -> None:
-    """Copy a directory of the host's into a volume, owned by ``owner``; links stay links. Overwrites, never deletes."""
+    """Copy a directory of the host into a volume, owned by ``owner``; links stay links. Overwrites, never deletes."""
     staging = new_staging(container_id, owner, "seed")
     stalling.run(["cp", "-rP", "--preserve=mode,timestamps,links", "--", f"{source}/.", str(staging)])
     stalling.run(["chown", "-R", "--no-dereference", f"{owner.uid}:{owner.gid}", "--", str(staging)])

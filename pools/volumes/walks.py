@@ -1,4 +1,4 @@
-"""A bounded walk over a container's volumes: how large they are, and when they last changed."""
+"""A bounded walk over a container's volumes: their size, and when they last changed."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from pools.volumes.paths import volume_path
 MAX_WALK_ENTRIES, MAX_WALK_S, MAX_WALK_DEPTH = 20_000, 1.0, 200
 _CLOCK_EVERY = 100
 _REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""What a live tenant that removes or replaces something leaves whoever looks at it."""
+"""Errors that a concurrent change by a running tenant causes."""
 
 
 @dataclass(slots=True)
 class Walked:
-    """What a bounded walk over a container's volumes found."""
+    """The result of a bounded walk over a container's volumes."""
 
     bytes: int = 0
     entries: int = 0
-    """Files, directories and all else that has a name."""
+    """Files, directories and all other entries."""
     newest_change: float = 0.0
-    """The youngest inode change (ctime: mtime can be set to 2099), in Unix seconds; 0 if nothing lies there."""
+    """The newest inode change (ctime, because mtime can be set to 2099), in Unix seconds; 0 if there is nothing."""
     is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class WalkBounds:
-    """What a walk ends at, unfinished."""
+    """The limits at which a walk ends incomplete."""
 
     entries: int = MAX_WALK_ENTRIES
     bytes: int = ANY_SIZE
@@ -41,9 +41,9 @@ class WalkBounds:
 
 
 def walk(container_id: UUID, names: list[str], bounds: WalkBounds = WalkBounds()) -> Walked:
-    """Measure the volumes ``names`` without opening a file or following a link, and no more than 200 levels deep.
+    """Measure the volumes ``names`` without opening a file or following a link, and at most 200 levels deep.
 
-    Raises DirectoryGone when a volume is not there: nothing is known of it then.
+    Raises DirectoryGone if a volume does not exist, because then nothing is known about it.
     """
     found, until = Walked(), time.monotonic() + bounds.seconds
     for name in names:
@@ -58,7 +58,7 @@ def walk(container_id: UUID, names: list[str], bounds: WalkBounds = WalkBounds()
 
 
 def _walk_below(root: int, found: Walked, bounds: WalkBounds, until: float) -> None:
-    """Add what lies below the open directory; each level is open while it is looked at, so that no path is followed."""
+    """Add the content of the open directory; each level stays open while it is read, so no path is followed."""
     found.newest_change = max(found.newest_change, os.fstat(root).st_ctime)
     levels = [os.scandir(root)]
     descriptors: list[int] = []

@@ -109,7 +109,7 @@ HOSTILE = {
     "a link to the host": ([ETC, ("etc/passwd", tarfile.SYMTYPE, "/proc/1/root/etc/shadow")], "symbolic link"),
     "a link into a volume": ([ETC, ("etc/group", tarfile.SYMTYPE, "../state/group")], "symbolic link"),
     "a link that leads nowhere": ([ETC, ("etc/passwd", tarfile.SYMTYPE, "gone")], "symbolic link"),
-    "a link to itself": ([ETC, ("etc/passwd", tarfile.SYMTYPE, "passwd")], "cannot be looked at"),
+    "a link to itself": ([ETC, ("etc/passwd", tarfile.SYMTYPE, "passwd")], "cannot be read"),
     "a directory": ([ETC, ("etc/passwd", tarfile.DIRTYPE, b"")], "directory"),
     "a fifo": ([ETC, ("etc/group", tarfile.FIFOTYPE, b"")], "special file"),
     "a device": ([ETC, ("etc/passwd", tarfile.CHRTYPE, b"")], "special file"),

@@ -71,8 +71,8 @@ DROPPED = [
         "HostConfig.SecurityOpt is ['seccomp": put(["seccomp=unconfined"], "HostConfig", "SecurityOpt"),
         "HostConfig.CapAdd": put(["NET_ADMIN"], "HostConfig", "CapAdd"),
         "HostConfig.IpcMode": put("shareable", "HostConfig", "IpcMode"),
-        "HostConfig.MaskedPaths is nothing": put([], "HostConfig", "MaskedPaths"),
-        "HostConfig.ReadonlyPaths is nothing": put([], "HostConfig", "ReadonlyPaths"),
+        "HostConfig.MaskedPaths is empty": put([], "HostConfig", "MaskedPaths"),
+        "HostConfig.ReadonlyPaths is empty": put([], "HostConfig", "ReadonlyPaths"),
         "the container's user": drop("User"),
         "user.groups (HostConfig.GroupAdd)": drop("HostConfig", "GroupAdd"),
         "ulimits (HostConfig.Ulimits)": drop("HostConfig", "Ulimits"),
@@ -83,8 +83,8 @@ DROPPED = [
         "tmpfs (HostConfig.Tmpfs)": without_options,
         "extraHosts": drop("HostConfig", "ExtraHosts"),
         "dns (HostConfig.Dns)": drop("HostConfig", "Dns"),
-        "labels (Config.Labels) is not": drop("Labels", "org.example.team"),
-        "environment (Config.Env) is not": put([], "Env"),
+        "labels (Config.Labels) differs": drop("Labels", "org.example.team"),
+        "environment (Config.Env) differs": put([], "Env"),
         "volumes (Mounts)": writable,
         "security.networkMode": put("bridge", "HostConfig", "NetworkMode"),
         "entrypoint (Config.Entrypoint)": put(["env"], "Entrypoint"),
@@ -114,7 +114,7 @@ def test_whatever_an_engine_drops_fails_the_start_and_is_named(engine, dropped):
     assert row is None
     shown = Pool.objects.with_counts().get(pk=pool.pk).status()
     assert (pool.trouble, shown.state) == (Trouble.START_FAILED, PoolState.ERROR)
-    assert pool.last_error.startswith("The engine made another container than it was asked for: ")
+    assert pool.last_error.startswith("The engine created a container that differs from the request: ")
     assert [words for words in dropped if words not in pool.last_error] == []
     assert "not for an error" not in pool.last_error
     assert len(engine.names()) == 1, "what was not as it was asked is gone"

@@ -42,7 +42,7 @@ def test_an_engine_that_keeps_the_network_keeps_nothing_else(data_dir, settings,
 
 
 def test_a_socket_that_refuses_a_call_is_told_from_an_engine_that_does():
-    with pytest.raises(errors.EngineFailure, match="does not let this call through"), translated():
+    with pytest.raises(errors.EngineFailure, match="proxy denied this call"), translated():
         raise refusal("not for you")
     with pytest.raises(errors.EngineFailure, match="active endpoints"), translated():
         raise refusal(MISCOUNTED)

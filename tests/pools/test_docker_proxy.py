@@ -309,9 +309,9 @@ def test_what_the_product_asks_for_goes_through(proxied, data_dir):
     worker.unpause(plan.name)
     followed = web.follow_logs(plan.name, 1)
     followed.close()
-    with pytest.raises(EngineFailure, match="does not let this call through"):
+    with pytest.raises(EngineFailure, match="proxy denied this call"):
         web.stop(plan.name, 0)
-    with pytest.raises(EngineFailure, match="does not let this call through"):
+    with pytest.raises(EngineFailure, match="proxy denied this call"):
         worker.create(replace(plan, name="bh-second", mounts=(Mount("/etc", "/host", read_only=True),)))
 
 

@@ -319,10 +319,10 @@ def test_what_the_node_does_not_have_fails_the_start_in_plain_words(engine, sett
         row, pool = engine.start(**spec)
         assert row is None, name
         said[name] = pool.last_error
-    assert "no GPUs to give" in said["gpus"]
+    assert "has no GPUs" in said["gpus"]
     assert "Container Toolkit" in said["gpus"]
     assert "/dev/nothing-here" in said["device"]
-    assert "The node has not every device" in said["device"]
+    assert "The node lacks a device" in said["device"]
     assert "kernel refuses a limit" in said["limit"]
     assert not any("command" in text for text in said.values()), said
     assert engine.names() == []
@@ -357,7 +357,7 @@ def test_an_engine_without_gpus_is_told_by_the_words_of_old_ones_and_new_ones(wo
     """B13: from Docker 28 on they are looked for as CDI devices."""
     answer = requests.Response()
     answer.status_code = 500
-    with pytest.raises(CannotGive, match="no GPUs to give") as said, translated():
+    with pytest.raises(CannotGive, match="has no GPUs") as said, translated():
         raise docker.errors.APIError("500 Server Error", answer, words)
     assert said.value.detail.endswith(words)
 

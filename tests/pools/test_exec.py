@@ -74,7 +74,7 @@ def test_output_that_comes_with_the_answers_head_is_not_lost(engine):
             'chdir to cwd ("/w") set in config.json failed: permission denied: unknown',
             "ls",
             126,
-            "ls: the container's work",
+            "ls: the container's user cannot enter",
         ),
         ("something else: unknown", "ls", 126, "ls: could not be started: something else"),
         (

@@ -129,9 +129,9 @@ def test_reconcile_shows_and_mends_the_packet_filter(engine, capsys):
     one, pool = engine.start()
     run("nft", "flush", "chain", "inet", packet_rules.table(), "outward")
     call_command("reconcile", dry_run=True)
-    assert "inet outward is not as it should be  (would be healed)" in capsys.readouterr().out
+    assert "inet outward differs from what it should be  (would be repaired)" in capsys.readouterr().out
     call_command("reconcile")
-    assert "inet outward is not as it should be  (healed)" in capsys.readouterr().out
+    assert "inet outward differs from what it should be  (repaired)" in capsys.readouterr().out
     call_command("reconcile")
     assert "packet_filter" not in capsys.readouterr().out
     for number in range(3):
@@ -441,7 +441,7 @@ def test_doctor_says_that_a_resolver_on_loopback_is_of_no_use_to_containers(engi
     monkeypatch.setattr(resolvers, "BEHIND_SYSTEMD", conf)
     conf.write_text("nameserver 192.0.2.53\n")
     assert [one.detail for one in doctor.examine() if one.name == "resolvers"] == [
-        "containers resolve names by 192.0.2.53"
+        "containers resolve names with 192.0.2.53"
     ]
 
 
@@ -472,7 +472,7 @@ def test_a_list_opens_what_its_names_stand_for(engine, outside, settings, monkey
     assert engine.answer_from(one, outside.public, 81) == ""
     assert "198.51" not in resolved(engine, one, "api.example.com", outside.private)
     assert [(row.name, row.problem) for row in named.known(["api.example.com", "nowhere.example.com"])] == [
-        ("api.example.com", ""), ("nowhere.example.com", "There is no such name."),
+        ("api.example.com", ""), ("nowhere.example.com", "No such name."),
     ]  # fmt: skip
     assert [one.code for one in Pool.objects.with_counts().get(pk=pool.pk).status().warnings] == ["name_unresolved"]
     # Round robin: another address is answered, and the first stays open for a while.

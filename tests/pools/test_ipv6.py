@@ -157,7 +157,7 @@ def test_names_open_addresses_of_ipv6_that_are_public(engine, outside, settings)
     assert engine.answer_from(one, outside.public6, 81) == ""
     opened = {row.name: row for row in named.known(["six.example.com", "none.example.com"])}
     assert opened["six.example.com"].addresses == [outside.public6]
-    assert "public addresses only" in opened["six.example.com"].problem
+    assert "only public addresses" in opened["six.example.com"].problem
     assert opened["none.example.com"].problem == "The name has no IPv4 and no IPv6 address."
 
 
@@ -297,7 +297,7 @@ def test_a_network_gets_ipv6_when_no_container_is_left_in_it(engine, settings):
     assert network.subnet6 == ""
     assert "eth0" not in engine.run(one, "cat /proc/net/if_inet6; true")
     told = [found.detail for found in doctor.examine() if found.name == "packet filter"]
-    assert told[0] == "containers have IPv6 in no network, not as BOILERHOUSE_IPV6_SUBNET says"
+    assert told[0] == "containers have IPv6 in no network, unlike BOILERHOUSE_IPV6_SUBNET"
     Container.objects.filter(pk=one.pk).transition(ContainerState.IDLE, ContainerState.REMOVING)
     lifecycle.destroy_container(one.pk)
     again = host.ensure_network()

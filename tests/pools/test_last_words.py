@@ -105,9 +105,11 @@ def test_signals_have_names_and_memory_is_said_as_such():
     assert last_words.ended(seen(139)) == "exit code 139 (SIGSEGV)"
     assert last_words.ended(seen(137)) == "exit code 137 (SIGKILL)"
     assert last_words.ended(seen(255)) == "exit code 255"
-    assert last_words.ended(seen(137, is_oom=True)).startswith("exit code 137 (SIGKILL): it wanted more memory")
-    assert "one of its processes was killed, for it wanted more memory" in last_words.ended(seen(1, is_oom=True))
-    assert last_words.ended(None) == "an exit code that is not known"
+    assert last_words.ended(seen(137, is_oom=True)).startswith("exit code 137 (SIGKILL): it exceeded its memory limit")
+    assert "one of its processes was killed, because it exceeded its memory limit" in last_words.ended(
+        seen(1, is_oom=True)
+    )
+    assert last_words.ended(None) == "an unknown exit code"
 
 
 def test_a_line_without_end_is_looked_at_in_time():

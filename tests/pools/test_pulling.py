@@ -158,5 +158,5 @@ def test_the_proxy_before_the_socket_lets_digests_through(registry, pulled, tmp_
         assert web.find_image(image) == pulled(image, "never")
         assert worker.named_digest(parse(f"{registry.host}/proxied:1")) == parse(image).digest
         worker.log_in(registry.host, RegistryLogin("", "x"))
-        with pytest.raises(EngineFailure, match="socket of this process"):
+        with pytest.raises(EngineFailure, match="Docker socket proxy"):
             web.log_in(registry.host, RegistryLogin("", "x"))

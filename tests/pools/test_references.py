@@ -31,12 +31,12 @@ KNOWN = [
 ]  # fmt: skip
 
 REFUSED = [
-    ("Busybox", "small letters"),
-    ("host.example/App:1", "small letters"),
+    ("Busybox", "lower case"),
+    ("host.example/App:1", "lower case"),
     ("https://ghcr.io/a", "without a scheme"),
-    ("repo@sha256:abc", "64 hexadecimal"),
-    (f"repo@{SHA.upper()}", "64 hexadecimal"),
-    ("repo@1.2", "64 hexadecimal"),
+    ("repo@sha256:abc", "64 lower-case hexadecimal"),
+    (f"repo@{SHA.upper()}", "64 lower-case hexadecimal"),
+    ("repo@1.2", "64 lower-case hexadecimal"),
     ("repo:", "Write"),
     ("repo:a:b", "Write"),
     ("a//b", "Write"),

@@ -104,7 +104,7 @@ ROOTLESS = (
     else ("unshare", "--user", "--map-root-user")
 )
 REFUSED = [
-    (("--userns-remap=default",), (), "maps containers' users to others (userns-remap)", "daemon.json"),
+    (("--userns-remap=default",), (), "remaps container users (userns-remap)", "daemon.json"),
     (("--rootless", "--group=0"), ROOTLESS, "runs rootless", "DOCKER_HOST=unix:"),
 ]
 

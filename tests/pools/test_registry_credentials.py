@@ -76,7 +76,7 @@ def test_what_changed_meanwhile_is_not_overwritten(call):
     assert login(f"{old['registry']}/x").password == OTHER
     assert call("PUT", "registry-credentials/reg", {**PLACE, "registry": "ghcr.io"}, 422)["errors"] == [
         {"pointer": "/registry", "code": "fixed",
-         "detail": "A credential keeps its registry (registry.example.com:5000); store another one."}
+         "detail": "The registry of a credential cannot change (it is registry.example.com:5000). Store another credential."}
     ]  # fmt: skip
 
 
@@ -90,7 +90,10 @@ def test_one_for_each_place_and_the_nearest_is_used(call):
     ):
         call("POST", "registry-credentials", {**PLACE, "id": id, "registry": place}, 201)
     taken = call("POST", "registry-credentials", {**PLACE, "id": "again", "registry": "docker.io"}, 409)
-    assert (taken["code"], taken["detail"]) == ("registry_taken", "hub is stored for docker.io already; replace it.")
+    assert (taken["code"], taken["detail"]) == (
+        "registry_taken",
+        "docker.io already has the credential hub. Replace that one.",
+    )
     call("POST", "registry-credentials", {**PLACE, "id": "hub", "registry": "quay.io"}, 409)
     digest = f"sha256:{'0' * 64}"
     chosen = {

@@ -62,7 +62,9 @@ def test_it_is_pulled_by_what_is_stored_and_by_what_replaced_it(data_dir, regist
     found = store(registry.host, "CANARY of another")
     said = refused(image).detail
     assert "unauthorized" in said.lower()
-    assert "The registry credential reg was shown: replace it, or let its account pull private." in said
+    assert (
+        "The registry refused the credential reg. Replace it, or give its account permission to pull private." in said
+    )
     registry_credentials.replace(found, name="reg", secret={"username": USER, "password": PASSWORD})
     assert found_for(make_spec(image=image, pull_policy="missing")).image.id
     out, err = capfd.readouterr()
@@ -84,7 +86,7 @@ def test_without_a_stored_one_roots_own_login_is_used_and_what_is_stored_is_writ
     registries.forget(image)
 
     stored = store(registry.host, "CANARY of another")
-    assert "The registry credential reg was shown" in refused(image).detail
+    assert "The registry refused the credential reg" in refused(image).detail
     assert config.read_bytes() == before
     config.unlink()
     registry_credentials.replace(stored, name="reg", secret={"username": USER, "password": PASSWORD})
@@ -132,7 +134,7 @@ def test_a_trial_by_always_says_that_it_tried_an_older_image(transactional_db, d
         tried = trials.run(spec)
     assert tried.is_healthy, tried
     (warning,) = tried.warnings
-    assert warning.startswith("The image on the node serves, which may be an older one.")
+    assert warning.startswith("The pool serves the image on the node, which may be outdated.")
     assert "no basic auth credentials" in warning
 
 

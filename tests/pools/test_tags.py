@@ -216,7 +216,7 @@ def test_a_private_registry_is_asked_with_its_credential(tmp_path):
         second = registry.put("p", login=login)
         registry_credentials.replace(found, name="reg", secret={"username": USER, "password": "CANARY-WRONG"})
         tags.look_around()
-        assert "The registry credential reg was shown" in workload.latest.tag_error
+        assert "The registry refused the credential reg" in workload.latest.tag_error
         assert "CANARY" not in workload.latest.tag_error
         registry_credentials.replace(found, name="reg", secret=login)
         assert tags.refresh("p").digest == second

@@ -189,7 +189,7 @@ def test_a_spec_that_nests_is_never_what_a_program_builds():
     """S4: the table holds for what is built in code as well."""
     image = Image("sha256:1")
     mounts.check(make_spec(), image)
-    with pytest.raises(CannotMount, match="/state/cache lies inside the volume state"):
+    with pytest.raises(CannotMount, match="/state/cache is inside the volume state"):
         mounts.check(make_spec(volumes=NESTED), image)
 
 

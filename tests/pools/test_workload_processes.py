@@ -195,7 +195,7 @@ def warm(pool, **over):
 
 
 def fails(container, fault=Fault.EXIT):
-    assert observing.report_fault(container.pk, fault, "Its main process ended with exit code 1.")
+    assert observing.report_fault(container.pk, fault, "The container's main process ended with exit code 1.")
 
 
 def fresh(pool) -> Pool:
@@ -218,7 +218,7 @@ def test_a_pool_whose_warm_containers_do_not_last_says_so_and_backs_off(data_dir
         assert sizing._parallel(found) == 0, "it rests"
     assert waits == sorted(waits)
     assert waits[-1] > 20
-    assert "become warm and then fail. Its main process ended with exit code 1." in fresh(pool).last_error
+    assert "become warm and then fail. The container's main process ended with exit code 1." in fresh(pool).last_error
     assert Pool.objects.with_counts().get(pk="churns").status().state in (PoolState.ERROR, PoolState.DEGRADED)
     assert [e.payload["trouble"] for e in Event.objects.filter(type="pool.warning")] == ["unstable"]
 

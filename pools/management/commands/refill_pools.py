@@ -29,7 +29,7 @@ class Command(commands.Command):
         if options["pool"]:
             pools = pools.filter(pk=options["pool"])
             if not pools.exists():
-                raise PoolNotFound(f"There is no pool {options['pool']}.")
+                raise PoolNotFound(f"No pool {options['pool']}.")
         started = {pool.pk: sizing.refill(pool.pk) for pool in pools}
         deadline = time.monotonic() + options["timeout"]
         while options["wait"]:
@@ -50,4 +50,4 @@ class Command(commands.Command):
         lines = [
             f"{i['poolId']}: {i['idle']} idle of {i['desiredSize']} desired, {i['started']} started" for i in items
         ]
-        self.result(options, {"items": items}, "\n".join(lines) or "There is no pool.")
+        self.result(options, {"items": items}, "\n".join(lines) or "There are no pools.")

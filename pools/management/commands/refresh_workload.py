@@ -1,4 +1,4 @@
-"""Run what the tag of a workload's image names now."""
+"""Roll to the image that the tag of a workload's image names now."""
 
 from __future__ import annotations
 

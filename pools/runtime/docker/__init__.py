@@ -1,6 +1,6 @@
 """The Docker Engine as runtime; besides ``pools.runtime.unpause`` the only package that imports docker.
 
-Only the low-level client: the models ask twice. ``dialect`` says which API version is spoken.
+It uses only the low-level client, because the models make two requests. ``dialect`` selects the API version.
 """
 
 from __future__ import annotations

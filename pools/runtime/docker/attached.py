@@ -1,4 +1,4 @@
-"""The engine's side of an attached command: output frames in, input bytes out, over one hijacked connection."""
+"""The connection of an attached command: output frames in, input bytes out, over one hijacked connection."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 
 LOOK_EVERY_S = 0.25
-"""How often it is asked whether a silent command has ended: what it left in the background may hold its output open."""
+"""How often to check whether a silent command has ended: its background processes may hold the output open."""
 ASK_ANYWAY_S, DRAIN_S = 1.0, 1.0
-"""What was left in the background may also go on printing: then it is asked so often, and read so long afterwards."""
+"""Background processes may also keep printing: then check this often, and read for this long afterwards."""
 LINGER_S = 0.05
 CHUNK = 65536
 
 
 def early_bytes(reader: io.BufferedReader, connection: socket.socket) -> bytearray:
-    """What came together with the head of the answer: it lies in the response's buffer, no longer in the socket."""
+    """Bytes that arrived with the response's head: they are in the response's buffer, not in the socket."""
     connection.settimeout(0)
     try:
         return bytearray(reader.read1(len(reader.peek(1)))) if reader.peek(1) else bytearray()
@@ -28,7 +28,7 @@ def early_bytes(reader: io.BufferedReader, connection: socket.socket) -> bytearr
 
 
 class Attached:
-    """Talks to one command until it ends. ``is_running`` asks the engine, when nothing has come for a while."""
+    """Communicates with one command until it ends. ``is_running`` queries the engine if nothing arrives for a while."""
 
     def __init__(self, reader: io.BufferedReader, connection: socket.socket, is_running: Callable[[], bool]) -> None:
         self._connection, self._is_running = connection, is_running
@@ -39,7 +39,7 @@ class Attached:
     def run(self, stdin: bytes | None, deadline: float, limit_bytes: int) -> None:
         """Feed ``stdin`` and collect output, ``limit_bytes`` of each stream, until the command ends.
 
-        Raises TimeoutError at ``deadline`` (monotonic); what has come until then is kept.
+        Raises TimeoutError at ``deadline`` (monotonic); the output so far is kept.
         """
         if stdin is not None:
             threading.Thread(target=self._feed, args=(stdin,), name="exec-stdin", daemon=True).start()
@@ -68,7 +68,7 @@ class Attached:
             wait, asked_at = min(2.0, wait * 1.5), time.monotonic()
 
     def _feed(self, stdin: bytes) -> None:
-        with contextlib.suppress(OSError):  # it ended, or closed its input, without reading all
+        with contextlib.suppress(OSError):  # it ended or closed its input without reading all
             self._connection.sendall(stdin)
             self._connection.shutdown(socket.SHUT_WR)
 

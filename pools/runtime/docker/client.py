@@ -1,4 +1,4 @@
-"""The low-level client: one connection, metered, at the API version that was agreed with the engine."""
+"""The low-level client: one connection, with metrics, at the API version agreed with the engine."""
 
 from __future__ import annotations
 
@@ -21,54 +21,55 @@ log = structlog.get_logger(__name__)
 
 
 class Speech:
-    """The API version that a process speaks with its engine: one for all its clients."""
+    """The API version that a process uses with its engine: one for all its clients."""
 
     def __init__(self) -> None:
         self._agreed: dialect.Dialect | None = None
 
     def agreed(self, client: MeteredClient) -> dialect.Dialect:
-        """What was agreed; asks the engine by ``client``, within its deadline, where nothing is."""
-        if (known := self._agreed) is None:  # two threads may both ask: they hear the same
+        """The agreed version; queries the engine with ``client``, within its deadline, if there is none yet."""
+        if (known := self._agreed) is None:  # two threads may both query it, with the same result
             known = self._agreed = dialect.agree(client.said_version())
         return known
 
     def heard(self, newest: str | None) -> None:
-        """An answer named the engine's newest version: if it is another one than before, the engine is, too."""
+        """Record the engine's newest version in a response: if it changed, the engine was replaced."""
         known = self._agreed
         if known is not None and newest is not None and newest != known.newest:
             log.info("the engine behind the socket has changed", was=known.newest, now=newest)
             self._agreed = None
 
     def forget(self) -> None:
-        """Ask again before the next call."""
+        """Agree on the version again before the next call."""
         self._agreed = None
 
 
 class MeteredClient(docker.APIClient):
-    """Counts each call by its path without names: how long until it is answered, and whether the engine failed it.
+    """Counts each call by its path without names: its duration, and whether the engine failed it.
 
-    Speaks the version that ``speech`` has agreed with the engine.
+    Uses the version that ``speech`` has agreed with the engine.
     """
 
     def __init__(self, base_url: str, timeout_s: float | None, speech: Speech) -> None:
-        deadline: Any = timeout_s  # requests takes fractions and None, the stubs do not
+        deadline: Any = timeout_s  # requests accepts fractions and None, the stubs do not
         super().__init__(base_url=base_url, version=dialect.OLDEST, timeout=deadline, max_pool_size=32)
-        self.trust_env = not self.is_socket  # that has neither a proxy nor an entry in .netrc
+        self.trust_env = not self.is_socket  # which has neither a proxy nor an entry in .netrc
         self._speech = speech
 
     def agree(self) -> None:
-        """Speak what the engine understands. Raises EngineUnsupported."""
+        """Use a version that the engine supports. Raises EngineUnsupported."""
         self._version = self._speech.agreed(self).version
 
     def said_version(self) -> dict[str, Any]:
-        """What the engine says of itself; the one call that needs no version."""
+        """The engine's description of itself; the one call that needs no version."""
         said: dict[str, Any] = self.version(api_version=False)
         return said
 
     def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
         answer = self._asked(str(method), str(url), *args, **options)
         if answer.status_code == 400 and dialect.is_refusal(400, answer.content):
-            # The engine was exchanged since we agreed. It has done nothing yet, so the call may be made once more.
+            # The engine was replaced since the version was agreed. It has done nothing yet, so the call can be
+            # repeated once.
             self._speech.forget()
             self.agree()
             if hasattr(options.get("data"), "seek"):
@@ -85,9 +86,9 @@ class MeteredClient(docker.APIClient):
         return answer
 
     def state_of(self, name: str) -> dict[str, Any]:
-        """``inspect_container``, at about half of its price where the engine is a socket: every claim asks it.
+        """``inspect_container`` at about half its cost if the engine is a socket: every claim makes this call.
 
-        Whatever is no plain answer is asked again in the ordinary way, which has the words for it.
+        Any unexpected response is requested again in the ordinary way, which handles errors.
         """
         if self.is_socket and _PLAIN_NAME.match(name):
             pool = self.get_adapter(self.base_url).get_connection(self.base_url)  # type: ignore[attr-defined]
@@ -111,7 +112,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 @contextlib.contextmanager
 def _metered(call: str) -> Iterator[Callable[[int], None]]:
-    """Count a call and how long it takes; what is yielded is told the answer's status."""
+    """Count a call and its duration; the caller passes the response's status to the yielded function."""
     began = time.monotonic()
 
     def told(status: int) -> None:

@@ -19,11 +19,11 @@ from pools.runtime.docker.terminals import AttachedTerminal
 from pools.runtime.docker.translation import translated, words_of
 
 STANDS_STILL_S = 5.0
-"""How long a command waits for a container that is held still for a save."""
+"""How long a command waits for a container that is frozen for a save."""
 
 
 class Commands(Engine):
-    """Commands that are started in a container."""
+    """Runs commands in a container."""
 
     def terminal(self, name: str, command: tuple[str, ...], columns: int, rows: int) -> Terminal:
         with translated():
@@ -60,7 +60,7 @@ class Commands(Engine):
     def _exec(
         self, name: str, command: tuple[str, ...], timeout_ms: int, stdin: bytes | None, limit_bytes: int
     ) -> tuple[Executed, bool]:
-        """The result, and whether the command began: the engine begins none while the container stands still."""
+        """The result, and whether the command started: the engine starts none while the container is frozen."""
         started = time.monotonic()
         api = self._api()
         exec_id = api.exec_create(name, list(command), stdin=stdin is not None)["Id"]
@@ -101,14 +101,14 @@ class Commands(Engine):
         return refusals.at_execve(done, command) or done, True
 
     def _kill(self, api: docker.APIClient, exec_id: str, timeout_ms: int) -> str:
-        """Kill what the command started and say so; the engine itself has no verb for that."""
+        """Kill the command with its children and describe the result; the engine has no operation for that."""
         seen = api.exec_inspect(exec_id)
         late = f"The command did not end within {timeout_ms} ms"
         if not seen["Running"]:
-            return f"{late}; it has ended since."
+            return f"{late}; it has ended in the meantime."
         if host_processes.kill_tree(seen["Pid"], seen["ContainerID"]):
             return f"{late} and was killed."
-        return f"{late}; it could not be killed from here and goes on until the container is released."
+        return f"{late}; it could not be killed from here and runs until the container is released."
 
 
 def _ms_since(started: float) -> int:

@@ -1,8 +1,8 @@
-"""In what a container differs from what Docker was asked to make.
+"""Differences between a container and Docker's create request for it.
 
-An engine drops what its kernel or its cgroups cannot do (a limit of processes or of swap, a default profile) with no
-more than a warning. So everything that was asked for is looked up in what ``inspect`` says, and so is anything that
-nobody asked for and that would open the container. A new key of the request is compared without a change here.
+An engine drops what its kernel or cgroups do not support (a limit of processes or of swap, a default profile) with only
+a warning. So everything that was requested is compared with ``inspect``, and anything that was not requested and would
+weaken the isolation is reported. New keys of the request are compared without a change here.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ FIELDS = {
     "User": "the container's user",
     "WorkingDir": "workingDir",
 }
-"""The engine's word → ours, for what fails."""
+"""The engine's name → ours, for error messages."""
 UNASKED = (
     "Binds", "CapAdd", "DeviceCgroupRules", "DeviceRequests", "Devices", "Dns", "ExtraHosts", "GroupAdd", "Links",
     "OomKillDisable", "PidMode", "PortBindings", "Privileged", "PublishAllPorts", "Sysctls", "UTSMode", "UsernsMode",
     "VolumesFrom",
 )  # fmt: skip
-"""Of the engine's HostConfig: what would open a container, and is not there unless it was asked for."""
+"""HostConfig keys that would weaken the isolation and must be empty unless requested."""
 CLOSED_PATHS = ("MaskedPaths", "ReadonlyPaths")
-"""What of the kernel's files the engine closes in every container, unless it was asked not to."""
+"""Kernel files that the engine masks in every container, unless told otherwise."""
 NONE_AT_ALL = frozenset({"Entrypoint"})
-"""What takes the place of the image's own even where it is empty."""
+"""Keys that replace the image's value even if they are empty."""
 HIDDEN = frozenset({"Env", "Labels"})
-"""What is compared and not written into an error."""
+"""Keys whose values are compared but not shown in errors."""
 
 
 def differences(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """In what a running container differs from the body of its create request, in words; nothing where it does not.
+    """Differences between a running container and the body of its create request, as text; empty if there are none.
 
-    ``found`` is what ``inspect`` says.
+    ``found`` is the output of ``inspect``.
     """
     host = asked["HostConfig"]
     config = {key: value for key, value in asked.items() if key not in ("HostConfig", "NetworkingConfig")}
@@ -80,7 +80,7 @@ def differences(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
 def _compared(part: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
     for key, wanted in asked.items():
         if wanted is None or (wanted in ([], {}, "") and key not in NONE_AT_ALL):
-            continue  # the image's or the engine's own
+            continue  # the image's or the engine's default
         got = found.get(key)
         if not RULES.get(key, _is)(wanted, got):
             yield _said(part, key, wanted, got)
@@ -89,7 +89,7 @@ def _compared(part: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -> 
 def _said(part: str, key: str, wanted: Any, got: Any) -> str:
     name = f"{FIELDS[key]} ({part}.{key})" if key in FIELDS else f"{part}.{key}"
     if key in HIDDEN:
-        return f"{name} is not what was asked"
+        return f"{name} differs from the request"
     return f"{name} is {_short(got)} instead of {_short(wanted)}"
 
 
@@ -98,7 +98,7 @@ def _short(value: Any) -> str:
 
 
 def _is(wanted: Any, got: Any) -> bool:
-    """Whether ``got`` is ``wanted``; an object may hold more."""
+    """Whether ``got`` matches ``wanted``; an object may have additional keys."""
     if not wanted:
         return not got
     if isinstance(wanted, Mapping):
@@ -122,13 +122,13 @@ def _same_set(wanted: Iterable[str], got: Any) -> bool:
 
 
 def _limits(wanted: Sequence[Mapping[str, Any]], got: Any) -> bool:
-    """The engine adds its own defaults for what was not named."""
+    """The engine adds its own defaults for limits that were not requested."""
     there = {one["Name"]: (one["Soft"], one["Hard"]) for one in got or ()}
     return all(there.get(one["Name"]) == (one["Soft"], one["Hard"]) for one in wanted)
 
 
 def _same_addresses(wanted: Sequence[str], got: Any) -> bool:
-    """In the order that was asked; an engine may spell an address of IPv6 in another way than it was given."""
+    """In the requested order; an engine may spell an IPv6 address differently."""
     return list(map(_address, wanted)) == list(map(_address, got or ()))
 
 
@@ -137,7 +137,7 @@ def _same_hosts(wanted: Sequence[str], got: Any) -> bool:
 
 
 def _host(line: str) -> tuple[str, str]:
-    """A name and its address; engines also take, and may say, ``name=address`` and ``name:[address]``."""
+    """A name and its address; engines also accept and return ``name=address`` and ``name:[address]``."""
     name, _, address = line.replace("=", ":", 1).partition(":")
     return name, _address(address.removeprefix("[").removesuffix("]"))
 
@@ -159,12 +159,12 @@ def _address(text: str) -> str:
 
 
 def _same_check(wanted: Mapping[str, Any], got: Any) -> bool:
-    """The engine fills in from the image's check what is not said, also where nothing of it runs."""
+    """The engine fills in missing values from the image's check, even if it is disabled."""
     return _is({key: value for key, value in wanted.items() if value}, got)
 
 
 def _no_swap(wanted: int, got: Any) -> bool:
-    """A machine without any swap gives none, whatever its kernel can limit."""
+    """A machine without swap grants none, whatever its kernel can limit."""
     return bool(got == wanted) or not _has_swap()
 
 
@@ -172,7 +172,7 @@ def _has_swap() -> bool:
     try:
         return len(SWAPS.read_text().splitlines()) > 1
     except FileNotFoundError:
-        return False  # a kernel that knows no swap
+        return False  # a kernel without swap accounting
 
 
 RULES: dict[str, Callable[[Any, Any], bool]] = {
@@ -188,23 +188,23 @@ RULES: dict[str, Callable[[Any, Any], bool]] = {
     "Tmpfs": _exactly,
     "Ulimits": _limits,
 }
-"""What is not compared as it stands."""
+"""Keys that need a special comparison."""
 
 
 def _unasked(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
     for key in UNASKED:
         got = found.get(key)
         if got and not asked.get(key):
-            yield f"HostConfig.{key} is {_short(got)}, and nobody asked for it"
+            yield f"HostConfig.{key} is {_short(got)}, which was not requested"
 
 
 def _mounts(asked: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     wanted = {(one["Target"], one["Source"], not one["ReadOnly"]) for one in asked}
     there = {(one["Destination"], one.get("Source", ""), bool(one["RW"])) for one in found}
     for target in sorted({one[0] for one in wanted - there}):
-        yield f"{FIELDS['Mounts']} (Mounts): nothing is mounted at {target} as it was asked"
+        yield f"{FIELDS['Mounts']} (Mounts): the requested mount at {target} is missing"
     for target in sorted({one[0] for one in there} - {one[0] for one in wanted}):
-        yield f"Mounts: something is mounted at {target}, and nobody asked for it"
+        yield f"Mounts: there is a mount at {target}, which was not requested"
 
 
 def _networks(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
@@ -221,12 +221,12 @@ def _networks(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[st
 def _foreign_labels(asked: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(found.keys() - asked.keys()):
         if name.startswith(OUR_LABELS):
-            yield f"the image has the label {name}, and only Boilerhouse may set such labels"
+            yield f"the image has the label {name}, which only Boilerhouse may set"
 
 
 def _profile(found: Mapping[str, Any]) -> Iterator[str]:
     if found.get("AppArmorProfile") == "unconfined":
-        yield "AppArmorProfile is unconfined instead of the engine's own"
+        yield "AppArmorProfile is unconfined instead of the engine's default"
     for key in CLOSED_PATHS:
         if not found["HostConfig"].get(key):
-            yield f"HostConfig.{key} is nothing instead of the engine's own: /proc and /sys are open"
+            yield f"HostConfig.{key} is empty instead of the engine's default: /proc and /sys are not protected"

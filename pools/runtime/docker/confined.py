@@ -1,7 +1,7 @@
-"""What the kernel itself says of a container's first process, where this host sees it.
+"""The confinement of a container's first process according to the kernel, if this host can see it.
 
-An engine without seccomp, or on a kernel without it, starts containers without its profile and does not say so where
-containers are inspected.
+An engine without seccomp, or on a kernel without it, starts containers without the profile, and ``inspect`` does not
+show that.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 from pools import host_processes
 
 SAME_KERNEL = frozenset({"runc", "crun", "io.containerd.runc.v2"})
-"""Runtimes whose containers are processes of this kernel; another's first process is the sandbox's own."""
+"""Runtimes whose containers are processes of this kernel; with others, the first process is the sandbox's own."""
 SETTLES_S = 1.0
-"""The profile is set right before the first program is; the engine may answer a moment earlier."""
+"""The profile is applied just before the program starts; the engine may answer a moment earlier."""
 LOOK_EVERY_S = 0.005
 NO_CAPABILITY = "0" * 16
 
 
 def differences(found: Mapping[str, Any]) -> list[str]:
-    """In what the process is less confined than every container is, in words. Nothing is said of what is not seen."""
+    """How the process is less confined than every container must be, as text. Empty if it is not visible here."""
     if found["HostConfig"].get("Runtime") not in SAME_KERNEL:
         return []
     expected = {

@@ -15,13 +15,13 @@ from pools.runtime.docker.probes import health_of, next_probe, probed_of
 from pools.runtime.docker.translation import translated, words_of
 
 LIST_S = 5
-"""The list is what tells that the engine hangs."""
+"""The deadline of the list, which detects that the engine hangs."""
 HOT_S = (0.5, 1.0, 2.0)
-"""Deadlines on hot paths; a few, for each has a client of its own."""
+"""Deadlines on hot paths; only a few, because each has its own client."""
 
 
 class Containers(Engine):
-    """Containers from their creation to their removal."""
+    """Operations on containers from creation to removal."""
 
     def create(self, plan: ContainerPlan) -> Handle:
         with translated():
@@ -39,7 +39,7 @@ class Containers(Engine):
             try:
                 if seconds:
                     self._api(SLOW_S + seconds).stop(name, timeout=seconds)
-                else:  # the engine's stop sends two signals even then, each by a process of its own
+                else:  # the engine's stop sends two signals even then, each with a new process
                     self._api(SLOW_S).kill(name)
             except docker.errors.NotFound:
                 return None
@@ -47,7 +47,7 @@ class Containers(Engine):
                 if seconds or error.status_code != 409:
                     raise
         observed = self.inspect(name)
-        return Pending("The engine still runs it.") if observed and observed.is_running else None
+        return Pending("The engine is still running it.") if observed and observed.is_running else None
 
     def remove(self, name: str) -> Pending | None:
         with translated():
@@ -95,7 +95,9 @@ class Containers(Engine):
         body = api.create_container_config(**request.arguments(api, plan))
         wrong = comparison.differences(body, found) or confined.differences(found)
         if wrong:
-            raise errors.NotAsAsked(f"The engine made another container than it was asked for: {'; '.join(wrong)}.")
+            raise errors.NotAsAsked(
+                f"The engine created a container that differs from the request: {'; '.join(wrong)}."
+            )
         return self._observed(found)
 
     def _found(self, name: str, timeout_s: float) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The engine itself: clients by deadline, what it can do, and what it sees of this host."""
+"""The engine itself: clients by deadline, its capabilities, and whether it sees this host's directories."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pools.runtime.docker.translation import translated, words_of
 FAST_S, SLOW_S, BUILD_S = 10, 60, 600
 SUSPECT_S = 5.0
 _LIMITS = {"MemoryLimit": "memory", "CpuCfsQuota": "CPU time", "PidsLimit": "processes"}
-"""The engine's word for a limit that it may be unable to set → ours."""
+"""The engine's name of a limit that it may not support → ours."""
 NEVER = None
-"""A deadline: a log may be silent for days."""
+"""A deadline for streams: a log may be silent for days."""
 
 
 class Engine(ContainerRuntime):
-    """The engine itself: its clients, what it can do, and what it sees of this host."""
+    """The engine itself: its clients, its capabilities, and whether it sees this host's directories."""
 
     def __init__(self, base_url: str) -> None:
         self.node = node_id()
@@ -95,9 +95,9 @@ class Engine(ContainerRuntime):
                 except docker.errors.APIError as error:
                     if "bind source path does not exist" in words_of(error):
                         return False
-                    failed = error  # such as of an image with an impossible VOLUME; another image may do
+                    failed = error  # such as an image with an impossible VOLUME; another image may work
                     continue
-                api.remove_container(name, force=True, v=True)  # of whichever image it is
+                api.remove_container(name, force=True, v=True)  # any image will do
                 return True
             if failed is not None:
                 raise failed

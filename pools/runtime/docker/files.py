@@ -1,4 +1,4 @@
-"""Files in a container, read through the engine."""
+"""Reads files in a container through the engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pools.runtime.docker.translation import translated
 
 
 class Files(Engine):
-    """Files in a container."""
+    """Reads files in a container."""
 
     def file(self, name: str, path: str, limit_bytes: int) -> File | None:
         with translated():
@@ -29,21 +29,21 @@ class Files(Engine):
             try:
                 api._raise_for_status(looked)
             except docker.errors.NotFound:
-                api.inspect_container(name)  # which raises where it is the container that is not there
+                api.inspect_container(name)  # raises if it is the container that does not exist
                 return None
             found = _file(docker.utils.decode_json_header(looked.headers["X-Docker-Container-Path-Stat"]))
             if found.kind != "file" or found.size > limit_bytes:
-                return found  # at a FIFO the engine would wait for a writer
+                return found  # for a FIFO, the engine would wait for a writer
             with contextlib.closing(api._get(url, params={"path": path}, stream=True)) as answer:
                 api._raise_for_status(answer)
                 return replace(found, content=_only_file(answer.iter_content(CHUNK_BYTES), limit_bytes))
 
 
 _KINDS = {0: "file", 1 << 31: "directory", 1 << 27: "symbolic link"}
-"""By the bits of a mode that say what it is, as the engine writes them."""
+"""File type bits of a mode, as the engine encodes them."""
 _KIND_BITS = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 CHUNK_BYTES, TAR_BYTES = 1 << 16, 1 << 20
-"""What the engine may write around a file's content."""
+"""Overhead that the engine may add to a file's content."""
 
 
 def _file(seen: dict[str, Any]) -> File:
@@ -56,10 +56,10 @@ def _only_file(stream: Iterator[bytes], limit_bytes: int) -> bytes:
     for chunk in stream:
         packed += chunk
         if len(packed) > limit_bytes + TAR_BYTES:
-            raise errors.EngineFailure("The engine sends more than the file has.")
+            raise errors.EngineFailure("The engine sent more than the size of the file.")
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as archive:
         member = archive.next()
         found = member and archive.extractfile(member)
         if not found:
-            raise errors.EngineFailure("The engine sends another thing than the file.")
+            raise errors.EngineFailure("The engine sent something other than the file.")
         return found.read()

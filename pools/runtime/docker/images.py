@@ -1,4 +1,4 @@
-"""Images at the engine, and the registries that they come from."""
+"""Images at the engine, and their registries."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from pools.runtime.docker.pulls import DockerPull
 from pools.runtime.docker.translation import all_words, translated
 
 TAG_S = 15
-"""A registry that is asked what a tag names holds a worker for no longer."""
+"""The longest time that resolving a tag at a registry occupies a worker."""
 
 
 class Images(Engine):
-    """Images, and the registries that they come from."""
+    """Operations on images, and their registries."""
 
     def find_image(self, image: str) -> Image:
         with translated():
@@ -35,7 +35,8 @@ class Images(Engine):
     def pull(
         self, reference: references.Reference, login: RegistryLogin | None = None, patience_s: float = SLOW_S
     ) -> Pull:
-        with translated():  # a client of its own: it reads root's ~/.docker/config.json as it is now, and is long
+        # A separate client: it reads root's ~/.docker/config.json as it is now, and has no deadline.
+        with translated():
             api = self._own_api(NEVER)
         return DockerPull(api, reference, login, patience_s)
 
@@ -47,7 +48,7 @@ class Images(Engine):
                 answer = api._get(url, headers=header_of(reference, login, api))
                 api._raise_for_status(answer)
             except requests.ReadTimeout as error:
-                words = f"nothing came from {reference.registry} for {TAG_S} s"
+                words = f"{reference.registry} sent nothing for {TAG_S} s"
                 raise pull_errors.pull_failed(reference, words, PullFault.TIMEOUT) from error
             except docker.errors.APIError as error:
                 raise pull_errors.pull_failed(reference, all_words(error), login=login) from error
@@ -60,10 +61,10 @@ class Images(Engine):
                 answer = api._post_json(api._url("/auth"), data=body_of(registry, login))
                 api._raise_for_status(answer)
             except requests.ReadTimeout as error:
-                words = f"nothing came from it for {TAG_S} s"
+                words = f"it sent nothing for {TAG_S} s"
                 raise pull_errors.login_failed(registry, words, login, PullFault.TIMEOUT) from error
             except docker.errors.APIError as error:
-                if error.status_code == 403:  # by the proxy before the socket: a refusal by the registry is 401 here
+                if error.status_code == 403:  # by the Docker socket proxy: the registry itself answers 401
                     raise
                 raise pull_errors.login_failed(registry, all_words(error), login) from error
 
@@ -80,7 +81,7 @@ class Images(Engine):
 
 
 def _inspect_image(api: Any, name: str) -> dict[str, Any]:
-    """As ``inspect_image``, which would write @ as %40: the proxy before the socket lets no % through."""
+    """As ``inspect_image``, which encodes @ as %40; the Docker socket proxy rejects %."""
     if _PLAIN_IMAGE.match(name):
         answer: dict[str, Any] = api._result(api._get(api._url(f"/images/{name}/json")), True)
         return answer
@@ -102,7 +103,7 @@ def _image(found: dict[str, Any]) -> Image:
 
 
 def _images_probe(config: dict[str, Any]) -> Probe | None:
-    """The HEALTHCHECK of an image, with the engine's defaults where it leaves something out."""
+    """The HEALTHCHECK of an image, with the engine's defaults for missing values."""
     check = config.get("Healthcheck") or {}
     command = probe_command(config)
     if not command:

@@ -1,4 +1,4 @@
-"""A login to a registry, as the engine takes it."""
+"""A registry login in the engine's format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pools.runtime.base import RegistryLogin
 
 
 def header_of(reference: references.Reference, login: RegistryLogin | None, api: Any) -> dict[str, str | bytes]:
-    """The header that holds the login, for the engine to show to the image's registry."""
+    """The header with the login that the engine passes to the image's registry."""
     if login is None:
         header = docker.auth.get_config_header(api, reference.registry)
         return {"X-Registry-Auth": header} if header else {}

@@ -18,7 +18,7 @@ from pools.runtime.docker.translation import translated, words_of
 
 
 class Networks(Engine):
-    """The networks of containers."""
+    """Operations on the networks of containers."""
 
     def ensure_network(
         self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str], subnet6: str = ""

@@ -1,4 +1,4 @@
-"""What the engine tells of containers, and what their processes write."""
+"""Engine events, and the output of containers' processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOG_BYTES = 64 * 1024
 
 
 class Outputs(Engine):
-    """What the engine and a container's process write."""
+    """Engine events, and the output of a container's processes."""
 
     def events(self, labels: dict[str, str]) -> Iterator[EngineEvent]:
         wanted = [f"{name}={value}" for name, value in labels.items()]
@@ -39,7 +39,7 @@ class Outputs(Engine):
         errors_only: bool = False,
     ) -> bytes:
         with translated():
-            # As a stream: what has a limit must not be held whole in memory first.
+            # As a stream, so that only the limited part is held in memory.
             kept = deque[bytes]()
             size = 0
             asked: Any = {"tail": tail, "since": since, "timestamps": timestamps, "stdout": not errors_only}
@@ -76,7 +76,7 @@ def _events(api: docker.APIClient, stream: Any) -> Iterator[EngineEvent]:
 
 
 class _Followed:
-    """What a container writes, until it ends or ``close`` is called by another thread."""
+    """The output of a container, until it ends or another thread calls ``close``."""
 
     def __init__(self, api: docker.APIClient, stream: Any) -> None:
         self._api, self._stream = api, stream

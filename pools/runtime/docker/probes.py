@@ -1,4 +1,4 @@
-"""Health checks of images and containers, as the engine tells them."""
+"""Health checks of images and containers in the engine's format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pools.runtime.base import Probed
 
 
 def probe_command(config: dict[str, Any]) -> tuple[str, ...]:
-    """What the engine runs for the health check of an image or a container; empty for none."""
+    """The command that the engine runs for the health check of an image or a container; empty if there is none."""
     kind, *words = (config.get("Healthcheck") or {}).get("Test") or ["NONE"]
     if kind == "CMD-SHELL":
         return (*(config.get("Shell") or ("/bin/sh", "-c")), *words)

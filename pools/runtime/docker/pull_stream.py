@@ -1,6 +1,6 @@
-"""What the engine says while it pulls an image, line by line, as one progress; and its errors in words to act on.
+"""The engine's messages during a pull, combined into one progress; and its errors.
 
-An error comes inside an answer that began with 200, so the lines must be read to their end.
+An error comes inside a response with status 200, so the messages must be read to their end.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _ARRIVED = ("Verifying Checksum", "Download complete", "Extracting", *_HERE)
 
 
 def error_of(line: dict[str, Any]) -> str:
-    """Why the engine gave up, of a line of a pull's or a build's answer; empty while it goes on.
+    """The engine's error in a message of a pull or a build; empty if there is none.
 
-    ``error`` alone is what engines before API 1.48 were sure to write, ``errorDetail`` what later ones keep.
+    ``error`` alone is what engines before API 1.48 always sent, ``errorDetail`` is what later ones keep.
     """
     return str((line.get("errorDetail") or {}).get("message") or line.get("error") or "")
 
@@ -34,7 +34,7 @@ class _Layer:
 
 @dataclass
 class Layers:
-    """All layers of one pull; ``hear`` takes a line and says whether anything has moved."""
+    """All layers of one pull; ``hear`` processes a message and returns whether there was progress."""
 
     digest: str = ""
     _layers: dict[str, _Layer] = field(default_factory=dict)

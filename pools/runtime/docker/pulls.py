@@ -21,12 +21,12 @@ from pools.runtime.docker.translation import all_words, translated
 
 
 class DockerPull:
-    """One pull, over one connection: the engine goes on as long as that is open."""
+    """One pull, over one connection: the engine continues as long as that is open."""
 
     def __init__(
         self, api: docker.APIClient, reference: references.Reference, login: RegistryLogin | None, patience_s: float
     ) -> None:
-        self._api: Any = api  # what streams is not part of its public face
+        self._api: Any = api  # streaming is not part of its public interface
         self._reference, self._login, self._patience_s = reference, login, patience_s
         self._connection: socket.socket | None = None
         self._is_closed = False
@@ -50,7 +50,7 @@ class DockerPull:
         finally:
             answer.close()
         if self._is_closed:
-            raise errors.EngineUnavailable("The pull was broken off.")
+            raise errors.EngineUnavailable("The pull was aborted.")
 
     def _ask(self) -> requests.Response:
         reference, api = self._reference, self._api
@@ -60,7 +60,7 @@ class DockerPull:
         try:
             answer: requests.Response = api._post(url, params=asked, headers=headers, stream=True, timeout=allowed)
         except requests.ReadTimeout as error:
-            words = f"nothing came from {reference.registry} for {self._patience_s:.0f} s"
+            words = f"{reference.registry} sent nothing for {self._patience_s:.0f} s"
             raise pull_errors.pull_failed(reference, words, PullFault.TIMEOUT) from error
         try:
             api._raise_for_status(answer)
@@ -68,7 +68,7 @@ class DockerPull:
             raise pull_errors.pull_failed(reference, all_words(error), login=self._login) from error
         found: Any = api._get_raw_response_socket(answer)
         self._connection = getattr(found, "_sock", found)
-        self._connection.settimeout(None)  # it may be silent while other pulls have their turn
+        self._connection.settimeout(None)  # it may be silent while other pulls run first
         if self._is_closed:
             self.close()
         return answer

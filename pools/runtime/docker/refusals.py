@@ -1,4 +1,4 @@
-"""Commands that an engine could not start: its sentence becomes an exit code and words, as a shell has them."""
+"""Commands that an engine could not start: its error message becomes an exit code and a message, as in a shell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INNER = re.compile(r"(?:unable to start container process|starting container pr
 
 
 def executed(said: str, command: tuple[str, ...], duration_ms: int) -> Executed | None:
-    """What the engine's sentence about a command that never began comes to; None if it is about something else."""
+    """The result for the engine's message about a command that did not start; None for any other message."""
     if not said.lstrip().startswith(_BEGINS):
         return None
     code, why = _meaning(said, command[0])
@@ -26,7 +26,7 @@ _AT_EXECVE = re.compile(r"exec (.+): (no such file or directory|exec format erro
 
 
 def at_execve(done: Executed, command: tuple[str, ...]) -> Executed | None:
-    """The same where the engine's helper had begun already: it prints the kernel's words and ends with 1 or 255."""
+    """The same if the engine's helper had started already: it prints the kernel's message and ends with 1 or 255."""
     said = _AT_EXECVE.match(done.stderr.decode(errors="replace")) if not done.stdout else None
     if (
         said is None
@@ -45,13 +45,13 @@ def _shown(name: str) -> str:
 
 
 def _meaning(said: str, name: str) -> tuple[int, str]:
-    inner = said.replace(name, "") if name else said  # words in the name itself must not decide the verdict
+    inner = said.replace(name, "") if name else said  # text in the name itself must not decide the result
     if "executable file not found" in inner:
         return NOT_FOUND, "command not found"
     if "chdir to cwd" in inner:
-        return NOT_EXECUTABLE, "the container's working directory cannot be entered by its user"
+        return NOT_EXECUTABLE, "the container's user cannot enter the working directory"
     if "no such file or directory" in inner:
-        return NOT_FOUND, "no such file, or its interpreter is not there"
+        return NOT_FOUND, "no such file, or its interpreter does not exist"
     if "is a directory" in inner:
         return NOT_EXECUTABLE, "is a directory"
     if "exec format error" in inner:

@@ -1,4 +1,4 @@
-"""What Docker is asked to make for a plan."""
+"""Docker's create request for a plan."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ULIMITS = {"nofile": (DEFAULT_OPEN_FILES, DEFAULT_OPEN_FILES), "core": (0, 0)}
 
 
 def arguments(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
-    """``create_container`` with these makes the plan's container."""
+    """Arguments of ``create_container`` for the plan's container."""
     health = plan.probe and Healthcheck(
         test=["CMD", *plan.probe.command],
         interval=plan.probe.interval_ms * 1_000_000,
         timeout=plan.probe.timeout_ms * 1_000_000,
         retries=plan.probe.retries,
-        start_period=max(plan.probe.start_period_ms, 1) * 1_000_000,  # 0 would be the image's
+        start_period=max(plan.probe.start_period_ms, 1) * 1_000_000,  # 0 would mean the image's
     )
     if plan.is_probe_off:
         health = Healthcheck(test=["NONE"])
@@ -94,10 +94,10 @@ def _options(tmpfs: Tmpfs) -> str:
 
 
 def _binds(plan: ContainerPlan) -> list[DockerMount]:
-    """The volumes, and one that is never mounted for each VOLUME of the image that has a tmpfs.
+    """The volumes, and an unused one for each VOLUME of the image that has a tmpfs.
 
-    The engine makes an anonymous volume for whatever the image declares and the request does not bind; where a tmpfs
-    lies, it mounts neither. Should another engine mount this one, it is empty and read-only.
+    The engine creates an anonymous volume for every VOLUME that the request does not bind; under a tmpfs it mounts
+    neither. If another engine did mount this one, it would be empty and read-only.
     """
     declared = [one.path for one in plan.tmpfs if one.is_declared]
     hidden = [DockerMount(path, plan.placeholder, type="bind", read_only=True) for path in declared]

@@ -1,4 +1,4 @@
-"""The runtime that is put together of its parts."""
+"""The runtime, combined from its parts."""
 
 from __future__ import annotations
 

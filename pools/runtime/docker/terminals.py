@@ -20,7 +20,7 @@ class AttachedTerminal:
 
     LOOK_EVERY_MS = 500
     WRITE_S = 5.0
-    """What is typed into a command that does not read it is dropped after that long."""
+    """Input for a command that does not read it is dropped after this time."""
 
     def __init__(self, api: docker.APIClient, exec_id: str, stream: Any) -> None:
         self._api, self._exec_id, self._stream = api, exec_id, stream
@@ -46,7 +46,7 @@ class AttachedTerminal:
             yield chunk
 
     def write(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # it has ended; the reader finds that out
+        with contextlib.suppress(OSError):  # it has ended; the reader will notice
             self._connection.sendall(data)
 
     def resize(self, columns: int, rows: int) -> None:

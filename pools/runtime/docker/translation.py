@@ -1,4 +1,4 @@
-"""What docker and requests raise, in our errors."""
+"""Translates exceptions of docker and requests into our errors."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import urllib3
 from pools import errors
 
 _NO_GPUS = (
-    "This node's engine has no GPUs to give. Install the vendor's container toolkit (NVIDIA Container Toolkit) on the"
+    "This node's engine has no GPUs. Install the vendor's container toolkit (NVIDIA Container Toolkit) on the"
     " node, or remove resources.gpus from the workload."
 )
 CANNOT_GIVE = {
     "could not select device driver": _NO_GPUS,
     "failed to discover GPU vendor": _NO_GPUS,
     "unresolvable CDI devices": _NO_GPUS,
-    "error gathering device information": "The node has not every device that the workload names. Load the driver that"
-    " makes it, or remove it from devices.",
-    "setting rlimit": "The node's kernel refuses a limit of the workload's ulimits. Lower it.",
+    "error gathering device information": "The node lacks a device that the workload names. Load its driver, or"
+    " remove it from devices.",
+    "setting rlimit": "The node's kernel refuses a limit in the workload's ulimits. Lower it.",
 }
-"""What the engine says of a start → what an operator can do."""
+"""The engine's message about a failed start → the remedy."""
 
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turn what docker and requests raise into our errors; most specific first."""
+    """Translate exceptions of docker and requests into our errors; most specific first."""
     try:
         yield
     except docker.errors.ImageNotFound as error:
@@ -43,14 +43,14 @@ def translated() -> Iterator[None]:
             raise errors.NotRunning(words) from error
         for sign, told in CANNOT_GIVE.items():
             if sign in words:
-                raise errors.CannotGive(f"{told} The engine says: {words}") from error
+                raise errors.CannotGive(f"{told} The engine reports: {words}") from error
         if "exec:" in words or "executable file not found" in words or "OCI runtime create failed" in words:
             raise errors.BadCommand(words) from error
         if error.status_code == 403 and "active endpoints" not in words:
-            raise errors.EngineFailure("The socket of this process does not let this call through.") from error
+            raise errors.EngineFailure("The Docker socket proxy denied this call.") from error
         raise errors.EngineFailure(words) from error
     except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
-        raise errors.EngineTimeout("The container engine does not answer in time.") from error
+        raise errors.EngineTimeout("The container engine did not answer in time.") from error
     except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise errors.EngineUnavailable(f"The container engine does not answer ({type(error).__name__}).") from error
 
