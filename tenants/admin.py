@@ -1,6 +1,7 @@
-"""Tenants, what they hold and what is done for them, in the admin.
+"""Admin pages of tenants and their assignments.
 
-Containers, sync specs, runs and backups are here too: what is done to them concerns tenants, whose services lie above.
+Containers, sync specs, runs and backups are here too, because their actions concern tenants, whose services are in a
+higher layer.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from tenants.errors import NotAssigned
 from tenants.models import Assignment, Death, Tenant
 from tenants.states import AssignmentState
 
-SAVED_FIRST = "Each is stopped, its state saved, then it is removed; its tenant loses the connection now."
+SAVED_FIRST = "Each container is stopped, its state is saved, and it is removed. Its tenant loses the connection now."
 
 
 def _failed_save(row: Assignment, *, discard: bool) -> None:
     if row.state != AssignmentState.RELEASE_FAILED or not releases.retry(row, discard=discard):
-        raise NotAssigned("It has no save that failed.")
+        raise NotAssigned("The assignment has no failed save.")
 
 
 def _probe(row: SyncSpec) -> None:
@@ -57,7 +58,7 @@ class AssignmentAdmin(ReadOnlyAdmin):
         ),
         service_action(
             "discard", "Give up the unsaved state of selected assignments", lambda row: _failed_save(row, discard=True),
-            confirm="What changed since their last complete save is given up. It is kept on this node for a while.",
+            confirm="Changes since the last complete save are discarded. This node keeps them for a while.",
         ),
     )  # fmt: skip
 
@@ -118,7 +119,7 @@ class BackupAdmin(ReadOnlyAdmin):
     date_hierarchy = "created_at"
     actions = (
         service_action(
-            "put_back", "Put the files of selected backups back", lambda row: backups.restore(row.tenant_id, row.pk),
-            confirm="They replace what is at the sink now; what they replace becomes a backup itself.",
+            "put_back", "Restore the files of selected backups", lambda row: backups.restore(row.tenant_id, row.pk),
+            confirm="They replace the files at the sink now; replaced files become a backup themselves.",
         ),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A tenant's backups: what its saves replaced, and putting one back while the tenant holds nothing."""
+"""A tenant's backups: what its saves replaced, and restoring one while the tenant holds no container."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from tenants import errors, sink_runs, validation
 
 
 def of_tenant(tenant_id: str) -> QuerySet[Backup]:
-    """What is kept of the tenant's earlier saves. Raises Invalid."""
+    """The backups of the tenant's earlier saves. Raises Invalid."""
     return Backup.objects.filter(tenant_id=validation.check_tenant_id(tenant_id))
 
 
 def restore(tenant_id: str, backup_id: UUID) -> SyncRun:
-    """Queue a run that puts the backup's files back at the sink; no claim begins until it has ended.
+    """Queue a run that restores the backup's files at the sink; no claim starts until it has ended.
 
-    Raises BackupNotFound, Held while the tenant holds something, RestoringBackup or Erasing while another runs.
+    Raises BackupNotFound, Held while the tenant holds a container, RestoringBackup or Erasing while another run is in
+    progress.
     """
     backup = of_tenant(tenant_id).select_related("spec").filter(pk=backup_id).first()
     if backup is None:
-        raise errors.BackupNotFound(f"There is no backup {backup_id} of this tenant.")
+        raise errors.BackupNotFound(f"This tenant has no backup {backup_id}.")
     step = {"backup": str(backup.pk), "containerPath": backup.container_path, "location": backup.location}
     with recording():
         run = sink_runs.begin(tenant_id, Trigger.BACKUP, [(backup.spec, step)])[0]
@@ -38,7 +39,7 @@ def restore(tenant_id: str, backup_id: UUID) -> SyncRun:
 
 
 def put_back(run_id: UUID) -> None:
-    """On a worker: run it."""
+    """Execute the run, on a worker."""
     sink_runs.work(run_id, _put_back)
 
 

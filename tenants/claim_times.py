@@ -1,4 +1,4 @@
-"""How long claims took."""
+"""Latencies of claims."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LAST = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class ClaimTimes:
-    """Of all claims that were assigned within the last hour."""
+    """Of all claims assigned within the last hour."""
 
     count: int
     warm: int
     cold: int
     p50_ms: int | None
-    """None where there was no claim."""
+    """None if there was no claim."""
     p99_ms: int | None
 
 

@@ -1,6 +1,6 @@
-"""Claim: find what the tenant holds, or take a container, or get in line; and say what became of it.
+"""Claims: find the tenant's assignment, take a container or join the wait queue; and report the outcome.
 
-The work on the container is in ``preparing``; claims that wait are in ``line``.
+The work on the container is in ``preparing``; waiting claims are in ``line``.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ PENDING = AssignmentState.PENDING
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A claim that was accepted; ``is_new`` is False when it found or joined another."""
+    """An accepted claim; ``is_new`` is False if it found or joined another."""
 
     assignment_id: UUID
     generation: int
     is_new: bool
     ignored: tuple[str, ...] = ()
     assigned: Assignment | None = None
-    """The claim itself where it was decided at once."""
+    """The assignment, if the claim was decided immediately."""
 
 
 def begin(claim: Claim) -> Begun:
-    """Accept a claim: take a container or queue for one, or find what the tenant holds already.
+    """Accept a claim: take a container, queue for one, or find the tenant's existing assignment.
 
-    If a container was at hand and nothing has to be restored, it is ``assigned`` when this returns; otherwise a
-    worker prepares it, and ``settle`` says what became of it. Raises Invalid, PoolNotFound, and every 409 and 503.
+    If an idle container existed and nothing has to be restored, the claim is ``assigned`` when this returns. Otherwise
+    a worker prepares it, and ``settle`` reports the outcome. Raises Invalid, PoolNotFound, and every 409 and 503.
     """
     started = time.monotonic()
     validation.check_tenant_id(claim.tenant_id)
     pool = Pool.objects.select_related("workload", "good_version").filter(pk=claim.pool_id).first()
     if pool is None:
-        raise pool_errors.PoolNotFound(f"There is no pool {claim.pool_id}.")
+        raise pool_errors.PoolNotFound(f"No pool {claim.pool_id}.")
     serving = pool.serving_version
     validation.check_claim(claim, serving.spec)
     if claim.egress is not None:
@@ -69,7 +69,7 @@ def begin(claim: Claim) -> Begun:
         raise errors.Draining
     if pool.trouble == Trouble.ENGINE_DOWN:
         raise errors.EngineUnavailable(pool.last_error)
-    survey = surveys.begin_survey(pool.pk, claim.tenant_id)  # a far sink answers while the database works
+    survey = surveys.begin_survey(pool.pk, claim.tenant_id)  # the sink answers while the database works
     taking = time.monotonic()
     try:
         assignment = _take(claim, pool, serving)
@@ -78,7 +78,7 @@ def begin(claim: Claim) -> Begun:
         if held is not None:
             return _existing(held, claim)
         if not Pool.objects.filter(pk=pool.pk).exists():
-            raise pool_errors.PoolNotFound(f"There is no pool {pool.pk}.") from None
+            raise pool_errors.PoolNotFound(f"No pool {pool.pk}.") from None
         assignment = _take(claim, pool, serving, is_careful=True)
     CLAIM_PHASE_SECONDS.labels("take").observe(time.monotonic() - taking)
     if assignment.container is None:
@@ -90,9 +90,9 @@ def begin(claim: Claim) -> Begun:
 def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: bool = False) -> Assignment:
     """One transaction: the tenant's generation, a container if one is idle, the assignment.
 
-    A pool that had none is refilled at once; one that had is when the claim is decided, for nobody waits for that.
-    Constraints guard it: IntegrityError when the tenant holds something, or when the container that was taken is held
-    although its row said idle; ``is_careful`` passes over such containers.
+    A pool without an idle container is refilled immediately, otherwise when the claim is decided, because nobody waits
+    for it. Constraints protect it: IntegrityError if the tenant already has an assignment, or if the container is
+    assigned although its row is idle; ``is_careful`` skips such containers.
     """
     now = clock.now()
     with recording():
@@ -100,7 +100,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
         if busy_with is not None:
             raise sink_runs.conflict(busy_with)
         take = line.take_free if is_careful else lifecycle.take
-        # Who began to wait after the pool was read came at the same time as this claim, not before it.
+        # A claim that started to wait after the pool was read is concurrent with this one, not earlier.
         others_wait = pool.waiting and Assignment.objects.waiting(pool.pk).exists()
         container = None if others_wait else take(pool)
         if container and container.version_id == serving.pk:
@@ -142,7 +142,7 @@ def _held(tenant_id: str) -> Assignment | None:
 
 
 def _existing(assignment: Assignment, claim: Claim) -> Begun:
-    """What a second claim finds: the same container untouched, a claim to join, or a conflict."""
+    """The result of a second claim: the same container unchanged, a claim to join, or a conflict."""
     if assignment.pool_id != claim.pool_id:
         raise errors.OtherPool(f"The tenant holds a container of pool {assignment.pool_id}.")
     match assignment.state:
@@ -171,12 +171,12 @@ def _differs(asked: Any, held: Any) -> bool:
 
 
 def peek(begun: Begun) -> Assignment:
-    """The claim as it is now, pending or assigned. Raises its error if it has failed."""
+    """The current claim, pending or assigned. Raises its error if it has failed."""
     return settle(begun, float("inf")) or Assignment.objects.get(pk=begun.assignment_id)
 
 
 def settle(begun: Begun, until: float) -> Assignment | None:
-    """The assigned claim; None while it is pending and ``until`` is ahead. Raises its error otherwise."""
+    """The assigned claim; None while it is pending before ``until``. Raises its error otherwise."""
     if begun.assigned is not None:
         return begun.assigned
     assignment = Assignment.objects.select_related("container").filter(pk=begun.assignment_id).first()
@@ -186,7 +186,7 @@ def settle(begun: Begun, until: float) -> Assignment | None:
         if time.time() < until:
             return None
         if (not begun.is_new or not assignment.waits) and assignment.deadline > clock.now():
-            raise errors.OutcomeUnknown  # whoever else wants it has longer; a new claim joins again
+            raise errors.OutcomeUnknown  # other requests for it may wait longer; a new claim joins again
         code, detail = giving_up.timeout_outcome(assignment)
         giving_up.give_up(assignment.pk, code, detail)
         assignment.refresh_from_db()

@@ -1,6 +1,6 @@
-"""How long a pending claim may take: one that somebody waits for ends at its deadline, another when it stands still.
+"""Deadlines of pending claims: with a waiting client, a fixed deadline; otherwise a limit on the time without progress.
 
-The deadline of the latter moves with whatever moves: its restore, or the line of restores that it stands in.
+The latter deadline is extended by any progress: of its restore, or of the restores that it waits for.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from tenants.models import Assignment
 from tenants.states import AssignmentState
 
 IN_LINE = timedelta(hours=6)
-"""A claim that has a container waits so long for a worker: those may be busy with restores of hours."""
+"""How long a claim with a container waits for a worker: workers may be busy with restores for hours."""
 
 
 def begin(assignment: Assignment) -> None:
-    """Note on an (unsaved) assignment that it holds a container: from now on it may take its time."""
+    """Record on an (unsaved) assignment that it has a container: its deadline may now be extended."""
     if not assignment.waits:
         assignment.deadline = max(assignment.deadline, _still_until())
 
 
 def stand_in_line(rows: QuerySet[Assignment]) -> int:
-    """Give those of these claims that nobody waits for the time until a worker takes them up."""
+    """Extend the deadline of those of these claims that no client waits for until a worker starts them."""
     later = clock.now() + IN_LINE
     return rows.filter(waits=False, state=AssignmentState.PENDING).update(deadline=Greatest("deadline", later))
 
 
 def take_up(assignment: Assignment) -> None:
-    """A worker has the claim: it stands in no line any more."""
+    """Record that a worker has started the claim, which therefore no longer waits in a queue."""
     if not assignment.waits:
         _move(assignment, _still_until())
 
 
 def allow(assignment: Assignment, more: timedelta) -> None:
-    """Let the claim do for so long what says nothing while it works, as a hook."""
+    """Extend the deadline by the duration of a step without progress reports, such as a hook."""
     if not assignment.waits:
         _move(assignment, _still_until() + more)
 
 
 @contextmanager
 def moving(assignment: Assignment) -> Iterator[None]:
-    """Within the block the deadline of a claim that nobody waits for moves with the work of this thread.
+    """Within the block, progress of this thread's work extends the deadline of a claim that no client waits for.
 
-    Also of one that gets to be so meanwhile, by a second claim that joins it.
+    Also of a claim that becomes one meanwhile, when a second claim joins it.
     """
     with stalling.reporting_to(lambda: _move(assignment, _still_until())):
         yield

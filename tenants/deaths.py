@@ -1,7 +1,7 @@
-"""What containers that died under tenants left: how they ended, the lines that say why, and the end of their logs.
+"""Records of containers that died while claimed: how they ended, the lines that explain it, and the end of their logs.
 
-It is what tenants print, so it is encrypted at rest, is shown to who may read logs and to nobody else, is bounded per
-tenant, and goes when the tenant's state is erased.
+The text is tenants' output, so it is encrypted at rest, shown only to roles that may read logs, limited per tenant, and
+deleted when the tenant's state is erased.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tenants.states import ReleaseReason
 LOG_LINES, LOG_BYTES = 1000, 32 * 1024
 PER_TENANT = 2
 ENDED_AS_ASKED = (0, 137, 143)
-"""What a container that is stopped usually ends with: by itself, by SIGKILL, by SIGTERM."""
+"""Usual exit codes of a stopped container: its own, SIGKILL, SIGTERM."""
 
 
 def keep(assignment: Assignment, seen: Observed | None) -> None:
-    """Keep what a container leaves that died by itself, or that ended with an error when it was stopped; once."""
+    """Record the output of a container that died by itself, or that ended with an error when it was stopped; once."""
     has_died = assignment.reason == ReleaseReason.CONTAINER_DIED or bool(
         assignment.container and assignment.container.is_dead
     )
@@ -43,7 +43,8 @@ def keep(assignment: Assignment, seen: Observed | None) -> None:
         tenant_id=assignment.tenant_id,
         container_ref=assignment.held_container,
         exit_code=seen.exit_code if seen else None,
-        detail=known or f"Its main process ended with {last_words.ended(seen)}{'' if has_died else ' when stopped'}.",
+        detail=known
+        or f"The container's main process ended with {last_words.ended(seen)}{'' if has_died else ' when stopped'}.",
         words=last_words.of(name),
         log=_end_of_log(name),
     )
@@ -52,7 +53,7 @@ def keep(assignment: Assignment, seen: Observed | None) -> None:
 
 
 def _end_of_log(name: str) -> str:
-    """Each line with its moment; the first one may be cut."""
+    """Each line with its time; the first one may be truncated."""
     try:
         return get_runtime().logs(name, LOG_LINES, limit_bytes=LOG_BYTES, timestamps=True).decode(errors="replace")
     except BoilerhouseError:
@@ -60,7 +61,7 @@ def _end_of_log(name: str) -> str:
 
 
 def last_of(tenant_id: str) -> Death | None:
-    """What the container of the tenant's newest claim left; None where that has not died."""
+    """The record of the container of the tenant's newest claim; None if it has not died."""
     newest = Assignment.objects.filter(tenant_id=tenant_id).order_by("-created_at").values_list("pk", flat=True).first()
     return Death.objects.filter(assignment=newest).first() if newest else None
 
@@ -70,8 +71,8 @@ def of_container(container_id: UUID) -> Death | None:
 
 
 def log_of(death: Death, tail: int, since: float | None, *, timestamps: bool = False) -> bytes:
-    """The kept end of the log, as ``working.logs`` gives one of a container that is there."""
-    kept, lines = [], death.log.split("\n")  # not splitlines: a program's own line may hold a carriage return
+    """The stored end of the log, in the format of ``working.logs``."""
+    kept, lines = [], death.log.split("\n")  # not splitlines: a program's own line may contain a carriage return
     if not lines[-1]:
         lines.pop()
     for line in lines:
@@ -83,12 +84,12 @@ def log_of(death: Death, tail: int, since: float | None, *, timestamps: bool = F
 
 
 def _moment(text: str) -> datetime | None:
-    """What the engine writes before a line; None for the rest of a line that was cut."""
+    """The engine's timestamp of a line; None for the rest of a truncated line."""
     return parse_datetime(f"{text[:26].rstrip('Z')}Z") if "T" in text[:12] else None
 
 
 def render(death: Death, *, reads_logs: bool) -> dict[str, Any]:
-    """As the API shows it; ``lastWords`` is null for who may not read logs."""
+    """In the API's format; ``lastWords`` is null for roles that may not read logs."""
     return {
         "at": death.at,
         "containerId": str(death.container_ref),
@@ -101,12 +102,12 @@ def render(death: Death, *, reads_logs: bool) -> dict[str, Any]:
 
 
 def forget(tenant_id: str) -> None:
-    """Delete all of it, and what hooks printed, also from the events, which stay without it."""
+    """Delete all records, and hooks' output, including the private parts of events; the events stay."""
     Death.objects.filter(tenant_id=tenant_id).delete()
     Event.objects.filter(tenant_id=tenant_id).exclude(private=None).update(private=None)
 
 
 def forget_old() -> int:
-    """Delete what is older than events are kept. Returns how many rows went."""
+    """Delete records older than the retention of events. Returns how many."""
     old = clock.now() - timedelta(seconds=deployment_settings.current().retention_s["events"])
     return Death.objects.filter(at__lt=old).delete()[0]

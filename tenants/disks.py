@@ -1,7 +1,8 @@
-"""How much claimed containers hold on disk: measured, held to limits that no file system keeps, and to what a node has.
+"""Disk use of claimed containers: measured, and limited where no file system does it and where the node's disk runs
+low.
 
-A thread of the controller measures them one after another, for most of its time at rest. Whoever is over a limit is
-saved and released. So is, when the node's disk runs low and what is free still falls, whoever grows the most.
+A thread of the controller measures them one after another, mostly idle. Tenants above a limit are saved and released.
+When the node's disk is low and still filling, the fastest-growing tenant is released too.
 """
 
 from __future__ import annotations
@@ -33,39 +34,41 @@ log = structlog.get_logger("boilerhouse.controller")
 
 EVERY_S, LOW_EVERY_S, LOOK_S = 10.0, 1.0, 1.0
 REST = 9
-"""After measuring, so many times as long is rested: a tenth of one core at most. While the disk is low, not at all."""
+"""The pause after a measurement, as a multiple of its duration: at most a tenth of one core. None while the disk is
+low."""
 DEAR = 20
-"""A container is measured at most once in so many times as long as it took: one with many files delays no others'."""
+"""The minimum interval of a container, as a multiple of its duration, so that one with many files does not delay
+others."""
 LONGEST_S = 30.0
-"""What cannot be measured within that is too much."""
+"""A measurement that takes longer counts as exceeding the limit."""
 LEAST_GROWTH = 1 << 20
 WORTH_NOTING = 1 << 16
-"""A smaller change is not written down: with SQLite a claim would wait for it."""
+"""A smaller change is not stored: with SQLite, claims would wait for it."""
 STOPS_WITHIN_S = 10.0
-"""So long the next one is left alone while a container that was just released ends."""
+"""How long to wait for a released container to end before the next one is released."""
 NICENESS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One container, as it was found last."""
+    """The last measurement of a container."""
 
     at: float
-    """By the monotonic clock."""
+    """Time by the monotonic clock."""
     took_s: float
     bytes: int
     growth: int = 0
-    """How many bytes more than the time before."""
+    """Growth in bytes since the previous measurement."""
     since_s: float = 0
 
     def beyond(self, before: Measured | None) -> Measured:
-        """The same, with what it has grown since another time; who is new has grown all that it is."""
+        """The same, with the growth since another measurement; all of a new container is growth."""
         was, at = (before.bytes, before.at) if before else (0, self.at)
         return replace(self, growth=self.bytes - was, since_s=self.at - at)
 
 
 def measure(container_id: UUID, runtime_id: str, spec: WorkloadSpec, most: Limit | None) -> volumes.Walked:
-    """What the container holds on disk; a walk that finds more than ``most`` ends there. Raises DirectoryGone."""
+    """The container's disk use; a walk that exceeds ``most`` ends there. Raises DirectoryGone."""
     used = quota.used_bytes(volumes.home(container_id))
     if used is not None:
         return volumes.Walked(bytes=used)
@@ -83,25 +86,26 @@ def measure(container_id: UUID, runtime_id: str, spec: WorkloadSpec, most: Limit
 
 
 def excess(seen: volumes.Walked, limit: Limit) -> str:
-    """Why that is more than the limit allows, in words; empty if it is not."""
+    """Why the use exceeds the limit, as text; empty if it does not."""
     if seen.bytes > limit.bytes:
-        return f"It holds {seen.bytes >> 20} MiB or more on disk; {limit.name} allows {limit.mb}."
+        return f"The container uses at least {seen.bytes >> 20} MiB on disk; {limit.name} allows {limit.mb}."
     if seen.entries > limit.files:
-        return f"It holds {seen.entries} files or more; {limit.name} allows {limit.files}."
+        return f"The container has at least {seen.entries} files; {limit.name} allows {limit.files}."
     if not seen.is_complete:
         deep = volumes.MAX_WALK_DEPTH
         return (
-            f"What it holds cannot be measured: there are directories more than {deep} deep, or counting its"
-            f" {seen.entries} files and more, or its open ones, takes too long. That counts as more than {limit.name}."
+            f"The container's disk use cannot be measured: directories are more than {deep} levels deep, or"
+            f" counting its {seen.entries} or more files, or its open ones, takes too long. This counts as"
+            f" exceeding {limit.name}."
         )
     return ""
 
 
 def check(assignment_id: UUID) -> volumes.Walked | None:
-    """Measure whoever holds a container, and release who is over a limit that no file system keeps.
+    """Measure the tenant's container, and release the tenant if it exceeds a limit that no file system enforces.
 
-    None when the tenant has given it back meanwhile, or holds one of another node. Raises DirectoryGone: what is there
-    is not known, and nothing is decided.
+    None if the container was released meanwhile or is on another node. Raises DirectoryGone: then nothing is known and
+    nothing is decided.
     """
     rows = Assignment.objects.filter(pk=assignment_id, state=AssignmentState.ASSIGNED)
     row = rows.select_related("version", "container").first()
@@ -126,7 +130,8 @@ def check(assignment_id: UUID) -> volumes.Walked | None:
 
 
 def release(assignment_id: UUID, words: str) -> bool:
-    """Save and release whoever that is for its disk use; ``words`` are for its events. False if another was first."""
+    """Save and release the tenant for its disk use; ``words`` is the message for its events. False if another was
+    first."""
     row = Assignment.objects.filter(pk=assignment_id, state=AssignmentState.ASSIGNED).first()
     if row is None:
         return False
@@ -135,19 +140,20 @@ def release(assignment_id: UUID, words: str) -> bool:
 
 
 class DiskWatch:
-    """Measures this node's claimed containers while ``is_leading`` says so."""
+    """Measures this node's claimed containers while ``is_leading`` returns True."""
 
     def __init__(self, is_leading: Callable[[], bool], stop: threading.Event) -> None:
         self._is_leading, self._stop = is_leading, stop
         self._measured: dict[UUID, Measured] = {}
         self._known: dict[UUID, float] = {}
-        """Since when each is held, by the monotonic clock: nobody is measured in the middle of many claims."""
+        """When each was first seen claimed, by the monotonic clock: a container is not measured while many claims are
+        in progress."""
         self._free_mb: int | None = None
-        """What was free when that was last looked at, while it is below the floor."""
+        """The free space at the last look, while it is below the floor."""
         self._before_low: dict[UUID, Measured] = {}
-        """What was measured last before the disk became low."""
+        """The last measurements before the disk became low."""
         self._released: tuple[UUID, float] | None = None
-        """Whom the floor has cost the container last, and when."""
+        """The last tenant that was released because of the floor, and when."""
 
     def start(self) -> None:
         threading.Thread(target=self._forever, name="disk_watch", daemon=True).start()
@@ -169,7 +175,8 @@ class DiskWatch:
         self.look()
 
     def look(self) -> None:
-        """Measure what is due; while the node's disk is low, all, and release who grows the most if it still fills."""
+        """Measure the containers that are due; while the node's disk is low, all, and release the fastest-growing one
+        if it still fills."""
         rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__in=Container.objects.here())
         held = dict(rows.values_list("pk", "container_ref"))
         self._measured = {pk: one for pk, one in self._measured.items() if pk in held}
@@ -220,20 +227,20 @@ class DiskWatch:
         if self._is_one_ending():
             return
         grown = {pk: self._measured[pk] for pk in held if pk in self._measured}
-        if is_full:  # nobody can grow any more: who has
+        if is_full:  # no growth is possible any more, so compare by past growth
             grown = {pk: one.beyond(self._before_low.get(pk)) for pk, one in grown.items()}
         worst = max(grown, key=lambda pk: grown[pk].growth, default=None)
         if worst is None or grown[worst].growth < LEAST_GROWTH:
-            log.warning("disk fills, and not by a tenant's volumes", free_mb=free_mb)
+            log.warning("disk fills up, but not with tenants' volumes", free_mb=free_mb)
             return
         one, self._released = grown[worst], (worst, time.monotonic())
         if is_full:
             reserve.give()
         release(
             worst,
-            f"Only {free_mb} MiB of the node's disk are free (BOILERHOUSE_DISK_FLOOR_MB"
-            f" {settings.BOILERHOUSE_DISK_FLOOR_MB}), that becomes less, and of all tenants this one grows the most:"
-            f" by {one.growth >> 20} MiB within {one.since_s:.0f} s.",
+            f"Only {free_mb} MiB of the node's disk are free (BOILERHOUSE_DISK_FLOOR_MB is"
+            f" {settings.BOILERHOUSE_DISK_FLOOR_MB}), and less and less. This tenant's use grows the fastest: by"
+            f" {one.growth >> 20} MiB within {one.since_s:.0f} s.",
         )
 
     def _is_one_ending(self) -> bool:

@@ -1,6 +1,7 @@
-"""Erase what is kept of a tenant's state: at the sinks, backups included, and what was discarded on any node.
+"""Erase a tenant's stored state: at the sinks, including backups, and discarded state on any node.
 
-The tenant holds nothing meanwhile, and its next claim starts empty. Runs, events and the audit keep that it was there.
+The tenant cannot hold a container meanwhile, and its next claim starts empty. Runs, events and the audit log keep a
+record.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from tenants.models import Assignment, Tenant
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """An erasure that was accepted, to wait for; ``generation`` is None where there was nothing to erase."""
+    """An accepted erasure; ``generation`` is None if there was nothing to erase."""
 
     tenant_id: str
     generation: int | None
 
 
 def begin(tenant_id: str) -> Erasure:
-    """Queue the runs that erase the tenant's state, or join those under way.
+    """Queue the runs that erase the tenant's state, or join those in progress.
 
-    Raises Invalid, Held while the tenant holds something, RestoringBackup, and Unerasable when something lies at a sink
-    that no sync spec names any more: then nothing has been erased.
+    Raises Invalid, Held while the tenant holds a container, RestoringBackup, and Unerasable if there is state at a sink
+    that no sync spec refers to any more: then nothing has been erased.
     """
     validation.check_tenant_id(tenant_id)
     tenant = Tenant.objects.filter(pk=tenant_id).first()
@@ -52,8 +53,8 @@ def begin(tenant_id: str) -> Erasure:
     specs = _specs(tenant_id)
     if lost := erasing.out_of_reach(tenant_id, specs):
         raise errors.Unerasable(
-            f"Saved state lies where no sync spec leads any more: {'; '.join(lost[:5])}. Make a spec with that sink,"
-            " or erase it there by hand and forget it."
+            f"Saved state is at sinks that no sync spec refers to any more: {'; '.join(lost[:5])}. Create a spec"
+            " with that sink, or delete the state there yourself and mark it as missing."
         )
     if Assignment.objects.live().filter(tenant_id=tenant_id).exists():
         raise errors.Held
@@ -69,9 +70,9 @@ def begin(tenant_id: str) -> Erasure:
 
 
 def erase_here(tenant_id: str, before: int | None = None) -> None:
-    """Remove what lies on this node of state that the tenant discarded, and what restores have left of it.
+    """Delete the tenant's discarded state and remains of its restores from this node.
 
-    With ``before``, seconds since 1970, the tenant may have claimed again meanwhile: what it has since then stays.
+    With ``before``, seconds since 1970, the tenant may have claimed again meanwhile: later state stays.
     """
     volumes.erase_discarded(tenant_id, before)
     if not Assignment.objects.live().filter(tenant_id=tenant_id).exists():
@@ -79,7 +80,7 @@ def erase_here(tenant_id: str, before: int | None = None) -> None:
 
 
 def _have_erased_elsewhere(tenant_id: str) -> None:
-    """By each other node's worker; one that is silent does it when it is back."""
+    """On each other node, by its worker; an unreachable node does it when it is back."""
     others = Node.objects.exclude(pk=node_id()).order_by("pk").values_list("pk", flat=True)
     with transaction.atomic():
         for node in others:
@@ -87,20 +88,20 @@ def _have_erased_elsewhere(tenant_id: str) -> None:
 
 
 def _specs(tenant_id: str) -> list[SyncSpec]:
-    """Every spec by which the tenant's state may have been saved."""
+    """Every spec that may have saved the tenant's state."""
     pools = Assignment.objects.filter(tenant_id=tenant_id).values("pool_id")
     found = SyncSpec.objects.filter(pool_id__in=pools) | SyncSpec.objects.filter(pk__in=erasing.traces(tenant_id))
     return [spec for spec in found.distinct() if any(mapping.uploads for mapping in spec.mappings.all())]
 
 
 def settled(keys: set[Hashable]) -> set[Hashable]:
-    """Which of these (tenant, generation) have no run left to end."""
+    """Which of these (tenant, generation) have no unfinished run."""
     rows = SyncRun.objects.unfinished().filter(trigger=Trigger.ERASE)
     return keys - set(rows.values_list("tenant_id", "generation"))
 
 
 def settle(erasure: Erasure) -> bool:
-    """True when nothing is left, False while it is not yet so. Raises EraseFailed; asking again carries it on."""
+    """True when everything is erased, False while it is not. Raises EraseFailed; repeating the request continues."""
     if erasure.generation is None:
         return True
     rows = SyncRun.objects.filter(tenant_id=erasure.tenant_id, generation=erasure.generation, trigger=Trigger.ERASE)
@@ -110,12 +111,12 @@ def settle(erasure: Erasure) -> bool:
     failed = [run for run in runs if run.state != SyncRunState.SUCCEEDED]
     if failed:
         told = "; ".join(f"{run.spec_id}: {run.error_detail}" for run in failed)
-        raise errors.EraseFailed(f"Not everything could be erased ({told}). Ask again to carry it on.")
+        raise errors.EraseFailed(f"The state could not be erased completely ({told}). Repeat the request to continue.")
     return True
 
 
 def erase(run_id: UUID) -> None:
-    """On a worker: run it."""
+    """Execute the run, on a worker."""
     sink_runs.work(run_id, _erase)
 
 
@@ -125,10 +126,10 @@ def _erase(run: SyncRun, keep_going: Callable[[], bool]) -> dict[str, Any]:
 
 
 def forget_state(tenant_id: str) -> int:
-    """Let the next claim start empty although a save is known that is no longer where it should be.
+    """Let the next claim start empty although a known save is no longer where it should be.
 
-    The records are kept as forgotten; returns how many. Raises Invalid, Held, and NotMissing unless the tenant's last
-    claim ended with ``state_missing`` or ``state_moved``.
+    The records are kept, marked as forgotten. Returns how many. Raises Invalid, Held, and NotMissing unless the
+    tenant's last claim ended with ``state_missing`` or ``state_moved``.
     """
     validation.check_tenant_id(tenant_id)
     last = Assignment.objects.filter(tenant_id=tenant_id).order_by("-created_at").first()

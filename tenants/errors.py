@@ -15,7 +15,7 @@ from boilerhouse.core.errors import (
 
 
 class NothingHeld(NotFound):
-    """This tenant holds nothing."""
+    """The tenant holds no container and has no unsaved state."""
 
     code = "nothing_held"
 
@@ -27,27 +27,27 @@ class OtherPool(Conflict):
 
 
 class Releasing(Conflict):
-    """The tenant's last container is being released."""
+    """The tenant's previous container is still being released."""
 
     code = "releasing"
     retry_after = 1
 
 
 class ReleaseFailed(Conflict):
-    """The last save of this tenant failed and is being retried; a claim would lose it."""
+    """The tenant's last save failed and is being retried. A claim now would lose that state."""
 
     code = "release_failed"
     retry_after = 5
 
 
 class TooManyCommands(TooMany):
-    """As many commands as are allowed at once run in this container; wait for one to end."""
+    """The maximum number of commands is already running in this container. Wait for one to end."""
 
     code = "too_many_commands"
 
 
 class RunNotFound(NotFound):
-    """There is no such sync run."""
+    """No such sync run."""
 
     code = "sync_run_not_found"
 
@@ -59,51 +59,51 @@ class NotCancellable(Conflict):
 
 
 class RestoringBackup(Conflict):
-    """A backup of this tenant is being restored."""
+    """A backup of the tenant is being restored."""
 
     code = "restoring_backup"
     retry_after = 1
 
 
 class Erasing(Conflict):
-    """The state of this tenant is being erased."""
+    """The tenant's state is being erased."""
 
     code = "erasing"
     retry_after = 1
 
 
 class EraseFailed(Failed):
-    """Not everything could be erased."""
+    """The tenant's state could not be erased completely."""
 
     code = "erase_failed"
 
 
 class Unerasable(Conflict):
-    """Saved state lies where no sync spec leads any more."""
+    """Saved state is at a sink that no sync spec refers to any more."""
 
     code = "out_of_reach"
 
 
 class NotMissing(Conflict):
-    """The tenant's last claim did not end with state_missing or state_moved: there is nothing to forget."""
+    """The tenant's last claim did not fail with state_missing or state_moved, so no state is missing."""
 
     code = "not_missing"
 
 
 class Held(Conflict):
-    """The tenant holds a container, or its last save is not done; release it first."""
+    """The tenant holds a container or has unsaved state. Release it first."""
 
     code = "held"
 
 
 class BackupNotFound(NotFound):
-    """There is no such backup."""
+    """No such backup."""
 
     code = "backup_not_found"
 
 
 class Draining(Conflict):
-    """The pool is draining and takes no new claims."""
+    """The pool is draining and accepts no new claims."""
 
     code = "draining"
 
@@ -115,7 +115,7 @@ class ClaimAborted(Conflict):
 
 
 class TerminalsOff(Conflict):
-    """Terminals are off here; BOILERHOUSE_TERMINAL=true allows them."""
+    """Terminals are disabled. Set BOILERHOUSE_TERMINAL=true to enable them."""
 
     code = "terminals_off"
 
@@ -133,14 +133,14 @@ class RestoreFailed(Failed):
 
 
 class SinkThrottled(Unavailable):
-    """The sink asks for fewer requests; nothing is held, ask again."""
+    """The sink throttles requests. The tenant holds nothing; claim again."""
 
     code = "sink_throttled"
     retry_after = 5
 
 
 class StateMissing(Failed):
-    """The tenant's state was saved but is no longer there."""
+    """The tenant's state was saved but is no longer at the sink."""
 
     code = "state_missing"
 
@@ -152,13 +152,13 @@ class StateMoved(Failed):
 
 
 class LocationConflict(Failed):
-    """The sync spec's locations meet those of another spec; nothing is restored until one of them is changed."""
+    """The sync spec's locations overlap with another spec's. Nothing is restored until one of them is changed."""
 
     code = "location_conflict"
 
 
 class PlaceChanged(Failed):
-    """The sink leads to another place than when the sync spec was saved; save it again to use the place as it is."""
+    """The sink is no longer the place that the sync spec was saved for. Save the spec again to use it as it is now."""
 
     code = "place_changed"
 
@@ -171,23 +171,23 @@ class HookFailed(Failed):
     def __init__(self, detail: str | None = None, output: str = "") -> None:
         super().__init__(detail)
         self.output = output
-        """What the hook printed, which may hold the tenant's secrets: for who may read logs."""
+        """The hook's output, which may contain the tenant's secrets: only for roles that may read logs."""
 
 
 class ContainerDied(Failed):
-    """The container died while it was prepared."""
+    """The container died while the claim was being prepared."""
 
     code = "container_died"
 
 
 class SaveFailed(Failed):
-    """The tenant's state could not be saved; nothing of it was deleted, and the save is retried."""
+    """The tenant's state could not be saved. Nothing was deleted, and the save is retried."""
 
     code = "save_failed"
 
 
 class PoolExhausted(Unavailable):
-    """No container came free in time."""
+    """No container became available in time."""
 
     code = "pool_exhausted"
 
@@ -213,14 +213,14 @@ class EngineUnavailable(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """Whether the claim succeeded is not known; claim again to join it."""
+    """The outcome of the claim is unknown. Claim again to join it."""
 
     code = "outcome_unknown"
     retry_after = 1
 
 
 class ClaimTimeout(TimedOut):
-    """The claim was not served within its time; it holds nothing."""
+    """The claim timed out. The tenant holds nothing."""
 
     code = "claim_timeout"
 
@@ -233,4 +233,4 @@ OUTCOMES: dict[str, type[BoilerhouseError]] = {
         Internal,
     )
 }  # fmt: skip
-"""What a claim that ended without success answers, by the outcome stored in its row."""
+"""The answer to a failed claim, by the outcome stored in its row."""

@@ -1,4 +1,4 @@
-"""Claims that cannot succeed: fenced at once by one conditional UPDATE, cleaned up by the release's work (P7)."""
+"""Aborts claims that cannot succeed: one conditional UPDATE fences them, and the release task cleans up (P7)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ PENDING = AssignmentState.PENDING
 
 
 def fail(assignment: Assignment, error: BaseException) -> None:
-    """Fence a pending claim that cannot succeed; the release task cleans up. Loses quietly to whoever was first."""
+    """Abort a pending claim that cannot succeed; the release task cleans up. Does nothing if another process was
+    first."""
     known = unforeseen.explained(error)
     code = _outcome(known)
     log.warning("claim failed", tenant=assignment.tenant_id, code=code, detail=known.detail)
@@ -55,9 +56,9 @@ def _outcome(error: BoilerhouseError) -> str:
 
 
 def give_up(assignment_id: UUID, code: str, detail: str = "", *, output: str = "") -> bool:
-    """Move a pending claim out of the way: nothing is held when this returns, clean-up follows. False if too late.
+    """Abort a pending claim: the tenant holds nothing when this returns, and the clean-up follows. False if too late.
 
-    ``output`` is what a hook printed: it goes into the private part of the event.
+    ``output`` is a hook's output, stored in the private part of the event.
     """
     is_mine = _move_out(assignment_id, code, detail, output)
     if is_mine:
@@ -72,7 +73,7 @@ def _move_out(assignment_id: UUID, code: str, detail: str, output: str) -> bool:
         about = rows.values("pool_id", "tenant_id", "container_ref", "generation").first()
         waiting_in = rows.filter(container_ref=None).values_list("pool_id", flat=True).first()
         if waiting_in is not None:
-            # The pool before the claim, in the order of ``match_waiters``.
+            # Lock the pool before the claim, in the same order as ``match_waiters``.
             Pool.objects.select_for_update(no_key=True).filter(pk=waiting_in).first()
         ended = rows.filter(container_ref=None).transition(
             PENDING,
@@ -115,12 +116,12 @@ def _tell(about: Any, code: str, detail: str, output: str) -> None:
 
 
 def overdue_outcome(assignment: Assignment) -> tuple[str, str]:
-    """Why a pending claim whose deadline has passed is given up."""
+    """The outcome of a pending claim whose deadline has passed."""
     if assignment.waits:
         return errors.ClaimTimeout.code, ""
     if assignment.container_ref is None:
         return timeout_outcome(assignment)
-    return errors.ClaimTimeout.code, "Nothing of the claim has moved for as long as the deployment allows."
+    return errors.ClaimTimeout.code, "The claim has made no progress for the time that the deployment allows."
 
 
 def timeout_outcome(assignment: Assignment) -> tuple[str, str]:
@@ -132,5 +133,5 @@ def timeout_outcome(assignment: Assignment) -> tuple[str, str]:
     if pool.cannot_start:
         return errors.PoolError.code, f"The pool cannot start containers: {pool.last_error}"
     pull = pool.pull
-    words = f"No container came free in time. {pull.words()}." if pull is not None and pull.is_under_way else ""
+    words = f"No container became available in time. {pull.words()}." if pull is not None and pull.is_under_way else ""
     return errors.PoolExhausted.code, words

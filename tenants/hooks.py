@@ -1,4 +1,4 @@
-"""Hooks that run inside a held container before its state is saved; a save goes on without them."""
+"""Hooks that run inside a claimed container before its state is saved; a save continues if they fail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tenants.models import Assignment
 
 
 def run_before_save(assignment: Assignment, name: str, hook: Hook | None) -> None:
-    """Run the hook ``name`` and wait for its end; that it failed is said by an event of type ``pool.warning``."""
+    """Run the hook ``name`` and wait until it ends; a failure is reported by a ``pool.warning`` event."""
     if hook is None:
         return
     try:
@@ -23,5 +23,5 @@ def run_before_save(assignment: Assignment, name: str, hook: Hook | None) -> Non
     except BoilerhouseError as error:
         failure = error.detail
     if failure:
-        detail = f"{name} failed ({failure}); the save goes on."
+        detail = f"{name} failed ({failure}); the save continues."
         emit("pool.warning", pool_id=assignment.pool_id, tenant_id=assignment.tenant_id, detail=detail)

@@ -1,7 +1,7 @@
-"""Idle release: who did nothing for the pool's ``idleTimeoutMs`` gives the container back, with save.
+"""Idle release: a tenant without activity for the pool's ``idleTimeoutMs`` is saved and released.
 
-Activity is what the API did for the tenant, a heartbeat, or a file that changed. Files are looked at only when the
-deadline has passed, once, by a worker (hazards.md#b7); what they say moves the deadline.
+Activity is an API call for the tenant, a heartbeat, or a changed file. Files are checked only once, by a worker, when
+the deadline has passed (hazards.md#b7); a change extends the deadline.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
 
 SLACK = timedelta(seconds=5)
-"""Activity is written once in this time, so the deadline may be that much later than it looks."""
+"""Activity is recorded at most once in this time, so the deadline may be that much later than shown."""
 
 
 def due_at(assignment: Assignment) -> datetime | None:
-    """When the tenant will be released if nothing happens; None when never."""
+    """When the tenant will be released without further activity; None means never."""
     timeout_ms = assignment.pool.idle_timeout_ms
     if not timeout_ms or assignment.state != AssignmentState.ASSIGNED or assignment.last_activity_at is None:
         return None
@@ -34,23 +34,23 @@ def due_at(assignment: Assignment) -> datetime | None:
 
 
 def note_activity(container_id: UUID) -> None:
-    """The API did something for whoever holds the container; written at most once in five seconds."""
+    """Record an API call for the container's tenant, at most once in five seconds."""
     now = clock.now()
     rows = Assignment.objects.filter(container_ref=container_id, state=AssignmentState.ASSIGNED)
     rows.filter(last_activity_at__lt=now - SLACK).update(last_activity_at=now)
 
 
 def heartbeat(tenant_id: str) -> None:
-    """The tenant is active now. Raises NothingHeld."""
+    """Record that the tenant is active. Raises NothingHeld."""
     rows = Assignment.objects.filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED)
     if not rows.update(last_activity_at=clock.now()):
         raise errors.NothingHeld
 
 
 def _measure(rows: QuerySet[Assignment], container_id: UUID, spec: WorkloadSpec) -> volumes.Walked | None:
-    """Walk the container's volumes and note what they hold; None when the tenant has given it back meanwhile.
+    """Walk the container's volumes and record their size and last change; None if the tenant was released meanwhile.
 
-    Raises DirectoryGone: what the tenant does there cannot be seen, so nothing is decided.
+    Raises DirectoryGone: the tenant's activity is then unknown, and nothing is decided.
     """
     try:
         seen = volumes.walk(container_id, [volume.name for volume in spec.volumes if volume.name != "secrets"])
@@ -79,6 +79,6 @@ def check(assignment_id: UUID, generation: int) -> bool:
     timeout_ms = assignment.pool.idle_timeout_ms
     if not timeout_ms:
         return False
-    # One statement decides against a heartbeat or a call that comes in just now.
+    # One statement decides against a concurrent heartbeat or call.
     overdue = rows.filter(last_activity_at__lt=earlier(clock.now(), timeout_ms))
     return releases.fence(overdue, reason=ReleaseReason.IDLE)

@@ -1,7 +1,7 @@
-"""Claims that wait for a container stand in line: assignments without one, served first come first (hazards.md#d8).
+"""The wait queue: claims that wait for a container are assignments without one, served in order (hazards.md#d8).
 
-Whoever serves the line, joins it or leaves it locks the pool first; it is decided from rows, so that any process may
-do it at any time and no wake-up can be lost.
+Every change of the queue locks the pool first and is decided from rows, so any process can do it at any time and no
+wake-up can be lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PENDING = AssignmentState.PENDING
 
 
 def match_waiters(pool_id: str) -> int:
-    """Give idle containers to waiting claims, first come first; return how many were served.
+    """Assign idle containers to waiting claims, in order. Returns how many.
 
     Any process may call it at any time: it is decided from rows under the pool's lock, so no wake-up can be lost
     (hazards.md#d8).
@@ -35,7 +35,7 @@ def match_waiters(pool_id: str) -> int:
         pool = Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()
         if pool is None:
             return 0
-        # Who gives up locks the pool first, too: none of these rows can end while a container is bound to it.
+        # Aborting a claim locks the pool first, too, so none of these rows can end while a container is bound to it.
         for assignment in Assignment.objects.waiting(pool_id).filter(deadline__gt=clock.now()):
             container = take_free(pool)
             if container is None:
@@ -56,15 +56,15 @@ def match_waiters(pool_id: str) -> int:
 
 
 def recount(pool_id: str) -> None:
-    """Write down on the pool how many wait for it."""
-    # Locked before counting: whoever counts second must see what the first one committed.
+    """Record on the pool how many claims are waiting."""
+    # Lock before counting, so that a later count sees what an earlier one committed.
     Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()
     count = Assignment.objects.waiting(pool_id).count()
     Pool.objects.filter(pk=pool_id).exclude(waiting=count).update(waiting=count)
 
 
 def settled(keys: set[Hashable]) -> set[Hashable]:
-    """Which of these assignments are no longer pending; serves those that wait for a container on the way."""
+    """Which of these assignments are no longer pending; also assigns idle containers to waiting claims."""
     rows = list(
         Assignment.objects.filter(pk__in=list(map(str, keys))).values_list("pk", "state", "container_ref", "pool_id")
     )
@@ -75,7 +75,7 @@ def settled(keys: set[Hashable]) -> set[Hashable]:
 
 
 def check_can_wait(pool: Pool) -> None:
-    """Raise PoolError or PoolPaused when nothing would come of waiting."""
+    """Raise PoolError or PoolPaused if waiting cannot succeed."""
     starting = pool.containers.filter(state="starting").exists()
     if pool.cannot_start and not starting:
         raise errors.PoolError(f"The pool cannot start containers: {pool.last_error}")
@@ -84,16 +84,16 @@ def check_can_wait(pool: Pool) -> None:
 
 
 def take_free(pool: Pool) -> Container | None:
-    """An idle container that no live assignment names, whatever its row says."""
+    """An idle container that no live assignment names, whatever its row's state is."""
     while (container := lifecycle.take(pool)) is not None:
         if not Assignment.objects.live().filter(container_ref=container.pk).exists():
             return container
-        log.error("a held container stood as idle; it is claimed again", container=str(container.pk))
+        log.error("idle container held a tenant's data; the tenant's claim gets it back", container=str(container.pk))
     return None
 
 
 def bind(assignment: Assignment, container: Container) -> None:
-    """Note on the (unsaved) assignment which container it holds."""
+    """Record the container on the (unsaved) assignment."""
     assignment.container = container
     assignment.container_ref = container.pk
     assignment.version = container.version

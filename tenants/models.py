@@ -1,4 +1,4 @@
-"""Who holds what."""
+"""Tenants and their assignments."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tenants.states import LIVE, TRANSITIONS, AssignmentState, ReleaseReason, Re
 
 
 class Tenant(models.Model):
-    """Whoever claims; its generation grows with each claim and never goes back."""
+    """A tenant; its generation increases with each claim and never decreases."""
 
     id = models.CharField(max_length=128, primary_key=True)
     generation = models.BigIntegerField(default=0)
     busy_run = models.UUIDField(null=True, blank=True)
-    """The last of the runs that work at the sinks for it (``sink_runs``); no claim begins before they have ended."""
+    """The last of the runs that work at the sinks for it (``sink_runs``); no claim starts before they have ended."""
     created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
@@ -39,10 +39,10 @@ RETURNING generation, busy_run
 
 
 def next_generation(tenant_id: str) -> tuple[int, UUID | None]:
-    """Make the tenant's row if there is none; raise its generation above the last one and the clock (hazards.md#a2).
+    """Create the tenant's row if necessary; raise its generation above the last one and the clock (hazards.md#a2).
 
-    One statement, which also locks the row until the caller's transaction ends. Returns it, and the run
-    at the sinks that must end first if there is one.
+    One statement, which also locks the row until the caller's transaction ends. Returns it, and the run at the sinks
+    that must end first, if any.
     """
     now = clock.now()
     on_postgresql = connection.vendor == "postgresql"
@@ -58,12 +58,12 @@ def next_generation(tenant_id: str) -> tuple[int, UUID | None]:
 
 
 CLEARED: dict[str, None] = {"config": None, "metadata": None, "secrets": None}
-"""What a tenant sent with its claim is of no use once that is over, and may be a megabyte each."""
+"""Large columns that are only needed while a claim is pending, up to a megabyte each."""
 
 
 class AssignmentQuerySet(models.QuerySet["Assignment"]):
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete without reading secrets: a row whose key is gone can be deleted, too."""
+        """Delete without reading secrets: a row can be deleted even if its key is lost."""
         return models.QuerySet.delete(self.only("pk"))
 
     delete.alters_data = True  # type: ignore[attr-defined]
@@ -73,20 +73,20 @@ class AssignmentQuerySet(models.QuerySet["Assignment"]):
         return self.filter(state__in=LIVE)
 
     def transition(self, source: AssignmentState, target: AssignmentState, **changes: Any) -> int:
-        """Move matching rows from ``source`` to ``target``; return how many moved. The verdict of every race."""
+        """Move matching rows from ``source`` to ``target``; returns how many moved. This decides every race."""
         assert target in TRANSITIONS[source], f"{source} -> {target}"
         if target == AssignmentState.ENDED:
             changes |= CLEARED
         return self.filter(state=source).update(state=target, state_changed_at=Now(), **changes)
 
     def waiting(self, pool_id: str) -> AssignmentQuerySet:
-        """Claims that wait for a container, first come first."""
+        """Claims that wait for a container, in order."""
         rows = self.filter(pool_id=pool_id, state=AssignmentState.PENDING, container=None, container_ref=None)
         return rows.order_by("created_at", "id")
 
 
 class Assignment(models.Model):
-    """A tenant holds a container, or wants one, or is giving it back."""
+    """A tenant's use of a container: waiting for it, using it, or being released from it."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="assignments")
@@ -97,31 +97,31 @@ class Assignment(models.Model):
         Container, on_delete=models.SET_NULL, null=True, blank=True, related_name="assignments"
     )
     container_ref = models.UUIDField(null=True, blank=True)
-    """The container's id, also when its row is gone: its directories are named by it."""
+    """The container's id, kept after its row is deleted, because the directories are named by it."""
     directory_node = models.CharField(max_length=64, default="", db_default="", blank=True)
-    """The node that has the directories of a failed save, whose container's row is gone."""
+    """The node that has the directories of a failed save, after the container's row is deleted."""
     version = models.ForeignKey(WorkloadVersion, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     uid = models.PositiveIntegerField(null=True, blank=True)
     source = models.CharField(max_length=10, choices=Source, default=Source.WARM)
     config = models.JSONField(null=True, blank=True)
     secrets = EncryptedJSONField(null=True, blank=True)
-    """Only while pending: erased by the statement that makes the assignment ``assigned`` or gives it up."""
+    """Only while pending: the statement that assigns or aborts the claim erases it."""
     metadata = models.JSONField(null=True, blank=True)
     egress = models.JSONField(null=True, blank=True)
-    """What narrows the pool's network policy for this tenant; null: nothing."""
+    """The policy that narrows the pool's for this tenant; null: none."""
     egress_bound = models.JSONField(null=True, blank=True)
-    """What the tenant's own keys stay within: the policy that somebody else set last; null: the pool's."""
+    """The limit for the tenant's own keys: the policy that another key set last; null: the pool's."""
     endpoints = models.JSONField(default=list)
     restored = models.JSONField(null=True, blank=True)
     latency_ms = models.PositiveIntegerField(null=True, blank=True)
     outcome = models.CharField(max_length=32, default="", blank=True)
-    """Why it ended: the code of the claim's error, ``released`` or ``discarded``."""
+    """The outcome: the code of the claim's error, ``released`` or ``discarded``."""
     outcome_detail = models.TextField(default="", blank=True)
     reason = models.CharField(max_length=16, choices=ReleaseReason, default="", blank=True)
-    """What the release was for."""
+    """The reason of the release."""
     step = models.CharField(max_length=12, choices=ReleaseStep, default="", blank=True)
     was_assigned = models.BooleanField(default=False)
-    """Only then is there anything to save."""
+    """Otherwise there is nothing to save."""
     save_all = models.BooleanField(null=True, default=None)
     """The release's ``sync``: null = specs with onRelease, true = every upload, false = none."""
     discard = models.BooleanField(default=False)
@@ -130,13 +130,13 @@ class Assignment(models.Model):
     owner = models.UUIDField(null=True, blank=True)
     deadline = models.DateTimeField()
     waits = models.BooleanField(default=True, db_default=True)
-    """Whether somebody waits for the claim. If not, the deadline moves with whatever of its restore moves."""
+    """Whether a client waits for the claim. If not, progress of its restore extends the deadline."""
     created_at = models.DateTimeField(default=timezone.now)
     state_changed_at = models.DateTimeField(default=timezone.now)
     assigned_at = models.DateTimeField(null=True, blank=True)
     last_activity_at = models.DateTimeField(null=True, blank=True)
     last_turn_at = models.DateTimeField(null=True, blank=True)
-    """When a worker last took up a sync of it: the next turn is that of whoever had none for longest."""
+    """When a worker last started a sync of it; the tenant that has waited longest is next."""
     ended_at = models.DateTimeField(null=True, blank=True)
 
     objects = AssignmentQuerySet.as_manager()
@@ -175,7 +175,7 @@ class Assignment(models.Model):
 
     @property
     def node(self) -> str:
-        """Where what it holds is; empty while it holds nothing."""
+        """The node of its container or directories; empty if it has neither."""
         return self.container.node_id if self.container else self.directory_node
 
     @property
@@ -185,7 +185,7 @@ class Assignment(models.Model):
 
 
 class Death(models.Model):
-    """How a tenant's container ended by itself, and what it said last."""
+    """How a tenant's container ended by itself, and its last output."""
 
     assignment = models.OneToOneField(Assignment, on_delete=models.CASCADE, related_name="death")
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="deaths")
@@ -194,9 +194,9 @@ class Death(models.Model):
     exit_code = models.IntegerField(null=True)
     detail = models.TextField()
     words = EncryptedJSONField()
-    """The lines of its output that say why; empty where none are known."""
+    """The lines of its output that explain it; empty if there are none."""
     log = EncryptedJSONField()
-    """The end of its log, each line with its moment."""
+    """The end of its log, each line with its time."""
 
     def __str__(self) -> str:
         return f"{self.tenant_id} {self.at:%Y-%m-%d %H:%M:%S}"

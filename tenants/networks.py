@@ -1,4 +1,4 @@
-"""A tenant's own network policy: it narrows the pool's, from the claim on or while the container runs."""
+"""A tenant's own network policy, which narrows the pool's: set by the claim or while the container runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tenants.states import AssignmentState
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A policy that was asked for; it is in force when the container says ``asked`` of it."""
+    """A requested policy; it is in force when the container's row has reached ``asked``."""
 
     container_id: UUID
     asked: int
 
 
 def enforce(assignment: Assignment) -> None:
-    """Have the claim's policy in force; nothing of the tenant is in the container yet. Raises HostNotReady."""
+    """Apply the claim's policy; the container has none of the tenant's data yet. Raises HostNotReady."""
     _set(assignment.held_container, assignment.egress)
     filtering.apply()
 
@@ -38,7 +38,7 @@ def _set(container_id: UUID, egress: dict[str, Any] | None) -> None:
 
 
 def held(tenant_id: str, *, is_locked: bool = False) -> Assignment:
-    """What the tenant holds, which nobody else changes then if ``is_locked``. Raises NotAssigned."""
+    """The tenant's assignment, locked if ``is_locked``. Raises NotAssigned."""
     validation.check_tenant_id(tenant_id)
     rows = Assignment.objects.select_related("container", "pool", "version")
     if is_locked:
@@ -50,9 +50,9 @@ def held(tenant_id: str, *, is_locked: bool = False) -> Assignment:
 
 
 def begin(tenant_id: str, policy: Egress, *, by_tenant: bool) -> Change:
-    """Give the tenant's running container another policy. Raises NotAssigned, and Invalid where it is too wide.
+    """Change the policy of the tenant's running container. Raises NotAssigned, and Invalid if it is too wide.
 
-    A key of the tenant's own stays within what was set by others, which it cannot take back.
+    A key of the tenant's own must stay within the policy that other keys have set.
     """
     with recording():
         assignment = held(tenant_id, is_locked=True)
@@ -77,7 +77,7 @@ def _change(assignment: Assignment) -> Change:
 
 
 def settled(keys: set[Hashable]) -> set[Hashable]:
-    """Which of these changes are in force, or of containers that are gone."""
+    """Which of these changes are in force, or concern containers that no longer exist."""
     changes = [key for key in keys if isinstance(key, Change)]
     ids = [change.container_id for change in changes]
     in_force = dict(Container.objects.filter(pk__in=ids).values_list("pk", "egress_in_force"))

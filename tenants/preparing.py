@@ -1,8 +1,8 @@
-"""Prepare a claim: bring the tenant's state, config and secrets into its container, then decide.
+"""Prepares a claim: brings the tenant's state, config and secrets into its container, then decides the claim.
 
 Order (hazards A): latch → restore → seed → config and secrets → ``claim.json`` → hook → verify alive → one conditional
-UPDATE that decides. Whoever loses that UPDATE obeys the row. Nothing is deleted here but a container of the claim being
-prepared that turned out dead or dirty.
+UPDATE that decides. If that UPDATE matches no row, the row's state is accepted. Nothing is deleted here except a
+container of the pending claim that turned out dead or dirty.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ log = structlog.get_logger(__name__)
 
 PENDING = AssignmentState.PENDING
 ASKED_AGAIN = 8
-"""How often a claim asks a sink that throttles again: with the pauses between for some ten seconds."""
+"""How often a claim retries its requests to a throttling sink: with the pauses, for about ten seconds."""
 LOCKED_S = 0.5
-"""How long a claim waits for whatever else holds its container; then it goes back to the queue."""
+"""How long a claim waits for other work on its container before it goes back to the queue."""
 ANSWER_TAKES = timedelta(seconds=1)
-"""What is left of a claim's time for the sink's answer and all that follows it."""
+"""The part of a claim's time reserved for the sink's answer and everything after it."""
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def _phase(name: str) -> Iterator[None]:
 
 
 def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float) -> bool:
-    """The hot path: if nothing has to be restored, finish the claim in this process; else hand it to a worker.
+    """The hot path: if nothing has to be restored, finish the claim in this process; otherwise pass it to a worker.
 
     Returns whether the claim is assigned.
     """
@@ -104,9 +104,9 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
 
 
 def _ask_later(assignment: Assignment, error: Exception, asked: int) -> bool:
-    """Have a worker ask the sinks again in a moment, where that can help and the claim has the time.
+    """Have a worker query the sinks again after a pause, if that can help and the claim has the time.
 
-    Nothing waits meanwhile: were the message lost, the claim would be resumed as one whose process is dead.
+    Nothing waits meanwhile; if the message is lost, the claim is resumed like one whose process is dead.
     """
     may_help = sync_errors.SinkThrottled if asked else sync_errors.SinkStumbled
     if not isinstance(error, may_help) or asked >= ASKED_AGAIN:
@@ -114,7 +114,7 @@ def _ask_later(assignment: Assignment, error: Exception, asked: int) -> bool:
     pause = timedelta(seconds=max(pause_s(asked + 1), error.after_s))
     if clock.now() + pause + ANSWER_TAKES > assignment.deadline:
         return False
-    log.info("the sink is asked again", tenant=assignment.tenant_id, asked=asked, code=error.code, detail=error.detail)
+    log.info("sink request retried", tenant=assignment.tenant_id, asked=asked, code=error.code, detail=error.detail)
     Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=assignment.owner).update(owner=None)
     arguments = assignment.node, assignment.pk, assignment.generation, asked + 1
     later = threading.Timer(pause.total_seconds(), _send, arguments)
@@ -128,16 +128,16 @@ def _send(node: str, *arguments: Any) -> None:
         with transaction.atomic():
             enqueue("claim", "tenants.tasks.prepare", *arguments, node=node)
     except DATABASE_LOST as error:
-        log.warning("a claim is left to be resumed", error=type(error).__name__)
+        log.warning("claim left to be resumed", error=type(error).__name__)
     finally:
         connection.close()
 
 
 @in_progress.alone
 def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
-    """On a worker: restore, provision and decide a pending claim; safe to run again, by another process too.
+    """Restore, provision and decide a pending claim, on a worker. Can be repeated, also by another process.
 
-    ``asked``: how often its sinks were asked before and did not say what they hold.
+    ``asked``: how often its sinks were queried before without an answer.
     """
     assignment = _adopt(assignment_id, generation)
     while assignment is not None and assignment.version is not None:
@@ -175,8 +175,8 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
             _back_to_the_queue(assignment, asked)
             return
         except DATABASE_LOST:
-            raise  # undecided: whoever takes over goes on, or the deadline ends it
-        except Exception as error:  # whatever it was, the claim must not stay pending under a living owner
+            raise  # undecided: the next owner continues, or the deadline ends it
+        except Exception as error:  # whatever failed, the claim must not stay pending under a living owner
             if findings is not None or not _ask_later(assignment, error, asked):
                 giving_up.fail(assignment, error)
             return
@@ -184,7 +184,7 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
 
 
 def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
-    """Hold no worker while as many as may wait for its sink already, or something else holds its container."""
+    """Free the worker while the maximum number already waits for the claim's sink, or other work uses its container."""
     stood_s = (clock.now() - assignment.created_at).total_seconds()
     with transaction.atomic():
         _stand_in_line(assignment)
@@ -194,14 +194,14 @@ def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
 
 
 def _leave_to_its_node(assignment: Assignment, asked: int) -> None:
-    """Nothing of the container can be seen here, so nothing is decided about it."""
+    """The container is not visible here, so nothing is decided about it."""
     _stand_in_line(assignment)
     arguments = assignment.pk, assignment.generation, asked
     nodes.send_home("claim", "tenants.tasks.prepare", *arguments, node=assignment.node)
 
 
 def _stand_in_line(assignment: Assignment) -> None:
-    """The controller hands it on again in a while."""
+    """The controller requeues it after a while."""
     mine = Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=processes.current())
     deadlines.stand_in_line(mine)
     mine.update(owner=None)
@@ -222,9 +222,9 @@ def _is_pending(assignment: Assignment) -> bool:
 
 
 def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.Finding], started: float | None) -> bool:
-    """Latch, restore, provision, verify, decide. False: the container is dead or dirty, or the row moved on.
+    """Latch, restore, provision, verify, decide. False: the container is dead or dirty, or the row has changed.
 
-    Raises Locked while something else works on the container.
+    Raises Locked while another process works on the container.
     """
     container_id = assignment.held_container
     assert assignment.uid is not None
@@ -270,7 +270,8 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
 
 
 def _raise_generation(assignment: Assignment, findings: list[surveys.Finding]) -> None:
-    """Above every marker's: a database that was set back must not make an old claim look newer (hazards.md#a2)."""
+    """Above the generation of every marker: a database that was reset must not make an old claim look newer
+    (hazards.md#a2)."""
     seen = max((finding.marker.generation for finding in findings if finding.marker), default=0)
     if seen < assignment.generation:
         return
@@ -296,12 +297,12 @@ def _provision(assignment: Assignment, spec: WorkloadSpec) -> None:
 
 
 def _plant_seed(assignment: Assignment, spec: WorkloadSpec) -> None:
-    """First use: nothing was restored and nothing was ever saved, so the workload's own files go in."""
+    """First use: nothing was restored and nothing was ever saved, so copy in the workload's seed."""
     assert spec.seed
     assert assignment.uid is not None
     source = seed_path(spec.seed)
     if not source.is_dir():
-        raise pool_errors.SeedMissing(f"The seed directory {source} is gone.")
+        raise pool_errors.SeedMissing(f"The seed directory {source} does not exist.")
     volumes.plant(assignment.held_container, spec.owner(assignment.uid), source, "state")
 
 
@@ -323,7 +324,7 @@ def _hook_failed(done: Executed) -> errors.HookFailed:
     if done.refusal:
         return errors.HookFailed(f"{ended}: {done.refusal}")
     output = last_words.pick(done.stderr if done.stderr.strip() else done.stdout)
-    where = " What it printed is in the event container.claim_failed, for who may read logs." if output else ""
+    where = " Its output is in the event container.claim_failed, for roles that may read logs." if output else ""
     return errors.HookFailed(f"{ended}.{where}", output)
 
 
@@ -334,7 +335,7 @@ def _decide(
     restored: restores.Restored | None,
     started: float | None,
 ) -> bool:
-    """The one UPDATE that makes the claim true. False when it came too late."""
+    """The one UPDATE that assigns the claim. False if it came too late."""
     container = assignment.container
     assert container is not None
     now = clock.now()
@@ -384,7 +385,7 @@ def _decide(
 
 
 def _read_outcome(assignment: Assignment, error: Exception) -> bool:
-    """The commit's answer was lost: ask again until the deadline (hazards.md#a7)."""
+    """The commit's answer was lost: read the row until the deadline (hazards.md#a7)."""
     while clock.now() < assignment.deadline:
         connection.close()
         try:
@@ -397,7 +398,8 @@ def _read_outcome(assignment: Assignment, error: Exception) -> bool:
 
 
 def _replace_container(assignment: Assignment) -> None:
-    """The container died, or is not clean: put it away and take another within the same claim (hazards.md#a1, #a11)."""
+    """The container died or is dirty: remove or quarantine it, and take another for the same claim (hazards.md#a1,
+    #a11)."""
     old = assignment.held_container
     if not volumes.is_anothers(old, assignment.tenant_id, assignment.generation):
         how = last_words.ended(get_runtime().inspect(lifecycle.runtime_name(old)))
@@ -406,12 +408,12 @@ def _replace_container(assignment: Assignment) -> None:
             staged.put_aside(old, assignment.tenant_id)
         lifecycle.wipe(old)
         host.release_uid(old)
-        detail = f"A container died before its claim was done, with {how}; another was taken."
+        detail = f"A container died while its claim was being prepared, with {how}; the claim gets another one."
     else:
         lifecycle.quarantine(old)
-        detail = "A container that had seen another tenant was about to be handed out; it is quarantined."
+        detail = "A container that has held another tenant's data was about to be assigned; it is quarantined."
     with recording():
-        # Meanwhile the claim may have been given up: then its release takes the container away, and needs its name.
+        # The claim may have been aborted meanwhile: then its release removes the container and needs its name.
         ours = Assignment.objects.filter(
             pk=assignment.pk, generation=assignment.generation, state=PENDING, container_ref=old,
             owner=processes.current(),

@@ -1,6 +1,6 @@
-"""What a sync would do, and which files a pattern means, told from names and sizes; nothing is touched.
+"""Previews of syncs and of the files that a pattern matches, from names and sizes; nothing is changed.
 
-Names and sizes only: a file that changed and kept its size is found by checksum when the sync runs.
+A changed file of the same size is only detected by checksum when the sync runs.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from tenants.site import site_of
 from tenants.states import AssignmentState
 
 LOOK_AT = 20_000
-"""Files of one directory that are looked at."""
+"""Maximum number of files of one directory that are read."""
 LOOK_S = 5.0
-"""For how long, at most, for what is no file of the pattern counts in no other way."""
+"""Maximum time, because files that do not match the pattern are not counted otherwise."""
 NAMED = 20
 
 
 @dataclass(slots=True)
 class Matched:
-    """Which files of a directory one mapping means."""
+    """The files of a directory that a mapping matches."""
 
     container_path: str
     pattern: str
@@ -49,7 +49,7 @@ class Matched:
 
 @dataclass(slots=True)
 class Planned:
-    """What one mapping would do now."""
+    """What a mapping would do now."""
 
     spec_id: str
     container_path: str
@@ -63,11 +63,8 @@ class Planned:
     problem: str = ""
 
 
-# Patterns ---------------------------------------------------------------------------------------------
-
-
 def matches_among(names: Iterable[str], mappings: Iterable[tuple[str, str]]) -> list[Matched]:
-    """Which of these paths each (containerPath, pattern) means; paths are as the container sees them."""
+    """Which of these paths each (containerPath, pattern) matches; paths are as in the container."""
     given = [PurePosixPath(name) for name in names]
     found = []
     for container_path, pattern in mappings:
@@ -78,7 +75,7 @@ def matches_among(names: Iterable[str], mappings: Iterable[tuple[str, str]]) -> 
 
 
 def matches_of_tenant(tenant_id: str, pool_id: str, mappings: Iterable[tuple[str, str]]) -> list[Matched]:
-    """The same of what lies in the container that the tenant holds now. Raises Invalid, NotAssigned, OtherNode."""
+    """The same for the files in the tenant's container. Raises Invalid, NotAssigned, OtherNode."""
     site = _site(tenant_id, pool_id)
     found = []
     for container_path, pattern in mappings:
@@ -109,9 +106,6 @@ def _matched(container_path: str, pattern: str, sizes: dict[str, int], *, is_cut
             if len(found.other_names) < NAMED:
                 found.other_names.append(name)
     return found
-
-
-# Syncs ------------------------------------------------------------------------------------------------
 
 
 def of_sync(tenant_id: str, direction: Direction) -> list[Planned]:
@@ -180,12 +174,12 @@ def _census(site: Site, mapping: SyncMapping, pattern: str) -> volumes.Census:
         until = time.monotonic() + LOOK_S
         return volumes.census(root, patterns.matcher(pattern), sys.maxsize, max_entries=LOOK_AT, until=until)
     except TimeoutError as error:
-        raise sync_errors.SyncFailed(f"To count what lies in it takes more than {LOOK_S:.0f} s.") from error
+        raise sync_errors.SyncFailed(f"Counting its files takes more than {LOOK_S:.0f} s.") from error
     finally:
         os.close(root)
 
 
 def _words(error: sync_errors.SyncFailed | OSError) -> str:
     if isinstance(error, OSError):
-        return f"The system said: {error.strerror or type(error).__name__}."  # the rest may name paths of the node
+        return f"The system reports: {error.strerror or type(error).__name__}."  # the rest may name paths of the node
     return error.detail

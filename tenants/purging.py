@@ -1,4 +1,4 @@
-"""What a purge leaves in the database: nothing held on this node, and pools that know it."""
+"""Updates the database after a purge: no assignment is left on this node, and the pools reflect that."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ OUTCOME = "purged"
 
 
 def end_all() -> int:
-    """End what tenants hold or wait for, and forget containers, when engine and disk have none; return how many ended.
+    """End assignments and delete containers that no longer exist at the engine or on disk. Returns how many assignments
+    ended.
 
-    Each claim, container and sync run has its last event. Saves that had failed are given up. What is on other nodes
-    stays: their engines and disks have it still.
+    Each claim, container and sync run gets its last event. Failed saves are discarded. Assignments on other nodes stay,
+    because their engines and disks still have the containers.
     """
     with recording():
-        # Pools are locked before their rows, as everywhere.
+        # Lock pools before their rows, as everywhere.
         pools = list(Pool.objects.select_for_update(no_key=True).order_by("pk"))
         live = Assignment.objects.live().select_related("container").order_by("created_at")
         ended = sum(_end(row) for row in live if nodes.is_here(row.node))
@@ -39,7 +40,7 @@ def end_all() -> int:
 
 
 def _end(row: Assignment) -> int:
-    """By the way of a release, whose steps have nothing left to do."""
+    """Like a release whose steps have nothing left to do."""
     mine = Assignment.objects.filter(pk=row.pk)
     for held in (AssignmentState.ASSIGNED, AssignmentState.RELEASE_FAILED):
         mine.transition(held, AssignmentState.RELEASING, step=ReleaseStep.WIPING)

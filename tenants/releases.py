@@ -1,7 +1,7 @@
 """Release: fence the tenant, save its state, destroy the container, wipe the disk.
 
-Steps are written ahead: each is committed before its act and safe to run again; from ``destroying`` on nothing is saved
-any more (hazards.md#b2). Everything runs under the container's file lock, and whoever gets it reads the row again.
+Each step is committed before it is executed and can be repeated; from ``destroying`` on, nothing is saved any more
+(hazards.md#b2). Everything runs under the container's file lock, and the row is read again after the lock was acquired.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ RETRY_S = (5, 10, 30, 60, 120, 300, 600)
 ENGINE_RETRY_S = 2
 LINE_S = 5
 LOCK_TAKEN_S = 0.3
-"""What holds the container, as a save that was under way, ends soon: it is told that the tenant is being released."""
+"""How long to wait for other work on the container, such as a save, which is told that the tenant is being released."""
 SAVES = (ReleaseStep.STOPPING, ReleaseStep.SAVING)
 RELEASING, FAILED = AssignmentState.RELEASING, AssignmentState.RELEASE_FAILED
 
 
 class Interrupted(BoilerhouseError):
-    """Another process has taken this release over."""
+    """Another process has taken over this release."""
 
     code = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release that was accepted, to wait for."""
+    """An accepted release."""
 
     assignment_id: UUID
     pool_id: str
@@ -68,21 +68,21 @@ class Release:
 
 
 def begin(tenant_id: str, *, sync: bool | None = None, discard: bool = False) -> Release:
-    """Fence the tenant and start its release, or join, retry or discard one that is under way.
+    """Fence the tenant and start its release, or join, retry or discard one that is in progress.
 
-    Raises NothingHeld. What becomes of it is said by ``settle``.
+    Raises NothingHeld. ``settle`` reports the outcome.
     """
     validation.check_tenant_id(tenant_id)
     return _begin(Assignment.objects.live().filter(tenant_id=tenant_id), sync, discard)
 
 
 def begin_in(container_id: UUID, *, discard: bool = False) -> Release:
-    """The same for whoever holds the container. Raises NothingHeld."""
+    """The same for the container's tenant. Raises NothingHeld."""
     return _begin(Assignment.objects.live().filter(container_ref=container_id), None, discard)
 
 
 def _begin(rows: QuerySet[Assignment], sync: bool | None, discard: bool) -> Release:
-    for assignment in iter(rows.first, None):  # again where another was first
+    for assignment in iter(rows.first, None):  # again if another process was first
         with recording():
             before = {"state": assignment.state, "poolId": assignment.pool_id, "generation": assignment.generation}
             release = _try(assignment, sync, discard)
@@ -94,7 +94,7 @@ def _begin(rows: QuerySet[Assignment], sync: bool | None, discard: bool) -> Rele
 
 
 def _try(assignment: Assignment, sync: bool | None, discard: bool) -> Release | None:
-    """None when another has moved the row meanwhile."""
+    """None if another process has changed the row meanwhile."""
     release = Release(assignment.pk, assignment.pool_id, assignment.attempt)
     one = Assignment.objects.filter(pk=assignment.pk)
     match assignment.state:
@@ -119,7 +119,7 @@ def fence(
     discard: bool = False,
     reason: ReleaseReason = ReleaseReason.REQUESTED,
 ) -> bool:
-    """Move one assigned row to ``releasing`` and enqueue the work; False when another was first."""
+    """Move one assigned row to ``releasing`` and enqueue the work; False if another process was first."""
     pk = rows.values_list("pk", flat=True).first()
     if pk is None:
         return False
@@ -143,7 +143,7 @@ def fence(
 
 
 def retry(assignment: Assignment, *, discard: bool = False) -> bool:
-    """Try a failed save again at once, or give its state up; False when another was first."""
+    """Retry a failed save immediately, or discard its state; False if another process was first."""
     with recording():
         rows = Assignment.objects.filter(pk=assignment.pk, attempt=assignment.attempt)
         moved = rows.transition(
@@ -173,7 +173,7 @@ def settled(keys: set[Hashable]) -> set[Hashable]:
 
 
 def settle(release: Release) -> bool:
-    """True when state is safe and the container gone, False while it is not yet. Raises SaveFailed."""
+    """True when the state is saved and the container gone, False while it is not. Raises SaveFailed."""
     assignment = Assignment.objects.filter(pk=release.assignment_id).first()
     if assignment is None or assignment.state == AssignmentState.ENDED:
         return True
@@ -185,12 +185,9 @@ def settle(release: Release) -> bool:
     return False
 
 
-# The work -------------------------------------------------------------------------------------------
-
-
 @in_progress.alone
 def finish(assignment_id: UUID) -> None:
-    """Carry a release on from the step its row says, to its end or to ``release_failed``. Safe to run again."""
+    """Continue a release from the step in its row, to its end or to ``release_failed``. Can be repeated."""
     assignment = _adopt(assignment_id)
     if assignment is None:
         return
@@ -217,8 +214,8 @@ def finish(assignment_id: UUID) -> None:
     except sync_errors.SyncFailed as error:
         _save_failed(assignment, error)
     except DATABASE_LOST:
-        raise  # undecided: the step that is written down is carried on by whoever takes over
-    except Exception as error:  # whatever it was, the row must not stay under a living owner that gave up
+        raise  # undecided: the next owner continues with the recorded step
+    except Exception as error:  # whatever failed, the row must not stay under a living owner that has stopped
         log.warning(
             "release interrupted", error=type(error).__name__, detail=str(error)[:300],
             exc_info=not isinstance(error, BoilerhouseError),
@@ -241,25 +238,25 @@ def _carry_on(assignment: Assignment) -> None:
 
 
 def _back_to_the_queue(assignment: Assignment, after_s: float) -> None:
-    """Hold no worker while something else holds the container, or as many workers as may wait for its sink."""
+    """Free the worker while other work uses the container, or the maximum number of workers waits for its sink."""
     with transaction.atomic():
         _put_off(assignment, after_s)
         enqueue("save", "tenants.tasks.finish_release", assignment.pk, node=assignment.node, after_s=after_s)
 
 
 def _put_off(assignment: Assignment, delay_s: float) -> None:
-    """Let whoever comes first take it up again, in a while."""
+    """Free the row, and requeue it after a while."""
     later = clock.now() + timedelta(seconds=delay_s)
     Assignment.objects.filter(pk=assignment.pk, owner=processes.current()).update(owner=None, next_attempt_at=later)
 
 
 def _size_of(assignment: Assignment) -> int:
-    """About how many bytes its save looks at, as far as is known before."""
+    """Approximate size of its save in bytes, as far as known."""
     return syncing.known_bytes(assignment.tenant_id) if _has_to_save(assignment) else 0
 
 
 def _far_ends_of(assignment: Assignment) -> set[str]:
-    """The sinks that have to take its state."""
+    """The sinks that its state is saved to."""
     if not _has_to_save(assignment):
         return set()
     return {places.far_end(spec) for spec in syncing.specs_to_save(assignment.pool_id, assignment.save_all)}
@@ -276,7 +273,7 @@ def _adopt(assignment_id: UUID) -> Assignment | None:
 
 
 def _advance(assignment: Assignment, step: ReleaseStep) -> None:
-    """Write the next step before its act. Raises Interrupted when the row is no longer ours."""
+    """Record the next step before it is executed. Raises Interrupted if another process owns the row."""
     rows = Assignment.objects.filter(
         pk=assignment.pk, state=RELEASING, step=assignment.step, attempt=assignment.attempt, owner=processes.current()
     )
@@ -286,9 +283,9 @@ def _advance(assignment: Assignment, step: ReleaseStep) -> None:
 
 
 def _without_directory(assignment: Assignment, error: pool_errors.DirectoryGone) -> None:
-    """Finish what needs no directory. Raises DirectoryMissing while the state in it is neither saved nor given up.
+    """Finish a release that needs no directory. Raises DirectoryMissing while its state is neither saved nor discarded.
 
-    The directory may be on another machine or on a mount that comes back, so its absence is no success (P4).
+    The directory may be on another machine or on a mount that returns, so its absence is not a success (P4).
     """
     _confirm(assignment)
     if not _may_destroy(assignment):
@@ -303,14 +300,14 @@ def _without_directory(assignment: Assignment, error: pool_errors.DirectoryGone)
 
 
 def _may_destroy(assignment: Assignment) -> bool:
-    """Whether the directory holds nothing that still has to be saved."""
+    """Whether the directory contains nothing that still has to be saved."""
     if assignment.discard or not assignment.was_assigned:
         return True
     return assignment.step in (ReleaseStep.SAVED, ReleaseStep.DESTROYING, ReleaseStep.WIPING)
 
 
 def _confirm(assignment: Assignment) -> None:
-    """Read the row again. Raises Interrupted when it is no longer ours."""
+    """Read the row again. Raises Interrupted if another process owns it."""
     assignment.refresh_from_db()
     if assignment.state != RELEASING or assignment.owner != processes.current():
         raise Interrupted
@@ -320,7 +317,7 @@ def _run_steps(assignment: Assignment, lock: int) -> None:
     _confirm(assignment)
     container_id, name = assignment.held_container, lifecycle.runtime_name(assignment.held_container)
     if assignment.container and freezer.is_frozen(assignment.container.runtime_id):
-        freezer.thaw(assignment.container.runtime_id, name)  # nothing of it could end
+        freezer.thaw(assignment.container.runtime_id, name)  # none of its runs could end
     if assignment.step in (ReleaseStep.STOPPING, ReleaseStep.SAVING):
         if assignment.step == ReleaseStep.STOPPING and not assignment.discard:
             _run_pre_release(assignment)
@@ -356,8 +353,8 @@ def _run_steps(assignment: Assignment, lock: int) -> None:
 
 
 def _keep_anothers(assignment: Assignment) -> None:
-    """The claim was given up before it found out; the directory is kept for a person to look into (hazards.md#a1)."""
-    detail = "A container that had seen another tenant had been claimed; its directory is quarantined."
+    """The claim was aborted before it found out; the directory is kept for a person to inspect (hazards.md#a1)."""
+    detail = "A container that has held another tenant's data had been claimed; its directory is quarantined."
     log.error("directory quarantined", latch=volumes.read_latch(assignment.held_container))
     emit("pool.warning", pool_id=assignment.pool_id, container_id=assignment.container_ref, detail=detail)
 
@@ -369,13 +366,13 @@ def _run_pre_release(assignment: Assignment) -> None:
 
 
 def _stop(assignment: Assignment, name: str) -> None:
-    """Stop the container and prove it: nothing is saved beside a live writer (hazards.md#b3)."""
+    """Stop the container and verify that it has stopped: nothing is saved while a process writes (hazards.md#b3)."""
     runtime = get_runtime()
     grace = assignment.version.spec.stop_timeout_ms if assignment.version and assignment.was_assigned else 0
     runtime.stop(name, grace)
     seen = runtime.inspect(name)
     if seen is not None and seen.is_running:
-        raise pool_errors.EngineFailure("The container still runs after it was stopped.")
+        raise pool_errors.EngineFailure("The container is still running after it was stopped.")
     deaths.keep(assignment, seen)
 
 
@@ -418,7 +415,7 @@ def _end(assignment: Assignment) -> None:
 
 
 def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
-    """The container is gone and its slot free; the directory stays and the save is retried (hazards.md#b4)."""
+    """The container is removed and its slot free; the directory stays and the save is retried (hazards.md#b4)."""
     delay = RETRY_S[min(assignment.attempt, len(RETRY_S) - 1)]
     with recording():
         moved = Assignment.objects.filter(pk=assignment.pk, owner=processes.current()).transition(
@@ -450,7 +447,7 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
 
 
 def recount(pool_id: str) -> None:
-    """Write down on the pool how many saves of it have failed."""
-    Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()  # before counting, as for those who wait
+    """Record on the pool how many of its saves have failed."""
+    Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()  # before counting, as for waiting claims
     count = Assignment.objects.filter(pool_id=pool_id, state=FAILED).count()
     Pool.objects.filter(pk=pool_id).update(release_failed=count)

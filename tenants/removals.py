@@ -1,4 +1,4 @@
-"""Take one container away, whoever holds it: what is saved first is decided as for a release."""
+"""Remove one container, claimed or not; a claimed one is released, with the same decision about its save."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from tenants import errors, releases
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A removal that was accepted, to wait for."""
+    """An accepted removal."""
 
     container_id: UUID
     release: releases.Release | None
 
 
 def begin(container_id: UUID, *, discard: bool) -> Removal:
-    """Start to remove the container, or join whoever does: a claimed one is released, with save unless ``discard``.
+    """Start to remove the container, or join a removal in progress. A claimed one is released, with a save unless
+    ``discard``.
 
     Raises ContainerNotFound, and Starting for one that is neither idle nor failed yet.
     """
     container = Container.objects.filter(pk=container_id).first()
     if container is None:
-        raise pool_errors.ContainerNotFound(f"There is no container {container_id}.")
+        raise pool_errors.ContainerNotFound(f"No container {container_id}.")
     if container.state == ContainerState.STARTING:
         raise pool_errors.Starting
     if container.state == ContainerState.IDLE:
@@ -44,7 +45,7 @@ def begin(container_id: UUID, *, discard: bool) -> Removal:
     try:
         release = releases.begin_in(container_id, discard=discard)
     except errors.NothingHeld:
-        return Removal(container_id, None)  # on its way out already
+        return Removal(container_id, None)  # it is being removed already
     return Removal(container_id, release)
 
 
@@ -54,7 +55,7 @@ def settled(keys: set[Hashable]) -> set[Hashable]:
 
 
 def settle(removal: Removal) -> bool:
-    """True when the container is gone and its state safe or given up, False while not yet. Raises SaveFailed."""
+    """True when the container is gone and its state saved or discarded, False while it is not. Raises SaveFailed."""
     if removal.release is not None:
         return releases.settle(removal.release)
     return not Container.objects.filter(pk=removal.container_id).exists()

@@ -1,8 +1,7 @@
-"""Runs that work at the sinks while their tenant holds nothing: a backup put back, state erased.
+"""Runs that work at the sinks while their tenant holds no container: restoring a backup, erasing state.
 
-They go one after another, and large work leaves a worker to others; until the last has ended, no claim of the tenant
-begins. What may be begun is decided under
-the tenant's row, as a claim is.
+They run one after another, and large work leaves a worker thread to other work. No claim of the tenant starts until the
+last has ended. Whether they may start is decided under the tenant's row lock, as for a claim.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ Work = Callable[[SyncRun, Callable[[], bool]], dict[str, Any]]
 
 
 def begin(tenant_id: str, trigger: Trigger, steps: list[tuple[SyncSpec, dict[str, Any]]]) -> list[SyncRun]:
-    """Queue a run per step, for the caller's transaction to commit; no claim begins until the last has ended.
+    """Queue one run per step, in the caller's transaction; no claim starts until the last has ended.
 
-    Raises Held while the tenant holds something, RestoringBackup and Erasing while other runs are under way.
+    Raises Held while the tenant holds a container, RestoringBackup and Erasing while other runs are in progress.
     """
     generation, busy_with = next_generation(tenant_id)  # locks the tenant's row, as a claim does
     if busy_with is not None:
@@ -60,16 +59,17 @@ def begin(tenant_id: str, trigger: Trigger, steps: list[tuple[SyncSpec, dict[str
 
 
 def conflict(run_id: UUID) -> BoilerhouseError:
-    """Why a claim cannot begin while this run is under way."""
+    """Why a claim cannot start during this run."""
     erases = SyncRun.objects.filter(pk=run_id, trigger=Trigger.ERASE).exists()
     return errors.Erasing() if erases else errors.RestoringBackup()
 
 
 def work(run_id: UUID, do: Work) -> None:
-    """On a worker: ``do`` the run, which gets how to ask whether it may go on and returns changes of the row.
+    """Execute a run on a worker with ``do``, which gets a function that says whether to continue, and returns changes
+    of the row.
 
-    The tenant may claim again after its last run, whatever came of it. How long one takes is not known before, so it is
-    taken for large work: without a place for that it stays queued, and ``resume`` sends its message again.
+    The tenant can claim again after its last run, whatever its outcome. A run's duration is unknown, so it counts as
+    large work: without a free slot it stays queued, and ``resume`` sends its message again.
     """
     spec = SyncSpec.objects.filter(runs=run_id).first()
     far_ends = [places.far_end(spec)] if spec else []
@@ -89,10 +89,10 @@ def _work(run_id: UUID, do: Work) -> None:
     try:
         changes = do(run, ours.exists)
     except DATABASE_LOST:
-        raise  # undecided: the run is buried as interrupted
-    except Exception as error:  # whatever it was, the tenant must not stay shut out
+        raise  # undecided: the run is later marked as interrupted
+    except Exception as error:  # whatever failed, the tenant must be able to claim again
         known = unforeseen.explained(error)
-        log.warning("work at the sink failed", trigger=run.trigger, code=known.code, detail=known.detail[:300])
+        log.warning("sink operation failed", trigger=run.trigger, code=known.code, detail=known.detail[:300])
         _end(run, ours, SyncRunState.FAILED, error_code=known.code, error_detail=known.detail)
     else:
         _end(run, ours, SyncRunState.SUCCEEDED, **changes)
@@ -117,7 +117,7 @@ def _send(run: SyncRun | None) -> None:
 
 
 def _set_free(tenant_ids: list[str]) -> int:
-    """Let tenants claim again whose runs have all ended."""
+    """Let tenants claim again after all their runs have ended."""
     free = 0
     for tenant in Tenant.objects.select_for_update().filter(pk__in=tenant_ids, busy_run__isnull=False):
         left = SyncRun.objects.unfinished().filter(tenant_id=tenant.pk, trigger__in=list(TASKS))
@@ -130,7 +130,7 @@ _resent = Recently(30)
 
 
 def resume() -> int:
-    """Send lost messages again, and let tenants claim whose runs have ended with their process."""
+    """Send lost messages again, and unlock tenants whose runs have ended with their process."""
     busy = list(Tenant.objects.exclude(busy_run=None).values_list("pk", flat=True))
     if not busy:
         return 0

@@ -1,4 +1,4 @@
-"""The place of a transfer, as an assignment names it."""
+"""The transfer target of an assignment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from tenants.models import Assignment
 
 
 def site_of(assignment: Assignment, lock: int, *, is_stopped: bool) -> Site:
-    """The container that the assignment holds, for ``syncing``; ``lock`` is the descriptor of its held file lock."""
+    """The assignment's container in the form that ``syncing`` needs; ``lock`` is the descriptor of its held file
+    lock."""
     assert assignment.version is not None
     assert assignment.uid is not None
     spec = assignment.version.spec

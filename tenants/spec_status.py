@@ -1,4 +1,4 @@
-"""How a sync spec is doing: its sink, its runs of the last day, and how old its tenants' saves are."""
+"""The status of a sync spec: its sink, its runs of the last day, and the age of its tenants' saves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_ERRORS = 20
 
 
 def spec_status(spec: SyncSpec) -> dict[str, Any]:
-    """The status in the API's shape. A tenant is stale when its last complete save is older than twice the interval;
+    """The status in the API's format. A tenant is stale if its last complete save is older than twice the interval;
     without an interval, none is."""
     now = clock.now()
     runs = SyncRun.objects.filter(spec=spec)

@@ -1,4 +1,4 @@
-"""The life cycle of an assignment on one page."""
+"""The states of an assignment."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ class AssignmentState(TextChoices):
     """How a tenant holds a container."""
 
     PENDING = "pending"
-    """Claimed; waits for a container, or its state is on the way in."""
+    """Claimed; waits for a container, or its state is being restored."""
     ASSIGNED = "assigned"
-    """The tenant works in it."""
+    """The tenant uses the container."""
     RELEASING = "releasing"
-    """Fenced; being saved and taken down."""
+    """Fenced; being saved and removed."""
     RELEASE_FAILED = "release_failed"
-    """The save failed: container gone, directory kept, retried by itself."""
+    """The save failed: the container is gone, its directory kept, and the save is retried automatically."""
     ENDED = "ended"
-    """Over; kept as history. The API shows no assignment."""
+    """Ended; kept as history. The API shows no assignment."""
 
 
 TRANSITIONS: dict[AssignmentState, frozenset[AssignmentState]] = {
@@ -31,29 +31,29 @@ LIVE = frozenset(AssignmentState) - {AssignmentState.ENDED}
 
 
 class ReleaseStep(TextChoices):
-    """Where a release is. Each is committed before its act and is safe to run again (hazards.md#b2)."""
+    """The step of a release. Each is committed before it is executed and can be repeated (hazards.md#b2)."""
 
     STOPPING = "stopping"
     SAVING = "saving"
     SAVED = "saved"
     """Marker written and runs succeeded."""
     DESTROYING = "destroying"
-    """From here on nothing is saved any more."""
+    """From here on, nothing is saved any more."""
     WIPING = "wiping"
 
 
 class ReleaseReason(TextChoices):
-    """What a release was for."""
+    """The reason of a release."""
 
     REQUESTED = "requested"
     IDLE = "idle"
     """No activity for the pool's idleTimeoutMs."""
     CONTAINER_DIED = "container_died"
     UNHEALTHY = "unhealthy"
-    """It ran, unhealthy, in a pool that releases such containers."""
+    """The container was unhealthy, in a pool that releases such containers."""
     POOL_DELETED = "pool_deleted"
     DISK = "disk"
-    """It held more on disk than its limit, or grew the most while the node's disk ran out."""
+    """Its disk use exceeded its limit, or grew the fastest while the node's disk was low."""
 
 
 class Source(TextChoices):
@@ -61,6 +61,6 @@ class Source(TextChoices):
 
     WARM = "warm"
     COLD = "cold"
-    """It had to wait for a container."""
+    """The claim had to wait for a container."""
     EXISTING = "existing"
-    """The tenant held it already."""
+    """The tenant had it already."""

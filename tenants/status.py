@@ -1,4 +1,4 @@
-"""What is known of a tenant, whether it holds something or not."""
+"""The status of a tenant, with or without a container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOTHING_YET = {
 
 
 def tenant_status(tenant_id: str, *, reads_logs: bool = False) -> dict[str, Any]:
-    """The tenant's status in the API's shape; works for tenants never seen."""
+    """The tenant's status in the API's format; also for unknown tenants."""
     death = deaths.last_of(tenant_id)
     newest = Assignment.objects.select_related("pool").filter(tenant_id=tenant_id).order_by("-created_at").first()
     assignment = newest if newest and newest.state != AssignmentState.ENDED else None
@@ -44,7 +44,7 @@ def tenant_status(tenant_id: str, *, reads_logs: bool = False) -> dict[str, Any]
 
 
 def restore_progress(assignment: Assignment | None) -> dict[str, Any] | None:
-    """How far the restore of a pending claim is; None while nothing is being restored."""
+    """The progress of a pending claim's restore; None if nothing is being restored."""
     if assignment is None or assignment.state != AssignmentState.PENDING:
         return None
     runs = SyncRun.objects.filter(
@@ -56,7 +56,7 @@ def restore_progress(assignment: Assignment | None) -> dict[str, Any] | None:
 
 
 def claim_error(newest: Assignment | None) -> dict[str, Any] | None:
-    """Why the tenant's newest claim failed; None where it did not."""
+    """Why the tenant's newest claim failed; None if it did not."""
     if newest is None or newest.was_assigned or not newest.outcome:
         return None
     return {

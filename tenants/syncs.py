@@ -1,8 +1,9 @@
-"""Syncs of held containers while they run: on demand and every ``intervalMs``; the same restore and save.
+"""Syncs of running containers: on demand and every ``intervalMs``, with the same restore and save as claims and
+releases.
 
-Runs are rows first. A message only says that somebody has queued runs. Whoever takes it runs one, of the tenant that
-had no turn for longest, under the container's lock; so a tenant has one at a time however many it has queued, and the
-others wait for one of them at most (ADR 47). A lost message costs a few seconds.
+Runs are rows; a message only says that runs are queued. The worker that gets it executes one run of the tenant that has
+waited longest, under the container's lock. So a tenant has one run at a time, however many are queued, and the others
+wait for at most one of them (ADR 47). A lost message costs a few seconds.
 """
 
 from __future__ import annotations
@@ -52,25 +53,22 @@ DIRECTIONS = {
     "both": (Direction.UPLOAD, Direction.DOWNLOAD),
 }
 LIVE = (Trigger.MANUAL, Trigger.INTERVAL)
-"""Triggers of runs on a container that runs; the others belong to a claim or a release."""
+"""Triggers of runs on a running container; the others belong to a claim or a release."""
 JITTER = 0.1
-"""Each tenant's beat is shorter than the interval by up to this share, so that claims made at once drift apart."""
+"""Each tenant's interval is shorter by up to this fraction, so that simultaneous claims do not stay in step."""
 LOST_AFTER = timedelta(seconds=10)
 LOCK_TAKEN_S = 0.5
-"""A run whose container is locked for something else, as for the end of its claim, is looked at again so much later."""
+"""If a run's container is locked by other work, such as the end of its claim, the run is retried after this time."""
 RESTS, REST_MOST_S = 2.0, 5.0
-"""After a manual run a tenant's next request rests for so many times as long as that took, at most so many seconds."""
+"""After a manual run, a tenant's next request waits for this multiple of its duration, at most this many seconds."""
 BEATS_AT_ONCE = 2
-"""Unfinished periodic saves of one tenant; they run one after another anyway."""
-
-
-# On demand ------------------------------------------------------------------------------------------
+"""Maximum of unfinished periodic saves per tenant; they run one after another anyway."""
 
 
 def begin(tenant_id: str, direction: str) -> list[SyncRun]:
-    """Queue a run per spec and direction, or join the one that is queued already; who joins all writes nothing.
+    """Queue a run per spec and direction, or join the queued one; if all are joined, nothing is written.
 
-    Raises NotAssigned, ManualSyncOff, Invalid when nothing maps, BudgetExceeded when the tenant has too many queued.
+    Raises NotAssigned, ManualSyncOff, Invalid if no mapping matches, BudgetExceeded if the tenant has too many queued.
     """
     validation.check_tenant_id(tenant_id)
     assignment = _assigned().filter(tenant_id=tenant_id).first()
@@ -79,10 +77,10 @@ def begin(tenant_id: str, direction: str) -> list[SyncRun]:
     specs = syncing.specs_of(assignment.pool_id)
     wanted = [(spec, one) for one in DIRECTIONS[direction] for spec in specs if syncing.goes(spec, one)]
     if not wanted:
-        raise Invalid(FieldError("/direction", "No mapping of this pool goes that way.", "no_mapping"))
+        raise Invalid(FieldError("/direction", "No mapping of this pool has this direction.", "no_mapping"))
     if not all(spec.allow_manual_trigger for spec, _ in wanted):
         raise sync_errors.ManualSyncOff
-    known = _queued_by_hand(assignment)  # without a lock: one that begins only now reads what the caller has changed
+    known = _queued_by_hand(assignment)  # without a lock: a run that only starts now reads the caller's changes
     if all((spec.pk, way) in known for spec, way in wanted):
         return [known[spec.pk, way] for spec, way in wanted]
     with recording():
@@ -92,15 +90,15 @@ def begin(tenant_id: str, direction: str) -> list[SyncRun]:
 
 
 def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncRun]:
-    """Queue runs of one spec for a tenant, or for all that are assigned a container of its pool; or join queued ones.
+    """Queue runs of one spec for a tenant, or for all tenants assigned a container of its pool; or join queued ones.
 
-    Raises ManualSyncOff, NotAssigned when the named tenant holds nothing there, Invalid when nothing maps.
+    Raises ManualSyncOff, NotAssigned if the named tenant has no container there, Invalid if no mapping matches.
     """
     if not spec.allow_manual_trigger:
         raise sync_errors.ManualSyncOff
     ways = [one for one in DIRECTIONS[direction] if syncing.goes(spec, one)]
     if not ways:
-        raise Invalid(FieldError("/direction", "No mapping of this spec goes that way.", "no_mapping"))
+        raise Invalid(FieldError("/direction", "No mapping of this spec has this direction.", "no_mapping"))
     held = _assigned().filter(pool_id=spec.pool_id)
     if tenant_id is not None:
         held = held.filter(tenant_id=validation.check_tenant_id(tenant_id, "/tenantId"))
@@ -121,10 +119,10 @@ def _assigned() -> QuerySet[Assignment]:
 def _join(
     assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], *, is_bounded: bool = False
 ) -> list[SyncRun]:
-    """The manual runs that are queued already, and new ones for what is not.
+    """The queued manual runs, and new ones for the rest.
 
-    One that runs is not joined: it may have read the files before the caller's last change. Raises BudgetExceeded where
-    the tenant's own requests have queued too many.
+    A running one is not joined, because it may have read the files before the caller's last change. Raises
+    BudgetExceeded if the tenant's own requests have queued too many.
     """
     with recording():
         Assignment.objects.select_for_update().filter(pk=assignment.pk).values_list("pk").first()  # one at a time
@@ -156,15 +154,15 @@ def _queued() -> SyncRunQuerySet:
 
 
 def cancel(run_id: UUID) -> SyncRun:
-    """End a queued run at once; have a running one stopped within a second or two.
+    """End a queued run immediately; have a running one stopped within a second or two.
 
-    Raises RunNotFound; NotCancellable for runs of claims and releases, which end with what they belong to.
+    Raises RunNotFound; NotCancellable for runs of claims and releases, which end with these.
     """
     run = SyncRun.objects.filter(pk=run_id).first()
     if run is None:
-        raise errors.RunNotFound(f"There is no sync run {run_id}.")
+        raise errors.RunNotFound(f"No sync run {run_id}.")
     if run.trigger not in LIVE:
-        detail = f"It belongs to a {run.trigger}, and ends with it: release the tenant, or release with discard."
+        detail = f"The run belongs to a {run.trigger} and ends with it. Release the tenant, or release it with discard."
         raise errors.NotCancellable(detail)
     now = clock.now()
     with recording():
@@ -174,26 +172,26 @@ def cancel(run_id: UUID) -> SyncRun:
             SyncRunState.CANCELLED,
             cancel_requested_at=now,
             error_code="cancelled",
-            error_detail="Cancelled before it began.",
+            error_detail="The run was cancelled before it began.",
         )
         if not ended and not rows.running().update(cancel_requested_at=now):
-            raise errors.NotCancellable(f"It has ended already: {run.state}.")
+            raise errors.NotCancellable(f"The run has already ended: {run.state}.")
         audit.record("sync_run.cancel", run_id, before={"state": run.state})
     run.refresh_from_db()
     return run
 
 
 def run_next() -> None:
-    """Run one queued run of the tenant whose turn it is, then give way: a message is sent for what is left.
+    """Execute one queued run of the next tenant, then yield: a message is sent for the rest.
 
-    A tenant that has a run under way is passed over, and so is one that rests after a manual run, or whose container
-    is locked or on another node. What generations that are over have left behind is cancelled.
+    Tenants with a run in progress are skipped, and so are those that wait after a manual run, or whose container is
+    locked or on another node. Runs of ended generations are cancelled.
     """
     is_locked = False
     turns, rest_s = _turns()
     for assignment in turns:
         if not nodes.is_here(assignment.node):
-            continue  # a message of its own was sent to that node
+            continue  # that node was sent its own message
         match _take_turn(assignment):
             case Turn.DONE:
                 if _queued().exists():
@@ -202,7 +200,7 @@ def run_next() -> None:
             case Turn.LOCKED:
                 is_locked = True
             case Turn.NO_ROOM:
-                pass  # whoever has the room sends a message when its run has ended
+                pass  # the holder of the slot sends a message when its run has ended
     if is_locked or rest_s:
         _send(node_id(), LOCK_TAKEN_S if is_locked else rest_s)
 
@@ -213,7 +211,7 @@ def _send(node: str, after_s: float = 0.0) -> None:
 
 
 class Turn(Enum):
-    """What came of a tenant's turn."""
+    """The outcome of a tenant's turn."""
 
     DONE = "done"
     LOCKED = "locked"
@@ -221,8 +219,8 @@ class Turn(Enum):
 
 
 def _turns() -> tuple[list[Assignment], float]:
-    """Who has queued runs and none under way, first whoever had no turn for longest; and the seconds until one rests no
-    more, or 0."""
+    """Tenants with queued runs and none in progress, longest waiting first; and the seconds until a waiting one may
+    run, or 0."""
     living = processes.living()
     running = SyncRun.objects.running().filter(trigger__in=LIVE, owner__in=living)
     busy = set(running.values_list("tenant_id", "generation"))
@@ -241,10 +239,10 @@ def _turns() -> tuple[list[Assignment], float]:
 
 
 def _rests(queued: Mapping[tuple[str, int], list[SyncRun]]) -> dict[tuple[str, int], float]:
-    """Of these claims those that rest after a manual run, and for how many seconds more.
+    """Those of these claims that must wait after a manual run, and for how many more seconds.
 
-    A tenant that asks for syncs without a pause would otherwise keep a processor busy (P14, ADR 54). Periodic saves
-    never rest, nor do further runs of the request whose run was the last.
+    A tenant that requests syncs continuously would otherwise keep a processor busy (P14, ADR 54). Periodic saves never
+    wait, nor do further runs of the request whose run was the last.
     """
     now, left = clock.now(), dict[tuple[str, int], float]()
     manual = {
@@ -298,7 +296,7 @@ def _take_turn(assignment: Assignment) -> Turn:
 
 
 def _first_with_room(waiting: list[SyncRun], held: ExitStack) -> SyncRun | None:
-    """The first whose sink has a worker left, which is held from now on."""
+    """The first one whose sink has a free worker slot, which is held from now on."""
     is_free: dict[str, bool] = {}
     for run in waiting:
         far_end = places.far_end(run.spec)
@@ -346,13 +344,10 @@ def _cancel_left_behind(rows: SyncRunQuerySet) -> int:
 
 
 def cancel_left_behind() -> int:
-    """Cancel queued syncs of claims that are over; return how many."""
+    """Cancel queued syncs of ended claims; return how many."""
     held = set(_assigned().values_list("tenant_id", "generation"))
     left = [run.pk for run in _queued() if (run.tenant_id, run.generation) not in held]
     return _cancel_left_behind(SyncRun.objects.filter(pk__in=left))
-
-
-# On a timer -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +358,7 @@ class Beat:
     spec: SyncSpec
     due_at: datetime
     unsaved_since: datetime
-    """When the last complete save of this generation was, or the claim."""
+    """The time of the last complete save of this generation, or of the claim."""
 
     def is_overdue(self, now: datetime) -> bool:
         """Whether the last complete save is older than twice the interval (P13)."""
@@ -371,9 +366,9 @@ class Beat:
 
 
 def beats(tenant_id: str | None = None) -> Iterator[Beat]:
-    """Every periodic save that assigned tenants, or that one, have coming, from rows alone: a restart loses none.
+    """Every upcoming periodic save of assigned tenants, or of one, computed from rows, so a restart loses none.
 
-    The next beat counts from the last run's start, so what was missed while nothing ran is one save, not many.
+    The next save counts from the start of the last run, so an outage causes one save, not many.
     """
     specs = defaultdict(list)
     periodic = SyncSpec.objects.filter(interval_ms__isnull=False).prefetch_related("mappings").order_by("id")
@@ -403,9 +398,9 @@ def _key(row: Mapping[str, object]) -> tuple[object, object, object]:
 
 
 def queue_beats() -> int:
-    """Queue the periodic saves that are due, longest overdue first, and no more than the host can work on soon.
+    """Queue the periodic saves that are due, longest overdue first, but no more than the host can handle soon.
 
-    Of one tenant there are two at a time, so that the many of one leave room to others.
+    At most two per tenant, so that one tenant's many specs leave capacity to others.
     """
     now = clock.now()
     due = sorted((beat for beat in beats() if beat.due_at <= now), key=lambda beat: beat.due_at)
@@ -432,7 +427,7 @@ _resent = Recently(30)
 
 
 def resume() -> int:
-    """Send again the message of runs that have waited long; cancel those whose tenant was released."""
+    """Send the message of long waiting runs again; cancel those of released tenants."""
     old = clock.now() - LOST_AFTER
     waiting = _queued().filter(created_at__lt=old)
     held = {(one.tenant_id, one.generation): one for one in _assigned()}
@@ -474,7 +469,7 @@ def warn_of_unsaved() -> int:
 
 
 def oldest_saves(spec: SyncSpec) -> dict[str, datetime | None]:
-    """Per assigned tenant of the spec's pool, when its least recently saved mapping of the spec was saved."""
+    """For each assigned tenant of the spec's pool, the last save of its least recently saved mapping of the spec."""
     uploads = [mapping.pk for mapping in spec.mappings.all() if mapping.uploads]
     tenants = list(_assigned().filter(pool_id=spec.pool_id).values_list("tenant_id", flat=True))
     saved: dict[str, list[datetime]] = defaultdict(list)

@@ -12,7 +12,7 @@ from pools import nodes
 from tenants import backups, erasing, idle, preparing, releases, syncs, upkeep
 
 PROBE_AGAIN_S = 0.5
-"""A probe for which there is no place is looked at again so much later."""
+"""A probe without a free slot is retried after this time."""
 
 
 @task
@@ -43,7 +43,7 @@ def put_away(container_id: str) -> None:
 
 @task
 def probe_sink(spec_id: str, why: str = "") -> None:
-    with lanes.entered_slow(is_slow=True) as may_begin:  # of sinks that do not answer, each takes half a minute
+    with lanes.entered_slow(is_slow=True) as may_begin:  # each sink that does not answer takes half a minute
         if may_begin:
             upkeep.probe_sink(spec_id, why)
             return

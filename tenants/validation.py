@@ -1,4 +1,4 @@
-"""What a client may ask for: a tenant's id, its config by the workload's schema, names and sizes of secrets."""
+"""Validation of client input: a tenant's id, its config by the workload's schema, names and sizes of secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRET_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 RESERVED_SECRETS = frozenset({"config.json", "claim.json"})
 MAX_SECRET_BYTES = 64 * 1024
 NOT_CHECKED = frozenset({"too_much", NoPlace.code, Spent.code})
-"""Codes of errors that are no verdict on the config."""
+"""Error codes that are not a verdict on the config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class Claim:
     secrets: dict[str, str] | None = None
     metadata: dict[str, Any] | None = None
     network: dict[str, Any] | None = None
-    """``{egress}``: what narrows the pool's policy."""
+    """``{egress}``: the policy that narrows the pool's."""
     wait: bool = True
     timeout_ms: int = 30_000
     by_tenant: bool = False
-    """Whether a key of the tenant's own asks."""
+    """Whether a key of the tenant's own sends it."""
 
     @property
     def egress(self) -> dict[str, Any] | None:
@@ -44,27 +44,29 @@ class Claim:
 
 
 def check_tenant_id(tenant_id: str, pointer: str = "") -> str:
-    """Raise Invalid for what cannot be a tenant's id; ``pointer`` says where a body holds it."""
+    """Raise Invalid for text that cannot be a tenant's id; ``pointer`` is its place in a body."""
     if not TENANT_ID.match(tenant_id):
-        detail = "A tenant id has 1 to 128 of A-Z a-z 0-9 . _ @ : - and starts with a letter or digit."
+        detail = "Use 1 to 128 of A-Z a-z 0-9 . _ @ : -, starting with a letter or digit."
         raise Invalid(FieldError(pointer, detail, "tenant_id"), detail=detail)
     return tenant_id
 
 
 def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
-    """Raise Invalid with a pointer for each thing in config or secrets that cannot be; NoPlace, Spent."""
+    """Raise Invalid with a pointer for each invalid part of config or secrets; NoPlace, Spent."""
     wrong: list[FieldError] = []
     has_volume = spec.volume("secrets") is not None
     if claim.config is not None and not has_volume:
-        wrong.append(FieldError("/config", "The workload has no secrets volume to put it in.", "no_secrets_volume"))
+        wrong.append(FieldError("/config", "The workload has no secrets volume to store it in.", "no_secrets_volume"))
     if claim.secrets and not has_volume:
-        wrong.append(FieldError("/secrets", "The workload has no secrets volume to put them in.", "no_secrets_volume"))
+        wrong.append(
+            FieldError("/secrets", "The workload has no secrets volume to store them in.", "no_secrets_volume")
+        )
     for name, value in (claim.secrets or {}).items():
         pointer = "/secrets/" + name.replace("~", "~0").replace("/", "~1")
         if not SECRET_NAME.match(name) or name in RESERVED_SECRETS:
-            wrong.append(FieldError(pointer, "This name cannot be used for a secret.", "secret_name"))
+            wrong.append(FieldError(pointer, "This name is not allowed for a secret.", "secret_name"))
         elif len(value.encode("utf-8", "surrogatepass")) > MAX_SECRET_BYTES:
-            wrong.append(FieldError(pointer, f"A secret has {MAX_SECRET_BYTES} bytes at most.", "too_large"))
+            wrong.append(FieldError(pointer, f"A secret may have at most {MAX_SECRET_BYTES} bytes.", "too_large"))
     [found] = config_errors([claim.config or {}], spec, claim.tenant_id)
     wrong += [FieldError(f"/config{one.pointer}", one.detail, one.code) for one in found]
     if wrong:
@@ -74,9 +76,9 @@ def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
 def check_egress(
     policy: Egress, pool: Pool, spec: WorkloadSpec, pointer: str, bound: dict[str, Any] | None = None
 ) -> None:
-    """Raise Invalid where a tenant's policy is not within the pool's, or nothing would hold the container to it.
+    """Raise Invalid if a tenant's policy is not within the pool's, or could not be enforced.
 
-    ``bound`` is a policy that it has to stay within besides.
+    ``bound`` is an additional policy that it must stay within.
     """
     if not spec.takes_policies:
         detail = (
@@ -85,15 +87,15 @@ def check_egress(
         raise Invalid(FieldError(pointer, detail, "not_enforced"))
     wrong = policy.wider_than(pool.policy)
     if not wrong and bound is not None:
-        wrong = policy.wider_than(Egress.from_json(bound), "The policy that was set for this tenant")
+        wrong = policy.wider_than(Egress.from_json(bound), "The policy set for this tenant")
     if wrong:
         raise Invalid(*(FieldError(pointer + one.pointer, one.detail, one.code) for one in wrong))
 
 
 def config_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, asker: str) -> list[list[FieldError]]:
-    """What the workload's schema has against each config, with pointers into it.
+    """The errors of each config by the workload's schema, with pointers into it.
 
-    They are checked as one question of ``asker``. Raises Spent where its last took long, NoPlace.
+    They are checked as one question of ``asker``. Raises Spent if its last one took long, NoPlace.
     """
     if spec.config_schema is None:
         return [[] for _ in configs]
@@ -102,13 +104,13 @@ def config_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, asker: 
     except schemas.Unusable as error:
         wrong = FieldError("", f"The workload's configSchema cannot be applied to it: {error}"[:300], "schema")
     except TooMuch:
-        detail = "Checking it against the workload's configSchema takes more than a second or 512 MiB, and was stopped."
+        detail = "Checking it against the workload's configSchema took more than one second or 512 MiB and was stopped."
         wrong = FieldError("", detail, "too_much")
     return [[wrong] for _ in configs]
 
 
 def shown_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, page: str) -> list[list[FieldError]]:
-    """The same for a page, which says so where they cannot be checked now."""
+    """The same for a page, which shows an error if they cannot be checked now."""
     try:
         return config_errors(configs, spec, f"page {page}")
     except (NoPlace, Spent) as error:

@@ -1,4 +1,4 @@
-"""What may be done in a container while a tenant holds it: commands and logs, of this tenant's container only."""
+"""Commands and logs in a container while a tenant holds it; only of this tenant's container."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _counting = threading.Lock()
 
 
 def held_by(tenant_id: str) -> UUID:
-    """The container that the tenant works in. Raises Invalid, Releasing, NotAssigned."""
+    """The container that the tenant uses. Raises Invalid, Releasing, NotAssigned."""
     validation.check_tenant_id(tenant_id)
     row = Assignment.objects.live().filter(tenant_id=tenant_id).first()
     if row is None or row.state != AssignmentState.ASSIGNED:
@@ -44,7 +44,7 @@ def held_by(tenant_id: str) -> UUID:
 
 
 def run(container_id: UUID, command: tuple[str, ...], timeout_ms: int, stdin: bytes | None) -> Executed:
-    """Run a command in a claimed container and wait for its end; it is audited, by a digest of its words.
+    """Run a command in a claimed container and wait until it ends; the audit log records a digest of its words.
 
     Raises NotClaimed, Releasing, TooManyCommands, NotRunning, EngineUnavailable, ExecTimedOut, OtherNode.
     """
@@ -72,7 +72,7 @@ def _run(
 
 @contextmanager
 def _one_more(container_id: UUID) -> Iterator[None]:
-    """Count a command of the container while it runs: one tenant's must not take all threads (P14)."""
+    """Count a command of the container while it runs: one tenant's commands must not use all threads (P14)."""
     with _counting:
         if _commands[container_id] >= settings.BOILERHOUSE_EXEC_PARALLEL:
             raise errors.TooManyCommands
@@ -87,16 +87,15 @@ def _one_more(container_id: UUID) -> Iterator[None]:
 
 
 def open_terminal(container_id: UUID, reason: str, columns: int, rows: int) -> Terminal:
-    """A shell in a claimed container for a person; it is audited with who it is and why.
+    """A shell in a claimed container for a person; the audit log records the user and the reason.
 
-    Raises TerminalsOff, Invalid without a reason, NotClaimed, Releasing, NotRunning, EngineUnavailable,
-    OtherNode.
+    Raises TerminalsOff, Invalid without a reason, NotClaimed, Releasing, NotRunning, EngineUnavailable, OtherNode.
     """
     if not settings.BOILERHOUSE_TERMINAL:
         raise errors.TerminalsOff
     reason = reason.strip()[:MAX_REASON]
     if len(reason) < MIN_REASON:
-        raise Invalid(FieldError("/reason", f"Say why, in {MIN_REASON} characters or more.", "required"))
+        raise Invalid(FieldError("/reason", f"Give a reason of at least {MIN_REASON} characters.", "required"))
     row = _claimed(container_id)
     idle.note_activity(container_id)
     with recording():
@@ -109,7 +108,7 @@ def open_terminal(container_id: UUID, reason: str, columns: int, rows: int) -> T
 
 
 def is_claimed(container_id: UUID) -> bool:
-    """Whether somebody works in it now; people in it must leave when that ends."""
+    """Whether the tenant still uses it; terminals are closed when that ends."""
     return Assignment.objects.filter(container_ref=container_id, state=AssignmentState.ASSIGNED).exists()
 
 
@@ -125,15 +124,15 @@ def _claimed(container_id: UUID) -> Assignment:
 
 
 def logs(container: Container, tail: int, since: float | None, *, timestamps: bool = False) -> bytes:
-    """The container's last lines, 1 MiB at most. Raises EngineUnavailable, ContainerMissing, OtherNode."""
+    """The last lines of the container's log, 1 MiB at most. Raises EngineUnavailable, ContainerMissing, OtherNode."""
     nodes.check(container.node_id)
     return get_runtime().logs(lifecycle.runtime_name(container.pk), tail, since, LOG_BYTES, timestamps=timestamps)
 
 
 def follow_logs(container: Container, tail: int, since: float | None, *, timestamps: bool = False) -> LogStream:
-    """The same, and what comes after until the container ends."""
+    """The same, followed by new output until the container ends."""
     nodes.check(container.node_id)
     runtime, name = get_runtime(), lifecycle.runtime_name(container.pk)
-    if runtime.inspect(name) is None:  # with a deadline, which the stream has not
+    if runtime.inspect(name) is None:  # with a deadline, which the stream does not have
         raise pool_errors.ContainerMissing(f"The engine has no container {name}.")
     return runtime.follow_logs(name, tail, since, timestamps=timestamps)

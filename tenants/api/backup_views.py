@@ -1,4 +1,4 @@
-"""A tenant's backups: what its saves replaced, and putting it back."""
+"""A tenant's backups: what its saves replaced, and how to restore it."""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ class BackupRestoreView(ApiView):
         try:
             wanted = UUID(backup_id)
         except ValueError as error:
-            raise errors.BackupNotFound(f"There is no backup {backup_id[:60]}.") from error
+            raise errors.BackupNotFound(f"No backup {backup_id[:60]}.") from error
         return Response(render_run(backups.restore(tenant_id, wanted)), status=202)

@@ -1,4 +1,4 @@
-"""Containers with who holds them; commands and logs in those that are held, by container and by tenant."""
+"""Containers with their tenants; commands and logs in claimed containers, by container and by tenant."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def _id(container_id: str) -> UUID:
     try:
         return UUID(container_id)
     except ValueError:
-        raise ContainerNotFound(f"There is no container {container_id[:60]}.") from None
+        raise ContainerNotFound(f"No container {container_id[:60]}.") from None
 
 
 def _find(container_id: UUID) -> Container:
     found = _containers().filter(pk=container_id).first()
     if found is None:
-        raise ContainerNotFound(f"There is no container {container_id}.")
+        raise ContainerNotFound(f"No container {container_id}.")
     return found
 
 
@@ -131,9 +131,6 @@ class ContainerView(WaitingView):
         return Awaited(removal.container_id, removals.settled, settle, until, owners, late)
 
 
-# Commands -------------------------------------------------------------------------------------------
-
-
 def _stdin(data: dict[str, Any]) -> bytes | None:
     given = data.get("stdin")
     if given is None:
@@ -144,10 +141,10 @@ def _stdin(data: dict[str, Any]) -> bytes | None:
         try:
             found = base64.b64decode(given, validate=True)
         except (binascii.Error, ValueError):
-            raise Invalid(FieldError("/stdin", "This is not base64.", "invalid")) from None
+            raise Invalid(FieldError("/stdin", "Not valid base64.", "invalid")) from None
     highest = settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES
     if len(found) > highest:
-        raise Invalid(FieldError("/stdin", f"It has {len(found)} bytes; {highest} are the most.", "too_large"))
+        raise Invalid(FieldError("/stdin", f"It has {len(found)} bytes; the limit is {highest}.", "too_large"))
     return found
 
 
@@ -160,7 +157,7 @@ def _base64(data: bytes) -> str:
 
 
 _making = threading.BoundedSemaphore(2)
-"""Answers of commands are made two at a time: one takes up to 30 MiB while it is made, and then 12."""
+"""Two responses of commands are built at a time: one takes up to 30 MiB while it is built, and then 12."""
 
 
 def _execute(container_id: UUID, data: dict[str, Any]) -> HttpResponse:
@@ -240,8 +237,6 @@ class TenantExecView(ApiView):
         return _execute(working.held_by(tenant_id), data)
 
 
-# Logs -----------------------------------------------------------------------------------------------
-
 _LOGS: dict[str, Any] = {
     "description": "The standard output and error of the container's processes, unchanged; at most 1"
     " MiB. With `follow=true`, new lines follow until the container ends or the key is"
@@ -265,7 +260,7 @@ def _since(request: Any) -> float | None:
     except ValueError:
         at = None
     if at is None or at.tzinfo is None or at.timestamp() < 0:
-        detail = "Query parameter since: must be a moment such as 2026-01-31T12:00:00Z"
+        detail = "Query parameter since: must be a time such as 2026-01-31T12:00:00Z"
         raise Invalid(FieldError("", detail, "invalid"))
     return at.timestamp()
 
@@ -282,7 +277,7 @@ def _logs(request: Any, container: Container) -> HttpResponse:
 
     async def run(writer: Writer) -> None:
         looked = time.monotonic()
-        with suppress(EngineUnavailable):  # the answer has begun: it can only end
+        with suppress(EngineUnavailable):  # the response has started, so it can only end
             async with aclosing(from_thread(source, LOOK_AT_KEY_EVERY_S)) as chunks:
                 async for chunk in chunks:
                     if chunk:
@@ -299,7 +294,7 @@ def _logs(request: Any, container: Container) -> HttpResponse:
 
 
 def _kept(request: Any, death: Death) -> HttpResponse:
-    """What a container that is gone left; there is nothing to follow."""
+    """The stored log of a container that no longer exists; there is nothing to follow."""
     tail, since = integer(request, "tail", DEFAULT_TAIL, 0, MAX_TAIL), _since(request)
     boolean(request, "follow")
     return HttpResponse(deaths.log_of(death, tail, since), content_type="text/plain; charset=utf-8")

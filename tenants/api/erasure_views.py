@@ -1,4 +1,4 @@
-"""A tenant's state given up for good: erased at the sinks, or forgotten after it has vanished from them."""
+"""Delete a tenant's state for good: erase it at the sinks, or accept that it has vanished from them."""
 
 from __future__ import annotations
 

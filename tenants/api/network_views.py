@@ -19,7 +19,7 @@ from tenants.api.serializers import NetworkOutput, render_network
 from tenants.api.waiting import Awaited, WaitingView, check_room
 
 WAIT_S = 5.0
-"""How long an answer waits for the packet filter, which takes milliseconds; \"inForce\" says what came of it."""
+"""How long a response waits for the packet filter, which takes milliseconds; "inForce" reports the result."""
 
 
 class NetworkView(WaitingView):

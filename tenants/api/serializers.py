@@ -1,4 +1,4 @@
-"""Claims, releases and status as the API shows and takes them."""
+"""Serializers of claims, releases and status."""
 
 from __future__ import annotations
 

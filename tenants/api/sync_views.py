@@ -1,4 +1,4 @@
-"""What sync specs and runs do to tenants: trigger, status, one run, cancel, a tenant's runs."""
+"""Operations of sync specs and runs that concern tenants: trigger, status, one run, cancel, a tenant's runs."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _run_id(value: str) -> UUID:
     try:
         return UUID(value)
     except ValueError as error:
-        raise errors.RunNotFound(f"There is no sync run {value}.") from error
+        raise errors.RunNotFound(f"No sync run {value}.") from error
 
 
 class SyncRunView(ApiView):
@@ -114,7 +114,7 @@ class SyncRunView(ApiView):
     def get(self, request: Any, run_id: str) -> Response:
         run = SyncRun.objects.filter(pk=_run_id(run_id)).first()
         if run is None:
-            raise errors.RunNotFound(f"There is no sync run {run_id}.")
+            raise errors.RunNotFound(f"No sync run {run_id}.")
         return Response(render_run(run))
 
 

@@ -94,10 +94,12 @@ class ClaimView(WaitingView):
         return Awaited(begun.assignment_id, line.settled, settle, until, owners)
 
     def still_holds(self, response: HttpResponse) -> bool:
-        """A kept claim is told again only while its generation lives: its address may be another's later."""
+        """A stored claim is returned again only while its generation is live, because another tenant may get its
+        address later."""
         kept = json.loads(response.content)
         held = Assignment.objects.filter(tenant_id=self.kwargs["tenant_id"], generation=kept["generation"])
-        return held.filter(state=kept["state"]).exists()  # a pending one that is assigned now answers with all of it
+        # A pending claim that has become assigned returns the complete response.
+        return held.filter(state=kept["state"]).exists()
 
 
 class ReleaseView(WaitingView):

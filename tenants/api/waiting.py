@@ -1,7 +1,7 @@
-"""Requests of tenants that wait for something to be done, without a thread of their own.
+"""Requests that wait for work on a tenant, without a thread of their own.
 
-How many wait is bounded for all of them: work that may be refused is refused by ``check_room`` before it begins, and
-what must never be refused goes on and is answered at once (``patience``).
+Their number is limited in total. Work that may be refused is refused by ``check_room`` before it begins; work that must
+not be refused continues and is answered immediately (``patience``).
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ def timeout_ms(request: Any, default: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """Work that a request has begun, and how that is answered."""
+    """Work that a request has started, and how to answer it."""
 
     key: Hashable
     check: Check
-    """Which of such keys need not be waited for any longer."""
+    """Which of these keys no longer need to wait."""
     settle: Callable[[], HttpResponse | None]
-    """The answer; None while the work goes on. Raises the work's error."""
+    """The response; None while the work continues. Raises the work's error."""
     until: float
     """Unix seconds."""
     owners: tuple[Owner, ...]
-    """Whose places the request takes while it waits."""
+    """The owners whose budget the waiting request counts against."""
     late: Callable[[], HttpResponse] | None = None
-    """The answer at ``until``; without it ``settle`` has one then."""
+    """The response at ``until``; without it, ``settle`` returns one then."""
 
 
 class WaitingView(ApiView):
-    # No docstring: the schema would take it for the description of operations without one.
+    # No docstring, because the schema would use it for operations without one.
 
     def answer(self, request: Any, begin: Callable[[], Awaited | Response]) -> HttpResponse:
-        """Begin once, and answer when the work is settled or its time is over.
+        """Start the work once, and answer when it is settled or the time is over.
 
-        Where there is nothing to wait for, ``begin`` returns the answer.
+        If there is nothing to wait for, ``begin`` returns the response.
         """
         resumed = getattr(request._request, "resumed", None)
         awaited = begin() if resumed is None else resumed.state
@@ -67,24 +67,25 @@ class WaitingView(ApiView):
 
 
 def check_room(owners: tuple[Owner, ...]) -> None:
-    """Raise TooManyWaiting or BudgetExceeded where too many requests of these wait already."""
+    """Raise TooManyWaiting or BudgetExceeded if too many requests of these owners are waiting."""
     waiters.check(*owners)
 
 
 def patience(until: float, owners: tuple[Owner, ...]) -> float:
-    """``until``, or now where too many requests of these wait already: the work goes on, and is not waited for."""
+    """``until``, or now if too many requests of these owners are waiting: the work continues without a waiting
+    request."""
     return until if waiters.has_room(*owners) else time.time()
 
 
 def _wait(request: Any, awaited: Awaited) -> Waiting | None:
-    """What to answer to give the thread back until the key is settled or the time is over.
+    """The response that frees the thread until the key is settled or the time is over.
 
-    Without an event loop that would come back, it waits right here and returns None.
+    Without an event loop that would resume the request, it waits here and returns None.
     """
     waiting = Waiting(awaited.key, awaited.check, awaited.until)
     waiting.state, waiting.owners = awaited, awaited.owners
     if hasattr(request._request, "resumed"):
-        waiting.join()  # here: when the event loop comes to it, many others may have been let in
+        waiting.join()  # count it here, because the event loop may admit many others first
         return waiting
     waiting.block()
     return None

@@ -1,4 +1,4 @@
-"""Level-triggered steps over assignments: each looks at rows, enqueues or decides, and says what it did."""
+"""Level-triggered steps over assignments: each reads rows, enqueues or decides, and returns how much it did."""
 
 from __future__ import annotations
 

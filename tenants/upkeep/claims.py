@@ -1,4 +1,4 @@
-"""Steps over claims: who waits is served, who waits no more is given up, what lost its process goes on."""
+"""Steps over claims: serves waiting ones, aborts those past their deadline, resumes those of dead processes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tenants.states import AssignmentState
 from tenants.upkeep.orphans import ownerless, send_once
 
 GRACE_S = 2
-"""Whoever waits for a claim gives it up itself at its deadline; this is for those who no longer wait."""
+"""A waiting request aborts its claim itself at the deadline; this is for claims without one."""
 
 
 def serve_waiters() -> int:
-    """The net under the waiters' own matching: idle containers go to claims that wait."""
+    """A safety net for the waiting requests' own matching: idle containers go to waiting claims."""
     waiting = Assignment.objects.filter(state=AssignmentState.PENDING, container_ref=None)
     return each(set(waiting.values_list("pool_id", flat=True)), _serve)
 
@@ -27,14 +27,14 @@ def _serve(pool_id: str) -> int:
 
 
 def abort_overdue_claims() -> int:
-    """Give up pending claims that nobody waits for any more."""
+    """Abort pending claims past their deadline that no request waits for."""
     overdue = clock.now() - timedelta(seconds=GRACE_S)
     rows = Assignment.objects.filter(state=AssignmentState.PENDING, deadline__lt=overdue)
     return each(rows.select_related("pool"), lambda row: giving_up.give_up(row.pk, *giving_up.overdue_outcome(row)))
 
 
 def resume_claims() -> int:
-    """Hand on claims whose process is dead."""
+    """Requeue claims of dead processes."""
     rows = Assignment.objects.filter(state=AssignmentState.PENDING, container_ref__isnull=False)
     return each(ownerless(rows), _hand_on)
 

@@ -1,4 +1,4 @@
-"""Steps over containers that are nobody's, that stand still, or whose directories are still needed."""
+"""Steps over containers that are unassigned, frozen, or whose directories are still needed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ QUARANTINE_AFTER = timedelta(seconds=10)
 
 
 def thaw_forgotten() -> int:
-    """Have containers let go on that a save, killed in the middle, has left standing still."""
+    """Thaw containers that a killed save has left frozen."""
     return sum(send("pool", "pools.tasks.thaw", pk, node=node_id()) for pk in freezer.left_frozen())
 
 
 def find_lost() -> int:
-    """Have containers of this node put away that are to be removed, have seen a tenant, and are nobody's."""
+    """Quarantine unassigned containers of this node that are to be removed and have held a tenant's data."""
     old = clock.now() - QUARANTINE_AFTER
     rows = Container.objects.here().filter(state=ContainerState.REMOVING, state_changed_at__lt=old)
     return each(rows.values_list("pk", flat=True), _have_put_away)
@@ -42,25 +42,28 @@ def _have_put_away(pk: UUID) -> int:
 
 
 def is_lost(container_id: UUID) -> bool:
-    """Whether it saw a tenant whose assignment is gone: its state may be unsaved."""
+    """Whether it has held data of a tenant whose assignment no longer exists: its state may be unsaved."""
     held = Assignment.objects.live().filter(container_ref=container_id).exists()
     return not held and volumes.read_latch(container_id) is not None
 
 
 def put_away(container_id: UUID) -> None:
-    """Stop a lost container, free its slot, and keep its directory for a person to look into."""
+    """Stop a lost container, free its slot, and keep its directory for a person to inspect."""
     container = Container.objects.filter(pk=container_id, state=ContainerState.REMOVING).first()
     if container is None or not nodes.is_here(container.node_id) or not is_lost(container_id):
         return
     lifecycle.quarantine(container_id)
     with recording():
-        detail = "A container that had seen a tenant whose assignment is gone was to be removed; it is quarantined."
+        detail = (
+            "A container that has held a tenant's data, but has no assignment, was about to be removed; it is"
+            " quarantined."
+        )
         emit("pool.warning", pool_id=container.pool_id, container_id=container_id, detail=detail)
         lifecycle.forget(container_id, keepsDirectory=True)
 
 
 def retire_unheld() -> int:
-    """Take away containers that are claimed by nobody: a database that was set back may show such."""
+    """Remove claimed containers without an assignment: a reset database may have some."""
     held = Assignment.objects.live().exclude(container_ref=None).values("container_ref")
     old = clock.now() - QUARANTINE_AFTER
     rows = Container.objects.filter(state=ContainerState.CLAIMED, state_changed_at__lt=old).exclude(pk__in=held)

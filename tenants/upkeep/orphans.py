@@ -1,4 +1,4 @@
-"""Rows whose process is dead, and messages that are not sent twice for the same one."""
+"""Rows of dead processes, and how not to send two messages for the same one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from boilerhouse.queues.tasks import enqueue
 from tenants.models import Assignment
 
 ORPHANED_AFTER = timedelta(seconds=3)
-"""A row without an owner may have its message still on the way."""
+"""The message of a row without an owner may still be on the way."""
 
 
 def send(queue: str, function: str, pk: UUID, *, node: str | None) -> bool:
@@ -35,7 +35,8 @@ tried = Recently(10)
 
 
 def send_once(row: Assignment, queue: str, function: str, *arguments: object) -> int:
-    """Once per orphan and owner, to its node. What is silent has its message already, or gets one when it is back."""
+    """Once per orphan and owner, to its node. An unreachable node already has the message, or gets one when it is
+    back."""
     node = row.node
     if nodes.is_silent(node) or not tried.is_new((row.pk, row.owner, row.attempt, row.next_attempt_at)):
         return 0

@@ -1,4 +1,4 @@
-"""Steps over releases: what is due begins, what failed is tried again, what lost its process goes on."""
+"""Steps over releases: starts those that are due, retries failed ones, resumes those of dead processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tenants.upkeep.orphans import ownerless, send_once, tried
 
 
 def resume_releases() -> int:
-    """Carry on releases whose process is dead."""
+    """Resume releases of dead processes."""
     now = clock.now()
     rows = Assignment.objects.filter(state=AssignmentState.RELEASING)
     rows = rows.exclude(next_attempt_at__gt=now)
@@ -25,13 +25,13 @@ def resume_releases() -> int:
 
 
 def retry_failed_saves() -> int:
-    """Try failed saves again when their back-off has passed."""
+    """Retry failed saves after their back-off."""
     rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, next_attempt_at__lt=clock.now())
     return each(rows, releases.retry)
 
 
 def release_of_deleted_pools() -> int:
-    """Release, with save, whoever holds a container of a pool that is being deleted; who waits there is told."""
+    """Release, with a save, the tenants of pools that are being deleted; waiting claims get an error."""
     deleting = Pool.objects.filter(is_deleting=True).values_list("pk", flat=True)
     draining = Pool.objects.filter(is_draining=True, waiting__gt=0).values_list("pk", flat=True)
     waiting = Assignment.objects.filter(pool_id__in=list(draining), state=AssignmentState.PENDING, container_ref=None)
@@ -41,19 +41,19 @@ def release_of_deleted_pools() -> int:
 
 
 def _release_each(rows: QuerySet[Assignment], reason: ReleaseReason) -> int:
-    """Fence each of these assignments for ``reason``, by a statement of its own; return how many it was first at."""
+    """Fence each of these assignments for ``reason``, in separate statements; return how many succeeded."""
     pks = list(rows.values_list("pk", flat=True))
     return each(pks, lambda pk: releases.fence(Assignment.objects.filter(pk=pk), reason=reason))
 
 
 def release_dead() -> int:
-    """End, with a save from their directories, assignments whose container runs no more (contract: health)."""
+    """End, with a save from their directories, assignments whose container no longer runs."""
     rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__fault__in=DEADLY)
     return _release_each(rows, ReleaseReason.CONTAINER_DIED)
 
 
 def release_unhealthy() -> int:
-    """Release, with save, containers that run but are unhealthy, where their pool says so."""
+    """Release, with a save, running but unhealthy containers, if their pool is configured so."""
     rows = Assignment.objects.filter(
         state=AssignmentState.ASSIGNED, pool__on_unhealthy=Pool.OnUnhealthy.RELEASE, container__fault__gt=""
     )
@@ -61,7 +61,7 @@ def release_unhealthy() -> int:
 
 
 def find_idle() -> int:
-    """Look closer at assignments without activity for their pool's idleTimeoutMs; a task walks their files."""
+    """Check assignments without activity for their pool's idleTimeoutMs; a task walks their files."""
     rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, pool__idle_timeout_ms__gt=0)
     return each(rows.select_related("pool", "container"), _have_checked)
 

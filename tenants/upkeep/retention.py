@@ -1,4 +1,4 @@
-"""What is deleted when its retention has passed."""
+"""Deletes rows past their retention."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FORGET_AT_ONCE = 1000
 
 
 def forget_old() -> int:
-    """Delete finished runs, probes and ended assignments past their retention, but the newest run per tenant and spec
-    and the newest assignment per tenant and pool, and proofs of restores by generations that are over.
+    """Delete finished runs, probes and ended assignments past their retention, except the newest run per tenant and
+    spec, the newest assignment per tenant and pool, and proofs of restores by ended generations.
 
-    An assignment is kept as long as a run. Returns how many rows went.
+    An assignment is kept as long as a run. Returns how many rows were deleted.
     """
     now, retention_s = clock.now(), deployment_settings.current().retention_s
     newer = SyncRun.objects.filter(
@@ -44,7 +44,7 @@ def forget_old() -> int:
 
 
 def _delete_in_parts(rows: QuerySet[Any]) -> int:
-    """Delete them some at a time, so that no transaction is long."""
+    """Delete in batches, so that no transaction is long."""
     gone = 0
     while pks := list(rows.order_by("pk").values_list("pk", flat=True)[:FORGET_AT_ONCE]):
         gone += rows.model._default_manager.filter(pk__in=pks).delete()[0]

@@ -7,7 +7,7 @@ from syncing.models import SyncRun
 
 
 def bury_dead_runs() -> int:
-    """Say of runs whose process is dead that they were interrupted; what they belong to decides anew."""
+    """Mark runs of dead processes as interrupted; their claim or release decides what follows."""
     living = processes.living()
     dead = [run.pk for run in SyncRun.objects.running() if run.owner not in living]
     return SyncRun.objects.filter(pk__in=dead).bury()

@@ -11,14 +11,14 @@ from tenants.states import AssignmentState
 
 
 def probe_sink(spec_id: str, why: str = "") -> None:
-    """Probe a spec's sink: after a change, periodically, or for somebody who waits for the answer."""
+    """Probe a spec's sink: after a change, periodically, or for a waiting request."""
     spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()
     if spec is not None:
         syncing.probe(spec, is_changed=why == syncing.CHANGED, is_periodic=why == syncing.PERIODIC)
 
 
 def retry_saves(spec_id: str) -> int:
-    """Try failed saves again at once in every pool that saves where this spec does, or by its credential."""
+    """Retry failed saves immediately in every pool that saves to this spec's place or with its credential."""
     spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()
     if spec is None:
         return 0

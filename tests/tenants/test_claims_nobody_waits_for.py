@@ -138,7 +138,7 @@ def test_one_that_stands_still_is_given_up(settings):
     assert upkeep.abort_overdue_claims() == 1
     mine.refresh_from_db()
     assert (mine.state, mine.outcome) == (AssignmentState.RELEASING, "claim_timeout")
-    assert "Nothing of the claim has moved" in mine.outcome_detail
+    assert "The claim has made no progress" in mine.outcome_detail
 
 
 def test_one_whose_worker_died_has_time_until_the_next_one_is_free():
@@ -204,6 +204,6 @@ def test_the_command_does_not_wait_either_and_says_how_to_follow_it():
     Assignment.objects.update(waits=True)
     out = io.StringIO()
     call_command(*begin, stdout=out, stderr=io.StringIO(), skip_checks=True)
-    assert f"alice is claiming a container of {pool.pk}; it is given up at " in out.getvalue()
+    assert f"alice is claiming a container of {pool.pk}; the claim is given up at " in out.getvalue()
     claim.refresh_from_db()
     assert claim.waits is False

@@ -52,7 +52,7 @@ def test_runs_of_a_dead_process_end_with_an_event(spec):
     assert (event.pool_id, event.tenant_id, event.container_id) == (spec.pool_id, "alice", str(run.container_id))
     assert event.payload == {
         "runId": str(run.pk), "specId": spec.pk, "direction": "upload", "trigger": "interval", "code": "interrupted",
-        "detail": "The process that ran it died.",
+        "detail": "The process that executed the run died.",
     }  # fmt: skip
     assert upkeep.bury_dead_runs() == 0
 

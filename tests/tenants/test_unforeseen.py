@@ -116,7 +116,7 @@ def test_a_preview_names_no_path_of_the_node(monkeypatch):
 
     monkeypatch.setattr(volumes, "descend", refuse)
     problem = previews.of_sync("alice", Direction.UPLOAD)[0].problem
-    assert problem == "The system said: Input/output error."
+    assert problem == "The system reports: Input/output error."
 
 
 def test_a_pool_says_it_of_a_start(data_dir, fake_engine, monkeypatch, caplog):

@@ -1,4 +1,4 @@
-"""Claim a container for a tenant, and wait until it is ready or not."""
+"""Claim a container for a tenant, and wait until the claim has ended."""
 
 from __future__ import annotations
 
@@ -65,12 +65,11 @@ class Command(commands.Command):
     def _tell_pending(self, options: dict[str, Any], assignment: Assignment, begun: claims.Begun) -> None:
         tenant, pool = assignment.tenant_id, assignment.pool_id
         where = f"{assignment.container_ref} of {pool}" if assignment.container_ref else f"a container of {pool}"
-        ends = f"it is given up at {assignment.deadline:%H:%M:%S} UTC unless something of it moves"
+        ends = f"the claim is given up at {assignment.deadline:%H:%M:%S} UTC unless it makes progress"
         self.result(options, render_pending(assignment, begun.ignored), f"{tenant} is claiming {where}; {ends}")
         self.say(
-            f"Follow it: manage.py events --follow --tenant {tenant}\n"
-            f"Wait for it: manage.py claim {tenant} --pool {pool}\n"
-            f"How far it is: GET /api/v1/tenants/{tenant}/status, or the tenant's page"
+            f"Follow: manage.py events --follow --tenant {tenant}\nWait: manage.py claim {tenant} --pool"
+            f" {pool}\nProgress: GET /api/v1/tenants/{tenant}/status, or the tenant's page"
         )
 
 
@@ -78,7 +77,7 @@ def _read(source: str) -> Any:
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text()
     except OSError as error:
-        raise CommandError(f"{source} cannot be read: {error.strerror}.", returncode=commands.USAGE) from error
+        raise CommandError(f"Cannot read {source}: {error.strerror}.", returncode=commands.USAGE) from error
     try:
         return check_body(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Run a command in a tenant's container; its output and its exit code are the command's own."""
+"""Run a command in a tenant's container; its output and exit code become those of this command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Print what a tenant's container wrote."""
+"""Print the log of a tenant's container."""
 
 from __future__ import annotations
 

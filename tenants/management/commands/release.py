@@ -1,4 +1,4 @@
-"""Release what a tenant holds and wait until its state is safe and its container gone."""
+"""Release a tenant's container and wait until its state is saved and the container is gone."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ class Command(commands.Command):
             if time.monotonic() > until:
                 raise CommandError(f"{tenant} is still being released.", returncode=commands.TIMED_OUT)
             time.sleep(LOOK_EVERY_S)
-        done = "given up" if options["discard"] else "saved"
+        done = "discarded" if options["discard"] else "saved"
         shown = {"tenantId": tenant, "state": None}
         self.result(options, shown, f"{tenant} is released; its state is {done}.")
