@@ -1,7 +1,7 @@
-"""What an endpoint's spelling says of the server behind it.
+"""Canonical spellings of endpoints.
 
-Two spellings that become the same here are the same server. Two that differ may still be: only an object at the server
-tells (``syncing.places``).
+Two spellings with the same canonical form are the same server. Two different ones may still be: only an object at the
+server can tell (``syncing.places``).
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from urllib.parse import unquote, urlsplit
 LOOPBACK = "127.0.0.1"
 _PORTS = {"http": 80, "https": 443}
 _AWS = re.compile(r"(^|\.)s3([.-][a-z0-9.-]+)?\.amazonaws\.com(\.cn)?\Z")
-"""Of all that has a name there, only S3 itself: a load balancer may stand before anything."""
+"""Of all servers under this domain, this pattern matches only S3 itself: a load balancer may stand before anything."""
 
 
 def is_aws(endpoint: str) -> bool:
-    """Whether it is AWS's own S3, where a bucket's name is enough: none, global and regional endpoints are one."""
+    """Whether it is AWS's own S3, where the bucket's name is enough: no endpoint, global and regional ones are
+    equal."""
     return not endpoint or bool(_AWS.search(_host(endpoint)))
 
 
 def server(endpoint: str) -> str:
-    """``host:port`` in one spelling: lower case, the scheme's port, an IPv4 address in four numbers."""
+    """``host:port`` in canonical form: lower case, the scheme's default port, an IPv4 address in four numbers."""
     parts = urlsplit(endpoint)
     return f"{_host(endpoint)}:{parts.port or _PORTS.get(parts.scheme, 0)}"
 
 
 def path(endpoint: str) -> str:
-    """The path of an endpoint without slashes at its ends, and without ``.`` and ``..``; empty for the root."""
+    """The path of an endpoint without slashes at its ends, ``.`` and ``..``; empty for the root."""
     return posixpath.normpath(f"/{unquote(urlsplit(endpoint).path)}").strip("/")
 
 
 def resolved(endpoint: str) -> list[str]:
-    """The addresses of an endpoint's host, asked of the resolver; the name itself where it has none.
+    """The addresses of an endpoint's host, from the resolver; the name itself if it has none.
 
-    Whatever address of this machine it is becomes the loopback address.
+    Any address of this machine becomes the loopback address.
     """
     if is_aws(endpoint):
         return ["aws"]
@@ -56,7 +57,7 @@ def _host(endpoint: str) -> str:
 
 
 def _plain(host: str) -> str:
-    """An address in its usual form; a name as it is. ``127.1``, ``0x7f000001`` and ``0`` are addresses too."""
+    """An address in canonical form; a name unchanged. ``127.1``, ``0x7f000001`` and ``0`` are addresses too."""
     with contextlib.suppress(OSError, UnicodeEncodeError):
         host = socket.inet_ntoa(socket.inet_aton(host))
     with contextlib.suppress(ValueError):

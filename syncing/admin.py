@@ -1,4 +1,4 @@
-"""What is kept of saves, in the admin; secrets are never shown."""
+"""Admin pages of sync specs, runs and saves; secrets are never shown."""
 
 from __future__ import annotations
 

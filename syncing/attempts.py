@@ -1,4 +1,4 @@
-"""An attempt of a save: what is under way at one location of a sink, and how that is taken back."""
+"""An attempt of a save: its changes at one location of a sink, and how to undo them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt of a save at a location of a sink, which the open marker there names.
+    """One attempt of a save at a location of a sink, recorded in the open marker there.
 
-    Whatever it replaces or deletes is moved into a backup of its own first: what an earlier attempt moved must not be
-    overwritten.
+    What it replaces or deletes is first moved to a separate backup, because the backup of an earlier attempt must not
+    be overwritten.
     """
 
     sink: Sink
     location: str
     marker: Marker
-    """Open; its last entry of ``undo`` is this attempt."""
+    """The open marker; its last entry of ``undo`` is this attempt."""
     tag: str = ""
-    """The marker's, for sinks that write only where nobody else has."""
+    """The marker's tag, for sinks with conditional writes."""
 
     @property
     def backup(self) -> str:
-        """Where what it replaces goes."""
+        """The backup for what it replaces."""
         return str(self.marker.undo[-1]["backup"])
 
     def names(self) -> dict[str, int]:
-        """What lies at the location now, by name and size, as the sink lists it."""
+        """The current objects of the location, by name and size, from a listing of the sink."""
         return dict(self.sink.names(self.location))
 
     def present(self) -> dict[str, int]:
-        """The same, from the listing of the last save where nothing was begun since."""
+        """The same, from the listing of the last save if nothing was changed since."""
         if len(self.marker.undo) == 1:
             try:
                 return listings.read(self.sink, self.marker)
@@ -48,7 +48,7 @@ class Attempt:
         return self.names()
 
     def put_aside(self, names: Iterable[str]) -> None:
-        """Move these objects into the backup. Raises SyncFailed."""
+        """Move these objects to the backup. Raises SyncFailed."""
         with ThreadPoolExecutor(AT_ONCE) as threads:
             for _ in threads.map(self._put_aside, names):
                 stalling.step()

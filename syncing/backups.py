@@ -1,6 +1,6 @@
 """Backups: what saves overwrote or deleted, kept at the sink for a while, outside all locations (hazards.md#c6, #c7).
 
-``.boilerhouse-trash/<deployment>/<UTC stamp>-<run>-<attempt>/<location>/…``. Age is told by the directory's name alone:
+``.boilerhouse-trash/<deployment>/<UTC stamp>-<run>-<attempt>/<location>/…``. Only the directory's name gives the age:
 the files' own times are the tenant's and may be anything.
 """
 
@@ -25,13 +25,13 @@ STAMP = "%Y%m%dT%H%M%SZ"
 
 
 def location_of(place: str, run_id: str, attempt: int) -> str:
-    """Where one attempt of one run puts what it overwrites or deletes at the location ``place``."""
+    """The backup location of one attempt of one run for the location ``place``."""
     return f"{BACKUP_ROOT}/{deployment_id()}/{datetime.now(UTC).strftime(STAMP)}-{run_id}-{attempt}/{place}"
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What one attempt of a save put aside."""
+    """What one attempt of a save moved to its backup."""
 
     location: str
     files: int
@@ -39,7 +39,7 @@ class Kept:
 
 
 def found(sink: Sink, location: str) -> Kept | None:
-    """What lies at a backup's location; None if nothing does."""
+    """The content of a backup's location; None if it is empty."""
     sizes = [size for _, size in sink.names(location)]
     if not sizes:
         sink.tidy(location)
@@ -48,7 +48,7 @@ def found(sink: Sink, location: str) -> Kept | None:
 
 
 def record(tenant_id: str, mapping: SyncMapping, place: str, location: str, kept: list[Kept]) -> None:
-    """Note the backups of a save, so that they can be listed and restored."""
+    """Record the backups of a save, so that they can be listed and restored."""
     Backup.objects.bulk_create(
         Backup(
             tenant_id=tenant_id,
@@ -65,10 +65,9 @@ def record(tenant_id: str, mapping: SyncMapping, place: str, location: str, kept
 
 
 def expire(spec: SyncSpec) -> int:
-    """Delete this deployment's backups in the spec's place past their retention, but for those of a save that is not
-    done.
+    """Delete this deployment's backups in the spec's place past their retention, except those of an unfinished save.
 
-    Returns how many went. Raises SyncFailed.
+    Returns how many. Raises SyncFailed.
     """
     sink, names = places.sink_of(spec), places.names_of(spec)
     old = datetime.now(UTC) - timedelta(seconds=deployment_settings.current().retention_s["backups"])
@@ -77,7 +76,7 @@ def expire(spec: SyncSpec) -> int:
         try:
             made = datetime.strptime(folder.rpartition("/")[2].partition("-")[0], STAMP).replace(tzinfo=UTC)
         except ValueError:
-            continue  # not ours by its name
+            continue  # its name is not one of ours
         if made < old and not _is_needed(sink, folder):
             sink.delete_all(folder)
             Backup.objects.filter(place__in=names, backup__startswith=f"{folder}/").delete()
@@ -88,7 +87,7 @@ def expire(spec: SyncSpec) -> int:
 
 
 def _is_needed(sink: Sink, folder: str) -> bool:
-    """Whether an open marker still names it: it may be long before that tenant comes back."""
+    """Whether an open marker still refers to it, which may last until the tenant returns."""
     name = next((name for name, _ in sink.names(folder)), "")
     parts = name.split("/")
     for depth in range(1, len(parts)):

@@ -1,4 +1,4 @@
-"""Whether a sink holds what a save sent: every file by its name and size, and which ones differ."""
+"""Checks that a sink has what a save sent: every file by name and size, and which ones differ."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def check(
     *,
     exact: bool,
 ) -> None:
-    """Raise Incomplete unless the sink lists ``found`` with every file of ``sent``, and with ``exact`` no other.
+    """Raise Incomplete unless the sink lists ``found`` with every file of ``sent``, and with ``exact`` no others.
 
-    Both are sizes by path; ``matches`` is the mapping's pattern, outside of which anything may lie at the sink.
+    Both are sizes by path; ``matches`` is the mapping's pattern, outside of which the sink may have anything.
     """
     there = {name: size for name, size in found.items() if matches is None or matches(name)}
     here_count, there_count = _spelled(sent), _spelled(there)
@@ -32,8 +32,8 @@ def check(
         return
     named = "; ".join(_differences({name for name, _ in odd}, sent, there))
     raise errors.Incomplete(
-        f"{location} holds {len(there)} files, {sum(there.values())} bytes after a save of {len(sent)} files,"
-        f" {sum(sent.values())} bytes. They differ in {named}."
+        f"After a save of {len(sent)} files, {sum(sent.values())} bytes, {location} has {len(there)} files,"
+        f" {sum(there.values())} bytes. Different: {named}."
     )
 
 
@@ -42,7 +42,7 @@ def _spelled(sizes: Mapping[str, int]) -> Counter[tuple[str, int]]:
 
 
 def _differences(odd: set[str], sent: Mapping[str, int], found: Mapping[str, int]) -> Iterable[str]:
-    """In words, what has one of these names, or one that looks like it, on either side."""
+    """Describe the entries with one of these names, or a similar one, on both sides."""
     alike = {looks(name) for name in odd}
     groups: dict[str, tuple[list[str], list[str]]] = {}
     for side, sizes in enumerate((sent, found)):

@@ -1,6 +1,7 @@
-"""Type conflicts: a file where the sink has a folder, or the other way round (hazards.md#b8).
+"""Type conflicts: a file where the sink has a folder, or vice versa (hazards.md#b8).
 
-Object stores hold both; directories, WebDAV and many that imitate S3 hold one, and there the save would fail for ever.
+Object stores can hold both; directories, WebDAV and many S3 implementations hold only one, and a save there would fail
+forever.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from syncing.attempts import Attempt
 
 
 class Shape:
-    """Which paths of a census are files or links, and which are folders."""
+    """The paths of a census that are files or links, and those that are folders."""
 
     def __init__(self, census: Census) -> None:
         self._links = {plain(path) for path in census.links}
@@ -20,26 +21,26 @@ class Shape:
         self._folders |= {plain(path) for path in census.empty_dirs}
 
     def holds(self, path: str) -> bool:
-        """Whether the census has something of that path."""
+        """Whether the census has an entry at that path."""
         return plain(path) in self._leaves or plain(path) in self._folders
 
     def is_folder(self, path: str) -> bool:
-        """Whether something lies in it, or it is an empty folder."""
+        """Whether it contains anything, or is an empty folder."""
         return plain(path) in self._folders
 
     def is_leaf(self, path: str) -> bool:
-        """Whether it is a file or a link there."""
+        """Whether it is a file or a link."""
         return plain(path) in self._leaves
 
     def excludes(self, path: str) -> bool:
-        """Whether a file of that path cannot be beside what the census has."""
+        """Whether a file at that path conflicts with an entry of the census."""
         spelled = plain(path)
         leaves = any(one in self._leaves for one in _parents(spelled))
         return leaves or spelled in self._folders or spelled in self._links
 
 
 def clear(attempt: Attempt, local: Census) -> None:
-    """Move what stands in the way of a save at the far end into the backup of its attempt. Raises SyncFailed."""
+    """Move conflicting objects at the sink to the backup of the attempt. Raises SyncFailed."""
     shape = Shape(local)
     in_the_way = [name for name in attempt.present() if shape.excludes(name)]
     if not in_the_way:

@@ -1,8 +1,8 @@
-"""Decides which addresses rclone and its children may connect to, by the kernel's own question (seccomp, ADR 46).
+"""Decides which addresses rclone and its children may connect to, with the kernel's seccomp notifications (ADR 46).
 
-The kernel hands each connect() to a thread of ours, which reads the address from the asking process and answers. That
-could be raced by a hostile program; rclone is none, it only goes where a server sends it. Needs Linux 5.5 and
-CAP_SYS_ADMIN; where the kernel refuses, nothing is started.
+The kernel passes each connect() to one of our threads, which reads the address from the calling process and decides. A
+hostile program could race this, but rclone is not hostile; it only goes where a server redirects it. Needs Linux 5.5
+and CAP_SYS_ADMIN; if the kernel refuses, nothing is started.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from syncing import errors
 log = structlog.get_logger(__name__)
 
 _MACHINES = {"x86_64": (0xC000003E, 317, 42), "aarch64": (0xC00000B7, 277, 203)}
-"""By machine: the kernel's number of it, and of seccomp and connect."""
+"""By machine: the kernel's architecture number, and the numbers of seccomp and connect."""
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _ASK = 0x7FFF0000, 0x7FC00000
 _SET_FILTER, _NEW_LISTENER = 1, 8
@@ -38,17 +38,17 @@ _QUESTION, _REPLY = struct.Struct("=QIIiIQ6Q"), struct.Struct("=Qqii")
 _CONTINUE = 1
 _EACCES = 13
 _MOST = 128
-"""Bytes of an address; the kernel takes no more."""
+"""Maximum bytes of an address in the kernel."""
 
 Allows = Callable[[str, int], bool]
 
 
 class Guard:
-    """Starts one process all of whose connections are asked about; close it when that has ended."""
+    """Starts a process and decides about all its connections; close it when the process has ended."""
 
     def __init__(self, allows: Allows) -> None:
         self.refused: list[str] = []
-        """Where it was not let go, as ``address:port``, in order and once each."""
+        """Refused destinations, as ``address:port``, in order and once each."""
         self._allows = allows
         self._listener = -1
         self._wake, self._done = os.pipe2(os.O_CLOEXEC)
@@ -63,13 +63,13 @@ class Guard:
     def popen(
         self, command: Sequence[str], first: Callable[[], None] | None = None, **options: Any
     ) -> subprocess.Popen[bytes]:
-        """As ``subprocess.Popen``. Raises SyncFailed where the kernel gives no such filter.
+        """As ``subprocess.Popen``. Raises SyncFailed if the kernel does not support the filter.
 
-        ``first`` is called before, in the thread that then starts the process: what it does to that thread's view of
-        the node is for this process alone.
+        ``first`` is called before, in the thread that starts the process: changes to that thread's view of the node
+        affect only this process.
         """
-        # The filter is for the thread that sets it and for what it starts, for ever; a child that is to die with its
-        # parent dies with that thread. So it is a thread of its own, and it stays.
+        # The filter applies permanently to the thread that sets it and to its children, and a child that is to die
+        # with its parent dies with that thread. So a separate thread sets it, and stays alive.
         self._thread = threading.Thread(
             target=self._run, args=(command, first, options), name="rclone-connects", daemon=True
         )
@@ -109,7 +109,7 @@ class Guard:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if self._wake in ready:
                 return
-            with contextlib.suppress(FileNotFoundError):  # who asked is dead
+            with contextlib.suppress(FileNotFoundError):  # the calling process is dead
                 self._answer()
 
     def _answer(self) -> None:
@@ -131,7 +131,7 @@ class Guard:
             if end is None or self._allows(*end):
                 return True
         except (OSError, ValueError, struct.error) as error:
-            log.warning("a connection of rclone is refused", error=type(error).__name__, detail=str(error)[:200])
+            log.warning("connection of rclone refused", error=type(error).__name__, detail=str(error)[:200])
             return False
         told = f"[{end[0]}]:{end[1]}" if ":" in end[0] else f"{end[0]}:{end[1]}"
         if told not in self.refused:
@@ -140,7 +140,7 @@ class Guard:
 
 
 def _end_of(said: bytes) -> tuple[str, int] | None:
-    """Address and port of a sockaddr; None for what leads to no network. Raises ValueError for any other kind."""
+    """Address and port of a sockaddr; None if it is not a network address. Raises ValueError for any other kind."""
     family = int.from_bytes(said[:2], "little")
     if family in (socket.AF_UNIX, socket.AF_UNSPEC):
         return None
@@ -160,7 +160,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _listen() -> int:
-    """Have the calling thread's connections asked about, and those of all that it starts; where to be asked."""
+    """Enable notifications for the calling thread's connections and those of its children; returns their descriptor."""
     machine = platform.machine()
     code = _filter(machine)
     program = _Program(len(code) // 8, code)
@@ -169,14 +169,14 @@ def _listen() -> int:
     if listener < 0:
         why = os.strerror(ctypes.get_errno())
         raise errors.SyncFailed(
-            f"rclone's connections cannot be watched ({why}). It needs Linux 5.5, and CAP_SYS_ADMIN for the worker."
+            f"Cannot supervise rclone's connections ({why}). This requires Linux 5.5, and CAP_SYS_ADMIN for the worker."
         )
     return int(listener)
 
 
 @cache
 def _filter(machine: str) -> bytes:
-    """Classic BPF: connect() is asked about, all else allowed. Raises KeyError for a machine that is not known."""
+    """Classic BPF: connect() is notified, everything else allowed. Raises KeyError for an unknown machine."""
     architecture, _, connect = _MACHINES[machine]
     program = [
         (_LOAD, 0, 0, 4), (_EQUAL, 0, 3, architecture), (_LOAD, 0, 0, 0), (_EQUAL, 0, 1, connect),

@@ -1,4 +1,4 @@
-"""The verbs of stored credentials: encrypted, referenced by id, never shown again."""
+"""Operations on stored credentials: encrypted, referenced by id, never shown again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find(credential_id: str) -> Credential:
     """Raises CredentialNotFound."""
     credential = Credential.objects.prefetch_related("syncspec_set").filter(pk=credential_id).first()
     if credential is None:
-        raise CredentialNotFound(f"There is no credential {credential_id}.")
+        raise CredentialNotFound(f"No credential {credential_id}.")
     return credential
 
 
@@ -46,9 +46,9 @@ def replace(
     secret_access_key: str,
     check: Callable[[Credential], None] = lambda _locked: None,
 ) -> None:
-    """Rotate it: transfers that run go on with what they began with, later ones use this; sinks are probed anew.
+    """Replace it: running transfers continue with the old secret, later ones use the new one; sinks are probed again.
 
-    ``check`` sees the locked row first and raises what stands against the change.
+    ``check`` gets the locked row first and raises an error to reject the change.
     """
     with recording():
         credential = Credential.objects.select_for_update().get(pk=credential.pk)
@@ -60,7 +60,7 @@ def replace(
         credential.name = name
         credential.secret = {"accessKeyId": access_key_id, "secretAccessKey": secret_access_key}
         credential.save(update_fields=["name", "secret"])
-        places.doubt(credential.syncspec_set.all())  # under other keys, the name may be another's bucket
+        places.doubt(credential.syncspec_set.all())  # with other keys, the name may mean another bucket
         for spec_id in credential.syncspec_set.values_list("pk", flat=True):
             enqueue("sync", "tenants.tasks.probe_sink", spec_id, CHANGED)
 
@@ -73,4 +73,4 @@ def delete(credential: Credential) -> None:
             credential.delete()
     except ProtectedError as error:
         users = ", ".join(sorted(credential.syncspec_set.values_list("pk", flat=True)))
-        raise CredentialInUse(f"Used by sync specs {users}.") from error
+        raise CredentialInUse(f"The sync specs {users} use it.") from error

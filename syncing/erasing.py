@@ -1,7 +1,7 @@
-"""Erase one tenant's state at a spec's sink: what was saved, its markers and listings, its backups.
+"""Erases one tenant's state at a spec's sink: saved files, markers and listings, backups.
 
-Objects go before the marker that speaks of them: cut in between, the next restore finds a save that does not add up,
-and refuses, rather than adopting half of one.
+Objects are deleted before the marker that describes them: after an interruption, the next restore finds an incomplete
+save and refuses it, instead of adopting half of one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from syncing.sinks import RUN_DEADLINE_S, Sink
 
 
 def traces(tenant_id: str) -> set[str]:
-    """The ids of specs that have saved something of the tenant, as far as is known here."""
+    """The ids of specs that have saved state of the tenant, as far as recorded here."""
     found = set(SyncRun.objects.filter(tenant_id=tenant_id).values_list("spec_id", flat=True))
     found |= set(Backup.objects.filter(tenant_id=tenant_id).values_list("spec_id", flat=True))
     saved = SavedState.objects.filter(tenant_id=tenant_id, mapping__isnull=False)
@@ -26,7 +26,7 @@ def traces(tenant_id: str) -> set[str]:
 
 
 def out_of_reach(tenant_id: str, specs: Iterable[SyncSpec]) -> list[str]:
-    """Where state of the tenant was saved, and is remembered, that no sink of ``specs`` reaches."""
+    """Recorded locations of the tenant's state that no sink of ``specs`` contains."""
     names = {name for spec in specs for name in places.names_of(spec)}
     saved = SavedState.objects.current().filter(tenant_id=tenant_id).exclude(place__in=names)
     kept = Backup.objects.filter(tenant_id=tenant_id).exclude(place__in=names)
@@ -35,7 +35,7 @@ def out_of_reach(tenant_id: str, specs: Iterable[SyncSpec]) -> list[str]:
 
 
 def erase(spec: SyncSpec, tenant_id: str, keep_going: Callable[[], bool]) -> list[dict[str, Any]]:
-    """Afterwards the spec's sink holds nothing of the tenant; returns a step per location. Safe to run again.
+    """Afterwards the spec's sink has nothing of the tenant; returns a step per location. Can be repeated.
 
     Raises SyncFailed.
     """
@@ -69,7 +69,7 @@ def _erase_location(sink: Sink, location: str) -> int:
         try:
             marker = Marker.load(content)
         except ValueError:
-            marker = None  # not ours to read, but ours to erase
+            marker = None  # unreadable for us, but to be erased
     gone = _empty(sink, location)
     if marker is not None:
         gone += sum(_empty(sink, str(attempt["backup"])) for attempt in marker.undo)
@@ -83,6 +83,6 @@ def _empty(sink: Sink, location: str) -> int:
     count = sum(1 for _ in sink.names(location))
     sink.delete_all(location)
     if any(True for _ in sink.names(location)):
-        raise errors.SinkUnreliable(f"The sink still holds objects at {location} after they were deleted.")
+        raise errors.SinkUnreliable(f"The sink still has objects at {location} after they were deleted.")
     sink.tidy(location)
     return count

@@ -1,4 +1,4 @@
-"""Errors of specs, sinks and runs. ``SyncFailed.code`` is what a run's ``error.code`` says."""
+"""Errors of specs, sinks and runs. ``SyncFailed.code`` becomes the run's ``error.code``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from boilerhouse.core.errors import Conflict, Failed, Invalid, NotFound
 
 
 class SyncSpecNotFound(NotFound):
-    """There is no such sync spec."""
+    """No such sync spec."""
 
     code = "sync_spec_not_found"
 
 
 class CredentialNotFound(NotFound):
-    """There is no such credential."""
+    """No such credential."""
 
     code = "credential_not_found"
 
@@ -26,7 +26,7 @@ class CredentialInUse(Conflict):
 
 
 class CoverageHeld(Conflict):
-    """Tenants hold containers whose state this spec saves; force drops that."""
+    """Tenants hold containers whose state this spec saves. With force, it is no longer saved."""
 
     code = "coverage_held"
 
@@ -42,11 +42,11 @@ class SyncFailed(Failed):
 
     code = "failed"
     may_pass: ClassVar[bool] = False
-    """Whether the same transfer may succeed a moment later."""
+    """Whether the same transfer may succeed when it is retried."""
 
 
 class TransferBroke(SyncFailed):
-    """The transfer broke off for a reason that rclone's own words give."""
+    """The transfer failed; the detail is rclone's message."""
 
     may_pass = True
 
@@ -59,14 +59,14 @@ class SinkUnreachable(SyncFailed):
 
 
 class SinkStumbled(SinkUnreachable):
-    """The sink answers others, perhaps, but failed at this request."""
+    """The sink failed this request; others may succeed."""
 
     after_s: float = 0
-    """How long the sink asks to wait; 0 where it does not say."""
+    """The seconds that the sink asks to wait; 0 if it does not say."""
 
 
 class SinkThrottled(SinkStumbled):
-    """The sink asks for fewer requests."""
+    """The sink throttles requests."""
 
     code = "throttled"
 
@@ -76,11 +76,11 @@ class SinkThrottled(SinkStumbled):
 
 
 class SinkRefused(SyncFailed):
-    """The sink does not take this kind of request."""
+    """The sink does not support this request."""
 
 
 class SinkArchived(SyncFailed):
-    """The object lies in an archive of the sink, and cannot be read at once."""
+    """The object is in an archive storage class of the sink and cannot be read immediately."""
 
     code = "archived"
 
@@ -98,13 +98,13 @@ class SinkElsewhere(SyncFailed):
 
 
 class SinkDenied(SyncFailed):
-    """The sink refuses the credentials or their rights."""
+    """The sink rejects the credentials, or they lack a permission."""
 
     code = "denied"
 
 
 class SinkClosed(SyncFailed):
-    """The sink's address is none that a sink may have."""
+    """A sink may not be at this address."""
 
     code = "sink_closed"
 
@@ -112,32 +112,32 @@ class SinkClosed(SyncFailed):
         where = host if host == address else f"{host} ({address})"
         end = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         super().__init__(
-            f"No sink may be at {where}: that is this machine's own, its link's, or what a cloud tells its instances."
-            f" If a sink is meant to be there, add {end} to BOILERHOUSE_ALLOWED_SINK_HOSTS and start again."
+            f"A sink may not be at {where}: the address belongs to this machine, to a link, or to a cloud's"
+            f" metadata service. To allow it, add {end} to BOILERHOUSE_ALLOWED_SINK_HOSTS and restart."
         )
 
 
 class SinkRedirects(SyncFailed):
-    """The sink sends its client elsewhere."""
+    """The sink redirects its client."""
 
     code = "sink_redirects"
 
     def __init__(self, address: str, to: str) -> None:
         super().__init__(
-            f"{address} leads elsewhere ({to}), and redirects are not followed. Set the endpoint at which the sink"
+            f"{address} redirects to {to}, and redirects are not followed. Set the endpoint at which the sink"
             " itself answers."
         )
 
 
 class SinkUntrusted(SyncFailed):
-    """The sink's certificate is not vouched for by the certificates in use."""
+    """The sink's certificate is not signed by a trusted authority."""
 
     code = "untrusted"
 
     def __init__(self, said: str) -> None:
         super().__init__(
-            f"{said.rstrip('.')}. For a private authority let BOILERHOUSE_CA_BUNDLE name the file of its certificates,"
-            " and start again."
+            f"{said.rstrip('.')}. For a private authority, set BOILERHOUSE_CA_BUNDLE to the file with its"
+            " certificates, and restart."
         )
 
 
@@ -148,7 +148,7 @@ class SinkMissing(SyncFailed):
 
 
 class SinkUnreliable(SyncFailed):
-    """The sink does not give back what was written."""
+    """The sink does not return what was written."""
 
     code = "unreliable"
 
@@ -160,20 +160,20 @@ class DiskFull(SyncFailed):
 
 
 class Oversized(SyncFailed):
-    """An object, or another answer of the sink, is longer than is read into memory."""
+    """An object or another answer of the sink is too large to read into memory."""
 
     code = "object_too_large"
 
 
 class TransferStalled(SyncFailed):
-    """Nothing of the transfer has moved for as long as the deployment allows."""
+    """The transfer has made no progress for the time that the deployment allows."""
 
     code = "stalled"
     may_pass = True
 
 
 class TooSlow(TransferStalled):
-    """So little has moved that the transfer would hold a worker and a slot for as long as the sink likes."""
+    """The transfer is slower than the deployment allows, so it would occupy a worker and a slot indefinitely."""
 
 
 class TransferCancelled(SyncFailed):
@@ -183,19 +183,19 @@ class TransferCancelled(SyncFailed):
 
 
 class TransferInterrupted(SyncFailed):
-    """Nobody could confirm in time that the claim still stands, so the transfer was ended."""
+    """The transfer was stopped, because it could not be confirmed in time that the claim is still live."""
 
     code = "interrupted"
 
 
 class BadFilter(SyncFailed):
-    """rclone does not take the pattern or a flag."""
+    """rclone does not accept the pattern or a flag."""
 
     code = "bad_filter"
 
 
 class TooLarge(SyncFailed):
-    """More files or bytes than a save may have; nothing was sent."""
+    """The state has more files or bytes than a save may have. Nothing was sent."""
 
     code = "too_large"
 
@@ -207,44 +207,44 @@ class Unsaveable(SyncFailed):
 
 
 class FileChanging(SyncFailed):
-    """A file that is too large to be copied for a save changed each time while it was sent."""
+    """A file that is too large to copy for a save changed during each attempt to send it."""
 
     code = "file_changing"
     may_pass = True
 
 
 class Incomplete(SyncFailed):
-    """What arrived is not what was sent."""
+    """The transferred files differ from the originals."""
 
     code = "incomplete"
 
 
 class RemoteChanged(SyncFailed):
-    """A newer claim of this tenant has written there; nothing was changed."""
+    """A newer claim of this tenant has saved to this location. Nothing was changed."""
 
     code = "remote_changed"
 
 
 class VolumeInside(SyncFailed):
-    """Another volume is mounted within the mapping's directory."""
+    """Another volume is mounted inside the mapping's directory."""
 
     code = "volume_inside"
 
 
 class DirectoryMissing(SyncFailed):
-    """The container's directory is not on this node, so there is nothing that could be saved or restored."""
+    """The container's directory is not on this node, so nothing can be saved or restored."""
 
     code = "directory_missing"
 
 
 class PathPlanted(SyncFailed):
-    """A link or another object stands where the mapping's directory should be."""
+    """The path of the mapping is a link or another object, not a directory."""
 
     code = "path_planted"
 
 
 class StateMissing(SyncFailed):
-    """This tenant's state was saved there, but nothing is there now."""
+    """This tenant's state was saved at this location, but nothing is there now."""
 
     code = "state_missing"
 
@@ -256,12 +256,12 @@ class StateMoved(SyncFailed):
 
 
 class LocationConflict(SyncFailed):
-    """The spec's locations meet those of another spec; nothing is transferred until one of them is changed."""
+    """The spec's locations overlap with another spec's. Nothing is transferred until one of them is changed."""
 
     code = "location_conflict"
 
 
 class PlaceChanged(SyncFailed):
-    """The sink leads to another place than when the spec was saved; nothing is transferred until it is saved again."""
+    """The sink is no longer the place that the spec was saved for. Nothing is transferred until it is saved again."""
 
     code = "place_changed"

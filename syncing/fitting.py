@@ -1,8 +1,8 @@
-"""Whether a container's state fits its disk limit when it comes back, found out before a save sends anything.
+"""Checks before a save that the state will fit into the container's disk limit when it is restored.
 
-A file may take less of a disk than it is long (holes), and several names of one file take it once, and one inode. At a
-sink there are no holes and every name is a file of its own; so a restore needs more than lies here now, and it needs it
-on a file system of the same size. Where the limit is only watched, more than it may lie here already.
+On disk, a sparse file uses less than its length, and hard links share their content and inode. At a sink, there are no
+holes and every name is a separate file. So a restore can need more space than the state uses now, on a file system of
+the same size. If the limit is only watched, the state may already exceed it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from syncing.models import SyncMapping
 from syncing.sites import Site, place_of
 
 SMALLEST_BLOCK = 1024
-"""Of ext4; small file systems have it."""
+"""The inode ratio of ext4; small file systems have it."""
 SHOWN = 3
 
 
 def room_of(
     names: Mapping[str, int], links: Mapping[str, str], empty_dirs: Iterable[str], block: int = SMALLEST_BLOCK
 ) -> int:
-    """What a restore of these files, links and directories takes of a disk with such blocks, at least, in bytes."""
+    """The minimum disk use in bytes of restoring these files, links and directories with this block size."""
     paths = [*names, *links, *(f"{path}/x" for path in empty_dirs)]
     return _room_for(names.values(), block) + block * (
         _directories(paths) + sum(len(one) > 59 for one in links.values())
@@ -38,7 +38,7 @@ def _inodes_of(census: volumes.Census) -> int:
 
 
 def _directories(paths: list[str]) -> int:
-    """How many the paths lie in, the mapping's own among them."""
+    """The number of directories that contain the paths, including the mapping's own."""
     return len(folders(paths)) + bool(paths)
 
 
@@ -47,9 +47,9 @@ def _room_for(sizes: Iterable[int], block: int) -> int:
 
 
 def check(site: Site, mapping: SyncMapping, local: volumes.Census, kept: Mapping[str, int]) -> None:
-    """Raise TooLarge where what the container's claims restore, ``local`` among it, would not fit its disk limit.
+    """Raise TooLarge if what the container's claims restore, including ``local``, would not fit into its disk limit.
 
-    ``kept`` is what the sink has of the mapping by now and keeps, whether it is here or not.
+    ``kept``: files that the sink keeps for the mapping, whether or not they exist here.
     """
     disk = quota.capacity(volumes.home(site.container_id), site.spec.resources)
     if disk is None:
@@ -72,13 +72,13 @@ def check(site: Site, mapping: SyncMapping, local: volumes.Census, kept: Mapping
         return
     has_own = quota.used_bytes(volumes.home(site.container_id)) is not None
     if has_own and not only_there and not any(one.grows for one in censuses.values()):
-        return  # it lies on that very disk now
+        return  # it is on that disk now
     grows = {f"{other.container_path}/{path}": by for other in others for path, by in censuses[other.pk].grows.items()}
     raise errors.TooLarge(_words(site.spec, need, disk.bytes, grows, only_there))
 
 
 def _is_small(censuses: Collection[volumes.Census], kept: Mapping[str, int], disk: quota.Capacity) -> bool:
-    """Whether it fits for sure, by an estimate that is too high and soon made."""
+    """Whether it certainly fits, by a quick estimate that is too high."""
     paths = [path for one in censuses for path in (*one.seen, *one.links, *one.empty_dirs)]
     inodes = sum(2 + path.count("/") for path in paths) + len(kept)
     need = sum(stamp.size for one in censuses for stamp in one.seen.values()) + sum(kept.values())
@@ -92,23 +92,23 @@ def _words(spec: WorkloadSpec, need: int, capacity: int, grows: dict[str, int], 
         named = ", ".join(f"{show(path)} ({grows[path]} bytes more)" for path in largest[:SHOWN])
         rest = f" and {len(largest) - SHOWN} more" if len(largest) > SHOWN else ""
         reasons.append(
-            f"Files with holes and further names of one file take their full size then: {named}{rest}. Remove them, or"
-            " keep each content under one name"
+            f"Sparse files and hard links take their full size when they are restored: {named}{rest}. Remove"
+            " them, or keep each content under one name"
         )
     if only_there:
         reasons.append(
             f"{len(only_there)} files that the container no longer has are kept at the sink in mode copy and come back"
         )
     return (
-        f"What is saved takes {need} bytes when it comes back; {_limit_words(spec)} holds {capacity}."
+        f"The saved state takes {need} bytes when it is restored; {_limit_words(spec)} allows {capacity}."
         f" {'. '.join(reasons or ['Remove files'])}; or {_remedy(spec)}."
     )
 
 
 def _words_of_files(spec: WorkloadSpec, inodes: int, files: int) -> str:
     return (
-        f"What is saved is {inodes} files, links and directories when it comes back; {_limit_words(spec)}"
-        f" holds {files}. Remove some; or {_remedy(spec)}."
+        f"The saved state has {inodes} files, links and directories when it is restored; {_limit_words(spec)}"
+        f" allows {files}. Remove some; or {_remedy(spec)}."
     )
 
 
@@ -127,7 +127,7 @@ def _census(site: Site, mapping: SyncMapping) -> volumes.Census:
     try:
         root = volumes.descend(volume, relative)
     except OSError:
-        return volumes.Census()  # not there yet, or something else is; its own save says so
+        return volumes.Census()  # it does not exist yet, or is not a directory; its own save reports that
     try:
         return volumes.census(root, patterns.matcher(mapping.pattern), volumes.ANY_SIZE)
     finally:
@@ -135,9 +135,9 @@ def _census(site: Site, mapping: SyncMapping) -> volumes.Census:
 
 
 def check_room(site: Site, need: int, location: str, *, beside: bool) -> None:
-    """Raise DiskFull before the first byte where a restore of ``need`` bytes has no room to be staged.
+    """Raise DiskFull before the first byte if a restore of ``need`` bytes has no space to be staged.
 
-    ``beside``: it is merged into what is there, so it needs its room beside that.
+    ``beside``: it is merged into existing files, so it needs its space in addition to them.
     """
     home, limit = volumes.home(site.container_id), quota.limit_of(site.spec.resources)
     disk = os.statvfs(volumes.staging_dir(site.container_id))
@@ -145,14 +145,14 @@ def check_room(site: Site, need: int, location: str, *, beside: bool) -> None:
     if quota.used_bytes(home) is None:
         if limit and need > limit.bytes:
             raise errors.DiskFull(
-                f"The state at {location} needs {need} bytes; {limit.name} allows {limit.bytes}. To have it back,"
+                f"The state at {location} needs {need} bytes; {limit.name} allows {limit.bytes}. To restore it,"
                 f" {limit.remedy}."
             )
         if need > free:
-            raise errors.DiskFull(f"The state at {location} needs {need} bytes; {free} are free on this node.")
+            raise errors.DiskFull(f"The state at {location} needs {need} bytes, but only {free} are free on this node.")
     elif need > free:
-        why = " It is staged beside what the container has before it is merged." if beside else ""
+        why = " It is staged beside the current files before it is merged." if beside else ""
         raise errors.DiskFull(
-            f"The state at {location} needs {need} bytes; {free} are free on the container's disk"
-            f" ({_limit_words(site.spec)}).{why} Raise diskMb of the workload."
+            f"The state at {location} needs {need} bytes, but only {free} are free on the container's disk"
+            f" ({_limit_words(site.spec)}).{why} Raise the workload's diskMb."
         )

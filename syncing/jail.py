@@ -1,8 +1,9 @@
 """The sandbox that rclone runs in; the only module that builds it.
 
-Inside are the volume, rclone, setpriv with its libraries, certificates, the names it needs, and nothing else. rclone
-runs as the container's user; whatever links a tenant planted resolve inside. A restore has no capability. A save sees
-the volume read-only and has one: it reads what its owner closed, so that no mode on the disk has to change for it.
+It contains the volume, rclone, setpriv with its libraries, certificates, the required host names, and nothing else.
+rclone runs as the container's user; links created by a tenant resolve inside. A restore has no capability. A save sees
+the volume read-only and has one: to read files that their owner made unreadable, so that no mode on the disk has to
+change.
 """
 
 from __future__ import annotations
@@ -24,28 +25,28 @@ from syncing.sinks import reaching
 
 VOLUME = "/vol"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-"""Where rclone looks for them first."""
+"""Where rclone looks for certificates first."""
 _DAC_READ_SEARCH = 2
 _RESOLVER = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
 
 
 @dataclass(frozen=True, slots=True)
 class Jail:
-    """What one run may see: ``directory`` as ``/vol``, owned by ``owner``, and what its sink binds."""
+    """What one run may see: ``directory`` as ``/vol``, owned by ``owner``, and the binds of its sink."""
 
     directory: Path
     owner: Owner
     writable: bool
-    """Whether the volume is; a save reads it, a restore reads the sink."""
+    """Whether the volume is writable: a restore writes it, a save reads it."""
     binds: tuple[tuple[Path, str], ...] = ()
     """Directories of a sink on this host: (on the host, inside)."""
     opens: Callable[[], int] | None = None
-    """Opens a directory that ``show`` puts over ``directory``: what stands at a path may be replaced."""
+    """Opens the directory that ``show`` mounts over ``directory``, because a path may be replaced."""
 
     def wrap(self, arguments: list[str], refused: int, hosts: int | None = None) -> list[str]:
         """The command that runs ``rclone <arguments>`` inside; it inherits the descriptor of ``syscalls.refused``.
 
-        With ``hosts``, a descriptor of a hosts file, these are all the names there are; else the resolver is asked.
+        With ``hosts``, a descriptor of a hosts file, only its names can be resolved; otherwise the resolver is used.
         """
         bwrap, setpriv = _programs()
         uid, gid = map(str, self.owner)
@@ -61,7 +62,7 @@ class Jail:
         ]  # fmt: skip
 
     def show(self) -> None:
-        """From now on ``directory`` is what ``opens`` opens, for this thread and what it starts, and for no other.
+        """Mount what ``opens`` opens over ``directory``, only for this thread and its children.
 
         The thread sees the node's other mounts as they are now. Raises OSError, and what ``opens`` raises.
         """
@@ -69,16 +70,16 @@ class Jail:
             return
         _call("unshare", _NEW_MOUNTS)
         _call("mount", None, b"/", None, _RECURSIVELY | _PRIVATE, None)
-        handle = self.opens()  # here: what was opened among other mounts cannot be shown
+        handle = self.opens()  # open it here, because a descriptor from another mount namespace cannot be mounted
         try:
             _call("mount", f"/proc/self/fd/{handle}".encode(), os.fsencode(self.directory), None, _BIND, None)
         finally:
             os.close(handle)
 
     def _binds(self, setpriv: str, hosts: int | None) -> Iterator[tuple[str, ...]]:
-        """Everything that is to be seen inside, below directories that rclone's user may pass.
+        """All binds, below directories that rclone's user may traverse.
 
-        bwrap itself makes a missing directory above a bind for root alone.
+        bwrap itself creates missing parent directories of a bind for root only.
         """
         volume, sink = ("--bind", "--ro-bind") if self.writable else ("--ro-bind", "--bind")
         binds = [
@@ -123,6 +124,6 @@ def _programs() -> tuple[str, str]:
 
 @cache
 def _libraries(program: str) -> tuple[tuple[str, str], ...]:
-    """The shared libraries that ``program`` loads: (on the host, inside)."""
+    """The shared libraries of ``program``: (on the host, inside)."""
     listed = subprocess.run(["ldd", program], capture_output=True, text=True, timeout=10, check=True).stdout
     return tuple((str(Path(library).resolve()), library) for library in re.findall(r"(/\S+)", listed))

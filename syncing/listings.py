@@ -1,7 +1,7 @@
-"""The listing: every object of a location's last completed save, by name and size.
+"""The listing: every object of a location's last complete save, by name and size.
 
-It is what an interrupted save is taken back to (hazards.md#c1). A short one is part of the marker. A long one is an
-object of its own, written whole under a new name before the marker that points to it: there is never half of one.
+An interrupted save is undone to this state (hazards.md#c1). A short listing is part of the marker. A long one is a
+separate object, written completely under a new name before the marker that refers to it, so it is never incomplete.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from syncing.markers import Marker
 from syncing.sinks import RUN_DEADLINE_S, Sink, sizes
 
 INLINE_BYTES = 16_384
-"""A claim reads the marker, so it must stay small; a save of few files is spared two round trips."""
+"""A claim reads the marker, so it must stay small; saves of few files avoid two round trips."""
 
 
 def attach(sink: Sink, marker: Marker, run_id: str, names: dict[str, int]) -> Marker:
@@ -31,7 +31,7 @@ def attach(sink: Sink, marker: Marker, run_id: str, names: dict[str, int]) -> Ma
 
 
 def read(sink: Sink, marker: Marker) -> dict[str, int]:
-    """The names and sizes of the last completed save. Raises Incomplete when they are gone or half there."""
+    """The names and sizes of the last complete save. Raises Incomplete if they are missing or unreadable."""
     if not marker.listing:
         return {sink.listed(name): size for name, size in marker.names.items()}
     content = sink.get(marker.listing, RUN_DEADLINE_S)
@@ -45,6 +45,6 @@ def read(sink: Sink, marker: Marker) -> dict[str, int]:
 
 
 def forget(sink: Sink, old: Marker, new: Marker) -> None:
-    """Delete the object of a listing that nothing points to any more."""
+    """Delete the object of a listing that no marker refers to any more."""
     if old.listing not in ("", new.listing):
         sink.delete(old.listing)

@@ -127,9 +127,9 @@ def _check_unchanged(part: snapshots.Part, before: dict[str, volumes.Stamp], cau
     after = snapshots.still(part.root, list(before))
     if changed := [path for path, stamp in before.items() if after.get(path) != stamp]:
         raise errors.FileChanging(
-            f"{show(changed[0])} changed while it was sent. Copies of what changed take at most"
-            f" {settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES} bytes (BOILERHOUSE_SNAPSHOT_MAX_BYTES) and leave"
-            f" {settings.BOILERHOUSE_DISK_FLOOR_MB} MB of the node's disk free; it did not fit."
+            f"{show(changed[0])} changed while it was sent. Copies of changed files may take at most"
+            f" {settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES} bytes (BOILERHOUSE_SNAPSHOT_MAX_BYTES) and must leave"
+            f" {settings.BOILERHOUSE_DISK_FLOOR_MB} MB of the node's disk free, so it could not be copied."
         ) from cause
 
 

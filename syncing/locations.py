@@ -1,4 +1,5 @@
-"""Where a mapping ends up, and the rule that no two of the deployment can meet there (hazards.md#c4, #c5)."""
+"""A mapping's location at the sink, and the rule that no two locations of the deployment may overlap (hazards.md#c4,
+#c5)."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ TENANT = "${tenantId}"
 MARKER_ROOT = ".boilerhouse"
 BACKUP_ROOT = ".boilerhouse-trash"
 PLACE_KEY = f"{MARKER_ROOT}/place.json"
-"""The object by which a place is known."""
+"""The object that identifies a place."""
 
 
 def join(prefix: str, sink_path: str) -> str:
@@ -24,28 +25,28 @@ def resolve(template: str, tenant_id: str) -> str:
 
 
 def marker_key(location: str) -> str:
-    """The object that says what was last saved at ``location``; outside all locations."""
+    """The marker of ``location``; outside all locations."""
     return f"{MARKER_ROOT}/{hashlib.sha256(location.encode()).hexdigest()}.json"
 
 
 def check_path(text: str) -> str | None:
-    """What is wrong with a prefix or sink path; None if it can be used."""
+    """Why a prefix or sink path is invalid; None if it is valid."""
     if text.startswith("/") or "//" in text:
-        return "No leading / and no empty segment."
+        return "Must not have a leading / or an empty segment."
     segments = text.rstrip("/").split("/") if text else []
     if any(segment in (".", "..") for segment in segments):
-        return "No . or .. as a segment."
+        return "Must not have . or .. as a segment."
     if any(ord(char) < 32 or char in "\\\x7f\u201b" for char in text) or len(text.encode()) > 400:
-        return "At most 400 bytes, without control characters and backslashes."
+        return "Use at most 400 bytes, without control characters and backslashes."
     if any("${" in segment and segment != TENANT for segment in segments):
-        return "Only ${tenantId} can be used, and only as a whole segment."
+        return "Only ${tenantId} is allowed, and only as a whole segment."
     if any(segment in (MARKER_ROOT, BACKUP_ROOT) for segment in segments):
         return f"{MARKER_ROOT} and {BACKUP_ROOT} are reserved."
     return None
 
 
 def meet(one: str, other: str) -> bool:
-    """Whether for any tenants one location equals, contains or lies in the other."""
+    """Whether, for some tenants, one location equals, contains or is inside the other."""
     pairs = zip(_segments(one), _segments(other), strict=False)
     return all(a == b or TENANT in (a, b) for a, b in pairs)
 
@@ -60,49 +61,49 @@ def literal(template: str) -> str:
 
 
 def levels(template: str) -> list[str]:
-    """The folders down to the last one that is the same for all tenants, the root (empty) apart."""
+    """The folders down to the last one that is the same for all tenants, without the root (empty)."""
     parts = _segments(literal(template))
     return ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
 
 Spot = tuple[tuple[str, ...], str]
-"""A place, by its id or its spelling, and a template in it."""
+"""A place, by its id or spelling, and a template in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A mapping's locations, in every place that is known to hold them."""
+    """A mapping's locations, in every place known to contain them."""
 
     spots: tuple[Spot, ...]
     uploads: bool
     downloads: bool
     label: str
     near: tuple[Spot, ...] = ()
-    """The same by the addresses of the sink's server; they count where the place of either is not known."""
+    """The same by the addresses of the sink's server; they count if either place is unknown."""
     is_known: bool = True
 
 
 def conflict(area: Area, others: Iterable[Area]) -> str | None:
-    """Which of ``others`` the area must not meet, in words; None if it meets none."""
+    """The conflict of the area with one of ``others``, as text; None if there is none."""
     for other in others:
         why = _meeting(area, other)
         if why is None:
             continue
         if area.uploads and other.uploads:
-            return f"Its location meets the upload location of {other.label}{why}."
+            return f"Its location overlaps with the upload location of {other.label}{why}."
         if (area.downloads and other.uploads) or (area.uploads and other.downloads):
-            return f"Its location meets that of {other.label}{why}: one would restore what the other saves."
+            return f"Its location overlaps with that of {other.label}{why}: one would restore what the other saves."
     return None
 
 
 def _meeting(area: Area, other: Area) -> str | None:
-    """None where they do not meet, else what is to be said about it, which is nothing if their sinks are the same."""
+    """None if they do not overlap, otherwise an explanation, which is empty if their sinks are equal."""
     if _share(area.spots[:1], other.spots[:1]):
         return ""
     if _share(area.spots, other.spots):
-        return ", for the two sinks lead to the same place"
+        return ", because the two sinks are the same place"
     if not (area.is_known and other.is_known) and _share(area.near, other.near):
-        return f", as far as addresses tell: give the keys the right to read and write {PLACE_KEY}"
+        return f", as far as the addresses tell: give the keys permission to read and write {PLACE_KEY}"
     return None
 
 

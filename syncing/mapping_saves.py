@@ -1,4 +1,4 @@
-"""The save of one mapping within a run: the one object that its steps hand each other."""
+"""The save of one mapping within a run: the object that its steps share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class MappingSave:
-    """What is saved, from where, to where, and within which run."""
+    """What is saved, from where, to where, and in which run."""
 
     run: SyncRun
     mapping: SyncMapping
@@ -40,12 +40,13 @@ class MappingSave:
 
     @property
     def place(self) -> tuple[Path, PurePosixPath]:
-        """The volume on this node that holds the mapping's directory, and the path in it. Raises DirectoryMissing."""
+        """The volume on this node that contains the mapping's directory, and the path in it. Raises
+        DirectoryMissing."""
         return place_of(self.site, self.mapping)
 
     @property
     def matches(self) -> Callable[[str], bool] | None:
-        """Whether a path is part of the mapping; None where all are."""
+        """Whether a path is part of the mapping; None if all are."""
         return patterns.matcher(self.mapping.pattern)
 
     def send(
@@ -57,9 +58,9 @@ class MappingSave:
         opens: Callable[[], int] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> rclone.Outcome:
-        """Run rclone over what is in ``directory``, or what ``opens`` opens; ``size`` is how much, in bytes.
+        """Run rclone on ``directory``, or on what ``opens`` opens; ``size`` is the approximate size in bytes.
 
-        ``check`` is called now and then, and raises what ends it.
+        ``check`` is called regularly, and raises an error to end it.
         """
 
         def keep_going() -> bool:
@@ -74,14 +75,14 @@ class MappingSave:
         )  # fmt: skip
 
     def persist(self, attempt: Callable[[], T], *, is_fixed: bool) -> T:
-        """Where what is sent is fixed, tries go on where the last one stopped, and there are as many as bring a file.
+        """For fixed content, retries continue where the last one stopped, as long as each brings a file.
 
-        What goes on changing could keep them busy for ever.
+        Content that keeps changing could cause endless retries.
         """
         return persist(attempt, self.reporter, self.keep_going, resumes=self.sink.resumes_saves and is_fixed)
 
     def add_step(self, files: int, size: int, **more: Any) -> None:
-        """Write into the run what this mapping had."""
+        """Record the mapping's result in the run."""
         add_step(self.run, self.mapping, self.location, files, size, **more)
 
     def note_missing(self) -> None:
@@ -89,7 +90,7 @@ class MappingSave:
 
 
 def may_delete(mapping: SyncMapping, site: Site, location: str) -> bool:
-    """Whether this generation restored the mapping as it is now, so that its save may delete there (P5)."""
+    """Whether this generation restored the mapping in its present form, so that its save may delete there (P5)."""
     if mapping.mode != Mode.SYNC:
         return False
     return MappingRestore.objects.filter(

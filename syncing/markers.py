@@ -1,7 +1,7 @@
-"""The marker: one object per location that says what the last completed save there was.
+"""The marker: one object per location that describes the last complete save there.
 
-It lies outside all locations. It also holds what object storage cannot: modes, links, empty directories. A save
-writes it ``open`` before the first byte and ``closed`` after the last; ``undo`` names the attempts in between.
+It is outside all locations. It also contains what object storage lacks: modes, links, empty directories. A save writes
+it as ``open`` before the first byte and as ``closed`` after the last; ``undo`` lists the attempts in between.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from syncing.sinks import sizes
 
 FORMAT = 1
 PLAIN_BYTES = 65_536
-"""A longer one is compressed: it names every file."""
+"""A longer one is compressed, because it names every file."""
 _GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a restore must yield."""
+    """What a restore must produce."""
 
     files: int = 0
     bytes: int = 0
@@ -28,16 +28,16 @@ class Manifest:
     links: dict[str, str] = field(default_factory=dict)
     empty_dirs: list[str] = field(default_factory=list)
     mtimes: dict[str, int] = field(default_factory=dict)
-    """Path → modification time in ns; of every file that is known of."""
+    """Path → modification time in ns, of every known file."""
     names: list[str] = field(default_factory=list)
     way: list[int] = field(default_factory=list)
-    """Modes of the directories that lead to the mapping's, from its volume's root on, and last its own."""
+    """Modes of the directories from the volume's root to the mapping's, that one last."""
     sparse: list[str] = field(default_factory=list)
-    """Files that had holes."""
+    """Sparse files."""
     room: int = 0
-    """What a restore takes of a disk, in bytes; 0 in markers of older versions."""
+    """The disk use of a restore, in bytes; 0 in markers of older versions."""
     is_exact: bool = False
-    """Whether each file of ``mtimes`` must be there; not in markers of older versions."""
+    """Whether each file of ``mtimes`` must exist; not in markers of older versions."""
 
     @property
     def is_empty(self) -> bool:
@@ -52,20 +52,20 @@ class Marker:
     generation: int
     run_id: str
     state: str
-    """``open`` while a save is under way, ``closed`` when it completed."""
+    """``open`` during a save, ``closed`` when it has completed."""
     saved_at: str
     manifest: Manifest
-    """Of the last *completed* save."""
+    """Of the last *complete* save."""
     undo: list[dict[str, Any]] = field(default_factory=list)
-    """Attempts to take back, newest last: ``{runId, attempt, backup}``."""
+    """Attempts to undo, newest last: ``{runId, attempt, backup}``."""
     listing: str = ""
-    """Key of the listing of the last completed save; empty when ``names`` is that listing."""
+    """Key of the listing of the last complete save; empty if ``names`` is that listing."""
     names: dict[str, int] = field(default_factory=dict)
-    """Name and size of every object of the last completed save, where they are few."""
+    """Name and size of every object of the last complete save, if they are few."""
     format: int = FORMAT
 
     def dump(self) -> bytes:
-        """Raises Oversized where ``load``, or who reads it before, would not take it."""
+        """Raises Oversized if ``load`` could not read it."""
         content = json.dumps(asdict(self)).encode()
         if len(content) <= PLAIN_BYTES:
             return content
@@ -73,7 +73,7 @@ class Marker:
 
     @classmethod
     def load(cls, content: bytes, most: int = sizes.MOST_UNPACKED_BYTES) -> Self:
-        """Raises ValueError for what is not a marker of a known format; Oversized where it is longer than ``most``."""
+        """Raises ValueError if it is not a marker of a known format; Oversized if it is longer than ``most``."""
         if content.startswith(_GZIP):
             content = sizes.unpacked(content, most)
         data = json.loads(content)

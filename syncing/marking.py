@@ -1,4 +1,5 @@
-"""Open and close the marker around a save, and refuse the save another has written over (hazards.md#c1, #c8, #c9)."""
+"""Opens and closes the marker around a save, and refuses a save if another one has changed it (hazards.md#c1, #c8,
+#c9)."""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ from syncing.sites import Site
 from syncing.surveys import read_marker
 
 savers = ThreadPoolExecutor(16, thread_name_prefix="saves")
-"""Apart from the others: a sink that hangs while it is saved to must not keep claims waiting."""
+"""Separate from other requests: a sink that hangs during saves must not delay claims."""
 
 
 def open_marker(save: MappingSave) -> Attempt:
-    """Say at the sink that a save is under way; the manifest stays that of the last completed one."""
+    """Record at the sink that a save is in progress; the manifest stays that of the last complete one."""
     sink, location, site, run = save.sink, save.location, save.site, save.run
     has_objects = savers.submit(sink.has_objects, location, RUN_DEADLINE_S)
     known, tag = read_marker(sink, location, RUN_DEADLINE_S)
@@ -42,7 +43,8 @@ def open_marker(save: MappingSave) -> Attempt:
 
 
 def put_marker(save: MappingSave, content: bytes, tag: str) -> str:
-    """Write the marker and return its new tag; where the sink can, only if nobody has since ``tag`` (hazards.md#c9)."""
+    """Write the marker and return its new tag; if the sink can, only if it is unchanged since ``tag``
+    (hazards.md#c9)."""
     if save.mapping.spec.sink_health.get("conditionalWrites"):
         return save.sink.put_if(marker_key(save.location), content, tag)
     save.sink.put(marker_key(save.location), content)
@@ -50,19 +52,19 @@ def put_marker(save: MappingSave, content: bytes, tag: str) -> str:
 
 
 def check_unchanged(known: Marker | None, mapping: SyncMapping, site: Site) -> None:
-    """Raise RemoteChanged unless the marker is what this claim's restore saw, or this claim's own."""
+    """Raise RemoteChanged unless the marker is the one that this claim's restore read, or this claim's own."""
     if known is not None and known.generation == site.generation:
         return
     if known is not None and known.generation > site.generation:
-        raise errors.RemoteChanged(f"A newer claim (generation {known.generation}) has saved there.")
+        raise errors.RemoteChanged(f"A newer claim (generation {known.generation}) has saved to this location.")
     rows = MappingRestore.objects.filter(tenant_id=site.tenant_id, generation=site.generation, mapping=mapping)
     seen = rows.values_list("marker_run", flat=True).first()
     if seen is not None and seen != (known.run_id if known else ""):
-        raise errors.RemoteChanged("What was restored when this claim began has been replaced since.")
+        raise errors.RemoteChanged("The state that this claim restored has been replaced since.")
 
 
 def _first_marker(sink: Sink, location: str, site: Site, names: dict[str, int]) -> Marker:
-    """What an interrupted first save is taken back to: whatever was there before it (hazards.md#c2: adopted)."""
+    """What an interrupted first save is undone to: whatever existed before it (hazards.md#c2: adopted)."""
     marker = Marker(
         tenant_id=site.tenant_id,
         deployment=deployment_id(),

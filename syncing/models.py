@@ -1,4 +1,4 @@
-"""What is copied where and when, and what has been."""
+"""Sync specs, credentials, runs, and records of saves."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SyncSpec(models.Model):
     pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="sync_specs")
     version = models.PositiveIntegerField(default=1)
     sink = models.JSONField()
-    """The sink without its secrets, in the API's names."""
+    """The sink without its secrets, with the API's names."""
     sink_secrets = EncryptedJSONField(null=True, blank=True)
     credential = models.ForeignKey(Credential, on_delete=models.PROTECT, null=True, blank=True)
     on_claim = models.BooleanField(default=False)
@@ -51,14 +51,14 @@ class SyncSpec(models.Model):
     sink_health = models.JSONField(default=dict)
     """``{state, checkedAt, code?, detail?}`` of the last probe."""
     place = models.JSONField(default=dict, db_default=Value({}, models.JSONField()), blank=True)
-    """``{spelled, id, others, addresses}`` as ``places`` found it, for the sink as it is spelled there."""
+    """``{spelled, id, others, addresses}`` as determined by ``places``, for the sink in this spelling."""
     place_state = models.CharField(
         max_length=16, choices=PlaceState, default=PlaceState.UNASKED, db_default=PlaceState.UNASKED, blank=True
     )
     place_detail = models.TextField(default="", db_default="", blank=True)
-    """Why nothing is transferred, where that is so."""
+    """Why nothing is transferred, if so."""
     located_at = models.DateTimeField(default=timezone.now, db_default=Now())
-    """Since when its locations are what they are: of two specs that meet, the earlier one goes on."""
+    """Since when its locations are unchanged: of two overlapping specs, the earlier one continues."""
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
 
@@ -69,21 +69,21 @@ class SyncSpec(models.Model):
         return self.id
 
     def resolved_sink(self) -> Sink:
-        """The sink with its secrets. What transfers asks ``places.sink_of``."""
+        """The sink with its secrets. Transfers use ``places.sink_of``."""
         secrets: dict[str, Any] = (self.credential.secret if self.credential else self.sink_secrets) or {}
         return sinks.resolve(self.sink, secrets)
 
     @property
     def prefix(self) -> str:
-        """What the sink itself puts before every sink path."""
+        """The prefix that the sink itself adds to every sink path."""
         return sinks.prefix(self.sink)
 
 
 class SinkPlace(models.Model):
-    """Which place a spelling of a sink led to when it was last asked; several spellings may be one place."""
+    """The place that a spelling of a sink led to at the last check; several spellings may be one place."""
 
     name = models.TextField(unique=True)
-    """Endpoint and bucket, as ``SavedState.place`` and ``Backup.place`` hold it."""
+    """Endpoint and bucket, as in ``SavedState.place`` and ``Backup.place``."""
     place_id = models.CharField(max_length=64, db_index=True)
     seen_at = models.DateTimeField(default=timezone.now)
 
@@ -92,7 +92,7 @@ class SinkPlace(models.Model):
 
 
 class SyncMapping(models.Model):
-    """One directory of the container and its place in the sink."""
+    """One directory of the container and its location at the sink."""
 
     spec = models.ForeignKey(SyncSpec, on_delete=models.CASCADE, related_name="mappings")
     position = models.PositiveSmallIntegerField()
@@ -131,13 +131,13 @@ class SyncMapping(models.Model):
 
 
 class SyncRun(models.Model):
-    """One execution: spec x tenant x direction, one step (one rclone) per mapping."""
+    """One execution: spec x tenant x direction, with one step (one rclone) per mapping."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     spec = models.ForeignKey(SyncSpec, on_delete=models.CASCADE, related_name="runs")
     tenant_id = models.CharField(max_length=128)
     container_id = models.UUIDField(null=True, blank=True)
-    """None for the restore of a backup: it happens at the sink."""
+    """None for the restore of a backup, which happens at the sink."""
     generation = models.BigIntegerField()
     direction = models.CharField(max_length=16, choices=Direction)
     trigger = models.CharField(max_length=16, choices=Trigger)
@@ -146,10 +146,10 @@ class SyncRun(models.Model):
     progress = models.JSONField(default=dict)
     deleted = models.PositiveIntegerField(default=0)
     deletes = models.CharField(max_length=16, default="", blank=True)
-    """``withheld`` where an upload in mode sync had to leave what it did not restore."""
+    """``withheld`` if an upload in mode sync kept files that it had not restored."""
     skipped = models.JSONField(default=list)
     retries = models.PositiveSmallIntegerField(default=0)
-    """How often a transfer of it was tried again."""
+    """How often one of its transfers was retried."""
     error_code = models.CharField(max_length=32, default="", blank=True)
     error_detail = models.TextField(default="", blank=True)
     owner = models.UUIDField(null=True, blank=True)
@@ -179,13 +179,13 @@ class SyncRun(models.Model):
 
 
 def bytes_moved(runs: models.QuerySet[SyncRun]) -> int:
-    """What these runs transferred, added up by the database."""
+    """The sum of what these runs transferred, computed by the database."""
     each = Cast(KeyTextTransform("bytes", "progress"), models.BigIntegerField())
     return runs.aggregate(total=models.Sum(each))["total"] or 0
 
 
 class MappingRestore(models.Model):
-    """Proof that a generation restored a mapping: only then may its upload delete at the far end (hazards.md#c3)."""
+    """Proof that a generation restored a mapping: only then may its upload delete at the sink (hazards.md#c3)."""
 
     tenant_id = models.CharField(max_length=128)
     generation = models.BigIntegerField()
@@ -194,7 +194,7 @@ class MappingRestore(models.Model):
     pattern = models.CharField(max_length=200, default="", blank=True)
     spec_version = models.PositiveIntegerField()
     marker_run = models.CharField(max_length=36, default="", blank=True)
-    """The run that the marker named then; a save is refused when the marker has changed since (hazards.md#c8)."""
+    """The run in the marker at that time; a save is refused if the marker has changed since (hazards.md#c8)."""
     files = models.PositiveIntegerField()
     bytes = models.PositiveBigIntegerField()
 
@@ -209,12 +209,12 @@ class MappingRestore(models.Model):
 
 class SavedStateQuerySet(models.QuerySet["SavedState"]):
     def current(self) -> SavedStateQuerySet:
-        """Without what an admin had forgotten after it was gone from its sink."""
+        """Without records that an admin has marked as forgotten because they vanished from their sink."""
         return self.filter(forgotten_at=None)
 
 
 class SavedState(models.Model):
-    """The last completed save of a tenant's mapping; what the sink's marker says, known here too (hazards.md#c2)."""
+    """The last complete save of a tenant's mapping; a copy of the sink's marker (hazards.md#c2)."""
 
     tenant_id = models.CharField(max_length=128)
     mapping = models.ForeignKey(SyncMapping, on_delete=models.SET_NULL, null=True)
@@ -228,10 +228,10 @@ class SavedState(models.Model):
     files = models.PositiveIntegerField()
     bytes = models.PositiveBigIntegerField()
     marker_bytes = models.PositiveBigIntegerField(default=0)
-    """What a claim has to read first; 0 where an older version has saved."""
+    """What a claim has to read first, in bytes; 0 if an older version saved."""
     saved_at = models.DateTimeField(default=timezone.now)
     forgotten_at = models.DateTimeField(null=True, blank=True)
-    """Since when nothing is expected there any more; kept as a record."""
+    """Since when nothing is expected there any more; the row is kept as a record."""
 
     objects = SavedStateQuerySet.as_manager()
 
@@ -257,9 +257,9 @@ class Backup(models.Model):
     place = models.TextField()
     """Endpoint and bucket."""
     location = models.TextField()
-    """Where its files were."""
+    """The original location of its files."""
     backup = models.TextField()
-    """Where they are now."""
+    """Their location now."""
     container_path = models.CharField(max_length=400)
     files = models.PositiveIntegerField()
     bytes = models.PositiveBigIntegerField()
@@ -273,7 +273,7 @@ class Backup(models.Model):
 
 
 class SinkProbe(models.Model):
-    """One probe of a spec's sink: its health's history."""
+    """One probe of a spec's sink: the history of its health."""
 
     spec = models.ForeignKey(SyncSpec, on_delete=models.CASCADE, related_name="probes")
     at = models.DateTimeField(default=timezone.now)

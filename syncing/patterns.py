@@ -1,11 +1,11 @@
-"""A mapping's pattern: the plan's meaning, for rclone and for us.
+"""A mapping's pattern: its meaning, for rclone and in this process.
 
-``*.pt`` matches the mapping's top level only; ``**/*.log`` any depth, the top included. rclone reads both otherwise
-(its ``*.pt`` matches at any depth, its ``**/*.log`` not at the top), so patterns are translated. What rclone would read
-as a regular expression, or not at all, is refused.
+``*.pt`` matches only the mapping's top level; ``**/*.log`` matches at any depth, including the top. rclone reads both
+differently (its ``*.pt`` matches at any depth, its ``**/*.log`` not at the top), so patterns are translated. Patterns
+that rclone would read as a regular expression, or not at all, are refused.
 
-Names are tenants': a pattern is held against one in a time that is linear in the name, whatever both are. Regular
-expressions of Python try every way to share a name among the stars; here all ways are followed at once.
+Names are chosen by tenants, so matching takes time linear in the name, whatever name and pattern are. Python's regular
+expressions try all ways to divide a name among the stars; here, all ways are followed at the same time.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ MAX_LENGTH = 200
 
 
 def check(pattern: str) -> str | None:
-    """What is wrong with the pattern; None if it can be used."""
+    """Why the pattern is invalid; None if it is valid."""
     if not pattern or len(pattern) > MAX_LENGTH:
-        return f"Use 1 to {MAX_LENGTH} characters, or leave the pattern out for everything."
+        return f"Use 1 to {MAX_LENGTH} characters, or leave the pattern out to match everything."
     if "{{" in pattern or "}}" in pattern:
         return "Regular expressions are not allowed."
     if "***" in pattern:
-        return "Three stars mean nothing; use * or **."
+        return "*** has no meaning; use * or **."
     if pattern.startswith(("/", "./")) or ".." in pattern.split("/") or "//" in pattern or pattern.endswith("/"):
-        return "Give a pattern relative to containerPath that matches files, such as **/*.log."
+        return "The pattern must be relative to containerPath and match files, such as **/*.log."
     try:
         _automaton(pattern)
     except ValueError as error:
@@ -35,7 +35,7 @@ def check(pattern: str) -> str | None:
 
 
 def to_rclone(pattern: str) -> list[str]:
-    """The include filters with the pattern's meaning: anchored, and at the top too where it begins with ``**/``."""
+    """The include filters with the pattern's meaning: anchored, and also at the top if it begins with ``**/``."""
     filters = [f"/{pattern}"]
     if pattern.startswith("**/"):
         filters.append(f"/{pattern[3:]}")
@@ -43,18 +43,18 @@ def to_rclone(pattern: str) -> list[str]:
 
 
 def matcher(pattern: str) -> Callable[[str], bool] | None:
-    """Whether a relative path matches; None stands for everything. Raises ValueError for what ``check`` refuses."""
+    """Whether a relative path matches; None matches everything. Raises ValueError for what ``check`` refuses."""
     return _automaton(pattern).accepts if pattern else None
 
 
 Test = Callable[[str], bool]
 ESCAPED = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ ")
 MAX_KNOWN = 1000
-"""Sets of states, and characters, that are remembered at a time."""
+"""Maximum number of cached sets of states, and of characters."""
 
 
 class _Set:
-    """States that a path may have led to by now."""
+    """The possible states after a path."""
 
     __slots__ = ("is_end", "next", "states")
 
@@ -64,7 +64,7 @@ class _Set:
 
 
 class _Automaton:
-    """A state has a character's test and the state after it, or states that it is as well, or neither (the end)."""
+    """A state has a character test and the next state, or equivalent states, or neither (the end)."""
 
     def __init__(self) -> None:
         self._tests: list[tuple[Test, int] | None] = [None]
@@ -74,7 +74,7 @@ class _Automaton:
         self._begin = 0
         self._forget()
 
-    # Built from the end to the beginning: each part is given the state after it.
+    # Built from the end to the beginning: each part gets the state after it.
 
     def letter(self, char: str, after: int) -> int:
         self._letters.add(char)
@@ -101,8 +101,6 @@ class _Automaton:
         self._same.append(same)
         return len(self._tests) - 1
 
-    # Followed
-
     def accepts(self, path: str) -> bool:
         at, symbols = self._first, self._symbols
         for char in path:
@@ -121,7 +119,7 @@ class _Automaton:
         self._first = self._closed({self._begin})
 
     def _symbol(self, char: str) -> object:
-        """The same for all characters that no part of the pattern tells apart."""
+        """One representative for all characters that no part of the pattern distinguishes."""
         symbol = char if char in self._letters else tuple(is_one(char) for is_one in self._classes)
         if len(self._symbols) >= MAX_KNOWN:
             self._symbols.clear()
@@ -154,7 +152,7 @@ class _Automaton:
 
 
 Node = Callable[[_Automaton, int], int]
-"""Adds itself before a state and returns its own."""
+"""Adds its states before a state and returns the first."""
 
 
 @lru_cache(256)
@@ -177,7 +175,7 @@ def _in_part(char: str) -> bool:
 
 
 def _tokens(pattern: str) -> Iterator[tuple[str, str]]:
-    """(kind, text): a ``letter``, a ``class`` of letters, or the sign itself. Raises ValueError."""
+    """(kind, text): a ``letter``, a ``class`` of letters, or the special character itself. Raises ValueError."""
     at = 0
     while at < len(pattern):
         char = pattern[at]
@@ -187,7 +185,7 @@ def _tokens(pattern: str) -> Iterator[tuple[str, str]]:
         elif char == "[":
             end = pattern.find("]", at)
             if end < 0:
-                raise ValueError("A [ has no ].")
+                raise ValueError("A [ is not closed by ].")
             yield "class", pattern[at + 1 : end]
             at = end
         elif char == "]":
@@ -195,7 +193,7 @@ def _tokens(pattern: str) -> Iterator[tuple[str, str]]:
         elif char == "\\":
             at += 1
             if pattern[at : at + 1] not in ESCAPED:
-                raise ValueError("After a \\ one of the signs must stand that would mean something without it.")
+                raise ValueError("A \\ must precede a character that has a special meaning.")
             yield "letter", pattern[at]
         elif char in "*?{},":
             yield char, char
@@ -205,7 +203,7 @@ def _tokens(pattern: str) -> Iterator[tuple[str, str]]:
 
 
 def _parsed(tokens: Iterator[tuple[str, str]], *, is_inside: bool) -> list[list[Node]]:
-    """The alternatives up to the end, or to the } that ends them; outside of braces there is one."""
+    """The alternatives up to the end, or to the } that ends them; outside braces there is one."""
     found: list[list[Node]] = [[]]
     for kind, text in tokens:
         match kind:
@@ -220,7 +218,7 @@ def _parsed(tokens: Iterator[tuple[str, str]], *, is_inside: bool) -> list[list[
             case _:
                 found[-1].append(_node(kind, text))
     if is_inside:
-        raise ValueError("A { has no }.")
+        raise ValueError("A { is not closed by }.")
     return found
 
 
@@ -240,11 +238,11 @@ def _node(kind: str, text: str) -> Node:
 
 def _class(text: str) -> Test:
     if not text.removeprefix("^") or set(text) & set("[\\/") or any(sign * 2 in text for sign in "-&|~"):
-        raise ValueError(f"[{text}] is no set of characters: use letters and ranges such as [a-z0-9] or [^_].")
+        raise ValueError(f"[{text}] is not a valid set of characters: use letters and ranges such as [a-z0-9] or [^_].")
     try:
         letters = re.compile(f"[{text}]")
     except re.error as error:
-        raise ValueError(f"[{text}] is no set of characters: {error}") from error
+        raise ValueError(f"[{text}] is not a valid set of characters: {error}") from error
     return lambda char: letters.match(char) is not None
 
 

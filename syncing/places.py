@@ -1,8 +1,8 @@
-"""Places: which sinks lead to the same objects, told by an object there and not by how the sink is spelled (ADR 33).
+"""Places: which sinks contain the same objects, determined by an object there and not by the sink's spelling (ADR 33).
 
-A place is a bucket, a directory or an address, and is known by the random id in its ``.boilerhouse/place.json``. A spec
-transfers nothing until its place is known and none of its locations meets another spec's there. What was found stays
-in the spec's row, so whoever transfers pays for it once.
+A place is a bucket, a directory or an address, identified by the random id in its ``.boilerhouse/place.json``. A spec
+transfers nothing until its place is known and none of its locations overlaps with another spec's there. The result is
+stored in the spec's row, so it is determined only once.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ log = structlog.get_logger(__name__)
 
 FORMAT = 1
 LOOK_DEADLINE_S = 4
-"""Whoever saves a spec waits for it, and so does a claim that is the first to use one."""
+"""The deadline, because saving a spec waits for it, and so does a claim that is the first to use one."""
 SETTLE_S = 0.5
-"""Where a sink cannot refuse a second writer, who made the object looks again so much later and takes what is there."""
+"""At a sink without conditional writes, the writer of the object reads it again after this time and accepts what is
+there."""
 FRESH_S = 5
-"""An object that is not older may yet be replaced by that of another who began at the same time."""
+"""A younger object may still be replaced by that of a concurrent writer."""
 WITNESSES = 3
 ADMITTED = (PlaceState.KNOWN, PlaceState.UNKNOWN)
 REFUSED = (PlaceState.CONFLICT, PlaceState.CHANGED)
@@ -49,19 +50,19 @@ _making: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lo
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look at a sink found."""
+    """The result of looking at a sink."""
 
     spelled: str
     id: str
-    """Empty where the place's object can be neither read nor made."""
+    """Empty if the place's object can neither be read nor created."""
     others: tuple[dict[str, str], ...] = ()
-    """Other places that hold the spec's locations: ``{id, at}`` lies in this one, ``{id, above}`` holds it."""
+    """Other places that contain the spec's locations: ``{id, at}`` is inside this one, ``{id, above}`` contains it."""
     addresses: tuple[str, ...] = ()
     is_same: bool = True
-    """Whether it is the place that was expected: by its id, or because the last saves lie there."""
+    """Whether it is the expected place: by its id, or because the last saves are there."""
 
     def names(self) -> dict[str, str]:
-        """The ids of the place and of those that lie in it, by how they are spelled from here."""
+        """The ids of the place and of those inside it, by their spelling relative to it."""
         own = {self.spelled: self.id} if self.id else {}
         return own | {f"{self.spelled} /{one['at']}": one["id"] for one in self.others if "at" in one}
 
@@ -72,12 +73,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a place's object says; nothing where there is none, or none that may be read."""
+    """The id in a place's object; empty if there is none, or none that may be read."""
 
     id: str = ""
     made_at: float = 0.0
     refusal: str = ""
-    """What the sink said where it does not let the keys read it."""
+    """The sink's message if it does not let the keys read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,32 +89,29 @@ class Look:
     prefix: str
     templates: tuple[str, ...]
     expected: str = ""
-    """The id that the place had; empty where any is taken."""
+    """The id that the place had; empty if any is accepted."""
     witnesses: tuple[str, ...] = ()
     """Locations of the last saves there."""
     version: int = 0
     is_confirmed: bool = False
-    """Whether the place is taken as it is now, as whoever saves a spec says."""
+    """Whether the place is accepted as it is now, as when a spec is saved."""
 
 
 @dataclass(slots=True)
 class Survey:
-    """What was found for a spec, and for those others on which it depends whether the spec may use its place."""
+    """The results for a spec, and for other specs that determine whether it may use its place."""
 
     own: Seen | errors.SyncFailed
     others: dict[str, Seen | errors.SyncFailed] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     is_new: bool = False
-    """Whether a place was found of which no spec is known to use it yet: it may lie in another's."""
-
-
-# The gate -------------------------------------------------------------------------------------------
+    """Whether a place was found that no known spec uses yet: it may be inside another spec's."""
 
 
 def sink_of(spec: SyncSpec) -> Sink:
-    """The spec's sink for a transfer: its place is known, and none of its locations meets another spec's.
+    """The spec's sink for a transfer: its place is known, and none of its locations overlaps with another spec's.
 
-    Asks the sink only where that is not known yet. Raises SyncFailed when it does not answer, LocationConflict,
+    Queries the sink only if that is not known yet. Raises SyncFailed if it does not answer, LocationConflict,
     PlaceChanged.
     """
     sink = spec.resolved_sink()
@@ -121,20 +119,19 @@ def sink_of(spec: SyncSpec) -> Sink:
         _refuse(spec)
         review(spec)
         if spec.place_state not in ADMITTED or spec.place.get("spelled") != sink.place_name:
-            raise errors.SinkUnreachable("The sync spec was changed while its sink was asked which place it is.")
+            raise errors.SinkUnreachable("The sync spec was changed while its sink was being identified.")
     return sink
 
 
 def is_settled(spec: SyncSpec, sink: Sink) -> bool:
-    """Whether ``sink_of`` answers without asking anybody."""
+    """Whether ``sink_of`` answers without a query."""
     return spec.place_state == PlaceState.KNOWN and spec.place.get("spelled") == sink.place_name
 
 
 def review(spec: SyncSpec) -> None:
-    """Look where the spec's sink leads now; the row says afterwards what was found and whether the spec may use it.
+    """Determine the spec's place now; afterwards the row contains it and whether the spec may use it.
 
-    Raises SyncFailed when the sink does not answer, and LocationConflict or PlaceChanged where nothing may be
-    transferred.
+    Raises SyncFailed if the sink does not answer, and LocationConflict or PlaceChanged if nothing may be transferred.
     """
     survey = _survey(spec, _look(spec, spec.mappings.all()), is_saving=False)
     if isinstance(survey.own, errors.SyncFailed):
@@ -157,13 +154,11 @@ def _is_as_noted(spec: SyncSpec, seen: Seen) -> bool:
     return seen.is_same and spec.place_state in ADMITTED and spec.place == seen.row()
 
 
-# Looking --------------------------------------------------------------------------------------------
-
-
 def survey_to_save(spec: SyncSpec, mappings: list[SyncMapping]) -> Survey:
-    """Look where a spec that is about to be saved leads, before the lock; a sink that does not answer refuses none.
+    """Determine the place of a spec that is about to be saved, before the lock; a sink that does not answer is no
+    error.
 
-    One of which it is known that it leads elsewhere now is taken as it is: whoever saves it again says so.
+    A spec whose place is known to have changed is accepted as it is, because saving it confirms that.
     """
     return _survey(spec, _look(spec, mappings, is_confirmed=spec.place_state == PlaceState.CHANGED), is_saving=True)
 
@@ -180,8 +175,8 @@ def _look(spec: SyncSpec, mappings: Iterable[SyncMapping], *, is_confirmed: bool
 
 
 def _survey(spec: SyncSpec, look: Look, *, is_saving: bool) -> Survey:
-    """Look at the spec's sink, and at those of others where that decides: all of them when the place is a new one,
-    which may lie in theirs, else those that were not asked yet, unless this spec is in use already."""
+    """Look at the spec's sink, and at those of others that matter: all if the place is new, because it may be inside
+    theirs, otherwise those not checked yet, unless this spec is in use already."""
     own = _ask({"": look})[""]
     if isinstance(own, errors.SyncFailed):
         return Survey(own)
@@ -203,7 +198,7 @@ def _is_new(seen: Seen) -> bool:
 
 
 def _ask(looks: dict[str, Look]) -> dict[str, Seen | errors.SyncFailed]:
-    """Look at each, all at once; what has not answered in time is unreachable."""
+    """Look at all in parallel; one that does not answer in time is unreachable."""
     until = time.monotonic() + LOOK_DEADLINE_S
     asked = {key: _lookers.submit(_look_in_time, look) for key, look in looks.items()}
     return {key: _answer(future, until - time.monotonic()) for key, future in asked.items()}
@@ -214,12 +209,12 @@ def _answer(future: Future[Seen], within_s: float) -> Seen | errors.SyncFailed:
         return future.result(max(0.0, within_s))
     except TimeoutError:
         future.cancel()
-        return errors.SinkUnreachable(f"The sink has not said within {LOOK_DEADLINE_S} s which place it is.")
+        return errors.SinkUnreachable(f"The sink could not be identified within {LOOK_DEADLINE_S} s.")
     except errors.SyncFailed as error:
         return error
-    except Exception as error:  # a client's library may make anything of an endpoint; that must not refuse the spec
-        log.error("place not asked", exc_info=True)
-        return errors.SyncFailed(f"The sink could not be asked ({type(error).__name__}); the log says more.")
+    except Exception as error:  # a client's library may raise anything for an endpoint; that must not refuse the spec
+        log.error("place not identified", exc_info=True)
+        return errors.SyncFailed(f"The sink could not be identified ({type(error).__name__}). See the log.")
 
 
 def _look_in_time(look: Look) -> Seen:
@@ -228,14 +223,14 @@ def _look_in_time(look: Look) -> Seen:
 
 
 def look_at(look: Look) -> Seen:
-    """Read the place's object, and make it where there is none yet. Raises SyncFailed when the sink does not say."""
+    """Read the place's object, and create it if missing. Raises SyncFailed if the sink does not answer."""
     sink = look.sink
     mark = _read_steady(sink, "", look.expected)
     found = mark.id
     is_same = look.is_confirmed or not look.expected or found == look.expected
     if not is_same:
         if mark.refusal:
-            detail = f"{mark.refusal} The keys may no longer read {PLACE_KEY}, by which the place is known."
+            detail = f"{mark.refusal} The keys may no longer read {PLACE_KEY}, which identifies the place."
             raise errors.SinkDenied(detail)
         is_same = not look.witnesses or any(_has_marker(sink, location) for location in look.witnesses)
     if not found and is_same:
@@ -259,17 +254,17 @@ def _others(look: Look, *, may_make: bool) -> Iterator[dict[str, str]]:
 
 
 def _read_other(sink: Sink, folder: str) -> str:
-    """The id of another place; a folder that has none, or does not show it, is no place."""
+    """The id of another place; a folder without a readable one is not a place."""
     try:
         return _read(sink, folder).id
     except errors.SyncFailed as error:
         if folder and error.may_pass:
             raise
-        return ""  # what lies above may be another server's
+        return ""  # what is above may belong to another server
 
 
 def _read(sink: Sink, folder: str) -> Mark:
-    """A place's object as it is now. Raises SinkUnreliable where it is not what Boilerhouse put there."""
+    """The current object of a place. Raises SinkUnreliable if Boilerhouse did not write it."""
     key = locations.join(folder, PLACE_KEY)
     try:
         content = sink.get(key, CLAIM_DEADLINE_S)
@@ -281,12 +276,12 @@ def _read(sink: Sink, folder: str) -> Mark:
         found = json.loads(content)
         return Mark(uuid.UUID(hex=found["id"]).hex, float(found.get("madeAt", 0)))
     except (ValueError, TypeError, KeyError, AttributeError):
-        detail = f"{key} is not what Boilerhouse put there; delete it, and probe the sink."
+        detail = f"{key} was not written by Boilerhouse. Delete it, and probe the sink."
         raise errors.SinkUnreliable(detail) from None
 
 
 def _read_steady(sink: Sink, folder: str, expected: str) -> Mark:
-    """``_read``, and again a little later where it may be half written, or another's write may be on its way."""
+    """``_read``, repeated after a pause if the object may be incomplete or a concurrent write in progress."""
     try:
         mark = _read(sink, folder)
     except errors.SinkUnreliable:
@@ -298,8 +293,8 @@ def _read_steady(sink: Sink, folder: str, expected: str) -> Mark:
 
 
 def _make(sink: Sink, folder: str, place_id: str) -> str:
-    """Put the object there unless there is one; returns the id that all who did so at once end with, or none where it
-    may not be put there."""
+    """Write the object unless there is one; returns the id on which all concurrent writers agree, or none if it may not
+    be written."""
     key = locations.join(folder, PLACE_KEY)
     content = json.dumps({"format": FORMAT, "id": place_id, "madeAt": round(time.time(), 3)}).encode()
     with _making[sink.place_name, folder]:
@@ -317,11 +312,8 @@ def _has_marker(sink: Sink, location: str) -> bool:
     return sink.get(marker_key(location), CLAIM_DEADLINE_S) is not None
 
 
-# Deciding -------------------------------------------------------------------------------------------
-
-
 def place(spec: SyncSpec, survey: Survey) -> None:
-    """Note on a spec that is about to be saved where it leads; a sink that did not answer is asked at its first use."""
+    """Record the place of a spec that is about to be saved; a sink that did not answer is queried at its first use."""
     if isinstance(survey.own, errors.SyncFailed):
         is_kept = spec.place.get("spelled") == spelling(spec)
         spec.place, spec.place_state, spec.place_detail = spec.place if is_kept else {}, PlaceState.UNASKED, ""
@@ -330,9 +322,9 @@ def place(spec: SyncSpec, survey: Survey) -> None:
 
 
 def settle(survey: Survey, spec_id: str = "") -> None:
-    """Write what a survey found to the rows, and decide for each of those specs whether it may use its place.
+    """Write the results to the rows, and decide for each of these specs whether it may use its place.
 
-    Belongs into a transaction. With ``spec_id`` the survey's own spec is one of them.
+    Call it in a transaction. With ``spec_id``, the results' own spec is one of them.
     """
     found = {**survey.others, **({spec_id: survey.own} if spec_id else {})}
     if not found:
@@ -345,7 +337,7 @@ def settle(survey: Survey, spec_id: str = "") -> None:
         if isinstance(seen, Seen):
             _note(one, seen)
         elif survey.is_new and one.place_state in ADMITTED:
-            one.place_state = PlaceState.UNASKED  # the new place may lie in its own
+            one.place_state = PlaceState.UNASKED  # the new place may be inside its own
             _have_probed(one)
     for one, _ in looked:
         _judge(one, rows.values())
@@ -354,19 +346,19 @@ def settle(survey: Survey, spec_id: str = "") -> None:
 
 
 def lock() -> None:
-    """Until the end of the transaction, nobody else decides about locations of the deployment."""
-    # Also where there is no spec yet that could be locked.
+    """Until the end of the transaction, no other process decides about locations of the deployment."""
+    # Also if there is no spec yet that could be locked.
     Deployment.objects.select_for_update(no_key=True).first()
     list(SyncSpec.objects.select_for_update(no_key=True).order_by("pk").values_list("pk"))
 
 
 def _without_secrets() -> QuerySet[SyncSpec]:
-    """All specs, for what needs nothing decrypted."""
+    """All specs, without decrypting anything."""
     return SyncSpec.objects.defer("sink_secrets").prefetch_related("mappings")
 
 
 def areas_of_others(spec: SyncSpec) -> list[Area]:
-    """What a spec that is about to be saved must not meet: a later spec that may use nothing for that very reason does
+    """What a spec that is about to be saved must not overlap with: later specs that are blocked for that very reason do
     not count."""
     rows = _without_secrets().exclude(pk=spec.pk)
     blocked = PlaceState.CONFLICT
@@ -374,12 +366,12 @@ def areas_of_others(spec: SyncSpec) -> list[Area]:
 
 
 def areas(spec: SyncSpec) -> list[Area]:
-    """Where the spec's mappings lie."""
+    """The areas of the spec's mappings."""
     return [area(spec, one, f"sync spec {spec.pk}, mapping {one.position}") for one in spec.mappings.all()]
 
 
 def area(spec: SyncSpec, mapping: SyncMapping, label: str) -> Area:
-    """Where a mapping lies, by the sink's spelling and in every place that is known to hold it."""
+    """The area of a mapping, by the sink's spelling and in every place known to contain it."""
     template = mapping.template
     spelled, at = sinks.resolve(spec.sink, {}).area(template)
     spots: list[Spot] = [(("spelled", *spelled), at)]
@@ -404,9 +396,9 @@ def _note(spec: SyncSpec, seen: Seen) -> None:
         spec.place_state = PlaceState.CHANGED
         what = "another place than when this spec was saved" if seen.id else "a place without its object"
         spec.place_detail = (
-            f"The sink leads to {what}, and none of the last saves is there: it was emptied, or its address leads"
-            " elsewhere now. Nothing is restored or saved. Mend the address, or save the spec again to use the place"
-            " as it is."
+            f"The sink is {what}, and none of the last saves is there: it was emptied, or its address now leads"
+            " elsewhere. Nothing is restored or saved. Correct the address, or save the spec again to use the"
+            " sink as it is."
         )
         return
     spec.place, spec.place_detail = seen.row(), ""
@@ -416,7 +408,7 @@ def _note(spec: SyncSpec, seen: Seen) -> None:
 
 
 def _judge(spec: SyncSpec, everybody: Iterable[SyncSpec]) -> None:
-    """Of two specs that meet, the one whose locations are older goes on."""
+    """Of two overlapping specs, the one with the older locations continues."""
     if spec.place_state not in ADMITTED:
         return
     own = areas(spec)
@@ -453,12 +445,12 @@ def _have_probed(spec: SyncSpec) -> None:
 
 
 def doubt(rows: QuerySet[SyncSpec]) -> None:
-    """Have these specs' places asked again before anything is transferred; belongs into a transaction."""
+    """Have these specs' places determined again before any transfer; call it in a transaction."""
     rows.filter(place_state__in=ADMITTED).update(place_state=PlaceState.UNASKED)
 
 
 def check_typed(spec: SyncSpec, mappings: list[SyncMapping]) -> None:
-    """Raise LocationConflict, or what the sink says instead, where a spec that is not stored may write nothing."""
+    """Raise LocationConflict, or the sink's error, if a spec that is not stored may write nothing."""
     survey = survey_to_save(spec, mappings)
     if isinstance(survey.own, errors.SyncFailed):
         raise survey.own
@@ -470,26 +462,23 @@ def check_typed(spec: SyncSpec, mappings: list[SyncMapping]) -> None:
             raise errors.LocationConflict(problem)
 
 
-# Names ----------------------------------------------------------------------------------------------
-
-
 def spelling(spec: SyncSpec) -> str:
-    """How the spec's sink is spelled, without a look at its secrets."""
+    """The spelling of the spec's sink, without reading its secrets."""
     return sinks.resolve(spec.sink, {}).place_name
 
 
 def far_end(spec: SyncSpec) -> str:
-    """What is slow for all work with the spec's sink when it is for some of it; asks nobody."""
+    """A key for slowness: work with the spec's sink is slow for all specs with this key. Makes no query."""
     return sinks.resolve(spec.sink, {}).far_end(locations.literal(spec.prefix))
 
 
 def key(spec: SyncSpec) -> str:
-    """The same for all specs that save to one place, as far as is known."""
+    """The same for all specs that save to one place, as far as known."""
     return str(spec.place.get("id") or spelling(spec))
 
 
 def names_of(spec: SyncSpec) -> set[str]:
-    """Every spelling by which the spec's own place is known, as rows of saves and backups hold them."""
+    """Every known spelling of the spec's own place, as in rows of saves and backups."""
     names = {spelling(spec)}
     if place_id := spec.place.get("id"):
         names |= set(SinkPlace.objects.filter(place_id=place_id).values_list("name", flat=True))

@@ -1,8 +1,8 @@
-"""Whether a sink can be used: what a save and a restore do, done with a few small files and undone.
+"""Probes: whether a sink can be used, tested with the steps of a save and a restore on a few small files, and undone.
 
-The checks go from cheap to thorough and end at the first that fails. The last is a save and a restore by rclone, in the
-same jail, under a uid of the containers' kind, with the same flags, certificates, proxy and keys. It works at the
-mappings' own locations, for a tenant that cannot be, so that rights limited by prefix are tried, too.
+The checks go from cheap to thorough and end at the first failure. The last is a save and a restore by rclone in the
+sandbox of every transfer, with a uid like a container's and the same flags, certificates, proxy and keys. It works at
+the mappings' own locations, for a tenant that cannot exist, so permissions limited by prefix are tested too.
 """
 
 from __future__ import annotations
@@ -38,19 +38,21 @@ from syncing.sinks import RUN_DEADLINE_S, Sink, deadlines
 log = structlog.get_logger(__name__)
 
 ANSWER_DEADLINE_S = 8
-"""For the checks by the client in the process: a sink that does not answer is known after that long."""
+"""For the checks by the client in this process: a sink that does not answer is detected after this time."""
 TRANSFER_DEADLINE_S = 20
 """For the check by rclone."""
 DEADLINE_S = ANSWER_DEADLINE_S + TRANSFER_DEADLINE_S
-"""Whoever makes a spec waits for its first probe."""
+"""Creating a spec waits for its first probe."""
 LOCKED_S = 5.0
 JOURNAL = "journal.json"
 TENANT_PREFIX = ".boilerhouse-probe-"
-"""No tenant's id begins with a dot."""
+"""No tenant id begins with a dot."""
 _FIRST = {"a file é": b"first", "changes": b"one", "empty": b"", "goes": b"gone"}
 _SECOND = {"a file é": b"first", "changes": b"two", "empty": b""}
 _PUT_ASIDE = {"changes": b"one", "goes": b"gone"}
-_RIGHTS = "The keys need the rights of docs/sync.md at this prefix, below .boilerhouse/ and below .boilerhouse-trash/."
+_RIGHTS = (
+    "The keys need the permissions of docs/sync.md at this prefix, below .boilerhouse/ and below .boilerhouse-trash/."
+)
 _probers = ThreadPoolExecutor(8, thread_name_prefix="probes", initializer=urgency.be_ordinary)
 
 
@@ -64,7 +66,7 @@ class Probe:
     """Empty for a spec that is not stored."""
     tenant_id: str = field(default_factory=lambda: f"{TENANT_PREFIX}{secrets.token_hex(8)}")
     findings: dict[str, Any] = field(default_factory=dict)
-    """What the checks learn, in the names of a spec's ``sinkHealth``."""
+    """Results of the checks, with the names of a spec's ``sinkHealth``."""
 
     @property
     def uploads(self) -> list[SyncMapping]:
@@ -79,23 +81,20 @@ class Probe:
 Check = Callable[[Probe], None]
 
 
-# By the client in the process --------------------------------------------------------------------------
-
-
 def answers(probe: Probe) -> None:
-    """The sink takes an object, gives it back, and deletes it; without uploads it is only listed."""
+    """The sink accepts an object, returns it, and deletes it; without uploads it is only listed."""
     if probe.uploads or not probe.mappings:
         probe.sink.probe()
 
 
 def conditional_writes(probe: Probe) -> None:
-    """Find out whether the sink refuses a write whose condition does not hold."""
+    """Test whether the sink refuses a write whose condition does not hold."""
     if probe.uploads or not probe.mappings:
         probe.findings["conditionalWrites"] = probe.sink.has_conditional_writes()
 
 
 def locations(probe: Probe) -> None:
-    """Each mapping's location can be listed and its marker read; where it saves, objects written, read and deleted."""
+    """Each mapping's location can be listed and its marker read; if it saves, objects are written, read and deleted."""
     saved = {mapping.location(probe.tenant_id) for mapping in probe.uploads}
     restored = {mapping.location(probe.tenant_id) for mapping in probe.mappings} - saved
     for location in sorted(restored):
@@ -116,14 +115,11 @@ def _put_and_get(sink: Sink, location: str) -> None:
     with _said(f"The location {location} cannot be used"):
         sink.put(f"{location}/probe", b"probe")
         if sink.get(f"{location}/probe", RUN_DEADLINE_S) != b"probe":
-            raise errors.SinkUnreliable("An object there did not come back as it was written.")
-
-
-# By rclone ---------------------------------------------------------------------------------------------
+            raise errors.SinkUnreliable("An object there was not returned as it was written.")
 
 
 def transfers(probe: Probe) -> None:
-    """A save, a second one that overwrites and deletes, and a restore are what they should be; nothing is left."""
+    """A save, a second one that overwrites and deletes, and a restore have the right results; nothing is left."""
     with _workplace(probe) as place:
         for mapping in probe.uploads[:1]:
             _save_and_restore(place, mapping)
@@ -132,17 +128,17 @@ def transfers(probe: Probe) -> None:
 
 
 IN_PROCESS: list[Check] = [answers, conditional_writes, locations]
-"""In this order. They need no right but to ask the sink."""
+"""In this order. They need only network access to the sink."""
 BY_RCLONE: list[Check] = [transfers]
-"""In this order, after the others. They need a process that may make a jail."""
+"""In this order, after the others. They need a process that may create the sandbox."""
 
 
 def run(probe: Probe, checks: list[Check], deadline_s: float) -> None:
-    """Run the checks in order. Raises the first SyncFailed; SinkUnreachable when they take too long."""
-    deployment_id()  # read here: the checks' own threads leave the database alone
+    """Run the checks in order. Raises the first SyncFailed; SinkUnreachable if they take too long."""
+    deployment_id()  # read here, because the checks' own threads do not use the database
 
     def all_of_them() -> None:
-        with deadlines.within(2 * deadline_s):  # nobody waits any more, but what it has made is to be removed
+        with deadlines.within(2 * deadline_s):  # the caller has given up, but objects must still be removed
             for check in checks:
                 check(probe)
 
@@ -154,13 +150,13 @@ def run(probe: Probe, checks: list[Check], deadline_s: float) -> None:
 
 
 def can_jail() -> bool:
-    """Whether this process may make rclone's jail; compose gives that right to workers alone."""
+    """Whether this process may create rclone's sandbox; compose grants that only to workers."""
     return not jail_problem()
 
 
 @cache
 def jail_problem() -> str:
-    """Why rclone cannot be started in its jail by this process; empty if it can."""
+    """Why this process cannot start rclone in its sandbox; empty if it can."""
     owner = _owner()
     with _directory(f"try-{secrets.token_hex(8)}", owner) as place, syscalls.refused() as refused:
         command = Jail(place, owner, writable=False).wrap(["version"], refused)
@@ -168,12 +164,9 @@ def jail_problem() -> str:
     return "" if done.returncode == 0 else done.stderr.decode(errors="replace").strip()[:300]
 
 
-# The work of a transfer --------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a probe works on this node, and how long it may."""
+    """The directory of a probe on this node, and its deadline."""
 
     probe: Probe
     directory: Path
@@ -190,14 +183,14 @@ class _Place:
         return self.directory / "restored"
 
     def rclone(self, arguments: list[str], jail: Jail, location: str) -> None:
-        """Run it, and again where a save or a restore would try again. Raises SyncFailed."""
+        """Run it, and retry where a save or a restore would. Raises SyncFailed."""
         for pause in RETRY_AFTER_S:
             try:
                 return self._rclone(arguments, jail, location)
             except errors.SyncFailed as error:
                 if not error.may_pass or not self._is_in_time():
                     raise
-                log.info("a probe tries again", spec=self.probe.spec_id, code=error.code, detail=error.detail[:300])
+                log.info("probe step retried", spec=self.probe.spec_id, code=error.code, detail=error.detail[:300])
             time.sleep(pause)
         return self._rclone(arguments, jail, location)
 
@@ -208,7 +201,7 @@ class _Place:
                 lane=rclone.PROBES, is_awaited=False,
             )  # fmt: skip
         except errors.TransferCancelled:
-            raise errors.SinkUnreachable(f"It has not ended within {TRANSFER_DEADLINE_S} s.") from None
+            raise errors.SinkUnreachable(f"The transfer did not end within {TRANSFER_DEADLINE_S} s.") from None
 
     def _is_in_time(self) -> bool:
         return time.monotonic() < self.deadline
@@ -219,16 +212,16 @@ def _save_and_restore(place: _Place, mapping: SyncMapping) -> None:
     location = mapping.location(probe.tenant_id)
     backup = backups.location_of(location, probe.tenant_id, 1)
     with _undone(place, [_root(location, probe.tenant_id), backup.removesuffix(f"/{location}")]):
-        with _said("rclone cannot save there"):
+        with _said("rclone cannot save to it"):
             _write(place, _FIRST)
             _upload(place, location, backup)
             _expect(sink, location, _FIRST)
-        with _said("rclone cannot overwrite and delete there, for which it puts what was there aside"):
+        with _said("rclone cannot overwrite and delete, which moves the old files aside"):
             _write(place, _SECOND)
             _upload(place, location, backup)
             _expect(sink, location, _SECOND)
             _expect(sink, backup, _PUT_ASIDE, exactly=False)
-        with _said("rclone cannot restore from there"):
+        with _said("rclone cannot restore from it"):
             _restore(place, location)
 
 
@@ -247,16 +240,16 @@ def _restore(place: _Place, location: str) -> None:
     found = {path.name: path.read_bytes() for path in place.restored.iterdir()}
     if found != _SECOND:
         odd = sorted(name for name in {*found, *_SECOND} if found.get(name) != _SECOND.get(name))
-        raise errors.SinkUnreliable(f"What came back differs in {', '.join(map(repr, odd))}.")
+        raise errors.SinkUnreliable(f"The restored files differ in {', '.join(map(repr, odd))}.")
 
 
 def _look(place: _Place, mapping: SyncMapping) -> None:
-    """List a location that is only restored from, and read one byte of what lies there."""
+    """List a location that is only restored from, and read one byte of its content."""
     sink, location = place.probe.sink, mapping.location(place.probe.tenant_id)
-    with _said("rclone cannot restore from there"):
+    with _said("rclone cannot restore from it"):
         first = next(sink.names(location), None)
         if first is None:
-            return  # a restore of nothing does not ask rclone either
+            return  # a restore of nothing does not use rclone either
         binds = tuple(sink.binds([location], None))
         arguments = rclone.peek(sink, location, first[0])
         place.rclone(arguments, Jail(place.restored, place.owner, writable=True, binds=binds), location)
@@ -274,21 +267,22 @@ def _write(place: _Place, files: dict[str, bytes]) -> None:
 def _expect(sink: Sink, location: str, files: dict[str, bytes], *, exactly: bool = True) -> None:
     listed = {name for name, _ in sink.names(location)}
     if listed != set(files) if exactly else not listed >= set(files):
-        raise errors.SinkUnreliable(f"{location} lists {sorted(listed)} where {sorted(files)} were written.")
+        raise errors.SinkUnreliable(f"{location} lists {sorted(listed)}, but {sorted(files)} were written.")
     for name, content in files.items():
         if sink.get(f"{location}/{name}", RUN_DEADLINE_S) != content:
-            raise errors.SinkUnreliable(f"{location} does not hold {name!r} as it was written.")
+            raise errors.SinkUnreliable(f"{location} does not have {name!r} as it was written.")
 
 
 def _root(location: str, tenant_id: str) -> str:
-    """The uppermost location that is the probe's own: no other has its name in it."""
+    """The topmost location of the probe: no other has its name in it."""
     above, own, _ = location.partition(tenant_id)
     return above + own
 
 
 @contextlib.contextmanager
 def _undone(place: _Place, roots: list[str]) -> Iterator[None]:
-    """Delete in the end what lies at these locations; a journal tells a later probe, should this one be killed."""
+    """Delete the content of these locations at the end; a journal lets a later probe do it, should this one be
+    killed."""
     sink, journal = place.probe.sink, place.directory / JOURNAL
     journal.write_text(json.dumps({"specId": place.probe.spec_id, "roots": roots}))
     try:
@@ -296,12 +290,12 @@ def _undone(place: _Place, roots: list[str]) -> Iterator[None]:
     except errors.SyncFailed:
         try:
             _clear(sink, roots)
-        except errors.SyncFailed as error:  # the first failure says more
-            log.info("a probe leaves objects to the next one", roots=roots, code=error.code, detail=error.detail)
+        except errors.SyncFailed as error:  # the first failure is more informative
+            log.info("probe left objects to the next one", roots=roots, code=error.code, detail=error.detail)
         else:
             journal.unlink()
         raise
-    with _said("What a probe has put there cannot be deleted"):
+    with _said("The probe's objects cannot be deleted"):
         _clear(sink, roots)
     journal.unlink()
 
@@ -315,9 +309,6 @@ def _clear(sink: Sink, roots: list[str]) -> None:
             raise errors.SinkUnreliable(f"{root}/{left[0]} is still listed after it was deleted.")
 
 
-# The probe's own directory, and what killed ones left ---------------------------------------------------
-
-
 @contextlib.contextmanager
 def _workplace(probe: Probe) -> Iterator[_Place]:
     owner = _owner()
@@ -327,13 +318,13 @@ def _workplace(probe: Probe) -> Iterator[_Place]:
         file_locks.held(directory / "lock", within_s=LOCKED_S) as lock,
     ):
         if lock is None:
-            raise errors.SyncFailed(f"Another probe works in {directory}; probe the sink again.")
+            raise errors.SyncFailed(f"Another probe is working in {directory}. Probe the sink again.")
         yield _Place(probe, directory, owner, lock, time.monotonic() + TRANSFER_DEADLINE_S)
 
 
 @contextlib.contextmanager
 def _directory(name: str, owner: Owner) -> Iterator[Path]:
-    """A directory for one probe. It stays while a journal in it says that something is left at the sink."""
+    """A directory for one probe. It stays while a journal in it records remains at the sink."""
     path = _directories() / name
     path.mkdir(exist_ok=True, mode=0o700)
     for inside in ("volume", "restored"):
@@ -347,9 +338,9 @@ def _directory(name: str, owner: Owner) -> Iterator[Path]:
 
 
 def _tidy(probe: Probe) -> None:
-    """Undo what probes of this spec left that were killed or could not delete; of others' only what is long over."""
+    """Undo killed or unfinished probes of this spec, and old ones of other specs."""
     for path in _directories().iterdir():
-        with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
             age_s = time.time() - path.stat().st_mtime
             if age_s > 2 * DEADLINE_S:
                 _undo(probe, path, is_over=age_s > settings.BOILERHOUSE_PROBE_RETENTION_S)
@@ -358,7 +349,7 @@ def _tidy(probe: Probe) -> None:
 def _undo(probe: Probe, path: Path, *, is_over: bool) -> None:
     with file_locks.held(path / "lock") as lock:
         if lock is None:
-            return  # at work
+            return  # in progress
         journal = path / JOURNAL
         left = json.loads(journal.read_text()) if journal.exists() else None
         if left and probe.spec_id and left["specId"] == probe.spec_id:
@@ -375,14 +366,14 @@ def _directories() -> Path:
 
 
 def _owner() -> Owner:
-    """One that no container is: beyond those that are leased, and beyond that of health checks on trial."""
+    """A uid of no container: beyond those that are leased, and beyond that of dry runs."""
     uid = settings.BOILERHOUSE_UID_RANGE[1] + 1
     return Owner(uid, uid)
 
 
 @contextlib.contextmanager
 def _said(what: str) -> Iterator[None]:
-    """Let a failure say at which step it happened, and what to do."""
+    """Add the failing step and the remedy to an error."""
     try:
         yield
     except errors.SyncFailed as error:

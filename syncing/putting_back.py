@@ -1,7 +1,7 @@
-"""Put a backup's files back where a save took them away, at the sink, while nobody holds the tenant's state.
+"""Restores a backup's files at the sink, while no container has the tenant's state.
 
-It is a save like any other: the marker is open while it goes on, what it replaces goes to a backup of its own, and a
-restore that finds it half done takes it back.
+It is a save like any other: the marker is open meanwhile, replaced files go to a separate backup, and a restore that
+finds it unfinished undoes it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ AT_ONCE = 16
 
 
 def put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tuple[int, int]:
-    """Copy the backup's files to their location; return how many and how many bytes.
+    """Copy the backup's files to their location; return how many files and bytes.
 
-    Raises SyncFailed, StateMoved when the spec saves elsewhere now. The next restore then takes back what was begun.
+    Raises SyncFailed, StateMoved if the spec now saves elsewhere. After an error, the next restore undoes it.
     """
     with stalling.while_going(keep_going, errors.TransferCancelled):
         return _put_back(run, backup, keep_going)
@@ -38,7 +38,7 @@ def _put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> t
     location = backup.location
     content = sink.get(marker_key(location), RUN_DEADLINE_S)
     if content is None:
-        raise errors.StateMissing(f"Nothing says what was last saved at {location}.")
+        raise errors.StateMissing(f"No record says what was last saved at {location}.")
     marker = Marker.load(content)
     if marker.state == "open":
         marker = undo.take_back(sink, location, marker)
@@ -91,11 +91,11 @@ def _mapping_of(backup: Backup) -> SyncMapping:
         same = mapping.location(backup.tenant_id) == backup.location
         if same and mapping.uploads and backup.place in names:
             return mapping
-    raise errors.StateMoved(f"Sync spec {backup.spec_id} no longer saves {backup.container_path} at {backup.location}.")
+    raise errors.StateMoved(f"Sync spec {backup.spec_id} no longer saves {backup.container_path} to {backup.location}.")
 
 
 def _manifest(names: dict[str, int], mapping: SyncMapping, back: Census, last: Manifest) -> Manifest:
-    """What a restore will yield: of the files that are back, the modes and times are not known."""
+    """What a restore will produce: modes and times of the restored files are unknown."""
     matches, shape = patterns.matcher(mapping.pattern), conflicts.Shape(back)
     sizes = {name: size for name, size in names.items() if matches is None or matches(name)}
 

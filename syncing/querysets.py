@@ -1,4 +1,4 @@
-"""The vocabulary of sync runs."""
+"""Querysets of sync runs."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class SyncRunQuerySet(models.QuerySet["SyncRun"]):
         return self.filter(state__in=UNFINISHED)
 
     def transition(self, source: SyncRunState, target: SyncRunState, **changes: Any) -> int:
-        """Move matching rows from ``source`` to ``target``, each with its event; return how many moved.
+        """Move matching rows from ``source`` to ``target``, each with its event. Returns how many moved.
 
-        The only writer of a run's state. One that is no longer in ``source`` is left as it is, without an event.
+        The only writer of a run's state. A row that is no longer in ``source`` is left unchanged, without an event.
         """
         assert target in TRANSITIONS[source], f"{source} -> {target}"
         stamp = "started_at" if target == SyncRunState.RUNNING else "finished_at"
@@ -54,12 +54,12 @@ class SyncRunQuerySet(models.QuerySet["SyncRun"]):
         return moved
 
     def bury(self) -> int:
-        """Fail those that run, for their process is dead; what they belong to decides anew."""
+        """Fail running ones because their process is dead; their claim or release decides what follows."""
         return self.transition(
             SyncRunState.RUNNING,
             SyncRunState.FAILED,
             error_code="interrupted",
-            error_detail="The process that ran it died.",
+            error_detail="The process that executed the run died.",
         )
 
 

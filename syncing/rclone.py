@@ -271,7 +271,7 @@ def _run(
         finally:
             _end(process)
             if guard.refused:
-                log.warning("rclone was led elsewhere", sink=sink.place_name, to=guard.refused[:5])
+                log.warning("rclone was redirected", sink=sink.place_name, to=guard.refused[:5])
     if process.returncode != 0 and guard.refused:
         raise errors.SinkRedirects(sink.address, reach.words(guard.refused[0]))
     return outcome, process.returncode
@@ -382,7 +382,7 @@ class _Follower:
         is_stuck = any(stalling.waits_for_pipe(pid) for pid in processes.descendants(process.pid))
         self._stuck_for = self._stuck_for + 1 if is_stuck else 0
         if self._stuck_for > STUCK_LOOKS:
-            raise errors.TransferStalled("A pipe has taken the place of a file, and nobody writes into it.")
+            raise errors.TransferStalled("A pipe has replaced a file, and no process writes to it.")
         if self.still.is_too_long:
             self._raise_stalled(outcome)
 
@@ -390,17 +390,18 @@ class _Follower:
         try:
             process.wait(timeout=self.still.bound_s)
         except subprocess.TimeoutExpired as error:
-            raise errors.TransferStalled("rclone has closed its output and does not end.") from error
+            raise errors.TransferStalled("rclone has closed its output but does not end.") from error
 
     def _raise_stalled(self, outcome: Outcome) -> None:
-        said = f" rclone's last words: {outcome.lines[-1]}" if outcome.lines else ""
+        said = f" rclone's last message: {outcome.lines[-1]}" if outcome.lines else ""
         done, for_s = outcome.progress, f"for {self.still.bound_s:.0f} s"
         after = f"after {done.files} files and {done.bytes} bytes.{said}"
         if _moved_bytes(self._counters, outcome.counters) == 0:
-            raise errors.TransferStalled(f"Nothing has moved {for_s}, {after}")
+            raise errors.TransferStalled(f"The transfer has made no progress {for_s}, {after}")
         least = settings.BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S
         raise errors.TooSlow(
-            f"Less than {least} bytes a second (BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S) have moved {for_s}, {after}"
+            f"The transfer was slower than {least} bytes a second (BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S) {for_s},"
+            f" {after}"
         )
 
 
@@ -445,7 +446,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             try:
                 process.wait(timeout=TERM_GRACE_S)
             except subprocess.TimeoutExpired:  # it keeps the container's lock and its slot until the kernel lets it go
-                log.error("rclone does not end", pid=process.pid, hint="A mount hangs, of the node or of a sink.")
+                log.error("rclone does not end", pid=process.pid, hint="A mount of the node or of a sink hangs.")
     if process.stderr:
         process.stderr.close()
 

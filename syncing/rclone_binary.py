@@ -1,4 +1,4 @@
-"""Where rclone is; only its sandbox and what starts it ask."""
+"""The path of rclone; used only by the sandbox and the module that starts it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the last completed save, or the claim's restore, saw of each file of a mapping.
+"""Records what the last complete save, or the claim's restore, saw of each file of a mapping.
 
-A file in the container's own directory on the node: no tenant sees it, and it goes with the container. With it a save
-of a running container knows what has changed without reading anything (ADR 30). Without it, or where it is about
-anything else than what the sink holds now, everything counts as changed.
+A file in the container's own directory on the node: no tenant sees it, and it is deleted with the container. With it, a
+save of a running container knows what has changed without reading any file (ADR 30). Without it, or if it does not
+match the sink's current state, everything counts as changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 def store(site: Site, mapping: SyncMapping, sink: Sink, location: str, saved_at: str, stamps: dict[str, Stamp]) -> None:
-    """Note that the save or restore whose marker says ``saved_at`` has exactly the files that have these stamps."""
+    """Record that the save or restore with the marker of ``saved_at`` has exactly the files with these stamps."""
     path = _path(site, mapping)
     draft = path.with_suffix(".draft")
     try:
@@ -32,12 +32,12 @@ def store(site: Site, mapping: SyncMapping, sink: Sink, location: str, saved_at:
         with draft.open("w") as file:
             json.dump({"of": _about(site, mapping, sink, location, saved_at), "files": stamps}, file)
         draft.replace(path)
-    except OSError as error:  # the save is done; the next one takes everything for changed
-        log.warning("what the save saw cannot be kept", error=error.strerror, path=str(path))
+    except OSError as error:  # the save is complete; the next one treats everything as changed
+        log.warning("record of the save not kept", error=error.strerror, path=str(path))
 
 
 def load(site: Site, mapping: SyncMapping, sink: Sink, location: str, saved_at: str) -> dict[str, Stamp] | None:
-    """What was stored for the marker that says ``saved_at``; None if that was not the last, or the spec has changed."""
+    """The record for the marker of ``saved_at``; None if that was not the last, or the spec has changed."""
     try:
         found = json.loads(_path(site, mapping).read_text())
         if found["of"] != _about(site, mapping, sink, location, saved_at):
@@ -45,15 +45,15 @@ def load(site: Site, mapping: SyncMapping, sink: Sink, location: str, saved_at: 
         return {path: Stamp(*stamp) for path, stamp in found["files"].items()}
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:  # a power cut before its content reached the disk
+    except (ValueError, KeyError, TypeError) as error:  # a power failure before its content reached the disk
         log.warning("record of the last save is unreadable", mapping=mapping.pk, error=type(error).__name__)
         return None
 
 
 def restored(staged: dict[str, Stamp], present: dict[str, Stamp], at_ns: int) -> dict[str, Stamp]:
-    """The stamps of files that were moved in as they were staged, and that nobody can have written to since.
+    """The stamps of files that were moved in as staged, and that no process can have written to since.
 
-    A rename changes the ctime, so it is the present one that counts; the rest must be as it was.
+    A rename changes the ctime, so the current one counts; everything else must be equal.
     """
     return {
         path: stamp

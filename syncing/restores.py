@@ -1,6 +1,6 @@
-"""Restore: what a claim, or a sync inward, brings back.
+"""Restores: of a claim, or of an inward sync.
 
-It lands in staging, is verified and moved in; it never deletes at the far end.
+Files are staged, verified and moved in. A restore never deletes at the sink.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Restored:
 
 
 def record_restored(findings: list[Finding], site: Site, got: dict[int, Restored] | None = None) -> None:
-    """Note, per mapping, that this generation has what the sink held; uploads may delete there from now on."""
+    """Record, per mapping, that this generation has the sink's state, so its uploads may delete there from now on."""
     rows = []
     for finding in findings:
         counts = (got or {}).get(finding.mapping.pk, Restored())
@@ -66,11 +66,11 @@ def restore(
     *,
     is_patient: bool = False,
 ) -> Restored:
-    """Bring what the sinks hold into the container's volumes and note it as restored.
+    """Restore the sinks' state into the container's volumes and record it.
 
-    Everything is staged and verified first. On a live container (manual) files are overwritten, never deleted.
-    ``is_patient``: a line that is dead is waited for as long as a transfer may stand still, for nobody waits.
-    Raises SyncFailed; the volumes are then as they were, but for mappings that were moved in before.
+    Everything is staged and verified first. In a running container (manual sync), files are overwritten, never deleted.
+    ``is_patient``: a lost connection is retried until the stall limit, because no client waits. Raises SyncFailed; the
+    volumes are then unchanged, except for mappings that were moved in before.
     """
     with quota.spare(volumes.home(site.container_id)):
         return _restore(site, findings, trigger, keep_going, run_of, is_patient=is_patient)
@@ -99,12 +99,12 @@ def _restore(
 
 
 def size_of(findings: list[Finding]) -> int:
-    """About how many bytes a restore of them fetches."""
+    """Approximately how many bytes a restore of these fetches."""
     return sum(finding.marker.manifest.bytes for finding in findings if finding.marker)
 
 
 def _reporter_of(run: SyncRun, site: Site, findings: list[Finding]) -> ProgressReporter:
-    """Tells how far the run is from the first second on: the markers say how much there is."""
+    """Reports the run's progress from the beginning, with the totals of the markers."""
     wanted = [finding for finding in findings if not finding.is_empty]
     manifests = [finding.marker.manifest for finding in wanted if finding.marker]
     if len(manifests) < len(wanted):
@@ -114,7 +114,7 @@ def _reporter_of(run: SyncRun, site: Site, findings: list[Finding]) -> ProgressR
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """A mapping's state, verified, ready to be moved in."""
+    """A mapping's verified state, ready to be moved in."""
 
     finding: Finding
     name: str
@@ -126,7 +126,7 @@ class _Staged:
 
 @dataclass(slots=True)
 class _Restore:
-    """A spec's mappings: all of them are staged before the first is moved in, so that less is lost when one fails."""
+    """A spec's mappings: all are staged before the first is moved in, so that a failure loses less."""
 
     run_row: SyncRun
     site: Site
@@ -137,7 +137,7 @@ class _Restore:
     _done: Restored = field(default_factory=Restored)
 
     def run(self, findings: list[Finding]) -> dict[int, Restored]:
-        """Stage and move in; return what each mapping had, by its id. Raises SyncFailed."""
+        """Stage and move in; return each mapping's result, by its id. Raises SyncFailed."""
         got: dict[int, Restored] = {}
         ready: list[_Staged] = []
         for finding in findings:
@@ -158,7 +158,7 @@ class _Restore:
         return got
 
     def _stage(self, finding: Finding) -> _Staged | Restored:
-        """Fetch what is missing and verify all of it. Restored: there is nothing to move in any more."""
+        """Fetch missing files and verify everything. Restored: there is nothing left to move in."""
         mapping, marker, site = finding.mapping, finding.marker, self.site
         if marker is not None and marker.state == "open":
             marker = undo.take_back(finding.sink, finding.location, marker)
@@ -182,7 +182,7 @@ class _Restore:
         return _Staged(finding, name, staging, note, Restored(seen.files, seen.bytes), marker)
 
     def _note(self, finding: Finding, marker: Marker | None) -> staged.Note | None:
-        """What tells that something staged is of the same save; None where nothing says which save it is."""
+        """The key that identifies the save of staged files; None if it is unknown."""
         if marker is None:
             return None
         where = [finding.sink.place_name, finding.location, finding.mapping.pattern]
@@ -230,17 +230,17 @@ class _Restore:
 
 
 def _apply(finding: Finding, site: Site, staging: Path, seen: volumes.Census, manifest: Manifest) -> None:
-    """Verify what arrived against the manifest, and give it all that the sink could not hold. Raises Incomplete."""
+    """Verify the staged files against the manifest, and apply the attributes that the sink lacks. Raises Incomplete."""
     if (seen.files, seen.bytes) != (manifest.files, manifest.bytes):
         raise errors.Incomplete(
-            f"{finding.location} gave {seen.files} files, {seen.bytes} bytes; the last save had"
+            f"{finding.location} returned {seen.files} files, {seen.bytes} bytes; the last save had"
             f" {manifest.files} files, {manifest.bytes} bytes."
         )
     volumes.restore_names(staging, [name for name in manifest.names if name not in manifest.links])
     volumes.dig_holes(staging, manifest.sparse)
     missing = volumes.apply_mtimes(staging, manifest.mtimes)
     if missing and manifest.is_exact:
-        raise errors.Incomplete(f"{finding.location} gave back no {', '.join(map(show, missing[:5]))}.")
+        raise errors.Incomplete(f"{finding.location} did not return {', '.join(map(show, missing[:5]))}.")
     volumes.apply_manifest(staging, site.owner, manifest.modes, manifest.links, manifest.empty_dirs)
 
 

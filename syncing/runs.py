@@ -1,4 +1,4 @@
-"""A sync run's row and events around its work, its progress, and the patience with sinks that fail for a moment."""
+"""A sync run's row and events around its work, its progress, and retries for sinks that fail temporarily."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def queue_run(spec: SyncSpec, site_of: Site, direction: Direction, trigger: Trig
 def running(
     spec: SyncSpec, site: Site, direction: Direction, trigger: Trigger, run: SyncRun | None
 ) -> Iterator[SyncRun]:
-    """A run's row around its work: running, then succeeded or failed with the error's code and words."""
-    # We hold the lock, so whatever still says it runs here is dead.
+    """Sets a run's row around its work: running, then succeeded, or failed with the error's code and message."""
+    # We hold the lock, so any other run marked as running here is dead.
     SyncRun.objects.filter(spec=spec, container_id=site.container_id).bury()
     with recording():
         run = run or queue_run(spec, site, direction, trigger)
@@ -53,14 +53,14 @@ def running(
 
     def end(state: SyncRunState, result: str, **changes: Any) -> None:
         if not mine.transition(SyncRunState.RUNNING, state, steps=run.steps, skipped=run.skipped, **changes):
-            log.warning("a run had been ended by another process", run=str(run.pk), result=result)
+            log.warning("run already ended by another process", run=str(run.pk), result=result)
             return
         SYNC_RUNS.labels(site.pool_id, direction, trigger, result).inc()
         SYNC_SECONDS.labels(direction, trigger).observe(time.monotonic() - began_at)
 
     try:
         yield run
-    except Exception as error:  # whatever it was, the row must not say "running" for ever
+    except Exception as error:  # whatever failed, the run must not stay "running"
         known = unforeseen.explained(error)
         told = {"error_code": known.code, "error_detail": known.detail}
         if isinstance(error, errors.TransferCancelled):
@@ -75,7 +75,7 @@ def running(
 
 
 def fail_queued(run: SyncRun, error: errors.SyncFailed) -> None:
-    """End a run that cannot begin; nothing happens to one that is no longer queued."""
+    """End a run that cannot start; does nothing if it is no longer queued."""
     queued = SyncRun.objects.filter(pk=run.pk)
     told = {"error_code": error.code, "error_detail": error.detail}
     if queued.transition(SyncRunState.QUEUED, SyncRunState.FAILED, **told):
@@ -83,13 +83,13 @@ def fail_queued(run: SyncRun, error: errors.SyncFailed) -> None:
 
 
 class ProgressReporter:
-    """Writes down, and tells in events, how far a run is, over all the tries of its transfers.
+    """Records a run's progress, and emits it in events, across the retries of its transfers.
 
-    Often while it is young, then every five seconds: a transfer of hours must not fill the log of events.
+    Frequently at first, then every five seconds: a transfer of hours must not fill the event log.
     """
 
     def __init__(self, run: SyncRun, site: Site, total_files: int = 0, total_bytes: int = 0) -> None:
-        """The totals are what the run is for where that is known; 0: rclone's own word is taken."""
+        """The totals are those of the run's task if known; 0: those of rclone."""
         self.run, self._site = run, site
         self._totals = total_files, total_bytes
         self._before = rclone.Progress()
@@ -98,29 +98,29 @@ class ProgressReporter:
         self.progress = rclone.Progress()
 
     def begin_attempt(self) -> None:
-        """Nothing has arrived in the attempt that begins, and perhaps its transfer never does."""
+        """The starting attempt has no progress yet, and its transfer may never have any."""
         files, size = self.sent
         self._before, self.progress = rclone.Progress(bytes=size, files=files), rclone.Progress()
 
     def begin_try(self, files: int, size: int) -> None:
-        """A try begins, with so much there already of what the totals count."""
+        """Start a retry, with this part of the totals already done."""
         self._before, self.progress = rclone.Progress(bytes=size, files=files), rclone.Progress()
         if self._totals[1] >= settings.BOILERHOUSE_LARGE_BYTES:
-            self._tell(force=True)  # it may stand in line for a while before it moves
+            self._tell(force=True)  # it may wait for a slot before it starts
 
     @property
     def sent(self) -> tuple[int, int]:
-        """Files and bytes of all tries so far."""
+        """Files and bytes of all attempts so far."""
         return self._before.files + self.progress.files, self._before.bytes + self.progress.bytes
 
     @property
     def arrived(self) -> int:
-        """Files that this try has brought, or taken away, whole: what the next one need not do again."""
+        """Complete files that this attempt has transferred or deleted, which the next one need not repeat."""
         return self.progress.files + self.progress.deletes
 
     @property
     def idle_s(self) -> float:
-        """How long nothing has moved."""
+        """How long there has been no progress."""
         return time.monotonic() - self._moved_at
 
     def __call__(self, progress: rclone.Progress) -> None:
@@ -137,7 +137,7 @@ class ProgressReporter:
         shown = self.shown()
         with recording():
             if not SyncRun.objects.running().filter(pk=self.run.pk).update(progress=shown):
-                return  # another process has ended it, and said so
+                return  # another process has ended it, and reported that
             emit(
                 "sync.progress", pool_id=self._site.pool_id, tenant_id=self._site.tenant_id,
                 container_id=self._site.container_id, runId=str(self.run.pk), specId=self.run.spec_id,
@@ -145,7 +145,7 @@ class ProgressReporter:
             )  # fmt: skip
 
     def shown(self) -> dict[str, Any]:
-        """The run's ``progress`` as the API shows it."""
+        """The run's ``progress`` in the API's format."""
         now, (total_files, total) = self.progress, self._totals
         files, done = self._before.files + now.files, self._before.bytes + now.bytes
         total_files = total_files or self._before.files + now.total_files
@@ -179,10 +179,10 @@ def add_step(run: SyncRun, mapping: SyncMapping, location: str, files: int, size
 TELL_AT_MOST_S = 5.0
 
 RETRY_AFTER_S = (0.5, 2.0)
-"""Pauses after tries that brought nothing; the next such failure is the run's error."""
+"""Pauses after attempts without progress; the next such failure is the run's error."""
 PATIENT_PAUSE_S = 5.0
 RETRY_WITHIN_S = 30
-"""Where nothing has moved for longer, nothing is tried again: a tenant waits for the claim or the release."""
+"""After a longer time without progress there is no retry: a tenant waits for the claim or the release."""
 
 T = TypeVar("T")
 
@@ -195,11 +195,10 @@ def persist(
     resumes: bool,
     is_patient: bool = False,
 ) -> T:
-    """The result of ``attempt``, tried again where that can help: a refusal or a full disk stays what it is.
+    """The result of ``attempt``, retried if that can help: not after a refusal or on a full disk.
 
-    With ``resumes``, when a try goes on where the last one stopped, there are as many as bring a file each, unless the
-    sink is too slow. With ``is_patient``, when nobody waits, it goes on until nothing has moved for as long as a
-    transfer may stand still.
+    With ``resumes``, where a retry continues, there is no limit while each one completes a file, unless the sink is too
+    slow. With ``is_patient``, if no client waits, it retries until the stall limit.
     """
     within_s = settings.BOILERHOUSE_TRANSFER_STALL_S if is_patient else RETRY_WITHIN_S
     fruitless = 0
@@ -216,7 +215,7 @@ def persist(
             is_over = isinstance(error, errors.TransferStalled) and not has_moved
             if not error.may_pass or is_over or isinstance(error, errors.TooSlow) or not keep_going():
                 raise
-            log.warning("transfer tried again", run=str(reporter.run.pk), code=error.code, detail=error.detail[:300])
+            log.warning("transfer retried", run=str(reporter.run.pk), code=error.code, detail=error.detail[:300])
             SyncRun.objects.filter(pk=reporter.run.pk).update(retries=F("retries") + 1)
         time.sleep(RETRY_AFTER_S[fruitless] if fruitless < len(RETRY_AFTER_S) else PATIENT_PAUSE_S)
         fruitless += 1

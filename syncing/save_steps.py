@@ -1,4 +1,4 @@
-"""The steps that each save has: counting, opening its marker, and closing it when all has arrived."""
+"""The steps of every save: taking the census, opening the marker, and closing it when everything has arrived."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from syncing.sites import planted
 from syncing.states import Mode
 
 MAX_KEY_BYTES = 1024
-"""What object stores take as a key; the longest that a save makes is that of a backup."""
+"""The maximum length of a key in object stores; the longest key of a save is that of a backup."""
 Binds = list[tuple[Path, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What an attempt has brought to the sink."""
+    """What an attempt has transferred to the sink."""
 
     attempt: Attempt
     bytes: int
@@ -52,17 +52,17 @@ def count(save: MappingSave, root: int, until: float = math.inf) -> volumes.Cens
         until=until,
     )
     if found.is_cut:
-        raise errors.TooLarge(f"{mapping.container_path} holds more than {max_entries} files, links and directories.")
+        raise errors.TooLarge(f"{mapping.container_path} has more than {max_entries} files, links and directories.")
     if found.bytes > max_bytes:
-        raise errors.TooLarge(f"{mapping.container_path} holds {found.bytes} bytes; {max_bytes} is the limit.")
+        raise errors.TooLarge(f"{mapping.container_path} has {found.bytes} bytes; the limit is {max_bytes}.")
     if found.unsaveable:
         named = "; ".join(f"{show(path)}: {why}" for path, why in found.unsaveable[:5])
-        raise errors.Unsaveable(f"{len(found.unsaveable)} things cannot be saved: {named}")
+        raise errors.Unsaveable(f"{len(found.unsaveable)} files cannot be saved: {named}")
     return found
 
 
 def begin_attempt(save: MappingSave, local: volumes.Census, paths: Collection[str]) -> tuple[Attempt, Binds]:
-    """Open the marker and clear what stands in the way of sending the files ``paths``; also returns rclone's binds."""
+    """Open the marker and move obstacles to sending the files ``paths``; also returns rclone's binds."""
     fitting.check(save.site, save.mapping, local, {})
     doubtful = savers.submit(save.sink.unhashed, save.location)
     attempt = open_marker(save)
@@ -84,11 +84,11 @@ def check_in_place(mapping: SyncMapping, volume: Path, relative: PurePosixPath, 
 
 
 def replaced(mapping: SyncMapping) -> errors.PathPlanted:
-    return errors.PathPlanted(f"{mapping.container_path} was replaced while it was saved.")
+    return errors.PathPlanted(f"{mapping.container_path} was replaced while it was being saved.")
 
 
 def complete(save: MappingSave, local: volumes.Census, sent: Sent, *, torn: int = 0, **told: Any) -> str:
-    """Check what the sink has now, close the marker and note the save; returns when it was."""
+    """Check the sink's content, close the marker and record the save; returns its time."""
     run, mapping, sink, attempt = save.run, save.mapping, save.sink, sent.attempt
     marker = attempt.marker
     asked = [savers.submit(backups.found, sink, str(one["backup"])) for one in marker.undo]
@@ -119,7 +119,7 @@ def complete(save: MappingSave, local: volumes.Census, sent: Sent, *, torn: int 
 
 
 def _record(save: MappingSave, manifest: Manifest, marker_bytes: int, kept: list[backups.Kept]) -> None:
-    """Note what the sink holds of the tenant now, and the backups of this save."""
+    """Record what the sink now has of the tenant, and the backups of this save."""
     mapping, site, place = save.mapping, save.site, save.sink.place_name
     saved = SavedState.objects.current().filter(tenant_id=site.tenant_id, location=save.location)
     if aliases := places.names_of(mapping.spec) - {place}:
@@ -160,9 +160,9 @@ def _manifest(
     *,
     exact: bool,
 ) -> Manifest:
-    """What a restore would now yield: totals as the sink lists them, the rest from the census.
+    """What a restore would now produce: totals from the sink's listing, everything else from the census.
 
-    Where nothing was deleted at the far end, what earlier saves left there is still part of it.
+    If nothing was deleted at the sink, files of earlier saves are still part of it.
     """
     sizes = {name: size for name, size in names.items() if matches is None or matches(name)}
     shape, far = conflicts.Shape(local), set() if exact else set(map(plain, names))
@@ -188,7 +188,7 @@ def _manifest(
 
 
 def _text(path: str) -> str:
-    """A path that can be stored and sent, whatever bytes it has."""
+    """The path in a form that can be stored and sent, whatever bytes it has."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 

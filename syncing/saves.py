@@ -1,6 +1,6 @@
-"""Save: what a release, a timer or somebody's wish keeps.
+"""Saves: of a release, a periodic save, or an explicit request.
 
-It runs under the container's file lock, which rclone inherits, and deletes at the far end only what this generation
+A save runs under the container's file lock, which rclone inherits, and deletes at the sink only what this generation
 restored first (P5).
 """
 
@@ -26,9 +26,9 @@ def save(
     keep_going: Callable[[], bool],
     run_of: Callable[[SyncSpec], SyncRun | None] = lambda _spec: None,
 ) -> None:
-    """Upload every upload mapping of ``specs``. Raises the first SyncFailed; what was saved before stays saved.
+    """Upload every upload mapping of ``specs``. Raises the first SyncFailed; earlier mappings stay saved.
 
-    A stopped container is read as it lies there. Of a running one a snapshot is taken, and that is sent.
+    A stopped container is read in place. Of a running one, a snapshot is taken and sent.
     """
     failure: errors.SyncFailed | None = None
     for spec in specs:

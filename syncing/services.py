@@ -1,4 +1,4 @@
-"""The verbs of sync specs: create, probe, delete. Restores and saves are in modules of their own."""
+"""Operations on sync specs: create, probe, delete. Restores and saves are in separate modules."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ from syncing.states import Direction
 log = structlog.get_logger(__name__)
 
 CHANGED, PERIODIC = "changed", "periodic"
-"""Why a task probes: what saves go by has changed; nothing has."""
+"""Why a task probes: the settings of saves have changed; nothing has."""
 to_be_saved: list[Callable[[str], bool]] = []
-"""Whether tenants who hold nothing of a pool any more have state of it still to be saved; upper apps add to it when
-they are loaded."""
+"""Functions of other apps that return whether a pool has unsaved state of tenants without a container; the apps append
+to it when they are loaded."""
 POSITIONS = 1000
-"""More than a spec has mappings: where they are put while they are renumbered."""
+"""More than a spec has mappings: temporary positions while they are renumbered."""
 
 
 def find_spec(spec_id: str) -> SyncSpec:
     """With its pool and its credential. Raises SyncSpecNotFound."""
     spec = SyncSpec.objects.select_related("pool", "credential").filter(pk=spec_id).first()
     if spec is None:
-        raise SyncSpecNotFound(f"There is no sync spec {spec_id}.")
+        raise SyncSpecNotFound(f"No sync spec {spec_id}.")
     return spec
 
 
 def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -> SyncSpec:
-    """Make a spec after checking that its mappings fit the workload and meet nobody else's location.
+    """Create a spec after checking that its mappings fit the workload and overlap with no other location.
 
     ``parts``: ``mappings`` (dicts of SyncMapping fields), ``sink``, ``sink_secrets``, ``policy`` fields. The sink is
-    probed afterwards; its health is shown, never a gate. Raises Invalid, IdTaken.
+    probed afterwards; an unhealthy one is reported, but no error. Raises Invalid, IdTaken.
     """
     mappings = parts.pop("mappings")
     name = name or id or f"{pool.pk}-sync"
@@ -99,12 +99,12 @@ def update_spec(
     check: Callable[[SyncSpec], None] = lambda _locked: None,
     **parts: Any,
 ) -> None:
-    """Make the spec what ``parts`` say, as for ``create_spec``; its sink is probed afterwards.
+    """Change the spec to ``parts``, as for ``create_spec``; its sink is probed afterwards.
 
-    A mapping that goes on with the same path and pattern keeps its row, and so its history. Held tenants' uploads run
-    without deletes until their next claim, for nothing was restored under the new version (hazards.md#c3). ``check``
-    sees the locked row first and raises what stands against the change. Raises Invalid, and CoverageHeld when tenants
-    are held and would not be saved any more, without ``force``.
+    A mapping with the same path and pattern keeps its row, and so its history. Uploads of claimed containers run
+    without deletes until their next claim, because nothing was restored under the new version (hazards.md#c3).
+    ``check`` gets the locked row first and raises an error to reject the change. Raises Invalid, and CoverageHeld if
+    assigned tenants would no longer be saved, without ``force``.
     """
     mappings = parts.pop("mappings")
     draft = copy.copy(spec)
@@ -128,7 +128,9 @@ def update_spec(
         check_mappings(spec, rows, workload)
         if held and not force and (lost := was_covered - _covered(rows, spec.on_release)):
             paths = ", ".join(sorted(path for path, _ in lost))
-            raise CoverageHeld(f"Tenants hold containers whose {paths} would not be saved any more; force drops that.")
+            raise CoverageHeld(
+                f"Tenants hold containers whose {paths} would no longer be saved. With force, the change is made."
+            )
         spec.version, spec.updated_at = spec.version + 1, timezone.now()
         spec.save()
         SyncMapping.objects.filter(spec=spec).update(position=F("position") + POSITIONS)
@@ -147,7 +149,7 @@ def _change(spec: SyncSpec, parts: dict[str, Any]) -> None:
 
 
 def _located(spec: SyncSpec, mappings: list[SyncMapping]) -> tuple[Any, ...]:
-    """What decides where a spec's locations are."""
+    """What determines a spec's locations."""
     return spec.sink, spec.credential_id, spec.place.get("id"), {(m.template, m.direction) for m in mappings}
 
 
@@ -157,11 +159,11 @@ def _covered(mappings: list[SyncMapping], on_release: bool) -> set[tuple[str, st
 
 def _check_credential(spec: SyncSpec) -> None:
     if spec.credential_id and not Credential.objects.filter(pk=spec.credential_id).exists():
-        raise Invalid(FieldError("/sink/credentialId", "There is no such credential.", "not_found"))
+        raise Invalid(FieldError("/sink/credentialId", "No such credential.", "not_found"))
 
 
 def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: WorkloadSpec) -> None:
-    """Raise Invalid with a pointer for each mapping that cannot be."""
+    """Raise Invalid with a pointer for each invalid mapping."""
     wrong: list[FieldError] = []
     areas = places.areas_of_others(spec)
     restoring: list[tuple[int, PurePosixPath]] = []
@@ -170,7 +172,7 @@ def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: Worklo
         found = workload.volume_of(mapping.container_path)
         if found is None or found[0].name == "secrets":
             known = ", ".join(v.container_path for v in workload.volumes if v.name != "secrets") or "none"
-            detail = f"Lies in no volume of the workload that can be synced (those are: {known})."
+            detail = f"Not inside a volume of the workload that can be synced (those are: {known})."
             wrong.append(FieldError(f"{at}/containerPath", detail, "no_volume"))
         if inner := mounts.inside(workload, mapping.container_path):
             detail = f"The volume {inner.name} ({inner.container_path}) is mounted inside it."
@@ -188,7 +190,7 @@ def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: Worklo
             path = PurePosixPath(mapping.container_path)
             for other, taken in restoring:
                 if path.is_relative_to(taken) or taken.is_relative_to(path):
-                    detail = f"Mapping {other} restores into the same or a nested path."
+                    detail = f"Mapping {other} restores to the same or a nested path."
                     wrong.append(FieldError(f"{at}/containerPath", detail, "overlap"))
             restoring.append((index, path))
     if wrong:
@@ -196,12 +198,12 @@ def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: Worklo
 
 
 def check_workload(workload: Workload, spec: WorkloadSpec) -> list[FieldError]:
-    """What sync specs have against a new spec of their pools' workload: every mapping keeps its volume."""
+    """Errors of a new spec of a workload for the sync specs of its pools: every mapping needs its volume."""
     wrong = []
     for mapping in SyncMapping.objects.filter(spec__pool__workload=workload).order_by("spec_id", "position"):
         found = spec.volume_of(mapping.container_path)
         if found is None or found[0].name == "secrets":
-            detail = f"Sync spec {mapping.spec_id} maps {mapping.container_path}; no volume would hold it."
+            detail = f"Sync spec {mapping.spec_id} maps {mapping.container_path}, which would be in no volume."
             wrong.append(FieldError("/volumes", detail, "mapped"))
         if inner := mounts.inside(spec, mapping.container_path):
             detail = f"Sync spec {mapping.spec_id} maps {mapping.container_path}, where {inner.name} would be mounted."
@@ -210,9 +212,9 @@ def check_workload(workload: Workload, spec: WorkloadSpec) -> list[FieldError]:
 
 
 def _lock(pool_id: str) -> tuple[bool, WorkloadSpec]:
-    """Until the transaction ends no claim of the pool is committed, its workload and all locations stay as they are.
+    """Until the transaction ends, no claim of the pool commits, and its workload and all locations stay unchanged.
 
-    Returns whether tenants have state in the pool that is to be saved, and the workload's spec. Raises PoolNotFound.
+    Returns whether the pool has tenants with state to save, and the workload's spec. Raises PoolNotFound.
     """
     pool = lock_pool(pool_id, against_claims=True)
     workload = lock_workload(pool.workload_id)
@@ -222,7 +224,8 @@ def _lock(pool_id: str) -> tuple[bool, WorkloadSpec]:
 
 
 def delete_spec(spec: SyncSpec, *, force: bool) -> None:
-    """Forget a spec; what it saved stays in the sink. Raises CoverageHeld while tenants are held, without ``force``."""
+    """Delete a spec; saved state stays at the sink. Raises CoverageHeld while tenants hold containers, without
+    ``force``."""
     with transaction.atomic():
         held, _ = _lock(spec.pool_id)
         spec = find_spec(spec.pk)
@@ -233,14 +236,14 @@ def delete_spec(spec: SyncSpec, *, force: bool) -> None:
 
 
 FULL_PROBE_EVERY = timedelta(minutes=15)
-"""A healthy sink is asked more often than that, but without rclone, unless a transfer has failed."""
+"""A healthy sink is probed more often than this, but without rclone, unless a transfer has failed."""
 WORKERS_ANSWER_S = probing.DEADLINE_S + 5
 
 
 def try_sink(sink: Sink, mappings: list[SyncMapping]) -> bool:
-    """Probe a sink that belongs to no stored spec; whether a save by rclone was part of it.
+    """Probe a sink without a stored spec; returns whether a save by rclone was included.
 
-    Only a process that may make a jail can do that. Raises SyncFailed.
+    Only a process that may create the sandbox can do that. Raises SyncFailed.
     """
     probe = probing.Probe(sink, mappings)
     probing.run(probe, probing.IN_PROCESS, probing.ANSWER_DEADLINE_S)
@@ -251,18 +254,18 @@ def try_sink(sink: Sink, mappings: list[SyncMapping]) -> bool:
 
 
 def probe(spec: SyncSpec, *, is_changed: bool = False, is_periodic: bool = False) -> dict[str, Any]:
-    """Find out whether a save to the spec's sink would work, within ``WORKERS_ANSWER_S``, and store it.
+    """Test whether a save to the spec's sink would work, within ``WORKERS_ANSWER_S``, and store the result.
 
     Returns ``{state, checkedAt, transferredAt, conditionalWrites, code, detail}``. A periodic probe leaves out rclone
-    for ``FULL_PROBE_EVERY`` after one that did not, unless a transfer has failed since. Where this process may make no
-    jail, a worker is asked; one that does not answer in time leaves what was known. Failed saves are tried again when
-    the sink has become healthy, and when it is healthy after a change.
+    for ``FULL_PROBE_EVERY`` after one that included it, unless a transfer has failed since. If this process may not
+    create the sandbox, a worker does it; without an answer in time, the previous result stays. Failed saves are retried
+    when the sink has become healthy, and when it is healthy after a change.
     """
     now, began, was = clock.now(), time.monotonic(), _stored_health(spec)
     asked = probing.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
     transferred_at = was.get("transferredAt")
     try:
-        places.review(spec)  # first: where it may not be used, nothing is written either
+        places.review(spec)  # first: if the place may not be used, nothing is written either
         probing.run(asked, probing.IN_PROCESS, probing.ANSWER_DEADLINE_S)
         if not is_periodic or is_changed or was.get("state") != "healthy" or _is_due(spec, transferred_at, now):
             if not probing.can_jail():
@@ -272,9 +275,9 @@ def probe(spec: SyncSpec, *, is_changed: bool = False, is_periodic: bool = False
         health = {"state": "healthy", "checkedAt": _stamp(now), "transferredAt": transferred_at, **asked.findings}
     except SyncFailed as error:
         health = _unhealthy(now, error.code, error.detail, was, asked.findings)
-    except Exception as error:  # the spec is stored by now: whoever made it must not be told that it is not
+    except Exception as error:  # the spec is stored by now, so creating it must not fail
         log.error("probe failed", spec=spec.pk, exc_info=True)
-        detail = f"The sink could not be tried ({type(error).__name__}); the log says more."
+        detail = f"The sink could not be probed ({type(error).__name__}). See the log."
         health = _unhealthy(now, SyncFailed.code, detail, was, asked.findings)
     _store_health(spec, health, round(1000 * (time.monotonic() - began)), is_changed)
     spec.sink_health = health
@@ -295,7 +298,7 @@ def _stamp(at: datetime) -> str:
 
 
 def _is_due(spec: SyncSpec, transferred_at: str | None, now: datetime) -> bool:
-    """Whether rclone has its turn: after a while, and after a transfer of the spec's that failed since."""
+    """Whether rclone is due: after a while, and after a failed transfer of the spec."""
     if transferred_at is None:
         return True
     last = datetime.fromisoformat(transferred_at)
@@ -321,7 +324,7 @@ def _store_health(spec: SyncSpec, health: dict[str, Any], took_ms: int, is_chang
             kind = "pool.recovered" if is_healthy else "pool.warning"
             emit(kind, pool_id=spec.pool_id, specId=spec.pk, sink=health["state"], detail=detail)
         if is_healthy and (is_changed or was.get("state") != "healthy"):
-            # Whoever saw it: what failed for the sink's sake waits no longer (P4).
+            # Whichever process noticed it: saves that failed because of the sink are retried now (P4).
             enqueue("pool", "tenants.tasks.retry_saves", spec.pk)
 
 
@@ -337,7 +340,8 @@ def _ask_worker(spec: SyncSpec, is_changed: bool) -> dict[str, Any]:
 
 
 def seen_to_work(spec: SyncSpec) -> None:
-    """A save to its sink has just worked; one that was unhealthy is probed at once, not when its next probe is due."""
+    """A save to its sink has just succeeded; if it was unhealthy, it is probed now and not when its next probe is
+    due."""
     if spec.sink_health.get("state") == "unhealthy":
         with transaction.atomic():
             enqueue("sync", "tenants.tasks.probe_sink", spec.pk)
@@ -348,7 +352,7 @@ def _last_probe(spec: SyncSpec) -> int | None:
 
 
 def sharing(spec: SyncSpec) -> list[SyncSpec]:
-    """Specs, this one among them, that save to the same place or use the same credential."""
+    """Specs, including this one, that save to the same place or use the same credential."""
     place, others = places.key(spec), SyncSpec.objects.all()
     return [
         one
@@ -375,7 +379,7 @@ def mappings_to_restore(pool_id: str) -> list[SyncMapping]:
 
 
 def specs_of(pool_id: str) -> list[SyncSpec]:
-    """The pool's specs with all that a run of one reads."""
+    """The pool's specs with everything that a run reads."""
     specs = SyncSpec.objects.filter(pool_id=pool_id).select_related("credential").prefetch_related("mappings")
     return list(specs.order_by("id"))
 
@@ -386,7 +390,7 @@ def specs_for(pool_id: str, direction: Direction) -> list[SyncSpec]:
 
 
 def goes(spec: SyncSpec, direction: Direction) -> bool:
-    """Whether any mapping of the spec goes that way."""
+    """Whether any mapping of the spec has this direction."""
     wanted = "uploads" if direction == Direction.UPLOAD else "restores"
     return any(getattr(mapping, wanted) for mapping in spec.mappings.all())
 
@@ -396,6 +400,6 @@ def _upload_mappings(spec: SyncSpec) -> Iterable[SyncMapping]:
 
 
 def known_bytes(tenant_id: str) -> int:
-    """How many bytes the tenant's state had when it was last saved."""
+    """The size of the tenant's state in bytes at its last save."""
     rows = SavedState.objects.current().filter(tenant_id=tenant_id)
     return int(rows.aggregate(bytes=Sum("bytes"))["bytes"] or 0)

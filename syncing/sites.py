@@ -1,4 +1,4 @@
-"""Where a transfer works: a container held by its lock, and a mapping's directory in its volumes."""
+"""The target of a transfer: a container with its lock held, and a mapping's directory in its volumes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from syncing.models import SyncMapping
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The container that a transfer works on, held by its lock."""
+    """The container of a transfer, with its lock held."""
 
     container_id: UUID
     owner: Owner
@@ -27,41 +27,41 @@ class Site:
     tenant_id: str
     generation: int
     lock: int
-    """Descriptor of the held lock; every rclone inherits it."""
+    """Descriptor of the held lock, which every rclone inherits."""
     is_stopped: bool
 
 
 def place_of(site: Site, mapping: SyncMapping) -> tuple[Path, PurePosixPath]:
-    """The volume on this node that holds the mapping's directory, and the path in it. Raises DirectoryMissing."""
+    """The volume on this node that contains the mapping's directory, and the path in it. Raises DirectoryMissing."""
     found = site.spec.volume_of(mapping.container_path)
     if found is None:
-        raise errors.SyncFailed(f"{mapping.container_path} lies in no volume of this container's workload version.")
+        raise errors.SyncFailed(
+            f"{mapping.container_path} is not inside a volume of this container's workload version."
+        )
     volume, relative = found
     try:
         return volumes.volume_path(site.container_id, volume.name), relative
-    except (pool_errors.DirectoryGone, pool_errors.HostNotReady) as error:  # its own file system, which is gone
+    except (pool_errors.DirectoryGone, pool_errors.HostNotReady) as error:  # its own file system, which does not exist
         raise errors.DirectoryMissing(error.detail) from error
 
 
 def check_alone(site: Site, mapping: SyncMapping) -> None:
-    """Raise VolumeInside where moving files in would take another volume's mount away from the container."""
+    """Raise VolumeInside if moving files in would unmount another volume in the container."""
     if other := mounts.inside(site.spec, mapping.container_path):
         raise errors.VolumeInside(
-            f"The volume {other.name} ({other.container_path}) is mounted inside {mapping.container_path}; nothing can"
-            " be restored around it. Save the workload with its volumes beside each other."
+            f"The volume {other.name} ({other.container_path}) is mounted inside {mapping.container_path}, so"
+            " nothing can be restored around it. Save the workload with its volumes beside each other."
         )
 
 
 @contextmanager
 def planted(mapping: SyncMapping) -> Iterator[None]:
-    """Within the block, what stands in the way is PathPlanted, and a volume that is not there DirectoryMissing."""
+    """Within the block, an obstacle raises PathPlanted, and a missing volume DirectoryMissing."""
     try:
         yield
     except pool_errors.DirectoryGone as error:
         raise errors.DirectoryMissing(error.detail) from error
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
-            raise errors.PathPlanted(
-                f"Something else stands where {mapping.container_path} should be a directory."
-            ) from error
+            raise errors.PathPlanted(f"{mapping.container_path} is not a directory.") from error
         raise

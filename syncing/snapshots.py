@@ -1,8 +1,8 @@
-"""A copy of what changed in a running container since its last save, as it was at one moment (ADR 30).
+"""A consistent copy of what changed in a running container since its last save (ADR 30).
 
-First, while the tenant works, whatever has changed is copied. Then the container stands still, the files are counted
-again, and what has changed once more is copied once more; that is soon done. What is sent is the copies. Where a moment
-cannot be had in time, each file is copied so that it is at least whole.
+First, changed files are copied while the tenant works. Then the container is frozen, the files are counted again, and
+what has changed since is copied again, which is quick. The copies are sent. If no freeze is possible in time, each file
+is copied so that at least it is complete by itself.
 """
 
 from __future__ import annotations
@@ -39,47 +39,47 @@ from syncing.states import Quiesce
 log = structlog.get_logger(__name__)
 
 PAUSES_S = (0.0, 0.5, 3.0)
-"""Before each try of a freeze: where the disk is busy, a process that waits for it cannot be frozen for a while."""
+"""The pause before each try of a freeze: on a busy disk, a process that waits for it cannot be frozen for a while."""
 TRIES = 3
-"""How often a file that changes is copied where nothing stands still; the last copy counts, and is said to be torn."""
+"""How often a changing file is copied without a freeze; the last copy counts, and is reported as torn."""
 WALK_SHARE = 0.8
-"""Where counting alone takes this share of the longest freeze, none is tried."""
+"""If counting alone takes this fraction of the longest freeze, no freeze is tried."""
 LEASE_S = 60.0
-"""A lease that a tenant holds on a file is broken by the kernel before that (``/proc/sys/fs/lease-break-time``)."""
+"""The kernel breaks a tenant's lease on a file before this time (``/proc/sys/fs/lease-break-time``)."""
 LOOK_EVERY_S = 0.5
 
 
 @dataclass(slots=True)
 class Part:
-    """One mapping's share of a snapshot."""
+    """One mapping's part of a snapshot."""
 
     mapping: SyncMapping
     volume: Path
     relative: PurePosixPath
     known: dict[str, Stamp] | None
-    """What the sink holds for sure; None: nothing is known."""
+    """What the sink certainly has; None: unknown."""
     suspects: frozenset[str]
-    """Names at the sink that an unfinished save may have touched, as ``names.plain`` writes them."""
+    """Names at the sink that an unfinished save may have touched, as written by ``names.plain``."""
     count: Callable[[int, float], Census]
     root: int = -1
-    """The mapping's directory, open, as it stood there at the last look."""
+    """The mapping's directory, open, as it was at the last look."""
     is_missing: bool = False
     failure: errors.SyncFailed | None = None
-    """Why it cannot be saved; the others can."""
+    """Why it cannot be saved; other mappings can."""
     census: Census = field(default_factory=Census)
     counted_ns: int = 0
     """When the census began."""
     copied: dict[str, Copied] = field(default_factory=dict)
     direct: set[str] = field(default_factory=set)
-    """Files that there is no room to copy: they are sent while the tenant works."""
+    """Files without space for a copy: they are sent while the tenant works."""
     torn: int = 0
     tree: Path = Path()
-    """Where the copies lie, as they are to be sent."""
+    """The copies, laid out to be sent."""
     told: dict[str, Any] = field(default_factory=dict)
-    """What the run's step says about it."""
+    """A note for the run's step."""
 
     def look(self, until: float) -> None:
-        """Open the directory that stands there now, and count. Raises TimeoutError."""
+        """Open the directory as it is now, and count. Raises TimeoutError."""
         self.close()
         self.counted_ns = time.time_ns()
         try:
@@ -102,7 +102,7 @@ class Part:
         self.root = -1
 
     def changed(self) -> list[str]:
-        """Files that the sink may not have as they are, those changed last first: they are most in need of a copy."""
+        """Files that the sink may not have in their present form, last changed first, because they need a copy most."""
         known, suspects = self.known, self.suspects
         if known is None:
             found = list(self.census.seen)
@@ -114,7 +114,7 @@ class Part:
         return sorted(found, key=lambda path: -self.census.seen[path].ctime_ns)
 
     def lacking(self) -> list[str]:
-        """Changed files of which there is no copy yet."""
+        """Changed files without a copy."""
         seen, copied = self.census.seen, self.copied
         return [
             path
@@ -123,7 +123,7 @@ class Part:
         ]
 
     def settled(self) -> dict[str, Stamp]:
-        """For the record: stamps of files that the sink now has, as far as no later change can hide behind them."""
+        """For the record: stamps of files that the sink now has, if no later change can go unnoticed."""
         changed = set(self.changed())
         found = {path: stamp for path, stamp in self.census.seen.items() if path not in changed}
         for path in changed:
@@ -136,9 +136,9 @@ class Part:
 
 @contextmanager
 def taken(site: Site, parts: list[Part], quiesce: str, keep_going: Callable[[], bool]) -> Iterator[None]:
-    """In the block the parts' trees hold what changed, and their census says what there was at that moment.
+    """Within the block, the parts' trees contain what changed, and their census describes that point in time.
 
-    Raises SyncFailed; TransferCancelled when ``keep_going`` says no.
+    Raises SyncFailed; TransferCancelled if ``keep_going`` returns False.
     """
     with needs_room():
         directory = _fresh_directory(site)
@@ -161,20 +161,21 @@ def taken(site: Site, parts: list[Part], quiesce: str, keep_going: Callable[[], 
 
 @contextmanager
 def needs_room() -> Iterator[None]:
-    """Raises DiskFull in the place of the kernel's error."""
+    """Raises DiskFull instead of the kernel's error."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise errors.DiskFull(
-            "The node's disk is full: a running container cannot be saved, as its files are copied first. A release"
-            " copies nothing, and saves it."
+            "The node's disk is full. A running container's files are copied before they are saved, so it cannot"
+            " be saved. A release copies nothing and saves it."
         ) from error
 
 
 def _fresh_directory(site: Site) -> Path:
-    """On the volumes' own file system where that clones files, else on the node's disk: a limit is the tenant's."""
+    """On the volumes' own file system if that clones files, otherwise on the node's disk, because the limit is the
+    tenant's."""
     volumes.clear_snapshots(site.container_id)
     home = volumes.home(site.container_id)
     own = quota.root(home)
@@ -184,7 +185,7 @@ def _fresh_directory(site: Site) -> Path:
 
 
 def _plant(part: Part, directory: Path) -> None:
-    """Lay the copies out as they are to be sent; who sends them is another user, who may read them."""
+    """Lay the copies out to be sent by another user, who may read them."""
     part.tree = directory / f"tree-{part.mapping.pk}"
     for parent in ["", *sorted(folders(part.copied), key=lambda one: one.count("/"))]:
         stalling.step()
@@ -197,7 +198,7 @@ def _plant(part: Part, directory: Path) -> None:
 
 @contextmanager
 def _urgent() -> Iterator[None]:
-    """This thread comes before others while a tenant waits for it, where the system permits that."""
+    """Raise this thread's priority while a tenant is frozen for it, if the system permits that."""
     thread = threading.get_native_id()
     before = os.getpriority(os.PRIO_PROCESS, thread)
     try:
@@ -222,7 +223,7 @@ class _Taking:
         self._runtime_id = rows.values_list("runtime_id", flat=True).first() or ""
 
     def run(self, quiesce: str) -> None:
-        if freezer.is_frozen(self._runtime_id):  # by a save that was killed, and its guard with it
+        if freezer.is_frozen(self._runtime_id):  # by a killed save, whose watchdog died too
             freezer.thaw(self._runtime_id, lifecycle.runtime_name(self._site.container_id))
         is_moment = quiesce == Quiesce.FREEZE and self._at_one_moment()
         if not is_moment:
@@ -240,7 +241,7 @@ class _Taking:
             }
 
     def _settle(self, part: Part) -> None:
-        """Leave only copies of what was there at the end, and have the census say what the copies are."""
+        """Keep only copies of files that existed at the end, and make the census describe the copies."""
         for path in [path for path in part.copied if path not in part.census.seen]:
             self._copies.drop(part.copied.pop(path).name)
         for path in part.changed():
@@ -248,8 +249,6 @@ class _Taking:
                 one = part.copied.get(path)
                 part.census.correct(path, one.stamp if one else None)
         part.torn = sum(not one.is_whole for one in part.copied.values())
-
-    # At one moment --------------------------------------------------------------------------------
 
     def _at_one_moment(self) -> bool:
         name = lifecycle.runtime_name(self._site.container_id)
@@ -278,17 +277,17 @@ class _Taking:
         except copies.Busy:
             self._reason = "A program holds a lease on a file."
         except TimeoutError:
-            self._reason = f"It could not be done within {round(self._most_s * 1000)} ms."
+            self._reason = f"The copy did not finish within {round(self._most_s * 1000)} ms."
         except freezer.CannotFreeze as error:
             self._reason = error.detail
         else:
             return True
-        log.info("freeze given up", reason=self._reason)
+        log.info("freeze aborted", reason=self._reason)
         return False
 
     def _frozen(self, how: freezer.Freezer) -> None:
         was_enabled = gc.isenabled()
-        gc.disable()  # a collection of all that a worker holds takes longer than the rest
+        gc.disable()  # a garbage collection in a worker takes longer than the rest
         freeze = freezer.Freeze()
         try:
             with _urgent(), freezer.held(how, self._most_s) as freeze:
@@ -301,17 +300,13 @@ class _Taking:
                 self._frozen_s.append(freeze.seconds)
                 FREEZE_SECONDS.observe(freeze.seconds)
 
-    # One by one -----------------------------------------------------------------------------------
-
     def _one_by_one(self) -> None:
         self._pass(math.inf, tries=TRIES)
 
-    # Passes ---------------------------------------------------------------------------------------
-
     def _pass(self, until: float, tries: int) -> float:
-        """Count, and copy what there is no copy of; returns how long the counting took.
+        """Count, and copy what has no copy yet; returns how long counting took.
 
-        With ``tries`` 0 the container stands still: nothing waits for the tenant or the database.
+        With ``tries`` 0, the container is frozen: nothing waits for the tenant or the database.
         """
         walked_s = 0.0
         for part in self._parts:
@@ -344,13 +339,13 @@ class _Taking:
             if can_wait:
                 self._look()
             try:
-                # While it stands still nobody waits for the disk; the next save copies such a file again.
+                # While the container is frozen, nothing waits for the disk; the next save copies such a file again.
                 return self._copies.take(part.root, path, until, writes_out=can_wait)
             except copies.Busy as error:
                 if not can_wait:
                     raise
                 if time.monotonic() > give_up:
-                    raise errors.Unsaveable(f"{path}: a lease that the tenant holds on it is not given up.") from error
+                    raise errors.Unsaveable(f"{path}: the tenant's lease on it is not released.") from error
             time.sleep(0.2)
 
     def _look(self) -> None:
@@ -362,7 +357,7 @@ class _Taking:
 
 
 def still(root: int, paths: list[str], *, writes_out: bool = False) -> dict[str, Stamp]:
-    """The present stamps of those of the files that are there; with ``writes_out`` a change after it gets another."""
+    """The current stamps of those files that exist; with ``writes_out``, a later change gets another one."""
     for path in paths if writes_out else ():
         try:
             is_out = copies.write_out(root, path)

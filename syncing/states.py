@@ -6,7 +6,7 @@ from django.db.models import TextChoices
 
 
 class SyncRunState(TextChoices):
-    """How far a run is."""
+    """The state of a run."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -26,7 +26,7 @@ UNFINISHED = (SyncRunState.QUEUED, SyncRunState.RUNNING)
 
 
 class Direction(TextChoices):
-    """Which way a mapping goes."""
+    """The direction of a mapping."""
 
     UPLOAD = "upload"
     DOWNLOAD = "download"
@@ -35,21 +35,21 @@ class Direction(TextChoices):
 
 
 class Mode(TextChoices):
-    """What an upload does with what is only at the far end."""
+    """What an upload does with files that exist only at the sink."""
 
     SYNC = "sync"
-    """Deletes it, where this generation restored the mapping first."""
+    """Deletes them, if this generation restored the mapping first."""
     COPY = "copy"
-    """Leaves it."""
+    """Keeps them."""
 
 
 class Quiesce(TextChoices):
     """How a running container is saved."""
 
     FREEZE = "freeze"
-    """It stands still for a moment, and is saved as it was then."""
+    """It is frozen briefly, and saved in that state."""
     NONE = "none"
-    """It goes on: each file is whole, all of them together are not of one moment."""
+    """It keeps running: each file is complete, but together they are not consistent."""
 
 
 class Trigger(TextChoices):
@@ -60,9 +60,9 @@ class Trigger(TextChoices):
     INTERVAL = "interval"
     MANUAL = "manual"
     BACKUP = "backup"
-    """A backup is put back, at the sink."""
+    """A backup is restored, at the sink."""
     ERASE = "erase"
-    """What the sink holds of the tenant is erased."""
+    """The tenant's state at the sink is erased."""
 
     @property
     def is_awaited(self) -> bool:
@@ -71,13 +71,13 @@ class Trigger(TextChoices):
 
 
 class PlaceState(TextChoices):
-    """What is known of the place that a spec's sink leads to, and whether the spec may use it."""
+    """What is known about the place of a spec's sink, and whether the spec may use it."""
 
     UNASKED = "", "Not asked yet"
     KNOWN = "known"
     UNKNOWN = "unknown"
-    """The sink answers, but the place's object can be neither read nor made."""
+    """The sink answers, but the place's object can neither be read nor created."""
     CONFLICT = "conflict"
-    """Another spec has locations there that this one would meet."""
+    """Another spec has overlapping locations there."""
     CHANGED = "changed"
     """It was another place when the spec was saved."""

@@ -1,4 +1,4 @@
-"""The save of a stopped container: it is read as it lies there."""
+"""The save of a stopped container, which is read in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the sinks hold for a tenant, asked before anything is touched; empty is not yet a first time (hazards.md#c2)."""
+"""Queries the sinks for a tenant's state before anything is touched. An empty answer alone does not mean a first claim
+(hazards.md#c2)."""
 
 from __future__ import annotations
 
@@ -26,19 +27,21 @@ T = TypeVar("T")
 NEAR_S = 0.015
 """A near sink answers within this time."""
 SLOW_S = CLAIM_DEADLINE_S / 2
-"""A sink whose last answer took longer gets one thread of claims and one worker, so that other sinks' claims go on."""
+"""A sink whose last answer took longer gets one claim thread and one worker, so that claims with other sinks
+continue."""
 ASKERS, ASKERS_PER_SINK = 8, 4
 BRIEF_BYTES = PLAIN_BYTES
-"""Of an answer that a claim reads in the web process, which nothing may hold up: what is longer is for a worker."""
+"""The size limit of answers that a claim reads in the web process, which must not be delayed; longer ones are for a
+worker."""
 FILES_PER_S = 2000
-"""Of a marker whose size is not known, on the slowest line."""
+"""Size to assume for a marker of unknown size, on the slowest line."""
 BRIEF_S = 5
-"""A sink that has failed every claim for longer is down: further claims do not wait for it to pass."""
+"""A sink that has failed every claim for longer is down: further claims do not wait for it to recover."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the sink holds for one mapping of one tenant."""
+    """The state of one mapping of one tenant at the sink."""
 
     mapping: SyncMapping
     sink: Sink
@@ -48,7 +51,7 @@ class Finding:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing to restore and nothing to take back."""
+        """Nothing to restore and nothing to undo."""
         if self.marker is not None:
             return self.marker.state == "closed" and self.marker.manifest.is_empty
         return not self.has_objects
@@ -56,11 +59,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a sink for one mapping: by threads of their own, or by whoever wants the answer."""
+    """The query of one mapping: executed by its own threads, or by the caller that needs the answer."""
 
     mapping: SyncMapping
     sink: Sink | None
-    """None where it is not known yet whether the spec may use its sink: whoever wants the answer finds out first."""
+    """None if it is not known yet whether the spec may use its sink: the caller determines that first."""
     location: str
     within_s: float
     begun: tuple[Future[Marker | None], Future[bool]] | None = None
@@ -87,18 +90,18 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What is asked of the sinks for a tenant."""
+    """The queries of the sinks for a tenant."""
 
     tenant_id: str
     questions: list[Question]
 
     @property
     def far_ends(self) -> set[str]:
-        """What has to answer, or to deliver, before the tenant's state is there."""
+        """The sinks that must answer or deliver before the tenant's state is there."""
         return {places.far_end(one.mapping.spec) for one in self.questions}
 
     def is_near(self, within_s: float) -> bool:
-        """Whether all sinks have answered, or failed, ``within_s`` seconds from now, or are known to be so fast."""
+        """Whether all sinks have answered or failed ``within_s`` seconds from now, or are known to be that fast."""
         if any(one.sink is None for one in self.questions):
             return False
         futures: list[Future[Any]] = [future for one in self.questions for future in one.begun or ()]
@@ -106,14 +109,15 @@ class Survey:
 
     @property
     def is_slow(self) -> bool:
-        """Whether one of its sinks took long when it was asked last, or has not answered at all."""
+        """Whether one of its sinks took long at the last query, or has not answered at all."""
         return any(one.is_slow for one in self.questions)
 
     @contextmanager
     def entered(self, threads: int) -> Iterator[bool]:
-        """Whether a claim may wait here for the answer; while the block runs it is one of those that do.
+        """Whether a claim may wait here for the answer; while the block runs, it counts as waiting.
 
-        Of ``threads`` a sink gets all but one, a slow one a single one, so that claims at other sinks find another.
+        Of ``threads``, a sink gets all but one, a slow one a single one, so that claims with other sinks find a free
+        one.
         """
         far = {one.place_name for one in self.questions if one.begun is not None}
         slow = {one.place_name for one in self.questions if one.is_slow}
@@ -129,16 +133,16 @@ class Survey:
                     _waiting.subtract(far | slow)
 
     def may_pass(self) -> bool:
-        """Whether its sinks answered until a moment ago, so that what failed may succeed when it is asked again."""
+        """Whether its sinks answered until recently, so that a retry may succeed."""
         now = time.monotonic()
         names = {places.spelling(one.mapping.spec) for one in self.questions}
         return all(now - _silent_since.get(name, now) < BRIEF_S for name in names)
 
     def answer(self) -> list[Finding]:
-        """What the sinks hold; waits for them.
+        """The state at the sinks; waits for their answers.
 
-        Raises SyncFailed when a sink does not say, Oversized when it says more than is read here, StateMissing and
-        StateMoved when it says nothing but we know of a save (hazards.md#c2): an empty answer is a first time only if
+        Raises SyncFailed if a sink does not answer, Oversized if the answer is too large to read here, StateMissing and
+        StateMoved if it is empty although a save is known (hazards.md#c2): an empty answer means a first claim only if
         nothing was ever saved.
         """
         findings = [question.answer() for question in self.questions]
@@ -147,12 +151,12 @@ class Survey:
 
 
 def begin_survey(pool_id: str, tenant_id: str, within_s: float = CLAIM_DEADLINE_S) -> Survey:
-    """Start asking the sinks what they hold for the tenant; each has ``within_s`` seconds for one mapping."""
+    """Start querying the sinks for the tenant's state; each has ``within_s`` seconds for one mapping."""
     return _ask(services.mappings_to_restore(pool_id), tenant_id, within_s)
 
 
 def patience_s(tenant_id: str) -> float:
-    """How long a worker waits for an answer about the tenant: a marker of a million files is read over any line."""
+    """How long a worker waits for an answer: a marker of a million files is read over any connection."""
     rows = SavedState.objects.current().filter(tenant_id=tenant_id)
     known = rows.aggregate(largest=Max("marker_bytes"), files=Max("files"))
     reading_s = max((known["largest"] or 0) / SLOWEST_BYTES_PER_S, (known["files"] or 0) / FILES_PER_S)
@@ -169,14 +173,14 @@ def survey_spec(spec: SyncSpec, tenant_id: str) -> Survey:
 
 _askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="sinks")
 _asked: Counter[str] = Counter()
-"""Threads that ask each sink now, or will as soon as they can."""
+"""Threads that query each sink now, or will as soon as they can."""
 _waiting: Counter[str] = Counter()
 """Claims that wait here for each sink."""
 _counting = threading.Lock()
 _took_s: dict[str, float] = {}
-"""How long each sink took for its last answer to a claim."""
+"""The duration of each sink's last answer to a claim."""
 _silent_since: dict[str, float] = {}
-"""When each sink that has not answered since failed first."""
+"""The first failure of each sink that has not answered since."""
 
 
 def _ask(mappings: list[SyncMapping], tenant_id: str, within_s: float) -> Survey:
@@ -192,8 +196,8 @@ def _ask(mappings: list[SyncMapping], tenant_id: str, within_s: float) -> Survey
 
 
 def _question(mapping: SyncMapping, sink: Sink | None, location: str, within_s: float) -> Question:
-    """Two threads for a sink that takes its time, so that it answers while the database works; a near one has answered
-    before two threads have had their turns (ADR 25)."""
+    """Two threads for a slow sink, so that it answers while the database works; a near one has answered before two
+    threads are scheduled (ADR 25)."""
     took_s = _took_s.get(sink.place_name, NEAR_S) if sink else 0.0
     if sink is None or took_s < NEAR_S or took_s > SLOW_S or not _may_ask(sink.place_name):
         return Question(mapping, sink, location, within_s)
@@ -205,7 +209,7 @@ def _question(mapping: SyncMapping, sink: Sink | None, location: str, within_s: 
 
 
 def _may_ask(name: str) -> bool:
-    """Count two threads for the sink, unless others would be left too few."""
+    """Count two threads for the sink, unless too few would be left for others."""
     with _counting:
         if _asked[name] + 2 > ASKERS_PER_SINK:
             return False
@@ -229,7 +233,7 @@ def _begin(sink: Sink, ask: Callable[[], T], within_s: float) -> Future[T]:
 
 @contextmanager
 def _bounded(within_s: float) -> Iterator[None]:
-    """A claim's question in the web process is a brief one."""
+    """Whether it is a claim's query in the web process, which must be brief."""
     most = BRIEF_BYTES if within_s == CLAIM_DEADLINE_S else sizes.MOST_BYTES
     with deadlines.within(within_s), sizes.at_most(most):
         yield

@@ -1,7 +1,7 @@
-"""System calls that nothing in rclone's jail may make.
+"""System calls that no process in rclone's sandbox may make.
 
-A save's rclone may read whatever its owner closed (CAP_DAC_READ_SEARCH). The same right opens any file of the file
-system by its number, past every mount and directory, so exactly that call is refused.
+A save's rclone may read files that their owner made unreadable (CAP_DAC_READ_SEARCH). The same capability would open
+any file of the file system by its handle, bypassing mounts and directories, so exactly that call is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, (303, 304)), "aarch64": (0xC00000B7, (264, 265))}
-"""By machine: the kernel's number of it, and of name_to_handle_at and open_by_handle_at."""
+"""By machine: the kernel's architecture number, and the numbers of name_to_handle_at and open_by_handle_at."""
 _X32 = 0x40000000
 """Calls from here on are the same ones under other numbers."""
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
@@ -35,7 +35,7 @@ def refused() -> Iterator[int]:
 
 @cache
 def _filter(machine: str) -> bytes:
-    """The filter as the kernel's program (seccomp, classic BPF). Raises KeyError for a machine that is not known."""
+    """The filter as a kernel program (seccomp, classic BPF). Raises KeyError for an unknown machine."""
     architecture, calls = _ARCHITECTURES[machine]
     checks = [(_EQUAL, call) for call in calls] + [(_AT_LEAST, _X32)]
     program = [(_LOAD, 0, 0, 4), (_EQUAL, 0, len(checks) + 2, architecture), (_LOAD, 0, 0, 0)]

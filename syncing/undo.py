@@ -1,8 +1,8 @@
-"""Take an interrupted save back: afterwards the location holds exactly its last completed save (P5, hazards.md#c1).
+"""Undoes an interrupted save: afterwards the location has exactly its last complete save (P5, hazards.md#c1).
 
-Each attempt of a save moves what it overwrites or deletes into a backup directory of its own, which the open marker
-names before the first byte. Taking back copies those backups, newest first, over what the attempts left, and moves what
-they added out of the way. It may itself be interrupted at any point and be run again.
+Each attempt of a save moves what it overwrites or deletes to its own backup directory, which the open marker names
+before the first byte. The undo copies those backups, newest first, over the attempts' changes, and moves added files
+away. It can itself be interrupted at any point and repeated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def take_back(sink: Sink, location: str, marker: Marker) -> Marker:
     """Undo the attempts of an open marker, close it, and return it. Raises SyncFailed; nothing is lost then."""
     wanted = listings.read(sink, marker)
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        # First what the attempts added: it may stand where something of another type has to come back (hazards.md#b8).
+        # First remove added files: they may be in the way of a restored object of another type (hazards.md#b8).
         added = [name for name, _ in sink.names(location) if name not in wanted]
         aside = backups.location_of(location, marker.run_id, 0)
         for _ in threads.map(lambda name: sink.move(f"{location}/{name}", f"{aside}/{name}"), added):
@@ -42,8 +42,8 @@ def take_back(sink: Sink, location: str, marker: Marker) -> Marker:
     found = dict(sink.names(location))
     if found != wanted:
         lacking = sorted(set(wanted) - set(found))[:3] or sorted(n for n in wanted if found.get(n) != wanted[n])[:3]
-        raise errors.Incomplete(f"An interrupted save of {location} cannot be taken back: {', '.join(lacking)}.")
+        raise errors.Incomplete(f"An interrupted save of {location} cannot be undone: {', '.join(lacking)}.")
     closed = replace(marker, state="closed", undo=[])
     sink.put(marker_key(location), closed.dump())
-    log.warning("interrupted save taken back", location=location, attempts=len(marker.undo), added=len(added))
+    log.warning("interrupted save rolled back", location=location, attempts=len(marker.undo), added=len(added))
     return closed

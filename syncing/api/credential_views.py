@@ -1,4 +1,4 @@
-"""Credentials: the endpoints."""
+"""Endpoints of credentials."""
 
 from __future__ import annotations
 

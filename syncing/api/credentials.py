@@ -1,4 +1,4 @@
-"""Credentials: write-only secrets that sync specs name."""
+"""Serializers of credentials: write-only secrets that sync specs refer to."""
 
 from __future__ import annotations
 

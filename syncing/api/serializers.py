@@ -1,4 +1,4 @@
-"""Sync specs and runs as the API shows and takes them."""
+"""Serializers of sync specs and runs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SyncSpecInput(ApiSerializer):
     policy = PolicyField()
 
     def parts(self) -> dict[str, Any]:
-        """The validated body as arguments of the service verbs, secrets apart from the sink."""
+        """The validated body as arguments of the services, secrets separate from the sink."""
         data = self.validated_data
         policy = dict(data["policy"])
         sink: StoredSink = data["sink"]

@@ -53,23 +53,23 @@ def _flag(value: str) -> None:
 
 def _bucket(value: str) -> None:
     if not BUCKET.match(value) or ".." in value:
-        raise ValidationError("Not a bucket name.", code="invalid")
+        raise ValidationError("Not a valid bucket name.", code="invalid")
 
 
 def _region(value: str) -> None:
     if not REGION.match(value):
-        raise ValidationError("Letters, digits and - only, such as eu-central-1.", code="invalid")
+        raise ValidationError("Use only letters, digits and -, such as eu-central-1.", code="invalid")
 
 
 def _s3_endpoint(value: str) -> None:
     _endpoint(value)
     if "_" in str(urlsplit(value).hostname):
-        raise ValidationError("No _ in the host's name: S3 clients refuse it.", code="invalid")
+        raise ValidationError("The host name must not contain _; S3 clients reject it.", code="invalid")
 
 
 def _endpoint(value: str) -> None:
     if not _is_endpoint(value):
-        detail = "Give http(s)://host[:port], a plain path at most after it, without credentials."
+        detail = "Must be http(s)://host[:port], optionally with a plain path, without credentials."
         raise ValidationError(detail, code="invalid")
 
 
@@ -127,9 +127,9 @@ class S3SinkInput(_KindOfSink):
             return attrs
         if any(given) and not all(given):
             missing = "secretAccessKey" if given[0] else "accessKeyId"
-            raise ValidationError({missing: ErrorDetail("Give both keys or none.", "required")})
+            raise ValidationError({missing: ErrorDetail("Give both keys or neither.", "required")})
         if not any(given) and not settings.BOILERHOUSE_S3_ENV_AUTH:
-            detail = "Required: this deployment does not lend the host's own rights (BOILERHOUSE_S3_ENV_AUTH)."
+            detail = "Required: this deployment does not share the node's own credentials (BOILERHOUSE_S3_ENV_AUTH)."
             raise ValidationError({"accessKeyId": ErrorDetail(detail, "required")})
         return attrs
 
@@ -158,10 +158,10 @@ class LocalSinkInput(_KindOfSink):
     def validate_path(self, value: str) -> str:
         root = local_root()
         if root is None:
-            detail = "This deployment allows no local sink (BOILERHOUSE_LOCAL_SINK_ROOT)."
+            detail = "This deployment allows no local sinks (BOILERHOUSE_LOCAL_SINK_ROOT)."
             raise ValidationError(detail, code="not_allowed")
         if ".." in value.split("/") or not (Path(value) == root or Path(value).is_relative_to(root)):
-            raise ValidationError(f"Must lie below {root}.", code="not_allowed")
+            raise ValidationError(f"Must be below {root}.", code="not_allowed")
         if Path(value) != root and (problem := locations.check_path(str(Path(value).relative_to(root)))):
             raise ValidationError(problem, code="path")
         return str(Path(value))
@@ -183,7 +183,7 @@ class HttpSinkInput(_KindOfSink):
 
     def validate_endpoint(self, value: str) -> str:
         if ".." in value.split("/") or "%" in value or "//" in value.partition("://")[2]:
-            raise ValidationError("Give a plain path, without .., // or %.", code="invalid")
+            raise ValidationError("Must be a plain path, without .., // or %.", code="invalid")
         if {locations.MARKER_ROOT, locations.BACKUP_ROOT} & set(value.split("/")):
             detail = f"{locations.MARKER_ROOT} and {locations.BACKUP_ROOT} are reserved."
             raise ValidationError(detail, code="invalid")
@@ -193,9 +193,9 @@ class HttpSinkInput(_KindOfSink):
         wrong: dict[str, ErrorDetail] = {}
         for name, text in value.items():
             if not HEADER_NAME.match(name) or name.lower() in OWN_HEADERS:
-                wrong[name] = ErrorDetail("Not a header that can be set.", "invalid")
+                wrong[name] = ErrorDetail("This header cannot be set.", "invalid")
             elif text is not None and not HEADER_VALUE.match(text):
-                wrong[name] = ErrorDetail("Printable ASCII only, at most 4,000 characters.", "invalid")
+                wrong[name] = ErrorDetail("Use only printable ASCII, at most 4,000 characters.", "invalid")
         if wrong:
             raise ValidationError(wrong)
         return value
@@ -204,7 +204,7 @@ class HttpSinkInput(_KindOfSink):
         kept = self._stored_headers(attrs["endpoint"])
         for name, value in (attrs.get("headers") or {}).items():
             if value is None and name not in kept:
-                raise ValidationError({"headers": {name: ErrorDetail("Give its value.", "required")}})
+                raise ValidationError({"headers": {name: ErrorDetail("A value is required.", "required")}})
         return attrs
 
     def _stored_headers(self, endpoint: str) -> dict[str, str]:
@@ -231,10 +231,10 @@ class SinkField(serializers.Field[StoredSink, Any, Any, Any]):
 
     def to_internal_value(self, data: Any) -> StoredSink:
         if not isinstance(data, dict):
-            raise ValidationError("Expected an object.", code="invalid")
+            raise ValidationError("Must be an object.", code="invalid")
         kind = KINDS.get(str(data.get("type")))
         if kind is None:
-            detail = f"One of {', '.join(KINDS)}."
+            detail = f"Must be one of {', '.join(KINDS)}."
             raise ValidationError({"type": ErrorDetail(detail, "invalid_choice" if "type" in data else "required")})
         body = kind(data=data, context=self.context)
         body.is_valid(raise_exception=True)

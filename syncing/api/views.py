@@ -1,4 +1,4 @@
-"""Sync specs and runs."""
+"""Endpoints of sync specs and runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SyncSpecListView(ApiView):
         data = body.validated_data
         pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
         if pool is None:
-            raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
+            raise Invalid(FieldError("/poolId", "No such pool.", "not_found"))
         spec = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
         return self.shown(render_spec(find_spec(spec.pk)), 201)
 
@@ -81,7 +81,9 @@ class SyncSpecView(ApiView):
         body = self.read(SyncSpecInput, stored=spec)
         check_same_id(body.validated_data, spec_id)
         if body.validated_data["pool_id"] != spec.pool_id:
-            raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({spec.pool_id}).", "fixed"))
+            raise Invalid(
+                FieldError("/poolId", f"The pool of a sync spec cannot change (it is {spec.pool_id}).", "fixed")
+            )
         name, force = body.validated_data.get("name"), boolean(request, "force")
         services.update_spec(
             spec,

@@ -154,7 +154,7 @@ def test_too_many_or_too_much_is_said_before_the_first_byte(tenant, settings):
     (tenant.state / "e").unlink()
     (tenant.state / "d").rmdir()
     settings.BOILERHOUSE_MAX_SAVE_FILES, settings.BOILERHOUSE_MAX_SAVE_BYTES = 3, 2
-    with pytest.raises(errors.TooLarge, match="3 bytes; 2 is the limit"):
+    with pytest.raises(errors.TooLarge, match="3 bytes; the limit is 2"):
         tenant.save()
     assert not tenant.far_end.keys()
 

@@ -238,7 +238,7 @@ def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3_spec, s3, data_d
     with monkeypatch.context() as patched:
         patched.setattr(S3Sink, "delete_all", refuse)
         health = services.probe(spec)
-    assert health["detail"].startswith("What a probe has put there cannot be deleted: ")
+    assert health["detail"].startswith("The probe's objects cannot be deleted: ")
     (directory,) = (data_dir / "probes").iterdir()
     old = time.time() - 3 * probing.DEADLINE_S
     os.utime(directory, (old, old))

@@ -185,7 +185,7 @@ def test_the_admin_puts_back_what_is_selected_and_confirmed(one_far_end, run_tas
     form = {"action": "put_back", "_selected_action": [str(backup.pk)]}
     client.force_login(admin_user)
     asked = client.post("/admin/syncing/backup/", form, follow=True).content.decode()
-    assert "what they replace becomes a backup itself" in asked
+    assert "replaced files become a backup themselves" in asked
     assert not SyncRun.objects.filter(trigger="backup").exists()
     said = client.post("/admin/syncing/backup/", {**form, "confirmed": "yes"}, follow=True).content.decode()
     assert "1 of 1" in said

@@ -709,7 +709,7 @@ def test_what_does_not_fit_a_limit_is_refused_however_that_is_kept(any_far_end, 
         for number in range(2500):
             put(tenant, f"f{number}", b"")
             os.link(tenant.state / f"f{number}", tenant.state / f"g{number}")
-        with pytest.raises(errors.TooLarge, match=f"5001 files, links and directories when it comes back; {told}"):
+        with pytest.raises(errors.TooLarge, match=f"5001 files, links and directories when it is restored; {told}"):
             tenant.save()
         assert not tenant.far_end.keys()
         for number in range(2500):
@@ -727,12 +727,13 @@ def test_more_than_a_watched_limit_is_neither_saved_nor_restored(limited, settin
     settings.BOILERHOUSE_DISK_LIMITS = "watch"
     tenant = limited()
     put(tenant, "large", os.urandom(17 * MB))
-    with pytest.raises(errors.TooLarge, match=r"diskMb 16 holds 16777216\. Remove files; or raise diskMb"):
+    too_large = r"diskMb 16 allows 16777216\. Remove files; or raise the workload's diskMb"
+    with pytest.raises(errors.TooLarge, match=too_large):
         tenant.save()
     put(tenant, "large", os.urandom(15 * MB))
     tenant.save()
     tenant.workload = make_spec(resources={"disk_mb": 8})
-    with pytest.raises(errors.DiskFull, match=r"diskMb 8 allows 8388608\. To have it back, raise diskMb"):
+    with pytest.raises(errors.DiskFull, match=r"diskMb 8 allows 8388608\. To restore it, raise the workload's diskMb"):
         tenant.claim()
     tenant.workload = Limited.workload
     tenant.claim()

@@ -113,7 +113,7 @@ def test_a_line_that_falls_silent_stalls_the_transfer_and_frees_its_slot(make_te
         has_ended.set()
         falling.join()
     assert raised.value.code == "stalled"
-    assert "Nothing has moved for 2 s" in raised.value.detail
+    assert "The transfer has made no progress for 2 s" in raised.value.detail
     assert all_slots_are_free()
     run = SyncRun.objects.get(direction="upload")
     assert (run.state, run.error_code) == ("failed", "stalled")

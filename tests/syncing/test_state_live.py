@@ -455,7 +455,7 @@ def test_a_transfer_that_opens_a_pipe_is_ended_in_seconds(s3, data_dir, tmp_path
     began = time.monotonic()
     jail = Jail(volume, Owner(UID, UID), writable=False, binds=())
     arguments = rclone.upload(sink, "x", [], deletes=False, inside="", backup="y")
-    with (tmp_path / "lock").open() as lock, pytest.raises(errors.TransferStalled, match="A pipe has taken the place"):
+    with (tmp_path / "lock").open() as lock, pytest.raises(errors.TransferStalled, match="A pipe has replaced a file"):
         rclone.run([*arguments, "--files-from-raw=/vol/pipe"], sink, jail, lock.fileno())
     assert time.monotonic() - began < settings.BOILERHOUSE_TRANSFER_STALL_S / 2
     with rclone.slot():
@@ -551,7 +551,7 @@ def test_a_freeze_that_fails_is_tried_again_after_a_pause(one, monkeypatch):
     def busy_for_a_second(group: freezer.Group) -> None:
         tries.append(time.monotonic())
         if tries[-1] - tries[0] < 1:
-            raise freezer.CannotFreeze("A process of the container cannot be frozen; it may wait for a disk.")
+            raise freezer.CannotFreeze("A process of the container cannot be frozen; it may be waiting for a disk.")
         freeze(group)
 
     monkeypatch.setattr(freezer.Group, "freeze", busy_for_a_second)

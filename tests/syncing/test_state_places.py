@@ -193,7 +193,7 @@ def test_another_address_of_a_store_is_the_same_place(ask, server, served):
 
     for mapping in (EVERYBODYS, NARROWER, VICTIMS):
         said = refused(ask("alias", alias, mapping, status=422), "victims")
-        assert "the two sinks lead to the same place" in said
+        assert "the two sinks are the same place" in said
         SyncSpec.objects.filter(pk="alias").delete()
         from pools.models import Pool
 
@@ -306,7 +306,7 @@ def test_everybodys_state_reaches_nobody_through_an_alias_that_was_down_when_it_
     mallory = Claimed("mallorys", "mallory")
 
     for _ in range(2):
-        with pytest.raises(errors.LocationConflict, match="sync spec victims, mapping 0, for the two sinks lead to"):
+        with pytest.raises(errors.LocationConflict, match="sync spec victims, mapping 0, because the two sinks are"):
             mallory.restore()
     assert mallory.look() == {}
     assert SyncSpec.objects.get(pk="victims").place_state == PlaceState.KNOWN
@@ -479,7 +479,7 @@ def test_what_is_not_ours_is_not_taken_for_an_id(data_dir, transactional_db, ser
     secrets = {"accessKeyId": server.access_key, "secretAccessKey": str(state.pop("secretAccessKey"))}
     spec = make_sync_spec(sink=state, sink_secrets=secrets)
     assert services.probe(spec)["code"] == "unreliable"
-    assert "delete it" in services.probe(spec)["detail"]
+    assert "Delete it" in services.probe(spec)["detail"]
 
 
 # What a claim pays ------------------------------------------------------------------------------------
