@@ -1,1 +1,1 @@
-"""The REST API's framework: views, serializers, pages of lists, and its description."""
+"""The framework of the REST API: views, serializers, pagination and the schema."""

@@ -1,4 +1,4 @@
-"""How a request says who it is."""
+"""Authentication by API key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             return None
         row = find_key(key.strip())
         if row is None or connections.refusal_of(request) is Refusal.NO_KEY:
-            raise AuthenticationFailed("This key is wrong, expired or revoked.")
+            raise AuthenticationFailed("The API key is unknown, expired or revoked.")
         connections.vouch(request)
         context.set_actor(f"key {row.name}")
         return None, row

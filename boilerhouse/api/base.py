@@ -1,4 +1,4 @@
-"""What every endpoint has in common; what its schema documents is what it accepts."""
+"""The base view of all endpoints. What the schema documents is what a view accepts."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from boilerhouse.web.waiting import Waiting
 
 S = TypeVar("S", bound="serializers.Serializer[Any]")
 LONG_ANSWER_BYTES = 1 << 16
-"""A longer one keeps its place among the slow until it is sent: its client may read none of it. The place of any other
-is free as soon as its thread is, or who comes next would be refused."""
+"""A response above this size keeps its slow-request slot until it is sent, because its client may read slowly. Other
+responses free the slot as soon as their thread is free; otherwise the next request would be refused."""
 
 
 class ApiView(APIView):
@@ -33,12 +33,13 @@ class ApiView(APIView):
 
     http_method_names = ["get", "head", "post", "put", "delete"]
     lane = ""
-    """Which threads serve it: ``claim``, ``slow`` (it waits for the engine or a sink), or those of all others."""
+    """The priority class whose threads serve the view: ``claim``, ``slow`` (waits for the engine or a sink), or that of
+    all other views."""
     volatile: frozenset[str] = frozenset()
-    """Fields of the representation that say how the object is doing, not what it is: no part of its ETag."""
+    """Fields that report a condition of the object and are not part of its ETag."""
 
     is_public = False
-    """Whether it answers everybody; a key is not looked at then, so that a wrong one is no reason not to answer."""
+    """Whether the view needs no key. A key is then ignored, so a wrong one does not matter."""
 
     def get_authenticators(self) -> list[Any]:
         return [] if self.is_public else list(super().get_authenticators())
@@ -51,7 +52,7 @@ class ApiView(APIView):
         if request.method.lower() not in self.http_method_names or handler is None:
             return  # a 405
         if any("\0" in value for name, value in kwargs.items() if name != "tenant_id"):
-            raise NotFound  # no id has one, and PostgreSQL does not even ask
+            raise NotFound  # no id contains NUL, and PostgreSQL rejects it
         check_parameters(request, handler.query_parameters)
         resumed = getattr(request._request, "resumed", None)
         if request.method == "POST":
@@ -63,7 +64,7 @@ class ApiView(APIView):
         if not handler.takes_body:
             _refuse_body(request)
         elif resumed is None and not handler.is_body_optional and not request._request.body:
-            raise ParseError("A body is needed: a JSON object.")
+            raise ParseError("The request needs a body: a JSON object.")
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         self._inputs: list[Any] = []
@@ -83,7 +84,8 @@ class ApiView(APIView):
             self._forget_body()
 
     def _forget_body(self) -> None:
-        """View, request and serializers name each other: what they hold would stay until the collector comes."""
+        """View, request and serializers form reference cycles, which would keep their memory until the garbage
+        collector runs."""
         request: Any = self.request
         request._data = request._files = request._full_data = request._stream = None
         request._request._body = b""
@@ -91,7 +93,7 @@ class ApiView(APIView):
             one.initial_data = one._validated_data = None
 
     def _take_place(self, request: Any, of: Mapping[str, Any]) -> None:
-        """Of the threads for what waits for the engine or a sink, one tenant and one key get a part."""
+        """Each tenant and each key may use only part of the threads for requests that wait for the engine or a sink."""
         if self.lane != "slow":
             return
         named = [budgets.tenant(of["tenant_id"])] if "tenant_id" in of else []
@@ -100,7 +102,7 @@ class ApiView(APIView):
         self._hold = budgets.slow.enter(*budgets.owners(request.auth, *named))
 
     def still_holds(self, response: HttpResponse) -> bool:
-        """Whether a kept answer to this POST may be given again."""
+        """Whether the stored response to this POST may be returned again."""
         return True
 
     def handle_exception(self, exc: Exception) -> Response:
@@ -114,7 +116,7 @@ class ApiView(APIView):
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)
         if response.status_code == 429 and request.auth is not None:
-            response.key_id = request.auth.pk  # whoever sends it may take its time (core.refusals)
+            response.key_id = request.auth.pk  # the client may take its time (core.refusals)
         record = getattr(self, "_record", None)
         if isinstance(response, Waiting):
             response.idempotency = record
@@ -125,14 +127,14 @@ class ApiView(APIView):
         return response
 
     def read(self, serializer: type[S], **context: Any) -> S:
-        """The request's body, valid. Raises what becomes a 400, 415 or 422."""
+        """Return the validated request body. Raises errors that become 400, 415 or 422."""
         body = serializer(data=self.request.data, context=context)
         self._inputs.append(body)
         body.is_valid(raise_exception=True)
         return body
 
     def shown(self, data: Any, status: int = 200) -> Response:
-        """The answer that shows one object, with its ETag."""
+        """The response that shows one object, with its ETag."""
         return Response(data, status=status, headers={"ETag": self.etag(data)})
 
     def etag(self, data: Mapping[str, Any]) -> str:
@@ -150,9 +152,9 @@ class ApiView(APIView):
 
 
 def _about(path: Mapping[str, Any]) -> str:
-    """The tenant that a request's path names, or whoever has the container that it names."""
+    """The tenant named by the request's path, or the tenant assigned to the container in it."""
     found = path.get("tenant_id") or (budgets.container(path["container_id"]).id if "container_id" in path else "")
-    return found.replace("\0", "")[:128]  # the path is not yet judged, and a row is written
+    return found.replace("\0", "")[:128]  # the path is not validated yet, and a row is written
 
 
 def _refuse_body(request: Any) -> None:
@@ -161,4 +163,4 @@ def _refuse_body(request: Any) -> None:
     if not isinstance(request.data, dict):
         raise Invalid(FieldError("", "This operation takes no body.", "invalid"))
     if request.data:
-        raise Invalid(*(FieldError(f"/{name}", "This field is unknown.", "unknown") for name in sorted(request.data)))
+        raise Invalid(*(FieldError(f"/{name}", "Unknown field.", "unknown") for name in sorted(request.data)))

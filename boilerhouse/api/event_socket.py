@@ -1,6 +1,7 @@
-"""``/ws/events``: the event stream as JSON messages over a WebSocket, for programs with a key and staff pages.
+"""``/ws/events``: the event stream as JSON messages over a WebSocket, for programs with a key and for staff pages.
 
-A key needs no origin; a session counts only from our own pages, for browsers send cookies from anywhere.
+A client with a key needs no Origin. A session is accepted only from our own pages, because browsers send cookies with
+requests from any site.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ log = structlog.get_logger(__name__)
 RESTARTING = 4503
 BAD_REQUEST, UNAUTHENTICATED, FORBIDDEN, NOT_FOUND, SLOW, BUSY = 4400, 4401, 4403, 4404, 4408, 4429
 SESSION_CHECK_EVERY_S = 5.0
-TOO_OFTEN = "This key asks too often; connect again later."
+TOO_OFTEN = "Too many requests with this key; connect again later."
 
 
 class Refused(Exception):
@@ -62,7 +63,7 @@ class EventSocket:
         elif b"origin" in headers:
             await self._with_session(scope, receive, send)
         else:
-            await self._serve(scope, receive, send)  # no browser, and no key
+            await self._serve(scope, receive, send)  # a client with a key is not a browser
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         if (await receive())["type"] != "websocket.connect":
@@ -85,7 +86,7 @@ class EventSocket:
             writer = Writer(send, scope.get("boilerhouse.backlog"))
             await serve(self._follow(scope, writer, send, (after, opened_at), wanted, key), _gone(receive))
         if draining.begun.has_come:
-            await _close(send, RESTARTING, "This process stops; connect again.")
+            await _close(send, RESTARTING, "This process is stopping; connect again.")
 
     async def _follow(
         self,
@@ -114,7 +115,7 @@ class EventSocket:
             await _close(send, UNAUTHENTICATED, "This key was revoked or has expired.")
         except Stalled:
             log.warning("slow reader dropped", reader=key.name if key else "session")
-            await _close(send, SLOW, "You read too slowly; go on with ?after=.")
+            await _close(send, SLOW, "The client reads too slowly; connect again with ?after= and the last id.")
 
 
 def _key(header: bytes) -> ApiKey | None:
@@ -127,21 +128,21 @@ def _wish(scope: Any) -> tuple[int | None, EventFilter, ApiKey | None]:
     if key is None:
         user = scope.get("user")
         if user is None or not user.is_authenticated:
-            raise Refused(UNAUTHENTICATED, "Send a key: Authorization: Bearer bh_…")
+            raise Refused(UNAUTHENTICATED, "No API key. Send Authorization: Bearer bh_…")
         if not user.is_staff:
-            raise Refused(FORBIDDEN, "This page is for staff.")
+            raise Refused(FORBIDDEN, "Only staff may open this page.")
     text = scope["query_string"].decode("latin-1")
     unknown = sorted(set(parse_qs(text, keep_blank_values=True)) - {*FILTERS, "after"})
     if unknown:
-        raise Refused(BAD_REQUEST, f"Query parameter {unknown[0][:60]}: is unknown here")
+        raise Refused(BAD_REQUEST, f"Query parameter {unknown[0][:60]}: unknown")
     query = QueryDict(text)
     after = bounds.natural(query["after"], bounds.MAX_ID) if "after" in query else None
     if after is None and "after" in query:
-        raise Refused(BAD_REQUEST, "Query parameter after: must be an id of an event")
+        raise Refused(BAD_REQUEST, "Query parameter after: must be the id of an event")
     try:
         return after, wanted_events(query, key), key
     except NotFound:
-        raise Refused(NOT_FOUND, "There is no such tenant.") from None
+        raise Refused(NOT_FOUND, "No such tenant.") from None
     except Invalid as error:
         raise Refused(BAD_REQUEST, error.detail) from error
 
@@ -161,11 +162,11 @@ def _is_signed_in(scope: Any) -> bool:
 
 async def _gone(receive: Any) -> None:
     while (await receive())["type"] != "websocket.disconnect":
-        pass  # the reader says nothing that matters here
+        pass  # messages of the client have no meaning here
 
 
 def _whom(scope: Any, code: int) -> refusals.Refused | None:
-    """Whom a refusal with this code refuses again and again, if it does."""
+    """The key or address that counts for repeated refusals with this code, or None."""
     key = scope.get("boilerhouse.key")
     if code == BUSY and key is not None:
         return refusals.key(key.pk)
@@ -173,7 +174,7 @@ def _whom(scope: Any, code: int) -> refusals.Refused | None:
 
 
 async def _refuse(send: Any, code: int, detail: str, of: refusals.Refused | None) -> None:
-    """Only an open socket can be closed with a code of ours."""
+    """Close the socket with one of our codes, which requires that it has been accepted."""
     if of:
         await refusals.moment(of)
     await send({"type": "websocket.accept"})

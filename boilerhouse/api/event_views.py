@@ -1,4 +1,4 @@
-"""Events: the log as a list, and as a stream that goes on."""
+"""The event log, as a list and as a stream."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class EventPageOutput(serializers.Serializer[Any]):
 
 
 def wanted_events(parameters: Any, key: Any) -> EventFilter:
-    """The filter that the query asks for, within what the key may see. Raises NotFound for another's tenant."""
+    """The filter that the query requests, restricted to what the key may read. Raises NotFound for another tenant."""
     values = {column: frozenset(values_of(parameters, name)) for name, column in FILTERS.items()}
     if key is not None and key.role == Role.TENANT:
         own = frozenset(key.tenant_ids)
@@ -59,7 +59,8 @@ def wanted_events(parameters: Any, key: Any) -> EventFilter:
 
 
 def reads_logs(key: Any) -> bool:
-    """Whether the key may read logs: of all containers, or of those of its tenants, whose events it sees."""
+    """Whether the key may read logs: of all containers, or of its own tenants' containers, to which its events are
+    restricted."""
     return key is not None and key.role != Role.VIEWER
 
 
@@ -81,7 +82,7 @@ class EventListView(ApiView):
         if "after" not in request.query_params:
             return paginate(request, rows, render, {}, key="id")
         if "cursor" in request.query_params:
-            raise Invalid(FieldError("", "Query parameters after and cursor exclude each other.", "invalid"))
+            raise Invalid(FieldError("", "Give after or cursor, not both.", "invalid"))
         limit, after = integer(request, "limit", 50, 1, 200), integer(request, "after", 0, 0, MAX_ID)
         found = rows.filter(pk__gt=after).order_by("id")[:limit]
         items = [render(event) for event in found]
@@ -120,7 +121,7 @@ class EventStreamView(ApiView):
         if last := request.headers.get("Last-Event-ID"):
             after = bounds.natural(last, MAX_ID)
             if after is None:
-                raise Invalid(FieldError("", "Last-Event-ID: not an id of an event.", "invalid"))
+                raise Invalid(FieldError("", "Last-Event-ID: must be the id of an event.", "invalid"))
         opened_at = event_stream.newest_id() if after is None else None
 
         async def run(writer: Writer) -> None:

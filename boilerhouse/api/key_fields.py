@@ -1,4 +1,4 @@
-"""API keys as the API takes and shows them."""
+"""Serializers of API keys."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class ApiKeyInput(ApiSerializer):
 
     def validate_expiresAt(self, value: Any) -> Any:
         if value is not None and value <= timezone.now():
-            raise ValidationError("This is in the past.", code="out_of_range")
+            raise ValidationError("The time must be in the future.", code="out_of_range")
         if value is not None and value > timezone.now() + timedelta(seconds=TEN_YEARS_S):
-            detail = "Ten years are the most; leave it out for a key that does not expire."
+            detail = "The time must be within ten years; leave it out for a key that does not expire."
             raise ValidationError(detail, code="out_of_range")
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if (attrs["role"] == Role.TENANT) != bool(attrs.get("tenant_ids")):
-            detail = "Give at least one for role tenant, and none for other roles."
+            detail = "A key of role tenant needs at least one tenant; other roles take none."
             raise ValidationError({"tenantIds": [ErrorDetail(detail, "invalid")]})
         return attrs
 

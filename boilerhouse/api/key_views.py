@@ -1,4 +1,4 @@
-"""API keys: made, listed, revoked; the key itself is shown once."""
+"""Create, list and revoke API keys. The key itself is returned only once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema as it is served, how it names the API's authentication, and the page that shows it."""
+"""Serve the OpenAPI schema and the page that shows it, and describe the API's authentication."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
 
 
 class _Made:
-    """The document depends on nothing but the code: it is made and compressed once per process, when first asked for.
+    """The schema document. It depends only on the code, so each process builds and compresses it once, on first use.
 
-    Anybody may ask for it, and it is a megabyte.
+    The document has a megabyte, and anyone may request it.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _Made:
         self._is_made = False
 
     def make(self) -> None:
-        """From now on ``plain``, ``packed`` and ``etag`` are there."""
+        """Build the document: afterwards ``plain``, ``packed`` and ``etag`` are set."""
         with self._lock:
             if not self._is_made:
                 schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
@@ -71,9 +71,9 @@ class SchemaView(APIView):
         return HttpResponse(body, content_type=OpenApiJsonRenderer.media_type, headers=headers)
 
 
-@csrf_exempt  # the page has no form, and other methods are answered as everywhere in the API
+@csrf_exempt  # the page has no form; other methods get the API's usual 405
 def docs(request: HttpRequest) -> HttpResponse:
-    """``GET /docs``: the schema to read and to try, from files that are part of Boilerhouse."""
+    """``GET /docs``: the schema as an interactive page, from files shipped with Boilerhouse."""
     if request.method not in ("GET", "HEAD"):
         detail = f'Method "{request.method}" not allowed.'
         return problem(405, "method_not_allowed", detail, headers={"Allow": "GET, HEAD"})

@@ -1,4 +1,4 @@
-"""Lists: ``{items, nextCursor}``, newest first; an opaque cursor over (ordering key, id)."""
+"""Lists: ``{items, nextCursor}``, newest first, with an opaque cursor of (ordering key, id)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_parameters(request: Any, known: Iterable[str]) -> None:
     """Refuse query parameters that the endpoint does not know."""
     unknown = sorted(set(request.query_params) - set(known))
     if unknown:
-        raise _invalid(unknown[0], "is unknown here")
+        raise _invalid(unknown[0], "unknown")
 
 
 def integer(request: Any, name: str, default: int, low: int, high: int) -> int:
@@ -40,7 +40,7 @@ def integer(request: Any, name: str, default: int, low: int, high: int) -> int:
 
 
 def boolean(request: Any, name: str) -> bool:
-    """A query parameter that is ``true`` or ``false`` (also if absent). Raises Invalid."""
+    """A query parameter that is ``true`` or ``false`` (default). Raises Invalid."""
     value = request.query_params.get(name, "false")
     if value not in ("true", "false"):
         raise _invalid(name, "must be true or false")
@@ -51,12 +51,12 @@ def values_of(parameters: Any, name: str) -> list[str]:
     """The values of a repeatable query parameter. Raises Invalid."""
     values: list[str] = parameters.getlist(name)
     if any("\0" in value for value in values):
-        raise _invalid(name, "holds a NUL character")
+        raise _invalid(name, "must not contain a NUL character")
     return values
 
 
 def _position(field: Any, value: Any) -> Any:
-    """What a cursor holds as a value that the database can compare. Raises whatever it is that it cannot."""
+    """The cursor's value, converted for the database. Raises any exception if it cannot be converted."""
     if isinstance(value, bool) or value is None:
         raise TypeError
     found = field.to_python(value)
@@ -77,7 +77,7 @@ def _position(field: Any, value: Any) -> Any:
 def paginate(
     request: Any, rows: QuerySet[Any], render: Callable[[Any], Any], filters: dict[str, str], key: str = "created_at"
 ) -> Response:
-    """Answer one page of ``rows``, newest first. ``filters`` maps query parameters to lookups."""
+    """Return one page of ``rows``, newest first. ``filters`` maps query parameters to lookups."""
     limit = integer(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     for parameter, lookup in filters.items():
         if values := values_of(request.query_params, parameter):
@@ -87,7 +87,7 @@ def paginate(
             value, pk = json.loads(base64.urlsafe_b64decode(cursor.encode()))
             value, pk = _position(rows.model._meta.get_field(key), value), _position(rows.model._meta.pk, pk)
         except Exception as error:
-            raise _invalid("cursor", "is not one that this list gave") from error
+            raise _invalid("cursor", "must be a nextCursor of this list") from error
         rows = rows.filter(Q(**{f"{key}__lt": value}) | Q(**{key: value, "pk__lt": pk}))
     page = list(rows.order_by(f"-{key}", "-pk")[: limit + 1])
     next_cursor = None

@@ -1,4 +1,4 @@
-"""JSON in, strictly: no NaN, no NUL, no duplicate surprises from another encoding."""
+"""Strict JSON parsing: no NaN, no NUL, no other encoding than UTF-8."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def _refuse(constant: str) -> None:
 
 
 def _check(value: Any) -> None:
-    """Raise ParseError for what no database keeps, anywhere, and for what is nested too deep to be meant."""
+    """Raise ParseError for characters and numbers that no database stores, and for excessive nesting."""
     todo = [(value, 1)]
     while todo:
         one, depth = todo.pop()
         if isinstance(one, str):
             if "\0" in one:
-                raise ParseError("The body holds a NUL character.")
+                raise ParseError("The body contains a NUL character.")
             if not one.isascii() and SURROGATE.search(one):
-                raise ParseError("The body holds half of a surrogate pair, which is no character.")
+                raise ParseError("The body contains half of a surrogate pair, which is not a character.")
         elif isinstance(one, float):
             if not math.isfinite(one):
-                raise ParseError("The body holds a number that is too large.")
+                raise ParseError("The body contains a number that is too large.")
         elif isinstance(one, dict | list):
             if depth > MAX_DEPTH:
                 raise ParseError(f"The body is nested more than {MAX_DEPTH} levels deep.")
@@ -39,7 +39,7 @@ def _check(value: Any) -> None:
 
 
 def check_value(value: Any) -> None:
-    """The same for a value that did not come as JSON. Raises ValueError in words."""
+    """The same check for a value from another source. Raises ValueError with a message for people."""
     try:
         _check(value)
     except ParseError as error:
@@ -47,16 +47,16 @@ def check_value(value: Any) -> None:
 
 
 def check_body(text: str) -> Any:
-    """The JSON value of ``text``, as strict as a request's body. Raises ValueError in words."""
+    """The JSON value of ``text``, parsed as strictly as a request body. Raises ValueError with a message for people."""
     try:
         value = json.loads(text, parse_constant=_refuse)
         _check(value)
     except ParseError as error:
         raise ValueError(str(error.detail)) from error
     except RecursionError as error:
-        raise ValueError("This is nested too deep.") from error
+        raise ValueError("The JSON is nested too deeply.") from error
     except ValueError as error:
-        raise ValueError(f"This is not JSON: {str(error)[:200]}") from error
+        raise ValueError(f"Invalid JSON: {str(error)[:200]}") from error
     return value
 
 
@@ -69,6 +69,6 @@ class StrictJSONParser(BaseParser):
         except UnicodeDecodeError as error:
             raise ParseError("The body is not UTF-8.") from error
         except (ValueError, RecursionError) as error:
-            raise ParseError(f"The body is not JSON: {str(error)[:200]}") from error
+            raise ParseError(f"The body is not valid JSON: {str(error)[:200]}") from error
         _check(value)
         return value

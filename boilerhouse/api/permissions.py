@@ -1,6 +1,5 @@
-"""What each role may do; a view says otherwise with ``admin_only``, ``viewer_may_read``, ``tenant_filtered`` (it shows
-a tenant key only what is its own), ``tenant_scoped`` or ``is_public``.
-"""
+"""What each role may do. A view overrides this with ``admin_only``, ``viewer_may_read``, ``tenant_filtered`` (a tenant
+key gets only its own objects), ``tenant_scoped`` or ``is_public``."""
 
 from __future__ import annotations
 
@@ -13,14 +12,14 @@ from boilerhouse.core.models import Role
 
 
 class RolePermission(BasePermission):
-    message = "This key's role may not do that."
+    message = "The role of this key does not allow this operation."
 
     def has_permission(self, request: Any, view: Any) -> bool:
         if getattr(view, "is_public", False):
             return True
         key = request.auth
         if key is None:
-            raise NotAuthenticated("Send a key: Authorization: Bearer bh_…")
+            raise NotAuthenticated("No API key. Send Authorization: Bearer bh_…")
         match key.role:
             case Role.ADMIN:
                 return True

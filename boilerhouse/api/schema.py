@@ -1,4 +1,4 @@
-"""OpenAPI: what an operation's decorator says is what it takes and documents; shared problems and headers are added."""
+"""OpenAPI: an operation's decorator declares what it accepts and documents; shared problems and headers are added."""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ def operation(
     problems: Mapping[int, str] | None = None,
     **schema: Any,
 ) -> Callable[[H], H]:
-    """Document a handler of an ApiView. What it names here is what it takes: other query parameters are refused,
-    and a body too where ``request`` is None. ``problems``: the codes of its own problems by status, space between.
-    """
+    """Document a handler of an ApiView. Query parameters that are not declared here are refused, and so is a body if
+    ``request`` is None. ``problems``: the operation's own problem codes by status, separated by spaces."""
 
     def decorate(handler: H) -> H:
         function: Any = handler
@@ -81,7 +80,7 @@ NOT_FOUND = {
 
 
 class ProblemAutoSchema(AutoSchema):
-    """Adds to each operation the problems and headers that come from what all operations share."""
+    """Adds the problems and headers that all operations share."""
 
     def get_override_parameters(self) -> list[Any]:
         found = list(super().get_override_parameters())
@@ -94,7 +93,7 @@ class ProblemAutoSchema(AutoSchema):
         return {"x-body-optional": True} if handler.is_body_optional else {}
 
     def get_tags(self) -> list[str]:
-        """The first word of the path: workloads, pools, tenants …"""
+        """The first segment of the path: workloads, pools, tenants …"""
         return [self.path.removeprefix("/api/v1/").split("/")[0]]
 
     def get_serializer_name(self, serializer: Any, direction: Literal["request", "response"]) -> str:
@@ -114,7 +113,7 @@ class ProblemAutoSchema(AutoSchema):
         return schema
 
     def _problems(self) -> dict[str, list[str]]:
-        """Status → codes of every problem that the operation may answer."""
+        """Status → codes of all problems that the operation may return."""
         found: dict[str, list[str]] = {"422": ["invalid"]}
         for name, code in NOT_FOUND.items():
             if f"{{{name}}}" in self.path:
@@ -147,18 +146,18 @@ class ProblemAutoSchema(AutoSchema):
 
 
 def page_of(name: str, item: type[serializers.Serializer[Any]]) -> serializers.Serializer[Any]:
-    """The schema of a list's page."""
+    """The schema of a page of a list."""
     fields = {"items": item(many=True), "nextCursor": serializers.CharField(allow_null=True)}
     return inline_serializer(name, fields)
 
 
 def whole(name: str, low: int, high: int, description: str) -> OpenApiParameter:
-    """A query parameter that is a whole number."""
+    """An integer query parameter."""
     return OpenApiParameter(name, {"type": "integer", "minimum": low, "maximum": high}, description=description)
 
 
 def flag(name: str, description: str) -> OpenApiParameter:
-    """A query parameter that is ``true`` or ``false``."""
+    """A boolean query parameter."""
     return OpenApiParameter(name, OpenApiTypes.BOOL, description=description)
 
 
@@ -167,6 +166,6 @@ CURSOR = OpenApiParameter("cursor", str, description="`nextCursor` of the previo
 
 
 def query(name: str, description: str = "") -> OpenApiParameter:
-    """A filter of a list."""
+    """A query parameter that filters a list."""
     shape = {"type": "array", "items": {"type": "string"}}
     return OpenApiParameter(name, shape, description=description or f"Only items with this {name}; repeat for OR.")

@@ -1,4 +1,4 @@
-"""Examples of the schema. A word means the same all over the API, so most follow from a property's name."""
+"""Examples for the schema. A property name has one meaning across the API, so most examples follow from the name."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ REQUESTS: dict[str, Any] = {
     "createApiKey": {"name": "ci", "role": "tenant", "tenantIds": ["alice"], "expiresAt": None},
     "replaceSettings": {"variables": {"HUB": "hub.example.com"}, "retention": {"eventsMs": 86_400_000}},
 }
-"""By operation; a test sends each of them to the API."""
+"""Request examples by operation; a test sends each of them to the API."""
 
 TIME = "2026-01-31T12:00:00.123456Z"
 UUID = "0198b1d4-7b3e-7c4a-9d2f-5e6a7b8c9d0e"
@@ -214,4 +214,4 @@ COMPONENTS: dict[str, Any] = {
     "Health": {"status": "ok", "version": "0.1.0"},
     "Ready": {"status": "ready"},
 }
-"""Where a name says something else in one component."""
+"""Exceptions: names with another meaning in one component."""

@@ -1,4 +1,4 @@
-"""The last touches to the generated schema: names of path parameters, words for statuses, headers, examples."""
+"""Postprocessing of the generated schema: names of path parameters, descriptions of statuses, headers, examples."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ ETAG = {"description": "The version of the object, for `If-Match`.", "schema": {
 
 
 def without_descriptions() -> list[type]:
-    """The classes whose docstrings describe no operation and no object of the API: drf-spectacular's, and our bases."""
-    from boilerhouse.api.base import ApiView  # needs the URLs' views, which need this setting
+    """Classes whose docstrings describe neither an operation nor an object of the API: drf-spectacular's and our base
+    classes."""
+    from boilerhouse.api.base import ApiView  # imports the URLs' views, which need this setting
 
     return [*get_lib_doc_excludes(), ApiView, ApiSerializer]  # type: ignore[no-untyped-call]
 
@@ -92,7 +93,7 @@ LINKS = {
     "syncTenant": {"runId": "$response.body#/runs/0/id"},
     "listTenantBackups": {"tenantId": "$request.path.tenantId", "backupId": "$response.body#/items/0/id"},
 }
-"""Where the ids come from that other operations name in their paths."""
+"""The operations that return the ids used in other operations' paths."""
 
 
 def _link(paths: Schema) -> None:
@@ -160,7 +161,7 @@ def _problem(status: str, code: str) -> Schema:
 
 
 class _Examples:
-    """Examples that follow from a schema and the names in it."""
+    """Examples derived from a schema and its property names."""
 
     def __init__(self, components: Schema) -> None:
         self._components = components

@@ -1,6 +1,6 @@
-"""Serializer base: camelCase on the outside, snake_case inside, unknown fields refused.
+"""Base serializers: camelCase outside, snake_case inside, unknown fields refused.
 
-Only declared field names are converted; keys of free-form objects (environment, config …) pass untouched.
+Only declared field names are converted. Keys of free-form objects (environment, config …) are passed unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def camel(name: str) -> str:
 
 
 def nested(errors: Iterable[FieldError], below: str) -> dict[str, Any]:
-    """Errors with pointers as what a validator of the field at the pointer ``below`` raises."""
+    """The errors, moved below the pointer ``below``, in the form that a validator of that field raises."""
     found: dict[str, Any] = {}
     for error in errors:
         *way, last = error.pointer.removeprefix(below).strip("/").split("/")
@@ -39,7 +39,7 @@ class ApiSerializer(serializers.Serializer[Any]):
     """Declare fields in snake_case; the API shows them in camelCase."""
 
     read_only_ignored: frozenset[str] = frozenset()
-    """Names that a client may send back unchanged (what GET gave) and that are ignored."""
+    """Read-only names that a client may send back unchanged (as returned by GET) and that are ignored."""
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         named: dict[str, serializers.Field[Any, Any, Any, Any]] = {}
@@ -54,38 +54,38 @@ class ApiSerializer(serializers.Serializer[Any]):
         if isinstance(data, Mapping):
             unknown = sorted(set(map(str, data)) - set(self.fields) - self.read_only_ignored)
             if unknown:
-                raise ValidationError({name: [ErrorDetail("This field is unknown.", "unknown")] for name in unknown})
+                raise ValidationError({name: [ErrorDetail("Unknown field.", "unknown")] for name in unknown})
         return super().to_internal_value(data)
 
 
 class StringMapField(serializers.DictField):
-    """An object of strings whose keys pass untouched."""
+    """An object of strings. Its keys are passed unchanged."""
 
     child = serializers.CharField(allow_blank=True, trim_whitespace=False)
 
 
 class LineField(serializers.CharField):
-    """Text of one line: no control character, also none at its ends, where spaces are trimmed."""
+    """Text of one line without control characters, even at its ends, where spaces are trimmed."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        if not self.allow_blank:  # for the schema, which would split a blank one in two
+        if not self.allow_blank:  # for the schema, which would otherwise split a field that may be blank in two
             self.validators.append(RegexValidator(r"^[^\x00-\x1f\x7f-\x9f]*$"))
 
     def to_internal_value(self, data: Any) -> str:
         if isinstance(data, str) and has_control(data):
-            raise ValidationError("No control characters, such as a newline.", code="invalid")
+            raise ValidationError("Control characters, such as a newline, are not allowed.", code="invalid")
         text: str = super().to_internal_value(data)
         return text
 
 
 class KeyField(LineField):
-    """What goes into an HTTP header as it stands: printable ASCII without spaces."""
+    """An HTTP header value: printable ASCII without spaces."""
 
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
         if any(not "!" <= one <= "~" for one in text):
-            raise ValidationError("Printable ASCII only, without spaces.", code="invalid")
+            raise ValidationError("Only printable ASCII without spaces is allowed.", code="invalid")
         return text
 
 
@@ -105,5 +105,5 @@ class ObjectField(serializers.JSONField):
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, dict):
-            raise ValidationError("Expected an object.", code="invalid")
+            raise ValidationError("Must be an object.", code="invalid")
         return super().to_internal_value(data)

@@ -1,4 +1,4 @@
-"""What admins set while Boilerhouse runs, as the API takes and shows it."""
+"""Serializers of the settings that admins can change at run time."""
 
 from __future__ import annotations
 

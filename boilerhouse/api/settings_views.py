@@ -1,4 +1,4 @@
-"""Settings that admins can change while Boilerhouse runs."""
+"""Settings that admins can change at run time."""
 
 from __future__ import annotations
 

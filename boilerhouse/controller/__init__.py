@@ -1,1 +1,1 @@
-"""The controller: it compares rows with what should be, and watches the engine."""
+"""The controller: compares rows with the desired state, and watches the engine."""

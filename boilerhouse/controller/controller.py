@@ -1,6 +1,7 @@
-"""The controller's steps: each compares rows with what should be, decides or enqueues, and says what it did.
+"""The controller's steps. Each compares rows with the desired state, acts or enqueues tasks, and returns how much it
+did.
 
-They span the apps, so they are put together here. Several controllers may run; one leads by a lease row.
+The steps span the apps, so they are listed here. Several controllers may run; the one that holds the lease leads.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ def lead() -> bool:
 
 
 def abdicate() -> None:
-    """Give the lease back, so that another controller leads at once."""
+    """Release the lease, so that another controller can lead immediately."""
     Lease.objects.filter(name=LEASE, holder=processes.current()).update(holder=None, expires_at=Now())
 
 
 def fill_pools() -> int:
-    """Have every pool that is not as it should be brought one step nearer."""
+    """Queue a step for every pool that differs from its desired state."""
 
     def fill(pool: Pool) -> int:
         return _enqueue_each("pool", "pools.tasks.refill", [pool.pk]) if sizing.is_off(pool) else 0
@@ -74,7 +75,7 @@ def _enqueue_each(queue: str, function: str, ids: Collection[str], *more: str) -
 
 
 def _on_every_node(function: str) -> None:
-    """What each node does for itself; one without a worker catches up when it has one."""
+    """Maintenance that each node does for itself. A node without a worker catches up when it has one."""
     with transaction.atomic():
         for node in nodes.active():
             enqueue("pool", function, node=node)
@@ -82,11 +83,11 @@ def _on_every_node(function: str) -> None:
 
 _sent = Recently(10)
 PROBE_REST = 4
-"""A sink that fails rests for so many times as long as its last probe took."""
+"""After a failure, a sink is not probed for this multiple of the last probe's duration."""
 
 
 def resume_containers() -> int:
-    """Hand on starts and removals whose process is dead or whose message was lost."""
+    """Requeue starts and removals whose process died or whose message was lost."""
     return each(lifecycle.stuck_containers(clock.now() - STUCK_AFTER), _resume_container)
 
 
@@ -100,10 +101,10 @@ def _resume_container(container: Container) -> int:
 
 
 def probe_sinks() -> int:
-    """Have sinks probed that were unhealthy or hold up saves; those saves are retried when one is healthy again.
+    """Probe sinks that were unhealthy or that block saves. Once a sink is healthy again, these saves are retried.
 
-    A probe of a sink that hangs is long, and the queue is also that of periodic saves: the longer it was, the later the
-    next.
+    A probe of a sink that hangs takes long and shares its queue with periodic saves, so the interval grows with the
+    duration of the last probe.
     """
     waiting = Pool.objects.filter(release_failed__gt=0).values_list("pk", flat=True)
     specs = SyncSpec.objects.filter(Q(pool_id__in=list(waiting)) | Q(sink_health__state="unhealthy"))
@@ -120,13 +121,13 @@ def probe_sinks() -> int:
 
 
 def probe_all_sinks() -> int:
-    """Have every sink probed, so that a healthy one that fails is known before a tenant finds out."""
+    """Probe every sink, so that a failing one is detected before a tenant needs it."""
     every = list(SyncSpec.objects.values_list("pk", flat=True))
     return _enqueue_each("sync", "tenants.tasks.probe_sink", every, PERIODIC)
 
 
 def expire_backups() -> int:
-    """Have old backups deleted at every sink, once where several specs share one."""
+    """Delete old backups at every sink, once if several specs share one."""
     done: set[object] = set()
 
     def expire(spec: SyncSpec) -> int:
@@ -140,14 +141,14 @@ def expire_backups() -> int:
 
 
 def forget_old_runs() -> int:
-    """Have runs and probes past their retention deleted."""
+    """Delete runs and probes past their retention."""
     with transaction.atomic():
         enqueue("sync", "tenants.tasks.forget_old")
     return 0
 
 
 def look_at_tags() -> int:
-    """Have the tags of images asked about that are due."""
+    """Refresh image tags that are due."""
     if not tags.due():
         return 0
     with transaction.atomic():
@@ -156,13 +157,13 @@ def look_at_tags() -> int:
 
 
 def keep_packet_filter() -> int:
-    """Have each node's packet filter compared with the rows, by a worker: controllers may not look at it."""
+    """Have a worker of each node compare the packet filter with the rows; controllers have no access to it."""
     _on_every_node("pools.tasks.keep_packet_filter")
     return 0
 
 
 def refresh_names() -> int:
-    """Have names in network policies asked again that are due."""
+    """Resolve names in network policies that are due."""
     if not named.is_due():
         return 0
     _on_every_node("pools.tasks.refresh_names")
@@ -170,12 +171,13 @@ def refresh_names() -> int:
 
 
 def watch_nodes() -> int:
-    """Say which nodes have no living worker any more, and which have one again."""
+    """Report nodes that have lost their last living worker or have one again."""
     return nodes.watch()
 
 
 def tidy() -> int:
-    """Forget long-dead processes, their files of counts, and old samples; have wipes finished and discards aged."""
+    """Delete long-dead processes, their metric files and old samples; finish wipes, and delete expired discarded
+    state."""
     _on_every_node("pools.tasks.tidy")
     return each(_FORGETTING, _call)
 
@@ -191,7 +193,7 @@ def _call(forget: Callable[[], int]) -> int:
 
 
 def sample_usage() -> int:
-    """Note what containers use, from files of the kernel; nothing to report."""
+    """Record the containers' resource use, read from the kernel's files. Returns 0."""
     usage.sample()
     return 0
 
@@ -229,7 +231,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (6 * 3600.0, expire_backups),
     (3600.0, forget_old_runs),
 ]
-"""Every how many seconds each step runs."""
+"""The interval of each step in seconds."""
 
 
 def _run(step: Callable[[], int]) -> None:
@@ -238,7 +240,7 @@ def _run(step: Callable[[], int]) -> None:
 
 
 class Controller:
-    """Runs the steps that are due, one after another; one that fails leaves the others their turn (``steps``)."""
+    """Runs the steps that are due, one after another. A failing step does not stop the others (``steps``)."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._due = {step: 0.0 for _, step in STEPS}
@@ -254,15 +256,15 @@ class Controller:
             self._leads_until = 0.0
             return
         if not self._leads_until:
-            log.info("leads")
+            log.info("leader elected")
         self._leads_until = asked + LEASE_TTL.total_seconds()
 
     def is_leading(self) -> bool:
-        """Whether the lease was renewed so lately that nobody else can hold it."""
+        """Whether the lease was renewed recently enough that no other process can hold it."""
         return time.monotonic() < self._leads_until
 
     def tick(self) -> None:
-        """Renew the lease and run what is due. Raises nothing."""
+        """Renew the lease and run the steps that are due. Raises nothing."""
         if not steps.attempt("lead", self._renew):
             connection.close()
             return

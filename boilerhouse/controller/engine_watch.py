@@ -1,7 +1,8 @@
-"""Listens to the engine and reconciles: at once, on each reconnect, when an event asks for it, and every few seconds.
+"""Follows the engine's events and reconciles: at start, on each reconnect, when an event requires it, and every few
+seconds.
 
-Runs beside the controller's other steps, in threads of its own, so that an engine that hangs holds up nothing else.
-Events are hints that make it sooner; the list is the truth.
+It runs in its own threads beside the controller's steps, so an engine that hangs blocks nothing else. Events only make
+reconciliation faster; the engine's list of containers is authoritative.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def _turn(target: Callable[[], None]) -> None:
 
 
 class EngineWatch:
-    """Keeps the rows true to the engine while ``is_leading`` says so."""
+    """Reconciles the rows with the engine while ``is_leading`` returns True."""
 
     def __init__(self, is_leading: Callable[[], bool], stop: threading.Event) -> None:
         self._is_leading, self._stop = is_leading, stop
@@ -60,12 +61,10 @@ class EngineWatch:
         finally:
             connection.close()
 
-    # Events ------------------------------------------------------------------------------------------
-
     def _listen(self) -> None:
-        """Follow the stream until it ends; it ends without an error when the engine goes away."""
+        """Follow the stream until it ends, which it does without an error if the engine stops."""
         events = get_runtime().events(host.labels())
-        self._due.set()  # first the stream, then the list: nothing falls in between
+        self._due.set()  # open the stream before listing, so that no event is missed
         try:
             for event in events:
                 if not self._is_leading():
@@ -87,7 +86,7 @@ class EngineWatch:
             return
         rows = Container.objects.filter(pk=container_id, state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
         if not rows.exists():
-            return  # a start or a removal: whoever does it knows
+            return  # a start or a removal; the process that does it knows the result
         if event.kind == "health":
             observing.report_health(container_id, event.health)
             upkeep.release_unhealthy()
@@ -95,8 +94,6 @@ class EngineWatch:
             was_oom = time.monotonic() - self._oom.get(event.runtime_id, -OOM_WITHIN_S) < OOM_WITHIN_S
             if reconcile.look_at(container_id, is_oom=was_oom and event.exit_code == 137):
                 upkeep.release_dead()
-
-    # Reconcile ---------------------------------------------------------------------------------------
 
     def _reconcile(self) -> None:
         self._due.wait(DOWN_EVERY_S if self._is_down else settings.BOILERHOUSE_RECONCILE_EVERY_S)
@@ -108,7 +105,7 @@ class EngineWatch:
             healed = reconcile.heal(upkeep.held_containers())
         except EngineUnavailable as error:
             self._is_down = True
-            start = " Start it (systemctl start docker); the pool goes on by itself."
+            start = " Start it (systemctl start docker); the pool then recovers by itself."
             reconcile.engine_is_down(error.detail + ("" if isinstance(error, EngineUnsupported) else start))
             return
         if self._is_down or Pool.objects.filter(trouble=Trouble.ENGINE_DOWN).exists():

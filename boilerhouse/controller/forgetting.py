@@ -1,4 +1,4 @@
-"""What the deployment as a whole forgets: events, audit entries and kept answers past their retention."""
+"""Retention: deletes events, audit entries and stored responses that have expired."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ AT_ONCE = 1000
 
 
 def forget_old() -> int:
-    """Returns how many rows went."""
+    """Returns how many rows were deleted."""
     retention_s, now = deployment_settings.current().retention_s, timezone.now()
     audited = AuditEntry.objects.filter(at__lt=now - timedelta(seconds=retention_s["audit"])).delete()[0]
     return audited + idempotency.forget_old() + forget_events(timedelta(seconds=retention_s["events"]))
 
 
 def forget_events(older_than: timedelta) -> int:
-    """Delete events and note how far: readers that are behind that are told to start anew."""
+    """Delete events and record the highest deleted id. Readers behind that id are told to start again."""
     rows = Event.objects.filter(created_at__lt=timezone.now() - older_than).order_by("-id")
     newest = rows.values_list("id", flat=True).first()
     gone = 0

@@ -1,4 +1,4 @@
-"""What belongs to the deployment as a whole, in the admin."""
+"""Admin pages of models that belong to the whole deployment."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     actions = (
         service_action(
             "revoke", "Revoke selected API keys", lambda row: api_keys.revoke_key(row.pk), least=Role.ADMIN,
-            confirm="What is open with them is closed at once. They cannot be used again.",
+            confirm="Open streams of these keys end immediately. The keys cannot be used again.",
         ),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The admin looks at rows; what it does to them goes through the services, and is told row by row."""
+"""Base classes of the admin: rows are read-only, and actions call the services and report the result of each row."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Action = Callable[["ReadOnlyAdmin", HttpRequest, QuerySet[Any]], HttpResponse | 
 
 
 class ReadOnlyAdmin(admin.ModelAdmin[Any]):
-    """Rows that services write: looked at here, never changed."""
+    """Rows written by services: the admin shows them but does not change them."""
 
     page = ""
-    """The name of the page that shows one row; it is linked as Django links a site."""
+    """The URL name of the page that shows one row, linked as "View on site"."""
     page_argument = "pk"
     list_per_page = 50
     show_full_result_count = False
@@ -47,7 +47,7 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
 def service_action(
     name: str, description: str, act: Callable[[Any], object], *, least: Role = Role.OPERATOR, confirm: str = ""
 ) -> Action:
-    """An action that calls ``act`` for each row; with ``confirm`` the rows are named and asked about first."""
+    """An action that calls ``act`` for each row. With ``confirm``, a page lists the rows and asks first."""
 
     def run(options: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
         if not reaches(role_of(request.user), least):

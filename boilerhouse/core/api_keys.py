@@ -1,4 +1,4 @@
-"""API keys: ``bh_<id><secret><checksum>``, kept only as an HMAC under a pepper of their own."""
+"""API keys: ``bh_<id><secret><checksum>``, stored only as an HMAC with a separate pepper."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _hash(key: str) -> str:
 
 
 class ApiKeyNotFound(NotFound):
-    """There is no such API key."""
+    """No such API key."""
 
     code = "api_key_not_found"
 
@@ -50,7 +50,7 @@ class ApiKeyNotFound(NotFound):
 def create_key(
     *, name: str, role: Role, tenant_ids: list[str] | None = None, expires_at: datetime | None = None
 ) -> tuple[ApiKey, str]:
-    """Make a key; return its row and the key itself, which is never seen again."""
+    """Create a key. Returns its row and the key itself, which cannot be read again."""
     body = _random(ID_LENGTH) + _random(SECRET_LENGTH)
     key = f"bh_{body}{_checksum(body)}"
     tenants = tenant_ids or []
@@ -64,11 +64,11 @@ def create_key(
 
 
 def revoke_key(key_id: str) -> None:
-    """From now on the key opens nothing; open streams of it end within a second. Raises ApiKeyNotFound."""
+    """Revoke the key; open streams of it end within a second. Raises ApiKeyNotFound."""
     with recording():
         row = ApiKey.objects.filter(pk=key_id).first()
         if row is None:
-            raise ApiKeyNotFound(f"There is no API key {key_id[:60]}.")
+            raise ApiKeyNotFound(f"No API key {key_id[:60]}.")
         if not ApiKey.objects.filter(pk=key_id, revoked_at=None).update(revoked_at=timezone.now()):
             return
         audit.record("api_key.revoke", key_id, before={"name": row.name, "role": row.role})
@@ -80,18 +80,18 @@ def _living() -> Q:
 
 
 def living_keys(ids: Collection[str]) -> set[str]:
-    """Which of these keys still open something."""
+    """The subset of these keys that is still valid."""
     return set(ApiKey.objects.filter(_living(), pk__in=ids).values_list("pk", flat=True))
 
 
 def lives(key_id: str) -> bool:
-    """Whether the key still opens something; for threads that serve no request."""
+    """Whether the key is still valid; for threads that do not serve a request."""
     close_old_connections()
     return key_id in living_keys([key_id])
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether this could be a key: its length and its checksum are right."""
+    """Whether this can be a key: its length and checksum are correct."""
     body = key[3:-CHECK_LENGTH]
     if not key.startswith("bh_") or len(body) != ID_LENGTH + SECRET_LENGTH or not key.isascii():
         return False
@@ -99,7 +99,7 @@ def is_well_formed(key: str) -> bool:
 
 
 def find_key(key: str) -> ApiKey | None:
-    """The living row of a key, None for anything else; what is not well formed does not reach the database."""
+    """The row of a valid key, otherwise None. Malformed keys cause no query."""
     if not is_well_formed(key):
         return None
     row = ApiKey.objects.filter(pk=key[3 : 3 + ID_LENGTH]).first()

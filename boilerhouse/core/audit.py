@@ -1,4 +1,4 @@
-"""Who changed what: one row per change, in the transaction of the change."""
+"""The audit log: one row per change, in the transaction of the change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _encoder = DjangoJSONEncoder()
 
 
 def record(action: str, object_id: object, *, before: Any = None, after: Any = None) -> None:
-    """Write that the present actor did ``action`` (``<kind>.<verb>``). Callers leave secrets out."""
+    """Record that the current actor did ``action`` (``<kind>.<verb>``). The caller leaves secrets out."""
     AuditEntry.objects.create(
         actor=context.actor(),
         request_id=context.request_id(),
@@ -27,7 +27,7 @@ def record(action: str, object_id: object, *, before: Any = None, after: Any = N
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """``before`` and ``after`` for ``record``, of what differs only."""
+    """``before`` and ``after`` for ``record``, reduced to the fields that differ."""
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return {"before": {n: before.get(n) for n in names}, "after": {n: after.get(n) for n in names}}
 

@@ -1,4 +1,4 @@
-"""System checks: wrong or dangerous settings, each with an id and what to do."""
+"""System checks for wrong or dangerous settings, each with an id and a hint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def environment(**_: Any) -> list[CheckMessage]:
             found.append(
                 Error(
                     f"Encryption key number {index + 1} is not a Fernet key.",
-                    hint="BOILERHOUSE_ENCRYPTION_KEYS takes 32 url-safe base64 bytes each, newest first.",
+                    hint="BOILERHOUSE_ENCRYPTION_KEYS takes keys of 32 bytes in URL-safe base64, newest first.",
                     id="boilerhouse.E001",
                 )
             )
@@ -39,15 +39,19 @@ def environment(**_: Any) -> list[CheckMessage]:
         if not shutil.which(program):
             hint = f"apt-get install {package}"
             found.append(
-                Error(f"{program} is missing: transfers cannot be jailed.", hint=hint, id=f"boilerhouse.E00{number}")
+                Error(
+                    f"{program} is missing, so rclone cannot run in its sandbox.",
+                    hint=hint,
+                    id=f"boilerhouse.E00{number}",
+                )
             )
     if settings.Q_CLUSTER["retry"] <= settings.Q_CLUSTER["timeout"]:
-        found.append(Error("Queue retry must exceed its timeout.", id="boilerhouse.E004"))
+        found.append(Error("The queue's retry must exceed its timeout.", id="boilerhouse.E004"))
     if settings.BOILERHOUSE_TRANSFER_STALL_S < 1:
         found.append(
             Error(
                 "BOILERHOUSE_TRANSFER_STALL_S must be 1 or more.",
-                hint="It is how long, in seconds, nothing of a transfer may move; 120 by default.",
+                hint="It is the time in seconds after which a transfer that does not move is ended; default 120.",
                 id="boilerhouse.E005",
             )
         )
@@ -55,7 +59,7 @@ def environment(**_: Any) -> list[CheckMessage]:
         found.append(
             Error(
                 "BOILERHOUSE_PARALLEL_PULLS must be 1 or more.",
-                hint="It is how many images a node pulls at once; 8 by default, half of them from one registry.",
+                hint="It is the number of images that a node pulls at once; default 8, half of them from one registry.",
                 id="boilerhouse.E015",
             )
         )
@@ -63,27 +67,29 @@ def environment(**_: Any) -> list[CheckMessage]:
         if name in os.environ:
             found.append(
                 Warning(
-                    f"{name} is set and has no effect: a transfer may take as long as something moves.",
-                    hint="Remove it; BOILERHOUSE_TRANSFER_STALL_S says how long nothing may move.",
+                    f"{name} is set but has no effect: a transfer may take as long as it makes progress.",
+                    hint="Remove it. BOILERHOUSE_TRANSFER_STALL_S limits the time without progress.",
                     id="boilerhouse.W003",
                 )
             )
     if settings.BOILERHOUSE_TRACING and find_spec("opentelemetry") is None:
         hint = "Install the extra: uv sync --extra tracing, or pip install 'boilerhouse[tracing]'."
-        found.append(Error("BOILERHOUSE_TRACING is on and OpenTelemetry is missing.", hint=hint, id="boilerhouse.E006"))
+        found.append(
+            Error("BOILERHOUSE_TRACING is on, but OpenTelemetry is not installed.", hint=hint, id="boilerhouse.E006")
+        )
     found += _reaching_of_sinks()
     found += _being_reached()
     if os.geteuid() != 0:
         found.append(
             Warning(
-                "Not root: containers' directories cannot be given to their own users.",
+                "Not running as root: container directories cannot be given to their users.",
                 hint="Run worker and controller as root on the Docker node.",
                 id="boilerhouse.W001",
             )
         )
     found += _numbers() + _limits_of_exec()
     if settings.DEBUG:
-        found.append(Warning("BOILERHOUSE_DEBUG is on.", hint="Never in production.", id="boilerhouse.W002"))
+        found.append(Warning("BOILERHOUSE_DEBUG is on.", hint="Do not use it in production.", id="boilerhouse.W002"))
     return found
 
 
@@ -122,11 +128,11 @@ RANGES: dict[str, tuple[int, int]] = {
     "_THROTTLE_RATE": (0, 1_000_000),
     "_THROTTLE_BURST": (0, 1_000_000),
 }
-"""By what a setting's name ends with: its unit, or what it counts."""
+"""Ranges by the suffix of a setting's name, which is its unit or what it counts."""
 
 
 def numbers_set() -> dict[str, float]:
-    """Every setting of ours that is a number."""
+    """All numeric settings of Boilerhouse."""
     named = {name: getattr(settings, name) for name in dir(settings) if name.startswith("BOILERHOUSE_")}
     return {
         name: value for name, value in named.items() if isinstance(value, int | float) and not isinstance(value, bool)
@@ -134,12 +140,12 @@ def numbers_set() -> dict[str, float]:
 
 
 def range_of(name: str) -> tuple[int, int] | None:
-    """The lowest and the highest value that a setting may have."""
+    """The lowest and highest allowed value of a setting."""
     return next((found for end, found in RANGES.items() if name.endswith(end)), None)
 
 
 def _numbers() -> list[CheckMessage]:
-    """Whatever number the environment sets can be added to a date, kept in a database, and borne by the node."""
+    """Check that all numeric settings can be added to a date, stored in a database and handled by the node."""
     found: list[CheckMessage] = []
     for name, value in sorted(numbers_set().items()):
         low, high = range_of(name) or (0, 2**53)
@@ -155,7 +161,8 @@ EXEC_LIMITS = {
     "BOILERHOUSE_EXEC_COMMAND_MAX_BYTES": (1024, 1 << 20),
     "BOILERHOUSE_EXEC_PARALLEL": (1, 1000),
 }
-"""A request waits for the command with a thread, and its answer is made in memory."""
+"""Check that a command's limits suit a web process: a request waits for the command in a thread, and its output is held
+in memory."""
 
 
 def _limits_of_exec() -> list[CheckMessage]:
@@ -167,54 +174,62 @@ def _limits_of_exec() -> list[CheckMessage]:
 
 
 def _being_reached() -> list[CheckMessage]:
-    """What no browser could ever match is refused, for the page that says so would come after the proxy is set up."""
+    """Refuse host names and origins that no browser can match, because the page that explains this would appear only
+    after the proxy is set up."""
     found: list[CheckMessage] = []
     for name in settings.ALLOWED_HOSTS:
         if not _HOST.match(name):
-            hint = "Write names alone, without scheme, port or path, separated by commas: boilerhouse.example.com"
-            found.append(Error(f"BOILERHOUSE_ALLOWED_HOSTS: {name!r} is no host.", hint=hint, id="boilerhouse.E010"))
+            hint = "Give host names without scheme, port or path, separated by commas: boilerhouse.example.com"
+            found.append(
+                Error(f"BOILERHOUSE_ALLOWED_HOSTS: {name!r} is not a host name.", hint=hint, id="boilerhouse.E010")
+            )
     for origin in settings.CSRF_TRUSTED_ORIGINS:
         if not _ORIGIN.match(origin):
-            hint = (
-                "Write scheme, name, and the port if it is not the scheme's own: https://boilerhouse.example.com:8443"
-            )
-            words = f"BOILERHOUSE_TRUSTED_ORIGINS: {origin!r} is no origin."
+            hint = "Give scheme and host, and the port if it is not the default: https://boilerhouse.example.com:8443"
+            words = f"BOILERHOUSE_TRUSTED_ORIGINS: {origin!r} is not an origin."
             found.append(Error(words, hint=hint, id="boilerhouse.E011"))
     for network in settings.BOILERHOUSE_TRUSTED_PROXIES:
         try:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
-            hint = "Write addresses or networks, separated by commas: 127.0.0.0/8,::1,192.0.2.10"
-            words = f"BOILERHOUSE_TRUSTED_PROXIES: {network!r} is no address and no network."
+            hint = "Give addresses or networks, separated by commas: 127.0.0.0/8,::1,192.0.2.10"
+            words = f"BOILERHOUSE_TRUSTED_PROXIES: {network!r} is neither an address nor a network."
             found.append(Error(words, hint=hint, id="boilerhouse.E045"))
     found += _publishing()
     found += _base_path()
     is_local = all(name in _LOCAL for name in settings.ALLOWED_HOSTS)
     if settings.BOILERHOUSE_HTTPS and is_local and not settings.CSRF_TRUSTED_ORIGINS:
-        hint = "Set BOILERHOUSE_ALLOWED_HOSTS to the name by which browsers open the proxy."
-        words = "BOILERHOUSE_HTTPS is on, and BOILERHOUSE_ALLOWED_HOSTS has local names only."
+        hint = "Set BOILERHOUSE_ALLOWED_HOSTS to the host name that browsers use for the proxy."
+        words = "BOILERHOUSE_HTTPS is on, but BOILERHOUSE_ALLOWED_HOSTS has only local names."
         found.append(Warning(words, hint=hint, id="boilerhouse.W004"))
     return found
 
 
 def _publishing() -> list[CheckMessage]:
-    """Browsers send the session's cookie to all ports of a host: tenants' ports are never where the dashboard is."""
+    """Check that tenants' ports are never on the dashboard's host, because browsers send the session cookie to all
+    ports of a host."""
     host = settings.BOILERHOUSE_PUBLISH_HOST
-    hint = "Take another loopback address, as 127.0.0.2; it answers without being set up."
+    hint = "Use another loopback address, such as 127.0.0.2; it needs no setup."
     try:
         is_loopback = ipaddress.IPv4Address(host).is_loopback
     except ValueError:
         is_loopback = False
     if not is_loopback:
-        words = f"BOILERHOUSE_PUBLISH_HOST: {host!r} is no loopback address."
+        words = f"BOILERHOUSE_PUBLISH_HOST: {host!r} is not a loopback address."
         return [Error(words, hint=hint, id="boilerhouse.E046")]
     names = {*settings.ALLOWED_HOSTS, *(urlsplit(one).hostname for one in settings.CSRF_TRUSTED_ORIGINS)}
     if host in names or (host == "127.0.0.1" and "localhost" in names):
-        words = f"BOILERHOUSE_PUBLISH_HOST: browsers open the dashboard at {host}, too: tenants would get its cookies."
+        words = (
+            f"BOILERHOUSE_PUBLISH_HOST: browsers also open the dashboard at {host}, so tenants would receive its"
+            " cookies."
+        )
         return [Error(words, hint=hint, id="boilerhouse.E047")]
     if "*" in names:
-        words = f"BOILERHOUSE_ALLOWED_HOSTS is *: the dashboard may be opened at {host}, where tenants' ports are."
-        return [Warning(words, hint="Name the hosts by which browsers open it.", id="boilerhouse.W045")]
+        words = (
+            f"BOILERHOUSE_ALLOWED_HOSTS is *, so browsers may open the dashboard at {host}, where tenants' ports are"
+            " published."
+        )
+        return [Warning(words, hint="Name the hosts that browsers use for the dashboard.", id="boilerhouse.W045")]
     return []
 
 
@@ -224,19 +239,19 @@ def _base_path() -> list[CheckMessage]:
         return []
     number, words = "boilerhouse.E013", f"BOILERHOUSE_BASE_PATH: {base!r}"
     if not _BASE_PATH.match(base) or {".", ".."} & set(base.split("/")):
-        hint = "Write the path as in the address, with a leading slash: /boilerhouse"
-        return [Error(f"{words} is no path.", hint=hint, id=number)]
+        hint = "Give the path as in the address, with a leading slash: /boilerhouse"
+        return [Error(f"{words} is not a path.", hint=hint, id=number)]
     first = base.split("/")[1]
     if first in {"static", "ws", *_first_of_each(get_resolver().url_patterns)}:
         hint = (
-            "Take another, as /boilerhouse: a proxy that removes it would leave addresses that could mean two things."
+            "Use another path, such as /boilerhouse: behind a proxy that removes it, some addresses would be ambiguous."
         )
-        return [Error(f"{words} begins as an address of Boilerhouse's own.", hint=hint, id=number)]
+        return [Error(f"{words} begins like one of Boilerhouse's own addresses.", hint=hint, id=number)]
     return []
 
 
 def _first_of_each(patterns: Iterable[Any]) -> Iterator[str]:
-    """What the paths of all pages and of the API begin with."""
+    """The first path segments of all pages and of the API."""
     for one in patterns:
         route = str(one.pattern).lstrip("^")
         if not route:
@@ -248,14 +263,14 @@ def _first_of_each(patterns: Iterable[Any]) -> Iterator[str]:
 def _reaching_of_sinks() -> list[CheckMessage]:
     found: list[CheckMessage] = []
     if (bundle := settings.BOILERHOUSE_CA_BUNDLE) and (problem := _problem_of_bundle(bundle)):
-        hint = "It names a PEM file, readable by everybody, with the certificates of every authority that sinks need."
+        hint = "Name a PEM file that every user can read, with the certificates of all authorities that sinks need."
         found.append(Error(f"BOILERHOUSE_CA_BUNDLE: {bundle} {problem}.", hint=hint, id="boilerhouse.E007"))
     for name in ("HTTPS_PROXY", "HTTP_PROXY"):
         proxy = getattr(settings, name)
         if "://" in proxy and (urlsplit(proxy).scheme not in ("http", "https") or not urlsplit(proxy).hostname):
-            # What it says is not shown: it may hold a password.
-            hint = "Write http://host:port or https://host:port; no other kind of proxy is used by every client."
-            found.append(Error(f"{name} names no HTTP proxy.", hint=hint, id="boilerhouse.E008"))
+            # The value is not shown, because it may contain a password.
+            hint = "Give http://host:port or https://host:port; not every client supports other kinds of proxy."
+            found.append(Error(f"{name} is not the URL of an HTTP proxy.", hint=hint, id="boilerhouse.E008"))
     return found
 
 
@@ -264,5 +279,5 @@ def _problem_of_bundle(path: str) -> str:
         ssl.create_default_context(cafile=path)
         may_all_read = os.stat(path).st_mode & stat.S_IROTH
     except OSError as error:
-        return f"holds no certificates ({error.strerror})"
-    return "" if may_all_read else "is not readable by the containers' users, as whom rclone runs"
+        return f"contains no certificates ({error.strerror})"
+    return "" if may_all_read else "is not readable by the uids of the containers, under which rclone runs"

@@ -1,8 +1,8 @@
-"""The database's clock, by which all machines agree.
+"""The database's clock, which all machines share.
 
-Whatever one process writes down and another judges (heartbeats, leases, deadlines, ages of rows) is measured by it;
-two machines' own clocks are never compared. It is asked rarely and carried on by this host's monotonic clock, which no
-step of the wall clock moves.
+Times that one process writes and another compares (heartbeats, leases, deadlines, ages of rows) come from this clock.
+The clocks of two machines are never compared. The database is queried rarely; in between, this host's monotonic clock
+is used, which does not jump with the wall clock.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from datetime import UTC, datetime, timedelta
 from django.db import DatabaseError, connection
 
 ASK_AGAIN_S = 300
-"""Without a heartbeat, which asks more often."""
+"""The interval without a heartbeat, which reads the clock more often."""
 _ASK = {
     "postgresql": "SELECT clock_timestamp()",
     "sqlite": "SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')",
 }
 _measured: tuple[float, datetime] | None = None
-"""A moment by the monotonic clock and by the database's."""
+"""The same point in time by the monotonic clock and by the database's."""
 
 
 def now() -> datetime:
-    """The database's time. A query only where it was not asked lately."""
+    """The database's time, with a query only if the last one is too old."""
     if _measured is None:
         measure()
     elif time.monotonic() - _measured[0] > ASK_AGAIN_S:
-        with contextlib.suppress(DatabaseError):  # it is away: what it said last is still nearest to the truth
+        with contextlib.suppress(DatabaseError):  # the database is unavailable; the last reading is the best estimate
             measure()
     assert _measured
     at, said = _measured
@@ -36,7 +36,7 @@ def now() -> datetime:
 
 
 def measure() -> None:
-    """Ask the database anew; the answer is off by half of what asking took at most."""
+    """Read the database's clock. The error is at most half the duration of the query."""
     global _measured
     began = time.monotonic()
     with connection.cursor() as cursor:
@@ -48,5 +48,5 @@ def measure() -> None:
 
 
 def of_host(seconds: float) -> datetime:
-    """The database's time when this host's wall clock said ``seconds`` (Unix time), as a file's times are."""
+    """The database's time when this host's wall clock was ``seconds`` (Unix time), as in file timestamps."""
     return now() - timedelta(seconds=time.time() - seconds)

@@ -1,4 +1,4 @@
-"""Who is doing this and for which request; carried into events and logs."""
+"""The current actor and request id, recorded in events and logs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def request_id() -> str:
 
 
 def queue() -> str:
-    """The queue whose task runs here; empty outside of tasks."""
+    """The queue whose task is running here; empty outside tasks."""
     return _queue.get()
 
 
 def serve(queue: str) -> None:
-    """From here on this thread runs tasks of ``queue``."""
+    """Mark this thread as one that runs tasks of ``queue``."""
     _queue.set(queue)
 
 
@@ -38,7 +38,7 @@ def set_actor(value: str) -> None:
 
 @contextmanager
 def acting(actor: str, request_id: str = "") -> Iterator[None]:
-    """Within the block events and logs name ``actor`` and ``request_id``."""
+    """Within the block, events and logs carry ``actor`` and ``request_id``."""
     tokens = _actor.set(actor), _request_id.set(request_id)
     try:
         with structlog.contextvars.bound_contextvars(**({"request_id": request_id} if request_id else {})):

@@ -1,4 +1,4 @@
-"""Which deployment this is: a random id, kept in the data directory and in the database."""
+"""The identity of the deployment: a random id, stored in the data directory and in the database."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from boilerhouse.core.models import Deployment, Node
 
 
 class WrongNode(Failed):
-    """Containers of another node are in the database and none of this one."""
+    """The containers in the database belong to another node, and none to this one."""
 
     code = "wrong_node"
 
 
 class DeploymentMismatch(Conflict):
-    """The data directory and the database belong to different deployments; nothing is touched."""
+    """The data directory and the database belong to different deployments. Nothing was changed."""
 
     code = "deployment_mismatch"
 
 
 def is_id(text: object) -> bool:
-    """Whether it is written as ids of deployments are, which become part of paths and names."""
+    """Whether the text has the form of a deployment id, which becomes part of paths and names."""
     return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{10}", text) is not None
 
 
@@ -40,10 +40,10 @@ def _id_file() -> Path:
 
 
 def establish() -> str:
-    """Return the deployment's id; make it on first use. Raises DeploymentMismatch."""
+    """Return the deployment's id; create it on first use. Raises DeploymentMismatch."""
     try:
         return _establish()
-    except IntegrityError:  # another process was first, by an instant
+    except IntegrityError:  # another process created it first
         return _establish()
 
 
@@ -53,11 +53,13 @@ def _establish() -> str:
         row = Deployment.objects.select_for_update().first()
         kept = path.read_text().strip() if path.exists() else None
         if row and kept and row.deployment_id != kept:
-            raise DeploymentMismatch(f"{path} says {kept}, the database says {row.deployment_id}; nothing is touched.")
+            raise DeploymentMismatch(
+                f"{path} contains {kept}, but the database belongs to {row.deployment_id}. Nothing was changed."
+            )
         if row and not kept:
             raise DeploymentMismatch(
                 f"The database belongs to deployment {row.deployment_id}, but {path} is missing. Mount its data"
-                f" directory there; if that is lost, restore a backup into an empty database (manage.py restore)."
+                " directory there. If it is lost, restore a backup into an empty database (manage.py restore)."
             )
         if not row:
             row = Deployment.objects.create(
@@ -80,7 +82,7 @@ def _checked(data_dir: str) -> str:
 
 
 def deployment_id() -> str:
-    """The id, checked against both places once per process."""
+    """The id, compared in both places once per process."""
     return _checked(str(settings.BOILERHOUSE_DATA_DIR))
 
 
@@ -89,12 +91,12 @@ def data_dir() -> Path:
 
 
 def is_in_place() -> bool:
-    """Whether the data directory holds the deployment's id: an empty mount point does not."""
+    """Whether the data directory contains the deployment's id, which an empty mount point does not."""
     return _id_file().is_file()
 
 
 def ram_dir() -> Path:
-    """Where config and secrets live: a RAM file system whose path names the deployment."""
+    """The directory for config and secrets: a RAM file system whose path contains the deployment's id."""
     return Path(settings.BOILERHOUSE_RAM_DIR or f"/run/boilerhouse/{deployment_id()}")
 
 
@@ -104,12 +106,12 @@ def _node_id(directory: str) -> str:
 
 
 def node_id() -> str:
-    """The node that this data directory, and so every container's directories, lie on (hazards.md#a12)."""
+    """The node that owns this data directory, and so all containers' directories (hazards.md#a12)."""
     return _node_id(str(settings.BOILERHOUSE_DATA_DIR))
 
 
 def register_node() -> None:
-    """Have a row for this node; it is named as the machine is called now."""
+    """Create or update the row of this node, with the machine's current name."""
     name = socket.gethostname()[:64]
     node, is_new = Node.objects.get_or_create(pk=node_id(), defaults={"name": name})
     if not is_new and node.name != name:
@@ -117,19 +119,19 @@ def register_node() -> None:
 
 
 nodes_of_rows: list[Callable[[], set[str]]] = []
-"""What upper apps know of which nodes hold containers; they add to it when they are loaded."""
+"""Functions of other apps that return the nodes with containers; the apps append to it when they are loaded."""
 
 
 def check_node() -> None:
-    """Raise WrongNode where the containers of the database lie on other nodes and none on this one.
+    """Raise WrongNode if the database has containers of other nodes and none of this one.
 
-    A worker that started here would find none of their directories, and its engine none of them.
+    A worker that started here would find neither their directories nor, at its engine, the containers.
     """
     named = {node for ask in nodes_of_rows for node in ask()}
     if named and node_id() not in named:
         raise WrongNode(
-            f"This node is {node_id()}, by {data_dir() / 'node-id'}, but the containers of the database are on"
-            f" {', '.join(sorted(named))}: their directories are not here, and nothing is started. Mount that node's"
-            f" data directory at {data_dir()}, or start there; if it is lost, restore a backup into an empty database"
-            " (manage.py restore)."
+            f"This node is {node_id()} (from {data_dir() / 'node-id'}), but the containers in the database are on"
+            f" {', '.join(sorted(named))}. Their directories are not here, so nothing is started. Mount that"
+            f" node's data directory at {data_dir()}, or start on that node. If it is lost, restore a backup into"
+            " an empty database (manage.py restore)."
         )

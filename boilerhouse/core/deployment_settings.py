@@ -1,4 +1,4 @@
-"""What admins set while Boilerhouse runs. The environment is the ceiling: nothing here goes beyond it."""
+"""Settings that admins can change at run time. The environment sets their limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from boilerhouse.core.events import recording
 from boilerhouse.core.models import Settings
 
 checks: list[Callable[[DeploymentSettings], list[FieldError]]] = []
-"""What upper apps have against new settings; they add to it when they are loaded."""
+"""Functions of other apps that check new settings; the apps append to it when they are loaded."""
 
 RETENTION_CEILINGS = {
     "events": "BOILERHOUSE_EVENT_RETENTION_S",
@@ -36,10 +36,11 @@ def _ceilings() -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSettings:
-    """What is in force: what was set, as far as the environment still allows it."""
+    """The settings in force: the stored values, within the limits of the current environment."""
 
     variables: Mapping[str, str] = field(default_factory=dict)
-    """For ``${NAME}`` in the environment of workloads; shown to whoever may read workloads, so no secrets."""
+    """Values for ``${NAME}`` in the environment of workloads. Everyone who may read workloads sees them, so no secrets.
+    """
     allow_host_network: bool = False
     allow_root: bool = False
     allowed_runtimes: tuple[str, ...] = ()
@@ -49,7 +50,7 @@ class DeploymentSettings:
 
 
 def current() -> DeploymentSettings:
-    """The settings in force now; one query."""
+    """The settings in force. Takes one query."""
     row = Settings.objects.filter(pk=1).first()
     return _in_force(row.values if row else {})
 
@@ -70,9 +71,9 @@ def _in_force(values: Mapping[str, Any]) -> DeploymentSettings:
 
 
 def replace(wanted: DeploymentSettings, check: Callable[[DeploymentSettings], None]) -> DeploymentSettings:
-    """Put ``wanted`` in force. ``check`` sees what is in force, locked, and raises what stands against the change.
+    """Store ``wanted``. ``check`` gets the settings in force, under a lock, and raises an error to reject the change.
 
-    Raises Invalid with a pointer for each thing that the environment does not allow.
+    Raises Invalid with a pointer to each value that the environment does not allow.
     """
     _refuse_beyond_ceiling(wanted)
     if wrong := [error for one in checks for error in one(wanted)]:
@@ -101,9 +102,9 @@ def _refuse_beyond_ceiling(wanted: DeploymentSettings) -> None:
         wrong.append(FieldError(pointer, detail, "not_allowed"))
 
     if wanted.allow_host_network and not settings.BOILERHOUSE_ALLOW_HOST_NETWORK:
-        refuse("/allowHostNetwork", "The environment does not allow it (BOILERHOUSE_ALLOW_HOST_NETWORK).")
+        refuse("/allowHostNetwork", "The environment does not allow this (BOILERHOUSE_ALLOW_HOST_NETWORK).")
     if wanted.allow_root and not settings.BOILERHOUSE_ALLOW_ROOT:
-        refuse("/allowRoot", "The environment does not allow it (BOILERHOUSE_ALLOW_ROOT).")
+        refuse("/allowRoot", "The environment does not allow this (BOILERHOUSE_ALLOW_ROOT).")
     lists = (
         ("allowedRuntimes", wanted.allowed_runtimes, "BOILERHOUSE_ALLOWED_RUNTIMES"),
         ("allowedNetworks", wanted.allowed_networks, "BOILERHOUSE_ALLOWED_NETWORKS"),
@@ -116,7 +117,7 @@ def _refuse_beyond_ceiling(wanted: DeploymentSettings) -> None:
                 refuse(f"/{name}/{index}", f"The environment allows {', '.join(allowed) or 'none'} ({variable}).")
     for kind, seconds in wanted.retention_s.items():
         if seconds > ceiling_s(kind):
-            detail = f"At most {ceiling_s(kind) * 1000} ({RETENTION_CEILINGS[kind]})."
+            detail = f"Must be at most {ceiling_s(kind) * 1000} ({RETENTION_CEILINGS[kind]})."
             refuse(f"/retention/{kind}Ms", detail)
     if wrong:
         raise Invalid(*wrong)

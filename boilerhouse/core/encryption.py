@@ -1,7 +1,7 @@
-"""The keys that encrypt what is secret at rest, newest first, and their change while processes run.
+"""The keys that encrypt stored secrets, newest first, and their rotation while processes run.
 
-Given by ``BOILERHOUSE_ENCRYPTION_KEYS``, or kept in ``<data>/keys/encryption-key``. The kept file is looked at before
-each use, so that a key that ``rotate`` puts in front is everybody's at once.
+The keys come from ``BOILERHOUSE_ENCRYPTION_KEYS`` or ``<data>/keys/encryption-key``. Each use checks whether the file
+has changed, so all processes immediately use a key that ``rotate`` adds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH = 200
 
 
 class Ciphertext(bytes):
-    """A value of an encrypted field as it is stored; written as it is."""
+    """A value of an encrypted field in its stored form; it is written unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ def key_file() -> Path:
 
 
 def are_given() -> bool:
-    """Whether the environment gives the keys; then only the environment can change them."""
+    """Whether the environment sets the keys. Then only the environment can change them."""
     return bool(settings.BOILERHOUSE_ENCRYPTION_KEYS)
 
 
 def in_force() -> tuple[str, ...]:
-    """All keys that open something, newest first; the first one encrypts. Made on first use where none is given."""
+    """All keys that can decrypt, newest first; the first one encrypts. Created on first use if none are configured."""
     global _kept
     if are_given():
         return tuple(settings.BOILERHOUSE_ENCRYPTION_KEYS)
@@ -79,12 +79,13 @@ def cipher() -> MultiFernet:
 
 
 def rotate(*, forget_old: bool = False) -> dict[str, Any]:
-    """Put a new key in front and encrypt everything anew; with ``forget_old`` make no key and drop all but the newest.
+    """Add a new first key and encrypt all values again. With ``forget_old``, create no key and delete all but the
+    newest.
 
-    Afterwards every row is encrypted by the newest key. The one before stays behind it, for what a process that
-    was just writing may still commit, until the next rotation or ``forget_old``. Killed at any instant, each row
-    opens with a key that is kept. Where the environment gives the keys, they stay as they are.
-    Returns ``{keys, made, reencrypted: {model: rows}}``. Raises Conflict while another rotation runs.
+    Afterwards every row is encrypted with the newest key. The previous key is kept until the next rotation or
+    ``forget_old``, because a process may still commit a value encrypted with it. If the rotation is killed, each row
+    can still be decrypted with a stored key. Keys from the environment are not changed. Returns ``{keys, made,
+    reencrypted: {model: rows}}``. Raises Conflict while another rotation runs.
     """
     if are_given():
         return {"keys": len(in_force()), "made": False, "reencrypted": _reencrypt()}
@@ -93,7 +94,7 @@ def rotate(*, forget_old: bool = False) -> dict[str, Any]:
         if not forget_old:
             keys.replace(key_file(), ",".join((keys.new_fernet_key(), *before)))
         done = _reencrypt()
-        # Older than what was newest before this rotation: nobody encrypted by those since the last one.
+        # Keys older than the newest before this rotation: no process has encrypted with them since the last rotation.
         left = in_force()[: 1 if forget_old else 2]
         keys.replace(key_file(), ",".join(left))
         return {"keys": len(left), "made": not forget_old, "reencrypted": done}
@@ -101,10 +102,10 @@ def rotate(*, forget_old: bool = False) -> dict[str, Any]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """One rotation at a time on this data directory."""
+    """Allow one rotation at a time in this data directory."""
     with file_locks.held(key_file().with_name("rotation.lock")) as lock:
         if lock is None:
-            raise Conflict("Another rotation is under way.")
+            raise Conflict("Another rotation is running.")
         yield
 
 
@@ -118,7 +119,7 @@ def encrypted_fields() -> Iterator[tuple[type[models.Model], str]]:
 
 
 def _reencrypt() -> dict[str, int]:
-    """Encrypt by the newest key what is not; a row that changes meanwhile was written by the newest already."""
+    """Encrypt values with the newest key. A row that changes in between has been encrypted with it already."""
     newest, done = Fernet(in_force()[0]), Counter[str]()
     for model, name in encrypted_fields():
         rows = model._base_manager.filter(**{f"{name}__isnull": False}).order_by("pk")

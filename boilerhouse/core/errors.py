@@ -5,11 +5,11 @@ BoilerhouseError
 ├── Conflict     → 409
 ├── PreconditionFailed → 412
 ├── Invalid      → 422   carries a list of FieldError
-├── TooMany      → 429   somebody uses as much as one may; ``retry_after`` as below
-├── Failed       → 502   something beyond us (engine, sink, hook) said no
+├── TooMany      → 429   a limit is reached; ``retry_after`` as below
+├── Failed       → 502   a system outside Boilerhouse (engine, sink, hook) failed
 ├── Unavailable  → 503   try again, ``retry_after`` seconds from now
 ├── TimedOut     → 504
-└── Internal     → 500   nobody foresaw it; made by ``core.unforeseen``
+└── Internal     → 500   any other exception; made by ``core.unforeseen``
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class BoilerhouseError(Exception):
 
 
 class NotFound(BoilerhouseError):
-    """There is no such thing."""
+    """Not found."""
 
     code = "not_found"
 
 
 class Conflict(BoilerhouseError):
-    """The present state does not allow this."""
+    """The current state does not allow this."""
 
     code = "conflict"
 
 
 class PreconditionFailed(BoilerhouseError):
-    """The object is no longer what If-Match names; get it again."""
+    """The object has changed since the version in If-Match. Read it again."""
 
     code = "precondition_failed"
 
@@ -56,7 +56,7 @@ class FieldError:
 
 
 class Invalid(BoilerhouseError):
-    """The request does not describe something possible."""
+    """The request is not valid."""
 
     code = "invalid"
 
@@ -68,33 +68,33 @@ class Invalid(BoilerhouseError):
 
 
 class TooMany(BoilerhouseError):
-    """You use as much as one may at a time; try again when some of it has ended."""
+    """The limit is reached. Try again when some of it is free."""
 
     code = "too_many"
     retry_after: ClassVar[int] = 1
 
 
 class Failed(BoilerhouseError):
-    """Something outside Boilerhouse failed."""
+    """A system outside Boilerhouse failed."""
 
     code = "failed"
 
 
 class Unavailable(BoilerhouseError):
-    """Not possible right now; try again."""
+    """Unavailable. Try again."""
 
     code = "unavailable"
     retry_after = 2
 
 
 class TimedOut(BoilerhouseError):
-    """It took longer than allowed."""
+    """The operation timed out."""
 
     code = "timed_out"
     retry_after = 1
 
 
 class Internal(BoilerhouseError):
-    """Boilerhouse did not foresee this; its log says more."""
+    """Internal error. See the log."""
 
     code = "internal"

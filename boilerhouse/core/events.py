@@ -1,7 +1,7 @@
-"""The event log. ``emit`` is its only writer; ids commit in order, so ``id > last`` loses nothing.
+"""The event log. ``emit`` is its only writer. Ids commit in order, so reading ``id > last`` misses nothing.
 
-Events are the last statements of their transaction, under an advisory lock on PostgreSQL: an id that
-was taken earlier but commits later would be lost to every reader that already moved past it.
+Events are the last statements of their transaction, under an advisory lock on PostgreSQL. Otherwise an id that is
+assigned earlier but commits later would be missed by every reader that has already moved past it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TYPES = frozenset(
     ]
 )
 PROGRESS = frozenset(["sync.progress", "pool.pulling"])
-"""Types of which many say one thing: no list of what has happened shows them."""
+"""Frequent types that lists of events leave out."""
 CHANNEL = "boilerhouse"
 _ADVISORY_LOCK = 0x626F696C
 
@@ -57,7 +57,7 @@ _open = _Open()
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """A transaction whose events are written just before it commits; joins an outer one."""
+    """A transaction that writes its events just before it commits; joins an outer one."""
     if _open.pending is not None:
         with transaction.atomic():
             yield
@@ -81,10 +81,10 @@ def emit(
     private: Any = None,
     **payload: Any,
 ) -> None:
-    """Record that something happened, in the surrounding ``recording()`` or in a transaction of its own.
+    """Record an event in the surrounding ``recording()`` block or in a transaction of its own.
 
-    ``private``, an object or None, is the part of the payload that may hold what tenants print: only who may read
-    logs is shown it.
+    ``private``, an object or None, is the part of the payload that may contain tenants' output. Only those who may read
+    logs see it.
     """
     assert type in TYPES, type
     event = Event(
@@ -105,9 +105,9 @@ def emit(
 
 
 def wake() -> None:
-    """Tell waiting processes that a row they may wait for has changed; no event is recorded.
+    """Notify waiting processes that a row they may wait for has changed. No event is recorded.
 
-    SQLite needs no word: its readers see every commit of another process.
+    SQLite needs no notification: its readers see every commit of another process.
     """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
@@ -119,8 +119,8 @@ def _flush(events: list[Event]) -> None:
         return
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            # Deferred foreign keys lock rows when they are checked: before this lock, for no lock may come after it.
-            # The word to waiting processes goes out with the commit, whenever it is said.
+            # Deferred foreign keys lock rows when they are checked, so check them before this lock is taken: no lock
+            # may follow it. PostgreSQL delivers the notification when the transaction commits.
             cursor.execute(
                 f"SET CONSTRAINTS ALL IMMEDIATE; SELECT pg_advisory_xact_lock({_ADVISORY_LOCK});"
                 f" SELECT pg_notify('{CHANNEL}', '')"

@@ -1,7 +1,8 @@
-"""Named places where a test may end this process, as a power cut would.
+"""Named points in the code at which a test may end this process, as a power failure would.
 
-Armed only by a file of that name in the directory that BOILERHOUSE_FAILPOINTS names; without the variable, which no
-deployment sets, ``reach`` does nothing. Whoever removes the file is killed, so each arming kills one process.
+A failpoint is armed by a file of its name in the directory that BOILERHOUSE_FAILPOINTS names. Without the variable,
+which no deployment sets, ``reach`` does nothing. The process that removes the file is killed, so each armed failpoint
+kills one process.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ hooks: dict[str, Callable[[], None]] = {}
 
 
 def reach(name: str) -> None:
-    """Say that the code is about to pass the place called ``name``."""
+    """Mark that the code is about to pass the point ``name``."""
     if hook := hooks.get(name):
         hook()
     if not _directory:

@@ -1,4 +1,4 @@
-"""Encrypted JSON at rest: MultiFernet, keys newest first, never a silent fallback to ciphertext."""
+"""Encrypted JSON fields: MultiFernet, keys newest first, without any silent fallback to ciphertext."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from boilerhouse.core.encryption import Ciphertext, cipher
 
 
 class EncryptedJSONField(models.BinaryField):  # type: ignore[type-arg]
-    """A JSON value, stored encrypted. A value that no key opens raises ``InvalidToken``."""
+    """A JSON value, stored encrypted. Raises ``InvalidToken`` if no key can decrypt it."""
 
     def get_prep_value(self, value: Any) -> bytes | None:
         if value is None or isinstance(value, Ciphertext):
@@ -29,4 +29,4 @@ class EncryptedJSONField(models.BinaryField):  # type: ignore[type-arg]
         return value
 
     def value_to_string(self, obj: models.Model) -> str:
-        raise TypeError("encrypted values are not serialised")
+        raise TypeError("encrypted values are not serialized")

@@ -1,4 +1,4 @@
-"""Locks between the processes of a node. The kernel frees one when the last process that holds it is dead."""
+"""Locks between the processes of a node. The kernel frees a lock when the last process that holds it has died."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOOK_S = 0.005
 
 @contextmanager
 def held(path: Path, *, within_s: float = 0.0) -> Iterator[int | None]:
-    """Hold the lock of a file, which is made where it is missing; yields its descriptor for a child to inherit.
+    """Hold the lock of a file, which is created if missing. Yields its descriptor, which a child process can inherit.
 
     Yields None if another process still holds the lock after ``within_s`` seconds.
     """
@@ -26,9 +26,9 @@ def held(path: Path, *, within_s: float = 0.0) -> Iterator[int | None]:
 
 
 def take(descriptor: int, within_s: float = 0.0, *, is_shared: bool = False) -> bool:
-    """Whether the descriptor has the lock now; it is asked for again until ``within_s`` seconds have passed.
+    """Whether the descriptor acquired the lock within ``within_s`` seconds.
 
-    The kernel would wait without an end: a holder may be stopped, or stuck in the kernel itself.
+    This polls, because a blocking request has no timeout: a holder may be stopped or stuck in the kernel.
     """
     give_up = time.monotonic() + within_s
     while True:

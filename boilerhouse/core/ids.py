@@ -1,4 +1,4 @@
-"""Identifiers: time-ordered UUIDs for rows, slugs for things that people name."""
+"""Identifiers: time-ordered UUIDs for rows, slugs for objects that people name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TENANT_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}\Z")
 
 
 def uuid7() -> uuid.UUID:
-    """A UUID of version 7 (RFC 9562): sorted by time, never repeated after a database reset."""
+    """A UUID of version 7 (RFC 9562): ordered by time, never repeated after a database reset."""
     stamp = time.time_ns() // 1_000_000
     value = stamp << 80 | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | 0x7 << 76
@@ -24,11 +24,11 @@ def uuid7() -> uuid.UUID:
 
 
 def slugify(name: str) -> str:
-    """The id that a name suggests; ``item`` when nothing of the name can stand in an id."""
+    """An id derived from a name; ``item`` if no character of the name is allowed in an id."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50].strip("-") or "item"
 
 
 def check_same_id(given: Mapping[str, Any], known: str) -> None:
-    """Return if what is given for an object names no other id. Raises Invalid."""
+    """Check that the submitted id, if any, is the object's id. Raises Invalid."""
     if given.get("id", known) != known:
-        raise Invalid(FieldError("/id", f"The id stays {known}.", "fixed"))
+        raise Invalid(FieldError("/id", f"The id cannot change (it is {known}).", "fixed"))

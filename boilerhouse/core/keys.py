@@ -1,4 +1,4 @@
-"""Keys of this deployment that are made once and kept in the data directory."""
+"""Keys of this deployment, created once and stored in the data directory."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ def new_fernet_key() -> str:
 
 
 def stored(data_dir: Path, name: str, make: Callable[[], str] = new_token) -> str:
-    """Return the key kept as ``<data_dir>/keys/<name>`` (0600); make it first if there is none."""
+    """Return the key in ``<data_dir>/keys/<name>`` (0600); create it if missing."""
     return once(data_dir / "keys" / name, make)
 
 
 def once(path: Path, make: Callable[[], str]) -> str:
-    """Return what the file holds; make it (0600) first if there is none.
+    """Return the content of the file; create it (0600) if missing.
 
-    Two processes that start at once agree: the file appears whole, by a hard link, and only once.
+    Two processes that start at the same time agree: a hard link creates the complete file atomically.
     """
     if not path.exists():
         draft = _draft(path, make())
         try:
             os.link(draft, path)
         except FileExistsError:
-            pass  # another process was first; its key is the key
+            pass  # another process was first; use its key
         finally:
             draft.unlink()
     return path.read_text().strip()
 
 
 def replace(path: Path, text: str) -> None:
-    """Have the file hold ``text`` (0600), durably; who reads it meanwhile finds all of the old or all of the new."""
+    """Replace the file's content with ``text`` (0600), durably. Readers see either the old or the new content."""
     _draft(path, text).rename(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -50,7 +50,7 @@ def replace(path: Path, text: str) -> None:
 
 
 def _draft(path: Path, text: str) -> Path:
-    """A file beside ``path`` that holds ``text`` and is on the disk."""
+    """A file beside ``path`` with the content ``text``, synced to disk."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

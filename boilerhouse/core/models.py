@@ -1,4 +1,4 @@
-"""What belongs to the deployment as a whole: its identity, processes, leases, events and API keys."""
+"""Models of the whole deployment: its identity, processes, leases, events and API keys."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from boilerhouse.core.states import NodeState
 
 
 class Deployment(models.Model):
-    """The one row that says who we are; its id also stands in the data directory and on every label."""
+    """The one row that identifies the deployment. Its id is also in the data directory and in all labels."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     deployment_id = models.CharField(max_length=16, unique=True)
     created_at = models.DateTimeField(default=timezone.now)
     next_uid = models.PositiveIntegerField()
     next_address = models.PositiveIntegerField(default=0)
-    """Offset into the subnet of the last address given out; addresses are given round robin."""
+    """Offset in the subnet of the last assigned address; addresses are assigned round robin."""
     events_forgotten_to = models.BigIntegerField(default=0)
-    """The greatest id of the events that retention has deleted."""
+    """The highest id of the events that retention has deleted."""
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(id=1), name="one_deployment")]
@@ -34,15 +34,15 @@ class Deployment(models.Model):
 
 
 class Node(models.Model):
-    """A data directory with the engine beside it. Its containers, their directories and their locks are there alone."""
+    """A data directory with its engine. Its containers, their directories and their locks exist only there."""
 
     id = models.CharField(max_length=64, primary_key=True)
-    """As it stands in the data directory, in ``node-id``."""
+    """As stored in ``node-id`` in the data directory."""
     name = models.CharField(max_length=64)
-    """The machine's name when a process of ours last registered there."""
+    """The machine's name when a process last registered there."""
     state = models.CharField(max_length=6, choices=NodeState, default=NodeState.ACTIVE)
     heartbeat_at = models.DateTimeField(default=timezone.now)
-    """When a worker there was last alive, by the database's clock."""
+    """The last heartbeat of one of its workers, by the database's clock."""
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = NodeQuerySet.as_manager()
@@ -55,7 +55,7 @@ class Node(models.Model):
 
 
 class Process(models.Model):
-    """A running process of ours; operations name it as their owner and are taken over when it is dead."""
+    """A running process. Operations name it as their owner and are taken over when it is dead."""
 
     class Kind(models.TextChoices):
         WEB = "web"
@@ -69,11 +69,12 @@ class Process(models.Model):
     node = models.ForeignKey(Node, on_delete=models.CASCADE, null=True, related_name="processes")
     """Null for processes of versions before nodes had rows."""
     pid_space = models.CharField(max_length=64, db_column="node")
-    """Where its pid means anything, with ``boot_id``; in the column that older versions call node."""
+    """The pid namespace in which the pid is valid, together with ``boot_id``; the column that older versions call node.
+    """
     boot_id = models.CharField(max_length=36)
     pid = models.PositiveIntegerField()
     pid_started = models.BigIntegerField()
-    """Start time of the pid in clock ticks since boot: a reused pid is another process."""
+    """Start time of the pid in clock ticks since boot, which tells a reused pid from the original."""
     started_at = models.DateTimeField(default=timezone.now)
     heartbeat_at = models.DateTimeField(default=timezone.now)
 
@@ -102,7 +103,7 @@ class Lease(models.Model):
 
 
 class QueueHealth(models.Model):
-    """When a queue last served a task; a cluster that is wedged accepts and never serves."""
+    """When a queue last served a task. A hung worker accepts messages without serving them."""
 
     name = models.CharField(max_length=32, primary_key=True)
     served_at = models.DateTimeField(default=timezone.now)
@@ -116,7 +117,7 @@ class QueueHealth(models.Model):
 
 
 class FailingStep(models.Model):
-    """A step of the controller or of a watcher that fails each time; the row goes when it works again."""
+    """A step of the controller or of a watcher that keeps failing. The row is deleted when the step succeeds."""
 
     name = models.CharField(max_length=64, primary_key=True)
     error = models.CharField(max_length=100)
@@ -129,7 +130,7 @@ class FailingStep(models.Model):
 
 
 class Event(models.Model):
-    """Something that happened, in order of id. Written only by ``core.events.emit``."""
+    """An event, in order of id. Written only by ``core.events.emit``."""
 
     id = models.BigAutoField(primary_key=True)
     type = models.CharField(max_length=40)
@@ -140,7 +141,7 @@ class Event(models.Model):
     request_id = models.CharField(max_length=64, default="", blank=True)
     payload = models.JSONField(default=dict)
     private = EncryptedJSONField(null=True)
-    """What of the payload only those may read who may read logs; most events have none."""
+    """The part of the payload that only those who may read logs see; usually none."""
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -159,17 +160,17 @@ class Role(models.TextChoices):
     """What an API key may do."""
 
     ADMIN = "admin"
-    """Everything."""
+    """May do everything."""
     OPERATOR = "operator"
-    """Everything but keys, credentials and settings."""
+    """May do everything except manage keys, credentials and settings."""
     VIEWER = "viewer"
-    """Reads; no logs, no exec, no keys."""
+    """May read; no logs, no exec, no keys."""
     TENANT = "tenant"
-    """Only ``/tenants/{own}/…`` and their events."""
+    """May use only ``/tenants/{own}/…`` and their events."""
 
 
 class ApiKey(models.Model):
-    """A key of the REST API; the key itself is shown once and kept only as a hash."""
+    """A key of the REST API. The key itself is shown once and stored only as a hash."""
 
     id = models.CharField(max_length=16, primary_key=True)
     """The public part of the key, between ``bh_`` and the secret."""
@@ -191,7 +192,7 @@ class ApiKey(models.Model):
 
     @property
     def is_living(self) -> bool:
-        """Whether it opens anything: neither revoked nor expired."""
+        """Whether the key is valid: neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > timezone.now())
 
 
@@ -200,7 +201,7 @@ def random_nonce() -> str:
 
 
 class AuditEntry(models.Model):
-    """A change that somebody made, written in the transaction that made it. Holds no secret."""
+    """A change, recorded in the transaction that made it. Contains no secrets."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     at = models.DateTimeField(default=timezone.now)
@@ -223,23 +224,23 @@ class AuditEntry(models.Model):
 
 
 class IdempotencyRecord(models.Model):
-    """The answer that a request with an ``Idempotency-Key`` got, or that it is still being worked on."""
+    """The response to a request with an ``Idempotency-Key``, or a record that the request is in progress."""
 
     id = models.CharField(max_length=64, primary_key=True)
     """HMAC of API key, method, path and Idempotency-Key."""
     body = models.CharField(max_length=64)
     """HMAC of query and body."""
     owner = models.UUIDField(null=True)
-    """The process that works on it; null once ``answer`` is there."""
+    """The process that handles the request; null once ``answer`` is set."""
     answer = EncryptedJSONField(null=True)
     key_id = models.CharField(max_length=16, default="")
-    """Whose share it takes a part of, if it is that of a key."""
+    """The key whose quota it counts against, if any."""
     tenant_id = models.CharField(max_length=160, default="")
-    """The tenant that it is about, or ``container <id>``; empty: none."""
+    """The tenant concerned, or ``container <id>``; empty if none."""
     is_tenants = models.BooleanField(default=False)
-    """Whether the tenant's own key sent it."""
+    """Whether the tenant's own key sent the request."""
     size = models.IntegerField(default=0)
-    """Bytes that it takes here, about."""
+    """Approximate size of the row in bytes."""
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -254,7 +255,7 @@ class IdempotencyRecord(models.Model):
 
 
 class Settings(models.Model):
-    """The one row of what admins may set while Boilerhouse runs; the environment is its ceiling."""
+    """The one row of the settings that admins can change at run time; the environment sets their limits."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     values = models.JSONField(default=dict)

@@ -1,6 +1,6 @@
-"""Nodes as rows: who is alive, who has not been heard of, who is gone for good.
+"""Nodes as rows: which are alive, which have no heartbeat, and which are deleted.
 
-A worker says that its node is alive. The controller watches; what is bound to a silent node waits for it.
+Each worker updates its node's heartbeat. The controller watches them. Work bound to an unreachable node waits for it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from boilerhouse.core.models import Node, Process
 from boilerhouse.core.states import NodeState
 
 BEAT_S = 1.5
-"""Of several workers of a node at most one writes in so many seconds."""
+"""The minimum interval between two heartbeats of a node, whichever of its workers writes them."""
 SILENT_AFTER = timedelta(seconds=15)
-"""A worker that is restarted is back by then."""
+"""Long enough for a worker to restart."""
 FORGET_AFTER = timedelta(hours=1)
 
 
 def beat() -> None:
-    """Say that a worker of this node is alive."""
+    """Record a heartbeat of this node."""
     late = Now() - timedelta(seconds=BEAT_S)
     Node.objects.filter(pk=node_id(), heartbeat_at__lt=late).update(heartbeat_at=Now())
 
 
 def watch() -> int:
-    """Mark nodes that have fallen silent and those that are back, each with an event; return how many changed."""
+    """Mark nodes that have become unreachable and nodes that are back, each with an event. Returns how many changed."""
     fresh = Now() - SILENT_AFTER
     fallen = Node.objects.filter(state=NodeState.ACTIVE, heartbeat_at__lt=fresh)
     back = Node.objects.filter(state=NodeState.SILENT, heartbeat_at__gte=fresh)
@@ -50,24 +50,24 @@ def watch() -> int:
 
 
 def silent() -> dict[str, int]:
-    """Nodes without a living worker → seconds since one was last heard of."""
+    """Nodes without a living worker → seconds since the last heartbeat."""
     now = clock.now()
     rows = Node.objects.filter(heartbeat_at__lt=Now() - SILENT_AFTER).order_by("pk")
     return {node.pk: round((now - node.heartbeat_at).total_seconds()) for node in rows}
 
 
 def is_silent(node: str | None) -> bool:
-    """Whether what is sent there would wait for a worker that is not alive."""
+    """Whether the node has no living worker, so that tasks sent to it wait."""
     return bool(node) and Node.objects.filter(pk=node, state=NodeState.SILENT).exists()
 
 
 def active() -> list[str]:
-    """Nodes to which what each does for itself can be sent."""
+    """Nodes that can receive tasks that every node runs for itself."""
     return list(Node.objects.filter(state=NodeState.ACTIVE).order_by("pk").values_list("pk", flat=True))
 
 
 def waiting_tasks() -> dict[str, int]:
-    """Nodes → messages that wait for a worker there; those without any are left out."""
+    """Nodes → number of messages that wait for a worker there; nodes without any are left out."""
     due = OrmQ.objects.filter(key__contains="@", lock__lte=clock.now())
     found = Counter[str]()
     for key, count in due.values_list("key").annotate(n=Count("id")).order_by():
@@ -76,7 +76,7 @@ def waiting_tasks() -> dict[str, int]:
 
 
 def forget_gone() -> int:
-    """Delete nodes that have been silent for an hour and have nothing any more; return how many."""
+    """Delete nodes that have been unreachable for an hour and own nothing. Returns how many."""
     processes = Process.objects.filter(node=OuterRef("pk"))
     gone = Node.objects.filter(state=NodeState.SILENT, heartbeat_at__lt=Now() - FORGET_AFTER)
     return sum(_forget(node) for node in gone.filter(~Exists(processes)))

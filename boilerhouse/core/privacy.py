@@ -1,7 +1,7 @@
-"""The data directory and all in it belong to their owner alone: keys, sessions, tenants' state and metrics.
+"""The data directory and its content are accessible only to their owner: keys, sessions, tenants' state and metrics.
 
-What others must reach is opened where it is made: volumes and staging belong to their container's user, local sinks to
-whoever wrote last.
+Directories that others need get wider permissions where they are created: volumes and staging belong to their
+container's user, local sinks to the last writer.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ OTHERS = 0o077
 
 
 class OpenToOthers(SystemExit):
-    """The data directory is open to others and is not ours to close. Ends the process with exit code 1."""
+    """The data directory is accessible to other users and cannot be restricted by this process. Ends it with exit code
+    1."""
 
 
 def close(directory: Path) -> list[str]:
-    """Have the directory, and what lies in it and in ``keys``, belong to its owner alone; return what was narrowed.
+    """Restrict the directory, its entries and those of ``keys`` to the owner. Returns the paths that were changed.
 
-    Whatever this process makes from now on is closed, too. Raises OpenToOthers.
+    Files that this process creates later are restricted too. Raises OpenToOthers.
     """
     os.umask(UMASK)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -45,7 +46,7 @@ def _narrow(path: Path) -> bool:
             return False
         path.chmod(stat.S_IMODE(seen.st_mode) & ~OTHERS)
     except FileNotFoundError:
-        return False  # another process removed it meanwhile
+        return False  # another process has removed it
     except PermissionError as error:
         raise _refused(path, seen) from error
     return True
@@ -53,7 +54,7 @@ def _narrow(path: Path) -> bool:
 
 def _refused(path: Path, seen: os.stat_result) -> OpenToOthers:
     return OpenToOthers(
-        f"{path} is open to others ({stat.S_IMODE(seen.st_mode):04o}) and belongs to uid {seen.st_uid}; this process"
-        f" has uid {os.geteuid()}. Close it as its owner, chmod go= {path}, or name another data directory"
-        " (BOILERHOUSE_DATA_DIR)."
+        f"{path} is accessible to other users (mode {stat.S_IMODE(seen.st_mode):04o}) and belongs to uid"
+        f" {seen.st_uid}; this process runs as uid {os.geteuid()}. Run chmod go= {path} as its owner, or set"
+        " BOILERHOUSE_DATA_DIR to another directory."
     )

@@ -1,4 +1,4 @@
-"""What was done a moment ago, so that it is not done again at once."""
+"""Rate limiting of repeated actions within one process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Hashable
 
 
 class Recently:
-    """Remembers keys for ``seconds``, in this process only: forgetting one costs a harmless repetition."""
+    """Remembers keys for ``seconds``, in this process only. A forgotten key causes only a harmless repetition."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -16,7 +16,7 @@ class Recently:
         self._changing = threading.Lock()
 
     def is_new(self, key: Hashable) -> bool:
-        """Whether ``key`` was not seen within that time; it is seen now. Of threads that ask at once one hears yes."""
+        """Whether ``key`` was not recorded within that time; records it. Of concurrent threads, only one gets True."""
         now = time.monotonic()
         with self._changing:
             self._seen = {k: at for k, at in self._seen.items() if now - at < self._seconds}

@@ -1,4 +1,4 @@
-"""The roles of people: those of API keys, given by Django's groups of the same names."""
+"""Roles of people: the same as those of API keys, assigned by Django groups of the same names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 
 
 def role_of(user: Any) -> Role | None:
-    """The user's role; None for who is not staff. Superusers are admins, staff without a group are viewers."""
+    """The user's role; None for users that are not staff. Superusers are admins, staff without a group are viewers."""
     if not user.is_authenticated or not user.is_active or not user.is_staff:
         return None
     if user.is_superuser:

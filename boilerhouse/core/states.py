@@ -1,4 +1,4 @@
-"""States of the rows that belong to the deployment as a whole."""
+"""States of models that belong to the whole deployment."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from django.db.models import TextChoices
 
 
 class NodeState(TextChoices):
-    """Whether a node's worker is alive."""
+    """Whether a node has a living worker."""
 
     ACTIVE = "active"
     SILENT = "silent"
-    """No worker of it has been heard of for a while: its tasks wait, and nobody else carries them out."""
+    """No heartbeat for a while: its tasks wait, and no other node runs them."""
 
 
 TRANSITIONS = {

@@ -1,8 +1,8 @@
-"""What texts may hold, and how those of others are shown.
+"""Control characters in text, and how to display untrusted text.
 
-Tenants choose names of files and write logs. A control character among them moves the cursor, rings, makes a line that
-nobody wrote, or turns the direction of what follows, in a terminal and on a page. ``printable`` is what stands before
-every place where somebody reads.
+Tenants choose file names and write logs. In a terminal or on a page, a control character can move the cursor, ring the
+bell, add a line that was not written, or reverse the direction of text. Everything shown to people passes through
+``printable``.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ import re
 
 _DANGEROUS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _IN_TEXT = re.compile(f"[{_DANGEROUS}]|\r(?!\n)")
-"""C0 but tab and newline, DEL, C1, line and paragraph separators, directions, halves of surrogate pairs, a lone CR."""
+"""C0 except tab and newline, DEL, C1, line and paragraph separators, direction marks, lone surrogates, a lone CR."""
 _IN_LINE = re.compile(f"[{_DANGEROUS}\t\n\r]")
 _PLAIN = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
 _NOT_PLAIN = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
-"""Of UTF-8 without ``_PLAIN``: a page has little else, and a pattern that looks at all of it takes milliseconds."""
+"""The same in UTF-8 without ``_PLAIN``: pages contain little else, and a pattern over all of it takes milliseconds."""
 
 
 def has_control(text: str) -> bool:
-    """Whether a control character is in the text: a newline, an escape, a NUL …"""
+    """Whether the text contains a control character: a newline, an escape, a NUL …"""
     return any(ord(one) < 32 or 127 <= ord(one) < 160 for one in text)
 
 
 def printable(text: str) -> str:
-    r"""The text with what would act instead of being shown written out, as ``\x1b`` and ``\u202e``; lines stay."""
+    r"""The text with control characters escaped, as ``\x1b`` and ``\u202e``; newlines stay."""
     return text if text.isprintable() else _IN_TEXT.sub(_written_out, text)
 
 
 def one_line(text: str) -> str:
-    """The same in a single line."""
+    """The same as a single line."""
     return text if text.isprintable() else _IN_LINE.sub(_written_out, text)
 
 
 def printable_utf8(data: bytes) -> bytes:
-    """``printable`` of a text that is encoded already; what is not UTF-8 is replaced if anything is."""
+    """``printable`` for encoded text; invalid UTF-8 is replaced if anything is."""
     if data.count(b"\r") == data.count(b"\r\n") and not _NOT_PLAIN.search(data.translate(None, _PLAIN)):
         return data
     return printable(data.decode(errors="replace")).encode()
 
 
 def lines(text: str) -> list[str]:
-    """Its lines, which end with a newline; nothing else makes one, a carriage return least of all."""
+    """The lines of the text. Only a newline ends a line, not a carriage return."""
     found = text.split("\n")
     if not found[-1]:
         found.pop()
@@ -50,7 +50,7 @@ def lines(text: str) -> list[str]:
 
 
 class Printer:
-    """``printable_utf8`` of what comes in pieces, cut anywhere."""
+    """``printable_utf8`` for a stream of chunks, cut anywhere."""
 
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode

@@ -1,1 +1,1 @@
-"""What an operator runs, and what his tools ask: up, doctor, backup, restore, apply, health, metrics."""
+"""What an operator runs, and what monitoring queries: up, doctor, backup, restore, apply, health, metrics."""

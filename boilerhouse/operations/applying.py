@@ -1,4 +1,4 @@
-"""Documents of workloads, pools, credentials and sync specs, made so: what differs is changed, nothing is deleted."""
+"""Applies documents of workloads, pools, credentials and sync specs: changes what differs, deletes nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from syncing.api.serializers import SyncSpecInput, render_spec
 from syncing.models import Credential, SyncSpec
 
 ORDER = ("RegistryCredential", "Workload", "Pool", "Credential", "SyncSpec")
-"""In which they refer to each other."""
+"""The order of kinds, so that an object is created before others refer to it."""
 SERIALIZERS: dict[str, type[ApiSerializer]] = {
     "Workload": WorkloadInput, "Pool": PoolInput, "Credential": CredentialInput, "SyncSpec": SyncSpecInput,
     "RegistryCredential": RegistryCredentialInput,
@@ -44,7 +44,7 @@ SERIALIZERS: dict[str, type[ApiSerializer]] = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One of a file, with where it stood."""
+    """A document and its position in the file."""
 
     place: str
     kind: str
@@ -53,7 +53,7 @@ class Document:
 
 @dataclass(slots=True)
 class Applied:
-    """What became of a document: ``created``, ``changed``, ``unchanged`` or ``failed``."""
+    """The result of a document: ``created``, ``changed``, ``unchanged`` or ``failed``."""
 
     place: str
     kind: str
@@ -65,7 +65,7 @@ class Applied:
 
 
 def read(paths: Sequence[Path]) -> Iterator[Document | Applied]:
-    """The documents of files and of the ``*.yaml`` in directories; what cannot be read is one that failed."""
+    """The documents in files, and in ``*.yaml`` of directories. One that cannot be read becomes a failed document."""
     for path in paths:
         for file in sorted(path.glob("*.y*ml")) if path.is_dir() else [path]:
             try:
@@ -86,7 +86,7 @@ def read(paths: Sequence[Path]) -> Iterator[Document | Applied]:
 
 
 def apply(documents: Sequence[Document | Applied], *, dry_run: bool) -> list[Applied]:
-    """Make each so, what others name first; one that is wrong stops none of the rest."""
+    """Apply each document, referenced objects first. A failing document does not stop the others."""
     done = [one for one in documents if isinstance(one, Applied)]
     given = [one for one in documents if isinstance(one, Document)]
     planned: set[tuple[str, str]] = set()
@@ -116,7 +116,7 @@ def _failed(place: str, kind: str, id: str, errors: list[FieldError]) -> Applied
 
 def _valid(document: Document, **more: Any) -> Any:
     if not document.body.get("id"):
-        raise Invalid(FieldError("/id", "A document needs an id: it says what is changed.", "required"))
+        raise Invalid(FieldError("/id", "A document needs an id, which names the object to change.", "required"))
     body = SERIALIZERS[document.kind](data=document.body, **more)
     if not body.is_valid():
         raise Invalid(*field_errors(body.errors))
@@ -131,7 +131,7 @@ def _difference(kind: str, before: dict[str, Any] | None, after: dict[str, Any])
 
 
 def _lines(value: dict[str, Any]) -> list[str]:
-    """Sorted: PostgreSQL keeps no order of names."""
+    """Sorted, because PostgreSQL does not keep the order of names."""
     return lines(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str))
 
 
@@ -166,9 +166,11 @@ def _pool(document: Document, dry_run: bool, planned: set[tuple[str, str]]) -> A
     workload_id = data.pop("workload_id")
     workload = Workload.objects.filter(pk=workload_id).first()
     if workload is None and ("Workload", workload_id) not in planned:
-        raise Invalid(FieldError("/workloadId", "There is no such workload.", "not_found"))
+        raise Invalid(FieldError("/workloadId", "No such workload.", "not_found"))
     if row is not None and row.workload_id != workload_id:
-        raise Invalid(FieldError("/workloadId", f"A pool keeps its workload ({row.workload_id}).", "fixed"))
+        raise Invalid(
+            FieldError("/workloadId", f"The workload of a pool cannot change (it is {row.workload_id}).", "fixed")
+        )
     id, name = data.pop("id"), data.pop("name", None)
     asked = {camel(key): value for key, value in data.items()}
     after = {
@@ -232,9 +234,9 @@ def _sync_spec(document: Document, dry_run: bool, planned: set[tuple[str, str]])
     before = render_spec(row) if row else None
     pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
     if pool is None and ("Pool", data["pool_id"]) not in planned:
-        raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
+        raise Invalid(FieldError("/poolId", "No such pool.", "not_found"))
     if row is not None and row.pool_id != data["pool_id"]:
-        raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({row.pool_id}).", "fixed"))
+        raise Invalid(FieldError("/poolId", f"The pool of a sync spec cannot change (it is {row.pool_id}).", "fixed"))
     mappings = [
         {"containerPath": one["container_path"], **({"pattern": one["pattern"]} if one["pattern"] else {}),
          "sinkPath": one["sink_path"], "direction": one["direction"], "mode": one["mode"]}
@@ -248,7 +250,7 @@ def _sync_spec(document: Document, dry_run: bool, planned: set[tuple[str, str]])
     has_other_secret = row is not None and parts["sink_secrets"] != row.sink_secrets
     result = _result(document, before, after)
     if has_other_secret and result.outcome == "unchanged":
-        result.outcome, result.difference = "changed", ["+ another secret"]
+        result.outcome, result.difference = "changed", ["+ a different secret"]
     if not dry_run and result.outcome != "unchanged":
         if row is None:
             assert pool is not None

@@ -1,7 +1,8 @@
-"""The file of ``backup`` and ``restore``: the deployment's rows, whatever database they lie in.
+"""The file format of ``backup`` and ``restore``: the deployment's rows, independent of the database.
 
-A ZIP with one JSON line per row, then ``manifest.json`` and its signature: a file without them was cut off. Encrypted
-values stay encrypted, and the keys are apart. What is only true while processes run, or can be made again, is left out.
+A ZIP with one JSON line per row, then ``manifest.json`` and its signature; a file without them is truncated. Encrypted
+values stay encrypted, and the keys are stored separately. Rows that are only valid while processes run, or that can be
+recreated, are left out.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ from boilerhouse.operations.sealing import Hashed, NotABackup
 
 FORMAT, UNSIGNED_FORMAT = 2, 1
 KEPT = [
-    # Events before the deployment: where their ids go on stands there.
+    # Events before the deployment, which records where their ids continue.
     "core.Event", "core.Deployment", "core.Node", "core.Settings", "core.ApiKey", "core.AuditEntry",
     "pools.Workload", "pools.WorkloadVersion", "pools.RegistryCredential", "pools.ImagePull",
-    # Containers and assignments before pools: how many wait there follows from them.
+    # Containers and assignments before pools, whose count of waiting claims follows from them.
     "pools.Container", "tenants.Tenant", "tenants.Assignment", "pools.Pool", "pools.HostLease", "pools.PoolUsage",
     "syncing.Credential", "syncing.SyncSpec", "syncing.SyncMapping", "syncing.SyncRun", "syncing.MappingRestore",
     "syncing.SinkPlace", "syncing.SavedState", "syncing.Backup", "syncing.SinkProbe",
@@ -71,14 +72,14 @@ LEFT_OUT = {
 }
 _CHECK = b"boilerhouse"
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
-"""What reading a ZIP raises that was cut, altered, or made with what this reader does not know."""
+"""What reading a ZIP raises if it is truncated, altered, or uses unsupported features."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup says of itself."""
+    """The backup's description of itself."""
 
     format: int
     version: str
@@ -89,35 +90,32 @@ class Manifest:
     migrations: list[list[str]]
     rows: dict[str, int]
     key_check: str
-    """A known word, encrypted by the newest key."""
+    """A known plaintext, encrypted with the newest key."""
     pepper_check: str
     seals: dict[str, list[Any]] = field(default_factory=dict)
-    """Of each part its size and SHA-256. Empty in backups that were not signed yet."""
+    """Size and SHA-256 of each part. Empty in backups of versions that did not sign."""
 
 
 class NotSigned(Failed):
-    """The backup is of a version that did not sign; nothing tells who wrote it."""
+    """The backup is of a version that did not sign backups, so its author is unknown."""
 
     code = "not_signed"
 
 
 class KeysMissing(Conflict):
-    """The backup's secrets or API keys were made with keys that are not here."""
+    """The backup's secrets or API keys were created with keys that are not here."""
 
     code = "keys_missing"
 
 
-# Writing ----------------------------------------------------------------------------------------------
-
-
 def write(path: Path, tell: Callable[[str], None]) -> Manifest:
-    """Write all rows as they are at one moment, beside running processes, into a new file (0600).
+    """Write a consistent snapshot of all rows to a new file (0600) while processes run.
 
-    The file appears whole. Raises Conflict when there is one already.
+    The file appears only when it is complete. Raises Conflict if the file exists.
     """
     if path.exists():
-        raise Conflict(f"{path} exists already; a backup never writes over another file.")
-    deployment_id()  # written now where there was none yet: afterwards nothing is
+        raise Conflict(f"{path} already exists; a backup does not overwrite files.")
+    deployment_id()  # created now if missing, because the snapshot does not change later
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -134,9 +132,9 @@ def write(path: Path, tell: Callable[[str], None]) -> Manifest:
                 archive.writestr(sealing.SIGNATURE, sealing.signature(text, encryption.in_force()[0]))
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)  # unlike a rename it never takes another's place
+        os.link(draft, path)  # unlike a rename, a link never replaces a file
     except FileExistsError:
-        raise Conflict(f"{path} exists already; a backup never writes over another file.") from None
+        raise Conflict(f"{path} already exists; a backup does not overwrite files.") from None
     finally:
         draft.unlink(missing_ok=True)
     return manifest
@@ -144,7 +142,7 @@ def write(path: Path, tell: Callable[[str], None]) -> Manifest:
 
 @contextmanager
 def _moment() -> Iterator[None]:
-    """All that is read in the block is of one moment; nobody who writes waits for it."""
+    """Everything read in the block is one consistent snapshot; writers do not wait for it."""
     if connection.in_atomic_block:
         yield
     elif connection.vendor == "postgresql":
@@ -181,7 +179,7 @@ def _part(label: str) -> str:
 
 
 def _write_rows(archive: zipfile.ZipFile, label: str) -> tuple[int, list[Any]]:
-    """How many there are, and the seal of what was written."""
+    """Write the rows; return their number and the seal of the part."""
     model, count = apps.get_model(label), 0
     with archive.open(_part(label), "w", force_zip64=True) as file:
         hashed = Hashed(file)
@@ -204,7 +202,7 @@ def _rows(model: type[models.Model]) -> Iterator[Row]:
     for values in query.iterator(chunk_size=1000):
         row = {f.attname: _plain(value) for f, value in zip(fields, values, strict=True)}
         if model._meta.label == "tenants.Assignment":
-            row["secrets"] = None  # of claims that are over by the time anybody restores this
+            row["secrets"] = None  # of claims that will have ended when this is restored
         if model is User:
             user = User.objects.get(pk=row["id"])
             row["groups"] = sorted(user.groups.values_list("name", flat=True))
@@ -220,22 +218,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes | memoryview):
         return base64.b64encode(bytes(value)).decode()
     if isinstance(value, datetime):
-        return value.isoformat()  # to the microsecond, unlike Django's encoder
+        return value.isoformat()  # with microseconds, unlike Django's encoder
     return str(value) if isinstance(value, UUID) else value
 
 
-# Reading ----------------------------------------------------------------------------------------------
-
-
 class Archive:
-    """A backup that is read. Nothing of it is used before ``check`` has found it whole and the deployment's own.
+    """A backup that is being read. Nothing of it is used before ``check`` has verified that it is complete and the
+    deployment's own.
 
-    Raises NotFound, NotABackup, and NotSigned for an older version's without ``allow_unsigned``.
+    Raises NotFound, NotABackup, and NotSigned for an older version's backup without ``allow_unsigned``.
     """
 
     def __init__(self, path: Path, *, allow_unsigned: bool = False) -> None:
         if not path.is_file():
-            raise NotFound(f"There is no file {path}.")
+            raise NotFound(f"No file {path}.")
         self._path, self._is_checked = path, False
         try:
             self._zip = zipfile.ZipFile(path)
@@ -243,18 +239,20 @@ class Archive:
             self._text = sealing.read_small(self._zip, sealing.MANIFEST)
             found = json.loads(self._text)
             if found.get("format") not in (FORMAT, UNSIGNED_FORMAT):
-                raise NotABackup(detail=f"{path} has format {found.get('format')!r}; this version reads {FORMAT}.")
+                raise NotABackup(
+                    detail=f"{path} has format {found.get('format')!r}; this version reads format {FORMAT}."
+                )
             self.manifest = Manifest(**found)
             self._signature = b"" if self._is_unsigned else sealing.read_small(self._zip, sealing.SIGNATURE)
         except (*UNREADABLE, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise NotABackup(detail=f"{path} is no backup, or it was cut off or damaged: {error}") from error
+            raise NotABackup(detail=f"{path} is not a backup, or is truncated or damaged: {error}") from error
         if self._is_unsigned and not allow_unsigned:
             raise NotSigned(
-                detail=f"{path} is a backup of a version that did not sign: whoever could write the file may have put"
-                " people and keys into it. Say --unsigned if it has been where only you could write."
+                detail=f"{path} is a backup of a version that did not sign backups: anyone who could write the file may"
+                " have added users and keys. Use --unsigned if only you could write it."
             )
         if not deployment.is_id(self.manifest.deployment_id):
-            raise NotABackup(detail=f"{path} names no deployment: its id is none that Boilerhouse makes.")
+            raise NotABackup(detail=f"{path} does not name a deployment: its id is not one that Boilerhouse creates.")
 
     @property
     def _is_unsigned(self) -> bool:
@@ -262,21 +260,21 @@ class Archive:
 
     @property
     def labels(self) -> list[str]:
-        """The models that it holds, in the order of ``KEPT``; an older version's lacks those of later ones."""
+        """The models in the backup, in the order of ``KEPT``; a backup of an older version lacks newer models."""
         return [label for label in KEPT if label in self.manifest.rows]
 
     def check(self, keys: tuple[str, ...], pepper: str) -> None:
-        """Raise KeysMissing unless these keys open what the backup holds, NotABackup unless one of them signed it."""
+        """Raise KeysMissing unless these keys can decrypt the backup, NotABackup unless one of them signed it."""
         try:
             MultiFernet([Fernet(key) for key in keys]).decrypt(str(self.manifest.key_check).encode())
         except (InvalidToken, ValueError):
             raise KeysMissing(
-                "None of the encryption keys here opens this backup's secrets. Say --keys FILE, or set"
-                " BOILERHOUSE_ENCRYPTION_KEYS to the keys that were in force when it was taken."
+                "None of the encryption keys here can decrypt this backup's secrets. Use --keys FILE, or set"
+                " BOILERHOUSE_ENCRYPTION_KEYS to the keys that were in use when the backup was taken."
             ) from None
         if not hmac.compare_digest(_pepper_check(pepper).encode(), str(self.manifest.pepper_check).encode()):
             raise KeysMissing(
-                "The key pepper is another one: no API key of the backup would work. Say --keys FILE, or set"
+                "The key pepper differs, so no API key of the backup would work. Use --keys FILE, or set"
                 " BOILERHOUSE_KEY_PEPPER."
             )
         self._check_seals(keys)
@@ -291,15 +289,15 @@ class Archive:
                 return
             if not sealing.is_signed(self._text, self._signature, keys):
                 raise NotABackup(
-                    detail=f"{self._path} was altered, or another deployment wrote it: its signature is not by a key"
-                    " of this one. Nothing was restored; take another copy of it."
+                    detail=f"{self._path} was altered or written by another deployment: no key of this deployment made"
+                    " its signature. Nothing was restored. Use another copy."
                 )
             sealing.check_contents(self._zip, self.manifest.seals)
         except UNREADABLE as error:
-            raise NotABackup(detail=f"{self._path} was cut off or damaged: {error}") from error
+            raise NotABackup(detail=f"{self._path} is truncated or damaged: {error}") from error
 
     def rows(self, label: str) -> Iterator[Row]:
-        """The rows of a model, as JSON. Raises NotABackup where some are missing, or not as they were checked."""
+        """The rows of a model, as JSON. Raises NotABackup if rows are missing or differ from the checked ones."""
         assert self._is_checked
         count, name = 0, _part(label)
         with self._zip.open(name) as file:
@@ -328,14 +326,12 @@ def value_of(field: Any, value: Any) -> Any:
     return field.target_field.to_python(value) if field.is_relation else field.to_python(value)
 
 
-# Keys, apart -------------------------------------------------------------------------------------------
-
 KEY_FILES = ("secret-key", "key-pepper", "encryption-key", "s3-access-key", "s3-secret-key")
-"""In ``<data>/keys``; those of the embedded S3 server only where it ran."""
+"""In ``<data>/keys``; the embedded S3 server's keys exist only if it has run."""
 
 
 def write_keys(path: Path) -> None:
-    """Write the keys in force into a new file (0600). Raises Conflict when there is one already."""
+    """Write the keys in use to a new file (0600). Raises Conflict if the file exists."""
     held = {
         "secret-key": settings.SECRET_KEY,
         "key-pepper": settings.BOILERHOUSE_KEY_PEPPER,
@@ -348,7 +344,7 @@ def write_keys(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise Conflict(f"{path} exists already; keys are never written over another file.") from None
+        raise Conflict(f"{path} already exists; keys are never written to an existing file.") from None
     with os.fdopen(descriptor, "w") as file:
         json.dump(held, file, indent=1)
         file.flush()
@@ -358,12 +354,12 @@ def write_keys(path: Path) -> None:
 def read_keys(path: Path) -> dict[str, str]:
     """Raises NotFound, NotABackup."""
     if not path.is_file():
-        raise NotFound(f"There is no file {path}.")
+        raise NotFound(f"No file {path}.")
     try:
         held = json.loads(path.read_text())
         missing = [name for name in KEY_FILES[:3] if not isinstance(held.get(name), str)]
     except (ValueError, AttributeError) as error:
-        raise NotABackup(detail=f"{path} does not hold keys.") from error
+        raise NotABackup(detail=f"{path} does not contain keys.") from error
     if missing:
         raise NotABackup(detail=f"{path} lacks {', '.join(missing)}.")
     return {name: held[name] for name in KEY_FILES if name in held}

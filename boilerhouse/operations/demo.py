@@ -1,6 +1,6 @@
-"""The main job on example data, as a client would do it: everything through the Python client of the REST API.
+"""The main use case on example data, as a client would do it: everything through the Python client of the REST API.
 
-alice claims, works, releases; bob finds nothing of hers; alice comes back to another container and finds all of it.
+alice claims, works and releases; bob finds nothing of hers; alice comes back to another container and finds everything.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ find . -type f | sort | xargs stat -c '%Y %n'; ./run.sh 2>&1
 
 
 class DemoFailed(Exception):
-    """Something came out other than it must."""
+    """A result differs from what it must be."""
 
 
 def run(claim: Claim, script: str) -> str:
-    """What a shell script in the container prints. Raises DemoFailed when it fails."""
+    """The output of a shell script in the container. Raises DemoFailed if it fails."""
     done = claim.exec(["sh", "-c", script], timeout_s=60)
     require(done.exit_code == 0, f"In the container: exit code {done.exit_code}: {done.stderr[:300]}")
     return done.stdout
@@ -55,7 +55,7 @@ def require(truth: bool, words: str) -> None:
 
 @dataclass
 class Demo:
-    """One run of the main job; ``timings`` fills with milliseconds as it goes."""
+    """One run of the main use case; ``timings`` collects milliseconds."""
 
     client: Client
     s3: EmbeddedS3
@@ -68,7 +68,7 @@ class Demo:
         return self.timings[name]
 
     def run(self) -> None:
-        """Do all of it. Raises DemoFailed with what came out wrong."""
+        """Run all steps. Raises DemoFailed with the difference."""
         self._register()
         self._wait_warm()
         config, secrets = {"greeting": "hello"}, {"TOKEN": "demo-secret-value"}

@@ -1,4 +1,4 @@
-"""Look at everything a deployment needs, and say of each what is wrong and what to do."""
+"""Checks everything that a deployment needs, and reports each problem with its remedy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REGISTRIES_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one look found; ``todo`` is empty where all is well."""
+    """The result of a check; ``todo`` is empty if there is no problem."""
 
     name: str
     state: str
@@ -50,14 +50,14 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Every check, in the order in which one builds on the other. Nothing is changed."""
+    """Run all checks, each after those it depends on. Nothing is changed."""
     found: list[Finding] = []
     for name, check in CHECKS:
         try:
             found += [Finding(name, *rest) for rest in check()]
         except (BoilerhouseError, DatabaseError, OSError, subprocess.SubprocessError) as error:
             detail = getattr(error, "detail", "") or f"{type(error).__name__}: {error}"
-            found.append(Finding(name, FAILURE, detail, "Mend this first; what follows may depend on it."))
+            found.append(Finding(name, FAILURE, detail, "Fix this first; later checks may depend on it."))
             if name == "database":
                 break
     return found
@@ -71,7 +71,7 @@ def _settings() -> Iterator[Rest]:
     for one in seen:
         yield (WARN if one.level == WARNING else FAILURE), str(one.msg), str(one.hint or "")
     if not seen:
-        yield OK, "nothing to object to"
+        yield OK, "no problems"
 
 
 def _database() -> Iterator[Rest]:
@@ -84,7 +84,7 @@ def _database() -> Iterator[Rest]:
     else:
         yield OK, f"{connection.vendor}, deployment {deployment_id()}"
     if connection.vendor == "sqlite":
-        yield OK, "SQLite serves one host; several web or worker hosts want PostgreSQL (DATABASE_URL)"
+        yield OK, "SQLite is for one host; use PostgreSQL (DATABASE_URL) for web or worker processes on several hosts"
 
 
 def _clock() -> Iterator[Rest]:
@@ -94,7 +94,7 @@ def _clock() -> Iterator[Rest]:
         cursor.execute(f"SELECT {now}")
         said = cursor.fetchone()[0]
     if not isinstance(said, datetime):
-        yield OK, "the database's clock is this host's"
+        yield OK, "the database runs on this host's clock"
         return
     skew = abs(said.timestamp() - (before + time.time()) / 2)
     detail = f"{skew * 1000:.0f} ms between the database and this host"
@@ -108,7 +108,11 @@ def _privileges() -> Iterator[Rest]:
     if os.geteuid() != 0:
         yield FAILURE, f"running as uid {os.geteuid()}", "Run worker and controller as root on the Docker node."
     elif not jail.can_read_all():
-        yield WARN, "this process could not save what its owner closed", "Let the worker have CAP_DAC_READ_SEARCH."
+        yield (
+            WARN,
+            "this process cannot save files that their owner made unreadable",
+            "Give the worker CAP_DAC_READ_SEARCH.",
+        )
     else:
         yield OK, "root"
 
@@ -121,25 +125,29 @@ def _data_directory() -> Iterator[Rest]:
         yield FAILURE, error.detail, "Mount the data directory, or restore a backup."
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        yield FAILURE, f"{path} is open to others ({mode:04o})", f"chmod 700 {path}"
+        yield FAILURE, f"{path} is accessible to other users ({mode:04o})", f"chmod 700 {path}"
     else:
         yield OK, f"{path} ({mode:04o})"
     keys = path / "keys"
     loose = [one.name for one in keys.iterdir() if stat.S_IMODE(one.stat().st_mode) & 0o077] if keys.is_dir() else []
     if loose:
-        yield FAILURE, f"keys are open to others: {', '.join(loose)}", f"chmod 600 {keys}/*"
+        yield FAILURE, f"keys are accessible to other users: {', '.join(loose)}", f"chmod 600 {keys}/*"
     if host.disk_is_low():
         yield FAILURE, host.disk_words(), "Free disk space."
     else:
         yield OK, f"{host.free_disk_mb()} MiB are free"
     if not settings.BOILERHOUSE_DEFAULT_DISK_MB:
         yield (
-            WARN, "a tenant of a workload without diskMb may fill the node's disk",
+            WARN, "a tenant of a workload without diskMb can fill the node's disk",
             "Set BOILERHOUSE_DEFAULT_DISK_MB (10240 if unset).",
         )  # fmt: skip
     ram = ram_dir()
     if ram.is_dir() and _file_system(ram) not in ("tmpfs", "ramfs"):
-        yield FAILURE, f"{ram} is not in RAM", "Unmount what lies over it, or set BOILERHOUSE_RAM_DIR to a tmpfs."
+        yield (
+            FAILURE,
+            f"{ram} is not in RAM",
+            "Unmount the file system that covers it, or set BOILERHOUSE_RAM_DIR to a tmpfs.",
+        )
 
 
 def _file_system(path: Path) -> str:
@@ -151,15 +159,15 @@ def _engine() -> Iterator[Rest]:
     runtime = get_runtime()
     can = runtime.capabilities()
     yield (
-        OK, f"Docker {can.version}, API {can.api_version}, cgroup v{can.cgroup_version}, images by {can.image_store},"
-        f" {can.cpus} CPUs, {can.memory_mb} MiB",
+        OK, f"Docker {can.version}, API {can.api_version}, cgroup v{can.cgroup_version}, image store"
+            f" {can.image_store}, {can.cpus} CPUs, {can.memory_mb} MiB",
     )  # fmt: skip
     for one in suitability.objections(can):
         yield FAILURE, one.detail, one.todo
     if not can.live_restore:
         yield (
             WARN, "live-restore is off: containers end when dockerd restarts",
-            'Put {"live-restore": true} into /etc/docker/daemon.json.',
+            'Add {"live-restore": true} to /etc/docker/daemon.json.',
         )  # fmt: skip
     if can.open_files is not None and can.open_files < DEFAULT_OPEN_FILES:
         yield (
@@ -169,11 +177,11 @@ def _engine() -> Iterator[Rest]:
         )  # fmt: skip
     unknown = [one for one in settings.BOILERHOUSE_ALLOWED_RUNTIMES if can.runtimes and one not in can.runtimes]
     if unknown:
-        yield WARN, f"runtimes that the engine does not know: {', '.join(unknown)}", "BOILERHOUSE_ALLOWED_RUNTIMES"
+        yield WARN, f"runtimes unknown to the engine: {', '.join(unknown)}", "BOILERHOUSE_ALLOWED_RUNTIMES"
 
 
 def _same_path() -> Iterator[Rest]:
-    """The engine mounts containers' directories by the paths that we name."""
+    """Whether the engine can mount containers' directories under the paths that we use."""
     for directory in (one for one in (data_dir(), ram_dir()) if one.is_dir()):
         path = directory / f"probe-{secrets.token_hex(8)}"
         path.mkdir(mode=0o700)
@@ -184,17 +192,17 @@ def _same_path() -> Iterator[Rest]:
         if seen is None:
             yield (
                 WARN,
-                "the engine has no image yet, so it cannot be asked for our directories",
+                "the engine has no image yet, so this check cannot mount the directories",
                 "manage.py build_example",
             )
             return
         if seen:
-            yield OK, f"the engine finds {directory} under the same path"
+            yield OK, f"the engine sees {directory} under the same path"
         else:
             yield (
-                FAILURE, f"the engine does not find {directory}: it can mount nothing of it",
-                "Give it the same path on the host and in our container; on the host it must be what we see, and the"
-                " one for secrets a tmpfs there (docs/deployment.md).",
+                FAILURE, f"the engine does not see {directory}, so it cannot mount anything below it",
+                "Give it the same path on the host and in our container. On the host it must be the same"
+                    " directory, and the one for secrets a tmpfs (docs/deployment.md).",
             )  # fmt: skip
 
 
@@ -204,37 +212,37 @@ def _firewall() -> Iterator[Rest]:
     missing = firewall.differences(network) if network else []
     if network and network.subnet6 != settings.BOILERHOUSE_IPV6_SUBNET:
         yield (
-            WARN, f"containers have IPv6 in {network.subnet6 or 'no network'}, not as BOILERHOUSE_IPV6_SUBNET says",
-            "The network is made anew when no container is left in it: drain all pools, and undo it then.",
+            WARN, f"containers have IPv6 in {network.subnet6 or 'no network'}, unlike BOILERHOUSE_IPV6_SUBNET",
+            "The network is recreated when it has no container: drain all pools, then resume them.",
         )  # fmt: skip
     if missing:
-        yield WARN, "; ".join(missing), "A worker restores them within seconds; if not, its log says why."
+        yield WARN, "; ".join(missing), "A worker restores them within seconds. If not, see its log."
     else:
-        yield OK, "containers reach neither the host nor each other nor private addresses, but for what policies open"
+        yield OK, "containers cannot reach the host, each other or private addresses, except where policies allow it"
 
 
 def _resolvers() -> Iterator[Rest]:
     if asked := resolvers.of_node():
-        yield OK, f"containers resolve names by {', '.join(asked)}"
+        yield OK, f"containers resolve names with {', '.join(asked)}"
         return
     there = ", ".join(resolvers.named_in(resolvers.RESOLV_CONF)) or "none"
     yield (
         WARN,
-        f"containers resolve no names: they reach none of this node's resolvers ({there})",
-        "Set BOILERHOUSE_RESOLVERS to IPv4 addresses that containers may ask, or dns of the pool or workload.",
+        f"containers cannot resolve names: they can reach none of this node's resolvers ({there})",
+        "Set BOILERHOUSE_RESOLVERS, or dns of the pool or workload, to IPv4 addresses that containers can reach.",
     )
 
 
 def _transfers() -> Iterator[Rest]:
     yield OK, rclone.version()
     if problem := probing.jail_problem():
-        yield FAILURE, f"bubblewrap cannot make rclone's jail: {problem}", "Allow user or PID namespaces."
+        yield FAILURE, f"bubblewrap cannot create rclone's sandbox: {problem}", "Allow user or PID namespaces."
     else:
-        yield OK, "rclone runs in its jail as a container's user"
+        yield OK, "rclone runs in its sandbox under a container's uid"
 
 
 def _registries() -> Iterator[Rest]:
-    """Whether each stored credential logs in; all are asked side by side, and none for longer than the engine waits."""
+    """Whether each stored credential can log in. All are tested in parallel, each within the engine's timeout."""
     runtime, stored = get_runtime(), list(RegistryCredential.objects.order_by("pk"))
     asked = [(registry_logins.host_of(one), registry_logins.login_of(one)) for one in stored]
     with ThreadPoolExecutor(REGISTRIES_AT_ONCE) as threads:
@@ -248,8 +256,8 @@ def _registries() -> Iterator[Rest]:
         elif failed.fault == PullFault.UNAUTHORIZED:
             yield FAILURE, f"{credential.pk} is refused by {failed.detail}", "Replace it (Settings, Registries)."
         else:
-            words = "Images that are here start without it; see whether the registry answers this machine."
-            yield WARN, f"{credential.pk} was not tried. {failed.detail}", words
+            words = "Images on the node start without it. Check whether the registry answers this machine."
+            yield WARN, f"{credential.pk} was not tested: {failed.detail}", words
     if not stored:
         yield OK, "no registry credential is stored"
 
@@ -262,25 +270,25 @@ def _sinks() -> Iterator[Rest]:
             detail = health.get("detail", "not probed yet")
             yield (FAILURE if health else WARN), f"{spec.pk}: {detail}", "docs/sync.md says what a sink must allow."
         elif not health.get("conditionalWrites"):
-            yield OK, f"{spec.pk}: healthy; without conditional writes, so keep one deployment per location"
+            yield OK, f"{spec.pk}: healthy, but without conditional writes: use one deployment per location"
         else:
             yield OK, f"{spec.pk}: healthy"
     if not specs:
-        yield WARN, "no sync spec: what tenants write is lost on release", "Make one for each pool whose state matters."
+        yield WARN, "no sync spec: tenants' state is lost on release", "Create one for each pool with state to keep."
 
 
 def _processes() -> Iterator[Rest]:
     alive = list(Process.objects.filter(pk__in=processes.living()))
     for queue, seconds in silent_queues().items():
-        words = "See the workers' logs: docs/runbook.md#boilerhousequeuesilent."
+        words = "See the workers' logs and docs/runbook.md#boilerhousequeuesilent."
         yield FAILURE, f"the queue {queue} has not been served for {seconds} s", words
     waiting = nodes.waiting_tasks()
     for node, seconds in nodes.silent().items():
-        words = "Start its worker, with its data directory. What it holds waits for it; nobody else can save that."
-        tasks = f"{waiting.get(node, 0)} tasks wait for it"
+        words = "Start its worker with its data directory. Only that worker can do and save what is on the node."
+        tasks = f"{waiting.get(node, 0)} tasks are waiting for it"
         yield FAILURE, f"the node {node} has had no living worker for {seconds} s; {tasks}", words
     for step in FailingStep.objects.order_by("name"):
-        words = "The log of that process says more; docs/runbook.md#boilerhousestepfails."
+        words = "See the log of that process and docs/runbook.md#boilerhousestepfails."
         yield FAILURE, f"the step {step.name} fails: {step.error}: {step.detail}", words
     starts = (Process.Kind.WORKER, "run_worker"), (Process.Kind.CONTROLLER, "run_controller"), (Process.Kind.WEB, "up")
     for kind, start in starts:
@@ -293,7 +301,7 @@ def _processes() -> Iterator[Rest]:
 
 def _pools() -> Iterator[Rest]:
     for pool in Pool.objects.exclude(trouble="").order_by("pk"):
-        yield FAILURE, f"{pool.pk}: {pool.last_error}", f"{reverse('pool', args=[pool.pk])} says more."
+        yield FAILURE, f"{pool.pk}: {pool.last_error}", f"See {reverse('pool', args=[pool.pk])}."
     late = [beat for beat in syncs.beats() if beat.is_overdue(clock.now())]
     if late:
         yield WARN, f"{len(late)} saves are overdue", "See the overview; a sink may be slow or down."

@@ -1,4 +1,4 @@
-"""Liveness and readiness; liveness touches nothing beyond the process."""
+"""Liveness and readiness. Liveness depends on nothing outside the process."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def failing_steps() -> list[str]:
 
 
 def readiness() -> dict[str, str]:
-    """``ok`` or the reason why not, for database, engine, workers, controller and network."""
+    """``ok`` or the problem, for database, engine, workers, controller and network."""
     checks: dict[str, str] = {}
     try:
         with connection.cursor() as cursor:
@@ -76,7 +76,7 @@ def readiness() -> dict[str, str]:
         if Process.Kind.WORKER not in kinds:
             checks["workers"] = "no worker is running"
         elif silent:
-            said = [f"{name} has not served for {seconds} s" for name, seconds in silent.items()]
+            said = [f"{name} has not been served for {seconds} s" for name, seconds in silent.items()]
             checks["workers"] = "; ".join(said)
         checks["controller"] = "ok" if Process.Kind.CONTROLLER in kinds else "no controller is running"
         checks["network"] = "; ".join(filtering.problems()) or "ok"

@@ -1,4 +1,4 @@
-"""What links that log in once hold: it opens nothing any more once its user has logged in."""
+"""Tokens of one-time login links. A token becomes invalid when its user has logged in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from django.contrib.auth.tokens import PasswordResetTokenGenerator
 
 
 class LoginTokens(PasswordResetTokenGenerator):
-    """Django's, which counts logins by the second: a link that was made in the second of one would open twice."""
+    """Django's tokens record logins with a resolution of a second, so a link created in the same second as a login
+    would work twice."""
 
     key_salt = "boilerhouse.dashboard.login_tokens"
 

@@ -1,6 +1,6 @@
-"""What Prometheus scrapes: gauges read from the database at each scrape, and what all processes have counted.
+"""Prometheus metrics: gauges from the database at each scrape, and counters of all processes.
 
-No tenant or container in a label.
+No label contains a tenant or a container.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from tenants import syncs
 
 
 class DatabaseCollector(Collector):
-    """What the rows say now."""
+    """Gauges computed from rows."""
 
     def collect(self) -> Iterator[Metric]:
         yield from _pools()
         yield from _queues()
         yield from _saves()
         yield from _processes()
-        kept = GaugeMetricFamily("boilerhouse_kept_answers_bytes", "What answers kept for Idempotency-Keys take.")
+        kept = GaugeMetricFamily("boilerhouse_kept_answers_bytes", "Bytes of answers stored for Idempotency-Keys.")
         kept.add_metric([], float(kept_bytes.total()))
         yield kept
 
@@ -58,11 +58,13 @@ def _processes() -> Iterator[Metric]:
         alive.add_metric([kind.value], kinds[kind.value])
     leading = GaugeMetricFamily("boilerhouse_controller_leading", "1 while a controller holds the lease.")
     leading.add_metric([], float(Lease.objects.filter(holder__in=living, expires_at__gt=Now()).exists()))
-    free = GaugeMetricFamily("boilerhouse_disk_free_bytes", "Free where containers' directories lie.")
+    free = GaugeMetricFamily(
+        "boilerhouse_disk_free_bytes", "Free bytes on the file system of the containers' directories."
+    )
     free.add_metric([], host.free_disk_mb() * 1024.0 * 1024.0)
     is_silent = GaugeMetricFamily("boilerhouse_node_silent", "1 while no worker of a node is alive.", labels=["node"])
     depth = GaugeMetricFamily(
-        "boilerhouse_node_queue_depth", "Tasks that wait for a worker of a node, which no other may run.",
+        "boilerhouse_node_queue_depth", "Tasks that wait for a worker of a node.",
         labels=["node"],
     )  # fmt: skip
     fallen, waiting = nodes.silent(), nodes.waiting_tasks()
@@ -83,21 +85,23 @@ def _pools() -> Iterator[Metric]:
     )
     missing = GaugeMetricFamily(
         "boilerhouse_pool_missing_containers",
-        "Containers that a pool should have and nobody has begun.",
+        "Containers that a pool should have and that no process is starting.",
         labels=["pool"],
     )
     oldest = GaugeMetricFamily(
-        "boilerhouse_pool_oldest_start_seconds", "Since when the oldest start of a pool is under way.", labels=["pool"]
+        "boilerhouse_pool_oldest_start_seconds",
+        "Age in seconds of the oldest container start in progress.",
+        labels=["pool"],
     )
     since = dict(
-        Container.objects.filter(state=ContainerState.STARTING, pull=None)  # a pull has a gauge of its own
+        Container.objects.filter(state=ContainerState.STARTING, pull=None)  # a pull has its own gauge
         .values_list("pool_id")
         .annotate(oldest=Min("created_at"))
         .order_by()
     )
     trouble = GaugeMetricFamily(
         "boilerhouse_pool_trouble",
-        "1 while a pool cannot start containers, keep them or roll out.",
+        "1 while a pool cannot start containers, cannot keep them healthy, or has halted a roll.",
         labels=["pool", "kind"],
     )
     stale = GaugeMetricFamily(
@@ -129,7 +133,7 @@ def _pools() -> Iterator[Metric]:
 
 
 def _pulls() -> Metric:
-    pulls = GaugeMetricFamily("boilerhouse_image_pulls", "Pulls that run or wait for their turn.", labels=["state"])
+    pulls = GaugeMetricFamily("boilerhouse_image_pulls", "Image pulls that are running or waiting.", labels=["state"])
     counts = Counter(ImagePull.objects.filter(state__in=PULLING).values_list("state", flat=True))
     for state in sorted(PULLING):
         pulls.add_metric([state.value], counts[state.value])
@@ -138,7 +142,7 @@ def _pulls() -> Metric:
 
 def _queues() -> Iterator[Metric]:
     age = GaugeMetricFamily(
-        "boilerhouse_queue_last_served_seconds", "Seconds since a worker last looked at a queue.", labels=["queue"]
+        "boilerhouse_queue_last_served_seconds", "Seconds since a worker last polled a queue.", labels=["queue"]
     )
     is_silent = GaugeMetricFamily(
         "boilerhouse_queue_silent", "1 while no worker serves a queue although one is running.", labels=["queue"]
@@ -149,7 +153,7 @@ def _queues() -> Iterator[Metric]:
         is_silent.add_metric([row.name], float(row.name in silent))
     depth = GaugeMetricFamily("boilerhouse_queue_depth", "Tasks that wait for a worker.", labels=["queue"])
     waits = GaugeMetricFamily(
-        "boilerhouse_queue_oldest_seconds", "How long the first task in a queue has waited.", labels=["queue"]
+        "boilerhouse_queue_oldest_seconds", "Age in seconds of the oldest waiting task of a queue.", labels=["queue"]
     )
     due = OrmQ.objects.filter(lock__lte=now).values_list("key").annotate(n=Count("id"), oldest=Min("lock")).order_by()
     counts, longest = Counter[str](), dict[str, float]()
@@ -166,7 +170,7 @@ def _queues() -> Iterator[Metric]:
 def _saves() -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "boilerhouse_sync_oldest_unsaved_seconds",
-        "Longest time since a complete save among tenants whose state is saved on a timer.",
+        "Longest time since a complete save among tenants with periodic saves.",
         labels=["pool"],
     )
     overdue = GaugeMetricFamily(
@@ -193,7 +197,7 @@ _registry.register(ProcessesCollector())
 
 class MetricsView(ApiView):
     def perform_authentication(self, request: Any) -> None:
-        """With a key, or with the token, for scrapers that should hold no key."""
+        """Allow an API key, or the metrics token for scrapers without a key."""
         token = settings.BOILERHOUSE_METRICS_TOKEN
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if token and scheme.lower() == "bearer" and secrets.compare_digest(token.encode(), given.strip().encode()):

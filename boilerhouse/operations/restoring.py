@@ -1,8 +1,8 @@
-"""Put a backup into an empty database, and make it true on this machine.
+"""Restores a backup into an empty database, and adapts it to this machine.
 
-On the machine it was taken on, containers and directories may still be there: they are adopted, and the controller
-heals what has changed since. What lies nowhere any more is said to be lost, so that nothing is saved from a directory
-that is not there and every tenant gets its last completed save at its next claim.
+On the machine where it was taken, containers and directories may still exist: they are adopted, and the controller
+repairs later differences. Claims whose directories are gone are marked as lost, so that nothing is saved from a missing
+directory and each tenant gets its last complete save with its next claim.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ from tenants.states import LIVE, AssignmentState, ReleaseStep
 
 BATCH = 500
 EVENTS_BETWEEN = 1_000_000
-"""Ids that may have been given out after the backup and are never given out again."""
+"""Gaps for ids that may have been assigned after the backup and must not be assigned again."""
 
 
 class NotEmpty(Conflict):
-    """A backup is restored into an empty database only."""
+    """A backup can only be restored into an empty database."""
 
     code = "not_empty"
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a restore found."""
+    """The result of a restore."""
 
     rows: int = 0
     containers_found: int = 0
     containers_gone: int = 0
     tenants_gone: list[str] = field(default_factory=list)
-    """Held containers that are not here: back to their last completed save."""
+    """Claimed containers that are not here: their tenants get their last complete save."""
 
 
 def restore(archive: Archive, given_keys: dict[str, str] | None) -> Outcome:
-    """Restore all of it, or nothing.
+    """Restore everything or nothing.
 
     Raises NotEmpty, KeysMissing, NotABackup, DeploymentMismatch, Conflict while processes run, Invalid for a newer
-    version's.
+    version's backup.
     """
     _check_idle()
     if given_keys and encryption.are_given():
-        raise Conflict("The environment gives the encryption keys; give them there, without --keys.")
+        raise Conflict("The environment sets the encryption keys. Set them there, and leave --keys out.")
     held = given_keys or {}
     all_keys = encryption.parse(held["encryption-key"]) if held else encryption.in_force()
     archive.check(all_keys, held.get("key-pepper", settings.BOILERHOUSE_KEY_PEPPER))
@@ -102,7 +102,9 @@ def _check_idle() -> None:
         if label in ("core.Deployment", "core.Node", "auth.Group") or model._meta.db_table not in tables:
             continue
         if model._base_manager.exists():
-            raise NotEmpty(f"The database holds {model._meta.verbose_name_plural}; restore into an empty one.")
+            raise NotEmpty(
+                f"The database already contains {model._meta.verbose_name_plural}. Restore into an empty database."
+            )
 
 
 def _check_version(archive: Archive) -> None:
@@ -110,8 +112,8 @@ def _check_version(archive: Archive) -> None:
     unknown = [f"{app}.{name}" for app, name in archive.manifest.migrations if (app, name) not in known]
     if unknown:
         raise Invalid(
-            detail=f"The backup was taken by version {archive.manifest.version}, whose {unknown[0]} this one does not"
-            f" know; restore it with that version."
+            detail=f"The backup was taken by version {archive.manifest.version}, whose {unknown[0]} this version does"
+            " not know. Restore it with that version."
         )
 
 
@@ -120,21 +122,21 @@ def _check_deployment(archive: Archive) -> None:
     ours = path.read_text().strip() if path.exists() else theirs
     if ours != theirs:
         raise deployment.DeploymentMismatch(
-            f"{path.parent} belongs to deployment {ours}, the backup to {theirs}. Restore with an empty data directory,"
-            f" or run purge and remove {path} and the database first."
+            f"{path.parent} belongs to deployment {ours}, but the backup belongs to {theirs}. Restore with an"
+            f" empty data directory, or run purge and then remove {path} and the database."
         )
 
 
 def _tables(archive: Archive) -> Any:
-    """Have the tables as they were when the backup was taken; return the models that fit them."""
+    """Bring the tables to the state of the backup's version, and return the models that match them."""
     executor = MigrationExecutor(connection)
     graph = executor.loader.graph
     wanted = {(app, name) for app, name in archive.manifest.migrations}
     applied = set(MigrationRecorder(connection).applied_migrations())
     if applied - wanted:
         raise Conflict(
-            f"The tables here are newer than version {archive.manifest.version}'s, which took the backup. Give a"
-            f" database without tables: they are made as they were, filled, and brought up to date."
+            f"The tables here are newer than those of version {archive.manifest.version}, which took the backup."
+            " Use a database without tables: restore creates the old tables, fills them and migrates them."
         )
     targets = [node for node in wanted if not any(child.key in wanted for child in graph.node_map[node].children)]
     executor.migrate(targets)
@@ -142,14 +144,14 @@ def _tables(archive: Archive) -> Any:
 
 
 def _let_rows_come_in_any_order() -> None:
-    if connection.vendor == "postgresql":  # SQLite looks at the references of a transaction at its end
+    if connection.vendor == "postgresql":  # SQLite checks the references of a transaction at its end
         with connection.cursor() as cursor:
             cursor.execute("SET CONSTRAINTS ALL DEFERRED")
 
 
 def _load(state: Any, label: str, fitting: _Fitting) -> int:
     if label == "auth.Group":
-        return 0  # with their rights, when those are made
+        return 0  # with their permissions, once those exist
     model = state.get_model(label)
     if label in ("core.Deployment", "core.Node"):
         model._base_manager.all().delete()
@@ -166,7 +168,7 @@ def _load(state: Any, label: str, fitting: _Fitting) -> int:
 
 
 class _Fitting:
-    """Rows on their way from the backup to this machine, in the order of ``archives.KEPT``."""
+    """Rows of the backup, adapted to this machine, in the order of ``archives.KEPT``."""
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
@@ -176,7 +178,7 @@ class _Fitting:
         self.first_event = EVENTS_BETWEEN
         self._here: set[str] = set()
         self._release: set[str] = set()
-        """Containers of claims that were under way: their secrets are gone, so they are given up."""
+        """Containers of pending claims: their secrets are lost, so the claims are aborted."""
         self._failed: dict[str, int] = {}
 
     def rows(self, label: str) -> Iterator[Row]:
@@ -197,7 +199,7 @@ class _Fitting:
                 yield fitted
 
     def _look_around(self) -> None:
-        """Which containers' directories lie here, and which of them were in the middle of a claim."""
+        """The containers whose directories are here, and those whose claim was pending."""
         for row in self.archive.rows("pools.Container"):
             if volumes.home(UUID(row["id"])).is_dir():
                 self._here.add(row["id"])
@@ -209,7 +211,7 @@ class _Fitting:
                     self._release.add(ref)
 
     def _is_kept(self, row: Row) -> bool:
-        """Whether the directory of its container is here, and still this claim's."""
+        """Whether the container's directory is here and still belongs to this claim."""
         latch = volumes.read_latch(UUID(row["container_ref"]))
         if latch is None:
             return row["state"] == AssignmentState.PENDING and volumes.home(UUID(row["container_ref"])).is_dir()
@@ -220,11 +222,11 @@ class _Fitting:
         return (seen.get("tenantId"), seen.get("generation")) == (row["tenant_id"], row["generation"])
 
     def _event(self, row: Row) -> Row:
-        self.last_event = row["id"]  # they come in the order of their ids
+        self.last_event = row["id"]  # rows come in the order of their ids
         return row
 
     def _deployment(self, row: Row) -> Row:
-        """Uids, addresses and event ids of after the backup are not given out again."""
+        """Keep uids, addresses and event ids assigned after the backup from being assigned again."""
         low, high = settings.BOILERHOUSE_UID_RANGE
         row["next_uid"] = low + (row["next_uid"] - low + (high - low) // 2) % (high - low)
         row["next_address"] += 1 << 15
@@ -233,7 +235,7 @@ class _Fitting:
         return row
 
     def _node(self, row: Row) -> Row | None:
-        """This one is made anew. Others have nothing any more and are forgotten in time."""
+        """Create this node's row again. Other nodes own nothing any more and are deleted in time."""
         return None if row["id"] == node_id() else row
 
     def _container(self, row: Row) -> Row | None:
@@ -253,13 +255,13 @@ class _Fitting:
                 self.outcome.tenants_gone.append(row["tenant_id"])
             row |= {
                 "state": AssignmentState.ENDED, "step": "", "outcome": "host_lost", "ended_at": self.now, **CLEARED,
-                "outcome_detail": "Restored from a backup on a machine without its container's directory.",
+                "outcome_detail": "Restored from a backup on a machine that does not have the container's directory.",
                 "next_attempt_at": None,
             }  # fmt: skip
         elif row["state"] == AssignmentState.PENDING:
             row |= {
                 "state": AssignmentState.RELEASING, "step": ReleaseStep.STOPPING, "outcome": "claim_aborted",
-                "outcome_detail": "It was under way when the backup was taken.", "state_changed_at": self.now,
+                "outcome_detail": "The run was in progress when the backup was taken.", "state_changed_at": self.now,
             }  # fmt: skip
         elif row["state"] == AssignmentState.RELEASE_FAILED:
             self._failed[row["pool_id"]] = self._failed.get(row["pool_id"], 0) + 1
@@ -282,7 +284,7 @@ class _Fitting:
 
 
 def _here(row: Row) -> Row:
-    """The column that names a row's node, as this version or the backup's calls it."""
+    """The column that names a row's node, in this version or the backup's."""
     return {"node_id" if "node_id" in row else "node": node_id()}
 
 
@@ -300,7 +302,7 @@ def _reset_sequences(state: Any, fitting: _Fitting) -> None:
 
 
 def _people(archive: Archive) -> None:
-    """Groups and people get their rights by name: migrate gives those numbers of its own."""
+    """Assign permissions of groups and users by name, because migrate gives them new numbers."""
     rights = {archives.permission_name(one): one for one in Permission.objects.select_related("content_type")}
     with transaction.atomic():
         for row in archive.rows("auth.Group"):

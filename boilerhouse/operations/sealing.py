@@ -1,7 +1,7 @@
-"""How a backup is known to be this deployment's, whole, and as it was written.
+"""Proves that a backup is complete, unchanged, and of this deployment.
 
-Its manifest says the size and the SHA-256 of every other part, and is signed (HMAC-SHA256) by a key that is derived
-from the newest encryption key. Whoever restores it brings that key, as the secrets in the backup need it anyway.
+The manifest contains the size and SHA-256 of every other part, and is signed (HMAC-SHA256) with a key derived from the
+newest encryption key. Restoring needs that key anyway, for the secrets in the backup.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _PART = re.compile(r"[a-z][a-z0-9_]*\.[A-Za-z][A-Za-z0-9]*\.ndjson")
 
 
 class NotABackup(Failed):
-    """The file is no backup of Boilerhouse, or it was cut off, damaged or altered."""
+    """The file is not a Boilerhouse backup, or is truncated, damaged or altered."""
 
     code = "not_a_backup"
 
 
 class Hashed:
-    """A part that is written, or read, and its digest as far as that has come."""
+    """A part that is being written or read, with its digest so far."""
 
     def __init__(self, file: Any) -> None:
         self._file, self._hash, self.size = file, hashlib.sha256(), 0
@@ -49,48 +49,52 @@ class Hashed:
 
     @property
     def seal(self) -> list[Any]:
-        """Its size in bytes and its SHA-256, as the manifest has them."""
+        """Its size in bytes and SHA-256, as in the manifest."""
         return [self.size, self._hash.hexdigest()]
 
 
 def signature(manifest: bytes, key: str) -> str:
-    """By the deployment's encryption key ``key``."""
+    """The signature with the deployment's encryption key ``key``."""
     own = hmac.digest(key.encode(), b"boilerhouse: signs backups", "sha256")
     return hmac.digest(own, manifest, "sha256").hex()
 
 
 def is_signed(manifest: bytes, found: bytes, keys: Iterable[str]) -> bool:
-    """Whether ``found`` is the signature by one of these keys."""
+    """Whether ``found`` is a signature by one of these keys."""
     return any(hmac.compare_digest(signature(manifest, key).encode(), found) for key in keys)
 
 
 def check_parts(parts: Iterable[zipfile.ZipInfo]) -> None:
-    """Raise NotABackup for a part that no backup has: another name or path, a link, a device, one of them twice."""
+    """Raise NotABackup for a part that no backup has: an unknown name or path, a link, a device, a duplicate."""
     seen = set()
     for part in parts:
         name = part.filename
         kind = stat.S_IFMT(part.external_attr >> 16)
         if not _PART.fullmatch(name) and name not in (MANIFEST, SIGNATURE):
-            raise NotABackup(detail=f"It holds {name[:100]!r}, which no backup of Boilerhouse has. Nothing was read.")
+            raise NotABackup(
+                detail=f"The file contains {name[:100]!r}, which is not part of a Boilerhouse backup. Nothing was read."
+            )
         if kind not in (0, stat.S_IFREG) or part.is_dir():
-            raise NotABackup(detail=f"Its {name} is no plain file, as in every backup. Nothing was read.")
+            raise NotABackup(
+                detail=f"{name} in the file is not a regular file, as it is in every backup. Nothing was read."
+            )
         if name in seen:
-            raise NotABackup(detail=f"It holds {name} twice. Nothing was read.")
+            raise NotABackup(detail=f"The file contains {name} twice. Nothing was read.")
         seen.add(name)
 
 
 def read_small(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A part that is held in memory. Raises KeyError, NotABackup."""
+    """A part, read into memory. Raises KeyError, NotABackup."""
     if archive.getinfo(name).file_size > MAX_MANIFEST:
-        raise NotABackup(detail=f"Its {name} is larger than in any backup.")
+        raise NotABackup(detail=f"{name} in the file is larger than in any backup.")
     return archive.read(name)
 
 
 def check_contents(archive: zipfile.ZipFile, seals: dict[str, list[Any]]) -> None:
-    """Raise NotABackup unless the parts are exactly those that the manifest seals."""
+    """Raise NotABackup unless the parts are exactly those sealed by the manifest."""
     there = {part.filename: part for part in archive.infolist() if part.filename not in (MANIFEST, SIGNATURE)}
     for name in sorted(seals.keys() ^ there.keys()):
-        what = "lacks" if name in seals else "holds, beyond what was signed,"
+        what = "lacks" if name in seals else "contains, in addition to what was signed,"
         raise NotABackup(detail=f"The backup {what} {name[:100]}.")
     for name, part in there.items():
         if part.file_size != seals[name][0]:
@@ -101,7 +105,7 @@ def check_contents(archive: zipfile.ZipFile, seals: dict[str, list[Any]]) -> Non
 
 
 def digest_of(file: Any) -> list[Any]:
-    """The seal of what is left in a file."""
+    """The seal of the rest of a file."""
     found, size = hashlib.sha256(), 0
     while chunk := file.read(CHUNK):
         found.update(chunk)
@@ -110,4 +114,4 @@ def digest_of(file: Any) -> list[Any]:
 
 
 def altered(name: str) -> NotABackup:
-    return NotABackup(detail=f"{name} of the backup is not as it was signed: it was altered or damaged.")
+    return NotABackup(detail=f"{name} in the backup does not match its signature: it was altered or damaged.")

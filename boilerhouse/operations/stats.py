@@ -1,4 +1,4 @@
-"""The deployment in numbers, for programs that want one request."""
+"""Key figures of the deployment in one request."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class StatsOutput(ApiSerializer):
 
 
 def stats() -> dict[str, Any]:
-    """What ``GET /stats`` answers."""
+    """The response of ``GET /stats``."""
     pools = list(Pool.objects.with_counts())
     states = Counter(pool.status().state.value for pool in pools)
     by_state = dict(Container.objects.values_list("state").annotate(Count("pk")).order_by("state"))

@@ -1,4 +1,4 @@
-"""Run web, worker, controller and the embedded S3 as children of one process."""
+"""Runs web, worker, controller and the embedded S3 as children of one process."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from syncing.sinks import outbound
 log = structlog.get_logger("boilerhouse.up")
 
 STOP_S = 8.0
-"""How long children have to end by themselves; with what follows it is less than the ten seconds promised."""
+"""How long children have to end by themselves; in total it stays below the ten seconds promised."""
 LAST_WAIT_S = 1.0
-"""For the kernel to end what was killed."""
+"""Time for the kernel to end killed processes."""
 MIN_LIFE_S = 5.0
 SETTLED_S = 60.0
-"""A process that ends with an error before has not come up: on a busy machine that takes longer than MIN_LIFE_S."""
+"""A process that fails earlier than this never came up; on a busy machine that takes longer than MIN_LIFE_S."""
 START_AGAIN_S = 2.0
 BUCKET = "boilerhouse"
 FIRST_PORT = 20_000
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-"""From where to where the kernel gives ports to connections and to whoever asks for any."""
+"""The range of ports that the kernel gives to outgoing connections and to sockets without a port."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedS3:
-    """``rclone serve s3`` over a directory of the data directory."""
+    """``rclone serve s3`` for a directory of the data directory."""
 
     endpoint: str
     access_key_id: str
@@ -50,7 +50,7 @@ class EmbeddedS3:
     bucket: str = BUCKET
 
     def sink(self, prefix: str) -> dict[str, object]:
-        """The sink of a sync spec that uses it."""
+        """The sink of a sync spec that uses this server."""
         return {
             "type": "s3", "bucket": self.bucket, "region": "us-east-1", "prefix": prefix, "endpoint": self.endpoint,
             "provider": "Rclone", "accessKeyId": self.access_key_id, "secretAccessKey": self.secret_access_key,
@@ -58,7 +58,7 @@ class EmbeddedS3:
 
 
 def embedded_s3(port: int | None = None) -> EmbeddedS3:
-    """The embedded S3 of this data directory; its keys are made once, and specs may name it."""
+    """The embedded S3 of this data directory. Its keys are created once, so that specs can refer to them."""
     remembered = data_dir() / outbound.EMBEDDED_PORT
     if port is None:
         port = int(remembered.read_text()) if remembered.exists() else free_port()
@@ -76,14 +76,14 @@ def start_s3(s3: EmbeddedS3) -> subprocess.Popen[bytes]:
     root = data_dir() / "s3"
     markers = root / s3.bucket / MARKER_ROOT
     markers.mkdir(parents=True, exist_ok=True)
-    # rclone removes a folder with its last file and loses what is put into it meanwhile: a probe's end, a first marker
+    # rclone removes a folder together with its last file and can lose a file that is being created in it.
     (markers / "stays").touch()
     address = s3.endpoint.removeprefix("http://")
     return rclone.serve_s3(root, address, s3.access_key_id, s3.secret_access_key, data_dir() / "s3.log")
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens. The kernel gives it to no connection in the meantime, or later."""
+    """A free port of 127.0.0.1 outside the range that the kernel gives to connections."""
     first, end = FIRST_PORT, int(EPHEMERAL.read_text().split()[0])
     for _ in range(100 if end > first else 0):
         port = first + secrets.randbelow(end - first)
@@ -110,7 +110,7 @@ class Child:
 
     @property
     def has_ended_early(self) -> bool:
-        """Whether another start would probably fail, too. It would not if somebody killed or stopped the process."""
+        """Whether another start would probably fail too, which is not so for a process that was killed or stopped."""
         assert self.process is not None
         has_failed = (self.process.returncode or 0) > 0
         return time.monotonic() - self.started < (SETTLED_S if has_failed else MIN_LIFE_S)
@@ -118,7 +118,8 @@ class Child:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Starts children, restarts what dies, stops all within ten seconds. One child's trouble holds up no other."""
+    """Starts children, restarts those that die, and stops all within ten seconds. One failing child does not block the
+    others."""
 
     children: list[Child] = field(default_factory=list)
 
@@ -126,7 +127,7 @@ class Supervisor:
         self.children.append(Child(name, start))
 
     def run(self, stop: Event) -> None:
-        """Until ``stop`` is set. A child that keeps dying at its start is waited for longer and longer."""
+        """Run until ``stop`` is set. The restart delay of a child that keeps failing at its start grows."""
         for child in self.children:
             self._start(child)
         while not stop.wait(0.3):
@@ -148,12 +149,12 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         try:
             child.process, child.started = child.start(), time.monotonic()
-        except OSError as error:  # no memory or no process left at this moment
+        except OSError as error:  # no memory or no process available at the moment
             child.start_after = time.monotonic() + START_AGAIN_S
             log.error("process not started", process=child.name, error=str(error))
 
     def stop(self) -> None:
-        """SIGTERM in reverse order of starting, then SIGKILL for what is left: all is over within ten seconds."""
+        """SIGTERM in reverse order of starting, then SIGKILL for the rest: everything has ended within ten seconds."""
         for child in reversed(self.children):
             if child.process and child.is_running:
                 child.process.send_signal(signal.SIGTERM)
@@ -174,11 +175,11 @@ WEB = ["-m", "boilerhouse.web.server", "-v", "0", "--no-server-name", "boilerhou
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket for ``web``: while no web process runs, connections wait in it. Raises Failed."""
+    """A listening socket for ``web``. While no web process runs, connections wait in it. Raises Failed."""
     try:
         return socket.create_server((host, port), family=_family(host), backlog=1024)
     except OSError as error:
-        raise Failed(f"{host}:{port} cannot be listened on: {error.strerror or error}") from error
+        raise Failed(f"Cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -186,7 +187,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def web(listening: socket.socket) -> subprocess.Popen[bytes]:
-    """A web process that takes its connections from a socket that outlives it."""
+    """A web process that inherits a listening socket, which outlives it."""
     number = listening.fileno()
     return commands.spawn([*WEB, "--fd", str(number)], cwd=commands.MANAGE.parent, pass_fds=(number,))
 
@@ -196,7 +197,7 @@ def command(name: str) -> subprocess.Popen[bytes]:
 
 
 def write_state(path: Path, **values: object) -> None:
-    """Tell other commands where this deployment answers."""
+    """Record this deployment's address for other commands."""
     draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(values))
     draft.rename(path)

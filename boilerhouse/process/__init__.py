@@ -1,1 +1,1 @@
-"""How a process of Boilerhouse lives: its identity, its commands, its bounds, its priority."""
+"""A Boilerhouse process: its identity, commands, limits and priority."""

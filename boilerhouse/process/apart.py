@@ -1,8 +1,8 @@
-"""Computation on what others wrote, in processes of its own (ADR 41).
+"""Runs computations on untrusted input in separate processes (ADR 41).
 
-A program of ours answers questions, one line of JSON each, and says how long it computed. It bounds itself in processor
-time and memory, so a question that asks for too much ends the process, not us; another is started in its place. Whoever
-asks (a tenant, say) asks one question at a time, and has to pause after long ones: it never has more than one place.
+One of our programs answers questions, one line of JSON each, and reports the time it took. It limits its own processor
+time and memory, so a question that exceeds them ends only that process, and another is started. Each asker (a tenant,
+for example) asks one question at a time and must pause after long ones, so it never uses more than one process.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from boilerhouse.process.budgets import BudgetExceeded
 from boilerhouse.telemetry.instruments import BUDGET_REFUSALS
 
 URGENT_S = 0.02
-"""An ordinary question is answered by then, and its asker waits: so long the process is as urgent as ours (ADR 24)."""
+"""The time for an ordinary question while its asker waits. Until then the process has our priority (ADR 24)."""
 PATIENCE_S = 5.0
-"""By the clock, where the machine is too busy for the program to come to its own bound."""
+"""Limit by the clock, if the machine is too busy for the program to reach its own limit."""
 PLACE_S = 2.0
-"""For how long a question waits for a place."""
+"""How long a question waits for a free process."""
 OWN_TURN_S = 0.25
-"""For how long a question waits for another of the same asker."""
+"""How long a question waits for another one of the same asker."""
 ENDED_S = 1.0
-"""What a question costs at most that got no answer."""
+"""The maximum charge for a question without an answer."""
 FREE_S = 0.05
-"""What a question may take and cost nothing."""
+"""Computing time of a question that is not charged."""
 ALLOWED_S = 0.5
-"""What an asker's questions may take at once; it comes back at ``RECOVERY``."""
+"""The computing time that an asker may use at once; it is restored at ``RECOVERY``."""
 RECOVERY = 0.1
 """Seconds of computing per second."""
 MAX_DEBTS = 1000
@@ -47,27 +47,27 @@ CHUNK = 1 << 16
 
 
 class TooMuch(Exception):
-    """The question took more than the program allows itself, or crashed it; there is no answer."""
+    """The question exceeded the program's limits or crashed it. There is no answer."""
 
 
 class NoPlace(Unavailable):
-    """Too much is being computed for others at this moment; ask again."""
+    """All processes are busy with other questions. Try again."""
 
     code = "computing_busy"
     retry_after = 1
 
 
 class Spent(BudgetExceeded):
-    """Something is being computed for the same asker at this moment, or took long a moment ago; ask again."""
+    """Another question of the same asker is running, or recent ones took long. Try again."""
 
     def __init__(self, retry_after: float = 1) -> None:
         BUDGET_REFUSALS.labels("computing", "asker").inc()
         super().__init__()
-        self.retry_after = math.ceil(retry_after)  # type: ignore[misc]  # not the same each time
+        self.retry_after = math.ceil(retry_after)  # type: ignore[misc]  # a different one each time
 
 
 class Apart:
-    """Runs ``program`` in up to ``places`` processes, each started when it is first needed."""
+    """Runs ``program`` in up to ``places`` processes, each started on first use."""
 
     def __init__(self, program: Path, places: int = 3) -> None:
         self._program, self._count = program, places
@@ -95,7 +95,7 @@ class Apart:
                 said = process.ask(line)
             except BaseException:
                 self._askers.charge(asker, min(ENDED_S, time.monotonic() - asked))
-                place.renew()  # the next to ask does not wait for its start
+                place.renew()  # the next question does not wait for its start
                 raise
             self._askers.charge(asker, said["took"])
             return said["answer"]
@@ -152,7 +152,7 @@ class _Process:
                 pipe.close()
 
     def ask(self, line: bytes) -> Any:
-        """Raises TooMuch, NoPlace; the process is of no more use then."""
+        """Raises TooMuch, NoPlace; the process can then no longer be used."""
         asked = time.monotonic()
         self._unsent, self._said = memoryview(line), bytearray()
         if not self._goes_on(asked + URGENT_S):
@@ -162,7 +162,7 @@ class _Process:
         return json.loads(self._said)
 
     def _goes_on(self, until: float) -> bool:
-        """Whether the whole answer is there by then."""
+        """Whether the complete answer arrives by then."""
         poll = select.poll()
         poll.register(self._from, select.POLLIN)
         if self._unsent:
@@ -191,13 +191,13 @@ class _Process:
 
 
 class _Askers:
-    """One question of each at a time, and a pause after those that took long."""
+    """Allows each asker one question at a time, and a pause after long ones."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._busy: set[str] = set()
         self._debts: dict[str, tuple[float, float]] = {}
-        """Seconds of computing, and when that was."""
+        """Seconds of computing, and the time of that reading."""
 
     @contextmanager
     def turn(self, asker: str) -> Iterator[None]:
@@ -215,7 +215,8 @@ class _Askers:
                 self._changed.notify_all()
 
     def charge(self, asker: str, took: float) -> None:
-        """``took`` seconds of processor time were for ``asker``; by the clock a busy machine would be its fault."""
+        """Charge ``asker`` for ``took`` seconds of processor time. Elapsed time would depend on the load of the
+        machine."""
         if took <= FREE_S:
             return
         with self._changed:

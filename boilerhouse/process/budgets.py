@@ -1,8 +1,8 @@
-"""What a process has only so much of, and how much of it one tenant or one key may use at a time (promise P14).
+"""Limited resources of a process, and how much of each one tenant or one key may use at a time (promise P14).
 
-Each resource has a bound for all and smaller ones for a single tenant and a single key, so that whoever uses up its own
-leaves room for others. A process counts for itself, in memory: every process has the same bounds, and each one holds
-there, so no tenant takes all of any of them.
+Each resource has a total limit and lower limits for a single tenant and a single key, so one that reaches its own limit
+leaves capacity for others. Each process counts its own use, in memory, with the same limits. So no tenant can use up a
+resource of any process.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Kind(StrEnum):
     TENANT = "tenant"
     """A tenant, whichever key acts for it."""
     KEY = "key"
-    """A key that acts for any tenant, or somebody who is signed in."""
+    """A key that acts for any tenant, or a signed-in user."""
     POOL = "pool"
-    """All that wait for the same pool."""
+    """All requests that wait for the same pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose use is counted."""
+    """The party whose use is counted."""
 
     kind: Kind
     id: str
@@ -55,34 +55,32 @@ def user(name: str) -> Owner:
 
 
 def container(container_id: object) -> Owner:
-    """Whoever holds it, where the request names the container alone."""
+    """The tenant assigned to the container that the request names."""
     return Owner(Kind.TENANT, f"container {container_id}", f"container {container_id}")
 
 
 def owners(key: Any, *others: Owner) -> tuple[Owner, ...]:
-    """Who answers for what a request with this API key does; its tenants do for a key that acts for them alone."""
+    """The owners of a request with this API key. For a key of role tenant, these are its tenants."""
     if key.role != TENANT_ROLE:
         return (*others, Owner(Kind.KEY, f"key {key.pk}", f"key {key.name}"))
     return tuple({*others, *map(tenant, key.tenant_ids)})
 
 
 class BudgetExceeded(TooMany):
-    """A tenant or a key uses as much of this as one may; try again when some of it has ended."""
+    """A tenant or a key has reached its limit. Try again when some of it is free."""
 
     code = "budget_exceeded"
     retry_after = 1
 
 
 def exceeded(resource: str, owner: Owner, used: str) -> BudgetExceeded:
-    """Count that the owner was refused more of the resource, and say why."""
+    """Count a refusal for the owner and the resource, and return the error."""
     BUDGET_REFUSALS.labels(resource, owner.kind.value).inc()
-    return BudgetExceeded(
-        f"The {owner.words} has {used}, as many as one may have at a time; try again when some have ended."
-    )
+    return BudgetExceeded(f"The {owner.words} has {used}, which is the limit. Try again when some have ended.")
 
 
 class Hold:
-    """A part of a budget, in use until ``release``; that may be called twice, and from any thread."""
+    """A part of a budget, in use until ``release``, which may be called repeatedly and from any thread."""
 
     __slots__ = ("_give_back",)
 
@@ -95,7 +93,7 @@ class Hold:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Still in use after the block, unless that raises."""
+        """Release it after the block only if the block raises."""
         try:
             yield
         except BaseException:
@@ -110,7 +108,8 @@ class Hold:
 
 
 class Budget:
-    """Of one resource: ``most`` for all, and ``shares`` for one tenant and one key, by the names of their settings."""
+    """The budget of one resource: ``most`` in total, and ``shares`` for one tenant and one key, by the names of their
+    settings."""
 
     def __init__(
         self,
@@ -133,31 +132,31 @@ class Budget:
         return int(getattr(settings, self._most))
 
     def share(self, kind: Kind) -> int:
-        """How much a single one may use; it leaves something to others, whatever the settings say."""
+        """The limit of a single owner. It always leaves something for others, whatever the settings are."""
         return max(1, min(int(getattr(settings, self._shares[kind])), self.most - 1))
 
     def used(self, owner: Owner | None = None) -> int:
-        """By the owner, or by all."""
+        """Current use of the owner, or in total."""
         return self._all if owner is None else self._used[owner.kind, owner.id]
 
     def enter(self, *owners: Owner, amount: int = 1) -> Hold:
-        """Use so much more. Raises BudgetExceeded, or what the resource raises when there is none left for anybody."""
+        """Use this much more. Raises BudgetExceeded, or the resource's own error if the total limit is reached."""
         with self._lock:
             self._check(owners, amount)
             return self._add(owners, amount, amount)
 
     def check(self, *owners: Owner) -> None:
-        """Raise what ``enter`` would."""
+        """Raise the error that ``enter`` would raise."""
         with self._lock:
             self._check(owners, 1)
 
     def has_room(self, *owners: Owner) -> bool:
-        """Whether ``enter`` would succeed; nobody is refused by asking."""
+        """Whether ``enter`` would succeed; not counted as a refusal."""
         with self._lock:
             return not self._over(owners, 1)
 
     def add(self, *owners: Owner, is_shared: bool = False) -> Hold:
-        """Use one more although it may be too many; what is shared with others costs the process nothing more."""
+        """Use one more even above the limit: a shared resource costs the process nothing extra."""
         with self._lock:
             return self._add(owners, 1, 0 if is_shared else 1)
 
@@ -176,7 +175,7 @@ class Budget:
             raise self._full
 
     def _over(self, owners: tuple[Owner, ...], amount: int) -> list[Owner | None]:
-        """Whose share so much more exceeds; None stands for what there is for all."""
+        """The owner whose limit this much more would exceed; None stands for the total limit."""
         over: list[Owner | None] = [one for one in owners if self.used(one) + amount > self.share(one.kind)]
         return [*over, None] if self._all + amount > self.most else over
 
@@ -191,26 +190,26 @@ class Budget:
 
 
 class TooManyWaiting(Unavailable):
-    """Too many requests are waiting in this process."""
+    """The limit of waiting requests in this process is reached."""
 
     code = "too_many_waiting"
 
 
 class TooManyStreams(Unavailable):
-    """Too many streams are open in this process."""
+    """The limit of open streams in this process is reached."""
 
     code = "too_many_streams"
     retry_after = 10
 
 
 class TooManySlow(Unavailable):
-    """Too many requests of this process wait for the engine or a sink."""
+    """The limit of requests in this process that wait for the engine or a sink is reached."""
 
     code = "too_many_slow"
 
 
 class TooManyBodies(Unavailable):
-    """Bodies of requests take as much memory of this process as they may."""
+    """The memory limit for request bodies in this process is reached."""
 
     code = "too_many_bodies"
 
@@ -222,14 +221,14 @@ def _budget(name: str, words: str, most: str, full: type[Unavailable], *kinds: K
 
 waiters = _budget("waiters", "waiting requests", "BOILERHOUSE_MAX_WAITERS", TooManyWaiting, *Kind)
 streams = _budget("streams", "open streams", "BOILERHOUSE_MAX_STREAMS", TooManyStreams, Kind.TENANT, Kind.KEY)
-# Each has a thread that works as hard as the container writes.
+# Each has a thread that is as busy as the container's output.
 follows = _budget("follows", "followed logs", "BOILERHOUSE_MAX_FOLLOWED_LOGS", TooManyStreams, Kind.TENANT, Kind.KEY)
 _SLOW = "requests that wait for the engine or a sink"
 slow = _budget("slow", _SLOW, "BOILERHOUSE_SLOW_THREADS", TooManySlow, Kind.TENANT, Kind.KEY)
-# Those that are long, and until their view has read them.
+# Long request bodies, until their view has read them.
 bodies = _budget(
     "bodies",
-    "bytes of requests' bodies",
+    "bytes of request bodies",
     "BOILERHOUSE_BODIES_MAX_BYTES",
     TooManyBodies,
     Kind.TENANT,
@@ -249,6 +248,6 @@ class Use:
 
 
 def of_tenant(tenant_id: str, container_id: object) -> list[Use]:
-    """What the tenant, and whoever names its container, uses in this process of what one tenant may."""
+    """What the tenant and requests for its container use in this process, with the limits of one tenant."""
     both = tenant(tenant_id), container(container_id)
     return [Use(one.words, sum(one.used(owner) for owner in both), one.share(Kind.TENANT), one.is_bytes) for one in ALL]

@@ -1,7 +1,7 @@
-"""Python's garbage collector, kept from pausing a process in the middle of a transaction.
+"""Keeps Python's garbage collector from pausing a process in the middle of a transaction.
 
-What is loaded at the start stays for the life of the process: looking through it again and again took 55 to 75 ms each
-time (measured), in web processes while clients waited, in workers while they held SQLite's write lock.
+Objects that are loaded at the start live as long as the process. Scanning them repeatedly took 55 to 75 ms each time
+(measured): in web processes while clients waited, in workers while they held SQLite's write lock.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import gc
 
 
 def calm() -> None:
-    """Call it when all is loaded, before children are forked: they share what is then there, and nobody scans it."""
+    """Freeze the loaded objects. Call it after loading and before forking, so that children share them and do not scan
+    them."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)

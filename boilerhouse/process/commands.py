@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, output forms, signals, children that die with their parent."""
+"""Shared parts of all commands: exit codes, output formats, signals, child processes that die with their parent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
-    """An argument's type: a whole number from ``low`` to ``high``."""
+    """An argument type: a whole number from ``low`` to ``high``."""
 
     def whole_number(text: str) -> int:
         number = bounds.natural(text, high)
@@ -42,7 +42,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def number(low: float, high: float) -> Callable[[str], float]:
-    """An argument's type: a number from ``low`` to ``high``."""
+    """An argument type: a number from ``low`` to ``high``."""
 
     def any_number(text: str) -> float:
         try:
@@ -57,30 +57,30 @@ def number(low: float, high: float) -> Callable[[str], float]:
 
 
 def moment(text: str) -> datetime:
-    """An argument's type: a moment with its zone, since 1970."""
+    """An argument type: a time with a zone, since 1970."""
     try:
         at = parse_datetime(text)
     except ValueError:
         at = None
     if at is None or at.tzinfo is None or at.timestamp() < 0:
-        raise ArgumentTypeError("must be a moment such as 2026-01-31T12:00:00Z")
+        raise ArgumentTypeError("must be a time such as 2026-01-31T12:00:00Z")
     return at
 
 
 PORT = whole(0, 65535)
 TIMEOUT_MS = whole(1, 86_400_000)
-"""At most a day."""
+"""At most one day."""
 
 
 class Printed(OutputWrapper):
-    """What is written to it moves no cursor and makes no lines: names in it may be a tenant's."""
+    """Escapes control characters in text written to it, because names in it may come from tenants."""
 
     def write(self, msg: str = "", style_func: Any = None, ending: str | None = None) -> None:  # type: ignore[override]
         super().write(printable(msg), style_func, ending)
 
 
 class Command(BaseCommand):
-    """Data on stdout, all else on stderr; errors of services become exit codes."""
+    """Data on stdout, everything else on stderr; service errors become exit codes."""
 
     def __init__(self, stdout: Any = None, stderr: Any = None, **options: Any) -> None:
         super().__init__(stdout, stderr, **options)
@@ -105,12 +105,13 @@ class Command(BaseCommand):
         self.stderr.write(text)
 
     def result(self, options: dict[str, Any], value: dict[str, Any], table: str) -> None:
-        """Print the command's data in the asked form."""
+        """Print the command's data in the requested format."""
         self.stdout.write(json.dumps(value, cls=DjangoJSONEncoder) if options["output"] == "json" else table)
 
 
 class Output:
-    """A container's output on one of ours: as it is, but what a terminal would act on is written out for a terminal."""
+    """Write a container's output to one of our streams: unchanged, but with control characters escaped for a
+    terminal."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -136,7 +137,7 @@ def exit_code(error: BoilerhouseError) -> int:
 
 @contextmanager
 def stopping() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set."""
+    """An event set by SIGINT and SIGTERM."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -147,14 +148,14 @@ def stopping() -> Iterator[threading.Event]:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that made it ends."""
+    """Ask the kernel to kill this process when the thread that created it ends."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def spawn(
     arguments: Sequence[str], environment: dict[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a session of its own that dies with this process."""
+    """Start a child in its own session that dies with this process."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         env={**os.environ, **(environment or {})},

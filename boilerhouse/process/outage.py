@@ -1,4 +1,5 @@
-"""The database went away, or became read-only, in the middle of something: what was begun is neither done nor failed.
+"""What a process does when the database fails or becomes read-only while it works: the outcome of its work is then
+unknown.
 
 Whoever meets this must not decide anything, for it could not write it down. It gives its rows up instead
 (``process.ownership``), and whoever comes first takes them over.

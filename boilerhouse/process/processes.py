@@ -1,4 +1,4 @@
-"""Who is alive: every process of ours keeps a heartbeat row; operations name it as their owner."""
+"""Liveness of processes: each keeps a heartbeat row, and operations name it as their owner."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ log = structlog.get_logger(__name__)
 
 HEARTBEAT_S = 2.0
 MEASURE_EVERY = 10
-"""Beats between two looks at the database's clock."""
+"""Heartbeats between two readings of the database's clock."""
 DEAD_AFTER_S = 8.0
 
 _current: tuple[int, uuid.UUID] | None = None
 _written: uuid.UUID | None = None
-"""The id whose row is known to be committed; until then a rollback may have taken it back."""
+"""The id whose row is known to be committed. Before that, a rollback may have removed it."""
 _heartbeat: tuple[int, threading.Thread, threading.Event] | None = None
 _beaten = 0.0
-"""When the last beat that the database took was begun, by the monotonic clock."""
+"""When the last heartbeat stored in the database was started, by the monotonic clock."""
 _kind: str = Process.Kind.COMMAND
 _lock = threading.Lock()
 _beat_hooks: list[Callable[[], None]] = []
@@ -44,9 +44,9 @@ _beat_hooks: list[Callable[[], None]] = []
 
 @cache
 def pid_space() -> str:
-    """Host name and pid namespace; with the boot id the only place where a pid says anything.
+    """Host name and pid namespace. A pid is valid only there, with the same boot id.
 
-    Other machines may have both: a namespace's number is the same on each for its first processes.
+    Other machines may have the same values: a namespace's number is the same on each machine for its first processes.
     """
     return f"{socket.gethostname()[:40]} {os.readlink('/proc/self/ns/pid')}"
 
@@ -57,7 +57,7 @@ def boot_id() -> str:
 
 
 def pid_started(pid: int) -> int | None:
-    """Start time of ``pid`` in clock ticks since boot, None if it is gone or a zombie."""
+    """Start time of ``pid`` in clock ticks since boot; None if it has ended or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -66,7 +66,7 @@ def pid_started(pid: int) -> int | None:
 
 
 def describe(kind: str) -> None:
-    """Say what this process and the workers it forks are; call it once at their start."""
+    """Set the kind of this process and of the workers it forks; call it once at the start."""
     global _kind
     _kind = kind
 
@@ -78,9 +78,9 @@ def at_each_beat(hook: Callable[[], None]) -> Callable[[], None]:
 
 
 def current() -> uuid.UUID:
-    """The id of this process's row. Made on first use, again after a fork, kept alive by a thread.
+    """The id of this process's row. Created on first use and after a fork; a thread keeps it alive.
 
-    The row is there when the caller's transaction commits, also where an earlier transaction took it back.
+    The row exists when the caller's transaction commits, even if an earlier transaction was rolled back.
     """
     mine, pid = _current, os.getpid()
     if mine is None or mine[0] != pid:
@@ -134,12 +134,12 @@ def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
                     for hook in _beat_hooks:
                         hook()
                 else:
-                    _written = None  # not committed yet, or taken back: the next use writes it again
+                    _written = None  # not committed yet, or rolled back: the next use writes it again
                 if _kind == Process.Kind.WORKER:
                     nodes.beat()
                 if (beats := beats + 1) % MEASURE_EVERY == 0:
                     clock.measure()
-            except Exception as error:  # the database may be away; the next beat tries again
+            except Exception as error:  # the database may be unavailable; the next heartbeat tries again
                 STEP_FAILURES.labels("heartbeat").inc()
                 log.warning("heartbeat failed", error=type(error).__name__)
                 with contextlib.suppress(Exception):
@@ -149,7 +149,7 @@ def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
 
 
 def stop_heartbeat(*, wait: bool = True) -> None:
-    """Stop beating; ``current()`` would begin anew. With ``wait`` no thread beats or holds a connection afterwards."""
+    """Stop the heartbeat; ``current()`` would start a new one. With ``wait``, no thread or connection of it is left."""
     global _current, _heartbeat
     with _lock:
         beating, _current, _heartbeat = _heartbeat, None, None
@@ -160,7 +160,7 @@ def stop_heartbeat(*, wait: bool = True) -> None:
 
 
 def leave() -> None:
-    """Take this process's row back, so that what it owned is taken over at once."""
+    """Delete this process's row, so that what it owned is taken over immediately."""
     mine = _current
     stop_heartbeat()
     if mine and mine[0] == os.getpid():
@@ -169,34 +169,35 @@ def leave() -> None:
 
 
 def living() -> set[uuid.UUID]:
-    """Ids of all processes that are not dead: their heartbeat is fresh by the database's clock, and where their pid
-    can be looked at it is there."""
+    """Ids of all living processes: their heartbeat is recent by the database's clock, and their pid exists, if it can
+    be checked."""
     fresh = Process.objects.filter(heartbeat_at__gte=Now() - timedelta(seconds=DEAD_AFTER_S))
     return {process.pk for process in fresh if not _is_gone(process)}
 
 
 def _is_gone(process: Process) -> bool:
-    """Whether it ran in this pid namespace of this kernel and has ended; of any other only its heartbeat is known."""
+    """Whether it ran in this pid namespace of this kernel and has ended. For other processes only the heartbeat is
+    known."""
     is_here = (process.pid_space, process.boot_id) == (pid_space(), boot_id())
     return is_here and pid_started(process.pid) != process.pid_started
 
 
 def unconfirmed_s() -> float:
-    """For how long the database has not taken a heartbeat of this process: others give it up after ``DEAD_AFTER_S``.
+    """Seconds since the database accepted a heartbeat of this process; others treat it as dead after ``DEAD_AFTER_S``.
 
-    0 where it has none, because nothing names it as an owner.
+    0 if the process has no row, because nothing names it as an owner.
     """
     return time.monotonic() - _beaten if _current and _current[0] == os.getpid() else 0.0
 
 
 def forget_dead() -> int:
-    """Delete the rows of processes that are dead for an hour; return how many."""
+    """Delete the rows of processes that have been dead for an hour. Returns how many."""
     dead = Process.objects.filter(heartbeat_at__lt=Now() - timedelta(hours=1))
     return dead.delete()[0]
 
 
 def children(pid: int) -> list[int]:
-    """The processes that ``pid`` started and that are there now; none where it has ended."""
+    """The current child processes of ``pid``; none if it has ended."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -210,7 +211,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def kill_tree(pid: int, extra: Iterable[int] = ()) -> None:
-    """SIGKILL ``pid`` and all its descendants, the root first so that nothing is spawned again."""
+    """SIGKILL ``pid`` and all its descendants, the root first so that it cannot spawn more."""
     for victim in [pid, *descendants(pid), *extra]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""Long work is bounded by how long nothing of it moves, not by how long it takes.
+"""Limits long work by the time without progress instead of the total time.
 
-The code that does a part of it calls ``moved``; a caller that waits for it listens with ``reporting_to``. What goes
-through things of which a tenant made any number calls ``step`` for each: so it can be ended by who began it.
+Code that does a part of it calls ``moved``; a caller that waits for it listens with ``reporting_to``. Loops over items
+of which a tenant can create any number call ``step`` for each item, so that the caller can end them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _look: ContextVar[Callable[[], None] | None] = ContextVar("look", default=None)
 
 
 class Stalled(Failed):
-    """Nothing has moved for BOILERHOUSE_TRANSFER_STALL_S."""
+    """There was no progress for BOILERHOUSE_TRANSFER_STALL_S."""
 
     code = "stalled"
 
 
 class StallTimer:
-    """How long nothing has moved."""
+    """How long there has been no progress."""
 
     def __init__(self) -> None:
         self.bound_s = float(settings.BOILERHOUSE_TRANSFER_STALL_S)
@@ -49,13 +49,13 @@ class StallTimer:
 
 
 def moved() -> None:
-    """Say that the work of this thread has got further."""
+    """Report progress of this thread's work."""
     if (listener := _listener.get()) is not None:
         listener()
 
 
 def step() -> None:
-    """The same of one thing among many; raises what ``while_going`` was given once this thread's work shall end."""
+    """The same for one of many items. Raises the error of ``while_going`` if this thread's work is to end."""
     moved()
     if (look := _look.get()) is not None:
         look()
@@ -63,7 +63,7 @@ def step() -> None:
 
 @contextmanager
 def while_going(keep_going: Callable[[], bool], error: type[Exception]) -> Iterator[None]:
-    """Within the block ``step`` raises ``error`` when ``keep_going`` says no, which it is asked twice a second."""
+    """Within the block, ``step`` raises ``error`` when ``keep_going`` returns False; it is called twice a second."""
     asked = time.monotonic()
 
     def look() -> None:
@@ -83,7 +83,8 @@ def while_going(keep_going: Callable[[], bool], error: type[Exception]) -> Itera
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Within the block ``step`` and ``moved`` do nothing: a tenant stands still for it, and nobody may be asked."""
+    """Within the block, ``step`` and ``moved`` do nothing: a container is frozen meanwhile, so there is no time for
+    queries."""
     looking, listening = _look.set(None), _listener.set(None)
     try:
         yield
@@ -94,7 +95,7 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def reporting_to(listener: Callable[[], None]) -> Iterator[None]:
-    """Within the block ``listener`` is called when this thread's work moves, at most once a second."""
+    """Within the block, ``listener`` is called on progress of this thread's work, at most once a second."""
     heard = -REPORT_EVERY_S
 
     def hear() -> None:
@@ -111,7 +112,7 @@ def reporting_to(listener: Callable[[], None]) -> Iterator[None]:
 
 
 def bytes_read(pid: int) -> int:
-    """What the process has read so far, from files, pipes and the network; 0 once it is gone."""
+    """Bytes that the process has read so far from files, pipes and the network; 0 after it has ended."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path(f"/proc/{pid}/io").read_text().splitlines():
             name, _, value = line.partition(":")
@@ -121,7 +122,7 @@ def bytes_read(pid: int) -> int:
 
 
 def waits_for_pipe(pid: int) -> bool:
-    """Whether a thread of the process waits in opening a named pipe that nobody else has open."""
+    """Whether a thread of the process is blocked in opening a named pipe that no other process has open."""
     with contextlib.suppress(OSError):
         return any(_wait_channel(thread) == "wait_for_partner" for thread in Path(f"/proc/{pid}/task").iterdir())
     return False
@@ -134,9 +135,9 @@ def _wait_channel(thread: Path) -> str:
 
 
 def run(command: list[str]) -> None:
-    """Run a program of this host to its end, however long that takes.
+    """Run a program of this host until it ends, however long that takes.
 
-    Raises Stalled when it neither uses the processor nor reads or writes for the bound, Failed when it fails.
+    Raises Stalled if it neither uses the processor nor reads or writes for the limit, and Failed if it fails.
     """
     still = StallTimer()
     done: tuple[str, ...] = ()
@@ -151,7 +152,7 @@ def run(command: list[str]) -> None:
                 if done != before:
                     still.moved()
                 if still.is_too_long:
-                    raise Stalled(f"{command[0]} has done nothing for {still.bound_s:.0f} s.")
+                    raise Stalled(f"{command[0]} has made no progress for {still.bound_s:.0f} s.")
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)

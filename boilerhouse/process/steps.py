@@ -1,7 +1,7 @@
-"""Steps of loops that must go on, whatever one of them raises.
+"""Runs the steps of loops that must continue whatever one step raises.
 
-A failure is logged once, counted, and kept in a row for people; the step is tried again at its next turn, and the
-other steps have theirs.
+A failure is logged once, counted, and stored in a row for people. The step is retried in the next round, and the other
+steps run.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 EXPECTED = (BoilerhouseError, DatabaseError, OSError)
-"""What the engine, the database and sinks raise while they are away: shown when it lasts."""
+"""Errors of the engine, the database and sinks while they are unavailable: reported only if they persist."""
 SHOWN_AFTER = 3
-"""So many failures in a row make an expected one known; any other is a defect and shown at once."""
+"""The number of consecutive failures after which an expected error is reported; any other error is a defect and
+reported immediately."""
 FAR_PAST, FAR_FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 
@@ -35,14 +36,14 @@ class Steps:
 
     def __init__(self, *, shows: bool = True) -> None:
         self._shows = shows
-        """Whether rows are written; a watcher that must not depend on the database only logs and counts."""
+        """Whether rows are written. A watcher that must not depend on the database only logs and counts."""
         self._failures: dict[str, tuple[str, int]] = {}
-        """Step → the class of its last failures and how many there were in a row."""
+        """Step → the class of its last failures and their number in a row."""
         self._shown: set[str] | None = None
         self._lock = threading.Lock()
 
     def attempt(self, name: str, work: Callable[[], object]) -> bool:
-        """Whether ``work`` was done. What it raises is logged, counted and shown, never raised."""
+        """Whether ``work`` succeeded. Exceptions are logged, counted and reported, never raised."""
         try:
             work()
         except Exception as error:
@@ -69,10 +70,10 @@ class Steps:
         try:
             FailingStep.objects.update_or_create(name=name, defaults=values)
             self._known().add(name)
-        except DatabaseError as lost:  # everybody knows by itself that the database is away
+        except DatabaseError as lost:  # a database outage is visible without this
             with self._lock:
                 self._failures.pop(name, None)
-            log.warning("failing step not noted", step=name, error=type(lost).__name__)
+            log.warning("failing step not recorded", step=name, error=type(lost).__name__)
 
     def _succeeded(self, name: str) -> None:
         with self._lock:
@@ -82,26 +83,26 @@ class Steps:
                 FailingStep.objects.filter(pk=name).delete()
                 self._known().discard(name)
         except DatabaseError:
-            return  # the next success takes it back
+            return  # the next success deletes it
         if was:
-            log.info("step works again", step=name, failed=was[1])
+            log.info("step recovered", step=name, failed=was[1])
 
     def _known(self) -> set[str]:
-        """The steps that a row says fail, those of an earlier process included."""
+        """The failing steps with a row, including those of an earlier process."""
         if self._shown is None:
             self._shown = set(FailingStep.objects.values_list("name", flat=True))
         return self._shown
 
 
 steps = Steps()
-"""Of this process."""
+"""Failing steps of this process."""
 
 
 def each(items: Iterable[T], work: Callable[[T], Any], ends: tuple[type[Exception], ...] = ()) -> int:
-    """The sum of what ``work`` returns for each item; one that fails does not keep the others from their turn.
+    """The sum of ``work`` over all items. A failing item does not stop the others.
 
-    Raises the first failure when all had theirs, and at once when the database is away or the failure is one of
-    ``ends``: those concern all items alike.
+    Raises the first failure after all items, or immediately if the database is unavailable or the failure is one of
+    ``ends``, which concern all items.
     """
     done, failure = 0, None
     for item in items:
@@ -127,7 +128,7 @@ def place_of(error: BaseException) -> str:
 
 
 def later(at: datetime, milliseconds: float) -> datetime:
-    """``at`` plus the duration, at most the year 9999: a row may hold any number."""
+    """``at`` plus the duration, at most in the year 9999: a row may contain any number."""
     try:
         return at + timedelta(milliseconds=milliseconds)
     except OverflowError:
@@ -135,7 +136,7 @@ def later(at: datetime, milliseconds: float) -> datetime:
 
 
 def earlier(at: datetime, milliseconds: float) -> datetime:
-    """``at`` minus the duration, at least the year 1970."""
+    """``at`` minus the duration, at least in the year 1970."""
     try:
         return max(at - timedelta(milliseconds=milliseconds), FAR_PAST)
     except OverflowError:

@@ -1,9 +1,9 @@
-"""Turns: of several threads that would compute at once, the one that came first goes on, the others wait.
+"""A fair semaphore for computing threads: the first to arrive continues, the others wait.
 
-Threads share one processor (the interpreter's lock). Four that take turns every few milliseconds are all done when the
-last is; one after the other, the first is done after a quarter of that, and none later (ADR 22). Whoever waits for
-somebody else (a sink, the engine) steps ``aside`` meanwhile. A turn is a courtesy, not a lock: after ``patience_s``
-a thread goes on without one, so that nobody who is stuck with it holds up the rest.
+Threads share one processor (the interpreter's lock). Four threads that alternate every few milliseconds all finish
+late; one after the other, the first finishes after a quarter of that time, and none finishes later (ADR 22). A thread
+that waits for something else (a sink, the engine) yields its slot with ``aside``. A slot is advisory, not a lock: after
+``patience_s`` a thread continues without one, so a stuck thread does not block the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _mine = threading.local()
 
 class Turns:
     def __init__(self, places: int = 1, patience_s: float = PATIENCE_S) -> None:
-        """``places``: how many have their turn at the same moment."""
+        """``places``: the number of slots."""
         self._patience_s = patience_s
         self._numbers = itertools.count()
         self._changing = threading.Lock()
@@ -38,7 +38,7 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """What runs in it has the turn, or has waited ``patience_s`` for it."""
+        """The block has a slot, or has waited ``patience_s`` for one."""
         turn = _mine.turn = _Turn(self, next(self._numbers))
         self._take(turn)
         try:
@@ -75,7 +75,7 @@ class Turns:
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """Give this thread's turn to others while it waits, and take it again before those who came later."""
+    """Yield this thread's slot while it waits, and take it again before later arrivals."""
     turn: _Turn | None = getattr(_mine, "turn", None)
     if turn is None:
         yield

@@ -1,7 +1,7 @@
-"""Bells: who puts work on a queue wakes those on this machine who wait for it.
+"""Wake-up pipes: a process that enqueues a task wakes the processes of this machine that wait for it.
 
-A bell is a named pipe in the data directory, one for each process that waits. It is a hint: whoever waits also looks
-by itself from time to time, so that a bell that is lost, or work from another machine, costs some time and no more.
+A wake-up pipe is a named pipe in the data directory, one for each waiting process. It is only a hint: waiting processes
+also poll from time to time, so a lost wake-up, or work from another machine, only costs some time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _directory() -> Path:
 
 
 class Bell:
-    """Hung up for each of the queues when this returns; a ring from then on is not missed."""
+    """Registered for each of the queues when this returns; no later wake-up is missed."""
 
     def __init__(self, *queues: str) -> None:
         _directory().mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,19 +31,19 @@ class Bell:
             self._poll.register(pipe, select.POLLIN)
 
     def silence(self) -> None:
-        """Forget rings; looking for work comes after this."""
+        """Discard pending wake-ups, before polling for work."""
         for pipe in self._pipes:
             with contextlib.suppress(BlockingIOError):
                 while os.read(pipe, 4096):
                     pass
 
     def wait(self, seconds: float) -> None:
-        """Until it has rung, at most that long."""
+        """Wait for a wake-up, at most that long."""
         self._poll.poll(seconds * 1000)
 
     def ring(self) -> None:
-        """Wake who waits here, from another thread."""
-        with contextlib.suppress(BlockingIOError):  # full: it rings anyway
+        """Wake the waiting process, from another of its threads."""
+        with contextlib.suppress(BlockingIOError):  # full: a wake-up is pending anyway
             os.write(self._pipes[0], b".")
 
 
@@ -51,21 +51,21 @@ def _hang_up(queue: str) -> int:
     own = secrets.token_hex(6)
     draft = _directory() / f".{queue}.{own}"
     os.mkfifo(draft, 0o600)
-    # For writing, too: otherwise it would read as ended whenever nobody has it open.
+    # Open for writing too; otherwise the pipe reads as closed whenever no process writes to it.
     pipe = os.open(draft, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    draft.rename(_directory() / f"{queue}.{own}")  # no ringer finds it without a reader, and takes it for dead
+    draft.rename(_directory() / f"{queue}.{own}")  # no writer finds it without a reader and takes it for dead
     return pipe
 
 
 def ring(queue: str) -> None:
-    """Wake all who wait for this queue on this machine; takes away bells of processes that have ended."""
+    """Wake all processes of this machine that wait for this queue, and delete pipes of processes that have ended."""
     for path in _directory().glob(f"{queue}.*"):
         try:
             pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nobody reads it any more
+            if error.errno == errno.ENXIO:  # no process reads it any more
                 path.unlink(missing_ok=True)
             continue
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # full: it rings anyway
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # full: a wake-up is pending anyway
             os.write(pipe, b".")
         os.close(pipe)

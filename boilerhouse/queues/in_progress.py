@@ -1,7 +1,7 @@
-"""Rows that threads of this process work on.
+"""Rows that threads of this process are working on.
 
-A row names the process that works on it, so that it is taken over when that is dead. Of the threads of one process the
-row says nothing: a second message of it must not begin what another thread is doing.
+A row names the process that works on it, so it is taken over when the process is dead. It does not name the thread: a
+second message for the row must not start what another thread is doing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 PATIENCE_S = 1.0
-"""Who has just written that the row is free may need a moment to leave it."""
+"""A thread that has just marked the row as free may need a moment to leave it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,7 +24,7 @@ _left = threading.Condition()
 def alone(work: Callable[Concatenate[UUID, P], T]) -> Callable[..., T | None]:
     """Work on the row that the first argument names, unless another thread of this process does the same: then None.
 
-    Other work on that row is not kept away: a claim that was given up is released while its restore still runs.
+    Other work on the row is not excluded: an aborted claim is released while its restore is still running.
     """
 
     @wraps(work)

@@ -1,4 +1,5 @@
-"""Work that may take long leaves a worker of its queue to all other work: large work, and work with one sink (P14)."""
+"""Limits slow work, so that one worker thread of its queue stays free for all other work: large work, and work with one
+sink (P14)."""
 
 from __future__ import annotations
 
@@ -15,18 +16,19 @@ from boilerhouse.core import context, file_locks
 from boilerhouse.core.deployment import data_dir
 
 BRIEF_S = 1.0
-"""Work that has been under way for no longer may end at any moment, and is waited for."""
+"""Work that has run for a shorter time may end at any moment, so waiting for it is worthwhile."""
 PATIENCE_S = 0.3
-"""For how long; meanwhile the worker serves nobody else."""
+"""How long to wait; meanwhile the worker thread serves nothing else."""
 _LOOK_S = 0.01
 MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
 
 
 @contextmanager
 def entered(size: int) -> Iterator[bool]:
-    """Whether work on so many bytes may begin here; while the block runs it holds a place if it is large.
+    """Whether work on this many bytes may start here. While the block runs, large work holds a slot.
 
-    False: on this node all workers of the queue but one are busy with large work. Nothing is limited outside of queues.
+    False: on this node, all worker threads of the queue but one are busy with large work. There is no limit outside
+    queues.
     """
     queue = context.queue()
     if size < settings.BOILERHOUSE_LARGE_BYTES or queue not in settings.QUEUES:
@@ -38,7 +40,7 @@ def entered(size: int) -> Iterator[bool]:
 
 @contextmanager
 def entered_slow(*, is_slow: bool) -> Iterator[bool]:
-    """Whether work that is slow for another's sake, as a sink that hardly answers, may begin here: one at a time."""
+    """Whether work that another party slows down, such as a sink that hardly answers, may start here: one at a time."""
     queue = context.queue()
     if not is_slow or queue not in settings.QUEUES:
         yield True
@@ -49,10 +51,10 @@ def entered_slow(*, is_slow: bool) -> Iterator[bool]:
 
 @contextmanager
 def entered_for(far_ends: Collection[str]) -> Iterator[bool]:
-    """Whether work with these sinks may begin here; while the block runs it holds a place of each.
+    """Whether work with these sinks may start here. While the block runs, it holds a slot of each.
 
-    False: on this node work with one of them holds all workers of the queue but one, and none of it has begun only
-    now: were the sink to stand still, it would hold them for as long as it likes.
+    False: on this node, work with one of them holds all worker threads of the queue but one, and none of it has just
+    begun. If the sink hangs, it would hold them indefinitely.
     """
     queue = context.queue()
     if queue not in settings.QUEUES:
@@ -60,17 +62,17 @@ def entered_for(far_ends: Collection[str]) -> Iterator[bool]:
         return
     count = max(1, int(settings.QUEUES[queue]["workers"]) - 1)
     with ExitStack() as held:
-        names = sorted(f"with-{queue}-{named(one)}" for one in far_ends)  # in one order: nobody waits in a ring
+        names = sorted(f"with-{queue}-{named(one)}" for one in far_ends)  # in a fixed order, which prevents a deadlock
         yield all(_is_entered(held, name, count) for name in names)
 
 
 def pause_s(stood_s: float) -> float:
-    """When to look again for a place for work that has stood in line so long: who has waited long is many."""
+    """When to try again to get a slot. Entries that have waited long are many, so their interval grows."""
     return min(MAX_PAUSE_S, max(MIN_PAUSE_S, stood_s / 4))
 
 
 def named(far_end: str) -> str:
-    """A sink's name as part of a file's."""
+    """A sink's name as part of a file name."""
     return hashlib.sha256(far_end.encode()).hexdigest()[:16]
 
 
@@ -84,7 +86,7 @@ def _is_entered(held: ExitStack, name: str, count: int) -> bool:
 
 
 def _ends_soon(name: str, count: int) -> bool:
-    """Whether one of those that hold the places has begun only now."""
+    """Whether the work in one of the slots has just begun."""
     now = time.time()
     return any(now - path.stat().st_mtime < BRIEF_S for path in _paths(name, count) if path.exists())
 
@@ -94,7 +96,7 @@ def _place(name: str, count: int) -> Iterator[bool]:
     for path in _paths(name, count):
         with file_locks.held(path) as place:
             if place is not None:
-                os.utime(place)  # since when it is held
+                os.utime(place)  # the time at which it was taken
                 yield True
                 return
     yield False

@@ -1,4 +1,5 @@
-"""Whether the queues are served: workers write it down every few seconds, and a worker that hangs does not."""
+"""Detects queues that are not served: workers record every few seconds that they serve a queue; a hung worker does
+not."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from boilerhouse.core.models import Process, QueueHealth
 from boilerhouse.process import processes
 
 SILENT_AFTER = timedelta(seconds=10)
-"""A worker writes it down every four seconds."""
+"""Workers record it every four seconds."""
 
 
 def silent_queues() -> dict[str, int]:
@@ -21,14 +22,15 @@ def silent_queues() -> dict[str, int]:
     now = clock.now()
     workers = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WORKER)
     since = workers.aggregate(first=Min("started_at"))["first"]
-    if since is not None and since > now - SILENT_AFTER:  # nobody served while nothing ran: that is no silence
+    if since is not None and since > now - SILENT_AFTER:  # no worker was running, which is a different problem
         return {}
     rows = QueueHealth.objects.filter(name__in=list(settings.QUEUES), served_at__lt=now - SILENT_AFTER)
     return {row.name: round((now - row.served_at).total_seconds()) for row in rows}
 
 
 def watch_queues() -> int:
-    """Warn once of each queue that stopped serving, and say when it serves again; return how many changed."""
+    """Emit a warning for each queue that is no longer served, and an event when it is served again. Returns how many
+    changed."""
     silent, changed = silent_queues(), 0
     with recording():
         for row in QueueHealth.objects.all():

@@ -1,7 +1,7 @@
-"""The task boundary: how work is handed to django-q2 and how a task meets the outside.
+"""The interface to django-q2: how tasks are enqueued, and how their errors are handled.
 
-django-q2 is the transport, not the memory: a message carries ids, the row decides. Enqueueing inside the
-transaction that changes the row makes the ORM broker the outbox.
+django-q2 only transports messages: a message carries ids, and the row is authoritative. Enqueueing in the transaction
+that changes the row makes the ORM broker an outbox.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ P = ParamSpec("P")
 def enqueue(queue: str, function: str, *ids: Any, node: str | None = None, after_s: float = 0.0) -> None:
     """Put ``function(*ids)`` on ``queue``; it is visible to workers when the transaction commits.
 
-    With ``node`` it waits for a worker of that node, however long; without, any worker takes it.
-    No worker takes it before ``after_s`` seconds have passed: so a task gives its worker up instead of waiting there.
+    With ``node``, it waits for a worker of that node, however long; without, any worker takes it. No worker takes it
+    before ``after_s`` seconds have passed: a task can reschedule itself instead of blocking its worker.
     """
     asked: dict[str, Any] = {"asked_by": context.request_id()} if context.request_id() else {}
     if trace := tracing.carrier():
@@ -40,10 +40,10 @@ def enqueue(queue: str, function: str, *ids: Any, node: str | None = None, after
 
 
 def task(function: Callable[P, None]) -> Callable[..., None]:
-    """Run as a task: errors are logged by class and code only, for django-q2 stores tracebacks.
+    """Run the function as a task. Errors are logged by class and code only, because django-q2 stores tracebacks.
 
-    Whatever it left undone is found by the controller from its row. Logs and events carry the id of the request that
-    asked for it.
+    The controller finds unfinished work from the row. Logs and events carry the id of the request that enqueued the
+    task.
     """
 
     @wraps(function)
@@ -61,7 +61,12 @@ def task(function: Callable[P, None]) -> Callable[..., None]:
             except BoilerhouseError as error:
                 log.warning("task failed", code=error.code, detail=error.detail)
             except Exception as error:
-                log.error("task broke", error=type(error).__name__, where=_where(error), detail=str(error)[:300])
+                log.error(
+                    "task failed unexpectedly",
+                    error=type(error).__name__,
+                    where=_where(error),
+                    detail=str(error)[:300],
+                )
             else:
                 result = "done"
                 log.debug("task done", ms=round((time.monotonic() - started) * 1000))

@@ -1,1 +1,1 @@
-"""How every process writes its logs, counts and traces."""
+"""Logs, metrics and traces of every process."""

@@ -1,4 +1,4 @@
-"""Structured logs on stderr: JSON or console lines, with request id, tenant and container bound."""
+"""Structured logs on stderr: JSON or console lines, with request id, tenant and container."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from boilerhouse.core.text import one_line, printable
 _LOOKS_SECRET = re.compile(
     r"bh_[A-Za-z0-9]{8,}[A-Za-z0-9_-]*|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)|(?i:bearer|basic) [\w.~+/=-]{8,}"
 )
-"""API keys, names and passwords within URLs, and what an Authorization header holds."""
+"""API keys, names and passwords in URLs, and values of Authorization headers."""
 _LINK_TOKEN = re.compile(r"(?<![0-9a-z])[0-9a-z]{6}-[0-9a-f]{32}(?![0-9a-f])")
-"""What a link that logs in holds."""
+"""The token in a login link."""
 _TOKEN_LENGTH = 39
 SECRET_WORDS = ("secret", "password", "token", "authorization", "key_hash", "api_key")
 
 
 def redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Replace the values of keys that name a secret, at any depth, and what looks like a key; the last net."""
+    """Replace values of keys that name a secret, at any depth, and everything that looks like a key. This is the last
+    safeguard."""
     return {name: _clean(name, value) for name, value in event.items()}
 
 
@@ -43,7 +44,7 @@ def _clean(name: str, value: Any) -> Any:
 
 
 def printable_values(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Write out what would act in a terminal, at any depth; only tracebacks have lines."""
+    """Escape control characters, at any depth. Only tracebacks keep their lines."""
     return {name: _shown(value, printable if name in LONG else one_line) for name, value in event.items()}
 
 
@@ -73,7 +74,7 @@ def configure(style: str, level: str) -> None:
         redact,
     ]
     rendering: list[structlog.typing.Processor] = (
-        [structlog.processors.JSONRenderer()]  # which escapes all but ASCII
+        [structlog.processors.JSONRenderer()]  # which escapes everything except ASCII
         if style == "json"
         else [
             printable_values,

@@ -1,8 +1,8 @@
-"""Counters and histograms that every process adds to and one scrape adds up.
+"""Counters and histograms of all processes, summed when they are scraped.
 
-Each process counts in files of its own in ``<data>/metrics`` (prometheus_client's form for several processes) and holds
-a lock on a file beside them while it lives; what dead processes counted is folded into one file, so that totals never
-go back and files never pile up.
+Each process counts in its own files in ``<data>/metrics`` (prometheus_client's multiprocess format) and holds a lock on
+a file beside them while it lives. Counts of dead processes are merged into one file, so totals never decrease and files
+do not accumulate.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ from boilerhouse.core import file_locks
 from boilerhouse.core.errors import Unavailable
 
 LOCKED_S = 5.0
-"""Whoever reads or folds counts is done by then, or stands still."""
+"""Processes that read or merge counts finish within this time, or are stopped."""
 FOLDED = "folded"
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
-"""Seconds: what answers at once."""
+"""Seconds: operations that answer immediately."""
 SLOW = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-"""Seconds: what waits for the engine, a sink or another tenant."""
+"""Seconds: operations that wait for the engine, a sink or another tenant."""
 
 directory = Path(settings.BOILERHOUSE_DATA_DIR) / "metrics"
 _unregistered = CollectorRegistry()
-"""Instruments live here; only the files of all processes together are shown."""
+"""The registry of the instruments. Only the sum over all processes is published."""
 _mine: tuple[int, str, int] | None = None
 
 
 def _identifier() -> str:
-    """A name of this process's files that no other process, living or dead, ever had."""
+    """A name for this process's files that no other process, living or dead, has used."""
     global _mine
     pid = os.getpid()
     if _mine is None or _mine[0] != pid:
         if _mine is not None:
-            os.close(_mine[2])  # a fork's parent holds its lock by itself
+            os.close(_mine[2])  # a fork's parent keeps its own lock
         name = f"{pid}-{secrets.token_hex(4)}"
         draft = directory / f"{name}.draft"
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        draft.rename(directory / f"{name}.alive")  # locked from its first moment: nobody takes it for a dead one's
+        # Locked before it is visible, so no process takes it for a dead one's.
+        draft.rename(directory / f"{name}.alive")
         _mine = (pid, name, descriptor)
     return _mine[1]
 
@@ -66,19 +67,19 @@ def counter(name: str, words: str, *labels: str) -> Counter:
 
 
 def histogram(name: str, words: str, *labels: str, buckets: tuple[float, ...] = SLOW) -> Histogram:
-    """Of seconds; ``name`` says so."""
+    """A histogram of seconds; the name must say so."""
     assert name.endswith("_seconds"), name
     return Histogram(f"boilerhouse_{name}", words, labels, registry=_unregistered, buckets=buckets)
 
 
 def gauge(name: str, words: str, *labels: str) -> Gauge:
-    """The sum over living processes."""
+    """A gauge: the sum over living processes."""
     return Gauge(f"boilerhouse_{name}", words, labels, registry=_unregistered, multiprocess_mode="livesum")
 
 
 @contextmanager
 def timed(instrument: Histogram) -> Iterator[None]:
-    """Observe how long the block takes, also when it raises."""
+    """Observe the duration of the block, even if it raises."""
     began = time.monotonic()
     try:
         yield
@@ -87,7 +88,7 @@ def timed(instrument: Histogram) -> Iterator[None]:
 
 
 class ProcessesCollector(Collector):
-    """What all processes of this node have counted."""
+    """Collects the counts of all processes of this node."""
 
     def collect(self) -> Iterator[object]:  # type: ignore[override]
         with _reading(is_shared=True):
@@ -102,12 +103,14 @@ class ProcessesCollector(Collector):
 def _reading(*, is_shared: bool) -> Iterator[None]:
     with (directory / "lock").open("a") as file:
         if not file_locks.take(file.fileno(), LOCKED_S, is_shared=is_shared):
-            raise Unavailable(f"Another process has been reading counts for {LOCKED_S:.0f} s; it holds {file.name}.")
+            raise Unavailable(
+                f"Another process has been reading the counters for {LOCKED_S:.0f} s; it holds {file.name}."
+            )
         yield
 
 
 def _dead() -> list[str]:
-    """Processes that hold their lock no more."""
+    """Processes that no longer hold their lock."""
     found = []
     for path in directory.glob("*.alive"):
         with contextlib.suppress(FileNotFoundError), path.open("r") as file:
@@ -120,9 +123,9 @@ def _dead() -> list[str]:
 
 
 def fold() -> int:
-    """Add what dead processes counted to one file and remove theirs; return how many there were.
+    """Merge the counts of dead processes into one file and delete theirs. Returns how many there were.
 
-    Killed in between, some of their counts are lost, none is counted twice.
+    If it is killed in between, some counts are lost, but none is counted twice.
     """
     with _reading(is_shared=False):
         gone = _dead()

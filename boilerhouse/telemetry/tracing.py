@@ -1,8 +1,8 @@
-"""Traces by OpenTelemetry, where ``BOILERHOUSE_TRACING`` asks for them; otherwise these functions do nothing.
+"""OpenTelemetry traces if ``BOILERHOUSE_TRACING`` is set; otherwise these functions do nothing.
 
-A request is one trace: the web process begins it (or goes on with the caller's ``traceparent``), messages to workers
-carry it, so that a claim that a worker prepares shows whole. Where spans are sent is said by the ``OTEL_…`` variables
-of the standard. Names of tenants and containers are attributes; config and secrets never are.
+A request is one trace. The web process starts it (or continues the caller's ``traceparent``), and messages to workers
+carry it, so a claim prepared by a worker appears as a whole. The standard ``OTEL_…`` variables set where spans are
+sent. Ids of tenants and containers are attributes; config and secrets never are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.conf import settings
 
 @functools.cache
 def _tracer() -> Any:
-    """Set up on first use: in the process that uses it, after every fork before."""
+    """The tracer, set up on first use: in the process that uses it, after every fork."""
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
@@ -32,7 +32,7 @@ def _tracer() -> Any:
 
 @contextmanager
 def span(name: str, carrier: Mapping[str, str] | None = None, **attributes: Any) -> Iterator[None]:
-    """A span around the block, within the present one or, with ``carrier``, within the one that it carries."""
+    """A span around the block, below the current span or, with ``carrier``, below the span that it carries."""
     if not settings.BOILERHOUSE_TRACING:
         yield
         return
@@ -41,7 +41,7 @@ def span(name: str, carrier: Mapping[str, str] | None = None, **attributes: Any)
 
     context = TraceContextTextMapPropagator().extract(dict(carrier)) if carrier else None
     about = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in attributes.items()}
-    # An exception's words may quote what a tenant gave; its class says enough.
+    # An exception's text may quote a tenant's data; the class name is enough.
     options = {"attributes": about, "record_exception": False, "set_status_on_exception": False}
     with _tracer().start_as_current_span(name, context, **options) as current:
         try:
@@ -53,7 +53,7 @@ def span(name: str, carrier: Mapping[str, str] | None = None, **attributes: Any)
 
 
 def note(**attributes: Any) -> None:
-    """Add attributes to the present span."""
+    """Add attributes to the current span."""
     if settings.BOILERHOUSE_TRACING:
         from opentelemetry import trace
 
@@ -61,7 +61,7 @@ def note(**attributes: Any) -> None:
 
 
 def carrier() -> dict[str, str]:
-    """What a message carries so that its span joins the present trace; empty without one."""
+    """What a message carries to join its span to the current trace; empty without one."""
     if not settings.BOILERHOUSE_TRACING:
         return {}
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

@@ -1,8 +1,8 @@
-"""How a request has come here: over TLS by the proxy, without, or as a probe of this machine.
+"""How a request arrived: with TLS through the proxy, without TLS, or as a probe from this machine.
 
-A probe is a GET of health or metrics that this machine sends straight to the process: from a loopback address to a
-loopback name, and with no header that a proxy adds. It needs neither TLS nor the public name. Whatever came through a
-proxy is no probe, whichever host, address or scheme it claims.
+A probe is a GET of health or metrics that this machine sends directly to the process: from a loopback address to a
+loopback name, without any header that a proxy adds. It needs neither TLS nor the public name. A request that came
+through a proxy is never a probe, whatever host, address or scheme it claims.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ PROXY_HEADERS = (
     "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_SCHEME", "HTTP_X_FORWARDED_SERVER", "HTTP_X_REAL_IP",
 )  # fmt: skip
 SENT_TO_TLS = "sent-to-tls"
-"""A cookie that goes with a redirect to https. It is Secure: a request that brings it has come over TLS."""
+"""A cookie set with a redirect to https. It is Secure, so a request that has it used TLS."""
 REDIRECT_S = 60
 
 NO_PROTO = (
-    "BOILERHOUSE_HTTPS is true, and this request came without the header X-Forwarded-Proto. Let the proxy that ends TLS"
-    " send it (nginx: proxy_set_header X-Forwarded-Proto $scheme;), and open the proxy's https address. Where no proxy"
-    " with TLS is in front, set BOILERHOUSE_HTTPS=false."
+    "BOILERHOUSE_HTTPS is true, but this request has no X-Forwarded-Proto header. Configure the proxy that"
+    " terminates TLS to send it (nginx: proxy_set_header X-Forwarded-Proto $scheme;), and open the proxy's https"
+    " address. Without a TLS proxy, set BOILERHOUSE_HTTPS=false."
 )
 WRONG_PROTO = (
-    "Your browser uses TLS, and the proxy says X-Forwarded-Proto: http. Usually a second proxy, between the one that"
-    " ends TLS and Boilerhouse, overwrites the header; let it pass the header on as it came."
+    "Your browser uses TLS, but the proxy sends X-Forwarded-Proto: http. Usually a second proxy, between the one"
+    " that terminates TLS and Boilerhouse, overwrites the header. Configure it to pass the header on unchanged."
 )
-PLAIN = "This came over plain http (X-Forwarded-Proto: http), and BOILERHOUSE_HTTPS is true. Ask again by https."
+PLAIN = "This request used plain http (X-Forwarded-Proto: http), but BOILERHOUSE_HTTPS is true. Use https."
 
 
 def is_probe(request: HttpRequest) -> bool:
-    """Whether this machine itself asks for health or metrics, past any proxy."""
+    """Whether this machine itself requests health or metrics, bypassing any proxy."""
     meta = request.META
     return (
         request.method in ("GET", "HEAD")
@@ -58,7 +58,7 @@ def is_probe(request: HttpRequest) -> bool:
 
 
 def over_tls(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """With BOILERHOUSE_HTTPS answer nothing that came without TLS, but probes; pages are sent to https, once."""
+    """With BOILERHOUSE_HTTPS, refuse requests without TLS, except probes. Pages are redirected to https, once."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if is_probe(request):
@@ -72,7 +72,7 @@ def over_tls(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[H
 
 
 def why_not_ours(origin: str, request: HttpRequest) -> str:
-    """Why a page at this origin is none of ours, or nothing; ``request`` is the one that names it."""
+    """Why a page at this origin is not one of ours, or an empty string; ``request`` is the request that names it."""
     try:
         own = f"{request.scheme}://{request.get_host()}"
     except DisallowedHost:
@@ -83,7 +83,7 @@ def why_not_ours(origin: str, request: HttpRequest) -> str:
 
 
 def origin_of(url: str) -> str:
-    """``https://host:port`` of an address, or nothing."""
+    """``https://host:port`` of a URL, or an empty string."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -92,21 +92,21 @@ def origin_of(url: str) -> str:
 
 
 def path_of_ours(url: str, request: HttpRequest) -> str:
-    """Path and query of an address of ours, where a redirect may lead; nothing of another's."""
+    """Path and query of one of our URLs, to which a redirect is safe; empty for any other URL."""
     if (origin := origin_of(url)) and not why_not_ours(origin, request):
         url = urlunsplit(("", "", *urlsplit(url)[2:]))
     return url if url.startswith("/") and url_has_allowed_host_and_scheme(url, None) else ""
 
 
 def as_request(scope: dict[str, Any]) -> HttpRequest:
-    """What Django knows of a WebSocket's handshake: enough for its host, its scheme and its origin."""
+    """The part of a WebSocket handshake that Django needs for host, scheme and origin."""
     return ASGIRequest({**scope, "method": "GET", "scheme": "http"}, io.BytesIO())
 
 
 def _see_past_the_proxy(meta: dict[str, Any]) -> None:
-    """Know a client by its own address, as a trusted proxy gives it; nobody else's word counts.
+    """Take a client's address from a trusted proxy, and from nobody else.
 
-    Guessers of passwords are slowed by address: all clients of a proxy would be one.
+    Logins are throttled by address: without this, all clients of a proxy would share one.
     """
     if (peer := meta.get("REMOTE_ADDR", "")) and (chain := meta.get("HTTP_X_FORWARDED_FOR")):
         meta["REMOTE_ADDR"] = forwarded(peer, chain)
@@ -115,7 +115,7 @@ def _see_past_the_proxy(meta: dict[str, Any]) -> None:
 def _without_tls(request: HttpRequest) -> HttpResponse:
     said = request.META.get("HTTP_X_FORWARDED_PROTO")
     detail = NO_PROTO if said is None else PLAIN
-    if is_api(request):  # a key is not sent twice over an open line, and a redirect would make a POST a GET
+    if is_api(request):  # a redirect would send the key again without TLS and turn a POST into a GET
         return problem(403, "tls_required", detail)
     if SENT_TO_TLS in request.COOKIES:
         detail = WRONG_PROTO
@@ -124,24 +124,28 @@ def _without_tls(request: HttpRequest) -> HttpResponse:
         path = settings.SESSION_COOKIE_PATH
         answer.set_cookie(SENT_TO_TLS, "1", max_age=REDIRECT_S, path=path, secure=True, httponly=True, samesite="Lax")
         return answer
-    return render(request, "refused.html", {"title": "This needs https", "detail": detail}, status=403)
+    return render(request, "refused.html", {"title": "HTTPS required", "detail": detail}, status=403)
 
 
 def _words_about(origin: str, own: str) -> str:
     if not own:
-        return f"The browser is at {origin}, and the name that the proxy passed on is not in BOILERHOUSE_ALLOWED_HOSTS."
-    seen = f"The browser says that it is at {origin}; this request came as {own}."
+        return (
+            f"The browser is at {origin}, but the host name that the proxy passed on is not in"
+            " BOILERHOUSE_ALLOWED_HOSTS."
+        )
+    seen = f"The browser says that it is at {origin}, but this request arrived as {own}."
     add = f"add it to BOILERHOUSE_TRUSTED_ORIGINS (now: {', '.join(settings.CSRF_TRUSTED_ORIGINS) or 'empty'})"
     scheme, _, place = origin.partition("://")
     if place and place == own.partition("://")[2] and scheme == "https":
-        todo = "Set BOILERHOUSE_HTTPS=true and let the proxy send X-Forwarded-Proto"
+        todo = "Set BOILERHOUSE_HTTPS=true and configure the proxy to send X-Forwarded-Proto"
         return f"{seen} {todo}; or, if that is the address at which you open Boilerhouse, {add}."
-    todo = "let the proxy pass the host on with its port (nginx: proxy_set_header Host $http_host;), or"
+    todo = "configure the proxy to pass on the host with its port (nginx: proxy_set_header Host $http_host;), or"
     return f"{seen} If the first is the address at which you open Boilerhouse, {todo} {add}."
 
 
 def _is_trusted(origin: str) -> bool:
-    """By BOILERHOUSE_TRUSTED_ORIGINS, as Django takes it for forms: exact, or ``https://*.example.com``."""
+    """Whether BOILERHOUSE_TRUSTED_ORIGINS contains it, as Django matches forms: exactly, or
+    ``https://*.example.com``."""
     if origin in settings.CSRF_TRUSTED_ORIGINS:
         return True
     try:
@@ -156,7 +160,7 @@ def _is_trusted(origin: str) -> bool:
 
 
 def _a_name_of_ours(given: str) -> str:
-    """A host name that BOILERHOUSE_ALLOWED_HOSTS takes."""
+    """Whether BOILERHOUSE_ALLOWED_HOSTS contains this host name."""
     for name in settings.ALLOWED_HOSTS:
         if name != "*":
             return str(name).lstrip(".")

@@ -1,7 +1,7 @@
 """Django behind ASGI on a small, fixed set of long-lived threads.
 
-Each request runs the plain synchronous chain in one of N threads, so database connections are bounded and kept.
-A view that must wait returns ``Waiting`` and gives its thread back (ADR 0002).
+Each request runs the plain synchronous chain in one of N threads, so the number of database connections is bounded and
+they stay open. A view that must wait returns ``Waiting`` and frees its thread (ADR 0002).
 """
 
 from __future__ import annotations
@@ -45,30 +45,35 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 PIECE_BYTES = 64 * 1024
 SIGN_INS, SIGN_INS_PER_ADDRESS = 24, 4
-"""That wait for the one thread that hashes passwords, half a second each."""
+"""Requests that wait for the one thread that hashes passwords, half a second each."""
 REFUSALS = {
-    Refusal.TOO_LARGE: (413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes at most.", ""),
+    Refusal.TOO_LARGE: (413, "too_large", f"The request body may have at most {MAX_BODY_BYTES} bytes.", ""),
     Refusal.UNKNOWN: (
         413,
         "too_large",
-        f"Before you sign in the body may have {UNKNOWN_BODY_BYTES} bytes at most.",
+        f"Before you log in, the request body may have at most {UNKNOWN_BODY_BYTES} bytes.",
         "",
     ),
-    Refusal.TOO_SLOW: (408, "body_too_slow", "The body did not come in time; send it again.", ""),
+    Refusal.TOO_SLOW: (408, "body_too_slow", "The request body did not arrive in time. Send it again.", ""),
     Refusal.SHARE_USED_UP: (
         429,
         "budget_exceeded",
-        "Bodies of your requests take as much memory as they may; ask again when some have been answered.",
+        "The bodies of your requests use all the memory they may. Try again when some have been answered.",
         "1",
     ),
-    Refusal.NO_MEMORY: (503, "too_many_bodies", "Bodies of requests take as much memory as they may; ask again.", "5"),
-    Refusal.TOO_MANY: (503, "too_many_bodies", "Too many requests from your address are on their way; ask again.", "5"),
+    Refusal.NO_MEMORY: (503, "too_many_bodies", "Request bodies use all the memory they may. Try again.", "5"),
+    Refusal.TOO_MANY: (
+        503,
+        "too_many_bodies",
+        "Too many requests from your address are arriving at once. Try again.",
+        "5",
+    ),
 }
-"""Answered without any view: status, code, words and Retry-After."""
+"""Answered without a view: status, code, detail and Retry-After."""
 
 
 class ThreadedHandler(BaseHandler):
-    """An ASGI application for HTTP; a fixed number of threads serves all requests of the process."""
+    """An ASGI application for HTTP. A fixed number of threads serves all requests of the process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +84,7 @@ class ThreadedHandler(BaseHandler):
             "slow": ThreadPoolExecutor(settings.BOILERHOUSE_SLOW_THREADS, thread_name_prefix="slow"),
             "sign-in": ThreadPoolExecutor(1, thread_name_prefix="sign-in"),
         }
-        # A claim waits for PostgreSQL between its steps; SQLite is this process itself (ADR 22).
+        # A claim waits for PostgreSQL between its steps; SQLite runs in this process (ADR 22).
         self.turns = {"claim": Turns(places=1 if connection.vendor == "sqlite" else 2)}
         self.sign_ins = Line(SIGN_INS, SIGN_INS_PER_ADDRESS)
         self.waiters = Waiters(ThreadPoolExecutor(1, thread_name_prefix="waiters"))
@@ -105,7 +110,8 @@ class ThreadedHandler(BaseHandler):
 
     @staticmethod
     async def _take_time(scope: Scope, response: HttpResponseBase, of: refusals.Refused) -> None:
-        """Wait as long as refusals of these wait; beyond their bound the connection ends after this one."""
+        """Delay a refusal like the other refusals of this client. Above their limit, the connection ends after this
+        one."""
         if await refusals.moment(of, float(response.get("Retry-After") or refusals.LATE_S)):
             return
         response["Connection"] = "close"
@@ -123,7 +129,7 @@ class ThreadedHandler(BaseHandler):
         return _too_many_sign_ins()
 
     async def _answer(self, scope: Scope, body: Body, lane: str, receive: Receive) -> HttpResponseBase | None:
-        """The response, None when its client has gone while it waited."""
+        """The response; None if the client disconnected while it waited."""
         threads, respond = self.lanes.get(lane, self.threads), self._respond
         if lane in self.turns:
             respond = partial(self._respond_in_turn, self.turns[lane])
@@ -142,9 +148,10 @@ class ThreadedHandler(BaseHandler):
             resumed = response
 
     async def _wait(self, waiting: Waiting, receive: Receive) -> bool:
-        """Wait for what the request waits for; False when its client has gone.
+        """Wait until the request's condition holds; False if the client has disconnected.
 
-        For who may ask again with the same Idempotency-Key it is waited for in any case, as long as the server lets us.
+        With an Idempotency-Key, the client may repeat the request, so this waits in any case, as long as the server
+        runs.
         """
         settled = asyncio.ensure_future(self.waiters.wait(waiting))
         leaving = asyncio.ensure_future(_gone(receive))
@@ -207,7 +214,7 @@ class ThreadedHandler(BaseHandler):
         return response
 
     async def _send(self, response: HttpResponseBase, scope: Scope, send: Send) -> None:
-        """As fast as the client takes it: what it does not read is not copied into this process's memory."""
+        """Send at the client's speed: data that it does not read is not copied into this process's memory."""
         try:
             await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
             if isinstance(response, HttpResponse) and len(response.content) <= PIECE_BYTES:
@@ -231,7 +238,7 @@ class ThreadedHandler(BaseHandler):
 
 
 async def _run(threads: ThreadPoolExecutor, respond: Callable[[], HttpResponseBase]) -> HttpResponseBase:
-    """The response; one that comes when its client has gone is closed, so that it holds nothing."""
+    """Return the response. If the client has disconnected meanwhile, close it to free its resources."""
     loop = asyncio.get_running_loop()
     running = loop.run_in_executor(threads, respond)
     try:
@@ -242,7 +249,8 @@ async def _run(threads: ThreadPoolExecutor, respond: Callable[[], HttpResponseBa
 
 
 def _close(response: HttpResponseBase) -> None:
-    """Have a response that nobody gets hold nothing, and keep nothing from who asks again."""
+    """Free the resources of a response that no client receives, and keep nothing from a client that repeats the
+    request."""
     response.close()
     if isinstance(response, Waiting):
         response.leave()
@@ -261,31 +269,34 @@ async def _gone(receive: Receive) -> None:
 
 
 def _lane(scope: Scope) -> str:
-    """Which threads serve it: views that wait for something outside (engine, sink) have some of their own."""
+    """The threads that serve the view: views that wait for the engine or a sink have their own."""
     head = scope.get("boilerhouse.head")
     view = head.view if head else view_of(scope["path"].removeprefix(scope.get("root_path", "")))
     lane: str = getattr(getattr(view, "view_class", view), "lane", "")
-    return "" if lane == "sign-in" and scope["method"] != "POST" else lane  # only a form's answer is hashed
+    return "" if lane == "sign-in" and scope["method"] != "POST" else lane  # only submitting a form hashes a password
 
 
 def _too_many_sign_ins() -> HttpResponse:
-    words = "Too many are signing in at once. Nothing was tried; go back and send it again in a few seconds.\n"
+    words = "Too many logins at once. Nothing was checked. Go back and submit the form again in a few seconds.\n"
     return HttpResponse(words, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "5"})
 
 
 def _ask_again(waiting: Waiting) -> HttpResponse:
-    """This process stops and what the request waits for goes on without it."""
+    """The process is stopping, and the request's work continues without it."""
     request_id = str(getattr(waiting, "request_id", ""))
     with context.acting("anonymous", request_id):
         response = problem(
-            503, "outcome_unknown", "This process stops before the outcome is known; ask again, and join what goes on."
+            503,
+            "outcome_unknown",
+            "This process is stopping before the outcome is known. Repeat the request to join the work, which"
+            " continues.",
         )
     response["X-Request-ID"], response["Retry-After"] = request_id, "1"
     return response
 
 
 def _next_piece(chunks: Iterator[bytes]) -> bytes:
-    """Files come in pieces of a few kilobytes: one turn of a thread takes more."""
+    """Files come in chunks of a few kilobytes; a thread switch costs more."""
     piece = bytearray()
     for chunk in chunks:
         piece += chunk
@@ -295,7 +306,7 @@ def _next_piece(chunks: Iterator[bytes]) -> bytes:
 
 
 def _drop(scope: Scope) -> None:
-    """Half an answer went out: the connection cannot be used for another."""
+    """A part of the response was sent, so the connection cannot be reused."""
     log.warning("slow reader dropped", path=scope["path"])
     if (connection := scope.get("boilerhouse.connection")) is not None:
         connection.abort()
@@ -306,9 +317,9 @@ def _authorization(scope: Scope) -> str:
 
 
 def _early(scope: Scope, length: int) -> HttpResponse | None:
-    """The answer that needs no view: a flood of what is refused shall cost next to nothing."""
+    """A response without a view: a flood of refused requests must cost almost nothing."""
     if pause := throttling.pauses.of(_authorization(scope), now := time.monotonic()):
-        words = "This key asks too often; come again after Retry-After."
+        words = "Too many requests with this key. Try again after Retry-After."
         response = _refuse(scope, 429, "throttled", words, str(math.ceil(pause.until - now)))
         response.key_id = pause.key_id  # type: ignore[attr-defined]
         return response
@@ -317,14 +328,14 @@ def _early(scope: Scope, length: int) -> HttpResponse | None:
 
 
 def _refused(scope: Scope, response: HttpResponseBase) -> refusals.Refused | None:
-    """Whom the answer refuses, if it does: a key where it is known to be one, else whoever is at the address."""
+    """The party that the response refuses, if it does: a known key, otherwise the address."""
     if response.status_code == 429 and (key_id := getattr(response, "key_id", "")):
         return refusals.key(key_id)
     return refusals.address(scope) if response.status_code in (401, 429) else None
 
 
 async def _send_short(response: HttpResponse, send: Send) -> None:
-    """One that no view has made, so that nothing is to be closed."""
+    """A response that no view created, so there is nothing to close."""
     await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
     await send({"type": "http.response.body", "body": response.content})
 

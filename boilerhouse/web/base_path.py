@@ -1,4 +1,4 @@
-"""Everything lies below a path of the proxy (BOILERHOUSE_BASE_PATH), whether that passes the path on or removes it."""
+"""Serves everything below a path of the proxy (BOILERHOUSE_BASE_PATH), whether or not the proxy removes the path."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 
 class BelowBasePath:
-    """An ASGI application that another sees below ``base`` (as ``/boilerhouse``, or empty), whatever the client says.
+    """An ASGI application that serves another one below ``base`` (such as ``/boilerhouse``, or empty), whatever the
+    client sends.
 
-    Daphne takes a root path from a header of the client's; it counts for nothing here.
+    Daphne takes a root path from a client header, which is ignored here.
     """
 
     def __init__(self, application: Any, base: str) -> None:

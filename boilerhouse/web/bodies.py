@@ -1,4 +1,4 @@
-"""Bodies of requests in a web process's memory, and whose budget they are part of."""
+"""Request bodies in the memory of a web process, and their budgets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from boilerhouse.process.budgets import Hold
 
 
 class Body:
-    """What a request brought, until its view has looked at it; a request that waits has none any more."""
+    """A request body, kept until its view has read it. A request that waits has none any more."""
 
     __slots__ = ("_hold", "data")
 
@@ -14,7 +14,7 @@ class Body:
         self.data, self._hold = data, hold
 
     def drop(self) -> None:
-        """Nobody needs it any more; may be called by any thread, and twice."""
+        """Free the body. May be called repeatedly and from any thread."""
         self.data = b""
         if self._hold is not None:
             self._hold.release()

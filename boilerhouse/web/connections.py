@@ -1,8 +1,8 @@
-"""The connections of a web process: how many there are, whose they are, and which of them end so that others find room.
+"""The connections of a web process: their number, their owners, and which of them are closed to make room.
 
-Anybody can open connections, and each takes one of the process's files. So their number is bounded. Those that only
-wait, and have shown neither key nor session, make room for new ones: the ones of the address with the most of them
-first. Whoever sends a request at once is answered, however many others hold connections open.
+Anybody can open connections, and each takes one of the process's file descriptors, so their number is limited.
+Connections that only wait and have shown neither key nor session are closed for new ones, first those of the address
+with the most. A client that sends a request at once is answered, however many connections others hold open.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any
 from django.conf import settings
 
 IDLE_S = 60.0
-"""How long a connection may stay between two requests."""
+"""How long a connection may be idle between two requests."""
 LINGER_S = 2.0
-"""How long a client that was answered before its body had come may take to read the answer."""
+"""How long a client that was answered before its body arrived may take to read the response."""
 YOUNG_S = 1.0
-"""A connection that was just made has its request still on the way."""
+"""Grace time of a new connection, whose request may still be on the way."""
 STUCK_S = 5.0
-"""A stranger's request takes no longer, unless the stranger does not read the answer."""
+"""The time limit for a request of an unauthenticated client, unless the client does not read the response."""
 RESERVE = 32
-"""Connections beyond the limit that the node itself and its proxies may make: health is asked of a full process."""
+"""Connections above the limit that the node itself and its proxies may open, for health checks of a full process."""
 OTHER_FILES = 256
-"""Files that the process needs besides connections: the database, the engine, logs."""
+"""File descriptors that the process needs besides connections: the database, the engine, logs."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -39,39 +39,40 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 class Phase(Enum):
     HEAD = auto()
-    """It waits for a request."""
+    """Waits for a request."""
     BODY = auto()
-    """It waits for the rest of a request's body."""
+    """Waits for the rest of a request body."""
     ASKED = auto()
-    """A request is worked on, or it has become a socket."""
+    """A request is being handled, or the connection has become a WebSocket."""
     LINGER = auto()
-    """It was answered for good and is about to be closed."""
+    """The final response was sent, and the connection is about to be closed."""
 
 
 @dataclass(eq=False)
 class Connection:
-    """What is known of one; ``abort`` closes it at once, ``channel`` is the server's own object for it."""
+    """One connection. ``abort`` closes it immediately; ``channel`` is the server's own object."""
 
     peer: str
     abort: Callable[[], None]
     channel: Any = None
     address: str = ""
-    """Whom it counts for (``client_at``); empty for the node itself, and for a proxy of ours between two requests."""
+    """The client it counts for (``client_at``); empty for the node itself, and for one of our proxies between two
+    requests."""
     phase: Phase = Phase.HEAD
     made_at: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
-    """When the phase began, or the head that is coming in."""
+    """When the phase, or the current request head, began."""
     has_begun: bool = False
-    """Whether a part of the head is here."""
+    """Whether a part of the head has arrived."""
     has_answered: bool = False
     is_known: bool = False
-    """Whether it has shown a living key or session; set by any thread."""
+    """Whether it has shown a valid key or session; set by any thread."""
 
     def enter(self, phase: Phase) -> None:
         self.phase, self.since, self.has_begun = phase, time.monotonic(), False
 
     def patience_s(self, head_s: float, body_s: float) -> float:
-        """How long the phase may last."""
+        """The time limit of the phase."""
         match self.phase:
             case Phase.HEAD:
                 return IDLE_S if self.has_answered and not self.has_begun else head_s
@@ -83,7 +84,7 @@ class Connection:
 
 
 class Connections:
-    """All of a process; used in its event loop only."""
+    """All connections of a process; used only in its event loop."""
 
     def __init__(self) -> None:
         self._all: dict[Hashable, Connection] = {}
@@ -91,7 +92,7 @@ class Connections:
 
     @cached_property
     def most(self) -> int:
-        """How many there may be: as the settings say, and no more than the process has files for."""
+        """The maximum number: as configured, limited by the process's file descriptors."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return max(1, min(settings.BOILERHOUSE_MAX_CONNECTIONS, files - OTHER_FILES))
 
@@ -113,7 +114,7 @@ class Connections:
             self._forget(key, connection.address)
 
     def now_for(self, key: Hashable, address: str) -> None:
-        """From now on the connection counts for the client there; empty: for nobody."""
+        """Count the connection for this client from now on; empty: for nobody."""
         if (connection := self._all.get(key)) is not None:
             self._forget(key, connection.address)
             connection.address = client_at(address)
@@ -127,7 +128,7 @@ class Connections:
                 del self._of_address[address]
 
     def make_room(self, peer: str) -> bool:
-        """Whether one more from there may come in; others that only wait may end for it."""
+        """Whether one more connection from this client is accepted; others that only wait may be closed for it."""
         now = time.monotonic()
         if peer and not is_trusted(peer):
             self._shed_of(client_at(peer), now)
@@ -137,14 +138,14 @@ class Connections:
         return len(self._all) < self.most + (RESERVE if is_trusted(peer) else 0)
 
     def has_too_many_bodies(self, address: str) -> bool:
-        """Whether so many bodies trickle in from this client that another one is too many."""
+        """Whether this client is already sending too many slow bodies."""
         before = time.monotonic() - YOUNG_S
         of_address = self._of_address.get(address, {}).values()
         slow = sum(one.phase is Phase.BODY and one.since < before for one in of_address)
         return slow >= settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
 
     def overdue(self) -> list[Connection]:
-        """Those whose clients have taken too long."""
+        """Connections whose clients have exceeded the time limit."""
         now, limits = time.monotonic(), (settings.BOILERHOUSE_HEAD_TIMEOUT_S, settings.BOILERHOUSE_BODY_TIMEOUT_S)
         return [one for one in self._all.values() if now - one.since > one.patience_s(*limits)]
 
@@ -159,7 +160,7 @@ class Connections:
                 self._end(key, longest)
 
     def _shed(self, now: float) -> None:
-        """End a twentieth of all; nobody's who is known before everybody's who is not."""
+        """Close a twentieth of all connections, unauthenticated ones first."""
         counts = Counter(one.address for one in self._all.values() if one.address and not one.is_known)
         batch = max(1, self.most // 20)
         strangers = [item for item in self._all.items() if _may_end(item[1], counts, now)]
@@ -193,11 +194,11 @@ def _may_end(one: Connection, counts: Counter[str], now: float) -> bool:
 
 
 def is_trusted(peer: str) -> bool:
-    """Whether a proxy of ours is there (BOILERHOUSE_TRUSTED_PROXIES), or the node itself by a Unix socket."""
+    """Whether the address is one of our proxies (BOILERHOUSE_TRUSTED_PROXIES), or the node itself on a Unix socket."""
     return not peer or _is_within(peer, tuple(settings.BOILERHOUSE_TRUSTED_PROXIES))
 
 
-@lru_cache(4096)  # asked several times for each request
+@lru_cache(4096)  # called several times per request
 def _is_within(peer: str, networks: tuple[str, ...]) -> bool:
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
@@ -209,7 +210,7 @@ def _is_within(peer: str, networks: tuple[str, ...]) -> bool:
 
 @lru_cache(4096)
 def client_at(address: str) -> str:
-    """Whom an address counts for: a host has 2^64 of IPv6, so all of such a network count as one."""
+    """The client that an address counts for. A host has 2^64 IPv6 addresses, so such a network counts as one."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -222,12 +223,12 @@ def client_at(address: str) -> str:
 
 
 def client_of(request: Any) -> str:
-    """Whom a request counts for where failures to sign in are counted."""
+    """The client that failed logins count for."""
     return client_at(request.META.get("REMOTE_ADDR", ""))
 
 
 def forwarded(peer: str, chain: str) -> str:
-    """The client's own address: as a trusted proxy names it last in ``X-Forwarded-For``, else the peer's."""
+    """The client's own address: the last one in a trusted proxy's ``X-Forwarded-For``, otherwise the peer's."""
     if chain and is_trusted(peer):
         try:
             return str(ipaddress.ip_address(chain.rsplit(",", 1)[-1].strip()))
@@ -237,19 +238,19 @@ def forwarded(peer: str, chain: str) -> str:
 
 
 def address_of(scope: dict[str, Any]) -> str:
-    """Whom the request counts for, as far as a trusted proxy says it."""
+    """The client that the request counts for, if a trusted proxy names it."""
     peer = (scope.get("client") or ("",))[0]
     chain = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
     return client_at(forwarded(peer, chain))
 
 
 def vouch(request: Any) -> None:
-    """The request's connection has shown a living key or session: it does not end for those of strangers."""
+    """Mark the connection as one with a valid key or session, so it is not closed for unauthenticated ones."""
     vouch_for(_scope(request))
 
 
 def vouch_for(scope: dict[str, Any]) -> None:
-    """The same of a socket's scope."""
+    """The same for a socket's scope."""
     if (connection := scope.get("boilerhouse.connection")) is not None:
         connection.is_known = True
 
@@ -265,7 +266,7 @@ def _scope(request: Any) -> dict[str, Any]:
 
 
 def take_all_files() -> int:
-    """Have as many files as the system permits this process; returns how many."""
+    """Raise the limit of file descriptors as far as the system permits. Returns the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard

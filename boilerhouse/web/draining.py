@@ -1,4 +1,4 @@
-"""A web process that is asked to stop: streams end, requests are finished, waiting ones are told to ask again."""
+"""Graceful shutdown of a web process: streams end, requests are finished, waiting clients are told to try again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class Moment:
-    """Something that comes once; coroutines of any event loop wait for it."""
+    """A one-time event that coroutines of any event loop can wait for."""
 
     def __init__(self) -> None:
         self.has_come = False
@@ -23,7 +23,7 @@ class Moment:
             self._waiting.discard(future)
 
     def come(self) -> None:
-        """Call it in the event loop of those who wait."""
+        """Call it in the event loop of the waiting coroutines."""
         self.has_come = True
         for future in self._waiting:
             if not future.done():
@@ -31,6 +31,6 @@ class Moment:
 
 
 begun = Moment()
-"""No new connection is taken; streams end, their clients connect again."""
+"""No new connection is accepted; streams end, and their clients reconnect."""
 cut = Moment()
-"""Requests that wait are answered now: 503 ``outcome_unknown``, to be asked again."""
+"""Waiting requests are answered now: 503 ``outcome_unknown``, to be repeated."""

@@ -1,8 +1,8 @@
-"""Events as they are committed, for any number of readers.
+"""Streams committed events to any number of readers.
 
-A reader is a position in the log, never a queue: it takes what is newer from the recent events that the process keeps
-in memory, and from the database when it is further behind. So nothing is lost or doubled between replay and live, and
-a slow reader holds nothing.
+A reader is a position in the log, not a queue: it takes newer events from the recent ones in memory, or from the
+database if it is further behind. So no event is lost or doubled between replay and live events, and a slow reader costs
+no memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MIN_INTERVAL_S = 0.01
 
 
 def render_event(event: Event, *, reads_logs: bool = False) -> dict[str, Any]:
-    """An event in the API's shape, with its private part for who may read logs."""
+    """An event in the API's format, with its private part for roles that may read logs."""
     named = {"poolId": event.pool_id, "containerId": event.container_id, "tenantId": event.tenant_id}
     payload = {name: value for name, value in named.items() if value}
     payload |= {"actor": event.actor, "requestId": event.request_id, **event.payload}
@@ -51,14 +51,14 @@ def render_event(event: Event, *, reads_logs: bool = False) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events a reader wants, and which it may see. Empty = all."""
+    """Which events a reader requests, and which it may read. Empty = all."""
 
     type: frozenset[str] = frozenset()
     pool_id: frozenset[str] = frozenset()
     container_id: frozenset[str] = frozenset()
     tenant_id: frozenset[str] = frozenset()
     reads_logs: bool = False
-    """Whether the reader is shown the private part of events."""
+    """Whether the reader may read the private part of events."""
 
     @property
     def _wanted(self) -> Mapping[str, frozenset[str]]:
@@ -74,7 +74,7 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a reader gets: an event, or the word that it must start anew."""
+    """What a reader gets: an event, or a notice to start again."""
 
     id: int
     text: str
@@ -88,7 +88,7 @@ def _reset(position: int) -> Sent:
 
 
 class Revoked(Exception):
-    """The reader's key opens nothing any more."""
+    """The reader's key is no longer valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +116,20 @@ def newest_id() -> int:
 
 
 def is_lost(after: int) -> bool:
-    """Whether events after ``after`` are gone: retention deleted them, or the database is an older one."""
+    """Whether events after ``after`` are missing: deleted by retention, or the database is an older one."""
     forgotten = Deployment.objects.values_list("events_forgotten_to", flat=True).first() or 0
     return after < forgotten or after > max(newest_id(), forgotten)
 
 
 class Hub:
-    """The recent events of this process and who waits for the next."""
+    """The recent events of this process, and the readers that wait for the next."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="events")
         self._recent: list[_Known] = []
         self._ids: list[int] = []
         self._head: int | None = None
-        """All events up to here have been looked at; None while nobody reads."""
+        """All events up to this id have been read; None while there is no reader."""
         self._next: asyncio.Future[None] | None = None
         self._keys: dict[str, int] = {}
         self._dead: set[str] = set()
@@ -145,11 +145,12 @@ class Hub:
         *,
         opened_at: int | None = None,
     ) -> AsyncGenerator[Sent | None, None]:
-        """Every wanted event after ``after`` (None: from now on), then each new one; None after ``idle_s`` of silence.
+        """Every requested event after ``after`` (None: from now on), then each new one; None after ``idle_s`` without
+        events.
 
         ``opened_at`` is the newest id when the reader was told that its stream is open: from there on it misses none.
 
-        A ``reset`` comes first where ``after`` is too old. Raises Revoked when the key stops to open anything.
+        A ``reset`` comes first if ``after`` is too old. Raises Revoked when the key becomes invalid.
         """
         with self._reading(key_id):
             position = await self._start()
@@ -197,7 +198,7 @@ class Hub:
                     self._dead.discard(key_id)
 
     async def _after(self, position: int, wanted: EventFilter) -> tuple[list[_Known], int]:
-        """Wanted events after ``position``, and up to where that is the whole truth."""
+        """Requested events after ``position``, and the position up to which that is complete."""
         assert self._head is not None
         if position >= self._head:
             return [], position
@@ -239,7 +240,7 @@ class Hub:
                 self._tell(loop)
                 await pulsed.wait()
                 pulsed.clear()
-                await asyncio.sleep(MIN_INTERVAL_S)  # what comes close together is read together
+                await asyncio.sleep(MIN_INTERVAL_S)  # batch events that are committed close together
         finally:
             unsubscribe()
             self._head = None
@@ -267,7 +268,7 @@ class Hub:
 
 
 def _fresh(function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-    close_old_connections()  # these threads serve no request that would do it
+    close_old_connections()  # no request would close the connections of these threads
     return function(*arguments)
 
 

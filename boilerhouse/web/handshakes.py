@@ -46,7 +46,7 @@ class OurPagesOnly:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = arrival.as_request(scope)
         origin = request.META.get("HTTP_ORIGIN", "")
-        why = arrival.why_not_ours(origin, request) if origin else "There is no Origin."
+        why = arrival.why_not_ours(origin, request) if origin else "The request has no Origin header."
         if not why:
             await self.application(scope, receive, send)
             return

@@ -78,7 +78,9 @@ def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], 
     if key is None:
         return None
     if not _VALID.match(key):
-        raise Invalid(FieldError("", "Idempotency-Key: 1 to 255 printable ASCII characters without spaces.", "invalid"))
+        raise Invalid(
+            FieldError("", "Idempotency-Key: must be 1 to 255 printable ASCII characters without spaces.", "invalid")
+        )
     path = request.path_info.encode()
     record = _digest(b"key", request.auth.pk.encode(), request.method.encode(), path, key.encode())
     body = _digest(b"body", request.META.get("QUERY_STRING", "").encode(), request._request.body)
@@ -95,7 +97,7 @@ def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], 
         return begin(request, shares, still_holds)  # it was forgotten in between
     is_old = kept.created_at < timezone.now() - RETENTION
     if kept.body != body and not is_old:
-        detail = "This Idempotency-Key came with another body before."
+        detail = "This Idempotency-Key was used with a different body."
         raise Invalid(FieldError("", detail, "idempotency_key_reused"), detail=detail)
     if kept.answer is not None and not is_old:
         if kept.answer["content"] is None:

@@ -110,7 +110,7 @@ ledger = Ledger()
 def use_of(tenant_id: str) -> Use:
     """What the answers to the tenant's own keys take, of what they may."""
     share = Share(Kind.TENANT, tenant_id, is_tenants=True)
-    return Use("bytes of kept answers", _asked(share), share.most, is_bytes=True)
+    return Use("bytes of stored answers", _asked(share), share.most, is_bytes=True)
 
 
 def total() -> int:

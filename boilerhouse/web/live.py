@@ -56,7 +56,7 @@ class Pump:
                 follow()
             except Exception as error:  # whoever waits in this process waits for this thread
                 STEP_FAILURES.labels("pump").inc()
-                log.warning("pump reconnects", error=type(error).__name__, detail=str(error)[:200])
+                log.warning("event pump reconnects", error=type(error).__name__, detail=str(error)[:200])
             with contextlib.suppress(Exception):
                 connection.close()
             self._pulse()

@@ -121,7 +121,7 @@ def handle(error: Exception, _context: Any) -> HttpResponse | None:
     if isinstance(error, BoilerhouseError):
         return from_error(error)
     if isinstance(error, Http404 | exceptions.NotFound):
-        return problem(404, "not_found", str(error) or "There is no such thing.")
+        return problem(404, "not_found", str(error) or "Not found.")
     if isinstance(error, exceptions.ValidationError):
         errors = pointers(error.detail)
         return problem(422, "invalid", _sentence(errors), errors)
@@ -152,7 +152,7 @@ def is_api(request: HttpRequest) -> bool:
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     if is_api(request):
-        return problem(404, "not_found", f"Nothing is at {request.path}.")
+        return problem(404, "not_found", f"No such route: {request.path}.")
     from django.views.defaults import page_not_found
 
     return page_not_found(request, exception or Http404())
@@ -173,18 +173,19 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
     if isinstance(exception, DisallowedHost):
         given = request.META.get("HTTP_HOST", "")[:100]
         detail = (
-            f"This came for the host {given!r}, which is not in BOILERHOUSE_ALLOWED_HOSTS. Open Boilerhouse by a name"
-            " that is there, or add this one. The node itself may ask for health and metrics by 127.0.0.1."
+            f"The request names the host {given!r}, which is not in BOILERHOUSE_ALLOWED_HOSTS. Open Boilerhouse"
+            " at a host name in that list, or add this one. From the node itself, health and metrics are also"
+            " available at 127.0.0.1."
         )
     if is_api(request):
         return problem(400, "malformed", detail)
-    return render(request, "refused.html", {"title": "This was refused", "detail": detail}, status=400)
+    return render(request, "refused.html", {"title": "Bad request", "detail": detail}, status=400)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     log.error("unhandled error", path=request.path, exc_info=True)
     if is_api(request):
-        return problem(500, "internal", "This is a defect of Boilerhouse; the log names it by the request id.")
+        return problem(500, "internal", "Internal error. Search the log for the request id.")
     from django.views.defaults import server_error as page
 
     return page(request)

@@ -268,7 +268,7 @@ def test_stats_add_up(call):
 )
 def test_a_body_where_none_is_taken_is_named(call, method, path):
     found = problem(call(method, path, {"force": True}), 422)
-    assert found["errors"] == [{"pointer": "/force", "detail": "This field is unknown.", "code": "unknown"}]
+    assert found["errors"] == [{"pointer": "/force", "detail": "Unknown field.", "code": "unknown"}]
     problem(call(method, path, raw="{", content_type="application/json"), 400)
     problem(call(method, path, raw="x", content_type="text/plain"), 415)
 

@@ -117,7 +117,7 @@ def test_what_fails_is_told_row_by_row(as_role):
         )
     page = act(client, "tenants_assignment", "retry", *[row.pk for row in rows])
     assert "1 of 2" in page
-    assert "It has no save that failed" in page
+    assert "The assignment has no failed save" in page
     starting = make_container(pool, state="starting")
     page = act(client, "pools_container", "remove", starting.pk, confirmed="yes")
     assert "0 of 1" in page

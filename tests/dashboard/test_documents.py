@@ -296,7 +296,7 @@ def test_each_error_stands_where_the_form_shows_what_is_meant(admins, settings):
     assert answer.status_code == 422
     assert "BOILERHOUSE_MAX_ULIMITS" in shown_at(page, "/ulimits/0/hard")
     assert "covered" not in shown_at(page, "/tmpfs/0/path")
-    assert "taken by" in shown_at(page, "/tmpfs/1/path")
+    assert "used by" in shown_at(page, "/tmpfs/1/path")
     gpus = " ".join(page.split()).split("> GPUs <", 1)[1].split("</section>", 1)[0]
     assert "This deployment does not allow GPUs" in gpus
     kept = form_of(answer.content.decode())
@@ -363,7 +363,7 @@ def test_switching_the_tab_saves_nothing_and_loses_nothing(admins):
     assert Workload.objects.get(pk="w").name == "w"
     page = admins.post("/workloads/w/edit", {"json": "{", "do": "tab:form"})
     assert page.status_code == 422
-    assert "not JSON" in page.content.decode()
+    assert "Invalid JSON" in page.content.decode()
 
 
 def test_a_config_is_tried_against_the_schema_and_who_would_be_refused_is_named(admins):
@@ -411,7 +411,7 @@ def test_a_sync_spec_is_changed_by_form_and_its_patterns_are_shown_on_paths(admi
     assert "a.pt</li>" in first
     assert "x/b.log</li>" in second
     data["/mappings/0/pattern"] = "["
-    assert "has no ]" in admins.post("/sync/specs/s/edit", data).content.decode()
+    assert "is not closed by ]" in admins.post("/sync/specs/s/edit", data).content.decode()
     data["tenant"] = "nobody"
     assert "holds no container" in admins.post("/sync/specs/s/edit", data).content.decode()
     assert SyncSpec.objects.get(pk="s").mappings.count() == 1

@@ -112,7 +112,7 @@ def test_one_bad_document_does_not_stop_the_rest(folder):
     assert sum(one["outcome"] == "failed" for one in found["documents"]) == len(bad) + 1
     assert Pool.objects.filter(pk="web").exists()
     said = json.dumps([one["errors"] for one in found["documents"]])
-    for words in ("kind must be one of", "no such workload", "/evil", "needs an id", "NUL"):
+    for words in ("kind must be one of", "No such workload", "/evil", "needs an id", "NUL"):
         assert words in said
     assert all(one["place"] for one in found["documents"])
     run("apply", str(folder / "none.yaml"), code=3)
@@ -156,7 +156,7 @@ def test_the_doctor_names_what_is_missing_and_what_to_do(db, data_dir):
     (data_dir / "keys").mkdir(exist_ok=True)
     (data_dir / "keys" / "secret-key").write_text("x")
     (data_dir / "keys" / "secret-key").chmod(0o644)
-    told = [one for one in run("doctor", code=1)["findings"] if "keys are open" in one["detail"]]
+    told = [one for one in run("doctor", code=1)["findings"] if "keys are accessible" in one["detail"]]
     assert "chmod 600" in told[0]["todo"]
 
 

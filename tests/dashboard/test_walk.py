@@ -374,7 +374,7 @@ def test_workloads_and_specs_are_edited_as_json_and_a_change_meanwhile_is_notice
     assert "Compare" in client.get("/workloads/w1/").content.decode()
     assert "-  &quot;stopTimeoutMs" in client.get("/workloads/w1/?compare=1").content.decode()
     for bad, words in (
-        ("{", "not JSON"),
+        ("{", "Invalid JSON"),
         ("[]", "dictionary"),
         ('{"name": "x", "evil": 1}', "/evil"),
         ("[" * 9999, "nested"),

@@ -56,7 +56,7 @@ def test_a_new_machine_takes_over_from_a_backup(machine, sink_server, tmp_path):
 
     fresh = Machine(tmp_path / "fresh")
     try:
-        assert "no backup" not in fresh.manage("restore", str(file), code=5), "it wants the keys"
+        assert "not a backup" not in fresh.manage("restore", str(file), code=5), "it wants the keys"
         done = fresh.manage_json("restore", str(file), "--keys", str(keys))
         assert done["deploymentId"] == taken["deploymentId"]
         assert done["containers"]["found"] == 0

@@ -66,7 +66,7 @@ def _works_through(sockets, machine, sink_server):
         served.drop_pool(pool)
         eventually(lambda: served.call("GET", f"pools/{pool}").status_code == 404, 60)
         log = machine.log.read_text()
-        assert "does not let this call through" not in log
+        assert "proxy denied this call" not in log
     finally:
         for process in started:
             process.terminate()

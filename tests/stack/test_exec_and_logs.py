@@ -118,8 +118,8 @@ def test_what_cannot_run_is_said_as_a_shell_says_it(stack, held):
     )
     for command, code, words in (
         ("nope", 127, "nope: command not found\n"),
-        ("/no/such/thing", 127, "/no/such/thing: no such file, or its interpreter is not there\n"),
-        ("/state/script", 127, "/state/script: no such file, or its interpreter is not there\n"),
+        ("/no/such/thing", 127, "/no/such/thing: no such file, or its interpreter does not exist\n"),
+        ("/state/script", 127, "/state/script: no such file, or its interpreter does not exist\n"),
         ("/state/plain", 126, "/state/plain: permission denied: the container's user may not execute it\n"),
         ("permission denied", 127, "permission denied: command not found\n"),
     ):

@@ -248,7 +248,7 @@ def test_a_link_of_the_image_that_leads_a_volume_elsewhere(stack, image, is_tmpf
     try:
         if is_tmpfs_last if is_lost == "TMPFS_LAST" else is_lost:
             said = eventually(lambda: stack.pool_status(name)["lastError"], 60)
-            assert said.startswith("By a link of the image the volume")
+            assert said.startswith("Because of a link in the image, the volume")
         else:
             stack.wait_warm(name)
             inside = stack.claim(name, name)["containerId"]

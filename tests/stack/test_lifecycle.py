@@ -73,7 +73,7 @@ def test_a_claimed_container_that_dies_leaves_its_last_words_to_its_tenant(stack
     eventually(lambda: not stack.status("ida")["assigned"], 60)
     death = stack.status("ida")["lastDeath"]
     assert (death["exitCode"], death["signal"], death["containerId"]) == (3, None, claimed["containerId"])
-    assert death["detail"] == "Its main process ended with exit code 3."
+    assert death["detail"] == "The container's main process ended with exit code 3."
     assert death["lastWords"].startswith("ValueError: invalid permissions on /data")
     for path in ("tenants/ida/logs", f"containers/{claimed['containerId']}/logs"):
         lines = stack.call("GET", path).text.splitlines()

@@ -223,7 +223,7 @@ def test_pre_save_runs_before_each_live_save_and_its_failure_is_said(stack, pool
     save(stack, "ida")
     assert set(sink_server.keys("t/ida/state")) == {"dump", "fail"}
     (warning,) = [e for e in stack.events("pool.warning", poolId=pool) if "preSave" in e["payload"]["detail"]]
-    assert warning["payload"]["detail"] == "preSave failed (exit code 1); the save goes on."
+    assert warning["payload"]["detail"] == "preSave failed (exit code 1); the save continues."
     stack.exec(held, "rm /state/fail")
     stack.release("ida")
     assert sink_server.sink().get("t/ida/state/dump", 15) == first

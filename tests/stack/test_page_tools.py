@@ -216,7 +216,7 @@ def test_a_health_check_is_tried_once_in_a_scratch_container(stack, pools, page)
     assert command.input_value() == "sh -c 'echo the reason; exit 3'"
     page.locator("[name='/image']").fill("no.such/image:1")
     page.get_by_role("button", name="Run health check once").click()
-    expect(page.get_by_text("is not on this machine")).to_be_visible(timeout=40_000)
+    expect(page.get_by_text("is not on this node")).to_be_visible(timeout=40_000)
     assert get_runtime().list({trials.TRIAL_LABEL: _deployment()}) == []
     assert stack.ok("GET", f"workloads/{pool}")["version"] == 1
 
@@ -339,7 +339,7 @@ def test_json_is_edited_with_its_problems_at_their_places(stack, pools, page):
     page.keyboard.type("x")
     expect(page.locator(".cm-lint-marker-error").first).to_be_visible(timeout=10_000)
     page.get_by_role("button", name="Form", exact=True).click()
-    expect(page.get_by_role("alert")).to_contain_text("not JSON")
+    expect(page.get_by_role("alert")).to_contain_text("Invalid JSON")
     page.problems = [one for one in page.problems if "422" not in one]  # the console notes what was refused
     assert stack.ok("GET", f"workloads/{pool}")["version"] == 1
 

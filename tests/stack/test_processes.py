@@ -83,7 +83,7 @@ def test_the_images_own_process_is_process_1_where_it_is_asked_for(stack, pools,
     stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 2}, 202)
     said = eventually(lambda: stack.pool_status(pool)["lastError"], 60)
     assert "can only run as pid 1" in said
-    assert 'init: "image"' in said
+    assert 'init to "image"' in said
     stack.put_workload(pool, init="image")
     stack.ok("POST", f"pools/{pool}/resume", status=202)
     stack.wait_warm(pool)
@@ -182,7 +182,7 @@ def test_an_images_own_failing_healthcheck_is_named_backs_off_and_can_be_switche
     stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 2}, 202)
     status = eventually(lambda: (s := stack.pool_status(pool))["lastError"] and s, 60)
     assert (status["trouble"], status["idle"]) == ("start_failed", 0)
-    for words in ("The image's own HEALTHCHECK", "exit 1", "no /home/jovyan/runtime.json", "healthCheck: null"):
+    for words in ("The image's own HEALTHCHECK", "exit 1", "no /home/jovyan/runtime.json", "healthCheck to null"):
         assert words in status["lastError"]
     eventually(lambda: len(stack.events("container.failed", poolId=pool)) >= 2, 60)
     assert "HEALTHCHECK" in stack.events("pool.warning", poolId=pool)[0]["payload"]["detail"]

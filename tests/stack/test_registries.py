@@ -41,7 +41,7 @@ def test_a_pool_waits_for_its_credential_and_starts_at_once_with_it(stack, priva
         assert f"No registry credential is stored for {private.host}" in said
         wrong = {"id": "ours", "registry": private.host, "username": USER, "password": "CANARY, a wrong one"}
         assert stack.ok("POST", "registry-credentials", wrong, 201)["usedBy"] == [name]
-        eventually(lambda: "The registry credential ours was shown" in stack.pool_status(name)["lastError"], 60)
+        eventually(lambda: "The registry refused the credential ours" in stack.pool_status(name)["lastError"], 60)
         assert "unauthorized" in stack.pool_status(name)["lastError"].lower()
         stack.problem("DELETE", "registry-credentials/ours", None, 409, "in_use")
         stack.ok("PUT", "registry-credentials/ours", {**wrong, **LOGIN})

@@ -74,7 +74,7 @@ def up(machine: Machine, before: Callable[[], None] | None = None) -> Iterator[t
 
 def restarts(machine: Machine) -> int:
     """How often a process of the deployment was started again."""
-    return len(re.findall("worker gives up|process ended", machine.log.read_text()))
+    return len(re.findall("worker exits|process ended", machine.log.read_text()))
 
 
 def queues_serve(base: str) -> bool:

@@ -1,1 +1,1 @@
-"""Django's SQLite backend with a fair gate before each write transaction (see ``base``)."""
+"""Django's SQLite backend with a fair lock in front of each write transaction (see ``base``)."""

@@ -1,4 +1,4 @@
-"""SQLite with a queue at the door: writers wait in flock's order instead of in SQLite's busy loop.
+"""SQLite with a fair queue for writers: they wait in flock's order instead of SQLite's busy loop.
 
 Without it a busy writer may lose the race again and again (measured: max 730 ms against 61 ms). Nobody waits longer
 than SQLite itself would (the option ``timeout``): who is inside may be stopped, or stuck in the kernel.
@@ -56,7 +56,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if self.is_in_memory_db():
             return
         if self._gate is not None and self._gate_pid != os.getpid():
-            self._drop_gate()  # a fork shares the lock of its parent's descriptor; it needs its own
+            self._drop_gate()  # a fork shares its parent's descriptor and lock; it needs its own
         if self._gate is None:
             path = f"{self.settings_dict['NAME']}.gate"
             self._gate = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""Run the controller until SIGTERM; several may run, one leads."""
+"""Run the controller until SIGTERM. Several may run; one leads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make workloads, pools, credentials and sync specs as files describe them."""
+"""Create or change workloads, pools, credentials and sync specs from files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Command(commands.Command):
             lines += [f"    warning: {one.place}: {warning.pointer}: {warning.detail}" for warning in one.warnings]
             lines += [f"    {one.place}: {error.pointer or '/'}: {error.detail}" for error in one.errors]
         shown = {"dryRun": options["dry_run"], "documents": [asdict(one) for one in done]}
-        self.result(options, shown, "\n".join(lines) or "No document was given.")
+        self.result(options, shown, "\n".join(lines) or "No documents given.")
         failed = sum(one.outcome == "failed" for one in done)
         if failed:
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Write the deployment's rows, as they are at one moment, into a file."""
+"""Write a consistent snapshot of the deployment's rows to a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Command(commands.Command):
         manifest = archives.write(path, self.say)
         if not options["keys"]:
             self.say(
-                "The keys are not in the backup. Its secrets cannot be read without them (--keys FILE, or <data>/keys)."
+                "The backup does not contain the keys. Its secrets cannot be read without them (--keys FILE, or"
+                " <data>/keys)."
             )
         rows, size = sum(manifest.rows.values()), path.stat().st_size
         shown = {

@@ -1,4 +1,4 @@
-"""Make an API key and print it, alone, on stdout."""
+"""Create an API key and print only the key on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""See Boilerhouse at work: the main job on example data, in a deployment of its own that leaves nothing behind."""
+"""Demonstrate Boilerhouse: the main use case on example data, in a separate deployment that leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOT_OURS = (
     "DATABASE_URL", "BOILERHOUSE_RAM_DIR", "BOILERHOUSE_SUBNET", "BOILERHOUSE_ENCRYPTION_KEYS",
     "BOILERHOUSE_HTTPS", "BOILERHOUSE_ALLOWED_HOSTS", "BOILERHOUSE_TRUSTED_ORIGINS", "BOILERHOUSE_BASE_PATH",
 )  # fmt: skip
-"""Settings of another deployment, which may stand in this environment."""
+"""Settings of another deployment, which may be in this environment."""
 PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -54,7 +54,7 @@ class Command(commands.Command):
         directory.mkdir(parents=True, mode=0o700)
         port, s3_port = options["port"] or _port(), free_port()
         environment = {k: v for k, v in os.environ.items() if k not in NOT_OURS and not k.startswith("Q_CLUSTER")}
-        for name in PROXIES:  # what this process asks is on this machine
+        for name in PROXIES:  # this process only connects to this machine
             os.environ.pop(name, None)
         environment |= {"BOILERHOUSE_DATA_DIR": str(directory), "BOILERHOUSE_LOG_FORMAT": "json"}
         self.environment = environment
@@ -71,7 +71,7 @@ class Command(commands.Command):
                     )  # fmt: skip
                 base = f"http://127.0.0.1:{port}"
                 self._wait_for("database", base, up)
-                with ThreadPoolExecutor(2) as both:  # the workers start meanwhile
+                with ThreadPoolExecutor(2) as both:  # the workers start in the meantime
                     key_found = both.submit(self._manage, "create_api_key", "--name", "demo", "--role", "admin")
                     link_found = both.submit(self._manage, "login_link", "--create")
                     key, link = key_found.result(), link_found.result()
@@ -107,7 +107,7 @@ class Command(commands.Command):
                 pass
 
     def _wait_for(self, check: str | None, base: str, up: subprocess.Popen[bytes]) -> None:
-        """Until one check of readiness is ok, or all."""
+        """Wait until one readiness check is ok, or all."""
         deadline = time.monotonic() + START_S
         checks: Any = "no answer yet"
         while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Say what is well and what is not, and what to do about it."""
+"""Report the state of everything that a deployment needs, with remedies."""
 
 from __future__ import annotations
 

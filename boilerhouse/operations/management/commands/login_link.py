@@ -1,4 +1,4 @@
-"""A link that logs a staff user in once."""
+"""Print a link that logs a staff user in once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Command(commands.Command):
             user.set_unusable_password()
             user.save()
         if user is None or not user.is_staff:
-            raise CommandError(f"There is no staff user {name}.", returncode=commands.NOT_FOUND)
+            raise CommandError(f"No staff user {name}.", returncode=commands.NOT_FOUND)
         uid = urlsafe_base64_encode(force_bytes(user.pk))
         path = reverse("one-time-login", args=[uid, login_tokens.make_token(user)])
         self.result(options, {"path": path, "user": name}, path)

@@ -1,4 +1,4 @@
-"""Compare the engine, the disk and the packet filter with the rows, and heal what differs."""
+"""Compare the engine, the disk and the packet filter with the rows, and repair differences."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ class Command(commands.Command):
 
 def _verdict(item: dict[str, Any]) -> str:
     if item["healed"]:
-        return "  (healed)"
-    return "  (would be healed)" if item["wouldHeal"] else "  (left alone)"
+        return "  (repaired)"
+    return "  (would be repaired)" if item["wouldHeal"] else "  (left alone)"

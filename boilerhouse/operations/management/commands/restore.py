@@ -1,4 +1,4 @@
-"""Put a backup into an empty database."""
+"""Restore a backup into an empty database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from boilerhouse.process import commands
 
 class Command(commands.Command):
     help = "Restore a backup into an empty database. Start the processes afterwards."
-    requires_system_checks: list[str] = []  # they would look into the database
+    requires_system_checks: list[str] = []  # the checks would read the database
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path)
@@ -37,8 +37,8 @@ class Command(commands.Command):
         }  # fmt: skip
         words = [
             f"Deployment {archive.manifest.deployment_id} as of {archive.manifest.taken_at}: {done.rows} rows.",
-            f"Containers: {done.containers_found} are here, {done.containers_gone} are gone and are made anew.",
+            f"Containers: {done.containers_found} are here; {done.containers_gone} are gone and will be replaced.",
         ]
         if gone:
-            words.append(f"Back to their last completed save at their next claim: {', '.join(gone)}.")
+            words.append(f"Tenants that get their last complete save with the next claim: {', '.join(gone)}.")
         self.result(options, shown, "\n".join(words))

@@ -1,4 +1,4 @@
-"""Make a new encryption key and encrypt everything anew."""
+"""Create a new encryption key and encrypt all secrets with it."""
 
 from __future__ import annotations
 

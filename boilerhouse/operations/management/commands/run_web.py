@@ -12,7 +12,7 @@ from boilerhouse.operations import supervisor
 from boilerhouse.process import commands
 
 FIRST_PASSED = 3
-"""systemd hands sockets on from this number."""
+"""systemd passes sockets starting with this descriptor."""
 
 
 class Command(commands.Command):
@@ -30,12 +30,12 @@ class Command(commands.Command):
         if number is None and os.environ.get("LISTEN_PID") == str(os.getpid()):
             if os.environ.get("LISTEN_FDS") != "1":
                 raise CommandError(
-                    "systemd passed several sockets, but a web process takes one. Give each web process its own."
+                    "systemd passed several sockets, but a web process takes only one. Give each web process its own."
                 )
             number = FIRST_PASSED
         where = ["-b", options["host"], "-p", str(options["port"])] if number is None else ["--fd", str(number)]
         if number is not None:
             os.set_inheritable(number, True)
         os.chdir(commands.MANAGE.parent)
-        # In place of this process: the server has to be the first to choose its event loop.
+        # Replace this process, because the server must be the first to choose its event loop.
         os.execv(sys.executable, [sys.executable, *supervisor.WEB, *where])  # noqa: S606

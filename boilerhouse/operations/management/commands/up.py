@@ -1,4 +1,4 @@
-"""Everything in one terminal: migrate, then web, worker, controller, and the embedded S3 where asked."""
+"""Run everything in one terminal: migrate, then web, worker, controller, and optionally the embedded S3."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from boilerhouse.process import commands
 
 class Command(commands.Command):
     help = "Run Boilerhouse in this terminal: web, worker, controller and, with --s3, an S3 server."
-    requires_system_checks = ()  # the migration's process runs them: here they would leave their memory behind
+    requires_system_checks = ()  # the migrating process runs them; here they would keep memory in use
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--skip-checks", action="store_true", help="Skip system checks.")
@@ -47,7 +47,7 @@ class Command(commands.Command):
 
 
 def _migrate(*, skip_checks: bool) -> None:
-    """In a process of its own: the memory that it needs would stay with this one."""
+    """Migrate in a separate process, whose memory is then returned."""
     command = [sys.executable, str(commands.MANAGE), "migrate", "-v", "0", "--no-input"]
     if skip_checks:
         command.append("--skip-checks")

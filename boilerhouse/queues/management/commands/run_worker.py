@@ -86,7 +86,7 @@ def _judge(worker: Worker) -> int:
         log.error("worker gives up", tasks=hanging, why="tasks hang")
         return EX_SOFTWARE
     if not worker.is_serving:
-        log.error("worker gives up", why="a thread has ended")
+        log.error("worker exits", why="a thread has ended")
         return EX_SOFTWARE
     if worker.is_stuck:
         log.error("worker gives up", why="the database does not answer")
