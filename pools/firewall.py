@@ -124,7 +124,7 @@ def _hold(item: dict[str, Any], found: Tables) -> None:
 
 
 def differences(network: Network) -> list[str]:
-    """What of the tables is not in force as it should be, in words. Raises HostNotReady."""
+    """Differences between the tables and the rows, as text. Raises HostNotReady."""
     found = _compare(_as_listed(ruleset(network, _guarded(_rows(), network))), _listing())
     return found + bridging.problems(network.bridge)
 
@@ -153,7 +153,7 @@ def _differs(where: str, held: frozenset[str], seen: Tables) -> bool:
 
 
 def apply(network: Network) -> None:
-    """Have the rules in force that the rows ask for, as they are at some moment after the call. Raises HostNotReady."""
+    """Apply the rules for the rows as they are at some time after the call. Raises HostNotReady."""
     bridging.hand_over(network.bridge)
     with _changing():
         rows = _rows()
@@ -162,7 +162,7 @@ def apply(network: Network) -> None:
 
 
 def restore(network: Network) -> list[str]:
-    """Compare what is in force with the rows, and mend it; what was found. Raises HostNotReady."""
+    """Compare the tables with the rows and repair them; returns the differences. Raises HostNotReady."""
     unseen = bridging.problems(network.bridge)
     bridging.hand_over(network.bridge)
     with _changing():
@@ -201,9 +201,9 @@ def _load(text: str, removals: Iterable[str] = ()) -> None:
     The base chains stay in place. If one were deleted and recreated, a packet could meet the old one after and the new
     one before the change, and pass both.
     """
-    # Maps lead to chains, and go before them.
+    # Maps refer to chains, so delete maps first.
     done = run(["nft", "-f", "-"], "".join((_emptied(), *sorted(removals, reverse=True), text)))
-    if done.returncode != 0:  # somebody made them into something else
+    if done.returncode != 0:  # a previous version made them something else
         done = run(["nft", "-f", "-"], _cleared() + text)
     if done.returncode != 0:
         raise HostNotReady(f"Cannot set the packet filter: {done.stderr.strip()[:300]}")

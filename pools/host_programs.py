@@ -11,10 +11,8 @@ TIMEOUT_S = 15
 
 
 def run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    """What the program said; it may have failed. Raises HostNotReady when it cannot be run or does not end."""
+    """Run a program and return its result, even a failure. Raises HostNotReady if it cannot run or does not end."""
     try:
         return subprocess.run(command, input=text, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostNotReady(
-            f"{command[0]} cannot be run: {error}. Install nftables, iproute2 and util-linux."
-        ) from error
+        raise HostNotReady(f"Cannot run {command[0]}: {error}. Install nftables, iproute2 and util-linux.") from error

@@ -81,7 +81,7 @@ def _is_on_our_network(spec: WorkloadSpec) -> bool:
 
 
 def adopt_ownership(container_id: UUID, state: ContainerState) -> Container | None:
-    """Make this process the owner of this node's container in ``state`` that nobody living works on; None if not."""
+    """Make this process the owner of this node's container in ``state`` if no living process is; None otherwise."""
     if not ownership.adopt(Container.objects.here().filter(state=state), container_id):
         return None
     return Container.objects.select_related("pool", "version__workload").get(pk=container_id)

@@ -47,7 +47,7 @@ def running(
         run = run or queue_run(spec, site, direction, trigger)
         mine = SyncRun.objects.filter(pk=run.pk)
         if not mine.transition(SyncRunState.QUEUED, SyncRunState.RUNNING, owner=ownership.take(SyncRun, run.pk)):
-            raise errors.TransferCancelled("It was cancelled before it began.")
+            raise errors.TransferCancelled("The run was cancelled before it began.")
     mine = mine.filter(owner=processes.current())
     began_at = time.monotonic()
 

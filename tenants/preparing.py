@@ -87,7 +87,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
     except errors.OutcomeUnknown:
         raise
     except DATABASE_LOST:
-        # Undecided: a worker carries it on, and a new claim joins it.
+        # Undecided: a worker continues it, and a new claim joins it.
         ownership.give_up((Assignment, assignment.pk))
         raise
     except Exception as error:
@@ -208,7 +208,7 @@ def _stand_in_line(assignment: Assignment) -> None:
 
 
 def _adopt(assignment_id: UUID, generation: int) -> Assignment | None:
-    """The claim, owned by this process, if it is pending with a container and nobody living prepares it."""
+    """The claim, owned by this process, if it is pending with a container and no living process prepares it."""
     rows = Assignment.objects.filter(generation=generation, state=PENDING, container_ref__isnull=False)
     if not ownership.adopt(rows, assignment_id):
         return None

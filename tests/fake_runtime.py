@@ -291,7 +291,7 @@ class FakeRuntime(ContainerRuntime):
     def inspect_made(self, plan: ContainerPlan) -> Observed | None:
         found = self.find(plan.name)
         if found and found.is_running and found.plan != plan:
-            raise errors.NotAsAsked("The engine made another container than it was asked for.")
+            raise errors.NotAsAsked("The engine created a container that differs from the request.")
         return found and self._observed(found)
 
     def _observed(self, found: Fake) -> Observed:
@@ -420,7 +420,7 @@ class FakePull:
         digest = self._engine.published(self._reference, self._login).digest
         for done in (0, 1):
             if self._is_closed:
-                raise errors.EngineUnavailable("The pull was broken off.")
+                raise errors.EngineUnavailable("The pull was aborted.")
             yield PullProgress(layers=1, layers_done=done, digest=digest)
         self._engine.absent.discard(self._reference.text)
 

@@ -56,7 +56,7 @@ def task(function: Callable[P, None]) -> Callable[..., None]:
                 with tracing.span(f"task {name}", trace or {}):
                     function(*args)  # type: ignore[call-arg]
             except DATABASE_LOST as error:
-                log.warning("task lost the database", error=type(error).__name__, detail=str(error)[:300])
+                log.warning("task lost the database connection", error=type(error).__name__, detail=str(error)[:300])
                 ownership.give_up()
             except BoilerhouseError as error:
                 log.warning("task failed", code=error.code, detail=error.detail)

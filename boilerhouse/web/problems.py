@@ -128,10 +128,10 @@ def handle(error: Exception, _context: Any) -> HttpResponse | None:
     if isinstance(error, exceptions.ParseError):
         return problem(status.HTTP_400_BAD_REQUEST, "malformed", str(error.detail))
     if isinstance(error, PermissionDenied):
-        return problem(403, "forbidden", str(error) or "This key may not do that.")
+        return problem(403, "forbidden", str(error) or "The role of this key does not allow this operation.")
     if isinstance(error, DatabaseBusy):
         log.error("database busy")
-        return problem(503, "database_busy", f"{error} Ask again.", headers={"Retry-After": "2"})
+        return problem(503, "database_busy", f"{error} Try again.", headers={"Retry-After": "2"})
     if isinstance(error, DATABASE_LOST):
         log.error("database unavailable", error=type(error).__name__)
         return problem(503, "database_unavailable", "The database cannot be reached.", headers={"Retry-After": "2"})

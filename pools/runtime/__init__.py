@@ -21,6 +21,6 @@ def _runtime(_pid: int, backend: str, options: tuple[tuple[str, Any], ...]) -> C
 
 
 def get_runtime() -> ContainerRuntime:
-    """The runtime that BOILERHOUSE_RUNTIME names; a client for each process, for sockets do not survive a fork."""
+    """The runtime that BOILERHOUSE_RUNTIME names, one per process, because its sockets do not survive a fork."""
     chosen = settings.BOILERHOUSE_RUNTIME
     return _runtime(os.getpid(), str(chosen["BACKEND"]), tuple(sorted(chosen["OPTIONS"].items())))

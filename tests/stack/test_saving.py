@@ -40,7 +40,7 @@ def test_a_failed_save_keeps_the_state_frees_the_slot_and_is_retried(stack, pool
     sink_server.stop()
     found = stack.problem("POST", "tenants/ben/release", {}, 502, "save_failed")
 
-    assert "kept on this node" in found["detail"]
+    assert "kept on the node" in found["detail"]
     assert stack.status("ben")["state"] == "release_failed"
     assert stack.status("ben")["syncStatus"]["errors"][0]["code"] == "unreachable"
     assert stack.ok("GET", f"pools/{pool}")["status"]["releaseFailed"] == 1

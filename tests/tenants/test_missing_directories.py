@@ -71,7 +71,7 @@ def test_a_release_without_its_directory_fails_and_heals_when_it_comes_back(pool
     assert (held.state, held.outcome) == (AssignmentState.RELEASE_FAILED, "directory_missing")
     assert str(there.parent if there.name == "lock" else there) in held.outcome_detail or there.name == "containers"
     assert deployment.node_id() in held.outcome_detail
-    assert "kept on this node" not in held.whereabouts
+    assert "kept on the node" not in held.whereabouts
     assert not fake_engine.containers, "its slot is free"
     assert not SavedState.objects.filter(tenant_id=held.tenant_id).exists()
     for run in SyncRun.objects.filter(tenant_id=held.tenant_id):

@@ -12,7 +12,7 @@ from pools.runtime import seccomp
 from pools.runtime.base import DEFAULT_OPEN_FILES, ContainerPlan, Tmpfs
 
 ULIMITS = {"nofile": (DEFAULT_OPEN_FILES, DEFAULT_OPEN_FILES), "core": (0, 0)}
-"""Soft and hard, where the workload says nothing."""
+"""Soft and hard limits, unless the workload sets them."""
 
 
 def arguments(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:

@@ -83,12 +83,12 @@ def _judge(worker: Worker) -> int:
         log.error("task hangs", task=task, why="it takes longer than its queue allows")
     # The row of a task that hangs is taken over only when this process is gone; a transfer of hours is worth more.
     if (hanging := worker.hanging()) and (len(hanging) >= MOST_HANGING or not worker.is_at_work(STOP_S)):
-        log.error("worker gives up", tasks=hanging, why="tasks hang")
+        log.error("worker exits", tasks=hanging, why="tasks hang")
         return EX_SOFTWARE
     if not worker.is_serving:
         log.error("worker exits", why="a thread has ended")
         return EX_SOFTWARE
     if worker.is_stuck:
-        log.error("worker gives up", why="the database does not answer")
+        log.error("worker exits", why="the database does not answer")
         return EX_SOFTWARE
     return 0
