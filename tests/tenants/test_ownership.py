@@ -21,9 +21,8 @@ from syncing.models import SyncRun
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import preparing, upkeep
 from tenants.models import Assignment, Tenant
-from tests.make import make_container, make_pool, make_sync_spec
-from tests.stack.conftest import eventually
-from tests.tenants.test_claims_nobody_waits_for import pending
+from tests.make import make_assignment, make_container, make_pool, make_sync_spec
+from tests.waiting import eventually
 
 HERE = __name__
 QUEUES = {"pool": {"workers": 2, "timeout": 60, "retry": 60}}
@@ -47,6 +46,11 @@ def loses(container_id: str, run_id: str) -> None:
     runs = SyncRun.objects.filter(pk=run_id)
     assert runs.transition(SyncRunState.QUEUED, SyncRunState.RUNNING, owner=ownership.take(SyncRun, runs.get().pk))
     raise OperationalError("server closed the connection unexpectedly")
+
+
+def pending(**over: object) -> Assignment:
+    """A claim that is being prepared in a container."""
+    return make_assignment(container=make_container(state=ContainerState.CLAIMED), **over)
 
 
 @pytest.fixture
