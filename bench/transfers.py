@@ -94,7 +94,7 @@ def _case(case: Case, spec_id: str) -> dict[str, Any]:
 def _round(case: Case, spec_id: str) -> dict[str, float]:
     from django.conf import settings
 
-    from pools import volumes
+    from pools import nodes, volumes
     from pools.models import Pool
     from syncing import rclone, restores, saves, sites, surveys
     from syncing.models import SyncSpec
@@ -106,7 +106,8 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
 
     def site(container: UUID, generation: int, lock: int) -> sites.Site:
         return sites.Site(
-            container, workload.owner(UID), spec.pool_id, workload, tenant, generation, lock, is_stopped=True
+            container, workload.owner(UID), spec.pool_id, workload, tenant, generation, lock, nodes.here(),
+            is_stopped=True,
         )  # fmt: skip
 
     first, second = uuid4(), uuid4()

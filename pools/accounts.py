@@ -12,8 +12,9 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from pools import host, mounts, volumes
+from pools import host, mounts
 from pools.errors import CannotMount, ContainerMissing, EngineFailure
+from pools.nodes import here
 from pools.runtime.base import ContainerPlan, ContainerRuntime, File, Image, Mount
 from pools.spec import Owner, WorkloadSpec
 
@@ -123,7 +124,7 @@ def _reader(name: str, image: Image) -> ContainerPlan:
         name=name, image=image.id, command=("none",), environment={}, labels=labels, uid=65534, mounts=(),
         network="none", address=None, dns=(), ports=(), exposed=(), read_only_root=True, cpus=0.01, memory_mb=6,
         pids_limit=1, shm_mb=1, tmpfs=mounts.tmpfs(WorkloadSpec(image.id), Owner(0, 0), image),
-        placeholder=str(volumes.placeholder_dir()), runtime=None, probe=None, stop_timeout_ms=0,
+        placeholder=str(here().volumes.placeholder_dir()), runtime=None, probe=None, stop_timeout_ms=0,
     )  # fmt: skip
 
 

@@ -7,12 +7,12 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from boilerhouse.core.deployment import node_id
-from pools import firewall, host, lifecycle, named, resolving, volumes
+from pools import firewall, lifecycle, named, resolving
 from pools.errors import HostNotReady
 from pools.instruments import DRIFT
 from pools.models import Container, NetworkReport
+from pools.nodes import here, node_of
 from pools.reconcile import Drift
-from pools.runtime import get_runtime
 from pools.states import ContainerState
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,7 @@ def apply() -> None:
     if not _has_containers():
         return
     named.learn(named.wanted_names())
-    firewall.apply(host.ensure_network())
+    firewall.apply(here().host.ensure_network())
     _write_names()
 
 
@@ -43,7 +43,7 @@ def _write_names() -> None:
     """Update the containers' hosts files with the addresses of the names in their policies."""
     rows = Container.objects.here().filter(address__isnull=False).select_related("pool", "version")
     for row in rows:
-        home, names = volumes.home(row.pk), row.policy_names
+        home, names = node_of(row).volumes.home(row.pk), row.policy_names
         if resolving.has_files(home) and (names or resolving.has_names(home)):
             resolving.write(home, row, row.version.spec, lifecycle.hostname(row.pk), named.current(names))
 
@@ -51,7 +51,7 @@ def _write_names() -> None:
 def drift() -> list[Drift]:
     """Differences of this node's packet filter, for people; they are repaired together."""
     try:
-        found = firewall.differences(host.ensure_network()) if _has_containers() else []
+        found = firewall.differences(here().host.ensure_network()) if _has_containers() else []
     except HostNotReady as error:
         return [Drift("packet_filter", node_id(), error.detail, None)]
     return [Drift("packet_filter", node_id(), "; ".join(found), keep)] if found else []
@@ -67,7 +67,7 @@ def keep() -> None:
         _report("")
         return
     try:
-        found = firewall.restore(host.ensure_network())
+        found = firewall.restore(here().host.ensure_network())
     except HostNotReady as error:
         _report(error.detail)
         raise
@@ -84,10 +84,10 @@ LOOKED_AT = 10
 def _open_resolvers() -> list[str]:
     """Close the engine's resolver to containers that can reach it, and return those."""
     rows = Container.objects.here().filter(state__in=[ContainerState.IDLE, ContainerState.CLAIMED])
-    found = []
+    found, node = [], here()
     for pk in rows.filter(address__isnull=False).order_by("?").values_list("pk", flat=True)[:LOOKED_AT]:
-        seen = get_runtime().inspect(lifecycle.runtime_name(pk))
-        if seen is None or not seen.is_running or not resolving.has_files(volumes.home(pk)):
+        seen = node.runtime.inspect(lifecycle.runtime_name(pk))
+        if seen is None or not seen.is_running or not resolving.has_files(node.volumes.home(pk)):
             continue
         if not resolving.is_closed(seen.pid):
             resolving.close(seen.pid)

@@ -22,10 +22,11 @@ import structlog
 from django.conf import settings
 
 from boilerhouse.core.errors import BoilerhouseError
-from pools import host, lifecycle, nodes, volumes
+from pools import host, lifecycle
 from pools.errors import DirectoryGone, EngineUnavailable, Locked
 from pools.models import Container
-from pools.runtime import get_runtime
+from pools.nodes import at_home, here
+from pools.runtime.base import ContainerRuntime
 from pools.states import ContainerState
 
 log = structlog.get_logger(__name__)
@@ -101,19 +102,20 @@ class Group:
 class EnginePause:
     """The engine's pause, for engines whose cgroups are not visible here."""
 
+    runtime: ContainerRuntime
     name: str
 
     def freeze(self) -> None:
         try:
-            get_runtime().pause(self.name)
+            self.runtime.pause(self.name)
         except BoilerhouseError as error:
             raise CannotFreeze(error.detail) from error
 
     def thaw(self) -> None:
-        get_runtime().unpause(self.name)
+        self.runtime.unpause(self.name)
 
     def is_frozen(self) -> bool:
-        seen = get_runtime().inspect(self.name)
+        seen = self.runtime.inspect(self.name)
         return seen is not None and seen.status == "paused"
 
     def guard(self, after_s: float) -> list[str]:
@@ -134,12 +136,12 @@ def group_of(runtime_id: str, root: Path = CGROUP) -> Group | None:
     return None
 
 
-def of(runtime_id: str, name: str) -> Freezer | None:
+def of(runtime: ContainerRuntime, runtime_id: str, name: str) -> Freezer | None:
     """How to freeze the container; None if it does not run. Raises the engine's errors."""
     if runtime_id and (group := group_of(runtime_id)):
         return group
-    seen = get_runtime().inspect(name)
-    return EnginePause(name) if seen is not None and seen.is_running else None
+    seen = runtime.inspect(name)
+    return EnginePause(runtime, name) if seen is not None and seen.is_running else None
 
 
 def is_frozen(runtime_id: str) -> bool:
@@ -158,7 +160,7 @@ def left_frozen() -> list[UUID]:
     frozen = [pk for pk, runtime_id in rows if groups[pk] and is_frozen(runtime_id)]
     if any(groups.values()) or not rows:
         return frozen
-    listed = host.of_this_node(get_runtime().list(host.labels()))
+    listed = host.of_this_node(here().runtime.list(host.labels()))
     paused = {one.handle.name for one in listed if one.status == "paused"}
     return [pk for pk, _ in rows if lifecycle.runtime_name(pk) in paused]
 
@@ -166,11 +168,12 @@ def left_frozen() -> list[UUID]:
 def thaw_forgotten(container_id: UUID) -> bool:
     """Thaw the container if no save is using it; returns whether it was frozen."""
     runtime_id = Container.objects.filter(pk=container_id).values_list("runtime_id", flat=True).first()
-    if runtime_id is None or not nodes.at_home(container_id):
+    node = at_home(container_id) if runtime_id is not None else None
+    if runtime_id is None or node is None:
         return False
     try:
-        with volumes.locked(container_id):
-            was_frozen = thaw(runtime_id, lifecycle.runtime_name(container_id))
+        with node.volumes.locked(container_id):
+            was_frozen = thaw(node.runtime, runtime_id, lifecycle.runtime_name(container_id))
     except (Locked, DirectoryGone):
         return False
     if was_frozen:
@@ -178,11 +181,11 @@ def thaw_forgotten(container_id: UUID) -> bool:
     return was_frozen
 
 
-def thaw(runtime_id: str, name: str) -> bool:
+def thaw(runtime: ContainerRuntime, runtime_id: str, name: str) -> bool:
     """Thaw a container that was left frozen or paused; returns whether it was."""
-    seen = get_runtime().inspect(name)
+    seen = runtime.inspect(name)
     if seen is not None and seen.status == "paused":
-        get_runtime().unpause(name)
+        runtime.unpause(name)
         return True
     group = group_of(runtime_id)
     if group is None or not is_frozen(runtime_id):
@@ -196,22 +199,22 @@ PROBES_WITHIN_S = 0.3
 PROBE_PATIENCE_S = 3.0
 
 
-def wait_for_probe(name: str, most_s: float) -> None:
+def wait_for_probe(runtime: ContainerRuntime, name: str, most_s: float) -> None:
     """Wait until no health check of the engine is about to start, because one that meets a frozen container fails."""
-    due = _next_probe(name)
+    due = _next_probe(runtime, name)
     if due is None or not -PROBES_WITHIN_S < due - time.time() < most_s:
         return
     while time.time() < due + PROBE_PATIENCE_S:
         time.sleep(0.05)
-        if _next_probe(name) != due:
+        if _next_probe(runtime, name) != due:
             return
 
 
-def _next_probe(name: str) -> float | None:
+def _next_probe(runtime: ContainerRuntime, name: str) -> float | None:
     """When the next check is due, in Unix seconds; None without one, or if the engine does not answer (then it checks
     nothing)."""
     try:
-        seen = get_runtime().inspect(name)
+        seen = runtime.inspect(name)
     except EngineUnavailable:
         return None
     return seen.next_probe_at if seen else None

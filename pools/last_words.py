@@ -8,8 +8,7 @@ from itertools import pairwise
 
 from boilerhouse.core import text
 from boilerhouse.core.errors import BoilerhouseError
-from pools.runtime import get_runtime
-from pools.runtime.base import Observed
+from pools.runtime.base import ContainerRuntime, Observed
 
 LOOK_AT_LINES, LOOK_AT_BYTES = 5000, 1 << 20
 """A dump of many threads is long, and its beginning matters."""
@@ -54,9 +53,8 @@ def ended(seen: Observed | None) -> str:
     return words
 
 
-def of(name: str) -> str:
+def of(runtime: ContainerRuntime, name: str) -> str:
     """The lines of the container's output that explain its end; empty without output or container."""
-    runtime = get_runtime()
     try:
         errors = runtime.logs(name, LOOK_AT_LINES, limit_bytes=LOOK_AT_BYTES, errors_only=True)
         if errors.strip() and _tells(lines_of(errors)):

@@ -30,7 +30,6 @@ from pools import (
     mounted,
     mounts,
     named,
-    nodes,
     permits,
     pulling,
     resolving,
@@ -44,8 +43,9 @@ from pools import (
 )
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, ImagePull, Pool
+from pools.nodes import NodeAccess, at_home, here, node_of
 from pools.pull_errors import PullFailed
-from pools.runtime import get_runtime, seccomp
+from pools.runtime import seccomp
 from pools.runtime.base import ContainerPlan, Image, Mount, Published
 from pools.services import lock_pool
 from pools.spec import WorkloadSpec, interpolate
@@ -192,26 +192,26 @@ def _look_at_image(container: Container) -> pulling.Found:
 
 
 def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, ContainerPlan]:
-    runtime = get_runtime()
-    spec = container.version.spec
+    node, spec = node_of(container), container.version.spec
+    runtime = node.runtime
     suitability.check(runtime)
-    network = host.ensure_network()
-    host.ensure_ram_dir()
+    network = node.host.ensure_network()
+    node.host.ensure_ram_dir()
     found = _look_at_image(container)
     image = found.image
     if container.address is None and _is_on_our_network(spec):
         with transaction.atomic():
-            container.address = host.lease_address(network, container.pk)
-            container.host_ports = {p.name: host.lease_host_port(container.pk) for p in spec.ports if p.publish}
+            container.address = node.host.lease_address(network, container.pk)
+            container.host_ports = {p.name: node.host.lease_host_port(container.pk) for p in spec.ports if p.publish}
             _note(container, address=container.address, host_ports=container.host_ports)
     names = container.pool.policy.names
     named.learn(names)
     firewall.apply(network)  # every time: a reload of the host's rules may have deleted them (hazards.md#i3)
-    volumes.prepare(container.pk, container.uid, spec)
-    volumes.make_dirs(partial(volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
-    accounts.write(volumes.home(container.pk), runtime, image, spec, spec.owner(container.uid))
+    node.volumes.prepare(container.pk, container.uid, spec)
+    volumes.make_dirs(partial(node.volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
+    accounts.write(node.volumes.home(container.pk), runtime, image, spec, spec.owner(container.uid))
     if _is_on_our_network(spec):
-        resolving.write(volumes.home(container.pk), container, spec, hostname(container.pk), named.current(names))
+        resolving.write(node.volumes.home(container.pk), container, spec, hostname(container.pk), named.current(names))
     failpoints.reach("fill.prepared")
     address6 = network.address6(container.address) if container.address else ""
     plan = plan_of(container, spec, network.name, image, address6)
@@ -221,7 +221,7 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
         raise errors.CreateTimeout from error
     except errors.NameTaken:
         seen = runtime.inspect(plan.name)
-        ours = seen and seen.labels.get(NONCE_LABEL) == container.nonce and not volumes.read_latch(container.pk)
+        ours = seen and seen.labels.get(NONCE_LABEL) == container.nonce and not node.volumes.read_latch(container.pk)
         if not seen or not ours:
             raise
         handle = seen.handle
@@ -249,7 +249,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         "POOL_ID": container.pool_id,
         "WORKLOAD_ID": container.version.workload_id,
     }
-    resources, user = spec.resources, spec.user
+    resources, user, node = spec.resources, spec.user, node_of(container)
     owner = spec.owner(container.uid)
     environment = {"HOME": user.home} if user.home else {}
     environment |= {name: interpolate(value, values) for name, value in spec.environment.items()}
@@ -271,12 +271,14 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         uid=container.uid,
         mounts=tuple(
             Mount(
-                str(volumes.volume_path(container.pk, v.name)), v.container_path, v.mode == "ro" or v.name == "secrets"
+                str(node.volumes.volume_path(container.pk, v.name)),
+                v.container_path,
+                v.mode == "ro" or v.name == "secrets",
             )
             for v in spec.volumes
         )
-        + accounts.binds(volumes.home(container.pk), spec)
-        + (resolving.binds(volumes.home(container.pk)) if _is_on_our_network(spec) else ()),
+        + accounts.binds(node.volumes.home(container.pk), spec)
+        + (resolving.binds(node.volumes.home(container.pk)) if _is_on_our_network(spec) else ()),
         network=network if mode == "bridge" else mode,
         address=container.address,
         address6=address6,
@@ -293,7 +295,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         pids_limit=resources.pids_limit,
         shm_mb=resources.tmpfs_mb if resources.shm_mb is None else resources.shm_mb,
         tmpfs=mounts.tmpfs(spec, owner, image),
-        placeholder=str(volumes.placeholder_dir()),
+        placeholder=str(node.volumes.placeholder_dir()),
         runtime=spec.security.runtime,
         probe=health.own_probe(spec.health_check) if spec.health_check else None,
         stop_timeout_ms=spec.stop_timeout_ms,
@@ -313,14 +315,15 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
 
 def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan) -> ContainerHealth:
     """Run the health check repeatedly until it passes. Raises NotAsAsked, NeverHealthy, NotRunning."""
-    runtime, name = get_runtime(), runtime_name(container.pk)
+    node, name = node_of(container), runtime_name(container.pk)
+    runtime = node.runtime
     seen = runtime.inspect_made(plan)
     if seen is None or not seen.is_running:
         raise errors.NotRunning(f"The container ended immediately with {last_words.ended(seen)}.")
     spec = container.version.spec
     if _is_on_our_network(spec):
         resolving.close(seen.pid)
-    mounted.check(seen, {one.name: volumes.volume_path(container.pk, one.name) for one in spec.volumes})
+    mounted.check(seen, {one.name: node.volumes.volume_path(container.pk, one.name) for one in spec.volumes})
     check = health.check_of(spec, image)
     if check is None:
         return ContainerHealth.UNKNOWN
@@ -348,7 +351,7 @@ def _words(error: BoilerhouseError, container: Container) -> str:
     detail = _sentence(error.detail)
     match error:
         case errors.NeverHealthy() | errors.NotRunning():
-            said = last_words.of(runtime_name(container.pk))
+            said = last_words.of(node_of(container).runtime, runtime_name(container.pk))
             told = _sentence(f"{detail} Its output: {said}") if said else detail
             if container.version.spec.init and WANTS_PID_1.search(said):
                 told = f'{told} Set the workload\'s init to "image" to make its own process process 1.'
@@ -382,7 +385,7 @@ def _call_off(container: Container) -> None:
             ContainerState.STARTING, ContainerState.FAILED, error="Another start of this pool has failed.", owner=None
         )
         if moved:
-            enqueue("pool", "pools.tasks.destroy_container", container.pk, node=container.node_id)
+            node_of(container).queue.put("pool", "pools.tasks.destroy_container", container.pk)
 
 
 def _start_failed(container: Container, error: Exception) -> None:
@@ -423,7 +426,7 @@ def _start_failed(container: Container, error: Exception) -> None:
                 pulling.bear(pool, container.pull)  # a pull error is not the version's fault, so the roll is retried
         else:
             trouble.report(pool, kind, detail, **trouble.back_off(pool))
-        enqueue("pool", "pools.tasks.destroy_container", container.pk, node=container.node_id)
+        node_of(container).queue.put("pool", "pools.tasks.destroy_container", container.pk)
 
 
 def take(pool: Pool) -> Container | None:
@@ -439,9 +442,9 @@ def retire(container_id: UUID) -> None:
     Container.objects.filter(pk=container_id).transition(ContainerState.CLAIMED, ContainerState.REMOVING)
 
 
-def destroy_at_engine(container_id: UUID) -> None:
-    """Remove the container from the engine. Raises EngineUnavailable, or EngineFailure while it still exists."""
-    runtime, name = get_runtime(), runtime_name(container_id)
+def destroy_at_engine(node: NodeAccess, container_id: UUID) -> None:
+    """Remove the container from the engine. Raises OtherNode, EngineUnavailable, and EngineFailure while it exists."""
+    runtime, name = node.runtime, runtime_name(container_id)
     deadline = time.monotonic() + 30
     while (pending := runtime.remove(name)) is not None:
         if time.monotonic() > deadline:
@@ -449,10 +452,10 @@ def destroy_at_engine(container_id: UUID) -> None:
         time.sleep(0.1)
 
 
-def quarantine(container_id: UUID) -> None:
+def quarantine(node: NodeAccess, container_id: UUID) -> None:
     """Stop a container whose latch names another tenant, and keep its directories for a person to inspect."""
-    get_runtime().stop(runtime_name(container_id), 0)
-    log.error("container quarantined", container=str(container_id), latch=volumes.read_latch(container_id))
+    node.runtime.stop(runtime_name(container_id), 0)
+    log.error("container quarantined", container=str(container_id), latch=node.volumes.read_latch(container_id))
 
 
 def forget(container_id: UUID, **payload: Any) -> None:
@@ -461,7 +464,7 @@ def forget(container_id: UUID, **payload: Any) -> None:
         container = Container.objects.filter(pk=container_id).first()
         if container is None:
             return
-        host.release_addresses(container_id)
+        node_of(container).host.release_addresses(container_id)
         container.delete()
         emit("container.destroyed", pool_id=container.pool_id, container_id=container_id, **payload)
         enqueue("pool", "pools.tasks.refill", container.pool_id)
@@ -477,26 +480,27 @@ def destroy_container(container_id: UUID) -> None:
     container = Container.objects.here().filter(pk=container_id).first()
     if container is None or container.state not in (ContainerState.FAILED, ContainerState.REMOVING):
         return
-    if volumes.read_latch(container_id) is not None:
+    node = node_of(container)
+    if node.volumes.read_latch(container_id) is not None:
         return
     Container.objects.filter(pk=container_id).transition(ContainerState.FAILED, ContainerState.REMOVING)
-    destroy_at_engine(container_id)
+    destroy_at_engine(node, container_id)
     failpoints.reach("destroy.removed")
-    wipe(container_id)
+    wipe(node, container_id)
     if container.keep_until and container.keep_until > clock.now():
         return  # the engine may still create it; the controller removes it later
     failpoints.reach("destroy.wiped")
-    host.release_uid(container_id)
+    node.host.release_uid(container_id)
     forget(container_id)
 
 
-def wipe(container_id: UUID) -> None:
+def wipe(node: NodeAccess, container_id: UUID) -> None:
     """Remove the container's directories once no other process works on them. Raises Locked if that takes too long."""
     try:
-        with volumes.locked(container_id, within_s=LOCKED_S):
-            volumes.wipe(container_id)
+        with node.volumes.locked(container_id, within_s=LOCKED_S):
+            node.volumes.wipe(container_id)
     except errors.DirectoryGone:
-        volumes.wipe(container_id)  # the remaining RAM directory, or an interrupted wipe
+        node.volumes.wipe(container_id)  # the remaining RAM directory, or an interrupted wipe
 
 
 def stuck_containers(older_than: datetime) -> list[Container]:
@@ -511,31 +515,35 @@ def stuck_containers(older_than: datetime) -> list[Container]:
 
 def remove_orphan(name: str, container_id: UUID | None) -> None:
     """Remove a container without a row that has never held a tenant's data, with its directories."""
-    if container_id is not None and (not nodes.at_home(container_id) or volumes.read_latch(container_id) is not None):
-        return
+    if container_id is not None:
+        node = at_home(container_id)
+        if node is None or node.volumes.read_latch(container_id) is not None:
+            return
     if remove_leftover(name) and container_id is not None:
         wipe_stray(container_id)
 
 
 def remove_leftover(name: str) -> bool:
     """Remove a container without a row from the engine, but keep its directories."""
-    seen = get_runtime().inspect(name)
+    runtime = here().runtime
+    seen = runtime.inspect(name)
     if seen is None or not (host.labels().items() <= seen.labels.items() and host.of_this_node([seen])):
         return False
     nonce = seen.labels.get(NONCE_LABEL)
     if nonce and Container.objects.filter(nonce=nonce).exists():
         return False
-    get_runtime().remove(name)
+    runtime.remove(name)
     log.warning("orphan removed", container=seen.handle.name)
     return True
 
 
 def wipe_stray(container_id: UUID) -> None:
     """Remove the directories of a container without a row that has never held a tenant's data."""
-    if Container.objects.filter(pk=container_id).exists() or not nodes.at_home(container_id):
+    node = at_home(container_id)
+    if node is None or Container.objects.filter(pk=container_id).exists():
         return
-    if volumes.read_latch(container_id) is not None:
+    if node.volumes.read_latch(container_id) is not None:
         return
-    wipe(container_id)
-    host.release_uid(container_id)
-    host.release_addresses(container_id)
+    wipe(node, container_id)
+    node.host.release_uid(container_id)
+    node.host.release_addresses(container_id)

@@ -1,13 +1,16 @@
-"""On which node a container is.
+"""What one node has, and who may touch it: its engine, its containers' directories, its host and its queue.
 
-A node's engine, directories, file locks and cgroups are its own: whatever touches those of a container asks here first
-whether they are this node's. What another node has is not to be found here, which does not mean that it is gone.
+A node's engine, directories, file locks and cgroups are its own. Whoever works on a container gets them from the
+container's node, which refuses where that is another machine: what another node has is not to be found here, which does
+not mean that it is gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
+from typing import Protocol
 from uuid import UUID
 
 import structlog
@@ -15,46 +18,142 @@ from django.db import transaction
 
 from boilerhouse.core.deployment import node_id
 from boilerhouse.queues.tasks import enqueue
+from pools import host, volumes
 from pools.errors import OtherNode
 from pools.models import Container, HostLease
+from pools.runtime import get_runtime
+from pools.runtime.base import ContainerRuntime
+from pools.volumes import staged
 
 log = structlog.get_logger(__name__)
 
 
-def is_here(node: str | None) -> bool:
-    """Whether that is this node; also where no row says which, as for what a release before this rule has left."""
-    return node in (None, "", node_id())
+class OnNode(Protocol):
+    """A row that is about what one node has; null or empty where an earlier version did not write down which."""
+
+    @property
+    def node_id(self) -> str | None: ...
 
 
-def node_of(container_id: UUID) -> str:
-    """The node of a container, or of what is left of one without a row; empty where nothing says."""
+class Volumes:
+    """What ``pools.volumes`` does in a container's directories; its other functions take handles and paths of these."""
+
+    home = staticmethod(volumes.home)
+    volume_path = staticmethod(volumes.volume_path)
+    staging_dir = staticmethod(volumes.staging_dir)
+    placeholder_dir = staticmethod(volumes.placeholder_dir)
+    locked = staticmethod(volumes.locked)
+    latch = staticmethod(volumes.latch)
+    read_latch = staticmethod(volumes.read_latch)
+    is_anothers = staticmethod(volumes.is_anothers)
+    tenant_of = staticmethod(volumes.tenant_of)
+    prepare = staticmethod(volumes.prepare)
+    check = staticmethod(volumes.check)
+    provision = staticmethod(volumes.provision)
+    plant = staticmethod(volumes.plant)
+    move_in = staticmethod(volumes.move_in)
+    walk = staticmethod(volumes.walk)
+    clear_snapshots = staticmethod(volumes.clear_snapshots)
+    put_aside = staticmethod(staged.put_aside)
+    wipe = staticmethod(volumes.wipe)
+    discard = staticmethod(volumes.discard)
+    on_disk = staticmethod(volumes.on_disk)
+
+
+class Host:
+    """What ``pools.host`` gives a container, and takes back from it."""
+
+    ensure_network = staticmethod(host.ensure_network)
+    ensure_ram_dir = staticmethod(host.ensure_ram_dir)
+    lease_uid = staticmethod(host.lease_uid)
+    lease_address = staticmethod(host.lease_address)
+    lease_host_port = staticmethod(host.lease_host_port)
+    release_uid = staticmethod(host.release_uid)
+    release_addresses = staticmethod(host.release_addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeQueue:
+    """Messages that only a worker of one node takes, however long that is away."""
+
+    node: str
+
+    def put(self, queue: str, function: str, *arguments: object, after_s: float = 0.0) -> None:
+        """Have ``function`` run there; it is visible when the transaction commits."""
+        enqueue(queue, function, *arguments, node=self.node, after_s=after_s)
+
+    def hand_on(self, queue: str, function: str, *arguments: object) -> None:
+        """The same at once, for a message that came here although only a worker there may carry it out."""
+        with transaction.atomic():
+            self.put(queue, function, *arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAccess:
+    """One node. Its engine, directories and host are to be had on that machine only; its queue from anywhere."""
+
+    id: str
+    """Empty where no row says which: taken for this one, which was the only one then."""
+
+    @property
+    def is_here(self) -> bool:
+        return not self.id or self.id == node_id()
+
+    def check(self) -> None:
+        """Return if that is this node. Raises OtherNode."""
+        if not self.is_here:
+            raise OtherNode(
+                f"The container is on node {self.id}, but this request came to node {node_id()}. Send it to that node."
+            )
+
+    @property
+    def runtime(self) -> ContainerRuntime:
+        """Raises OtherNode."""
+        self.check()
+        return get_runtime()
+
+    @property
+    def volumes(self) -> type[Volumes]:
+        """Raises OtherNode."""
+        self.check()
+        return Volumes
+
+    @property
+    def host(self) -> type[Host]:
+        """Raises OtherNode."""
+        self.check()
+        return Host
+
+    @property
+    def queue(self) -> NodeQueue:
+        return NodeQueue(self.id)
+
+
+def node_of(row: OnNode) -> NodeAccess:
+    """The node of a container, of what holds one, or of anything else that is on one node; asks no database."""
+    return NodeAccess(row.node_id or "")
+
+
+def here() -> NodeAccess:
+    """This node, for what it finds on itself: the engine's list, directories, rows that are selected as its own."""
+    return NodeAccess(node_id())
+
+
+def find(container_id: UUID) -> NodeAccess:
+    """The node of a container, or of what is left of one without a row."""
     node = Container.objects.filter(pk=container_id).values_list("node_id", flat=True).first()
     if node is None:
         node = HostLease.objects.filter(container_id=container_id).values_list("node_id", flat=True).first()
-    return node or ""
+    return NodeAccess(node or "")
 
 
-def at_home(container_id: UUID) -> bool:
-    """Whether this node may touch the container, or what is left of it."""
-    node = node_of(container_id)
-    if is_here(node):
-        return True
-    log.info("container left to its own node", container=str(container_id), node=node)
-    return False
-
-
-def check(node: str | None) -> None:
-    """Return if that is this node. Raises OtherNode."""
-    if not is_here(node):
-        raise OtherNode(
-            f"The container is on node {node}, but this request came to node {node_id()}. Send it to that node."
-        )
-
-
-def send_home(queue: str, function: str, *arguments: object, node: str | None) -> None:
-    """Hand a message on that came here although only a worker of ``node`` may carry it out."""
-    with transaction.atomic():
-        enqueue(queue, function, *arguments, node=node)
+def at_home(container_id: UUID) -> NodeAccess | None:
+    """The container's node if it is this one, which may then touch it or what is left of it."""
+    node = find(container_id)
+    if node.is_here:
+        return node
+    log.info("container left to its own node", container=str(container_id), node=node.id)
+    return None
 
 
 def on_its_node(queue: str) -> Callable[[Callable[[str], None]], Callable[[str], None]]:
@@ -63,11 +162,11 @@ def on_its_node(queue: str) -> Callable[[Callable[[str], None]], Callable[[str],
     def bind(function: Callable[[str], None]) -> Callable[[str], None]:
         @wraps(function)
         def run(container_id: str) -> None:
-            node = node_of(UUID(container_id))
-            if is_here(node):
+            node = find(UUID(container_id))
+            if node.is_here:
                 function(container_id)
             else:
-                send_home(queue, f"{function.__module__}.{function.__name__}", container_id, node=node)
+                node.queue.hand_on(queue, f"{function.__module__}.{function.__name__}", container_id)
 
         return run
 

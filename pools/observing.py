@@ -11,9 +11,9 @@ from uuid import UUID
 
 from boilerhouse.core.events import emit, recording
 from boilerhouse.queues.tasks import enqueue
-from pools import health, last_words, lifecycle, steadiness, volumes
+from pools import health, last_words, lifecycle, steadiness
 from pools.models import Container, Pool
-from pools.runtime import get_runtime
+from pools.nodes import find, node_of
 from pools.runtime.base import Observed
 from pools.services import lock_pool
 from pools.states import DEADLY, ContainerHealth, ContainerState, Fault
@@ -38,15 +38,16 @@ def report_fault(
         if not changed:
             return False
         container = Container.objects.get(pk=container_id)
+        node = node_of(container)
         died: dict[str, Any] = {"exitCode": exit_code, "signal": last_words.signal_name(exit_code) or None}
         emit(
             "container.unhealthy", pool_id=container.pool_id, container_id=container_id,
-            tenant_id=volumes.tenant_of(container_id), reason=fault.value, detail=detail, state=container.state,
+            tenant_id=node.volumes.tenant_of(container_id), reason=fault.value, detail=detail, state=container.state,
             private={"lastWords": words} if words else None, **(died if exit_code is not None else {}),
         )  # fmt: skip
         if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
             steadiness.note_failure(pool, container, fault, detail)
-            enqueue("pool", "pools.tasks.destroy_container", container_id, node=container.node_id)
+            node.queue.put("pool", "pools.tasks.destroy_container", container_id)
             enqueue("pool", "pools.tasks.refill", container.pool_id)
     return True
 
@@ -68,7 +69,7 @@ def _locked_pool(container_id: UUID) -> Pool | None:
 
 def _unhealthy_words(container_id: UUID) -> str:
     """Whose health check fails, and what it said last; what a tenant may have written is left out."""
-    seen = get_runtime().inspect(lifecycle.runtime_name(container_id))
+    seen = find(container_id).runtime.inspect(lifecycle.runtime_name(container_id))
     probed = seen.probed if seen else None
     # Read after the engine was asked: what is idle now had no tenant when its check said that.
     container = Container.objects.select_related("version").filter(pk=container_id).first()

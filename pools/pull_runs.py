@@ -28,6 +28,7 @@ from pools import pull_errors, pulling, references, registry_logins
 from pools.errors import EngineUnavailable
 from pools.instruments import IMAGE_PULL_SECONDS, IMAGE_PULLS
 from pools.models import Container, ImagePull
+from pools.nodes import node_of
 from pools.pull_errors import PullFailed, PullFault
 from pools.runtime import get_runtime
 from pools.runtime.base import Pull, PullProgress
@@ -187,7 +188,7 @@ class PullRun:
             ended = PullState.FAILED if failure else PullState.DONE
             mine.transition(PullState.RUNNING, ended, owner=None, finished_at=Now(), **changes)
             for pk in Container.objects.filter(pull=pull, state=ContainerState.STARTING).values_list("pk", flat=True):
-                enqueue("pool", "pools.tasks.create_container", pk, node=pull.node_id)
+                node_of(pull).queue.put("pool", "pools.tasks.create_container", pk)
             if failure is None:
                 if fetched := self._progress.bytes:
                     done: dict[str, Any] = {"durationMs": ms, "bytes": fetched, "digest": self._progress.digest}

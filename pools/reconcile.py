@@ -16,17 +16,16 @@ from functools import partial
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
 
 from boilerhouse.core import clock
-from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process.steps import each
 from boilerhouse.queues.tasks import enqueue
-from pools import host, last_words, lifecycle, nodes, observing, trouble, volumes
+from pools import host, last_words, lifecycle, observing, trouble
 from pools.instruments import DRIFT
 from pools.models import Container, HostLease, Pool
-from pools.runtime import get_runtime, seccomp
+from pools.nodes import at_home, here, node_of
+from pools.runtime import seccomp
 from pools.runtime.base import Observed
 from pools.states import DEADLY, ContainerState, Fault, Trouble
 
@@ -52,7 +51,7 @@ def find_drift(held: set[UUID]) -> list[Drift]:
     Raises EngineUnavailable.
     """
     before = {c.pk: c for c in Container.objects.all()}
-    listed = host.of_this_node(get_runtime().list(host.labels()))
+    listed = host.of_this_node(here().runtime.list(host.labels()))
     rows = {c.pk: c for c in Container.objects.all()}
     found: list[Drift] = []
     seen: dict[UUID, Observed] = {}
@@ -79,7 +78,7 @@ def _id_of(observed: Observed) -> UUID | None:
 
 def _orphan(container_id: UUID | None, observed: Observed, held: set[UUID]) -> list[Drift]:
     name = observed.handle.name
-    latch = volumes.read_latch(container_id) if container_id else None
+    latch = here().volumes.read_latch(container_id) if container_id else None
     if latch is not None and container_id not in held:
         heal = (lambda: _quarantine(observed, container_id)) if observed.is_running else None
         return [
@@ -96,14 +95,15 @@ def _orphan(container_id: UUID | None, observed: Observed, held: set[UUID]) -> l
 def _row(row: Container, observed: Observed | None) -> list[Drift]:
     if row.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or row.fault in DEADLY:
         return []
-    if not nodes.is_here(row.node_id):
+    node = node_of(row)
+    if not node.is_here:
         return []
     if observed is None:
         if row.state_changed_at > clock.now() - VANISHED_AFTER:
             return []
         detail = "The engine no longer has it."
         return [Drift("vanished", str(row.pk), detail, lambda: observing.report_fault(row.pk, Fault.VANISHED, detail))]
-    if row.state == ContainerState.IDLE and (latch := volumes.read_latch(row.pk)):
+    if row.state == ContainerState.IDLE and (latch := node.volumes.read_latch(row.pk)):
         detail = f"idle, but it has held a tenant's data: {latch}; removed, its directory kept"
         return [Drift("latched_idle", str(row.pk), detail, lambda: _take_out(row))]
     if not observed.is_running:
@@ -123,7 +123,7 @@ def _old_profiles(rows: Collection[Container], seen: Mapping[UUID, Observed]) ->
         observed = seen.get(row.pk)
         if row.state != ContainerState.IDLE or row.pool_id in busy or observed is None:
             continue
-        if not nodes.is_here(row.node_id):
+        if not node_of(row).is_here:
             continue
         if observed.labels.get(lifecycle.PROFILE_LABEL) != seccomp.version():
             busy.add(row.pool_id)
@@ -134,7 +134,7 @@ def _old_profiles(rows: Collection[Container], seen: Mapping[UUID, Observed]) ->
 def _renew(container_id: UUID) -> None:
     with recording():
         if Container.objects.here().filter(pk=container_id).transition(ContainerState.IDLE, ContainerState.REMOVING):
-            enqueue("pool", "pools.tasks.destroy_container", container_id, node=node_id())
+            here().queue.put("pool", "pools.tasks.destroy_container", container_id)
 
 
 def _take_out(row: Container) -> None:
@@ -147,21 +147,22 @@ def _take_out(row: Container) -> None:
 
 def look_at(container_id: UUID, *, is_oom: bool = False) -> bool:
     """Inspect a container of this node that may have ended, and record its state."""
-    if not nodes.at_home(container_id):
+    node = at_home(container_id)
+    if node is None:
         return False
     name = lifecycle.runtime_name(container_id)
-    seen = get_runtime().inspect(name)
+    seen = node.runtime.inspect(name)
     if seen is None:
         return observing.report_fault(container_id, Fault.VANISHED, "The engine no longer has it.")
     if seen.is_running:
         return False
     fault, detail = observing.death_words(seen, is_oom=is_oom or (seen.is_oom_killed and seen.exit_code == 137))
-    words = last_words.of(name)
+    words = last_words.of(node.runtime, name)
     return observing.report_fault(container_id, fault, detail, exit_code=seen.exit_code, words=words)
 
 
 def _quarantine(observed: Observed, container_id: UUID | None) -> None:
-    get_runtime().stop(observed.handle.name, 0)
+    here().runtime.stop(observed.handle.name, 0)
     detail = f"{observed.handle.name} has held a tenant's data, but has no row; it is stopped and its directory kept."
     with recording():
         emit(
@@ -173,10 +174,10 @@ def _quarantine(observed: Observed, container_id: UUID | None) -> None:
 def _on_disk(known: set[UUID]) -> list[Drift]:
     found = []
     old = time.time() - settings.BOILERHOUSE_ORPHAN_GRACE_S
-    for container_id, changed in volumes.on_disk().items():
+    for container_id, changed in here().volumes.on_disk().items():
         if container_id in known:
             continue
-        if latch := volumes.read_latch(container_id):
+        if latch := here().volumes.read_latch(container_id):
             found.append(Drift("quarantined", str(container_id), f"directory kept for {latch}", None))
         elif changed < old:
             found.append(_stray_directory(container_id))
@@ -195,16 +196,15 @@ def _leases(held: set[UUID]) -> list[Drift]:
 def _stray_lease(lease: HostLease) -> Drift:
     def free() -> None:
         if lease.resource.startswith("uid "):
-            host.release_uid(lease.container_id)
+            node_of(lease).host.release_uid(lease.container_id)
         else:
-            host.release_addresses(lease.container_id)
+            node_of(lease).host.release_addresses(lease.container_id)
 
     return Drift("stray_lease", lease.resource, f"its container {lease.container_id} is gone", free)
 
 
 def _enqueue(name: str, *arguments: object) -> None:
-    with transaction.atomic():
-        enqueue("pool", f"pools.tasks.{name}", *arguments, node=node_id())
+    here().queue.hand_on("pool", f"pools.tasks.{name}", *arguments)
 
 
 def heal(held: set[UUID]) -> int:

@@ -16,10 +16,10 @@ from django.db.models import Count, Q
 from boilerhouse.core import clock, failpoints
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
-from boilerhouse.queues.tasks import enqueue
 from pools import host, steadiness, trouble
 from pools.errors import HostNotReady
 from pools.models import Container, Pool, Template, WorkloadVersion
+from pools.nodes import node_of
 from pools.states import ContainerState, Trouble
 
 STARTING, IDLE, CLAIMED = ContainerState.STARTING, ContainerState.IDLE, ContainerState.CLAIMED
@@ -133,14 +133,14 @@ def refill(pool_id: str) -> int:
             emit("pool.scaled", pool_id=pool.pk, deleted=True)
             pool.delete()
             return 0
-        places = {one.pk: one.node_id for one in members}
+        places = {one.pk: node_of(one) for one in members}
         step = decide(pool, pool.wanted, members, _parallel(pool))
         for container_id in step.remove:
             if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
-                enqueue("pool", "pools.tasks.destroy_container", container_id, node=places[container_id])
+                places[container_id].queue.put("pool", "pools.tasks.destroy_container", container_id)
         for container_id in step.call_off:
             if Container.objects.filter(pk=container_id, owner=None).transition(STARTING, ContainerState.REMOVING):
-                enqueue("pool", "pools.tasks.destroy_container", container_id, node=places[container_id])
+                places[container_id].queue.put("pool", "pools.tasks.destroy_container", container_id)
         if disk_is_low and step.start:
             trouble.report(pool, Trouble.DISK_LOW, host.disk_words())
             return len(step.remove)
@@ -165,6 +165,6 @@ def _insert(pool: Pool, template: Template) -> None:
         pool=pool, version=version, network=template.network, node_id=node_id(), created_at=now, state_changed_at=now
     )
     fixed = version.spec.fixed_uid
-    container.uid = fixed if fixed is not None else host.lease_uid(container.pk)
+    container.uid = fixed if fixed is not None else node_of(container).host.lease_uid(container.pk)
     container.save(force_insert=True)
-    enqueue("pool", "pools.tasks.create_container", container.pk, node=container.node_id)
+    node_of(container).queue.put("pool", "pools.tasks.create_container", container.pk)

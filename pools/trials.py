@@ -222,4 +222,4 @@ def _log(name: str) -> str:
     except BoilerhouseError:
         return ""
     fits = len(said) <= OUTPUT_BYTES and said.count(b"\n") < LOG_LINES
-    return said.decode(errors="replace") if fits else last_words.of(name)
+    return said.decode(errors="replace") if fits else last_words.of(get_runtime(), name)

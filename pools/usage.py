@@ -16,8 +16,9 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from pools import nodes, quota, volumes
+from pools import quota
 from pools.models import Container, ContainerUsage, Pool, PoolUsage
+from pools.nodes import node_of
 from pools.states import ContainerState
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -77,9 +78,10 @@ def sample() -> int:
     measured: list[Container] = []
     for container in Container.objects.all():
         states[container.pool_id][container.state] += 1
-        if container.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or not nodes.is_here(container.node_id):
+        node = node_of(container)
+        if container.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or not node.is_here:
             continue
-        used = quota.used_bytes(volumes.home(container.pk))
+        used = quota.used_bytes(node.volumes.home(container.pk))
         if used is not None and used != container.disk_bytes:
             container.disk_bytes = used
             measured.append(container)

@@ -51,7 +51,7 @@ def check(site: Site, mapping: SyncMapping, local: volumes.Census, kept: Mapping
 
     ``kept``: files that the sink keeps for the mapping, whether or not they exist here.
     """
-    disk = quota.capacity(volumes.home(site.container_id), site.spec.resources)
+    disk = quota.capacity(site.node.volumes.home(site.container_id), site.spec.resources)
     if disk is None:
         return
     others = services.mappings_to_restore(site.pool_id)
@@ -70,7 +70,7 @@ def check(site: Site, mapping: SyncMapping, local: volumes.Census, kept: Mapping
         raise errors.TooLarge(_words_of_files(site.spec, inodes, disk.files))
     if need <= disk.bytes:
         return
-    has_own = quota.used_bytes(volumes.home(site.container_id)) is not None
+    has_own = quota.used_bytes(site.node.volumes.home(site.container_id)) is not None
     if has_own and not only_there and not any(one.grows for one in censuses.values()):
         return  # it is on that disk now
     grows = {f"{other.container_path}/{path}": by for other in others for path, by in censuses[other.pk].grows.items()}
@@ -139,8 +139,8 @@ def check_room(site: Site, need: int, location: str, *, beside: bool) -> None:
 
     ``beside``: it is merged into existing files, so it needs its space in addition to them.
     """
-    home, limit = volumes.home(site.container_id), quota.limit_of(site.spec.resources)
-    disk = os.statvfs(volumes.staging_dir(site.container_id))
+    home, limit = site.node.volumes.home(site.container_id), quota.limit_of(site.spec.resources)
+    disk = os.statvfs(site.node.volumes.staging_dir(site.container_id))
     free = disk.f_bavail * disk.f_frsize
     if quota.used_bytes(home) is None:
         if limit and need > limit.bytes:

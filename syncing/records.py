@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 
-from pools import volumes
 from pools.volumes import Stamp
 from syncing.models import SyncMapping
 from syncing.sinks import Sink
@@ -63,11 +62,11 @@ def restored(staged: dict[str, Stamp], present: dict[str, Stamp], at_ns: int) ->
 
 
 def _path(site: Site, mapping: SyncMapping) -> Path:
-    return volumes.home(site.container_id) / ".saved" / f"{mapping.pk}.json"
+    return site.node.volumes.home(site.container_id) / ".saved" / f"{mapping.pk}.json"
 
 
 def _about(site: Site, mapping: SyncMapping, sink: Sink, location: str, saved_at: str) -> list[Any]:
     return [
         site.tenant_id, site.generation, sink.place_name, location, mapping.pattern, mapping.container_path,
-        mapping.spec.version, saved_at, os.fspath(volumes.home(site.container_id)),
+        mapping.spec.version, saved_at, os.fspath(site.node.volumes.home(site.container_id)),
     ]  # fmt: skip

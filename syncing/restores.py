@@ -72,7 +72,7 @@ def restore(
     ``is_patient``: a lost connection is retried until the stall limit, because no client waits. Raises SyncFailed; the
     volumes are then unchanged, except for mappings that were moved in before.
     """
-    with quota.spare(volumes.home(site.container_id)):
+    with quota.spare(site.node.volumes.home(site.container_id)):
         return _restore(site, findings, trigger, keep_going, run_of, is_patient=is_patient)
 
 
@@ -214,7 +214,9 @@ class _Restore:
         marker = restored if mapping.spec.interval_ms is not None else None
         names = _census(one.directory).seen if marker else {}
         with planted(mapping):
-            volumes.move_in(site.container_id, site.owner, one.directory, volume, relative, replace=not overlay)
+            site.node.volumes.move_in(
+                site.container_id, site.owner, one.directory, volume, relative, replace=not overlay
+            )
             if restored is not None:
                 volumes.apply_modes_on_way(volume, relative, restored.manifest.way)
             if marker is not None:

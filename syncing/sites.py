@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from uuid import UUID
 
 from pools import errors as pool_errors
-from pools import mounts, volumes
+from pools import mounts
+from pools.nodes import NodeAccess
 from pools.spec import Owner, WorkloadSpec
 from syncing import errors
 from syncing.models import SyncMapping
@@ -28,6 +29,7 @@ class Site:
     generation: int
     lock: int
     """Descriptor of the held lock, which every rclone inherits."""
+    node: NodeAccess
     is_stopped: bool
 
 
@@ -40,7 +42,7 @@ def place_of(site: Site, mapping: SyncMapping) -> tuple[Path, PurePosixPath]:
         )
     volume, relative = found
     try:
-        return volumes.volume_path(site.container_id, volume.name), relative
+        return site.node.volumes.volume_path(site.container_id, volume.name), relative
     except (pool_errors.DirectoryGone, pool_errors.HostNotReady) as error:  # its own file system, which does not exist
         raise errors.DirectoryMissing(error.detail) from error
 

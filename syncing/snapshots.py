@@ -176,8 +176,8 @@ def needs_room() -> Iterator[None]:
 def _fresh_directory(site: Site) -> Path:
     """On the volumes' own file system if that clones files, otherwise on the node's disk, because the limit is the
     tenant's."""
-    volumes.clear_snapshots(site.container_id)
-    home = volumes.home(site.container_id)
+    site.node.volumes.clear_snapshots(site.container_id)
+    home = site.node.volumes.home(site.container_id)
     own = quota.root(home)
     directory = volumes.snapshot_dir(own if own != home and copies.can_clone(own) else home)
     directory.mkdir(mode=0o700)
@@ -224,7 +224,7 @@ class _Taking:
 
     def run(self, quiesce: str) -> None:
         if freezer.is_frozen(self._runtime_id):  # by a killed save, whose watchdog died too
-            freezer.thaw(self._runtime_id, lifecycle.runtime_name(self._site.container_id))
+            freezer.thaw(self._site.node.runtime, self._runtime_id, lifecycle.runtime_name(self._site.container_id))
         is_moment = quiesce == Quiesce.FREEZE and self._at_one_moment()
         if not is_moment:
             self._one_by_one()
@@ -253,7 +253,8 @@ class _Taking:
     def _at_one_moment(self) -> bool:
         name = lifecycle.runtime_name(self._site.container_id)
         try:
-            how = freezer.of(self._runtime_id, name)
+            runtime = self._site.node.runtime
+            how = freezer.of(runtime, self._runtime_id, name)
             for pause_s in PAUSES_S:
                 time.sleep(pause_s)
                 if self._pass(math.inf, tries=1) > WALK_SHARE * self._most_s:
@@ -262,7 +263,7 @@ class _Taking:
                 if how is None:  # nothing runs, so nothing changes
                     self._pass(math.inf, tries=1)
                     return True
-                freezer.wait_for_probe(name, self._most_s)
+                freezer.wait_for_probe(runtime, name, self._most_s)
                 if self._is_done_frozen(how):
                     return True
         except errors.SyncFailed:

@@ -16,8 +16,8 @@ from boilerhouse.core import clock, deployment_settings
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Event
 from pools import last_words, lifecycle
-from pools.runtime import get_runtime
-from pools.runtime.base import Observed
+from pools.nodes import node_of
+from pools.runtime.base import ContainerRuntime, Observed
 from tenants.models import Assignment, Death
 from tenants.states import ReleaseReason
 
@@ -37,6 +37,7 @@ def keep(assignment: Assignment, seen: Observed | None) -> None:
     if Death.objects.filter(assignment=assignment).exists():
         return
     name, container = lifecycle.runtime_name(assignment.held_container), assignment.container
+    runtime = node_of(assignment).runtime
     known = container.error if container and container.is_dead else ""
     Death.objects.create(
         assignment=assignment,
@@ -45,17 +46,17 @@ def keep(assignment: Assignment, seen: Observed | None) -> None:
         exit_code=seen.exit_code if seen else None,
         detail=known
         or f"The container's main process ended with {last_words.ended(seen)}{'' if has_died else ' when stopped'}.",
-        words=last_words.of(name),
-        log=_end_of_log(name),
+        words=last_words.of(runtime, name),
+        log=_end_of_log(runtime, name),
     )
     mine = Death.objects.filter(tenant_id=assignment.tenant_id).order_by("-pk")
     Death.objects.filter(pk__in=list(mine.values_list("pk", flat=True)[PER_TENANT:])).delete()
 
 
-def _end_of_log(name: str) -> str:
+def _end_of_log(runtime: ContainerRuntime, name: str) -> str:
     """Each line with its time; the first one may be truncated."""
     try:
-        return get_runtime().logs(name, LOG_LINES, limit_bytes=LOG_BYTES, timestamps=True).decode(errors="replace")
+        return runtime.logs(name, LOG_LINES, limit_bytes=LOG_BYTES, timestamps=True).decode(errors="replace")
     except BoilerhouseError:
         return ""
 

@@ -20,9 +20,10 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from boilerhouse.process.steps import steps
-from pools import host, nodes, observing, quota, reserve, unlinked, volumes
+from pools import host, observing, quota, reserve, unlinked, volumes
 from pools.errors import DirectoryGone
 from pools.models import Container
+from pools.nodes import node_of
 from pools.quota import Limit
 from pools.spec import WorkloadSpec
 from pools.states import Fault
@@ -67,9 +68,10 @@ class Measured:
         return replace(self, growth=self.bytes - was, since_s=self.at - at)
 
 
-def measure(container_id: UUID, runtime_id: str, spec: WorkloadSpec, most: Limit | None) -> volumes.Walked:
+def measure(container: Container, spec: WorkloadSpec, most: Limit | None) -> volumes.Walked:
     """The container's disk use; a walk that exceeds ``most`` ends there. Raises DirectoryGone."""
-    used = quota.used_bytes(volumes.home(container_id))
+    directories, container_id = node_of(container).volumes, container.pk
+    used = quota.used_bytes(directories.home(container_id))
     if used is not None:
         return volumes.Walked(bytes=used)
     bounds = volumes.WalkBounds(
@@ -78,8 +80,8 @@ def measure(container_id: UUID, runtime_id: str, spec: WorkloadSpec, most: Limit
         seconds=LONGEST_S,
     )
     names = [volume.name for volume in spec.volumes if volume.name != "secrets"]
-    seen = volumes.walk(container_id, names, bounds)
-    unlinked_bytes, are_all = unlinked.held_bytes(runtime_id, volumes.home(container_id))
+    seen = directories.walk(container_id, names, bounds)
+    unlinked_bytes, are_all = unlinked.held_bytes(container.runtime_id, directories.home(container_id))
     seen.bytes += unlinked_bytes
     seen.is_complete &= are_all
     return seen
@@ -109,12 +111,15 @@ def check(assignment_id: UUID) -> volumes.Walked | None:
     """
     rows = Assignment.objects.filter(pk=assignment_id, state=AssignmentState.ASSIGNED)
     row = rows.select_related("version", "container").first()
-    if row is None or row.version is None or row.container is None or not nodes.is_here(row.node):
+    if row is None or row.version is None or row.container is None:
+        return None
+    node = node_of(row)
+    if not node.is_here:
         return None
     container_id, spec = row.held_container, row.version.spec
     limit = quota.limit_of(spec.resources)
     try:
-        seen = measure(container_id, row.container.runtime_id, spec, limit)
+        seen = measure(row.container, spec, limit)
     except DirectoryGone:
         if rows.exists():
             raise
@@ -122,7 +127,7 @@ def check(assignment_id: UUID) -> volumes.Walked | None:
     is_new = row.container.disk_bytes is None or abs(seen.bytes - row.container.disk_bytes) >= WORTH_NOTING
     if is_new and not reserve.is_needed():
         Container.objects.filter(pk=container_id).update(disk_bytes=seen.bytes)
-    if limit is None or quota.used_bytes(volumes.home(container_id)) is not None:
+    if limit is None or quota.used_bytes(node.volumes.home(container_id)) is not None:
         return seen
     if words := excess(seen, limit):
         release(assignment_id, words)

@@ -11,10 +11,10 @@ from django.db.models.functions import Now
 from boilerhouse.core import unforeseen
 from boilerhouse.core.errors import BoilerhouseError, Internal
 from boilerhouse.core.events import emit, recording, wake
-from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
 from pools import lifecycle
 from pools.models import Pool
+from pools.nodes import node_of
 from pools.states import Trouble
 from syncing import errors as sync_errors
 from tenants import errors, line
@@ -101,7 +101,7 @@ def _move_out(assignment_id: UUID, code: str, detail: str, output: str) -> bool:
         if moved:
             given_up = rows.select_related("container").get()
             lifecycle.retire(given_up.held_container)
-            enqueue("save", "tenants.tasks.finish_release", assignment_id, node=given_up.node)
+            node_of(given_up).queue.put("save", "tenants.tasks.finish_release", assignment_id)
             _tell(about, code, detail, output)
             wake()
     return bool(moved)

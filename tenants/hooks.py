@@ -5,7 +5,7 @@ from __future__ import annotations
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit
 from pools import lifecycle
-from pools.runtime import get_runtime
+from pools.nodes import node_of
 from pools.spec import Hook
 from tenants.models import Assignment
 
@@ -16,7 +16,7 @@ def run_before_save(assignment: Assignment, name: str, hook: Hook | None) -> Non
         return
     try:
         container = lifecycle.runtime_name(assignment.held_container)
-        done = get_runtime().exec(container, hook.command, hook.timeout_ms, limit_bytes=4000)
+        done = node_of(assignment).runtime.exec(container, hook.command, hook.timeout_ms, limit_bytes=4000)
         failure = f"exit code {done.exit_code}" if done.exit_code else ""
         if done.refusal:
             failure += f": {done.refusal}"

@@ -13,9 +13,10 @@ from django.db.models import QuerySet
 
 from boilerhouse.core import clock
 from boilerhouse.process.steps import earlier, later
-from pools import nodes, volumes
+from pools import volumes
 from pools.errors import DirectoryGone
 from pools.models import Container
+from pools.nodes import node_of
 from pools.spec import WorkloadSpec
 from tenants import errors, releases
 from tenants.models import Assignment
@@ -47,13 +48,15 @@ def heartbeat(tenant_id: str) -> None:
         raise errors.NothingHeld
 
 
-def _measure(rows: QuerySet[Assignment], container_id: UUID, spec: WorkloadSpec) -> volumes.Walked | None:
+def _measure(rows: QuerySet[Assignment], assignment: Assignment, spec: WorkloadSpec) -> volumes.Walked | None:
     """Walk the container's volumes and record their size and last change; None if the tenant was released meanwhile.
 
     Raises DirectoryGone: the tenant's activity is then unknown, and nothing is decided.
     """
+    container_id = assignment.held_container
     try:
-        seen = volumes.walk(container_id, [volume.name for volume in spec.volumes if volume.name != "secrets"])
+        names = [volume.name for volume in spec.volumes if volume.name != "secrets"]
+        seen = node_of(assignment).volumes.walk(container_id, names)
     except DirectoryGone:
         if rows.exists():
             raise
@@ -68,9 +71,9 @@ def check(assignment_id: UUID, generation: int) -> bool:
     assignment = rows.select_related("pool", "version", "container").first()
     if assignment is None or assignment.version is None or assignment.last_activity_at is None:
         return False
-    if not nodes.is_here(assignment.node):
+    if not node_of(assignment).is_here:
         return False
-    seen = _measure(rows, assignment.held_container, assignment.version.spec)
+    seen = _measure(rows, assignment, assignment.version.spec)
     if seen is None:
         return False
     changed_at = min(clock.of_host(seen.newest_change), clock.now())

@@ -15,6 +15,7 @@ from boilerhouse.core.events import recording
 from boilerhouse.queues.tasks import enqueue
 from pools import lifecycle
 from pools.models import Container, Pool
+from pools.nodes import node_of
 from tenants import deadlines, errors
 from tenants.models import Assignment
 from tenants.states import AssignmentState
@@ -46,8 +47,7 @@ def match_waiters(pool_id: str) -> int:
             )
             assert bound, "a waiting claim changed under the pool's lock"
             deadlines.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
-            arguments = assignment.pk, assignment.generation
-            enqueue("claim", "tenants.tasks.prepare", *arguments, node=container.node_id)
+            node_of(container).queue.put("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
             served += 1
         recount(pool_id)
         if served:

@@ -174,7 +174,7 @@ class Assignment(models.Model):
         return "The state is kept on the node."
 
     @property
-    def node(self) -> str:
+    def node_id(self) -> str:
         """The node of its container or directories; empty if it has neither."""
         return self.container.node_id if self.container else self.directory_node
 

@@ -29,12 +29,11 @@ from boilerhouse.queues.tasks import enqueue
 from boilerhouse.telemetry import tracing
 from boilerhouse.telemetry.metering import timed
 from pools import errors as pool_errors
-from pools import host, last_words, lifecycle, nodes, sizing, volumes
+from pools import last_words, lifecycle, sizing
 from pools.feasibility import seed_path
-from pools.runtime import get_runtime
+from pools.nodes import NodeAccess, node_of
 from pools.runtime.base import Executed
 from pools.spec import WorkloadSpec
-from pools.volumes import staged
 from syncing import errors as sync_errors
 from syncing import restores, sites, surveys
 from syncing.sinks.retrying import pause_s
@@ -78,7 +77,8 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
                     findings = survey.answer()
         needs_worker = spec.post_claim is not None or spec.seed is not None
         needs_worker |= findings is None or any(not finding.is_empty for finding in findings)
-        needs_worker |= not nodes.is_here(container.node_id) or get_runtime().is_suspect()
+        node = node_of(container)
+        needs_worker |= not node.is_here or node.runtime.is_suspect()
         needs_worker |= assignment.egress is not None  # only workers may change the packet filter
         if findings is not None and not needs_worker:
             needs_worker = not _finish(assignment, spec, findings, started)
@@ -98,8 +98,7 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
         with transaction.atomic():
             Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=assignment.owner).update(owner=None)
             deadlines.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
-            arguments = assignment.pk, assignment.generation
-            enqueue("claim", "tenants.tasks.prepare", *arguments, node=container.node_id)
+            node_of(container).queue.put("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
     return not needs_worker
 
 
@@ -116,17 +115,16 @@ def _ask_later(assignment: Assignment, error: Exception, asked: int) -> bool:
         return False
     log.info("sink request retried", tenant=assignment.tenant_id, asked=asked, code=error.code, detail=error.detail)
     Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=assignment.owner).update(owner=None)
-    arguments = assignment.node, assignment.pk, assignment.generation, asked + 1
+    arguments = node_of(assignment), assignment.pk, assignment.generation, asked + 1
     later = threading.Timer(pause.total_seconds(), _send, arguments)
     later.daemon = True
     later.start()
     return True
 
 
-def _send(node: str, *arguments: Any) -> None:
+def _send(node: NodeAccess, *arguments: Any) -> None:
     try:
-        with transaction.atomic():
-            enqueue("claim", "tenants.tasks.prepare", *arguments, node=node)
+        node.queue.hand_on("claim", "tenants.tasks.prepare", *arguments)
     except DATABASE_LOST as error:
         log.warning("claim left to be resumed", error=type(error).__name__)
     finally:
@@ -144,7 +142,7 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
         structlog.contextvars.bind_contextvars(
             tenant=assignment.tenant_id, generation=assignment.generation, container=str(assignment.container_ref)
         )
-        if not nodes.is_here(assignment.node):
+        if not node_of(assignment).is_here:
             _leave_to_its_node(assignment, asked)
             return
         deadlines.take_up(assignment)
@@ -190,14 +188,14 @@ def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
         _stand_in_line(assignment)
         arguments = assignment.pk, assignment.generation, asked
         pause_s = lanes.pause_s(stood_s)
-        enqueue("claim", "tenants.tasks.prepare", *arguments, node=assignment.node, after_s=pause_s)
+        node_of(assignment).queue.put("claim", "tenants.tasks.prepare", *arguments, after_s=pause_s)
 
 
 def _leave_to_its_node(assignment: Assignment, asked: int) -> None:
     """The container is not visible here, so nothing is decided about it."""
     _stand_in_line(assignment)
     arguments = assignment.pk, assignment.generation, asked
-    nodes.send_home("claim", "tenants.tasks.prepare", *arguments, node=assignment.node)
+    node_of(assignment).queue.hand_on("claim", "tenants.tasks.prepare", *arguments)
 
 
 def _stand_in_line(assignment: Assignment) -> None:
@@ -226,15 +224,15 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
 
     Raises Locked while another process works on the container.
     """
-    container_id = assignment.held_container
+    container_id, node = assignment.held_container, node_of(assignment)
     assert assignment.uid is not None
     _raise_generation(assignment, findings)
     try:
-        with volumes.locked(container_id, within_s=LOCKED_S) as lock:
+        with node.volumes.locked(container_id, within_s=LOCKED_S) as lock:
             if not _is_pending(assignment):
                 return False
-            volumes.check(container_id, spec)
-            volumes.latch(container_id, assignment.tenant_id, assignment.generation)
+            node.volumes.check(container_id, spec)
+            node.volumes.latch(container_id, assignment.tenant_id, assignment.generation)
             failpoints.reach("claim.latched")
             if assignment.egress is not None:
                 with _phase("network"):
@@ -259,7 +257,7 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
                     _run_hook(assignment, spec)
             left = max(1.0, (assignment.deadline - clock.now()).total_seconds())
             with _phase("verify"):
-                seen = get_runtime().inspect(lifecycle.runtime_name(container_id), timeout_s=left)
+                seen = node.runtime.inspect(lifecycle.runtime_name(container_id), timeout_s=left)
             if seen is None or not seen.is_running:
                 return False
             with _phase("decide"):
@@ -292,8 +290,8 @@ def _provision(assignment: Assignment, spec: WorkloadSpec) -> None:
         "generation": assignment.generation,
         "claimedAt": clock.now().isoformat().replace("+00:00", "Z"),
     }
-    owner = spec.owner(assignment.uid)
-    volumes.provision(assignment.held_container, owner, assignment.config, assignment.secrets or {}, claim)
+    owner, secrets = spec.owner(assignment.uid), assignment.secrets or {}
+    node_of(assignment).volumes.provision(assignment.held_container, owner, assignment.config, secrets, claim)
 
 
 def _plant_seed(assignment: Assignment, spec: WorkloadSpec) -> None:
@@ -303,7 +301,7 @@ def _plant_seed(assignment: Assignment, spec: WorkloadSpec) -> None:
     source = seed_path(spec.seed)
     if not source.is_dir():
         raise pool_errors.SeedMissing(f"The seed directory {source} does not exist.")
-    volumes.plant(assignment.held_container, spec.owner(assignment.uid), source, "state")
+    node_of(assignment).volumes.plant(assignment.held_container, spec.owner(assignment.uid), source, "state")
 
 
 def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
@@ -312,7 +310,7 @@ def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
     hook, name = spec.post_claim, lifecycle.runtime_name(assignment.held_container)
     deadlines.allow(assignment, timedelta(milliseconds=hook.timeout_ms))
     try:
-        done = get_runtime().exec(name, hook.command, hook.timeout_ms, limit_bytes=4000)
+        done = node_of(assignment).runtime.exec(name, hook.command, hook.timeout_ms, limit_bytes=4000)
     except TimedOut as error:
         raise errors.HookFailed(f"postClaim did not end within {hook.timeout_ms} ms.") from error
     if done.exit_code != 0:
@@ -400,17 +398,17 @@ def _read_outcome(assignment: Assignment, error: Exception) -> bool:
 def _replace_container(assignment: Assignment) -> None:
     """The container died or is dirty: remove or quarantine it, and take another for the same claim (hazards.md#a1,
     #a11)."""
-    old = assignment.held_container
-    if not volumes.is_anothers(old, assignment.tenant_id, assignment.generation):
-        how = last_words.ended(get_runtime().inspect(lifecycle.runtime_name(old)))
-        lifecycle.destroy_at_engine(old)
-        with suppress(pool_errors.DirectoryGone), volumes.locked(old, within_s=LOCKED_S):
-            staged.put_aside(old, assignment.tenant_id)
-        lifecycle.wipe(old)
-        host.release_uid(old)
+    old, node = assignment.held_container, node_of(assignment)
+    if not node.volumes.is_anothers(old, assignment.tenant_id, assignment.generation):
+        how = last_words.ended(node.runtime.inspect(lifecycle.runtime_name(old)))
+        lifecycle.destroy_at_engine(node, old)
+        with suppress(pool_errors.DirectoryGone), node.volumes.locked(old, within_s=LOCKED_S):
+            node.volumes.put_aside(old, assignment.tenant_id)
+        lifecycle.wipe(node, old)
+        node.host.release_uid(old)
         detail = f"A container died while its claim was being prepared, with {how}; the claim gets another one."
     else:
-        lifecycle.quarantine(old)
+        lifecycle.quarantine(node, old)
         detail = "A container that has held another tenant's data was about to be assigned; it is quarantined."
     with recording():
         # The claim may have been aborted meanwhile: then its release removes the container and needs its name.

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from pools import nodes, volumes
+from pools import volumes
+from pools.nodes import node_of
 from syncing import errors as sync_errors
 from syncing import patterns, places
 from syncing import services as syncing
@@ -159,7 +160,7 @@ def _site(tenant_id: str, pool_id: str | None) -> Site:
     row = (rows if pool_id is None else rows.filter(pool_id=pool_id)).first()
     if row is None or row.version is None or row.uid is None:
         raise errors.NotAssigned
-    nodes.check(row.node)
+    node_of(row).check()
     return site_of(row, -1, is_stopped=False)
 
 

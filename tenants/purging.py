@@ -7,8 +7,9 @@ from typing import Any
 from django.db.models.functions import Now
 
 from boilerhouse.core.events import emit, recording
-from pools import lifecycle, nodes
+from pools import lifecycle
 from pools.models import Container, HostLease, Pool
+from pools.nodes import node_of
 from tenants import line, releases, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
@@ -27,7 +28,7 @@ def end_all() -> int:
         # Lock pools before their rows, as everywhere.
         pools = list(Pool.objects.select_for_update(no_key=True).order_by("pk"))
         live = Assignment.objects.live().select_related("container").order_by("created_at")
-        ended = sum(_end(row) for row in live if nodes.is_here(row.node))
+        ended = sum(_end(row) for row in live if node_of(row).is_here)
         for pool in pools:
             line.recount(pool.pk)
             releases.recount(pool.pk)

@@ -27,10 +27,9 @@ from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import in_progress, lanes
 from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
-from pools import freezer, host, lifecycle, nodes, volumes
+from pools import freezer, lifecycle
 from pools.models import Container, Pool
-from pools.runtime import get_runtime
-from pools.volumes import staged
+from pools.nodes import node_of
 from syncing import errors as sync_errors
 from syncing import places, saves
 from syncing import services as syncing
@@ -137,7 +136,7 @@ def fence(
         if moved:
             assignment = Assignment.objects.select_related("container").get(pk=pk)
             lifecycle.retire(assignment.held_container)
-            enqueue("save", "tenants.tasks.finish_release", assignment.pk, node=assignment.node)
+            node_of(assignment).queue.put("save", "tenants.tasks.finish_release", assignment.pk)
         transaction.on_commit(partial(failpoints.reach, "release.fenced"))
     return bool(moved)
 
@@ -156,7 +155,7 @@ def retry(assignment: Assignment, *, discard: bool = False) -> bool:
         )
         if moved:
             recount(assignment.pool_id)
-            enqueue("save", "tenants.tasks.finish_release", assignment.pk, node=assignment.node)
+            node_of(assignment).queue.put("save", "tenants.tasks.finish_release", assignment.pk)
     return bool(moved)
 
 
@@ -194,9 +193,9 @@ def finish(assignment_id: UUID) -> None:
     structlog.contextvars.bind_contextvars(
         tenant=assignment.tenant_id, container=str(assignment.container_ref), generation=assignment.generation
     )
-    if not nodes.is_here(assignment.node):
+    if not node_of(assignment).is_here:
         _put_off(assignment, 0)
-        nodes.send_home("save", "tenants.tasks.finish_release", assignment.pk, node=assignment.node)
+        node_of(assignment).queue.hand_on("save", "tenants.tasks.finish_release", assignment.pk)
         return
     try:
         with lanes.entered_for(_far_ends_of(assignment)) as may_save:
@@ -227,7 +226,7 @@ def _carry_on(assignment: Assignment) -> None:
     try:
         with ExitStack() as held:
             try:
-                lock = held.enter_context(volumes.locked(assignment.held_container))
+                lock = held.enter_context(node_of(assignment).volumes.locked(assignment.held_container))
             except pool_errors.Locked:
                 _back_to_the_queue(assignment, LOCK_TAKEN_S)
                 return
@@ -241,7 +240,7 @@ def _back_to_the_queue(assignment: Assignment, after_s: float) -> None:
     """Free the worker while other work uses the container, or the maximum number of workers waits for its sink."""
     with transaction.atomic():
         _put_off(assignment, after_s)
-        enqueue("save", "tenants.tasks.finish_release", assignment.pk, node=assignment.node, after_s=after_s)
+        node_of(assignment).queue.put("save", "tenants.tasks.finish_release", assignment.pk, after_s=after_s)
 
 
 def _put_off(assignment: Assignment, delay_s: float) -> None:
@@ -288,15 +287,16 @@ def _without_directory(assignment: Assignment, error: pool_errors.DirectoryGone)
     The directory may be on another machine or on a mount that returns, so its absence is not a success (P4).
     """
     _confirm(assignment)
+    node = node_of(assignment)
     if not _may_destroy(assignment):
         name = lifecycle.runtime_name(assignment.held_container)
         if assignment.step == ReleaseStep.STOPPING:
             _run_pre_release(assignment)
         _stop(assignment, name)
-        lifecycle.destroy_at_engine(assignment.held_container)
+        lifecycle.destroy_at_engine(node, assignment.held_container)
         raise sync_errors.DirectoryMissing(error.detail) from error
-    lifecycle.destroy_at_engine(assignment.held_container)
-    volumes.wipe(assignment.held_container)
+    lifecycle.destroy_at_engine(node, assignment.held_container)
+    node.volumes.wipe(assignment.held_container)
 
 
 def _may_destroy(assignment: Assignment) -> bool:
@@ -316,8 +316,9 @@ def _confirm(assignment: Assignment) -> None:
 def _run_steps(assignment: Assignment, lock: int) -> None:
     _confirm(assignment)
     container_id, name = assignment.held_container, lifecycle.runtime_name(assignment.held_container)
+    node = node_of(assignment)
     if assignment.container and freezer.is_frozen(assignment.container.runtime_id):
-        freezer.thaw(assignment.container.runtime_id, name)  # none of its runs could end
+        freezer.thaw(node.runtime, assignment.container.runtime_id, name)  # none of its runs could end
     if assignment.step in (ReleaseStep.STOPPING, ReleaseStep.SAVING):
         if assignment.step == ReleaseStep.STOPPING and not assignment.discard:
             _run_pre_release(assignment)
@@ -332,30 +333,30 @@ def _run_steps(assignment: Assignment, lock: int) -> None:
             except sync_errors.SyncFailed:
                 assignment.refresh_from_db(fields=["discard"])
                 if not assignment.discard:
-                    lifecycle.destroy_at_engine(container_id)
+                    lifecycle.destroy_at_engine(node, container_id)
                     raise
     if assignment.step not in (ReleaseStep.DESTROYING, ReleaseStep.WIPING):
         _advance(assignment, ReleaseStep.DESTROYING)
     if assignment.step == ReleaseStep.DESTROYING:
-        lifecycle.destroy_at_engine(container_id)
+        lifecycle.destroy_at_engine(node, container_id)
         failpoints.reach("release.destroyed")
         _advance(assignment, ReleaseStep.WIPING)
     assignment.refresh_from_db(fields=["discard"])
     if assignment.discard and assignment.was_assigned:
-        volumes.discard(container_id)
+        node.volumes.discard(container_id)
         return
     if not assignment.was_assigned:
-        if volumes.is_anothers(container_id, assignment.tenant_id, assignment.generation):
+        if node.volumes.is_anothers(container_id, assignment.tenant_id, assignment.generation):
             _keep_anothers(assignment)
             return
-        staged.put_aside(container_id, assignment.tenant_id)
-    volumes.wipe(container_id)
+        node.volumes.put_aside(container_id, assignment.tenant_id)
+    node.volumes.wipe(container_id)
 
 
 def _keep_anothers(assignment: Assignment) -> None:
     """The claim was aborted before it found out; the directory is kept for a person to inspect (hazards.md#a1)."""
     detail = "A container that has held another tenant's data had been claimed; its directory is quarantined."
-    log.error("directory quarantined", latch=volumes.read_latch(assignment.held_container))
+    log.error("directory quarantined", latch=node_of(assignment).volumes.read_latch(assignment.held_container))
     emit("pool.warning", pool_id=assignment.pool_id, container_id=assignment.container_ref, detail=detail)
 
 
@@ -367,7 +368,7 @@ def _run_pre_release(assignment: Assignment) -> None:
 
 def _stop(assignment: Assignment, name: str) -> None:
     """Stop the container and verify that it has stopped: nothing is saved while a process writes (hazards.md#b3)."""
-    runtime = get_runtime()
+    runtime = node_of(assignment).runtime
     grace = assignment.version.spec.stop_timeout_ms if assignment.version and assignment.was_assigned else 0
     runtime.stop(name, grace)
     seen = runtime.inspect(name)
@@ -390,7 +391,7 @@ def _save(assignment: Assignment, lock: int) -> None:
 
 def _end(assignment: Assignment) -> None:
     failpoints.reach("release.wiped")
-    host.release_uid(assignment.held_container)
+    node_of(assignment).host.release_uid(assignment.held_container)
     outcome = assignment.outcome if not assignment.was_assigned else ("discarded" if assignment.discard else "released")
     with recording():
         ended = Assignment.objects.filter(pk=assignment.pk, owner=processes.current()).transition(
@@ -422,7 +423,7 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
             RELEASING,
             FAILED,
             step=ReleaseStep.SAVING,
-            directory_node=assignment.node,
+            directory_node=assignment.node_id,
             outcome=error.code,
             outcome_detail=error.detail,
             owner=None,

@@ -11,6 +11,7 @@ from boilerhouse.core.events import recording
 from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
 from pools.models import Container
+from pools.nodes import node_of
 from pools.states import ContainerState
 from tenants import errors, releases
 
@@ -38,7 +39,7 @@ def begin(container_id: UUID, *, discard: bool) -> Removal:
         with recording():
             if Container.objects.filter(pk=container_id).transition(ContainerState.IDLE, ContainerState.REMOVING):
                 audit.record("container.remove", container_id, before={"poolId": container.pool_id, "state": "idle"})
-                enqueue("pool", "pools.tasks.destroy_container", container_id, node=container.node_id)
+                node_of(container).queue.put("pool", "pools.tasks.destroy_container", container_id)
                 enqueue("pool", "pools.tasks.refill", container.pool_id)
                 return Removal(container_id, None)
         return begin(container_id, discard=discard)  # it was claimed meanwhile

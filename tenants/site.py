@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pools.nodes import node_of
 from syncing.sites import Site
 from tenants.models import Assignment
 
@@ -14,5 +15,5 @@ def site_of(assignment: Assignment, lock: int, *, is_stopped: bool) -> Site:
     spec = assignment.version.spec
     return Site(
         assignment.held_container, spec.owner(assignment.uid), assignment.pool_id, spec, assignment.tenant_id,
-        assignment.generation, lock, is_stopped=is_stopped,
+        assignment.generation, lock, node_of(assignment), is_stopped=is_stopped,
     )  # fmt: skip

@@ -23,16 +23,14 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 
 from boilerhouse.core import audit, clock
-from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.recently import Recently
 from boilerhouse.process import budgets, processes
 from boilerhouse.process.steps import each, later
 from boilerhouse.queues import lanes
-from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
-from pools import nodes, volumes
+from pools.nodes import NodeAccess, here, node_of
 from syncing import errors as sync_errors
 from syncing import places, restores, saves, sites, surveys
 from syncing import services as syncing
@@ -145,7 +143,7 @@ def _queue(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], tri
         site = site_of(assignment, -1, is_stopped=False)
         runs = [queue_run(spec, site, way, trigger) for spec, way in wanted]
         for _ in runs:
-            enqueue("sync", "tenants.tasks.run_syncs", node=assignment.node)
+            site.node.queue.put("sync", "tenants.tasks.run_syncs")
     return runs
 
 
@@ -190,24 +188,24 @@ def run_next() -> None:
     is_locked = False
     turns, rest_s = _turns()
     for assignment in turns:
-        if not nodes.is_here(assignment.node):
+        if not node_of(assignment).is_here:
             continue  # that node was sent its own message
         match _take_turn(assignment):
             case Turn.DONE:
                 if _queued().exists():
-                    _send(node_id())
+                    _send(here())
                 return
             case Turn.LOCKED:
                 is_locked = True
             case Turn.NO_ROOM:
                 pass  # the holder of the slot sends a message when its run has ended
     if is_locked or rest_s:
-        _send(node_id(), LOCK_TAKEN_S if is_locked else rest_s)
+        _send(here(), LOCK_TAKEN_S if is_locked else rest_s)
 
 
-def _send(node: str, after_s: float = 0.0) -> None:
+def _send(node: NodeAccess, after_s: float = 0.0) -> None:
     with transaction.atomic():
-        enqueue("sync", "tenants.tasks.run_syncs", node=node, after_s=after_s)
+        node.queue.put("sync", "tenants.tasks.run_syncs", after_s=after_s)
 
 
 class Turn(Enum):
@@ -276,7 +274,7 @@ def _take_turn(assignment: Assignment) -> Turn:
             if not may_begin:
                 return Turn.NO_ROOM
             try:
-                lock = held.enter_context(volumes.locked(assignment.held_container))
+                lock = held.enter_context(node_of(assignment).volumes.locked(assignment.held_container))
             except pool_errors.Locked:
                 return Turn.LOCKED
             waiting = list(queued.select_related("spec__credential").order_by("created_at", "id"))
@@ -440,7 +438,7 @@ def resume() -> int:
             again[assignment.pk] = assignment
     _cancel_left_behind(SyncRun.objects.filter(pk__in=left_behind))
     for assignment in again.values():
-        _send(assignment.node)
+        _send(node_of(assignment))
     return len(again) + len(left_behind)
 
 

@@ -16,9 +16,9 @@ from boilerhouse.core import audit
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import recording
 from pools import errors as pool_errors
-from pools import lifecycle, nodes
+from pools import lifecycle
 from pools.models import Container
-from pools.runtime import get_runtime
+from pools.nodes import node_of
 from pools.runtime.base import Executed, LogStream, Terminal
 from tenants import errors, idle, validation
 from tenants.models import Assignment
@@ -62,7 +62,7 @@ def _run(
         about = {"tenantId": row.tenant_id, "generation": row.generation, "commandSha256": digest}
         audit.record("container.exec", container_id, after=about)
     try:
-        return get_runtime().exec(
+        return node_of(row).runtime.exec(
             lifecycle.runtime_name(container_id), command, timeout_ms, stdin=stdin,
             limit_bytes=settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES,
         )  # fmt: skip
@@ -102,7 +102,7 @@ def open_terminal(container_id: UUID, reason: str, columns: int, rows: int) -> T
         about = {"tenantId": row.tenant_id, "generation": row.generation, "reason": reason}
         audit.record("container.terminal", container_id, after=about)
     try:
-        return get_runtime().terminal(lifecycle.runtime_name(container_id), SHELL, columns, rows)
+        return node_of(row).runtime.terminal(lifecycle.runtime_name(container_id), SHELL, columns, rows)
     except pool_errors.ContainerMissing as error:
         raise pool_errors.NotRunning from error
 
@@ -119,20 +119,20 @@ def _claimed(container_id: UUID) -> Assignment:
         if held.filter(state=AssignmentState.RELEASING).exists():
             raise errors.Releasing
         raise pool_errors.NotClaimed
-    nodes.check(row.node)
+    node_of(row).check()
     return row
 
 
 def logs(container: Container, tail: int, since: float | None, *, timestamps: bool = False) -> bytes:
     """The last lines of the container's log, 1 MiB at most. Raises EngineUnavailable, ContainerMissing, OtherNode."""
-    nodes.check(container.node_id)
-    return get_runtime().logs(lifecycle.runtime_name(container.pk), tail, since, LOG_BYTES, timestamps=timestamps)
+    return node_of(container).runtime.logs(
+        lifecycle.runtime_name(container.pk), tail, since, LOG_BYTES, timestamps=timestamps
+    )
 
 
 def follow_logs(container: Container, tail: int, since: float | None, *, timestamps: bool = False) -> LogStream:
     """The same, followed by new output until the container ends."""
-    nodes.check(container.node_id)
-    runtime, name = get_runtime(), lifecycle.runtime_name(container.pk)
+    runtime, name = node_of(container).runtime, lifecycle.runtime_name(container.pk)
     if runtime.inspect(name) is None:  # with a deadline, which the stream does not have
         raise pool_errors.ContainerMissing(f"The engine has no container {name}.")
     return runtime.follow_logs(name, tail, since, timestamps=timestamps)

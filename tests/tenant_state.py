@@ -7,7 +7,7 @@ import shutil
 from uuid import uuid4
 
 from boilerhouse.core import failpoints
-from pools import volumes
+from pools import nodes, volumes
 from pools.spec import Owner
 from syncing import restores, saves, sites, surveys
 from syncing.models import SyncRun, SyncSpec
@@ -59,7 +59,7 @@ class TenantState:
     def site(self, lock: int) -> sites.Site:
         return sites.Site(
             self.container_id, Owner(UID, UID), self.spec.pool_id, self.workload, self.tenant_id, self.generation,
-            lock, is_stopped=True,
+            lock, nodes.here(), is_stopped=True,
         )  # fmt: skip
 
     def save(self) -> None:
@@ -118,7 +118,7 @@ class LiveState(TenantState):
     def site(self, lock: int) -> sites.Site:
         return sites.Site(
             self.container_id, Owner(UID, UID), self.spec.pool_id, make_spec(), self.tenant_id, self.generation,
-            lock, is_stopped=False,
+            lock, nodes.here(), is_stopped=False,
         )  # fmt: skip
 
     def save(self) -> dict:

@@ -30,6 +30,7 @@ from boilerhouse.queues.tasks import enqueue
 from boilerhouse.telemetry import metering
 from pools import lifecycle, named, pull_runs, pulling, sizing, tags, usage
 from pools.models import Container, Pool
+from pools.nodes import node_of
 from pools.pull_runner import PullRunner
 from pools.states import ContainerState
 from syncing import places
@@ -95,8 +96,7 @@ def _resume_container(container: Container) -> int:
     if nodes.is_silent(container.node_id) or not _sent.is_new(container.pk):
         return 0
     verb = "create" if container.state == ContainerState.STARTING else "destroy"
-    with transaction.atomic():
-        enqueue("pool", f"pools.tasks.{verb}_container", container.pk, node=container.node_id)
+    node_of(container).queue.hand_on("pool", f"pools.tasks.{verb}_container", container.pk)
     return 1
 
 

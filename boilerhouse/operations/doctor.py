@@ -27,6 +27,7 @@ from boilerhouse.process import processes
 from boilerhouse.queues.silence import silent_queues
 from pools import bridging, firewall, host, registry_logins, resolvers, suitability
 from pools.models import Container, Pool, RegistryCredential
+from pools.nodes import here
 from pools.pull_errors import LoginFailed, PullFault
 from pools.runtime import get_runtime
 from pools.runtime.base import DEFAULT_OPEN_FILES
@@ -208,7 +209,7 @@ def _same_path() -> Iterator[Rest]:
 
 def _firewall() -> Iterator[Rest]:
     bridging.check_module()
-    network = host.ensure_network() if Container.objects.exists() else None
+    network = here().host.ensure_network() if Container.objects.exists() else None
     missing = firewall.differences(network) if network else []
     if network and network.subnet6 != settings.BOILERHOUSE_IPV6_SUBNET:
         yield (

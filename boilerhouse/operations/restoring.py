@@ -32,7 +32,7 @@ from boilerhouse.core.models import Process
 from boilerhouse.operations import archives
 from boilerhouse.operations.archives import Archive, Row
 from boilerhouse.process import processes
-from pools import volumes
+from pools.nodes import here
 from pools.states import ContainerState
 from tenants.models import CLEARED
 from tenants.states import LIVE, AssignmentState, ReleaseStep
@@ -201,7 +201,7 @@ class _Fitting:
     def _look_around(self) -> None:
         """The containers whose directories are here, and those whose claim was pending."""
         for row in self.archive.rows("pools.Container"):
-            if volumes.home(UUID(row["id"])).is_dir():
+            if here().volumes.home(UUID(row["id"])).is_dir():
                 self._here.add(row["id"])
         for row in self.archive.rows("tenants.Assignment"):
             ref = row["container_ref"]
@@ -212,9 +212,9 @@ class _Fitting:
 
     def _is_kept(self, row: Row) -> bool:
         """Whether the container's directory is here and still belongs to this claim."""
-        latch = volumes.read_latch(UUID(row["container_ref"]))
+        latch = here().volumes.read_latch(UUID(row["container_ref"]))
         if latch is None:
-            return row["state"] == AssignmentState.PENDING and volumes.home(UUID(row["container_ref"])).is_dir()
+            return row["state"] == AssignmentState.PENDING and here().volumes.home(UUID(row["container_ref"])).is_dir()
         try:
             seen = json.loads(latch)
         except ValueError:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
-from django.db import transaction
-
 from boilerhouse.core import clock
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process.steps import each
-from boilerhouse.queues.tasks import enqueue
-from pools import freezer, lifecycle, nodes, volumes
+from pools import freezer, lifecycle
 from pools.models import Container
+from pools.nodes import NodeAccess, here, node_of
 from pools.states import ContainerState
 from tenants.models import Assignment
 from tenants.upkeep.orphans import send, tried
@@ -34,25 +32,27 @@ def find_lost() -> int:
 
 
 def _have_put_away(pk: UUID) -> int:
-    if not is_lost(pk) or not tried.is_new(("lost", pk)):
+    if not is_lost(here(), pk) or not tried.is_new(("lost", pk)):
         return 0
-    with transaction.atomic():
-        enqueue("pool", "tenants.tasks.put_away", pk, node=node_id())
+    here().queue.hand_on("pool", "tenants.tasks.put_away", pk)
     return 1
 
 
-def is_lost(container_id: UUID) -> bool:
+def is_lost(node: NodeAccess, container_id: UUID) -> bool:
     """Whether it has held data of a tenant whose assignment no longer exists: its state may be unsaved."""
     held = Assignment.objects.live().filter(container_ref=container_id).exists()
-    return not held and volumes.read_latch(container_id) is not None
+    return not held and node.volumes.read_latch(container_id) is not None
 
 
 def put_away(container_id: UUID) -> None:
     """Stop a lost container, free its slot, and keep its directory for a person to inspect."""
     container = Container.objects.filter(pk=container_id, state=ContainerState.REMOVING).first()
-    if container is None or not nodes.is_here(container.node_id) or not is_lost(container_id):
+    if container is None:
         return
-    lifecycle.quarantine(container_id)
+    node = node_of(container)
+    if not node.is_here or not is_lost(node, container_id):
+        return
+    lifecycle.quarantine(node, container_id)
     with recording():
         detail = (
             "A container that has held a tenant's data, but has no assignment, was about to be removed; it is"
@@ -73,7 +73,7 @@ def retire_unheld() -> int:
 def _retire(container: Container) -> int:
     with recording():
         lifecycle.retire(container.pk)
-        enqueue("pool", "pools.tasks.destroy_container", container.pk, node=container.node_id)
+        node_of(container).queue.put("pool", "pools.tasks.destroy_container", container.pk)
     return 1
 
 

@@ -12,6 +12,7 @@ from boilerhouse.core import clock, nodes
 from boilerhouse.core.recently import Recently
 from boilerhouse.process import processes
 from boilerhouse.queues.tasks import enqueue
+from pools.nodes import node_of
 from tenants.models import Assignment
 
 ORPHANED_AFTER = timedelta(seconds=3)
@@ -37,9 +38,8 @@ tried = Recently(10)
 def send_once(row: Assignment, queue: str, function: str, *arguments: object) -> int:
     """Once per orphan and owner, to its node. An unreachable node already has the message, or gets one when it is
     back."""
-    node = row.node
-    if nodes.is_silent(node) or not tried.is_new((row.pk, row.owner, row.attempt, row.next_attempt_at)):
+    node = node_of(row)
+    if nodes.is_silent(node.id) or not tried.is_new((row.pk, row.owner, row.attempt, row.next_attempt_at)):
         return 0
-    with transaction.atomic():
-        enqueue(queue, function, *arguments, node=node)
+    node.queue.hand_on(queue, function, *arguments)
     return 1

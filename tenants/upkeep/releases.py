@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from django.db import transaction
 from django.db.models import QuerySet
 
 from boilerhouse.core import clock
 from boilerhouse.process.steps import each
-from boilerhouse.queues.tasks import enqueue
 from pools.models import Pool
+from pools.nodes import node_of
 from pools.states import DEADLY
 from tenants import errors, giving_up, idle, releases
 from tenants.models import Assignment
@@ -72,6 +71,5 @@ def _have_checked(row: Assignment) -> int:
         return 0
     if not tried.is_new(("idle", row.pk, row.last_activity_at)):
         return 0
-    with transaction.atomic():
-        enqueue("sync", "tenants.tasks.check_idle", row.pk, row.generation, node=row.node)
+    node_of(row).queue.hand_on("sync", "tenants.tasks.check_idle", row.pk, row.generation)
     return 1

@@ -10,6 +10,7 @@ import pytest
 
 from pools import freezer, host, host_processes, lifecycle, reconcile, usage
 from pools.errors import ExecTimedOut
+from pools.runtime import get_runtime
 from pools.states import ContainerState, Fault
 from tests.docker_command import docker
 from tests.waiting import eventually
@@ -54,7 +55,7 @@ def test_a_running_container_is_held_still_by_the_kernel_or_by_the_engine(engine
     group = freezer.group_of(row.runtime_id)
     assert group
     commands = threading.Thread(target=engine.run, args=(row, "echo ran > /tmp/ran"))
-    for way in (group, freezer.EnginePause(name)):
+    for way in (group, freezer.EnginePause(get_runtime(), name)):
         with freezer.held(way, 5.0):
             assert freezer.is_frozen(row.runtime_id)
             stood = status(pid)
@@ -68,10 +69,10 @@ def test_a_running_container_is_held_still_by_the_kernel_or_by_the_engine(engine
     commands.join(timeout=60)
     assert engine.run(row, "cat /tmp/ran") == "ran\n"
     group.freeze()
-    assert freezer.thaw(row.runtime_id, name)
+    assert freezer.thaw(get_runtime(), row.runtime_id, name)
     docker("pause", name)
-    assert freezer.thaw(row.runtime_id, name)
-    assert not freezer.thaw(row.runtime_id, name)
+    assert freezer.thaw(get_runtime(), row.runtime_id, name)
+    assert not freezer.thaw(get_runtime(), row.runtime_id, name)
 
 
 def status(pid: int) -> list[str]:

@@ -29,6 +29,6 @@ class ClaimedMeanwhile:
 def test_what_a_check_prints_is_told_only_of_a_container_that_no_tenant_has(data_dir, monkeypatch, to, shown):
     """P10: it was read as idle, claimed, and its tenant's output went to viewers. P7: a NUL was too much for PostgreSQL."""
     container = make_container()
-    monkeypatch.setattr(observing, "get_runtime", lambda: ClaimedMeanwhile(to))
+    monkeypatch.setattr("pools.runtime._runtime", lambda *_: ClaimedMeanwhile(to))
     assert observing.report_health(container.pk, ContainerHealth.UNHEALTHY)
     assert f" fails: exit code 7{shown}." in Container.objects.get().error

@@ -11,7 +11,7 @@ from django_q.models import OrmQ
 
 from boilerhouse.core import deployment, failpoints
 from boilerhouse.core.models import Event
-from pools import firewall, host, lifecycle, observing, reconcile, sizing, volumes
+from pools import firewall, host, lifecycle, nodes, observing, reconcile, sizing, volumes
 from pools.errors import EngineUnavailable
 from pools.models import Container, HostLease, Pool
 from pools.runtime import seccomp
@@ -26,7 +26,7 @@ from tests.power_cut import PowerCut
 def engine(data_dir, fake_engine, monkeypatch, settings):
     settings.BOILERHOUSE_ORPHAN_GRACE_S = 10
     monkeypatch.setattr(firewall, "apply", lambda network: None)
-    monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)
+    monkeypatch.setattr(nodes.Host, "ensure_ram_dir", lambda: None)
     (data_dir / "ram").mkdir()
     return fake_engine
 
@@ -384,7 +384,7 @@ def test_no_address_and_no_rule_are_the_hosts_trouble_and_said(engine, monkeypat
         raise HostNotReady("No /16 network is free on this host; set BOILERHOUSE_SUBNET.")
 
     pool = make_pool(min_size=2)
-    monkeypatch.setattr(host, "ensure_network", refuse)
+    monkeypatch.setattr(nodes.Host, "ensure_network", refuse)
     sizing.refill(pool.pk)
     start_all()
     pool = Pool.objects.with_counts().get()

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from pools import lifecycle, volumes
+from pools import lifecycle, nodes, volumes
 from pools.errors import DirectoryGone, DirtyContainer, Locked
 from pools.spec import Owner
 from tests.make import make_spec
@@ -83,9 +83,9 @@ def test_a_lock_that_is_held_is_given_up_and_not_waited_for_for_ever(container, 
         with pytest.raises(Locked, match=str(container)), volumes.locked(container):
             pass
         with pytest.raises(Locked):
-            lifecycle.wipe(container)
+            lifecycle.wipe(nodes.here(), container)
         assert volumes.home(container).exists()
-    lifecycle.wipe(container)
+    lifecycle.wipe(nodes.here(), container)
     assert not volumes.home(container).exists()
 
 

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from boilerhouse.core.models import Event
-from pools import firewall, host, lifecycle, mounts, sizing, volumes
+from pools import firewall, lifecycle, mounts, nodes, sizing, volumes
 from pools.errors import CannotMount
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.runtime.base import Image
@@ -133,7 +133,7 @@ AT_TMP = [{"name": "state", "container_path": "/tmp", "mode": "rw"}]
 @pytest.fixture
 def engine(data_dir, fake_engine, monkeypatch):
     monkeypatch.setattr(firewall, "apply", lambda network: None)
-    monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)
+    monkeypatch.setattr(nodes.Host, "ensure_ram_dir", lambda: None)
     (data_dir / "ram").mkdir()
     return fake_engine
 
@@ -166,7 +166,7 @@ def test_a_restore_around_a_mounted_volume_is_refused_before_its_first_byte(data
     spec = make_sync_spec(pool)
     workload = container.version.spec
     volumes.prepare(container.pk, container.uid, workload)
-    site = Site(container.pk, workload.owner(container.uid), pool.pk, workload, "alice", 1, -1, False)
+    site = Site(container.pk, workload.owner(container.uid), pool.pk, workload, "alice", 1, -1, nodes.here(), False)
     finding = Finding(spec.mappings.get(), spec.resolved_sink(), "t/alice/state/", None, True)
     with pytest.raises(VolumeInside, match="cache"):
         restore(site, [finding], Trigger.CLAIM, lambda: True)

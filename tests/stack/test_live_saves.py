@@ -15,6 +15,7 @@ import pytest
 
 from pools import freezer, quota, volumes
 from pools.models import Container
+from pools.runtime import get_runtime
 from tests import sqlite
 from tests.stack.conftest import UPLOAD, eventually
 
@@ -191,7 +192,7 @@ def test_the_engines_pause_does_where_the_kernels_freezer_cannot_be_reached(stac
     pool = live_pool(stack, pools, sink_server)
     held = stack.claim("hal", pool)["containerId"]
     runtime_id = Container.objects.get(pk=held).runtime_id
-    pause = freezer.EnginePause(f"bh-{held}")
+    pause = freezer.EnginePause(get_runtime(), f"bh-{held}")
     with freezer.held(pause, 5.0) as freeze:
         assert freezer.is_frozen(runtime_id)
         assert pause.is_frozen()

@@ -612,7 +612,7 @@ def test_an_engine_that_does_not_answer_makes_no_save_less_of_a_moment(one, monk
         def inspect(self, _name):
             raise EngineTimeout("The engine has not answered.")
 
-    monkeypatch.setattr(freezer, "get_runtime", Silent)
+    monkeypatch.setattr("pools.runtime._runtime", lambda *_: Silent())
     told = one.told()
     assert told["pointInTime"], told
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from boilerhouse.core.models import AuditEntry, Event
 from boilerhouse.operations.supervisor import free_port
-from pools import volumes
+from pools import nodes, volumes
 from pools.spec import Owner
 from syncing import (
     addresses,
@@ -133,7 +133,7 @@ class Claimed:
         pool_id = self.spec.pool_id
         return sites.Site(
             self.container_id, Owner(UID, UID), pool_id, make_spec(), self.tenant_id, self.generation,
-            lock, is_stopped=True,
+            lock, nodes.here(), is_stopped=True,
         )  # fmt: skip
 
     def restore(self) -> dict[str, str]:

@@ -27,7 +27,7 @@ from boilerhouse.core import deployment, failpoints
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Deployment, Process
 from boilerhouse.process import processes
-from pools import firewall, host, lifecycle, reconcile, services, volumes
+from pools import firewall, lifecycle, nodes, reconcile, services, volumes
 from pools.models import Container, HostLease, Pool
 from pools.runtime import get_runtime
 from pools.states import DEADLY, ContainerState
@@ -73,7 +73,7 @@ class Anything(RuleBasedStateMachine):
             self.patches.setattr(django_settings, name, value)
         self.runtime = get_runtime()
         self.patches.setattr(firewall, "apply", lambda network: None)
-        self.patches.setattr(host, "ensure_ram_dir", lambda: self.directory / "ram")
+        self.patches.setattr(nodes.Host, "ensure_ram_dir", lambda: self.directory / "ram")
         # The clock of these tests is steps, not seconds.
         self.patches.setattr(controller, "STUCK_AFTER", timedelta(0))
         self.patches.setattr(upkeep.orphans, "ORPHANED_AFTER", timedelta(0))

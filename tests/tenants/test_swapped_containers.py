@@ -16,7 +16,7 @@ from django_q.models import OrmQ
 
 from boilerhouse.core import failpoints
 from boilerhouse.core.models import Event
-from pools import host, volumes
+from pools import nodes, volumes
 from pools.models import Container, Pool
 from pools.runtime.base import Pending
 from pools.states import ContainerState
@@ -46,7 +46,7 @@ class BusyEngine(FakeRuntime):
 
 @pytest.fixture
 def engine(data_dir: object, settings: object, monkeypatch: pytest.MonkeyPatch) -> BusyEngine:
-    monkeypatch.setattr(host, "release_uid", lambda _container: None)
+    monkeypatch.setattr(nodes.Host, "release_uid", lambda _container: None)
     return choose_runtime(settings, BusyEngine)
 
 

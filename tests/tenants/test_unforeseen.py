@@ -8,7 +8,7 @@ import pytest
 
 from boilerhouse.core import context
 from boilerhouse.core.models import Event
-from pools import firewall, host, lifecycle, sizing, volumes
+from pools import firewall, lifecycle, nodes, sizing, volumes
 from pools.models import Container, Pool
 from pools.states import ContainerState
 from syncing import runs
@@ -41,7 +41,7 @@ def logged(caplog, request_id: str) -> bool:
 
 def test_a_claim_says_internal_and_where_the_log_has_it(call, caplog, fake_engine, monkeypatch):
     """Further defect 1: it was ``restore_failed``, and the answer held the exception's text."""
-    monkeypatch.setattr(volumes, "locked", break_down)
+    monkeypatch.setattr(nodes.Volumes, "locked", break_down)
     pool = make_pool()
     make_container(pool)
     answer = call("POST", "tenants/alice/claim", {"poolId": pool.pk})
@@ -122,7 +122,7 @@ def test_a_preview_names_no_path_of_the_node(monkeypatch):
 def test_a_pool_says_it_of_a_start(data_dir, fake_engine, monkeypatch, caplog):
     """Further defect 1: a claim that finds the pool broken repeats the pool's words."""
     monkeypatch.setattr(firewall, "apply", lambda network: None)
-    monkeypatch.setattr(host, "ensure_ram_dir", lambda: None)
+    monkeypatch.setattr(nodes.Host, "ensure_ram_dir", lambda: None)
     monkeypatch.setattr(fake_engine, "create", break_down)
     pool = make_pool(min_size=1)
     sizing.refill(pool.pk)

@@ -1,0 +1,182 @@
+"""Nobody takes this machine for the one that a container is on: what a node has is reached through its node."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from django_q.models import OrmQ
+
+from boilerhouse.core.deployment import node_id
+from pools import nodes
+from pools.errors import OtherNode
+from pools.models import HostLease
+from tests.make import make_container, make_node
+
+pytestmark = pytest.mark.any_database
+ROOT = Path(__file__).resolve().parents[2]
+OWN = ("boilerhouse/core/deployment.py", "pools/nodes.py", "pools/host/", "pools/runtime/", "pools/volumes/")
+"""The node's own packages."""
+FACES = {"Volumes": ("volumes", "staged"), "Host": ("host",)}
+
+ENGINE = {
+    # Of this machine as a whole, said by whoever runs on it.
+    "boilerhouse/controller/engine_watch.py": "the events of this node's engine",
+    "boilerhouse/operations/doctor.py": "what doctor runs beside",
+    "boilerhouse/operations/health.py": "the engine beside this web process",
+    "boilerhouse/operations/management/commands/demo.py": "the demo's image",
+    "pools/cleanup.py": "a purge of this node",
+    # Images: each engine has its own, and no container is concerned.
+    "pools/feasibility.py": "advice before a workload is saved",
+    "pools/images.py": "builds the examples' images",
+    "pools/pull_runs.py": "a pull of this node, by its worker",
+    "pools/pulling.py": "the same, for the start of a container of this node",
+    "pools/tags.py": "asks about tags in turn with other nodes",
+    "pools/version_images.py": "an image that a start of this node needs",
+    "pools/trials.py": "a dry run has no row: it lives and ends here",
+}
+NODE_ID = {
+    "boilerhouse/core/nodes.py": "the heartbeat",
+    "boilerhouse/operations/archives.py": "an archive names the node that made it",
+    "boilerhouse/operations/restoring.py": "a restored deployment begins as one node",
+    "boilerhouse/process/processes.py": "a process's row",
+    "boilerhouse/queues/broker.py": "a worker takes its node's messages",
+    "pools/filtering.py": "this node's report of its packet filter",
+    "pools/named.py": "names as this node resolved them",
+    "pools/pull_runs.py": "this node's pulls",
+    "pools/pulling.py": "this node's pulls",
+    "pools/querysets.py": "here()",
+    "pools/sizing.py": "a new container is made where it is decided",
+    "pools/trials.py": "a dry run lives and ends here",
+    "tenants/erasing.py": "every other node is told",
+    "tenants/upkeep/containers.py": "what this node's freezer shows",
+}
+DIRECTORY = {
+    # None of it is a tenant's.
+    "boilerhouse/core/encryption.py": "the keys",
+    "boilerhouse/dashboard/pages/settings.py": "its path, for people",
+    "boilerhouse/operations/archives.py": "what a backup of this node holds",
+    "boilerhouse/operations/doctor.py": "what doctor runs beside",
+    "boilerhouse/operations/management/commands/up.py": "makes it",
+    "boilerhouse/operations/restoring.py": "what a backup is restored into",
+    "boilerhouse/operations/supervisor.py": "the embedded S3 and its log",
+    "boilerhouse/queues/bells.py": "pipes of processes of this machine",
+    "boilerhouse/queues/lanes.py": "slots of processes of this machine",
+    "boilerhouse/telemetry/metering.py": "counters of processes of this machine",
+    "pools/cleanup.py": "a purge of this node",
+    "pools/firewall.py": "the lock of this machine's packet filter",
+    "pools/reserve.py": "this disk's reserve",
+    "pools/tags.py": "the lock of this machine's looks",
+    "pools/trials.py": "a dry run's directory",
+    "syncing/probing.py": "the directory of a sink's probe",
+    "syncing/rclone.py": "slots of transfers of this machine",
+    "syncing/sinks/outbound.py": "where the embedded S3 listens",
+}
+KERNEL = {
+    # By a runtime id or a process id that came from the container's node, or of the own process.
+    "boilerhouse/operations/supervisor.py", "boilerhouse/process/processes.py", "boilerhouse/process/stalling.py",
+    "boilerhouse/process/urgency.py", "pools/bridging.py", "pools/freezer.py", "pools/host_processes.py",
+    "pools/mounted.py", "pools/resolving.py", "pools/unlinked.py", "pools/usage.py", "syncing/connects.py",
+    "syncing/jail.py", "syncing/sinks/local.py",
+}  # fmt: skip
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for folder in ("boilerhouse", "pools", "syncing", "tenants"):
+        for path in (ROOT / folder).rglob("*.py"):
+            name = str(path.relative_to(ROOT))
+            if "migrations" not in path.parts and not name.startswith(OWN):
+                yield name, ast.parse(path.read_text())
+
+
+def callers(*functions: str) -> set[str]:
+    """Modules that call one of these, or read the setting behind them."""
+    return {
+        name
+        for name, tree in modules()
+        for one in ast.walk(tree)
+        if (isinstance(one, ast.Call) and getattr(one.func, "attr", getattr(one.func, "id", "")) in functions)
+        or (isinstance(one, ast.Attribute) and one.attr in functions and one.attr.isupper())
+    }
+
+
+def past_the_seam(name: str, tree: ast.Module) -> list[str]:
+    """Uses of what works in a container's directories, or gives it something of the host, not through its node."""
+    through = {f"{module}.{one}" for face, of in FACES.items() for one in vars(getattr(nodes, face)) for module in of}
+    return [
+        f"{name}:{one.lineno} {one.value.id}.{one.attr}"
+        for one in ast.walk(tree)
+        if isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name)
+        if f"{one.value.id}.{one.attr}" in through
+    ]
+
+
+def test_directories_and_leases_of_containers_are_reached_through_their_node():
+    """B.2: a worker of another node looked for a directory here, and took the container for dead."""
+    assert [one for name, tree in modules() for one in past_the_seam(name, tree)] == []
+
+
+@pytest.mark.parametrize(
+    ("allowed", "functions"),
+    [
+        (ENGINE, ["get_runtime"]),
+        (NODE_ID, ["node_id"]),
+        (DIRECTORY, ["data_dir", "ram_dir", "BOILERHOUSE_DATA_DIR", "BOILERHOUSE_RAM_DIR"]),
+    ],
+    ids=["engine", "node_id", "directory"],
+)
+def test_who_means_this_machine_is_known_by_name(allowed, functions):
+    """B.2: whoever has a container at hand asks its node, which refuses elsewhere."""
+    assert callers(*functions) == set(allowed)
+
+
+def test_who_reads_the_kernels_files_is_known_by_name():
+    """B.2: a process id and a cgroup mean something on their own machine only."""
+    kernel = ("/proc/", "/sys/fs/")
+    found = {
+        name
+        for name, tree in modules()
+        for one in ast.walk(tree)
+        if isinstance(one, ast.Constant) and isinstance(one.value, str)
+        if one.value.startswith(kernel) or one.value == "/proc"
+    }
+    assert found - {"pools/mounts.py"} == KERNEL  # that one names mount points in containers
+
+
+def test_the_search_finds_what_goes_past_the_seam():
+    """So that the first test above cannot become one of nothing."""
+    text = "volumes.wipe(pk)\nnode.volumes.wipe(pk)\nvolumes.descend(path)\nhost.release_uid(pk)\nstaged.put_aside(pk)"
+    found = past_the_seam("x", ast.parse(text))
+    assert [one.partition(" ")[0] for one in found] == ["x:1", "x:4", "x:5"]
+
+
+def test_another_nodes_things_are_refused_and_its_queue_is_not(data_dir, db):
+    """B.2"""
+    make_node("there")
+    node = nodes.node_of(make_container(node="there"))
+    assert (node.id, node.is_here) == ("there", False)
+    for name in ("runtime", "volumes", "host"):
+        with pytest.raises(OtherNode, match="there"):
+            getattr(node, name)
+    node.queue.hand_on("pool", "pools.tasks.destroy_container", uuid4())
+    assert [one.key for one in OrmQ.objects.all()] == ["pool@there"]
+
+
+def test_this_nodes_things_are_to_be_had(data_dir, db):
+    """B.2: one node needs no setting; what no row says where it is, is here."""
+    container = make_container()
+    for node in (nodes.node_of(container), nodes.here(), nodes.find(container.pk), nodes.find(uuid4())):
+        assert node.is_here
+        assert node.volumes.home(container.pk).parent == data_dir / "containers"
+    assert nodes.node_of(container).id == node_id()
+
+
+def test_what_is_left_of_a_container_without_a_row_is_on_its_leases_node(data_dir, db):
+    """B.2"""
+    container_id = uuid4()
+    HostLease.objects.create(resource="uid 1", container_id=container_id, node=make_node("there"))
+    assert nodes.find(container_id).id == "there"
+    assert nodes.at_home(container_id) is None
