@@ -1,4 +1,4 @@
-"""What holds for every WebSocket before it is opened: TLS where BOILERHOUSE_HTTPS asks for it, and whose page asks."""
+"""Requirements of every WebSocket before it is accepted: TLS if BOILERHOUSE_HTTPS is set, and an allowed origin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORBIDDEN = 4403
 
 
 class OverTls:
-    """An ASGI application that opens no socket without TLS where BOILERHOUSE_HTTPS is true."""
+    """An ASGI application that accepts no socket without TLS if BOILERHOUSE_HTTPS is true."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
@@ -28,14 +28,15 @@ class OverTls:
         elif (await receive())["type"] == "websocket.connect":
             has_header = any(name == b"x-forwarded-proto" for name, _ in scope["headers"])
             detail = arrival.PLAIN if has_header else arrival.NO_PROTO
-            await send({"type": "websocket.accept"})  # only an open socket can be closed with a code of ours
+            await send({"type": "websocket.accept"})  # only an accepted socket can be closed with one of our codes
             text = json.dumps({"type": "error", "code": FORBIDDEN, "detail": detail})
             await send({"type": "websocket.send", "text": text})
             await send({"type": "websocket.close", "code": FORBIDDEN, "reason": "This needs TLS."})
 
 
 class OurPagesOnly:
-    """An ASGI application that pages of ours reach, and of no other origin: browsers send cookies from anywhere.
+    """An ASGI application that accepts sockets only from our own pages, because browsers send cookies with requests
+    from any site.
 
     Another port of the same host is another origin: a tenant's own pages may be there.
     """

@@ -1,7 +1,7 @@
-"""What a request's head says of its body: whether it is read, before any of it is.
+"""Decides from a request's head whether its body is read, before any of it is.
 
-A body costs memory, and anybody can send one. So no body is read that no view would look at (no such path, no such
-method, no key), none that is too large, and only the beginning of one whose sender is not known to us yet.
+A body uses memory, and anybody can send one. So no body is read that no view would use (unknown path or method, invalid
+key) or that is too large, and only the beginning of one from an unauthenticated sender.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 1024 * 1024
 UNKNOWN_BODY_BYTES = 16 * 1024
-"""What is read of a body whose sender has shown no living key and no session; claims and sign-ins are smaller."""
+"""The part of a body that is read from a sender without a valid key or session; claims and logins are smaller."""
 
 
 class Refusal(StrEnum):
-    """Why a request's body is not read, or not to its end."""
+    """Why a request's body is not read, or not completely."""
 
     UNREAD = "unread"
     """No view would read it: the request is answered as if it had none, and its connection closed."""
     NO_KEY = "no_key"
-    """Its key opens nothing."""
+    """Its key is invalid."""
     TOO_LARGE = "too_large"
     UNKNOWN = "unknown"
-    """It is larger than what is read from somebody who has not signed in."""
+    """It is larger than allowed before login."""
     TOO_SLOW = "too_slow"
     TOO_MANY = "too_many"
-    """Too many bodies are on their way from one address."""
+    """Too many bodies are arriving from one address."""
     SHARE_USED_UP = "share_used_up"
-    """Bodies of the same tenant or key take as much memory as they may."""
+    """Bodies of the same tenant or key have reached their memory limit."""
     NO_MEMORY = "no_memory"
-    """All bodies together do."""
+    """All bodies together have reached the memory limit."""
 
 
 @dataclass(frozen=True)
 class Head:
     method: str
     path: str
-    """Below BOILERHOUSE_BASE_PATH, not quoted."""
+    """The path below BOILERHOUSE_BASE_PATH, unquoted."""
     authorization: str
     cookies: str
 
     @cached_property
     def view(self) -> Any:
-        """Found once: whoever answers the request asks for it again."""
+        """Computed once, because answering the request needs it again."""
         return view_of(self.path)
 
     @property
@@ -69,18 +69,18 @@ class Head:
 
 
 def judge(head: Head, length: int | None) -> Refusal | None:
-    """Whether a body of so many bytes (None: not told) is refused at once. It asks no database."""
+    """Whether a body of this length (None: unknown) is refused immediately. Makes no query."""
     if length is not None and length > MAX_BODY_BYTES:
         return Refusal.TOO_LARGE
     view = head.view
     if view is None:
         return Refusal.UNREAD
-    from boilerhouse.core import api_keys  # the server is made before the models are
+    from boilerhouse.core import api_keys  # the server is loaded before the models
     from boilerhouse.web import throttling
 
     is_long = length is None or length > UNKNOWN_BODY_BYTES
     if is_long and throttling.pauses.of(head.authorization, time.monotonic()):
-        return Refusal.UNREAD  # it is refused whatever it brings
+        return Refusal.UNREAD  # it is refused whatever its body is
 
     view_class = getattr(view, "view_class", None)
     if view_class is None or not head.is_api:
@@ -92,7 +92,7 @@ def judge(head: Head, length: int | None) -> Refusal | None:
 
 
 def view_of(path: str) -> Any:
-    """The view that answers the path; None where nothing but "not found" does."""
+    """The view that answers the path; None if only "not found" does."""
     try:
         view = resolve(path).func
     except Resolver404:
@@ -101,16 +101,16 @@ def view_of(path: str) -> Any:
 
 
 def admit(head: Head, length: int) -> Hold | Refusal:
-    """A place in memory for a body beyond UNKNOWN_BODY_BYTES, or why it is not read on.
+    """Reserves memory for a body beyond UNKNOWN_BODY_BYTES, or returns why the rest is not read.
 
-    It asks the database who sends it, in a thread of its own.
+    It identifies the sender with a query, in a separate thread.
     """
     from boilerhouse.process import budgets
 
     close_old_connections()
     try:
         owners = _owners(head)
-    except Error:  # the database is away: whoever answers the request says so
+    except Error:  # the database is unavailable, which the response will report
         owners = None
     if owners is None:
         return Refusal.NO_KEY if head.is_api else Refusal.UNKNOWN
@@ -123,7 +123,7 @@ def admit(head: Head, length: int) -> Hold | Refusal:
 
 
 def _owners(head: Head) -> tuple[Owner, ...] | None:
-    """Whose body it is; None of somebody we do not know."""
+    """The owners of the body; None for an unauthenticated sender."""
     from boilerhouse.core import api_keys
     from boilerhouse.process import budgets
 
@@ -135,7 +135,7 @@ def _owners(head: Head) -> tuple[Owner, ...] | None:
 
 
 def _user_of(cookies: str) -> str | None:
-    """Of a living session."""
+    """The user of a valid session."""
     try:
         found = SimpleCookie(cookies).get(settings.SESSION_COOKIE_NAME)
     except CookieError:

@@ -1,8 +1,8 @@
-"""HTTP as the web server speaks it: heads are judged before bodies are read, and everything has a deadline.
+"""The web server's HTTP: heads are checked before bodies are read, and everything has a deadline.
 
-Twisted keeps a body of any length in a temporary file before anybody looks at the request, and daphne with it. Here a
-body is in memory, never longer than ``heads.MAX_BODY_BYTES``, and read at all only if the head says that somebody needs
-it. A client that is answered earlier has a moment to read the answer: what it sends meanwhile is thrown away.
+Twisted, and daphne with it, store a body of any length in a temporary file before the request is looked at. Here a body
+is in memory, never longer than ``heads.MAX_BODY_BYTES``, and read only if the head shows that it is needed. A client
+that is answered earlier has a moment to read the response; what it sends meanwhile is discarded.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from boilerhouse.process.budgets import Hold
 
 HELD_BYTES = 64 * 1024
-"""What may come in of a body while its sender is looked up."""
+"""The part of a body that may arrive while its sender is identified."""
 THROWN_AWAY_BYTES = MAX_BODY_BYTES
-"""What is still taken from a client that is answered already; more is left to its own socket."""
+"""What is still read from a client that has been answered; the rest stays in its socket."""
 
 _lookups = ThreadPoolExecutor(2, thread_name_prefix="heads")
 
@@ -36,9 +36,9 @@ _lookups = ThreadPoolExecutor(2, thread_name_prefix="heads")
 class Request(WebRequest):  # type: ignore[misc]
     refusal: Refusal | None = None
     head: Head | None = None
-    """Of a request that has a body."""
+    """A request that has a body."""
     hold: Hold | None = None
-    """What a long body takes of the memory for bodies."""
+    """The memory of a long body, counted against the limit."""
 
     def __init__(self, channel: Any, queued: Any = False) -> None:
         super().__init__(channel, queued, parsePOSTFormSubmission=False)  # Django does that, in a thread
@@ -55,7 +55,7 @@ class Request(WebRequest):  # type: ignore[misc]
             self.channel.body_grew(self, size)
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer without the body; what is here of it is dropped."""
+        """Answer without the body; its received part is dropped."""
         self.refusal = refusal
         self.content = io.BytesIO()
         self._give_back()
@@ -64,11 +64,11 @@ class Request(WebRequest):  # type: ignore[misc]
         done = super().process()
         self.content = io.BytesIO()  # the application has it now
         if self.application_queue is None:
-            self._give_back()  # it has become a socket, or nothing
+            self._give_back()  # it has become a WebSocket, or is closed
         return done
 
     def connectionLost(self, reason: Any) -> None:
-        if self.application_queue is None:  # else the application has it, and goes on
+        if self.application_queue is None:  # otherwise the application has it and continues
             self._give_back()
         super().connectionLost(reason)
 
@@ -82,18 +82,18 @@ class Request(WebRequest):  # type: ignore[misc]
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
-    """One connection of a client."""
+    """The connection of a client."""
 
     known: Connection
     length: int | None
 
-    timeOut = None  # ``connections.Connection.deadline`` instead
+    timeOut = None  # replaced by ``connections.Connection.deadline``
 
     def __init__(self) -> None:
         super().__init__()
         self._held: list[bytes] | None = None
         self._is_over = False
-        """The last answer is given, or on its way; nothing more is read."""
+        """The last response is sent or being sent; nothing more is read."""
         self._thrown_away = 0
 
     def connectionMade(self) -> None:
@@ -127,7 +127,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             refusal = Refusal.TOO_MANY
         if refusal is not None:
             self._end_with(request, refusal)
-            self.length = 0  # our caller goes on as with a request that has no body
+            self.length = 0  # the caller continues as for a request without a body
         elif self.length is not None and self.length > UNKNOWN_BODY_BYTES:
             self._look_up(request)
         else:
@@ -151,7 +151,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 self._answer_now(request, request.refusal)
 
     def body_grew(self, request: Request, size: int) -> None:
-        """Of a body whose length was not told, so much is here."""
+        """Check the received length of a body of unknown length."""
         if size > UNKNOWN_BODY_BYTES and request.hold is None and self._held is None:
             self._look_up(request)
 
@@ -162,20 +162,20 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return
         self.known.has_answered = True
         self.known.enter(Phase.HEAD)
-        if connections.is_trusted(self.known.peer):  # the proxy's next request is somebody else's
+        if connections.is_trusted(self.known.peer):  # the proxy's next request may be another client's
             self._counts_for("")
             self.known.is_known = False
         super().requestDone(request)
 
     def overdue(self) -> None:
-        """The client has taken too long."""
+        """The client has exceeded the time limit."""
         if self.known.phase is Phase.BODY and self.requests:
             self._answer_now(self.requests[-1], Refusal.TOO_SLOW)
         else:
             self.transport.abortConnection()
 
     def is_idle(self) -> bool:
-        """Whether it is open, no WebSocket, and nothing is asked on it."""
+        """Whether it is open, not a WebSocket, and has no request."""
         return self.transport is not None and self.transport.protocol is self and not self.requests
 
     def close_when_answered(self) -> None:
@@ -191,12 +191,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         assert request.head is not None
         self._held = []
         self._networkProducer.pauseProducing()
-        length = self.length or MAX_BODY_BYTES  # where it is not told
+        length = self.length or MAX_BODY_BYTES  # if its length is unknown
         looking = asyncio.get_running_loop().run_in_executor(_lookups, admit, request.head, length)
         looking.add_done_callback(lambda done: self._looked_up(request, done.result()))
 
     def _looked_up(self, request: Request, found: Hold | Refusal) -> None:
-        is_gone = self.requests[-1:] != [request] or self._is_over  # the client, or it was answered meanwhile
+        is_gone = self.requests[-1:] != [request] or self._is_over  # the client left, or was answered meanwhile
         if (is_gone or self._handlingRequest) and not isinstance(found, Refusal):
             found.release()
         if is_gone:
@@ -204,7 +204,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._networkProducer.resumeProducing()
         held, self._held = b"".join(self._held or ()), None
         if self._handlingRequest:
-            return  # all of the body was here already
+            return  # the complete body was here already
         if isinstance(found, Refusal):
             self._answer_now(request, found)
             return
@@ -219,7 +219,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self._send100Continue()
 
     def _answer_now(self, request: Request, refusal: Refusal) -> None:
-        """Answer before the body is here."""
+        """Answer before the body has arrived."""
         self._end_with(request, refusal)
         self.allContentReceived()
 
@@ -234,7 +234,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self._networkProducer.pauseProducing()
 
     def _linger(self) -> None:
-        """Send the end of what we say, and wait for the client's: closing at once could take the answer from it."""
+        """Close our side, and wait for the client's: closing immediately could destroy the response."""
         self.known.enter(Phase.LINGER)
         self._networkProducer.unregisterProducer()
         self.transport.loseWriteConnection()

@@ -1,8 +1,8 @@
-"""``Idempotency-Key``: the second request of a kind gets the answer of the first.
+"""``Idempotency-Key``: a repeated request gets the response of the first.
 
-Keys and bodies are kept as HMACs and answers encrypted, for both may hold secrets. What could pass on another try
-(409, 429, 5xx …) is not kept: the retry is worked on. An answer that is too long is not kept, only
-that it was given: its request is never worked on twice, and a retry is told so.
+Keys and bodies are stored as HMACs and responses encrypted, because both may contain secrets. Temporary errors (409,
+429, 5xx …) are not stored, so a retry runs again. Of a response that is too long, only its existence is stored: the
+request never runs twice, and a retry gets an error.
 """
 
 from __future__ import annotations

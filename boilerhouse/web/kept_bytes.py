@@ -1,6 +1,6 @@
-"""How many bytes of the database the kept answers of a tenant, of a key and of all take, and how many they may.
+"""Limits the database space of stored responses, per tenant, per key and in total.
 
-The database knows; a process asks it once a minute for each share in use, and adds what it keeps itself meanwhile.
+Each process reads the sizes once a minute for each quota in use, and adds its own changes in between.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from boilerhouse.telemetry.instruments import KEPT_ANSWERS_FORGOTTEN
 
 RETENTION = timedelta(hours=24)
 RECORD_BYTES = 512
-"""What a record takes besides its answer, with its place in the indexes."""
+"""The size of a record without its response, including indexes."""
 ASK_EVERY_S = 60.0
 MAX_SHARES = 10_000
 
@@ -30,10 +30,11 @@ MAX_SHARES = 10_000
 @dataclass(frozen=True, slots=True)
 class Share:
     kind: Kind | None
-    """None: of all."""
+    """None: the total."""
     name: str = ""
     is_tenants: bool = False
-    """Of a tenant: by its own keys. What others do for it is counted apart, and goes on when this is used up."""
+    """The quota of a tenant's own keys. Requests of other keys for it are counted separately, and still work when it is
+    used up."""
 
     @property
     def most(self) -> int:
@@ -42,12 +43,13 @@ class Share:
 
     @property
     def made_room(self) -> int:
-        """What it takes when room was made. Of all a small part goes at a time: that is many rows."""
+        """The size to reach when old records are deleted. Of the total, only a small part is deleted at a time: that is
+        many rows."""
         return self.most * 31 // 32 if self.kind is None else self.most * 3 // 4
 
     @property
     def columns(self) -> dict[str, Any]:
-        """By which its records are found, or made."""
+        """The filter or values of its records."""
         if self.kind is Kind.TENANT:
             return {"tenant_id": self.name, "is_tenants": self.is_tenants}
         return {} if self.kind is None else {"key_id": self.name}
@@ -57,7 +59,7 @@ ALL = Share(None)
 
 
 def shares_of(key: Any, about: str) -> tuple[Share, ...]:
-    """Whose share a request takes. Keys that act for any tenant are counted by tenant, where one is named."""
+    """The quotas of a request. Keys that act for any tenant are counted by tenant, if the request names one."""
     is_tenants = key.role == TENANT_ROLE
     found = [Share(Kind.TENANT, about, is_tenants)] if about else []
     if is_tenants or not about:
@@ -66,7 +68,7 @@ def shares_of(key: Any, about: str) -> tuple[Share, ...]:
 
 
 class Ledger:
-    """Bytes by share, as the database said a while ago and this process has changed it since."""
+    """Bytes by quota: the last value of the database plus this process's own changes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -92,7 +94,7 @@ class Ledger:
                     self._known[share] = (known[0] + size, known[1])
 
     def make_room(self, shares: tuple[Share, ...]) -> None:
-        """Have room for one more answer in each: where there is none, the oldest of that share are forgotten."""
+        """Make space for one more response in each quota, deleting its oldest ones if necessary."""
         for share in shares:
             if (used := self.used(share)) + RECORD_BYTES > share.most:
                 _forget_oldest(share, used)
@@ -108,13 +110,13 @@ ledger = Ledger()
 
 
 def use_of(tenant_id: str) -> Use:
-    """What the answers to the tenant's own keys take, of what they may."""
+    """The bytes of responses to the tenant's own keys, and their limit."""
     share = Share(Kind.TENANT, tenant_id, is_tenants=True)
     return Use("bytes of stored answers", _asked(share), share.most, is_bytes=True)
 
 
 def total() -> int:
-    """What all kept answers take."""
+    """The bytes of all stored responses."""
     return int(IdempotencyRecord.objects.aggregate(sum=Sum("size"))["sum"] or 0)
 
 
@@ -127,7 +129,7 @@ def _rows(share: Share) -> QuerySet[IdempotencyRecord]:
 
 
 def _forget_oldest(share: Share, used: int) -> None:
-    """Requests that are still worked on stay, and so do the newest, as many as fit once room was made."""
+    """Keep requests in progress, and as many of the newest as fit."""
     answered, oldest = _rows(share).filter(owner=None), None
     for created_at, size in answered.order_by("created_at").values_list("created_at", "size").iterator():
         oldest, used = created_at, used - size

@@ -1,7 +1,7 @@
-"""The pump: tells this process that another one has committed something.
+"""The event pump: notifies this process of commits by other processes.
 
-SQLite: ``PRAGMA data_version`` changes with every commit of another connection. PostgreSQL: LISTEN.
-Subscribers are called from the pump's thread, often, and must be quick; they read the database themselves.
+SQLite: ``PRAGMA data_version`` changes with every commit of another connection. PostgreSQL: LISTEN. Subscribers are
+called often, from the pump's thread, and must be quick; they read the database themselves.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Pump:
         while True:
             try:
                 follow()
-            except Exception as error:  # whoever waits in this process waits for this thread
+            except Exception as error:  # everything that waits in this process depends on this thread
                 STEP_FAILURES.labels("pump").inc()
                 log.warning("event pump reconnects", error=type(error).__name__, detail=str(error)[:200])
             with contextlib.suppress(Exception):

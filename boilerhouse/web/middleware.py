@@ -1,4 +1,4 @@
-"""Request ids, one log line per request, and problem documents for the API where DRF is not asked."""
+"""Request ids, one log line per request, and problem documents for API errors outside DRF."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SAFE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}\Z")
 
 
 def safe_request_id(given: str) -> str:
-    """A client's request id if it may stand in logs as it is, else nothing."""
+    """A client's request id if it is safe in logs, otherwise empty."""
     return given if _SAFE_ID.match(given) else ""
 
 
 def _count(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
-    """By the pattern of the path, for a path names tenants; unknown paths and methods count as one each."""
+    """The pattern of the path, because paths contain tenants; unknown paths and methods are counted together."""
     route = _route(request)
     method = request.method if request.method in METHODS else "other"
     HTTP_REQUESTS.labels(method, route, str(response.status_code)).inc()
@@ -35,7 +35,7 @@ def _count(request: HttpRequest, response: HttpResponse, seconds: float) -> None
 
 
 def _shown_path(request: HttpRequest) -> str:
-    """The path, without what logs in by it."""
+    """The path, without a login token."""
     match = request.resolver_match
     return _route(request) if match is not None and "token" in match.kwargs else request.path
 
@@ -45,7 +45,7 @@ def _route(request: HttpRequest) -> str:
 
 
 def printable_pages(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """What a tenant called its files turns no direction and makes no line on a page: ours have no such characters."""
+    """Escape control characters in pages, because tenants' file names may contain them: our own text has none."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)

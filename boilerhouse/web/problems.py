@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: one table turns a family into a status."""
+"""Errors as RFC 9457 problem documents: one table maps error families to statuses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ STATUS: dict[type[BoilerhouseError], int] = {
 
 
 MAX_WORDS, MAX_ERRORS = 500, 100
-"""An answer does not throw a long request back."""
+"""A response does not repeat a long request."""
 
 
 def problem(
@@ -77,7 +77,7 @@ def problem(
 
 
 def from_error(error: BoilerhouseError, **more: Any) -> HttpResponse:
-    """The answer that a service's error becomes; ``more`` are further members of its document."""
+    """The response for a service's error; ``more`` are additional members of its document."""
     code = next((STATUS[family] for family in type(error).__mro__ if family in STATUS), 500)
     errors = (
         [{"pointer": e.pointer, "detail": e.detail, "code": e.code} for e in error.errors]
@@ -89,7 +89,7 @@ def from_error(error: BoilerhouseError, **more: Any) -> HttpResponse:
 
 
 def field_errors(detail: Any) -> list[FieldError]:
-    """What a serializer has against its data, each with its pointer."""
+    """The errors of a serializer, each with its pointer."""
     return [FieldError(one["pointer"], one["detail"], one["code"]) for one in pointers(detail)]
 
 
@@ -158,9 +158,9 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
     return page_not_found(request, exception or Http404())
 
 
-@csrf_exempt  # no form is there either
+@csrf_exempt  # there is no form
 def nowhere(request: HttpRequest) -> HttpResponse:
-    """The view of every path below /api/ that no other serves, whatever the method."""
+    """The view of every path below /api/ without another view, whatever the method."""
     return not_found(request)
 
 
@@ -168,7 +168,7 @@ nowhere.answers_nothing = True  # type: ignore[attr-defined]  # no body is read 
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    """What Django itself refuses before any view: a host name that is not ours, too many fields …"""
+    """Errors of Django itself before any view: an unknown host name, too many fields …"""
     detail = f"The request was refused ({type(exception).__name__})."
     if isinstance(exception, DisallowedHost):
         given = request.META.get("HTTP_HOST", "")[:100]

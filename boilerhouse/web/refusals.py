@@ -1,9 +1,9 @@
-"""When a refusal is answered: at once, or late to whoever is refused again and again (promise P14).
+"""Paces refusals: they are answered immediately, or late for a client that is refused repeatedly (promise P14).
 
-A client that asks again as soon as it is refused keeps a web process busy with refusals alone. So of each key, and of
-each address that shows no right one, a few refusals a second are answered at once, and all others after a moment in
-which they hold nothing but their connection: with N connections a client gets N of them a second. Where too many wait
-already, a refusal is answered at once, and its connection ends.
+A client that repeats a refused request at once could keep a web process busy with refusals. So for each key, and each
+address without a valid one, a few refusals per second are answered immediately, and the rest after a delay in which
+they use nothing but their connection: with N connections, a client gets N of them per second. If too many are waiting,
+a refusal is answered immediately and its connection closed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from boilerhouse.web.throttling import Buckets
 from boilerhouse.web.waiting_line import Line
 
 AT_ONCE_OF_KEY, AT_ONCE_OF_ADDRESS = (10, 20), (50, 100)
-"""Refusals a second, and in a row. Many clients may be at one address, and one of a stranger costs no look-up."""
+"""Refusals per second, and burst. An address may have many clients, and an unauthenticated refusal needs no query."""
 LATE_S = 1.0
 MOST_LATE, MOST_LATE_OF_ONE = 1000, 100
 
@@ -30,7 +30,7 @@ _late = Line(MOST_LATE, MOST_LATE_OF_ONE)
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Whom refusals count for."""
+    """The client that refusals count for."""
 
     name: str
     at_once: tuple[int, int]
@@ -45,9 +45,9 @@ def address(scope: dict[str, Any]) -> Refused:
 
 
 async def moment(of: Refused, at_most_s: float = LATE_S) -> bool:
-    """Return when the next refusal of these is to be answered; whether their connection may stay open then.
+    """Return when the client's next refusal is to be answered; returns whether its connection may stay open.
 
-    Called in the event loop only.
+    Call it only in the event loop.
     """
     if not _at_once.take(of.name, *of.at_once, time.monotonic()):
         REFUSALS.labels("at_once").inc()

@@ -1,4 +1,4 @@
-"""JSON for answers with text of any length and kind."""
+"""JSON for responses with text of any length and kind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from rest_framework.renderers import JSONRenderer
 
 
 class AsciiRenderer(JSONRenderer):
-    """One character beyond U+FFFF makes Python keep four bytes for each of a text that is written as it is."""
+    """A single character beyond U+FFFF makes Python use four bytes per character of an unescaped text."""
 
     ensure_ascii = True

@@ -1,11 +1,11 @@
-"""The web server: daphne that tells applications how far a client is behind, takes no huge messages, and drains.
+"""The web server: daphne with backpressure, a limit of message sizes, and graceful shutdown.
 
-Daphne's ``send`` never waits for the client. Applications that stream find ``boilerhouse.backlog`` in their scope: a
-function that returns how many bytes the client's connection has not taken yet.
+Daphne's ``send`` never waits for the client. Streaming applications find ``boilerhouse.backlog`` in their scope: a
+function that returns how many bytes the client's connection has not accepted yet.
 
-On SIGTERM it takes no new connection, ends streams, finishes what was asked, and exits; requests that still wait after
-``BOILERHOUSE_DRAIN_S`` are told to ask again. With a listening socket that is handed to it (``--fd``) connections wait
-for the next process meanwhile, and none is refused.
+On SIGTERM it accepts no new connection, ends streams, finishes running requests, and exits; requests that still wait
+after ``BOILERHOUSE_DRAIN_S`` are told to try again. With an inherited listening socket (``--fd``), new connections wait
+for the next process, and none is refused.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from boilerhouse.web.connections import Connections, take_all_files
 from boilerhouse.web.http_channel import Channels, Sockets
 
 MAX_MESSAGE_BYTES = 4 << 20
-"""In both directions: a page's partial may be long, and a client's message takes no more than this of our memory."""
+"""The limit in both directions: a page's partial may be long, but a client's message must not use more memory."""
 WHOLE_BODY_BYTES = 2 << 20
-"""Longer than any body: daphne hands it on in one piece, not in 128 copies."""
+"""Longer than any body: daphne passes it on in one piece, not in 128 copies."""
 LOOK_EVERY_S = 0.05
 LOOK_AFTER_CLIENTS_S = 1.0
 LOOK_AFTER_URGENCY_S = 1.0
 FIRST_WORDS_S = 1.0
-"""A connection that was just made has its first request still on the way."""
+"""Grace time of a new connection, whose first request is on the way."""
 LAST_WORDS_S = 1.0
-"""For answers that are written when waiting is cut."""
+"""Time to write the responses of requests whose wait was cut short."""
 
 
 def backlog(protocol: Any) -> int:
-    """Bytes that wait in this process for the client of a request or a socket."""
+    """Bytes that wait in this process for the client of a request or socket."""
     channel = getattr(protocol, "channel", protocol)
     transport = getattr(channel, "transport", None)
     if transport is None:
@@ -89,7 +89,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]
             signal.signal(number, lambda *_: daphne.server.reactor.callFromThread(self.drain))
 
     def drain(self) -> None:
-        """Stop as soon as what was asked is answered; asked twice, at once."""
+        """Stop when running requests have been answered; called twice, stop immediately."""
         from boilerhouse.web import draining
 
         if self._draining_since is not None:
@@ -121,7 +121,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]
         if waited > settings.BOILERHOUSE_DRAIN_S:
             draining.cut.come()
         if (not busy and waited > LOOK_EVERY_S) or waited > settings.BOILERHOUSE_DRAIN_S + LAST_WORDS_S:
-            asyncio.get_event_loop().call_later(LOOK_EVERY_S, self.stop)  # what was written goes out first
+            asyncio.get_event_loop().call_later(LOOK_EVERY_S, self.stop)  # send what was written first
         else:
             daphne.server.reactor.callLater(LOOK_EVERY_S, self._drained)
 
@@ -138,7 +138,7 @@ class Interface(CommandLineInterface):  # type: ignore[misc]
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boilerhouse.settings")
-    urgency.be_urgent()  # first of all: threads inherit it
+    urgency.be_urgent()  # first of all, because threads inherit it
     memory.give_large_blocks_back()
     take_all_files()
     daphne.server.WebSocketFactory = SmallMessages

@@ -1,7 +1,7 @@
-"""Answers that go on: head first, then a coroutine writes until it is done or the client has gone.
+"""Streaming responses: first the head, then a coroutine writes until it is done or the client disconnects.
 
-A writer never runs ahead of its client: what the kernel has not taken yet is bounded, and a client that takes nothing
-for a while is dropped. So a slow reader costs no memory.
+A writer never runs ahead of its client: the unsent data is bounded, and a client that reads nothing for a while is
+disconnected. So a slow reader costs no memory.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Stalled(Exception):
-    """The client has taken nothing for too long."""
+    """The client has read nothing for too long."""
 
 
 class Writer:
-    """Sends as fast as the client reads."""
+    """Sends at the client's speed."""
 
     def __init__(self, send: Callable[[Any], Awaitable[None]], backlog: Backlog | None) -> None:
         self._send, self._backlog = send, backlog or (lambda: 0)
@@ -56,7 +56,7 @@ class Writer:
 
 
 class Source(Protocol):
-    """Chunks that are waited for in a thread; ``close``, from another, ends the waiting."""
+    """Chunks that a thread waits for; ``close``, from another thread, ends the wait."""
 
     def __iter__(self) -> Iterator[bytes]: ...
 
@@ -67,10 +67,10 @@ AHEAD_BYTES = 64 * 1024
 
 
 async def from_thread(source: Source, idle_s: float) -> AsyncGenerator[bytes]:
-    """What ``source`` yields, in larger pieces where it is faster than it is taken, and an empty one after ``idle_s``
-    of silence. It is read no further ahead than ``AHEAD_BYTES``.
+    """The chunks of ``source``, combined if it is faster than the reader, and an empty one after ``idle_s`` without
+    data. It reads at most ``AHEAD_BYTES`` ahead.
 
-    The source is closed when this ends. Raises what it raises.
+    The source is closed when this ends. Raises what the source raises.
     """
     loop, has_come = asyncio.get_running_loop(), asyncio.Event()
     room, ahead, is_over = threading.Condition(), bytearray(), threading.Event()
@@ -100,7 +100,7 @@ async def from_thread(source: Source, idle_s: float) -> AsyncGenerator[bytes]:
         ended.append(error)
         tell()
 
-    # Not of a pool: its threads would keep the process from ending while a log is silent.
+    # Not a pool's thread, which would keep the process from ending while a log is silent.
     threading.Thread(target=read, name="source", daemon=True).start()
     try:
         while True:
@@ -110,7 +110,7 @@ async def from_thread(source: Source, idle_s: float) -> AsyncGenerator[bytes]:
                 yield b""
                 continue
             has_come.clear()
-            end = ended[:]  # looked at before the rest is taken: what came before the end is not lost
+            end = ended[:]  # checked before the rest is taken, so that nothing before the end is lost
             with room:
                 piece = bytes(ahead)
                 ahead.clear()
@@ -129,19 +129,19 @@ async def from_thread(source: Source, idle_s: float) -> AsyncGenerator[bytes]:
 
 
 class Stream(HttpResponse):
-    """An answer whose body ``run(writer)`` writes."""
+    """A response whose body is written by ``run(writer)``."""
 
     def __init__(self, run: Callable[[Writer], Awaitable[None]], content_type: str) -> None:
         super().__init__(content_type=content_type, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self.run = run
 
     def when_closed(self, act: Callable[[], None]) -> None:
-        """Have ``act`` called when the answer is over, also if it never began."""
+        """Have ``act`` called when the response is over, even if it never started."""
         self._resource_closers.append(act)  # type: ignore[attr-defined]
 
 
 async def serve(work: Awaitable[None], gone: Awaitable[None]) -> None:
-    """Let ``work`` go on until it is done, ``gone`` is, or this process stops; Stalled ends it without a word."""
+    """Run ``work`` until it is done, ``gone`` is set, or this process stops; Stalled ends it silently."""
     OPEN_STREAMS.inc()
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
     stopping = asyncio.ensure_future(draining.begun.wait())

@@ -16,20 +16,21 @@ from boilerhouse.core.models import ApiKey, Role
 
 MAX_KEYS = 10_000
 SYNC = 10
-"""Requests that a sync counts as: about what it costs the machine (ADR 54)."""
+"""Requests that a sync counts as: approximately its cost for the machine (ADR 54)."""
 BYTES_OF_ONE = 64 * 1024
-"""A body counts as one more request for each of so many bytes: it takes their time to be received and read."""
+"""A body counts as one more request per this many bytes, for the time to receive and read it."""
 
 
 class Buckets:
-    """``rate`` tokens a second, at most ``burst`` at once, for each name."""
+    """A token bucket per name: ``rate`` tokens a second, at most ``burst`` at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, name: str, rate: float, burst: float, now: float, count: int = 1) -> float:
-        """Take so many tokens if there is one, the others in advance; return 0, or the seconds until there is one."""
+        """Take this many tokens if there is at least one, the rest in advance; return 0, or the seconds until there is
+        one."""
         with self._lock:
             level = self._level(name, rate, burst, now)
             wait = 0.0 if level >= 1 else (1 - level) / rate
@@ -37,7 +38,7 @@ class Buckets:
         return wait
 
     def charge(self, name: str, rate: float, burst: float, now: float, count: int) -> None:
-        """Take so many tokens, in advance where there are none."""
+        """Take this many tokens, in advance if there are none."""
         with self._lock:
             self._set(name, self._level(name, rate, burst, now) - count, now)
 
@@ -53,7 +54,7 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A key was told to come again later."""
+    """A key that was told to try again later."""
 
     key_id: str
     until: float
@@ -61,7 +62,7 @@ class Pause:
 
 
 class Pauses:
-    """Who was told to come again later, and until when: whoever asks before that is answered without looking it up."""
+    """Keys that were told to try again later, and until when: earlier requests are answered without a query."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -74,7 +75,7 @@ class Pauses:
                 self._of.popitem(last=False)
 
     def of(self, authorization: str, now: float) -> Pause | None:
-        """The one that a request with just this header comes in."""
+        """The key of a request with exactly this header."""
         pause = self._of.get(authorization)
         if pause is None or pause.until > now:
             return pause
@@ -87,7 +88,7 @@ buckets, pauses = Buckets(), Pauses()
 
 
 def must_wait(key: ApiKey, authorization: str, body_bytes: int = 0) -> int:
-    """Count a request of this key, with this header; return 0, or the seconds until it may come again."""
+    """Count a request of this key with this header; return 0, or the seconds until it may try again."""
     rate, burst = _limits(key)
     if not rate:
         return 0
@@ -98,14 +99,15 @@ def must_wait(key: ApiKey, authorization: str, body_bytes: int = 0) -> int:
 
 
 def charge(key: ApiKey, requests: int) -> None:
-    """Count what a request of a tenant's key has begun as so many requests, itself included; other keys serve many."""
+    """Count the work that a request of a tenant's key has started as this many requests in total; other keys serve many
+    tenants."""
     rate, burst = _limits(key)
     if rate and key.role == Role.TENANT:
         buckets.charge(key.pk, rate, burst, time.monotonic(), requests - 1)
 
 
 def _limits(key: ApiKey) -> tuple[float, float]:
-    """Requests a second, and at once."""
+    """Requests per second, and burst."""
     rate, burst = settings.BOILERHOUSE_THROTTLE_RATE, settings.BOILERHOUSE_THROTTLE_BURST
     if key.role != Role.TENANT:
         return rate, burst
@@ -114,7 +116,7 @@ def _limits(key: ApiKey) -> tuple[float, float]:
 
 
 class KeyThrottle(BaseThrottle):
-    """``BOILERHOUSE_THROTTLE_RATE`` requests a second per key, fewer for a tenant's; 429 says when to come again."""
+    """``BOILERHOUSE_THROTTLE_RATE`` requests a second per key, fewer for a tenant's; 429 says when to try again."""
 
     def allow_request(self, request: Any, view: Any) -> bool:
         is_new = request.auth is not None and getattr(request._request, "resumed", None) is None

@@ -1,8 +1,8 @@
-"""Requests that wait: they hold no thread and no connection, only a coroutine.
+"""Waiting requests: they use no thread and no database connection, only a coroutine.
 
-A view that cannot answer yet returns ``Waiting(key, check, until)``. The ASGI handler gives its thread back, waits
-until ``check`` names the key among the settled ones (one query for all keys of a check) or ``until`` passes, and
-runs the view again with ``request.resumed`` set.
+A view that cannot answer yet returns ``Waiting(key, check, until)``. The ASGI handler frees its thread, waits until
+``check`` returns the key as settled (one query for all keys of a check) or ``until`` passes, and runs the view again
+with ``request.resumed`` set.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ def pulse(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
 
 
 class Waiting(HttpResponse):
-    """Not an answer: run the view again when ``check`` says that ``key`` is settled, or at ``until``."""
+    """Not a response: run the view again when ``check`` reports ``key`` as settled, or at ``until``."""
 
     def __init__(self, key: Hashable, check: Check, until: float) -> None:
         super().__init__(status=202)
         self.key, self.check, self.until = key, check, until
         self.state: Any = None
-        """What the view needs to go on."""
+        """Data that the view needs to continue."""
         self.owners: tuple[budgets.Owner, ...] = ()
-        """Who waits."""
+        """The owners of the request."""
         self.idempotency: Any = None
-        """The record that the answer will be kept in."""
+        """The record for the stored response."""
         self._hold: budgets.Hold | None = None
 
     def join(self) -> None:
-        """Count it for its owners from now on, and once for all that wait for the same; until ``leave``."""
+        """Count it for its owners from now on, and once for all requests that wait for the same; until ``leave``."""
         if self._hold is None:
             self._hold = _join((self.check, self.key), self.owners)
 
     def leave(self) -> None:
-        """Count it no more; may be called by any thread, and twice."""
+        """Stop counting it; may be called repeatedly and from any thread."""
         if self._hold is not None:
             self._hold.release()
 
@@ -62,7 +62,7 @@ class Waiting(HttpResponse):
 
 _counting = threading.Lock()
 _joined: dict[Hashable, tuple[int, budgets.Hold]] = {}
-"""What is waited for: by how many, and the place of all that it takes."""
+"""A condition that requests wait for: how many, and their slot in the total."""
 
 
 def _join(thing: Hashable, owners: tuple[budgets.Owner, ...]) -> budgets.Hold:
@@ -83,12 +83,12 @@ def _leave(thing: Hashable, own: budgets.Hold) -> None:
 
 
 def _ask(check: Check, keys: set[Hashable]) -> set[Hashable]:
-    close_old_connections()  # this thread serves no request that would do it
+    close_old_connections()  # no request would close this thread's connection
     return check(keys)
 
 
 class Waiters:
-    """All waiting requests of this process, matched by one query per check and pulse."""
+    """All waiting requests of this process, matched by one query per check and notification."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -108,7 +108,7 @@ class Waiters:
         settled, cut = asyncio.ensure_future(event.wait()), asyncio.ensure_future(draining.cut.wait())
         left = max(0.0, waiting.until - time.time())
         try:
-            # The view decides what a passed deadline means.
+            # The view decides what happens after the deadline.
             await asyncio.wait((settled, cut), timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
             settled.cancel()
@@ -136,7 +136,7 @@ class Waiters:
                     continue
                 try:
                     settled = await self._loop.run_in_executor(self._executor, _ask, check, set(keys))
-                except Exception:  # the database is away; the waiters' own deadlines hold
+                except Exception:  # the database is unavailable; the requests' own deadlines apply
                     await asyncio.sleep(0.5)
                     continue
                 for key in settled:

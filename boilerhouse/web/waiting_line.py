@@ -1,4 +1,4 @@
-"""Places in a line: how many may wait for something slow, and how many of these for one client."""
+"""Slots for waiting: how many clients may wait for something slow, in total and per client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Line:
 
     @contextmanager
     def place(self, of: str) -> Iterator[bool]:
-        """Whether there was a place; while the block runs it is taken."""
+        """Whether there was a free slot; it is held while the block runs."""
         if self._taken >= self._most or self._places[of] >= self._most_of_one:
             yield False
             return

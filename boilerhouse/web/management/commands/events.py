@@ -1,4 +1,4 @@
-"""Print what happens: one line per event, in the order of their commits."""
+"""Print events: one line each, in the order of their commits."""
 
 from __future__ import annotations
 
