@@ -28,12 +28,12 @@ from syncing.sinks import s3_access
 
 processes.describe("web")
 threading.Thread(target=processes.current, name="register", daemon=True).start()
-s3_access.warm()  # the first claim must not wait for it
+s3_access.warm()  # so that the first claim does not wait for it
 threading.Thread(target=schemas.warm, name="schemas", daemon=True).start()
 assert get_resolver().url_patterns  # load every view now, not in the first request
 sockets = URLRouter(
     [
-        path("ws/events", EventSocket()),  # type: ignore[arg-type]  # looks at keys itself
+        path("ws/events", EventSocket()),  # type: ignore[arg-type]  # authenticates keys itself
         path("ws/terminal/<uuid:container_id>", TerminalSocket()),  # type: ignore[arg-type]
         re_path("", WebsocketDenier.as_asgi()),
     ]
@@ -42,7 +42,7 @@ application = BelowBasePath(
     ProtocolTypeRouter({"http": ThreadedHandler(), "websocket": OverTls(sockets)}), settings.BOILERHOUSE_BASE_PATH
 )
 
-# Pauses of the collector were the 99th percentile (measured: 62-75 ms without, 13-16 ms with).
+# Pauses of the garbage collector were the 99th percentile (measured: 62-75 ms without, 13-16 ms with).
 collector.calm()
-# A thread that comes back from a sink or a file must not wait 5 ms for the interpreter.
+# A thread that returns from a sink or a file must not wait 5 ms for the interpreter.
 sys.setswitchinterval(0.0005)

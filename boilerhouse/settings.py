@@ -1,4 +1,4 @@
-"""All settings; every deployment knob is read here once, from the environment (or ``NAME_FILE``)."""
+"""All settings. Each option of a deployment is read once, here, from the environment (or ``NAME_FILE``)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ env = FileAwareEnv()
 LOGGING_CONFIG = None
 logs.configure(env.str("BOILERHOUSE_LOG_FORMAT", "console"), env.str("BOILERHOUSE_LOG_LEVEL", "INFO"))
 
-# Where things live -----------------------------------------------------------------------------
 _default_data = BASE_DIR / ".boilerhouse" if (BASE_DIR / "pyproject.toml").exists() else Path("/var/lib/boilerhouse")
 BOILERHOUSE_DATA_DIR = Path(env.str("BOILERHOUSE_DATA_DIR", str(_default_data))).absolute()
 if _narrowed := privacy.close(BOILERHOUSE_DATA_DIR):
@@ -34,42 +33,42 @@ BOILERHOUSE_RAM_SIZE_MB = env.int("BOILERHOUSE_RAM_SIZE_MB", 256)
 BOILERHOUSE_SUBNET = env.str("BOILERHOUSE_SUBNET", "")
 """Empty: the first free /16 of 10.64.0.0/10."""
 BOILERHOUSE_IPV6_SUBNET = env.str("BOILERHOUSE_IPV6_SUBNET", "")
-"""The network of containers' addresses of IPv6; empty: they have none."""
+"""The IPv6 network of containers; empty: no IPv6."""
 BOILERHOUSE_RESOLVERS: list[str] = env.list("BOILERHOUSE_RESOLVERS", [])
-"""IPv4 addresses of the resolvers that containers ask; empty: those of the node's resolv.conf."""
+"""IPv4 addresses of the containers' resolvers; empty: those of the node's resolv.conf."""
 BOILERHOUSE_LOCAL_SINK_ROOT = env.str("BOILERHOUSE_LOCAL_SINK_ROOT", "")
 BOILERHOUSE_S3_ENV_AUTH = env.bool("BOILERHOUSE_S3_ENV_AUTH", False)
 BOILERHOUSE_CA_BUNDLE = env.str("BOILERHOUSE_CA_BUNDLE", "")
-"""The file of certificates that sinks are verified with; empty: the system's."""
+"""The file of certificates that verify sinks; empty: the system's."""
 HTTPS_PROXY = env.str("HTTPS_PROXY", "") or env.str("https_proxy", "")
 HTTP_PROXY = env.str("HTTP_PROXY", "") or env.str("http_proxy", "")
 NO_PROXY: list[str] = [name for name in (env.str("NO_PROXY", "") or env.str("no_proxy", "")).split(",") if name.strip()]
-"""What sinks are reached by (``syncing.sinks.reaching``). A proxy's URL may hold a password."""
+"""Proxies for sinks (``syncing.sinks.reaching``). A proxy's URL may contain a password."""
 BOILERHOUSE_ALLOWED_SINK_HOSTS: list[str] = env.list("BOILERHOUSE_ALLOWED_SINK_HOSTS", [], subcast=str.strip)
-"""Loopback and link-local addresses at which sinks may be all the same, as NO_PROXY names hosts (ADR 46)."""
+"""Loopback and link-local addresses at which sinks are allowed, in the syntax of NO_PROXY (ADR 46)."""
 BOILERHOUSE_ALLOW_HOST_NETWORK = env.bool("BOILERHOUSE_ALLOW_HOST_NETWORK", False)
 BOILERHOUSE_ALLOW_OPEN_NETWORK = env.bool("BOILERHOUSE_ALLOW_OPEN_NETWORK", False)
-"""Whether a pool's policy may be ``open``: private addresses, too."""
+"""Whether a pool's policy may be ``open``, which includes private addresses."""
 BOILERHOUSE_ALLOW_ROOT = env.bool("BOILERHOUSE_ALLOW_ROOT", False)
 BOILERHOUSE_ALLOWED_RUNTIMES = env.list("BOILERHOUSE_ALLOWED_RUNTIMES", ["runc"])
 BOILERHOUSE_ALLOWED_DEVICES: list[str] = env.list("BOILERHOUSE_ALLOWED_DEVICES", [])
-"""Devices of the node that workloads may name (``/dev/kvm``), and ``gpus``."""
+"""Devices of the node that workloads may use (``/dev/kvm``), and ``gpus``."""
 BOILERHOUSE_MAX_ULIMITS: dict[str, int] = env.dict("BOILERHOUSE_MAX_ULIMITS", {}, subcast_values=int)
-"""``nofile=1048576,memlock=-1``: up to where workloads may set these limits, in the place of ``pools.limits``."""
+"""``nofile=1048576,memlock=-1``: maximums of ulimits, which replace those of ``pools.limits``."""
 BOILERHOUSE_UID_RANGE = (200_000, 1_200_000)
 BOILERHOUSE_ADDRESS_QUARANTINE_S = 600
 BOILERHOUSE_DISCARD_RETENTION_S = env.int("BOILERHOUSE_DISCARD_RETENTION_S", 24 * 3600)
 BOILERHOUSE_RUN_RETENTION_S = env.int("BOILERHOUSE_RUN_RETENTION_S", 30 * 86400)
 BOILERHOUSE_PROBE_RETENTION_S = env.int("BOILERHOUSE_PROBE_RETENTION_S", 7 * 86400)
 BOILERHOUSE_BACKUP_RETENTION_S = env.int("BOILERHOUSE_BACKUP_RETENTION_S", 30 * 86400)
-"""How long what saves overwrote or deleted stays in the sink's ``.boilerhouse-trash``."""
+"""How long overwrites and deletions of saves are kept in the sink's ``.boilerhouse-trash``."""
 BOILERHOUSE_DISK_FLOOR_MB = env.int("BOILERHOUSE_DISK_FLOOR_MB", 256)
-"""Below that much free disk no container is started."""
+"""No container is started with less free disk space."""
 BOILERHOUSE_DISK_LIMITS = env.str("BOILERHOUSE_DISK_LIMITS", "auto")
-"""How ``diskMb`` is kept: ``loop`` (a file system of its own), ``watch`` (measured), ``auto`` (loop where it works)."""
+"""How ``diskMb`` is enforced: ``loop`` (a separate file system), ``watch`` (measured), ``auto`` (loop if it works)."""
 BOILERHOUSE_DEFAULT_DISK_MB = env.int("BOILERHOUSE_DEFAULT_DISK_MB", 10_240)
-"""What a container without ``diskMb`` may hold on disk; measured, never a file system of its own (ADR 44). 0: any
-amount. Far above what most workloads keep, far below a node's disk: who needs more says so in ``diskMb``."""
+"""The disk limit of a container without ``diskMb``; measured, never a separate file system (ADR 44). 0: no limit. Far
+above the use of most workloads, far below a node's disk: a workload that needs more sets ``diskMb``."""
 BOILERHOUSE_SEED_DIR = env.str("BOILERHOUSE_SEED_DIR", "") or str(BOILERHOUSE_DATA_DIR / "seeds")
 BOILERHOUSE_ORPHAN_GRACE_S = env.float("BOILERHOUSE_ORPHAN_GRACE_S", 10)
 BOILERHOUSE_RECONCILE_EVERY_S = env.float("BOILERHOUSE_RECONCILE_EVERY_S", 15)
@@ -77,37 +76,37 @@ BOILERHOUSE_SAMPLE_EVERY_S = env.float("BOILERHOUSE_SAMPLE_EVERY_S", 15)
 BOILERHOUSE_USAGE_RETENTION_S = env.int("BOILERHOUSE_USAGE_RETENTION_S", 3 * 3600)
 BOILERHOUSE_POOL_USAGE_RETENTION_S = env.int("BOILERHOUSE_POOL_USAGE_RETENTION_S", 7 * 86400)
 BOILERHOUSE_IMAGE_CHECK_S = env.int("BOILERHOUSE_IMAGE_CHECK_S", 3600)
-"""How often a registry is asked what the tag of a workload's image names; 0: only on request."""
+"""How often registries are queried for moved tags; 0: only on request."""
 BOILERHOUSE_PARALLEL_CREATES = env.int("BOILERHOUSE_PARALLEL_CREATES", 8)
-"""Starts of one pool that are decided and not done; its workers do four at a time and never wait for the next."""
+"""Concurrent starts of one pool; its workers run four at a time and never wait for the next."""
 BOILERHOUSE_PARALLEL_PULLS = env.int("BOILERHOUSE_PARALLEL_PULLS", 8)
-"""Images that a node pulls at once; half of them from one registry."""
+"""Concurrent image pulls of a node; half of them from one registry."""
 BOILERHOUSE_PARALLEL_TRANSFERS = env.int("BOILERHOUSE_PARALLEL_TRANSFERS", 8)
-"""Transfers of a node at once; those with one sink leave two to others."""
+"""Concurrent transfers of a node; those with one sink leave two to others."""
 BOILERHOUSE_MAX_FILE_BYTES = env.int("BOILERHOUSE_MAX_FILE_BYTES", 5 * 1024**3)
 BOILERHOUSE_MAX_SAVE_FILES = env.int("BOILERHOUSE_MAX_SAVE_FILES", 1_000_000)
 BOILERHOUSE_MAX_SAVE_BYTES = env.int("BOILERHOUSE_MAX_SAVE_BYTES", 100 * 1024**3)
 BOILERHOUSE_TRANSFER_STALL_S = env.int("BOILERHOUSE_TRANSFER_STALL_S", 120)
-"""A transfer ends when nothing of it has moved for so long; however long it takes, nothing else ends it."""
+"""A transfer without progress for this time ends; nothing else limits its duration."""
 BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S = env.int("BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S", 8192)
-"""What moves slower than this over that time counts as nothing: the sink would hold a worker and a slot for ever."""
+"""Slower progress than this does not count: the sink could hold a worker and a slot indefinitely."""
 BOILERHOUSE_LARGE_BYTES = env.int("BOILERHOUSE_LARGE_BYTES", 256 * 1024**2)
-"""Transfers from so many bytes on leave room to others: two of the slots, and the workers of all queues but one."""
+"""Larger transfers leave capacity to others: two of the slots, and one worker of each queue."""
 BOILERHOUSE_SNAPSHOT_MAX_BYTES = env.int("BOILERHOUSE_SNAPSHOT_MAX_BYTES", 2 * 1024**3)
-"""What a save of a running container may copy to the node's disk; what is above it is sent while the tenant works."""
+"""The most that a save of a running container copies to the node's disk; the rest is sent while the tenant works."""
 BOILERHOUSE_FREEZE_MAX_MS = env.int("BOILERHOUSE_FREEZE_MAX_MS", 1000)
-"""How long such a save may hold a container still."""
+"""How long such a save may freeze a container."""
 BOILERHOUSE_STAGED_MAX_BYTES = env.int("BOILERHOUSE_STAGED_MAX_BYTES", 100 * 1024**3)
-"""What claims that failed have restored so far is kept for the tenant's next claim, up to so much; 0: not at all."""
+"""Staged files of failed claims are kept up to this size, for the tenant's next claim; 0: not at all."""
 BOILERHOUSE_STAGED_RETENTION_S = env.int("BOILERHOUSE_STAGED_RETENTION_S", 6 * 3600)
 BOILERHOUSE_MAX_WAITERS = env.int("BOILERHOUSE_MAX_WAITERS", 200)
 BOILERHOUSE_MAX_WAITERS_PER_TENANT = env.int("BOILERHOUSE_MAX_WAITERS_PER_TENANT", 20)
 BOILERHOUSE_MAX_WAITERS_PER_KEY = env.int("BOILERHOUSE_MAX_WAITERS_PER_KEY", 150)
 BOILERHOUSE_MAX_WAITERS_PER_POOL = env.int("BOILERHOUSE_MAX_WAITERS_PER_POOL", 150)
-"""Requests that wait in a web process; those of one tenant, of one key that acts for many, and for one pool."""
+"""Waiting requests of a web process: in total, and of one tenant, one key for many tenants, and one pool."""
 BOILERHOUSE_WEB_THREADS = env.int("BOILERHOUSE_WEB_THREADS", 4)
 BOILERHOUSE_CLAIM_THREADS = env.int("BOILERHOUSE_CLAIM_THREADS", 4)
-"""For claims: a sink that hangs holds these for two seconds each, and nothing else."""
+"""For claims: a hanging sink occupies one for two seconds, but no other thread."""
 BOILERHOUSE_SLOW_THREADS = env.int("BOILERHOUSE_SLOW_THREADS", 16)
 """For requests that wait for the engine or a sink: exec, logs, probes."""
 BOILERHOUSE_SLOW_THREADS_PER_TENANT = env.int("BOILERHOUSE_SLOW_THREADS_PER_TENANT", 6)
@@ -115,45 +114,46 @@ BOILERHOUSE_SLOW_THREADS_PER_KEY = env.int("BOILERHOUSE_SLOW_THREADS_PER_KEY", 1
 BOILERHOUSE_BODIES_MAX_BYTES = env.int("BOILERHOUSE_BODIES_MAX_BYTES", 128 * 1024**2)
 BOILERHOUSE_BODIES_MAX_BYTES_PER_TENANT = env.int("BOILERHOUSE_BODIES_MAX_BYTES_PER_TENANT", 16 * 1024**2)
 BOILERHOUSE_BODIES_MAX_BYTES_PER_KEY = env.int("BOILERHOUSE_BODIES_MAX_BYTES_PER_KEY", 64 * 1024**2)
-"""What long bodies take of a web process's memory until their requests are worked on: all, one tenant's, one key's."""
+"""Memory of a web process for long bodies until their requests are handled: in total, of one tenant, of one key."""
 BOILERHOUSE_KEPT_ANSWER_MAX_BYTES = env.int("BOILERHOUSE_KEPT_ANSWER_MAX_BYTES", 64 * 1024)
-"""The longest answer that is kept for an Idempotency-Key; of a longer one is kept that it was given."""
+"""The longest response stored for an Idempotency-Key; of a longer one, only its existence is stored."""
 BOILERHOUSE_KEPT_BYTES = env.int("BOILERHOUSE_KEPT_BYTES", 256 * 1024**2)
 BOILERHOUSE_KEPT_BYTES_PER_TENANT = env.int("BOILERHOUSE_KEPT_BYTES_PER_TENANT", 4 * 1024**2)
 BOILERHOUSE_KEPT_BYTES_PER_KEY = env.int("BOILERHOUSE_KEPT_BYTES_PER_KEY", 32 * 1024**2)
-"""What the answers to all Idempotency-Keys of a day, one tenant's, and one key's, may take in the database."""
+"""Database space of stored responses: in total, of one tenant, of one key."""
 BOILERHOUSE_WEB_REALTIME = env.bool("BOILERHOUSE_WEB_REALTIME", True)
-"""Whether the web process runs before ordinary processes, where the system permits it."""
+"""Whether the web process runs with real-time priority, if the system permits it."""
 BOILERHOUSE_THROTTLE_RATE = env.float("BOILERHOUSE_THROTTLE_RATE", 200)
-"""Requests per second and API key that a web process answers; 0 = no limit."""
+"""Requests per second and API key in a web process; 0 = no limit."""
 BOILERHOUSE_THROTTLE_BURST = env.int("BOILERHOUSE_THROTTLE_BURST", 400)
 BOILERHOUSE_THROTTLE_RATE_PER_TENANT = env.float("BOILERHOUSE_THROTTLE_RATE_PER_TENANT", 50)
-"""The same for a key of role ``tenant``: 200 a second of one took a whole processor."""
+"""The same for a key of role ``tenant``: 200 a second of one used a whole processor."""
 BOILERHOUSE_THROTTLE_BURST_PER_TENANT = env.int("BOILERHOUSE_THROTTLE_BURST_PER_TENANT", 100)
 BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT = env.int("BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT", 64)
-"""Syncs on demand of one tenant that have not begun; there is one per sync spec and direction at most."""
+"""Queued on-demand syncs of one tenant; at most one per sync spec and direction."""
 BOILERHOUSE_METRICS_TOKEN = env.str("BOILERHOUSE_METRICS_TOKEN", "")
-"""A bearer token that opens ``/metrics`` and nothing else; empty: only API keys do."""
+"""A bearer token only for ``/metrics``; empty: only API keys are accepted."""
 BOILERHOUSE_TRACING = env.bool("BOILERHOUSE_TRACING", False)
-"""Whether requests and tasks are traced by OpenTelemetry, whose own OTEL_… variables say where to."""
+"""Whether requests and tasks are traced with OpenTelemetry; its own OTEL_… variables set the destination."""
 BOILERHOUSE_DRAIN_S = env.float("BOILERHOUSE_DRAIN_S", 6)
-"""How long a web process that is asked to stop lets requests wait before it tells them to ask again."""
+"""How long a stopping web process lets requests wait before it tells them to try again."""
 BOILERHOUSE_EVENT_RETENTION_S = env.int("BOILERHOUSE_EVENT_RETENTION_S", 7 * 86400)
 BOILERHOUSE_AUDIT_RETENTION_S = env.int("BOILERHOUSE_AUDIT_RETENTION_S", 365 * 86400)
 BOILERHOUSE_EXEC_TIMEOUT_MAX_MS = env.int("BOILERHOUSE_EXEC_TIMEOUT_MAX_MS", 600_000)
-"""The longest ``timeoutMs`` of a command that a request waits for."""
+"""The maximum ``timeoutMs`` of a command."""
 BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES = env.int("BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES", 1 << 20)
-"""What is kept of each of a command's two streams."""
+"""The kept size of each output stream of a command."""
 BOILERHOUSE_EXEC_STDIN_MAX_BYTES = env.int("BOILERHOUSE_EXEC_STDIN_MAX_BYTES", 1 << 20)
 BOILERHOUSE_EXEC_COMMAND_MAX_BYTES = env.int("BOILERHOUSE_EXEC_COMMAND_MAX_BYTES", 128 * 1024)
-"""Of a command and its arguments together; the kernel takes 128 KiB of one argument."""
+"""The maximum size of a command with its arguments; the kernel's limit for one argument is 128 KiB."""
 BOILERHOUSE_EXEC_PARALLEL = env.int("BOILERHOUSE_EXEC_PARALLEL", 4)
-"""Commands in one container that a web process waits for at once; each takes one of BOILERHOUSE_SLOW_THREADS."""
+"""Concurrent commands per container in a web process; each uses one of BOILERHOUSE_SLOW_THREADS."""
 BOILERHOUSE_TERMINAL = env.bool("BOILERHOUSE_TERMINAL", False)
-"""Whether operators may open a shell in a tenant's container from its page; each is recorded with its reason."""
+"""Whether operators may open a shell in a tenant's container from its page; the audit log records each with its
+reason."""
 BOILERHOUSE_TERMINAL_LIMIT_S = env.int("BOILERHOUSE_TERMINAL_LIMIT_S", 3600)
 BOILERHOUSE_LOGIN_FAILURES = env.int("BOILERHOUSE_LOGIN_FAILURES", 10)
-"""After so many wrong passwords for one name from one address both wait BOILERHOUSE_LOGIN_COOLOFF_S."""
+"""After this many wrong passwords, the name and the address must wait BOILERHOUSE_LOGIN_COOLOFF_S."""
 BOILERHOUSE_LOGIN_COOLOFF_S = env.int("BOILERHOUSE_LOGIN_COOLOFF_S", 900)
 BOILERHOUSE_MAX_STREAMS = env.int("BOILERHOUSE_MAX_STREAMS", 1000)
 """Open event streams and terminals per web process."""
@@ -162,22 +162,22 @@ BOILERHOUSE_MAX_STREAMS_PER_KEY = env.int("BOILERHOUSE_MAX_STREAMS_PER_KEY", 500
 BOILERHOUSE_MAX_FOLLOWED_LOGS = env.int("BOILERHOUSE_MAX_FOLLOWED_LOGS", 200)
 BOILERHOUSE_MAX_FOLLOWED_LOGS_PER_TENANT = env.int("BOILERHOUSE_MAX_FOLLOWED_LOGS_PER_TENANT", 4)
 BOILERHOUSE_MAX_FOLLOWED_LOGS_PER_KEY = env.int("BOILERHOUSE_MAX_FOLLOWED_LOGS_PER_KEY", 100)
-"""Logs that are followed: each has a thread of the web process."""
+"""Followed logs: each uses a thread of the web process."""
 BOILERHOUSE_MAX_CONNECTIONS = env.int("BOILERHOUSE_MAX_CONNECTIONS", 4000)
-"""Open connections per web process; at most as many as the system gives it files for."""
+"""Open connections per web process, limited by its file descriptors."""
 BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS = env.int("BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS", 200)
-"""Of these, those that wait without having shown a key or a session."""
+"""Waiting connections among these that have not shown a valid key or session."""
 BOILERHOUSE_HEAD_TIMEOUT_S = env.float("BOILERHOUSE_HEAD_TIMEOUT_S", 10)
 BOILERHOUSE_BODY_TIMEOUT_S = env.float("BOILERHOUSE_BODY_TIMEOUT_S", 30)
-"""How long a request's head, and its body, may take to come in."""
+"""Time limits for receiving a request's head, and its body."""
 BOILERHOUSE_TRUSTED_PROXIES: list[str] = env.list(
     "BOILERHOUSE_TRUSTED_PROXIES", ["127.0.0.0/8", "::1"], subcast=str.strip
 )
-"""Addresses and networks of proxies that are believed what they say last in ``X-Forwarded-For``."""
+"""Addresses and networks of proxies whose last ``X-Forwarded-For`` entry is trusted."""
 BOILERHOUSE_STREAM_STALL_S = env.float("BOILERHOUSE_STREAM_STALL_S", 30)
-"""How long a client of a stream may take nothing of what waits for it."""
+"""How long a streaming client may read nothing of its pending data."""
 BOILERHOUSE_ALLOWED_NETWORKS: list[str] = env.list("BOILERHOUSE_ALLOWED_NETWORKS", [])
-"""Engine networks besides ``bridge`` and ``none`` that workloads may name."""
+"""Engine networks besides ``bridge`` and ``none`` that workloads may use."""
 BOILERHOUSE_PUBLISH_HOST = env.str("BOILERHOUSE_PUBLISH_HOST", "127.0.0.2")
 """The loopback address of published ports, never the dashboard's: browsers send cookies to all ports of a host."""
 DOCKER_HOST = env.str("DOCKER_HOST", "unix:///var/run/docker.sock")
@@ -186,30 +186,28 @@ BOILERHOUSE_RUNTIME: dict[str, Any] = {
     "OPTIONS": {"base_url": DOCKER_HOST},
 }
 
-# Keys: given, or made once and kept in the data directory (0600) ----------------------------------
 SECRET_KEY = env.str("BOILERHOUSE_SECRET_KEY", "") or keys.stored(BOILERHOUSE_DATA_DIR, "secret-key")
 BOILERHOUSE_ENCRYPTION_KEYS: list[str] = env.list("BOILERHOUSE_ENCRYPTION_KEYS", [])
-"""Empty: kept in ``<data>/keys/encryption-key`` (``core.encryption``)."""
+"""Empty: stored in ``<data>/keys/encryption-key`` (``core.encryption``)."""
 BOILERHOUSE_KEY_PEPPER = env.str("BOILERHOUSE_KEY_PEPPER", "") or keys.stored(BOILERHOUSE_DATA_DIR, "key-pepper")
 
 DEBUG = env.bool("BOILERHOUSE_DEBUG", False)
 ALLOWED_HOSTS: list[str] = env.list("BOILERHOUSE_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"], subcast=str.strip)
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("BOILERHOUSE_TRUSTED_ORIGINS", [], subcast=str.strip)
 BOILERHOUSE_BASE_PATH = env.str("BOILERHOUSE_BASE_PATH", "").strip().rstrip("/")
-"""The path below which a proxy serves everything, as ``/boilerhouse``; empty: at its root."""
+"""The path below which a proxy serves everything, such as ``/boilerhouse``; empty: at its root."""
 FORCE_SCRIPT_NAME = BOILERHOUSE_BASE_PATH or None
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = BOILERHOUSE_BASE_PATH or "/"
 CSRF_FAILURE_VIEW = "boilerhouse.dashboard.views.form_refused"
 BOILERHOUSE_HTTPS = env.bool("BOILERHOUSE_HTTPS", False)
-"""Whether a proxy with TLS is in front; ``web.arrival`` answers nothing else then, but probes of this machine."""
+"""Whether a proxy with TLS is in front; ``web.arrival`` then answers only TLS requests and probes of this machine."""
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BOILERHOUSE_HTTPS
 _cookie_prefix = "" if not BOILERHOUSE_HTTPS else "__Secure-" if BOILERHOUSE_BASE_PATH else "__Host-"
-"""Browsers take such cookies from this very host alone, over TLS: a tenant's page at a name below ours sets none."""
+"""Browsers accept such cookies only from this host with TLS, so a tenant's page on a subdomain cannot set one."""
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{_cookie_prefix}sessionid", f"{_cookie_prefix}csrftoken"
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BOILERHOUSE_HTTPS else None
 SECURE_HSTS_SECONDS = 31_536_000 if BOILERHOUSE_HTTPS else 0
 
-# Database ------------------------------------------------------------------------------------------
 _database: dict[str, Any] = dict(
     dj_database_url.parse(env.str("DATABASE_URL", f"sqlite:///{BOILERHOUSE_DATA_DIR / 'boilerhouse.sqlite3'}"))
 )
@@ -226,15 +224,15 @@ if _database["ENGINE"].endswith("sqlite3"):
         "TEST": {"NAME": str(BOILERHOUSE_DATA_DIR / "test.sqlite3")},
     }
 else:
-    # Long-lived connections of a bounded set of threads; never a psycopg pool: django-q2 forks.
+    # Long-lived connections of a fixed number of threads; never a psycopg pool, because django-q2 forks.
     _database |= {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
-    # Statements are prepared: PostgreSQL plans one once per connection, and values go beside it (ADR 25).
+    # Prepared statements: PostgreSQL plans each once per connection, and values are sent separately (ADR 25).
     _prepared = {"server_side_binding": True, "prepare_threshold": 3}
     _database["OPTIONS"] = {"connect_timeout": 5, **_prepared, **_database.get("OPTIONS", {})}
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# Queues: a long transfer never delays a claim, a create, a wipe, or the save of a release ----------
+# Queues: a long transfer never delays a claim, a create, a wipe, or the save of a release.
 _queue: dict[str, Any] = {
     "orm": "default",
     "queue_limit": 1,
@@ -246,16 +244,16 @@ _queue: dict[str, Any] = {
 _queue |= {"poll": 0, "ack_failures": True, "save_limit": -1, "catch_up": False, "scheduler": False, "guard_cycle": 1.0}
 _MONTH_S = 30 * 86400
 _transfers = {"timeout": _MONTH_S, "retry": 2 * _MONTH_S}
-"""A transfer ends when it stalls, not by the queue; one whose worker died is found by its row, not by the queue."""
+"""A transfer ends when it stalls, not by the queue's limit; one of a dead worker is found by its row."""
 QUEUES: dict[str, dict[str, Any]] = {
     "claim": {**_queue, "workers": 4, **_transfers},
     "pool": {**_queue, "workers": 4},
     "save": {**_queue, "workers": 4, **_transfers},
     "sync": {**_queue, "workers": 3, **_transfers},
 }
-"""``workers``: threads in each worker process. One sink's work holds all but one of a queue (``queues.lanes``)."""
+"""``workers``: threads in each worker process. Work with one sink leaves one of a queue free (``queues.lanes``)."""
 QUEUE_LOOK_S = 0.25
-"""How often the queues are looked at when no bell rings: work from another machine waits that long at most."""
+"""The polling interval of queues without a wake-up: the longest delay of work from another machine."""
 Q_CLUSTER: dict[str, Any] = {
     "name": "boilerhouse",
     "label": "Queues",
@@ -266,7 +264,6 @@ Q_CLUSTER: dict[str, Any] = {
     "ALT_CLUSTERS": QUEUES,
 }
 
-# Applications --------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -361,14 +358,14 @@ TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
 
-# Static files: served from the sources, no build step ------------------------------------------------
+# Static files are served from the sources, without a build step.
 STATIC_URL = f"{BOILERHOUSE_BASE_PATH}/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = env.str("BOILERHOUSE_STATIC_ROOT", "") or None
 WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 WHITENOISE_AUTOREFRESH = DEBUG
 FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o755
-"""Of what ``collectstatic`` makes: a server in front reads it as another user."""
+"""For the files of ``collectstatic``, which a server in front reads as another user."""
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -383,9 +380,8 @@ CONTENT_SECURITY_POLICY = {
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 5000
-"""A workload of a thousand ports is a form, too."""
+"""A workload with a thousand ports is also a form."""
 
-# API -------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["boilerhouse.api.authentication.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["boilerhouse.api.permissions.RolePermission"],

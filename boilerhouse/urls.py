@@ -1,4 +1,4 @@
-"""Every URL of the product."""
+"""All URLs."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
@@ -38,7 +38,7 @@ urlpatterns = [
     path("", include("boilerhouse.dashboard.urls")),
     re_path(r"^api/", problems.nowhere),
     path("health", views.health_alias),
-    path("metrics", metrics.MetricsView.as_view(schema=None)),  # where scrapers look
+    path("metrics", metrics.MetricsView.as_view(schema=None)),  # the usual path for scrapers
 ]
 
 handler400 = "boilerhouse.web.problems.bad_request"

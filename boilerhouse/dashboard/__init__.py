@@ -1,1 +1,1 @@
-"""Pages that span the apps, health, and the one WebSocket that keeps them live."""
+"""HTML pages, and the terminal's WebSocket."""

@@ -1,4 +1,4 @@
-"""Who may see and do what on the pages: the API's roles, by Django's groups ``admin``, ``operator`` and ``viewer``."""
+"""Access to pages: the API's roles, assigned by the Django groups ``admin``, ``operator`` and ``viewer``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Action = Callable[..., str | HttpResponse]
 
 
 def signed_in(user: Any, session_key: str | None, least: Role) -> bool:
-    """Whether somebody who stays for long may still be there: the session lives and the user has the role now."""
+    """Whether a long-lived connection may stay open: the session is valid and the user still has the role."""
     if not user.is_authenticated or not Session.objects.filter(pk=session_key).exists():
         return False
     fresh = get_user_model().objects.filter(pk=user.pk).first()
@@ -40,7 +40,7 @@ def may(request: HttpRequest, least: Role) -> bool:
 
 
 def slow(view: View) -> View:
-    """A view that waits for the engine or a sink: it takes no thread of the others, and a user gets a part of those."""
+    """A view that waits for the engine or a sink: it uses separate threads, of which each user gets a part."""
 
     @wraps(view)
     def waits(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -80,7 +80,7 @@ def _guarded(view: View, least: Role) -> View:
 def page(least: Role = Role.VIEWER) -> Callable[[View], View]:
     """A page for staff of at least this role.
 
-    Its refresh, at the same address, is less than the page: a browser's cache keeps the two apart.
+    Its refresh, at the same URL, is a part of the page: ``Vary`` keeps the two apart in a browser's cache.
     """
 
     def decorate(view: View) -> View:
@@ -90,7 +90,7 @@ def page(least: Role = Role.VIEWER) -> Callable[[View], View]:
 
 
 def action(least: Role = Role.OPERATOR) -> Callable[[Action], View]:
-    """What a form on a page does: the view returns what to say; the page it came from shows that, or why not."""
+    """The action of a form: the view returns a message, which the page shows; an error is shown there too."""
 
     def decorate(view: Action) -> View:
         @wraps(view)
@@ -113,7 +113,7 @@ def action(least: Role = Role.OPERATOR) -> Callable[[Action], View]:
 
 
 def require_typed(request: HttpRequest, name: str, done: str) -> None:
-    """Raise Conflict unless the form's ``typed`` is ``name``: what cannot be undone is confirmed so."""
+    """Raise Conflict unless the form's ``typed`` is ``name``: irreversible actions are confirmed this way."""
     if request.POST.get("typed") != name:
         raise Conflict(f"Confirmation did not match {name}; nothing was {done}.")
 
@@ -125,7 +125,7 @@ def _why(error: BoilerhouseError) -> str:
 
 
 def back(request: HttpRequest) -> HttpResponseRedirect:
-    """To the page that the form stood on, or to that of its ``next``."""
+    """Redirect to the form's page, or to its ``next``."""
     targets = (request.POST.get("next", ""), request.headers.get("Referer", ""))
     found = next(filter(None, (arrival.path_of_ours(one, request) for one in targets)), reverse("overview"))
     return HttpResponseRedirect(found, status=303)

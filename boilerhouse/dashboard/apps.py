@@ -5,11 +5,11 @@ from django.db.models.signals import post_migrate
 
 OURS = ("core", "pools", "syncing", "tenants")
 FOR_ADMINS = frozenset({"apikey", "auditentry", "credential", "registrycredential", "settings", "idempotencyrecord"})
-"""What the pages and the API show to admins only."""
+"""Models that pages and the API show only to admins."""
 
 
 def make_groups(**_: Any) -> None:
-    """The groups that give staff a role exist from the start, and may look at the admin as at the pages."""
+    """The groups that assign roles to staff exist from the start, with view permissions in the admin."""
     from django.contrib.auth.models import Group, Permission
 
     from boilerhouse.core.models import Role
@@ -27,5 +27,5 @@ class DashboardConfig(AppConfig):
     label = "dashboard"
 
     def ready(self) -> None:
-        # Django tells only apps with models; this is the last one, when the rights of all exist.
+        # Only apps with models receive the signal; this is the last one, when all permissions exist.
         post_migrate.connect(make_groups, sender=apps.get_app_config("tenants"))

@@ -1,4 +1,4 @@
-"""Charts as SVG that the server draws: geometry in attributes, words and a table beside it for who cannot see it."""
+"""Server-side SVG charts: geometry in attributes, with a text and a table for screen readers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Point = tuple[datetime, float]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One series: its name, its class of stroke (``a`` or ``b``), and runs of points without a gap between."""
+    """One series: its name, its stroke class (``a`` or ``b``), and runs of points without a gap."""
 
     name: str
     stroke: str
@@ -36,15 +36,15 @@ class Chart:
     ticks: list[str]
     gaps: list[tuple[float, float]]
     said: str
-    """What a reader of the screen hears."""
+    """The text for screen readers."""
     rows: list[tuple[str, list[str]]]
     is_empty: bool
     data: str
-    """The samples as JSON, for the browser to draw with a cursor."""
+    """The samples as JSON, for the chart's cursor in the browser."""
 
 
 Mark = tuple[datetime, str]
-"""Something that happened while the samples were taken, to be seen beside them."""
+"""An event during the chart's time range, shown in the chart."""
 
 
 def asked_range(text: str | None) -> str:
@@ -52,7 +52,7 @@ def asked_range(text: str | None) -> str:
 
 
 def thin(rows: Sequence[Point]) -> list[Point]:
-    """At most ``POINTS`` of them, evenly chosen, the last one included."""
+    """At most ``POINTS`` samples, evenly chosen, including the last."""
     step = max(1, len(rows) // POINTS)
     return list(rows[::step]) + ([rows[-1]] if rows and (len(rows) - 1) % step else [])
 
@@ -69,11 +69,10 @@ def chart(
     now: str = "",
     every: timedelta = timedelta(0),
 ) -> Chart:
-    """Draw one or two series over the last ``span``; a pause of samples is a gap, not a line.
+    """Draw one or two series over the last ``span``; missing samples become a gap, not a line.
 
-    ``every`` is how far apart the points are where that is much: what lies between two of them is no pause.
-    ``unit`` tells the browser how to write values: ``bytes``, ``cores`` or nothing. ``now`` is what the chart says in
-    figures, if not the newest samples.
+    ``every`` is the interval of samples if it is long, which is then not a gap. ``unit`` is how the browser formats
+    values: ``bytes``, ``cores`` or nothing. ``now`` replaces the newest samples in the chart's figures.
     """
     end = timezone.now()
     start = end - RANGES[span]
@@ -143,7 +142,7 @@ def _data(
     marks: Sequence[Mark],
     top: float,
 ) -> str:
-    """One axis of times for all series; a missing value is a gap."""
+    """A shared time axis for all series; a missing value is a gap."""
     by_time: dict[float, dict[str, float]] = {}
     for name, points in kept.items():
         for at, value in points:

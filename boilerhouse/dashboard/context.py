@@ -1,4 +1,4 @@
-"""What every page's shell shows."""
+"""Context of every page's shell."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
 
 
 def is_refresh(request: HttpRequest) -> bool:
-    """Whether a page that is open asks what it would show now: htmx then replaces its ``main`` and navigation."""
+    """Whether an open page requests its refresh: htmx then replaces its ``main`` and navigation."""
     return bool(request.htmx) and request.htmx.target == "main"  # type: ignore[attr-defined]
 
 

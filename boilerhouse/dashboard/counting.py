@@ -1,4 +1,4 @@
-"""Counts for people: exact while they are small, and never more work than that."""
+"""Counts for display: exact while they are small, with bounded work."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ MOST = 10_000
 
 
 def up_to(rows: QuerySet[Any], most: int = MOST) -> str:
-    """``1234``, or ``10,000+`` where there are more; rows beyond are not looked at."""
+    """``1234``, or ``10,000+`` if there are more; further rows are not read."""
     count = _counted(rows, most)
     return f"{most:,}+" if count > most else str(count)
 
 
 def _counted(rows: QuerySet[Any], most: int) -> int:
-    """One more than ``most`` where there are more."""
+    """At most one more than ``most``."""
     return rows.order_by()[: most + 1].count()
 
 
 class BoundedPaginator(Paginator[Any]):
-    """Pages of the first ten thousand; whoever looks for more filters or searches."""
+    """Pages of the first ten thousand rows; use filters or the search for others."""
 
     @cached_property
     def _counted(self) -> int:

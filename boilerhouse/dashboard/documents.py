@@ -1,8 +1,8 @@
 """A JSON document edited as a form or as text: one document, one validator, nothing lost between the two.
 
-The whole document travels with the form. What the form shows is laid over it; what it does not show stays as it was.
-Every button sends the same form, and its ``do`` says what for: ``save``, ``tab:json``, ``add:/mappings``,
-``remove:/mappings/1``, or what a page adds to these. So all of it works without a script.
+The whole document is submitted with the form. Shown fields replace its values; the rest stays unchanged. Every button
+submits the same form, and its ``do`` is the action: ``save``, ``tab:json``, ``add:/mappings``, ``remove:/mappings/1``,
+or a page's own. So everything works without JavaScript.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ MAX_ROWS = 40
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One value that the form shows."""
+    """One field of the form."""
 
     path: str
-    """From the section's object, such as ``image``."""
+    """Its path in the section's object, such as ``image``."""
     label: str
     hint: str = ""
     kind: str = "text"
@@ -41,34 +41,34 @@ class Part:
     ``choice``, ``json`` or ``secret``."""
     options: Sequence[tuple[str, str]] = ()
     default: Any = None
-    """What holds where the document says nothing."""
+    """The value in effect if the document has none."""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """What some texts stand for that is no text, such as null."""
+    """Choices that stand for values other than text, such as null."""
     reloads: bool = False
-    """Another value shows other fields."""
+    """Whether a change of the value changes which fields are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Values that belong together: of the document itself, of one object in it, or of each in a list."""
+    """Fields that belong together: of the document, of one object in it, or of each object in a list."""
 
     title: str
     parts: tuple[Part, ...]
     lede: str = ""
     path: str = ""
     blank: Mapping[str, Any] | None = None
-    """What is added where nothing is; an object that has one may also be absent."""
+    """The initial value of an added object; an optional object may also be absent."""
     instead: frozenset[str] = frozenset()
-    """Words that may stand where the object would; then it is absent."""
+    """Texts that may replace the object; it is then absent."""
     otherwise: tuple[Part, ...] = ()
-    """What the form asks where the object is absent; from the object that would hold it."""
+    """Fields to show if the object is absent; from its parent object."""
     is_closed: bool = False
-    """What is there may be changed and removed, and nothing added."""
+    """Existing objects may be changed and removed, but none added."""
     is_list: bool = False
     one: str = ""
 
     def find(self, value: Any) -> Any:
-        """What of the document it shows; None where that is absent."""
+        """The part of the document that it shows; None if absent."""
         found = get(value, _pointer("", self.path))
         return None if isinstance(found, str) and found in self.instead else found
 
@@ -87,7 +87,7 @@ class ShownPart:
 
     @property
     def slug(self) -> str:
-        """As ``slugify`` writes the pointer: errors link to it."""
+        """The pointer as ``slugify`` writes it: errors link to it."""
         return slugify(self.pointer)
 
     @property
@@ -96,7 +96,7 @@ class ShownPart:
 
     @property
     def choices(self) -> list[tuple[str, str]]:
-        """What may be chosen, and what stands there even if it may not."""
+        """The available choices, and the current value even if it is not available."""
         known = [value for value, _ in self.part.options]
         return [*self.part.options, *([(self.text, self.text)] if self.text not in known and self.text else [])]
 
@@ -125,7 +125,7 @@ class ShownSection:
     groups: list[ShownGroup] = field(default_factory=list)
     can_grow: bool = False
     error: str = ""
-    """What none of its fields shows."""
+    """The values that none of its fields shows."""
 
     @property
     def slug(self) -> str:
@@ -136,7 +136,7 @@ Sections = Callable[[dict[str, Any]], Sequence[Section]]
 
 
 class Document:
-    """What is edited, in one of its two forms, with what is wrong with it."""
+    """The edited document, in one of its two forms, with its errors."""
 
     def __init__(self, value: Any, sections: Sections, *, tab: str = "form") -> None:
         self.value, self._sections = value, sections
@@ -148,7 +148,7 @@ class Document:
 
     @classmethod
     def posted(cls, data: QueryDict, sections: Sections) -> Document:
-        """What was sent. ``do`` is then what is left to do: empty where the button only concerned the form."""
+        """Apply the submitted form. ``do`` is then the remaining action: empty if the button only changed the form."""
         is_text = "json" in data
         text = data.get("json" if is_text else "document", "")
         try:
@@ -179,17 +179,17 @@ class Document:
 
     @property
     def rows(self) -> int:
-        """How many lines the text area shows."""
+        """The number of lines of the text area."""
         return min(MAX_ROWS, max(12, self.text.count("\n") + 2))
 
     @property
     def places(self) -> str:
-        """What is wrong where, for the editor: JSON of (pointer, words)."""
+        """Errors for the editor: JSON of (pointer, message)."""
         return json.dumps([(error.pointer, error.detail) for error in self.errors])
 
     @property
     def noted(self) -> list[tuple[FieldError, str]]:
-        """What is wrong, each with the slug of where the form shows it; empty where it does not."""
+        """Errors, each with the slug of its field in the form; empty if there is none."""
         shown = self.shown() if self.tab == "form" else []
         places = [_place(shown, error) for error in self.errors]
         return [(error, place.slug if place else "") for error, place in zip(self.errors, places, strict=True)]
@@ -209,10 +209,8 @@ class Document:
         return None
 
     def add(self, error: BoilerhouseError) -> None:
-        """What a service had against it."""
+        """Add the errors of a service."""
         self.errors += error.errors if isinstance(error, Invalid) else [FieldError("", error.detail, error.code)]
-
-    # The form ---------------------------------------------------------------------------------------
 
     def shown(self) -> list[ShownSection]:
         """The form, with each error at its field."""
@@ -284,7 +282,7 @@ class Document:
                 self.errors.append(FieldError(shown.pointer, str(error), "malformed"))
                 continue
             if value is None and typed.strip() not in shown.part.values:
-                if shown.text or get(self.value, shown.pointer) != []:  # which may say something and show as nothing
+                if shown.text or get(self.value, shown.pointer) != []:  # it may have a value that shows as nothing
                     unset(self.value, shown.pointer)
             else:
                 put(self.value, shown.pointer, value)
@@ -306,16 +304,13 @@ class Document:
 
 
 def _place(shown: Sequence[ShownSection], error: FieldError) -> ShownPart | ShownSection | None:
-    """What of the form is nearest to where the error points; None where nothing of it is on the way."""
+    """The form's field closest to an error's pointer; None if there is none on the path."""
     places: list[ShownPart | ShownSection] = [
         *(part for section in shown for group in section.groups for part in group.parts),
         *(section for section in shown if section.pointer),
     ]
     near = [one for one in places if f"{error.pointer}/".startswith(f"{one.pointer}/")]
     return max(near, key=lambda one: len(one.pointer), default=None)
-
-
-# Pointers ---------------------------------------------------------------------------------------------
 
 
 def _pointer(base: str, path: str) -> str:
@@ -327,7 +322,7 @@ def _names(pointer: str) -> list[str]:
 
 
 def get(value: Any, pointer: str) -> Any:
-    """What stands there; None where nothing does."""
+    """The value at the pointer; None if there is none."""
     for name in _names(pointer):
         if isinstance(value, dict):
             value = value.get(name)
@@ -339,14 +334,14 @@ def get(value: Any, pointer: str) -> Any:
 
 
 def has(value: Any, pointer: str) -> bool:
-    """Whether the object that would hold it says anything of it, be it null."""
+    """Whether the parent object has a value for it, even null."""
     above, _, last = pointer.rpartition("/")
     holder = get(value, above)
     return isinstance(holder, dict) and last in holder
 
 
 def put(value: Any, pointer: str, new: Any) -> None:
-    """Set what stands there, making the objects on the way."""
+    """Set the value at the pointer, creating parent objects."""
     *way, last = _names(pointer)
     for name in way:
         inner = value[int(name)] if isinstance(value, list) else value.get(name)
@@ -357,16 +352,13 @@ def put(value: Any, pointer: str, new: Any) -> None:
 
 
 def unset(value: Any, pointer: str) -> None:
-    """Nothing stands there any more."""
+    """Remove the value at the pointer."""
     above, _, last = pointer.rpartition("/")
     holder = get(value, above)
     if isinstance(holder, dict):
         holder.pop(last, None)
     elif isinstance(holder, list):
         del holder[int(last)]
-
-
-# Values -----------------------------------------------------------------------------------------------
 
 
 def _text(part: Part, value: Any) -> str:
@@ -389,7 +381,7 @@ def _text(part: Part, value: Any) -> str:
 
 
 def _value(part: Part, typed: str) -> Any:
-    """What the typed text stands for; None for nothing. Raises ValueError in words."""
+    """The value of the submitted text; None for nothing. Raises ValueError with a message for people."""
     text = typed.strip()
     if not text:
         return None
@@ -402,7 +394,7 @@ def _value(part: Part, typed: str) -> Any:
                     return convert(text)
                 except ValueError:
                     continue
-            return text  # the validator says what is wrong with it
+            return text  # the validator reports the error
         case "words":
             try:
                 return shlex.split(text)

@@ -1,4 +1,4 @@
-"""Lists as CSV: what the filters show, all pages of it."""
+"""Lists as CSV: all rows that match the filters, on all pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def wanted(request: HttpRequest) -> bool:
 
 
 def as_csv(name: str, rows: Iterable[Any], columns: Columns) -> HttpResponse:
-    """A file of at most ``MAX_ROWS`` rows; text that a spreadsheet would take for a formula is quoted."""
+    """A file of at most ``MAX_ROWS`` rows; text that a spreadsheet would read as a formula is quoted."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([title for title, _ in columns])

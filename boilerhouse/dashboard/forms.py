@@ -1,4 +1,4 @@
-"""Forms over the API's own serializers: one validator for programs and people, and what was typed is kept."""
+"""Forms for the API's own serializers: one validator for programs and people; input is kept after an error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ApiForm:
         lists: Collection[str] = (),
         secrets: Collection[str] = (),
     ) -> None:
-        """``lists`` are typed as words; ``secrets`` are not shown again."""
+        """``lists`` are entered as words; ``secrets`` are not shown again."""
         self._serializer, self._lists = serializer, lists
         self.fields = [
             Field(
@@ -51,7 +51,7 @@ class ApiForm:
         self.errors: list[FieldError] = []
 
     def read(self, posted: Mapping[str, str], **more: Any) -> dict[str, Any] | None:
-        """What was typed, validated; None when something is wrong: the form then says what."""
+        """The validated input; None if there are errors, which the form then shows."""
         given: dict[str, Any] = dict(more)
         for field in self.fields:
             typed = posted.get(field.name, "").strip()
@@ -67,7 +67,7 @@ class ApiForm:
         return None
 
     def add(self, error: BoilerhouseError) -> None:
-        """What a service had against it."""
+        """Add the errors of a service."""
         said = error.errors if isinstance(error, Invalid) else [FieldError("/id", error.detail, error.code)]
         self.errors += said
         for field in self.fields:
@@ -98,7 +98,7 @@ def _text(value: Any) -> str:
 
 
 def seen(shown: Mapping[str, Any]) -> str:
-    """What a form carries to notice, when it comes back, that somebody changed the thing meanwhile."""
+    """A version mark in a form, to detect a change by someone else before it is submitted."""
     return hashlib.sha256(as_json(shown).encode()).hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""Lists on pages: filter, search, sort and page stand in the URL, so that a link or a reload shows the same."""
+"""Lists on pages: filter, search, sort order and page are in the URL, so that links and reloads show the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A filter that is on, and where the list is without it."""
+    """An active filter, and the URL without it."""
 
     label: str
     value: str
@@ -36,7 +36,7 @@ class Chip:
 
 
 def _may_be_empty(model: type[Model], name: str) -> bool:
-    """Whether the order has to say where empty ones go: where it says so for nothing, no index gives it."""
+    """Whether the order must place empty values explicitly; unnecessarily, no index could be used."""
     try:
         field = model._meta.get_field(name)
     except FieldDoesNotExist:  # computed, or of a related row
@@ -45,7 +45,7 @@ def _may_be_empty(model: type[Model], name: str) -> bool:
 
 
 class Listing:
-    """One page of ``rows`` as the request's query asks; what it cannot mean is ignored, as if it were not there."""
+    """One page of ``rows`` for the request's query; invalid parameters are ignored."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class Listing:
         per_page: int = PER_PAGE,
         filled: Sequence[str] = (),
     ) -> None:
-        """``fixed`` maps more parameters to (label, lookup), set by links only; ``sorts`` maps names to fields.
+        """``fixed`` maps additional parameters to (label, lookup), set only by links; ``sorts`` maps names to fields.
 
-        ``filled`` are fields that none of ``rows`` leaves empty: then an index may give their order.
+        ``filled`` are fields without empty values in ``rows``: then an index can provide their order.
         """
         self._query, self.sorts, self.choices = request.GET, dict(sorts or {}), list(choices)
         self.path, self.chips = request.path, list[Chip]()
@@ -91,7 +91,7 @@ class Listing:
             by = F(field).desc(nulls_last=last) if is_falling else F(field).asc(nulls_last=last)
             rows = rows.order_by(by, "-pk" if is_falling else "pk")
         self.all: QuerySet[Any] = rows
-        """What the filters show, not only this page."""
+        """All rows that match the filters, not only this page."""
         number = self._query.get("page", "1")
         self._paginator = BoundedPaginator(rows, per_page)
         self.page: Page[Any] = self._paginator.get_page(number if number.isascii() else 1)
@@ -119,12 +119,12 @@ class Listing:
 
     @property
     def bare(self) -> str:
-        """The list without any filter, sorted as it is."""
+        """The list without filters, in the same order."""
         return f"?sort={self.sort}" if self._query.get("sort") else self.path
 
     @property
     def hidden(self) -> list[tuple[str, str]]:
-        """What the filter form must send along."""
+        """Hidden parameters of the filter form."""
         names = {choice.name for choice in self.choices} | {"q", "page"}
         return [(name, value) for name, values in self._query.lists() for value in values if name not in names]
 
@@ -136,12 +136,12 @@ class Listing:
         return self._url({"sort": f"-{name}" if self.sort == name else name, "page": None})
 
     def direction(self, name: str) -> str:
-        """For ``aria-sort``; empty where the list is not sorted by it."""
+        """For ``aria-sort``; empty if the list is not sorted by it."""
         return {name: "ascending", f"-{name}": "descending"}.get(self.sort, "")
 
     @property
     def csv(self) -> str:
-        """The same list as a file."""
+        """The URL of the same list as a file."""
         return self._url({"format": "csv", "page": None})
 
     @property

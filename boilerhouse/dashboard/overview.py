@@ -1,4 +1,4 @@
-"""What the overview shows, read in a handful of queries."""
+"""The content of the overview, read with a handful of queries."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PoolRow:
 
     @property
     def cells(self) -> list[str]:
-        """One class per slot: claimed, idle, starting, removing, free. Empty where there are too many to draw."""
+        """One class per slot: claimed, idle, starting, removing, free. Empty if there are too many to draw."""
         status = self.status
         if self.pool.max_size > MAX_CELLS:
             return []
@@ -62,7 +62,7 @@ class PoolRow:
 
     @property
     def bars(self) -> list[Bar]:
-        """The same as bars, for pools with too many slots to draw each."""
+        """The same as bars, for pools with too many slots."""
         found, x = [], 0
         for kind, width in (("cl", self.status.claimed), ("id", self.status.idle), ("st", self.status.starting)):
             found.append(Bar(kind, x, width))
@@ -72,7 +72,7 @@ class PoolRow:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something that a person should look at: what, why, and where to go."""
+    """An issue that needs attention: what, why, and where to go."""
 
     tone: str
     what: str
@@ -89,7 +89,7 @@ def pool_rows() -> list[PoolRow]:
 
 
 def pool_needs(rows: list[PoolRow]) -> list[Need]:
-    """What in these pools wants somebody: trouble, waiting claims, unhealthy containers that tenants hold."""
+    """Issues of these pools: conditions, waiting claims, unhealthy claimed containers."""
     found = []
     for row in rows:
         link = reverse("pool", args=[row.pool.pk])
@@ -143,7 +143,7 @@ def needs(rows: list[PoolRow]) -> list[Need]:
 
 
 def sync_needs() -> list[Need]:
-    """What of the saves wants somebody: overdue ones, and sinks that do not answer as they should."""
+    """Issues of saves: overdue ones, and unhealthy sinks."""
     found = _overdue_saves()
     for spec in SyncSpec.objects.filter(Q(sink_health__state="unhealthy") | Q(place_state__in=tones.REFUSED)):
         link = reverse("sync-spec", args=[spec.pk])
@@ -154,7 +154,7 @@ def sync_needs() -> list[Need]:
 
 
 def _overdue_saves() -> list[Need]:
-    """One per sync spec: how many of its tenants wait for a save, and how old the oldest is (P13)."""
+    """One per sync spec: how many of its tenants wait for a save, and the age of the oldest (P13)."""
     now = clock.now()
     late: dict[str, list[syncs.Beat]] = {}
     for beat in syncs.beats():

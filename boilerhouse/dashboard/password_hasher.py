@@ -1,4 +1,4 @@
-"""Passwords are hashed as Django does, but not before everything else on the machine."""
+"""Django's password hashing with ordinary priority."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from boilerhouse.process import urgency
 
 
 class Hasher(PBKDF2PasswordHasher):
-    """Half a second of a processor, and strangers may ask for it: what is urgent for the web process is not this."""
+    """Hashing takes half a second of a processor, and anyone can cause it, so it must not have the web process's
+    priority."""
 
     def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
         with urgency.ordinary():

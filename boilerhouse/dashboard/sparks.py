@@ -1,4 +1,4 @@
-"""A pool's last hour as a line of a few pixels: how many of its containers were claimed."""
+"""A pool's last hour as a sparkline: how many of its containers were claimed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPAN = timedelta(hours=1)
 BUCKETS = 48
 WIDTH, HEIGHT = 96.0, 24.0
 KEPT_S = 15
-"""As often as usage is sampled."""
+"""The sampling interval of usage."""
 MAX_POOLS = 100
 
 
@@ -29,7 +29,7 @@ NOTHING = Spark("", "no samples yet")
 
 
 def of_pools(sizes: dict[str, int]) -> dict[str, Spark]:
-    """By pool id; ``sizes`` holds what each line's top stands for. Read once per sampling interval and process."""
+    """By pool id; ``sizes`` is the top of each line. Read once per sampling interval and process."""
     if not sizes or len(sizes) > MAX_POOLS:
         return {}
     known: dict[str, Spark] | None = cache.get("sparks")

@@ -1,7 +1,7 @@
-"""``/ws/terminal/<container>``: a shell in a tenant's container, for a signed-in operator, from our own pages only.
+"""``/ws/terminal/<container>``: a shell in a tenant's container, for a signed-in operator, only from our own pages.
 
-The first message says why and how large: ``{"reason": …, "columns": …, "rows": …}``. After that bytes are what is typed
-and what is written; ``{"columns", "rows"}`` resizes. The end is told: ``{"exitCode": …, "detail": …}``.
+The first message contains the reason and the size: ``{"reason": …, "columns": …, "rows": …}``. After that, bytes are
+input and output; ``{"columns", "rows"}`` resizes. The last message is ``{"exitCode": …, "detail": …}``.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ async def _first_word(receive: Any) -> dict[str, Any] | None:
 
 
 async def _show(terminal: Terminal, writer: Writer, send: Any, is_allowed: Any) -> None:
-    """What the shell writes, until it ends, the time is over, or the user may no longer be there."""
+    """Send the shell's output, until it ends, the time is over, or the user loses access."""
     began = looked = time.monotonic()
     try:
         async with aclosing(from_thread(terminal, LOOK_EVERY_S)) as chunks:
@@ -131,7 +131,7 @@ async def _show(terminal: Terminal, writer: Writer, send: Any, is_allowed: Any) 
 
 
 async def _type(receive: Any, terminal: Terminal) -> None:
-    """What the user types, until the connection is gone."""
+    """Pass on the user's input, until the connection closes."""
     loop = asyncio.get_running_loop()
     while (message := await receive())["type"] != "websocket.disconnect":
         typed = message.get("bytes")
@@ -160,6 +160,6 @@ def _words(error: BoilerhouseError) -> str:
 
 
 async def _end(send: Any, code: int, detail: str, exit_code: int | None = None) -> None:
-    with suppress(Exception):  # the browser may be gone already
+    with suppress(Exception):  # the browser may have disconnected already
         await send({"type": "websocket.send", "text": json.dumps({"exitCode": exit_code, "detail": detail})})
         await send({"type": "websocket.close", "code": code, "reason": detail})

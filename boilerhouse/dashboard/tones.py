@@ -1,4 +1,4 @@
-"""The word and the tone of every state, alike on all pages."""
+"""The label and style of every status, the same on all pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tenants.states import AssignmentState
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A state as it is shown: one of six tones, each with a shape of its own, and a word."""
+    """A status as shown: one of six styles, each with its own shape, and a label."""
 
     tone: str
     word: str
@@ -53,7 +53,7 @@ RUN = {
 def pool(status: PoolStatus) -> Said:
     is_filling = status.state == PoolState.DEGRADED and not status.last_error and not status.unhealthy
     if status.pulling and (is_filling or (status.state == PoolState.HEALTHY and not status.idle)):
-        return Said("busy", "Pulling")  # for a start that waits counts as one that will be there soon
+        return Said("busy", "Pulling")  # because a waiting start counts as one that will soon exist
     if is_filling:
         return Said("busy", "Filling")
     return POOL[status.state]
@@ -79,7 +79,7 @@ REFUSED = {
     PlaceState.CONFLICT: Said("error", "Location conflict"),
     PlaceState.CHANGED: Said("error", "Storage changed"),
 }
-"""A spec that may transfer nothing, whatever the last probe of its sink said."""
+"""A spec that may transfer nothing, whatever the last probe of its sink reported."""
 
 
 def sink(spec: SyncSpec) -> Said:
@@ -94,6 +94,6 @@ def sink(spec: SyncSpec) -> Said:
 
 
 def sink_detail(spec: SyncSpec) -> str:
-    """Why nothing is saved to it, in words; empty while saves work."""
+    """Why nothing is saved to it, as text; empty while saves work."""
     is_refused = PlaceState(spec.place_state) in REFUSED and spec.place_detail
     return str(spec.place_detail if is_refused else spec.sink_health.get("detail", ""))

@@ -34,7 +34,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 
 def _choose(request: HttpRequest, name: str, offered: tuple[str, ...]) -> HttpResponse:
-    """Back to where it was chosen, which then looks so, for a year in this browser."""
+    """Redirect to the page where the theme was chosen, and remember it in this browser for a year."""
     target = arrival.path_of_ours(request.headers.get("Referer", ""), request)
     response = HttpResponseRedirect(target or reverse("overview"))
     chosen = request.POST.get(name, "")
@@ -52,7 +52,7 @@ def _choose(request: HttpRequest, name: str, offered: tuple[str, ...]) -> HttpRe
 
 
 def form_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """The page for a form that failed the CSRF check: why it failed and what to do."""
+    """The page for a form that failed the CSRF check, with the reason and the remedy."""
     title = "The form was rejected"
     return render(request, "refused.html", {"title": title, "detail": _why_refused(request, reason)}, status=403)
 
@@ -97,7 +97,7 @@ admin_login.lane = "sign-in"  # type: ignore[attr-defined]
 
 
 def too_many_failures(request: HttpRequest, *_: object, **__: object) -> HttpResponse:
-    """What somebody sees who has guessed too often; pages and admin alike."""
+    """The page after too many failed logins; the same for pages and the admin."""
     context = {"cooloff_s": settings.BOILERHOUSE_LOGIN_COOLOFF_S}
     answer = render(request, "registration/locked.html", context, status=429)
     answer["Retry-After"] = str(settings.BOILERHOUSE_LOGIN_COOLOFF_S)
@@ -107,7 +107,7 @@ def too_many_failures(request: HttpRequest, *_: object, **__: object) -> HttpRes
 @never_cache
 @require_safe
 def one_time_login(request: HttpRequest, uid: str, token: str) -> HttpResponse:
-    """Log the link's user in; the token dies with the login. A HEAD, as previews of messages send one, does nothing."""
+    """Log the link's user in; the login invalidates the token. A HEAD, as sent by message previews, does nothing."""
     if request.method == "HEAD":
         answer = HttpResponse()
     elif _log_in_once(request, uid, token):
@@ -123,7 +123,9 @@ def _log_in_once(request: HttpRequest, uid: str, token: str) -> bool:
         user_id = int(urlsafe_base64_decode(uid).decode())
     except ValueError:
         return False
-    with transaction.atomic():  # of several at once the first changes what the others' tokens are checked against
+    with (
+        transaction.atomic()
+    ):  # of several concurrent requests, the first changes what the others' tokens are checked against
         user = get_user_model().objects.select_for_update().filter(pk=user_id, is_active=True).first()
         if user is None or not login_tokens.check_token(user, token):
             return False

@@ -1,8 +1,8 @@
-"""The rows that this process works on, and what becomes of them when the database is lost in the middle (ADR 61).
+"""The rows that this process works on, and how they are released if the database is lost meanwhile (ADR 61).
 
 A row names the process that works on it, and is taken over when that is dead. A thread that loses the database can
-write down neither that it is done nor that it gave up, while its process lives on with all its other threads. So what
-each unit of work has taken is remembered, and the heartbeat sets it free as soon as the database answers.
+record neither success nor failure, while its process continues with other threads. So each unit of work remembers its
+rows, and the heartbeat releases them as soon as the database answers.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from boilerhouse.process import processes
 log = structlog.get_logger(__name__)
 
 Row = tuple[type[Model], Any]
-"""A model with a column ``owner``, and a primary key."""
+"""A model with an ``owner`` column and a primary key."""
 
 _taken: ContextVar[set[Row] | None] = ContextVar("taken", default=None)
 _given_up: set[Row] = set()
-"""Rows that may name this process although nothing here works on them."""
+"""Rows that may name this process although no thread here works on them."""
 
 
 @contextmanager
 def unit_of_work() -> Iterator[None]:
-    """What is taken within the block is given up together."""
+    """The rows taken within the block are given up together."""
     token = _taken.set(set())
     try:
         yield
@@ -49,16 +49,16 @@ def take(model: type[Model], pk: Any) -> UUID:
 
 
 def adopt(rows: QuerySet[Any], pk: Any) -> bool:
-    """Whether this process owns the row now: it is one of ``rows``, and nobody else who lives works on it."""
+    """Whether this process owns the row now: it is one of ``rows``, and no other living process works on it."""
     me = take(rows.model, pk)
     free = Q(owner=None) | ~Q(owner__in=processes.living() - {me})
     return bool(rows.filter(free, pk=pk).update(owner=me))
 
 
 def give_up(*rows: Row) -> None:
-    """Have these rows, and all that this unit of work has taken, taken over by whoever comes first.
+    """Give up these rows, and all others of this unit of work, so that another thread or process takes them over.
 
-    Needs no database. Nothing else that this process works on is touched.
+    Needs no database. Other work of this process is not affected.
     """
     connection.close()
     _given_up.update(rows, _taken.get() or ())
@@ -66,9 +66,9 @@ def give_up(*rows: Row) -> None:
 
 @processes.at_each_beat
 def _set_free() -> None:
-    """The database answers: say of the rows that were given up that nobody works on them.
+    """The database answers: clear the owner of the rows that were given up.
 
-    One that is taken again in this very moment loses its owner, too: its work backs off and is taken over.
+    A row that is taken again at this moment loses its owner too: its work backs off and is taken over.
     """
     for row in list(_given_up):
         model, pk = row

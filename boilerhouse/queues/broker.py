@@ -1,4 +1,5 @@
-"""django-q2's ORM broker; who waits is woken when a message is committed (ADR 23), and says how many it wants."""
+"""django-q2's ORM broker; it wakes waiting workers when a message is committed (ADR 23), and workers limit how many
+they take."""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ from boilerhouse.core.deployment import node_id
 from boilerhouse.queues import bells
 
 NEARLY = timedelta(seconds=10)
-"""Two processes know the database's clock some milliseconds apart; a message that is taken is locked for longer."""
+"""Processes' readings of the database's clock differ by some milliseconds; a taken message is locked for longer."""
 TAKEN_FOR = NEARLY + timedelta(seconds=20)
-"""How long a message is locked at first. Whoever took it may lose the database or die before its task begins."""
+"""The initial lock of a message. Its worker may lose the database or die before the task starts."""
 PAGE = 64
-"""Messages that are read at once."""
+"""Messages read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,16 @@ class Message:
 
 
 def key_of(queue: str, node: str | None) -> str:
-    """What the messages of the queue are kept under that are for workers of one node; without one, for everybody's."""
+    """The key of the queue's messages for workers of one node; without a node, for all workers."""
     return f"{queue}@{node}" if node else queue
 
 
 class Broker(ORM):  # type: ignore[misc]
     delay_s = 0.0
-    """How long what is put down is left alone first."""
+    """The delay before workers may take new messages."""
 
     def enqueue(self, task: str) -> Any:
-        """Put the message down; whoever waits for it here is woken when the transaction commits."""
+        """Enqueue the message; local workers are woken when the transaction commits."""
         at = clock.now()
         if self.delay_s:
             at += NEARLY + timedelta(seconds=self.delay_s)
@@ -53,14 +54,13 @@ class Broker(ORM):  # type: ignore[misc]
 
     @classmethod
     def take(cls, wanted: Mapping[str, int]) -> list[Message]:
-        """The oldest messages that are due, of each queue at most so many as are wanted of it; nobody else gets them.
+        """Take the oldest due messages, of each queue at most the given number; no other worker gets them.
 
-        They are everybody's and this node's. Those of other nodes wait for a worker there.
-
-        A message that is neither acknowledged nor kept comes again after some 20 seconds.
+        Includes messages for all nodes and for this one. Those of other nodes wait for a worker there. A message that
+        is neither acknowledged nor kept becomes available again after about 20 seconds.
         """
         rows, left, taken, last = cls.get_connection(), dict(wanted), [], 0
-        due = clock.now() + NEARLY  # a message that was put down this instant is not left for the next look
+        due = clock.now() + NEARLY  # include a message that was enqueued this instant
         while left:
             queues = {key_of(queue, node): queue for queue in left for node in (None, node_id())}
             page = list(rows.filter(key__in=queues, lock__lt=due, pk__gt=last).order_by("pk")[:PAGE])
@@ -68,7 +68,7 @@ class Broker(ORM):  # type: ignore[misc]
                 queue = queues[row.key]
                 if queue not in left:
                     continue
-                # No row is updated where another worker was faster.
+                # If another worker was faster, no row is updated.
                 if rows.filter(pk=row.pk, lock=row.lock).update(lock=clock.now() + TAKEN_FOR):
                     taken.append(Message(row.pk, queue, row.payload))
                     left[queue] -= 1
@@ -81,13 +81,13 @@ class Broker(ORM):  # type: ignore[misc]
 
     @classmethod
     def keep(cls, queue: str, messages: Collection[int]) -> None:
-        """Lock messages of the queue, whose tasks are running, for its ``retry`` seconds from now."""
+        """Lock messages of running tasks for the queue's ``retry`` seconds from now."""
         until = clock.now() + timedelta(seconds=float(settings.QUEUES[queue]["retry"]))
         cls.get_connection().filter(pk__in=messages).update(lock=until)
 
     @classmethod
     def to(cls, queue: str, node: str | None, delay_s: float) -> Broker:
-        """A broker whose messages workers of that node take, or everybody's, not before ``delay_s`` seconds."""
+        """A broker for messages to workers of that node, or to all, available after ``delay_s`` seconds."""
         broker = cls(key_of(queue, node))
         broker.delay_s = delay_s
         return broker

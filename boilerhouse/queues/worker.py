@@ -1,8 +1,8 @@
 """The worker: one process whose threads run the tasks of every queue (ADR 55).
 
-Tasks wait for the engine, for rclone and for the database, not for Python; threads serve them as processes would, in a
-tenth of the memory. Each queue has threads of its own, so that long tasks of one leave the others alone. The functions
-that run a task and store how it failed are django-q2's.
+Tasks wait for the engine, for rclone and for the database, not for Python; threads serve them as processes would, with
+a tenth of the memory. Each queue has its own threads, so that long tasks of one do not delay the others. The functions
+that run a task and store its failure are django-q2's.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ log = structlog.get_logger("boilerhouse.worker")
 
 HEALTH_EVERY_S = 4.0
 IDLE_S = 10.0
-"""A thread that has had nothing to do for so long closes its connection to the database."""
+"""A thread that has been idle for this long closes its database connection."""
 SAY_EVERY_S = 60.0
-"""How often the log repeats why the queues cannot be looked at."""
+"""How often the log repeats why the queues cannot be read."""
 LOOK_STUCK_S = 60.0
-"""A look at the queues takes milliseconds. One that takes this long waits for a database that does not answer: SQLite
-gives up after 20 s, and a new connection to PostgreSQL after 5 s."""
+"""Reading the queues takes milliseconds. If it takes this long, the database does not answer: SQLite gives up after 20
+s, and a new connection to PostgreSQL after 5 s."""
 
 
 class Bounded:
-    """What django-q2's function keeps its deadline in. A thread cannot be interrupted: the worker watches instead."""
+    """Where django-q2's function stores its deadline. A thread cannot be interrupted, so the worker watches it
+    instead."""
 
     value: float = -1
 
@@ -62,11 +63,11 @@ class Given:
     began: float
     """By the monotonic clock."""
     is_kept: bool = False
-    """Whether its message is locked for as long as its queue's tasks may take."""
+    """Whether its message is locked for the longest time that the queue's tasks may take."""
 
 
 class Thread:
-    """Runs one task of its queue at a time. django-q2's function sees it as the queues of tasks and of results."""
+    """Runs one task of its queue at a time. To django-q2's function, it is the queue of tasks and of results."""
 
     def __init__(self, of: Worker, name: str, number: int) -> None:
         self._of, self._queue = of, name
@@ -74,7 +75,7 @@ class Thread:
         self._next: deque[dict[str, Any]] = deque()
         self._broker = Broker(name)
         self.given: Given | None = None
-        """None while it is free. Other threads read it once, because it may end at any moment."""
+        """None while it is free. Other threads read it once, because it may change at any moment."""
         self.thread = threading.Thread(target=self._run, name=f"{name} {number}", daemon=True)
 
     @property
@@ -86,15 +87,15 @@ class Thread:
         self._tasks.put(task)
 
     def end(self) -> None:
-        """It ends when its task is done."""
+        """End the thread when its task is done."""
         self._tasks.put(None)
 
     def get(self) -> dict[str, Any] | str:
-        """What django-q2's function asks for: the task, and then the word that ends it."""
+        """What django-q2's function calls: returns the task, and then the value that ends it."""
         return self._next.popleft() if self._next else "STOP"
 
     def put(self, task: dict[str, Any]) -> None:
-        """Take a task's result: its message is done with, and a failure is stored for people."""
+        """Take a task's result: acknowledge its message, and store a failure for people."""
         try:
             monitor.save_task(task, self._broker)
             self._broker.acknowledge(task["ack_id"])
@@ -107,7 +108,7 @@ class Thread:
         while (task := self._wait()) is not None:
             self._next.append(task)
             try:
-                # What a task binds to its logs, and who it acts for, ends with it.
+                # The task's log context and actor end with it.
                 copy_context().run(run_tasks, self, self, Bounded(), -1)
             except Exception:
                 log.exception("thread broke", queue=self._queue, task=str(task["func"]))
@@ -118,7 +119,7 @@ class Thread:
         connection.close()
 
     def _wait(self) -> dict[str, Any] | None:
-        """The next task; None when it is to end."""
+        """The next task; None to end."""
         try:
             return self._tasks.get(timeout=IDLE_S)
         except queue.Empty:
@@ -127,7 +128,7 @@ class Thread:
 
 
 class Worker:
-    """Takes messages of the queues, as many as there are free threads; ``run`` returns when it has stopped."""
+    """Takes messages from the queues, as many as there are free threads; ``run`` returns when it has stopped."""
 
     def __init__(self, queues: Mapping[str, Mapping[str, Any]]) -> None:
         self._queues = queues
@@ -138,13 +139,13 @@ class Worker:
         self._bell = bells.Bell(*queues)
         self._stopping = threading.Event()
         self._retired: list[tuple[str, Thread]] = []
-        """Threads whose tasks hang. Others have taken their place."""
+        """Threads whose tasks hang. Other threads have replaced them."""
         self._say_again: dict[str, float] = {}
-        """Why the queues cannot be looked at, and when the log may say so again; empty while they can."""
+        """Why the queues cannot be read, and when the log may repeat it; empty while they can."""
         self._next_health = 0.0
         self._look_began: float | None = None
         self.unacknowledged: deque[tuple[Broker, Any]] = deque()
-        """Messages of tasks that are done, which the database could not be told."""
+        """Messages of finished tasks that could not be acknowledged yet."""
         self._taker = threading.Thread(target=self._take, name="messages", daemon=True)
 
     def start(self) -> None:
@@ -153,11 +154,11 @@ class Worker:
         self._taker.start()
 
     def wake(self) -> None:
-        """Have it look for messages now."""
+        """Make it look for messages now."""
         self._bell.ring()
 
     def retire_overdue(self) -> list[str]:
-        """Start a thread in place of each whose task runs for longer than its queue allows; return these tasks."""
+        """Replace each thread whose task exceeds its queue's time limit; return these tasks."""
         hung = []
         for name, threads in self._threads.items():
             for number, thread in enumerate(threads):
@@ -174,11 +175,11 @@ class Worker:
         return hung
 
     def hanging(self) -> list[str]:
-        """Tasks that hang still; the queue is named, too."""
+        """Tasks that still hang, with their queue."""
         return [_shown(name, given) for name, thread in self._retired if (given := thread.given) is not None]
 
     def is_at_work(self, for_s: float) -> bool:
-        """Whether a task that does not hang has run for so long already."""
+        """Whether a task that does not hang has run for this long already."""
         return any(time.monotonic() - given.began > for_s for _, given in self._given())
 
     @property
@@ -187,12 +188,12 @@ class Worker:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the queues are not looked at, because the database does not answer."""
+        """Whether the queues are not being read, because the database does not answer."""
         began = self._look_began
         return began is not None and time.monotonic() - began > LOOK_STUCK_S
 
     def stop(self, within_s: float) -> list[str]:
-        """Take no more messages and wait for the tasks under way; return those that have not ended by then."""
+        """Take no more messages and wait for running tasks; return those that have not ended by then."""
         self._stopping.set()
         self.wake()
         deadline = time.monotonic() + within_s
@@ -207,7 +208,7 @@ class Worker:
         return [thread for threads in self._threads.values() for thread in threads]
 
     def _given(self) -> list[tuple[str, Given]]:
-        """The tasks that run, each with its queue."""
+        """The running tasks, each with its queue."""
         threads = [(name, thread) for name, threads in self._threads.items() for thread in threads]
         return [(name, given) for name, thread in threads if (given := thread.given) is not None]
 
@@ -216,7 +217,7 @@ class Worker:
         return {name: threads for name, threads in free.items() if threads}
 
     def _take(self) -> None:
-        """Until it is stopped: give messages to free threads. While the database is away it looks on."""
+        """Until it is stopped: pass messages to free threads. It continues when the database is unavailable."""
         while not self._stopping.is_set():
             self._bell.silence()
             self._look_began = time.monotonic()
@@ -260,7 +261,7 @@ class Worker:
         return bool(messages)
 
     def _keep(self) -> None:
-        """Nobody else gets the messages of the tasks that run. Most tasks end before this costs anything."""
+        """Keep other workers from taking the messages of running tasks. Most tasks end before this costs anything."""
         begun: dict[str, list[Given]] = {}
         for name, given in self._given():
             if not given.is_kept:
@@ -276,10 +277,10 @@ def _shown(name: str, given: Given) -> str:
 
 
 def _unpacked(message: Message) -> dict[str, Any] | None:
-    """The message's task; None for one that cannot be read, as it is not this deployment's, which is removed."""
+    """The message's task; None if it cannot be read, because it is not this deployment's; it is then deleted."""
     try:
         task: dict[str, Any] = SignedPackage.loads(message.payload)
-    except Exception:  # the next look would break on it again, and hold up the messages behind it
+    except Exception:  # otherwise it would fail again and block the messages behind it
         log.exception("message cannot be read", queue=message.queue)
         Broker(message.queue).fail(message.id)
         return None
@@ -287,7 +288,7 @@ def _unpacked(message: Message) -> dict[str, Any] | None:
 
 
 def _say_served(queues: Mapping[str, object]) -> None:
-    """Everybody sees by the rows that the queues are served; whether a thread is free at the moment says nothing."""
+    """Record that the queues are served, whether or not a thread is free at the moment."""
     processes.current()
     if QueueHealth.objects.filter(pk__in=queues).update(served_at=Now()) < len(queues):
         for name in queues:

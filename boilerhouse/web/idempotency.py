@@ -48,15 +48,15 @@ class AnswerNotKept(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A request whose answer will be kept."""
+    """A request whose response will be stored."""
 
     id: str
     shares: tuple[Share, ...]
-    """Of which it takes a part."""
+    """The quotas that it counts against."""
 
 
 class Replay(Exception):
-    """The answer is already known."""
+    """The response is known already."""
 
     def __init__(self, response: HttpResponse) -> None:
         self.response = response
@@ -68,11 +68,11 @@ def _digest(*parts: bytes) -> str:
 
 
 def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], bool]) -> Record | None:
-    """Take the request's key for this process and return its record, None without one.
+    """Reserve the request's key for this process and return its record, None without a key.
 
-    Raises Replay with the kept answer, AnswerNotKept, KeyInFlight, and Invalid for a bad key or one that came with
-    another body.
-    ``still_holds`` says of a kept 2xx body whether it is still true; if not, the request is worked on anew.
+    Raises Replay with the stored response, AnswerNotKept, KeyInFlight, and Invalid for a malformed key or one that was
+    used with another body. ``still_holds`` decides whether a stored 2xx body is still true; if not, the request runs
+    again.
     """
     key = request.headers.get("Idempotency-Key")
     if key is None:
@@ -94,7 +94,7 @@ def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], 
     except IntegrityError:
         kept = IdempotencyRecord.objects.filter(pk=record).first()
     if kept is None:
-        return begin(request, shares, still_holds)  # it was forgotten in between
+        return begin(request, shares, still_holds)  # it was deleted in between
     is_old = kept.created_at < timezone.now() - RETENTION
     if kept.body != body and not is_old:
         detail = "This Idempotency-Key was used with a different body."
@@ -117,7 +117,7 @@ def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], 
 
 @contextmanager
 def _not_left_owned(record: str) -> Iterator[None]:
-    """If the database is lost within the block, a retry finds the key free soon and not in flight for ever."""
+    """If the database is lost within the block, the key is soon free for a retry instead of in flight forever."""
     try:
         yield
     except DATABASE_LOST:
@@ -126,7 +126,7 @@ def _not_left_owned(record: str) -> Iterator[None]:
 
 
 def end(record: Record, response: HttpResponse) -> None:
-    """Keep the answer if a retry would get it again; forget the record if not."""
+    """Store the response if a retry should get it; otherwise delete the record."""
     if response.status_code >= 300 and response.status_code not in LASTING:
         abandon(record)
         return
@@ -142,7 +142,7 @@ def end(record: Record, response: HttpResponse) -> None:
 
 
 def abandon(record: Record) -> None:
-    """Forget that the request was ever made: it broke, and a retry is worked on."""
+    """Delete the record of a failed request, so that a retry runs."""
     with _not_left_owned(record.id):
         was_there = IdempotencyRecord.objects.filter(pk=record.id).delete()[0]
     if was_there:
@@ -150,7 +150,7 @@ def abandon(record: Record) -> None:
 
 
 def _sealed(answer: dict[str, Any]) -> Ciphertext:
-    """As it lies in the database, so that its length there is known whatever characters it has."""
+    """As it is stored in the database, so that its length there is known whatever its characters are."""
     return Ciphertext(cipher().encrypt(json.dumps(answer).encode()))
 
 

@@ -1,4 +1,4 @@
-"""Activity: every event, and the search over everything that has a page."""
+"""Activity: all events, and the search over everything that has a page."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def search(request: HttpRequest) -> HttpResponse:
 
 
 def _containers(wanted: str) -> list[Any]:
-    """By the end of their ids, as pages show them, by the whole id, or by the engine's."""
+    """By the end of their ids, as shown on pages, by the whole id, or by the engine's."""
     end = wanted.removeprefix("c-").lower().replace("-", "")
     rows = Container.objects.filter(Q(runtime_id__startswith=wanted) | Q(runtime_id__startswith=end))
     found = list(rows.values_list("pk", flat=True)[:FOUND])

@@ -1,4 +1,4 @@
-"""One container: what it is, who holds it, what it uses and says; its log as it grows, and a shell in it."""
+"""One container: its properties, its tenant and its resource use; its live log, and a shell in it."""
 
 from __future__ import annotations
 
@@ -67,13 +67,10 @@ def container(request: HttpRequest, container_id: UUID) -> HttpResponse:
     return render(request, "pages/container.html", context)
 
 
-# Logs -------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class LogLine:
     at: str
-    """RFC 3339 with nanoseconds: what tells lines apart."""
+    """RFC 3339 with nanoseconds, which distinguishes lines."""
     text: str
     tone: str
 
@@ -88,7 +85,7 @@ def _tone(text: str) -> str:
 
 
 def log_lines(data: bytes) -> list[LogLine]:
-    """The engine's lines, each of which begins with its moment; what a program writes within one makes no other."""
+    """The engine's lines, each of which begins with a timestamp; other line breaks do not count."""
     found = []
     for line in text.lines(data.decode(errors="replace")):
         at, _, words = line.partition(" ")
@@ -97,7 +94,7 @@ def log_lines(data: bytes) -> list[LogLine]:
 
 
 def _moment(text: str) -> float | None:
-    """Unix seconds of an RFC 3339 moment; the engine's have more digits than Python's."""
+    """Unix seconds of an RFC 3339 time; the engine's have more digits than Python supports."""
     head, dot, rest = text.partition(".")
     with suppress(ValueError):
         at = parse_datetime(f"{head}{dot}{rest[:6].rstrip('Z')}Z" if dot else text)
@@ -129,7 +126,7 @@ def _logs(request: HttpRequest, found: Container) -> dict[str, Any]:
 @slow
 @page(Role.OPERATOR)
 def logs(request: HttpRequest, container_id: UUID) -> HttpResponse:
-    """The same lines as a file, each with its moment in UTC."""
+    """The same lines as a file, each with its time in UTC."""
     found = _find(container_id)
     wanted = request.GET.get("q", "").replace("\0", "")[:200].lower()
     lines = log_lines(working.logs(found, MAX_TAIL, None, timestamps=True))
@@ -142,7 +139,7 @@ def logs(request: HttpRequest, container_id: UUID) -> HttpResponse:
 @slow
 @page(Role.OPERATOR)
 def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
-    """The log as it grows, each line with its moment, until the container ends or the user leaves."""
+    """The live log, each line with its time, until the container ends or the user leaves."""
     found = _find(container_id)
     since = _moment(request.GET.get("since", ""))
     owners = budgets.user(request.user.get_username()), budgets.container(found.pk)
@@ -154,7 +151,7 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
 
     async def run(writer: Writer) -> None:
         looked, printer = time.monotonic(), text.Printer()
-        with suppress(pool_errors.EngineUnavailable):  # the answer has begun: it can only end
+        with suppress(pool_errors.EngineUnavailable):  # the response has started, so it can only end
             async with aclosing(from_thread(source, LOOK_AT_SESSION_EVERY_S)) as chunks:
                 async for chunk in chunks:
                     await writer.write(printer.feed(chunk))
@@ -169,13 +166,10 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
     return stream
 
 
-# Shell ------------------------------------------------------------------------------------------------
-
-
 @csp_update({"style-src": ["'self'", "'unsafe-inline'"]})  # xterm.js makes style elements
 @page(Role.OPERATOR)
 def terminal(request: HttpRequest, container_id: UUID) -> HttpResponse:
-    """Where a shell is asked for; what is typed goes over ``/ws/terminal``."""
+    """The page that opens a shell; its input is sent over ``/ws/terminal``."""
     found = _find(container_id)
     held = Assignment.objects.live().filter(container_ref=found.pk).first()
     context = {
@@ -203,7 +197,7 @@ def _charts(found: Container, span: str) -> list[charts.Chart]:
 
 @action()
 def remove(request: HttpRequest, container_id: UUID) -> HttpResponse:
-    """Remove an idle one; a held one is saved and released first."""
+    """Remove an idle container; a claimed one is saved and released first."""
     found = _find(container_id)
     removal = removals.begin(container_id, discard=False)
     said = "Saving, releasing and removing" if removal.release else "Removing"

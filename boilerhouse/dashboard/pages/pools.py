@@ -1,4 +1,4 @@
-"""Pools: the list, one pool with its containers, its form, its charts and its end."""
+"""Pools: the list, one pool with its containers, its form, its charts and its deletion."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def _states(rows: list[PoolRow]) -> list[tuple[str, str]]:
 
 
 def containers_of(rows: QuerySet[Container]) -> QuerySet[Container]:
-    """With the tenant that holds each."""
+    """With the tenant of each."""
     held = FilteredRelation("assignments", condition=Q(assignments__state__in=list(LIVE)))
     return rows.select_related("version").annotate(held=held).annotate(tenant=Cast("held__tenant_id", CharField()))
 
 
 def _context(found: Pool, tab: str) -> dict[str, Any]:
-    """What every tab of a pool's page shows."""
+    """Context of every tab of a pool's page."""
     row = PoolRow(found, found.status())
     needs = pool_needs([row])
     told = {need.why for need in needs}
@@ -142,8 +142,6 @@ def _charts(found: Pool, span: str) -> list[charts.Chart]:
     ]
 
 
-# Forms ----------------------------------------------------------------------------------------------
-
 MODE, ALLOW = "network.egress.mode", "network.egress.allow"
 LABELS = {
     "id": ("Id", "Letters, digits and -. Cannot be changed later. Leave empty to derive it from the name"),
@@ -184,13 +182,13 @@ MODE_WORDS = {
 
 
 def _modes(values: dict[str, Any]) -> list[Mode]:
-    """The default first; the widest only where the deployment allows it, or the pool has it."""
+    """The default first; the widest only if the deployment allows it, or the pool has it."""
     has_open = ((values.get("network") or {}).get("egress") or {}).get("mode") == Mode.OPEN
     return [mode for mode in MODE_WORDS if mode != Mode.OPEN or has_open or settings.BOILERHOUSE_ALLOW_OPEN_NETWORK]
 
 
 def _without_default(data: dict[str, Any], network: dict[str, Any] | None) -> None:
-    """Whoever leaves the form as it was has not asked for a policy."""
+    """An unchanged form requests no policy."""
     asked = data["network"].get("egress")
     if asked == DEFAULT.to_json() and not (network or {}).get("egress"):
         del data["network"]["egress"]
@@ -245,9 +243,6 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     return f"{pool_id} saved."
 
 
-# Actions --------------------------------------------------------------------------------------------
-
-
 @action()
 def scale(request: HttpRequest, pool_id: str) -> str:
     wanted = request.POST.get("targetSize", "").strip()
@@ -291,7 +286,7 @@ def _uuid(text: str) -> UUID | None:
 
 @action()
 def release_many(request: HttpRequest, pool_id: str) -> str | HttpResponse:
-    """Release, with save, those who hold the picked containers; each is told by itself."""
+    """Release, with a save, the tenants of the selected containers; each error is reported."""
     picked = request.POST.getlist("id")[:200]
     rows = Assignment.objects.live().filter(pool_id=pool_id, container_ref__in=[*filter(None, map(_uuid, picked))])
     done, refused = 0, []
@@ -313,7 +308,7 @@ def release_many(request: HttpRequest, pool_id: str) -> str | HttpResponse:
 
 @page()
 def effect(request: HttpRequest, pool_id: str) -> HttpResponse:
-    """What a target size would do, for the form that asks for it."""
+    """The effect of a target size, for the form."""
     found = find_pool(pool_id)
     status = found.status()
     text = request.GET.get("targetSize", "")

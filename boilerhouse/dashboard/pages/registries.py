@@ -1,4 +1,4 @@
-"""Settings: credentials for registries of images."""
+"""Settings: registry credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: API keys, credentials of sinks, what admins set while Boilerhouse runs, and who changed what."""
+"""Settings: API keys, sink credentials, deployment settings and the audit log."""
 
 from __future__ import annotations
 
@@ -75,9 +75,6 @@ def about(request: HttpRequest) -> HttpResponse:
     return render(request, "pages/about.html", context)
 
 
-# API keys -------------------------------------------------------------------------------------------
-
-
 def keys(request: HttpRequest) -> HttpResponse:
     return _create_key(request) if request.method == "POST" else _keys(request)
 
@@ -118,9 +115,6 @@ def _create_key(request: HttpRequest) -> HttpResponse:
 def revoke_key(request: HttpRequest, key_id: str) -> str:
     api_keys.revoke_key(key_id)
     return "Key revoked. Its open connections are closed."
-
-
-# Credentials ----------------------------------------------------------------------------------------
 
 
 def credential_list(request: HttpRequest) -> HttpResponse:
@@ -195,9 +189,6 @@ def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
 def delete_credential(request: HttpRequest, credential_id: str) -> str:
     credentials.delete(credentials.find(credential_id))
     return f"Credential {credential_id} deleted."
-
-
-# What admins set ------------------------------------------------------------------------------------
 
 
 def deployment(request: HttpRequest) -> HttpResponse:

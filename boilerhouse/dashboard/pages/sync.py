@@ -1,4 +1,4 @@
-"""The sync monitor: what runs now, what has run, how the sinks are; and one run."""
+"""The sync monitor: running and past runs, and the health of sinks; and one run."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ COLUMNS: exports.Columns = [
 
 
 def said(runs: Any) -> list[tuple[SyncRun, tones.Said, str]]:
-    """Each run with its state and what it does, in words."""
+    """Each run with its state and action as text."""
     return [(run, tones.RUN[SyncRunState(run.state)], tones.run_verb(run)) for run in runs]
 
 
 def probed(specs: list[SyncSpec]) -> list[tuple[SyncSpec, tones.Said, list[SinkProbe], str]]:
-    """Each spec with its last probes, oldest first, and what is wrong with its sink."""
+    """Each spec with its last probes, oldest first, and the problem of its sink."""
     since = timezone.now() - timedelta(hours=24)
     rows: dict[str, list[SinkProbe]] = defaultdict(list)
     for probe in SinkProbe.objects.filter(spec__in=specs, at__gte=since).order_by("at"):
@@ -87,7 +87,7 @@ def monitor(request: HttpRequest) -> HttpResponse:
 
 
 def _charts(span: str) -> list[charts.Chart]:
-    """What was transferred, and how long it took, per part of the time shown."""
+    """Transferred bytes and durations, per part of the time range."""
     start = timezone.now() - charts.RANGES[span]
     step = charts.RANGES[span] / 48
     columns = ("finished_at", "direction", "state", KeyTextTransform("bytes", "progress"))

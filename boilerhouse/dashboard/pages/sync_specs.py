@@ -67,9 +67,6 @@ def spec(request: HttpRequest, spec_id: str) -> HttpResponse:
     return render(request, "pages/sync_spec.html", context)
 
 
-# The editor -------------------------------------------------------------------------------------------
-
-
 def _editor(request: HttpRequest, document: Document, found: SyncSpec | None, mark: str, **more: Any) -> HttpResponse:
     pool_id = found.pool_id if found else str(get(document.value, "/poolId") or "")
     at_work = Assignment.objects.filter(pool_id=pool_id, state=AssignmentState.ASSIGNED).order_by("tenant_id")
@@ -93,7 +90,7 @@ def edit_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
 
 
 def _shown(found: SyncSpec) -> dict[str, Any]:
-    """What of a spec can be changed."""
+    """The editable part of a spec."""
     return {name: value for name, value in render_spec(found).items() if name not in SyncSpecInput.read_only_ignored}
 
 
@@ -129,7 +126,7 @@ def _save(request: HttpRequest, spec_id: str | None) -> HttpResponse:
 
 
 def _store(request: HttpRequest, document: Document, found: SyncSpec | None, mark: str) -> str | None:
-    """The id of what was saved; None when something is wrong: the document then says what."""
+    """The id of the saved spec; None if there are errors, which the document then shows."""
     body = document.read(SyncSpecInput, context={"stored": found} if found else {})
     if body is None:
         return None
@@ -157,7 +154,7 @@ def _store(request: HttpRequest, document: Document, found: SyncSpec | None, mar
 
 
 def _probe_typed(document: Document, found: SyncSpec | None) -> tuple[bool, str] | None:
-    """Whether a save to the sink as it stands in the form would work, and in which words."""
+    """Whether a save to the sink in the form would work, with a message."""
     body = document.read(SyncSpecInput, context={"stored": found} if found else {})
     if body is None:
         return None
@@ -179,7 +176,7 @@ def _probe_typed(document: Document, found: SyncSpec | None) -> tuple[bool, str]
 
 
 def _preview(request: HttpRequest, document: Document, found: SyncSpec | None) -> tuple[list[previews.Matched], str]:
-    """Which files each mapping means: of a tenant at work, or of paths that were typed."""
+    """The files that each mapping matches: of an assigned tenant, or of entered paths."""
     items = get(document.value, "/mappings")
     rows = [one for one in items if isinstance(one, dict)] if isinstance(items, list) else []
     mappings = [(str(one.get("containerPath") or ""), str(one.get("pattern") or "")) for one in rows]
@@ -191,9 +188,6 @@ def _preview(request: HttpRequest, document: Document, found: SyncSpec | None) -
         return previews.matches_of_tenant(tenant_id, pool_id, mappings), ""
     except BoilerhouseError as error:
         return [], error.detail
-
-
-# Actions ----------------------------------------------------------------------------------------------
 
 
 @action()
@@ -208,7 +202,7 @@ def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
 @slow
 @action()
 def probe(request: HttpRequest, spec_id: str) -> HttpResponse:
-    """Do at the sink what a save and a restore do, now."""
+    """Test the sink now with the steps of a save and a restore."""
     found = find_spec(spec_id)
     upkeep.probe_sink(found.pk)
     health = find_spec(spec_id).sink_health

@@ -1,4 +1,4 @@
-"""Tenants: who holds what, and one tenant with its claim or release, its saves and what may be done."""
+"""Tenants: their assignments, and one tenant with its claim or release, its saves and its actions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CLAIM_STEPS = ("Container assigned", "State restored, config and secrets written
 
 
 def last_saves(tenants: list[str]) -> dict[str, datetime]:
-    """When each of them was last saved."""
+    """The time of each tenant's last save."""
     rows = SavedState.objects.current().filter(tenant_id__in=tenants).values("tenant_id")
     return {row["tenant_id"]: row["at"] for row in rows.annotate(at=Max("saved_at")).order_by()}
 
@@ -109,7 +109,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
 
 @action()
 def release(request: HttpRequest, tenant_id: str) -> str:
-    """Save and release; the same ends a claim that is under way and tries a failed save again."""
+    """Save and release; the same action aborts a pending claim and retries a failed save."""
     releases.begin(tenant_id)
     return f"Saving and releasing {tenant_id}."
 
@@ -128,7 +128,7 @@ def _said(held: Assignment | None, claim_error: dict[str, Any] | None) -> tones.
 
 
 def _steps(held: Assignment | None) -> list[tuple[str, str]]:
-    """Each step of a claim or a release under way, with ``done``, ``now`` or ``todo``."""
+    """Each step of a claim or a release in progress, as ``done``, ``now`` or ``todo``."""
     if held is None or held.state not in (AssignmentState.PENDING, AssignmentState.RELEASING):
         return []
     if held.state == AssignmentState.PENDING:
@@ -140,7 +140,7 @@ def _steps(held: Assignment | None) -> list[tuple[str, str]]:
 
 
 def _usual_ms(held: Assignment | None) -> int | None:
-    """The median of the last claims of the pool; None where nothing is known or nothing is under way."""
+    """The median duration of the pool's last claims; None if unknown or if none is in progress."""
     if held is None or held.state != AssignmentState.PENDING:
         return None
     rows = Assignment.objects.filter(pool_id=held.pool_id, latency_ms__isnull=False).order_by("-created_at")
@@ -149,7 +149,7 @@ def _usual_ms(held: Assignment | None) -> int | None:
 
 
 def _verdict(held: Assignment | None) -> dict[str, Any] | None:
-    """What the workload's schema says of the tenant's config: that of its container, and the newest."""
+    """The errors of the tenant's config by the workload's schema: that of its container, and the newest."""
     if held is None or held.config is None or held.version is None:
         return None
     newest = held.pool.workload.latest
@@ -162,9 +162,6 @@ def _verdict(held: Assignment | None) -> dict[str, Any] | None:
     return found
 
 
-# Sync now ---------------------------------------------------------------------------------------------
-
-
 @slow
 def sync(request: HttpRequest, tenant_id: str) -> HttpResponse:
     return _sync(request, tenant_id) if request.method == "POST" else _preview(request, tenant_id)
@@ -172,7 +169,7 @@ def sync(request: HttpRequest, tenant_id: str) -> HttpResponse:
 
 @page(Role.OPERATOR)
 def _preview(request: HttpRequest, tenant_id: str) -> HttpResponse:
-    """What a save and a restore would do, before one is asked for."""
+    """Preview of a save and a restore."""
     context: dict[str, Any] = {"tenant_id": tenant_id}
     try:
         context["saves"] = previews.of_sync(tenant_id, Direction.UPLOAD)
@@ -191,9 +188,6 @@ def _sync(request: HttpRequest, tenant_id: str) -> HttpResponse:
     noun = "save" if direction == "outward" else "restore"
     messages.success(request, f"{len(made)} {noun}{'s' if len(made) != 1 else ''} of {tenant_id} queued.")
     return HttpResponseRedirect(reverse("tenant", args=[tenant_id]), status=303)
-
-
-# What is kept of it -----------------------------------------------------------------------------------
 
 
 @action()

@@ -30,7 +30,7 @@ from tenants import validation
 from tenants.models import Assignment
 
 MAX_COMPARED = 5000
-"""Lines of two versions: comparing takes their product."""
+"""The maximum lines of two versions, because the comparison takes their product."""
 MAX_TENANTS, MAX_CONFIG_BYTES = 500, 4 << 20
 
 
@@ -73,16 +73,13 @@ def _spec_text(spec: WorkloadSpec) -> str:
 
 
 def _diff(old: WorkloadSpec, new: WorkloadSpec) -> list[tuple[str, str]]:
-    """Lines with what they are: ``add``, ``del`` or neither."""
+    """Lines with their kind: ``add``, ``del`` or neither."""
     kinds = {"+": "add", "-": "del"}
     before, after = text.lines(_spec_text(old)), text.lines(_spec_text(new))
     if len(before) + len(after) > MAX_COMPARED:
         return [("", f"{len(before)} and {len(after)} lines are too many to compare.")]
     lines = difflib.unified_diff(before, after, lineterm="", n=3)
     return [(kinds.get(line[:1], ""), line) for line in list(lines)[2:]]
-
-
-# The editor -------------------------------------------------------------------------------------------
 
 
 def _editor(request: HttpRequest, document: Document, found: Workload | None, mark: str, **more: Any) -> HttpResponse:
@@ -140,7 +137,7 @@ def _save(request: HttpRequest, workload_id: str | None) -> HttpResponse:
 
 
 def _store(request: HttpRequest, document: Document, found: Workload | None, mark: str) -> str | None:
-    """The id of what was saved; None when something is wrong: the document then says what."""
+    """The id of the saved workload; None if there are errors, which the document then shows."""
     body = document.read(WorkloadInput)
     if body is None:
         return None
@@ -173,7 +170,7 @@ def _warn(request: HttpRequest, workload_id: str) -> None:
 
 
 def _verdict(document: Document, sample: str, found: Workload | None) -> dict[str, Any] | None:
-    """What the schema says of the sample, and which tenants' configs it would refuse at their next claim."""
+    """The errors of the sample by the schema, and the tenants whose configs it would refuse at their next claim."""
     body = document.read(WorkloadInput)
     if body is None:
         return None
@@ -194,7 +191,7 @@ def _verdict(document: Document, sample: str, found: Workload | None) -> dict[st
 
 
 def _held_configs(workload: Workload) -> list[Assignment]:
-    """Claims whose configs are looked at: the first, as many as a page may load."""
+    """Claims whose configs are checked: the first, as many as a page may load."""
     rows, size = [], 0
     live = Assignment.objects.live().filter(pool__workload=workload, config__isnull=False)
     for row in live[:MAX_TENANTS].iterator(chunk_size=10):

@@ -1,1 +1,1 @@
-"""What the forms of the documents show: workloads, sync specs, and what admins set."""
+"""The fields of document forms: workloads, sync specs, and deployment settings."""

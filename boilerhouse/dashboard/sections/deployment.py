@@ -1,4 +1,4 @@
-"""The form of what admins set while Boilerhouse runs."""
+"""The form of the deployment settings."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ MAPPING = {"containerPath": "/state", "sinkPath": "", "direction": "bidirectiona
 
 
 def sections_of(*, is_new: bool) -> Sections:
-    """For one request: what may be chosen is read once."""
+    """Built per request, because the choices are read once."""
     pools = [(pk, pk) for pk in Pool.objects.order_by("pk").values_list("pk", flat=True)] if is_new else []
     credentials = [(pk, pk) for pk in Credential.objects.order_by("pk").values_list("pk", flat=True)]
     first: tuple[Part, ...] = (Part("name", "Name", "A label; need not be unique"),)
@@ -81,7 +81,7 @@ def sections_of(*, is_new: bool) -> Sections:
 
 
 def start(pool_id: str) -> dict[str, Any]:
-    """Where a new sync spec begins."""
+    """The initial value of a new sync spec."""
     return {
         "poolId": pool_id,
         "mappings": [{**MAPPING, "sinkPath": "state/"}],

@@ -29,11 +29,11 @@ LIMITS = {
     "sigpending": "pending signals",
     "stack": "stack, bytes",
 }
-"""What each limit bounds."""
+"""What each limit restricts."""
 
 
 def sections_of(*, is_new: bool) -> Sections:
-    """For one request: what may be chosen is read once."""
+    """Built per request, because the choices are read once."""
     allowed = deployment_settings.current()
     variables = ", ".join(f"${{{name}}}" for name in sorted(BUILT_IN_VARIABLES | set(allowed.variables)))
     networks = ["bridge", "none", *(["host"] if allowed.allow_host_network else []), *allowed.allowed_networks]
@@ -187,7 +187,7 @@ def sections_of(*, is_new: bool) -> Sections:
 
 
 def _limits() -> list[tuple[str, str]]:
-    """Those that may be other than 0 here, each with how high it may go."""
+    """Limits that may differ from 0 here, each with its maximum."""
     highest = {name: ceiling for name, ceiling in sorted(limits.ceilings().items()) if ceiling != 0}
     return [
         (name, f"{name}: {LIMITS[name]}" + ("" if ceiling == limits.UNLIMITED else f", up to {ceiling:,}"))
@@ -196,7 +196,7 @@ def _limits() -> list[tuple[str, str]]:
 
 
 def _devices(allowed: Sequence[str]) -> tuple[Section, Section]:
-    """Closed where the deployment allows none; what a workload has is shown all the same."""
+    """Closed if the deployment allows none; a workload's existing devices are still shown."""
     named = [one for one in allowed if one != permits.GPUS]
     shared = "Tenants use the same one, one after another."
     off = "Off in this deployment: BOILERHOUSE_ALLOWED_DEVICES does not name"
@@ -217,7 +217,7 @@ def _devices(allowed: Sequence[str]) -> tuple[Section, Section]:
 
 
 def start() -> dict[str, Any]:
-    """Where a new workload begins."""
+    """The initial value of a new workload."""
     return {
         "name": "My workload",
         "image": "registry.example/image:tag",

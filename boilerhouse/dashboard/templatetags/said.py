@@ -1,4 +1,4 @@
-"""Template filters: what a thing's state is called on pages."""
+"""Template filters for the status labels of objects."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def icon(name: str, more: str = "") -> SafeString:
 
 @register.filter
 def clock(value: datetime) -> SafeString:
-    """A time of day with the absolute time as title."""
+    """A time with the absolute time as title."""
     absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
     shown = f"{value:%H:%M:%S}"
     return format_html('<time datetime="{}" title="{}" data-clock>{}</time>', value.isoformat(), absolute, shown)
@@ -102,7 +102,7 @@ SHAPES = frozenset({"ok", "busy", "warn", "error", "idle", "unknown"})
 
 @register.simple_tag
 def chip(said: Any) -> SafeString:
-    """A state with its tone and shape, for headers and lists."""
+    """A status with its style and shape, for headers and lists."""
     assert said.tone in SHAPES
     return format_html('<span class="chip t-{}">{}{}</span>', said.tone, icon(f"s-{said.tone}"), said.word)
 
@@ -133,7 +133,7 @@ def pool_link(pool_id: str) -> SafeString:
 
 
 def _links(route: str, ids: Iterable[str]) -> SafeString:
-    """Links to the pages of several things, parted by commas."""
+    """Links to the pages of several objects, separated by commas."""
     return format_html_join(", ", '<a href="{}">{}</a>', ((reverse(route, args=[pk]), pk) for pk in ids))
 
 
@@ -153,38 +153,38 @@ def workload_links(ids: Iterable[str]) -> SafeString:
 
 
 def _component(context: Context, name: str, text: str, **values: str) -> SafeString:
-    """The component, with what stands between its two tags as ``text``."""
+    """The component, with the content of the block as ``text``."""
     with context.push(text=text, **values):
         return context.template.engine.get_template(f"components/{name}.html").render(context)  # type: ignore[union-attr]
 
 
 @register.simple_block_tag(takes_context=True)
 def ask_dialog(context: Context, content: str, *, id: str, title: str, url: str, verb: str) -> SafeString:
-    """A question before something that others feel."""
+    """A confirmation for actions that affect others."""
     return _component(context, "ask_dialog", content, id=id, title=title, url=url, verb=verb)
 
 
 @register.simple_block_tag(takes_context=True)
 def typed_dialog(context: Context, content: str, *, id: str, title: str, url: str, typed: str, verb: str) -> SafeString:
-    """The strongest confirmation: ``typed`` has to be typed."""
+    """The strongest confirmation: ``typed`` must be entered."""
     return _component(context, "typed_dialog", content, id=id, title=title, url=url, typed=typed, verb=verb)
 
 
 @register.simple_block_tag(takes_context=True)
 def danger(context: Context, content: str, *, title: str, dialog: str, verb: str) -> SafeString:
-    """Something that cannot be taken back, with the button that opens the dialog about it."""
+    """An irreversible action, with the button that opens its dialog."""
     return _component(context, "danger", content, title=title, dialog=dialog, verb=verb)
 
 
 @register.simple_block_tag(takes_context=True)
 def empty_list(context: Context, content: str, *, icon_name: str, things: str) -> SafeString:
-    """A list without rows: nothing matches its filters, or nothing is there yet and the words say what would be."""
+    """An empty list: nothing matches the filters, or there is nothing yet, which the text explains."""
     return _component(context, "empty_list", content, icon_name=icon_name, things=things)
 
 
 @register.simple_tag(takes_context=True)
 def admin_link(context: Any, row: Any) -> SafeString:
-    """The row in the Django admin, for who may look at it there."""
+    """The object in the Django admin, for users who may see it there."""
     meta, user = row._meta, context["request"].user
     if not user.has_perm(f"{meta.app_label}.view_{meta.model_name}"):
         return SafeString("")
@@ -194,7 +194,7 @@ def admin_link(context: Any, row: Any) -> SafeString:
 
 @register.simple_tag
 def sort_head(listing: Any, name: str, label: str, more: str = "") -> SafeString:
-    """The head of a column that the list can be sorted by."""
+    """The header of a sortable column."""
     direction = listing.direction(name)
     arrow = {"": "i-chevrons-up-down", "ascending": "i-arrow-up", "descending": "i-arrow-down"}[direction]
     sort = format_html(' aria-sort="{}"', direction) if direction else ""
@@ -206,7 +206,7 @@ def sort_head(listing: Any, name: str, label: str, more: str = "") -> SafeString
 
 @register.filter
 def pretty(value: Any) -> str:
-    """JSON for people."""
+    """JSON, formatted for people."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
@@ -253,7 +253,7 @@ def tone(event: Event) -> str:
 
 @register.filter
 def short(value: str) -> str:
-    """The end of an id: time-ordered ids differ there."""
+    """The end of an id, because time-ordered ids differ there."""
     return f"c-{value[-8:]}" if len(value) == 36 else value
 
 
@@ -263,7 +263,7 @@ def _mono(value: object) -> SafeString:
 
 @register.filter
 def sentence(event: Event) -> SafeString:
-    """What happened, in words."""
+    """An event as a sentence."""
     said: dict[str, Any] = event.payload
     tenant = tenant_link(event.tenant_id) if event.tenant_id else _mono("no tenant")
     container = container_link(event.container_id) if event.container_id else _mono("")
@@ -338,6 +338,6 @@ def _scaled(said: dict[str, Any]) -> str:
 
 @register.filter
 def need_parts(what: str) -> tuple[str, str]:
-    """What stands before and after the subject of a need."""
+    """The text before and after the subject of an issue."""
     before, _, after = what.partition("{}")
     return before, after

@@ -25,9 +25,9 @@ STOP_S = 6.0
 LEAVE_S = 1.0
 LOOK_EVERY_S = 1.0
 STUCK_S = 120.0
-"""So long not even this process's main thread runs: Python itself hangs."""
+"""If not even the main thread has run for this long, Python itself hangs."""
 MOST_HANGING = 3
-"""So many threads that hang are too many: each holds memory, a connection and locks."""
+"""The maximum of hanging threads: each uses memory, a connection and locks."""
 EX_SOFTWARE = 70
 
 
@@ -47,7 +47,7 @@ class Command(commands.Command):
             worker.start()
             code = 0
             while not code and not stop.wait(LOOK_EVERY_S):
-                faulthandler.dump_traceback_later(STUCK_S, exit=True)  # begins anew
+                faulthandler.dump_traceback_later(STUCK_S, exit=True)  # starts again
                 code = _judge(worker)
             left = worker.stop(STOP_S)
         if left:
@@ -55,11 +55,12 @@ class Command(commands.Command):
         _leave()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # a thread that hangs would keep the interpreter from ending
+        os._exit(code)  # a hanging thread would keep the interpreter from ending
 
 
 def _leave() -> None:
-    """What this process owned is taken over at once. Where the database does not answer, others see that it is gone."""
+    """Let others take over this process's rows immediately. If the database does not answer, they notice its missing
+    heartbeat."""
     leaving = threading.Thread(target=processes.leave, daemon=True)
     leaving.start()
     leaving.join(LEAVE_S)
@@ -78,10 +79,10 @@ def _nothing() -> None:
 
 
 def _judge(worker: Worker) -> int:
-    """The exit code with which another has to take over; 0 while all is well."""
+    """The exit code with which another worker has to take over; 0 while there is no problem."""
     for task in worker.retire_overdue():
         log.error("task hangs", task=task, why="it takes longer than its queue allows")
-    # The row of a task that hangs is taken over only when this process is gone; a transfer of hours is worth more.
+    # The row of a hanging task is taken over only after this process has ended; a transfer of hours is worth more.
     if (hanging := worker.hanging()) and (len(hanging) >= MOST_HANGING or not worker.is_at_work(STOP_S)):
         log.error("worker exits", tasks=hanging, why="tasks hang")
         return EX_SOFTWARE
