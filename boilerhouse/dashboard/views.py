@@ -123,9 +123,8 @@ def _log_in_once(request: HttpRequest, uid: str, token: str) -> bool:
         user_id = int(urlsafe_base64_decode(uid).decode())
     except ValueError:
         return False
-    with (
-        transaction.atomic()
-    ):  # of several concurrent requests, the first changes what the others' tokens are checked against
+    # Of several concurrent requests, the first changes what the others' tokens are checked against.
+    with transaction.atomic():
         user = get_user_model().objects.select_for_update().filter(pk=user_id, is_active=True).first()
         if user is None or not login_tokens.check_token(user, token):
             return False

@@ -148,7 +148,7 @@ def test_pages_and_admin_set_and_replace_it_and_show_no_secret(client, db, data_
     answer = client.post("/settings/registries/", {"registry": "", "username": "u", "password": SECRET})
     assert (answer.status_code, "CANARY" in answer.content.decode()) == (422, False)
     answer = client.post("/settings/registries/", PLACE, follow=True)
-    assert "images of registry.example.com:5000 are pulled with it" in answer.content.decode()
+    assert "Images from registry.example.com:5000 are pulled with it" in answer.content.decode()
     assert "CANARY" not in answer.content.decode()
     answer = client.post("/settings/registries/reg/", {"username": "u:v", "password": OTHER})
     assert (answer.status_code, "CANARY" in answer.content.decode()) == (422, False)
