@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from tenants.states import AssignmentState
 
 ROOT = Path(__file__).resolve().parents[2]
 ENUMS = {"AssignmentState", "ContainerState", "NodeState", "PullState", "SyncRunState"}
-SHORT = {"ASSIGNED", "CLAIMED", "FAILED", "IDLE", "PENDING", "RELEASING", "STARTING"}
-"""Names under which modules have a member of those."""
 READS = {"filter", "exclude", "get", "Q", "Count"}
-WRITES = {"update", "create", "bulk_update", "get_or_create", "update_or_create", "save"}
+WRITES = {
+    "update", "create", "bulk_update", "bulk_create", "get_or_create", "update_or_create", "save", "setattr",
+    "aupdate", "acreate", "abulk_update", "abulk_create", "aget_or_create", "aupdate_or_create", "asave",
+}  # fmt: skip
+SQL = re.compile(r"\bSET\b.*\bstate\b\s*=", re.IGNORECASE | re.DOTALL)
 WRITERS = {"boilerhouse/core/querysets.py", "pools/querysets.py", "syncing/querysets.py", "tenants/models.py"}
 MACHINES = [
     (Assignment, AssignmentState, tenant_states.TRANSITIONS),
@@ -44,9 +47,20 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
                 yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
 
 
-def is_a_state(value: ast.AST) -> bool:
-    names = {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
-    return bool(names & (ENUMS | SHORT))
+def members(tree: ast.Module) -> set[str]:
+    """The enumerations, and names under which the module has members of them."""
+    found = set(ENUMS)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Assign):
+            continue
+        values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+        if all(isinstance(one, ast.Attribute) and names_in(one) & ENUMS for one in values):
+            found |= {one for target in node.targets for one in names_in(target)}
+    return found
+
+
+def names_in(value: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
 
 
 def called(node: ast.Call) -> str:
@@ -54,12 +68,21 @@ def called(node: ast.Call) -> str:
 
 
 def writes(tree: ast.Module) -> Iterator[str]:
-    """What in a module writes the state of a row: each with its line."""
+    """What in a module writes the state of a row: each with its line.
+
+    A writing call that is given a state is one whatever the value is: a literal, a variable, a condition.
+    """
+    known = members(tree)
+
+    def is_a_state(value: ast.AST) -> bool:
+        return bool(names_in(value) & known)
+
     for node in ast.walk(tree):
         match node:
             case ast.Call():
-                is_given = any(one.arg == "state" and is_a_state(one.value) for one in node.keywords)
-                if is_given and called(node) not in READS:
+                given = [one.value for one in node.keywords if one.arg == "state"]
+                is_write = called(node) in WRITES or any(map(is_a_state, given))
+                if given and is_write and called(node) not in READS:
                     yield f"{node.lineno}: {called(node)}(state=…)"
                 named = [one for part in [*node.args, *(k.value for k in node.keywords)] for one in ast.walk(part)]
                 if called(node) in WRITES and any(
@@ -75,7 +98,7 @@ def writes(tree: ast.Module) -> Iterator[str]:
                 is_attribute = any(isinstance(one, ast.Attribute) and one.attr == "state" for one in targets)
                 if is_attribute and node.value is not None and is_a_state(node.value):
                     yield f"{node.lineno}: .state ="
-            case ast.Constant(value=str(text)) if "SET state" in text:
+            case ast.Constant(value=str(text)) if SQL.search(text):
                 yield f"{node.lineno}: SET state"
 
 
@@ -135,7 +158,15 @@ def test_the_search_finds_writes():
             'row.save(update_fields=["state"])',
             "row.state = SyncRunState.FAILED",
             'cursor.execute("UPDATE x SET state = 1")',
+            'rows.update(state="failed", owner=None)',
+            "rows.update(state=after)",
+            'Run.objects.bulk_update(rows, ["error", "state"])',
+            'setattr(row, "state", after)',
+            "cursor.execute(\"update x set error = '', state = %s\", [after])",
+            "OVER = SyncRunState.FAILED",
+            "row.state = OVER",
             "rows.filter(state=SyncRunState.FAILED)",
         ]
     )
-    assert [one.split(":")[0] for one in sorted(writes(ast.parse(text)))] == ["1", "2", "3", "4", "5", "6"]
+    found = sorted({int(one.split(":")[0]) for one in writes(ast.parse(text))})
+    assert found == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13]
