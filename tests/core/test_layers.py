@@ -83,3 +83,33 @@ def test_no_test_module_imports_another():
     ]
     assert modules
     assert not importers
+
+
+WRITES = {
+    "create", "update", "delete", "save", "transition", "get_or_create", "update_or_create", "bulk_create",
+    "bulk_update", "select_for_update",
+}  # fmt: skip
+BOUNDARIES = {"recording", "transaction.atomic", "audit.record", "emit"}
+DOORS = {"api", "pages", "sections", "commands"}
+
+
+def _rules_of_doors(tree: ast.Module) -> set[str]:
+    """Calls that write rows, record what was done, or decide what belongs together."""
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    writes = {call for call in calls if call.rpartition(".")[2] in WRITES and (".objects." in call or "user." in call)}
+    return writes | calls & BOUNDARIES
+
+
+def test_doors_are_thin():
+    """1.8, B.5: rules that were computed in a view were computed before the lock, and not by the other door."""
+    doors = [path for path in SOURCES if DOORS & set(path.parts) or path.name == "views.py"]
+    found = {_module(path): rules for path in doors if (rules := _rules_of_doors(ast.parse(path.read_text())))}
+    assert found == {
+        # Signing in is nobody else's.
+        "boilerhouse.dashboard.views": {"transaction.atomic", "get_user_model().objects.select_for_update"},
+        "boilerhouse.operations.management.commands.login_link": {"user.save"},
+        # Encryption is below the models, so it cannot record what it did.
+        "boilerhouse.operations.management.commands.rotate_secrets": {"audit.record"},
+    }
+    text = "Pool.objects.filter(pk=1).update(a=1)\nwith recording(): pass\npools.update_pool(1)"
+    assert _rules_of_doors(ast.parse(text)) == {"Pool.objects.filter(pk=1).update", "recording"}
