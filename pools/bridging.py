@@ -1,8 +1,8 @@
-"""Whether the deployment's bridge hands what passes between its ports to the packet filter.
+"""Whether the deployment's bridge passes packets between its ports to the packet filter.
 
-A bridge forwards frames by itself. With ``br_netfilter`` and two switches of the bridge, packets of IPv4 and IPv6 in
-these frames meet the chains of the host's filter first. The switches are set on our bridge alone: the sysctls
-``net.bridge.bridge-nf-call-*`` would do this to every bridge of the host, and whoever owns another may need them off.
+By default, a bridge forwards frames directly. With ``br_netfilter`` and two settings of the bridge, IPv4 and IPv6
+packets in these frames pass the host's filter first. The settings are made only on our bridge: the sysctls
+``net.bridge.bridge-nf-call-*`` would affect every bridge of the host, some of which may need them off.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _NO_DEVICE = ("does not exist", "Cannot find device")
 
 
 def check_module() -> None:
-    """Raise HostNotReady where no bridge can hand anything over."""
+    """Raise HostNotReady if bridges cannot pass packets to the filter."""
     if not _MODULE.exists():
         raise HostNotReady("Containers could reach each other: load br_netfilter (modprobe br_netfilter).")
 
 
 def hand_over(bridge: str) -> None:
-    """Have the bridge hand packets of both families over; one that does not exist has no ports. Raises HostNotReady."""
+    """Make the bridge pass packets of both families; a bridge that does not exist has no ports. Raises HostNotReady."""
     check_module()
     on = [word for switch in SWITCHES for word in (switch, "1")]
     done = run(["ip", "link", "set", "dev", bridge, "type", "bridge", *on])
@@ -34,7 +34,7 @@ def hand_over(bridge: str) -> None:
 
 
 def problems(bridge: str) -> list[str]:
-    """Which packets pass between ports of the bridge unseen, in words. Raises HostNotReady."""
+    """Which packets between ports of the bridge bypass the filter, as text. Raises HostNotReady."""
     done = run(["ip", "-json", "-details", "link", "show", "dev", bridge])
     if done.returncode != 0 and not _is_missing(done.stderr):
         raise HostNotReady(f"The bridge {bridge} cannot be read: {done.stderr.strip()[:300]}")

@@ -1,4 +1,4 @@
-"""Runs the programs that set and show this host's network."""
+"""Runs the programs that configure and show this host's network."""
 
 from __future__ import annotations
 

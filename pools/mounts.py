@@ -232,7 +232,7 @@ def check(spec: WorkloadSpec, image: Image) -> None:
 
 
 def inside(spec: WorkloadSpec, container_path: str) -> Volume | None:
-    """A volume that is mounted within a directory of another volume, or None."""
+    """A volume that is mounted inside a directory of another volume, or None."""
     path = PurePosixPath(container_path)
     found = spec.volume_of(container_path)
     own = found and found[0]

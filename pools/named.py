@@ -1,7 +1,7 @@
-"""Names in network policies: which addresses each stands for now, asked of the node's resolvers and asked again.
+"""Names in network policies: their current addresses, resolved repeatedly with the node's resolvers.
 
-A name opens public addresses only, whatever its owner lets it resolve to. Addresses that a name had stay open for a
-while after an answer without them: names that turn through many addresses work, and so do connections that stand.
+A name opens only public addresses, whatever it resolves to. Its addresses stay open for a while after an answer without
+them, so names that rotate through many addresses work, and so do existing connections.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pools.egress import Egress, is_public
 from pools.models import Container, Pool, ResolvedName
 
 KEEP = timedelta(minutes=10)
-"""How long an address stays open after the last answer that had it."""
+"""How long an address stays open after the last answer that contained it."""
 SOONEST_S, LATEST_S = 5, 60
-"""Between these a name is asked again when its answer's time to live is over."""
+"""The limits between which a name is resolved again when its answer expires."""
 AGAIN_S = 10
-"""After a question that brought no address."""
+"""The interval after an answer without addresses."""
 PATIENCE_S = 3.0
 MAX_ADDRESSES = 32
 AT_ONCE = 16
@@ -42,9 +42,9 @@ class Answer:
 
 
 def ask(name: str) -> Answer:
-    """Ask the node's resolvers for the addresses of a name; what is wrong with the answer is in words.
+    """Resolve a name with the node's resolvers; the answer includes any problem as text.
 
-    Those of IPv6 are asked for where containers have it, and a name may have either.
+    IPv6 addresses are included if containers have IPv6; a name may have either kind.
     """
     kinds = {"A": "IPv4", "AAAA": "IPv6"} if settings.BOILERHOUSE_IPV6_SUBNET else {"A": "IPv4"}
     answers = [_ask(name, kind) for kind in kinds]
@@ -82,13 +82,13 @@ def _resolver() -> dns.resolver.Resolver:
 
 
 def learn(names: Collection[str]) -> None:
-    """Have an answer for each name that was never asked here."""
+    """Resolve each name that has no answer on this node yet."""
     known = set(_rows().filter(name__in=names).values_list("name", flat=True))
     _ask_all(set(names) - known)
 
 
 def refresh() -> bool:
-    """Ask again for what is due and forget what no policy names; whether any address came or went."""
+    """Resolve names that are due and delete those that no policy uses; returns whether any address changed."""
     wanted, before = wanted_names(), _open(_rows())
     _rows().exclude(name__in=wanted).delete()
     due = _rows().filter(next_at__lte=clock.now()).values_list("name", flat=True)
@@ -98,12 +98,12 @@ def refresh() -> bool:
 
 
 def is_due() -> bool:
-    """Whether ``refresh`` would ask or forget anything, on any node."""
+    """Whether ``refresh`` would resolve or delete anything, on any node."""
     return ResolvedName.objects.filter(next_at__lte=clock.now()).exists()
 
 
 def wanted_names() -> set[str]:
-    """What policies name of pools and tenants that have containers on this node."""
+    """Names in the policies of pools and tenants with containers on this node."""
     rows = Container.objects.here()
     pools = Pool.objects.filter(pk__in=rows.values("pool_id"), egress__isnull=False).values_list("egress", flat=True)
     tenants = rows.filter(egress__isnull=False).values_list("egress", flat=True)
@@ -112,7 +112,7 @@ def wanted_names() -> set[str]:
 
 
 def open_addresses(names: Collection[str] | None = None) -> dict[str, list[str]]:
-    """The addresses that each name opens now; of all names where none are given."""
+    """The addresses that each name opens now; of all names if none are given."""
     rows = _rows() if names is None else _rows().filter(name__in=names)
     return _open(rows)
 
@@ -128,7 +128,7 @@ def current(names: Collection[str]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a name in a policy stands for on a node, and what is wrong with the last answer."""
+    """The addresses of a policy's name on a node, and the problem of the last answer."""
 
     name: str
     addresses: list[str]
@@ -136,7 +136,7 @@ class Known:
 
 
 def known(names: Collection[str]) -> list[Known]:
-    """What is known of these names; nothing of one that no container needed yet."""
+    """The answers for these names; none for a name that no container has needed yet."""
     if not names:
         return []
     rows = ResolvedName.objects.filter(name__in=names).order_by("name", "node_id")
@@ -173,7 +173,7 @@ def _keep(name: str, answer: Answer) -> None:
 
 
 def _merged(before: dict[str, str], answered: Iterable[str], now: datetime) -> dict[str, str]:
-    """Address → when an answer last had it; the newest ones, and none that is too old to be open."""
+    """Address → when an answer last contained it; the newest ones, without expired ones."""
     oldest = (now - KEEP).isoformat()
     kept = {one: at for one, at in before.items() if at >= oldest} | dict.fromkeys(answered, now.isoformat())
     newest = sorted(kept.items(), key=lambda item: item[1], reverse=True)

@@ -1,4 +1,4 @@
-"""Names of files: one spelling to compare them by, whatever a sink made of them, and one to show them in."""
+"""File names: a canonical spelling for comparison, whatever spelling a sink uses, and a printable one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterable
 _QUOTE = "\u201b"
 _SYMBOLS = "\u2400-\u241f\u2421\uff0e\uff0f"
 _QUOTED = re.compile(f"{_QUOTE}+([{_SYMBOLS}]?)")
-"""Quotes before a symbol go; of others in a row one stays."""
+"""Quotes before a symbol are removed; of several other quotes in a row, one stays."""
 
 
 def plain(path: str) -> str:
-    """How a path is compared: control characters as symbols, bytes that are not UTF-8 in rclone's quoting.
+    """The canonical spelling of a path: control characters as symbols, bytes that are not UTF-8 in rclone's quoting.
 
-    Sinks give names back in either way, some with the quoting quoted once more. Two names of one directory may be
-    equal here, but no two of which one holds only characters that rclone leaves as they are.
+    Sinks return names in either way, some with the quoting quoted again. Two names of one directory may have the same
+    canonical spelling, but not if one of them contains only characters that rclone does not quote.
     """
     if path.isprintable() and _QUOTE not in path:
         return path
@@ -35,7 +35,7 @@ def plain(path: str) -> str:
 
 
 def folders(paths: Iterable[str]) -> set[str]:
-    """All that the paths lie in, each once; without the root, which has no name."""
+    """All parent directories of the paths, each once; without the root, which has no name."""
     found: set[str] = set()
     for path in paths:
         parent = path.rpartition("/")[0]
@@ -46,12 +46,13 @@ def folders(paths: Iterable[str]) -> set[str]:
 
 
 def looks(path: str) -> str:
-    """The same for paths that look alike, or that a sink without case or with one Unicode form takes for one."""
+    """A key that is equal for names that look alike, or that a sink without case or with one Unicode form treats as
+    equal."""
     return unicodedata.normalize("NFC", plain(path)).casefold()
 
 
 def show(path: str) -> str:
-    """A path in words: what is not plain ASCII in it is spelled out too, so that look-alikes can be told apart."""
+    """A printable path: characters outside ASCII are also spelled out, so that look-alikes can be distinguished."""
     if path.isascii() and path.isprintable():
         return path
     spelled = ascii(path)[1:-1]

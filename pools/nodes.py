@@ -1,8 +1,8 @@
-"""What one node has, and who may touch it: its engine, its containers' directories, its host and its queue.
+"""A node's own resources and who may use them: its engine, its containers' directories, its host and its queue.
 
-A node's engine, directories, file locks and cgroups are its own. Whoever works on a container gets them from the
-container's node, which refuses where that is another machine: what another node has is not to be found here, which does
-not mean that it is gone.
+A node's engine, directories, file locks and cgroups are its own. Code that works on a container gets them from the
+container's node, which refuses on any other machine: what another node has cannot be seen here, which does not mean
+that it does not exist.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ log = structlog.get_logger(__name__)
 
 
 class OnNode(Protocol):
-    """A row that is about what one node has; null or empty where an earlier version did not write down which."""
+    """A row about something on one node; null or empty if an earlier version did not record the node."""
 
     @property
     def node_id(self) -> str | None: ...
 
 
 class Volumes:
-    """What ``pools.volumes`` does in a container's directories; its other functions take handles and paths of these."""
+    """The operations of ``pools.volumes`` on a container's directories; its other functions take handles and paths of
+    these."""
 
     home = staticmethod(volumes.home)
     volume_path = staticmethod(volumes.volume_path)
@@ -61,7 +62,7 @@ class Volumes:
 
 
 class Host:
-    """What ``pools.host`` gives a container, and takes back from it."""
+    """The resources that ``pools.host`` gives a container and takes back."""
 
     ensure_network = staticmethod(host.ensure_network)
     ensure_ram_dir = staticmethod(host.ensure_ram_dir)
@@ -74,7 +75,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class NodeQueue:
-    """Messages that only a worker of one node takes, however long that is away."""
+    """Messages that only workers of one node take, however long they are away."""
 
     node: str
 
@@ -83,24 +84,24 @@ class NodeQueue:
         enqueue(queue, function, *arguments, node=self.node, after_s=after_s)
 
     def hand_on(self, queue: str, function: str, *arguments: object) -> None:
-        """The same at once, for a message that came here although only a worker there may carry it out."""
+        """The same immediately, for a message that arrived here although only a worker there may execute it."""
         with transaction.atomic():
             self.put(queue, function, *arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeAccess:
-    """One node. Its engine, directories and host are to be had on that machine only; its queue from anywhere."""
+    """One node. Its engine, directories and host are accessible only on that machine; its queue from anywhere."""
 
     id: str
-    """Empty where no row says which: taken for this one, which was the only one then."""
+    """Empty if no row names it: treated as this node, which was then the only one."""
 
     @property
     def is_here(self) -> bool:
         return not self.id or self.id == node_id()
 
     def check(self) -> None:
-        """Return if that is this node. Raises OtherNode."""
+        """Check that this is the node. Raises OtherNode."""
         if not self.is_here:
             raise OtherNode(
                 f"The container is on node {self.id}, but this request came to node {node_id()}. Send it to that node."
@@ -130,17 +131,17 @@ class NodeAccess:
 
 
 def node_of(row: OnNode) -> NodeAccess:
-    """The node of a container, of what holds one, or of anything else that is on one node; asks no database."""
+    """The node of a container, of what uses one, or of anything else on one node; makes no query."""
     return NodeAccess(row.node_id or "")
 
 
 def here() -> NodeAccess:
-    """This node, for what it finds on itself: the engine's list, directories, rows that are selected as its own."""
+    """This node, for what it finds on itself: the engine's list, directories, rows selected as its own."""
     return NodeAccess(node_id())
 
 
 def find(container_id: UUID) -> NodeAccess:
-    """The node of a container, or of what is left of one without a row."""
+    """The node of a container, or of the remains of one without a row."""
     node = Container.objects.filter(pk=container_id).values_list("node_id", flat=True).first()
     if node is None:
         node = HostLease.objects.filter(container_id=container_id).values_list("node_id", flat=True).first()
@@ -148,7 +149,7 @@ def find(container_id: UUID) -> NodeAccess:
 
 
 def at_home(container_id: UUID) -> NodeAccess | None:
-    """The container's node if it is this one, which may then touch it or what is left of it."""
+    """The container's node if it is this one, which may then touch it or its remains."""
     node = find(container_id)
     if node.is_here:
         return node
@@ -157,7 +158,7 @@ def at_home(container_id: UUID) -> NodeAccess | None:
 
 
 def on_its_node(queue: str) -> Callable[[Callable[[str], None]], Callable[[str], None]]:
-    """A task of one container, on ``queue``: it runs on the container's node; elsewhere its message goes there."""
+    """A task for one container, on ``queue``: it runs on the container's node; elsewhere its message is sent there."""
 
     def bind(function: Callable[[str], None]) -> Callable[[str], None]:
         @wraps(function)

@@ -1,7 +1,7 @@
-"""What the engine says of containers becomes rows: health, faults, deaths.
+"""Records the engine's reports on containers in rows: health, faults, deaths.
 
-Called by whoever hears of it first, an event of the engine or a reconcile; saying it twice changes nothing. Pools
-act on idle containers themselves; for claimed ones they leave the fault on the row, which ``tenants`` reads.
+It is called for an event of the engine or by a reconcile; repetition changes nothing. Pools handle idle containers
+themselves; for claimed ones they leave the fault in the row, which ``tenants`` reads.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ IDLE, CLAIMED = ContainerState.IDLE, ContainerState.CLAIMED
 def report_fault(
     container_id: UUID, fault: Fault, detail: str, *, exit_code: int | None = None, words: str = ""
 ) -> bool:
-    """Write down what is wrong with an idle or claimed container; an idle one is replaced. False if known.
+    """Record the fault of an idle or claimed container; an idle one is replaced. False if it was known.
 
-    ``words`` are the lines of its output that say why: they go into the private part of the event.
+    ``words`` are the lines of its output that explain it: they go into the private part of the event.
     """
     with recording():
         pool = _locked_pool(container_id)
@@ -53,7 +53,7 @@ def report_fault(
 
 
 def report_health(container_id: UUID, health: str) -> bool:
-    """Take over the engine's verdict (``healthy`` or ``unhealthy``). Returns whether anything changed."""
+    """Record the engine's verdict (``healthy`` or ``unhealthy``). Returns whether anything changed."""
     if health == ContainerHealth.UNHEALTHY:
         return report_fault(container_id, Fault.UNHEALTHY, _unhealthy_words(container_id))
     rows = Container.objects.filter(pk=container_id, state__in=[IDLE, CLAIMED], fault__in=["", Fault.UNHEALTHY])
@@ -61,17 +61,17 @@ def report_health(container_id: UUID, health: str) -> bool:
 
 
 def _locked_pool(container_id: UUID) -> Pool | None:
-    """The container's pool, locked before the container's row is, as everywhere; None if the container is gone."""
+    """The container's pool, locked before the container's row as everywhere; None if the container has no row."""
     rows = Container.objects.filter(pk=container_id, state__in=[IDLE, CLAIMED])
     pool_id = rows.values_list("pool_id", flat=True).first()
     return None if pool_id is None else lock_pool(pool_id)
 
 
 def _unhealthy_words(container_id: UUID) -> str:
-    """Whose health check fails, and what it said last; what a tenant may have written is left out."""
+    """Describes the failing health check and its last output, without text that a tenant may have written."""
     seen = find(container_id).runtime.inspect(lifecycle.runtime_name(container_id))
     probed = seen.probed if seen else None
-    # Read after the engine was asked: what is idle now had no tenant when its check said that.
+    # Read after the engine was queried: a container that is idle now had no tenant when its check ran.
     container = Container.objects.select_related("version").filter(pk=container_id).first()
     if container is None:
         return health.failing((), "", is_images=False)
@@ -84,13 +84,13 @@ def _unhealthy_words(container_id: UUID) -> str:
 
 
 def withdraw_fault(container_id: UUID, fault: Fault) -> bool:
-    """The fault is over; the engine's next verdict says how the container is. False if it was not the one known."""
+    """Clear the fault; the engine's next verdict gives the health. False if another fault was recorded."""
     rows = Container.objects.filter(pk=container_id, fault=fault)
     return bool(rows.update(fault="", error="", health=ContainerHealth.UNKNOWN))
 
 
 def death_words(seen: Observed, *, is_oom: bool) -> tuple[Fault, str]:
-    """The fault of a container that ended, and its words."""
+    """The fault of a container that ended, and its description."""
     if is_oom:
         return Fault.OOM, f"The container was killed: {last_words.OOM}."
     return Fault.EXIT, f"The container's main process ended with {last_words.ended(seen)}."

@@ -1,4 +1,4 @@
-"""The rules of the packet filter as nft reads them: what containers may send to whom, and what may come back."""
+"""The packet filter's rules in nft's syntax: what containers may send to whom, and which replies may come back."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pools.runtime.base import Network
 FAMILIES = ("inet", "bridge")
 TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 RANGES = {"never": 4, "private": 4, "never6": 6}
-"""Sets of ranges, and the version of IP of each."""
+"""Sets of ranges, and the IP version of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """How the rules of a policy spell the far end of a packet that goes one way."""
+    """How the rules of a policy match the remote end of a packet in one direction."""
 
     name: str
     place: str
@@ -28,7 +28,7 @@ class _Way:
     closed: str
     version: int
     verdicts: str
-    """The map that leads from a container's address to what judges its packets."""
+    """The map from a container's address to the chain that judges its packets."""
 
     @property
     def suffix(self) -> str:
@@ -36,10 +36,10 @@ class _Way:
 
 
 _SENT = ("tcp dport {port}", "udp dport {port}")
-# Errors come from any router on the way; they are about the connection that they name, and so to be judged by it.
+# Errors come from any router on the path; they concern the connection in their payload, which decides about them.
 _GOT = ("tcp sport {port}", "udp sport {port}", "ct state related")
 LOCAL = ipaddress.IPv6Network("fc00::/7")
-"""Which nobody routes but who made them up."""
+"""Addresses that are routed only inside one network."""
 WAYS = (
     _Way("to", "ip daddr", _SENT, "refused", 4, "policies"),
     _Way("from", "ct reply ip saddr", _GOT, "cut", 4, "answers"),
@@ -50,15 +50,15 @@ WAYS = (
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """A container's address and what it may reach."""
+    """A container's address and its policy."""
 
     address: str
     policy: Egress
     resolvers: tuple[str, ...]
     narrowing: Egress | None = None
-    """What must let a packet pass besides."""
+    """An additional condition of accepted packets."""
     address6: str = ""
-    """Empty where the network has no IPv6."""
+    """Empty if the network has no IPv6."""
 
 
 def table() -> str:
@@ -66,7 +66,7 @@ def table() -> str:
 
 
 def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
-    """The tables as nft reads them; replacing them is one transaction."""
+    """The tables in nft's syntax; they are replaced in one transaction."""
     chains: dict[str, list[str]] = {}
     verdicts: dict[str, list[str]] = {way.verdicts: [] for way in WAYS}
     leads_to: dict[tuple[object, ...], str] = {}
@@ -88,7 +88,7 @@ def _packets(network: Network, chains: dict[str, list[str]], verdicts: dict[str,
     known = "ct state established,related ct direction reply"
     return [
         *(_set(name, version, map(str, named[name.removesuffix("6")])) for name, version in RANGES.items()),
-        # Each chain stands after those that it leads to.
+        # Each chain comes after those that it jumps to.
         _chain("refused", ["meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"]),
         _chain("cut", ["meta l4proto tcp reject with tcp reset", "drop"]),
         *(_chain(name, rules) for name, rules in chains.items()),
@@ -108,12 +108,12 @@ def _packets(network: Network, chains: dict[str, list[str]], verdicts: dict[str,
 
 
 def _neighbours(network: Network) -> list[str]:
-    """By IPv6, containers talk with the node about hardware addresses alone."""
+    """With IPv6, containers exchange only neighbor discovery with the node."""
     return ["icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"] if network.subnet6 else []
 
 
 def _masquerade(network: Network) -> list[str]:
-    """What leaves the node from addresses of IPv6 that only the node knows; no engine need do it."""
+    """Source NAT of IPv6 addresses that only the node knows; no engine is required to do it."""
     if not network.subnet6 or not ipaddress.IPv6Network(network.subnet6).subnet_of(LOCAL):
         return []
     rule = f'ip6 saddr {network.subnet6} oifname != "{network.bridge}" masquerade'
@@ -123,13 +123,13 @@ def _masquerade(network: Network) -> list[str]:
 def _frames(network: Network) -> list[str]:
     subnet = network.subnet
     closed = [f"ip saddr {subnet} ip daddr {subnet}", f"arp saddr ip {subnet}", f"arp daddr ip {subnet}"]
-    # Rules of this family stand for every bridge of the host, so they name our addresses. What else containers send
-    # each other, IPv6 from link-local addresses included, the bridge hands to the chain "outward" (bridging.py).
+    # Rules of this family apply to every bridge of the host, so they name our addresses. Other packets between
+    # containers, including IPv6 from link-local addresses, pass the chain "outward" (bridging.py).
     return [_chain("forward", [f"{one} drop" for one in closed], hook="forward")]
 
 
 def _chains_of(one: Guarded, way: _Way, chains: dict[str, list[str]]) -> str:
-    """Add the chains that judge its packets of this way; the name of the first one."""
+    """Add the chains for packets in this direction; returns the name of the first one."""
     last = "accept"
     if one.narrowing is not None:
         last = f"goto {_keep(chains, way, _policy(one.narrowing, one.resolvers, way, last))}"
@@ -137,14 +137,14 @@ def _chains_of(one: Guarded, way: _Way, chains: dict[str, list[str]]) -> str:
 
 
 def _keep(chains: dict[str, list[str]], way: _Way, rules: list[str]) -> str:
-    """The name of the chain with these rules, which all containers with the same ones share."""
+    """The name of the chain with these rules, shared by all containers with the same rules."""
     name = f"{way.name}_{hashlib.sha256(chr(10).join(rules).encode()).hexdigest()[:16]}"
     chains.setdefault(name, rules)
     return name
 
 
 def _policy(policy: Egress, asked: Iterable[str], way: _Way, passed: str) -> list[str]:
-    """The rules that a packet of the container meets; ``passed`` is what becomes of one that the policy lets pass."""
+    """The rules for the container's packets; ``passed`` is the verdict for packets that the policy allows."""
     if policy.mode == Mode.NONE:
         return [f"goto {way.closed}"]
     rules = [f"{way.place} @never{way.suffix} goto {way.closed}"]
@@ -157,7 +157,7 @@ def _policy(policy: Egress, asked: Iterable[str], way: _Way, passed: str) -> lis
     rules = [rule for address in own for rule in _opened(way, address, 53, passed)] + rules
     if policy.mode == Mode.OPEN:
         return [*rules, passed]
-    if way.version == 6:  # the mode internet is about IPv4; of IPv6 it opens what is named
+    if way.version == 6:  # mode internet concerns IPv4; of IPv6, it opens only named destinations
         return [*rules, f"goto {way.closed}"]
     return [*rules, f"{way.place} @private goto {way.closed}", passed]
 
@@ -173,7 +173,7 @@ def _chain(name: str, rules: Iterable[str], *, hook: str = "", kind: str = "filt
 
 
 def declared() -> dict[str, str]:
-    """The sets and maps of the table of packets, each as its empty declaration."""
+    """The sets and maps of the packet table, each as an empty declaration."""
     sets = {name: f"set {name} {{ {_ranges(version)} }}" for name, version in RANGES.items()}
     return sets | {way.verdicts: f"map {way.verdicts} {{ type {TYPES[way.version]} : verdict; }}" for way in WAYS}
 

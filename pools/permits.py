@@ -1,6 +1,6 @@
-"""What a workload asks for that its deployment must allow: said when it is saved, and again before each start.
+"""Workload settings that the deployment must allow: checked when the workload is saved, and again before each start.
 
-A device of the node weakens isolation. Removing one from the list also stops stored versions that name it.
+A device of the node weakens isolation. Removing one from the list also stops stored versions that use it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pools.errors import CannotGive
 from pools.spec import WorkloadSpec
 
 GPUS = "gpus"
-"""Among the allowed devices: all GPUs, by the engine's device requests."""
+"""In the list of devices: all GPUs, through the engine's device requests."""
 
 
 def problems(spec: WorkloadSpec) -> list[FieldError]:
-    """What the deployment does not allow now, each with its pointer."""
+    """Settings that the deployment does not allow now, with pointers."""
     wrong = list(limits.problems(spec.ulimits))
     if spec.devices or spec.resources.gpus:
         wrong += _devices(spec, deployment_settings.current().allowed_devices)

@@ -1,4 +1,4 @@
-"""Why an image could not be pulled: the engine's own words, what kind of failure they tell of, and what to do."""
+"""Why an image could not be pulled: the engine's message, the kind of failure, and the remedy."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from pools.runtime.base import RegistryLogin
 
 
 class PullFault(TextChoices):
-    """What kind of failure it was."""
+    """The kind of failure."""
 
     NO_SPACE = "no_space"
     """The engine's disk is full."""
     NO_PLATFORM = "no_platform"
     """The image was not built for this machine's platform."""
     UNAUTHORIZED = "unauthorized"
-    """The registry wants a credential, or another one."""
+    """The registry requires a credential, or another one."""
     NOT_FOUND = "not_found"
     """The registry has no such repository, tag or digest."""
     LOST_LAYER = "lost_layer"
-    """The registry has the image, but not all of its parts."""
+    """The registry has the image, but not all of its layers."""
     CORRUPT = "corrupt"
-    """What came is not what the image says."""
+    """The received data differs from the image's digest."""
     TLS = "tls"
     """The registry's certificate is not trusted, or it speaks plain HTTP."""
     THROTTLED = "throttled"
-    """The registry answers that there were too many requests."""
+    """The registry reports too many requests."""
     TIMEOUT = "timeout"
     """The registry does not answer in time."""
     UNREACHABLE = "unreachable"
     """The registry cannot be reached."""
     STALLED = "stalled"
-    """Nothing has come for as long as the deployment allows."""
+    """Nothing has arrived for the time that the deployment allows."""
     ENGINE_DOWN = "engine_down"
-    """The engine does not answer, or ended while it pulled."""
+    """The engine does not answer, or stopped during the pull."""
     UNWANTED = "unwanted"
-    """Nobody waits for it any more."""
+    """No start needs it any more."""
     OTHER = "other"
 
 
@@ -54,7 +54,7 @@ class PullFailed(ImageMissing):
 
 
 class LoginFailed(EngineFailure):
-    """A registry did not accept a login, or did not answer."""
+    """A registry rejected a login, or did not answer."""
 
     code = "registry_login_failed"
 
@@ -86,16 +86,16 @@ _TELLING = [
         r"|proxyconnect|\bEOF\b|server misbehaving|\b50[0234]\b|bad gateway|service unavailable",
     ),
 ]
-"""In this order: the first that is found in the words."""
+"""In this order: the first pattern found in the message wins."""
 _TELLING_RE = [(fault, re.compile(pattern, re.IGNORECASE)) for fault, pattern in _TELLING]
 
 
 MAX_WORDS = 4000
-"""A registry chooses its words, and a pattern that looks at a MiB of them takes minutes."""
+"""A registry chooses its messages, and a pattern applied to a MiB of text takes minutes."""
 
 
 def fault_of(words: str) -> PullFault:
-    """What kind of failure the engine's words tell of, by the first ``MAX_WORDS`` characters."""
+    """The kind of failure by the first ``MAX_WORDS`` characters of the engine's message."""
     words = words[:MAX_WORDS]
     return next((fault for fault, pattern in _TELLING_RE if pattern.search(words)), PullFault.OTHER)
 
@@ -103,7 +103,7 @@ def fault_of(words: str) -> PullFault:
 def pull_failed(
     reference: Reference, words: str, fault: PullFault | None = None, login: RegistryLogin | None = None
 ) -> PullFailed:
-    """The error for what the engine said, without ``login``, with what to do about it where that is known."""
+    """The error for the engine's message, without ``login``, with a remedy if one is known."""
     fault = fault or fault_of(words)
     advice = _advice(fault, reference, login)
     said = _shown(words, login)
@@ -111,7 +111,7 @@ def pull_failed(
 
 
 def login_failed(registry: str, words: str, login: RegistryLogin, fault: PullFault | None = None) -> LoginFailed:
-    """The error for what the engine said of a login, without that."""
+    """The error for the engine's message about a login, without the login."""
     return LoginFailed(f"{registry}: {_shown(words, login)}.", fault or fault_of(words))
 
 
@@ -120,7 +120,7 @@ def _shown(words: str, login: RegistryLogin | None) -> str:
 
 
 def _without_secrets(words: str) -> str:
-    """Without what is behind ? in addresses, where stores sign requests, and without names and passwords before @."""
+    """Without query strings, which stores use for signatures, and without user info in URLs."""
     return re.sub(r"(https?://)(?:[^/@\s\"]+@)?([^\s\"?]+)(?:\?[^\s\"]*)?", r"\1\2", words)
 
 

@@ -1,4 +1,4 @@
-"""The threads that pull, in every controller: they only wait for sockets, which needs no process for each."""
+"""The threads of each controller that pull images; they only wait for sockets, so they need no processes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pools.states import ContainerState
 LOOK_EVERY_S = 1.0
 WANTED_EVERY_S = 3.0
 UNWANTED_AFTER = timedelta(seconds=5)
-"""Who asks for a pull and who waits for it are one transaction; this is for clocks that differ a little."""
+"""Requesting a pull and waiting for it are one transaction; this covers small differences between clocks."""
 
 
 class PullRunner:
-    """Takes up pulls until ``stop``; those that run then are taken up by the next controller."""
+    """Executes pulls until ``stop``; running ones are then continued by the next controller."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -46,7 +46,7 @@ class PullRunner:
             connection.close()
 
     def turn(self) -> None:
-        """Forget what has ended, break off what stalls or nobody wants, and take up what there is room for."""
+        """Remove ended pulls, abort stalled or unneeded ones, and start new ones if there is a free slot."""
         close_old_connections()
         self._runs = {pk: (run, thread) for pk, (run, thread) in self._runs.items() if thread.is_alive()}
         self._give_up_stalled()
@@ -60,7 +60,8 @@ class PullRunner:
             thread.start()
 
     def _give_up_stalled(self) -> None:
-        """One that stands in the engine's line is silent while another moves; what moves nothing at all has stalled."""
+        """A pull in the engine's queue is silent while another makes progress; if none makes progress, it has
+        stalled."""
         runs = [run for run, _ in self._runs.values()]
         last = max((run.moved_at for run in runs), default=0.0)
         for run in runs:
@@ -79,7 +80,7 @@ class PullRunner:
 
 
 def _work(run: PullRun) -> None:
-    """What breaks here leaves a row that says that it runs; the next turn sees that it does not, and takes it up."""
+    """An error here leaves a row marked as running; the next round notices that it is not, and restarts it."""
     try:
         steps.attempt("pull", run.run)
     finally:

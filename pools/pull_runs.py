@@ -1,7 +1,7 @@
-"""Pulling: taking up what is asked for, following one pull to its end, writing down how far it is and how it ended.
+"""Executes pulls: takes a requested one, follows it to its end, and records progress and result.
 
-One pull at a time of an image, a bounded number on a node, and at most half of them from one registry: one that is slow
-leaves room for the others. None has a deadline; it ends when nothing of it moves (ADR 35).
+One pull at a time of an image, a limited number per node, and at most half of them from one registry, so a slow one
+leaves capacity to others. There is no deadline; a pull ends when it makes no progress (ADR 35).
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from pools.states import PULLING, ContainerState, PullState
 log = structlog.get_logger(__name__)
 
 TELL_AT_MOST_S, TELL_FIRST_S = 5.0, 0.5
-"""Progress is written down the more rarely the longer a pull takes, and not at all where there is nothing to fetch."""
+"""Progress is recorded less often the longer a pull takes, and not at all if there is nothing to fetch."""
 _SPEED_S = 10.0
 _KEEP = timedelta(hours=1)
 
 
 def take(held: Set[int]) -> ImagePull | None:
-    """Own the pull of this node that was asked for first and that nobody living does; None without one, or without
-    room. ``held`` are those that this process does."""
+    """Take this node's oldest requested pull that no living process executes; None without one, or without a free slot.
+    ``held`` are those of this process."""
     rows = ImagePull.objects.filter(node_id=node_id(), state__in=PULLING)
     if not rows.exists():
         return None
@@ -74,7 +74,7 @@ def _registry(row: ImagePull) -> str:
 
 
 class PullRun:
-    """One pull that this process does. ``moved_at`` and ``is_in_line`` may be read from other threads."""
+    """One pull of this process. ``moved_at`` and ``is_in_line`` may be read by other threads."""
 
     def __init__(self, row: ImagePull) -> None:
         self.row, self.reference = row, references.parse(row.image)
@@ -91,13 +91,13 @@ class PullRun:
         return self._progress.is_in_line
 
     def give_up(self, *, is_stalled: bool) -> None:
-        """Break it off: nothing of it has moved for too long, or nobody wants it any more."""
+        """Abort it: it made no progress for too long, or is no longer needed."""
         self._given_up = PullFault.STALLED if is_stalled else PullFault.UNWANTED
         if self._pull is not None:
             self._pull.close()
 
     def run(self) -> None:
-        """Pull to the end and write down how it ended."""
+        """Pull to the end and record the result."""
         failure: PullFailed | None = None
         try:
             login = registry_logins.login_for(self.reference)
@@ -111,7 +111,7 @@ class PullRun:
             failure = self._broken_off() or PullFailed(error.detail, PullFault.ENGINE_DOWN)
         except DATABASE_LOST:
             raise
-        except Exception as error:  # whatever it was, the row must not stay "running" under a living owner
+        except Exception as error:  # whatever failed, the row must not stay "running" under a living owner
             detail = error.detail if isinstance(error, BoilerhouseError) else type(error).__name__
             log.exception("pull failed unexpectedly", image=self.row.image)
             failure = PullFailed(f"Image {self.row.image} cannot be pulled: {detail}")
@@ -124,8 +124,6 @@ class PullRun:
         if self._given_up == PullFault.STALLED:
             words = f"{self.reference.registry} has sent nothing for {settings.BOILERHOUSE_TRANSFER_STALL_S} s"
         return pull_errors.pull_failed(self.reference, words, self._given_up)
-
-    # Progress ----------------------------------------------------------------------------------------
 
     def _hear(self, progress: PullProgress) -> None:
         self.moved_at, self._progress = time.monotonic(), progress
@@ -169,10 +167,8 @@ class PullRun:
             "layersDone": now.layers_done,
         }
 
-    # The end -----------------------------------------------------------------------------------------
-
     def _finish(self, failure: PullFailed | None) -> None:
-        """Write down how it ended, and let the starts that wait go on: each finds out from the row what that means."""
+        """Record the result, and resume the waiting starts, which read it from the row."""
         ms = round((time.monotonic() - self._began) * 1000)
         result = failure.fault.value if failure else "done"
         changes: dict[str, Any] = {"error": "", "fault": ""}
@@ -184,7 +180,7 @@ class PullRun:
             mine = ImagePull.objects.select_for_update(no_key=True).filter(pk=self.row.pk, owner=processes.current())
             pull = mine.filter(state=PullState.RUNNING).first()
             if pull is None:
-                return  # another process took it over, and says so
+                return  # another process took it over, and records it
             ended = PullState.FAILED if failure else PullState.DONE
             mine.transition(PullState.RUNNING, ended, owner=None, finished_at=Now(), **changes)
             for pk in Container.objects.filter(pull=pull, state=ContainerState.STARTING).values_list("pk", flat=True):

@@ -1,7 +1,7 @@
-"""Having a workload's image on this node, by its ``pullPolicy``.
+"""Makes a workload's image available on this node, by its ``pullPolicy``.
 
-Nobody who starts a container waits for a pull: it is asked for in a row (``ImagePull``), the controller's threads do it
-(``pull_runs``), and the starts that named the row go on when it is over.
+A start does not wait for a pull: the pull is requested in a row (``ImagePull``), the controller's threads execute it
+(``pull_runs``), and the starts that refer to the row resume when it has ended.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 BELL = "pulls"
 AGAIN_AFTER_S, THROTTLED_AFTER_S = 60, 600
-"""After how long a failed pull that a pool goes on without is tried again."""
+"""The retry interval of a failed pull that a pool works without."""
 TRIAL_WANTS = timedelta(hours=1)
 LOOK_EVERY_S = 0.2
 
@@ -46,11 +46,11 @@ class Found:
 
     image: Image
     failed: ImagePull | None = None
-    """The pull that failed, where the image may therefore be an older one."""
+    """The failed pull, because of which the image may be an older one."""
 
 
 def image_for_start(container: Container, spec: WorkloadSpec) -> Found:
-    """The image that a container starts from; without it this process stops owning the start, which goes on later.
+    """The image for a container's start. Without it, this process gives up the start, which resumes later.
 
     Raises ImagePending then; ImageMissing, PullFailed, EngineUnavailable.
     """
@@ -65,9 +65,9 @@ def image_for_start(container: Container, spec: WorkloadSpec) -> Found:
 
 
 def image_for_trial(spec: WorkloadSpec, wait_s: float) -> Found:
-    """The image, if it is here or comes within the time.
+    """The image, if it is here or arrives within the time.
 
-    Raises ImagePending with how far it is, ImageMissing, PullFailed, EngineUnavailable.
+    Raises ImagePending with the progress, ImageMissing, PullFailed, EngineUnavailable.
     """
     if (image := _without_pull(spec)) is not None:
         return Found(image)
@@ -83,7 +83,7 @@ def image_for_trial(spec: WorkloadSpec, wait_s: float) -> Found:
 
 
 def _without_pull(spec: WorkloadSpec) -> Image | None:
-    """The image where it is here and need not be asked for; None where it has to be pulled."""
+    """The local image if it needs no pull; None if it does."""
     reference = _parsed(spec.image)
     if spec.pull_policy == "always" and not (reference.is_id or reference.digest):  # these never mean another image
         return None
@@ -111,9 +111,9 @@ def _locked(spec: WorkloadSpec) -> ImagePull:
 
 
 def _is_settled(pull: ImagePull, since: datetime) -> bool:
-    """Whether it says what the registry had after ``since``, or that it could not be had.
+    """Whether the result is newer than ``since``, or a failure.
 
-    A pull that succeeded and began before may have read an older manifest. One that failed has failed for all who wait.
+    A successful pull that began before may have read an older manifest. A failed one has failed for all waiting starts.
     """
     if pull.is_under_way or pull.finished_at is None or pull.started_at is None:
         return False
@@ -121,7 +121,7 @@ def _is_settled(pull: ImagePull, since: datetime) -> bool:
 
 
 def _ask(pull: ImagePull) -> None:
-    """Have it pulled unless it is being pulled; its last failure stays until it succeeds."""
+    """Request the pull unless it is in progress; its last failure stays until it succeeds."""
     if not pull.is_under_way:
         ended = ImagePull.objects.filter(pk=pull.pk)
         ended.transition(PullState(pull.state), PullState.WAITING, asked_at=Now(), owner=None, progress={})
@@ -142,11 +142,8 @@ def _outcome(spec: WorkloadSpec, pull: ImagePull) -> Found:
         raise PullFailed(pull.error, PullFault(pull.fault)) from None
 
 
-# Pools that go on without what could not be pulled ---------------------------------------------------
-
-
 def bear(pool: Pool, pull: ImagePull) -> None:
-    """Keep on the pool that it goes on without what this pull was to bring; call it in a transaction."""
+    """Record on the pool that it works without the result of this pull; call it in a transaction."""
     if pool.failed_pull_id == pull.pk:
         return
     Pool.objects.filter(pk=pool.pk).update(failed_pull=pull)
@@ -156,7 +153,7 @@ def bear(pool: Pool, pull: ImagePull) -> None:
 
 
 def relieve(pull: ImagePull) -> list[str]:
-    """The pull has succeeded: what pools bore of its failure is over. Returns those whose roll may be tried again."""
+    """Clear the effects of the pull's failure on pools after its success. Returns those whose roll may be retried."""
     rolls = []
     for pool in Pool.objects.select_for_update(no_key=True).filter(failed_pull=pull).order_by("pk"):
         changes: dict[str, Any] = {"failed_pull": None}
@@ -170,7 +167,7 @@ def relieve(pull: ImagePull) -> list[str]:
 
 
 def ask_again() -> int:
-    """Have pulls tried again whose failure pools bear; forget those that no longer concern their pool."""
+    """Retry pulls whose failure affects pools; clear those that no longer concern their pool."""
     return each(Pool.objects.exclude(failed_pull=None).select_related("failed_pull", "workload"), _ask_again)
 
 
