@@ -30,7 +30,7 @@ EXAMPLE = {
 """The workload that benches run."""
 KINDS = {
     "boilerhouse.web.server": "web", "schema_program": "web", "run_controller": "controller",
-    "run_worker": "worker", "serve\0s3": "S3", "manage.py\0up": "supervisor",
+    "run_worker": "worker", "serve\0s3": "S3", "operations.supervise": "supervisor",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from boilerhouse.process import processes
+from boilerhouse.process import pids
 
 PROC = Path("/proc")
 
@@ -26,7 +26,7 @@ def kill_tree(pid: int, runtime_id: str) -> bool:
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 os.kill(one, signal.SIGSTOP)
                 found.append(one)
-                todo += processes.children(one)
+                todo += pids.children(one)
         for one in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, signal.SIGKILL)

@@ -25,7 +25,7 @@ from django.conf import settings
 
 from boilerhouse.core import context, file_locks
 from boilerhouse.core.deployment import data_dir
-from boilerhouse.process import processes, stalling
+from boilerhouse.process import pids, processes, stalling
 from boilerhouse.process.processes import DEAD_AFTER_S, HEARTBEAT_S
 from boilerhouse.queues import lanes
 from boilerhouse.telemetry import tracing
@@ -371,7 +371,7 @@ class _Follower:
     def _look(self, process: subprocess.Popen[bytes], outcome: Outcome) -> None:
         """Raise TransferStalled when its counts have hardly changed and nothing much was read for the bound; at once
         where it waits in opening a pipe, which may be for ever."""
-        read = max((stalling.bytes_read(pid) for pid in processes.descendants(process.pid)), default=0)
+        read = max((stalling.bytes_read(pid) for pid in pids.descendants(process.pid)), default=0)
         least = settings.BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S * self.still.bound_s
         has_moved = len(self._counters) != len(outcome.counters)  # the first count
         has_moved = has_moved or _moved_bytes(self._counters, outcome.counters) >= least
@@ -379,7 +379,7 @@ class _Follower:
             self._counters, self._read, self._stuck_for = outcome.counters, read, 0
             self.still.moved()
             return
-        is_stuck = any(stalling.waits_for_pipe(pid) for pid in processes.descendants(process.pid))
+        is_stuck = any(stalling.waits_for_pipe(pid) for pid in pids.descendants(process.pid))
         self._stuck_for = self._stuck_for + 1 if is_stuck else 0
         if self._stuck_for > STUCK_LOOKS:
             raise errors.TransferStalled("A pipe has replaced a file, and no process writes to it.")
@@ -484,6 +484,22 @@ def serve_s3(
     directory: Path, address: str, access_key: str, secret_key: str, log: Path, *flags: str
 ) -> subprocess.Popen[bytes]:
     """The embedded S3: ``rclone serve s3`` over a directory, for demos, tests and single machines."""
+    command, environment = s3_server(directory, address, access_key, secret_key, *flags)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=pids.die_with_parent,
+        )
+
+
+def s3_server(
+    directory: Path, address: str, access_key: str, secret_key: str, *flags: str
+) -> tuple[list[str], dict[str, str]]:
+    """The command and environment of an S3 server over the directory, which is there when this returns."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     environment = {
         "RCLONE_CONFIG": "/dev/null",
@@ -491,21 +507,5 @@ def serve_s3(
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": os.environ.get("HOME", "/root"),
     }
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [
-                rclone_path(), "serve", "s3", "--addr", address, "--dir-cache-time", "1s",
-                "--no-unicode-normalization", *flags, str(directory),
-            ],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            preexec_fn=_die_with_parent,
-        )  # fmt: skip
-
-
-def _die_with_parent() -> None:
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    command = [rclone_path(), "serve", "s3", "--addr", address, "--dir-cache-time", "1s", "--no-unicode-normalization"]
+    return [*command, *flags, str(directory)], environment

@@ -1,39 +1,24 @@
-"""Runs web, worker, controller and the embedded S3 as children of one process."""
+"""The processes of ``up``: web, worker, controller and the embedded S3, and where they listen."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import secrets
-import signal
 import socket
-import subprocess
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
-
-import structlog
 
 from boilerhouse.core import keys
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.core.errors import Failed
-from boilerhouse.process import commands, processes
+from boilerhouse.operations.supervise import Program
+from boilerhouse.process import commands
 from syncing import rclone
 from syncing.locations import MARKER_ROOT
 from syncing.sinks import outbound
 
-log = structlog.get_logger("boilerhouse.up")
-
-STOP_S = 8.0
-"""How long children have to end by themselves; in total it stays below the ten seconds promised."""
-LAST_WAIT_S = 1.0
-"""Time for the kernel to end killed processes."""
-MIN_LIFE_S = 5.0
-SETTLED_S = 60.0
-"""A process that fails earlier than this never came up; on a busy machine that takes longer than MIN_LIFE_S."""
-START_AGAIN_S = 2.0
 BUCKET = "boilerhouse"
 FIRST_PORT = 20_000
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -72,14 +57,16 @@ def _s3_secret() -> str:
     return secrets.token_hex(24)
 
 
-def start_s3(s3: EmbeddedS3) -> subprocess.Popen[bytes]:
+def serve_s3(s3: EmbeddedS3) -> Program:
+    """The embedded S3. Its directory exists when this returns."""
     root = data_dir() / "s3"
     markers = root / s3.bucket / MARKER_ROOT
     markers.mkdir(parents=True, exist_ok=True)
     # rclone removes a folder together with its last file and can lose a file that is being created in it.
     (markers / "stays").touch()
     address = s3.endpoint.removeprefix("http://")
-    return rclone.serve_s3(root, address, s3.access_key_id, s3.secret_access_key, data_dir() / "s3.log")
+    command, environment = rclone.s3_server(root, address, s3.access_key_id, s3.secret_access_key)
+    return Program("s3", command, environment, log=str(data_dir() / "s3.log"))
 
 
 def free_port() -> int:
@@ -93,82 +80,6 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-@dataclass(slots=True)
-class Child:
-    name: str
-    start: Callable[[], subprocess.Popen[bytes]]
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    start_after: float = 0.0
-    quick_ends: int = 0
-
-    @property
-    def is_running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    @property
-    def has_ended_early(self) -> bool:
-        """Whether another start would probably fail too, which is not so for a process that was killed or stopped."""
-        assert self.process is not None
-        has_failed = (self.process.returncode or 0) > 0
-        return time.monotonic() - self.started < (SETTLED_S if has_failed else MIN_LIFE_S)
-
-
-@dataclass(slots=True)
-class Supervisor:
-    """Starts children, restarts those that die, and stops all within ten seconds. One failing child does not block the
-    others."""
-
-    children: list[Child] = field(default_factory=list)
-
-    def add(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
-        self.children.append(Child(name, start))
-
-    def run(self, stop: Event) -> None:
-        """Run until ``stop`` is set. The restart delay of a child that keeps failing at its start grows."""
-        for child in self.children:
-            self._start(child)
-        while not stop.wait(0.3):
-            for child in self.children:
-                self._look_after(child)
-        self.stop()
-
-    def _look_after(self, child: Child) -> None:
-        if child.is_running or time.monotonic() < child.start_after:
-            return
-        if child.process is not None:
-            child.quick_ends = child.quick_ends + 1 if child.has_ended_early else 0
-            child.start_after = time.monotonic() + min(10, child.quick_ends)
-            log.error("process ended", process=child.name, code=child.process.returncode)
-            child.process = None
-        if time.monotonic() >= child.start_after:
-            self._start(child)
-
-    def _start(self, child: Child) -> None:
-        try:
-            child.process, child.started = child.start(), time.monotonic()
-        except OSError as error:  # no memory or no process available at the moment
-            child.start_after = time.monotonic() + START_AGAIN_S
-            log.error("process not started", process=child.name, error=str(error))
-
-    def stop(self) -> None:
-        """SIGTERM in reverse order of starting, then SIGKILL for the rest: everything has ended within ten seconds."""
-        for child in reversed(self.children):
-            if child.process and child.is_running:
-                child.process.send_signal(signal.SIGTERM)
-        self._wait(STOP_S)
-        for child in self.children:
-            if child.process and child.is_running:
-                log.warning("process killed", process=child.name)
-                processes.kill_tree(child.process.pid)
-        self._wait(LAST_WAIT_S)
-
-    def _wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while any(child.is_running for child in self.children) and time.monotonic() < deadline:
-            time.sleep(0.02)
 
 
 WEB = ["-m", "boilerhouse.web.server", "-v", "0", "--no-server-name", "boilerhouse.asgi:application"]
@@ -186,14 +97,14 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def web(listening: socket.socket) -> subprocess.Popen[bytes]:
+def web(listening: socket.socket) -> Program:
     """A web process that inherits a listening socket, which outlives it."""
     number = listening.fileno()
-    return commands.spawn([*WEB, "--fd", str(number)], cwd=commands.MANAGE.parent, pass_fds=(number,))
+    return Program("web", [sys.executable, *WEB, "--fd", str(number)], sockets=[number])
 
 
-def command(name: str) -> subprocess.Popen[bytes]:
-    return commands.spawn([str(commands.MANAGE), name, "--skip-checks"], cwd=commands.MANAGE.parent)
+def command(name: str, does: str) -> Program:
+    return Program(name, [sys.executable, str(commands.MANAGE), does, "--skip-checks"])
 
 
 def write_state(path: Path, **values: object) -> None:

@@ -1,18 +1,12 @@
-"""Shared parts of all commands: exit codes, output formats, signals, child processes that die with their parent."""
+"""Shared parts of all commands: exit codes and output formats."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
-import threading
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -133,34 +127,3 @@ def exit_code(error: BoilerhouseError) -> int:
         case TimedOut():
             return TIMED_OUT
     return FAILED
-
-
-@contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event set by SIGINT and SIGTERM."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that created it ends."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def spawn(
-    arguments: Sequence[str], environment: dict[str, str] | None = None, **options: Any
-) -> subprocess.Popen[bytes]:
-    """Start a child in its own session that dies with this process."""
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=die_with_parent,
-        **options,
-    )

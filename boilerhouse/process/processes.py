@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -194,24 +193,3 @@ def forget_dead() -> int:
     """Delete the rows of processes that have been dead for an hour. Returns how many."""
     dead = Process.objects.filter(heartbeat_at__lt=Now() - timedelta(hours=1))
     return dead.delete()[0]
-
-
-def children(pid: int) -> list[int]:
-    """The current child processes of ``pid``; none if it has ended."""
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError):
-                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-    return found
-
-
-def descendants(pid: int) -> list[int]:
-    return [one for child in children(pid) for one in (child, *descendants(child))]
-
-
-def kill_tree(pid: int, extra: Iterable[int] = ()) -> None:
-    """SIGKILL ``pid`` and all its descendants, the root first so that it cannot spawn more."""
-    for victim in [pid, *descendants(pid), *extra]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(victim, signal.SIGKILL)

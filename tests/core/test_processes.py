@@ -10,7 +10,7 @@ import pytest
 from django.db import transaction
 
 from boilerhouse.core.models import Process
-from boilerhouse.process import processes
+from boilerhouse.process import pids, processes
 
 
 @pytest.mark.django_db(transaction=True)
@@ -39,4 +39,4 @@ def test_a_process_that_ends_while_its_children_are_looked_up_has_none(monkeypat
     with subprocess.Popen(["true"]) as process:
         process.wait()
     monkeypatch.setattr(Path, "is_dir", lambda _: True)  # as it was a moment ago
-    assert processes.descendants(process.pid) == []
+    assert pids.descendants(process.pid) == []

@@ -20,7 +20,7 @@ from django_q.models import OrmQ, Task
 
 from boilerhouse.core import clock, context
 from boilerhouse.core.models import Process, QueueHealth
-from boilerhouse.operations import supervisor
+from boilerhouse.operations import supervise
 from boilerhouse.queues import broker, in_progress
 from boilerhouse.queues import worker as worker_module
 from boilerhouse.queues.broker import Broker
@@ -324,8 +324,14 @@ def test_two_messages_of_a_row_are_not_worked_on_at_once():
 
 def test_the_times_of_stopping_fit_into_each_other():
     """C: ``up`` stops in ten seconds; a worker ends by itself before it is killed."""
-    assert run_worker.STOP_S < supervisor.STOP_S
-    assert supervisor.STOP_S + supervisor.LAST_WAIT_S < 10
+    assert run_worker.STOP_S + run_worker.LEAVE_S < supervise.STOP_S
+    assert supervise.STOP_S + supervise.LAST_WAIT_S < 10
+
+
+def test_the_supervisor_of_up_needs_no_django():
+    """It stays for as long as the deployment runs, with all that it has loaded."""
+    program = "import sys, boilerhouse.operations.supervise; sys.exit('django' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 HANGS = """

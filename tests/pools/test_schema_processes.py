@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.process import apart, processes
+from boilerhouse.process import apart, pids
 from boilerhouse.process.apart import Apart, Spent, TooMuch
 from pools import schema_program, schemas
 from pools.spec import WorkloadSpec
@@ -142,7 +142,7 @@ def test_nothing_is_fetched_at_a_claim_nor_when_a_workload_is_saved():
 
 def test_a_killed_process_fails_its_own_question_and_the_next_is_answered(program):
     assert ask(program, MODEL, {"model": "m"})["errors"] == [[]]
-    for ours in [one for one in processes.children(os.getpid()) if is_ours(one)]:
+    for ours in [one for one in pids.children(os.getpid()) if is_ours(one)]:
         os.kill(ours, signal.SIGKILL)
     outcomes = []
     for _ in range(3):
@@ -156,7 +156,7 @@ def test_a_killed_process_fails_its_own_question_and_the_next_is_answered(progra
 def test_who_waits_for_a_busy_machine_owes_nothing(program):
     """P14: by the clock a bystander would have to pause for what others keep the machine busy with."""
     program.warm()
-    [pid] = [one for one in processes.children(os.getpid()) if is_ours(one)][-1:]
+    [pid] = [one for one in pids.children(os.getpid()) if is_ours(one)][-1:]
     for _ in range(2):
         os.kill(pid, signal.SIGSTOP)
         later = threading.Timer(1.0, os.kill, (pid, signal.SIGCONT))
@@ -173,7 +173,7 @@ def is_ours(pid):
 def test_its_processes_may_not_write_nor_grow(program):
     program.warm()
     assert ask(program, {}, {})["errors"] == [[]]
-    [pid] = [one for one in processes.children(os.getpid()) if is_ours(one)][-1:]
+    [pid] = [one for one in pids.children(os.getpid()) if is_ours(one)][-1:]
     limits = Path(f"/proc/{pid}/limits").read_text()
     for name, bound in (
         ("Max address space", schema_program.MEMORY_BYTES),

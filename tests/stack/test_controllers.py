@@ -16,7 +16,7 @@ import requests
 from django.utils import timezone
 
 from boilerhouse.core.models import Lease, Process
-from boilerhouse.process import processes
+from boilerhouse.process import pids, processes
 from pools.models import Container
 from tenants.models import Assignment
 from tests.stack.conftest import ROOT, eventually
@@ -42,7 +42,7 @@ def running(command: str, count: int = 1) -> Iterator[list[subprocess.Popen[byte
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
-                processes.kill_tree(process.pid)
+                pids.kill_tree(process.pid)
 
 
 def leader() -> Process | None:
@@ -141,7 +141,8 @@ def test_those_who_wait_in_two_web_processes_are_served_first_come_first(stack, 
 
     pool = pools(warm=1, maxSize=1)
     port = supervisor.free_port()
-    second = supervisor.web(supervisor.listen("127.0.0.1", port))
+    listening = supervisor.listen("127.0.0.1", port)
+    second = supervisor.web(listening).start()
     other = replace(stack, base=f"http://127.0.0.1:{port}")
     try:
         eventually(lambda: _answers(other), 40, 0.3)

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from boilerhouse.operations.supervisor import free_port
-from boilerhouse.process import processes
+from boilerhouse.process import pids, processes
 from tests.stack.conftest import ROOT, eventually, is_ready
 from tests.stack.machines import Machine
 
@@ -68,7 +68,7 @@ def up(machine: Machine, before: Callable[[], None] | None = None) -> Iterator[t
         yield process, f"http://127.0.0.1:{port}"
     finally:
         if process.poll() is None:
-            processes.kill_tree(process.pid)
+            pids.kill_tree(process.pid)
             process.wait()
 
 
@@ -107,7 +107,7 @@ def test_under_a_load_of_twenty_queues_serve_and_up_stops(machine):
         eventually(lambda: is_ready(base), 300, 0.5)
         time.sleep(40)
         assert restarts(machine) <= 1
-        everyone = processes.descendants(process.pid)
+        everyone = pids.descendants(process.pid)
         for hung in [pid for pid in everyone if b"run_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]:
             os.kill(hung, signal.SIGSTOP)
         began = time.monotonic()

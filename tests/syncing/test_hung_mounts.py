@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.process import processes
+from boilerhouse.process import pids
 from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
@@ -75,7 +75,7 @@ def test_what_not_even_a_signal_ends_is_left_behind_and_not_risked_for_ever(tmp_
     """D10: a write to a frozen file system; after a few such processes the sink is told to hang without another, and
     none of them holds a lock, a socket or a file of ours."""
     with hung.frozen(tmp_path) as mount:
-        sink, before = LocalSink(mount), set(processes.children(os.getpid()))
+        sink, before = LocalSink(mount), set(pids.children(os.getpid()))
         soon()
         for _ in range(local_hands.MOST_STUCK):
             with pytest.raises(errors.SinkStumbled, match="has not answered"):
@@ -86,7 +86,7 @@ def test_what_not_even_a_signal_ends_is_left_behind_and_not_risked_for_ever(tmp_
         ):
             sink.put("k", b"x")
         assert time.monotonic() - began < 5 * 0.5
-        stuck = [pid for pid in processes.children(os.getpid()) if is_stuck(pid) and pid not in before]
+        stuck = [pid for pid in pids.children(os.getpid()) if is_stuck(pid) and pid not in before]
         assert len(stuck) == local_hands.MOST_STUCK
         hung.thaw(mount)
         deadline = time.monotonic() + 20
@@ -116,7 +116,7 @@ def test_many_at_once_wait_for_no_more_processes_than_a_mount_may_hold(root, soo
         except errors.SinkUnreachable as error:
             failed.append(error)
 
-    before = len(list(processes.children(os.getpid())))
+    before = len(list(pids.children(os.getpid())))
     sink.has_objects("disk", CLAIM_DEADLINE_S)
     soon()
     with hung.mounted(root / "nfs"):
@@ -124,7 +124,7 @@ def test_many_at_once_wait_for_no_more_processes_than_a_mount_may_hold(root, soo
         for one in askers:
             one.start()
         assert sink.has_objects("disk", CLAIM_DEADLINE_S) is False
-        assert len(list(processes.children(os.getpid()))) <= before + 1 + local_hands.AT_ONCE
+        assert len(list(pids.children(os.getpid()))) <= before + 1 + local_hands.AT_ONCE
         for one in askers:
             one.join()
     assert len(failed) == len(askers)

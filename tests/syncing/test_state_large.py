@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 
 from boilerhouse.core.deployment import data_dir as deployments_dir
-from boilerhouse.process import processes
+from boilerhouse.process import pids
 from pools import volumes
 from pools.spec import Owner
 from pools.volumes import staged
@@ -169,7 +169,7 @@ def test_a_process_that_hangs_is_ended(make_tenant, monkeypatch):
         return real(self)
 
     def stop(pid: int) -> None:
-        for one in processes.descendants(pid):
+        for one in pids.descendants(pid):
             with contextlib.suppress(ProcessLookupError):  # it may have ended since the list was read
                 os.kill(one, signal.SIGSTOP)
 

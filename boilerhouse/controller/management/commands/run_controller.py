@@ -6,7 +6,7 @@ from typing import Any
 
 from boilerhouse.controller.controller import Controller, abdicate
 from boilerhouse.core.deployment import check_node, deployment_id
-from boilerhouse.process import collector, commands, processes
+from boilerhouse.process import collector, commands, pids, processes
 
 TICK_S = 0.5
 
@@ -19,7 +19,7 @@ class Command(commands.Command):
         deployment_id()
         check_node()
         collector.calm()
-        with commands.stopping() as stop:
+        with pids.stopping() as stop:
             controller = Controller(stop)
             while not stop.wait(TICK_S):
                 controller.tick()

@@ -22,7 +22,7 @@ from django.core.management.base import CommandError, CommandParser
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.operations.demo import Demo, DemoFailed
 from boilerhouse.operations.supervisor import EmbeddedS3, free_port
-from boilerhouse.process import commands
+from boilerhouse.process import commands, pids
 from pools import images
 from pools.errors import ImageMissing
 from pools.runtime import get_runtime
@@ -59,7 +59,7 @@ class Command(commands.Command):
         environment |= {"BOILERHOUSE_DATA_DIR": str(directory), "BOILERHOUSE_LOG_FORMAT": "json"}
         self.environment = environment
         up: subprocess.Popen[bytes] | None = None
-        with commands.stopping() as stop:
+        with pids.stopping() as stop:
             try:
                 self._image()
                 with (directory / "up.log").open("wb") as log:
@@ -67,7 +67,7 @@ class Command(commands.Command):
                     up = subprocess.Popen(
                         [sys.executable, str(commands.MANAGE), "up", "--skip-checks", "--s3", *ports],
                         env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                        start_new_session=True, preexec_fn=commands.die_with_parent,
+                        start_new_session=True, preexec_fn=pids.die_with_parent,
                     )  # fmt: skip
                 base = f"http://127.0.0.1:{port}"
                 self._wait_for("database", base, up)

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from boilerhouse.core.deployment import check_node, data_dir, deployment_id
-from boilerhouse.operations import supervisor
+from boilerhouse.operations import supervise, supervisor
 from boilerhouse.process import commands
 
 
@@ -31,19 +31,18 @@ class Command(commands.Command):
         _migrate(skip_checks=options["skip_checks"])
         self.say(f"Deployment {deployment_id()}, data in {data_dir()}")
         check_node()
-        everything = supervisor.Supervisor()
+        programs = []
         if options["s3"]:
             s3 = supervisor.embedded_s3(options["s3_port"])
-            everything.add("s3", lambda: supervisor.start_s3(s3))
+            programs.append(supervisor.serve_s3(s3))
             self.say(f"S3 at {s3.endpoint}, bucket {s3.bucket}, keys in {data_dir() / 'keys'}")
         host, port = options["host"], options["port"]
         listening = supervisor.listen(host, port)
-        everything.add("web", lambda: supervisor.web(listening))
-        everything.add("controller", lambda: supervisor.command("run_controller"))
-        everything.add("worker", lambda: supervisor.command("run_worker"))
+        programs.append(supervisor.web(listening))
+        programs.append(supervisor.command("controller", "run_controller"))
+        programs.append(supervisor.command("worker", "run_worker"))
         self.say(f"Dashboard at http://{host}:{port}/  (Ctrl-C stops everything; pools stay warm)")
-        with commands.stopping() as stop:
-            everything.run(stop)
+        supervise.become(programs)
 
 
 def _migrate(*, skip_checks: bool) -> None:

@@ -16,7 +16,7 @@ from django.db import connections
 from django.utils.module_loading import module_has_submodule
 
 from boilerhouse.core.deployment import check_node, deployment_id
-from boilerhouse.process import collector, commands, processes
+from boilerhouse.process import collector, commands, pids, processes
 from boilerhouse.queues.worker import Worker
 
 log = structlog.get_logger("boilerhouse.worker")
@@ -42,7 +42,7 @@ class Command(commands.Command):
         collector.calm()
         connections.close_all()
         worker = Worker(settings.QUEUES)
-        with commands.stopping() as stop:
+        with pids.stopping() as stop:
             faulthandler.dump_traceback_later(STUCK_S, exit=True)
             worker.start()
             code = 0

@@ -14,7 +14,7 @@ from boilerhouse.core.bounds import MAX_ID
 from boilerhouse.core.events import TYPES
 from boilerhouse.core.models import Deployment, Event
 from boilerhouse.core.text import one_line
-from boilerhouse.process import commands
+from boilerhouse.process import commands, pids
 from boilerhouse.web.event_stream import render_event
 
 LOOK_EVERY_S = 0.3
@@ -50,7 +50,7 @@ class Command(commands.Command):
         after = self._print(rows, after, options)
         if not options["follow"]:
             return
-        with commands.stopping() as stop:
+        with pids.stopping() as stop:
             while not stop.wait(LOOK_EVERY_S):
                 after = self._print(rows, after, options)
         sys.exit(130)
