@@ -505,12 +505,13 @@ def wipe(node: NodeAccess, container_id: UUID) -> None:
 
 def stuck_containers(older_than: datetime) -> list[Container]:
     """Containers in a transitional state that no living process works on."""
-    living = processes.living()
     under_way = [ContainerState.STARTING, ContainerState.REMOVING, ContainerState.FAILED]
     rows = Container.objects.filter(state__in=under_way, state_changed_at__lt=older_than)
     # The pull resumes these when it ends.
     rows = rows.exclude(state=ContainerState.STARTING, owner=None, pull__state__in=PULLING)
-    return [container for container in rows if container.owner not in living]
+    found = list(rows)
+    living = processes.living() if found else set()
+    return [container for container in found if container.owner not in living]
 
 
 def remove_orphan(name: str, container_id: UUID | None) -> None:

@@ -38,20 +38,27 @@ from syncing.models import SinkProbe, SyncSpec
 from syncing.services import PERIODIC
 from tenants import sink_runs, syncs, upkeep
 from tenants.disks import DiskWatch
+from tenants.models import Assignment
+from tenants.states import AssignmentState
 
 log = structlog.get_logger("boilerhouse.controller")
 
 LEASE, LEASE_TTL = "controller", timedelta(seconds=3)
+RENEW_EVERY_S = 0.9
+"""How often the leader renews the lease."""
 STUCK_AFTER = timedelta(seconds=5)
+PENDING, ASSIGNED = AssignmentState.PENDING, AssignmentState.ASSIGNED
 
 
 def lead() -> bool:
     """Take or renew the lease; False while another living controller holds it."""
     me = processes.current()
-    with transaction.atomic():
-        Lease.objects.get_or_create(name=LEASE, defaults={"expires_at": Now()})
-        rows = Lease.objects.filter(name=LEASE).filter(Q(holder=me) | Q(expires_at__lt=Now()) | Q(holder=None))
-        return bool(rows.update(holder=me, expires_at=Now() + LEASE_TTL))
+    rows = Lease.objects.filter(name=LEASE).filter(Q(holder=me) | Q(expires_at__lt=Now()) | Q(holder=None))
+    ours = {"holder": me, "expires_at": Now() + LEASE_TTL}
+    if rows.update(**ours):
+        return True
+    _, is_new = Lease.objects.get_or_create(name=LEASE, defaults=ours)
+    return is_new
 
 
 def abdicate() -> None:
@@ -232,6 +239,23 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (3600.0, forget_old_runs),
 ]
 """The interval of each step in seconds."""
+CONCERNS: dict[Callable[[], int], tuple[AssignmentState, ...]] = {
+    upkeep.serve_waiters: (PENDING,),
+    upkeep.abort_overdue_claims: (PENDING,),
+    upkeep.resume_claims: (PENDING,),
+    upkeep.resume_releases: (AssignmentState.RELEASING,),
+    upkeep.retry_failed_saves: (AssignmentState.RELEASE_FAILED,),
+    upkeep.release_of_deleted_pools: (PENDING, ASSIGNED),
+    upkeep.release_dead: (ASSIGNED,),
+    upkeep.release_unhealthy: (ASSIGNED,),
+    upkeep.find_idle: (ASSIGNED,),
+    syncs.queue_beats: (ASSIGNED,),
+}
+"""Steps that have nothing to do without an assignment in one of these states. One query answers that for all."""
+
+
+def _nothing() -> None:
+    pass
 
 
 def _run(step: Callable[[], int]) -> None:
@@ -245,13 +269,22 @@ class Controller:
     def __init__(self, stop: threading.Event) -> None:
         self._due = {step: 0.0 for _, step in STEPS}
         self._leads_until = 0.0
+        self._states: set[str] = set()
+        """The states of all live assignments."""
         EngineWatch(self.is_leading, stop).start()
         DiskWatch(self.is_leading, stop).start()
         PullRunner(stop).start()
 
+    def _look(self) -> None:
+        """Renew the lease if it is due, and query what there is to do."""
+        close_old_connections()
+        if time.monotonic() > self._leads_until - LEASE_TTL.total_seconds() + RENEW_EVERY_S:
+            self._renew()
+        if self.is_leading():
+            self._states = set(Assignment.objects.live().order_by().values_list("state", flat=True).distinct())
+
     def _renew(self) -> None:
         asked = time.monotonic()
-        close_old_connections()
         if not lead():
             self._leads_until = 0.0
             return
@@ -265,7 +298,7 @@ class Controller:
 
     def tick(self) -> None:
         """Renew the lease and run the steps that are due. Raises nothing."""
-        if not steps.attempt("lead", self._renew):
+        if not steps.attempt("lead", self._look):
             connection.close()
             return
         for period, step in STEPS:
@@ -275,4 +308,6 @@ class Controller:
                 return
             self._due[step] = time.monotonic() + period
             failpoints.reach(f"controller.{step.__name__}")
-            steps.attempt(step.__name__, partial(_run, step))
+            concerns = CONCERNS.get(step)
+            has_work = concerns is None or not self._states.isdisjoint(concerns)
+            steps.attempt(step.__name__, partial(_run, step) if has_work else _nothing)

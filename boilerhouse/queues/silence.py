@@ -20,11 +20,13 @@ SILENT_AFTER = timedelta(seconds=10)
 def silent_queues() -> dict[str, int]:
     """Queues that no worker has served for a while, although one is running → seconds since then."""
     now = clock.now()
+    rows = list(QueueHealth.objects.filter(name__in=list(settings.QUEUES), served_at__lt=now - SILENT_AFTER))
+    if not rows:
+        return {}
     workers = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WORKER)
     since = workers.aggregate(first=Min("started_at"))["first"]
     if since is not None and since > now - SILENT_AFTER:  # no worker was running, which is a different problem
         return {}
-    rows = QueueHealth.objects.filter(name__in=list(settings.QUEUES), served_at__lt=now - SILENT_AFTER)
     return {row.name: round((now - row.served_at).total_seconds()) for row in rows}
 
 
@@ -32,8 +34,11 @@ def watch_queues() -> int:
     """Emit a warning for each queue that is no longer served, and an event when it is served again. Returns how many
     changed."""
     silent, changed = silent_queues(), 0
+    turned = [row for row in QueueHealth.objects.all() if row.is_warned != (row.name in silent)]
+    if not turned:
+        return 0
     with recording():
-        for row in QueueHealth.objects.all():
+        for row in turned:
             is_silent = row.name in silent
             if not QueueHealth.objects.filter(pk=row.pk, is_warned=not is_silent).update(is_warned=is_silent):
                 continue

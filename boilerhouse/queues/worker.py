@@ -36,7 +36,8 @@ log = structlog.get_logger("boilerhouse.worker")
 
 HEALTH_EVERY_S = 4.0
 IDLE_S = 10.0
-"""A thread that has been idle for this long closes its database connection."""
+"""A thread that has been idle for this long closes its database connection. After the same time without a message the
+queues are polled at QUEUE_IDLE_LOOK_S."""
 SAY_EVERY_S = 60.0
 """How often the log repeats why the queues cannot be read."""
 LOOK_STUCK_S = 60.0
@@ -218,6 +219,7 @@ class Worker:
 
     def _take(self) -> None:
         """Until it is stopped: pass messages to free threads. It continues when the database is unavailable."""
+        last = time.monotonic()
         while not self._stopping.is_set():
             self._bell.silence()
             self._look_began = time.monotonic()
@@ -229,8 +231,11 @@ class Worker:
                 was_given = False
                 connection.close()
             self._look_began = None
-            if not was_given:
-                self._bell.wait(settings.QUEUE_LOOK_S)
+            if was_given:
+                last = time.monotonic()
+                continue
+            is_idle = time.monotonic() - last > IDLE_S
+            self._bell.wait(settings.QUEUE_IDLE_LOOK_S if is_idle else settings.QUEUE_LOOK_S)
         connection.close()
 
     def _say_failed(self, error: Exception) -> None:

@@ -26,9 +26,9 @@ def send(queue: str, function: str, pk: UUID, *, node: str | None) -> bool:
 
 
 def ownerless(rows: QuerySet[Assignment]) -> list[Assignment]:
-    living = processes.living()
     old = clock.now() - ORPHANED_AFTER
-    found = rows.select_related("container").filter(state_changed_at__lt=old)
+    found = list(rows.select_related("container").filter(state_changed_at__lt=old))
+    living = processes.living() if found else set()
     return [row for row in found if row.owner not in living]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from boilerhouse.core import clock
 from boilerhouse.process.steps import each
@@ -31,11 +31,14 @@ def retry_failed_saves() -> int:
 
 def release_of_deleted_pools() -> int:
     """Release, with a save, the tenants of pools that are being deleted; waiting claims get an error."""
-    deleting = Pool.objects.filter(is_deleting=True).values_list("pk", flat=True)
-    draining = Pool.objects.filter(is_draining=True, waiting__gt=0).values_list("pk", flat=True)
-    waiting = Assignment.objects.filter(pool_id__in=list(draining), state=AssignmentState.PENDING, container_ref=None)
+    pools = list(Pool.objects.filter(Q(is_deleting=True) | Q(is_draining=True, waiting__gt=0)))
+    if not pools:
+        return 0
+    deleting = [pool.pk for pool in pools if pool.is_deleting]
+    draining = [pool.pk for pool in pools if pool.is_draining and pool.waiting]
+    waiting = Assignment.objects.filter(pool_id__in=draining, state=AssignmentState.PENDING, container_ref=None)
     each(waiting.values_list("pk", flat=True), lambda pk: giving_up.give_up(pk, errors.Draining.code))
-    held = Assignment.objects.filter(pool_id__in=list(deleting), state=AssignmentState.ASSIGNED)
+    held = Assignment.objects.filter(pool_id__in=deleting, state=AssignmentState.ASSIGNED)
     return _release_each(held, ReleaseReason.POOL_DELETED)
 
 

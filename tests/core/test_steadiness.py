@@ -90,6 +90,30 @@ def test_a_step_that_always_fails_leaves_the_others_their_turn_and_is_said(steps
     assert not FailingStep.objects.exists()
 
 
+def test_a_step_runs_only_while_there_are_assignments_that_it_concerns(steps, monkeypatch):
+    """One that failed before counts as working when it has nothing to do any more."""
+    ran: list[str] = []
+
+    def resume() -> int:
+        ran.append("resume")
+        return 0
+
+    FailingStep.objects.create(name="resume", error="KeyError")
+    monkeypatch.setattr(controller, "STEPS", [(0.0, resume)])
+    monkeypatch.setattr(controller, "CONCERNS", {resume: (controller.PENDING,)})
+    leader = make_controller()
+    leader.tick()
+    assert ran == []
+    assert not FailingStep.objects.exists()
+    make_assignment("ann")
+    leader.tick()
+    assert ran == ["resume"]
+
+
+def test_every_step_that_is_left_out_is_one_of_the_controller():
+    assert set(controller.CONCERNS) <= {step for _, step in controller.STEPS}
+
+
 def test_a_failing_step_of_a_process_that_died_is_forgotten_when_another_does_it(steps):
     """O1: the row must not outlive the failure."""
     FailingStep.objects.create(name="fill_pools", error="KeyError")

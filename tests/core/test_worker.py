@@ -122,6 +122,15 @@ def test_messages_that_were_taken_as_the_database_failed_come_back_soon(start, m
     eventually(lambda: sorted(done) == ["0", "1"], 20)
 
 
+def test_a_worker_that_looks_rarely_is_woken_by_a_message(start, settings, monkeypatch):
+    monkeypatch.setattr(worker_module, "IDLE_S", 0.1)
+    settings.QUEUE_IDLE_LOOK_S = 600.0
+    start()
+    time.sleep(0.5)
+    enqueue("fast", f"{HERE}.note", "woken")
+    eventually(lambda: done == ["woken"], 20)
+
+
 def test_nobody_else_gets_the_message_of_a_task_that_runs_for_long(start, monkeypatch):
     monkeypatch.setattr(broker, "TAKEN_FOR", broker.NEARLY + timedelta(seconds=0.5))
     monkeypatch.setattr(worker_module, "HEALTH_EVERY_S", 0.1)
