@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -361,6 +363,90 @@ worker.LOOK_STUCK_S, run_worker.LOOK_EVERY_S, run_worker.STOP_S = 1, 0.2, 0.5
 worker.Worker._look = lambda self: time.sleep(600)  # as a query does whose answer never comes
 processes.leave = lambda: time.sleep(600)
 """
+
+
+TASKS = """
+import os, pathlib, time
+
+def work(name):
+    directory = pathlib.Path(os.environ["BOILERHOUSE_DATA_DIR"])
+    (directory / f"{name}.{os.getpid()}.begun").touch()
+    while not (directory / "go").exists():
+        time.sleep(0.02)
+    (directory / f"{name}.{os.getpid()}.done").touch()
+"""
+SERVES = """
+import sys
+from datetime import timedelta
+import django; django.setup()
+from django.core.management import call_command
+from boilerhouse.queues import broker, tasks, worker
+broker.TAKEN_FOR, worker.HEALTH_EVERY_S = broker.NEARLY + timedelta(seconds=1), 600
+call_command("migrate", verbosity=0)
+for queue in sys.argv[1:]:
+    tasks.enqueue(queue, "work_of_two_queues.work", queue)
+call_command("run_worker", skip_checks=True)
+"""
+
+
+class Serving:
+    """Worker processes of a deployment of their own, whose tasks wait for a file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "work_of_two_queues.py").write_text(TASKS)
+        self.environment = {**os.environ, "BOILERHOUSE_DATA_DIR": str(directory), "PYTHONPATH": str(directory)}
+        self.environment["DJANGO_SETTINGS_MODULE"] = "boilerhouse.settings"
+        self.environment.pop("DATABASE_URL", None)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *queues: str) -> subprocess.Popen[bytes]:
+        program = f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\n{SERVES}"
+        self.processes.append(subprocess.Popen([sys.executable, "-c", program, *queues], env=self.environment))
+        return self.processes[-1]
+
+    def are(self, what: str, process: subprocess.Popen[bytes]) -> set[str]:
+        """The queues whose task has begun, or is done, in this process."""
+        return {path.name.partition(".")[0] for path in self.directory.glob(f"*.{process.pid}.{what}")}
+
+    def messages(self) -> int:
+        with closing(sqlite3.connect(self.directory / "boilerhouse.sqlite3")) as database:
+            return int(database.execute("SELECT count(*) FROM django_q_ormq").fetchone()[0])
+
+
+@pytest.fixture
+def serving(tmp_path) -> Iterator[Serving]:
+    one = Serving(tmp_path)
+    yield one
+    for process in one.processes:
+        process.kill()
+        process.wait()
+
+
+def test_tasks_of_two_queues_are_finished_before_a_worker_ends(serving):
+    worker = serving.start("pool", "save")
+    eventually(lambda: serving.are("begun", worker) == {"pool", "save"}, 60)
+    worker.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert worker.poll() is None, "it waits for its tasks"
+    (serving.directory / "go").touch()
+    assert worker.wait(30) == 0
+    assert serving.are("done", worker) == {"pool", "save"}
+    assert serving.messages() == 0
+
+
+def test_tasks_of_two_queues_whose_worker_is_killed_run_in_the_next_one(serving):
+    """kill -9 as they begin: their messages come back in seconds, and not when a queue's longest task would be over."""
+    killed = serving.start("pool", "save")
+    eventually(lambda: serving.are("begun", killed) == {"pool", "save"}, 60)
+    killed.kill()
+    killed.wait()
+    following = serving.start()
+    eventually(lambda: serving.are("begun", following) == {"pool", "save"}, 60)
+    (serving.directory / "go").touch()
+    eventually(lambda: serving.messages() == 0, 30)
+    assert serving.are("done", following) == {"pool", "save"}
+    assert serving.are("done", killed) == set()
 
 
 def catches_sigterm(pid: int) -> bool:
