@@ -1,5 +1,5 @@
 # Boilerhouse. `make demo` shows it at work, `make test` tests all of it; both do their own set-up.
-.PHONY: availability demo test test-engines test-long quick check format bench bench-quick schema screenshots bootstrap bootstrap-test
+.PHONY: availability demo test test-engines test-long test-pythons quick check format bench bench-quick schema screenshots bootstrap bootstrap-test
 
 ARGS ?=
 
@@ -11,6 +11,9 @@ test: bootstrap-test
 
 quick: bootstrap-test
 	@scripts/quick.sh $(ARGS)
+
+test-pythons: bootstrap-test
+	@scripts/test-pythons.sh $(ARGS)
 
 test-long: bootstrap-test
 	@BOILERHOUSE_LONG=1 scripts/test.sh $(ARGS)

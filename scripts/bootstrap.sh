@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Have everything that `make demo` (or, with "test", `make test`) needs on this machine. Says each step, does nothing
-# twice. As root on Debian or Ubuntu it installs what is missing; elsewhere it names it, prints the command, and stops.
+# twice. As root on Debian 12, Debian 13 or Ubuntu 24.04 it installs what is missing; elsewhere it names it, prints the
+# command, and stops.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose=${1:-demo}
@@ -17,7 +18,11 @@ need() { # need PACKAGE COMMAND...: note the package if none of the commands is 
   done
   missing+=("$package")
 }
-python3 -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 12)))' 2>/dev/null || fail "Python 3.11 is needed as python3 (found: $(python3 --version 2>&1))."
+system=$(. /etc/os-release 2>/dev/null && echo "${ID:-}:${VERSION_ID:-}" || true)
+need python3 python3
+if command -v python3 >/dev/null; then
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed as python3 (found: $(python3 --version 2>&1))."
+fi
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 need docker.io dockerd
 need iptables iptables
@@ -27,7 +32,14 @@ need util-linux setpriv
 need ca-certificates /etc/ssl/certs/ca-certificates.crt
 if ! { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }; then missing+=(busybox-static); fi
 if [ "$purpose" = test ]; then
-  need chromium chromium
+  case $system in # newer ones have the command in a package of its own
+    debian:12 | ubuntu:24.04) need docker.io docker ;;
+    *) need docker-cli docker ;;
+  esac
+  case $system in # which has it as a snap only
+    ubuntu:*) command -v chromium >/dev/null || fail "Ubuntu has no package of Chromium: install it as /usr/bin/chromium." ;;
+    *) need chromium chromium ;;
+  esac
   need docker-registry docker-registry
   need iproute2 ip
   need xfsprogs mkfs.xfs

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 from typing import Any
 
 from drf_spectacular.plumbing import get_lib_doc_excludes
 
 from boilerhouse.api.schema_examples import BY_NAME, COMPONENTS, REQUESTS, TIME, UUID
 from boilerhouse.api.serializers import ApiSerializer, camel
+from boilerhouse.web.problems import title_of
 
 Schema = dict[str, Any]
 
@@ -151,7 +151,7 @@ def _problem(status: str, code: str) -> Schema:
         errors = [{"pointer": "/poolId", "detail": "This field is required.", "code": "required"}]
     return {
         "type": f"urn:boilerhouse:problem:{code}",
-        "title": HTTPStatus(int(status)).phrase,
+        "title": title_of(int(status)),
         "status": int(status),
         "detail": errors[0]["pointer"] + ": " + errors[0]["detail"] if errors else f"{WORDS[status]}.",
         "code": code,

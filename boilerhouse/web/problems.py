@@ -51,6 +51,15 @@ MAX_WORDS, MAX_ERRORS = 500, 100
 """A response does not repeat a long request."""
 
 
+_TITLES = {413: "Request Entity Too Large", 422: "Unprocessable Entity"}
+"""Python 3.13 renames these. Answers of one deployment do not change with its Python."""
+
+
+def title_of(status_code: int) -> str:
+    """The title of a problem with this HTTP status."""
+    return _TITLES.get(status_code) or HTTPStatus(status_code).phrase
+
+
 def problem(
     status_code: int,
     code: str,
@@ -62,7 +71,7 @@ def problem(
     shown = [{name: text[:MAX_WORDS] for name, text in error.items()} for error in (errors or [])[:MAX_ERRORS]]
     document = {
         "type": f"urn:boilerhouse:problem:{code}",
-        "title": HTTPStatus(status_code).phrase,
+        "title": title_of(status_code),
         "status": status_code,
         "detail": detail[:MAX_WORDS],
         "code": code,

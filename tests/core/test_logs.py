@@ -71,7 +71,7 @@ for say in (structlog.get_logger("ours").exception, logging.getLogger("theirs").
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "boilerhouse.settings"}
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, env=environment, check=True)
 
-    assert done.stderr.count("no luck") == 2
+    assert done.stderr.count("ValueError: no luck") == 2
     assert "c4n4ry" not in done.stderr.replace('"c4n4" + "ry"', "")
     assert done.stdout == "", "logs go to stderr"
     if style == "json":
