@@ -15,7 +15,6 @@ from pools.host_programs import run
 
 SWITCHES = {"nf_call_iptables": "IPv4", "nf_call_ip6tables": "IPv6"}
 _MODULE = Path("/proc/sys/net/bridge")
-_NO_DEVICE = ("does not exist", "Cannot find device")
 
 
 def check_module() -> None:
@@ -24,29 +23,27 @@ def check_module() -> None:
         raise HostNotReady("Containers could reach each other: load br_netfilter (modprobe br_netfilter).")
 
 
-def hand_over(bridge: str) -> None:
-    """Make the bridge pass packets of both families; a bridge that does not exist has no ports. Raises HostNotReady."""
+def hand_over(bridge: str) -> list[str]:
+    """Make the bridge pass packets of both families; returns what it did not, as text. Raises HostNotReady."""
     check_module()
-    on = [word for switch in SWITCHES for word in (switch, "1")]
-    done = run(["ip", "link", "set", "dev", bridge, "type", "bridge", *on])
-    if done.returncode != 0 and not _is_missing(done.stderr):
-        raise HostNotReady(f"The bridge {bridge} cannot be set up: {done.stderr.strip()[:300]}")
+    if found := problems(bridge):
+        on = [word for switch in SWITCHES for word in (switch, "1")]
+        done = run(["ip", "link", "set", "dev", bridge, "type", "bridge", *on])
+        if done.returncode != 0:
+            raise HostNotReady(f"The bridge {bridge} cannot be set up: {done.stderr.strip()[:300]}")
+    return found
 
 
 def problems(bridge: str) -> list[str]:
     """Which packets between ports of the bridge bypass the filter, as text. Raises HostNotReady."""
     done = run(["ip", "-json", "-details", "link", "show", "dev", bridge])
-    if done.returncode != 0 and not _is_missing(done.stderr):
-        raise HostNotReady(f"The bridge {bridge} cannot be read: {done.stderr.strip()[:300]}")
-    if done.returncode != 0:
+    if done.returncode != 0 and "does not exist" in done.stderr:  # so it has no ports
         return []
+    if done.returncode != 0:
+        raise HostNotReady(f"The bridge {bridge} cannot be read: {done.stderr.strip()[:300]}")
     switches = json.loads(done.stdout)[0]["linkinfo"]["info_data"]
     return [
         f"the bridge {bridge} hands no {family} to the packet filter"
         for name, family in SWITCHES.items()
         if not switches[name]
     ]
-
-
-def _is_missing(message: str) -> bool:
-    return any(one in message for one in _NO_DEVICE)

@@ -163,8 +163,7 @@ def apply(network: Network) -> None:
 
 def restore(network: Network) -> list[str]:
     """Compare the tables with the rows and repair them; returns the differences. Raises HostNotReady."""
-    unseen = bridging.problems(network.bridge)
-    bridging.hand_over(network.bridge)
+    unseen = bridging.hand_over(network.bridge)
     with _changing():
         rows = _rows()
         text = ruleset(network, _guarded(rows, network))
