@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -173,18 +172,6 @@ for _ in range(5):
 
 
 @contextmanager
-def unseen_by_default() -> Iterator[None]:
-    """Bridges of this host hand IPv6 to the packet filter only where they are told to, as most hosts have it."""
-    path = Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables")
-    before = path.read_text()
-    path.write_text("0")
-    try:
-        yield
-    finally:
-        path.write_text(before)
-
-
-@contextmanager
 def namespaces(*names: str) -> Iterator[None]:
     with contextlib.ExitStack() as ended:
         for name in names:
@@ -231,58 +218,60 @@ def hears(one: str, two: str, address: str) -> bool:
         return ears.stdout.read() == "hello\n"
 
 
-def test_ipv6_passes_over_bridges_of_others_and_not_over_ours(data_dir, monkeypatch):
-    """Our rules are about our containers: virtual machines and other engines' networks have IPv6 as before."""
-    node, *ends = (f"{name}{secrets.token_hex(3)}" for name in ("node", "a", "b", "c", "d"))
-    network = Network("bh-test", "bhtest0", "10.99.0.0/16", "10.99.0.1", "fd99::/64")
+@pytest.fixture
+def node(data_dir, monkeypatch) -> Iterator[str]:
+    """A namespace that the packet filter takes for this host: other deployments of this host have no rules in it."""
+    name = f"node{secrets.token_hex(3)}"
 
     def in_node(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
-        return host_programs.run(["ip", "netns", "exec", node, *command], text)
+        return host_programs.run(["ip", "netns", "exec", name, *command], text)
 
     monkeypatch.setattr(firewall, "run", in_node)
     monkeypatch.setattr(bridging, "run", in_node)
-    with namespaces(node, *ends):
+    with namespaces(name):
         in_node(["sysctl", "-q", "net.bridge.bridge-nf-call-ip6tables=0"])  # as most hosts have it
+        yield name
+
+
+BRIDGED = Network("bh-test", "bhtest0", "10.99.0.0/16", "10.99.0.1", "fd99::/64")
+
+
+def test_ipv6_passes_over_bridges_of_others_and_not_over_ours(node):
+    """Our rules are about our containers: virtual machines and other engines' networks have IPv6 as before."""
+    ends = [f"{name}{secrets.token_hex(3)}" for name in ("a", "b", "c", "d")]
+    with namespaces(*ends):
         bridge_of(node, "theirs", *ends[:2])
-        bridge_of(node, network.bridge, *ends[2:])
+        bridge_of(node, BRIDGED.bridge, *ends[2:])
         eventually(lambda: hears(*ends[:2], "fd77::2"))
         eventually(lambda: hears(*ends[2:], "fd77::2"))
-        firewall.apply(network)
-        assert firewall.differences(network) == []
+        firewall.apply(BRIDGED)
+        assert firewall.differences(BRIDGED) == []
         assert not hears(*ends[2:], "fd77::2")
         assert hears(*ends[:2], "fd77::2")
-        in_node(["ip", "link", "set", network.bridge, "type", "bridge", "nf_call_ip6tables", "0"])
-        assert hears(*ends[2:], "fd77::2")  # so it is handed over by the switch of our bridge alone
-        assert firewall.restore(network)
+        run("ip", "-n", node, "link", "set", BRIDGED.bridge, "type", "bridge", "nf_call_ip6tables", "0")
+        assert hears(*ends[2:], "fd77::2")  # so the switch of our bridge alone does it
+        assert firewall.restore(BRIDGED)
         assert not hears(*ends[2:], "fd77::2")
 
 
-@pytest.mark.long  # waits for the kernel to look whether addresses are taken
-def test_a_neighbour_is_nobodys_router(engine, outside):
-    """Section 11: what announces itself on the bridge, with every right, changes no route of a container beside it."""
-    one, _ = engine.start(**LISTENING)
-    network = host.ensure_network()
-    name = f"bad{secrets.token_hex(3)}"
-    run("ip", "netns", "add", name)
-    with contextlib.ExitStack() as ended:
-        ended.callback(run, "ip", "netns", "del", name)
-        ended.enter_context(unseen_by_default())
-        run("ip", "link", "add", f"v{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
-        run("ip", "link", "set", f"v{name}", "master", network.bridge, "up")
-        run("ip", "-n", name, "link", "set", "eth0", "up")
-        eventually(lambda: "fe80" in run("ip", "-n", name, "-6", "addr", "show", "dev", "eth0", "-tentative"))
+def test_a_neighbour_is_nobodys_router(node):
+    """Section 11: what announces itself on the bridge, with every right, changes no route of whoever is beside it."""
+    victim, rogue = (f"{name}{secrets.token_hex(3)}" for name in ("v", "r"))
 
-        def routes() -> str:
-            return engine.run(one, "ip -6 route")
+    def announced() -> str:
+        run("ip", "netns", "exec", rogue, sys.executable, "-c", ROGUE)
+        time.sleep(0.5)
+        return run("ip", "-n", victim, "-6", "route")
 
-        def announced() -> str:
-            run("ip", "netns", "exec", name, sys.executable, "-c", ROGUE)
-            time.sleep(0.5)
-            return routes()
-
+    with namespaces(victim, rogue):
+        bridge_of(node, BRIDGED.bridge, victim, rogue)
+        for one in (victim, rogue):
+            eventually(
+                lambda one=one: "fe80" in run("ip", "-n", one, "-6", "addr", "show", "dev", "eth0", "-tentative")
+            )
+        firewall.apply(BRIDGED)
         assert "2001:db8:bad" not in announced()
-        assert routes().count("default") == 1
-        firewall.remove(network.bridge)
+        firewall.remove(BRIDGED.bridge)
         eventually(lambda: "2001:db8:bad::/64" in announced())  # so it was our rule that kept it out
 
 
