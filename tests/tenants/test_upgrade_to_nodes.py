@@ -31,6 +31,7 @@ BEFORE = [
     ("core", "0007_kept_bytes_of_all"), ("pools", "0012_lease_node"), ("syncing", "0011_marker_bytes"),
     ("tenants", "0013_egress_bound"),
 ]  # fmt: skip
+pytestmark = pytest.mark.any_database
 LEFT = ("failed", "starting", "removing")
 
 
