@@ -217,7 +217,7 @@ def test_keys_walk_rows_show_themselves_and_can_be_switched_off(stack, page, cro
     page.keyboard.press("k")
     expect(page.get_by_role("link", name="crowd-000")).to_be_focused()
     page.keyboard.press("?")
-    dialog = page.get_by_role("dialog", name="Keys")
+    dialog = page.get_by_role("dialog", name="Keyboard shortcuts")
     expect(dialog).to_be_visible()
     dialog.get_by_label("Single-key shortcuts").uncheck()
     page.keyboard.press("Escape")

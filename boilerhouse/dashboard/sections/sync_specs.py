@@ -16,8 +16,8 @@ DIRECTIONS = (
     (Direction.DOWNLOAD.value, "restored only"),
 )
 QUIESCE = (
-    (Quiesce.FREEZE.value, "consistent snapshot: the container is frozen for some milliseconds"),
-    (Quiesce.NONE.value, "file by file: the container is never frozen"),
+    (Quiesce.FREEZE.value, "consistent snapshot, with a brief freeze"),
+    (Quiesce.NONE.value, "file by file, without a freeze"),
 )
 MODES = ((Mode.SYNC.value, "mirror: deletes at the sink too"), (Mode.COPY.value, "copy: never deletes at the sink"))
 MAPPING = {"containerPath": "/state", "sinkPath": "", "direction": "bidirectional", "mode": "sync"}
