@@ -52,7 +52,7 @@ def _until(check: Any, seconds: float) -> None:
 
 def plans(pool: str, count: int) -> Iterator[Any]:
     """What the product creates for this pool, under names and addresses that it does not use, without its labels."""
-    from pools import host, lifecycle, resolving, volumes
+    from pools import host, lifecycle, name_resolution, volumes
     from pools.models import Container, Pool
     from pools.runtime import get_runtime
 
@@ -64,7 +64,7 @@ def plans(pool: str, count: int) -> Iterator[Any]:
         address = str(top - 1 - number)
         row = Container(pk=uuid4(), pool_id=pool, version=version, uid=1_300_000 + number, address=address)
         volumes.prepare(row.pk, row.uid, version.spec)
-        resolving.write(volumes.home(row.pk), row, version.spec, lifecycle.hostname(row.pk), {})
+        name_resolution.write(volumes.home(row.pk), row, version.spec, lifecycle.hostname(row.pk), {})
         plan = lifecycle.plan_of(row, version.spec, network.name, image)
         yield row.pk, dataclasses.replace(plan, name=f"bench-{row.pk}", labels={})
 

@@ -19,7 +19,7 @@ from django.urls import get_resolver, path, re_path
 
 from boilerhouse.api.event_socket import EventSocket
 from boilerhouse.dashboard.terminal_socket import TerminalSocket
-from boilerhouse.process import collector, processes
+from boilerhouse.process import garbage_collection, processes
 from boilerhouse.web.asgi_handler import ThreadedHandler
 from boilerhouse.web.base_path import BelowBasePath
 from boilerhouse.web.handshakes import OverTls
@@ -43,6 +43,6 @@ application = BelowBasePath(
 )
 
 # Pauses of the garbage collector were the 99th percentile (measured: 62-75 ms without, 13-16 ms with).
-collector.calm()
+garbage_collection.tune()
 # A thread that returns from a sink or a file must not wait 5 ms for the interpreter.
 sys.setswitchinterval(0.0005)

@@ -200,7 +200,7 @@ FORCE_SCRIPT_NAME = BOILERHOUSE_BASE_PATH or None
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = BOILERHOUSE_BASE_PATH or "/"
 CSRF_FAILURE_VIEW = "boilerhouse.dashboard.views.form_refused"
 BOILERHOUSE_HTTPS = env.bool("BOILERHOUSE_HTTPS", False)
-"""Whether a proxy with TLS is in front; ``web.arrival`` then answers only TLS requests and probes of this machine."""
+"""Whether a proxy with TLS is in front; ``web.transport`` then answers only TLS requests and probes of this machine."""
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BOILERHOUSE_HTTPS
 _cookie_prefix = "" if not BOILERHOUSE_HTTPS else "__Secure-" if BOILERHOUSE_BASE_PATH else "__Host-"
 """Browsers accept such cookies only from this host with TLS, so a tenant's page on a subdomain cannot set one."""
@@ -293,7 +293,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "boilerhouse.web.middleware.request_context",
-    "boilerhouse.web.arrival.over_tls",
+    "boilerhouse.web.transport.over_tls",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "boilerhouse.web.middleware.printable_pages",

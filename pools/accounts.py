@@ -43,11 +43,11 @@ def write(home: Path, runtime: ContainerRuntime, image: Image, spec: WorkloadSpe
     """Create what ``binds`` mounts below ``home``, the container's directory on this host. Raises CannotMount."""
     if spec.user.name is None:
         return
-    found = of_image(runtime, image)
+    content = of_image(runtime, image)
     directory = _directory(home)
     directory.mkdir(mode=0o700, exist_ok=True)
-    _put(directory / "passwd", passwd(found.passwd, spec, owner))
-    _put(directory / "group", group(found.group, spec, owner))
+    _put(directory / "passwd", passwd(content.passwd, spec, owner))
+    _put(directory / "group", group(content.group, spec, owner))
 
 
 def binds(home: Path, spec: WorkloadSpec) -> tuple[Mount, ...]:
@@ -71,25 +71,25 @@ def _put(path: Path, content: bytes) -> None:
     draft.rename(path)
 
 
-def passwd(found: bytes, spec: WorkloadSpec, owner: Owner) -> bytes:
+def passwd(content: bytes, spec: WorkloadSpec, owner: Owner) -> bytes:
     """The image's passwd with its user's line first, which replaces another one of that name."""
     name, home = spec.user.name, spec.user.home
-    return _with([f"{name}:x:{owner.uid}:{owner.gid}:{name}:{home}:{SHELL}"], found)
+    return _with([f"{name}:x:{owner.uid}:{owner.gid}:{name}:{home}:{SHELL}"], content)
 
 
-def group(found: bytes, spec: WorkloadSpec, owner: Owner) -> bytes:
+def group(content: bytes, spec: WorkloadSpec, owner: Owner) -> bytes:
     """The image's group with a line for each group of its user that has no name there."""
-    named = {_field(line, 2) for line in found.splitlines()}
+    named = {_field(line, 2) for line in content.splitlines()}
     names = {gid: f"gid-{gid}" for gid in spec.user.groups} | {owner.gid: spec.user.name}
     lines = [f"{'root' if gid == 0 else name}:x:{gid}:" for gid, name in names.items()]
-    return _with([line for line in lines if _field(line.encode(), 2) not in named], found)
+    return _with([line for line in lines if _field(line.encode(), 2) not in named], content)
 
 
-def _with(lines: list[str], found: bytes) -> bytes:
+def _with(lines: list[str], content: bytes) -> bytes:
     """Lookups by name and by number use the first matching line, so ours come before those of the image."""
     ours = [line.encode() for line in lines]
     names = {_field(line, 0) for line in ours}
-    kept = [line for line in found.split(b"\n") if line and _field(line, 0) not in names]
+    kept = [line for line in content.split(b"\n") if line and _field(line, 0) not in names]
     return b"".join(line + b"\n" for line in [*ours, *kept])
 
 
@@ -101,10 +101,10 @@ def _field(line: bytes, number: int) -> bytes:
 def of_image(runtime: ContainerRuntime, image: Image) -> Accounts:
     """The image's files. Raises CannotMount if nothing can be mounted over them."""
     if image.id not in _known:
-        found = _read(runtime, image)
+        accounts = _read(runtime, image)
         while len(_known) >= MAX_KNOWN:
             _known.pop(next(iter(_known)), None)
-        _known[image.id] = found
+        _known[image.id] = accounts
     return _known[image.id]
 
 
@@ -137,15 +137,15 @@ def _look(runtime: ContainerRuntime, name: str, path: str) -> File | None:
         raise CannotMount(f"The image's {path} cannot be read; it may be a link to itself. {INSTEAD}") from error
 
 
-def _content(path: str, found: File | None) -> bytes:
-    if found is None:
+def _content(path: str, file: File | None) -> bytes:
+    if file is None:
         return b""
-    if found.kind != "file":
+    if file.kind != "file":
         raise CannotMount(
-            f"The image's {path} is a {found.kind}, not a file, so user.name cannot be added to it. {INSTEAD}"
+            f"The image's {path} is a {file.kind}, not a file, so user.name cannot be added to it. {INSTEAD}"
         )
-    if found.content is None:
+    if file.content is None:
         raise CannotMount(
-            f"The image's {path} has {found.size} bytes; with user.name it may have at most {MAX_BYTES}. {INSTEAD}"
+            f"The image's {path} has {file.size} bytes; with user.name it may have at most {MAX_BYTES}. {INSTEAD}"
         )
-    return found.content
+    return file.content

@@ -10,40 +10,42 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from pools import egress, limits, permits, resolvers
+from pools import egress, limits, permissions, resolvers
 
 
 @register()
 def workload_permits(**_: Any) -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+    messages: list[CheckMessage] = []
     for name, highest in settings.BOILERHOUSE_MAX_ULIMITS.items():
         if name not in limits.CEILINGS or highest < limits.UNLIMITED:
             known = ", ".join(sorted(limits.CEILINGS))
             hint = f"Write name=number, -1 for no limit; the names are {known}."
-            found.append(
+            messages.append(
                 Error(
                     f"BOILERHOUSE_MAX_ULIMITS: {name}={highest} is not a valid limit.", hint=hint, id="boilerhouse.E020"
                 )
             )
     for path in settings.BOILERHOUSE_ALLOWED_DEVICES:
-        if path != permits.GPUS and not path.startswith("/dev/"):
-            hint = f"Give exact paths such as /dev/kvm, comma-separated, and {permits.GPUS}."
-            found.append(
+        if path != permissions.GPUS and not path.startswith("/dev/"):
+            hint = f"Give exact paths such as /dev/kvm, comma-separated, and {permissions.GPUS}."
+            messages.append(
                 Error(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is not a device.", hint=hint, id="boilerhouse.E021")
             )
-        elif path != permits.GPUS and _is_disk(path):
+        elif path != permissions.GPUS and _is_disk(path):
             hint = (
                 "A process in a container with this device can read and write the whole disk. Remove it from the list."
             )
-            found.append(Warning(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is a disk.", hint=hint, id="boilerhouse.W020"))
+            messages.append(
+                Warning(f"BOILERHOUSE_ALLOWED_DEVICES: {path} is a disk.", hint=hint, id="boilerhouse.W020")
+            )
     for address in settings.BOILERHOUSE_RESOLVERS:
         if not resolvers.is_reachable(address):
             hint = "Give IPv4 addresses, comma-separated, but none on loopback, which is the container itself."
             words = f"BOILERHOUSE_RESOLVERS: containers cannot use {address} as a resolver."
-            found.append(Error(words, hint=hint, id="boilerhouse.E022"))
+            messages.append(Error(words, hint=hint, id="boilerhouse.E022"))
     if settings.BOILERHOUSE_IPV6_SUBNET:
-        found += _ipv6_subnet(settings.BOILERHOUSE_IPV6_SUBNET)
-    return found
+        messages += _ipv6_subnet(settings.BOILERHOUSE_IPV6_SUBNET)
+    return messages
 
 
 def _ipv6_subnet(text: str) -> list[CheckMessage]:

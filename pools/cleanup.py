@@ -9,9 +9,9 @@ from boilerhouse.core import deployment
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Process
 from boilerhouse.process import processes
-from pools import firewall, host, quota, reserve, trials, volumes
+from pools import dry_runs, firewall, host, quota, reserve, volumes
 from pools.runtime import get_runtime
-from pools.volumes import staged
+from pools.volumes import staged_restores
 
 
 class StillRunning(Conflict):
@@ -35,12 +35,12 @@ def purge() -> dict[str, int]:
     ours = host.of_this_node(listed)
     for observed in ours:
         runtime.remove(observed.handle.name)
-    trials.remove_all()
+    dry_runs.remove_all()
     is_alone = len(ours) == len(listed)
     if is_alone:
         firewall.remove(host.bridge_name())
     removed = 0
-    for directory in (volumes.containers_dir(), volumes.trash_dir(), staged.directory(), deployment.ram_dir()):
+    for directory in (volumes.containers_dir(), volumes.trash_dir(), staged_restores.directory(), deployment.ram_dir()):
         if directory.is_dir():
             for path in directory.iterdir():
                 quota.release(path)

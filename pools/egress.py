@@ -118,13 +118,13 @@ def _port(text: str) -> int:
 
 def _of_ipv6(text: str) -> tuple[Network, str, int | None]:
     """Parse ``2001:db8::/32`` or ``[2001:db8::1]:443``. Raises BadEntry."""
-    found = re.fullmatch(r"\[([0-9A-Fa-f:./]+)\]:(.*)|([0-9A-Fa-f:./]+)", text)
-    if found is None:
+    match = re.fullmatch(r"\[([0-9A-Fa-f:./]+)\]:(.*)|([0-9A-Fa-f:./]+)", text)
+    if match is None:
         raise BadEntry(
             "Write an IPv6 address, a range such as 2001:db8::/32, or an address with a port such as [2001:db8::1]:443."
         )
-    place = found[1] or found[3]
-    port = None if found[1] is None else _port(found[2])
+    place = match[1] or match[3]
+    port = None if match[1] is None else _port(match[2])
     try:
         network = ipaddress.IPv6Network(place)
     except ValueError as error:
@@ -221,7 +221,7 @@ DEFAULT = Egress()
 
 
 def _is_open(entry: Entry, outer: Egress) -> bool:
-    if outer.mode == Mode.OPEN or any(one.covers(entry) for one in outer.allow):
+    if outer.mode == Mode.OPEN or any(allowance.covers(entry) for allowance in outer.allow):
         return True
     if outer.mode != Mode.INTERNET:
         return False

@@ -21,7 +21,7 @@ from django.conf import settings
 from boilerhouse.core import deployment, file_locks
 from boilerhouse.core.models import Node
 from boilerhouse.queues.tasks import enqueue
-from pools import bridging, egress, named, resolvers
+from pools import bridging, egress, policy_names, resolvers
 from pools.egress import Egress, Entry, Mode
 from pools.errors import HostNotReady
 from pools.host_programs import run
@@ -43,7 +43,7 @@ def _rows() -> list[Container]:
 def _guarded(rows: Sequence[Container], network: Network) -> list[Guarded]:
     versions = WorkloadVersion.objects.in_bulk({row.version_id for row in rows})
     own = {pk: tuple(version.spec_json.get("dns") or ()) for pk, version in versions.items()}
-    of_node, addresses = resolvers.of_node(), named.open_addresses()
+    of_node, addresses = resolvers.of_node(), policy_names.open_addresses()
     return [
         Guarded(
             str(row.address),
@@ -62,8 +62,8 @@ def _resolved(policy: Egress, addresses: Mapping[str, Sequence[str]]) -> Egress:
         return policy
     allow: list[Entry] = []
     for entry in policy.allow:
-        found = [replace(entry, network=ip_network(one), name="") for one in addresses.get(entry.name, ())]
-        allow += found if entry.network is None else [entry]
+        entries = [replace(entry, network=ip_network(address), name="") for address in addresses.get(entry.name, ())]
+        allow += entries if entry.network is None else [entry]
     return replace(policy, allow=tuple(allow))
 
 
@@ -79,14 +79,14 @@ Tables = dict[str, frozenset[str]]
 
 def _listing() -> Tables:
     """The deployment's tables as listed by this host's kernel."""
-    found: Tables = {}
+    tables: Tables = {}
     for family in FAMILIES:
         done = run(["nft", "-j", "list", "table", family, table()])
         if done.returncode == 0:
-            _hold_all(done.stdout, found)
+            _hold_all(done.stdout, tables)
         elif "No such file" not in done.stderr:
             raise HostNotReady(f"Cannot read the packet filter: {done.stderr.strip()[:300]}")
-    return found
+    return tables
 
 
 @lru_cache(4)
@@ -98,29 +98,29 @@ def _as_listed(text: str) -> Tables:
     done = run(["unshare", "-n", "sh", "-c", "nft -f - && nft -j list ruleset"], text)
     if done.returncode != 0:
         raise HostNotReady(f"Cannot test the packet filter: {done.stderr.strip()[:300]}")
-    found: Tables = {}
-    _hold_all(done.stdout, found)
-    return found
+    tables: Tables = {}
+    _hold_all(done.stdout, tables)
+    return tables
 
 
-def _hold_all(listed: str, found: Tables) -> None:
+def _hold_all(listed: str, tables: Tables) -> None:
     for item in json.loads(listed)["nftables"]:
-        _hold(item, found)
+        _hold(item, tables)
 
 
-def _hold(item: dict[str, Any], found: Tables) -> None:
+def _hold(item: dict[str, Any], tables: Tables) -> None:
     kind, held = next(iter(item.items()))
     where = f"{held.get('family')} {held.get('chain') or held.get('name')}"
     if kind == "rule":
-        position = sum(one.startswith("rule ") for one in found.get(where, ()))
+        position = sum(element.startswith("rule ") for element in tables.get(where, ()))
         added = frozenset({f"rule {position} {json.dumps(held['expr'], sort_keys=True)}"})
     elif kind == "chain":
         added = frozenset({"a chain", *(f"{name} {held[name]}" for name in ("hook", "prio", "policy") if name in held)})
     elif kind in ("set", "map"):
-        added = frozenset(json.dumps(one, sort_keys=True) for one in held.get("elem", ())) | {f"a {kind}"}
+        added = frozenset(json.dumps(element, sort_keys=True) for element in held.get("elem", ())) | {f"a {kind}"}
     else:
         return
-    found[where] = found.get(where, frozenset()) | added
+    tables[where] = tables.get(where, frozenset()) | added
 
 
 def differences(network: Network) -> list[str]:
@@ -129,25 +129,27 @@ def differences(network: Network) -> list[str]:
     return found + bridging.problems(network.bridge)
 
 
-def _compare(wanted: Tables, seen: Tables) -> list[str]:
-    if not seen:
+def _compare(wanted: Tables, actual: Tables) -> list[str]:
+    if not actual:
         return [f"the nftables tables {table()} are missing"]
-    found = [
+    differences = [
         f"{where} differs from what it should be"
         for where, held in sorted(wanted.items())
-        if _differs(where, held, seen)
+        if _differs(where, held, actual)
     ]
     # A chain without a hook that none of these reaches is left over from a policy no longer in use.
-    entered = [where for where in _unknown(wanted, seen) if any(one.startswith("hook ") for one in seen[where])]
-    return found + [f"{where} should not exist" for where in entered]
+    entered = [
+        where for where in _unknown(wanted, actual) if any(element.startswith("hook ") for element in actual[where])
+    ]
+    return differences + [f"{where} should not exist" for where in entered]
 
 
-def _unknown(wanted: Tables, seen: Tables) -> list[str]:
-    return sorted(set(seen) - set(wanted))
+def _unknown(wanted: Tables, actual: Tables) -> list[str]:
+    return sorted(set(actual) - set(wanted))
 
 
-def _differs(where: str, held: frozenset[str], seen: Tables) -> bool:
-    there = seen.get(where, frozenset())
+def _differs(where: str, held: frozenset[str], actual: Tables) -> bool:
+    there = actual.get(where, frozenset())
     # The verdict of a deleted container stays until the next change, because its address is quarantined.
     return not held <= there if where in MAPS else held != there
 
@@ -167,12 +169,12 @@ def restore(network: Network) -> list[str]:
     with _changing():
         rows = _rows()
         text = ruleset(network, _guarded(rows, network))
-        wanted, seen = _as_listed(text), _listing()
-        found, unknown = _compare(wanted, seen), _unknown(wanted, seen)
-        if found or unknown:
-            _load(text, [_removal(where, seen[where]) for where in unknown])
+        wanted, actual = _as_listed(text), _listing()
+        differences, unknown = _compare(wanted, actual), _unknown(wanted, actual)
+        if differences or unknown:
+            _load(text, [_removal(where, actual[where]) for where in unknown])
         _note(rows)
-    return found + unseen
+    return differences + unseen
 
 
 def _removal(where: str, held: frozenset[str]) -> str:

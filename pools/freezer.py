@@ -115,8 +115,8 @@ class EnginePause:
         self.runtime.unpause(self.name)
 
     def is_frozen(self) -> bool:
-        seen = self.runtime.inspect(self.name)
-        return seen is not None and seen.status == "paused"
+        observed = self.runtime.inspect(self.name)
+        return observed is not None and observed.status == "paused"
 
     def guard(self, after_s: float) -> list[str]:
         arguments = [settings.DOCKER_HOST, self.name, f"{after_s:.1f}"]
@@ -127,10 +127,10 @@ def group_of(runtime_id: str, root: Path = CGROUP) -> Group | None:
     """The freezer of a running container; None if it does not run, or its cgroup is not visible here."""
     is_v2 = (root / "cgroup.controllers").exists()
     for parent in (f"docker/{runtime_id}", f"system.slice/docker-{runtime_id}.scope"):
-        found = root / parent if is_v2 else root / "freezer" / parent
-        if is_v2 and (found / "cgroup.freeze").exists():
-            return Group(found / "cgroup.freeze", "1", "0", found / "cgroup.events", "frozen 1")
-        state = found / "freezer.state"
+        path = root / parent if is_v2 else root / "freezer" / parent
+        if is_v2 and (path / "cgroup.freeze").exists():
+            return Group(path / "cgroup.freeze", "1", "0", path / "cgroup.events", "frozen 1")
+        state = path / "freezer.state"
         if not is_v2 and state.exists():
             return Group(state, "FROZEN", "THAWED", state, "FROZEN")
     return None
@@ -140,8 +140,8 @@ def of(runtime: ContainerRuntime, runtime_id: str, name: str) -> Freezer | None:
     """How to freeze the container; None if it does not run. Raises the engine's errors."""
     if runtime_id and (group := group_of(runtime_id)):
         return group
-    seen = runtime.inspect(name)
-    return EnginePause(runtime, name) if seen is not None and seen.is_running else None
+    observed = runtime.inspect(name)
+    return EnginePause(runtime, name) if observed is not None and observed.is_running else None
 
 
 def is_frozen(runtime_id: str) -> bool:
@@ -161,7 +161,7 @@ def left_frozen() -> list[UUID]:
     if any(groups.values()) or not rows:
         return frozen
     listed = host.of_this_node(here().runtime.list(host.labels()))
-    paused = {one.handle.name for one in listed if one.status == "paused"}
+    paused = {observed.handle.name for observed in listed if observed.status == "paused"}
     return [pk for pk, _ in rows if lifecycle.runtime_name(pk) in paused]
 
 
@@ -183,8 +183,8 @@ def thaw_forgotten(container_id: UUID) -> bool:
 
 def thaw(runtime: ContainerRuntime, runtime_id: str, name: str) -> bool:
     """Thaw a container that was left frozen or paused; returns whether it was."""
-    seen = runtime.inspect(name)
-    if seen is not None and seen.status == "paused":
+    observed = runtime.inspect(name)
+    if observed is not None and observed.status == "paused":
         runtime.unpause(name)
         return True
     group = group_of(runtime_id)
@@ -214,10 +214,10 @@ def _next_probe(runtime: ContainerRuntime, name: str) -> float | None:
     """When the next check is due, in Unix seconds; None without one, or if the engine does not answer (then it checks
     nothing)."""
     try:
-        seen = runtime.inspect(name)
+        observed = runtime.inspect(name)
     except EngineUnavailable:
         return None
-    return seen.next_probe_at if seen else None
+    return observed.next_probe_at if observed else None
 
 
 @dataclass(slots=True)

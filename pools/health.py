@@ -37,9 +37,9 @@ def check_of(spec: WorkloadSpec, image: Image) -> Check | None:
     return Check(image.probe, is_images=True)
 
 
-def failing(command: Sequence[str], said: str, *, is_images: bool) -> str:
+def failing(command: Sequence[str], output: str, *, is_images: bool) -> str:
     """The message for a failing check, with a remedy if the workload did not request the check."""
-    words = f" fails: {said.strip().rstrip('.')}." if said.strip() else " fails."
+    words = f" fails: {output.strip().rstrip('.')}." if output.strip() else " fails."
     if not is_images:
         return f"Its health check{words}"
     return (

@@ -22,14 +22,14 @@ def kill_tree(pid: int, runtime_id: str) -> bool:
     found, todo = [], [pid]
     try:
         while todo:
-            one = todo.pop()
+            process = todo.pop()
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                os.kill(one, signal.SIGSTOP)
-                found.append(one)
-                todo += pids.children(one)
-        for one in found:
+                os.kill(process, signal.SIGSTOP)
+                found.append(process)
+                todo += pids.children(process)
+        for process in found:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+                os.kill(process, signal.SIGKILL)
     except PermissionError:
         return False
     return True

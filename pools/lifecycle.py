@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 from django.db import transaction
 
-from boilerhouse.core import clock, deployment_settings, failpoints, unforeseen
+from boilerhouse.core import clock, deployment_settings, failpoints, unexpected_errors
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process import ownership, processes
@@ -22,22 +22,22 @@ from boilerhouse.queues import in_progress
 from boilerhouse.queues.tasks import enqueue
 from pools import (
     accounts,
+    conditions,
     errors,
     firewall,
     health,
     host,
-    last_words,
-    mounted,
+    image_pulls,
+    last_output,
+    mount_check,
     mounts,
-    named,
-    permits,
-    pulling,
-    resolving,
+    name_resolution,
+    permissions,
+    policy_names,
     sizing,
-    steadiness,
+    stability,
     suitability,
     tags,
-    trouble,
     version_images,
     volumes,
 )
@@ -98,7 +98,7 @@ def start_container(container_id: UUID) -> bool:
     if container is None:
         return False
     structlog.contextvars.bind_contextvars(container=str(container_id), pool=container.pool_id)
-    if trouble.rests(container.pool):
+    if conditions.rests(container.pool):
         _call_off(container)
         return False
     started = time.monotonic()
@@ -125,7 +125,7 @@ def start_container(container_id: UUID) -> bool:
             return False  # its removal was requested meanwhile; the requester removes it
         is_new = _proved(pool, container)
         if failed_pull is not None:
-            pulling.bear(pool, failed_pull)
+            image_pulls.count_failure(pool, failed_pull)
         _tell_bare_volumes(pool, container, image, is_new=is_new)
         ms = round((time.monotonic() - started) * 1000)
         version = container.version.number
@@ -149,10 +149,10 @@ def _proved(pool: Pool, container: Container) -> bool:
             moved_to="",
         )  # fmt: skip
         pool.halted_version_id = None
-    elif steadiness.counts(pool):
+    elif stability.counts(pool):
         return False
     if pool.halted is None:
-        trouble.clear(pool)
+        conditions.clear(pool)
     elif pool.failures or pool.next_start_at:
         Pool.objects.filter(pk=pool.pk).update(failures=0, next_start_at=None)
     return is_new
@@ -165,30 +165,30 @@ def _tell_bare_volumes(pool: Pool, container: Container, image: Image, *, is_new
     if is_other:
         Pool.objects.filter(pk=pool.pk).update(bare_volumes=bare)
     if bare and (is_new or is_other):
-        detail = " ".join(one.detail for one in mounts.warnings(bare))
+        detail = " ".join(warning.detail for warning in mounts.warnings(bare))
         version = container.version.number
         emit("pool.warning", pool_id=pool.pk, code=mounts.IMAGE_VOLUME, version=version, paths=bare, detail=detail)
 
 
-def _look_at_image(container: Container) -> pulling.Found:
+def _look_at_image(container: Container) -> image_pulls.Found:
     """Make the image available and record what it declares. Raises ImagePending, ImageMissing, PullFailed, CannotMount.
 
     Raises CannotGive if the deployment no longer allows what the version requires.
     """
     version = container.version
-    permits.check(version.spec)
-    pull = partial(pulling.image_for_start, container)
-    found = version_images.asked(version, pull)
-    if not version_images.is_of(version, found.image):  # the tag has moved, or this node has an older image
-        if found.failed is None:
-            tags.found(version, found.image)
-        found = replace(found, image=version_images.own(version, pull).image)
-    image = found.image
+    permissions.check(version.spec)
+    pull = partial(image_pulls.image_for_start, container)
+    version_image = version_images.asked(version, pull)
+    if not version_images.is_of(version, version_image.image):  # the tag has moved, or this node has an older image
+        if version_image.failed is None:
+            tags.found(version, version_image.image)
+        version_image = replace(version_image, image=version_images.own(version, pull).image)
+    image = version_image.image
     if version.image_volumes != list(image.volumes):
         version.image_volumes = list(image.volumes)
         version.save(update_fields=["image_volumes"])
     mounts.check(version.spec, image)
-    return found
+    return version_image
 
 
 def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, ContainerPlan]:
@@ -197,21 +197,23 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
     suitability.check(runtime)
     network = node.host.ensure_network()
     node.host.ensure_ram_dir()
-    found = _look_at_image(container)
-    image = found.image
+    version_image = _look_at_image(container)
+    image = version_image.image
     if container.address is None and _is_on_our_network(spec):
         with transaction.atomic():
             container.address = node.host.lease_address(network, container.pk)
             container.host_ports = {p.name: node.host.lease_host_port(container.pk) for p in spec.ports if p.publish}
             _note(container, address=container.address, host_ports=container.host_ports)
     names = container.pool.policy.names
-    named.learn(names)
+    policy_names.learn(names)
     firewall.apply(network)  # every time: a reload of the host's rules may have deleted them (hazards.md#i3)
     node.volumes.prepare(container.pk, container.uid, spec)
     volumes.make_dirs(partial(node.volumes.volume_path, container.pk), container.uid, spec, image.working_dir)
     accounts.write(node.volumes.home(container.pk), runtime, image, spec, spec.owner(container.uid))
     if _is_on_our_network(spec):
-        resolving.write(node.volumes.home(container.pk), container, spec, hostname(container.pk), named.current(names))
+        name_resolution.write(
+            node.volumes.home(container.pk), container, spec, hostname(container.pk), policy_names.current(names)
+        )
     failpoints.reach("fill.prepared")
     address6 = network.address6(container.address) if container.address else ""
     plan = plan_of(container, spec, network.name, image, address6)
@@ -220,18 +222,22 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
     except errors.EngineTimeout as error:
         raise errors.CreateTimeout from error
     except errors.NameTaken:
-        seen = runtime.inspect(plan.name)
-        ours = seen and seen.labels.get(NONCE_LABEL) == container.nonce and not node.volumes.read_latch(container.pk)
-        if not seen or not ours:
+        observed = runtime.inspect(plan.name)
+        ours = (
+            observed
+            and observed.labels.get(NONCE_LABEL) == container.nonce
+            and not node.volumes.read_latch(container.pk)
+        )
+        if not observed or not ours:
             raise
-        handle = seen.handle
+        handle = observed.handle
     failpoints.reach("fill.created")
     with recording():
         _note(container, runtime_id=handle.runtime_id)
         emit("container.created", pool_id=container.pool_id, container_id=container.pk)
     runtime.start(plan.name)
     failpoints.reach("fill.started")
-    return image, found.failed, plan
+    return image, version_image.failed, plan
 
 
 def _note(container: Container, **changes: Any) -> None:
@@ -278,15 +284,15 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
             for v in spec.volumes
         )
         + accounts.binds(node.volumes.home(container.pk), spec)
-        + (resolving.binds(node.volumes.home(container.pk)) if _is_on_our_network(spec) else ()),
+        + (name_resolution.binds(node.volumes.home(container.pk)) if _is_on_our_network(spec) else ()),
         network=network if mode == "bridge" else mode,
         address=container.address,
         address6=address6,
         dns=tuple((container.network or {}).get("dns") or spec.dns),
         ports=tuple(
-            Published(p.container_port, p.protocol, *found)
+            Published(p.container_port, p.protocol, *host_port)
             for p in spec.ports
-            if p.publish and (found := container.published(p.name))
+            if p.publish and (host_port := container.published(p.name))
         ),
         exposed=tuple((p.container_port, p.protocol) for p in spec.ports),
         read_only_root=spec.security.read_only_root_filesystem,
@@ -317,13 +323,15 @@ def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan
     """Run the health check repeatedly until it passes. Raises NotAsAsked, NeverHealthy, NotRunning."""
     node, name = node_of(container), runtime_name(container.pk)
     runtime = node.runtime
-    seen = runtime.inspect_made(plan)
-    if seen is None or not seen.is_running:
-        raise errors.NotRunning(f"The container ended immediately with {last_words.ended(seen)}.")
+    observed = runtime.inspect_made(plan)
+    if observed is None or not observed.is_running:
+        raise errors.NotRunning(f"The container ended immediately with {last_output.ended(observed)}.")
     spec = container.version.spec
     if _is_on_our_network(spec):
-        resolving.close(seen.pid)
-    mounted.check(seen, {one.name: node.volumes.volume_path(container.pk, one.name) for one in spec.volumes})
+        name_resolution.close(observed.pid)
+    mount_check.check(
+        observed, {volume.name: node.volumes.volume_path(container.pk, volume.name) for volume in spec.volumes}
+    )
     check = health.check_of(spec, image)
     if check is None:
         return ContainerHealth.UNKNOWN
@@ -334,9 +342,9 @@ def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan
             done = runtime.exec(name, probe.command, probe.timeout_ms, limit_bytes=2000)
             if done.exit_code == 0:
                 return ContainerHealth.HEALTHY
-            last = f"exit code {done.exit_code}: {last_words.line_of(done.stderr or done.stdout, 200)}"
+            last = f"exit code {done.exit_code}: {last_output.line_of(done.stderr or done.stdout, 200)}"
         except errors.NotRunning as error:
-            how = last_words.ended(runtime.inspect(name))
+            how = last_output.ended(runtime.inspect(name))
             raise errors.NotRunning(f"The container ended before it was healthy, with {how}.") from error
         except BoilerhouseError as error:
             last = error.detail
@@ -351,12 +359,12 @@ def _words(error: BoilerhouseError, container: Container) -> str:
     detail = _sentence(error.detail)
     match error:
         case errors.NeverHealthy() | errors.NotRunning():
-            said = last_words.of(node_of(container).runtime, runtime_name(container.pk))
-            told = _sentence(f"{detail} Its output: {said}") if said else detail
-            if container.version.spec.init and WANTS_PID_1.search(said):
-                told = f'{told} Set the workload\'s init to "image" to make its own process process 1.'
+            output = last_output.of(node_of(container).runtime, runtime_name(container.pk))
+            message = _sentence(f"{detail} Its output: {output}") if output else detail
+            if container.version.spec.init and WANTS_PID_1.search(output):
+                message = f'{message} Set the workload\'s init to "image" to make its own process process 1.'
             return _with_warnings(
-                f"{told} Correct the workload's command." if CANNOT_RUN.search(detail) else told, container
+                f"{message} Correct the workload's command." if CANNOT_RUN.search(detail) else message, container
             )
         case errors.BadCommand():
             return _with_warnings(f"{detail} Correct the workload's command.", container)
@@ -370,7 +378,7 @@ def _words(error: BoilerhouseError, container: Container) -> str:
 def _with_warnings(text: str, container: Container) -> str:
     version = container.version
     bare = mounts.declared(version.spec, version.image_volumes or ()).bare
-    return " ".join([text, *(one.detail for one in mounts.warnings(bare))])
+    return " ".join([text, *(warning.detail for warning in mounts.warnings(bare))])
 
 
 def _sentence(text: str) -> str:
@@ -389,7 +397,7 @@ def _call_off(container: Container) -> None:
 
 
 def _start_failed(container: Container, error: Exception) -> None:
-    known = unforeseen.explained(error)
+    known = unexpected_errors.as_public_error(error)
     detail = _words(known, container)
     CONTAINER_STARTS.labels(container.pool_id, known.code).inc()
     log.warning("container failed to start", detail=detail)
@@ -421,11 +429,13 @@ def _start_failed(container: Container, error: Exception) -> None:
                 f"Version {container.version.number} does not become healthy and is not rolled out; version"
                 f" {pool.good_version.number} keeps serving. {detail}"
             )
-            trouble.report(pool, kind, detail, halted_version=container.version_id, halted_network=container.network)
+            conditions.report(pool, kind, detail, halted_version=container.version_id, halted_network=container.network)
             if isinstance(error, PullFailed) and container.pull is not None:
-                pulling.bear(pool, container.pull)  # a pull error is not the version's fault, so the roll is retried
+                image_pulls.count_failure(
+                    pool, container.pull
+                )  # a pull error is not the version's fault, so the roll is retried
         else:
-            trouble.report(pool, kind, detail, **trouble.back_off(pool))
+            conditions.report(pool, kind, detail, **conditions.back_off(pool))
         node_of(container).queue.put("pool", "pools.tasks.destroy_container", container.pk)
 
 
@@ -527,14 +537,14 @@ def remove_orphan(name: str, container_id: UUID | None) -> None:
 def remove_leftover(name: str) -> bool:
     """Remove a container without a row from the engine, but keep its directories."""
     runtime = here().runtime
-    seen = runtime.inspect(name)
-    if seen is None or not (host.labels().items() <= seen.labels.items() and host.of_this_node([seen])):
+    observed = runtime.inspect(name)
+    if observed is None or not (host.labels().items() <= observed.labels.items() and host.of_this_node([observed])):
         return False
-    nonce = seen.labels.get(NONCE_LABEL)
+    nonce = observed.labels.get(NONCE_LABEL)
     if nonce and Container.objects.filter(nonce=nonce).exists():
         return False
     runtime.remove(name)
-    log.warning("orphan removed", container=seen.handle.name)
+    log.warning("orphan removed", container=observed.handle.name)
     return True
 
 

@@ -39,18 +39,18 @@ def ceilings() -> dict[str, int]:
 
 def problems(limits: Iterable[Ulimit]) -> Iterator[FieldError]:
     """Limits that this deployment does not allow or that contradict each other, with pointers."""
-    highest, seen = ceilings(), set[str]()
-    for index, one in enumerate(limits):
+    highest, names = ceilings(), set[str]()
+    for index, limit in enumerate(limits):
         at = f"/ulimits/{index}"
-        if one.name in seen:
-            yield FieldError(f"{at}/name", f"{one.name} is listed twice.", "duplicate")
-        seen.add(one.name)
-        if _size(one.soft) > _size(one.hard):
-            yield FieldError(f"{at}/soft", f"Must not exceed hard ({one.hard}).", "out_of_range")
-        if _size(one.hard) > _size(highest[one.name]):
-            detail = f"This deployment allows {one.name} up to {highest[one.name]} (BOILERHOUSE_MAX_ULIMITS)."
+        if limit.name in names:
+            yield FieldError(f"{at}/name", f"{limit.name} is listed twice.", "duplicate")
+        names.add(limit.name)
+        if _size(limit.soft) > _size(limit.hard):
+            yield FieldError(f"{at}/soft", f"Must not exceed hard ({limit.hard}).", "out_of_range")
+        if _size(limit.hard) > _size(highest[limit.name]):
+            detail = f"This deployment allows {limit.name} up to {highest[limit.name]} (BOILERHOUSE_MAX_ULIMITS)."
             yield FieldError(f"{at}/hard", detail, "not_allowed")
-        if one.name == "nofile" and 0 <= one.soft < FEWEST_FILES:
+        if limit.name == "nofile" and 0 <= limit.soft < FEWEST_FILES:
             yield FieldError(f"{at}/soft", f"Must be at least {FEWEST_FILES}, or no container starts.", "out_of_range")
 
 

@@ -178,9 +178,9 @@ class ImagePull(models.Model):
         if done.get("phase") == "extracting":
             return f"Image {self.image} has been downloaded and is being unpacked"
         percent, eta = done.get("percent"), done.get("etaMs")
-        told = f": {percent} %" if percent is not None else ""
-        told += f", about {round(eta / 1000)} s left" if eta is not None else ""
-        return f"Image {self.image} is being pulled{told}"
+        progress = f": {percent} %" if percent is not None else ""
+        progress += f", about {round(eta / 1000)} s left" if eta is not None else ""
+        return f"Image {self.image} is being pulled{progress}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,11 +368,11 @@ class Pool(models.Model):
 
     def _warnings(self) -> list[FieldError]:
         strays = int(self.stray_count)  # type: ignore[attr-defined]
-        found = mounts.warnings(self.bare_volumes)
-        found += [FieldError("/image", stale, "image_stale")] if (stale := self.stale_image) else []
-        found += [image_warnings.moved(self.moved_to)] if self.moved_to else []
-        found += self._unresolved() + self._without_ipv6()
-        return found + ([image_warnings.mixed(strays)] if strays else [])
+        warnings = mounts.warnings(self.bare_volumes)
+        warnings += [FieldError("/image", stale, "image_stale")] if (stale := self.stale_image) else []
+        warnings += [image_warnings.moved(self.moved_to)] if self.moved_to else []
+        warnings += self._unresolved() + self._without_ipv6()
+        return warnings + ([image_warnings.mixed(strays)] if strays else [])
 
     def _unresolved(self) -> list[FieldError]:
         """The names in its policy that resolve to nothing, or not completely."""
@@ -386,9 +386,9 @@ class Pool(models.Model):
             return []
         detail = "is closed: this deployment's containers have no IPv6 (BOILERHOUSE_IPV6_SUBNET)."
         return [
-            FieldError("/network/egress/allow", f"{one} {detail}", "no_ipv6")
-            for one in self.policy.allow
-            if one.is_ipv6
+            FieldError("/network/egress/allow", f"{entry} {detail}", "no_ipv6")
+            for entry in self.policy.allow
+            if entry.is_ipv6
         ]
 
 
@@ -471,7 +471,7 @@ class Container(models.Model):
 
     def endpoints(self) -> list[dict[str, Any]]:
         """The addresses of the container's ports, in the API's format."""
-        found: list[dict[str, Any]] = []
+        endpoints: list[dict[str, Any]] = []
         for port in self.version.spec.ports:
             endpoint: dict[str, Any] = {"name": port.name, "host": self.address, "port": port.container_port}
             if port.protocol == "tcp" and self.address:
@@ -481,8 +481,8 @@ class Container(models.Model):
                 if port.protocol == "tcp":
                     endpoint["hostUrl"] = "http://{}:{}".format(*published)
             if self.address or published:
-                found.append(endpoint)
-        return found
+                endpoints.append(endpoint)
+        return endpoints
 
     def published(self, name: str) -> tuple[str, int] | None:
         """The node's address and port of this port, if it is published."""

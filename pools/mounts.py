@@ -79,8 +79,8 @@ class Placed:
 
 def _placed(volumes: Iterable[Volume], memory: Iterable[MemoryMount]) -> list[Placed]:
     return [
-        *(Placed(pointer, f"volume {one.name}", one.container_path, False) for pointer, one in pointers(volumes)),
-        *(Placed(f"/tmpfs/{at}/path", "tmpfs", one.path, True) for at, one in enumerate(memory)),  # noqa: S108
+        *(Placed(pointer, f"volume {item.name}", item.container_path, False) for pointer, item in pointers(volumes)),
+        *(Placed(f"/tmpfs/{at}/path", "tmpfs", item.path, True) for at, item in enumerate(memory)),  # noqa: S108
     ]
 
 
@@ -88,13 +88,13 @@ def problems(volumes: Sequence[Volume], memory: Sequence[MemoryMount] = ()) -> l
     """Why these cannot be mounted together, each with the pointer of the one to move."""
     wrong: list[FieldError] = []
     placed = _placed(volumes, memory)
-    for index, one in enumerate(placed):
-        pointer, path = one.pointer, one.path
-        if not is_normal(one.written):
-            detail = f"{one.written} is not an absolute, normalized path such as /state."
+    for index, mount in enumerate(placed):
+        pointer, path = mount.pointer, mount.path
+        if not is_normal(mount.written):
+            detail = f"{mount.written} is not an absolute, normalized path such as /state."
             wrong.append(FieldError(pointer, detail, "invalid"))
         for taken, whose in TAKEN.items():
-            if one.is_memory and str(path) == SCRATCH == taken:
+            if mount.is_memory and str(path) == SCRATCH == taken:
                 continue  # it sets the size of the scratch space, and whether programs may run there
             if path.is_relative_to(taken):
                 wrong.append(FieldError(pointer, f"{taken} is used by {whose}, which would cover it.", "covered"))
@@ -104,7 +104,7 @@ def problems(volumes: Sequence[Volume], memory: Sequence[MemoryMount] = ()) -> l
             if path == other.path and other_index < index:
                 wrong.append(FieldError(pointer, f"The {other.words} is already mounted there.", "duplicate"))
             elif path != other.path and path.is_relative_to(other.path):
-                wrong.append(FieldError(pointer, _inside_words(one, other), "overlap"))
+                wrong.append(FieldError(pointer, _inside_words(mount, other), "overlap"))
     return wrong
 
 
@@ -132,27 +132,27 @@ class Declared:
 
 def declared(spec: WorkloadSpec, image_volumes: Iterable[str]) -> Declared:
     """Compare an image's VOLUMEs, as spelled in the image, with the workload's mounts."""
-    found = Declared()
+    result = Declared()
     mounted = {volume.path for volume in spec.volumes}
-    memory = {SCRATCH, *(one.path for one in spec.tmpfs)}
+    memory = {SCRATCH, *(memory_mount.path for memory_mount in spec.tmpfs)}
     for written in sorted(set(image_volumes)):
         path = _engine_path(written)
         if path is None:
             detail = f"The image declares VOLUME {written[:100]!r}, where nothing can be mounted. Use another image."
-            found.wrong.append(FieldError("/image", detail, IMAGE_VOLUME))
+            result.wrong.append(FieldError("/image", detail, IMAGE_VOLUME))
         elif path in memory:
-            found.in_memory.add(path)
-        elif PurePosixPath(path) not in mounted and path not in found.bare:
+            result.in_memory.add(path)
+        elif PurePosixPath(path) not in mounted and path not in result.bare:
             clashes = [error for placed in pointers(spec.volumes) if (error := _clash(path, *placed))]
-            found.wrong += clashes
-            found.bare += [] if clashes else [path]
-    found.bare.sort()
-    if len(found.bare) > MAX_BARE:
+            result.wrong += clashes
+            result.bare += [] if clashes else [path]
+    result.bare.sort()
+    if len(result.bare) > MAX_BARE:
         detail = (
-            f"The image declares {len(found.bare)} VOLUMEs without a volume of the workload; the limit is {MAX_BARE}."
+            f"The image declares {len(result.bare)} VOLUMEs without a volume of the workload; the limit is {MAX_BARE}."
         )
-        found.wrong.append(FieldError("/image", detail, IMAGE_VOLUME))
-    return found
+        result.wrong.append(FieldError("/image", detail, IMAGE_VOLUME))
+    return result
 
 
 def _engine_path(written: str) -> str | None:
@@ -197,7 +197,7 @@ def warnings(bare: Iterable[str]) -> list[FieldError]:
 def too_large(spec: WorkloadSpec) -> Iterator[FieldError]:
     """Requested memory mounts that exceed the container's memory limit."""
     shm = spec.resources.shm_mb or 0
-    total = shm + sum(one.size_mb for one in spec.tmpfs)
+    total = shm + sum(memory_mount.size_mb for memory_mount in spec.tmpfs)
     if total > spec.resources.memory_mb:
         pointer = f"/tmpfs/{len(spec.tmpfs) - 1}/sizeMb" if spec.tmpfs else "/resources/shmMb"  # noqa: S108
         detail = (
@@ -210,30 +210,37 @@ def too_large(spec: WorkloadSpec) -> Iterator[FieldError]:
 def tmpfs(spec: WorkloadSpec, owner: Owner, image: Image) -> tuple[Tmpfs, ...]:
     """The memory mounts of a container: its scratch space, those of its workload, and those for VOLUMEs without a
     volume."""
-    found, size = declared(spec, image.volumes), spec.resources.tmpfs_mb
-    own = {one.path: one for one in spec.tmpfs}
+    declaration, size = declared(spec, image.volumes), spec.resources.tmpfs_mb
+    own = {memory_mount.path: memory_mount for memory_mount in spec.tmpfs}
     scratch = own.pop(SCRATCH, MemoryMount(SCRATCH, size))
 
-    def of(one: MemoryMount, mode: int, whose: Owner) -> Tmpfs:
-        return Tmpfs(one.path, one.size_mb, mode, *whose, is_declared=one.path in found.in_memory, is_exec=one.exec)
+    def of(memory_mount: MemoryMount, mode: int, whose: Owner) -> Tmpfs:
+        return Tmpfs(
+            memory_mount.path,
+            memory_mount.size_mb,
+            mode,
+            *whose,
+            is_declared=memory_mount.path in declaration.in_memory,
+            is_exec=memory_mount.exec,
+        )
 
     return (
         of(scratch, 0o1777, Owner(0, 0)),
-        *(of(one, 0o700, owner) for one in own.values()),
-        *(Tmpfs(path, size, 0o700, *owner, is_declared=True) for path in found.bare),
+        *(of(memory_mount, 0o700, owner) for memory_mount in own.values()),
+        *(Tmpfs(path, size, 0o700, *owner, is_declared=True) for path in declaration.bare),
     )
 
 
 def check(spec: WorkloadSpec, image: Image) -> None:
     """Raise CannotMount for a spec that was stored before these checks existed, or for a changed image."""
     if wrong := problems(spec.volumes, spec.tmpfs) + declared(spec, image.volumes).wrong:
-        said = " ".join(dict.fromkeys(f"{one.pointer}: {one.detail}" for one in wrong))
-        raise CannotMount(f"Save the workload with other paths: {said}")
+        message = " ".join(dict.fromkeys(f"{problem.pointer}: {problem.detail}" for problem in wrong))
+        raise CannotMount(f"Save the workload with other paths: {message}")
 
 
 def inside(spec: WorkloadSpec, container_path: str) -> Volume | None:
     """A volume that is mounted inside a directory of another volume, or None."""
     path = PurePosixPath(container_path)
-    found = spec.volume_of(container_path)
-    own = found and found[0]
-    return next((one for one in spec.volumes if one is not own and one.path.is_relative_to(path)), None)
+    own_volume = spec.volume_of(container_path)
+    own = own_volume and own_volume[0]
+    return next((volume for volume in spec.volumes if volume is not own and volume.path.is_relative_to(path)), None)

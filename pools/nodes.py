@@ -23,7 +23,7 @@ from pools.errors import OtherNode
 from pools.models import Container, HostLease
 from pools.runtime import get_runtime
 from pools.runtime.base import ContainerRuntime
-from pools.volumes import staged
+from pools.volumes import staged_restores
 
 log = structlog.get_logger(__name__)
 
@@ -51,11 +51,11 @@ class Volumes:
     prepare = staticmethod(volumes.prepare)
     check = staticmethod(volumes.check)
     provision = staticmethod(volumes.provision)
-    plant = staticmethod(volumes.plant)
+    seed = staticmethod(volumes.seed)
     move_in = staticmethod(volumes.move_in)
     walk = staticmethod(volumes.walk)
     clear_snapshots = staticmethod(volumes.clear_snapshots)
-    put_aside = staticmethod(staged.put_aside)
+    put_aside = staticmethod(staged_restores.put_aside)
     wipe = staticmethod(volumes.wipe)
     discard = staticmethod(volumes.discard)
     on_disk = staticmethod(volumes.on_disk)

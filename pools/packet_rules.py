@@ -70,12 +70,12 @@ def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
     chains: dict[str, list[str]] = {}
     verdicts: dict[str, list[str]] = {way.verdicts: [] for way in WAYS}
     leads_to: dict[tuple[object, ...], str] = {}
-    for one in containers:
+    for container in containers:
         for way in WAYS:
-            address = one.address if way.version == 4 else one.address6
-            key = way, one.policy, one.resolvers, one.narrowing
+            address = container.address if way.version == 4 else container.address6
+            key = way, container.policy, container.resolvers, container.narrowing
             if address and key not in leads_to:
-                leads_to[key] = _chains_of(one, way, chains)
+                leads_to[key] = _chains_of(container, way, chains)
             if address:
                 verdicts[way.verdicts].append(f"{address} : jump {leads_to[key]}")
     parts = {"inet": _packets(network, chains, verdicts), "bridge": _frames(network)}
@@ -125,15 +125,15 @@ def _frames(network: Network) -> list[str]:
     closed = [f"ip saddr {subnet} ip daddr {subnet}", f"arp saddr ip {subnet}", f"arp daddr ip {subnet}"]
     # Rules of this family apply to every bridge of the host, so they name our addresses. Other packets between
     # containers, including IPv6 from link-local addresses, pass the chain "outward" (bridging.py).
-    return [_chain("forward", [f"{one} drop" for one in closed], hook="forward")]
+    return [_chain("forward", [f"{condition} drop" for condition in closed], hook="forward")]
 
 
-def _chains_of(one: Guarded, way: _Way, chains: dict[str, list[str]]) -> str:
+def _chains_of(container: Guarded, way: _Way, chains: dict[str, list[str]]) -> str:
     """Add the chains for packets in this direction; returns the name of the first one."""
     last = "accept"
-    if one.narrowing is not None:
-        last = f"goto {_keep(chains, way, _policy(one.narrowing, one.resolvers, way, last))}"
-    return _keep(chains, way, _policy(one.policy, one.resolvers, way, last))
+    if container.narrowing is not None:
+        last = f"goto {_keep(chains, way, _policy(container.narrowing, container.resolvers, way, last))}"
+    return _keep(chains, way, _policy(container.policy, container.resolvers, way, last))
 
 
 def _keep(chains: dict[str, list[str]], way: _Way, rules: list[str]) -> str:
@@ -163,8 +163,8 @@ def _policy(policy: Egress, asked: Iterable[str], way: _Way, passed: str) -> lis
 
 
 def _opened(way: _Way, place: str, port: int | None, passed: str) -> list[str]:
-    ports = ("",) if port is None else (one.format(port=port) for one in way.ports)
-    return [" ".join(filter(None, (way.place, place, one, passed))) for one in ports]
+    ports = ("",) if port is None else (port_match.format(port=port) for port_match in way.ports)
+    return [" ".join(filter(None, (way.place, place, port_match, passed))) for port_match in ports]
 
 
 def _chain(name: str, rules: Iterable[str], *, hook: str = "", kind: str = "filter", priority: int = -10) -> str:
@@ -183,7 +183,7 @@ def _ranges(version: int) -> str:
 
 
 def _set(name: str, version: int, ranges: Iterable[str]) -> str:
-    own = [one for one in ranges if one and ipaddress.ip_network(one).version == version]
+    own = [network for network in ranges if network and ipaddress.ip_network(network).version == version]
     return f"set {name} {{ {_ranges(version)} elements = {{ {', '.join(own)} }} }}\n"
 
 

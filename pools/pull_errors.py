@@ -106,8 +106,8 @@ def pull_failed(
     """The error for the engine's message, without ``login``, with a remedy if one is known."""
     fault = fault or fault_of(words)
     advice = _advice(fault, reference, login)
-    said = _shown(words, login)
-    return PullFailed(f"Image {reference.text} cannot be pulled: {said}.{' ' * bool(advice)}{advice}", fault)
+    message = _shown(words, login)
+    return PullFailed(f"Image {reference.text} cannot be pulled: {message}.{' ' * bool(advice)}{advice}", fault)
 
 
 def login_failed(registry: str, words: str, login: RegistryLogin, fault: PullFault | None = None) -> LoginFailed:

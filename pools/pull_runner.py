@@ -11,8 +11,8 @@ from django.db import close_old_connections, connection
 
 from boilerhouse.core import clock
 from boilerhouse.process.steps import steps
-from boilerhouse.queues import bells
-from pools import pulling
+from boilerhouse.queues import wakeup_pipes
+from pools import image_pulls
 from pools.models import Container, ImagePull, Pool
 from pools.pull_runs import PullRun, take
 from pools.states import ContainerState
@@ -35,13 +35,13 @@ class PullRunner:
         threading.Thread(target=self._forever, name="pulls", daemon=True).start()
 
     def _forever(self) -> None:
-        bell = bells.Bell(pulling.BELL)
+        pipe = wakeup_pipes.WakeupPipe(image_pulls.BELL)
         try:
             while not self._stop.is_set():
-                bell.silence()
+                pipe.silence()
                 if not steps.attempt("pulls", self.turn):
                     connection.close()
-                bell.wait(LOOK_EVERY_S)
+                pipe.wait(LOOK_EVERY_S)
         finally:
             connection.close()
 

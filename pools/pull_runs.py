@@ -24,7 +24,7 @@ from boilerhouse.core.models import Deployment
 from boilerhouse.process import processes
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues.tasks import enqueue
-from pools import pull_errors, pulling, references, registry_logins
+from pools import image_pulls, pull_errors, references, registry_logins
 from pools.errors import EngineUnavailable
 from pools.instruments import IMAGE_PULL_SECONDS, IMAGE_PULLS
 from pools.models import Container, ImagePull
@@ -190,7 +190,7 @@ class PullRun:
                     done: dict[str, Any] = {"durationMs": ms, "bytes": fetched, "digest": self._progress.digest}
                     for pool_id in self._pools():
                         emit("pool.pulled", pool_id=pool_id, image=pull.image, **done)
-                for pool_id in pulling.relieve(pull):
+                for pool_id in image_pulls.clear_failures(pull):
                     enqueue("pool", "pools.tasks.refill", pool_id)
         IMAGE_PULLS.labels(result).inc()
         IMAGE_PULL_SECONDS.observe(ms / 1000)

@@ -148,9 +148,11 @@ def capacity(home: Path, resources: Resources) -> Capacity | None:
     """The capacity of the container's own file system, ignoring its content, otherwise of the watched limit; None
     without a limit."""
     if os.path.ismount(home / MOUNT):
-        seen = os.statvfs(home / MOUNT)
-        kept = min(seen.f_blocks // 50, 4096)  # by ext4 itself
-        return Capacity((seen.f_blocks - kept) * seen.f_frsize - FRESH_BYTES, seen.f_files - FRESH_FILES, seen.f_frsize)
+        status = os.statvfs(home / MOUNT)
+        kept = min(status.f_blocks // 50, 4096)  # by ext4 itself
+        return Capacity(
+            (status.f_blocks - kept) * status.f_frsize - FRESH_BYTES, status.f_files - FRESH_FILES, status.f_frsize
+        )
     limit = limit_of(resources)
     return Capacity(limit.bytes, limit.files, WATCHED_BLOCK) if limit else None
 
@@ -186,8 +188,8 @@ def used_bytes(home: Path) -> int | None:
     """The use of the container's own file system; None if it has none."""
     if not os.path.ismount(home / MOUNT):
         return None
-    seen = os.statvfs(home / MOUNT)
-    return (seen.f_blocks - seen.f_bfree) * seen.f_frsize
+    status = os.statvfs(home / MOUNT)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
 def _run(*command: str) -> None:

@@ -21,7 +21,7 @@ from boilerhouse.core import clock
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process.steps import each
 from boilerhouse.queues.tasks import enqueue
-from pools import host, last_words, lifecycle, observing, trouble
+from pools import conditions, health_reports, host, last_output, lifecycle
 from pools.instruments import DRIFT
 from pools.models import Container, HostLease, Pool
 from pools.nodes import at_home, here, node_of
@@ -53,20 +53,20 @@ def find_drift(held: set[UUID]) -> list[Drift]:
     before = {c.pk: c for c in Container.objects.all()}
     listed = host.of_this_node(here().runtime.list(host.labels()))
     rows = {c.pk: c for c in Container.objects.all()}
-    found: list[Drift] = []
-    seen: dict[UUID, Observed] = {}
+    differences: list[Drift] = []
+    by_container: dict[UUID, Observed] = {}
     for observed in listed:
         container_id = _id_of(observed)
         row = rows.get(container_id) if container_id else None
         if row is not None and observed.labels.get(lifecycle.NONCE_LABEL) == row.nonce:
-            seen[row.pk] = observed
+            by_container[row.pk] = observed
         else:
-            found += _orphan(container_id, observed, held)
+            differences += _orphan(container_id, observed, held)
     for pk, row in rows.items():
         if pk in before and before[pk].state_changed_at == row.state_changed_at:
-            found += _row(row, seen.get(pk))
-    found += _old_profiles(rows.values(), seen)
-    return found + _on_disk(set(rows) | held) + _leases(held)
+            differences += _row(row, by_container.get(pk))
+    differences += _old_profiles(rows.values(), by_container)
+    return differences + _on_disk(set(rows) | held) + _leases(held)
 
 
 def _id_of(observed: Observed) -> UUID | None:
@@ -102,7 +102,9 @@ def _row(row: Container, observed: Observed | None) -> list[Drift]:
         if row.state_changed_at > clock.now() - VANISHED_AFTER:
             return []
         detail = "The engine no longer has it."
-        return [Drift("vanished", str(row.pk), detail, lambda: observing.report_fault(row.pk, Fault.VANISHED, detail))]
+        return [
+            Drift("vanished", str(row.pk), detail, lambda: health_reports.report_fault(row.pk, Fault.VANISHED, detail))
+        ]
     if row.state == ContainerState.IDLE and (latch := node.volumes.read_latch(row.pk)):
         detail = f"idle, but it has held a tenant's data: {latch}; removed, its directory kept"
         return [Drift("latched_idle", str(row.pk), detail, lambda: _take_out(row))]
@@ -110,17 +112,17 @@ def _row(row: Container, observed: Observed | None) -> list[Drift]:
         return [Drift("ended", str(row.pk), f"the engine reports {observed.status}", lambda: look_at(row.pk))]
     if observed.health in ("healthy", "unhealthy") and observed.health != row.health and row.fault != Fault.DISK:
         health = observed.health
-        return [Drift("health", str(row.pk), health, lambda: observing.report_health(row.pk, health))]
+        return [Drift("health", str(row.pk), health, lambda: health_reports.report_health(row.pk, health))]
     return []
 
 
-def _old_profiles(rows: Collection[Container], seen: Mapping[UUID, Observed]) -> Iterator[Drift]:
+def _old_profiles(rows: Collection[Container], by_container: Mapping[UUID, Observed]) -> Iterator[Drift]:
     """Idle containers that an earlier release created under another profile: one of each pool at a time, while the pool
     is healthy and starts nothing, so that it always has warm ones."""
     busy = {row.pool_id for row in rows if row.state not in (ContainerState.IDLE, ContainerState.CLAIMED)}
     busy |= set(Pool.objects.exclude(trouble="", is_paused=False).values_list("pk", flat=True))
     for row in rows:
-        observed = seen.get(row.pk)
+        observed = by_container.get(row.pk)
         if row.state != ContainerState.IDLE or row.pool_id in busy or observed is None:
             continue
         if not node_of(row).is_here:
@@ -151,14 +153,16 @@ def look_at(container_id: UUID, *, is_oom: bool = False) -> bool:
     if node is None:
         return False
     name = lifecycle.runtime_name(container_id)
-    seen = node.runtime.inspect(name)
-    if seen is None:
-        return observing.report_fault(container_id, Fault.VANISHED, "The engine no longer has it.")
-    if seen.is_running:
+    observed = node.runtime.inspect(name)
+    if observed is None:
+        return health_reports.report_fault(container_id, Fault.VANISHED, "The engine no longer has it.")
+    if observed.is_running:
         return False
-    fault, detail = observing.death_words(seen, is_oom=is_oom or (seen.is_oom_killed and seen.exit_code == 137))
-    words = last_words.of(node.runtime, name)
-    return observing.report_fault(container_id, fault, detail, exit_code=seen.exit_code, words=words)
+    fault, detail = health_reports.death_words(
+        observed, is_oom=is_oom or (observed.is_oom_killed and observed.exit_code == 137)
+    )
+    words = last_output.of(node.runtime, name)
+    return health_reports.report_fault(container_id, fault, detail, exit_code=observed.exit_code, words=words)
 
 
 def _quarantine(observed: Observed, container_id: UUID | None) -> None:
@@ -172,16 +176,16 @@ def _quarantine(observed: Observed, container_id: UUID | None) -> None:
 
 
 def _on_disk(known: set[UUID]) -> list[Drift]:
-    found = []
+    ids = []
     old = time.time() - settings.BOILERHOUSE_ORPHAN_GRACE_S
     for container_id, changed in here().volumes.on_disk().items():
         if container_id in known:
             continue
         if latch := here().volumes.read_latch(container_id):
-            found.append(Drift("quarantined", str(container_id), f"directory kept for {latch}", None))
+            ids.append(Drift("quarantined", str(container_id), f"directory kept for {latch}", None))
         elif changed < old:
-            found.append(_stray_directory(container_id))
-    return found
+            ids.append(_stray_directory(container_id))
+    return ids
 
 
 def _stray_directory(container_id: UUID) -> Drift:
@@ -225,7 +229,7 @@ def engine_is_down(detail: str) -> None:
     with recording():
         untold = Pool.objects.exclude(trouble=Trouble.ENGINE_DOWN, last_error=detail)
         for pool in untold.select_for_update(no_key=True).order_by("pk"):
-            trouble.report(pool, Trouble.ENGINE_DOWN, detail)
+            conditions.report(pool, Trouble.ENGINE_DOWN, detail)
 
 
 def engine_is_back() -> int:
@@ -235,7 +239,7 @@ def engine_is_back() -> int:
         pools = list(Pool.objects.select_for_update(no_key=True).filter(trouble__in=waiting).order_by("pk"))
         for pool in pools:
             if pool.trouble == Trouble.ENGINE_DOWN:
-                trouble.clear(pool)
+                conditions.clear(pool)
             else:
                 Pool.objects.filter(pk=pool.pk).update(next_start_at=None)
             enqueue("pool", "pools.tasks.refill", pool.pk)

@@ -55,10 +55,10 @@ def parse(text: str) -> Reference:
     """The parts of an image's name. Raises InvalidReference."""
     if _ID.fullmatch(text):
         return Reference(text)
-    found = _REFERENCE.fullmatch(text)
-    if found is None:
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
         raise InvalidReference(_why(text))
-    name = found["name"]
+    name = match["name"]
     if len(name) > MAX_NAME:
         raise InvalidReference(f"The name before the tag is longer than {MAX_NAME} characters.")
     host, slash, rest = name.partition("/")
@@ -66,7 +66,7 @@ def parse(text: str) -> Reference:
         registry, repository = host, rest
     else:
         registry, repository = DEFAULT_REGISTRY, name if slash else f"library/{name}"
-    return Reference(text, name, registry, repository, found["tag"] or "", found["digest"] or "")
+    return Reference(text, name, registry, repository, match["tag"] or "", match["digest"] or "")
 
 
 def at_engine(text: str) -> str:
@@ -75,8 +75,8 @@ def at_engine(text: str) -> str:
 
     Text that is not a reference stays unchanged; the engine reports the error.
     """
-    found = _REFERENCE.fullmatch(text)
-    return f"{found['name']}@{found['digest']}" if found and found["digest"] else text
+    match = _REFERENCE.fullmatch(text)
+    return f"{match['name']}@{match['digest']}" if match and match["digest"] else text
 
 
 def _why(text: str) -> str:

@@ -20,13 +20,13 @@ from pools.spec import WorkloadSpec
 def users() -> dict[str, list[str]]:
     """The workloads that use each credential: credential id → workload ids."""
     stored = dict(RegistryCredential.objects.values_list("registry", "pk"))
-    found: dict[str, list[str]] = {pk: [] for pk in stored.values()}
+    result: dict[str, list[str]] = {pk: [] for pk in stored.values()}
     for workload in Workload.objects.with_latest().order_by("pk"):
         image = WorkloadSpec.from_json(workload.latest_spec_json).image  # type: ignore[attr-defined]
-        place = next((one for one in places_of(image) if one in stored), None)
+        place = next((candidate for candidate in places_of(image) if candidate in stored), None)
         if place is not None:
-            found[stored[place]].append(workload.pk)
-    return found
+            result[stored[place]].append(workload.pk)
+    return result
 
 
 def find(credential_id: str) -> RegistryCredential:

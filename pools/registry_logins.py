@@ -36,8 +36,10 @@ def places_of(image: str) -> list[str]:
 def login_for(reference: Reference) -> RegistryLogin | None:
     """The credential for the image; None: the engine's client configuration of root on this host applies."""
     near = places(reference)
-    found = {one.registry: one for one in RegistryCredential.objects.filter(registry__in=near)}
-    chosen = next((found[place] for place in near if place in found), None)
+    by_registry = {
+        credential.registry: credential for credential in RegistryCredential.objects.filter(registry__in=near)
+    }
+    chosen = next((by_registry[place] for place in near if place in by_registry), None)
     if chosen is None:
         return None
     return login_of(chosen)

@@ -84,19 +84,19 @@ def errors(schema: str, value: Any) -> list[Wrong]:
     check = _usable(schema)
     if check.is_valid(value):
         return []
-    found = [
-        _wrong(_pointer(one.instance_path), one.message, one.kind.name)
-        for one in itertools.islice(check.iter_errors(value), MAX_ERRORS)
+    results = [
+        _wrong(_pointer(error.instance_path), error.message, error.kind.name)
+        for error in itertools.islice(check.iter_errors(value), MAX_ERRORS)
     ]
-    return sorted(found, key=lambda one: one.pointer)
+    return sorted(results, key=lambda error: error.pointer)
 
 
 @lru_cache(64)
 def _usable(schema: str) -> jsonschema_rs.Draft202012Validator:
     """Raises ValueError if ``problem`` finds something: the schema may have been stored before that check existed."""
     value = json.loads(schema)
-    if found := problem(value):
-        raise ValueError(f"{found.detail} (at {found.pointer})" if found.pointer else found.detail)
+    if defect := problem(value):
+        raise ValueError(f"{defect.detail} (at {defect.pointer})" if defect.pointer else defect.detail)
     return compiled(value)
 
 
@@ -116,8 +116,8 @@ def _places(value: Any, pointer: str) -> Iterator[tuple[int, str]]:
         inner = value.items()
     elif isinstance(value, list):
         inner = enumerate(value)
-    for name, one in inner:
-        yield from _places(one, pointer + _pointer([name]))
+    for name, inner_place in inner:
+        yield from _places(inner_place, pointer + _pointer([name]))
 
 
 def _walk(resource: Resource[Any], resolver: Any) -> Iterator[tuple[Any, Any]]:
@@ -131,15 +131,15 @@ def _in_place(schema: Mapping[str, Any], resolver: Any, places: dict[int, str]) 
     for name in REFERENCES:
         if name in schema:
             try:
-                found = resolver.lookup(schema[name])
+                target = resolver.lookup(schema[name])
             except Unresolvable as error:
                 raise _Nowhere(places[id(schema)] + _pointer([name]), schema[name]) from error
-            yield found.contents, found.resolver
-    inner = [one for name in ("allOf", "anyOf", "oneOf") for one in schema.get(name, ())]
+            yield target.contents, target.resolver
+    inner = [subschema for name in ("allOf", "anyOf", "oneOf") for subschema in schema.get(name, ())]
     inner += [schema[name] for name in ("not", "if", "then", "else") if name in schema]
     inner += schema.get("dependentSchemas", {}).values()
-    for one in inner:
-        yield one, resolver.in_subresource(DRAFT202012.create_resource(one))
+    for subschema in inner:
+        yield subschema, resolver.in_subresource(DRAFT202012.create_resource(subschema))
 
 
 def _height(schema: Any, resolver: Any, heights: dict[int, int], depth: int, places: dict[int, str]) -> int:
@@ -150,7 +150,7 @@ def _height(schema: Any, resolver: Any, heights: dict[int, int], depth: int, pla
     if known is None:
         heights[id(schema)] = -1
         below = _in_place(schema, resolver, places) if isinstance(schema, Mapping) else ()
-        known = max((1 + _height(*one, heights, depth + 1, places) for one in below), default=0)
+        known = max((1 + _height(*place, heights, depth + 1, places) for place in below), default=0)
         heights[id(schema)] = known
     return known
 
@@ -171,10 +171,10 @@ def main() -> None:
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)  # SIGXCPU ends the process, whatever it is doing
         began = time.process_time()
-        found = answer(json.loads(line))
-        said = json.dumps({"answer": found, "took": time.process_time() - began}).encode() + b"\n"
+        reply = answer(json.loads(line))
+        output = json.dumps({"answer": reply, "took": time.process_time() - began}).encode() + b"\n"
         signal.setitimer(signal.ITIMER_PROF, 0)
-        sys.stdout.buffer.write(said)
+        sys.stdout.buffer.write(output)
         sys.stdout.buffer.flush()
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from boilerhouse.core.errors import FieldError
-from boilerhouse.process.apart import Apart, TooMuch
+from boilerhouse.process.subprocess_pool import LimitExceeded, SubprocessPool
 
 SAVING = "schemas"
 """The asker for questions about schemas themselves: all operators together."""
-_apart = Apart(Path(__file__).with_name("schema_program.py"))
+_pool_of_processes = SubprocessPool(Path(__file__).with_name("schema_program.py"))
 
 
 class Unusable(Exception):
@@ -23,22 +23,27 @@ class Unusable(Exception):
 
 
 def warm() -> None:
-    _apart.warm()
+    _pool_of_processes.warm()
 
 
 def problem(schema: Any) -> FieldError | None:
-    """Why no value can be checked against ``schema``, with a pointer into it; None if it is usable. Raises NoPlace,
-    Spent."""
+    """Why no value can be checked against ``schema``, with a pointer into it; None if it is usable.
+
+    Raises NoFreeProcess, AllowanceSpent.
+    """
     try:
-        found = _apart.ask({"problem": schema}, SAVING)
-    except TooMuch:
+        reply = _pool_of_processes.ask({"problem": schema}, SAVING)
+    except LimitExceeded:
         return FieldError("", "Checking the schema takes more than a second of processor time.", "schema")
-    return FieldError(*found) if found else None
+    return FieldError(*reply) if reply else None
 
 
 def errors(schema: Any, values: Sequence[Any], asker: str) -> list[list[FieldError]]:
-    """The errors of each value by ``schema``, with pointers into it. Raises Unusable, TooMuch, NoPlace, Spent."""
-    found = _apart.ask({"schema": json.dumps(schema), "values": list(values)}, asker)
-    if "unusable" in found:
-        raise Unusable(found["unusable"])
-    return [[FieldError(*one) for one in errors] for errors in found["errors"]]
+    """The errors of each value by ``schema``, with pointers into it.
+
+    Raises Unusable, LimitExceeded, NoFreeProcess, AllowanceSpent.
+    """
+    reply = _pool_of_processes.ask({"schema": json.dumps(schema), "values": list(values)}, asker)
+    if "unusable" in reply:
+        raise Unusable(reply["unusable"])
+    return [[FieldError(*error) for error in errors] for errors in reply["errors"]]

@@ -48,9 +48,9 @@ def unused_id(wanted: str | None, name: str, taken: Any) -> str:
     base, number = slugify(name), 1
     while taken.filter(pk=base if number == 1 else f"{base}-{number}").exists():
         number += 1
-    found = base if number == 1 else f"{base}-{number}"
-    assert SLUG.match(found), found
-    return found
+    candidate = base if number == 1 else f"{base}-{number}"
+    assert SLUG.match(candidate), candidate
+    return candidate
 
 
 def find_workload(workload_id: str) -> Workload:
@@ -257,8 +257,8 @@ def _switch(pool_id: str, verb: str, word: str, **changes: Any) -> None:
         pool = lock_pool(pool_id)
         if any(getattr(pool, field) != value for field, value in changes.items()):
             Pool.objects.filter(pk=pool_id).update(updated_at=Now(), **changes)
-            told: dict[str, Any] = {word: True}
-            emit("pool.scaled", pool_id=pool_id, **told)
+            payload: dict[str, Any] = {word: True}
+            emit("pool.scaled", pool_id=pool_id, **payload)
             audit.record(f"pool.{verb}", pool_id)
         enqueue("pool", "pools.tasks.refill", pool_id)
 

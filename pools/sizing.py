@@ -16,7 +16,7 @@ from django.db.models import Count, Q
 from boilerhouse.core import clock, failpoints
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
-from pools import host, steadiness, trouble
+from pools import conditions, host, stability
 from pools.errors import HostNotReady
 from pools.models import Container, Pool, Template, WorkloadVersion
 from pools.nodes import node_of
@@ -83,7 +83,7 @@ def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel:
 
 def _parallel(pool: Pool) -> int:
     """How many starts may run at once: one after a failure, so that a broken image is tried once per back-off."""
-    if trouble.rests(pool):
+    if conditions.rests(pool):
         return 0
     return 1 if pool.failures or pool.good is None else int(settings.BOILERHOUSE_PARALLEL_CREATES)
 
@@ -100,7 +100,7 @@ def is_off(pool: Pool) -> bool:
 
 def _has_settled(pool: Pool) -> bool:
     """Whether failed warm containers were counted and a later one has proven stable."""
-    return steadiness.counts(pool) and steadiness.is_steady(pool)
+    return stability.counts(pool) and stability.is_steady(pool)
 
 
 def may_lack(pool: Pool) -> bool:
@@ -133,7 +133,7 @@ def refill(pool_id: str) -> int:
             emit("pool.scaled", pool_id=pool.pk, deleted=True)
             pool.delete()
             return 0
-        places = {one.pk: node_of(one) for one in members}
+        places = {member.pk: node_of(member) for member in members}
         step = decide(pool, pool.wanted, members, _parallel(pool))
         for container_id in step.remove:
             if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
@@ -142,17 +142,17 @@ def refill(pool_id: str) -> int:
             if Container.objects.filter(pk=container_id, owner=None).transition(STARTING, ContainerState.REMOVING):
                 places[container_id].queue.put("pool", "pools.tasks.destroy_container", container_id)
         if disk_is_low and step.start:
-            trouble.report(pool, Trouble.DISK_LOW, host.disk_words())
+            conditions.report(pool, Trouble.DISK_LOW, host.disk_words())
             return len(step.remove)
         if pool.trouble == Trouble.DISK_LOW and not disk_is_low:
-            trouble.clear(pool)
+            conditions.clear(pool)
         if _has_settled(pool):
-            trouble.clear(pool)
+            conditions.clear(pool)
         try:
             for template in step.start:
                 _insert(pool, template)
         except HostNotReady as error:  # no uid is free
-            trouble.report(pool, Trouble.HOST_NOT_READY, error.detail)
+            conditions.report(pool, Trouble.HOST_NOT_READY, error.detail)
             return len(step.remove)
     failpoints.reach("fill.inserted")
     return len(step.start) + len(step.remove) + len(step.call_off)

@@ -40,9 +40,9 @@ def check(runtime: ContainerRuntime) -> None:
     if not any(objections(known(runtime))):
         return
     _known.pop(runtime, None)  # the engine may just have been fixed
-    found = list(objections(known(runtime)))
-    if found:
-        raise HostNotReady(" ".join(f"{one.detail} {one.todo}" for one in found))
+    problems = list(objections(known(runtime)))
+    if problems:
+        raise HostNotReady(" ".join(f"{objection.detail} {objection.todo}" for objection in problems))
 
 
 def objections(can: Capabilities) -> Iterator[Objection]:

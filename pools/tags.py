@@ -107,10 +107,10 @@ def _tell(version: WorkloadVersion) -> None:
     for pool in version.workload.pools.exclude(moved_to=moved_to).order_by("pk"):
         Pool.objects.filter(pk=pool.pk).update(moved_to=moved_to)
         if moved_to:
-            said = image_warnings.moved(moved_to)
+            message = image_warnings.moved(moved_to)
             emit(
-                "pool.warning", pool_id=pool.pk, code=said.code, version=version.number, digest=moved_to,
-                detail=said.detail,
+                "pool.warning", pool_id=pool.pk, code=message.code, version=version.number, digest=moved_to,
+                detail=message.detail,
             )  # fmt: skip
 
 
@@ -180,8 +180,8 @@ def due() -> list[WorkloadVersion]:
     rows = WorkloadVersion.objects.annotate(newest=Subquery(newest.values("pk")[:1])).filter(pk=F("newest"))
     rows = rows.filter(Q(refresh_asked_at__isnull=False) | (Q(image_digest__gt="") & Exists(pools)))
     now = clock.now()
-    wanted = [one for one in rows.select_related("workload") if not is_fixed(one) and _is_due(one, now)]
-    return sorted(wanted, key=lambda one: one.tag_asked_at or datetime.min.replace(tzinfo=now.tzinfo))
+    wanted = [row for row in rows.select_related("workload") if not is_fixed(row) and _is_due(row, now)]
+    return sorted(wanted, key=lambda row: row.tag_asked_at or datetime.min.replace(tzinfo=now.tzinfo))
 
 
 def _is_due(version: WorkloadVersion, now: datetime) -> bool:

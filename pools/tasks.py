@@ -9,8 +9,8 @@ from django.conf import settings
 
 from boilerhouse.process.steps import each
 from boilerhouse.queues.tasks import task
-from pools import filtering, freezer, lifecycle, nodes, sizing, tags, trials, volumes
-from pools.volumes import staged
+from pools import dry_runs, freezer, lifecycle, nodes, packet_filter, sizing, tags, volumes
+from pools.volumes import staged_restores
 
 
 @task
@@ -54,17 +54,17 @@ def thaw(container_id: str) -> None:
 
 @task
 def apply_packet_filter() -> None:
-    filtering.apply_asked()
+    packet_filter.apply_asked()
 
 
 @task
 def refresh_names() -> None:
-    filtering.refresh_names()
+    packet_filter.refresh_names()
 
 
 @task
 def keep_packet_filter() -> None:
-    filtering.keep()
+    packet_filter.keep()
 
 
 @task
@@ -76,7 +76,7 @@ def _empty_trash() -> int:
     return volumes.empty_trash(int(settings.BOILERHOUSE_DISCARD_RETENTION_S))
 
 
-TIDYING: list[Callable[[], int]] = [volumes.sweep_snapshots, _empty_trash, staged.tidy, trials.sweep]
+TIDYING: list[Callable[[], int]] = [volumes.sweep_snapshots, _empty_trash, staged_restores.tidy, dry_runs.sweep]
 
 
 @task

@@ -85,22 +85,22 @@ def sample() -> int:
         if used is not None and used != container.disk_bytes:
             container.disk_bytes = used
             measured.append(container)
-        seen = read(container.runtime_id)
-        if seen is None:
+        usage = read(container.runtime_id)
+        if usage is None:
             continue
         before = _before.get(container.runtime_id)
-        _before[container.runtime_id] = (now, seen.cpu_ns)
+        _before[container.runtime_id] = (now, usage.cpu_ns)
         if before and now > before[0]:
-            cores[container.pool_id] += max(0, seen.cpu_ns - before[1]) / 1e9 / (now - before[0]).total_seconds()
-        memory[container.pool_id] += seen.memory_bytes
+            cores[container.pool_id] += max(0, usage.cpu_ns - before[1]) / 1e9 / (now - before[0]).total_seconds()
+        memory[container.pool_id] += usage.memory_bytes
         disk[container.pool_id] += container.disk_bytes or 0
         samples.append(
             ContainerUsage(
-                container_id=container.pk, at=now, cpu_ns=seen.cpu_ns, memory_bytes=seen.memory_bytes,
-                pids=seen.pids, disk_bytes=container.disk_bytes,
+                container_id=container.pk, at=now, cpu_ns=usage.cpu_ns, memory_bytes=usage.memory_bytes,
+                pids=usage.pids, disk_bytes=container.disk_bytes,
             )
         )  # fmt: skip
-    for runtime_id in [one for one, (at, _) in _before.items() if at != now]:
+    for runtime_id in [key for key, (at, _) in _before.items() if at != now]:
         del _before[runtime_id]
     with transaction.atomic():
         ContainerUsage.objects.bulk_create(samples)

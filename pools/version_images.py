@@ -13,8 +13,8 @@ from django.db.models import Q
 
 from pools import references
 from pools.errors import ImageGone, ImageMissing, OtherImage
+from pools.image_pulls import Found
 from pools.models import WorkloadVersion
-from pools.pulling import Found
 from pools.runtime import get_runtime
 from pools.runtime.base import Image
 from pools.spec import WorkloadSpec
@@ -41,15 +41,15 @@ def own(version: WorkloadVersion, pull: Pull) -> Found:
             return pull(replace(spec, image=pinned, pull_policy="missing"))
         if (image := _here(pinned)) is not None:
             return Found(image)
-    found = pull(spec)
+    pulled_image = pull(spec)
     # It was built or loaded here, or became healthy before manifests were recorded, so only the tag identifies it.
-    if not is_of(version, found.image):
+    if not is_of(version, pulled_image.image):
         raise ImageGone(
             f"The image that version {version.number} runs ({version.image_digest or version.manifest_digest}) is"
             f" no longer on this node, and {spec.image} now names another image. Refresh the workload to run that"
             " one."
         )
-    return found
+    return pulled_image
 
 
 def _here(image_id: str) -> Image | None:
@@ -93,5 +93,9 @@ def manifest_of(version: WorkloadVersion, image: Image) -> str:
 def manifests(version: WorkloadVersion, image: Image) -> list[str]:
     """All its digests in that registry: lists for several platforms may share one image."""
     wanted = references.parse(version.spec.image)
-    known = [references.parse(one) for one in image.digests]
-    return [one.digest for one in known if (one.registry, one.repository) == (wanted.registry, wanted.repository)]
+    known = [references.parse(reference) for reference in image.digests]
+    return [
+        reference.digest
+        for reference in known
+        if (reference.registry, reference.repository) == (wanted.registry, wanted.repository)
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from syncing import errors, listings
 from syncing.markers import Marker
 from syncing.sinks import Sink
@@ -51,7 +51,7 @@ class Attempt:
         """Move these objects to the backup. Raises SyncFailed."""
         with ThreadPoolExecutor(AT_ONCE) as threads:
             for _ in threads.map(self._put_aside, names):
-                stalling.step()
+                stalls.step()
 
     def _put_aside(self, name: str) -> None:
         self.sink.move(f"{self.location}/{name}", f"{self.backup}/{name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from pools.names import looks, plain, show
+from pools.file_names import looks, plain, show
 from syncing import errors
 
 SHOWN = 5

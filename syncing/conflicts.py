@@ -6,7 +6,7 @@ forever.
 
 from __future__ import annotations
 
-from pools.names import folders, plain
+from pools.file_names import folders, plain
 from pools.volumes import Census
 from syncing.attempts import Attempt
 

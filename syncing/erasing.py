@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from syncing import errors, places
 from syncing.locations import marker_key
 from syncing.markers import Marker
@@ -39,7 +39,7 @@ def erase(spec: SyncSpec, tenant_id: str, keep_going: Callable[[], bool]) -> lis
 
     Raises SyncFailed.
     """
-    with stalling.while_going(keep_going, errors.TransferCancelled):
+    with stalls.while_going(keep_going, errors.TransferCancelled):
         return _erase(spec, tenant_id, keep_going)
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 
 from pools import quota, volumes
-from pools.names import folders, plain, show
+from pools.file_names import folders, plain, show
 from pools.spec import WorkloadSpec
 from syncing import errors, patterns, services
 from syncing.models import SyncMapping

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from boilerhouse.core import failpoints
 from pools import volumes
-from pools.names import plain, show
+from pools.file_names import plain, show
 from syncing import errors, listings, rclone, records, snapshots
 from syncing.attempts import Attempt
 from syncing.mapping_saves import MappingSave

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from boilerhouse.core import failpoints
 from boilerhouse.core.deployment import deployment_id
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from pools.volumes import Census, Stamp
 from syncing import backups, conflicts, errors, fitting, listings, patterns, places, undo
 from syncing.attempts import Attempt
@@ -29,7 +29,7 @@ def put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tu
 
     Raises SyncFailed, StateMoved if the spec now saves elsewhere. After an error, the next restore undoes it.
     """
-    with stalling.while_going(keep_going, errors.TransferCancelled):
+    with stalls.while_going(keep_going, errors.TransferCancelled):
         return _put_back(run, backup, keep_going)
 
 

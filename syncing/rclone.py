@@ -25,11 +25,11 @@ from django.conf import settings
 
 from boilerhouse.core import context, file_locks
 from boilerhouse.core.deployment import data_dir
-from boilerhouse.process import pids, processes, stalling
+from boilerhouse.process import pids, processes, stalls
 from boilerhouse.process.processes import DEAD_AFTER_S, HEARTBEAT_S
 from boilerhouse.queues import lanes
 from boilerhouse.telemetry import tracing
-from pools.names import show
+from pools.file_names import show
 from syncing import connects, errors, syscalls
 from syncing.jail import VOLUME, Jail
 from syncing.locations import MARKER_ROOT
@@ -194,7 +194,7 @@ def _numbered(lane: str, count: int, keep_going: Callable[[], bool]) -> Iterator
                     return
         if time.monotonic() - asked >= ASK_EVERY_S:
             asked = time.monotonic()
-            stalling.moved()  # standing in line is not standing still
+            stalls.moved()  # standing in line is not standing still
             if not keep_going():
                 raise errors.TransferCancelled
         time.sleep(0.05)
@@ -332,7 +332,7 @@ class _Follower:
     keep_going: Callable[[], bool]
     scrub: Callable[[str], str]
     """Takes the sink's secrets out of what rclone says: it repeats the server's words."""
-    still: stalling.StallTimer = field(default_factory=stalling.StallTimer)
+    still: stalls.StallTimer = field(default_factory=stalls.StallTimer)
     _counters: tuple[int, ...] = ()
     _read: int = 0
     _stuck_for: int = 0
@@ -371,7 +371,7 @@ class _Follower:
     def _look(self, process: subprocess.Popen[bytes], outcome: Outcome) -> None:
         """Raise TransferStalled when its counts have hardly changed and nothing much was read for the bound; at once
         where it waits in opening a pipe, which may be for ever."""
-        read = max((stalling.bytes_read(pid) for pid in pids.descendants(process.pid)), default=0)
+        read = max((stalls.bytes_read(pid) for pid in pids.descendants(process.pid)), default=0)
         least = settings.BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S * self.still.bound_s
         has_moved = len(self._counters) != len(outcome.counters)  # the first count
         has_moved = has_moved or _moved_bytes(self._counters, outcome.counters) >= least
@@ -379,7 +379,7 @@ class _Follower:
             self._counters, self._read, self._stuck_for = outcome.counters, read, 0
             self.still.moved()
             return
-        is_stuck = any(stalling.waits_for_pipe(pid) for pid in pids.descendants(process.pid))
+        is_stuck = any(stalls.waits_for_pipe(pid) for pid in pids.descendants(process.pid))
         self._stuck_for = self._stuck_for + 1 if is_stuck else 0
         if self._stuck_for > STUCK_LOOKS:
             raise errors.TransferStalled("A pipe has replaced a file, and no process writes to it.")

@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from django.conf import settings
 
 from boilerhouse.core import failpoints
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from pools import quota, volumes
-from pools.names import show
-from pools.volumes import staged
+from pools.file_names import show
+from pools.volumes import staged_restores
 from syncing import errors, fitting, patterns, rclone, records, snapshots, undo
 from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
@@ -88,7 +88,7 @@ def _restore(
     total = Restored()
     for spec in {finding.mapping.spec_id: finding.mapping.spec for finding in findings}.values():
         own = [finding for finding in findings if finding.mapping.spec_id == spec.pk]
-        going = stalling.while_going(keep_going, errors.TransferCancelled)
+        going = stalls.while_going(keep_going, errors.TransferCancelled)
         with running(spec, site, Direction.DOWNLOAD, trigger, run_of(spec)) as run, going:
             got = _Restore(run, site, trigger, keep_going, _reporter_of(run, site, own), is_patient).run(own)
         total = Restored(total.files + sum(one.files for one in got.values()),
@@ -119,7 +119,7 @@ class _Staged:
     finding: Finding
     name: str
     directory: Path
-    note: staged.Note | None
+    note: staged_restores.Note | None
     restored: Restored
     marker: Marker | None
 
@@ -166,28 +166,28 @@ class _Restore:
                 return Restored()
         name, note = f"mapping-{mapping.pk}", self._note(finding, marker)
         if note is not None and self.trigger == Trigger.CLAIM:
-            known = staged.planted(site.container_id, name, note)
+            known = staged_restores.planted(site.container_id, name, note)
             if known is not None:
                 return Restored(*known)
-        staging = staged.open_staging(site.container_id, site.owner, name, note)
+        staging = staged_restores.open_staging(site.container_id, site.owner, name, note)
         if marker is not None:
-            need = max(marker.manifest.room, marker.manifest.bytes) - staged.count(staging)[1]
+            need = max(marker.manifest.room, marker.manifest.bytes) - staged_restores.count(staging)[1]
             fitting.check_room(site, need, finding.location, beside=self.trigger != Trigger.CLAIM)
         self._fetch(finding, staging, marker.manifest.bytes if marker else 0)
         failpoints.reach("restore.downloaded")
         seen = _census(staging)
-        staged.close(site.container_id, name)
+        staged_restores.close(site.container_id, name)
         if marker is not None:
             _apply(finding, site, staging, seen, marker.manifest)
         return _Staged(finding, name, staging, note, Restored(seen.files, seen.bytes), marker)
 
-    def _note(self, finding: Finding, marker: Marker | None) -> staged.Note | None:
+    def _note(self, finding: Finding, marker: Marker | None) -> staged_restores.Note | None:
         """The key that identifies the save of staged files; None if it is unknown."""
         if marker is None:
             return None
         where = [finding.sink.place_name, finding.location, finding.mapping.pattern]
         save = hashlib.sha256(marker.dump()).hexdigest()
-        return staged.note_of(self.site.tenant_id, json.dumps(where), save)
+        return staged_restores.note_of(self.site.tenant_id, json.dumps(where), save)
 
     def _fetch(self, finding: Finding, staging: Path, size: int) -> None:
         site, sink = self.site, finding.sink
@@ -197,7 +197,7 @@ class _Restore:
         jail = Jail(staging, site.owner, writable=True, binds=tuple(sink.binds([finding.location], None)))
 
         def attempt() -> None:
-            files, there = staged.count(staging)
+            files, there = staged_restores.count(staging)
             self.reporter.begin_try(self._done.files + files, self._done.bytes + there)
             rclone.run(
                 arguments, sink, jail, site.lock, location=finding.location, size=size,
@@ -227,7 +227,7 @@ class _Restore:
                     os.close(present)
                 records.store(site, mapping, one.finding.sink, one.finding.location, marker.saved_at, now)
         if one.note is not None and self.trigger == Trigger.CLAIM:
-            staged.mark_planted(site.container_id, one.name, one.note, one.restored.files, one.restored.bytes)
+            staged_restores.mark_planted(site.container_id, one.name, one.note, one.restored.files, one.restored.bytes)
         failpoints.reach("restore.moved-in")
 
 

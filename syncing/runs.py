@@ -11,7 +11,7 @@ import structlog
 from django.conf import settings
 from django.db.models import F
 
-from boilerhouse.core import clock, unforeseen
+from boilerhouse.core import clock, unexpected_errors
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process import ownership, processes
@@ -24,12 +24,12 @@ from syncing.states import Direction, SyncRunState, Trigger
 log = structlog.get_logger(__name__)
 
 
-def queue_run(spec: SyncSpec, site_of: Site, direction: Direction, trigger: Trigger) -> SyncRun:
+def queue_run(spec: SyncSpec, target_of: Site, direction: Direction, trigger: Trigger) -> SyncRun:
     return SyncRun.objects.create(
         spec=spec,
-        tenant_id=site_of.tenant_id,
-        container_id=site_of.container_id,
-        generation=site_of.generation,
+        tenant_id=target_of.tenant_id,
+        container_id=target_of.container_id,
+        generation=target_of.generation,
         direction=direction,
         trigger=trigger,
         created_at=clock.now(),
@@ -61,7 +61,7 @@ def running(
     try:
         yield run
     except Exception as error:  # whatever failed, the run must not stay "running"
-        known = unforeseen.explained(error)
+        known = unexpected_errors.as_public_error(error)
         told = {"error_code": known.code, "error_detail": known.detail}
         if isinstance(error, errors.TransferCancelled):
             end(SyncRunState.CANCELLED, "cancelled", **told)

@@ -14,7 +14,7 @@ from django.conf import settings
 from boilerhouse.core import clock, failpoints
 from boilerhouse.core.events import emit, recording
 from pools import volumes
-from pools.names import plain, show
+from pools.file_names import plain, show
 from syncing import backups, completeness, conflicts, errors, fitting, listings, places, unhashed
 from syncing.attempts import Attempt
 from syncing.mapping_saves import MappingSave

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from syncing import errors, places, services
 from syncing.live_saves import save_live
 from syncing.mapping_saves import MappingSave
@@ -36,7 +36,7 @@ def save(
         for mapping in mappings:
             mapping.spec = spec
         try:
-            going = stalling.while_going(keep_going, errors.TransferCancelled)
+            going = stalls.while_going(keep_going, errors.TransferCancelled)
             with running(spec, site, Direction.UPLOAD, trigger, run_of(spec)) as run, going:
                 sink = places.sink_of(spec)
                 saves = [MappingSave.of(run, mapping, site, sink, keep_going) for mapping in mappings]

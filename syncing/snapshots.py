@@ -24,10 +24,10 @@ from django.conf import settings
 
 from boilerhouse.core import failpoints
 from boilerhouse.core.errors import BoilerhouseError
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from pools import freezer, lifecycle, quota, volumes
+from pools.file_names import folders, plain, show
 from pools.models import Container
-from pools.names import folders, plain, show
 from pools.volumes import Census, Stamp, copies
 from pools.volumes.copies import Copied, Copies
 from syncing import errors
@@ -188,11 +188,11 @@ def _plant(part: Part, directory: Path) -> None:
     """Lay the copies out to be sent by another user, who may read them."""
     part.tree = directory / f"tree-{part.mapping.pk}"
     for parent in ["", *sorted(folders(part.copied), key=lambda one: one.count("/"))]:
-        stalling.step()
+        stalls.step()
         (part.tree / parent).mkdir()
         (part.tree / parent).chmod(0o755)
     for path, one in part.copied.items():
-        stalling.step()
+        stalls.step()
         (directory / "files" / one.name).rename(part.tree / path)
 
 
@@ -312,7 +312,7 @@ class _Taking:
         walked_s = 0.0
         for part in self._parts:
             began = time.monotonic()
-            with nullcontext() if tries else stalling.quietly():
+            with nullcontext() if tries else stalls.quietly():
                 part.look(until)
             walked_s += time.monotonic() - began
             for path in part.lacking():
@@ -352,7 +352,7 @@ class _Taking:
     def _look(self) -> None:
         if time.monotonic() - self._looked > LOOK_EVERY_S:
             self._looked = time.monotonic()
-            stalling.moved()
+            stalls.moved()
             if not self._keep_going():
                 raise errors.TransferCancelled
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import structlog
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from syncing import backups, errors, listings
 from syncing.locations import marker_key
 from syncing.markers import Marker
@@ -31,14 +31,14 @@ def take_back(sink: Sink, location: str, marker: Marker) -> Marker:
         added = [name for name, _ in sink.names(location) if name not in wanted]
         aside = backups.location_of(location, marker.run_id, 0)
         for _ in threads.map(lambda name: sink.move(f"{location}/{name}", f"{aside}/{name}"), added):
-            stalling.step()
+            stalls.step()
         for folder in {name.rpartition("/")[0] for name in added} & set(wanted):
             sink.delete_all(f"{location}/{folder}")  # some keep an empty folder
         for attempt in reversed(marker.undo):
             backup = str(attempt["backup"])
             pairs = [(f"{backup}/{name}", f"{location}/{name}") for name, _ in sink.names(backup) if name in wanted]
             for _ in threads.map(lambda pair: sink.copy(*pair), pairs):
-                stalling.step()
+                stalls.step()
     found = dict(sink.names(location))
     if found != wanted:
         lacking = sorted(set(wanted) - set(found))[:3] or sorted(n for n in wanted if found.get(n) != wanted[n])[:3]

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 import structlog
 
 from boilerhouse.core import failpoints
-from pools.names import plain
+from pools.file_names import plain
 from syncing.attempts import Attempt
 
 log = structlog.get_logger(__name__)

@@ -25,7 +25,7 @@ from pools.egress import Egress
 from pools.models import Pool, WorkloadVersion
 from pools.states import Trouble
 from syncing import surveys
-from tenants import deadlines, errors, giving_up, line, preparing, sink_runs, validation
+from tenants import aborts, deadlines, errors, preparation, sink_runs, validation, wait_queue
 from tenants.instruments import CLAIM_PHASE_SECONDS, EXHAUSTED
 from tenants.models import Assignment, next_generation
 from tenants.states import AssignmentState, Source
@@ -83,7 +83,7 @@ def begin(claim: Claim) -> Begun:
     CLAIM_PHASE_SECONDS.labels("take").observe(time.monotonic() - taking)
     if assignment.container is None:
         EXHAUSTED.labels(pool.pk).inc()
-    is_done = assignment.container is not None and preparing.prepare_here(assignment, survey, started)
+    is_done = assignment.container is not None and preparation.prepare_here(assignment, survey, started)
     return Begun(assignment.pk, assignment.generation, is_new=True, assigned=assignment if is_done else None)
 
 
@@ -99,7 +99,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
         generation, busy_with = next_generation(claim.tenant_id)
         if busy_with is not None:
             raise sink_runs.conflict(busy_with)
-        take = line.take_free if is_careful else lifecycle.take
+        take = wait_queue.take_free if is_careful else lifecycle.take
         # A claim that started to wait after the pool was read is concurrent with this one, not earlier.
         others_wait = pool.waiting and Assignment.objects.waiting(pool.pk).exists()
         container = None if others_wait else take(pool)
@@ -122,17 +122,17 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
             state_changed_at=now,
         )
         if container:
-            line.bind(assignment, container)
+            wait_queue.bind(assignment, container)
             deadlines.begin(assignment)
         else:
-            line.check_can_wait(pool)
+            wait_queue.check_can_wait(pool)
             assignment.owner = None
         assignment.save(force_insert=True)
         if container is None:
-            line.recount(pool.pk)
+            wait_queue.recount(pool.pk)
             enqueue("pool", "pools.tasks.refill", pool.pk)
-        told = {"poolId": pool.pk, "generation": generation, **({"egress": claim.egress} if claim.egress else {})}
-        audit.record("tenant.claim", claim.tenant_id, after=told)
+        payload = {"poolId": pool.pk, "generation": generation, **({"egress": claim.egress} if claim.egress else {})}
+        audit.record("tenant.claim", claim.tenant_id, after=payload)
     failpoints.reach("claim.taken")
     return assignment
 
@@ -187,8 +187,8 @@ def settle(begun: Begun, until: float) -> Assignment | None:
             return None
         if (not begun.is_new or not assignment.waits) and assignment.deadline > clock.now():
             raise errors.OutcomeUnknown  # other requests for it may wait longer; a new claim joins again
-        code, detail = giving_up.timeout_outcome(assignment)
-        giving_up.give_up(assignment.pk, code, detail)
+        code, detail = aborts.timeout_outcome(assignment)
+        aborts.give_up(assignment.pk, code, detail)
         assignment.refresh_from_db()
     if assignment.was_assigned and assignment.state == AssignmentState.ASSIGNED:
         return assignment

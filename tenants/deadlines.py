@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Greatest
 
 from boilerhouse.core import clock
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 
@@ -52,7 +52,7 @@ def moving(assignment: Assignment) -> Iterator[None]:
 
     Also of a claim that becomes one meanwhile, when a second claim joins it.
     """
-    with stalling.reporting_to(lambda: _move(assignment, _still_until())):
+    with stalls.reporting_to(lambda: _move(assignment, _still_until())):
         yield
 
 

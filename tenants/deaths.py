@@ -15,7 +15,7 @@ from django.utils.dateparse import parse_datetime
 from boilerhouse.core import clock, deployment_settings
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Event
-from pools import last_words, lifecycle
+from pools import last_output, lifecycle
 from pools.nodes import node_of
 from pools.runtime.base import ContainerRuntime, Observed
 from tenants.models import Assignment, Death
@@ -27,26 +27,26 @@ ENDED_AS_ASKED = (0, 137, 143)
 """Usual exit codes of a stopped container: its own, SIGKILL, SIGTERM."""
 
 
-def keep(assignment: Assignment, seen: Observed | None) -> None:
+def keep(assignment: Assignment, observed: Observed | None) -> None:
     """Record the output of a container that died by itself, or that ended with an error when it was stopped; once."""
     has_died = assignment.reason == ReleaseReason.CONTAINER_DIED or bool(
         assignment.container and assignment.container.is_dead
     )
-    if not has_died and (seen is None or seen.exit_code in ENDED_AS_ASKED):
+    if not has_died and (observed is None or observed.exit_code in ENDED_AS_ASKED):
         return
     if Death.objects.filter(assignment=assignment).exists():
         return
     name, container = lifecycle.runtime_name(assignment.held_container), assignment.container
     runtime = node_of(assignment).runtime
     known = container.error if container and container.is_dead else ""
+    when = "" if has_died else " when stopped"
     Death.objects.create(
         assignment=assignment,
         tenant_id=assignment.tenant_id,
         container_ref=assignment.held_container,
-        exit_code=seen.exit_code if seen else None,
-        detail=known
-        or f"The container's main process ended with {last_words.ended(seen)}{'' if has_died else ' when stopped'}.",
-        words=last_words.of(runtime, name),
+        exit_code=observed.exit_code if observed else None,
+        detail=known or f"The container's main process ended with {last_output.ended(observed)}{when}.",
+        words=last_output.of(runtime, name),
         log=_end_of_log(runtime, name),
     )
     mine = Death.objects.filter(tenant_id=assignment.tenant_id).order_by("-pk")
@@ -96,7 +96,7 @@ def render(death: Death, *, reads_logs: bool) -> dict[str, Any]:
         "containerId": str(death.container_ref),
         "generation": death.assignment.generation,
         "exitCode": death.exit_code,
-        "signal": last_words.signal_name(death.exit_code) or None,
+        "signal": last_output.signal_name(death.exit_code) or None,
         "detail": death.detail,
         "lastWords": death.words if reads_logs else None,
     }

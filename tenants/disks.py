@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from boilerhouse.process.steps import steps
-from pools import host, observing, quota, reserve, unlinked, volumes
+from pools import health_reports, host, quota, reserve, unlinked_files, volumes
 from pools.errors import DirectoryGone
 from pools.models import Container
 from pools.nodes import node_of
@@ -80,24 +80,24 @@ def measure(container: Container, spec: WorkloadSpec, most: Limit | None) -> vol
         seconds=LONGEST_S,
     )
     names = [volume.name for volume in spec.volumes if volume.name != "secrets"]
-    seen = directories.walk(container_id, names, bounds)
-    unlinked_bytes, are_all = unlinked.held_bytes(container.runtime_id, directories.home(container_id))
-    seen.bytes += unlinked_bytes
-    seen.is_complete &= are_all
-    return seen
+    walk = directories.walk(container_id, names, bounds)
+    unlinked_bytes, are_all = unlinked_files.held_bytes(container.runtime_id, directories.home(container_id))
+    walk.bytes += unlinked_bytes
+    walk.is_complete &= are_all
+    return walk
 
 
-def excess(seen: volumes.Walked, limit: Limit) -> str:
+def excess(walk: volumes.Walked, limit: Limit) -> str:
     """Why the use exceeds the limit, as text; empty if it does not."""
-    if seen.bytes > limit.bytes:
-        return f"The container uses at least {seen.bytes >> 20} MiB on disk; {limit.name} allows {limit.mb}."
-    if seen.entries > limit.files:
-        return f"The container has at least {seen.entries} files; {limit.name} allows {limit.files}."
-    if not seen.is_complete:
+    if walk.bytes > limit.bytes:
+        return f"The container uses at least {walk.bytes >> 20} MiB on disk; {limit.name} allows {limit.mb}."
+    if walk.entries > limit.files:
+        return f"The container has at least {walk.entries} files; {limit.name} allows {limit.files}."
+    if not walk.is_complete:
         deep = volumes.MAX_WALK_DEPTH
         return (
             f"The container's disk use cannot be measured: directories are more than {deep} levels deep, or"
-            f" counting its {seen.entries} or more files, or its open ones, takes too long. This counts as"
+            f" counting its {walk.entries} or more files, or its open ones, takes too long. This counts as"
             f" exceeding {limit.name}."
         )
     return ""
@@ -119,19 +119,19 @@ def check(assignment_id: UUID) -> volumes.Walked | None:
     container_id, spec = row.held_container, row.version.spec
     limit = quota.limit_of(spec.resources)
     try:
-        seen = measure(row.container, spec, limit)
+        walk = measure(row.container, spec, limit)
     except DirectoryGone:
         if rows.exists():
             raise
         return None
-    is_new = row.container.disk_bytes is None or abs(seen.bytes - row.container.disk_bytes) >= WORTH_NOTING
+    is_new = row.container.disk_bytes is None or abs(walk.bytes - row.container.disk_bytes) >= WORTH_NOTING
     if is_new and not reserve.is_needed():
-        Container.objects.filter(pk=container_id).update(disk_bytes=seen.bytes)
+        Container.objects.filter(pk=container_id).update(disk_bytes=walk.bytes)
     if limit is None or quota.used_bytes(node.volumes.home(container_id)) is not None:
-        return seen
-    if words := excess(seen, limit):
+        return walk
+    if words := excess(walk, limit):
         release(assignment_id, words)
-    return seen
+    return walk
 
 
 def release(assignment_id: UUID, words: str) -> bool:
@@ -140,7 +140,7 @@ def release(assignment_id: UUID, words: str) -> bool:
     row = Assignment.objects.filter(pk=assignment_id, state=AssignmentState.ASSIGNED).first()
     if row is None:
         return False
-    observing.report_fault(row.held_container, Fault.DISK, f"{words} It is saved and released.")
+    health_reports.report_fault(row.held_container, Fault.DISK, f"{words} It is saved and released.")
     return releases.fence(Assignment.objects.filter(pk=assignment_id), reason=ReleaseReason.DISK)
 
 
@@ -184,7 +184,7 @@ class DiskWatch:
         if it still fills."""
         rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__in=Container.objects.here())
         held = dict(rows.values_list("pk", "container_ref"))
-        self._measured = {pk: one for pk, one in self._measured.items() if pk in held}
+        self._measured = {pk: measurement for pk, measurement in self._measured.items() if pk in held}
         self._known = {pk: self._known.get(pk, time.monotonic()) for pk in held}
         is_low = host.disk_is_low()
         if not is_low:
@@ -215,11 +215,11 @@ class DiskWatch:
 
     def _measure(self, pk: UUID) -> None:
         began, before = time.monotonic(), self._measured.get(pk)
-        seen = check(pk)
+        measurement = check(pk)
         took_s = time.monotonic() - began
-        if seen is not None:
-            growth = seen.bytes - before.bytes if before else 0
-            self._measured[pk] = Measured(began, took_s, seen.bytes, growth, began - before.at if before else 0)
+        if measurement is not None:
+            growth = measurement.bytes - before.bytes if before else 0
+            self._measured[pk] = Measured(began, took_s, measurement.bytes, growth, began - before.at if before else 0)
         if self._free_mb is None:
             self._stop.wait(REST * took_s)
 
@@ -233,19 +233,19 @@ class DiskWatch:
             return
         grown = {pk: self._measured[pk] for pk in held if pk in self._measured}
         if is_full:  # no growth is possible any more, so compare by past growth
-            grown = {pk: one.beyond(self._before_low.get(pk)) for pk, one in grown.items()}
+            grown = {pk: measurement.beyond(self._before_low.get(pk)) for pk, measurement in grown.items()}
         worst = max(grown, key=lambda pk: grown[pk].growth, default=None)
         if worst is None or grown[worst].growth < LEAST_GROWTH:
             log.warning("disk fills up, but not with tenants' volumes", free_mb=free_mb)
             return
-        one, self._released = grown[worst], (worst, time.monotonic())
+        measurement, self._released = grown[worst], (worst, time.monotonic())
         if is_full:
             reserve.give()
         release(
             worst,
             f"Only {free_mb} MiB of the node's disk are free (BOILERHOUSE_DISK_FLOOR_MB is"
             f" {settings.BOILERHOUSE_DISK_FLOOR_MB}), and less and less. This tenant's use grows the fastest: by"
-            f" {one.growth >> 20} MiB within {one.since_s:.0f} s.",
+            f" {measurement.growth >> 20} MiB within {measurement.since_s:.0f} s.",
         )
 
     def _is_one_ending(self) -> bool:

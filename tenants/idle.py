@@ -56,13 +56,13 @@ def _measure(rows: QuerySet[Assignment], assignment: Assignment, spec: WorkloadS
     container_id = assignment.held_container
     try:
         names = [volume.name for volume in spec.volumes if volume.name != "secrets"]
-        seen = node_of(assignment).volumes.walk(container_id, names)
+        walk = node_of(assignment).volumes.walk(container_id, names)
     except DirectoryGone:
         if rows.exists():
             raise
         return None
-    Container.objects.filter(pk=container_id).update(disk_bytes=seen.bytes)
-    return seen
+    Container.objects.filter(pk=container_id).update(disk_bytes=walk.bytes)
+    return walk
 
 
 def check(assignment_id: UUID, generation: int) -> bool:
@@ -73,10 +73,10 @@ def check(assignment_id: UUID, generation: int) -> bool:
         return False
     if not node_of(assignment).is_here:
         return False
-    seen = _measure(rows, assignment, assignment.version.spec)
-    if seen is None:
+    walk = _measure(rows, assignment, assignment.version.spec)
+    if walk is None:
         return False
-    changed_at = min(clock.of_host(seen.newest_change), clock.now())
+    changed_at = min(clock.of_host(walk.newest_change), clock.now())
     if changed_at > assignment.last_activity_at:
         rows.filter(last_activity_at__lt=changed_at).update(last_activity_at=changed_at)
     timeout_ms = assignment.pool.idle_timeout_ms

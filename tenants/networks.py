@@ -11,7 +11,7 @@ from django.db.models import F
 
 from boilerhouse.core import audit
 from boilerhouse.core.events import recording
-from pools import filtering, firewall
+from pools import firewall, packet_filter
 from pools.egress import Egress
 from pools.models import Container
 from tenants import errors, validation
@@ -30,7 +30,7 @@ class Change:
 def enforce(assignment: Assignment) -> None:
     """Apply the claim's policy; the container has none of the tenant's data yet. Raises HostNotReady."""
     _set(assignment.held_container, assignment.egress)
-    filtering.apply()
+    packet_filter.apply()
 
 
 def _set(container_id: UUID, egress: dict[str, Any] | None) -> None:
@@ -43,10 +43,10 @@ def held(tenant_id: str, *, is_locked: bool = False) -> Assignment:
     rows = Assignment.objects.select_related("container", "pool", "version")
     if is_locked:
         rows = rows.select_for_update(of=("self",), no_key=True)
-    found = rows.filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED, container__isnull=False).first()
-    if found is None:
+    assignment = rows.filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED, container__isnull=False).first()
+    if assignment is None:
         raise errors.NotAssigned
-    return found
+    return assignment
 
 
 def begin(tenant_id: str, policy: Egress, *, by_tenant: bool) -> Change:
@@ -81,4 +81,4 @@ def settled(keys: set[Hashable]) -> set[Hashable]:
     changes = [key for key in keys if isinstance(key, Change)]
     ids = [change.container_id for change in changes]
     in_force = dict(Container.objects.filter(pk__in=ids).values_list("pk", "egress_in_force"))
-    return {one for one in changes if in_force.get(one.container_id, one.asked) >= one.asked}
+    return {item for item in changes if in_force.get(item.container_id, item.asked) >= item.asked}

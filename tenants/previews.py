@@ -23,8 +23,8 @@ from syncing.sites import Site, place_of, planted
 from syncing.states import Direction
 from tenants import errors, validation
 from tenants.models import Assignment
-from tenants.site import site_of
 from tenants.states import AssignmentState
+from tenants.transfer_target import target_of
 
 LOOK_AT = 20_000
 """Maximum number of files of one directory that are read."""
@@ -67,58 +67,58 @@ class Planned:
 def matches_among(names: Iterable[str], mappings: Iterable[tuple[str, str]]) -> list[Matched]:
     """Which of these paths each (containerPath, pattern) matches; paths are as in the container."""
     given = [PurePosixPath(name) for name in names]
-    found = []
+    results = []
     for container_path, pattern in mappings:
         root = PurePosixPath(container_path)
         inside = {str(path.relative_to(root)): 0 for path in given if path.is_relative_to(root) and path != root}
-        found.append(_matched(container_path, pattern, inside))
-    return found
+        results.append(_matched(container_path, pattern, inside))
+    return results
 
 
 def matches_of_tenant(tenant_id: str, pool_id: str, mappings: Iterable[tuple[str, str]]) -> list[Matched]:
     """The same for the files in the tenant's container. Raises Invalid, NotAssigned, OtherNode."""
     site = _site(tenant_id, pool_id)
-    found = []
+    results = []
     for container_path, pattern in mappings:
         mapping = SyncMapping(container_path=container_path)
         try:
             census = _census(site, mapping, "")
         except (sync_errors.SyncFailed, OSError) as error:
-            found.append(Matched(container_path, pattern, problem=_words(error)))
+            results.append(Matched(container_path, pattern, problem=_words(error)))
             continue
         sizes = {name: stamp.size for name, stamp in census.seen.items()}
-        found.append(_matched(container_path, pattern, sizes, is_cut=census.is_cut))
-    return found
+        results.append(_matched(container_path, pattern, sizes, is_cut=census.is_cut))
+    return results
 
 
 def _matched(container_path: str, pattern: str, sizes: dict[str, int], *, is_cut: bool = False) -> Matched:
-    found = Matched(container_path, pattern, is_cut=is_cut)
+    result = Matched(container_path, pattern, is_cut=is_cut)
     if pattern and (problem := patterns.check(pattern)):
-        found.problem = problem
-        return found
+        result.problem = problem
+        return result
     fits = patterns.matcher(pattern)
     for name in sorted(sizes):
         if fits is None or fits(name):
-            found.files, found.bytes = found.files + 1, found.bytes + sizes[name]
-            if len(found.names) < NAMED:
-                found.names.append(name)
+            result.files, result.bytes = result.files + 1, result.bytes + sizes[name]
+            if len(result.names) < NAMED:
+                result.names.append(name)
         else:
-            found.others += 1
-            if len(found.other_names) < NAMED:
-                found.other_names.append(name)
-    return found
+            result.others += 1
+            if len(result.other_names) < NAMED:
+                result.other_names.append(name)
+    return result
 
 
 def of_sync(tenant_id: str, direction: Direction) -> list[Planned]:
     """What a save (upload) or a restore (download) of the tenant would do. Raises Invalid, NotAssigned, OtherNode."""
     site = _site(tenant_id, None)
-    found = []
+    results = []
     for spec in syncing.specs_for(site.pool_id, direction):
         for mapping in spec.mappings.all():
             if mapping.uploads if direction == Direction.UPLOAD else mapping.restores:
                 mapping.spec = spec
-                found.append(_plan(site, mapping, direction))
-    return found
+                results.append(_plan(site, mapping, direction))
+    return results
 
 
 def _plan(site: Site, mapping: SyncMapping, direction: Direction) -> Planned:
@@ -161,7 +161,7 @@ def _site(tenant_id: str, pool_id: str | None) -> Site:
     if row is None or row.version is None or row.uid is None:
         raise errors.NotAssigned
     node_of(row).check()
-    return site_of(row, -1, is_stopped=False)
+    return target_of(row, -1, is_stopped=False)
 
 
 def _census(site: Site, mapping: SyncMapping, pattern: str) -> volumes.Census:

@@ -34,11 +34,11 @@ from syncing import errors as sync_errors
 from syncing import places, saves
 from syncing import services as syncing
 from syncing.states import Trigger
-from tenants import deaths, errors, giving_up, hooks, validation
+from tenants import aborts, deaths, errors, hooks, validation
 from tenants.instruments import RELEASE_SECONDS, RELEASES
 from tenants.models import Assignment
-from tenants.site import site_of
 from tenants.states import AssignmentState, ReleaseReason, ReleaseStep
+from tenants.transfer_target import target_of
 
 log = structlog.get_logger(__name__)
 
@@ -95,15 +95,15 @@ def _begin(rows: QuerySet[Assignment], sync: bool | None, discard: bool) -> Rele
 def _try(assignment: Assignment, sync: bool | None, discard: bool) -> Release | None:
     """None if another process has changed the row meanwhile."""
     release = Release(assignment.pk, assignment.pool_id, assignment.attempt)
-    one = Assignment.objects.filter(pk=assignment.pk)
+    row = Assignment.objects.filter(pk=assignment.pk)
     match assignment.state:
         case AssignmentState.PENDING:
-            return release if giving_up.give_up(assignment.pk, errors.ClaimAborted.code) else None
+            return release if aborts.give_up(assignment.pk, errors.ClaimAborted.code) else None
         case AssignmentState.ASSIGNED:
-            return release if fence(one, save_all=sync, discard=discard) else None
+            return release if fence(row, save_all=sync, discard=discard) else None
         case AssignmentState.RELEASING:
             if discard:
-                one.filter(state=RELEASING).update(discard=True)
+                row.filter(state=RELEASING).update(discard=True)
             return release
         case AssignmentState.RELEASE_FAILED:
             moved = retry(assignment, discard=discard)
@@ -371,10 +371,10 @@ def _stop(assignment: Assignment, name: str) -> None:
     runtime = node_of(assignment).runtime
     grace = assignment.version.spec.stop_timeout_ms if assignment.version and assignment.was_assigned else 0
     runtime.stop(name, grace)
-    seen = runtime.inspect(name)
-    if seen is not None and seen.is_running:
+    observed = runtime.inspect(name)
+    if observed is not None and observed.is_running:
         raise pool_errors.EngineFailure("The container is still running after it was stopped.")
-    deaths.keep(assignment, seen)
+    deaths.keep(assignment, observed)
 
 
 def _save(assignment: Assignment, lock: int) -> None:
@@ -386,7 +386,7 @@ def _save(assignment: Assignment, lock: int) -> None:
         rows = Assignment.objects.filter(pk=assignment.pk, state=RELEASING, owner=processes.current(), discard=False)
         return rows.exists()
 
-    saves.save(site_of(assignment, lock, is_stopped=True), specs, Trigger.RELEASE, keep_going)
+    saves.save(target_of(assignment, lock, is_stopped=True), specs, Trigger.RELEASE, keep_going)
 
 
 def _end(assignment: Assignment) -> None:

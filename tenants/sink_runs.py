@@ -14,10 +14,10 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from boilerhouse.core import clock, unforeseen
+from boilerhouse.core import clock, unexpected_errors
+from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import recording
-from boilerhouse.core.recently import Recently
 from boilerhouse.process import ownership
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import lanes
@@ -91,7 +91,7 @@ def _work(run_id: UUID, do: Work) -> None:
     except DATABASE_LOST:
         raise  # undecided: the run is later marked as interrupted
     except Exception as error:  # whatever failed, the tenant must be able to claim again
-        known = unforeseen.explained(error)
+        known = unexpected_errors.as_public_error(error)
         log.warning("sink operation failed", trigger=run.trigger, code=known.code, detail=known.detail[:300])
         _end(run, ours, SyncRunState.FAILED, error_code=known.code, error_detail=known.detail)
     else:
@@ -126,7 +126,7 @@ def _set_free(tenant_ids: list[str]) -> int:
     return free
 
 
-_resent = Recently(30)
+_resent = Cooldown(30)
 
 
 def resume() -> int:

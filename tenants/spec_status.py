@@ -23,7 +23,7 @@ def spec_status(spec: SyncSpec) -> dict[str, Any]:
     success = runs.succeeded().order_by("-finished_at").first()
     failed = recent.failed()
     saves = syncs.oldest_saves(spec)
-    overdue = [beat for beat in syncs.beats() if beat.spec.pk == spec.pk and beat.is_overdue(now)]
+    overdue = [beat for beat in syncs.periodic_saves() if beat.spec.pk == spec.pk and beat.is_overdue(now)]
     return {
         "specId": spec.pk,
         "sinkHealth": spec.sink_health,

@@ -23,9 +23,9 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 
 from boilerhouse.core import audit, clock
+from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.recently import Recently
 from boilerhouse.process import budgets, processes
 from boilerhouse.process.steps import each, later
 from boilerhouse.queues import lanes
@@ -40,8 +40,8 @@ from syncing.runs import fail_queued, queue_run
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import errors, hooks, validation
 from tenants.models import Assignment
-from tenants.site import site_of
 from tenants.states import AssignmentState
+from tenants.transfer_target import target_of
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ LOCK_TAKEN_S = 0.5
 """If a run's container is locked by other work, such as the end of its claim, the run is retried after this time."""
 RESTS, REST_MOST_S = 2.0, 5.0
 """After a manual run, a tenant's next request waits for this multiple of its duration, at most this many seconds."""
-BEATS_AT_ONCE = 2
+PERIODIC_SAVES_AT_ONCE = 2
 """Maximum of unfinished periodic saves per tenant; they run one after another anyway."""
 
 
@@ -73,7 +73,7 @@ def begin(tenant_id: str, direction: str) -> list[SyncRun]:
     if assignment is None or assignment.version is None or assignment.uid is None:
         raise errors.NotAssigned
     specs = syncing.specs_of(assignment.pool_id)
-    wanted = [(spec, one) for one in DIRECTIONS[direction] for spec in specs if syncing.goes(spec, one)]
+    wanted = [(spec, heading) for heading in DIRECTIONS[direction] for spec in specs if syncing.goes(spec, heading)]
     if not wanted:
         raise Invalid(FieldError("/direction", "No mapping of this pool has this direction.", "no_mapping"))
     if not all(spec.allow_manual_trigger for spec, _ in wanted):
@@ -94,7 +94,7 @@ def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncR
     """
     if not spec.allow_manual_trigger:
         raise sync_errors.ManualSyncOff
-    ways = [one for one in DIRECTIONS[direction] if syncing.goes(spec, one)]
+    ways = [item for item in DIRECTIONS[direction] if syncing.goes(spec, item)]
     if not ways:
         raise Invalid(FieldError("/direction", "No mapping of this spec has this direction.", "no_mapping"))
     held = _assigned().filter(pool_id=spec.pool_id)
@@ -103,9 +103,9 @@ def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncR
         if not held.exists():
             raise errors.NotAssigned
     with recording():
-        runs = [run for one in held for run in _join(one, [(spec, way) for way in ways])]
-        told = {"direction": direction, "tenantId": tenant_id, "runs": len(runs)}
-        audit.record("sync_spec.trigger", spec.pk, after=told)
+        runs = [run for item in held for run in _join(item, [(spec, way) for way in ways])]
+        payload = {"direction": direction, "tenantId": tenant_id, "runs": len(runs)}
+        audit.record("sync_spec.trigger", spec.pk, after=payload)
     return runs
 
 
@@ -125,7 +125,7 @@ def _join(
     with recording():
         Assignment.objects.select_for_update().filter(pk=assignment.pk).values_list("pk").first()  # one at a time
         known = _queued_by_hand(assignment)
-        lacking = [one for one in wanted if (one[0].pk, one[1]) not in known]
+        lacking = [item for item in wanted if (item[0].pk, item[1]) not in known]
         if is_bounded and lacking and len(known) >= settings.BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT:
             raise budgets.exceeded("syncs", budgets.tenant(assignment.tenant_id), f"{len(known)} queued syncs")
         new = _queue(assignment, lacking, Trigger.MANUAL)
@@ -140,7 +140,7 @@ def _queued_by_hand(assignment: Assignment) -> dict[tuple[str, Direction], SyncR
 
 def _queue(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], trigger: Trigger) -> list[SyncRun]:
     with recording():
-        site = site_of(assignment, -1, is_stopped=False)
+        site = target_of(assignment, -1, is_stopped=False)
         runs = [queue_run(spec, site, way, trigger) for spec, way in wanted]
         for _ in runs:
             site.node.queue.put("sync", "tenants.tasks.run_syncs")
@@ -226,13 +226,13 @@ def _turns() -> tuple[list[Assignment], float]:
     for run in _queued().only("tenant_id", "generation", "trigger", "created_at"):
         queued[run.tenant_id, run.generation].append(run)
     assigned = _assigned().filter(tenant_id__in={tenant_id for tenant_id, _ in queued})
-    held = {(one.tenant_id, one.generation): one for one in assigned}
+    held = {(assignment.tenant_id, assignment.generation): assignment for assignment in assigned}
     for tenant_id, generation in queued.keys() - held.keys():
         _cancel_left_behind(_queued().filter(tenant_id=tenant_id, generation=generation))
     waiting = queued.keys() & held.keys() - busy
     rests = _rests({key: queued[key] for key in waiting})
     ready = [held[key] for key in waiting - rests.keys()]
-    ready.sort(key=lambda one: one.last_turn_at or one.assigned_at or one.created_at)
+    ready.sort(key=lambda assignment: assignment.last_turn_at or assignment.assigned_at or assignment.created_at)
     return ready, min(rests.values(), default=0.0)
 
 
@@ -283,7 +283,7 @@ def _take_turn(assignment: Assignment) -> Turn:
                 return Turn.NO_ROOM
             rows.update(last_turn_at=clock.now())
             if run is not None and is_held():
-                _run_and_log(run, assignment, site_of(assignment, lock, is_stopped=False), is_held)
+                _run_and_log(run, assignment, target_of(assignment, lock, is_stopped=False), is_held)
     except pool_errors.DirectoryGone as error:
         if is_held():
             for run in queued.select_related("spec"):
@@ -349,7 +349,7 @@ def cancel_left_behind() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class PeriodicSave:
     """A periodic save of one spec for one assignment."""
 
     assignment: Assignment
@@ -363,7 +363,7 @@ class Beat:
         return later(self.unsaved_since, 2 * (self.spec.interval_ms or 0)) < now
 
 
-def beats(tenant_id: str | None = None) -> Iterator[Beat]:
+def periodic_saves(tenant_id: str | None = None) -> Iterator[PeriodicSave]:
     """Every upcoming periodic save of assigned tenants, or of one, computed from rows, so a restart loses none.
 
     The next save counts from the start of the last run, so an outage causes one save, not many.
@@ -375,33 +375,33 @@ def beats(tenant_id: str | None = None) -> Iterator[Beat]:
             specs[spec.pool_id].append(spec)
     assigned = _assigned() if tenant_id is None else _assigned().filter(tenant_id=tenant_id)
     held = list(assigned.filter(pool_id__in=list(specs)))
-    tenants = [one.tenant_id for one in held]
+    tenants = [assignment.tenant_id for assignment in held]
     runs = SyncRun.objects.filter(
         tenant_id__in=tenants, spec__interval_ms__isnull=False, direction=Direction.UPLOAD
     ).values("tenant_id", "generation", "spec_id")
     began = {_key(row): row["at"] for row in runs.annotate(at=Max("created_at"))}
     done = runs.filter(state=SyncRunState.SUCCEEDED)
     saved = {_key(row): row["at"] for row in done.annotate(at=Max("finished_at"))}
-    for one in held:
-        for spec in specs[one.pool_id]:
-            key = (one.tenant_id, one.generation, spec.pk)
-            since = one.assigned_at or one.created_at
+    for assignment in held:
+        for spec in specs[assignment.pool_id]:
+            key = (assignment.tenant_id, assignment.generation, spec.pk)
+            since = assignment.assigned_at or assignment.created_at
             share = zlib.crc32("\0".join(map(str, key)).encode()) / 2**32 * JITTER
             due_at = later(began.get(key, since), (spec.interval_ms or 0) * (1 - share))
-            yield Beat(one, spec, due_at, saved.get(key, since))
+            yield PeriodicSave(assignment, spec, due_at, saved.get(key, since))
 
 
 def _key(row: Mapping[str, object]) -> tuple[object, object, object]:
     return row["tenant_id"], row["generation"], row["spec_id"]
 
 
-def queue_beats() -> int:
+def queue_periodic_saves() -> int:
     """Queue the periodic saves that are due, longest overdue first, but no more than the host can handle soon.
 
     At most two per tenant, so that one tenant's many specs leave capacity to others.
     """
     now = clock.now()
-    due = sorted((beat for beat in beats() if beat.due_at <= now), key=lambda beat: beat.due_at)
+    due = sorted((beat for beat in periodic_saves() if beat.due_at <= now), key=lambda beat: beat.due_at)
     if not due:
         return 0
     unfinished = SyncRun.objects.unfinished()
@@ -411,24 +411,24 @@ def queue_beats() -> int:
     ready = []
     for beat in due:
         tenant_id = beat.assignment.tenant_id
-        if (tenant_id, beat.spec.pk) not in busy and unfinished_beats[tenant_id] < BEATS_AT_ONCE:
+        if (tenant_id, beat.spec.pk) not in busy and unfinished_beats[tenant_id] < PERIODIC_SAVES_AT_ONCE:
             unfinished_beats[tenant_id] += 1
             ready.append(beat)
 
-    def queue(beat: Beat) -> int:
+    def queue(beat: PeriodicSave) -> int:
         return len(_queue(beat.assignment, [(beat.spec, Direction.UPLOAD)], Trigger.INTERVAL))
 
     return each(ready[: max(0, room)], queue)
 
 
-_resent = Recently(30)
+_resent = Cooldown(30)
 
 
 def resume() -> int:
     """Send the message of long waiting runs again; cancel those of released tenants."""
     old = clock.now() - LOST_AFTER
     waiting = _queued().filter(created_at__lt=old)
-    held = {(one.tenant_id, one.generation): one for one in _assigned()}
+    held = {(row.tenant_id, row.generation): row for row in _assigned()}
     left_behind, again = [], {}
     for run in waiting:
         assignment = held.get((run.tenant_id, run.generation))
@@ -442,14 +442,14 @@ def resume() -> int:
     return len(again) + len(left_behind)
 
 
-_warned = Recently(600)
+_warned = Cooldown(600)
 
 
 def warn_of_unsaved() -> int:
     """Warn, every ten minutes, of tenants whose last complete save is older than twice the interval (P13)."""
     now = clock.now()
 
-    def warn(beat: Beat) -> int:
+    def warn(beat: PeriodicSave) -> int:
         age = now - beat.unsaved_since
         if not beat.is_overdue(now) or not _warned.is_new((beat.assignment.pk, beat.spec.pk)):
             return 0
@@ -463,7 +463,7 @@ def warn_of_unsaved() -> int:
             )  # fmt: skip
         return 1
 
-    return each(beats(), warn)
+    return each(periodic_saves(), warn)
 
 
 def oldest_saves(spec: SyncSpec) -> dict[str, datetime | None]:
@@ -474,4 +474,6 @@ def oldest_saves(spec: SyncSpec) -> dict[str, datetime | None]:
     rows = SavedState.objects.current().filter(tenant_id__in=tenants, mapping_id__in=uploads)
     for tenant_id, at in rows.values_list("tenant_id", "saved_at"):
         saved[tenant_id].append(at)
-    return {one: min(saved[one]) if len(saved[one]) == len(uploads) and uploads else None for one in tenants}
+    return {
+        tenant: min(saved[tenant]) if len(saved[tenant]) == len(uploads) and uploads else None for tenant in tenants
+    }

@@ -9,7 +9,7 @@ from django.db import transaction
 from boilerhouse.queues import lanes
 from boilerhouse.queues.tasks import enqueue, task
 from pools import nodes
-from tenants import backups, erasing, idle, preparing, releases, syncs, upkeep
+from tenants import backups, idle, preparation, releases, state_erasure, syncs, upkeep
 
 PROBE_AGAIN_S = 0.5
 """A probe without a free slot is retried after this time."""
@@ -17,7 +17,7 @@ PROBE_AGAIN_S = 0.5
 
 @task
 def prepare(assignment_id: str, generation: str, asked: str = "0") -> None:
-    preparing.prepare(UUID(assignment_id), int(generation), int(asked))
+    preparation.prepare(UUID(assignment_id), int(generation), int(asked))
 
 
 @task
@@ -63,12 +63,12 @@ def put_back(run_id: str) -> None:
 
 @task
 def erase(run_id: str) -> None:
-    erasing.erase(UUID(run_id))
+    state_erasure.erase(UUID(run_id))
 
 
 @task
 def erase_discarded(tenant_id: str, before: str) -> None:
-    erasing.erase_here(tenant_id, int(before))
+    state_erasure.erase_here(tenant_id, int(before))
 
 
 @task

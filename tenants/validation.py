@@ -9,7 +9,7 @@ from typing import Any
 
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.ids import TENANT_ID
-from boilerhouse.process.apart import NoPlace, Spent, TooMuch
+from boilerhouse.process.subprocess_pool import AllowanceSpent, LimitExceeded, NoFreeProcess
 from pools import schemas
 from pools.egress import Egress
 from pools.models import Pool
@@ -18,7 +18,7 @@ from pools.spec import WorkloadSpec
 SECRET_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 RESERVED_SECRETS = frozenset({"config.json", "claim.json"})
 MAX_SECRET_BYTES = 64 * 1024
-NOT_CHECKED = frozenset({"too_much", NoPlace.code, Spent.code})
+NOT_CHECKED = frozenset({"too_much", NoFreeProcess.code, AllowanceSpent.code})
 """Error codes that are not a verdict on the config."""
 
 
@@ -52,7 +52,7 @@ def check_tenant_id(tenant_id: str, pointer: str = "") -> str:
 
 
 def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
-    """Raise Invalid with a pointer for each invalid part of config or secrets; NoPlace, Spent."""
+    """Raise Invalid with a pointer for each invalid part of config or secrets; NoFreeProcess, AllowanceSpent."""
     wrong: list[FieldError] = []
     has_volume = spec.volume("secrets") is not None
     if claim.config is not None and not has_volume:
@@ -67,8 +67,8 @@ def check_claim(claim: Claim, spec: WorkloadSpec) -> None:
             wrong.append(FieldError(pointer, "This name is not allowed for a secret.", "secret_name"))
         elif len(value.encode("utf-8", "surrogatepass")) > MAX_SECRET_BYTES:
             wrong.append(FieldError(pointer, f"A secret may have at most {MAX_SECRET_BYTES} bytes.", "too_large"))
-    [found] = config_errors([claim.config or {}], spec, claim.tenant_id)
-    wrong += [FieldError(f"/config{one.pointer}", one.detail, one.code) for one in found]
+    [errors] = config_errors([claim.config or {}], spec, claim.tenant_id)
+    wrong += [FieldError(f"/config{error.pointer}", error.detail, error.code) for error in errors]
     if wrong:
         raise Invalid(*wrong)
 
@@ -89,13 +89,13 @@ def check_egress(
     if not wrong and bound is not None:
         wrong = policy.wider_than(Egress.from_json(bound), "The policy set for this tenant")
     if wrong:
-        raise Invalid(*(FieldError(pointer + one.pointer, one.detail, one.code) for one in wrong))
+        raise Invalid(*(FieldError(pointer + problem.pointer, problem.detail, problem.code) for problem in wrong))
 
 
 def config_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, asker: str) -> list[list[FieldError]]:
     """The errors of each config by the workload's schema, with pointers into it.
 
-    They are checked as one question of ``asker``. Raises Spent if its last one took long, NoPlace.
+    They are checked as one question of ``asker``. Raises AllowanceSpent if its last one took long, NoFreeProcess.
     """
     if spec.config_schema is None:
         return [[] for _ in configs]
@@ -103,7 +103,7 @@ def config_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, asker: 
         return schemas.errors(spec.config_schema, configs, asker)
     except schemas.Unusable as error:
         wrong = FieldError("", f"The workload's configSchema cannot be applied to it: {error}"[:300], "schema")
-    except TooMuch:
+    except LimitExceeded:
         detail = "Checking it against the workload's configSchema took more than one second or 512 MiB and was stopped."
         wrong = FieldError("", detail, "too_much")
     return [[wrong] for _ in configs]
@@ -113,5 +113,5 @@ def shown_errors(configs: Sequence[dict[str, Any]], spec: WorkloadSpec, page: st
     """The same for a page, which shows an error if they cannot be checked now."""
     try:
         return config_errors(configs, spec, f"page {page}")
-    except (NoPlace, Spent) as error:
+    except (NoFreeProcess, AllowanceSpent) as error:
         return [[FieldError("", error.detail, error.code)] for _ in configs]

@@ -174,10 +174,10 @@ def _forget_deployment() -> Iterator[None]:
 
     from boilerhouse.core import deployment
     from boilerhouse.process import processes
-    from boilerhouse.web import kept_bytes
+    from boilerhouse.web import response_bytes
 
     deployment._checked.cache_clear()
-    kept_bytes.ledger.clear()
+    response_bytes.ledger.clear()
     # A beat may wait for what the test's own transaction holds, which is taken back only after this.
     processes.stop_heartbeat(wait=not connection.in_atomic_block)
 

@@ -6,20 +6,20 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from pools import errors, pull_runs, pulling
+from pools import errors, image_pulls, pull_runs
 from pools.models import ImagePull
 from pools.pull_runner import PullRunner
 from pools.spec import WorkloadSpec
 
 
-def found_for(spec: WorkloadSpec) -> pulling.Found:
+def found_for(spec: WorkloadSpec) -> image_pulls.Found:
     """The workload's image as a start finds it, pulled in this process where it has to be."""
     with contextlib.suppress(errors.ImagePending):
-        return pulling.image_for_trial(spec, 0)
+        return image_pulls.image_for_trial(spec, 0)
     row = pull_runs.take(set())
     assert row is not None
     pull_runs.PullRun(row).run()
-    return pulling._outcome(spec, ImagePull.objects.get(pk=row.pk))
+    return image_pulls._outcome(spec, ImagePull.objects.get(pk=row.pk))
 
 
 @contextlib.contextmanager

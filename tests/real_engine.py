@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from boilerhouse.core.deployment import deployment_id
-from pools import filtering, firewall, host, lifecycle, sizing
+from pools import firewall, host, lifecycle, packet_filter, sizing
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
 from pools.runtime.docker import DockerRuntime
@@ -84,4 +84,4 @@ def real_engine(directory: Path, settings: Any) -> Iterator[Engine]:
 def set_policy(pool: Pool, mode: str, *allow: str) -> None:
     """The pool's containers reach what this policy opens, from now on."""
     Pool.objects.filter(pk=pool.pk).update(egress={"mode": mode, "allow": list(allow)})
-    filtering.apply()
+    packet_filter.apply()

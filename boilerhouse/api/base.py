@@ -19,7 +19,7 @@ from boilerhouse.api.pagination import check_parameters
 from boilerhouse.core.errors import FieldError, Invalid, PreconditionFailed
 from boilerhouse.process import budgets
 from boilerhouse.web import idempotency
-from boilerhouse.web.kept_bytes import shares_of
+from boilerhouse.web.response_bytes import shares_of
 from boilerhouse.web.waiting import Waiting
 
 S = TypeVar("S", bound="serializers.Serializer[Any]")
@@ -89,8 +89,8 @@ class ApiView(APIView):
         request: Any = self.request
         request._data = request._files = request._full_data = request._stream = None
         request._request._body = b""
-        for one in self._inputs:
-            one.initial_data = one._validated_data = None
+        for serializer in self._inputs:
+            serializer.initial_data = serializer._validated_data = None
 
     def _take_place(self, request: Any, of: Mapping[str, Any]) -> None:
         """Each tenant and each key may use only part of the threads for requests that wait for the engine or a sink."""
@@ -153,8 +153,8 @@ class ApiView(APIView):
 
 def _about(path: Mapping[str, Any]) -> str:
     """The tenant named by the request's path, or the tenant assigned to the container in it."""
-    found = path.get("tenant_id") or (budgets.container(path["container_id"]).id if "container_id" in path else "")
-    return found.replace("\0", "")[:128]  # the path is not validated yet, and a row is written
+    tenant_id = path.get("tenant_id") or (budgets.container(path["container_id"]).id if "container_id" in path else "")
+    return tenant_id.replace("\0", "")[:128]  # the path is not validated yet, and a row is written
 
 
 def _refuse_body(request: Any) -> None:

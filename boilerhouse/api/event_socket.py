@@ -25,7 +25,7 @@ from boilerhouse.core.api_keys import find_key
 from boilerhouse.core.errors import BoilerhouseError, Invalid
 from boilerhouse.core.models import ApiKey
 from boilerhouse.process import budgets
-from boilerhouse.web import connections, draining, refusals
+from boilerhouse.web import connections, refusals, shutdown
 from boilerhouse.web.event_stream import EventFilter, Revoked, hub, newest_id
 from boilerhouse.web.handshakes import OurPagesOnly
 from boilerhouse.web.streaming import Stalled, Writer, serve
@@ -85,7 +85,7 @@ class EventSocket:
             await send({"type": "websocket.accept"})
             writer = Writer(send, scope.get("boilerhouse.backlog"))
             await serve(self._follow(scope, writer, send, (after, opened_at), wanted, key), _gone(receive))
-        if draining.begun.has_come:
+        if shutdown.begun.is_set:
             await _close(send, RESTARTING, "This process is stopping; connect again.")
 
     async def _follow(
@@ -101,8 +101,10 @@ class EventSocket:
         idle_s = SESSION_CHECK_EVERY_S if key is None else 3600.0
         checked = asyncio.get_running_loop().time()
         try:
-            async with aclosing(hub.read(after, wanted, key.pk if key else None, idle_s, opened_at=opened_at)) as found:
-                async for sent in found:
+            async with aclosing(
+                hub.read(after, wanted, key.pk if key else None, idle_s, opened_at=opened_at)
+            ) as batches:
+                async for sent in batches:
                     now = asyncio.get_running_loop().time()
                     if key is None and now - checked >= SESSION_CHECK_EVERY_S:
                         checked = now

@@ -84,8 +84,8 @@ class EventListView(ApiView):
         if "cursor" in request.query_params:
             raise Invalid(FieldError("", "Give after or cursor, not both.", "invalid"))
         limit, after = integer(request, "limit", 50, 1, 200), integer(request, "after", 0, 0, MAX_ID)
-        found = rows.filter(pk__gt=after).order_by("id")[:limit]
-        items = [render(event) for event in found]
+        events = rows.filter(pk__gt=after).order_by("id")[:limit]
+        items = [render(event) for event in events]
         return Response({"items": items, "nextCursor": None, "reset": event_stream.is_lost(after)})
 
 
@@ -127,8 +127,8 @@ class EventStreamView(ApiView):
         async def run(writer: Writer) -> None:
             await writer.write(b": hello\n\n")
             try:
-                async with aclosing(hub.read(after, wanted, key.pk, opened_at=opened_at)) as found:
-                    async for sent in found:
+                async with aclosing(hub.read(after, wanted, key.pk, opened_at=opened_at)) as batches:
+                    async for sent in batches:
                         await writer.write(_frame(sent))
             except event_stream.Revoked:
                 await writer.write(b'event: revoked\ndata: {"detail":"This key was revoked or has expired."}\n\n')

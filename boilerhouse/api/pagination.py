@@ -59,19 +59,19 @@ def _position(field: Any, value: Any) -> Any:
     """The cursor's value, converted for the database. Raises any exception if it cannot be converted."""
     if isinstance(value, bool) or value is None:
         raise TypeError
-    found = field.to_python(value)
-    match found:
+    position = field.to_python(value)
+    match position:
         case datetime():
-            if found.tzinfo is None or not 1970 <= found.astimezone(UTC).year < 9999:
+            if position.tzinfo is None or not 1970 <= position.astimezone(UTC).year < 9999:
                 raise ValueError
         case int():
-            if not 0 <= found <= bounds.MAX_ID:
+            if not 0 <= position <= bounds.MAX_ID:
                 raise ValueError
         case str():
-            if "\0" in found:
+            if "\0" in position:
                 raise ValueError
-            found.encode()
-    return found
+            position.encode()
+    return position
 
 
 def paginate(

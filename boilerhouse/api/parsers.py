@@ -22,19 +22,19 @@ def _check(value: Any) -> None:
     """Raise ParseError for characters and numbers that no database stores, and for excessive nesting."""
     todo = [(value, 1)]
     while todo:
-        one, depth = todo.pop()
-        if isinstance(one, str):
-            if "\0" in one:
+        node, depth = todo.pop()
+        if isinstance(node, str):
+            if "\0" in node:
                 raise ParseError("The body contains a NUL character.")
-            if not one.isascii() and SURROGATE.search(one):
+            if not node.isascii() and SURROGATE.search(node):
                 raise ParseError("The body contains half of a surrogate pair, which is not a character.")
-        elif isinstance(one, float):
-            if not math.isfinite(one):
+        elif isinstance(node, float):
+            if not math.isfinite(node):
                 raise ParseError("The body contains a number that is too large.")
-        elif isinstance(one, dict | list):
+        elif isinstance(node, dict | list):
             if depth > MAX_DEPTH:
                 raise ParseError(f"The body is nested more than {MAX_DEPTH} levels deep.")
-            inner = [*one, *one.values()] if isinstance(one, dict) else one
+            inner = [*node, *node.values()] if isinstance(node, dict) else node
             todo += [(item, depth + 1) for item in inner]
 
 

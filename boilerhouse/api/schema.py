@@ -46,7 +46,9 @@ def operation(
 
     def decorate(handler: H) -> H:
         function: Any = handler
-        function.query_parameters = frozenset(one.name for one in parameters if one.location == OpenApiParameter.QUERY)
+        function.query_parameters = frozenset(
+            parameter.name for parameter in parameters if parameter.location == OpenApiParameter.QUERY
+        )
         function.takes_body = request is not None
         function.is_body_optional = is_body_optional
         function.problems = problems or {}
@@ -83,10 +85,10 @@ class ProblemAutoSchema(AutoSchema):
     """Adds the problems and headers that all operations share."""
 
     def get_override_parameters(self) -> list[Any]:
-        found = list(super().get_override_parameters())
+        parameters = list(super().get_override_parameters())
         if not getattr(self.view, "is_public", False):
-            found += {"POST": [IDEMPOTENCY_KEY], "PUT": [IF_MATCH]}.get(self.method, [])
-        return found
+            parameters += {"POST": [IDEMPOTENCY_KEY], "PUT": [IF_MATCH]}.get(self.method, [])
+        return parameters
 
     def get_extensions(self) -> dict[str, Any]:
         handler = getattr(self.view, self.method.lower())
@@ -114,25 +116,25 @@ class ProblemAutoSchema(AutoSchema):
 
     def _problems(self) -> dict[str, list[str]]:
         """Status → codes of all problems that the operation may return."""
-        found: dict[str, list[str]] = {"422": ["invalid"]}
+        problems: dict[str, list[str]] = {"422": ["invalid"]}
         for name, code in NOT_FOUND.items():
             if f"{{{name}}}" in self.path:
-                found.setdefault("404", []).append(code)
+                problems.setdefault("404", []).append(code)
         if not getattr(self.view, "is_public", False):
-            found |= {"401": ["not_authenticated", "authentication_failed"], "403": ["permission_denied"]}
-            found |= {"429": ["throttled", "budget_exceeded"], "503": ["database_unavailable", "database_busy"]}
+            problems |= {"401": ["not_authenticated", "authentication_failed"], "403": ["permission_denied"]}
+            problems |= {"429": ["throttled", "budget_exceeded"], "503": ["database_unavailable", "database_busy"]}
         if self.method in ("POST", "PUT", "DELETE"):
-            found |= {"400": ["malformed"], "413": ["too_large"], "415": ["unsupported_media_type"]}
-            found["408"] = ["body_too_slow"]
-            found.setdefault("503", []).append("too_many_bodies")
+            problems |= {"400": ["malformed"], "413": ["too_large"], "415": ["unsupported_media_type"]}
+            problems["408"] = ["body_too_slow"]
+            problems.setdefault("503", []).append("too_many_bodies")
         if self.method == "POST":
-            found["409"] = ["idempotency_key_in_flight", "answer_not_kept"]
+            problems["409"] = ["idempotency_key_in_flight", "answer_not_kept"]
         if self.method == "PUT":
-            found["412"] = ["precondition_failed"]
+            problems["412"] = ["precondition_failed"]
         handler = getattr(self.view, self.method.lower())
         for status, codes in handler.problems.items():
-            found[str(status)] = [*codes.split(), *found.get(str(status), [])]
-        return found
+            problems[str(status)] = [*codes.split(), *problems.get(str(status), [])]
+        return problems
 
     def _get_response_bodies(self, direction: Literal["request", "response"] = "response") -> Any:
         bodies = super()._get_response_bodies(direction)

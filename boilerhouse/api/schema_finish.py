@@ -181,7 +181,11 @@ class _Examples:
             if choice.get("type") != "null":
                 return self.of(choice, name, component)
         kind = schema.get("type")
-        kind = next((one for one in kind if one != "null"), None) if isinstance(kind, list) else kind
+        kind = (
+            next((alternative for alternative in kind if alternative != "null"), None)
+            if isinstance(kind, list)
+            else kind
+        )
         if "enum" in schema:
             return schema["enum"][0]
         if "default" in schema:
@@ -196,4 +200,6 @@ class _Examples:
 
     def _is_choice(self, schema: Schema) -> bool:
         target = self._components[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-        return "enum" in target or any(self._is_choice(one) for one in target.get("oneOf", ()) if one != target)
+        return "enum" in target or any(
+            self._is_choice(branch) for branch in target.get("oneOf", ()) if branch != target
+        )

@@ -25,14 +25,14 @@ def camel(name: str) -> str:
 
 def nested(errors: Iterable[FieldError], below: str) -> dict[str, Any]:
     """The errors, moved below the pointer ``below``, in the form that a validator of that field raises."""
-    found: dict[str, Any] = {}
+    output: dict[str, Any] = {}
     for error in errors:
         *way, last = error.pointer.removeprefix(below).strip("/").split("/")
-        place = found
+        place = output
         for name in way:
             place = place.setdefault(name, {})
         place.setdefault(last, []).append(ErrorDetail(error.detail, error.code))
-    return found
+    return output
 
 
 class ApiSerializer(serializers.Serializer[Any]):
@@ -84,7 +84,7 @@ class KeyField(LineField):
 
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
-        if any(not "!" <= one <= "~" for one in text):
+        if any(not "!" <= character <= "~" for character in text):
             raise ValidationError("Only printable ASCII without spaces is allowed.", code="invalid")
         return text
 

@@ -70,13 +70,13 @@ class SettingsInput(ApiSerializer):
         )
 
 
-def render_settings(found: DeploymentSettings) -> dict[str, Any]:
+def render_settings(current: DeploymentSettings) -> dict[str, Any]:
     return {
-        "variables": dict(found.variables),
-        "allowHostNetwork": found.allow_host_network,
-        "allowRoot": found.allow_root,
-        "allowedRuntimes": list(found.allowed_runtimes),
-        "allowedNetworks": list(found.allowed_networks),
-        "allowedDevices": list(found.allowed_devices),
-        "retention": {f"{kind}Ms": seconds * 1000 for kind, seconds in found.retention_s.items()},
+        "variables": dict(current.variables),
+        "allowHostNetwork": current.allow_host_network,
+        "allowRoot": current.allow_root,
+        "allowedRuntimes": list(current.allowed_runtimes),
+        "allowedNetworks": list(current.allowed_networks),
+        "allowedDevices": list(current.allowed_devices),
+        "retention": {f"{kind}Ms": seconds * 1000 for kind, seconds in current.retention_s.items()},
     }

@@ -31,5 +31,5 @@ class SettingsView(ApiView):
     def put(self, request: Any) -> Response:
         self.check_match(render_settings(deployment_settings.current()))
         wanted = self.read(SettingsInput).wanted()
-        found = deployment_settings.replace(wanted, lambda locked: self.check_match(render_settings(locked)))
-        return self.shown(render_settings(found))
+        current = deployment_settings.replace(wanted, lambda locked: self.check_match(render_settings(locked)))
+        return self.shown(render_settings(current))

@@ -18,17 +18,17 @@ from django.db import close_old_connections, connection, transaction
 from django.db.models import OuterRef, Q, Subquery
 from django.db.models.functions import Now
 
-from boilerhouse.controller import forgetting
+from boilerhouse.controller import retention
 from boilerhouse.controller.engine_watch import EngineWatch
 from boilerhouse.core import clock, failpoints, nodes
+from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.core.models import Lease
-from boilerhouse.core.recently import Recently
 from boilerhouse.process import processes
 from boilerhouse.process.steps import each, steps
-from boilerhouse.queues.silence import watch_queues
+from boilerhouse.queues.service import watch_queues
 from boilerhouse.queues.tasks import enqueue
 from boilerhouse.telemetry import metering
-from pools import lifecycle, named, pull_runs, pulling, sizing, tags, usage
+from pools import image_pulls, lifecycle, policy_names, pull_runs, sizing, tags, usage
 from pools.models import Container, Pool
 from pools.nodes import node_of
 from pools.pull_runner import PullRunner
@@ -61,7 +61,7 @@ def lead() -> bool:
     return is_new
 
 
-def abdicate() -> None:
+def release_leadership() -> None:
     """Release the lease, so that another controller can lead immediately."""
     Lease.objects.filter(name=LEASE, holder=processes.current()).update(holder=None, expires_at=Now())
 
@@ -77,8 +77,8 @@ def fill_pools() -> int:
 
 def _enqueue_each(queue: str, function: str, ids: Collection[str], *more: str) -> int:
     with transaction.atomic():
-        for one in ids:
-            enqueue(queue, function, one, *more)
+        for row_id in ids:
+            enqueue(queue, function, row_id, *more)
     return len(ids)
 
 
@@ -89,7 +89,7 @@ def _on_every_node(function: str) -> None:
             enqueue("pool", function, node=node)
 
 
-_sent = Recently(10)
+_sent = Cooldown(10)
 PROBE_REST = 4
 """After a failure, a sink is not probed for this multiple of the last probe's duration."""
 
@@ -171,7 +171,7 @@ def keep_packet_filter() -> int:
 
 def refresh_names() -> int:
     """Resolve names in network policies that are due."""
-    if not named.is_due():
+    if not policy_names.is_due():
         return 0
     _on_every_node("pools.tasks.refresh_names")
     return 0
@@ -190,7 +190,7 @@ def tidy() -> int:
 
 
 _FORGETTING = (
-    processes.forget_dead, nodes.forget_gone, usage.forget_old, forgetting.forget_old, pull_runs.forget_old,
+    processes.forget_dead, nodes.forget_gone, usage.forget_old, retention.forget_old, pull_runs.forget_old,
     metering.fold,
 )  # fmt: skip
 
@@ -219,14 +219,14 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (2.0, resume_containers),
     (2.0, watch_queues),
     (2.0, watch_nodes),
-    (1.0, syncs.queue_beats),
+    (1.0, syncs.queue_periodic_saves),
     (5.0, upkeep.bury_dead_runs),
     (5.0, syncs.resume),
     (5.0, upkeep.thaw_forgotten),
     (5.0, sink_runs.resume),
     (5.0, probe_sinks),
     (5.0, upkeep.retire_unheld),
-    (5.0, pulling.ask_again),
+    (5.0, image_pulls.ask_again),
     (5.0, refresh_names),
     (10.0, upkeep.find_lost),
     (float(settings.BOILERHOUSE_RECONCILE_EVERY_S), keep_packet_filter),
@@ -249,7 +249,7 @@ CONCERNS: dict[Callable[[], int], tuple[AssignmentState, ...]] = {
     upkeep.release_dead: (ASSIGNED,),
     upkeep.release_unhealthy: (ASSIGNED,),
     upkeep.find_idle: (ASSIGNED,),
-    syncs.queue_beats: (ASSIGNED,),
+    syncs.queue_periodic_saves: (ASSIGNED,),
 }
 """Steps that have nothing to do without an assignment in one of these states. One query answers that for all."""
 

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from boilerhouse.process.steps import steps
-from pools import host, lifecycle, observing, reconcile
+from pools import health_reports, host, lifecycle, reconcile
 from pools.errors import EngineUnavailable, EngineUnsupported
 from pools.models import Container, Pool
 from pools.runtime import get_runtime
@@ -88,7 +88,7 @@ class EngineWatch:
         if not rows.exists():
             return  # a start or a removal; the process that does it knows the result
         if event.kind == "health":
-            observing.report_health(container_id, event.health)
+            health_reports.report_health(container_id, event.health)
             upkeep.release_unhealthy()
         else:
             was_oom = time.monotonic() - self._oom.get(event.runtime_id, -OOM_WITHIN_S) < OOM_WITHIN_S

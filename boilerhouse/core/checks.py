@@ -23,12 +23,12 @@ from boilerhouse.core import bounds, encryption
 
 @register()
 def environment(**_: Any) -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+    problems: list[CheckMessage] = []
     for index, key in enumerate(encryption.in_force()):
         try:
             Fernet(key)
         except ValueError:
-            found.append(
+            problems.append(
                 Error(
                     f"Encryption key number {index + 1} is not a Fernet key.",
                     hint="BOILERHOUSE_ENCRYPTION_KEYS takes keys of 32 bytes in URL-safe base64, newest first.",
@@ -38,7 +38,7 @@ def environment(**_: Any) -> list[CheckMessage]:
     for program, package, number in (("bwrap", "bubblewrap", 2), ("setpriv", "util-linux", 3)):
         if not shutil.which(program):
             hint = f"apt-get install {package}"
-            found.append(
+            problems.append(
                 Error(
                     f"{program} is missing, so rclone cannot run in its sandbox.",
                     hint=hint,
@@ -46,9 +46,9 @@ def environment(**_: Any) -> list[CheckMessage]:
                 )
             )
     if settings.Q_CLUSTER["retry"] <= settings.Q_CLUSTER["timeout"]:
-        found.append(Error("The queue's retry must exceed its timeout.", id="boilerhouse.E004"))
+        problems.append(Error("The queue's retry must exceed its timeout.", id="boilerhouse.E004"))
     if settings.BOILERHOUSE_TRANSFER_STALL_S < 1:
-        found.append(
+        problems.append(
             Error(
                 "BOILERHOUSE_TRANSFER_STALL_S must be 1 or more.",
                 hint="It is the time in seconds after which a transfer that does not move is ended; default 120.",
@@ -56,7 +56,7 @@ def environment(**_: Any) -> list[CheckMessage]:
             )
         )
     if settings.BOILERHOUSE_PARALLEL_PULLS < 1:
-        found.append(
+        problems.append(
             Error(
                 "BOILERHOUSE_PARALLEL_PULLS must be 1 or more.",
                 hint="It is the number of images that a node pulls at once; default 8, half of them from one registry.",
@@ -65,7 +65,7 @@ def environment(**_: Any) -> list[CheckMessage]:
         )
     for name in ("BOILERHOUSE_TRANSFER_TIMEOUT_S", "BOILERHOUSE_TRANSFER_TIMEOUT_S_FILE"):
         if name in os.environ:
-            found.append(
+            problems.append(
                 Warning(
                     f"{name} is set but has no effect: a transfer may take as long as it makes progress.",
                     hint="Remove it. BOILERHOUSE_TRANSFER_STALL_S limits the time without progress.",
@@ -74,23 +74,23 @@ def environment(**_: Any) -> list[CheckMessage]:
             )
     if settings.BOILERHOUSE_TRACING and find_spec("opentelemetry") is None:
         hint = "Install the extra: uv sync --extra tracing, or pip install 'boilerhouse[tracing]'."
-        found.append(
+        problems.append(
             Error("BOILERHOUSE_TRACING is on, but OpenTelemetry is not installed.", hint=hint, id="boilerhouse.E006")
         )
-    found += _reaching_of_sinks()
-    found += _being_reached()
+    problems += _reaching_of_sinks()
+    problems += _being_reached()
     if os.geteuid() != 0:
-        found.append(
+        problems.append(
             Warning(
                 "Not running as root: container directories cannot be given to their users.",
                 hint="Run worker and controller as root on the Docker node.",
                 id="boilerhouse.W001",
             )
         )
-    found += _numbers() + _limits_of_exec()
+    problems += _numbers() + _limits_of_exec()
     if settings.DEBUG:
-        found.append(Warning("BOILERHOUSE_DEBUG is on.", hint="Do not use it in production.", id="boilerhouse.W002"))
-    return found
+        problems.append(Warning("BOILERHOUSE_DEBUG is on.", hint="Do not use it in production.", id="boilerhouse.W002"))
+    return problems
 
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -141,17 +141,17 @@ def numbers_set() -> dict[str, float]:
 
 def range_of(name: str) -> tuple[int, int] | None:
     """The lowest and highest allowed value of a setting."""
-    return next((found for end, found in RANGES.items() if name.endswith(end)), None)
+    return next((bounds for end, bounds in RANGES.items() if name.endswith(end)), None)
 
 
 def _numbers() -> list[CheckMessage]:
     """Check that all numeric settings can be added to a date, stored in a database and handled by the node."""
-    found: list[CheckMessage] = []
+    problems: list[CheckMessage] = []
     for name, value in sorted(numbers_set().items()):
         low, high = range_of(name) or (0, 2**53)
         if not low <= value <= high:
-            found.append(Error(f"{name} must be a number from {low} to {high}.", id="boilerhouse.E009"))
-    return found
+            problems.append(Error(f"{name} must be a number from {low} to {high}.", id="boilerhouse.E009"))
+    return problems
 
 
 EXEC_LIMITS = {
@@ -176,33 +176,33 @@ def _limits_of_exec() -> list[CheckMessage]:
 def _being_reached() -> list[CheckMessage]:
     """Refuse host names and origins that no browser can match, because the page that explains this would appear only
     after the proxy is set up."""
-    found: list[CheckMessage] = []
+    problems: list[CheckMessage] = []
     for name in settings.ALLOWED_HOSTS:
         if not _HOST.match(name):
             hint = "Give host names without scheme, port or path, separated by commas: boilerhouse.example.com"
-            found.append(
+            problems.append(
                 Error(f"BOILERHOUSE_ALLOWED_HOSTS: {name!r} is not a host name.", hint=hint, id="boilerhouse.E010")
             )
     for origin in settings.CSRF_TRUSTED_ORIGINS:
         if not _ORIGIN.match(origin):
             hint = "Give scheme and host, and the port if it is not the default: https://boilerhouse.example.com:8443"
             words = f"BOILERHOUSE_TRUSTED_ORIGINS: {origin!r} is not an origin."
-            found.append(Error(words, hint=hint, id="boilerhouse.E011"))
+            problems.append(Error(words, hint=hint, id="boilerhouse.E011"))
     for network in settings.BOILERHOUSE_TRUSTED_PROXIES:
         try:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
             hint = "Give addresses or networks, separated by commas: 127.0.0.0/8,::1,192.0.2.10"
             words = f"BOILERHOUSE_TRUSTED_PROXIES: {network!r} is neither an address nor a network."
-            found.append(Error(words, hint=hint, id="boilerhouse.E045"))
-    found += _publishing()
-    found += _base_path()
+            problems.append(Error(words, hint=hint, id="boilerhouse.E045"))
+    problems += _publishing()
+    problems += _base_path()
     is_local = all(name in _LOCAL for name in settings.ALLOWED_HOSTS)
     if settings.BOILERHOUSE_HTTPS and is_local and not settings.CSRF_TRUSTED_ORIGINS:
         hint = "Set BOILERHOUSE_ALLOWED_HOSTS to the host name that browsers use for the proxy."
         words = "BOILERHOUSE_HTTPS is on, but BOILERHOUSE_ALLOWED_HOSTS has only local names."
-        found.append(Warning(words, hint=hint, id="boilerhouse.W004"))
-    return found
+        problems.append(Warning(words, hint=hint, id="boilerhouse.W004"))
+    return problems
 
 
 def _publishing() -> list[CheckMessage]:
@@ -217,7 +217,7 @@ def _publishing() -> list[CheckMessage]:
     if not is_loopback:
         words = f"BOILERHOUSE_PUBLISH_HOST: {host!r} is not a loopback address."
         return [Error(words, hint=hint, id="boilerhouse.E046")]
-    names = {*settings.ALLOWED_HOSTS, *(urlsplit(one).hostname for one in settings.CSRF_TRUSTED_ORIGINS)}
+    names = {*settings.ALLOWED_HOSTS, *(urlsplit(origin).hostname for origin in settings.CSRF_TRUSTED_ORIGINS)}
     if host in names or (host == "127.0.0.1" and "localhost" in names):
         words = (
             f"BOILERHOUSE_PUBLISH_HOST: browsers also open the dashboard at {host}, so tenants would receive its"
@@ -252,26 +252,26 @@ def _base_path() -> list[CheckMessage]:
 
 def _first_of_each(patterns: Iterable[Any]) -> Iterator[str]:
     """The first path segments of all pages and of the API."""
-    for one in patterns:
-        route = str(one.pattern).lstrip("^")
+    for pattern in patterns:
+        route = str(pattern.pattern).lstrip("^")
         if not route:
-            yield from _first_of_each(getattr(one, "url_patterns", ()))
+            yield from _first_of_each(getattr(pattern, "url_patterns", ()))
         else:
             yield route.split("/")[0]
 
 
 def _reaching_of_sinks() -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+    problems: list[CheckMessage] = []
     if (bundle := settings.BOILERHOUSE_CA_BUNDLE) and (problem := _problem_of_bundle(bundle)):
         hint = "Name a PEM file that every user can read, with the certificates of all authorities that sinks need."
-        found.append(Error(f"BOILERHOUSE_CA_BUNDLE: {bundle} {problem}.", hint=hint, id="boilerhouse.E007"))
+        problems.append(Error(f"BOILERHOUSE_CA_BUNDLE: {bundle} {problem}.", hint=hint, id="boilerhouse.E007"))
     for name in ("HTTPS_PROXY", "HTTP_PROXY"):
         proxy = getattr(settings, name)
         if "://" in proxy and (urlsplit(proxy).scheme not in ("http", "https") or not urlsplit(proxy).hostname):
             # The value is not shown, because it may contain a password.
             hint = "Give http://host:port or https://host:port; not every client supports other kinds of proxy."
-            found.append(Error(f"{name} is not the URL of an HTTP proxy.", hint=hint, id="boilerhouse.E008"))
-    return found
+            problems.append(Error(f"{name} is not the URL of an HTTP proxy.", hint=hint, id="boilerhouse.E008"))
+    return problems
 
 
 def _problem_of_bundle(path: str) -> str:

@@ -31,8 +31,8 @@ def now() -> datetime:
         with contextlib.suppress(DatabaseError):  # the database is unavailable; the last reading is the best estimate
             measure()
     assert _measured
-    at, said = _measured
-    return said + timedelta(seconds=time.monotonic() - at)
+    at, database_time = _measured
+    return database_time + timedelta(seconds=time.monotonic() - at)
 
 
 def measure() -> None:
@@ -41,10 +41,10 @@ def measure() -> None:
     began = time.monotonic()
     with connection.cursor() as cursor:
         cursor.execute(_ASK[connection.vendor])
-        (said,) = cursor.fetchone()
-    if isinstance(said, str):
-        said = datetime.fromisoformat(said)
-    _measured = (began + time.monotonic()) / 2, said.astimezone(UTC)
+        (database_time,) = cursor.fetchone()
+    if isinstance(database_time, str):
+        database_time = datetime.fromisoformat(database_time)
+    _measured = (began + time.monotonic()) / 2, database_time.astimezone(UTC)
 
 
 def of_host(seconds: float) -> datetime:

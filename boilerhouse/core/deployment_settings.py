@@ -76,7 +76,7 @@ def replace(wanted: DeploymentSettings, check: Callable[[DeploymentSettings], No
     Raises Invalid with a pointer to each value that the environment does not allow.
     """
     _refuse_beyond_ceiling(wanted)
-    if wrong := [error for one in checks for error in one(wanted)]:
+    if wrong := [error for check_settings in checks for error in check_settings(wanted)]:
         raise Invalid(*wrong)
     with recording():
         Settings.objects.get_or_create(pk=1)

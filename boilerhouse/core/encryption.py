@@ -55,11 +55,11 @@ def in_force() -> tuple[str, ...]:
         return tuple(settings.BOILERHOUSE_ENCRYPTION_KEYS)
     path = key_file()
     try:
-        seen = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         keys.once(path, keys.new_fernet_key)
-        seen = path.stat()
-    stamp = (str(path), seen.st_ino, seen.st_mtime_ns)
+        status = path.stat()
+    stamp = (str(path), status.st_ino, status.st_mtime_ns)
     if _kept is None or _kept.stamp != stamp:
         _kept = _Kept(stamp, parse(path.read_text()))
     return _kept.keys

@@ -69,10 +69,10 @@ def active() -> list[str]:
 def waiting_tasks() -> dict[str, int]:
     """Nodes → number of messages that wait for a worker there; nodes without any are left out."""
     due = OrmQ.objects.filter(key__contains="@", lock__lte=clock.now())
-    found = Counter[str]()
+    counts = Counter[str]()
     for key, count in due.values_list("key").annotate(n=Count("id")).order_by():
-        found[key.partition("@")[2]] += count
-    return dict(found)
+        counts[key.partition("@")[2]] += count
+    return dict(counts)
 
 
 def forget_gone() -> int:

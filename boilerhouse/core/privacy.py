@@ -27,9 +27,9 @@ def close(directory: Path) -> list[str]:
     """
     os.umask(UMASK)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    seen = directory.stat()
-    if seen.st_mode & OTHERS and seen.st_uid != os.geteuid():
-        raise _refused(directory, seen)
+    status = directory.stat()
+    if status.st_mode & OTHERS and status.st_uid != os.geteuid():
+        raise _refused(directory, status)
     narrowed = [str(directory)] if _narrow(directory) else []
     for parent in (directory, directory / "keys"):
         with contextlib.suppress(FileNotFoundError), os.scandir(parent) as entries:
@@ -41,20 +41,20 @@ def close(directory: Path) -> list[str]:
 
 def _narrow(path: Path) -> bool:
     try:
-        seen = path.stat()
-        if not seen.st_mode & OTHERS:
+        status = path.stat()
+        if not status.st_mode & OTHERS:
             return False
-        path.chmod(stat.S_IMODE(seen.st_mode) & ~OTHERS)
+        path.chmod(stat.S_IMODE(status.st_mode) & ~OTHERS)
     except FileNotFoundError:
         return False  # another process has removed it
     except PermissionError as error:
-        raise _refused(path, seen) from error
+        raise _refused(path, status) from error
     return True
 
 
-def _refused(path: Path, seen: os.stat_result) -> OpenToOthers:
+def _refused(path: Path, status: os.stat_result) -> OpenToOthers:
     return OpenToOthers(
-        f"{path} is accessible to other users (mode {stat.S_IMODE(seen.st_mode):04o}) and belongs to uid"
-        f" {seen.st_uid}; this process runs as uid {os.geteuid()}. Run chmod go= {path} as its owner, or set"
+        f"{path} is accessible to other users (mode {stat.S_IMODE(status.st_mode):04o}) and belongs to uid"
+        f" {status.st_uid}; this process runs as uid {os.geteuid()}. Run chmod go= {path} as its owner, or set"
         " BOILERHOUSE_DATA_DIR to another directory."
     )

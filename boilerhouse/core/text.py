@@ -21,7 +21,7 @@ _NOT_PLAIN = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8
 
 def has_control(text: str) -> bool:
     """Whether the text contains a control character: a newline, an escape, a NUL …"""
-    return any(ord(one) < 32 or 127 <= ord(one) < 160 for one in text)
+    return any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text)
 
 
 def printable(text: str) -> str:
@@ -43,10 +43,10 @@ def printable_utf8(data: bytes) -> bytes:
 
 def lines(text: str) -> list[str]:
     """The lines of the text. Only a newline ends a line, not a carriage return."""
-    found = text.split("\n")
-    if not found[-1]:
-        found.pop()
-    return [line.removesuffix("\r") for line in found]
+    parts = text.split("\n")
+    if not parts[-1]:
+        parts.pop()
+    return [line.removesuffix("\r") for line in parts]
 
 
 class Printer:
@@ -62,7 +62,7 @@ class Printer:
         return printable_utf8(text.removesuffix(self._held).encode())
 
 
-def _written_out(found: re.Match[str]) -> str:
-    one = found.group()
+def _written_out(match: re.Match[str]) -> str:
+    character = match.group()
     known = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-    return known.get(one) or (f"\\x{ord(one):02x}" if ord(one) < 256 else f"\\u{ord(one):04x}")
+    return known.get(character) or (f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}")

@@ -21,7 +21,7 @@ from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFoun
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import reaches, role_of
 from boilerhouse.process import budgets
-from boilerhouse.web import arrival, connections
+from boilerhouse.web import connections, transport
 
 View = Callable[..., HttpResponse]
 Action = Callable[..., str | HttpResponse]
@@ -50,8 +50,8 @@ def slow(view: View) -> View:
             with budgets.slow.enter(budgets.user(request.user.get_username())):
                 return view(request, *args, **kwargs)
         except TooMany as error:
-            told = {"title": "Too many requests", "detail": error.detail}
-            answer = render(request, "refused.html", told, status=429)
+            values = {"title": "Too many requests", "detail": error.detail}
+            answer = render(request, "refused.html", values, status=429)
             answer["Retry-After"] = str(error.retry_after)
             return answer
 
@@ -96,15 +96,15 @@ def action(least: Role = Role.OPERATOR) -> Callable[[Action], View]:
         @wraps(view)
         def act(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             try:
-                said = view(request, *args, **kwargs)
+                outcome = view(request, *args, **kwargs)
             except NotFound:
                 raise
             except BoilerhouseError as error:
                 messages.error(request, _why(error), extra_tags=getattr(request, "request_id", ""))
                 return back(request)
-            if isinstance(said, HttpResponse):
-                return said
-            messages.success(request, said)
+            if isinstance(outcome, HttpResponse):
+                return outcome
+            messages.success(request, outcome)
             return back(request)
 
         return require_POST(_guarded(act, least))
@@ -120,12 +120,14 @@ def require_typed(request: HttpRequest, name: str, done: str) -> None:
 
 def _why(error: BoilerhouseError) -> str:
     if isinstance(error, Invalid):
-        return " ".join(one.detail for one in error.errors) or error.detail
+        return " ".join(item.detail for item in error.errors) or error.detail
     return error.detail
 
 
 def back(request: HttpRequest) -> HttpResponseRedirect:
     """Redirect to the form's page, or to its ``next``."""
     targets = (request.POST.get("next", ""), request.headers.get("Referer", ""))
-    found = next(filter(None, (arrival.path_of_ours(one, request) for one in targets)), reverse("overview"))
-    return HttpResponseRedirect(found, status=303)
+    destination = next(
+        filter(None, (transport.path_of_ours(target, request) for target in targets)), reverse("overview")
+    )
+    return HttpResponseRedirect(destination, status=303)

@@ -35,7 +35,7 @@ class Chart:
     middle: str
     ticks: list[str]
     gaps: list[tuple[float, float]]
-    said: str
+    description: str
     """The text for screen readers."""
     rows: list[tuple[str, list[str]]]
     is_empty: bool
@@ -76,7 +76,7 @@ def chart(
     """
     end = timezone.now()
     start = end - RANGES[span]
-    kept = {name: thin([one for one in points if one[0] >= start]) for name, points in series.items()}
+    kept = {name: thin([point for point in points if point[0] >= start]) for name, points in series.items()}
     top = max([least, *(value for points in kept.values() for _, value in points)])
     quiet = max(timedelta(seconds=60), RANGES[span] / POINTS * 4, every * 2)
 
@@ -98,12 +98,12 @@ def chart(
                     left = x(runs[-1][-1][0])
                     gaps.append((left, round(x(point[0]) - left, 1)))
                 runs.append([point])
-        drawn = [" ".join(f"{x(at)},{y(value)}" for at, value in one) for one in runs]
+        drawn = [" ".join(f"{x(at)},{y(value)}" for at, value in run) for run in runs]
         fills = []
         if number == 0:
-            for one in runs:
-                inside = " ".join(f"{x(at)} {y(value)}" for at, value in one)
-                fills.append(f"M{x(one[0][0])} {HEIGHT}L{inside} {x(one[-1][0])} {HEIGHT}Z")
+            for run in runs:
+                inside = " ".join(f"{x(at)} {y(value)}" for at, value in run)
+                fills.append(f"M{x(run[0][0])} {HEIGHT}L{inside} {x(run[-1][0])} {HEIGHT}Z")
         lines.append(Line(name, "ab"[number], drawn, fills))
     newest = {name: points[-1][1] for name, points in kept.items() if points}
     form = "%d %b %H:%M" if RANGES[span] > timedelta(days=1) else "%H:%M"
@@ -152,12 +152,12 @@ def _data(
         if times and second - times[-1] > quiet.total_seconds():
             times.append(times[-1] + 0.1)
         times.append(second)
-    found = {
+    document = {
         "times": times, "from": shown[0].timestamp(), "to": shown[1].timestamp(), "unit": unit, "top": top,
         "series": [{"name": name, "values": [by_time.get(second, {}).get(name) for second in times]} for name in kept],
         "marks": [[at.timestamp(), label] for at, label in marks if at >= shown[0]],
     }  # fmt: skip
-    return json.dumps(found, separators=(",", ":"))
+    return json.dumps(document, separators=(",", ":"))
 
 
 def _near(points: Sequence[Point], at: datetime) -> float:

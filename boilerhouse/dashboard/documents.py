@@ -65,12 +65,12 @@ class Section:
     is_closed: bool = False
     """Existing objects may be changed and removed, but none added."""
     is_list: bool = False
-    one: str = ""
+    noun: str = ""
 
     def find(self, value: Any) -> Any:
         """The part of the document that it shows; None if absent."""
-        found = get(value, _pointer("", self.path))
-        return None if isinstance(found, str) and found in self.instead else found
+        inner = get(value, _pointer("", self.path))
+        return None if isinstance(inner, str) and inner in self.instead else inner
 
 
 @dataclass(slots=True)
@@ -217,24 +217,26 @@ class Document:
         shown = []
         for section in self._sections(self.value):
             pointer = _pointer("", section.path)
-            found = section.find(self.value)
-            is_absent = found is None and section.blank is not None
-            one = ShownSection(section, pointer, can_grow=(section.is_list or is_absent) and not section.is_closed)
+            items = section.find(self.value)
+            is_absent = items is None and section.blank is not None
+            section_shown = ShownSection(
+                section, pointer, can_grow=(section.is_list or is_absent) and not section.is_closed
+            )
             if section.is_list:
-                for number in range(len(found or [])):
+                for number in range(len(items or [])):
                     at = f"{pointer}/{number}"
-                    one.groups.append(
-                        ShownGroup(f"{section.one} {number + 1}", at, self._parts(section, at), can_go=True)
+                    section_shown.groups.append(
+                        ShownGroup(f"{section.noun} {number + 1}", at, self._parts(section, at), can_go=True)
                     )
             elif is_absent:
                 above = pointer.rpartition("/")[0]
                 if section.otherwise:
                     parts = [self._part(part, _pointer(above, part.path)) for part in section.otherwise]
-                    one.groups.append(ShownGroup("", above, parts, can_go=False))
+                    section_shown.groups.append(ShownGroup("", above, parts, can_go=False))
             else:
                 can_go = section.blank is not None
-                one.groups.append(ShownGroup("", pointer, self._parts(section, pointer), can_go=can_go))
-            shown.append(one)
+                section_shown.groups.append(ShownGroup("", pointer, self._parts(section, pointer), can_go=can_go))
+            shown.append(section_shown)
         for error in self.errors:
             place = _place(shown, error)
             if place and not place.error:
@@ -259,11 +261,11 @@ class Document:
         if not isinstance(self.value, dict):
             return False
         for section in self._sections(self.value):
-            found = section.find(self.value)
-            items = found if section.is_list and isinstance(found, list) else [found]
-            if section.is_list and found is not None and not isinstance(found, list):
+            value = section.find(self.value)
+            items = value if section.is_list and isinstance(value, list) else [value]
+            if section.is_list and value is not None and not isinstance(value, list):
                 return False
-            if any(one is not None and not isinstance(one, dict) for one in items):
+            if any(item is not None and not isinstance(item, dict) for item in items):
                 return False
         return True
 
@@ -309,8 +311,8 @@ def _place(shown: Sequence[ShownSection], error: FieldError) -> ShownPart | Show
         *(part for section in shown for group in section.groups for part in group.parts),
         *(section for section in shown if section.pointer),
     ]
-    near = [one for one in places if f"{error.pointer}/".startswith(f"{one.pointer}/")]
-    return max(near, key=lambda one: len(one.pointer), default=None)
+    near = [place for place in places if f"{error.pointer}/".startswith(f"{place.pointer}/")]
+    return max(near, key=lambda place: len(place.pointer), default=None)
 
 
 def _pointer(base: str, path: str) -> str:
@@ -368,13 +370,13 @@ def _text(part: Part, value: Any) -> str:
     if value is None or part.kind == "flag":
         return ""
     if part.kind == "words" and isinstance(value, list):
-        return shlex.join(str(one) for one in value)
+        return shlex.join(str(item) for item in value)
     if part.kind == "list" and isinstance(value, list):
-        return "\n".join(str(one) for one in value)
+        return "\n".join(str(item) for item in value)
     if part.kind == "map" and isinstance(value, dict):
-        if any(not isinstance(one, str) or "\n" in one for one in value.values()):
+        if any(not isinstance(item, str) or "\n" in item for item in value.values()):
             return as_json(value)
-        return "\n".join(f"{name}={one}" for name, one in value.items())
+        return "\n".join(f"{name}={item}" for name, item in value.items())
     if part.kind == "json" or isinstance(value, dict | list):
         return as_json(value)
     return str(value)

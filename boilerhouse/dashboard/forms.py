@@ -68,10 +68,10 @@ class ApiForm:
 
     def add(self, error: BoilerhouseError) -> None:
         """Add the errors of a service."""
-        said = error.errors if isinstance(error, Invalid) else [FieldError("/id", error.detail, error.code)]
-        self.errors += said
+        errors = error.errors if isinstance(error, Invalid) else [FieldError("/id", error.detail, error.code)]
+        self.errors += errors
         for field in self.fields:
-            field.error = field.error or next((e.detail for e in said if _is_of(e.pointer, field.name)), "")
+            field.error = field.error or next((e.detail for e in errors if _is_of(e.pointer, field.name)), "")
 
 
 def _at(values: Mapping[str, Any], name: str) -> Any:
@@ -97,13 +97,13 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def seen(shown: Mapping[str, Any]) -> str:
+def version_of(shown: Mapping[str, Any]) -> str:
     """A version mark in a form, to detect a change by someone else before it is submitted."""
     return hashlib.sha256(as_json(shown).encode()).hexdigest()[:32]
 
 
-def check_seen(posted: str, shown: Mapping[str, Any]) -> None:
-    if posted != seen(shown):
+def check_version(posted: str, shown: Mapping[str, Any]) -> None:
+    if posted != version_of(shown):
         raise PreconditionFailed(
             "Someone else changed this after you opened it. Reload the page to see the current values."
         )

@@ -11,7 +11,7 @@ from django.core.paginator import Page
 from django.db.models import F, Model, Q, QuerySet
 from django.http import HttpRequest, QueryDict
 
-from boilerhouse.dashboard.counting import BoundedPaginator
+from boilerhouse.dashboard.bounded_counts import BoundedPaginator
 
 PER_PAGE = 50
 

@@ -12,10 +12,10 @@ from django.urls import reverse
 from boilerhouse.core import clock, nodes
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, FailingStep
-from boilerhouse.dashboard import sparks, tones
-from boilerhouse.dashboard.counting import up_to
+from boilerhouse.dashboard import badges, sparklines
+from boilerhouse.dashboard.bounded_counts import up_to
 from boilerhouse.dashboard.templatetags.ui import short
-from boilerhouse.queues.silence import silent_queues
+from boilerhouse.queues.service import unserved_queues
 from pools.models import Container, Pool, PoolStatus
 from pools.states import ContainerState, PoolState, Trouble
 from syncing.models import SyncRun, SyncSpec
@@ -42,11 +42,11 @@ class Bar:
 class PoolRow:
     pool: Pool
     status: PoolStatus
-    spark: sparks.Spark = sparks.NOTHING
+    spark: sparklines.Sparkline = sparklines.NOTHING
 
     @property
-    def said(self) -> tones.Said:
-        return tones.pool(self.status)
+    def badge(self) -> badges.Badge:
+        return badges.pool(self.status)
 
     @property
     def cells(self) -> list[str]:
@@ -63,11 +63,11 @@ class PoolRow:
     @property
     def bars(self) -> list[Bar]:
         """The same as bars, for pools with too many slots."""
-        found, x = [], 0
+        bars, x = [], 0
         for kind, width in (("cl", self.status.claimed), ("id", self.status.idle), ("st", self.status.starting)):
-            found.append(Bar(kind, x, width))
+            bars.append(Bar(kind, x, width))
             x += width
-        return found
+        return bars
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,92 +83,92 @@ class Need:
 
 def pool_rows() -> list[PoolRow]:
     pools = Pool.objects.with_counts().select_related("workload")
-    found = sparks.of_pools({pool.pk: pool.max_size for pool in pools})
-    rows = [PoolRow(pool, pool.status(), found.get(pool.pk, sparks.NOTHING)) for pool in pools]
+    by_pool = sparklines.of_pools({pool.pk: pool.max_size for pool in pools})
+    rows = [PoolRow(pool, pool.status(), by_pool.get(pool.pk, sparklines.NOTHING)) for pool in pools]
     return sorted(rows, key=lambda row: (WORST_FIRST.index(row.status.state), row.pool.pk))
 
 
 def pool_needs(rows: list[PoolRow]) -> list[Need]:
     """Issues of these pools: conditions, waiting claims, unhealthy claimed containers."""
-    found = []
+    results = []
     for row in rows:
         link = reverse("pool", args=[row.pool.pk])
         if row.status.trouble == Trouble.UNSTABLE:
-            found.append(
+            results.append(
                 Need("error", "Containers of {} fail repeatedly", row.pool.pk, link, row.status.last_error or "")
             )
         elif row.status.state == PoolState.ERROR:
-            found.append(Need("error", "{} cannot start containers", row.pool.pk, link, row.status.last_error or ""))
+            results.append(Need("error", "{} cannot start containers", row.pool.pk, link, row.status.last_error or ""))
         elif row.status.trouble == Trouble.ROLL_HALTED:
-            found.append(
+            results.append(
                 Need("warn", "{} stopped rolling to the new version", row.pool.pk, link, row.status.last_error or "")
             )
         elif row.status.trouble:
-            found.append(Need("error", "{} cannot start containers", row.pool.pk, link, row.status.last_error or ""))
+            results.append(Need("error", "{} cannot start containers", row.pool.pk, link, row.status.last_error or ""))
         elif row.pool.stale_image:
-            found.append(Need("warn", "{} runs an older image", row.pool.pk, link, row.pool.stale_image))
+            results.append(Need("warn", "{} runs an older image", row.pool.pk, link, row.pool.stale_image))
         elif row.status.state == PoolState.EXHAUSTED and row.status.waiting:
             why = f"{row.status.waiting} claims are waiting. All {row.pool.max_size} containers are in use."
-            found.append(Need("warn", "{} has no idle container", row.pool.pk, link, why))
+            results.append(Need("warn", "{} has no idle container", row.pool.pk, link, why))
     pools = [row.pool.pk for row in rows if row.status.unhealthy]
     if pools:
         ill = Container.objects.filter(pool_id__in=pools, health="unhealthy", state=ContainerState.CLAIMED)
-        for one in ill.order_by("state_changed_at")[:20]:
-            link = reverse("container", args=[one.pk])
-            why = f"{one.error} Release saves the state; the next claim gets a new container."
-            found.append(Need("error", "Claimed container {} is unhealthy", short(str(one.pk)), link, why))
-    return found
+        for container in ill.order_by("state_changed_at")[:20]:
+            link = reverse("container", args=[container.pk])
+            why = f"{container.error} Release saves the state; the next claim gets a new container."
+            results.append(Need("error", "Claimed container {} is unhealthy", short(str(container.pk)), link, why))
+    return results
 
 
 def needs(rows: list[PoolRow]) -> list[Need]:
-    found = []
+    results = []
     failed = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED).order_by("state_changed_at")[:20]
     for held in failed:
         why = f"{held.outcome_detail} {held.whereabouts} Attempts: {held.attempt + 1}."
         link = reverse("tenant", args=[held.tenant_id])
-        found.append(Need("error", "State of {} is not saved", held.tenant_id, link, why))
-    found += pool_needs(rows)
-    for name, seconds in silent_queues().items():
+        results.append(Need("error", "State of {} is not saved", held.tenant_id, link, why))
+    results += pool_needs(rows)
+    for name, seconds in unserved_queues().items():
         why = f"No worker has served it for {seconds} s although one is running. See the worker's log."
-        found.append(Need("error", "Queue {} is not served", name, reverse("admin:core_queuehealth_changelist"), why))
+        results.append(Need("error", "Queue {} is not served", name, reverse("admin:core_queuehealth_changelist"), why))
     waiting = nodes.waiting_tasks()
     for node, seconds in nodes.silent().items():
         tasks = f"{waiting[node]} tasks are waiting" if waiting.get(node) else "Its work is waiting"
         why = f"No heartbeat from its workers for {seconds} s. {tasks}: no other node can do it."
-        found.append(Need("error", "Node {} has no worker", node, reverse("admin:core_node_changelist"), why))
+        results.append(Need("error", "Node {} has no worker", node, reverse("admin:core_node_changelist"), why))
     for step in FailingStep.objects.order_by("since"):
         why = f"{step.error}: {step.detail.rstrip('.')}. It is retried; the other steps continue."
-        found.append(Need("error", "Step {} is failing", step.name, reverse("settings"), why))
-    return found + sync_needs()
+        results.append(Need("error", "Step {} is failing", step.name, reverse("settings"), why))
+    return results + sync_needs()
 
 
 def sync_needs() -> list[Need]:
     """Issues of saves: overdue ones, and unhealthy sinks."""
-    found = _overdue_saves()
-    for spec in SyncSpec.objects.filter(Q(sink_health__state="unhealthy") | Q(place_state__in=tones.REFUSED)):
+    results = _overdue_saves()
+    for spec in SyncSpec.objects.filter(Q(sink_health__state="unhealthy") | Q(place_state__in=badges.REFUSED)):
         link = reverse("sync-spec", args=[spec.pk])
-        is_refused = PlaceState(spec.place_state) in tones.REFUSED
+        is_refused = PlaceState(spec.place_state) in badges.REFUSED
         what = "{} is blocked" if is_refused else "The sink of {} is unhealthy"
-        found.append(Need("error", what, spec.pk, link, tones.sink_detail(spec)))
-    return found
+        results.append(Need("error", what, spec.pk, link, badges.sink_detail(spec)))
+    return results
 
 
 def _overdue_saves() -> list[Need]:
     """One per sync spec: how many of its tenants wait for a save, and the age of the oldest (P13)."""
     now = clock.now()
-    late: dict[str, list[syncs.Beat]] = {}
-    for beat in syncs.beats():
+    late: dict[str, list[syncs.PeriodicSave]] = {}
+    for beat in syncs.periodic_saves():
         if beat.is_overdue(now):
             late.setdefault(beat.spec.pk, []).append(beat)
-    found = []
-    for spec_id, beats in sorted(late.items()):
-        oldest = min(beats, key=lambda beat: beat.unsaved_since)
+    results = []
+    for spec_id, periodic_saves in sorted(late.items()):
+        oldest = min(periodic_saves, key=lambda beat: beat.unsaved_since)
         minutes = round((now - oldest.unsaved_since).total_seconds() / 60)
-        who = oldest.assignment.tenant_id if len(beats) == 1 else f"{len(beats)} tenants"
+        who = oldest.assignment.tenant_id if len(periodic_saves) == 1 else f"{len(periodic_saves)} tenants"
         why = f"{who} would lose changes of the last {minutes} min if the node were lost now."
         link = reverse("sync-spec", args=[spec_id])
-        found.append(Need("warn", "Saves of {} are overdue", spec_id, link, why))
-    return found
+        results.append(Need("warn", "Saves of {} are overdue", spec_id, link, why))
+    return results
 
 
 def tiles(rows: list[PoolRow]) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def tiles(rows: list[PoolRow]) -> dict[str, Any]:
     times = claim_times.of_last_hour()
     return {
         "pools": len(rows),
-        "troubled": sum(row.said.tone in ("warn", "error") for row in rows),
+        "troubled": sum(row.badge.tone in ("warn", "error") for row in rows),
         "size": sum(row.status.size for row in rows),
         "max": sum(row.pool.max_size for row in rows),
         "claimed": sum(row.status.claimed for row in rows),

@@ -29,7 +29,7 @@ from boilerhouse.web import connections
 from boilerhouse.web.handshakes import OurPagesOnly
 from boilerhouse.web.streaming import Stalled, Writer, from_thread, serve
 from pools.runtime.base import Terminal
-from tenants import working
+from tenants import activity
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class TerminalSocket:
         async def is_allowed() -> bool:
             if not await database_sync_to_async(signed_in)(user, session, Role.OPERATOR):
                 return False
-            return bool(await database_sync_to_async(working.is_claimed)(container_id))
+            return bool(await database_sync_to_async(activity.is_claimed)(container_id))
 
         try:
             await serve(_show(terminal, writer, send, is_allowed), _type(receive, terminal))
@@ -88,7 +88,7 @@ class TerminalSocket:
 def _open(user: Any, request_id: str, container_id: UUID, wish: dict[str, Any]) -> Terminal:
     with context.acting(f"user {user.get_username()}", request_id):
         reason = str(wish.get("reason", ""))
-        return working.open_terminal(container_id, reason, _side(wish, "columns", 80), _side(wish, "rows", 24))
+        return activity.open_terminal(container_id, reason, _side(wish, "columns", 80), _side(wish, "rows", 24))
 
 
 def _note_end(user: Any, request_id: str, container_id: UUID, seconds: float) -> None:
@@ -125,8 +125,10 @@ async def _show(terminal: Terminal, writer: Writer, send: Any, is_allowed: Any) 
         log.warning("slow reader dropped", reader="terminal")
         return
     code = await asyncio.get_running_loop().run_in_executor(None, terminal.exit_code)
-    said = {126: "This image has no shell.", 127: "This image has no shell.", 137: "The container has stopped."}
-    detail = "The container has stopped." if code is None else said.get(code, f"The shell ended with exit code {code}.")
+    reasons = {126: "This image has no shell.", 127: "This image has no shell.", 137: "The container has stopped."}
+    detail = (
+        "The container has stopped." if code is None else reasons.get(code, f"The shell ended with exit code {code}.")
+    )
     await _end(send, OVER, detail, exit_code=code)
 
 
@@ -144,9 +146,9 @@ async def _type(receive: Any, terminal: Terminal) -> None:
 
 def _json(message: dict[str, Any]) -> dict[str, Any]:
     with suppress(ValueError, RecursionError):
-        found = json.loads(message.get("text") or "{}")
-        if isinstance(found, dict):
-            return found
+        document = json.loads(message.get("text") or "{}")
+        if isinstance(document, dict):
+            return document
     return {}
 
 

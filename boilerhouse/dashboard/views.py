@@ -19,7 +19,7 @@ from boilerhouse.dashboard.access import page
 from boilerhouse.dashboard.context import THEMES, TIMES
 from boilerhouse.dashboard.overview import overview as read_overview
 from boilerhouse.operations.login_tokens import login_tokens
-from boilerhouse.web import arrival
+from boilerhouse.web import transport
 
 YEAR_S = 365 * 24 * 3600
 
@@ -35,7 +35,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 def _choose(request: HttpRequest, name: str, offered: tuple[str, ...]) -> HttpResponse:
     """Redirect to the page where the theme was chosen, and remember it in this browser for a year."""
-    target = arrival.path_of_ours(request.headers.get("Referer", ""), request)
+    target = transport.path_of_ours(request.headers.get("Referer", ""), request)
     response = HttpResponseRedirect(target or reverse("overview"))
     chosen = request.POST.get(name, "")
     if chosen in offered:
@@ -58,8 +58,8 @@ def form_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def _why_refused(request: HttpRequest, reason: str) -> str:
-    origin = request.META.get("HTTP_ORIGIN", "") or arrival.origin_of(request.META.get("HTTP_REFERER", ""))
-    if origin and (why := arrival.why_not_ours(origin, request)):
+    origin = request.META.get("HTTP_ORIGIN", "") or transport.origin_of(request.META.get("HTTP_REFERER", ""))
+    if origin and (why := transport.why_not_ours(origin, request)):
         return why
     if reason in (REASON_NO_REFERER, REASON_MALFORMED_REFERER):
         return "Your browser sent neither Origin nor Referer. Allow one of them for this site."

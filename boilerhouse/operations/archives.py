@@ -34,8 +34,8 @@ from boilerhouse.core import deployment, encryption
 from boilerhouse.core.deployment import deployment_id, node_id
 from boilerhouse.core.errors import Conflict, Failed, NotFound
 from boilerhouse.core.fields import EncryptedJSONField
-from boilerhouse.operations import sealing
-from boilerhouse.operations.sealing import Hashed, NotABackup
+from boilerhouse.operations import signatures
+from boilerhouse.operations.signatures import Hashed, NotABackup
 
 FORMAT, UNSIGNED_FORMAT = 2, 1
 KEPT = [
@@ -128,8 +128,8 @@ def write(path: Path, tell: Callable[[str], None]) -> Manifest:
                     tell(f"{label}: {counts[label]} rows")
                 manifest = _manifest(counts, seals)
                 text = json.dumps(asdict(manifest), indent=1).encode()
-                archive.writestr(sealing.MANIFEST, text)
-                archive.writestr(sealing.SIGNATURE, sealing.signature(text, encryption.in_force()[0]))
+                archive.writestr(signatures.MANIFEST, text)
+                archive.writestr(signatures.SIGNATURE, signatures.signature(text, encryption.in_force()[0]))
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)  # unlike a rename, a link never replaces a file
@@ -192,7 +192,10 @@ def _write_rows(archive: zipfile.ZipFile, label: str) -> tuple[int, list[Any]]:
 def _rows(model: type[models.Model]) -> Iterator[Row]:
     if model is Group:
         for group in Group.objects.prefetch_related("permissions__content_type").order_by("pk"):
-            yield {"name": group.name, "permissions": sorted(permission_name(one) for one in group.permissions.all())}
+            yield {
+                "name": group.name,
+                "permissions": sorted(permission_name(permission) for permission in group.permissions.all()),
+            }
         return
     fields = model._meta.concrete_fields
     hidden = [field for field in fields if isinstance(field, EncryptedJSONField)]
@@ -206,7 +209,7 @@ def _rows(model: type[models.Model]) -> Iterator[Row]:
         if model is User:
             user = User.objects.get(pk=row["id"])
             row["groups"] = sorted(user.groups.values_list("name", flat=True))
-            row["user_permissions"] = sorted(permission_name(one) for one in user.user_permissions.all())
+            row["user_permissions"] = sorted(permission_name(permission) for permission in user.user_permissions.all())
         yield row
 
 
@@ -235,15 +238,15 @@ class Archive:
         self._path, self._is_checked = path, False
         try:
             self._zip = zipfile.ZipFile(path)
-            sealing.check_parts(self._zip.infolist())
-            self._text = sealing.read_small(self._zip, sealing.MANIFEST)
-            found = json.loads(self._text)
-            if found.get("format") not in (FORMAT, UNSIGNED_FORMAT):
+            signatures.check_parts(self._zip.infolist())
+            self._text = signatures.read_small(self._zip, signatures.MANIFEST)
+            document = json.loads(self._text)
+            if document.get("format") not in (FORMAT, UNSIGNED_FORMAT):
                 raise NotABackup(
-                    detail=f"{path} has format {found.get('format')!r}; this version reads format {FORMAT}."
+                    detail=f"{path} has format {document.get('format')!r}; this version reads format {FORMAT}."
                 )
-            self.manifest = Manifest(**found)
-            self._signature = b"" if self._is_unsigned else sealing.read_small(self._zip, sealing.SIGNATURE)
+            self.manifest = Manifest(**document)
+            self._signature = b"" if self._is_unsigned else signatures.read_small(self._zip, signatures.SIGNATURE)
         except (*UNREADABLE, KeyError, TypeError, ValueError, AttributeError) as error:
             raise NotABackup(detail=f"{path} is not a backup, or is truncated or damaged: {error}") from error
         if self._is_unsigned and not allow_unsigned:
@@ -287,12 +290,12 @@ class Archive:
                 if damaged:
                     raise NotABackup(detail=f"{self._path} is damaged at {damaged}.")
                 return
-            if not sealing.is_signed(self._text, self._signature, keys):
+            if not signatures.is_signed(self._text, self._signature, keys):
                 raise NotABackup(
                     detail=f"{self._path} was altered or written by another deployment: no key of this deployment made"
                     " its signature. Nothing was restored. Use another copy."
                 )
-            sealing.check_contents(self._zip, self.manifest.seals)
+            signatures.check_contents(self._zip, self.manifest.seals)
         except UNREADABLE as error:
             raise NotABackup(detail=f"{self._path} is truncated or damaged: {error}") from error
 
@@ -306,7 +309,7 @@ class Archive:
                 yield json.loads(line)
                 count += 1
         if not self._is_unsigned and hashed.seal != self.manifest.seals[name]:
-            raise sealing.altered(name)
+            raise signatures.altered(name)
         if count != self.manifest.rows[label]:
             raise NotABackup(detail=f"{label} has {count} rows; the manifest says {self.manifest.rows[label]}.")
 

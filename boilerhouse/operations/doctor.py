@@ -24,7 +24,7 @@ from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deploym
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.process import processes
-from boilerhouse.queues.silence import silent_queues
+from boilerhouse.queues.service import unserved_queues
 from pools import bridging, firewall, host, registry_logins, resolvers, suitability
 from pools.models import Container, Pool, RegistryCredential
 from pools.nodes import here
@@ -52,26 +52,28 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Run all checks, each after those it depends on. Nothing is changed."""
-    found: list[Finding] = []
+    results: list[Finding] = []
     for name, check in CHECKS:
         try:
-            found += [Finding(name, *rest) for rest in check()]
+            results += [Finding(name, *rest) for rest in check()]
         except (BoilerhouseError, DatabaseError, OSError, subprocess.SubprocessError) as error:
             detail = getattr(error, "detail", "") or f"{type(error).__name__}: {error}"
-            found.append(Finding(name, FAILURE, detail, "Fix this first; later checks may depend on it."))
+            results.append(Finding(name, FAILURE, detail, "Fix this first; later checks may depend on it."))
             if name == "database":
                 break
-    return found
+    return results
 
 
 Rest = tuple[str, str, str] | tuple[str, str]
 
 
 def _settings() -> Iterator[Rest]:
-    seen = [one for one in run_checks() if one.level >= WARNING and str(one.id).startswith("boilerhouse.")]
-    for one in seen:
-        yield (WARN if one.level == WARNING else FAILURE), str(one.msg), str(one.hint or "")
-    if not seen:
+    messages = [
+        message for message in run_checks() if message.level >= WARNING and str(message.id).startswith("boilerhouse.")
+    ]
+    for message in messages:
+        yield (WARN if message.level == WARNING else FAILURE), str(message.msg), str(message.hint or "")
+    if not messages:
         yield OK, "no problems"
 
 
@@ -93,11 +95,11 @@ def _clock() -> Iterator[Rest]:
         now = "now()" if connection.vendor == "postgresql" else "strftime('%s.%f', 'now')"
         before = time.time()
         cursor.execute(f"SELECT {now}")
-        said = cursor.fetchone()[0]
-    if not isinstance(said, datetime):
+        database_time = cursor.fetchone()[0]
+    if not isinstance(database_time, datetime):
         yield OK, "the database runs on this host's clock"
         return
-    skew = abs(said.timestamp() - (before + time.time()) / 2)
+    skew = abs(database_time.timestamp() - (before + time.time()) / 2)
     detail = f"{skew * 1000:.0f} ms between the database and this host"
     if skew > TIGHT_CLOCK_S:
         yield (FAILURE if skew > CLOCK_S else WARN), detail, "Run chrony or systemd-timesyncd on both."
@@ -130,7 +132,7 @@ def _data_directory() -> Iterator[Rest]:
     else:
         yield OK, f"{path} ({mode:04o})"
     keys = path / "keys"
-    loose = [one.name for one in keys.iterdir() if stat.S_IMODE(one.stat().st_mode) & 0o077] if keys.is_dir() else []
+    loose = [file.name for file in keys.iterdir() if stat.S_IMODE(file.stat().st_mode) & 0o077] if keys.is_dir() else []
     if loose:
         yield FAILURE, f"keys are accessible to other users: {', '.join(loose)}", f"chmod 600 {keys}/*"
     if host.disk_is_low():
@@ -163,8 +165,8 @@ def _engine() -> Iterator[Rest]:
         OK, f"Docker {can.version}, API {can.api_version}, cgroup v{can.cgroup_version}, image store"
             f" {can.image_store}, {can.cpus} CPUs, {can.memory_mb} MiB",
     )  # fmt: skip
-    for one in suitability.objections(can):
-        yield FAILURE, one.detail, one.todo
+    for item in suitability.objections(can):
+        yield FAILURE, item.detail, item.todo
     if not can.live_restore:
         yield (
             WARN, "live-restore is off: containers end when dockerd restarts",
@@ -176,28 +178,28 @@ def _engine() -> Iterator[Rest]:
             f" limit, {can.open_files}: none starts whose workload does not say less",
             f"Raise the engine's limit (LimitNOFILE, ulimit -n) to {DEFAULT_OPEN_FILES}, or set ulimits of workloads.",
         )  # fmt: skip
-    unknown = [one for one in settings.BOILERHOUSE_ALLOWED_RUNTIMES if can.runtimes and one not in can.runtimes]
+    unknown = [item for item in settings.BOILERHOUSE_ALLOWED_RUNTIMES if can.runtimes and item not in can.runtimes]
     if unknown:
         yield WARN, f"runtimes unknown to the engine: {', '.join(unknown)}", "BOILERHOUSE_ALLOWED_RUNTIMES"
 
 
 def _same_path() -> Iterator[Rest]:
     """Whether the engine can mount containers' directories under the paths that we use."""
-    for directory in (one for one in (data_dir(), ram_dir()) if one.is_dir()):
+    for directory in (place for place in (data_dir(), ram_dir()) if place.is_dir()):
         path = directory / f"probe-{secrets.token_hex(8)}"
         path.mkdir(mode=0o700)
         try:
-            seen = get_runtime().sees(str(path), host.labels())
+            is_visible = get_runtime().sees(str(path), host.labels())
         finally:
             path.rmdir()
-        if seen is None:
+        if is_visible is None:
             yield (
                 WARN,
                 "the engine has no image yet, so this check cannot mount the directories",
                 "manage.py build_example",
             )
             return
-        if seen:
+        if is_visible:
             yield OK, f"the engine sees {directory} under the same path"
         else:
             yield (
@@ -245,7 +247,7 @@ def _transfers() -> Iterator[Rest]:
 def _registries() -> Iterator[Rest]:
     """Whether each stored credential can log in. All are tested in parallel, each within the engine's timeout."""
     runtime, stored = get_runtime(), list(RegistryCredential.objects.order_by("pk"))
-    asked = [(registry_logins.host_of(one), registry_logins.login_of(one)) for one in stored]
+    asked = [(registry_logins.host_of(row), registry_logins.login_of(row)) for row in stored]
     with ThreadPoolExecutor(REGISTRIES_AT_ONCE) as threads:
         answers = [threads.submit(runtime.log_in, host, login) for host, login in asked]
     for credential, answer in zip(stored, answers, strict=True):
@@ -280,7 +282,7 @@ def _sinks() -> Iterator[Rest]:
 
 def _processes() -> Iterator[Rest]:
     alive = list(Process.objects.filter(pk__in=processes.living()))
-    for queue, seconds in silent_queues().items():
+    for queue, seconds in unserved_queues().items():
         words = "See the workers' logs and docs/runbook.md#boilerhousequeuesilent."
         yield FAILURE, f"the queue {queue} has not been served for {seconds} s", words
     waiting = nodes.waiting_tasks()
@@ -293,7 +295,7 @@ def _processes() -> Iterator[Rest]:
         yield FAILURE, f"the step {step.name} fails: {step.error}: {step.detail}", words
     starts = (Process.Kind.WORKER, "run_worker"), (Process.Kind.CONTROLLER, "run_controller"), (Process.Kind.WEB, "up")
     for kind, start in starts:
-        count = sum(one.kind == kind for one in alive)
+        count = sum(process.kind == kind for process in alive)
         if not count:
             yield FAILURE, f"no {kind.value} process is running", f"manage.py {start}"
         else:
@@ -303,7 +305,7 @@ def _processes() -> Iterator[Rest]:
 def _pools() -> Iterator[Rest]:
     for pool in Pool.objects.exclude(trouble="").order_by("pk"):
         yield FAILURE, f"{pool.pk}: {pool.last_error}", f"See {reverse('pool', args=[pool.pk])}."
-    late = [beat for beat in syncs.beats() if beat.is_overdue(clock.now())]
+    late = [beat for beat in syncs.periodic_saves() if beat.is_overdue(clock.now())]
     if late:
         yield WARN, f"{len(late)} saves are overdue", "See the overview; a sink may be slow or down."
     if not late:

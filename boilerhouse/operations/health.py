@@ -14,8 +14,8 @@ from boilerhouse.api.schema import operation
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.process import processes
-from boilerhouse.queues.silence import silent_queues
-from pools import filtering
+from boilerhouse.queues.service import unserved_queues
+from pools import packet_filter
 from pools.runtime import get_runtime
 
 
@@ -71,15 +71,15 @@ def readiness() -> dict[str, str]:
         checks["database"] = "ok"
         living = processes.living()
         kinds = set(Process.objects.filter(pk__in=living).values_list("kind", flat=True))
-        silent = silent_queues()
+        silent = unserved_queues()
         checks["workers"] = "ok"
         if Process.Kind.WORKER not in kinds:
             checks["workers"] = "no worker is running"
         elif silent:
-            said = [f"{name} has not been served for {seconds} s" for name, seconds in silent.items()]
-            checks["workers"] = "; ".join(said)
+            problems = [f"{name} has not been served for {seconds} s" for name, seconds in silent.items()]
+            checks["workers"] = "; ".join(problems)
         checks["controller"] = "ok" if Process.Kind.CONTROLLER in kinds else "no controller is running"
-        checks["network"] = "; ".join(filtering.problems()) or "ok"
+        checks["network"] = "; ".join(packet_filter.problems()) or "ok"
     except DatabaseError as error:
         checks["database"] = type(error).__name__
     try:

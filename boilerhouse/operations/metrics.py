@@ -26,9 +26,9 @@ from boilerhouse.api.schema import operation
 from boilerhouse.core import clock, nodes
 from boilerhouse.core.models import ApiKey, Lease, Node, Process, QueueHealth, Role
 from boilerhouse.process import processes
-from boilerhouse.queues.silence import silent_queues
+from boilerhouse.queues.service import unserved_queues
 from boilerhouse.telemetry.metering import ProcessesCollector
-from boilerhouse.web import kept_bytes
+from boilerhouse.web import response_bytes
 from pools import host
 from pools.models import Container, ImagePull, Pool
 from pools.states import PULLING, ContainerState
@@ -46,7 +46,7 @@ class DatabaseCollector(Collector):
         yield from _saves()
         yield from _processes()
         kept = GaugeMetricFamily("boilerhouse_kept_answers_bytes", "Bytes of answers stored for Idempotency-Keys.")
-        kept.add_metric([], float(kept_bytes.total()))
+        kept.add_metric([], float(response_bytes.total()))
         yield kept
 
 
@@ -147,7 +147,7 @@ def _queues() -> Iterator[Metric]:
     is_silent = GaugeMetricFamily(
         "boilerhouse_queue_silent", "1 while no worker serves a queue although one is running.", labels=["queue"]
     )
-    now, silent = clock.now(), silent_queues()
+    now, silent = clock.now(), unserved_queues()
     for row in QueueHealth.objects.filter(name__in=list(settings.QUEUES)).order_by("name"):
         age.add_metric([row.name], max(0.0, (now - row.served_at).total_seconds()))
         is_silent.add_metric([row.name], float(row.name in silent))
@@ -177,7 +177,7 @@ def _saves() -> Iterator[Metric]:
         "boilerhouse_sync_overdue_tenants", "Tenants whose last save is older than twice the interval.", labels=["pool"]
     )
     now, ages, late = clock.now(), dict[str, float](), dict[str, set[str]]()
-    for beat in syncs.beats():
+    for beat in syncs.periodic_saves():
         pool = beat.assignment.pool_id
         ages[pool] = max(ages.get(pool, 0.0), (now - beat.unsaved_since).total_seconds())
         late.setdefault(pool, set()).update({beat.assignment.tenant_id} if beat.is_overdue(now) else ())

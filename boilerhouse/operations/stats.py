@@ -85,11 +85,11 @@ def stats() -> dict[str, Any]:
 def _sync() -> dict[str, Any]:
     now = clock.now()
     day = SyncRun.objects.filter(created_at__gt=now - timedelta(hours=24))
-    beats = list(syncs.beats())
-    late = {beat.spec.pk for beat in beats if beat.is_overdue(now)}
+    periodic_saves = list(syncs.periodic_saves())
+    late = {beat.spec.pk for beat in periodic_saves if beat.is_overdue(now)}
     specs = dict(SyncSpec.objects.values_list("pk", "sink_health"))
     ok = sum(health.get("state") != "unhealthy" and pk not in late for pk, health in specs.items())
-    ages = [(now - beat.unsaved_since).total_seconds() for beat in beats]
+    ages = [(now - beat.unsaved_since).total_seconds() for beat in periodic_saves]
     return {
         "ok": ok,
         "warning": len(specs) - ok,

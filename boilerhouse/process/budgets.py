@@ -176,7 +176,7 @@ class Budget:
 
     def _over(self, owners: tuple[Owner, ...], amount: int) -> list[Owner | None]:
         """The owner whose limit this much more would exceed; None stands for the total limit."""
-        over: list[Owner | None] = [one for one in owners if self.used(one) + amount > self.share(one.kind)]
+        over: list[Owner | None] = [owner for owner in owners if self.used(owner) + amount > self.share(owner.kind)]
         return [*over, None] if self._all + amount > self.most else over
 
     def _give_back(self, owners: tuple[Owner, ...], of_each: int, of_all: int) -> None:
@@ -250,4 +250,7 @@ class Use:
 def of_tenant(tenant_id: str, container_id: object) -> list[Use]:
     """What the tenant and requests for its container use in this process, with the limits of one tenant."""
     both = tenant(tenant_id), container(container_id)
-    return [Use(one.words, sum(one.used(owner) for owner in both), one.share(Kind.TENANT), one.is_bytes) for one in ALL]
+    return [
+        Use(budget.words, sum(budget.used(owner) for owner in both), budget.share(Kind.TENANT), budget.is_bytes)
+        for budget in ALL
+    ]

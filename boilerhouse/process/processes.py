@@ -122,7 +122,7 @@ def _write(process_id: uuid.UUID, pid: int) -> None:
 
 def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
     global _written, _beaten
-    beats = 0
+    periodic_saves = 0
     try:
         while not stop.wait(HEARTBEAT_S):
             try:
@@ -136,7 +136,7 @@ def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
                     _written = None  # not committed yet, or rolled back: the next use writes it again
                 if _kind == Process.Kind.WORKER:
                     nodes.beat()
-                if (beats := beats + 1) % MEASURE_EVERY == 0:
+                if (periodic_saves := periodic_saves + 1) % MEASURE_EVERY == 0:
                     clock.measure()
             except Exception as error:  # the database may be unavailable; the next heartbeat tries again
                 STEP_FAILURES.labels("heartbeat").inc()

@@ -15,7 +15,7 @@ from django_q.brokers.orm import ORM
 
 from boilerhouse.core import clock
 from boilerhouse.core.deployment import node_id
-from boilerhouse.queues import bells
+from boilerhouse.queues import wakeup_pipes
 
 NEARLY = timedelta(seconds=10)
 """Processes' readings of the database's clock differ by some milliseconds; a taken message is locked for longer."""
@@ -49,7 +49,7 @@ class Broker(ORM):  # type: ignore[misc]
         made = self.get_connection().create(key=self.list_key, payload=task, lock=at).pk
         queue, _, node = self.list_key.partition("@")
         if not self.delay_s and node in ("", node_id()):
-            transaction.on_commit(partial(bells.ring, queue), robust=True)
+            transaction.on_commit(partial(wakeup_pipes.notify, queue), robust=True)
         return made
 
     @classmethod

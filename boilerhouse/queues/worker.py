@@ -29,7 +29,7 @@ from boilerhouse.core import context
 from boilerhouse.core.models import QueueHealth
 from boilerhouse.process import processes
 from boilerhouse.process.outage import DATABASE_LOST
-from boilerhouse.queues import bells
+from boilerhouse.queues import wakeup_pipes
 from boilerhouse.queues.broker import Broker, Message
 
 log = structlog.get_logger("boilerhouse.worker")
@@ -137,7 +137,7 @@ class Worker:
             name: [Thread(self, name, number) for number in range(int(own["workers"]))]
             for name, own in queues.items()
         }  # fmt: skip
-        self._bell = bells.Bell(*queues)
+        self._pipe = wakeup_pipes.WakeupPipe(*queues)
         self._stopping = threading.Event()
         self._retired: list[tuple[str, Thread]] = []
         """Threads whose tasks hang. Other threads have replaced them."""
@@ -156,7 +156,7 @@ class Worker:
 
     def wake(self) -> None:
         """Make it look for messages now."""
-        self._bell.ring()
+        self._pipe.notify()
 
     def retire_overdue(self) -> list[str]:
         """Replace each thread whose task exceeds its queue's time limit; return these tasks."""
@@ -214,14 +214,14 @@ class Worker:
         return [(name, given) for name, thread in threads if (given := thread.given) is not None]
 
     def _free(self) -> dict[str, list[Thread]]:
-        free = {name: [one for one in threads if one.is_free] for name, threads in self._threads.items()}
+        free = {name: [thread for thread in threads if thread.is_free] for name, threads in self._threads.items()}
         return {name: threads for name, threads in free.items() if threads}
 
     def _take(self) -> None:
         """Until it is stopped: pass messages to free threads. It continues when the database is unavailable."""
         last = time.monotonic()
         while not self._stopping.is_set():
-            self._bell.silence()
+            self._pipe.silence()
             self._look_began = time.monotonic()
             try:
                 was_given = self._look()
@@ -235,7 +235,7 @@ class Worker:
                 last = time.monotonic()
                 continue
             is_idle = time.monotonic() - last > IDLE_S
-            self._bell.wait(settings.QUEUE_IDLE_LOOK_S if is_idle else settings.QUEUE_LOOK_S)
+            self._pipe.wait(settings.QUEUE_IDLE_LOOK_S if is_idle else settings.QUEUE_LOOK_S)
         connection.close()
 
     def _say_failed(self, error: Exception) -> None:

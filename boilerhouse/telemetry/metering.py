@@ -111,15 +111,15 @@ def _reading(*, is_shared: bool) -> Iterator[None]:
 
 def _dead() -> list[str]:
     """Processes that no longer hold their lock."""
-    found = []
+    pids = []
     for path in directory.glob("*.alive"):
         with contextlib.suppress(FileNotFoundError), path.open("r") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            found.append(path.stem)
-    return found
+            pids.append(path.stem)
+    return pids
 
 
 def fold() -> int:
@@ -130,13 +130,13 @@ def fold() -> int:
     with _reading(is_shared=False):
         gone = _dead()
         for kind in ("counter", "histogram"):
-            paths = [path for one in gone if (path := directory / f"{kind}_{one}.db").exists()]
+            paths = [path for pid in gone if (path := directory / f"{kind}_{pid}.db").exists()]
             if paths:
                 _fold(kind, paths)
-        for one in gone:
-            for path in directory.glob(f"*_{one}.db"):
+        for pid in gone:
+            for path in directory.glob(f"*_{pid}.db"):
                 path.unlink()
-            (directory / f"{one}.alive").unlink()
+            (directory / f"{pid}.alive").unlink()
     return len(gone)
 
 

@@ -66,6 +66,6 @@ def carrier() -> dict[str, str]:
         return {}
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    found: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(found)
-    return found
+    headers: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(headers)
+    return headers

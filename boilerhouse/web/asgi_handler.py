@@ -27,15 +27,15 @@ from django.urls import set_script_prefix
 
 from boilerhouse.core import context
 from boilerhouse.core.ids import uuid7
-from boilerhouse.process.turns import Turns
-from boilerhouse.web import connections, draining, idempotency, refusals, throttling
+from boilerhouse.process.fair_semaphore import FairSemaphore
+from boilerhouse.web import connections, idempotency, refusals, shutdown, throttling
 from boilerhouse.web.bodies import Body
 from boilerhouse.web.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
 from boilerhouse.web.middleware import safe_request_id
 from boilerhouse.web.problems import problem
 from boilerhouse.web.streaming import Stalled, Stream, Writer, serve
+from boilerhouse.web.wait_slots import Line
 from boilerhouse.web.waiting import Waiters, Waiting
-from boilerhouse.web.waiting_line import Line
 
 log = structlog.get_logger("boilerhouse.http")
 
@@ -85,7 +85,7 @@ class ThreadedHandler(BaseHandler):
             "sign-in": ThreadPoolExecutor(1, thread_name_prefix="sign-in"),
         }
         # A claim waits for PostgreSQL between its steps; SQLite runs in this process (ADR 22).
-        self.turns = {"claim": Turns(places=1 if connection.vendor == "sqlite" else 2)}
+        self.turns = {"claim": FairSemaphore(places=1 if connection.vendor == "sqlite" else 2)}
         self.sign_ins = Line(SIGN_INS, SIGN_INS_PER_ADDRESS)
         self.waiters = Waiters(ThreadPoolExecutor(1, thread_name_prefix="waiters"))
 
@@ -139,7 +139,7 @@ class ThreadedHandler(BaseHandler):
             if not isinstance(response, Waiting):
                 return response
             try:
-                if draining.cut.has_come:
+                if shutdown.cut.is_set:
                     return _ask_again(response)
                 if not await self._wait(response, receive):
                     return None
@@ -196,7 +196,7 @@ class ThreadedHandler(BaseHandler):
             if not message.get("more_body"):
                 return body
 
-    def _respond_in_turn(self, turns: Turns, *arguments: Any) -> HttpResponseBase:
+    def _respond_in_turn(self, turns: FairSemaphore, *arguments: Any) -> HttpResponseBase:
         with turns.turn():
             return self._respond(*arguments)
 

@@ -141,19 +141,21 @@ class Connections:
         """Whether this client is already sending too many slow bodies."""
         before = time.monotonic() - YOUNG_S
         of_address = self._of_address.get(address, {}).values()
-        slow = sum(one.phase is Phase.BODY and one.since < before for one in of_address)
+        slow = sum(connection.phase is Phase.BODY and connection.since < before for connection in of_address)
         return slow >= settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
 
     def overdue(self) -> list[Connection]:
         """Connections whose clients have exceeded the time limit."""
         now, limits = time.monotonic(), (settings.BOILERHOUSE_HEAD_TIMEOUT_S, settings.BOILERHOUSE_BODY_TIMEOUT_S)
-        return [one for one in self._all.values() if now - one.since > one.patience_s(*limits)]
+        return [
+            connection for connection in self._all.values() if now - connection.since > connection.patience_s(*limits)
+        ]
 
     def _shed_of(self, address: str, now: float) -> None:
         of_address = self._of_address.get(address, {})
         if len(of_address) < settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS:
             return
-        waiting = [(key, one) for key, one in of_address.items() if _waits(one)]
+        waiting = [(key, connection) for key, connection in of_address.items() if _waits(connection)]
         if len(waiting) >= settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS:
             key, longest = min(waiting, key=lambda item: item[1].since)
             if now - longest.since > YOUNG_S:
@@ -161,36 +163,38 @@ class Connections:
 
     def _shed(self, now: float) -> None:
         """Close a twentieth of all connections, unauthenticated ones first."""
-        counts = Counter(one.address for one in self._all.values() if one.address and not one.is_known)
+        counts = Counter(
+            connection.address for connection in self._all.values() if connection.address and not connection.is_known
+        )
         batch = max(1, self.most // 20)
         strangers = [item for item in self._all.items() if _may_end(item[1], counts, now)]
         strangers.sort(key=lambda item: (-counts[item[1].address], item[1].since))
         if not strangers:
             strangers = [item for item in self._all.items() if _idles(item[1]) and now - item[1].since > YOUNG_S]
             strangers.sort(key=lambda item: item[1].since)
-        for key, one in strangers[:batch]:
-            self._end(key, one)
+        for key, connection in strangers[:batch]:
+            self._end(key, connection)
 
-    def _end(self, key: Hashable, one: Connection) -> None:
+    def _end(self, key: Hashable, connection: Connection) -> None:
         self.remove(key)
-        one.abort()
+        connection.abort()
 
 
-def _waits(one: Connection) -> bool:
-    return not one.is_known and one.phase is not Phase.ASKED
+def _waits(connection: Connection) -> bool:
+    return not connection.is_known and connection.phase is not Phase.ASKED
 
 
-def _idles(one: Connection) -> bool:
-    return one.phase in (Phase.HEAD, Phase.LINGER)
+def _idles(connection: Connection) -> bool:
+    return connection.phase in (Phase.HEAD, Phase.LINGER)
 
 
-def _may_end(one: Connection, counts: Counter[str], now: float) -> bool:
-    if one.is_known or not one.address:
+def _may_end(connection: Connection, counts: Counter[str], now: float) -> bool:
+    if connection.is_known or not connection.address:
         return False
-    age = now - one.since
-    if one.phase is Phase.ASKED:
-        return age > STUCK_S and counts[one.address] > settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
-    return age > YOUNG_S or counts[one.address] > settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
+    age = now - connection.since
+    if connection.phase is Phase.ASKED:
+        return age > STUCK_S and counts[connection.address] > settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
+    return age > YOUNG_S or counts[connection.address] > settings.BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS
 
 
 def is_trusted(peer: str) -> bool:
@@ -205,21 +209,21 @@ def _is_within(peer: str, networks: tuple[str, ...]) -> bool:
     except ValueError:
         return False
     plain = getattr(address, "ipv4_mapped", None) or address
-    return any(plain in ipaddress.ip_network(one, strict=False) for one in networks)
+    return any(plain in ipaddress.ip_network(network, strict=False) for network in networks)
 
 
 @lru_cache(4096)
 def client_at(address: str) -> str:
     """The client that an address counts for. A host has 2^64 IPv6 addresses, so such a network counts as one."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network(f"{found}/64", strict=False).network_address)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network(f"{ip}/64", strict=False).network_address)
 
 
 def client_of(request: Any) -> str:

@@ -26,7 +26,7 @@ from django.utils import timezone
 
 from boilerhouse.core import api_keys
 from boilerhouse.core.models import Deployment, Event
-from boilerhouse.web.live import pump
+from boilerhouse.web.event_pump import pump
 from boilerhouse.web.waiting import pulse
 
 log = structlog.get_logger(__name__)
@@ -103,12 +103,12 @@ class _Known:
 
 def _load(rows: QuerySet[Event]) -> list[_Known]:
     encode = partial(json.dumps, cls=DjangoJSONEncoder, separators=(",", ":"))
-    found = []
+    events = []
     for event in rows:
         sent = Sent(event.pk, encode(render_event(event)))
         full = Sent(event.pk, encode(render_event(event, reads_logs=True))) if event.private else sent
-        found.append(_Known(event, sent, full))
-    return found
+        events.append(_Known(event, sent, full))
+    return events
 
 
 def newest_id() -> int:
@@ -167,10 +167,10 @@ class Hub:
                 if key_id in self._dead:
                     raise Revoked
                 coming = self._next
-                found, position_now = await self._after(position, wanted)
-                for known in found:
+                events, position_now = await self._after(position, wanted)
+                for known in events:
                     yield known.sent_to(wanted)
-                if found:
+                if events:
                     spoke = time.monotonic()
                 if position_now > position:
                     position = position_now
@@ -203,8 +203,8 @@ class Hub:
         if position >= self._head:
             return [], position
         if self._ids and position >= self._ids[0] - 1:
-            found = self._recent[bisect.bisect_right(self._ids, position) :]
-            return [known for known in found if wanted.matches(known.event)], self._head
+            events = self._recent[bisect.bisect_right(self._ids, position) :]
+            return [known for known in events if wanted.matches(known.event)], self._head
         rows = wanted.rows().filter(pk__gt=position, pk__lte=self._head).order_by("pk")[:PAGE]
         page = await self._in_thread(_load, rows)
         return page, page[-1].sent.id if len(page) == PAGE else self._head

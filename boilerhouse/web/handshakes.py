@@ -9,7 +9,7 @@ import structlog
 from channels.security.websocket import WebsocketDenier
 from django.conf import settings
 
-from boilerhouse.web import arrival
+from boilerhouse.web import transport
 
 log = structlog.get_logger(__name__)
 
@@ -23,11 +23,11 @@ class OverTls:
         self.application = application
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if not settings.BOILERHOUSE_HTTPS or arrival.as_request(scope).is_secure():
+        if not settings.BOILERHOUSE_HTTPS or transport.as_request(scope).is_secure():
             await self.application(scope, receive, send)
         elif (await receive())["type"] == "websocket.connect":
             has_header = any(name == b"x-forwarded-proto" for name, _ in scope["headers"])
-            detail = arrival.PLAIN if has_header else arrival.NO_PROTO
+            detail = transport.PLAIN if has_header else transport.NO_PROTO
             await send({"type": "websocket.accept"})  # only an accepted socket can be closed with one of our codes
             text = json.dumps({"type": "error", "code": FORBIDDEN, "detail": detail})
             await send({"type": "websocket.send", "text": text})
@@ -45,9 +45,9 @@ class OurPagesOnly:
         self.application = application
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        request = arrival.as_request(scope)
+        request = transport.as_request(scope)
         origin = request.META.get("HTTP_ORIGIN", "")
-        why = arrival.why_not_ours(origin, request) if origin else "The request has no Origin header."
+        why = transport.why_not_ours(origin, request) if origin else "The request has no Origin header."
         if not why:
             await self.application(scope, receive, send)
             return

@@ -137,8 +137,8 @@ def _owners(head: Head) -> tuple[Owner, ...] | None:
 def _user_of(cookies: str) -> str | None:
     """The user of a valid session."""
     try:
-        found = SimpleCookie(cookies).get(settings.SESSION_COOKIE_NAME)
+        cookie = SimpleCookie(cookies).get(settings.SESSION_COOKIE_NAME)
     except CookieError:
         return None
     store = import_module(settings.SESSION_ENGINE).SessionStore
-    return None if found is None else store(found.value).get("_auth_user_id")
+    return None if cookie is None else store(cookie.value).get("_auth_user_id")

@@ -195,20 +195,20 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         looking = asyncio.get_running_loop().run_in_executor(_lookups, admit, request.head, length)
         looking.add_done_callback(lambda done: self._looked_up(request, done.result()))
 
-    def _looked_up(self, request: Request, found: Hold | Refusal) -> None:
+    def _looked_up(self, request: Request, verdict: Hold | Refusal) -> None:
         is_gone = self.requests[-1:] != [request] or self._is_over  # the client left, or was answered meanwhile
-        if (is_gone or self._handlingRequest) and not isinstance(found, Refusal):
-            found.release()
+        if (is_gone or self._handlingRequest) and not isinstance(verdict, Refusal):
+            verdict.release()
         if is_gone:
             return
         self._networkProducer.resumeProducing()
         held, self._held = b"".join(self._held or ()), None
         if self._handlingRequest:
             return  # the complete body was here already
-        if isinstance(found, Refusal):
-            self._answer_now(request, found)
+        if isinstance(verdict, Refusal):
+            self._answer_now(request, verdict)
             return
-        request.hold = found
+        request.hold = verdict
         self._invite(request)
         if held:
             self.rawDataReceived(held)

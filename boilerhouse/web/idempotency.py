@@ -26,7 +26,7 @@ from boilerhouse.core.errors import Conflict, FieldError, Invalid
 from boilerhouse.core.models import IdempotencyRecord
 from boilerhouse.process import ownership, processes
 from boilerhouse.process.outage import DATABASE_LOST
-from boilerhouse.web.kept_bytes import RECORD_BYTES, RETENTION, Share, ledger
+from boilerhouse.web.response_bytes import RECORD_BYTES, RETENTION, Share, ledger
 
 LASTING = frozenset({400, 415, 422})
 REPLAYED = "Idempotency-Replayed"

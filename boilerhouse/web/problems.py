@@ -99,23 +99,23 @@ def from_error(error: BoilerhouseError, **more: Any) -> HttpResponse:
 
 def field_errors(detail: Any) -> list[FieldError]:
     """The errors of a serializer, each with its pointer."""
-    return [FieldError(one["pointer"], one["detail"], one["code"]) for one in pointers(detail)]
+    return [FieldError(item["pointer"], item["detail"], item["code"]) for item in pointers(detail)]
 
 
 def pointers(detail: Any, pointer: str = "") -> list[dict[str, str]]:
     if isinstance(detail, dict):
-        found = []
+        results = []
         for name, inner in detail.items():
             escaped = str(name).replace("~", "~0").replace("/", "~1")
-            found += pointers(inner, pointer if name == "non_field_errors" else f"{pointer}/{escaped}")
-        return found
+            results += pointers(inner, pointer if name == "non_field_errors" else f"{pointer}/{escaped}")
+        return results
     if isinstance(detail, list):
-        found = []
+        results = []
         for index, inner in enumerate(detail):
             nested = isinstance(inner, dict | list)
             if not (nested and not inner):
-                found += pointers(inner, f"{pointer}/{index}" if nested else pointer)
-        return found
+                results += pointers(inner, f"{pointer}/{index}" if nested else pointer)
+        return results
     return [{"pointer": pointer, "detail": str(detail), "code": str(getattr(detail, "code", "invalid"))}]
 
 

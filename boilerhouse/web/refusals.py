@@ -16,7 +16,7 @@ from typing import Any
 from boilerhouse.telemetry.instruments import REFUSALS
 from boilerhouse.web import connections
 from boilerhouse.web.throttling import Buckets
-from boilerhouse.web.waiting_line import Line
+from boilerhouse.web.wait_slots import Line
 
 AT_ONCE_OF_KEY, AT_ONCE_OF_ADDRESS = (10, 20), (50, 100)
 """Refusals per second, and burst. An address may have many clients, and an unauthenticated refusal needs no query."""

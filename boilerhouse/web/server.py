@@ -90,7 +90,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]
 
     def drain(self) -> None:
         """Stop when running requests have been answered; called twice, stop immediately."""
-        from boilerhouse.web import draining
+        from boilerhouse.web import shutdown
 
         if self._draining_since is not None:
             self.stop()
@@ -98,18 +98,18 @@ class Server(daphne.server.Server):  # type: ignore[misc]
         self._draining_since = time.monotonic()
         for port in self._ports:
             port.stopListening()
-        draining.begun.come()
+        shutdown.begun.set()
         self._drained()
 
     def _drained(self) -> None:
         from django.conf import settings
 
-        from boilerhouse.web import draining
+        from boilerhouse.web import shutdown
 
         assert self._draining_since is not None
         waited = time.monotonic() - self._draining_since
         fresh = time.monotonic() - FIRST_WORDS_S
-        busy = any(one.made_at > fresh for one in self.open if one.channel.is_idle())
+        busy = any(item.made_at > fresh for item in self.open if item.channel.is_idle())
         for connection in self.open:
             if connection.made_at <= fresh:
                 connection.channel.close_when_answered()
@@ -119,7 +119,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]
             if "application_instance" in details
         )
         if waited > settings.BOILERHOUSE_DRAIN_S:
-            draining.cut.come()
+            shutdown.cut.set()
         if (not busy and waited > LOOK_EVERY_S) or waited > settings.BOILERHOUSE_DRAIN_S + LAST_WORDS_S:
             asyncio.get_event_loop().call_later(LOOK_EVERY_S, self.stop)  # send what was written first
         else:

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.http import HttpResponse
 
 from boilerhouse.telemetry.instruments import OPEN_STREAMS
-from boilerhouse.web import draining
+from boilerhouse.web import shutdown
 
 log = structlog.get_logger(__name__)
 
@@ -144,7 +144,7 @@ async def serve(work: Awaitable[None], gone: Awaitable[None]) -> None:
     """Run ``work`` until it is done, ``gone`` is set, or this process stops; Stalled ends it silently."""
     OPEN_STREAMS.inc()
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
-    stopping = asyncio.ensure_future(draining.begun.wait())
+    stopping = asyncio.ensure_future(shutdown.begun.wait())
     try:
         await asyncio.wait((working, leaving, stopping), return_when=asyncio.FIRST_COMPLETED)
         if working.done():

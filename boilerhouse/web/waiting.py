@@ -20,8 +20,8 @@ from django.db import close_old_connections
 from django.http import HttpResponse
 
 from boilerhouse.process import budgets
-from boilerhouse.web import draining
-from boilerhouse.web.live import pump
+from boilerhouse.web import shutdown
+from boilerhouse.web.event_pump import pump
 
 Check = Callable[[set[Hashable]], set[Hashable]]
 
@@ -105,7 +105,7 @@ class Waiters:
         keys.setdefault(waiting.key, set()).add(event)
         assert self._pulsed
         self._pulsed.set()
-        settled, cut = asyncio.ensure_future(event.wait()), asyncio.ensure_future(draining.cut.wait())
+        settled, cut = asyncio.ensure_future(event.wait()), asyncio.ensure_future(shutdown.cut.wait())
         left = max(0.0, waiting.until - time.time())
         try:
             # The view decides what happens after the deadline.

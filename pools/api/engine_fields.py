@@ -100,8 +100,8 @@ class HostsField(StringMapField):
                 wrong[name] = [ErrorDetail("Must be a host name, such as db.internal.", "invalid")]
             elif name.lower() in ENGINES_HOSTS:
                 wrong[name] = [ErrorDetail("This name is the container itself.", "not_allowed")]
-            elif said := addresses.problem(address, loopback=True):
-                wrong[name] = [ErrorDetail(said.detail, said.code)]
+            elif problem := addresses.problem(address, loopback=True):
+                wrong[name] = [ErrorDetail(problem.detail, problem.code)]
         if wrong:
             raise ValidationError(wrong)
         if len(hosts) > MAX_HOSTS:
@@ -116,14 +116,14 @@ class ResolversField(serializers.ListField):
         super().__init__(child=serializers.IPAddressField(), max_length=MAX_DNS, **options)
 
     def to_internal_value(self, data: Any) -> Any:
-        found: list[str] = super().to_internal_value(data)
+        resolvers: list[str] = super().to_internal_value(data)
         wrong: dict[Any, Any] = {}
-        for index, address in enumerate(found):
-            if said := addresses.problem(address, loopback=False):
-                wrong[index] = [ErrorDetail(said.detail, said.code)]
+        for index, address in enumerate(resolvers):
+            if problem := addresses.problem(address, loopback=False):
+                wrong[index] = [ErrorDetail(problem.detail, problem.code)]
         if wrong:
             raise ValidationError(wrong)
-        return found
+        return resolvers
 
 
 @extend_schema_field(
@@ -140,7 +140,7 @@ class LabelsField(StringMapField):
         labels: dict[str, str] = super().to_internal_value(data)
         wrong: dict[str, list[ErrorDetail]] = {}
         for name, value in labels.items():
-            taken = next((one for one in RESERVED_LABELS if f"{name.lower()}.".startswith(one)), None)
+            taken = next((prefix for prefix in RESERVED_LABELS if f"{name.lower()}.".startswith(prefix)), None)
             if not LABEL_NAME.match(name):
                 detail = (
                     f"Use 1 to {MAX_LABEL_NAME} letters, digits and . _ - /, beginning and ending with a letter or"

@@ -56,7 +56,7 @@ class EgressField(ApiSerializer):
         if not settings.BOILERHOUSE_IPV6_SUBNET:
             detail = "This deployment's containers have no IPv6 (BOILERHOUSE_IPV6_SUBNET)."
             errors += [
-                FieldError(f"/allow/{index}", detail, "no_ipv6") for index, one in enumerate(entries) if one.is_ipv6
+                FieldError(f"/allow/{index}", detail, "no_ipv6") for index, entry in enumerate(entries) if entry.is_ipv6
             ]
         if errors:
             raise ValidationError(nested(errors, ""))

@@ -82,14 +82,14 @@ class RegistryCredentialView(ApiView):
         responses=RegistryCredentialOutput,
     )
     def put(self, request: Any, registry_credential_id: str) -> Response:
-        found = registry_credentials.find(registry_credential_id)
-        self.check_match(render_registry_credential(found, ()))
+        credential = registry_credentials.find(registry_credential_id)
+        self.check_match(render_registry_credential(credential, ()))
         data = dict(self.read(RegistryCredentialInput).validated_data)
         check_same_id(data, registry_credential_id)
-        same_registry(data, found)
+        same_registry(data, credential)
         registry_credentials.replace(
-            found,
-            name=data.get("name") or found.name,
+            credential,
+            name=data.get("name") or credential.name,
             secret=secret_of(data),
             check=lambda locked: self.check_match(render_registry_credential(locked, ())),
         )
@@ -103,6 +103,6 @@ class RegistryCredentialView(ApiView):
         responses={204: None},
     )
     def delete(self, request: Any, registry_credential_id: str) -> Response:
-        found = registry_credentials.find(registry_credential_id)
-        registry_credentials.delete(found, force=boolean(request, "force"))
+        credential = registry_credentials.find(registry_credential_id)
+        registry_credentials.delete(credential, force=boolean(request, "force"))
         return Response(status=204)

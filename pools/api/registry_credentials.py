@@ -112,8 +112,8 @@ def render_registry_credential(credential: RegistryCredential, used_by: Sequence
 
 def shown_credential(credential_id: str) -> dict[str, Any]:
     """Raises RegistryCredentialNotFound."""
-    found = registry_credentials.find(credential_id)
-    return render_registry_credential(found, registry_credentials.users().get(found.pk, []))
+    credential = registry_credentials.find(credential_id)
+    return render_registry_credential(credential, registry_credentials.users().get(credential.pk, []))
 
 
 def secret_of(data: dict[str, Any]) -> dict[str, str]:
@@ -123,7 +123,7 @@ def secret_of(data: dict[str, Any]) -> dict[str, str]:
     return {"username": data["username"], "password": data["password"]}
 
 
-def same_registry(data: dict[str, Any], found: RegistryCredential) -> None:
-    if data["registry"] != found.registry:
-        detail = f"The registry of a credential cannot change (it is {found.registry}). Store another credential."
+def same_registry(data: dict[str, Any], credential: RegistryCredential) -> None:
+    if data["registry"] != credential.registry:
+        detail = f"The registry of a credential cannot change (it is {credential.registry}). Store another credential."
         raise Invalid(FieldError("/registry", detail, "fixed"))

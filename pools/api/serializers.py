@@ -22,7 +22,7 @@ from boilerhouse.core.bounds import MAX_MB, TEN_YEARS_MS
 from boilerhouse.core.errors import FieldError
 from boilerhouse.core.ids import SLUG
 from boilerhouse.core.text import has_control
-from pools import image_warnings, mounts, permits, references, schemas
+from pools import image_warnings, mounts, permissions, references, schemas
 from pools.api import engine_fields as asks
 from pools.api import process_fields, user_fields
 from pools.api.network_fields import PoolNetworkField
@@ -80,10 +80,10 @@ def json_schema(value: Any) -> None:
 
 def _nested(pointer: str, detail: ErrorDetail) -> Any:
     """The error of a nested field: each pointer begins with its parent's."""
-    found: Any = [detail]
+    errors: Any = [detail]
     for name in reversed(pointer.split("/")[1:]):
-        found = {name.replace("~1", "/").replace("~0", "~"): found}
-    return found
+        errors = {name.replace("~1", "/").replace("~0", "~"): errors}
+    return errors
 
 
 class CommandField(serializers.ListField):
@@ -278,7 +278,7 @@ class WorkloadInput(ApiSerializer):
         for name, text in value.items():
             if not name or "=" in name or has_control(name):
                 wrong[name] = [ErrorDetail("A name must not be empty or contain = or a control character.", "invalid")]
-            unknown = next((one for one in variables_of(text) if one not in known), None)
+            unknown = next((name_used for name_used in variables_of(text) if name_used not in known), None)
             if unknown is not None:
                 wrong[name] = [ErrorDetail(f"Unknown variable ${{{unknown[:100]}}}.", "unknown_variable")]
             if len(f"{name}={text}".encode()) > MAX_VARIABLE_BYTES:
@@ -298,7 +298,7 @@ class WorkloadInput(ApiSerializer):
         names = [volume["name"] for volume in value.get("custom", [])]
         if len(set(names)) != len(names):
             raise ValidationError("Volume names must be unique.", code="duplicate")
-        wrong = mounts.problems([Volume(**one) for one in flat_volumes(value)])
+        wrong = mounts.problems([Volume(**fields) for fields in flat_volumes(value)])
         if wrong:
             raise ValidationError(nested(wrong, below="/volumes"))
         return value
@@ -310,7 +310,7 @@ class WorkloadInput(ApiSerializer):
             detail = f"security.runAsUser is {older} and means the same. Leave one of the two out."
             raise ValidationError({"user": {"uid": ErrorDetail(detail, "conflict")}})
         spec = self._spec(attrs)
-        wrong = mounts.problems(spec.volumes, spec.tmpfs) + list(mounts.too_large(spec)) + permits.problems(spec)
+        wrong = mounts.problems(spec.volumes, spec.tmpfs) + list(mounts.too_large(spec)) + permissions.problems(spec)
         if spec.dns and spec.security.network_mode == "none":
             wrong.append(FieldError("/dns", "A container without a network cannot use resolvers.", "not_allowed"))
         if wrong:
@@ -348,9 +348,9 @@ class WorkloadInput(ApiSerializer):
                 "stop_signal": data.get("stop_signal"),
                 "image_update": data.get("image_update"),
                 "user": data.get("user"),
-                "tmpfs": [dict(one) for one in data.get("tmpfs", [])],
-                "ulimits": [dict(one) for one in data.get("ulimits", [])],
-                "devices": [dict(one) for one in data.get("devices", [])],
+                "tmpfs": [dict(item) for item in data.get("tmpfs", [])],
+                "ulimits": [dict(item) for item in data.get("ulimits", [])],
+                "devices": [dict(item) for item in data.get("devices", [])],
                 "extra_hosts": data.get("extra_hosts", {}),
                 "dns": data.get("dns", []),
                 "labels": data.get("labels", {}),
@@ -450,7 +450,7 @@ def _image_status(workload: Any) -> dict[str, Any]:
 def render_warnings(spec: WorkloadSpec, image_volumes: Sequence[str] | None) -> list[dict[str, Any]]:
     """Warnings about a spec whose image declares these VOLUMEs; none if they are unknown."""
     bare = mounts.declared(spec, image_volumes or ()).bare
-    return [asdict(one) for one in mounts.warnings(bare)]
+    return [asdict(warning) for warning in mounts.warnings(bare)]
 
 
 def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
@@ -500,9 +500,9 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
         "init": True if spec.init else process_fields.IMAGES_OWN,
         "stopSignal": spec.stop_signal,
         "user": None if spec.user == User() else {**asdict(spec.user), "groups": list(spec.user.groups)},
-        "tmpfs": [{"path": one.path, "sizeMb": one.size_mb, "exec": one.exec} for one in spec.tmpfs],
-        "ulimits": [{"name": one.name, "soft": one.soft, "hard": one.hard} for one in spec.ulimits],
-        "devices": [{"path": one.path, "permissions": one.permissions} for one in spec.devices],
+        "tmpfs": [{"path": item.path, "sizeMb": item.size_mb, "exec": item.exec} for item in spec.tmpfs],
+        "ulimits": [{"name": item.name, "soft": item.soft, "hard": item.hard} for item in spec.ulimits],
+        "devices": [{"path": item.path, "permissions": item.permissions} for item in spec.devices],
         "extraHosts": spec.extra_hosts,
         "dns": list(spec.dns),
         "labels": spec.labels,

@@ -11,8 +11,8 @@ from boilerhouse.core import deployment
 
 def free_disk_mb() -> int:
     """Free space for containers' directories, in MiB."""
-    seen = os.statvfs(deployment.data_dir())
-    return seen.f_bavail * seen.f_frsize // (1 << 20)
+    status = os.statvfs(deployment.data_dir())
+    return status.f_bavail * status.f_frsize // (1 << 20)
 
 
 def disk_is_low() -> bool:

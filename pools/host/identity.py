@@ -33,4 +33,4 @@ def of_this_node(listed: Iterable[Observed]) -> list[Observed]:
     """Objects without another node's label. Containers of earlier versions, which had a single node, have no node
     label."""
     here = deployment.node_id()
-    return [one for one in listed if one.labels.get(NODE_LABEL, here) == here]
+    return [observed for observed in listed if observed.labels.get(NODE_LABEL, here) == here]

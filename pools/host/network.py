@@ -28,13 +28,13 @@ def _subnets() -> Iterator[str]:
 
 
 def _routed_networks() -> list[ipaddress.IPv4Network]:
-    found = []
+    networks = []
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         fields = line.split()
         address, mask = (int.from_bytes(bytes.fromhex(fields[i])[::-1], "big") for i in (1, 7))
         if mask:
-            found.append(ipaddress.IPv4Network((address, bin(mask).count("1"))))
-    return found
+            networks.append(ipaddress.IPv4Network((address, bin(mask).count("1"))))
+    return networks
 
 
 def ensure_network() -> Network:

@@ -88,10 +88,16 @@ class RegistryLogin:
         """A secret of up to three characters is removed only in the form used in headers: removing it everywhere would
         garble the text and reveal it."""
         pair = f"{self.username}:{self.password}"
-        found = {*_base64(pair)} if self.password else set()
-        for secret in (one for one in (self.password, self.identity_token) if len(one) > 3):
-            found |= {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], *_base64(secret)}
-        return found
+        spellings = {*_base64(pair)} if self.password else set()
+        for secret in (value for value in (self.password, self.identity_token) if len(value) > 3):
+            spellings |= {
+                secret,
+                quote(secret, safe=""),
+                quote_plus(secret),
+                json.dumps(secret)[1:-1],
+                *_base64(secret),
+            }
+        return spellings
 
 
 def _base64(text: str) -> Iterator[str]:

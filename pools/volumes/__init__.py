@@ -34,7 +34,7 @@ from pools.volumes.paths import (
 )
 from pools.volumes.removal import destroy, discard, empty_trash, erase_discarded, wipe
 from pools.volumes.snapshots import clear_snapshots, sweep_snapshots
-from pools.volumes.staging import move_in, new_staging, plant
+from pools.volumes.staging import move_in, new_staging, seed
 from pools.volumes.walks import MAX_WALK_DEPTH, WalkBounds, Walked, walk
 
 __all__ = [
@@ -72,12 +72,12 @@ __all__ = [
     "new_staging",
     "on_disk",
     "placeholder_dir",
-    "plant",
     "prepare",
     "provision",
     "read_latch",
     "restore_names",
     "secrets_dir",
+    "seed",
     "snapshot_dir",
     "staging_dir",
     "sweep_snapshots",

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from boilerhouse.process import stalling
-from pools.names import plain
+from boilerhouse.process import stalls
+from pools.file_names import plain
 from pools.spec import Owner
 from pools.volumes.handles import DIRECTORY, KEPT_BITS, allow_mode, descend, make_dir
 
@@ -24,10 +24,10 @@ def restore_names(staging: Path, names: list[str]) -> None:
             present = set(os.listdir(opened))
             others: dict[str, list[str]] = {}
             for other in present.difference(wanted):
-                stalling.step()
+                stalls.step()
                 others.setdefault(plain(other), []).append(other)
             for name in wanted:
-                stalling.step()
+                stalls.step()
                 alike = others.get(plain(name), [])
                 if name not in present and len(alike) == 1:
                     os.rename(alike[0], name, src_dir_fd=opened, dst_dir_fd=opened)
@@ -35,11 +35,11 @@ def restore_names(staging: Path, names: list[str]) -> None:
 
 def _by_parent(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     """Directory (empty, or ending in a slash) and its names; a directory comes before its content."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for path in sorted(paths, key=lambda path: path.count("/")):
         parent, slash, name = path.rpartition("/")
-        found.setdefault(parent + slash, []).append(name)
-    yield from found.items()
+        names.setdefault(parent + slash, []).append(name)
+    yield from names.items()
 
 
 def apply_mtimes(staging: Path, mtimes: dict[str, int]) -> list[str]:
@@ -49,7 +49,7 @@ def apply_mtimes(staging: Path, mtimes: dict[str, int]) -> list[str]:
         try:
             with _parent(staging, f"{parent}x") as (opened, _):
                 for name in names:
-                    stalling.step()
+                    stalls.step()
                     at = mtimes[parent + name]
                     try:
                         os.utime(name, ns=(at, at), dir_fd=opened, follow_symlinks=False)
@@ -65,12 +65,12 @@ def modes_on_way(volume: Path, relative: PurePosixPath) -> list[int]:
 
     The root is included only if it is the mapping's directory itself.
     """
-    found = []
+    modes = []
     for depth in range(1 if relative.parts else 0, len(relative.parts) + 1):
         directory = descend(volume, PurePosixPath(*relative.parts[:depth]))
-        found.append(os.fstat(directory).st_mode & KEPT_BITS)
+        modes.append(os.fstat(directory).st_mode & KEPT_BITS)
         os.close(directory)
-    return found
+    return modes
 
 
 def apply_modes_on_way(volume: Path, relative: PurePosixPath, modes: list[int]) -> None:
@@ -91,11 +91,11 @@ def dig_holes(staging: Path, paths: Iterable[str]) -> None:
     for parent, names in _by_parent(paths):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), _parent(staging, f"{parent}x") as (opened, _):
             for name in names:
-                stalling.step()
+                stalls.step()
                 with contextlib.suppress(FileNotFoundError):
                     file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=opened)
                     try:
-                        stalling.run(["fallocate", "--dig-holes", f"/proc/{os.getpid()}/fd/{file}"])
+                        stalls.run(["fallocate", "--dig-holes", f"/proc/{os.getpid()}/fd/{file}"])
                     finally:
                         os.close(file)
 
@@ -105,19 +105,19 @@ def apply_manifest(staging: Path, owner: Owner, modes: dict[str, int], links: di
     for parent, names in _by_parent(empty):
         with _parent(staging, f"{parent}x", create_for=owner) as (opened, _):
             for name in names:
-                stalling.step()
+                stalls.step()
                 _ensure_dir(opened, _inside(name).name, owner)
     for parent, names in _by_parent(links):
         with _parent(staging, f"{parent}x", create_for=owner) as (opened, _):
             for name in names:
-                stalling.step()
+                stalls.step()
                 with contextlib.suppress(FileExistsError):  # in copy mode, a later file may have replaced the link
                     os.symlink(links[parent + name], _inside(name).name, dir_fd=opened)
                     os.chown(name, *owner, dir_fd=opened, follow_symlinks=False)
     for parent, names in reversed(list(_by_parent(modes))):  # a directory without permissions last
         with contextlib.suppress(FileNotFoundError), _parent(staging, f"{parent}x") as (opened, _):
             for name in names:
-                stalling.step()
+                stalls.step()
                 with contextlib.suppress(FileNotFoundError):
                     allow_mode(opened, _inside(name).name, modes[parent + name] & KEPT_BITS)
 

@@ -122,8 +122,8 @@ class Copies:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._handle)
 
-    def _fill(self, source: int, target: int, seen: os.stat_result, name: str, until: float) -> bool:
-        if self.clones and seen.st_size >= CLONED_FROM_BYTES:
+    def _fill(self, source: int, target: int, status: os.stat_result, name: str, until: float) -> bool:
+        if self.clones and status.st_size >= CLONED_FROM_BYTES:
             try:
                 fcntl.ioctl(target, _FICLONE, source)
             except OSError as error:
@@ -133,23 +133,23 @@ class Copies:
             else:
                 self.cloned += 1
                 return True
-        needs = min(seen.st_size, seen.st_blocks * 512)
+        needs = min(status.st_size, status.st_blocks * 512)
         disk = os.fstatvfs(target)
         if self.used + needs > self.room or disk.f_bavail * disk.f_frsize - needs < self.floor:
             return False
         self._taken[name] = needs
         self.used += needs
-        _copy_data(source, target, seen.st_size, until)
+        _copy_data(source, target, status.st_size, until)
         return True
 
 
 def can_clone(directory: Path) -> bool:
     """Whether files on the file system of ``directory`` can be cloned within it; tested with a file."""
     try:
-        with tempfile.TemporaryFile(dir=directory) as one, tempfile.TemporaryFile(dir=directory) as other:
-            one.write(b"x" * 4096)
-            one.flush()
-            fcntl.ioctl(other.fileno(), _FICLONE, one.fileno())
+        with tempfile.TemporaryFile(dir=directory) as source, tempfile.TemporaryFile(dir=directory) as other:
+            source.write(b"x" * 4096)
+            source.flush()
+            fcntl.ioctl(other.fileno(), _FICLONE, source.fileno())
     except OSError:
         return False
     return True
@@ -158,20 +158,20 @@ def can_clone(directory: Path) -> bool:
 def stamp_of(root: int, path: str) -> Stamp | None:
     """The current stamp of a file; None if it does not exist."""
     try:
-        with _reached(root, path) as found:
-            seen = os.fstat(found)
+        with _reached(root, path) as handle:
+            status = os.fstat(handle)
     except OSError as error:
         if error.errno in _GONE:
             return None
         raise
-    return Stamp.of(seen) if stat.S_ISREG(seen.st_mode) else None
+    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 def write_out(root: int, path: str) -> bool:
     """Make sure that a later change of the file gets another stamp; return whether that was possible. Raises OSError,
     Busy."""
-    with _opened(root, path) as found:
-        return _write_out(found)
+    with _opened(root, path) as handle:
+        return _write_out(handle)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -197,23 +197,23 @@ def _reached(root: int, path: str) -> Iterator[int]:
             inner = os.open(part, _DIRECTORY, dir_fd=current)
             os.close(current)
             current = inner
-        found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
     finally:
         os.close(current)
     try:
-        yield found
+        yield handle
     finally:
-        os.close(found)
+        os.close(handle)
 
 
 @contextmanager
 def _opened(root: int, path: str) -> Iterator[int]:
     """A regular file, open for reading. Raises FileNotFoundError for anything else, Busy."""
     try:
-        with _reached(root, path) as found:
-            if not stat.S_ISREG(os.fstat(found).st_mode):
+        with _reached(root, path) as handle:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "not a file")
-            source = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            source = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in _GONE:
             raise FileNotFoundError(errno.ENOENT, "no such file") from error

@@ -46,9 +46,9 @@ def make_dirs(place: Callable[[str], Path], uid: int, spec: WorkloadSpec, image_
     path, ``image_dir`` is the image's working directory.
     """
     for path in (spec.working_dir or image_dir, spec.user.home):
-        found = spec.volume_of(os.path.normpath(path or "/"))
-        if found is not None and found[0].name != "secrets":
-            volume, relative = found
+        owner_volume = spec.volume_of(os.path.normpath(path or "/"))
+        if owner_volume is not None and owner_volume[0].name != "secrets":
+            volume, relative = owner_volume
             os.close(descend(place(volume.name), relative, create_for=spec.owner(uid)))
 
 
@@ -62,11 +62,11 @@ def check(container_id: UUID, spec: WorkloadSpec) -> None:
 
 def on_disk() -> dict[UUID, float]:
     """Every container with a directory here, and when that was created or changed, in Unix seconds."""
-    found: dict[UUID, float] = {}
+    ages: dict[UUID, float] = {}
     for parent in (containers_dir(), deployment.ram_dir()):
         if not parent.is_dir():
             continue
         for path in parent.iterdir():
             with contextlib.suppress(ValueError, FileNotFoundError):
-                found[UUID(path.name)] = max(found.get(UUID(path.name), 0), path.stat().st_mtime)
-    return found
+                ages[UUID(path.name)] = max(ages.get(UUID(path.name), 0), path.stat().st_mtime)
+    return ages

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 
 
 class Stamp(NamedTuple):
@@ -24,8 +24,8 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
     @classmethod
-    def of(cls, seen: os.stat_result) -> Self:
-        return cls(seen.st_size, seen.st_mtime_ns, seen.st_ino, seen.st_ctime_ns)
+    def of(cls, status: os.stat_result) -> Self:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
     def is_settled(self, at_ns: int) -> bool:
         """Whether a change after ``at_ns`` gets another ctime: file system clocks tick, some once per second."""
@@ -61,15 +61,15 @@ class Entry:
 
 def entries_of(directory: int, *, until: float = math.inf, may_end: bool = True) -> list[Entry]:
     """Raises TimeoutError, and what ``stalling.step`` raises if the work is to end."""
-    found = []
+    entries = []
     for name in sorted(os.listdir(directory)):
         if may_end:
-            stalling.step()
+            stalls.step()
         if time.monotonic() > until:
             raise TimeoutError
         try:
-            seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             continue  # a running tenant removed it meanwhile
-        found.append(Entry(name, seen.st_mode, Stamp.of(seen), seen.st_blocks, seen.st_nlink))
-    return found
+        entries.append(Entry(name, status.st_mode, Stamp.of(status), status.st_blocks, status.st_nlink))
+    return entries

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from boilerhouse.process import stalling
-from pools.names import plain
+from boilerhouse.process import stalls
+from pools.file_names import plain
 from pools.volumes.entries import Entry, Stamp, entries_of
 from pools.volumes.handles import DIRECTORY, KEPT_BITS, PLAIN_DIR, PLAIN_FILE
 
@@ -61,8 +61,8 @@ class Census:
             return
         self.files -= 1
         del self.seen[path]
-        for told in (self.modes, self.grows, self.names, self.sparse):
-            told.pop(path, None)
+        for attributes in (self.modes, self.grows, self.names, self.sparse):
+            attributes.pop(path, None)
 
 
 def census(
@@ -85,7 +85,7 @@ def census(
     stack: list[tuple[int, str, list[Entry]]] = [(os.dup(root), "", entries_of(root, until=until))]
     try:
         while stack:
-            stalling.step()
+            stalls.step()
             if time.monotonic() > until:
                 raise TimeoutError
             directory, prefix, entries = stack[-1]

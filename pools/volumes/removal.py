@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from boilerhouse.process.steps import each
 from pools import quota
 from pools.volumes.paths import home, secrets_dir, trash_dir
@@ -38,16 +38,16 @@ def erase_discarded(tenant_id: str, before: int | None = None) -> int:
 
     Returns the number of directories.
     """
-    found = []
+    paths = []
     for path in trash_dir().glob("*.discarded-*"):
         if before is not None and int(path.name.partition(".discarded-")[2]) > before:
             continue
         with contextlib.suppress(FileNotFoundError, ValueError):
             if json.loads((path / "claimed").read_text()).get("tenantId") == tenant_id:
-                found.append(path)
-    for path in found:
+                paths.append(path)
+    for path in paths:
         destroy(path)
-    return len(found)
+    return len(paths)
 
 
 def empty_trash(retention_s: int) -> int:
@@ -67,4 +67,4 @@ def empty_trash(retention_s: int) -> int:
 def destroy(path: Path) -> None:
     """``rm -rf``: deep trees break Python's own; never across a mount."""
     if path.is_symlink() or path.exists():
-        stalling.run(["rm", "-rf", "--one-file-system", "--", str(path)])
+        stalls.run(["rm", "-rf", "--one-file-system", "--", str(path)])

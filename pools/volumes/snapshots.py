@@ -26,7 +26,7 @@ def sweep_snapshots() -> int:
 
 
 def _sweep_snapshots(container_id: UUID) -> int:
-    if any(snapshot_dir(one).exists() for one in (home(container_id), home(container_id) / quota.MOUNT)):
+    if any(snapshot_dir(directory).exists() for directory in (home(container_id), home(container_id) / quota.MOUNT)):
         with contextlib.suppress(DirectoryGone, Locked), locked(container_id):
             clear_snapshots(container_id)
             return 1

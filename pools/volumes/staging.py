@@ -8,7 +8,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from uuid import UUID
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from pools.spec import Owner
 from pools.volumes.entries import entries_of
 from pools.volumes.handles import DIRECTORY, descend, gone
@@ -40,10 +40,10 @@ def move_in(
     try:
         if replace:
             for name in os.listdir(target):
-                stalling.moved()  # and never end half way
+                stalls.moved()  # and never end half way
                 os.rename(name, name, src_dir_fd=target, dst_dir_fd=old)
             for name in os.listdir(source):
-                stalling.moved()
+                stalls.moved()
                 os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
         else:
             _merge(source, target)
@@ -65,7 +65,7 @@ def _is_there(parent: int, name: str) -> bool:
 def _merge(source: int, target: int) -> None:
     """Move each entry; an existing directory keeps its mode, a new one brings its own."""
     for entry in entries_of(source, may_end=False):
-        stalling.moved()
+        stalls.moved()
         if stat.S_ISDIR(entry.mode) and _is_there(target, entry.name):
             inner_source = os.open(entry.name, DIRECTORY, dir_fd=source)
             try:
@@ -80,9 +80,9 @@ def _merge(source: int, target: int) -> None:
             os.rename(entry.name, entry.name, src_dir_fd=source, dst_dir_fd=target)
 
 
-def plant(container_id: UUID, owner: Owner, source: Path, volume: str) -> None:
+def seed(container_id: UUID, owner: Owner, source: Path, volume: str) -> None:
     """Copy a directory of the host into a volume, owned by ``owner``; links stay links. Overwrites, never deletes."""
     staging = new_staging(container_id, owner, "seed")
-    stalling.run(["cp", "-rP", "--preserve=mode,timestamps,links", "--", f"{source}/.", str(staging)])
-    stalling.run(["chown", "-R", "--no-dereference", f"{owner.uid}:{owner.gid}", "--", str(staging)])
+    stalls.run(["cp", "-rP", "--preserve=mode,timestamps,links", "--", f"{source}/.", str(staging)])
+    stalls.run(["chown", "-R", "--no-dereference", f"{owner.uid}:{owner.gid}", "--", str(staging)])
     move_in(container_id, owner, staging, volume_path(container_id, volume), PurePosixPath(), replace=False)

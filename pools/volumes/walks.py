@@ -45,21 +45,21 @@ def walk(container_id: UUID, names: list[str], bounds: WalkBounds = WalkBounds()
 
     Raises DirectoryGone if a volume does not exist, because then nothing is known about it.
     """
-    found, until = Walked(), time.monotonic() + bounds.seconds
+    result, until = Walked(), time.monotonic() + bounds.seconds
     for name in names:
         root = open_directory(volume_path(container_id, name))
         try:
-            _walk_below(root, found, bounds, until)
+            _walk_below(root, result, bounds, until)
         finally:
             os.close(root)
-        if not found.is_complete:
+        if not result.is_complete:
             break
-    return found
+    return result
 
 
-def _walk_below(root: int, found: Walked, bounds: WalkBounds, until: float) -> None:
+def _walk_below(root: int, result: Walked, bounds: WalkBounds, until: float) -> None:
     """Add the content of the open directory; each level stays open while it is read, so no path is followed."""
-    found.newest_change = max(found.newest_change, os.fstat(root).st_ctime)
+    result.newest_change = max(result.newest_change, os.fstat(root).st_ctime)
     levels = [os.scandir(root)]
     descriptors: list[int] = []
     try:
@@ -70,19 +70,19 @@ def _walk_below(root: int, found: Walked, bounds: WalkBounds, until: float) -> N
                 if descriptors:
                     os.close(descriptors.pop())
                 continue
-            found.entries += 1
-            is_late = found.entries % _CLOCK_EVERY == 0 and time.monotonic() > until
-            if is_late or found.entries > bounds.entries or found.bytes > bounds.bytes:
-                found.is_complete = False
+            result.entries += 1
+            is_late = result.entries % _CLOCK_EVERY == 0 and time.monotonic() > until
+            if is_late or result.entries > bounds.entries or result.bytes > bounds.bytes:
+                result.is_complete = False
                 return
             try:
-                seen = entry.stat(follow_symlinks=False)
-                found.bytes += seen.st_blocks * 512
-                found.newest_change = max(found.newest_change, seen.st_ctime)
-                if not stat.S_ISDIR(seen.st_mode):
+                status = entry.stat(follow_symlinks=False)
+                result.bytes += status.st_blocks * 512
+                result.newest_change = max(result.newest_change, status.st_ctime)
+                if not stat.S_ISDIR(status.st_mode):
                     continue
                 if len(levels) >= MAX_WALK_DEPTH:
-                    found.is_complete = False
+                    result.is_complete = False
                     return
                 descriptors.append(os.open(entry.name, DIRECTORY, dir_fd=descriptors[-1] if descriptors else root))
                 levels.append(os.scandir(descriptors[-1]))

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from syncing import locations
 from syncing.errors import DiskFull, Incomplete, Oversized, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.sinks import deadlines, local_hands, sizes
@@ -109,7 +109,7 @@ class LocalSink(Sink):
     def names(self, location: str) -> Iterator[tuple[str, int]]:
         for found in self._listed("names", location):
             for name, size in found:
-                stalling.step()
+                stalls.step()
                 yield name, size
 
     def folders(self, location: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import structlog
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from syncing import addresses
 from syncing.errors import (
     RemoteChanged,
@@ -309,7 +309,7 @@ class S3Sink(Sink):
         prefix = f"{location}/"
         for page in self._pages(Prefix=prefix):
             for item in page.get("Contents", ()):
-                stalling.step()
+                stalls.step()
                 if not item["Key"].endswith("/"):
                     yield item["Key"][len(prefix) :], item["Size"]
 

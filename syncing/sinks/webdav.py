@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import requests
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from syncing import addresses
 from syncing.errors import (
     DiskFull,
@@ -165,7 +165,7 @@ class WebDavSink(Sink):
                 raise SinkUnreliable(f"A listing of {self.endpoint} has not ended after {LISTING_DEADLINE_S} s.")
             inside = todo.pop()
             for name, size in self._list(f"{location}/{inside}".rstrip("/"), deadline_s):
-                stalling.step()
+                stalls.step()
                 if size is None:
                     todo.append(f"{inside}{name}/")
                 else:

@@ -36,7 +36,7 @@ from pools.errors import ContainerMissing, ContainerNotFound, EngineUnavailable,
 from pools.models import Container
 from pools.runtime.base import Executed
 from pools.services import find_pool
-from tenants import deaths, removals, working
+from tenants import activity, deaths, removals
 from tenants.api.waiting import TIMEOUT, Awaited, WaitingView, patience, timeout_ms
 from tenants.errors import NotAssigned, Releasing
 from tenants.models import Death
@@ -65,10 +65,10 @@ def _id(container_id: str) -> UUID:
 
 
 def _find(container_id: UUID) -> Container:
-    found = _containers().filter(pk=container_id).first()
-    if found is None:
+    container = _containers().filter(pk=container_id).first()
+    if container is None:
         raise ContainerNotFound(f"No container {container_id}.")
-    return found
+    return container
 
 
 class ContainerListView(ApiView):
@@ -136,16 +136,16 @@ def _stdin(data: dict[str, Any]) -> bytes | None:
     if given is None:
         return None
     if data["encoding"] == "utf-8":
-        found = str(given).encode("utf-8", "surrogatepass")
+        content = str(given).encode("utf-8", "surrogatepass")
     else:
         try:
-            found = base64.b64decode(given, validate=True)
+            content = base64.b64decode(given, validate=True)
         except (binascii.Error, ValueError):
             raise Invalid(FieldError("/stdin", "Not valid base64.", "invalid")) from None
     highest = settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES
-    if len(found) > highest:
-        raise Invalid(FieldError("/stdin", f"It has {len(found)} bytes; the limit is {highest}.", "too_large"))
-    return found
+    if len(content) > highest:
+        raise Invalid(FieldError("/stdin", f"It has {len(content)} bytes; the limit is {highest}.", "too_large"))
+    return content
 
 
 def _text(data: bytes) -> str:
@@ -163,7 +163,7 @@ _making = threading.BoundedSemaphore(2)
 def _execute(container_id: UUID, data: dict[str, Any]) -> HttpResponse:
     encode = _text if data["encoding"] == "utf-8" else _base64
     try:
-        done = working.run(container_id, tuple(data["command"]), data["timeout_ms"], _stdin(data))
+        done = activity.run(container_id, tuple(data["command"]), data["timeout_ms"], _stdin(data))
     except ExecTimedOut as error:
         with _making:
             return from_error(error, **_streams(error, encode))
@@ -234,7 +234,7 @@ class TenantExecView(ApiView):
     )
     def post(self, request: Any, tenant_id: str) -> HttpResponse:
         data = self.read(ExecInput).validated_data
-        return _execute(working.held_by(tenant_id), data)
+        return _execute(activity.held_by(tenant_id), data)
 
 
 _LOGS: dict[str, Any] = {
@@ -269,10 +269,10 @@ def _logs(request: Any, container: Container) -> HttpResponse:
     tail, since = integer(request, "tail", DEFAULT_TAIL, 0, MAX_TAIL), _since(request)
     kind = "text/plain; charset=utf-8"
     if not boolean(request, "follow"):
-        return HttpResponse(working.logs(container, tail, since), content_type=kind)
+        return HttpResponse(activity.logs(container, tail, since), content_type=kind)
     hold = budgets.follows.enter(*budgets.owners(request.auth, budgets.container(container.pk)))
     with hold.kept():
-        source, key_id = working.follow_logs(container, tail, since), request.auth.pk
+        source, key_id = activity.follow_logs(container, tail, since), request.auth.pk
     is_alive = sync_to_async(api_keys.lives, thread_sensitive=False)
 
     async def run(writer: Writer) -> None:
@@ -337,7 +337,7 @@ class TenantLogsView(ApiView):
     )
     def get(self, request: Any, tenant_id: str) -> HttpResponse:
         try:
-            return _logs(request, _find(working.held_by(tenant_id)))
+            return _logs(request, _find(activity.held_by(tenant_id)))
         except (NotAssigned, Releasing, ContainerNotFound, ContainerMissing):
             death = deaths.last_of(tenant_id)
             if death is None:

@@ -14,7 +14,7 @@ from boilerhouse.api.base import ApiView
 from boilerhouse.api.schema import operation
 from boilerhouse.api.serializers import ApiSerializer
 from boilerhouse.process import budgets
-from tenants import erasing
+from tenants import state_erasure
 from tenants.api.waiting import TIMEOUT, Awaited, WaitingView, patience, timeout_ms
 
 DEFAULT_ERASE_MS = 60_000
@@ -42,14 +42,16 @@ class StateView(WaitingView):
 
     def _begin(self, request: Any, tenant_id: str) -> Awaited:
         until = time.time() + timeout_ms(request, DEFAULT_ERASE_MS) / 1000
-        erasure = erasing.begin(tenant_id)
+        erasure = state_erasure.begin(tenant_id)
         owners = budgets.owners(request.auth, budgets.tenant(tenant_id))
 
         def settle() -> Response | None:
-            return Response(status=204) if erasing.settle(erasure) else None
+            return Response(status=204) if state_erasure.settle(erasure) else None
 
         key = (erasure.tenant_id, erasure.generation)
-        return Awaited(key, erasing.settled, settle, patience(until, owners), owners, lambda: Response(status=202))
+        return Awaited(
+            key, state_erasure.settled, settle, patience(until, owners), owners, lambda: Response(status=202)
+        )
 
 
 class ForgetStateView(ApiView):
@@ -66,4 +68,4 @@ class ForgetStateView(ApiView):
         responses=ForgottenOutput,
     )
     def post(self, request: Any, tenant_id: str) -> Response:
-        return Response({"forgotten": erasing.forget_state(tenant_id)})
+        return Response({"forgotten": state_erasure.forget_state(tenant_id)})

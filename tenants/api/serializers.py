@@ -8,7 +8,7 @@ from typing import Any
 from rest_framework import serializers
 
 from boilerhouse.api.serializers import ApiSerializer, LineField, ObjectField, StringMapField
-from pools import named
+from pools import policy_names
 from pools.api.network_fields import EgressField
 from pools.api.serializers import EndpointOutput
 from pools.egress import Mode
@@ -155,7 +155,7 @@ def render_network(assignment: Assignment) -> dict[str, Any]:
         **policy.to_json(),
         "isOwn": container.narrowing is not None,
         "inForce": container.egress_in_force >= container.egress_asked,
-        "names": [asdict(one) for one in named.known(policy.names)],
+        "names": [asdict(name) for name in policy_names.known(policy.names)],
     }
 
 

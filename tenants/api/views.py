@@ -18,7 +18,7 @@ from boilerhouse.core.models import Role
 from boilerhouse.process import budgets
 from boilerhouse.web import throttling
 from syncing.api.serializers import RunsOutput, render_run
-from tenants import claims, idle, line, releases, syncs, validation
+from tenants import claims, idle, releases, syncs, validation, wait_queue
 from tenants.api.serializers import (
     ClaimInput,
     ClaimOutput,
@@ -91,7 +91,7 @@ class ClaimView(WaitingView):
             assignment = claims.settle(begun, until)
             return None if assignment is None else _claimed(assignment, begun, arrived)
 
-        return Awaited(begun.assignment_id, line.settled, settle, until, owners)
+        return Awaited(begun.assignment_id, wait_queue.settled, settle, until, owners)
 
     def still_holds(self, response: HttpResponse) -> bool:
         """A stored claim is returned again only while its generation is live, because another tenant may get its

@@ -7,7 +7,7 @@ from datetime import timedelta
 from boilerhouse.core import clock
 from boilerhouse.process.steps import each
 from pools.models import Container
-from tenants import deadlines, giving_up, line
+from tenants import aborts, deadlines, wait_queue
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 from tenants.upkeep.orphans import ownerless, send_once
@@ -23,14 +23,14 @@ def serve_waiters() -> int:
 
 
 def _serve(pool_id: str) -> int:
-    return line.match_waiters(pool_id) if Container.objects.idle().filter(pool_id=pool_id).exists() else 0
+    return wait_queue.match_waiters(pool_id) if Container.objects.idle().filter(pool_id=pool_id).exists() else 0
 
 
 def abort_overdue_claims() -> int:
     """Abort pending claims past their deadline that no request waits for."""
     overdue = clock.now() - timedelta(seconds=GRACE_S)
     rows = Assignment.objects.filter(state=AssignmentState.PENDING, deadline__lt=overdue)
-    return each(rows.select_related("pool"), lambda row: giving_up.give_up(row.pk, *giving_up.overdue_outcome(row)))
+    return each(rows.select_related("pool"), lambda row: aborts.give_up(row.pk, *aborts.overdue_outcome(row)))
 
 
 def resume_claims() -> int:

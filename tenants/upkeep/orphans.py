@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from boilerhouse.core import clock, nodes
-from boilerhouse.core.recently import Recently
+from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.process import processes
 from boilerhouse.queues.tasks import enqueue
 from pools.nodes import node_of
@@ -27,12 +27,12 @@ def send(queue: str, function: str, pk: UUID, *, node: str | None) -> bool:
 
 def ownerless(rows: QuerySet[Assignment]) -> list[Assignment]:
     old = clock.now() - ORPHANED_AFTER
-    found = list(rows.select_related("container").filter(state_changed_at__lt=old))
-    living = processes.living() if found else set()
-    return [row for row in found if row.owner not in living]
+    stale = list(rows.select_related("container").filter(state_changed_at__lt=old))
+    living = processes.living() if stale else set()
+    return [row for row in stale if row.owner not in living]
 
 
-tried = Recently(10)
+tried = Cooldown(10)
 
 
 def send_once(row: Assignment, queue: str, function: str, *arguments: object) -> int:

@@ -9,7 +9,7 @@ from boilerhouse.process.steps import each
 from pools.models import Pool
 from pools.nodes import node_of
 from pools.states import DEADLY
-from tenants import errors, giving_up, idle, releases
+from tenants import aborts, errors, idle, releases
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason
 from tenants.upkeep.orphans import ownerless, send_once, tried
@@ -37,7 +37,7 @@ def release_of_deleted_pools() -> int:
     deleting = [pool.pk for pool in pools if pool.is_deleting]
     draining = [pool.pk for pool in pools if pool.is_draining and pool.waiting]
     waiting = Assignment.objects.filter(pool_id__in=draining, state=AssignmentState.PENDING, container_ref=None)
-    each(waiting.values_list("pk", flat=True), lambda pk: giving_up.give_up(pk, errors.Draining.code))
+    each(waiting.values_list("pk", flat=True), lambda pk: aborts.give_up(pk, errors.Draining.code))
     held = Assignment.objects.filter(pool_id__in=deleting, state=AssignmentState.ASSIGNED)
     return _release_each(held, ReleaseReason.POOL_DELETED)
 

@@ -22,6 +22,6 @@ def retry_saves(spec_id: str) -> int:
     spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()
     if spec is None:
         return 0
-    pools = {one.pool_id for one in syncing.sharing(spec)}
+    pools = {other.pool_id for other in syncing.sharing(spec)}
     rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, pool_id__in=pools)
     return each(rows, releases.retry)

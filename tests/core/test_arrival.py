@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.core.checks import run_checks
 from django.test import Client
 
-from boilerhouse.web.arrival import PROBES, SENT_TO_TLS
+from boilerhouse.web.transport import PROBES, SENT_TO_TLS
 from tests.asking import problem
 
 pytestmark = pytest.mark.any_database

@@ -12,7 +12,7 @@ import pytest
 from django.db import transaction
 
 from boilerhouse.core.deployment import data_dir
-from boilerhouse.queues import bells
+from boilerhouse.queues import wakeup_pipes
 from boilerhouse.queues.broker import Broker
 
 
@@ -23,8 +23,12 @@ def own_directory(settings, tmp_path):
 
 
 def test_a_ring_wakes_all_of_its_queue_and_nobody_else(own_directory):
-    mine, other, different = bells.Bell("claim"), bells.Bell("claim"), bells.Bell("pool")
-    bells.ring("claim")
+    mine, other, different = (
+        wakeup_pipes.WakeupPipe("claim"),
+        wakeup_pipes.WakeupPipe("claim"),
+        wakeup_pipes.WakeupPipe("pool"),
+    )
+    wakeup_pipes.notify("claim")
     for bell in (mine, other):
         began = time.monotonic()
         bell.wait(60)
@@ -35,9 +39,9 @@ def test_a_ring_wakes_all_of_its_queue_and_nobody_else(own_directory):
 
 
 def test_a_ring_before_waiting_is_not_missed_and_a_silenced_one_is_over(own_directory):
-    bell = bells.Bell("claim")
+    bell = wakeup_pipes.WakeupPipe("claim")
     for _ in range(70_000):  # more than a pipe holds: the ringer never waits
-        bells.ring("claim")
+        wakeup_pipes.notify("claim")
     began = time.monotonic()
     bell.wait(60)
     assert time.monotonic() - began < 30
@@ -50,17 +54,17 @@ def test_a_ring_before_waiting_is_not_missed_and_a_silenced_one_is_over(own_dire
 def test_bells_of_processes_that_were_killed_are_taken_away(own_directory):
     code = (
         "import os,signal,django; os.environ['DJANGO_SETTINGS_MODULE']='boilerhouse.settings'; django.setup();"
-        "from boilerhouse.queues.bells import Bell; kept = Bell('claim'); os.kill(os.getpid(), signal.SIGKILL)"
+        "from boilerhouse.queues.wakeup_pipes import Bell; kept = Bell('claim'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "BOILERHOUSE_DATA_DIR": str(own_directory)})
     assert len(list((data_dir() / "bells").glob("claim.*"))) == 1
-    bells.ring("claim")
+    wakeup_pipes.notify("claim")
     assert not list((data_dir() / "bells").glob("claim.*"))
 
 
 def test_a_message_wakes_its_worker_when_it_is_committed(transactional_db, own_directory, settings):
     settings.QUEUES = {"bell-test": {"workers": 1, "retry": 60}}
-    bell, found, looks = bells.Bell("bell-test"), [], threading.Event()
+    bell, found, looks = wakeup_pipes.WakeupPipe("bell-test"), [], threading.Event()
 
     def worker():
         from django.db import connection
@@ -89,9 +93,9 @@ def test_a_message_wakes_its_worker_when_it_is_committed(transactional_db, own_d
 
 
 def test_one_process_waits_for_several_queues_and_is_woken_by_its_own_threads(own_directory):
-    bell = bells.Bell("claim", "pool")
-    for ring in (lambda: bells.ring("claim"), lambda: bells.ring("pool"), bell.ring):
-        ring()
+    bell = wakeup_pipes.WakeupPipe("claim", "pool")
+    for notify in (lambda: wakeup_pipes.notify("claim"), lambda: wakeup_pipes.notify("pool"), bell.notify):
+        notify()
         began = time.monotonic()
         bell.wait(60)
         assert time.monotonic() - began < 30

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from boilerhouse.core.models import ApiKey, IdempotencyRecord
 from boilerhouse.process import processes
-from boilerhouse.web import idempotency, kept_bytes
+from boilerhouse.web import idempotency, response_bytes
 from pools.models import Pool, Workload
 from tenants.models import Assignment, Tenant
 from tests.asking import problem
@@ -176,7 +176,7 @@ def test_an_answer_counts_as_it_lies_in_the_database(call, text):
     """D3: whatever its characters become, escaped and encrypted."""
     assert make(call, body={**WORKLOAD, "command": [text]}).status_code == 201
     record = IdempotencyRecord.objects.get()
-    assert record.size == stored_bytes() + kept_bytes.RECORD_BYTES
+    assert record.size == stored_bytes() + response_bytes.RECORD_BYTES
 
 
 def ask_badly(call, tenant: str, number: int, key: str | None):
@@ -199,8 +199,8 @@ def test_a_tenants_answers_take_so_much_and_its_oldest_make_room(call, settings)
     for number in range(60):
         assert not is_replayed(ask_badly(call, "mallory", number, (key, second)[number % 2]))
         if number % 20 == 10:
-            kept_bytes.ledger.clear()  # another process, or a minute later
-        assert kept_bytes.use_of("mallory").used <= 12_000 + 1500
+            response_bytes.ledger.clear()  # another process, or a minute later
+        assert response_bytes.use_of("mallory").used <= 12_000 + 1500
     assert is_replayed(ask_badly(call, "mallory", 59, second)), "the newest are there"
     assert is_replayed(ask_badly(call, "mallory", 55, second))
     assert not is_replayed(ask_badly(call, "mallory", 0, key)), "the oldest made room"
@@ -242,9 +242,9 @@ def test_all_kept_answers_together_have_a_bound(call, settings):
     for number in range(60):
         assert not is_replayed(ask_badly(call, f"t{number % 10}", number, keys[number % 10]))
         if number % 20 == 10:
-            kept_bytes.ledger.clear()  # another process, or a minute later
-        assert kept_bytes.total() <= 12_000 + 1500
-    assert kept_bytes.total() > 8_000, "no more goes than has to"
+            response_bytes.ledger.clear()  # another process, or a minute later
+        assert response_bytes.total() <= 12_000 + 1500
+    assert response_bytes.total() > 8_000, "no more goes than has to"
     assert is_replayed(ask_badly(call, "t9", 59, keys[9])), "the newest are there"
     assert not is_replayed(ask_badly(call, "t0", 0, keys[0])), "the oldest of all made room"
 

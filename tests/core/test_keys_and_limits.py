@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from boilerhouse.controller import forgetting
+from boilerhouse.controller import retention
 from boilerhouse.core.models import ApiKey, AuditEntry, Event
 from boilerhouse.web.throttling import Buckets
 from tests.asking import problem
@@ -162,7 +162,7 @@ def test_events_and_audit_end_with_their_retention_and_readers_are_told(call, se
     first, _, last = Event.objects.order_by("id").values_list("id", flat=True)
     Event.objects.filter(pk__lt=last).update(created_at=timezone.now() - timedelta(days=30))
     AuditEntry.objects.update(at=timezone.now() - timedelta(days=400))
-    assert forgetting.forget_old() >= 3
+    assert retention.forget_old() >= 3
 
     assert [e["id"] for e in call("GET", "events").json()["items"]] == [last]
     assert call("GET", f"events?after={first - 1}").json()["reset"] is True

@@ -61,7 +61,7 @@ def test_pages_live_in_the_dashboard():
     assert others == {
         "boilerhouse.api.openapi",  # the reference of the API, as its library draws it
         "boilerhouse.core.admin_actions",  # admin classes live with their models
-        "boilerhouse.web.arrival",  # what came without TLS reaches no page
+        "boilerhouse.web.transport",  # what came without TLS reaches no page
         "boilerhouse.web.problems",  # and what has no address has none
     }
 

@@ -26,7 +26,7 @@ import pools
 import syncing
 import tenants
 from boilerhouse.api.schema_examples import REQUESTS
-from pools.names import plain
+from pools.file_names import plain
 from pools.spec import interpolate, variables_of
 from syncing.sinks import rclone_names, refusals
 from tests.asking import problem, refused_fields

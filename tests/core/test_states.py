@@ -104,11 +104,11 @@ def writes(tree: ast.Module) -> Iterator[str]:
 
 ALLOWED = {
     # The object as the row is by the transition before it; to read it again would be a query of every warm claim.
-    ("tenants/preparing.py", ".state ="),
+    ("tenants/preparation.py", ".state ="),
     # Of rows that are about to be made.
-    ("pools/pulling.py", 'get_or_create("state")'),
-    ("pools/pulling.py", '{"state": …}'),
-    ("boilerhouse/operations/restoring.py", '{"state": …}'),
+    ("pools/image_pulls.py", 'get_or_create("state")'),
+    ("pools/image_pulls.py", '{"state": …}'),
+    ("boilerhouse/operations/restoration.py", '{"state": …}'),
     # An answer.
     ("tenants/api/views.py", '{"state": …}'),
 }

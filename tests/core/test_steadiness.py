@@ -28,13 +28,13 @@ from boilerhouse.process import steps as core_steps
 from boilerhouse.process.steps import Steps, each, earlier, later
 from boilerhouse.queues.broker import Broker
 from boilerhouse.queues.tasks import enqueue
-from boilerhouse.web import live
+from boilerhouse.web import event_pump
 from pools import pull_runner, pull_runs, tags, volumes
 from pools.errors import EngineTimeout
 from pools.models import ImagePull, Pool, WorkloadVersion
 from pools.states import PullState
 from pools.tasks import tidy
-from pools.volumes import staged
+from pools.volumes import staged_restores
 from syncing import rclone
 from syncing.models import SyncSpec
 from tenants import claims, idle, syncs, upkeep, validation
@@ -183,12 +183,12 @@ def test_a_pull_that_breaks_is_said_and_taken_up_again(steps, monkeypatch, error
     assert (failing.name, failing.error) == ("pull", type(error).__name__)
 
 
-@pytest.mark.parametrize("busy", [volumes.trash_dir, lambda: staged.directory() / "alice"])
+@pytest.mark.parametrize("busy", [volumes.trash_dir, lambda: staged_restores.directory() / "alice"])
 def test_what_cannot_be_removed_keeps_nothing_else_on_the_disk(data_dir, transactional_db, settings, busy):
     """O1: one directory that something is mounted in ended the sweep, so no discarded state was ever removed again."""
     settings.BOILERHOUSE_DISCARD_RETENTION_S = settings.BOILERHOUSE_STAGED_RETENTION_S = 0
     places = [busy() / "held" / "mount", *(volumes.trash_dir() / f"{n}.discarded-0" for n in range(4))]
-    places += [staged.directory() / "bob" / f"{n}" for n in range(4)]
+    places += [staged_restores.directory() / "bob" / f"{n}" for n in range(4)]
     for place in places:
         place.mkdir(parents=True)
         os.utime(place, (1, 1))
@@ -279,7 +279,7 @@ def test_a_huge_idle_timeout_and_interval_stop_neither_their_steps_nor_other_row
     Assignment.objects.update(last_activity_at=timezone.now() - timedelta(minutes=10))
 
     assert upkeep.find_idle() == 1
-    assert syncs.queue_beats() == 1
+    assert syncs.queue_periodic_saves() == 1
     assert syncs.warn_of_unsaved() == 1
     held = Assignment.objects.select_related("pool").get(tenant_id="huge")
     assert idle.due_at(held).year == 9999
@@ -299,17 +299,17 @@ def test_the_pump_survives_any_exception(steps, monkeypatch):
     turns: list[int] = []
     tried_again, for_ever = threading.Event(), threading.Event()
 
-    def follow(_: live.Pump) -> None:
+    def follow(_: event_pump.Pump) -> None:
         turns.append(1)
         if len(turns) < 3:
             raise ZeroDivisionError
         tried_again.set()
         for_ever.wait()
 
-    monkeypatch.setattr(live.Pump, "_follow_sqlite", follow)
-    monkeypatch.setattr(live.Pump, "_follow_postgresql", follow)
+    monkeypatch.setattr(event_pump.Pump, "_follow_sqlite", follow)
+    monkeypatch.setattr(event_pump.Pump, "_follow_postgresql", follow)
     pulses: list[int] = []
-    live.Pump().subscribe(lambda: pulses.append(1))
+    event_pump.Pump().subscribe(lambda: pulses.append(1))
     assert tried_again.wait(15)
     assert len(pulses) == 2
 

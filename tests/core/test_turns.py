@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from boilerhouse.process import turns
+from boilerhouse.process import fair_semaphore
 
 
 def start(work) -> threading.Thread:
@@ -16,7 +16,7 @@ def start(work) -> threading.Thread:
     return thread
 
 
-def stand_in_line(of: turns.Turns, count: int) -> None:
+def stand_in_line(of: fair_semaphore.FairSemaphore, count: int) -> None:
     """So many wait for their turn."""
     give_up = time.monotonic() + 30
     while len(of._line) != count:
@@ -25,7 +25,7 @@ def stand_in_line(of: turns.Turns, count: int) -> None:
 
 
 def test_who_came_first_goes_first_and_nobody_beside_it():
-    of, order, inside, most = turns.Turns(patience_s=60), [], [0], [0]
+    of, order, inside, most = fair_semaphore.FairSemaphore(patience_s=60), [], [0], [0]
 
     def work(number):
         def one():
@@ -50,12 +50,12 @@ def test_who_came_first_goes_first_and_nobody_beside_it():
 
 
 def test_who_waits_for_somebody_else_steps_aside_and_comes_back_before_those_who_came_later():
-    of, order, answered = turns.Turns(patience_s=60), [], threading.Event()
+    of, order, answered = fair_semaphore.FairSemaphore(patience_s=60), [], threading.Event()
     is_aside, second_began = threading.Event(), threading.Event()
 
     def first():
         with of.turn():
-            with turns.aside():
+            with fair_semaphore.yield_slot():
                 is_aside.set()
                 answered.wait(30)
             order.append("first")
@@ -73,16 +73,16 @@ def test_who_waits_for_somebody_else_steps_aside_and_comes_back_before_those_who
             order.append("third")
 
     threads = []
-    for work, has_come in ((first, is_aside), (second, second_began), (third, None)):
+    for work, is_set in ((first, is_aside), (second, second_began), (third, None)):
         threads.append(start(work))
-        assert has_come is None or has_come.wait(30)
+        assert is_set is None or is_set.wait(30)
     for thread in threads:
         thread.join()
     assert order == ["second begins", "second ends", "first", "third"]
 
 
 def test_who_is_stuck_with_its_turn_holds_nobody_up_for_longer_than_patience():
-    of, stuck, done = turns.Turns(patience_s=0.1), threading.Event(), []
+    of, stuck, done = fair_semaphore.FairSemaphore(patience_s=0.1), threading.Event(), []
     is_stuck = threading.Event()
 
     def holder():
@@ -105,17 +105,17 @@ def test_who_is_stuck_with_its_turn_holds_nobody_up_for_longer_than_patience():
 
 
 def test_an_error_gives_the_turn_back():
-    of = turns.Turns(patience_s=5)
+    of = fair_semaphore.FairSemaphore(patience_s=5)
     for _ in range(2):
         with pytest.raises(ValueError), of.turn():
             raise ValueError
-    with of.turn(), turns.aside():
+    with of.turn(), fair_semaphore.yield_slot():
         assert of._free == 1
     assert of._free == 1
 
 
 def test_without_a_turn_stepping_aside_frees_no_place():
-    of = turns.Turns(patience_s=0.1)
+    of = fair_semaphore.FairSemaphore(patience_s=0.1)
     taken, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -126,9 +126,9 @@ def test_without_a_turn_stepping_aside_frees_no_place():
     holder = threading.Thread(target=hold)
     holder.start()
     assert taken.wait(5)
-    with turns.aside(), of.turn():
-        assert not turns._mine.turn.is_held
+    with fair_semaphore.yield_slot(), of.turn():
+        assert not fair_semaphore._mine.turn.is_held
     done.set()
     holder.join(5)
     with of.turn():
-        assert turns._mine.turn.is_held
+        assert fair_semaphore._mine.turn.is_held

@@ -26,7 +26,7 @@ from boilerhouse.core import audit, deployment, encryption
 from boilerhouse.core.errors import Conflict, Invalid, NotFound
 from boilerhouse.core.events import emit
 from boilerhouse.core.models import ApiKey, Deployment, Event
-from boilerhouse.operations import archives, restoring, sealing
+from boilerhouse.operations import archives, restoration, signatures
 from pools import volumes
 from pools.models import Container, HostLease, Pool, RegistryCredential
 from pools.states import ContainerState
@@ -112,7 +112,7 @@ def test_a_restored_database_holds_the_same_rows(furnished, tmp_path):
     assert all(archive.manifest.rows[label] for label in ("tenants.Tenant", "core.Event", "syncing.SavedState"))
     wipe()
 
-    done = restoring.restore(archive, None)
+    done = restoration.restore(archive, None)
 
     assert {label: rows_of(label) for label in same} == before
     assert done.containers_found == 3
@@ -138,7 +138,7 @@ def test_a_claim_under_way_is_given_up_because_its_secrets_are_gone(furnished, t
     """Provisioned without its secrets it would be handed to its tenant wrong."""
     archive = take(tmp_path / "b.zip")
     wipe()
-    restoring.restore(archive, None)
+    restoration.restore(archive, None)
 
     row = Assignment.objects.get(tenant_id="bob")
     assert (row.state, row.outcome, row.secrets) == ("releasing", "claim_aborted", None)
@@ -155,7 +155,7 @@ def test_on_a_machine_without_the_directories_their_tenants_hold_nothing(furnish
     for path in volumes.containers_dir().iterdir():
         volumes.destroy(path)
 
-    done = restoring.restore(archive, None)
+    done = restoration.restore(archive, None)
 
     assert sorted(done.tenants_gone) == ["alice", "carl"]
     assert done.containers_gone == 3
@@ -172,7 +172,7 @@ def test_a_directory_that_another_claim_has_used_since_is_not_taken_for_this_one
     wipe()
     (volumes.home(held) / "claimed").write_text(json.dumps({"tenantId": "mallory", "generation": 9}))
 
-    done = restoring.restore(archive, None)
+    done = restoration.restore(archive, None)
 
     assert done.tenants_gone == ["alice"]
     assert Assignment.objects.get(tenant_id="alice").outcome == "host_lost"
@@ -184,7 +184,7 @@ def test_ids_given_out_after_the_backup_are_not_given_out_again(furnished, tmp_p
     before = Deployment.objects.get()
     last = Event.objects.order_by("-id")[0].pk
     wipe()
-    restoring.restore(archive, None)
+    restoration.restore(archive, None)
     after = Deployment.objects.get()
 
     assert abs(after.next_uid - before.next_uid) >= 100_000
@@ -200,8 +200,8 @@ def test_what_cannot_be_restored_is_refused_and_nothing_has_changed(furnished, t
     path = tmp_path / "b.zip"
     archive = take(path)
     if what == "rows":
-        with pytest.raises(restoring.NotEmpty):
-            restoring.restore(archive, None)
+        with pytest.raises(restoration.NotEmpty):
+            restoration.restore(archive, None)
         return
     wipe()
     match what:
@@ -214,7 +214,7 @@ def test_what_cannot_be_restored_is_refused_and_nothing_has_changed(furnished, t
         case _:
             rewrite(path, {"format": 99} if what == "another_format" else {"migrations": [["pools", "9999_later"]]})
     with pytest.raises((NotFound, Invalid, archives.NotABackup)):
-        restoring.restore(archives.Archive(path), None)
+        restoration.restore(archives.Archive(path), None)
     assert not Tenant.objects.exists()
 
 
@@ -233,7 +233,7 @@ def rewrite(path: Path, changes: dict[str, Any]) -> None:
     """Another manifest, signed as if the deployment itself had written it."""
     content = contents(path)
     content["manifest.json"] = json.dumps({**json.loads(content["manifest.json"]), **changes}).encode()
-    content["signature"] = sealing.signature(content["manifest.json"], encryption.in_force()[0]).encode()
+    content["signature"] = signatures.signature(content["manifest.json"], encryption.in_force()[0]).encode()
     put(path, content)
 
 
@@ -264,7 +264,7 @@ def planted_and_sealed(content: dict[str, bytes]) -> None:
 
 def planted_and_signed_by_another_key(content: dict[str, bytes]) -> None:
     planted_and_sealed(content)
-    content["signature"] = sealing.signature(content["manifest.json"], Fernet.generate_key().decode()).encode()
+    content["signature"] = signatures.signature(content["manifest.json"], Fernet.generate_key().decode()).encode()
 
 
 def planted_as_of_an_earlier_version(content: dict[str, bytes]) -> None:
@@ -444,7 +444,7 @@ def test_keys_that_are_none_are_refused_in_words(furnished, tmp_path):
     (tmp_path / "keys.json").write_text(json.dumps(dict.fromkeys(archives.KEY_FILES[:3], "no key")))
     wipe()
     with pytest.raises(archives.KeysMissing):
-        restoring.restore(archive, archives.read_keys(tmp_path / "keys.json"))
+        restoration.restore(archive, archives.read_keys(tmp_path / "keys.json"))
     assert not Tenant.objects.exists()
 
 
@@ -454,7 +454,7 @@ def test_a_key_that_has_become_an_older_one_still_opens_its_backups(furnished, t
     encryption.key_file().write_text(",".join([Fernet.generate_key().decode(), *encryption.in_force()]))
     wipe()
 
-    assert restoring.restore(archive, None).rows
+    assert restoration.restore(archive, None).rows
 
 
 def test_a_backup_that_lacks_rows_is_refused_whole(furnished, tmp_path):
@@ -464,7 +464,7 @@ def test_a_backup_that_lacks_rows_is_refused_whole(furnished, tmp_path):
     rewrite(path, {"rows": {**counts, "syncing.SavedState": 2}})
     wipe()
     with pytest.raises(archives.NotABackup):
-        restoring.restore(archives.Archive(path), None)
+        restoration.restore(archives.Archive(path), None)
     assert not Tenant.objects.exists()
 
 
@@ -475,14 +475,14 @@ def test_without_its_keys_a_backup_is_refused_and_with_them_restored(furnished, 
     wipe()
     settings.BOILERHOUSE_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
     with pytest.raises(archives.KeysMissing):
-        restoring.restore(archive, None)
+        restoration.restore(archive, None)
     settings.BOILERHOUSE_ENCRYPTION_KEYS = []
     encryption.key_file().write_text(Fernet.generate_key().decode())
     with pytest.raises(archives.KeysMissing):
-        restoring.restore(archive, None)
+        restoration.restore(archive, None)
     assert not Tenant.objects.exists()
 
-    restoring.restore(archive, archives.read_keys(keys))
+    restoration.restore(archive, archives.read_keys(keys))
 
     assert Credential.objects.get().secret == {"secretAccessKey": CANARY}
 
@@ -492,7 +492,7 @@ def test_another_pepper_is_refused_because_no_key_of_the_api_would_work(furnishe
     wipe()
     settings.BOILERHOUSE_KEY_PEPPER = "another"
     with pytest.raises(archives.KeysMissing):
-        restoring.restore(archive, None)
+        restoration.restore(archive, None)
 
 
 def test_the_data_directory_of_another_deployment_is_refused(furnished, tmp_path, settings):
@@ -500,7 +500,7 @@ def test_the_data_directory_of_another_deployment_is_refused(furnished, tmp_path
     wipe()
     (furnished / "deployment-id").write_text("0000000000")
     with pytest.raises(deployment.DeploymentMismatch):
-        restoring.restore(archive, None)
+        restoration.restore(archive, None)
 
 
 def test_a_file_that_is_there_is_never_written_over(furnished, tmp_path):
@@ -519,6 +519,6 @@ def test_rights_of_a_group_survive_by_name(furnished, tmp_path):
     archive = take(tmp_path / "b.zip")
     group.delete()
     wipe()
-    restoring.restore(archive, None)
+    restoration.restore(archive, None)
 
     assert [p.codename for p in Group.objects.get(name="night-shift").permissions.all()] == ["view_pool"]

@@ -13,7 +13,7 @@ from django_q.models import OrmQ
 from boilerhouse.controller import controller
 from boilerhouse.core.models import Event, Lease, Process, QueueHealth
 from boilerhouse.process import processes
-from boilerhouse.queues import silence
+from boilerhouse.queues import service
 from pools import volumes
 from pools.models import Container, Pool
 from pools.states import ContainerState, Fault
@@ -168,13 +168,13 @@ def test_backups_expire_once_per_sink_however_many_specs_share_it():
 def test_a_queue_that_stopped_serving_is_said_once_and_again_when_it_serves():
     QueueHealth.objects.create(name="sync", served_at=timezone.now() - LONG_AGO)
     QueueHealth.objects.create(name="pool", served_at=timezone.now())
-    assert set(silence.silent_queues()) == {"sync"}
+    assert set(service.unserved_queues()) == {"sync"}
     for _ in range(3):
-        silence.watch_queues()
+        service.watch_queues()
     assert Event.objects.filter(type="pool.warning").count() == 1
     QueueHealth.objects.filter(name="sync").update(served_at=timezone.now())
     for _ in range(3):
-        silence.watch_queues()
+        service.watch_queues()
     assert Event.objects.filter(type="pool.recovered").count() == 1
 
 
@@ -187,5 +187,5 @@ def test_one_leads_until_its_lease_ends_or_it_gives_it_back():
     assert not controller.lead()
     Lease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert controller.lead()
-    controller.abdicate()
+    controller.release_leadership()
     assert Lease.objects.get().holder is None

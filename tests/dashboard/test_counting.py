@@ -10,8 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from boilerhouse.core.models import Event
-from boilerhouse.dashboard import charts, counting
-from boilerhouse.dashboard.counting import BoundedPaginator, up_to
+from boilerhouse.dashboard import bounded_counts, charts
+from boilerhouse.dashboard.bounded_counts import BoundedPaginator, up_to
 from boilerhouse.dashboard.pages import sync
 from syncing.models import SyncRun, bytes_moved
 from tests.make import make_sync_spec
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(counting, "MOST", 3)
+    monkeypatch.setattr(bounded_counts, "MOST", 3)
     Event.objects.bulk_create([Event(type="pool.scaled", actor="system") for _ in range(5)])
 
 

@@ -28,7 +28,7 @@ SECTIONS = [
     Section(
         "Check", (Part("command", "Command", kind="words"),), path="deep/check", blank={"command": ["true"]}
     ),
-    Section("Items", (Part("id", "Id"),), path="items", blank={"id": ""}, is_list=True, one="Item"),
+    Section("Items", (Part("id", "Id"),), path="items", blank={"id": ""}, is_list=True, noun="Item"),
     Section("Free", (Part("map", "Map", kind="map"), Part("json", "JSON", kind="json"))),
 ]  # fmt: skip
 

@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from boilerhouse.dashboard import overview
 from boilerhouse.dashboard.sections import sync_specs as sections
-from boilerhouse.operations import applying, stats
-from boilerhouse.operations.applying import Document
+from boilerhouse.operations import resources, stats
+from boilerhouse.operations.resources import Resource
 from pools import sizing
 from pools.models import Pool
 from pools.states import ContainerState
@@ -147,7 +147,7 @@ def test_a_field_that_is_left_out_means_the_same_by_api_and_apply(call, data_dir
         by_api = {name: one for name, one in told.json().items() if name not in CHANGING}
         assert call("PUT", f"{path}/one", full).status_code == 200
         if "id" in body:
-            [applied] = applying.apply([Document("here", kind, {**body})], dry_run=False)
+            [applied] = resources.apply([Resource("here", kind, {**body})], dry_run=False)
             assert applied.outcome in ("changed", "unchanged"), (way, applied)
             found = call("GET", f"{path}/one").json()
             assert {name: found[name] for name in by_api} == by_api, way
@@ -161,7 +161,7 @@ def test_a_network_that_is_left_out_goes_and_apply_shows_that_before(call, data_
     make_workload("w")
     _, full = FULL["Pool"]
     assert call("POST", "pools", full).status_code == 201
-    [planned] = applying.apply([Document("here", "Pool", _without(full, ("network",)))], dry_run=True)
+    [planned] = resources.apply([Resource("here", "Pool", _without(full, ("network",)))], dry_run=True)
     assert planned.outcome == "changed"
     assert any("10.9.9.9" in line and line.startswith("-") for line in planned.difference)
     assert Pool.objects.get().egress, "nothing was done"

@@ -7,7 +7,7 @@ from statistics import median, quantiles
 
 import pytest
 
-from boilerhouse.dashboard.templatetags.said import moments
+from boilerhouse.dashboard.templatetags.badges import schedule
 from syncing.models import SyncSpec
 
 ROOT = Path(__file__).parents[2]
@@ -41,4 +41,4 @@ def test_lines_of_templates_and_style_sheets_are_short(pattern):
     ],
 )
 def test_when_a_spec_syncs_is_a_list_of_what_is_on(spec, words):
-    assert moments(spec) == words
+    assert schedule(spec) == words

@@ -15,7 +15,7 @@ from pools import reconcile
 from pools.instruments import CONTAINER_STARTS
 from pools.runtime.docker import client as docker_client
 from syncing.instruments import SYNC_RUNS
-from tenants import giving_up
+from tenants import aborts
 from tenants.models import Assignment, Tenant
 from tests import make
 
@@ -74,8 +74,8 @@ def test_a_claim_that_fails_is_counted_once_by_its_code(scraping):
     from django.utils import timezone
 
     row = Assignment.objects.create(tenant=tenant, pool=pool, generation=1, deadline=timezone.now())
-    assert giving_up.give_up(row.pk, "claim_timeout")
-    assert not giving_up.give_up(row.pk, "claim_timeout")
+    assert aborts.give_up(row.pk, "claim_timeout")
+    assert not aborts.give_up(row.pk, "claim_timeout")
 
     found = scrape(scraping)
     assert value(found, "boilerhouse_claims_total", pool="failing", source="warm", result="claim_timeout") == 1

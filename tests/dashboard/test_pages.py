@@ -114,8 +114,8 @@ def test_a_tenants_page_shows_what_it_uses(staff):
     alice = budgets.tenant("alice")
     with budgets.bodies.enter(alice, amount=3_000_000), budgets.streams.enter(alice):
         page = re.sub("<[^>]*>", "", text_of(staff.get("/tenants/alice/")))
-    assert re.search(r"Bytes of requests&#x27; bodies\s+3\.0 MB\s+of 16\.8 MB", page)
-    assert re.search(r"Bytes of kept answers\s+0 B\s+of 4\.2 MB", page)
+    assert re.search(r"Bytes of request bodies\s+3\.0 MB\s+of 16\.8 MB", page)
+    assert re.search(r"Bytes of stored answers\s+0 B\s+of 4\.2 MB", page)
     assert re.search(r"Open streams\s+1\s+of 50", page)
 
 

@@ -124,8 +124,8 @@ def world(db, data_dir) -> dict[str, Any]:
 def _engine(monkeypatch) -> None:
     """The pages' own part; logs from a real engine are read in tests/stack."""
     text = b"2026-01-31T12:00:00.123456789Z first line\n2026-01-31T12:00:01.000000001Z <b>second</b> error\n"
-    monkeypatch.setattr("tenants.working.logs", lambda container, tail, since, timestamps=False: text)
-    monkeypatch.setattr("tenants.working.follow_logs", lambda container, tail, since, timestamps=False: io.BytesIO())
+    monkeypatch.setattr("tenants.activity.logs", lambda container, tail, since, timestamps=False: text)
+    monkeypatch.setattr("tenants.activity.follow_logs", lambda container, tail, since, timestamps=False: io.BytesIO())
     monkeypatch.setattr("tenants.previews.of_sync", lambda tenant_id, direction: [])
 
 
@@ -465,7 +465,7 @@ def test_an_engine_that_is_away_is_said_and_the_page_stands(client, world, monke
     def away(*_: Any, **__: Any) -> bytes:
         raise EngineUnavailable("The container engine does not answer.")
 
-    monkeypatch.setattr("tenants.working.logs", away)
+    monkeypatch.setattr("tenants.activity.logs", away)
     client.force_login(User.objects.create_superuser("ada"))
     page = client.get(url_of("container", world)).content.decode()
     assert "The container engine does not answer." in page

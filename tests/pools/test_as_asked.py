@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from pools import host, images, trials
+from pools import dry_runs, host, images
 from pools.errors import EngineFailure
 from pools.models import Container, Pool
 from pools.runtime import seccomp
@@ -172,12 +172,12 @@ def others(value):
 def test_the_editors_try_says_it_too(engine):
     """B13: a try is no way around it."""
     spec = make_spec(command=SLEEP, ports=[])
-    assert trials.run(spec).is_healthy
+    assert dry_runs.run(spec).is_healthy
     engine.filter.change = drop("HostConfig", "PidsLimit")
-    tried = trials.run(spec)
+    tried = dry_runs.run(spec)
     assert not tried.is_healthy
     assert "resources.pidsLimit" in tried.said
-    assert not [one for one in trials._root().iterdir() if one.is_dir()]
+    assert not [one for one in dry_runs._root().iterdir() if one.is_dir()]
 
 
 def test_a_machine_without_swap_gives_none_whatever_its_kernel_can_limit(engine, tmp_path, monkeypatch):

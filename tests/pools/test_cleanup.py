@@ -6,7 +6,7 @@ import docker.errors
 import pytest
 import requests
 
-from pools import cleanup, errors, firewall, trials, volumes
+from pools import cleanup, dry_runs, errors, firewall, volumes
 from pools.runtime.docker import translated
 from tests.fake_runtime import FakeRuntime
 from tests.runtimes import choose_runtime
@@ -30,7 +30,7 @@ def test_an_engine_that_keeps_the_network_keeps_nothing_else(data_dir, settings,
     """Docker 20.10 now and then counts an endpoint that is gone, until it is restarted."""
     removed = []
     choose_runtime(settings, Miscounting)
-    monkeypatch.setattr(trials, "remove_all", lambda: removed.append("trials"))
+    monkeypatch.setattr(dry_runs, "remove_all", lambda: removed.append("trials"))
     monkeypatch.setattr(firewall, "remove", lambda bridge: removed.append("rules"))
     left = volumes.containers_dir() / "left"
     left.mkdir(parents=True)

@@ -11,7 +11,7 @@ import pytest
 
 from boilerhouse.controller import engine_watch
 from boilerhouse.operations import doctor
-from pools import errors, images, lifecycle, reconcile, sizing, suitability, trials
+from pools import dry_runs, errors, images, lifecycle, reconcile, sizing, suitability
 from pools.models import Container, Pool
 from pools.runtime.base import ContainerPlan
 from pools.runtime.docker import DockerRuntime, dialect
@@ -227,7 +227,7 @@ def test_an_engine_set_up_so_that_containers_cannot_be_ours_is_refused_by_pool_a
     assert todo in pool.last_error
     assert row.state == ContainerState.FAILED
     assert row.runtime_id == ""
-    tried = trials.run(make_spec(ports=[]))
+    tried = dry_runs.run(make_spec(ports=[]))
     assert not tried.is_healthy
     assert why in tried.said
     assert todo in tried.said

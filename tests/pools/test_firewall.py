@@ -19,7 +19,17 @@ from django.db import connection
 
 from boilerhouse.core import clock, deployment
 from boilerhouse.operations import doctor, health
-from pools import bridging, filtering, firewall, host, lifecycle, named, packet_rules, resolvers, resolving
+from pools import (
+    bridging,
+    firewall,
+    host,
+    lifecycle,
+    name_resolution,
+    packet_filter,
+    packet_rules,
+    policy_names,
+    resolvers,
+)
 from pools.egress import Egress
 from pools.errors import HostNotReady
 from pools.models import Container, NetworkReport, Pool, ResolvedName
@@ -82,7 +92,7 @@ def test_no_one_outside_the_node_reaches_a_container(engine, outside):
         assert not outside.reaches(one.address, 8080)
         firewall.remove(network.bridge)
         assert outside.reaches(one.address, 8080)  # so it was our rule that kept it out
-        assert filtering.keep() is None
+        assert packet_filter.keep() is None
         assert not outside.reaches(one.address, 8080)
 
     assert requests.get(f"http://{one.address}:8080/", timeout=5).text == "mine\n"
@@ -139,13 +149,13 @@ def test_reconcile_shows_and_mends_the_packet_filter(engine, capsys):
     left = {name for name in firewall._listing() if name.startswith(("inet to_", "inet from_"))}
     assert len(left) > 2
 
-    filtering.keep()
+    packet_filter.keep()
     network = host.ensure_network()
     wanted = packet_rules.ruleset(network, firewall._guarded(firewall._rows(), network))
     assert firewall._listing() == firewall._as_listed(wanted)
     Container.objects.filter(pk=one.pk).transition(ContainerState.IDLE, ContainerState.REMOVING)
     lifecycle.destroy_container(one.pk)
-    filtering.keep()
+    packet_filter.keep()
     assert firewall._listing() == firewall._as_listed(packet_rules.ruleset(network, []))
 
 
@@ -184,9 +194,9 @@ def test_what_cannot_be_restored_stands_in_readiness(engine, monkeypatch, tmp_pa
     engine.start()
     with monkeypatch.context() as patches, pytest.raises(HostNotReady):
         patches.setattr(bridging, "_MODULE", tmp_path / "none")
-        filtering.keep()
+        packet_filter.keep()
     assert "br_netfilter" in health.readiness()["network"]
-    filtering.keep()
+    packet_filter.keep()
 
     assert health.readiness()["network"] == "ok"
     assert NetworkReport.objects.get().problem == ""
@@ -260,7 +270,7 @@ def test_what_narrows_a_policy_opens_nothing_that_the_pool_closes(engine, outsid
     one, pool = engine.start(**LISTENING)
     public, private = outside.public, outside.private
     Container.objects.filter(pk=one.pk).update(egress={"mode": "list", "allow": [f"{public}:80", f"{private}:80"]})
-    filtering.apply()
+    packet_filter.apply()
     assert engine.answer_from(one, public, 80).startswith("hello")
     assert engine.answer_from(one, public, 81) == ""
     assert engine.answer_from(one, private, 80) == ""
@@ -355,7 +365,7 @@ def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narr
         if narrower == "own":
             allow = [f"{outside.public}:81"]
             Container.objects.filter(pk=one.pk).update(egress={"mode": "list", "allow": allow})
-            filtering.apply()
+            packet_filter.apply()
         else:
             set_policy(pool, narrower, *([f"{outside.public}:81"] if narrower == "list" else []))
         assert sender.stdout.readline() == "ended: ConnectionResetError\n"
@@ -449,16 +459,16 @@ def test_a_resolver_that_opened_again_is_closed(engine):
     """H4, item 6: compared by the reconcile, as every rule is."""
     one, _ = engine.start(**LISTENING)
     pid = engine.runtime.inspect(lifecycle.runtime_name(one.pk)).pid
-    assert resolving.is_closed(pid)
-    run("nsenter", "-t", str(pid), "-n", "nft", "delete", "table", "ip", resolving.TABLE)
-    assert not resolving.is_closed(pid)
+    assert name_resolution.is_closed(pid)
+    run("nsenter", "-t", str(pid), "-n", "nft", "delete", "table", "ip", name_resolution.TABLE)
+    assert not name_resolution.is_closed(pid)
     asked = f"timeout 3 nslookup {one.address} 127.0.0.11 2>&1; true"
     assert lifecycle.runtime_name(one.pk) in engine.run(one, asked)  # what the rule keeps from tenants
-    filtering.keep()
+    packet_filter.keep()
 
     assert lifecycle.runtime_name(one.pk) not in engine.run(one, asked)
 
-    assert resolving.is_closed(pid)
+    assert name_resolution.is_closed(pid)
 
 
 def test_a_list_opens_what_its_names_stand_for(engine, outside, settings, monkeypatch):
@@ -471,18 +481,18 @@ def test_a_list_opens_what_its_names_stand_for(engine, outside, settings, monkey
     assert engine.answer_from(one, "api.example.com", 80).startswith("hello")
     assert engine.answer_from(one, outside.public, 81) == ""
     assert "198.51" not in resolved(engine, one, "api.example.com", outside.private)
-    assert [(row.name, row.problem) for row in named.known(["api.example.com", "nowhere.example.com"])] == [
+    assert [(row.name, row.problem) for row in policy_names.known(["api.example.com", "nowhere.example.com"])] == [
         ("api.example.com", ""), ("nowhere.example.com", "No such name."),
     ]  # fmt: skip
     assert [one.code for one in Pool.objects.with_counts().get(pk=pool.pk).status().warnings] == ["name_unresolved"]
     # Round robin: another address is answered, and the first stays open for a while.
     outside.resolves({"api.example.com": ["198.51.100.254"]})
     ResolvedName.objects.update(next_at=clock.now())
-    filtering.refresh_names()
+    packet_filter.refresh_names()
     assert engine.answer_from(one, outside.public, 80).startswith("hello")
     assert "198.51.100.254\tapi.example.com" in engine.run(one, "cat /etc/hosts")
-    monkeypatch.setattr(named, "KEEP", timedelta(0))
-    filtering.apply()
+    monkeypatch.setattr(policy_names, "KEEP", timedelta(0))
+    packet_filter.apply()
     assert engine.answer_from(one, outside.public, 80) == ""
     set_policy(pool, "internet")
     assert "api.example.com" not in engine.run(one, "cat /etc/hosts")
@@ -497,7 +507,7 @@ def test_a_name_opens_nothing_that_is_private(outside, data_dir, settings, trick
         "multicast": "224.0.0.1", "gateway": "10.99.0.1", "any": "0.0.0.0",
     }  # fmt: skip
     outside.resolves({"evil.example.com": [tricks[trick], outside.public]})
-    found = named.ask("evil.example.com")
+    found = policy_names.ask("evil.example.com")
 
     assert found.addresses == (outside.public,)
     assert tricks[trick] in found.error

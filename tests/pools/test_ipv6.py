@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pytest
 
 from boilerhouse.operations import doctor
-from pools import bridging, filtering, firewall, host, host_programs, lifecycle, named
+from pools import bridging, firewall, host, host_programs, lifecycle, packet_filter, policy_names
 from pools.models import Container
 from pools.runtime.base import Network
 from pools.states import ContainerState
@@ -124,7 +124,7 @@ def test_no_one_outside_the_node_reaches_a_containers_address_of_ipv6(engine, ou
     assert not outside.reaches(address_of(one), 8080)
     firewall.remove(host.bridge_name())
     assert outside.reaches(address_of(one), 8080)  # so it was our rule that kept it out
-    filtering.keep()
+    packet_filter.keep()
     assert not outside.reaches(address_of(one), 8080)
 
 
@@ -154,7 +154,7 @@ def test_names_open_addresses_of_ipv6_that_are_public(engine, outside, settings)
 
     eventually(lambda: engine.answer_from(one, "six.example.com", 80).startswith("hello"))
     assert engine.answer_from(one, outside.public6, 81) == ""
-    opened = {row.name: row for row in named.known(["six.example.com", "none.example.com"])}
+    opened = {row.name: row for row in policy_names.known(["six.example.com", "none.example.com"])}
     assert opened["six.example.com"].addresses == [outside.public6]
     assert "only public addresses" in opened["six.example.com"].problem
     assert opened["none.example.com"].problem == "The name has no IPv4 and no IPv6 address."

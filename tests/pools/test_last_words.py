@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pools import last_words
+from pools import last_output
 from pools.runtime.base import Handle, Observed
 
 NODE = """node:os:365
@@ -79,20 +79,20 @@ def test_the_message_is_among_them(dump, words):
     """B48: the last five lines, or 400 characters, missed it."""
     noise = "".join(f"GET /{n} 200\n" for n in range(1000))
     for before in ("", noise):
-        said = last_words.pick((before + dump).encode())
+        said = last_output.pick((before + dump).encode())
         for one in words:
             assert one in said
-        assert said.endswith(last_words.lines_of(dump.encode())[-1])
-        assert len(said.splitlines()) <= 2 * (last_words.FIRST + last_words.TOLD + last_words.LAST)
+        assert said.endswith(last_output.lines_of(dump.encode())[-1])
+        assert len(said.splitlines()) <= 2 * (last_output.FIRST + last_output.TOLD + last_output.LAST)
         assert len(said) < 4000
 
 
 def test_few_lines_are_all_kept_and_none_is_endless():
     """B48: nothing is left out that fits, and control characters are not passed on."""
-    assert last_words.pick(b"one\n\ntwo\n\x1b[31mthree\x1b[0m\r\n\x07four\nfive") == "one\ntwo\nthree\nfour\nfive"
-    assert last_words.pick(b"") == ""
-    assert len(last_words.pick(b"x" * 1_000_000)) == last_words.MAX_LINE + 1
-    assert last_words.pick(b"\n".join(b"%d" % n for n in range(100))) == "0\n1\n…\n97\n98\n99"
+    assert last_output.pick(b"one\n\ntwo\n\x1b[31mthree\x1b[0m\r\n\x07four\nfive") == "one\ntwo\nthree\nfour\nfive"
+    assert last_output.pick(b"") == ""
+    assert len(last_output.pick(b"x" * 1_000_000)) == last_output.MAX_LINE + 1
+    assert last_output.pick(b"\n".join(b"%d" % n for n in range(100))) == "0\n1\n…\n97\n98\n99"
 
 
 def test_signals_have_names_and_memory_is_said_as_such():
@@ -101,15 +101,15 @@ def test_signals_have_names_and_memory_is_said_as_such():
     def seen(code: int, *, is_oom: bool = False) -> Observed:
         return Observed(Handle("n", "i", "c"), {}, False, "exited", code, is_oom_killed=is_oom)
 
-    assert last_words.ended(seen(1)) == "exit code 1"
-    assert last_words.ended(seen(139)) == "exit code 139 (SIGSEGV)"
-    assert last_words.ended(seen(137)) == "exit code 137 (SIGKILL)"
-    assert last_words.ended(seen(255)) == "exit code 255"
-    assert last_words.ended(seen(137, is_oom=True)).startswith("exit code 137 (SIGKILL): it exceeded its memory limit")
-    assert "one of its processes was killed, because it exceeded its memory limit" in last_words.ended(
+    assert last_output.ended(seen(1)) == "exit code 1"
+    assert last_output.ended(seen(139)) == "exit code 139 (SIGSEGV)"
+    assert last_output.ended(seen(137)) == "exit code 137 (SIGKILL)"
+    assert last_output.ended(seen(255)) == "exit code 255"
+    assert last_output.ended(seen(137, is_oom=True)).startswith("exit code 137 (SIGKILL): it exceeded its memory limit")
+    assert "one of its processes was killed, because it exceeded its memory limit" in last_output.ended(
         seen(1, is_oom=True)
     )
-    assert last_words.ended(None) == "an unknown exit code"
+    assert last_output.ended(None) == "an unknown exit code"
 
 
 def test_a_line_without_end_is_looked_at_in_time():
@@ -120,7 +120,7 @@ def test_a_line_without_end_is_looked_at_in_time():
 PICK = """
 import django
 django.setup()
-from pools import last_words
+from pools import last_output
 for unit in ("a.", "A$", "A_", "at ", " ", "\\x1b[", "\\x1b[1;", "ERR", "x.go:"):
     last_words.pick(unit.encode() * (last_words.LOOK_AT_BYTES // len(unit)))
 """
@@ -130,10 +130,10 @@ def test_an_error_is_told_also_where_nothing_is_before_the_word():
     """B48: Node says ``Error: Cannot find module``, many loggers say ERROR."""
     noise = "".join(f"line {n}\n" for n in range(100))
     for told in ("Error: Cannot find module '/app/x.js'", "2026-01-31 ERROR cannot bind", "[FATAL] no disk"):
-        assert told in last_words.pick(f"{noise}{told}\n{noise}".encode())
+        assert told in last_output.pick(f"{noise}{told}\n{noise}".encode())
 
 
 def test_output_becomes_one_line_that_can_be_stored_and_shown():
     """P12: PostgreSQL stores no NUL, and a terminal obeys escapes."""
-    assert last_words.line_of(b"a\0b\x1b[31mc\r\n\n\x07d\xff", 100) == "abc d\ufffd"
-    assert last_words.line_of(b"x" * 50, 10) == "x" * 10
+    assert last_output.line_of(b"a\0b\x1b[31mc\r\n\n\x07d\xff", 100) == "abc d\ufffd"
+    assert last_output.line_of(b"x" * 50, 10) == "x" * 10

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from boilerhouse.process import stalling
-from pools import names, volumes
+from boilerhouse.process import stalls
+from pools import file_names, volumes
 from pools.spec import Owner
 from tests.linear import given_up
 
@@ -30,7 +30,7 @@ def odd(number):
 def staging(tmp_path):
     """As a sink gives them back: their control characters are symbols."""
     for number in range(MANY):
-        (tmp_path / names.plain(odd(number))).touch()
+        (tmp_path / file_names.plain(odd(number))).touch()
     return tmp_path
 
 
@@ -66,9 +66,9 @@ def test_the_folders_of_many_deep_paths_are_found_in_one_walk():
     """D4: for each file all its folders were spelled out."""
     deep = "/".join(["d"] * 440)
     with given_up(MOST_S):
-        found = names.folders(f"{deep}/{number}" for number in range(200_000))
+        found = file_names.folders(f"{deep}/{number}" for number in range(200_000))
     assert len(found) == 440
-    assert names.folders(["a/b/c", "a/d", "e"]) == {"a", "a/b"}
+    assert file_names.folders(["a/b/c", "a/d", "e"]) == {"a", "a/b"}
 
 
 WALKS = {
@@ -85,14 +85,14 @@ WALKS = {
 @pytest.mark.parametrize("walk", WALKS)
 def test_a_walk_over_names_ends_when_who_began_it_says_so(staging, walk, monkeypatch):
     """D4: a claim that was given up went on computing, and its worker with it."""
-    monkeypatch.setattr(stalling, "_LOOK_EVERY_S", 0)
+    monkeypatch.setattr(stalls, "_LOOK_EVERY_S", 0)
     found, asked = os.listdir(staging), []
 
     def keep_going():
         asked.append(None)
         return len(asked) < 10
 
-    with pytest.raises(Ended), stalling.while_going(keep_going, Ended):
+    with pytest.raises(Ended), stalls.while_going(keep_going, Ended):
         WALKS[walk](staging, found)
     assert len(asked) == 10
 
@@ -103,7 +103,7 @@ def test_a_move_into_a_volume_is_never_ended_half_way(tmp_path, monkeypatch, dat
 
     from tests.make import make_spec
 
-    monkeypatch.setattr(stalling, "_LOOK_EVERY_S", 0)
+    monkeypatch.setattr(stalls, "_LOOK_EVERY_S", 0)
     container_id = uuid4()
     volumes.prepare(container_id, OWNER.uid, make_spec())
     staged = volumes.new_staging(container_id, OWNER, "m")
@@ -112,15 +112,15 @@ def test_a_move_into_a_volume_is_never_ended_half_way(tmp_path, monkeypatch, dat
         (staged / f"d{number}" / "f").touch()
     target = volumes.volume_path(container_id, "state")
     (target / "d1").mkdir()
-    with stalling.while_going(lambda: False, Ended):
+    with stalls.while_going(lambda: False, Ended):
         volumes.move_in(container_id, OWNER, staged, target, PurePosixPath(), replace=False)
     assert len(list(target.glob("*/f"))) == 50
 
 
 def test_nobody_is_asked_or_told_while_a_container_stands_still(staging, monkeypatch):
     """D4: a query to the database would make the pause longer."""
-    monkeypatch.setattr(stalling, "_LOOK_EVERY_S", 0)
+    monkeypatch.setattr(stalls, "_LOOK_EVERY_S", 0)
     told = []
-    with stalling.reporting_to(lambda: told.append(1)), stalling.while_going(lambda: False, Ended), stalling.quietly():
+    with stalls.reporting_to(lambda: told.append(1)), stalls.while_going(lambda: False, Ended), stalls.quietly():
         assert census_of(staging).files == MANY
     assert not told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pools import observing
+from pools import health_reports
 from pools.models import Container
 from pools.runtime.base import Handle, Observed, Probed
 from pools.states import ContainerHealth, ContainerState
@@ -30,5 +30,5 @@ def test_what_a_check_prints_is_told_only_of_a_container_that_no_tenant_has(data
     """P10: it was read as idle, claimed, and its tenant's output went to viewers. P7: a NUL was too much for PostgreSQL."""
     container = make_container()
     monkeypatch.setattr("pools.runtime._runtime", lambda *_: ClaimedMeanwhile(to))
-    assert observing.report_health(container.pk, ContainerHealth.UNHEALTHY)
+    assert health_reports.report_health(container.pk, ContainerHealth.UNHEALTHY)
     assert f" fails: exit code 7{shown}." in Container.objects.get().error

@@ -9,7 +9,7 @@ from django_q.models import OrmQ
 
 from boilerhouse.core.models import Event
 from boilerhouse.process import processes
-from pools import errors, lifecycle, pull_runs, pulling, sizing
+from pools import errors, image_pulls, lifecycle, pull_runs, sizing
 from pools.models import Container, ImagePull, Pool
 from pools.pull_errors import PullFault
 from pools.pull_runner import PullRunner
@@ -33,7 +33,7 @@ def start_of(image, policy="missing", **over):
 
 
 def image_for(row):
-    return pulling.image_for_start(row, row.version.spec)
+    return image_pulls.image_for_start(row, row.version.spec)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_always_goes_on_with_an_old_image_says_so_and_stops_saying_so(registry):
     """B32: a pool that serves an old image because the registry is away says that, until a pull has succeeded."""
     registry.put("old")
     image = f"{registry.host}/old:1"
-    list(pulling.get_runtime().pull(pulling.references.parse(image)))
+    list(image_pulls.get_runtime().pull(image_pulls.references.parse(image)))
     row = start_of(image, "always")
     pool_id = row.pool_id
     registry.stop()
@@ -84,7 +84,7 @@ def test_always_goes_on_with_an_old_image_says_so_and_stops_saying_so(registry):
         pull_runs.PullRun(pull_runs.take(set())).run()
         found = image_for(row)
         assert found.failed.fault == PullFault.UNREACHABLE
-        pulling.bear(row.pool, found.failed)
+        image_pulls.count_failure(row.pool, found.failed)
         warned = Event.objects.get(type="pool.warning", pool_id=pool_id)
         assert warned.payload["code"] == "image_stale"
         assert "connection refused" in warned.payload["detail"]
@@ -94,7 +94,7 @@ def test_always_goes_on_with_an_old_image_says_so_and_stops_saying_so(registry):
         registry.start()
     ImagePull.objects.update(finished_at="2020-01-01T00:00:00Z")
     try:
-        assert pulling.ask_again() == 1
+        assert image_pulls.ask_again() == 1
         pull_runs.PullRun(pull_runs.take(set())).run()
         assert Event.objects.filter(type="pool.recovered", payload__code="image_stale").exists()
         assert Pool.objects.with_counts().get(pk=pool_id).status().warnings == []
@@ -108,7 +108,7 @@ def test_a_failed_pull_is_the_failure_of_the_start(registry):
         image_for(row)
     pull_runs.PullRun(pull_runs.take(set())).run()
 
-    with pytest.raises(pulling.PullFailed, match=r"manifest unknown|: not found"):
+    with pytest.raises(image_pulls.PullFailed, match=r"manifest unknown|: not found"):
         image_for(row)
 
 
@@ -177,4 +177,4 @@ def test_starts_that_wait_for_a_pull_are_not_handed_on_again_and_again():
     with pytest.raises(errors.ImagePending):
         image_for(row)
 
-    assert lifecycle.stuck_containers(pulling.clock.now() + pulling.TRIAL_WANTS) == []
+    assert lifecycle.stuck_containers(image_pulls.clock.now() + image_pulls.TRIAL_WANTS) == []

@@ -11,7 +11,7 @@ from django_q.models import OrmQ
 
 from boilerhouse.core import deployment, failpoints
 from boilerhouse.core.models import Event
-from pools import firewall, host, lifecycle, nodes, observing, reconcile, sizing, volumes
+from pools import firewall, health_reports, host, lifecycle, nodes, reconcile, sizing, volumes
 from pools.errors import EngineUnavailable
 from pools.models import Container, HostLease, Pool
 from pools.runtime import seccomp
@@ -184,16 +184,16 @@ def test_the_reason_of_a_death_is_told_apart(engine, exit_code, is_oom, fault, w
 
 def test_health_of_the_engine_is_taken_over_and_an_unhealthy_idle_one_replaced(engine):
     idle, claimed = make_container(), make_container(state=ContainerState.CLAIMED)
-    assert observing.report_health(idle.pk, "healthy")
-    assert not observing.report_health(idle.pk, "healthy")
-    observing.report_health(idle.pk, "unhealthy")
-    observing.report_health(claimed.pk, "unhealthy")
+    assert health_reports.report_health(idle.pk, "healthy")
+    assert not health_reports.report_health(idle.pk, "healthy")
+    health_reports.report_health(idle.pk, "unhealthy")
+    health_reports.report_health(claimed.pk, "unhealthy")
     idle.refresh_from_db()
     claimed.refresh_from_db()
     assert idle.state == ContainerState.REMOVING
     assert (claimed.state, claimed.health) == (ContainerState.CLAIMED, ContainerHealth.UNHEALTHY)
 
-    observing.report_health(claimed.pk, "healthy")
+    health_reports.report_health(claimed.pk, "healthy")
     claimed.refresh_from_db()
     assert (claimed.health, claimed.fault) == (ContainerHealth.HEALTHY, "")
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from boilerhouse.operations import doctor
-from pools import registry_credentials, trials
+from pools import dry_runs, registry_credentials
 from pools.pull_errors import PullFailed, PullFault
 from pools.runtime.base import RegistryLogin
 from tests import registry as registries
@@ -129,9 +129,9 @@ def test_a_trial_by_always_says_that_it_tried_an_older_image(transactional_db, d
     found = store(registry.host)
     with pulled_beside():
         spec = make_spec(image=image, pull_policy="always", ports=[])
-        assert trials.run(spec).warnings == ()
+        assert dry_runs.run(spec).warnings == ()
         registry_credentials.delete(found)
-        tried = trials.run(spec)
+        tried = dry_runs.run(spec)
     assert tried.is_healthy, tried
     (warning,) = tried.warnings
     assert warning.startswith("The pool serves the image on the node, which may be outdated.")
@@ -142,9 +142,9 @@ def test_a_trial_is_pulled_by_it_too(transactional_db, data_dir, registry, image
     """B33: and says the same words without one."""
     spec = make_spec(image=image, pull_policy="missing", ports=[])
     with pulled_beside():
-        assert "No registry credential is stored" in trials.run(spec).said
+        assert "No registry credential is stored" in dry_runs.run(spec).said
         store(registry.host)
-        tried = trials.run(spec)
+        tried = dry_runs.run(spec)
     assert tried.is_healthy, tried
 
 

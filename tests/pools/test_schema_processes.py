@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from boilerhouse.process import apart, pids
-from boilerhouse.process.apart import Apart, Spent, TooMuch
+from boilerhouse.process import pids, subprocess_pool
+from boilerhouse.process.subprocess_pool import AllowanceSpent, LimitExceeded, SubprocessPool
 from pools import schema_program, schemas
 from pools.spec import WorkloadSpec
 from tenants import validation
@@ -51,17 +51,17 @@ def spec_of(schema):
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """The bound of processor time is looked at, not that of the clock, on however busy a machine."""
-    monkeypatch.setattr(apart, "PATIENCE_S", 60)
+    monkeypatch.setattr(subprocess_pool, "PATIENCE_S", 60)
 
 
 @pytest.fixture
 def program():
     """A pool of processes of its own; they end with it, as they do with a web process."""
-    return Apart(PROGRAM, places=2)
+    return SubprocessPool(PROGRAM, places=2)
 
 
 def ask(program, schema, value, asker="bob"):
-    return program.ask({"schema": apart.json.dumps(schema), "values": [value]}, asker)
+    return program.ask({"schema": subprocess_pool.json.dumps(schema), "values": [value]}, asker)
 
 
 HEAVY = {
@@ -84,9 +84,9 @@ def test_what_takes_too_much_is_ended_and_refuses_that_claim_only(kind):
 
 def test_who_asked_for_too_much_pauses_and_others_do_not():
     """D5, P14: one tenant's configs never take more than their share of the places."""
-    with pytest.raises(TooMuch):
+    with pytest.raises(LimitExceeded):
         schemas.errors(multiplied(), [{}], "mallory")
-    with pytest.raises(Spent) as refused:
+    with pytest.raises(AllowanceSpent) as refused:
         schemas.errors(MODEL, [{}], "mallory")
     assert refused.value.retry_after >= 1
     assert schemas.errors(MODEL, [{"model": "m"}], "bob") == [[]]
@@ -99,7 +99,7 @@ def test_one_asker_has_one_place_however_many_questions(program):
     def flood():
         try:
             ask(program, multiplied(), {}, "mallory")
-        except (TooMuch, Spent) as error:
+        except (LimitExceeded, AllowanceSpent) as error:
             outcomes.append(type(error))
 
     threads = [threading.Thread(target=flood) for _ in range(6)]
@@ -109,8 +109,8 @@ def test_one_asker_has_one_place_however_many_questions(program):
         assert ask(program, MODEL, {"model": "m"})["errors"] == [[]]
     for thread in threads:
         thread.join()
-    assert outcomes.count(TooMuch) == 1
-    assert outcomes.count(Spent) == 5
+    assert outcomes.count(LimitExceeded) == 1
+    assert outcomes.count(AllowanceSpent) == 5
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_killed_process_fails_its_own_question_and_the_next_is_answered(progra
     for _ in range(3):
         try:
             outcomes.append(ask(program, MODEL, {"model": "m"})["errors"])
-        except TooMuch:
+        except LimitExceeded:
             outcomes.append(None)
     assert outcomes[1:] == [[[]], [[]]]
 

@@ -13,7 +13,7 @@ from django.core.management import call_command
 from boilerhouse.core.api_keys import create_key
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.models import AuditEntry, Event, Role
-from pools import pulling, registry_credentials, services, tags, trials, version_images
+from pools import dry_runs, image_pulls, registry_credentials, services, tags, version_images
 from pools.errors import ImageGone, OtherImage
 from pools.models import ImagePull, Pool
 from pools.runtime import get_runtime
@@ -146,10 +146,10 @@ def test_a_trial_runs_the_image_that_the_version_would_run(transactional_db, reg
     ImagePull.objects.all().delete()
     second = registry.put("tried")
     with pulled_beside():
-        tried = trials.run(replace(spec, environment={"A": "b"}), workload.latest)
+        tried = dry_runs.run(replace(spec, environment={"A": "b"}), workload.latest)
         assert tried.is_healthy, tried
         assert ImagePull.objects.get().image == f"{registry.host}/tried@{first}"
-        assert trials.run(replace(spec, image=f"{image}@{second}"), workload.latest).is_healthy
+        assert dry_runs.run(replace(spec, image=f"{image}@{second}"), workload.latest).is_healthy
     registries.forget(f"{registry.host}/tried@{first}")
     registries.forget(f"{registry.host}/tried@{second}")
 
@@ -325,7 +325,7 @@ def test_a_roll_whose_image_the_registry_did_not_give_is_tried_again(registry, m
         halted_network=pool.network,
     )
     failed = ImagePull.objects.create(node_id=node_id(), image=latest.pinned_image, state=PullState.FAILED)
-    pulling.bear(Pool.objects.get(), failed)
-    assert pulling.ask_again() == 1
+    image_pulls.count_failure(Pool.objects.get(), failed)
+    assert image_pulls.ask_again() == 1
     assert Pool.objects.get().failed_pull == failed
     assert ImagePull.objects.get(pk=failed.pk).state == PullState.WAITING

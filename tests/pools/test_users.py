@@ -10,7 +10,7 @@ import uuid
 import pytest
 from django.conf import settings
 
-from pools import images, trials
+from pools import dry_runs, images
 from pools.runtime import get_runtime
 from pools.spec import Owner
 from tests.make import make_spec
@@ -31,7 +31,7 @@ def said(script: str, **over) -> str:
     """What a shell says as the health check of such a container."""
     check = {"command": ["sh", "-c", f"{{ {script}\n}} 2>&1; true"], "interval_ms": 1000, "timeout_ms": 30_000,
              "retries": 1, "start_period_ms": 0}  # fmt: skip
-    tried = trials.run(make_spec(command=["sleep", "1000"], health_check=check, **over))
+    tried = dry_runs.run(make_spec(command=["sleep", "1000"], health_check=check, **over))
     assert tried.is_healthy, tried
     return tried.output
 
@@ -163,7 +163,7 @@ def test_an_image_made_for_an_arbitrary_user_of_the_root_group_works(image):
 def test_an_image_whose_passwd_cannot_be_replaced_is_said(image):
     """B4: before anything of it runs."""
     made = image({"/etc": (0o755, None)}, "RUN ln -s /state/passwd /etc/passwd")
-    tried = trials.run(make_spec(image=made, command=["sleep", "1000"], user=NAMED))
+    tried = dry_runs.run(make_spec(image=made, command=["sleep", "1000"], user=NAMED))
     assert not tried.is_healthy
     assert "/etc/passwd is a symbolic link" in tried.said
     assert make_spec(user=NAMED).owner(5) == Owner(5, 0)

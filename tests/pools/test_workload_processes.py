@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from boilerhouse.core import clock
 from boilerhouse.core.models import Event
-from pools import lifecycle, observing, services, sizing, steadiness
+from pools import health_reports, lifecycle, services, sizing, stability
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.states import ContainerState, Fault, PoolState, Trouble
 from tests.asking import problem
@@ -195,7 +195,7 @@ def warm(pool, **over):
 
 
 def fails(container, fault=Fault.EXIT):
-    assert observing.report_fault(container.pk, fault, "The container's main process ended with exit code 1.")
+    assert health_reports.report_fault(container.pk, fault, "The container's main process ended with exit code 1.")
 
 
 def fresh(pool) -> Pool:
@@ -222,7 +222,7 @@ def test_a_pool_whose_warm_containers_do_not_last_says_so_and_backs_off(data_dir
     assert Pool.objects.with_counts().get(pk="churns").status().state in (PoolState.ERROR, PoolState.DEGRADED)
     assert [e.payload["trouble"] for e in Event.objects.filter(type="pool.warning")] == ["unstable"]
 
-    steady = warm(pool, created_at=clock.now() - steadiness.STAYS * 2)
+    steady = warm(pool, created_at=clock.now() - stability.STAYS * 2)
     assert sizing.is_off(fresh(pool))
     sizing.refill("churns")
     found = fresh(pool)

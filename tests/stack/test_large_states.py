@@ -9,7 +9,7 @@ import time
 import pytest
 
 from boilerhouse.core.models import Process
-from pools.volumes import staged
+from pools.volumes import staged_restores
 from tenants.models import Assignment
 from tests.lines import Line
 from tests.stack.conftest import eventually
@@ -87,6 +87,6 @@ def test_claims_that_time_out_bring_a_large_state_in_the_end(stack, pools, sink_
     assert stack.exec(answer.json()["containerId"], SUM) == wrote
     assert line.down <= PIECES * SIZE + (1 + codes.count("claim_timeout")) * 3 * SIZE
     assert stack.status("mona")["claimError"] is None
-    assert not list(staged.directory().glob("*/*"))
+    assert not list(staged_restores.directory().glob("*/*"))
     told = stack.events("container.claim_failed", tenantId="mona")
     assert {one["payload"]["code"] for one in told} <= {"claim_timeout", "pool_exhausted"}

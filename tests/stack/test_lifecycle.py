@@ -14,7 +14,7 @@ import pytest
 from boilerhouse.core import deployment
 from boilerhouse.core.models import Process
 from boilerhouse.process import processes
-from pools import lifecycle, trials, volumes
+from pools import dry_runs, lifecycle, volumes
 from pools.models import Container, ContainerUsage
 from tenants.models import Assignment
 from tests.docker_command import docker
@@ -111,7 +111,7 @@ def test_a_pool_that_cannot_start_says_the_message_and_not_the_tail_of_the_dump(
     stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 1}, 202)
     assert "last probe: exit code 1: PATH=" in eventually(lambda: stack.pool_status(pool)["lastError"], 60)
     spec = make_spec(command=["sh", "-c", f"{dump}; exit 4"], volumes=[], ports=[])
-    found = trials.run(spec)
+    found = dry_runs.run(spec)
     assert (found.is_healthy, found.exit_code) == (False, 4)
     assert found.log.startswith("Error: no config at /etc/app")
 

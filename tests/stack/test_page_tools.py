@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 from boilerhouse.core.models import AuditEntry, Process
 from boilerhouse.process import processes
-from pools import lifecycle, trials
+from pools import dry_runs, lifecycle
 from pools.runtime import get_runtime
 from tests.stack.chromium import FIVE_TIMES_PROMISED_MS, live, member, sign_in, watched
 from tests.stack.conftest import eventually
@@ -217,7 +217,7 @@ def test_a_health_check_is_tried_once_in_a_scratch_container(stack, pools, page)
     page.locator("[name='/image']").fill("no.such/image:1")
     page.get_by_role("button", name="Run health check once").click()
     expect(page.get_by_text("is not on this node")).to_be_visible(timeout=40_000)
-    assert get_runtime().list({trials.TRIAL_LABEL: _deployment()}) == []
+    assert get_runtime().list({dry_runs.TRIAL_LABEL: _deployment()}) == []
     assert stack.ok("GET", f"workloads/{pool}")["version"] == 1
 
 

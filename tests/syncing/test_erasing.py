@@ -15,7 +15,7 @@ from syncing import errors as sync_errors
 from syncing import surveys
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, marker_key
 from syncing.models import Backup, SavedState, SyncRun
-from tenants import claims, erasing, errors, sink_runs
+from tenants import claims, errors, sink_runs, state_erasure
 from tenants.models import Tenant
 from tests.make import make_assignment, make_pool, make_spec, make_sync_spec
 from tests.power_cut import PowerCut
@@ -60,12 +60,12 @@ def test_everything_of_the_tenant_is_erased_and_nothing_else(state, run_tasks):
     volumes.latch(strangers, "alice2", 1)
     volumes.discard(strangers)
 
-    erasure = erasing.begin(TENANT)
-    assert not erasing.settle(erasure)
-    assert erasing.begin(TENANT) == erasure, "asked twice, it is the same erasure"
+    erasure = state_erasure.begin(TENANT)
+    assert not state_erasure.settle(erasure)
+    assert state_erasure.begin(TENANT) == erasure, "asked twice, it is the same erasure"
     run_tasks()
 
-    assert erasing.settle(erasure)
+    assert state_erasure.settle(erasure)
     assert state.far_end.keys() == before
     assert not SavedState.objects.exists()
     assert not Backup.objects.exists()
@@ -77,17 +77,17 @@ def test_everything_of_the_tenant_is_erased_and_nothing_else(state, run_tasks):
     assert AuditEntry.objects.get(action="tenant.erase_state").object_id == TENANT
     state.claim()
     assert state.look() == {}
-    assert erasing.settle(erasing.begin("never-seen"))
+    assert state_erasure.settle(state_erasure.begin("never-seen"))
 
 
 def test_no_claim_begins_while_state_is_erased_and_none_is_erased_while_held(state, run_tasks):
     saved_twice(state)
     held = make_assignment(TENANT, pool=state.spec.pool)
     with pytest.raises(errors.Held):
-        erasing.begin(TENANT)
+        state_erasure.begin(TENANT)
     assert state.far_end.keys(LOCATION)
     held.delete()
-    erasing.begin(TENANT)
+    state_erasure.begin(TENANT)
     with pytest.raises(errors.Erasing):
         claims.begin(claims.Claim(tenant_id=TENANT, pool_id=state.spec.pool_id))
     run_tasks()
@@ -106,7 +106,7 @@ def test_an_erasure_that_was_cut_is_carried_on_and_never_half_restored(state, ru
         return real(self, key)
 
     monkeypatch.setattr(type(state.sink), "delete", cut)
-    erasing.begin(TENANT)
+    state_erasure.begin(TENANT)
     with pytest.raises(PowerCut):
         run_tasks()
     with pytest.raises(sync_errors.SyncFailed):
@@ -114,11 +114,11 @@ def test_an_erasure_that_was_cut_is_carried_on_and_never_half_restored(state, ru
     SyncRun.objects.filter(trigger="erase").update(state="failed", error_detail="interrupted")
     sink_runs.resume()
     with pytest.raises(errors.EraseFailed):
-        erasing.settle(erasing.Erasure(TENANT, SyncRun.objects.get(trigger="erase").generation))
+        state_erasure.settle(state_erasure.Erasure(TENANT, SyncRun.objects.get(trigger="erase").generation))
 
-    again = erasing.begin(TENANT)
+    again = state_erasure.begin(TENANT)
     run_tasks()
-    assert erasing.settle(again)
+    assert state_erasure.settle(again)
     state.claim()
     assert state.look() == {}
 
@@ -127,7 +127,7 @@ def test_what_no_spec_reaches_any_more_is_named_and_nothing_is_erased(state):
     saved_twice(state)
     SavedState.objects.update(place="https://old.example bucket")
     with pytest.raises(errors.Unerasable, match=r"old\.example"):
-        erasing.begin(TENANT)
+        state_erasure.begin(TENANT)
     assert state.far_end.keys(LOCATION)
 
 
@@ -138,10 +138,10 @@ def test_a_sink_that_refuses_fails_the_erasure_and_frees_the_tenant(data_dir, tr
         tenant_id=TENANT, mapping=spec.mappings.get(), place=spec.resolved_sink().place_name, location=LOCATION,
         container_path="/state", pool_id=spec.pool_id, generation=1, run_id=uuid4(), files=1, bytes=1,
     )  # fmt: skip
-    erasure = erasing.begin(TENANT)
+    erasure = state_erasure.begin(TENANT)
     run_tasks()
     with pytest.raises(errors.EraseFailed, match="cannot be reached"):
-        erasing.settle(erasure)
+        state_erasure.settle(erasure)
     assert Tenant.objects.get(pk=TENANT).busy_run is None
     assert SavedState.objects.exists()
 
@@ -153,10 +153,10 @@ def test_vanished_state_is_forgotten_only_after_a_claim_met_it(state):
     with pytest.raises(sync_errors.StateMissing):
         state.claim()
     with pytest.raises(errors.NotMissing):
-        erasing.forget_state(TENANT)
+        state_erasure.forget_state(TENANT)
     make_assignment(TENANT, pool=state.spec.pool, state="ended", outcome="state_missing", ended_at=timezone.now())
 
-    assert erasing.forget_state(TENANT) == 1
+    assert state_erasure.forget_state(TENANT) == 1
     state.claim()
     assert state.look() == {}
     assert SavedState.objects.get().forgotten_at, "the record is kept"

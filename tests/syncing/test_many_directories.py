@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from syncing import surveys
 from syncing.models import SavedState
 from tests.tenant_state import TENANT, TenantState
@@ -34,8 +34,8 @@ def test_many_empty_directories_come_back_and_say_that_they_move(tenant, monkeyp
     assert SavedState.objects.get(tenant_id=TENANT).marker_bytes > 20_000
     assert surveys.patience_s(TENANT) > surveys.PATIENT_DEADLINE_S
     moved = []
-    monkeypatch.setattr(stalling, "REPORT_EVERY_S", 0.0)
-    with stalling.reporting_to(lambda: moved.append(time.monotonic())):
+    monkeypatch.setattr(stalls, "REPORT_EVERY_S", 0.0)
+    with stalls.reporting_to(lambda: moved.append(time.monotonic())):
         tenant.claim()
     assert len(moved) >= 2 * MANY
     made = [path for path in tenant.state.iterdir() if path.is_dir() and not path.is_symlink()]

@@ -18,7 +18,7 @@ from syncing.locations import BACKUP_ROOT
 from syncing.models import Backup, SavedState, SyncRun
 from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S
 from tenants import backups as tenant_backups
-from tenants import erasing
+from tenants import state_erasure
 from tenants.models import Tenant
 from tests import far_ends, providers
 from tests.providers import Provider
@@ -120,9 +120,9 @@ def live(end: Behind, run_tasks) -> TenantState:
         patch.setattr("django.conf.settings.BOILERHOUSE_BACKUP_RETENTION_S", -60)
         assert backups.expire(state.spec) >= 1
     assert not end.keys(BACKUP_ROOT)
-    erasure = erasing.begin(TENANT)
+    erasure = state_erasure.begin(TENANT)
     run_tasks()
-    assert erasing.settle(erasure)
+    assert state_erasure.settle(erasure)
     assert not end.keys()
     return state
 

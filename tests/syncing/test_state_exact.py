@@ -14,7 +14,7 @@ import pytest
 from django.apps import apps
 
 from pools import quota, volumes
-from pools.names import show
+from pools.file_names import show
 from syncing import errors, markers
 from syncing.locations import marker_key
 from syncing.markers import Marker

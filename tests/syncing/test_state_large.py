@@ -18,7 +18,7 @@ from boilerhouse.core.deployment import data_dir as deployments_dir
 from boilerhouse.process import pids
 from pools import volumes
 from pools.spec import Owner
-from pools.volumes import staged
+from pools.volumes import staged_restores
 from syncing import errors, rclone, restores, runs, surveys
 from syncing.jail import Jail
 from syncing.models import SyncRun
@@ -313,7 +313,7 @@ def test_a_restore_whose_worker_died_is_carried_on_with_what_was_staged(make_ten
 
 def files_staged(tenant: TenantState) -> int:
     [staging] = volumes.staging_dir(tenant.container_id).iterdir()
-    return staged.count(staging)[0]
+    return staged_restores.count(staging)[0]
 
 
 def test_a_claim_that_failed_leaves_what_it_had_to_the_tenants_next_container(make_tenant, line, monkeypatch):
@@ -326,7 +326,7 @@ def test_a_claim_that_failed_leaves_what_it_had_to_the_tenants_next_container(ma
     tenant.claim()
     assert lies_in(tenant) == made
     assert line.down <= (8 - there) * 400_000 + 200_000
-    assert not list(staged.directory().glob("*/*"))
+    assert not list(staged_restores.directory().glob("*/*"))
 
 
 def fail_a_claim(tenant: TenantState, monkeypatch) -> int:
@@ -337,7 +337,7 @@ def fail_a_claim(tenant: TenantState, monkeypatch) -> int:
     there = files_staged(tenant)
     assert there >= 2
     with volumes.locked(tenant.container_id, within_s=30):
-        assert staged.put_aside(tenant.container_id, TENANT) == 1
+        assert staged_restores.put_aside(tenant.container_id, TENANT) == 1
         volumes.wipe(tenant.container_id)
     return there
 
@@ -369,28 +369,28 @@ def test_what_is_kept_of_a_claim_is_of_its_tenant_and_its_save_alone(make_tenant
     fill(tenant, 8, 400_000)
     tenant.save()
     fail_a_claim(tenant, monkeypatch)
-    [home] = staged.directory().glob("*/*")
+    [home] = staged_restores.directory().glob("*/*")
     assert home.parent.stat().st_mode & 0o777 == home.stat().st_mode & 0o777 == 0o700
-    note = staged._read(home / "note.json")
+    note = staged_restores._read(home / "note.json")
     path = volumes.staging_dir(tenant.container_id)
     for other in (replace(note, tenant_id="bob"), replace(note, subject="elsewhere")):
-        assert not staged._take(other, path / "never")
+        assert not staged_restores._take(other, path / "never")
         assert home.exists()
-    assert not staged._take(replace(note, key="another save"), path / "never")
+    assert not staged_restores._take(replace(note, key="another save"), path / "never")
     assert not home.exists()
 
     fail_a_claim(tenant, monkeypatch)
-    assert list(staged.directory().glob("*/*"))
-    staged.forget("bob")
-    assert list(staged.directory().glob("*/*"))
-    staged.forget(TENANT)
-    assert not list(staged.directory().glob("*"))
+    assert list(staged_restores.directory().glob("*/*"))
+    staged_restores.forget("bob")
+    assert list(staged_restores.directory().glob("*/*"))
+    staged_restores.forget(TENANT)
+    assert not list(staged_restores.directory().glob("*"))
 
     fail_a_claim(tenant, monkeypatch)
-    assert staged.tidy() == 0
+    assert staged_restores.tidy() == 0
     settings.BOILERHOUSE_STAGED_MAX_BYTES = 1000
-    assert staged.tidy() == 1
-    assert not list(staged.directory().glob("*"))
+    assert staged_restores.tidy() == 1
+    assert not list(staged_restores.directory().glob("*"))
 
 
 def test_a_save_in_between_is_never_mixed_with_what_was_kept(make_tenant, monkeypatch):
@@ -407,7 +407,7 @@ def test_a_save_in_between_is_never_mixed_with_what_was_kept(make_tenant, monkey
     tenant.generation = failed
     tenant.claim()
     assert lies_in(tenant) == made
-    assert not list(staged.directory().glob("*/*"))
+    assert not list(staged_restores.directory().glob("*/*"))
 
 
 def test_staging_that_lies_on_a_file_system_of_its_own_is_copied(data_dir, tmp_path):
@@ -423,16 +423,16 @@ def test_staging_that_lies_on_a_file_system_of_its_own_is_copied(data_dir, tmp_p
     apart = volumes.staging_dir(container_id)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", str(apart)], check=True)
     try:
-        note = staged.note_of("alice", "t/alice", "save")
-        path = staged.open_staging(container_id, Owner(UID, UID), "mapping-1", note)
+        note = staged_restores.note_of("alice", "t/alice", "save")
+        path = staged_restores.open_staging(container_id, Owner(UID, UID), "mapping-1", note)
         (path / "d").mkdir()
         (path / "d" / "one").write_bytes(b"1" * 1000)
         (path / "two.0123abcd.partial").write_bytes(b"2")
         os.utime(path / "d" / "one", (5, 5))
-        assert staged.put_aside(container_id, "alice") == 1
+        assert staged_restores.put_aside(container_id, "alice") == 1
     finally:
         subprocess.run(["umount", "-l", str(apart)], check=True)
-    got = staged.open_staging(other, Owner(UID + 1, UID + 1), "mapping-1", note)
-    assert staged.count(got) == (1, 1000)
+    got = staged_restores.open_staging(other, Owner(UID + 1, UID + 1), "mapping-1", note)
+    assert staged_restores.count(got) == (1, 1000)
     seen = (got / "d" / "one").stat()
     assert (seen.st_uid, seen.st_mtime) == (UID + 1, 5)

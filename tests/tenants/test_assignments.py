@@ -15,7 +15,7 @@ from boilerhouse.core.errors import Invalid
 from pools import errors as pool_errors
 from pools.models import Container, Pool
 from pools.states import ContainerState
-from tenants import claims, errors, giving_up, line, releases, upkeep, validation
+from tenants import aborts, claims, errors, releases, upkeep, validation, wait_queue
 from tenants.models import Assignment, Tenant, next_generation
 from tenants.states import TRANSITIONS, AssignmentState
 from tests.make import make_assignment, make_container, make_pool
@@ -78,7 +78,7 @@ def test_of_decide_and_abort_exactly_one_wins(transactional_db, data_dir):
             connection.close()
 
         def abort(pk=assignment.pk, won=won):
-            if giving_up.give_up(pk, "claim_timeout"):
+            if aborts.give_up(pk, "claim_timeout"):
                 won.append("aborted")
             connection.close()
 
@@ -109,7 +109,7 @@ def test_those_who_wait_are_served_first_come_first():
     make_container(pool)
     OrmQ.objects.all().delete()
 
-    assert line.match_waiters(pool.pk) == 2
+    assert wait_queue.match_waiters(pool.pk) == 2
     served = Assignment.objects.exclude(container_ref=None).values_list("tenant_id", flat=True)
     assert set(served) == {"first", "second"}
     assert Pool.objects.get().waiting == 1

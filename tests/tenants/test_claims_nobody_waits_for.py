@@ -12,11 +12,11 @@ from django.utils import timezone
 
 from boilerhouse.core import api_keys
 from boilerhouse.core.models import Event, Role
-from boilerhouse.process import stalling
+from boilerhouse.process import stalls
 from pools.runtime.base import Executed
 from pools.states import ContainerState
 from syncing.models import SyncRun
-from tenants import claims, deadlines, deaths, errors, giving_up, line, preparing, upkeep, validation
+from tenants import aborts, claims, deadlines, deaths, errors, preparation, upkeep, validation, wait_queue
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 from tests.make import make_container, make_pool, make_sync_spec
@@ -77,7 +77,7 @@ def test_one_that_fails_says_so_in_status_and_events_until_the_next_claim(call):
 def test_what_a_failing_hook_printed_is_for_who_may_read_logs(call, client, caplog):
     """P10: the hook can read the claim's secrets. P7: a NUL among it left the claim undecided on PostgreSQL."""
     done = Executed(3, b"", b"token HOOK-\0CANARY\n\x1b[31mno", 5)
-    giving_up.fail(pending(), preparing._hook_failed(done))
+    aborts.fail(pending(), preparation._hook_failed(done))
 
     def told(path: str, role: Role) -> str:
         key = api_keys.create_key(name=role, role=role, tenant_ids=["alice"] if role == Role.TENANT else None)[1]
@@ -98,7 +98,7 @@ def test_what_a_failing_hook_printed_is_for_who_may_read_logs(call, client, capl
 def test_a_hook_that_could_not_run_is_said_so_in_the_answer():
     """B37b: those are the engine's words and the command's name."""
     done = Executed(127, b"", b"nope: command not found\n", 5, refusal="nope: command not found")
-    failed = preparing._hook_failed(done)
+    failed = preparation._hook_failed(done)
     assert (failed.detail, failed.output) == ("postClaim ended with exit code 127: nope: command not found", "")
 
 
@@ -116,14 +116,14 @@ def test_its_deadline_moves_with_its_restore_and_with_nothing_else(settings):
     settings.BOILERHOUSE_TRANSFER_STALL_S = 100
     mine = pending()
     with deadlines.moving(mine):
-        stalling.moved()
+        stalls.moved()
     mine.refresh_from_db()
     assert 90 < (mine.deadline - timezone.now()).total_seconds() < 101
 
     Assignment.objects.update(waits=True, deadline=timezone.now() + timedelta(seconds=30))
     mine.refresh_from_db()
     with deadlines.moving(mine):
-        stalling.moved()
+        stalls.moved()
     deadlines.take_up(mine)
     deadlines.stand_in_line(Assignment.objects.all())
     mine.refresh_from_db()
@@ -134,7 +134,7 @@ def test_one_that_stands_still_is_given_up(settings):
     """B28: also when its worker hangs where nothing else ends it; what is over is not moved on again."""
     mine = pending(deadline=timezone.now() - timedelta(seconds=5))
     with deadlines.moving(mine):
-        stalling.moved()
+        stalls.moved()
     assert upkeep.abort_overdue_claims() == 1
     mine.refresh_from_db()
     assert (mine.state, mine.outcome) == (AssignmentState.RELEASING, "claim_timeout")
@@ -157,7 +157,7 @@ def test_a_container_that_comes_free_gives_it_time():
     pool = make_pool()
     claims.begin(validation.Claim("alice", pool.pk, wait=False, timeout_ms=5000))
     make_container(pool, state=ContainerState.IDLE)
-    assert line.match_waiters(pool.pk) == 1
+    assert wait_queue.match_waiters(pool.pk) == 1
     assert Assignment.objects.get().deadline > timezone.now() + timedelta(hours=1)
 
 
@@ -169,7 +169,7 @@ def test_who_waits_for_a_claim_that_another_does_not_wait_for_ends_nothing():
     with pytest.raises(errors.OutcomeUnknown):
         claims.settle(first, 0)
     assert Assignment.objects.get().state == AssignmentState.PENDING
-    assert giving_up.give_up(first.assignment_id, "claim_aborted")
+    assert aborts.give_up(first.assignment_id, "claim_aborted")
 
 
 def test_the_status_shows_how_far_the_restore_is(call):

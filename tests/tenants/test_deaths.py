@@ -12,9 +12,9 @@ from django.utils import timezone
 from boilerhouse.core import api_keys
 from boilerhouse.core.models import Event, Role
 from boilerhouse.web.event_stream import EventFilter, _load
-from pools import observing
+from pools import health_reports
 from pools.states import ContainerState, Fault
-from tenants import deaths, erasing
+from tenants import deaths, state_erasure
 from tenants.models import Assignment, Death, Tenant
 from tests.make import make_container
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.any_database
 def dead(db, data_dir) -> Death:
     """Alice's container has died and is gone."""
     container = make_container(state=ContainerState.CLAIMED)
-    assert observing.report_fault(container.pk, Fault.EXIT, "It ended.", exit_code=139, words=WORDS)
+    assert health_reports.report_fault(container.pk, Fault.EXIT, "It ended.", exit_code=139, words=WORDS)
     Event.objects.update(tenant_id="alice")  # as its latch would say
     row = Assignment.objects.create(
         tenant=Tenant.objects.create(id="alice"), pool=container.pool, generation=1, container_ref=container.pk,
@@ -103,7 +103,7 @@ def test_lines_that_hold_a_carriage_return_or_have_no_moment_stay_whole(dead, ca
 
 def test_it_goes_with_the_tenants_state_and_with_time(dead, settings):
     """B42: what tenants print is theirs."""
-    erasing.begin("alice")
+    state_erasure.begin("alice")
     assert not Death.objects.exists()
     assert Event.objects.get(type="container.unhealthy").private is None
     about = {"exit_code": 1, "detail": "It ended.", "words": "", "log": "", "at": timezone.now() - timedelta(days=400)}

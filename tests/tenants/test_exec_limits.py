@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from boilerhouse.core.models import IdempotencyRecord
 from boilerhouse.process import budgets
 from pools.states import ContainerState
-from tenants import working
+from tenants import activity
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 from tests.asking import problem
@@ -69,7 +69,7 @@ def test_each_limit_is_what_the_deployment_says(run, settings, monkeypatch):
 def test_so_is_how_many_commands_run_at_once(run, settings):
     """B37: one where the deployment says so, and the next one once that has ended."""
     settings.BOILERHOUSE_EXEC_PARALLEL = 1
-    with working._one_more(Assignment.objects.get().held_container):
+    with activity._one_more(Assignment.objects.get().held_container):
         problem(run(["true"]), 429, "too_many_commands")
     assert run(["true"]).json()["exitCode"] == 0
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from tenants import giving_up, upkeep
+from tenants import aborts, upkeep
 from tenants.models import Assignment, Death
 from tenants.states import AssignmentState
 from tests.make import make_assignment, make_pool
@@ -26,7 +26,7 @@ def test_a_claim_that_is_over_keeps_nothing_of_what_was_sent_with_it(data_dir):
     """D11: however it ends; 3 claims kept 3 MB for ever."""
     pool = make_pool()
     given_up = make_assignment("alice", pool=pool, **LARGE)
-    assert giving_up.give_up(given_up.pk, "claim_timeout")
+    assert aborts.give_up(given_up.pk, "claim_timeout")
     released = make_assignment("bob", pool=pool, state=AssignmentState.RELEASING, **LARGE)
     held = make_assignment("carol", pool=pool, state=AssignmentState.ASSIGNED, **LARGE)
     assert sent() == 2

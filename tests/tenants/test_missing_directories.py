@@ -22,7 +22,7 @@ from pools.runtime.base import Image
 from pools.states import ContainerState
 from syncing.models import SavedState, SyncRun
 from syncing.states import Direction, Trigger
-from tenants import idle, preparing, releases, syncs, upkeep
+from tenants import idle, preparation, releases, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
 from tests.at_work import hold
@@ -196,10 +196,10 @@ def test_a_claim_whose_containers_directory_is_missing_takes_another(pool, fake_
         missing.__name__, pool=pool, container=first, container_ref=first.pk, version=first.version, uid=first.uid
     )
     shutil.rmtree(missing(claim))
-    preparing.prepare(claim.pk, claim.generation)
+    preparation.prepare(claim.pk, claim.generation)
     claim.refresh_from_db()
     if claim.container_ref is None or claim.state == AssignmentState.PENDING:
-        preparing.prepare(claim.pk, claim.generation)
+        preparation.prepare(claim.pk, claim.generation)
         claim.refresh_from_db()
     assert (claim.state, claim.container_ref) == (AssignmentState.ASSIGNED, second.pk)
 

@@ -19,7 +19,7 @@ from pools.models import Container
 from pools.states import ContainerState
 from syncing.models import SyncRun
 from syncing.states import Direction, SyncRunState, Trigger
-from tenants import preparing, upkeep
+from tenants import preparation, upkeep
 from tenants.models import Assignment, Tenant
 from tests.make import make_assignment, make_container, make_pool, make_sync_spec
 from tests.waiting import eventually
@@ -54,12 +54,12 @@ def pending(**over: object) -> Assignment:
 
 
 @pytest.fixture
-def beats(monkeypatch) -> None:
+def periodic_saves(monkeypatch) -> None:
     monkeypatch.setattr(processes, "HEARTBEAT_S", 0.05)
 
 
 @pytest.fixture
-def worker(settings, beats) -> Iterator[Worker]:
+def worker(settings, periodic_saves) -> Iterator[Worker]:
     settings.QUEUES = QUEUES
     settings.QUEUE_LOOK_S = 0.1
     holds.clear()
@@ -97,7 +97,7 @@ def test_a_thread_that_loses_the_database_leaves_other_threads_their_rows(worker
     assert SyncRun.objects.get(pk=second.pk).state == SyncRunState.FAILED
 
 
-def test_what_is_given_up_while_the_database_is_away_is_set_free_when_it_is_back(beats, monkeypatch):
+def test_what_is_given_up_while_the_database_is_away_is_set_free_when_it_is_back(periodic_saves, monkeypatch):
     container = make_container(state=ContainerState.STARTING)
     is_away = threading.Event()
 
@@ -115,7 +115,7 @@ def test_what_is_given_up_while_the_database_is_away_is_set_free_when_it_is_back
     eventually(lambda: Container.objects.get(pk=container.pk).owner is None, 20)
 
 
-def test_what_is_taken_again_is_not_set_free(beats, monkeypatch):
+def test_what_is_taken_again_is_not_set_free(periodic_saves, monkeypatch):
     """Its message came a second time before the next heartbeat."""
     container = make_container(state=ContainerState.STARTING)
     other = make_container(container.pool, state=ContainerState.STARTING)
@@ -130,7 +130,7 @@ def test_what_is_taken_again_is_not_set_free(beats, monkeypatch):
     assert Container.objects.get(pk=container.pk).owner == processes.current()
 
 
-def test_a_claim_on_the_hot_path_gives_up_itself_alone(beats, monkeypatch):
+def test_a_claim_on_the_hot_path_gives_up_itself_alone(periodic_saves, monkeypatch):
     """A web process serves many claims at once, each in a thread."""
     me = processes.current()
     mine = pending(owner=me)
@@ -144,12 +144,12 @@ def test_a_claim_on_the_hot_path_gives_up_itself_alone(beats, monkeypatch):
             raise OperationalError
 
     with pytest.raises(OperationalError):
-        preparing.prepare_here(assignment, Survey(), 0.0)
+        preparation.prepare_here(assignment, Survey(), 0.0)
     eventually(lambda: Assignment.objects.get(pk=mine.pk).owner is None, 20)
     assert Assignment.objects.get(pk=other.pk).owner == processes.current() == me
 
 
-def test_a_key_whose_request_lost_the_database_is_in_flight_no_more(beats, monkeypatch):
+def test_a_key_whose_request_lost_the_database_is_in_flight_no_more(periodic_saves, monkeypatch):
     """Whoever asked again with it was told 409 for as long as the process lived."""
     record = idempotency.Record("0" * 64, ())
     IdempotencyRecord.objects.create(pk=record.id, body="0" * 64, owner=processes.current(), size=1)

@@ -11,7 +11,7 @@ from pools.models import Container, HostLease, Pool
 from pools.states import ContainerState
 from syncing.models import SyncRun
 from syncing.states import SyncRunState
-from tenants import line, releases
+from tenants import releases, wait_queue
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 from tests.make import make_assignment, make_container, make_held, make_node, make_pool, make_sync_spec
@@ -38,7 +38,7 @@ def test_a_purge_ends_every_claim_by_its_transitions_and_the_pool_can_be_deleted
     held(pool, "cem", AssignmentState.RELEASING, step="saving", was_assigned=True)
     held(pool, "dee", AssignmentState.RELEASE_FAILED, was_assigned=True)
     make_assignment("eve", pool=pool)
-    line.recount(pool.pk)
+    wait_queue.recount(pool.pk)
     releases.recount(pool.pk)
     pool.refresh_from_db()
     assert (pool.waiting, pool.release_failed) == (1, 1)

@@ -13,7 +13,7 @@ from syncing.models import SyncRun, SyncSpec
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import sink_runs, syncs, upkeep
 from tenants.models import Assignment, Tenant
-from tenants.site import site_of
+from tenants.transfer_target import target_of
 from tests.make import make_held, make_pool, make_sync_spec
 
 pytestmark = pytest.mark.any_database
@@ -61,7 +61,7 @@ def test_what_runs_by_a_container_whose_lock_is_taken_ends_with_an_event(spec):
     """1.2: the next run of the same spec overtakes it."""
     mine = make_held(spec.pool)
     make_run(spec, mine, state=RUNNING, owner=processes.current())
-    site = site_of(mine, -1, is_stopped=False)
+    site = target_of(mine, -1, is_stopped=False)
     with runs.running(spec, site, Direction.UPLOAD, Trigger.RELEASE, None):
         pass
     assert events() == [("sync.failed", "interrupted"), ("sync.started", None), ("sync.completed", None)]
@@ -79,7 +79,7 @@ def test_runs_that_a_release_leaves_behind_end_with_an_event(spec):
 def test_a_run_that_was_buried_meanwhile_keeps_its_end(spec, fails):
     """1.2: the process that was held for dead wrote over it by primary key alone."""
     mine = make_held(spec.pool)
-    site = site_of(mine, -1, is_stopped=False)
+    site = target_of(mine, -1, is_stopped=False)
     try:
         with runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
             SyncRun.objects.filter(pk=run.pk).update(owner=uuid4())
@@ -95,7 +95,7 @@ def test_a_run_that_was_buried_meanwhile_keeps_its_end(spec, fails):
 
 def test_a_run_that_has_ended_tells_no_progress(spec):
     """1.2: the process that was held for dead went on to tell how far it was, after the end."""
-    site = site_of(make_held(spec.pool), -1, is_stopped=False)
+    site = target_of(make_held(spec.pool), -1, is_stopped=False)
     with runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
         reporter = runs.ProgressReporter(run, site)
         reporter(rclone.Progress(bytes=1, files=1))

@@ -20,7 +20,7 @@ from syncing.markers import PLAIN_BYTES, Manifest, Marker
 from syncing.models import SyncRun
 from syncing.sinks import sizes
 from syncing.states import Direction, SyncRunState, Trigger
-from tenants import claims, errors, preparing, releases, sink_runs, syncs
+from tenants import claims, errors, preparation, releases, sink_runs, syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 from tests import far_ends, hung
@@ -67,7 +67,7 @@ def test_claims_wait_in_the_queue_while_the_sink_holds_as_many_workers_as_it_may
     end = far_ends.RcloneS3(s3)
     slow = warm(runtime, end.shown, end.secrets)
     other = warm(runtime, {**end.shown, "endpoint": f"http://localhost:{s3.port}", "prefix": "o/"}, end.secrets)
-    monkeypatch.setattr(preparing, "prepare_here", lambda assignment, *_: hand_on(assignment))
+    monkeypatch.setattr(preparation, "prepare_here", lambda assignment, *_: hand_on(assignment))
     holding("claim", slow)
     waiting = claims.begin(claims.Claim(tenant_id="mia", pool_id=slow.pk))
     assert work() >= 1
@@ -162,7 +162,7 @@ def test_work_at_the_sink_alone_waits_too(pools, holding, monkeypatch):
 
 def test_a_claim_whose_container_is_held_goes_back_to_the_queue(s3, pools, monkeypatch):
     """D10: what holds it may be stuck for ever; no thread of the web process and no worker waits for that."""
-    monkeypatch.setattr(preparing, "LOCKED_S", 0.05)
+    monkeypatch.setattr(preparation, "LOCKED_S", 0.05)
     end = far_ends.RcloneS3(s3)
     pool = warm(get_runtime(), end.shown, end.secrets)
     with ExitStack() as held:

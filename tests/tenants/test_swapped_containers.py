@@ -20,7 +20,7 @@ from pools import nodes, volumes
 from pools.models import Container, Pool
 from pools.runtime.base import Pending
 from pools.states import ContainerState
-from tenants import giving_up, line, preparing, releases
+from tenants import aborts, preparation, releases, wait_queue
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 from tests.fake_runtime import FakeRuntime
@@ -64,8 +64,8 @@ def claimed_dead(pool: Pool, **over: Any) -> Assignment:
 def test_a_claim_given_up_in_the_swap_is_released(engine, run_tasks):
     """1.3: the release begins after the swap; it stayed ``releasing`` under a living owner, for it found no name."""
     mine = claimed_dead(make_pool())
-    engine.meanwhile = lambda: giving_up.give_up(mine.pk, "claim_timeout")
-    preparing.prepare(mine.pk, mine.generation)
+    engine.meanwhile = lambda: aborts.give_up(mine.pk, "claim_timeout")
+    preparation.prepare(mine.pk, mine.generation)
     mine.refresh_from_db()
     assert (mine.state, mine.outcome) == (AssignmentState.RELEASING, "claim_timeout")
     run_tasks()
@@ -80,12 +80,12 @@ def test_a_release_under_way_is_not_disowned_by_the_swap(engine, transactional_d
     is_given_up, may_go_on = threading.Event(), threading.Event()
 
     def give_up() -> None:
-        giving_up.give_up(mine.pk, "claim_timeout")
+        aborts.give_up(mine.pk, "claim_timeout")
         is_given_up.set()
         assert may_go_on.wait(30)
 
     def swap() -> None:
-        preparing.prepare(mine.pk, mine.generation)
+        preparation.prepare(mine.pk, mine.generation)
         connection.close()
 
     engine.meanwhile = give_up
@@ -119,7 +119,7 @@ def test_a_late_swap_takes_no_container_from_an_assigned_tenant(engine):
         )
 
     engine.meanwhile = assign
-    preparing.prepare(mine.pk, mine.generation)
+    preparation.prepare(mine.pk, mine.generation)
     mine.refresh_from_db()
     assert (mine.state, mine.container_ref) == (AssignmentState.ASSIGNED, other.pk)
 
@@ -129,12 +129,12 @@ def test_a_swap_that_finds_no_container_leaves_the_claim_in_line_and_unowned(eng
     pool = make_pool()
     mine = claimed_dead(pool)
     for _ in range(2):
-        preparing.prepare(mine.pk, mine.generation)
+        preparation.prepare(mine.pk, mine.generation)
     mine.refresh_from_db()
     assert (mine.state, mine.container_ref, mine.owner) == (AssignmentState.PENDING, None, None)
     make_container(pool)
     OrmQ.objects.all().delete()
-    assert line.match_waiters(pool.pk) == 1
+    assert wait_queue.match_waiters(pool.pk) == 1
 
 
 def test_a_swap_that_finds_a_container_goes_on_as_its_owner(engine):
@@ -148,7 +148,7 @@ def test_a_swap_that_finds_a_container_goes_on_as_its_owner(engine):
         engine.meanwhile = note_owner
 
     engine.meanwhile = note_owner
-    preparing.prepare(mine.pk, mine.generation)
+    preparation.prepare(mine.pk, mine.generation)
     assert not Container.objects.filter(pk=spare.pk).exists()  # dead as well: it has no directory either
     assert len(owners) == 2
     assert owners[0] is not None
@@ -171,7 +171,7 @@ def test_a_claim_given_up_wipes_no_directory_that_has_seen_another_tenant(engine
     volumes.latch(mine.held_container, "bob", 1)
     unsaved = volumes.volume_path(mine.held_container, "state") / "unsaved"
     unsaved.write_text("bob's")
-    giving_up.give_up(mine.pk, "claim_aborted")
+    aborts.give_up(mine.pk, "claim_aborted")
     run_tasks()
     mine.refresh_from_db()
     assert mine.state == AssignmentState.ENDED

@@ -41,15 +41,15 @@ def test_a_beat_is_due_after_the_interval_and_not_again_while_it_runs(pool):
     spec = make_sync_spec(pool, interval_ms=MINUTE_MS)
     make_held(pool, "new", minutes=0.5)
     make_held(pool, "old", minutes=2)
-    assert syncs.queue_beats() == 1
+    assert syncs.queue_periodic_saves() == 1
     run = SyncRun.objects.get()
     assert (run.tenant_id, run.spec_id, run.trigger, run.direction) == ("old", spec.pk, "interval", "upload")
     assert queued_tasks("tenants.tasks.run_syncs") == 1
-    assert syncs.queue_beats() == 0, "one run per tenant and spec at a time"
+    assert syncs.queue_periodic_saves() == 0, "one run per tenant and spec at a time"
     finish(run, "failed", minutes=0.1)
-    assert syncs.queue_beats() == 0, "the next counts from the last, failed or not"
+    assert syncs.queue_periodic_saves() == 0, "the next counts from the last, failed or not"
     finish(run, "succeeded", minutes=3)
-    assert syncs.queue_beats() == 1
+    assert syncs.queue_periodic_saves() == 1
 
 
 def test_hours_without_a_controller_cost_one_save_per_tenant_and_not_all_at_once(pool, settings):
@@ -57,12 +57,12 @@ def test_hours_without_a_controller_cost_one_save_per_tenant_and_not_all_at_once
     make_sync_spec(pool, interval_ms=5000)
     for number in range(9):
         make_held(pool, f"tenant-{number}", minutes=600 + number)
-    assert syncs.queue_beats() == 4
-    assert syncs.queue_beats() == 0
+    assert syncs.queue_periodic_saves() == 4
+    assert syncs.queue_periodic_saves() == 0
     assert "tenant-8" in SyncRun.objects.values_list("tenant_id", flat=True), "the longest overdue first"
     done = 0
     while SyncRun.objects.filter(state="queued").update(state="succeeded", finished_at=timezone.now()):
-        done += syncs.queue_beats()
+        done += syncs.queue_periodic_saves()
     assert done == 5
     assert SyncRun.objects.count() == 9
 
@@ -75,14 +75,14 @@ def test_no_beat_for_who_is_released_for_downloads_or_without_an_interval(pool):
     make_sync_spec(other := make_pool(), interval_ms=5000)
     make_held(other, "bob", minutes=60)
     Assignment.objects.filter(tenant_id="bob").update(state=AssignmentState.RELEASING)
-    assert syncs.queue_beats() == 0
+    assert syncs.queue_periodic_saves() == 0
 
 
 def test_tenants_claimed_together_drift_apart_but_none_beats_later_than_its_interval(pool):
     make_sync_spec(pool, interval_ms=100 * MINUTE_MS)
     for number in range(20):
         make_held(pool, f"tenant-{number}")
-    waits = [(b.due_at - b.assignment.assigned_at) / timedelta(minutes=1) for b in syncs.beats()]
+    waits = [(b.due_at - b.assignment.assigned_at) / timedelta(minutes=1) for b in syncs.periodic_saves()]
     assert all(90 <= wait <= 100 for wait in waits)
     assert max(waits) - min(waits) > 3
 
@@ -90,7 +90,7 @@ def test_tenants_claimed_together_drift_apart_but_none_beats_later_than_its_inte
 def test_a_lost_message_is_sent_again_and_runs_of_a_past_generation_end(pool):
     make_sync_spec(pool, interval_ms=MINUTE_MS)
     make_held(pool, minutes=5)
-    syncs.queue_beats()
+    syncs.queue_periodic_saves()
     OrmQ.objects.all().delete()
     assert syncs.resume() == 0, "it may still be on its way"
     SyncRun.objects.update(created_at=timezone.now() - timedelta(seconds=30))
@@ -140,7 +140,7 @@ def test_an_overdue_save_is_warned_of_once_and_counted_as_stale(pool):
     assert (event.tenant_id, event.payload["code"]) == ("late", "save_overdue")
     found = spec_status(spec)
     assert found["tenants"] == {"covered": 2, "stale": 1}
-    syncs.queue_beats()
+    syncs.queue_periodic_saves()
     finish(SyncRun.objects.get(tenant_id="late"))
     assert spec_status(spec)["tenants"]["stale"] == 0
 

@@ -10,7 +10,7 @@ from django_q.models import OrmQ
 from boilerhouse.queues import lanes
 from pools.runtime import get_runtime
 from syncing import surveys
-from tenants import claims, errors, preparing, upkeep
+from tenants import claims, errors, preparation, upkeep
 from tenants.models import Assignment
 from tests import far_ends, providers
 from tests.at_work import outcome, warm, work
@@ -86,7 +86,7 @@ def is_silent_for_long() -> None:
 
 def test_a_message_that_was_lost_is_found(pool, provider, monkeypatch):
     """P8: the process that was to ask again died meanwhile."""
-    monkeypatch.setattr(preparing, "_send", lambda *_: None)
+    monkeypatch.setattr(preparation, "_send", lambda *_: None)
     monkeypatch.setattr(upkeep.orphans, "ORPHANED_AFTER", upkeep.orphans.ORPHANED_AFTER * 0)
     provider.behaviour = providers.SlowDown(positions=range(4))
     begun = claims.begin(claims.Claim(tenant_id="ann", pool_id=pool.pk))

@@ -35,7 +35,7 @@ from pools.runtime.base import Image
 from pools.states import ContainerState
 from syncing.models import SyncRun
 from syncing.states import Direction
-from tenants import disks, erasing, previews, releases, removals, syncs, upkeep, working
+from tenants import activity, disks, previews, releases, removals, state_erasure, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
 from tests.asking import Call, problem
@@ -420,7 +420,7 @@ def test_an_erasure_reaches_what_was_discarded_on_every_node(both, pool, run_tas
         Assignment.objects.all().delete()
         volumes.discard(held.held_container)
     OrmQ.objects.all().delete()
-    erasing.begin("kim")
+    state_erasure.begin("kim")
     assert not list(volumes.trash_dir().iterdir())
     both.go_away()
     assert len(list(volumes.trash_dir().iterdir())) == 1
@@ -465,17 +465,17 @@ def test_what_is_asked_of_another_nodes_container_is_refused_in_words(both, pool
     container, home = held.container, held.container.node_id
     both.go_away()
     for ask in (
-        lambda: working.run(container.pk, ("true",), 1000, None),
-        lambda: working.open_terminal(container.pk, "to see", 80, 24),
-        lambda: working.logs(container, 10, None),
-        lambda: working.follow_logs(container, 10, None),
+        lambda: activity.run(container.pk, ("true",), 1000, None),
+        lambda: activity.open_terminal(container.pk, "to see", 80, 24),
+        lambda: activity.logs(container, 10, None),
+        lambda: activity.follow_logs(container, 10, None),
         lambda: previews.of_sync("dora", Direction.UPLOAD),
         lambda: previews.matches_of_tenant("dora", pool.pk, [("/state", "")]),
     ):
         with pytest.raises(OtherNode, match=home):
             ask()
     both.go_home()
-    assert working.run(container.pk, ("true",), 1000, None).exit_code == 0
+    assert activity.run(container.pk, ("true",), 1000, None).exit_code == 0
     assert previews.of_sync("dora", Direction.UPLOAD) == []
 
 

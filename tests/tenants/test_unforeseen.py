@@ -15,9 +15,9 @@ from syncing import runs
 from syncing.errors import SyncFailed
 from syncing.models import SyncRun
 from syncing.states import Direction, Trigger
-from tenants import claims, errors, giving_up, previews, sink_runs
+from tenants import aborts, claims, errors, previews, sink_runs
 from tenants.models import Assignment, Tenant
-from tenants.site import site_of
+from tenants.transfer_target import target_of
 from tests.make import make_assignment, make_container, make_held, make_pool, make_sync_spec
 
 pytestmark = pytest.mark.any_database
@@ -61,7 +61,7 @@ def test_on_a_worker_it_names_the_request_that_asked(caplog):
     for request_id in ("asked-by-this", ""):
         mine = make_assignment()
         with context.acting("system", request_id):
-            giving_up.fail(mine, RuntimeError(CANARY))
+            aborts.fail(mine, RuntimeError(CANARY))
         with pytest.raises(errors.Internal) as raised:
             claims.settle(claims.Begun(mine.pk, 1, is_new=True), 0)
         named = raised.value.detail.split()[-1].rstrip(".")
@@ -72,7 +72,7 @@ def test_on_a_worker_it_names_the_request_that_asked(caplog):
 def test_a_refusal_of_the_system_keeps_its_phrase_and_not_its_path(caplog):
     """Further defect 1: a full disk is to be seen as one."""
     mine = make_assignment()
-    giving_up.fail(mine, OSError(errno.ENOSPC, "No space left on device", CANARY))
+    aborts.fail(mine, OSError(errno.ENOSPC, "No space left on device", CANARY))
     mine.refresh_from_db()
     assert mine.outcome == "internal"
     assert "No space left on device" in mine.outcome_detail
@@ -82,7 +82,7 @@ def test_a_refusal_of_the_system_keeps_its_phrase_and_not_its_path(caplog):
 def test_errors_of_ours_keep_their_code_and_words():
     """Further defect 1: what was foreseen is told as before."""
     mine = make_assignment()
-    giving_up.fail(mine, SyncFailed("The bucket is gone."))
+    aborts.fail(mine, SyncFailed("The bucket is gone."))
     mine.refresh_from_db()
     assert (mine.outcome, mine.outcome_detail) == ("restore_failed", "The bucket is gone.")
 
@@ -91,7 +91,7 @@ def test_a_sync_run_of_any_kind_says_so_too(caplog):
     """Further defect 1: runs are read by tenants' keys."""
     pool = make_pool()
     spec, mine = make_sync_spec(pool), make_held(pool)
-    site = site_of(mine, -1, is_stopped=False)
+    site = target_of(mine, -1, is_stopped=False)
     with pytest.raises(SyncFailed) as raised, runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None):
         break_down()
     assert "CANARY" not in raised.value.detail

@@ -37,7 +37,7 @@ def activity(request: HttpRequest) -> HttpResponse:
     rows = Listing(
         request,
         Event.objects.all(),
-        choices=[Choice("type", "type", "type", [(one, one) for one in sorted(TYPES)])],
+        choices=[Choice("type", "type", "type", [(event_type, event_type) for event_type in sorted(TYPES)])],
         fixed=FIXED,
         search=["tenant_id", "pool_id", "container_id", "actor", "request_id"],
         sorts={"time": "id"},
@@ -51,21 +51,21 @@ def activity(request: HttpRequest) -> HttpResponse:
 @page()
 def search(request: HttpRequest) -> HttpResponse:
     wanted = request.GET.get("q", "").replace("\0", "").strip()[:200]
-    found: list[tuple[str, str, str]] = []
+    results: list[tuple[str, str, str]] = []
     if wanted:
         for pk in Pool.objects.filter(Q(pk__icontains=wanted) | Q(name__icontains=wanted)).values_list("pk", flat=True)[
             :FOUND
         ]:
-            found.append(("Pool", pk, reverse("pool", args=[pk])))
+            results.append(("Pool", pk, reverse("pool", args=[pk])))
         for pk in Tenant.objects.filter(pk__icontains=wanted).order_by("pk").values_list("pk", flat=True)[:FOUND]:
-            found.append(("Tenant", pk, reverse("tenant", args=[pk])))
+            results.append(("Tenant", pk, reverse("tenant", args=[pk])))
         for pk in SyncSpec.objects.filter(pk__icontains=wanted).order_by("pk").values_list("pk", flat=True)[:FOUND]:
-            found.append(("Sync spec", pk, reverse("sync-spec", args=[pk])))
-        found += [("Container", str(pk), reverse("container", args=[pk])) for pk in _containers(wanted)]
-    exact = [url for _, name, url in found if name == wanted]
+            results.append(("Sync spec", pk, reverse("sync-spec", args=[pk])))
+        results += [("Container", str(pk), reverse("container", args=[pk])) for pk in _containers(wanted)]
+    exact = [url for _, name, url in results if name == wanted]
     if exact:
         return HttpResponseRedirect(exact[0])
-    context: dict[str, Any] = {"found": found, "query_text": wanted, "limit": FOUND}
+    context: dict[str, Any] = {"found": results, "query_text": wanted, "limit": FOUND}
     return render(request, "pages/search.html", context)
 
 
@@ -73,8 +73,8 @@ def _containers(wanted: str) -> list[Any]:
     """By the end of their ids, as shown on pages, by the whole id, or by the engine's."""
     end = wanted.removeprefix("c-").lower().replace("-", "")
     rows = Container.objects.filter(Q(runtime_id__startswith=wanted) | Q(runtime_id__startswith=end))
-    found = list(rows.values_list("pk", flat=True)[:FOUND])
+    ids = list(rows.values_list("pk", flat=True)[:FOUND])
     if len(end) >= 4:
         known = Container.objects.values_list("pk", flat=True)[:5000]
-        found += [pk for pk in known if (pk.hex.endswith(end) or pk.hex == end) and pk not in found][:FOUND]
-    return found
+        ids += [pk for pk in known if (pk.hex.endswith(end) or pk.hex == end) and pk not in ids][:FOUND]
+    return ids

@@ -24,7 +24,7 @@ from boilerhouse.core import text
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import charts, tones
+from boilerhouse.dashboard import badges, charts
 from boilerhouse.dashboard.access import action, may, page, signed_in, slow
 from boilerhouse.dashboard.templatetags.ui import short, size
 from boilerhouse.process import budgets
@@ -32,7 +32,7 @@ from boilerhouse.web.streaming import Stream, Writer, from_thread
 from pools import errors as pool_errors
 from pools.models import Container, ContainerUsage
 from pools.states import ContainerState
-from tenants import removals, working
+from tenants import activity, removals
 from tenants.models import Assignment
 
 LOG_LINES = (500, 2000, 5000)
@@ -44,25 +44,25 @@ LEVELS = (("error", ("error", "fatal", "critical", "traceback", "panic")), ("war
 
 
 def _find(container_id: UUID) -> Container:
-    found = Container.objects.select_related("pool", "version__workload").filter(pk=container_id).first()
-    if found is None:
+    container = Container.objects.select_related("pool", "version__workload").filter(pk=container_id).first()
+    if container is None:
         raise pool_errors.ContainerNotFound(f"There is no container {container_id}; it may have been removed.")
-    return found
+    return container
 
 
 @slow
 @page()
 def container(request: HttpRequest, container_id: UUID) -> HttpResponse:
-    found = _find(container_id)
-    held = Assignment.objects.live().filter(container_ref=found.pk).first()
+    container = _find(container_id)
+    held = Assignment.objects.live().filter(container_ref=container.pk).first()
     span = request.GET.get("range", "1h")
     span = span if span in SPANS else "1h"
     context: dict[str, Any] = {
-        "container": found, "held": held, "said": tones.CONTAINER[ContainerState(found.state)],
-        "health": tones.health(found), "span": span, "spans": SPANS, "charts": _charts(found, span),
-        "events": Event.objects.filter(container_id=str(found.pk)).exclude(type__in=PROGRESS)[:EVENTS],
-        "ports": found.endpoints(), "has_terminal": settings.BOILERHOUSE_TERMINAL,
-        **(_logs(request, found) if may(request, Role.OPERATOR) else {}),
+        "container": container, "held": held, "badge": badges.CONTAINER[ContainerState(container.state)],
+        "health": badges.health(container), "span": span, "spans": SPANS, "charts": _charts(container, span),
+        "events": Event.objects.filter(container_id=str(container.pk)).exclude(type__in=PROGRESS)[:EVENTS],
+        "ports": container.endpoints(), "has_terminal": settings.BOILERHOUSE_TERMINAL,
+        **(_logs(request, container) if may(request, Role.OPERATOR) else {}),
     }  # fmt: skip
     return render(request, "pages/container.html", context)
 
@@ -86,11 +86,11 @@ def _tone(text: str) -> str:
 
 def log_lines(data: bytes) -> list[LogLine]:
     """The engine's lines, each of which begins with a timestamp; other line breaks do not count."""
-    found = []
+    lines = []
     for line in text.lines(data.decode(errors="replace")):
         at, _, words = line.partition(" ")
-        found.append(LogLine(text.one_line(at), text.printable(words), _tone(words)))
-    return found
+        lines.append(LogLine(text.one_line(at), text.printable(words), _tone(words)))
+    return lines
 
 
 def _moment(text: str) -> float | None:
@@ -107,12 +107,12 @@ def _asked_lines(request: HttpRequest) -> int:
     return next((count for count in LOG_LINES if str(count) == asked), LOG_LINES[0])
 
 
-def _logs(request: HttpRequest, found: Container) -> dict[str, Any]:
+def _logs(request: HttpRequest, container: Container) -> dict[str, Any]:
     wanted, count = request.GET.get("q", "").replace("\0", "")[:200], _asked_lines(request)
     level = request.GET.get("level", "")
     shown: dict[str, Any] = {"log_q": wanted, "log_lines": count, "log_level": level, "log_counts": LOG_LINES}
     try:
-        lines = log_lines(working.logs(found, count, None, timestamps=True))
+        lines = log_lines(activity.logs(container, count, None, timestamps=True))
     except BoilerhouseError as error:
         return {**shown, "log_error": error.detail}
     tones_wanted = {"warn": {"warn", "error"}, "error": {"error"}}.get(level)
@@ -127,12 +127,12 @@ def _logs(request: HttpRequest, found: Container) -> dict[str, Any]:
 @page(Role.OPERATOR)
 def logs(request: HttpRequest, container_id: UUID) -> HttpResponse:
     """The same lines as a file, each with its time in UTC."""
-    found = _find(container_id)
+    container = _find(container_id)
     wanted = request.GET.get("q", "").replace("\0", "")[:200].lower()
-    lines = log_lines(working.logs(found, MAX_TAIL, None, timestamps=True))
+    lines = log_lines(activity.logs(container, MAX_TAIL, None, timestamps=True))
     kept = [f"{line.at} {line.text}" for line in lines if wanted in line.text.lower()]
     answer = HttpResponse("\n".join([*kept, ""]), content_type="text/plain; charset=utf-8")
-    answer["Content-Disposition"] = f'attachment; filename="{short(str(found.pk))}.log"'
+    answer["Content-Disposition"] = f'attachment; filename="{short(str(container.pk))}.log"'
     return answer
 
 
@@ -140,12 +140,12 @@ def logs(request: HttpRequest, container_id: UUID) -> HttpResponse:
 @page(Role.OPERATOR)
 def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
     """The live log, each line with its time, until the container ends or the user leaves."""
-    found = _find(container_id)
+    container = _find(container_id)
     since = _moment(request.GET.get("since", ""))
-    owners = budgets.user(request.user.get_username()), budgets.container(found.pk)
+    owners = budgets.user(request.user.get_username()), budgets.container(container.pk)
     hold = budgets.follows.enter(*owners)
     with hold.kept():
-        source = working.follow_logs(found, 0 if since is None else MAX_TAIL, since, timestamps=True)
+        source = activity.follow_logs(container, 0 if since is None else MAX_TAIL, since, timestamps=True)
     is_signed_in = sync_to_async(signed_in, thread_sensitive=False)
     user, session = request.user, request.session.session_key
 
@@ -170,19 +170,21 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
 @page(Role.OPERATOR)
 def terminal(request: HttpRequest, container_id: UUID) -> HttpResponse:
     """The page that opens a shell; its input is sent over ``/ws/terminal``."""
-    found = _find(container_id)
-    held = Assignment.objects.live().filter(container_ref=found.pk).first()
+    container = _find(container_id)
+    held = Assignment.objects.live().filter(container_ref=container.pk).first()
     context = {
-        "container": found, "held": held, "is_on": settings.BOILERHOUSE_TERMINAL,
+        "container": container, "held": held, "is_on": settings.BOILERHOUSE_TERMINAL,
         "limit_s": settings.BOILERHOUSE_TERMINAL_LIMIT_S,
     }  # fmt: skip
     return render(request, "pages/terminal.html", context)
 
 
-def _charts(found: Container, span: str) -> list[charts.Chart]:
+def _charts(container: Container, span: str) -> list[charts.Chart]:
     since = timezone.now() - charts.RANGES[span] - timedelta(minutes=1)
     names = ("at", "cpu_ns", "memory_bytes")
-    rows = list(ContainerUsage.objects.filter(container_id=found.pk, at__gte=since).order_by("at").values_list(*names))
+    rows = list(
+        ContainerUsage.objects.filter(container_id=container.pk, at__gte=since).order_by("at").values_list(*names)
+    )
     cores: list[tuple[datetime, float]] = []
     for (before, used, _), (at, total, _) in pairwise(rows):
         seconds = (at - before).total_seconds()
@@ -198,8 +200,8 @@ def _charts(found: Container, span: str) -> list[charts.Chart]:
 @action()
 def remove(request: HttpRequest, container_id: UUID) -> HttpResponse:
     """Remove an idle container; a claimed one is saved and released first."""
-    found = _find(container_id)
+    container = _find(container_id)
     removal = removals.begin(container_id, discard=False)
-    said = "Saving, releasing and removing" if removal.release else "Removing"
-    messages.success(request, f"{said} {short(str(found.pk))}.")
-    return HttpResponseRedirect(reverse("pool", args=[found.pool_id]), status=303)
+    verb = "Saving, releasing and removing" if removal.release else "Removing"
+    messages.success(request, f"{verb} {short(str(container.pk))}.")
+    return HttpResponseRedirect(reverse("pool", args=[container.pool_id]), status=303)

@@ -67,43 +67,43 @@ def containers_of(rows: QuerySet[Container]) -> QuerySet[Container]:
     return rows.select_related("version").annotate(held=held).annotate(tenant=Cast("held__tenant_id", CharField()))
 
 
-def _context(found: Pool, tab: str) -> dict[str, Any]:
+def _context(pool: Pool, tab: str) -> dict[str, Any]:
     """Context of every tab of a pool's page."""
-    row = PoolRow(found, found.status())
+    row = PoolRow(pool, pool.status())
     needs = pool_needs([row])
-    told = {need.why for need in needs}
+    reasons = {need.why for need in needs}
     return {
-        "pool": found, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "said": row.said, "needs": needs,
-        "warnings": [one for one in row.status.warnings if one.detail not in told],
-        "held": row.status.claimed + found.release_failed,
-        "specs": list(found.sync_specs.order_by("pk").values_list("pk", flat=True)),
+        "pool": pool, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "badge": row.badge, "needs": needs,
+        "warnings": [warning for warning in row.status.warnings if warning.detail not in reasons],
+        "held": row.status.claimed + pool.release_failed,
+        "specs": list(pool.sync_specs.order_by("pk").values_list("pk", flat=True)),
     }  # fmt: skip
 
 
 @page()
 def pool(request: HttpRequest, pool_id: str) -> HttpResponse:
-    found = find_pool(pool_id)
+    pool = find_pool(pool_id)
     tab = request.GET.get("tab", "containers")
     if tab not in dict(TABS):
         tab = "containers"
-    context = _context(found, tab)
+    context = _context(pool, tab)
     match tab:
         case "containers":
-            context["list"] = _containers(request, found)
+            context["list"] = _containers(request, pool)
         case "usage":
             span = charts.asked_range(request.GET.get("range"))
-            context |= {"span": span, "spans": list(charts.RANGES), "charts": _charts(found, span)}
+            context |= {"span": span, "spans": list(charts.RANGES), "charts": _charts(pool, span)}
         case "configuration":
-            context["form"] = pool_form(render_pool(found))
+            context["form"] = pool_form(render_pool(pool))
         case "timeline":
             context["events"] = Event.objects.filter(pool_id=pool_id).exclude(type__in=PROGRESS)[:TIMELINE]
     return render(request, "pages/pool.html", context)
 
 
-def _containers(request: HttpRequest, found: Pool) -> Listing:
+def _containers(request: HttpRequest, pool: Pool) -> Listing:
     return Listing(
         request,
-        containers_of(found.containers.all()),
+        containers_of(pool.containers.all()),
         choices=[Choice("state", "state", "state", ContainerState.choices)],
         search=["tenant", "runtime_id"],
         sorts={"id": "pk", "state": "state", "tenant": "tenant", "age": "created_at", "health": "health",
@@ -112,12 +112,12 @@ def _containers(request: HttpRequest, found: Pool) -> Listing:
     )  # fmt: skip
 
 
-def _charts(found: Pool, span: str) -> list[charts.Chart]:
+def _charts(pool: Pool, span: str) -> list[charts.Chart]:
     since = timezone.now() - charts.RANGES[span]
     names = ("at", "claimed", "idle", "waiting", "cpu_cores", "memory_bytes", "disk_bytes")
-    rows = list(PoolUsage.objects.filter(pool=found, at__gte=since).order_by("at").values_list(*names))
+    rows = list(PoolUsage.objects.filter(pool=pool, at__gte=since).order_by("at").values_list(*names))
 
-    happened = Event.objects.filter(pool_id=found.pk, type__in=MARKED, created_at__gte=since).order_by("-id")[:MARKS]
+    happened = Event.objects.filter(pool_id=pool.pk, type__in=MARKED, created_at__gte=since).order_by("-id")[:MARKS]
     marks = [(event.created_at, event.type.removeprefix("pool.")) for event in happened]
 
     def series(position: int) -> list[tuple[datetime, float]]:
@@ -134,7 +134,7 @@ def _charts(found: Pool, span: str) -> list[charts.Chart]:
 
     return [
         charts.chart(
-            "In use and idle", span, {"claimed": series(1), "idle": series(2)}, whole, least=found.max_size, marks=marks
+            "In use and idle", span, {"claimed": series(1), "idle": series(2)}, whole, least=pool.max_size, marks=marks
         ),
         charts.chart("Waiting claims", span, {"waiting": series(3)}, whole),
         charts.chart("CPU, all containers", span, {"used": series(4)}, cores, least=0.1, unit="cores"),
@@ -226,20 +226,20 @@ def _create_pool(request: HttpRequest) -> str | HttpResponse:
 
 @action()
 def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
-    found = find_pool(pool_id)
-    form = pool_form(render_pool(found))
-    network = found.whole_network
+    pool = find_pool(pool_id)
+    form = pool_form(render_pool(pool))
+    network = pool.whole_network
     kept = {name: value for name, value in (network or {}).items() if name != "egress"}
-    data = form.read(request.POST, workloadId=found.workload_id, network=kept)
+    data = form.read(request.POST, workloadId=pool.workload_id, network=kept)
     if data is None:
-        return render(request, "pages/pool.html", {**_context(found, "configuration"), "form": form}, status=422)
+        return render(request, "pages/pool.html", {**_context(pool, "configuration"), "form": form}, status=422)
     data.pop("workload_id")
     _without_default(data, network)
     try:
         services.update_pool(pool_id, name=data.pop("name", None), **data)
     except (Invalid, Conflict) as error:
         form.add(error)
-        return render(request, "pages/pool.html", {**_context(found, "configuration"), "form": form}, status=422)
+        return render(request, "pages/pool.html", {**_context(pool, "configuration"), "form": form}, status=422)
     return f"{pool_id} saved."
 
 
@@ -297,31 +297,31 @@ def release_many(request: HttpRequest, pool_id: str) -> str | HttpResponse:
         except BoilerhouseError as error:
             refused.append(f"{row.tenant_id}: {error.detail}")
     skipped = len(picked) - done - len(refused)
-    said = f"Saving and releasing {done} of {len(picked)}."
+    message = f"Saving and releasing {done} of {len(picked)}."
     if skipped:
-        said += f" {skipped} had no tenant."
+        message += f" {skipped} had no tenant."
     if refused:
-        messages.warning(request, f"{said} Not released: {'; '.join(refused)}")
+        messages.warning(request, f"{message} Not released: {'; '.join(refused)}")
         return back(request)
-    return said
+    return message
 
 
 @page()
 def effect(request: HttpRequest, pool_id: str) -> HttpResponse:
     """The effect of a target size, for the form."""
-    found = find_pool(pool_id)
-    status = found.status()
+    pool = find_pool(pool_id)
+    status = pool.status()
     text = request.GET.get("targetSize", "")
     wanted = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
     context: dict[str, Any] = {
-        "pool": found,
+        "pool": pool,
         "status": status,
         "wanted": wanted,
         "may_operate": may(request, Role.OPERATOR),
     }
-    if wanted is not None and max(found.min_size, status.claimed) <= wanted <= found.max_size:
+    if wanted is not None and max(pool.min_size, status.claimed) <= wanted <= pool.max_size:
         present = status.starting + status.idle + status.claimed
-        desired = found.desired_size(status.claimed, wanted)
+        desired = pool.desired_size(status.claimed, wanted)
         context |= {"starts": max(0, desired - present), "removes": max(0, min(status.idle, present - desired))}
         context["fits"] = True
     return render(request, "pages/pool_effect.html", context)

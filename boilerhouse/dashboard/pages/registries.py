@@ -37,9 +37,9 @@ def new_form() -> ApiForm:
     return ApiForm(RegistryCredentialInput, list(LABELS), LABELS, {}, secrets=SECRETS)
 
 
-def rotation_form(found: RegistryCredential) -> ApiForm:
+def rotation_form(credential: RegistryCredential) -> ApiForm:
     names = ["name", "username", *SECRETS]
-    values = {"name": found.name, "username": found.secret.get("username")}
+    values = {"name": credential.name, "username": credential.secret.get("username")}
     return ApiForm(RegistryCredentialInput, names, LABELS, values, secrets=SECRETS)
 
 
@@ -49,7 +49,10 @@ def registry_list(request: HttpRequest) -> HttpResponse:
 
 def _list_page(request: HttpRequest, form: ApiForm, status: int = 200) -> HttpResponse:
     users = registry_credentials.users()
-    rows = [render_registry_credential(one, users[one.pk]) for one in RegistryCredential.objects.order_by("registry")]
+    rows = [
+        render_registry_credential(credential, users[credential.pk])
+        for credential in RegistryCredential.objects.order_by("registry")
+    ]
     context = {"section": "registries", "rows": rows, "form": form}
     return render(request, "pages/registries.html", context, status=status)
 
@@ -95,13 +98,13 @@ def _rotation(request: HttpRequest, credential_id: str) -> HttpResponse:
 
 @action(Role.ADMIN)
 def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
-    found = registry_credentials.find(credential_id)
-    form = rotation_form(found)
-    data = form.read(request.POST, registry=found.registry)
+    credential = registry_credentials.find(credential_id)
+    form = rotation_form(credential)
+    data = form.read(request.POST, registry=credential.registry)
     if data is None:
         return _rotation_page(request, form, shown_credential(credential_id), 422)
-    registry_credentials.replace(found, name=data.get("name") or found.name, secret=secret_of(data))
-    messages.success(request, f"Credential {credential_id} replaced. The next pull from {found.registry} uses it.")
+    registry_credentials.replace(credential, name=data.get("name") or credential.name, secret=secret_of(data))
+    messages.success(request, f"Credential {credential_id} replaced. The next pull from {credential.registry} uses it.")
     return HttpResponseRedirect(reverse("registries"), status=303)
 
 

@@ -22,7 +22,7 @@ from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, FailingStep,
 from boilerhouse.dashboard import exports
 from boilerhouse.dashboard.access import action, page
 from boilerhouse.dashboard.documents import Document
-from boilerhouse.dashboard.forms import ApiForm, check_seen, seen
+from boilerhouse.dashboard.forms import ApiForm, check_version, version_of
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.sections import deployment as sections
 from pools import host
@@ -122,7 +122,10 @@ def credential_list(request: HttpRequest) -> HttpResponse:
 
 
 def _credential_page(request: HttpRequest, form: ApiForm, status: int = 200) -> HttpResponse:
-    rows = [render_credential(one) for one in Credential.objects.prefetch_related("syncspec_set").order_by("pk")]
+    rows = [
+        render_credential(credential)
+        for credential in Credential.objects.prefetch_related("syncspec_set").order_by("pk")
+    ]
     return render(
         request, "pages/credentials.html", {"section": "credentials", "rows": rows, "form": form}, status=status
     )
@@ -155,32 +158,32 @@ def rotate_credential(request: HttpRequest, credential_id: str) -> HttpResponse:
     return _rotate(request, credential_id) if request.method == "POST" else _rotation(request, credential_id)
 
 
-def rotation_form(found: Credential) -> ApiForm:
-    values = {"name": found.name, "accessKeyId": found.secret["accessKeyId"]}
+def rotation_form(credential: Credential) -> ApiForm:
+    values = {"name": credential.name, "accessKeyId": credential.secret["accessKeyId"]}
     names = ["name", "accessKeyId", "secretAccessKey"]
     return ApiForm(CredentialInput, names, CREDENTIAL_LABELS, values, secrets=["secretAccessKey"])
 
 
-def _rotation_page(request: HttpRequest, found: Credential, form: ApiForm, status: int = 200) -> HttpResponse:
-    context = {"section": "credentials", "credential": render_credential(found), "form": form}
+def _rotation_page(request: HttpRequest, credential: Credential, form: ApiForm, status: int = 200) -> HttpResponse:
+    context = {"section": "credentials", "credential": render_credential(credential), "form": form}
     return render(request, "pages/credential.html", context, status=status)
 
 
 @page(Role.ADMIN)
 def _rotation(request: HttpRequest, credential_id: str) -> HttpResponse:
-    found = credentials.find(credential_id)
-    return _rotation_page(request, found, rotation_form(found))
+    credential = credentials.find(credential_id)
+    return _rotation_page(request, credential, rotation_form(credential))
 
 
 @action(Role.ADMIN)
 def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
-    found = credentials.find(credential_id)
-    form = rotation_form(found)
+    credential = credentials.find(credential_id)
+    form = rotation_form(credential)
     data = form.read(request.POST)
     if data is None:
-        return _rotation_page(request, found, form, 422)
+        return _rotation_page(request, credential, form, 422)
     given = {name: data[name] for name in ("name", "access_key_id", "secret_access_key")}
-    credentials.replace(found, **given)
+    credentials.replace(credential, **given)
     messages.success(request, f"Credential {credential_id} replaced. Its sinks are probed again.")
     return HttpResponseRedirect(reverse("credentials"), status=303)
 
@@ -204,7 +207,7 @@ def _deployment_page(request: HttpRequest, document: Document, mark: str) -> Htt
 def _deployment(request: HttpRequest) -> HttpResponse:
     shown = render_settings(deployment_settings.current())
     document = Document(shown, sections.sections, tab=request.GET.get("tab", "form"))
-    return _deployment_page(request, document, seen(shown))
+    return _deployment_page(request, document, version_of(shown))
 
 
 @action(Role.ADMIN)
@@ -214,7 +217,7 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
     body = document.read(SettingsInput) if document.do == "save" else None
     if body is not None:
         try:
-            deployment_settings.replace(body.wanted(), lambda locked: check_seen(mark, render_settings(locked)))
+            deployment_settings.replace(body.wanted(), lambda locked: check_version(mark, render_settings(locked)))
         except (Invalid, PreconditionFailed) as error:
             document.add(error)
         else:
@@ -226,7 +229,7 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
 @page(Role.ADMIN)
 def changes(request: HttpRequest) -> HttpResponse:
     """The page of the audit log."""
-    kinds = [(one, one) for one in AuditEntry.objects.order_by("kind").values_list("kind", flat=True).distinct()]
+    kinds = [(kind, kind) for kind in AuditEntry.objects.order_by("kind").values_list("kind", flat=True).distinct()]
     rows = Listing(
         request,
         AuditEntry.objects.all(),

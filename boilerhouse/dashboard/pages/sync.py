@@ -14,9 +14,9 @@ from django.utils import timezone
 
 from boilerhouse.core.models import Event
 from boilerhouse.core.text import lines
-from boilerhouse.dashboard import charts, exports, tones
+from boilerhouse.dashboard import badges, charts, exports
 from boilerhouse.dashboard.access import action, page
-from boilerhouse.dashboard.counting import up_to
+from boilerhouse.dashboard.bounded_counts import up_to
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import sync_needs
 from boilerhouse.dashboard.templatetags.ui import size
@@ -38,18 +38,18 @@ COLUMNS: exports.Columns = [
 ]  # fmt: skip
 
 
-def said(runs: Any) -> list[tuple[SyncRun, tones.Said, str]]:
+def with_badges(runs: Any) -> list[tuple[SyncRun, badges.Badge, str]]:
     """Each run with its state and action as text."""
-    return [(run, tones.RUN[SyncRunState(run.state)], tones.run_verb(run)) for run in runs]
+    return [(run, badges.RUN[SyncRunState(run.state)], badges.run_verb(run)) for run in runs]
 
 
-def probed(specs: list[SyncSpec]) -> list[tuple[SyncSpec, tones.Said, list[SinkProbe], str]]:
+def probed(specs: list[SyncSpec]) -> list[tuple[SyncSpec, badges.Badge, list[SinkProbe], str]]:
     """Each spec with its last probes, oldest first, and the problem of its sink."""
     since = timezone.now() - timedelta(hours=24)
     rows: dict[str, list[SinkProbe]] = defaultdict(list)
     for probe in SinkProbe.objects.filter(spec__in=specs, at__gte=since).order_by("at"):
         rows[probe.spec_id].append(probe)
-    return [(spec, tones.sink(spec), rows[spec.pk][-PROBES:], tones.sink_detail(spec)) for spec in specs]
+    return [(spec, badges.sink(spec), rows[spec.pk][-PROBES:], badges.sink_detail(spec)) for spec in specs]
 
 
 @page()
@@ -60,7 +60,7 @@ def monitor(request: HttpRequest) -> HttpResponse:
     finished = SyncRun.objects.filter(finished_at__isnull=False)
     recent = SyncRun.objects.filter(created_at__gte=day)
     totals = {"all": up_to(recent), "failed": up_to(recent.failed())}
-    states = [(state.value, tones.RUN[state].word) for state in SyncRunState if state not in UNFINISHED]
+    states = [(state.value, badges.RUN[state].word) for state in SyncRunState if state not in UNFINISHED]
     rows = Listing(
         request,
         finished,
@@ -79,7 +79,7 @@ def monitor(request: HttpRequest) -> HttpResponse:
     count = unfinished.count()
     span = charts.asked_range(request.GET.get("range", "24h"))
     context: dict[str, Any] = {
-        "list": rows, "runs": said(rows), "running": said(unfinished[:SHOWN_RUNNING]), "count": count,
+        "list": rows, "runs": with_badges(rows), "running": with_badges(unfinished[:SHOWN_RUNNING]), "count": count,
         "totals": totals, "sinks": probed(specs), "needs": sync_needs(), "span": span, "spans": list(charts.RANGES),
         "charts": _charts(span),
     }  # fmt: skip
@@ -113,7 +113,7 @@ def _charts(span: str) -> list[charts.Chart]:
     moved = f"{amount(sum(saved))} saved, {amount(sum(restored))} restored"
     ended = f"{whole(sum(done))} done, {whole(sum(failed))} failed"
     if len(rows) == CHARTED:
-        moved, ended = (f"{one}, in the newest {CHARTED:,} runs" for one in (moved, ended))
+        moved, ended = (f"{words}, in the newest {CHARTED:,} runs" for words in (moved, ended))
     return [
         charts.chart("Transferred", span, bytes_of, amount, least=1000, unit="bytes", now=moved, every=step),
         charts.chart("Runs", span, runs_of, whole, now=ended, every=step),
@@ -122,15 +122,15 @@ def _charts(span: str) -> list[charts.Chart]:
 
 @page()
 def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    found = SyncRun.objects.select_related("spec").filter(pk=run_id).first()
-    if found is None:
+    run = SyncRun.objects.select_related("spec").filter(pk=run_id).first()
+    if run is None:
         raise errors.RunNotFound(f"There is no sync run {run_id}; runs are deleted after their retention.")
-    events = Event.objects.filter(tenant_id=found.tenant_id, type__startswith="sync.").exclude(type="sync.progress")
-    state = SyncRunState(found.state)
+    events = Event.objects.filter(tenant_id=run.tenant_id, type__startswith="sync.").exclude(type="sync.progress")
+    state = SyncRunState(run.state)
     context: dict[str, Any] = {
-        "run": found, "said": tones.RUN[state], "verb": tones.run_verb(found), "is_running": state in UNFINISHED,
-        "events": [one for one in events.order_by("-id")[:200] if one.payload.get("runId") == str(found.pk)][:20],
-        "lines": [line for line in lines(found.error_detail) if line],
+        "run": run, "badge": badges.RUN[state], "verb": badges.run_verb(run), "is_running": state in UNFINISHED,
+        "events": [event for event in events.order_by("-id")[:200] if event.payload.get("runId") == str(run.pk)][:20],
+        "lines": [line for line in lines(run.error_detail) if line],
     }  # fmt: skip
     return render(request, "pages/run.html", context)
 
@@ -138,4 +138,4 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
 @action()
 def cancel(request: HttpRequest, run_id: UUID) -> str:
     run = syncs.cancel(run_id)
-    return f"{tones.run_verb(run)} of {run.tenant_id} is being cancelled. Its changes at the sink are rolled back."
+    return f"{badges.run_verb(run)} of {run.tenant_id} is being cancelled. Its changes at the sink are rolled back."

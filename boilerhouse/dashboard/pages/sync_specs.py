@@ -15,12 +15,12 @@ from django.utils.dateparse import parse_datetime
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import tones
+from boilerhouse.dashboard import badges
 from boilerhouse.dashboard.access import action, back, page, require_typed, slow
 from boilerhouse.dashboard.documents import Document, get
-from boilerhouse.dashboard.forms import check_seen, seen
+from boilerhouse.dashboard.forms import check_version, version_of
 from boilerhouse.dashboard.listing import Choice, Listing
-from boilerhouse.dashboard.pages.sync import probed, said
+from boilerhouse.dashboard.pages.sync import probed, with_badges
 from boilerhouse.dashboard.sections import sync_specs as sections
 from pools.models import Pool
 from syncing import places, services
@@ -47,31 +47,31 @@ def spec_list(request: HttpRequest) -> HttpResponse:
         sorts={"id": "pk", "pool": "pool_id", "changed": "updated_at"},
         default="id",
     )
-    lines = [(one, tones.sink(one), list(one.mappings.all())) for one in rows]
+    lines = [(spec, badges.sink(spec), list(spec.mappings.all())) for spec in rows]
     return render(request, "pages/sync_specs.html", {"list": rows, "lines": lines})
 
 
 @page()
 def spec(request: HttpRequest, spec_id: str) -> HttpResponse:
-    found = find_spec(spec_id)
-    runs = SyncRun.objects.filter(spec=found)
-    _, health, probes, trouble = probed([found])[0]
+    spec = find_spec(spec_id)
+    runs = SyncRun.objects.filter(spec=spec)
+    _, health, probes, trouble = probed([spec])[0]
     context: dict[str, Any] = {
-        "spec": found, "aliases": sorted(places.names_of(found) - {places.spelling(found)}),
-        "mappings": list(found.mappings.all()), "said": health, "probes": probes,
-        "is_refused": found.place_state in places.REFUSED, "trouble": trouble,
-        "checked_at": parse_datetime(str(found.sink_health.get("checkedAt", ""))),
-        "runs": said(runs.order_by("-created_at")[:RUNS]),
+        "spec": spec, "aliases": sorted(places.names_of(spec) - {places.spelling(spec)}),
+        "mappings": list(spec.mappings.all()), "badge": health, "probes": probes,
+        "is_refused": spec.place_state in places.REFUSED, "trouble": trouble,
+        "checked_at": parse_datetime(str(spec.sink_health.get("checkedAt", ""))),
+        "runs": with_badges(runs.order_by("-created_at")[:RUNS]),
         "failed": runs.failed().filter(created_at__gte=timezone.now() - timedelta(hours=24)).count(),
     }  # fmt: skip
     return render(request, "pages/sync_spec.html", context)
 
 
-def _editor(request: HttpRequest, document: Document, found: SyncSpec | None, mark: str, **more: Any) -> HttpResponse:
-    pool_id = found.pool_id if found else str(get(document.value, "/poolId") or "")
+def _editor(request: HttpRequest, document: Document, spec: SyncSpec | None, mark: str, **more: Any) -> HttpResponse:
+    pool_id = spec.pool_id if spec else str(get(document.value, "/poolId") or "")
     at_work = Assignment.objects.filter(pool_id=pool_id, state=AssignmentState.ASSIGNED).order_by("tenant_id")
     context = {
-        "document": document, "spec": found, "seen": mark, "tenants": list(at_work[:TENANTS_OFFERED]),
+        "document": document, "spec": spec, "seen": mark, "tenants": list(at_work[:TENANTS_OFFERED]),
         "tenant": request.POST.get("tenant", ""), "paths": request.POST.get("paths", ""), **more,
     }  # fmt: skip
     answer = render(request, "pages/sync_spec_edit.html", context, status=document.status)
@@ -89,80 +89,80 @@ def edit_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
     return _save(request, spec_id) if request.method == "POST" else _open(request, spec_id)
 
 
-def _shown(found: SyncSpec) -> dict[str, Any]:
+def _shown(spec: SyncSpec) -> dict[str, Any]:
     """The editable part of a spec."""
-    return {name: value for name, value in render_spec(found).items() if name not in SyncSpecInput.read_only_ignored}
+    return {name: value for name, value in render_spec(spec).items() if name not in SyncSpecInput.read_only_ignored}
 
 
 @page(Role.OPERATOR)
 def _open(request: HttpRequest, spec_id: str | None) -> HttpResponse:
-    found = find_spec(spec_id) if spec_id else None
-    if found is not None:
-        value = _shown(found)
+    spec = find_spec(spec_id) if spec_id else None
+    if spec is not None:
+        value = _shown(spec)
     else:
         first = Pool.objects.order_by("pk").values_list("pk", flat=True).first()
         value = sections.start(request.GET.get("pool") or first or "")
-    document = Document(value, sections.sections_of(is_new=found is None), tab=request.GET.get("tab", "form"))
-    return _editor(request, document, found, seen(value) if found else "")
+    document = Document(value, sections.sections_of(is_new=spec is None), tab=request.GET.get("tab", "form"))
+    return _editor(request, document, spec, version_of(value) if spec else "")
 
 
 @action()
 def _save(request: HttpRequest, spec_id: str | None) -> HttpResponse:
-    found = find_spec(spec_id) if spec_id else None
+    spec = find_spec(spec_id) if spec_id else None
     mark = request.POST.get("seen", "")
-    document = Document.posted(request.POST, sections.sections_of(is_new=found is None))
+    document = Document.posted(request.POST, sections.sections_of(is_new=spec is None))
     more: dict[str, Any] = {}
     match document.do:
         case "save":
-            saved = _store(request, document, found, mark)
+            saved = _store(request, document, spec, mark)
             if saved is not None:
                 return HttpResponseRedirect(reverse("sync-spec", args=[saved]), status=303)
             more["may_force"] = any(error.code == "coverage_held" for error in document.errors)
         case "probe":
-            more["probed"] = _probe_typed(document, found)
+            more["probed"] = _probe_typed(document, spec)
         case "preview":
-            more["previews"], more["preview_error"] = _preview(request, document, found)
-    return _editor(request, document, found, mark, **more)
+            more["previews"], more["preview_error"] = _preview(request, document, spec)
+    return _editor(request, document, spec, mark, **more)
 
 
-def _store(request: HttpRequest, document: Document, found: SyncSpec | None, mark: str) -> str | None:
+def _store(request: HttpRequest, document: Document, spec: SyncSpec | None, mark: str) -> str | None:
     """The id of the saved spec; None if there are errors, which the document then shows."""
-    body = document.read(SyncSpecInput, context={"stored": found} if found else {})
+    body = document.read(SyncSpecInput, context={"stored": spec} if spec else {})
     if body is None:
         return None
     data = body.validated_data
     try:
-        if found is None:
+        if spec is None:
             pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
             if pool is None:
                 raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
             made = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
             messages.success(request, f"Sync spec {made.pk} created. It takes effect with the next claim.")
             return str(made.pk)
-        check_same_id(data, found.pk)
-        if data["pool_id"] != found.pool_id:
-            raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({found.pool_id}).", "fixed"))
+        check_same_id(data, spec.pk)
+        if data["pool_id"] != spec.pool_id:
+            raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({spec.pool_id}).", "fixed"))
         services.update_spec(
-            found, name=data.get("name"), force=request.POST.get("force") == "yes",
-            check=lambda locked: check_seen(mark, _shown(locked)), **body.parts(),
+            spec, name=data.get("name"), force=request.POST.get("force") == "yes",
+            check=lambda locked: check_version(mark, _shown(locked)), **body.parts(),
         )  # fmt: skip
     except (Invalid, Conflict, PreconditionFailed) as error:
         document.add(error)
         return None
-    messages.success(request, f"{found.pk} saved.")
-    return str(found.pk)
+    messages.success(request, f"{spec.pk} saved.")
+    return str(spec.pk)
 
 
-def _probe_typed(document: Document, found: SyncSpec | None) -> tuple[bool, str] | None:
+def _probe_typed(document: Document, spec: SyncSpec | None) -> tuple[bool, str] | None:
     """Whether a save to the sink in the form would work, with a message."""
-    body = document.read(SyncSpecInput, context={"stored": found} if found else {})
+    body = document.read(SyncSpecInput, context={"stored": spec} if spec else {})
     if body is None:
         return None
     parts = body.parts()
     credential = Credential.objects.filter(pk=parts["credential_id"]).first()
     typed = SyncSpec(sink=parts["sink"], sink_secrets=parts["sink_secrets"], credential=credential)
-    if found is not None:
-        typed.id, typed.located_at = found.pk, found.located_at
+    if spec is not None:
+        typed.id, typed.located_at = spec.pk, spec.located_at
     mappings = [SyncMapping(spec=typed, position=i, **mapping) for i, mapping in enumerate(parts["mappings"])]
     try:
         places.check_typed(typed, mappings)
@@ -175,15 +175,15 @@ def _probe_typed(document: Document, found: SyncSpec | None) -> tuple[bool, str]
     )
 
 
-def _preview(request: HttpRequest, document: Document, found: SyncSpec | None) -> tuple[list[previews.Matched], str]:
+def _preview(request: HttpRequest, document: Document, spec: SyncSpec | None) -> tuple[list[previews.Matched], str]:
     """The files that each mapping matches: of an assigned tenant, or of entered paths."""
     items = get(document.value, "/mappings")
-    rows = [one for one in items if isinstance(one, dict)] if isinstance(items, list) else []
-    mappings = [(str(one.get("containerPath") or ""), str(one.get("pattern") or "")) for one in rows]
+    rows = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    mappings = [(str(item.get("containerPath") or ""), str(item.get("pattern") or "")) for item in rows]
     tenant_id = request.POST.get("tenant", "")
     if not tenant_id:
         return previews.matches_among(request.POST.get("paths", "").split(), mappings), ""
-    pool_id = found.pool_id if found else str(get(document.value, "/poolId") or "")
+    pool_id = spec.pool_id if spec else str(get(document.value, "/poolId") or "")
     try:
         return previews.matches_of_tenant(tenant_id, pool_id, mappings), ""
     except BoilerhouseError as error:
@@ -193,8 +193,8 @@ def _preview(request: HttpRequest, document: Document, found: SyncSpec | None) -
 @action()
 def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
     require_typed(request, spec_id, "deleted")
-    found = find_spec(spec_id)
-    services.delete_spec(found, force=True)
+    spec = find_spec(spec_id)
+    services.delete_spec(spec, force=True)
     messages.success(request, f"{spec_id} deleted. Saved state stays in the sink.")
     return HttpResponseRedirect(reverse("sync"), status=303)
 
@@ -203,8 +203,8 @@ def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
 @action()
 def probe(request: HttpRequest, spec_id: str) -> HttpResponse:
     """Test the sink now with the steps of a save and a restore."""
-    found = find_spec(spec_id)
-    upkeep.probe_sink(found.pk)
+    spec = find_spec(spec_id)
+    upkeep.probe_sink(spec.pk)
     health = find_spec(spec_id).sink_health
     if health.get("state") == "healthy":
         messages.success(request, SAVE_WORKS)

@@ -17,15 +17,15 @@ from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import tones
+from boilerhouse.dashboard import badges
 from boilerhouse.dashboard.access import action, page, require_typed, slow
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.process import budgets
-from boilerhouse.web import kept_bytes
+from boilerhouse.web import response_bytes
 from pools.models import Pool
 from syncing.models import SavedState, SyncRun
 from syncing.states import Direction, SyncRunState
-from tenants import backups, deaths, erasing, errors, idle, previews, releases, status, syncs, validation
+from tenants import backups, deaths, errors, idle, previews, releases, state_erasure, status, syncs, validation
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState, ReleaseStep
 
@@ -54,7 +54,7 @@ def last_saves(tenants: list[str]) -> dict[str, datetime]:
 @page()
 def tenant_list(request: HttpRequest) -> HttpResponse:
     pools = [(pk, pk) for pk in Pool.objects.order_by("pk").values_list("pk", flat=True)]
-    states = [(state.value, tones.ASSIGNMENT[state].word) for state in AssignmentState if state != "ended"]
+    states = [(state.value, badges.ASSIGNMENT[state].word) for state in AssignmentState if state != "ended"]
     rows = Listing(
         request,
         Assignment.objects.live(),
@@ -64,8 +64,11 @@ def tenant_list(request: HttpRequest) -> HttpResponse:
         default="-since",
     )
     shown = list(rows)
-    saves = last_saves([one.tenant_id for one in shown])
-    lines = [(one, tones.ASSIGNMENT[AssignmentState(one.state)], saves.get(one.tenant_id)) for one in shown]
+    saves = last_saves([assignment.tenant_id for assignment in shown])
+    lines = [
+        (assignment, badges.ASSIGNMENT[AssignmentState(assignment.state)], saves.get(assignment.tenant_id))
+        for assignment in shown
+    ]
     context: dict[str, Any] = {"list": rows, "lines": lines, "known": Tenant.objects.count()}
     return render(request, "pages/tenants.html", context)
 
@@ -82,26 +85,26 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
     last = Assignment.objects.filter(tenant_id=tenant_id).order_by("-created_at").first()
     claim_error = status.claim_error(last)
     running = [run for run in runs if run.state in (SyncRunState.RUNNING, SyncRunState.QUEUED)]
-    beats = list(syncs.beats(tenant_id)) if held else []
+    periodic_saves = list(syncs.periodic_saves(tenant_id)) if held else []
     now = timezone.now()
     context: dict[str, Any] = {
         "tenant_id": tenant_id, "tenant": known, "held": held, "last": last, "saved": saved, "now": now,
-        "said": _said(held, claim_error), "claim_error": claim_error,
+        "badge": _badge(held, claim_error), "claim_error": claim_error,
         "death": deaths.last_of(tenant_id),
         "steps": _steps(held), "usual_ms": _usual_ms(held),
         "step": STEPS.get(held.step, held.step) if held else "",
         "due": idle.due_at(held) if held else None,
-        "runs": [(run, tones.RUN[SyncRunState(run.state)], tones.run_verb(run)) for run in runs],
-        "running": [(run, tones.RUN[SyncRunState(run.state)], tones.run_verb(run)) for run in running],
-        "unsaved_since": min((beat.unsaved_since for beat in beats), default=None),
+        "runs": [(run, badges.RUN[SyncRunState(run.state)], badges.run_verb(run)) for run in runs],
+        "running": [(run, badges.RUN[SyncRunState(run.state)], badges.run_verb(run)) for run in running],
+        "unsaved_since": min((beat.unsaved_since for beat in periodic_saves), default=None),
         "kept_to": max(filter(None, (saved, held.assigned_at or held.created_at))) if held else None,
-        "is_overdue": any(beat.is_overdue(now) for beat in beats),
-        "interval_s": min(((beat.spec.interval_ms or 0) // 1000 for beat in beats), default=0),
+        "is_overdue": any(beat.is_overdue(now) for beat in periodic_saves),
+        "interval_s": min(((beat.spec.interval_ms or 0) // 1000 for beat in periodic_saves), default=0),
         "has_specs": bool(held and held.pool.sync_specs.exists()),
         "events": Event.objects.filter(tenant_id=tenant_id).exclude(type__in=PROGRESS)[:EVENTS],
         "backups": list(backups.of_tenant(tenant_id).order_by("-created_at")[:BACKUPS]),
         "kept_for_s": deployment_settings.current().retention_s["backups"],
-        "uses": [*budgets.of_tenant(tenant_id, held.container_id), kept_bytes.use_of(tenant_id)] if held else [],
+        "uses": [*budgets.of_tenant(tenant_id, held.container_id), response_bytes.use_of(tenant_id)] if held else [],
         "verdict": _verdict(held), "has_lost_state": last is not None and last.outcome in LOST,
     }  # fmt: skip
     return render(request, "pages/tenant.html", context)
@@ -121,10 +124,10 @@ def discard(request: HttpRequest, tenant_id: str) -> str:
     return f"Discarding the unsaved state of {tenant_id}. It stays on the node for a limited time."
 
 
-def _said(held: Assignment | None, claim_error: dict[str, Any] | None) -> tones.Said:
+def _badge(held: Assignment | None, claim_error: dict[str, Any] | None) -> badges.Badge:
     if held is not None:
-        return tones.ASSIGNMENT[AssignmentState(held.state)]
-    return tones.Said("error", "Claim failed") if claim_error else tones.Said("idle", "Released")
+        return badges.ASSIGNMENT[AssignmentState(held.state)]
+    return badges.Badge("error", "Claim failed") if claim_error else badges.Badge("idle", "Released")
 
 
 def _steps(held: Assignment | None) -> list[tuple[str, str]]:
@@ -154,12 +157,12 @@ def _verdict(held: Assignment | None) -> dict[str, Any] | None:
         return None
     newest = held.pool.workload.latest
     [errors] = validation.shown_errors([held.config], held.version.spec, held.tenant_id)
-    found = {"errors": errors, "version": held.version.number,
+    verdict = {"errors": errors, "version": held.version.number,
              "has_schema": held.version.spec.config_schema is not None}  # fmt: skip
     if newest.number != held.version.number:
         [later] = validation.shown_errors([held.config], newest.spec, held.tenant_id)
-        found |= {"newest": newest.number, "later": later}
-    return found
+        verdict |= {"newest": newest.number, "later": later}
+    return verdict
 
 
 @slow
@@ -199,7 +202,7 @@ def put_back(request: HttpRequest, tenant_id: str, backup_id: UUID) -> str:
 @action()
 def erase(request: HttpRequest, tenant_id: str) -> str:
     require_typed(request, tenant_id, "erased")
-    erasure = erasing.begin(tenant_id)
+    erasure = state_erasure.begin(tenant_id)
     if erasure.generation is None:
         return f"{tenant_id} has no saved state."
     return f"Erasing the saved state of {tenant_id}, including backups."
@@ -208,5 +211,5 @@ def erase(request: HttpRequest, tenant_id: str) -> str:
 @action()
 def forget(request: HttpRequest, tenant_id: str) -> str:
     require_typed(request, tenant_id, "forgotten")
-    count = erasing.forget_state(tenant_id)
+    count = state_erasure.forget_state(tenant_id)
     return f"{count} saved location{'s' if count != 1 else ''} of {tenant_id} forgotten. The next claim starts empty."

@@ -18,10 +18,10 @@ from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard.access import action, page, require_typed, slow
 from boilerhouse.dashboard.documents import Document
-from boilerhouse.dashboard.forms import as_json, check_seen, seen
+from boilerhouse.dashboard.forms import as_json, check_version, version_of
 from boilerhouse.dashboard.listing import Listing
 from boilerhouse.dashboard.sections import workloads as sections
-from pools import services, tags, trials
+from pools import dry_runs, services, tags
 from pools.api.serializers import WorkloadInput, render_spec, render_workload
 from pools.models import Container, Workload
 from pools.services import find_workload
@@ -43,27 +43,27 @@ def workload_list(request: HttpRequest) -> HttpResponse:
         sorts={"id": "id", "name": "name", "changed": "updated_at"},
         default="id",
     )
-    lines = [(one, render_workload(one), [pool.pk for pool in one.pools.all()]) for one in rows]
+    lines = [(workload, render_workload(workload), [pool.pk for pool in workload.pools.all()]) for workload in rows]
     return render(request, "pages/workloads.html", {"list": rows, "lines": lines})
 
 
 @page()
 def workload(request: HttpRequest, workload_id: str) -> HttpResponse:
-    found = find_workload(workload_id)
-    shown = render_workload(found)
-    versions = list(found.versions.order_by("-number")[:20])
+    workload = find_workload(workload_id)
+    shown = render_workload(workload)
+    versions = list(workload.versions.order_by("-number")[:20])
     asked = request.GET.get("compare", "")
-    old = next((one for one in versions if str(one.number) == asked), None)
+    old = next((version for version in versions if str(version.number) == asked), None)
     running: dict[int, int] = {}
-    for number in Container.objects.filter(version__workload=found).values_list("version__number", flat=True):
+    for number in Container.objects.filter(version__workload=workload).values_list("version__number", flat=True):
         running[number] = running.get(number, 0) + 1
     context: dict[str, Any] = {
-        "workload": found, "shown": shown, "spec": _spec_text(versions[0].spec) if versions else "",
-        "versions": [(one, running.get(one.number, 0)) for one in versions], "old": old,
+        "workload": workload, "shown": shown, "spec": _spec_text(versions[0].spec) if versions else "",
+        "versions": [(version, running.get(version.number, 0)) for version in versions], "old": old,
         "is_fixed": not versions or tags.is_fixed(versions[0]),
         "rolls": bool(versions) and versions[0].spec.rolls_to_new_images,
         "diff": _diff(old.spec, versions[0].spec) if old else [],
-        "pools": list(found.pools.order_by("pk").values_list("pk", flat=True)),
+        "pools": list(workload.pools.order_by("pk").values_list("pk", flat=True)),
     }  # fmt: skip
     return render(request, "pages/workload.html", context)
 
@@ -82,8 +82,16 @@ def _diff(old: WorkloadSpec, new: WorkloadSpec) -> list[tuple[str, str]]:
     return [(kinds.get(line[:1], ""), line) for line in list(lines)[2:]]
 
 
-def _editor(request: HttpRequest, document: Document, found: Workload | None, mark: str, **more: Any) -> HttpResponse:
-    context = {"document": document, "workload": found, "seen": mark, "sample": request.POST.get("sample", ""), **more}
+def _editor(
+    request: HttpRequest, document: Document, workload: Workload | None, mark: str, **more: Any
+) -> HttpResponse:
+    context = {
+        "document": document,
+        "workload": workload,
+        "seen": mark,
+        "sample": request.POST.get("sample", ""),
+        **more,
+    }
     answer = render(request, "pages/workload_edit.html", context, status=document.status)
     answer["Cache-Control"] = "no-store"
     return answer
@@ -103,73 +111,77 @@ def edit_workload(request: HttpRequest, workload_id: str) -> HttpResponse:
 def _open(request: HttpRequest, workload_id: str | None) -> HttpResponse:
     copied = request.GET.get("copy")
     source = workload_id or copied
-    found = find_workload(source) if source else None
-    shown = render_workload(found) if found else {}
+    workload = find_workload(source) if source else None
+    shown = render_workload(workload) if workload else {}
     owned = WorkloadInput.read_only_ignored
-    value = {name: one for name, one in shown.items() if name not in owned} if found else sections.start()
-    if copied and found:
-        value = {**value, "id": "", "name": f"{found.name}, copy"}
+    value = (
+        {name: field_value for name, field_value in shown.items() if name not in owned}
+        if workload
+        else sections.start()
+    )
+    if copied and workload:
+        value = {**value, "id": "", "name": f"{workload.name}, copy"}
     document = Document(value, sections.sections_of(is_new=workload_id is None), tab=request.GET.get("tab", "form"))
-    return _editor(request, document, found if workload_id else None, seen(shown) if workload_id else "")
+    return _editor(request, document, workload if workload_id else None, version_of(shown) if workload_id else "")
 
 
 @action()
 def _save(request: HttpRequest, workload_id: str | None) -> HttpResponse:
-    found = find_workload(workload_id) if workload_id else None
+    workload = find_workload(workload_id) if workload_id else None
     mark = request.POST.get("seen", "")
-    document = Document.posted(request.POST, sections.sections_of(is_new=found is None))
+    document = Document.posted(request.POST, sections.sections_of(is_new=workload is None))
     more: dict[str, Any] = {}
     match document.do:
         case "save":
-            saved = _store(request, document, found, mark)
+            saved = _store(request, document, workload, mark)
             if saved is not None:
                 return HttpResponseRedirect(reverse("workload", args=[saved]), status=303)
         case "try":
-            more["verdict"] = _verdict(document, request.POST.get("sample", ""), found)
+            more["verdict"] = _verdict(document, request.POST.get("sample", ""), workload)
         case "check":
             body = document.read(WorkloadInput)
             if body is not None:
                 try:
-                    more["trial"] = trials.run(body.to_spec(), found.latest if found else None)
+                    more["trial"] = dry_runs.run(body.to_spec(), workload.latest if workload else None)
                 except Conflict as error:
                     document.add(error)
-    return _editor(request, document, found, mark, **more)
+    return _editor(request, document, workload, mark, **more)
 
 
-def _store(request: HttpRequest, document: Document, found: Workload | None, mark: str) -> str | None:
+def _store(request: HttpRequest, document: Document, workload: Workload | None, mark: str) -> str | None:
     """The id of the saved workload; None if there are errors, which the document then shows."""
     body = document.read(WorkloadInput)
     if body is None:
         return None
     data = body.validated_data
     try:
-        if found is None:
+        if workload is None:
             made = services.create_workload(id=data.get("id"), name=data["name"], spec=body.to_spec())
             messages.success(request, f"Workload {made.pk} created.")
             _warn(request, made.pk)
             return str(made.pk)
-        check_same_id(data, found.pk)
+        check_same_id(data, workload.pk)
         services.update_workload(
-            found,
+            workload,
             name=data["name"],
             spec=body.to_spec(),
-            check=lambda locked: check_seen(mark, render_workload(locked)),
+            check=lambda locked: check_version(mark, render_workload(locked)),
         )
     except (Invalid, Conflict, PreconditionFailed) as error:
         document.add(error)
         return None
-    number = find_workload(found.pk).latest.number
-    messages.success(request, f"{found.pk} saved as version {number}. Its pools roll to it.")
-    _warn(request, found.pk)
-    return str(found.pk)
+    number = find_workload(workload.pk).latest.number
+    messages.success(request, f"{workload.pk} saved as version {number}. Its pools roll to it.")
+    _warn(request, workload.pk)
+    return str(workload.pk)
 
 
 def _warn(request: HttpRequest, workload_id: str) -> None:
-    for one in render_workload(find_workload(workload_id))["warnings"]:
-        messages.warning(request, one["detail"])
+    for warning in render_workload(find_workload(workload_id))["warnings"]:
+        messages.warning(request, warning["detail"])
 
 
-def _verdict(document: Document, sample: str, found: Workload | None) -> dict[str, Any] | None:
+def _verdict(document: Document, sample: str, workload: Workload | None) -> dict[str, Any] | None:
     """The errors of the sample by the schema, and the tenants whose configs it would refuse at their next claim."""
     body = document.read(WorkloadInput)
     if body is None:
@@ -181,7 +193,7 @@ def _verdict(document: Document, sample: str, found: Workload | None) -> dict[st
         return {"errors": [FieldError("", str(error), "malformed")]}
     if not isinstance(config, dict):
         return {"errors": [FieldError("", "A config must be a JSON object: { … }.", "invalid")]}
-    rows = _held_configs(found) if found is not None else []
+    rows = _held_configs(workload) if workload is not None else []
     errors, *others = validation.shown_errors([config, *(row.config or {} for row in rows)], spec, "workload")
     if any(error.code in validation.NOT_CHECKED for error in errors):
         rows, others = [], []

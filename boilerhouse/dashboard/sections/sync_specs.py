@@ -66,7 +66,7 @@ def sections_of(*, is_new: bool) -> Sections:
                 Part("sinkPath", "At the sink", "Appended to the prefix; ${tenantId} is the tenant"),
                 Part("direction", "Direction", kind="choice", options=DIRECTIONS, default="bidirectional"),
                 Part("mode", "Mode", kind="choice", options=MODES, default="sync"),
-            ), path="mappings", blank=MAPPING, is_list=True, one="Mapping"),
+            ), path="mappings", blank=MAPPING, is_list=True, noun="Mapping"),
             Section("Sink", (kind, *sinks.get(chosen, ())), lede, "sink"),
             Section("When", (
                 Part("onClaim", "Restore on claim", kind="flag"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from boilerhouse.core import deployment_settings
 from boilerhouse.dashboard.documents import Part, Section, Sections, get
-from pools import limits, mounts, permits
+from pools import limits, mounts, permissions
 from pools.api.process_fields import IMAGES_OWN, STOP_SIGNALS
 from pools.spec import BUILT_IN_VARIABLES
 
@@ -83,7 +83,7 @@ def sections_of(*, is_new: bool) -> Sections:
                 ("image", "the image's own process"))),
             Part("stopSignal", "Stop signal", "Overrides the image's signal: nginx drains on SIGQUIT,"
                  " PostgreSQL ends sessions on SIGINT", "choice", options=(
-                ("", "the image's STOPSIGNAL, else SIGTERM"), *((one, one) for one in STOP_SIGNALS))),
+                ("", "the image's STOPSIGNAL, else SIGTERM"), *((entry, entry) for entry in STOP_SIGNALS))),
             Part("stopTimeoutMs", "Stop timeout", "Between the stop signal and SIGKILL; increase it for programs that"
                  " write much on exit", "ms", default=10_000),
         ), "Overrides how the image starts."),
@@ -128,13 +128,13 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("exec", "Programs may run from it", "For native libraries unpacked by Java or Node, and for building"
                  " wheels", "flag"),
         ), "For /var/cache, /run and others that a read-only root lacks. Empty at the start, deleted with the"
-           " container.", "tmpfs", {"path": "/scratch", "sizeMb": 64}, is_list=True, one="Directory"),
+           " container.", "tmpfs", {"path": "/scratch", "sizeMb": 64}, is_list=True, noun="Directory"),
         Section("Process limits", (
             Part("name", "Name", kind="choice", options=_limits()),
             Part("soft", "Soft", "Empty: the same as hard; -1: no limit", "number"),
             Part("hard", "Hard", "-1: no limit, if the deployment allows it", "number"),
         ), "For databases, servers with many connections and file watchers. Default: 4,096 open files,"
-           " no core files.", "ulimits", {"name": "nofile", "hard": 65536}, is_list=True, one="Limit"),
+           " no core files.", "ulimits", {"name": "nofile", "hard": 65536}, is_list=True, noun="Limit"),
         *_devices(allowed.allowed_devices),
         mount("state", "State volume", "The files that a sync spec can save.", "/state"),
         mount("secrets", "Secrets volume", "config.json, claim.json and the claim's secrets, in RAM.", "/run/secrets",
@@ -143,7 +143,7 @@ def sections_of(*, is_new: bool) -> Sections:
         Section("More volumes", (
             Part("name", "Name"), Part("containerPath", "Path in the container"),
             Part("mode", "Mode", kind="choice", options=MODES, default="rw"),
-        ), path="volumes/custom", blank={"name": "", "containerPath": "/data"}, is_list=True, one="Volume"),
+        ), path="volumes/custom", blank={"name": "", "containerPath": "/data"}, is_list=True, noun="Volume"),
         Section("Environment", (
             Part("environment", "Variables", f"One NAME=value per line. Values may use {variables}", "map"),
         ), "Set before a tenant claims. For values that differ by tenant, read claim.json."),
@@ -151,7 +151,7 @@ def sections_of(*, is_new: bool) -> Sections:
             Part("name", "Name"), Part("containerPort", "Port", kind="number"),
             Part("protocol", "Protocol", kind="choice", options=(("tcp", "tcp"), ("udp", "udp")), default="tcp"),
             Part("publish", "Publish on the host's loopback address", kind="flag"),
-        ), path="ports", blank={"name": "http", "containerPort": 8080}, is_list=True, one="Port"),
+        ), path="ports", blank={"name": "http", "containerPort": 8080}, is_list=True, noun="Port"),
         Section("Host names", (
             Part("extraHosts", "More hosts", "One name=address per line, for names that no resolver knows, such as"
                  " db.internal=192.0.2.7; 127.0.0.1 blocks a name", "map"),
@@ -160,9 +160,10 @@ def sections_of(*, is_new: bool) -> Sections:
         )),
         Section("Security", (
             Part("readOnlyRootFilesystem", "Read-only root file system", kind="flag", default=True),
-            Part("networkMode", "Network", kind="choice", options=[(one, one) for one in networks], default="bridge"),
+            Part("networkMode", "Network", kind="choice", default="bridge",
+                 options=[(entry, entry) for entry in networks]),
             Part("runtime", "Runtime", kind="choice",
-                 options=[("", "the engine's own"), *((one, one) for one in allowed.allowed_runtimes)]),
+                 options=[("", "the engine's own"), *((entry, entry) for entry in allowed.allowed_runtimes)]),
         ), path="security"),
         hook("postClaim", "After a claim", "Runs inside once the tenant's state, config and secrets are there."),
         hook("preRelease", "Before a release", "Runs inside before the container is stopped and saved."),
@@ -181,7 +182,7 @@ def sections_of(*, is_new: bool) -> Sections:
 
     def sections(value: dict[str, Any]) -> Sequence[Section]:
         has_older_uid = get(value, "/security/runAsUser") is not None
-        return [one for one in made if one is not older_uid or has_older_uid]
+        return [section for section in made if section is not older_uid or has_older_uid]
 
     return sections
 
@@ -197,21 +198,21 @@ def _limits() -> list[tuple[str, str]]:
 
 def _devices(allowed: Sequence[str]) -> tuple[Section, Section]:
     """Closed if the deployment allows none; a workload's existing devices are still shown."""
-    named = [one for one in allowed if one != permits.GPUS]
+    named = [device for device in allowed if device != permissions.GPUS]
     shared = "Tenants use the same one, one after another."
     off = "Off in this deployment: BOILERHOUSE_ALLOWED_DEVICES does not name"
     what = "A device of the node, at the same path, such as /dev/kvm for virtual machines."
     devices = Section("Devices", (
-        Part("path", "Device", kind="choice", options=[(one, one) for one in named]),
+        Part("path", "Device", kind="choice", options=[(device, device) for device in named]),
         Part("permissions", "The container may", kind="choice", default="rw",
              options=(("rw", "read and write"), ("r", "read"))),
     ), f"{what} {shared}" if named else f"{off} any.", "devices",
-       {"path": named[0] if named else ""}, is_list=True, one="Device", is_closed=not named)  # fmt: skip
-    has_gpus = permits.GPUS in allowed
+       {"path": named[0] if named else ""}, is_list=True, noun="Device", is_closed=not named)  # fmt: skip
+    has_gpus = permissions.GPUS in allowed
     gpus = Section("GPUs", (
         Part("count", "How many", "-1: all", "number"),
         Part("ids", "Or these GPUs", "Index or id, one per line, instead of a number", "list"),
-    ), f"Requires the vendor's container toolkit on the node. {shared}" if has_gpus else f"{off} {permits.GPUS}.",
+    ), f"Requires the vendor's container toolkit on the node. {shared}" if has_gpus else f"{off} {permissions.GPUS}.",
        "resources/gpus", {"count": 1}, is_closed=not has_gpus)  # fmt: skip
     return devices, gpus
 

@@ -41,8 +41,8 @@ def ago(value: datetime | None) -> SafeString:
         return SafeString("never")
     absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
     seconds = (timezone.now() - value).total_seconds()
-    said = duration(abs(seconds))
-    shown = f"in {said}" if seconds < 0 else f"{said} ago"
+    distance = duration(abs(seconds))
+    shown = f"in {distance}" if seconds < 0 else f"{distance} ago"
     return format_html('<time datetime="{}" title="{}" data-rel="ago">{}</time>', value.isoformat(), absolute, shown)
 
 
@@ -101,17 +101,17 @@ SHAPES = frozenset({"ok", "busy", "warn", "error", "idle", "unknown"})
 
 
 @register.simple_tag
-def chip(said: Any) -> SafeString:
+def chip(badge: Any) -> SafeString:
     """A status with its style and shape, for headers and lists."""
-    assert said.tone in SHAPES
-    return format_html('<span class="chip t-{}">{}{}</span>', said.tone, icon(f"s-{said.tone}"), said.word)
+    assert badge.tone in SHAPES
+    return format_html('<span class="chip t-{}">{}{}</span>', badge.tone, icon(f"s-{badge.tone}"), badge.word)
 
 
 @register.simple_tag
-def word(said: Any) -> SafeString:
+def word(badge: Any) -> SafeString:
     """The same for dense cells."""
-    assert said.tone in SHAPES
-    return format_html('<span class="word t-{}">{}{}</span>', said.tone, icon(f"s-{said.tone}"), said.word)
+    assert badge.tone in SHAPES
+    return format_html('<span class="word t-{}">{}{}</span>', badge.tone, icon(f"s-{badge.tone}"), badge.word)
 
 
 @register.simple_tag
@@ -264,7 +264,7 @@ def _mono(value: object) -> SafeString:
 @register.filter
 def sentence(event: Event) -> SafeString:
     """An event as a sentence."""
-    said: dict[str, Any] = event.payload
+    payload: dict[str, Any] = event.payload
     tenant = tenant_link(event.tenant_id) if event.tenant_id else _mono("no tenant")
     container = container_link(event.container_id) if event.container_id else _mono("")
     pool = pool_link(event.pool_id) if event.pool_id else SafeString("")
@@ -276,64 +276,64 @@ def sentence(event: Event) -> SafeString:
                 container,
                 " in ",
                 pool,
-                f", {said.get('source')}, {said.get('latencyMs')} ms",
+                f", {payload.get('source')}, {payload.get('latencyMs')} ms",
             ]
         case "container.claim_failed":
-            parts = ["Claim of ", tenant, " in ", pool, f" failed: {said.get('detail') or said.get('code')}"]
+            parts = ["Claim of ", tenant, " in ", pool, f" failed: {payload.get('detail') or payload.get('code')}"]
         case "container.released":
-            parts = [tenant, " was released from ", container, f": {said.get('outcome')}"]
+            parts = [tenant, " was released from ", container, f": {payload.get('outcome')}"]
         case "container.created":
             parts = [pool, " is starting ", container]
         case "container.ready":
-            parts = [container, " of ", pool, f" is ready after {said.get('durationMs')} ms"]
+            parts = [container, " of ", pool, f" is ready after {payload.get('durationMs')} ms"]
         case "container.destroyed":
             parts = [container, " of ", pool, " was removed"]
         case "container.failed":
-            parts = [container, " of ", pool, f" failed to start: {said.get('detail')}"]
+            parts = [container, " of ", pool, f" failed to start: {payload.get('detail')}"]
         case "container.release_failed":
-            parts = ["State of ", tenant, f" was not saved: {said.get('detail')}"]
+            parts = ["State of ", tenant, f" was not saved: {payload.get('detail')}"]
         case "sync.started":
-            parts = ["Restoring " if said.get("direction") == "download" else "Saving ", tenant]
+            parts = ["Restoring " if payload.get("direction") == "download" else "Saving ", tenant]
         case "sync.completed":
-            verb = "Restored " if said.get("direction") == "download" else "Saved "
-            files = said.get("files")
-            parts = [verb, tenant, f": {files} file{'' if files == 1 else 's'}, {size(said.get('bytes'))}"]
+            verb = "Restored " if payload.get("direction") == "download" else "Saved "
+            files = payload.get("files")
+            parts = [verb, tenant, f": {files} file{'' if files == 1 else 's'}, {size(payload.get('bytes'))}"]
         case "sync.failed" | "sync.cancelled":
-            verb = "Restore of " if said.get("direction") == "download" else "Save of "
-            parts = [verb, tenant, f" {event.type.partition('.')[2]}: {said.get('detail')}"]
+            verb = "Restore of " if payload.get("direction") == "download" else "Save of "
+            parts = [verb, tenant, f" {event.type.partition('.')[2]}: {payload.get('detail')}"]
         case "pool.pulling":
-            parts = [pool, f" is pulling {said.get('image')}: {said.get('percent') or 0} %"]
+            parts = [pool, f" is pulling {payload.get('image')}: {payload.get('percent') or 0} %"]
         case "pool.pulled":
-            parts = [pool, f" pulled {said.get('image')}, {size(said.get('bytes'))}"]
+            parts = [pool, f" pulled {payload.get('image')}, {size(payload.get('bytes'))}"]
         case "pool.scaled":
-            parts = [pool, f" {_scaled(said)}"]
+            parts = [pool, f" {_scaled(payload)}"]
         case "pool.warning":
-            parts = [pool, f": {said.get('detail')}"]
+            parts = [pool, f": {payload.get('detail')}"]
         case "pool.recovered":
             parts = [pool, " recovered"]
         case "workload.updated":
             parts = [
                 "Workload ",
-                _mono(said.get("workloadId")),
-                " was deleted" if said.get("deleted") else " was saved",
+                _mono(payload.get("workloadId")),
+                " was deleted" if payload.get("deleted") else " was saved",
             ]
         case "node.silent":
-            parts = ["Node ", _mono(said.get("node")), " has no running worker; its work waits"]
+            parts = ["Node ", _mono(payload.get("node")), " has no running worker; its work waits"]
         case "node.returned":
-            parts = ["Node ", _mono(said.get("node")), " is back"]
+            parts = ["Node ", _mono(payload.get("node")), " is back"]
         case _:
             parts = [event.type]
     return format_html_join("", "{}", ((part,) for part in parts))
 
 
-def _scaled(said: dict[str, Any]) -> str:
-    if "targetSize" in said:
-        return f"was scaled from {said.get('before')} to {said['targetSize']}"
+def _scaled(payload: dict[str, Any]) -> str:
+    if "targetSize" in payload:
+        return f"was scaled from {payload.get('before')} to {payload['targetSize']}"
     words = {"created": "was created", "deleted": "was deleted", "paused": "was paused", "resumed": "was resumed"}
     words |= {"draining": "is draining"}
-    if changed := said.get("changed"):
+    if changed := payload.get("changed"):
         return f"was changed: {', '.join(changed).replace('_', ' ')}"
-    return next((text for name, text in words.items() if said.get(name)), "has changed")
+    return next((text for name, text in words.items() if payload.get(name)), "has changed")
 
 
 @register.filter

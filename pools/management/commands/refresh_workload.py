@@ -20,7 +20,7 @@ class Command(commands.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         done = tags.refresh(options["workload"])
         value = {"workloadId": options["workload"], "version": done.version, "digest": done.digest, "new": done.is_new}
-        said = (
+        message = (
             f"Version {done.version} runs {done.digest}; pools roll to it." if done.is_new else "Nothing has changed."
         )
-        self.result(options, value, said)
+        self.result(options, value, message)

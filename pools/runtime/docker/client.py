@@ -62,8 +62,8 @@ class MeteredClient(docker.APIClient):
 
     def said_version(self) -> dict[str, Any]:
         """The engine's description of itself; the one call that needs no version."""
-        said: dict[str, Any] = self.version(api_version=False)
-        return said
+        version: dict[str, Any] = self.version(api_version=False)
+        return version
 
     def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
         answer = self._asked(str(method), str(url), *args, **options)
@@ -79,9 +79,9 @@ class MeteredClient(docker.APIClient):
         return answer
 
     def _asked(self, method: str, url: str, *args: Any, **options: Any) -> requests.Response:
-        with _metered(_call_of(method, url)) as told:
+        with _metered(_call_of(method, url)) as report:
             answer = super().request(method, url, *args, **options)
-            told(answer.status_code)
+            report(answer.status_code)
         self._speech.heard(answer.headers.get("Api-Version"))
         return answer
 
@@ -92,14 +92,14 @@ class MeteredClient(docker.APIClient):
         """
         if self.is_socket and _PLAIN_NAME.match(name):
             pool = self.get_adapter(self.base_url).get_connection(self.base_url)  # type: ignore[attr-defined]
-            with _metered("GET /containers/{id}/json") as told:
+            with _metered("GET /containers/{id}/json") as report:
                 path = f"/v{self._version}/containers/{name}/json"
                 answer = pool.urlopen("GET", path, retries=False, timeout=self.timeout)
-                told(answer.status)
+                report(answer.status)
             self._speech.heard(answer.headers.get("Api-Version"))
             if answer.status == 200:
-                found: dict[str, Any] = answer.json()
-                return found
+                document: dict[str, Any] = answer.json()
+                return document
         return dict(self.inspect_container(name))
 
     @property
@@ -140,4 +140,4 @@ _NAMED = re.compile(
 def _call_of(method: str, url: str) -> str:
     """``POST /containers/{id}/start``"""
     path = _BEFORE_PATH.sub("", url).partition("?")[0]
-    return f"{method.upper()} {_NAMED.sub(lambda found: f'/{found[1]}/{{id}}{found[2] or str()}', path)}"
+    return f"{method.upper()} {_NAMED.sub(lambda match: f'/{match[1]}/{{id}}{match[2] or str()}', path)}"

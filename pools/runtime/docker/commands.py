@@ -88,10 +88,10 @@ class Commands(Engine):
             ) from error
         finally:
             stream.close()
-        seen = api.exec_inspect(exec_id)
+        state = api.exec_inspect(exec_id)
         out, err = bytes(attached.stdout), bytes(attached.stderr)
-        exit_code = -1 if seen["ExitCode"] is None else seen["ExitCode"]
-        if exit_code and not seen["Pid"]:
+        exit_code = -1 if state["ExitCode"] is None else state["ExitCode"]
+        if exit_code and not state["Pid"]:
             if b"cannot exec in a paused container" in out:
                 return Executed(exit_code, out, err, _ms_since(started)), False
             if refused := refusals.executed((out or err).decode(errors="replace"), command, _ms_since(started)):
@@ -102,11 +102,11 @@ class Commands(Engine):
 
     def _kill(self, api: docker.APIClient, exec_id: str, timeout_ms: int) -> str:
         """Kill the command with its children and describe the result; the engine has no operation for that."""
-        seen = api.exec_inspect(exec_id)
+        state = api.exec_inspect(exec_id)
         late = f"The command did not end within {timeout_ms} ms"
-        if not seen["Running"]:
+        if not state["Running"]:
             return f"{late}; it has ended in the meantime."
-        if host_processes.kill_tree(seen["Pid"], seen["ContainerID"]):
+        if host_processes.kill_tree(state["Pid"], state["ContainerID"]):
             return f"{late} and was killed."
         return f"{late}; it could not be killed from here and runs until the container is released."
 

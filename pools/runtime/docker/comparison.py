@@ -58,7 +58,7 @@ HIDDEN = frozenset({"Env", "Labels"})
 """Keys whose values are compared but not shown in errors."""
 
 
-def differences(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def differences(asked: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
     """Differences between a running container and the body of its create request, as text; empty if there are none.
 
     ``found`` is the output of ``inspect``.
@@ -67,21 +67,21 @@ def differences(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
     config = {key: value for key, value in asked.items() if key not in ("HostConfig", "NetworkingConfig")}
     limits = {key: value for key, value in host.items() if key != "Mounts"}
     return [
-        *_compared("Config", config, found["Config"]),
-        *_compared("HostConfig", limits, found["HostConfig"]),
-        *_unasked(host, found["HostConfig"]),
-        *_mounts(host.get("Mounts") or (), found["Mounts"]),
-        *_networks(asked, found["NetworkSettings"]["Networks"]),
-        *_foreign_labels(asked.get("Labels") or {}, found["Config"].get("Labels") or {}),
-        *_profile(found),
+        *_compared("Config", config, actual["Config"]),
+        *_compared("HostConfig", limits, actual["HostConfig"]),
+        *_unasked(host, actual["HostConfig"]),
+        *_mounts(host.get("Mounts") or (), actual["Mounts"]),
+        *_networks(asked, actual["NetworkSettings"]["Networks"]),
+        *_foreign_labels(asked.get("Labels") or {}, actual["Config"].get("Labels") or {}),
+        *_profile(actual),
     ]
 
 
-def _compared(part: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+def _compared(part: str, asked: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:
     for key, wanted in asked.items():
         if wanted is None or (wanted in ([], {}, "") and key not in NONE_AT_ALL):
             continue  # the image's or the engine's default
-        got = found.get(key)
+        got = actual.get(key)
         if not RULES.get(key, _is)(wanted, got):
             yield _said(part, key, wanted, got)
 
@@ -118,13 +118,13 @@ def _holds(wanted: Iterable[str], got: Any) -> bool:
 
 
 def _same_set(wanted: Iterable[str], got: Any) -> bool:
-    return {one.removesuffix(":true") for one in wanted} == {one.removesuffix(":true") for one in got or ()}
+    return {item.removesuffix(":true") for item in wanted} == {item.removesuffix(":true") for item in got or ()}
 
 
 def _limits(wanted: Sequence[Mapping[str, Any]], got: Any) -> bool:
     """The engine adds its own defaults for limits that were not requested."""
-    there = {one["Name"]: (one["Soft"], one["Hard"]) for one in got or ()}
-    return all(there.get(one["Name"]) == (one["Soft"], one["Hard"]) for one in wanted)
+    there = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in got or ()}
+    return all(there.get(limit["Name"]) == (limit["Soft"], limit["Hard"]) for limit in wanted)
 
 
 def _same_addresses(wanted: Sequence[str], got: Any) -> bool:
@@ -147,8 +147,8 @@ def _same_ports(wanted: Mapping[str, Any], got: Any) -> bool:
 
 
 def _bound(ports: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    pairs = [(port, one) for port, bound in ports.items() for one in bound or ()]
-    return {(port, _address(str(one["HostIp"])), str(one["HostPort"])) for port, one in pairs}
+    pairs = [(port, binding) for port, bound in ports.items() for binding in bound or ()]
+    return {(port, _address(str(binding["HostIp"])), str(binding["HostPort"])) for port, binding in pairs}
 
 
 def _address(text: str) -> str:
@@ -191,42 +191,42 @@ RULES: dict[str, Callable[[Any, Any], bool]] = {
 """Keys that need a special comparison."""
 
 
-def _unasked(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+def _unasked(asked: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:
     for key in UNASKED:
-        got = found.get(key)
+        got = actual.get(key)
         if got and not asked.get(key):
             yield f"HostConfig.{key} is {_short(got)}, which was not requested"
 
 
-def _mounts(asked: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    wanted = {(one["Target"], one["Source"], not one["ReadOnly"]) for one in asked}
-    there = {(one["Destination"], one.get("Source", ""), bool(one["RW"])) for one in found}
-    for target in sorted({one[0] for one in wanted - there}):
+def _mounts(asked: Sequence[Mapping[str, Any]], actual: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    wanted = {(mount["Target"], mount["Source"], not mount["ReadOnly"]) for mount in asked}
+    there = {(mount["Destination"], mount.get("Source", ""), bool(mount["RW"])) for mount in actual}
+    for target in sorted({mount[0] for mount in wanted - there}):
         yield f"{FIELDS['Mounts']} (Mounts): the requested mount at {target} is missing"
-    for target in sorted({one[0] for one in there} - {one[0] for one in wanted}):
+    for target in sorted({mount[0] for mount in there} - {mount[0] for mount in wanted}):
         yield f"Mounts: there is a mount at {target}, which was not requested"
 
 
-def _networks(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+def _networks(asked: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:
     mode = asked["HostConfig"]["NetworkMode"]
-    if set(found) != {mode}:
-        yield f"{FIELDS['NetworkMode']}: it is in the networks {_short(sorted(found))} instead of {mode}"
+    if set(actual) != {mode}:
+        yield f"{FIELDS['NetworkMode']}: it is in the networks {_short(sorted(actual))} instead of {mode}"
     for name, end in ((asked.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}).items():
         for asked_as, shown_as in (("IPv4Address", "IPAddress"), ("IPv6Address", "GlobalIPv6Address")):
-            wanted, got = end["IPAMConfig"].get(asked_as, ""), found.get(name, {}).get(shown_as)
+            wanted, got = end["IPAMConfig"].get(asked_as, ""), actual.get(name, {}).get(shown_as)
             if _address(wanted) != _address(got or ""):
                 yield f"its address in the network {name} is {_short(got)} instead of {wanted or 'none'}"
 
 
-def _foreign_labels(asked: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted(found.keys() - asked.keys()):
+def _foreign_labels(asked: Mapping[str, str], actual: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(actual.keys() - asked.keys()):
         if name.startswith(OUR_LABELS):
             yield f"the image has the label {name}, which only Boilerhouse may set"
 
 
-def _profile(found: Mapping[str, Any]) -> Iterator[str]:
-    if found.get("AppArmorProfile") == "unconfined":
+def _profile(actual: Mapping[str, Any]) -> Iterator[str]:
+    if actual.get("AppArmorProfile") == "unconfined":
         yield "AppArmorProfile is unconfined instead of the engine's default"
     for key in CLOSED_PATHS:
-        if not found["HostConfig"].get(key):
+        if not actual["HostConfig"].get(key):
             yield f"HostConfig.{key} is empty instead of the engine's default: /proc and /sys are not protected"

@@ -20,9 +20,9 @@ LOOK_EVERY_S = 0.005
 NO_CAPABILITY = "0" * 16
 
 
-def differences(found: Mapping[str, Any]) -> list[str]:
+def differences(document: Mapping[str, Any]) -> list[str]:
     """How the process is less confined than every container must be, as text. Empty if it is not visible here."""
-    if found["HostConfig"].get("Runtime") not in SAME_KERNEL:
+    if document["HostConfig"].get("Runtime") not in SAME_KERNEL:
         return []
     expected = {
         "NoNewPrivs": "1",
@@ -32,10 +32,10 @@ def differences(found: Mapping[str, Any]) -> list[str]:
     }
     until = time.monotonic() + SETTLES_S
     while True:
-        seen = host_processes.status(found["State"]["Pid"], found["Id"])
-        if seen is None:
+        status = host_processes.status(document["State"]["Pid"], document["Id"])
+        if status is None:
             return []
-        wrong = {name: seen.get(name, "nothing") for name, value in expected.items() if seen.get(name) != value}
+        wrong = {name: status.get(name, "nothing") for name, value in expected.items() if status.get(name) != value}
         if not wrong or time.monotonic() > until:
             return [f"{name} of its first process is {got} instead of {expected[name]}" for name, got in wrong.items()]
         time.sleep(LOOK_EVERY_S)

@@ -81,24 +81,24 @@ class Containers(Engine):
 
     def inspect(self, name: str, timeout_s: float | None = None) -> Observed | None:
         allowed = FAST_S if timeout_s is None else max((t for t in HOT_S if t <= timeout_s), default=HOT_S[0])
-        found = self._found(name, allowed)
-        return None if found is None else self._observed(found)
+        document = self._found(name, allowed)
+        return None if document is None else self._observed(document)
 
     def inspect_made(self, plan: ContainerPlan) -> Observed | None:
-        found = self._found(plan.name, FAST_S)
-        if found is None:
+        document = self._found(plan.name, FAST_S)
+        if document is None:
             return None
-        if not found["State"]["Running"]:
-            return self._observed(found)
+        if not document["State"]["Running"]:
+            return self._observed(document)
         with translated():
             api = self._api()
         body = api.create_container_config(**request.arguments(api, plan))
-        wrong = comparison.differences(body, found) or confined.differences(found)
+        wrong = comparison.differences(body, document) or confined.differences(document)
         if wrong:
             raise errors.NotAsAsked(
                 f"The engine created a container that differs from the request: {'; '.join(wrong)}."
             )
-        return self._observed(found)
+        return self._observed(document)
 
     def _found(self, name: str, timeout_s: float) -> dict[str, Any] | None:
         try:
@@ -111,25 +111,25 @@ class Containers(Engine):
             self._timed_out_at = time.monotonic()
             raise
 
-    def _observed(self, found: dict[str, Any]) -> Observed:
-        state = found["State"]
+    def _observed(self, document: dict[str, Any]) -> Observed:
+        state = document["State"]
         return Observed(
-            Handle(self.node, found["Id"], found["Name"].lstrip("/")),
-            found["Config"]["Labels"],
+            Handle(self.node, document["Id"], document["Name"].lstrip("/")),
+            document["Config"]["Labels"],
             bool(state["Running"]),
             state["Status"],
             state["ExitCode"],
             state["Pid"],
             (state.get("Health") or {}).get("Status", ""),
             bool(state["OOMKilled"]),
-            next_probe_at=next_probe(found),
-            probed=probed_of(found),
+            next_probe_at=next_probe(document),
+            probed=probed_of(document),
         )
 
     def list(self, labels: dict[str, str]) -> list[Observed]:
         wanted = [f"{name}={value}" for name, value in labels.items()]
         with translated():
-            found = self._api(LIST_S).containers(all=True, filters={"label": wanted})
+            documents = self._api(LIST_S).containers(all=True, filters={"label": wanted})
         return [
             Observed(
                 Handle(self.node, item["Id"], item["Names"][0].lstrip("/") if item["Names"] else item["Id"]),
@@ -139,5 +139,5 @@ class Containers(Engine):
                 health=health_of(item["Status"]),
                 created_at=float(item["Created"]),
             )
-            for item in found
+            for item in documents
         ]

@@ -35,16 +35,16 @@ class Dialect:
     """The newest API version of the engine, contained in each of its responses."""
 
 
-def agree(said: dict[str, Any]) -> Dialect:
+def agree(document: dict[str, Any]) -> Dialect:
     """Choose by the response to ``GET /version``. Raises EngineUnsupported for an engine older than Docker 20.10."""
-    engine, newest = str(said.get("Version", "")), str(said.get("ApiVersion", ""))
+    engine, newest = str(document.get("Version", "")), str(document.get("ApiVersion", ""))
     if _number(newest) < _number(OLDEST):
         raise EngineUnsupported(
             f"The container engine is too old: Docker {engine or 'of an unknown version'} has API"
             f" {newest or 'none'}, and Boilerhouse needs {OLDEST} (Docker {OLDEST_ENGINE}) or newer. Upgrade the"
             " engine, or set DOCKER_HOST to another one."
         )
-    oldest = str(said.get("MinAPIVersion", ""))
+    oldest = str(document.get("MinAPIVersion", ""))
     version = max(min(newest, NEWEST, key=_number), oldest, key=_number)
     return Dialect(version, engine, newest)
 

@@ -31,12 +31,12 @@ class Files(Engine):
             except docker.errors.NotFound:
                 api.inspect_container(name)  # raises if it is the container that does not exist
                 return None
-            found = _file(docker.utils.decode_json_header(looked.headers["X-Docker-Container-Path-Stat"]))
-            if found.kind != "file" or found.size > limit_bytes:
-                return found  # for a FIFO, the engine would wait for a writer
+            file = _file(docker.utils.decode_json_header(looked.headers["X-Docker-Container-Path-Stat"]))
+            if file.kind != "file" or file.size > limit_bytes:
+                return file  # for a FIFO, the engine would wait for a writer
             with contextlib.closing(api._get(url, params={"path": path}, stream=True)) as answer:
                 api._raise_for_status(answer)
-                return replace(found, content=_only_file(answer.iter_content(CHUNK_BYTES), limit_bytes))
+                return replace(file, content=_only_file(answer.iter_content(CHUNK_BYTES), limit_bytes))
 
 
 _KINDS = {0: "file", 1 << 31: "directory", 1 << 27: "symbolic link"}
@@ -46,8 +46,8 @@ CHUNK_BYTES, TAR_BYTES = 1 << 16, 1 << 20
 """Overhead that the engine may add to a file's content."""
 
 
-def _file(seen: dict[str, Any]) -> File:
-    return File(_KINDS.get(seen["mode"] & _KIND_BITS, "special file"), seen["size"])
+def _file(document: dict[str, Any]) -> File:
+    return File(_KINDS.get(document["mode"] & _KIND_BITS, "special file"), document["size"])
 
 
 def _only_file(stream: Iterator[bytes], limit_bytes: int) -> bytes:
@@ -59,7 +59,7 @@ def _only_file(stream: Iterator[bytes], limit_bytes: int) -> bytes:
             raise errors.EngineFailure("The engine sent more than the size of the file.")
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as archive:
         member = archive.next()
-        found = member and archive.extractfile(member)
-        if not found:
+        content = member and archive.extractfile(member)
+        if not content:
             raise errors.EngineFailure("The engine sent something other than the file.")
-        return found.read()
+        return content.read()

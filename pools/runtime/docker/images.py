@@ -91,14 +91,14 @@ def _inspect_image(api: Any, name: str) -> dict[str, Any]:
 _PLAIN_IMAGE = re.compile(r"[\w./:@-]+\Z")
 
 
-def _image(found: dict[str, Any]) -> Image:
-    config = found.get("Config") or {}
+def _image(document: dict[str, Any]) -> Image:
+    config = document.get("Config") or {}
     return Image(
-        found["Id"],
+        document["Id"],
         tuple(sorted(config.get("Volumes") or ())),
         config.get("WorkingDir") or "",
         _images_probe(config),
-        tuple(found.get("RepoDigests") or ()),
+        tuple(document.get("RepoDigests") or ()),
     )
 
 

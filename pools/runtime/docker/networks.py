@@ -24,11 +24,11 @@ class Networks(Engine):
         self, name: str, bridge: str, subnets: Iterator[str], labels: dict[str, str], subnet6: str = ""
     ) -> Network:
         with translated():
-            if (found := self._known_network(name)) is not None:
-                if found.subnet6 == subnet6 or self._api().inspect_network(name)["Containers"]:
-                    return found
+            if (network := self._known_network(name)) is not None:
+                if network.subnet6 == subnet6 or self._api().inspect_network(name)["Containers"]:
+                    return network
                 self._api(SLOW_S).remove_network(name)
-                subnets = chain([found.subnet], subnets)
+                subnets = chain([network.subnet], subnets)
             ipv6 = [IPAMPool(subnet=subnet6)] if subnet6 else []
             for subnet in subnets:
                 try:
@@ -54,13 +54,13 @@ class Networks(Engine):
 
     def _known_network(self, name: str) -> Network | None:
         known = self._api().networks(names=[name])
-        return next((self._network(one) for one in known if one["Name"] == name), None)
+        return next((self._network(document) for document in known if document["Name"] == name), None)
 
-    def _network(self, found: dict[str, Any]) -> Network:
-        pools = {":" in one["Subnet"]: one for one in found["IPAM"]["Config"]}
-        bridge = found["Options"].get("com.docker.network.bridge.name", f"br-{found['Id'][:12]}")
-        subnet6 = pools[True]["Subnet"] if True in pools and found.get("EnableIPv6") else ""
-        return Network(found["Name"], bridge, pools[False]["Subnet"], pools[False].get("Gateway", ""), subnet6)
+    def _network(self, document: dict[str, Any]) -> Network:
+        pools = {":" in subnet["Subnet"]: subnet for subnet in document["IPAM"]["Config"]}
+        bridge = document["Options"].get("com.docker.network.bridge.name", f"br-{document['Id'][:12]}")
+        subnet6 = pools[True]["Subnet"] if True in pools and document.get("EnableIPv6") else ""
+        return Network(document["Name"], bridge, pools[False]["Subnet"], pools[False].get("Gateway", ""), subnet6)
 
     def remove_network(self, name: str) -> None:
         with translated(), contextlib.suppress(docker.errors.NotFound):

@@ -16,18 +16,18 @@ def probe_command(config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(words) if kind == "CMD" else ()
 
 
-def probed_of(found: dict[str, Any]) -> Probed | None:
-    log = (found["State"].get("Health") or {}).get("Log")
+def probed_of(document: dict[str, Any]) -> Probed | None:
+    log = (document["State"].get("Health") or {}).get("Log")
     if not log:
         return None
-    return Probed(probe_command(found["Config"]), log[-1]["ExitCode"], log[-1]["Output"])
+    return Probed(probe_command(document["Config"]), log[-1]["ExitCode"], log[-1]["Output"])
 
 
-def next_probe(found: dict[str, Any]) -> float | None:
-    log = (found["State"].get("Health") or {}).get("Log")
+def next_probe(document: dict[str, Any]) -> float | None:
+    log = (document["State"].get("Health") or {}).get("Log")
     if not log:
         return None
-    interval_ns = (found["Config"].get("Healthcheck") or {}).get("Interval") or 30 * 10**9
+    interval_ns = (document["Config"].get("Healthcheck") or {}).get("Interval") or 30 * 10**9
     return datetime.fromisoformat(log[-1]["End"]).timestamp() + interval_ns / 1e9
 
 

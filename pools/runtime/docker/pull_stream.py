@@ -58,20 +58,20 @@ class Layers:
 
     @property
     def progress(self) -> PullProgress:
-        wanted = [one for one in self._layers.values() if not one.is_known]
-        sizes = [one.size for one in wanted if one.size]
-        unknown = sum(one.size is None and not one.status.startswith(_ARRIVED) for one in wanted)
-        arrived = sum(one.status.startswith(_ARRIVED) for one in wanted)
-        done = sum(one.status.startswith(_HERE) for one in self._layers.values())
-        missing = [one for one in wanted if not one.status.startswith(_ARRIVED)]
+        wanted = [layer for layer in self._layers.values() if not layer.is_known]
+        sizes = [layer.size for layer in wanted if layer.size]
+        unknown = sum(layer.size is None and not layer.status.startswith(_ARRIVED) for layer in wanted)
+        arrived = sum(layer.status.startswith(_ARRIVED) for layer in wanted)
+        done = sum(layer.status.startswith(_HERE) for layer in self._layers.values())
+        missing = [layer for layer in wanted if not layer.status.startswith(_ARRIVED)]
         return PullProgress(
-            bytes=sum(one.bytes for one in wanted),
+            bytes=sum(layer.bytes for layer in wanted),
             known_bytes=sum(sizes),
             estimated_bytes=sum(sizes) + (unknown * sum(sizes) // len(sizes) if sizes else 0),
             layers=len(self._layers),
             layers_done=done,
             is_size_known=bool(sizes) and not unknown,
             is_extracting=bool(wanted) and arrived == len(wanted),
-            is_in_line=bool(missing) and all(one.status.startswith(_WAITS) for one in missing),
+            is_in_line=bool(missing) and all(layer.status.startswith(_WAITS) for layer in missing),
             digest=self.digest,
         )

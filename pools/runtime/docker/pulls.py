@@ -66,8 +66,8 @@ class DockerPull:
             api._raise_for_status(answer)
         except docker.errors.APIError as error:
             raise pull_errors.pull_failed(reference, all_words(error), login=self._login) from error
-        found: Any = api._get_raw_response_socket(answer)
-        self._connection = getattr(found, "_sock", found)
+        stream: Any = api._get_raw_response_socket(answer)
+        self._connection = getattr(stream, "_sock", stream)
         self._connection.settimeout(None)  # it may be silent while other pulls run first
         if self._is_closed:
             self.close()

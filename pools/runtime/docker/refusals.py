@@ -13,11 +13,11 @@ _BEGINS = "OCI runtime exec failed"
 _INNER = re.compile(r"(?:unable to start container process|starting container process caused): (.*)", re.DOTALL)
 
 
-def executed(said: str, command: tuple[str, ...], duration_ms: int) -> Executed | None:
+def executed(text: str, command: tuple[str, ...], duration_ms: int) -> Executed | None:
     """The result for the engine's message about a command that did not start; None for any other message."""
-    if not said.lstrip().startswith(_BEGINS):
+    if not text.lstrip().startswith(_BEGINS):
         return None
-    code, why = _meaning(said, command[0])
+    code, why = _meaning(text, command[0])
     words = f"{_shown(command[0])}: {why}"
     return Executed(code, b"", f"{words}\n".encode(errors="replace"), duration_ms, refusal=words)
 
@@ -27,14 +27,14 @@ _AT_EXECVE = re.compile(r"exec (.+): (no such file or directory|exec format erro
 
 def at_execve(done: Executed, command: tuple[str, ...]) -> Executed | None:
     """The same if the engine's helper had started already: it prints the kernel's message and ends with 1 or 255."""
-    said = _AT_EXECVE.match(done.stderr.decode(errors="replace")) if not done.stdout else None
+    match = _AT_EXECVE.match(done.stderr.decode(errors="replace")) if not done.stdout else None
     if (
-        said is None
+        match is None
         or done.exit_code not in (1, 126, 127, 255)
-        or posixpath.basename(said[1]) != posixpath.basename(command[0])
+        or posixpath.basename(match[1]) != posixpath.basename(command[0])
     ):
         return None
-    code, why = _meaning(said[2], "")
+    code, why = _meaning(match[2], "")
     words = f"{_shown(command[0])}: {why}"
     return Executed(code, b"", f"{words}\n".encode(errors="replace"), done.duration_ms, refusal=words)
 
@@ -44,8 +44,8 @@ def _shown(name: str) -> str:
     return line or '""'
 
 
-def _meaning(said: str, name: str) -> tuple[int, str]:
-    inner = said.replace(name, "") if name else said  # text in the name itself must not decide the result
+def _meaning(text: str, name: str) -> tuple[int, str]:
+    inner = text.replace(name, "") if name else text  # text in the name itself must not decide the result
     if "executable file not found" in inner:
         return NOT_FOUND, "command not found"
     if "chdir to cwd" in inner:
@@ -58,6 +58,6 @@ def _meaning(said: str, name: str) -> tuple[int, str]:
         return NOT_EXECUTABLE, "is not a program that this machine can run"
     if "permission denied" in inner:
         return NOT_EXECUTABLE, "permission denied: the container's user may not execute it"
-    found = _INNER.search(said)
-    rest = " ".join((found[1] if found else said).removesuffix(": unknown").split())
+    match = _INNER.search(text)
+    rest = " ".join((match[1] if match else text).removesuffix(": unknown").split())
     return NOT_EXECUTABLE, f"could not be started: {rest[:300]}"

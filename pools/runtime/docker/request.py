@@ -58,7 +58,7 @@ def _host_config(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
             mem_limit=f"{plan.memory_mb}m",
             memswap_limit=f"{plan.memory_mb}m",
             nano_cpus=int(plan.cpus * 1_000_000_000),
-            tmpfs={one.path: _options(one) for one in plan.tmpfs},
+            tmpfs={item.path: _options(item) for item in plan.tmpfs},
             shm_size=f"{plan.shm_mb}m",
             ipc_mode="private",
             init=plan.init,
@@ -71,14 +71,14 @@ def _host_config(api: docker.APIClient, plan: ContainerPlan) -> dict[str, Any]:
             extra_hosts=[f"{name}:{address}" for name, address in plan.extra_hosts] or None,
             port_bindings={f"{p.container_port}/{p.protocol}": (p.host, p.host_port) for p in plan.ports},
             runtime=plan.runtime,
-            devices=[f"{one.path}:{one.path}:{one.permissions}" for one in plan.devices] or None,
+            devices=[f"{item.path}:{item.path}:{item.permissions}" for item in plan.devices] or None,
             device_requests=_device_requests(plan),
         )
     )
 
 
 def _ulimits(plan: ContainerPlan) -> list[Ulimit]:
-    limits = {**ULIMITS, **{one.name: (one.soft, one.hard) for one in plan.ulimits}}
+    limits = {**ULIMITS, **{ulimit.name: (ulimit.soft, ulimit.hard) for ulimit in plan.ulimits}}
     return [Ulimit(name=name, soft=soft, hard=hard) for name, (soft, hard) in limits.items()]
 
 
@@ -99,6 +99,6 @@ def _binds(plan: ContainerPlan) -> list[DockerMount]:
     The engine creates an anonymous volume for every VOLUME that the request does not bind; under a tmpfs it mounts
     neither. If another engine did mount this one, it would be empty and read-only.
     """
-    declared = [one.path for one in plan.tmpfs if one.is_declared]
+    declared = [memory_mount.path for memory_mount in plan.tmpfs if memory_mount.is_declared]
     hidden = [DockerMount(path, plan.placeholder, type="bind", read_only=True) for path in declared]
     return [DockerMount(m.target, m.source, type="bind", read_only=m.read_only) for m in plan.mounts] + hidden

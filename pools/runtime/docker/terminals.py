@@ -55,8 +55,8 @@ class AttachedTerminal:
 
     def exit_code(self) -> int | None:
         with contextlib.suppress(BoilerhouseError), translated():
-            found = self._api.exec_inspect(self._exec_id)["ExitCode"]
-            return int(found) if found is not None else None
+            code = self._api.exec_inspect(self._exec_id)["ExitCode"]
+            return int(code) if code is not None else None
         return None
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class AttachedTerminal:
             return
         self._is_closed = True
         with contextlib.suppress(BoilerhouseError), translated():
-            seen = self._api.exec_inspect(self._exec_id)
-            if seen["Running"]:
-                host_processes.kill_tree(seen["Pid"], seen["ContainerID"])
+            state = self._api.exec_inspect(self._exec_id)
+            if state["Running"]:
+                host_processes.kill_tree(state["Pid"], state["ContainerID"])
         self._stream.close()

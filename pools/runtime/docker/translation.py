@@ -41,9 +41,9 @@ def translated() -> Iterator[None]:
             raise errors.NameTaken(words) from error
         if error.status_code == 409 and "not running" in words:
             raise errors.NotRunning(words) from error
-        for sign, told in CANNOT_GIVE.items():
+        for sign, message in CANNOT_GIVE.items():
             if sign in words:
-                raise errors.CannotGive(f"{told} The engine reports: {words}") from error
+                raise errors.CannotGive(f"{message} The engine reports: {words}") from error
         if "exec:" in words or "executable file not found" in words or "OCI runtime create failed" in words:
             raise errors.BadCommand(words) from error
         if error.status_code == 403 and "active endpoints" not in words:

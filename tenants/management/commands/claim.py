@@ -58,7 +58,7 @@ class Command(commands.Command):
     def _tell_held(self, options: dict[str, Any], assignment: Assignment, begun: claims.Begun, latency_ms: int) -> None:
         source = str(assignment.source) if begun.is_new else str(Source.EXISTING)
         shown = render_claim(assignment, source, latency_ms, begun.ignored)
-        places = ", ".join(f"{one['host']}:{one['port']}" for one in assignment.endpoints) or "no port"
+        places = ", ".join(f"{endpoint['host']}:{endpoint['port']}" for endpoint in assignment.endpoints) or "no port"
         where = f"{assignment.container_ref} of {assignment.pool_id}"
         self.result(options, shown, f"{assignment.tenant_id} holds {where} ({source}, {latency_ms} ms) at {places}")
 

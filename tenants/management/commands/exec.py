@@ -13,7 +13,7 @@ from django.core.management.base import CommandError, CommandParser
 from boilerhouse.process import commands
 from pools.errors import ExecTimedOut
 from pools.runtime.base import Executed
-from tenants import working
+from tenants import activity
 
 
 class Command(commands.Command):
@@ -32,7 +32,7 @@ class Command(commands.Command):
             raise CommandError("No command given. Usage: exec TENANT -- COMMAND…", returncode=commands.USAGE)
         stdin = _read_stdin() if options["stdin"] else None
         try:
-            done = working.run(working.held_by(options["tenant"]), words, options["timeout_ms"], stdin)
+            done = activity.run(activity.held_by(options["tenant"]), words, options["timeout_ms"], stdin)
         except ExecTimedOut as error:
             _pass_on(error)
             raise

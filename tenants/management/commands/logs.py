@@ -9,7 +9,7 @@ from django.core.management.base import CommandParser
 
 from boilerhouse.process import commands
 from pools.models import Container
-from tenants import deaths, working
+from tenants import activity, deaths
 from tenants.errors import NotAssigned, Releasing
 
 
@@ -32,7 +32,7 @@ class Command(commands.Command):
         since = options["since"].timestamp() if options["since"] else None
         asked: dict[str, Any] = {"timestamps": options["timestamps"]}
         try:
-            container = Container.objects.get(pk=working.held_by(options["tenant"]))
+            container = Container.objects.get(pk=activity.held_by(options["tenant"]))
         except (NotAssigned, Releasing, Container.DoesNotExist):
             death = deaths.last_of(options["tenant"])
             if death is None:
@@ -41,9 +41,9 @@ class Command(commands.Command):
             commands.Output(sys.stdout).write(deaths.log_of(death, options["tail"], since, **asked), is_last=True)
             return
         if not options["follow"]:
-            commands.Output(sys.stdout).write(working.logs(container, options["tail"], since, **asked), is_last=True)
+            commands.Output(sys.stdout).write(activity.logs(container, options["tail"], since, **asked), is_last=True)
             return
-        source = working.follow_logs(container, options["tail"], since, **asked)
+        source = activity.follow_logs(container, options["tail"], since, **asked)
         output = commands.Output(sys.stdout)
         try:
             for chunk in source:

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 from boilerhouse.core.deployment import deployment_id
 from boilerhouse.process import commands
 from pools import cleanup
-from tenants import purging
+from tenants import purge
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 
@@ -31,7 +31,7 @@ class Command(commands.Command):
             if input(question + "Type the deployment's id: ") != deployment_id():
                 raise CommandError("Nothing was removed.")
         removed = cleanup.purge()
-        purging.end_all()
+        purge.end_all()
         self.result(
             options, removed, f"Removed {removed['containers']} containers, {removed['directories']} directories."
         )

@@ -52,27 +52,27 @@ class Command(commands.Command):
         if not options["tenant"]:
             raise CommandError("--dry-run needs a tenant.", returncode=commands.USAGE)
         planned = [
-            {"direction": way.value, **asdict(one)}
+            {"direction": way.value, **asdict(plan)}
             for way in syncs.DIRECTIONS[options["direction"]]
-            for one in previews.of_sync(options["tenant"], Direction(way))
+            for plan in previews.of_sync(options["tenant"], Direction(way))
         ]
         lines = [
-            f"{one['direction']:<9} {one['container_path']:<20} new {one['new']}, changed {one['changed']},"
-            f" same {one['same']}, deleted {one['deletes']} {one['problem']}".rstrip()
-            for one in planned
+            f"{plan['direction']:<9} {plan['container_path']:<20} new {plan['new']}, changed {plan['changed']},"
+            f" same {plan['same']}, deleted {plan['deletes']} {plan['problem']}".rstrip()
+            for plan in planned
         ]
         self.result(options, {"planned": planned}, "\n".join(lines) or "Nothing to sync.")
 
     def _wait(self, runs: list[SyncRun], timeout_ms: int) -> list[SyncRun]:
-        until, said = time.monotonic() + timeout_ms / 1000, time.monotonic()
+        until, reported_at = time.monotonic() + timeout_ms / 1000, time.monotonic()
         while True:
-            found = list(SyncRun.objects.filter(pk__in=[run.pk for run in runs]).order_by("created_at"))
-            open_runs = [run for run in found if run.state in UNFINISHED]
+            rows = list(SyncRun.objects.filter(pk__in=[run.pk for run in runs]).order_by("created_at"))
+            open_runs = [run for run in rows if run.state in UNFINISHED]
             if not open_runs:
-                return found
+                return rows
             if time.monotonic() > until:
                 raise CommandError(f"{len(open_runs)} runs have not ended yet.", returncode=commands.TIMED_OUT)
-            if time.monotonic() - said > SAY_EVERY_S:
-                said = time.monotonic()
-                self.say(f"{len(found) - len(open_runs)} of {len(found)} runs have ended")
+            if time.monotonic() - reported_at > SAY_EVERY_S:
+                reported_at = time.monotonic()
+                self.say(f"{len(rows) - len(open_runs)} of {len(rows)} runs have ended")
             time.sleep(LOOK_EVERY_S)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from boilerhouse.controller.controller import Controller, abdicate
+from boilerhouse.controller.controller import Controller, release_leadership
 from boilerhouse.core.deployment import check_node, deployment_id
-from boilerhouse.process import collector, commands, pids, processes
+from boilerhouse.process import commands, garbage_collection, pids, processes
 
 TICK_S = 0.5
 
@@ -18,10 +18,10 @@ class Command(commands.Command):
         processes.describe("controller")
         deployment_id()
         check_node()
-        collector.calm()
+        garbage_collection.tune()
         with pids.stopping() as stop:
             controller = Controller(stop)
             while not stop.wait(TICK_S):
                 controller.tick()
-        abdicate()
+        release_leadership()
         processes.leave()

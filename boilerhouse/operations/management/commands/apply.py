@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from boilerhouse.operations import applying
+from boilerhouse.operations import resources
 from boilerhouse.process import commands
 
 
@@ -27,16 +27,18 @@ class Command(commands.Command):
         missing = [str(path) for path in options["paths"] if not path.exists()]
         if missing:
             raise CommandError(f"Not found: {', '.join(missing)}", returncode=commands.NOT_FOUND)
-        done = applying.apply(list(applying.read(options["paths"])), dry_run=options["dry_run"])
+        done = resources.apply(list(resources.read(options["paths"])), dry_run=options["dry_run"])
         lines = []
-        for one in done:
-            lines.append(f"{one.outcome:<10} {one.kind:<11} {one.id or one.place}")
-            lines += [f"    {line}" for line in one.difference]
-            lines += [f"    warning: {one.place}: {warning.pointer}: {warning.detail}" for warning in one.warnings]
-            lines += [f"    {one.place}: {error.pointer or '/'}: {error.detail}" for error in one.errors]
-        shown = {"dryRun": options["dry_run"], "documents": [asdict(one) for one in done]}
+        for change in done:
+            lines.append(f"{change.outcome:<10} {change.kind:<11} {change.id or change.place}")
+            lines += [f"    {line}" for line in change.difference]
+            lines += [
+                f"    warning: {change.place}: {warning.pointer}: {warning.detail}" for warning in change.warnings
+            ]
+            lines += [f"    {change.place}: {error.pointer or '/'}: {error.detail}" for error in change.errors]
+        shown = {"dryRun": options["dry_run"], "documents": [asdict(change) for change in done]}
         self.result(options, shown, "\n".join(lines) or "No documents given.")
-        failed = sum(one.outcome == "failed" for one in done)
+        failed = sum(change.outcome == "failed" for change in done)
         if failed:
             sys.stdout.flush()
             raise CommandError(f"{failed} of {len(done)} documents failed.", returncode=commands.FAILED)

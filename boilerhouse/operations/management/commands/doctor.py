@@ -20,12 +20,13 @@ class Command(commands.Command):
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        found = doctor.examine()
+        results = doctor.examine()
         lines = [
-            f"{SHAPES[one.state]}  {one.name:<10} {one.detail}" + (f"\n{'':21}→ {one.todo}" if one.todo else "")
-            for one in found
+            f"{SHAPES[result.state]}  {result.name:<10} {result.detail}"
+            + (f"\n{'':21}→ {result.todo}" if result.todo else "")
+            for result in results
         ]
-        self.result(options, {"findings": [asdict(one) for one in found]}, "\n".join(lines))
-        failures = sum(one.state == doctor.FAILURE for one in found)
+        self.result(options, {"findings": [asdict(result) for result in results]}, "\n".join(lines))
+        failures = sum(result.state == doctor.FAILURE for result in results)
         if failures:
-            raise CommandError(f"{failures} of {len(found)} checks failed.", returncode=commands.FAILED)
+            raise CommandError(f"{failures} of {len(results)} checks failed.", returncode=commands.FAILED)

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from boilerhouse.process import commands
-from pools import filtering, reconcile
+from pools import packet_filter, reconcile
 from tenants import upkeep
 
 
@@ -23,7 +23,7 @@ class Command(commands.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         items = []
-        for drift in (*reconcile.find_drift(upkeep.held_containers()), *filtering.drift()):
+        for drift in (*reconcile.find_drift(upkeep.held_containers()), *packet_filter.drift()):
             is_healed = drift.heal is not None and not options["dry_run"]
             if is_healed and drift.heal:
                 drift.heal()

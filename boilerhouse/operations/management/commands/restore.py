@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from boilerhouse.operations import archives, restoring
+from boilerhouse.operations import archives, restoration
 from boilerhouse.process import commands
 
 
@@ -28,7 +28,7 @@ class Command(commands.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         archive = archives.Archive(options["file"], allow_unsigned=options["unsigned"])
         held = archives.read_keys(options["keys"]) if options["keys"] else None
-        done = restoring.restore(archive, held)
+        done = restoration.restore(archive, held)
         gone = sorted(done.tenants_gone)
         shown = {
             "deploymentId": archive.manifest.deployment_id, "takenAt": archive.manifest.taken_at, "rows": done.rows,

@@ -16,7 +16,7 @@ from django.db import connections
 from django.utils.module_loading import module_has_submodule
 
 from boilerhouse.core.deployment import check_node, deployment_id
-from boilerhouse.process import collector, commands, pids, processes
+from boilerhouse.process import commands, garbage_collection, pids, processes
 from boilerhouse.queues.worker import Worker
 
 log = structlog.get_logger("boilerhouse.worker")
@@ -39,7 +39,7 @@ class Command(commands.Command):
         deployment_id()
         check_node()
         _load_tasks()
-        collector.calm()
+        garbage_collection.tune()
         connections.close_all()
         worker = Worker(settings.QUEUES)
         with pids.stopping() as stop:

@@ -1,0 +1,32 @@
+"""Template filters for the status labels of objects."""
+
+from __future__ import annotations
+
+from django import template
+
+from boilerhouse.dashboard import badges
+from boilerhouse.dashboard.templatetags.ui import duration_ms
+from pools.models import Container
+from pools.states import ContainerState
+from syncing.models import SyncSpec
+
+register = template.Library()
+
+
+@register.filter
+def container_badge(container: Container) -> badges.Badge:
+    return badges.CONTAINER[ContainerState(container.state)]
+
+
+@register.filter
+def health_badge(container: Container) -> badges.Badge:
+    return badges.health(container)
+
+
+@register.filter
+def schedule(spec: SyncSpec) -> str:
+    """When a spec syncs: ``claim, release, every 15 min``."""
+    words = ["claim"] if spec.on_claim else []
+    words += ["release"] if spec.on_release else []
+    words += [f"every {duration_ms(spec.interval_ms)}"] if spec.interval_ms else []
+    return ", ".join(words)

@@ -1,0 +1,266 @@
+"""Applies documents of workloads, pools, credentials and sync specs: changes what differs, deletes nothing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from boilerhouse.api.parsers import check_value
+from boilerhouse.api.serializers import ApiSerializer, camel
+from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
+from boilerhouse.core.text import lines
+from boilerhouse.web.problems import field_errors
+from pools import mounts, registry_credentials
+from pools import services as pool_services
+from pools.api.registry_credentials import (
+    RegistryCredentialInput,
+    render_registry_credential,
+    same_registry,
+    secret_of,
+)
+from pools.api.serializers import PoolInput, WorkloadInput, render_pool, render_workload
+from pools.api.serializers import render_spec as render_workload_spec
+from pools.feasibility import check_feasible
+from pools.models import Pool, RegistryCredential, Workload
+from syncing import credentials
+from syncing import services as sync_services
+from syncing.api.credentials import CredentialInput, render_credential
+from syncing.api.serializers import SyncSpecInput, render_spec
+from syncing.models import Credential, SyncSpec
+
+ORDER = ("RegistryCredential", "Workload", "Pool", "Credential", "SyncSpec")
+"""The order of kinds, so that an object is created before others refer to it."""
+SERIALIZERS: dict[str, type[ApiSerializer]] = {
+    "Workload": WorkloadInput, "Pool": PoolInput, "Credential": CredentialInput, "SyncSpec": SyncSpecInput,
+    "RegistryCredential": RegistryCredentialInput,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A document and its position in the file."""
+
+    place: str
+    kind: str
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class ApplyResult:
+    """The result of a document: ``created``, ``changed``, ``unchanged`` or ``failed``."""
+
+    place: str
+    kind: str
+    id: str
+    outcome: str
+    errors: list[FieldError] = field(default_factory=list)
+    difference: list[str] = field(default_factory=list)
+    warnings: list[FieldError] = field(default_factory=list)
+
+
+def read(paths: Sequence[Path]) -> Iterator[Resource | ApplyResult]:
+    """The documents in files, and in ``*.yaml`` of directories. One that cannot be read becomes a failed document."""
+    for path in paths:
+        for file in sorted(path.glob("*.y*ml")) if path.is_dir() else [path]:
+            try:
+                parts = list(yaml.safe_load_all(file.read_text()))
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                yield _failed(str(file), "", "", [FieldError("", f"Cannot be read: {str(error)[:300]}", "malformed")])
+                continue
+            for number, body in enumerate(parts, 1):
+                place = f"{file}#{number}"
+                if body is None:
+                    continue
+                kind = body.pop("kind", None) if isinstance(body, dict) else None
+                if kind not in ORDER:
+                    wanted = f"kind must be one of {', '.join(ORDER)}"
+                    yield _failed(place, str(kind or ""), "", [FieldError("/kind", wanted, "invalid_choice")])
+                    continue
+                yield Resource(place, kind, body)
+
+
+def apply(documents: Sequence[Resource | ApplyResult], *, dry_run: bool) -> list[ApplyResult]:
+    """Apply each document, referenced objects first. A failing document does not stop the others."""
+    done = [entry for entry in documents if isinstance(entry, ApplyResult)]
+    given = [entry for entry in documents if isinstance(entry, Resource)]
+    planned: set[tuple[str, str]] = set()
+    for document in sorted(given, key=lambda entry: ORDER.index(entry.kind)):
+        known_id = str(document.body.get("id", ""))
+        try:
+            check_value(document.body)
+            result = _KINDS[document.kind](document, dry_run, planned)
+        except BoilerhouseError as error:
+            wrong = (
+                error.errors
+                if isinstance(error, Invalid) and error.errors
+                else [FieldError("", error.detail, error.code)]
+            )
+            result = _failed(document.place, document.kind, known_id, wrong)
+        except ValueError as error:
+            result = _failed(document.place, document.kind, known_id, [FieldError("", str(error), "malformed")])
+        if result.outcome == "created":
+            planned.add((document.kind, result.id))
+        done.append(result)
+    return done
+
+
+def _failed(place: str, kind: str, id: str, errors: list[FieldError]) -> ApplyResult:
+    return ApplyResult(place, kind, id, "failed", errors)
+
+
+def _valid(document: Resource, **more: Any) -> Any:
+    if not document.body.get("id"):
+        raise Invalid(FieldError("/id", "A document needs an id, which names the object to change.", "required"))
+    body = SERIALIZERS[document.kind](data=document.body, **more)
+    if not body.is_valid():
+        raise Invalid(*field_errors(body.errors))
+    return body
+
+
+def _difference(kind: str, before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
+    hidden = SERIALIZERS[kind].read_only_ignored
+    old = _lines({k: v for k, v in before.items() if k not in hidden}) if before else []
+    new = _lines({k: v for k, v in after.items() if k not in hidden})
+    return list(difflib.unified_diff(old, new, lineterm="", n=1))[2:]
+
+
+def _lines(value: dict[str, Any]) -> list[str]:
+    """Sorted, because PostgreSQL does not keep the order of names."""
+    return lines(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str))
+
+
+def _result(document: Resource, before: dict[str, Any] | None, after: dict[str, Any]) -> ApplyResult:
+    difference = _difference(document.kind, before, after)
+    outcome = "created" if before is None else "changed" if difference else "unchanged"
+    return ApplyResult(document.place, document.kind, str(after["id"]), outcome, difference=difference)
+
+
+def _workload(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> ApplyResult:
+    body = _valid(document)
+    data, spec = body.validated_data, body.to_spec()
+    image = check_feasible(spec)
+    row = Workload.objects.with_latest().filter(pk=data["id"]).first()
+    before = render_workload(row) if row else None
+    after = {**(before or {}), "id": data["id"], "name": data["name"], **render_workload_spec(spec)}
+    result = _result(document, before, after)
+    result.warnings = mounts.warnings(mounts.declared(spec, image.volumes).bare) if image else []
+    if not dry_run and result.outcome != "unchanged":
+        if row is None:
+            pool_services.create_workload(id=data["id"], name=data["name"], spec=spec)
+        else:
+            pool_services.update_workload(row, name=data["name"], spec=spec)
+    return result
+
+
+def _pool(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> ApplyResult:
+    body = _valid(document)
+    data = dict(body.validated_data)
+    row = Pool.objects.with_counts().filter(pk=data["id"]).first()
+    before = render_pool(row) if row else None
+    workload_id = data.pop("workload_id")
+    workload = Workload.objects.filter(pk=workload_id).first()
+    if workload is None and ("Workload", workload_id) not in planned:
+        raise Invalid(FieldError("/workloadId", "No such workload.", "not_found"))
+    if row is not None and row.workload_id != workload_id:
+        raise Invalid(
+            FieldError("/workloadId", f"The workload of a pool cannot change (it is {row.workload_id}).", "fixed")
+        )
+    id, name = data.pop("id"), data.pop("name", None)
+    asked = {camel(key): value for key, value in data.items()}
+    after = {
+        **(before or {}),
+        "id": id,
+        "name": name or (before or {}).get("name", id),
+        "workloadId": workload_id,
+        **asked,
+    }
+    result = _result(document, before, after)
+    if not dry_run and result.outcome != "unchanged":
+        if row is None:
+            assert workload is not None
+            pool_services.create_pool(id=id, name=name, workload=workload, **data)
+        else:
+            pool_services.update_pool(id, name=name, **data)
+    return result
+
+
+def _credential(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> ApplyResult:
+    data = _valid(document).validated_data
+    row = Credential.objects.prefetch_related("syncspec_set").filter(pk=data["id"]).first()
+    secret = data["secret_access_key"]
+    is_rotated = row is not None and row.secret["secretAccessKey"] != secret
+    before = {**render_credential(row), "secretAccessKey": "as stored"} if row else None
+    after = {**(before or {}), "id": data["id"], "name": data["name"], "accessKeyId": data["access_key_id"],
+             "secretAccessKey": "another" if is_rotated or row is None else "as stored"}  # fmt: skip
+    given = {"name": data["name"], "access_key_id": data["access_key_id"], "secret_access_key": secret}
+    result = _result(document, before, after)
+    if not dry_run and result.outcome != "unchanged":
+        if row is None:
+            credentials.create(id=data["id"], **given)
+        else:
+            credentials.replace(row, **given)
+    return result
+
+
+def _registry_credential(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> ApplyResult:
+    data = _valid(document).validated_data
+    row = RegistryCredential.objects.filter(pk=data["id"]).first()
+    if row is not None:
+        same_registry(data, row)
+    secret, name = secret_of(data), data.get("name") or (row.name if row else data["registry"])
+    is_same = row is not None and row.secret == secret
+    before = {**render_registry_credential(row, ()), "secret": "as stored"} if row else None
+    after = {**(before or {}), "id": data["id"], "name": name, "registry": data["registry"],
+             "username": secret.get("username"), "secret": "as stored" if is_same else "another"}  # fmt: skip
+    result = _result(document, before, after)
+    if not dry_run and result.outcome != "unchanged":
+        if row is None:
+            registry_credentials.create(id=data["id"], name=name, registry=data["registry"], secret=secret)
+        else:
+            registry_credentials.replace(row, name=name, secret=secret)
+    return result
+
+
+def _sync_spec(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> ApplyResult:
+    row = SyncSpec.objects.filter(pk=str(document.body.get("id", ""))).first()
+    body = _valid(document, context={"stored": row} if row else {})
+    data, parts = body.validated_data, body.parts()
+    before = render_spec(row) if row else None
+    pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
+    if pool is None and ("Pool", data["pool_id"]) not in planned:
+        raise Invalid(FieldError("/poolId", "No such pool.", "not_found"))
+    if row is not None and row.pool_id != data["pool_id"]:
+        raise Invalid(FieldError("/poolId", f"The pool of a sync spec cannot change (it is {row.pool_id}).", "fixed"))
+    mappings = [
+        {"containerPath": mapping["container_path"], **({"pattern": mapping["pattern"]} if mapping["pattern"] else {}),
+         "sinkPath": mapping["sink_path"], "direction": mapping["direction"], "mode": mapping["mode"]}
+        for mapping in parts["mappings"]
+    ]  # fmt: skip
+    policy = {"onClaim": parts["on_claim"], "onRelease": parts["on_release"], "intervalMs": parts["interval_ms"],
+              "allowManualTrigger": parts["allow_manual_trigger"], "quiesce": parts["quiesce"]}  # fmt: skip
+    name = data.get("name") or (before or {}).get("name") or data["id"]
+    after = {**(before or {}), "id": data["id"], "name": name, "poolId": data["pool_id"], "mappings": mappings,
+             "sink": parts["sink"], "policy": policy}  # fmt: skip
+    has_other_secret = row is not None and parts["sink_secrets"] != row.sink_secrets
+    result = _result(document, before, after)
+    if has_other_secret and result.outcome == "unchanged":
+        result.outcome, result.difference = "changed", ["+ a different secret"]
+    if not dry_run and result.outcome != "unchanged":
+        if row is None:
+            assert pool is not None
+            sync_services.create_spec(id=data["id"], name=data.get("name"), pool=pool, **parts)
+        else:
+            sync_services.update_spec(row, name=data.get("name"), force=False, **parts)
+    return result
+
+
+_KINDS: dict[str, Callable[[Resource, bool, set[tuple[str, str]]], ApplyResult]] = {
+    "Workload": _workload, "Pool": _pool, "Credential": _credential, "SyncSpec": _sync_spec,
+    "RegistryCredential": _registry_credential,
+}  # fmt: skip
