@@ -1,7 +1,8 @@
-"""A question to a sink ends at its deadline, whatever its server sends until then.
+"""A query of a sink ends at its deadline, whatever its server sends until then.
 
-A client's timeouts count from the last byte, so a server that sends one now and then keeps its caller for ever. Here
-the connection is cut at the deadline of the whole question, and the client fails as it does when a connection breaks.
+A client's timeouts count from the last byte, so a server that sends one from time to time would hold its caller
+forever. Here the connection is closed at the deadline of the whole query, and the client fails as for a broken
+connection.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from typing import Any
 from syncing.errors import SinkStumbled
 
 ROUGHLY_S = 0.05
-"""Most questions are answered long before; whoever looks whether one was not does so for many at once."""
+"""Most queries are answered long before; this is how often overdue ones are looked for, many at once."""
 _local = threading.local()
 
 
 class _Question:
-    """What a thread asks, until when, and over which connections."""
+    """A thread's query, its deadline and its connections."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.until = seconds, time.monotonic() + seconds
@@ -34,7 +35,7 @@ class _Question:
         self._changing = threading.Lock()
 
     def use(self, connection: socket.socket) -> None:
-        """Have the connection cut at the deadline. Raises TimeoutError when that has passed."""
+        """Close the connection at the deadline. Raises TimeoutError if that has passed."""
         own = os.dup(connection.fileno())  # the client's may be wrapped, closed, or kept
         with self._changing:
             if not self.is_over:
@@ -44,7 +45,7 @@ class _Question:
         raise TimeoutError
 
     def end(self) -> None:
-        """Cut what is still under way; nothing when the answer was first."""
+        """Close open connections; does nothing if the answer was first."""
         with self._changing:
             self.is_over = not self.is_answered
             for one in self._connections if self.is_over else ():
@@ -60,7 +61,7 @@ class _Question:
 
 
 class _Clock:
-    """Ends the questions whose deadline has come: one thread for those of a process."""
+    """Ends overdue queries: one thread per process."""
 
     def __init__(self) -> None:
         self._line: list[tuple[float, int, _Question]] = []
@@ -95,9 +96,9 @@ os.register_at_fork(after_in_child=lambda: globals().update(_clock=_Clock()))  #
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """What this thread asks in the block ends after so many seconds; or, in such a block already, when that one does.
+    """This thread's query in the block ends after this many seconds, or with an outer block if that is earlier.
 
-    Raises SinkStumbled in the place of what came of it then.
+    Raises SinkStumbled instead of its result then.
     """
     around: _Question | None = getattr(_local, "question", None)
     if around is not None:
@@ -117,7 +118,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def check() -> None:
-    """Raise SinkStumbled when this thread's question should have been answered by now."""
+    """Raise SinkStumbled if this thread's query is overdue."""
     question: _Question | None = getattr(_local, "question", None)
     if question is not None and time.monotonic() > question.until:
         raise _late(question)
@@ -128,14 +129,14 @@ def _late(question: _Question) -> SinkStumbled:
 
 
 def use(connection: socket.socket) -> None:
-    """Have the connection cut at the deadline of this thread's question. Raises TimeoutError when that has passed."""
+    """Close the connection at the deadline of this thread's query. Raises TimeoutError if that has passed."""
     question: _Question | None = getattr(_local, "question", None)
     if question is not None:
         question.use(connection)
 
 
 def left_of(timeout: Any) -> Any:
-    """A client's timeout in seconds, or what is left of this thread's question where that is less."""
+    """A client's timeout in seconds, or the rest of this thread's query if that is less."""
     question: _Question | None = getattr(_local, "question", None)
     if question is None:
         return timeout

@@ -1,4 +1,4 @@
-"""The rclone flags that a spec may add: exact names, typed values (facts: rclone §7)."""
+"""The rclone flags that a spec may add: exact names, typed values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 _SIZE, _NUMBER = r"\d{1,9}[KMG]?", r"\d{1,2}"
 _BOOL = r"true|false"
 _ARCHIVES = r"(?:GLACIER|DEEP_ARCHIVE|ARCHIVE|COLD_ARCHIVE|DEEP_COLD_ARCHIVE)\Z"
-"""What is stored so must be brought back for hours before it can be read: no claim can wait for that."""
+"""Storage classes whose objects take hours to retrieve, which no claim can wait for."""
 KMS = "aws:kms"
 ALLOWED_FLAGS = {
     "--s3-upload-cutoff": _SIZE,
@@ -32,19 +32,19 @@ ALLOWED_FLAGS = {
 
 
 _GONE = {
-    "--s3-disable-checksum": "without checksums a change that leaves a file's size as it was would not be saved",
+    "--s3-disable-checksum": "without checksums, a change that keeps a file's size would not be saved",
 }
 
 
 def check_flag(flag: str) -> str | None:
-    """What is wrong with one rclone flag; None if it may be used."""
+    """Why an rclone flag is not allowed; None if it is."""
     name, equals, value = flag.partition("=")
     if name in _GONE:
         return f"The flag {name} is no longer allowed: {_GONE[name]}. Leave it out."
     if name not in ALLOWED_FLAGS:
         return f"The flag {name[:60]} is not allowed."
     if not equals or not re.fullmatch(ALLOWED_FLAGS[name], value):
-        return f"Write {name}=VALUE with a value that fits."
+        return f"Write {name}=VALUE with a valid value."
     return None
 
 
@@ -57,18 +57,18 @@ _CARRIED = {
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What a spec's rclone flags say that every request to S3 must say too, for buckets that refuse it otherwise."""
+    """Parts of a spec's rclone flags that apply to every S3 request, because a bucket may require them."""
 
     parameters: tuple[tuple[str, str], ...] = ()
-    """Names as S3's operations have them; each belongs to the operations that know it."""
+    """Parameters of S3 operations; each applies to the operations that have it."""
     storage_class: str = ""
-    """Of data alone: the product's own small objects are read by every claim."""
+    """Only for data, because every claim reads Boilerhouse's own small objects."""
     has_path_style: bool = True
-    """False where the bucket is part of the host's name."""
+    """False if the bucket is part of the host name."""
 
     @classmethod
     def by(cls, flags: Sequence[str]) -> Self:
-        """As rclone reads them: the last of a name counts."""
+        """As rclone reads them: the last one of a name counts."""
         said = {name: value for name, _, value in (flag.partition("=") for flag in flags)}
         parameters = [(parameter, said[flag]) for flag, parameter in _CARRIED.items() if said.get(flag)]
         if said.get("--s3-requester-pays") == "true":

@@ -1,7 +1,7 @@
-"""Connections of the clients in this process: to addresses that a sink may have (``outbound``), and to no other.
+"""Connections of this process's clients, only to addresses where a sink may be (``outbound``).
 
-The address is looked at after the name was resolved, and it is that one which is connected to. A connection is cut at
-the deadline of the question that it serves (``deadlines``).
+The check uses the resolved address that is then connected to. A connection is closed at the deadline of its query
+(``deadlines``).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from syncing.sinks import deadlines, outbound
 
 
 class Guarded(HTTPConnection):
-    """Raises SinkClosed in the place of connecting to where no sink may be; to be mixed into a connection.
+    """A connection mixin that raises SinkClosed for an address where no sink may be.
 
-    All addresses of a host have the time of one question together.
+    All addresses of a host share the time limit of one query.
     """
 
     def _new_conn(self) -> socket.socket:

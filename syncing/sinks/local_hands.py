@@ -1,6 +1,6 @@
-"""Processes that ask directories for us, and can be left behind by a mount that hangs (``local_program``).
+"""Helper processes that access directories, and that can be abandoned if a mount hangs (``local_program``).
 
-Each mount has its own, so that those who wait for one are not missed by another.
+Each mount has its own, so processes that wait for one mount do not reduce those of another.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ log = structlog.get_logger(__name__)
 
 PROGRAM = Path(__file__).with_name("local_program.py")
 AT_ONCE = 8
-"""Processes of ours that ask one mount at a time."""
+"""Concurrent helper processes per mount."""
 KEPT = 2
-"""Of them, those that wait for the next question."""
+"""Idle ones among them."""
 MOST_STUCK = 4
-"""So many that a mount does not let go, even dead, are as many as are risked."""
+"""The maximum of processes stuck in a mount, even after being killed."""
 ENDS_S = 0.5
-"""What is killed is gone by then, unless the kernel waits for the mount."""
+"""A killed process has ended by then, unless the kernel waits for the mount."""
 CHUNK = 1 << 20
 
 
 class Lost(Exception):
-    """The process has ended without an answer."""
+    """The process ended without an answer."""
 
 
 class Hands:
-    """The processes that ask one mount."""
+    """The helper processes of one mount."""
 
     def __init__(self, mount: str) -> None:
         self._mount = mount
@@ -54,10 +54,10 @@ class Hands:
     def ask(
         self, question: dict[str, Any], body: bytes, silent_s: float, until: float
     ) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """The lines of the answer, and what comes after the last one; who stops listening ends the process.
+        """The lines of the answer, and the body after the last one; closing the iterator ends the process.
 
-        ``silent_s`` is how long the directory may say nothing, ``until`` when it must have said all. Raises
-        SinkStumbled when it has not, SinkUnreachable where others wait for it in vain already.
+        ``silent_s`` is how long the directory may be silent, ``until`` the deadline of the whole answer. Raises
+        SinkStumbled if it is late, SinkUnreachable if others already wait for it in vain.
         """
         began = time.monotonic()
         line = json.dumps({**question, "bytes": len(body)}).encode() + b"\n" + body
@@ -85,7 +85,7 @@ class Hands:
                 )
             if not self._changed.wait_for(lambda: self._busy < AT_ONCE, max(0.0, until - time.monotonic())):
                 deadlines.check()
-                raise SinkStumbled(f"The sink has not answered {AT_ONCE} questions that were asked before.")
+                raise SinkStumbled(f"The sink has not answered {AT_ONCE} earlier requests.")
             self._busy += 1
             process = self._idle.pop() if self._idle else None
         try:
@@ -106,12 +106,12 @@ class Hands:
                 self._idle.append(process)
                 return
             if not process.is_ended():
-                log.warning("a process is left behind", mount=self._mount, pid=process.running.pid)
+                log.warning("helper process abandoned", mount=self._mount, pid=process.running.pid)
                 self._stuck.append(process.running)
 
 
 class _Process:
-    """One that asks; it inherits nothing of ours, for it may outlive us."""
+    """One helper process; it inherits no descriptors, because it may outlive us."""
 
     def __init__(self) -> None:
         self.running = subprocess.Popen(
@@ -130,7 +130,7 @@ class _Process:
         return self.running.poll() is None
 
     def is_ended(self) -> bool:
-        """End it; whether that was done within a moment."""
+        """Kill it; returns whether it ended promptly."""
         self.running.kill()
         for pipe in (self.running.stdin, self.running.stdout):
             if pipe is not None:

@@ -1,8 +1,8 @@
-"""What asks a directory: a program of its own, started by ``local_hands``, without Django.
+"""Accesses a directory: a separate program without Django, started by ``local_hands``.
 
-A mount whose server is gone lets nobody go who asks it, neither a thread nor a signal's handler. So who asks is a
-process that holds nothing of ours and can be left behind. One question a line comes in, a body after it where it has
-one; out go lines of what was found so far, and a last one, with a body, too, or an error of the system.
+A hung mount blocks every thread and signal handler that accesses it. So the access is made by a process that holds
+nothing of ours and can be abandoned. It reads one query per line, with a body if it has one, and writes lines with
+results so far, and a last one, with a body, too, or a system error.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pathlib import Path
 from typing import Any
 
 SAY_EVERY_S = 0.25
-"""Who works for long says so."""
+"""The interval of progress lines during long work."""
 SAY_MOST = 1000
 PARTIAL = ".boilerhouse-partial-"
 
 
 class Missing(Exception):
-    """The root is not there."""
+    """The root does not exist."""
 
 
 class TooLong(Exception):
-    """An object holds more than is asked for at most; so many bytes."""
+    """An object is larger than the limit; its size in bytes."""
 
 
 class Unmakeable(Exception):
-    """A directory cannot be made, or what shall be given is not there."""
+    """A directory cannot be created, or the one to hand over does not exist."""
 
 
 class Directory:
-    """Objects below ``root``; keys are relative to it. What is asked raises OSError and the errors above."""
+    """Objects below ``root``; keys are relative to it. Queries raise OSError and the errors above."""
 
     def __init__(self, root: str, say: Callable[[list[Any]], None]) -> None:
         self.root, self._say = Path(root), say
@@ -113,7 +113,7 @@ class Directory:
         path.rmdir()
 
     def show(self, location: str, uid: int | None) -> bool:
-        """With a uid the location is that user's afterwards, made where it is missing; without, whether it is there."""
+        """With a uid, give the location to that user, creating it if missing; without, return whether it exists."""
         path = self._path(location)
         if uid is None:
             return path.is_dir()
@@ -157,7 +157,7 @@ class Directory:
                 break
 
     def _make(self, path: Path) -> None:
-        """Make the directories down to ``path``, each its parent's owner's."""
+        """Create the directories down to ``path``, each owned by its parent's owner."""
         for _ in range(20):  # the delete of another may prune a parent in between
             if path.is_dir() or path == self.root:
                 return
@@ -172,7 +172,7 @@ class Directory:
 
     @contextlib.contextmanager
     def _written(self, key: str) -> Iterator[Path]:
-        """A new file that takes the key's place, whole and on disk, when the block ends."""
+        """A new file that replaces the key's file, complete and synced, when the block ends."""
         path = self._path(key)
         partial = self._partial(path.parent)
         try:
@@ -183,7 +183,7 @@ class Directory:
             partial.unlink(missing_ok=True)
 
     def _finish(self, partial: Path) -> None:
-        """Give a new file its owner and mode, and have it on disk."""
+        """Set a new file's owner and mode, and sync it."""
         owner = partial.parent.stat()
         os.chown(partial, owner.st_uid, owner.st_gid)
         partial.chmod(0o644)
@@ -200,7 +200,7 @@ class Directory:
         raise Unmakeable(str(directory))
 
     def _give(self, top: Path, uid: int) -> None:
-        """Make the tree its new owner's: the uid of a tenant's container differs from claim to claim."""
+        """Give the tree to its new owner: the uid of a tenant's container differs between claims."""
         if top.stat().st_uid == uid:
             return  # given last, so all below it was given before
         for _, directories, files, at in os.fwalk(top, topdown=False, follow_symlinks=False):
@@ -211,7 +211,7 @@ class Directory:
 
 
 def answer(question: dict[str, Any], body: bytes, say: Callable[[list[Any]], None]) -> tuple[dict[str, Any], bytes]:
-    """The last line for a question, and the body after it."""
+    """The last line of an answer, and the body after it."""
     try:
         more = [body] if question["does"] in ("put", "create") else []
         found = getattr(Directory(question["root"], say), question["does"])(*question["with"], *more)
@@ -229,7 +229,7 @@ def answer(question: dict[str, Any], body: bytes, say: Callable[[list[Any]], Non
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
+    """Answer queries until the input ends."""
     asked, said = sys.stdin.buffer, sys.stdout.buffer
 
     def say(found: list[Any]) -> None:

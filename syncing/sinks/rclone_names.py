@@ -1,10 +1,11 @@
-"""Names at servers that are rclone themselves (``rclone serve``): they take a key for a path in rclone's own spelling.
+"""File names at servers that are rclone themselves (``rclone serve``), which read a key as a path in rclone's own
+spelling.
 
-A key comes back as it was only if it is one in that spelling: control characters as symbols, and a symbol or the quote
-itself behind a quote. rclone's client spells keys so when it is told to, but for bytes that are not UTF-8: it quotes
-them once, the server quotes the quote, and from then on the name is another one. So those are renamed on the way, to
-what the server would make of them; a restore knows the names by the manifest. Other WebDAV servers keep any name that
-is UTF-8 without control characters, so the same serves them.
+A key comes back unchanged only in that spelling: control characters as symbols, and a symbol or the quote itself after
+a quote. rclone's client uses this spelling if configured, except for bytes that are not UTF-8: it quotes them once, the
+server quotes the quote, and the name changes. So these are renamed during the transfer, to the server's spelling; a
+restore gets the names from the manifest. Other WebDAV servers keep any UTF-8 name without control characters, so this
+works for them too.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ _SYMBOL = re.compile(f"[\u2400-\u241f\u2421\uff0e\uff0f{QUOTE}]")
 _CONTROL = re.compile("[\x01-\x1f\x7f]")
 _BROKEN = re.compile("[\udc80-\udcff]+")
 _RUN = re.compile("[ -9;<>-~\udc80-\udcff]+")
-"""Plain characters and bytes that are not UTF-8; rclone's rules cannot hold a colon or an equals."""
+"""Plain characters, and bytes that are not UTF-8; rclone's rules cannot contain a colon or an equals sign."""
 _UNQUOTED = re.compile(f"(?<!{QUOTE}){QUOTE}(?=[0-9A-F]{{2}})")
 MAX_RULES = 1000
 
 
 def listed(key: str) -> str:
-    """How the server lists a key that it, or an older client of ours, spelled so."""
+    """The server's spelling of a key that it, or an older client of ours, wrote."""
     symbols = _CONTROL.sub(lambda found: "\u2421" if found[0] == "\x7f" else chr(0x2400 + ord(found[0])), key)
     return _UNQUOTED.sub(QUOTE * 2, symbols)
 
 
 def respelling(paths: Collection[str]) -> list[str]:
-    """rclone's flags that rename what is not UTF-8 in these paths. Raises Unsaveable where that is not possible."""
+    """rclone flags that rename what is not UTF-8 in these paths. Raises Unsaveable if that is not possible."""
     odd = {path for path in paths if _BROKEN.search(path)}
     if not odd:
         return []
@@ -42,7 +43,9 @@ def respelling(paths: Collection[str]) -> list[str]:
         rules = sorted(found, key=len, reverse=True)
         if len(rules) <= MAX_RULES and all(_apply(rules, name) == _renamed(name).encode() for name in names):
             return [f"--name-transform=all,replace={rule}:{_renamed(rule)}" for rule in rules]
-    raise Unsaveable(f"{len(odd)} names are not UTF-8 and this sink cannot tell them from others: {sorted(odd)[0]!a}")
+    raise Unsaveable(
+        f"{len(odd)} names are not UTF-8, and this sink cannot distinguish them from others: {sorted(odd)[0]!a}"
+    )
 
 
 def _standard(name: str) -> str:
@@ -56,7 +59,7 @@ def _renamed(name: str) -> str:
 
 
 def _apply(rules: list[str], name: str) -> bytes:
-    """What rclone makes of a name by these rules, one after another."""
+    """The name after these rename rules, applied in order."""
     content = name.encode("utf-8", "surrogateescape")
     for rule in rules:
         content = content.replace(rule.encode("utf-8", "surrogateescape"), _renamed(rule).encode())

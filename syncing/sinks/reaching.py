@@ -1,7 +1,7 @@
-"""How every client reaches a sink: which certificates it trusts, and through which proxy it goes.
+"""How all clients reach a sink: trusted certificates and proxies.
 
-Decided here for all of them. rclone and the in-process clients have rules of their own, which differ; a sink that one
-of them reaches and the other does not is one that is healthy and cannot be saved to.
+This is decided here for all of them, because rclone and the in-process clients have different rules of their own; a
+sink that only one of them reaches would be healthy but could not be saved to.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _SYSTEM_BUNDLES = (
 )
 _PORTS = {"http": 80, "https": 443}
 PROXY_DENIES = 407
-"""What a proxy answers that wants other credentials."""
+"""The status of a proxy that requires other credentials."""
 
 
 def ca_bundle() -> str:
-    """The file of certificates that sinks are verified with: the deployment's, the system's, else Mozilla's."""
+    """The file of certificates that verify sinks: the deployment's, the system's, otherwise Mozilla's."""
     return settings.BOILERHOUSE_CA_BUNDLE or _system_bundle()
 
 
@@ -35,15 +35,15 @@ def _system_bundle() -> str:
 
 
 def is_untrusted(error: Exception) -> bool:
-    """Whether botocore or requests failed for the certificate that the sink showed."""
+    """Whether botocore or requests failed because of the sink's certificate."""
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def proxy_for(address: str) -> str:
-    """The URL of the proxy through which ``address`` is asked; empty for none. It may hold a password.
+    """The URL of the proxy for ``address``; empty for none. It may contain a password.
 
-    A loopback or link-local address is never asked by a proxy, nor is what NO_PROXY names: hosts with all below them,
-    ``.suffixes``, addresses, networks, each with or without a port, or ``*`` for all.
+    A loopback or link-local address never uses a proxy, nor does any entry of NO_PROXY: hosts with everything below
+    them, ``.suffixes``, addresses, networks, each with or without a port, or ``*`` for all.
     """
     parts = urlsplit(address)
     proxy: str = {"http": settings.HTTP_PROXY, "https": settings.HTTPS_PROXY}.get(parts.scheme, "")
@@ -53,24 +53,24 @@ def proxy_for(address: str) -> str:
 
 
 def proxies_for(address: str) -> dict[str, str]:
-    """``proxy_for`` as botocore and requests take it."""
+    """``proxy_for`` for botocore and requests."""
     proxy = proxy_for(address)
     return {urlsplit(address).scheme: proxy} if proxy else {}
 
 
 def rclone_environment(address: str) -> dict[str, str]:
-    """``proxy_for`` as rclone takes it: the one variable that counts for this address."""
+    """``proxy_for`` for rclone: the one variable that applies to this address."""
     return {f"{scheme.upper()}_PROXY": proxy for scheme, proxy in proxies_for(address).items()}
 
 
 def _is_own(host: str) -> bool:
-    """Whether it is this machine, or on its link alone: no proxy is asked for that."""
+    """Whether it is this machine or link-local, for which no proxy is used."""
     address = _address(host)
     return host == "localhost" or (address is not None and (address.is_loopback or address.is_link_local))
 
 
 def names(entry: str, parts: SplitResult) -> bool:
-    """Whether one entry of NO_PROXY, or of a list like it, names the host of a URL."""
+    """Whether one entry of NO_PROXY, or of a similar list, matches the host of a URL."""
     entry, host = entry.strip().lower(), parts.hostname or ""
     if entry == "*":
         return True

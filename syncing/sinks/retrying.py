@@ -1,4 +1,4 @@
-"""Patience with a sink that fails for a moment: ask again, with pauses that grow and differ."""
+"""Retries for a sink that fails temporarily, with increasing, randomised pauses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from syncing.errors import SinkThrottled, SinkUnreachable
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
 THROTTLED_S = 20.0
-"""How long a run goes on asking a sink that wants fewer requests."""
+"""How long a run retries a throttling sink."""
 TRIES = 3
-"""How often a run asks a sink that does not answer: each time may take its whole deadline."""
+"""How often a run queries a sink that does not answer: each time may take its whole deadline."""
 
 T = TypeVar("T")
 
 
 def retry(ask: Callable[[], T], *, within_s: float = THROTTLED_S, tries: int = TRIES) -> T:
-    """What ``ask`` returns, asked again where that can help.
+    """The result of ``ask``, retried if that can help.
 
-    A throttled question is asked until ``within_s`` are over, one that got no answer ``tries`` times. Raises what was
-    said last.
+    A throttled query is retried until ``within_s`` have passed, one without an answer ``tries`` times. Raises the last
+    error.
     """
     until, failed = time.monotonic() + within_s, 0
     pauses = 0
@@ -43,6 +43,6 @@ def retry(ask: Callable[[], T], *, within_s: float = THROTTLED_S, tries: int = T
 
 
 def pause_s(number: int) -> float:
-    """Twice as long each time, and never the same for all who were refused at the same moment."""
+    """Doubled each time, and randomised, so that clients refused at the same moment spread out."""
     longest: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**number)
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

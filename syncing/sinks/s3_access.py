@@ -1,11 +1,11 @@
-"""How S3 is asked: botocore's client, and for the two questions of every claim its signer and transport alone.
+"""Access to S3: botocore's client, and for the two queries of every claim only its signer and transport.
 
-A client validates parameters, resolves the endpoint and calls hooks for each request; for two small questions that was
-a third of a claim (ADR 25). Whatever is not one of their plain answers is left to the client, which knows redirects,
-retries and every error.
+A client validates parameters, resolves the endpoint and calls hooks for each request; for two small queries that was a
+third of a claim's time (ADR 25). Any unexpected response is left to the client, which handles redirects, retries and
+all errors.
 
-Importing this takes a quarter of a second, and making the first client once more; a process that asks often does both
-before it is waited for (``warm``).
+Importing this takes a quarter of a second, and creating the first client another; a process that often uses S3 does
+both in advance (``warm``).
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ from syncing.sinks.flags import Carried
 
 
 def new_session() -> Session:
-    """A session as all here use it; it finds the host's keys when it is first asked for them."""
+    """A shared session; it looks for the node's keys on first use."""
     session = Session()
-    session.set_config_variable("ca_bundle", reaching.ca_bundle())  # of what it asks for keys
-    # Nobody here wants to know when an object was modified, and to parse that was half of the cost of a long listing.
+    session.set_config_variable("ca_bundle", reaching.ca_bundle())  # of requests for keys
+    # Modification times are not used here, and parsing them was half of the cost of a long listing.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     return session
 
 
 _session = new_session()
-"""One for all, since it keeps what it has read of S3's description; only its use to make something takes the lock."""
+"""One for all, because it caches S3's description; only creating something with it takes the lock."""
 _making = threading.Lock()
 
 _ENCRYPTION = "x-amz-server-side-encryption"
@@ -88,7 +88,7 @@ class _HttpsPool(AWSHTTPSConnectionPool):
 
 
 def _guard(transport: Any) -> None:
-    """From now on the transport connects only to where a sink may be."""
+    """Make the transport connect only to addresses where a sink may be."""
     transport._pool_classes_by_scheme = transport._manager.pool_classes_by_scheme = _POOLS
 
 
@@ -96,18 +96,18 @@ _POOLS = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class Unclear(Exception):
-    """Not a plain answer: ask the client."""
+    """Not an expected response: use the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One object, as an answer tells of it."""
+    """An object, as described by a response."""
 
     tag: str
     has_md5_tag: bool
-    """False where the tag looks like an MD5 and is not that of the content."""
+    """False if the tag looks like an MD5 but is not that of the content."""
     encryption: str = ""
-    """By whom S3 says that it is encrypted: AES256, aws:kms, or nothing."""
+    """The encryption that S3 reports: AES256, aws:kms, or empty."""
     key_id: str = ""
 
     @classmethod
@@ -121,23 +121,23 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 def md5(content: bytes) -> str:
-    """As Content-MD5 has it."""
+    """In the form of Content-MD5."""
     return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
 
 
 def _add_md5(params: dict[str, Any], **_: Any) -> None:
-    """In place of a checksum of a newer kind, which many stores do not take for a request that demands one."""
+    """Instead of a newer checksum, which many stores reject for a request that requires one."""
     params["context"].pop("checksum", None)
     params["headers"]["Content-MD5"] = md5(params["body"])
 
 
 def _stay(context: dict[str, Any], **_: Any) -> None:
-    """Do not ask in another region: rclone cannot follow where the spec names the endpoint."""
+    """Do not redirect to another region: rclone cannot follow if the spec names the endpoint."""
     context["s3_redirect"]["redirected"] = True
 
 
 def _body(answer: AWSResponse, what: str) -> bytes:
-    """All that was answered. Raises Unclear where it breaks off, Oversized where it is longer than is read."""
+    """The complete response. Raises Unclear if it is truncated, Oversized if it exceeds the limit."""
     try:
         sizes.check(int(answer.headers.get("Content-Length") or 0), what)
         return sizes.joined(answer.raw.stream(sizes.CHUNK), what)
@@ -149,18 +149,18 @@ def _body(answer: AWSResponse, what: str) -> bytes:
 
 
 def warm() -> None:
-    """Afterwards a client is made in milliseconds, here and in the processes that are forked from this one."""
+    """Afterwards a client is created in milliseconds, here and in forked processes."""
     Access("", "us-east-1", "http://127.0.0.1", "none", "none", {}, Carried(), deadline_s=1).client.close()
 
 
 BRIEF = (ReadTimeoutError, ConnectTimeoutError, ConnectionClosedError, IncompleteReadError)
-"""What may be raised once by a sink that otherwise answers."""
+"""Errors that a working sink may cause once."""
 NO_HOST_KEYS = (NoCredentialsError, PartialCredentialsError, ProfileNotFound, ConfigNotFound, UnknownCredentialError)
-"""What is raised when the host has no keys; other errors say that it cannot tell at the moment."""
+"""Errors if the node has no keys; other errors mean that this is unknown at the moment."""
 
 
 def host_keys() -> tuple[str, str, str]:
-    """Key id, secret and session token that the host has right now; renewed first where they soon expire.
+    """The node's current key id, secret and session token, renewed if they expire soon.
 
     Raises botocore's own errors.
     """
@@ -169,7 +169,7 @@ def host_keys() -> tuple[str, str, str]:
 
 
 def is_about_host_keys(error: ClientError) -> bool:
-    """Whether it was not S3 that answered so, but who gives the host its keys."""
+    """Whether the error is from the source of the node's keys and not from S3."""
     return error.operation_name.startswith(("AssumeRole", "GetSession", "GetRoleCredentials"))
 
 
@@ -183,7 +183,7 @@ def _host_credentials() -> Any:
 
 @dataclass(frozen=True)
 class Access:
-    """One bucket, asked by one pair of keys (empty: the host's own rights) with one deadline."""
+    """One bucket, used with one pair of keys (empty: the node's own) and one deadline."""
 
     bucket: str
     region: str
@@ -195,7 +195,8 @@ class Access:
     deadline_s: int
 
     def ask(self, operation: str, **parameters: Any) -> Any:
-        """One of the client's operations on the bucket, with what the spec's flags say. Raises botocore's errors."""
+        """One of the client's operations on the bucket, with the parameters of the spec's flags. Raises botocore's
+        errors."""
         client = self.client
         known = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation])
         carried = {name: value for name, value in self.carried.parameters if name in known.input_shape.members}
@@ -217,7 +218,7 @@ class Access:
                     proxies_config=self._proxies_config,
                     connect_timeout=self.deadline_s,
                     read_timeout=self.deadline_s,
-                    retries={"total_max_attempts": 1},  # whoever asks decides how often (``retrying``)
+                    retries={"total_max_attempts": 1},  # the caller decides how often (``retrying``)
                     s3=style,
                     max_pool_connections=16,
                     request_checksum_calculation="when_required",
@@ -265,7 +266,7 @@ class Access:
         if ("RequestPayer", "requester") in self.carried.parameters:
             own["x-amz-request-payer"] = "requester"
         request = AWSRequest("GET", self._address + path, headers=own, params=query, stream_output=True)
-        # Frozen, because roles' credentials may be renewed while a request is signed.
+        # Frozen, because a role's credentials may be renewed while a request is signed.
         S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self.region).add_auth(request)
         try:
             return self._transport.send(request.prepare())
@@ -282,7 +283,7 @@ class Access:
     def _address(self) -> str:
         if self._addressing == "path":
             return f"{self.endpoint.rstrip('/')}/{self.bucket}"
-        # Here the client decides how the bucket is part of the host, or of the path.
+        # Here the client chooses whether the bucket is part of the host or of the path.
         signed = self.client.generate_presigned_url("list_objects_v2", Params={"Bucket": self.bucket})
         return str(signed).partition("?")[0].rstrip("/")
 

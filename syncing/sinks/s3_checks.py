@@ -1,7 +1,6 @@
-"""What a probe tries at S3: everything that claims and saves will ask for by the client.
+"""A probe's requests to S3: all requests of claims and saves by the in-process client.
 
-Where it is refused, the server's words stay, and ours say what would help; a change of the spec is named only after it
-was tried and did.
+On a refusal, the server's message is kept and a remedy added; a change of the spec is named only after it was tested.
 """
 
 from __future__ import annotations
@@ -24,27 +23,27 @@ if TYPE_CHECKING:
 _CONTENT = b"probe"
 _PATH_FLAG = "--s3-force-path-style"
 _ADDS = {
-    "--s3-server-side-encryption=AES256": "It takes encrypted objects alone",
-    "--s3-server-side-encryption=aws:kms": "It takes objects alone that are encrypted with KMS",
-    f"{_PATH_FLAG}=false": "It wants the bucket in the host's name",
+    "--s3-server-side-encryption=AES256": "The sink accepts only encrypted objects",
+    "--s3-server-side-encryption=aws:kms": "The sink accepts only objects encrypted with KMS",
+    f"{_PATH_FLAG}=false": "The sink requires the bucket in the host name",
 }
 
 
 def check(sink: S3Sink) -> None:
-    """Afterwards claims and saves can ask all that they need. Raises SyncFailed, which says what is refused."""
+    """Test every request of claims and saves. Raises SyncFailed with the refused one."""
     name = f"probe-{uuid.uuid4().hex}"
     folder, aside = f"{MARKER_ROOT}/{name}", f"{BACKUP_ROOT}/{name}"
     try:
         _check_writes(sink, f"{folder}/one")
         _check_tags(sink)
         if sink.get(f"{folder}/one", RUN_DEADLINE_S) != _CONTENT:
-            raise SinkUnreliable("The sink did not give back what was written.")
+            raise SinkUnreliable("The sink did not return what was written.")
         _check_missing(sink, f"{folder}/none")
         _check_listing(sink, folder)
-        with _saying("A save keeps what it overwrites, and puts it back, by copies within the bucket."):
+        with _saying("A save needs copies within the bucket to keep what it overwrites, and to undo it."):
             sink.copy(f"{folder}/one", f"{aside}/one")
             if sink.get(f"{aside}/one", RUN_DEADLINE_S) != _CONTENT:
-                raise SinkUnreliable("A copy within the bucket is not what was copied.")
+                raise SinkUnreliable("A copy within the bucket differs from the original.")
         for location in (folder, aside):
             sink.delete_all(location)
             if sink.has_objects(location, RUN_DEADLINE_S):
@@ -69,7 +68,7 @@ Remedies = Iterator[tuple["S3Sink", str]]
 
 
 def _remedy(key: str, remedies: Remedies) -> str:
-    """The first change of the sink with which the write succeeds, in words."""
+    """The first change of the sink with which the write succeeds, as text."""
     for other, words in remedies:
         with contextlib.suppress(SyncFailed):
             other.put(key, _CONTENT)
@@ -86,7 +85,7 @@ def _in_path(sink: S3Sink) -> Remedies:
             (replace(sink, rclone_flags=flags, provider="Other"), 'set provider to "Other".'),
         ):
             if other.carried.has_path_style:
-                yield other, f"It wants the bucket in the path: {what}"
+                yield other, f"The sink requires the bucket in the path: {what}"
 
 
 def _with_more(sink: S3Sink) -> Remedies:
@@ -98,11 +97,11 @@ def _with_more(sink: S3Sink) -> Remedies:
 
 
 def _guess(sink: S3Sink, error: SyncFailed) -> str:
-    """What is not tried, for it would cost the owner of the keys money."""
+    """A change that is not tested, because it would cost the owner of the keys money."""
     flag = "--s3-requester-pays=true"
     if "AccessDenied" not in error.detail or flag in sink.rclone_flags:
         return ""
-    return f' If whoever asks pays there, add "{flag}" to rcloneFlags.'
+    return f' If the requester pays, add "{flag}" to rcloneFlags.'
 
 
 def _check_tags(sink: S3Sink) -> None:
@@ -114,19 +113,19 @@ def _check_tags(sink: S3Sink) -> None:
     by = f" (encrypted by {seen.encryption})" if seen.encryption else ""
     raise SinkUnreliable(
         f"The ETag {seen.tag} is not the MD5 of what was written{by}, so no transfer could be verified."
-        ' Where the bucket encrypts with KMS, add "--s3-server-side-encryption=aws:kms" to rcloneFlags.'
+        ' If the bucket encrypts with KMS, add "--s3-server-side-encryption=aws:kms" to rcloneFlags.'
     )
 
 
 def _check_missing(sink: S3Sink, key: str) -> None:
-    words = f"Nobody could tell whether a tenant comes for the first time: allow to list {MARKER_ROOT}/ there."
+    words = f"A first claim cannot be recognised: allow listing of {MARKER_ROOT}/ there."
     with _saying(words):
         if sink.get(key, RUN_DEADLINE_S) is not None:
-            raise SinkUnreliable("The sink gives an object that does not exist.")
+            raise SinkUnreliable("The sink returns an object that does not exist.")
 
 
 def _check_listing(sink: S3Sink, folder: str) -> None:
-    with _saying(f"Allow to list {MARKER_ROOT}/ there."):
+    with _saying(f"Allow listing of {MARKER_ROOT}/ there."):
         if dict(sink.names(folder)) != {"one": len(_CONTENT)}:
             raise SinkUnreliable("The sink does not list what was written.")
 

@@ -1,4 +1,5 @@
-"""How much of an answer of a sink is read into memory: whoever runs it, or writes there, decides how long it is."""
+"""Limits how much of a sink's answer is read into memory, because its operator or any writer there decides its
+length."""
 
 from __future__ import annotations
 
@@ -11,16 +12,16 @@ from contextvars import ContextVar
 from syncing.errors import Oversized
 
 MOST_BYTES = 256 << 20
-"""The marker of a million files takes a tenth of that."""
+"""The marker of a million files takes a tenth of this."""
 MOST_UNPACKED_BYTES = 1 << 30
-"""What names a million files takes less, unless all their names are as long as names get."""
+"""A listing of a million files takes less, unless all names have the maximum length."""
 CHUNK = 1 << 16
 _most: ContextVar[int] = ContextVar("most", default=MOST_BYTES)
 
 
 @contextmanager
 def at_most(size: int) -> Iterator[None]:
-    """What this thread asks in the block is answered by no more than so many bytes, or by Oversized."""
+    """Answers to this thread's queries in the block have at most this many bytes, otherwise Oversized is raised."""
     token = _most.set(size)
     try:
         yield
@@ -33,38 +34,38 @@ def most() -> int:
 
 
 def check(size: int, what: str) -> None:
-    """Raise Oversized for what is said to be longer than is read, before it is."""
+    """Raise Oversized before reading if the declared size exceeds the limit."""
     if size > most():
-        raise Oversized(f"{what} holds {size} bytes; at most {most()} are read.")
+        raise Oversized(f"{what} has {size} bytes; the limit is {most()}.")
 
 
 def joined(parts: Iterator[bytes], what: str) -> bytes:
-    """All parts as one. Raises Oversized as soon as they are longer than is read."""
+    """All parts joined. Raises Oversized as soon as they exceed the limit."""
     found = bytearray()
     for part in parts:
         found += part
         if len(found) > most():
-            raise Oversized(f"{what} is longer than {most()} bytes, and no more are read.")
+            raise Oversized(f"{what} is longer than the limit of {most()} bytes.")
     return bytes(found)
 
 
 def packed(content: bytes, level: int, location: str) -> bytes:
-    """Compressed. Raises Oversized where ``unpacked``, or who reads it before, would not take it."""
+    """Compressed. Raises Oversized if ``unpacked`` could not read it."""
     found = gzip.compress(content, level, mtime=0)
     if len(content) > MOST_UNPACKED_BYTES or len(found) > MOST_BYTES:
-        raise Oversized(f"{location} holds so many names that what a save notes of them takes {len(content)} bytes.")
+        raise Oversized(f"{location} has so many names that the record of a save takes {len(content)} bytes.")
     return found
 
 
 def unpacked(content: bytes, most: int) -> bytes:
-    """What was compressed. Raises ValueError for half of it, Oversized: a few bytes can stand for any number."""
+    """Decompressed. Raises ValueError if it is truncated, Oversized: a few bytes can stand for any number."""
     unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         found = unpacking.decompress(content, most)
     except zlib.error as error:
-        raise ValueError("half an object") from error
+        raise ValueError("truncated object") from error
     if unpacking.eof:
         return found
     if len(found) >= most:
-        raise Oversized(f"What is longer than {most} bytes when it is unpacked is not read.")
-    raise ValueError("half an object")
+        raise Oversized(f"The object is longer than {most} bytes when decompressed.")
+    raise ValueError("truncated object")

@@ -217,7 +217,7 @@ REFUSES = {
         lambda: providers.DeniesKeys(".boilerhouse-trash/"),
         {},
         errors.SinkDenied,
-        ["No access to .boilerhouse-trash/", "by copies within the bucket"],
+        ["No access to .boilerhouse-trash/", "needs copies within the bucket"],
     ),
     "another clock": (
         providers.OtherClock,
