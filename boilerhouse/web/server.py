@@ -27,6 +27,8 @@ from boilerhouse.web.http_channel import Channels, Sockets
 
 MAX_MESSAGE_BYTES = 4 << 20
 """The limit in both directions: a page's partial may be long, but a client's message must not use more memory."""
+HANDSHAKE_S = 60
+"""How long a WebSocket's handshake may wait for our answer. The client's part of it is here when this time begins."""
 WHOLE_BODY_BYTES = 2 << 20
 """Longer than any body: daphne passes it on in one piece, not in 128 copies."""
 LOOK_EVERY_S = 0.05
@@ -49,7 +51,8 @@ def backlog(protocol: Any) -> int:
 
 class Server(daphne.server.Server):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{"request_buffer_size": WHOLE_BODY_BYTES, **options})
+        patience = {"websocket_connect_timeout": HANDSHAKE_S, "websocket_handshake_timeout": HANDSHAKE_S}
+        super().__init__(*arguments, **{"request_buffer_size": WHOLE_BODY_BYTES, **options, **patience})
         self.open = Connections()
         self._ports: list[Any] = []
         self._draining_since: float | None = None

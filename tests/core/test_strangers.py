@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import resource
 import signal
 import socket
@@ -10,6 +11,7 @@ import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import requests
@@ -346,6 +348,28 @@ def test_a_keys_sockets_are_counted_as_its_requests_are(directory):
                     codes.append(closed.rcvd.code)
         assert codes == [0, 0, 0, 4429]
         assert requests.get(f"{one.base}/api/v1/pools", headers=headers, timeout=10).status_code == 429
+
+
+DAPHNES_HANDSHAKE_S = 5
+"""After so long daphne ended a connection whose handshake it had not answered."""
+
+
+def test_handshakes_are_answered_however_late(directory):
+    """P14: on a busy machine, handshakes that waited for their refusal were cut off, or answered 403, after five seconds."""
+    with ExitStack() as opened:
+        one = opened.enter_context(running(directory, BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS="1000"))
+        wrong = one.key[:-1] + ("a" if one.key[-1] != "a" else "b")
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
+        upgrade |= {"Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Authorization": f"Bearer {wrong}"}
+        asked = [opened.enter_context(one.connect(head("GET", "/ws/events", **upgrade), 60)) for _ in range(250)]
+        time.sleep(0.5)  # about a hundred are refused at once, and a hundred a second later
+        one.process.send_signal(signal.SIGSTOP)
+        time.sleep(DAPHNES_HANDSHAKE_S + 0.5)
+        one.process.send_signal(signal.SIGCONT)
+        assert [status(socket.recv(65536) or b"closed 0 ") for socket in asked] == [101] * len(asked)
+        headers = {"Authorization": f"Bearer {one.key}"}
+        counted = requests.get(f"{one.base}/api/v1/metrics", headers=headers, timeout=30).text
+        assert re.search(r'refusals_total{answered="late"} [1-9]', counted), "some had to wait"
 
 
 def test_a_throttled_key_is_refused_before_anything_is_looked_up(directory):
