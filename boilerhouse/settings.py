@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,9 @@ BOILERHOUSE_THROTTLE_BURST = env.int("BOILERHOUSE_THROTTLE_BURST", 400)
 BOILERHOUSE_THROTTLE_RATE_PER_TENANT = env.float("BOILERHOUSE_THROTTLE_RATE_PER_TENANT", 50)
 """The same for a key of role ``tenant``: 200 a second of one used a whole processor."""
 BOILERHOUSE_THROTTLE_BURST_PER_TENANT = env.int("BOILERHOUSE_THROTTLE_BURST_PER_TENANT", 100)
+BOILERHOUSE_CLAIM_RATE_PER_TENANT = env.float("BOILERHOUSE_CLAIM_RATE_PER_TENANT", (os.cpu_count() or 1) / 8)
+"""New claims per second of a key of role ``tenant``; 0 = no limit. A claim and its release cost most of a second."""
+BOILERHOUSE_CLAIM_BURST_PER_TENANT = env.int("BOILERHOUSE_CLAIM_BURST_PER_TENANT", 4)
 BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT = env.int("BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT", 64)
 """Queued on-demand syncs of one tenant; at most one per sync spec and direction."""
 BOILERHOUSE_METRICS_TOKEN = env.str("BOILERHOUSE_METRICS_TOKEN", "")

@@ -25,7 +25,7 @@ from pools.egress import Egress
 from pools.models import Pool, WorkloadVersion
 from pools.states import Trouble
 from syncing import surveys
-from tenants import aborts, deadlines, errors, preparation, sink_runs, validation, wait_queue
+from tenants import aborts, deadlines, errors, pacing, preparation, sink_runs, validation, wait_queue
 from tenants.instruments import CLAIM_PHASE_SECONDS, EXHAUSTED
 from tenants.models import Assignment, next_generation
 from tenants.states import AssignmentState, Source
@@ -69,6 +69,8 @@ def begin(claim: Claim) -> Begun:
         raise errors.Draining
     if pool.trouble == Trouble.ENGINE_DOWN:
         raise errors.EngineUnavailable(pool.last_error)
+    if claim.tenant_key:
+        pacing.check_new_claim(claim.tenant_key)
     survey = surveys.begin_survey(pool.pk, claim.tenant_id)  # the sink answers while the database works
     taking = time.monotonic()
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from boilerhouse.core.errors import (
     BoilerhouseError,
     Conflict,
@@ -38,6 +40,16 @@ class ReleaseFailed(Conflict):
 
     code = "release_failed"
     retry_after = 5
+
+
+class TooManyClaims(TooMany):
+    """The key has made as many new claims as one key may for now."""
+
+    code = "too_many_claims"
+
+    def __init__(self, after_s: float) -> None:
+        self.retry_after = math.ceil(after_s)  # type: ignore[misc]  # a different one each time
+        super().__init__(f"The key makes new claims too quickly. Try again in {self.retry_after} s.")
 
 
 class TooManyCommands(TooMany):

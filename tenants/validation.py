@@ -35,8 +35,12 @@ class Claim:
     """``{egress}``: the policy that narrows the pool's."""
     wait: bool = True
     timeout_ms: int = 30_000
-    by_tenant: bool = False
-    """Whether a key of the tenant's own sends it."""
+    tenant_key: str = ""
+    """Id of the key of role ``tenant`` that sends it; empty for all other keys."""
+
+    @property
+    def by_tenant(self) -> bool:
+        return bool(self.tenant_key)
 
     @property
     def egress(self) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ os.environ["BOILERHOUSE_ALLOWED_SINK_HOSTS"] = "127.0.0.0/8"  # where the sinks 
 os.environ["BOILERHOUSE_ORPHAN_GRACE_S"] = "3"
 os.environ["BOILERHOUSE_RECONCILE_EVERY_S"] = "5"
 os.environ["BOILERHOUSE_STREAM_STALL_S"] = "2"
-os.environ["BOILERHOUSE_THROTTLE_RATE"] = "0"
+os.environ["BOILERHOUSE_THROTTLE_RATE"] = os.environ["BOILERHOUSE_CLAIM_RATE_PER_TENANT"] = "0"
 os.environ["BOILERHOUSE_DRAIN_S"] = "3"
 os.environ.setdefault("BOILERHOUSE_LOG_FORMAT", "json")
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # Playwright keeps an event loop in the tests' thread

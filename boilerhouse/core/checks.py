@@ -120,6 +120,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "_FOLLOWED_LOGS": (0, 10_000),
     "_KEPT_BYTES_PER_TENANT": (0, bounds.MAX_MB << 20),
     "_KEPT_BYTES_PER_KEY": (0, bounds.MAX_MB << 20),
+    "_RATE_PER_TENANT": (0, 1_000_000),
     "_PER_TENANT": (1, 100_000),
     "_PER_KEY": (1, 100_000),
     "_PER_POOL": (1, 100_000),

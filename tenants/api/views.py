@@ -57,6 +57,7 @@ class ClaimView(WaitingView):
         problems={
             404: "pool_not_found",
             409: "other_pool releasing release_failed draining claim_aborted restoring_backup erasing",
+            429: "too_many_claims",
             502: "restore_failed state_missing state_moved location_conflict place_changed hook_failed container_died",
             503: "pool_exhausted pool_error pool_paused engine_unavailable outcome_unknown too_many_waiting"
             " sink_throttled computing_busy",
@@ -79,8 +80,8 @@ class ClaimView(WaitingView):
         arrived = time.time()
         allowed_ms = timeout_ms(request, DEFAULT_CLAIM_MS)
         body = self.read(ClaimInput)
-        by_tenant = request.auth.role == Role.TENANT
-        claim = validation.Claim(tenant_id, timeout_ms=allowed_ms, by_tenant=by_tenant, **body.validated_data)
+        tenant_key = request.auth.pk if request.auth.role == Role.TENANT else ""
+        claim = validation.Claim(tenant_id, timeout_ms=allowed_ms, tenant_key=tenant_key, **body.validated_data)
         owners = budgets.owners(request.auth, budgets.tenant(tenant_id), budgets.pool(claim.pool_id))
         check_room(owners)
         begun, until = claims.begin(claim), arrived + allowed_ms / 1000

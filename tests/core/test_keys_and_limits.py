@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -10,6 +11,8 @@ from django.utils import timezone
 from boilerhouse.controller import retention
 from boilerhouse.core.models import ApiKey, AuditEntry, Event
 from boilerhouse.web.throttling import Buckets
+from tenants import pacing
+from tenants.models import Assignment
 from tests.asking import problem
 from tests.make import make_container, make_pool, make_workload
 
@@ -95,17 +98,47 @@ def test_a_tenants_key_may_ask_less_often_than_others(call, settings):
     assert {call("GET", "tenants/own/status").status_code for _ in range(20)} == {200}, "a platform's key asks for many"
 
 
-def test_a_claim_of_a_tenants_key_counts_as_one_request(call, settings):
-    """P14: at fifty each, a tenant that only came, worked and went, once a second, was refused."""
-    settings.BOILERHOUSE_THROTTLE_RATE = settings.BOILERHOUSE_THROTTLE_BURST = 1000
-    settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT = 0.001, 20
-    pool, names = make_pool(), [f"t{number}" for number in range(20)]
-    key = call.key_of("tenant", tenant_ids=names)
+@pytest.fixture
+def paced(call, settings):
+    """Claim as a tenant's key, which may make two new claims, and then one in an hour; returns the response."""
+    pacing.buckets = Buckets()
+    settings.BOILERHOUSE_CLAIM_RATE_PER_TENANT, settings.BOILERHOUSE_CLAIM_BURST_PER_TENANT = 1 / 3600, 2
+    names = ["t1", "t2", "t3"]
+    pool, key = make_pool(), call.key_of("tenant", tenant_ids=names)
 
-    def claim(tenant: str) -> int:
-        return call("POST", f"tenants/{tenant}/claim", {"poolId": pool.pk, "wait": False}, key=key).status_code
+    def claim(tenant: str, *, key: str = key) -> Any:
+        return call("POST", f"tenants/{tenant}/claim", {"poolId": pool.pk, "wait": False}, key=key)
 
-    assert [claim(name) for name in names] == [202] * 20
+    return claim
+
+
+def test_a_tenants_key_may_make_so_many_new_claims(paced, call):
+    """P14: one that claimed and released in a loop used all the processors that others left."""
+    assert [paced(tenant).status_code for tenant in ("t1", "t2")] == [202, 202]
+
+    refused = paced("t3")
+    problem(refused, 429, "too_many_claims")
+    assert 3500 < int(refused["Retry-After"]) <= 3600
+    assert not Assignment.objects.filter(tenant_id="t3").exists()
+    other = call.key_of("tenant", tenant_ids=["t3"])
+    assert paced("t3", key=other).status_code == 202, "another key has its own"
+
+
+def test_a_claim_that_joins_another_is_not_a_new_one(paced):
+    assert [paced("t1").status_code for _ in range(5)] == [202] * 5
+    assert paced("t2").status_code == 202
+
+
+def test_a_claim_that_is_refused_for_another_reason_is_not_counted(paced, call):
+    key = call.key_of("tenant", tenant_ids=["t4"])
+    unknown = [call("POST", "tenants/t4/claim", {"poolId": "nope"}, key=key).status_code for _ in range(5)]
+    assert unknown == [404] * 5
+    assert paced("t4", key=key).status_code == 202
+
+
+def test_a_key_that_claims_for_many_tenants_is_not_paced(paced, call):
+    operator = call.key_of("operator")
+    assert [paced(f"o{number}", key=operator).status_code for number in range(6)] == [202] * 6
 
 
 def test_a_long_body_counts_as_many_requests(call, settings):

@@ -20,9 +20,9 @@ INTERVAL_S = 5
 FLOOR_S = {"claim": 0.25, "exec": 0.25, "status": 0.1, "stream": 0.25, "release": 0.5, "save": INTERVAL_S}
 """A quiet value below this counts as this: of a few milliseconds a scheduler alone makes twice as many."""
 PATIENCE_S = 90
-
-
-MOST_S = 90
+VISIT_EVERY_S, WORK_EVERY_S = 4.0, 1.0
+"""It leaves room: one that came back as fast as it can would keep two processors busy by itself, with nobody attacking."""
+MOST_S = 150
 """A round that has not seen as much as it should ends nevertheless."""
 
 
@@ -98,7 +98,6 @@ class Bystander:
         self._run(self.held, "date >> /state/diary; tail -c 2000 /state/diary > /state/last")
         self._ask("GET", f"tenants/{self.held}/status", operation="status")
         self._follow()
-        time.sleep(0.2)
 
     def _follow(self) -> None:
         """Open the stream of its own events, and leave once it is open."""
@@ -162,14 +161,16 @@ class Bystander:
             now = time.monotonic()
             return now < enough or (len(turn.took["release"]) < visits and now < deadline)
 
-        def until_then(action: Callable[[], Any]) -> None:
+        def until_then(action: Callable[[], Any], every_s: float) -> None:
             while goes_on():
-                failed = len(turn.errors)
+                failed, next_at = len(turn.errors), time.monotonic() + every_s
                 action()
                 if len(turn.errors) > failed:
                     time.sleep(1)
+                time.sleep(max(0.0, next_at - time.monotonic()))
 
-        threads = [threading.Thread(target=until_then, args=(action,)) for action in (self._work, self._visit)]
+        actions = (self._work, WORK_EVERY_S), (self._visit, VISIT_EVERY_S)
+        threads = [threading.Thread(target=until_then, args=action) for action in actions]
         for thread in threads:
             thread.start()
         for thread in threads:
