@@ -24,11 +24,11 @@ from boilerhouse.web.asgi_handler import ThreadedHandler
 from boilerhouse.web.base_path import BelowBasePath
 from boilerhouse.web.handshakes import OverTls
 from pools import schemas
-from syncing.sinks import s3_access
+from syncing import sinks
 
 processes.describe("web")
 threading.Thread(target=processes.current, name="register", daemon=True).start()
-s3_access.warm()  # so that the first claim does not wait for it
+sinks.warm()  # so that the first claim does not wait for it
 threading.Thread(target=schemas.warm, name="schemas", daemon=True).start()
 assert get_resolver().url_patterns  # load every view now, not in the first request
 sockets = URLRouter(

@@ -34,7 +34,7 @@ from syncing import connects, errors, syscalls
 from syncing.jail import VOLUME, Jail
 from syncing.locations import MARKER_ROOT
 from syncing.rclone_binary import rclone_path
-from syncing.sinks import Sink, outbound, reaching, refusals
+from syncing.sinks import Sink, outbound, reaching
 
 log = structlog.get_logger(__name__)
 
@@ -232,7 +232,7 @@ def run(
     done = outcome.progress
     log.info("transfer ended", verb=verb, code=code, ms=ms, bytes=done.bytes, files=done.files, deletes=done.deletes)
     if code != 0:
-        raise _failure(code, outcome)
+        raise _failure(code, outcome, sink)
     return outcome
 
 
@@ -451,13 +451,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.stderr.close()
 
 
-def _failure(code: int, outcome: Outcome) -> errors.SyncFailed:
+def _failure(code: int, outcome: Outcome, sink: Sink) -> errors.SyncFailed:
     text = "\n".join(outcome.lines)
     detail = outcome.lines[0] if outcome.lines else f"rclone ended with exit code {code}."
     lower = text.lower()
     if "no space left" in lower or "file too big for remaining disk space" in lower or "disk quota" in lower:
         return errors.DiskFull(detail)
-    if refused := refusals.of_rclone(outcome.lines):
+    if refused := sink.rclone_failure(outcome.lines):
         return refused
     if "x509:" in lower:
         return errors.SinkUntrusted(next(line for line in outcome.lines if "x509:" in line.lower()))

@@ -6,7 +6,7 @@ from django.db import transaction
 
 from boilerhouse.queues import lanes
 from boilerhouse.queues.tasks import enqueue, task
-from syncing import backups, places
+from syncing import backups, places, sinks
 from syncing.models import SyncSpec
 
 EXPIRE_AGAIN_S = 60
@@ -15,9 +15,7 @@ EXPIRE_AGAIN_S = 60
 
 def warm() -> None:
     """What a worker would otherwise do in its first task."""
-    from syncing.sinks import s3_access
-
-    s3_access.warm()
+    sinks.warm()
 
 
 @task

@@ -96,7 +96,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.stop()
 
 
-@pytest.fixture(scope="session", params=far_ends.KINDS)
+@pytest.fixture(scope="session", params=far_ends.ENDS)
 def any_far_end(
     request: pytest.FixtureRequest, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[far_ends.FarEnd]:

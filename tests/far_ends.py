@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from boilerhouse.operations.supervisor import free_port
 from syncing import sinks
@@ -35,9 +35,16 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 class FarEnd:
     """One sink as a spec names it, and a look at what lies there."""
 
+    kind: type[Sink]
+    """Of which it is a far end; ``test_kinds`` asks that every kind has one."""
     shown: dict[str, Any]
     secrets: dict[str, Any] | None = None
     has_conditional_writes = False
+
+    @classmethod
+    def start(cls, directory: Path, server: S3Server) -> Self:
+        """One of its own below an empty directory, or in the S3 server that all tests share."""
+        return cls(directory)  # type: ignore[call-arg]
 
     def sink(self) -> Sink:
         return sinks.resolve(self.shown, self.secrets or {})
@@ -62,6 +69,12 @@ class FarEnd:
 
 
 class RcloneS3(FarEnd):
+    kind = sinks.S3Sink
+
+    @classmethod
+    def start(cls, directory: Path, server: S3Server) -> Self:
+        return cls(server)
+
     def __init__(self, server: S3Server) -> None:
         self.server = server
         body = server.json("")
@@ -73,6 +86,7 @@ class MotoS3(FarEnd):
     """moto: an S3 of its own kind, in memory, that honours conditional writes."""
 
     has_conditional_writes = True
+    kind = sinks.S3Sink
 
     def __init__(self, directory: Path) -> None:
         port = free_port()
@@ -94,6 +108,12 @@ class MotoS3(FarEnd):
 
 
 class Directory(FarEnd):
+    kind = sinks.LocalSink
+
+    @classmethod
+    def start(cls, directory: Path, server: S3Server) -> Self:
+        return cls(directory / "sink")
+
     def __init__(self, root: Path) -> None:
         root.mkdir()
         self.root = root
@@ -105,6 +125,8 @@ class Directory(FarEnd):
 
 class WebDav(FarEnd):
     """``rclone serve webdav`` behind a password."""
+
+    kind = sinks.WebDavSink
 
     def __init__(self, directory: Path, more: Sequence[str] = ("--no-unicode-normalization",)) -> None:
         port = free_port()
@@ -165,12 +187,12 @@ class Alias:
             self.process.wait(timeout=10)
 
 
-KINDS = ("rclone-s3", "moto-s3", "local", "webdav")
+ENDS: dict[str, type[FarEnd]] = {"rclone-s3": RcloneS3, "moto-s3": MotoS3, "local": Directory, "webdav": WebDav}
 
 
-def start(kind: str, directory: Path, server: S3Server) -> Iterator[FarEnd]:
-    makers = {"moto-s3": MotoS3, "local": lambda at: Directory(at / "sink"), "webdav": WebDav}
-    end = RcloneS3(server) if kind == "rclone-s3" else makers[kind](directory)  # type: ignore[operator]
+def start(name: str, directory: Path, server: S3Server) -> Iterator[FarEnd]:
+    """One of ``ENDS``, until the iterator is closed."""
+    end = ENDS[name].start(directory, server)
     try:
         yield end
     finally:

@@ -11,8 +11,9 @@ from boilerhouse.api.serializers import ApiSerializer, LineField, ObjectField
 from boilerhouse.core.bounds import TEN_YEARS_MS
 from pools.api.serializers import IdField, PathField
 from syncing import patterns
-from syncing.api.sinks import SinkField, StoredSink, location_path
+from syncing.api.sinks import SinkField
 from syncing.models import SyncRun, SyncSpec
+from syncing.sinks.inputs import StoredSink, location_path
 from syncing.states import Direction, Mode, Quiesce, SyncRunState, Trigger
 
 

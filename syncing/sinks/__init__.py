@@ -1,11 +1,11 @@
-"""The kinds of sink. A new one is a class (see ``base``), named here, and its fields in ``syncing.api.sinks``."""
+"""The kinds of sink. A new one is one class (see ``base``), named here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from syncing.sinks.base import CLAIM_DEADLINE_S, RUN_DEADLINE_S, Sink
+from syncing.sinks.base import CLAIM_DEADLINE_S, RUN_DEADLINE_S, FormField, Sink
 from syncing.sinks.local import LocalSink
 from syncing.sinks.s3 import S3Sink
 from syncing.sinks.webdav import WebDavSink
@@ -14,17 +14,19 @@ __all__ = [
     "CLAIM_DEADLINE_S",
     "KINDS",
     "RUN_DEADLINE_S",
+    "FormField",
     "LocalSink",
     "S3Sink",
     "Sink",
     "WebDavSink",
     "prefix",
     "resolve",
+    "warm",
 ]
 
-KINDS: dict[str, type[S3Sink] | type[LocalSink] | type[WebDavSink]] = {
-    kind.type: kind for kind in (S3Sink, LocalSink, WebDavSink)
-}
+_KINDS: tuple[type[Sink], ...] = (S3Sink, WebDavSink, LocalSink)
+KINDS: dict[str, type[Sink]] = {kind.type: kind for kind in _KINDS}
+"""By ``sink.type``, in the form's order."""
 
 
 def resolve(sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Sink:
@@ -34,6 +36,10 @@ def resolve(sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Sink:
 
 def prefix(sink: Mapping[str, Any]) -> str:
     """What a spec's sink itself puts before every sink path: a location template."""
-    if sink["type"] == LocalSink.type:
-        return LocalSink.prefix(sink)
-    return str(sink.get("prefix") or "")
+    return KINDS.get(sink["type"], Sink).prefix_of(sink)
+
+
+def warm() -> None:
+    """Do what the first question to any kind would otherwise wait for."""
+    for kind in KINDS.values():
+        kind.warm()

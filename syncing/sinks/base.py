@@ -1,18 +1,25 @@
-"""A sink: the far end of a sync. A kind of sink is one class: rclone's remote, and a small in-process client.
+"""A sink: the far end of a sync. A kind of sink is one class (docs/adr/0056-a-kind-of-sink-is-one-class.md).
 
+It declares how a spec describes it (serializer, form), how rclone reaches it and what rclone's failures mean. It is
+also a small in-process client.
 The in-process client answers "is anything there?" in 2-4 ms, where an rclone process needs 75 ms (hazards.md#a10).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-from syncing.errors import SinkUnreliable
+from syncing.errors import SinkUnreliable, SyncFailed
 from syncing.locations import MARKER_ROOT
+from syncing.sinks import refusals
+
+if TYPE_CHECKING:
+    from syncing.sinks.inputs import InputClass
 
 CLAIM_DEADLINE_S, RUN_DEADLINE_S, COPY_DEADLINE_S = 2, 15, 300
 """How long a sink may send nothing."""
@@ -34,6 +41,18 @@ def whole_s(deadline_s: int, size: int = 0) -> float:
     return deadline_s if deadline_s == CLAIM_DEADLINE_S else 4 * deadline_s + size / SLOWEST_BYTES_PER_S
 
 
+@dataclass(frozen=True, slots=True)
+class FormField:
+    """One value of a spec's sink, as the form asks for it."""
+
+    path: str
+    """From the sink's object, such as ``bucket``."""
+    label: str
+    hint: str = ""
+    kind: str = "text"
+    """A kind of the form's parts, or ``credential``: one of the stored ones."""
+
+
 class Sink(ABC):
     """One far end, resolved: with its secrets, ready to be used. Locations and keys are relative to it.
 
@@ -42,10 +61,36 @@ class Sink(ABC):
     """
 
     type: ClassVar[str]
+    """The kind, as a spec's ``sink.type`` names it."""
+    label: ClassVar[str]
+    """The kind in the form's words."""
+    form: ClassVar[tuple[FormField, ...]]
+    rclone_signs: ClassVar[refusals.Signs] = ()
+    """Which words of rclone mean which error at this kind; the first that is met counts."""
     compares: ClassVar[tuple[str, ...]] = ("--checksum",)
     """How rclone tells what has changed; never by size or time alone."""
     resumes_saves: ClassVar[bool] = True
     """Whether a save that is tried again sends only what the sink does not have yet."""
+
+    @classmethod
+    @abstractmethod
+    def from_spec(cls, sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Self:
+        """The sink of a spec's ``sink`` as it is shown, and of its secrets."""
+
+    @classmethod
+    @abstractmethod
+    def serializer(cls) -> InputClass:
+        """How the API reads a spec's ``sink``. Imported when it is asked for: most processes read none."""
+
+    @classmethod
+    def prefix_of(cls, sink: Mapping[str, Any]) -> str:
+        """What a spec's sink itself puts before every sink path: a location template."""
+        return str(sink.get("prefix") or "")
+
+    @classmethod
+    def warm(cls) -> None:
+        """Do what the first question would otherwise wait for, once per process."""
+        return
 
     @property
     @abstractmethod
@@ -61,6 +106,11 @@ class Sink(ABC):
         """The names, or addresses, by which rclone asks it; that of ``address`` first."""
         if self.address:
             yield urlsplit(self.address).hostname or ""
+
+    @property
+    def has_changing_addresses(self) -> bool:
+        """Whether rclone must ask the resolver itself: the server has too many addresses to name them before."""
+        return False
 
     def far_end(self, location: str) -> str:
         """What is slow, or dead, for all transfers with it when it is for the one at ``location``."""
@@ -109,6 +159,10 @@ class Sink(ABC):
     def flags(self, location: str) -> list[str]:
         """More of rclone's flags for a transfer from or to a location."""
         return []
+
+    def rclone_failure(self, lines: list[str]) -> SyncFailed | None:
+        """The error of the sink that rclone's error lines report; None if they report another one."""
+        return refusals.of_rclone(lines, self.rclone_signs)
 
     def respelling(self, paths: Collection[str]) -> list[str]:
         """The flags under which an upload of these files gives them names that the sink gives back.

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.conf import settings
 
@@ -22,7 +22,10 @@ from boilerhouse.process import stalls
 from syncing import locations
 from syncing.errors import DiskFull, Incomplete, Oversized, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
 from syncing.sinks import deadlines, local_hands, sizes
-from syncing.sinks.base import COPY_DEADLINE_S, LISTING_DEADLINE_S, REMOTE, RUN_DEADLINE_S, Sink, whole_s
+from syncing.sinks.base import COPY_DEADLINE_S, LISTING_DEADLINE_S, REMOTE, RUN_DEADLINE_S, FormField, Sink, whole_s
+
+if TYPE_CHECKING:
+    from syncing.sinks.inputs import InputClass
 
 INSIDE = "/sink"
 LISTED_S = 5.0
@@ -44,13 +47,21 @@ class LocalSink(Sink):
     root: Path
 
     type: ClassVar[str] = "local"
+    label: ClassVar[str] = "a directory on the node"
+    form: ClassVar[tuple[FormField, ...]] = (FormField("path", "Directory", "Below BOILERHOUSE_LOCAL_SINK_ROOT"),)
 
     @classmethod
     def from_spec(cls, sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Self:
         return cls(local_root() or Path("/nonexistent"))
 
     @classmethod
-    def prefix(cls, sink: Mapping[str, Any]) -> str:
+    def serializer(cls) -> InputClass:
+        from syncing.sinks.local_input import LocalSinkInput
+
+        return LocalSinkInput
+
+    @classmethod
+    def prefix_of(cls, sink: Mapping[str, Any]) -> str:
         """The spec's path, relative to the root."""
         root = local_root()
         path = Path(sink["path"])

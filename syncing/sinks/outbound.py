@@ -19,7 +19,6 @@ from urllib.parse import SplitResult, urlsplit
 from django.conf import settings
 
 from boilerhouse.core.deployment import data_dir
-from syncing import addresses
 from syncing.errors import SinkClosed, SinkUnreachable
 from syncing.sinks import reaching
 from syncing.sinks.base import Sink
@@ -138,7 +137,7 @@ def reach(sink: Sink) -> Reach:
     proxy = reaching.proxy_for(sink.address)
     parts = urlsplit(proxy or sink.address)
     port = _port(parts)
-    if not proxy and addresses.is_aws(sink.address):
+    if not proxy and sink.has_changing_addresses:
         return Reach(port=port)
     names = [parts.hostname or ""] if proxy else list(sink.hosts())
     lines, ends = ["127.0.0.1 localhost"], set()

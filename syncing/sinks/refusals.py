@@ -95,23 +95,14 @@ def region_of(response: Mapping[str, Any]) -> str:
     return words(about.get("HTTPHeaders", {}).get("x-amz-bucket-region") or said.get("Region")) if is_refused else ""
 
 
-_IN_RCLONES_WORDS: tuple[tuple[tuple[str, ...], type[errors.SyncFailed]], ...] = (
-    (("nosuchbucket",), errors.SinkMissing),
-    (("requesttimetooskewed",), errors.ClockSkewed),
-    (
-        ("permanentredirect", "authorizationheadermalformed", "can't set region", "statuscode: 301"),
-        errors.SinkElsewhere,
-    ),
-    (("invalidobjectstate", "restore first"), errors.SinkArchived),
-    (("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403"), errors.SinkDenied),
-    (("slowdown", "statuscode: 503", "statuscode: 429", "toomanyrequests"), errors.SinkThrottled),
-)
+Signs = tuple[tuple[tuple[str, ...], type[errors.SyncFailed]], ...]
+"""Words of rclone in lower case, and the error that they mean; the first that is met counts."""
 
 
-def of_rclone(lines: list[str]) -> errors.SyncFailed | None:
-    """The error that rclone's lines tell of a sink; None if they tell of something else."""
+def of_rclone(lines: list[str], signs_of_kind: Signs) -> errors.SyncFailed | None:
+    """The error that rclone's lines report by these signs; None if they report something else."""
     lower = "\n".join(lines).lower()
-    for signs, kind in _IN_RCLONES_WORDS:
+    for signs, kind in signs_of_kind:
         if any(sign in lower for sign in signs):
             told = next(line for line in lines if any(sign in line.lower() for sign in signs))
             if kind is errors.SinkElsewhere:

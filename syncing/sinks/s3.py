@@ -18,11 +18,16 @@ import structlog
 from boilerhouse.process import stalls
 from syncing import addresses
 from syncing.errors import (
+    ClockSkewed,
     RemoteChanged,
+    SinkArchived,
     SinkClosed,
     SinkDenied,
+    SinkElsewhere,
+    SinkMissing,
     SinkRefused,
     SinkStumbled,
+    SinkThrottled,
     SinkUnreachable,
     SinkUnreliable,
     SinkUntrusted,
@@ -36,6 +41,7 @@ from syncing.sinks.base import (
     LISTING_DEADLINE_S,
     REMOTE,
     RUN_DEADLINE_S,
+    FormField,
     Sink,
     whole_s,
 )
@@ -43,6 +49,7 @@ from syncing.sinks.flags import KMS, Carried
 from syncing.sinks.retrying import retry
 
 if TYPE_CHECKING:
+    from syncing.sinks.inputs import InputClass
     from syncing.sinks.s3_access import Access, Seen
 
 log = structlog.get_logger(__name__)
@@ -66,6 +73,17 @@ _HOST_KEYS = (
     " instance's role."
 )
 _seen: dict[S3Sink, Seen] = {}
+_SIGNS: refusals.Signs = (
+    (("nosuchbucket",), SinkMissing),
+    (("requesttimetooskewed",), ClockSkewed),
+    (
+        ("permanentredirect", "authorizationheadermalformed", "can't set region", "statuscode: 301"),
+        SinkElsewhere,
+    ),
+    (("invalidobjectstate", "restore first"), SinkArchived),
+    (("accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch", "statuscode: 403"), SinkDenied),
+    (("slowdown", "statuscode: 503", "statuscode: 429", "toomanyrequests"), SinkThrottled),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +100,19 @@ class S3Sink(Sink):
     rclone_flags: tuple[str, ...] = ()
 
     type: ClassVar[str] = "s3"
+    label: ClassVar[str] = "S3, or compatible"
+    form: ClassVar[tuple[FormField, ...]] = (
+        FormField("bucket", "Bucket"),
+        FormField("region", "Region"),
+        FormField("endpoint", "Endpoint", "http(s)://host[:port]. Leave empty for AWS"),
+        FormField("prefix", "Prefix", "Prepended to every path; ${tenantId} separates tenants"),
+        FormField("provider", "Provider", "rclone's name for it, such as Minio or Cloudflare"),
+        FormField("credentialId", "Credential", "From Settings, Credentials", "credential"),
+        FormField("accessKeyId", "Access key id", "If no credential is selected"),
+        FormField("secretAccessKey", "Secret access key", "Stored encrypted. Leave empty to keep it", "secret"),
+        FormField("rcloneFlags", "rclone flags", "Only flags that do not change what is saved", "list"),
+    )
+    rclone_signs: ClassVar[refusals.Signs] = _SIGNS
 
     @classmethod
     def from_spec(cls, sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Self:
@@ -96,6 +127,18 @@ class S3Sink(Sink):
             secret_access_key=secrets.get("secretAccessKey") or "",
             rclone_flags=tuple(sink.get("rcloneFlags") or ()),
         )
+
+    @classmethod
+    def serializer(cls) -> InputClass:
+        from syncing.sinks.s3_input import S3SinkInput
+
+        return S3SinkInput
+
+    @classmethod
+    def warm(cls) -> None:
+        from syncing.sinks.s3_access import warm
+
+        warm()
 
     def secrets(self) -> Iterator[str]:
         if self.secret_access_key:
@@ -120,6 +163,10 @@ class S3Sink(Sink):
             return self.endpoint
         domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
         return f"https://{self.bucket}.s3.{self.region}.{domain}"
+
+    @property
+    def has_changing_addresses(self) -> bool:
+        return addresses.is_aws(self.address)
 
     def hosts(self) -> Iterator[str]:
         for host in Sink.hosts(self):

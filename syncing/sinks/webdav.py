@@ -12,7 +12,7 @@ import io
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree
 
@@ -39,10 +39,14 @@ from syncing.sinks.base import (
     LISTING_DEADLINE_S,
     REMOTE,
     RUN_DEADLINE_S,
+    FormField,
     Sink,
     whole_s,
 )
 from syncing.sinks.retrying import retry
+
+if TYPE_CHECKING:
+    from syncing.sinks.inputs import InputClass
 
 _BUSY = (423, 429, 503)
 """Locked, by another request of ours at the same moment, or too many at once."""
@@ -62,6 +66,11 @@ class WebDavSink(Sink):
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     type: ClassVar[str] = "http"
+    label: ClassVar[str] = "WebDAV"
+    form: ClassVar[tuple[FormField, ...]] = (
+        FormField("endpoint", "Address", "http(s)://host[:port]/path"),
+        FormField("headers", "Headers", "As JSON; null keeps the stored value", "json"),
+    )
     compares: ClassVar[tuple[str, ...]] = ("--ignore-times",)
     resumes_saves: ClassVar[bool] = False
 
@@ -69,6 +78,12 @@ class WebDavSink(Sink):
     def from_spec(cls, sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Self:
         """The sink of a spec's body and its secrets ``{headers: {name: value}}``."""
         return cls(sink["endpoint"].rstrip("/"), tuple(sorted((secrets.get("headers") or {}).items())))
+
+    @classmethod
+    def serializer(cls) -> InputClass:
+        from syncing.sinks.webdav_input import HttpSinkInput
+
+        return HttpSinkInput
 
     @property
     def place(self) -> tuple[str, str]:

@@ -15,8 +15,8 @@ from boilerhouse.operations.resources import Resource
 from pools import sizing
 from pools.models import Pool
 from pools.states import ContainerState
-from syncing.api.sinks import KINDS
 from syncing.models import SyncSpec
+from syncing.sinks import KINDS
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState, Source
 from tests.make import make_container, make_pool, make_sync_spec, make_workload

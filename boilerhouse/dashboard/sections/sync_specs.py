@@ -7,9 +7,9 @@ from typing import Any
 from boilerhouse.dashboard.documents import Part, Section, Sections, get
 from pools.models import Pool
 from syncing.models import Credential
+from syncing.sinks import KINDS, FormField
 from syncing.states import Direction, Mode, Quiesce
 
-KINDS = (("s3", "S3, or compatible"), ("http", "WebDAV"), ("local", "a directory on the node"))
 DIRECTIONS = (
     (Direction.BIDIRECTIONAL.value, "saved and restored"),
     (Direction.UPLOAD.value, "saved only"),
@@ -23,6 +23,13 @@ MODES = ((Mode.SYNC.value, "mirror: deletes at the sink too"), (Mode.COPY.value,
 MAPPING = {"containerPath": "/state", "sinkPath": "", "direction": "bidirectional", "mode": "sync"}
 
 
+def _part(field: FormField, credentials: list[tuple[str, str]]) -> Part:
+    """What a kind of sink declares, as the form has it."""
+    if field.kind == "credential":
+        return Part(field.path, field.label, field.hint, "choice", [("", "none"), *credentials])
+    return Part(field.path, field.label, field.hint, field.kind)
+
+
 def sections_of(*, is_new: bool) -> Sections:
     """Built per request, because the choices are read once."""
     pools = [(pk, pk) for pk in Pool.objects.order_by("pk").values_list("pk", flat=True)] if is_new else []
@@ -34,30 +41,14 @@ def sections_of(*, is_new: bool) -> Sections:
             *first,
             Part("poolId", "Pool", "The pool whose tenants are saved. Cannot be changed later", "choice", pools),
         )  # fmt: skip
-    sinks: dict[str, tuple[Part, ...]] = {
-        "s3": (
-            Part("bucket", "Bucket"), Part("region", "Region"),
-            Part("endpoint", "Endpoint", "http(s)://host[:port]. Leave empty for AWS"),
-            Part("prefix", "Prefix", "Prepended to every path; ${tenantId} separates tenants"),
-            Part("provider", "Provider", "rclone's name for it, such as Minio or Cloudflare"),
-            Part("credentialId", "Credential", "From Settings, Credentials", "choice", [("", "none"), *credentials]),
-            Part("accessKeyId", "Access key id", "If no credential is selected"),
-            Part("secretAccessKey", "Secret access key", "Stored encrypted. Leave empty to keep it", "secret"),
-            Part("rcloneFlags", "rclone flags", "Only flags that do not change what is saved", "list"),
-        ),
-        "http": (
-            Part("endpoint", "Address", "http(s)://host[:port]/path"),
-            Part("headers", "Headers", "As JSON; null keeps the stored value", "json"),
-        ),
-        "local": (Part("path", "Directory", "Below BOILERHOUSE_LOCAL_SINK_ROOT"),),
-    }  # fmt: skip
-
     def sections(value: dict[str, Any]) -> list[Section]:
         chosen = str(get(value, "/sink/type") or "s3")
-        is_known = chosen in sinks
-        kinds = KINDS if is_known else (*KINDS, (chosen, f"{chosen}, not supported by this form"))
+        of_kind, kinds = KINDS.get(chosen), [(name, kind.label) for name, kind in KINDS.items()]
+        if of_kind is None:
+            kinds.append((chosen, f"{chosen}, not supported by this form"))
         kind = Part("type", "Kind", kind="choice", options=kinds, default="s3", reloads=True)
-        lede = "Where the files are kept." if is_known else "Edit its fields as JSON."
+        values = [_part(one, credentials) for one in of_kind.form] if of_kind else []
+        lede = "Where the files are kept." if of_kind else "Edit its fields as JSON."
         return [
             Section("Sync spec", first),
             Section("Mappings", (
@@ -67,7 +58,7 @@ def sections_of(*, is_new: bool) -> Sections:
                 Part("direction", "Direction", kind="choice", options=DIRECTIONS, default="bidirectional"),
                 Part("mode", "Mode", kind="choice", options=MODES, default="sync"),
             ), path="mappings", blank=MAPPING, is_list=True, noun="Mapping"),
-            Section("Sink", (kind, *sinks.get(chosen, ())), lede, "sink"),
+            Section("Sink", (kind, *values), lede, "sink"),
             Section("When", (
                 Part("onClaim", "Restore on claim", kind="flag"),
                 Part("onRelease", "Save on release", kind="flag"),

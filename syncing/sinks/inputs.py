@@ -1,0 +1,81 @@
+"""What the kinds' serializers share: how the API reads a spec's ``sink``, secrets write-only."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from rest_framework.exceptions import ValidationError
+
+from boilerhouse.api.serializers import ApiSerializer, camel
+from syncing import locations
+
+if TYPE_CHECKING:
+    from syncing.models import SyncSpec
+
+ENDPOINT = re.compile(
+    r"^(?i:https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~!$&'()*+,;=:@/-]*)?\Z"
+)
+LABEL = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSink:
+    """A validated sink, taken apart into what is shown and what is not."""
+
+    shown: dict[str, Any]
+    secrets: dict[str, Any] | None = None
+    credential_id: str | None = None
+
+
+def location_path(value: str) -> None:
+    if problem := locations.check_path(value):
+        raise ValidationError(problem, code="path")
+
+
+def check_endpoint(value: str) -> None:
+    if not _is_endpoint(value):
+        detail = "Must be http(s)://host[:port], optionally with a plain path, without credentials."
+        raise ValidationError(detail, code="invalid")
+
+
+def _is_endpoint(value: str) -> bool:
+    """Whether every client understands it alike: what one of them cannot read must not be stored."""
+    if not ENDPOINT.match(value):
+        return False
+    try:
+        parts = urlsplit(value)
+        if parts.port == 0 or not parts.hostname:
+            return False
+        if parts.netloc.startswith("["):
+            ipaddress.IPv6Address(parts.hostname)
+            return True
+    except ValueError:  # brackets, numbers of ports
+        return False
+    host = parts.hostname.removesuffix(".")
+    return len(host) <= 253 and all(LABEL.match(label) for label in host.split("."))
+
+
+class SinkInput(ApiSerializer):
+    # One kind's ``sink``. A subclass has a field ``type`` with the kind's name as its only choice. (A docstring would
+    # be in the API's schema, as that of every kind.)
+
+    @property
+    def stored(self) -> SyncSpec | None:
+        """The spec that a PUT replaces."""
+        return self.context.get("stored")
+
+    def take(self) -> StoredSink:
+        """The validated sink. Secrets that a PUT leaves out are those of the stored spec."""
+        raise NotImplementedError
+
+    def _shown(self, *names: str) -> dict[str, Any]:
+        data = self.validated_data
+        return {camel(name): data[name] for name in names if data.get(name) is not None}
+
+
+InputClass = type[SinkInput]
+"""Under another name than ``type``, which the kinds use for their own."""
