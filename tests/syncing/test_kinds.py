@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 import pytest
@@ -108,9 +109,10 @@ def test_a_new_kind_works_by_the_form(client, made_up):
     page = client.post("/sync/specs/new", data).content.decode()
     assert MadeUpSink.label in page
     data = form_of(page)
+    data["/mappings/0/sinkPath"] = "${tenantId}/"
     data["/id"], data["/sink/path"], data["/sink/token"], data["do"] = "s", made_up["path"], TOKEN, "save"
     answer = client.post("/sync/specs/new", data)
-    assert answer.status_code == 303, answer.content.decode()
+    assert answer.status_code == 303, re.findall(r'class="err".*', answer.content.decode())
     spec = SyncSpec.objects.get()
     assert (spec.sink, spec.sink_secrets) == (made_up, {"token": TOKEN})
     assert TOKEN not in client.get("/sync/specs/s/edit").content.decode()

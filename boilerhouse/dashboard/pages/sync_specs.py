@@ -112,6 +112,8 @@ def _save(request: HttpRequest, spec_id: str | None) -> HttpResponse:
     mark = request.POST.get("seen", "")
     document = Document.posted(request.POST, sections.sections_of(is_new=spec is None))
     more: dict[str, Any] = {}
+    if document.tab == "form" and document.do in ("save", "probe"):
+        sections.drop_other_kinds(document.value)
     match document.do:
         case "save":
             saved = _store(request, document, spec, mark)

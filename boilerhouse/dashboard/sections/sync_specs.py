@@ -71,6 +71,20 @@ def sections_of(*, is_new: bool) -> Sections:
     return sections
 
 
+def drop_other_kinds(value: dict[str, Any]) -> None:
+    """Afterwards the sink has no values that only other kinds have, which were typed before the kind was chosen.
+
+    The form does not show them, so nobody could take them out. What no kind has stays, and is refused.
+    """
+    sink = value.get("sink")
+    kind = KINDS.get(str(get(value, "/sink/type")))
+    if kind is None or not isinstance(sink, dict):
+        return
+    own = {field.path for field in kind.form}
+    for name in {field.path for other in KINDS.values() for field in other.form} - own:
+        sink.pop(name, None)
+
+
 def start(pool_id: str) -> dict[str, Any]:
     """The initial value of a new sync spec."""
     return {
