@@ -46,6 +46,8 @@ if [ "$purpose" = test ]; then
   need debootstrap debootstrap
   need sqlite3 sqlite3
   need nginx-light nginx
+  need openssh-server sshd
+  need openssh-client ssh-keygen
   need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
 fi
 if [ ${#missing[@]} -gt 0 ]; then

@@ -141,6 +141,15 @@ class SinkUntrusted(SyncFailed):
         )
 
 
+class HostKeyUnknown(SyncFailed):
+    """The sink shows a host key that the spec does not name, so it is told nothing."""
+
+    code = "untrusted"
+
+    def __init__(self, said: str) -> None:
+        super().__init__(f"{said} If the server has a new key, compare it there, and set hostKeys.")
+
+
 class SinkMissing(SyncFailed):
     """The bucket does not exist."""
 

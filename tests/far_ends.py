@@ -147,6 +147,52 @@ class WebDav(FarEnd):
         self.process.wait(timeout=10)
 
 
+class Sftp(FarEnd):
+    """Debian's OpenSSH server, which lets root in by a key."""
+
+    kind = sinks.SftpSink
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.port = directory, free_port()
+        (directory / "sftp").mkdir()
+        for name in ("host", "user"):
+            self.make_key(name)
+        (directory / "authorized").write_text((directory / "user.pub").read_text())
+        (directory / "config").write_text(
+            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {directory}/host\nPidFile none\nUsePAM no\n"
+            f"AuthorizedKeysFile {directory}/authorized\nStrictModes no\nPasswordAuthentication no\n"
+            "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\nForceCommand internal-sftp\n"
+        )
+        self.run()
+        self.shown = {
+            "type": "sftp", "host": "127.0.0.1", "port": self.port, "user": "root", "path": str(directory / "sftp"),
+            "hostKeys": [self.host_key],
+        }  # fmt: skip
+        self.secrets = {"privateKey": (directory / "user").read_text()}
+
+    @property
+    def host_key(self) -> str:
+        return " ".join((self.directory / "host.pub").read_text().split()[:2])
+
+    def make_key(self, name: str) -> None:
+        """Afterwards there is a new key by that name."""
+        (self.directory / name).unlink(missing_ok=True)
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", str(self.directory / name)]
+        subprocess.run(command, check=True)
+
+    def run(self) -> None:
+        Path("/run/sshd").mkdir(exist_ok=True, mode=0o755)
+        with (self.directory / "sshd.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.directory / "config")], stdout=log, stderr=log
+            )
+        wait_for(self.port, self.process)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=10)
+
+
 _FORWARD = """
 import asyncio, sys
 port, target = map(int, sys.argv[1:])
@@ -187,7 +233,13 @@ class Alias:
             self.process.wait(timeout=10)
 
 
-ENDS: dict[str, type[FarEnd]] = {"rclone-s3": RcloneS3, "moto-s3": MotoS3, "local": Directory, "webdav": WebDav}
+ENDS: dict[str, type[FarEnd]] = {
+    "rclone-s3": RcloneS3,
+    "moto-s3": MotoS3,
+    "local": Directory,
+    "webdav": WebDav,
+    "sftp": Sftp,
+}
 
 
 def start(name: str, directory: Path, server: S3Server) -> Iterator[FarEnd]:

@@ -8,6 +8,7 @@ from typing import Any
 from syncing.sinks.base import CLAIM_DEADLINE_S, RUN_DEADLINE_S, FormField, Sink
 from syncing.sinks.local import LocalSink
 from syncing.sinks.s3 import S3Sink
+from syncing.sinks.sftp import SftpSink
 from syncing.sinks.webdav import WebDavSink
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "FormField",
     "LocalSink",
     "S3Sink",
+    "SftpSink",
     "Sink",
     "WebDavSink",
     "prefix",
@@ -24,7 +26,7 @@ __all__ = [
     "warm",
 ]
 
-_KINDS: tuple[type[Sink], ...] = (S3Sink, WebDavSink, LocalSink)
+_KINDS: tuple[type[Sink], ...] = (S3Sink, WebDavSink, SftpSink, LocalSink)
 KINDS: dict[str, type[Sink]] = {kind.type: kind for kind in _KINDS}
 """By ``sink.type``, in the form's order."""
 

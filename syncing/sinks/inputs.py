@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from rest_framework.exceptions import ValidationError
@@ -55,8 +56,21 @@ def _is_endpoint(value: str) -> bool:
             return True
     except ValueError:  # brackets, numbers of ports
         return False
-    host = parts.hostname.removesuffix(".")
+    return _is_name(parts.hostname)
+
+
+def _is_name(host: str) -> bool:
+    host = host.removesuffix(".")
     return len(host) <= 253 and all(LABEL.match(label) for label in host.split("."))
+
+
+def check_host(value: str) -> None:
+    """A name, or an address without brackets."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not _is_name(value):
+            raise ValidationError("Give a host's name or address.", code="invalid") from None
 
 
 class SinkInput(ApiSerializer):
@@ -75,6 +89,25 @@ class SinkInput(ApiSerializer):
     def _shown(self, *names: str) -> dict[str, Any]:
         data = self.validated_data
         return {camel(name): data[name] for name in names if data.get(name) is not None}
+
+
+class KeyedSinkInput(SinkInput):
+    # A kind whose secrets are plain write-only fields. A PUT that gives none of them keeps those that are stored, but
+    # not where it changes who would be shown them.
+    secret_fields: ClassVar[tuple[str, ...]]
+    bound_to: ClassVar[tuple[str, ...]]
+
+    def secrets_of(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """The secrets that hold: those that are given, else those that are stored, if they may be kept."""
+        given = {camel(name): attrs[name] for name in self.secret_fields if attrs.get(name)}
+        if given or self.stored is None or self.stored.sink.get("type") != attrs["type"]:
+            return given
+        same = all((self.stored.sink.get(camel(name)) or None) == (attrs.get(name) or None) for name in self.bound_to)
+        return dict(self.stored.sink_secrets or {}) if same else {}
+
+    def take(self) -> StoredSink:
+        shown = [name for name in self._declared_fields if name not in self.secret_fields]
+        return StoredSink(self._shown(*shown), self.secrets_of(self.validated_data) or None)
 
 
 InputClass = type[SinkInput]

@@ -154,7 +154,7 @@ def reach(sink: Sink) -> Reach:
 
 
 def _port(parts: SplitResult) -> int:
-    return parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return parts.port or {"http": 80, "https": 443, "sftp": 22}.get(parts.scheme, 0)
 
 
 def _is_address(name: str) -> bool:

@@ -41,6 +41,7 @@ def sections_of(*, is_new: bool) -> Sections:
             *first,
             Part("poolId", "Pool", "The pool whose tenants are saved. Cannot be changed later", "choice", pools),
         )  # fmt: skip
+
     def sections(value: dict[str, Any]) -> list[Section]:
         chosen = str(get(value, "/sink/type") or "s3")
         of_kind, kinds = KINDS.get(chosen), [(name, kind.label) for name, kind in KINDS.items()]
