@@ -275,7 +275,7 @@ def test_what_cannot_be_used_is_found_by_the_probe_and_nothing_is_half_done(behi
 def test_the_probe_guesses_what_it_does_not_try(behind):
     """B24: a request that says that it pays costs money."""
     end = behind(providers.RequesterPays())
-    with pytest.raises(errors.SinkDenied, match=r"Access Denied.*If whoever asks pays there, add"):
+    with pytest.raises(errors.SinkDenied, match=r"Access Denied.*If the requester pays, add"):
         end.sink().probe()
     assert not [one for one in end.provider.log if "x-amz-request-payer" in one.headers]
 

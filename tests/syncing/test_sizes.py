@@ -25,7 +25,7 @@ def test_what_is_longer_than_asked_for_is_not_read(far_end):
     sink.put("t/short", b"short")
     with sizes.at_most(PLAIN_BYTES):
         for ask in (sink.get, sink.read):
-            with pytest.raises(errors.Oversized, match=r"300000 bytes.*at most 65536"):
+            with pytest.raises(errors.Oversized, match=r"300000 bytes.*the limit is 65536"):
                 ask("t/long", CLAIM_DEADLINE_S)
         assert sink.get("t/short", CLAIM_DEADLINE_S) == b"short"
     assert sink.get("t/long", RUN_DEADLINE_S) == content
