@@ -203,7 +203,7 @@ def test_a_marker_that_no_worker_reads_fails_the_claim_in_words(s3, pools, monke
     location, sink = pool.sync_specs.get().mappings.get().location("mia"), pool.sync_specs.get().resolved_sink()
     monkeypatch.setattr(sizes, "MOST_BYTES", 100_000)
     sink.put(marker_key(location), bytes(100_001))
-    with pytest.raises(errors.RestoreFailed, match=r"holds 100001 bytes; at most 100000 are read"):
+    with pytest.raises(errors.RestoreFailed, match=r"has 100001 bytes; the limit is 100000"):
         outcome(pool, "mia")
 
 
