@@ -122,7 +122,7 @@ import django
 django.setup()
 from pools import last_output
 for unit in ("a.", "A$", "A_", "at ", " ", "\\x1b[", "\\x1b[1;", "ERR", "x.go:"):
-    last_words.pick(unit.encode() * (last_words.LOOK_AT_BYTES // len(unit)))
+    last_output.pick(unit.encode() * (last_output.LOOK_AT_BYTES // len(unit)))
 """
 
 
