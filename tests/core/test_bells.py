@@ -54,7 +54,7 @@ def test_a_ring_before_waiting_is_not_missed_and_a_silenced_one_is_over(own_dire
 def test_bells_of_processes_that_were_killed_are_taken_away(own_directory):
     code = (
         "import os,signal,django; os.environ['DJANGO_SETTINGS_MODULE']='boilerhouse.settings'; django.setup();"
-        "from boilerhouse.queues.wakeup_pipes import WakeupPipe; kept = Bell('claim'); os.kill(os.getpid(), signal.SIGKILL)"
+        "from boilerhouse.queues.wakeup_pipes import WakeupPipe; kept = WakeupPipe('claim'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "BOILERHOUSE_DATA_DIR": str(own_directory)})
     assert len(list((data_dir() / "bells").glob("claim.*"))) == 1
