@@ -20,6 +20,7 @@ from pools import limits
 from pools.models import Workload
 from pools.spec import Device, Gpus, MemoryMount, Ulimit
 from syncing.models import SyncSpec
+from tests.forms import form_of
 from tests.make import make_container, make_pool, make_sync_spec, make_workload
 from tests.pages import text_of
 
@@ -152,23 +153,6 @@ def test_a_form_that_nobody_touched_changes_nothing(value: dict[str, Any]) -> No
 def admins(client, db, data_dir):
     client.force_login(User.objects.create_superuser("ada"))
     return client
-
-
-def form_of(page: str) -> QueryDict:
-    """What a browser would send of the editor's form."""
-    data = QueryDict(mutable=True)
-    text = page.split('id="editor">', 1)[1].split("</form>", 1)[0]
-    for tag in re.findall(r"<input[^>]*>", text):
-        name = re.search(r'name="([^"]*)"', tag)
-        value = re.search(r'value="([^"]*)"', tag)
-        if name and ('type="checkbox"' not in tag or " checked" in tag):
-            data[html.unescape(name[1])] = html.unescape(value[1]) if value else ""
-    for name_, body in re.findall(r'<textarea[^>]*name="([^"]*)"[^>]*>(.*?)</textarea>', text, re.S):
-        data[html.unescape(name_)] = html.unescape(body)
-    for name_, body in re.findall(r'<select[^>]*name="([^"]*)"[^>]*>(.*?)</select>', text, re.S):
-        chosen = re.search(r'<option value="([^"]*)" selected', body) or re.search(r'<option value="([^"]*)"', body)
-        data[html.unescape(name_)] = html.unescape(chosen[1]) if chosen else ""
-    return data
 
 
 def test_a_workload_is_made_and_changed_by_form(admins):

@@ -16,7 +16,7 @@ from syncing.sinks import FormField, LocalSink, Sink, refusals
 from syncing.sinks.inputs import StoredSink
 from syncing.sinks.local_input import LocalSinkInput
 from tests import far_ends
-from tests.dashboard.test_documents import form_of
+from tests.forms import form_of
 from tests.make import make_pool, make_workload
 
 pytestmark = pytest.mark.any_database
