@@ -163,7 +163,7 @@ class LocalSink(Sink):
         if line["wrong"] == "missing":
             return SinkMissing(f"The directory {self.root} does not exist.")
         if line["wrong"] == "long":
-            return Oversized(f"An object of {line['size']} bytes was asked for; at most {sizes.most()} are read.")
+            return Oversized(f"An object has {line['size']} bytes; the limit is {sizes.most()}.")
         if line["wrong"] == "unmakeable":
             return SyncFailed(f"The directory {line['words']} cannot be made.")
         said = f"{self.root}: {line['words']}"

@@ -113,7 +113,7 @@ def test_a_sink_that_only_the_process_reaches_is_not_healthy(tls_spec, monkeypat
     health = services.probe(tls_spec)
 
     assert health["state"] == "unhealthy"
-    assert health["detail"].startswith("rclone cannot save there: ")
+    assert health["detail"].startswith("rclone cannot save to it: ")
     assert health["code"] == "untrusted"
 
 

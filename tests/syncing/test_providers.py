@@ -205,7 +205,7 @@ REFUSES = {
         providers.DeniesListing,
         {},
         errors.SinkDenied,
-        ["not authorized to perform: s3:ListBucket", "allow to list .boilerhouse/"],
+        ["not authorized to perform: s3:ListBucket", "allow listing of .boilerhouse/"],
     ),
     "markers are hidden": (
         lambda: providers.DeniesKeys(".boilerhouse/"),
