@@ -102,7 +102,7 @@ def test_what_the_kernel_says_of_a_script_is_said_so_too_and_a_programs_own_word
     said = b"exec /w/run.sh: no such file or directory\n"
     done = refusals.at_execve(Executed(1, b"", said, 3), ("/w/run.sh",))
     assert done
-    assert (done.exit_code, done.stderr) == (127, b"/w/run.sh: no such file, or its interpreter is not there\n")
+    assert (done.exit_code, done.stderr) == (127, b"/w/run.sh: no such file, or its interpreter does not exist\n")
     for other in (Executed(1, b"x", said, 3), Executed(2, b"", said, 3), Executed(1, b"", b"a\n" + said, 3)):
         assert refusals.at_execve(other, ("/w/run.sh",)) is None
     assert refusals.at_execve(Executed(1, b"", said, 3), ("sh", "-c", "exec /w/run.sh")) is None

@@ -77,7 +77,8 @@ DIRECTORY = {
 }
 KERNEL = {
     # By a runtime id or a process id that came from the container's node, or of the own process.
-    "boilerhouse/operations/supervisor.py", "boilerhouse/process/processes.py", "boilerhouse/process/stalls.py",
+    "boilerhouse/operations/supervisor.py", "boilerhouse/process/pids.py", "boilerhouse/process/processes.py",
+    "boilerhouse/process/stalls.py",
     "boilerhouse/process/urgency.py", "pools/bridging.py", "pools/freezer.py", "pools/host_processes.py",
     "pools/mount_check.py", "pools/name_resolution.py", "pools/unlinked_files.py", "pools/usage.py", "syncing/connects.py",
     "syncing/jail.py", "syncing/sinks/local.py",

@@ -59,9 +59,9 @@ def test_an_answer_without_an_end_is_cut(endless, kind):
     s3 = S3Sink("b", "us-east-1", "", endless, "", "key", "secret-secret")
     sink = s3 if kind == "s3" else WebDavSink(f"{endless}/dav")
     with sizes.at_most(1 << 20):
-        with pytest.raises(errors.Oversized, match="longer than the limit of 1048576 bytes"):
+        with pytest.raises(errors.Oversized, match="is longer than the limit of 1048576 bytes"):
             sink.get("k", RUN_DEADLINE_S)
-        with pytest.raises(errors.Oversized, match="longer than the limit of 1048576 bytes"):
+        with pytest.raises(errors.Oversized, match="is longer than the limit of 1048576 bytes"):
             sink.has_objects("x", CLAIM_DEADLINE_S)
 
 
