@@ -192,6 +192,7 @@ FREE = {
     ("ApiKeyInput", "tenantIds"), ("S3SinkInput", "provider"), ("PoolNetworkField", "dns"),
     ("WorkloadInput", "dns"),
     ("RegistryCredentialInput", "password"), ("RegistryCredentialInput", "identityToken"),
+    ("SftpSinkInput", "privateKey"),
 }  # fmt: skip
 """Words that a program gets, whatever they hold; and what a stricter rule of its own holds together."""
 

@@ -251,4 +251,4 @@ def test_engines_that_are_set_up_otherwise_are_not_refused(engine, served, info)
     suitability.check(served)
     (said,) = [one[1] for one in doctor._engine() if one[0] == doctor.OK]
     assert said.startswith("Docker 29.0.0, API 1.51, cgroup v")
-    assert ("images by containerd" in said) == ("DriverStatus" in info)
+    assert ("image store containerd" in said) == ("DriverStatus" in info)
