@@ -32,16 +32,16 @@ KINDS: dict[str, type[Sink]] = {kind.type: kind for kind in _KINDS}
 
 
 def resolve(sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Sink:
-    """The sink that a spec describes, with its secrets."""
+    """The sink of a spec, with its secrets."""
     return KINDS[sink["type"]].from_spec(sink, secrets)
 
 
 def prefix(sink: Mapping[str, Any]) -> str:
-    """What a spec's sink itself puts before every sink path: a location template."""
+    """The prefix that a spec's sink itself adds to every sink path: a location template."""
     return KINDS.get(sink["type"], Sink).prefix_of(sink)
 
 
 def warm() -> None:
-    """Do what the first question to any kind would otherwise wait for."""
+    """Prepare what the first query of any kind would otherwise wait for."""
     for kind in KINDS.values():
         kind.warm()

@@ -1,8 +1,8 @@
-"""A sink: the far end of a sync. A kind of sink is one class (docs/adr/0056-a-kind-of-sink-is-one-class.md).
+"""A sink, where state is stored. A kind of sink is one class (docs/adr/0056-a-kind-of-sink-is-one-class.md).
 
 It declares how a spec describes it (serializer, form), how rclone reaches it and what rclone's failures mean. It is
-also a small in-process client.
-The in-process client answers "is anything there?" in 2-4 ms, where an rclone process needs 75 ms (hazards.md#a10).
+also a small in-process client, which answers "is anything there?" in 2-4 ms; an rclone process needs 75 ms
+(hazards.md#a10).
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class FormField:
 
 
 class Sink(ABC):
-    """One far end, resolved: with its secrets, ready to be used. Locations and keys are relative to it.
+    """One sink, resolved: with its secrets, ready to be used. Locations and keys are relative to it.
 
-    All methods that ask it raise SinkUnreachable, SinkDenied, SinkMissing, DiskFull, or SyncFailed for what else it
-    says.
+    All methods that query it raise SinkUnreachable, SinkDenied, SinkMissing, DiskFull, or SyncFailed for any other
+    error.
     """
 
     type: ClassVar[str]

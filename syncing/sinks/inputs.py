@@ -1,4 +1,4 @@
-"""What the kinds' serializers share: how the API reads a spec's ``sink``, secrets write-only."""
+"""Common parts of the sink serializers: how the API reads a spec's ``sink``, with write-only secrets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABEL = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
 
 @dataclass(frozen=True, slots=True)
 class StoredSink:
-    """A validated sink, taken apart into what is shown and what is not."""
+    """A validated sink, divided into shown values and secrets."""
 
     shown: dict[str, Any]
     secrets: dict[str, Any] | None = None
@@ -44,7 +44,7 @@ def check_endpoint(value: str) -> None:
 
 
 def _is_endpoint(value: str) -> bool:
-    """Whether every client understands it alike: what one of them cannot read must not be stored."""
+    """Whether all clients parse it the same way: anything else must not be stored."""
     if not ENDPOINT.match(value):
         return False
     try:
@@ -98,7 +98,7 @@ class KeyedSinkInput(SinkInput):
     bound_to: ClassVar[tuple[str, ...]]
 
     def secrets_of(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
-        """The secrets that hold: those that are given, else those that are stored, if they may be kept."""
+        """The submitted secrets, otherwise the stored ones if they may be kept."""
         given = {camel(name): attrs[name] for name in self.secret_fields if attrs.get(name)}
         if given or self.stored is None or self.stored.sink.get("type") != attrs["type"]:
             return given

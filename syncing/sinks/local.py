@@ -1,8 +1,8 @@
-"""A directory of this host (or one that is mounted here), below the root that the deployment allows.
+"""A directory of this host (or one mounted here), below the root that the deployment allows.
 
-rclone sees nothing of it but the locations of its run, as binds into its jail. Those belong to the container's uid
-while it writes; all above them belongs to root, so no other uid of the host gets there. No process of ours touches it:
-a mount that hangs lets nobody go (``local_hands``).
+rclone sees only the locations of its run, as binds in its sandbox. These belong to the container's uid while it writes;
+everything above belongs to root, so no other uid of the host gets there. None of our processes touches it directly,
+because a hung mount blocks them (``local_hands``).
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 INSIDE = "/sink"
 LISTED_S = 5.0
-"""How long the kernel's list of mounts is taken for true."""
+"""How long the kernel's list of mounts is cached."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def local_root() -> Path | None:
-    """The only directory below which local sinks may lie; None where the deployment allows none."""
+    """The only directory below which local sinks are allowed; None if there is none."""
     root = settings.BOILERHOUSE_LOCAL_SINK_ROOT
     return Path(root) if root else None
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSink(Sink):
-    """Files below the allowed root. Its place is the root: the path is part of every location."""
+    """Files below the allowed root. The place is the root: the path is part of every location."""
 
     root: Path
 
@@ -72,7 +72,7 @@ class LocalSink(Sink):
         return "local", str(self.root)
 
     def far_end(self, location: str) -> str:
-        """The mount that the location lies on: one that hangs is not the others below the root."""
+        """The mount of the location: a hung one does not affect other mounts below the root."""
         return f"{self.place_name} {_mount_of(self.root / location)}"
 
     def anchors(self, prefix: str) -> list[str]:
@@ -132,7 +132,7 @@ class LocalSink(Sink):
         self._ask("delete_all", location, silent_s=RUN_DEADLINE_S, whole_s=LISTING_DEADLINE_S)
 
     def _ask(self, does: str, key: str, *more: Any, body: bytes = b"", whole_s: float, silent_s: float = 0) -> Any:
-        """The answer, whose body is bytes, by a process that a mount which hangs may keep."""
+        """The answer and its body, from a process that a hung mount may block."""
         with deadlines.within(whole_s):
             *_, (last, content) = self._lines(does, key, *more, body=body, whole_s=whole_s, silent_s=silent_s)
         return content if "bytes" in last else last["found"]
@@ -146,7 +146,7 @@ class LocalSink(Sink):
     def _lines(
         self, does: str, key: str, *more: Any, body: bytes = b"", whole_s: float, silent_s: float
     ) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """What comes of a question, line by line. Raises SyncFailed."""
+        """The answer of a query, line by line. Raises SyncFailed."""
         _check(key)
         question = {"root": str(self.root), "does": does, "with": [key, *more]}
         hands = local_hands.of(_mount_of(self.root / key))
@@ -182,12 +182,12 @@ def _check(key: str) -> None:
 
 
 def _mount_of(path: Path) -> str:
-    """Told by the kernel's list, for a mount that hangs cannot be asked."""
+    """From the kernel's list, because a hung mount cannot be queried."""
     return max((point for point in _points(int(time.monotonic() / LISTED_S)) if path.is_relative_to(point)), key=len)
 
 
 @lru_cache(maxsize=1)
 def _points(_now: int) -> list[str]:
-    """Where something is mounted; the list is long where many containers run."""
+    """All mount points; the list is long if many containers run."""
     listed = os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
     return ["/", *(line.split(" ", 5)[4] for line in listed.splitlines())]

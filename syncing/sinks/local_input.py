@@ -1,4 +1,4 @@
-"""A spec's local sink as the API takes it."""
+"""The serializer of a local sink."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where clients of sinks may connect to: not to this machine by its loopback, nor to what a cloud tells its instances.
+"""Where clients of sinks may connect: not to this machine's loopback address, nor to a cloud's metadata service.
 
-An operator writes a sink's endpoint, and whoever answers there may send a client on. So it is the address that counts,
-when it is connected to: whatever name led there, and whatever that meant a moment before. Private networks are open,
-for that is where many sinks are. What else is meant to be a sink, the deployment names.
+An operator configures a sink's endpoint, and its server may redirect a client. So the address at the time of the
+connection decides, whatever name led there. Private networks are allowed, because many sinks are there. The deployment
+can name further addresses.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ _CLOSED = tuple(
         ),
     )
 )  # fmt: skip
-"""This machine, its links, groups and broadcasts; in the second line metadata of clouds outside the links."""
+"""This machine, link-local, multicast and broadcast addresses; the second line is cloud metadata outside the link-local
+range."""
 _NAT64, _6TO4 = ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("2002::/16")
 _LOOPBACKS: dict[int, Address] = {4: ipaddress.IPv4Address("127.0.0.1"), 6: ipaddress.IPv6Address("::1")}
 EMBEDDED_PORT = "s3-port"
-"""The file of the data directory that has the port of the embedded S3."""
+"""The file in the data directory with the port of the embedded S3."""
 DNS_PORT, SORTING_PORT = 53, 9
-"""Go, to sort addresses, sees which way packets would leave to this port; none is sent."""
+"""To sort addresses, Go checks the route to this port; no packet is sent."""
 
 
 def is_closed(host: str, port: int, address: str) -> bool:
-    """Whether no sink may be at ``address``, by which ``host`` is reached."""
+    """Whether no sink may be at ``address``, the resolved address of ``host``."""
     return _is_no_sink(_plain(address)) and not any(_allowed(name, port) for name in (host, str(_plain(address))))
 
 
@@ -53,7 +54,7 @@ def _is_no_sink(address: Address) -> bool:
 
 
 def _plain(text: str) -> Address:
-    """The address that packets go to: IPv4 that is written as IPv6 is IPv4, and none is this machine."""
+    """The actual destination: an IPv4 address written as IPv6 is IPv4, and the unspecified address is this machine."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if address.is_unspecified:
         return _LOOPBACKS[address.version]
@@ -82,9 +83,9 @@ def _own() -> Iterator[str]:
 
 
 def open_addresses(host: str, port: int) -> list[str]:
-    """The addresses of ``host`` that a sink may have, asked of the resolver.
+    """The addresses of ``host`` at which a sink may be, from the resolver.
 
-    Raises SinkClosed when it has others alone, socket.gaierror when it has none.
+    Raises SinkClosed if all of them are closed, socket.gaierror if there are none.
     """
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     found = list(dict.fromkeys(str(info[4][0]) for info in infos))
@@ -99,21 +100,21 @@ def open_addresses(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What one run of rclone may connect to, and what its names mean."""
+    """The destinations and host names of one run of rclone."""
 
     ends: frozenset[tuple[str, int]] = frozenset()
-    """Addresses and ports of the sink, or of the proxy before it."""
+    """Addresses and ports of the sink, or of its proxy."""
     hosts: str = ""
-    """The hosts file that gives these addresses their names; without it names are asked of the resolver."""
+    """The hosts file with these addresses; without it, names are resolved."""
     port: int = 0
-    """Of whatever address but a closed one: AWS has too many, and they change."""
+    """Any address that is not closed: AWS has too many, and they change."""
 
     @property
     def asks_resolver(self) -> bool:
         return self.port > 0
 
     def words(self, refused: str) -> str:
-        """Where rclone was led that was not let go to ``refused``."""
+        """The error for ``refused``, a destination that rclone was redirected to."""
         return "to another name" if refused.endswith(f":{DNS_PORT}") and not self.asks_resolver else f"to {refused}"
 
     def allows(self, address: str, port: int) -> bool:
@@ -128,7 +129,7 @@ class Reach:
 
 
 def reach(sink: Sink) -> Reach:
-    """What rclone must reach for this sink, and nothing else: so no redirect leads anywhere but back to it.
+    """What rclone must reach for this sink, and nothing else, so a redirect can only lead back to it.
 
     Raises SinkClosed, SinkUnreachable.
     """

@@ -1,4 +1,4 @@
-"""What a sink's refusal means: its own words are kept, and ours say what to do."""
+"""The errors for a sink's refusals: its message is kept, and a remedy is added."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FULL = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"})
 
 
 def words(text: object) -> str:
-    """A server's sentence as it can be shown: one line, printable, of bounded length."""
+    """A server's message, made printable, in one line of bounded length."""
     line = " ".join(str(text or "").split())
     shown = "".join(char for char in line if char.isprintable())
     return shown if len(shown) <= MAX_WORDS else f"{shown[:MAX_WORDS]}…"
@@ -35,13 +35,13 @@ def words(text: object) -> str:
 
 _DAV_ERROR = re.compile(r"<(?:\w+:)?error\b[^<>]*DAV:", re.IGNORECASE)
 _SENTENCE = re.compile(r"<(?:\w+:)?(?:message|responsedescription)\b[^<>]*>([^<]*)</", re.IGNORECASE)
-"""Neither reads beyond the next tag, so a server gains nothing by beginning many."""
+"""Neither pattern reads beyond the next tag, so opening many of them gains nothing."""
 
 
 def sentence_of(content: bytes) -> str:
-    """What the body of a WebDAV server's error says; empty for anything else.
+    """The message in a WebDAV error body; empty for any other body.
 
-    An endpoint may be any server that this node reaches; what is no error of WebDAV is its business.
+    An endpoint may be any server that this node reaches; other content is not disclosed.
     """
     text = content[:20_000].decode(errors="replace")
     match = _SENTENCE.search(text) if _DAV_ERROR.search(text) else None
@@ -49,7 +49,7 @@ def sentence_of(content: bytes) -> str:
 
 
 def after_s(header: str | None) -> float:
-    """How long a Retry-After header asks to wait; 0 without a usable one."""
+    """The seconds of a Retry-After header; 0 without a usable one."""
     if not header:
         return 0
     try:
@@ -63,7 +63,7 @@ def after_s(header: str | None) -> float:
 
 
 def of_s3(where: str, response: Mapping[str, Any]) -> errors.SyncFailed:
-    """The error that S3's answer is; ``response`` as botocore has taken it apart."""
+    """The error for a response of S3; ``response`` as parsed by botocore."""
     said, about = response.get("Error", {}), response.get("ResponseMetadata", {})
     code, status, headers = str(said.get("Code", "")), about.get("HTTPStatusCode", 0), about.get("HTTPHeaders", {})
     told = f"The {where} answered {status} {words(code)}"
@@ -89,18 +89,18 @@ def of_s3(where: str, response: Mapping[str, Any]) -> errors.SyncFailed:
 
 
 def region_of(response: Mapping[str, Any]) -> str:
-    """The region that a refusal names as the bucket's; empty if it is about something else."""
+    """The region that a refusal names as the bucket's; empty for any other refusal."""
     said, about = response.get("Error", {}), response.get("ResponseMetadata", {})
     is_refused = about.get("HTTPStatusCode", 0) in (301, 302, 307) or said.get("Code") in _ELSEWHERE
     return words(about.get("HTTPHeaders", {}).get("x-amz-bucket-region") or said.get("Region")) if is_refused else ""
 
 
 Signs = tuple[tuple[tuple[str, ...], type[errors.SyncFailed]], ...]
-"""Words of rclone in lower case, and the error that they mean; the first that is met counts."""
+"""Patterns in rclone's messages, in lower case, and their errors; the first match counts."""
 
 
 def of_rclone(lines: list[str], signs_of_kind: Signs) -> errors.SyncFailed | None:
-    """The error that rclone's lines report by these signs; None if they report something else."""
+    """The error for rclone's lines by these patterns; None if none matches."""
     lower = "\n".join(lines).lower()
     for signs, kind in signs_of_kind:
         if any(sign in lower for sign in signs):
@@ -130,7 +130,7 @@ def _set_clock(server_time: object, date: object) -> str:
 
 
 def _time(text: object) -> datetime | None:
-    """ISO 8601 or as HTTP has it; None for anything else."""
+    """A date in ISO 8601 or HTTP format; None for anything else."""
     for parse in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             found = parse(str(text))

@@ -1,4 +1,4 @@
-"""S3: AWS and everything that speaks it."""
+"""S3: AWS and all compatible stores."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 AT_ONCE = 1000
-"""How many objects S3 deletes by one request."""
+"""How many objects S3 deletes per request."""
 IN_HOST = frozenset({
     "AWS", "Alibaba", "Cubbit", "DigitalOcean", "Dreamhost", "GCS", "Hetzner", "HuaweiOBS", "ImpossibleCloud",
     "Intercolo", "Leviia", "Linode", "LyveCloud", "Netease", "OVHcloud", "Petabox", "Rabata", "RackCorp", "Scaleway",
     "Selectel", "Servercore", "Storj", "Synology", "TencentCOS", "Wasabi", "Zata", "us3",
 })  # fmt: skip
-"""The providers for which rclone makes the bucket a part of the host's name; for all others it is in the path."""
+"""The providers for which rclone puts the bucket into the host name; for all others it is in the path."""
 
 _MD5 = re.compile("[0-9a-f]{32}")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -88,7 +88,7 @@ _SIGNS: refusals.Signs = (
 
 @dataclass(frozen=True, slots=True)
 class S3Sink(Sink):
-    """A bucket, and the keys for it."""
+    """A bucket and its keys."""
 
     bucket: str
     region: str
@@ -188,9 +188,9 @@ class S3Sink(Sink):
         return {f"RCLONE_CONFIG_{REMOTE.upper()}_{name}": value for name, value in values.items() if value}
 
     def _keys(self) -> tuple[str, str, str]:
-        """Key id, secret and session token; without keys of its own those that the host has right now.
+        """Key id, secret and session token; without keys of its own, the node's current ones.
 
-        rclone in its jail sees nothing of where the host's come from: environment, profile, web identity or role.
+        rclone in its sandbox cannot see the node's sources of keys: environment, profile, web identity or role.
         """
         if self.access_key_id:
             return self.access_key_id, self.secret_access_key, ""
@@ -213,9 +213,9 @@ class S3Sink(Sink):
         return rclone_names.listed(key) if self.provider == "Rclone" else key
 
     def _encryption(self, location: str) -> list[str]:
-        """What rclone must be told of a bucket that encrypts with KMS by itself: there no ETag is an MD5.
+        """rclone flags for a bucket that encrypts with KMS by default, where no ETag is an MD5.
 
-        Naming the key that it uses anyway changes nothing but that.
+        Naming the key that the bucket uses anyway changes nothing else.
         """
         if self.names_encryption:
             return []
@@ -227,17 +227,17 @@ class S3Sink(Sink):
 
     @property
     def names_encryption(self) -> bool:
-        """Whether the spec's own flags say how objects are encrypted."""
+        """Whether the spec's own flags set how objects are encrypted."""
         return any(flag.startswith("--s3-server-side-encryption=") for flag in self.rclone_flags)
 
     @property
     def seen(self) -> Seen | None:
-        """The object that this process has written or read there last."""
+        """The object that this process last wrote or read there."""
         return _seen.get(self)
 
     @property
     def carried(self) -> Carried:
-        """What the flags say that every request must say; the bucket's place in it as rclone has it."""
+        """The flags that apply to every request, with rclone's choice of the bucket's position."""
         carried = Carried.by(self.rclone_flags)
         is_in_path = bool(self.endpoint) and self.provider not in IN_HOST and carried.has_path_style
         return replace(carried, has_path_style=is_in_path)
@@ -246,7 +246,7 @@ class S3Sink(Sink):
         return self._access(deadline_s).client
 
     def _access(self, deadline_s: int) -> Access:
-        # Imported here: it takes a quarter of a second, and most processes never ask a sink.
+        # Imported here, because it takes a quarter of a second, and most processes never use S3.
         from syncing.sinks.s3_access import Access
 
         key = (self, deadline_s)
@@ -260,9 +260,9 @@ class S3Sink(Sink):
             return _accesses[key]
 
     def _ask(self, deadline_s: int, ask: Callable[[Access], T], size: int = 0) -> T:
-        """What ``ask`` gets from S3: a claim's question is asked once, a run's with patience. Raises SyncFailed.
+        """The result of ``ask``: a claim's query is made once, a run's with retries. Raises SyncFailed.
 
-        ``size`` is how many bytes it sends.
+        ``size`` is the size of the request in bytes.
         """
 
         def once() -> T:
@@ -300,7 +300,7 @@ class S3Sink(Sink):
             return written.tag
         now, new_tag = self.read(key, RUN_DEADLINE_S)
         if now == content:
-            return new_tag  # our own write, whose answer was lost
+            return new_tag  # our own write, whose response was lost
         raise RemoteChanged(f"Another has written {key} at the same time.")
 
     def create(self, key: str, content: bytes) -> bool:
@@ -375,7 +375,7 @@ class S3Sink(Sink):
         return [key[len(prefix) :] for key, is_hashed in zip(doubtful, hashed, strict=True) if not is_hashed]
 
     def _names_md5(self, key: str) -> bool:
-        """Whether the object's metadata do: rclone keeps it there where it cannot be the tag."""
+        """Whether the object's metadata contain it: rclone stores it there if the tag cannot be the MD5."""
         return "md5chksum" in self._ask(RUN_DEADLINE_S, lambda access: access.ask("head_object", Key=key))["Metadata"]
 
     def folders(self, location: str) -> Iterator[str]:
@@ -384,7 +384,7 @@ class S3Sink(Sink):
                 yield item["Prefix"].rstrip("/")
 
     def _pages(self, **what: Any) -> Iterator[Mapping[str, Any]]:
-        """The pages of a whole listing. Raises SinkUnreliable where it has no end."""
+        """The pages of a complete listing. Raises SinkUnreliable if it never ends."""
         token, until = "", time.monotonic() + LISTING_DEADLINE_S
         while True:
             if time.monotonic() > until:
@@ -400,14 +400,15 @@ class S3Sink(Sink):
 
     def delete_all(self, location: str) -> None:
         keys = [f"{location}/{name}" for name, _ in self.names(location)]
-        unnamed = [key for key in keys if _NOT_XML.search(key)]  # a request for many is XML, which cannot name all
+        unnamed = [key for key in keys if _NOT_XML.search(key)]  # a request for several is XML, which cannot name all
         self._delete_each(unnamed)
         keys = [key for key in keys if not _NOT_XML.search(key)]
         for start in range(0, len(keys), AT_ONCE):
             self._delete_many(keys[start : start + AT_ONCE])
 
     def _delete_many(self, keys: list[str]) -> None:
-        """By one request, and one by one what it leaves: not every store has it, or takes ours."""
+        """With one request, and the remaining ones one by one: not every store supports it, or accepts our form of
+        it."""
         batch = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         try:
             done = self._ask(RUN_DEADLINE_S, lambda access: access.ask("delete_objects", Delete=batch))
@@ -486,10 +487,10 @@ def _as_seen(content: bytes, answer: Mapping[str, Any]) -> Seen:
 
 
 def _is_listed(access: Access, key: str) -> bool:
-    """Whether there is such an object, by a listing.
+    """Whether there is such an object, from a listing.
 
-    Some stores refuse the question for a missing key in place of answering that it is missing. A listing that is
-    refused as well says nothing, and is an error.
+    Some stores refuse the query of a missing key instead of reporting it as missing. If the listing is refused too,
+    nothing is known, which is an error.
     """
     return any(item["Key"] == key for item in _list(access, Prefix=key, MaxKeys=1).get("Contents", ()))
 
@@ -508,7 +509,7 @@ def _list(access: Access, **what: Any) -> Mapping[str, Any]:
 
 
 def _put(access: Access, key: str, content: bytes, **condition: str) -> Seen:
-    """Content-MD5 is what buckets with Object Lock demand."""
+    """Buckets with Object Lock require Content-MD5."""
     from syncing.sinks.s3_access import md5
 
     return _as_seen(content, access.ask("put_object", Key=key, Body=content, ContentMD5=md5(content), **condition))

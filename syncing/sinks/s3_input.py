@@ -1,4 +1,4 @@
-"""A spec's S3 sink as the API takes it."""
+"""The serializer of an S3 sink."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class S3SinkInput(SinkInput):
         return attrs
 
     def _keeps_secret(self, attrs: dict[str, Any]) -> bool:
-        """Whether a PUT leaves the keys as stored: never for another endpoint, which would be shown their use."""
+        """Whether a PUT may keep the stored keys: never for another endpoint, which would see them used."""
         stored = self.stored
         if stored is None or not stored.sink_secrets:
             return False

@@ -1,7 +1,7 @@
-"""SFTP: a directory at a server that speaks SSH.
+"""SFTP: a directory on an SSH server.
 
-Servers run no programs for us, so there are no checksums: a save sends every file, and the marker holds the times. The
-server is known by its host key alone, which the spec names: one that shows another is not told the password.
+Servers run no programs for us, so there are no checksums: a save sends every file, and the marker contains the times. A
+server is identified only by its host key, which the spec contains; one with another key does not get the password.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PARTIAL = ".boilerhouse-partial-"
 AT_ONCE = 4
-"""How many files rclone transfers at once: each takes a connection, and servers refuse more than some ten at a time."""
+"""How many files rclone transfers at once: each uses a connection, and servers refuse more than about ten."""
 TRIES = 20
-"""How often a directory is made that the delete of another may prune in between."""
+"""How often creating a directory is retried, because a concurrent delete may prune it."""
 _SIGNS: refusals.Signs = (
     (("host key mismatch", "no key is pinned", "no common algorithm for host key"), HostKeyUnknown),
     (("unable to authenticate", "unexpected message type 51", "ssh_fx_permission_denied"), SinkDenied),
@@ -64,7 +64,7 @@ _SIGNS: refusals.Signs = (
 
 @dataclass(frozen=True, slots=True)
 class SftpSink(Sink):
-    """A directory at a server, by its absolute path."""
+    """A directory on a server, by its absolute path."""
 
     host: str
     port: int
@@ -113,7 +113,7 @@ class SftpSink(Sink):
 
     @property
     def _host(self) -> str:
-        """As it stands before a colon and the port."""
+        """In the form used before a colon and a port."""
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def secrets(self) -> Iterator[str]:
@@ -143,7 +143,7 @@ class SftpSink(Sink):
             "PASS": _obscured(self.password) if self.password else "",
             "KEY_PEM": self.private_key.replace("\n", "\\n"),
             "HOST_KEYS": ",".join(self.host_keys),
-            "SHELL_TYPE": "none",  # it would run programs to find out
+            "SHELL_TYPE": "none",  # it would run programs on the server
             "DISABLE_HASHCHECK": "true",
             "SKIP_LINKS": "true",
         }
@@ -183,7 +183,7 @@ class SftpSink(Sink):
         return self._ask(RUN_DEADLINE_S, lambda client: self._create(client, key, content), len(content))
 
     def _create(self, client: Client, key: str, content: bytes) -> bool:
-        """By the protocol's own rename, which must not take the place of a file; tried, for some servers let it."""
+        """With the protocol's own rename, which must not replace a file; tested, because some servers do."""
         for _ in range(2):
             with self._written(client, key, content) as new:
                 try:
@@ -205,7 +205,7 @@ class SftpSink(Sink):
         self._ask(RUN_DEADLINE_S, delete)
 
     def copy(self, source: str, target: str) -> None:
-        """Through this process: the protocol has no copy."""
+        """Through this process, because the protocol has no copy."""
         size = self._ask(RUN_DEADLINE_S, lambda client: _size(client, self._bytes(source))) or 0
 
         def copy(client: Client) -> None:
@@ -275,14 +275,14 @@ class SftpSink(Sink):
                     yield f"{inside}{name}", size
 
     def _folders_below(self, location: str) -> Iterator[str]:
-        """The location and all folders in it, each before those that it holds."""
+        """The location and all its folders, each before its subfolders."""
         todo = [location]
         while todo:
             yield (folder := todo.pop())
             todo += [f"{folder}/{name}" for name, size in self._list(folder, RUN_DEADLINE_S) if size is None]
 
     def _list(self, location: str, deadline_s: int) -> list[tuple[str, int | None]]:
-        """Name and size of what a folder holds; None for a folder. Links and pipes are no objects."""
+        """Name and size of a folder's entries; None for a folder. Links and pipes are not objects."""
 
         def entries(client: Client) -> list[tuple[str, int | None]]:
             found: list[tuple[str, int | None]] = []
@@ -298,7 +298,7 @@ class SftpSink(Sink):
         return self._ask(deadline_s, entries)
 
     def _empty(self, folder: str, client: Client) -> None:
-        """Delete what the folder holds besides folders."""
+        """Delete a folder's entries except folders."""
         with contextlib.suppress(FileNotFoundError):
             for name, seen in list(client.entries(self._bytes(folder))):
                 if not stat.S_ISDIR(seen.st_mode or 0):
@@ -307,7 +307,7 @@ class SftpSink(Sink):
 
     @contextlib.contextmanager
     def _written(self, client: Client, key: str, content: bytes | Iterator[bytes]) -> Iterator[bytes]:
-        """A new file beside the key's, with all the content; what is not renamed in the block is deleted."""
+        """A new file beside the key's, with the complete content; deleted unless it is renamed in the block."""
         new = self._bytes(posixpath.join(posixpath.dirname(key), f"{PARTIAL}{randomness.token_hex(8)}"))
         for last in range(TRIES):
             self._make(client, posixpath.dirname(key))
@@ -328,17 +328,17 @@ class SftpSink(Sink):
                 client.remove(new)
 
     def _make(self, client: Client, folder: str) -> None:
-        """Make the folder and those above it, but not the root. Raises SinkMissing."""
+        """Create the folder and its parents, but not the root. Raises SinkMissing."""
         if not folder or _is_folder(client, self._bytes(folder)):
             return
         self._check_root(client)
         names = folder.split("/")
         for depth in range(1, len(names) + 1):
-            with contextlib.suppress(OSError):  # it is there, or what comes next says what is wrong
+            with contextlib.suppress(OSError):  # it exists, or the next operation reports the error
                 client.mkdir(self._bytes("/".join(names[:depth])), 0o755)
 
     def _prune(self, client: Client, folder: str) -> None:
-        """Remove folders that hold nothing, upwards: object stores have none, and a file may come in their place."""
+        """Remove empty folders, upwards: object stores have none, and a file may come in their place."""
         while folder:
             try:
                 client.rmdir(self._bytes(folder))
@@ -369,7 +369,7 @@ class SftpSink(Sink):
         return os.fsencode(self._path(key).rstrip("/") or "/")
 
     def _ask(self, deadline_s: int, ask: Callable[[Client], T], size: int = 0) -> T:
-        """What ``ask`` gets of the server: a claim's question is asked once, a run's with patience."""
+        """The result of ``ask``: a claim's query is made once, a run's with retries."""
         from syncing.sinks.sftp_access import connected
 
         def once() -> T:
@@ -403,7 +403,7 @@ class SftpSink(Sink):
 
 
 def _size(client: Client, path: bytes) -> int | None:
-    """The size of a file; None for what is none."""
+    """The size of a file; None if it is not a file."""
     try:
         seen = client.stat(path)
     except FileNotFoundError:
@@ -424,11 +424,11 @@ def _remove_folder(path: bytes, client: Client) -> None:
 
 
 _OBSCURING = bytes.fromhex("9c935b48730a554d6bfd7c63c886a92bd390198eb8128afbf4de162b8b95f638")
-"""rclone's own, published: it takes a password in this form only. It hides nothing."""
+"""rclone's published key: it takes a password only in this form, which hides nothing."""
 
 
 def _obscured(password: str) -> str:
-    """As ``rclone obscure`` prints it."""
+    """The output of ``rclone obscure``."""
     start = os.urandom(16)
     encryptor = Cipher(algorithms.AES(_OBSCURING), modes.CTR(start)).encryptor()
     return urlsafe_b64encode(start + encryptor.update(password.encode())).rstrip(b"=").decode()

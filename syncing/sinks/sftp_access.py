@@ -1,7 +1,7 @@
-"""How an SFTP server is asked: connections of paramiko, which are kept for a while, to one that shows a known host key.
+"""Access to SFTP servers: paramiko connections, kept for a while, to servers with a known host key.
 
-To connect takes several round trips, so a connection serves one question after another. Each belongs to one thread at a
-time. Importing this takes a fifth of a second; most processes never ask such a sink.
+Connecting takes several round trips, so a connection serves several queries. Each is used by one thread at a time.
+Importing this takes a fifth of a second; most processes never use such a sink.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from syncing.errors import HostKeyUnknown, SinkUnreachable
 from syncing.sinks import deadlines, outbound
 
 KEPT_S = 20
-"""How long an idle connection is kept; servers count them."""
+"""How long an idle connection is kept; servers limit their number."""
 KEPT = 4
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what fails is raised, too
 _PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----([A-Za-z0-9+/=\s]+)-----END \1-----\s*\Z")
@@ -37,25 +37,25 @@ _KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One account at one server, and what it must show of itself."""
+    """An account on a server, and the server's known host keys."""
 
     host: str
     port: int
     user: str
     host_keys: tuple[str, ...]
-    """As ``known_hosts`` has them: the algorithm and the key in base64."""
+    """As in ``known_hosts``: the algorithm and the key in base64."""
     password: str = field(default="", repr=False)
     private_key: str = field(default="", repr=False)
 
     @property
     def algorithms(self) -> list[str]:
-        """The host key algorithms to offer, so that the server shows a key that is known, if it has one."""
+        """The host key algorithms to offer, so that the server presents a known key if it has one."""
         names = dict.fromkeys(key.partition(" ")[0] for key in self.host_keys)
         return [one for name in names for one in (("rsa-sha2-512", "rsa-sha2-256") if name == "ssh-rsa" else (name,))]
 
 
 def private_key(text: str) -> str:
-    """The key in the usual lines, whatever became of them in a form. Raises ValueError for anything else."""
+    """The key with its usual line breaks, even if a form changed them. Raises ValueError for anything else."""
     found = _PEM.match(text.strip())
     if not found:
         raise ValueError("not a private key in PEM")
@@ -74,7 +74,7 @@ def load(pem: str) -> paramiko.PKey:
 
 
 class Client(paramiko.SFTPClient):
-    """With listings whose names may be any bytes."""
+    """With listings that allow any bytes in names."""
 
     _request: Any
 
@@ -85,11 +85,11 @@ class Client(paramiko.SFTPClient):
         return channel
 
     def limit(self, seconds: float) -> None:
-        """How long it may wait for one answer."""
+        """The timeout of one answer."""
         self._channel.settimeout(seconds)
 
     def entries(self, path: bytes) -> Iterator[tuple[str, SFTPAttributes]]:
-        """Names in a directory, without ``.`` and ``..``; what is no UTF-8 is escaped as Python escapes file names."""
+        """Names in a directory, without ``.`` and ``..``; invalid UTF-8 is escaped as in Python's file names."""
         kind, message = self._request(CMD_OPENDIR, path)
         if kind != CMD_HANDLE:
             raise paramiko.SFTPError("expected a handle")
@@ -134,7 +134,7 @@ _lock = threading.Lock()
 
 
 def _forget() -> None:
-    """A forked process has none of the threads that serve the connections."""
+    """A forked process lacks the threads of the connections."""
     global _lock
     _lock = threading.Lock()
     _idle.clear()
@@ -145,7 +145,7 @@ os.register_at_fork(after_in_child=_forget)
 
 @contextlib.contextmanager
 def connected(server: Server, deadline_s: float) -> Iterator[Client]:
-    """A client for one question, which the deadline of this thread's question cuts.
+    """A client for one query, closed at the deadline of this thread's query.
 
     Raises SinkClosed, SinkUnreachable, HostKeyUnknown, and paramiko's errors.
     """

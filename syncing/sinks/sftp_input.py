@@ -1,4 +1,4 @@
-"""A spec's SFTP sink as the API takes it."""
+"""The serializer of an SFTP sink."""
 
 from __future__ import annotations
 

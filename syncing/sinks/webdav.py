@@ -1,7 +1,7 @@
-"""WebDAV: any server that speaks it, below one address.
+"""WebDAV: any server, below one address.
 
-Servers keep neither checksums nor modification times in a way that all share. So a save sends every file, and the
-marker holds the times.
+Servers have no common way to keep checksums or modification times. So a save sends every file, and the marker contains
+the times.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ if TYPE_CHECKING:
     from syncing.sinks.inputs import InputClass
 
 _BUSY = (423, 429, 503)
-"""Locked, by another request of ours at the same moment, or too many at once."""
+"""Locked by another of our concurrent requests, or too many requests."""
 _ANY_OF_THE_ROOT = (200, 207, 301, 302, 403, 404, 405, 501)
-"""Rights may begin below the endpoint; 404 alone says that it is not there."""
+"""Permissions may begin below the endpoint; only 404 means that it does not exist."""
 CLAIM_WAITS_S = 0.8
-"""How long a claim's question is asked again where the server is busy."""
+"""How long a claim's query is retried if the server is busy."""
 _DAV = "{DAV:}"
 _ASK = b'<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
 
 
 @dataclass(frozen=True, slots=True)
 class WebDavSink(Sink):
-    """Collections below ``endpoint``; every request carries ``headers``, whose values are secrets."""
+    """Collections below ``endpoint``; every request has ``headers``, whose values are secrets."""
 
     endpoint: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -76,7 +76,7 @@ class WebDavSink(Sink):
 
     @classmethod
     def from_spec(cls, sink: Mapping[str, Any], secrets: Mapping[str, Any]) -> Self:
-        """The sink of a spec's body and its secrets ``{headers: {name: value}}``."""
+        """The sink for a spec's body and its secrets ``{headers: {name: value}}``."""
         return cls(sink["endpoint"].rstrip("/"), tuple(sorted((secrets.get("headers") or {}).items())))
 
     @classmethod
@@ -112,7 +112,7 @@ class WebDavSink(Sink):
             yield WebDavSink(f"{parts.scheme}://{parts.netloc}{path}", self.headers), unquote("/".join(names[depth:]))
 
     def environment(self) -> dict[str, str]:
-        # rclone's own pace is one request every 10 ms; it slows down by itself where a server asks for that.
+        # By default, rclone sends one request every 10 ms, and slows down if a server asks for it.
         values = {"TYPE": "webdav", "URL": self.endpoint, "VENDOR": "other", "PACER_MIN_SLEEP": "1ms"}
         if self.headers:
             line = io.StringIO()
@@ -137,7 +137,7 @@ class WebDavSink(Sink):
 
     def put(self, key: str, content: bytes) -> None:
         answer = self._ask("PUT", key, RUN_DEADLINE_S, data=content, good=(200, 201, 204, 404, 409, 500))
-        if not answer.ok:  # most say 409 where the collection is missing; some anything
+        if not answer.ok:  # most answer 409 if the collection is missing; some anything
             self._make_collection(key.rpartition("/")[0])
             self._ask("PUT", key, RUN_DEADLINE_S, data=content, good=(200, 201, 204))
 
@@ -152,10 +152,10 @@ class WebDavSink(Sink):
             self._ask("COPY", source, COPY_DEADLINE_S, headers=headers, good=(201, 204))
 
     def has_objects(self, location: str, deadline_s: int) -> bool:
-        with deadlines.within(whole_s(deadline_s)):  # of all collections together: there may be any number
+        with deadlines.within(whole_s(deadline_s)):  # of all collections together: their number is unlimited
             if next(self._walk(location, deadline_s), None) is not None:
                 return True
-            # A server answers 404 for a location that is missing, and also where all of them are.
+            # A server answers 404 for a missing location, and also if the whole endpoint is missing.
             answer = self._ask("PROPFIND", "", deadline_s, data=_ASK, headers={"Depth": "0"}, good=_ANY_OF_THE_ROOT)
             if answer.status_code == 404:
                 raise self._refusal("PROPFIND", answer)
@@ -187,7 +187,7 @@ class WebDavSink(Sink):
                     yield f"{inside}{name}", size
 
     def _list(self, location: str, deadline_s: int) -> Iterator[tuple[str, int | None]]:
-        """Name and size of what a collection holds; None for a collection."""
+        """Name and size of a collection's entries; None for a collection."""
         headers = {"Depth": "1", "Content-Type": "application/xml"}
         answer = self._ask("PROPFIND", f"{location}/", deadline_s, data=_ASK, headers=headers, good=(207, 404))
         if answer.status_code == 404:
@@ -218,7 +218,7 @@ class WebDavSink(Sink):
         return f"{self.endpoint}/{quote(key)}"
 
     def _ask(self, method: str, key: str, deadline_s: int, *, good: tuple[int, ...], **more: Any) -> requests.Response:
-        """An answer with one of the ``good`` statuses; where the server is busy, with the patience it asks for."""
+        """A response with one of the ``good`` statuses; retried as the server asks if it is busy."""
         headers = {**dict(self.headers), **more.pop("headers", {})}
 
         size = len(more.get("data", b""))
@@ -235,9 +235,9 @@ class WebDavSink(Sink):
         return retry(once)
 
     def _send(self, method: str, key: str, deadline_s: int, **more: Any) -> requests.Response:
-        """The answer with all its content. Raises Oversized where that is longer than is read."""
+        """The response with its complete content. Raises Oversized if that exceeds the limit."""
         with self._translated(), requests.Session() as session:
-            session.trust_env = False  # it would go by rules of its own, and send what a .netrc holds
+            session.trust_env = False  # it has rules of its own, and would send the content of a .netrc
             for scheme in guarded.POOLS:
                 session.mount(f"{scheme}://", guarded.Adapter())
             session.verify, session.proxies = reaching.ca_bundle(), reaching.proxies_for(self.endpoint)
@@ -266,7 +266,7 @@ class WebDavSink(Sink):
         return SinkStumbled(told) if status >= 500 and status != 501 else SinkRefused(told)
 
     def _sentence(self, answer: requests.Response) -> str:
-        """The server's own words, without what we sent it in confidence."""
+        """The server's message, without the secrets that we sent."""
         return refusals.words(self.scrub(refusals.sentence_of(answer.content)))
 
     @contextlib.contextmanager
