@@ -10,7 +10,8 @@ if [ "${1:-}" = --part ]; then
   trap 'rm -f "$log"' EXIT
   case $part in
     check) command=(scripts/check.sh) ;;
-    core) folders=(tests/core tests/dashboard) ;;
+    core) folders=(tests/core) ;;
+    pages) folders=(tests/dashboard) ;;
     apps) folders=(tests/pools tests/tenants tests/syncing) ;;
     *) echo "No such part: $part" >&2; exit 2 ;;
   esac
@@ -26,6 +27,6 @@ if [ "${1:-}" = --part ]; then
 fi
 export PATH="$PATH:/usr/sbin:/sbin" QUICK_PYTHON=${QUICK_PYTHON:-.venv/bin/python}
 unset DATABASE_URL BOILERHOUSE_DATA_DIR
-parts=(core apps check)
-if [ "${1:-}" = --tests-only ]; then parts=(core apps); shift; fi
+parts=(core apps pages check)
+if [ "${1:-}" = --tests-only ]; then parts=(core apps pages); shift; fi
 printf '%s\0' "${parts[@]}" | xargs -0 -P "$(nproc)" -I PART scripts/quick.sh --part PART "$@"

@@ -35,6 +35,8 @@ from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 from tests import make
 
+pytestmark = pytest.mark.slow
+
 CANARY = "c4n4ry-in-a-sink"
 
 
