@@ -91,7 +91,7 @@ def test_its_guard_lets_it_go_on_where_the_save_was_killed(running, hierarchy):
     guard.stdin.close()
     guard.wait(20)
     eventually(lambda: not group.is_frozen())
-    with pytest.raises(freezer.CannotFreeze, match="let go"), freezer.held(group, 5.0):
+    with pytest.raises(freezer.CannotFreeze, match="thawed too early"), freezer.held(group, 5.0):
         group.thaw()
 
 

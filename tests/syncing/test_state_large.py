@@ -125,7 +125,7 @@ def test_a_sink_that_drips_bytes_into_a_restore_stalls_it(make_tenant, line):
     fill(tenant, 6, 3_000_000)
     tenant.save()
     line.drips_from = line.down + 3_000_000
-    with pytest.raises(errors.TransferStalled, match=r"ha(s|ve) moved for 2 s"):
+    with pytest.raises(errors.TransferStalled, match=r"no progress for 2 s"):
         tenant.claim()
     assert all_slots_are_free()
 
@@ -136,7 +136,7 @@ def test_a_sink_that_is_always_just_alive_stalls_it_too(make_tenant, line):
     fill(tenant, 6, 3_000_000)
     tenant.save()
     line.drips_from, line.drip_bytes = line.down + 3_000_000, 60
-    with pytest.raises(errors.TransferStalled, match=r"ha(s|ve) moved for 2 s"):
+    with pytest.raises(errors.TransferStalled, match=r"no progress for 2 s"):
         tenant.claim()
     assert all_slots_are_free()
 
@@ -148,7 +148,7 @@ def test_what_moves_slower_than_the_bound_is_ended_and_not_begun_again(make_tena
     fill(tenant, 6, 3_000_000)
     tenant.save()
     line.drips_from, line.drip_bytes = line.down + 3_000_000, 16_384
-    with pytest.raises(errors.TooSlow, match=r"Less than 10000000 bytes a second \(.*\) have moved for 2 s, after"):
+    with pytest.raises(errors.TooSlow, match=r"slower than 10000000 bytes a second \(.*\) for 2 s, after"):
         tenant.claim()
     run = SyncRun.objects.filter(direction="download").latest("created_at")
     assert (run.state, run.error_code, run.retries) == ("failed", "stalled", 0)
