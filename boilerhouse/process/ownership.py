@@ -1,4 +1,4 @@
-"""The rows that this process works on, and how they are released if the database is lost meanwhile (ADR 61).
+"""The rows that this process works on, and how it gives them up when it loses the database (ADR 61).
 
 A row names the process that works on it, and is taken over when that is dead. A thread that loses the database can
 record neither success nor failure, while its process continues with other threads. So each unit of work remembers its

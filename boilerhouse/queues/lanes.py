@@ -62,9 +62,7 @@ def entered_for(far_ends: Collection[str]) -> Iterator[bool]:
         return
     count = max(1, int(settings.QUEUES[queue]["workers"]) - 1)
     with ExitStack() as held:
-        names = sorted(
-            f"with-{queue}-{named(server)}" for server in far_ends
-        )  # in a fixed order, which prevents a deadlock
+        names = sorted(f"with-{queue}-{named(server)}" for server in far_ends)  # a fixed order prevents a deadlock
         yield all(_is_entered(held, name, count) for name in names)
 
 

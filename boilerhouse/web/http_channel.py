@@ -196,7 +196,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         looking.add_done_callback(lambda done: self._looked_up(request, done.result()))
 
     def _looked_up(self, request: Request, verdict: Hold | Refusal) -> None:
-        is_gone = self.requests[-1:] != [request] or self._is_over  # the client left, or was answered meanwhile
+        is_gone = self.requests[-1:] != [request] or self._is_over  # the client left, or already has its answer
         if (is_gone or self._handlingRequest) and not isinstance(verdict, Refusal):
             verdict.release()
         if is_gone:
