@@ -96,7 +96,7 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
 
     from pools import nodes, volumes
     from pools.models import Pool
-    from syncing import rclone, restores, saves, sites, surveys
+    from syncing import rclone, restores, saves, sink_checks, targets
     from syncing.models import SyncSpec
     from syncing.states import Trigger
 
@@ -104,8 +104,8 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
     workload = Pool.objects.get(pk=spec.pool_id).workload.latest.spec
     tenant, took = f"bench-{secrets.token_hex(6)}", {}
 
-    def site(container: UUID, generation: int, lock: int) -> sites.Site:
-        return sites.Site(
+    def site(container: UUID, generation: int, lock: int) -> targets.Site:
+        return targets.Site(
             container, workload.owner(UID), spec.pool_id, workload, tenant, generation, lock, nodes.here(),
             is_stopped=True,
         )  # fmt: skip
@@ -124,10 +124,10 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
     scratch = Path(tempfile.mkdtemp(dir=settings.BOILERHOUSE_DATA_DIR, prefix="bare-"))
     try:
         with volumes.locked(first, within_s=30) as lock:
-            restores.record_restored(surveys.survey_spec(spec, tenant).answer(), site(first, 1, lock))
+            restores.record_restored(sink_checks.survey_spec(spec, tenant).answer(), site(first, 1, lock))
             took["saveMs"] = bare.timed(lambda: saves.save(site(first, 1, lock), [spec], Trigger.RELEASE, lambda: True))
         with volumes.locked(second, within_s=30) as lock:
-            findings = surveys.survey_spec(spec, tenant).answer()
+            findings = sink_checks.survey_spec(spec, tenant).answer()
             took["restoreMs"] = bare.timed(
                 lambda: restores.restore(site(second, 2, lock), findings, Trigger.CLAIM, lambda: True)
             )

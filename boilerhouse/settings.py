@@ -44,7 +44,7 @@ BOILERHOUSE_CA_BUNDLE = env.str("BOILERHOUSE_CA_BUNDLE", "")
 HTTPS_PROXY = env.str("HTTPS_PROXY", "") or env.str("https_proxy", "")
 HTTP_PROXY = env.str("HTTP_PROXY", "") or env.str("http_proxy", "")
 NO_PROXY: list[str] = [name for name in (env.str("NO_PROXY", "") or env.str("no_proxy", "")).split(",") if name.strip()]
-"""Proxies for sinks (``syncing.sinks.reaching``). A proxy's URL may contain a password."""
+"""Proxies for sinks (``syncing.sinks.network_settings``). A proxy's URL may contain a password."""
 BOILERHOUSE_ALLOWED_SINK_HOSTS: list[str] = env.list("BOILERHOUSE_ALLOWED_SINK_HOSTS", [], subcast=str.strip)
 """Loopback and link-local addresses at which sinks are allowed, in the syntax of NO_PROXY (ADR 46)."""
 BOILERHOUSE_ALLOW_HOST_NETWORK = env.bool("BOILERHOUSE_ALLOW_HOST_NETWORK", False)
@@ -255,7 +255,7 @@ QUEUES: dict[str, dict[str, Any]] = {
     "save": {**_queue, "workers": 4, **_transfers},
     "sync": {**_queue, "workers": 3, **_transfers},
 }
-"""``workers``: threads in each worker process. Work with one sink leaves one of a queue free (``queues.lanes``)."""
+"""``workers``: threads in each worker process. Work with one sink leaves one of a queue free (``queues.slow_work``)."""
 QUEUE_LOOK_S = 0.25
 """The polling interval of queues without a wake-up: the longest delay of work from another machine."""
 QUEUE_IDLE_LOOK_S = 1.0 if _database["ENGINE"] == "boilerhouse.core.sqlite_gate" else QUEUE_LOOK_S

@@ -21,7 +21,7 @@ from typing import Any
 
 from pools.spec import Owner
 from syncing.rclone_binary import rclone_path
-from syncing.sinks import reaching
+from syncing.sinks import network_settings
 
 VOLUME = "/vol"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -86,7 +86,7 @@ class Jail:
             *(("--ro-bind", source, inside) for source, inside in _libraries(setpriv)),
             ("--ro-bind", setpriv, "/bin/setpriv"),
             ("--ro-bind", rclone_path(), "/bin/rclone"),
-            ("--ro-bind", reaching.ca_bundle(), CERTIFICATES),
+            ("--ro-bind", network_settings.ca_bundle(), CERTIFICATES),
             *(("--ro-bind-try", path, path) for path in (_RESOLVER if hosts is None else ())),
             (volume, str(self.directory), VOLUME),
             *((sink, str(path), inside) for path, inside in self.binds),

@@ -17,9 +17,9 @@ from syncing.attempts import Attempt
 from syncing.mapping_saves import MappingSave
 from syncing.models import SyncSpec
 from syncing.save_steps import Binds, Sent, begin_attempt, check_in_place, complete, count, replaced
+from syncing.sink_checks import read_marker
 from syncing.sinks import RUN_DEADLINE_S
-from syncing.sites import planted
-from syncing.surveys import read_marker
+from syncing.targets import planted
 
 DELETED_AT_ONCE = 256
 """So often a save that deletes much asks whether it may go on."""

@@ -12,8 +12,8 @@ from syncing.jail import Jail
 from syncing.models import MappingRestore, SyncMapping, SyncRun
 from syncing.runs import ProgressReporter, add_step, persist
 from syncing.sinks import Sink
-from syncing.sites import Site, place_of
 from syncing.states import Mode, Trigger
+from syncing.targets import Site, place_of
 
 T = TypeVar("T")
 

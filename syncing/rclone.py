@@ -27,14 +27,14 @@ from boilerhouse.core import context, file_locks
 from boilerhouse.core.deployment import data_dir
 from boilerhouse.process import pids, processes, stalls
 from boilerhouse.process.processes import DEAD_AFTER_S, HEARTBEAT_S
-from boilerhouse.queues import lanes
+from boilerhouse.queues import slow_work
 from boilerhouse.telemetry import tracing
 from pools.file_names import show
-from syncing import connects, errors, syscalls
+from syncing import connect_guard, errors, syscalls
 from syncing.jail import VOLUME, Jail
 from syncing.locations import MARKER_ROOT
 from syncing.rclone_binary import rclone_path
-from syncing.sinks import Sink, outbound, reaching
+from syncing.sinks import Sink, network_settings, outbound
 
 log = structlog.get_logger(__name__)
 
@@ -177,7 +177,7 @@ def slot(
     most = max(1, all_of_them - KEPT_FREE)
     count = most if size >= settings.BOILERHOUSE_LARGE_BYTES else all_of_them
     with contextlib.ExitStack() as held:
-        own = [held.enter_context(_numbered(f"{lane}-{lanes.named(far_end)}", most, keep_going))] if far_end else []
+        own = [held.enter_context(_numbered(f"{lane}-{slow_work.named(far_end)}", most, keep_going))] if far_end else []
         yield (*own, held.enter_context(_numbered(lane, count, keep_going)))
 
 
@@ -248,11 +248,11 @@ def _run(
         "RCLONE_CONFIG": "/dev/null",
         "PATH": "/bin",
         "HOME": "/tmp",  # noqa: S108
-        **reaching.rclone_environment(sink.address),
+        **network_settings.rclone_environment(sink.address),
         **sink.environment(),
     }
     reach = outbound.reach(sink)
-    with connects.Guard(reach.allows) as guard:
+    with connect_guard.Guard(reach.allows) as guard:
         with syscalls.refused() as refused, _hosts_file(reach) as hosts:
             process = guard.popen(
                 jail.wrap(arguments, refused, hosts),

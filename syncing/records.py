@@ -17,7 +17,7 @@ import structlog
 from pools.volumes import Stamp
 from syncing.models import SyncMapping
 from syncing.sinks import Sink
-from syncing.sites import Site
+from syncing.targets import Site
 
 log = structlog.get_logger(__name__)
 

@@ -20,14 +20,14 @@ from boilerhouse.process import stalls
 from pools import quota, volumes
 from pools.file_names import show
 from pools.volumes import staged_restores
-from syncing import errors, fitting, patterns, rclone, records, snapshots, undo
+from syncing import errors, fit_check, patterns, rclone, records, rollback, snapshots
 from syncing.jail import Jail
 from syncing.markers import Manifest, Marker
 from syncing.models import MappingRestore, SyncRun, SyncSpec
 from syncing.runs import ProgressReporter, add_step, persist, running
-from syncing.sites import Site, check_alone, place_of, planted
+from syncing.sink_checks import Finding
 from syncing.states import Direction, Trigger
-from syncing.surveys import Finding
+from syncing.targets import Site, check_alone, place_of, planted
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class _Restore:
         """Fetch missing files and verify everything. Restored: there is nothing left to move in."""
         mapping, marker, site = finding.mapping, finding.marker, self.site
         if marker is not None and marker.state == "open":
-            marker = undo.take_back(finding.sink, finding.location, marker)
+            marker = rollback.take_back(finding.sink, finding.location, marker)
             if marker.manifest.is_empty:
                 return Restored()
         name, note = f"mapping-{mapping.pk}", self._note(finding, marker)
@@ -172,7 +172,7 @@ class _Restore:
         staging = staged_restores.open_staging(site.container_id, site.owner, name, note)
         if marker is not None:
             need = max(marker.manifest.room, marker.manifest.bytes) - staged_restores.count(staging)[1]
-            fitting.check_room(site, need, finding.location, beside=self.trigger != Trigger.CLAIM)
+            fit_check.check_room(site, need, finding.location, beside=self.trigger != Trigger.CLAIM)
         self._fetch(finding, staging, marker.manifest.bytes if marker else 0)
         failpoints.reach("restore.downloaded")
         seen = _census(staging)

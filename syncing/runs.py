@@ -18,8 +18,8 @@ from boilerhouse.process import ownership, processes
 from syncing import errors, rclone
 from syncing.instruments import SYNC_BYTES, SYNC_RUNS, SYNC_SECONDS
 from syncing.models import SyncMapping, SyncRun, SyncSpec
-from syncing.sites import Site
 from syncing.states import Direction, SyncRunState, Trigger
+from syncing.targets import Site
 
 log = structlog.get_logger(__name__)
 

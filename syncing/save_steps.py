@@ -15,14 +15,14 @@ from boilerhouse.core import clock, failpoints
 from boilerhouse.core.events import emit, recording
 from pools import volumes
 from pools.file_names import plain, show
-from syncing import backups, completeness, conflicts, errors, fitting, listings, places, unhashed
+from syncing import backups, completeness, conflicts, errors, fit_check, listings, places, unhashed_objects
 from syncing.attempts import Attempt
 from syncing.mapping_saves import MappingSave
+from syncing.marker_steps import open_marker, put_marker, savers
 from syncing.markers import Manifest
-from syncing.marking import open_marker, put_marker, savers
 from syncing.models import SavedState, SyncMapping
-from syncing.sites import planted
 from syncing.states import Mode
+from syncing.targets import planted
 
 MAX_KEY_BYTES = 1024
 """The maximum length of a key in object stores; the longest key of a save is that of a backup."""
@@ -63,14 +63,14 @@ def count(save: MappingSave, root: int, until: float = math.inf) -> volumes.Cens
 
 def begin_attempt(save: MappingSave, local: volumes.Census, paths: Collection[str]) -> tuple[Attempt, Binds]:
     """Open the marker and move obstacles to sending the files ``paths``; also returns rclone's binds."""
-    fitting.check(save.site, save.mapping, local, {})
+    fit_check.check(save.site, save.mapping, local, {})
     doubtful = savers.submit(save.sink.unhashed, save.location)
     attempt = open_marker(save)
     failpoints.reach("save.marker-open")
     if not save.deletes:
-        fitting.check(save.site, save.mapping, local, attempt.present())
+        fit_check.check(save.site, save.mapping, local, attempt.present())
     conflicts.clear(attempt, local)
-    unhashed.clear(attempt, doubtful.result(), paths)
+    unhashed_objects.clear(attempt, doubtful.result(), paths)
     return attempt, save.sink.binds([save.location, attempt.backup], save.site.owner.uid)
 
 
@@ -182,7 +182,7 @@ def _manifest(
         | {p: stamp.mtime_ns for p, stamp in local.seen.items()},
         names=sorted({p for p in last.names if carried(p)} | set(local.names)),
         sparse=sorted({p for p in last.sparse if carried(p)} | set(local.sparse)),
-        room=fitting.room_of(sizes, links, empty_dirs),
+        room=fit_check.room_of(sizes, links, empty_dirs),
         is_exact=True,
     )
 

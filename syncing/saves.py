@@ -14,9 +14,9 @@ from syncing.live_saves import save_live
 from syncing.mapping_saves import MappingSave
 from syncing.models import SyncRun, SyncSpec
 from syncing.runs import running
-from syncing.sites import Site
 from syncing.states import Direction, Trigger
 from syncing.stopped_saves import save_stopped
+from syncing.targets import Site
 
 
 def save(

@@ -23,7 +23,7 @@ from pools.errors import IdTaken
 from pools.models import Pool, Workload
 from pools.services import lock_pool, lock_workload, unused_id
 from pools.spec import WorkloadSpec
-from syncing import locations, patterns, places, probing
+from syncing import locations, patterns, places, probes
 from syncing.errors import CoverageHeld, SyncFailed, SyncSpecNotFound
 from syncing.models import Credential, SavedState, SinkProbe, SyncMapping, SyncRun, SyncSpec
 from syncing.sinks import Sink
@@ -237,7 +237,7 @@ def delete_spec(spec: SyncSpec, *, force: bool) -> None:
 
 FULL_PROBE_EVERY = timedelta(minutes=15)
 """A healthy sink is probed more often than this, but without rclone, unless a transfer has failed."""
-WORKERS_ANSWER_S = probing.DEADLINE_S + 5
+WORKERS_ANSWER_S = probes.DEADLINE_S + 5
 
 
 def try_sink(sink: Sink, mappings: list[SyncMapping]) -> bool:
@@ -245,11 +245,11 @@ def try_sink(sink: Sink, mappings: list[SyncMapping]) -> bool:
 
     Only a process that may create the sandbox can do that. Raises SyncFailed.
     """
-    probe = probing.Probe(sink, mappings)
-    probing.run(probe, probing.IN_PROCESS, probing.ANSWER_DEADLINE_S)
-    if not probing.can_jail():
+    probe = probes.Probe(sink, mappings)
+    probes.run(probe, probes.IN_PROCESS, probes.ANSWER_DEADLINE_S)
+    if not probes.can_jail():
         return False
-    probing.run(probe, probing.BY_RCLONE, probing.TRANSFER_DEADLINE_S)
+    probes.run(probe, probes.BY_RCLONE, probes.TRANSFER_DEADLINE_S)
     return True
 
 
@@ -262,15 +262,15 @@ def probe(spec: SyncSpec, *, is_changed: bool = False, is_periodic: bool = False
     when the sink has become healthy, and when it is healthy after a change.
     """
     now, began, was = clock.now(), time.monotonic(), _stored_health(spec)
-    asked = probing.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
+    asked = probes.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
     transferred_at = was.get("transferredAt")
     try:
         places.review(spec)  # first: if the place may not be used, nothing is written either
-        probing.run(asked, probing.IN_PROCESS, probing.ANSWER_DEADLINE_S)
+        probes.run(asked, probes.IN_PROCESS, probes.ANSWER_DEADLINE_S)
         if not is_periodic or is_changed or was.get("state") != "healthy" or _is_due(spec, transferred_at, now):
-            if not probing.can_jail():
+            if not probes.can_jail():
                 return _ask_worker(spec, is_changed)
-            probing.run(asked, probing.BY_RCLONE, probing.TRANSFER_DEADLINE_S)
+            probes.run(asked, probes.BY_RCLONE, probes.TRANSFER_DEADLINE_S)
             transferred_at = _stamp(now)
         health = {"state": "healthy", "checkedAt": _stamp(now), "transferredAt": transferred_at, **asked.findings}
     except SyncFailed as error:

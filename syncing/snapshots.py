@@ -33,8 +33,8 @@ from pools.volumes.copies import Copied, Copies
 from syncing import errors
 from syncing.instruments import FREEZE_SECONDS
 from syncing.models import SyncMapping
-from syncing.sites import Site, planted
 from syncing.states import Quiesce
+from syncing.targets import Site, planted
 
 log = structlog.get_logger(__name__)
 

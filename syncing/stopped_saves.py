@@ -9,7 +9,7 @@ from pools import volumes
 from syncing import patterns, rclone
 from syncing.mapping_saves import MappingSave
 from syncing.save_steps import Sent, begin_attempt, check_in_place, complete, count
-from syncing.sites import planted
+from syncing.targets import planted
 
 
 def save_stopped(save: MappingSave) -> None:

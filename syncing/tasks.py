@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from boilerhouse.queues import lanes
+from boilerhouse.queues import slow_work
 from boilerhouse.queues.tasks import enqueue, task
 from syncing import backups, places, sinks
 from syncing.models import SyncSpec
@@ -23,7 +23,7 @@ def expire_backups(spec_id: str) -> None:
     spec = SyncSpec.objects.select_related("credential").filter(pk=spec_id).first()
     if spec is None:
         return
-    with lanes.entered_for([places.far_end(spec)]) as may_begin:
+    with slow_work.entered_for([places.far_end(spec)]) as may_begin:
         if may_begin:
             backups.expire(spec)
             return

@@ -10,8 +10,8 @@ from django.db.models import QuerySet
 
 from boilerhouse.core import audit
 from boilerhouse.core.events import recording
+from syncing import backup_restores
 from syncing import errors as sync_errors
-from syncing import putting_back
 from syncing.models import Backup, SyncRun
 from syncing.states import Trigger
 from tenants import errors, sink_runs, validation
@@ -47,6 +47,6 @@ def _put_back(run: SyncRun, keep_going: Callable[[], bool]) -> dict[str, Any]:
     backup = Backup.objects.select_related("spec__credential").filter(pk=run.steps[0]["backup"]).first()
     if backup is None:
         raise sync_errors.StateMissing("The backup has expired.")
-    files, size = putting_back.put_back(run, backup, keep_going)
+    files, size = backup_restores.put_back(run, backup, keep_going)
     totals = {"files": files, "bytes": size, "totalFiles": files, "totalBytes": size, "percent": 100.0}
     return {"progress": totals}

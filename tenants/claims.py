@@ -24,7 +24,7 @@ from pools import lifecycle
 from pools.egress import Egress
 from pools.models import Pool, WorkloadVersion
 from pools.states import Trouble
-from syncing import surveys
+from syncing import sink_checks
 from tenants import aborts, deadlines, errors, pacing, preparation, sink_runs, validation, wait_queue
 from tenants.instruments import CLAIM_PHASE_SECONDS, EXHAUSTED
 from tenants.models import Assignment, next_generation
@@ -71,7 +71,7 @@ def begin(claim: Claim) -> Begun:
         raise errors.EngineUnavailable(pool.last_error)
     if claim.tenant_key:
         pacing.check_new_claim(claim.tenant_key)
-    survey = surveys.begin_survey(pool.pk, claim.tenant_id)  # the sink answers while the database works
+    survey = sink_checks.begin_survey(pool.pk, claim.tenant_id)  # the sink answers while the database works
     taking = time.monotonic()
     try:
         assignment = _take(claim, pool, serving)

@@ -24,7 +24,7 @@ from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process import fair_semaphore, ownership, processes
 from boilerhouse.process.outage import DATABASE_LOST
-from boilerhouse.queues import in_progress, lanes
+from boilerhouse.queues import in_progress, slow_work
 from boilerhouse.queues.tasks import enqueue
 from boilerhouse.telemetry import tracing
 from boilerhouse.telemetry.metering import timed
@@ -35,8 +35,8 @@ from pools.nodes import NodeAccess, node_of
 from pools.runtime.base import Executed
 from pools.spec import WorkloadSpec
 from syncing import errors as sync_errors
-from syncing import restores, sites, surveys
-from syncing.sinks.retrying import pause_s
+from syncing import restores, sink_checks, targets
+from syncing.sinks.retries import pause_s
 from syncing.states import Trigger
 from tenants import aborts, deadlines, errors, networks, wait_queue
 from tenants.instruments import CLAIM_PHASE_SECONDS, CLAIM_SECONDS, CLAIMS
@@ -61,7 +61,7 @@ def _phase(name: str) -> Iterator[None]:
         yield
 
 
-def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float) -> bool:
+def prepare_here(assignment: Assignment, survey: sink_checks.Survey, started: float) -> bool:
     """The hot path: if nothing has to be restored, finish the claim in this process; otherwise pass it to a worker.
 
     Returns whether the claim is assigned.
@@ -70,10 +70,13 @@ def prepare_here(assignment: Assignment, survey: surveys.Survey, started: float)
     assert spec
     assert container
     try:
-        findings: list[surveys.Finding] | None = None
+        findings: list[sink_checks.Finding] | None = None
         with survey.entered(settings.BOILERHOUSE_CLAIM_THREADS) as may_wait:
             if may_wait:
-                with _phase("survey"), nullcontext() if survey.is_near(surveys.NEAR_S) else fair_semaphore.yield_slot():
+                with (
+                    _phase("survey"),
+                    nullcontext() if survey.is_near(sink_checks.NEAR_S) else fair_semaphore.yield_slot(),
+                ):
                     findings = survey.answer()
         needs_worker = spec.post_claim is not None or spec.seed is not None
         needs_worker |= findings is None or any(not finding.is_empty for finding in findings)
@@ -146,21 +149,21 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
             _leave_to_its_node(assignment, asked)
             return
         deadlines.take_up(assignment)
-        findings: list[surveys.Finding] | None = None
+        findings: list[sink_checks.Finding] | None = None
         try:
             tenant_id = assignment.tenant_id
-            survey = surveys.begin_survey(assignment.pool_id, tenant_id, surveys.patience_s(tenant_id))
-            with lanes.entered_for(survey.far_ends) as may_work:
+            survey = sink_checks.begin_survey(assignment.pool_id, tenant_id, sink_checks.patience_s(tenant_id))
+            with slow_work.entered_for(survey.far_ends) as may_work:
                 if not may_work:
                     _back_to_the_queue(assignment, asked)
                     return
-                with lanes.entered_slow(is_slow=survey.is_slow) as may_ask:
+                with slow_work.entered_slow(is_slow=survey.is_slow) as may_ask:
                     if not may_ask:
                         _back_to_the_queue(assignment, asked)
                         return
                     with _phase("survey"):
                         findings = survey.answer()
-                with lanes.entered(restores.size_of(findings)) as may_begin, deadlines.moving(assignment):
+                with slow_work.entered(restores.size_of(findings)) as may_begin, deadlines.moving(assignment):
                     if not may_begin:
                         _stand_in_line(assignment)
                         return
@@ -187,7 +190,7 @@ def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
     with transaction.atomic():
         _stand_in_line(assignment)
         arguments = assignment.pk, assignment.generation, asked
-        pause_s = lanes.pause_s(stood_s)
+        pause_s = slow_work.pause_s(stood_s)
         node_of(assignment).queue.put("claim", "tenants.tasks.prepare", *arguments, after_s=pause_s)
 
 
@@ -219,7 +222,9 @@ def _is_pending(assignment: Assignment) -> bool:
     return rows.filter(deadline__gt=now).exists()
 
 
-def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.Finding], started: float | None) -> bool:
+def _finish(
+    assignment: Assignment, spec: WorkloadSpec, findings: list[sink_checks.Finding], started: float | None
+) -> bool:
     """Latch, restore, provision, verify, decide. False: the container is dead or dirty, or the row has changed.
 
     Raises Locked while another process works on the container.
@@ -267,7 +272,7 @@ def _finish(assignment: Assignment, spec: WorkloadSpec, findings: list[surveys.F
         return False
 
 
-def _raise_generation(assignment: Assignment, findings: list[surveys.Finding]) -> None:
+def _raise_generation(assignment: Assignment, findings: list[sink_checks.Finding]) -> None:
     """Above the generation of every marker: a database that was reset must not make an old claim look newer
     (hazards.md#a2)."""
     highest = max((finding.marker.generation for finding in findings if finding.marker), default=0)
@@ -328,8 +333,8 @@ def _hook_failed(done: Executed) -> errors.HookFailed:
 
 def _decide(
     assignment: Assignment,
-    findings: list[surveys.Finding],
-    site: sites.Site,
+    findings: list[sink_checks.Finding],
+    site: targets.Site,
     restored: restores.Restored | None,
     started: float | None,
 ) -> bool:

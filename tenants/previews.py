@@ -19,8 +19,8 @@ from syncing import patterns, places
 from syncing import services as syncing
 from syncing.mapping_saves import may_delete
 from syncing.models import SyncMapping
-from syncing.sites import Site, place_of, planted
 from syncing.states import Direction
+from syncing.targets import Site, place_of, planted
 from tenants import errors, validation
 from tenants.models import Assignment
 from tenants.states import AssignmentState

@@ -24,7 +24,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.process import ownership, processes
 from boilerhouse.process.outage import DATABASE_LOST
-from boilerhouse.queues import in_progress, lanes
+from boilerhouse.queues import in_progress, slow_work
 from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
 from pools import freezer, lifecycle
@@ -198,12 +198,12 @@ def finish(assignment_id: UUID) -> None:
         node_of(assignment).queue.hand_on("save", "tenants.tasks.finish_release", assignment.pk)
         return
     try:
-        with lanes.entered_for(_far_ends_of(assignment)) as may_save:
+        with slow_work.entered_for(_far_ends_of(assignment)) as may_save:
             if not may_save:
                 stood_s = (clock.now() - assignment.state_changed_at).total_seconds()
-                _back_to_the_queue(assignment, lanes.pause_s(stood_s))
+                _back_to_the_queue(assignment, slow_work.pause_s(stood_s))
                 return
-            with lanes.entered(_size_of(assignment)) as may_begin:
+            with slow_work.entered(_size_of(assignment)) as may_begin:
                 if not may_begin:
                     _put_off(assignment, LINE_S)
                     return

@@ -20,7 +20,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import recording
 from boilerhouse.process import ownership
 from boilerhouse.process.outage import DATABASE_LOST
-from boilerhouse.queues import lanes
+from boilerhouse.queues import slow_work
 from boilerhouse.queues.tasks import enqueue
 from syncing import places
 from syncing.models import SyncRun, SyncSpec
@@ -73,7 +73,7 @@ def work(run_id: UUID, do: Work) -> None:
     """
     spec = SyncSpec.objects.filter(runs=run_id).first()
     far_ends = [places.far_end(spec)] if spec else []
-    with lanes.entered_for(far_ends) as may_work, lanes.entered(settings.BOILERHOUSE_LARGE_BYTES) as may_begin:
+    with slow_work.entered_for(far_ends) as may_work, slow_work.entered(settings.BOILERHOUSE_LARGE_BYTES) as may_begin:
         if may_work and may_begin:
             _work(run_id, do)
 

@@ -21,7 +21,7 @@ from boilerhouse.core.models import Node
 from boilerhouse.queues.tasks import enqueue
 from pools import volumes
 from pools.volumes import staged_restores
-from syncing import erasing
+from syncing import erasure
 from syncing.models import SavedState, SyncRun, SyncSpec
 from syncing.states import UNFINISHED, SyncRunState, Trigger
 from tenants import deaths, errors, sink_runs, validation
@@ -51,7 +51,7 @@ def begin(tenant_id: str) -> Erasure:
         if run is not None:
             return Erasure(tenant_id, run.generation)
     specs = _specs(tenant_id)
-    if lost := erasing.out_of_reach(tenant_id, specs):
+    if lost := erasure.out_of_reach(tenant_id, specs):
         raise errors.Unerasable(
             f"Saved state is at sinks that no sync spec refers to any more: {'; '.join(lost[:5])}. Create a spec"
             " with that sink, or delete the state there yourself and mark it as missing."
@@ -90,7 +90,7 @@ def _have_erased_elsewhere(tenant_id: str) -> None:
 def _specs(tenant_id: str) -> list[SyncSpec]:
     """Every spec that may have saved the tenant's state."""
     pools = Assignment.objects.filter(tenant_id=tenant_id).values("pool_id")
-    specs = SyncSpec.objects.filter(pool_id__in=pools) | SyncSpec.objects.filter(pk__in=erasing.traces(tenant_id))
+    specs = SyncSpec.objects.filter(pool_id__in=pools) | SyncSpec.objects.filter(pk__in=erasure.traces(tenant_id))
     return [spec for spec in specs.distinct() if any(mapping.uploads for mapping in spec.mappings.all())]
 
 
@@ -123,7 +123,7 @@ def erase(run_id: UUID) -> None:
 
 
 def _erase(run: SyncRun, keep_going: Callable[[], bool]) -> dict[str, Any]:
-    steps = erasing.erase(run.spec, run.tenant_id, keep_going)
+    steps = erasure.erase(run.spec, run.tenant_id, keep_going)
     return {"steps": steps, "deleted": sum(step["erased"] for step in steps)}
 
 

@@ -28,11 +28,11 @@ from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process import budgets, processes
 from boilerhouse.process.steps import each, later
-from boilerhouse.queues import lanes
+from boilerhouse.queues import slow_work
 from pools import errors as pool_errors
 from pools.nodes import NodeAccess, here, node_of
 from syncing import errors as sync_errors
-from syncing import places, restores, saves, sites, surveys
+from syncing import places, restores, saves, sink_checks, targets
 from syncing import services as syncing
 from syncing.models import SavedState, SyncRun, SyncSpec
 from syncing.querysets import SyncRunQuerySet
@@ -270,7 +270,7 @@ def _take_turn(assignment: Assignment) -> Turn:
         return rows.filter(state=AssignmentState.ASSIGNED).exists()
 
     try:
-        with lanes.entered(syncing.known_bytes(assignment.tenant_id)) as may_begin, ExitStack() as held:
+        with slow_work.entered(syncing.known_bytes(assignment.tenant_id)) as may_begin, ExitStack() as held:
             if not may_begin:
                 return Turn.NO_ROOM
             try:
@@ -299,13 +299,13 @@ def _first_with_room(waiting: list[SyncRun], held: ExitStack) -> SyncRun | None:
     for run in waiting:
         far_end = places.far_end(run.spec)
         if far_end not in is_free:
-            is_free[far_end] = held.enter_context(lanes.entered_for([far_end]))
+            is_free[far_end] = held.enter_context(slow_work.entered_for([far_end]))
         if is_free[far_end]:
             return run
     return None
 
 
-def _run_and_log(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callable[[], bool]) -> None:
+def _run_and_log(run: SyncRun, assignment: Assignment, site: targets.Site, is_held: Callable[[], bool]) -> None:
     try:
         _run(run, assignment, site, is_held)
     except pool_errors.DirectoryGone:
@@ -315,7 +315,7 @@ def _run_and_log(run: SyncRun, assignment: Assignment, site: sites.Site, is_held
         log.warning("sync failed", **about, code=error.code)
 
 
-def _run(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callable[[], bool]) -> None:
+def _run(run: SyncRun, assignment: Assignment, site: targets.Site, is_held: Callable[[], bool]) -> None:
     def keep_going() -> bool:
         return is_held() and not SyncRun.objects.filter(pk=run.pk, cancel_requested_at__isnull=False).exists()
 
@@ -325,7 +325,7 @@ def _run(run: SyncRun, assignment: Assignment, site: sites.Site, is_held: Callab
         saves.save(site, [run.spec], trigger, keep_going, lambda _spec: run)
         return
     try:
-        findings = surveys.survey_spec(run.spec, site.tenant_id).answer()
+        findings = sink_checks.survey_spec(run.spec, site.tenant_id).answer()
     except sync_errors.SyncFailed as error:
         fail_queued(run, error)
         raise

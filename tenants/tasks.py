@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from boilerhouse.queues import lanes
+from boilerhouse.queues import slow_work
 from boilerhouse.queues.tasks import enqueue, task
 from pools import nodes
 from tenants import backups, idle, preparation, releases, state_erasure, syncs, upkeep
@@ -43,7 +43,7 @@ def put_away(container_id: str) -> None:
 
 @task
 def probe_sink(spec_id: str, why: str = "") -> None:
-    with lanes.entered_slow(is_slow=True) as may_begin:  # each sink that does not answer takes half a minute
+    with slow_work.entered_slow(is_slow=True) as may_begin:  # each sink that does not answer takes half a minute
         if may_begin:
             upkeep.probe_sink(spec_id, why)
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pools.nodes import node_of
-from syncing.sites import Site
+from syncing.targets import Site
 from tenants.models import Assignment
 
 

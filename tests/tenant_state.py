@@ -9,7 +9,7 @@ from uuid import uuid4
 from boilerhouse.core import failpoints
 from pools import nodes, volumes
 from pools.spec import Owner
-from syncing import restores, saves, sites, surveys
+from syncing import restores, saves, sink_checks, targets
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Trigger
 from tests import cgroups
@@ -46,7 +46,7 @@ class TenantState:
         volumes.prepare(self.container_id, UID, self.workload)
         self.state = volumes.volume_path(self.container_id, "state")
         with volumes.locked(self.container_id, within_s=30) as lock:
-            findings = surveys.survey_spec(self.fresh(), self.tenant_id).answer()
+            findings = sink_checks.survey_spec(self.fresh(), self.tenant_id).answer()
             site = self.site(lock)
             if any(not finding.is_empty for finding in findings):
                 restores.restore(site, findings, Trigger.CLAIM, lambda: True)
@@ -56,8 +56,8 @@ class TenantState:
     def fresh(self):
         return type(self.spec).objects.prefetch_related("mappings").get(pk=self.spec.pk)
 
-    def site(self, lock: int) -> sites.Site:
-        return sites.Site(
+    def site(self, lock: int) -> targets.Site:
+        return targets.Site(
             self.container_id, Owner(UID, UID), self.spec.pool_id, self.workload, self.tenant_id, self.generation,
             lock, nodes.here(), is_stopped=True,
         )  # fmt: skip
@@ -69,7 +69,7 @@ class TenantState:
     def inward(self) -> None:
         """What the sink holds is merged into the container, as somebody's wish."""
         with volumes.locked(self.container_id, within_s=30) as lock:
-            findings = surveys.survey_spec(self.fresh(), self.tenant_id).answer()
+            findings = sink_checks.survey_spec(self.fresh(), self.tenant_id).answer()
             restores.restore(self.site(lock), findings, Trigger.MANUAL, lambda: True)
 
     def cut(self, place: str) -> None:
@@ -115,8 +115,8 @@ class LiveState(TenantState):
         super().claim()
         make_container(self.spec.pool, pk=self.container_id, runtime_id=self.runtime_id, uid=UID)
 
-    def site(self, lock: int) -> sites.Site:
-        return sites.Site(
+    def site(self, lock: int) -> targets.Site:
+        return targets.Site(
             self.container_id, Owner(UID, UID), self.spec.pool_id, make_spec(), self.tenant_id, self.generation,
             lock, nodes.here(), is_stopped=False,
         )  # fmt: skip

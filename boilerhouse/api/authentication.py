@@ -11,7 +11,7 @@ from boilerhouse.core import context
 from boilerhouse.core.api_keys import find_key
 from boilerhouse.core.models import ApiKey
 from boilerhouse.web import connections
-from boilerhouse.web.heads import Refusal
+from boilerhouse.web.request_heads import Refusal
 
 
 class ApiKeyAuthentication(BaseAuthentication):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
-from boilerhouse.process import urgency
+from boilerhouse.process import priority
 
 
 class Hasher(PBKDF2PasswordHasher):
@@ -12,5 +12,5 @@ class Hasher(PBKDF2PasswordHasher):
     priority."""
 
     def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
-        with urgency.ordinary():
+        with priority.ordinary():
             return super().encode(password, salt, iterations)

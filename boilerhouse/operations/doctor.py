@@ -31,7 +31,7 @@ from pools.nodes import here
 from pools.pull_errors import LoginFailed, PullFault
 from pools.runtime import get_runtime
 from pools.runtime.base import DEFAULT_OPEN_FILES
-from syncing import jail, probing, rclone, services
+from syncing import jail, probes, rclone, services
 from syncing.models import SyncSpec
 from tenants import syncs
 
@@ -238,7 +238,7 @@ def _resolvers() -> Iterator[Rest]:
 
 def _transfers() -> Iterator[Rest]:
     yield OK, rclone.version()
-    if problem := probing.jail_problem():
+    if problem := probes.jail_problem():
         yield FAILURE, f"bubblewrap cannot create rclone's sandbox: {problem}", "Allow user or PID namespaces."
     else:
         yield OK, "rclone runs in its sandbox under a container's uid"

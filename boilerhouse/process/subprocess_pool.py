@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from boilerhouse.core.errors import Unavailable
-from boilerhouse.process import fair_semaphore, urgency
+from boilerhouse.process import fair_semaphore, priority
 from boilerhouse.process.budgets import BudgetExceeded
 from boilerhouse.telemetry.instruments import BUDGET_REFUSALS
 
@@ -156,7 +156,7 @@ class _Process:
         asked = time.monotonic()
         self._unsent, self._said = memoryview(line), bytearray()
         if not self._goes_on(asked + URGENT_S):
-            with urgency.lowered(self._process.pid):
+            with priority.lowered(self._process.pid):
                 if not self._goes_on(asked + PATIENCE_S):
                     raise NoFreeProcess
         return json.loads(self._said)

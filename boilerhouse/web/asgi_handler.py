@@ -29,10 +29,10 @@ from boilerhouse.core import context
 from boilerhouse.core.ids import uuid7
 from boilerhouse.process.fair_semaphore import FairSemaphore
 from boilerhouse.web import connections, idempotency, refusals, shutdown, throttling
-from boilerhouse.web.bodies import Body
-from boilerhouse.web.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
 from boilerhouse.web.middleware import safe_request_id
 from boilerhouse.web.problems import problem
+from boilerhouse.web.request_bodies import Body
+from boilerhouse.web.request_heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
 from boilerhouse.web.streaming import Stalled, Stream, Writer, serve
 from boilerhouse.web.wait_slots import Line
 from boilerhouse.web.waiting import Waiters, Waiting

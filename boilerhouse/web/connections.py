@@ -260,7 +260,7 @@ def vouch_for(scope: dict[str, Any]) -> None:
 
 
 def refusal_of(request: Any) -> Any:
-    """Why the request's body was not read (``web.heads.Refusal``), or None."""
+    """Why the request's body was not read (``web.request_heads.Refusal``), or None."""
     return _scope(request).get("boilerhouse.refusal")
 
 

@@ -1,8 +1,8 @@
 """The web server's HTTP: heads are checked before bodies are read, and everything has a deadline.
 
 Twisted, and daphne with it, store a body of any length in a temporary file before the request is looked at. Here a body
-is in memory, never longer than ``heads.MAX_BODY_BYTES``, and read only if the head shows that it is needed. A client
-that is answered earlier has a moment to read the response; what it sends meanwhile is discarded.
+is in memory, never longer than ``request_heads.MAX_BODY_BYTES``, and read only if the head shows that it is needed. A
+client that is answered earlier has a moment to read the response; what it sends meanwhile is discarded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from twisted.web.http import HTTPChannel
 
 from boilerhouse.web import connections
 from boilerhouse.web.connections import Connection, Phase
-from boilerhouse.web.heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Head, Refusal, admit, judge
+from boilerhouse.web.request_heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Head, Refusal, admit, judge
 
 if TYPE_CHECKING:
     from boilerhouse.process.budgets import Hold

@@ -21,7 +21,7 @@ from typing import Any
 import daphne.server
 from daphne.cli import CommandLineInterface
 
-from boilerhouse.process import memory, urgency
+from boilerhouse.process import memory, priority
 from boilerhouse.web.connections import Connections, take_all_files
 from boilerhouse.web.http_channel import Channels, Sockets
 
@@ -56,7 +56,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]
         self.open = Connections()
         self._ports: list[Any] = []
         self._draining_since: float | None = None
-        self._urgency = urgency.Watch()
+        self._urgency = priority.Watch()
 
     def run(self) -> None:
         daphne.server.reactor.callWhenRunning(self._take_signals)
@@ -141,7 +141,7 @@ class Interface(CommandLineInterface):  # type: ignore[misc]
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boilerhouse.settings")
-    urgency.be_urgent()  # first of all, because threads inherit it
+    priority.be_urgent()  # first of all, because threads inherit it
     memory.give_large_blocks_back()
     take_all_files()
     daphne.server.WebSocketFactory = SmallMessages

@@ -2,7 +2,7 @@
 
 rclone sees only the locations of its run, as binds in its sandbox. These belong to the container's uid while it writes;
 everything above belongs to root, so no other uid of the host gets there. None of our processes touches it directly,
-because a hung mount blocks them (``local_hands``).
+because a hung mount blocks them (``local_helpers``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from django.conf import settings
 from boilerhouse.process import stalls
 from syncing import locations
 from syncing.errors import DiskFull, Incomplete, Oversized, SinkDenied, SinkMissing, SinkUnreachable, SyncFailed
-from syncing.sinks import deadlines, local_hands, sizes
+from syncing.sinks import deadlines, local_helpers, sizes
 from syncing.sinks.base import COPY_DEADLINE_S, LISTING_DEADLINE_S, REMOTE, RUN_DEADLINE_S, FormField, Sink, whole_s
 
 if TYPE_CHECKING:
@@ -149,14 +149,14 @@ class LocalSink(Sink):
         """The answer of a query, line by line. Raises SyncFailed."""
         _check(key)
         question = {"root": str(self.root), "does": does, "with": [key, *more]}
-        hands = local_hands.of(_mount_of(self.root / key))
+        hands = local_helpers.of(_mount_of(self.root / key))
         within_s = float(deadlines.left_of(whole_s))
         try:
             for line, content in hands.ask(question, body, silent_s or within_s, time.monotonic() + within_s):
                 if "wrong" in line:
                     raise self._failure(line)
                 yield line, content
-        except local_hands.Lost:
+        except local_helpers.Lost:
             raise SinkUnreachable(f"What asks the directory {self.root} has ended without an answer.") from None
 
     def _failure(self, line: Mapping[str, Any]) -> SyncFailed:

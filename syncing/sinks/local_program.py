@@ -1,4 +1,4 @@
-"""Accesses a directory: a separate program without Django, started by ``local_hands``.
+"""Accesses a directory: a separate program without Django, started by ``local_helpers``.
 
 A hung mount blocks every thread and signal handler that accesses it. So the access is made by a process that holds
 nothing of ours and can be abandoned. It reads one query per line, with a body if it has one, and writes lines with

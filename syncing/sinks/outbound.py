@@ -20,7 +20,7 @@ from django.conf import settings
 
 from boilerhouse.core.deployment import data_dir
 from syncing.errors import SinkClosed, SinkUnreachable
-from syncing.sinks import reaching
+from syncing.sinks import network_settings
 from syncing.sinks.base import Sink
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -69,7 +69,7 @@ def _plain(text: str) -> Address:
 
 def _allowed(host: str, port: int) -> bool:
     parts = urlsplit(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-    return any(reaching.names(entry, parts) for entry in (*settings.BOILERHOUSE_ALLOWED_SINK_HOSTS, *_own()))
+    return any(network_settings.names(entry, parts) for entry in (*settings.BOILERHOUSE_ALLOWED_SINK_HOSTS, *_own()))
 
 
 def _own() -> Iterator[str]:
@@ -135,7 +135,7 @@ def reach(sink: Sink) -> Reach:
     """
     if not sink.address:
         return Reach()
-    proxy = reaching.proxy_for(sink.address)
+    proxy = network_settings.proxy_for(sink.address)
     parts = urlsplit(proxy or sink.address)
     port = _port(parts)
     if not proxy and sink.has_changing_addresses:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import structlog
 
 from boilerhouse.process import stalls
-from syncing import addresses
+from syncing import endpoints
 from syncing.errors import (
     ClockSkewed,
     RemoteChanged,
@@ -34,7 +34,7 @@ from syncing.errors import (
     SyncFailed,
 )
 from syncing.locations import MARKER_ROOT
-from syncing.sinks import deadlines, rclone_names, reaching, refusals, sizes
+from syncing.sinks import deadlines, network_settings, rclone_names, refusals, sizes
 from syncing.sinks.base import (
     CLAIM_DEADLINE_S,
     COPY_DEADLINE_S,
@@ -46,7 +46,7 @@ from syncing.sinks.base import (
     whole_s,
 )
 from syncing.sinks.flags import KMS, Carried
-from syncing.sinks.retrying import retry
+from syncing.sinks.retries import retry
 
 if TYPE_CHECKING:
     from syncing.sinks.inputs import InputClass
@@ -149,13 +149,13 @@ class S3Sink(Sink):
         return self.endpoint.rstrip("/").lower(), self.bucket
 
     def area(self, template: str) -> tuple[tuple[str, str], str]:
-        if addresses.is_aws(self.endpoint):
+        if endpoints.is_aws(self.endpoint):
             return ("aws", self.bucket), template
-        server = f"{addresses.server(self.endpoint)}/{addresses.path(self.endpoint)}".rstrip("/")
+        server = f"{endpoints.server(self.endpoint)}/{endpoints.path(self.endpoint)}".rstrip("/")
         return (server, self.bucket), template
 
     def addresses(self) -> list[str]:
-        return addresses.resolved(self.endpoint)
+        return endpoints.resolved(self.endpoint)
 
     @property
     def address(self) -> str:
@@ -166,7 +166,7 @@ class S3Sink(Sink):
 
     @property
     def has_changing_addresses(self) -> bool:
-        return addresses.is_aws(self.address)
+        return endpoints.is_aws(self.address)
 
     def hosts(self) -> Iterator[str]:
         for host in Sink.hosts(self):
@@ -253,7 +253,7 @@ class S3Sink(Sink):
         with _accesses_lock:
             if key not in _accesses:
                 keys = self.access_key_id, self.secret_access_key
-                proxies = reaching.proxies_for(self.address)
+                proxies = network_settings.proxies_for(self.address)
                 _accesses[key] = Access(
                     self.bucket, self.region, self.endpoint, *keys, proxies, self.carried, deadline_s
                 )
@@ -439,7 +439,7 @@ class S3Sink(Sink):
             code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
             if is_about_host_keys(error):
                 raise SinkDenied(f"{error.operation_name} answered {status} {code}. {_HOST_KEYS}") from error
-            if status == reaching.PROXY_DENIES:
+            if status == network_settings.PROXY_DENIES:
                 raise SinkUnreachable(f"The proxy before {self._where} demands other credentials.") from error
             raise refusals.of_s3(self._where, error.response) from error
         except NO_HOST_KEYS as error:
@@ -447,7 +447,7 @@ class S3Sink(Sink):
         except (BotoCoreError, OSError) as error:
             if isinstance(closed := getattr(error, "kwargs", {}).get("error"), SinkClosed):
                 raise closed from error
-            if reaching.is_untrusted(error):
+            if network_settings.is_untrusted(error):
                 raise SinkUntrusted(f"The certificate of {self._where} cannot be verified.") from error
             kind = SinkStumbled if isinstance(error, BRIEF) else SinkUnreachable
             raise kind(f"The {self._where} cannot be reached ({type(error).__name__}).") from error

@@ -50,14 +50,14 @@ from django.conf import settings
 from urllib3.exceptions import HTTPError
 
 from syncing.errors import Oversized
-from syncing.sinks import guarded, reaching, sizes
+from syncing.sinks import guarded_connections, network_settings, sizes
 from syncing.sinks.flags import Carried
 
 
 def new_session() -> Session:
     """A shared session; it looks for the node's keys on first use."""
     session = Session()
-    session.set_config_variable("ca_bundle", reaching.ca_bundle())  # of requests for keys
+    session.set_config_variable("ca_bundle", network_settings.ca_bundle())  # of requests for keys
     # Modification times are not used here, and parsing them was half of the cost of a long listing.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     return session
@@ -71,11 +71,11 @@ _ENCRYPTION = "x-amz-server-side-encryption"
 _KEY_ID = f"{_ENCRYPTION}-aws-kms-key-id"
 
 
-class _Http(guarded.Guarded, AWSHTTPConnection):  # type: ignore[misc]
+class _Http(guarded_connections.Guarded, AWSHTTPConnection):  # type: ignore[misc]
     pass
 
 
-class _Https(guarded.Guarded, AWSHTTPSConnection):  # type: ignore[misc]
+class _Https(guarded_connections.Guarded, AWSHTTPSConnection):  # type: ignore[misc]
     pass
 
 
@@ -212,13 +212,13 @@ class Access:
                 endpoint_url=self.endpoint or None,
                 aws_access_key_id=self.access_key_id or None,
                 aws_secret_access_key=self.secret_access_key or None,
-                verify=reaching.ca_bundle(),
+                verify=network_settings.ca_bundle(),
                 config=Config(
                     proxies=self.proxies,
                     proxies_config=self._proxies_config,
                     connect_timeout=self.deadline_s,
                     read_timeout=self.deadline_s,
-                    retries={"total_max_attempts": 1},  # the caller decides how often (``retrying``)
+                    retries={"total_max_attempts": 1},  # the caller decides how often (``retries``)
                     s3=style,
                     max_pool_connections=16,
                     request_checksum_calculation="when_required",
@@ -290,11 +290,11 @@ class Access:
     @property
     def _proxies_config(self) -> Any:
         is_https = any(proxy.startswith("https:") for proxy in self.proxies.values())
-        return {"proxy_ca_bundle": reaching.ca_bundle()} if is_https else None
+        return {"proxy_ca_bundle": network_settings.ca_bundle()} if is_https else None
 
     @cached_property
     def _transport(self) -> URLLib3Session:
-        verify: Any = reaching.ca_bundle()
+        verify: Any = network_settings.ca_bundle()
         transport = URLLib3Session(
             verify=verify,
             proxies=self.proxies,

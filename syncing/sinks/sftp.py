@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from boilerhouse.process import stalls
-from syncing import addresses
+from syncing import endpoints
 from syncing.errors import (
     HostKeyUnknown,
     SinkDenied,
@@ -43,7 +43,7 @@ from syncing.sinks.base import (
     Sink,
     whole_s,
 )
-from syncing.sinks.retrying import retry
+from syncing.sinks.retries import retry
 
 if TYPE_CHECKING:
     from syncing.sinks.inputs import InputClass
@@ -122,10 +122,10 @@ class SftpSink(Sink):
 
     def area(self, template: str) -> tuple[tuple[str, str], str]:
         path = posixpath.normpath(self.path).strip("/")
-        return (addresses.server(self.address), ""), f"{path}/{template}" if path else template
+        return (endpoints.server(self.address), ""), f"{path}/{template}" if path else template
 
     def addresses(self) -> list[str]:
-        return addresses.resolved(self.address)
+        return endpoints.resolved(self.address)
 
     def above(self) -> Iterator[tuple[Sink, str]]:
         names = [name for name in self.path.split("/") if name]

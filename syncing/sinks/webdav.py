@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import requests
 
 from boilerhouse.process import stalls
-from syncing import addresses
+from syncing import endpoints
 from syncing.errors import (
     DiskFull,
     SinkDenied,
@@ -32,7 +32,7 @@ from syncing.errors import (
     SinkUntrusted,
     SyncFailed,
 )
-from syncing.sinks import deadlines, guarded, rclone_names, reaching, refusals, sizes
+from syncing.sinks import deadlines, guarded_connections, network_settings, rclone_names, refusals, sizes
 from syncing.sinks.base import (
     CLAIM_DEADLINE_S,
     COPY_DEADLINE_S,
@@ -43,7 +43,7 @@ from syncing.sinks.base import (
     Sink,
     whole_s,
 )
-from syncing.sinks.retrying import retry
+from syncing.sinks.retries import retry
 
 if TYPE_CHECKING:
     from syncing.sinks.inputs import InputClass
@@ -98,11 +98,11 @@ class WebDavSink(Sink):
             yield from {value, *value.split()}
 
     def area(self, template: str) -> tuple[tuple[str, str], str]:
-        path = addresses.path(self.endpoint)
-        return (addresses.server(self.endpoint), ""), f"{path}/{template}" if path else template
+        path = endpoints.path(self.endpoint)
+        return (endpoints.server(self.endpoint), ""), f"{path}/{template}" if path else template
 
     def addresses(self) -> list[str]:
-        return addresses.resolved(self.endpoint)
+        return endpoints.resolved(self.endpoint)
 
     def above(self) -> Iterator[tuple[Sink, str]]:
         parts = urlsplit(self.endpoint)
@@ -238,9 +238,9 @@ class WebDavSink(Sink):
         """The response with its complete content. Raises Oversized if that exceeds the limit."""
         with self._translated(), requests.Session() as session:
             session.trust_env = False  # it has rules of its own, and would send the content of a .netrc
-            for scheme in guarded.POOLS:
-                session.mount(f"{scheme}://", guarded.Adapter())
-            session.verify, session.proxies = reaching.ca_bundle(), reaching.proxies_for(self.endpoint)
+            for scheme in guarded_connections.POOLS:
+                session.mount(f"{scheme}://", guarded_connections.Adapter())
+            session.verify, session.proxies = network_settings.ca_bundle(), network_settings.proxies_for(self.endpoint)
             answer = session.request(
                 method, self._url(key), timeout=deadline_s, allow_redirects=False, stream=True, **more
             )
@@ -251,7 +251,7 @@ class WebDavSink(Sink):
 
     def _refusal(self, method: str, answer: requests.Response) -> SyncFailed:
         status = answer.status_code
-        if status == reaching.PROXY_DENIES:
+        if status == network_settings.PROXY_DENIES:
             return SinkUnreachable(f"The proxy before {self.endpoint} demands other credentials.")
         told = f"{self.endpoint} answered {status} to {method}"
         told = f"{told}: {sentence}" if (sentence := self._sentence(answer)) else f"{told}."
@@ -274,7 +274,7 @@ class WebDavSink(Sink):
         try:
             yield
         except (requests.RequestException, OSError) as error:
-            if reaching.is_untrusted(error):
+            if network_settings.is_untrusted(error):
                 raise SinkUntrusted(f"The certificate of {self.endpoint} cannot be verified.") from error
             kind = SinkStumbled if isinstance(error, requests.Timeout) else SinkUnreachable
             raise kind(f"{self.endpoint} cannot be reached ({type(error).__name__}).") from error

@@ -15,11 +15,11 @@ SAYS = """
 import json, os, sys, threading, resource, subprocess
 os.environ["DJANGO_SETTINGS_MODULE"] = "boilerhouse.settings"
 import django; django.setup()
-from boilerhouse.process import urgency
+from boilerhouse.process import priority
 if "bound" in sys.argv: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 if "nobody" in sys.argv:
     resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0)); os.setuid(65534)
-is_urgent, threads = urgency.be_urgent(), []
+is_urgent, threads = priority.be_urgent(), []
 one = threading.Thread(target=lambda: threads.append(os.sched_getscheduler(0))); one.start(); one.join()
 print(json.dumps([is_urgent, os.sched_getscheduler(0), threads[0]]))
 """
@@ -29,27 +29,27 @@ LIVES = """
 import json, os, threading, time
 os.environ["DJANGO_SETTINGS_MODULE"] = "boilerhouse.settings"
 import django; django.setup()
-from boilerhouse.process import urgency
-urgency.be_urgent()
+from boilerhouse.process import priority
+priority.be_urgent()
 kinds, done, numbers = [], threading.Event(), [0]
 def live(begin):
     begin(); numbers.append(threading.get_native_id()); done.wait()
-threads = [threading.Thread(target=live, args=(begin,)) for begin in (int, urgency.be_ordinary)]
+threads = [threading.Thread(target=live, args=(begin,)) for begin in (int, priority.be_ordinary)]
 for thread in threads: thread.start()
 while len(numbers) < 3: time.sleep(0.01)
-watch = urgency.Watch()
+watch = priority.Watch()
 def judged(judge, *given):
     judge(*given)
     kinds.append([os.sched_getscheduler(number) for number in numbers])
 judged(watch.judge, 0.5)
-watch = urgency.Watch()
+watch = priority.Watch()
 for _ in range(20):  # where others are urgent, too, it may not get what it wants at once
     busy_until = time.process_time() + 0.2
     while time.process_time() < busy_until: pass
     watch.look()
     if os.sched_getscheduler(0) == os.SCHED_OTHER: break
 judged(int)
-urgency.be_urgent()  # as at the end of what is ordinary for a while
+priority.be_urgent()  # as at the end of what is ordinary for a while
 judged(watch.judge, 0.5)
 time.sleep(1)
 judged(watch.look)

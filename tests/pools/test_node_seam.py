@@ -64,14 +64,14 @@ DIRECTORY = {
     "boilerhouse/operations/restoration.py": "what a backup is restored into",
     "boilerhouse/operations/supervisor.py": "the embedded S3 and its log",
     "boilerhouse/queues/wakeup_pipes.py": "pipes of processes of this machine",
-    "boilerhouse/queues/lanes.py": "slots of processes of this machine",
+    "boilerhouse/queues/slow_work.py": "slots of processes of this machine",
     "boilerhouse/telemetry/metering.py": "counters of processes of this machine",
     "pools/cleanup.py": "a purge of this node",
     "pools/firewall.py": "the lock of this machine's packet filter",
     "pools/reserve.py": "this disk's reserve",
     "pools/tags.py": "the lock of this machine's looks",
     "pools/dry_runs.py": "a dry run's directory",
-    "syncing/probing.py": "the directory of a sink's probe",
+    "syncing/probes.py": "the directory of a sink's probe",
     "syncing/rclone.py": "slots of transfers of this machine",
     "syncing/sinks/outbound.py": "where the embedded S3 listens",
 }
@@ -79,8 +79,8 @@ KERNEL = {
     # By a runtime id or a process id that came from the container's node, or of the own process.
     "boilerhouse/operations/supervisor.py", "boilerhouse/process/pids.py", "boilerhouse/process/processes.py",
     "boilerhouse/process/stalls.py",
-    "boilerhouse/process/urgency.py", "pools/bridging.py", "pools/freezer.py", "pools/host_processes.py",
-    "pools/mount_check.py", "pools/name_resolution.py", "pools/unlinked_files.py", "pools/usage.py", "syncing/connects.py",
+    "boilerhouse/process/priority.py", "pools/bridging.py", "pools/freezer.py", "pools/host_processes.py",
+    "pools/mount_check.py", "pools/name_resolution.py", "pools/unlinked_files.py", "pools/usage.py", "syncing/connect_guard.py",
     "syncing/jail.py", "syncing/sinks/local.py",
 }  # fmt: skip
 

@@ -18,9 +18,9 @@ from pools.states import ContainerState, PoolState, Trouble
 from syncing.errors import VolumeInside
 from syncing.models import SyncSpec
 from syncing.restores import restore
-from syncing.sites import Site
+from syncing.sink_checks import Finding
 from syncing.states import Trigger
-from syncing.surveys import Finding
+from syncing.targets import Site
 from tests.asking import refused_fields
 from tests.make import make_container, make_pool, make_spec, make_sync_spec, make_workload
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from syncing import errors, places, surveys
+from syncing import errors, places, sink_checks
 from syncing.sinks import CLAIM_DEADLINE_S, S3Sink, WebDavSink, deadlines
 from tests.dripping import Dripping
 from tests.make import make_sync_spec
@@ -106,8 +106,8 @@ def test_an_answer_in_time_is_given_and_the_connection_kept(s3):
 @pytest.fixture
 def asked(data_dir, monkeypatch):
     """Surveys of two pools: one at a sink that drips, one at a directory."""
-    monkeypatch.setattr(surveys, "_took_s", {})
-    monkeypatch.setattr(surveys, "_silent_since", {})
+    monkeypatch.setattr(sink_checks, "_took_s", {})
+    monkeypatch.setattr(sink_checks, "_silent_since", {})
     monkeypatch.setattr(places, "is_settled", lambda _spec, _sink: True)
     server = Dripping(b"")
     sink = S3Sink("b", "us-east-1", "", f"http://127.0.0.1:{server.port}", "", "key", "secret-secret")
@@ -121,20 +121,20 @@ def asked(data_dir, monkeypatch):
 def test_a_sink_that_drips_gets_some_of_the_threads_and_then_one(asked, monkeypatch):
     """D10: claims at other sinks find a thread at once, from the first claim on; later ones wait for nobody."""
     spec, _ = asked
-    monkeypatch.setattr(surveys, "PATIENT_DEADLINE_S", surveys.SLOW_S + 0.1)
-    first = [surveys.survey_spec(spec, f"tenant-{number}") for number in range(8)]
+    monkeypatch.setattr(sink_checks, "PATIENT_DEADLINE_S", sink_checks.SLOW_S + 0.1)
+    first = [sink_checks.survey_spec(spec, f"tenant-{number}") for number in range(8)]
     began = sum(one.begun is not None for survey in first for one in survey.questions)
-    assert 0 < began <= surveys.ASKERS_PER_SINK // 2
-    assert surveys._askers.submit(lambda: "free").result(surveys.NEAR_S * 50) == "free"
+    assert 0 < began <= sink_checks.ASKERS_PER_SINK // 2
+    assert sink_checks._askers.submit(lambda: "free").result(sink_checks.NEAR_S * 50) == "free"
     with ThreadPoolExecutor(3) as threads:
         failed = [threads.submit(survey.answer) for survey in first[:3]]
         for one in failed:
             with pytest.raises(errors.SinkStumbled):
                 one.result(60)
-    again = surveys.survey_spec(spec, "alice")
+    again = sink_checks.survey_spec(spec, "alice")
     assert again.is_slow
     assert all(one.begun is None for one in again.questions), "no thread of others waits for it"
-    with again.entered(4) as may_wait, surveys.survey_spec(spec, "bob").entered(4) as may_too:
+    with again.entered(4) as may_wait, sink_checks.survey_spec(spec, "bob").entered(4) as may_too:
         assert (may_wait, may_too) == (True, False)
-    with surveys.survey_spec(spec, "bob").entered(4) as may_wait:
+    with sink_checks.survey_spec(spec, "bob").entered(4) as may_wait:
         assert may_wait

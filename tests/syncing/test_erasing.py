@@ -12,7 +12,7 @@ from boilerhouse.core import failpoints
 from boilerhouse.core.models import AuditEntry
 from pools import volumes
 from syncing import errors as sync_errors
-from syncing import surveys
+from syncing import sink_checks
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, marker_key
 from syncing.models import Backup, SavedState, SyncRun
 from tenants import claims, errors, sink_runs, state_erasure
@@ -164,5 +164,5 @@ def test_vanished_state_is_forgotten_only_after_a_claim_met_it(state):
     state.write(new="1")
     state.save()
     assert SavedState.objects.count() == 2
-    assert json.dumps(surveys.survey_spec(state.fresh(), TENANT).answer()[0].marker.manifest.files) == "1"
+    assert json.dumps(sink_checks.survey_spec(state.fresh(), TENANT).answer()[0].marker.manifest.files) == "1"
     assert not failpoints.hooks

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from boilerhouse.core.models import Event
-from syncing import errors, marking, rclone, runs
+from syncing import errors, marker_steps, rclone, runs
 from syncing.locations import marker_key
 from syncing.markers import Marker
 from syncing.models import Backup, SyncRun
@@ -181,13 +181,13 @@ def test_two_who_write_the_marker_at_once(tenant, monkeypatch):
     tenant.save()
     tenant.claim()
     tenant.write(a="2")
-    key, real = marker_key(LOCATION), marking.check_unchanged
+    key, real = marker_key(LOCATION), marker_steps.check_unchanged
 
     def overtaken(known, mapping, site):
         real(known, mapping, site)
         tenant.sink.put(key, replace(known, run_id="another", generation=99).dump())
 
-    monkeypatch.setattr(marking, "check_unchanged", overtaken)
+    monkeypatch.setattr(marker_steps, "check_unchanged", overtaken)
     if tenant.far_end.has_conditional_writes:
         with pytest.raises(errors.RemoteChanged):
             tenant.save()

@@ -14,7 +14,7 @@ from boilerhouse.process import pids
 from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
-from syncing.sinks import CLAIM_DEADLINE_S, LocalSink, local, local_hands
+from syncing.sinks import CLAIM_DEADLINE_S, LocalSink, local, local_helpers
 from tests import hung
 
 pytestmark = pytest.mark.slow
@@ -77,17 +77,17 @@ def test_what_not_even_a_signal_ends_is_left_behind_and_not_risked_for_ever(tmp_
     with hung.frozen(tmp_path) as mount:
         sink, before = LocalSink(mount), set(pids.children(os.getpid()))
         soon()
-        for _ in range(local_hands.MOST_STUCK):
+        for _ in range(local_helpers.MOST_STUCK):
             with pytest.raises(errors.SinkStumbled, match="has not answered"):
                 sink.put("k", b"x")
         began = time.monotonic()
         with pytest.raises(
-            errors.SinkUnreachable, match=f"{mount} hangs, and holds {local_hands.MOST_STUCK} processes"
+            errors.SinkUnreachable, match=f"{mount} hangs, and holds {local_helpers.MOST_STUCK} processes"
         ):
             sink.put("k", b"x")
         assert time.monotonic() - began < 5 * 0.5
         stuck = [pid for pid in pids.children(os.getpid()) if is_stuck(pid) and pid not in before]
-        assert len(stuck) == local_hands.MOST_STUCK
+        assert len(stuck) == local_helpers.MOST_STUCK
         hung.thaw(mount)
         deadline = time.monotonic() + 20
         while any(is_stuck(pid) for pid in stuck):
@@ -120,11 +120,11 @@ def test_many_at_once_wait_for_no_more_processes_than_a_mount_may_hold(root, soo
     sink.has_objects("disk", CLAIM_DEADLINE_S)
     soon()
     with hung.mounted(root / "nfs"):
-        askers = [threading.Thread(target=ask) for _ in range(3 * local_hands.AT_ONCE)]
+        askers = [threading.Thread(target=ask) for _ in range(3 * local_helpers.AT_ONCE)]
         for one in askers:
             one.start()
         assert sink.has_objects("disk", CLAIM_DEADLINE_S) is False
-        assert len(list(pids.children(os.getpid()))) <= before + 1 + local_hands.AT_ONCE
+        assert len(list(pids.children(os.getpid()))) <= before + 1 + local_helpers.AT_ONCE
         for one in askers:
             one.join()
     assert len(failed) == len(askers)

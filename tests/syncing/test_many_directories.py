@@ -7,7 +7,7 @@ import time
 import pytest
 
 from boilerhouse.process import stalls
-from syncing import surveys
+from syncing import sink_checks
 from syncing.models import SavedState
 from tests.tenant_state import TENANT, TenantState
 
@@ -32,7 +32,7 @@ def test_many_empty_directories_come_back_and_say_that_they_move(tenant, monkeyp
     (tenant.state / "link").symlink_to("nowhere")
     tenant.save()
     assert SavedState.objects.get(tenant_id=TENANT).marker_bytes > 20_000
-    assert surveys.patience_s(TENANT) > surveys.PATIENT_DEADLINE_S
+    assert sink_checks.patience_s(TENANT) > sink_checks.PATIENT_DEADLINE_S
     moved = []
     monkeypatch.setattr(stalls, "REPORT_EVERY_S", 0.0)
     with stalls.reporting_to(lambda: moved.append(time.monotonic())):

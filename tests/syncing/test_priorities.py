@@ -7,7 +7,7 @@ import os
 import pytest
 
 from pools import volumes
-from syncing import connects, rclone, restores, saves, surveys
+from syncing import connect_guard, rclone, restores, saves, sink_checks
 from syncing.states import Trigger
 from tests.far_ends import Directory
 from tests.tenant_state import TenantState
@@ -20,14 +20,14 @@ AWAITED = {Trigger.CLAIM, Trigger.RELEASE}
 def niceness(monkeypatch) -> list[int]:
     """Of each rclone that was started, in order."""
     known: list[int] = []
-    popen = connects.Guard.popen
+    popen = connect_guard.Guard.popen
 
     def start(self, *arguments, **options):
         process = popen(self, *arguments, **options)
         known.append(os.getpriority(os.PRIO_PROCESS, process.pid))
         return process
 
-    monkeypatch.setattr(connects.Guard, "popen", start)
+    monkeypatch.setattr(connect_guard.Guard, "popen", start)
     return known
 
 
@@ -53,7 +53,7 @@ def test_a_restore_is_as_urgent_as_what_waits_for_it(tenant, niceness, trigger):
     tenant.save()
     niceness.clear()
     with volumes.locked(tenant.container_id, within_s=30) as lock:
-        findings = surveys.survey_spec(tenant.fresh(), "alice").answer()
+        findings = sink_checks.survey_spec(tenant.fresh(), "alice").answer()
         restores.restore(tenant.site(lock), findings, trigger, lambda: True)
 
     assert niceness

@@ -14,7 +14,7 @@ from django.conf import settings
 from django_q.models import OrmQ
 
 from boilerhouse.core import clock
-from syncing import errors, probing, rclone, services
+from syncing import errors, probes, rclone, services
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, PLACE_KEY
 from syncing.models import SinkProbe, SyncMapping, SyncRun, SyncSpec
 from syncing.sinks import S3Sink
@@ -65,7 +65,7 @@ def left(far_end):
         found = [str(path.relative_to(far_end.root)) for path in far_end.root.rglob("*")]
         return [name for name in found if name not in (PLACE_KEY, MARKER_ROOT)]
     folders = [
-        name for root in ("t", BACKUP_ROOT) for name in far_end.sink().folders(root) if probing.TENANT_PREFIX in name
+        name for root in ("t", BACKUP_ROOT) for name in far_end.sink().folders(root) if probes.TENANT_PREFIX in name
     ]
     return [*(key for key in far_end.keys() if key != PLACE_KEY), *folders]
 
@@ -204,12 +204,12 @@ def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir
     def die(*_):
         raise Killed
 
-    for step, check in (("_put_and_get", probing.locations), ("_restore", probing.transfers)):
+    for step, check in (("_put_and_get", probes.locations), ("_restore", probes.transfers)):
         with monkeypatch.context() as patched:
-            real = getattr(probing, step)
-            patched.setattr(probing, step, lambda *given, real=real: (real(*given), die()))
+            real = getattr(probes, step)
+            patched.setattr(probes, step, lambda *given, real=real: (real(*given), die()))
             with pytest.raises(Killed):
-                check(probing.Probe(far_end.sink(), list(spec.mappings.all()), spec.pk))
+                check(probes.Probe(far_end.sink(), list(spec.mappings.all()), spec.pk))
     directories = list((data_dir / "probes").iterdir())
     assert len(directories) == 2
     assert len({key.split("/")[1] for key in far_end.keys() if key.startswith("t/")}) == 2
@@ -217,7 +217,7 @@ def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir
     services.probe(spec)
     assert all(one.exists() for one in directories), "they may still be at work"
 
-    old = time.time() - 3 * probing.DEADLINE_S
+    old = time.time() - 3 * probes.DEADLINE_S
     for one in directories:
         os.utime(one, (old, old))
     assert services.probe(spec)["state"] == "healthy"
@@ -231,7 +231,7 @@ def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3_spec, s3, data_d
     real = S3Sink.delete_all
 
     def refuse(self, location):
-        if list((data_dir / "probes").glob(f"*/{probing.JOURNAL}")):
+        if list((data_dir / "probes").glob(f"*/{probes.JOURNAL}")):
             raise errors.SinkDenied("Bucket answered 403 AccessDenied.")
         real(self, location)
 
@@ -240,11 +240,11 @@ def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3_spec, s3, data_d
         health = services.probe(spec)
     assert health["detail"].startswith("The probe's objects cannot be deleted: ")
     (directory,) = (data_dir / "probes").iterdir()
-    old = time.time() - 3 * probing.DEADLINE_S
+    old = time.time() - 3 * probes.DEADLINE_S
     os.utime(directory, (old, old))
 
     assert services.probe(spec)["state"] == "healthy"
-    assert not [key for key in s3.keys() if probing.TENANT_PREFIX in key]
+    assert not [key for key in s3.keys() if probes.TENANT_PREFIX in key]
     assert list((data_dir / "probes").iterdir()) == []
 
 
@@ -252,12 +252,12 @@ def test_a_process_that_may_make_no_jail_asks_a_worker(s3_spec, monkeypatch, run
     """S2: as the web process in compose: it waits for the answer, and never says healthy on its own."""
     spec = s3_spec
 
-    monkeypatch.setattr(probing, "can_jail", lambda: False)
+    monkeypatch.setattr(probes, "can_jail", lambda: False)
     monkeypatch.setattr(services, "WORKERS_ANSWER_S", 0.3)
     assert services.probe(spec) == {}, "no worker has answered"
     assert SinkProbe.objects.count() == 0
 
-    monkeypatch.setattr(probing, "can_jail", lambda: True)
+    monkeypatch.setattr(probes, "can_jail", lambda: True)
     assert run_tasks() == 2  # the probe, and the retry of failed saves
     spec.refresh_from_db()
     assert spec.sink_health["state"] == "healthy"
@@ -268,9 +268,7 @@ def test_the_web_process_of_compose_knows_that_it_may_make_no_jail(data_dir):
     """S2: with the rights that compose.yaml gives it, and no others."""
     given = yaml.safe_load((settings.BASE_DIR / "compose.yaml").read_text())["services"]["web"]["cap_add"]
     rights = ",".join(["-all", *(f"+{one.lower()}" for one in given)])
-    ask = (
-        "import django; django.setup()\nfrom syncing import probing\nprint(probing.can_jail(), probing.jail_problem())"
-    )
+    ask = "import django; django.setup()\nfrom syncing import probes\nprint(probes.can_jail(), probes.jail_problem())"
     told = {"DJANGO_SETTINGS_MODULE": "boilerhouse.settings", "BOILERHOUSE_DATA_DIR": str(data_dir)}
     command = ["setpriv", f"--bounding-set={rights}", "--inh-caps=-all", "--no-new-privs", sys.executable, "-c", ask]
     done = subprocess.run(command, env={**os.environ, **told}, capture_output=True, text=True, check=True, timeout=60)
@@ -280,7 +278,7 @@ def test_the_web_process_of_compose_knows_that_it_may_make_no_jail(data_dir):
 
 def test_a_dead_sink_is_said_without_a_worker(data_dir, monkeypatch):
     """S2: the first checks need no jail."""
-    monkeypatch.setattr(probing, "can_jail", lambda: False)
+    monkeypatch.setattr(probes, "can_jail", lambda: False)
     spec = make_sync_spec()
 
     assert services.probe(spec)["code"] == "unreachable"
@@ -290,7 +288,7 @@ def test_a_typed_sink_is_probed_without_being_stored(spec, far_end, monkeypatch)
     """S2: by the editor; it says whether rclone has tried it too."""
     mappings = list(spec.mappings.all())
     assert services.try_sink(far_end.sink(), mappings) is True
-    monkeypatch.setattr(probing, "can_jail", lambda: False)
+    monkeypatch.setattr(probes, "can_jail", lambda: False)
     assert services.try_sink(far_end.sink(), mappings) is False
     assert left(far_end) == []
     assert SinkProbe.objects.count() == 0
@@ -298,8 +296,8 @@ def test_a_typed_sink_is_probed_without_being_stored(spec, far_end, monkeypatch)
 
 def test_no_container_has_the_uid_of_a_probe(settings):
     """P11: neither those that are leased nor that of a health check on trial."""
-    assert probing._owner().uid > settings.BOILERHOUSE_UID_RANGE[1]
-    assert probing.can_jail()
+    assert probes._owner().uid > settings.BOILERHOUSE_UID_RANGE[1]
+    assert probes.can_jail()
 
 
 def test_a_probe_of_an_urgent_process_is_not_urgent():
@@ -307,7 +305,7 @@ def test_a_probe_of_an_urgent_process_is_not_urgent():
 
     def policy():
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-        pool = type(probing._probers)(1, initializer=probing._probers._initializer)
+        pool = type(probes._probers)(1, initializer=probes._probers._initializer)
         return pool.submit(os.sched_getscheduler, 0).result()
 
     with ThreadPoolExecutor(1) as urgent:

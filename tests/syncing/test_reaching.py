@@ -14,7 +14,7 @@ from boilerhouse.operations.supervisor import free_port
 from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
-from syncing.sinks import S3Sink, reaching
+from syncing.sinks import S3Sink, network_settings
 from tests.far_ends import FarEnd, RcloneS3, WebDav
 from tests.proxies import HIDDEN_NAME, Proxy
 from tests.s3 import S3Server
@@ -45,7 +45,7 @@ def proxies(settings):
 )
 def test_a_proxy_is_found_by_the_endpoints_scheme_and_never_for_loopback(proxies, address, proxy):
     """B26"""
-    assert reaching.proxy_for(address) == proxy
+    assert network_settings.proxy_for(address) == proxy
 
 
 @pytest.mark.parametrize(
@@ -76,34 +76,34 @@ def test_what_no_proxy_names_is_asked_directly(proxies, entry, address, is_direc
     """B26: names, suffixes, addresses, networks, ports."""
     proxies.NO_PROXY = ["elsewhere.test", entry]
 
-    assert (reaching.proxy_for(address) == "") is is_direct
+    assert (network_settings.proxy_for(address) == "") is is_direct
 
 
 def test_rclone_gets_one_proxy_or_none(proxies):
     """B26: it has no rule of its own to decide by."""
     proxies.NO_PROXY = ["quiet.test"]
 
-    assert reaching.rclone_environment("https://s3.corp.test") == {"HTTPS_PROXY": "http://proxy:3129"}
-    assert reaching.rclone_environment("http://s3.corp.test") == {"HTTP_PROXY": "http://proxy:3128"}
-    assert reaching.rclone_environment("http://quiet.test") == {}
+    assert network_settings.rclone_environment("https://s3.corp.test") == {"HTTPS_PROXY": "http://proxy:3129"}
+    assert network_settings.rclone_environment("http://s3.corp.test") == {"HTTP_PROXY": "http://proxy:3128"}
+    assert network_settings.rclone_environment("http://quiet.test") == {}
 
 
 def test_amazons_own_endpoint_is_known_by_name(proxies):
     """B26: NO_PROXY may name it, as for a gateway endpoint of a private network."""
     sink = S3Sink("states", "eu-central-1", "")
-    assert reaching.proxy_for(sink.address) == "http://proxy:3129"
+    assert network_settings.proxy_for(sink.address) == "http://proxy:3129"
 
     proxies.NO_PROXY = [".amazonaws.com"]
-    assert reaching.proxy_for(sink.address) == ""
+    assert network_settings.proxy_for(sink.address) == ""
 
 
 def test_without_a_bundle_of_its_own_the_systems_certificates_count(settings):
     """S2: rclone and the client in the process are given the same file."""
     settings.BOILERHOUSE_CA_BUNDLE = ""
-    assert "-----BEGIN CERTIFICATE-----" in Path(reaching.ca_bundle()).read_text()
+    assert "-----BEGIN CERTIFICATE-----" in Path(network_settings.ca_bundle()).read_text()
 
     settings.BOILERHOUSE_CA_BUNDLE = "/etc/own.pem"
-    assert reaching.ca_bundle() == "/etc/own.pem"
+    assert network_settings.ca_bundle() == "/etc/own.pem"
 
 
 class Proxied:

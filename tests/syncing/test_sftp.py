@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from boilerhouse.operations.supervisor import free_port
-from syncing import addresses, errors, probing, rclone, sinks
+from syncing import endpoints, errors, probes, rclone, sinks
 from syncing.jail import rclone_path
 from syncing.models import SyncSpec
 from syncing.sinks import CLAIM_DEADLINE_S, sftp_access
@@ -76,9 +76,9 @@ def probe(end, pool="p"):
     spec = make_sync_spec(make_pool(pool), sink=end.shown, sink_secrets=end.secrets)
     SyncSpec.objects.filter(pk=spec.pk).update(sink=end.shown, sink_secrets=end.secrets)
     spec.refresh_from_db()
-    one = probing.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
-    probing.run(one, probing.IN_PROCESS, probing.ANSWER_DEADLINE_S)
-    probing.run(one, probing.BY_RCLONE, probing.TRANSFER_DEADLINE_S)
+    one = probes.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
+    probes.run(one, probes.IN_PROCESS, probes.ANSWER_DEADLINE_S)
+    probes.run(one, probes.BY_RCLONE, probes.TRANSFER_DEADLINE_S)
 
 
 def test_both_clients_give_the_password(by_password, data_dir, transactional_db):
@@ -101,9 +101,9 @@ def test_what_the_server_refuses_is_denied_at_both_clients(sftp, data_dir, trans
 
 def run(sink):
     """rclone in its jail, asked for a listing's first file."""
-    probe = probing.Probe(sink, [])
-    with probing._workplace(probe) as place:
-        jail = probing.Jail(place.restored, place.owner, writable=True)
+    probe = probes.Probe(sink, [])
+    with probes._workplace(probe) as place:
+        jail = probes.Jail(place.restored, place.owner, writable=True)
         rclone.run(rclone.download(sink, "t/x", []), sink, jail, place.lock, location="t/x")
 
 
@@ -212,7 +212,7 @@ def test_spellings_of_one_server_are_one_area(sftp):
     sink = sftp.sink()
     other = sinks.resolve({**sftp.shown, "host": "localhost"}, sftp.secrets)
     assert sink.area("t") == other.area("t")
-    assert addresses.LOOPBACK in sink.addresses()
+    assert endpoints.LOOPBACK in sink.addresses()
 
 
 def test_no_argument_of_rclone_holds_a_secret(sftp):

@@ -19,7 +19,7 @@ from boilerhouse.process import pids
 from pools import volumes
 from pools.spec import Owner
 from pools.volumes import staged_restores
-from syncing import errors, rclone, restores, runs, surveys
+from syncing import errors, rclone, restores, runs, sink_checks
 from syncing.jail import Jail
 from syncing.models import SyncRun
 from syncing.sinks import LocalSink
@@ -290,7 +290,7 @@ def stop_after(monkeypatch, size: int, error: BaseException) -> None:
 def carry_on(tenant: TenantState) -> None:
     """What the next worker does for the same claim."""
     with volumes.locked(tenant.container_id, within_s=30) as lock:
-        findings = surveys.survey_spec(tenant.fresh(), TENANT).answer()
+        findings = sink_checks.survey_spec(tenant.fresh(), TENANT).answer()
         restores.restore(tenant.site(lock), findings, Trigger.CLAIM, lambda: True)
 
 
@@ -355,7 +355,7 @@ def test_a_line_that_is_dead_for_a_while_ends_only_claims_that_somebody_waits_fo
     with pytest.raises(Killed):
         tenant.claim()
     settings.BOILERHOUSE_TRANSFER_STALL_S = 120
-    findings = surveys.survey_spec(tenant.fresh(), TENANT).answer()
+    findings = sink_checks.survey_spec(tenant.fresh(), TENANT).answer()
     line.die(30)
     ends = contextlib.nullcontext() if is_patient else pytest.raises(errors.SyncFailed)
     with volumes.locked(tenant.container_id, within_s=30) as lock, ends:

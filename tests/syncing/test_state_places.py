@@ -20,18 +20,18 @@ from boilerhouse.operations.supervisor import free_port
 from pools import nodes, volumes
 from pools.spec import Owner
 from syncing import (
-    addresses,
     backups,
-    erasing,
+    endpoints,
+    erasure,
     errors,
     locations,
     places,
-    probing,
+    probes,
     restores,
     saves,
     services,
-    sites,
-    surveys,
+    sink_checks,
+    targets,
 )
 from syncing.jail import rclone_path
 from syncing.locations import MARKER_ROOT, PLACE_KEY
@@ -60,7 +60,7 @@ NARROWER = {**VICTIMS, "sinkPath": "t/victim/${tenantId}/"}
 def _quick(monkeypatch):
     """No races but in the test of them; and what a probe does by rclone has tests of its own."""
     monkeypatch.setattr(places, "SETTLE_S", 0.02)
-    monkeypatch.setattr(probing, "BY_RCLONE", [])
+    monkeypatch.setattr(probes, "BY_RCLONE", [])
 
 
 @pytest.fixture
@@ -129,16 +129,16 @@ class Claimed:
     def spec(self) -> SyncSpec:
         return SyncSpec.objects.select_related("credential").prefetch_related("mappings").get(pk=self.spec_id)
 
-    def _site(self, lock: int) -> sites.Site:
+    def _site(self, lock: int) -> targets.Site:
         pool_id = self.spec.pool_id
-        return sites.Site(
+        return targets.Site(
             self.container_id, Owner(UID, UID), pool_id, make_spec(), self.tenant_id, self.generation,
             lock, nodes.here(), is_stopped=True,
         )  # fmt: skip
 
     def restore(self) -> dict[str, str]:
         with volumes.locked(self.container_id, within_s=30) as lock:
-            findings = surveys.survey_spec(self.spec, self.tenant_id).answer()
+            findings = sink_checks.survey_spec(self.spec, self.tenant_id).answer()
             restores.restore(self._site(lock), findings, Trigger.CLAIM, lambda: True)
         return self.look()
 
@@ -325,7 +325,7 @@ def test_nothing_is_deleted_through_an_alias_that_was_down_when_it_was_saved(dow
     run = SyncSpec.objects.get(pk="mallorys").runs.get()
     assert (run.state, run.error_code) == ("failed", "location_conflict")
     with pytest.raises(errors.LocationConflict):
-        erasing.erase(SyncSpec.objects.get(pk="mallorys"), "victim", lambda: True)
+        erasure.erase(SyncSpec.objects.get(pk="mallorys"), "victim", lambda: True)
     with pytest.raises(errors.LocationConflict):
         backups.expire(SyncSpec.objects.get(pk="mallorys"))
     assert emptied.look() == {"other": "x"}
@@ -453,7 +453,7 @@ def test_it_survives_saves_erasures_and_expiry_and_is_no_tenants_file(far_end, d
     assert state.look() == {"a": "2"}
     settings.BOILERHOUSE_BACKUP_RETENTION_S = -60
     assert backups.expire(state.fresh()) >= 1
-    erasing.erase(state.fresh(), TENANT, lambda: True)
+    erasure.erase(state.fresh(), TENANT, lambda: True)
     assert far_end.sink().get(PLACE_KEY, 15) == place
     assert far_end.keys() == {}
 
@@ -491,7 +491,7 @@ def test_a_settled_spec_costs_a_claim_no_request_and_no_statement(ask, server, m
     monkeypatch.setattr(places, "look_at", None)
     before = [("where", "surveys")]
     with CaptureQueriesContext(connection) as asked:
-        survey = surveys.begin_survey("victims-pool", "alice")
+        survey = sink_checks.begin_survey("victims-pool", "alice")
         (finding,) = survey.answer()
     assert finding.is_empty
     assert [one["sql"].split('"')[1] for one in asked.captured_queries if one["sql"].startswith("SELECT")], before
@@ -524,7 +524,7 @@ def test_a_spec_that_is_only_spelled_anew_finds_what_was_saved(ask, server, run_
     ask("victims", {**server.json(""), "endpoint": f"http://localhost:{server.port}"}, VICTIMS, status=200, method="PUT")  # fmt: skip
     again = Claimed("victims", "victim", 2)
     assert again.restore() == {"diary": "2"}
-    assert erasing.out_of_reach("victim", [again.spec]) == []
+    assert erasure.out_of_reach("victim", [again.spec]) == []
     again.write(diary="3")
     again.save()
     assert SavedState.objects.count() == 1, "one record for one place"
@@ -539,7 +539,7 @@ def test_a_spec_that_is_only_spelled_anew_finds_what_was_saved(ask, server, run_
     SavedState.objects.update(place=f"http://127.0.0.1:{server.port} testbucket")
     with pytest.raises(errors.StateMissing):
         Claimed("victims", "victim", 3).restore()
-    erasing.erase(again.spec, "victim", lambda: True)
+    erasure.erase(again.spec, "victim", lambda: True)
     assert not SavedState.objects.exists()
     assert not Backup.objects.exists()
 
@@ -723,9 +723,9 @@ def test_two_servers(one, other):
 
 def test_every_address_of_this_machine_is_one():
     """S3: for a place that does not say, it is the address that counts."""
-    own = {addresses.resolved(f"http://{host}:1")[0] for host in ("127.0.0.1", "localhost", "[::1]", "0", "127.0.0.2")}
-    assert own == {addresses.LOOPBACK}
-    assert addresses.resolved("http://no-such-host.invalid") == ["no-such-host.invalid"]
+    own = {endpoints.resolved(f"http://{host}:1")[0] for host in ("127.0.0.1", "localhost", "[::1]", "0", "127.0.0.2")}
+    assert own == {endpoints.LOOPBACK}
+    assert endpoints.resolved("http://no-such-host.invalid") == ["no-such-host.invalid"]
 
 
 @pytest.mark.parametrize("path", ["a/.boilerhouse", "x/.boilerhouse-trash/y"])

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from syncing import places, surveys
+from syncing import places, sink_checks
 from syncing.markers import Manifest, Marker
 from syncing.sinks import LocalSink
 from tests.make import make_sync_spec
@@ -37,7 +37,7 @@ class Asked(LocalSink):
 
 @pytest.fixture
 def spec(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(surveys, "_took_s", {})
+    monkeypatch.setattr(sink_checks, "_took_s", {})
     sink = type("Own", (Asked,), {"questions": []})(tmp_path)
     monkeypatch.setattr(places, "is_settled", lambda _spec, _sink: True)
     spec = make_sync_spec()
@@ -48,7 +48,7 @@ def spec(data_dir, tmp_path, monkeypatch):
 
 def ask(spec):
     type(spec.far_end).questions = []
-    survey = surveys.survey_spec(spec, "alice")
+    survey = sink_checks.survey_spec(spec, "alice")
     return survey, survey.answer(), sorted(spec.far_end.questions)
 
 
@@ -74,14 +74,14 @@ def test_of_a_near_sink_with_a_marker_nothing_more_is_asked(spec):
 
 def test_a_sink_that_became_slow_is_asked_by_others_from_then_on_and_the_claims_turn_is_given_away(spec):
     ask(spec)
-    type(spec.far_end).takes_s = 2 * surveys.NEAR_S
+    type(spec.far_end).takes_s = 2 * sink_checks.NEAR_S
     _, _, surprised = ask(spec)
     survey, _, later = ask(spec)
 
     assert all(is_own for _, is_own in surprised)
     assert not any(is_own for _, is_own in later)
     assert len(later) == 2
-    again = surveys.survey_spec(spec, "alice")
+    again = sink_checks.survey_spec(spec, "alice")
     assert not again.is_near(0)
     again.answer()
     assert survey.is_near(0), "it has answered"

@@ -15,7 +15,7 @@ from django_q.models import OrmQ
 from boilerhouse.core.models import AuditEntry
 from boilerhouse.process import processes
 from boilerhouse.process.budgets import BudgetExceeded
-from boilerhouse.queues import lanes
+from boilerhouse.queues import slow_work
 from boilerhouse.queues.broker import Broker
 from pools import volumes
 from syncing.models import SyncRun
@@ -53,7 +53,7 @@ def busy(settings, serve):
         def of(queue: str) -> None:
             serve(queue)
             for _ in range(settings.QUEUES[queue]["workers"] - 1):
-                assert held.enter_context(lanes.entered(1))
+                assert held.enter_context(slow_work.entered(1))
 
         of.free = held.close
         yield of

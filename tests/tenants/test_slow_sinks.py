@@ -10,11 +10,11 @@ import pytest
 from django.db import transaction
 from django_q.models import OrmQ
 
-from boilerhouse.queues import lanes
+from boilerhouse.queues import slow_work
 from boilerhouse.queues.tasks import enqueue
 from pools import volumes
 from pools.runtime import get_runtime
-from syncing import markers, places, surveys, tasks
+from syncing import markers, places, sink_checks, tasks
 from syncing.locations import marker_key
 from syncing.markers import PLAIN_BYTES, Manifest, Marker
 from syncing.models import SyncRun
@@ -49,13 +49,13 @@ def pools(data_dir, transactional_db, s3, fake_engine):
 @pytest.fixture
 def holding(settings, monkeypatch, serve):
     """As many workers of a queue as may be busy with a pool's sink are, for long already; this is another worker."""
-    monkeypatch.setattr(lanes, "BRIEF_S", -1.0)
+    monkeypatch.setattr(slow_work, "BRIEF_S", -1.0)
     with ExitStack() as held:
 
         def of(queue: str, pool) -> None:
             serve(queue)
             for _ in range(settings.QUEUES[queue]["workers"] - 1):
-                assert held.enter_context(lanes.entered_for([places.far_end(pool.sync_specs.get())]))
+                assert held.enter_context(slow_work.entered_for([places.far_end(pool.sync_specs.get())]))
 
         of.end = held.close
         yield of
@@ -213,9 +213,9 @@ def test_claims_at_a_directory_that_hangs_fail_in_time_and_others_go_on(data_dir
     for name in ("nfs", "disk"):
         (root / name).mkdir(parents=True)
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(root)
-    monkeypatch.setattr(surveys, "PATIENT_DEADLINE_S", 0.5)
-    monkeypatch.setattr(surveys, "_took_s", {})
-    monkeypatch.setattr(surveys, "_silent_since", {})
+    monkeypatch.setattr(sink_checks, "PATIENT_DEADLINE_S", 0.5)
+    monkeypatch.setattr(sink_checks, "_took_s", {})
+    monkeypatch.setattr(sink_checks, "_silent_since", {})
     dead = warm(get_runtime(), {"type": "local", "path": f"{root}/nfs"}, {})
     alive = warm(get_runtime(), {"type": "local", "path": f"{root}/disk"}, {})
     with hung.mounted(root / "nfs"):

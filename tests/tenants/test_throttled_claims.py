@@ -7,9 +7,9 @@ import time
 import pytest
 from django_q.models import OrmQ
 
-from boilerhouse.queues import lanes
+from boilerhouse.queues import slow_work
 from pools.runtime import get_runtime
-from syncing import surveys
+from syncing import sink_checks
 from tenants import claims, errors, preparation, upkeep
 from tenants.models import Assignment
 from tests import far_ends, providers
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.any_database
 
 @pytest.fixture
 def provider(s3, monkeypatch):
-    monkeypatch.setattr(surveys, "_took_s", {})
-    monkeypatch.setattr(surveys, "_silent_since", {})
+    monkeypatch.setattr(sink_checks, "_took_s", {})
+    monkeypatch.setattr(sink_checks, "_silent_since", {})
     made = providers.Provider(s3.endpoint)
     yield made
     made.stop()
@@ -80,8 +80,8 @@ def test_an_error_that_stays_is_a_failed_restore(pool, provider):
 
 def is_silent_for_long() -> None:
     """The sink has failed for a while."""
-    for place in surveys._silent_since:
-        surveys._silent_since[place] -= surveys.BRIEF_S
+    for place in sink_checks._silent_since:
+        sink_checks._silent_since[place] -= sink_checks.BRIEF_S
 
 
 def test_a_message_that_was_lost_is_found(pool, provider, monkeypatch):
@@ -99,20 +99,20 @@ def test_a_message_that_was_lost_is_found(pool, provider, monkeypatch):
 
 def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(pool, s3, monkeypatch, serve):
     """D10: the first one holds its thread for the deadline; then the sink has one thread and one worker at a time."""
-    monkeypatch.setattr(surveys, "PATIENT_DEADLINE_S", 1.5)
+    monkeypatch.setattr(sink_checks, "PATIENT_DEADLINE_S", 1.5)
     end, dripping = far_ends.RcloneS3(s3), Dripping(b"")
     slow = warm(get_runtime(), {**end.shown, "endpoint": f"http://127.0.0.1:{dripping.port}"}, end.secrets)
     began = time.monotonic()
     with pytest.raises(errors.RestoreFailed, match="has not answered within"):
         outcome(slow, "mallory")
     assert time.monotonic() - began < 5 * 4
-    with surveys.begin_survey(slow.pk, "mallory").entered(4) as waits_in_another_thread:
+    with sink_checks.begin_survey(slow.pk, "mallory").entered(4) as waits_in_another_thread:
         assert waits_in_another_thread
         handed_on = claims.begin(claims.Claim(tenant_id="mia", pool_id=slow.pk))
         assert handed_on.assigned is None
     serve("claim")
     asked = dripping.asked
-    with lanes.entered_slow(is_slow=True):
+    with slow_work.entered_slow(is_slow=True):
         assert work() >= 1
         mia = Assignment.objects.get(tenant_id="mia")
         assert (mia.state, mia.owner, dripping.asked) == ("pending", None, asked)

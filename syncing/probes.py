@@ -26,7 +26,7 @@ from django.conf import settings
 
 from boilerhouse.core import file_locks
 from boilerhouse.core.deployment import data_dir, deployment_id
-from boilerhouse.process import urgency
+from boilerhouse.process import priority
 from pools.spec import Owner
 from syncing import backups, errors, rclone, syscalls
 from syncing.jail import Jail
@@ -53,7 +53,7 @@ _PUT_ASIDE = {"changes": b"one", "goes": b"gone"}
 _RIGHTS = (
     "The keys need the permissions of docs/sync.md at this prefix, below .boilerhouse/ and below .boilerhouse-trash/."
 )
-_probers = ThreadPoolExecutor(8, thread_name_prefix="probes", initializer=urgency.be_ordinary)
+_probers = ThreadPoolExecutor(8, thread_name_prefix="probes", initializer=priority.be_ordinary)
 
 
 @dataclass(frozen=True, slots=True)

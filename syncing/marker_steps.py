@@ -13,9 +13,9 @@ from syncing.locations import marker_key
 from syncing.mapping_saves import MappingSave
 from syncing.markers import Manifest, Marker
 from syncing.models import MappingRestore, SyncMapping
+from syncing.sink_checks import read_marker
 from syncing.sinks import RUN_DEADLINE_S, Sink
-from syncing.sites import Site
-from syncing.surveys import read_marker
+from syncing.targets import Site
 
 savers = ThreadPoolExecutor(16, thread_name_prefix="saves")
 """Separate from other requests: a sink that hangs during saves must not delay claims."""

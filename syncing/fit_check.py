@@ -15,7 +15,7 @@ from pools.file_names import folders, plain, show
 from pools.spec import WorkloadSpec
 from syncing import errors, patterns, services
 from syncing.models import SyncMapping
-from syncing.sites import Site, place_of
+from syncing.targets import Site, place_of
 
 SMALLEST_BLOCK = 1024
 """The inode ratio of ext4; small file systems have it."""

@@ -14,7 +14,7 @@ from boilerhouse.core import failpoints
 from boilerhouse.core.deployment import deployment_id
 from boilerhouse.process import stalls
 from pools.volumes import Census, Stamp
-from syncing import backups, conflicts, errors, fitting, listings, patterns, places, undo
+from syncing import backups, conflicts, errors, fit_check, listings, patterns, places, rollback
 from syncing.attempts import Attempt
 from syncing.locations import marker_key
 from syncing.markers import Manifest, Marker
@@ -41,7 +41,7 @@ def _put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> t
         raise errors.StateMissing(f"No record says what was last saved at {location}.")
     marker = Marker.load(content)
     if marker.state == "open":
-        marker = undo.take_back(sink, location, marker)
+        marker = rollback.take_back(sink, location, marker)
     files = dict(sink.names(backup.backup))
     if not files:
         raise errors.StateMissing("The backup is no longer at the sink.")
@@ -114,7 +114,7 @@ def _manifest(names: dict[str, int], mapping: SyncMapping, back: Census, last: M
         names=last.names,
         way=last.way,
         sparse=[path for path in last.sparse if stays(path)],
-        room=fitting.room_of(sizes, links, empty_dirs),
+        room=fit_check.room_of(sizes, links, empty_dirs),
         is_exact=last.is_exact,
     )
 
