@@ -104,8 +104,8 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
     workload = Pool.objects.get(pk=spec.pool_id).workload.latest.spec
     tenant, took = f"bench-{secrets.token_hex(6)}", {}
 
-    def site(container: UUID, generation: int, lock: int) -> targets.Site:
-        return targets.Site(
+    def target(container: UUID, generation: int, lock: int) -> targets.TransferTarget:
+        return targets.TransferTarget(
             container, workload.owner(UID), spec.pool_id, workload, tenant, generation, lock, nodes.here(),
             is_stopped=True,
         )  # fmt: skip
@@ -124,12 +124,14 @@ def _round(case: Case, spec_id: str) -> dict[str, float]:
     scratch = Path(tempfile.mkdtemp(dir=settings.BOILERHOUSE_DATA_DIR, prefix="bare-"))
     try:
         with volumes.locked(first, within_s=30) as lock:
-            restores.record_restored(sink_checks.survey_spec(spec, tenant).answer(), site(first, 1, lock))
-            took["saveMs"] = bare.timed(lambda: saves.save(site(first, 1, lock), [spec], Trigger.RELEASE, lambda: True))
+            restores.record_restored(sink_checks.check_spec(spec, tenant).answer(), target(first, 1, lock))
+            took["saveMs"] = bare.timed(
+                lambda: saves.save(target(first, 1, lock), [spec], Trigger.RELEASE, lambda: True)
+            )
         with volumes.locked(second, within_s=30) as lock:
-            findings = sink_checks.survey_spec(spec, tenant).answer()
+            sink_states = sink_checks.check_spec(spec, tenant).answer()
             took["restoreMs"] = bare.timed(
-                lambda: restores.restore(site(second, 2, lock), findings, Trigger.CLAIM, lambda: True)
+                lambda: restores.restore(target(second, 2, lock), sink_states, Trigger.CLAIM, lambda: True)
             )
         _check_equal(state, volumes.volume_path(second, "state"))
         sink, location = spec.resolved_sink(), f"{spec.sink['prefix'].split('/')[0]}/bare-{tenant}"

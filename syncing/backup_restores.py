@@ -24,7 +24,7 @@ from syncing.sinks import RUN_DEADLINE_S, Sink
 AT_ONCE = 16
 
 
-def put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tuple[int, int]:
+def restore(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> tuple[int, int]:
     """Copy the backup's files to their location; return how many files and bytes.
 
     Raises SyncFailed, StateMoved if the spec now saves elsewhere. After an error, the next restore undoes it.
@@ -41,7 +41,7 @@ def _put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> t
         raise errors.StateMissing(f"No record says what was last saved at {location}.")
     marker = Marker.load(content)
     if marker.state == "open":
-        marker = rollback.take_back(sink, location, marker)
+        marker = rollback.roll_back(sink, location, marker)
     files = dict(sink.names(backup.backup))
     if not files:
         raise errors.StateMissing("The backup is no longer at the sink.")

@@ -15,7 +15,7 @@ from pools.file_names import folders, plain, show
 from pools.spec import WorkloadSpec
 from syncing import errors, patterns, services
 from syncing.models import SyncMapping
-from syncing.targets import Site, place_of
+from syncing.targets import TransferTarget, place_of
 
 SMALLEST_BLOCK = 1024
 """The inode ratio of ext4; small file systems have it."""
@@ -46,18 +46,18 @@ def _room_for(sizes: Iterable[int], block: int) -> int:
     return sum(-(-size // block) * block for size in sizes)
 
 
-def check(site: Site, mapping: SyncMapping, local: volumes.Census, kept: Mapping[str, int]) -> None:
+def check(target: TransferTarget, mapping: SyncMapping, local: volumes.Census, kept: Mapping[str, int]) -> None:
     """Raise TooLarge if what the container's claims restore, including ``local``, would not fit into its disk limit.
 
     ``kept``: files that the sink keeps for the mapping, whether or not they exist here.
     """
-    disk = quota.capacity(site.node.volumes.home(site.container_id), site.spec.resources)
+    disk = quota.capacity(target.node.volumes.home(target.container_id), target.spec.resources)
     if disk is None:
         return
-    others = services.mappings_to_restore(site.pool_id)
+    others = services.mappings_to_restore(target.pool_id)
     if mapping.pk not in {other.pk for other in others}:
         return
-    censuses = {other.pk: _census(site, other) for other in others if other.pk != mapping.pk}
+    censuses = {other.pk: _census(target, other) for other in others if other.pk != mapping.pk}
     censuses[mapping.pk] = local
     if _is_small(censuses.values(), kept, disk):
         return
@@ -67,14 +67,14 @@ def check(site: Site, mapping: SyncMapping, local: volumes.Census, kept: Mapping
     need = sum(room_of(one.sizes(), one.links, one.empty_dirs, disk.block) for one in censuses.values()) + kept_room
     inodes = sum(map(_inodes_of, censuses.values())) + len(only_there)
     if inodes > disk.files:
-        raise errors.TooLarge(_words_of_files(site.spec, inodes, disk.files))
+        raise errors.TooLarge(_words_of_files(target.spec, inodes, disk.files))
     if need <= disk.bytes:
         return
-    has_own = quota.used_bytes(site.node.volumes.home(site.container_id)) is not None
+    has_own = quota.used_bytes(target.node.volumes.home(target.container_id)) is not None
     if has_own and not only_there and not any(one.grows for one in censuses.values()):
         return  # it is on that disk now
     grows = {f"{other.container_path}/{path}": by for other in others for path, by in censuses[other.pk].grows.items()}
-    raise errors.TooLarge(_words(site.spec, need, disk.bytes, grows, only_there))
+    raise errors.TooLarge(_words(target.spec, need, disk.bytes, grows, only_there))
 
 
 def _is_small(censuses: Collection[volumes.Census], kept: Mapping[str, int], disk: quota.Capacity) -> bool:
@@ -122,8 +122,8 @@ def _remedy(spec: WorkloadSpec) -> str:
     return limit.remedy if limit else "give it a larger one"
 
 
-def _census(site: Site, mapping: SyncMapping) -> volumes.Census:
-    volume, relative = place_of(site, mapping)
+def _census(target: TransferTarget, mapping: SyncMapping) -> volumes.Census:
+    volume, relative = place_of(target, mapping)
     try:
         root = volumes.descend(volume, relative)
     except OSError:
@@ -134,13 +134,13 @@ def _census(site: Site, mapping: SyncMapping) -> volumes.Census:
         os.close(root)
 
 
-def check_room(site: Site, need: int, location: str, *, beside: bool) -> None:
+def check_room(target: TransferTarget, need: int, location: str, *, beside: bool) -> None:
     """Raise DiskFull before the first byte if a restore of ``need`` bytes has no space to be staged.
 
     ``beside``: it is merged into existing files, so it needs its space in addition to them.
     """
-    home, limit = site.node.volumes.home(site.container_id), quota.limit_of(site.spec.resources)
-    disk = os.statvfs(site.node.volumes.staging_dir(site.container_id))
+    home, limit = target.node.volumes.home(target.container_id), quota.limit_of(target.spec.resources)
+    disk = os.statvfs(target.node.volumes.staging_dir(target.container_id))
     free = disk.f_bavail * disk.f_frsize
     if quota.used_bytes(home) is None:
         if limit and need > limit.bytes:
@@ -154,5 +154,5 @@ def check_room(site: Site, need: int, location: str, *, beside: bool) -> None:
         why = " It is staged beside the current files before it is merged." if beside else ""
         raise errors.DiskFull(
             f"The state at {location} needs {need} bytes, but only {free} are free on the container's disk"
-            f" ({_limit_words(site.spec)}).{why} Raise the workload's diskMb."
+            f" ({_limit_words(target.spec)}).{why} Raise the workload's diskMb."
         )

@@ -28,9 +28,9 @@ CHECK_EVERY_S = 1.0
 
 def save_live(saves: list[MappingSave], spec: SyncSpec) -> None:
     """All mappings of a spec are saved as they were at one moment, if the spec does not say otherwise."""
-    site, keep_going = saves[0].site, saves[0].keep_going
+    target, keep_going = saves[0].target, saves[0].keep_going
     parts = [_part_of(save) for save in saves]
-    with snapshots.taken(site, parts, spec.quiesce, keep_going):
+    with snapshots.taken(target, parts, spec.quiesce, keep_going):
         for save, part in zip(saves, parts, strict=True):
             if part.is_missing:
                 save.note_missing()
@@ -54,7 +54,7 @@ def _known(save: MappingSave) -> tuple[dict[str, volumes.Stamp] | None, frozense
     marker = read_marker(save.sink, save.location, RUN_DEADLINE_S)[0]
     if marker is None:
         return None, frozenset()
-    known = records.load(save.site, save.mapping, save.sink, save.location, marker.saved_at)
+    known = records.load(save.target, save.mapping, save.sink, save.location, marker.saved_at)
     if known is None or not marker.undo:
         return known, frozenset()
     try:
@@ -86,7 +86,7 @@ def _save_part(save: MappingSave, part: snapshots.Part) -> None:
     sent = save.persist(send, is_fixed=not part.direct)
     failpoints.reach("save.uploaded")
     saved_at = complete(save, local, sent, torn=part.torn, snapshot=part.told)
-    records.store(save.site, save.mapping, save.sink, save.location, saved_at, part.settled())
+    records.store(save.target, save.mapping, save.sink, save.location, saved_at, part.settled())
 
 
 def _send_direct(save: MappingSave, part: snapshots.Part, backup: str, binds: Binds) -> int:

@@ -13,7 +13,7 @@ from syncing.models import MappingRestore, SyncMapping, SyncRun
 from syncing.runs import ProgressReporter, add_step, persist
 from syncing.sinks import Sink
 from syncing.states import Mode, Trigger
-from syncing.targets import Site, place_of
+from syncing.targets import TransferTarget, place_of
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class MappingSave:
 
     run: SyncRun
     mapping: SyncMapping
-    site: Site
+    target: TransferTarget
     sink: Sink
     keep_going: Callable[[], bool]
     location: str
@@ -33,16 +33,18 @@ class MappingSave:
     reporter: ProgressReporter
 
     @classmethod
-    def of(cls, run: SyncRun, mapping: SyncMapping, site: Site, sink: Sink, keep_going: Callable[[], bool]) -> Self:
-        location = mapping.location(site.tenant_id)
-        deletes = may_delete(mapping, site, location)
-        return cls(run, mapping, site, sink, keep_going, location, deletes, ProgressReporter(run, site))
+    def of(
+        cls, run: SyncRun, mapping: SyncMapping, target: TransferTarget, sink: Sink, keep_going: Callable[[], bool]
+    ) -> Self:
+        location = mapping.location(target.tenant_id)
+        deletes = may_delete(mapping, target, location)
+        return cls(run, mapping, target, sink, keep_going, location, deletes, ProgressReporter(run, target))
 
     @property
     def place(self) -> tuple[Path, PurePosixPath]:
         """The volume on this node that contains the mapping's directory, and the path in it. Raises
         DirectoryMissing."""
-        return place_of(self.site, self.mapping)
+        return place_of(self.target, self.mapping)
 
     @property
     def matches(self) -> Callable[[str], bool] | None:
@@ -67,10 +69,10 @@ class MappingSave:
             check()
             return self.keep_going()
 
-        jail = Jail(directory, self.site.owner, writable=False, binds=tuple(binds), opens=opens)
+        jail = Jail(directory, self.target.owner, writable=False, binds=tuple(binds), opens=opens)
         self.reporter.begin_try(*self.reporter.sent)
         return rclone.run(
-            arguments, self.sink, jail, self.site.lock, location=self.location, size=size,
+            arguments, self.sink, jail, self.target.lock, location=self.location, size=size,
             on_progress=self.reporter, keep_going=keep_going, is_awaited=Trigger(self.run.trigger).is_awaited,
         )  # fmt: skip
 
@@ -89,13 +91,13 @@ class MappingSave:
         self.add_step(0, 0, note="The directory does not exist yet.")
 
 
-def may_delete(mapping: SyncMapping, site: Site, location: str) -> bool:
+def may_delete(mapping: SyncMapping, target: TransferTarget, location: str) -> bool:
     """Whether this generation restored the mapping in its present form, so that its save may delete there (P5)."""
     if mapping.mode != Mode.SYNC:
         return False
     return MappingRestore.objects.filter(
-        tenant_id=site.tenant_id,
-        generation=site.generation,
+        tenant_id=target.tenant_id,
+        generation=target.generation,
         mapping=mapping,
         location=location,
         pattern=mapping.pattern,

@@ -15,7 +15,7 @@ from syncing.markers import Manifest, Marker
 from syncing.models import MappingRestore, SyncMapping
 from syncing.sink_checks import read_marker
 from syncing.sinks import RUN_DEADLINE_S, Sink
-from syncing.targets import Site
+from syncing.targets import TransferTarget
 
 savers = ThreadPoolExecutor(16, thread_name_prefix="saves")
 """Separate from other requests: a sink that hangs during saves must not delay claims."""
@@ -23,18 +23,18 @@ savers = ThreadPoolExecutor(16, thread_name_prefix="saves")
 
 def open_marker(save: MappingSave) -> Attempt:
     """Record at the sink that a save is in progress; the manifest stays that of the last complete one."""
-    sink, location, site, run = save.sink, save.location, save.site, save.run
+    sink, location, target, run = save.sink, save.location, save.target, save.run
     has_objects = savers.submit(sink.has_objects, location, RUN_DEADLINE_S)
     known, tag = read_marker(sink, location, RUN_DEADLINE_S)
-    check_unchanged(known, save.mapping, site)
-    base = known or _first_marker(sink, location, site, dict(sink.names(location)) if has_objects.result() else {})
+    check_unchanged(known, save.mapping, target)
+    base = known or _first_marker(sink, location, target, dict(sink.names(location)) if has_objects.result() else {})
     attempt = len(base.undo) + 1
     backup = backups.location_of(location, str(run.pk), attempt)
     opened = replace(
         base,
-        tenant_id=site.tenant_id,
+        tenant_id=target.tenant_id,
         deployment=deployment_id(),
-        generation=site.generation,
+        generation=target.generation,
         run_id=str(run.pk),
         state="open",
         undo=[*base.undo, {"runId": str(run.pk), "attempt": attempt, "backup": backup}],
@@ -51,25 +51,25 @@ def put_marker(save: MappingSave, content: bytes, tag: str) -> str:
     return ""
 
 
-def check_unchanged(known: Marker | None, mapping: SyncMapping, site: Site) -> None:
+def check_unchanged(known: Marker | None, mapping: SyncMapping, target: TransferTarget) -> None:
     """Raise RemoteChanged unless the marker is the one that this claim's restore read, or this claim's own."""
-    if known is not None and known.generation == site.generation:
+    if known is not None and known.generation == target.generation:
         return
-    if known is not None and known.generation > site.generation:
+    if known is not None and known.generation > target.generation:
         raise errors.RemoteChanged(f"A newer claim (generation {known.generation}) has saved to this location.")
-    rows = MappingRestore.objects.filter(tenant_id=site.tenant_id, generation=site.generation, mapping=mapping)
+    rows = MappingRestore.objects.filter(tenant_id=target.tenant_id, generation=target.generation, mapping=mapping)
     seen = rows.values_list("marker_run", flat=True).first()
     if seen is not None and seen != (known.run_id if known else ""):
         raise errors.RemoteChanged("The state that this claim restored has been replaced since.")
 
 
-def _first_marker(sink: Sink, location: str, site: Site, names: dict[str, int]) -> Marker:
+def _first_marker(sink: Sink, location: str, target: TransferTarget, names: dict[str, int]) -> Marker:
     """What an interrupted first save is undone to: whatever existed before it (hazards.md#c2: adopted)."""
     marker = Marker(
-        tenant_id=site.tenant_id,
+        tenant_id=target.tenant_id,
         deployment=deployment_id(),
         location=location,
-        generation=site.generation,
+        generation=target.generation,
         run_id="",
         state="closed",
         saved_at="",

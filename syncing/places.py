@@ -98,7 +98,7 @@ class Look:
 
 
 @dataclass(slots=True)
-class Survey:
+class PlaceCheck:
     """The results for a spec, and for other specs that determine whether it may use its place."""
 
     own: Seen | errors.SyncFailed
@@ -133,12 +133,12 @@ def review(spec: SyncSpec) -> None:
 
     Raises SyncFailed if the sink does not answer, and LocationConflict or PlaceChanged if nothing may be transferred.
     """
-    survey = _survey(spec, _look(spec, spec.mappings.all()), is_saving=False)
-    if isinstance(survey.own, errors.SyncFailed):
-        raise survey.own
-    if survey.others or survey.is_new or not _is_as_noted(spec, survey.own):
+    check = _check_place(spec, _look(spec, spec.mappings.all()), is_saving=False)
+    if isinstance(check.own, errors.SyncFailed):
+        raise check.own
+    if check.others or check.is_new or not _is_as_noted(spec, check.own):
         with recording():
-            settle(survey, spec.pk)
+            settle(check, spec.pk)
         spec.refresh_from_db(fields=["place", "place_state", "place_detail"])
     _refuse(spec)
 
@@ -154,13 +154,15 @@ def _is_as_noted(spec: SyncSpec, seen: Seen) -> bool:
     return seen.is_same and spec.place_state in ADMITTED and spec.place == seen.row()
 
 
-def survey_to_save(spec: SyncSpec, mappings: list[SyncMapping]) -> Survey:
+def check_to_save(spec: SyncSpec, mappings: list[SyncMapping]) -> PlaceCheck:
     """Determine the place of a spec that is about to be saved, before the lock; a sink that does not answer is no
     error.
 
     A spec whose place is known to have changed is accepted as it is, because saving it confirms that.
     """
-    return _survey(spec, _look(spec, mappings, is_confirmed=spec.place_state == PlaceState.CHANGED), is_saving=True)
+    return _check_place(
+        spec, _look(spec, mappings, is_confirmed=spec.place_state == PlaceState.CHANGED), is_saving=True
+    )
 
 
 def _look(spec: SyncSpec, mappings: Iterable[SyncMapping], *, is_confirmed: bool = False) -> Look:
@@ -174,12 +176,12 @@ def _look(spec: SyncSpec, mappings: Iterable[SyncMapping], *, is_confirmed: bool
     return Look(sink, spec.prefix, templates, expected, tuple(witnesses), spec.version, is_confirmed)
 
 
-def _survey(spec: SyncSpec, look: Look, *, is_saving: bool) -> Survey:
+def _check_place(spec: SyncSpec, look: Look, *, is_saving: bool) -> PlaceCheck:
     """Look at the spec's sink, and at those of others that matter: all if the place is new, because it may be inside
     theirs, otherwise those not checked yet, unless this spec is in use already."""
     own = _ask({"": look})[""]
     if isinstance(own, errors.SyncFailed):
-        return Survey(own)
+        return PlaceCheck(own)
     is_new = own.is_same and _is_new(own)
     others = SyncSpec.objects.exclude(pk=spec.pk).select_related("credential").prefetch_related("mappings")
     if not is_new:
@@ -189,7 +191,7 @@ def _survey(spec: SyncSpec, look: Look, *, is_saving: bool) -> Survey:
     if is_new and looks:
         time.sleep(SETTLE_S)  # other servers of the same files may list them a moment later
     versions = {pk: one.version for pk, one in looks.items()} | {spec.pk: look.version}
-    return Survey(own, _ask(looks), versions, is_new)
+    return PlaceCheck(own, _ask(looks), versions, is_new)
 
 
 def _is_new(seen: Seen) -> bool:
@@ -312,31 +314,31 @@ def _has_marker(sink: Sink, location: str) -> bool:
     return sink.get(marker_key(location), CLAIM_DEADLINE_S) is not None
 
 
-def place(spec: SyncSpec, survey: Survey) -> None:
+def place(spec: SyncSpec, check: PlaceCheck) -> None:
     """Record the place of a spec that is about to be saved; a sink that did not answer is queried at its first use."""
-    if isinstance(survey.own, errors.SyncFailed):
+    if isinstance(check.own, errors.SyncFailed):
         is_kept = spec.place.get("spelled") == spelling(spec)
         spec.place, spec.place_state, spec.place_detail = spec.place if is_kept else {}, PlaceState.UNASKED, ""
     else:
-        _note(spec, survey.own)
+        _note(spec, check.own)
 
 
-def settle(survey: Survey, spec_id: str = "") -> None:
+def settle(check: PlaceCheck, spec_id: str = "") -> None:
     """Write the results to the rows, and decide for each of these specs whether it may use its place.
 
     Call it in a transaction. With ``spec_id``, the results' own spec is one of them.
     """
-    found = {**survey.others, **({spec_id: survey.own} if spec_id else {})}
+    found = {**check.others, **({spec_id: check.own} if spec_id else {})}
     if not found:
         return
     lock()
     rows = {one.pk: one for one in _without_secrets()}
-    looked = [(rows[pk], seen) for pk, seen in found.items() if pk in rows and rows[pk].version == survey.versions[pk]]
+    looked = [(rows[pk], seen) for pk, seen in found.items() if pk in rows and rows[pk].version == check.versions[pk]]
     looked.sort(key=lambda pair: _order(pair[0]))
     for one, seen in looked:
         if isinstance(seen, Seen):
             _note(one, seen)
-        elif survey.is_new and one.place_state in ADMITTED:
+        elif check.is_new and one.place_state in ADMITTED:
             one.place_state = PlaceState.UNASKED  # the new place may be inside its own
             _have_probed(one)
     for one, _ in looked:
@@ -451,11 +453,11 @@ def doubt(rows: QuerySet[SyncSpec]) -> None:
 
 def check_typed(spec: SyncSpec, mappings: list[SyncMapping]) -> None:
     """Raise LocationConflict, or the sink's error, if a spec that is not stored may write nothing."""
-    survey = survey_to_save(spec, mappings)
-    if isinstance(survey.own, errors.SyncFailed):
-        raise survey.own
-    spec.place = survey.own.row()
-    spec.place_state = PlaceState.KNOWN if survey.own.id else PlaceState.UNKNOWN
+    check = check_to_save(spec, mappings)
+    if isinstance(check.own, errors.SyncFailed):
+        raise check.own
+    spec.place = check.own.row()
+    spec.place_state = PlaceState.KNOWN if check.own.id else PlaceState.UNKNOWN
     others = areas_of_others(spec)
     for one in mappings:
         if problem := locations.conflict(area(spec, one, ""), others):

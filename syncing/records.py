@@ -17,29 +17,33 @@ import structlog
 from pools.volumes import Stamp
 from syncing.models import SyncMapping
 from syncing.sinks import Sink
-from syncing.targets import Site
+from syncing.targets import TransferTarget
 
 log = structlog.get_logger(__name__)
 
 
-def store(site: Site, mapping: SyncMapping, sink: Sink, location: str, saved_at: str, stamps: dict[str, Stamp]) -> None:
+def store(
+    target: TransferTarget, mapping: SyncMapping, sink: Sink, location: str, saved_at: str, stamps: dict[str, Stamp]
+) -> None:
     """Record that the save or restore with the marker of ``saved_at`` has exactly the files with these stamps."""
-    path = _path(site, mapping)
+    path = _path(target, mapping)
     draft = path.with_suffix(".draft")
     try:
         path.parent.mkdir(exist_ok=True, mode=0o700)
         with draft.open("w") as file:
-            json.dump({"of": _about(site, mapping, sink, location, saved_at), "files": stamps}, file)
+            json.dump({"of": _about(target, mapping, sink, location, saved_at), "files": stamps}, file)
         draft.replace(path)
     except OSError as error:  # the save is complete; the next one treats everything as changed
         log.warning("record of the save not kept", error=error.strerror, path=str(path))
 
 
-def load(site: Site, mapping: SyncMapping, sink: Sink, location: str, saved_at: str) -> dict[str, Stamp] | None:
+def load(
+    target: TransferTarget, mapping: SyncMapping, sink: Sink, location: str, saved_at: str
+) -> dict[str, Stamp] | None:
     """The record for the marker of ``saved_at``; None if that was not the last, or the spec has changed."""
     try:
-        found = json.loads(_path(site, mapping).read_text())
-        if found["of"] != _about(site, mapping, sink, location, saved_at):
+        found = json.loads(_path(target, mapping).read_text())
+        if found["of"] != _about(target, mapping, sink, location, saved_at):
             return None
         return {path: Stamp(*stamp) for path, stamp in found["files"].items()}
     except FileNotFoundError:
@@ -61,12 +65,12 @@ def restored(staged: dict[str, Stamp], present: dict[str, Stamp], at_ns: int) ->
     }
 
 
-def _path(site: Site, mapping: SyncMapping) -> Path:
-    return site.node.volumes.home(site.container_id) / ".saved" / f"{mapping.pk}.json"
+def _path(target: TransferTarget, mapping: SyncMapping) -> Path:
+    return target.node.volumes.home(target.container_id) / ".saved" / f"{mapping.pk}.json"
 
 
-def _about(site: Site, mapping: SyncMapping, sink: Sink, location: str, saved_at: str) -> list[Any]:
+def _about(target: TransferTarget, mapping: SyncMapping, sink: Sink, location: str, saved_at: str) -> list[Any]:
     return [
-        site.tenant_id, site.generation, sink.place_name, location, mapping.pattern, mapping.container_path,
-        mapping.spec.version, saved_at, os.fspath(site.node.volumes.home(site.container_id)),
+        target.tenant_id, target.generation, sink.place_name, location, mapping.pattern, mapping.container_path,
+        mapping.spec.version, saved_at, os.fspath(target.node.volumes.home(target.container_id)),
     ]  # fmt: skip

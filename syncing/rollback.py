@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 AT_ONCE = 16
 
 
-def take_back(sink: Sink, location: str, marker: Marker) -> Marker:
+def roll_back(sink: Sink, location: str, marker: Marker) -> Marker:
     """Undo the attempts of an open marker, close it, and return it. Raises SyncFailed; nothing is lost then."""
     wanted = listings.read(sink, marker)
     with ThreadPoolExecutor(AT_ONCE) as threads:

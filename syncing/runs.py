@@ -19,17 +19,17 @@ from syncing import errors, rclone
 from syncing.instruments import SYNC_BYTES, SYNC_RUNS, SYNC_SECONDS
 from syncing.models import SyncMapping, SyncRun, SyncSpec
 from syncing.states import Direction, SyncRunState, Trigger
-from syncing.targets import Site
+from syncing.targets import TransferTarget
 
 log = structlog.get_logger(__name__)
 
 
-def queue_run(spec: SyncSpec, target_of: Site, direction: Direction, trigger: Trigger) -> SyncRun:
+def queue_run(spec: SyncSpec, target: TransferTarget, direction: Direction, trigger: Trigger) -> SyncRun:
     return SyncRun.objects.create(
         spec=spec,
-        tenant_id=target_of.tenant_id,
-        container_id=target_of.container_id,
-        generation=target_of.generation,
+        tenant_id=target.tenant_id,
+        container_id=target.container_id,
+        generation=target.generation,
         direction=direction,
         trigger=trigger,
         created_at=clock.now(),
@@ -38,13 +38,13 @@ def queue_run(spec: SyncSpec, target_of: Site, direction: Direction, trigger: Tr
 
 @contextmanager
 def running(
-    spec: SyncSpec, site: Site, direction: Direction, trigger: Trigger, run: SyncRun | None
+    spec: SyncSpec, target: TransferTarget, direction: Direction, trigger: Trigger, run: SyncRun | None
 ) -> Iterator[SyncRun]:
     """Sets a run's row around its work: running, then succeeded, or failed with the error's code and message."""
     # We hold the lock, so any other run marked as running here is dead.
-    SyncRun.objects.filter(spec=spec, container_id=site.container_id).bury()
+    SyncRun.objects.filter(spec=spec, container_id=target.container_id).bury()
     with recording():
-        run = run or queue_run(spec, site, direction, trigger)
+        run = run or queue_run(spec, target, direction, trigger)
         mine = SyncRun.objects.filter(pk=run.pk)
         if not mine.transition(SyncRunState.QUEUED, SyncRunState.RUNNING, owner=ownership.take(SyncRun, run.pk)):
             raise errors.TransferCancelled("The run was cancelled before it began.")
@@ -55,7 +55,7 @@ def running(
         if not mine.transition(SyncRunState.RUNNING, state, steps=run.steps, skipped=run.skipped, **changes):
             log.warning("run already ended by another process", run=str(run.pk), result=result)
             return
-        SYNC_RUNS.labels(site.pool_id, direction, trigger, result).inc()
+        SYNC_RUNS.labels(target.pool_id, direction, trigger, result).inc()
         SYNC_SECONDS.labels(direction, trigger).observe(time.monotonic() - began_at)
 
     try:
@@ -88,9 +88,9 @@ class ProgressReporter:
     Frequently at first, then every five seconds: a transfer of hours must not fill the event log.
     """
 
-    def __init__(self, run: SyncRun, site: Site, total_files: int = 0, total_bytes: int = 0) -> None:
+    def __init__(self, run: SyncRun, target: TransferTarget, total_files: int = 0, total_bytes: int = 0) -> None:
         """The totals are those of the run's task if known; 0: those of rclone."""
-        self.run, self._site = run, site
+        self.run, self._target = run, target
         self._totals = total_files, total_bytes
         self._before = rclone.Progress()
         self._began = self._moved_at = time.monotonic()
@@ -139,8 +139,8 @@ class ProgressReporter:
             if not SyncRun.objects.running().filter(pk=self.run.pk).update(progress=shown):
                 return  # another process has ended it, and reported that
             emit(
-                "sync.progress", pool_id=self._site.pool_id, tenant_id=self._site.tenant_id,
-                container_id=self._site.container_id, runId=str(self.run.pk), specId=self.run.spec_id,
+                "sync.progress", pool_id=self._target.pool_id, tenant_id=self._target.tenant_id,
+                container_id=self._target.container_id, runId=str(self.run.pk), specId=self.run.spec_id,
                 direction=self.run.direction, **shown,
             )  # fmt: skip
 

@@ -63,15 +63,15 @@ def count(save: MappingSave, root: int, until: float = math.inf) -> volumes.Cens
 
 def begin_attempt(save: MappingSave, local: volumes.Census, paths: Collection[str]) -> tuple[Attempt, Binds]:
     """Open the marker and move obstacles to sending the files ``paths``; also returns rclone's binds."""
-    fit_check.check(save.site, save.mapping, local, {})
+    fit_check.check(save.target, save.mapping, local, {})
     doubtful = savers.submit(save.sink.unhashed, save.location)
     attempt = open_marker(save)
     failpoints.reach("save.marker-open")
     if not save.deletes:
-        fit_check.check(save.site, save.mapping, local, attempt.present())
+        fit_check.check(save.target, save.mapping, local, attempt.present())
     conflicts.clear(attempt, local)
     unhashed_objects.clear(attempt, doubtful.result(), paths)
-    return attempt, save.sink.binds([save.location, attempt.backup], save.site.owner.uid)
+    return attempt, save.sink.binds([save.location, attempt.backup], save.target.owner.uid)
 
 
 def check_in_place(mapping: SyncMapping, volume: Path, relative: PurePosixPath, root: int) -> None:
@@ -120,19 +120,19 @@ def complete(save: MappingSave, local: volumes.Census, sent: Sent, *, torn: int 
 
 def _record(save: MappingSave, manifest: Manifest, marker_bytes: int, kept: list[backups.Kept]) -> None:
     """Record what the sink now has of the tenant, and the backups of this save."""
-    mapping, site, place = save.mapping, save.site, save.sink.place_name
-    saved = SavedState.objects.current().filter(tenant_id=site.tenant_id, location=save.location)
+    mapping, target, place = save.mapping, save.target, save.sink.place_name
+    saved = SavedState.objects.current().filter(tenant_id=target.tenant_id, location=save.location)
     if aliases := places.names_of(mapping.spec) - {place}:
         saved.filter(place__in=aliases).delete()
     saved.update_or_create(
-        tenant_id=site.tenant_id,
+        tenant_id=target.tenant_id,
         place=place,
         location=save.location,
         defaults={
             "mapping": mapping,
             "container_path": mapping.container_path,
-            "pool_id": site.pool_id,
-            "generation": site.generation,
+            "pool_id": target.pool_id,
+            "generation": target.generation,
             "run_id": save.run.pk,
             "files": manifest.files,
             "bytes": manifest.bytes,
@@ -140,13 +140,13 @@ def _record(save: MappingSave, manifest: Manifest, marker_bytes: int, kept: list
             "saved_at": clock.now(),
         },
     )
-    backups.record(site.tenant_id, mapping, place, save.location, kept)
+    backups.record(target.tenant_id, mapping, place, save.location, kept)
 
 
 def _warn_emptied(save: MappingSave, files: int) -> None:
-    mapping, site = save.mapping, save.site
+    mapping, target = save.mapping, save.target
     emit(
-        "pool.warning", pool_id=site.pool_id, tenant_id=site.tenant_id, container_id=site.container_id,
+        "pool.warning", pool_id=target.pool_id, tenant_id=target.tenant_id, container_id=target.container_id,
         code="emptied", specId=mapping.spec_id,
         detail=f"The tenant has emptied {mapping.container_path}; its {files} files are kept as a backup.",
     )  # fmt: skip

@@ -16,11 +16,11 @@ from syncing.models import SyncRun, SyncSpec
 from syncing.runs import running
 from syncing.states import Direction, Trigger
 from syncing.stopped_saves import save_stopped
-from syncing.targets import Site
+from syncing.targets import TransferTarget
 
 
 def save(
-    site: Site,
+    target: TransferTarget,
     specs: list[SyncSpec],
     trigger: Trigger,
     keep_going: Callable[[], bool],
@@ -37,10 +37,10 @@ def save(
             mapping.spec = spec
         try:
             going = stalls.while_going(keep_going, errors.TransferCancelled)
-            with running(spec, site, Direction.UPLOAD, trigger, run_of(spec)) as run, going:
+            with running(spec, target, Direction.UPLOAD, trigger, run_of(spec)) as run, going:
                 sink = places.sink_of(spec)
-                saves = [MappingSave.of(run, mapping, site, sink, keep_going) for mapping in mappings]
-                if site.is_stopped:
+                saves = [MappingSave.of(run, mapping, target, sink, keep_going) for mapping in mappings]
+                if target.is_stopped:
                     for one in saves:
                         save_stopped(one)
                 elif saves:

@@ -59,14 +59,14 @@ def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -
     spec = SyncSpec(name=name, pool=pool, located_at=clock.now(), **parts)
     rows = [SyncMapping(spec=spec, position=i, **mapping) for i, mapping in enumerate(mappings)]
     _check_credential(spec)
-    survey = places.survey_to_save(spec, rows)
+    place_check = places.check_to_save(spec, rows)
     try:
         with recording():
             _, workload = _lock(pool.pk)
             spec.id = unused_id(id, name, SyncSpec.objects.all())
             _check_credential(spec)
-            places.settle(survey)
-            places.place(spec, survey)
+            places.settle(place_check)
+            places.place(spec, place_check)
             check_mappings(spec, rows, workload)
             spec.save(force_insert=True)
             for row in rows:
@@ -110,19 +110,19 @@ def update_spec(
     draft = copy.copy(spec)
     _change(draft, parts)
     _check_credential(draft)
-    survey = places.survey_to_save(draft, [SyncMapping(spec=draft, **mapping) for mapping in mappings])
+    place_check = places.check_to_save(draft, [SyncMapping(spec=draft, **mapping) for mapping in mappings])
     with recording():
         held, workload = _lock(spec.pool_id)
         spec = find_spec(spec.pk)
         check(spec)
-        places.settle(survey)
+        places.settle(place_check)
         before = _audited(spec, list(spec.mappings.all()))
         old = {(m.container_path, m.pattern): m for m in SyncMapping.objects.filter(spec=spec)}
         was_covered, was_at = _covered(list(old.values()), spec.on_release), _located(spec, list(old.values()))
         _change(spec, {**parts, "name": name or spec.name})
         rows = [SyncMapping(spec=spec, position=i, **mapping) for i, mapping in enumerate(mappings)]
         _check_credential(spec)
-        places.place(spec, survey)
+        places.place(spec, place_check)
         if _located(spec, rows) != was_at:
             spec.located_at = clock.now()
         check_mappings(spec, rows, workload)

@@ -40,7 +40,7 @@ BRIEF_S = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SinkState:
     """The state of one mapping of one tenant at the sink."""
 
     mapping: SyncMapping
@@ -58,7 +58,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Query:
     """The query of one mapping: executed by its own threads, or by the caller that needs the answer."""
 
     mapping: SyncMapping
@@ -76,7 +76,7 @@ class Question:
     def is_slow(self) -> bool:
         return _took_s.get(self.place_name, 0.0) > SLOW_S
 
-    def answer(self) -> Finding:
+    def answer(self) -> SinkState:
         sink = self.sink or _admitted(self.mapping.spec)
         if self.begun:
             asked_marker, asked_objects = self.begun
@@ -85,32 +85,32 @@ class Question:
             with _bounded(self.within_s):
                 marker = _marker(sink, self.location)
                 has_objects = marker is not None or _has_objects(sink, self.location)
-        return Finding(self.mapping, sink, self.location, marker, has_objects)
+        return SinkState(self.mapping, sink, self.location, marker, has_objects)
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class SinkCheck:
     """The queries of the sinks for a tenant."""
 
     tenant_id: str
-    questions: list[Question]
+    queries: list[Query]
 
     @property
     def far_ends(self) -> set[str]:
         """The sinks that must answer or deliver before the tenant's state is there."""
-        return {places.far_end(one.mapping.spec) for one in self.questions}
+        return {places.far_end(one.mapping.spec) for one in self.queries}
 
     def is_near(self, within_s: float) -> bool:
         """Whether all sinks have answered or failed ``within_s`` seconds from now, or are known to be that fast."""
-        if any(one.sink is None for one in self.questions):
+        if any(one.sink is None for one in self.queries):
             return False
-        futures: list[Future[Any]] = [future for one in self.questions for future in one.begun or ()]
+        futures: list[Future[Any]] = [future for one in self.queries for future in one.begun or ()]
         return not wait(futures, within_s).not_done
 
     @property
     def is_slow(self) -> bool:
         """Whether one of its sinks took long at the last query, or has not answered at all."""
-        return any(one.is_slow for one in self.questions)
+        return any(one.is_slow for one in self.queries)
 
     @contextmanager
     def entered(self, threads: int) -> Iterator[bool]:
@@ -119,8 +119,8 @@ class Survey:
         Of ``threads``, a sink gets all but one, a slow one a single one, so that claims with other sinks find a free
         one.
         """
-        far = {one.place_name for one in self.questions if one.begun is not None}
-        slow = {one.place_name for one in self.questions if one.is_slow}
+        far = {one.place_name for one in self.queries if one.begun is not None}
+        slow = {one.place_name for one in self.queries if one.is_slow}
         with _counting:
             may_wait = all(_waiting[name] < threads - 1 for name in far) and not any(_waiting[name] for name in slow)
             if may_wait:
@@ -135,22 +135,22 @@ class Survey:
     def may_pass(self) -> bool:
         """Whether its sinks answered until recently, so that a retry may succeed."""
         now = time.monotonic()
-        names = {places.spelling(one.mapping.spec) for one in self.questions}
+        names = {places.spelling(one.mapping.spec) for one in self.queries}
         return all(now - _silent_since.get(name, now) < BRIEF_S for name in names)
 
-    def answer(self) -> list[Finding]:
+    def answer(self) -> list[SinkState]:
         """The state at the sinks; waits for their answers.
 
         Raises SyncFailed if a sink does not answer, Oversized if the answer is too large to read here, StateMissing and
         StateMoved if it is empty although a save is known (hazards.md#c2): an empty answer means a first claim only if
         nothing was ever saved.
         """
-        findings = [question.answer() for question in self.questions]
-        _check_first_times([f for f in findings if f.marker is None and not f.has_objects], self.tenant_id)
-        return findings
+        sink_states = [query.answer() for query in self.queries]
+        _check_first_times([f for f in sink_states if f.marker is None and not f.has_objects], self.tenant_id)
+        return sink_states
 
 
-def begin_survey(pool_id: str, tenant_id: str, within_s: float = CLAIM_DEADLINE_S) -> Survey:
+def begin_check(pool_id: str, tenant_id: str, within_s: float = CLAIM_DEADLINE_S) -> SinkCheck:
     """Start querying the sinks for the tenant's state; each has ``within_s`` seconds for one mapping."""
     return _ask(services.mappings_to_restore(pool_id), tenant_id, within_s)
 
@@ -163,8 +163,8 @@ def patience_s(tenant_id: str) -> float:
     return PATIENT_DEADLINE_S + reading_s
 
 
-def survey_spec(spec: SyncSpec, tenant_id: str) -> Survey:
-    """``begin_survey`` for one given spec."""
+def check_spec(spec: SyncSpec, tenant_id: str) -> SinkCheck:
+    """``begin_check`` for one given spec."""
     mappings = [mapping for mapping in spec.mappings.all() if mapping.restores]
     for mapping in mappings:
         mapping.spec = spec
@@ -183,7 +183,7 @@ _silent_since: dict[str, float] = {}
 """The first failure of each sink that has not answered since."""
 
 
-def _ask(mappings: list[SyncMapping], tenant_id: str, within_s: float) -> Survey:
+def _ask(mappings: list[SyncMapping], tenant_id: str, within_s: float) -> SinkCheck:
     specs: dict[str, SyncSpec] = {}
     sinks: dict[str, Sink | None] = {}
     for mapping in mappings:
@@ -191,21 +191,21 @@ def _ask(mappings: list[SyncMapping], tenant_id: str, within_s: float) -> Survey
         if mapping.spec_id not in sinks:
             sink = mapping.spec.resolved_sink()
             sinks[mapping.spec_id] = sink if places.is_settled(mapping.spec, sink) else None
-    questions = [_question(one, sinks[one.spec_id], one.location(tenant_id), within_s) for one in mappings]
-    return Survey(tenant_id, questions)
+    queries = [_query(one, sinks[one.spec_id], one.location(tenant_id), within_s) for one in mappings]
+    return SinkCheck(tenant_id, queries)
 
 
-def _question(mapping: SyncMapping, sink: Sink | None, location: str, within_s: float) -> Question:
+def _query(mapping: SyncMapping, sink: Sink | None, location: str, within_s: float) -> Query:
     """Two threads for a slow sink, so that it answers while the database works; a near one has answered before two
     threads are scheduled (ADR 25)."""
     took_s = _took_s.get(sink.place_name, NEAR_S) if sink else 0.0
     if sink is None or took_s < NEAR_S or took_s > SLOW_S or not _may_ask(sink.place_name):
-        return Question(mapping, sink, location, within_s)
+        return Query(mapping, sink, location, within_s)
     begun = (
         _begin(sink, partial(_marker, sink, location), within_s),
         _begin(sink, partial(_has_objects, sink, location), within_s),
     )
-    return Question(mapping, sink, location, within_s, begun)
+    return Query(mapping, sink, location, within_s, begun)
 
 
 def _may_ask(name: str) -> bool:
@@ -279,24 +279,24 @@ def read_marker(sink: Sink, location: str, deadline_s: int) -> tuple[Marker | No
         raise errors.Incomplete(f"The marker of {location} cannot be read: {error}.") from error
 
 
-def _check_first_times(silent: list[Finding], tenant_id: str) -> None:
-    silent = [finding for finding in silent if finding.mapping.uploads]
+def _check_first_times(silent: list[SinkState], tenant_id: str) -> None:
+    silent = [sink_state for sink_state in silent if sink_state.mapping.uploads]
     if not silent:
         return
     known = list(SavedState.objects.current().filter(tenant_id=tenant_id, files__gt=0))
     if not known:
         return
     known.sort(key=lambda saved: saved.saved_at, reverse=True)
-    specs = {finding.mapping.spec_id: finding.mapping.spec for finding in silent}
+    specs = {sink_state.mapping.spec_id: sink_state.mapping.spec for sink_state in silent}
     names = {pk: places.names_of(spec) for pk, spec in specs.items()}
-    for finding in silent:
+    for sink_state in silent:
         for saved in known:
-            if saved.location == finding.location and saved.place in names[finding.mapping.spec_id]:
+            if saved.location == sink_state.location and saved.place in names[sink_state.mapping.spec_id]:
                 raise errors.StateMissing(
-                    f"{saved.files} files were saved at {finding.location} on {saved.saved_at:%Y-%m-%d %H:%M} UTC;"
+                    f"{saved.files} files were saved at {sink_state.location} on {saved.saved_at:%Y-%m-%d %H:%M} UTC;"
                     f" nothing is there now."
                 )
-            if saved.mapping_id == finding.mapping.pk:
+            if saved.mapping_id == sink_state.mapping.pk:
                 raise errors.StateMoved(
-                    f"This tenant's state was saved at {saved.location}, not at {finding.location}."
+                    f"This tenant's state was saved at {saved.location}, not at {sink_state.location}."
                 )

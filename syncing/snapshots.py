@@ -34,7 +34,7 @@ from syncing import errors
 from syncing.instruments import FREEZE_SECONDS
 from syncing.models import SyncMapping
 from syncing.states import Quiesce
-from syncing.targets import Site, planted
+from syncing.targets import TransferTarget, planted
 
 log = structlog.get_logger(__name__)
 
@@ -135,19 +135,19 @@ class Part:
 
 
 @contextmanager
-def taken(site: Site, parts: list[Part], quiesce: str, keep_going: Callable[[], bool]) -> Iterator[None]:
+def taken(target: TransferTarget, parts: list[Part], quiesce: str, keep_going: Callable[[], bool]) -> Iterator[None]:
     """Within the block, the parts' trees contain what changed, and their census describes that point in time.
 
     Raises SyncFailed; TransferCancelled if ``keep_going`` returns False.
     """
     with needs_room():
-        directory = _fresh_directory(site)
+        directory = _fresh_directory(target)
     floor = settings.BOILERHOUSE_DISK_FLOOR_MB << 20
     try:
         with needs_room():
             (directory / "files").mkdir(mode=0o700)
         with Copies(directory / "files", settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES, floor) as held:
-            _Taking(site, parts, held, keep_going).run(quiesce)
+            _Taking(target, parts, held, keep_going).run(quiesce)
         with needs_room():
             for part in parts:
                 _plant(part, directory)
@@ -173,11 +173,11 @@ def needs_room() -> Iterator[None]:
         ) from error
 
 
-def _fresh_directory(site: Site) -> Path:
+def _fresh_directory(target: TransferTarget) -> Path:
     """On the volumes' own file system if that clones files, otherwise on the node's disk, because the limit is the
     tenant's."""
-    site.node.volumes.clear_snapshots(site.container_id)
-    home = site.node.volumes.home(site.container_id)
+    target.node.volumes.clear_snapshots(target.container_id)
+    home = target.node.volumes.home(target.container_id)
     own = quota.root(home)
     directory = volumes.snapshot_dir(own if own != home and copies.can_clone(own) else home)
     directory.mkdir(mode=0o700)
@@ -213,18 +213,18 @@ def _urgent() -> Iterator[None]:
 
 
 class _Taking:
-    def __init__(self, site: Site, parts: list[Part], held: Copies, keep_going: Callable[[], bool]) -> None:
-        self._site, self._parts, self._copies, self._keep_going = site, parts, held, keep_going
+    def __init__(self, target: TransferTarget, parts: list[Part], held: Copies, keep_going: Callable[[], bool]) -> None:
+        self._target, self._parts, self._copies, self._keep_going = target, parts, held, keep_going
         self._most_s = settings.BOILERHOUSE_FREEZE_MAX_MS / 1000
         self._looked = time.monotonic()
         self._frozen_s: list[float] = []
         self._reason = ""
-        rows = Container.objects.filter(pk=site.container_id)
+        rows = Container.objects.filter(pk=target.container_id)
         self._runtime_id = rows.values_list("runtime_id", flat=True).first() or ""
 
     def run(self, quiesce: str) -> None:
         if freezer.is_frozen(self._runtime_id):  # by a killed save, whose watchdog died too
-            freezer.thaw(self._site.node.runtime, self._runtime_id, lifecycle.runtime_name(self._site.container_id))
+            freezer.thaw(self._target.node.runtime, self._runtime_id, lifecycle.runtime_name(self._target.container_id))
         is_moment = quiesce == Quiesce.FREEZE and self._at_one_moment()
         if not is_moment:
             self._one_by_one()
@@ -251,9 +251,9 @@ class _Taking:
         part.torn = sum(not one.is_whole for one in part.copied.values())
 
     def _at_one_moment(self) -> bool:
-        name = lifecycle.runtime_name(self._site.container_id)
+        name = lifecycle.runtime_name(self._target.container_id)
         try:
-            runtime = self._site.node.runtime
+            runtime = self._target.node.runtime
             how = freezer.of(runtime, self._runtime_id, name)
             for pause_s in PAUSES_S:
                 time.sleep(pause_s)

@@ -16,7 +16,7 @@ def save_stopped(save: MappingSave) -> None:
     volume, relative = save.place
     try:
         with planted(save.mapping):
-            root = volumes.descend(volume, relative, create_for=save.site.owner)
+            root = volumes.descend(volume, relative, create_for=save.target.owner)
     except FileNotFoundError:
         save.note_missing()
         return

@@ -18,7 +18,7 @@ from syncing.models import SyncMapping
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class TransferTarget:
     """The container of a transfer, with its lock held."""
 
     container_id: UUID
@@ -33,23 +33,23 @@ class Site:
     is_stopped: bool
 
 
-def place_of(site: Site, mapping: SyncMapping) -> tuple[Path, PurePosixPath]:
+def place_of(target: TransferTarget, mapping: SyncMapping) -> tuple[Path, PurePosixPath]:
     """The volume on this node that contains the mapping's directory, and the path in it. Raises DirectoryMissing."""
-    found = site.spec.volume_of(mapping.container_path)
+    found = target.spec.volume_of(mapping.container_path)
     if found is None:
         raise errors.SyncFailed(
             f"{mapping.container_path} is not inside a volume of this container's workload version."
         )
     volume, relative = found
     try:
-        return site.node.volumes.volume_path(site.container_id, volume.name), relative
+        return target.node.volumes.volume_path(target.container_id, volume.name), relative
     except (pool_errors.DirectoryGone, pool_errors.HostNotReady) as error:  # its own file system, which does not exist
         raise errors.DirectoryMissing(error.detail) from error
 
 
-def check_alone(site: Site, mapping: SyncMapping) -> None:
+def check_alone(target: TransferTarget, mapping: SyncMapping) -> None:
     """Raise VolumeInside if moving files in would unmount another volume in the container."""
-    if other := mounts.inside(site.spec, mapping.container_path):
+    if other := mounts.inside(target.spec, mapping.container_path):
         raise errors.VolumeInside(
             f"The volume {other.name} ({other.container_path}) is mounted inside {mapping.container_path}, so"
             " nothing can be restored around it. Save the workload with its volumes beside each other."

@@ -47,6 +47,6 @@ def _put_back(run: SyncRun, keep_going: Callable[[], bool]) -> dict[str, Any]:
     backup = Backup.objects.select_related("spec__credential").filter(pk=run.steps[0]["backup"]).first()
     if backup is None:
         raise sync_errors.StateMissing("The backup has expired.")
-    files, size = backup_restores.put_back(run, backup, keep_going)
+    files, size = backup_restores.restore(run, backup, keep_going)
     totals = {"files": files, "bytes": size, "totalFiles": files, "totalBytes": size, "percent": 100.0}
     return {"progress": totals}

@@ -71,7 +71,7 @@ def begin(claim: Claim) -> Begun:
         raise errors.EngineUnavailable(pool.last_error)
     if claim.tenant_key:
         pacing.check_new_claim(claim.tenant_key)
-    survey = sink_checks.begin_survey(pool.pk, claim.tenant_id)  # the sink answers while the database works
+    sink_check = sink_checks.begin_check(pool.pk, claim.tenant_id)  # the sink answers while the database works
     taking = time.monotonic()
     try:
         assignment = _take(claim, pool, serving)
@@ -85,7 +85,7 @@ def begin(claim: Claim) -> Begun:
     CLAIM_PHASE_SECONDS.labels("take").observe(time.monotonic() - taking)
     if assignment.container is None:
         EXHAUSTED.labels(pool.pk).inc()
-    is_done = assignment.container is not None and preparation.prepare_here(assignment, survey, started)
+    is_done = assignment.container is not None and preparation.prepare_here(assignment, sink_check, started)
     return Begun(assignment.pk, assignment.generation, is_new=True, assigned=assignment if is_done else None)
 
 

@@ -61,7 +61,7 @@ def _phase(name: str) -> Iterator[None]:
         yield
 
 
-def prepare_here(assignment: Assignment, survey: sink_checks.Survey, started: float) -> bool:
+def prepare_here(assignment: Assignment, sink_check: sink_checks.SinkCheck, started: float) -> bool:
     """The hot path: if nothing has to be restored, finish the claim in this process; otherwise pass it to a worker.
 
     Returns whether the claim is assigned.
@@ -70,21 +70,21 @@ def prepare_here(assignment: Assignment, survey: sink_checks.Survey, started: fl
     assert spec
     assert container
     try:
-        findings: list[sink_checks.Finding] | None = None
-        with survey.entered(settings.BOILERHOUSE_CLAIM_THREADS) as may_wait:
+        sink_states: list[sink_checks.SinkState] | None = None
+        with sink_check.entered(settings.BOILERHOUSE_CLAIM_THREADS) as may_wait:
             if may_wait:
                 with (
                     _phase("survey"),
-                    nullcontext() if survey.is_near(sink_checks.NEAR_S) else fair_semaphore.yield_slot(),
+                    nullcontext() if sink_check.is_near(sink_checks.NEAR_S) else fair_semaphore.yield_slot(),
                 ):
-                    findings = survey.answer()
+                    sink_states = sink_check.answer()
         needs_worker = spec.post_claim is not None or spec.seed is not None
-        needs_worker |= findings is None or any(not finding.is_empty for finding in findings)
+        needs_worker |= sink_states is None or any(not sink_state.is_empty for sink_state in sink_states)
         node = node_of(container)
         needs_worker |= not node.is_here or node.runtime.is_suspect()
         needs_worker |= assignment.egress is not None  # only workers may change the packet filter
-        if findings is not None and not needs_worker:
-            needs_worker = not _finish(assignment, spec, findings, started)
+        if sink_states is not None and not needs_worker:
+            needs_worker = not _finish(assignment, spec, sink_states, started)
     except (pool_errors.Locked, sync_errors.Oversized):
         needs_worker = True
     except errors.OutcomeUnknown:
@@ -94,7 +94,7 @@ def prepare_here(assignment: Assignment, survey: sink_checks.Survey, started: fl
         ownership.give_up((Assignment, assignment.pk))
         raise
     except Exception as error:
-        if not (survey.may_pass() and _ask_later(assignment, error, 0)):
+        if not (sink_check.may_pass() and _ask_later(assignment, error, 0)):
             aborts.fail(assignment, error)
         return False
     if needs_worker:
@@ -149,25 +149,25 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
             _leave_to_its_node(assignment, asked)
             return
         deadlines.take_up(assignment)
-        findings: list[sink_checks.Finding] | None = None
+        sink_states: list[sink_checks.SinkState] | None = None
         try:
             tenant_id = assignment.tenant_id
-            survey = sink_checks.begin_survey(assignment.pool_id, tenant_id, sink_checks.patience_s(tenant_id))
-            with slow_work.entered_for(survey.far_ends) as may_work:
+            sink_check = sink_checks.begin_check(assignment.pool_id, tenant_id, sink_checks.patience_s(tenant_id))
+            with slow_work.entered_for(sink_check.far_ends) as may_work:
                 if not may_work:
                     _back_to_the_queue(assignment, asked)
                     return
-                with slow_work.entered_slow(is_slow=survey.is_slow) as may_ask:
+                with slow_work.entered_slow(is_slow=sink_check.is_slow) as may_ask:
                     if not may_ask:
                         _back_to_the_queue(assignment, asked)
                         return
                     with _phase("survey"):
-                        findings = survey.answer()
-                with slow_work.entered(restores.size_of(findings)) as may_begin, deadlines.moving(assignment):
+                        sink_states = sink_check.answer()
+                with slow_work.entered(restores.size_of(sink_states)) as may_begin, deadlines.moving(assignment):
                     if not may_begin:
                         _stand_in_line(assignment)
                         return
-                    if _finish(assignment, assignment.version.spec, findings, None):
+                    if _finish(assignment, assignment.version.spec, sink_states, None):
                         return
             if not _is_pending(assignment):
                 return
@@ -178,7 +178,7 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
         except DATABASE_LOST:
             raise  # undecided: the next owner continues, or the deadline ends it
         except Exception as error:  # whatever failed, the claim must not stay pending under a living owner
-            if findings is not None or not _ask_later(assignment, error, asked):
+            if sink_states is not None or not _ask_later(assignment, error, asked):
                 aborts.fail(assignment, error)
             return
         assignment = _adopt(assignment_id, assignment.generation)
@@ -223,7 +223,7 @@ def _is_pending(assignment: Assignment) -> bool:
 
 
 def _finish(
-    assignment: Assignment, spec: WorkloadSpec, findings: list[sink_checks.Finding], started: float | None
+    assignment: Assignment, spec: WorkloadSpec, sink_states: list[sink_checks.SinkState], started: float | None
 ) -> bool:
     """Latch, restore, provision, verify, decide. False: the container is dead or dirty, or the row has changed.
 
@@ -231,7 +231,7 @@ def _finish(
     """
     container_id, node = assignment.held_container, node_of(assignment)
     assert assignment.uid is not None
-    _raise_generation(assignment, findings)
+    _raise_generation(assignment, sink_states)
     try:
         with node.volumes.locked(container_id, within_s=LOCKED_S) as lock:
             if not _is_pending(assignment):
@@ -242,14 +242,18 @@ def _finish(
             if assignment.egress is not None:
                 with _phase("network"):
                     networks.enforce(assignment)
-            site = target_of(assignment, lock, is_stopped=False)
+            target = target_of(assignment, lock, is_stopped=False)
             restored: restores.Restored | None = None
-            if any(not finding.is_empty for finding in findings):
+            if any(not sink_state.is_empty for sink_state in sink_states):
                 with _phase("restore"):
                     restored = restores.restore(
-                        site, findings, Trigger.CLAIM, lambda: _is_pending(assignment), is_patient=not assignment.waits
+                        target,
+                        sink_states,
+                        Trigger.CLAIM,
+                        lambda: _is_pending(assignment),
+                        is_patient=not assignment.waits,
                     )
-            elif spec.seed and not any(finding.marker for finding in findings):
+            elif spec.seed and not any(sink_state.marker for sink_state in sink_states):
                 with _phase("seed"):
                     _plant_seed(assignment, spec)
             failpoints.reach("claim.restored")
@@ -266,16 +270,16 @@ def _finish(
             if observed is None or not observed.is_running:
                 return False
             with _phase("decide"):
-                return _decide(assignment, findings, site, restored, started)
+                return _decide(assignment, sink_states, target, restored, started)
     except (pool_errors.DirectoryGone, sync_errors.DirectoryMissing, pool_errors.DirtyContainer) as error:
         log.error("container refused", code=error.code, container=str(container_id))
         return False
 
 
-def _raise_generation(assignment: Assignment, findings: list[sink_checks.Finding]) -> None:
+def _raise_generation(assignment: Assignment, sink_states: list[sink_checks.SinkState]) -> None:
     """Above the generation of every marker: a database that was reset must not make an old claim look newer
     (hazards.md#a2)."""
-    highest = max((finding.marker.generation for finding in findings if finding.marker), default=0)
+    highest = max((sink_state.marker.generation for sink_state in sink_states if sink_state.marker), default=0)
     if highest < assignment.generation:
         return
     with transaction.atomic():
@@ -333,8 +337,8 @@ def _hook_failed(done: Executed) -> errors.HookFailed:
 
 def _decide(
     assignment: Assignment,
-    findings: list[sink_checks.Finding],
-    site: targets.Site,
+    sink_states: list[sink_checks.SinkState],
+    target: targets.TransferTarget,
     restored: restores.Restored | None,
     started: float | None,
 ) -> bool:
@@ -362,7 +366,7 @@ def _decide(
             if not won:
                 return False
             if restored is None:
-                restores.record_restored(findings, site)
+                restores.record_restored(sink_states, target)
             emit(
                 "container.claimed",
                 pool_id=assignment.pool_id,

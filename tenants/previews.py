@@ -20,7 +20,7 @@ from syncing import services as syncing
 from syncing.mapping_saves import may_delete
 from syncing.models import SyncMapping
 from syncing.states import Direction
-from syncing.targets import Site, place_of, planted
+from syncing.targets import TransferTarget, place_of, planted
 from tenants import errors, validation
 from tenants.models import Assignment
 from tenants.states import AssignmentState
@@ -77,12 +77,12 @@ def matches_among(names: Iterable[str], mappings: Iterable[tuple[str, str]]) -> 
 
 def matches_of_tenant(tenant_id: str, pool_id: str, mappings: Iterable[tuple[str, str]]) -> list[Matched]:
     """The same for the files in the tenant's container. Raises Invalid, NotAssigned, OtherNode."""
-    site = _site(tenant_id, pool_id)
+    target = _target(tenant_id, pool_id)
     results = []
     for container_path, pattern in mappings:
         mapping = SyncMapping(container_path=container_path)
         try:
-            census = _census(site, mapping, "")
+            census = _census(target, mapping, "")
         except (sync_errors.SyncFailed, OSError) as error:
             results.append(Matched(container_path, pattern, problem=_words(error)))
             continue
@@ -111,21 +111,21 @@ def _matched(container_path: str, pattern: str, sizes: dict[str, int], *, is_cut
 
 def of_sync(tenant_id: str, direction: Direction) -> list[Planned]:
     """What a save (upload) or a restore (download) of the tenant would do. Raises Invalid, NotAssigned, OtherNode."""
-    site = _site(tenant_id, None)
+    target = _target(tenant_id, None)
     results = []
-    for spec in syncing.specs_for(site.pool_id, direction):
+    for spec in syncing.specs_for(target.pool_id, direction):
         for mapping in spec.mappings.all():
             if mapping.uploads if direction == Direction.UPLOAD else mapping.restores:
                 mapping.spec = spec
-                results.append(_plan(site, mapping, direction))
+                results.append(_plan(target, mapping, direction))
     return results
 
 
-def _plan(site: Site, mapping: SyncMapping, direction: Direction) -> Planned:
-    location = mapping.location(site.tenant_id)
+def _plan(target: TransferTarget, mapping: SyncMapping, direction: Direction) -> Planned:
+    location = mapping.location(target.tenant_id)
     planned = Planned(mapping.spec_id, mapping.container_path, location)
     try:
-        here = _census(site, mapping, mapping.pattern)
+        here = _census(target, mapping, mapping.pattern)
         there: dict[str, int] = {}
         fits = patterns.matcher(mapping.pattern)
         until = time.monotonic() + LOOK_S
@@ -140,20 +140,20 @@ def _plan(site: Site, mapping: SyncMapping, direction: Direction) -> Planned:
         return planned
     planned.is_cut |= here.is_cut
     sizes = {name: stamp.size for name, stamp in here.seen.items()}
-    source, target = (sizes, there) if direction == Direction.UPLOAD else (there, sizes)
+    source, destination = (sizes, there) if direction == Direction.UPLOAD else (there, sizes)
     for name, size in source.items():
-        if name not in target:
+        if name not in destination:
             planned.new, planned.bytes = planned.new + 1, planned.bytes + size
-        elif target[name] != size:
+        elif destination[name] != size:
             planned.changed, planned.bytes = planned.changed + 1, planned.bytes + size
         else:
             planned.same += 1
-    if direction == Direction.UPLOAD and may_delete(mapping, site, location):
-        planned.deletes = len(target.keys() - source.keys())
+    if direction == Direction.UPLOAD and may_delete(mapping, target, location):
+        planned.deletes = len(destination.keys() - source.keys())
     return planned
 
 
-def _site(tenant_id: str, pool_id: str | None) -> Site:
+def _target(tenant_id: str, pool_id: str | None) -> TransferTarget:
     validation.check_tenant_id(tenant_id)
     rows = Assignment.objects.filter(tenant_id=tenant_id, state=AssignmentState.ASSIGNED)
     rows = rows.select_related("version", "container")
@@ -164,8 +164,8 @@ def _site(tenant_id: str, pool_id: str | None) -> Site:
     return target_of(row, -1, is_stopped=False)
 
 
-def _census(site: Site, mapping: SyncMapping, pattern: str) -> volumes.Census:
-    volume, relative = place_of(site, mapping)
+def _census(target: TransferTarget, mapping: SyncMapping, pattern: str) -> volumes.Census:
+    volume, relative = place_of(target, mapping)
     try:
         with planted(mapping):
             root = volumes.descend(volume, relative)

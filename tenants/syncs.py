@@ -140,10 +140,10 @@ def _queued_by_hand(assignment: Assignment) -> dict[tuple[str, Direction], SyncR
 
 def _queue(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], trigger: Trigger) -> list[SyncRun]:
     with recording():
-        site = target_of(assignment, -1, is_stopped=False)
-        runs = [queue_run(spec, site, way, trigger) for spec, way in wanted]
+        target = target_of(assignment, -1, is_stopped=False)
+        runs = [queue_run(spec, target, way, trigger) for spec, way in wanted]
         for _ in runs:
-            site.node.queue.put("sync", "tenants.tasks.run_syncs")
+            target.node.queue.put("sync", "tenants.tasks.run_syncs")
     return runs
 
 
@@ -305,9 +305,11 @@ def _first_with_room(waiting: list[SyncRun], held: ExitStack) -> SyncRun | None:
     return None
 
 
-def _run_and_log(run: SyncRun, assignment: Assignment, site: targets.Site, is_held: Callable[[], bool]) -> None:
+def _run_and_log(
+    run: SyncRun, assignment: Assignment, target: targets.TransferTarget, is_held: Callable[[], bool]
+) -> None:
     try:
-        _run(run, assignment, site, is_held)
+        _run(run, assignment, target, is_held)
     except pool_errors.DirectoryGone:
         raise
     except BoilerhouseError as error:
@@ -315,21 +317,21 @@ def _run_and_log(run: SyncRun, assignment: Assignment, site: targets.Site, is_he
         log.warning("sync failed", **about, code=error.code)
 
 
-def _run(run: SyncRun, assignment: Assignment, site: targets.Site, is_held: Callable[[], bool]) -> None:
+def _run(run: SyncRun, assignment: Assignment, target: targets.TransferTarget, is_held: Callable[[], bool]) -> None:
     def keep_going() -> bool:
         return is_held() and not SyncRun.objects.filter(pk=run.pk, cancel_requested_at__isnull=False).exists()
 
     trigger = Trigger(run.trigger)
     if run.direction == Direction.UPLOAD:
-        hooks.run_before_save(assignment, "preSave", site.spec.pre_save)
-        saves.save(site, [run.spec], trigger, keep_going, lambda _spec: run)
+        hooks.run_before_save(assignment, "preSave", target.spec.pre_save)
+        saves.save(target, [run.spec], trigger, keep_going, lambda _spec: run)
         return
     try:
-        findings = sink_checks.survey_spec(run.spec, site.tenant_id).answer()
+        sink_states = sink_checks.check_spec(run.spec, target.tenant_id).answer()
     except sync_errors.SyncFailed as error:
         fail_queued(run, error)
         raise
-    restores.restore(site, findings, trigger, keep_going, lambda _spec: run)
+    restores.restore(target, sink_states, trigger, keep_going, lambda _spec: run)
 
 
 def _cancel_left_behind(rows: SyncRunQuerySet) -> int:

@@ -46,31 +46,31 @@ class TenantState:
         volumes.prepare(self.container_id, UID, self.workload)
         self.state = volumes.volume_path(self.container_id, "state")
         with volumes.locked(self.container_id, within_s=30) as lock:
-            findings = sink_checks.survey_spec(self.fresh(), self.tenant_id).answer()
-            site = self.site(lock)
-            if any(not finding.is_empty for finding in findings):
-                restores.restore(site, findings, Trigger.CLAIM, lambda: True)
+            sink_states = sink_checks.check_spec(self.fresh(), self.tenant_id).answer()
+            target = self.target(lock)
+            if any(not sink_state.is_empty for sink_state in sink_states):
+                restores.restore(target, sink_states, Trigger.CLAIM, lambda: True)
             else:
-                restores.record_restored(findings, site)
+                restores.record_restored(sink_states, target)
 
     def fresh(self):
         return type(self.spec).objects.prefetch_related("mappings").get(pk=self.spec.pk)
 
-    def site(self, lock: int) -> targets.Site:
-        return targets.Site(
+    def target(self, lock: int) -> targets.TransferTarget:
+        return targets.TransferTarget(
             self.container_id, Owner(UID, UID), self.spec.pool_id, self.workload, self.tenant_id, self.generation,
             lock, nodes.here(), is_stopped=True,
         )  # fmt: skip
 
     def save(self) -> None:
         with volumes.locked(self.container_id, within_s=30) as lock:
-            saves.save(self.site(lock), [self.fresh()], Trigger.RELEASE, lambda: True)
+            saves.save(self.target(lock), [self.fresh()], Trigger.RELEASE, lambda: True)
 
     def inward(self) -> None:
         """What the sink holds is merged into the container, as somebody's wish."""
         with volumes.locked(self.container_id, within_s=30) as lock:
-            findings = sink_checks.survey_spec(self.fresh(), self.tenant_id).answer()
-            restores.restore(self.site(lock), findings, Trigger.MANUAL, lambda: True)
+            sink_states = sink_checks.check_spec(self.fresh(), self.tenant_id).answer()
+            restores.restore(self.target(lock), sink_states, Trigger.MANUAL, lambda: True)
 
     def cut(self, place: str) -> None:
         """A save that ends there as by a power cut."""
@@ -115,8 +115,8 @@ class LiveState(TenantState):
         super().claim()
         make_container(self.spec.pool, pk=self.container_id, runtime_id=self.runtime_id, uid=UID)
 
-    def site(self, lock: int) -> targets.Site:
-        return targets.Site(
+    def target(self, lock: int) -> targets.TransferTarget:
+        return targets.TransferTarget(
             self.container_id, Owner(UID, UID), self.spec.pool_id, make_spec(), self.tenant_id, self.generation,
             lock, nodes.here(), is_stopped=False,
         )  # fmt: skip
@@ -124,7 +124,7 @@ class LiveState(TenantState):
     def save(self) -> dict:
         """What the run's step says."""
         with volumes.locked(self.container_id, within_s=30) as lock:
-            saves.save(self.site(lock), [self.fresh()], Trigger.INTERVAL, lambda: True)
+            saves.save(self.target(lock), [self.fresh()], Trigger.INTERVAL, lambda: True)
         return SyncRun.objects.filter(direction="upload").latest("created_at").steps[0]
 
     def told(self) -> dict:

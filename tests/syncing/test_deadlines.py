@@ -122,19 +122,19 @@ def test_a_sink_that_drips_gets_some_of_the_threads_and_then_one(asked, monkeypa
     """D10: claims at other sinks find a thread at once, from the first claim on; later ones wait for nobody."""
     spec, _ = asked
     monkeypatch.setattr(sink_checks, "PATIENT_DEADLINE_S", sink_checks.SLOW_S + 0.1)
-    first = [sink_checks.survey_spec(spec, f"tenant-{number}") for number in range(8)]
-    began = sum(one.begun is not None for survey in first for one in survey.questions)
+    first = [sink_checks.check_spec(spec, f"tenant-{number}") for number in range(8)]
+    began = sum(one.begun is not None for sink_check in first for one in sink_check.queries)
     assert 0 < began <= sink_checks.ASKERS_PER_SINK // 2
     assert sink_checks._askers.submit(lambda: "free").result(sink_checks.NEAR_S * 50) == "free"
     with ThreadPoolExecutor(3) as threads:
-        failed = [threads.submit(survey.answer) for survey in first[:3]]
+        failed = [threads.submit(sink_check.answer) for sink_check in first[:3]]
         for one in failed:
             with pytest.raises(errors.SinkStumbled):
                 one.result(60)
-    again = sink_checks.survey_spec(spec, "alice")
+    again = sink_checks.check_spec(spec, "alice")
     assert again.is_slow
     assert all(one.begun is None for one in again.questions), "no thread of others waits for it"
-    with again.entered(4) as may_wait, sink_checks.survey_spec(spec, "bob").entered(4) as may_too:
+    with again.entered(4) as may_wait, sink_checks.check_spec(spec, "bob").entered(4) as may_too:
         assert (may_wait, may_too) == (True, False)
-    with sink_checks.survey_spec(spec, "bob").entered(4) as may_wait:
+    with sink_checks.check_spec(spec, "bob").entered(4) as may_wait:
         assert may_wait

@@ -164,5 +164,5 @@ def test_vanished_state_is_forgotten_only_after_a_claim_met_it(state):
     state.write(new="1")
     state.save()
     assert SavedState.objects.count() == 2
-    assert json.dumps(sink_checks.survey_spec(state.fresh(), TENANT).answer()[0].marker.manifest.files) == "1"
+    assert json.dumps(sink_checks.check_spec(state.fresh(), TENANT).answer()[0].marker.manifest.files) == "1"
     assert not failpoints.hooks

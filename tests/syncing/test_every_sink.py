@@ -183,8 +183,8 @@ def test_two_who_write_the_marker_at_once(tenant, monkeypatch):
     tenant.write(a="2")
     key, real = marker_key(LOCATION), marker_steps.check_unchanged
 
-    def overtaken(known, mapping, site):
-        real(known, mapping, site)
+    def overtaken(known, mapping, target):
+        real(known, mapping, target)
         tenant.sink.put(key, replace(known, run_id="another", generation=99).dump())
 
     monkeypatch.setattr(marker_steps, "check_unchanged", overtaken)

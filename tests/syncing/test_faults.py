@@ -222,7 +222,7 @@ def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypat
 
         with volumes.locked(tenant.container_id, within_s=30) as lock:
             try:
-                saves.save(tenant.site(lock), [tenant.fresh()], Trigger.RELEASE, hangs)
+                saves.save(tenant.target(lock), [tenant.fresh()], Trigger.RELEASE, hangs)
             except errors.TransferInterrupted as error:
                 ended.append(error)
 
@@ -340,7 +340,7 @@ def test_a_save_ends_when_its_sink_dies_after_some_files_have_arrived(tmp_path, 
 
     try:
         with volumes.locked(tenant.container_id, within_s=30) as lock, pytest.raises(errors.SyncFailed) as ended:
-            saves.save(tenant.site(lock), [tenant.fresh()], Trigger.RELEASE, kills_it)
+            saves.save(tenant.target(lock), [tenant.fresh()], Trigger.RELEASE, kills_it)
     finally:
         server.stop()
     assert time.monotonic() < until, "it was still at it"
@@ -371,7 +371,7 @@ def test_one_of_two_specs_fails_and_the_other_saves(s3, data_dir, transactional_
 
     def both() -> None:
         with volumes.locked(tenant.container_id, within_s=30) as lock:
-            saves.save(tenant.site(lock), [tenant.fresh(), second], Trigger.RELEASE, lambda: True)
+            saves.save(tenant.target(lock), [tenant.fresh(), second], Trigger.RELEASE, lambda: True)
 
     both()
     assert end.sink().get(f"t/{TENANT}/state/a", 15) == b"1"

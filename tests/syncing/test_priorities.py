@@ -41,7 +41,7 @@ def tenant(tmp_path, settings, data_dir, transactional_db) -> TenantState:
 def test_a_save_is_as_urgent_as_what_waits_for_it(tenant, niceness, trigger):
     tenant.write(a="1")
     with volumes.locked(tenant.container_id, within_s=30) as lock:
-        saves.save(tenant.site(lock), [tenant.fresh()], trigger, lambda: True)
+        saves.save(tenant.target(lock), [tenant.fresh()], trigger, lambda: True)
 
     assert niceness
     assert set(niceness) == {0 if trigger in AWAITED else rclone.NICENESS}
@@ -53,8 +53,8 @@ def test_a_restore_is_as_urgent_as_what_waits_for_it(tenant, niceness, trigger):
     tenant.save()
     niceness.clear()
     with volumes.locked(tenant.container_id, within_s=30) as lock:
-        findings = sink_checks.survey_spec(tenant.fresh(), "alice").answer()
-        restores.restore(tenant.site(lock), findings, trigger, lambda: True)
+        sink_states = sink_checks.check_spec(tenant.fresh(), "alice").answer()
+        restores.restore(tenant.target(lock), sink_states, trigger, lambda: True)
 
     assert niceness
     assert set(niceness) == {0 if trigger in AWAITED else rclone.NICENESS}
@@ -64,6 +64,6 @@ def test_the_thread_that_asks_stays_as_urgent_as_it_was(tenant):
     before = os.getpriority(os.PRIO_PROCESS, 0)
     tenant.write(a="1")
     with volumes.locked(tenant.container_id, within_s=30) as lock:
-        saves.save(tenant.site(lock), [tenant.fresh()], Trigger.MANUAL, lambda: True)
+        saves.save(tenant.target(lock), [tenant.fresh()], Trigger.MANUAL, lambda: True)
 
     assert os.getpriority(os.PRIO_PROCESS, 0) == before

@@ -73,7 +73,7 @@ def changed(call, **over: object) -> dict[str, object]:
 
 def test_a_tenant_that_claims_while_a_spec_is_changed_keeps_its_coverage(call, pool, monkeypatch):
     """1.8: whether tenants hold anything was looked up by the view, before the sink was asked and the lock taken."""
-    monkeypatch.setattr(places, "survey_to_save", first(claim, places.survey_to_save))
+    monkeypatch.setattr(places, "check_to_save", first(claim, places.check_to_save))
     mapping = {"containerPath": "/state/logs", "sinkPath": "logs/", "direction": "upload", "mode": "copy"}
     body = changed(call, mappings=[mapping])
     assert "/state" in problem(call("PUT", "sync-specs/notes", body), 409, "coverage_held")["detail"]
@@ -124,8 +124,8 @@ def test_a_spec_is_not_deleted_under_a_release_that_has_still_to_save(call, pool
 def test_a_spec_that_was_deleted_meanwhile_is_not_found(call, pool, monkeypatch):
     """1.8: what the view had found was taken for what is; the answer was a 500."""
     body = changed(call)
-    drop = first(lambda: SyncSpec.objects.all().delete(), places.survey_to_save)
-    monkeypatch.setattr(places, "survey_to_save", drop)
+    drop = first(lambda: SyncSpec.objects.all().delete(), places.check_to_save)
+    monkeypatch.setattr(places, "check_to_save", drop)
     problem(call("PUT", "sync-specs/notes", body), 404, "sync_spec_not_found")
     problem(call("DELETE", "sync-specs/notes"), 404, "sync_spec_not_found")
 

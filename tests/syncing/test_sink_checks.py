@@ -48,40 +48,40 @@ def spec(data_dir, tmp_path, monkeypatch):
 
 def ask(spec):
     type(spec.far_end).questions = []
-    survey = sink_checks.survey_spec(spec, "alice")
-    return survey, survey.answer(), sorted(spec.far_end.questions)
+    sink_check = sink_checks.check_spec(spec, "alice")
+    return sink_check, sink_check.answer(), sorted(spec.far_end.questions)
 
 
 def test_a_sink_that_is_not_known_is_asked_by_others_and_a_near_one_by_the_claim_itself(spec):
     _, _, first = ask(spec)
-    survey, (finding,), then = ask(spec)
+    sink_check, (sink_state,), then = ask(spec)
 
     assert first == [("marker", False), ("objects", False)]
     assert then == [("marker", True), ("objects", True)]
-    assert survey.is_near(0)
-    assert finding.is_empty
+    assert sink_check.is_near(0)
+    assert sink_state.is_empty
 
 
 def test_of_a_near_sink_with_a_marker_nothing_more_is_asked(spec):
     ask(spec)
     type(spec.far_end).marker = MARKER
-    _, (finding,), questions = ask(spec)
+    _, (sink_state,), questions = ask(spec)
 
     assert questions == [("marker", True)]
-    assert finding.marker == MARKER
-    assert not finding.is_empty
+    assert sink_state.marker == MARKER
+    assert not sink_state.is_empty
 
 
 def test_a_sink_that_became_slow_is_asked_by_others_from_then_on_and_the_claims_turn_is_given_away(spec):
     ask(spec)
     type(spec.far_end).takes_s = 2 * sink_checks.NEAR_S
     _, _, surprised = ask(spec)
-    survey, _, later = ask(spec)
+    sink_check, _, later = ask(spec)
 
     assert all(is_own for _, is_own in surprised)
     assert not any(is_own for _, is_own in later)
     assert len(later) == 2
-    again = sink_checks.survey_spec(spec, "alice")
+    again = sink_checks.check_spec(spec, "alice")
     assert not again.is_near(0)
     again.answer()
-    assert survey.is_near(0), "it has answered"
+    assert sink_check.is_near(0), "it has answered"

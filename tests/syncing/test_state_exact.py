@@ -246,8 +246,8 @@ def denied(*_: object) -> str:
 def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
     """B46: ``mkdir -m 0000 d`` in a live container fails no save, and is open to nobody during it."""
     before = closed_things(tenant)
-    site = tenant.site
-    monkeypatch.setattr(tenant, "site", lambda lock: replace(site(lock), is_stopped=False))
+    target = tenant.target
+    monkeypatch.setattr(tenant, "target", lambda lock: replace(target(lock), is_stopped=False))
     tenant.save()
     assert modes(tenant) == before
     monkeypatch.undo()
@@ -582,8 +582,8 @@ def test_what_would_not_fit_the_disk_limit_when_it_comes_back_is_refused_before_
     """B15, S5: a file with holes, then hard links; named, with what to do, by releases and by live saves alike."""
     tenant = limited()
     if live:
-        site = tenant.site
-        monkeypatch.setattr(tenant, "site", lambda lock: replace(site(lock), is_stopped=False))
+        target = tenant.target
+        monkeypatch.setattr(tenant, "target", lambda lock: replace(target(lock), is_stopped=False))
     sparse(tenant, "img", 200 * MB, b"data" * 1000)
     with pytest.raises(errors.TooLarge) as raised:
         tenant.save()

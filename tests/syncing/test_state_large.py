@@ -290,8 +290,8 @@ def stop_after(monkeypatch, size: int, error: BaseException) -> None:
 def carry_on(tenant: TenantState) -> None:
     """What the next worker does for the same claim."""
     with volumes.locked(tenant.container_id, within_s=30) as lock:
-        findings = sink_checks.survey_spec(tenant.fresh(), TENANT).answer()
-        restores.restore(tenant.site(lock), findings, Trigger.CLAIM, lambda: True)
+        sink_states = sink_checks.check_spec(tenant.fresh(), TENANT).answer()
+        restores.restore(tenant.target(lock), sink_states, Trigger.CLAIM, lambda: True)
 
 
 def test_a_restore_whose_worker_died_is_carried_on_with_what_was_staged(make_tenant, line, monkeypatch):
@@ -355,11 +355,11 @@ def test_a_line_that_is_dead_for_a_while_ends_only_claims_that_somebody_waits_fo
     with pytest.raises(Killed):
         tenant.claim()
     settings.BOILERHOUSE_TRANSFER_STALL_S = 120
-    findings = sink_checks.survey_spec(tenant.fresh(), TENANT).answer()
+    sink_states = sink_checks.check_spec(tenant.fresh(), TENANT).answer()
     line.die(30)
     ends = contextlib.nullcontext() if is_patient else pytest.raises(errors.SyncFailed)
     with volumes.locked(tenant.container_id, within_s=30) as lock, ends:
-        restores.restore(tenant.site(lock), findings, Trigger.CLAIM, lambda: True, is_patient=is_patient)
+        restores.restore(tenant.target(lock), sink_states, Trigger.CLAIM, lambda: True, is_patient=is_patient)
     assert (lies_in(tenant) == made) is is_patient
 
 

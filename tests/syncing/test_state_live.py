@@ -566,7 +566,7 @@ def test_a_cancelled_snapshot_leaves_nothing(one, monkeypatch):
     monkeypatch.setattr(snapshots, "LOOK_EVERY_S", 0.0)
     one.write(**{f"f{n}": "x" for n in range(10)})
     with volumes.locked(one.container_id, within_s=30) as lock, pytest.raises(errors.TransferCancelled):
-        saves.save(one.site(lock), [one.fresh()], Trigger.INTERVAL, lambda: False)
+        saves.save(one.target(lock), [one.fresh()], Trigger.INTERVAL, lambda: False)
     assert not one.far_end.keys(LOCATION)
     assert not volumes.snapshot_dir(volumes.home(one.container_id)).exists()
     assert not freezer.is_frozen(one.runtime_id)
@@ -794,8 +794,8 @@ def test_on_a_full_disk_a_live_save_is_refused_and_a_release_saves(s3, data_dir,
             tenant.save()
         expected = tenant.look()
         with volumes.locked(tenant.container_id, within_s=30) as lock:
-            site = replace(tenant.site(lock), is_stopped=True)
-            saves.save(site, [tenant.fresh()], Trigger.RELEASE, lambda: True)
+            target = replace(tenant.target(lock), is_stopped=True)
+            saves.save(target, [tenant.fresh()], Trigger.RELEASE, lambda: True)
         (disk / "filler").unlink()
         for path in disk.glob("f*"):
             path.unlink()

@@ -129,17 +129,17 @@ class Claimed:
     def spec(self) -> SyncSpec:
         return SyncSpec.objects.select_related("credential").prefetch_related("mappings").get(pk=self.spec_id)
 
-    def _site(self, lock: int) -> targets.Site:
+    def _target(self, lock: int) -> targets.TransferTarget:
         pool_id = self.spec.pool_id
-        return targets.Site(
+        return targets.TransferTarget(
             self.container_id, Owner(UID, UID), pool_id, make_spec(), self.tenant_id, self.generation,
             lock, nodes.here(), is_stopped=True,
         )  # fmt: skip
 
     def restore(self) -> dict[str, str]:
         with volumes.locked(self.container_id, within_s=30) as lock:
-            findings = sink_checks.survey_spec(self.spec, self.tenant_id).answer()
-            restores.restore(self._site(lock), findings, Trigger.CLAIM, lambda: True)
+            findings = sink_checks.check_spec(self.spec, self.tenant_id).answer()
+            restores.restore(self._target(lock), findings, Trigger.CLAIM, lambda: True)
         return self.look()
 
     def look(self) -> dict[str, str]:
@@ -152,7 +152,7 @@ class Claimed:
 
     def save(self) -> None:
         with volumes.locked(self.container_id, within_s=30) as lock:
-            saves.save(self._site(lock), [self.spec], Trigger.RELEASE, lambda: True)
+            saves.save(self._target(lock), [self.spec], Trigger.RELEASE, lambda: True)
 
 
 def volumes_of(tenant_id: str):
@@ -491,8 +491,8 @@ def test_a_settled_spec_costs_a_claim_no_request_and_no_statement(ask, server, m
     monkeypatch.setattr(places, "look_at", None)
     before = [("where", "surveys")]
     with CaptureQueriesContext(connection) as asked:
-        survey = sink_checks.begin_survey("victims-pool", "alice")
-        (finding,) = survey.answer()
+        check = sink_checks.begin_check("victims-pool", "alice")
+        (finding,) = check.answer()
     assert finding.is_empty
     assert [one["sql"].split('"')[1] for one in asked.captured_queries if one["sql"].startswith("SELECT")], before
     assert len(asked.captured_queries) == 2, "the mappings with their specs, and what is known to be saved"
@@ -603,9 +603,9 @@ def test_a_spec_that_is_changed_while_its_place_is_asked_uses_nothing(ask, serve
     SyncSpec.objects.update(place_state=PlaceState.UNASKED)
     spec, settle = SyncSpec.objects.get(), places.settle
 
-    def changed(survey, spec_id=""):
+    def changed(check, spec_id=""):
         SyncSpec.objects.update(version=2)
-        settle(survey, spec_id)
+        settle(check, spec_id)
 
     monkeypatch.setattr(places, "settle", changed)
     with pytest.raises(errors.SinkUnreachable):

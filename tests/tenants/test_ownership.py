@@ -139,12 +139,12 @@ def test_a_claim_on_the_hot_path_gives_up_itself_alone(periodic_saves, monkeypat
     assignment = Assignment.objects.select_related("container__pool", "version").get(pk=mine.pk)
     assignment.version = assignment.container.version
 
-    class Survey:
+    class SinkCheck:
         def entered(self, _: int) -> object:
             raise OperationalError
 
     with pytest.raises(OperationalError):
-        preparation.prepare_here(assignment, Survey(), 0.0)
+        preparation.prepare_here(assignment, SinkCheck(), 0.0)
     eventually(lambda: Assignment.objects.get(pk=mine.pk).owner is None, 20)
     assert Assignment.objects.get(pk=other.pk).owner == processes.current() == me
 

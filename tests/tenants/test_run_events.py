@@ -61,8 +61,8 @@ def test_what_runs_by_a_container_whose_lock_is_taken_ends_with_an_event(spec):
     """1.2: the next run of the same spec overtakes it."""
     mine = make_held(spec.pool)
     make_run(spec, mine, state=RUNNING, owner=processes.current())
-    site = target_of(mine, -1, is_stopped=False)
-    with runs.running(spec, site, Direction.UPLOAD, Trigger.RELEASE, None):
+    target = target_of(mine, -1, is_stopped=False)
+    with runs.running(spec, target, Direction.UPLOAD, Trigger.RELEASE, None):
         pass
     assert events() == [("sync.failed", "interrupted"), ("sync.started", None), ("sync.completed", None)]
 
@@ -79,9 +79,9 @@ def test_runs_that_a_release_leaves_behind_end_with_an_event(spec):
 def test_a_run_that_was_buried_meanwhile_keeps_its_end(spec, fails):
     """1.2: the process that was held for dead wrote over it by primary key alone."""
     mine = make_held(spec.pool)
-    site = target_of(mine, -1, is_stopped=False)
+    target = target_of(mine, -1, is_stopped=False)
     try:
-        with runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
+        with runs.running(spec, target, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
             SyncRun.objects.filter(pk=run.pk).update(owner=uuid4())
             upkeep.bury_dead_runs()
             if fails:
@@ -95,9 +95,9 @@ def test_a_run_that_was_buried_meanwhile_keeps_its_end(spec, fails):
 
 def test_a_run_that_has_ended_tells_no_progress(spec):
     """1.2: the process that was held for dead went on to tell how far it was, after the end."""
-    site = target_of(make_held(spec.pool), -1, is_stopped=False)
-    with runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
-        reporter = runs.ProgressReporter(run, site)
+    target = target_of(make_held(spec.pool), -1, is_stopped=False)
+    with runs.running(spec, target, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
+        reporter = runs.ProgressReporter(run, target)
         reporter(rclone.Progress(bytes=1, files=1))
         SyncRun.objects.filter(pk=run.pk).bury()
         reporter._said_at = 0.0

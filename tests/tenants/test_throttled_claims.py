@@ -106,7 +106,7 @@ def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(poo
     with pytest.raises(errors.RestoreFailed, match="has not answered within"):
         outcome(slow, "mallory")
     assert time.monotonic() - began < 5 * 4
-    with sink_checks.begin_survey(slow.pk, "mallory").entered(4) as waits_in_another_thread:
+    with sink_checks.begin_check(slow.pk, "mallory").entered(4) as waits_in_another_thread:
         assert waits_in_another_thread
         handed_on = claims.begin(claims.Claim(tenant_id="mia", pool_id=slow.pk))
         assert handed_on.assigned is None

@@ -91,8 +91,8 @@ def test_a_sync_run_of_any_kind_says_so_too(caplog):
     """Further defect 1: runs are read by tenants' keys."""
     pool = make_pool()
     spec, mine = make_sync_spec(pool), make_held(pool)
-    site = target_of(mine, -1, is_stopped=False)
-    with pytest.raises(SyncFailed) as raised, runs.running(spec, site, Direction.UPLOAD, Trigger.INTERVAL, None):
+    target = target_of(mine, -1, is_stopped=False)
+    with pytest.raises(SyncFailed) as raised, runs.running(spec, target, Direction.UPLOAD, Trigger.INTERVAL, None):
         break_down()
     assert "CANARY" not in raised.value.detail
     Assignment.objects.all().delete()
