@@ -62,7 +62,10 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     """PostgreSQL drops no database that a thread or a process of some test still has open, however briefly."""
     from django.db import connection
 
-    yield
+    from tests.clearing import quick_clearing
+
+    with django_db_blocker.unblock(), quick_clearing(), django_db_blocker.block():
+        yield
     if connection.vendor != "postgresql":
         return
     with django_db_blocker.unblock():
