@@ -91,6 +91,16 @@ def _other_sessions() -> list[tuple[int, str]]:
         return cursor.fetchall()  # type: ignore[no-any-return]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_passwords() -> Iterator[None]:
+    """No user of a test costs the half second of a processor that makes guesses dear."""
+    from boilerhouse.dashboard.password_hasher import Hasher
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hasher, "iterations", 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server = S3Server(tmp_path_factory.mktemp("s3") / "data")
