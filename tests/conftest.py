@@ -51,10 +51,17 @@ def deployments_made() -> Iterator[set[str]]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need a server or an engine are ``slow``: make quick leaves them out."""
+    """Tests that need a server or an engine are ``slow``: make quick leaves them out.
+
+    Those in this process that ask for no database run on SQLite only.
+    """
     for item in items:
-        if {"s3", "any_far_end", "docker_engine"} & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if {"s3", "any_far_end", "docker_engine"} & fixtures:
             item.add_marker(pytest.mark.slow)
+        needs_database = {"db", "transactional_db"} & fixtures or item.get_closest_marker("django_db")
+        if not needs_database and not {"stack", "engine"} & set(item.path.parts):
+            item.add_marker(pytest.mark.any_database)
 
 
 @pytest.fixture(scope="session")
