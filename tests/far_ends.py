@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+import pytest
+import requests
 
 from boilerhouse.operations.supervisor import free_port
 from syncing import sinks
@@ -30,6 +34,18 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.05)
     raise RuntimeError("the server did not start")
+
+
+def clear_directory(root: Path) -> None:
+    """``FarEnd.clear`` for one whose objects are files here, without the processes that a sink starts for each step."""
+    for name in (BACKUP_ROOT, "t"):
+        if (root / name).exists():
+            shutil.rmtree(root / name)
+    for path in (root / MARKER_ROOT).glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != root / PLACE_KEY:
+            path.unlink()
 
 
 class FarEnd:
@@ -122,6 +138,9 @@ class Directory(FarEnd):
     def sink(self) -> Sink:
         return sinks.LocalSink(self.root)
 
+    def clear(self) -> None:
+        clear_directory(self.root)
+
 
 class WebDav(FarEnd):
     """``rclone serve webdav`` behind a password."""
@@ -141,6 +160,15 @@ class WebDav(FarEnd):
         token = base64.b64encode(b"dav:dav-secret").decode()
         self.shown = {"type": "http", "endpoint": f"http://127.0.0.1:{port}", "headers": {"Authorization": None}}
         self.secrets = {"headers": {"Authorization": f"Basic {token}"}}
+        self.root = directory / "dav"
+
+    def clear(self) -> None:
+        """Through the server, which would go on listing for a second what is taken from its directory."""
+        markers = [f"{MARKER_ROOT}/{one.name}" for one in (self.root / MARKER_ROOT).glob("*")]
+        for name in ("t", BACKUP_ROOT, *(one for one in markers if one != PLACE_KEY)):
+            url = f"{self.shown['endpoint']}/{name}"
+            answer = requests.delete(url, headers=self.secrets["headers"], timeout=15)
+            assert answer.ok or answer.status_code == 404, answer.text
 
     def stop(self) -> None:
         self.process.terminate()
@@ -169,6 +197,9 @@ class Sftp(FarEnd):
             "hostKeys": [self.host_key],
         }  # fmt: skip
         self.secrets = {"privateKey": (directory / "user").read_text()}
+
+    def clear(self) -> None:
+        clear_directory(self.directory / "sftp")
 
     @property
     def host_key(self) -> str:
@@ -240,6 +271,13 @@ ENDS: dict[str, type[FarEnd]] = {
     "webdav": WebDav,
     "sftp": Sftp,
 }
+
+
+_SOME = ("rclone-s3", "local")
+SOME = pytest.mark.parametrize(
+    "any_far_end", [pytest.param(one, marks=() if one in _SOME else pytest.mark.long) for one in ENDS], indirect=True
+)
+"""Of a test whose subject is at this end, whatever the sink: an S3 and a directory, and with make test-long all."""
 
 
 def start(name: str, directory: Path, server: S3Server) -> Iterator[FarEnd]:

@@ -141,6 +141,7 @@ def test_emptied_on_purpose_is_saved_kept_and_said(tenant):
     assert set(tenant.far_end.keys(backup.backup)) == {"a", "b"}
 
 
+@far_ends.SOME
 def test_too_many_or_too_much_is_said_before_the_first_byte(tenant, settings):
     tenant.write(a="1", b="2", c="3")
     settings.BOILERHOUSE_MAX_SAVE_FILES = 2
@@ -163,6 +164,7 @@ def test_too_many_or_too_much_is_said_before_the_first_byte(tenant, settings):
     assert set(tenant.far_end.keys(LOCATION)) == {"a", "b", "c"}
 
 
+@far_ends.SOME
 def test_a_state_that_cannot_fit_is_refused_before_the_first_byte(tenant, settings):
     settings.BOILERHOUSE_DEFAULT_DISK_MB = 0
     tenant.write(a="1")
@@ -196,6 +198,7 @@ def test_two_who_write_the_marker_at_once(tenant, monkeypatch):
         tenant.save()
 
 
+@far_ends.SOME
 def test_a_transfer_that_broke_is_tried_again_and_a_refusal_is_not(tenant, monkeypatch):
     monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
     real, said = rclone.run, [errors.TransferBroke("object not found"), errors.SinkUnreachable("reset")]
@@ -219,17 +222,16 @@ def test_a_transfer_that_broke_is_tried_again_and_a_refusal_is_not(tenant, monke
     assert tenant.look() == {"a": "1"}
 
 
-@pytest.mark.parametrize("tenant_id", ["a", "A", "a.b", "a:b", "a@b", "a-b", "a_b", "x" * 128])
-def test_tenants_whose_ids_look_alike_have_their_own(far_end, data_dir, transactional_db, tenant_id):
+def test_tenants_whose_ids_look_alike_have_their_own(far_end, data_dir, transactional_db):
     seen, spec = {}, None
-    for other in ("a", "A", "a.b", "a:b", "a@b", tenant_id):
-        one = seen.get(other) or TenantState(far_end, tenant_id=other, spec=spec)
-        seen[other], spec = one, one.spec
-        one.write(**{"mine": other})
+    for tenant_id in ("a", "A", "a.b", "a:b", "a@b", "a-b", "a_b", "x" * 128, "a"):
+        one = seen.get(tenant_id) or TenantState(far_end, tenant_id=tenant_id, spec=spec)
+        seen[tenant_id], spec = one, one.spec
+        one.write(mine=tenant_id)
         one.save()
-    for other, one in seen.items():
+    for tenant_id, one in seen.items():
         one.claim()
-        assert one.look() == {"mine": other}
+        assert one.look() == {"mine": tenant_id}
 
 
 def test_a_location_that_vanished_is_an_error_with_its_name(tenant):

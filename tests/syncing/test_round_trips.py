@@ -1,4 +1,4 @@
-"""Every direction, mode and pattern, with none, one and a thousand files, through two independent S3 servers."""
+"""Every direction, mode and pattern, with none, one and a thousand files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import pytest
 
 from syncing import patterns
+from tests import far_ends
 from tests.pattern_meanings import FILES, MEANINGS
 from tests.tenant_state import LOCATION, UID, TenantState
 
@@ -31,6 +32,7 @@ def read(tenant) -> dict[str, bytes]:
 CASES = [(pattern, "sync") for pattern in ("", *MEANINGS)] + [(pattern, "copy") for pattern in ("", "*.pt", "**/*.log")]
 
 
+@far_ends.SOME
 @pytest.mark.parametrize(("pattern", "mode"), CASES)
 def test_a_pattern_saves_and_restores_what_it_means(far_end, data_dir, transactional_db, pattern, mode):
     tenant = TenantState(far_end, pattern=pattern, mode=mode)
@@ -49,6 +51,7 @@ def test_a_pattern_saves_and_restores_what_it_means(far_end, data_dir, transacti
         assert (name in read(tenant)) is (mode == "copy")
 
 
+@far_ends.SOME
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_none_one_and_a_thousand_files(far_end, data_dir, transactional_db, count):
     tenant = TenantState(far_end)

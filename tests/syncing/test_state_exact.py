@@ -218,6 +218,7 @@ def closed_things(tenant) -> dict[str, int]:
     return modes(tenant)
 
 
+@far_ends.SOME
 def test_a_save_changes_no_mode_on_disk_also_when_it_failed(tenant, monkeypatch):
     """B18b: refused at the first try, cut in the middle, and then well: all modes are as the tenant set them."""
     before = closed_things(tenant)
@@ -243,6 +244,7 @@ def denied(*_: object) -> str:
     raise errors.SinkDenied("403")
 
 
+@far_ends.SOME
 def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
     """B46: ``mkdir -m 0000 d`` in a live container fails no save, and is open to nobody during it."""
     before = closed_things(tenant)
@@ -257,6 +259,7 @@ def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
     assert look(tenant)[b"closed/in"] == b"closed/in"
 
 
+@far_ends.SOME
 @pytest.mark.parametrize("below", ["", "pg", "a/pg"])
 def test_the_mappings_own_directory_keeps_its_mode(far_end, data_dir, transactional_db, below):
     """B5b: 0700 as PostgreSQL demands, at the volume's root and below it, with what leads there."""
@@ -275,6 +278,7 @@ def test_the_mappings_own_directory_keeps_its_mode(far_end, data_dir, transactio
     assert (tenant.state / below).stat().st_uid == UID
 
 
+@far_ends.SOME
 def test_setgid_and_sticky_bits_are_kept_and_setuid_is_not(tenant):
     """B5c: 2775, 1777 and 2755 come back; 4755 comes back as 0755, which docs/workloads.md says."""
     for name, mode in {"group/f": 0o644, "sticky/f": 0o644, "sgid": 0o2755, "suid": 0o4755, "all": 0o6711}.items():
@@ -288,6 +292,7 @@ def test_setgid_and_sticky_bits_are_kept_and_setuid_is_not(tenant):
     assert modes(tenant) == wanted
 
 
+@far_ends.SOME
 def test_a_sync_inward_brings_new_directories_with_their_modes(tenant):
     """B5b: where files are merged into what is there, what was there keeps its mode."""
     put(tenant, "new/deep/f")
@@ -309,6 +314,7 @@ def git(at: Path, *words: str) -> str:
     return done.stdout
 
 
+@far_ends.SOME
 def test_what_people_work_with_goes_on_where_it_was(tenant):
     """B18, B19, B20: a Go module cache (0555, 0444), a repository with a hook, a venv with absolute links."""
     module = put(tenant, "go/pkg/mod/example.com/m@v1.0.0/sub/m.go", b"package m")
@@ -379,6 +385,7 @@ def test_a_restore_that_does_not_give_a_files_name_back_fails_by_that_name(tenan
         tenant.claim()
 
 
+@far_ends.SOME
 def test_a_marker_of_an_older_version_is_read_and_a_newer_one_is_refused_by_it(tenant):
     """B5b: old ones name neither modes on the way nor every time; what an older version cannot read it refuses."""
     put(tenant, "a", b"1")
@@ -396,6 +403,7 @@ def test_a_marker_of_an_older_version_is_read_and_a_newer_one_is_refused_by_it(t
         Marker.load(json.dumps(kept).encode())
 
 
+@far_ends.SOME
 def test_a_marker_of_many_files_is_short(tenant, monkeypatch):
     """S1: it names every file and its time, and a claim reads it."""
     monkeypatch.setattr(markers, "PLAIN_BYTES", 1000)
