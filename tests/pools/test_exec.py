@@ -48,7 +48,7 @@ def engine(tmp_path, data_dir):
         daemon_threads = True
 
     server = Server(str(tmp_path / "e.sock"), Engine)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield DockerRuntime(f"unix://{tmp_path}/e.sock")
     server.shutdown()
     server.server_close()

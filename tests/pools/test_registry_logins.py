@@ -176,7 +176,7 @@ def test_a_registry_that_sends_the_secret_back_does_not_get_it_into_words(data_d
     """B33, P10: also where the words are cut within it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Teller)
     server.padding = padding
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         host = f"127.0.0.1:{server.server_address[1]}"
         store(host)
@@ -230,7 +230,7 @@ def test_an_identity_token_is_shown_as_one(data_dir):
     """B33: the engine changes it for a token of a while, and is let in."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Desk)
     server.asked = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         host = f"127.0.0.1:{server.server_address[1]}"
         store(host, secret={"identityToken": "CANARY-TOKEN"})

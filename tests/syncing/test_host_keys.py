@@ -162,7 +162,7 @@ class Metadata:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self):
@@ -237,7 +237,7 @@ def test_a_role_that_is_refused_is_not_taken_for_the_bucket(watched, host, tmp_p
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     (tmp_path / "token").write_text("a.web.token")
     host.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     host.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/boilerhouse")

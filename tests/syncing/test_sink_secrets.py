@@ -34,7 +34,7 @@ def test_neither_rclone_nor_we_repeat_it(tmp_path, data_dir):
     """P10: rclone's error lines are the run's error, its event and our log."""
     (tmp_path / "file").write_text("x")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         sink = WebDavSink(f"http://127.0.0.1:{server.server_port}", (("Authorization", f"Bearer {SECRET}"),))
         with (tmp_path / "lock").open("w") as lock:
             with pytest.raises(errors.SyncFailed, match="Invalid token") as failed:
