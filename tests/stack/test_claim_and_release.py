@@ -82,6 +82,7 @@ def test_releasing_nothing_is_404_and_a_released_container_is_gone(stack, pools)
     assert stack.status("frank")["assigned"] is False
 
 
+@pytest.mark.any_database
 def test_config_that_breaks_the_schema_is_refused_with_pointers_and_takes_nothing(stack, pools):
     schema = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}, "n": {"minimum": 1}}}
     pool = pools(workload={"configSchema": schema})
@@ -94,6 +95,7 @@ def test_config_that_breaks_the_schema_is_refused_with_pointers_and_takes_nothin
     assert stack.ok("GET", f"pools/{pool}")["status"]["idle"] == 1
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("name", ["config.json", "claim.json", "../x", ".hidden", "a/b", "", "x" * 129])
 def test_secret_names_that_could_leave_their_directory_are_refused(stack, pools, name):
     pool = stack_pool(stack)
@@ -148,6 +150,7 @@ def test_those_who_wait_are_served_in_order_as_containers_come_free(stack, pools
     assert served == [1, 2, 3]
 
 
+@pytest.mark.any_database
 def test_a_cold_start_serves_a_pool_that_keeps_nothing_warm(stack, pools):
     pool = pools(warm=0, maxSize=2)
     claimed = stack.claim("kim", pool)

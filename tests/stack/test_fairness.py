@@ -174,6 +174,7 @@ def field(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fi
         s3.stop()
 
 
+@pytest.mark.any_database  # two minutes; SQLite, where one writes at a time, is the harder case
 def test_a_bystander_notices_the_most_telling_attacks_hardly(field):
     """P14; D2, D5, D7, all at once; the whole list, one by one, is in the slow test."""
     field.furnish("full", "checked")

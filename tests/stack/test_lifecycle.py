@@ -283,6 +283,7 @@ def test_a_new_version_rolls_under_claims_without_one_that_fails(stack, pools):
     assert all(v["imageDigest"].startswith("sha256:") for v in versions)
 
 
+@pytest.mark.any_database
 def test_a_version_that_never_becomes_healthy_stops_the_roll(stack, pools):
     pool = pools(warm=2, maxSize=3)
     before = {c["id"] for c in stack.containers(pool)}
@@ -339,6 +340,7 @@ def test_what_cannot_apply_is_refused_when_it_is_saved(stack, pools, sink_server
 # Idle release ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_database
 def test_an_idle_tenant_is_released_with_save_and_activity_moves_the_deadline(stack, pools, sink_server):
     pool = pools(sink=sink_server.json(STATE), idleTimeoutMs=5000)
     claimed = stack.claim("ida", pool)

@@ -58,6 +58,7 @@ def test_a_claim_narrows_and_a_running_container_is_changed(stack, pools, outsid
     assert not firewall.differences(host.ensure_network())
 
 
+@pytest.mark.any_database
 def test_a_change_is_in_force_while_starts_and_restores_keep_workers_busy(stack, pools, outside):
     """Section 11: within a second on a running container, also when the pool's queue has other work."""
     busy = pools(warm=1, maxSize=8)

@@ -148,15 +148,23 @@ def test_a_process_begins_in_the_directory_that_is_asked_for_and_may_write_there
         assert (said[0] == said[1]) == (asked == "/extra/below")
 
 
+IMAGES = ("STOPSIGNAL SIGINT",)
+
+
 @pytest.mark.any_database
 @pytest.mark.parametrize(
-    ("change", "asked", "expected"),
-    [((), None, "TERM"), (("STOPSIGNAL SIGINT",), None, "INT"), (("STOPSIGNAL SIGINT",), "SIGQUIT", "QUIT")],
-    ids=["by itself", "the image's", "the workload's"],
+    ("init", "change", "asked", "expected"),
+    [
+        ("image", (), None, "TERM"),
+        (True, IMAGES, None, "INT"),
+        ("image", IMAGES, "SIGQUIT", "QUIT"),
+        pytest.param(True, (), None, "TERM", marks=pytest.mark.long),  # every value is tried above
+        pytest.param("image", IMAGES, None, "INT", marks=pytest.mark.long),
+        pytest.param(True, IMAGES, "SIGQUIT", "QUIT", marks=pytest.mark.long),
+    ],
 )
-@pytest.mark.parametrize("init", [True, "image"], ids=["below an init", "as process 1"])
 def test_a_release_stops_with_the_signal_that_is_asked_for(
-    stack, pools, image, sink_server, change, asked, expected, init
+    stack, pools, image, sink_server, init, change, asked, expected
 ):
     """B11: what the process writes when it gets the signal is saved; the image's STOPSIGNAL counts."""
     traps = "; ".join(f"trap 'echo {one} >> /state/signals; exit 0' {one}" for one in ("TERM", "INT", "QUIT"))
