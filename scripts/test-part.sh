@@ -3,7 +3,8 @@
 # Up to three tests that fail run once more, alone: what fails twice fails the part, what passes then is said to be
 # unsteady, on the last lines, and in the file BOILERHOUSE_UNSTEADY if that is set. Worse than that (more failures, errors
 # of collection, a signal) fails the part at once, as does any failure with BOILERHOUSE_RERUN=0 and with -x or --maxfail.
-# usage: scripts/test-part.sh [PYTEST'S ARGUMENT...] in-process-sqlite|in-process-postgresql|stack-…|engine-…
+# usage: scripts/test-part.sh [PYTEST'S ARGUMENT...] PART-sqlite|PART-postgresql
+# PART: stack, engine, in-process; or core, apps: half of in-process each
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -14,6 +15,8 @@ command=()
 case $part in
   engine-*) command+=(scripts/engine.sh); folders=(tests/engine) ;;
   stack-*) folders=(tests/stack) ;;
+  core-*) folders=(tests/core tests/dashboard) ;;
+  apps-*) folders=(tests/pools tests/syncing tests/tenants) ;;
   in-process-*) folders=(tests/core tests/pools tests/syncing tests/tenants tests/dashboard) ;;
   *) echo "No such part: $part" >&2; exit 2 ;;
 esac

@@ -14,11 +14,11 @@ processors=$(nproc)
 two=$((processors < 2 ? 1 : 2))
 if [ -z "${BOILERHOUSE_LONG:-}" ]; then
   # The parts in processes of their own need a processor each, those with a stack wait for containers and clocks. Longest first.
-  run "$two" stack-sqlite in-process-sqlite in-process-postgresql stack-postgresql engine-sqlite
+  run "$two" stack-sqlite apps-sqlite in-process-postgresql stack-postgresql core-sqlite engine-sqlite
 else
   # Some slow tests of the stack put all the load on it that this machine bears, so nothing runs beside them.
   code=0
-  run "$two" in-process-sqlite in-process-postgresql engine-sqlite || code=1
+  run "$two" apps-sqlite in-process-postgresql core-sqlite engine-sqlite || code=1
   run 1 stack-sqlite stack-postgresql engine-postgresql || code=1
   scripts/test-engines.sh "${arguments[@]}" || code=1
   exit "$code"

@@ -116,6 +116,6 @@ def test_unsteady_tests_of_all_parts_are_the_last_lines_of_all_tests(parts):
     done = parts.run(on_sqlite + FLAKY, script="test.sh")
     assert done.returncode != 0
     assert sorted(line.partition("more: ")[2] for line in done.stdout.splitlines()[-2:]) == [
-        "tests/core/test_core.py::test_flaky (in-process-sqlite)",
+        "tests/core/test_core.py::test_flaky (core-sqlite)",
         "tests/stack/test_stack.py::test_flaky (stack-sqlite)",
     ], done.stdout
