@@ -120,8 +120,8 @@ def _manifest(names: dict[str, int], mapping: SyncMapping, back: Census, last: M
 
 
 def _record(run: SyncRun, backup: Backup, mapping: SyncMapping, sink: Sink, marker: Marker, aside: str) -> None:
-    kept = backups.found(sink, aside)
-    backups.record(run.tenant_id, mapping, backup.place, backup.location, [kept] if kept else [])
+    stored = backups.stored_at(sink, aside)
+    backups.record(run.tenant_id, mapping, backup.place, backup.location, [stored] if stored else [])
     saved = SavedState.objects.current().filter(tenant_id=run.tenant_id, place__in=places.names_of(mapping.spec))
     saved.filter(location=backup.location).update(
         generation=run.generation, run_id=run.pk, files=marker.manifest.files, bytes=marker.manifest.bytes

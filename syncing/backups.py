@@ -30,7 +30,7 @@ def location_of(place: str, run_id: str, attempt: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredFiles:
     """What one attempt of a save moved to its backup."""
 
     location: str
@@ -38,16 +38,16 @@ class Kept:
     bytes: int
 
 
-def found(sink: Sink, location: str) -> Kept | None:
+def stored_at(sink: Sink, location: str) -> StoredFiles | None:
     """The content of a backup's location; None if it is empty."""
     sizes = [size for _, size in sink.names(location)]
     if not sizes:
         sink.tidy(location)
         return None
-    return Kept(location, len(sizes), sum(sizes))
+    return StoredFiles(location, len(sizes), sum(sizes))
 
 
-def record(tenant_id: str, mapping: SyncMapping, place: str, location: str, kept: list[Kept]) -> None:
+def record(tenant_id: str, mapping: SyncMapping, place: str, location: str, stored: list[StoredFiles]) -> None:
     """Record the backups of a save, so that they can be listed and restored."""
     Backup.objects.bulk_create(
         Backup(
@@ -55,12 +55,12 @@ def record(tenant_id: str, mapping: SyncMapping, place: str, location: str, kept
             spec=mapping.spec,
             place=place,
             location=location,
-            backup=one.location,
+            backup=backup.location,
             container_path=mapping.container_path,
-            files=one.files,
-            bytes=one.bytes,
+            files=backup.files,
+            bytes=backup.bytes,
         )
-        for one in kept
+        for backup in stored
     )
 
 
@@ -74,10 +74,10 @@ def expire(spec: SyncSpec) -> int:
     expired = 0
     for folder in sink.folders(f"{BACKUP_ROOT}/{deployment_id()}"):
         try:
-            made = datetime.strptime(folder.rpartition("/")[2].partition("-")[0], STAMP).replace(tzinfo=UTC)
+            created_at = datetime.strptime(folder.rpartition("/")[2].partition("-")[0], STAMP).replace(tzinfo=UTC)
         except ValueError:
             continue  # its name is not one of ours
-        if made < old and not _is_needed(sink, folder):
+        if created_at < old and not _is_needed(sink, folder):
             sink.delete_all(folder)
             Backup.objects.filter(place__in=names, backup__startswith=f"{folder}/").delete()
             expired += 1
@@ -95,5 +95,5 @@ def _is_needed(sink: Sink, folder: str) -> bool:
         if content is None:
             continue
         marker = Marker.load(content)
-        return marker.state == "open" and any(str(one["backup"]).startswith(f"{folder}/") for one in marker.undo)
+        return marker.state == "open" and any(str(step["backup"]).startswith(f"{folder}/") for step in marker.undo)
     return False

@@ -14,7 +14,7 @@ SHOWN = 5
 def check(
     location: str,
     sent: Mapping[str, int],
-    found: Mapping[str, int],
+    stored: Mapping[str, int],
     matches: Callable[[str], bool] | None,
     *,
     exact: bool,
@@ -23,7 +23,7 @@ def check(
 
     Both are sizes by path; ``matches`` is the mapping's pattern, outside of which the sink may have anything.
     """
-    there = {name: size for name, size in found.items() if matches is None or matches(name)}
+    there = {name: size for name, size in stored.items() if matches is None or matches(name)}
     here_count, there_count = _spelled(sent), _spelled(there)
     odd = here_count - there_count
     if exact:
@@ -41,11 +41,11 @@ def _spelled(sizes: Mapping[str, int]) -> Counter[tuple[str, int]]:
     return Counter((plain(name), size) for name, size in sizes.items())
 
 
-def _differences(odd: set[str], sent: Mapping[str, int], found: Mapping[str, int]) -> Iterable[str]:
+def _differences(odd: set[str], sent: Mapping[str, int], stored: Mapping[str, int]) -> Iterable[str]:
     """Describe the entries with one of these names, or a similar one, on both sides."""
     alike = {looks(name) for name in odd}
     groups: dict[str, tuple[list[str], list[str]]] = {}
-    for side, sizes in enumerate((sent, found)):
+    for side, sizes in enumerate((sent, stored)):
         for name, size in sizes.items():
             if (key := looks(name)) in alike:
                 groups.setdefault(key, ([], []))[side].append(f"{show(name)} of {size} bytes")

@@ -35,7 +35,7 @@ class Shape:
     def excludes(self, path: str) -> bool:
         """Whether a file at that path conflicts with an entry of the census."""
         spelled = plain(path)
-        leaves = any(one in self._leaves for one in _parents(spelled))
+        leaves = any(parent in self._leaves for parent in _parents(spelled))
         return leaves or spelled in self._folders or spelled in self._links
 
 

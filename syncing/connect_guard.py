@@ -124,31 +124,31 @@ class Guard:
         try:
             memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                said = os.pread(memory, length, address)
+                data = os.pread(memory, length, address)
             finally:
                 os.close(memory)
-            end = _end_of(said)
+            end = _end_of(data)
             if end is None or self._allows(*end):
                 return True
         except (OSError, ValueError, struct.error) as error:
             log.warning("connection of rclone refused", error=type(error).__name__, detail=str(error)[:200])
             return False
-        told = f"[{end[0]}]:{end[1]}" if ":" in end[0] else f"{end[0]}:{end[1]}"
-        if told not in self.refused:
-            self.refused.append(told)
+        destination = f"[{end[0]}]:{end[1]}" if ":" in end[0] else f"{end[0]}:{end[1]}"
+        if destination not in self.refused:
+            self.refused.append(destination)
         return False
 
 
-def _end_of(said: bytes) -> tuple[str, int] | None:
+def _end_of(data: bytes) -> tuple[str, int] | None:
     """Address and port of a sockaddr; None if it is not a network address. Raises ValueError for any other kind."""
-    family = int.from_bytes(said[:2], "little")
+    family = int.from_bytes(data[:2], "little")
     if family in (socket.AF_UNIX, socket.AF_UNSPEC):
         return None
-    port = int.from_bytes(said[2:4], "big")
-    if family == socket.AF_INET and len(said) >= 8:
-        return str(ipaddress.IPv4Address(said[4:8])), port
-    if family == socket.AF_INET6 and len(said) >= 24:
-        return str(ipaddress.IPv6Address(said[8:24])), port
+    port = int.from_bytes(data[2:4], "big")
+    if family == socket.AF_INET and len(data) >= 8:
+        return str(ipaddress.IPv4Address(data[4:8])), port
+    if family == socket.AF_INET6 and len(data) >= 24:
+        return str(ipaddress.IPv6Address(data[8:24])), port
     raise ValueError(f"an address of family {family}")
 
 
@@ -182,4 +182,4 @@ def _filter(machine: str) -> bytes:
         (_LOAD, 0, 0, 4), (_EQUAL, 0, 3, architecture), (_LOAD, 0, 0, 0), (_EQUAL, 0, 1, connect),
         (_RETURN, 0, 0, _ASK), (_RETURN, 0, 0, _ALLOW),
     ]  # fmt: skip
-    return b"".join(struct.pack("=HBBI", *one) for one in program)
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)

@@ -45,10 +45,10 @@ def resolved(endpoint: str) -> list[str]:
         return ["aws"]
     host = _host(endpoint)
     try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError:
         return [host]
-    return sorted({LOOPBACK if _is_own(one) else _plain(one) for one in found})
+    return sorted({LOOPBACK if _is_own(address) else _plain(address) for address in addresses})
 
 
 def _host(endpoint: str) -> str:

@@ -19,18 +19,18 @@ from syncing.sinks import RUN_DEADLINE_S, Sink
 
 def traces(tenant_id: str) -> set[str]:
     """The ids of specs that have saved state of the tenant, as far as recorded here."""
-    found = set(SyncRun.objects.filter(tenant_id=tenant_id).values_list("spec_id", flat=True))
-    found |= set(Backup.objects.filter(tenant_id=tenant_id).values_list("spec_id", flat=True))
+    ids = set(SyncRun.objects.filter(tenant_id=tenant_id).values_list("spec_id", flat=True))
+    ids |= set(Backup.objects.filter(tenant_id=tenant_id).values_list("spec_id", flat=True))
     saved = SavedState.objects.filter(tenant_id=tenant_id, mapping__isnull=False)
-    return found | set(saved.values_list("mapping__spec_id", flat=True))
+    return ids | set(saved.values_list("mapping__spec_id", flat=True))
 
 
 def out_of_reach(tenant_id: str, specs: Iterable[SyncSpec]) -> list[str]:
     """Recorded locations of the tenant's state that no sink of ``specs`` contains."""
     names = {name for spec in specs for name in places.names_of(spec)}
     saved = SavedState.objects.current().filter(tenant_id=tenant_id).exclude(place__in=names)
-    kept = Backup.objects.filter(tenant_id=tenant_id).exclude(place__in=names)
-    rows = [*saved.values_list("place", "location"), *kept.values_list("place", "backup")]
+    remaining = Backup.objects.filter(tenant_id=tenant_id).exclude(place__in=names)
+    rows = [*saved.values_list("place", "location"), *remaining.values_list("place", "backup")]
     return [f"{location} at {place}" for place, location in rows]
 
 
@@ -70,13 +70,13 @@ def _erase_location(sink: Sink, location: str) -> int:
             marker = Marker.load(content)
         except ValueError:
             marker = None  # unreadable for us, but to be erased
-    gone = _empty(sink, location)
+    erased = _empty(sink, location)
     if marker is not None:
-        gone += sum(_empty(sink, str(attempt["backup"])) for attempt in marker.undo)
+        erased += sum(_empty(sink, str(attempt["backup"])) for attempt in marker.undo)
         if marker.listing:
             sink.delete(marker.listing)
     sink.delete(marker_key(location))
-    return gone
+    return erased
 
 
 def _empty(sink: Sink, location: str) -> int:

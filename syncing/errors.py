@@ -134,9 +134,9 @@ class SinkUntrusted(SyncFailed):
 
     code = "untrusted"
 
-    def __init__(self, said: str) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(
-            f"{said.rstrip('.')}. For a private authority, set BOILERHOUSE_CA_BUNDLE to the file with its"
+            f"{message.rstrip('.')}. For a private authority, set BOILERHOUSE_CA_BUNDLE to the file with its"
             " certificates, and restart."
         )
 
@@ -146,8 +146,8 @@ class HostKeyUnknown(SyncFailed):
 
     code = "untrusted"
 
-    def __init__(self, said: str) -> None:
-        super().__init__(f"{said} If the server has a new key, compare it there, and set hostKeys.")
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message} If the server has a new key, compare it there, and set hostKeys.")
 
 
 class SinkMissing(SyncFailed):

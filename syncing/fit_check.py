@@ -28,7 +28,7 @@ def room_of(
     """The minimum disk use in bytes of restoring these files, links and directories with this block size."""
     paths = [*names, *links, *(f"{path}/x" for path in empty_dirs)]
     return _room_for(names.values(), block) + block * (
-        _directories(paths) + sum(len(one) > 59 for one in links.values())
+        _directories(paths) + sum(len(target) > 59 for target in links.values())
     )
 
 
@@ -46,7 +46,7 @@ def _room_for(sizes: Iterable[int], block: int) -> int:
     return sum(-(-size // block) * block for size in sizes)
 
 
-def check(target: TransferTarget, mapping: SyncMapping, local: volumes.Census, kept: Mapping[str, int]) -> None:
+def check(target: TransferTarget, mapping: SyncMapping, local: volumes.Census, present: Mapping[str, int]) -> None:
     """Raise TooLarge if what the container's claims restore, including ``local``, would not fit into its disk limit.
 
     ``kept``: files that the sink keeps for the mapping, whether or not they exist here.
@@ -59,30 +59,33 @@ def check(target: TransferTarget, mapping: SyncMapping, local: volumes.Census, k
         return
     censuses = {other.pk: _census(target, other) for other in others if other.pk != mapping.pk}
     censuses[mapping.pk] = local
-    if _is_small(censuses.values(), kept, disk):
+    if _is_small(censuses.values(), present, disk):
         return
     here = set(map(plain, local.seen))
-    only_there = {name: size for name, size in kept.items() if plain(name) not in here}
+    only_there = {name: size for name, size in present.items() if plain(name) not in here}
     kept_room = _room_for(only_there.values(), disk.block)
-    need = sum(room_of(one.sizes(), one.links, one.empty_dirs, disk.block) for one in censuses.values()) + kept_room
+    need = (
+        sum(room_of(census.sizes(), census.links, census.empty_dirs, disk.block) for census in censuses.values())
+        + kept_room
+    )
     inodes = sum(map(_inodes_of, censuses.values())) + len(only_there)
     if inodes > disk.files:
         raise errors.TooLarge(_words_of_files(target.spec, inodes, disk.files))
     if need <= disk.bytes:
         return
     has_own = quota.used_bytes(target.node.volumes.home(target.container_id)) is not None
-    if has_own and not only_there and not any(one.grows for one in censuses.values()):
+    if has_own and not only_there and not any(census.grows for census in censuses.values()):
         return  # it is on that disk now
     grows = {f"{other.container_path}/{path}": by for other in others for path, by in censuses[other.pk].grows.items()}
     raise errors.TooLarge(_words(target.spec, need, disk.bytes, grows, only_there))
 
 
-def _is_small(censuses: Collection[volumes.Census], kept: Mapping[str, int], disk: quota.Capacity) -> bool:
+def _is_small(censuses: Collection[volumes.Census], present: Mapping[str, int], disk: quota.Capacity) -> bool:
     """Whether it certainly fits, by a quick estimate that is too high."""
-    paths = [path for one in censuses for path in (*one.seen, *one.links, *one.empty_dirs)]
-    inodes = sum(2 + path.count("/") for path in paths) + len(kept)
-    need = sum(stamp.size for one in censuses for stamp in one.seen.values()) + sum(kept.values())
-    return inodes <= disk.files and need + disk.block * (inodes + len(paths) + len(kept)) <= disk.bytes
+    paths = [path for census in censuses for path in (*census.seen, *census.links, *census.empty_dirs)]
+    inodes = sum(2 + path.count("/") for path in paths) + len(present)
+    need = sum(stamp.size for census in censuses for stamp in census.seen.values()) + sum(present.values())
+    return inodes <= disk.files and need + disk.block * (inodes + len(paths) + len(present)) <= disk.bytes
 
 
 def _words(spec: WorkloadSpec, need: int, capacity: int, grows: dict[str, int], only_there: Mapping[str, int]) -> str:

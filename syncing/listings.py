@@ -38,10 +38,10 @@ def read(sink: Sink, marker: Marker) -> dict[str, int]:
     if content is None:
         raise errors.Incomplete(f"The listing {marker.listing} of the last save is missing.")
     try:
-        found: dict[str, int] = json.loads(sizes.unpacked(content, sizes.MOST_UNPACKED_BYTES))
+        listing: dict[str, int] = json.loads(sizes.unpacked(content, sizes.MOST_UNPACKED_BYTES))
     except ValueError as error:
         raise errors.Incomplete(f"The listing {marker.listing} cannot be read: {error}.") from error
-    return {sink.listed(name): size for name, size in found.items()}
+    return {sink.listed(name): size for name, size in listing.items()}
 
 
 def forget(sink: Sink, old: Marker, new: Marker) -> None:

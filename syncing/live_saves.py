@@ -30,7 +30,7 @@ def save_live(saves: list[MappingSave], spec: SyncSpec) -> None:
     """All mappings of a spec are saved as they were at one moment, if the spec does not say otherwise."""
     target, keep_going = saves[0].target, saves[0].keep_going
     parts = [_part_of(save) for save in saves]
-    with snapshots.taken(target, parts, spec.quiesce, keep_going):
+    with snapshots.snapshot_of(target, parts, spec.quiesce, keep_going):
         for save, part in zip(saves, parts, strict=True):
             if part.is_missing:
                 save.note_missing()
@@ -42,21 +42,21 @@ def save_live(saves: list[MappingSave], spec: SyncSpec) -> None:
 
 
 def _part_of(save: MappingSave) -> snapshots.Part:
-    known, suspects = _known(save)
+    recorded, suspects = _recorded(save)
     volume, relative = save.place
     return snapshots.Part(
-        save.mapping, volume, relative, known, suspects, count=lambda root, until: count(save, root, until)
+        save.mapping, volume, relative, recorded, suspects, count=lambda root, until: count(save, root, until)
     )
 
 
-def _known(save: MappingSave) -> tuple[dict[str, volumes.Stamp] | None, frozenset[str]]:
+def _recorded(save: MappingSave) -> tuple[dict[str, volumes.Stamp] | None, frozenset[str]]:
     """What the sink holds for sure of this mapping, and what an unfinished save of it may have touched there."""
     marker = read_marker(save.sink, save.location, RUN_DEADLINE_S)[0]
     if marker is None:
         return None, frozenset()
-    known = records.load(save.target, save.mapping, save.sink, save.location, marker.saved_at)
-    if known is None or not marker.undo:
-        return known, frozenset()
+    recorded = records.load(save.target, save.mapping, save.sink, save.location, marker.saved_at)
+    if recorded is None or not marker.undo:
+        return recorded, frozenset()
     try:
         listed = listings.read(save.sink, marker)
     except errors.Incomplete:
@@ -64,7 +64,7 @@ def _known(save: MappingSave) -> tuple[dict[str, volumes.Stamp] | None, frozense
     touched = {name for name, _ in dict(save.sink.names(save.location)).items() ^ listed.items()}
     for attempt in marker.undo:
         touched |= {name for name, _ in save.sink.names(str(attempt["backup"]))}
-    return known, frozenset(map(plain, touched))
+    return recorded, frozenset(map(plain, touched))
 
 
 def _save_part(save: MappingSave, part: snapshots.Part) -> None:
@@ -108,8 +108,8 @@ def _send_direct(save: MappingSave, part: snapshots.Part, backup: str, binds: Bi
     sent = 0
     try:
         size = sum(stamp.size for stamp in before.values())
-        shown, check = [*binds, (listed, rclone.NAMES)], _Unchanged(part, before)
-        sent = save.send(arguments, place, shown, size, partial(_open_again, part), check).progress.bytes
+        visible, check = [*binds, (listed, rclone.NAMES)], _Unchanged(part, before)
+        sent = save.send(arguments, place, visible, size, partial(_open_again, part), check).progress.bytes
     except errors.TransferBroke as error:
         failure = error  # what changes while it is sent breaks its transfer
     check_in_place(save.mapping, part.volume, part.relative, part.root)
@@ -155,8 +155,8 @@ class _Unchanged:
 
 def _delete_surplus(save: MappingSave, local: volumes.Census, attempt: Attempt) -> int:
     """Move what the sink has and the container no longer has into the attempt's backup; return how many."""
-    matches, kept = save.matches, set(map(plain, local.seen))
-    surplus = [name for name in attempt.names() if (matches is None or matches(name)) and plain(name) not in kept]
+    matches, names = save.matches, set(map(plain, local.seen))
+    surplus = [name for name in attempt.names() if (matches is None or matches(name)) and plain(name) not in names]
     for begin in range(0, len(surplus), DELETED_AT_ONCE):
         if begin and not save.keep_going():
             raise errors.TransferCancelled

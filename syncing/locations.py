@@ -45,9 +45,9 @@ def check_path(text: str) -> str | None:
     return None
 
 
-def meet(one: str, other: str) -> bool:
+def meet(first: str, other: str) -> bool:
     """Whether, for some tenants, one location equals, contains or is inside the other."""
-    pairs = zip(_segments(one), _segments(other), strict=False)
+    pairs = zip(_segments(first), _segments(other), strict=False)
     return all(a == b or TENANT in (a, b) for a, b in pairs)
 
 
@@ -108,5 +108,5 @@ def _meeting(area: Area, other: Area) -> str | None:
 
 
 def _share(some: Iterable[Spot], others: Iterable[Spot]) -> bool:
-    found = list(others)
-    return any(place == there and meet(template, spot) for place, template in some for there, spot in found)
+    shared = list(others)
+    return any(place == there and meet(template, spot) for place, template in some for there, spot in shared)

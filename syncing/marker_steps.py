@@ -25,9 +25,9 @@ def open_marker(save: MappingSave) -> Attempt:
     """Record at the sink that a save is in progress; the manifest stays that of the last complete one."""
     sink, location, target, run = save.sink, save.location, save.target, save.run
     has_objects = savers.submit(sink.has_objects, location, RUN_DEADLINE_S)
-    known, tag = read_marker(sink, location, RUN_DEADLINE_S)
-    check_unchanged(known, save.mapping, target)
-    base = known or _first_marker(sink, location, target, dict(sink.names(location)) if has_objects.result() else {})
+    previous, tag = read_marker(sink, location, RUN_DEADLINE_S)
+    check_unchanged(previous, save.mapping, target)
+    base = previous or _first_marker(sink, location, target, dict(sink.names(location)) if has_objects.result() else {})
     attempt = len(base.undo) + 1
     backup = backups.location_of(location, str(run.pk), attempt)
     opened = replace(
@@ -51,15 +51,15 @@ def put_marker(save: MappingSave, content: bytes, tag: str) -> str:
     return ""
 
 
-def check_unchanged(known: Marker | None, mapping: SyncMapping, target: TransferTarget) -> None:
+def check_unchanged(marker: Marker | None, mapping: SyncMapping, target: TransferTarget) -> None:
     """Raise RemoteChanged unless the marker is the one that this claim's restore read, or this claim's own."""
-    if known is not None and known.generation == target.generation:
+    if marker is not None and marker.generation == target.generation:
         return
-    if known is not None and known.generation > target.generation:
-        raise errors.RemoteChanged(f"A newer claim (generation {known.generation}) has saved to this location.")
+    if marker is not None and marker.generation > target.generation:
+        raise errors.RemoteChanged(f"A newer claim (generation {marker.generation}) has saved to this location.")
     rows = MappingRestore.objects.filter(tenant_id=target.tenant_id, generation=target.generation, mapping=mapping)
-    seen = rows.values_list("marker_run", flat=True).first()
-    if seen is not None and seen != (known.run_id if known else ""):
+    marker_run = rows.values_list("marker_run", flat=True).first()
+    if marker_run is not None and marker_run != (marker.run_id if marker else ""):
         raise errors.RemoteChanged("The state that this claim restored has been replaced since.")
 
 

@@ -127,12 +127,12 @@ class _Automaton:
         return symbol
 
     def _step(self, at: _Set, char: str, symbol: object) -> _Set:
-        found = set()
+        states = set()
         for state in at.states:
             test = self._tests[state]
             if test is not None and test[0](char):
-                found.add(test[1])
-        following = at.next[symbol] = self._closed(found)
+                states.add(test[1])
+        following = at.next[symbol] = self._closed(states)
         return following
 
     def _closed(self, states: set[int]) -> _Set:
@@ -142,13 +142,13 @@ class _Automaton:
             states.update(more)
             todo += more
         key = frozenset(states)
-        if (known := self._sets.get(key)) is not None:
-            return known
+        if (cached := self._sets.get(key)) is not None:
+            return cached
         if len(self._sets) >= MAX_KNOWN:
             self._sets.clear()
             self._first.next.clear()
-        made = self._sets[key] = _Set(key, 0 in key)
-        return made
+        closure = self._sets[key] = _Set(key, 0 in key)
+        return closure
 
 
 Node = Callable[[_Automaton, int], int]
@@ -157,13 +157,13 @@ Node = Callable[[_Automaton, int], int]
 
 @lru_cache(256)
 def _automaton(pattern: str) -> _Automaton:
-    made = _Automaton()
+    automaton = _Automaton()
     body, is_anywhere = (pattern[3:], True) if pattern.startswith("**/") else (pattern, False)
-    begin = _sequence(_parsed(iter(_tokens(body)), is_inside=False))(made, 0)
+    begin = _sequence(_parsed(iter(_tokens(body)), is_inside=False))(automaton, 0)
     if is_anywhere:
-        begin = made.either(begin, made.any_number(_anything, made.letter("/", begin)))
-    made.begin(begin)
-    return made
+        begin = automaton.either(begin, automaton.any_number(_anything, automaton.letter("/", begin)))
+    automaton.begin(begin)
+    return automaton
 
 
 def _anything(_char: str) -> bool:
@@ -204,36 +204,36 @@ def _tokens(pattern: str) -> Iterator[tuple[str, str]]:
 
 def _parsed(tokens: Iterator[tuple[str, str]], *, is_inside: bool) -> list[list[Node]]:
     """The alternatives up to the end, or to the } that ends them; outside braces there is one."""
-    found: list[list[Node]] = [[]]
+    branches: list[list[Node]] = [[]]
     for kind, text in tokens:
         match kind:
             case "}" if is_inside:
-                return found
+                return branches
             case "}":
                 raise ValueError("A } has no {.")
             case "," if is_inside:
-                found.append([])
+                branches.append([])
             case "{":
-                found[-1].append(_alternatives(_parsed(tokens, is_inside=True)))
+                branches[-1].append(_alternatives(_parsed(tokens, is_inside=True)))
             case _:
-                found[-1].append(_node(kind, text))
+                branches[-1].append(_node(kind, text))
     if is_inside:
         raise ValueError("A { is not closed by }.")
-    return found
+    return branches
 
 
 def _node(kind: str, text: str) -> Node:
     match kind:
         case "**":
-            return lambda made, after: made.any_number(_anything, after)
+            return lambda automaton, after: automaton.any_number(_anything, after)
         case "*":
-            return lambda made, after: made.any_number(_in_part, after)
+            return lambda automaton, after: automaton.any_number(_in_part, after)
         case "?":
-            return lambda made, after: made.one_of(_in_part, after)
+            return lambda automaton, after: automaton.one_of(_in_part, after)
         case "class":
             is_one = _class(text)
-            return lambda made, after: made.one_of(is_one, after)
-    return lambda made, after: made.letter(text, after)
+            return lambda automaton, after: automaton.one_of(is_one, after)
+    return lambda automaton, after: automaton.letter(text, after)
 
 
 def _class(text: str) -> Test:
@@ -249,16 +249,16 @@ def _class(text: str) -> Test:
 def _sequence(alternatives: list[list[Node]]) -> Node:
     [nodes] = alternatives
 
-    def add(made: _Automaton, after: int) -> int:
+    def add(automaton: _Automaton, after: int) -> int:
         for node in reversed(nodes):
-            after = node(made, after)
+            after = node(automaton, after)
         return after
 
     return add
 
 
 def _alternatives(alternatives: list[list[Node]]) -> Node:
-    def add(made: _Automaton, after: int) -> int:
-        return made.either(*(_sequence([nodes])(made, after) for nodes in alternatives))
+    def add(automaton: _Automaton, after: int) -> int:
+        return automaton.either(*(_sequence([nodes])(automaton, after) for nodes in alternatives))
 
     return add

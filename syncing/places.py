@@ -64,10 +64,10 @@ class Seen:
     def names(self) -> dict[str, str]:
         """The ids of the place and of those inside it, by their spelling relative to it."""
         own = {self.spelled: self.id} if self.id else {}
-        return own | {f"{self.spelled} /{one['at']}": one["id"] for one in self.others if "at" in one}
+        return own | {f"{self.spelled} /{other['at']}": other["id"] for other in self.others if "at" in other}
 
     def row(self) -> dict[str, Any]:
-        others = [dict(one) for one in self.others]
+        others = [dict(other) for other in self.others]
         return {"spelled": self.spelled, "id": self.id, "others": others, "addresses": list(self.addresses)}
 
 
@@ -150,8 +150,8 @@ def _refuse(spec: SyncSpec) -> None:
         raise errors.PlaceChanged(spec.place_detail)
 
 
-def _is_as_noted(spec: SyncSpec, seen: Seen) -> bool:
-    return seen.is_same and spec.place_state in ADMITTED and spec.place == seen.row()
+def _is_as_noted(spec: SyncSpec, observation: Seen) -> bool:
+    return observation.is_same and spec.place_state in ADMITTED and spec.place == observation.row()
 
 
 def check_to_save(spec: SyncSpec, mappings: list[SyncMapping]) -> PlaceCheck:
@@ -187,23 +187,23 @@ def _check_place(spec: SyncSpec, look: Look, *, is_saving: bool) -> PlaceCheck:
     if not is_new:
         is_in_use = spec.place_state in ADMITTED and not is_saving
         others = others.none() if is_in_use else others.filter(place_state=PlaceState.UNASKED)
-    looks = {one.pk: _look(one, one.mappings.all()) for one in others}
+    looks = {other.pk: _look(other, other.mappings.all()) for other in others}
     if is_new and looks:
         time.sleep(SETTLE_S)  # other servers of the same files may list them a moment later
-    versions = {pk: one.version for pk, one in looks.items()} | {spec.pk: look.version}
+    versions = {pk: other.version for pk, other in looks.items()} | {spec.pk: look.version}
     return PlaceCheck(own, _ask(looks), versions, is_new)
 
 
-def _is_new(seen: Seen) -> bool:
-    ids = set(seen.names().values())
+def _is_new(observation: Seen) -> bool:
+    ids = set(observation.names().values())
     return SinkPlace.objects.filter(place_id__in=ids).values("place_id").distinct().count() < len(ids)
 
 
 def _ask(looks: dict[str, Look]) -> dict[str, Seen | errors.SyncFailed]:
     """Look at all in parallel; one that does not answer in time is unreachable."""
     until = time.monotonic() + LOOK_DEADLINE_S
-    asked = {key: _lookers.submit(_look_in_time, look) for key, look in looks.items()}
-    return {key: _answer(future, until - time.monotonic()) for key, future in asked.items()}
+    futures = {key: _lookers.submit(_look_in_time, look) for key, look in looks.items()}
+    return {key: _answer(future, until - time.monotonic()) for key, future in futures.items()}
 
 
 def _answer(future: Future[Seen], within_s: float) -> Seen | errors.SyncFailed:
@@ -228,31 +228,31 @@ def look_at(look: Look) -> Seen:
     """Read the place's object, and create it if missing. Raises SyncFailed if the sink does not answer."""
     sink = look.sink
     mark = _read_steady(sink, "", look.expected)
-    found = mark.id
-    is_same = look.is_confirmed or not look.expected or found == look.expected
+    mark_id = mark.id
+    is_same = look.is_confirmed or not look.expected or mark_id == look.expected
     if not is_same:
         if mark.refusal:
             detail = f"{mark.refusal} The keys may no longer read {PLACE_KEY}, which identifies the place."
             raise errors.SinkDenied(detail)
         is_same = not look.witnesses or any(_has_marker(sink, location) for location in look.witnesses)
-    if not found and is_same:
-        found = _make(sink, "", look.expected or uuid.uuid4().hex)
-    others = tuple(_others(look, may_make=bool(found))) if is_same else ()
-    return Seen(sink.place_name, found, others, tuple(sink.addresses()), is_same)
+    if not mark_id and is_same:
+        mark_id = _make(sink, "", look.expected or uuid.uuid4().hex)
+    others = tuple(_others(look, may_make=bool(mark_id))) if is_same else ()
+    return Seen(sink.place_name, mark_id, others, tuple(sink.addresses()), is_same)
 
 
 def _others(look: Look, *, may_make: bool) -> Iterator[dict[str, str]]:
     anchors = look.sink.anchors(look.prefix) if may_make else []
     folders = {level for template in look.templates for level in locations.levels(template)}
-    for folder in sorted(folders | {one for one in anchors if one}):
-        found = _read_other(look.sink, folder)
-        if not found and folder in anchors:
-            found = _make(look.sink, folder, uuid.uuid4().hex)
-        if found:
-            yield {"id": found, "at": folder}
+    for folder in sorted(folders | {anchor for anchor in anchors if anchor}):
+        other = _read_other(look.sink, folder)
+        if not other and folder in anchors:
+            other = _make(look.sink, folder, uuid.uuid4().hex)
+        if other:
+            yield {"id": other, "at": folder}
     for sink, inside in look.sink.above():
-        if found := _read_other(sink, ""):
-            yield {"id": found, "above": inside}
+        if other := _read_other(sink, ""):
+            yield {"id": other, "above": inside}
 
 
 def _read_other(sink: Sink, folder: str) -> str:
@@ -275,8 +275,8 @@ def _read(sink: Sink, folder: str) -> Mark:
     if content is None:
         return Mark()
     try:
-        found = json.loads(content)
-        return Mark(uuid.UUID(hex=found["id"]).hex, float(found.get("madeAt", 0)))
+        document = json.loads(content)
+        return Mark(uuid.UUID(hex=document["id"]).hex, float(document.get("madeAt", 0)))
     except (ValueError, TypeError, KeyError, AttributeError):
         detail = f"{key} was not written by Boilerhouse. Delete it, and probe the sink."
         raise errors.SinkUnreliable(detail) from None
@@ -300,8 +300,8 @@ def _make(sink: Sink, folder: str, place_id: str) -> str:
     key = locations.join(folder, PLACE_KEY)
     content = json.dumps({"format": FORMAT, "id": place_id, "madeAt": round(time.time(), 3)}).encode()
     with _making[sink.place_name, folder]:
-        if found := _read_steady(sink, folder, "").id:
-            return found
+        if mark_id := _read_steady(sink, folder, "").id:
+            return mark_id
         try:
             if not sink.create(key, content):
                 time.sleep(SETTLE_S)
@@ -328,23 +328,27 @@ def settle(check: PlaceCheck, spec_id: str = "") -> None:
 
     Call it in a transaction. With ``spec_id``, the results' own spec is one of them.
     """
-    found = {**check.others, **({spec_id: check.own} if spec_id else {})}
-    if not found:
+    observations = {**check.others, **({spec_id: check.own} if spec_id else {})}
+    if not observations:
         return
     lock()
-    rows = {one.pk: one for one in _without_secrets()}
-    looked = [(rows[pk], seen) for pk, seen in found.items() if pk in rows and rows[pk].version == check.versions[pk]]
-    looked.sort(key=lambda pair: _order(pair[0]))
-    for one, seen in looked:
-        if isinstance(seen, Seen):
-            _note(one, seen)
-        elif check.is_new and one.place_state in ADMITTED:
-            one.place_state = PlaceState.UNASKED  # the new place may be inside its own
-            _have_probed(one)
-    for one, _ in looked:
-        _judge(one, rows.values())
-    for one, _ in looked:
-        _store(one)
+    rows = {spec.pk: spec for spec in _without_secrets()}
+    pairs = [
+        (rows[pk], observation)
+        for pk, observation in observations.items()
+        if pk in rows and rows[pk].version == check.versions[pk]
+    ]
+    pairs.sort(key=lambda pair: _order(pair[0]))
+    for spec, observation in pairs:
+        if isinstance(observation, Seen):
+            _note(spec, observation)
+        elif check.is_new and spec.place_state in ADMITTED:
+            spec.place_state = PlaceState.UNASKED  # the new place may be inside its own
+            _have_probed(spec)
+    for spec, _ in pairs:
+        _judge(spec, rows.values())
+    for spec, _ in pairs:
+        _store(spec)
 
 
 def lock() -> None:
@@ -364,12 +368,12 @@ def areas_of_others(spec: SyncSpec) -> list[Area]:
     not count."""
     rows = _without_secrets().exclude(pk=spec.pk)
     blocked = PlaceState.CONFLICT
-    return [area for one in rows if one.place_state != blocked or _order(one) < _order(spec) for area in areas(one)]
+    return [area for row in rows if row.place_state != blocked or _order(row) < _order(spec) for area in areas(row)]
 
 
 def areas(spec: SyncSpec) -> list[Area]:
     """The areas of the spec's mappings."""
-    return [area(spec, one, f"sync spec {spec.pk}, mapping {one.position}") for one in spec.mappings.all()]
+    return [area(spec, mapping, f"sync spec {spec.pk}, mapping {mapping.position}") for mapping in spec.mappings.all()]
 
 
 def area(spec: SyncSpec, mapping: SyncMapping, label: str) -> Area:
@@ -393,19 +397,19 @@ def _order(spec: SyncSpec) -> tuple[Any, str]:
     return spec.located_at, spec.pk
 
 
-def _note(spec: SyncSpec, seen: Seen) -> None:
-    if not seen.is_same:
+def _note(spec: SyncSpec, observation: Seen) -> None:
+    if not observation.is_same:
         spec.place_state = PlaceState.CHANGED
-        what = "another place than when this spec was saved" if seen.id else "a place without its object"
+        what = "another place than when this spec was saved" if observation.id else "a place without its object"
         spec.place_detail = (
             f"The sink is {what}, and none of the last saves is there: it was emptied, or its address now leads"
             " elsewhere. Nothing is restored or saved. Correct the address, or save the spec again to use the"
             " sink as it is."
         )
         return
-    spec.place, spec.place_detail = seen.row(), ""
-    spec.place_state = PlaceState.KNOWN if seen.id else PlaceState.UNKNOWN
-    for name, place_id in seen.names().items():
+    spec.place, spec.place_detail = observation.row(), ""
+    spec.place_state = PlaceState.KNOWN if observation.id else PlaceState.UNKNOWN
+    for name, place_id in observation.names().items():
         SinkPlace.objects.update_or_create(name=name, defaults={"place_id": place_id, "seen_at": clock.now()})
 
 
@@ -420,7 +424,7 @@ def _judge(spec: SyncSpec, everybody: Iterable[SyncSpec]) -> None:
         theirs = areas(other)
         is_older = _order(spec) < _order(other)
         loser, winner = (theirs, own) if is_older else (own, theirs)
-        problem = next((found for one in loser if (found := locations.conflict(one, winner))), None)
+        problem = next((clash for area in loser if (clash := locations.conflict(area, winner))), None)
         if problem is None:
             continue
         if not is_older:
@@ -459,8 +463,8 @@ def check_typed(spec: SyncSpec, mappings: list[SyncMapping]) -> None:
     spec.place = check.own.row()
     spec.place_state = PlaceState.KNOWN if check.own.id else PlaceState.UNKNOWN
     others = areas_of_others(spec)
-    for one in mappings:
-        if problem := locations.conflict(area(spec, one, ""), others):
+    for mapping in mappings:
+        if problem := locations.conflict(area(spec, mapping, ""), others):
             raise errors.LocationConflict(problem)
 
 

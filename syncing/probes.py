@@ -142,9 +142,9 @@ def run(probe: Probe, checks: list[Check], deadline_s: float) -> None:
             for check in checks:
                 check(probe)
 
-    asked = _probers.submit(all_of_them)
+    future = _probers.submit(all_of_them)
     try:
-        asked.result(deadline_s)
+        future.result(deadline_s)
     except TimeoutError:
         raise errors.SinkUnreachable(f"The sink has not answered within {deadline_s:.0f} s.") from None
 
@@ -160,8 +160,8 @@ def jail_problem() -> str:
     owner = _owner()
     with _directory(f"try-{secrets.token_hex(8)}", owner) as place, syscalls.refused() as refused:
         command = Jail(place, owner, writable=False).wrap(["version"], refused)
-        done = subprocess.run(command, capture_output=True, timeout=30, check=False, env={}, pass_fds=(refused,))
-    return "" if done.returncode == 0 else done.stderr.decode(errors="replace").strip()[:300]
+        result = subprocess.run(command, capture_output=True, timeout=30, check=False, env={}, pass_fds=(refused,))
+    return "" if result.returncode == 0 else result.stderr.decode(errors="replace").strip()[:300]
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +237,9 @@ def _restore(place: _Place, location: str) -> None:
     binds = tuple(sink.binds([location], None))
     jail = Jail(place.restored, place.owner, writable=True, binds=binds)
     place.rclone(rclone.download(sink, location, []), jail, location)
-    found = {path.name: path.read_bytes() for path in place.restored.iterdir()}
-    if found != _SECOND:
-        odd = sorted(name for name in {*found, *_SECOND} if found.get(name) != _SECOND.get(name))
+    contents = {path.name: path.read_bytes() for path in place.restored.iterdir()}
+    if contents != _SECOND:
+        odd = sorted(name for name in {*contents, *_SECOND} if contents.get(name) != _SECOND.get(name))
         raise errors.SinkUnreliable(f"The restored files differ in {', '.join(map(repr, odd))}.")
 
 
@@ -305,8 +305,8 @@ def _clear(sink: Sink, roots: list[str]) -> None:
         sink.delete_all(root)
         if above := root.rpartition("/")[0]:
             sink.tidy(above)
-        if left := next(sink.names(root), None):
-            raise errors.SinkUnreliable(f"{root}/{left[0]} is still listed after it was deleted.")
+        if leftover := next(sink.names(root), None):
+            raise errors.SinkUnreliable(f"{root}/{leftover[0]} is still listed after it was deleted.")
 
 
 @contextlib.contextmanager
@@ -351,10 +351,10 @@ def _undo(probe: Probe, path: Path, *, is_over: bool) -> None:
         if lock is None:
             return  # in progress
         journal = path / JOURNAL
-        left = json.loads(journal.read_text()) if journal.exists() else None
-        if left and probe.spec_id and left["specId"] == probe.spec_id:
-            _clear(probe.sink, left["roots"])
-        elif left and not is_over:
+        entries = json.loads(journal.read_text()) if journal.exists() else None
+        if entries and probe.spec_id and entries["specId"] == probe.spec_id:
+            _clear(probe.sink, entries["roots"])
+        elif entries and not is_over:
             return
         shutil.rmtree(path)
 

@@ -64,14 +64,14 @@ class SyncRunQuerySet(models.QuerySet["SyncRun"]):
 
 
 def _tell(run: SyncRun) -> None:
-    told: dict[str, Any] = {"direction": run.direction, "trigger": run.trigger}
+    payload: dict[str, Any] = {"direction": run.direction, "trigger": run.trigger}
     match run.state:
         case SyncRunState.SUCCEEDED:
-            told |= {"files": run.progress.get("files", 0), "bytes": run.progress.get("bytes", 0)}
-            told["deleted"] = run.deleted
+            payload |= {"files": run.progress.get("files", 0), "bytes": run.progress.get("bytes", 0)}
+            payload["deleted"] = run.deleted
         case SyncRunState.FAILED | SyncRunState.CANCELLED:
-            told |= {"code": run.error_code, "detail": run.error_detail}
+            payload |= {"code": run.error_code, "detail": run.error_detail}
     emit(
         EVENTS[SyncRunState(run.state)], pool_id=run.spec.pool_id, tenant_id=run.tenant_id,
-        container_id=run.container_id, runId=str(run.pk), specId=run.spec_id, **told,
+        container_id=run.container_id, runId=str(run.pk), specId=run.spec_id, **payload,
     )  # fmt: skip

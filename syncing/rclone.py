@@ -110,7 +110,7 @@ def download(sink: Sink, location: str, filters: list[str], *, spares_places: bo
     """
     chosen = _includes(filters)
     if spares_places:
-        chosen = [f"--filter=- /{MARKER_ROOT}/**", *(f"--filter=+ {one}" for one in filters)]
+        chosen = [f"--filter=- /{MARKER_ROOT}/**", *(f"--filter=+ {pattern}" for pattern in filters)]
         chosen += ["--filter=- **"] if filters else []
     return ["copy", sink.remote(location), VOLUME, *chosen, *COMMON, *sink.flags(location)]
 
@@ -152,7 +152,7 @@ def upload_named(sink: Sink, location: str, *, inside: str, backup: str, paths: 
 
 
 def _includes(filters: list[str]) -> list[str]:
-    return [f"--include={one}" for one in filters]
+    return [f"--include={pattern}" for pattern in filters]
 
 
 def _always() -> bool:
@@ -176,24 +176,26 @@ def slot(
     all_of_them = {TRANSFERS: settings.BOILERHOUSE_PARALLEL_TRANSFERS, PROBES: PARALLEL_PROBES}[lane]
     most = max(1, all_of_them - KEPT_FREE)
     count = most if size >= settings.BOILERHOUSE_LARGE_BYTES else all_of_them
-    with contextlib.ExitStack() as held:
-        own = [held.enter_context(_numbered(f"{lane}-{slow_work.named(far_end)}", most, keep_going))] if far_end else []
-        yield (*own, held.enter_context(_numbered(lane, count, keep_going)))
+    with contextlib.ExitStack() as slots:
+        own = (
+            [slots.enter_context(_numbered(f"{lane}-{slow_work.named(far_end)}", most, keep_going))] if far_end else []
+        )
+        yield (*own, slots.enter_context(_numbered(lane, count, keep_going)))
 
 
 @contextlib.contextmanager
 def _numbered(lane: str, count: int, keep_going: Callable[[], bool]) -> Iterator[int]:
     directory = data_dir() / "slots"
     directory.mkdir(exist_ok=True, mode=0o700)
-    asked = time.monotonic()
+    began = time.monotonic()
     while True:
         for number in reversed(range(count)):
             with file_locks.held(directory / f"{lane}-{number}") as descriptor:
                 if descriptor is not None:
                     yield descriptor
                     return
-        if time.monotonic() - asked >= ASK_EVERY_S:
-            asked = time.monotonic()
+        if time.monotonic() - began >= ASK_EVERY_S:
+            began = time.monotonic()
             stalls.moved()  # standing in line is not standing still
             if not keep_going():
                 raise errors.TransferCancelled
@@ -225,19 +227,27 @@ def run(
     if request_id := context.request_id():
         # Sinks write it into their own logs of access.
         arguments = [*arguments, f"--user-agent=boilerhouse/{settings.VERSION} (request {request_id})"]
-    with tracing.span(f"rclone {verb}"), slot(size, keep_going, lane, sink.far_end(location)) as held:
+    with tracing.span(f"rclone {verb}"), slot(size, keep_going, lane, sink.far_end(location)) as descriptors:
         follower = _Follower(on_progress, keep_going, sink.scrub)
-        outcome, code = _run(arguments, sink, jail, (lock, *held), follower, is_awaited=is_awaited)
+        outcome, code = _run(arguments, sink, jail, (lock, *descriptors), follower, is_awaited=is_awaited)
     ms = round((time.monotonic() - began) * 1000)
-    done = outcome.progress
-    log.info("transfer ended", verb=verb, code=code, ms=ms, bytes=done.bytes, files=done.files, deletes=done.deletes)
+    progress = outcome.progress
+    log.info(
+        "transfer ended",
+        verb=verb,
+        code=code,
+        ms=ms,
+        bytes=progress.bytes,
+        files=progress.files,
+        deletes=progress.deletes,
+    )
     if code != 0:
         raise _failure(code, outcome, sink)
     return outcome
 
 
 def _run(
-    arguments: list[str], sink: Sink, jail: Jail, held: tuple[int, ...], follower: _Follower, *, is_awaited: bool
+    arguments: list[str], sink: Sink, jail: Jail, descriptors: tuple[int, ...], follower: _Follower, *, is_awaited: bool
 ) -> tuple[Outcome, int]:
     def prepare() -> None:
         if not is_awaited:
@@ -261,7 +271,7 @@ def _run(
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=(*held, refused, *([] if hosts is None else [hosts])),
+                pass_fds=(*descriptors, refused, *([] if hosts is None else [hosts])),
                 umask=0o022,
                 start_new_session=True,
             )
@@ -339,7 +349,7 @@ class _Follower:
 
     def follow(self, process: subprocess.Popen[bytes], supervisor: _Supervisor) -> Outcome:
         """What rclone said until it closed its output. Raises SyncFailed when it has to be ended before."""
-        outcome, buffer, told = Outcome(), b"", time.monotonic()
+        outcome, buffer, reported_at = Outcome(), b"", time.monotonic()
         assert process.stderr
         with selectors.DefaultSelector() as selector:
             selector.register(process.stderr, selectors.EVENT_READ)
@@ -357,14 +367,14 @@ class _Follower:
                     buffer = buffer[-65536:]
                     if outcome.unanswered >= UNANSWERED:  # it would go through all other files, at ten seconds each
                         raise errors.SinkUnreachable(outcome.lines[0])
-                if time.monotonic() - told >= PROGRESS_EVERY_S:
-                    told = time.monotonic()
+                if time.monotonic() - reported_at >= PROGRESS_EVERY_S:
+                    reported_at = time.monotonic()
                     self._look(process, outcome)
                     if self.on_progress:
                         self.on_progress(outcome.progress)
                     if not self.keep_going():
                         raise errors.TransferCancelled
-                    supervisor.confirm(told)
+                    supervisor.confirm(reported_at)
                     if supervisor.has_killed:
                         raise errors.TransferInterrupted
 
@@ -393,9 +403,9 @@ class _Follower:
             raise errors.TransferStalled("rclone has closed its output but does not end.") from error
 
     def _raise_stalled(self, outcome: Outcome) -> None:
-        said = f" rclone's last message: {outcome.lines[-1]}" if outcome.lines else ""
-        done, for_s = outcome.progress, f"for {self.still.bound_s:.0f} s"
-        after = f"after {done.files} files and {done.bytes} bytes.{said}"
+        output = f" rclone's last message: {outcome.lines[-1]}" if outcome.lines else ""
+        progress, for_s = outcome.progress, f"for {self.still.bound_s:.0f} s"
+        after = f"after {progress.files} files and {progress.bytes} bytes.{output}"
         if _moved_bytes(self._counters, outcome.counters) == 0:
             raise errors.TransferStalled(f"The transfer has made no progress {for_s}, {after}")
         least = settings.BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S
@@ -476,8 +486,8 @@ def _is_unanswered(text: str) -> bool:
 
 def version() -> str:
     """The first line of what rclone says of itself."""
-    done = subprocess.run([rclone_path(), "version"], capture_output=True, text=True, timeout=30, check=True)
-    return done.stdout.splitlines()[0]
+    result = subprocess.run([rclone_path(), "version"], capture_output=True, text=True, timeout=30, check=True)
+    return result.stdout.splitlines()[0]
 
 
 def serve_s3(

@@ -42,10 +42,10 @@ def load(
 ) -> dict[str, Stamp] | None:
     """The record for the marker of ``saved_at``; None if that was not the last, or the spec has changed."""
     try:
-        found = json.loads(_path(target, mapping).read_text())
-        if found["of"] != _about(target, mapping, sink, location, saved_at):
+        document = json.loads(_path(target, mapping).read_text())
+        if document["of"] != _about(target, mapping, sink, location, saved_at):
             return None
-        return {path: Stamp(*stamp) for path, stamp in found["files"].items()}
+        return {path: Stamp(*stamp) for path, stamp in document["files"].items()}
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:  # a power failure before its content reached the disk

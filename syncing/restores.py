@@ -37,12 +37,12 @@ class Restored:
 
 
 def record_restored(
-    sink_states: list[SinkState], target: TransferTarget, got: dict[int, Restored] | None = None
+    sink_states: list[SinkState], target: TransferTarget, counts_of: dict[int, Restored] | None = None
 ) -> None:
     """Record, per mapping, that this generation has the sink's state, so its uploads may delete there from now on."""
     rows = []
     for sink_state in sink_states:
-        counts = (got or {}).get(sink_state.mapping.pk, Restored())
+        counts = (counts_of or {}).get(sink_state.mapping.pk, Restored())
         rows.append(
             MappingRestore(
                 tenant_id=target.tenant_id,
@@ -92,11 +92,11 @@ def _restore(
         own = [sink_state for sink_state in sink_states if sink_state.mapping.spec_id == spec.pk]
         going = stalls.while_going(keep_going, errors.TransferCancelled)
         with running(spec, target, Direction.DOWNLOAD, trigger, run_of(spec)) as run, going:
-            got = _Restore(run, target, trigger, keep_going, _reporter_of(run, target, own), is_patient).run(own)
-        total = Restored(total.files + sum(one.files for one in got.values()),
-                         total.bytes + sum(one.bytes for one in got.values()))  # fmt: skip
+            counts = _Restore(run, target, trigger, keep_going, _reporter_of(run, target, own), is_patient).run(own)
+        total = Restored(total.files + sum(restored.files for restored in counts.values()),
+                         total.bytes + sum(restored.bytes for restored in counts.values()))  # fmt: skip
         if trigger == Trigger.CLAIM:
-            record_restored(own, target, got)
+            record_restored(own, target, counts)
     return total
 
 
@@ -107,11 +107,13 @@ def size_of(sink_states: list[SinkState]) -> int:
 
 def _reporter_of(run: SyncRun, target: TransferTarget, sink_states: list[SinkState]) -> ProgressReporter:
     """Reports the run's progress from the beginning, with the totals of the markers."""
-    wanted = [sink_state for sink_state in sink_states if not sink_state.is_empty]
-    manifests = [sink_state.marker.manifest for sink_state in wanted if sink_state.marker]
-    if len(manifests) < len(wanted):
+    nonempty = [sink_state for sink_state in sink_states if not sink_state.is_empty]
+    manifests = [sink_state.marker.manifest for sink_state in nonempty if sink_state.marker]
+    if len(manifests) < len(nonempty):
         return ProgressReporter(run, target)
-    return ProgressReporter(run, target, sum(one.files for one in manifests), sum(one.bytes for one in manifests))
+    return ProgressReporter(
+        run, target, sum(manifest.files for manifest in manifests), sum(manifest.bytes for manifest in manifests)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,24 +142,24 @@ class _Restore:
 
     def run(self, sink_states: list[SinkState]) -> dict[int, Restored]:
         """Stage and move in; return each mapping's result, by its id. Raises SyncFailed."""
-        got: dict[int, Restored] = {}
+        counts: dict[int, Restored] = {}
         ready: list[_Staged] = []
         for sink_state in sink_states:
             check_alone(self.target, sink_state.mapping)
             mapping = sink_state.mapping
-            one = Restored() if sink_state.is_empty else self._stage(sink_state)
-            if isinstance(one, _Staged):
-                ready.append(one)
-                one = one.restored
-            self._done = Restored(self._done.files + one.files, self._done.bytes + one.bytes)
+            staged = Restored() if sink_state.is_empty else self._stage(sink_state)
+            if isinstance(staged, _Staged):
+                ready.append(staged)
+            restored = staged.restored if isinstance(staged, _Staged) else staged
+            self._done = Restored(self._done.files + restored.files, self._done.bytes + restored.bytes)
             if not sink_state.is_empty:
-                got[mapping.pk] = one
+                counts[mapping.pk] = restored
         for staging in ready:
             self._move_in(staging)
         for sink_state in sink_states:
-            one = got.get(sink_state.mapping.pk, Restored())
-            add_step(self.run_row, sink_state.mapping, sink_state.location, one.files, one.bytes)
-        return got
+            restored = counts.get(sink_state.mapping.pk, Restored())
+            add_step(self.run_row, sink_state.mapping, sink_state.location, restored.files, restored.bytes)
+        return counts
 
     def _stage(self, sink_state: SinkState) -> _Staged | Restored:
         """Fetch missing files and verify everything. Restored: there is nothing left to move in."""
@@ -168,20 +170,20 @@ class _Restore:
                 return Restored()
         name, note = f"mapping-{mapping.pk}", self._note(sink_state, marker)
         if note is not None and self.trigger == Trigger.CLAIM:
-            known = staged_restores.planted(target.container_id, name, note)
-            if known is not None:
-                return Restored(*known)
+            earlier = staged_restores.planted(target.container_id, name, note)
+            if earlier is not None:
+                return Restored(*earlier)
         staging = staged_restores.open_staging(target.container_id, target.owner, name, note)
         if marker is not None:
             need = max(marker.manifest.room, marker.manifest.bytes) - staged_restores.count(staging)[1]
             fit_check.check_room(target, need, sink_state.location, beside=self.trigger != Trigger.CLAIM)
         self._fetch(sink_state, staging, marker.manifest.bytes if marker else 0)
         failpoints.reach("restore.downloaded")
-        seen = _census(staging)
+        census = _census(staging)
         staged_restores.close(target.container_id, name)
         if marker is not None:
-            _apply(sink_state, target, staging, seen, marker.manifest)
-        return _Staged(sink_state, name, staging, note, Restored(seen.files, seen.bytes), marker)
+            _apply(sink_state, target, staging, census, marker.manifest)
+        return _Staged(sink_state, name, staging, note, Restored(census.files, census.bytes), marker)
 
     def _note(self, sink_state: SinkState, marker: Marker | None) -> staged_restores.Note | None:
         """The key that identifies the save of staged files; None if it is unknown."""
@@ -208,16 +210,16 @@ class _Restore:
 
         persist(attempt, self.reporter, self.keep_going, resumes=True, is_patient=self.is_patient)
 
-    def _move_in(self, one: _Staged) -> None:
-        target, mapping = self.target, one.sink_state.mapping
+    def _move_in(self, stage: _Staged) -> None:
+        target, mapping = self.target, stage.sink_state.mapping
         volume, relative = place_of(target, mapping)
         overlay = bool(mapping.pattern) or self.trigger != Trigger.CLAIM
-        restored = one.marker if self.trigger == Trigger.CLAIM else None
+        restored = stage.marker if self.trigger == Trigger.CLAIM else None
         marker = restored if mapping.spec.interval_ms is not None else None
-        names = _census(one.directory).seen if marker else {}
+        names = _census(stage.directory).seen if marker else {}
         with planted(mapping):
             target.node.volumes.move_in(
-                target.container_id, target.owner, one.directory, volume, relative, replace=not overlay
+                target.container_id, target.owner, stage.directory, volume, relative, replace=not overlay
             )
             if restored is not None:
                 volumes.apply_modes_on_way(volume, relative, restored.manifest.way)
@@ -227,21 +229,21 @@ class _Restore:
                     now = records.restored(names, snapshots.still(present, list(names)), at_ns)
                 finally:
                     os.close(present)
-                records.store(target, mapping, one.sink_state.sink, one.sink_state.location, marker.saved_at, now)
-        if one.note is not None and self.trigger == Trigger.CLAIM:
+                records.store(target, mapping, stage.sink_state.sink, stage.sink_state.location, marker.saved_at, now)
+        if stage.note is not None and self.trigger == Trigger.CLAIM:
             staged_restores.mark_planted(
-                target.container_id, one.name, one.note, one.restored.files, one.restored.bytes
+                target.container_id, stage.name, stage.note, stage.restored.files, stage.restored.bytes
             )
         failpoints.reach("restore.moved-in")
 
 
 def _apply(
-    sink_state: SinkState, target: TransferTarget, staging: Path, seen: volumes.Census, manifest: Manifest
+    sink_state: SinkState, target: TransferTarget, staging: Path, census: volumes.Census, manifest: Manifest
 ) -> None:
     """Verify the staged files against the manifest, and apply the attributes that the sink lacks. Raises Incomplete."""
-    if (seen.files, seen.bytes) != (manifest.files, manifest.bytes):
+    if (census.files, census.bytes) != (manifest.files, manifest.bytes):
         raise errors.Incomplete(
-            f"{sink_state.location} returned {seen.files} files, {seen.bytes} bytes; the last save had"
+            f"{sink_state.location} returned {census.files} files, {census.bytes} bytes; the last save had"
             f" {manifest.files} files, {manifest.bytes} bytes."
         )
     volumes.restore_names(staging, [name for name in manifest.names if name not in manifest.links])

@@ -61,15 +61,15 @@ def running(
     try:
         yield run
     except Exception as error:  # whatever failed, the run must not stay "running"
-        known = unexpected_errors.as_public_error(error)
-        told = {"error_code": known.code, "error_detail": known.detail}
+        public = unexpected_errors.as_public_error(error)
+        error_fields = {"error_code": public.code, "error_detail": public.detail}
         if isinstance(error, errors.TransferCancelled):
-            end(SyncRunState.CANCELLED, "cancelled", **told)
+            end(SyncRunState.CANCELLED, "cancelled", **error_fields)
         else:
-            end(SyncRunState.FAILED, known.code, **told)
+            end(SyncRunState.FAILED, public.code, **error_fields)
         if isinstance(error, BoilerhouseError):
             raise
-        raise errors.SyncFailed(known.detail) from error
+        raise errors.SyncFailed(public.detail) from error
     end(SyncRunState.SUCCEEDED, "succeeded", progress=run.progress, deleted=run.deleted, deletes=run.deletes)
     SYNC_BYTES.labels(direction).inc(sum(step.get("transferred", step["bytes"]) for step in run.steps))
 
@@ -77,8 +77,8 @@ def running(
 def fail_queued(run: SyncRun, error: errors.SyncFailed) -> None:
     """End a run that cannot start; does nothing if it is no longer queued."""
     queued = SyncRun.objects.filter(pk=run.pk)
-    told = {"error_code": error.code, "error_detail": error.detail}
-    if queued.transition(SyncRunState.QUEUED, SyncRunState.FAILED, **told):
+    changes = {"error_code": error.code, "error_detail": error.detail}
+    if queued.transition(SyncRunState.QUEUED, SyncRunState.FAILED, **changes):
         SYNC_RUNS.labels(run.spec.pool_id, run.direction, run.trigger, error.code).inc()
 
 
@@ -134,32 +134,32 @@ class ProgressReporter:
         if not force and now - self._said_at < min(TELL_AT_MOST_S, (now - self._began) / 60):
             return
         self._said_at = now
-        shown = self.shown()
+        progress = self.shown()
         with recording():
-            if not SyncRun.objects.running().filter(pk=self.run.pk).update(progress=shown):
+            if not SyncRun.objects.running().filter(pk=self.run.pk).update(progress=progress):
                 return  # another process has ended it, and reported that
             emit(
                 "sync.progress", pool_id=self._target.pool_id, tenant_id=self._target.tenant_id,
                 container_id=self._target.container_id, runId=str(self.run.pk), specId=self.run.spec_id,
-                direction=self.run.direction, **shown,
+                direction=self.run.direction, **progress,
             )  # fmt: skip
 
     def shown(self) -> dict[str, Any]:
         """The run's ``progress`` in the API's format."""
         now, (total_files, total) = self.progress, self._totals
-        files, done = self._before.files + now.files, self._before.bytes + now.bytes
+        files, size = self._before.files + now.files, self._before.bytes + now.bytes
         total_files = total_files or self._before.files + now.total_files
         total = total or self._before.bytes + now.total_bytes
-        files, done = min(files, total_files), min(done, total)
+        files, size = min(files, total_files), min(size, total)
         eta = now.eta_ms
         if self._totals[1]:
-            eta = round((total - done) / now.bytes_per_second * 1000) if now.bytes_per_second >= 1 else None
+            eta = round((total - size) / now.bytes_per_second * 1000) if now.bytes_per_second >= 1 else None
         return {
-            "bytes": done,
+            "bytes": size,
             "totalBytes": total,
             "files": files,
             "totalFiles": total_files,
-            "percent": round(100 * done / total, 1) if total else None,
+            "percent": round(100 * size / total, 1) if total else None,
             "bytesPerSecond": round(now.bytes_per_second),
             "etaMs": eta,
         }

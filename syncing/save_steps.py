@@ -43,7 +43,7 @@ def count(save: MappingSave, root: int, until: float = math.inf) -> volumes.Cens
     mapping = save.mapping
     room = MAX_KEY_BYTES - len(f"{backups.location_of(save.location, str(save.run.pk), 99)}/".encode())
     max_entries, max_bytes = settings.BOILERHOUSE_MAX_SAVE_FILES, settings.BOILERHOUSE_MAX_SAVE_BYTES
-    found = volumes.census(
+    census = volumes.census(
         root,
         save.matches,
         settings.BOILERHOUSE_MAX_FILE_BYTES,
@@ -51,14 +51,14 @@ def count(save: MappingSave, root: int, until: float = math.inf) -> volumes.Cens
         max_entries=max_entries,
         until=until,
     )
-    if found.is_cut:
+    if census.is_cut:
         raise errors.TooLarge(f"{mapping.container_path} has more than {max_entries} files, links and directories.")
-    if found.bytes > max_bytes:
-        raise errors.TooLarge(f"{mapping.container_path} has {found.bytes} bytes; the limit is {max_bytes}.")
-    if found.unsaveable:
-        named = "; ".join(f"{show(path)}: {why}" for path, why in found.unsaveable[:5])
-        raise errors.Unsaveable(f"{len(found.unsaveable)} files cannot be saved: {named}")
-    return found
+    if census.bytes > max_bytes:
+        raise errors.TooLarge(f"{mapping.container_path} has {census.bytes} bytes; the limit is {max_bytes}.")
+    if census.unsaveable:
+        named = "; ".join(f"{show(path)}: {why}" for path, why in census.unsaveable[:5])
+        raise errors.Unsaveable(f"{len(census.unsaveable)} files cannot be saved: {named}")
+    return census
 
 
 def begin_attempt(save: MappingSave, local: volumes.Census, paths: Collection[str]) -> tuple[Attempt, Binds]:
@@ -91,9 +91,9 @@ def complete(save: MappingSave, local: volumes.Census, sent: Sent, *, torn: int 
     """Check the sink's content, close the marker and record the save; returns its time."""
     run, mapping, sink, attempt = save.run, save.mapping, save.sink, sent.attempt
     marker = attempt.marker
-    asked = [savers.submit(backups.found, sink, str(one["backup"])) for one in marker.undo]
+    futures = [savers.submit(backups.stored_at, sink, str(backup["backup"])) for backup in marker.undo]
     names, matches = attempt.names(), save.matches
-    kept = [answer.result() for answer in asked]
+    stored = [answer.result() for answer in futures]
     manifest = replace(
         _manifest(names, matches, local, marker.manifest, exact=save.deletes),
         way=volumes.modes_on_way(*save.place),
@@ -110,7 +110,7 @@ def complete(save: MappingSave, local: volumes.Census, sent: Sent, *, torn: int 
     failpoints.reach("save.marker-closed")
     listings.forget(sink, marker, closed)
     with recording():
-        _record(save, manifest, len(content), [one for one in kept if one])
+        _record(save, manifest, len(content), [backup for backup in stored if backup])
         if save.deletes and local.files == 0 and marker.manifest.files:
             _warn_emptied(save, marker.manifest.files)
     more = {"changedDuring": torn} if torn else {}
@@ -118,7 +118,7 @@ def complete(save: MappingSave, local: volumes.Census, sent: Sent, *, torn: int 
     return closed.saved_at
 
 
-def _record(save: MappingSave, manifest: Manifest, marker_bytes: int, kept: list[backups.Kept]) -> None:
+def _record(save: MappingSave, manifest: Manifest, marker_bytes: int, stored: list[backups.StoredFiles]) -> None:
     """Record what the sink now has of the tenant, and the backups of this save."""
     mapping, target, place = save.mapping, save.target, save.sink.place_name
     saved = SavedState.objects.current().filter(tenant_id=target.tenant_id, location=save.location)
@@ -140,7 +140,7 @@ def _record(save: MappingSave, manifest: Manifest, marker_bytes: int, kept: list
             "saved_at": clock.now(),
         },
     )
-    backups.record(target.tenant_id, mapping, place, save.location, kept)
+    backups.record(target.tenant_id, mapping, place, save.location, stored)
 
 
 def _warn_emptied(save: MappingSave, files: int) -> None:

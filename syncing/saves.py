@@ -41,8 +41,8 @@ def save(
                 sink = places.sink_of(spec)
                 saves = [MappingSave.of(run, mapping, target, sink, keep_going) for mapping in mappings]
                 if target.is_stopped:
-                    for one in saves:
-                        save_stopped(one)
+                    for step in saves:
+                        save_stopped(step)
                 elif saves:
                     save_live(saves, spec)
             services.seen_to_work(spec)

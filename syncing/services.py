@@ -112,7 +112,7 @@ def update_spec(
     _check_credential(draft)
     place_check = places.check_to_save(draft, [SyncMapping(spec=draft, **mapping) for mapping in mappings])
     with recording():
-        held, workload = _lock(spec.pool_id)
+        in_use, workload = _lock(spec.pool_id)
         spec = find_spec(spec.pk)
         check(spec)
         places.settle(place_check)
@@ -126,8 +126,8 @@ def update_spec(
         if _located(spec, rows) != was_at:
             spec.located_at = clock.now()
         check_mappings(spec, rows, workload)
-        if held and not force and (lost := was_covered - _covered(rows, spec.on_release)):
-            paths = ", ".join(sorted(path for path, _ in lost))
+        if in_use and not force and (uncovered := was_covered - _covered(rows, spec.on_release)):
+            paths = ", ".join(sorted(path for path, _ in uncovered))
             raise CoverageHeld(
                 f"Tenants hold containers whose {paths} would no longer be saved. With force, the change is made."
             )
@@ -135,8 +135,8 @@ def update_spec(
         spec.save()
         SyncMapping.objects.filter(spec=spec).update(position=F("position") + POSITIONS)
         for row in rows:
-            if kept := old.pop((row.container_path, row.pattern), None):
-                row.pk = kept.pk
+            if existing := old.pop((row.container_path, row.pattern), None):
+                row.pk = existing.pk
             row.save()
         SyncMapping.objects.filter(pk__in=[gone.pk for gone in old.values()]).delete()
         audit.record("sync_spec.update", spec.pk, **audit.changes(before, _audited(spec, rows)))
@@ -169,10 +169,10 @@ def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: Worklo
     restoring: list[tuple[int, PurePosixPath]] = []
     for index, mapping in enumerate(mappings):
         at = f"/mappings/{index}"
-        found = workload.volume_of(mapping.container_path)
-        if found is None or found[0].name == "secrets":
-            known = ", ".join(v.container_path for v in workload.volumes if v.name != "secrets") or "none"
-            detail = f"Not inside a volume of the workload that can be synced (those are: {known})."
+        volume = workload.volume_of(mapping.container_path)
+        if volume is None or volume[0].name == "secrets":
+            paths = ", ".join(v.container_path for v in workload.volumes if v.name != "secrets") or "none"
+            detail = f"Not inside a volume of the workload that can be synced (those are: {paths})."
             wrong.append(FieldError(f"{at}/containerPath", detail, "no_volume"))
         if inner := mounts.inside(workload, mapping.container_path):
             detail = f"The volume {inner.name} ({inner.container_path}) is mounted inside it."
@@ -188,8 +188,8 @@ def check_mappings(spec: SyncSpec, mappings: list[SyncMapping], workload: Worklo
         areas.append(area)
         if mapping.restores:
             path = PurePosixPath(mapping.container_path)
-            for other, taken in restoring:
-                if path.is_relative_to(taken) or taken.is_relative_to(path):
+            for other, location in restoring:
+                if path.is_relative_to(location) or location.is_relative_to(path):
                     detail = f"Mapping {other} restores to the same or a nested path."
                     wrong.append(FieldError(f"{at}/containerPath", detail, "overlap"))
             restoring.append((index, path))
@@ -201,8 +201,8 @@ def check_workload(workload: Workload, spec: WorkloadSpec) -> list[FieldError]:
     """Errors of a new spec of a workload for the sync specs of its pools: every mapping needs its volume."""
     wrong = []
     for mapping in SyncMapping.objects.filter(spec__pool__workload=workload).order_by("spec_id", "position"):
-        found = spec.volume_of(mapping.container_path)
-        if found is None or found[0].name == "secrets":
+        volume = spec.volume_of(mapping.container_path)
+        if volume is None or volume[0].name == "secrets":
             detail = f"Sync spec {mapping.spec_id} maps {mapping.container_path}, which would be in no volume."
             wrong.append(FieldError("/volumes", detail, "mapped"))
         if inner := mounts.inside(spec, mapping.container_path):
@@ -227,9 +227,9 @@ def delete_spec(spec: SyncSpec, *, force: bool) -> None:
     """Delete a spec; saved state stays at the sink. Raises CoverageHeld while tenants hold containers, without
     ``force``."""
     with transaction.atomic():
-        held, _ = _lock(spec.pool_id)
+        in_use, _ = _lock(spec.pool_id)
         spec = find_spec(spec.pk)
-        if held and not force:
+        if in_use and not force:
             raise CoverageHeld
         audit.record("sync_spec.delete", spec.pk, before=_audited(spec, list(spec.mappings.all())))
         spec.delete()
@@ -262,31 +262,31 @@ def probe(spec: SyncSpec, *, is_changed: bool = False, is_periodic: bool = False
     when the sink has become healthy, and when it is healthy after a change.
     """
     now, began, was = clock.now(), time.monotonic(), _stored_health(spec)
-    asked = probes.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
+    attempt = probes.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
     transferred_at = was.get("transferredAt")
     try:
         places.review(spec)  # first: if the place may not be used, nothing is written either
-        probes.run(asked, probes.IN_PROCESS, probes.ANSWER_DEADLINE_S)
+        probes.run(attempt, probes.IN_PROCESS, probes.ANSWER_DEADLINE_S)
         if not is_periodic or is_changed or was.get("state") != "healthy" or _is_due(spec, transferred_at, now):
             if not probes.can_jail():
                 return _ask_worker(spec, is_changed)
-            probes.run(asked, probes.BY_RCLONE, probes.TRANSFER_DEADLINE_S)
+            probes.run(attempt, probes.BY_RCLONE, probes.TRANSFER_DEADLINE_S)
             transferred_at = _stamp(now)
-        health = {"state": "healthy", "checkedAt": _stamp(now), "transferredAt": transferred_at, **asked.findings}
+        health = {"state": "healthy", "checkedAt": _stamp(now), "transferredAt": transferred_at, **attempt.findings}
     except SyncFailed as error:
-        health = _unhealthy(now, error.code, error.detail, was, asked.findings)
+        health = _unhealthy(now, error.code, error.detail, was, attempt.findings)
     except Exception as error:  # the spec is stored by now, so creating it must not fail
         log.error("probe failed", spec=spec.pk, exc_info=True)
         detail = f"The sink could not be probed ({type(error).__name__}). See the log."
-        health = _unhealthy(now, SyncFailed.code, detail, was, asked.findings)
+        health = _unhealthy(now, SyncFailed.code, detail, was, attempt.findings)
     _store_health(spec, health, round(1000 * (time.monotonic() - began)), is_changed)
     spec.sink_health = health
     return health
 
 
 def _unhealthy(now: datetime, code: str, detail: str, was: dict[str, Any], findings: dict[str, Any]) -> dict[str, Any]:
-    known: dict[str, Any] = {name: was[name] for name in ("conditionalWrites", "transferredAt") if name in was}
-    return {"state": "unhealthy", "checkedAt": _stamp(now), "code": code, "detail": detail, **known, **findings}
+    earlier: dict[str, Any] = {name: was[name] for name in ("conditionalWrites", "transferredAt") if name in was}
+    return {"state": "unhealthy", "checkedAt": _stamp(now), "code": code, "detail": detail, **earlier, **findings}
 
 
 def _stored_health(spec: SyncSpec) -> dict[str, Any]:
@@ -319,7 +319,7 @@ def _store_health(spec: SyncSpec, health: dict[str, Any], took_ms: int, is_chang
             detail=detail,
             duration_ms=took_ms,
         )
-        before, after = ((one.get("state"), one.get("code")) for one in (was, health))
+        before, after = ((health_then.get("state"), health_then.get("code")) for health_then in (was, health))
         if before != after and (was or not is_healthy):
             kind = "pool.recovered" if is_healthy else "pool.warning"
             emit(kind, pool_id=spec.pool_id, specId=spec.pk, sink=health["state"], detail=detail)
@@ -335,8 +335,8 @@ def _ask_worker(spec: SyncSpec, is_changed: bool) -> dict[str, Any]:
     until = time.monotonic() + WORKERS_ANSWER_S
     while _last_probe(spec) == last and time.monotonic() < until:
         time.sleep(0.1)
-    spec.sink_health = known = _stored_health(spec)
-    return known
+    spec.sink_health = health = _stored_health(spec)
+    return health
 
 
 def seen_to_work(spec: SyncSpec) -> None:
@@ -355,9 +355,9 @@ def sharing(spec: SyncSpec) -> list[SyncSpec]:
     """Specs, including this one, that save to the same place or use the same credential."""
     place, others = places.key(spec), SyncSpec.objects.all()
     return [
-        one
-        for one in others
-        if places.key(one) == place or (one.credential_id and one.credential_id == spec.credential_id)
+        other
+        for other in others
+        if places.key(other) == place or (other.credential_id and other.credential_id == spec.credential_id)
     ]
 
 
@@ -391,8 +391,8 @@ def specs_for(pool_id: str, direction: Direction) -> list[SyncSpec]:
 
 def goes(spec: SyncSpec, direction: Direction) -> bool:
     """Whether any mapping of the spec has this direction."""
-    wanted = "uploads" if direction == Direction.UPLOAD else "restores"
-    return any(getattr(mapping, wanted) for mapping in spec.mappings.all())
+    attribute = "uploads" if direction == Direction.UPLOAD else "restores"
+    return any(getattr(mapping, attribute) for mapping in spec.mappings.all())
 
 
 def _upload_mappings(spec: SyncSpec) -> Iterable[SyncMapping]:

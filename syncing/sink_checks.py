@@ -98,19 +98,19 @@ class SinkCheck:
     @property
     def far_ends(self) -> set[str]:
         """The sinks that must answer or deliver before the tenant's state is there."""
-        return {places.far_end(one.mapping.spec) for one in self.queries}
+        return {places.far_end(query.mapping.spec) for query in self.queries}
 
     def is_near(self, within_s: float) -> bool:
         """Whether all sinks have answered or failed ``within_s`` seconds from now, or are known to be that fast."""
-        if any(one.sink is None for one in self.queries):
+        if any(query.sink is None for query in self.queries):
             return False
-        futures: list[Future[Any]] = [future for one in self.queries for future in one.begun or ()]
+        futures: list[Future[Any]] = [future for query in self.queries for future in query.begun or ()]
         return not wait(futures, within_s).not_done
 
     @property
     def is_slow(self) -> bool:
         """Whether one of its sinks took long at the last query, or has not answered at all."""
-        return any(one.is_slow for one in self.queries)
+        return any(query.is_slow for query in self.queries)
 
     @contextmanager
     def entered(self, threads: int) -> Iterator[bool]:
@@ -119,8 +119,8 @@ class SinkCheck:
         Of ``threads``, a sink gets all but one, a slow one a single one, so that claims with other sinks find a free
         one.
         """
-        far = {one.place_name for one in self.queries if one.begun is not None}
-        slow = {one.place_name for one in self.queries if one.is_slow}
+        far = {query.place_name for query in self.queries if query.begun is not None}
+        slow = {query.place_name for query in self.queries if query.is_slow}
         with _counting:
             may_wait = all(_waiting[name] < threads - 1 for name in far) and not any(_waiting[name] for name in slow)
             if may_wait:
@@ -135,7 +135,7 @@ class SinkCheck:
     def may_pass(self) -> bool:
         """Whether its sinks answered until recently, so that a retry may succeed."""
         now = time.monotonic()
-        names = {places.spelling(one.mapping.spec) for one in self.queries}
+        names = {places.spelling(query.mapping.spec) for query in self.queries}
         return all(now - _silent_since.get(name, now) < BRIEF_S for name in names)
 
     def answer(self) -> list[SinkState]:
@@ -158,8 +158,8 @@ def begin_check(pool_id: str, tenant_id: str, within_s: float = CLAIM_DEADLINE_S
 def patience_s(tenant_id: str) -> float:
     """How long a worker waits for an answer: a marker of a million files is read over any connection."""
     rows = SavedState.objects.current().filter(tenant_id=tenant_id)
-    known = rows.aggregate(largest=Max("marker_bytes"), files=Max("files"))
-    reading_s = max((known["largest"] or 0) / SLOWEST_BYTES_PER_S, (known["files"] or 0) / FILES_PER_S)
+    totals = rows.aggregate(largest=Max("marker_bytes"), files=Max("files"))
+    reading_s = max((totals["largest"] or 0) / SLOWEST_BYTES_PER_S, (totals["files"] or 0) / FILES_PER_S)
     return PATIENT_DEADLINE_S + reading_s
 
 
@@ -172,7 +172,7 @@ def check_spec(spec: SyncSpec, tenant_id: str) -> SinkCheck:
 
 
 _askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="sinks")
-_asked: Counter[str] = Counter()
+_query_threads: Counter[str] = Counter()
 """Threads that query each sink now, or will as soon as they can."""
 _waiting: Counter[str] = Counter()
 """Claims that wait here for each sink."""
@@ -191,7 +191,7 @@ def _ask(mappings: list[SyncMapping], tenant_id: str, within_s: float) -> SinkCh
         if mapping.spec_id not in sinks:
             sink = mapping.spec.resolved_sink()
             sinks[mapping.spec_id] = sink if places.is_settled(mapping.spec, sink) else None
-    queries = [_query(one, sinks[one.spec_id], one.location(tenant_id), within_s) for one in mappings]
+    queries = [_query(entry, sinks[entry.spec_id], entry.location(tenant_id), within_s) for entry in mappings]
     return SinkCheck(tenant_id, queries)
 
 
@@ -211,9 +211,9 @@ def _query(mapping: SyncMapping, sink: Sink | None, location: str, within_s: flo
 def _may_ask(name: str) -> bool:
     """Count two threads for the sink, unless too few would be left for others."""
     with _counting:
-        if _asked[name] + 2 > ASKERS_PER_SINK:
+        if _query_threads[name] + 2 > ASKERS_PER_SINK:
             return False
-        _asked[name] += 2
+        _query_threads[name] += 2
         return True
 
 
@@ -224,7 +224,7 @@ def _begin(sink: Sink, ask: Callable[[], T], within_s: float) -> Future[T]:
 
     def count(_: Future[T]) -> None:
         with _counting:
-            _asked[sink.place_name] -= 1
+            _query_threads[sink.place_name] -= 1
 
     future = _askers.submit(run)
     future.add_done_callback(count)
@@ -283,14 +283,14 @@ def _check_first_times(silent: list[SinkState], tenant_id: str) -> None:
     silent = [sink_state for sink_state in silent if sink_state.mapping.uploads]
     if not silent:
         return
-    known = list(SavedState.objects.current().filter(tenant_id=tenant_id, files__gt=0))
-    if not known:
+    saves = list(SavedState.objects.current().filter(tenant_id=tenant_id, files__gt=0))
+    if not saves:
         return
-    known.sort(key=lambda saved: saved.saved_at, reverse=True)
+    saves.sort(key=lambda saved: saved.saved_at, reverse=True)
     specs = {sink_state.mapping.spec_id: sink_state.mapping.spec for sink_state in silent}
     names = {pk: places.names_of(spec) for pk, spec in specs.items()}
     for sink_state in silent:
-        for saved in known:
+        for saved in saves:
             if saved.location == sink_state.location and saved.place in names[sink_state.mapping.spec_id]:
                 raise errors.StateMissing(
                     f"{saved.files} files were saved at {sink_state.location} on {saved.saved_at:%Y-%m-%d %H:%M} UTC;"

@@ -94,7 +94,7 @@ class Part:
     @property
     def size(self) -> int:
         """Of the copies, in bytes."""
-        return sum(one.stamp.size for one in self.copied.values())
+        return sum(copy.stamp.size for copy in self.copied.values())
 
     def close(self) -> None:
         if self.root >= 0:
@@ -103,39 +103,41 @@ class Part:
 
     def changed(self) -> list[str]:
         """Files that the sink may not have in their present form, last changed first, because they need a copy most."""
-        known, suspects = self.known, self.suspects
-        if known is None:
-            found = list(self.census.seen)
+        recorded, suspects = self.known, self.suspects
+        if recorded is None:
+            paths = list(self.census.seen)
         else:
-            found = [path for path, stamp in self.census.seen.items() if known.get(path) != stamp]
-        if known is not None and suspects:
+            paths = [path for path, stamp in self.census.seen.items() if recorded.get(path) != stamp]
+        if recorded is not None and suspects:
             more = [path for path in self.census.seen if plain(path) in suspects]
-            found = list(dict.fromkeys([*found, *more]))
-        return sorted(found, key=lambda path: -self.census.seen[path].ctime_ns)
+            paths = list(dict.fromkeys([*paths, *more]))
+        return sorted(paths, key=lambda path: -self.census.seen[path].ctime_ns)
 
     def lacking(self) -> list[str]:
         """Changed files without a copy."""
-        seen, copied = self.census.seen, self.copied
+        stamps, copied = self.census.seen, self.copied
         return [
             path
             for path in self.changed()
-            if path not in self.direct and not ((one := copied.get(path)) and one.is_of(seen[path]))
+            if path not in self.direct and not ((copy := copied.get(path)) and copy.is_of(stamps[path]))
         ]
 
     def settled(self) -> dict[str, Stamp]:
         """For the record: stamps of files that the sink now has, if no later change can go unnoticed."""
         changed = set(self.changed())
-        found = {path: stamp for path, stamp in self.census.seen.items() if path not in changed}
+        stamps = {path: stamp for path, stamp in self.census.seen.items() if path not in changed}
         for path in changed:
-            stamp, one = self.census.seen[path], self.copied.get(path)
-            at_ns = one.began_ns if one and one.is_whole else self.counted_ns if path in self.direct else 0
+            stamp, copy = self.census.seen[path], self.copied.get(path)
+            at_ns = copy.began_ns if copy and copy.is_whole else self.counted_ns if path in self.direct else 0
             if stamp.is_settled(at_ns):
-                found[path] = stamp
-        return found
+                stamps[path] = stamp
+        return stamps
 
 
 @contextmanager
-def taken(target: TransferTarget, parts: list[Part], quiesce: str, keep_going: Callable[[], bool]) -> Iterator[None]:
+def snapshot_of(
+    target: TransferTarget, parts: list[Part], quiesce: str, keep_going: Callable[[], bool]
+) -> Iterator[None]:
     """Within the block, the parts' trees contain what changed, and their census describes that point in time.
 
     Raises SyncFailed; TransferCancelled if ``keep_going`` returns False.
@@ -146,8 +148,8 @@ def taken(target: TransferTarget, parts: list[Part], quiesce: str, keep_going: C
     try:
         with needs_room():
             (directory / "files").mkdir(mode=0o700)
-        with Copies(directory / "files", settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES, floor) as held:
-            _Taking(target, parts, held, keep_going).run(quiesce)
+        with Copies(directory / "files", settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES, floor) as copies:
+            _Taking(target, parts, copies, keep_going).run(quiesce)
         with needs_room():
             for part in parts:
                 _plant(part, directory)
@@ -187,13 +189,13 @@ def _fresh_directory(target: TransferTarget) -> Path:
 def _plant(part: Part, directory: Path) -> None:
     """Lay the copies out to be sent by another user, who may read them."""
     part.tree = directory / f"tree-{part.mapping.pk}"
-    for parent in ["", *sorted(folders(part.copied), key=lambda one: one.count("/"))]:
+    for parent in ["", *sorted(folders(part.copied), key=lambda folder: folder.count("/"))]:
         stalls.step()
         (part.tree / parent).mkdir()
         (part.tree / parent).chmod(0o755)
-    for path, one in part.copied.items():
+    for path, copy in part.copied.items():
         stalls.step()
-        (directory / "files" / one.name).rename(part.tree / path)
+        (directory / "files" / copy.name).rename(part.tree / path)
 
 
 @contextmanager
@@ -213,10 +215,12 @@ def _urgent() -> Iterator[None]:
 
 
 class _Taking:
-    def __init__(self, target: TransferTarget, parts: list[Part], held: Copies, keep_going: Callable[[], bool]) -> None:
-        self._target, self._parts, self._copies, self._keep_going = target, parts, held, keep_going
+    def __init__(
+        self, target: TransferTarget, parts: list[Part], copies: Copies, keep_going: Callable[[], bool]
+    ) -> None:
+        self._target, self._parts, self._copies, self._keep_going = target, parts, copies, keep_going
         self._most_s = settings.BOILERHOUSE_FREEZE_MAX_MS / 1000
-        self._looked = time.monotonic()
+        self._looked_at = time.monotonic()
         self._frozen_s: list[float] = []
         self._reason = ""
         rows = Container.objects.filter(pk=target.container_id)
@@ -246,9 +250,9 @@ class _Taking:
             self._copies.drop(part.copied.pop(path).name)
         for path in part.changed():
             if path not in part.direct:
-                one = part.copied.get(path)
-                part.census.correct(path, one.stamp if one else None)
-        part.torn = sum(not one.is_whole for one in part.copied.values())
+                copy = part.copied.get(path)
+                part.census.correct(path, copy.stamp if copy else None)
+        part.torn = sum(not copy.is_whole for copy in part.copied.values())
 
     def _at_one_moment(self) -> bool:
         name = lifecycle.runtime_name(self._target.container_id)
@@ -324,14 +328,14 @@ class _Taking:
             if old := part.copied.pop(path, None):
                 self._copies.drop(old.name)
             try:
-                made = self._take(part, path, until, can_wait=tries > 0)
+                copy = self._take(part, path, until, can_wait=tries > 0)
             except FileNotFoundError:
                 return
-            if made is None:
+            if copy is None:
                 part.direct.add(path)
                 return
-            part.copied[path] = made
-            if made.is_whole:
+            part.copied[path] = copy
+            if copy.is_whole:
                 return
 
     def _take(self, part: Part, path: str, until: float, *, can_wait: bool) -> Copied | None:
@@ -350,8 +354,8 @@ class _Taking:
             time.sleep(0.2)
 
     def _look(self) -> None:
-        if time.monotonic() - self._looked > LOOK_EVERY_S:
-            self._looked = time.monotonic()
+        if time.monotonic() - self._looked_at > LOOK_EVERY_S:
+            self._looked_at = time.monotonic()
             stalls.moved()
             if not self._keep_going():
                 raise errors.TransferCancelled
@@ -368,5 +372,5 @@ def still(root: int, paths: list[str], *, writes_out: bool = False) -> dict[str,
             raise errors.Unsaveable(f"{show(path)}: the tenant holds a lease on it.") from error
         if not is_out:
             raise errors.Unsaveable(f"{show(path)} could not be written to the node's disk.")
-    found = ((path, copies.stamp_of(root, path)) for path in paths)
-    return {path: stamp for path, stamp in found if stamp is not None}
+    stamps = ((path, copies.stamp_of(root, path)) for path in paths)
+    return {path: stamp for path, stamp in stamps if stamp is not None}

@@ -36,8 +36,8 @@ def save_stopped(save: MappingSave) -> None:
                 backup=attempt.backup,
                 paths=local.seen,
             )
-            done = save.send(arguments, volume, binds, local.bytes).progress
-            return Sent(attempt, done.bytes, done.deletes)
+            progress = save.send(arguments, volume, binds, local.bytes).progress
+            return Sent(attempt, progress.bytes, progress.deletes)
 
         sent = save.persist(send, is_fixed=True)
         failpoints.reach("save.uploaded")

@@ -35,12 +35,12 @@ class TransferTarget:
 
 def place_of(target: TransferTarget, mapping: SyncMapping) -> tuple[Path, PurePosixPath]:
     """The volume on this node that contains the mapping's directory, and the path in it. Raises DirectoryMissing."""
-    found = target.spec.volume_of(mapping.container_path)
-    if found is None:
+    owner_volume = target.spec.volume_of(mapping.container_path)
+    if owner_volume is None:
         raise errors.SyncFailed(
             f"{mapping.container_path} is not inside a volume of this container's workload version."
         )
-    volume, relative = found
+    volume, relative = owner_volume
     try:
         return target.node.volumes.volume_path(target.container_id, volume.name), relative
     except (pool_errors.DirectoryGone, pool_errors.HostNotReady) as error:  # its own file system, which does not exist

@@ -44,8 +44,8 @@ class CredentialListView(ApiView):
     )
     def post(self, request: Any) -> Response:
         body = self.read(CredentialInput)
-        made = credentials.create(id=body.validated_data.get("id"), **_fields(body.validated_data))
-        return self.shown(render_credential(credentials.find(made.pk)), 201)
+        credential = credentials.create(id=body.validated_data.get("id"), **_fields(body.validated_data))
+        return self.shown(render_credential(credentials.find(credential.pk)), 201)
 
 
 class CredentialView(ApiView):

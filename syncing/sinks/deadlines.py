@@ -48,15 +48,15 @@ class _Question:
         """Close open connections; does nothing if the answer was first."""
         with self._changing:
             self.is_over = not self.is_answered
-            for one in self._connections if self.is_over else ():
-                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(one)) as connection:
+            for item in self._connections if self.is_over else ():
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(item)) as connection:
                     connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         with self._changing:
             self.is_answered = True
-            for one in self._connections:
-                os.close(one)
+            for connection in self._connections:
+                os.close(connection)
             self._connections.clear()
 
 
@@ -82,9 +82,9 @@ class _Clock:
     def _run(self) -> None:
         while True:
             with self._changed:
-                left = self._line[0][0] - time.monotonic() if self._line else None
-                if left is None or left > 0:
-                    self._changed.wait(None if left is None else max(left, ROUGHLY_S))
+                remaining_s = self._line[0][0] - time.monotonic() if self._line else None
+                if remaining_s is None or remaining_s > 0:
+                    self._changed.wait(None if remaining_s is None else max(remaining_s, ROUGHLY_S))
                     continue
                 question = heapq.heappop(self._line)[2]
             question.end()
@@ -140,5 +140,5 @@ def left_of(timeout: Any) -> Any:
     question: _Question | None = getattr(_local, "question", None)
     if question is None:
         return timeout
-    left = max(0.01, question.until - time.monotonic())
-    return min(timeout, left) if isinstance(timeout, int | float) else left
+    remaining_s = max(0.01, question.until - time.monotonic())
+    return min(timeout, remaining_s) if isinstance(timeout, int | float) else remaining_s

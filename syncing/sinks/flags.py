@@ -69,9 +69,9 @@ class Carried:
     @classmethod
     def by(cls, flags: Sequence[str]) -> Self:
         """As rclone reads them: the last one of a name counts."""
-        said = {name: value for name, _, value in (flag.partition("=") for flag in flags)}
-        parameters = [(parameter, said[flag]) for flag, parameter in _CARRIED.items() if said.get(flag)]
-        if said.get("--s3-requester-pays") == "true":
+        values = {name: value for name, _, value in (flag.partition("=") for flag in flags)}
+        parameters = [(parameter, values[flag]) for flag, parameter in _CARRIED.items() if values.get(flag)]
+        if values.get("--s3-requester-pays") == "true":
             parameters.append(("RequestPayer", "requester"))
-        has_path_style = said.get("--s3-force-path-style") != "false"
-        return cls(tuple(parameters), said.get("--s3-storage-class", ""), has_path_style)
+        has_path_style = values.get("--s3-force-path-style") != "false"
+        return cls(tuple(parameters), values.get("--s3-storage-class", ""), has_path_style)

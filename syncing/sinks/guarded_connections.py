@@ -26,11 +26,11 @@ class Guarded(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         host, timeout = self._dns_host, self.timeout
         try:
-            found = outbound.open_addresses(host.strip("[]").rstrip("."), self.port or self.default_port)
+            addresses = outbound.open_addresses(host.strip("[]").rstrip("."), self.port or self.default_port)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         failure: ConnectTimeoutError | None = None
-        for address in found:
+        for address in addresses:
             self._dns_host, self.timeout = address, deadlines.left_of(timeout)
             try:
                 connection = super()._new_conn()

@@ -86,16 +86,16 @@ class LocalSink(Sink):
         return f"{REMOTE}:{INSIDE}/{location}/"
 
     def binds(self, locations: Sequence[str], uid: int | None) -> list[tuple[Path, str]]:
-        found = []
+        paths = []
         for location in locations:
             if not self._ask("show", location, uid, silent_s=RUN_DEADLINE_S, whole_s=LISTING_DEADLINE_S):
                 raise Incomplete(f"Nothing lies at {location} any more.")
-            found.append((self.root / location, f"{INSIDE}/{location}"))
-        return found
+            paths.append((self.root / location, f"{INSIDE}/{location}"))
+        return paths
 
     def get(self, key: str, deadline_s: int) -> bytes | None:
-        found: bytes | None = self._ask("get", key, sizes.most(), whole_s=whole_s(deadline_s))
-        return found
+        content: bytes | None = self._ask("get", key, sizes.most(), whole_s=whole_s(deadline_s))
+        return content
 
     def put(self, key: str, content: bytes) -> None:
         self._ask("put", key, body=content, whole_s=whole_s(RUN_DEADLINE_S, len(content)))
@@ -118,14 +118,14 @@ class LocalSink(Sink):
         return bool(self._ask("has_objects", location, whole_s=whole_s(deadline_s)))
 
     def names(self, location: str) -> Iterator[tuple[str, int]]:
-        for found in self._listed("names", location):
-            for name, size in found:
+        for batch in self._listed("names", location):
+            for name, size in batch:
                 stalls.step()
                 yield name, size
 
     def folders(self, location: str) -> Iterator[str]:
-        for found in self._listed("folders", location):
-            for name in found:
+        for batch in self._listed("folders", location):
+            for name in batch:
                 yield f"{location}/{name}"
 
     def delete_all(self, location: str) -> None:
@@ -166,14 +166,14 @@ class LocalSink(Sink):
             return Oversized(f"An object has {line['size']} bytes; the limit is {sizes.most()}.")
         if line["wrong"] == "unmakeable":
             return SyncFailed(f"The directory {line['words']} cannot be made.")
-        said = f"{self.root}: {line['words']}"
+        message = f"{self.root}: {line['words']}"
         if line["errno"] in _FULL:
-            return DiskFull(f"The disk of the sink is full ({said}).")
+            return DiskFull(f"The disk of the sink is full ({message}).")
         if line["errno"] in _DENIED:
-            return SinkDenied(f"The sink's directory cannot be used ({said}).")
+            return SinkDenied(f"The sink's directory cannot be used ({message}).")
         if line["errno"] in (errno.ESTALE, errno.EIO, errno.ETIMEDOUT):
-            return SinkUnreachable(f"The sink's directory does not answer ({said}).")
-        return SyncFailed(f"The sink's directory cannot be used ({said}).")
+            return SinkUnreachable(f"The sink's directory does not answer ({message}).")
+        return SyncFailed(f"The sink's directory cannot be used ({message}).")
 
 
 def _check(key: str) -> None:

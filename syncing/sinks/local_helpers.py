@@ -65,9 +65,9 @@ class Hands:
             try:
                 process.send(line, until)
                 while True:
-                    found, content = process.read(min(until, time.monotonic() + silent_s))
-                    process.is_whole = "more" not in found
-                    yield found, content
+                    reply, content = process.read(min(until, time.monotonic() + silent_s))
+                    process.is_whole = "more" not in reply
+                    yield reply, content
                     if process.is_whole:
                         return
             except TimeoutError:
@@ -77,7 +77,7 @@ class Hands:
     @contextmanager
     def _place(self, until: float) -> Iterator[_Process]:
         with self._changed:
-            self._stuck = [one for one in self._stuck if one.poll() is None]
+            self._stuck = [item for item in self._stuck if item.poll() is None]
             if len(self._stuck) >= MOST_STUCK:
                 raise SinkUnreachable(
                     f"The sink's directory does not answer: {self._mount} hangs, and holds {len(self._stuck)} processes"
@@ -153,14 +153,14 @@ class _Process:
         """The next line, and the body after it. Raises TimeoutError; Lost."""
         while (end := self._read.find(b"\n")) < 0:
             self._more(until)
-        found: dict[str, Any] = json.loads(self._read[:end])
+        reply: dict[str, Any] = json.loads(self._read[:end])
         del self._read[: end + 1]
-        size = found.get("bytes", 0)
+        size = reply.get("bytes", 0)
         while len(self._read) < size:
             self._more(until)
         content = bytes(self._read[:size])
         del self._read[:size]
-        return found, content
+        return reply, content
 
     def _more(self, until: float) -> None:
         self._wait(self._from, select.POLLIN, until)

@@ -42,7 +42,7 @@ class Directory:
 
     def __init__(self, root: str, say: Callable[[list[Any]], None]) -> None:
         self.root, self._say = Path(root), say
-        self._said = time.monotonic()
+        self._reported_at = time.monotonic()
 
     def get(self, key: str, most: int) -> bytes | None:
         try:
@@ -86,20 +86,20 @@ class Directory:
         return next(self._files(location), None) is not None
 
     def names(self, location: str) -> None:
-        found: list[tuple[str, int]] = []
-        for one in self._files(location):
-            found.append(one)
-            if len(found) >= SAY_MOST or self._is_time_to_say():
-                self._say(found)
-                found = []
-        self._say(found)
+        batch: list[tuple[str, int]] = []
+        for file in self._files(location):
+            batch.append(file)
+            if len(batch) >= SAY_MOST or self._is_time_to_say():
+                self._say(batch)
+                batch = []
+        self._say(batch)
 
     def folders(self, location: str) -> None:
         top = self._path(location)
         if top.is_dir():
-            found = sorted(path.name for path in top.iterdir() if path.is_dir() and not path.is_symlink())
-            for begin in range(0, len(found), SAY_MOST):
-                self._say(found[begin : begin + SAY_MOST])
+            names = sorted(path.name for path in top.iterdir() if path.is_dir() and not path.is_symlink())
+            for begin in range(0, len(names), SAY_MOST):
+                self._say(names[begin : begin + SAY_MOST])
 
     def delete_all(self, location: str) -> None:
         path = self._path(location)
@@ -127,15 +127,15 @@ class Directory:
             for name in files:
                 path = Path(directory, name)
                 with contextlib.suppress(FileNotFoundError):
-                    seen = path.lstat()
-                    if stat.S_ISREG(seen.st_mode):
-                        yield str(path.relative_to(top)), seen.st_size
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode):
+                        yield str(path.relative_to(top)), status.st_size
             self._say_now_and_then()
 
     def _is_time_to_say(self) -> bool:
-        if time.monotonic() - self._said < SAY_EVERY_S:
+        if time.monotonic() - self._reported_at < SAY_EVERY_S:
             return False
-        self._said = time.monotonic()
+        self._reported_at = time.monotonic()
         return True
 
     def _say_now_and_then(self) -> None:
@@ -214,7 +214,7 @@ def answer(question: dict[str, Any], body: bytes, say: Callable[[list[Any]], Non
     """The last line of an answer, and the body after it."""
     try:
         more = [body] if question["does"] in ("put", "create") else []
-        found = getattr(Directory(question["root"], say), question["does"])(*question["with"], *more)
+        reply = getattr(Directory(question["root"], say), question["does"])(*question["with"], *more)
     except Missing:
         return {"wrong": "missing"}, b""
     except TooLong as error:
@@ -223,24 +223,24 @@ def answer(question: dict[str, Any], body: bytes, say: Callable[[list[Any]], Non
         return {"wrong": "unmakeable", "words": str(error)}, b""
     except OSError as error:
         return {"wrong": "system", "errno": error.errno, "words": error.strerror or type(error).__name__}, b""
-    if isinstance(found, bytes):
-        return {"bytes": len(found)}, found
-    return {"found": found}, b""
+    if isinstance(reply, bytes):
+        return {"bytes": len(reply)}, reply
+    return {"found": reply}, b""
 
 
 def main() -> None:
     """Answer queries until the input ends."""
-    asked, said = sys.stdin.buffer, sys.stdout.buffer
+    requests, output = sys.stdin.buffer, sys.stdout.buffer
 
-    def say(found: list[Any]) -> None:
-        said.write(json.dumps({"more": found}).encode() + b"\n")
-        said.flush()
+    def say(batch: list[Any]) -> None:
+        output.write(json.dumps({"more": batch}).encode() + b"\n")
+        output.flush()
 
-    for line in asked:
+    for line in requests:
         question = json.loads(line)
-        last, content = answer(question, asked.read(question["bytes"]), say)
-        said.write(json.dumps(last).encode() + b"\n" + content)
-        said.flush()
+        last, content = answer(question, requests.read(question["bytes"]), say)
+        output.write(json.dumps(last).encode() + b"\n" + content)
+        output.flush()
 
 
 if __name__ == "__main__":

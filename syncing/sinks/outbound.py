@@ -88,10 +88,10 @@ def open_addresses(host: str, port: int) -> list[str]:
     Raises SinkClosed if all of them are closed, socket.gaierror if there are none.
     """
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    found = list(dict.fromkeys(str(info[4][0]) for info in infos))
-    good = [address for address in found if not is_closed(host, port, address)]
-    if found and not good:
-        raise SinkClosed(host, port, found[0])
+    addresses = list(dict.fromkeys(str(info[4][0]) for info in infos))
+    good = [address for address in addresses if not is_closed(host, port, address)]
+    if addresses and not good:
+        raise SinkClosed(host, port, addresses[0])
     return good
 
 
@@ -144,13 +144,13 @@ def reach(sink: Sink) -> Reach:
     lines, ends = ["127.0.0.1 localhost"], set()
     for name in names:
         try:
-            found = open_addresses(name, port)
+            targets = open_addresses(name, port)
         except socket.gaierror as error:
             if name == names[0]:
                 raise SinkUnreachable(f"{name} cannot be resolved ({error.strerror}).") from error
             continue
-        ends |= {(str(_plain(address)), port) for address in found}
-        lines += [f"{address} {name}" for address in found if not _is_address(name)]
+        ends |= {(str(_plain(address)), port) for address in targets}
+        lines += [f"{address} {name}" for address in targets if not _is_address(name)]
     return Reach(frozenset(ends), "\n".join([*lines, ""]))
 
 
@@ -168,4 +168,4 @@ def _is_address(name: str) -> bool:
 
 def _resolvers() -> set[str]:
     text = Path("/etc/resolv.conf").read_text(errors="replace")
-    return {str(_plain(found)) for found in re.findall(r"^\s*nameserver\s+(\S+)", text, re.MULTILINE)}
+    return {str(_plain(address)) for address in re.findall(r"^\s*nameserver\s+(\S+)", text, re.MULTILINE)}

@@ -28,7 +28,7 @@ MAX_RULES = 1000
 
 def listed(key: str) -> str:
     """The server's spelling of a key that it, or an older client of ours, wrote."""
-    symbols = _CONTROL.sub(lambda found: "\u2421" if found[0] == "\x7f" else chr(0x2400 + ord(found[0])), key)
+    symbols = _CONTROL.sub(lambda match: "\u2421" if match[0] == "\x7f" else chr(0x2400 + ord(match[0])), key)
     return _UNQUOTED.sub(QUOTE * 2, symbols)
 
 
@@ -39,8 +39,8 @@ def respelling(paths: Collection[str]) -> list[str]:
         return []
     names = {_standard(name) for path in paths if not path.isascii() for name in path.split("/")}  # no rule is ASCII
     for piece in (_BROKEN, _RUN):
-        found = {run for name in names for run in piece.findall(name) if _BROKEN.search(run)}
-        rules = sorted(found, key=len, reverse=True)
+        runs = {run for name in names for run in piece.findall(name) if _BROKEN.search(run)}
+        rules = sorted(runs, key=len, reverse=True)
         if len(rules) <= MAX_RULES and all(_apply(rules, name) == _renamed(name).encode() for name in names):
             return [f"--name-transform=all,replace={rule}:{_renamed(rule)}" for rule in rules]
     raise Unsaveable(
@@ -50,12 +50,12 @@ def respelling(paths: Collection[str]) -> list[str]:
 
 def _standard(name: str) -> str:
     """rclone's own spelling of a name."""
-    quoted = _SYMBOL.sub(lambda found: QUOTE + found[0], name)
-    return _CONTROL.sub(lambda found: listed(found[0]), quoted)
+    quoted = _SYMBOL.sub(lambda match: QUOTE + match[0], name)
+    return _CONTROL.sub(lambda match: listed(match[0]), quoted)
 
 
 def _renamed(name: str) -> str:
-    return _BROKEN.sub(lambda found: "".join(f"{QUOTE * 2}{ord(char) - 0xDC00:02X}" for char in found[0]), name)
+    return _BROKEN.sub(lambda match: "".join(f"{QUOTE * 2}{ord(char) - 0xDC00:02X}" for char in match[0]), name)
 
 
 def _apply(rules: list[str], name: str) -> bytes:

@@ -64,35 +64,41 @@ def after_s(header: str | None) -> float:
 
 def of_s3(where: str, response: Mapping[str, Any]) -> errors.SyncFailed:
     """The error for a response of S3; ``response`` as parsed by botocore."""
-    said, about = response.get("Error", {}), response.get("ResponseMetadata", {})
-    code, status, headers = str(said.get("Code", "")), about.get("HTTPStatusCode", 0), about.get("HTTPHeaders", {})
-    told = f"The {where} answered {status} {words(code)}"
-    told = f"{told}: {sentence}" if (sentence := words(said.get("Message"))) else f"{told}."
+    error_body, about = response.get("Error", {}), response.get("ResponseMetadata", {})
+    code, status, headers = (
+        str(error_body.get("Code", "")),
+        about.get("HTTPStatusCode", 0),
+        about.get("HTTPHeaders", {}),
+    )
+    message = f"The {where} answered {status} {words(code)}"
+    message = f"{message}: {sentence}" if (sentence := words(error_body.get("Message"))) else f"{message}."
     if code == "NoSuchBucket":
         return errors.SinkMissing(f"The {where} does not exist.")
     region = region_of(response)
     if region or status in (301, 302, 307) or code in _ELSEWHERE - {"AuthorizationHeaderMalformed"}:
-        return errors.SinkElsewhere(f"{told} {_set_region(region)}")
+        return errors.SinkElsewhere(f"{message} {_set_region(region)}")
     if code == "RequestTimeTooSkewed":
-        return errors.ClockSkewed(f"{told} {_set_clock(said.get('ServerTime'), headers.get('date'))}")
+        return errors.ClockSkewed(f"{message} {_set_clock(error_body.get('ServerTime'), headers.get('date'))}")
     if code in _FULL or status == 507:
-        return errors.DiskFull(told)
+        return errors.DiskFull(message)
     if code in _THROTTLED or status in (429, 503):
-        return errors.SinkThrottled(told, after_s(headers.get("retry-after")))
+        return errors.SinkThrottled(message, after_s(headers.get("retry-after")))
     if code == "InvalidObjectState":
-        return errors.SinkArchived(f"{told} {_BRING_BACK}")
+        return errors.SinkArchived(f"{message} {_BRING_BACK}")
     if status in (401, 403):
-        return errors.SinkDenied(told)
+        return errors.SinkDenied(message)
     if status == 408 or code == "RequestTimeout" or (status >= 500 and status != 501):
-        return errors.SinkStumbled(told)
-    return errors.SinkRefused(told)
+        return errors.SinkStumbled(message)
+    return errors.SinkRefused(message)
 
 
 def region_of(response: Mapping[str, Any]) -> str:
     """The region that a refusal names as the bucket's; empty for any other refusal."""
-    said, about = response.get("Error", {}), response.get("ResponseMetadata", {})
-    is_refused = about.get("HTTPStatusCode", 0) in (301, 302, 307) or said.get("Code") in _ELSEWHERE
-    return words(about.get("HTTPHeaders", {}).get("x-amz-bucket-region") or said.get("Region")) if is_refused else ""
+    error_body, about = response.get("Error", {}), response.get("ResponseMetadata", {})
+    is_refused = about.get("HTTPStatusCode", 0) in (301, 302, 307) or error_body.get("Code") in _ELSEWHERE
+    return (
+        words(about.get("HTTPHeaders", {}).get("x-amz-bucket-region") or error_body.get("Region")) if is_refused else ""
+    )
 
 
 Signs = tuple[tuple[tuple[str, ...], type[errors.SyncFailed]], ...]
@@ -104,15 +110,15 @@ def of_rclone(lines: list[str], signs_of_kind: Signs) -> errors.SyncFailed | Non
     lower = "\n".join(lines).lower()
     for signs, kind in signs_of_kind:
         if any(sign in lower for sign in signs):
-            told = next(line for line in lines if any(sign in line.lower() for sign in signs))
+            message = next(line for line in lines if any(sign in line.lower() for sign in signs))
             if kind is errors.SinkElsewhere:
-                found = re.search(r"(?:expecting|set region to) ['\"]([a-z0-9-]+)['\"]", "\n".join(lines))
-                told = f"{told} {_set_region(found[1] if found else '')}"
+                match = re.search(r"(?:expecting|set region to) ['\"]([a-z0-9-]+)['\"]", "\n".join(lines))
+                message = f"{message} {_set_region(match[1] if match else '')}"
             if kind is errors.ClockSkewed:
-                told = f"{told} {_set_clock(None, None)}"
+                message = f"{message} {_set_clock(None, None)}"
             if kind is errors.SinkArchived:
-                told = f"{told} {_BRING_BACK}"
-            return kind(told)
+                message = f"{message} {_BRING_BACK}"
+            return kind(message)
     return None
 
 
@@ -133,8 +139,8 @@ def _time(text: object) -> datetime | None:
     """A date in ISO 8601 or HTTP format; None for anything else."""
     for parse in (datetime.fromisoformat, parsedate_to_datetime):
         try:
-            found = parse(str(text))
+            at = parse(str(text))
         except (ValueError, TypeError):
             continue
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
     return None

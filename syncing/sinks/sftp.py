@@ -117,7 +117,7 @@ class SftpSink(Sink):
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def secrets(self) -> Iterator[str]:
-        yield from (one for one in (self.password, self.private_key) if one)
+        yield from (secret for secret in (self.password, self.private_key) if secret)
         yield from (line for line in self.private_key.splitlines() if not line.startswith("-"))
 
     def area(self, template: str) -> tuple[tuple[str, str], str]:
@@ -209,12 +209,12 @@ class SftpSink(Sink):
         size = self._ask(RUN_DEADLINE_S, lambda client: _size(client, self._bytes(source))) or 0
 
         def copy(client: Client) -> None:
-            seen = client.stat(self._bytes(source))
+            status = client.stat(self._bytes(source))
             with client.open(self._bytes(source), "rb") as file:
-                file.prefetch(seen.st_size or 0)
+                file.prefetch(status.st_size or 0)
                 content = iter(lambda: file.read(sizes.CHUNK), b"")
                 with self._written(client, target, content) as new:
-                    client.utime(new, (seen.st_atime or 0, seen.st_mtime or 0))
+                    client.utime(new, (status.st_atime or 0, status.st_mtime or 0))
                     client.posix_rename(new, self._bytes(target))
 
         self._ask(COPY_DEADLINE_S, copy, 2 * size)
@@ -285,23 +285,23 @@ class SftpSink(Sink):
         """Name and size of a folder's entries; None for a folder. Links and pipes are not objects."""
 
         def entries(client: Client) -> list[tuple[str, int | None]]:
-            found: list[tuple[str, int | None]] = []
+            listing: list[tuple[str, int | None]] = []
             with contextlib.suppress(FileNotFoundError):
-                for name, seen in client.entries(self._bytes(location)):
-                    mode = seen.st_mode or 0
+                for name, status in client.entries(self._bytes(location)):
+                    mode = status.st_mode or 0
                     if stat.S_ISDIR(mode):
-                        found.append((name, None))
+                        listing.append((name, None))
                     elif stat.S_ISREG(mode):
-                        found.append((name, seen.st_size or 0))
-            return found
+                        listing.append((name, status.st_size or 0))
+            return listing
 
         return self._ask(deadline_s, entries)
 
     def _empty(self, folder: str, client: Client) -> None:
         """Delete a folder's entries except folders."""
         with contextlib.suppress(FileNotFoundError):
-            for name, seen in list(client.entries(self._bytes(folder))):
-                if not stat.S_ISDIR(seen.st_mode or 0):
+            for name, status in list(client.entries(self._bytes(folder))):
+                if not stat.S_ISDIR(status.st_mode or 0):
                     with contextlib.suppress(FileNotFoundError):
                         client.remove(self._bytes(f"{folder}/{name}"))
 
@@ -398,17 +398,17 @@ class SftpSink(Sink):
         except OSError as error:
             if error.errno is not None and not isinstance(error, FileNotFoundError):
                 raise SinkUnreachable(f"{self.address} cannot be reached ({type(error).__name__}).") from error
-            told = refusals.words(self.scrub(str(error.strerror or error)))
-            raise SinkRefused(f"{self._where} answered: {told}.") from error
+            message = refusals.words(self.scrub(str(error.strerror or error)))
+            raise SinkRefused(f"{self._where} answered: {message}.") from error
 
 
 def _size(client: Client, path: bytes) -> int | None:
     """The size of a file; None if it is not a file."""
     try:
-        seen = client.stat(path)
+        status = client.stat(path)
     except FileNotFoundError:
         return None
-    return None if stat.S_ISDIR(seen.st_mode or 0) else seen.st_size or 0
+    return None if stat.S_ISDIR(status.st_mode or 0) else status.st_size or 0
 
 
 def _is_folder(client: Client, path: bytes) -> bool:

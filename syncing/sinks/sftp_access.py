@@ -56,11 +56,11 @@ class Server:
 
 def private_key(text: str) -> str:
     """The key with its usual line breaks, even if a form changed them. Raises ValueError for anything else."""
-    found = _PEM.match(text.strip())
-    if not found:
+    match = _PEM.match(text.strip())
+    if not match:
         raise ValueError("not a private key in PEM")
-    lines = textwrap.wrap("".join(found[2].split()), 64)
-    pem = "\n".join([f"-----BEGIN {found[1]}-----", *lines, f"-----END {found[1]}-----", ""])
+    lines = textwrap.wrap("".join(match[2].split()), 64)
+    pem = "\n".join([f"-----BEGIN {match[1]}-----", *lines, f"-----END {match[1]}-----", ""])
     load(pem)
     return pem
 
@@ -149,54 +149,54 @@ def connected(server: Server, deadline_s: float) -> Iterator[Client]:
 
     Raises SinkClosed, SinkUnreachable, HostKeyUnknown, and paramiko's errors.
     """
-    kept = _take(server) or _open(server, deadline_s)
+    connection = _take(server) or _open(server, deadline_s)
     try:
-        deadlines.use(kept.connection)
-        kept.client.limit(deadlines.left_of(deadline_s))
-        yield kept.client
+        deadlines.use(connection.connection)
+        connection.client.limit(deadlines.left_of(deadline_s))
+        yield connection.client
     except FileNotFoundError:
-        _give_back(server, kept)
+        _give_back(server, connection)
         raise
     except BaseException:
-        kept.close()
+        connection.close()
         raise
     else:
-        _give_back(server, kept)
+        _give_back(server, connection)
 
 
 def _take(server: Server) -> _Kept | None:
     while True:
         with _lock:
-            kept = _idle[server].pop() if _idle.get(server) else None
-        if kept is None or kept.is_usable:
-            return kept
-        kept.close()
+            connection = _idle[server].pop() if _idle.get(server) else None
+        if connection is None or connection.is_usable:
+            return connection
+        connection.close()
 
 
-def _give_back(server: Server, kept: _Kept) -> None:
-    kept.idle_since = time.monotonic()
+def _give_back(server: Server, connection: _Kept) -> None:
+    connection.idle_since = time.monotonic()
     with _lock:
-        _idle.setdefault(server, []).append(kept)
-        left = [one for others in _idle.values() for one in others]
+        _idle.setdefault(server, []).append(connection)
+        idle = [other for others in _idle.values() for other in others]
         for key, others in list(_idle.items()):
-            _idle[key] = [one for one in others if one.is_usable][-KEPT:]
+            _idle[key] = [other for other in others if other.is_usable][-KEPT:]
             if not _idle[key]:
                 del _idle[key]
-        still = {id(one) for others in _idle.values() for one in others}
-    for one in left:
-        if id(one) not in still:
-            one.close()
+        still = {id(other) for others in _idle.values() for other in others}
+    for other in idle:
+        if id(other) not in still:
+            other.close()
 
 
 def _open(server: Server, deadline_s: float) -> _Kept:
     connection = _connect(server, deadline_s)
-    left = deadlines.left_of(deadline_s)
+    remaining_s = deadlines.left_of(deadline_s)
     transport = paramiko.Transport(connection)
     try:
-        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = left
+        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = remaining_s
         transport.get_security_options().key_types = server.algorithms
         try:
-            transport.start_client(timeout=left)
+            transport.start_client(timeout=remaining_s)
         except paramiko.ssh_exception.IncompatiblePeer as error:
             raise HostKeyUnknown(f"{server.host}:{server.port} has no host key of a kind that is known.") from error
         _check_host_key(server, transport.get_remote_server_key())
@@ -212,19 +212,21 @@ def _open(server: Server, deadline_s: float) -> _Kept:
     return _Kept(client, transport, connection)
 
 
-def _check_host_key(server: Server, shown: paramiko.PKey) -> None:
-    key = f"{shown.get_name()} {shown.get_base64()}"
+def _check_host_key(server: Server, host_key: paramiko.PKey) -> None:
+    key = f"{host_key.get_name()} {host_key.get_base64()}"
     if key not in server.host_keys:
-        raise HostKeyUnknown(f"{server.host}:{server.port} shows the host key {shown.fingerprint}, which is not known.")
+        raise HostKeyUnknown(
+            f"{server.host}:{server.port} shows the host key {host_key.fingerprint}, which is not known."
+        )
 
 
 def _connect(server: Server, deadline_s: float) -> socket.socket:
     try:
-        found = outbound.open_addresses(server.host, server.port)
+        addresses = outbound.open_addresses(server.host, server.port)
     except socket.gaierror as error:
         raise SinkUnreachable(f"{server.host} cannot be resolved ({error.strerror}).") from error
     failure: OSError | None = None
-    for address in found:
+    for address in addresses:
         try:
             connection = socket.create_connection((address, server.port), timeout=deadlines.left_of(deadline_s))
         except OSError as error:

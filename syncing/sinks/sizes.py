@@ -41,31 +41,31 @@ def check(size: int, what: str) -> None:
 
 def joined(parts: Iterator[bytes], what: str) -> bytes:
     """All parts joined. Raises Oversized as soon as they exceed the limit."""
-    found = bytearray()
+    content = bytearray()
     for part in parts:
-        found += part
-        if len(found) > most():
+        content += part
+        if len(content) > most():
             raise Oversized(f"{what} is longer than the limit of {most()} bytes.")
-    return bytes(found)
+    return bytes(content)
 
 
 def packed(content: bytes, level: int, location: str) -> bytes:
     """Compressed. Raises Oversized if ``unpacked`` could not read it."""
-    found = gzip.compress(content, level, mtime=0)
-    if len(content) > MOST_UNPACKED_BYTES or len(found) > MOST_BYTES:
+    result = gzip.compress(content, level, mtime=0)
+    if len(content) > MOST_UNPACKED_BYTES or len(result) > MOST_BYTES:
         raise Oversized(f"{location} has so many names that the record of a save takes {len(content)} bytes.")
-    return found
+    return result
 
 
 def unpacked(content: bytes, most: int) -> bytes:
     """Decompressed. Raises ValueError if it is truncated, Oversized: a few bytes can stand for any number."""
     unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
-        found = unpacking.decompress(content, most)
+        result = unpacking.decompress(content, most)
     except zlib.error as error:
         raise ValueError("truncated object") from error
     if unpacking.eof:
-        return found
-    if len(found) >= most:
+        return result
+    if len(result) >= most:
         raise Oversized(f"The object is longer than {most} bytes when decompressed.")
     raise ValueError("truncated object")
