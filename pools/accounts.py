@@ -89,8 +89,8 @@ def _with(lines: list[str], content: bytes) -> bytes:
     """Lookups by name and by number use the first matching line, so ours come before those of the image."""
     ours = [line.encode() for line in lines]
     names = {_field(line, 0) for line in ours}
-    kept = [line for line in content.split(b"\n") if line and _field(line, 0) not in names]
-    return b"".join(line + b"\n" for line in [*ours, *kept])
+    retained = [line for line in content.split(b"\n") if line and _field(line, 0) not in names]
+    return b"".join(line + b"\n" for line in [*ours, *retained])
 
 
 def _field(line: bytes, number: int) -> bytes:

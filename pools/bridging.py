@@ -26,22 +26,22 @@ def check_module() -> None:
 def hand_over(bridge: str) -> list[str]:
     """Make the bridge pass packets of both families; returns what it did not, as text. Raises HostNotReady."""
     check_module()
-    if found := problems(bridge):
+    if wrong := problems(bridge):
         on = [word for switch in SWITCHES for word in (switch, "1")]
-        done = run(["ip", "link", "set", "dev", bridge, "type", "bridge", *on])
-        if done.returncode != 0:
-            raise HostNotReady(f"The bridge {bridge} cannot be set up: {done.stderr.strip()[:300]}")
-    return found
+        result = run(["ip", "link", "set", "dev", bridge, "type", "bridge", *on])
+        if result.returncode != 0:
+            raise HostNotReady(f"The bridge {bridge} cannot be set up: {result.stderr.strip()[:300]}")
+    return wrong
 
 
 def problems(bridge: str) -> list[str]:
     """Which packets between ports of the bridge bypass the filter, as text. Raises HostNotReady."""
-    done = run(["ip", "-json", "-details", "link", "show", "dev", bridge])
-    if done.returncode != 0 and "does not exist" in done.stderr:  # so it has no ports
+    result = run(["ip", "-json", "-details", "link", "show", "dev", bridge])
+    if result.returncode != 0 and "does not exist" in result.stderr:  # so it has no ports
         return []
-    if done.returncode != 0:
-        raise HostNotReady(f"The bridge {bridge} cannot be read: {done.stderr.strip()[:300]}")
-    switches = json.loads(done.stdout)[0]["linkinfo"]["info_data"]
+    if result.returncode != 0:
+        raise HostNotReady(f"The bridge {bridge} cannot be read: {result.stderr.strip()[:300]}")
+    switches = json.loads(result.stdout)[0]["linkinfo"]["info_data"]
     return [
         f"the bridge {bridge} hands no {family} to the packet filter"
         for name, family in SWITCHES.items()

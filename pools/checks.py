@@ -18,8 +18,8 @@ def workload_permits(**_: Any) -> list[CheckMessage]:
     messages: list[CheckMessage] = []
     for name, highest in settings.BOILERHOUSE_MAX_ULIMITS.items():
         if name not in limits.CEILINGS or highest < limits.UNLIMITED:
-            known = ", ".join(sorted(limits.CEILINGS))
-            hint = f"Write name=number, -1 for no limit; the names are {known}."
+            names = ", ".join(sorted(limits.CEILINGS))
+            hint = f"Write name=number, -1 for no limit; the names are {names}."
             messages.append(
                 Error(
                     f"BOILERHOUSE_MAX_ULIMITS: {name}={highest} is not a valid limit.", hint=hint, id="boilerhouse.E020"

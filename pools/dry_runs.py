@@ -63,7 +63,7 @@ class DryRun:
     """The result of a dry run."""
 
     is_healthy: bool
-    said: str
+    message: str
     """The result as a sentence."""
     exit_code: int | None
     output: str
@@ -204,21 +204,21 @@ def _probe(name: str, check: health.Check | None, started_ms: int) -> DryRun:
     while True:
         attempts += 1
         try:
-            done = runtime.exec(name, probe.command, probe.timeout_ms, limit_bytes=OUTPUT_BYTES)
+            result = runtime.exec(name, probe.command, probe.timeout_ms, limit_bytes=OUTPUT_BYTES)
         except errors.NotRunning:
             observed = runtime.inspect(name)
             code = observed.exit_code if observed else None
             return DryRun(
                 False, f"The container ended with {last_output.ended(observed)}.", code, "", "", started_ms, 0, attempts
             )
-        output = (done.stdout + done.stderr).decode(errors="replace")
-        if done.exit_code == 0:
+        output = (result.stdout + result.stderr).decode(errors="replace")
+        if result.exit_code == 0:
             message = f"Healthy at try {attempts}." if attempts > 1 else "Healthy at the first try."
-            return DryRun(True, message, 0, output, "", started_ms, done.duration_ms, attempts)
+            return DryRun(True, message, 0, output, "", started_ms, result.duration_ms, attempts)
         if time.monotonic() > deadline:
-            message = f"Not healthy after {attempts} tries; the last ended with exit code {done.exit_code}"
+            message = f"Not healthy after {attempts} tries; the last ended with exit code {result.exit_code}"
             message = health.failing(probe.command, message, is_images=True) if check.is_images else f"{message}."
-            return DryRun(False, message, done.exit_code, output, "", started_ms, done.duration_ms, attempts)
+            return DryRun(False, message, result.exit_code, output, "", started_ms, result.duration_ms, attempts)
         time.sleep(lifecycle.PROBE_EVERY_S)
 
 

@@ -20,18 +20,18 @@ def plain(path: str) -> str:
     """
     if path.isprintable() and _QUOTE not in path:
         return path
-    shown = ""
+    text = ""
     for char in path:
         code = ord(char)
         if code < 0x20:
-            shown += chr(0x2400 + code)
+            text += chr(0x2400 + code)
         elif code == 0x7F:
-            shown += "\u2421"
+            text += "\u2421"
         elif 0xDC80 <= code <= 0xDCFF:
-            shown += f"{_QUOTE}{code - 0xDC00:02X}"
+            text += f"{_QUOTE}{code - 0xDC00:02X}"
         else:
-            shown += char
-    return _QUOTED.sub(lambda match: match[1] or _QUOTE, shown)
+            text += char
+    return _QUOTED.sub(lambda match: match[1] or _QUOTE, text)
 
 
 def folders(paths: Iterable[str]) -> set[str]:

@@ -105,9 +105,9 @@ def _parsed(image: str) -> Reference:
 
 
 def _locked(spec: WorkloadSpec) -> ImagePull:
-    asked = {"node_id": node_id(), "image": spec.image}
-    ImagePull.objects.get_or_create(**asked, defaults={"state": PullState.DONE})
-    return ImagePull.objects.select_for_update(no_key=True).get(**asked)
+    key = {"node_id": node_id(), "image": spec.image}
+    ImagePull.objects.get_or_create(**key, defaults={"state": PullState.DONE})
+    return ImagePull.objects.select_for_update(no_key=True).get(**key)
 
 
 def _is_settled(pull: ImagePull, since: datetime) -> bool:

@@ -68,12 +68,16 @@ def of(runtime: ContainerRuntime, name: str) -> str:
 def pick(output: bytes) -> str:
     """The first and last lines and those that name an error, in order, with … for omitted lines."""
     lines = lines_of(output)
-    kept = {*range(min(FIRST, len(lines))), *range(max(0, len(lines) - LAST), len(lines)), *_tells(lines)[-TOLD:]}
-    places = sorted(kept)
-    shown = [_shortened(lines[place]) for place in places[:1]]
+    places_kept = {
+        *range(min(FIRST, len(lines))),
+        *range(max(0, len(lines) - LAST), len(lines)),
+        *_tells(lines)[-TOLD:],
+    }
+    places = sorted(places_kept)
+    lines_shown = [_shortened(lines[place]) for place in places[:1]]
     for before, place in pairwise(places):
-        shown += ["…"] * (place - before > 1) + [_shortened(lines[place])]
-    return "\n".join(shown)
+        lines_shown += ["…"] * (place - before > 1) + [_shortened(lines[place])]
+    return "\n".join(lines_shown)
 
 
 def lines_of(output: bytes) -> list[str]:

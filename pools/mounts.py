@@ -93,13 +93,13 @@ def problems(volumes: Sequence[Volume], memory: Sequence[MemoryMount] = ()) -> l
         if not is_normal(mount.written):
             detail = f"{mount.written} is not an absolute, normalized path such as /state."
             wrong.append(FieldError(pointer, detail, "invalid"))
-        for taken, whose in TAKEN.items():
-            if mount.is_memory and str(path) == SCRATCH == taken:
+        for reserved, whose in TAKEN.items():
+            if mount.is_memory and str(path) == SCRATCH == reserved:
                 continue  # it sets the size of the scratch space, and whether programs may run there
-            if path.is_relative_to(taken):
-                wrong.append(FieldError(pointer, f"{taken} is used by {whose}, which would cover it.", "covered"))
-            elif PurePosixPath(taken).is_relative_to(path):
-                wrong.append(FieldError(pointer, f"{taken} inside it is used by {whose}.", "covered"))
+            if path.is_relative_to(reserved):
+                wrong.append(FieldError(pointer, f"{reserved} is used by {whose}, which would cover it.", "covered"))
+            elif PurePosixPath(reserved).is_relative_to(path):
+                wrong.append(FieldError(pointer, f"{reserved} inside it is used by {whose}.", "covered"))
         for other_index, other in enumerate(placed):
             if path == other.path and other_index < index:
                 wrong.append(FieldError(pointer, f"The {other.words} is already mounted there.", "duplicate"))
@@ -162,9 +162,9 @@ def _engine_path(written: str) -> str | None:
         return None
     parsed = PurePosixPath(path)
     clashes = (
-        parsed.is_relative_to(taken) or PurePosixPath(taken).is_relative_to(parsed)
-        for taken in TAKEN
-        if taken != SCRATCH
+        parsed.is_relative_to(reserved) or PurePosixPath(reserved).is_relative_to(parsed)
+        for reserved in TAKEN
+        if reserved != SCRATCH
     )
     return None if any(clashes) else path
 

@@ -85,15 +85,15 @@ def binds(home: Path) -> tuple[Mount, ...]:
 
 def close(pid: int) -> None:
     """Close the engine's resolver to all processes in this process's network namespace. Raises HostNotReady."""
-    done = _inside(pid, ["nft", "-f", "-"], CLOSED)
-    if done is not None and done.returncode != 0:
-        raise HostNotReady(f"Cannot close the engine's resolver to a container: {done.stderr.strip()[:300]}")
+    result = _inside(pid, ["nft", "-f", "-"], CLOSED)
+    if result is not None and result.returncode != 0:
+        raise HostNotReady(f"Cannot close the engine's resolver to a container: {result.stderr.strip()[:300]}")
 
 
 def is_closed(pid: int) -> bool:
     """Whether it is closed; also if the process has ended. Raises HostNotReady."""
-    done = _inside(pid, ["nft", "list", "table", "ip", TABLE])
-    return done is None or f"ip daddr {ENGINES} reject" in done.stdout
+    result = _inside(pid, ["nft", "list", "table", "ip", TABLE])
+    return result is None or f"ip daddr {ENGINES} reject" in result.stdout
 
 
 def _inside(pid: int, command: list[str], text: str = "") -> subprocess.CompletedProcess[str] | None:
@@ -101,7 +101,7 @@ def _inside(pid: int, command: list[str], text: str = "") -> subprocess.Complete
     try:
         if not pid or _namespace(pid) == _namespace(os.getpid()):
             return None
-        done = subprocess.run(
+        result = subprocess.run(
             ["nsenter", "-t", str(pid), "-n", *command],
             input=text, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
@@ -111,7 +111,7 @@ def _inside(pid: int, command: list[str], text: str = "") -> subprocess.Complete
         raise HostNotReady(f"Cannot run nsenter: {error}. Install util-linux.") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostNotReady(f"Cannot enter a container's network namespace: {error}") from error
-    return None if done.returncode != 0 and not Path(f"/proc/{pid}").exists() else done
+    return None if result.returncode != 0 and not Path(f"/proc/{pid}").exists() else result
 
 
 def _namespace(pid: int) -> str:

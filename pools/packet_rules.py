@@ -85,7 +85,7 @@ def ruleset(network: Network, containers: Sequence[Guarded]) -> str:
 def _packets(network: Network, chains: dict[str, list[str]], verdicts: dict[str, list[str]]) -> list[str]:
     bridge = f'"{network.bridge}"'
     named = {"never": (*egress.NEVER, network.subnet, network.subnet6), "private": egress.PRIVATE}
-    known = "ct state established,related ct direction reply"
+    established = "ct state established,related ct direction reply"
     return [
         *(_set(name, version, map(str, named[name.removesuffix("6")])) for name, version in RANGES.items()),
         # Each chain comes after those that it jumps to.
@@ -96,7 +96,11 @@ def _packets(network: Network, chains: dict[str, list[str]], verdicts: dict[str,
         _chain("outward", ["ip saddr vmap @policies", "ip6 saddr vmap @policies6", "drop"]),
         _chain(
             "inward",
-            [f"{known} ct original ip saddr vmap @answers", f"{known} ct original ip6 saddr vmap @answers6", "drop"],
+            [
+                f"{established} ct original ip saddr vmap @answers",
+                f"{established} ct original ip6 saddr vmap @answers6",
+                "drop",
+            ],
         ),
         _chain(
             "host", [*_neighbours(network), "meta nfproto ipv6 drop", "ct state established,related accept", "drop"]
@@ -143,7 +147,7 @@ def _keep(chains: dict[str, list[str]], way: _Way, rules: list[str]) -> str:
     return name
 
 
-def _policy(policy: Egress, asked: Iterable[str], way: _Way, passed: str) -> list[str]:
+def _policy(policy: Egress, entries: Iterable[str], way: _Way, passed: str) -> list[str]:
     """The rules for the container's packets; ``passed`` is the verdict for packets that the policy allows."""
     if policy.mode == Mode.NONE:
         return [f"goto {way.closed}"]
@@ -153,7 +157,7 @@ def _policy(policy: Egress, asked: Iterable[str], way: _Way, passed: str) -> lis
             rules += _opened(way, str(entry.network), entry.port, passed)
     if policy.mode == Mode.LIST:
         return [*rules, f"goto {way.closed}"]
-    own = (address for address in asked if ipaddress.ip_address(address).version == way.version)
+    own = (address for address in entries if ipaddress.ip_address(address).version == way.version)
     rules = [rule for address in own for rule in _opened(way, address, 53, passed)] + rules
     if policy.mode == Mode.OPEN:
         return [*rules, passed]

@@ -42,7 +42,7 @@ _SPEED_S = 10.0
 _KEEP = timedelta(hours=1)
 
 
-def take(held: Set[int]) -> ImagePull | None:
+def take(taken_ids: Set[int]) -> ImagePull | None:
     """Take this node's oldest requested pull that no living process executes; None without one, or without a free slot.
     ``held`` are those of this process."""
     rows = ImagePull.objects.filter(node_id=node_id(), state__in=PULLING)
@@ -53,7 +53,7 @@ def take(held: Set[int]) -> ImagePull | None:
         me, living, running = processes.current(), processes.living(), Counter[str]()
         free = []
         for row in rows.order_by("asked_at", "pk"):
-            is_mine = row.owner == me and row.pk in held
+            is_mine = row.owner == me and row.pk in taken_ids
             if is_mine or (row.owner in living and row.owner != me):
                 running[_registry(row)] += 1
             else:
@@ -137,11 +137,11 @@ class PullRun:
         except DATABASE_LOST:
             connection.close()  # the engine pulls without it
 
-    def _tell(self, shown: dict[str, Any]) -> None:
+    def _tell(self, progress: dict[str, Any]) -> None:
         with recording():
-            ImagePull.objects.filter(pk=self.row.pk, owner=processes.current()).update(progress=shown)
+            ImagePull.objects.filter(pk=self.row.pk, owner=processes.current()).update(progress=progress)
             for pool_id in self._pools():
-                emit("pool.pulling", pool_id=pool_id, image=self.row.image, **shown)
+                emit("pool.pulling", pool_id=pool_id, image=self.row.image, **progress)
 
     def _pools(self) -> list[str]:
         waiting = Container.objects.filter(pull=self.row, state=ContainerState.STARTING)
@@ -155,14 +155,14 @@ class PullRun:
         if seconds >= _SPEED_S:
             self._speed = (time.monotonic(), now.bytes)
         total = now.estimated_bytes
-        left = max(0, total - now.bytes)
+        remaining = max(0, total - now.bytes)
         return {
             "phase": "extracting" if now.is_extracting else "downloading",
             "bytes": now.bytes,
             "totalBytes": now.known_bytes if now.is_size_known else None,
             "percent": round(100 * now.bytes / total, 1) if total else None,
             "bytesPerSecond": round(self._per_second),
-            "etaMs": round(1000 * left / self._per_second) if self._per_second >= 1 and total else None,
+            "etaMs": round(1000 * remaining / self._per_second) if self._per_second >= 1 and total else None,
             "layers": now.layers,
             "layersDone": now.layers_done,
         }
@@ -187,9 +187,9 @@ class PullRun:
                 node_of(pull).queue.put("pool", "pools.tasks.create_container", pk)
             if failure is None:
                 if fetched := self._progress.bytes:
-                    done: dict[str, Any] = {"durationMs": ms, "bytes": fetched, "digest": self._progress.digest}
+                    payload: dict[str, Any] = {"durationMs": ms, "bytes": fetched, "digest": self._progress.digest}
                     for pool_id in self._pools():
-                        emit("pool.pulled", pool_id=pool_id, image=pull.image, **done)
+                        emit("pool.pulled", pool_id=pool_id, image=pull.image, **payload)
                 for pool_id in image_pulls.clear_failures(pull):
                     enqueue("pool", "pools.tasks.refill", pool_id)
         IMAGE_PULLS.labels(result).inc()

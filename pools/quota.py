@@ -149,9 +149,9 @@ def capacity(home: Path, resources: Resources) -> Capacity | None:
     without a limit."""
     if os.path.ismount(home / MOUNT):
         status = os.statvfs(home / MOUNT)
-        kept = min(status.f_blocks // 50, 4096)  # by ext4 itself
+        reserved = min(status.f_blocks // 50, 4096)  # by ext4 itself
         return Capacity(
-            (status.f_blocks - kept) * status.f_frsize - FRESH_BYTES, status.f_files - FRESH_FILES, status.f_frsize
+            (status.f_blocks - reserved) * status.f_frsize - FRESH_BYTES, status.f_files - FRESH_FILES, status.f_frsize
         )
     limit = limit_of(resources)
     return Capacity(limit.bytes, limit.files, WATCHED_BLOCK) if limit else None
@@ -195,10 +195,10 @@ def used_bytes(home: Path) -> int | None:
 def _run(*command: str) -> None:
     environment = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command, capture_output=True, text=True, timeout=60, check=False, env=environment
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostNotReady(f"Cannot run {command[0]}: {error}") from error
-    if done.returncode != 0:
-        raise HostNotReady(f"{command[0]} failed: {done.stderr.strip()[:200]}")
+    if result.returncode != 0:
+        raise HostNotReady(f"{command[0]} failed: {result.stderr.strip()[:200]}")

@@ -45,7 +45,7 @@ class Drift:
     """The repair; None: it is only reported."""
 
 
-def find_drift(held: set[UUID]) -> list[Drift]:
+def find_drift(in_use: set[UUID]) -> list[Drift]:
     """All current differences. ``held`` are containers whose directories other apps still need.
 
     Raises EngineUnavailable.
@@ -61,12 +61,12 @@ def find_drift(held: set[UUID]) -> list[Drift]:
         if row is not None and observed.labels.get(lifecycle.NONCE_LABEL) == row.nonce:
             by_container[row.pk] = observed
         else:
-            differences += _orphan(container_id, observed, held)
+            differences += _orphan(container_id, observed, in_use)
     for pk, row in rows.items():
         if pk in before and before[pk].state_changed_at == row.state_changed_at:
             differences += _row(row, by_container.get(pk))
     differences += _old_profiles(rows.values(), by_container)
-    return differences + _on_disk(set(rows) | held) + _leases(held)
+    return differences + _on_disk(set(rows) | in_use) + _leases(in_use)
 
 
 def _id_of(observed: Observed) -> UUID | None:
@@ -76,10 +76,10 @@ def _id_of(observed: Observed) -> UUID | None:
         return None
 
 
-def _orphan(container_id: UUID | None, observed: Observed, held: set[UUID]) -> list[Drift]:
+def _orphan(container_id: UUID | None, observed: Observed, in_use: set[UUID]) -> list[Drift]:
     name = observed.handle.name
     latch = here().volumes.read_latch(container_id) if container_id else None
-    if latch is not None and container_id not in held:
+    if latch is not None and container_id not in in_use:
         heal = (lambda: _quarantine(observed, container_id)) if observed.is_running else None
         return [
             Drift("latched_orphan", name, f"no row, but it has held a tenant's data: {latch}; stopped and kept", heal)
@@ -192,8 +192,8 @@ def _stray_directory(container_id: UUID) -> Drift:
     return Drift("stray_directory", str(container_id), "no row", lambda: _enqueue("wipe_stray", container_id))
 
 
-def _leases(held: set[UUID]) -> list[Drift]:
-    strays = host.stray_leases(held)
+def _leases(in_use: set[UUID]) -> list[Drift]:
+    strays = host.stray_leases(in_use)
     return [_stray_lease(lease) for lease in strays]
 
 
@@ -211,9 +211,9 @@ def _enqueue(name: str, *arguments: object) -> None:
     here().queue.hand_on("pool", f"pools.tasks.{name}", *arguments)
 
 
-def heal(held: set[UUID]) -> int:
+def heal(in_use: set[UUID]) -> int:
     """Find and repair differences; return how many were repaired. Raises EngineUnavailable."""
-    return each(find_drift(held), _heal)
+    return each(find_drift(in_use), _heal)
 
 
 def _heal(drift: Drift) -> int:

@@ -45,9 +45,9 @@ def create(*, id: str | None, name: str, registry: str, secret: dict[str, str]) 
             _refuse_second(registry)
             pk = unused_id(id, name, RegistryCredential.objects.all())
             audit.record("registry-credential.create", pk, after=_audited(name, registry, secret))
-            made = RegistryCredential.objects.create(id=pk, name=name, registry=registry, secret=secret)
+            credential = RegistryCredential.objects.create(id=pk, name=name, registry=registry, secret=secret)
             _try_again(registry)
-            return made
+            return credential
     except IntegrityError as error:
         _refuse_second(registry)
         raise IdTaken from error

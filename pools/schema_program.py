@@ -144,15 +144,15 @@ def _in_place(schema: Mapping[str, Any], resolver: Any, places: dict[int, str]) 
 
 def _height(schema: Any, resolver: Any, heights: dict[int, int], depth: int, places: dict[int, str]) -> int:
     """How many hops lie below the schema. Raises _Circle if they never end or are too many."""
-    known = heights.get(id(schema))
-    if known == -1 or depth + (known or 0) > MAX_HOPS:
+    height = heights.get(id(schema))
+    if height == -1 or depth + (height or 0) > MAX_HOPS:
         raise _Circle(places.get(id(schema), ""))
-    if known is None:
+    if height is None:
         heights[id(schema)] = -1
         below = _in_place(schema, resolver, places) if isinstance(schema, Mapping) else ()
-        known = max((1 + _height(*place, heights, depth + 1, places) for place in below), default=0)
-        heights[id(schema)] = known
-    return known
+        height = max((1 + _height(*place, heights, depth + 1, places) for place in below), default=0)
+        heights[id(schema)] = height
+    return height
 
 
 def answer(question: dict[str, Any]) -> Any:

@@ -25,12 +25,12 @@ spec_checks: list[Callable[[Workload, WorkloadSpec], list[FieldError]]] = []
 """Functions of other apps that check a new spec of a workload; the apps append to it when they are loaded."""
 
 
-def _variables_in_use(wanted: deployment_settings.DeploymentSettings) -> list[FieldError]:
-    known, wrong = BUILT_IN_VARIABLES | set(wanted.variables), list[FieldError]()
+def _variables_in_use(changed: deployment_settings.DeploymentSettings) -> list[FieldError]:
+    defined, wrong = BUILT_IN_VARIABLES | set(changed.variables), list[FieldError]()
     for workload in Workload.objects.with_latest():
         spec = WorkloadSpec.from_json(workload.latest_spec_json)  # type: ignore[attr-defined]
         used = {name for text in spec.environment.values() for name in variables_of(text)}
-        for name in sorted(used - known):
+        for name in sorted(used - defined):
             detail = f"Workload {workload.pk} uses ${{{name}}}."
             wrong.append(FieldError("/variables", detail, "variable_in_use"))
     return wrong
@@ -39,14 +39,14 @@ def _variables_in_use(wanted: deployment_settings.DeploymentSettings) -> list[Fi
 deployment_settings.checks.append(_variables_in_use)
 
 
-def unused_id(wanted: str | None, name: str, taken: Any) -> str:
+def unused_id(requested: str | None, name: str, is_used: Any) -> str:
     """``wanted`` if it is free, otherwise IdTaken; without it, a slug of the name, with a suffix if taken."""
-    if wanted is not None:
-        if taken.filter(pk=wanted).exists():
-            raise errors.IdTaken(f"The id {wanted} is already in use.")
-        return wanted
+    if requested is not None:
+        if is_used.filter(pk=requested).exists():
+            raise errors.IdTaken(f"The id {requested} is already in use.")
+        return requested
     base, number = slugify(name), 1
-    while taken.filter(pk=base if number == 1 else f"{base}-{number}").exists():
+    while is_used.filter(pk=base if number == 1 else f"{base}-{number}").exists():
         number += 1
     candidate = base if number == 1 else f"{base}-{number}"
     assert SLUG.match(candidate), candidate
@@ -122,10 +122,10 @@ def update_workload(
 
 def add_version(workload: Workload, number: int, spec_json: dict[str, Any], **known: Any) -> WorkloadVersion:
     """Create the next version of the locked workload, to which its pools roll; call it in a transaction."""
-    made = WorkloadVersion.objects.create(workload=workload, number=number, spec_json=spec_json, **known)
+    version = WorkloadVersion.objects.create(workload=workload, number=number, spec_json=spec_json, **known)
     for pool_id in workload.pools.values_list("pk", flat=True):
         enqueue("pool", "pools.tasks.refill", pool_id)
-    return made
+    return version
 
 
 def delete_workload(workload: Workload) -> None:

@@ -22,8 +22,8 @@ COUNTED = frozenset({Fault.EXIT, Fault.OOM, Fault.UNHEALTHY})
 
 def is_steady(pool: Pool) -> bool:
     """Whether some container of the pool has proven stable."""
-    kept = pool.containers.filter(state__in=[ContainerState.IDLE, ContainerState.CLAIMED], fault="")
-    return kept.filter(created_at__lt=clock.now() - STAYS).exists()
+    containers = pool.containers.filter(state__in=[ContainerState.IDLE, ContainerState.CLAIMED], fault="")
+    return containers.filter(created_at__lt=clock.now() - STAYS).exists()
 
 
 def counts(pool: Pool) -> bool:

@@ -165,12 +165,12 @@ def _take_up(version: WorkloadVersion) -> Refreshed | None:
         workload = services.lock_workload(version.workload_id)
         if workload.latest.pk != version.pk:
             return None
-        made = services.add_version(workload, version.number + 1, version.spec_json, **pin)
-        emit("workload.updated", workloadId=workload.pk, version=made.number, digest=version.tag_digest)
+        new_version = services.add_version(workload, version.number + 1, version.spec_json, **pin)
+        emit("workload.updated", workloadId=workload.pk, version=new_version.number, digest=version.tag_digest)
         before = {"version": version.number, "digest": version.manifest_digest or version.image_digest}
-        after = {"version": made.number, "digest": version.tag_digest}
+        after = {"version": new_version.number, "digest": version.tag_digest}
         audit.record("workload.update", workload.pk, before=before, after=after)
-    return Refreshed(made.number, version.tag_digest, is_new=True)
+    return Refreshed(new_version.number, version.tag_digest, is_new=True)
 
 
 def due() -> list[WorkloadVersion]:
@@ -180,8 +180,8 @@ def due() -> list[WorkloadVersion]:
     rows = WorkloadVersion.objects.annotate(newest=Subquery(newest.values("pk")[:1])).filter(pk=F("newest"))
     rows = rows.filter(Q(refresh_asked_at__isnull=False) | (Q(image_digest__gt="") & Exists(pools)))
     now = clock.now()
-    wanted = [row for row in rows.select_related("workload") if not is_fixed(row) and _is_due(row, now)]
-    return sorted(wanted, key=lambda row: row.tag_asked_at or datetime.min.replace(tzinfo=now.tzinfo))
+    candidates = [row for row in rows.select_related("workload") if not is_fixed(row) and _is_due(row, now)]
+    return sorted(candidates, key=lambda row: row.tag_asked_at or datetime.min.replace(tzinfo=now.tzinfo))
 
 
 def _is_due(version: WorkloadVersion, now: datetime) -> bool:
@@ -198,32 +198,32 @@ def look_around() -> None:
     """
     with file_locks.held(data_dir() / "tags.lock") as lock:
         deaf: dict[str, str] = {}
-        while lock is not None and (wanted := due()):
-            each(wanted, partial(_look_in_round, deaf=deaf), ends=(EngineUnavailable,))
+        while lock is not None and (versions := due()):
+            each(versions, partial(_look_in_round, deaf=deaf), ends=(EngineUnavailable,))
 
 
 def _look_in_round(version: WorkloadVersion, deaf: dict[str, str]) -> int:
     """Check one; return 1. ``deaf``: registries that did not answer in this round, with their errors."""
     registry = references.parse(version.spec.image).registry
     is_asked = version.refresh_asked_at is not None
-    done: dict[str, Any] = {"refreshed": "unchanged"}
+    outcome: dict[str, Any] = {"refreshed": "unchanged"}
     try:
         if is_of_registry(version) and registry in deaf:
             _note(version, version.tag_digest, deaf[registry])
-            done = {"refreshed": "failed", "detail": deaf[registry]}
+            outcome = {"refreshed": "failed", "detail": deaf[registry]}
         elif is_asked:
-            done = {"refreshed": "rolls" if _refresh(version).is_new else "unchanged"}
+            outcome = {"refreshed": "rolls" if _refresh(version).is_new else "unchanged"}
         else:
             look(version)
             if version.spec.rolls_to_new_images:
                 _take_up(version)
     except ImageMissing as error:
-        done = {"refreshed": "failed", "detail": error.detail}
+        outcome = {"refreshed": "failed", "detail": error.detail}
         log.warning("tag not resolved", image=version.spec.image, detail=error.detail)
         if isinstance(error, PullFailed) and error.fault in DEAF:
             deaf[registry] = error.detail
     if is_asked:
         with recording():
             WorkloadVersion.objects.filter(pk=version.pk).update(refresh_asked_at=None)
-            emit("workload.updated", workloadId=version.workload_id, version=version.number, **done)
+            emit("workload.updated", workloadId=version.workload_id, version=version.number, **outcome)
     return 1

@@ -122,6 +122,6 @@ def forget_old() -> int:
     """Delete samples past their retention. Returns how many."""
     now = timezone.now()
     old = now - timedelta(seconds=int(settings.BOILERHOUSE_USAGE_RETENTION_S))
-    gone = ContainerUsage.objects.filter(at__lt=old).delete()[0]
+    deleted = ContainerUsage.objects.filter(at__lt=old).delete()[0]
     old = now - timedelta(seconds=int(settings.BOILERHOUSE_POOL_USAGE_RETENTION_S))
-    return gone + PoolUsage.objects.filter(at__lt=old).delete()[0]
+    return deleted + PoolUsage.objects.filter(at__lt=old).delete()[0]

@@ -93,9 +93,9 @@ def manifest_of(version: WorkloadVersion, image: Image) -> str:
 def manifests(version: WorkloadVersion, image: Image) -> list[str]:
     """All its digests in that registry: lists for several platforms may share one image."""
     wanted = references.parse(version.spec.image)
-    known = [references.parse(reference) for reference in image.digests]
+    digests = [references.parse(reference) for reference in image.digests]
     return [
         reference.digest
-        for reference in known
+        for reference in digests
         if (reference.registry, reference.repository) == (wanted.registry, wanted.repository)
     ]

@@ -30,10 +30,10 @@ PENDING = AssignmentState.PENDING
 def fail(assignment: Assignment, error: BaseException) -> None:
     """Abort a pending claim that cannot succeed; the release task cleans up. Does nothing if another process was
     first."""
-    known = unexpected_errors.as_public_error(error)
-    code = _outcome(known)
-    log.warning("claim failed", tenant=assignment.tenant_id, code=code, detail=known.detail)
-    give_up(assignment.pk, code, known.detail, output=error.output if isinstance(error, errors.HookFailed) else "")
+    public = unexpected_errors.as_public_error(error)
+    code = _outcome(public)
+    log.warning("claim failed", tenant=assignment.tenant_id, code=code, detail=public.detail)
+    give_up(assignment.pk, code, public.detail, output=error.output if isinstance(error, errors.HookFailed) else "")
 
 
 def _outcome(error: BoilerhouseError) -> str:

@@ -113,10 +113,10 @@ def is_claimed(container_id: UUID) -> bool:
 
 
 def _claimed(container_id: UUID) -> Assignment:
-    held = Assignment.objects.select_related("container").filter(container_ref=container_id)
-    row = held.filter(state=AssignmentState.ASSIGNED).first()
+    assignments = Assignment.objects.select_related("container").filter(container_ref=container_id)
+    row = assignments.filter(state=AssignmentState.ASSIGNED).first()
     if row is None:
-        if held.filter(state=AssignmentState.RELEASING).exists():
+        if assignments.filter(state=AssignmentState.RELEASING).exists():
             raise errors.Releasing
         raise pool_errors.NotClaimed
     node_of(row).check()

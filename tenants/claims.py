@@ -168,8 +168,8 @@ def _existing(assignment: Assignment, claim: Claim) -> Begun:
     return Begun(assignment.pk, assignment.generation, is_new=False, ignored=tuple(sorted(ignored)))
 
 
-def _differs(asked: Any, held: Any) -> bool:
-    return asked is not None and asked != held
+def _differs(requested: Any, present: Any) -> bool:
+    return requested is not None and requested != present
 
 
 def peek(begun: Begun) -> Assignment:

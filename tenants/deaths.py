@@ -38,14 +38,14 @@ def keep(assignment: Assignment, observed: Observed | None) -> None:
         return
     name, container = lifecycle.runtime_name(assignment.held_container), assignment.container
     runtime = node_of(assignment).runtime
-    known = container.error if container and container.is_dead else ""
+    error = container.error if container and container.is_dead else ""
     when = "" if has_died else " when stopped"
     Death.objects.create(
         assignment=assignment,
         tenant_id=assignment.tenant_id,
         container_ref=assignment.held_container,
         exit_code=observed.exit_code if observed else None,
-        detail=known or f"The container's main process ended with {last_output.ended(observed)}{when}.",
+        detail=error or f"The container's main process ended with {last_output.ended(observed)}{when}.",
         words=last_output.of(runtime, name),
         log=_end_of_log(runtime, name),
     )
@@ -73,15 +73,15 @@ def of_container(container_id: UUID) -> Death | None:
 
 def log_of(death: Death, tail: int, since: float | None, *, timestamps: bool = False) -> bytes:
     """The stored end of the log, in the format of ``working.logs``."""
-    kept, lines = [], death.log.split("\n")  # not splitlines: a program's own line may contain a carriage return
+    selected, lines = [], death.log.split("\n")  # not splitlines: a program's own line may contain a carriage return
     if not lines[-1]:
         lines.pop()
     for line in lines:
         at, _, text = line.partition(" ")
         moment = _moment(at)
         if since is None or (moment is not None and moment.timestamp() > since):
-            kept.append(text if moment and not timestamps else line)
-    return "".join(f"{line}\n" for line in kept[-tail:] if tail).encode()
+            selected.append(text if moment and not timestamps else line)
+    return "".join(f"{line}\n" for line in selected[-tail:] if tail).encode()
 
 
 def _moment(text: str) -> datetime | None:

@@ -183,23 +183,23 @@ class DiskWatch:
         """Measure the containers that are due; while the node's disk is low, all, and release the fastest-growing one
         if it still fills."""
         rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__in=Container.objects.here())
-        held = dict(rows.values_list("pk", "container_ref"))
-        self._measured = {pk: measurement for pk, measurement in self._measured.items() if pk in held}
-        self._known = {pk: self._known.get(pk, time.monotonic()) for pk in held}
+        in_use = dict(rows.values_list("pk", "container_ref"))
+        self._measured = {pk: measurement for pk, measurement in self._measured.items() if pk in in_use}
+        self._known = {pk: self._known.get(pk, time.monotonic()) for pk in in_use}
         is_low = host.disk_is_low()
         if not is_low:
             reserve.keep()
             self._before_low = dict(self._measured)
-        for pk in self._due(held, LOW_EVERY_S if is_low else EVERY_S):
+        for pk in self._due(in_use, LOW_EVERY_S if is_low else EVERY_S):
             if self._stop.is_set() or not self._is_leading():
                 return
             steps.attempt("measure_disk", partial(self._measure, pk))
         if is_low:
-            self._keep_floor(held)
+            self._keep_floor(in_use)
         else:
             self._free_mb = None
 
-    def _due(self, held: Iterable[UUID], every_s: float) -> list[UUID]:
+    def _due(self, in_use: Iterable[UUID], every_s: float) -> list[UUID]:
         now = time.monotonic()
 
         def is_due(pk: UUID) -> bool:
@@ -211,7 +211,7 @@ class DiskWatch:
         def cost(pk: UUID) -> float:
             return self._measured[pk].took_s if pk in self._measured else 0.0
 
-        return sorted(filter(is_due, held), key=cost)
+        return sorted(filter(is_due, in_use), key=cost)
 
     def _measure(self, pk: UUID) -> None:
         began, before = time.monotonic(), self._measured.get(pk)
@@ -223,7 +223,7 @@ class DiskWatch:
         if self._free_mb is None:
             self._stop.wait(REST * took_s)
 
-    def _keep_floor(self, held: Iterable[UUID]) -> None:
+    def _keep_floor(self, in_use: Iterable[UUID]) -> None:
         free_mb, before = host.free_disk_mb(), self._free_mb
         self._free_mb = free_mb
         is_full = reserve.is_needed()
@@ -231,7 +231,7 @@ class DiskWatch:
             return
         if self._is_one_ending():
             return
-        grown = {pk: self._measured[pk] for pk in held if pk in self._measured}
+        grown = {pk: self._measured[pk] for pk in in_use if pk in self._measured}
         if is_full:  # no growth is possible any more, so compare by past growth
             grown = {pk: measurement.beyond(self._before_low.get(pk)) for pk, measurement in grown.items()}
         worst = max(grown, key=lambda pk: grown[pk].growth, default=None)

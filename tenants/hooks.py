@@ -16,10 +16,10 @@ def run_before_save(assignment: Assignment, name: str, hook: Hook | None) -> Non
         return
     try:
         container = lifecycle.runtime_name(assignment.held_container)
-        done = node_of(assignment).runtime.exec(container, hook.command, hook.timeout_ms, limit_bytes=4000)
-        failure = f"exit code {done.exit_code}" if done.exit_code else ""
-        if done.refusal:
-            failure += f": {done.refusal}"
+        result = node_of(assignment).runtime.exec(container, hook.command, hook.timeout_ms, limit_bytes=4000)
+        failure = f"exit code {result.exit_code}" if result.exit_code else ""
+        if result.refusal:
+            failure += f": {result.refusal}"
     except BoilerhouseError as error:
         failure = error.detail
     if failure:

@@ -72,8 +72,8 @@ def begin(tenant_id: str, policy: Egress, *, by_tenant: bool) -> Change:
 
 
 def _change(assignment: Assignment) -> Change:
-    asked = Container.objects.values_list("egress_asked", flat=True).get(pk=assignment.held_container)
-    return Change(assignment.held_container, asked)
+    requested = Container.objects.values_list("egress_asked", flat=True).get(pk=assignment.held_container)
+    return Change(assignment.held_container, requested)
 
 
 def settled(keys: set[Hashable]) -> set[Hashable]:

@@ -66,11 +66,11 @@ class Planned:
 
 def matches_among(names: Iterable[str], mappings: Iterable[tuple[str, str]]) -> list[Matched]:
     """Which of these paths each (containerPath, pattern) matches; paths are as in the container."""
-    given = [PurePosixPath(name) for name in names]
+    paths = [PurePosixPath(name) for name in names]
     results = []
     for container_path, pattern in mappings:
         root = PurePosixPath(container_path)
-        inside = {str(path.relative_to(root)): 0 for path in given if path.is_relative_to(root) and path != root}
+        inside = {str(path.relative_to(root)): 0 for path in paths if path.is_relative_to(root) and path != root}
         results.append(_matched(container_path, pattern, inside))
     return results
 

@@ -43,8 +43,8 @@ def end_all() -> int:
 def _end(row: Assignment) -> int:
     """Like a release whose steps have nothing left to do."""
     mine = Assignment.objects.filter(pk=row.pk)
-    for held in (AssignmentState.ASSIGNED, AssignmentState.RELEASE_FAILED):
-        mine.transition(held, AssignmentState.RELEASING, step=ReleaseStep.WIPING)
+    for state in (AssignmentState.ASSIGNED, AssignmentState.RELEASE_FAILED):
+        mine.transition(state, AssignmentState.RELEASING, step=ReleaseStep.WIPING)
     over: dict[str, Any] = {"outcome": OUTCOME, "step": "", "owner": None, "next_attempt_at": None, "ended_at": Now()}
     if mine.transition(AssignmentState.PENDING, AssignmentState.ENDED, **over):
         emit(

@@ -91,9 +91,9 @@ def _work(run_id: UUID, do: Work) -> None:
     except DATABASE_LOST:
         raise  # undecided: the run is later marked as interrupted
     except Exception as error:  # whatever failed, the tenant must be able to claim again
-        known = unexpected_errors.as_public_error(error)
-        log.warning("sink operation failed", trigger=run.trigger, code=known.code, detail=known.detail[:300])
-        _end(run, ours, SyncRunState.FAILED, error_code=known.code, error_detail=known.detail)
+        public = unexpected_errors.as_public_error(error)
+        log.warning("sink operation failed", trigger=run.trigger, code=public.code, detail=public.detail[:300])
+        _end(run, ours, SyncRunState.FAILED, error_code=public.code, error_detail=public.detail)
     else:
         _end(run, ours, SyncRunState.SUCCEEDED, **changes)
 
@@ -120,8 +120,8 @@ def _set_free(tenant_ids: list[str]) -> int:
     """Let tenants claim again after all their runs have ended."""
     free = 0
     for tenant in Tenant.objects.select_for_update().filter(pk__in=tenant_ids, busy_run__isnull=False):
-        left = SyncRun.objects.unfinished().filter(tenant_id=tenant.pk, trigger__in=list(TASKS))
-        if not left.exists():
+        unfinished = SyncRun.objects.unfinished().filter(tenant_id=tenant.pk, trigger__in=list(TASKS))
+        if not unfinished.exists():
             free += Tenant.objects.filter(pk=tenant.pk, busy_run=tenant.busy_run).update(busy_run=None)
     return free
 
@@ -135,7 +135,7 @@ def resume() -> int:
     if not busy:
         return 0
     with transaction.atomic():
-        done = _set_free(busy)
+        ended = _set_free(busy)
     old = clock.now() - LOST_AFTER
     next_ones = [run for tenant_id in busy if (run := _queued(tenant_id).filter(created_at__lt=old).first())]
     under_way = set(
@@ -146,4 +146,4 @@ def resume() -> int:
     again = [run for run in next_ones if run.tenant_id not in under_way and _resent.is_new(run.pk)]
     for run in again:
         _send(run)
-    return done + len(again)
+    return ended + len(again)

@@ -73,16 +73,16 @@ def begin(tenant_id: str, direction: str) -> list[SyncRun]:
     if assignment is None or assignment.version is None or assignment.uid is None:
         raise errors.NotAssigned
     specs = syncing.specs_of(assignment.pool_id)
-    wanted = [(spec, heading) for heading in DIRECTIONS[direction] for spec in specs if syncing.goes(spec, heading)]
-    if not wanted:
+    pairs = [(spec, heading) for heading in DIRECTIONS[direction] for spec in specs if syncing.goes(spec, heading)]
+    if not pairs:
         raise Invalid(FieldError("/direction", "No mapping of this pool has this direction.", "no_mapping"))
-    if not all(spec.allow_manual_trigger for spec, _ in wanted):
+    if not all(spec.allow_manual_trigger for spec, _ in pairs):
         raise sync_errors.ManualSyncOff
-    known = _queued_by_hand(assignment)  # without a lock: a run that only starts now reads the caller's changes
-    if all((spec.pk, way) in known for spec, way in wanted):
-        return [known[spec.pk, way] for spec, way in wanted]
+    queued = _queued_by_hand(assignment)  # without a lock: a run that only starts now reads the caller's changes
+    if all((spec.pk, way) in queued for spec, way in pairs):
+        return [queued[spec.pk, way] for spec, way in pairs]
     with recording():
-        runs = _join(assignment, wanted, is_bounded=True)
+        runs = _join(assignment, pairs, is_bounded=True)
         audit.record("tenant.sync", tenant_id, after={"direction": direction, "runs": [str(run.pk) for run in runs]})
     return runs
 
@@ -97,13 +97,13 @@ def trigger(spec: SyncSpec, direction: str, tenant_id: str | None) -> list[SyncR
     ways = [item for item in DIRECTIONS[direction] if syncing.goes(spec, item)]
     if not ways:
         raise Invalid(FieldError("/direction", "No mapping of this spec has this direction.", "no_mapping"))
-    held = _assigned().filter(pool_id=spec.pool_id)
+    assignments = _assigned().filter(pool_id=spec.pool_id)
     if tenant_id is not None:
-        held = held.filter(tenant_id=validation.check_tenant_id(tenant_id, "/tenantId"))
-        if not held.exists():
+        assignments = assignments.filter(tenant_id=validation.check_tenant_id(tenant_id, "/tenantId"))
+        if not assignments.exists():
             raise errors.NotAssigned
     with recording():
-        runs = [run for item in held for run in _join(item, [(spec, way) for way in ways])]
+        runs = [run for item in assignments for run in _join(item, [(spec, way) for way in ways])]
         payload = {"direction": direction, "tenantId": tenant_id, "runs": len(runs)}
         audit.record("sync_spec.trigger", spec.pk, after=payload)
     return runs
@@ -115,7 +115,7 @@ def _assigned() -> QuerySet[Assignment]:
 
 
 def _join(
-    assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], *, is_bounded: bool = False
+    assignment: Assignment, pairs: list[tuple[SyncSpec, Direction]], *, is_bounded: bool = False
 ) -> list[SyncRun]:
     """The queued manual runs, and new ones for the rest.
 
@@ -124,13 +124,13 @@ def _join(
     """
     with recording():
         Assignment.objects.select_for_update().filter(pk=assignment.pk).values_list("pk").first()  # one at a time
-        known = _queued_by_hand(assignment)
-        lacking = [item for item in wanted if (item[0].pk, item[1]) not in known]
-        if is_bounded and lacking and len(known) >= settings.BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT:
-            raise budgets.exceeded("syncs", budgets.tenant(assignment.tenant_id), f"{len(known)} queued syncs")
+        queued = _queued_by_hand(assignment)
+        lacking = [item for item in pairs if (item[0].pk, item[1]) not in queued]
+        if is_bounded and lacking and len(queued) >= settings.BOILERHOUSE_MAX_QUEUED_SYNCS_PER_TENANT:
+            raise budgets.exceeded("syncs", budgets.tenant(assignment.tenant_id), f"{len(queued)} queued syncs")
         new = _queue(assignment, lacking, Trigger.MANUAL)
-        known |= {(run.spec_id, Direction(run.direction)): run for run in new}
-        return [known[spec.pk, way] for spec, way in wanted]
+        queued |= {(run.spec_id, Direction(run.direction)): run for run in new}
+        return [queued[spec.pk, way] for spec, way in pairs]
 
 
 def _queued_by_hand(assignment: Assignment) -> dict[tuple[str, Direction], SyncRun]:
@@ -138,10 +138,10 @@ def _queued_by_hand(assignment: Assignment) -> dict[tuple[str, Direction], SyncR
     return {(run.spec_id, Direction(run.direction)): run for run in rows}
 
 
-def _queue(assignment: Assignment, wanted: list[tuple[SyncSpec, Direction]], trigger: Trigger) -> list[SyncRun]:
+def _queue(assignment: Assignment, pairs: list[tuple[SyncSpec, Direction]], trigger: Trigger) -> list[SyncRun]:
     with recording():
         target = target_of(assignment, -1, is_stopped=False)
-        runs = [queue_run(spec, target, way, trigger) for spec, way in wanted]
+        runs = [queue_run(spec, target, way, trigger) for spec, way in pairs]
         for _ in runs:
             target.node.queue.put("sync", "tenants.tasks.run_syncs")
     return runs
@@ -226,12 +226,12 @@ def _turns() -> tuple[list[Assignment], float]:
     for run in _queued().only("tenant_id", "generation", "trigger", "created_at"):
         queued[run.tenant_id, run.generation].append(run)
     assigned = _assigned().filter(tenant_id__in={tenant_id for tenant_id, _ in queued})
-    held = {(assignment.tenant_id, assignment.generation): assignment for assignment in assigned}
-    for tenant_id, generation in queued.keys() - held.keys():
+    by_claim = {(assignment.tenant_id, assignment.generation): assignment for assignment in assigned}
+    for tenant_id, generation in queued.keys() - by_claim.keys():
         _cancel_left_behind(_queued().filter(tenant_id=tenant_id, generation=generation))
-    waiting = queued.keys() & held.keys() - busy
+    waiting = queued.keys() & by_claim.keys() - busy
     rests = _rests({key: queued[key] for key in waiting})
-    ready = [held[key] for key in waiting - rests.keys()]
+    ready = [by_claim[key] for key in waiting - rests.keys()]
     ready.sort(key=lambda assignment: assignment.last_turn_at or assignment.assigned_at or assignment.created_at)
     return ready, min(rests.values(), default=0.0)
 
@@ -242,7 +242,7 @@ def _rests(queued: Mapping[tuple[str, int], list[SyncRun]]) -> dict[tuple[str, i
     A tenant that requests syncs continuously would otherwise keep a processor busy (P14, ADR 54). Periodic saves never
     wait, nor do further runs of the request whose run was the last.
     """
-    now, left = clock.now(), dict[tuple[str, int], float]()
+    now, remaining_s = clock.now(), dict[tuple[str, int], float]()
     manual = {
         key: min(run.created_at for run in runs)
         for key, runs in queued.items()
@@ -258,8 +258,8 @@ def _rests(queued: Mapping[tuple[str, int], list[SyncRun]]) -> dict[tuple[str, i
         assert run.finished_at
         if key in manual and manual[key] > run.started_at:
             rest = min(RESTS * (run.finished_at - run.started_at).total_seconds(), REST_MOST_S)
-            left[key] = max(left.get(key, 0.0), rest - (now - run.finished_at).total_seconds())
-    return {key: seconds for key, seconds in left.items() if seconds > 0}
+            remaining_s[key] = max(remaining_s.get(key, 0.0), rest - (now - run.finished_at).total_seconds())
+    return {key: seconds for key, seconds in remaining_s.items() if seconds > 0}
 
 
 def _take_turn(assignment: Assignment) -> Turn:
@@ -270,15 +270,15 @@ def _take_turn(assignment: Assignment) -> Turn:
         return rows.filter(state=AssignmentState.ASSIGNED).exists()
 
     try:
-        with slow_work.entered(syncing.known_bytes(assignment.tenant_id)) as may_begin, ExitStack() as held:
+        with slow_work.entered(syncing.known_bytes(assignment.tenant_id)) as may_begin, ExitStack() as slots:
             if not may_begin:
                 return Turn.NO_ROOM
             try:
-                lock = held.enter_context(node_of(assignment).volumes.locked(assignment.held_container))
+                lock = slots.enter_context(node_of(assignment).volumes.locked(assignment.held_container))
             except pool_errors.Locked:
                 return Turn.LOCKED
             waiting = list(queued.select_related("spec__credential").order_by("created_at", "id"))
-            run = _first_with_room(waiting, held)
+            run = _first_with_room(waiting, slots)
             if waiting and run is None:
                 return Turn.NO_ROOM
             rows.update(last_turn_at=clock.now())
@@ -293,13 +293,13 @@ def _take_turn(assignment: Assignment) -> Turn:
     return Turn.DONE
 
 
-def _first_with_room(waiting: list[SyncRun], held: ExitStack) -> SyncRun | None:
+def _first_with_room(waiting: list[SyncRun], slots: ExitStack) -> SyncRun | None:
     """The first one whose sink has a free worker slot, which is held from now on."""
     is_free: dict[str, bool] = {}
     for run in waiting:
         far_end = places.far_end(run.spec)
         if far_end not in is_free:
-            is_free[far_end] = held.enter_context(slow_work.entered_for([far_end]))
+            is_free[far_end] = slots.enter_context(slow_work.entered_for([far_end]))
         if is_free[far_end]:
             return run
     return None
@@ -345,9 +345,9 @@ def _cancel_left_behind(rows: SyncRunQuerySet) -> int:
 
 def cancel_left_behind() -> int:
     """Cancel queued syncs of ended claims; return how many."""
-    held = set(_assigned().values_list("tenant_id", "generation"))
-    left = [run.pk for run in _queued() if (run.tenant_id, run.generation) not in held]
-    return _cancel_left_behind(SyncRun.objects.filter(pk__in=left))
+    claims = set(_assigned().values_list("tenant_id", "generation"))
+    leftover = [run.pk for run in _queued() if (run.tenant_id, run.generation) not in claims]
+    return _cancel_left_behind(SyncRun.objects.filter(pk__in=leftover))
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,15 +376,15 @@ def periodic_saves(tenant_id: str | None = None) -> Iterator[PeriodicSave]:
         if any(mapping.uploads for mapping in spec.mappings.all()):
             specs[spec.pool_id].append(spec)
     assigned = _assigned() if tenant_id is None else _assigned().filter(tenant_id=tenant_id)
-    held = list(assigned.filter(pool_id__in=list(specs)))
-    tenants = [assignment.tenant_id for assignment in held]
+    assignments = list(assigned.filter(pool_id__in=list(specs)))
+    tenants = [assignment.tenant_id for assignment in assignments]
     runs = SyncRun.objects.filter(
         tenant_id__in=tenants, spec__interval_ms__isnull=False, direction=Direction.UPLOAD
     ).values("tenant_id", "generation", "spec_id")
     began = {_key(row): row["at"] for row in runs.annotate(at=Max("created_at"))}
-    done = runs.filter(state=SyncRunState.SUCCEEDED)
-    saved = {_key(row): row["at"] for row in done.annotate(at=Max("finished_at"))}
-    for assignment in held:
+    succeeded = runs.filter(state=SyncRunState.SUCCEEDED)
+    saved = {_key(row): row["at"] for row in succeeded.annotate(at=Max("finished_at"))}
+    for assignment in assignments:
         for spec in specs[assignment.pool_id]:
             key = (assignment.tenant_id, assignment.generation, spec.pk)
             since = assignment.assigned_at or assignment.created_at
@@ -430,10 +430,10 @@ def resume() -> int:
     """Send the message of long waiting runs again; cancel those of released tenants."""
     old = clock.now() - LOST_AFTER
     waiting = _queued().filter(created_at__lt=old)
-    held = {(row.tenant_id, row.generation): row for row in _assigned()}
+    by_claim = {(row.tenant_id, row.generation): row for row in _assigned()}
     left_behind, again = [], {}
     for run in waiting:
-        assignment = held.get((run.tenant_id, run.generation))
+        assignment = by_claim.get((run.tenant_id, run.generation))
         if assignment is None:
             left_behind.append(run.pk)
         elif _resent.is_new((assignment.pk, run.pk)):

@@ -140,15 +140,15 @@ class LabelsField(StringMapField):
         labels: dict[str, str] = super().to_internal_value(data)
         wrong: dict[str, list[ErrorDetail]] = {}
         for name, value in labels.items():
-            taken = next((prefix for prefix in RESERVED_LABELS if f"{name.lower()}.".startswith(prefix)), None)
+            reserved = next((prefix for prefix in RESERVED_LABELS if f"{name.lower()}.".startswith(prefix)), None)
             if not LABEL_NAME.match(name):
                 detail = (
                     f"Use 1 to {MAX_LABEL_NAME} letters, digits and . _ - /, beginning and ending with a letter or"
                     " digit."
                 )
                 wrong[name] = [ErrorDetail(detail, "invalid")]
-            elif taken:
-                detail = f"A workload cannot set labels that begin with {taken}."
+            elif reserved:
+                detail = f"A workload cannot set labels that begin with {reserved}."
                 wrong[name] = [ErrorDetail(detail, "not_allowed")]
             elif len(value) > MAX_LABEL or has_control(value):
                 wrong[name] = [ErrorDetail(f"Use at most {MAX_LABEL} characters in one line.", "invalid")]

@@ -54,11 +54,11 @@ class RegistryCredentialListView(ApiView):
     )
     def post(self, request: Any) -> Response:
         data = self.read(RegistryCredentialInput).validated_data
-        made = registry_credentials.create(
+        credential = registry_credentials.create(
             id=data.get("id"), name=data.get("name") or data["registry"], registry=data["registry"],
             secret=secret_of(data),
         )  # fmt: skip
-        return self.shown(shown_credential(made.pk), 201)
+        return self.shown(shown_credential(credential.pk), 201)
 
 
 class RegistryCredentialView(ApiView):

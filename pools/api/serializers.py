@@ -274,11 +274,11 @@ class WorkloadInput(ApiSerializer):
 
     def validate_environment(self, value: dict[str, str]) -> dict[str, str]:
         wrong: dict[str, list[ErrorDetail]] = {}
-        known = BUILT_IN_VARIABLES | set(deployment_settings.current().variables)
+        defined = BUILT_IN_VARIABLES | set(deployment_settings.current().variables)
         for name, text in value.items():
             if not name or "=" in name or has_control(name):
                 wrong[name] = [ErrorDetail("A name must not be empty or contain = or a control character.", "invalid")]
-            unknown = next((name_used for name_used in variables_of(text) if name_used not in known), None)
+            unknown = next((name_used for name_used in variables_of(text) if name_used not in defined), None)
             if unknown is not None:
                 wrong[name] = [ErrorDetail(f"Unknown variable ${{{unknown[:100]}}}.", "unknown_variable")]
             if len(f"{name}={text}".encode()) > MAX_VARIABLE_BYTES:
@@ -403,14 +403,14 @@ class WorkloadVersionOutput(ApiSerializer):
 
 
 def render_version(version: WorkloadVersion) -> dict[str, Any]:
-    shown = render_spec(version.spec)
+    body = render_spec(version.spec)
     return {
         "version": version.number,
         "image": version.spec.image,
         "imageDigest": version.image_digest,
         "manifestDigest": version.manifest_digest,
         "containers": [{"imageDigest": digest, "count": count} for digest, count in version.images()],
-        "spec": shown,
+        "spec": body,
         "createdAt": version.created_at,
     }
 
@@ -457,11 +457,11 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
     """A spec with the API's names."""
     volumes: dict[str, Any] = {}
     for volume in spec.volumes:
-        shown = {"containerPath": volume.container_path, "mode": volume.mode}
+        entry = {"containerPath": volume.container_path, "mode": volume.mode}
         if volume.name in STANDARD_VOLUMES:
-            volumes[volume.name] = shown
+            volumes[volume.name] = entry
         else:
-            volumes.setdefault("custom", []).append({"name": volume.name, **shown})
+            volumes.setdefault("custom", []).append({"name": volume.name, **entry})
     resources, security = spec.resources, spec.security
     hooks = {"postClaim": spec.post_claim, "preRelease": spec.pre_release, "preSave": spec.pre_save}
     return {
@@ -606,8 +606,8 @@ class PoolOutput(ApiSerializer):
 
 def render_pool(pool: Pool) -> dict[str, Any]:
     """A pool from ``with_counts()`` in the API's format."""
-    shown: dict[str, Any] = PoolOutput({**_fields(pool), "status": pool.status()}).data
-    return shown
+    body: dict[str, Any] = PoolOutput({**_fields(pool), "status": pool.status()}).data
+    return body
 
 
 def _fields(pool: Pool) -> dict[str, Any]:
@@ -665,8 +665,8 @@ class ContainerOutput(ApiSerializer):
 
 def render_container(container: Container, tenant_id: str | None) -> dict[str, Any]:
     container.tenant_id = tenant_id  # type: ignore[attr-defined]
-    shown: dict[str, Any] = ContainerOutput(container).data
-    return shown
+    body: dict[str, Any] = ContainerOutput(container).data
+    return body
 
 
 DEFAULT_EXEC_MS = 30_000

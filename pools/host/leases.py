@@ -84,12 +84,12 @@ def _forget_rested() -> None:
     HostLease.objects.filter(released_at__lt=rested).delete()
 
 
-def stray_leases(held: set[UUID]) -> list[HostLease]:
+def stray_leases(in_use: set[UUID]) -> list[HostLease]:
     """Leases of this node for containers that have no row, are not in ``held``, and have nothing on this disk.
 
     The same statement reads the rows: a lease commits together with its container's row, so a new one never counts as a
     stray.
     """
     rows = HostLease.objects.here().filter(released_at=None).exclude(container_id__in=Container.objects.values("pk"))
-    rows = rows.exclude(container_id__in=held)
+    rows = rows.exclude(container_id__in=in_use)
     return [row for row in rows if not volumes.home(row.container_id).exists()]

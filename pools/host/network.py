@@ -19,11 +19,11 @@ def _subnets() -> Iterator[str]:
     if settings.BOILERHOUSE_SUBNET:
         yield settings.BOILERHOUSE_SUBNET
         return
-    taken = _routed_networks()
+    used = _routed_networks()
     first = int(deployment.deployment_id(), 16) % 64
     for step in range(64):
         candidate = ipaddress.ip_network(f"10.{64 + (first + step) % 64}.0.0/16")
-        if not any(candidate.overlaps(network) for network in taken):
+        if not any(candidate.overlaps(network) for network in used):
             yield str(candidate)
 
 

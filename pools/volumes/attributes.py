@@ -19,14 +19,14 @@ def restore_names(staging: Path, names: list[str]) -> None:
 
     A name without a unique match in its directory is left alone.
     """
-    for parent, wanted in _by_parent(names):
+    for parent, expected in _by_parent(names):
         with contextlib.suppress(FileNotFoundError), _parent(staging, f"{parent}x") as (opened, _):
             present = set(os.listdir(opened))
             others: dict[str, list[str]] = {}
-            for other in present.difference(wanted):
+            for other in present.difference(expected):
                 stalls.step()
                 others.setdefault(plain(other), []).append(other)
-            for name in wanted:
+            for name in expected:
                 stalls.step()
                 alike = others.get(plain(name), [])
                 if name not in present and len(alike) == 1:

@@ -97,11 +97,11 @@ def census(
                 result.is_cut = True
                 return result
             path, mode = prefix + entry.name, entry.mode & KEPT_BITS
-            wanted = matches is None or matches(path)
-            if plain(entry.name) != entry.name and (wanted or stat.S_ISDIR(entry.mode)):
+            is_selected = matches is None or matches(path)
+            if plain(entry.name) != entry.name and (is_selected or stat.S_ISDIR(entry.mode)):
                 result.names[path] = None
             if len(os.fsencode(path)) > min(max_path_bytes, MAX_PATH_BYTES):
-                if wanted or stat.S_ISDIR(entry.mode):
+                if is_selected or stat.S_ISDIR(entry.mode):
                     result.unsaveable.append((path[:200] + "…", "its path is too long for the sink"))
             elif stat.S_ISDIR(entry.mode):
                 try:
@@ -115,7 +115,7 @@ def census(
                     if not children:
                         result.empty_dirs.append(path)
                 stack.append((inner, f"{path}/", children))
-            elif not wanted:
+            elif not is_selected:
                 continue
             elif stat.S_ISREG(entry.mode):
                 if entry.size > max_file_bytes:

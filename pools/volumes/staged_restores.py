@@ -131,8 +131,8 @@ def put_aside(container_id: UUID, tenant_id: str) -> int:
     kept = 0
     for at in sorted((home_of(container_id) / "notes").glob("*.json")):
         note, path = _read(at), staging_dir(container_id) / at.stem
-        wanted = note is not None and note.planted is None and note.tenant_id == tenant_id
-        if note is None or not wanted or not settings.BOILERHOUSE_STAGED_MAX_BYTES or not path.is_dir():
+        is_kept = note is not None and note.planted is None and note.tenant_id == tenant_id
+        if note is None or not is_kept or not settings.BOILERHOUSE_STAGED_MAX_BYTES or not path.is_dir():
             continue
         files, size = count(path)
         if files and note.boot_id == processes.boot_id():
@@ -205,7 +205,7 @@ def forget(tenant_id: str) -> None:
 def tidy() -> int:
     """Delete what is too old, or exceeds the limit or the disk, oldest first; return how many were deleted."""
     now, floor = time.time(), 2 * _floor_bytes()
-    kept = sorted((path for path in directory().glob("*/*")), key=lambda path: -path.stat().st_mtime)
+    paths = sorted((path for path in directory().glob("*/*")), key=lambda path: -path.stat().st_mtime)
     total = 0
 
     def bound(home: Path) -> int:
@@ -218,11 +218,11 @@ def tidy() -> int:
         destroy(home)
         return 1
 
-    gone = each(kept, bound)
+    deleted = each(paths, bound)
     for tenant in directory().glob("*"):
         with contextlib.suppress(OSError):
             tenant.rmdir()
-    return gone
+    return deleted
 
 
 def _floor_bytes() -> int:

@@ -70,7 +70,7 @@ class BackupRestoreView(ApiView):
     )
     def post(self, request: Any, tenant_id: str, backup_id: str) -> Response:
         try:
-            wanted = UUID(backup_id)
+            pk = UUID(backup_id)
         except ValueError as error:
             raise errors.BackupNotFound(f"No backup {backup_id[:60]}.") from error
-        return Response(render_run(backups.restore(tenant_id, wanted)), status=202)
+        return Response(render_run(backups.restore(tenant_id, pk)), status=202)

@@ -72,7 +72,7 @@ class PendingOutput(ApiSerializer):
 
 
 def render_pending(assignment: Assignment, ignored: tuple[str, ...] = ()) -> dict[str, Any]:
-    shown = {
+    body = {
         "tenantId": assignment.tenant_id,
         "poolId": assignment.pool_id,
         "containerId": str(assignment.container_ref) if assignment.container_ref else None,
@@ -80,11 +80,11 @@ def render_pending(assignment: Assignment, ignored: tuple[str, ...] = ()) -> dic
         "state": assignment.state,
         "deadline": assignment.deadline,
     }
-    return {**shown, "ignored": list(ignored)} if ignored else shown
+    return {**body, "ignored": list(ignored)} if ignored else body
 
 
 def render_claim(assignment: Assignment, source: str, latency_ms: int, ignored: tuple[str, ...] = ()) -> dict[str, Any]:
-    shown = {
+    body = {
         "tenantId": assignment.tenant_id,
         "poolId": assignment.pool_id,
         "containerId": str(assignment.container_ref),
@@ -96,7 +96,7 @@ def render_claim(assignment: Assignment, source: str, latency_ms: int, ignored: 
         "latencyMs": latency_ms,
         "assignedAt": assignment.assigned_at,
     }
-    return {**shown, "ignored": list(ignored)} if ignored else shown
+    return {**body, "ignored": list(ignored)} if ignored else body
 
 
 class ReleaseInput(ApiSerializer):

@@ -38,8 +38,8 @@ def release_of_deleted_pools() -> int:
     draining = [pool.pk for pool in pools if pool.is_draining and pool.waiting]
     waiting = Assignment.objects.filter(pool_id__in=draining, state=AssignmentState.PENDING, container_ref=None)
     each(waiting.values_list("pk", flat=True), lambda pk: aborts.give_up(pk, errors.Draining.code))
-    held = Assignment.objects.filter(pool_id__in=deleting, state=AssignmentState.ASSIGNED)
-    return _release_each(held, ReleaseReason.POOL_DELETED)
+    assignments = Assignment.objects.filter(pool_id__in=deleting, state=AssignmentState.ASSIGNED)
+    return _release_each(assignments, ReleaseReason.POOL_DELETED)
 
 
 def _release_each(rows: QuerySet[Assignment], reason: ReleaseReason) -> int:

@@ -45,7 +45,7 @@ def forget_old() -> int:
 
 def _delete_in_parts(rows: QuerySet[Any]) -> int:
     """Delete in batches, so that no transaction is long."""
-    gone = 0
+    deleted = 0
     while pks := list(rows.order_by("pk").values_list("pk", flat=True)[:FORGET_AT_ONCE]):
-        gone += rows.model._default_manager.filter(pk__in=pks).delete()[0]
-    return gone
+        deleted += rows.model._default_manager.filter(pk__in=pks).delete()[0]
+    return deleted

@@ -176,7 +176,7 @@ def test_the_editors_try_says_it_too(engine):
     engine.filter.change = drop("HostConfig", "PidsLimit")
     tried = dry_runs.run(spec)
     assert not tried.is_healthy
-    assert "resources.pidsLimit" in tried.said
+    assert "resources.pidsLimit" in tried.message
     assert not [one for one in dry_runs._root().iterdir() if one.is_dir()]
 
 

@@ -229,8 +229,8 @@ def test_an_engine_set_up_so_that_containers_cannot_be_ours_is_refused_by_pool_a
     assert row.runtime_id == ""
     tried = dry_runs.run(make_spec(ports=[]))
     assert not tried.is_healthy
-    assert why in tried.said
-    assert todo in tried.said
+    assert why in tried.message
+    assert todo in tried.message
 
     engine.info = {}
     suitability.check(served)

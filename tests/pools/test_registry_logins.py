@@ -142,7 +142,7 @@ def test_a_trial_is_pulled_by_it_too(transactional_db, data_dir, registry, image
     """B33: and says the same words without one."""
     spec = make_spec(image=image, pull_policy="missing", ports=[])
     with pulled_beside():
-        assert "No registry credential is stored" in dry_runs.run(spec).said
+        assert "No registry credential is stored" in dry_runs.run(spec).message
         store(registry.host)
         tried = dry_runs.run(spec)
     assert tried.is_healthy, tried

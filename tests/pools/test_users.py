@@ -165,5 +165,5 @@ def test_an_image_whose_passwd_cannot_be_replaced_is_said(image):
     made = image({"/etc": (0o755, None)}, "RUN ln -s /state/passwd /etc/passwd")
     tried = dry_runs.run(make_spec(image=made, command=["sleep", "1000"], user=NAMED))
     assert not tried.is_healthy
-    assert "/etc/passwd is a symbolic link" in tried.said
+    assert "/etc/passwd is a symbolic link" in tried.message
     assert make_spec(user=NAMED).owner(5) == Owner(5, 0)

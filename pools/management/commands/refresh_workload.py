@@ -18,9 +18,16 @@ class Command(commands.Command):
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        done = tags.refresh(options["workload"])
-        value = {"workloadId": options["workload"], "version": done.version, "digest": done.digest, "new": done.is_new}
+        outcome = tags.refresh(options["workload"])
+        value = {
+            "workloadId": options["workload"],
+            "version": outcome.version,
+            "digest": outcome.digest,
+            "new": outcome.is_new,
+        }
         message = (
-            f"Version {done.version} runs {done.digest}; pools roll to it." if done.is_new else "Nothing has changed."
+            f"Version {outcome.version} runs {outcome.digest}; pools roll to it."
+            if outcome.is_new
+            else "Nothing has changed."
         )
         self.result(options, value, message)

@@ -28,15 +28,15 @@ class Speech:
 
     def agreed(self, client: MeteredClient) -> dialect.Dialect:
         """The agreed version; queries the engine with ``client``, within its deadline, if there is none yet."""
-        if (known := self._agreed) is None:  # two threads may both query it, with the same result
-            known = self._agreed = dialect.agree(client.said_version())
-        return known
+        if (version := self._agreed) is None:  # two threads may both query it, with the same result
+            version = self._agreed = dialect.agree(client.said_version())
+        return version
 
     def heard(self, newest: str | None) -> None:
         """Record the engine's newest version in a response: if it changed, the engine was replaced."""
-        known = self._agreed
-        if known is not None and newest is not None and newest != known.newest:
-            log.info("the engine behind the socket has changed", was=known.newest, now=newest)
+        version = self._agreed
+        if version is not None and newest is not None and newest != version.newest:
+            log.info("the engine behind the socket has changed", was=version.newest, now=newest)
             self._agreed = None
 
     def forget(self) -> None:

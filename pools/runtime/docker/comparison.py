@@ -58,82 +58,82 @@ HIDDEN = frozenset({"Env", "Labels"})
 """Keys whose values are compared but not shown in errors."""
 
 
-def differences(asked: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
+def differences(requested: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
     """Differences between a running container and the body of its create request, as text; empty if there are none.
 
     ``found`` is the output of ``inspect``.
     """
-    host = asked["HostConfig"]
-    config = {key: value for key, value in asked.items() if key not in ("HostConfig", "NetworkingConfig")}
+    host = requested["HostConfig"]
+    config = {key: value for key, value in requested.items() if key not in ("HostConfig", "NetworkingConfig")}
     limits = {key: value for key, value in host.items() if key != "Mounts"}
     return [
         *_compared("Config", config, actual["Config"]),
         *_compared("HostConfig", limits, actual["HostConfig"]),
         *_unasked(host, actual["HostConfig"]),
         *_mounts(host.get("Mounts") or (), actual["Mounts"]),
-        *_networks(asked, actual["NetworkSettings"]["Networks"]),
-        *_foreign_labels(asked.get("Labels") or {}, actual["Config"].get("Labels") or {}),
+        *_networks(requested, actual["NetworkSettings"]["Networks"]),
+        *_foreign_labels(requested.get("Labels") or {}, actual["Config"].get("Labels") or {}),
         *_profile(actual),
     ]
 
 
-def _compared(part: str, asked: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:
-    for key, wanted in asked.items():
-        if wanted is None or (wanted in ([], {}, "") and key not in NONE_AT_ALL):
+def _compared(part: str, requested: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:
+    for key, expected in requested.items():
+        if expected is None or (expected in ([], {}, "") and key not in NONE_AT_ALL):
             continue  # the image's or the engine's default
-        got = actual.get(key)
-        if not RULES.get(key, _is)(wanted, got):
-            yield _said(part, key, wanted, got)
+        value = actual.get(key)
+        if not RULES.get(key, _is)(expected, value):
+            yield _difference(part, key, expected, value)
 
 
-def _said(part: str, key: str, wanted: Any, got: Any) -> str:
+def _difference(part: str, key: str, expected: Any, value: Any) -> str:
     name = f"{FIELDS[key]} ({part}.{key})" if key in FIELDS else f"{part}.{key}"
     if key in HIDDEN:
         return f"{name} differs from the request"
-    return f"{name} is {_short(got)} instead of {_short(wanted)}"
+    return f"{name} is {_short(value)} instead of {_short(expected)}"
 
 
 def _short(value: Any) -> str:
     return "nothing" if value is None or value in ([], {}, "") else str(value)[:120]
 
 
-def _is(wanted: Any, got: Any) -> bool:
+def _is(expected: Any, got: Any) -> bool:
     """Whether ``got`` matches ``wanted``; an object may have additional keys."""
-    if not wanted:
+    if not expected:
         return not got
-    if isinstance(wanted, Mapping):
-        return isinstance(got, Mapping) and all(_is(value, got.get(key)) for key, value in wanted.items())
-    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        same_length = isinstance(got, Sequence) and len(got) == len(wanted)
-        return same_length and all(map(_is, wanted, got))
-    return bool(got == wanted)
+    if isinstance(expected, Mapping):
+        return isinstance(got, Mapping) and all(_is(value, got.get(key)) for key, value in expected.items())
+    if isinstance(expected, Sequence) and not isinstance(expected, str):
+        same_length = isinstance(got, Sequence) and len(got) == len(expected)
+        return same_length and all(map(_is, expected, got))
+    return bool(got == expected)
 
 
-def _exactly(wanted: Any, got: Any) -> bool:
-    return bool(wanted == (got or {}))
+def _exactly(expected: Any, value: Any) -> bool:
+    return bool(expected == (value or {}))
 
 
-def _holds(wanted: Iterable[str], got: Any) -> bool:
-    return set(wanted) <= set(got or ())
+def _holds(expected: Iterable[str], value: Any) -> bool:
+    return set(expected) <= set(value or ())
 
 
-def _same_set(wanted: Iterable[str], got: Any) -> bool:
-    return {item.removesuffix(":true") for item in wanted} == {item.removesuffix(":true") for item in got or ()}
+def _same_set(expected: Iterable[str], value: Any) -> bool:
+    return {item.removesuffix(":true") for item in expected} == {item.removesuffix(":true") for item in value or ()}
 
 
-def _limits(wanted: Sequence[Mapping[str, Any]], got: Any) -> bool:
+def _limits(expected: Sequence[Mapping[str, Any]], value: Any) -> bool:
     """The engine adds its own defaults for limits that were not requested."""
-    there = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in got or ()}
-    return all(there.get(limit["Name"]) == (limit["Soft"], limit["Hard"]) for limit in wanted)
+    there = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in value or ()}
+    return all(there.get(limit["Name"]) == (limit["Soft"], limit["Hard"]) for limit in expected)
 
 
-def _same_addresses(wanted: Sequence[str], got: Any) -> bool:
+def _same_addresses(expected: Sequence[str], value: Any) -> bool:
     """In the requested order; an engine may spell an IPv6 address differently."""
-    return list(map(_address, wanted)) == list(map(_address, got or ()))
+    return list(map(_address, expected)) == list(map(_address, value or ()))
 
 
-def _same_hosts(wanted: Sequence[str], got: Any) -> bool:
-    return set(map(_host, wanted)) == set(map(_host, got or ()))
+def _same_hosts(expected: Sequence[str], value: Any) -> bool:
+    return set(map(_host, expected)) == set(map(_host, value or ()))
 
 
 def _host(line: str) -> tuple[str, str]:
@@ -142,8 +142,8 @@ def _host(line: str) -> tuple[str, str]:
     return name, _address(address.removeprefix("[").removesuffix("]"))
 
 
-def _same_ports(wanted: Mapping[str, Any], got: Any) -> bool:
-    return _bound(wanted) == _bound(got or {})
+def _same_ports(expected: Mapping[str, Any], value: Any) -> bool:
+    return _bound(expected) == _bound(value or {})
 
 
 def _bound(ports: Mapping[str, Any]) -> set[tuple[str, str, str]]:
@@ -158,14 +158,14 @@ def _address(text: str) -> str:
         return text
 
 
-def _same_check(wanted: Mapping[str, Any], got: Any) -> bool:
+def _same_check(expected: Mapping[str, Any], got: Any) -> bool:
     """The engine fills in missing values from the image's check, even if it is disabled."""
-    return _is({key: value for key, value in wanted.items() if value}, got)
+    return _is({key: value for key, value in expected.items() if value}, got)
 
 
-def _no_swap(wanted: int, got: Any) -> bool:
+def _no_swap(expected: int, value: Any) -> bool:
     """A machine without swap grants none, whatever its kernel can limit."""
-    return bool(got == wanted) or not _has_swap()
+    return bool(value == expected) or not _has_swap()
 
 
 def _has_swap() -> bool:
@@ -191,35 +191,35 @@ RULES: dict[str, Callable[[Any, Any], bool]] = {
 """Keys that need a special comparison."""
 
 
-def _unasked(asked: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:
+def _unasked(requested: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:
     for key in UNASKED:
-        got = actual.get(key)
-        if got and not asked.get(key):
-            yield f"HostConfig.{key} is {_short(got)}, which was not requested"
+        value = actual.get(key)
+        if value and not requested.get(key):
+            yield f"HostConfig.{key} is {_short(value)}, which was not requested"
 
 
-def _mounts(asked: Sequence[Mapping[str, Any]], actual: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    wanted = {(mount["Target"], mount["Source"], not mount["ReadOnly"]) for mount in asked}
+def _mounts(requested: Sequence[Mapping[str, Any]], actual: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    expected = {(mount["Target"], mount["Source"], not mount["ReadOnly"]) for mount in requested}
     there = {(mount["Destination"], mount.get("Source", ""), bool(mount["RW"])) for mount in actual}
-    for target in sorted({mount[0] for mount in wanted - there}):
+    for target in sorted({mount[0] for mount in expected - there}):
         yield f"{FIELDS['Mounts']} (Mounts): the requested mount at {target} is missing"
-    for target in sorted({mount[0] for mount in there} - {mount[0] for mount in wanted}):
+    for target in sorted({mount[0] for mount in there} - {mount[0] for mount in expected}):
         yield f"Mounts: there is a mount at {target}, which was not requested"
 
 
-def _networks(asked: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:
-    mode = asked["HostConfig"]["NetworkMode"]
+def _networks(requested: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:
+    mode = requested["HostConfig"]["NetworkMode"]
     if set(actual) != {mode}:
         yield f"{FIELDS['NetworkMode']}: it is in the networks {_short(sorted(actual))} instead of {mode}"
-    for name, end in ((asked.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}).items():
+    for name, end in ((requested.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}).items():
         for asked_as, shown_as in (("IPv4Address", "IPAddress"), ("IPv6Address", "GlobalIPv6Address")):
-            wanted, got = end["IPAMConfig"].get(asked_as, ""), actual.get(name, {}).get(shown_as)
-            if _address(wanted) != _address(got or ""):
-                yield f"its address in the network {name} is {_short(got)} instead of {wanted or 'none'}"
+            expected, value = end["IPAMConfig"].get(asked_as, ""), actual.get(name, {}).get(shown_as)
+            if _address(expected) != _address(value or ""):
+                yield f"its address in the network {name} is {_short(value)} instead of {expected or 'none'}"
 
 
-def _foreign_labels(asked: Mapping[str, str], actual: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted(actual.keys() - asked.keys()):
+def _foreign_labels(requested: Mapping[str, str], actual: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(actual.keys() - requested.keys()):
         if name.startswith(OUR_LABELS):
             yield f"the image has the label {name}, which only Boilerhouse may set"
 

@@ -26,8 +26,8 @@ class Containers(Engine):
     def create(self, plan: ContainerPlan) -> Handle:
         with translated():
             api = self._api(SLOW_S)
-            made = api.create_container(name=plan.name, **request.arguments(api, plan))
-        return Handle(self.node, made["Id"], plan.name)
+            created = api.create_container(name=plan.name, **request.arguments(api, plan))
+        return Handle(self.node, created["Id"], plan.name)
 
     def start(self, name: str) -> None:
         with translated():
@@ -127,9 +127,9 @@ class Containers(Engine):
         )
 
     def list(self, labels: dict[str, str]) -> list[Observed]:
-        wanted = [f"{name}={value}" for name, value in labels.items()]
+        filters = [f"{name}={value}" for name, value in labels.items()]
         with translated():
-            documents = self._api(LIST_S).containers(all=True, filters={"label": wanted})
+            documents = self._api(LIST_S).containers(all=True, filters={"label": filters})
         return [
             Observed(
                 Handle(self.node, item["Id"], item["Names"][0].lstrip("/") if item["Names"] else item["Id"]),

@@ -25,13 +25,13 @@ class Files(Engine):
         with translated():
             api: Any = self._api()
             url = api._url("/containers/{0}/archive", name)
-            looked = api.head(url, params={"path": path}, timeout=FAST_S)
+            response = api.head(url, params={"path": path}, timeout=FAST_S)
             try:
-                api._raise_for_status(looked)
+                api._raise_for_status(response)
             except docker.errors.NotFound:
                 api.inspect_container(name)  # raises if it is the container that does not exist
                 return None
-            file = _file(docker.utils.decode_json_header(looked.headers["X-Docker-Container-Path-Stat"]))
+            file = _file(docker.utils.decode_json_header(response.headers["X-Docker-Container-Path-Stat"]))
             if file.kind != "file" or file.size > limit_bytes:
                 return file  # for a FIFO, the engine would wait for a writer
             with contextlib.closing(api._get(url, params={"path": path}, stream=True)) as answer:

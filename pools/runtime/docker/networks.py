@@ -53,8 +53,8 @@ class Networks(Engine):
             raise errors.HostNotReady("No /16 network is free on this host; set BOILERHOUSE_SUBNET.")
 
     def _known_network(self, name: str) -> Network | None:
-        known = self._api().networks(names=[name])
-        return next((self._network(document) for document in known if document["Name"] == name), None)
+        documents = self._api().networks(names=[name])
+        return next((self._network(document) for document in documents if document["Name"] == name), None)
 
     def _network(self, document: dict[str, Any]) -> Network:
         pools = {":" in subnet["Subnet"]: subnet for subnet in document["IPAM"]["Config"]}

@@ -40,21 +40,21 @@ class Outputs(Engine):
     ) -> bytes:
         with translated():
             # As a stream, so that only the limited part is held in memory.
-            kept = deque[bytes]()
+            chunks = deque[bytes]()
             size = 0
-            asked: Any = {"tail": tail, "since": since, "timestamps": timestamps, "stdout": not errors_only}
-            for chunk in self._api().logs(name, **asked, stream=True, follow=False):
-                kept.append(chunk)
+            options: Any = {"tail": tail, "since": since, "timestamps": timestamps, "stdout": not errors_only}
+            for chunk in self._api().logs(name, **options, stream=True, follow=False):
+                chunks.append(chunk)
                 size += len(chunk)
-                while size - len(kept[0]) >= limit_bytes:
-                    size -= len(kept.popleft())
-            return b"".join(kept)[-limit_bytes:]
+                while size - len(chunks[0]) >= limit_bytes:
+                    size -= len(chunks.popleft())
+            return b"".join(chunks)[-limit_bytes:]
 
     def follow_logs(self, name: str, tail: int, since: float | None = None, *, timestamps: bool = False) -> LogStream:
         with translated():
             api = self._own_api(NEVER)
-            asked: Any = {"tail": tail, "since": since, "timestamps": timestamps}
-            return _Followed(api, api.logs(name, **asked, stream=True, follow=True))
+            options: Any = {"tail": tail, "since": since, "timestamps": timestamps}
+            return _Followed(api, api.logs(name, **options, stream=True, follow=True))
 
 
 def _events(api: docker.APIClient, stream: Any) -> Iterator[EngineEvent]:

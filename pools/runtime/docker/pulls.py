@@ -54,11 +54,11 @@ class DockerPull:
 
     def _ask(self) -> requests.Response:
         reference, api = self._reference, self._api
-        asked = {"fromImage": reference.name, "tag": reference.version}
+        query = {"fromImage": reference.name, "tag": reference.version}
         allowed = (FAST_S, self._patience_s)
         url, headers = api._url("/images/create"), header_of(reference, self._login, api)
         try:
-            answer: requests.Response = api._post(url, params=asked, headers=headers, stream=True, timeout=allowed)
+            answer: requests.Response = api._post(url, params=query, headers=headers, stream=True, timeout=allowed)
         except requests.ReadTimeout as error:
             words = f"{reference.registry} sent nothing for {self._patience_s:.0f} s"
             raise pull_errors.pull_failed(reference, words, PullFault.TIMEOUT) from error

@@ -25,18 +25,18 @@ def executed(text: str, command: tuple[str, ...], duration_ms: int) -> Executed 
 _AT_EXECVE = re.compile(r"exec (.+): (no such file or directory|exec format error|permission denied)\n\Z")
 
 
-def at_execve(done: Executed, command: tuple[str, ...]) -> Executed | None:
+def at_execve(result: Executed, command: tuple[str, ...]) -> Executed | None:
     """The same if the engine's helper had started already: it prints the kernel's message and ends with 1 or 255."""
-    match = _AT_EXECVE.match(done.stderr.decode(errors="replace")) if not done.stdout else None
+    match = _AT_EXECVE.match(result.stderr.decode(errors="replace")) if not result.stdout else None
     if (
         match is None
-        or done.exit_code not in (1, 126, 127, 255)
+        or result.exit_code not in (1, 126, 127, 255)
         or posixpath.basename(match[1]) != posixpath.basename(command[0])
     ):
         return None
     code, why = _meaning(match[2], "")
     words = f"{_shown(command[0])}: {why}"
-    return Executed(code, b"", f"{words}\n".encode(errors="replace"), done.duration_ms, refusal=words)
+    return Executed(code, b"", f"{words}\n".encode(errors="replace"), result.duration_ms, refusal=words)
 
 
 def _shown(name: str) -> str:

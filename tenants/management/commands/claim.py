@@ -41,11 +41,11 @@ class Command(commands.Command):
             raise CommandError("Only one of --config and --secrets can read stdin.", returncode=commands.USAGE)
         body: dict[str, Any] = {"poolId": options["pool"], "wait": not options["no_wait"]}
         body |= {name: _read(options[name]) for name in ("config", "secrets") if options[name]}
-        given = ClaimInput(data=body)
-        if not given.is_valid():
-            raise CommandError(f"Invalid claim: {json.dumps(given.errors)}", returncode=commands.USAGE)
+        claim_input = ClaimInput(data=body)
+        if not claim_input.is_valid():
+            raise CommandError(f"Invalid claim: {json.dumps(claim_input.errors)}", returncode=commands.USAGE)
         arrived, timeout_ms = time.time(), options["timeout_ms"]
-        claim = validation.Claim(tenant_id=options["tenant"], timeout_ms=timeout_ms, **given.validated_data)
+        claim = validation.Claim(tenant_id=options["tenant"], timeout_ms=timeout_ms, **claim_input.validated_data)
         begun, until = claims.begin(claim), arrived + timeout_ms / 1000
         assignment = None if claim.wait else claims.peek(begun)
         while assignment is None and (assignment := claims.settle(begun, until)) is None:
@@ -57,10 +57,10 @@ class Command(commands.Command):
 
     def _tell_held(self, options: dict[str, Any], assignment: Assignment, begun: claims.Begun, latency_ms: int) -> None:
         source = str(assignment.source) if begun.is_new else str(Source.EXISTING)
-        shown = render_claim(assignment, source, latency_ms, begun.ignored)
+        body = render_claim(assignment, source, latency_ms, begun.ignored)
         places = ", ".join(f"{endpoint['host']}:{endpoint['port']}" for endpoint in assignment.endpoints) or "no port"
         where = f"{assignment.container_ref} of {assignment.pool_id}"
-        self.result(options, shown, f"{assignment.tenant_id} holds {where} ({source}, {latency_ms} ms) at {places}")
+        self.result(options, body, f"{assignment.tenant_id} holds {where} ({source}, {latency_ms} ms) at {places}")
 
     def _tell_pending(self, options: dict[str, Any], assignment: Assignment, begun: claims.Begun) -> None:
         tenant, pool = assignment.tenant_id, assignment.pool_id

@@ -32,33 +32,33 @@ class Command(commands.Command):
             raise CommandError("No command given. Usage: exec TENANT -- COMMAND…", returncode=commands.USAGE)
         stdin = _read_stdin() if options["stdin"] else None
         try:
-            done = activity.run(activity.held_by(options["tenant"]), words, options["timeout_ms"], stdin)
+            result = activity.run(activity.held_by(options["tenant"]), words, options["timeout_ms"], stdin)
         except ExecTimedOut as error:
             _pass_on(error)
             raise
         if options["output"] == "json":
-            out, err = (base64.b64encode(data).decode() for data in (done.stdout, done.stderr))
-            shown = {"exitCode": done.exit_code, "stdout": out, "stderr": err, "truncated": done.truncated,
-                     "stdoutTruncated": done.stdout_truncated, "stderrTruncated": done.stderr_truncated,
-                     "durationMs": done.duration_ms, "encoding": "base64"}  # fmt: skip
-            self.result(options, shown, "")
+            out, err = (base64.b64encode(data).decode() for data in (result.stdout, result.stderr))
+            body = {"exitCode": result.exit_code, "stdout": out, "stderr": err, "truncated": result.truncated,
+                    "stdoutTruncated": result.stdout_truncated, "stderrTruncated": result.stderr_truncated,
+                    "durationMs": result.duration_ms, "encoding": "base64"}  # fmt: skip
+            self.result(options, body, "")
         else:
-            _pass_on(done)
-            if done.truncated:
+            _pass_on(result)
+            if result.truncated:
                 self.say(f"The output was truncated at {settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES} bytes per stream.")
         sys.stderr.flush()
-        if done.exit_code:
-            sys.exit(done.exit_code if 0 < done.exit_code < 256 else commands.FAILED)
+        if result.exit_code:
+            sys.exit(result.exit_code if 0 < result.exit_code < 256 else commands.FAILED)
 
 
-def _pass_on(done: Executed | ExecTimedOut) -> None:
-    for stream, data in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
+def _pass_on(result: Executed | ExecTimedOut) -> None:
+    for stream, data in ((sys.stdout, result.stdout), (sys.stderr, result.stderr)):
         commands.Output(stream).write(data, is_last=True)
 
 
 def _read_stdin() -> bytes:
     highest = settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES
-    given = sys.stdin.buffer.read(highest + 1)
-    if len(given) > highest:
+    content = sys.stdin.buffer.read(highest + 1)
+    if len(content) > highest:
         raise CommandError(f"Nothing was run: stdin is longer than {highest} bytes.", returncode=commands.USAGE)
-    return given
+    return content

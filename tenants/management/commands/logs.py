@@ -30,7 +30,7 @@ class Command(commands.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         since = options["since"].timestamp() if options["since"] else None
-        asked: dict[str, Any] = {"timestamps": options["timestamps"]}
+        query: dict[str, Any] = {"timestamps": options["timestamps"]}
         try:
             container = Container.objects.get(pk=activity.held_by(options["tenant"]))
         except (NotAssigned, Releasing, Container.DoesNotExist):
@@ -38,12 +38,12 @@ class Command(commands.Command):
             if death is None:
                 raise
             self.say(f"The container is gone: {death.detail} This is the stored part of its log.")
-            commands.Output(sys.stdout).write(deaths.log_of(death, options["tail"], since, **asked), is_last=True)
+            commands.Output(sys.stdout).write(deaths.log_of(death, options["tail"], since, **query), is_last=True)
             return
         if not options["follow"]:
-            commands.Output(sys.stdout).write(activity.logs(container, options["tail"], since, **asked), is_last=True)
+            commands.Output(sys.stdout).write(activity.logs(container, options["tail"], since, **query), is_last=True)
             return
-        source = activity.follow_logs(container, options["tail"], since, **asked)
+        source = activity.follow_logs(container, options["tail"], since, **query)
         output = commands.Output(sys.stdout)
         try:
             for chunk in source:

@@ -23,11 +23,13 @@ class Command(commands.Command):
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        held = Assignment.objects.live().exclude(state=AssignmentState.PENDING).count()
+        count = Assignment.objects.live().exclude(state=AssignmentState.PENDING).count()
         if not options["yes"]:
             if not sys.stdin.isatty():
                 raise CommandError("Nothing was removed: add --yes.", returncode=commands.USAGE)
-            question = f"Remove all containers of deployment {deployment_id()}? {held} tenants' unsaved state is lost. "
+            question = (
+                f"Remove all containers of deployment {deployment_id()}? {count} tenants' unsaved state is lost. "
+            )
             if input(question + "Type the deployment's id: ") != deployment_id():
                 raise CommandError("Nothing was removed.")
         removed = cleanup.purge()

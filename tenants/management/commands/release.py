@@ -38,6 +38,6 @@ class Command(commands.Command):
             if time.monotonic() > until:
                 raise CommandError(f"{tenant} is still being released.", returncode=commands.TIMED_OUT)
             time.sleep(LOOK_EVERY_S)
-        done = "discarded" if options["discard"] else "saved"
-        shown = {"tenantId": tenant, "state": None}
-        self.result(options, shown, f"{tenant} is released; its state is {done}.")
+        outcome = "discarded" if options["discard"] else "saved"
+        body = {"tenantId": tenant, "state": None}
+        self.result(options, body, f"{tenant} is released; its state is {outcome}.")
