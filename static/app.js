@@ -4,7 +4,9 @@
 
 const home = document.body.dataset.home; // "/", or the path that the proxy serves us below
 const main = () => document.getElementById("main");
-const announce = (text) => { document.getElementById("announce").textContent = text; };
+const announce = (text) => {
+  document.getElementById("announce").textContent = text;
+};
 
 // Connection ------------------------------------------------------------------------------------------
 
@@ -36,31 +38,45 @@ function show(state, words) {
 }
 
 function connect() {
-  if (!main() || !main().hasAttribute("hx-get")) { show("live", "Ready"); return; }
+  if (!main() || !main().hasAttribute("hx-get")) {
+    show("live", "Ready");
+    return;
+  }
   const filters = main().dataset.events || "";
   const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${home}ws/events${filters && `?${filters}`}`;
   socket = new WebSocket(address);
   socket.onopen = () => {
-    failures = 0; lostAt = null;
-    clearInterval(polling); polling = null;
+    failures = 0;
+    lostAt = null;
+    clearInterval(polling);
+    polling = null;
     show(isPaused ? "paused" : "live");
     refresh(); // what happened while there was no socket
   };
   socket.onmessage = () => refresh();
   socket.onclose = (event) => {
-    if (event.code === 4401) { location.reload(); return; }
+    if (event.code === 4401) {
+      location.reload();
+      return;
+    }
     failures += 1;
     lostAt = lostAt || new Date();
     if (failures >= 2) showLoss();
     // A server that restarts lets connections wait: there is no second failure then.
-    else setTimeout(() => { if (lostAt) showLoss(); }, 1500);
+    else
+      setTimeout(() => {
+        if (lostAt) showLoss();
+      }, 1500);
     if (failures >= 3 && !polling) polling = setInterval(() => refresh(), 5000);
     setTimeout(connect, Math.min(30000, 500 * 2 ** failures) * (0.5 + Math.random()));
   };
 }
 
 function showLoss() {
-  if (polling && document.body.dataset.polled === "ok") { show("polling"); return; }
+  if (polling && document.body.dataset.polled === "ok") {
+    show("polling");
+    return;
+  }
   const since = lostAt.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
   if (Date.now() - lostAt > 10000) show("offline", `Offline since ${since}`);
   else show("waiting");
@@ -81,10 +97,14 @@ function refresh() {
     return;
   }
   if (isDue || isGone || !main()) return;
-  isDue = setTimeout(() => {
-    isDue = null; lastAsked = Date.now();
-    if (!document.hidden) htmx.trigger(main(), "bh:refresh");
-  }, Math.max(0, lastAsked + EVERY_MS - Date.now()));
+  isDue = setTimeout(
+    () => {
+      isDue = null;
+      lastAsked = Date.now();
+      if (!document.hidden) htmx.trigger(main(), "bh:refresh");
+    },
+    Math.max(0, lastAsked + EVERY_MS - Date.now()),
+  );
 }
 
 setInterval(() => {
@@ -94,19 +114,28 @@ setInterval(() => {
   }
   if (lostAt && failures >= 2) showLoss();
 }, 1000);
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) refresh();
+});
 
 let slow = null; // what is asked for takes long: the cards say so, and keep what they show
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.detail.elt.id === "main") slow = setTimeout(() => busy(true), 300);
 });
-function busy(isOn) { for (const card of document.querySelectorAll("#main > .card, #main .cols .card")) if (isOn) card.setAttribute("aria-busy", "true"); else card.removeAttribute("aria-busy"); }
+function busy(isOn) {
+  for (const card of document.querySelectorAll("#main > .card, #main .cols .card"))
+    if (isOn) card.setAttribute("aria-busy", "true");
+    else card.removeAttribute("aria-busy");
+}
 
 document.addEventListener("htmx:afterRequest", (event) => {
   if (event.detail.elt !== main() && event.detail.elt.id !== "main") return;
   clearTimeout(slow);
   busy(false);
-  if (event.detail.successful) { seenAt = Date.now(); document.body.dataset.polled = "ok"; } else document.body.dataset.polled = "";
+  if (event.detail.successful) {
+    seenAt = Date.now();
+    document.body.dataset.polled = "ok";
+  } else document.body.dataset.polled = "";
 });
 document.addEventListener("htmx:responseError", (event) => {
   if (event.detail.elt.id !== "main" || event.detail.xhr.status !== 404 || isGone) return;
@@ -120,7 +149,14 @@ document.addEventListener("htmx:responseError", (event) => {
 });
 document.addEventListener("htmx:beforeSwap", (event) => {
   // Signed out meanwhile: the login page must not be put into this one.
-  if (event.detail.elt.id === "main" && event.detail.xhr.status < 400 && !event.detail.xhr.responseText.includes('id="nav"')) { event.detail.shouldSwap = false; location.reload(); }
+  if (
+    event.detail.elt.id === "main" &&
+    event.detail.xhr.status < 400 &&
+    !event.detail.xhr.responseText.includes('id="nav"')
+  ) {
+    event.detail.shouldSwap = false;
+    location.reload();
+  }
 });
 document.addEventListener("htmx:afterSettle", settle);
 
@@ -128,7 +164,8 @@ function settle() {
   const here = main();
   if (!here) return;
   const alerts = Number(here.dataset.alert || 0);
-  if (here.dataset.title) document.title = `${alerts ? `(${alerts}!) ` : ""}${here.dataset.title} · Boilerhouse`;
+  if (here.dataset.title)
+    document.title = `${alerts ? `(${alerts}!) ` : ""}${here.dataset.title} · Boilerhouse`;
   const icon = document.getElementById("favicon");
   const wanted = alerts ? icon.dataset.alert : icon.dataset.ok;
   if (icon.getAttribute("href") !== wanted) icon.setAttribute("href", wanted);
@@ -164,7 +201,12 @@ if (window.Idiomorph) {
 
 // Times -----------------------------------------------------------------------------------------------
 
-const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+const UNITS = [
+  ["d", 86400],
+  ["h", 3600],
+  ["min", 60],
+  ["s", 1],
+];
 
 function words(seconds) {
   const past = Math.max(1, Math.round(seconds));
@@ -186,7 +228,8 @@ function tick() {
 }
 setInterval(tick, 5000);
 
-function inZone() { // what the server writes is UTC
+function inZone() {
+  // what the server writes is UTC
   if (document.body.dataset.times !== "local") return;
   for (const time of document.querySelectorAll("time[data-clock]:not([data-local])")) {
     const at = new Date(time.dateTime);
@@ -204,7 +247,8 @@ document.addEventListener("click", (event) => {
   if (!button) return;
   if (!hasCommands && button.hasAttribute("commandfor")) {
     const dialog = document.getElementById(button.getAttribute("commandfor"));
-    if (button.getAttribute("command") === "show-modal") dialog.showModal(); else dialog.close();
+    if (button.getAttribute("command") === "show-modal") dialog.showModal();
+    else dialog.close();
   }
   if (button.hasAttribute("data-close")) button.closest(".toast").remove();
   if (button.dataset.copy !== undefined) copy(button);
@@ -214,7 +258,8 @@ document.addEventListener("click", (event) => {
     input.dispatchEvent(new Event("input", { bubbles: true }));
   }
   if (button.id === "pause") {
-    isPaused = !isPaused; missed = 0;
+    isPaused = !isPaused;
+    missed = 0;
     button.setAttribute("aria-pressed", String(isPaused));
     show(isPaused ? "paused" : socket && socket.readyState === 1 ? "live" : "waiting");
     if (!isPaused) refresh();
@@ -234,11 +279,13 @@ async function copy(button) {
 
 document.addEventListener("input", (event) => {
   const typed = event.target.closest("[data-typed]");
-  if (typed) typed.closest("form").querySelector("[type=submit]").disabled = typed.value !== typed.dataset.typed;
+  if (typed)
+    typed.closest("form").querySelector("[type=submit]").disabled = typed.value !== typed.dataset.typed;
 });
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
-  if (event.target.matches("[data-reload]")) { // another value shows other fields; nothing is saved
+  if (event.target.matches("[data-reload]")) {
+    // another value shows other fields; nothing is saved
     const form = event.target.form;
     const wish = document.createElement("input");
     Object.assign(wish, { type: "hidden", name: "do", value: "tab:form" });
@@ -262,20 +309,33 @@ function countPicked(form) {
 }
 
 document.addEventListener("submit", (event) => {
-  if (event.target.method !== "get") sessionStorage.setItem("place", JSON.stringify([location.pathname + location.search, scrollY, Date.now()]));
+  if (event.target.method !== "get")
+    sessionStorage.setItem(
+      "place",
+      JSON.stringify([location.pathname + location.search, scrollY, Date.now()]),
+    );
   for (const button of event.target.querySelectorAll("[type=submit]")) {
-    if (event.target.method !== "get") setTimeout(() => { button.setAttribute("aria-busy", "true"); button.disabled = true; }, 0);
+    if (event.target.method !== "get")
+      setTimeout(() => {
+        button.setAttribute("aria-busy", "true");
+        button.disabled = true;
+      }, 0);
   }
 });
 addEventListener("pageshow", (event) => {
   if (!event.persisted) return;
-  for (const button of document.querySelectorAll("[aria-busy=true]")) { button.removeAttribute("aria-busy"); button.disabled = false; }
+  for (const button of document.querySelectorAll("[aria-busy=true]")) {
+    button.removeAttribute("aria-busy");
+    button.disabled = false;
+  }
 });
 
 for (const toast of document.querySelectorAll(".toast[data-toast=success]")) {
   let leaves = setTimeout(() => toast.remove(), 5000);
   toast.addEventListener("mouseenter", () => clearTimeout(leaves));
-  toast.addEventListener("mouseleave", () => { leaves = setTimeout(() => toast.remove(), 2000); });
+  toast.addEventListener("mouseleave", () => {
+    leaves = setTimeout(() => toast.remove(), 2000);
+  });
 }
 
 // Keys: off inside fields; `?` shows them -----------------------------------------------------------------
@@ -283,11 +343,27 @@ for (const toast of document.querySelectorAll(".toast[data-toast=success]")) {
 const PLACES = { o: "", p: "pools/", t: "tenants/", s: "sync/", w: "workloads/", a: "activity/" };
 let goes = false;
 document.addEventListener("keydown", (event) => {
-  if ((event.ctrlKey || event.metaKey) && event.key === "k") { event.preventDefault(); document.getElementById("q").focus(); return; }
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, [contenteditable], dialog[open]")) return;
+  if ((event.ctrlKey || event.metaKey) && event.key === "k") {
+    event.preventDefault();
+    document.getElementById("q").focus();
+    return;
+  }
+  if (
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    event.target.closest("input, textarea, select, [contenteditable], dialog[open]")
+  )
+    return;
   if (localStorage.getItem("keys") === "off") return;
-  if (event.key === "?") { document.getElementById("keys").showModal(); return; }
-  if (event.key === "j" || event.key === "k") { step(event.key === "j" ? 1 : -1); return; }
+  if (event.key === "?") {
+    document.getElementById("keys").showModal();
+    return;
+  }
+  if (event.key === "j" || event.key === "k") {
+    step(event.key === "j" ? 1 : -1);
+    return;
+  }
   if (event.key === "/") {
     event.preventDefault();
     (document.getElementById("f-q") || document.getElementById("q")).focus();
@@ -295,8 +371,11 @@ document.addEventListener("keydown", (event) => {
   goes = event.key === "g";
 });
 
-function step(by) { // from row to row by what each row links to first
-  const rows = [...document.querySelectorAll("#main tbody tr, #main .feed > li")].map((row) => row.querySelector("a")).filter((link) => link && link.offsetParent);
+function step(by) {
+  // from row to row by what each row links to first
+  const rows = [...document.querySelectorAll("#main tbody tr, #main .feed > li")]
+    .map((row) => row.querySelector("a"))
+    .filter((link) => link && link.offsetParent);
   if (!rows.length) return;
   const here = rows.findIndex((link) => link.closest("tr, li").contains(document.activeElement));
   rows[Math.min(rows.length - 1, Math.max(0, here + by))].focus();
@@ -313,7 +392,9 @@ try {
   const [path, y, at] = JSON.parse(sessionStorage.getItem("place") || "[]");
   sessionStorage.removeItem("place");
   if (path === location.pathname + location.search && Date.now() - at < 15000) scrollTo(0, y);
-} catch { /* somebody else's entry */ }
+} catch {
+  /* somebody else's entry */
+}
 
 settle();
 connect();

@@ -4,7 +4,14 @@
 (() => {
   const SIZES = ["B", "kB", "MB", "GB", "TB"];
   const shown = {
-    bytes: (value) => { let at = 0; while (value >= 1000 && at < 4) { value /= 1000; at += 1; } return `${value.toFixed(at ? 1 : 0)} ${SIZES[at]}`; },
+    bytes: (value) => {
+      let at = 0;
+      while (value >= 1000 && at < 4) {
+        value /= 1000;
+        at += 1;
+      }
+      return `${value.toFixed(at ? 1 : 0)} ${SIZES[at]}`;
+    },
     cores: (value) => `${value.toFixed(2)} cores`,
     "": (value) => String(Math.round(value * 100) / 100),
   };
@@ -19,38 +26,81 @@
   const charts = new Map();
   const sync = uPlot.sync("history");
 
-  function table(data) { return [data.times, ...data.series.map((one) => one.values)]; }
+  function table(data) {
+    return [data.times, ...data.series.map((one) => one.values)];
+  }
 
   function draw(plot) {
     const data = JSON.parse(plot.dataset.chart);
     const write = shown[data.unit] || shown[""];
-    const line = paint("line"), ink = paint("ink"), strokes = [paint("a"), paint("b")], mark = paint("mark");
+    const line = paint("line"),
+      ink = paint("ink"),
+      strokes = [paint("a"), paint("b")],
+      mark = paint("mark");
     const options = {
-      width: plot.clientWidth, height: 150, cursor: { sync: { key: sync.key }, y: false }, ms: 1e-3,
-      tzDate: (seconds) => (document.body.dataset.times === "local" ? new Date(seconds * 1000) : uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC")),
-      scales: { x: { time: true, range: () => [charts.get(plot).from, charts.get(plot).to] }, y: { range: (_u, _low, high) => [0, Math.max(high || 0, charts.get(plot).top) * 1.05] } },
+      width: plot.clientWidth,
+      height: 150,
+      cursor: { sync: { key: sync.key }, y: false },
+      ms: 1e-3,
+      tzDate: (seconds) =>
+        document.body.dataset.times === "local"
+          ? new Date(seconds * 1000)
+          : uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+      scales: {
+        x: { time: true, range: () => [charts.get(plot).from, charts.get(plot).to] },
+        y: { range: (_u, _low, high) => [0, Math.max(high || 0, charts.get(plot).top) * 1.05] },
+      },
       axes: [
-        { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line }, size: 28, values: [[86400, "{D} {MMM}", null, null, null, null, null, null, 1], [3600, "{HH}:{mm}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
-        { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: 62, values: (_u, values) => values.map((value) => write(value).replace(" cores", "")) },
+        {
+          stroke: ink,
+          grid: { stroke: line, width: 1 },
+          ticks: { stroke: line },
+          size: 28,
+          values: [
+            [86400, "{D} {MMM}", null, null, null, null, null, null, 1],
+            [3600, "{HH}:{mm}", null, null, null, null, null, null, 1],
+            [60, "{HH}:{mm}", null, null, null, null, null, null, 1],
+            [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1],
+          ],
+        },
+        {
+          stroke: ink,
+          grid: { stroke: line, width: 1 },
+          ticks: { show: false },
+          size: 62,
+          values: (_u, values) => values.map((value) => write(value).replace(" cores", "")),
+        },
       ],
       series: [
         { value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" },
         ...data.series.map((one, number) => ({
-          label: one.name, stroke: strokes[number], width: 1.5, dash: number ? [4, 3] : undefined, points: { size: 4 },
+          label: one.name,
+          stroke: strokes[number],
+          width: 1.5,
+          dash: number ? [4, 3] : undefined,
+          points: { size: 4 },
           value: (_u, value) => (value === null || value === undefined ? "no sample" : write(value)),
         })),
       ],
-      hooks: { draw: [(u) => {
-        const { ctx, bbox } = u;
-        ctx.save();
-        ctx.strokeStyle = mark; ctx.setLineDash([2, 3]);
-        for (const [at] of charts.get(plot).marks) {
-          const x = Math.round(u.valToPos(at, "x", true));
-          if (x < bbox.left || x > bbox.left + bbox.width) continue;
-          ctx.beginPath(); ctx.moveTo(x, bbox.top); ctx.lineTo(x, bbox.top + bbox.height); ctx.stroke();
-        }
-        ctx.restore();
-      }] },
+      hooks: {
+        draw: [
+          (u) => {
+            const { ctx, bbox } = u;
+            ctx.save();
+            ctx.strokeStyle = mark;
+            ctx.setLineDash([2, 3]);
+            for (const [at] of charts.get(plot).marks) {
+              const x = Math.round(u.valToPos(at, "x", true));
+              if (x < bbox.left || x > bbox.left + bbox.width) continue;
+              ctx.beginPath();
+              ctx.moveTo(x, bbox.top);
+              ctx.lineTo(x, bbox.top + bbox.height);
+              ctx.stroke();
+            }
+            ctx.restore();
+          },
+        ],
+      },
     };
     charts.set(plot, data);
     plot.replaceChildren();
@@ -68,8 +118,13 @@
   }
 
   function all() {
-    for (const plot of charts.keys()) if (!plot.isConnected) { charts.get(plot).chart.destroy(); charts.delete(plot); }
-    for (const plot of document.querySelectorAll(".plot[data-chart]")) if (!charts.has(plot) && plot.clientWidth) draw(plot);
+    for (const plot of charts.keys())
+      if (!plot.isConnected) {
+        charts.get(plot).chart.destroy();
+        charts.delete(plot);
+      }
+    for (const plot of document.querySelectorAll(".plot[data-chart]"))
+      if (!charts.has(plot) && plot.clientWidth) draw(plot);
   }
 
   window.charts = { update, has: (plot) => charts.has(plot), count: () => charts.size };
@@ -79,7 +134,12 @@
     width = innerWidth;
     for (const [plot, data] of charts) data.chart.setSize({ width: plot.clientWidth, height: 150 });
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { for (const plot of [...charts.keys()]) { charts.get(plot).chart.destroy(); draw(plot); } });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    for (const plot of [...charts.keys()]) {
+      charts.get(plot).chart.destroy();
+      draw(plot);
+    }
+  });
   document.addEventListener("htmx:afterSettle", all);
   all();
 })();

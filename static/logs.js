@@ -8,16 +8,29 @@
   const newer = document.getElementById("log-newer");
   const state = document.getElementById("log-state");
   const address = log.dataset.follow;
-  let last = "", unseen = 0, isReading = false, stopped = false, failures = 0, gap = false;
+  let last = "",
+    unseen = 0,
+    isReading = false,
+    stopped = false,
+    failures = 0,
+    gap = false;
 
   const lines = () => log.querySelectorAll("p[data-at]");
-  const say = (text) => { if (state.textContent !== text) state.textContent = text; };
+  const say = (text) => {
+    if (state.textContent !== text) state.textContent = text;
+  };
   const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  const toEnd = () => { log.scrollTop = log.scrollHeight; };
+  const toEnd = () => {
+    log.scrollTop = log.scrollHeight;
+  };
 
   function row(at, text) {
     const p = document.createElement("p");
-    const tone = /error|fatal|critical|traceback|panic/i.test(text.slice(0, 200)) ? "error" : /warn/i.test(text.slice(0, 200)) ? "warn" : "";
+    const tone = /error|fatal|critical|traceback|panic/i.test(text.slice(0, 200))
+      ? "error"
+      : /warn/i.test(text.slice(0, 200))
+        ? "warn"
+        : "";
     if (tone) p.className = `t-${tone}`;
     p.dataset.at = at;
     const link = document.createElement("a");
@@ -50,19 +63,31 @@
     }
     if (!count) return;
     document.getElementById("log-empty")?.remove();
-    if (gap) { note("Reconnected"); gap = false; }
+    if (gap) {
+      note("Reconnected");
+      gap = false;
+    }
     const follow = !isReading;
     log.append(found);
     while (log.childElementCount > MOST) log.firstElementChild.remove();
     if (follow) toEnd();
-    else { unseen += count; newer.textContent = `Paused while you read; ${unseen} new line${unseen === 1 ? "" : "s"} below`; newer.hidden = false; }
+    else {
+      unseen += count;
+      newer.textContent = `Paused while you read; ${unseen} new line${unseen === 1 ? "" : "s"} below`;
+      newer.hidden = false;
+    }
   }
 
   async function follow() {
     while (!stopped) {
       try {
-        const answer = await fetch(`${address}?since=${encodeURIComponent(last)}`, { headers: { Accept: "text/plain" } });
-        if (answer.status === 404) { say("The container has been removed"); return; }
+        const answer = await fetch(`${address}?since=${encodeURIComponent(last)}`, {
+          headers: { Accept: "text/plain" },
+        });
+        if (answer.status === 404) {
+          say("The container has been removed");
+          return;
+        }
         if (!answer.ok || !answer.body || answer.redirected) throw new Error(String(answer.status));
         say(isReading ? "Paused while you read" : "Following");
         failures = 0;
@@ -89,21 +114,39 @@
 
   log.addEventListener("scroll", () => {
     isReading = !atEnd();
-    if (isReading) { if (state.textContent === "Following") say("Paused while you read"); return; }
-    unseen = 0; newer.hidden = true;
+    if (isReading) {
+      if (state.textContent === "Following") say("Paused while you read");
+      return;
+    }
+    unseen = 0;
+    newer.hidden = true;
     if (state.textContent === "Paused while you read") say("Following");
   });
-  newer.addEventListener("click", () => { toEnd(); log.focus(); });
-  const wrap = document.getElementById("log-wrap");
-  if (wrap) wrap.addEventListener("click", () => {
-    const isOn = wrap.getAttribute("aria-pressed") !== "true";
-    wrap.setAttribute("aria-pressed", String(isOn));
-    log.classList.toggle("nowrap", !isOn);
+  newer.addEventListener("click", () => {
+    toEnd();
+    log.focus();
   });
-  addEventListener("pagehide", () => { stopped = true; });
+  const wrap = document.getElementById("log-wrap");
+  if (wrap)
+    wrap.addEventListener("click", () => {
+      const isOn = wrap.getAttribute("aria-pressed") !== "true";
+      wrap.setAttribute("aria-pressed", String(isOn));
+      log.classList.toggle("nowrap", !isOn);
+    });
+  addEventListener("pagehide", () => {
+    stopped = true;
+  });
 
   for (const p of lines()) if (p.dataset.at > last) last = p.dataset.at;
   const picked = log.dataset.line && [...lines()].find((p) => p.dataset.at === log.dataset.line);
-  if (picked) { picked.classList.add("picked"); isReading = true; picked.scrollIntoView({ block: "center" }); log.closest(".card").scrollIntoView(); } else toEnd();
-  if (address) { if (!last) last = "0"; follow(); }
+  if (picked) {
+    picked.classList.add("picked");
+    isReading = true;
+    picked.scrollIntoView({ block: "center" });
+    log.closest(".card").scrollIntoView();
+  } else toEnd();
+  if (address) {
+    if (!last) last = "0";
+    follow();
+  }
 })();
