@@ -19,7 +19,6 @@ from boilerhouse.core.events import emit, recording
 from boilerhouse.process import ownership, processes
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import in_progress
-from boilerhouse.queues.tasks import enqueue
 from pools import (
     accounts,
     conditions,
@@ -469,7 +468,10 @@ def quarantine(node: NodeAccess, container_id: UUID) -> None:
 
 
 def forget(container_id: UUID, **payload: Any) -> None:
-    """Delete the row of a container that no longer exists at the engine or on disk; its slot becomes free."""
+    """Delete the row of a container that no longer exists at the engine or on disk; its slot becomes free.
+
+    The caller has the pool refilled.
+    """
     with recording():
         container = Container.objects.filter(pk=container_id).first()
         if container is None:
@@ -477,7 +479,6 @@ def forget(container_id: UUID, **payload: Any) -> None:
         node_of(container).host.release_addresses(container_id)
         container.delete()
         emit("container.destroyed", pool_id=container.pool_id, container_id=container_id, **payload)
-        enqueue("pool", "pools.tasks.refill", container.pool_id)
 
 
 @in_progress.alone
@@ -502,6 +503,7 @@ def destroy_container(container_id: UUID) -> None:
     failpoints.reach("destroy.wiped")
     node.host.release_uid(container_id)
     forget(container_id)
+    sizing.refill(container.pool_id)
 
 
 def wipe(node: NodeAccess, container_id: UUID) -> None:

@@ -310,7 +310,8 @@ class Pool(models.Model):
     @property
     def wanted(self) -> Template:
         """What new containers are created from."""
-        return Template(self.workload.latest.pk, self.network)
+        versions = WorkloadVersion.objects.filter(workload=self.workload_id).order_by("-number")
+        return Template(versions.values_list("pk", flat=True)[0], self.network)  # without the spec, which may be large
 
     @property
     def good(self) -> Template | None:

@@ -1,7 +1,7 @@
 """How a pool keeps its size and rolls to a new version: one step at a time, decided under the pool's lock.
 
-``decide`` is a pure function of rows; ``refill`` carries out its decision. It is called again after every start and
-removal, and by the controller.
+``decide`` is a pure function of rows; ``refill`` carries out its decision. The process that has started or removed a
+container calls it directly, others send a message. The controller sends one for every pool that is off.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from django.db.models import Count, Q
 from boilerhouse.core import clock, failpoints
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
+from boilerhouse.queues import in_progress
 from pools import conditions, host, stability
 from pools.errors import HostNotReady
 from pools.models import Container, Pool, Template, WorkloadVersion
@@ -118,8 +119,14 @@ def may_lack(pool: Pool) -> bool:
 def refill(pool_id: str) -> int:
     """Bring the pool one step closer to its desired state; return how many starts and removals were decided.
 
-    Inserts ``starting`` rows and enqueues their creation; marks idle containers for removal and enqueues that.
+    Inserts ``starting`` rows and enqueues their creation; marks idle containers for removal and enqueues that. Call it
+    outside transactions, after what it should see is committed. Calls at the same time in one process join.
     """
+    return _refill(pool_id) or 0
+
+
+@in_progress.joined
+def _refill(pool_id: str) -> int:
     pool = Pool.objects.filter(pk=pool_id).first()
     if pool is None or not is_off(pool):
         return 0  # every later change enqueues this again; usually another process has done the work

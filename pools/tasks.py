@@ -8,11 +8,12 @@ from uuid import UUID
 from django.conf import settings
 
 from boilerhouse.process.steps import each
-from boilerhouse.queues.tasks import task
+from boilerhouse.queues.tasks import joins, task
 from pools import dry_runs, freezer, lifecycle, nodes, packet_filter, sizing, tags, volumes
 from pools.volumes import staged_restores
 
 
+@joins
 @task
 def refill(pool_id: str) -> None:
     sizing.refill(pool_id)

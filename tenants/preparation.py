@@ -430,4 +430,5 @@ def _replace_container(assignment: Assignment) -> None:
         emit("pool.warning", pool_id=assignment.pool_id, container_id=old, detail=detail)
         lifecycle.retire(old)
         lifecycle.forget(old)
+        enqueue("pool", "pools.tasks.refill", assignment.pool_id)
     wait_queue.match_waiters(assignment.pool_id)

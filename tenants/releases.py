@@ -25,9 +25,8 @@ from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.process import ownership, processes
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import in_progress, slow_work
-from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
-from pools import freezer, lifecycle
+from pools import freezer, lifecycle, sizing
 from pools.models import Container, Pool
 from pools.nodes import node_of
 from syncing import errors as sync_errors
@@ -408,11 +407,11 @@ def _end(assignment: Assignment) -> None:
             outcome=outcome,
             reason=assignment.reason,
         )
-        enqueue("pool", "pools.tasks.refill", assignment.pool_id)
     if assignment.was_assigned:
         RELEASES.labels(assignment.pool_id, outcome).inc()
         took = clock.now() - assignment.state_changed_at
         RELEASE_SECONDS.labels(assignment.pool_id).observe(max(0.0, took.total_seconds()))
+    sizing.refill(assignment.pool_id)
 
 
 def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
@@ -445,6 +444,7 @@ def _save_failed(assignment: Assignment, error: sync_errors.SyncFailed) -> None:
             lifecycle.forget(assignment.held_container, keepsDirectory=True)
         wake()
     RELEASES.labels(assignment.pool_id, error.code).inc()
+    sizing.refill(assignment.pool_id)
 
 
 def recount(pool_id: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django_q.brokers.orm import ORM
 
 from boilerhouse.core import clock
@@ -53,31 +54,42 @@ class Broker(ORM):  # type: ignore[misc]
         return made
 
     @classmethod
-    def take(cls, wanted: Mapping[str, int]) -> list[Message]:
+    def take(cls, wanted: Mapping[str, int]) -> tuple[list[Message], list[Message]]:
         """Take the oldest due messages, of each queue at most the given number; no other worker gets them.
 
         Includes messages for all nodes and for this one. Those of other nodes wait for a worker there. A message that
-        is neither acknowledged nor kept becomes available again after about 20 seconds.
+        is neither acknowledged nor kept becomes available again after about 20 seconds. The second list contains
+        messages that were due too and were not taken, not necessarily all.
         """
-        rows, left, taken, last = cls.get_connection(), dict(wanted), [], 0
+        rows, left, last = cls.get_connection(), dict(wanted), 0
+        taken: list[Message] = []
+        passed: list[Message] = []
         due = clock.now() + NEARLY  # include a message that was enqueued this instant
         while left:
             queues = {key_of(queue, node): queue for queue in left for node in (None, node_id())}
             page = list(rows.filter(key__in=queues, lock__lt=due, pk__gt=last).order_by("pk")[:PAGE])
             for row in page:
                 queue = queues[row.key]
+                message = Message(row.pk, queue, row.payload)
                 if queue not in left:
+                    passed.append(message)
                     continue
                 # If another worker was faster, no row is updated.
                 if rows.filter(pk=row.pk, lock=row.lock).update(lock=clock.now() + TAKEN_FOR):
-                    taken.append(Message(row.pk, queue, row.payload))
+                    taken.append(message)
                     left[queue] -= 1
                     if not left[queue]:
                         del left[queue]
             if len(page) < PAGE:
                 break
             last = page[-1].pk
-        return taken
+        return taken, passed
+
+    @classmethod
+    def drop(cls, taken: Collection[int], passed: Collection[int]) -> None:
+        """Delete messages that were taken here, and others unless a worker has taken them meanwhile."""
+        untaken = Q(pk__in=passed, lock__lt=clock.now() + NEARLY)
+        cls.get_connection().filter(Q(pk__in=taken) | untaken).delete()
 
     @classmethod
     def keep(cls, queue: str, messages: Collection[int]) -> None:

@@ -7,7 +7,7 @@ second message for the row must not start what another thread is doing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
@@ -17,7 +17,11 @@ PATIENCE_S = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_rows: set[tuple[Callable[..., object], UUID]] = set()
+R = TypeVar("R", bound=Hashable)
+Work = tuple[Callable[..., object], Hashable]
+_rows: set[Work] = set()
+_next: set[Work] = set()
+"""Work that a thread waits to do on a row as soon as another has done it."""
 _left = threading.Condition()
 
 
@@ -38,6 +42,35 @@ def alone(work: Callable[Concatenate[UUID, P], T]) -> Callable[..., T | None]:
         finally:
             with _left:
                 _rows.discard((work, row))
+                _left.notify_all()
+
+    return run
+
+
+def joined(work: Callable[Concatenate[R, P], T]) -> Callable[..., T | None]:
+    """Work on the row that the first argument names; calls in other threads of this process join.
+
+    While the work runs, the next call waits and then works itself, so it sees what was committed before it was called.
+    All calls while one waits return None at once: the waiting one has not begun, so it sees what they would see. Call
+    it outside transactions: the work that it waits for may need the transaction's locks.
+    """
+
+    @wraps(work)
+    def run(row: R, *args: P.args, **kwargs: P.kwargs) -> T | None:
+        key = work, row
+        with _left:
+            if key in _next:
+                return None
+            if key in _rows:
+                _next.add(key)
+                _left.wait_for(lambda: key not in _rows)
+                _next.discard(key)
+            _rows.add(key)
+        try:
+            return work(row, *args, **kwargs)
+        finally:
+            with _left:
+                _rows.discard(key)
                 _left.notify_all()
 
     return run

@@ -24,6 +24,7 @@ from boilerhouse.telemetry.instruments import TASK_SECONDS, TASKS
 
 log = structlog.get_logger(__name__)
 P = ParamSpec("P")
+_joining: set[str] = set()
 
 
 def enqueue(queue: str, function: str, *ids: Any, node: str | None = None, after_s: float = 0.0) -> None:
@@ -75,6 +76,20 @@ def task(function: Callable[P, None]) -> Callable[..., None]:
                 TASK_SECONDS.labels(name).observe(time.monotonic() - started)
 
     return run
+
+
+def joins(function: Callable[..., None]) -> Callable[..., None]:
+    """Let messages for the task with equal arguments join: it runs once for all that are queued when it begins.
+
+    For a task that reads everything it needs after it has begun.
+    """
+    _joining.add(f"{function.__module__}.{function.__name__}")
+    return function
+
+
+def is_joining(function: str) -> bool:
+    """Whether messages for the task of that name join. Its module must have been imported."""
+    return function in _joining
 
 
 def _where(error: BaseException) -> str:

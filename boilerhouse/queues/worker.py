@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,7 @@ from boilerhouse.process import processes
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import wakeup_pipes
 from boilerhouse.queues.broker import Broker, Message
+from boilerhouse.queues.tasks import is_joining
 
 log = structlog.get_logger("boilerhouse.worker")
 
@@ -259,11 +260,10 @@ class Worker:
             _say_served(self._queues)
             self._keep()
         free = self._free()
-        messages = Broker.take({name: len(threads) for name, threads in free.items()})
-        for message in messages:
-            if (task := _unpacked(message)) is not None:
-                free[message.queue].pop().give(task)
-        return bool(messages)
+        taken, passed = Broker.take({name: len(threads) for name, threads in free.items()})
+        for task in _joined(taken, passed):
+            free[task["cluster"]].pop().give(task)
+        return bool(taken)
 
     def _keep(self) -> None:
         """Keep other workers from taking the messages of running tasks. Most tasks end before this costs anything."""
@@ -275,6 +275,37 @@ class Worker:
             Broker.keep(name, [one.task["ack_id"] for one in tasks])
             for given in tasks:
                 given.is_kept = True
+
+
+def _joined(taken: list[Message], passed: list[Message]) -> list[dict[str, Any]]:
+    """The tasks of the taken messages, one for all that join; the other messages are deleted, also those in ``passed``.
+
+    The task has not begun, so it sees what was committed with the deleted messages. If this process dies, the message
+    of the task is taken again.
+    """
+    tasks: dict[Hashable, dict[str, Any]] = {}
+    doubles = []
+    for message in taken:
+        if (task := _unpacked(message)) is not None and tasks.setdefault(_work_of(task), task) is not task:
+            doubles.append(message.id)
+    joining = {task["cluster"] for task in tasks.values() if is_joining(task["func"])}
+    behind = [
+        message.id
+        for message in passed
+        if message.queue in joining and (task := _unpacked(message)) is not None and _work_of(task) in tasks
+    ]
+    if doubles or behind:
+        try:
+            Broker.drop(doubles, behind)
+        except DATABASE_LOST as error:  # their tasks run too
+            log.warning("messages not joined", error=type(error).__name__)
+            connection.close()
+    return list(tasks.values())
+
+
+def _work_of(task: dict[str, Any]) -> Hashable:
+    """Equal for the tasks of messages that join."""
+    return (task["func"], task["args"]) if is_joining(task["func"]) else task["ack_id"]
 
 
 def _shown(name: str, given: Given) -> str:

@@ -9,7 +9,7 @@ from boilerhouse.core import clock
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process.steps import each
-from pools import freezer, lifecycle
+from pools import freezer, lifecycle, sizing
 from pools.models import Container
 from pools.nodes import NodeAccess, here, node_of
 from pools.states import ContainerState
@@ -60,6 +60,7 @@ def put_away(container_id: UUID) -> None:
         )
         emit("pool.warning", pool_id=container.pool_id, container_id=container_id, detail=detail)
         lifecycle.forget(container_id, keepsDirectory=True)
+    sizing.refill(container.pool_id)
 
 
 def retire_unheld() -> int:

@@ -396,10 +396,10 @@ def test_a_message_of_a_machine_with_a_wrong_clock_is_seen_at_once(skew, monkeyp
     """F7: a message from a fast clock lay in the queue until the others' clocks had reached it."""
     enqueue("pool", "pools.tasks.refill", "p")
     monkeypatch.undo()
-    [message] = Broker.take({"pool": 1})
+    [message], _ = Broker.take({"pool": 1})
     Broker.keep("pool", [message.id])
     assert OrmQ.objects.get(pk=message.id).lock > timezone.now() + timedelta(hours=1)
-    assert Broker.take({"pool": 1}) == []
+    assert Broker.take({"pool": 1})[0] == []
 
 
 def test_times_of_files_are_put_into_the_databases_terms(skew):

@@ -103,7 +103,7 @@ def test_a_backlog_of_one_queue_hides_no_message_of_another(settings):
     for number in range(3 * broker.PAGE):
         enqueue("slow", f"{HERE}.note", f"slow-{number}")
     enqueue("fast", f"{HERE}.note", "fast")
-    assert [one.queue for one in Broker.take({"slow": 1, "fast": 1})] == ["slow", "fast"]
+    assert [one.queue for one in Broker.take({"slow": 1, "fast": 1})[0]] == ["slow", "fast"]
 
 
 def test_messages_that_were_taken_as_the_database_failed_come_back_soon(start, monkeypatch):
@@ -140,7 +140,7 @@ def test_nobody_else_gets_the_message_of_a_task_that_runs_for_long(start, monkey
     start()
     eventually(lambda: OrmQ.objects.filter(lock__gt=clock.now() + timedelta(seconds=40)).exists(), 20)
     time.sleep(0.6)
-    assert Broker.take({"slow": 1}) == []
+    assert Broker.take({"slow": 1})[0] == []
 
 
 def test_workers_share_a_queue_and_no_message_is_done_twice(start):

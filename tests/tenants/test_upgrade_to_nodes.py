@@ -118,4 +118,4 @@ def test_a_new_worker_serves_the_database_of_the_commit_before(old_rows, engine)
         assert not volumes.home(old_rows[state]).exists()
         assert not HostLease.objects.filter(container_id=old_rows[state]).exists()
     assert lifecycle.runtime_name(old_rows["starting"]) in engine.containers
-    assert not Broker.take({"pool": 9, "save": 9})
+    assert not Broker.take({"pool": 9, "save": 9})[0]
