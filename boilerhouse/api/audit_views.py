@@ -27,8 +27,8 @@ class AuditOutput(ApiSerializer):
 
 
 def render_entry(entry: AuditEntry) -> dict[str, Any]:
-    shown: dict[str, Any] = AuditOutput(entry).data
-    return shown
+    body: dict[str, Any] = AuditOutput(entry).data
+    return body
 
 
 class AuditListView(ApiView):

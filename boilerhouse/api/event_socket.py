@@ -69,7 +69,7 @@ class EventSocket:
         if (await receive())["type"] != "websocket.connect":
             return
         try:
-            after, wanted, key = _wish(scope)
+            after, filter_, key = _wish(scope)
             if key is not None and must_wait(key, dict(scope["headers"])[b"authorization"].decode("latin-1")):
                 raise Refused(BUSY, TOO_OFTEN)
             hold = budgets.streams.enter(*_owners(scope, key))
@@ -84,7 +84,7 @@ class EventSocket:
             opened_at = await database_sync_to_async(newest_id)() if after is None else None
             await send({"type": "websocket.accept"})
             writer = Writer(send, scope.get("boilerhouse.backlog"))
-            await serve(self._follow(scope, writer, send, (after, opened_at), wanted, key), _gone(receive))
+            await serve(self._follow(scope, writer, send, (after, opened_at), filter_, key), _gone(receive))
         if shutdown.begun.is_set:
             await _close(send, RESTARTING, "This process is stopping; connect again.")
 
@@ -94,7 +94,7 @@ class EventSocket:
         writer: Writer,
         send: Any,
         start: tuple[int | None, int | None],
-        wanted: EventFilter,
+        filter_: EventFilter,
         key: ApiKey | None,
     ) -> None:
         after, opened_at = start
@@ -102,7 +102,7 @@ class EventSocket:
         checked = asyncio.get_running_loop().time()
         try:
             async with aclosing(
-                hub.read(after, wanted, key.pk if key else None, idle_s, opened_at=opened_at)
+                hub.read(after, filter_, key.pk if key else None, idle_s, opened_at=opened_at)
             ) as batches:
                 async for sent in batches:
                     now = asyncio.get_running_loop().time()

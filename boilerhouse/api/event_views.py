@@ -114,7 +114,7 @@ class EventStreamView(ApiView):
         responses={(200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, description="Server-sent events")},
     )
     def get(self, request: Any) -> HttpResponse:
-        wanted, key = wanted_events(request.query_params, request.auth), request.auth
+        filter_, key = wanted_events(request.query_params, request.auth), request.auth
         after = None
         if "after" in request.query_params:
             after = integer(request, "after", 0, 0, MAX_ID)
@@ -127,7 +127,7 @@ class EventStreamView(ApiView):
         async def run(writer: Writer) -> None:
             await writer.write(b": hello\n\n")
             try:
-                async with aclosing(hub.read(after, wanted, key.pk, opened_at=opened_at)) as batches:
+                async with aclosing(hub.read(after, filter_, key.pk, opened_at=opened_at)) as batches:
                     async for sent in batches:
                         await writer.write(_frame(sent))
             except event_stream.Revoked:

@@ -59,5 +59,5 @@ class NewApiKeyOutput(ApiKeyOutput):
 
 
 def render_key(row: ApiKey) -> dict[str, Any]:
-    shown: dict[str, Any] = ApiKeyOutput(row).data
-    return shown
+    body: dict[str, Any] = ApiKeyOutput(row).data
+    return body

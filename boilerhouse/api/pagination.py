@@ -21,9 +21,9 @@ def _invalid(name: str, detail: str) -> Invalid:
     return Invalid(FieldError("", f"Query parameter {name}: {detail}", "invalid"))
 
 
-def check_parameters(request: Any, known: Iterable[str]) -> None:
+def check_parameters(request: Any, names: Iterable[str]) -> None:
     """Refuse query parameters that the endpoint does not know."""
-    unknown = sorted(set(request.query_params) - set(known))
+    unknown = sorted(set(request.query_params) - set(names))
     if unknown:
         raise _invalid(unknown[0], "unknown")
 

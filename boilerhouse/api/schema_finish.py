@@ -99,13 +99,13 @@ LINKS = {
 def _link(paths: Schema) -> None:
     operations = [(path, operation) for path, methods in paths.items() for operation in methods.values()]
     for _, source in operations:
-        known = LINKS.get(source["operationId"], {})
+        parameters = LINKS.get(source["operationId"], {})
         for path, target in operations:
-            wanted = re.findall(r"\{(\w+)\}", path)
-            if known and wanted and set(wanted) <= set(known) and target is not source:
-                done = next(response for status, response in source["responses"].items() if status.startswith("2"))
-                link = {"operationId": target["operationId"], "parameters": {name: known[name] for name in wanted}}
-                done.setdefault("links", {})[target["operationId"]] = link
+            names = re.findall(r"\{(\w+)\}", path)
+            if parameters and names and set(names) <= set(parameters) and target is not source:
+                success = next(response for status, response in source["responses"].items() if status.startswith("2"))
+                link = {"operationId": target["operationId"], "parameters": {name: parameters[name] for name in names}}
+                success.setdefault("links", {})[target["operationId"]] = link
 
 
 def _camel_path(path: str) -> str:

@@ -58,7 +58,7 @@ class SettingsInput(ApiSerializer):
     def wanted(self) -> DeploymentSettings:
         data = self.validated_data
         ceilings = {kind: deployment_settings.ceiling_s(kind) for kind in RETENTION_CEILINGS}
-        given = {name.removesuffix("_ms"): ms // 1000 for name, ms in data["retention"].items()}
+        retention = {name.removesuffix("_ms"): ms // 1000 for name, ms in data["retention"].items()}
         return DeploymentSettings(
             variables=data["variables"],
             allow_host_network=data.get("allow_host_network", settings.BOILERHOUSE_ALLOW_HOST_NETWORK),
@@ -66,7 +66,7 @@ class SettingsInput(ApiSerializer):
             allowed_runtimes=tuple(data.get("allowed_runtimes", settings.BOILERHOUSE_ALLOWED_RUNTIMES)),
             allowed_networks=tuple(data.get("allowed_networks", settings.BOILERHOUSE_ALLOWED_NETWORKS)),
             allowed_devices=tuple(data.get("allowed_devices", settings.BOILERHOUSE_ALLOWED_DEVICES)),
-            retention_s={**ceilings, **given},
+            retention_s={**ceilings, **retention},
         )
 
 

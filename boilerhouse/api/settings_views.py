@@ -30,6 +30,6 @@ class SettingsView(ApiView):
     )
     def put(self, request: Any) -> Response:
         self.check_match(render_settings(deployment_settings.current()))
-        wanted = self.read(SettingsInput).wanted()
-        current = deployment_settings.replace(wanted, lambda locked: self.check_match(render_settings(locked)))
+        new = self.read(SettingsInput).wanted()
+        current = deployment_settings.replace(new, lambda locked: self.check_match(render_settings(locked)))
         return self.shown(render_settings(current))

@@ -135,13 +135,13 @@ def probe_all_sinks() -> int:
 
 def expire_backups() -> int:
     """Delete old backups at every sink, once if several specs share one."""
-    done: set[object] = set()
+    places_done: set[object] = set()
 
     def expire(spec: SyncSpec) -> int:
         place = places.key(spec)
-        if place in done:
+        if place in places_done:
             return 0
-        done.add(place)
+        places_done.add(place)
         return _enqueue_each("sync", "syncing.tasks.expire_backups", [spec.pk])
 
     return each(SyncSpec.objects.exclude(place_state__in=places.REFUSED).order_by("pk"), expire)
@@ -284,13 +284,13 @@ class Controller:
             self._states = set(Assignment.objects.live().order_by().values_list("state", flat=True).distinct())
 
     def _renew(self) -> None:
-        asked = time.monotonic()
+        began = time.monotonic()
         if not lead():
             self._leads_until = 0.0
             return
         if not self._leads_until:
             log.info("leader elected")
-        self._leads_until = asked + LEASE_TTL.total_seconds()
+        self._leads_until = began + LEASE_TTL.total_seconds()
 
     def is_leading(self) -> bool:
         """Whether the lease was renewed recently enough that no other process can hold it."""

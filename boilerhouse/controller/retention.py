@@ -25,12 +25,12 @@ def forget_events(older_than: timedelta) -> int:
     """Delete events and record the highest deleted id. Readers behind that id are told to start again."""
     rows = Event.objects.filter(created_at__lt=timezone.now() - older_than).order_by("-id")
     newest = rows.values_list("id", flat=True).first()
-    gone = 0
+    deleted = 0
     while newest is not None:
         ids = list(Event.objects.filter(pk__lte=newest).order_by("id").values_list("pk", flat=True)[:AT_ONCE])
         if not ids:
             break
         with transaction.atomic():
             Deployment.objects.filter(events_forgotten_to__lt=ids[-1]).update(events_forgotten_to=ids[-1])
-            gone += Event.objects.filter(pk__in=ids).delete()[0]
-    return gone
+            deleted += Event.objects.filter(pk__in=ids).delete()[0]
+    return deleted

@@ -63,15 +63,15 @@ def service_action(
                 "rows": picked, "action": name, "opts": options.model._meta, "checkbox": ACTION_CHECKBOX_NAME,
             }  # fmt: skip
             return TemplateResponse(request, "admin/confirm_action.html", asked)
-        done = 0
+        count = 0
         with context.acting(f"user {request.user.get_username()}", getattr(request, "request_id", "")):
             for row in picked:
                 try:
                     act(row)
-                    done += 1
+                    count += 1
                 except BoilerhouseError as error:
                     options.message_user(request, f"{row}: {error.detail}", messages.ERROR)
-        options.message_user(request, f"{description}: {done} of {len(picked)}.", messages.SUCCESS)
+        options.message_user(request, f"{description}: {count} of {len(picked)}.", messages.SUCCESS)
         return None
 
     run.__name__ = name

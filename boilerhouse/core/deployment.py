@@ -51,21 +51,21 @@ def _establish() -> str:
     path = _id_file()
     with transaction.atomic():
         row = Deployment.objects.select_for_update().first()
-        kept = path.read_text().strip() if path.exists() else None
-        if row and kept and row.deployment_id != kept:
+        stored = path.read_text().strip() if path.exists() else None
+        if row and stored and row.deployment_id != stored:
             raise DeploymentMismatch(
-                f"{path} contains {kept}, but the database belongs to {row.deployment_id}. Nothing was changed."
+                f"{path} contains {stored}, but the database belongs to {row.deployment_id}. Nothing was changed."
             )
-        if row and not kept:
+        if row and not stored:
             raise DeploymentMismatch(
                 f"The database belongs to deployment {row.deployment_id}, but {path} is missing. Mount its data"
                 " directory there. If it is lost, restore a backup into an empty database (manage.py restore)."
             )
         if not row:
             row = Deployment.objects.create(
-                deployment_id=kept or secrets.token_hex(5), next_uid=settings.BOILERHOUSE_UID_RANGE[0]
+                deployment_id=stored or secrets.token_hex(5), next_uid=settings.BOILERHOUSE_UID_RANGE[0]
             )
-            if not kept:
+            if not stored:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(descriptor, "w") as file:

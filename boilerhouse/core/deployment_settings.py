@@ -58,7 +58,7 @@ def current() -> DeploymentSettings:
 def _in_force(values: Mapping[str, Any]) -> DeploymentSettings:
     runtimes, networks = settings.BOILERHOUSE_ALLOWED_RUNTIMES, settings.BOILERHOUSE_ALLOWED_NETWORKS
     devices = settings.BOILERHOUSE_ALLOWED_DEVICES
-    asked = {**_ceilings(), **values.get("retention_s", {})}
+    retention = {**_ceilings(), **values.get("retention_s", {})}
     return DeploymentSettings(
         variables=dict(values.get("variables", {})),
         allow_host_network=settings.BOILERHOUSE_ALLOW_HOST_NETWORK and values.get("allow_host_network", True),
@@ -66,24 +66,24 @@ def _in_force(values: Mapping[str, Any]) -> DeploymentSettings:
         allowed_runtimes=tuple(r for r in values.get("allowed_runtimes", runtimes) if r in runtimes),
         allowed_networks=tuple(n for n in values.get("allowed_networks", networks) if n in networks),
         allowed_devices=tuple(d for d in values.get("allowed_devices", devices) if d in devices),
-        retention_s={kind: min(ceiling_s(kind), int(asked[kind])) for kind in RETENTION_CEILINGS},
+        retention_s={kind: min(ceiling_s(kind), int(retention[kind])) for kind in RETENTION_CEILINGS},
     )
 
 
-def replace(wanted: DeploymentSettings, check: Callable[[DeploymentSettings], None]) -> DeploymentSettings:
+def replace(new: DeploymentSettings, check: Callable[[DeploymentSettings], None]) -> DeploymentSettings:
     """Store ``wanted``. ``check`` gets the settings in force, under a lock, and raises an error to reject the change.
 
     Raises Invalid with a pointer to each value that the environment does not allow.
     """
-    _refuse_beyond_ceiling(wanted)
-    if wrong := [error for check_settings in checks for error in check_settings(wanted)]:
+    _refuse_beyond_ceiling(new)
+    if wrong := [error for check_settings in checks for error in check_settings(new)]:
         raise Invalid(*wrong)
     with recording():
         Settings.objects.get_or_create(pk=1)
         row = Settings.objects.select_for_update().get(pk=1)
         before = _in_force(row.values)
         check(before)
-        row.values = {f.name: _plain(getattr(wanted, f.name)) for f in fields(wanted)}
+        row.values = {f.name: _plain(getattr(new, f.name)) for f in fields(new)}
         row.version, row.updated_at = row.version + 1, timezone.now()
         row.save()
         after = _in_force(row.values)
@@ -95,27 +95,27 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _refuse_beyond_ceiling(wanted: DeploymentSettings) -> None:
+def _refuse_beyond_ceiling(new: DeploymentSettings) -> None:
     wrong: list[FieldError] = []
 
     def refuse(pointer: str, detail: str) -> None:
         wrong.append(FieldError(pointer, detail, "not_allowed"))
 
-    if wanted.allow_host_network and not settings.BOILERHOUSE_ALLOW_HOST_NETWORK:
+    if new.allow_host_network and not settings.BOILERHOUSE_ALLOW_HOST_NETWORK:
         refuse("/allowHostNetwork", "The environment does not allow this (BOILERHOUSE_ALLOW_HOST_NETWORK).")
-    if wanted.allow_root and not settings.BOILERHOUSE_ALLOW_ROOT:
+    if new.allow_root and not settings.BOILERHOUSE_ALLOW_ROOT:
         refuse("/allowRoot", "The environment does not allow this (BOILERHOUSE_ALLOW_ROOT).")
     lists = (
-        ("allowedRuntimes", wanted.allowed_runtimes, "BOILERHOUSE_ALLOWED_RUNTIMES"),
-        ("allowedNetworks", wanted.allowed_networks, "BOILERHOUSE_ALLOWED_NETWORKS"),
-        ("allowedDevices", wanted.allowed_devices, "BOILERHOUSE_ALLOWED_DEVICES"),
+        ("allowedRuntimes", new.allowed_runtimes, "BOILERHOUSE_ALLOWED_RUNTIMES"),
+        ("allowedNetworks", new.allowed_networks, "BOILERHOUSE_ALLOWED_NETWORKS"),
+        ("allowedDevices", new.allowed_devices, "BOILERHOUSE_ALLOWED_DEVICES"),
     )
     for name, values, variable in lists:
         allowed = getattr(settings, variable)
         for index, value in enumerate(values):
             if value not in allowed:
                 refuse(f"/{name}/{index}", f"The environment allows {', '.join(allowed) or 'none'} ({variable}).")
-    for kind, seconds in wanted.retention_s.items():
+    for kind, seconds in new.retention_s.items():
         if seconds > ceiling_s(kind):
             detail = f"Must be at most {ceiling_s(kind) * 1000} ({RETENTION_CEILINGS[kind]})."
             refuse(f"/retention/{kind}Ms", detail)

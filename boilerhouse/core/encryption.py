@@ -93,11 +93,11 @@ def rotate(*, forget_old: bool = False) -> dict[str, Any]:
         before = in_force()
         if not forget_old:
             keys.replace(key_file(), ",".join((keys.new_fernet_key(), *before)))
-        done = _reencrypt()
+        counts = _reencrypt()
         # Keys older than the newest before this rotation: no process has encrypted with them since the last rotation.
-        left = in_force()[: 1 if forget_old else 2]
-        keys.replace(key_file(), ",".join(left))
-        return {"keys": len(left), "made": not forget_old, "reencrypted": done}
+        remaining = in_force()[: 1 if forget_old else 2]
+        keys.replace(key_file(), ",".join(remaining))
+        return {"keys": len(remaining), "made": not forget_old, "reencrypted": counts}
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def encrypted_fields() -> Iterator[tuple[type[models.Model], str]]:
 
 def _reencrypt() -> dict[str, int]:
     """Encrypt values with the newest key. A row that changes in between has been encrypted with it already."""
-    newest, done = Fernet(in_force()[0]), Counter[str]()
+    newest, counts = Fernet(in_force()[0]), Counter[str]()
     for model, name in encrypted_fields():
         rows = model._base_manager.filter(**{f"{name}__isnull": False}).order_by("pk")
         raw = rows.annotate(_raw=Cast(name, models.BinaryField())).values_list("pk", "_raw")
@@ -132,8 +132,8 @@ def _reencrypt() -> dict[str, int]:
                 if _opens(newest, token):
                     continue
                 fresh = Ciphertext(newest.encrypt(cipher().decrypt(token)))
-                done[model._meta.label] += rows.filter(pk=pk, **{name: token}).update(**{name: fresh})
-    return dict(done)
+                counts[model._meta.label] += rows.filter(pk=pk, **{name: token}).update(**{name: fresh})
+    return dict(counts)
 
 
 def _opens(key: Fernet, token: bytes) -> bool:

@@ -28,7 +28,7 @@ def slugify(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50].strip("-") or "item"
 
 
-def check_same_id(given: Mapping[str, Any], known: str) -> None:
+def check_same_id(body: Mapping[str, Any], expected: str) -> None:
     """Check that the submitted id, if any, is the object's id. Raises Invalid."""
-    if given.get("id", known) != known:
-        raise Invalid(FieldError("/id", f"The id cannot change (it is {known}).", "fixed"))
+    if body.get("id", expected) != expected:
+        raise Invalid(FieldError("/id", f"The id cannot change (it is {expected}).", "fixed"))

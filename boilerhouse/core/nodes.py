@@ -78,8 +78,8 @@ def waiting_tasks() -> dict[str, int]:
 def forget_gone() -> int:
     """Delete nodes that have been unreachable for an hour and own nothing. Returns how many."""
     processes = Process.objects.filter(node=OuterRef("pk"))
-    gone = Node.objects.filter(state=NodeState.SILENT, heartbeat_at__lt=Now() - FORGET_AFTER)
-    return sum(_forget(node) for node in gone.filter(~Exists(processes)))
+    expired = Node.objects.filter(state=NodeState.SILENT, heartbeat_at__lt=Now() - FORGET_AFTER)
+    return sum(_forget(node) for node in expired.filter(~Exists(processes)))
 
 
 def _forget(node: Node) -> bool:

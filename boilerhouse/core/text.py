@@ -64,5 +64,7 @@ class Printer:
 
 def _written_out(match: re.Match[str]) -> str:
     character = match.group()
-    known = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-    return known.get(character) or (f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}")
+    escapes = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+    return escapes.get(character) or (
+        f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+    )

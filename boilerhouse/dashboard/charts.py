@@ -76,8 +76,8 @@ def chart(
     """
     end = timezone.now()
     start = end - RANGES[span]
-    kept = {name: thin([point for point in points if point[0] >= start]) for name, points in series.items()}
-    top = max([least, *(value for points in kept.values() for _, value in points)])
+    points_of = {name: thin([point for point in points if point[0] >= start]) for name, points in series.items()}
+    top = max([least, *(value for points in points_of.values() for _, value in points)])
     quiet = max(timedelta(seconds=60), RANGES[span] / POINTS * 4, every * 2)
 
     def x(at: datetime) -> float:
@@ -88,15 +88,15 @@ def chart(
 
     gaps: list[tuple[float, float]] = []
     lines = []
-    for number, (name, points) in enumerate(kept.items()):
+    for number, (name, points) in enumerate(points_of.items()):
         runs: list[list[Point]] = []
         for point in points:
             if runs and point[0] - runs[-1][-1][0] <= quiet:
                 runs[-1].append(point)
             else:
                 if runs and number == 0:
-                    left = x(runs[-1][-1][0])
-                    gaps.append((left, round(x(point[0]) - left, 1)))
+                    start_x = x(runs[-1][-1][0])
+                    gaps.append((start_x, round(x(point[0]) - start_x, 1)))
                 runs.append([point])
         drawn = [" ".join(f"{x(at)},{y(value)}" for at, value in run) for run in runs]
         fills = []
@@ -105,23 +105,23 @@ def chart(
                 inside = " ".join(f"{x(at)} {y(value)}" for at, value in run)
                 fills.append(f"M{x(run[0][0])} {HEIGHT}L{inside} {x(run[-1][0])} {HEIGHT}Z")
         lines.append(Line(name, "ab"[number], drawn, fills))
-    newest = {name: points[-1][1] for name, points in kept.items() if points}
+    newest = {name: points[-1][1] for name, points in points_of.items() if points}
     form = "%d %b %H:%M" if RANGES[span] > timedelta(days=1) else "%H:%M"
     ticks = [(start + RANGES[span] * part / 4).strftime(form) for part in range(5)]
-    first = next(iter(kept.values()), [])
+    first = next(iter(points_of.values()), [])
     sample = first[:: max(1, len(first) // TABLE_ROWS)]
     rows = [
-        (at.strftime(form), [show(_near(points, at)) if points else "not known" for points in kept.values()])
+        (at.strftime(form), [show(_near(points, at)) if points else "not known" for points in points_of.values()])
         for at, _ in sample
     ]
     ranges = [
         f"{name} between {show(min(v for _, v in points))} and {show(max(v for _, v in points))}"
-        for name, points in kept.items()
+        for name, points in points_of.items()
         if points
     ]
     return Chart(
         title,
-        now or ", ".join(f"{show(value)}{f' {name}' if len(kept) > 1 else ''}" for name, value in newest.items()),
+        now or ", ".join(f"{show(value)}{f' {name}' if len(points_of) > 1 else ''}" for name, value in newest.items()),
         lines,
         show(top),
         show(top / 2),
@@ -130,21 +130,21 @@ def chart(
         "; ".join(ranges) or "no samples",
         rows,
         not newest,
-        _data(kept, quiet, (start, end), unit, marks, top),
+        _data(points_of, quiet, (start, end), unit, marks, top),
     )
 
 
 def _data(
-    kept: dict[str, list[Point]],
+    points_of: dict[str, list[Point]],
     quiet: timedelta,
-    shown: tuple[datetime, datetime],
+    period: tuple[datetime, datetime],
     unit: str,
     marks: Sequence[Mark],
     top: float,
 ) -> str:
     """A shared time axis for all series; a missing value is a gap."""
     by_time: dict[float, dict[str, float]] = {}
-    for name, points in kept.items():
+    for name, points in points_of.items():
         for at, value in points:
             by_time.setdefault(round(at.timestamp(), 1), {})[name] = value
     times: list[float] = []
@@ -153,9 +153,11 @@ def _data(
             times.append(times[-1] + 0.1)
         times.append(second)
     document = {
-        "times": times, "from": shown[0].timestamp(), "to": shown[1].timestamp(), "unit": unit, "top": top,
-        "series": [{"name": name, "values": [by_time.get(second, {}).get(name) for second in times]} for name in kept],
-        "marks": [[at.timestamp(), label] for at, label in marks if at >= shown[0]],
+        "times": times, "from": period[0].timestamp(), "to": period[1].timestamp(), "unit": unit, "top": top,
+        "series": [
+            {"name": name, "values": [by_time.get(second, {}).get(name) for second in times]} for name in points_of
+        ],
+        "marks": [[at.timestamp(), label] for at, label in marks if at >= period[0]],
     }  # fmt: skip
     return json.dumps(document, separators=(",", ":"))
 

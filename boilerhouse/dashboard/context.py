@@ -36,7 +36,7 @@ class NavItem:
 def shell(request: HttpRequest) -> dict[str, Any]:
     theme = request.COOKIES.get("theme", "auto")
     times = request.COOKIES.get("times", "utc")
-    shown: dict[str, Any] = {
+    values: dict[str, Any] = {
         "version": settings.VERSION,
         "node": socket.gethostname(),
         "theme": theme if theme in THEMES else "auto",
@@ -45,14 +45,14 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "now": timezone.now(),
     }
     if request.path_info.startswith(("/admin/", "/api/", "/login/")) or not hasattr(request, "user"):
-        return shown
+        return values
     role = getattr(request, "role", None) or role_of(request.user)
     if role is None:
-        return shown
+        return values
     request.role = role  # type: ignore[attr-defined]
     rights = {"may_operate": may(request, Role.OPERATOR), "may_admin": may(request, Role.ADMIN)}
     layout = "refreshed.html" if is_refresh(request) else "shell.html"
-    return {**shown, **rights, "nav": _nav(request.path), "role_name": role.value, "layout": layout}
+    return {**values, **rights, "nav": _nav(request.path), "role_name": role.value, "layout": layout}
 
 
 def is_refresh(request: HttpRequest) -> bool:
@@ -61,9 +61,9 @@ def is_refresh(request: HttpRequest) -> bool:
 
 
 def _nav(path: str) -> list[NavItem]:
-    held = dict.fromkeys(AssignmentState.values, 0)
+    counts = dict.fromkeys(AssignmentState.values, 0)
     for state in Assignment.objects.live().values_list("state", flat=True):
-        held[state] += 1
+        counts[state] += 1
     pools = list(Pool.objects.values_list("last_error", flat=True))
 
     def item(label: str, icon: str, name: str, **more: Any) -> NavItem:
@@ -76,7 +76,7 @@ def _nav(path: str) -> list[NavItem]:
     return [
         item("Overview", "i-gauge", "overview"),
         item("Pools", "i-boxes", "pools", count=len(pools), alerts=sum(1 for error in pools if error)),
-        item("Tenants", "i-users", "tenants", count=held["assigned"], alerts=held["release_failed"]),
+        item("Tenants", "i-users", "tenants", count=counts["assigned"], alerts=counts["release_failed"]),
         item("Sync", "i-arrow-down-up", "sync"),
         item("Workloads", "i-blocks", "workloads", is_optional=True),
         item("Activity", "i-activity", "activity", is_optional=True),

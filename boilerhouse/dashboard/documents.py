@@ -97,8 +97,8 @@ class ShownPart:
     @property
     def choices(self) -> list[tuple[str, str]]:
         """The available choices, and the current value even if it is not available."""
-        known = [value for value, _ in self.part.options]
-        return [*self.part.options, *([(self.text, self.text)] if self.text not in known and self.text else [])]
+        options = [value for value, _ in self.part.options]
+        return [*self.part.options, *([(self.text, self.text)] if self.text not in options and self.text else [])]
 
     @property
     def unit_words(self) -> str:
@@ -159,23 +159,23 @@ class Document:
             broken.errors = [FieldError("", str(error), "malformed")]
             broken.do = "refused"
             return broken
-        made = cls(value, sections, tab="json" if is_text else "form")
-        made.text = text if is_text else made.text
-        if not is_text and made.tab == "form":
-            made._lay_over(data)
+        document = cls(value, sections, tab="json" if is_text else "form")
+        document.text = text if is_text else document.text
+        if not is_text and document.tab == "form":
+            document._lay_over(data)
         verb, _, argument = data.get("do", "save").partition(":")
         match verb:
             case "tab":
-                made.tab = made._shows(argument)
+                document.tab = document._shows(argument)
             case "add":
-                made._add(argument)
+                document._add(argument)
             case "remove":
-                made._remove(argument)
+                document._remove(argument)
             case _:
-                made.do = data.get("do", "save") if not made.errors else "refused"
+                document.do = data.get("do", "save") if not document.errors else "refused"
         if not is_text or verb == "tab":
-            made.text = as_json(made.value)
-        return made
+            document.text = as_json(document.value)
+        return document
 
     @property
     def rows(self) -> int:
@@ -190,8 +190,8 @@ class Document:
     @property
     def noted(self) -> list[tuple[FieldError, str]]:
         """Errors, each with the slug of its field in the form; empty if there is none."""
-        shown = self.shown() if self.tab == "form" else []
-        places = [_place(shown, error) for error in self.errors]
+        sections = self.shown() if self.tab == "form" else []
+        places = [_place(sections, error) for error in self.errors]
         return [(error, place.slug if place else "") for error, place in zip(self.errors, places, strict=True)]
 
     @property
@@ -214,7 +214,7 @@ class Document:
 
     def shown(self) -> list[ShownSection]:
         """The form, with each error at its field."""
-        shown = []
+        sections = []
         for section in self._sections(self.value):
             pointer = _pointer("", section.path)
             items = section.find(self.value)
@@ -236,12 +236,12 @@ class Document:
             else:
                 can_go = section.blank is not None
                 section_shown.groups.append(ShownGroup("", pointer, self._parts(section, pointer), can_go=can_go))
-            shown.append(section_shown)
+            sections.append(section_shown)
         for error in self.errors:
-            place = _place(shown, error)
+            place = _place(sections, error)
             if place and not place.error:
                 place.error = error.detail
-        return shown
+        return sections
 
     def _parts(self, section: Section, base: str) -> list[ShownPart]:
         return [self._part(part, _pointer(base, part.path)) for part in section.parts]
@@ -253,8 +253,8 @@ class Document:
         text = self._typed.get(pointer, _text(part, value))
         return ShownPart(part, pointer, text, is_on=value is True)
 
-    def _shows(self, asked: str) -> str:
-        return "form" if asked != "json" and self._fits() else "json"
+    def _shows(self, tab: str) -> str:
+        return "form" if tab != "json" and self._fits() else "json"
 
     def _fits(self) -> bool:
         """Whether the form can show it: every section finds an object, a list of objects, or nothing."""
@@ -275,19 +275,19 @@ class Document:
                 yield from group.parts
 
     def _lay_over(self, data: QueryDict) -> None:
-        for shown in list(self._fields()):
-            typed = data.get(shown.pointer, "").replace("\r\n", "\n")
+        for part in list(self._fields()):
+            typed = data.get(part.pointer, "").replace("\r\n", "\n")
             try:
-                value = shown.pointer in data if shown.part.kind == "flag" else _value(shown.part, typed)
+                value = part.pointer in data if part.part.kind == "flag" else _value(part.part, typed)
             except ValueError as error:
-                self._typed[shown.pointer] = typed
-                self.errors.append(FieldError(shown.pointer, str(error), "malformed"))
+                self._typed[part.pointer] = typed
+                self.errors.append(FieldError(part.pointer, str(error), "malformed"))
                 continue
-            if value is None and typed.strip() not in shown.part.values:
-                if shown.text or get(self.value, shown.pointer) != []:  # it may have a value that shows as nothing
-                    unset(self.value, shown.pointer)
+            if value is None and typed.strip() not in part.part.values:
+                if part.text or get(self.value, part.pointer) != []:  # it may have a value that shows as nothing
+                    unset(self.value, part.pointer)
             else:
-                put(self.value, shown.pointer, value)
+                put(self.value, part.pointer, value)
 
     def _add(self, pointer: str) -> None:
         for section in self._sections(self.value):
@@ -305,11 +305,11 @@ class Document:
                 return
 
 
-def _place(shown: Sequence[ShownSection], error: FieldError) -> ShownPart | ShownSection | None:
+def _place(sections: Sequence[ShownSection], error: FieldError) -> ShownPart | ShownSection | None:
     """The form's field closest to an error's pointer; None if there is none on the path."""
     places: list[ShownPart | ShownSection] = [
-        *(part for section in shown for group in section.groups for part in group.parts),
-        *(section for section in shown if section.pointer),
+        *(part for section in sections for group in section.groups for part in group.parts),
+        *(section for section in sections if section.pointer),
     ]
     near = [place for place in places if f"{error.pointer}/".startswith(f"{place.pointer}/")]
     return max(near, key=lambda place: len(place.pointer), default=None)

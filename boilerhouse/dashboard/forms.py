@@ -52,13 +52,13 @@ class ApiForm:
 
     def read(self, posted: Mapping[str, str], **more: Any) -> dict[str, Any] | None:
         """The validated input; None if there are errors, which the form then shows."""
-        given: dict[str, Any] = dict(more)
+        values: dict[str, Any] = dict(more)
         for field in self.fields:
             typed = posted.get(field.name, "").strip()
             field.value = "" if field.is_secret else typed
             if typed:
-                _put(given, field.name, typed.replace(",", " ").split() if field.name in self._lists else typed)
-        body = self._serializer(data=given)
+                _put(values, field.name, typed.replace(",", " ").split() if field.name in self._lists else typed)
+        body = self._serializer(data=values)
         if body.is_valid():
             return dict(body.validated_data)
         self.errors = field_errors(body.errors)
@@ -80,11 +80,11 @@ def _at(values: Mapping[str, Any], name: str) -> Any:
     return values
 
 
-def _put(given: dict[str, Any], name: str, value: Any) -> None:
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
     *way, last = name.split(".")
     for part in way:
-        given = given.setdefault(part, {})
-    given[last] = value
+        values = values.setdefault(part, {})
+    values[last] = value
 
 
 def _is_of(pointer: str, name: str) -> bool:
@@ -97,13 +97,13 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def version_of(shown: Mapping[str, Any]) -> str:
+def version_of(document: Mapping[str, Any]) -> str:
     """A version mark in a form, to detect a change by someone else before it is submitted."""
-    return hashlib.sha256(as_json(shown).encode()).hexdigest()[:32]
+    return hashlib.sha256(as_json(document).encode()).hexdigest()[:32]
 
 
-def check_version(posted: str, shown: Mapping[str, Any]) -> None:
-    if posted != version_of(shown):
+def check_version(posted: str, document: Mapping[str, Any]) -> None:
+    if posted != version_of(document):
         raise PreconditionFailed(
             "Someone else changed this after you opened it. Reload the page to see the current values."
         )

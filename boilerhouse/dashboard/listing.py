@@ -78,13 +78,13 @@ class Listing:
         self.q = self._query.get("q", "").replace("\0", "").strip()[:200]
         self.is_searchable = bool(search)
         if self.q and search:
-            wanted = Q()
+            condition = Q()
             for field in search:
-                wanted |= Q(**{f"{field}__icontains": self.q})
-            rows = rows.filter(wanted)
+                condition |= Q(**{f"{field}__icontains": self.q})
+            rows = rows.filter(condition)
             self._chip("q", "contains", self.q)
-        asked = self._query.get("sort", "")
-        self.sort = asked if asked.lstrip("-") in self.sorts else default
+        sort = self._query.get("sort", "")
+        self.sort = sort if sort.lstrip("-") in self.sorts else default
         if self.sort:
             field, is_falling = self.sorts[self.sort.lstrip("-")], self.sort.startswith("-")
             last = True if field not in filled and _may_be_empty(rows.model, field) else None

@@ -123,10 +123,10 @@ def pool_needs(rows: list[PoolRow]) -> list[Need]:
 def needs(rows: list[PoolRow]) -> list[Need]:
     results = []
     failed = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED).order_by("state_changed_at")[:20]
-    for held in failed:
-        why = f"{held.outcome_detail} {held.whereabouts} Attempts: {held.attempt + 1}."
-        link = reverse("tenant", args=[held.tenant_id])
-        results.append(Need("error", "State of {} is not saved", held.tenant_id, link, why))
+    for assignment in failed:
+        why = f"{assignment.outcome_detail} {assignment.whereabouts} Attempts: {assignment.attempt + 1}."
+        link = reverse("tenant", args=[assignment.tenant_id])
+        results.append(Need("error", "State of {} is not saved", assignment.tenant_id, link, why))
     results += pool_needs(rows)
     for name, seconds in unserved_queues().items():
         why = f"No worker has served it for {seconds} s although one is running. See the worker's log."
@@ -173,7 +173,7 @@ def _overdue_saves() -> list[Need]:
 
 def tiles(rows: list[PoolRow]) -> dict[str, Any]:
     day = clock.now() - timedelta(hours=24)
-    held = Assignment.objects.aggregate(
+    counts = Assignment.objects.aggregate(
         assigned=Count("pk", filter=Q(state=AssignmentState.ASSIGNED)),
         failed=Count("pk", filter=Q(state=AssignmentState.RELEASE_FAILED)),
     )
@@ -192,7 +192,7 @@ def tiles(rows: list[PoolRow]) -> dict[str, Any]:
         "claimed": sum(row.status.claimed for row in rows),
         "idle": sum(row.status.idle for row in rows),
         "starting": sum(row.status.starting for row in rows),
-        "held": held,
+        "held": counts,
         "runs": runs,
         "p50": times.p50_ms,
         "p99": times.p99_ms,

@@ -32,11 +32,11 @@ def of_pools(sizes: dict[str, int]) -> dict[str, Sparkline]:
     """By pool id; ``sizes`` is the top of each line. Read once per sampling interval and process."""
     if not sizes or len(sizes) > MAX_POOLS:
         return {}
-    known: dict[str, Sparkline] | None = cache.get("sparks")
-    if known is None:
-        known = _read(sizes)
-        cache.set("sparks", known, KEPT_S)
-    return known
+    cached: dict[str, Sparkline] | None = cache.get("sparks")
+    if cached is None:
+        cached = _read(sizes)
+        cache.set("sparks", cached, KEPT_S)
+    return cached
 
 
 def _read(sizes: dict[str, int]) -> dict[str, Sparkline]:

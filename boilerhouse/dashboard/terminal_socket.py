@@ -140,8 +140,8 @@ async def _type(receive: Any, terminal: Terminal) -> None:
         if typed:
             await loop.run_in_executor(None, terminal.write, typed[:MAX_TYPED_BYTES])
         elif message.get("text"):
-            asked = _json(message)
-            await loop.run_in_executor(None, terminal.resize, _side(asked, "columns", 80), _side(asked, "rows", 24))
+            request = _json(message)
+            await loop.run_in_executor(None, terminal.resize, _side(request, "columns", 80), _side(request, "rows", 24))
 
 
 def _json(message: dict[str, Any]) -> dict[str, Any]:

@@ -335,7 +335,7 @@ KEY_FILES = ("secret-key", "key-pepper", "encryption-key", "s3-access-key", "s3-
 
 def write_keys(path: Path) -> None:
     """Write the keys in use to a new file (0600). Raises Conflict if the file exists."""
-    held = {
+    contents = {
         "secret-key": settings.SECRET_KEY,
         "key-pepper": settings.BOILERHOUSE_KEY_PEPPER,
         "encryption-key": ",".join(encryption.in_force()),
@@ -343,13 +343,13 @@ def write_keys(path: Path) -> None:
     for name in KEY_FILES[3:]:
         kept = Path(settings.BOILERHOUSE_DATA_DIR) / "keys" / name
         if kept.exists():
-            held[name] = kept.read_text().strip()
+            contents[name] = kept.read_text().strip()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise Conflict(f"{path} already exists; keys are never written to an existing file.") from None
     with os.fdopen(descriptor, "w") as file:
-        json.dump(held, file, indent=1)
+        json.dump(contents, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
 
@@ -359,10 +359,10 @@ def read_keys(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise NotFound(f"No file {path}.")
     try:
-        held = json.loads(path.read_text())
-        missing = [name for name in KEY_FILES[:3] if not isinstance(held.get(name), str)]
+        contents = json.loads(path.read_text())
+        missing = [name for name in KEY_FILES[:3] if not isinstance(contents.get(name), str)]
     except (ValueError, AttributeError) as error:
         raise NotABackup(detail=f"{path} does not contain keys.") from error
     if missing:
         raise NotABackup(detail=f"{path} lacks {', '.join(missing)}.")
-    return {name: held[name] for name in KEY_FILES if name in held}
+    return {name: contents[name] for name in KEY_FILES if name in contents}

@@ -43,9 +43,9 @@ class DemoFailed(Exception):
 
 def run(claim: Claim, script: str) -> str:
     """The output of a shell script in the container. Raises DemoFailed if it fails."""
-    done = claim.exec(["sh", "-c", script], timeout_s=60)
-    require(done.exit_code == 0, f"In the container: exit code {done.exit_code}: {done.stderr[:300]}")
-    return done.stdout
+    result = claim.exec(["sh", "-c", script], timeout_s=60)
+    require(result.exit_code == 0, f"In the container: exit code {result.exit_code}: {result.stderr[:300]}")
+    return result.stdout
 
 
 def require(truth: bool, words: str) -> None:
@@ -77,8 +77,11 @@ class Demo:
         before = run(alice, FINGERPRINT)
         self._release(alice, "releaseMs")
         bob = self._claim("bob", "claimSecondTenantMs", {})
-        left = run(bob, "ls -A /state /tmp /run/secrets")
-        require("small" not in left and "notes" not in left and "TOKEN" not in left, f"bob sees something: {left}")
+        remaining = run(bob, "ls -A /state /tmp /run/secrets")
+        require(
+            "small" not in remaining and "notes" not in remaining and "TOKEN" not in remaining,
+            f"bob sees something: {remaining}",
+        )
         require(self._notes(bob) == "", "bob sees alice's notes")
         self.say("bob claims: nothing of alice's is there")
         again = self._claim("alice", "claimWithRestoreMs", {"config": config, "secrets": secrets})
@@ -99,12 +102,14 @@ class Demo:
             kind = document.pop("kind")
             if kind == "SyncSpec":
                 document["sink"] = self.s3.sink(document["sink"]["prefix"])
-            made = getattr(self.client, KINDS[kind]).create(document)
+            created = getattr(self.client, KINDS[kind]).create(document)
             if kind == "SyncSpec":
-                require(made["sinkHealth"]["state"] == "healthy", f"the sink is not healthy: {made['sinkHealth']}")
+                require(
+                    created["sinkHealth"]["state"] == "healthy", f"the sink is not healthy: {created['sinkHealth']}"
+                )
             if kind == "Pool":
                 self._pool_made = time.monotonic()
-            self.say(f"{kind} {made['id']} registered")
+            self.say(f"{kind} {created['id']} registered")
 
     def _wait_warm(self) -> None:
         deadline = time.monotonic() + 90

@@ -154,8 +154,10 @@ def _data_directory() -> Iterator[Rest]:
 
 
 def _file_system(path: Path) -> str:
-    done = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
+    result = subprocess.run(
+        ["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, timeout=10, check=True
+    )
+    return result.stdout.strip()
 
 
 def _engine() -> Iterator[Rest]:
@@ -225,8 +227,8 @@ def _firewall() -> Iterator[Rest]:
 
 
 def _resolvers() -> Iterator[Rest]:
-    if asked := resolvers.of_node():
-        yield OK, f"containers resolve names with {', '.join(asked)}"
+    if addresses := resolvers.of_node():
+        yield OK, f"containers resolve names with {', '.join(addresses)}"
         return
     there = ", ".join(resolvers.named_in(resolvers.RESOLV_CONF)) or "none"
     yield (
@@ -247,9 +249,9 @@ def _transfers() -> Iterator[Rest]:
 def _registries() -> Iterator[Rest]:
     """Whether each stored credential can log in. All are tested in parallel, each within the engine's timeout."""
     runtime, stored = get_runtime(), list(RegistryCredential.objects.order_by("pk"))
-    asked = [(registry_logins.host_of(row), registry_logins.login_of(row)) for row in stored]
+    logins = [(registry_logins.host_of(row), registry_logins.login_of(row)) for row in stored]
     with ThreadPoolExecutor(REGISTRIES_AT_ONCE) as threads:
-        answers = [threads.submit(runtime.log_in, host, login) for host, login in asked]
+        answers = [threads.submit(runtime.log_in, host, login) for host, login in logins]
     for credential, answer in zip(stored, answers, strict=True):
         failed = answer.exception()
         if failed is None:

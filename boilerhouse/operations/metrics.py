@@ -45,9 +45,11 @@ class DatabaseCollector(Collector):
         yield from _queues()
         yield from _saves()
         yield from _processes()
-        kept = GaugeMetricFamily("boilerhouse_kept_answers_bytes", "Bytes of answers stored for Idempotency-Keys.")
-        kept.add_metric([], float(response_bytes.total()))
-        yield kept
+        stored_answers = GaugeMetricFamily(
+            "boilerhouse_kept_answers_bytes", "Bytes of answers stored for Idempotency-Keys."
+        )
+        stored_answers.add_metric([], float(response_bytes.total()))
+        yield stored_answers
 
 
 def _processes() -> Iterator[Metric]:

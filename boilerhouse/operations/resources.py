@@ -79,18 +79,18 @@ def read(paths: Sequence[Path]) -> Iterator[Resource | ApplyResult]:
                     continue
                 kind = body.pop("kind", None) if isinstance(body, dict) else None
                 if kind not in ORDER:
-                    wanted = f"kind must be one of {', '.join(ORDER)}"
-                    yield _failed(place, str(kind or ""), "", [FieldError("/kind", wanted, "invalid_choice")])
+                    detail = f"kind must be one of {', '.join(ORDER)}"
+                    yield _failed(place, str(kind or ""), "", [FieldError("/kind", detail, "invalid_choice")])
                     continue
                 yield Resource(place, kind, body)
 
 
 def apply(documents: Sequence[Resource | ApplyResult], *, dry_run: bool) -> list[ApplyResult]:
     """Apply each document, referenced objects first. A failing document does not stop the others."""
-    done = [entry for entry in documents if isinstance(entry, ApplyResult)]
-    given = [entry for entry in documents if isinstance(entry, Resource)]
+    results = [entry for entry in documents if isinstance(entry, ApplyResult)]
+    resources = [entry for entry in documents if isinstance(entry, Resource)]
     planned: set[tuple[str, str]] = set()
-    for document in sorted(given, key=lambda entry: ORDER.index(entry.kind)):
+    for document in sorted(resources, key=lambda entry: ORDER.index(entry.kind)):
         known_id = str(document.body.get("id", ""))
         try:
             check_value(document.body)
@@ -106,8 +106,8 @@ def apply(documents: Sequence[Resource | ApplyResult], *, dry_run: bool) -> list
             result = _failed(document.place, document.kind, known_id, [FieldError("", str(error), "malformed")])
         if result.outcome == "created":
             planned.add((document.kind, result.id))
-        done.append(result)
-    return done
+        results.append(result)
+    return results
 
 
 def _failed(place: str, kind: str, id: str, errors: list[FieldError]) -> ApplyResult:
@@ -198,13 +198,13 @@ def _credential(document: Resource, dry_run: bool, planned: set[tuple[str, str]]
     before = {**render_credential(row), "secretAccessKey": "as stored"} if row else None
     after = {**(before or {}), "id": data["id"], "name": data["name"], "accessKeyId": data["access_key_id"],
              "secretAccessKey": "another" if is_rotated or row is None else "as stored"}  # fmt: skip
-    given = {"name": data["name"], "access_key_id": data["access_key_id"], "secret_access_key": secret}
+    fields = {"name": data["name"], "access_key_id": data["access_key_id"], "secret_access_key": secret}
     result = _result(document, before, after)
     if not dry_run and result.outcome != "unchanged":
         if row is None:
-            credentials.create(id=data["id"], **given)
+            credentials.create(id=data["id"], **fields)
         else:
-            credentials.replace(row, **given)
+            credentials.replace(row, **fields)
     return result
 
 

@@ -108,8 +108,8 @@ def _check_idle() -> None:
 
 
 def _check_version(archive: Archive) -> None:
-    known = MigrationExecutor(connection).loader.disk_migrations
-    unknown = [f"{app}.{name}" for app, name in archive.manifest.migrations if (app, name) not in known]
+    migrations = MigrationExecutor(connection).loader.disk_migrations
+    unknown = [f"{app}.{name}" for app, name in archive.manifest.migrations if (app, name) not in migrations]
     if unknown:
         raise Invalid(
             detail=f"The backup was taken by version {archive.manifest.version}, whose {unknown[0]} this version does"
@@ -131,14 +131,14 @@ def _tables(archive: Archive) -> Any:
     """Bring the tables to the state of the backup's version, and return the models that match them."""
     executor = MigrationExecutor(connection)
     graph = executor.loader.graph
-    wanted = {(app, name) for app, name in archive.manifest.migrations}
+    names = {(app, name) for app, name in archive.manifest.migrations}
     applied = set(MigrationRecorder(connection).applied_migrations())
-    if applied - wanted:
+    if applied - names:
         raise Conflict(
             f"The tables here are newer than those of version {archive.manifest.version}, which took the backup."
             " Use a database without tables: restore creates the old tables, fills them and migrates them."
         )
-    targets = [node for node in wanted if not any(child.key in wanted for child in graph.node_map[node].children)]
+    targets = [node for node in names if not any(child.key in names for child in graph.node_map[node].children)]
     executor.migrate(targets)
     return MigrationExecutor(connection).loader.project_state(targets).apps
 

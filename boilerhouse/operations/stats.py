@@ -65,7 +65,7 @@ def stats() -> dict[str, Any]:
     pools = list(Pool.objects.with_counts())
     states = Counter(pool.status().state.value for pool in pools)
     by_state = dict(Container.objects.values_list("state").annotate(Count("pk")).order_by("state"))
-    held = Assignment.objects.aggregate(
+    counts = Assignment.objects.aggregate(
         assigned=Count("pk", filter=Q(state=AssignmentState.ASSIGNED)),
         release_failed=Count("pk", filter=Q(state=AssignmentState.RELEASE_FAILED)),
     )
@@ -76,7 +76,7 @@ def stats() -> dict[str, Any]:
             "max": Pool.objects.aggregate(total=Sum("max_size"))["total"] or 0,
             "byState": by_state,
         },
-        "tenants": {"assigned": held["assigned"], "releaseFailed": held["release_failed"]},
+        "tenants": {"assigned": counts["assigned"], "releaseFailed": counts["release_failed"]},
         "sync": _sync(),
         "claims": _claims(),
     }

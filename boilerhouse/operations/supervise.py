@@ -156,9 +156,9 @@ def become(programs: list[Program]) -> NoReturn:
 
 
 def main(memory: int) -> None:
-    with os.fdopen(memory, "rb") as given:
-        given.seek(0)
-        programs = [Program(**one) for one in json.load(given)]
+    with os.fdopen(memory, "rb") as memory_file:
+        memory_file.seek(0)
+        programs = [Program(**fields) for fields in json.load(memory_file)]
     for program in programs:
         for number in program.sockets:
             os.set_inheritable(number, False)

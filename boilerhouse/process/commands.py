@@ -87,8 +87,8 @@ class Command(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> Any:
         for name in ("stdout", "stderr"):
-            if given := options.pop(name, None):
-                setattr(self, name, Printed(given))
+            if value := options.pop(name, None):
+                setattr(self, name, Printed(value))
         try:
             with context.acting(f"command {type(self).__module__.rpartition('.')[2]}"):
                 return super().execute(*args, **options)

@@ -43,8 +43,8 @@ def take(model: type[Model], pk: Any) -> UUID:
     """The id to write into the row as its owner."""
     row = model, pk
     _given_up.discard(row)  # this process works on it again
-    if (taken := _taken.get()) is not None:
-        taken.add(row)
+    if (rows := _taken.get()) is not None:
+        rows.add(row)
     return processes.current()
 
 

@@ -31,16 +31,16 @@ def die_with_parent() -> None:
 
 def children(pid: int) -> list[int]:
     """The current child processes of ``pid``; none if it has ended."""
-    found: list[int] = []
+    pids: list[int] = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
-                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-    return found
+                pids += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    return pids
 
 
 def descendants(pid: int) -> list[int]:
-    return [one for child in children(pid) for one in (child, *descendants(child))]
+    return [pid_below for child in children(pid) for pid_below in (child, *descendants(child))]
 
 
 def kill_tree(pid: int, extra: Iterable[int] = ()) -> None:

@@ -127,9 +127,9 @@ def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
         while not stop.wait(HEARTBEAT_S):
             try:
                 close_old_connections()
-                asked = time.monotonic()
+                began = time.monotonic()
                 if Process.objects.filter(pk=process_id).update(heartbeat_at=Now()):
-                    _beaten = asked
+                    _beaten = began
                     for hook in _beat_hooks:
                         hook()
                 else:

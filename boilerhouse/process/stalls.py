@@ -64,15 +64,15 @@ def step() -> None:
 @contextmanager
 def while_going(keep_going: Callable[[], bool], error: type[Exception]) -> Iterator[None]:
     """Within the block, ``step`` raises ``error`` when ``keep_going`` returns False; it is called twice a second."""
-    asked = time.monotonic()
+    checked_at = time.monotonic()
 
     def look() -> None:
-        nonlocal asked
-        if time.monotonic() - asked < _LOOK_EVERY_S:
+        nonlocal checked_at
+        if time.monotonic() - checked_at < _LOOK_EVERY_S:
             return
         if not keep_going():
             raise error
-        asked = time.monotonic()
+        checked_at = time.monotonic()
 
     token = _look.set(look)
     try:
@@ -96,12 +96,12 @@ def quietly() -> Iterator[None]:
 @contextmanager
 def reporting_to(listener: Callable[[], None]) -> Iterator[None]:
     """Within the block, ``listener`` is called on progress of this thread's work, at most once a second."""
-    heard = -REPORT_EVERY_S
+    reported_at = -REPORT_EVERY_S
 
     def hear() -> None:
-        nonlocal heard
-        if time.monotonic() - heard >= REPORT_EVERY_S:
-            heard = time.monotonic()
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= REPORT_EVERY_S:
+            reported_at = time.monotonic()
             listener()
 
     token = _listener.set(hear)

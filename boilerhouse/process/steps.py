@@ -104,10 +104,10 @@ def each(items: Iterable[T], work: Callable[[T], Any], ends: tuple[type[Exceptio
     Raises the first failure after all items, or immediately if the database is unavailable or the failure is one of
     ``ends``, which concern all items.
     """
-    done, failure = 0, None
+    count, failure = 0, None
     for item in items:
         try:
-            done += int(work(item))
+            count += int(work(item))
         except DATABASE_LOST:
             raise
         except Exception as error:
@@ -116,7 +116,7 @@ def each(items: Iterable[T], work: Callable[[T], Any], ends: tuple[type[Exceptio
             failure = failure or error
     if failure is not None:
         raise failure
-    return done
+    return count
 
 
 def place_of(error: BaseException) -> str:

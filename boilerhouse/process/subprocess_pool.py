@@ -90,11 +90,11 @@ class SubprocessPool:
         line = json.dumps(question).encode() + b"\n"
         with fair_semaphore.yield_slot(), self._askers.turn(asker), self._place() as place:
             process = place.running()
-            asked = time.monotonic()
+            began = time.monotonic()
             try:
                 reply = process.ask(line)
             except BaseException:
-                self._askers.charge(asker, min(ENDED_S, time.monotonic() - asked))
+                self._askers.charge(asker, min(ENDED_S, time.monotonic() - began))
                 place.renew()  # the next question does not wait for its start
                 raise
             self._askers.charge(asker, reply["took"])
@@ -153,13 +153,13 @@ class _Process:
 
     def ask(self, line: bytes) -> Any:
         """Raises LimitExceeded, NoFreeProcess; the process can then no longer be used."""
-        asked = time.monotonic()
-        self._unsent, self._said = memoryview(line), bytearray()
-        if not self._goes_on(asked + URGENT_S):
+        began = time.monotonic()
+        self._unsent, self._received = memoryview(line), bytearray()
+        if not self._goes_on(began + URGENT_S):
             with priority.lowered(self._process.pid):
-                if not self._goes_on(asked + PATIENCE_S):
+                if not self._goes_on(began + PATIENCE_S):
                     raise NoFreeProcess
-        return json.loads(self._said)
+        return json.loads(self._received)
 
     def _goes_on(self, until: float) -> bool:
         """Whether the complete answer arrives by then."""
@@ -186,7 +186,7 @@ class _Process:
     def _is_heard(self) -> bool:
         if not (chunk := os.read(self._from, CHUNK)):
             raise LimitExceeded
-        self._said += chunk
+        self._received += chunk
         return chunk.endswith(b"\n")
 
 

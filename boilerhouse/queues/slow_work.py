@@ -61,9 +61,9 @@ def entered_for(far_ends: Collection[str]) -> Iterator[bool]:
         yield True
         return
     count = max(1, int(settings.QUEUES[queue]["workers"]) - 1)
-    with ExitStack() as held:
+    with ExitStack() as locks:
         names = sorted(f"with-{queue}-{named(server)}" for server in far_ends)  # a fixed order prevents a deadlock
-        yield all(_is_entered(held, name, count) for name in names)
+        yield all(_is_entered(locks, name, count) for name in names)
 
 
 def pause_s(stood_s: float) -> float:
@@ -76,9 +76,9 @@ def named(far_end: str) -> str:
     return hashlib.sha256(far_end.encode()).hexdigest()[:16]
 
 
-def _is_entered(held: ExitStack, name: str, count: int) -> bool:
+def _is_entered(locks: ExitStack, name: str, count: int) -> bool:
     give_up = time.monotonic() + PATIENCE_S
-    while not held.enter_context(_place(name, count)):
+    while not locks.enter_context(_place(name, count)):
         if time.monotonic() > give_up or not _ends_soon(name, count):
             return False
         time.sleep(_LOOK_S)

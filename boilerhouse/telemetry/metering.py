@@ -92,8 +92,8 @@ class ProcessesCollector(Collector):
 
     def collect(self) -> Iterator[object]:  # type: ignore[override]
         with _reading(is_shared=True):
-            for gone in _dead():
-                for path in directory.glob(f"gauge_live*_{gone}.db"):
+            for pid in _dead():
+                for path in directory.glob(f"gauge_live*_{pid}.db"):
                     path.unlink(missing_ok=True)
             counted = MultiProcessCollector(None, str(directory))  # type: ignore[no-untyped-call]
             yield from list(counted.collect())  # type: ignore[no-untyped-call]
@@ -128,16 +128,16 @@ def fold() -> int:
     If it is killed in between, some counts are lost, but none is counted twice.
     """
     with _reading(is_shared=False):
-        gone = _dead()
+        dead = _dead()
         for kind in ("counter", "histogram"):
-            paths = [path for pid in gone if (path := directory / f"{kind}_{pid}.db").exists()]
+            paths = [path for pid in dead if (path := directory / f"{kind}_{pid}.db").exists()]
             if paths:
                 _fold(kind, paths)
-        for pid in gone:
+        for pid in dead:
             for path in directory.glob(f"*_{pid}.db"):
                 path.unlink()
             (directory / f"{pid}.alive").unlink()
-    return len(gone)
+    return len(dead)
 
 
 def _fold(kind: str, paths: list[Path]) -> None:

@@ -34,7 +34,7 @@ from boilerhouse.web.problems import problem
 from boilerhouse.web.request_bodies import Body
 from boilerhouse.web.request_heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
 from boilerhouse.web.streaming import Stalled, Stream, Writer, serve
-from boilerhouse.web.wait_slots import Line
+from boilerhouse.web.wait_slots import WaitSlots
 from boilerhouse.web.waiting import Waiters, Waiting
 
 log = structlog.get_logger("boilerhouse.http")
@@ -86,7 +86,7 @@ class ThreadedHandler(BaseHandler):
         }
         # A claim waits for PostgreSQL between its steps; SQLite runs in this process (ADR 22).
         self.turns = {"claim": FairSemaphore(places=1 if connection.vendor == "sqlite" else 2)}
-        self.sign_ins = Line(SIGN_INS, SIGN_INS_PER_ADDRESS)
+        self.sign_ins = WaitSlots(SIGN_INS, SIGN_INS_PER_ADDRESS)
         self.waiters = Waiters(ThreadPoolExecutor(1, thread_name_prefix="waiters"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

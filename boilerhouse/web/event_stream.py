@@ -97,8 +97,8 @@ class _Known:
     sent: Sent
     with_private: Sent
 
-    def sent_to(self, wanted: EventFilter) -> Sent:
-        return self.with_private if wanted.reads_logs else self.sent
+    def sent_to(self, filter_: EventFilter) -> Sent:
+        return self.with_private if filter_.reads_logs else self.sent
 
 
 def _load(rows: QuerySet[Event]) -> list[_Known]:
@@ -139,7 +139,7 @@ class Hub:
     async def read(
         self,
         after: int | None,
-        wanted: EventFilter,
+        filter_: EventFilter,
         key_id: str | None = None,
         idle_s: float = 15.0,
         *,
@@ -167,20 +167,20 @@ class Hub:
                 if key_id in self._dead:
                     raise Revoked
                 coming = self._next
-                events, position_now = await self._after(position, wanted)
-                for known in events:
-                    yield known.sent_to(wanted)
+                events, position_now = await self._after(position, filter_)
+                for event in events:
+                    yield event.sent_to(filter_)
                 if events:
                     spoke = time.monotonic()
                 if position_now > position:
                     position = position_now
                     continue
-                left = spoke + idle_s - time.monotonic()
-                if left <= 0:
+                remaining_s = spoke + idle_s - time.monotonic()
+                if remaining_s <= 0:
                     spoke = time.monotonic()
                     yield None
                 elif coming is not None:
-                    await asyncio.wait((coming,), timeout=left)
+                    await asyncio.wait((coming,), timeout=remaining_s)
 
     @contextmanager
     def _reading(self, key_id: str | None) -> Any:
@@ -197,15 +197,15 @@ class Hub:
                     del self._keys[key_id]
                     self._dead.discard(key_id)
 
-    async def _after(self, position: int, wanted: EventFilter) -> tuple[list[_Known], int]:
+    async def _after(self, position: int, filter_: EventFilter) -> tuple[list[_Known], int]:
         """Requested events after ``position``, and the position up to which that is complete."""
         assert self._head is not None
         if position >= self._head:
             return [], position
         if self._ids and position >= self._ids[0] - 1:
             events = self._recent[bisect.bisect_right(self._ids, position) :]
-            return [known for known in events if wanted.matches(known.event)], self._head
-        rows = wanted.rows().filter(pk__gt=position, pk__lte=self._head).order_by("pk")[:PAGE]
+            return [event for event in events if filter_.matches(event.event)], self._head
+        rows = filter_.rows().filter(pk__gt=position, pk__lte=self._head).order_by("pk")[:PAGE]
         page = await self._in_thread(_load, rows)
         return page, page[-1].sent.id if len(page) == PAGE else self._head
 
@@ -222,7 +222,7 @@ class Hub:
 
     async def _run(self, loop: asyncio.AbstractEventLoop, pulsed: asyncio.Event) -> None:
         unsubscribe = pump.subscribe(partial(pulse, loop, pulsed))
-        self._recent, self._ids, looked = [], [], 0.0
+        self._recent, self._ids, read_at = [], [], 0.0
         try:
             while self.readers:
                 try:
@@ -230,8 +230,8 @@ class Hub:
                         self._head = await self._in_thread(newest_id)
                     while await self._take():
                         pass
-                    if self._keys and time.monotonic() - looked > LOOK_AT_KEYS_EVERY_S:
-                        looked = time.monotonic()
+                    if self._keys and time.monotonic() - read_at > LOOK_AT_KEYS_EVERY_S:
+                        read_at = time.monotonic()
                         living = await self._in_thread(api_keys.living_keys, list(self._keys))
                         self._dead = set(self._keys) - living
                 except Exception as error:
@@ -252,16 +252,16 @@ class Hub:
         page = await self._in_thread(_load, rows)
         if page:
             self._recent += page
-            self._ids += [known.sent.id for known in page]
+            self._ids += [event.sent.id for event in page]
             if len(self._recent) > 2 * KEPT:
                 del self._recent[:-KEPT], self._ids[:-KEPT]
             self._head = page[-1].sent.id
         return len(page) == PAGE
 
     def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
-        done, self._next = self._next, loop.create_future()
-        if done is not None and not done.done():
-            done.set_result(None)
+        future, self._next = self._next, loop.create_future()
+        if future is not None and not future.done():
+            future.set_result(None)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, _fresh, function, arguments)

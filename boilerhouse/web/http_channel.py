@@ -202,7 +202,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if is_gone:
             return
         self._networkProducer.resumeProducing()
-        held, self._held = b"".join(self._held or ()), None
+        data, self._held = b"".join(self._held or ()), None
         if self._handlingRequest:
             return  # the complete body was here already
         if isinstance(verdict, Refusal):
@@ -210,8 +210,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return
         request.hold = verdict
         self._invite(request)
-        if held:
-            self.rawDataReceived(held)
+        if data:
+            self.rawDataReceived(data)
 
     def _invite(self, request: Request) -> None:
         expected = request.requestHeaders.getRawHeaders(b"expect", [b""])[0]

@@ -21,9 +21,9 @@ log = structlog.get_logger("boilerhouse.http")
 _SAFE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}\Z")
 
 
-def safe_request_id(given: str) -> str:
+def safe_request_id(request_id: str) -> str:
     """A client's request id if it is safe in logs, otherwise empty."""
-    return given if _SAFE_ID.match(given) else ""
+    return request_id if _SAFE_ID.match(request_id) else ""
 
 
 def _count(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
@@ -50,9 +50,9 @@ def printable_pages(get_response: Callable[[HttpRequest], HttpResponse]) -> Call
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
         if not response.streaming and response.get("Content-Type", "").startswith("text/html"):
-            shown = printable_utf8(response.content)
-            if shown is not response.content:
-                response.content = shown
+            content = printable_utf8(response.content)
+            if content is not response.content:
+                response.content = content
         return response
 
     return middleware

@@ -68,7 +68,7 @@ def problem(
     headers: dict[str, str] | None = None,
     more: dict[str, Any] | None = None,
 ) -> HttpResponse:
-    shown = [{name: text[:MAX_WORDS] for name, text in error.items()} for error in (errors or [])[:MAX_ERRORS]]
+    cut_errors = [{name: text[:MAX_WORDS] for name, text in error.items()} for error in (errors or [])[:MAX_ERRORS]]
     document = {
         "type": f"urn:boilerhouse:problem:{code}",
         "title": title_of(status_code),
@@ -76,7 +76,7 @@ def problem(
         "detail": detail[:MAX_WORDS],
         "code": code,
         "requestId": context.request_id(),
-        "errors": shown,
+        "errors": cut_errors,
         **(more or {}),
     }
     renderer = AsciiRenderer() if more else JSONRenderer()
@@ -180,9 +180,9 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
     """Errors of Django itself before any view: an unknown host name, too many fields …"""
     detail = f"The request was refused ({type(exception).__name__})."
     if isinstance(exception, DisallowedHost):
-        given = request.META.get("HTTP_HOST", "")[:100]
+        host = request.META.get("HTTP_HOST", "")[:100]
         detail = (
-            f"The request names the host {given!r}, which is not in BOILERHOUSE_ALLOWED_HOSTS. Open Boilerhouse"
+            f"The request names the host {host!r}, which is not in BOILERHOUSE_ALLOWED_HOSTS. Open Boilerhouse"
             " at a host name in that list, or add this one. From the node itself, health and metrics are also"
             " available at 127.0.0.1."
         )

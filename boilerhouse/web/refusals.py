@@ -16,7 +16,7 @@ from typing import Any
 from boilerhouse.telemetry.instruments import REFUSALS
 from boilerhouse.web import connections
 from boilerhouse.web.throttling import Buckets
-from boilerhouse.web.wait_slots import Line
+from boilerhouse.web.wait_slots import WaitSlots
 
 AT_ONCE_OF_KEY, AT_ONCE_OF_ADDRESS = (10, 20), (50, 100)
 """Refusals per second, and burst. An address may have many clients, and an unauthenticated refusal needs no query."""
@@ -25,7 +25,7 @@ MOST_LATE, MOST_LATE_OF_ONE = 1000, 100
 
 
 _at_once = Buckets()
-_late = Line(MOST_LATE, MOST_LATE_OF_ONE)
+_late = WaitSlots(MOST_LATE, MOST_LATE_OF_ONE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,9 +76,9 @@ class Ledger:
 
     def used(self, share: Share) -> int:
         with self._lock:
-            known = self._known.get(share)
-        if known is not None and time.monotonic() - known[1] < ASK_EVERY_S:
-            return known[0]
+            entry = self._known.get(share)
+        if entry is not None and time.monotonic() - entry[1] < ASK_EVERY_S:
+            return entry[0]
         amount = _asked(share)
         with self._lock:
             self._known[share] = (amount, time.monotonic())
@@ -90,8 +90,8 @@ class Ledger:
     def add(self, shares: tuple[Share, ...], size: int) -> None:
         with self._lock:
             for share in shares:
-                if (known := self._known.get(share)) is not None:
-                    self._known[share] = (known[0] + size, known[1])
+                if (entry := self._known.get(share)) is not None:
+                    self._known[share] = (entry[0] + size, entry[1])
 
     def make_room(self, shares: tuple[Share, ...]) -> None:
         """Make space for one more response in each quota, deleting its oldest ones if necessary."""
@@ -136,5 +136,5 @@ def _forget_oldest(share: Share, used: int) -> None:
         if used <= share.made_room:
             break
     if oldest is not None:
-        gone = answered.filter(created_at__lte=oldest).delete()[0]
-        KEPT_ANSWERS_FORGOTTEN.labels("all" if share.kind is None else share.kind.value).inc(gone)
+        deleted = answered.filter(created_at__lte=oldest).delete()[0]
+        KEPT_ANSWERS_FORGOTTEN.labels("all" if share.kind is None else share.kind.value).inc(deleted)

@@ -47,9 +47,9 @@ class Writer:
 
     async def _wait(self) -> None:
         least, since = self._backlog(), time.monotonic()
-        while (left := self._backlog()) > MAX_BACKLOG_BYTES:
-            if left < least:
-                least, since = left, time.monotonic()
+        while (backlog := self._backlog()) > MAX_BACKLOG_BYTES:
+            if backlog < least:
+                least, since = backlog, time.monotonic()
             elif time.monotonic() - since > settings.BOILERHOUSE_STREAM_STALL_S:
                 raise Stalled
             await asyncio.sleep(LOOK_EVERY_S)

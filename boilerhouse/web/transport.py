@@ -149,11 +149,11 @@ def _is_trusted(origin: str) -> bool:
     if origin in settings.CSRF_TRUSTED_ORIGINS:
         return True
     try:
-        given = urlsplit(origin)
+        parts = urlsplit(origin)
     except ValueError:
         return False
     return any(
-        trusted.scheme == given.scheme and is_same_domain(given.netloc, trusted.netloc.lstrip("*"))
+        trusted.scheme == parts.scheme and is_same_domain(parts.netloc, trusted.netloc.lstrip("*"))
         for trusted in map(urlsplit, settings.CSRF_TRUSTED_ORIGINS)
         if "*" in trusted.netloc
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Line:
+class WaitSlots:
     """Used in one event loop only."""
 
     def __init__(self, most: int, most_of_one: int) -> None:

@@ -106,10 +106,10 @@ class Waiters:
         assert self._pulsed
         self._pulsed.set()
         settled, cut = asyncio.ensure_future(event.wait()), asyncio.ensure_future(shutdown.cut.wait())
-        left = max(0.0, waiting.until - time.time())
+        remaining_s = max(0.0, waiting.until - time.time())
         try:
             # The view decides what happens after the deadline.
-            await asyncio.wait((settled, cut), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((settled, cut), timeout=remaining_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             settled.cancel()
             cut.cancel()

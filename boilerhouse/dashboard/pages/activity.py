@@ -50,29 +50,29 @@ def activity(request: HttpRequest) -> HttpResponse:
 
 @page()
 def search(request: HttpRequest) -> HttpResponse:
-    wanted = request.GET.get("q", "").replace("\0", "").strip()[:200]
+    text = request.GET.get("q", "").replace("\0", "").strip()[:200]
     results: list[tuple[str, str, str]] = []
-    if wanted:
-        for pk in Pool.objects.filter(Q(pk__icontains=wanted) | Q(name__icontains=wanted)).values_list("pk", flat=True)[
+    if text:
+        for pk in Pool.objects.filter(Q(pk__icontains=text) | Q(name__icontains=text)).values_list("pk", flat=True)[
             :FOUND
         ]:
             results.append(("Pool", pk, reverse("pool", args=[pk])))
-        for pk in Tenant.objects.filter(pk__icontains=wanted).order_by("pk").values_list("pk", flat=True)[:FOUND]:
+        for pk in Tenant.objects.filter(pk__icontains=text).order_by("pk").values_list("pk", flat=True)[:FOUND]:
             results.append(("Tenant", pk, reverse("tenant", args=[pk])))
-        for pk in SyncSpec.objects.filter(pk__icontains=wanted).order_by("pk").values_list("pk", flat=True)[:FOUND]:
+        for pk in SyncSpec.objects.filter(pk__icontains=text).order_by("pk").values_list("pk", flat=True)[:FOUND]:
             results.append(("Sync spec", pk, reverse("sync-spec", args=[pk])))
-        results += [("Container", str(pk), reverse("container", args=[pk])) for pk in _containers(wanted)]
-    exact = [url for _, name, url in results if name == wanted]
+        results += [("Container", str(pk), reverse("container", args=[pk])) for pk in _containers(text)]
+    exact = [url for _, name, url in results if name == text]
     if exact:
         return HttpResponseRedirect(exact[0])
-    context: dict[str, Any] = {"found": results, "query_text": wanted, "limit": FOUND}
+    context: dict[str, Any] = {"found": results, "query_text": text, "limit": FOUND}
     return render(request, "pages/search.html", context)
 
 
-def _containers(wanted: str) -> list[Any]:
+def _containers(text: str) -> list[Any]:
     """By the end of their ids, as shown on pages, by the whole id, or by the engine's."""
-    end = wanted.removeprefix("c-").lower().replace("-", "")
-    rows = Container.objects.filter(Q(runtime_id__startswith=wanted) | Q(runtime_id__startswith=end))
+    end = text.removeprefix("c-").lower().replace("-", "")
+    rows = Container.objects.filter(Q(runtime_id__startswith=text) | Q(runtime_id__startswith=end))
     ids = list(rows.values_list("pk", flat=True)[:FOUND])
     if len(end) >= 4:
         known = Container.objects.values_list("pk", flat=True)[:5000]

@@ -54,11 +54,11 @@ def _find(container_id: UUID) -> Container:
 @page()
 def container(request: HttpRequest, container_id: UUID) -> HttpResponse:
     container = _find(container_id)
-    held = Assignment.objects.live().filter(container_ref=container.pk).first()
+    assignment = Assignment.objects.live().filter(container_ref=container.pk).first()
     span = request.GET.get("range", "1h")
     span = span if span in SPANS else "1h"
     context: dict[str, Any] = {
-        "container": container, "held": held, "badge": badges.CONTAINER[ContainerState(container.state)],
+        "container": container, "held": assignment, "badge": badges.CONTAINER[ContainerState(container.state)],
         "health": badges.health(container), "span": span, "spans": SPANS, "charts": _charts(container, span),
         "events": Event.objects.filter(container_id=str(container.pk)).exclude(type__in=PROGRESS)[:EVENTS],
         "ports": container.endpoints(), "has_terminal": settings.BOILERHOUSE_TERMINAL,
@@ -103,24 +103,24 @@ def _moment(text: str) -> float | None:
 
 
 def _asked_lines(request: HttpRequest) -> int:
-    asked = request.GET.get("lines", "")
-    return next((count for count in LOG_LINES if str(count) == asked), LOG_LINES[0])
+    value = request.GET.get("lines", "")
+    return next((count for count in LOG_LINES if str(count) == value), LOG_LINES[0])
 
 
 def _logs(request: HttpRequest, container: Container) -> dict[str, Any]:
-    wanted, count = request.GET.get("q", "").replace("\0", "")[:200], _asked_lines(request)
+    needle, count = request.GET.get("q", "").replace("\0", "")[:200], _asked_lines(request)
     level = request.GET.get("level", "")
-    shown: dict[str, Any] = {"log_q": wanted, "log_lines": count, "log_level": level, "log_counts": LOG_LINES}
+    context: dict[str, Any] = {"log_q": needle, "log_lines": count, "log_level": level, "log_counts": LOG_LINES}
     try:
         lines = log_lines(activity.logs(container, count, None, timestamps=True))
     except BoilerhouseError as error:
-        return {**shown, "log_error": error.detail}
+        return {**context, "log_error": error.detail}
     tones_wanted = {"warn": {"warn", "error"}, "error": {"error"}}.get(level)
     fits = [
         line for line in lines
-        if wanted.lower() in line.text.lower() and (tones_wanted is None or line.tone in tones_wanted)
+        if needle.lower() in line.text.lower() and (tones_wanted is None or line.tone in tones_wanted)
     ]  # fmt: skip
-    return {**shown, "lines": fits, "log_total": len(lines), "log_line": request.GET.get("line", "")}
+    return {**context, "lines": fits, "log_total": len(lines), "log_line": request.GET.get("line", "")}
 
 
 @slow
@@ -128,10 +128,10 @@ def _logs(request: HttpRequest, container: Container) -> dict[str, Any]:
 def logs(request: HttpRequest, container_id: UUID) -> HttpResponse:
     """The same lines as a file, each with its time in UTC."""
     container = _find(container_id)
-    wanted = request.GET.get("q", "").replace("\0", "")[:200].lower()
+    needle = request.GET.get("q", "").replace("\0", "")[:200].lower()
     lines = log_lines(activity.logs(container, MAX_TAIL, None, timestamps=True))
-    kept = [f"{line.at} {line.text}" for line in lines if wanted in line.text.lower()]
-    answer = HttpResponse("\n".join([*kept, ""]), content_type="text/plain; charset=utf-8")
+    matching = [f"{line.at} {line.text}" for line in lines if needle in line.text.lower()]
+    answer = HttpResponse("\n".join([*matching, ""]), content_type="text/plain; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="{short(str(container.pk))}.log"'
     return answer
 
@@ -150,13 +150,13 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
     user, session = request.user, request.session.session_key
 
     async def run(writer: Writer) -> None:
-        looked, printer = time.monotonic(), text.Printer()
+        checked_at, printer = time.monotonic(), text.Printer()
         with suppress(pool_errors.EngineUnavailable):  # the response has started, so it can only end
             async with aclosing(from_thread(source, LOOK_AT_SESSION_EVERY_S)) as chunks:
                 async for chunk in chunks:
                     await writer.write(printer.feed(chunk))
-                    if time.monotonic() - looked >= LOOK_AT_SESSION_EVERY_S:
-                        looked = time.monotonic()
+                    if time.monotonic() - checked_at >= LOOK_AT_SESSION_EVERY_S:
+                        checked_at = time.monotonic()
                         if not await is_signed_in(user, session, Role.OPERATOR):
                             return
 
@@ -171,9 +171,9 @@ def follow(request: HttpRequest, container_id: UUID) -> HttpResponse:
 def terminal(request: HttpRequest, container_id: UUID) -> HttpResponse:
     """The page that opens a shell; its input is sent over ``/ws/terminal``."""
     container = _find(container_id)
-    held = Assignment.objects.live().filter(container_ref=container.pk).first()
+    assignment = Assignment.objects.live().filter(container_ref=container.pk).first()
     context = {
-        "container": container, "held": held, "is_on": settings.BOILERHOUSE_TERMINAL,
+        "container": container, "held": assignment, "is_on": settings.BOILERHOUSE_TERMINAL,
         "limit_s": settings.BOILERHOUSE_TERMINAL_LIMIT_S,
     }  # fmt: skip
     return render(request, "pages/terminal.html", context)

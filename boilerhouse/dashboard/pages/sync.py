@@ -92,12 +92,12 @@ def _charts(span: str) -> list[charts.Chart]:
     step = charts.RANGES[span] / 48
     columns = ("finished_at", "direction", "state", KeyTextTransform("bytes", "progress"))
     rows = list(SyncRun.objects.filter(finished_at__gte=start).order_by("-finished_at").values_list(*columns)[:CHARTED])
-    saved, restored, failed, done = ([0.0] * 49 for _ in range(4))
+    saved, restored, failed, finished = ([0.0] * 49 for _ in range(4))
     for ended, direction, state, amount_moved in rows:
         slot = min(48, int((ended - start) / step))
         amounts = restored if direction == Direction.DOWNLOAD else saved
         amounts[slot] += float(amount_moved or 0)
-        (failed if state == SyncRunState.FAILED else done)[slot] += 1
+        (failed if state == SyncRunState.FAILED else finished)[slot] += 1
 
     def series(values: list[float]) -> list[tuple[datetime, float]]:
         return [(start + step * number, value) for number, value in enumerate(values)] if rows else []
@@ -109,9 +109,9 @@ def _charts(span: str) -> list[charts.Chart]:
         return f"{value:.0f}"
 
     bytes_of = {"saved": series(saved), "restored": series(restored)}
-    runs_of = {"done": series(done), "failed": series(failed)}
+    runs_of = {"done": series(finished), "failed": series(failed)}
     moved = f"{amount(sum(saved))} saved, {amount(sum(restored))} restored"
-    ended = f"{whole(sum(done))} done, {whole(sum(failed))} failed"
+    ended = f"{whole(sum(finished))} done, {whole(sum(failed))} failed"
     if len(rows) == CHARTED:
         moved, ended = (f"{words}, in the newest {CHARTED:,} runs" for words in (moved, ended))
     return [

@@ -48,7 +48,7 @@ def sections_of(*, is_new: bool) -> Sections:
         if of_kind is None:
             kinds.append((chosen, f"{chosen}, not supported by this form"))
         kind = Part("type", "Kind", kind="choice", options=kinds, default="s3", reloads=True)
-        values = [_part(one, credentials) for one in of_kind.form] if of_kind else []
+        values = [_part(field, credentials) for field in of_kind.form] if of_kind else []
         lede = "Where the files are kept." if of_kind else "Edit its fields as JSON."
         return [
             Section("Sync spec", first),

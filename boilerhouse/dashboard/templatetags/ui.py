@@ -30,8 +30,8 @@ def icon(name: str, more: str = "") -> SafeString:
 def clock(value: datetime) -> SafeString:
     """A time with the absolute time as title."""
     absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
-    shown = f"{value:%H:%M:%S}"
-    return format_html('<time datetime="{}" title="{}" data-clock>{}</time>', value.isoformat(), absolute, shown)
+    text = f"{value:%H:%M:%S}"
+    return format_html('<time datetime="{}" title="{}" data-clock>{}</time>', value.isoformat(), absolute, text)
 
 
 @register.filter
@@ -42,8 +42,8 @@ def ago(value: datetime | None) -> SafeString:
     absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
     seconds = (timezone.now() - value).total_seconds()
     distance = duration(abs(seconds))
-    shown = f"in {distance}" if seconds < 0 else f"{distance} ago"
-    return format_html('<time datetime="{}" title="{}" data-rel="ago">{}</time>', value.isoformat(), absolute, shown)
+    text = f"in {distance}" if seconds < 0 else f"{distance} ago"
+    return format_html('<time datetime="{}" title="{}" data-rel="ago">{}</time>', value.isoformat(), absolute, text)
 
 
 @register.filter
@@ -51,9 +51,9 @@ def age(value: datetime | None) -> SafeString:
     """How long since, ticking in the browser."""
     if value is None:
         return SafeString("never")
-    shown = duration((timezone.now() - value).total_seconds())
+    text = duration((timezone.now() - value).total_seconds())
     absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
-    return format_html('<time datetime="{}" title="{}" data-rel="age">{}</time>', value.isoformat(), absolute, shown)
+    return format_html('<time datetime="{}" title="{}" data-rel="age">{}</time>', value.isoformat(), absolute, text)
 
 
 @register.filter

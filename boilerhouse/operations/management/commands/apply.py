@@ -27,18 +27,18 @@ class Command(commands.Command):
         missing = [str(path) for path in options["paths"] if not path.exists()]
         if missing:
             raise CommandError(f"Not found: {', '.join(missing)}", returncode=commands.NOT_FOUND)
-        done = resources.apply(list(resources.read(options["paths"])), dry_run=options["dry_run"])
+        results = resources.apply(list(resources.read(options["paths"])), dry_run=options["dry_run"])
         lines = []
-        for change in done:
+        for change in results:
             lines.append(f"{change.outcome:<10} {change.kind:<11} {change.id or change.place}")
             lines += [f"    {line}" for line in change.difference]
             lines += [
                 f"    warning: {change.place}: {warning.pointer}: {warning.detail}" for warning in change.warnings
             ]
             lines += [f"    {change.place}: {error.pointer or '/'}: {error.detail}" for error in change.errors]
-        shown = {"dryRun": options["dry_run"], "documents": [asdict(change) for change in done]}
-        self.result(options, shown, "\n".join(lines) or "No documents given.")
-        failed = sum(change.outcome == "failed" for change in done)
+        body = {"dryRun": options["dry_run"], "documents": [asdict(change) for change in results]}
+        self.result(options, body, "\n".join(lines) or "No documents given.")
+        failed = sum(change.outcome == "failed" for change in results)
         if failed:
             sys.stdout.flush()
-            raise CommandError(f"{failed} of {len(done)} documents failed.", returncode=commands.FAILED)
+            raise CommandError(f"{failed} of {len(results)} documents failed.", returncode=commands.FAILED)

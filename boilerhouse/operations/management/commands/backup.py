@@ -32,8 +32,8 @@ class Command(commands.Command):
                 " <data>/keys)."
             )
         rows, size = sum(manifest.rows.values()), path.stat().st_size
-        shown = {
+        body = {
             "file": str(path), "bytes": size, "rows": rows, "takenAt": manifest.taken_at,
             "deploymentId": manifest.deployment_id, "version": manifest.version,
         }  # fmt: skip
-        self.result(options, shown, f"{path}: {rows} rows of deployment {manifest.deployment_id}, {size} bytes.")
+        self.result(options, body, f"{path}: {rows} rows of deployment {manifest.deployment_id}, {size} bytes.")

@@ -124,16 +124,16 @@ class Command(commands.Command):
         raise DemoFailed(f"Not ready after {START_S} s: {checks}")
 
     def _manage(self, *arguments: str) -> str:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, str(commands.MANAGE), *arguments, "--skip-checks"],
             env=self.environment, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-        if done.returncode != 0:
-            raise DemoFailed(f"{arguments[0]} failed: {done.stderr[-500:]}")
-        return done.stdout.strip()
+        if result.returncode != 0:
+            raise DemoFailed(f"{arguments[0]} failed: {result.stderr[-500:]}")
+        return result.stdout.strip()
 
     def _show(self, options: dict[str, Any], demo: Demo, base: str, key: str, link: str) -> None:
-        shown = {
+        body = {
             "ok": True,
             "timings": demo.timings,
             "sizes": demo.sizes,
@@ -145,7 +145,7 @@ class Command(commands.Command):
             f"curl -s -X POST {base}/api/v1/tenants/carol/claim -H 'Authorization: Bearer {key}'"
             f" -H 'Content-Type: application/json' -d '{{\"poolId\": \"notes\"}}'"
         )
-        self.result(options, shown, _table(demo))
+        self.result(options, body, _table(demo))
         self.say(f"\nDashboard  {base}/\nLog in     {base}{link}   (works once)\nAPI key    {key}\nTry        {curl}\n")
         self.say("Press Ctrl-C to stop everything. Nothing is left behind.")
 

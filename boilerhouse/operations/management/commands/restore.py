@@ -27,18 +27,18 @@ class Command(commands.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         archive = archives.Archive(options["file"], allow_unsigned=options["unsigned"])
-        held = archives.read_keys(options["keys"]) if options["keys"] else None
-        done = restoration.restore(archive, held)
-        gone = sorted(done.tenants_gone)
-        shown = {
-            "deploymentId": archive.manifest.deployment_id, "takenAt": archive.manifest.taken_at, "rows": done.rows,
-            "containers": {"found": done.containers_found, "gone": done.containers_gone},
-            "tenantsBackToTheirLastSave": gone,
+        keys = archives.read_keys(options["keys"]) if options["keys"] else None
+        result = restoration.restore(archive, keys)
+        missing = sorted(result.tenants_gone)
+        body = {
+            "deploymentId": archive.manifest.deployment_id, "takenAt": archive.manifest.taken_at, "rows": result.rows,
+            "containers": {"found": result.containers_found, "gone": result.containers_gone},
+            "tenantsBackToTheirLastSave": missing,
         }  # fmt: skip
         words = [
-            f"Deployment {archive.manifest.deployment_id} as of {archive.manifest.taken_at}: {done.rows} rows.",
-            f"Containers: {done.containers_found} are here; {done.containers_gone} are gone and will be replaced.",
+            f"Deployment {archive.manifest.deployment_id} as of {archive.manifest.taken_at}: {result.rows} rows.",
+            f"Containers: {result.containers_found} are here; {result.containers_gone} are gone and will be replaced.",
         ]
-        if gone:
-            words.append(f"Tenants that get their last complete save with the next claim: {', '.join(gone)}.")
-        self.result(options, shown, "\n".join(words))
+        if missing:
+            words.append(f"Tenants that get their last complete save with the next claim: {', '.join(missing)}.")
+        self.result(options, body, "\n".join(words))

@@ -24,8 +24,8 @@ class Command(commands.Command):
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        done = encryption.rotate(forget_old=options["forget_old"])
-        audit.record("deployment.rotate_secrets", deployment_id(), after=done)
-        rows = sum(done["reencrypted"].values())
-        kept = f"{done['keys']} key{'s are' if done['keys'] != 1 else ' is'} kept"
-        self.result(options, done, f"{rows} rows encrypted anew; {kept}{', the newest is new' * done['made']}.")
+        counts = encryption.rotate(forget_old=options["forget_old"])
+        audit.record("deployment.rotate_secrets", deployment_id(), after=counts)
+        rows = sum(counts["reencrypted"].values())
+        keys = f"{counts['keys']} key{'s are' if counts['keys'] != 1 else ' is'} kept"
+        self.result(options, counts, f"{rows} rows encrypted anew; {keys}{', the newest is new' * counts['made']}.")

@@ -49,9 +49,9 @@ class Command(commands.Command):
             while not code and not stop.wait(LOOK_EVERY_S):
                 faulthandler.dump_traceback_later(STUCK_S, exit=True)  # starts again
                 code = _judge(worker)
-            left = worker.stop(STOP_S)
-        if left:
-            log.warning("tasks killed", tasks=left)
+            unfinished = worker.stop(STOP_S)
+        if unfinished:
+            log.warning("tasks killed", tasks=unfinished)
         _leave()
         sys.stdout.flush()
         sys.stderr.flush()
