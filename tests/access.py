@@ -1,4 +1,5 @@
-"""Who may do what by the API: the one table that the tests of authorisation hold every route and operation against."""
+"""The permissions table: which role may call which API operation. The authorisation tests check every route against
+it."""
 
 from __future__ import annotations
 

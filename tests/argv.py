@@ -1,4 +1,4 @@
-"""What everybody on this host may read of running programs: their command lines."""
+"""The command lines of running programs, which every user of the host can read."""
 
 from __future__ import annotations
 

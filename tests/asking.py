@@ -1,4 +1,4 @@
-"""Ask the API within the tests' process, and look at its problem documents."""
+"""Sends API requests within the test process and checks their problem documents."""
 
 from __future__ import annotations
 

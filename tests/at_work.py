@@ -1,4 +1,4 @@
-"""Containers of a fake engine with real directories: warm ones, those that tenants work in, and claims of them."""
+"""Containers of the fake engine with real directories: warm ones, claimed ones, and claims on them."""
 
 from __future__ import annotations
 

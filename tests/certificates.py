@@ -1,4 +1,4 @@
-"""An authority of the tests' own, and certificates for servers that nobody else would vouch for."""
+"""A test certificate authority and server certificates that no other trust store accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process of a tenant's in a freezer of its own, as an engine would have put it there. Real cgroups of this kernel."""
+"""A tenant's process in its own freezer cgroup, as an engine creates it. Uses real cgroups of this kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures of all tests. Real parts: a real S3 endpoint, real files as root, the database that DATABASE_URL names."""
+"""Fixtures of all tests. Real parts: an S3 endpoint, files as root, and the database that DATABASE_URL names."""
 
 from __future__ import annotations
 

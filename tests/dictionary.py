@@ -1,4 +1,4 @@
-"""Values that broke something once, or might: for every field of every body, every id and every parameter."""
+"""Values that have caused a failure or might: used for every field of every body, every id and every parameter."""
 
 from __future__ import annotations
 

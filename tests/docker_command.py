@@ -1,4 +1,4 @@
-"""The engine's own command, for what the product does not ask of it."""
+"""The Docker command line, for operations that the product does not use."""
 
 from __future__ import annotations
 

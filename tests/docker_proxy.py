@@ -1,4 +1,4 @@
-"""``deploy/docker-proxy`` for tests: its modules, and the proxy itself before this machine's engine."""
+"""``deploy/docker-proxy`` for tests: its modules, and the running proxy in front of this machine's engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that never ends an answer."""
+"""A server that never finishes an answer."""
 
 from __future__ import annotations
 

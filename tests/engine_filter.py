@@ -1,4 +1,5 @@
-"""A socket before a real engine that answers as another one would: with other API versions, or another ``info``.
+"""A socket in front of a real engine that answers as another one would: with other API versions, or another
+``info``.
 
 It stands in for engines that this machine does not have or cannot run, and for those that drop some of what they are
 asked. What it does not change is the real engine's, so it shows which version is agreed, what is refused and what is

@@ -1,4 +1,4 @@
-"""Loaded before Django's settings: every test run is a deployment of its own in a temporary directory."""
+"""Loaded before Django's settings: every test run is its own deployment in a temporary directory."""
 
 import atexit
 import os

@@ -1,4 +1,4 @@
-"""Programs of the fake engine's images: what they print and how they end, as busybox's do."""
+"""Programs of the fake engine's images: they print and exit as those of busybox do."""
 
 from __future__ import annotations
 

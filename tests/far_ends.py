@@ -1,4 +1,4 @@
-"""The far ends that sinks are tried against: two independent S3 servers, a directory, and a WebDAV server."""
+"""The servers that sinks are tested with: two independent S3 servers, a directory, WebDAV and SFTP servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The editors' forms, as a browser sends them."""
+"""The editors' forms, filled in as a browser sends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mount whose server is gone: whoever asks it waits in the kernel."""
+"""A mount whose server does not answer: every process that accesses it waits in the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For tests of work that must grow no faster than its input."""
+"""Checks that the time of some work grows linearly with its input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listening sockets of tests' helpers, in whose ``accept`` a thread waits."""
+"""Listening sockets of test helpers, with a thread that waits in ``accept``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for tests: plain functions with defaults that work together."""
+"""Functions that create rows for tests, with defaults that work together."""
 
 from __future__ import annotations
 

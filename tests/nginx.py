@@ -1,4 +1,4 @@
-"""A real nginx with the example of ``deploy/``: its names and ports are a test's, all else is as it is written."""
+"""A real nginx with the example configuration of ``deploy/``; only its names and ports are replaced."""
 
 from __future__ import annotations
 

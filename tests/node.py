@@ -1,4 +1,4 @@
-"""A machine to install on: Debian 12 with systemd as its first process and an engine of its own, in a container."""
+"""A machine to install on: Debian 12 with systemd and its own Docker engine, in a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page says, whatever the line breaks of its template."""
+"""The text of a page, independent of the line breaks of its template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of files, and which of them each pattern means."""
+"""File names, and the patterns that match each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a process, played within one."""
+"""Simulates the death of a process within the test process."""
 
 from __future__ import annotations
 

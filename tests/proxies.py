@@ -1,4 +1,4 @@
-"""A proxy as companies have it: it alone knows a host's name, wants a password, and remembers what it was asked."""
+"""A company proxy: it alone resolves a host's name, requires a password, and records its requests."""
 
 from __future__ import annotations
 

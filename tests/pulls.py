@@ -1,4 +1,4 @@
-"""Pulls without a controller beside the test."""
+"""Image pulls without a controller next to the test."""
 
 from __future__ import annotations
 

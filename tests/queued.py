@@ -1,4 +1,4 @@
-"""What is queued."""
+"""The queued tasks."""
 
 from __future__ import annotations
 

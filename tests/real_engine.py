@@ -1,4 +1,4 @@
-"""The real engine for tests in this process: a deployment of its own, started without web, worker or controller."""
+"""A real engine for tests in this process: its own deployment, without web, worker and controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A registry of one test run (Debian's ``docker-registry``) on 127.0.0.1, and a line to it that is slow or fails."""
+"""A registry for one test run (Debian's ``docker-registry``) on 127.0.0.1, and a connection to it that is slow or
+fails."""
 
 from __future__ import annotations
 

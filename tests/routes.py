@@ -1,4 +1,4 @@
-"""Every route of the API and every operation of its description."""
+"""Every route of the API and every operation of its schema."""
 
 from __future__ import annotations
 

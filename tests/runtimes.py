@@ -1,4 +1,4 @@
-"""Which engine the deployment of a test has: chosen by its setting, as an operator does."""
+"""The engine of a test's deployment, chosen by its setting as an operator does."""
 
 from __future__ import annotations
 

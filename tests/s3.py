@@ -1,4 +1,4 @@
-"""A real S3 endpoint for tests that can be stopped and started again."""
+"""A real S3 endpoint that tests can stop and restart."""
 
 from __future__ import annotations
 

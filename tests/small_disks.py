@@ -1,4 +1,4 @@
-"""A small file system that can be filled, and how."""
+"""A small file system that can be filled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sync specs as the API takes them."""
+"""Bodies of sync specs as the API accepts them."""
 
 from __future__ import annotations
 

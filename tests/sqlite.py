@@ -1,4 +1,4 @@
-"""A busy database: an image with this machine's sqlite3 and a writer that commits without end, and what it must hold."""
+"""A busy database: an image with this machine's sqlite3 and a writer that commits continuously, and its invariants."""
 
 from __future__ import annotations
 

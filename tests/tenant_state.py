@@ -1,4 +1,4 @@
-"""What a tenant has in its containers and at its sink, over claims, saves and crashes; real directories, real sinks."""
+"""A tenant's state in its containers and at its sink, over claims, saves and crashes; real directories, real sinks."""
 
 from __future__ import annotations
 

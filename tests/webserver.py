@@ -1,4 +1,4 @@
-"""A web process alone, with a database and a directory of its own: what strangers do to it is no other test's business."""
+"""A single web process with its own database and directory, so that attacks on it affect no other test."""
 
 from __future__ import annotations
 

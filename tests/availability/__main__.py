@@ -1,4 +1,4 @@
-"""Two of each process behind nginx on PostgreSQL, restarted one after another under load, and what clients saw of it.
+"""Two of each process behind nginx on PostgreSQL, restarted in turn under load; reports what the clients saw.
 
 Run by ``make availability`` (``scripts/engine.sh scripts/postgresql.sh python -m tests.availability``): it stops its own
 engine and its own PostgreSQL, too. Ends with 1 when state was lost, a container was held twice, or a request failed by

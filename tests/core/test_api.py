@@ -1,4 +1,4 @@
-"""The API's manners: keys, problem documents, strict bodies, lists."""
+"""General behaviour of the API: keys, problem documents, strict bodies, lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every route of the URL table by who asks. A new route cannot escape: what is not in ``MAY`` fails."""
+"""Every route of the URL table, called by every role. A new route fails until it is in ``MAY``."""
 
 from __future__ import annotations
 

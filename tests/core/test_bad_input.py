@@ -1,4 +1,4 @@
-"""P12: single values that were taken, or answered 500 and were stored all the same: each is 422 and nothing is saved."""
+"""Invalid values that were once accepted, or stored despite a 500: each now gets a 422 and stores nothing (P12)."""
 
 from __future__ import annotations
 

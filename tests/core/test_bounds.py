@@ -1,4 +1,4 @@
-"""Every number that comes in has a lowest and a highest value, and neither breaks what uses it."""
+"""Every numeric input has a minimum and a maximum, and the product works at both."""
 
 from __future__ import annotations
 

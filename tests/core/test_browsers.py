@@ -1,4 +1,4 @@
-"""What browsers and terminals are made to do by others: cookies, links that log in, control characters."""
+"""Attacks through browsers and terminals: cookies, login links, control characters."""
 
 from __future__ import annotations
 

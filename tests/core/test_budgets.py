@@ -1,4 +1,4 @@
-"""P14: whatever one tenant or key takes, there is some left for others."""
+"""No tenant or key can use all of a shared resource (P14)."""
 
 from __future__ import annotations
 

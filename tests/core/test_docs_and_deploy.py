@@ -1,4 +1,4 @@
-"""Documents and deployment files say what is: links lead somewhere, and what they name exists."""
+"""The documentation and the deployment files are correct: links resolve, and the things they name exist."""
 
 from __future__ import annotations
 

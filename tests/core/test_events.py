@@ -1,4 +1,4 @@
-"""Events commit in id order (F1), are written last in their transaction, and never without it."""
+"""Events commit in order of their ids, are written last in their transaction, and only with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims that come at once go one after the other, in the order they came; nobody who is stuck holds up the rest."""
+"""Concurrent claims run one after the other in order of arrival, and a stuck claim does not delay the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P12: nasty values in every field of every body and in every id: a 4xx says what and where, and nothing has changed."""
+"""Malformed values in every field of every body and in every id get a precise 4xx and change nothing (P12)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Idempotency-Key: the same request is done once, whoever dies meanwhile; nothing of it is kept in the clear (A5, A6)."""
+"""Idempotency-Key: a request runs once even if a process dies, and nothing of it is stored in plain text."""
 
 from __future__ import annotations
 

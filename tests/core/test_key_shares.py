@@ -1,4 +1,4 @@
-"""P14: what one key does to a web process, and what everybody else finds there meanwhile."""
+"""The load that one key can put on a web process, and the service that other clients get meanwhile (P14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API keys by the API, what they cost per second, and who changed what."""
+"""API keys through the API, their rate limits, and the audit log of their changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which module may import which: what the contracts in pyproject.toml name is all that there is."""
+"""Import rules: the contracts in pyproject.toml name every module that they should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""O2: what reads text of tenants, operators and servers takes a time that is linear in it."""
+"""Parsing text from tenants, operators and servers takes linear time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tests' own helpers leave no thread behind that takes other tests' connections."""
+"""The test helpers leave no thread that accepts the connections of another test."""
 
 from __future__ import annotations
 

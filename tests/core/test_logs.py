@@ -1,4 +1,4 @@
-"""The last net over the logs (P10): what names a secret, or looks like one, is never written."""
+"""The log filter: no value that names or resembles a secret is written (P10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts of several processes: added up, kept when a process dies, never twice."""
+"""Counters of several processes are added up, kept when a process dies, and never counted twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Nodes as rows: made where one begins, seen by everybody while no worker of it lives, and made of older databases."""
+"""Node rows: created when a node starts, visible to all processes without a live worker, and created by the
+migration."""
 
 from __future__ import annotations
 

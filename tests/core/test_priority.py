@@ -1,4 +1,4 @@
-"""The web process runs before ordinary ones, unless it is told not to, may not, or has one processor."""
+"""The web process runs with raised priority, unless that is disabled, not permitted, or the host has one processor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data directory and all in it belong to their owner alone, whoever makes it first (R0, H3)."""
+"""The data directory and its content are readable by their owner only, whichever process creates them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process's row: there whenever what it owns is, whatever was rolled back or deleted in between."""
+"""A process's row exists as long as the rows that it owns, whatever is rolled back or deleted in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python client against servers that mean it no good; what it does with the product is tested with the stack."""
+"""The Python client against hostile servers. The stack tests use it with the product."""
 
 from __future__ import annotations
 

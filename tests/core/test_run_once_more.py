@@ -1,4 +1,4 @@
-"""Of the scripts that run all tests: which failures run once more, and that a test that passes then is not overlooked."""
+"""The scripts that run all tests: which failures are retried, and that a test that passes then is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema is complete, and its examples work as they stand there."""
+"""The OpenAPI schema is complete, and its examples work unchanged."""
 
 from __future__ import annotations
 

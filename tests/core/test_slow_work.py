@@ -1,4 +1,4 @@
-"""P14, B28: work of hours leaves a worker of its queue to all other work."""
+"""Work that takes hours leaves one worker of its queue free for other work (P14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each state machine has one writer: ``transition`` of its queryset, which knows the table of what may follow what."""
+"""Each state machine is written only by ``transition`` of its queryset, which checks the table of transitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must go on whatever one part of it does: steps, watchers, liveness, watchdogs, start and stop."""
+"""A failing part does not stop the rest: steps, watchers, liveness checks, watchdogs, start and stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a thread reads for an answer that goes on: nothing lost, bounded, in few pieces where it is much."""
+"""Streamed answers read by threads: nothing is lost, buffers are bounded, and large output has few chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Behind a proxy: what comes over TLS, what comes without, what the node itself asks, and whose pages ask."""
+"""Behind a proxy: requests over TLS and without it, the node's own requests, and requests from pages of other sites."""
 
 from __future__ import annotations
 

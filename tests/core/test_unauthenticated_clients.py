@@ -1,4 +1,4 @@
-"""What somebody without a key can do to a web process: send bodies, hold connections, have it compute."""
+"""The load that a client without a key can cause: large bodies, held connections, expensive requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""O4, P12: whatever is asked below /api/, an error is a problem document, and public answers need no key that holds."""
+"""Every error below /api/ is a problem document, and public answers work with an invalid key (P12)."""
 
 from __future__ import annotations
 

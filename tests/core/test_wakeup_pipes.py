@@ -1,4 +1,4 @@
-"""Work wakes those who wait for it, of its own queue alone; bells of dead processes are taken away."""
+"""New work wakes the workers of its own queue only; the wake-up pipes of dead processes are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The worker: threads of one process run the tasks of all queues; none is lost, done twice, or held up by another queue."""
+"""The worker: threads of one process run the tasks of all queues. None is lost, run twice, or delayed by another
+queue."""
 
 from __future__ import annotations
 

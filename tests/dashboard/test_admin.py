@@ -1,4 +1,5 @@
-"""The Django admin: for each role what the pages show it, actions through the services, confirmed and recorded."""
+"""The Django admin: the pages that each role sees, and actions that are confirmed, go through the services and are
+recorded."""
 
 from __future__ import annotations
 

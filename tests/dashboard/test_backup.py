@@ -1,4 +1,4 @@
-"""``backup`` and ``restore``: all rows, none of the secrets, and only into what is empty."""
+"""``backup`` and ``restore``: all rows, no secrets, and only into an empty deployment."""
 
 from __future__ import annotations
 

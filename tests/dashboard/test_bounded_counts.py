@@ -1,4 +1,4 @@
-"""What lists and counts cost does not grow with the tables: they stop at ten thousand and say so."""
+"""The cost of lists and counts does not grow with the tables: counts stop at ten thousand and say so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WCAG contrast of every pair of tokens that is used together, in both themes."""
+"""WCAG contrast of every pair of colours that is used together, in both themes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Each step of the controller by itself: what it finds, what it decides or enqueues, and that it does not repeat itself."""
+"""Each step of the controller by itself: its decisions, the tasks that it queues, and that repeating it changes
+nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One document as form and as JSON: nothing is lost between them, and the API's validator has the last word on both."""
+"""A document as form and as JSON: converting loses nothing, and the API's validator checks both."""
 
 from __future__ import annotations
 

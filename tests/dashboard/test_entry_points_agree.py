@@ -1,4 +1,4 @@
-"""The API, the pages and ``apply`` say and mean the same."""
+"""The API, the pages and ``apply`` validate alike and report the same errors."""
 
 from __future__ import annotations
 

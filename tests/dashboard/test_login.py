@@ -1,4 +1,4 @@
-"""Signing in: what a guesser meets, on the pages and in the admin; sessions, forms and frames of others."""
+"""Signing in to the pages and the admin: password guessing, sessions, forms and frames of other sites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``/metrics``: what a scraper may see, and that nobody's name is in it."""
+"""``/metrics``: who may read it, and that it contains no tenant's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of operators that need no containers: what they print, how they exit, and that a dry run changes nothing."""
+"""Commands that need no containers: their output and exit codes, and that a dry run changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports of what listens on this machine."""
+"""Ports of the servers that listen on this machine."""
 
 from __future__ import annotations
 

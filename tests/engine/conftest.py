@@ -1,4 +1,4 @@
-"""The stack on a Docker engine of its own, which the tests stop, kill and freeze. Run by ``scripts/engine.sh``."""
+"""The stack on its own Docker engine, which the tests stop, kill and freeze. Run by ``scripts/engine.sh``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""P8, D6, D11: the engine is killed, stopped and frozen with tenants inside; nothing is lost, nothing hangs."""
+"""The engine is killed, stopped and frozen with tenants in it: nothing is lost, and nothing hangs (P8,
+hazards.md#d6)."""
 
 from __future__ import annotations
 

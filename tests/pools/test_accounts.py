@@ -1,4 +1,4 @@
-"""The passwd and group files of a container whose user has a name, from whatever an image has in their place."""
+"""The passwd and group files of a container whose user has a name, for any content of the image's own files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers of hosts with cgroup v2, in a real hierarchy of this kernel, laid out as Docker lays it out with each driver."""
+"""Containers on hosts with cgroup v2, in a real hierarchy laid out as Docker does with each driver."""
 
 from __future__ import annotations
 

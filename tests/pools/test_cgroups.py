@@ -1,4 +1,5 @@
-"""B34: what the kernel holds a container to, and what we read and write in its cgroup, v1 or v2, on the real engine."""
+"""The limits that the kernel enforces on a container, and the cgroup files that we read and write, v1 and v2, on a
+real engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Purge goes as far as the engine lets it, and says what is left and why."""
+"""Purge removes all that the engine permits, and reports the rest with the reason."""
 
 from __future__ import annotations
 

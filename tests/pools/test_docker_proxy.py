@@ -1,4 +1,4 @@
-"""The proxy before Docker's socket: attacked by raw bytes before the real engine, and used by the product's own calls."""
+"""The proxy in front of Docker's socket: attacked with raw bytes, and used by the product's own calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network policy may say, and when one is within another."""
+"""The syntax of a network policy, and when one policy is within another."""
 
 from __future__ import annotations
 

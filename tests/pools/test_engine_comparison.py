@@ -1,4 +1,4 @@
-"""What the engine made is compared with what it was asked, on the real engine behind a socket that drops things."""
+"""The created container is compared with the request, on a real engine behind a socket that drops fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a workload asks of the engine: refused in words at every door, and seen by the container as it was asked."""
+"""Engine options of a workload: validated at every entry point, and effective in the container."""
 
 from __future__ import annotations
 

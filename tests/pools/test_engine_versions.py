@@ -1,4 +1,5 @@
-"""The API version is agreed with each engine; the real engine stands behind a socket that answers as others do."""
+"""The API version is negotiated with each engine, on a real engine behind a socket that answers as other versions
+do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P12: what a command printed is all there, however the engine's packets fall."""
+"""The output of a command is complete, however the engine splits it into packets (P12)."""
 
 from __future__ import annotations
 

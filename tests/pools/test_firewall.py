@@ -1,4 +1,4 @@
-"""What leaves and reaches a container, with the real engine and the kernel's packet filter."""
+"""Traffic from and to a container, with a real engine and the kernel's packet filter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of the words of a health check."""
+"""How the output of a health check is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What containers need of the host is set up once, however many start at once."""
+"""The host is set up for containers once, however many start at once."""
 
 from __future__ import annotations
 

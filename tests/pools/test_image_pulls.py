@@ -1,4 +1,4 @@
-"""Images come from a real registry: by digest, over a port, and with the engine's own words when they do not come."""
+"""Images from a real registry: by digest, over a port, and with the engine's error if a pull fails."""
 
 from __future__ import annotations
 

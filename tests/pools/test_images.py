@@ -1,4 +1,4 @@
-"""Images built from a checkout, by the real engine."""
+"""Images built from a checkout, by a real engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""IPv6 of containers, with the real engine and the kernel's packet filter: closed but for what a policy names."""
+"""IPv6 of containers, with a real engine and the kernel's packet filter: only the traffic that a policy allows
+passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""B48: last words hold the message, wherever a language prints it. The dumps are what the programs themselves print."""
+"""The reported last output contains the error message, wherever a language prints it. The samples are real output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""D4: what goes through a tenant's names takes a step for each, and ends when who began it says so."""
+"""Walking a tenant's file names is linear, and stops when the caller cancels (hazards.md#d4)."""
 
 from __future__ import annotations
 

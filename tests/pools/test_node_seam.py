@@ -1,4 +1,4 @@
-"""Nobody takes this machine for the one that a container is on: what a node has is reached through its node."""
+"""No code assumes that a container is on this machine: a node's resources are accessed through its node object."""
 
 from __future__ import annotations
 

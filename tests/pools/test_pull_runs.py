@@ -1,4 +1,4 @@
-"""Pulls are rows that the controller's threads work on: no start waits for one, and what a pool bears is said."""
+"""Image pulls are rows that the controller's threads work on: no start waits for one, and failures are reported."""
 
 from __future__ import annotations
 

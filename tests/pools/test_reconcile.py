@@ -1,4 +1,4 @@
-"""Rows against engine and disk: what is healed, what is left alone (hazards.md#d2, #d3, #d5, P9)."""
+"""Rows compared with engine and disk: what is repaired and what is left alone (hazards.md#d2, #d3, #d5, P9)."""
 
 from __future__ import annotations
 

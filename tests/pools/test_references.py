@@ -1,4 +1,4 @@
-"""Names of images are taken apart as engines and registries do it."""
+"""Image names are parsed as engines and registries parse them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that are set up so that containers cannot be ours are real ones here, and refused in words."""
+"""Engines whose configuration is unsafe for containers of tenants are refused with a reason. The engines are real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials for registries, by the API, pages, apply and admin: chosen by place, nothing shown (P10)."""
+"""Registry credentials through the API, pages, apply and admin: chosen by registry, and never shown (P10)."""
 
 from __future__ import annotations
 

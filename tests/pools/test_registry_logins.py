@@ -1,4 +1,4 @@
-"""Pulls from a real registry that demands a password, and from one that tells the password to everybody (P10)."""
+"""Pulls from a real registry that requires a password, and from one that leaks it (P10)."""
 
 from __future__ import annotations
 

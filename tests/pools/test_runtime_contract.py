@@ -1,4 +1,4 @@
-"""What every engine does for each operation of ``ContainerRuntime``: the real one, and the one that stands in for it."""
+"""The contract of ``ContainerRuntime``: each operation on the real engine and on the fake one."""
 
 from __future__ import annotations
 

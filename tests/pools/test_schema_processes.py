@@ -1,4 +1,5 @@
-"""D5: what checks configs against schemas runs apart, is ended when it takes too much, and holds up nobody else."""
+"""Configs are validated in separate processes, which are killed at their limits and delay nobody else
+(hazards.md#d5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our seccomp profile, from inside a container of the real engine, and how it reaches containers."""
+"""Our seccomp profile, seen from a container of a real engine, and how containers get it."""
 
 from __future__ import annotations
 

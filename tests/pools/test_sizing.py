@@ -1,4 +1,4 @@
-"""How a pool's next step is decided: size, shrinking, and rolling to a new version (hazards.md#d7). Pure rows, no engine."""
+"""A pool's next step: size, shrinking, and rolling to a new version (hazards.md#d7). Rows only, no engine."""
 
 from __future__ import annotations
 

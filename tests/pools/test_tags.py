@@ -1,4 +1,4 @@
-"""A tag that moves at a real registry, or on this machine: seen, said, and taken up by a version of its own (B40)."""
+"""A tag that moves at a real registry, or on this machine: noticed, reported, and adopted by a new version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P1 at its root: take() gives each container once, whatever the number of threads and processes."""
+"""take() gives each container to one caller, whatever the number of threads and processes (P1)."""
 
 from __future__ import annotations
 

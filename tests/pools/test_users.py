@@ -1,4 +1,4 @@
-"""Who the processes of a container are, in real containers: what it sees is what was asked, and it gains nothing by it."""
+"""The users of a container's processes, in real containers: as requested, and without additional rights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Directories of containers: the latch, the lock, and nothing followed that a tenant planted."""
+"""Directories of containers: the latch, the lock, and no link of a tenant is followed."""
 
 from __future__ import annotations
 

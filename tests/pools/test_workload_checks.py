@@ -1,4 +1,4 @@
-"""What a workload may mount: said when it is saved, and again before a container of a stored one starts."""
+"""The mounts that a workload may have: checked on save, and again before a container of a stored version starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a workload's process runs: said when it is saved, kept as it was given, and the same for what was stored before."""
+"""How a workload's process runs: checked on save, stored unchanged, and the same for earlier versions."""
 
 from __future__ import annotations
 

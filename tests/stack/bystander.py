@@ -1,4 +1,4 @@
-"""A tenant that does nothing unusual, and how long each thing takes it: alone, and beside an attack."""
+"""A well-behaved tenant, and the duration of each of its operations: alone, and during an attack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real Chromium on the running stack: what the tests of pages share."""
+"""A real Chromium on the running stack, for the tests of pages."""
 
 from __future__ import annotations
 

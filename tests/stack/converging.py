@@ -1,4 +1,4 @@
-"""The stack comes to rest after a crash: nothing is left over, and pools are as they should be."""
+"""The stack settles after a crash: nothing is left over, and pools have their size."""
 
 from __future__ import annotations
 

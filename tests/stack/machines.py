@@ -1,4 +1,4 @@
-"""Deployments of a test's own, beside the one that all tests of the stack share: to kill, wipe and restore."""
+"""Deployments of one test, next to the shared one: to kill, wipe and restore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations are also asked with the values of ``tests.dictionary``: in their bodies, queries and headers."""
+"""Adds the values of ``tests.dictionary`` to the bodies, queries and headers of generated requests."""
 
 from __future__ import annotations
 

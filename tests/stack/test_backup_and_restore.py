@@ -1,4 +1,4 @@
-"""``backup`` while everything runs, everything lost, ``restore``: tenants find what they last saved (P3, P5, P13, A1)."""
+"""``backup`` under load, total loss, ``restore``: tenants find their last save (P3, P5, P13)."""
 
 from __future__ import annotations
 

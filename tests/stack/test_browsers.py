@@ -1,4 +1,4 @@
-"""Tenants' pages in the browser of somebody who is signed in."""
+"""Tenants' pages in the browser of a user who is signed in to the dashboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job over the API: claim, work, release, find it again."""
+"""The main use through the API: claim, work, release, claim again with the state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators' commands: what they print, how they exit, and that they leave nothing behind."""
+"""Operators' commands: their output and exit codes, and that they leave nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several controllers and workers: one leads, hand-over is quick, a queue that is wedged is noticed, P2 under a storm."""
+"""Several controllers and workers: one leads, failover is quick, a stuck queue is noticed, and P2 holds under load."""
 
 from __future__ import annotations
 

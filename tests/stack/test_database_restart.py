@@ -1,4 +1,4 @@
-"""PostgreSQL restarted, as by a crash, under load: answers stay honest, nothing is lost, all goes on (P8, hazards.md#a7)."""
+"""PostgreSQL restarts under load: answers are correct, nothing is lost, and work continues (P8, hazards.md#a7)."""
 
 from __future__ import annotations
 

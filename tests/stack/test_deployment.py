@@ -1,4 +1,5 @@
-"""The deployment files at work: each process on its own narrow Docker socket, the documents' commands, the image."""
+"""The deployment files in use: each process with its own restricted Docker socket, the documented commands, the
+image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A web process that is asked to stop (rolling restarts): nobody's request fails, nothing is lost (P8)."""
+"""Stopping a web process (rolling restarts): no request fails, and nothing is lost (P8)."""
 
 from __future__ import annotations
 

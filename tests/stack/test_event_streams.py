@@ -1,4 +1,4 @@
-"""The event stream, as WebSocket and as server-sent events: nothing lost, nothing double, nobody else's (F1, F2)."""
+"""The event stream over WebSocket and server-sent events: no event lost, duplicated, or sent to another tenant."""
 
 from __future__ import annotations
 

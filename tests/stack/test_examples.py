@@ -1,4 +1,4 @@
-"""The examples as their guides tell them: built, claimed, used, released, claimed again with their state."""
+"""The examples as their guides describe them: built, claimed, used, released, claimed again with their state."""
 
 from __future__ import annotations
 

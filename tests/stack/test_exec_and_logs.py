@@ -1,4 +1,4 @@
-"""exec and logs in real containers: exact bytes, ends, kills, bounds, and nobody else's."""
+"""exec and logs in real containers: exact bytes, exit codes, kills, limits, and isolation between tenants."""
 
 from __future__ import annotations
 

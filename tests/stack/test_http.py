@@ -1,4 +1,5 @@
-"""What happens below the views: sizes, methods, broken requests, and threads that a hanging sink must not take (A9)."""
+"""HTTP below the views: sizes, methods, malformed requests, and threads that a hung sink must not block
+(hazards.md#a9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VOLUMEs of real images in real containers: bounded memory, gone with the container, and no volume of the engine's."""
+"""VOLUMEs of real images: bounded memory, removed with the container, and no volumes of the engine."""
 
 from __future__ import annotations
 

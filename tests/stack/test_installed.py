@@ -1,4 +1,4 @@
-"""The guide's two ways to install, as they are written, each on a machine that has nothing: systemd, and compose."""
+"""The two documented installations, systemd and compose, each on a fresh machine."""
 
 from __future__ import annotations
 

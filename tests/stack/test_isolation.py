@@ -1,4 +1,4 @@
-"""P1, P3, P10, P11: a hostile tenant, planted links, secrets, and rows changed by hand."""
+"""A hostile tenant: planted links, secrets, and rows changed by hand (P1, P3, P10, P11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P8: kill -9 of web, worker or controller at every step of fill, claim, restore, release, save and destroy.
+"""kill -9 of web, worker or controller at every step of fill, claim, restore, release, save and destroy (P8).
 
 Each line arms one place in the code; whoever passes it first is killed there, as by a power cut. Within 30 seconds
 everything is decided and done, nothing is left over, not a byte is lost. The whole table runs in ``make test-long``.

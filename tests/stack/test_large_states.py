@@ -1,4 +1,4 @@
-"""B28: states whose restore takes longer than a request, a worker, or a claim, on a slow line."""
+"""States whose restore over a slow connection outlasts a request, a worker, or a claim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pools that keep themselves, on the real stack: health, deaths, rolls, idle release, hooks, seeds, disk limits."""
+"""Automatic upkeep of pools on the real stack: health, deaths, rolls, idle release, hooks, seeds, disk limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Saves of running containers, on real parts: a busy database, commands and health checks meanwhile, kill -9, hooks, limits."""
+"""Saves of running containers, on real parts: a busy database, concurrent commands and health checks, kill -9,
+hooks, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 11 on the running product: policies of pools, claims and running containers, and a storm of claims."""
+"""Network policies of pools, claims and running containers on the running product, and many claims at once."""
 
 from __future__ import annotations
 

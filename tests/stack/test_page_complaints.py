@@ -1,4 +1,4 @@
-"""What operators of other products complain about (ux.md, section 5), each tried on our pages; the number is the list's."""
+"""Common complaints of operators about similar products, each tested on our pages; the numbers are the list's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people do on pages beyond looking: followed logs, a shell, trials, previews, backups, erasure; in a real Chromium."""
+"""Tools on the pages: followed logs, a shell, dry runs, previews, backups, erasure; in a real Chromium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The pages in a real Chromium on the real stack: live, usable by keyboard, narrow and dark, and honest when cut off."""
+"""The pages in a real Chromium on the real stack: live updates, keyboard use, narrow and dark layouts, lost
+connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a workload's process runs, in real containers of images made here."""
+"""How a workload's process runs, in real containers of images built here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Private registries in a whole deployment: a pool waits for its credential, and nobody ever sees it (B33, P10)."""
+"""Private registries in a whole deployment: a pool waits for its credential, and nobody sees it (P10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P4, P5: what happens to a tenant's state when the sink fails, and what a save may delete."""
+"""A tenant's state when the sink fails, and the files that a save may delete (P4, P5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P12: whatever is asked, the API answers as its schema says, and never 500."""
+"""The API answers any generated request as its schema says, and never with 500 (P12)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pool whose state lies in a directory of this machine, by the API alone; and a hostile tenant of it (P3, P11)."""
+"""A pool whose state is in a directory of this machine, through the API alone; and a hostile tenant of it (P3, P11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Registries that are slow or fail, in a whole deployment: other pools go on, and the pool concerned says what it waits for."""
+"""Slow and failing registries in a whole deployment: other pools continue, and the pool concerned reports why it
+waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S3: at an alias of a store that a tenant's state lies in, nobody gets it and nothing of it goes (P3, P5)."""
+"""Nobody gets or deletes a tenant's state through another name of the same store (P3, P5)."""
 
 from __future__ import annotations
 

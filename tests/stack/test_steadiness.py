@@ -1,4 +1,4 @@
-"""A deployment on a machine that has no time for it: it comes up, restarts nothing in a loop, and stops (B44, F8, C)."""
+"""A deployment on an overloaded machine: it starts, restarts nothing in a loop, and stops."""
 
 from __future__ import annotations
 

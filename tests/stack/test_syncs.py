@@ -1,4 +1,4 @@
-"""Syncs of a held container, on demand and on a timer, on real parts: C12, C10, P13 and what cancel leaves behind."""
+"""Syncs of an assigned container, on demand and periodic, on real parts (P13), and the effects of a cancellation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs and traces: one request is one story, from the web process through the worker to rclone and the sink."""
+"""Logs and traces follow one request from the web process through the worker to rclone and the sink."""
 
 from __future__ import annotations
 

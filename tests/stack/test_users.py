@@ -1,4 +1,5 @@
-"""Who the processes of a container are, through claims, restores and commands; ``tests/pools/test_users.py`` has the rest."""
+"""The users of a container's processes, through claims, restores and commands. See also
+``tests/pools/test_users.py``."""
 
 from __future__ import annotations
 

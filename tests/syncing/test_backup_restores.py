@@ -1,4 +1,4 @@
-"""A backup is put back at the sink, exactly, once, and by nobody while the tenant holds its state."""
+"""A backup is restored at the sink, exactly, once, and not while the tenant has its state in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""B17: a SQLite in WAL mode under constant commits in a real container, saved again and again; then the host is lost."""
+"""An SQLite database in WAL mode under constant commits in a real container, saved repeatedly; then the host is
+lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""D10: a question to a sink ends at its deadline, whatever the sink sends until then, and holds up nobody else's."""
+"""A query of a sink ends at its deadline, whatever the sink sends, and delays no query of another tenant
+(hazards.md#d10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tenant had is erased everywhere, and only that; what vanished can be forgotten by an admin."""
+"""A tenant's state is erased everywhere, and nothing else is; an admin can forget state that was lost."""
 
 from __future__ import annotations
 

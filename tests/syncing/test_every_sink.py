@@ -1,4 +1,4 @@
-"""What holds at every kind of sink: P4, P5, hazards.md#b8, #b9, #c6, #c9 and what a tenant may try."""
+"""Behaviour common to every kind of sink: P4, P5, hazards.md#b8, #b9, #c6, #c9, and attacks by a tenant."""
 
 from __future__ import annotations
 

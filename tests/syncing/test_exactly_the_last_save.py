@@ -1,4 +1,4 @@
-"""P5, C1: whatever is killed in between, what a tenant gets back is exactly its last completed save. Real rclone, real S3."""
+"""Whatever is killed, a tenant gets exactly its last complete save (P5, hazards.md#c1). Real rclone, real S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples' documents are what the API takes; tests/stack/test_examples.py uses them on the real engine."""
+"""The API accepts the documents of the examples. tests/stack/test_examples.py uses them on a real engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Sinks that refuse, break, hang, cut off and fill up: each says its own word, and nobody's state is lost (P4, P5)."""
+"""Sinks that refuse, fail, hang, disconnect and fill up: each error has its own message, and no state is lost (P4,
+P5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S3 without keys of its own: the node's are found in the process, and rclone in its jail is given exactly those."""
+"""S3 sinks without their own keys: the process finds the node's keys, and rclone in its sandbox gets exactly those."""
 
 from __future__ import annotations
 

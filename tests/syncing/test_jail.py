@@ -1,4 +1,4 @@
-"""rclone in its jail: what it may see, whose it is, and that it dies with whoever started it."""
+"""rclone in its sandbox: what it can see, which user it runs as, and that it dies with its parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A kind of sink is one class: what each declares, and one that only this test knows."""
+"""A kind of sink is one class: the declarations of each kind, and a kind that only this test defines."""
 
 from __future__ import annotations
 

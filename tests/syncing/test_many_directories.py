@@ -1,4 +1,4 @@
-"""What a marker names, and a restore makes, one by one: directories, links, modes."""
+"""Markers and restores with many directories, links and modes."""
 
 from __future__ import annotations
 

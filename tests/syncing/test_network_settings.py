@@ -1,4 +1,4 @@
-"""How sinks are reached: certificates and proxies, the same for rclone and for the clients in the process."""
+"""Certificates and proxies of sinks, the same for rclone and for the clients in the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P14: a transfer that nobody waits for gives way to those that a tenant waits for. Real rclone, a local directory."""
+"""Background transfers give way to those that a tenant waits for (P14). Real rclone, a local directory."""
 
 from __future__ import annotations
 

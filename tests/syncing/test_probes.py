@@ -1,4 +1,4 @@
-"""The probe does what a save and a restore do, at every kind of sink, and leaves nothing."""
+"""A probe performs the steps of a save and a restore at every kind of sink, and leaves nothing behind."""
 
 from __future__ import annotations
 

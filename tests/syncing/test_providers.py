@@ -1,4 +1,5 @@
-"""A tenant's whole life at stores that behave as S3's many makers do: it works, or the probe says what to do.
+"""A tenant's life cycle with stores that behave as various S3 providers do: it works, or the probe says what to
+change.
 
 ``tests.providers`` stands between real rclone, the real client and a real S3; each row is one peculiarity.
 """

@@ -1,4 +1,4 @@
-"""Every direction, mode and pattern, with none, one and a thousand files."""
+"""Every direction, mode and pattern, with no, one and a thousand files."""
 
 from __future__ import annotations
 

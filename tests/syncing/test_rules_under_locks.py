@@ -1,4 +1,4 @@
-"""Rules about two things at once: checked where both are locked, so whoever comes second meets what is."""
+"""Rules that span two objects are checked with both locked, so that concurrent changes see each other."""
 
 from __future__ import annotations
 

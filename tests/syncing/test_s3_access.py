@@ -1,4 +1,5 @@
-"""A claim's two questions without botocore's client: a plain answer is believed, any other is asked again by the client.
+"""The two S3 queries of a claim, without botocore's client: a plain answer is used, any other is repeated with the
+client.
 
 The server is a real one that says what S3 servers and proxies say on bad days; S3 itself is asked in test_sinks.
 """

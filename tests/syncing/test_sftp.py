@@ -1,4 +1,4 @@
-"""SFTP besides what every sink does: passwords, host keys, rights, and what a form makes of a key."""
+"""Specifics of SFTP: passwords, host keys, permissions, and the key field of the form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks the sinks: a claim itself where they are near, others for it where they are not (ADR 25)."""
+"""Where sinks are queried: in the claim itself if they are near, in other threads if not (ADR 25)."""
 
 from __future__ import annotations
 

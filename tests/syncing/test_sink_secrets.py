@@ -1,4 +1,4 @@
-"""P10: a server that sends back what it was sent in confidence."""
+"""A server that returns the secrets it was sent (P10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The in-process client: each way a sink can say no has its own words."""
+"""The in-process client: each failure of a sink has its own error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Local and WebDAV sinks by the API: what may be named, what is shown, what a PUT keeps (P10, hazards.md#c13)."""
+"""Local and WebDAV sinks through the API: accepted values, shown values, values that a PUT keeps (P10,
+hazards.md#c13)."""
 
 from __future__ import annotations
 

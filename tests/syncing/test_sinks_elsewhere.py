@@ -1,4 +1,4 @@
-"""O3: whoever writes a sink's endpoint, or answers there, reaches neither this machine nor a cloud's metadata by it."""
+"""A sink's endpoint, or its answers, cannot direct requests to this machine or to a cloud's metadata service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""D11: how much of a sink's answer is read into memory, and where: its length is somebody else's choice."""
+"""How much of a sink's answer is read into memory, and where: its length is untrusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sync specs that change and credentials that rotate, by the API: nothing shown, nothing dropped unasked (P10)."""
+"""Changing sync specs and rotating credentials through the API: nothing is shown, nothing is dropped unasked (P10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes back is what was saved, to the byte and the bit, and what cannot come back is not said to be saved."""
+"""A restore returns the saved state bit by bit, and state that cannot be restored is not reported as saved."""
 
 from __future__ import annotations
 

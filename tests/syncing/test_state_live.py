@@ -1,4 +1,4 @@
-"""B16, B17: saves of what is written meanwhile. Real rclone, real sinks, writers in a freezer of their own."""
+"""Saves of files that are being written. Real rclone, real sinks, writers in their own freezer cgroup."""
 
 from __future__ import annotations
 

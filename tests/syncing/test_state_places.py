@@ -1,4 +1,4 @@
-"""S3: a place is known by an object in it; however a sink is spelled, nobody meets another's locations there (P3, P5)."""
+"""A place is identified by an object in it: no spelling of a sink gives access to another's locations (P3, P5)."""
 
 from __future__ import annotations
 

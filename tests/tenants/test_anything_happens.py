@@ -1,4 +1,4 @@
-"""Random operations, crashes and losses; P1, P2 and P7 hold after each, and all is well when it calms down (P8).
+"""Random operations, crashes and losses: P1, P2 and P7 hold after each, and the deployment recovers (P8).
 
 Rows, files, latches and locks are real; the engine is a fake one, the processes die by an exception that nothing
 catches. The same with real processes and a real engine is in ``tests/stack``.

@@ -1,4 +1,4 @@
-"""Claims as rows: who wins, who waits, and what the database refuses whatever the code does."""
+"""Claims as rows: which claim wins, which waits, and what the database refuses independently of the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""B28: a claim with `wait: false`: 202, then as long as something moves; what became of it is in status and events."""
+"""A claim with `wait: false` gets 202 and continues while it makes progress; status and events report the result."""
 
 from __future__ import annotations
 

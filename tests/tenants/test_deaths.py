@@ -1,4 +1,4 @@
-"""B42: what a dead container printed is kept for its tenant, and for nobody who may not read logs."""
+"""The output of a dead container is kept for its tenant, and only for readers of logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disk use of tenants: whoever holds more than a limit that is watched is saved and released, whatever it hides it by."""
+"""Disk use of tenants: a tenant above a watched limit is saved and released, however it hides its files."""
 
 from __future__ import annotations
 

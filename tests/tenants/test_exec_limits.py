@@ -1,4 +1,4 @@
-"""The limits of commands are the deployment's: each setting counts, in a real container, and by the command line too."""
+"""The deployment's limits of commands: each setting is effective, in a real container and from the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P14, B28: work of hours on large states stands in line without a worker, and leaves one to all other work."""
+"""Large transfers wait in the queue without a worker, and leave one worker for other work (P14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A directory that is not there is never a success: nothing is reported as saved, and what comes back is saved then.
+"""A missing directory is never a success: nothing is reported as saved, and files that reappear are saved then.
 
 Rows, files, mounts, rclone and S3 are real; the engine is a fake one.
 """

@@ -1,4 +1,4 @@
-"""A tenant's own network policy at the API: within the pool's, kept with what the tenant holds."""
+"""A tenant's own network policy in the API: within the pool's policy, and kept while the tenant has its container."""
 
 from __future__ import annotations
 

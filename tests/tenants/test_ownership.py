@@ -1,4 +1,4 @@
-"""P8: a thread that loses the database gives up what it works on, and nothing else that its process works on."""
+"""A thread that loses the database abandons its own work, and none of the other work of its process (P8)."""
 
 from __future__ import annotations
 

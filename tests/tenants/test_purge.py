@@ -1,4 +1,4 @@
-"""After a purge the database says what is so: nobody holds anything, and pools can be used and deleted."""
+"""After a purge the database is correct: no tenant has a container, and pools can be used and deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What claims leave behind in the database has a bound: in bytes at once, in rows by the retention."""
+"""The rows that claims leave in the database are bounded: in bytes immediately, in number by the retention."""
 
 from __future__ import annotations
 

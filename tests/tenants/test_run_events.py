@@ -1,4 +1,4 @@
-"""Every sync run that begins has one end and its event, whoever ends it, and keeps the end that came first."""
+"""Every sync run that begins has one end and one event, whichever process ends it; the first end stays."""
 
 from __future__ import annotations
 

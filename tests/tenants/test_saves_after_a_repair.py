@@ -1,4 +1,4 @@
-"""A4: failed saves are tried again as soon as anybody finds their sink working."""
+"""Failed saves are retried as soon as a probe finds their sink working (hazards.md#a4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""D10, D11, P14: a sink that delivers next to nothing, or too much, holds some workers of a queue, and never the last."""
+"""A sink that delivers almost nothing, or too much, blocks some workers of a queue and never the last (P14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A claim whose container turns out dead takes another; whoever gives it up or goes on with it meanwhile is obeyed."""
+"""A claim whose container turns out dead takes another, and a concurrent cancel or retry is respected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Syncs of held containers as rows: when a beat is due, that none piles up, and what a cancel may end."""
+"""Syncs of assigned containers as rows: when a periodic save is due, that none accumulate, and what can be
+cancelled."""
 
 from __future__ import annotations
 

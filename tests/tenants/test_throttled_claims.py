@@ -1,4 +1,4 @@
-"""B43: a claim whose sink fails for a moment asks again within its time; one that still is throttled says so."""
+"""A claim whose sink fails briefly queries it again in time; if the sink still throttles it, the error says so."""
 
 from __future__ import annotations
 

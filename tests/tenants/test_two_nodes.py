@@ -1,4 +1,4 @@
-"""Two nodes on one database: what one has, the other neither touches nor misses; its worker leaves it to the right one.
+"""Two nodes on one database: neither changes the other's objects, and a worker passes tasks to the right node.
 
 Both are this process, in turn: each has a data directory with a node id of its own, and an engine of its own. Rows,
 messages and files are real.

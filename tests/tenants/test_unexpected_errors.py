@@ -1,4 +1,4 @@
-"""What nothing foresaw is told by an id that the log has; the text of an exception is nobody's but the log's."""
+"""An unexpected error is reported by an id that is in the log; only the log has the exception's text."""
 
 from __future__ import annotations
 

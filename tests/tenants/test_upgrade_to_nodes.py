@@ -1,4 +1,4 @@
-"""A database of the commit before nodes were rows (ADR 57): it migrates, and a new worker serves what was queued."""
+"""A database from before node rows (ADR 57): it migrates, and a new worker runs the tasks queued earlier."""
 
 from __future__ import annotations
 

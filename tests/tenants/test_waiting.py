@@ -1,4 +1,4 @@
-"""Requests that wait: each kind is bounded, and all go by one class."""
+"""Waiting requests: each kind is bounded, and one class implements all of them."""
 
 from __future__ import annotations
 
