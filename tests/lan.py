@@ -159,11 +159,21 @@ def ipv6_forwarding_kept() -> Iterator[None]:
 
 
 @contextmanager
-def forwarding(device: str, bridge: str) -> Iterator[None]:
-    """As on a node whose FORWARD policy is ACCEPT: what comes in by ``device`` is forwarded to the bridge."""
-    rule = ["FORWARD", "-i", device, "-o", bridge, "-j", "ACCEPT"]
-    run("iptables", "-w", "-I", *rule)
-    try:
+def forwarding(device: str, bridge: str, *, has_ipv6: bool = False) -> Iterator[None]:
+    """What comes in by ``device`` is forwarded to the bridge, whatever the engine's own rules say.
+
+    As on a node whose FORWARD policy is ACCEPT. Engines since 28 also drop such packets before they are routed, in the
+    table ``raw``, unless the network allows direct routing; an ACCEPT there is only about that table. So what is
+    dropped after all is dropped by rules of ours.
+    """
+    rules = [
+        ["raw", "PREROUTING", "-i", device, "-j", "ACCEPT"],
+        ["filter", "FORWARD", "-i", device, "-o", bridge, "-j", "ACCEPT"],
+    ]
+    programs = ["iptables", "ip6tables"] if has_ipv6 else ["iptables"]
+    with contextlib.ExitStack() as ended:
+        for program in programs:
+            for table, *rule in rules:
+                run(program, "-w", "-t", table, "-I", *rule)
+                ended.callback(run, program, "-w", "-t", table, "-D", *rule)
         yield
-    finally:
-        run("iptables", "-w", "-D", *rule)

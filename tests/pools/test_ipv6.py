@@ -21,7 +21,7 @@ from pools import bridging, firewall, host, host_programs, lifecycle, packet_fil
 from pools.models import Container
 from pools.runtime.base import Network
 from pools.states import ContainerState
-from tests.lan import Neighbour, ipv6_forwarding_kept, neighbour, run
+from tests.lan import Neighbour, forwarding, ipv6_forwarding_kept, neighbour, run
 from tests.real_engine import LISTENING, set_policy
 from tests.waiting import eventually
 
@@ -122,11 +122,12 @@ def test_no_one_outside_the_node_reaches_a_containers_address_of_ipv6(engine, ou
     one, pool = engine.start(**LISTENING)
     set_policy(pool, "internet", "2000::/3", "fc00::/7")
     eventually(lambda: engine.answer_from(one, outside.public6, 80).startswith("hello"))
-    assert not outside.reaches(address_of(one), 8080)
-    firewall.remove(host.bridge_name())
-    assert outside.reaches(address_of(one), 8080)  # so it was our rule that kept it out
-    packet_filter.keep()
-    assert not outside.reaches(address_of(one), 8080)
+    with forwarding(outside.device, host.bridge_name(), has_ipv6=True):
+        assert not outside.reaches(address_of(one), 8080)
+        firewall.remove(host.bridge_name())
+        assert outside.reaches(address_of(one), 8080)  # so it was our rule that kept it out
+        packet_filter.keep()
+        assert not outside.reaches(address_of(one), 8080)
 
 
 @pytest.mark.long  # the same rules end those of IPv4, which make test tries
