@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pools import errors, images, references
+from pools import errors, host_processes, images, references
 from pools.pull_errors import LoginFailed, PullFailed, PullFault
 from pools.runtime import get_runtime
 from pools.runtime.base import ContainerPlan, ContainerRuntime, EngineEvent, Observed, Probe, RegistryLogin
@@ -390,6 +390,22 @@ def test_a_command_past_its_time_is_killed_and_what_it_printed_is_kept(engine):
     with pytest.raises(errors.ExecTimedOut):
         engine.runtime.exec(name, FOREVER, 300)
     assert engine.runtime.exec(name, ("true",), 20_000).exit_code == 0, "the container goes on"
+
+
+def test_output_that_nobody_reads_any_more_holds_up_no_other_command(engine, monkeypatch):
+    """The engine learns that nobody listens as soon as a command is given up, also while its error is still held."""
+    kill_tree = host_processes.kill_tree
+
+    def killed_late(pid: int, runtime_id: str) -> bool:
+        time.sleep(0.5)  # as on a busy machine: what is printed meanwhile fills every buffer
+        return kill_tree(pid, runtime_id)
+
+    monkeypatch.setattr(host_processes, "kill_tree", killed_late)
+    name = engine.start()
+    with pytest.raises(errors.ExecTimedOut) as held:
+        engine.runtime.exec(name, ("yes",), 500, limit_bytes=4)
+    assert engine.runtime.exec(name, ("true",), 20_000).exit_code == 0
+    assert held.value.stdout == b"y\ny\n"
 
 
 def test_no_command_runs_in_what_does_not(engine):

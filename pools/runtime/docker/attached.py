@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 LOOK_EVERY_S = 0.25
 """How often to check whether a silent command has ended: its background processes may hold the output open."""
@@ -25,6 +26,19 @@ def early_bytes(reader: io.BufferedReader, connection: socket.socket) -> bytearr
         return bytearray(reader.read1(len(reader.peek(1)))) if reader.peek(1) else bytearray()
     finally:
         connection.settimeout(None)
+
+
+def hang_up(stream: Any, connection: socket.socket) -> None:
+    """Close the connection of a command. ``stream`` is the client library's, ``connection`` the socket below it.
+
+    Closing the stream alone leaves the socket open until the garbage collector runs, because the library's response and
+    stream refer to each other. Until then an engine that has output left to send does not process that the command has
+    ended, nor the end of anything else in the container: no other command and no stop of the container would finish.
+    """
+    with contextlib.suppress(OSError):  # the engine has closed it already
+        connection.shutdown(socket.SHUT_RDWR)
+    stream.close()
+    connection.close()
 
 
 class Attached:

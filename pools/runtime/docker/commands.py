@@ -13,7 +13,7 @@ import docker
 from pools import errors, host_processes
 from pools.runtime.base import Executed, Terminal
 from pools.runtime.docker import refusals
-from pools.runtime.docker.attached import Attached
+from pools.runtime.docker.attached import Attached, hang_up
 from pools.runtime.docker.engine import Engine
 from pools.runtime.docker.terminals import AttachedTerminal
 from pools.runtime.docker.translation import translated, words_of
@@ -87,7 +87,7 @@ class Commands(Engine):
                 stderr_truncated=attached.stderr_truncated,
             ) from error
         finally:
-            stream.close()
+            hang_up(stream, connection)
         state = api.exec_inspect(exec_id)
         out, err = bytes(attached.stdout), bytes(attached.stderr)
         exit_code = -1 if state["ExitCode"] is None else state["ExitCode"]

@@ -11,7 +11,7 @@ from typing import Any
 import docker
 from boilerhouse.core.errors import BoilerhouseError
 from pools import host_processes
-from pools.runtime.docker.attached import early_bytes
+from pools.runtime.docker.attached import early_bytes, hang_up
 from pools.runtime.docker.translation import translated
 
 
@@ -67,4 +67,4 @@ class AttachedTerminal:
             state = self._api.exec_inspect(self._exec_id)
             if state["Running"]:
                 host_processes.kill_tree(state["Pid"], state["ContainerID"])
-        self._stream.close()
+        hang_up(self._stream, self._connection)
