@@ -9,7 +9,8 @@ from pathlib import Path
 
 
 def command_lines() -> Iterator[bytes]:
-    """Those of all processes but the ones that end meanwhile; a pattern over /proc would fail at these."""
+    """The command lines of all processes, except those that end during the call; reading /proc by a pattern would
+    fail on these."""
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             yield Path(f"/proc/{name}/cmdline").read_bytes()

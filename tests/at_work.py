@@ -52,7 +52,7 @@ def warm(runtime: FakeRuntime, sink: dict[str, Any], secrets: dict[str, Any]) ->
 
 
 def work() -> int:
-    """Do what workers would do for claims, and nothing else; return how much that was."""
+    """Run the queued tasks of claims, and nothing else; return their number."""
     messages = [one for one in OrmQ.objects.order_by("id") if one.task["func"] == "tenants.tasks.prepare"]
     for message in messages:
         message.delete()

@@ -40,7 +40,7 @@ def group() -> Iterator[str]:
 
 
 def start(runtime_id: str, script: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
-    """Run Python source in that cgroup; it has begun once it has printed a line."""
+    """Run Python source in that cgroup; it has started when it prints a line."""
     procs = next(path for path in freezer.CGROUP.glob(f"**/{runtime_id}/cgroup.procs"))
 
     def enter() -> None:

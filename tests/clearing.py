@@ -33,7 +33,7 @@ def _made_by_migrate() -> list[list[Any]]:
 
 
 def clear() -> None:
-    """No table has a row, except those that ``migrate`` fills; those are as they were."""
+    """All tables are empty except those that ``migrate`` fills; those are unchanged."""
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(f"SELECT '{one}' WHERE EXISTS (SELECT 1 FROM {one})" for one in _tables()))
         filled = [name for (name,) in cursor.fetchall()]
@@ -44,7 +44,8 @@ def clear() -> None:
 
 @contextmanager
 def quick_clearing() -> Iterator[None]:
-    """Meanwhile a test that commits is followed by ``clear``, or by ``flush`` if it changed what ``migrate`` has made."""
+    """Within the block, a test that commits is followed by ``clear``, or by ``flush`` if it changed the rows of
+    ``migrate``."""
     flush: Callable[[TransactionTestCase], None] = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
     made = _made_by_migrate()
 

@@ -213,7 +213,7 @@ def serve() -> Iterator[Callable[[str], None]]:
 
 @pytest.fixture
 def run_tasks() -> Callable[[], int]:
-    """Run what is queued, in this process and after its commit; return how many tasks ran."""
+    """Run the queued tasks in this process, after its commit; return their number."""
     from django_q.models import OrmQ
 
     def run() -> int:

@@ -57,7 +57,7 @@ def running(
 
 
 def say(path: Path, *parts: bytes) -> bytes:
-    """Send these bytes, one part after another, and return all that is answered until the other side closes."""
+    """Send the parts one after another, and return the answer until the other side closes."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1)
         connection.connect(str(path))

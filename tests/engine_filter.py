@@ -35,7 +35,8 @@ def _number(version: str) -> tuple[int, ...]:
 
 @dataclass
 class EngineFilter:
-    """Speaks ``oldest`` to ``newest``, refuses others in the engine's words. All may change while it serves."""
+    """Accepts API versions ``oldest`` to ``newest``, refuses others as an engine does. All may change while it
+    serves."""
 
     path: Path
     oldest: str = ""

@@ -45,7 +45,7 @@ TERMINATED, KILLED = 143, 137
 
 @dataclass(frozen=True)
 class Line:
-    """A line that a container wrote."""
+    """A line of a container's output."""
 
     at: float
     text: bytes

@@ -74,7 +74,7 @@ class FarEnd:
         return {key: size for key, size in found.items() if key != PLACE_KEY}
 
     def clear(self) -> None:
-        """Empty it; what it is known by stays, as making that anew takes a while."""
+        """Empty it, except for the object that identifies the place, because creating that takes a while."""
         for root in (BACKUP_ROOT, "t"):
             self.sink().delete_all(root)
         for key in self.keys():

@@ -17,7 +17,7 @@ DETACH = 2
 
 @contextlib.contextmanager
 def mounted(at: Path) -> Iterator[None]:
-    """Over the directory: a FUSE file system that nobody serves. Whoever waits there dies when it is killed."""
+    """Mount a FUSE file system without a server over the directory. Processes that wait there can be killed."""
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     try:
         options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
@@ -33,7 +33,7 @@ def mounted(at: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def frozen(directory: Path) -> Iterator[Path]:
-    """An ext4 that takes no write until ``thaw``: whoever writes waits, and not even SIGKILL ends it."""
+    """An ext4 that accepts no write until ``thaw``: a writer waits, and not even SIGKILL ends it."""
     with small_disks.mounted(directory, 16) as mount:
         subprocess.run(["fsfreeze", "--freeze", str(mount)], check=True)
         try:

@@ -148,7 +148,7 @@ def _add_ipv6(one: Neighbour) -> None:
 
 @contextmanager
 def ipv6_forwarding_kept() -> Iterator[None]:
-    """Engines turn it on for networks with IPv6, and leave it on."""
+    """Engines turn it on for networks with IPv6, and do not turn it off again."""
     paths = [Path(f"/proc/sys/net/ipv6/conf/{one}/forwarding") for one in ("all", "default")]
     before = [path.read_text() for path in paths]
     try:

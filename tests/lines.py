@@ -38,7 +38,7 @@ class Line:
 
     @property
     def endpoint(self) -> str:
-        """Under the name of the far end, whose certificate holds for it."""
+        """By the server's host name, for which its certificate is valid."""
         return f"{self._name}:{self._server.getsockname()[1]}"
 
     def stop(self) -> None:

@@ -68,7 +68,7 @@ def cgroups() -> list[str]:
 
 
 def build_image(install: str) -> None:
-    """Make the machine's image: Debian, systemd, and what ``install``, a line of a guide, installs."""
+    """Build the machine's image: Debian, systemd, and the packages of ``install``, a line of a guide."""
     text = DOCKERFILE.format(base=BASE, install=install)
     with replacing(IMAGE):
         docker("build", "--network", "host", "-q", "-t", IMAGE, "-", input=text, timeout=1200)
@@ -124,7 +124,7 @@ class Node:
         assert saved.wait() == 0
 
     def serve_s3(self, rclone: str) -> dict[str, Any]:
-        """Start an S3 there; returns a sink on it."""
+        """Start an S3 server there; returns a sink on it."""
         keys = ",".join(S3_KEYS)
         self.run(
             f"mkdir -p /srv/s3/bucket && systemd-run -q --unit node-s3 -E RCLONE_CONFIG=/dev/null -E 'RCLONE_AUTH_KEY=\"{keys}\"' "
@@ -175,7 +175,7 @@ def code_blocks(text: str) -> list[str]:
 
 
 def guide(section: str) -> list[str]:
-    """The commands of a section of docs/deployment.md, a string for each block."""
+    """The commands of a section of docs/deployment.md, one string per block."""
     text = (ROOT / "docs" / "deployment.md").read_text()
     _, found, rest = text.partition(f"\n## {section}\n")
     assert found, section

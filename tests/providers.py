@@ -93,11 +93,11 @@ class Behaviour:
         return asked
 
     def refuse(self, asked: Asked) -> Answer | None:
-        """What is answered in place of the far end."""
+        """The answer that replaces the server's."""
         return None
 
     def answered(self, asked: Asked, answer: Answer) -> Answer:
-        """The far end's answer as it is passed back."""
+        """The server's answer as it is passed on."""
         return answer
 
 
@@ -277,7 +277,7 @@ class Archived(Behaviour):
 
 
 class RefusesEveryWrite(Behaviour):
-    """Whatever a store may say that nobody has thought of."""
+    """Any other answer of a store."""
 
     def refuse(self, asked: Asked) -> Answer | None:
         return refusal(400, "InvalidRequest", "Writes\nneed a blue moon.") if asked.is_write else None
@@ -310,7 +310,7 @@ class SlowDown(Behaviour):
 
 
 class OtherClock(Behaviour):
-    """The far end's clock is ahead of ours, and it does not take what is signed so long ago."""
+    """The server's clock is ahead of ours, and it refuses signatures that old."""
 
     def __init__(self, ahead: timedelta = timedelta(minutes=20)) -> None:
         self.ahead = ahead
@@ -324,7 +324,7 @@ class OtherClock(Behaviour):
 
 
 class OtherRegion(Behaviour):
-    """The bucket is elsewhere: a redirect, or words about the signature, by who is asked."""
+    """The bucket is elsewhere: a redirect, or a signature error, depending on the client."""
 
     def __init__(self, region: str = "eu-west-1", *, redirects: bool = True) -> None:
         self.region, self.redirects = region, redirects
@@ -367,7 +367,7 @@ CUT = Answer(0, [], b"")
 
 
 class Provider:
-    """A far end behind a ``Behaviour``; ``behaviour`` may be replaced at any time. ``log`` is what was asked."""
+    """A server behind a ``Behaviour``; ``behaviour`` may be replaced at any time. ``log`` lists the requests."""
 
     def __init__(self, target: str, behaviour: Behaviour | None = None) -> None:
         self.behaviour, self.delay_s = behaviour or Behaviour(), 0.0

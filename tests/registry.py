@@ -56,7 +56,7 @@ def bcrypted(password: str) -> str:
 
 
 class Registry:
-    """``host`` is where it answers; images are put into it by its own address, whatever line is pulled over."""
+    """``host`` is the address of the registry; images are pushed by its own address, whatever connection pulls use."""
 
     def __init__(self, directory: Path, htpasswd: str = "") -> None:
         self.directory, self.port = directory, free_port()
@@ -116,7 +116,7 @@ class Registry:
         return self._lines[-1]
 
     def put(self, name: str, tag: str = "1", size: int = 0, login: dict[str, str] | None = None) -> str:
-        """Push an image that the example workload runs in, with a layer of ``size`` random bytes, and forget it here.
+        """Push an image that the example workload runs in, with a layer of ``size`` random bytes, and delete it here.
 
         Returns its digest.
         """
@@ -128,7 +128,7 @@ class Registry:
             forget(made)
 
     def push(self, image: str, name: str, tag: str, login: dict[str, str] | None = None) -> str:
-        """Have the engine's image there by this name, which the engine forgets. Returns its digest."""
+        """Push the engine's image by this name, and delete it from the engine. Returns its digest."""
         engine, here = client(), f"{self.host}/{name}"
         engine.tag(image, here, tag)
         told = list(engine.push(here, tag, auth_config=login, stream=True, decode=True))

@@ -12,7 +12,7 @@ _numbers = itertools.count(1)
 
 
 def runtime_setting(kind: type[ContainerRuntime], base_url: str = "") -> dict[str, Any]:
-    """``BOILERHOUSE_RUNTIME`` for an engine of this kind at the address, by default one that nobody else has."""
+    """``BOILERHOUSE_RUNTIME`` for an engine of this kind at the address, by default an unused one."""
     address = base_url or f"fake://{next(_numbers)}"
     return {"BACKEND": f"{kind.__module__}.{kind.__qualname__}", "OPTIONS": {"base_url": address}}
 

@@ -45,7 +45,7 @@ def built_image(context: Path) -> Iterator[str]:
 
 
 def content(path: Path) -> str:
-    """What the database holds, as one line; opened as any program would, and it must be whole."""
+    """The content of the database as one line; it is opened as any program would, and must be intact."""
     said = subprocess.run(["sqlite3", path, ".sha3sum"], capture_output=True, text=True, check=True).stdout
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

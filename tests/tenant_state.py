@@ -67,7 +67,7 @@ class TenantState:
             saves.save(self.target(lock), [self.fresh()], Trigger.RELEASE, lambda: True)
 
     def inward(self) -> None:
-        """What the sink holds is merged into the container, as somebody's wish."""
+        """Merge the state at the sink into the container, as an on-demand restore."""
         with volumes.locked(self.container_id, within_s=30) as lock:
             sink_states = sink_checks.check_spec(self.fresh(), self.tenant_id).answer()
             restores.restore(self.target(lock), sink_states, Trigger.MANUAL, lambda: True)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def eventually(check: Callable[[], Any], seconds: float = 60, every: float = 0.1) -> Any:
-    """Return what ``check`` returns once it is true; fail after ``seconds``."""
+    """Return the result of ``check`` once it is true; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
         value = check()

@@ -97,7 +97,7 @@ class Site:
         )  # fmt: skip
 
     def restart(self, name: str) -> float:
-        """As systemd does; returns how long the process took to end."""
+        """Stop it as systemd does; return how long that took."""
         began = time.monotonic()
         self.running[name].send_signal(signal.SIGTERM)
         self.running[name].wait(timeout=25)
@@ -106,7 +106,7 @@ class Site:
         return took
 
     def start_nginx(self) -> tuple[str, Path]:
-        """nginx with the example of ``deploy/``; returns its URL and the certificate that it shows."""
+        """nginx with the example of ``deploy/``; returns its URL and its certificate."""
         one, other = (opened.getsockname()[1] for opened in self.sockets)
         nginx = Nginx(self.directory / "nginx", (one, other))
         self.running["nginx"] = nginx.process
@@ -126,7 +126,7 @@ class Site:
 
 
 class Client:
-    """One tenant's program: it asks again where it is told to, and checks what it finds."""
+    """One tenant's program: it retries where the API says so, and checks the state that it finds."""
 
     def __init__(self, base: str, certificate: Path, key: str, seen: Seen) -> None:
         self.base, self.key, self.seen = base, key, seen

@@ -64,7 +64,7 @@ def test_a_role_may_what_the_table_says(ask, route, method, role):
 @pytest.mark.any_database
 @pytest.mark.parametrize(("route", "method"), [one for one in ROUTES if one[0].startswith("tenants/")])
 def test_another_tenants_things_are_not_there(ask, route, method):
-    """404, not 403: whether such a tenant exists is nobody else's business."""
+    """404, not 403: the caller must not learn whether the tenant exists."""
     answer = ask(method, route, key_of(TENANT, tenant_ids=["own"]), tenant="other")
 
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), answer.content

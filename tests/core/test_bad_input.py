@@ -168,7 +168,7 @@ def test_a_schema_that_refers_to_itself_sensibly_is_taken(schema):
 
 @pytest.mark.parametrize("schema", [schema for schema, _ in UNUSABLE], ids=lambda one: ascii(one)[:60])
 def test_a_claim_by_a_schema_that_was_stored_before_is_a_422_at_worst(schema):
-    """D5, O4: said as what it is, the workload's fault."""
+    """The error says that the workload is wrong, not the claim (hazards.md#d5)."""
     stored = WorkloadSpec.from_json({**SPEC, "config_schema": schema})
     [[wrong]] = validation.config_errors([{"a": {"items": [1]}}], stored, "bob")
     assert wrong.code == "schema"
@@ -205,7 +205,7 @@ def inputs(base=ApiSerializer):
 
 
 def test_every_text_that_comes_in_is_one_line_unless_it_is_a_programs(db):
-    """O4: a name with a newline is nobody's intention; new fields are looked at as well."""
+    """A name with a newline is never intended; new fields are checked too."""
     looked_at = 0
     for serializer in inputs():
         if serializer.__module__.startswith("tests."):

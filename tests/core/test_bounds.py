@@ -263,7 +263,7 @@ def test_a_command_says_which_numbers_it_takes(db, data_dir, arguments):
 
 
 def test_a_key_expires_within_ten_years(call):
-    """O1: further away is refused in words; the farthest of all is no 500 either."""
+    """A position beyond the end is refused with a reason, and the largest number does not cause a 500."""
     far = timezone.now() + timedelta(seconds=bounds.TEN_YEARS_S + 3600)
     for at in (far.isoformat(), "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "99999-01-01T00:00:00Z"):
         found = problem(call("POST", "api-keys", {"name": "k", "role": "viewer", "expiresAt": at}), 422)

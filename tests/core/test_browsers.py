@@ -173,7 +173,7 @@ ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 
 @pytest.mark.parametrize("style", ["console", "json"])
 def test_nothing_acts_in_a_log(style):
-    """W4: a stranger's path, a tenant's file name, an exception's words, and other libraries' arguments."""
+    """A client's path, a tenant's file name, the text of an exception, and arguments of other libraries."""
     lines = f"""
 import logging, structlog
 from boilerhouse.telemetry import logs
@@ -195,7 +195,7 @@ except ValueError:
 
 
 def test_a_strangers_path_does_nothing_to_the_log_of_a_web_process(web):
-    """W4: ESC, C1 and signs that turn the direction stood in it as they were sent."""
+    """ESC, C1 and bidirectional control characters appeared unescaped."""
     requests.get(f"{web.base}/api/v1/%1b]0;pwned%07%1b[31m%c2%9b2J%e2%80%aex%0aforged%e2%80%a8%0d", timeout=10)
     assert "pwned" in web.log
     assert not ACTING.search(web.log)
@@ -243,7 +243,7 @@ output.write(b"", is_last=True)
 
 
 def test_nothing_within_a_line_of_a_log_makes_another():
-    r"""W4: `\r`, and eight more characters at which `splitlines` splits, forged a line with a time of its own."""
+    r"""`\r`, and eight other characters at which `splitlines` splits, forged a line with its own timestamp."""
     forged = "2026-01-01T00:00:00.000000000Z forged"
     words = "".join(f"{sign}{forged}" for sign in "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
     data = f"2026-11-27T10:00:00.000000001Z true{words}\r\n2026-11-27T10:00:01.000000001Z next\n".encode()
@@ -275,7 +275,7 @@ def test_bytes_and_texts_are_judged_alike():
 
 
 def test_a_text_in_pieces_is_shown_as_the_whole():
-    """W4: an escape, a rune and a line's end that are cut by the network's pieces."""
+    """An escape sequence, a character and a line ending that the network splits."""
     whole = f"{HOSTILE}\r\n\u20ac {HOSTILE}\r".encode() + b"\xe2\x82"
     for size in (1, 2, 3, 7):
         printer = text.Printer()

@@ -38,7 +38,7 @@ def key_of(role: str, *tenant_ids: str, pk: str = "k") -> ApiKey:
 
 
 def test_a_tenant_gets_its_share_whatever_keys_it_has_and_others_theirs(budget):
-    """D6: the fourth of one tenant is refused, in words that say whose and what; bob's first is not."""
+    """The fourth of one tenant is refused with whose limit it is and which; bob's first is not."""
     with ExitStack() as held:
         for pk in ("a", "b", "c"):
             held.enter_context(budget.enter(*budgets.owners(key_of("tenant", "mallory", pk=pk))))
@@ -127,7 +127,7 @@ def refusals(resource: str) -> float:
 
 
 def test_who_asks_for_room_is_not_counted_as_refused(budget):
-    """D2: a release that is never refused was counted as a refusal where nobody waited for it."""
+    """A release that is never refused was counted as refused when nobody waited for it."""
     before = refusals("test")
     with ExitStack() as held:
         for _ in range(3):

@@ -17,7 +17,7 @@ def start(work) -> threading.Thread:
 
 
 def stand_in_line(of: fair_semaphore.FairSemaphore, count: int) -> None:
-    """So many wait for their turn."""
+    """Wait until this many threads wait for a slot."""
     give_up = time.monotonic() + 30
     while len(of._line) != count:
         assert time.monotonic() < give_up

@@ -243,7 +243,7 @@ def test_who_asks_again_at_once_is_refused_late(web: WebServer):
 
 
 def test_more_late_refusals_of_one_than_may_wait_end_their_connections(web: WebServer):
-    """D2: a thousand connections get no thousand coroutines; what is beyond the bound is told so, and closed."""
+    """A thousand connections do not get a thousand coroutines; those above the limit get an error and are closed."""
     mallory, closed = key_of(web, "many"), measured(web, "refusals_total", answered="closed")
     with ExitStack() as opened:
         asked = [opened.enter_context(send(web, mallory, "GET", "events/stream")) for _ in range(50 + 20 + 100 + 60)]
@@ -256,7 +256,7 @@ def test_more_late_refusals_of_one_than_may_wait_end_their_connections(web: WebS
 
 
 def test_wrong_keys_are_refused_late_by_address_and_right_ones_at_once(web: WebServer):
-    """D6: whoever tries keys as fast as it can; a key that is right is answered at once from the same address."""
+    """While a client tries keys as fast as it can, a valid key is answered at once from the same address."""
     wrong = f"{web.key[:-1]}{'a' if web.key[-1] != 'a' else 'b'}"
     assert flood(40, lambda: ask(web, wrong, "GET", "pools")) <= 40 * 3 + 100 + 2 * 50 + 40
 

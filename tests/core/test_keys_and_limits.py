@@ -100,7 +100,7 @@ def test_a_tenants_key_may_ask_less_often_than_others(call, settings):
 
 @pytest.fixture
 def paced(call, settings):
-    """Claim as a tenant's key, which may make two new claims, and then one in an hour; returns the response."""
+    """Claim with a tenant's key, which may make two new claims, and then one in an hour; returns the response."""
     pacing.buckets = Buckets()
     settings.BOILERHOUSE_CLAIM_RATE_PER_TENANT, settings.BOILERHOUSE_CLAIM_BURST_PER_TENANT = 1 / 3600, 2
     names = ["t1", "t2", "t3"]

@@ -34,7 +34,7 @@ def _calls(path: Path) -> set[str]:
 
 
 def test_only_emit_makes_events():
-    """2.4, B.1: an event that is made elsewhere is not told to who listens, and its id may commit out of order."""
+    """An event created elsewhere does not reach its listeners, and its id may commit out of order."""
     makers = {
         _module(path)
         for path in SOURCES
@@ -67,7 +67,7 @@ def test_pages_live_in_the_dashboard():
 
 
 def test_core_names_no_app():
-    """1.5, B.1: what an import does not show are models and tasks that are named in strings."""
+    """Imports do not show models and tasks that are named in strings."""
     named = re.compile(r"""["'](pools|syncing|tenants|dashboard)[.:][a-z_]""")
     core = [path for path in SOURCES if path.is_relative_to(ROOT / "boilerhouse" / "core")]
     assert core
@@ -101,7 +101,7 @@ def _rules_of_doors(tree: ast.Module) -> set[str]:
 
 
 def test_doors_are_thin():
-    """1.8, B.5: rules that were computed in a view were computed before the lock, and not by the other door."""
+    """Rules computed in a view were computed before the lock, and the other entry points did not have them."""
     doors = [path for path in SOURCES if DOORS & set(path.parts) or path.name == "views.py"]
     found = {_module(path): rules for path in doors if (rules := _rules_of_doors(ast.parse(path.read_text())))}
     assert found == {

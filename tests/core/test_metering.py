@@ -28,7 +28,7 @@ def count():
 
 @pytest.fixture
 def run(tmp_path: Path):
-    """Run lines in a process of its own on a data directory of the test."""
+    """Run lines in a separate process on the test's data directory."""
 
     def run(lines: str, code: int = 0) -> str:
         environment = {
@@ -84,7 +84,7 @@ def test_a_process_that_counts_while_others_fold_loses_nothing(run):
 
 
 def test_a_lock_that_somebody_keeps_is_not_waited_for_for_ever(run):
-    """D10: who holds it may be stopped; a scrape says so, in the place of a thread that never comes back."""
+    """The holder of the lock may be stopped; a scrape reports that instead of blocking a thread for ever."""
     said = run("""
 import fcntl
 from boilerhouse.core.errors import Unavailable

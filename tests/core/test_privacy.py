@@ -47,7 +47,7 @@ def mode(path: Path) -> int:
 
 @pytest.mark.slow
 def test_a_new_data_directory_is_closed_from_its_first_moment(public):
-    """R0: ``manage.py check; ls -ld`` said 0755, the database 0644, s3/ 0755."""
+    """The directory was 0755, the database 0644 and s3/ 0755 after ``manage.py check``."""
     data = public / "a" / "data"
     done = manage(data, "check")
     assert done.returncode == 0, done.stderr
@@ -69,7 +69,7 @@ def test_a_new_data_directory_is_closed_from_its_first_moment(public):
 
 @pytest.mark.slow
 def test_the_doctor_has_nothing_against_the_data_of_an_untouched_deployment(public):
-    """R0: it said FAILURE on a deployment that nobody had touched."""
+    """doctor reported a failure on a fresh deployment."""
     data = public / "data"
     assert manage(data, "migrate", "-v", "0").returncode == 0
     found = json.loads(manage(data, "doctor", "--output", "json").stdout)["findings"]
@@ -78,7 +78,7 @@ def test_the_doctor_has_nothing_against_the_data_of_an_untouched_deployment(publ
 
 @pytest.mark.slow
 def test_a_directory_that_is_too_open_is_closed_at_start_and_that_is_said(public):
-    """H3: made beforehand 0755, it stayed so, and nobody copied the database out of it."""
+    """A directory created beforehand with 0755 kept that mode."""
     data = public / "data"
     data.mkdir()
     (data / "boilerhouse.sqlite3").touch()

@@ -68,9 +68,9 @@ def called(node: ast.Call) -> str:
 
 
 def writes(tree: ast.Module) -> Iterator[str]:
-    """What in a module writes the state of a row: each with its line.
+    """The statements of a module that write the state of a row, with their lines.
 
-    A writing call that is given a state is one whatever the value is: a literal, a variable, a condition.
+    A writing call with a state counts whatever the value is: a literal, a variable, a condition.
     """
     known = members(tree)
 

@@ -185,7 +185,7 @@ def test_a_pull_that_breaks_is_said_and_taken_up_again(steps, monkeypatch, error
 
 @pytest.mark.parametrize("busy", [volumes.trash_dir, lambda: staged_restores.directory() / "alice"])
 def test_what_cannot_be_removed_keeps_nothing_else_on_the_disk(data_dir, transactional_db, settings, busy):
-    """O1: one directory that something is mounted in ended the sweep, so no discarded state was ever removed again."""
+    """One directory with a mount in it ended the pruning, so discarded state was never removed again."""
     settings.BOILERHOUSE_DISCARD_RETENTION_S = settings.BOILERHOUSE_STAGED_RETENTION_S = 0
     places = [busy() / "held" / "mount", *(volumes.trash_dir() / f"{n}.discarded-0" for n in range(4))]
     places += [staged_restores.directory() / "bob" / f"{n}" for n in range(4)]
@@ -329,7 +329,7 @@ def skew(request, monkeypatch, data_dir, transactional_db) -> timedelta:
 
 
 def another_machine(**over) -> Process:
-    """A process elsewhere, with our host name and the same number of pid namespace, that has just beaten."""
+    """A process elsewhere, with our host name and pid namespace number, with a fresh heartbeat."""
     values = {"kind": "worker", "pid_space": processes.pid_space(), "boot_id": "another-kernel", "pid": 2**22}
     row = Process.objects.create(**{**values, "pid_started": 1, **over})
     Process.objects.filter(pk=row.pk).update(heartbeat_at=Now())

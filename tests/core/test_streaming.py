@@ -37,7 +37,7 @@ class Lines:
 
 
 def test_a_flood_of_lines_comes_whole_and_in_few_pieces():
-    """P14: fifty logs that somebody follows, line by line, kept the web process for seconds from everybody else."""
+    """Fifty logs followed line by line blocked the web process for seconds (P14)."""
     source = Lines(100_000)
 
     async def collect() -> list[bytes]:

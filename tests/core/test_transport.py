@@ -126,7 +126,7 @@ def test_a_browser_on_plain_http_is_sent_to_tls_once(client, behind_tls):
 
 
 def test_programs_and_forms_on_plain_http_are_refused_not_redirected(client, behind_tls):
-    """B39: a redirect makes a POST a GET and lets a key go over an open line once more."""
+    """A redirect turns a POST into a GET and sends the key over the unencrypted connection once more."""
     plain = {**PROXIED, "HTTP_X_FORWARDED_PROTO": "http"}
     problem(client.post("/api/v1/pools", **plain), 403, "tls_required")
     problem(client.get("/api/v1/pools", **plain), 403, "tls_required")
@@ -197,7 +197,7 @@ def test_a_form_of_who_knows_where_is_refused_in_words(behind_tls, asked, said):
 
 
 def test_a_guesser_behind_the_proxy_locks_nobody_else_out(behind_tls):
-    """B39: to whoever listens behind a proxy every client had one address; a client's own claims count for nothing."""
+    """Behind a proxy every client had one address; a client's own header must not count."""
     behind_tls.AXES_FAILURE_LIMIT = 3
     User.objects.create_superuser("ada", password=PASSWORD)
     for number in range(4):  # the proxy writes the last address, the guesser what is before it

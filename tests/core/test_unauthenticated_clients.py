@@ -119,7 +119,7 @@ def test_a_head_alone_is_answered_where_no_view_needs_the_body(web: WebServer):
 
 
 def test_a_body_is_invited_only_when_it_will_be_read(web: WebServer):
-    """N1: `Expect: 100-continue` was answered whatever the head said."""
+    """`Expect: 100-continue` was answered without a look at the head."""
     for key, expected in ((web.key, 100), ("", 401)):
         for size in (10, 300_000):
             headers = {"Content_Length": str(size), "Expect": "100-continue", "Content_Type": "application/json"}
@@ -133,7 +133,7 @@ def test_a_body_is_invited_only_when_it_will_be_read(web: WebServer):
 
 
 def test_a_key_that_only_looks_like_one_gets_no_more_than_the_beginning_read(web: WebServer):
-    """N1: its checksum is right, anybody can compute it; the body is larger than a stranger's may be."""
+    """Its checksum is right, which anybody can compute; the body is larger than an unauthenticated client may send."""
     from boilerhouse.core.api_keys import _checksum
 
     body = "a" * 40
@@ -256,7 +256,7 @@ def test_a_proxys_clients_are_told_apart(proxied: WebServer):
 
 
 def test_nobody_but_a_trusted_proxy_says_whose_a_request_is(web: WebServer):
-    """D6: the header of a stranger chose whom it counts for."""
+    """A header of an unauthenticated client chose the address that it counts for."""
     crowd = [
         web.connect(head("POST", "/login/", Content_Length="100", X_Forwarded_For=f"198.51.100.{one}"))
         for one in range(60)
@@ -273,7 +273,7 @@ def test_nobody_but_a_trusted_proxy_says_whose_a_request_is(web: WebServer):
 
 
 def has_ended(one: socket.socket) -> bool:
-    """Whether the far end has closed this connection, on which it has said nothing."""
+    """Whether the server has closed this idle connection."""
     one.settimeout(0.02)
     try:
         return one.recv(100) == b""
@@ -313,7 +313,7 @@ def test_pipelined_requests_are_answered_in_order(web: WebServer):
 
 
 def test_sockets_stay_open_and_end_with_a_word_when_the_process_stops(directory, web: WebServer):
-    """D6: they count as connections, idle strangers end before them, and draining knows them."""
+    """They count as connections, idle unauthenticated ones are closed before them, and draining includes them."""
     with running(directory, **LIMITS) as one:
         headers = {"Authorization": f"Bearer {one.key}"}
         with connect(f"ws://127.0.0.1:{one.port}/ws/events", additional_headers=headers) as socket_of_ours:
@@ -465,7 +465,7 @@ def test_guessing_locks_still_however_many_guess_at_once(proxied: WebServer):
 
 
 def test_the_document_of_the_api_is_made_once(web: WebServer):
-    """N2: it was rendered anew for each who asked, a megabyte."""
+    """It was rendered for each request, a megabyte each time."""
     where = f"{web.base}/api/v1/openapi.json"
     plain = requests.get(where, timeout=30, headers={"Accept-Encoding": "identity"})
     packed = requests.get(where, timeout=30, headers={"Accept-Encoding": "gzip"})

@@ -85,7 +85,7 @@ def start(data_dir: Path, settings) -> Iterator[Callable[[], Worker]]:
 
 
 def test_a_full_queue_holds_up_no_other_and_goes_on_when_a_thread_is_free(start):
-    """P14: its messages stay in the database meanwhile, for the workers of other machines."""
+    """Its messages stay in the database for the workers of other machines."""
     for number in range(5):
         enqueue("slow", f"{HERE}.wait", f"slow-{number}")
     for number in range(20):
@@ -108,7 +108,7 @@ def test_a_backlog_of_one_queue_hides_no_message_of_another(settings):
 
 
 def test_messages_that_were_taken_as_the_database_failed_come_back_soon(start, monkeypatch):
-    """P8: two of them are locked already, and nobody runs them."""
+    """Two of them are locked already, and no process runs them (P8)."""
     monkeypatch.setattr(broker, "TAKEN_FOR", broker.NEARLY + timedelta(seconds=0.5))
     for number in range(2):
         enqueue("fast", f"{HERE}.note", str(number))
@@ -167,7 +167,7 @@ def test_a_task_that_breaks_or_cannot_be_read_leaves_its_thread_in_place(start):
 
 
 def test_a_database_that_goes_away_ends_neither_taking_nor_what_is_done(start, monkeypatch):
-    """P8: a task that ended meanwhile is acknowledged when the database is back, and not done again."""
+    """A task that ended in between is acknowledged when the database is back, and not run again (P8)."""
     enqueue("slow", f"{HERE}.wait", "once")
     worker = start()
     eventually(lambda: not worker._threads["slow"][0].is_free, 20)
@@ -285,7 +285,7 @@ def test_what_a_task_adds_to_its_logs_is_gone_in_the_next_one_of_its_thread(star
 
 
 def test_stopping_waits_for_tasks_as_long_as_it_may(start):
-    """The message of a task that was left is there for whoever takes its row over."""
+    """The message of an unfinished task stays for the process that takes its row over."""
     enqueue("slow", f"{HERE}.wait", "first")
     worker = start()
     eventually(lambda: not worker._threads["slow"][0].is_free, 20)
@@ -458,7 +458,7 @@ def catches_sigterm(pid: int) -> bool:
 
 @pytest.mark.parametrize(("hangs", "code"), [("", 0), (HANGS, 1), (SILENT, 70)], ids=["SIGTERM", "hangs", "silent"])
 def test_a_worker_ends_when_it_is_told_to_and_when_it_cannot_go_on(tmp_path, hangs, code):
-    """Whoever started it starts another; without a way to end by itself it would serve nothing for ever."""
+    """Its parent starts another; if it did not exit by itself it would serve nothing for ever."""
     environment = {
         **os.environ,
         "BOILERHOUSE_DATA_DIR": str(tmp_path),

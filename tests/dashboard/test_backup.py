@@ -41,7 +41,7 @@ CANARY = "c4n4ry-in-a-sink"
 
 
 def wipe() -> None:
-    """An empty database with tables, as after ``migrate``; and no word of which deployment it is."""
+    """An empty migrated database without a deployment id."""
     tables = [apps.get_model(label)._meta.db_table for label in archives.KEPT if label != "auth.Group"]
     tables += [User.groups.through._meta.db_table, User.user_permissions.through._meta.db_table]
     with connection.cursor() as cursor:
@@ -306,7 +306,8 @@ FORGED = [
 
 @pytest.mark.parametrize("forge", FORGED, ids=lambda forge: forge.__name__)
 def test_a_backup_that_was_altered_is_refused_in_words_and_nothing_has_changed(furnished, tmp_path, forge, capsys):
-    """H5: a planted superuser was restored, and an id of a deployment that leads out of every directory was taken."""
+    """A superuser added to the archive was restored, and a deployment id that leaves the data directory was
+    accepted."""
     take(path := tmp_path / "b.zip")
     content = contents(path)
     forge(content)
@@ -407,7 +408,7 @@ _taken: list[bytes] = []
 
 
 def test_a_backup_of_a_version_that_did_not_sign_needs_a_word_and_is_restored_with_it(furnished, tmp_path):
-    """H5: the operator says that nobody else could write it."""
+    """The operator confirms that nobody else could write the file."""
     take(path := tmp_path / "b.zip")
     content = contents(path)
     manifest = json.loads(content["manifest.json"])

@@ -235,7 +235,7 @@ def test_no_entrypoint_at_all_is_typed_as_a_pair_of_brackets(admins):
 
 
 def test_who_says_whether_a_container_is_healthy_is_chosen_in_one_place(admins):
-    """B1: a check of the workload's own, the image's, or nobody."""
+    """The workload's own health check, the image's, or none."""
     make_workload("w", image="nothing:1", pull_policy="never", health_check={"command": ["true"]})
 
     def spec():

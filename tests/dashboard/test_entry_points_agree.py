@@ -168,7 +168,7 @@ def test_a_network_that_is_left_out_goes_and_apply_shows_that_before(call, data_
 
 
 def test_the_pools_page_keeps_of_the_network_what_it_does_not_show(call, admin_client, data_dir):
-    """1.8: whoever saves the form has left nothing out."""
+    """Saving the form sends every field."""
     make_workload("w")
     assert call("POST", "pools", FULL["Pool"][1]).status_code == 201
     typed = {"name": "Two", "minSize": "1", "maxSize": "5", "network.egress.mode": "none"}

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.any_database
 
 
 def test_a_free_port_is_given_to_no_connection_before_it_is_listened_on():
-    """Where a connection has a port, nobody can listen on it: the embedded S3 did not come back, and tests failed."""
+    """No server can listen on a port that a connection uses: the embedded S3 did not restart, and tests failed."""
     first_ephemeral = int(supervisor.EPHEMERAL.read_text().split()[0])
     for _ in range(20):
         port = supervisor.free_port()

@@ -25,7 +25,7 @@ def of(**over) -> WorkloadSpec:
 
 
 def test_the_users_line_comes_first_and_in_the_place_of_its_name():
-    """B4: whoever asks by name or by number meets ours; a line for our number stays, behind it."""
+    """Look-ups by name and by number find our entry; the image's line for the same number follows it."""
     assert accounts.passwd(PASSWD, of(), Owner(200_001, 200_001)).splitlines() == [
         b"postgres:x:200001:200001:postgres:/state:/bin/sh",
         b"root:x:0:0:root:/root:/bin/bash",

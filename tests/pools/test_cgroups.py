@@ -48,7 +48,7 @@ def test_the_kernel_holds_a_container_to_what_was_asked_for(engine):
 
 
 def test_a_running_container_is_held_still_by_the_kernel_or_by_the_engine(engine):
-    """B34, B17: nothing of it moves in the block, a command that comes meanwhile waits, and all goes on afterwards."""
+    """Nothing in it runs during the block, a command that arrives waits, and everything continues afterwards."""
     row, pool = engine.start(command=COUNTS)
     assert row, pool.last_error
     name = lifecycle.runtime_name(row.pk)
@@ -95,7 +95,7 @@ def test_a_process_is_a_containers_by_its_cgroup(engine):
 
 
 def test_a_container_that_wanted_too_much_memory_is_told_apart_from_one_that_was_killed(engine):
-    """B34: the kernel's word reaches the event and what the engine keeps, whichever is read."""
+    """The kernel's report reaches the event and the engine's state, whichever is read."""
     events: list[str] = []
     stream = engine.runtime.events(host.labels())
 

@@ -147,7 +147,7 @@ def test_everything_may_be_opened_only_where_the_deployment_says_so(call, settin
 
 
 def test_ipv6_is_named_only_where_containers_have_it(call, settings):
-    """Section 11: refused with words, and warned of where the deployment changed its mind."""
+    """Refused with a reason, and a warning where the deployment's settings have changed since."""
     pool = make_pool()
     body = {"mode": "list", "allow": ["192.0.2.1", "[2001:db8::1]:443"]}
     (error,) = put(call, pool, egress=body).json()["errors"]

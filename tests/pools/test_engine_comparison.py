@@ -101,7 +101,7 @@ DROPPED = [
 
 @pytest.mark.parametrize("dropped", DROPPED, ids=lambda one: next(iter(one)))
 def test_whatever_an_engine_drops_fails_the_start_and_is_named(engine, dropped):
-    """B13: each limit and each hardening that the engine leaves out is said, and the start has failed, nothing is left."""
+    """Each limit and hardening option that the engine drops is named, the start fails, and nothing is left."""
     row, pool = engine.start(**FULL)
     assert row, pool.last_error
 
@@ -214,7 +214,7 @@ def as_if_dropped(found):
 
 
 def test_an_engine_that_does_not_say_what_it_dropped_is_seen_through(engine):
-    """B13: the kernel has the last word on profile and capabilities, as where it knows no seccomp."""
+    """The kernel's status decides on profile and capabilities, for example where it has no seccomp."""
     engine.filter.change, engine.filter.pretend = without_profile, silently
     row, pool = engine.start(**FULL)
     assert row is None
@@ -260,7 +260,7 @@ def checked_image():
 
 
 def test_a_check_beside_the_images_own_is_as_it_was_asked(checked_image, engine):
-    """B1: the engine fills in what is not said from the image's; a time to start of none is said, so it stays none."""
+    """The engine takes missing fields from the image's check; a start period of 0 is sent, so it stays 0."""
     check = {"command": ["true"], "start_period_ms": 0, "interval_ms": 2000, "timeout_ms": 1000, "retries": 2}
     row, pool = engine.start(image=checked_image, health_check=check)
     assert row, pool.last_error

@@ -227,7 +227,7 @@ def test_a_version_stored_before_these_fields_is_what_it_was(call):
 
 
 def test_a_stored_version_starts_no_more_once_the_deployment_forbids_its_device(engine, settings):
-    """B13: the pool says which, whoever took it off the list."""
+    """The pool names the option that was removed from the allowed list."""
     allow(settings)
     Settings.objects.update_or_create(pk=1, defaults={"values": {"allowed_devices": ["gpus"]}})
     row, pool = engine.start(devices=[{"path": "/dev/fuse", "permissions": "rw"}])
@@ -240,7 +240,7 @@ def test_a_stored_version_starts_no_more_once_the_deployment_forbids_its_device(
 
 
 def test_the_container_sees_what_was_asked(engine, settings):
-    """B6, B10, B13: sizes, flags, limits, device, hosts, labels on the real engine; what is not said stays hardened."""
+    """Sizes, flags, limits, device, hosts, labels on a real engine; all other options stay hardened."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/zero", "/dev/full"]
     row, pool = engine.start(
         command=["sh", "-c", f"ulimit -Sn > /tmp/limits; ulimit -Hn >> /tmp/limits; {SLEEP[-1]}"],
@@ -297,7 +297,7 @@ def test_the_container_sees_what_was_asked(engine, settings):
 
 
 def test_the_scratch_space_itself_may_hold_programs(engine):
-    """B6: native libraries that are unpacked to /tmp load, for whoever asks for it; it stays writable to all."""
+    """Native libraries unpacked to /tmp load if the workload asks for it; /tmp stays writable to all."""
     row, pool = engine.start(tmpfs=[{"path": "/tmp", "size_mb": 32, "exec": True}])
     assert row, pool.last_error
     assert engine.run(row, "cp /bin/true /tmp/true && /tmp/true && stat -c %a /tmp").split() == ["1777"]

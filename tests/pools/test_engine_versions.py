@@ -179,7 +179,7 @@ def served(engine, data_dir, settings):
 
 
 def test_pools_say_that_their_engine_is_too_old_and_that_it_is_right_again(engine, served, monkeypatch):
-    """B30: not that it should be started; and what they said while it was down is not what stays."""
+    """The error does not say to start it, and an error from its downtime does not remain."""
     pool = make_pool(min_size=1)
     monkeypatch.setattr(engine_watch, "close_old_connections", lambda: None)  # the test's own
     watch = engine_watch.EngineWatch(lambda: True, threading.Event())
@@ -210,7 +210,8 @@ REFUSED = [
 def test_an_engine_set_up_so_that_containers_cannot_be_ours_is_refused_by_pool_and_doctor(
     engine, served, info, why, todo
 ):
-    """B34: in plain words, with what to do, before a container is made, the editor's try too; and it goes on once that is done."""
+    """In plain words, with the remedy, before a container is created and in the dry run; and it continues after the
+    fix."""
     engine.info = info
     found = list(doctor._engine())
     (said,) = [one for one in found if one[0] == doctor.FAILURE]

@@ -87,7 +87,7 @@ def test_output_that_comes_with_the_answers_head_is_not_lost(engine):
     ],
 )
 def test_what_an_engine_says_of_a_command_that_never_began_is_said_as_by_a_shell(said, name, code, words):
-    """B37b: in the words of old engines and new ones."""
+    """With the error texts of old and new engines."""
     for prefix in ("unable to start container process", "container_linux.go:380: starting container process caused"):
         done = refusals.executed(f"OCI runtime exec failed: exec failed: {prefix}: {said}\r\n", (name, "-l"), 3)
         assert done
@@ -109,7 +109,8 @@ def test_what_the_kernel_says_of_a_script_is_said_so_too_and_a_programs_own_word
 
 
 def test_a_command_ends_though_what_it_left_behind_goes_on_printing():
-    """P14: ``sh -c 'yes &'`` has ended; until its time was over, nobody asked, for there was always more to read."""
+    """``sh -c 'yes &'`` has ended; the exit was not noticed before the timeout, because there was always more to
+    read."""
     ours, engines = socket.socketpair()
     done = threading.Event()
 

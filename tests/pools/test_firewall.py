@@ -115,7 +115,7 @@ def test_no_one_outside_the_node_reaches_a_container(engine, outside):
     ],
 )
 def test_what_is_not_in_force_is_found_and_restored(tables, monkeypatch, vandal):
-    """Item 5: whoever removes, adds or changes a rule of ours, the comparison names it and puts it back."""
+    """If a rule of ours is removed, added or changed, the comparison names it and restores it."""
     cs = [Guarded("10.99.0.7", Egress(), ("10.255.255.53",), None, "fd12::7"), Guarded("10.99.0.8", Egress(), ())]
     network = replace(NETWORK, subnet6="fd12::/64")
     wanted = packet_rules.ruleset(network, cs)
@@ -237,7 +237,7 @@ def test_many_that_change_the_rules_at_once_leave_all_of_them(tables, monkeypatc
 
 
 def test_each_mode_opens_what_it_says_and_no_more(engine, outside, settings):
-    """Section 11: none, list, internet with more, open; each in force on a running container when the call returns."""
+    """none, list, internet with more, open: each is in force on a running container when the call returns."""
     outside.resolves({"www.example.com": ["192.0.2.77"]})
     one, pool = engine.start(**LISTENING)
     public, private = outside.public, outside.private
@@ -340,7 +340,7 @@ for _ in sys.stdin:
     [pytest.param("none", marks=pytest.mark.long), "list", pytest.param("own", marks=pytest.mark.long)],
 )
 def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narrower):
-    """Section 11: what the kernel remembers of a connection opens nothing, and its far end is told that it has ended."""
+    """Connection tracking opens nothing, and the other end of a closed connection is told that it has ended."""
     one, pool = engine.start()
     pid = engine.runtime.inspect(lifecycle.runtime_name(one.pk)).pid
     piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -378,7 +378,7 @@ def test_a_far_end_sends_nothing_more_into_what_was_closed(engine, outside, narr
 
 @pytest.mark.long  # waits for an error that does not come
 def test_errors_about_what_is_open_come_back(engine, outside):
-    """Section 11: a program is told at once that nothing listens there, also where a list names nothing but that."""
+    """A program is refused at once where nothing listens, also where a list allows only that address."""
     one, pool = engine.start()
     pid = engine.runtime.inspect(lifecycle.runtime_name(one.pk)).pid
     script = (
@@ -500,7 +500,7 @@ def test_a_list_opens_what_its_names_stand_for(engine, outside, settings, monkey
 
 @pytest.mark.parametrize("trick", ["private", "neighbour", "loopback", "metadata", "multicast", "gateway", "any"])
 def test_a_name_opens_nothing_that_is_private(outside, data_dir, settings, trick):
-    """Section 11, DNS tricks: whoever owns a name decides what it resolves to, but not what that opens."""
+    """The owner of a name decides what it resolves to, but not what that opens."""
     settings.BOILERHOUSE_RESOLVERS = [outside.private]
     tricks = {
         "private": outside.private, "neighbour": "10.99.0.8", "loopback": "127.0.0.11", "metadata": "169.254.169.254",

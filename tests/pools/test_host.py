@@ -48,7 +48,7 @@ def test_a_network_is_chosen_that_no_route_of_the_host_uses(ram, settings):
 
 
 def test_two_that_make_the_network_at_once_get_the_same_one(data_dir, monkeypatch):
-    """Docker refuses the second bridge of a name; nobody should meet that."""
+    """Docker refuses a second bridge with the same name; a caller must not see that."""
     from pools.runtime.base import Network
 
     inside, seen = [0], []

@@ -57,7 +57,7 @@ def test_an_image_by_tag_at_a_port_is_pulled(registry, pulled):
 
 
 def test_a_registry_that_lost_a_layer_is_named_as_such(registry, pulled):
-    """B32: an error inside the stream of a 200 is the error, in the engine's words, and says what to do."""
+    """An error inside the stream of a 200 is reported with the engine's text and the remedy."""
     registry.lose_layers("lost", registry.put("lost", size=100_000))
 
     with pytest.raises(PullFailed, match=r"unknown blob|could not fetch content descriptor") as caught:
@@ -91,7 +91,7 @@ def test_an_image_for_another_platform_is_said(registry, pulled):
 
 
 def test_a_line_that_is_cut_again_and_again_still_brings_the_image(registry, pulled):
-    """B35: the engine goes on where the line was cut."""
+    """The engine continues where the connection was cut."""
     registry.put("cut", size=300_000)
     line = registry.line(cut_after=200_000)
 

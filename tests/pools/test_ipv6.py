@@ -257,7 +257,7 @@ def test_ipv6_passes_over_bridges_of_others_and_not_over_ours(node):
 
 
 def test_a_neighbour_is_nobodys_router(node):
-    """Section 11: what announces itself on the bridge, with every right, changes no route of whoever is beside it."""
+    """Router advertisements on the bridge, sent with every privilege, change no route of another container."""
     victim, rogue = (f"{name}{secrets.token_hex(3)}" for name in ("v", "r"))
 
     def announced() -> str:

@@ -96,7 +96,7 @@ def test_few_lines_are_all_kept_and_none_is_endless():
 
 
 def test_signals_have_names_and_memory_is_said_as_such():
-    """B48: of a number from 129 on; a child that was killed for memory is told, too."""
+    """Exit codes from 129 on are signals; a child killed for lack of memory is reported too."""
 
     def seen(code: int, *, is_oom: bool = False) -> Observed:
         return Observed(Handle("n", "i", "c"), {}, False, "exited", code, is_oom_killed=is_oom)
@@ -113,7 +113,7 @@ def test_signals_have_names_and_memory_is_said_as_such():
 
 
 def test_a_line_without_end_is_looked_at_in_time():
-    """P14: what a tenant prints last must not hold up the process that reads it; one line of a MiB took hours."""
+    """A tenant's last output must not delay the process that reads it; one line of a MiB took hours (P14)."""
     subprocess.run([sys.executable, "-c", PICK], timeout=60, check=True)
 
 

@@ -130,7 +130,7 @@ def test_directories_and_leases_of_containers_are_reached_through_their_node():
     ids=["engine", "node_id", "directory"],
 )
 def test_who_means_this_machine_is_known_by_name(allowed, functions):
-    """B.2: whoever has a container at hand asks its node, which refuses elsewhere."""
+    """Code with a container at hand uses the container's node, which refuses on another machine."""
     assert callers(*functions) == set(allowed)
 
 

@@ -81,7 +81,7 @@ def test_beside_a_digest_the_engine_is_not_asked_for_the_tag():
 @pytest.mark.any_database
 @pytest.mark.parametrize("text", ["Busybox", "repo@sha256:abc", "https://ghcr.io/a"])
 def test_a_workload_whose_image_is_no_name_is_refused(call, text):
-    """B31: said when the workload is saved, not by the first start."""
+    """Reported when the workload is saved, not by the first start."""
     found = problem(call("POST", "workloads", {"name": "w", "image": text}), 422, "invalid")
 
     assert [one["pointer"] for one in found["errors"]] == ["/image"], json.dumps(found)

@@ -232,7 +232,7 @@ def pool(data_dir, fake_engine, monkeypatch) -> Pool:
 
 
 def work_off() -> Counter[str]:
-    """Run what is queued, as a worker does, until nothing is left; returns how often each task ran."""
+    """Run the queued tasks as a worker does, until none is left; returns how often each task ran."""
     ran: Counter[str] = Counter()
     while tasks := worker_module._joined(*Broker.take({"claim": 4, "pool": 4, "save": 4})):
         for one in tasks:

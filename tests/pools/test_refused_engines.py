@@ -111,7 +111,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("flags", "by", "why", "todo"), REFUSED, ids=["userns-remap", "rootless"])
 def test_a_real_engine_that_maps_users_is_refused_until_it_does_not(dockerd, runtime, flags, by, why, todo):
-    """B34: doctor said ok and pools failed with runc's words; now both say what it is and what to do, and go on after."""
+    """doctor and pools report the cause and the remedy instead of runc's error, and continue after the fix."""
     dockerd.start(*flags, by=by)
     (said, *_) = [one for one in doctor._engine() if one[0] == doctor.FAILURE]
     assert why in said[1]
@@ -140,7 +140,7 @@ UNPRIVILEGED = ("setpriv", "--inh-caps=-sys_resource", "--bounding-set=-sys_reso
 
 @pytest.mark.long  # starts an engine of its own
 def test_an_engine_that_cannot_give_as_many_open_files_as_containers_get_is_named(dockerd, runtime):
-    """Every start failed with runc's words about rlimits, and doctor had nothing to say."""
+    """Every start failed with runc's error about rlimits, and doctor reported nothing."""
     dockerd.start(by=UNPRIVILEGED)
     said = [one for one in doctor._engine() if one[0] == doctor.WARN and "open" in one[1]]
     assert "its own limit, 2048" in said[0][1]

@@ -121,7 +121,7 @@ def test_one_in_use_is_kept_unless_it_is_forced(call):
 
 
 def test_pools_that_could_not_start_from_there_try_again_at_once(call):
-    """B33: when it is stored, and when it is replaced; nobody else's back-off is cut short."""
+    """When it is stored and when it is replaced; no other pool's back-off ends early."""
     later = clock.now() + timedelta(minutes=1)
     waits = {"trouble": "start_failed", "last_error": "unauthorized", "failures": 6, "next_start_at": later}
     here = make_pool("here", workload=make_workload(image="registry.example.com:5000/app:1"), **waits)

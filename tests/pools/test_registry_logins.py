@@ -55,7 +55,7 @@ def refused(image: str) -> PullFailed:
 
 
 def test_it_is_pulled_by_what_is_stored_and_by_what_replaced_it(data_dir, registry, image, capfd):
-    """B33: without one, with a wrong one, with the right one; the engine's words, and which one was shown."""
+    """Without a credential, with a wrong one, with the right one: the engine's error, and which credential was used."""
     said = refused(image).detail
     assert "no basic auth credentials" in said
     assert f"No registry credential is stored for {registry.host}" in said
@@ -95,7 +95,8 @@ def test_without_a_stored_one_roots_own_login_is_used_and_what_is_stored_is_writ
 
 
 def test_doctor_says_which_credential_does_not_log_in(data_dir, registry, capsys):
-    """B33: each is shown to its registry once; a refused one fails, one that does not answer is said, no secret is."""
+    """Each is sent to its registry once; a refused one fails, a registry without an answer is reported, no secret
+    is."""
     found = store(registry.host)
     near = store(f"{registry.host}/private", "CANARY, a wrong one", id="near")
     away = store("127.0.0.1:9", id="away")
@@ -125,7 +126,7 @@ def test_an_image_that_is_here_starts_without_a_credential(data_dir, registry, i
 
 
 def test_a_trial_by_always_says_that_it_tried_an_older_image(transactional_db, data_dir, registry, image):
-    """B32: as a pool does; it was healthy without a word."""
+    """As a pool does; the workload was reported healthy without a warning."""
     found = store(registry.host)
     with pulled_beside():
         spec = make_spec(image=image, pull_policy="always", ports=[])
@@ -139,7 +140,7 @@ def test_a_trial_by_always_says_that_it_tried_an_older_image(transactional_db, d
 
 
 def test_a_trial_is_pulled_by_it_too(transactional_db, data_dir, registry, image):
-    """B33: and says the same words without one."""
+    """The error is the same without a credential."""
     spec = make_spec(image=image, pull_policy="missing", ports=[])
     with pulled_beside():
         assert "No registry credential is stored" in dry_runs.run(spec).message
@@ -173,7 +174,7 @@ class Teller(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("padding", [0, 150, 225])
 def test_a_registry_that_sends_the_secret_back_does_not_get_it_into_words(data_dir, padding):
-    """B33, P10: also where the words are cut within it."""
+    """Also where the message is truncated within the secret (P10)."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Teller)
     server.padding = padding
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -73,7 +73,7 @@ HEAVY = {
 
 @pytest.mark.parametrize("kind", HEAVY)
 def test_what_takes_too_much_is_ended_and_refuses_that_claim_only(kind):
-    """D5: it ran in the web process, which answered nobody meanwhile."""
+    """It ran in the web process, which answered no other request (hazards.md#d5)."""
     schema, config = HEAVY[kind]
     used = time.process_time()
     [[wrong]] = validation.config_errors([config], spec_of(schema), f"mallory-{kind}")

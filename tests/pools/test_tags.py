@@ -179,7 +179,7 @@ def test_the_workload_says_what_is_done_when_its_tag_has_moved(registry, setting
 
 
 def test_a_registry_that_does_not_answer_is_asked_once_in_a_round(registry, made, call):
-    """B40: it is said at each workload, nothing else changes, and none waits for it again before its time."""
+    """Each workload reports it, nothing else changes, and none waits for it again before its time."""
     one, two = made("one")[0], made("two")[0]
     asked = []
     runtime = get_runtime()
@@ -204,7 +204,7 @@ def test_a_registry_that_does_not_answer_is_asked_once_in_a_round(registry, made
 
 
 def test_a_private_registry_is_asked_with_its_credential(tmp_path):
-    """B33, B40: and refuses in words that name it, without the secret; the roll pulls with it."""
+    """The error names the credential without its secret; the roll pulls with it."""
     registry = registries.Registry(tmp_path / "private", f"{USER}:{bcrypted(PASSWORD)}\n")
     registry.start()
     image, login = f"{registry.host}/p:1", {"username": USER, "password": PASSWORD}
@@ -229,7 +229,8 @@ def test_a_private_registry_is_asked_with_its_credential(tmp_path):
 
 @pytest.mark.parametrize("policy", ["missing", "never"])
 def test_an_image_that_only_this_machine_has(call, policy):
-    """B40: its tag is looked at here; one that is gone is said, and a refresh takes what the tag names."""
+    """Its tag is looked up at the local engine; a missing one is reported, and a refresh uses the image that the tag
+    names."""
     image = f"boilerhouse-test/local-{os.getpid()}:1"
     if policy == "missing" and get_runtime().capabilities().image_store == "containerd":
         pytest.xfail(
@@ -281,7 +282,7 @@ def test_an_image_by_digest_is_never_refreshed(call):
 
 @pytest.mark.any_database
 def test_a_version_has_one_image_and_one_only(registry, made, call):
-    """B40: whoever was first healthy decides; another is refused, the same under another id is not."""
+    """The first healthy container decides; another image is refused, the same image under another id is not."""
     workload, _ = made("gate")
     version, stale = workload.latest, workload.latest
     other = get_runtime().find_image("boilerhouse/example-workload:1")

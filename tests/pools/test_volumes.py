@@ -58,7 +58,7 @@ def test_thirty_two_threads_of_different_tenants_latch_once(container):
 
 
 def test_the_lock_is_held_until_the_last_process_with_its_descriptor_is_dead(container):
-    """B1: the lock is the process. The holder lets go, its child still works, nobody else gets in."""
+    """The lock belongs to the process tree: its holder exits, its child still works, and nobody else gets the lock."""
     with volumes.locked(container) as descriptor:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(descriptor,))
     got = threading.Event()

@@ -242,7 +242,7 @@ def test_a_volume_of_the_image_around_one_of_the_workload_is_in_the_way():
 
 
 def test_an_image_that_declares_something_else_by_the_same_name_is_looked_at_before_each_start(engine):
-    """B2: said once for each version, again when the image changes, and kept until it is over."""
+    """Reported once per version, again when the image changes, and kept until it is resolved."""
     pool = make_pool(workload=make_workload(volumes=ONE), min_size=1)
     image = pool.workload.latest.spec.image
     said = []

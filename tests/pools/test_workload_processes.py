@@ -120,7 +120,7 @@ def test_what_is_given_is_shown_and_an_untouched_form_changes_nothing(client, ad
 
 
 def saved_untouched(client, do: str = "save", **typed: str) -> int:
-    """Send the editor's form as it was shown, with what is typed over it; return the status."""
+    """Send the editor's form as it was rendered, with some values changed; return the status."""
     from boilerhouse.dashboard.documents import Document
     from boilerhouse.dashboard.sections import workloads as sections
     from pools.api.serializers import WorkloadInput, render_workload
@@ -203,7 +203,8 @@ def fresh(pool) -> Pool:
 
 
 def test_a_pool_whose_warm_containers_do_not_last_says_so_and_backs_off(data_dir):
-    """B1: the third one in a row is told, and each next start waits longer, however often one becomes warm."""
+    """The third failure in a row is reported, and each next start waits longer, however often a container becomes
+    warm."""
     pool = make_pool("churns", min_size=1)
     waits = []
     for number in range(5):

@@ -45,7 +45,7 @@ class Machine:
         self.environment["DATABASE_URL"] = f"{given.rpartition('/')[0]}/{name}"
 
     def manage(self, *arguments: str, code: int = 0) -> str:
-        """Run a command; return what it prints. Its exit code must be ``code``."""
+        """Run a command and return its output. Its exit code must be ``code``."""
         done = subprocess.run(
             [sys.executable, str(ROOT / "manage.py"), *arguments],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180, check=False,

@@ -470,7 +470,7 @@ def test_who_may_not_is_refused_at_objects_that_are_there_and_nothing_has_change
 
 
 def test_what_is_allowed_does_what_it_says(world, operations):
-    """Each role in turn; what one call uses up is made anew for the next."""
+    """Each role in turn; objects that a call uses up are created again for the next."""
     wrong = []
     for operation in operations:
         for role in ROLES:

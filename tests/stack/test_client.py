@@ -142,7 +142,7 @@ def test_collections_page_update_and_never_lose_anothers_change(client):
 
 
 def test_an_answer_that_was_lost_is_asked_for_again_and_nothing_is_done_twice(client, stack, monkeypatch):
-    """The server did it, the connection broke: the same Idempotency-Key brings the same answer."""
+    """The server has done it, the connection broke: the same Idempotency-Key returns the same answer."""
     fresh, real, lost = bh.Client(stack.base, stack.key), requests.Session.request, []
 
     def lossy(self, *args, **options):

@@ -90,7 +90,7 @@ def test_garbage_ends_its_connection_and_nothing_else(stack, text):
 
 @pytest.fixture
 def blackhole():
-    """A sink that takes connections and never says a word."""
+    """A sink that accepts connections and never answers."""
     server = socket.create_server(("127.0.0.1", 0), backlog=200)
     yield f"http://127.0.0.1:{server.getsockname()[1]}"
     server.close()

@@ -140,7 +140,7 @@ def test_it_is_said_when_the_workload_is_saved_and_when_its_pool_starts(stack, p
 
 @pytest.mark.any_database
 def test_a_volume_of_the_image_that_would_lie_over_ours_or_around_it_is_refused(stack, image):
-    """B2, B45: what is written there would not be saved; said at once where the image is here, else by the pool."""
+    """Files written there would not be saved; reported at once where the image is here, else by the pool."""
     tag = image("/state/db", "/var/lib")
     volumes = {"state": {"containerPath": "/state"}, "custom": [{"name": "x", "containerPath": "/var/lib/x"}]}
     body = {"id": "over", "name": "over", **workload_of(tag), "pullPolicy": "never", "volumes": volumes}
@@ -167,7 +167,7 @@ def test_a_volume_of_the_image_that_would_lie_over_ours_or_around_it_is_refused(
 
 @pytest.mark.any_database
 def test_odd_volumes_of_a_hostile_image_make_no_volume_of_the_engines(stack, pools, image):
-    """B2: however they are written, nested or many; what cannot be mounted is refused in words."""
+    """However they are written, nested or many; those that cannot be mounted are refused with a reason."""
     before = volumes_of_the_engine()
     odd = [
         "/data/",

@@ -33,7 +33,7 @@ SYSTEMD, COMPOSE = "On a bare host, with systemd", "With compose"
 
 @pytest.fixture(scope="module", autouse=True)
 def node_image() -> None:
-    """The image of the machines, with what the guide's first line installs."""
+    """The image of the machines, with the packages of the guide's first line."""
     images.ensure_example()
     subprocess.run([ROOT / "examples" / "build.sh", "postgresql"], check=True, capture_output=True, timeout=1200)
     install = guide(SYSTEMD)[0].splitlines()[0]
@@ -57,7 +57,7 @@ def healthy(node: Node, doctor: str) -> bool:
 
 
 def works(node: Node, served: Inside, rclone: str) -> str:
-    """A pool comes, a tenant works twice with a secret, finds the state again, and stays; returns the container's id."""
+    """A pool starts, a tenant works twice with a secret and finds its state; returns the container's id."""
     pool = served.make_pool(sink=node.serve_s3(rclone), warm=2, maxSize=3)
     for turn in ("1", "2"):
         claimed = served.claim("ana", pool, secrets={"T": "x"})

@@ -70,7 +70,7 @@ def test_the_tenant_after_a_hostile_one_finds_nothing(stack, pools, sink_server)
 
 @pytest.mark.any_database
 def test_a_hostile_tenants_own_files_come_back_exactly(stack, pools, sink_server):
-    """Odd names, locked directories and FIFOs: kept or named, never silently left out (P4)."""
+    """Odd names, locked directories and FIFOs are saved or named, never silently left out (P4)."""
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=2)
     claimed = stack.claim("odd", pool)
     stack.exec(claimed["containerId"], DIRTY + "kill %1 2>/dev/null; pkill -f again; rm -f again", check=False)
@@ -301,7 +301,7 @@ def test_a_used_container_whose_assignment_was_lost_is_quarantined_by_its_latch(
 
 
 def storm(stack, pool, tenants, threads):
-    """Claim, look, release for each tenant; watch the population meanwhile."""
+    """Claim, check and release for each tenant; watch the pool's size during that."""
     populations, stop = [], threading.Event()
 
     def watch() -> None:
@@ -367,7 +367,7 @@ def running() -> set[str]:
 
 
 def test_another_deployments_containers_are_not_touched(stack, pools, machine):
-    """P9: a container with another deployment's label and one of nobody's live on through reconcile and purge."""
+    """A container with another deployment's label and one without an owner survive reconcile and purge (P9)."""
     held = stack.claim("p9", pools())
     theirs = run_beside(f"--label={host.DEPLOYMENT_LABEL}=someoneelse")
     container_id = uuid.uuid4()  # named as ours are

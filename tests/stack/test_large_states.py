@@ -26,7 +26,7 @@ def line(sink_server):
 
 
 def saved_tenant(stack, pools, sink_server, line, tenant: str) -> tuple[str, str]:
-    """A pool whose sink is at the end of a slow line, and what a tenant has saved there."""
+    """A pool whose sink has a slow connection, and the state that a tenant has saved there."""
     slow = {"endpoint": line.endpoint, "rcloneFlags": ["--bwlimit=1M", "--transfers=2"]}
     pool = pools(sink={**sink_server.json(STATE), **slow}, warm=2, maxSize=3)
     claimed = stack.claim(tenant, pool)

@@ -407,7 +407,7 @@ def test_a_failing_pre_release_hook_is_reported_and_the_save_goes_on(stack, pool
 
 @pytest.mark.any_database
 def test_a_hook_that_is_not_there_is_said_so(stack, pools):
-    """B37b: in the words of a shell, at both ends of a claim."""
+    """With a shell's error text, at both ends of a claim."""
     missing = {"command": ["nope"], "timeoutMs": 5000}
     pool = pools(workload={"hooks": {"preRelease": missing}})
     stack.claim("ines", pool)

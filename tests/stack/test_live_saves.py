@@ -122,7 +122,8 @@ def test_a_busy_database_is_saved_each_time_and_comes_back_as_it_was(
 @pytest.mark.parametrize("saves", [4, pytest.param(12, marks=pytest.mark.long)])  # 12 take a minute where it is busy
 @pytest.mark.any_database
 def test_commands_and_health_checks_never_fail_of_a_freeze(stack, pools, sink_server, saves):
-    """B17: commands during saves wait a moment; a health check that fails once would make it unhealthy, and none does."""
+    """Commands during saves wait briefly; a single failed health check would make the container unhealthy, and none
+    fails."""
     check = {"command": ["true"], "intervalMs": 500, "retries": 1, "startPeriodMs": 500}
     pool = live_pool(stack, pools, sink_server, workload={"healthCheck": check})
     held = stack.claim("eve", pool)["containerId"]
@@ -170,7 +171,7 @@ def test_a_worker_killed_while_it_holds_a_container_still(stack, pools, sink_ser
 
 @pytest.mark.any_database
 def test_a_container_found_frozen_goes_on_within_thirty_seconds(stack, pools, sink_server):
-    """B17, P8: whoever left it so, by the kernel's file or by the engine's pause; and its release is not in the way."""
+    """Frozen through the kernel's file or by the engine's pause; its release still works (P8)."""
     pool = live_pool(stack, pools, sink_server)
     held = stack.claim("gil", pool)["containerId"]
     stack.exec(held, "echo 1 > /state/one")

@@ -33,7 +33,7 @@ def lines_of(page: Any) -> int:
 
 
 def test_a_log_is_followed_stops_while_it_is_read_and_stays_small(stack, pools, page):
-    """Complaints 9, 10 and 11 of ux.md: no frozen page, no pull to the end, no silent stall."""
+    """Complaints 9, 10 and 11: no frozen page, no forced scrolling to the end, no silent stall."""
     pool = pools(warm=1)
     held = stack.claim("logs-1", pool)["containerId"]
     stack.exec(held, "echo first-line > /proc/1/fd/1")
@@ -131,7 +131,7 @@ def _knock(stack: Any, container_id: str, cookies: str, origin: str) -> int | st
 
 
 def test_a_shell_is_opened_with_a_reason_and_ends_with_the_claim(stack, pools, page):
-    """Complaints 12 and 13: what was shown stays, and an end is said."""
+    """Complaints 12 and 13: the output stays on the page, and the end of the session is shown."""
     pool = pools(warm=1, maxSize=2)
     held = stack.claim("shell-1", pool)["containerId"]
     live_page = f"{stack.base}/containers/{held}/"

@@ -77,7 +77,7 @@ while :; do sleep 0.1; done
 
 @pytest.mark.any_database
 def test_the_images_own_process_is_process_1_where_it_is_asked_for(stack, pools, image):
-    """B7: an s6-like entrypoint fails below an init, in its own words, and runs with ``init: "image"``."""
+    """An s6-like entrypoint fails below an init with its own error, and runs with ``init: "image"``."""
     s6 = image('ENTRYPOINT ["/init"]', files={"/init": S6})
     pool = pools(workload={"image": s6, "ports": []}, warm=0, maxSize=2)
     stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 2}, 202)
@@ -184,7 +184,7 @@ FLIPS = "HEALTHCHECK --interval=500ms --timeout=5s --retries=1 CMD test ! -e /tm
 
 @pytest.mark.any_database
 def test_an_images_own_failing_healthcheck_is_named_backs_off_and_can_be_switched_off(stack, pools, image):
-    """B1: its command and its last words stand on the pool, few containers are made, and null ends it."""
+    """The pool shows its command and its last output, few containers are created, and null ends it."""
     workload = {"image": image(FAILS), "command": RUN, "ports": [], "healthCheck": "image"}
     pool = pools(workload=workload, warm=0, maxSize=3)
     stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 2}, 202)
@@ -207,7 +207,8 @@ def test_an_images_own_failing_healthcheck_is_named_backs_off_and_can_be_switche
 
 @pytest.mark.long  # three containers in a row become warm, fail later and are waited for: 20 s
 def test_an_images_healthcheck_that_fails_later_is_named_and_does_not_churn(stack, pools, image):
-    """B1: a tenant's own output is not told; warm ones that fail are replaced more and more slowly, and that is said."""
+    """A tenant's own output is not reported; failing warm containers are replaced ever more slowly, and the pool
+    says so."""
     late = ["sh", "-c", "trap 'exit 0' TERM; sleep 2; touch /tmp/late; while :; do sleep 0.1; done"]
     pool = pools(
         workload={"image": image(FLIPS), "command": late, "ports": [], "healthCheck": "image"}, warm=0, maxSize=3

@@ -88,7 +88,7 @@ def test_four_slow_pulls_stop_no_other_pool(stack, registry):
 
 @pytest.mark.long  # a pull of 6 MB at 32 KB/s, and two rounds of claims
 def test_the_troubles_of_registries_stay_with_the_pools_concerned(stack, registry, tmp_path):
-    """B31-B35, B40: a password, a slow line, a lost layer, an image by digest and a moved tag at once, beside claims."""
+    """A password, a slow connection, a lost layer, an image by digest and a moved tag at once, during claims."""
     login = {"username": USER, "password": PASSWORD}
     private = registries.Registry(tmp_path / "private", f"{USER}:{bcrypted(PASSWORD)}\n")
     private.start()

@@ -35,7 +35,7 @@ def sinks_at(server: Dripping):
 
 @pytest.fixture
 def soon(monkeypatch):
-    """Deadlines come sooner than they do, so that nobody waits for them here."""
+    """Shortens deadlines, so that the tests do not wait for them."""
     for module in ("s3", "webdav"):
         monkeypatch.setattr(f"syncing.sinks.{module}.whole_s", lambda *_: 0.3)
 
@@ -120,7 +120,7 @@ def asked(data_dir, monkeypatch):
 
 
 def test_a_sink_that_drips_gets_some_of_the_threads_and_then_one(asked, monkeypatch):
-    """D10: claims at other sinks find a thread at once, from the first claim on; later ones wait for nobody."""
+    """Claims at other sinks find a thread at once, from the first claim on; later ones do not wait either."""
     spec, _ = asked
     monkeypatch.setattr(sink_checks, "PATIENT_DEADLINE_S", sink_checks.SLOW_S + 0.1)
     first = [sink_checks.check_spec(spec, f"tenant-{number}") for number in range(8)]

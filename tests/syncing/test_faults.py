@@ -125,7 +125,7 @@ def test_a_fault_that_passes_costs_a_retry_and_nothing_else(tenant, proxy):
 
 
 def test_a_sink_that_fills_up_keeps_the_last_save(data_dir, transactional_db, settings, tmp_path):
-    """A real disk that is full: the save fails with its word, and what was saved before is all there."""
+    """A real full disk: the save fails with its own error, and the earlier save is complete."""
     root = tmp_path / "small"
     root.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(root)], check=True)
@@ -317,7 +317,7 @@ def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_
 
 
 def test_a_save_ends_when_its_sink_dies_after_some_files_have_arrived(tmp_path, data_dir, transactional_db):
-    """P5: what an earlier try brought is no progress of the tries that bring nothing."""
+    """The files of an earlier attempt are no progress of attempts that transfer nothing (P5)."""
     import time
 
     from pools import volumes

@@ -71,7 +71,7 @@ class Watched:
         return by_rclone, by_others
 
     def check(self):
-        """Ask by each client; returns the one pair of key and token that all have used."""
+        """Query with each client; returns the one pair of key and token that all have used."""
         self.save()
         self.sink.probe()
         self.sink.has_objects("t/keys", 2)
@@ -211,7 +211,7 @@ def test_a_roles_keys_are_renewed_before_a_transfer(watched, metadata):
 
 
 def test_without_any_keys_both_say_so(watched):
-    """B27: nobody asks the address of the metadata, and the error says where keys are looked for."""
+    """Nothing queries the metadata address, and the error says where keys are looked for."""
     for ask in (watched.sink.probe, watched.save):
         with pytest.raises(errors.SinkDenied, match="instance's role"):
             ask()
@@ -219,7 +219,7 @@ def test_without_any_keys_both_say_so(watched):
 
 
 def test_a_role_that_is_refused_is_not_taken_for_the_bucket(watched, host, tmp_path):
-    """B27: the words are those of who refused."""
+    """The error contains the message of the service that refused."""
     refusal = (
         b'<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
         b"<Code>InvalidIdentityToken</Code><Message>no</Message></Error></ErrorResponse>"

@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def soon():
-    """From its call until its end deadlines come sooner than they do, so that nobody waits for them here."""
+    """Shortens deadlines from its call until its end, so that the tests do not wait for them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "LISTED_S", 1e-6)
 
@@ -72,7 +72,7 @@ def test_each_question_ends_and_another_mount_answers(root, soon):
 
 
 def test_what_not_even_a_signal_ends_is_left_behind_and_not_risked_for_ever(tmp_path, soon):
-    """D10: a write to a frozen file system; after a few such processes the sink is told to hang without another, and
+    """A write to a frozen file system: after a few stuck processes the sink is reported as hung without another, and
     none of them holds a lock, a socket or a file of ours."""
     with hung.frozen(tmp_path) as mount:
         sink, before = LocalSink(mount), set(pids.children(os.getpid()))

@@ -175,7 +175,7 @@ def test_a_mapping_root_that_is_a_link_gives_nothing_of_the_host(s3, volume, loc
 
 
 def test_rclone_finds_an_https_sink_by_name_and_verifies_it(volume, lock, tmp_path):
-    """S2: nobody but the private authority vouches for it, and nothing but /etc/hosts knows its name."""
+    """Only the private authority signs its certificate, and only /etc/hosts knows its name."""
     server = S3Server(tmp_path / "s3", tls=True)
     server.start()
     try:
@@ -219,7 +219,7 @@ def refused():
 
 
 def test_every_directory_of_the_jail_is_open_to_the_containers_user(volume, refused):
-    """S2: bwrap makes what lies above a bind for root alone, unless it is told."""
+    """bwrap makes the parents of a bind readable by root only, unless told otherwise."""
     words = Jail(volume, Owner(UID, UID), False, ((volume, "/sink/a/b"), (volume, "/sink/a/c"))).wrap([], refused)
     shown = [words[i + 2] for i, word in enumerate(words) if word.removeprefix("--ro-").startswith("bind")]
     above = {str(parent) for path in [*shown, "/sink/a/b"] for parent in Path(path).parents}

@@ -46,7 +46,7 @@ def test_each_kind_is_tried_against_a_server():
 
 
 def test_signs_of_one_kind_mean_nothing_at_another():
-    """A file's name is among rclone's words: it was read as an answer of S3, whatever the sink."""
+    """A file's name in rclone's output was read as an answer of S3, for every kind of sink."""
     line = ["SlowDown.txt: the upload was cut"]
     assert isinstance(sinks.S3Sink("b", "r", "").rclone_failure(line), errors.SinkThrottled)
     assert sinks.WebDavSink("http://dav.example").rclone_failure(line) is None

@@ -26,7 +26,7 @@ def tenant(s3, data_dir, transactional_db):
 
 
 def test_many_empty_directories_come_back_and_say_that_they_move(tenant, monkeypatch):
-    """D11: a claim that nobody waits for goes on for as long as they come; their marker is read in the time it needs."""
+    """A claim with `wait: false` continues while directories arrive; its marker is read in the time that it needs."""
     for number in range(MANY):
         (tenant.state / f"{number:0190}").mkdir(0o700)
     (tenant.state / "link").symlink_to("nowhere")

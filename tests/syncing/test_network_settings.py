@@ -138,7 +138,7 @@ def proxied(request, tmp_path, settings):
 
 @pytest.fixture
 def moved(data_dir, tmp_path):
-    """Save one file by rclone in its jail, and restore it; returns what came back."""
+    """Save one file with rclone in its sandbox, and restore it; returns the restored content."""
     volume, target = tmp_path / "volume", tmp_path / "target"
     for directory in (volume, target):
         directory.mkdir()
@@ -182,7 +182,7 @@ def test_what_no_proxy_names_no_client_asks_through_it(proxied, moved, settings)
 
 @pytest.fixture
 def said(caplog, capfd, monkeypatch):
-    """All that is said while sinks are asked: arguments, logs, output; and, by ``said(ask)``, how ``ask`` fails."""
+    """All output while sinks are queried: arguments, logs, output; ``said(ask)`` adds the error of ``ask``."""
     shown = []
     real = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda words, **more: shown.append(words) or real(words, **more))

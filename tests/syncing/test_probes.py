@@ -55,12 +55,13 @@ def started(monkeypatch):
 
 
 def verbs(commands):
-    """What each rclone was to do: the word after the last path of it."""
+    """The operation of each rclone: the word after its last path."""
     return [words[len(words) - words[::-1].index("/bin/rclone")] for words in commands]
 
 
 def left(far_end):
-    """What is at the far end, folders included where they exist by themselves; not by what the place is known."""
+    """The objects at the server, with folders that exist by themselves and without the object that identifies the
+    place."""
     if isinstance(far_end, far_ends.Directory):
         found = [str(path.relative_to(far_end.root)) for path in far_end.root.rglob("*")]
         return [name for name in found if name not in (PLACE_KEY, MARKER_ROOT)]
@@ -177,7 +178,7 @@ def test_every_mappings_location_is_tried(s3, data_dir, monkeypatch):
 
 
 def test_a_healthy_sink_is_asked_by_rclone_only_now_and_then(s3_spec, started):
-    """S2: cheap checks go on; the thorough one comes after a failure, a change, a wish, and a quarter of an hour."""
+    """Cheap checks continue; the thorough one follows a failure, a change, a request, and a quarter of an hour."""
     spec = s3_spec
     services.probe(spec, is_periodic=True)
     assert len(started) == 3

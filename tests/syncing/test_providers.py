@@ -33,7 +33,7 @@ WRITES = ("PUT", "POST", "DELETE")
 
 
 class Behind(far_ends.FarEnd):
-    """A far end as it is seen through a provider; tests look at it directly."""
+    """A server seen through a provider's behaviour; tests read it directly."""
 
     def __init__(self, end: far_ends.FarEnd, behaviour: providers.Behaviour, **shown: object) -> None:
         self.end, self.provider = end, Provider(end.shown["endpoint"], behaviour)
@@ -59,7 +59,7 @@ def moto(tmp_path_factory):
 
 @pytest.fixture
 def behind(request, data_dir, transactional_db, monkeypatch):
-    """Make a far end behind a behaviour; moto, where the test does not say another."""
+    """Create a server behind a behaviour; moto, unless the test names another."""
     monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
     made = []
 
@@ -79,7 +79,7 @@ def data_written(end: Behind) -> list[providers.Asked]:
 
 
 def live(end: Behind, run_tasks) -> TenantState:
-    """A first claim, saves, a lost host, a save cut short, a backup put back, expiry, erasure: all of it works."""
+    """A first claim, saves, a lost host, an interrupted save, a restored backup, expiry, erasure: all of it works."""
     state = TenantState(end)
     health = services.probe(state.fresh())
     assert health["state"] == "healthy", health
@@ -245,7 +245,7 @@ REFUSES = {
 
 @pytest.mark.parametrize("row", REFUSES)
 def test_what_cannot_be_used_is_found_by_the_probe_and_nothing_is_half_done(behind, row):
-    """B22, B23, B24, B25, B41: the provider's words and ours; a claim or a save there leaves nothing behind."""
+    """The error has the provider's message and ours; a claim or a save there leaves nothing behind."""
     make, shown, error, words = REFUSES[row]
     end = behind(providers.Behaviour(), **shown)
     state = TenantState(end)
@@ -456,7 +456,7 @@ def test_a_listing_without_an_end_is_an_error(behind):
 
 @pytest.fixture
 def named(behind):
-    """A far end by host name; the bucket is a name below it, too."""
+    """A server by host name; the bucket is a name below it, too."""
     name_loopback("testbucket.sink.test")
     name_loopback("sink.test")
 
@@ -592,7 +592,7 @@ def test_webdav_waits_as_long_as_it_is_asked_to(dav):
     ],
 )
 def test_webdavs_own_words_are_kept_without_our_secrets(dav, body, words):
-    """B22, P10: one printable line. O3: what is no answer of WebDAV is not repeated."""
+    """One printable line; an answer that is not WebDAV is not repeated (P10)."""
     dav.provider.behaviour = providers.SlowDown(share=1.0, answer=providers.Answer(403, [], body))
     with pytest.raises(errors.SinkDenied) as raised:
         dav.sink().get("t/one", RUN_DEADLINE_S)

@@ -131,7 +131,7 @@ def test_a_spec_that_was_deleted_meanwhile_is_not_found(call, pool, monkeypatch)
 
 
 def test_a_pool_is_not_deleted_under_a_tenant_that_has_just_claimed(call, pool, monkeypatch):
-    """1.8: the claim committed after the count, and was released although nobody had forced that."""
+    """The claim committed after the count, and was released although the caller had not set ``force``."""
     claiming: list[Aside] = []
     count = Pool.held_count
 

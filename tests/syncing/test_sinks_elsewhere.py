@@ -59,7 +59,7 @@ class _Server:
 
 @pytest.fixture
 def internal():
-    """Something on this machine that is nobody's sink."""
+    """A service on this machine that is no sink."""
     server = _Server()
     yield server
     server.stop()
@@ -215,7 +215,7 @@ def test_a_name_that_means_something_else_the_second_time_is_asked_once(settings
 
 
 def test_a_probe_tells_nothing_of_what_answers(call, settings, internal):
-    """O3: ok, or why not; never what a server said that is no sink."""
+    """The answer is ok or the reason, never the text of a server that is no sink."""
     settings.BOILERHOUSE_ALLOWED_SINK_HOSTS = [f"127.0.0.1:{internal.port}"]
     endpoint = {"endpoint": f"http://127.0.0.1:{internal.port}"}
     for kind, sink in (("http", {"type": "http"}), ("s3", API_SINK)):

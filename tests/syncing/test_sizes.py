@@ -66,7 +66,7 @@ def test_an_answer_without_an_end_is_cut(endless, kind):
 
 
 def test_a_few_bytes_that_stand_for_many_are_not_unpacked():
-    """D11: a marker is compressed where it is long; half of one is told from too much of one."""
+    """A long marker is compressed; a truncated one is distinguished from one that is too large (hazards.md#d11)."""
     long = replace(MARKER, manifest=Manifest(empty_dirs=[f"d{number}" for number in range(20_000)])).dump()
     assert len(long) < PLAIN_BYTES
     assert len(Marker.load(long).manifest.empty_dirs) == 20_000
@@ -97,7 +97,7 @@ def test_a_listing_is_bounded_as_a_marker_is(far_end, monkeypatch):
 
 
 def test_what_could_not_be_read_again_is_not_written(monkeypatch):
-    """D11: a save with so many names fails in words, and what was saved last stays."""
+    """A save with too many names fails with a reason, and the last save stays (hazards.md#d11)."""
     monkeypatch.setattr(sizes, "MOST_UNPACKED_BYTES", 100_000)
     with pytest.raises(errors.Oversized, match=r"t/alice has so many names"):
         replace(MARKER, manifest=Manifest(empty_dirs=[f"d{number}" for number in range(20_000)])).dump()

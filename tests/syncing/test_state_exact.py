@@ -29,7 +29,7 @@ COMPOSED, DECOMPOSED = "\u00fc", "u\u0308"
 
 
 def put(tenant, name: bytes | str, content: bytes = b"") -> bytes:
-    """A file, and the directories above it, as the container's user would make them; returns its path."""
+    """Create a file and its parent directories as the container's user would; returns its path."""
     path = os.fsencode(tenant.state)
     *above, last = os.fsencode(name).split(b"/")
     for part in above:
@@ -148,7 +148,7 @@ def test_a_name_that_cannot_be_told_from_part_of_another_fails_by_its_name(tenan
 
 
 def test_a_server_that_merges_unicode_forms_is_found_by_the_save_which_names_both(data_dir, transactional_db, tmp_path):
-    """B29c: the words name what collides, and look-alikes can be told apart in them; what is right is not named."""
+    """The error names the colliding files, distinguishes look-alikes, and does not name correct ones."""
     far_end = far_ends.WebDav(tmp_path, more=())
     try:
         tenant = TenantState(far_end)
@@ -246,7 +246,7 @@ def denied(*_: object) -> str:
 
 @far_ends.SOME
 def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
-    """B46: ``mkdir -m 0000 d`` in a live container fails no save, and is open to nobody during it."""
+    """``mkdir -m 0000 d`` in a live container does not fail a save, and the save does not make it readable."""
     before = closed_things(tenant)
     target = tenant.target
     monkeypatch.setattr(tenant, "target", lambda lock: replace(target(lock), is_stopped=False))
@@ -377,7 +377,7 @@ def test_times_come_back_to_the_nanosecond_also_of_what_was_only_touched(tenant)
 
 
 def test_a_restore_that_does_not_give_a_files_name_back_fails_by_that_name(tenant):
-    """B29b: never silently under another name, whatever the totals say."""
+    """A file is never silently stored under another name, whatever the totals are."""
     put(tenant, "r\u00e9sum\u00e9", b"1234")
     tenant.save()
     tenant.sink.move(f"{LOCATION}/r\u00e9sum\u00e9", f"{LOCATION}/resume")
@@ -438,7 +438,7 @@ def in_parts(far_end, name: str, content: bytes) -> None:
 
 
 def overwrite(tenant, name: str) -> bytes:
-    """Change some bytes and nothing else, neither size nor time; returns the content."""
+    """Change some bytes but neither size nor time; returns the content."""
     path = tenant.state / name
     was = path.stat()
     with path.open("r+b") as file:
@@ -479,7 +479,7 @@ def test_a_change_of_the_same_size_in_an_object_that_others_put_in_parts_is_save
 
 
 def test_what_was_saved_without_checksums_is_sent_again_with_them(far_end, data_dir, transactional_db):
-    """S1: a spec that said ``--s3-disable-checksum`` has left objects in parts that no MD5 is known of."""
+    """A spec with ``--s3-disable-checksum`` has left multipart objects without a known MD5."""
     only_s3(far_end)
     flags = ["--s3-upload-cutoff=5M", "--s3-disable-checksum=true"]
     tenant = TenantState(far_end)

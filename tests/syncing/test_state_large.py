@@ -42,7 +42,7 @@ def line(s3):
 
 @pytest.fixture
 def make_tenant(s3, line, data_dir, transactional_db, settings):
-    """A tenant whose sink is at the end of the line, with these flags of rclone."""
+    """A tenant whose sink has this connection, with these flags of rclone."""
     settings.BOILERHOUSE_TRANSFER_STALL_S = STALL_S
 
     def make(*flags: str) -> TenantState:
@@ -69,7 +69,7 @@ def lies_in(tenant: TenantState) -> dict[str, bytes]:
 
 
 def all_slots_are_free() -> bool:
-    """Whether nobody holds a transfer slot; who was killed may be dying still."""
+    """Whether no process holds a transfer slot; a killed one may still be dying."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
@@ -142,7 +142,7 @@ def test_a_sink_that_is_always_just_alive_stalls_it_too(make_tenant, line):
 
 
 def test_what_moves_slower_than_the_bound_is_ended_and_not_begun_again(make_tenant, line, settings):
-    """D10: it is told so, whatever has come; a lower bound lets it go on."""
+    """The error says so, whatever has arrived; a lower limit lets it continue (hazards.md#d10)."""
     settings.BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S = 10_000_000
     tenant = make_tenant()
     fill(tenant, 6, 3_000_000)
@@ -159,7 +159,7 @@ def test_what_moves_slower_than_the_bound_is_ended_and_not_begun_again(make_tena
 
 
 def test_a_process_that_hangs_is_ended(make_tenant, monkeypatch):
-    """B28: as on a read that never returns."""
+    """As on a read that never returns."""
     tenant = make_tenant("--bwlimit=1M")
     fill(tenant, 4, 1_000_000)
     real = rclone._Supervisor.__enter__
@@ -220,7 +220,7 @@ def test_transfers_with_one_sink_leave_slots_to_others(data_dir, settings):
 
 
 def test_a_deadline_that_is_still_set_is_told_to_have_no_effect(monkeypatch):
-    """B28: the setting is retired; who still sets it is told so and by what."""
+    """The setting is retired; a deployment that still sets it gets a warning that names its replacement."""
     from boilerhouse.core.checks import environment
 
     monkeypatch.setenv("BOILERHOUSE_TRANSFER_TIMEOUT_S", "600")
@@ -330,7 +330,7 @@ def test_a_claim_that_failed_leaves_what_it_had_to_the_tenants_next_container(ma
 
 
 def fail_a_claim(tenant: TenantState, monkeypatch) -> int:
-    """A claim that is given up in the middle of its restore; its container is wiped. Returns how many files came."""
+    """A claim aborted during its restore; its container is wiped. Returns how many files arrived."""
     stop_after(monkeypatch, 1_500_000, errors.TransferCancelled())
     with pytest.raises(errors.TransferCancelled):
         tenant.claim()
@@ -347,7 +347,7 @@ def fail_a_claim(tenant: TenantState, monkeypatch) -> int:
 def test_a_line_that_is_dead_for_a_while_ends_only_claims_that_somebody_waits_for(
     make_tenant, line, monkeypatch, settings, is_patient
 ):
-    """B28: with nobody waiting, what bounds a claim is how long nothing may move."""
+    """Without a waiting client, a claim is bounded by the time without progress."""
     tenant = make_tenant("--bwlimit=1M", "--transfers=1")
     made = fill(tenant, 8, 400_000)
     tenant.save()

@@ -85,7 +85,7 @@ time.sleep(600)
 
 
 def test_what_is_written_through_a_mapping_is_in_the_next_save(one):
-    """B17: such a write changes no time of the file while its page is not on the disk, so nobody copied it again."""
+    """Such a write changes no time of the file while its page is not on the disk, so the file was not copied again."""
     one.start(MAPPED)
     time.sleep(0.2)  # then its times are no longer too young to count
     assert one.told()["pointInTime"]
@@ -98,7 +98,7 @@ def test_what_is_written_through_a_mapping_is_in_the_next_save(one):
 
 
 def test_files_that_change_all_the_time_never_fail_a_save_and_are_of_one_moment(live):
-    """B17: periodic saves of what is written meanwhile complete, and what comes back is one moment of it."""
+    """Periodic saves of files that are being written complete, and a restore returns one consistent snapshot."""
     writer = live.start(PAIR)
     for _ in range(4):
         step = live.save()
@@ -168,7 +168,7 @@ def test_only_what_changed_is_copied_and_sent(live):
 
 
 def settle() -> None:
-    """Until a change is told by the file system's clock."""
+    """Wait until the file system's clock distinguishes a change."""
     time.sleep(0.1)
 
 
@@ -222,7 +222,7 @@ def test_what_a_claim_restored_is_known(live):
 
 
 def test_what_an_unfinished_save_touched_is_looked_at_again(live):
-    """B17: a directory moved away during a save that was cut, and back again, has the same inodes and times."""
+    """A directory moved away during an interrupted save, and back again, has the same inodes and times."""
     (live.state / "d").mkdir()
     os.chown(live.state / "d", UID, UID)
     live.write(**{"d/a": "1", "b": "2", "c": "3"})
@@ -306,7 +306,7 @@ for n in itertools.count():
 
 @pytest.mark.parametrize("quiesce", ["freeze", "none"])
 def test_links_and_fifos_swapped_in_meanwhile_lead_nowhere(one, quiesce):
-    """B17: whatever a tenant puts in a file's place during a save, nothing from outside is saved and nothing hangs."""
+    """Whatever a tenant puts in a file's place during a save, nothing from outside is saved and nothing hangs."""
     SyncSpec.objects.filter(pk=one.spec.pk).update(quiesce=quiesce)
     (one.state / "dir").mkdir()
     one.write(**{"dir/passwd": "mine", "dir/shadow": "mine"})
@@ -374,7 +374,7 @@ def test_copies_keep_holes_times_and_their_bound(tmp_path):
 
 
 def test_what_there_is_no_room_to_copy_is_sent_as_it_lies_there(live, settings):
-    """B17: above the bound files are sent while the tenant works; what changes meanwhile is sent again, or named."""
+    """Above the limit files are sent while the tenant works; those that change are sent again, or named."""
     settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES = 100_000
     live.write(big="x" * 300_000, small="1")
     settle()
@@ -445,7 +445,7 @@ def test_a_pipe_in_the_place_of_a_file_that_is_sent_ends_the_transfer(one, setti
 
 
 def test_a_transfer_that_opens_a_pipe_is_ended_in_seconds(s3, data_dir, tmp_path, settings):
-    """D1b: whatever puts one there, also where nobody looks at the files: by what the kernel says of rclone."""
+    """Detected from the kernel's state of rclone, also where nothing checks the files."""
     volume, sink = tmp_path / "volume", s3.sink()
     volume.mkdir()
     os.mkfifo(volume / "pipe")
@@ -503,7 +503,7 @@ def test_a_freezer_that_never_reports_frozen_is_let_go(tmp_path):
 
 
 def test_a_container_let_go_in_between_is_no_moment():
-    """B17: whoever thaws a container during a save does not get a torn one called a moment."""
+    """If a container is unfrozen during a save, the torn copy is not reported as consistent."""
     with cgroups.group() as runtime_id:
         group = freezer.group_of(runtime_id)
         assert group
@@ -590,7 +590,7 @@ def test_a_mapping_that_cannot_be_saved_does_not_keep_the_others_from_it(one, se
 
 
 def test_what_a_killed_save_left_is_swept(one):
-    """B17: copies of a save that was killed go with the next save, by the sweep, or with the container."""
+    """The copies of a killed save are deleted with the next save, by the pruning, or with the container."""
     left = volumes.snapshot_dir(volumes.home(one.container_id))
     (left / "files").mkdir(parents=True)
     (left / "files" / "1").write_text("x")

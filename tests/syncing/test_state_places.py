@@ -365,7 +365,7 @@ def test_a_block_ends_when_the_other_spec_is_gone(down_when_saved):
 def test_specs_of_before_get_their_places_at_first_use_and_the_older_of_two_goes_on(
     data_dir, transactional_db, server, served, asked_first
 ):
-    """S3: after an upgrade no spec is known to be anywhere; aliases that were let in then are told apart."""
+    """After an upgrade no spec has a known place; aliases that were accepted before are distinguished then."""
     state = server.json("")
     secrets = {"accessKeyId": server.access_key, "secretAccessKey": str(state.pop("secretAccessKey"))}
     mappings = [{"sink_path": "t/${tenantId}/state/"}]
@@ -426,7 +426,7 @@ def test_all_who_make_it_at_once_end_with_one_id(far_end, monkeypatch):
 
 
 def looked_at(sink) -> places.Seen:
-    """``rclone serve s3`` answers 500 while an object is being written; whoever asks, asks again at the next use."""
+    """``rclone serve s3`` answers 500 while an object is being written; the query is repeated at the next use."""
     for _ in range(20):
         with contextlib.suppress(errors.SinkUnreachable):
             return places.look_at(places.Look(sink, "", ("t/${tenantId}",)))
@@ -473,7 +473,7 @@ def test_a_restore_of_a_folder_that_is_a_place_itself_leaves_its_object(data_dir
 
 
 def test_what_is_not_ours_is_not_taken_for_an_id(data_dir, transactional_db, server):
-    """S3: the object is there but says nothing; the sink is not used, and the words say what to do."""
+    """The object exists but is unreadable; the sink is not used, and the error says what to do."""
     server.sink().put(PLACE_KEY, b"hello")
     state = server.json("")
     secrets = {"accessKeyId": server.access_key, "secretAccessKey": str(state.pop("secretAccessKey"))}
@@ -556,7 +556,7 @@ def emptied(server) -> None:
 
 @pytest.mark.parametrize("is_remade", [False, True])
 def test_an_emptied_bucket_is_used_again_only_when_the_spec_is_saved_again(ask, server, is_remade):
-    """S3: an address that leads elsewhere, or a bucket that was made anew, is not taken for the old one (P5)."""
+    """An address that leads elsewhere, or a recreated bucket, is not taken for the old one (P5)."""
     ask("victims", server.json(""), VICTIMS)
     victim_saves()
     known = SyncSpec.objects.get().place["id"]
@@ -582,7 +582,7 @@ def test_an_emptied_bucket_is_used_again_only_when_the_spec_is_saved_again(ask, 
 
 
 def test_a_change_of_something_else_does_not_say_that_a_place_may_be_another(ask, server):
-    """S3: whoever saves a spec again to use a changed place has been told that it changed."""
+    """Saving a spec again to use a changed place requires that the change was reported."""
     ask("victims", server.json(""), VICTIMS)
     victim_saves()
     known = SyncSpec.objects.get().place["id"]
@@ -695,7 +695,7 @@ def test_a_place_that_says_in_the_end_is_known_from_then_on(ask, server, silent)
     ],
 )
 def test_two_spellings_of_one_server(one, other):
-    """S3: what the spelling alone tells is told without a request, so also while the sink is down."""
+    """Conflicts visible in the spelling are reported without a request, so also while the sink is down."""
 
     def sink(endpoint):
         return S3Sink("bucket", "us-east-1", "", endpoint)

@@ -243,7 +243,7 @@ def test_deleting_a_pool_waits_for_its_tenants_and_forgets_its_history():
 
 
 def test_many_that_begin_to_wait_at_once_are_all_counted(transactional_db, data_dir):
-    """Whoever counts second must see what the first one committed, or the pool starts too few."""
+    """The second transaction must see what the first one committed, or the pool starts too few."""
     pool = make_pool(max_size=50)
 
     def wait(number: int) -> None:

@@ -30,7 +30,7 @@ def _deployment(data_dir):
 
 
 def pending(**over) -> Assignment:
-    """A claim whose restore is under way in a container."""
+    """A claim whose restore is running in a container."""
     Tenant.objects.get_or_create(pk="alice")
     container = make_container(state=ContainerState.CLAIMED)
     values = {
@@ -41,7 +41,7 @@ def pending(**over) -> Assignment:
 
 
 def test_it_answers_202_and_the_same_key_gets_the_same_answer_while_it_is_pending(call):
-    """B28: nothing is at hand, so the claim waits for a container, and its caller does not."""
+    """No container is ready, so the claim waits for one, and its caller does not."""
     pool = make_pool()
     body, key = {"poolId": pool.pk, "wait": False}, {"Idempotency_Key": "one"}
     first = call("POST", "tenants/alice/claim?timeoutMs=5000", body, **key)
@@ -62,7 +62,7 @@ def test_it_answers_202_and_the_same_key_gets_the_same_answer_while_it_is_pendin
 
 
 def test_one_that_fails_says_so_in_status_and_events_until_the_next_claim(call):
-    """B28: its caller has gone, so the answer is kept where it looks."""
+    """Its caller does not wait, so the result is stored where it can read it."""
     pool = make_pool()
     call("POST", "tenants/alice/claim", {"poolId": pool.pk, "wait": False})
     assert call("POST", "tenants/alice/release", {}).status_code == 200
@@ -75,7 +75,7 @@ def test_one_that_fails_says_so_in_status_and_events_until_the_next_claim(call):
 
 
 def test_what_a_failing_hook_printed_is_for_who_may_read_logs(call, client, caplog):
-    """P10: the hook can read the claim's secrets. P7: a NUL among it left the claim undecided on PostgreSQL."""
+    """The hook can read the claim's secrets (P10). A NUL in its output left the claim pending on PostgreSQL (P7)."""
     done = Executed(3, b"", b"token HOOK-\0CANARY\n\x1b[31mno", 5)
     aborts.fail(pending(), preparation._hook_failed(done))
 
@@ -96,14 +96,14 @@ def test_what_a_failing_hook_printed_is_for_who_may_read_logs(call, client, capl
 
 
 def test_a_hook_that_could_not_run_is_said_so_in_the_answer():
-    """B37b: those are the engine's words and the command's name."""
+    """The error has the engine's message and the command's name."""
     done = Executed(127, b"", b"nope: command not found\n", 5, refusal="nope: command not found")
     failed = preparation._hook_failed(done)
     assert (failed.detail, failed.output) == ("postClaim ended with exit code 127: nope: command not found", "")
 
 
 def test_the_wait_for_a_container_has_an_end(call):
-    """B28: timeoutMs bounds it, whoever waits."""
+    """timeoutMs bounds it, whether a client waits or not."""
     pool = make_pool()
     call("POST", "tenants/alice/claim?timeoutMs=1", {"poolId": pool.pk, "wait": False})
     Assignment.objects.update(deadline=timezone.now() - timedelta(seconds=10))
@@ -112,7 +112,7 @@ def test_the_wait_for_a_container_has_an_end(call):
 
 
 def test_its_deadline_moves_with_its_restore_and_with_nothing_else(settings):
-    """B28: whatever moves pushes it on; a claim that somebody waits for keeps its own (P7)."""
+    """Any progress extends its deadline; a claim with a waiting client keeps its own (P7)."""
     settings.BOILERHOUSE_TRANSFER_STALL_S = 100
     mine = pending()
     with deadlines.moving(mine):
@@ -131,7 +131,7 @@ def test_its_deadline_moves_with_its_restore_and_with_nothing_else(settings):
 
 
 def test_one_that_stands_still_is_given_up(settings):
-    """B28: also when its worker hangs where nothing else ends it; what is over is not moved on again."""
+    """Also when its worker hangs where nothing else ends it; an ended claim is not extended."""
     mine = pending(deadline=timezone.now() - timedelta(seconds=5))
     with deadlines.moving(mine):
         stalls.moved()
@@ -142,7 +142,7 @@ def test_one_that_stands_still_is_given_up(settings):
 
 
 def test_one_whose_worker_died_has_time_until_the_next_one_is_free():
-    """B28: workers may be busy with other restores of hours."""
+    """Workers may be busy for hours with other restores."""
     mine = pending(state_changed_at=timezone.now() - timedelta(seconds=60))
     assert upkeep.resume_claims() == 1
     mine.refresh_from_db()
@@ -153,7 +153,7 @@ def test_one_whose_worker_died_has_time_until_the_next_one_is_free():
 
 
 def test_a_container_that_comes_free_gives_it_time():
-    """B28: timeoutMs bounds the wait for a container, not the restore in it."""
+    """timeoutMs bounds the wait for a container, not the restore in it."""
     pool = make_pool()
     claims.begin(validation.Claim("alice", pool.pk, wait=False, timeout_ms=5000))
     make_container(pool, state=ContainerState.IDLE)
@@ -162,7 +162,7 @@ def test_a_container_that_comes_free_gives_it_time():
 
 
 def test_who_waits_for_a_claim_that_another_does_not_wait_for_ends_nothing():
-    """B28, P7: the answer is the one that says that the claim may still succeed."""
+    """The answer says that the claim may still succeed (P7)."""
     pool = make_pool()
     first = claims.begin(validation.Claim("alice", pool.pk, timeout_ms=60_000))
     claims.begin(validation.Claim("alice", pool.pk, wait=False, timeout_ms=60_000))
@@ -173,7 +173,7 @@ def test_who_waits_for_a_claim_that_another_does_not_wait_for_ends_nothing():
 
 
 def test_the_status_shows_how_far_the_restore_is(call):
-    """B28: percent and what is left come with the run's progress; without any, zero of what is not known."""
+    """The run's progress has percent and remaining time; without any, they are null."""
     mine = pending()
     spec = make_sync_spec(mine.pool)
     run = SyncRun.objects.create(
@@ -189,7 +189,7 @@ def test_the_status_shows_how_far_the_restore_is(call):
 
 
 def test_the_command_does_not_wait_either_and_says_how_to_follow_it():
-    """B28: `claim --no-wait` prints the pending claim as the API does; another one joins it."""
+    """`claim --no-wait` prints the pending claim as the API does; another one joins it."""
     pool = make_pool()
     begin = ["claim", "alice", "--pool", pool.pk, "--no-wait", "--timeout-ms", "60000"]
     out, err = io.StringIO(), io.StringIO()

@@ -91,7 +91,7 @@ def test_its_log_is_answered_by_tail_and_since_until_the_next_claim(dead, call):
 
 
 def test_lines_that_hold_a_carriage_return_or_have_no_moment_stay_whole(dead, call):
-    """B42: a progress bar lost its first word, and so did the rest of a line that was cut."""
+    """A progress bar lost its first word, and so did the rest of a truncated line."""
     Death.objects.update(log="t of it\n2026-01-31T12:00:00.5Z 10%\r20% done\x0bnow\n2026-01-31T12:00:01Z end")
     assert call("GET", "tenants/alice/logs").content.decode() == "t of it\n10%\r20% done\x0bnow\nend\n"
     assert (

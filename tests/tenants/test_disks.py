@@ -212,7 +212,7 @@ def on_small_disk(small_disk, data_dir, held, settings):
 
 
 def test_below_the_floor_who_grows_the_most_is_released_one_at_a_time(on_small_disk, small_disk, monkeypatch):
-    """Issue 19: not the largest, not who stands still, nobody while it does not become less."""
+    """It releases a growing tenant, not the largest, and none while free space does not shrink."""
     monkeypatch.setattr(disks, "EVERY_S", 0.0)
     monkeypatch.setattr(disks, "LOW_EVERY_S", 0.0)
     monkeypatch.setattr(disks, "DEAR", 0)
@@ -253,7 +253,7 @@ def test_below_the_floor_who_grows_the_most_is_released_one_at_a_time(on_small_d
 def test_on_a_disk_that_is_full_to_the_last_byte_who_filled_it_is_found_and_room_is_made(
     on_small_disk, small_disk, monkeypatch
 ):
-    """Issue 19: then nobody grows any more, and the database could not write down who is to go."""
+    """Then all tenants stop growing; before, the database could not record the release."""
     monkeypatch.setattr(disks, "EVERY_S", 0.0)
     monkeypatch.setattr(disks, "LOW_EVERY_S", 0.0)
     monkeypatch.setattr(disks, "DEAR", 0)
@@ -276,7 +276,7 @@ def test_on_a_disk_that_is_full_to_the_last_byte_who_filled_it_is_found_and_room
 
 
 def test_a_database_on_a_full_disk_answers_503_and_loses_nothing(small_disk):
-    """Issue 19: SQLite without a byte left: claims and all that writes are refused in words, and go on afterwards."""
+    """SQLite on a full disk: claims and other writes are refused with a reason, and continue afterwards."""
     with running(small_disk) as web:
 
         def ask(method: str, path: str, body=None) -> requests.Response:

@@ -39,7 +39,7 @@ def refused(answer):
 
 
 def test_each_limit_is_what_the_deployment_says(run, settings, monkeypatch):
-    """B37: time, output, input and words; what is said within them is whole."""
+    """Time, output, input and words; output within the limits is complete."""
     settings.BOILERHOUSE_EXEC_TIMEOUT_MAX_MS = 1000
     assert refused(run(["true"], timeoutMs=1001)) == ("/timeoutMs", "max_value")
     late = problem(run(["sh", "-c", "echo begun; sleep 60"]), 504, "exec_timed_out")

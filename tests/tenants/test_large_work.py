@@ -60,7 +60,7 @@ def busy(settings, serve):
 
 
 def test_a_large_release_is_put_off_and_taken_up_when_there_is_room(pool, fake_engine, busy):
-    """P14: it holds no worker meanwhile, and is not forgotten."""
+    """It occupies no worker, and is not forgotten (P14)."""
     mine = hold(pool, fake_engine, "alice")
     syncs.begin("alice", "outward")
     syncs.run_next()
@@ -112,7 +112,8 @@ def test_a_release_of_a_locked_container_gives_its_worker_up(pool, fake_engine):
 
 
 def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, fake_engine, settings):
-    """D1: who joins is told of the same run; one that is under way is not joined, for it may have read before."""
+    """A second request joins the same run; a run that has started is not joined, because it may have read earlier
+    state."""
     mine = hold(pool, fake_engine, "alice")
     first = syncs.begin("alice", "outward")
     assert [[run.pk for run in syncs.begin("alice", "outward")] for _ in range(5)] == [[first[0].pk]] * 5

@@ -94,7 +94,7 @@ def test_a_release_without_its_directory_fails_and_heals_when_it_comes_back(pool
 
 
 def test_a_discard_ends_a_release_whose_directory_never_comes_back(pool, fake_engine):
-    """F1: giving the state up is the caller's word, and the only other way out."""
+    """Only the caller can give the state up, and there is no other way out."""
     held = hold(pool, fake_engine, "gone")
     shutil.rmtree(volumes.home(held.held_container))
     release(held)

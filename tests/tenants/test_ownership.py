@@ -150,7 +150,7 @@ def test_a_claim_on_the_hot_path_gives_up_itself_alone(periodic_saves, monkeypat
 
 
 def test_a_key_whose_request_lost_the_database_is_in_flight_no_more(periodic_saves, monkeypatch):
-    """Whoever asked again with it was told 409 for as long as the process lived."""
+    """A retry with the same key got 409 for as long as the process lived."""
     record = idempotency.Record("0" * 64, ())
     IdempotencyRecord.objects.create(pk=record.id, body="0" * 64, owner=processes.current(), size=1)
 

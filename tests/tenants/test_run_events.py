@@ -42,7 +42,7 @@ def events() -> list[tuple[str, object]]:
 
 
 def test_runs_of_a_dead_process_end_with_an_event(spec):
-    """1.2: they were buried in silence; a client that saw ``sync.started`` never saw an end."""
+    """They ended without an event; a client that saw ``sync.started`` never saw an end."""
     run = make_run(spec, make_held(spec.pool), state=RUNNING, owner=uuid4())
     assert upkeep.bury_dead_runs() == 1
     run.refresh_from_db()
@@ -68,7 +68,7 @@ def test_what_runs_by_a_container_whose_lock_is_taken_ends_with_an_event(spec):
 
 
 def test_runs_that_a_release_leaves_behind_end_with_an_event(spec):
-    """1.2: those were cancelled in silence."""
+    """Those were cancelled without an event."""
     make_run(spec, make_held(spec.pool))
     Assignment.objects.update(state="ended")
     syncs.run_next()
@@ -108,7 +108,7 @@ def test_a_run_that_has_ended_tells_no_progress(spec):
 
 
 def test_runs_at_the_sinks_say_what_all_runs_say(spec):
-    """1.2: their events had no files and no words, and pages showed "None"."""
+    """Their events had no files and no detail, and pages showed "None"."""
     Tenant.objects.create(pk="alice")
 
     def succeed(_run: SyncRun, _may_go_on: object) -> dict[str, object]:

@@ -87,7 +87,7 @@ def test_a_wrong_secret_retries_nothing(call, spec_at, s3, good, run_tasks):
 
 @pytest.mark.parametrize("was", [UNHEALTHY, {"state": "healthy"}], ids=["unhealthy", "healthy"])
 def test_a_credential_that_is_replaced(spec_at, good, s3, run_tasks, was):
-    """A4: for every spec that uses it, at once; whatever their last probe said."""
+    """For every spec that uses it, at once, whatever their last probe reported (hazards.md#a4)."""
     wrong = {"accessKeyId": s3.access_key, "secretAccessKey": WRONG}
     credential = Credential.objects.create(pk="shared", name="shared", secret=wrong)
     specs = [spec_at(credential=credential, sink_health=was) for _ in range(2)]
@@ -159,7 +159,7 @@ def test_a_new_spec_for_a_pool_whose_saves_fail(call, spec_at, good, s3, run_tas
 
 
 def test_a_save_that_works_where_the_probe_failed(spec_at, good, run_tasks):
-    """A4: nobody waits for the next probe to be due."""
+    """The retry does not wait for the next periodic probe (hazards.md#a4)."""
     spec = spec_at(sink_secrets=good, sink_health=UNHEALTHY)
     row = failed(spec.pool)
     services.seen_to_work(spec)

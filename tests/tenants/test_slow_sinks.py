@@ -128,7 +128,7 @@ def test_a_release_that_saves_nothing_waits_for_no_sink(pools, fake_engine, hold
 
 
 def test_saves_that_wait_for_a_sink_let_those_of_others_pass(pools, fake_engine, holding):
-    """D10: on the worker that is left, although they were queued later; whoever ends sends for those that wait."""
+    """On the remaining worker, although they were queued later; the end of one starts those that wait."""
     slow, other = pools
     mine, theirs = hold(slow, fake_engine, "mallory"), hold(other, fake_engine, "bob")
     first = [syncs._queue(mine, [(slow.sync_specs.get(), Direction.UPLOAD)], Trigger.MANUAL)[0]]
@@ -145,7 +145,7 @@ def test_saves_that_wait_for_a_sink_let_those_of_others_pass(pools, fake_engine,
 
 
 def test_work_at_the_sink_alone_waits_too(pools, holding, monkeypatch):
-    """D10: state erased, backups put back, old backups deleted."""
+    """State erased, backups restored, old backups deleted."""
     slow, _ = pools
     spec = slow.sync_specs.get()
     run = SyncRun.objects.create(

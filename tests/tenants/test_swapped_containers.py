@@ -125,7 +125,7 @@ def test_a_late_swap_takes_no_container_from_an_assigned_tenant(engine):
 
 
 def test_a_swap_that_finds_no_container_leaves_the_claim_in_line_and_unowned(engine, run_tasks):
-    """1.3: a message that comes twice must not own a claim that waits; nobody else could prepare it then."""
+    """A duplicate message must not own a waiting claim; no other worker could prepare it then."""
     pool = make_pool()
     mine = claimed_dead(pool)
     for _ in range(2):

@@ -203,7 +203,7 @@ def test_a_sync_of_a_tenants_key_counts_as_several_requests(pool, call, settings
 
 
 def test_who_asks_without_a_pause_rests_after_each_manual_run(pool):
-    """P14, D1b: its runs followed each other at once and kept a processor busy; nobody else's run waits for that."""
+    """Its runs followed each other at once and kept a processor busy; no other tenant's run waits for that (P14)."""
     spec = make_sync_spec(pool)
     make_held(pool, "eager")
     make_held(pool, "other")

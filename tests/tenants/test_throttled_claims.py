@@ -54,7 +54,7 @@ def test_a_claim_rides_over_a_moment_of_a_sink(pool, provider, kind, times):
 
 
 def test_what_is_still_throttled_is_answered_503_and_holds_nothing(pool, provider, monkeypatch):
-    """B43: with Retry-After and the store's words, when the claim's time is over."""
+    """With Retry-After and the store's message, when the claim's time is over."""
     provider.behaviour = providers.SlowDown(share=1.0)
     with pytest.raises(errors.SinkThrottled, match="Please reduce your request rate") as raised:
         outcome(pool, timeout_ms=2_500)
@@ -85,7 +85,7 @@ def is_silent_for_long() -> None:
 
 
 def test_a_message_that_was_lost_is_found(pool, provider, monkeypatch):
-    """P8: the process that was to ask again died meanwhile."""
+    """The process that was to retry died in between (P8)."""
     monkeypatch.setattr(preparation, "_send", lambda *_: None)
     monkeypatch.setattr(upkeep.orphans, "ORPHANED_AFTER", upkeep.orphans.ORPHANED_AFTER * 0)
     provider.behaviour = providers.SlowDown(positions=range(4))

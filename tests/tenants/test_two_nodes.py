@@ -49,7 +49,7 @@ LONG_AGO = timedelta(hours=1)
 
 
 class Elsewhere(FakeRuntime):
-    """An engine that has nothing; whoever asks it for one container takes another node's for this one's."""
+    """An empty engine; code that queries it for a container takes another node's for this one's."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__(base_url)
@@ -433,7 +433,7 @@ def test_an_erasure_reaches_what_was_discarded_on_every_node(both, pool, run_tas
 
 
 def test_sweeps_of_one_node_keep_to_what_it_has(both, pool, monkeypatch):
-    """1.10: reconcile, usage, disks, and whoever looks for what is frozen, lost or leased by nobody."""
+    """reconcile, usage, disks, and the searches for frozen, lost and unowned containers."""
     stand(both, pool, ContainerState.IDLE)
     stand(both, pool, ContainerState.REMOVING, "lost")
     _frozen(both, pool)
@@ -480,7 +480,7 @@ def test_what_is_asked_of_another_nodes_container_is_refused_in_words(both, pool
 
 
 def test_the_api_says_so_with_503(both, pool, client):
-    """1.10: whoever is asked next may be the right one."""
+    """The next worker may be the right one."""
     held, call = _assigned(both, pool), Call(client)
     both.go_away()
     path = f"containers/{held.held_container}"

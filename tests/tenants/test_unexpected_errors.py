@@ -80,7 +80,7 @@ def test_a_refusal_of_the_system_keeps_its_phrase_and_not_its_path(caplog):
 
 
 def test_errors_of_ours_keep_their_code_and_words():
-    """Further defect 1: what was foreseen is told as before."""
+    """Expected errors are reported as before."""
     mine = make_assignment()
     aborts.fail(mine, SyncFailed("The bucket is gone."))
     mine.refresh_from_db()
@@ -120,7 +120,7 @@ def test_a_preview_names_no_path_of_the_node(monkeypatch):
 
 
 def test_a_pool_says_it_of_a_start(data_dir, fake_engine, monkeypatch, caplog):
-    """Further defect 1: a claim that finds the pool broken repeats the pool's words."""
+    """A claim that finds the pool in error repeats the pool's message."""
     monkeypatch.setattr(firewall, "apply", lambda network: None)
     monkeypatch.setattr(nodes.Host, "ensure_ram_dir", lambda: None)
     monkeypatch.setattr(fake_engine, "create", break_down)

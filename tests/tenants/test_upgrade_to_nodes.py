@@ -43,7 +43,7 @@ def queued_by_the_old_code(queue: str, function: str, row: UUID) -> None:
 
 @pytest.fixture
 def old_rows(transactional_db: None, data_dir: Path) -> dict[str, UUID]:
-    """Rows that the old code wrote on this node, by the state they are in; the schema is today's when this returns."""
+    """Rows that the old code wrote on this node, by state; the schema is the current one when this returns."""
     latest = MigrationExecutor(connection).loader.graph.leaf_nodes()
     here = deployment.node_id()
     MigrationExecutor(connection).migrate(BEFORE)
