@@ -18,9 +18,9 @@ from pools.states import ContainerState, PoolState, Trouble
 from syncing.errors import VolumeInside
 from syncing.models import SyncSpec
 from syncing.restores import restore
-from syncing.sink_checks import Finding
+from syncing.sink_checks import SinkState
 from syncing.states import Trigger
-from syncing.targets import Site
+from syncing.targets import TransferTarget
 from tests.asking import refused_fields
 from tests.make import make_container, make_pool, make_spec, make_sync_spec, make_workload
 
@@ -166,10 +166,12 @@ def test_a_restore_around_a_mounted_volume_is_refused_before_its_first_byte(data
     spec = make_sync_spec(pool)
     workload = container.version.spec
     volumes.prepare(container.pk, container.uid, workload)
-    site = Site(container.pk, workload.owner(container.uid), pool.pk, workload, "alice", 1, -1, nodes.here(), False)
-    finding = Finding(spec.mappings.get(), spec.resolved_sink(), "t/alice/state/", None, True)
+    target = TransferTarget(
+        container.pk, workload.owner(container.uid), pool.pk, workload, "alice", 1, -1, nodes.here(), False
+    )
+    sink_state = SinkState(spec.mappings.get(), spec.resolved_sink(), "t/alice/state/", None, True)
     with pytest.raises(VolumeInside, match="cache"):
-        restore(site, [finding], Trigger.CLAIM, lambda: True)
+        restore(target, [sink_state], Trigger.CLAIM, lambda: True)
     assert not list(volumes.staging_dir(container.pk).iterdir())
 
 

@@ -134,7 +134,7 @@ def test_a_sink_that_drips_gets_some_of_the_threads_and_then_one(asked, monkeypa
                 one.result(60)
     again = sink_checks.check_spec(spec, "alice")
     assert again.is_slow
-    assert all(one.begun is None for one in again.questions), "no thread of others waits for it"
+    assert all(one.begun is None for one in again.queries), "no thread of others waits for it"
     with again.entered(4) as may_wait, sink_checks.check_spec(spec, "bob").entered(4) as may_too:
         assert (may_wait, may_too) == (True, False)
     with sink_checks.check_spec(spec, "bob").entered(4) as may_wait:

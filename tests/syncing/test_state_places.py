@@ -138,8 +138,8 @@ class Claimed:
 
     def restore(self) -> dict[str, str]:
         with volumes.locked(self.container_id, within_s=30) as lock:
-            findings = sink_checks.check_spec(self.spec, self.tenant_id).answer()
-            restores.restore(self._target(lock), findings, Trigger.CLAIM, lambda: True)
+            sink_states = sink_checks.check_spec(self.spec, self.tenant_id).answer()
+            restores.restore(self._target(lock), sink_states, Trigger.CLAIM, lambda: True)
         return self.look()
 
     def look(self) -> dict[str, str]:
@@ -492,12 +492,12 @@ def test_a_settled_spec_costs_a_claim_no_request_and_no_statement(ask, server, m
     before = [("where", "surveys")]
     with CaptureQueriesContext(connection) as asked:
         check = sink_checks.begin_check("victims-pool", "alice")
-        (finding,) = check.answer()
-    assert finding.is_empty
+        (sink_state,) = check.answer()
+    assert sink_state.is_empty
     assert [one["sql"].split('"')[1] for one in asked.captured_queries if one["sql"].startswith("SELECT")], before
     assert len(asked.captured_queries) == 2, "the mappings with their specs, and what is known to be saved"
     with CaptureQueriesContext(connection) as asked:
-        places.sink_of(finding.mapping.spec)
+        places.sink_of(sink_state.mapping.spec)
     assert not asked.captured_queries
 
 
