@@ -145,7 +145,7 @@ def test_specs_that_cannot_be_are_refused_by_pointer(call, mappings, sink, point
 
 
 def test_another_pools_location_is_taken(call):
-    """C5: pool A in mode sync would delete what pool B saves below it."""
+    """Pool A in mode sync would delete what pool B saves below it."""
     make_sync_spec(sink={"endpoint": "http://127.0.0.1:1", "prefix": "t/${tenantId}"})
     found = problem(call("POST", "sync-specs", spec(make_pool(), [{**API_MAPPING, "sinkPath": "state/deeper/"}])), 422)
 
@@ -153,7 +153,7 @@ def test_another_pools_location_is_taken(call):
 
 
 def test_a_static_download_cannot_reach_tenants_state(call):
-    """C4: {direction: download, prefix: ""} would restore everybody's state into anyone."""
+    """{direction: download, prefix: ""} would restore everybody's state into anyone."""
     make_sync_spec(sink={"endpoint": "http://127.0.0.1:1", "prefix": "t/${tenantId}"})
     mapping = {"containerPath": "/state", "sinkPath": "t/", "direction": "download", "mode": "sync"}
     problem(call("POST", "sync-specs", spec(make_pool(), [mapping], {"prefix": ""})), 422)
@@ -222,7 +222,7 @@ def test_lists_ask_the_database_the_same_however_long_they_are(call, django_asse
 @pytest.mark.any_database
 @pytest.mark.django_db(transaction=True)
 def test_a_list_survives_what_is_deleted_while_it_is_made(client, data_dir, transactional_db):
-    """P12: a workload's version may go between the list and the look at it."""
+    """A workload's version may go between the list and the look at it (P12)."""
     import threading
 
     from django.db import connection, transaction

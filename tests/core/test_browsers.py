@@ -50,7 +50,7 @@ pytestmark = [pytest.mark.any_database, pytest.mark.slow]
     ],
 )
 def test_ports_are_not_published_where_the_dashboard_is_opened(settings, data_dir, host, names, origins, expected):
-    """W1: browsers know no ports when they send cookies."""
+    """Browsers know no ports when they send cookies."""
     settings.BOILERHOUSE_PUBLISH_HOST, settings.ALLOWED_HOSTS = host, names
     settings.CSRF_TRUSTED_ORIGINS = origins
     kinds = ("boilerhouse.E046", "boilerhouse.E047", "boilerhouse.W045")
@@ -62,7 +62,7 @@ def test_ports_are_not_published_where_the_dashboard_is_opened(settings, data_di
     [("false", "", "sessionid"), ("true", "", "__Host-sessionid"), ("true", "/bh", "__Secure-sessionid")],
 )
 def test_behind_tls_the_cookies_are_of_this_very_host(tmp_path, https, base, expected):
-    """W1: a tenant's page at a name below ours, or at its plain http, can set no cookie that counts for us."""
+    """A tenant's page at a name below ours, or at its plain http, can set no cookie that counts for us."""
     says = "from django.conf import settings as s; print(s.SESSION_COOKIE_NAME, s.SESSION_COOKIE_SECURE, s.SESSION_COOKIE_DOMAIN)"
     environment = {
         **os.environ, "BOILERHOUSE_DATA_DIR": str(tmp_path), "BOILERHOUSE_HTTPS": https, "BOILERHOUSE_BASE_PATH": base,
@@ -73,7 +73,7 @@ def test_behind_tls_the_cookies_are_of_this_very_host(tmp_path, https, base, exp
 
 
 def test_endpoints_say_where_a_published_port_is(data_dir):
-    """W1: also of containers that were started when all were at 127.0.0.1."""
+    """Also of containers that were started when all were at 127.0.0.1."""
     workload = make_workload(ports=[{"name": "http", "container_port": 8080, "publish": True}])
     container = make_container(make_pool(workload=workload))
     container.address = "10.64.0.9"
@@ -97,7 +97,7 @@ def web(tmp_path_factory):
 
 
 def test_a_link_logs_in_once_however_many_follow_it_at_once(web):
-    """W3: four of eight were logged in."""
+    """Four of eight were logged in."""
     path = web.manage("login_link", "--create", "--user", "once").strip()
     with ThreadPoolExecutor(8) as together:
         asked = [together.submit(requests.get, web.base + path, timeout=30, allow_redirects=False) for _ in range(8)]
@@ -107,7 +107,7 @@ def test_a_link_logs_in_once_however_many_follow_it_at_once(web):
 
 
 def test_what_only_looks_at_a_link_uses_nothing_up_and_leaves_nothing_in_the_log(web):
-    """W3: a HEAD was 405 and wrote the path, which still worked, into the log."""
+    """A HEAD was 405 and wrote the path, which still worked, into the log."""
     path = web.manage("login_link", "--create", "--user", "seen").strip()
     token = path.rstrip("/").rpartition("/")[2]
     said = [requests.head(web.base + path, timeout=10)]
@@ -130,7 +130,7 @@ def test_what_only_looks_at_a_link_uses_nothing_up_and_leaves_nothing_in_the_log
 
 
 def test_a_link_made_in_the_second_of_a_login_works_once(client, data_dir):
-    """W3: Django counts logins by the second."""
+    """Django counts logins by the second."""
     user = User.objects.create_superuser("quick")
     client.force_login(user)
     user.refresh_from_db()
@@ -145,7 +145,7 @@ def test_a_link_made_in_the_second_of_a_login_works_once(client, data_dir):
 
 @pytest.mark.parametrize("path", ["/ws/events", f"/ws/terminal/{uuid.uuid4()}"])
 def test_a_socket_opens_for_pages_of_the_very_same_origin_alone(web, path):
-    """W2: any port of our host name would do, and with the operator's session a tenant's page opened a shell."""
+    """Any port of our host name would do, and with the operator's session a tenant's page opened a shell."""
     own = web.base
     with requests.Session() as session:
         session.get(own + web.manage("login_link", "--create", "--user", "socket").strip(), timeout=30)
@@ -203,7 +203,7 @@ def test_a_strangers_path_does_nothing_to_the_log_of_a_web_process(web):
 
 
 def test_nothing_acts_in_what_commands_print(data_dir, capsys):
-    """W4: a tenant's file name rang and moved the cursor in `manage.py events`."""
+    """A tenant's file name rang and moved the cursor in `manage.py events`."""
     with recording():
         emit("sync.failed", tenant_id="alice", detail=f"{HOSTILE}\nforged")
     call_command("events", skip_checks=True)
@@ -220,7 +220,7 @@ def test_nothing_acts_in_what_commands_print(data_dir, capsys):
 
 
 def test_a_containers_output_is_exact_in_a_pipe_and_harmless_on_a_terminal():
-    """W4: `manage.py logs` and `exec`."""
+    """`manage.py logs` and `exec`."""
     wanted = HOSTILE.encode() + b"\xff\r\nwide \xe2\x82\xac\n"
     lines = f"""
 import sys
@@ -254,7 +254,7 @@ def test_nothing_within_a_line_of_a_log_makes_another():
 
 
 def test_pages_show_what_would_act(client, data_dir):
-    """W4: in any page, whatever template shows it."""
+    """In any page, whatever template shows it."""
     client.force_login(User.objects.create_superuser("reader"))
     with recording():
         emit("sync.failed", tenant_id="alice", detail=f"{HOSTILE}\nsecond")
@@ -265,7 +265,7 @@ def test_pages_show_what_would_act(client, data_dir):
 
 
 def test_bytes_and_texts_are_judged_alike():
-    """W4: pages are looked at as bytes, which is fast, and rewritten as texts."""
+    """Pages are looked at as bytes, which is fast, and rewritten as texts."""
     for number in (*range(0x3000), 0xFEFF, 0x1F600):
         if chr(number) == "\r":
             continue

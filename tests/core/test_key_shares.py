@@ -93,7 +93,7 @@ def measured(web: WebServer, name: str, **labels: str) -> float:
 
 
 def test_joined_claims_count_once_and_refuse_nobody(web: WebServer):
-    """D2: 205 requests of one key that wait for one claim; others claim, and releases are never refused."""
+    """205 requests of one key that wait for one claim; others claim, and releases are never refused."""
     mallory, bob = key_of(web, "mallory"), key_of(web, "bob", "b2")
     claim = {"poolId": "full"}
     with ExitStack() as opened:
@@ -114,7 +114,7 @@ def test_joined_claims_count_once_and_refuse_nobody(web: WebServer):
 
 
 def test_clients_that_vanish_give_back_what_their_requests_held(web: WebServer):
-    """D2: the one who came first hangs up, then the one who joined; a key of idempotency is not in use for ever."""
+    """The one who came first hangs up, then the one who joined; a key of idempotency is not in use for ever."""
     key = key_of(web, "leaver")
     path, body = "tenants/leaver/claim?timeoutMs=600000", {"poolId": "full"}
     first = send(web, key, "POST", path, body)
@@ -137,7 +137,7 @@ def test_clients_that_vanish_give_back_what_their_requests_held(web: WebServer):
 
 
 def test_a_platforms_key_leaves_waiting_places_and_is_obeyed_when_it_releases(web: WebServer):
-    """D2: an operator's key claims for 160 tenants where nothing is free; others wait too, and releases are done."""
+    """An operator's key claims for 160 tenants where nothing is free; others wait too, and releases are done."""
     ops, bob = key_of(web, role="operator"), key_of(web, "bob2")
     with ExitStack() as opened:
         for number in range(160):
@@ -154,7 +154,7 @@ def test_a_platforms_key_leaves_waiting_places_and_is_obeyed_when_it_releases(we
 
 
 def test_streams_of_a_tenant_are_bounded_and_leave_room_to_everybody(web: WebServer):
-    """D6: event streams and sockets count together; others open theirs, and what is closed is free again."""
+    """Event streams and sockets count together; others open theirs, and what is closed is free again."""
     first, second = key_of(web, "streamer"), key_of(web, "streamer")
     bob, ops = key_of(web, "bob3"), key_of(web, role="operator")
     url = f"ws://127.0.0.1:{web.port}/ws/events"
@@ -186,7 +186,7 @@ def test_streams_of_a_tenant_are_bounded_and_leave_room_to_everybody(web: WebSer
 
 
 def test_commands_of_one_key_leave_slow_threads_to_others(web: WebServer):
-    """D7: commands that never end, on an engine that does not answer, of two tenants and of a platform."""
+    """Commands that never end, on an engine that does not answer, of two tenants and of a platform."""
     keys, bob = [key_of(web, f"m{n}") for n in range(2)], key_of(web, "bob4")
     ops = key_of(web, role="operator")
     with ExitStack() as opened:
@@ -221,7 +221,7 @@ def flood(count: int, ask_once: Callable[[], object]) -> int:
 
 
 def test_who_asks_again_at_once_is_refused_late(web: WebServer):
-    """D2: 5,326 refusals of one key in 12 s took more from a bystander than what they refused would have."""
+    """5,326 refusals of one key in 12 s took more from a bystander than what they refused would have."""
     mallory, bob = key_of(web, "again"), key_of(web, "bob5")
     claim, at_once = {"poolId": "full"}, measured(web, "refusals_total", answered="at_once")
     with ExitStack() as opened:
@@ -277,7 +277,7 @@ MB = 1 << 20
 
 
 def test_requests_that_wait_hold_no_body(web: WebServer):
-    """D11: 140 claims with large metadata that waited for a container took 310 MB of the process."""
+    """140 claims with large metadata that waited for a container took 310 MB of the process."""
     ops = key_of(web, role="operator")
     body = {"poolId": "full", "metadata": {"x": "y" * 900_000}}
     with ExitStack() as opened:
@@ -297,7 +297,7 @@ def test_requests_that_wait_hold_no_body(web: WebServer):
 
 
 def test_long_bodies_of_a_tenant_take_its_share_of_memory_alone(web: WebServer):
-    """P14: as many bodies on their way as there were connections, each a megabyte."""
+    """As many bodies on their way as there were connections, each a megabyte (P14)."""
     first, second, bob = key_of(web, "loader"), key_of(web, "loader"), key_of(web, "bob6")
 
     def begin(key: str) -> bytes:

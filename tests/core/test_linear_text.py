@@ -91,7 +91,7 @@ BOUNDED = {
 
 
 def test_no_regular_expression_takes_more_than_a_walk_through_the_text():
-    """O2: 80 KB of ``${`` froze the web process for 7 s. Each is held against what it might repeat on."""
+    """80 KB of ``${`` froze the web process for 7 s. Each is held against what it might repeat on."""
     looked_at, sources = set(), list(source_texts())
     for name, pattern in patterns():
         looked_at.add(pattern.pattern)
@@ -117,7 +117,7 @@ WALKS = {
 @pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
 def test_what_is_made_of_text_is_made_in_one_walk(walk, piece):
-    """O2: the functions around them."""
+    """The functions around them."""
     with given_up(MOST_S):
         WALKS[walk](piece * (LENGTH // len(piece)))
 
@@ -145,7 +145,7 @@ def test_quotes_of_names_mean_what_they_meant(text):
 @pytest.mark.any_database
 @pytest.mark.parametrize("text", ["${" * 60_000, "${" * 30_000 + "}", "x" * 131_070, "é" * 65_536])
 def test_a_variable_of_the_environment_has_a_length_that_a_kernel_takes(call, text):
-    """O2: a MiB was taken, and no container ever started."""
+    """A MiB was taken, and no container ever started."""
     before = snapshot()
     body = {**REQUESTS["createWorkload"], "id": "long", "environment": {"A": text}}
     with given_up(MOST_S):

@@ -33,7 +33,6 @@ def age(node: Node, by: timedelta) -> None:
 
 
 def test_a_process_has_its_nodes_row_made_and_a_worker_keeps_it_alive(data_dir, monkeypatch):
-    """B.2"""
     monkeypatch.setattr(processes, "HEARTBEAT_S", 0.01)
     monkeypatch.setattr(processes, "_kind", Process.Kind.WEB)
     row = Process.objects.get(pk=processes.current())
@@ -49,14 +48,12 @@ def test_a_process_has_its_nodes_row_made_and_a_worker_keeps_it_alive(data_dir, 
 
 
 def test_a_machine_that_is_renamed_stays_the_same_node(data_dir, monkeypatch):
-    """B.2"""
     monkeypatch.setattr("socket.gethostname", lambda: "other")
     deployment.register_node()
     assert Node.objects.get().name == "other"
 
 
 def test_a_silent_node_is_said_everywhere_and_so_is_its_return(data_dir, settings, rf):
-    """B.2"""
     there = make_node("there")
     deployment.register_node()
     assert nodes.watch() == 0
@@ -78,7 +75,7 @@ def test_a_silent_node_is_said_everywhere_and_so_is_its_return(data_dir, setting
 
 
 def test_a_node_is_forgotten_when_it_is_silent_for_long_and_has_nothing(data_dir):
-    """B.2: what it had left by then are reports."""
+    """What it had left by then are reports."""
     holds, leased, gone = make_node("holds"), make_node("leased"), make_node("gone")
     make_container(node="holds")
     HostLease.objects.create(resource="uid 1", container_id=uuid4(), node=leased)
@@ -93,7 +90,7 @@ def test_a_node_is_forgotten_when_it_is_silent_for_long_and_has_nothing(data_dir
 
 
 def test_the_api_and_the_pages_name_nodes_as_before(call, admin_client):
-    """B.2: API v1's field is the id, not a row."""
+    """API v1's field is the id, not a row."""
     container = make_container(node="machine-1-abcdef")
     assert call("GET", f"containers/{container.pk}").json()["node"] == "machine-1-abcdef"
     assert "machine-1-abcdef" in admin_client.get(reverse("container", args=[container.pk])).content.decode()
@@ -110,7 +107,7 @@ def test_the_api_and_the_pages_name_nodes_as_before(call, admin_client):
 
 
 def test_a_database_of_the_version_before_gets_a_row_for_every_node_that_it_names(transactional_db, data_dir):
-    """B.2: its values stay, and what older processes go on writing fits."""
+    """Its values stay, and what older processes go on writing fits."""
     everything = MigrationExecutor(connection).loader.graph.leaf_nodes()
     executor = MigrationExecutor(connection)
     executor.migrate(BEFORE)

@@ -92,7 +92,7 @@ def test_a_directory_that_is_too_open_is_closed_at_start_and_that_is_said(public
 
 
 def test_somebody_elses_open_directory_is_refused_with_words(public):
-    """H3: it is not ours to close, and not ours to fill."""
+    """It is not ours to close, and not ours to fill."""
     data = public / "data"
     data.mkdir()
     data.chmod(0o755)
@@ -105,7 +105,7 @@ def test_somebody_elses_open_directory_is_refused_with_words(public):
 
 
 def test_this_process_makes_closed_files(tmp_path):
-    """R0: by the umask, whatever forgets to say a mode."""
+    """By the umask, whatever forgets to say a mode."""
     before = os.umask(0)
     os.umask(before)
     assert before == privacy.UMASK
@@ -114,7 +114,7 @@ def test_this_process_makes_closed_files(tmp_path):
 
 
 def test_what_containers_and_later_claims_must_reach_is_as_open_as_before(data_dir, tmp_path, settings):
-    """R0: the umask is for what is ours; restored directories and local sinks keep their plain modes."""
+    """The umask is for what is ours; restored directories and local sinks keep their plain modes."""
     from uuid import uuid4
 
     from tests.make import make_spec

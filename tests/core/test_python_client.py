@@ -54,7 +54,7 @@ def redirecting(request, internal):
 
 
 def test_a_container_does_not_send_its_caller_elsewhere(redirecting, internal):
-    """H6: what a tenant's application answers decides nothing about where the caller's machine asks next."""
+    """What a tenant's application answers decides nothing about where the caller's machine asks next."""
     endpoint = {"name": "http", "url": redirecting.url}
     answer = {"tenantId": "t", "containerId": "c", "poolId": "p", "generation": 1, "source": "warm"}
     claim = bh.Claim(bh.Client(redirecting.url, "key"), {**answer, "endpoints": [endpoint]})
@@ -65,7 +65,7 @@ def test_a_container_does_not_send_its_caller_elsewhere(redirecting, internal):
 
 
 def test_the_api_does_not_send_the_client_elsewhere(redirecting, internal):
-    """H6: a claim's secrets stay with the address that the client was given."""
+    """A claim's secrets stay with the address that the client was given."""
     client = bh.Client(redirecting.url, "key")
     with pytest.raises(bh.Unreachable, match="redirects to"):
         client.claim("t", "p", secrets={"TOKEN": "secret"})

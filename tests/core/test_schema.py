@@ -57,7 +57,7 @@ def test_every_operation_is_told_with_examples_and_its_errors(path, method, oper
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
 def test_what_is_refused_before_a_body_is_read_is_told(path, method, operation):
-    """N1: no view answers these, so no view's schema has them by itself."""
+    """No view answers these, so no view's schema has them by itself."""
     told = {
         (int(status), code)
         for status, response in operation["responses"].items()

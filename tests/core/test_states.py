@@ -115,14 +115,14 @@ ALLOWED = {
 
 
 def test_nobody_but_the_querysets_writes_a_state():
-    """1.2, B.3: nine places in four modules wrote a run's state, two of them over whatever it was by then."""
+    """Nine places in four modules wrote a run's state, two of them over whatever it was by then."""
     found = {(path, *one.split(": ", 1)) for path, tree in modules() if path not in WRITERS for one in writes(tree)}
     assert {one for one in found if (one[0], one[2]) not in ALLOWED} == set()
     assert {(path, what) for path, _, what in found} == ALLOWED
 
 
 def test_no_row_of_a_state_machine_is_saved_as_a_whole():
-    """1.2: ``save()`` would write the state that was read."""
+    """``save()`` would write the state that was read."""
     whole = {
         path
         for path, tree in modules()
@@ -139,7 +139,7 @@ def test_no_row_of_a_state_machine_is_saved_as_a_whole():
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda one: one[0].__name__)
 def test_transitions_refuse_what_the_table_does_not_have(machine, db):
-    """1.2: the table of sync runs was used nowhere."""
+    """The table of sync runs was used nowhere."""
     model, states, table = machine
     assert set(table) == set(states)
     for source in states:

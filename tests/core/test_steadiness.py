@@ -64,7 +64,7 @@ def make_controller() -> controller.Controller:
 
 
 def test_a_step_that_always_fails_leaves_the_others_their_turn_and_is_said(steps, monkeypatch, capsys):
-    """O1: any exception of one step, each time; the steps after it run, the failure is logged once, and shown."""
+    """Any exception of one step, each time; the steps after it run, the failure is logged once, and shown."""
     ran: list[str] = []
 
     def breaks() -> int:
@@ -115,7 +115,7 @@ def test_every_step_that_is_left_out_is_one_of_the_controller():
 
 
 def test_a_failing_step_of_a_process_that_died_is_forgotten_when_another_does_it(steps):
-    """O1: the row must not outlive the failure."""
+    """The row must not outlive the failure."""
     FailingStep.objects.create(name="fill_pools", error="KeyError")
     assert steps.attempt("fill_pools", lambda: 0)
     assert not FailingStep.objects.exists()
@@ -123,7 +123,7 @@ def test_a_failing_step_of_a_process_that_died_is_forgotten_when_another_does_it
 
 @pytest.mark.parametrize("error", [Unavailable("away"), OperationalError("locked"), OSError(28, "full")])
 def test_what_is_expected_to_pass_is_shown_only_when_it_lasts(steps, error):
-    """O1: one locked database is no news; three failures in a row are."""
+    """One locked database is no news; three failures in a row are."""
 
     def breaks() -> None:
         raise error
@@ -136,7 +136,7 @@ def test_what_is_expected_to_pass_is_shown_only_when_it_lasts(steps, error):
 
 
 def test_the_turn_of_a_leader_survives_even_its_own_lease(steps, monkeypatch):
-    """O1: whatever taking the lease raises, the controller is there for the next tick."""
+    """Whatever taking the lease raises, the controller is there for the next tick."""
     monkeypatch.setattr(controller, "lead", lambda: 1 // 0)
     leader = make_controller()
     leader.tick()
@@ -146,7 +146,7 @@ def test_the_turn_of_a_leader_survives_even_its_own_lease(steps, monkeypatch):
 
 
 def test_a_watchers_thread_survives_any_exception(steps, monkeypatch):
-    """O1: EngineWatch's threads go on, whatever an event or a reconcile raised."""
+    """EngineWatch's threads go on, whatever an event or a reconcile raised."""
     stop, turns = threading.Event(), []
 
     def breaks() -> None:
@@ -164,7 +164,7 @@ def test_a_watchers_thread_survives_any_exception(steps, monkeypatch):
 
 @pytest.mark.parametrize(("error", "times"), [(AttributeError("no such thing"), 1), (OperationalError("away"), 3)])
 def test_a_pull_that_breaks_is_said_and_taken_up_again(steps, monkeypatch, error, times):
-    """O1: its thread died with a traceback on standard error, and nothing was counted or shown."""
+    """Its thread died with a traceback on standard error, and nothing was counted or shown."""
     monkeypatch.setattr(pull_runner, "steps", steps)
     row = ImagePull.objects.create(node_id=node_id(), image="registry.test/a:1", state=PullState.WAITING)
 
@@ -204,7 +204,7 @@ def test_what_cannot_be_removed_keeps_nothing_else_on_the_disk(data_dir, transac
 
 
 def test_a_tag_that_cannot_be_asked_about_keeps_no_other_from_its_turn(data_dir, monkeypatch):
-    """O1: it stayed the one that waits longest, and ended each round before the others."""
+    """It stayed the one that waits longest, and ended each round before the others."""
     for name in ("first", "second", "third"):
         pool = make_pool(workload=make_workload(name, image=f"registry.test/{name}:1"))
         WorkloadVersion.objects.filter(workload=pool.workload).update(image_digest="sha256:1")
@@ -234,7 +234,7 @@ def test_a_tag_that_cannot_be_asked_about_keeps_no_other_from_its_turn(data_dir,
 
 
 def test_each_row_has_its_turn_though_one_of_them_breaks():
-    """O1: the first failure is raised when all had theirs; a database that is away ends it at once."""
+    """The first failure is raised when all had theirs; a database that is away ends it at once."""
     done = []
 
     def work(number: int) -> int:
@@ -259,7 +259,7 @@ def test_each_row_has_its_turn_though_one_of_them_breaks():
 
 @pytest.mark.parametrize("milliseconds", [HUGE_MS, 2**63 - 1, 10**30])
 def test_durations_of_any_size_that_rows_hold_are_dates(milliseconds):
-    """O1: what was stored before numbers had a maximum."""
+    """What was stored before numbers had a maximum."""
     now = timezone.now()
     assert later(now, milliseconds) == datetime(9999, 1, 1, tzinfo=UTC)
     assert earlier(now, milliseconds) == datetime(1970, 1, 1, tzinfo=UTC)
@@ -267,7 +267,7 @@ def test_durations_of_any_size_that_rows_hold_are_dates(milliseconds):
 
 
 def test_a_huge_idle_timeout_and_interval_stop_neither_their_steps_nor_other_rows(data_dir):
-    """O1: idleTimeoutMs 9007199254740991 killed the controller again and again."""
+    """idleTimeoutMs 9007199254740991 killed the controller again and again."""
     upkeep.orphans.tried.clear()
     huge, usual = make_pool(idle_timeout_ms=1000), make_pool(idle_timeout_ms=1000)
     for pool in (huge, usual):
@@ -286,7 +286,7 @@ def test_a_huge_idle_timeout_and_interval_stop_neither_their_steps_nor_other_row
 
 
 def test_pages_show_what_fails(steps, data_dir, admin_client: Client):
-    """O1: the settings page names the step, the class, and the place."""
+    """The settings page names the step, the class, and the place."""
     FailingStep.objects.create(name="find_idle", error="OverflowError", detail="idle.py:36")
     page = admin_client.get(reverse("settings")).content.decode()
     assert "find_idle" in page
@@ -295,7 +295,7 @@ def test_pages_show_what_fails(steps, data_dir, admin_client: Client):
 
 
 def test_the_pump_survives_any_exception(steps, monkeypatch):
-    """O1: every waiting request of a web process hangs on this thread."""
+    """Every waiting request of a web process hangs on this thread."""
     turns: list[int] = []
     tried_again, for_ever = threading.Event(), threading.Event()
 
@@ -337,7 +337,7 @@ def another_machine(**over) -> Process:
 
 
 def test_a_living_process_of_another_machine_with_our_name_is_not_dead(data_dir, transactional_db):
-    """F6: equal host names, the first pid namespace's number, another boot id: it was dead at once."""
+    """Equal host names, the first pid namespace's number, another boot id: it was dead at once."""
     there = another_machine()
     here = another_machine(boot_id=processes.boot_id())
     assert there.pk in processes.living()
@@ -345,7 +345,7 @@ def test_a_living_process_of_another_machine_with_our_name_is_not_dead(data_dir,
 
 
 def test_a_clock_that_is_wrong_makes_nobody_dead_and_nobody_immortal(skew):
-    """F7: nine seconds slow was dead while alive."""
+    """Nine seconds slow was dead while alive."""
     me, there = processes.current(), another_machine()
     assert {me, there.pk} <= processes.living()
     Process.objects.filter(pk=there.pk).update(heartbeat_at=Now() - timedelta(seconds=processes.DEAD_AFTER_S + 1))
@@ -353,7 +353,7 @@ def test_a_clock_that_is_wrong_makes_nobody_dead_and_nobody_immortal(skew):
 
 
 def test_a_beat_is_written_by_the_databases_clock(skew, monkeypatch):
-    """F7: what a machine with a wrong clock writes is judged by another."""
+    """What a machine with a wrong clock writes is judged by another."""
     monkeypatch.setattr(processes, "HEARTBEAT_S", 0.05)
     me = processes.current()
     Process.objects.filter(pk=me).update(heartbeat_at=Now() - timedelta(hours=1))
@@ -363,7 +363,7 @@ def test_a_beat_is_written_by_the_databases_clock(skew, monkeypatch):
 
 
 def test_a_lease_is_neither_robbed_nor_kept_by_a_clock_that_is_wrong(skew):
-    """F7: the lease says "database clock", the code used the host's."""
+    """The lease says "database clock", the code used the host's."""
     there = another_machine()
     Lease.objects.create(name=controller.LEASE, holder=there.pk, expires_at=Now() + timedelta(seconds=3))
     assert not controller.lead()
@@ -373,7 +373,7 @@ def test_a_lease_is_neither_robbed_nor_kept_by_a_clock_that_is_wrong(skew):
 
 
 def test_deadlines_ages_and_retries_are_judged_by_the_databases_clock(skew):
-    """F7: a claim made by one machine is given up, and resumed, by another."""
+    """A claim made by one machine is given up, and resumed, by another."""
     upkeep.orphans.tried.clear()
     pool = make_pool()
     make_assignment("waits", pool=pool, deadline=Now() + timedelta(seconds=5))
@@ -393,7 +393,7 @@ def test_deadlines_ages_and_retries_are_judged_by_the_databases_clock(skew):
 
 
 def test_a_message_of_a_machine_with_a_wrong_clock_is_seen_at_once(skew, monkeypatch):
-    """F7: a message from a fast clock lay in the queue until the others' clocks had reached it."""
+    """A message from a fast clock lay in the queue until the others' clocks had reached it."""
     enqueue("pool", "pools.tasks.refill", "p")
     monkeypatch.undo()
     [message], _ = Broker.take({"pool": 1})
@@ -403,12 +403,12 @@ def test_a_message_of_a_machine_with_a_wrong_clock_is_seen_at_once(skew, monkeyp
 
 
 def test_times_of_files_are_put_into_the_databases_terms(skew):
-    """F7: what a file's change says is compared with rows."""
+    """What a file's change says is compared with rows."""
     assert abs((clock.of_host(time.time()) - clock.now()).total_seconds()) < 1
 
 
 def test_a_transfer_ends_before_anybody_takes_its_process_for_dead(data_dir, transactional_db, monkeypatch):
-    """F7: the fence of rclone is tied to the heartbeat that the database took, with room before others give it up."""
+    """The fence of rclone is tied to the heartbeat that the database took, with room before others give it up."""
     room_s = processes.DEAD_AFTER_S - rclone.UNCONFIRMED_S - rclone.WATCH_EVERY_S
     assert room_s >= 1
     processes.current()

@@ -77,7 +77,7 @@ def test_what_came_before_an_error_comes_before_it():
 
 
 def test_text_of_any_kind_takes_little_while_it_becomes_an_answer():
-    """D7: one emoji among a megabyte of control characters took 104 MB of the process, sixteen at once 1.6 GB."""
+    """One emoji among a megabyte of control characters took 104 MB of the process, sixteen at once 1.6 GB."""
     printed = {"stdout": "\U0001f600" + "\x01" * 1_000_000, "stderr": "\ud7ff" + "\x02" * 1_000_000}
     tracemalloc.start()
     try:

@@ -39,7 +39,7 @@ def direct(host: str = "127.0.0.1:8000", peer: str = "127.0.0.1", **more: str) -
      ("127.0.0.1", "::ffff:127.0.0.1")],
 )  # fmt: skip
 def test_the_node_asks_for_health_and_metrics_over_plain_http(client, behind_tls, path, host, peer):
-    """B47: health answered 400, or a redirect to TLS that the process does not speak."""
+    """Health answered 400, or a redirect to TLS that the process does not speak."""
     asked = direct(host, peer)
     if "metrics" not in path:
         del asked["HTTP_AUTHORIZATION"]
@@ -53,7 +53,6 @@ def test_the_node_asks_for_health_and_metrics_over_plain_http(client, behind_tls
 
 @pytest.mark.parametrize("allowed", [[".example.com"], ["*"], ["a.example", "b.example"]])
 def test_a_probe_is_answered_whatever_the_allowed_hosts_are(client, behind_tls, allowed):
-    """B47."""
     behind_tls.ALLOWED_HOSTS = allowed
     assert client.get("/health", **direct()).status_code == 200
 
@@ -78,7 +77,7 @@ def test_a_probe_is_answered_whatever_the_allowed_hosts_are(client, behind_tls, 
 )  # fmt: skip
 @pytest.mark.parametrize("path", sorted(PROBES))
 def test_what_only_looks_like_the_node_is_answered_as_anybody(client, behind_tls, path, asked):
-    """B47: neither a header nor a name makes a request a probe."""
+    """Neither a header nor a name makes a request a probe."""
     answer = client.get(path, **asked)
     assert answer.status_code in (302, 400, 403), answer.content
     assert "boilerhouse_" not in answer.content.decode()
@@ -87,14 +86,14 @@ def test_what_only_looks_like_the_node_is_answered_as_anybody(client, behind_tls
 @pytest.mark.parametrize("path", ["/", "/login/", "/admin/", "/api/v1/pools", "/api/v1/openapi.json", "/static/app.js",
                                   "/api/v1/health/../pools", "/metrics/", "/health/x"])  # fmt: skip
 def test_the_node_gets_nothing_else_without_tls(client, behind_tls, path):
-    """B47: only health and metrics."""
+    """Only health and metrics."""
     assert client.get(path, **direct()).status_code in (400, 403)
     assert client.post("/api/v1/health", **direct()).status_code == 403
     assert client.post("/metrics", **direct()).status_code == 403
 
 
 def test_without_https_the_node_still_asks_by_its_own_name(client, settings, db, data_dir):
-    """B47: a health check is 127.0.0.1 wherever the public name is."""
+    """A health check is 127.0.0.1 wherever the public name is."""
     settings.ALLOWED_HOSTS = [NAME]
     assert client.get("/health", **direct()).status_code == 200
     assert client.get("/login/", **direct()).status_code == 400
@@ -102,7 +101,7 @@ def test_without_https_the_node_still_asks_by_its_own_name(client, settings, db,
 
 
 def test_a_lost_header_is_named_instead_of_a_redirect_in_a_circle(client, behind_tls):
-    """B39: TLS ends at a proxy that does not say so; the browser was sent to https again and again."""
+    """TLS ends at a proxy that does not say so; the browser was sent to https again and again."""
     answer = client.get("/login/", HTTP_HOST=NAME, HTTP_X_FORWARDED_FOR="203.0.113.9")
     assert answer.status_code == 403
     said = answer.content.decode()
@@ -113,7 +112,7 @@ def test_a_lost_header_is_named_instead_of_a_redirect_in_a_circle(client, behind
 
 
 def test_a_browser_on_plain_http_is_sent_to_tls_once(client, behind_tls):
-    """B39: two proxies, and the inner one says http: the second time the page says so."""
+    """Two proxies, and the inner one says http: the second time the page says so."""
     plain = {**PROXIED, "HTTP_X_FORWARDED_PROTO": "http", "HTTP_HOST": f"{NAME}:8443"}
     answer = client.get("/login/?next=/pools/", **plain)
     assert (answer.status_code, answer["Location"]) == (302, f"https://{NAME}:8443/login/?next=/pools/")
@@ -134,7 +133,7 @@ def test_programs_and_forms_on_plain_http_are_refused_not_redirected(client, beh
 
 
 def test_a_name_that_is_not_allowed_is_said_with_the_setting(client, behind_tls):
-    """B39: it was "Bad Request (400)"."""
+    """It was "Bad Request (400)"."""
     asked = {**PROXIED, "HTTP_HOST": "other.example:8443"}
     for answer in (client.get("/login/", **asked), client.get("/api/v1/pools", **asked)):
         assert answer.status_code == 400
@@ -150,7 +149,7 @@ def sign_in(client: Client, **asked: str):
 
 
 def test_signing_in_works_on_another_port(behind_tls):
-    """B39: the proxy passes the host on with its port, or the origin is trusted."""
+    """The proxy passes the host on with its port, or the origin is trusted."""
     User.objects.create_superuser("ada", password=PASSWORD)
     asked = {**PROXIED, "HTTP_ORIGIN": f"https://{NAME}:8443"}
     assert sign_in(Client(enforce_csrf_checks=True), **{**asked, "HTTP_HOST": f"{NAME}:8443"}).status_code == 302
@@ -164,7 +163,7 @@ def test_signing_in_works_on_another_port(behind_tls):
 
 
 def test_a_refused_form_says_which_origin_came_and_which_setting_takes_it(behind_tls):
-    """B39: it was "CSRF verification failed"."""
+    """It was "CSRF verification failed"."""
     client = Client(enforce_csrf_checks=True)
     answer = sign_in(client, **{**PROXIED, "HTTP_ORIGIN": f"https://{NAME}:8443"})
     said = answer.content.decode()
@@ -189,7 +188,6 @@ def test_a_refused_form_says_which_origin_came_and_which_setting_takes_it(behind
     ],
 )
 def test_a_form_of_who_knows_where_is_refused_in_words(behind_tls, asked, said):
-    """B39."""
     answer = Client(enforce_csrf_checks=True).post("/login/", **PROXIED, **asked)
     assert answer.status_code == 403
     assert said in answer.content.decode()
@@ -226,7 +224,6 @@ def test_a_guesser_behind_the_proxy_locks_nobody_else_out(behind_tls):
     ],
 )
 def test_a_host_or_an_origin_that_nothing_could_match_is_refused_at_start(settings, name, value, number):
-    """B39."""
     setattr(settings, name, value)
     found = {one.id: one for one in run_checks()}
     assert repr(value[-1]) in found[f"boilerhouse.{number}"].msg
@@ -237,7 +234,6 @@ def test_a_host_or_an_origin_that_nothing_could_match_is_refused_at_start(settin
     ["bh", "/b h", "/../x", "/x//y", "/pools", "/api/x", "/static", "/ws", "/admin", "/login", "/metrics", "/%62h"],
 )
 def test_a_base_path_that_leads_nowhere_or_to_two_places_is_refused_at_start(settings, path):
-    """B38."""
     settings.BOILERHOUSE_BASE_PATH = path
     found = {one.id: one for one in run_checks()}
     assert repr(path) in found["boilerhouse.E013"].msg
@@ -247,7 +243,6 @@ def test_a_base_path_that_leads_nowhere_or_to_two_places_is_refused_at_start(set
 
 
 def test_hosts_and_origins_as_they_are_written_pass(behind_tls):
-    """B39."""
     behind_tls.ALLOWED_HOSTS = [NAME, ".example.org", "*", "127.0.0.1", "[::1]", "localhost"]
     behind_tls.CSRF_TRUSTED_ORIGINS = [f"https://{NAME}:8443", "https://*.example.org", "http://[::1]:80"]
     assert not {"boilerhouse.E010", "boilerhouse.E011", "boilerhouse.W004"} & {one.id for one in run_checks()}

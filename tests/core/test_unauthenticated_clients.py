@@ -88,7 +88,7 @@ def pour(opened: socket.socket, count: int, *, is_chunked: bool) -> int:
     ],
 )
 def test_nobody_fills_the_disk_or_the_memory_with_a_body(web: WebServer, path, key, is_chunked, expected):
-    """N1: 500 MB went into a deleted file of /tmp before anybody looked at the request."""
+    """500 MB went into a deleted file of /tmp before anybody looked at the request."""
     length = {"Transfer_Encoding": "chunked"} if is_chunked else {"Content_Length": str(200 * MB)}
     before = web.memory_bytes()
     with web.connect(head("POST", path, **length, **({"Authorization": f"Bearer {key}"} if key else {}))) as opened:
@@ -103,7 +103,7 @@ def test_nobody_fills_the_disk_or_the_memory_with_a_body(web: WebServer, path, k
 
 
 def test_a_head_alone_is_answered_where_no_view_needs_the_body(web: WebServer):
-    """N1: path, method, key and length are judged before a byte of the body has come."""
+    """Path, method, key and length are judged before a byte of the body has come."""
     shaped = f"bh_{'0' * 40}000000"
     for expected, made in (
         (401, head("POST", "/api/v1/pools", Content_Length="500")),
@@ -153,7 +153,7 @@ def test_a_key_that_only_looks_like_one_gets_no_more_than_the_beginning_read(web
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize("size", [10, 20_000, 300_000, MB])
 def test_bodies_of_those_with_a_key_come_whole(web: WebServer, size, is_chunked):
-    """N1: nothing of an honest body is lost, and the connection goes on."""
+    """Nothing of an honest body is lost, and the connection goes on."""
     text = b'{"id": "' + b"a" * (size - 10) + b'"}'
     headers = {"Authorization": f"Bearer {web.key}", "Content-Type": "application/json"}
     with requests.Session() as session:
@@ -165,7 +165,7 @@ def test_bodies_of_those_with_a_key_come_whole(web: WebServer, size, is_chunked)
 
 
 def test_a_trickled_body_ends(web: WebServer):
-    """N1, D6: one byte now and then held a connection for ever."""
+    """One byte now and then held a connection for ever."""
     asked = head("POST", "/api/v1/pools", Authorization=f"Bearer {web.key}", Content_Length="1000")
     with web.connect(asked) as opened:
         answer, until = trickle(opened), time.monotonic() + 15
@@ -175,7 +175,6 @@ def test_a_trickled_body_ends(web: WebServer):
 
 
 def test_a_trickled_head_ends(web: WebServer):
-    """D6."""
     with web.connect(b"GET /health HTTP/1.1\r\n") as opened:
         assert trickle(opened, b"X-A: b\r\n") == b""
 
@@ -197,7 +196,7 @@ def trickle(opened: socket.socket, piece: bytes = b"x") -> bytes:
 
 
 def test_idle_connections_take_nobodys_place(web: WebServer):
-    """D6: 1,000 of them took health away until they had timed out."""
+    """1,000 of them took health away until they had timed out."""
     crowd = [web.connect() for _ in range(600)]
     assert web.health() == 200
     answer = requests.get(f"{web.base}/api/v1/pools", headers={"Authorization": f"Bearer {web.key}"}, timeout=10)
@@ -208,7 +207,7 @@ def test_idle_connections_take_nobodys_place(web: WebServer):
 
 
 def test_who_has_shown_a_key_stays_while_strangers_come(web: WebServer):
-    """D6: a stream that lasts for days, and a kept connection, are not ended for a crowd."""
+    """A stream that lasts for days, and a kept connection, are not ended for a crowd."""
     headers = {"Authorization": f"Bearer {web.key}"}
     with requests.Session() as session:
         assert session.get(f"{web.base}/api/v1/pools", headers=headers, timeout=10).status_code == 200
@@ -229,13 +228,13 @@ def test_who_has_shown_a_key_stays_while_strangers_come(web: WebServer):
 
 
 def test_the_process_takes_the_files_it_may_have(web: WebServer):
-    """D6: systemd's soft limit is 1,024."""
+    """systemd's soft limit is 1,024."""
     soft, hard = resource.prlimit(web.process.pid, resource.RLIMIT_NOFILE)
     assert soft == hard
 
 
 def test_a_proxys_clients_are_told_apart(proxied: WebServer):
-    """D6: one client's slow bodies do not take those of others behind the same proxy; the proxy itself is not capped."""
+    """One client's slow bodies do not take those of others behind the same proxy; the proxy itself is not capped."""
     asked = head("POST", "/login/", Content_Length="100", X_Forwarded_For="198.51.100.1")
     slow = [proxied.connect(asked) for _ in range(50)]
     time.sleep(1.5)
@@ -284,7 +283,7 @@ def has_ended(one: socket.socket) -> bool:
 
 
 def test_answers_that_nobody_reads_are_not_copied_into_memory(web: WebServer):
-    """N2: a thousand connections that ask for the schema and read nothing held a megabyte each."""
+    """A thousand connections that ask for the schema and read nothing held a megabyte each."""
     before = web.memory_bytes()
     crowd = [web.connect(head("GET", "/api/v1/openapi.json")) for _ in range(60)]
     time.sleep(3)
@@ -296,7 +295,7 @@ def test_answers_that_nobody_reads_are_not_copied_into_memory(web: WebServer):
 
 
 def test_pipelined_requests_are_answered_in_order(web: WebServer):
-    """N1: the body of one is followed by the next at once."""
+    """The body of one is followed by the next at once."""
     key = f"Bearer {web.key}"
     body = b'{"id": "x"}'
     one = head(
@@ -332,7 +331,7 @@ def test_sockets_stay_open_and_end_with_a_word_when_the_process_stops(directory,
 
 
 def test_a_keys_sockets_are_counted_as_its_requests_are(directory):
-    """P14: six hundred handshakes a second of one key took half of what everybody's commands had."""
+    """Six hundred handshakes a second of one key took half of what everybody's commands had (P14)."""
     few = {"BOILERHOUSE_THROTTLE_RATE": "0.01", "BOILERHOUSE_THROTTLE_BURST": "3"}
     with running(directory, **{**LIMITS, **few}) as one:
         headers = {"Authorization": f"Bearer {one.key}"}
@@ -355,7 +354,8 @@ DAPHNES_HANDSHAKE_S = 5
 
 
 def test_handshakes_are_answered_however_late(directory):
-    """P14: on a busy machine, handshakes that waited for their refusal were cut off, or answered 403, after five seconds."""
+    """On a busy machine, handshakes that waited for their refusal were cut off, or answered 403, after five seconds
+    (P14)."""
     with ExitStack() as opened:
         one = opened.enter_context(running(directory, BOILERHOUSE_MAX_CONNECTIONS_PER_ADDRESS="1000"))
         wrong = one.key[:-1] + ("a" if one.key[-1] != "a" else "b")
@@ -373,7 +373,7 @@ def test_handshakes_are_answered_however_late(directory):
 
 
 def test_a_throttled_key_is_refused_before_anything_is_looked_up(directory):
-    """P14: four thousand refusals of one key, each by way of a thread and the database, took half of a processor."""
+    """Four thousand refusals of one key, each by way of a thread and the database, took half of a processor (P14)."""
     few = {"BOILERHOUSE_THROTTLE_RATE": "0.01", "BOILERHOUSE_THROTTLE_BURST": "3"}
     with running(directory, **{**LIMITS, **few}) as one:
 
@@ -424,7 +424,7 @@ def sign_in(base: str, name: str, address: str, password: str = "wrong") -> int:
 
 
 def test_guessers_of_passwords_keep_nobody_from_anything(proxied: WebServer):
-    """N2: twelve connections with random names held all threads, and hashed with the web process's urgency."""
+    """Twelve connections with random names held all threads, and hashed with the web process's urgency."""
     proxied.manage(
         "shell",
         "-c",
@@ -457,7 +457,7 @@ def test_guessers_of_passwords_keep_nobody_from_anything(proxied: WebServer):
 
 
 def test_guessing_locks_still_however_many_guess_at_once(proxied: WebServer):
-    """N2: the failures of one name are counted in their order."""
+    """The failures of one name are counted in their order."""
     with ThreadPoolExecutor(4) as crowd:
         found = list(crowd.map(lambda _: sign_in(proxied.base, "victim", "198.51.100.20"), range(16)))
     assert found.count(200) <= int(LIMITS["BOILERHOUSE_LOGIN_FAILURES"])
@@ -477,7 +477,7 @@ def test_the_document_of_the_api_is_made_once(web: WebServer):
 
 
 def test_a_socket_for_no_path_is_refused_without_a_traceback(web: WebServer):
-    """N2: each wrote a traceback of forty lines into the log."""
+    """Each wrote a traceback of forty lines into the log."""
     with pytest.raises(InvalidStatus) as refused:
         connect(f"ws://127.0.0.1:{web.port}/ws/nothing")
     assert refused.value.response.status_code == 403
@@ -493,12 +493,11 @@ def test_a_socket_for_no_path_is_refused_without_a_traceback(web: WebServer):
     ],
 )  # fmt: skip
 def test_all_addresses_of_a_host_count_as_one_client(address, expected):
-    """D6, N2: one machine has 2^64 addresses of IPv6, and each had a share and guesses of its own."""
+    """One machine has 2^64 addresses of IPv6, and each had a share and guesses of its own."""
     assert connections.client_at(address) == expected
 
 
 def test_a_guesser_with_many_addresses_waits_too(client, data_dir, settings):
-    """N2."""
     settings.AXES_FAILURE_LIMIT = 3
     User.objects.create_superuser("ada", password=PASSWORD)
     for number in range(3):

@@ -346,7 +346,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_backup_with_a_foreign_path_is_refused(furnished, tmp_path, name):
-    """H5: none of a backup's parts becomes a file, and none has a path."""
+    """None of a backup's parts becomes a file, and none has a path."""
     take(path := tmp_path / "b.zip")
     put(path, {**contents(path), name: b"x"})
     with pytest.raises(archives.NotABackup):
@@ -355,7 +355,6 @@ def test_a_backup_with_a_foreign_path_is_refused(furnished, tmp_path, name):
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFBLK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFDIR])
 def test_a_backup_with_a_link_or_a_device_is_refused(furnished, tmp_path, kind):
-    """H5"""
     take(path := tmp_path / "b.zip")
     content = contents(path)
     with zipfile.ZipFile(path, "w") as new:
@@ -369,7 +368,7 @@ def test_a_backup_with_a_link_or_a_device_is_refused(furnished, tmp_path, kind):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_backup_with_a_part_twice_is_refused(furnished, tmp_path):
-    """H5: of two parts of one name, one could be checked and the other be read."""
+    """Of two parts of one name, one could be checked and the other be read."""
     take(path := tmp_path / "b.zip")
     with zipfile.ZipFile(path, "a") as more:
         more.writestr("auth.User.ndjson", b"{}")
@@ -380,7 +379,7 @@ def test_a_backup_with_a_part_twice_is_refused(furnished, tmp_path):
 @given(st.data())
 @hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_changed_in_the_file_is_found_before_anything_is_written(furnished, tmp_path_factory, data):
-    """H5: cut anywhere, or with other bytes anywhere."""
+    """Cut anywhere, or with other bytes anywhere."""
     path = tmp_path_factory.mktemp("b") / "b.zip"
     if not _taken:
         archives.write(path, lambda _: None)
@@ -425,7 +424,7 @@ def test_a_backup_of_a_version_that_did_not_sign_needs_a_word_and_is_restored_wi
 
 
 def test_a_backup_of_a_version_that_had_fewer_models_is_restored(furnished, tmp_path):
-    """H5: with --unsigned, too; it raised LookupError or KeyError."""
+    """With --unsigned, too; it raised LookupError or KeyError."""
     take(path := tmp_path / "b.zip")
     content = contents(path)
     manifest = json.loads(content["manifest.json"])
@@ -442,7 +441,7 @@ def test_a_backup_of_a_version_that_had_fewer_models_is_restored(furnished, tmp_
 
 
 def test_keys_that_are_none_are_refused_in_words(furnished, tmp_path):
-    """H5: a file of keys with another content."""
+    """A file of keys with another content."""
     archive = take(tmp_path / "b.zip")
     (tmp_path / "keys.json").write_text(json.dumps(dict.fromkeys(archives.KEY_FILES[:3], "no key")))
     wipe()
@@ -452,7 +451,7 @@ def test_keys_that_are_none_are_refused_in_words(furnished, tmp_path):
 
 
 def test_a_key_that_has_become_an_older_one_still_opens_its_backups(furnished, tmp_path):
-    """H5: keys are changed while backups lie elsewhere."""
+    """Keys are changed while backups lie elsewhere."""
     archive = take(tmp_path / "b.zip")
     encryption.key_file().write_text(",".join([Fernet.generate_key().decode(), *encryption.in_force()]))
     wipe()

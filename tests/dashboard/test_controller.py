@@ -101,7 +101,7 @@ def test_find_idle_looks_only_at_overdue_assignments_of_pools_with_a_timeout_and
 
 
 def test_a_heartbeat_that_comes_in_between_wins_against_the_idle_release():
-    """B7: the controller's look may be stale; one statement decides."""
+    """The controller's look may be stale; one statement decides."""
     row = idle_holder(make_pool(idle_timeout_ms=60_000))
     volumes.prepare(row.held_container, 200_001, row.version.spec)
     upkeep.find_idle()
@@ -180,7 +180,7 @@ def test_a_queue_that_stopped_serving_is_said_once_and_again_when_it_serves():
 
 
 def test_one_leads_until_its_lease_ends_or_it_gives_it_back():
-    """D10: a lease row on both databases."""
+    """A lease row on both databases."""
     assert controller.lead()
     Lease.objects.update(holder=Process.objects.create(
         kind="controller", pid_space="other", boot_id="x", pid=1, pid_started=1

@@ -89,7 +89,7 @@ def test_what_cannot_be_read_stays_as_it_was_typed_and_is_said_at_its_field():
 
 
 def test_an_error_is_shown_at_what_of_the_form_is_nearest_and_its_link_leads_there():
-    """B13: at its field, else at its part; what the form does not show has no link."""
+    """At its field, else at its part; what the form does not show has no link."""
     document = Document({"name": "a", "items": [{"id": "1"}]}, sections)
     document.errors = [
         FieldError(pointer, f"at {pointer}", "invalid")
@@ -183,7 +183,7 @@ def shown_at(page: str, name: str) -> str:
 
 
 def test_each_field_of_process_user_and_engine_is_given_and_changed_by_form(admins, settings):
-    """B3, B4, B6, B10, B13: what is typed is what is stored; sent again untouched it is no new version."""
+    """What is typed is what is stored; sent again untouched it is no new version."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/kvm", "gpus"]
     make_workload("w", image="nothing:1", pull_policy="never")
     data = form_of(admins.get("/workloads/w/edit").content.decode())
@@ -223,7 +223,7 @@ def test_each_field_of_process_user_and_engine_is_given_and_changed_by_form(admi
 
 
 def test_no_entrypoint_at_all_is_typed_as_a_pair_of_brackets(admins):
-    """B8: it is another thing than the image's own, and needs no JSON."""
+    """It is another thing than the image's own, and needs no JSON."""
     make_workload("w", image="nothing:1", pull_policy="never")
     for text, stored in (("[]", ()), (" [] ", ()), ("sh -c x", ("sh", "-c", "x")), ("[]", ()), ("", None)):
         data = form_of(admins.get("/workloads/w/edit").content.decode())
@@ -266,7 +266,7 @@ def test_who_says_whether_a_container_is_healthy_is_chosen_in_one_place(admins):
 
 
 def test_each_error_stands_where_the_form_shows_what_is_meant(admins, settings):
-    """B13: at its field, else at its part of the form; what was typed comes back; each link leads somewhere."""
+    """At its field, else at its part of the form; what was typed comes back; each link leads somewhere."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["gpus"]
     make_workload("w", image="nothing:1", pull_policy="never", resources={"gpus": {"count": 1, "ids": []}})
     settings.BOILERHOUSE_ALLOWED_DEVICES = []
@@ -300,7 +300,7 @@ def test_each_error_stands_where_the_form_shows_what_is_meant(admins, settings):
 
 
 def test_devices_that_the_deployment_does_not_allow_are_shown_and_not_offered(admins, settings):
-    """B13: who looks for them finds why; what a stored workload has can be taken out."""
+    """Who looks for them finds why; what a stored workload has can be taken out."""
     make_workload("w", image="nothing:1", devices=[{"path": "/dev/kvm", "permissions": "rw"}], pull_policy="never")
     page = admins.get("/workloads/w/edit").content.decode()
     assert page.count("BOILERHOUSE_ALLOWED_DEVICES does not name") == 2
@@ -323,7 +323,7 @@ def test_devices_that_the_deployment_does_not_allow_are_shown_and_not_offered(ad
 
 
 def test_limits_that_may_not_be_set_here_are_not_offered(admins, settings):
-    """B13: by their names with what they bound, and how high they may go."""
+    """By their names with what they bound, and how high they may go."""
     settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": 5000, "cpu": 0, "core": -1}
     assert set(LIMITS) == set(limits.CEILINGS)
     make_workload("w", ulimits=[{"name": "cpu", "soft": 1, "hard": 1}])

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.any_database, pytest.mark.django_db]
 @pytest.mark.parametrize("min_idle", [0, 2])
 @pytest.mark.parametrize("wanted", [1, 4, 9])
 def test_what_a_target_size_would_do_is_what_is_done(admin_client, data_dir, waiting, min_idle, wanted):
-    """1.8: the page counted without those who wait, so "start 0" started as many as waited."""
+    """The page counted without those who wait, so "start 0" started as many as waited."""
     pool = make_pool("p", max_size=9, min_idle=min_idle, waiting=waiting)
     for state in (ContainerState.CLAIMED, ContainerState.IDLE):
         make_container(pool, state=state)
@@ -40,7 +40,7 @@ def test_what_a_target_size_would_do_is_what_is_done(admin_client, data_dir, wai
 
 
 def test_claim_times_are_the_same_by_the_overview_and_the_api(data_dir):
-    """1.8: one took the newest 1,000, the other 10,000."""
+    """One took the newest 1,000, the other 10,000."""
     pool, now = make_pool(), timezone.now()
     Tenant.objects.bulk_create(Tenant(pk=f"t{number}") for number in range(1500))
     Assignment.objects.bulk_create(
@@ -69,14 +69,13 @@ def _sink_fields(kind: Any) -> dict[str, Any]:
 
 
 def test_every_kind_of_sink_has_a_form_of_its_own(data_dir):
-    """Further defect 2."""
     forms = [frozenset(_sink_fields(kind)) for kind in KINDS]
     assert len(set(forms)) == len(KINDS)
     assert all(len(form) > 1 for form in forms)
 
 
 def test_a_kind_that_the_form_does_not_know_is_not_shown_as_another(admin_client, data_dir):
-    """Further defect 2: it had the fields of S3, and the list of kinds stood at S3."""
+    """It had the fields of S3, and the list of kinds stood at S3."""
     make_sync_spec(id="far")
     SyncSpec.objects.update(sink={"type": "gcs", "bucket": "b"})
     fields = _sink_fields("gcs")
@@ -133,7 +132,7 @@ def _without(body: dict[str, Any], way: tuple[str, ...]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", FULL)
 def test_a_field_that_is_left_out_means_the_same_by_api_and_apply(call, data_dir, kind):
-    """1.8: a pool's network was taken away by the API and kept by apply; every other field is held to the same."""
+    """A pool's network was taken away by the API and kept by apply; every other field is held to the same."""
     make_pool("held", workload=make_workload("w"))
     path, full = FULL[kind]
     made = call("POST", path, full)
@@ -157,7 +156,7 @@ def test_a_field_that_is_left_out_means_the_same_by_api_and_apply(call, data_dir
 
 
 def test_a_network_that_is_left_out_goes_and_apply_shows_that_before(call, data_dir):
-    """1.8: also with --dry-run."""
+    """Also with --dry-run."""
     make_workload("w")
     _, full = FULL["Pool"]
     assert call("POST", "pools", full).status_code == 201

@@ -65,7 +65,7 @@ def running(request: pytest.FixtureRequest, hierarchy: Path, tmp_path: Path) -> 
 
 
 def test_it_stands_still_for_a_save_and_goes_on(running, hierarchy):
-    """B34: by the kernel's own freezer of v2, as long as the block lasts."""
+    """By the kernel's own freezer of v2, as long as the block lasts."""
     runtime_id, _, counted = running
     group = freezer.group_of(runtime_id, hierarchy)
     assert group
@@ -81,7 +81,7 @@ def test_it_stands_still_for_a_save_and_goes_on(running, hierarchy):
 
 
 def test_its_guard_lets_it_go_on_where_the_save_was_killed(running, hierarchy):
-    """B34: and one that was let go in between was no moment."""
+    """And one that was let go in between was no moment."""
     runtime_id = running[0]
     group = freezer.group_of(runtime_id, hierarchy)
     assert group
@@ -96,7 +96,7 @@ def test_its_guard_lets_it_go_on_where_the_save_was_killed(running, hierarchy):
 
 
 def test_its_processes_are_known_as_its_own(running):
-    """B34: for commands that are late, and for what the kernel says of its confinement."""
+    """For commands that are late, and for what the kernel says of its confinement."""
     runtime_id, pid, _ = running
     said = host_processes.status(pid, runtime_id)
     assert said

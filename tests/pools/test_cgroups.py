@@ -29,7 +29,7 @@ HELD = {"1": "67108864 64 25000 100000", "2": "67108864 64 25000 100000 0 "}
 
 
 def test_the_kernel_holds_a_container_to_what_was_asked_for(engine):
-    """B34: its limits of memory, swap, processes and CPU time, and what it uses of them."""
+    """Its limits of memory, swap, processes and CPU time, and what it uses of them."""
     row, pool = engine.start(resources=RESOURCES)
     assert row, pool.last_error
     version = engine.runtime.capabilities().cgroup_version
@@ -83,7 +83,7 @@ def status(pid: int) -> list[str]:
 
 
 def test_a_process_is_a_containers_by_its_cgroup(engine):
-    """B34: a command past its time is killed with its children, and no process of the host is taken for one."""
+    """A command past its time is killed with its children, and no process of the host is taken for one."""
     row, pool = engine.start()
     assert row, pool.last_error
     pid = engine.inspect(row)["State"]["Pid"]

@@ -95,13 +95,13 @@ def sockets(tmp_path, data_dir) -> Iterator[Sockets]:
     ],
 )
 def test_a_head_that_could_be_read_in_two_ways_or_asks_for_another_thing_is_refused(head):
-    """H1: bare LF, CR, NUL, odd lengths and encodings, folded and doubled headers; and foreign containers."""
+    """Bare LF, CR, NUL, odd lengths and encodings, folded and doubled headers; and foreign containers."""
     with pytest.raises(Refused):
         calls.of(heads.parse(head + b"\r\n\r\n"), calls.of_sockets(bodies.Allowed())["web"])
 
 
 def test_the_engine_gets_a_head_that_was_written_anew():
-    """H1: what a client says beside its request is left out, and the engine reads no second request."""
+    """What a client says beside its request is left out, and the engine reads no second request."""
     head = heads.parse(
         b"POST /v1.41/images/create?fromImage=a%2Fb&tag=1 HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n"
         b"X-Registry-Auth: e30=\r\nExpect: 100-continue\r\nUpgrade: h2c\r\n\r\n"
@@ -136,7 +136,7 @@ PIECES = [
 @given(st.lists(st.sampled_from([*PIECES, *SEPARATORS]), max_size=14), st.sampled_from(["web", "worker"]))
 @hypothesis_settings(max_examples=500, deadline=None)
 def test_whatever_is_let_through_is_one_request_of_those_allowed(pieces, socket):
-    """H1: by construction, not by a list of tricks."""
+    """By construction, not by a list of tricks."""
     try:
         head = heads.parse(b"GET /v1.41/info HTTP/1.1\r\nHost: a\r\n" + b"".join(pieces) + b"\r\n\r\n")
         calls.of(head, calls.of_sockets(bodies.Allowed())[socket])
@@ -152,7 +152,7 @@ def test_whatever_is_let_through_is_one_request_of_those_allowed(pieces, socket)
 
 @pytest.mark.parametrize("target", ["/version", "/v1.41/info", "/v1.44/info", "/v1.51/info"])
 def test_each_version_and_the_question_for_it_are_let_through(target):
-    """B30: the version is agreed through the proxy, too."""
+    """The version is agreed through the proxy, too."""
     for found in calls.of_sockets(bodies.Allowed()).values():
         assert calls.of(heads.parse(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()), found)
 
@@ -162,7 +162,7 @@ def test_each_version_and_the_question_for_it_are_let_through(target):
     ["POST /v1.41/auth", "GET /v1.41/distribution/127.0.0.1:5000/a/b:1/json", "POST /v1.41/images/create"],
 )
 def test_registries_are_asked_through_the_workers_socket_alone(request_line):
-    """B33, B40: logins and tags, as pulls."""
+    """Logins and tags, as pulls."""
     found = calls.of_sockets(bodies.Allowed())
     head = heads.parse(f"{request_line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert calls.of(head, found["worker"])
@@ -174,7 +174,6 @@ def test_registries_are_asked_through_the_workers_socket_alone(request_line):
     "query", ["", "?t=postgres:15", "?t=boilerhouse/a/../b:1", "?t=boilerhouse/x:1&networkmode=host"]
 )
 def test_no_image_of_somebody_else_is_built_and_none_in_the_hosts_network(query):
-    """H1"""
     head = heads.parse(f"POST /v1.41/build{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     with pytest.raises(Refused):
         calls.of(head, calls.of_sockets(bodies.Allowed())["worker"])
@@ -185,7 +184,7 @@ def test_no_image_of_somebody_else_is_built_and_none_in_the_hosts_network(query)
     ("name", "kinds"), [("bh-accounts-0a1b", {"worker"}), ("bh-0198b1d4", set()), ("0a1b2c3d4e5f", set())]
 )
 def test_no_file_of_a_container_is_read_that_ran(method, name, kinds):
-    """B4: what an image has as passwd is read from a container that is never started."""
+    """What an image has as passwd is read from a container that is never started."""
     head = heads.parse(f"{method} /v1.41/containers/{name}/archive?path=%2Fetc%2Fpasswd HTTP/1.1\r\n\r\n".encode())
 
     def is_let_through(found) -> bool:
@@ -256,7 +255,7 @@ def lasting(tmp_path_factory) -> Iterator[Sockets]:
 
 @pytest.mark.parametrize("number", range(len(smuggled(""))))
 def test_nothing_is_smuggled_to_the_engine(lasting, number):
-    """H1: a bare LF in a header carried a second request past the filter, and made a privileged container."""
+    """A bare LF in a header carried a second request past the filter, and made a privileged container."""
     sockets = lasting
     name = f"bh-smuggled-{number}"
     parts = smuggled(name)[number]
@@ -294,7 +293,7 @@ def proxied(sockets, plan) -> Iterator[tuple[DockerRuntime, DockerRuntime, Conta
 
 
 def test_what_the_product_asks_for_goes_through(proxied, data_dir):
-    """H1: containers are made as they are without the proxy, and commands, terminals and logs are streams through it."""
+    """Containers are made as they are without the proxy, and commands, terminals and logs are streams through it."""
     web, worker, plan = proxied
     assert worker.inspect_made(plan).is_running
     assert web.exec(plan.name, ("sh", "-c", "cat; echo late >&2"), 10_000, b"fed\n").stdout == b"fed\n"
@@ -316,7 +315,7 @@ def test_what_the_product_asks_for_goes_through(proxied, data_dir):
 
 
 def test_the_network_is_made_and_removed_through_the_workers_socket(sockets, data_dir):
-    """H1: with our name, bridge and label."""
+    """With our name, bridge and label."""
     worker = DockerRuntime(sockets.url("worker"))
     subnets = iter(["10.251.0.0/24", "10.252.0.0/24"])
     made = worker.ensure_network(host.network_name(), host.bridge_name(), subnets, host.labels())
@@ -325,7 +324,7 @@ def test_the_network_is_made_and_removed_through_the_workers_socket(sockets, dat
 
 
 def test_containers_get_ipv6_through_the_workers_socket(sockets, plan):
-    """H1, section 11: the network is made with it, and the container has the address that was asked for."""
+    """The network is made with it, and the container has the address that was asked for."""
     worker = DockerRuntime(sockets.url("worker"))
     with ipv6_forwarding_kept():
         subnets = iter(["10.251.0.0/24", "10.252.0.0/24"])
@@ -343,7 +342,7 @@ def test_containers_get_ipv6_through_the_workers_socket(sockets, plan):
 
 
 def test_an_image_is_built_through_the_workers_socket(sockets, data_dir):
-    """H1: the build context is passed on by its length."""
+    """The build context is passed on by its length."""
     worker = DockerRuntime(sockets.url("worker"))
     context = images.pack(images.EXAMPLE_CONTEXT, {"busybox": images.BUSYBOX})
     assert list(worker.build(context, "boilerhouse/proxied:1"))
@@ -395,7 +394,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_no_container_is_made_that_has_more_than_the_product_asks_for(plan, data_dir, what):
-    """H1: one of ours with one thing more, or one less."""
+    """One of ours with one thing more, or one less."""
     allowed = bodies.Allowed(directories=(str(data_dir),))
     body = body_of(plan)
     assert json.loads(bodies.container(plan.name, json.dumps(body).encode(), allowed))["HostConfig"]["CapDrop"]
@@ -415,7 +414,7 @@ def test_no_container_is_made_that_has_more_than_the_product_asks_for(plan, data
     ],
 )  # fmt: skip
 def test_no_container_is_made_of_another_kind(plan, data_dir, change):
-    """H1: whose it is, what it is called, and names that Go reads in any case."""
+    """Whose it is, what it is called, and names that Go reads in any case."""
     allowed = bodies.Allowed(directories=(str(data_dir),))
     with pytest.raises(Refused):
         bodies.container(plan.name, json.dumps({**body_of(plan), **change}).encode(), allowed)
@@ -429,14 +428,13 @@ def test_no_container_is_made_of_another_kind(plan, data_dir, change):
     ],
 )  # fmt: skip
 def test_a_body_that_could_be_read_in_two_ways_is_refused(body):
-    """H1: doubled names, no numbers, no UTF-8."""
+    """Doubled names, no numbers, no UTF-8."""
     with pytest.raises(Refused):
         bodies.container("bh-x", body, bodies.Allowed())
 
 
 @pytest.mark.parametrize("name", ["", "x", "../bh-x", "bh-", "bh-a/b", "xbh-a"])
 def test_only_names_of_ours_are_made(name):
-    """H1"""
     head = heads.Head("POST", "/v1.41/containers/create", {"name": name}, 2, {})
     (call,) = (one for one in calls.of_sockets(bodies.Allowed())["worker"] if one.path == "/containers/create")
     with pytest.raises(Refused, match="its name"):
@@ -455,7 +453,7 @@ def test_only_names_of_ours_are_made(name):
     ],
 )
 def test_commands_run_as_the_containers_user(proxied, sockets, change):
-    """H1: neither as root, nor with rights, nor where they were not asked for."""
+    """Neither as root, nor with rights, nor where they were not asked for."""
     _, _, plan = proxied
     body = json.dumps({"Cmd": ["id"], "AttachStdout": True, **change}).encode()
     head = f"POST /v1.41/containers/{plan.name}/exec HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -467,7 +465,7 @@ def test_commands_run_as_the_containers_user(proxied, sockets, change):
 
 
 def test_a_container_of_somebody_else_is_not_reached_at_all(sockets, plan):
-    """H1: neither by its name nor by its id, through either socket."""
+    """Neither by its name nor by its id, through either socket."""
     name = "somebody-elses-h1"
     found = docker("run", "-d", "--rm", "--name", name, "--network", "none", IMAGE, "sh", "-c", "sleep 60")
     try:
@@ -495,7 +493,7 @@ def as_web(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_proc_leads_the_web_process_to_no_other_socket(tmp_path):
-    """H1: with the host's process ids, /proc/PID/root of the proxy had the engine's own socket."""
+    """With the host's process ids, /proc/PID/root of the proxy had the engine's own socket."""
     of_proxy = ["setpriv", "--bounding-set=-all,+dac_override", "--inh-caps=-all", "--no-new-privs"]
     other = subprocess.Popen([*of_proxy, "sleep", "60"])
     try:
@@ -508,7 +506,7 @@ def test_proc_leads_the_web_process_to_no_other_socket(tmp_path):
 
 
 def test_the_web_process_ends_late_commands_with_the_rights_it_has(proxied):
-    """H1: without SYS_PTRACE."""
+    """Without SYS_PTRACE."""
     web, _, plan = proxied
     api = web._api()
     made = api.exec_create(plan.name, ["sh", "-c", "sleep 70 & sleep 71"])["Id"]
@@ -524,7 +522,7 @@ def test_the_web_process_ends_late_commands_with_the_rights_it_has(proxied):
 
 
 def test_a_body_is_bounded(sockets):
-    """H1: before a byte of it is read."""
+    """Before a byte of it is read."""
     head = b"POST /v1.41/containers/bh-x/exec HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n"
     assert b"are the most" in say(sockets.web, head)
     assert b" 403 " in say(sockets.web, b"GET /version HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n")

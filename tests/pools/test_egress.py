@@ -171,7 +171,7 @@ def test_a_subnet_that_containers_cannot_be_in_is_found_at_start(settings, text)
 
 
 def test_a_policy_that_nothing_would_enforce_is_refused(call, settings):
-    """Section 11: on the host's network, or another than ours, no packet is judged; so none is promised."""
+    """On the host's network, or another than ours, no packet is judged; so none is promised."""
     settings.BOILERHOUSE_ALLOW_HOST_NETWORK = True
     elsewhere = make_pool(workload=make_workload(security={"network_mode": "host"}))
     (error,) = put(call, elsewhere, egress={"mode": "none"}).json()["errors"]

@@ -129,7 +129,7 @@ EVERYTHING = {
 
 
 def test_every_key_of_a_request_is_compared(engine, settings, monkeypatch, tmp_path):
-    """B13: whichever is missing, or another, in what the engine says; also of keys that are added tomorrow."""
+    """Whichever is missing, or another, in what the engine says; also of keys that are added tomorrow."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/zero"]
     (tmp_path / "swaps").write_text("Filename Type\n/swapfile file\n")
     monkeypatch.setattr(comparison, "SWAPS", tmp_path / "swaps")
@@ -170,7 +170,7 @@ def others(value):
 
 
 def test_the_editors_try_says_it_too(engine):
-    """B13: a try is no way around it."""
+    """A try is no way around it."""
     spec = make_spec(command=SLEEP, ports=[])
     assert dry_runs.run(spec).is_healthy
     engine.filter.change = drop("HostConfig", "PidsLimit")
@@ -181,7 +181,7 @@ def test_the_editors_try_says_it_too(engine):
 
 
 def test_a_machine_without_swap_gives_none_whatever_its_kernel_can_limit(engine, tmp_path, monkeypatch):
-    """B13: a dropped limit of swap counts where there is swap."""
+    """A dropped limit of swap counts where there is swap."""
     engine.filter.change = put(-1, "HostConfig", "MemorySwap")
     swaps = tmp_path / "swaps"
     monkeypatch.setattr(comparison, "SWAPS", swaps)
@@ -236,7 +236,7 @@ def other_spelling(found):
 
 
 def test_the_same_said_in_other_words_is_no_difference(engine):
-    """B13, B30: an engine may spell addresses in its own way; another address is still another one."""
+    """An engine may spell addresses in its own way; another address is still another one."""
     spec = {"dns": ["2001:DB8:0::53"], "extra_hosts": {"db.internal": "192.0.2.7", "v6.internal": "2001:0DB8::7"}}
     engine.filter.pretend = other_spelling
     row, pool = engine.start(**spec)
@@ -274,7 +274,7 @@ def test_a_check_beside_the_images_own_is_as_it_was_asked(checked_image, engine)
 
 
 def test_looking_for_a_directory_says_why_no_image_will_do(engine, tmp_path):
-    """B13: an engine that makes no container at all is not taken for one without images."""
+    """An engine that makes no container at all is not taken for one without images."""
     engine.filter.change = put(1, "HostConfig", "Memory")
     with pytest.raises(EngineFailure, match="emory limit"):
         engine.runtime.sees(str(tmp_path), host.labels())

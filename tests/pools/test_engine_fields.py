@@ -44,11 +44,11 @@ def nofile(hard, **more):
 
 
 REFUSED = [
-    # B10: shared memory
+    # shared memory
     ({"resources": {"memoryMb": 64, "shmMb": 65}}, {"/resources/shmMb": "out_of_range"}),
     ({"resources": {"shmMb": 0}}, {"/resources/shmMb": "min_value"}),
     ({"resources": {"shmMb": "much"}}, {"/resources/shmMb": "invalid"}),
-    # B6: directories in memory
+    # directories in memory
     ({"resources": {"memoryMb": 64, "shmMb": 60}, "tmpfs": [at("/a", sizeMb=5)]}, {"/tmpfs/0/sizeMb": "out_of_range"}),
     ({"tmpfs": [{"path": "/a"}]}, {"/tmpfs/0/sizeMb": "required"}),
     ({"tmpfs": [at("/a"), at("/a")]}, {"/tmpfs/1/path": "duplicate"}),
@@ -60,7 +60,7 @@ REFUSED = [
         "/dev/shm", "/dev", "/proc", "/proc/x", "/sys", "/tmp/x", "/etc", "/etc/hosts", "/sbin/docker-init")),
     *(({"tmpfs": [at(path)]}, {"/tmpfs/0/path": "invalid"}) for path in ("/", "x", "/a/", "/a/../b", "/a\nb", "//a")),
     ({"tmpfs": [at(f"/t{n}") for n in range(21)]}, {"/tmpfs": "max_length"}),
-    # B13: limits of processes
+    # limits of processes
     (nofile(65_537), {"/ulimits/0/hard": "not_allowed"}),
     (nofile(-1), {"/ulimits/0/hard": "not_allowed"}),
     (nofile(100, soft=200), {"/ulimits/0/soft": "out_of_range"}),
@@ -72,7 +72,7 @@ REFUSED = [
     ({"ulimits": [{"name": "files", "hard": 1}]}, {"/ulimits/0/name": "invalid_choice"}),
     ({"ulimits": [{"name": "cpu", "hard": 1}, {"name": "cpu", "hard": 2}]}, {"/ulimits/1/name": "duplicate"}),
     ({"ulimits": [{"name": "cpu", "hard": 1}] * 16}, {"/ulimits": "max_length"}),
-    # B13: devices and GPUs, off by default
+    # devices and GPUs, off by default
     ({"devices": [{"path": "/dev/fuse"}]}, {"/devices/0/path": "not_allowed"}),
     ({"devices": [{"path": "/dev/../etc"}]}, {"/devices/0/path": "invalid"}),
     ({"devices": [{"path": "/etc/passwd"}]}, {"/devices/0/path": "invalid"}),
@@ -80,7 +80,7 @@ REFUSED = [
     ({"resources": {"gpus": {}}}, {"/resources/gpus": "not_allowed"}),
     ({"resources": {"gpus": {"count": 0}}}, {"/resources/gpus/count": "out_of_range"}),
     ({"resources": {"gpus": {"count": 1, "ids": ["0"]}}}, {"/resources/gpus/count": "invalid"}),
-    # B13: names of hosts, resolvers: never where the network policy forbids
+    # names of hosts, resolvers: never where the network policy forbids
     ({"extraHosts": {"a b": "192.0.2.1"}}, {"/extraHosts/a b": "invalid"}),
     ({"extraHosts": {"-a": "192.0.2.1"}}, {"/extraHosts/-a": "invalid"}),
     ({"extraHosts": {"a:b": "192.0.2.1"}}, {"/extraHosts/a:b": "invalid"}),
@@ -95,7 +95,7 @@ REFUSED = [
         ("127.0.0.53", "not_allowed"), ("::1", "not_allowed"), ("169.254.169.253", "not_allowed"), ("a.b", "invalid"))),
     ({"dns": ["192.0.2.1"] * 4}, {"/dns": "max_length"}),
     ({"dns": ["192.0.2.1"], "security": {"networkMode": "none"}}, {"/dns": "not_allowed"}),
-    # B13: labels
+    # labels
     *(({"labels": {name: "x"}}, {f"/labels/{name}": code}) for name, code in (
         ("boilerhouse.pool", "not_allowed"), ("Boilerhouse.x", "not_allowed"), ("boilerhouse", "not_allowed"),
         ("com.docker.compose.project", "not_allowed"), ("a=b", "invalid"), ("", "invalid"), ("a b", "invalid"))),
@@ -106,7 +106,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("asked", "expected"), REFUSED, ids=lambda one: json.dumps(one)[:60])
 def test_what_cannot_be_given_is_refused_at_every_door(call, tmp_path, asked, expected):
-    """B6, B10, B13: with the pointer of the field and its reason, by API, apply and the editor; nothing has changed."""
+    """With the pointer of the field and its reason, by API, apply and the editor; nothing has changed."""
     make_workload("old")
     body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never", **MEMORY, **asked}
     said, found = refused_fields(call("POST", "workloads", body))
@@ -140,7 +140,7 @@ def allow(settings):
 
 
 def test_what_is_given_comes_back_and_may_be_sent_again(call, client, admin_user, settings):
-    """B13: by the API, and by the editor's form, which shows and keeps each field; sent back it is no new version."""
+    """By the API, and by the editor's form, which shows and keeps each field; sent back it is no new version."""
     allow(settings)
     made = call("POST", "workloads", {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never", **FULL})
     assert made.status_code == 201, made.content
@@ -167,7 +167,7 @@ def test_what_is_given_comes_back_and_may_be_sent_again(call, client, admin_user
 
 
 def test_the_editor_says_it_at_the_field(client, admin_user, data_dir):
-    """B13: the page has the same validator."""
+    """The page has the same validator."""
     client.force_login(admin_user)
     body = {"name": "w", "image": "nothing:1", **nofile(10**6)}
     answer = client.post(reverse("new-workload"), {"json": json.dumps(body), "do": "save"})
@@ -177,7 +177,7 @@ def test_the_editor_says_it_at_the_field(client, admin_user, data_dir):
 
 
 def test_a_deployment_sets_how_high_limits_may_go(call, settings):
-    """B13: and what it takes away is gone for new workloads at once."""
+    """And what it takes away is gone for new workloads at once."""
     settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": -1, "cpu": 60}
     body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never"}
     assert call("POST", "workloads", {**body, **nofile(-1)}).status_code == 201
@@ -188,7 +188,7 @@ def test_a_deployment_sets_how_high_limits_may_go(call, settings):
 
 
 def test_devices_are_narrowed_while_it_runs_and_never_widened(call, settings):
-    """B13: as runtimes and networks are."""
+    """As runtimes and networks are."""
     allow(settings)
     shown = call("GET", "settings").json()
     assert shown["allowedDevices"] == ["/dev/fuse", "gpus"]
@@ -205,7 +205,7 @@ def test_devices_are_narrowed_while_it_runs_and_never_widened(call, settings):
 
 
 def test_a_version_stored_before_these_fields_is_what_it_was(call):
-    """B13: what is not there is what always was: nothing new is asked of the engine, and saving it again changes nothing."""
+    """What is not there is what always was: nothing new is asked of the engine, and saving it again changes nothing."""
     before = {**SPEC, "resources": {"cpus": 1.0, "memory_mb": 512, "pids_limit": 256, "tmpfs_mb": 48, "disk_mb": None}}
     stored = WorkloadSpec.from_json(before)
     body = WorkloadInput(data={"name": "w", **render_spec(stored)})
@@ -307,7 +307,7 @@ def test_the_scratch_space_itself_may_hold_programs(engine):
 
 
 def test_what_the_node_does_not_have_fails_the_start_in_plain_words(engine, settings):
-    """B13: GPUs without a toolkit, a device that is not there, a limit beyond the kernel's."""
+    """GPUs without a toolkit, a device that is not there, a limit beyond the kernel's."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["gpus", "/dev/nothing-here"]
     settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": -1}
     said = {}
@@ -330,7 +330,7 @@ def test_what_the_node_does_not_have_fails_the_start_in_plain_words(engine, sett
 
 @pytest.mark.parametrize("gpus", [Gpus(), Gpus(count=-1), Gpus(count=0, ids=("0", "GPU-1"))])
 def test_a_request_for_gpus_is_kept_as_it_was_asked(engine, tmp_path, gpus):
-    """B13: no GPU is here, so it is looked at before the start; spelled otherwise, every start would fail."""
+    """No GPU is here, so it is looked at before the start; spelled otherwise, every start would fail."""
     row, pool = engine.start()
     assert row, pool.last_error
     image = engine.runtime.find_image(SPEC["image"])
@@ -354,7 +354,7 @@ def test_a_request_for_gpus_is_kept_as_it_was_asked(engine, tmp_path, gpus):
     ],
 )
 def test_an_engine_without_gpus_is_told_by_the_words_of_old_ones_and_new_ones(words):
-    """B13: from Docker 28 on they are looked for as CDI devices."""
+    """From Docker 28 on they are looked for as CDI devices."""
     answer = requests.Response()
     answer.status_code = 500
     with pytest.raises(CannotGive, match="has no GPUs") as said, translated():
@@ -412,7 +412,7 @@ def elsewhere():
 
 
 def test_the_container_asks_the_resolver_that_was_named_and_the_node_does_not_answer(engine, elsewhere):
-    """B13, P11: names come from there; a resolver on the node itself stays as closed as the node is."""
+    """Names come from there; a resolver on the node itself stays as closed as the node is (P11)."""
     row, pool = engine.start(dns=[elsewhere])
     assert row, pool.last_error
     assert "203.0.113.9" in engine.run(row, "nslookup what.ever.test")
@@ -427,7 +427,7 @@ def test_the_container_asks_the_resolver_that_was_named_and_the_node_does_not_an
 
 
 def test_settings_that_mean_nothing_are_said_at_start(settings):
-    """B13: an unknown limit, what is no device, and a disk."""
+    """An unknown limit, what is no device, and a disk."""
     settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": 100, "files": 1, "cpu": -2}
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["gpus", "/dev/fuse", "nvidia0"]
     assert [one.id for one in checks.workload_permits()] == ["boilerhouse.E020", "boilerhouse.E020", "boilerhouse.E021"]

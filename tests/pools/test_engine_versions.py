@@ -58,7 +58,7 @@ def plan(image: str, labels: dict[str, str], placeholder: str) -> ContainerPlan:
 
 
 def test_an_engine_that_left_our_oldest_behind_takes_every_call(engine, runtime, image, tmp_path):
-    """B30: Docker 29 refuses calls below API 1.44."""
+    """Docker 29 refuses calls below API 1.44."""
     labels = {"boilerhouse.test": uuid.uuid4().hex}
     made = runtime.create(plan(image.id, labels, str(tmp_path)))
     try:
@@ -87,7 +87,7 @@ def test_an_engine_that_left_our_oldest_behind_takes_every_call(engine, runtime,
 
 
 def test_an_engine_exchanged_under_us_is_asked_again(engine, runtime):
-    """B30: an upgrade, and the way back, while the process goes on; no call fails, whichever meets the new one first.
+    """An upgrade, and the way back, while the process goes on; no call fails, whichever meets the new one first.
 
     The version in use is refused at once by both: too old for the one, too new for the other.
     """
@@ -112,7 +112,7 @@ def test_a_newer_engine_that_takes_the_old_version_too_is_spoken_to_in_the_newes
 
 
 def test_what_is_sent_along_is_sent_again_to_the_exchanged_engine(engine, runtime):
-    """B30: the body of a build has been read when the engine refuses its version."""
+    """The body of a build has been read when the engine refuses its version."""
     engine.oldest, engine.newest = "1.12", "1.41"
     runtime.ping()
     engine.oldest, engine.newest = "1.44", "1.52"
@@ -133,7 +133,7 @@ def test_what_is_sent_along_is_sent_again_to_the_exchanged_engine(engine, runtim
 
 
 def test_an_engine_that_is_too_old_is_refused_in_words(engine, runtime):
-    """B30: below Docker 20.10 there is nothing to agree on."""
+    """Below Docker 20.10 there is nothing to agree on."""
     engine.oldest, engine.newest, engine.version = "1.12", "1.40", "19.03.15"
     with pytest.raises(errors.EngineUnsupported) as refused:
         runtime.ping()
@@ -248,7 +248,7 @@ def test_an_engine_set_up_so_that_containers_cannot_be_ours_is_refused_by_pool_a
     ],
 )
 def test_engines_that_are_set_up_otherwise_are_not_refused(engine, served, info):
-    """B34: cgroup v2 and the containerd image store are supported."""
+    """Cgroup v2 and the containerd image store are supported."""
     engine.info = info
     suitability.check(served)
     (said,) = [one[1] for one in doctor._engine() if one[0] == doctor.OK]

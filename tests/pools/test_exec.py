@@ -98,7 +98,7 @@ def test_what_an_engine_says_of_a_command_that_never_began_is_said_as_by_a_shell
 
 
 def test_what_the_kernel_says_of_a_script_is_said_so_too_and_a_programs_own_words_stay():
-    """B37b: the engine's helper has begun by then."""
+    """The engine's helper has begun by then."""
     said = b"exec /w/run.sh: no such file or directory\n"
     done = refusals.at_execve(Executed(1, b"", said, 3), ("/w/run.sh",))
     assert done

@@ -27,7 +27,8 @@ class ClaimedMeanwhile:
 
 @pytest.mark.parametrize(("to", "shown"), [(ContainerState.CLAIMED, ""), (ContainerState.IDLE, ": token CANARY bad")])
 def test_what_a_check_prints_is_told_only_of_a_container_that_no_tenant_has(data_dir, monkeypatch, to, shown):
-    """P10: it was read as idle, claimed, and its tenant's output went to viewers. P7: a NUL was too much for PostgreSQL."""
+    """It was read as idle, claimed, and its tenant's output went to viewers. P7: a NUL was too much for PostgreSQL
+    (P10)."""
     container = make_container()
     monkeypatch.setattr("pools.runtime._runtime", lambda *_: ClaimedMeanwhile(to))
     assert health_reports.report_health(container.pk, ContainerHealth.UNHEALTHY)

@@ -80,7 +80,7 @@ def answers(address: str, port: int) -> bool:
 
 
 def test_ipv6_is_closed_but_for_what_a_policy_names(engine, outside, settings):
-    """Section 11: from inside, by every mode: host, neighbours, LAN, metadata, link-local, addresses of IPv4 in IPv6."""
+    """From inside, by every mode: host, neighbours, LAN, metadata, link-local, addresses of IPv4 in IPv6."""
     one, pool = engine.start(**LISTENING)
     two, _ = engine.start(**LISTENING)
     network = host.ensure_network()
@@ -118,7 +118,7 @@ def test_ipv6_is_closed_but_for_what_a_policy_names(engine, outside, settings):
 
 @pytest.mark.long  # the same chain keeps them out by IPv4, which make test tries
 def test_no_one_outside_the_node_reaches_a_containers_address_of_ipv6(engine, outside):
-    """F5: also where the containers' network is routed to the node."""
+    """Also where the containers' network is routed to the node."""
     one, pool = engine.start(**LISTENING)
     set_policy(pool, "internet", "2000::/3", "fc00::/7")
     eventually(lambda: engine.answer_from(one, outside.public6, 80).startswith("hello"))
@@ -132,7 +132,7 @@ def test_no_one_outside_the_node_reaches_a_containers_address_of_ipv6(engine, ou
 
 @pytest.mark.long  # the same rules end those of IPv4, which make test tries
 def test_a_connection_by_ipv6_ends_when_it_is_closed(engine, outside):
-    """Section 11: as those of IPv4 do."""
+    """As those of IPv4 do."""
     one, pool = engine.start()
     set_policy(pool, "list", f"[{outside.public6}]:80")
     script = (
@@ -147,7 +147,7 @@ def test_a_connection_by_ipv6_ends_when_it_is_closed(engine, outside):
 
 @pytest.mark.long  # names and their tricks are tried by IPv4 in make test
 def test_names_open_addresses_of_ipv6_that_are_public(engine, outside, settings):
-    """Section 11: AAAA as well as A, and no trick with them."""
+    """AAAA as well as A, and no trick with them."""
     settings.BOILERHOUSE_RESOLVERS = [outside.private]
     tricks = [outside.private6, METADATA, "::1", "fe80::1", f"::ffff:{outside.private}", "2002:c0a8::1"]
     outside.resolves({"six.example.com": [outside.public6, *tricks], "none.example.com": []})

@@ -76,7 +76,7 @@ GO = """panic: runtime error: invalid memory address or nil pointer dereference
     ids=["node", "python", "java", "go"],
 )
 def test_the_message_is_among_them(dump, words):
-    """B48: the last five lines, or 400 characters, missed it."""
+    """The last five lines, or 400 characters, missed it."""
     noise = "".join(f"GET /{n} 200\n" for n in range(1000))
     for before in ("", noise):
         said = last_output.pick((before + dump).encode())
@@ -88,7 +88,7 @@ def test_the_message_is_among_them(dump, words):
 
 
 def test_few_lines_are_all_kept_and_none_is_endless():
-    """B48: nothing is left out that fits, and control characters are not passed on."""
+    """Nothing is left out that fits, and control characters are not passed on."""
     assert last_output.pick(b"one\n\ntwo\n\x1b[31mthree\x1b[0m\r\n\x07four\nfive") == "one\ntwo\nthree\nfour\nfive"
     assert last_output.pick(b"") == ""
     assert len(last_output.pick(b"x" * 1_000_000)) == last_output.MAX_LINE + 1
@@ -127,13 +127,13 @@ for unit in ("a.", "A$", "A_", "at ", " ", "\\x1b[", "\\x1b[1;", "ERR", "x.go:")
 
 
 def test_an_error_is_told_also_where_nothing_is_before_the_word():
-    """B48: Node says ``Error: Cannot find module``, many loggers say ERROR."""
+    """Node says ``Error: Cannot find module``, many loggers say ERROR."""
     noise = "".join(f"line {n}\n" for n in range(100))
     for told in ("Error: Cannot find module '/app/x.js'", "2026-01-31 ERROR cannot bind", "[FATAL] no disk"):
         assert told in last_output.pick(f"{noise}{told}\n{noise}".encode())
 
 
 def test_output_becomes_one_line_that_can_be_stored_and_shown():
-    """P12: PostgreSQL stores no NUL, and a terminal obeys escapes."""
+    """PostgreSQL stores no NUL, and a terminal obeys escapes (P12)."""
     assert last_output.line_of(b"a\0b\x1b[31mc\r\n\n\x07d\xff", 100) == "abc d\ufffd"
     assert last_output.line_of(b"x" * 50, 10) == "x" * 10

@@ -116,7 +116,7 @@ def past_the_seam(name: str, tree: ast.Module) -> list[str]:
 
 
 def test_directories_and_leases_of_containers_are_reached_through_their_node():
-    """B.2: a worker of another node looked for a directory here, and took the container for dead."""
+    """A worker of another node looked for a directory here, and took the container for dead."""
     assert [one for name, tree in modules() for one in past_the_seam(name, tree)] == []
 
 
@@ -135,7 +135,7 @@ def test_who_means_this_machine_is_known_by_name(allowed, functions):
 
 
 def test_who_reads_the_kernels_files_is_known_by_name():
-    """B.2: a process id and a cgroup mean something on their own machine only."""
+    """A process id and a cgroup mean something on their own machine only."""
     kernel = ("/proc/", "/sys/fs/")
     found = {
         name
@@ -155,7 +155,6 @@ def test_the_search_finds_what_goes_past_the_seam():
 
 
 def test_another_nodes_things_are_refused_and_its_queue_is_not(data_dir, db):
-    """B.2"""
     make_node("there")
     node = nodes.node_of(make_container(node="there"))
     assert (node.id, node.is_here) == ("there", False)
@@ -167,7 +166,7 @@ def test_another_nodes_things_are_refused_and_its_queue_is_not(data_dir, db):
 
 
 def test_this_nodes_things_are_to_be_had(data_dir, db):
-    """B.2: one node needs no setting; what no row says where it is, is here."""
+    """One node needs no setting; what no row says where it is, is here."""
     container = make_container()
     for node in (nodes.node_of(container), nodes.here(), nodes.find(container.pk), nodes.find(uuid4())):
         assert node.is_here
@@ -176,7 +175,6 @@ def test_this_nodes_things_are_to_be_had(data_dir, db):
 
 
 def test_what_is_left_of_a_container_without_a_row_is_on_its_leases_node(data_dir, db):
-    """B.2"""
     container_id = uuid4()
     HostLease.objects.create(resource="uid 1", container_id=container_id, node=make_node("there"))
     assert nodes.find(container_id).id == "there"

@@ -48,7 +48,7 @@ def runner():
 
 
 def test_a_start_asks_for_a_pull_and_does_not_wait_for_it(registry):
-    """B35: one row for all who want the image; each start gives up its worker, and goes on when the pull is over."""
+    """One row for all who want the image; each start gives up its worker, and goes on when the pull is over."""
     registry.put("shared")
     image = f"{registry.host}/shared:1"
     rows = [start_of(image), start_of(image)]
@@ -71,7 +71,7 @@ def test_a_start_asks_for_a_pull_and_does_not_wait_for_it(registry):
 
 
 def test_always_goes_on_with_an_old_image_says_so_and_stops_saying_so(registry):
-    """B32: a pool that serves an old image because the registry is away says that, until a pull has succeeded."""
+    """A pool that serves an old image because the registry is away says that, until a pull has succeeded."""
     registry.put("old")
     image = f"{registry.host}/old:1"
     list(image_pulls.get_runtime().pull(image_pulls.references.parse(image)))
@@ -113,7 +113,7 @@ def test_a_failed_pull_is_the_failure_of_the_start(registry):
 
 
 def test_a_pull_whose_process_died_is_taken_up_again():
-    """B35: kill -9 in the middle."""
+    """kill -9 in the middle."""
     with pytest.raises(errors.ImagePending):
         image_for(start_of("127.0.0.1:9/a:1"))
     ImagePull.objects.update(state=PullState.RUNNING, owner="01a21b93-2209-739c-bef5-4bf23d7f6e79")
@@ -122,7 +122,7 @@ def test_a_pull_whose_process_died_is_taken_up_again():
 
 
 def test_one_registry_takes_at_most_half_of_the_places(settings):
-    """B35: a slow registry leaves places for the others."""
+    """A slow registry leaves places for the others."""
     settings.BOILERHOUSE_PARALLEL_PULLS = 4
     for image in ("127.0.0.1:9/a", "127.0.0.1:9/b", "127.0.0.1:9/c", "127.0.0.2:9/d"):
         with pytest.raises(errors.ImagePending):
@@ -137,7 +137,7 @@ def test_one_registry_takes_at_most_half_of_the_places(settings):
 
 
 def test_progress_is_shown_and_a_stalled_pull_ends(registry, runner, settings):
-    """B35: bytes, percent and time left while it comes; it ends when nothing comes any more, not by its length."""
+    """Bytes, percent and time left while it comes; it ends when nothing comes any more, not by its length."""
     settings.BOILERHOUSE_TRANSFER_STALL_S = 4
     registry.put("slow", size=4_000_000)  # containerd counts by the MiB
     line = registry.line(bytes_per_second=512 * 1024)
@@ -160,7 +160,7 @@ def test_progress_is_shown_and_a_stalled_pull_ends(registry, runner, settings):
 
 
 def test_a_start_that_nobody_wants_any_more_stands_in_nobodys_way():
-    """B35: another image of the workload does not wait for the pull of the old one."""
+    """Another image of the workload does not wait for the pull of the old one."""
     row = start_of("127.0.0.1:9/a:1", good_version=None)
     with pytest.raises(errors.ImagePending):
         image_for(row)

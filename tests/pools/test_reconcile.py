@@ -93,7 +93,7 @@ def test_an_orphan_is_removed_after_a_grace_period_with_its_directory(engine, da
 
 
 def test_an_orphan_that_saw_a_tenant_is_stopped_and_kept_and_said_once(engine):
-    """D3: a database that was lost or set back makes every tenant's container an orphan."""
+    """A database that was lost or set back makes every tenant's container an orphan."""
     stray = uuid.uuid4()
     found = at_engine(engine, stray)
     volumes.home(stray).mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_an_orphan_that_saw_a_tenant_is_stopped_and_kept_and_said_once(engine):
 
 
 def test_a_container_of_a_row_with_another_nonce_is_not_taken_for_it(engine):
-    """D2: after a database reset names may meet again; the nonce tells."""
+    """After a database reset names may meet again; the nonce tells."""
     container = old(make_container())
     volumes.prepare(container.pk, 200_001, container.version.spec)
     found = at_engine(engine, container.pk, "of-another-database")
@@ -122,7 +122,7 @@ def test_a_container_of_a_row_with_another_nonce_is_not_taken_for_it(engine):
 
 
 def test_an_idle_container_that_has_seen_a_tenant_is_taken_out_before_anybody_gets_it(engine):
-    """A1: a database that was set back calls it idle, and its tenant still works in it."""
+    """A database that was set back calls it idle, and its tenant still works in it."""
     container = old(make_container())
     volumes.prepare(container.pk, 200_001, container.version.spec)
     at_engine(engine, container.pk, container.nonce)
@@ -142,7 +142,7 @@ def test_an_idle_container_that_has_seen_a_tenant_is_taken_out_before_anybody_ge
 
 
 def test_what_is_not_ours_is_never_touched(engine):
-    """P9: no label, or another deployment's."""
+    """No label, or another deployment's (P9)."""
     for labels in ({host.DEPLOYMENT_LABEL: "another"}, {host.DEPLOYMENT_LABEL: ""}):
         at_engine(engine, uuid.uuid4(), labels=labels)
     before = dict(engine.containers)
@@ -253,7 +253,7 @@ def test_a_create_that_died_before_its_row_knew_is_adopted_not_doubled(engine, m
 
 @pytest.mark.parametrize("moment", ["address", "create"])
 def test_a_start_that_another_process_has_taken_over_writes_nothing(engine, monkeypatch, moment):
-    """1.3: its process was held for dead; the row then named an address that the container does not have."""
+    """Its process was held for dead; the row then named an address that the container does not have."""
     make_pool(id="taken", min_size=1)
     sizing.refill("taken")
     row, another = Container.objects.get(), uuid.uuid4()
@@ -291,7 +291,7 @@ def test_an_engine_that_is_away_is_said_once_on_every_pool_and_pools_go_on_when_
 
 
 def test_a_create_whose_answer_never_came_keeps_its_slot_a_while(engine, monkeypatch):
-    """D6: the engine may still carry it out; the row goes only when that can be no more."""
+    """The engine may still carry it out; the row goes only when that can be no more."""
     from pools.errors import EngineTimeout
 
     pool = make_pool(min_size=1, max_size=1)

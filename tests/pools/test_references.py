@@ -51,7 +51,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "registry", "repository", "tag", "digest", "version"), KNOWN)
 def test_the_parts_of_a_name(text, registry, repository, tag, digest, version):
-    """B31: a digest is not cut at its colon, and a port is no tag."""
+    """A digest is not cut at its colon, and a port is no tag."""
     found = parse(text)
 
     assert (found.registry, found.repository, found.tag, found.digest) == (registry, repository, tag, digest)

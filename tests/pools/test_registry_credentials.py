@@ -44,7 +44,7 @@ def login(image: str):
 
 @pytest.mark.any_database
 def test_it_is_stored_encrypted_shown_without_its_secret_and_replaced_as_a_whole(call):
-    """B33, P10: written, never read; in answers, the history of changes, events and the database."""
+    """Written, never read; in answers, the history of changes, events and the database (P10)."""
     made = call("POST", "registry-credentials", PLACE, 201)
     assert (made["id"], made["name"], made["username"]) == ("reg", "registry.example.com:5000", "puller")
     assert set(made) == {"id", "name", "registry", "username", "usedBy", "createdAt", "updatedAt"}
@@ -68,7 +68,7 @@ def test_it_is_stored_encrypted_shown_without_its_secret_and_replaced_as_a_whole
 
 
 def test_what_changed_meanwhile_is_not_overwritten(call):
-    """B33: If-Match, as with its neighbours."""
+    """If-Match, as with its neighbours."""
     call("POST", "registry-credentials", PLACE, 201)
     old = call("PUT", "registry-credentials/reg", PLACE)
     call("PUT", "registry-credentials/reg", {**PLACE, "password": OTHER})
@@ -81,7 +81,7 @@ def test_what_changed_meanwhile_is_not_overwritten(call):
 
 
 def test_one_for_each_place_and_the_nearest_is_used(call):
-    """B33: by host, or by a path below it, on whole segments; Docker Hub under each of its names."""
+    """By host, or by a path below it, on whole segments; Docker Hub under each of its names."""
     for id, place in (
         ("hub", "index.docker.io"),
         ("gh", "GHCR.io"),
@@ -110,7 +110,7 @@ def test_one_for_each_place_and_the_nearest_is_used(call):
 
 
 def test_one_in_use_is_kept_unless_it_is_forced(call):
-    """B33: the workloads whose image is pulled with it are named."""
+    """The workloads whose image is pulled with it are named."""
     make_workload("w1", image="registry.example.com:5000/app:1")
     make_workload("w2", image="registry.example.com/app:1")
     assert call("POST", "registry-credentials", PLACE, 201)["usedBy"] == ["w1"]
@@ -143,7 +143,7 @@ def test_pools_that_could_not_start_from_there_try_again_at_once(call):
 
 
 def test_pages_and_admin_set_and_replace_it_and_show_no_secret(client, db, data_dir):
-    """B33, P10: also not in a form that comes back with what is wrong."""
+    """Also not in a form that comes back with what is wrong (P10)."""
     client.force_login(User.objects.create_superuser("ada"))
     answer = client.post("/settings/registries/", {"registry": "", "username": "u", "password": SECRET})
     assert (answer.status_code, "CANARY" in answer.content.decode()) == (422, False)
@@ -163,7 +163,7 @@ def test_pages_and_admin_set_and_replace_it_and_show_no_secret(client, db, data_
 
 
 def test_apply_says_whether_the_secret_is_another_and_never_shows_it(db, data_dir, tmp_path):
-    """B33, P10: a document like the others."""
+    """A document like the others (P10)."""
     file = tmp_path / "r.json"
 
     def applied(**more):
@@ -183,7 +183,7 @@ def test_apply_says_whether_the_secret_is_another_and_never_shows_it(db, data_di
 
 @pytest.mark.parametrize("place", ["acme", "acme/private", "a..example.com"])
 def test_a_place_where_no_image_can_lie_is_refused(call, place):
-    """B33: it was stored, and the image ``acme/private`` was pulled without it: that lies at docker.io/acme/private."""
+    """It was stored, and the image ``acme/private`` was pulled without it: that lies at docker.io/acme/private."""
     (said,) = call("POST", "registry-credentials", {**PLACE, "registry": place}, 422)["errors"]
     assert (said["pointer"], f"docker.io/{place}" in said["detail"]) == ("/registry", True)
     assert call("GET", "registry-credentials", None, 200)["items"] == []

@@ -74,7 +74,7 @@ def test_it_is_pulled_by_what_is_stored_and_by_what_replaced_it(data_dir, regist
 def test_without_a_stored_one_roots_own_login_is_used_and_what_is_stored_is_written_nowhere(
     data_dir, registry, image, tmp_path, monkeypatch
 ):
-    """B33: as ``docker pull`` by root; the stored one comes first, and no client's configuration is made of it."""
+    """As ``docker pull`` by root; the stored one comes first, and no client's configuration is made of it."""
     config = tmp_path / "config.json"
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     assert "No registry credential is stored" in refused(image).detail
@@ -115,7 +115,7 @@ def test_doctor_says_which_credential_does_not_log_in(data_dir, registry, capsys
 
 
 def test_an_image_that_is_here_starts_without_a_credential(data_dir, registry, image):
-    """B33: as documented, what the node has is the deployment's; always asks the registry, and is refused."""
+    """As documented, what the node has is the deployment's; always asks the registry, and is refused."""
     found = store(registry.host)
     here = found_for(make_spec(image=image, pull_policy="missing")).image
     registry_credentials.delete(found)
@@ -228,7 +228,7 @@ class Desk(BaseHTTPRequestHandler):
 
 
 def test_an_identity_token_is_shown_as_one(data_dir):
-    """B33: the engine changes it for a token of a while, and is let in."""
+    """The engine changes it for a token of a while, and is let in."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Desk)
     server.asked = []
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -246,7 +246,7 @@ def test_an_identity_token_is_shown_as_one(data_dir):
 
 
 def test_no_login_shows_its_secret():
-    """B33, P10: neither its repr, nor that of the error that holds it."""
+    """Neither its repr, nor that of the error that holds it (P10)."""
     shown = RegistryLogin(USER, PASSWORD, "CANARY-TOKEN", "reg")
     assert "CANARY" not in repr(shown)
     assert shown.scrub(f"{PASSWORD} and CANARY-TOKEN") == "… and …"

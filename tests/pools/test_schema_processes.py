@@ -84,7 +84,7 @@ def test_what_takes_too_much_is_ended_and_refuses_that_claim_only(kind):
 
 
 def test_who_asked_for_too_much_pauses_and_others_do_not():
-    """D5, P14: one tenant's configs never take more than their share of the places."""
+    """One tenant's configs never take more than their share of the places (P14)."""
     with pytest.raises(LimitExceeded):
         schemas.errors(multiplied(), [{}], "mallory")
     with pytest.raises(AllowanceSpent) as refused:
@@ -94,7 +94,7 @@ def test_who_asked_for_too_much_pauses_and_others_do_not():
 
 
 def test_one_asker_has_one_place_however_many_questions(program):
-    """D5, P14: a flood of slow configs leaves the other places to others."""
+    """A flood of slow configs leaves the other places to others (P14)."""
     outcomes = []
 
     def flood():
@@ -124,13 +124,13 @@ def test_one_asker_has_one_place_however_many_questions(program):
     ids=["uniqueItems", "linear pattern", "pattern that must backtrack"],
 )
 def test_innocent_schemas_answer_on_hostile_configs(schema, config):
-    """D5: a list of 80 KB took seconds, 27 characters minutes; now a verdict is there, not only an end."""
+    """A list of 80 KB took seconds, 27 characters minutes; now a verdict is there, not only an end."""
     [found] = validation.config_errors([config], spec_of(schema), f"claimer {sorted(schema['properties'])}")
     assert [one.pointer for one in found] == ([] if "l" in config else ["/e"])
 
 
 def test_nothing_is_fetched_at_a_claim_nor_when_a_workload_is_saved():
-    """D5: the web process asked whatever address stood in the schema, at each claim, without a deadline."""
+    """The web process asked whatever address stood in the schema, at each claim, without a deadline."""
     with closing(socket.create_server(("127.0.0.1", 0))) as far_end:
         far_end.settimeout(0.2)
         schema = {"properties": {"a": {"$ref": f"http://127.0.0.1:{far_end.getsockname()[1]}/x"}}}
@@ -155,7 +155,7 @@ def test_a_killed_process_fails_its_own_question_and_the_next_is_answered(progra
 
 
 def test_who_waits_for_a_busy_machine_owes_nothing(program):
-    """P14: by the clock a bystander would have to pause for what others keep the machine busy with."""
+    """By the clock a bystander would have to pause for what others keep the machine busy with (P14)."""
     program.warm()
     [pid] = [one for one in pids.children(os.getpid()) if is_ours(one)][-1:]
     for _ in range(2):
@@ -187,7 +187,7 @@ def test_its_processes_may_not_write_nor_grow(program):
 
 @pytest.mark.any_database
 def test_a_claim_is_refused_for_its_config_and_the_next_tenants_goes_on(call):
-    """D5, P14: 422 with a pointer for the one, 429 while it has to pause, and another's verdict as ever."""
+    """422 with a pointer for the one, 429 while it has to pause, and another's verdict as ever (P14)."""
     make_pool("notes", workload=make_workload("notes", config_schema=multiplied()))
     make_pool("other", workload=make_workload("other", config_schema=MODEL))
 

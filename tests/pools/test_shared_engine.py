@@ -42,7 +42,7 @@ def start(engine: Engine) -> Container:
 
 
 def test_reconcile_and_purge_keep_to_their_own_nodes_containers(engine, be_at, monkeypatch):
-    """B.2: a container of another node, without a row, was an orphan of this one; purge removed all of them."""
+    """A container of another node, without a row, was an orphan of this one; purge removed all of them."""
     monkeypatch.setattr(firewall, "remove", lambda _bridge: pytest.fail("the other node's rules, too"))
     be_at("home")
     start(engine)
@@ -70,7 +70,7 @@ def test_reconcile_and_purge_keep_to_their_own_nodes_containers(engine, be_at, m
 
 
 def test_a_container_without_a_nodes_label_is_this_nodes(engine, be_at, monkeypatch):
-    """B.2: those of the version before have none; were they not looked at, their tenants would be released."""
+    """Those of the version before have none; were they not looked at, their tenants would be released."""
     monkeypatch.setattr(host, "node_labels", dict)
     be_at("home")
     row = start(engine)

@@ -72,7 +72,7 @@ def call(client):
 
 @pytest.mark.any_database
 def test_a_tag_that_moved_is_seen_and_said_and_changes_nothing_by_itself(registry, made, call, client):
-    """B40: at the workload, its pool, by one event and a metric; containers start from the image that was proven."""
+    """At the workload, its pool, by one event and a metric; containers start from the image that was proven."""
     workload, first = made("app")
     version = workload.latest
     assert version.manifest_digest == first
@@ -107,7 +107,7 @@ def metrics(client):
 
 @pytest.mark.any_database
 def test_a_refresh_is_a_new_version_of_the_new_image(registry, made, call):
-    """B40: 202, done by a worker; pulled by digest; a changed spec keeps it, and another name does not."""
+    """202, done by a worker; pulled by digest; a changed spec keeps it, and another name does not."""
     workload, first = made("again")
     assert call("POST", "workloads/again/refresh", status=202)["imageStatus"]["refreshing"] is True
     tags.look_around()
@@ -139,7 +139,7 @@ def test_a_refresh_is_a_new_version_of_the_new_image(registry, made, call):
 
 @pytest.mark.parametrize("policy", ["missing", "always"])
 def test_a_trial_runs_the_image_that_the_version_would_run(transactional_db, registry, made, policy):
-    """B40: by digest where the node has lost it, though the tag has moved; another name is tried as it is named."""
+    """By digest where the node has lost it, though the tag has moved; another name is tried as it is named."""
     workload, first = made("tried", ports=[])
     image, spec = workload.latest.spec.image, replace(workload.latest.spec, pull_policy=policy)
     registries.forget(image)
@@ -160,7 +160,7 @@ def test_a_trial_runs_the_image_that_the_version_would_run(transactional_db, reg
      ({"pull_policy": "always"}, True)],
 )  # fmt: skip
 def test_the_workload_says_what_is_done_when_its_tag_has_moved(registry, settings, over, rolls):
-    """B40: by the controller's round, once the interval is over."""
+    """By the controller's round, once the interval is over."""
     first = registry.put("policy")
     over = {"pull_policy": "missing", **over}
     image = f"{registry.host}/policy:1"
@@ -257,7 +257,7 @@ def test_an_image_that_only_this_machine_has(call, policy):
 
 
 def test_a_version_from_before_manifests_were_kept_is_pulled_again_by_its_tag(registry, made):
-    """B40: where the node has lost the image: the same one is taken and its manifest kept, another one is refused."""
+    """Where the node has lost the image: the same one is taken and its manifest kept, another one is refused."""
     workload, first = made("before")
     workload.versions.update(manifest_digest="")
     registries.forget(workload.latest.spec.image)
@@ -274,7 +274,7 @@ def test_a_version_from_before_manifests_were_kept_is_pulled_again_by_its_tag(re
 
 
 def test_an_image_by_digest_is_never_refreshed(call):
-    """B40: 409, and nothing is asked for."""
+    """409, and nothing is asked for."""
     make_workload("fixed", image=f"r.example/a@sha256:{'0' * 64}")
     assert call("POST", "workloads/fixed/refresh", status=409)["code"] == "fixed_image"
     assert call("POST", "workloads/nobody/refresh", status=404)["code"] == "workload_not_found"
@@ -304,7 +304,7 @@ def test_a_version_has_one_image_and_one_only(registry, made, call):
 
 
 def test_what_is_stored_from_before_reads_as_before():
-    """B40: no field, no new version."""
+    """No field, no new version."""
     spec = make_spec()
     old = {name: value for name, value in spec.to_json().items() if name != "image_update"}
     assert type(spec).from_json(old) == spec
@@ -313,7 +313,7 @@ def test_what_is_stored_from_before_reads_as_before():
 
 @pytest.mark.any_database
 def test_a_roll_whose_image_the_registry_did_not_give_is_tried_again(registry, made):
-    """B40, B35: the new version's image is pulled by digest; its failure concerns the pool until a pull succeeds."""
+    """The new version's image is pulled by digest; its failure concerns the pool until a pull succeeds."""
     workload, _ = made("later")
     registry.put("later")
     tags.refresh("later")

@@ -59,7 +59,7 @@ def image():
 
 
 def test_the_container_sees_the_user_that_was_asked_for():
-    """B3, B4: an image without /etc/passwd; its home is made, and its volumes are its and its group's."""
+    """An image without /etc/passwd; its home is made, and its volumes are its and its group's."""
     who = "id -u; id -g; id -G | tr ' ' '\\n' | sort -nu | tr '\\n' ' '; echo; whoami; id -gn; echo $HOME; cd ~ && pwd; stat -c %u:%g:%a /state . /run/secrets"
     expected = [
         str(UID), "0", "0 6 44 ", "app", "root", "/state/home", "/state/home",
@@ -70,7 +70,7 @@ def test_the_container_sees_the_user_that_was_asked_for():
 
 
 def test_what_is_left_out_stays_as_it_was():
-    """B3, B4: each part by itself; and the older spelling."""
+    """Each part by itself; and the older spelling."""
     assert said("id -u; id -g; id -G; echo $HOME; ls /etc/passwd").split()[:4] == [str(UID), *[str(UID)] * 2, "/"]
     assert said("id -u; id -g; id -G; echo $HOME", user={**PLAIN, "home": "/state"}).split() == [
         *[str(UID)] * 3,
@@ -86,7 +86,7 @@ def test_what_is_left_out_stays_as_it_was():
 
 
 def test_the_users_name_is_in_the_place_of_the_images(image):
-    """B3, B4: Debian's postgres is 102:105; without a name asked for, passwd is the image's."""
+    """Debian's postgres is 102:105; without a name asked for, passwd is the image's."""
     passwd = "root:x:0:0::/root:/bin/sh\npostgres:x:102:105::/var/lib/pg:/bin/sh\n"
     groups = "root:x:0:\nssl-cert:x:102:\npostgres:x:105:\n"
     made = image({"/etc": (0o755, None), "/etc/passwd": (0o664, passwd), "/etc/group": (0o664, groups)})
@@ -105,7 +105,7 @@ def test_the_users_name_is_in_the_place_of_the_images(image):
 
 @pytest.mark.parametrize("read_only", [True, False])
 def test_passwd_and_group_cannot_be_written(image, read_only):
-    """B4: nor where the image lets the group 0 write them, as images made for OpenShift do."""
+    """Nor where the image lets the group 0 write them, as images made for OpenShift do."""
     made = image(
         {"/etc": (0o775, None), "/etc/passwd": (0o664, "root:x:0:0::/:\n"), "/etc/group": (0o664, "root:x:0:\n")}
     )
@@ -128,7 +128,7 @@ while read -r p; do true >> "$p" && echo "$p"; done < /tmp/all 2>/dev/null; wc -
 
 
 def test_groups_of_the_host_open_nothing_of_it():
-    """B3: group 0, disk, shadow and docker: what a group of its own may write, and no more; hardening stays."""
+    """Group 0, disk, shadow and docker: what a group of its own may write, and no more; hardening stays."""
     hostile = {**NAMED, "groups": [0, 6, 42, 998, 999]}
     ordinary, root = (
         {path for path in said(MAY_OPEN, user=user).splitlines() if not path.startswith(("/tmp", "/state", "/dev/pts"))}
@@ -150,7 +150,7 @@ def test_groups_of_the_host_open_nothing_of_it():
 
 
 def test_an_image_made_for_an_arbitrary_user_of_the_root_group_works(image):
-    """B3: OpenShift's way: directories of root:root that the group may write; a uid's own group may not."""
+    """OpenShift's way: directories of root:root that the group may write; a uid's own group may not."""
     made = image({"/srv/app": (0o775, None)})
     writes = "echo x > /srv/app/new && echo written"
     writable = {"security": {"read_only_root_filesystem": False}}
@@ -161,7 +161,7 @@ def test_an_image_made_for_an_arbitrary_user_of_the_root_group_works(image):
 
 
 def test_an_image_whose_passwd_cannot_be_replaced_is_said(image):
-    """B4: before anything of it runs."""
+    """Before anything of it runs."""
     made = image({"/etc": (0o755, None)}, "RUN ln -s /state/passwd /etc/passwd")
     tried = dry_runs.run(make_spec(image=made, command=["sleep", "1000"], user=NAMED))
     assert not tried.is_healthy

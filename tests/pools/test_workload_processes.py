@@ -64,7 +64,7 @@ def pointers(answer):
 
 @pytest.mark.parametrize(("asked", "expected"), REFUSED, ids=lambda one: repr(one)[:50])
 def test_what_no_process_can_run_as_is_refused_at_every_door(client, admin_user, call, tmp_path, asked, expected):
-    """B1, B3, B4, B7, B11, B14: with the pointer, and nothing has changed."""
+    """With the pointer, and nothing has changed."""
     make_workload("old")
     assert pointers(call("POST", "workloads", {**BODY, **asked})) == expected
     assert pointers(call("PUT", "workloads/old", {**BODY, "id": "old", **asked})) == expected
@@ -106,7 +106,7 @@ GIVEN = [
 
 @pytest.mark.parametrize("given", GIVEN, ids=["given", "other", "nothing"])
 def test_what_is_given_is_shown_and_an_untouched_form_changes_nothing(client, admin_user, call, given):
-    """B3, B4, B7, B11, B14: through the API and through the editor's form."""
+    """Through the API and through the editor's form."""
     made = call("POST", "workloads", {**BODY, **given})
     assert made.status_code == 201, made.content
     assert {name: made.json()[name] for name in given} == given
@@ -139,7 +139,7 @@ def saved_untouched(client, do: str = "save", **typed: str) -> int:
 
 
 def test_a_health_check_left_out_is_the_images_and_null_is_none(client, admin_user, call):
-    """B1: three things to say, each by one spelling in the answer; only one that means something else is a new version."""
+    """Three things to say, each by one spelling in the answer; only one that means something else is a new version."""
     shown = call("POST", "workloads", BODY).json()
     assert shown["healthCheck"] == "image"
     left_out = {name: one for name, one in shown.items() if name != "healthCheck"}
@@ -236,7 +236,7 @@ def test_a_pool_whose_warm_containers_do_not_last_says_so_and_backs_off(data_dir
 
 
 def test_what_was_one_accident_or_a_tenants_doing_slows_nothing(data_dir):
-    """B1: the engine's restart, a container that somebody removed, and what a tenant does to its own."""
+    """The engine's restart, a container that somebody removed, and what a tenant does to its own."""
     pool = make_pool("steady", min_size=3)
     first, second = warm(pool), warm(pool)
     fails(first)
@@ -249,7 +249,7 @@ def test_what_was_one_accident_or_a_tenants_doing_slows_nothing(data_dir):
 
 
 def test_a_new_version_and_a_resume_begin_anew(data_dir):
-    """B1: what was counted was about the version before."""
+    """What was counted was about the version before."""
     pool = make_pool("anew", min_size=1, failures=4, trouble=Trouble.UNSTABLE, last_error="Containers become warm …")
     version = pool.workload.latest
     newer = WorkloadVersion.objects.create(workload=pool.workload, number=2, spec_json=version.spec_json)

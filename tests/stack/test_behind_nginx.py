@@ -141,7 +141,7 @@ def see_a_pool_come(site: Site, nginx: Nginx, page: Page, base: str, name: str) 
 
 
 def test_everything_works_with_tls_on_another_port(site, page):
-    """B39: the example passed the host on without its port, so every form was refused."""
+    """The example passed the host on without its port, so every form was refused."""
     nginx = site.nginx(site.port)
     sign_in(page, nginx.named)
     see_a_pool_come(site, nginx, page, "", "other-port")
@@ -159,7 +159,7 @@ OFF = pytest.param("off", marks=pytest.mark.long)  # the walk of "on" once more:
 
 @pytest.mark.parametrize("passes", ["on", OFF])
 def test_everything_works_below_a_path(site, page, passes):
-    """B38: links, files, scripts and sockets left the path; the proxy may pass it on or take it off."""
+    """Links, files, scripts and sockets left the path; the proxy may pass it on or take it off."""
     edits = [("location / {", "location /bh/ {")]
     if passes == "off":
         edits.append(("proxy_pass http://boilerhouse;", "proxy_pass http://boilerhouse/;"))
@@ -200,7 +200,7 @@ def test_everything_works_below_a_path(site, page, passes):
 
 
 def test_below_a_path_the_node_still_asks_at_the_root(site):
-    """B38, B47: health checks and scrapers know no path."""
+    """Health checks and scrapers know no path."""
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for path in ("/api/v1/health", "/bh/api/v1/health", "/health"):
         assert requests.get(f"http://127.0.0.1:{site.below}{path}", timeout=10).status_code == 200
@@ -209,7 +209,7 @@ def test_below_a_path_the_node_still_asks_at_the_root(site):
 
 @pytest.mark.long  # two commands start: some seconds
 def test_commands_know_the_path(site):
-    """B38: a link to sign in has it, and a path that leads to two places starts nothing."""
+    """A link to sign in has it, and a path that leads to two places starts nothing."""
     site.machine.environment["BOILERHOUSE_BASE_PATH"] = "/bh"
     try:
         assert site.machine.manage("login_link", "--user", "ada").startswith("/bh/")
@@ -220,7 +220,7 @@ def test_commands_know_the_path(site):
 
 
 def test_a_client_names_no_root_path(site):
-    """B38: daphne takes one from a header of the client's, and links, cookies and redirects followed it."""
+    """Daphne takes one from a header of the client's, and links, cookies and redirects followed it."""
     nginx = site.nginx(site.port)
     for root in ("/evil", "//evil.example", "/api"):
         answer = site.ask(nginx, "GET", "/pools/", **{"Daphne-Root-Path": root})
@@ -229,7 +229,7 @@ def test_a_client_names_no_root_path(site):
 
 
 def test_a_lost_header_is_named_and_nothing_turns_in_a_circle(site, page):
-    """B39: nginx without X-Forwarded-Proto, and a second proxy that overwrites it."""
+    """nginx without X-Forwarded-Proto, and a second proxy that overwrites it."""
     nginx = site.nginx(site.port, LOST)
     page.goto(f"{nginx.named}/login/")
     expect(page.locator("body")).to_contain_text("has no X-Forwarded-Proto header")
@@ -242,7 +242,7 @@ def test_a_lost_header_is_named_and_nothing_turns_in_a_circle(site, page):
 
 
 def test_a_host_without_its_port_is_named_with_what_to_set(site, page):
-    """B39: as the example was before."""
+    """As the example was before."""
     nginx = site.nginx(site.port, ("Host              $http_host;", "Host $host;"))
     page.goto(f"{nginx.named}/login/")
     page.get_by_label("User name").fill("ada")
@@ -253,7 +253,7 @@ def test_a_host_without_its_port_is_named_with_what_to_set(site, page):
 
 
 def test_a_socket_is_opened_by_our_pages_and_over_tls_only(site):
-    """B39, B47: not by another port of the same name, where a tenant's page may be; with a key only over TLS."""
+    """Not by another port of the same name, where a tenant's page may be; with a key only over TLS."""
     nginx = site.nginx(site.port)
 
     def ask(address: str, **headers: str) -> str:
@@ -278,7 +278,7 @@ def test_a_socket_is_opened_by_our_pages_and_over_tls_only(site):
 
 
 def test_the_image_the_runbook_and_prometheus_ask_the_node_as_they_are_written(site):
-    """B47: each of them got 400, or a redirect to TLS that the process does not speak. No proxy for sinks is asked."""
+    """Each of them got 400, or a redirect to TLS that the process does not speak. No proxy for sinks is asked."""
     given = re.search(r"^HEALTHCHECK .*\\\n +(\[.*\])$", (ROOT / "Dockerfile").read_text(), flags=re.M)
     assert given
     program, *arguments = json.loads(given[1])
@@ -300,7 +300,7 @@ def test_the_image_the_runbook_and_prometheus_ask_the_node_as_they_are_written(s
 
 
 def test_from_outside_nothing_passes_for_the_node(site):
-    """B47: not through the proxy by a loopback name, not past it, whatever is claimed."""
+    """Not through the proxy by a loopback name, not past it, whatever is claimed."""
     nginx = site.nginx(site.port)
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     claims = {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Real-IP": "127.0.0.1"}

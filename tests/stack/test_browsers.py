@@ -30,7 +30,7 @@ def published(stack):
 
 
 def test_a_published_port_gets_no_cookie_of_the_dashboards(stack, browser, published):  # noqa: F811
-    """W1: the port was at 127.0.0.1 like the dashboard, and the tenant's program made itself an admin's key."""
+    """The port was at 127.0.0.1 like the dashboard, and the tenant's program made itself an admin's key."""
     endpoint = published["endpoints"][0]
     assert endpoint["hostAddress"] == "127.0.0.2"
     assert endpoint["hostUrl"] == f"http://127.0.0.2:{endpoint['hostPort']}"

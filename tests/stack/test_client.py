@@ -60,7 +60,7 @@ def test_a_claim_is_released_with_its_state_at_the_end_of_the_block(client, pool
 
 
 def test_a_claim_is_begun_and_waited_for_apart(client, pool):
-    """B28: with progress while there is a restore; one that fails raises its code."""
+    """With progress while there is a restore; one that fails raises its code."""
     with client.begin_claim("c-cora", pool, config={"a": 1}).wait(60) as c:
         c.exec(["sh", "-c", "echo kept > /state/f"])
     seen = []
@@ -81,7 +81,7 @@ def test_a_claim_is_begun_and_waited_for_apart(client, pool):
 
 
 def test_a_command_that_is_not_there_or_too_slow_says_so(client, pool):
-    """B37, B37b: with what it had printed."""
+    """With what it had printed."""
     with client.claim("c-slow", pool) as c:
         done = c.exec(["nope"])
         assert (done.exit_code, done.stdout, done.stderr) == (127, "", "nope: command not found\n")

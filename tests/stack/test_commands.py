@@ -62,7 +62,7 @@ class Demo:
 
 @pytest.mark.any_database
 def test_the_demo_does_the_main_job_and_leaves_nothing(stack):
-    """B47: also in an environment that is set for another deployment, behind TLS, and for a proxy."""
+    """Also in an environment that is set for another deployment, behind TLS, and for a proxy."""
     others = {"BOILERHOUSE_HTTPS": "true", "BOILERHOUSE_ALLOWED_HOSTS": "boilerhouse.example.com",
               "BOILERHOUSE_BASE_PATH": "/bh", "HTTP_PROXY": "http://127.0.0.1:9"}  # fmt: skip
     demo = Demo("--once", "--output", "json", env={**os.environ, **others})
@@ -136,7 +136,7 @@ def test_a_key_is_printed_alone_and_bad_roles_are_usage_errors(stack):
 
 @pytest.mark.any_database
 def test_up_restarts_what_dies_and_tenants_keep_working(stack, pools):
-    """P8: kill -9 of web, controller and worker, one after another."""
+    """kill -9 of web, controller and worker, one after another (P8)."""
     pool = pools(warm=1, maxSize=2)
     held = stack.claim("survivor", pool)
     stack.exec(held["containerId"], "echo here > /state/x")

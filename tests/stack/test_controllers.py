@@ -96,7 +96,7 @@ def readiness(stack) -> dict[str, str]:
 
 @pytest.mark.long
 def test_two_controllers_and_four_workers_never_overshoot_under_a_claim_storm(stack, pools):
-    """P2, D1, D8: maxSize 8, twenty tenants come and go; the population is looked at every 50 ms."""
+    """maxSize 8, twenty tenants come and go; the population is looked at every 50 ms (P2)."""
     pool = pools(warm=4, maxSize=8)
     most, answers, stop = {"engine": 0, "rows": 0}, [], threading.Event()
 
@@ -134,7 +134,7 @@ def test_two_controllers_and_four_workers_never_overshoot_under_a_claim_storm(st
 
 
 def test_those_who_wait_in_two_web_processes_are_served_first_come_first(stack, pools):
-    """D8: one container, five claims that wait in turn at either process; no wake-up is lost, nobody is passed."""
+    """One container, five claims that wait in turn at either process; no wake-up is lost, nobody is passed."""
     from dataclasses import replace
 
     from boilerhouse.operations import supervisor

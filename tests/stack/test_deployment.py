@@ -23,7 +23,7 @@ STATE = "t/${tenantId}/"
 @pytest.mark.long
 @pytest.mark.any_database
 def test_each_process_needs_no_more_of_docker_than_its_socket_lets_through(machine, tmp_path, sink_server):
-    """H1: whatever the product asks of the engine in its ordinary work."""
+    """Whatever the product asks of the engine in its ordinary work."""
     with docker_proxy.running(tmp_path / "sockets", machine.data) as sockets:
         _works_through(sockets, machine, sink_server)
 

@@ -99,7 +99,7 @@ def write_in_threads(pool: str, writers: int, each: int) -> list[threading.Threa
 
 
 def test_many_writers_and_readers_that_come_and_go_lose_nothing(stack, pool):
-    """F1: an id that is taken before another but commits after it must not be passed over."""
+    """An id that is taken before another but commits after it must not be passed over."""
     writers, each = 6, 40
     start, found, failed = newest(), [], []
 
@@ -264,7 +264,7 @@ def test_a_staff_session_reads_from_our_own_pages_only_and_until_it_signs_out(st
         "http://127.0.0.1:1",
         stack.base.replace("http", "https"),
         "null",
-    ):  # B39: a tenant's page, at another port
+    ):  # a tenant's page, at another port
         with pytest.raises(InvalidStatus, match="403"), socket_of(stack, headers={**own, "Origin": other}):
             pass
     with socket_of(stack, headers={"Cookie": own["Cookie"]}) as opened:
@@ -337,7 +337,7 @@ def test_server_sent_events_resume_by_last_event_id(stack, pool):
 
 @pytest.mark.any_database
 def test_a_slow_reader_is_dropped_with_a_reason_and_costs_no_memory(stack, pool):
-    """F2: its socket buffer fills; what it has not taken stays in the database, not in the web process."""
+    """Its socket buffer fills; what it has not taken stays in the database, not in the web process."""
     web = web_pid(stack)
     before = resident_kb(web)
     slow = connect(

@@ -92,7 +92,7 @@ def address(claimed: dict[str, Any]) -> str:
 
 
 def test_nginx_serves_the_tenants_files_and_the_same_ones_after_its_return(stack, example):
-    """B12: nginx without capabilities, under the pool's uid, its root read-only."""
+    """nginx without capabilities, under the pool's uid, its root read-only."""
     pool = example("nginx")
     claimed = stack.claim("ina", pool)
     run(stack, claimed, "cd /srv/site; echo '<h1>Ina</h1>' > index.html; mkdir a; echo deep > a/b.txt")
@@ -120,7 +120,7 @@ def query(claimed: dict[str, Any], password: str, statement: str) -> list[tuple[
 
 
 def test_postgresql_ends_cleanly_and_has_all_rows_after_its_return(stack, example):
-    """B5: initdb at the first claim, a server of the tenant's own, the password of the claim."""
+    """Initdb at the first claim, a server of the tenant's own, the password of the claim."""
     pool = example("postgresql")
     first, second = uuid.uuid4().hex, f'it\'s "{uuid.uuid4().hex}"'
     claimed = stack.claim("pia", pool, 120_000, secrets={"PASSWORD": first})
@@ -149,7 +149,7 @@ def test_postgresql_ends_cleanly_and_has_all_rows_after_its_return(stack, exampl
 
 
 def test_postgresql_saved_while_it_runs_starts_from_that_moment(stack, example):
-    """B5: a save on the way is what a power cut would leave: the next server recovers, with all that was committed."""
+    """A save on the way is what a power cut would leave: the next server recovers, with all that was committed."""
     pool = example("postgresql")
     claimed = stack.claim("pim", pool, 120_000, secrets={"PASSWORD": "x"})
     query(claimed, "x", "CREATE TABLE numbers AS SELECT generate_series(1, 5000) n")
@@ -193,7 +193,7 @@ set -e; cd /workspace/project; git fsck --strict; git status --porcelain; git lo
 
 
 def test_the_toolbox_keeps_repository_environment_and_packages(stack, example):
-    """B4, B6, B19, B20: git has a name, builds run from TMPDIR, hooks and links are what they were."""
+    """Git has a name, builds run from TMPDIR, hooks and links are what they were."""
     pool = example("toolbox")
     claimed = stack.claim("tom", pool)
     run(stack, claimed, WORK)
@@ -233,7 +233,7 @@ document.title = "drawn"</script>"""
 
 
 def test_chromium_takes_a_picture_and_knows_the_page_after_its_return(stack, example):
-    """B10: a browser in a container, its profile kept."""
+    """A browser in a container, its profile kept."""
     pool = example("chromium")
     visit = f"PAGE='{PAGE}'; {VISIT}"
     claimed = stack.claim("cho", pool)
@@ -304,7 +304,7 @@ def saves_the_notebook(response: Response) -> bool:
 def test_jupyterlab_runs_a_cell_in_the_browser_and_has_the_notebook_after_its_return(
     stack, example, browser: Browser, tmp_path: Path
 ):
-    """B9: state beside the image's files; the token is the claim's, though the server was there before the claim."""
+    """State beside the image's files; the token is the claim's, though the server was there before the claim."""
     pool = example("jupyterlab")
     first, second = uuid.uuid4().hex, uuid.uuid4().hex
     claimed = stack.claim("jo", pool, secrets={"TOKEN": first})
@@ -343,7 +343,7 @@ def test_jupyterlab_runs_a_cell_in_the_browser_and_has_the_notebook_after_its_re
 
 
 def test_code_server_edits_a_file_in_the_browser_and_has_it_after_its_return(stack, example, browser: Browser):
-    """B8: an editor that writes into its home at its start, as a user that the image names."""
+    """An editor that writes into its home at its start, as a user that the image names."""
     pool = example("editor")
     claimed = stack.claim("eda", pool, 120_000, secrets={"PASSWORD": "of this claim"})
     run(stack, claimed, "touch /state/project/words.txt")

@@ -51,7 +51,7 @@ def test_stdin_exit_code_and_both_outputs_are_exact(stack, held):
 
 
 def test_output_is_bounded(stack, held):
-    """B37: of each stream for itself; a flood of one leaves the words of the other."""
+    """Of each stream for itself; a flood of one leaves the words of the other."""
     done = run(stack, held, "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x; echo done >&2", timeoutMs=30_000)
     assert (done["truncated"], done["stdoutTruncated"], done["stderrTruncated"]) == (True, True, False)
     assert done["stderr"] == "done\n"
@@ -73,7 +73,7 @@ def test_a_command_that_is_too_slow_is_killed_with_its_children(stack, held):
 
 
 def test_what_it_printed_until_then_is_kept(stack, held):
-    """B37: the output of a build that was too slow was lost with it."""
+    """The output of a build that was too slow was lost with it."""
     body = {"command": ["sh", "-c", "echo built 1; echo slow >&2; head -c 2000000 /dev/zero; sleep 1234"]}
     body |= {"timeoutMs": 1500, "encoding": "base64"}
     found = stack.problem("POST", f"containers/{held}/exec", body, 504, "exec_timed_out")
@@ -86,7 +86,7 @@ def test_what_it_printed_until_then_is_kept(stack, held):
 
 
 def test_one_tenants_commands_leave_threads_to_others(stack, held, pool):
-    """B37, P14: each waits with a thread of the web process, for minutes if asked to. Some of the eight are refused."""
+    """Each waits with a thread of the web process, for minutes if asked to. Some of the eight are refused (P14)."""
     path, busy = f"containers/{held}/exec", {"command": ["sleep", "10"]}
     answers: list[int] = []
     ask = lambda: answers.append(stack.call("POST", path, busy).status_code)  # noqa: E731
@@ -112,7 +112,7 @@ def test_it_ends_when_its_process_ends_whatever_that_left_behind(stack, held):
 
 
 def test_what_cannot_run_is_said_as_a_shell_says_it(stack, held):
-    """B37b: the engine's sentence came as standard output, with 126 for whatever was wrong."""
+    """The engine's sentence came as standard output, with 126 for whatever was wrong."""
     run(
         stack, held, "sh", "-c", "echo x > /state/plain; printf '#!/no/such\n' > /state/script; chmod 755 /state/script"
     )

@@ -97,7 +97,7 @@ def blackhole():
 
 
 def test_a_sink_that_hangs_keeps_claims_waiting_and_nothing_else(stack, blackhole):
-    """A9: before, four claims on a hanging sink stood in the way of everything."""
+    """Before, four claims on a hanging sink stood in the way of everything."""
     sink = {
         "type": "s3", "bucket": "bucket", "region": "r", "prefix": "hang/${tenantId}/", "endpoint": blackhole,
         "accessKeyId": "a", "secretAccessKey": "s",

@@ -63,7 +63,7 @@ def workload_of(image: str, **more):
 
 @pytest.mark.any_database
 def test_a_volume_of_the_image_is_bounded_memory_that_no_other_tenant_sees(stack, pools, sink_server, image):
-    """B2, P3: it is the container's own, of tmpfsMb, never on the node's disk, and empty for the next tenant."""
+    """It is the container's own, of tmpfsMb, never on the node's disk, and empty for the next tenant (P3)."""
     before = volumes_of_the_engine()
     resources = {"memoryMb": 64, "tmpfsMb": 8, "pidsLimit": 64, "diskMb": 32}
     pool = pools(
@@ -102,7 +102,7 @@ def test_a_volume_of_the_image_is_bounded_memory_that_no_other_tenant_sees(stack
 
 @pytest.mark.any_database
 def test_it_is_said_when_the_workload_is_saved_and_when_its_pool_starts(stack, pools, image, tmp_path):
-    """B2: in the answers, in the pool's status, by one event for each version, and by apply."""
+    """In the answers, in the pool's status, by one event for each version, and by apply."""
     first, second = image("/data"), image("/data", "/more", "/state")
     pool = pools(workload=workload_of(first), maxSize=1)
     (warning,) = stack.ok("GET", f"workloads/{pool}")["warnings"]
@@ -201,7 +201,7 @@ def test_odd_volumes_of_a_hostile_image_make_no_volume_of_the_engines(stack, poo
 
 @pytest.mark.any_database
 def test_looking_whether_the_engine_sees_a_directory_leaves_no_volume_either(stack, image, tmp_path):
-    """B2: that asks by a container of whichever image is there, and by another where none can be made of the newest."""
+    """That asks by a container of whichever image is there, and by another where none can be made of the newest."""
     image("/data", "/more")
     time.sleep(1.1)  # the engine sorts images by the second
     image("/" + "a" * 500)
@@ -234,7 +234,7 @@ def is_tmpfs_last(image, tmp_path_factory) -> bool:
 @pytest.mark.any_database
 @pytest.mark.parametrize(("links", "paths", "is_lost"), LINKED)
 def test_a_link_of_the_image_that_leads_a_volume_elsewhere(stack, image, is_tmpfs_last, links, paths, is_lost):
-    """S4, B45: what the paths do not show is seen in the running container, before a tenant gets it."""
+    """What the paths do not show is seen in the running container, before a tenant gets it."""
     tag = image(links=links)
     volumes = {name: {"containerPath": path} for name, path in paths.items()}
     name = f"linked-{LINKED.index((links, paths, is_lost))}"
@@ -261,7 +261,8 @@ def test_a_link_of_the_image_that_leads_a_volume_elsewhere(stack, image, is_tmpf
 
 @pytest.mark.any_database
 def test_what_a_tenant_leaves_there_counts_as_its_memory_and_ends_with_it(stack, pools, image):
-    """B2, P3: also what it holds open, has unlinked, or lets a process in the background keep; and never more than memoryMb."""
+    """Also what it holds open, has unlinked, or lets a process in the background keep; and never more than memoryMb
+    (P3)."""
     resources = {"memoryMb": 32, "tmpfsMb": 64, "pidsLimit": 64}
     pool = pools(workload=workload_of(image("/data", "/more"), resources=resources), warm=2, maxSize=3)
     neighbour = stack.claim("nell", pool)["containerId"]

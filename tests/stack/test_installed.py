@@ -67,7 +67,7 @@ def works(node: Node, served: Inside, rclone: str) -> str:
 
 
 def test_the_guide_for_systemd_installs_what_works_as_it_is_written(node):
-    """B47: the units, their settings and nginx's example as they lie in deploy/; only the name's certificate is ours."""
+    """The units, their settings and nginx's example as they lie in deploy/; only the name's certificate is ours."""
     install, start, doctor = guide(SYSTEMD)[:3]
     (restart,) = guide(SYSTEMD)[3:]
     node.take_checkout()
@@ -103,7 +103,7 @@ def test_the_guide_for_systemd_installs_what_works_as_it_is_written(node):
 
 
 def test_the_guide_for_compose_starts_what_works_as_it_is_written(node):
-    """B47: the real compose with the real file, `.env` from its example; PostgreSQL is of Debian's packages."""
+    """The real compose with the real file, `.env` from its example; PostgreSQL is of Debian's packages."""
     copy, up, doctor, key = [line.partition(" # ")[0].strip() for line in guide(COMPOSE)[0].splitlines()]
     (build,) = re.findall(r"`(docker build --build-arg BASE=… \.)`", (ROOT / "docs" / "deployment.md").read_text())
     command = [*build.replace("…", BASE).split(), "--network", "host", "-q", "-t", OURS]

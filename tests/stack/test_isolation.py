@@ -86,7 +86,7 @@ def test_a_hostile_tenants_own_files_come_back_exactly(stack, pools, sink_server
 
 @pytest.mark.any_database
 def test_planted_links_let_no_byte_out(stack, pools, sink_server, tmp_path):
-    """P11: a link where a mapping's directory should be, and links within it, are never followed by a save."""
+    """A link where a mapping's directory should be, and links within it, are never followed by a save (P11)."""
     canary = tmp_path / "host-secret"
     canary.write_text("HOST-CANARY")
     canary.chmod(0o644)
@@ -110,7 +110,7 @@ def test_planted_links_let_no_byte_out(stack, pools, sink_server, tmp_path):
 
 @pytest.mark.any_database
 def test_planted_links_and_partial_names_let_no_byte_in(stack, pools, sink_server, tmp_path):
-    """P11: a sync inward onto a live container writes through no link, whatever its name."""
+    """A sync inward onto a live container writes through no link, whatever its name (P11)."""
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o777)
     outside.chmod(0o777)
@@ -159,7 +159,7 @@ def test_containers_reach_neither_each_other_nor_the_host_nor_the_metadata_addre
 
 @pytest.mark.any_database
 def test_a_firewall_rule_that_vanished_is_back_before_the_next_start(stack, pools):
-    """I3: a firewall reload takes our rules while Docker's network stays."""
+    """A firewall reload takes our rules while Docker's network stays."""
     pool = pools(warm=1, maxSize=3)
     firewall.remove(host.bridge_name())
     assert firewall.differences(host.ensure_network())
@@ -171,7 +171,7 @@ def test_a_firewall_rule_that_vanished_is_back_before_the_next_start(stack, pool
 
 @pytest.mark.any_database
 def test_rules_that_vanished_are_back_without_any_start(stack, pools):
-    """Item 5: a reload of the host's firewall, while nothing is claimed or started."""
+    """A reload of the host's firewall, while nothing is claimed or started."""
     pools(warm=1, maxSize=1)
     network = host.ensure_network()
     firewall.remove(network.bridge)
@@ -208,7 +208,7 @@ CANARY = "CANARY-7f3a9c2e51"
 
 
 def test_a_secret_is_found_nowhere_but_in_its_file(stack, pools, sink_server):
-    """P10: argv, container environment, inspect, logs, database, events, API; and the database while pending."""
+    """Argv, container environment, inspect, logs, database, events, API; and the database while pending (P10)."""
     pool = pools(sink=sink_server.json(STATE), warm=1, maxSize=2, workload={"command": ["sh", "-c", "sleep 1000000"]})
     seen: list[str] = []
     stop = threading.Event()
@@ -265,7 +265,7 @@ def database_dump() -> bytes:
 
 
 def test_a_held_row_set_back_to_idle_by_hand_is_not_handed_out(stack, pools):
-    """A1: the database says idle, but alice is inside."""
+    """The database says idle, but alice is inside."""
     pool = pools(warm=1, maxSize=1)
     held = stack.claim("latch-1", pool)
     stack.exec(held["containerId"], "echo hers > /state/x")
@@ -277,7 +277,7 @@ def test_a_held_row_set_back_to_idle_by_hand_is_not_handed_out(stack, pools):
 
 
 def test_a_used_container_whose_assignment_was_lost_is_quarantined_by_its_latch(stack, pools):
-    """A1: the database was set back to before the claim; only the latch on the node knows."""
+    """The database was set back to before the claim; only the latch on the node knows."""
     pool = pools(warm=1, maxSize=2)
     held = stack.claim("lost-1", pool)
     stack.exec(held["containerId"], "echo hers > /state/x")

@@ -43,7 +43,7 @@ AT_MOST = PIECES * SIZE + 3 * SIZE
 
 
 def test_a_claim_that_nobody_waits_for_shows_its_restore_and_survives_its_worker(stack, pools, sink_server, line):
-    """B28: with its ETA in the status; the next worker goes on where the killed one stopped."""
+    """With its ETA in the status; the next worker goes on where the killed one stopped."""
     pool, wrote = saved_tenant(stack, pools, sink_server, line, "lara")
     told = stack.ok("POST", "tenants/lara/claim?timeoutMs=2000", {"poolId": pool, "wait": False}, 202)
     assert (told["state"], told["tenantId"], told["poolId"]) == ("pending", "lara", pool)
@@ -72,7 +72,7 @@ def test_a_claim_that_nobody_waits_for_shows_its_restore_and_survives_its_worker
 
 @pytest.mark.long  # several claims that each time out
 def test_claims_that_time_out_bring_a_large_state_in_the_end(stack, pools, sink_server, line):
-    """B28, P7: each holds nothing when it answers, and leaves what it had to the next one."""
+    """Each holds nothing when it answers, and leaves what it had to the next one (P7)."""
     pool, wrote = saved_tenant(stack, pools, sink_server, line, "mona")
     until, codes = time.monotonic() + 120, []
     while time.monotonic() < until:

@@ -62,7 +62,7 @@ exit 3
 
 @pytest.mark.any_database
 def test_a_claimed_container_that_dies_leaves_its_last_words_to_its_tenant(stack, pools):
-    """B42: its log answered 409 or 502 from then on, and the cause was nowhere."""
+    """Its log answered 409 or 502 from then on, and the cause was nowhere."""
     spec = {"command": ["sh", "-c", LIVES_UNTIL_TOLD], "healthCheck": None, "ports": []}
     pool = pools(workload=spec, maxSize=2)
     claimed = stack.claim("ida", pool)
@@ -96,7 +96,7 @@ def test_a_container_that_wanted_too_much_memory_is_told_apart(stack, pools):
 
 @pytest.mark.any_database
 def test_a_pool_that_cannot_start_says_the_message_and_not_the_tail_of_the_dump(stack, pools):
-    """B48: also with NUL characters in it, in a trial before the workload is saved, and with the signal's name."""
+    """Also with NUL characters in it, in a trial before the workload is saved, and with the signal's name."""
     dump = (
         "echo 'Error: no config at /etc/app' >&2; i=0; while [ $i -lt 40 ]; do echo '    at step' >&2; i=$((i+1)); done"
     )
@@ -306,7 +306,7 @@ def test_a_version_that_never_becomes_healthy_stops_the_roll(stack, pools):
 
 @pytest.mark.any_database
 def test_without_headroom_one_at_a_time(stack, pools):
-    """D7: maxSize 2, both warm: the population never goes above, and both are of the new version in the end."""
+    """maxSize 2, both warm: the population never goes above, and both are of the new version in the end."""
     pool = pools(warm=2, maxSize=2)
     stack.put_workload(pool, environment={"A": "1"})
     most = 0

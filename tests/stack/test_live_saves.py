@@ -91,7 +91,7 @@ def follow(stack, sink_server, tenant: str, count: int, directory: Path) -> tupl
 def test_a_busy_database_is_saved_each_time_and_comes_back_as_it_was(
     stack, pools, sink_server, sqlite_image, tmp_path, saves, capsys
 ):
-    """B17: each periodic save of a SQLite in WAL mode under constant commits completes; the host lost, it is the last."""
+    """Each periodic save of a SQLite in WAL mode under constant commits completes; the host lost, it is the last."""
     workload = {"image": sqlite_image, "resources": {"memoryMb": 128, "pidsLimit": 64}}
     pool = live_pool(stack, pools, sink_server, 5000, workload)
     held = stack.claim("dora", pool)
@@ -155,7 +155,7 @@ def test_commands_and_health_checks_never_fail_of_a_freeze(stack, pools, sink_se
 
 @pytest.mark.any_database
 def test_a_worker_killed_while_it_holds_a_container_still(stack, pools, sink_server):
-    """B17, P8: the container goes on at once, and the next save completes."""
+    """The container goes on at once, and the next save completes (P8)."""
     pool = live_pool(stack, pools, sink_server, 5000)
     held = stack.claim("fay", pool)["containerId"]
     stack.exec(held, "echo 1 > /state/one")
@@ -190,7 +190,7 @@ def test_a_container_found_frozen_goes_on_within_thirty_seconds(stack, pools, si
 
 @pytest.mark.any_database
 def test_the_engines_pause_does_where_the_kernels_freezer_cannot_be_reached(stack, pools, sink_server):
-    """B17: the other way of holding still; killed while it does so, its guard unpauses."""
+    """The other way of holding still; killed while it does so, its guard unpauses."""
     pool = live_pool(stack, pools, sink_server)
     held = stack.claim("hal", pool)["containerId"]
     runtime_id = Container.objects.get(pk=held).runtime_id
@@ -214,7 +214,7 @@ def test_the_engines_pause_does_where_the_kernels_freezer_cannot_be_reached(stac
 
 @pytest.mark.any_database
 def test_pre_save_runs_before_each_live_save_and_its_failure_is_said(stack, pools, sink_server):
-    """B17: what the hook writes is in the save; when it fails the save goes on; a release runs preRelease only."""
+    """What the hook writes is in the save; when it fails the save goes on; a release runs preRelease only."""
     script = "test ! -e /state/fail && date +%s%N > /state/dump"
     hooks = {"preSave": {"command": ["sh", "-c", script]}, "preRelease": {"command": ["touch", "/state/released"]}}
     pool = live_pool(stack, pools, sink_server, workload={"hooks": hooks})
@@ -235,7 +235,7 @@ def test_pre_save_runs_before_each_live_save_and_its_failure_is_said(stack, pool
 
 @pytest.mark.any_database
 def test_copies_do_not_take_from_a_tenants_disk(stack, pools, sink_server):
-    """B17: a tenant that has used nearly all of its diskMb is saved like any other."""
+    """A tenant that has used nearly all of its diskMb is saved like any other."""
     limits = {"memoryMb": 64, "pidsLimit": 64, "diskMb": 20}
     pool = live_pool(stack, pools, sink_server, workload={"resources": limits})
     held = stack.claim("wim", pool)["containerId"]
@@ -251,7 +251,7 @@ def test_copies_do_not_take_from_a_tenants_disk(stack, pools, sink_server):
 
 @pytest.mark.any_database
 def test_quiesce_is_kept_and_checked(stack, pools, sink_server):
-    """B17: ``policy.quiesce`` by API: kept, shown, refused where it means nothing."""
+    """``policy.quiesce`` by API: kept, shown, refused where it means nothing."""
     pool = live_pool(stack, pools, sink_server, quiesce="none")
     found = stack.ok("GET", f"sync-specs/{pool}")
     assert found["policy"]["quiesce"] == "none"

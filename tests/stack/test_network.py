@@ -34,7 +34,7 @@ def in_force(stack, tenant: str, mode: str, *allow: str) -> dict:
 
 @pytest.mark.any_database
 def test_a_claim_narrows_and_a_running_container_is_changed(stack, pools, outside):
-    """Section 11: in force before the tenant's config is there, and changed while it runs; never wider."""
+    """In force before the tenant's config is there, and changed while it runs; never wider."""
     pool = pools(warm=2, maxSize=2, network={"egress": {"mode": "internet", "allow": [f"{outside.private}:80"]}})
     body = {"config": {"a": 1}, "network": {"egress": {"mode": "list", "allow": [f"{outside.public}:80"]}}}
     narrow, wide = stack.claim("narrow", pool, **body), stack.claim("wide", pool)
@@ -60,7 +60,7 @@ def test_a_claim_narrows_and_a_running_container_is_changed(stack, pools, outsid
 
 @pytest.mark.any_database
 def test_a_change_is_in_force_while_starts_and_restores_keep_workers_busy(stack, pools, outside):
-    """Section 11: within a second on a running container, also when the pool's queue has other work."""
+    """Within a second on a running container, also when the pool's queue has other work."""
     busy = pools(warm=1, maxSize=8)
     pool = pools(warm=1, maxSize=1)
     claimed = stack.claim("quick", pool)
@@ -79,7 +79,7 @@ WATCHING = ["sh", "-c", "while :; do echo x | nc -w 1 {address} 80 >/dev/null 2>
 
 @pytest.mark.long  # two hundred containers take minutes
 def test_a_storm_of_claims_sends_no_packet_before_its_rules(stack, pools, outside):
-    """Section 11: containers that try from their first instruction never get through to what their policy closes."""
+    """Containers that try from their first instruction never get through to what their policy closes."""
     command = [part.format(address=outside.private) for part in WATCHING]
     pool = pools(warm=8, maxSize=12, minIdle=6, workload={"command": command})
 

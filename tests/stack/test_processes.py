@@ -99,7 +99,7 @@ def test_the_images_own_process_is_process_1_where_it_is_asked_for(stack, pools,
 
 @pytest.mark.any_database
 def test_an_entrypoint_of_the_image_is_replaced_or_left_out(stack, pools, image):
-    """B14: ``command`` alone goes to the image's entrypoint as arguments; ``entrypoint`` is another, or none."""
+    """``command`` alone goes to the image's entrypoint as arguments; ``entrypoint`` is another, or none."""
     ran = "for p in /proc/[0-9]*; do grep -q '^PPid:.1$' $p/status && tr '\\0' '|' < $p/cmdline; done; true"
     wrong = image(
         'ENTRYPOINT ["/wrong", "--as", "arguments"]',
@@ -122,7 +122,7 @@ def test_an_entrypoint_of_the_image_is_replaced_or_left_out(stack, pools, image)
 
 @pytest.mark.any_database
 def test_a_process_begins_in_the_directory_that_is_asked_for_and_may_write_there(stack, pools, image, sink_server):
-    """B14: also below a volume, where the engine would have made root's directory of it, for an image's WORKDIR too."""
+    """Also below a volume, where the engine would have made root's directory of it, for an image's WORKDIR too."""
     own = image("WORKDIR /state/home/work")
     workload = {"image": own, "command": ["sh", "-c", "pwd > begun && exec sleep 1000"], "ports": []}
     pool = pools(workload=workload, sink=sink_server.json(STATE), maxSize=2)
@@ -166,7 +166,7 @@ IMAGES = ("STOPSIGNAL SIGINT",)
 def test_a_release_stops_with_the_signal_that_is_asked_for(
     stack, pools, image, sink_server, init, change, asked, expected
 ):
-    """B11: what the process writes when it gets the signal is saved; the image's STOPSIGNAL counts."""
+    """What the process writes when it gets the signal is saved; the image's STOPSIGNAL counts."""
     traps = "; ".join(f"trap 'echo {one} >> /state/signals; exit 0' {one}" for one in ("TERM", "INT", "QUIT"))
     loop = f"{traps}; while :; do sleep 0.1; done"
     workload = {"image": image(*change), "command": ["sh", "-c", loop], "ports": [], "stopTimeoutMs": 20_000,

@@ -30,7 +30,7 @@ def image(private):
 
 @pytest.mark.any_database
 def test_a_pool_waits_for_its_credential_and_starts_at_once_with_it(stack, private, image):
-    """B33: none, a wrong one, the right one, by API alone; each step takes effect without a resume."""
+    """None, a wrong one, the right one, by API alone; each step takes effect without a resume."""
     name = "private-registry"
     body = {"id": name, "name": name, "image": image, **WORKLOAD, "resources": {"memoryMb": 64, "tmpfsMb": 16}}
     stack.ok("POST", "workloads", body, 201)
@@ -69,7 +69,7 @@ def public(tmp_path_factory):
 
 @pytest.mark.any_database
 def test_a_tag_that_moved_is_rolled_to_on_request_and_only_once_it_is_healthy(stack, public):
-    """B40: a pool serves one image, whatever the tag names; a refresh rolls; a broken image does not replace it."""
+    """A pool serves one image, whatever the tag names; a refresh rolls; a broken image does not replace it."""
     name, image = "moved-tag", f"{public.host}/moved:1"
     first = public.put("moved")
     check = {"command": ["test", "-e", "/opt/blob"], "startPeriodMs": 3000, "timeoutMs": 2000}

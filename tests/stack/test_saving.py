@@ -79,7 +79,7 @@ def test_sync_false_deletes_the_state_because_the_caller_said_so(stack, pools, s
 
 @pytest.mark.any_database
 def test_deletes_happen_only_after_a_restore_of_the_same_mapping(stack, pools, sink_server):
-    """C3: files of the sink that this generation never saw are not deleted by its save."""
+    """Files of the sink that this generation never saw are not deleted by its save."""
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=3)
     claimed = stack.claim("eve", pool)
     stack.exec(claimed["containerId"], "echo 1 > /state/one; echo 2 > /state/two")
@@ -103,7 +103,7 @@ def test_deletes_happen_only_after_a_restore_of_the_same_mapping(stack, pools, s
 
 @pytest.mark.any_database
 def test_a_bucket_that_lost_the_state_is_not_taken_for_a_first_time(stack, pools, sink_server):
-    """C2: an empty answer is a first time only if nothing was ever saved."""
+    """An empty answer is a first time only if nothing was ever saved."""
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=3)
     claimed = stack.claim("fay", pool)
     stack.exec(claimed["containerId"], "echo 1 > /state/one")
@@ -130,7 +130,7 @@ def test_a_restore_that_lacks_a_file_fails_the_claim(stack, pools, sink_server):
 
 @pytest.mark.any_database
 def test_a_newer_claims_save_is_not_overwritten_by_an_older_one(stack, pools, sink_server):
-    """P6: the marker says that a newer generation has written; the older save fails and keeps its state."""
+    """The marker says that a newer generation has written; the older save fails and keeps its state (P6)."""
     import dataclasses
 
     from syncing.locations import marker_key
@@ -148,7 +148,7 @@ def test_a_newer_claims_save_is_not_overwritten_by_an_older_one(stack, pools, si
 
     assert "remote_changed" in found["detail"]
     stack.release("hew", discard=True)
-    raised = stack.claim("hew", pool)  # A2: the next generation lies above the marker's
+    raised = stack.claim("hew", pool)  # the next generation lies above the marker's
     assert raised["generation"] > claimed["generation"] + 1
 
 
@@ -169,7 +169,7 @@ def test_sync_on_demand_saves_a_running_container(stack, pools, sink_server):
 
 @pytest.mark.any_database
 def test_a_worker_killed_in_the_middle_of_a_save_loses_nothing(stack, pools, sink_server):
-    """B1, B2, P8: the worker dies while rclone runs; another takes the release over and finishes it."""
+    """The worker dies while rclone runs; another takes the release over and finishes it (P8)."""
     pool = pools(sink=sink_server.json(STATE), warm=1, maxSize=2)
     claimed = stack.claim("jon", pool)
     stack.exec(claimed["containerId"], "for i in $(seq 300); do head -c 20000 /dev/urandom > /state/f$i; done")
@@ -188,7 +188,7 @@ def test_a_worker_killed_in_the_middle_of_a_save_loses_nothing(stack, pools, sin
 
 
 def test_a_worker_killed_while_it_prepares_a_claim_leaves_nothing_behind(stack, pools, sink_server):
-    """A3, P7: the claim is carried on by another worker or given up; never half."""
+    """The claim is carried on by another worker or given up; never half (P7)."""
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=3)
     claimed = stack.claim("kat", pool)
     stack.exec(claimed["containerId"], "for i in $(seq 300); do head -c 20000 /dev/urandom > /state/f$i; done")

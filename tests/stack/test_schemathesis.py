@@ -59,7 +59,7 @@ def run(stack, tmp_path, *options: str) -> None:
 
 
 def test_examples_and_boundaries(populated, tmp_path):
-    """O4, P12: with the values that answered 500 once, in each place of each operation."""
+    """With the values that answered 500 once, in each place of each operation (P12)."""
     run(populated, tmp_path, "--phases", "examples,coverage")
 
 

@@ -46,7 +46,7 @@ def figures(took: list[float]) -> str:
 
 @pytest.mark.long  # four pulls of 6 MB at 32 KB/s, and two rounds of claims
 def test_four_slow_pulls_stop_no_other_pool(stack, registry):
-    """B35: claims and refill of a pool with a local image go on; what pulls says how far it is, and survives a kill."""
+    """Claims and refill of a pool with a local image go on; what pulls says how far it is, and survives a kill."""
     local = stack.make_pool(warm=3, maxSize=6, minIdle=3)
     line = registry.line(bytes_per_second=32 * 1024)
     images, slow = [], []

@@ -22,7 +22,7 @@ def pool_at(pools, sink_server, endpoint: str, name: str, warm: int) -> str:
 
 @pytest.mark.long  # ten containers, and a transfer that drips while others are looked at
 def test_a_sink_that_drips_holds_no_claim_and_no_release_of_another_pool(stack, pools, sink_server):
-    """D10: five restores at 600 bytes a second and a connection, then five saves; without a bound they hold every worker
+    """Five restores at 600 bytes a second and a connection, then five saves; without a bound they hold every worker
     for two minutes at least, and the other pool's claim gives up before."""
     line = Line(sink_server.endpoint)
     dripping = pool_at(pools, sink_server, line.endpoint, "drip", len(TENANTS))

@@ -27,7 +27,7 @@ def saved(stack, pool: str, tenant: str, text: str) -> None:
 
 @pytest.mark.any_database
 def test_a_claim_at_an_alias_gets_nothing_of_anybody_and_holds_nothing(stack, pools, sink_server, alias):
-    """S3a: the sink was down when the spec was saved; at its first use it is found out."""
+    """The sink was down when the spec was saved; at its first use it is found out."""
     victims = pools(sink=sink_server.json("s1/"), mappings=[MAPPING])
     saved(stack, victims, "victim", "VICTIM-PRIVATE")
     mallorys = pools(sink={**sink_server.json(""), "endpoint": alias.endpoint}, mappings=[ALL])
@@ -43,7 +43,7 @@ def test_a_claim_at_an_alias_gets_nothing_of_anybody_and_holds_nothing(stack, po
 
 @pytest.mark.any_database
 def test_a_save_at_an_alias_deletes_nothing_and_is_done_when_the_spec_is_changed(stack, pools, sink_server, alias):
-    """S3b: the release waits with what it should save, the victim's state stays, and nothing is lost in the end."""
+    """The release waits with what it should save, the victim's state stays, and nothing is lost in the end."""
     victims = pools(sink=sink_server.json("s1/"), mappings=[MAPPING])
     saved(stack, victims, "victim", "VICTIM-PRIVATE")
     narrower = {**MAPPING, "sinkPath": "s1/${tenantId}/", "direction": "upload"}

@@ -86,7 +86,7 @@ def queues_serve(base: str) -> bool:
 
 @pytest.mark.long  # a quarter of a processor takes minutes for what takes seconds
 def test_a_deployment_with_a_quarter_of_a_processor_comes_up(machine, quarter):
-    """B44: 55 restarts in 200 s, and no queue ever served; a start has its patience now."""
+    """55 restarts in 200 s, and no queue ever served; a start has its patience now."""
 
     def join() -> None:
         (quarter / "cgroup.procs").write_text(str(os.getpid()))

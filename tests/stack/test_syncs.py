@@ -100,7 +100,7 @@ def test_triggers_say_what_is_wrong(stack, sink_server):
 
 @pytest.mark.any_database
 def test_many_sync_requests_of_one_tenant_delay_neither_saves_nor_releases_of_another(stack, sink_server):
-    """D1: 300 requests of mallory; bob, whose save is due every five seconds, is saved all the time and released."""
+    """300 requests of mallory; bob, whose save is due every five seconds, is saved all the time and released."""
     pool = periodic(stack, sink_server)
     try:
         held = {tenant: stack.claim(tenant, pool)["containerId"] for tenant in ("mallory", "bob")}

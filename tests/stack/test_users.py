@@ -17,7 +17,7 @@ NAMED = {"gid": 0, "groups": [44, 6], "name": "app", "home": "/state/home"}
 
 @pytest.mark.any_database
 def test_the_user_that_was_asked_for_is_there_after_claim_restore_and_in_every_command(stack, pools, sink_server):
-    """B3, B4: process, health check, hook and exec are the same; what comes back is its group's, too."""
+    """Process, health check, hook and exec are the same; what comes back is its group's, too."""
     workload = {
         "user": NAMED, "command": ["sh", "-c", f"( {WHO} ) > /extra/process; exec sleep 10000"], "ports": [],
         "healthCheck": {"command": ["sh", "-c", f"( {WHO} ) > /extra/health"]},
@@ -53,7 +53,7 @@ def test_the_user_that_was_asked_for_is_there_after_claim_restore_and_in_every_c
 
 @pytest.mark.any_database
 def test_a_user_changes_by_a_new_version(stack, pools):
-    """B3: rolled like any other change; back to nothing is as it was."""
+    """Rolled like any other change; back to nothing is as it was."""
     pool = pools(workload={"ports": [], "command": ["sleep", "10000"]}, maxSize=3)
     for number, (user, gid) in enumerate([({"gid": 0}, "0"), (None, None)], start=2):
         stack.put_workload(pool, user=user)

@@ -57,7 +57,7 @@ class Busy(LiveState):
 def test_a_busy_database_comes_back_as_the_last_save_had_it(
     s3, data_dir, transactional_db, image, tmp_path, saves, capsys
 ):
-    """B17: each save completes at one moment; cut anywhere in the next one and the host lost, the last one comes back."""
+    """Each save completes at one moment; cut anywhere in the next one and the host lost, the last one comes back."""
     end = RcloneS3(s3)
     end.clear()
     tenant = Busy(end)

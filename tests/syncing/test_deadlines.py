@@ -42,7 +42,7 @@ def soon(monkeypatch):
 
 @pytest.mark.parametrize("number", [0, 1], ids=["s3", "webdav"])
 def test_each_question_of_a_claim_ends_although_bytes_go_on_coming(dripping, number, soon):
-    """D10: by each client, in the head and in the body; the connection is cut, so nothing goes on behind it."""
+    """By each client, in the head and in the body; the connection is cut, so nothing goes on behind it."""
     sink = list(sinks_at(dripping))[number]
     for ask in (
         lambda: sink.get("k", CLAIM_DEADLINE_S),
@@ -58,7 +58,7 @@ def test_each_question_of_a_claim_ends_although_bytes_go_on_coming(dripping, num
 
 @pytest.mark.parametrize("number", [0, 1], ids=["s3", "webdav"])
 def test_each_question_of_a_run_ends_too(number, soon):
-    """D10: markers, listings, copies, deletes, probes."""
+    """Markers, listings, copies, deletes, probes."""
     dripping = Dripping(HEAD)
     sink = list(sinks_at(dripping))[number]
     for ask in (
@@ -78,7 +78,7 @@ def test_each_question_of_a_run_ends_too(number, soon):
 
 
 def test_a_handshake_that_drips_ends_too(soon):
-    """D10: TLS has a time of its own in no client."""
+    """TLS has a time of its own in no client."""
     server = Dripping(b"")
     try:
         sink = S3Sink("b", "us-east-1", "", f"https://localhost:{server.port}", "", "key", "secret-secret")
@@ -90,7 +90,7 @@ def test_a_handshake_that_drips_ends_too(soon):
 
 
 def test_an_answer_in_time_is_given_and_the_connection_kept(s3):
-    """D10: nothing is cut that was answered."""
+    """Nothing is cut that was answered."""
     sink = s3.sink()
     sink.put("x/one", b"1")
     before = threading.active_count()

@@ -147,7 +147,7 @@ def test_a_sink_that_refuses_fails_the_erasure_and_frees_the_tenant(data_dir, tr
 
 
 def test_vanished_state_is_forgotten_only_after_a_claim_met_it(state):
-    """C2: a typo in a prefix must not look like a first time; only an admin may say that it is one."""
+    """A typo in a prefix must not look like a first time; only an admin may say that it is one."""
     saved_twice(state)
     state.far_end.clear()
     with pytest.raises(sync_errors.StateMissing):

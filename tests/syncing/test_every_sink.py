@@ -32,7 +32,7 @@ def test_a_probe_writes_reads_and_deletes(far_end):
 
 
 def test_everything_a_directory_can_hold_comes_back(tenant):
-    """P4: bytes, names, modes, times, links, empty directories; sockets and FIFOs are named, not kept."""
+    """Bytes, names, modes, times, links, empty directories; sockets and FIFOs are named, not kept (P4)."""
     state = tenant.state
     tenant.write(**{"plain": "text", "empty": "", "ünïcode ☃": "snow", "new\nline": "n", "-dash": "d", " space ": "s",
                     "back\\slash": "b", "per%cent": "p", "co:lon": "c", "que?ry": "q", "#hash": "h", "plus+": "+"})  # fmt: skip
@@ -79,7 +79,7 @@ def test_a_change_of_the_same_size_and_time_is_saved(tenant):
 
 @pytest.mark.parametrize("mode", ["sync", "copy"])
 def test_a_file_may_take_a_folders_place_and_back(far_end, data_dir, transactional_db, mode):
-    """B8: what stands in the way goes to the backup; the slot is not wedged."""
+    """What stands in the way goes to the backup; the slot is not wedged."""
     tenant = TenantState(far_end, mode=mode)
     (tenant.state / "x" / "y").mkdir(parents=True)
     own(tenant, "x", "x/y")
@@ -178,7 +178,7 @@ def test_a_state_that_cannot_fit_is_refused_before_the_first_byte(tenant, settin
 
 
 def test_two_who_write_the_marker_at_once(tenant, monkeypatch):
-    """C9: where the sink can, the second learns of it before it has changed anything."""
+    """Where the sink can, the second learns of it before it has changed anything."""
     tenant.write(a="1")
     tenant.save()
     tenant.claim()

@@ -63,7 +63,7 @@ def test_a_first_save_that_was_cut_leaves_an_empty_start(tenant):
 
 
 def test_what_was_there_before_the_first_save_is_what_it_is_taken_back_to(tenant):
-    """C2: a location that somebody filled by hand is adopted."""
+    """A location that somebody filled by hand is adopted."""
     tenant.sink.put(f"{LOCATION}/by-hand", b"precious")
     tenant.claim()
     assert tenant.look() == {"by-hand": "precious"}
@@ -115,7 +115,6 @@ def test_taking_back_may_itself_be_cut_anywhere(tenant, monkeypatch):
 
 
 def test_what_a_save_overwrites_or_deletes_is_kept_outside_all_locations(tenant):
-    """C6, C7."""
     tenant.write(a="1", b="1")
     tenant.save()
     tenant.write(a="2")
@@ -148,7 +147,7 @@ def test_backups_expire_by_their_name_and_never_while_an_open_save_needs_them(te
 
 
 def test_a_save_is_refused_when_somebody_else_has_saved_there_since_the_claim(tenant):
-    """C8: another deployment, or a database that was set back; older or newer, what is there is not ours to replace."""
+    """Another deployment, or a database that was set back; older or newer, what is there is not ours to replace."""
     tenant.write(a="1")
     tenant.save()
     tenant.claim()

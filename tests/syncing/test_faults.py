@@ -203,7 +203,7 @@ def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir,
 
 
 def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypatch):
-    """C8: the question whether the claim still stands hangs; a new claim elsewhere must not meet this rclone."""
+    """The question whether the claim still stands hangs; a new claim elsewhere must not meet this rclone."""
     import threading
     import time
 
@@ -276,7 +276,7 @@ def test_a_credential_that_is_rotated_while_a_save_runs(s3, data_dir, transactio
 
 @pytest.mark.parametrize("after_ms", [5, *(pytest.param(n, marks=pytest.mark.long) for n in range(60, 400, 40))])
 def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_db, monkeypatch, settings, after_ms):
-    """P5: whatever of the save arrived, the next claim gets the last completed one."""
+    """Whatever of the save arrived, the next claim gets the last completed one (P5)."""
     import threading
     import time
 

@@ -97,7 +97,6 @@ def watched(moto, host, data_dir, tmp_path, settings):
 
 
 def test_keys_of_the_environment(watched, host):
-    """B27"""
     host.setenv("AWS_ACCESS_KEY_ID", "AKIDENVIRONMENT")
     host.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-environment")
     assert watched.check() == ("AKIDENVIRONMENT", "")
@@ -108,7 +107,6 @@ def test_keys_of_the_environment(watched, host):
 
 
 def test_keys_of_a_profile(watched, host, tmp_path):
-    """B27"""
     (tmp_path / "credentials").write_text(
         "[default]\naws_access_key_id = AKIDDEFAULT\naws_secret_access_key = one\n"
         "[sinks]\naws_access_key_id = AKIDPROFILE\naws_secret_access_key = two\n"
@@ -122,7 +120,7 @@ def test_keys_of_a_profile(watched, host, tmp_path):
 
 
 def test_keys_by_web_identity(watched, host, moto, tmp_path):
-    """B27: as Kubernetes gives service accounts a role."""
+    """As Kubernetes gives service accounts a role."""
     (tmp_path / "token").write_text("a.web.token")
     host.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     host.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/boilerhouse")
@@ -194,14 +192,14 @@ def metadata(request, host):
 
 
 def test_keys_of_the_instances_role(watched, metadata):
-    """B27: asked for once, by the process; rclone never asks for any."""
+    """Asked for once, by the process; rclone never asks for any."""
     assert watched.check() == ("ASIAROLE1", "token-1")
     assert metadata.given == 1
 
 
 @pytest.mark.parametrize("metadata", [TASK], indirect=True)  # an instance's own are used past their time, by design
 def test_a_roles_keys_are_renewed_before_a_transfer(watched, metadata):
-    """B27: those that soon expire are given to no rclone."""
+    """Those that soon expire are given to no rclone."""
     metadata.minutes = 5
     watched.save()
     watched.save()

@@ -47,7 +47,7 @@ def soon():
 
 
 def test_each_question_ends_and_another_mount_answers(root, soon):
-    """D10: and no thread of ours is left, nor a process."""
+    """And no thread of ours is left, nor a process."""
     sink = LocalSink(root)
     sink.put("disk/one", b"1")
     soon()
@@ -107,7 +107,7 @@ def is_stuck(pid: int) -> bool:
 
 
 def test_many_at_once_wait_for_no_more_processes_than_a_mount_may_hold(root, soon):
-    """D10: sixteen threads of saves ask it; those of another mount are as many as ever."""
+    """Sixteen threads of saves ask it; those of another mount are as many as ever."""
     sink, failed = LocalSink(root), []
 
     def ask() -> None:
@@ -131,7 +131,7 @@ def test_many_at_once_wait_for_no_more_processes_than_a_mount_may_hold(root, soo
 
 
 def test_a_transfer_to_a_mount_that_hangs_meanwhile_stalls(root, data_dir, transactional_db, settings, tmp_path):
-    """D10: rclone is killed where it waits; the worker goes on."""
+    """rclone is killed where it waits; the worker goes on."""
     settings.BOILERHOUSE_TRANSFER_STALL_S = 2
     sink, volume = LocalSink(root), tmp_path / "volume"
     volume.mkdir()

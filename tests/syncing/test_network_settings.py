@@ -44,7 +44,6 @@ def proxies(settings):
     ],
 )
 def test_a_proxy_is_found_by_the_endpoints_scheme_and_never_for_loopback(proxies, address, proxy):
-    """B26"""
     assert network_settings.proxy_for(address) == proxy
 
 
@@ -73,14 +72,14 @@ def test_a_proxy_is_found_by_the_endpoints_scheme_and_never_for_loopback(proxies
     ],
 )
 def test_what_no_proxy_names_is_asked_directly(proxies, entry, address, is_direct):
-    """B26: names, suffixes, addresses, networks, ports."""
+    """Names, suffixes, addresses, networks, ports."""
     proxies.NO_PROXY = ["elsewhere.test", entry]
 
     assert (network_settings.proxy_for(address) == "") is is_direct
 
 
 def test_rclone_gets_one_proxy_or_none(proxies):
-    """B26: it has no rule of its own to decide by."""
+    """It has no rule of its own to decide by."""
     proxies.NO_PROXY = ["quiet.test"]
 
     assert network_settings.rclone_environment("https://s3.corp.test") == {"HTTPS_PROXY": "http://proxy:3129"}
@@ -89,7 +88,7 @@ def test_rclone_gets_one_proxy_or_none(proxies):
 
 
 def test_amazons_own_endpoint_is_known_by_name(proxies):
-    """B26: NO_PROXY may name it, as for a gateway endpoint of a private network."""
+    """NO_PROXY may name it, as for a gateway endpoint of a private network."""
     sink = S3Sink("states", "eu-central-1", "")
     assert network_settings.proxy_for(sink.address) == "http://proxy:3129"
 
@@ -98,7 +97,7 @@ def test_amazons_own_endpoint_is_known_by_name(proxies):
 
 
 def test_without_a_bundle_of_its_own_the_systems_certificates_count(settings):
-    """S2: rclone and the client in the process are given the same file."""
+    """rclone and the client in the process are given the same file."""
     settings.BOILERHOUSE_CA_BUNDLE = ""
     assert "-----BEGIN CERTIFICATE-----" in Path(network_settings.ca_bundle()).read_text()
 
@@ -158,7 +157,7 @@ def moved(data_dir, tmp_path):
 
 
 def test_every_client_goes_through_the_proxy(proxied, moved):
-    """B26: that alone knows the endpoint's name, and wants a password."""
+    """That alone knows the endpoint's name, and wants a password."""
     sink = proxied.end.sink()
     sink.probe()
     assert moved(sink) == "hello"
@@ -169,7 +168,7 @@ def test_every_client_goes_through_the_proxy(proxied, moved):
 
 
 def test_what_no_proxy_names_no_client_asks_through_it(proxied, moved, settings):
-    """B26: both go by the proxy, or neither."""
+    """Both go by the proxy, or neither."""
     settings.NO_PROXY = [HIDDEN_NAME]
     sink = proxied.end.sink()
 
@@ -197,7 +196,7 @@ def said(caplog, capfd, monkeypatch):
 
 
 def test_a_password_that_the_proxy_refuses_is_told_to_nobody(proxied, moved, settings, said):
-    """P10: not in an error, a log, or arguments."""
+    """Not in an error, a log, or arguments (P10)."""
     refused = proxied.proxy.url.replace(proxied.proxy.password, "other-pass-word")
     settings.HTTP_PROXY = settings.HTTPS_PROXY = refused
     sink = proxied.end.sink()
@@ -221,7 +220,7 @@ def found_ids():
 
 
 def test_a_bundle_that_cannot_be_used_is_said_at_the_start(settings, tmp_path):
-    """S2: missing, no certificates, or closed to the users that rclone runs as."""
+    """Missing, no certificates, or closed to the users that rclone runs as."""
     assert not found_ids()
     good = Path(settings.BOILERHOUSE_CA_BUNDLE).read_text()
     settings.BOILERHOUSE_CA_BUNDLE = str(tmp_path / "ca.pem")

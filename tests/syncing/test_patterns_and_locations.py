@@ -60,7 +60,7 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("number", range(60))
 def test_rclone_and_we_mean_the_same_by_any_pattern(files, number):
-    """D9: what is taken, rclone reads without an error, and as we do."""
+    """What is taken, rclone reads without an error, and as we do."""
     pattern = invented(number)
     includes = [f"--include={one}" for one in patterns.to_rclone(pattern)]
     listed = subprocess.run([rclone_path(), "lsf", "-R", "--files-only", *includes, str(files)],
@@ -82,7 +82,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("pattern", HOSTILE)
 def test_no_pattern_takes_more_than_a_walk_through_the_name(pattern):
-    """D9: 30 empty files took 17 s. What would go on for hours is given up after a minute."""
+    """30 empty files took 17 s. What would go on for hours is given up after a minute."""
     program = (
         f"from syncing import patterns; m = patterns.matcher({pattern!r}); [m({HOSTILE[pattern]!r}) for _ in range(50)]"
     )
@@ -91,7 +91,7 @@ def test_no_pattern_takes_more_than_a_walk_through_the_name(pattern):
 
 @pytest.mark.parametrize("length", [100, 400])
 def test_a_walk_takes_a_step_for_each_character_at_most(length):
-    """D9: the steps that are not remembered are the work."""
+    """The steps that are not remembered are the work."""
     automaton = patterns._automaton("*_*_*?[ab]{*_,_*}*_*.csv")
     automaton._forget()
     steps = 0
@@ -112,7 +112,7 @@ def test_a_walk_takes_a_step_for_each_character_at_most(length):
 
 
 def test_what_is_remembered_of_names_is_bounded():
-    """D9: a tenant may have any number of names, of any characters."""
+    """A tenant may have any number of names, of any characters."""
     matches, chance = patterns.matcher("*a" + "?" * 40 + "[^b]"), random.Random(1)
     for _ in range(200):
         matches("".join(chance.choice("ab") for _ in range(250)))
@@ -133,7 +133,7 @@ def test_what_is_remembered_of_names_is_bounded():
     ],
 )  # fmt: skip
 def test_patterns_that_mean_nothing_or_everything_are_refused(bad):
-    """D9: the last are regular expressions, or errors, to rclone."""
+    """The last are regular expressions, or errors, to rclone."""
     assert patterns.check(bad)
 
 

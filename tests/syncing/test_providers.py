@@ -165,7 +165,7 @@ ONE_BY_ONE = {
     "row", [*AT_ONCE, *(pytest.param(row, marks=pytest.mark.long) for row in ONE_BY_ONE)]
 )  # one by one they take as long as together, each
 def test_a_whole_life(behind, run_tasks, row):
-    """B20b, B21, B22, B23, B24, B25, B43: each of these stores is used, with the flags that it takes."""
+    """Each of these stores is used, with the flags that it takes."""
     make, flags = (AT_ONCE | ONE_BY_ONE)[row]
     end = behind(make(), rcloneFlags=flags)
     live(end, run_tasks)
@@ -177,7 +177,7 @@ def test_a_whole_life(behind, run_tasks, row):
 @pytest.mark.long  # at the other S3, which verifies what is signed, and knows no KMS: two to three seconds each
 @pytest.mark.parametrize("row", [row for row in AT_ONCE | ONE_BY_ONE if "kms" not in row.lower()])
 def test_a_whole_life_without_conditional_writes(behind, s3, run_tasks, row):
-    """B20b, B21, B22, B24, B25, B43: as above, at ``rclone serve s3``."""
+    """As above, at ``rclone serve s3``."""
     make, flags = (AT_ONCE | ONE_BY_ONE)[row]
     live(behind(make(), end=far_ends.RcloneS3(s3), rcloneFlags=flags), run_tasks)
 
@@ -274,7 +274,7 @@ def test_what_cannot_be_used_is_found_by_the_probe_and_nothing_is_half_done(behi
 
 
 def test_the_probe_guesses_what_it_does_not_try(behind):
-    """B24: a request that says that it pays costs money."""
+    """A request that says that it pays costs money."""
     end = behind(providers.RequesterPays())
     with pytest.raises(errors.SinkDenied, match=r"Access Denied.*If the requester pays, add"):
         end.sink().probe()
@@ -287,7 +287,7 @@ def test_the_probe_guesses_what_it_does_not_try(behind):
     ids=["markers are hidden", "everything is hidden", "nothing can be read"],
 )
 def test_a_refusal_is_never_taken_for_a_first_time(behind, behaviour):
-    """B25, P4, P5: what was saved is there, and no 403 makes a claim begin empty."""
+    """What was saved is there, and no 403 makes a claim begin empty (P4, P5)."""
     end = behind(providers.PrefixPolicy())
     state = TenantState(end)
     state.write(a="1")
@@ -304,7 +304,7 @@ def test_a_refusal_is_never_taken_for_a_first_time(behind, behaviour):
 
 
 def test_a_denied_listing_is_never_taken_for_a_first_time(behind):
-    """B25, P4: the marker is not there, and nothing says that nothing else is."""
+    """The marker is not there, and nothing says that nothing else is (P4)."""
     end = behind(providers.Behaviour())
     state = TenantState(end)
     state.sink.put(f"{DATA}state/by-hand", b"precious")
@@ -317,7 +317,7 @@ def test_a_denied_listing_is_never_taken_for_a_first_time(behind):
 
 @pytest.mark.parametrize("wrong", [{"accessKeyId": "WRONG"}, {"secretAccessKey": "wrong"}])
 def test_wrong_keys_are_denied_also_where_a_missing_key_is(behind, s3, wrong):
-    """B25, P4: a store that answers 403 to a missing key and to wrong keys alike."""
+    """A store that answers 403 to a missing key and to wrong keys alike (P4)."""
     end = behind(providers.PrefixPolicy(), end=far_ends.RcloneS3(s3))
     state = TenantState(end)
     state.write(a="1")
@@ -331,7 +331,7 @@ def test_wrong_keys_are_denied_also_where_a_missing_key_is(behind, s3, wrong):
 
 
 def test_what_lies_there_without_a_marker_is_restored_from_a_bucket_that_encrypts(behind, monkeypatch):
-    """B23: nothing was written or read yet that would say so."""
+    """Nothing was written or read yet that would say so."""
     end = behind(providers.DefaultKms())
     state = TenantState(end)
     state.sink.put(f"{DATA}state/by-hand", b"precious")
@@ -345,14 +345,14 @@ def test_what_lies_there_without_a_marker_is_restored_from_a_bucket_that_encrypt
     ("ahead", "words"), [(20, "20 minutes behind"), (-180, "180 minutes ahead of"), (0, "Set this")]
 )
 def test_a_clock_that_is_off_is_named_with_how_far(behind, ahead, words):
-    """B41: both ways; a store that refuses without a time of its own gets no figure."""
+    """Both ways; a store that refuses without a time of its own gets no figure."""
     end = behind(providers.OtherClock(timedelta(minutes=ahead)))
     with pytest.raises(errors.ClockSkewed, match=words):
         end.sink().probe()
 
 
 def test_rclones_own_refusals_have_the_same_names(behind):
-    """B22, B41: a save that meets them first in a transfer."""
+    """A save that meets them first in a transfer."""
     end = behind(providers.Behaviour())
     state = TenantState(end)
     for number, (behaviour, error, words) in enumerate(
@@ -370,7 +370,7 @@ def test_rclones_own_refusals_have_the_same_names(behind):
 
 
 def test_what_was_moved_into_an_archive_is_named_so(behind):
-    """B22: rclone's 403 there is about no right."""
+    """rclone's 403 there is about no right."""
     end = behind(providers.Behaviour())
     state = TenantState(end)
     state.write(a="1")
@@ -397,7 +397,7 @@ class ForRclone(providers.Behaviour):
 
 
 def test_small_requests_of_a_run_ride_over_throttling(behind):
-    """B43: each kind of request is refused three times, then answered."""
+    """Each kind of request is refused three times, then answered."""
     end = behind(providers.Behaviour())
     sink = end.sink()
     sink.put("t/x/one", b"1")
@@ -420,7 +420,7 @@ def test_small_requests_of_a_run_ride_over_throttling(behind):
 
 
 def test_what_a_batch_leaves_is_deleted_one_by_one(behind):
-    """B21: a store that answers 200 to the batch, with errors in it."""
+    """A store that answers 200 to the batch, with errors in it."""
 
     class Leaves(providers.Behaviour):
         def refuse(self, asked):
@@ -439,7 +439,7 @@ def test_what_a_batch_leaves_is_deleted_one_by_one(behind):
 
 
 def test_a_listing_without_an_end_is_an_error(behind):
-    """P5: half a listing is never taken for all of it."""
+    """Half a listing is never taken for all of it (P5)."""
 
     class Endless(providers.Behaviour):
         def answered(self, asked, answer):
@@ -561,7 +561,7 @@ def dav(tmp_path):
 
 
 def test_webdav_waits_as_long_as_it_is_asked_to(dav):
-    """B43: 429 with Retry-After; a question of a claim is not waited for so long."""
+    """429 with Retry-After; a question of a claim is not waited for so long."""
     sink = dav.sink()
     busy = providers.Answer(429, [("Retry-After", "1")], b"Too many requests from you")
     dav.provider.behaviour = providers.SlowDown(positions=range(2), answer=busy)
@@ -603,7 +603,7 @@ def test_webdavs_own_words_are_kept_without_our_secrets(dav, body, words):
 
 
 def test_a_webdav_endpoint_that_is_not_there_is_missing_and_not_empty(dav):
-    """P4: 404 of everything; a location that is not there yet is empty all the same."""
+    """404 of everything; a location that is not there yet is empty all the same (P4)."""
     assert dav.sink().has_objects("t/none", CLAIM_DEADLINE_S) is False
     dav.shown["endpoint"] += "/no/such/place"
     with pytest.raises(errors.SinkMissing):

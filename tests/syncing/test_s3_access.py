@@ -115,7 +115,7 @@ def test_plain_answers_are_believed(answers):
     ],
 )
 def test_a_listing_that_is_not_plain_is_left_to_the_client(answers, odd):
-    """P5, hazards.md#c2: nothing but a whole and empty listing may be taken for a first time."""
+    """Nothing but a whole and empty listing may be taken for a first time (P5, hazards.md#c2)."""
     server = answers(odd, (200, FULL, {}))
 
     assert server.sink.has_objects("p", CLAIM_DEADLINE_S) is True
@@ -161,7 +161,7 @@ DENIED = (403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>",
     ],
 )
 def test_a_refused_marker_is_missing_only_where_a_listing_says_so(answers, refusal, listing, expected, asked):
-    """B25, P4: any other refusal, and any other listing, is an error."""
+    """Any other refusal, and any other listing, is an error (P4)."""
 
     def clients(handler):
         status, body, _ = listing if "list-type" in handler.path else refusal

@@ -31,7 +31,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
 
 
 def test_neither_rclone_nor_we_repeat_it(tmp_path, data_dir):
-    """P10: rclone's error lines are the run's error, its event and our log."""
+    """rclone's error lines are the run's error, its event and our log (P10)."""
     (tmp_path / "file").write_text("x")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

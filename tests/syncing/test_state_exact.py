@@ -67,7 +67,7 @@ def forgets(far_end) -> None:
 
 
 def test_both_unicode_forms_of_a_name_live_side_by_side(tenant):
-    """B29a, S6: NFC and NFD twins in one directory, of the same size and of different ones, and as directories."""
+    """NFC and NFD twins in one directory, of the same size and of different ones, and as directories."""
     put(tenant, COMPOSED, b"one")
     put(tenant, DECOMPOSED, b"two")
     put(tenant, f"dir-{COMPOSED}/x", b"composed")
@@ -85,7 +85,7 @@ def test_both_unicode_forms_of_a_name_live_side_by_side(tenant):
 
 
 def test_a_rename_from_one_unicode_form_to_the_other_is_a_rename(tenant):
-    """S6: the name that comes back is the new one."""
+    """The name that comes back is the new one."""
     os.rename(put(tenant, "\u00e9", b"one"), tenant.state / "e\u0301")
     put(tenant, "\u00e9", b"one")
     tenant.remove("e\u0301")
@@ -106,7 +106,7 @@ ODD = [
 
 
 def test_names_that_sinks_spell_in_their_own_way_come_back_byte_for_byte(tenant):
-    """B29b: invalid UTF-8, control characters and rclone's own signs, also after the server forgot, and saved again."""
+    """Invalid UTF-8, control characters and rclone's own signs, also after the server forgot, and saved again."""
     names = [name for name in ODD if not (isinstance(tenant.far_end, far_ends.MotoS3) and b"\n" in name)]
     for number, name in enumerate(names):
         path = put(tenant, name, b"%d" % number)
@@ -134,7 +134,7 @@ def test_names_that_sinks_spell_in_their_own_way_come_back_byte_for_byte(tenant)
 
 
 def test_a_name_that_cannot_be_told_from_part_of_another_fails_by_its_name(tenant):
-    """B29b: at servers that are rclone a lone byte of another name's letter has no spelling of its own."""
+    """At servers that are rclone a lone byte of another name's letter has no spelling of its own."""
     put(tenant, b"\xbc", b"1")
     put(tenant, COMPOSED, b"2")  # b"\xc3\xbc"
     if isinstance(tenant.far_end, far_ends.RcloneS3 | far_ends.WebDav):
@@ -174,13 +174,12 @@ def test_a_server_that_merges_unicode_forms_is_found_by_the_save_which_names_bot
     ],
 )
 def test_names_in_words(name, shown):
-    """B29c."""
     assert show(name) == shown
 
 
 @pytest.mark.parametrize("state", ["closed", "open"])
 def test_what_an_older_client_saved_at_the_embedded_s3_is_found_under_its_names(tenant, state):
-    """B29b: it listed keys as it had put them, which is not how the server lists them once it has forgotten."""
+    """It listed keys as it had put them, which is not how the server lists them once it has forgotten."""
     if not isinstance(tenant.far_end, far_ends.RcloneS3):
         pytest.skip("only there are keys listed in two ways")
     put(tenant, b"bad\xff\xfe", b"1")
@@ -220,7 +219,7 @@ def closed_things(tenant) -> dict[str, int]:
 
 @far_ends.SOME
 def test_a_save_changes_no_mode_on_disk_also_when_it_failed(tenant, monkeypatch):
-    """B18b: refused at the first try, cut in the middle, and then well: all modes are as the tenant set them."""
+    """Refused at the first try, cut in the middle, and then well: all modes are as the tenant set them."""
     before = closed_things(tenant)
     with monkeypatch.context() as patched:
         patched.setattr(type(tenant.sink), "put", denied)
@@ -262,7 +261,7 @@ def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
 @far_ends.SOME
 @pytest.mark.parametrize("below", ["", "pg", "a/pg"])
 def test_the_mappings_own_directory_keeps_its_mode(far_end, data_dir, transactional_db, below):
-    """B5b: 0700 as PostgreSQL demands, at the volume's root and below it, with what leads there."""
+    """0700 as PostgreSQL demands, at the volume's root and below it, with what leads there."""
     tenant = TenantState(far_end, container_path=f"/state/{below}".rstrip("/"))
     top = tenant.state
     put(tenant, f"{below}/PG_VERSION".lstrip("/"), b"15")
@@ -280,7 +279,7 @@ def test_the_mappings_own_directory_keeps_its_mode(far_end, data_dir, transactio
 
 @far_ends.SOME
 def test_setgid_and_sticky_bits_are_kept_and_setuid_is_not(tenant):
-    """B5c: 2775, 1777 and 2755 come back; 4755 comes back as 0755, which docs/workloads.md says."""
+    """2775, 1777 and 2755 come back; 4755 comes back as 0755, which docs/workloads.md says."""
     for name, mode in {"group/f": 0o644, "sticky/f": 0o644, "sgid": 0o2755, "suid": 0o4755, "all": 0o6711}.items():
         os.chmod(put(tenant, name), mode)
     (tenant.state / "group").chmod(0o2775)
@@ -294,7 +293,7 @@ def test_setgid_and_sticky_bits_are_kept_and_setuid_is_not(tenant):
 
 @far_ends.SOME
 def test_a_sync_inward_brings_new_directories_with_their_modes(tenant):
-    """B5b: where files are merged into what is there, what was there keeps its mode."""
+    """Where files are merged into what is there, what was there keeps its mode."""
     put(tenant, "new/deep/f")
     put(tenant, "old/f")
     for name, mode in {"new/deep": 0o1770, "new": 0o700, "old": 0o700}.items():
@@ -316,7 +315,7 @@ def git(at: Path, *words: str) -> str:
 
 @far_ends.SOME
 def test_what_people_work_with_goes_on_where_it_was(tenant):
-    """B18, B19, B20: a Go module cache (0555, 0444), a repository with a hook, a venv with absolute links."""
+    """A Go module cache (0555, 0444), a repository with a hook, a venv with absolute links."""
     module = put(tenant, "go/pkg/mod/example.com/m@v1.0.0/sub/m.go", b"package m")
     for path, mode in ((module, 0o444), (os.path.dirname(module), 0o555), (tenant.state / "go/pkg/mod", 0o555)):
         os.chmod(path, mode)
@@ -361,7 +360,7 @@ def test_what_people_work_with_goes_on_where_it_was(tenant):
 
 
 def test_times_come_back_to_the_nanosecond_also_of_what_was_only_touched(tenant):
-    """S1, B29b: a file whose time alone has changed is not sent again; the embedded S3 keeps milliseconds."""
+    """A file whose time alone has changed is not sent again; the embedded S3 keeps milliseconds."""
     path = put(tenant, "a", b"content")
     os.utime(path, ns=(1, 1_500_000_000_123_456_789))
     tenant.save()
@@ -387,7 +386,7 @@ def test_a_restore_that_does_not_give_a_files_name_back_fails_by_that_name(tenan
 
 @far_ends.SOME
 def test_a_marker_of_an_older_version_is_read_and_a_newer_one_is_refused_by_it(tenant):
-    """B5b: old ones name neither modes on the way nor every time; what an older version cannot read it refuses."""
+    """Old ones name neither modes on the way nor every time; what an older version cannot read it refuses."""
     put(tenant, "a", b"1")
     tenant.save()
     key = marker_key(LOCATION)
@@ -405,7 +404,7 @@ def test_a_marker_of_an_older_version_is_read_and_a_newer_one_is_refused_by_it(t
 
 @far_ends.SOME
 def test_a_marker_of_many_files_is_short(tenant, monkeypatch):
-    """S1: it names every file and its time, and a claim reads it."""
+    """It names every file and its time, and a claim reads it."""
     monkeypatch.setattr(markers, "PLAIN_BYTES", 1000)
     for number in range(60):
         put(tenant, f"directory-{number % 7}/file-{number}")
@@ -461,7 +460,7 @@ def only_s3(far_end) -> None:
 def test_a_change_of_the_same_size_in_an_object_that_others_put_in_parts_is_saved(
     far_end, data_dir, transactional_db, mode
 ):
-    """S1: adopted, restored, changed, saved with 200: the change comes back. What has not changed is sent once more."""
+    """Adopted, restored, changed, saved with 200: the change comes back. What has not changed is sent once more."""
     only_s3(far_end)
     content = os.urandom(PART) * 2 + b"end"
     for name in ("changed", "same", "elsewhere"):
@@ -499,7 +498,7 @@ def test_what_was_saved_without_checksums_is_sent_again_with_them(far_end, data_
 
 
 def test_a_save_that_is_cut_while_it_sends_such_objects_again_is_taken_back(far_end, data_dir, transactional_db):
-    """S1: what was put aside to be sent again is in the attempt's backup."""
+    """What was put aside to be sent again is in the attempt's backup."""
     only_s3(far_end)
     content = os.urandom(PART) * 2 + b"end"
     in_parts(far_end, "db.bin", content)
@@ -515,7 +514,7 @@ def test_a_save_that_is_cut_while_it_sends_such_objects_again_is_taken_back(far_
 
 
 def test_the_flag_that_leaves_checksums_out_is_gone_from_specs_and_refused(call, transactional_db):
-    """S1: stored specs lose it, so that what GET gave may be sent back; a PUT that still carries it says why not."""
+    """Stored specs lose it, so that what GET gave may be sent back; a PUT that still carries it says why not."""
     spec = make_sync_spec()
     spec.sink["rcloneFlags"] = ["--s3-disable-checksum=true", "--transfers=4"]
     spec.save()
@@ -587,7 +586,7 @@ def sparse(tenant, name: str, size: int, data: bytes = b"") -> None:
 def test_what_would_not_fit_the_disk_limit_when_it_comes_back_is_refused_before_the_first_byte(
     limited, live, monkeypatch
 ):
-    """B15, S5: a file with holes, then hard links; named, with what to do, by releases and by live saves alike."""
+    """A file with holes, then hard links; named, with what to do, by releases and by live saves alike."""
     tenant = limited()
     if live:
         target = tenant.target
@@ -615,7 +614,7 @@ def test_what_would_not_fit_the_disk_limit_when_it_comes_back_is_refused_before_
 
 
 def test_the_largest_file_with_holes_that_is_accepted_comes_back(limited):
-    """B15: what the check before a save says is what a restore finds."""
+    """What the check before a save says is what a restore finds."""
     tenant = limited()
     disk = quota.capacity(volumes.home(tenant.container_id), tenant.workload.resources)
     room = disk.bytes - disk.bytes % disk.block - disk.block  # the mapping's directory
@@ -629,7 +628,7 @@ def test_the_largest_file_with_holes_that_is_accepted_comes_back(limited):
 
 
 def test_a_file_with_holes_that_fits_comes_back_with_its_holes(limited):
-    """B15: the zeros take none of the disk again."""
+    """The zeros take none of the disk again."""
     tenant = limited()
     data = os.urandom(MB)
     sparse(tenant, "img", 10 * MB, data)
@@ -643,7 +642,7 @@ def test_a_file_with_holes_that_fits_comes_back_with_its_holes(limited):
 
 
 def test_many_small_files_that_fit_come_back(limited):
-    """B15: what a restore asks for before its first byte is no more than they take."""
+    """What a restore asks for before its first byte is no more than they take."""
     tenant = limited()
     if not isinstance(tenant.far_end, far_ends.Directory):
         pytest.skip("a directory is the fastest of them")
@@ -657,7 +656,7 @@ def test_many_small_files_that_fit_come_back(limited):
 
 
 def test_a_disk_that_is_full_to_the_last_block_comes_back(limited):
-    """B15: without holes and links what lay on the disk fits it, and a restore has room for its own directories."""
+    """Without holes and links what lay on the disk fits it, and a restore has room for its own directories."""
     tenant = limited()
     (tenant.state / "dir").mkdir()
     os.chown(tenant.state / "dir", UID, UID)
@@ -678,7 +677,7 @@ def test_a_disk_that_is_full_to_the_last_block_comes_back(limited):
 
 
 def test_what_mode_copy_keeps_at_the_sink_counts_too(limited):
-    """S5: files that were deleted here come back with the next claim."""
+    """Files that were deleted here come back with the next claim."""
     tenant = limited(mode="copy")
     put(tenant, "old", os.urandom(9 * MB))
     tenant.save()
@@ -690,7 +689,7 @@ def test_what_mode_copy_keeps_at_the_sink_counts_too(limited):
 
 
 def test_a_sync_inward_that_has_no_room_to_be_staged_says_so(limited):
-    """B15b: it needs its room beside what is there, on the container's own disk."""
+    """It needs its room beside what is there, on the container's own disk."""
     tenant = limited()
     put(tenant, "large", os.urandom(9 * MB))
     tenant.save()
@@ -700,7 +699,7 @@ def test_a_sync_inward_that_has_no_room_to_be_staged_says_so(limited):
 
 @pytest.mark.parametrize(("limits", "named"), [("loop", True), ("watch", True), ("watch", False)])
 def test_what_does_not_fit_a_limit_is_refused_however_that_is_kept(any_far_end, limited, settings, limits, named):
-    """S5: enforced or watched, diskMb or the deployment's default: never saved what a restore would refuse."""
+    """Enforced or watched, diskMb or the deployment's default: never saved what a restore would refuse."""
     if not isinstance(any_far_end, far_ends.Directory):
         pytest.skip("a directory is the fastest of them")
     settings.BOILERHOUSE_DISK_LIMITS = limits
@@ -731,7 +730,7 @@ def test_what_does_not_fit_a_limit_is_refused_however_that_is_kept(any_far_end, 
 
 
 def test_more_than_a_watched_limit_is_neither_saved_nor_restored(limited, settings):
-    """S5: where nothing stops a tenant at once, it may hold more than a restore would give back."""
+    """Where nothing stops a tenant at once, it may hold more than a restore would give back."""
     settings.BOILERHOUSE_DISK_LIMITS = "watch"
     tenant = limited()
     put(tenant, "large", os.urandom(17 * MB))

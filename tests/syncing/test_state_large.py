@@ -83,7 +83,7 @@ def all_slots_are_free() -> bool:
 
 
 def test_a_transfer_that_is_longer_than_the_bound_goes_on_as_long_as_it_moves(make_tenant):
-    """B28: what takes a multiple of the bound completes, both ways."""
+    """What takes a multiple of the bound completes, both ways."""
     tenant = make_tenant("--bwlimit=1M")
     made = fill(tenant, 5, 1_000_000)
     began = time.monotonic()
@@ -94,7 +94,7 @@ def test_a_transfer_that_is_longer_than_the_bound_goes_on_as_long_as_it_moves(ma
 
 
 def test_a_line_that_falls_silent_stalls_the_transfer_and_frees_its_slot(make_tenant, line):
-    """B28: no byte for the bound ends it, says so, and leaves nothing behind that holds a slot."""
+    """No byte for the bound ends it, says so, and leaves nothing behind that holds a slot."""
     tenant = make_tenant("--bwlimit=1M")
     fill(tenant, 6, 1_000_000)
     before, has_ended = line.up, threading.Event()
@@ -120,7 +120,7 @@ def test_a_line_that_falls_silent_stalls_the_transfer_and_frees_its_slot(make_te
 
 
 def test_a_sink_that_drips_bytes_into_a_restore_stalls_it(make_tenant, line):
-    """D10: a byte now and then is no progress; it would hold a worker and a slot for as long as the sink likes."""
+    """A byte now and then is no progress; it would hold a worker and a slot for as long as the sink likes."""
     tenant = make_tenant()
     fill(tenant, 6, 3_000_000)
     tenant.save()
@@ -131,7 +131,7 @@ def test_a_sink_that_drips_bytes_into_a_restore_stalls_it(make_tenant, line):
 
 
 def test_a_sink_that_is_always_just_alive_stalls_it_too(make_tenant, line):
-    """D10: 600 bytes a second and a connection, below BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S."""
+    """600 bytes a second and a connection, below BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S."""
     tenant = make_tenant()
     fill(tenant, 6, 3_000_000)
     tenant.save()
@@ -180,7 +180,7 @@ def test_a_process_that_hangs_is_ended(make_tenant, monkeypatch):
 
 
 def test_reading_a_large_file_is_work(data_dir, transactional_db, settings, tmp_path):
-    """B28: rclone says nothing while it compares a large file by its checksum, and is not ended for that."""
+    """rclone says nothing while it compares a large file by its checksum, and is not ended for that."""
     settings.BOILERHOUSE_TRANSFER_STALL_S = 1
     root, volume = tmp_path / "sink", tmp_path / "volume"
     for directory in (root / "t" / "one", volume):
@@ -201,7 +201,7 @@ def test_reading_a_large_file_is_work(data_dir, transactional_db, settings, tmp_
 
 
 def test_large_transfers_leave_slots_to_others(data_dir, settings):
-    """B28, P14: they may hold theirs for hours."""
+    """They may hold theirs for hours (P14)."""
     settings.BOILERHOUSE_PARALLEL_TRANSFERS, settings.BOILERHOUSE_LARGE_BYTES = 3, 100
     with rclone.slot(100), pytest.raises(errors.TransferCancelled), rclone.slot(100, lambda: False):
         pass
@@ -210,7 +210,7 @@ def test_large_transfers_leave_slots_to_others(data_dir, settings):
 
 
 def test_transfers_with_one_sink_leave_slots_to_others(data_dir, settings):
-    """D10, P14: small ones, too; a sink that drips holds them for as long as it is allowed to."""
+    """Small ones, too; a sink that drips holds them for as long as it is allowed to (P14)."""
     settings.BOILERHOUSE_PARALLEL_TRANSFERS = 4
     with rclone.slot(far_end="slow"), rclone.slot(far_end="slow"):
         with pytest.raises(errors.TransferCancelled), rclone.slot(0, lambda: False, far_end="slow"):
@@ -229,7 +229,7 @@ def test_a_deadline_that_is_still_set_is_told_to_have_no_effect(monkeypatch):
 
 
 def test_no_queue_ends_a_transfer_by_a_timeout_of_its_own(settings):
-    """B28: django-q2 would kill the task, and hand it to a second worker while the first one works."""
+    """django-q2 would kill the task, and hand it to a second worker while the first one works."""
     for name in ("claim", "save", "sync"):
         queue = settings.Q_CLUSTER["ALT_CLUSTERS"][name]
         assert queue["timeout"] >= 7 * 86400
@@ -248,7 +248,7 @@ def test_no_queue_ends_a_transfer_by_a_timeout_of_its_own(settings):
     ],
 )
 def test_a_line_that_is_cut_again_and_again_costs_no_file_twice(make_tenant, line, pieces, size, times, flags):
-    """B28: save and restore go on where they stopped, within one run; at most what was under way is sent again."""
+    """Save and restore go on where they stopped, within one run; at most what was under way is sent again."""
     tenant = make_tenant(*flags)
     made = fill(tenant, pieces, size)
     total = pieces * size
@@ -295,7 +295,7 @@ def carry_on(tenant: TenantState) -> None:
 
 
 def test_a_restore_whose_worker_died_is_carried_on_with_what_was_staged(make_tenant, line, monkeypatch):
-    """B28: the next worker fetches what is missing, and progress counts what was there."""
+    """The next worker fetches what is missing, and progress counts what was there."""
     tenant = make_tenant("--bwlimit=1M", "--transfers=1")
     made = fill(tenant, 8, 400_000)
     tenant.save()
@@ -317,7 +317,7 @@ def files_staged(tenant: TenantState) -> int:
 
 
 def test_a_claim_that_failed_leaves_what_it_had_to_the_tenants_next_container(make_tenant, line, monkeypatch):
-    """B28: moved in by rename, owned by the new container's user, and fetched no second time."""
+    """Moved in by rename, owned by the new container's user, and fetched no second time."""
     tenant = make_tenant("--bwlimit=1M", "--transfers=1")
     made = fill(tenant, 8, 400_000)
     tenant.save()
@@ -364,7 +364,7 @@ def test_a_line_that_is_dead_for_a_while_ends_only_claims_that_somebody_waits_fo
 
 
 def test_what_is_kept_of_a_claim_is_of_its_tenant_and_its_save_alone(make_tenant, monkeypatch, settings):
-    """B28, P3: another save of the place, another tenant, an erasure and its age: each is the end of it."""
+    """Another save of the place, another tenant, an erasure and its age: each is the end of it (P3)."""
     tenant = make_tenant("--bwlimit=1M", "--transfers=1")
     fill(tenant, 8, 400_000)
     tenant.save()
@@ -394,7 +394,7 @@ def test_what_is_kept_of_a_claim_is_of_its_tenant_and_its_save_alone(make_tenant
 
 
 def test_a_save_in_between_is_never_mixed_with_what_was_kept(make_tenant, monkeypatch):
-    """B28, P5: what comes back is the last completed save, whole."""
+    """What comes back is the last completed save, whole (P5)."""
     tenant = make_tenant("--bwlimit=1M", "--transfers=1")
     fill(tenant, 8, 400_000)
     tenant.save()
@@ -411,7 +411,7 @@ def test_a_save_in_between_is_never_mixed_with_what_was_kept(make_tenant, monkey
 
 
 def test_staging_that_lies_on_a_file_system_of_its_own_is_copied(data_dir, tmp_path):
-    """B28: where a disk limit is a file system, rename cannot leave it."""
+    """Where a disk limit is a file system, rename cannot leave it."""
     import subprocess
     from uuid import uuid4
 

@@ -176,7 +176,7 @@ def victim_saves(diary: str = "VICTIM-PRIVATE") -> Claimed:
 
 @pytest.mark.parametrize("spelling", SPELLINGS[:4])  # the others are told without a server, below
 def test_another_spelling_of_an_endpoint_is_the_same_place(ask, server, spelling):
-    """S3: six spellings of one endpoint were six places, and anybody's state could be restored into anybody."""
+    """Six spellings of one endpoint were six places, and anybody's state could be restored into anybody."""
     ask("victims", server.json(""), VICTIMS)
     alias = {**server.json(""), "endpoint": spelling.format(port=server.port)}
 
@@ -187,7 +187,7 @@ def test_another_spelling_of_an_endpoint_is_the_same_place(ask, server, spelling
 
 
 def test_another_address_of_a_store_is_the_same_place(ask, server, served):
-    """S3: nothing in the spelling says so: another port, as of https, a DNS alias, or a load balancer."""
+    """Nothing in the spelling says so: another port, as of https, a DNS alias, or a load balancer."""
     ask("victims", server.json(""), VICTIMS)
     alias = {**server.json(""), "endpoint": served("s3")}
 
@@ -203,7 +203,7 @@ def test_another_address_of_a_store_is_the_same_place(ask, server, served):
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("way", ["webdav of the bucket", "webdav above it", "local", "local, linked"])
 def test_a_directory_that_is_reached_by_two_kinds_of_sink_is_one_place(ask, server, served, settings, way, is_first):
-    """S3: the bucket's directory by S3, by WebDAV, as a local sink; found whichever spec was saved first."""
+    """The bucket's directory by S3, by WebDAV, as a local sink; found whichever spec was saved first."""
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(server.directory)
     (server.directory / "link").symlink_to(server.directory / "testbucket")
     victims, other = server.json(""), {}
@@ -226,7 +226,7 @@ def test_a_directory_that_is_reached_by_two_kinds_of_sink_is_one_place(ask, serv
 
 
 def test_a_link_into_a_bucket_is_found_although_its_root_is_known_long_since(ask, server, settings, monkeypatch):
-    """S3: a new folder of a known place is looked for by the others too."""
+    """A new folder of a known place is looked for by the others too."""
     monkeypatch.setattr(places, "SETTLE_S", 1.5)  # the server keeps listings for a second
     root = server.directory.parent / "root"
     root.mkdir()
@@ -240,7 +240,7 @@ def test_a_link_into_a_bucket_is_found_although_its_root_is_known_long_since(ask
 
 @pytest.mark.parametrize("is_first", [True, False])
 def test_webdav_addresses_in_one_another_are_one_place_through_an_alias(ask, server, served, is_first):
-    """S3: ``/testbucket`` and, at another spelling, ``/testbucket/t`` hold the same files."""
+    """``/testbucket`` and, at another spelling, ``/testbucket/t`` hold the same files."""
     endpoint = served("webdav")
     outer = {"type": "http", "endpoint": f"{endpoint}/testbucket"}
     inner = {"type": "http", "endpoint": f"{served('webdav')}/testbucket/t"}
@@ -255,7 +255,7 @@ def test_webdav_addresses_in_one_another_are_one_place_through_an_alias(ask, ser
 
 
 def test_a_place_in_another_is_found_where_the_inner_server_shows_nothing_above_it(ask, server, served, monkeypatch):
-    """S3: a server of a folder of the bucket; only the outer spec can see that it lies in its own locations."""
+    """A server of a folder of the bucket; only the outer spec can see that it lies in its own locations."""
     monkeypatch.setattr(places, "SETTLE_S", 1.5)  # the server keeps listings for a second
     outer = {**VICTIMS, "sinkPath": "deep/in/${tenantId}/"}
     ask("victims", server.json(""), outer)
@@ -268,7 +268,7 @@ def test_a_place_in_another_is_found_where_the_inner_server_shows_nothing_above_
 
 
 def test_what_is_only_typed_is_not_tried_at_an_alias_either(ask, server, served):
-    """S3: the editor's probe writes at the locations that stand in the form."""
+    """The editor's probe writes at the locations that stand in the form."""
     ask("victims", server.json(""), VICTIMS)
     sink = {k: v for k, v in server.json("").items() if k != "secretAccessKey"} | {"endpoint": served("s3")}
     secrets = {"accessKeyId": server.access_key, "secretAccessKey": server.secret_key}
@@ -300,7 +300,7 @@ def down_when_saved(ask, server):
 
 
 def test_everybodys_state_reaches_nobody_through_an_alias_that_was_down_when_it_was_saved(down_when_saved):
-    """S3a: a download of all at an alias gave the victim's diary to mallory; now nothing is restored."""
+    """A download of all at an alias gave the victim's diary to mallory; now nothing is restored."""
     victim_saves()
     down_when_saved(EVERYBODYS)
     mallory = Claimed("mallorys", "mallory")
@@ -314,7 +314,7 @@ def test_everybodys_state_reaches_nobody_through_an_alias_that_was_down_when_it_
 
 
 def test_nothing_is_deleted_through_an_alias_that_was_down_when_it_was_saved(down_when_saved, server):
-    """S3b: a sync at an alias emptied the victim's state; now the save fails and keeps what it should save."""
+    """A sync at an alias emptied the victim's state; now the save fails and keeps what it should save."""
     victim_saves()
     down_when_saved({**VICTIMS, "sinkPath": "t/${tenantId}/state/"})
     emptied = Claimed("mallorys", "victim", 2)
@@ -334,7 +334,7 @@ def test_nothing_is_deleted_through_an_alias_that_was_down_when_it_was_saved(dow
 
 
 def test_the_probe_says_whom_a_spec_meets_until_one_of_them_is_changed(down_when_saved, ask, server):
-    """S3: a conflict that is found later is shown as the sink's health, and ends with its cause."""
+    """A conflict that is found later is shown as the sink's health, and ends with its cause."""
     spec_id = down_when_saved(EVERYBODYS)
     health = services.probe(SyncSpec.objects.get(pk=spec_id))
     assert (health["state"], health["code"]) == ("unhealthy", "location_conflict")
@@ -352,7 +352,7 @@ def test_the_probe_says_whom_a_spec_meets_until_one_of_them_is_changed(down_when
 
 
 def test_a_block_ends_when_the_other_spec_is_gone(down_when_saved):
-    """S3: nothing but its cause keeps a spec from its sink."""
+    """Nothing but its cause keeps a spec from its sink."""
     spec_id = down_when_saved(VICTIMS)
     services.probe(SyncSpec.objects.get(pk=spec_id))
     SyncSpec.objects.filter(pk="victims").delete()
@@ -386,7 +386,7 @@ def test_specs_of_before_get_their_places_at_first_use_and_the_older_of_two_goes
 
 
 def test_new_keys_may_lead_elsewhere_so_the_place_is_asked_again(call, ask, server):
-    """S3: with another account's keys the same name may be another bucket."""
+    """With another account's keys the same name may be another bucket."""
     given = {"id": "keys", "name": "keys", "accessKeyId": server.access_key, "secretAccessKey": server.secret_key}
     assert call("POST", "credentials", given).status_code == 201
     sink = {k: v for k, v in server.json("").items() if k not in ("accessKeyId", "secretAccessKey")}
@@ -399,7 +399,7 @@ def test_new_keys_may_lead_elsewhere_so_the_place_is_asked_again(call, ask, serv
 
 
 def test_a_dead_sink_of_another_spec_holds_nobody_up(ask, server):
-    """S3, P14: what cannot be asked is asked again later; who can use its own sink does."""
+    """What cannot be asked is asked again later; who can use its own sink does (P14)."""
     ask("dead", {**server.json(""), "endpoint": "http://127.0.0.1:1"}, {**VICTIMS, "sinkPath": "dead/${tenantId}/"})
     ask("victims", server.json(""), VICTIMS)
     assert Claimed("victims", "victim").restore() == {}
@@ -415,7 +415,7 @@ def forgotten(far_end) -> None:
 
 
 def test_all_who_make_it_at_once_end_with_one_id(far_end, monkeypatch):
-    """S3: eight at once, on sinks that can refuse a second writer and on those that cannot."""
+    """Eight at once, on sinks that can refuse a second writer and on those that cannot."""
     monkeypatch.setattr(places, "_making", _NoLocks())
     monkeypatch.setattr(places, "SETTLE_S", 1.0)
     forgotten(far_end)
@@ -441,7 +441,7 @@ class _NoLocks:
 
 
 def test_it_survives_saves_erasures_and_expiry_and_is_no_tenants_file(far_end, data_dir, transactional_db, settings):
-    """S3: nothing that works at a sink takes it for a tenant's, or gives it to one."""
+    """Nothing that works at a sink takes it for a tenant's, or gives it to one."""
     state = TenantState(far_end)
     state.write(a="1")
     state.save()
@@ -460,7 +460,7 @@ def test_it_survives_saves_erasures_and_expiry_and_is_no_tenants_file(far_end, d
 
 @pytest.mark.parametrize("pattern", ["", "**", "*.txt"])
 def test_a_restore_of_a_folder_that_is_a_place_itself_leaves_its_object(data_dir, transactional_db, server, pattern):
-    """S3: ``assets/`` is also the root of another server."""
+    """``assets/`` is also the root of another server."""
     sink = server.sink()
     sink.put("assets/a.txt", b"given")
     sink.put(f"assets/{PLACE_KEY}", b'{"format": 1, "id": "0123456789abcdef0123456789abcdef"}')
@@ -486,7 +486,7 @@ def test_what_is_not_ours_is_not_taken_for_an_id(data_dir, transactional_db, ser
 
 
 def test_a_settled_spec_costs_a_claim_no_request_and_no_statement(ask, server, monkeypatch):
-    """S3: the place is asked once; afterwards the gate reads the row that the claim has read anyway."""
+    """The place is asked once; afterwards the gate reads the row that the claim has read anyway."""
     ask("victims", server.json(""), VICTIMS)
     monkeypatch.setattr(places, "look_at", None)
     before = [("where", "surveys")]
@@ -502,7 +502,7 @@ def test_a_settled_spec_costs_a_claim_no_request_and_no_statement(ask, server, m
 
 
 def test_a_sink_that_fails_after_its_place_was_known_is_still_the_same_sink(ask, server):
-    """S3: the gate is about places, not about health: a place that does not answer now keeps its spec's right."""
+    """The gate is about places, not about health: a place that does not answer now keeps its spec's right."""
     ask("victims", server.json(""), VICTIMS)
     server.stop()
     assert services.probe(SyncSpec.objects.get())["code"] == "unreachable"
@@ -515,7 +515,7 @@ def test_a_sink_that_fails_after_its_place_was_known_is_still_the_same_sink(ask,
 
 
 def test_a_spec_that_is_only_spelled_anew_finds_what_was_saved(ask, server, run_tasks):
-    """S3: another spelling of the same place is no move: state, backups and erasures go on."""
+    """Another spelling of the same place is no move: state, backups and erasures go on."""
     ask("victims", server.json(""), VICTIMS)
     victim = victim_saves("1")
     victim.write(diary="2")
@@ -598,7 +598,7 @@ def test_a_change_of_something_else_does_not_say_that_a_place_may_be_another(ask
 
 
 def test_a_spec_that_is_changed_while_its_place_is_asked_uses_nothing(ask, server, monkeypatch):
-    """S3: what was found is about the sink of before."""
+    """What was found is about the sink of before."""
     ask("victims", server.json(""), VICTIMS)
     SyncSpec.objects.update(place_state=PlaceState.UNASKED)
     spec, settle = SyncSpec.objects.get(), places.settle
@@ -613,7 +613,7 @@ def test_a_spec_that_is_changed_while_its_place_is_asked_uses_nothing(ask, serve
 
 
 def test_an_address_that_leads_back_is_taken_back_by_itself(ask, server):
-    """S3: a wrong address for an hour costs nothing but that hour."""
+    """A wrong address for an hour costs nothing but that hour."""
     ask("victims", server.json(""), VICTIMS)
     victim_saves()
     bucket, aside = server.directory / "testbucket", server.directory.parent / "aside"
@@ -632,7 +632,7 @@ def test_an_address_that_leads_back_is_taken_back_by_itself(ask, server):
 
 @pytest.mark.parametrize("by_another", [False, True])
 def test_an_object_that_was_lost_alone_is_put_back(ask, server, by_another):
-    """S3: where the last saves lie, it is the same place, whatever became of the object."""
+    """Where the last saves lie, it is the same place, whatever became of the object."""
     ask("victims", server.json(""), VICTIMS)
     victim_saves()
     known = SyncSpec.objects.get().place["id"]
@@ -659,7 +659,7 @@ def silent(server):
 
 
 def test_a_place_that_does_not_say_is_told_by_its_address_and_meets_nobody(ask, server, silent):
-    """S3, P3: keys without a right to the object: what could be the same store is."""
+    """Keys without a right to the object: what could be the same store is (P3)."""
     ask("victims", server.json(""), VICTIMS)
     alias = {**server.json(""), "endpoint": silent.endpoint}
     said = refused(ask("mallorys", alias, EVERYBODYS, status=422), "victims")
@@ -672,7 +672,7 @@ def test_a_place_that_does_not_say_is_told_by_its_address_and_meets_nobody(ask, 
 
 
 def test_a_place_that_says_in_the_end_is_known_from_then_on(ask, server, silent):
-    """S3: what is not known is asked again at each use."""
+    """What is not known is asked again at each use."""
     alias = {**server.json(""), "endpoint": silent.endpoint}
     ask("others", alias, {**EVERYBODYS, "sinkPath": "given/"})
     silent.heal()
@@ -713,7 +713,7 @@ def test_two_spellings_of_one_server(one, other):
     ],
 )
 def test_two_servers(one, other):
-    """S3: a spelling is not stretched: these may be two stores."""
+    """A spelling is not stretched: these may be two stores."""
 
     def sink(endpoint):
         return S3Sink("bucket", "us-east-1", "", endpoint)
@@ -722,7 +722,7 @@ def test_two_servers(one, other):
 
 
 def test_every_address_of_this_machine_is_one():
-    """S3: for a place that does not say, it is the address that counts."""
+    """For a place that does not say, it is the address that counts."""
     own = {endpoints.resolved(f"http://{host}:1")[0] for host in ("127.0.0.1", "localhost", "[::1]", "0", "127.0.0.2")}
     assert own == {endpoints.LOOPBACK}
     assert endpoints.resolved("http://no-such-host.invalid") == ["no-such-host.invalid"]
@@ -730,12 +730,12 @@ def test_every_address_of_this_machine_is_one():
 
 @pytest.mark.parametrize("path", ["a/.boilerhouse", "x/.boilerhouse-trash/y"])
 def test_what_is_ours_is_ours_in_every_folder(path):
-    """S3: a folder of one sink may be the root of another, with its markers and backups."""
+    """A folder of one sink may be the root of another, with its markers and backups."""
     assert locations.check_path(path)
 
 
 def test_a_local_sink_refuses_a_second_writer(tmp_path):
-    """S3: what is there stays."""
+    """What is there stays."""
     sink = LocalSink(tmp_path)
     assert sink.create("a/b", b"1")
     assert sink.create("a/b", b"2")
@@ -744,7 +744,7 @@ def test_a_local_sink_refuses_a_second_writer(tmp_path):
 
 
 def test_a_change_of_a_places_owner_is_told(down_when_saved):
-    """S3: operators learn of a conflict from the event log too."""
+    """Operators learn of a conflict from the event log too."""
     services.probe(SyncSpec.objects.get(pk=down_when_saved(EVERYBODYS)))
     warning = Event.objects.filter(type="pool.warning", payload__specId="mallorys").order_by("id").last()
     assert "sync spec victims" in warning.payload["detail"]

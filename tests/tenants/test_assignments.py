@@ -31,7 +31,7 @@ def claim(tenant, pool, **over):
 
 
 def test_the_generation_never_goes_back_even_when_the_clock_does():
-    """A2: above the last one and above the clock, whichever is higher."""
+    """Above the last one and above the clock, whichever is higher."""
     first, _ = next_generation("alice")
     future = first + 10**12
     Tenant.objects.update(generation=future)
@@ -67,7 +67,7 @@ def test_every_state_has_its_transitions_and_the_last_has_none():
 
 
 def test_of_decide_and_abort_exactly_one_wins(transactional_db, data_dir):
-    """A3: the web gives up at the deadline in the instant in which the worker is done."""
+    """The web gives up at the deadline in the instant in which the worker is done."""
     for _ in range(20):
         assignment = make_assignment("alice")
         won = []
@@ -205,7 +205,7 @@ def test_a_drained_pool_tells_those_who_wait():
 
 
 def test_retry_and_discard_of_a_failed_save_are_one_verdict():
-    """B4, B5: release, retry and discard race; the row's attempt says who was first."""
+    """Release, retry and discard race; the row's attempt says who was first."""
     assignment = make_assignment(state=AssignmentState.RELEASE_FAILED, was_assigned=True)
     stale = Assignment.objects.get(pk=assignment.pk)
 

@@ -96,7 +96,7 @@ def deep(state) -> None:
     ],
 )
 def test_who_holds_more_than_a_watched_limit_is_released(held, hide, said):
-    """D8: also behind 20,001 small files, in files alone, and where it cannot be measured; also in pools that only
+    """Also behind 20,001 small files, in files alone, and where it cannot be measured; also in pools that only
     report what is unhealthy."""
     honest, hider = held("honest", disk_mb=128), held("hider", disk_mb=128)
     fill(state_of(honest) / "large", 100 * MB)
@@ -110,7 +110,7 @@ def test_who_holds_more_than_a_watched_limit_is_released(held, hide, said):
 
 
 def test_what_takes_too_long_to_measure_is_too_much(held, monkeypatch):
-    """D8: what the walk could not finish is not what it had seen until then."""
+    """What the walk could not finish is not what it had seen until then."""
     monkeypatch.setattr(disks, "LONGEST_S", 0.0)
     row = held(disk_mb=128)
     for number in range(200):
@@ -134,7 +134,7 @@ time.sleep(600)
 
 
 def test_files_without_a_name_count_as_long_as_they_are_open(held):
-    """D8: what is unlinked and written to takes the disk all the same, and no walk sees it; each counts once."""
+    """What is unlinked and written to takes the disk all the same, and no walk sees it; each counts once."""
     row, other = held("hider", disk_mb=128), held("other", disk_mb=160)
     with cgroups.group() as hides, cgroups.group() as fits:
         for one, runtime_id in ((row, hides), (other, fits)):
@@ -147,7 +147,7 @@ def test_files_without_a_name_count_as_long_as_they_are_open(held):
 
 
 def test_without_disk_mb_the_deployments_default_holds(held, settings, monkeypatch):
-    """Issue 19: bytes and files; 0 is no limit."""
+    """Bytes and files; 0 is no limit."""
     settings.BOILERHOUSE_DEFAULT_DISK_MB = 8
     large, many, free = held("large"), held("many"), held("free", disk_mb=64)
     for row in (large, free):

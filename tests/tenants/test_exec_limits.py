@@ -67,7 +67,7 @@ def test_each_limit_is_what_the_deployment_says(run, settings, monkeypatch):
 
 
 def test_so_is_how_many_commands_run_at_once(run, settings):
-    """B37: one where the deployment says so, and the next one once that has ended."""
+    """One where the deployment says so, and the next one once that has ended."""
     settings.BOILERHOUSE_EXEC_PARALLEL = 1
     with activity._one_more(Assignment.objects.get().held_container):
         problem(run(["true"]), 429, "too_many_commands")
@@ -75,7 +75,7 @@ def test_so_is_how_many_commands_run_at_once(run, settings):
 
 
 def test_a_long_output_is_not_kept_for_an_idempotency_key(run):
-    """D3: a megabyte of NULs is six in JSON, and more in the database; a retry does not run the command again."""
+    """A megabyte of NULs is six in JSON, and more in the database; a retry does not run the command again."""
     once = {"Idempotency_Key": "once"}
     command = ["sh", "-c", "echo again >> /tmp/runs; head -c 1000000 /dev/zero"]
     first = run(command, once)
@@ -86,7 +86,7 @@ def test_a_long_output_is_not_kept_for_an_idempotency_key(run):
 
 
 def test_so_many_followers_of_one_log_and_no_more(run, call, settings):
-    """D6: each works as hard as the container writes; a page or another key that follows the same log counts, too."""
+    """Each works as hard as the container writes; a page or another key that follows the same log counts, too."""
     settings.BOILERHOUSE_MAX_FOLLOWED_LOGS_PER_TENANT = 2
     path = f"containers/{Assignment.objects.get().held_container}/logs?follow=true"
     container = budgets.container(Assignment.objects.get().held_container)

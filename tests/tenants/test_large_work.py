@@ -79,7 +79,7 @@ def test_a_large_release_is_put_off_and_taken_up_when_there_is_room(pool, fake_e
 
 
 def test_a_sync_of_a_locked_container_gives_its_worker_up(pool, fake_engine):
-    """D1: its message goes back to the queue, for a moment later, and the run stays queued."""
+    """Its message goes back to the queue, for a moment later, and the run stays queued."""
     mine = hold(pool, fake_engine, "alice")
     run = syncs.begin("alice", "outward")[0]
     OrmQ.objects.all().delete()
@@ -96,7 +96,7 @@ def test_a_sync_of_a_locked_container_gives_its_worker_up(pool, fake_engine):
 
 
 def test_a_release_of_a_locked_container_gives_its_worker_up(pool, fake_engine):
-    """D1: a worker that waits there for a transfer would be missed by the releases of others."""
+    """A worker that waits there for a transfer would be missed by the releases of others."""
     mine = hold(pool, fake_engine, "alice")
     assert releases.fence(Assignment.objects.filter(pk=mine.pk))
     OrmQ.objects.all().delete()
@@ -132,7 +132,7 @@ def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, fake_
 
 
 def test_who_joins_writes_nothing(pool, fake_engine):
-    """D1: a flood of requests for one run never holds the database, whose other writers are the saves of all tenants."""
+    """A flood of requests for one run never holds the database, whose other writers are the saves of all tenants."""
     hold(pool, fake_engine, "alice")
     first = syncs.begin("alice", "both")
     with CaptureQueriesContext(connection) as asked:
@@ -143,7 +143,7 @@ def test_who_joins_writes_nothing(pool, fake_engine):
 
 
 def test_one_tenants_many_runs_let_another_wait_for_one_of_them(pool, fake_engine):
-    """D1: 50 queued runs of one, and another's comes second although it was queued last."""
+    """50 queued runs of one, and another's comes second although it was queued last."""
     spec = pool.sync_specs.get()
     mallory, bob = hold(pool, fake_engine, "mallory"), hold(pool, fake_engine, "bob")
     for _ in range(50):
@@ -163,7 +163,7 @@ def test_one_tenants_many_runs_let_another_wait_for_one_of_them(pool, fake_engin
 
 
 def test_a_tenant_with_a_run_under_way_takes_no_second_worker(pool, fake_engine):
-    """D1: the messages of its other runs end, and the end of the run sends another."""
+    """The messages of its other runs end, and the end of the run sends another."""
     spec = pool.sync_specs.get()
     mallory = hold(pool, fake_engine, "mallory")
     running, _ = (syncs._queue(mallory, [(spec, Direction.UPLOAD)], Trigger.MANUAL)[0] for _ in range(2))

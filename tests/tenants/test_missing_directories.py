@@ -61,7 +61,7 @@ def take_away_volume(held):
 
 @pytest.mark.parametrize("missing", [take_away_all, take_away_home, take_away_lock, take_away_volume])
 def test_a_release_without_its_directory_fails_and_heals_when_it_comes_back(pool, fake_engine, missing):
-    """F1: never ``released`` with nothing saved; the retry saves it when the directory is back."""
+    """Never ``released`` with nothing saved; the retry saves it when the directory is back."""
     held = hold(pool, fake_engine, f"{missing.__name__}")
     there = missing(held)
     aside = there.with_name(f"aside-{there.name}")
@@ -107,7 +107,7 @@ def test_a_discard_ends_a_release_whose_directory_never_comes_back(pool, fake_en
 
 @pytest.mark.parametrize("step", [ReleaseStep.DESTROYING, ReleaseStep.WIPING])
 def test_a_wipe_that_was_done_before_a_crash_is_a_success(pool, fake_engine, step):
-    """F1: from ``destroying`` on the directory may be gone, because it was saved."""
+    """From ``destroying`` on the directory may be gone, because it was saved."""
     held = hold(pool, fake_engine, step)
     releases.begin(held.tenant_id)
     Assignment.objects.update(step=step)
@@ -118,7 +118,7 @@ def test_a_wipe_that_was_done_before_a_crash_is_a_success(pool, fake_engine, ste
 
 
 def test_a_disk_image_that_is_missing_fails_the_release(pool, fake_engine):
-    """F1: without its image a container with diskMb has no volumes at all."""
+    """Without its image a container with diskMb has no volumes at all."""
     held = hold(pool, fake_engine, "disk", disk_mb=16)
     home = volumes.home(held.held_container)
     assert os.path.ismount(home / "disk")
@@ -137,7 +137,7 @@ def test_a_disk_image_that_is_missing_fails_the_release(pool, fake_engine):
 @pytest.mark.parametrize("trigger", [Trigger.MANUAL, Trigger.INTERVAL])
 @pytest.mark.parametrize("missing", [take_away_home, take_away_volume])
 def test_a_save_while_it_runs_without_its_directory_fails(pool, fake_engine, missing, trigger, monkeypatch):
-    """F1: neither "succeeded" with nothing, nor queued for ever; the next one after it is back succeeds."""
+    """Neither "succeeded" with nothing, nor queued for ever; the next one after it is back succeeds."""
     monkeypatch.setattr(syncs, "RESTS", 0)
     held = hold(pool, fake_engine, f"{missing.__name__}-{trigger}")
     there = missing(held)
@@ -158,7 +158,7 @@ def test_a_save_while_it_runs_without_its_directory_fails(pool, fake_engine, mis
 
 
 def test_a_directory_that_is_missing_inside_a_volume_is_empty(pool, fake_engine):
-    """F1: a path that the tenant never made is no failure."""
+    """A path that the tenant never made is no failure."""
     spec = pool.sync_specs.get()
     spec.mappings.update(container_path="/state/not/made")
     held = hold(pool, fake_engine, "young")
@@ -169,7 +169,7 @@ def test_a_directory_that_is_missing_inside_a_volume_is_empty(pool, fake_engine)
 
 
 def test_an_idle_check_without_the_directory_decides_nothing(pool, fake_engine):
-    """F1: whether its files changed cannot be seen, so it is not released for having been idle."""
+    """Whether its files changed cannot be seen, so it is not released for having been idle."""
     pool.idle_timeout_ms = 1000
     pool.save()
     held = hold(pool, fake_engine, "quiet")
@@ -185,7 +185,7 @@ def test_an_idle_check_without_the_directory_decides_nothing(pool, fake_engine):
 
 @pytest.mark.parametrize("missing", [take_away_home, take_away_volume])
 def test_a_claim_whose_containers_directory_is_missing_takes_another(pool, fake_engine, missing):
-    """F1: what is missing before the claim costs the tenant nothing."""
+    """What is missing before the claim costs the tenant nothing."""
     first, second = (make_container(pool, state=ContainerState.CLAIMED) for _ in range(2))
     for container in (first, second):
         volumes.prepare(container.pk, container.uid, container.version.spec)
@@ -205,7 +205,7 @@ def test_a_claim_whose_containers_directory_is_missing_takes_another(pool, fake_
 
 
 def test_another_nodes_containers_are_neither_removed_nor_missed_here(pool, fake_engine):
-    """F1: rows of another machine are not judged by this machine's engine and disk."""
+    """Rows of another machine are not judged by this machine's engine and disk."""
     removing = make_container(pool, state=ContainerState.REMOVING, node="elsewhere")
     claimed = make_container(
         pool, state=ContainerState.CLAIMED, node="elsewhere", state_changed_at=timezone.now() - timedelta(hours=1)
@@ -218,7 +218,7 @@ def test_another_nodes_containers_are_neither_removed_nor_missed_here(pool, fake
 
 
 def test_nothing_is_made_in_an_empty_mount_point(pool, data_dir):
-    """F1: what is made there is hidden, and so missing, as soon as the mount is back."""
+    """What is made there is hidden, and so missing, as soon as the mount is back."""
     container = make_container(pool)
     (data_dir / "deployment-id").rename(data_dir / "aside")
     with pytest.raises(HostNotReady, match="mounted"):

@@ -23,7 +23,7 @@ def sent() -> int:
 
 
 def test_a_claim_that_is_over_keeps_nothing_of_what_was_sent_with_it(data_dir):
-    """D11: however it ends; 3 claims kept 3 MB for ever."""
+    """However it ends; 3 claims kept 3 MB for ever."""
     pool = make_pool()
     given_up = make_assignment("alice", pool=pool, **LARGE)
     assert aborts.give_up(given_up.pk, "claim_timeout")
@@ -38,7 +38,7 @@ def test_a_claim_that_is_over_keeps_nothing_of_what_was_sent_with_it(data_dir):
 
 
 def test_ended_assignments_go_with_the_runs_but_the_last_of_each_tenant_and_pool(data_dir, settings):
-    """D11: the pages and the erasure of state need the last one; a death's report keeps its own."""
+    """The pages and the erasure of state need the last one; a death's report keeps its own."""
     settings.BOILERHOUSE_RUN_RETENTION_S = 3600
     pool, other = make_pool(), make_pool()
     old = timezone.now() - timedelta(hours=3)

@@ -64,7 +64,7 @@ def run_tasks(run_tasks, monkeypatch):
 
 @pytest.mark.parametrize("was", [UNHEALTHY, {}, {"state": "healthy"}], ids=["unhealthy", "unknown", "healthy"])
 def test_the_right_secret_in_the_specs_own_form(call, spec_at, s3, run_tasks, was):
-    """A4: the editor's and the API's own probe sees it first; what had been known of the sink does not matter."""
+    """The editor's and the API's own probe sees it first; what had been known of the sink does not matter."""
     spec = spec_at(sink_secrets={"accessKeyId": s3.access_key, "secretAccessKey": WRONG}, sink_health=was)
     row = failed(spec.pool)
     body = call("GET", f"sync-specs/{spec.pk}").json()
@@ -75,7 +75,7 @@ def test_the_right_secret_in_the_specs_own_form(call, spec_at, s3, run_tasks, wa
 
 
 def test_a_wrong_secret_retries_nothing(call, spec_at, s3, good, run_tasks):
-    """A4: a change that leaves the sink unhealthy is no repair."""
+    """A change that leaves the sink unhealthy is no repair."""
     spec = spec_at(sink_secrets=good, sink_health={"state": "healthy"})
     row = failed(spec.pool)
     body = call("GET", f"sync-specs/{spec.pk}").json()
@@ -98,7 +98,6 @@ def test_a_credential_that_is_replaced(spec_at, good, s3, run_tasks, was):
 
 
 def test_a_probe_by_the_api(call, spec_at, good, run_tasks):
-    """A4"""
     spec = spec_at(sink_secrets=good, sink_health=UNHEALTHY)
     row = failed(spec.pool)
 
@@ -107,7 +106,6 @@ def test_a_probe_by_the_api(call, spec_at, good, run_tasks):
 
 
 def test_a_probe_on_the_page(client, admin_user, call, spec_at, good, run_tasks):
-    """A4"""
     spec = spec_at(sink_secrets=good, sink_health=UNHEALTHY)
     row = failed(spec.pool)
     client.force_login(admin_user)
@@ -117,7 +115,6 @@ def test_a_probe_on_the_page(client, admin_user, call, spec_at, good, run_tasks)
 
 
 def test_the_periodic_probe(spec_at, good, run_tasks):
-    """A4"""
     spec = spec_at(sink_secrets=good, sink_health=UNHEALTHY)
     row = failed(spec.pool)
     assert controller.probe_sinks() == 1
@@ -126,7 +123,7 @@ def test_the_periodic_probe(spec_at, good, run_tasks):
 
 
 def test_a_healthy_sink_that_is_still_healthy_retries_nothing(spec_at, good, run_tasks):
-    """A4: what fails there fails for another reason, and keeps its pauses."""
+    """What fails there fails for another reason, and keeps its pauses."""
     spec = spec_at(sink_secrets=good, sink_health={"state": "healthy"})
     row = failed(spec.pool)
     controller.probe_all_sinks()
@@ -136,7 +133,7 @@ def test_a_healthy_sink_that_is_still_healthy_retries_nothing(spec_at, good, run
 
 
 def test_pools_that_save_to_the_same_place_need_no_probe_of_their_own(spec_at, good, run_tasks):
-    """A4: one spec's probe speaks for the place."""
+    """One spec's probe speaks for the place."""
     seen, other = (spec_at(sink_secrets=good, sink_health=UNHEALTHY) for _ in range(2))
     elsewhere = make_sync_spec(pool=make_pool(), sink_health=UNHEALTHY)
     rows = [failed(one.pool, f"tenant-{one.pk}") for one in (other, elsewhere)]
@@ -146,7 +143,7 @@ def test_pools_that_save_to_the_same_place_need_no_probe_of_their_own(spec_at, g
 
 
 def test_a_new_spec_for_a_pool_whose_saves_fail(call, spec_at, good, s3, run_tasks):
-    """A4: replaced by deleting the broken one and making another."""
+    """Replaced by deleting the broken one and making another."""
     pool = make_pool()
     row = failed(pool)
     body = {
@@ -168,7 +165,7 @@ def test_a_save_that_works_where_the_probe_failed(spec_at, good, run_tasks):
 
 
 def test_one_save_that_cannot_be_asked_for_keeps_no_other_from_its_turn(spec_at, good, monkeypatch):
-    """A4, O1: all failed saves of the place are tried, whatever one of them raises."""
+    """All failed saves of the place are tried, whatever one of them raises."""
     spec = spec_at(sink_secrets=good)
     rows = [failed(spec.pool, f"tenant-{number}") for number in range(3)]
     asked = []
@@ -186,7 +183,7 @@ def test_one_save_that_cannot_be_asked_for_keeps_no_other_from_its_turn(spec_at,
 
 
 def test_a_sink_that_hangs_rests_between_its_probes(spec_at):
-    """P14: its probes share a queue with other pools' periodic saves."""
+    """Its probes share a queue with other pools' periodic saves (P14)."""
     spec = spec_at(sink_health=UNHEALTHY)
     SinkProbe.objects.create(spec=spec, at=timezone.now() - timedelta(seconds=20), is_healthy=False, duration_ms=8000)
     assert controller.probe_sinks() == 0

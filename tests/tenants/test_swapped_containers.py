@@ -62,7 +62,7 @@ def claimed_dead(pool: Pool, **over: Any) -> Assignment:
 
 
 def test_a_claim_given_up_in_the_swap_is_released(engine, run_tasks):
-    """1.3: the release begins after the swap; it stayed ``releasing`` under a living owner, for it found no name."""
+    """The release begins after the swap; it stayed ``releasing`` under a living owner, for it found no name."""
     mine = claimed_dead(make_pool())
     engine.meanwhile = lambda: aborts.give_up(mine.pk, "claim_timeout")
     preparation.prepare(mine.pk, mine.generation)
@@ -109,7 +109,7 @@ def test_a_release_under_way_is_not_disowned_by_the_swap(engine, transactional_d
 
 
 def test_a_late_swap_takes_no_container_from_an_assigned_tenant(engine):
-    """1.3: another worker has taken a container for the claim, and the tenant works in it."""
+    """Another worker has taken a container for the claim, and the tenant works in it."""
     pool = make_pool()
     mine, other = claimed_dead(pool), make_container(pool, state=ContainerState.CLAIMED)
 
@@ -138,7 +138,7 @@ def test_a_swap_that_finds_no_container_leaves_the_claim_in_line_and_unowned(eng
 
 
 def test_a_swap_that_finds_a_container_goes_on_as_its_owner(engine):
-    """1.3: what has taken the next container owns the claim, so that no other worker prepares it at the same time."""
+    """What has taken the next container owns the claim, so that no other worker prepares it at the same time."""
     pool = make_pool()
     mine, spare = claimed_dead(pool), make_container(pool)
     owners = []
@@ -156,7 +156,7 @@ def test_a_swap_that_finds_a_container_goes_on_as_its_owner(engine):
 
 
 def test_releases_that_a_swap_has_left_without_a_container_are_ended(db):
-    """1.3: those of a database of before; their tenant may claim again."""
+    """Those of a database of before; their tenant may claim again."""
     stuck = claimed_dead(make_pool(), container=None, container_ref=None, state=AssignmentState.RELEASING)
     importlib.import_module("tenants.migrations.0011_releases_without_container").end(django_apps, None)
     stuck.refresh_from_db()
@@ -164,7 +164,7 @@ def test_releases_that_a_swap_has_left_without_a_container_are_ended(db):
 
 
 def test_a_claim_given_up_wipes_no_directory_that_has_seen_another_tenant(engine, run_tasks):
-    """1.3, P4: a database that was set back showed bob's container as free; alice gave up before that was found."""
+    """A database that was set back showed bob's container as free; alice gave up before that was found (P4)."""
     mine = claimed_dead(make_pool())
     assert mine.container
     volumes.prepare(mine.held_container, mine.container.uid, mine.container.version.spec)

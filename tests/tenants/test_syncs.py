@@ -166,7 +166,7 @@ def test_the_oldest_save_counts_every_mapping(pool):
 
 
 def test_the_oldest_save_is_measured_and_an_overdue_one_needs_somebody(pool, client):
-    """P13: the age of the last complete save, in the metrics and on the overview."""
+    """The age of the last complete save, in the metrics and on the overview (P13)."""
     from boilerhouse.core.api_keys import create_key
     from boilerhouse.core.models import Role
     from boilerhouse.dashboard import overview
@@ -190,7 +190,7 @@ def test_the_oldest_save_is_measured_and_an_overdue_one_needs_somebody(pool, cli
 
 
 def test_a_sync_of_a_tenants_key_counts_as_several_requests(pool, call, settings):
-    """P14, D1: fifty a second of one key made others' claims take four times as long."""
+    """Fifty a second of one key made others' claims take four times as long (P14)."""
     settings.BOILERHOUSE_THROTTLE_RATE = settings.BOILERHOUSE_THROTTLE_BURST = 1000
     settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT = 0.001, 25
     make_sync_spec(pool)

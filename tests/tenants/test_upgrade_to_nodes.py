@@ -95,7 +95,7 @@ def stand(engine: FakeRuntime, container: Container) -> None:
 
 
 def test_a_new_worker_serves_the_database_of_the_commit_before(old_rows, engine):
-    """B.2: messages under the queues' old names are taken, and rows without a node's row have one."""
+    """Messages under the queues' old names are taken, and rows without a node's row have one."""
     here = deployment.node_id()
     assert list(Node.objects.values_list("pk", flat=True)) == [here]
     assert set(OrmQ.objects.values_list("key", flat=True)) == {"pool", "save"}
