@@ -1,8 +1,8 @@
-"""Run rclone; the only module that starts it.
+"""Runs rclone; the only module that starts it.
 
-One process per mapping, in the jail, with a clean environment (its own variables would act as flags), and bounded
-output. It may take as long as something moves. It inherits the container's lock and a slot of the host, so the kernel
-frees both when it is dead.
+One process per mapping, in the sandbox, with a clean environment (rclone reads variables as flags) and bounded output.
+It may run as long as it makes progress. It inherits the container's lock and a slot of the host, so that the kernel
+frees both when it dies.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ TERM_GRACE_S = 5
 PROGRESS_EVERY_S = 0.5
 ASK_EVERY_S = 0.5
 READ_BYTES = 1 << 20
-"""So much that it has read is work, too, as of files that it compares; what it reads while it waits is far less."""
+"""Reading this much counts as progress, for example while it compares files; a waiting rclone reads far less."""
 STUCK_LOOKS = 3
 KEPT_FREE = 2
-"""Slots that large transfers, and those with one sink, leave to others: they may hold theirs for hours."""
+"""Slots that large transfers, and the transfers with one sink, leave free: they may hold theirs for hours."""
 UNCONFIRMED_S = DEAD_AFTER_S - HEARTBEAT_S
 WATCH_EVERY_S = 0.5
 _KEPT_LINES = 20
@@ -54,33 +54,33 @@ _COUNTERS = (
     "serverSideMoveBytes", "serverSideMoves", "transfers",
 )  # fmt: skip
 COUNTED_BYTES = 65_536
-"""What a file, a check, a deletion or a name of a listing is worth where it is asked how much has moved."""
+"""The bytes that a file, a check, a deletion or a listed name counts for when progress is measured."""
 TRANSFERS, PROBES = "transfer", "probe"
-"""Lanes: probes do not wait for transfers, which may take hours."""
+"""Kinds of slots: probes do not wait for transfers, which may take hours."""
 PARALLEL_PROBES = 2
 UNANSWERED = 4
-"""After so many files in a row that the sink did not answer, the transfer is given up."""
+"""After this many consecutive files without an answer of the sink, the transfer is aborted."""
 
 _UNANSWERED_WORDS = (
     "connection refused", "i/o timeout", "no such host", "connection reset",
     "proxy authentication required", "statuscode: 407",
 )  # fmt: skip
 NICENESS = 10
-"""Of a transfer that nobody waits for: on a busy machine it gets a ninth of what one gets that somebody waits for."""
+"""The niceness of background transfers: on a busy machine they get a ninth of the processor time of others."""
 NAMES = "/names"
-"""Where the jail shows the list of files of an upload that has one."""
+"""The path in the sandbox of the list of files to upload, if there is one."""
 
 COMMON = [
     "--fast-list", "--transfers=32", "--checkers=32", "--retries=1", "--low-level-retries=3", "--contimeout=5s",
     "--timeout=30s", "--use-json-log", "--stats=500ms", "--stats-log-level=NOTICE", "--skip-links",
     "--no-unicode-normalization", "--local-encoding=Raw",
 ]  # fmt: skip
-"""The last two keep names as they are: others look for one of two Unicode forms, and quote the sign that quotes."""
+"""The last two keep names unchanged. Otherwise rclone treats two Unicode forms alike and quotes its quote character."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What rclone said last about a transfer."""
+    """The last progress that rclone reported of a transfer."""
 
     bytes: int = 0
     total_bytes: int = 0
@@ -96,17 +96,17 @@ class Progress:
 class Outcome:
     progress: Progress = field(default_factory=Progress)
     lines: list[str] = field(default_factory=list)
-    """rclone's own error lines, the last few."""
+    """The last few error lines of rclone."""
     unanswered: int = 0
-    """Files in a row that failed because the sink did not answer."""
+    """Consecutive files that failed because the sink did not answer."""
     counters: tuple[int, ...] = ()
-    """All that rclone counts up: it gets further when one of them changes."""
+    """All counters of rclone; a change of one is progress."""
 
 
 def download(sink: Sink, location: str, filters: list[str], *, spares_places: bool = False) -> list[str]:
     """``copy`` from the sink: a restore never deletes and never runs ``sync``.
 
-    With ``spares_places`` it leaves what Boilerhouse put there, should the location be a place itself.
+    With ``spares_places`` it skips the objects of Boilerhouse, in case the location is a place itself.
     """
     chosen = _includes(filters)
     if spares_places:
@@ -127,8 +127,8 @@ def upload(
 ) -> list[str]:
     """``sync`` or ``copy`` of ``/vol/<inside>`` to the sink, compared by checksum.
 
-    What it overwrites or deletes there goes to the location ``backup`` first. ``paths`` are those of the files; raises
-    Unsaveable where the sink cannot take one of them.
+    Overwritten and deleted objects are moved to the location ``backup`` first. ``paths`` are the paths of the files;
+    raises Unsaveable if the sink cannot store one of them.
     """
     verb = "sync" if deletes else "copy"
     source = f"{VOLUME}/{inside}" if inside else VOLUME
@@ -146,7 +146,7 @@ def upload(
 
 
 def upload_named(sink: Sink, location: str, *, inside: str, backup: str, paths: Collection[str]) -> list[str]:
-    """``copy`` to the sink of the files below ``/vol/<inside>`` that the file ``NAMES`` lists, each ended by a NUL."""
+    """``copy`` to the sink of the files below ``/vol/<inside>`` that the file ``NAMES`` lists, separated by NUL."""
     plain = upload(sink, location, [], deletes=False, inside=inside, backup=backup, paths=paths)
     return [*plain, f"--files-from0={NAMES}"]
 
@@ -160,7 +160,7 @@ def _always() -> bool:
 
 
 def peek(sink: Sink, location: str, name: str) -> list[str]:
-    """Read one byte of a file there, which goes nowhere."""
+    """Read and discard one byte of a file there."""
     return ["cat", f"{sink.remote(location)}{name}", "--head=1", *COMMON, *sink.flags(location)]
 
 
@@ -168,10 +168,10 @@ def peek(sink: Sink, location: str, name: str) -> list[str]:
 def slot(
     size: int = 0, keep_going: Callable[[], bool] = _always, lane: str = TRANSFERS, far_end: str = ""
 ) -> Iterator[tuple[int, ...]]:
-    """One of the host's transfer slots, held by whoever holds the descriptors; ``size`` is in bytes.
+    """One of the host's transfer slots, held as long as its descriptors are open; ``size`` is in bytes.
 
-    Waits as long as others hold them, or the ``far_end`` has as many as one may, and ``keep_going`` says so. Raises
-    TransferCancelled when it does not.
+    Waits while all slots are in use, or the ``far_end`` has its maximum. Raises TransferCancelled as soon as
+    ``keep_going`` returns False.
     """
     all_of_them = {TRANSFERS: settings.BOILERHOUSE_PARALLEL_TRANSFERS, PROBES: PARALLEL_PROBES}[lane]
     most = max(1, all_of_them - KEPT_FREE)
@@ -196,7 +196,7 @@ def _numbered(lane: str, count: int, keep_going: Callable[[], bool]) -> Iterator
                     return
         if time.monotonic() - began >= ASK_EVERY_S:
             began = time.monotonic()
-            stalls.moved()  # standing in line is not standing still
+            stalls.moved()  # a transfer that waits for a slot has not stalled
             if not keep_going():
                 raise errors.TransferCancelled
         time.sleep(0.05)
@@ -215,17 +215,17 @@ def run(
     lane: str = TRANSFERS,
     is_awaited: bool = True,
 ) -> Outcome:
-    """Run one transfer to its end. Raises a SyncFailed that says why, with rclone's own words.
+    """Run one transfer to its end. Raises a SyncFailed with the reason and rclone's message.
 
-    One that is not ``is_awaited`` gives way to everything else on the machine (ADR 54).
+    If it is not ``is_awaited``, it gives way to everything else on the machine (ADR 54).
 
-    ``location`` is where at the sink, ``size`` about how many bytes it is for. ``on_progress`` and ``keep_going`` are
-    called at most twice a second; when ``keep_going`` returns False the transfer is cancelled. When nothing, or next to
-    nothing, moves for the bound it has stalled.
+    ``location`` is the location at the sink, ``size`` the approximate number of bytes. ``on_progress`` and
+    ``keep_going`` are called at most twice a second; if ``keep_going`` returns False, the transfer is cancelled. A
+    transfer without progress, or with almost none, for the time limit has stalled.
     """
     began, verb = time.monotonic(), arguments[0]
     if request_id := context.request_id():
-        # Sinks write it into their own logs of access.
+        # Sinks write it into their access logs.
         arguments = [*arguments, f"--user-agent=boilerhouse/{settings.VERSION} (request {request_id})"]
     with tracing.span(f"rclone {verb}"), slot(size, keep_going, lane, sink.far_end(location)) as descriptors:
         follower = _Follower(on_progress, keep_going, sink.scrub)
@@ -302,9 +302,10 @@ def _hosts_file(reach: outbound.Reach) -> Iterator[int | None]:
 
 
 class _Supervisor:
-    """Kills rclone when nobody has confirmed for a while that its claim still stands (hazards.md#c8).
+    """Kills rclone if its claim has not been confirmed for some time (hazards.md#c8).
 
-    Asking the database may itself hang; a new claim elsewhere waits no longer than ``DEAD_AFTER_S`` for this process.
+    The query of the database may itself hang, and a new claim elsewhere waits for this process for at most
+    ``DEAD_AFTER_S``.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -313,9 +314,9 @@ class _Supervisor:
         self._thread = threading.Thread(target=self._watch, name="rclone-supervisor", daemon=True)
         self.has_killed = False
 
-    def confirm(self, asked: float) -> None:
-        """Somebody has seen that the transfer may go on; ``asked`` is when it began to look, by the monotonic clock."""
-        self._confirmed = asked
+    def confirm(self, began: float) -> None:
+        """Record that the transfer may continue; ``began`` is the monotonic time before the check."""
+        self._confirmed = began
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -336,19 +337,19 @@ class _Supervisor:
 
 @dataclass(slots=True)
 class _Follower:
-    """Follows a transfer to its end, asks whether it may go on, and ends it when it stands still."""
+    """Follows a transfer to its end, checks whether it may continue, and ends it if it stalls."""
 
     on_progress: Callable[[Progress], None] | None
     keep_going: Callable[[], bool]
     scrub: Callable[[str], str]
-    """Takes the sink's secrets out of what rclone says: it repeats the server's words."""
+    """Removes the sink's secrets from rclone's output, which repeats messages of the server."""
     still: stalls.StallTimer = field(default_factory=stalls.StallTimer)
     _counters: tuple[int, ...] = ()
     _read: int = 0
     _stuck_for: int = 0
 
     def follow(self, process: subprocess.Popen[bytes], supervisor: _Supervisor) -> Outcome:
-        """What rclone said until it closed its output. Raises SyncFailed when it has to be ended before."""
+        """Return the outcome when rclone closes its output. Raises SyncFailed if it has to be ended before."""
         outcome, buffer, reported_at = Outcome(), b"", time.monotonic()
         assert process.stderr
         with selectors.DefaultSelector() as selector:
@@ -365,7 +366,7 @@ class _Follower:
                     for line in complete:
                         _read(line, outcome, self.scrub)
                     buffer = buffer[-65536:]
-                    if outcome.unanswered >= UNANSWERED:  # it would go through all other files, at ten seconds each
+                    if outcome.unanswered >= UNANSWERED:  # it would try all other files, for ten seconds each
                         raise errors.SinkUnreachable(outcome.lines[0])
                 if time.monotonic() - reported_at >= PROGRESS_EVERY_S:
                     reported_at = time.monotonic()
@@ -379,8 +380,8 @@ class _Follower:
                         raise errors.TransferInterrupted
 
     def _look(self, process: subprocess.Popen[bytes], outcome: Outcome) -> None:
-        """Raise TransferStalled when its counts have hardly changed and nothing much was read for the bound; at once
-        where it waits in opening a pipe, which may be for ever."""
+        """Raise TransferStalled if its counters have hardly changed and it has hardly read anything for the time
+        limit, or at once if it waits in the opening of a pipe, which may never end."""
         read = max((stalls.bytes_read(pid) for pid in pids.descendants(process.pid)), default=0)
         least = settings.BOILERHOUSE_TRANSFER_MIN_BYTES_PER_S * self.still.bound_s
         has_moved = len(self._counters) != len(outcome.counters)  # the first count
@@ -416,7 +417,7 @@ class _Follower:
 
 
 def _moved_bytes(before: tuple[int, ...], now: tuple[int, ...]) -> int:
-    """How much more was counted, in bytes; what is no bytes counts as a small file."""
+    """The progress between two states of the counters, in bytes; each counted object counts as a small file."""
     grown = zip(_COUNTERS, before, now, strict=False)  # before the first count there is none
     return sum((new - old) * (1 if name.lower().endswith("bytes") else COUNTED_BYTES) for name, old, new in grown)
 
@@ -455,7 +456,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
             try:
                 process.wait(timeout=TERM_GRACE_S)
-            except subprocess.TimeoutExpired:  # it keeps the container's lock and its slot until the kernel lets it go
+            except subprocess.TimeoutExpired:  # it keeps the container's lock and its slot until its system call ends
                 log.error("rclone does not end", pid=process.pid, hint="A mount of the node or of a sink hangs.")
     if process.stderr:
         process.stderr.close()
@@ -485,7 +486,7 @@ def _is_unanswered(text: str) -> bool:
 
 
 def version() -> str:
-    """The first line of what rclone says of itself."""
+    """The first line of ``rclone version``."""
     result = subprocess.run([rclone_path(), "version"], capture_output=True, text=True, timeout=30, check=True)
     return result.stdout.splitlines()[0]
 
@@ -493,7 +494,7 @@ def version() -> str:
 def serve_s3(
     directory: Path, address: str, access_key: str, secret_key: str, log: Path, *flags: str
 ) -> subprocess.Popen[bytes]:
-    """The embedded S3: ``rclone serve s3`` over a directory, for demos, tests and single machines."""
+    """Start the embedded S3, ``rclone serve s3`` over a directory, for demos, tests and single machines."""
     command, environment = s3_server(directory, address, access_key, secret_key, *flags)
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -509,7 +510,7 @@ def serve_s3(
 def s3_server(
     directory: Path, address: str, access_key: str, secret_key: str, *flags: str
 ) -> tuple[list[str], dict[str, str]]:
-    """The command and environment of an S3 server over the directory, which is there when this returns."""
+    """The command and environment of an S3 server over the directory, which exists when this returns."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     environment = {
         "RCLONE_CONFIG": "/dev/null",

@@ -10,11 +10,11 @@ from syncing import backups, places, sinks
 from syncing.models import SyncSpec
 
 EXPIRE_AGAIN_S = 60
-"""Where work with the sink holds as many workers as it may, its backups wait so long."""
+"""The delay before the next attempt if work with the sink already has its maximum of workers."""
 
 
 def warm() -> None:
-    """What a worker would otherwise do in its first task."""
+    """Load at start what the first task would otherwise load."""
     sinks.warm()
 
 
