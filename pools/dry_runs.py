@@ -123,7 +123,7 @@ def _name(trial_id: UUID) -> str:
 @contextmanager
 def _alone(*, within_s: float = 0.0) -> Iterator[None]:
     _root().mkdir(exist_ok=True, mode=0o700)
-    with file_locks.held(_root() / "lock", within_s=within_s) as lock:
+    with file_locks.locked(_root() / "lock", within_s=within_s) as lock:
         if lock is None:
             raise TrialRunning("Another health check is being tested on this host. Wait until it ends.")
         yield

@@ -229,7 +229,7 @@ class Freeze:
 
 
 @contextmanager
-def held(freezer: Freezer, most_s: float) -> Iterator[Freeze]:
+def frozen(freezer: Freezer, most_s: float) -> Iterator[Freeze]:
     """The container is frozen within the block, for at most about ``most_s``. Raises CannotFreeze.
 
     Also raised at the end if the container was thawed too early: what was read in the block is then not consistent.

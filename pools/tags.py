@@ -196,7 +196,7 @@ def look_around() -> None:
 
     Tags that become due meanwhile are included. Raises EngineUnavailable.
     """
-    with file_locks.held(data_dir() / "tags.lock") as lock:
+    with file_locks.locked(data_dir() / "tags.lock") as lock:
         deaf: dict[str, str] = {}
         while lock is not None and (versions := due()):
             each(versions, partial(_look_in_round, deaf=deaf), ends=(EngineUnavailable,))

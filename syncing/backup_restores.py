@@ -56,7 +56,7 @@ def _put_back(run: SyncRun, backup: Backup, keep_going: Callable[[], bool]) -> t
     )
     sink.put(marker_key(location), opened.dump())
     failpoints.reach("backup.marker-open")
-    shape, attempt = Census(seen=dict.fromkeys(files, Stamp(0, 0, 0, 0))), Attempt(sink, location, opened)
+    shape, attempt = Census(stamps=dict.fromkeys(files, Stamp(0, 0, 0, 0))), Attempt(sink, location, opened)
     conflicts.clear(attempt, shape)
     present = set(attempt.names())
 

@@ -16,7 +16,7 @@ class Shape:
 
     def __init__(self, census: Census) -> None:
         self._links = {plain(path) for path in census.links}
-        self._leaves = self._links | {plain(path) for path in census.seen}
+        self._leaves = self._links | {plain(path) for path in census.stamps}
         self._folders = folders(self._leaves)
         self._folders |= {plain(path) for path in census.empty_dirs}
 

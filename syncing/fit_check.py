@@ -33,8 +33,8 @@ def room_of(
 
 
 def _inodes_of(census: volumes.Census) -> int:
-    paths = [*census.seen, *census.links, *(f"{path}/x" for path in census.empty_dirs)]
-    return len(census.seen) + len(census.links) + _directories(paths)
+    paths = [*census.stamps, *census.links, *(f"{path}/x" for path in census.empty_dirs)]
+    return len(census.stamps) + len(census.links) + _directories(paths)
 
 
 def _directories(paths: list[str]) -> int:
@@ -61,7 +61,7 @@ def check(target: TransferTarget, mapping: SyncMapping, local: volumes.Census, p
     censuses[mapping.pk] = local
     if _is_small(censuses.values(), present, disk):
         return
-    here = set(map(plain, local.seen))
+    here = set(map(plain, local.stamps))
     only_there = {name: size for name, size in present.items() if plain(name) not in here}
     kept_room = _room_for(only_there.values(), disk.block)
     need = (
@@ -82,9 +82,9 @@ def check(target: TransferTarget, mapping: SyncMapping, local: volumes.Census, p
 
 def _is_small(censuses: Collection[volumes.Census], present: Mapping[str, int], disk: quota.Capacity) -> bool:
     """Whether it certainly fits, by a quick estimate that is too high."""
-    paths = [path for census in censuses for path in (*census.seen, *census.links, *census.empty_dirs)]
+    paths = [path for census in censuses for path in (*census.stamps, *census.links, *census.empty_dirs)]
     inodes = sum(2 + path.count("/") for path in paths) + len(present)
-    need = sum(stamp.size for census in censuses for stamp in census.seen.values()) + sum(present.values())
+    need = sum(stamp.size for census in censuses for stamp in census.stamps.values()) + sum(present.values())
     return inodes <= disk.files and need + disk.block * (inodes + len(paths) + len(present)) <= disk.bytes
 
 

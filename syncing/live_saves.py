@@ -85,7 +85,7 @@ def _save_part(save: MappingSave, part: snapshots.Part) -> None:
 
     sent = save.persist(send, is_fixed=not part.direct)
     failpoints.reach("save.uploaded")
-    saved_at = complete(save, local, sent, torn=part.torn, snapshot=part.told)
+    saved_at = complete(save, local, sent, torn=part.torn, snapshot=part.statistics)
     records.store(save.target, save.mapping, save.sink, save.location, saved_at, part.settled())
 
 
@@ -117,8 +117,8 @@ def _send_direct(save: MappingSave, part: snapshots.Part, backup: str, binds: Bi
     if failure:
         raise failure
     for path, stamp in before.items():
-        if part.census.seen[path] != stamp:
-            part.told["pointInTime"] = False
+        if part.census.stamps[path] != stamp:
+            part.statistics["pointInTime"] = False
         part.census.correct(path, stamp)
     return sent
 
@@ -155,7 +155,7 @@ class _Unchanged:
 
 def _delete_surplus(save: MappingSave, local: volumes.Census, attempt: Attempt) -> int:
     """Move what the sink has and the container no longer has into the attempt's backup; return how many."""
-    matches, names = save.matches, set(map(plain, local.seen))
+    matches, names = save.matches, set(map(plain, local.stamps))
     surplus = [name for name in attempt.names() if (matches is None or matches(name)) and plain(name) not in names]
     for begin in range(0, len(surplus), DELETED_AT_ONCE):
         if begin and not save.keep_going():

@@ -49,7 +49,7 @@ _making: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lo
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """The result of looking at a sink."""
 
     spelled: str
@@ -101,8 +101,8 @@ class Look:
 class PlaceCheck:
     """The results for a spec, and for other specs that determine whether it may use its place."""
 
-    own: Seen | errors.SyncFailed
-    others: dict[str, Seen | errors.SyncFailed] = field(default_factory=dict)
+    own: Observation | errors.SyncFailed
+    others: dict[str, Observation | errors.SyncFailed] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     is_new: bool = False
     """Whether a place was found that no known spec uses yet: it may be inside another spec's."""
@@ -150,7 +150,7 @@ def _refuse(spec: SyncSpec) -> None:
         raise errors.PlaceChanged(spec.place_detail)
 
 
-def _is_as_noted(spec: SyncSpec, observation: Seen) -> bool:
+def _is_as_noted(spec: SyncSpec, observation: Observation) -> bool:
     return observation.is_same and spec.place_state in ADMITTED and spec.place == observation.row()
 
 
@@ -194,19 +194,19 @@ def _check_place(spec: SyncSpec, look: Look, *, is_saving: bool) -> PlaceCheck:
     return PlaceCheck(own, _ask(looks), versions, is_new)
 
 
-def _is_new(observation: Seen) -> bool:
+def _is_new(observation: Observation) -> bool:
     ids = set(observation.names().values())
     return SinkPlace.objects.filter(place_id__in=ids).values("place_id").distinct().count() < len(ids)
 
 
-def _ask(looks: dict[str, Look]) -> dict[str, Seen | errors.SyncFailed]:
+def _ask(looks: dict[str, Look]) -> dict[str, Observation | errors.SyncFailed]:
     """Look at all in parallel; one that does not answer in time is unreachable."""
     until = time.monotonic() + LOOK_DEADLINE_S
     futures = {key: _lookers.submit(_look_in_time, look) for key, look in looks.items()}
     return {key: _answer(future, until - time.monotonic()) for key, future in futures.items()}
 
 
-def _answer(future: Future[Seen], within_s: float) -> Seen | errors.SyncFailed:
+def _answer(future: Future[Observation], within_s: float) -> Observation | errors.SyncFailed:
     try:
         return future.result(max(0.0, within_s))
     except TimeoutError:
@@ -219,12 +219,12 @@ def _answer(future: Future[Seen], within_s: float) -> Seen | errors.SyncFailed:
         return errors.SyncFailed(f"The sink could not be identified ({type(error).__name__}). See the log.")
 
 
-def _look_in_time(look: Look) -> Seen:
+def _look_in_time(look: Look) -> Observation:
     with deadlines.within(LOOK_DEADLINE_S):
         return look_at(look)
 
 
-def look_at(look: Look) -> Seen:
+def look_at(look: Look) -> Observation:
     """Read the place's object, and create it if missing. Raises SyncFailed if the sink does not answer."""
     sink = look.sink
     mark = _read_steady(sink, "", look.expected)
@@ -238,7 +238,7 @@ def look_at(look: Look) -> Seen:
     if not mark_id and is_same:
         mark_id = _make(sink, "", look.expected or uuid.uuid4().hex)
     others = tuple(_others(look, may_make=bool(mark_id))) if is_same else ()
-    return Seen(sink.place_name, mark_id, others, tuple(sink.addresses()), is_same)
+    return Observation(sink.place_name, mark_id, others, tuple(sink.addresses()), is_same)
 
 
 def _others(look: Look, *, may_make: bool) -> Iterator[dict[str, str]]:
@@ -340,7 +340,7 @@ def settle(check: PlaceCheck, spec_id: str = "") -> None:
     ]
     pairs.sort(key=lambda pair: _order(pair[0]))
     for spec, observation in pairs:
-        if isinstance(observation, Seen):
+        if isinstance(observation, Observation):
             _note(spec, observation)
         elif check.is_new and spec.place_state in ADMITTED:
             spec.place_state = PlaceState.UNASKED  # the new place may be inside its own
@@ -397,7 +397,7 @@ def _order(spec: SyncSpec) -> tuple[Any, str]:
     return spec.located_at, spec.pk
 
 
-def _note(spec: SyncSpec, observation: Seen) -> None:
+def _note(spec: SyncSpec, observation: Observation) -> None:
     if not observation.is_same:
         spec.place_state = PlaceState.CHANGED
         what = "another place than when this spec was saved" if observation.id else "a place without its object"

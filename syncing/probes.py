@@ -315,7 +315,7 @@ def _workplace(probe: Probe) -> Iterator[_Place]:
     _tidy(probe)
     with (
         _directory(probe.tenant_id, owner) as directory,
-        file_locks.held(directory / "lock", within_s=LOCKED_S) as lock,
+        file_locks.locked(directory / "lock", within_s=LOCKED_S) as lock,
     ):
         if lock is None:
             raise errors.SyncFailed(f"Another probe is working in {directory}. Probe the sink again.")
@@ -347,7 +347,7 @@ def _tidy(probe: Probe) -> None:
 
 
 def _undo(probe: Probe, path: Path, *, is_over: bool) -> None:
-    with file_locks.held(path / "lock") as lock:
+    with file_locks.locked(path / "lock") as lock:
         if lock is None:
             return  # in progress
         journal = path / JOURNAL

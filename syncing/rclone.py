@@ -190,7 +190,7 @@ def _numbered(lane: str, count: int, keep_going: Callable[[], bool]) -> Iterator
     began = time.monotonic()
     while True:
         for number in reversed(range(count)):
-            with file_locks.held(directory / f"{lane}-{number}") as descriptor:
+            with file_locks.locked(directory / f"{lane}-{number}") as descriptor:
                 if descriptor is not None:
                     yield descriptor
                     return

@@ -216,7 +216,7 @@ class _Restore:
         overlay = bool(mapping.pattern) or self.trigger != Trigger.CLAIM
         restored = stage.marker if self.trigger == Trigger.CLAIM else None
         marker = restored if mapping.spec.interval_ms is not None else None
-        names = _census(stage.directory).seen if marker else {}
+        names = _census(stage.directory).stamps if marker else {}
         with planted(mapping):
             target.node.volumes.move_in(
                 target.container_id, target.owner, stage.directory, volume, relative, replace=not overlay

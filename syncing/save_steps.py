@@ -179,7 +179,7 @@ def _manifest(
         links=links,
         empty_dirs=empty_dirs,
         mtimes={p: at for p, at in last.mtimes.items() if carried(p) and plain(p) in far}
-        | {p: stamp.mtime_ns for p, stamp in local.seen.items()},
+        | {p: stamp.mtime_ns for p, stamp in local.stamps.items()},
         names=sorted({p for p in last.names if carried(p)} | set(local.names)),
         sparse=sorted({p for p in last.sparse if carried(p)} | set(local.sparse)),
         room=fit_check.room_of(sizes, links, empty_dirs),

@@ -56,7 +56,7 @@ class Part:
     mapping: SyncMapping
     volume: Path
     relative: PurePosixPath
-    known: dict[str, Stamp] | None
+    recorded: dict[str, Stamp] | None
     """What the sink certainly has; None: unknown."""
     suspects: frozenset[str]
     """Names at the sink that an unfinished save may have touched, as written by ``names.plain``."""
@@ -75,7 +75,7 @@ class Part:
     torn: int = 0
     tree: Path = Path()
     """The copies, laid out to be sent."""
-    told: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
     """A note for the run's step."""
 
     def look(self, until: float) -> None:
@@ -103,19 +103,19 @@ class Part:
 
     def changed(self) -> list[str]:
         """Files that the sink may not have in their present form, last changed first, because they need a copy most."""
-        recorded, suspects = self.known, self.suspects
+        recorded, suspects = self.recorded, self.suspects
         if recorded is None:
-            paths = list(self.census.seen)
+            paths = list(self.census.stamps)
         else:
-            paths = [path for path, stamp in self.census.seen.items() if recorded.get(path) != stamp]
+            paths = [path for path, stamp in self.census.stamps.items() if recorded.get(path) != stamp]
         if recorded is not None and suspects:
-            more = [path for path in self.census.seen if plain(path) in suspects]
+            more = [path for path in self.census.stamps if plain(path) in suspects]
             paths = list(dict.fromkeys([*paths, *more]))
-        return sorted(paths, key=lambda path: -self.census.seen[path].ctime_ns)
+        return sorted(paths, key=lambda path: -self.census.stamps[path].ctime_ns)
 
     def lacking(self) -> list[str]:
         """Changed files without a copy."""
-        stamps, copied = self.census.seen, self.copied
+        stamps, copied = self.census.stamps, self.copied
         return [
             path
             for path in self.changed()
@@ -125,9 +125,9 @@ class Part:
     def settled(self) -> dict[str, Stamp]:
         """For the record: stamps of files that the sink now has, if no later change can go unnoticed."""
         changed = set(self.changed())
-        stamps = {path: stamp for path, stamp in self.census.seen.items() if path not in changed}
+        stamps = {path: stamp for path, stamp in self.census.stamps.items() if path not in changed}
         for path in changed:
-            stamp, copy = self.census.seen[path], self.copied.get(path)
+            stamp, copy = self.census.stamps[path], self.copied.get(path)
             at_ns = copy.began_ns if copy and copy.is_whole else self.counted_ns if path in self.direct else 0
             if stamp.is_settled(at_ns):
                 stamps[path] = stamp
@@ -234,7 +234,7 @@ class _Taking:
             self._one_by_one()
         for part in self._parts:
             self._settle(part)
-            part.told = {
+            part.statistics = {
                 "pointInTime": is_moment,
                 "freezeMs": round(1000 * max(self._frozen_s, default=0.0), 1),
                 "copiedFiles": len(part.copied),
@@ -246,7 +246,7 @@ class _Taking:
 
     def _settle(self, part: Part) -> None:
         """Keep only copies of files that existed at the end, and make the census describe the copies."""
-        for path in [path for path in part.copied if path not in part.census.seen]:
+        for path in [path for path in part.copied if path not in part.census.stamps]:
             self._copies.drop(part.copied.pop(path).name)
         for path in part.changed():
             if path not in part.direct:
@@ -295,7 +295,7 @@ class _Taking:
         gc.disable()  # a garbage collection in a worker takes longer than the rest
         freeze = freezer.Freeze()
         try:
-            with _urgent(), freezer.held(how, self._most_s) as freeze:
+            with _urgent(), freezer.frozen(how, self._most_s) as freeze:
                 failpoints.reach("save.frozen")
                 self._pass(time.monotonic() + self._most_s, tries=0)
         finally:

@@ -25,7 +25,7 @@ def save_stopped(save: MappingSave) -> None:
         filters = patterns.to_rclone(save.mapping.pattern) if save.mapping.pattern else []
 
         def send() -> Sent:
-            attempt, binds = begin_attempt(save, local, local.seen)
+            attempt, binds = begin_attempt(save, local, local.stamps)
             inside = str(relative) if relative.parts else ""
             arguments = rclone.upload(
                 save.sink,
@@ -34,7 +34,7 @@ def save_stopped(save: MappingSave) -> None:
                 deletes=save.deletes,
                 inside=inside,
                 backup=attempt.backup,
-                paths=local.seen,
+                paths=local.stamps,
             )
             progress = save.send(arguments, volume, binds, local.bytes).progress
             return Sent(attempt, progress.bytes, progress.deletes)

@@ -62,7 +62,7 @@ def begin(claim: Claim) -> Begun:
     if claim.egress is not None:
         validation.check_egress(Egress.from_json(claim.egress), pool, serving.spec, "/network/egress")
     if Assignment.objects.live().filter(tenant_id=claim.tenant_id).exists():
-        held = _held(claim.tenant_id)
+        held = _assignment_of(claim.tenant_id)
         if held is not None:
             return _existing(held, claim)
     if pool.is_draining or pool.is_deleting:
@@ -76,7 +76,7 @@ def begin(claim: Claim) -> Begun:
     try:
         assignment = _take(claim, pool, serving)
     except IntegrityError:
-        held = _held(claim.tenant_id)
+        held = _assignment_of(claim.tenant_id)
         if held is not None:
             return _existing(held, claim)
         if not Pool.objects.filter(pk=pool.pk).exists():
@@ -139,7 +139,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
     return assignment
 
 
-def _held(tenant_id: str) -> Assignment | None:
+def _assignment_of(tenant_id: str) -> Assignment | None:
     return Assignment.objects.live().select_related("container__version").filter(tenant_id=tenant_id).first()
 
 

@@ -86,7 +86,7 @@ def matches_of_tenant(tenant_id: str, pool_id: str, mappings: Iterable[tuple[str
         except (sync_errors.SyncFailed, OSError) as error:
             results.append(Matched(container_path, pattern, problem=_words(error)))
             continue
-        sizes = {name: stamp.size for name, stamp in census.seen.items()}
+        sizes = {name: stamp.size for name, stamp in census.stamps.items()}
         results.append(_matched(container_path, pattern, sizes, is_cut=census.is_cut))
     return results
 
@@ -139,7 +139,7 @@ def _plan(target: TransferTarget, mapping: SyncMapping, direction: Direction) ->
         planned.problem = _words(error)
         return planned
     planned.is_cut |= here.is_cut
-    sizes = {name: stamp.size for name, stamp in here.seen.items()}
+    sizes = {name: stamp.size for name, stamp in here.stamps.items()}
     source, destination = (sizes, there) if direction == Direction.UPLOAD else (there, sizes)
     for name, size in source.items():
         if name not in destination:

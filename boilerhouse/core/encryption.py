@@ -103,7 +103,7 @@ def rotate(*, forget_old: bool = False) -> dict[str, Any]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Allow one rotation at a time in this data directory."""
-    with file_locks.held(key_file().with_name("rotation.lock")) as lock:
+    with file_locks.locked(key_file().with_name("rotation.lock")) as lock:
         if lock is None:
             raise Conflict("Another rotation is running.")
         yield

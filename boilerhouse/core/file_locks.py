@@ -13,7 +13,7 @@ _LOOK_S = 0.005
 
 
 @contextmanager
-def held(path: Path, *, within_s: float = 0.0) -> Iterator[int | None]:
+def locked(path: Path, *, within_s: float = 0.0) -> Iterator[int | None]:
     """Hold the lock of a file, which is created if missing. Yields its descriptor, which a child process can inherit.
 
     Yields None if another process still holds the lock after ``within_s`` seconds.

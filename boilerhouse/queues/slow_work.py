@@ -94,7 +94,7 @@ def _ends_soon(name: str, count: int) -> bool:
 @contextmanager
 def _place(name: str, count: int) -> Iterator[bool]:
     for path in _paths(name, count):
-        with file_locks.held(path) as place:
+        with file_locks.locked(path) as place:
             if place is not None:
                 os.utime(place)  # the time at which it was taken
                 yield True

@@ -37,7 +37,7 @@ class Census:
     """Sockets, FIFOs and devices."""
     unsaveable: list[tuple[str, str]] = field(default_factory=list)
     """Path and reason, of files that cannot be saved exactly."""
-    seen: dict[str, Stamp] = field(default_factory=dict)
+    stamps: dict[str, Stamp] = field(default_factory=dict)
     """Path → stamp, of every file."""
     sparse: dict[str, None] = field(default_factory=dict)
     """Sparse files."""
@@ -48,19 +48,19 @@ class Census:
 
     def sizes(self) -> dict[str, int]:
         """Path → size, of every file."""
-        return {path: stamp.size for path, stamp in self.seen.items()}
+        return {path: stamp.size for path, stamp in self.stamps.items()}
 
     def correct(self, path: str, stamp: Stamp | None) -> None:
         """Replace a file's entry by what was copied of it, if that differs; None: the file was deleted by then."""
-        counted = self.seen.get(path)
+        counted = self.stamps.get(path)
         if counted is None or counted == stamp:
             return
         self.bytes += (stamp.size if stamp else 0) - counted.size
         if stamp:
-            self.seen[path] = stamp
+            self.stamps[path] = stamp
             return
         self.files -= 1
-        del self.seen[path]
+        del self.stamps[path]
         for attributes in (self.modes, self.grows, self.names, self.sparse):
             attributes.pop(path, None)
 
@@ -122,7 +122,7 @@ def census(
                     result.unsaveable.append((path, f"it has {entry.size} bytes; the limit is {max_file_bytes}"))
                 result.files += 1
                 result.bytes += entry.size
-                result.seen[path] = entry.stamp
+                result.stamps[path] = entry.stamp
                 if entry.has_holes:
                     result.sparse[path] = None
                 if entry.has_holes or entry.links > 1:

@@ -71,7 +71,7 @@ def test_it_stands_still_for_a_save_and_goes_on(running, hierarchy):
     assert group
     assert group.control.name == "cgroup.freeze"
     eventually(counted.exists)
-    with freezer.held(group, 5.0) as freeze:
+    with freezer.frozen(group, 5.0) as freeze:
         before = counted.stat().st_size
         time.sleep(0.2)
         assert counted.stat().st_size == before
@@ -91,7 +91,7 @@ def test_its_guard_lets_it_go_on_where_the_save_was_killed(running, hierarchy):
     guard.stdin.close()
     guard.wait(20)
     eventually(lambda: not group.is_frozen())
-    with pytest.raises(freezer.CannotFreeze, match="thawed too early"), freezer.held(group, 5.0):
+    with pytest.raises(freezer.CannotFreeze, match="thawed too early"), freezer.frozen(group, 5.0):
         group.thaw()
 
 

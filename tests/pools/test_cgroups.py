@@ -57,7 +57,7 @@ def test_a_running_container_is_held_still_by_the_kernel_or_by_the_engine(engine
     assert group
     commands = threading.Thread(target=engine.run, args=(row, "echo ran > /tmp/ran"))
     for way in (group, freezer.EnginePause(get_runtime(), name)):
-        with freezer.held(way, 5.0):
+        with freezer.frozen(way, 5.0):
             assert freezer.is_frozen(row.runtime_id)
             stood = status(pid)
             if way is group:

@@ -58,7 +58,7 @@ def test_many_files_that_went_while_they_were_saved_are_forgotten_one_by_one(sta
     with given_up(MOST_S):
         for number in range(MANY):
             seen.correct(odd(number), None)
-    assert (seen.files, len(seen.seen)) == (0, 0)
+    assert (seen.files, len(seen.stamps)) == (0, 0)
     assert not any(odd(number) in seen.names for number in range(MANY))
 
 

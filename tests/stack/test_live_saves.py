@@ -195,7 +195,7 @@ def test_the_engines_pause_does_where_the_kernels_freezer_cannot_be_reached(stac
     held = stack.claim("hal", pool)["containerId"]
     runtime_id = Container.objects.get(pk=held).runtime_id
     pause = freezer.EnginePause(get_runtime(), f"bh-{held}")
-    with freezer.held(pause, 5.0) as freeze:
+    with freezer.frozen(pause, 5.0) as freeze:
         assert freezer.is_frozen(runtime_id)
         assert pause.is_frozen()
     assert freeze.seconds > 0

@@ -497,7 +497,7 @@ def test_a_freezer_that_never_reports_frozen_is_let_go(tmp_path):
     control, state = tmp_path / "control", tmp_path / "state"
     state.write_text("FREEZING\n")
     group = freezer.Group(control, "FROZEN", "THAWED", state, "FROZEN")
-    with pytest.raises(freezer.CannotFreeze, match="cannot be frozen"), freezer.held(group, 1.0):
+    with pytest.raises(freezer.CannotFreeze, match="cannot be frozen"), freezer.frozen(group, 1.0):
         raise AssertionError("it was not frozen")
     assert control.read_text().strip() == "THAWED"
 
@@ -507,7 +507,7 @@ def test_a_container_let_go_in_between_is_no_moment():
     with cgroups.group() as runtime_id:
         group = freezer.group_of(runtime_id)
         assert group
-        with pytest.raises(freezer.CannotFreeze, match="thawed too early"), freezer.held(group, 1.0) as freeze:
+        with pytest.raises(freezer.CannotFreeze, match="thawed too early"), freezer.frozen(group, 1.0) as freeze:
             assert freezer.is_frozen(runtime_id)
             group.thaw()
         assert freeze.seconds > 0
@@ -644,7 +644,7 @@ import django
 django.setup()
 from pools import freezer
 group = freezer.group_of(sys.argv[1])
-with freezer.held(group, float(sys.argv[2])):
+with freezer.frozen(group, float(sys.argv[2])):
     print("frozen", flush=True)
     time.sleep(600)
 """

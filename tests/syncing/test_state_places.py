@@ -425,7 +425,7 @@ def test_all_who_make_it_at_once_end_with_one_id(far_end, monkeypatch):
     assert json.loads(far_end.sink().get(PLACE_KEY, 15))["id"] == found[0].id
 
 
-def looked_at(sink) -> places.Seen:
+def looked_at(sink) -> places.Observation:
     """``rclone serve s3`` answers 500 while an object is being written; the query is repeated at the next use."""
     for _ in range(20):
         with contextlib.suppress(errors.SinkUnreachable):
