@@ -145,7 +145,7 @@ def test_specs_that_cannot_be_are_refused_by_pointer(call, mappings, sink, point
 
 
 def test_another_pools_location_is_taken(call):
-    """Pool A in mode sync would delete what pool B saves below it."""
+    """Pool A in mode sync would delete the files that pool B saves below it."""
     make_sync_spec(sink={"endpoint": "http://127.0.0.1:1", "prefix": "t/${tenantId}"})
     found = problem(call("POST", "sync-specs", spec(make_pool(), [{**API_MAPPING, "sinkPath": "state/deeper/"}])), 422)
 

@@ -51,7 +51,7 @@ def test_nobody_gets_in_without_a_living_key(ask, route, method):
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize(("route", "method"), ROUTES)
 def test_a_role_may_what_the_table_says(ask, route, method, role):
-    """Among the rest, that the audit is for admins alone."""
+    """Among others: only admins read the audit log."""
     key = key_of(role, tenant_ids=["own"] if role == TENANT else None)
     answer = ask(method, route, key)
 

@@ -85,7 +85,7 @@ ROWS = [
 
 @pytest.mark.parametrize("number", range(len(ROWS)), ids=[f"{path}{at}" for (path, _), at in ROWS])
 def test_a_value_that_nothing_can_use_is_refused_and_nothing_is_saved(call, number):
-    """With the pointer of the value; the answer was 500, and the spec was there, or it was trimmed."""
+    """With the pointer of the value; the answer was 500 and the spec was stored, or the value was trimmed."""
     (path, body), pointer = ROWS[number]
     make_pool("notes", workload=make_workload("notes"))
     body = {name: value for name, value in body.items() if name != "sink"} | (
@@ -103,7 +103,7 @@ def test_a_value_that_nothing_can_use_is_refused_and_nothing_is_saved(call, numb
     "HTTPS://h.test/storage/v1/s3", "http://127.0.0.1:65535",
 ])  # fmt: skip
 def test_endpoints_that_every_client_reads_are_taken(call, monkeypatch, endpoint):
-    """The rule is not narrower than it must be."""
+    """The rule refuses no valid value."""
     monkeypatch.setattr("syncing.services.probe", lambda spec, **_: {"state": "unhealthy"})
     make_pool("notes", workload=make_workload("notes"))
     path, body = spec(sink={"endpoint": endpoint})
@@ -111,7 +111,7 @@ def test_endpoints_that_every_client_reads_are_taken(call, monkeypatch, endpoint
 
 
 def test_a_spec_that_is_stored_is_never_answered_with_an_error_of_its_probe(call, monkeypatch):
-    """Whatever a client's library makes of an endpoint."""
+    """However a client library interprets the endpoint."""
 
     def read(self, key, deadline_s):
         raise ValueError("Invalid endpoint")
@@ -150,7 +150,7 @@ USABLE = [
 
 @pytest.mark.parametrize(("schema", "where"), UNUSABLE, ids=lambda one: ascii(one)[:60])
 def test_a_schema_that_no_config_could_be_held_against_is_refused(call, schema, where):
-    """It was taken, and then every claim answered 500; what it names elsewhere was fetched."""
+    """It was accepted, and then every claim answered 500; remote references were fetched."""
     make_pool("notes", workload=make_workload("notes"))
     before = snapshot()
     found = problem(call("POST", *workload(configSchema=schema)), 422, "invalid")
@@ -161,7 +161,7 @@ def test_a_schema_that_no_config_could_be_held_against_is_refused(call, schema, 
 
 @pytest.mark.parametrize("schema", USABLE, ids=lambda one: str(one)[:60])
 def test_a_schema_that_refers_to_itself_sensibly_is_taken(schema):
-    """A tree of values is what such references are for."""
+    """Recursive references that describe a tree of values are valid."""
     assert schemas.problem(schema) is None
     assert schemas.errors(schema, [{"a": {"a": {}}, "p": {}}], "bob") == [[]]
 
@@ -177,7 +177,7 @@ def test_a_claim_by_a_schema_that_was_stored_before_is_a_422_at_worst(schema):
 
 @pytest.mark.parametrize("number", [10**400, -(10**4000), 1e308, 5e-324])
 def test_numbers_of_any_size_are_held_against_a_schema(number):
-    """One was divided as a float, which overflowed."""
+    """Dividing it as a float overflowed."""
     bounded = {"properties": {"b": {"multipleOf": 0.5, "maximum": 7, "minimum": -7}}}
     stored = WorkloadSpec.from_json({**SPEC, "config_schema": bounded})
     [found] = validation.config_errors([{"b": number}], stored, "bob")

@@ -37,7 +37,7 @@ HIGHEST = 2**53
 
 
 def numbers(schema, at=(), seen=()):
-    """Every number of a schema: its path and its own schema."""
+    """Every number in a schema: its path and its own schema."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         if name not in seen:
@@ -56,7 +56,7 @@ def numbers(schema, at=(), seen=()):
 
 
 def test_limits_of_exec_have_sane_maxima(settings):
-    """A request waits with a thread, and its answer is made in memory."""
+    """A request occupies a thread, and its answer is built in memory."""
     for name, (low, high) in checks.EXEC_LIMITS.items():
         assert low <= getattr(settings, name) <= high
         for wrong in (low - 1, high + 1):
@@ -87,7 +87,7 @@ BODIES, PARAMETERS = list(in_bodies()), list(in_parameters())
 
 
 def test_every_number_of_the_schema_has_a_lowest_and_a_highest_value():
-    """Found by walking the schema, so a field that is added tomorrow is looked at as well."""
+    """Found by walking the schema, so that new fields are checked too."""
     assert len(BODIES) > 40
     assert len(PARAMETERS) > 20
     for where, _, at, found in BODIES:
@@ -100,7 +100,7 @@ def test_every_number_of_the_schema_has_a_lowest_and_a_highest_value():
 
 
 def put(body, at, value):
-    """``body`` with ``value`` there; what is on the way is made if it is not."""
+    """``body`` with ``value`` at the path; missing parents are created."""
     made = copy.deepcopy(body)
     place = made
     for number, name in enumerate(at[:-1]):
@@ -150,7 +150,7 @@ def completed(body, at):
 
 @pytest.fixture
 def generous(settings, monkeypatch):
-    """A deployment that allows what the schema does, on a host of which nothing is known."""
+    """A deployment that allows all that the schema allows, on an unknown host."""
     settings.BOILERHOUSE_ALLOW_ROOT = True
     for name in ("EVENT", "RUN", "PROBE", "BACKUP", "AUDIT"):
         setattr(settings, f"BOILERHOUSE_{name}_RETENTION_S", bounds.TEN_YEARS_S)
@@ -201,7 +201,7 @@ def test_the_highest_and_the_lowest_are_taken_and_one_beyond_is_refused(call, wo
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_what_is_no_number_is_refused_as_json_and_as_yaml(call, tmp_path, constant):
-    """In a body it is no JSON; in a document for apply it is no number."""
+    """In a body it is invalid JSON; in a document for apply it is not a number."""
     text = f'{{"id": "w", "name": "w", "image": "i", "resources": {{"cpus": {constant}}}}}'
     problem(call("POST", "workloads", raw=text), 400, "malformed")
     for value in {
@@ -221,7 +221,7 @@ def test_what_is_no_number_is_refused_as_json_and_as_yaml(call, tmp_path, consta
 
 @pytest.mark.parametrize("value", ["9" * 5000, "2026-99-99", "9999999999-01-01"])
 def test_a_document_whose_values_are_beyond_python_stops_none_of_the_rest(db, data_dir, tmp_path, value):
-    """YAML makes numbers and dates of text by itself."""
+    """YAML converts text to numbers and dates."""
     (tmp_path / "a.yaml").write_text(f"kind: Workload\nid: a\nname: a\nimage: i\nstopTimeoutMs: {value}\n")
     (tmp_path / "b.yaml").write_text("kind: Workload\nid: b\nname: b\nimage: nothing:1\n")
     out = io.StringIO()
@@ -231,7 +231,7 @@ def test_a_document_whose_values_are_beyond_python_stops_none_of_the_rest(db, da
 
 
 def test_every_argument_of_a_command_that_is_a_number_has_bounds(db, data_dir):
-    """An argument's type is one of ours; plain int and float take anything."""
+    """Arguments use our bounded types; plain int and float accept any number."""
     looked_at = 0
     for name, app in get_commands().items():
         if not isinstance(app, str) or app.split(".")[0] not in ("boilerhouse", "pools", "syncing", "tenants"):
@@ -314,7 +314,7 @@ LISTS = sorted({where.partition(" ")[2] for where, parameter, _ in PARAMETERS if
 
 @pytest.mark.parametrize("path", LISTS)
 def test_a_cursor_that_no_list_gave_is_refused(call, world, path):
-    """Of every list; what is kept in one is as much input as the rest."""
+    """Of every list; the content of a cursor is input like any other."""
     ids = {"tenantId": "alice", "containerId": str(world.pk)}
     path = re.sub(r"\{(\w+)\}", lambda match: ids.get(match[1], "notes"), path).removeprefix("/api/v1/")
     for cursor in CURSORS:
@@ -337,7 +337,7 @@ FILTERED = sorted(
 
 @pytest.mark.parametrize(("path", "name"), FILTERED)
 def test_no_query_parameter_is_an_error_of_ours(call, world, path, name):
-    """Whatever it holds, a list or a log answers with what fits, nothing, or 4xx."""
+    """Whatever the value is, a list or a log answers with matching entries, none, or 4xx."""
     ids = {"tenantId": "alice", "containerId": str(world.pk)}
     path = re.sub(r"\{(\w+)\}", lambda match: ids.get(match[1], "notes"), path).removeprefix("/api/v1/")
     for value in ("", "%00", "%F0%9F%9B%A2", "9" * 5000, "-1", "null", "true", "0001-01-01T00:00:00%2B14:00",
@@ -373,7 +373,7 @@ def test_every_step_of_the_controller_bears_the_extremes(data_dir, settings, is_
 
 
 def test_numbers_that_were_stored_before_are_brought_within_bounds(data_dir):
-    """What was taken before there were bounds."""
+    """Values that were accepted before there were bounds."""
     pool = make_pool(idle_timeout_ms=2**53 - 1, workload=make_workload(resources={"disk_mb": 10**15}))
     fine = make_pool(idle_timeout_ms=5000, workload=make_workload(resources={"disk_mb": 64}))
     spec = make_sync_spec(pool, interval_ms=2**40)
@@ -388,7 +388,7 @@ def test_numbers_that_were_stored_before_are_brought_within_bounds(data_dir):
 
 
 def test_numbers_of_the_environment_are_checked_when_a_process_starts(settings):
-    """By the unit that a setting's name ends with, or by what it counts; a new one without a range fails here."""
+    """By the unit that a setting's name ends with, or by what it counts; a new setting without a range fails."""
     assert not [one for one in checks._numbers() if one.id == "boilerhouse.E009"]
     known = checks.numbers_set()
     assert len(known) > 40
@@ -409,7 +409,7 @@ def test_numbers_of_the_environment_are_checked_when_a_process_starts(settings):
 
 
 def test_a_form_shows_a_number_of_any_length(client, admin_user, data_dir):
-    """What was typed comes back with what is wrong with it."""
+    """The form shows the entered value with its error."""
     client.force_login(admin_user)
     for digits in (1, 20, 400, 5000):
         body = {"name": "w", "image": "i"}

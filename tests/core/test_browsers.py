@@ -50,7 +50,7 @@ pytestmark = [pytest.mark.any_database, pytest.mark.slow]
     ],
 )
 def test_ports_are_not_published_where_the_dashboard_is_opened(settings, data_dir, host, names, origins, expected):
-    """Browsers know no ports when they send cookies."""
+    """Browsers send cookies to every port of a host."""
     settings.BOILERHOUSE_PUBLISH_HOST, settings.ALLOWED_HOSTS = host, names
     settings.CSRF_TRUSTED_ORIGINS = origins
     kinds = ("boilerhouse.E046", "boilerhouse.E047", "boilerhouse.W045")
@@ -62,7 +62,7 @@ def test_ports_are_not_published_where_the_dashboard_is_opened(settings, data_di
     [("false", "", "sessionid"), ("true", "", "__Host-sessionid"), ("true", "/bh", "__Secure-sessionid")],
 )
 def test_behind_tls_the_cookies_are_of_this_very_host(tmp_path, https, base, expected):
-    """A tenant's page at a name below ours, or at its plain http, can set no cookie that counts for us."""
+    """A tenant's page at a subdomain, or over plain http, cannot set a cookie that we accept."""
     says = "from django.conf import settings as s; print(s.SESSION_COOKIE_NAME, s.SESSION_COOKIE_SECURE, s.SESSION_COOKIE_DOMAIN)"
     environment = {
         **os.environ, "BOILERHOUSE_DATA_DIR": str(tmp_path), "BOILERHOUSE_HTTPS": https, "BOILERHOUSE_BASE_PATH": base,
@@ -73,7 +73,7 @@ def test_behind_tls_the_cookies_are_of_this_very_host(tmp_path, https, base, exp
 
 
 def test_endpoints_say_where_a_published_port_is(data_dir):
-    """Also of containers that were started when all were at 127.0.0.1."""
+    """Also for containers started when all of them were at 127.0.0.1."""
     workload = make_workload(ports=[{"name": "http", "container_port": 8080, "publish": True}])
     container = make_container(make_pool(workload=workload))
     container.address = "10.64.0.9"
@@ -107,7 +107,7 @@ def test_a_link_logs_in_once_however_many_follow_it_at_once(web):
 
 
 def test_what_only_looks_at_a_link_uses_nothing_up_and_leaves_nothing_in_the_log(web):
-    """A HEAD was 405 and wrote the path, which still worked, into the log."""
+    """A HEAD got 405 and logged the path, which was still valid."""
     path = web.manage("login_link", "--create", "--user", "seen").strip()
     token = path.rstrip("/").rpartition("/")[2]
     said = [requests.head(web.base + path, timeout=10)]
@@ -130,7 +130,7 @@ def test_what_only_looks_at_a_link_uses_nothing_up_and_leaves_nothing_in_the_log
 
 
 def test_a_link_made_in_the_second_of_a_login_works_once(client, data_dir):
-    """Django counts logins by the second."""
+    """Django records logins with a resolution of a second."""
     user = User.objects.create_superuser("quick")
     client.force_login(user)
     user.refresh_from_db()
@@ -145,7 +145,7 @@ def test_a_link_made_in_the_second_of_a_login_works_once(client, data_dir):
 
 @pytest.mark.parametrize("path", ["/ws/events", f"/ws/terminal/{uuid.uuid4()}"])
 def test_a_socket_opens_for_pages_of_the_very_same_origin_alone(web, path):
-    """Any port of our host name would do, and with the operator's session a tenant's page opened a shell."""
+    """A page on any port of our host could open a shell with the operator's session."""
     own = web.base
     with requests.Session() as session:
         session.get(own + web.manage("login_link", "--create", "--user", "socket").strip(), timeout=30)
@@ -203,7 +203,7 @@ def test_a_strangers_path_does_nothing_to_the_log_of_a_web_process(web):
 
 
 def test_nothing_acts_in_what_commands_print(data_dir, capsys):
-    """A tenant's file name rang and moved the cursor in `manage.py events`."""
+    """A tenant's file name rang the bell and moved the cursor in `manage.py events`."""
     with recording():
         emit("sync.failed", tenant_id="alice", detail=f"{HOSTILE}\nforged")
     call_command("events", skip_checks=True)
@@ -254,7 +254,7 @@ def test_nothing_within_a_line_of_a_log_makes_another():
 
 
 def test_pages_show_what_would_act(client, data_dir):
-    """In any page, whatever template shows it."""
+    """In any page, whichever template renders it."""
     client.force_login(User.objects.create_superuser("reader"))
     with recording():
         emit("sync.failed", tenant_id="alice", detail=f"{HOSTILE}\nsecond")
@@ -265,7 +265,7 @@ def test_pages_show_what_would_act(client, data_dir):
 
 
 def test_bytes_and_texts_are_judged_alike():
-    """Pages are looked at as bytes, which is fast, and rewritten as texts."""
+    """Pages are searched as bytes, which is fast, and rewritten as text."""
     for number in (*range(0x3000), 0xFEFF, 0x1F600):
         if chr(number) == "\r":
             continue

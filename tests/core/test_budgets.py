@@ -87,7 +87,7 @@ def test_counts_are_right_after_many_threads_that_enter_and_leave_twice(budget):
 
 
 def test_requests_that_wait_for_the_same_thing_count_once(settings, monkeypatch):
-    """A tenant's joined claims take one place of all, but no more of them wait than a tenant may have."""
+    """A tenant's joined claims count once in the overall limit, and individually in the tenant's limit."""
 
     monkeypatch.setattr("boilerhouse.web.waiting.pump.subscribe", lambda _act: None)  # outlives this loop
 
@@ -141,7 +141,7 @@ def test_who_asks_for_room_is_not_counted_as_refused(budget):
 
 
 def test_bytes_are_counted_by_their_number(budget):
-    """One large body counts as what it takes (P14)."""
+    """A large body counts with its size (P14)."""
     with budget.enter(MALLORY, amount=2), pytest.raises(BudgetExceeded):
         budget.enter(MALLORY, amount=2)
     with budget.enter(MALLORY, amount=3), budget.enter(BOB, amount=3):
@@ -164,7 +164,7 @@ class SlowView(ApiView):
 
 
 def test_an_answer_that_is_short_or_a_stream_gives_its_place_back_with_its_thread(call):
-    """Who came next had the thread and not the place, and was refused; a stream has a budget of its own (P14)."""
+    """The next request had a thread but no slot, and was refused; streams have their own budget (P14)."""
     key, view, made = call.key_of("admin"), SlowView.as_view(), RequestFactory(HTTP_HOST="testserver")
     before = budgets.slow.used()
     for path in ("/short", "/follow"):
@@ -173,7 +173,7 @@ def test_an_answer_that_is_short_or_a_stream_gives_its_place_back_with_its_threa
 
 
 def test_a_long_answer_keeps_its_place_until_it_is_sent(call, settings):
-    """Sixteen threads made answers of megabytes for clients that read none of them, without an end (P14)."""
+    """Sixteen threads kept building answers of megabytes for clients that read none of them (P14)."""
     key, view, made = call.key_of("admin"), SlowView.as_view(), RequestFactory(HTTP_HOST="testserver")
     before = budgets.slow.used()
     with pytest.raises(ZeroDivisionError):

@@ -35,7 +35,7 @@ def test_the_id_is_made_once(data_dir):
 
 
 def test_a_worker_of_another_node_refuses_to_start_and_says_what_to_do(data_dir):
-    """The hint was to write the id into the file, which lost every tenant's state (F1)."""
+    """The hint was to write the id into the file, which lost every tenant's state."""
     make_container(node="machine-1-abcdef")
     with pytest.raises(WrongNode) as refused:
         deployment.check_node()
@@ -52,7 +52,7 @@ def test_a_worker_of_another_node_refuses_to_start_and_says_what_to_do(data_dir)
 
 
 def test_a_node_that_holds_one_of_the_containers_starts_and_so_does_a_new_deployment(data_dir):
-    """Only where no row names this node."""
+    """Only if no row names this node."""
     deployment.check_node()
     make_container(node="machine-1-abcdef")
     make_container()
@@ -60,7 +60,7 @@ def test_a_node_that_holds_one_of_the_containers_starts_and_so_does_a_new_deploy
 
 
 def test_the_words_about_a_missing_id_advise_nothing_dangerous(data_dir):
-    """An id written by hand makes an empty directory look like the deployment's."""
+    """An id written by hand makes an empty directory look like the deployment's own."""
     (data_dir / "deployment-id").unlink()
     deployment._checked.cache_clear()
     with pytest.raises(DeploymentMismatch) as refused:

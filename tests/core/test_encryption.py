@@ -69,7 +69,7 @@ def test_what_another_process_was_still_writing_by_the_old_key_opens_until_it_is
 
 
 def test_a_running_process_uses_the_new_key_at_once(data_dir):
-    """It looks at the file, which another process has changed."""
+    """It rereads the file, which another process has changed."""
     before = encryption.in_force()
     draft = encryption.key_file().with_name("draft")
     draft.write_text(",".join([Fernet.generate_key().decode(), *before]))

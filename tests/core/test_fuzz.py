@@ -17,7 +17,7 @@ pytestmark = pytest.mark.postgresql
 
 
 def is_said_well(answer):
-    """A problem document that says what is wrong, and where if it is in the body."""
+    """A problem document with the error, and its pointer if it is in the body."""
     found = answer.json()
     assert answer["Content-Type"] == "application/problem+json"
     assert found["detail"]

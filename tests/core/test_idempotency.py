@@ -114,7 +114,7 @@ def test_records_end_after_a_day(call):
 
 
 def test_a_claim_is_told_again_only_while_it_lives(call):
-    """After a release the address in a kept answer is somebody else's."""
+    """After a release, the address in a stored response may belong to another tenant."""
     pool = make_pool()
     record = uuid4()
     Tenant.objects.create(id="alice")
@@ -162,7 +162,7 @@ def stored_bytes() -> int:
 
 
 def test_a_long_answer_is_not_kept_and_its_request_is_not_done_twice(call, settings):
-    """Of a megabyte that a command prints, nothing is left in the database but that it was printed."""
+    """A command's output of a megabyte is not stored, only the fact that it was returned."""
     settings.BOILERHOUSE_KEPT_ANSWER_MAX_BYTES = 10
     assert make(call).status_code == 201
     assert stored_bytes() < 500
@@ -173,14 +173,14 @@ def test_a_long_answer_is_not_kept_and_its_request_is_not_done_twice(call, setti
 
 @pytest.mark.parametrize("text", ["plain", '"\\' * 2000, "\x01\x7f" * 2000, "\u00e9\U0001f600" * 2000])
 def test_an_answer_counts_as_it_lies_in_the_database(call, text):
-    """Whatever its characters become, escaped and encrypted."""
+    """Whatever the size of its characters when escaped and encrypted."""
     assert make(call, body={**WORKLOAD, "command": [text]}).status_code == 201
     record = IdempotencyRecord.objects.get()
     assert record.size == stored_bytes() + response_bytes.RECORD_BYTES
 
 
 def ask_badly(call, tenant: str, number: int, key: str | None):
-    """A claim that cannot be, whose answer is kept."""
+    """An impossible claim, whose response is stored."""
     return call("POST", f"tenants/{tenant}/claim", {"pool": "p"}, key=key, **{KEY: f"n{number}"})
 
 
@@ -190,7 +190,7 @@ def is_replayed(answer) -> bool:
 
 
 def test_a_tenants_answers_take_so_much_and_its_oldest_make_room(call, settings):
-    """Whichever of its keys asks, and on whichever process; nothing is refused, and others' answers are kept."""
+    """For all keys and processes; no request is refused, and other tenants' responses stay."""
     settings.BOILERHOUSE_KEPT_BYTES_PER_TENANT = 12_000
     key, second = call.key_of("tenant", tenant_ids=["mallory"]), call.key_of("tenant", tenant_ids=["mallory"])
     bobs, operators = call.key_of("tenant", tenant_ids=["bob"]), call.key_of("operator")
@@ -209,7 +209,7 @@ def test_a_tenants_answers_take_so_much_and_its_oldest_make_room(call, settings)
 
 
 def test_a_request_that_is_worked_on_does_not_make_room(call, settings):
-    """Forgotten, its retry would be worked on beside it."""
+    """If it were deleted, its retry would run next to it."""
     settings.BOILERHOUSE_KEPT_BYTES_PER_TENANT = 6000
     key = call.key_of("tenant", tenant_ids=["mallory"])
     ask_badly(call, "mallory", 0, key)
@@ -220,7 +220,7 @@ def test_a_request_that_is_worked_on_does_not_make_room(call, settings):
 
 
 def test_a_key_of_many_tenants_has_a_budget_of_its_own(call, settings):
-    """And what is not kept takes nothing of it."""
+    """Responses that are not stored use none of it."""
     settings.BOILERHOUSE_KEPT_BYTES_PER_KEY = 6000
     names = [f"t{number}" for number in range(20)]
     key = call.key_of("tenant", tenant_ids=names)
@@ -236,7 +236,7 @@ def test_a_key_of_many_tenants_has_a_budget_of_its_own(call, settings):
 
 
 def test_all_kept_answers_together_have_a_bound(call, settings):
-    """Many tenants and keys, each within its share, filled the database; the oldest of all make room."""
+    """Many tenants and keys, each within its quota, filled the database; now the oldest responses are deleted."""
     settings.BOILERHOUSE_KEPT_BYTES = 12_000
     keys = [call.key_of("tenant", tenant_ids=[f"t{number}"]) for number in range(10)]
     for number in range(60):
@@ -250,7 +250,7 @@ def test_all_kept_answers_together_have_a_bound(call, settings):
 
 
 def test_a_path_that_names_no_tenant_is_refused_as_without_a_key_of_idempotency(call):
-    """A name that no column takes."""
+    """A name that no column can store."""
     for name in ("x" * 300, "a%00b"):
         plain = call("POST", f"tenants/{name}/claim", {"poolId": "p"})
         kept = call("POST", f"tenants/{name}/claim", {"poolId": "p"}, **{KEY: f"k{len(name)}"})

@@ -37,7 +37,7 @@ for name in ["bob", *(f"m{n}" for n in range(6))]:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    """An engine that takes every request and answers none."""
+    """An engine that accepts every request and answers none."""
     path = tmp_path_factory.mktemp("engine") / "sock"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -68,7 +68,7 @@ def ask(web: WebServer, key: str, method: str, path: str, body=None, **more: str
 
 
 def send(web: WebServer, key: str, method: str, path: str, body=None, **more: str) -> socket.socket:
-    """Ask and do not wait for the answer."""
+    """Send a request without waiting for the answer."""
     data = json.dumps(body).encode() if body is not None else b""
     head = f"{method} /api/v1/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in more.items())
@@ -77,7 +77,7 @@ def send(web: WebServer, key: str, method: str, path: str, body=None, **more: st
 
 
 def answer_of(opened: socket.socket) -> bytes:
-    """The beginning of an answer: its head, and of a problem the document."""
+    """The beginning of an answer: its head, and the document of a problem."""
     found = opened.recv(65536)
     while found.startswith(b"HTTP/1.1 429") and b'"code"' not in found:
         found += opened.recv(65536)
@@ -93,7 +93,7 @@ def measured(web: WebServer, name: str, **labels: str) -> float:
 
 
 def test_joined_claims_count_once_and_refuse_nobody(web: WebServer):
-    """205 requests of one key that wait for one claim; others claim, and releases are never refused."""
+    """205 requests of one key wait for one claim; other keys can claim, and releases are never refused."""
     mallory, bob = key_of(web, "mallory"), key_of(web, "bob", "b2")
     claim = {"poolId": "full"}
     with ExitStack() as opened:
@@ -114,7 +114,7 @@ def test_joined_claims_count_once_and_refuse_nobody(web: WebServer):
 
 
 def test_clients_that_vanish_give_back_what_their_requests_held(web: WebServer):
-    """The one who came first hangs up, then the one who joined; a key of idempotency is not in use for ever."""
+    """The first client disconnects, then the one that joined; the idempotency key does not stay in use."""
     key = key_of(web, "leaver")
     path, body = "tenants/leaver/claim?timeoutMs=600000", {"poolId": "full"}
     first = send(web, key, "POST", path, body)
@@ -137,7 +137,7 @@ def test_clients_that_vanish_give_back_what_their_requests_held(web: WebServer):
 
 
 def test_a_platforms_key_leaves_waiting_places_and_is_obeyed_when_it_releases(web: WebServer):
-    """An operator's key claims for 160 tenants where nothing is free; others wait too, and releases are done."""
+    """An operator's key claims for 160 tenants in a full pool; other keys can wait too, and releases complete."""
     ops, bob = key_of(web, role="operator"), key_of(web, "bob2")
     with ExitStack() as opened:
         for number in range(160):
@@ -154,7 +154,7 @@ def test_a_platforms_key_leaves_waiting_places_and_is_obeyed_when_it_releases(we
 
 
 def test_streams_of_a_tenant_are_bounded_and_leave_room_to_everybody(web: WebServer):
-    """Event streams and sockets count together; others open theirs, and what is closed is free again."""
+    """Event streams and sockets share a limit; other keys can open theirs, and closed ones free their slot."""
     first, second = key_of(web, "streamer"), key_of(web, "streamer")
     bob, ops = key_of(web, "bob3"), key_of(web, role="operator")
     url = f"ws://127.0.0.1:{web.port}/ws/events"
@@ -186,7 +186,7 @@ def test_streams_of_a_tenant_are_bounded_and_leave_room_to_everybody(web: WebSer
 
 
 def test_commands_of_one_key_leave_slow_threads_to_others(web: WebServer):
-    """Commands that never end, on an engine that does not answer, of two tenants and of a platform."""
+    """Endless commands on an engine that does not answer, of two tenants and of a platform's key."""
     keys, bob = [key_of(web, f"m{n}") for n in range(2)], key_of(web, "bob4")
     ops = key_of(web, role="operator")
     with ExitStack() as opened:
@@ -206,7 +206,7 @@ def test_commands_of_one_key_leave_slow_threads_to_others(web: WebServer):
 
 
 def flood(count: int, ask_once: Callable[[], object]) -> int:
-    """How often so many clients are answered in two seconds who ask again at once."""
+    """How many answers this number of clients get in two seconds if each asks again at once."""
     end = time.monotonic() + 2
 
     def client(_: int) -> int:
@@ -221,7 +221,7 @@ def flood(count: int, ask_once: Callable[[], object]) -> int:
 
 
 def test_who_asks_again_at_once_is_refused_late(web: WebServer):
-    """5,326 refusals of one key in 12 s took more from a bystander than what they refused would have."""
+    """5,326 refusals of one key in 12 s cost other clients more than the refused work would have."""
     mallory, bob = key_of(web, "again"), key_of(web, "bob5")
     claim, at_once = {"poolId": "full"}, measured(web, "refusals_total", answered="at_once")
     with ExitStack() as opened:
@@ -277,7 +277,7 @@ MB = 1 << 20
 
 
 def test_requests_that_wait_hold_no_body(web: WebServer):
-    """140 claims with large metadata that waited for a container took 310 MB of the process."""
+    """140 waiting claims with large metadata took 310 MB of the process."""
     ops = key_of(web, role="operator")
     body = {"poolId": "full", "metadata": {"x": "y" * 900_000}}
     with ExitStack() as opened:
@@ -297,7 +297,7 @@ def test_requests_that_wait_hold_no_body(web: WebServer):
 
 
 def test_long_bodies_of_a_tenant_take_its_share_of_memory_alone(web: WebServer):
-    """As many bodies on their way as there were connections, each a megabyte (P14)."""
+    """Every connection could have a body of a megabyte in transfer (P14)."""
     first, second, bob = key_of(web, "loader"), key_of(web, "loader"), key_of(web, "bob6")
 
     def begin(key: str) -> bytes:

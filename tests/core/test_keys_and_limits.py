@@ -87,7 +87,7 @@ def test_too_many_requests_of_a_key_are_told_when_to_come_again(call, settings):
 
 
 def test_a_tenants_key_may_ask_less_often_than_others(call, settings):
-    """Two hundred requests a second of one tenant took a processor, and everybody's claims four times as long (P14)."""
+    """Two hundred requests a second of one tenant used a processor and made all claims four times as slow (P14)."""
     settings.BOILERHOUSE_THROTTLE_RATE = 200
     settings.BOILERHOUSE_THROTTLE_RATE_PER_TENANT, settings.BOILERHOUSE_THROTTLE_BURST_PER_TENANT = 1, 3
     key, other = (call.key_of("tenant", tenant_ids=[one]) for one in ("own", "other"))
@@ -113,7 +113,7 @@ def paced(call, settings):
 
 
 def test_a_tenants_key_may_make_so_many_new_claims(paced, call):
-    """One that claimed and released in a loop used all the processors that others left (P14)."""
+    """A tenant that claimed and released in a loop used all idle processors (P14)."""
     assert [paced(tenant).status_code for tenant in ("t1", "t2")] == [202, 202]
 
     refused = paced("t3")
@@ -142,7 +142,7 @@ def test_a_key_that_claims_for_many_tenants_is_not_paced(paced, call):
 
 
 def test_a_long_body_counts_as_many_requests(call, settings):
-    """Forty megabytes a second of one key, each refused as invalid, took a third of the process (P14)."""
+    """Forty megabytes a second of invalid bodies from one key used a third of the process (P14)."""
     settings.BOILERHOUSE_THROTTLE_RATE, settings.BOILERHOUSE_THROTTLE_BURST = 1, 20
     key, body = call.key_of("operator"), {"poolId": "nope", "metadata": {"x": "y" * 640 * 1024}}
     codes = [call("POST", "tenants/t/claim", body, key=key).status_code for _ in range(3)]

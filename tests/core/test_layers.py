@@ -16,7 +16,7 @@ def _module(path: Path) -> str:
 
 
 def test_every_module_of_rest_views_is_closed_to_pages_and_commands():
-    """HTML and commands depended on REST views, for finders that belong to what is found."""
+    """Pages and commands imported REST views for look-ups that belong to the models."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     [contract] = [one for one in contracts if one["name"] == "No page or command imports a REST view"]
     views = {
@@ -46,7 +46,7 @@ def test_only_emit_makes_events():
 
 
 def test_only_the_package_of_volumes_reaches_into_directories_by_handles():
-    """Two modules opened tenants' directories by themselves; in a volume any path may be a link."""
+    """Two modules opened tenants' directories themselves; in a volume any path may be a link."""
     by_handle = re.compile(r"\b(?:src_|dst_)?dir_fd=|\bO_NOFOLLOW\b.*\bO_DIRECTORY\b|\bO_DIRECTORY\b.*\bO_NOFOLLOW\b")
     users = {_module(path) for path in SOURCES if by_handle.search(path.read_text())}
     others = {name for name in users if not name.startswith("pools.volumes.")}
@@ -54,7 +54,7 @@ def test_only_the_package_of_volumes_reaches_into_directories_by_handles():
 
 
 def test_pages_live_in_the_dashboard():
-    """Where a page lives is one rule, which docs/architecture.md states."""
+    """docs/architecture.md states one rule for the location of pages."""
     by_template = re.compile(r"^from django\.(shortcuts|template\.response|template\.loader) import", re.M)
     users = {_module(path) for path in SOURCES if by_template.search(path.read_text())}
     others = {name for name in users if not name.startswith("boilerhouse.dashboard.")}
@@ -75,7 +75,7 @@ def test_core_names_no_app():
 
 
 def test_no_test_module_imports_another():
-    """What several need is a helper's, or a conftest's; a module that is imported is collected under two names."""
+    """Shared code is in a helper or conftest; an imported test module would be collected under two names."""
     modules = list((ROOT / "tests").rglob("test_*.py"))
     by_name = re.compile(r"^\s*(?:from|import) (?:\.|tests\.\w+\.)?test_\w+|^\s*from tests\.\w+ import .*\btest_", re.M)
     importers = [
@@ -94,7 +94,7 @@ DOORS = {"api", "pages", "sections", "commands"}
 
 
 def _rules_of_doors(tree: ast.Module) -> set[str]:
-    """Calls that write rows, record what was done, or decide what belongs together."""
+    """Calls that write rows, write the audit log, or open a transaction."""
     calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     writes = {call for call in calls if call.rpartition(".")[2] in WRITES and (".objects." in call or "user." in call)}
     return writes | calls & BOUNDARIES

@@ -53,7 +53,7 @@ ROOMS = [
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
-    """Every regular expression of text that a module of the product keeps."""
+    """Every compiled regular expression of the product's modules."""
     for package in (*ROOMS, pools, syncing, tenants):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if ".migrations" in module.name or ".management" in module.name:
@@ -72,7 +72,7 @@ def source_texts() -> Iterator[str]:
 
 
 def is_searched(name: str, sources: list[str]) -> bool:
-    """Whether it may begin anywhere in the text; the others are tried at its beginning alone."""
+    """Whether it may match anywhere in the text; the others match at the beginning only."""
     own = name.split(".")[-2]
     used = re.compile(rf"\b{own}\.(match|fullmatch|search|sub|findall|finditer|split)\(")
     ways = {found for text in sources for found in used.findall(text)}
@@ -91,7 +91,8 @@ BOUNDED = {
 
 
 def test_no_regular_expression_takes_more_than_a_walk_through_the_text():
-    """80 KB of ``${`` froze the web process for 7 s. Each is held against what it might repeat on."""
+    """80 KB of ``${`` blocked the web process for 7 s. Each expression is tested with text that may make it
+    backtrack."""
     looked_at, sources = set(), list(source_texts())
     for name, pattern in patterns():
         looked_at.add(pattern.pattern)
@@ -145,7 +146,7 @@ def test_quotes_of_names_mean_what_they_meant(text):
 @pytest.mark.any_database
 @pytest.mark.parametrize("text", ["${" * 60_000, "${" * 30_000 + "}", "x" * 131_070, "é" * 65_536])
 def test_a_variable_of_the_environment_has_a_length_that_a_kernel_takes(call, text):
-    """A MiB was taken, and no container ever started."""
+    """A MiB was accepted, and no container ever started."""
     before = snapshot()
     body = {**REQUESTS["createWorkload"], "id": "long", "environment": {"A": text}}
     with given_up(MOST_S):

@@ -40,7 +40,7 @@ def test_a_key_of_the_api_is_replaced(db):
 
 
 def test_what_a_link_that_logs_in_holds_is_replaced():
-    """Whatever path it stands in."""
+    """In any path."""
     token = "dabc12-" + "0123456789abcdef" * 2
     for path in (f"/login/MQ/{token}/", f"/login/MQ/{token}", f"//login/MQ/{token}/x?y", token):
         assert token not in json.dumps(logs.redact(None, "info", {"path": path}))

@@ -75,7 +75,7 @@ def test_a_silent_node_is_said_everywhere_and_so_is_its_return(data_dir, setting
 
 
 def test_a_node_is_forgotten_when_it_is_silent_for_long_and_has_nothing(data_dir):
-    """What it had left by then are reports."""
+    """Only its reports were left."""
     holds, leased, gone = make_node("holds"), make_node("leased"), make_node("gone")
     make_container(node="holds")
     HostLease.objects.create(resource="uid 1", container_id=uuid4(), node=leased)
@@ -107,7 +107,7 @@ def test_the_api_and_the_pages_name_nodes_as_before(call, admin_client):
 
 
 def test_a_database_of_the_version_before_gets_a_row_for_every_node_that_it_names(transactional_db, data_dir):
-    """Its values stay, and what older processes go on writing fits."""
+    """Its values stay, and rows that older processes still write are valid."""
     everything = MigrationExecutor(connection).loader.graph.leaf_nodes()
     executor = MigrationExecutor(connection)
     executor.migrate(BEFORE)

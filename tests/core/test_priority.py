@@ -84,7 +84,7 @@ def test_where_it_may_not_all_goes_on_as_before(tmp_path, arguments, environment
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="With one processor no process is urgent.")
 def test_who_computes_most_of_the_time_is_ordinary_until_it_sleeps_again(tmp_path):
-    """A flooded web process takes no processor from what workers do for others (P14)."""
+    """A flooded web process takes no processor time from the workers (P14)."""
     urgent, ordinary = os.SCHED_RR, os.SCHED_OTHER
 
     looks = what_becomes_of_it(tmp_path, program=LIVES)

@@ -25,7 +25,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A directory that anybody may enter, as ``/var/lib`` is."""
+    """A directory that every user may enter, like ``/var/lib``."""
     path = Path(tempfile.mkdtemp(prefix="bh-public-"))
     path.chmod(0o755)
     yield path
@@ -92,7 +92,7 @@ def test_a_directory_that_is_too_open_is_closed_at_start_and_that_is_said(public
 
 
 def test_somebody_elses_open_directory_is_refused_with_words(public):
-    """It is not ours to close, and not ours to fill."""
+    """The directory belongs to another user, so it is neither changed nor used."""
     data = public / "data"
     data.mkdir()
     data.chmod(0o755)
@@ -105,7 +105,7 @@ def test_somebody_elses_open_directory_is_refused_with_words(public):
 
 
 def test_this_process_makes_closed_files(tmp_path):
-    """By the umask, whatever forgets to say a mode."""
+    """The umask restricts files whose creation sets no mode."""
     before = os.umask(0)
     os.umask(before)
     assert before == privacy.UMASK
@@ -114,7 +114,7 @@ def test_this_process_makes_closed_files(tmp_path):
 
 
 def test_what_containers_and_later_claims_must_reach_is_as_open_as_before(data_dir, tmp_path, settings):
-    """The umask is for what is ours; restored directories and local sinks keep their plain modes."""
+    """The umask applies to our own files; restored directories and local sinks keep their modes."""
     from uuid import uuid4
 
     from tests.make import make_spec

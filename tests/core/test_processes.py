@@ -35,7 +35,8 @@ def test_a_row_that_is_lost_is_noticed_by_the_heartbeat_and_written_again(monkey
 
 
 def test_a_process_that_ends_while_its_children_are_looked_up_has_none(monkeypatch):
-    """A save failed with "/proc/24197/task: No such file" when a process of rclone's jail ended just then (P13)."""
+    """A save failed with "/proc/24197/task: No such file" when a process in rclone's sandbox ended at that moment
+    (P13)."""
     with subprocess.Popen(["true"]) as process:
         process.wait()
     monkeypatch.setattr(Path, "is_dir", lambda _: True)  # as it was a moment ago

@@ -10,7 +10,7 @@ import pytest
 
 
 class _Server:
-    """Answers everything with one status, and remembers what it was asked."""
+    """Answers every request with one status, and records the requests."""
 
     def __init__(self, status: int, location: str = "") -> None:
         self.asked: list[str] = []
@@ -54,7 +54,7 @@ def redirecting(request, internal):
 
 
 def test_a_container_does_not_send_its_caller_elsewhere(redirecting, internal):
-    """What a tenant's application answers decides nothing about where the caller's machine asks next."""
+    """The answer of a tenant's application cannot direct the client to another address."""
     endpoint = {"name": "http", "url": redirecting.url}
     answer = {"tenantId": "t", "containerId": "c", "poolId": "p", "generation": 1, "source": "warm"}
     claim = bh.Claim(bh.Client(redirecting.url, "key"), {**answer, "endpoints": [endpoint]})
@@ -65,7 +65,7 @@ def test_a_container_does_not_send_its_caller_elsewhere(redirecting, internal):
 
 
 def test_the_api_does_not_send_the_client_elsewhere(redirecting, internal):
-    """A claim's secrets stay with the address that the client was given."""
+    """A claim's secrets are sent only to the configured address."""
     client = bh.Client(redirecting.url, "key")
     with pytest.raises(bh.Unreachable, match="redirects to"):
         client.claim("t", "p", secrets={"TOKEN": "secret"})

@@ -30,7 +30,7 @@ STAND_IN = '#!/bin/sh\nexec "$@"\n'
 
 
 class Parts:
-    """The scripts beside tests of a few lines."""
+    """The scripts next to test files of a few lines."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.tests = root, root / "tests" / "core"

@@ -57,7 +57,7 @@ def test_every_operation_is_told_with_examples_and_its_errors(path, method, oper
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
 def test_what_is_refused_before_a_body_is_read_is_told(path, method, operation):
-    """No view answers these, so no view's schema has them by itself."""
+    """No view returns these errors, so the schema of no view contains them by default."""
     told = {
         (int(status), code)
         for status, response in operation["responses"].items()
@@ -141,7 +141,7 @@ PLAN = {
 
 
 def test_the_contracts_workload_and_the_plans_sync_spec_work_as_written(call, settings, monkeypatch):
-    """The seed plan's ML training example: its sink has no keys, so the host's own rights must be lent."""
+    """The ML training example: its sink has no keys, so the host's own credentials must be permitted."""
     monkeypatch.setattr("syncing.services.probe", lambda spec, **_: {"state": "healthy"})  # its bucket is elsewhere
     assert call("POST", "workloads", CONTRACT_WORKLOAD).status_code == 201
     volumes = {"state": {"containerPath": "/data"}, "custom": [{"name": "config", "containerPath": "/config"}]}

@@ -27,7 +27,7 @@ def test_large_work_takes_all_workers_but_one(data_dir, settings, serve):
 
 
 def test_of_slow_work_a_queue_does_one_at_a_time_beside_all_else(data_dir, settings, serve):
-    """A sink that hardly answers holds one worker; outside of queues nothing is limited."""
+    """A sink that hardly answers occupies one worker; outside queues nothing is limited."""
     with slow_work.entered_slow(is_slow=True) as first, slow_work.entered_slow(is_slow=True) as second:
         assert (first, second) == (True, True)
     serve("claim")
@@ -61,7 +61,7 @@ def test_work_with_one_sink_takes_all_workers_but_one(data_dir, settings, monkey
 
 
 def test_a_place_that_is_about_to_be_free_is_waited_for(data_dir, settings, monkeypatch, serve):
-    """Claims at a sink that answers go on in their order, without a way back to the queue (P14)."""
+    """Claims with a responsive sink continue in order, without returning to the queue (P14)."""
     serve("sync")
     monkeypatch.setattr(slow_work, "BRIEF_S", 60.0)
     monkeypatch.setattr(slow_work, "PATIENCE_S", 30.0)
@@ -76,5 +76,5 @@ def test_a_place_that_is_about_to_be_free_is_waited_for(data_dir, settings, monk
 
 
 def test_what_stands_in_line_for_long_is_looked_at_less_often():
-    """Many claims at a dead sink must not keep the queue busy with saying so (P14)."""
+    """Many claims with a dead sink must not keep the queue busy with their failures (P14)."""
     assert [slow_work.pause_s(stood) for stood in (0, 1, 4, 60)] == [0.5, 0.5, 1.0, 5.0]

@@ -58,7 +58,7 @@ time.sleep(600)
 
 @pytest.fixture
 def stuck(tmp_path):
-    """The gate of a database whose writer is stopped, and that writer."""
+    """The gate of a database with a stopped writer, and that writer."""
     path = tmp_path / "stuck.gate"
     with subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
@@ -67,7 +67,7 @@ def stuck(tmp_path):
 
 
 def test_nobody_waits_longer_than_its_time_for_a_writer_that_is_stuck(stuck):
-    """Each of many waits for its own time, in whichever thread; the order of the others stays."""
+    """Each waiting thread has its own time limit; the order of the others is unchanged."""
     path, holder = stuck
     took: dict[float, float] = {}
     entered = []
@@ -95,7 +95,8 @@ def test_nobody_waits_longer_than_its_time_for_a_writer_that_is_stuck(stuck):
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL has no gate")
 def test_a_request_behind_a_writer_that_is_stuck_is_refused_in_words(transactional_db, call, monkeypatch):
-    """It got no answer at all. Reading goes on, nothing has changed, and the next one is answered when the writer is gone."""
+    """The write was not answered. Reads continue, nothing has changed, and the next write succeeds when the writer
+    is gone."""
     body = {"name": "later", "role": "viewer"}
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.2)
     gate = f"{connection.settings_dict['NAME']}.gate"

@@ -115,7 +115,7 @@ ALLOWED = {
 
 
 def test_nobody_but_the_querysets_writes_a_state():
-    """Nine places in four modules wrote a run's state, two of them over whatever it was by then."""
+    """Nine places in four modules wrote a run's state, two of them unconditionally."""
     found = {(path, *one.split(": ", 1)) for path, tree in modules() if path not in WRITERS for one in writes(tree)}
     assert {one for one in found if (one[0], one[2]) not in ALLOWED} == set()
     assert {(path, what) for path, _, what in found} == ALLOWED
@@ -139,7 +139,7 @@ def test_no_row_of_a_state_machine_is_saved_as_a_whole():
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda one: one[0].__name__)
 def test_transitions_refuse_what_the_table_does_not_have(machine, db):
-    """The table of sync runs was used nowhere."""
+    """The transition table of sync runs was unused."""
     model, states, table = machine
     assert set(table) == set(states)
     for source in states:
@@ -149,7 +149,7 @@ def test_transitions_refuse_what_the_table_does_not_have(machine, db):
 
 
 def test_the_search_finds_writes():
-    """So that the test above cannot become one of nothing."""
+    """Ensures that the test above finds something."""
     text = "\n".join(
         [
             "rows.update(state=SyncRunState.FAILED)",

@@ -47,7 +47,7 @@ HUGE_MS = 2**53 - 1
 
 @pytest.fixture
 def steps(monkeypatch, transactional_db, data_dir) -> Steps:
-    """Steps of a process that has just begun."""
+    """The steps of a process that has just started."""
     fresh = Steps()
     for module in (controller, engine_watch, core_steps):
         monkeypatch.setattr(module, "steps", fresh)
@@ -64,7 +64,7 @@ def make_controller() -> controller.Controller:
 
 
 def test_a_step_that_always_fails_leaves_the_others_their_turn_and_is_said(steps, monkeypatch, capsys):
-    """Any exception of one step, each time; the steps after it run, the failure is logged once, and shown."""
+    """If a step raises on every run, the steps after it run, and the failure is logged once and shown."""
     ran: list[str] = []
 
     def breaks() -> int:
@@ -91,7 +91,7 @@ def test_a_step_that_always_fails_leaves_the_others_their_turn_and_is_said(steps
 
 
 def test_a_step_runs_only_while_there_are_assignments_that_it_concerns(steps, monkeypatch):
-    """One that failed before counts as working when it has nothing to do any more."""
+    """A step that failed before counts as working when it has nothing to do."""
     ran: list[str] = []
 
     def resume() -> int:
@@ -123,7 +123,7 @@ def test_a_failing_step_of_a_process_that_died_is_forgotten_when_another_does_it
 
 @pytest.mark.parametrize("error", [Unavailable("away"), OperationalError("locked"), OSError(28, "full")])
 def test_what_is_expected_to_pass_is_shown_only_when_it_lasts(steps, error):
-    """One locked database is no news; three failures in a row are."""
+    """A single locked database is not reported; three failures in a row are."""
 
     def breaks() -> None:
         raise error
@@ -136,7 +136,7 @@ def test_what_is_expected_to_pass_is_shown_only_when_it_lasts(steps, error):
 
 
 def test_the_turn_of_a_leader_survives_even_its_own_lease(steps, monkeypatch):
-    """Whatever taking the lease raises, the controller is there for the next tick."""
+    """Whatever taking the lease raises, the controller runs the next tick."""
     monkeypatch.setattr(controller, "lead", lambda: 1 // 0)
     leader = make_controller()
     leader.tick()
@@ -146,7 +146,7 @@ def test_the_turn_of_a_leader_survives_even_its_own_lease(steps, monkeypatch):
 
 
 def test_a_watchers_thread_survives_any_exception(steps, monkeypatch):
-    """EngineWatch's threads go on, whatever an event or a reconcile raised."""
+    """The threads of EngineWatch continue after any exception of an event or a reconcile."""
     stop, turns = threading.Event(), []
 
     def breaks() -> None:
@@ -164,7 +164,7 @@ def test_a_watchers_thread_survives_any_exception(steps, monkeypatch):
 
 @pytest.mark.parametrize(("error", "times"), [(AttributeError("no such thing"), 1), (OperationalError("away"), 3)])
 def test_a_pull_that_breaks_is_said_and_taken_up_again(steps, monkeypatch, error, times):
-    """Its thread died with a traceback on standard error, and nothing was counted or shown."""
+    """Its thread died with a traceback on standard error, and the failure was neither counted nor shown."""
     monkeypatch.setattr(pull_runner, "steps", steps)
     row = ImagePull.objects.create(node_id=node_id(), image="registry.test/a:1", state=PullState.WAITING)
 
@@ -204,7 +204,7 @@ def test_what_cannot_be_removed_keeps_nothing_else_on_the_disk(data_dir, transac
 
 
 def test_a_tag_that_cannot_be_asked_about_keeps_no_other_from_its_turn(data_dir, monkeypatch):
-    """It stayed the one that waits longest, and ended each round before the others."""
+    """It remained the oldest, and ended each round before the others."""
     for name in ("first", "second", "third"):
         pool = make_pool(workload=make_workload(name, image=f"registry.test/{name}:1"))
         WorkloadVersion.objects.filter(workload=pool.workload).update(image_digest="sha256:1")
@@ -234,7 +234,7 @@ def test_a_tag_that_cannot_be_asked_about_keeps_no_other_from_its_turn(data_dir,
 
 
 def test_each_row_has_its_turn_though_one_of_them_breaks():
-    """The first failure is raised when all had theirs; a database that is away ends it at once."""
+    """The first failure is raised after all items; a lost database ends the loop at once."""
     done = []
 
     def work(number: int) -> int:
@@ -259,7 +259,7 @@ def test_each_row_has_its_turn_though_one_of_them_breaks():
 
 @pytest.mark.parametrize("milliseconds", [HUGE_MS, 2**63 - 1, 10**30])
 def test_durations_of_any_size_that_rows_hold_are_dates(milliseconds):
-    """What was stored before numbers had a maximum."""
+    """Values stored before numbers had a maximum."""
     now = timezone.now()
     assert later(now, milliseconds) == datetime(9999, 1, 1, tzinfo=UTC)
     assert earlier(now, milliseconds) == datetime(1970, 1, 1, tzinfo=UTC)
@@ -295,7 +295,7 @@ def test_pages_show_what_fails(steps, data_dir, admin_client: Client):
 
 
 def test_the_pump_survives_any_exception(steps, monkeypatch):
-    """Every waiting request of a web process hangs on this thread."""
+    """Every waiting request of a web process depends on this thread."""
     turns: list[int] = []
     tried_again, for_ever = threading.Event(), threading.Event()
 
@@ -345,7 +345,7 @@ def test_a_living_process_of_another_machine_with_our_name_is_not_dead(data_dir,
 
 
 def test_a_clock_that_is_wrong_makes_nobody_dead_and_nobody_immortal(skew):
-    """Nine seconds slow was dead while alive."""
+    """A clock nine seconds behind made a live process look dead."""
     me, there = processes.current(), another_machine()
     assert {me, there.pk} <= processes.living()
     Process.objects.filter(pk=there.pk).update(heartbeat_at=Now() - timedelta(seconds=processes.DEAD_AFTER_S + 1))
@@ -353,7 +353,7 @@ def test_a_clock_that_is_wrong_makes_nobody_dead_and_nobody_immortal(skew):
 
 
 def test_a_beat_is_written_by_the_databases_clock(skew, monkeypatch):
-    """What a machine with a wrong clock writes is judged by another."""
+    """Times written by a machine with a wrong clock are compared on another machine."""
     monkeypatch.setattr(processes, "HEARTBEAT_S", 0.05)
     me = processes.current()
     Process.objects.filter(pk=me).update(heartbeat_at=Now() - timedelta(hours=1))
@@ -373,7 +373,7 @@ def test_a_lease_is_neither_robbed_nor_kept_by_a_clock_that_is_wrong(skew):
 
 
 def test_deadlines_ages_and_retries_are_judged_by_the_databases_clock(skew):
-    """A claim made by one machine is given up, and resumed, by another."""
+    """A claim made on one machine is aborted, and resumed, on another."""
     upkeep.orphans.tried.clear()
     pool = make_pool()
     make_assignment("waits", pool=pool, deadline=Now() + timedelta(seconds=5))
@@ -393,7 +393,7 @@ def test_deadlines_ages_and_retries_are_judged_by_the_databases_clock(skew):
 
 
 def test_a_message_of_a_machine_with_a_wrong_clock_is_seen_at_once(skew, monkeypatch):
-    """A message from a fast clock lay in the queue until the others' clocks had reached it."""
+    """A message from a machine with a fast clock waited in the queue until the other clocks had reached its time."""
     enqueue("pool", "pools.tasks.refill", "p")
     monkeypatch.undo()
     [message], _ = Broker.take({"pool": 1})
@@ -403,7 +403,7 @@ def test_a_message_of_a_machine_with_a_wrong_clock_is_seen_at_once(skew, monkeyp
 
 
 def test_times_of_files_are_put_into_the_databases_terms(skew):
-    """What a file's change says is compared with rows."""
+    """A file's change time is compared with rows."""
     assert abs((clock.of_host(time.time()) - clock.now()).total_seconds()) < 1
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.any_database
 
 
 class Lines:
-    """So many lines, as fast as they are taken; then ``error``, if there is one."""
+    """This many lines, as fast as they are read; then ``error``, if there is one."""
 
     def __init__(self, count: int | None, error: Exception | None = None) -> None:
         self.count, self.error = count, error
@@ -77,7 +77,7 @@ def test_what_came_before_an_error_comes_before_it():
 
 
 def test_text_of_any_kind_takes_little_while_it_becomes_an_answer():
-    """One emoji among a megabyte of control characters took 104 MB of the process, sixteen at once 1.6 GB."""
+    """A megabyte of control characters with one emoji took 104 MB of the process, sixteen at once 1.6 GB."""
     printed = {"stdout": "\U0001f600" + "\x01" * 1_000_000, "stderr": "\ud7ff" + "\x02" * 1_000_000}
     tracemalloc.start()
     try:

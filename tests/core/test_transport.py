@@ -39,7 +39,7 @@ def direct(host: str = "127.0.0.1:8000", peer: str = "127.0.0.1", **more: str) -
      ("127.0.0.1", "::ffff:127.0.0.1")],
 )  # fmt: skip
 def test_the_node_asks_for_health_and_metrics_over_plain_http(client, behind_tls, path, host, peer):
-    """Health answered 400, or a redirect to TLS that the process does not speak."""
+    """The health check got 400, or a redirect to TLS that the process does not support."""
     asked = direct(host, peer)
     if "metrics" not in path:
         del asked["HTTP_AUTHORIZATION"]
@@ -77,7 +77,7 @@ def test_a_probe_is_answered_whatever_the_allowed_hosts_are(client, behind_tls, 
 )  # fmt: skip
 @pytest.mark.parametrize("path", sorted(PROBES))
 def test_what_only_looks_like_the_node_is_answered_as_anybody(client, behind_tls, path, asked):
-    """Neither a header nor a name makes a request a probe."""
+    """Neither a header nor a host name makes a request a health check."""
     answer = client.get(path, **asked)
     assert answer.status_code in (302, 400, 403), answer.content
     assert "boilerhouse_" not in answer.content.decode()
@@ -101,7 +101,7 @@ def test_without_https_the_node_still_asks_by_its_own_name(client, settings, db,
 
 
 def test_a_lost_header_is_named_instead_of_a_redirect_in_a_circle(client, behind_tls):
-    """TLS ends at a proxy that does not say so; the browser was sent to https again and again."""
+    """TLS ends at a proxy that sends no header; the browser was redirected to https endlessly."""
     answer = client.get("/login/", HTTP_HOST=NAME, HTTP_X_FORWARDED_FOR="203.0.113.9")
     assert answer.status_code == 403
     said = answer.content.decode()
@@ -149,7 +149,7 @@ def sign_in(client: Client, **asked: str):
 
 
 def test_signing_in_works_on_another_port(behind_tls):
-    """The proxy passes the host on with its port, or the origin is trusted."""
+    """The proxy forwards the host with its port, or the origin is trusted."""
     User.objects.create_superuser("ada", password=PASSWORD)
     asked = {**PROXIED, "HTTP_ORIGIN": f"https://{NAME}:8443"}
     assert sign_in(Client(enforce_csrf_checks=True), **{**asked, "HTTP_HOST": f"{NAME}:8443"}).status_code == 302

@@ -42,14 +42,14 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def web(directory):
-    """Where 127.0.0.1 is an address like any other."""
+    """127.0.0.1 is an address like any other."""
     with running(directory, **LIMITS) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def proxied(directory, web):
-    """Where 127.0.0.1 is a proxy of ours."""
+    """127.0.0.1 is a trusted proxy."""
     with running(directory, **{**LIMITS, "BOILERHOUSE_TRUSTED_PROXIES": "127.0.0.1"}) as one:
         yield one
 
@@ -65,7 +65,7 @@ def status(answer: bytes) -> int:
 
 
 def pour(opened: socket.socket, count: int, *, is_chunked: bool) -> int:
-    """How many of so many bytes the server takes."""
+    """How many of the bytes the server accepts."""
     piece = b"x" * 65536
     wire = b"10000\r\n" + piece + b"\r\n" if is_chunked else piece
     sent = 0
@@ -88,7 +88,7 @@ def pour(opened: socket.socket, count: int, *, is_chunked: bool) -> int:
     ],
 )
 def test_nobody_fills_the_disk_or_the_memory_with_a_body(web: WebServer, path, key, is_chunked, expected):
-    """500 MB went into a deleted file of /tmp before anybody looked at the request."""
+    """500 MB were written to a deleted file in /tmp before the request was checked."""
     length = {"Transfer_Encoding": "chunked"} if is_chunked else {"Content_Length": str(200 * MB)}
     before = web.memory_bytes()
     with web.connect(head("POST", path, **length, **({"Authorization": f"Bearer {key}"} if key else {}))) as opened:
@@ -103,7 +103,7 @@ def test_nobody_fills_the_disk_or_the_memory_with_a_body(web: WebServer, path, k
 
 
 def test_a_head_alone_is_answered_where_no_view_needs_the_body(web: WebServer):
-    """Path, method, key and length are judged before a byte of the body has come."""
+    """Path, method, key and length are checked before the first byte of the body arrives."""
     shaped = f"bh_{'0' * 40}000000"
     for expected, made in (
         (401, head("POST", "/api/v1/pools", Content_Length="500")),
@@ -153,7 +153,7 @@ def test_a_key_that_only_looks_like_one_gets_no_more_than_the_beginning_read(web
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize("size", [10, 20_000, 300_000, MB])
 def test_bodies_of_those_with_a_key_come_whole(web: WebServer, size, is_chunked):
-    """Nothing of an honest body is lost, and the connection goes on."""
+    """A valid body arrives complete, and the connection stays open."""
     text = b'{"id": "' + b"a" * (size - 10) + b'"}'
     headers = {"Authorization": f"Bearer {web.key}", "Content-Type": "application/json"}
     with requests.Session() as session:
@@ -165,7 +165,7 @@ def test_bodies_of_those_with_a_key_come_whole(web: WebServer, size, is_chunked)
 
 
 def test_a_trickled_body_ends(web: WebServer):
-    """One byte now and then held a connection for ever."""
+    """A byte now and then kept a connection open for ever."""
     asked = head("POST", "/api/v1/pools", Authorization=f"Bearer {web.key}", Content_Length="1000")
     with web.connect(asked) as opened:
         answer, until = trickle(opened), time.monotonic() + 15
@@ -196,7 +196,7 @@ def trickle(opened: socket.socket, piece: bytes = b"x") -> bytes:
 
 
 def test_idle_connections_take_nobodys_place(web: WebServer):
-    """1,000 of them took health away until they had timed out."""
+    """1,000 of them blocked the health check until they timed out."""
     crowd = [web.connect() for _ in range(600)]
     assert web.health() == 200
     answer = requests.get(f"{web.base}/api/v1/pools", headers={"Authorization": f"Bearer {web.key}"}, timeout=10)
@@ -207,7 +207,7 @@ def test_idle_connections_take_nobodys_place(web: WebServer):
 
 
 def test_who_has_shown_a_key_stays_while_strangers_come(web: WebServer):
-    """A stream that lasts for days, and a kept connection, are not ended for a crowd."""
+    """A long-lived stream and an idle keep-alive connection are not closed because of many new clients."""
     headers = {"Authorization": f"Bearer {web.key}"}
     with requests.Session() as session:
         assert session.get(f"{web.base}/api/v1/pools", headers=headers, timeout=10).status_code == 200
@@ -234,7 +234,7 @@ def test_the_process_takes_the_files_it_may_have(web: WebServer):
 
 
 def test_a_proxys_clients_are_told_apart(proxied: WebServer):
-    """One client's slow bodies do not take those of others behind the same proxy; the proxy itself is not capped."""
+    """One client's slow bodies do not block others behind the same proxy; the proxy itself has no limit."""
     asked = head("POST", "/login/", Content_Length="100", X_Forwarded_For="198.51.100.1")
     slow = [proxied.connect(asked) for _ in range(50)]
     time.sleep(1.5)
@@ -283,7 +283,7 @@ def has_ended(one: socket.socket) -> bool:
 
 
 def test_answers_that_nobody_reads_are_not_copied_into_memory(web: WebServer):
-    """A thousand connections that ask for the schema and read nothing held a megabyte each."""
+    """A thousand connections that requested the schema and read nothing held a megabyte each."""
     before = web.memory_bytes()
     crowd = [web.connect(head("GET", "/api/v1/openapi.json")) for _ in range(60)]
     time.sleep(3)
@@ -295,7 +295,7 @@ def test_answers_that_nobody_reads_are_not_copied_into_memory(web: WebServer):
 
 
 def test_pipelined_requests_are_answered_in_order(web: WebServer):
-    """The body of one is followed by the next at once."""
+    """The body of one request is followed by the next request at once."""
     key = f"Bearer {web.key}"
     body = b'{"id": "x"}'
     one = head(
@@ -331,7 +331,7 @@ def test_sockets_stay_open_and_end_with_a_word_when_the_process_stops(directory,
 
 
 def test_a_keys_sockets_are_counted_as_its_requests_are(directory):
-    """Six hundred handshakes a second of one key took half of what everybody's commands had (P14)."""
+    """Six hundred handshakes a second of one key halved the throughput of all commands (P14)."""
     few = {"BOILERHOUSE_THROTTLE_RATE": "0.01", "BOILERHOUSE_THROTTLE_BURST": "3"}
     with running(directory, **{**LIMITS, **few}) as one:
         headers = {"Authorization": f"Bearer {one.key}"}
@@ -373,7 +373,7 @@ def test_handshakes_are_answered_however_late(directory):
 
 
 def test_a_throttled_key_is_refused_before_anything_is_looked_up(directory):
-    """Four thousand refusals of one key, each by way of a thread and the database, took half of a processor (P14)."""
+    """Four thousand refusals of one key, each with a thread and a query, used half a processor (P14)."""
     few = {"BOILERHOUSE_THROTTLE_RATE": "0.01", "BOILERHOUSE_THROTTLE_BURST": "3"}
     with running(directory, **{**LIMITS, **few}) as one:
 
@@ -424,7 +424,7 @@ def sign_in(base: str, name: str, address: str, password: str = "wrong") -> int:
 
 
 def test_guessers_of_passwords_keep_nobody_from_anything(proxied: WebServer):
-    """Twelve connections with random names held all threads, and hashed with the web process's urgency."""
+    """Twelve connections with random names occupied all threads, and hashed with the web process's priority."""
     proxied.manage(
         "shell",
         "-c",
@@ -457,7 +457,7 @@ def test_guessers_of_passwords_keep_nobody_from_anything(proxied: WebServer):
 
 
 def test_guessing_locks_still_however_many_guess_at_once(proxied: WebServer):
-    """The failures of one name are counted in their order."""
+    """The failures of one name are counted in order."""
     with ThreadPoolExecutor(4) as crowd:
         found = list(crowd.map(lambda _: sign_in(proxied.base, "victim", "198.51.100.20"), range(16)))
     assert found.count(200) <= int(LIMITS["BOILERHOUSE_LOGIN_FAILURES"])
@@ -493,7 +493,7 @@ def test_a_socket_for_no_path_is_refused_without_a_traceback(web: WebServer):
     ],
 )  # fmt: skip
 def test_all_addresses_of_a_host_count_as_one_client(address, expected):
-    """One machine has 2^64 addresses of IPv6, and each had a share and guesses of its own."""
+    """A machine has 2^64 IPv6 addresses, and each had its own limits."""
     assert connections.client_at(address) == expected
 
 

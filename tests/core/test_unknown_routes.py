@@ -22,7 +22,7 @@ SOMEWHERE = [
 
 @pytest.fixture
 def stranger(db):
-    """As a client outside: forms' tokens are asked for, and a defect is an answer."""
+    """An external client: CSRF tokens are required, and an exception is answered."""
     return Client(enforce_csrf_checks=True, raise_request_exception=False)
 
 
@@ -34,7 +34,7 @@ def ask(stranger, method, path, **headers):
 @pytest.mark.parametrize("path", NOWHERE, ids=lambda one: one[:40])
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_nowhere_is_a_problem_document_for_every_method(stranger, method, path):
-    """A POST was answered by the page that says a form's token is missing."""
+    """A POST was answered by the page about a missing CSRF token."""
     answer = ask(stranger, method, path)
     if method == "HEAD":
         assert answer.status_code == 404
@@ -56,5 +56,5 @@ def test_an_error_of_any_route_is_a_problem_document(stranger, method, path):
 )
 @pytest.mark.parametrize("path", ["/api/v1/health", "/api/v1/openapi.json", "/api/v1/docs", "/health"])
 def test_a_wrong_key_is_ignored_where_none_is_needed(stranger, path, given):
-    """A probe that sends a revoked key restarted a healthy process."""
+    """A health check with a revoked key restarted a healthy process."""
     assert ask(stranger, "GET", path, Authorization=given).status_code == 200

@@ -195,7 +195,7 @@ def test_everybody_sees_that_the_queues_are_served_though_all_threads_are_busy(s
 
 
 def test_a_task_that_takes_longer_than_its_queue_allows_leaves_its_place_to_others(start, monkeypatch):
-    """One that hung ended the whole worker, with transfers that had run for hours."""
+    """A hung task ended the whole worker, with transfers that had run for hours."""
     monkeypatch.setitem(QUEUES["slow"], "timeout", 0.2)
     monkeypatch.setattr(run_worker, "STOP_S", 0.5)
     enqueue("fast", f"{HERE}.wait", "transfer")
@@ -215,7 +215,7 @@ def test_a_task_that_takes_longer_than_its_queue_allows_leaves_its_place_to_othe
 
 
 def test_a_worker_whose_task_hangs_ends_when_nothing_else_is_at_work(start, monkeypatch):
-    """The row of that task names this process, and is taken over when it is gone."""
+    """The task's row names this process, and is taken over when the process has ended."""
     monkeypatch.setitem(QUEUES["slow"], "timeout", 0.2)
     enqueue("slow", f"{HERE}.wait", "hangs")
     worker = start()
@@ -236,7 +236,7 @@ def test_a_worker_with_many_tasks_that_hang_ends_whatever_else_is_at_work(start,
 
 
 def test_why_the_queues_cannot_be_looked_at_is_logged_once(start, monkeypatch):
-    """A traceback came four times a second for as long as it lasted."""
+    """It logged four tracebacks a second."""
     looks = []
 
     def fails(_: object) -> bool:
@@ -253,7 +253,7 @@ def test_why_the_queues_cannot_be_looked_at_is_logged_once(start, monkeypatch):
 
 
 def test_a_task_that_ends_while_it_is_judged_is_not_overdue(start):
-    """The watching thread broke on it, and the worker with all its tasks ended."""
+    """The monitoring thread failed, and the worker ended with all its tasks."""
 
     class Ends(worker_module.Thread):
         @property
@@ -276,7 +276,7 @@ def test_a_task_that_ends_while_it_is_judged_is_not_overdue(start):
 
 
 def test_what_a_task_adds_to_its_logs_is_gone_in_the_next_one_of_its_thread(start):
-    """A tenant's name stood beside another tenant's work."""
+    """A log line named another tenant."""
     enqueue("slow", f"{HERE}.binds", "tenant-1")
     enqueue("slow", f"{HERE}.tells_what_is_bound")
     start()
@@ -341,7 +341,7 @@ def test_the_times_of_stopping_fit_into_each_other():
 
 
 def test_the_supervisor_of_up_needs_no_django():
-    """It stays for as long as the deployment runs, with all that it has loaded."""
+    """It keeps its loaded modules for as long as the deployment runs."""
     program = "import sys, boilerhouse.operations.supervise; sys.exit('django' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
@@ -391,7 +391,7 @@ call_command("run_worker", skip_checks=True)
 
 
 class Serving:
-    """Worker processes of a deployment of their own, whose tasks wait for a file."""
+    """Worker processes of a separate deployment, whose tasks wait for a file."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -407,7 +407,7 @@ class Serving:
         return self.processes[-1]
 
     def are(self, what: str, process: subprocess.Popen[bytes]) -> set[str]:
-        """The queues whose task has begun, or is done, in this process."""
+        """The queues whose task has started or finished in this process."""
         return {path.name.partition(".")[0] for path in self.directory.glob(f"*.{process.pid}.{what}")}
 
     def messages(self) -> int:
@@ -437,7 +437,7 @@ def test_tasks_of_two_queues_are_finished_before_a_worker_ends(serving):
 
 
 def test_tasks_of_two_queues_whose_worker_is_killed_run_in_the_next_one(serving):
-    """kill -9 as they begin: their messages come back in seconds, and not when a queue's longest task would be over."""
+    """kill -9 at their start: their messages return in seconds, not after the maximum time of a task."""
     killed = serving.start("pool", "save")
     eventually(lambda: serving.are("begun", killed) == {"pool", "save"}, 60)
     killed.kill()

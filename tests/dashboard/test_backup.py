@@ -60,7 +60,7 @@ def rows_of(label: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def furnished(data_dir: Path) -> Path:
-    """A row of everything that is kept; one tenant at work, one whose claim is under way, one whose save failed."""
+    """A row of every stored kind; one active tenant, one with a pending claim, one with a failed save."""
     pool = make.make_pool("p")
     spec = make.make_sync_spec(pool, sink_secrets={"accessKeyId": "A", "secretAccessKey": CANARY})
     Credential.objects.create(id="cred", name="cred", secret={"secretAccessKey": CANARY})
@@ -137,7 +137,7 @@ def test_no_secret_of_anybody_is_readable_in_it(furnished, tmp_path):
 
 
 def test_a_claim_under_way_is_given_up_because_its_secrets_are_gone(furnished, tmp_path):
-    """Provisioned without its secrets it would be handed to its tenant wrong."""
+    """Provisioned without its secrets, the container would be unusable for its tenant."""
     archive = take(tmp_path / "b.zip")
     wipe()
     restoration.restore(archive, None)
@@ -151,7 +151,7 @@ def test_a_claim_under_way_is_given_up_because_its_secrets_are_gone(furnished, t
 
 
 def test_on_a_machine_without_the_directories_their_tenants_hold_nothing(furnished, tmp_path):
-    """Nothing may be saved from a directory that is not there: it would look as if the tenant had emptied it."""
+    """A missing directory must not be saved: it would look as if the tenant had emptied it."""
     archive = take(tmp_path / "b.zip")
     wipe()
     for path in volumes.containers_dir().iterdir():
@@ -181,7 +181,7 @@ def test_a_directory_that_another_claim_has_used_since_is_not_taken_for_this_one
 
 
 def test_ids_given_out_after_the_backup_are_not_given_out_again(furnished, tmp_path):
-    """Containers of after the backup may still run under their uid and address; clients have seen its events."""
+    """Containers started after the backup may still use their uid and address, and clients have seen their events."""
     archive = take(tmp_path / "b.zip")
     before = Deployment.objects.get()
     last = Event.objects.order_by("-id")[0].pk
@@ -232,7 +232,7 @@ def put(path: Path, content: dict[str, bytes]) -> None:
 
 
 def rewrite(path: Path, changes: dict[str, Any]) -> None:
-    """Another manifest, signed as if the deployment itself had written it."""
+    """Another manifest, signed with the deployment's key."""
     content = contents(path)
     content["manifest.json"] = json.dumps({**json.loads(content["manifest.json"]), **changes}).encode()
     content["signature"] = signatures.signature(content["manifest.json"], encryption.in_force()[0]).encode()
@@ -368,7 +368,7 @@ def test_a_backup_with_a_link_or_a_device_is_refused(furnished, tmp_path, kind):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_backup_with_a_part_twice_is_refused(furnished, tmp_path):
-    """Of two parts of one name, one could be checked and the other be read."""
+    """Of two parts with one name, one could be checked and the other read."""
     take(path := tmp_path / "b.zip")
     with zipfile.ZipFile(path, "a") as more:
         more.writestr("auth.User.ndjson", b"{}")
@@ -379,7 +379,7 @@ def test_a_backup_with_a_part_twice_is_refused(furnished, tmp_path):
 @given(st.data())
 @hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_changed_in_the_file_is_found_before_anything_is_written(furnished, tmp_path_factory, data):
-    """Cut anywhere, or with other bytes anywhere."""
+    """Truncated or changed anywhere."""
     path = tmp_path_factory.mktemp("b") / "b.zip"
     if not _taken:
         archives.write(path, lambda _: None)
@@ -441,7 +441,7 @@ def test_a_backup_of_a_version_that_had_fewer_models_is_restored(furnished, tmp_
 
 
 def test_keys_that_are_none_are_refused_in_words(furnished, tmp_path):
-    """A file of keys with another content."""
+    """A file of keys with other content."""
     archive = take(tmp_path / "b.zip")
     (tmp_path / "keys.json").write_text(json.dumps(dict.fromkeys(archives.KEY_FILES[:3], "no key")))
     wipe()
@@ -451,7 +451,7 @@ def test_keys_that_are_none_are_refused_in_words(furnished, tmp_path):
 
 
 def test_a_key_that_has_become_an_older_one_still_opens_its_backups(furnished, tmp_path):
-    """Keys are changed while backups lie elsewhere."""
+    """Keys change while backups exist elsewhere."""
     archive = take(tmp_path / "b.zip")
     encryption.key_file().write_text(",".join([Fernet.generate_key().decode(), *encryption.in_force()]))
     wipe()

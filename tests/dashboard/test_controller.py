@@ -33,7 +33,7 @@ def _fresh(data_dir):
 
 
 def idle_holder(pool: Pool | None = None, tenant: str = "alice", fault: str = "", **over) -> Assignment:
-    """A tenant that has done nothing for long, in a container of as long ago."""
+    """A tenant that has been idle for long, in an equally old container."""
     container = make_container(pool, state=ContainerState.CLAIMED, fault=fault)
     Container.objects.filter(pk=container.pk).update(state_changed_at=timezone.now() - LONG_AGO)
     return make_held(tenant=tenant, container=container, **{"last_activity_at": timezone.now() - LONG_AGO, **over})
@@ -101,7 +101,7 @@ def test_find_idle_looks_only_at_overdue_assignments_of_pools_with_a_timeout_and
 
 
 def test_a_heartbeat_that_comes_in_between_wins_against_the_idle_release():
-    """The controller's look may be stale; one statement decides."""
+    """The controller's view may be stale; one statement decides."""
     row = idle_holder(make_pool(idle_timeout_ms=60_000))
     volumes.prepare(row.held_container, 200_001, row.version.spec)
     upkeep.find_idle()

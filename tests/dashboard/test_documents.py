@@ -39,7 +39,7 @@ def sections(_value: dict[str, Any]) -> list[Section]:
 
 
 def posted(document: Document, do: str = "save", **typed: str) -> Document:
-    """The form as a browser sends it, with some fields typed over."""
+    """The form as a browser sends it, with some fields changed."""
     data = QueryDict(mutable=True)
     data["do"], data["document"] = do, document.text
     for section in document.shown():
@@ -89,7 +89,7 @@ def test_what_cannot_be_read_stays_as_it_was_typed_and_is_said_at_its_field():
 
 
 def test_an_error_is_shown_at_what_of_the_form_is_nearest_and_its_link_leads_there():
-    """At its field, else at its part; what the form does not show has no link."""
+    """At its field, else at its section; an error without a visible field has no link."""
     document = Document({"name": "a", "items": [{"id": "1"}]}, sections)
     document.errors = [
         FieldError(pointer, f"at {pointer}", "invalid")
@@ -136,7 +136,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
 def test_a_form_that_nobody_touched_changes_nothing(value: dict[str, Any]) -> None:
-    """But an absent flag becomes false, and nothing typed into nothing stays nothing."""
+    """An absent flag becomes false, and an empty field of an absent value stays absent."""
     made = posted(Document(json.loads(json.dumps(value)), sections))
     assert made.errors == []
     expected = {name: one for name, one in value.items() if one != {} or name not in ("map", "json")}
@@ -183,7 +183,7 @@ def shown_at(page: str, name: str) -> str:
 
 
 def test_each_field_of_process_user_and_engine_is_given_and_changed_by_form(admins, settings):
-    """What is typed is what is stored; sent again untouched it is no new version."""
+    """The entered values are stored; sending the form again unchanged creates no new version."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/kvm", "gpus"]
     make_workload("w", image="nothing:1", pull_policy="never")
     data = form_of(admins.get("/workloads/w/edit").content.decode())
@@ -223,7 +223,7 @@ def test_each_field_of_process_user_and_engine_is_given_and_changed_by_form(admi
 
 
 def test_no_entrypoint_at_all_is_typed_as_a_pair_of_brackets(admins):
-    """It is another thing than the image's own, and needs no JSON."""
+    """It differs from the image's own check, and needs no JSON."""
     make_workload("w", image="nothing:1", pull_policy="never")
     for text, stored in (("[]", ()), (" [] ", ()), ("sh -c x", ("sh", "-c", "x")), ("[]", ()), ("", None)):
         data = form_of(admins.get("/workloads/w/edit").content.decode())
@@ -266,7 +266,7 @@ def test_who_says_whether_a_container_is_healthy_is_chosen_in_one_place(admins):
 
 
 def test_each_error_stands_where_the_form_shows_what_is_meant(admins, settings):
-    """At its field, else at its part of the form; what was typed comes back; each link leads somewhere."""
+    """At its field, else at its section; entered values are kept; each link resolves."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["gpus"]
     make_workload("w", image="nothing:1", pull_policy="never", resources={"gpus": {"count": 1, "ids": []}})
     settings.BOILERHOUSE_ALLOWED_DEVICES = []
@@ -300,7 +300,7 @@ def test_each_error_stands_where_the_form_shows_what_is_meant(admins, settings):
 
 
 def test_devices_that_the_deployment_does_not_allow_are_shown_and_not_offered(admins, settings):
-    """Who looks for them finds why; what a stored workload has can be taken out."""
+    """The form explains their absence; options of a stored workload can be removed."""
     make_workload("w", image="nothing:1", devices=[{"path": "/dev/kvm", "permissions": "rw"}], pull_policy="never")
     page = admins.get("/workloads/w/edit").content.decode()
     assert page.count("BOILERHOUSE_ALLOWED_DEVICES does not name") == 2
@@ -323,7 +323,7 @@ def test_devices_that_the_deployment_does_not_allow_are_shown_and_not_offered(ad
 
 
 def test_limits_that_may_not_be_set_here_are_not_offered(admins, settings):
-    """By their names with what they bound, and how high they may go."""
+    """By their names, with their purpose and their maximum."""
     settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": 5000, "cpu": 0, "core": -1}
     assert set(LIMITS) == set(limits.CEILINGS)
     make_workload("w", ulimits=[{"name": "cpu", "soft": 1, "hard": 1}])

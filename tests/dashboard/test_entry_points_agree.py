@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.any_database, pytest.mark.django_db]
 @pytest.mark.parametrize("min_idle", [0, 2])
 @pytest.mark.parametrize("wanted", [1, 4, 9])
 def test_what_a_target_size_would_do_is_what_is_done(admin_client, data_dir, waiting, min_idle, wanted):
-    """The page counted without those who wait, so "start 0" started as many as waited."""
+    """The page did not count waiting claims, so "start 0" started as many as waited."""
     pool = make_pool("p", max_size=9, min_idle=min_idle, waiting=waiting)
     for state in (ContainerState.CLAIMED, ContainerState.IDLE):
         make_container(pool, state=state)
@@ -75,7 +75,7 @@ def test_every_kind_of_sink_has_a_form_of_its_own(data_dir):
 
 
 def test_a_kind_that_the_form_does_not_know_is_not_shown_as_another(admin_client, data_dir):
-    """It had the fields of S3, and the list of kinds stood at S3."""
+    """It had the fields of S3, and the list of kinds selected S3."""
     make_sync_spec(id="far")
     SyncSpec.objects.update(sink={"type": "gcs", "bucket": "b"})
     fields = _sink_fields("gcs")
@@ -132,7 +132,7 @@ def _without(body: dict[str, Any], way: tuple[str, ...]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", FULL)
 def test_a_field_that_is_left_out_means_the_same_by_api_and_apply(call, data_dir, kind):
-    """A pool's network was taken away by the API and kept by apply; every other field is held to the same."""
+    """The API removed a pool's network and apply kept it; the test covers every other field too."""
     make_pool("held", workload=make_workload("w"))
     path, full = FULL[kind]
     made = call("POST", path, full)

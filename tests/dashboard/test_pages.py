@@ -81,7 +81,7 @@ def test_a_stopped_roll_an_engine_that_is_away_and_a_silent_queue_need_somebody(
 
 
 def test_a_claim_that_nobody_waits_for_says_until_when_and_one_that_failed_says_why(staff):
-    """Its caller reads them here. While it is pending nothing of the tenant could be lost."""
+    """Its caller reads them here. While the claim is pending, no state can be lost."""
     from datetime import timedelta
 
     soon, container = timezone.now() + timedelta(minutes=4), make_container(state="claimed")
@@ -106,7 +106,7 @@ def test_a_claim_that_nobody_waits_for_says_until_when_and_one_that_failed_says_
 
 
 def test_a_tenants_page_shows_what_it_uses(staff):
-    """Numbers as they are, bytes for people."""
+    """Exact numbers, and bytes in readable units."""
     container = make_container(state="claimed")
     about = {"pool": container.pool, "generation": 1, "deadline": timezone.now()}
     held = {"container": container, "container_ref": container.pk}
@@ -120,7 +120,7 @@ def test_a_tenants_page_shows_what_it_uses(staff):
 
 
 def test_a_spec_that_may_transfer_nothing_is_not_shown_as_healthy(staff):
-    """Another spec's save may find the conflict, after this one's last probe was well."""
+    """Another spec's save may find the conflict, after the last probe of this one succeeded."""
     well = {"state": "healthy", "checkedAt": "2026-01-31T12:00:00Z"}
     words = "Nothing is restored or saved until one of the two is changed."
     make_sync_spec(id="meets", sink_health=well, place_state="conflict", place_detail=words)
@@ -134,7 +134,7 @@ def test_a_spec_that_may_transfer_nothing_is_not_shown_as_healthy(staff):
 
 
 def test_failing_steps_stand_in_sentences_with_room_for_them(staff):
-    """Beside another card their table ran out of the page."""
+    """Next to another card their table overflowed the page."""
     from boilerhouse.core.models import FailingStep
 
     FailingStep.objects.create(name="probe", error="ZeroDivisionError", detail="x.py:88", since=timezone.now())
@@ -144,7 +144,7 @@ def test_failing_steps_stand_in_sentences_with_room_for_them(staff):
 
 
 def test_a_pool_whose_first_start_waits_for_a_pull_is_not_shown_as_healthy(staff):
-    """It counts as a start that will be there soon, and may take an hour."""
+    """A pull counts as a starting container, and may take an hour."""
     pull = ImagePull.objects.create(node_id=node_id(), image="r.example/big:1", state=PullState.RUNNING)
     pool = make_pool("big", min_size=1)
     make_container(pool, state="starting", pull=pull)
@@ -160,7 +160,7 @@ def test_a_pool_whose_first_start_waits_for_a_pull_is_not_shown_as_healthy(staff
 
 
 def test_an_older_image_is_said_once_on_its_pools_page(staff):
-    """By what needs somebody, and not by a warning below it as well."""
+    """Under "needs attention", and not in a second warning below it."""
     error = "Image r.example/a:1 cannot be pulled: connection refused."
     failed = ImagePull.objects.create(node_id=node_id(), image="r.example/a:1", state=PullState.FAILED, error=error)
     make_container(make_pool("old", failed_pull=failed))

@@ -56,7 +56,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 @pytest.fixture
 def world(db, data_dir) -> dict[str, Any]:
-    """One of everything, in every state."""
+    """One object of each kind, in every state."""
     now = timezone.now()
     pool = make_pool("p1", workload=make_workload("w1"), name=HOSTILE)
     make_workload("unused")
@@ -122,7 +122,7 @@ def world(db, data_dir) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _engine(monkeypatch) -> None:
-    """The pages' own part; logs from a real engine are read in tests/stack."""
+    """The part of the pages; tests/stack reads logs from a real engine."""
     text = b"2026-01-31T12:00:00.123456789Z first line\n2026-01-31T12:00:01.000000001Z <b>second</b> error\n"
     monkeypatch.setattr("tenants.activity.logs", lambda container, tail, since, timestamps=False: text)
     monkeypatch.setattr("tenants.activity.follow_logs", lambda container, tail, since, timestamps=False: io.BytesIO())
@@ -500,7 +500,7 @@ REFRESH = {"HX-Request": "true", "HX-Target": "main"}
 
 
 def test_a_refresh_is_the_navigation_and_what_the_page_shows(client, world, monkeypatch):
-    """Nothing else is rendered; what it holds is what the whole page holds there."""
+    """Only the fragment is rendered, with the same content as in the whole page."""
     now = timezone.now()
     monkeypatch.setattr("django.utils.timezone.now", lambda: now)
     client.force_login(User.objects.create_superuser("ada"))
@@ -525,14 +525,14 @@ def test_a_refresh_leaves_what_is_to_be_said_to_the_next_page(client, world):
 
 
 def test_a_refresh_of_somebody_who_is_signed_out_is_no_part_of_a_page(client, world):
-    """static/app.js loads the page again where there is no navigation in the answer."""
+    """static/app.js reloads the page if the answer has no navigation."""
     answer = client.get("/pools/p1/", headers=REFRESH, follow=True)
     assert 'id="nav"' not in answer.content.decode()
     assert "Sign in" in answer.content.decode()
 
 
 def _main(answer: Any) -> str:
-    """The page's ``main`` without the tokens of its forms, which are others each time."""
+    """The page's ``main`` without the tokens of its forms, which change each time."""
     text = re.search(r"<main\b.*</main>", answer.content.decode(), re.DOTALL)
     assert text
     return re.sub(r'(name="csrfmiddlewaretoken" value=")[^"]*', r"\1", text[0])
